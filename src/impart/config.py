@@ -1,0 +1,190 @@
+"""Every default in one place: one frozen dataclass a concern, TOML < environment < flags.
+
+A settings file has one table a concern::
+
+    [decode]
+    fps = 2
+
+    [vanilla]
+    k = 4
+
+The same value from the environment is `IMPART_DECODE_FPS=2`; a flag of the command line wins over both. The resolved
+settings are saved in the manifest of every artefact.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from impart.errors import ConfigError
+
+__all__ = ["DecodeSettings", "EncoderSettings", "IndexSettings", "SearchSettings", "Settings", "VanillaSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings:
+    """Which model, and how hard it may work.
+
+    Attributes:
+        model: id for `load_encoder`.
+        threads: CPU threads of ONNX Runtime; 0 = one a core.
+        batch: images in one forward pass.
+    """
+
+    model: str = "mini"
+    threads: int = 0
+    batch: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class VanillaSettings:
+    """RA-CLIP Vanilla (IMPART, eq. 1) and its weighted, gated form.
+
+    Attributes:
+        k: pairs retrieved for an image.
+        w_img: weight of the mean of the retrieved image embeddings.
+        w_txt: weight of the mean of the retrieved text embeddings.
+        tau: neighbours are weighted by softmax(similarity / tau); 0 = the paper's uniform mean.
+        floor: neighbours less similar than this (cosine of retrieval embeddings) are dropped; an image whose
+            neighbours are all dropped keeps its own embedding. -1 = keep all.
+    """
+
+    k: int = 8
+    w_img: float = 0.5
+    w_txt: float = 0.05
+    tau: float = 0.0
+    floor: float = -1.0
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ConfigError(f"vanilla.k is {self.k}: at least one pair must be retrieved")
+        if self.tau < 0:
+            raise ConfigError(f"vanilla.tau is {self.tau}: use 0 for the uniform mean, or a positive temperature")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeSettings:
+    """How frames are taken from a video.
+
+    Attributes:
+        fps: frames sampled per second of presentation time (IMPART 3.3: 4).
+        reuse_threshold: a frame whose mean absolute difference (0..255) to the last encoded one is below this
+            shares its embedding; 0 = encode every sampled frame.
+        stall_s: a decoder that gives nothing for this long is stopped and its file reported.
+        look_ahead: decoded frames held in memory while the encoder is busy.
+    """
+
+    fps: float = 4.0
+    reuse_threshold: float = 2.0
+    stall_s: float = 60.0
+    look_ahead: int = 128
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fps <= 240:
+            raise ConfigError(f"decode.fps is {self.fps}: frames per second must be above 0 and at most 240")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexSettings:
+    """How a video index is kept.
+
+    Attributes:
+        cut_threshold: a new scene starts where the cosine of neighbouring segments' retrieval embeddings falls
+            below this.
+    """
+
+    cut_threshold: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """What a search returns unless asked otherwise.
+
+    Attributes:
+        top: hits returned.
+        group: one hit a `video`, `scene` or `frame`.
+        by: a video is ranked by the `mean` of its frames (IMPART 3.3) or by its best `moment`.
+    """
+
+    top: int = 10
+    group: str = "video"
+    by: str = "mean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All concerns together."""
+
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    vanilla: VanillaSettings = field(default_factory=VanillaSettings)
+    decode: DecodeSettings = field(default_factory=DecodeSettings)
+    index: IndexSettings = field(default_factory=IndexSettings)
+    search: SearchSettings = field(default_factory=SearchSettings)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        flags: Mapping[str, Any] | None = None,
+    ) -> Settings:
+        """Resolve settings: defaults < TOML file < `IMPART_<CONCERN>_<NAME>` < flags.
+
+        Args:
+            path: a TOML file with one table a concern, or None.
+            environ: defaults to the process environment.
+            flags: `{"decode.fps": 2.0}`; values of None are skipped.
+
+        Raises:
+            ConfigError: the file cannot be read, or a name or value is wrong.
+        """
+        tables: dict[str, Any] = {}
+        if path is not None:
+            try:
+                tables = tomllib.loads(path.read_text(encoding="utf-8"))
+            except OSError as error:
+                raise ConfigError(f"cannot read settings file {path}: {error.strerror}") from error
+            except tomllib.TOMLDecodeError as error:
+                raise ConfigError(f"settings file {path} is not TOML: {error}") from error
+        environ = os.environ if environ is None else environ
+        flags = flags or {}
+        concerns: dict[str, Any] = {}
+        known = {item.name: item for item in dataclasses.fields(cls)}
+        for name in tables:
+            if name not in known:
+                raise ConfigError(f"settings file {path}: unknown table [{name}]; there are {', '.join(known)}")
+        for concern, item in known.items():
+            kind: Any = item.default_factory
+            table = tables.get(concern, {})
+            names = {option.name: option for option in dataclasses.fields(kind)}
+            for name in table:
+                if name not in names:
+                    raise ConfigError(f"settings file {path}: [{concern}] has no {name!r}; it has {', '.join(names)}")
+            values: dict[str, Any] = {}
+            for name, option in names.items():
+                value = table.get(name)
+                value = environ.get(f"IMPART_{concern}_{name}".upper(), value)
+                flag = flags.get(f"{concern}.{name}")
+                value = value if flag is None else flag
+                if value is not None:
+                    values[name] = _convert(value, kind=type(option.default), name=f"{concern}.{name}")
+            concerns[concern] = kind(**values)
+        return cls(**concerns)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary, as written to manifests."""
+        return dataclasses.asdict(self)
+
+
+def _convert(value: Any, *, kind: type, name: str) -> Any:
+    try:
+        return kind(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"setting {name} is {value!r}: expected {kind.__name__}") from error

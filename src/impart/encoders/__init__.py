@@ -1,0 +1,55 @@
+"""Images and texts to vectors. Backends are imported when an id first asks for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from impart.encoders.base import (
+    Encoder,
+    EncoderTraits,
+    ImageEmbeddings,
+    ImageInput,
+    l2_normalise,
+    load_encoder,
+    register,
+)
+
+__all__ = [
+    "Encoder",
+    "EncoderTraits",
+    "ImageEmbeddings",
+    "ImageInput",
+    "l2_normalise",
+    "load_encoder",
+    "register",
+]
+
+
+def _mini(rest: str, **options: Any) -> Encoder:
+    from impart.encoders.onnx import load_mini
+
+    return load_mini(rest, **options)
+
+
+def _onnx(rest: str, **options: Any) -> Encoder:
+    from impart.encoders.onnx import load_onnx
+
+    return load_onnx(rest, **options)
+
+
+def _hf(rest: str, **options: Any) -> Encoder:
+    from impart.encoders.torch import load_hf
+
+    return load_hf(rest, **options)
+
+
+def _open_clip(rest: str, **options: Any) -> Encoder:
+    from impart.encoders.torch import load_open_clip
+
+    return load_open_clip(rest, **options)
+
+
+register("mini", _mini)
+register("onnx", _onnx)
+register("hf", _hf)
+register("open_clip", _open_clip)
