@@ -1,0 +1,286 @@
+"""Pixels as the image towers want them: resize, crop, normalise. One implementation for every backend.
+
+Resizing is PIL's antialiased filter (what OpenAI's CLIP, open_clip and transformers' PIL processors use), never its
+`reducing_gap` shortcut, which changes the values. Two details differ between the houses and are settings here:
+
+- the long side after "shortest" resizing is `int(size * long / short)` in both, never rounded;
+- the crop starts at `(extent - size) // 2` in transformers and at `round((extent - size) / 2)`, half to even, in
+  torchvision and therefore in open_clip: one pixel apart for every fourth extent.
+
+Transparent pictures are laid on white, as transformers does (open_clip drops the alpha channel); pictures with an
+EXIF orientation are turned upright first, and 16-bit ones are scaled to 8 bits instead of clipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from impart.encoders.base import Float32, ImageInput
+from impart.errors import ConfigError, DataError
+
+__all__ = ["CLIP_MEAN", "CLIP_STD", "PreprocessConfig", "preprocess", "to_rgb"]
+
+ResizeMode = Literal["shortest", "squash"]
+Interpolation = Literal["bicubic", "bilinear"]
+CropStart = Literal["floor", "round"]
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+_FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+_EXIF_ORIENTATION = 0x0112
+_WIDEST_ASPECT = 64
+"""Above this ratio of sides only the middle is resized: a 1 x 20,000 strip would else grow to gigabytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessConfig:
+    """How a picture becomes the (3, S, S) input of an image tower: `(pixel / 255 - mean) / std`, RGB, channels first.
+
+    Attributes:
+        size_px: S, side of the square that the tower sees.
+        resize_mode: `shortest` scales the short side to S and crops the centre; `squash` scales both sides to S.
+        crop: which part is kept; only the centre is known.
+        interpolation: `bicubic` or `bilinear`, both antialiased.
+        mean: by channel, on the 0..1 scale.
+        std: by channel, on the 0..1 scale.
+        crop_start: how half a pixel of crop offset is rounded: `floor` (transformers) or `round` (open_clip).
+    """
+
+    size_px: int = 224
+    resize_mode: ResizeMode = "shortest"
+    crop: Literal["center"] = "center"
+    interpolation: Interpolation = "bicubic"
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+    crop_start: CropStart = "floor"
+
+    def __post_init__(self) -> None:
+        if self.size_px < 1:
+            raise ConfigError(f"preprocessing size is {self.size_px} px: it must be at least 1")
+        for name, value, kind in (
+            ("resize mode", self.resize_mode, ResizeMode),
+            ("interpolation", self.interpolation, Interpolation),
+            ("crop start", self.crop_start, CropStart),
+        ):
+            if value not in get_args(kind):
+                raise ConfigError(f"preprocessing {name} is {value!r}: only {' and '.join(get_args(kind))} are known")
+        if self.crop != "center":
+            raise ConfigError(f"preprocessing crop is {self.crop!r}: only 'center' is known")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ConfigError(
+                f"preprocessing needs three means and three positive deviations, not {self.mean}, {self.std}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of open_clip's `preprocess_cfg.json`, and `crop_start`."""
+        return {
+            "size": self.size_px,
+            "mode": "RGB",
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+            "resize_mode": self.resize_mode,
+            "crop_start": self.crop_start,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PreprocessConfig:
+        """Read `to_dict`'s output, or a `preprocess_cfg.json` as open_clip writes it (the crop then is open_clip's).
+
+        Raises:
+            ConfigError: a key is missing or asks for something that is not done here.
+        """
+        for name in ("size", "mean", "std"):
+            if name not in values:
+                raise ConfigError(
+                    f"preprocessing settings have no {name!r}; embeddings would be silently wrong without it"
+                )
+        if values.get("mode", "RGB") != "RGB":
+            raise ConfigError(f"preprocessing mode is {values['mode']!r}: only RGB is known")
+        interpolation: Any = values.get("interpolation") or "bicubic"
+        return cls(
+            size_px=_square(values["size"], name="size"),
+            resize_mode=values.get("resize_mode") or "shortest",
+            # open_clip's "random" is a training augmentation; at inference it reads as bicubic.
+            interpolation="bicubic" if interpolation == "random" else interpolation,
+            mean=_triple(values["mean"]),
+            std=_triple(values["std"]),
+            crop_start=values.get("crop_start", "round"),
+        )
+
+    @classmethod
+    def from_transformers(cls, values: Mapping[str, Any]) -> PreprocessConfig:
+        """Read a transformers `preprocessor_config.json` (CLIP, SigLIP and their kin).
+
+        Raises:
+            ConfigError: a key is missing or asks for something that is not done here.
+        """
+        values = values.get("image_processor", values)
+        if "size" not in values or not values.get("do_resize", True):
+            raise ConfigError("the image processor's settings give no size to resize to")
+        if not values.get("do_rescale", True) or abs(values.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-4:
+            raise ConfigError(
+                "the image processor does not scale pixels to 0..1; only a rescale factor of 1/255 is known"
+            )
+        normalised = values.get("do_normalize", True)
+        if normalised and ("image_mean" not in values or "image_std" not in values):
+            raise ConfigError("the image processor's settings have no image_mean and image_std")
+        size = values["size"]
+        cropped = bool(values.get("do_center_crop", False))
+        by_edge = isinstance(size, int) or "shortest_edge" in size
+        size_px = size["shortest_edge"] if isinstance(size, Mapping) and by_edge else _square(size, name="size")
+        if by_edge != cropped:
+            raise ConfigError(f"an image processor with size {size} and do_center_crop={cropped} is not known")
+        if cropped and _square(values.get("crop_size", size_px), name="crop_size") != size_px:
+            raise ConfigError(
+                f"an image processor that resizes to {size_px} and crops to {values['crop_size']} is not known"
+            )
+        resample = values.get("resample", 3)
+        if resample not in (2, 3):
+            raise ConfigError(
+                f"image processor filter {resample!r} is not known: only 2 (bilinear) and 3 (bicubic) are"
+            )
+        return cls(
+            size_px=int(size_px),
+            resize_mode="shortest" if cropped else "squash",
+            interpolation="bicubic" if resample == 3 else "bilinear",
+            mean=_triple(values["image_mean"]) if normalised else (0.0, 0.0, 0.0),
+            std=_triple(values["image_std"]) if normalised else (1.0, 1.0, 1.0),
+            crop_start="floor",
+        )
+
+
+def preprocess(images: Sequence[ImageInput], config: PreprocessConfig) -> Float32:
+    """Turn B pictures into one input batch.
+
+    An image whose short side already is S px is only cropped, an array that is S x S is only normalised: frames
+    that the video decoder has scaled take no PIL round trip.
+
+    Args:
+        images: B PIL images of any mode, or RGB uint8 arrays (height, width, 3), of any sizes.
+        config: the model's own settings.
+
+    Returns:
+        (B, 3, S, S) float32.
+
+    Raises:
+        DataError: an array has another shape or type, or a picture cannot be read.
+    """
+    size = config.size_px
+    batch = np.empty((len(images), 3, size, size), dtype=np.float32)
+    # One table of 256 values a channel, computed in float64: exact, and one pass over the pixels.
+    levels = np.arange(256, dtype=np.float64) / 255.0
+    tables = [((levels - mean) / std).astype(np.float32) for mean, std in zip(config.mean, config.std, strict=True)]
+    for row, image in zip(batch, images, strict=True):  # row: (3, S, S)
+        pixels = _square_pixels(image, config)  # (S, S, 3)
+        for channel, table in enumerate(tables):
+            np.take(table, pixels[:, :, channel], out=row[channel], mode="clip")
+    return batch
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Upright 8-bit RGB from a PIL image of any mode; transparency is laid on white.
+
+    Raises:
+        DataError: the file behind the image is damaged.
+    """
+    try:
+        image.load()
+        # Looked up first, because exif_transpose copies the pixels even where there is nothing to turn.
+        if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        name = getattr(image, "filename", "") or "the image"
+        raise DataError(f"{name} cannot be read as a picture ({error}); replace or leave out the file") from error
+    if image.mode == "RGB":
+        return image
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_eight_bits(image)).convert("RGB")
+    if "A" in image.getbands() or "a" in image.getbands() or image.info.get("transparency") is not None:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _square_pixels(image: ImageInput, config: PreprocessConfig) -> npt.NDArray[np.uint8]:
+    """The (S, S, 3) uint8 pixels that the tower sees."""
+    size = config.size_px
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise DataError(
+                f"expected RGB pixels of shape (height, width, 3) and type uint8, got {image.shape} {image.dtype}"
+            )
+        height, width = image.shape[:2]
+    else:
+        image = to_rgb(image)
+        width, height = image.size
+    new_width, new_height = _resized(width, height, config)
+    if (new_width, new_height) != (width, height):
+        picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        if config.resize_mode == "shortest" and max(width, height) > _WIDEST_ASPECT * min(width, height):
+            picture = _middle(picture, aspect=_WIDEST_ASPECT)
+            new_width, new_height = _resized(*picture.size, config)
+        image = picture.resize((new_width, new_height), resample=_FILTERS[config.interpolation])
+    pixels = np.asarray(image)  # (new_height, new_width, 3)
+    top, left = (_crop_start(extent, config) for extent in pixels.shape[:2])
+    return pixels[top : top + size, left : left + size]
+
+
+def _resized(width: int, height: int, config: PreprocessConfig) -> tuple[int, int]:
+    """Width and height after the resize, before the crop."""
+    size = config.size_px
+    if config.resize_mode == "squash":
+        return size, size
+    if width <= height:
+        return size, int(size * height / width)
+    return int(size * width / height), size
+
+
+def _crop_start(extent: int, config: PreprocessConfig) -> int:
+    spare = extent - config.size_px
+    return spare // 2 if config.crop_start == "floor" else round(spare / 2)
+
+
+def _middle(image: Image.Image, *, aspect: int) -> Image.Image:
+    """The middle of a very long strip, at most `aspect` times as long as it is wide."""
+    width, height = image.size
+    keep_width, keep_height = min(width, aspect * height), min(height, aspect * width)
+    left, top = (width - keep_width) // 2, (height - keep_height) // 2
+    return image.crop((left, top, left + keep_width, top + keep_height))
+
+
+def _eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """(H, W) grey levels from 16-bit, 32-bit or float pixels; PIL's own conversion clips them to white."""
+    pixels = np.asarray(image).astype(np.float64)
+    highest = float(pixels.max(initial=0.0))
+    if image.mode == "F":
+        scale = 255.0 if highest <= 1.0 else 1.0
+    elif image.mode == "I" and highest <= 255:
+        scale = 1.0
+    else:
+        scale = 255.0 / 65535.0
+    return np.clip(np.rint(pixels * scale), 0, 255).astype(np.uint8)
+
+
+def _square(size: Any, *, name: str) -> int:
+    """224, [224], [224, 224] or {"height": 224, "width": 224}, as one number."""
+    if isinstance(size, Mapping):
+        size = [size.get("height"), size.get("width")]
+    sides = [size] if isinstance(size, int) else list(size)
+    if not sides or len(set(sides)) != 1 or not isinstance(sides[0], int):
+        raise ConfigError(f"preprocessing {name} is {size!r}: only squares are known")
+    return sides[0]
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    numbers = [float(values)] * 3 if isinstance(values, int | float) else [float(value) for value in values]
+    if len(numbers) != 3:
+        raise ConfigError(f"preprocessing needs one number a channel, got {values!r}")
+    return numbers[0], numbers[1], numbers[2]
