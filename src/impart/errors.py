@@ -86,7 +86,16 @@ class IndexLockedError(VideoIndexError):
 
 
 class DecodeError(ImpartError):
-    """A video cannot be decoded."""
+    """A video cannot be decoded.
+
+    Args:
+        message: names the file and what is wrong with it.
+        reason: what is wrong, without the file's name, for lists that show the name beside it.
+    """
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = message if reason is None else reason
 
 
 class QueryError(ImpartError):

@@ -1,0 +1,133 @@
+"""From a decoded frame to the small upright RGB picture an encoder takes, and to the thumbnail frames are compared by.
+
+Scaling is swscale's, straight from the decoder's own pixel format: a frame is never RGB at full size. swscale is told
+the colour matrix and range the stream declares; where it declares none it takes BT.601 limited range, as the ffmpeg
+command does. High dynamic range is converted without tone mapping.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from av.sidedata.sidedata import Type
+from av.video.reformatter import Interpolation, VideoReformatter
+
+__all__ = ["MAX_ASPECT", "MIN_SIDE_PX", "THUMB_PX", "Scaler", "difference"]
+
+MIN_SIDE_PX = 8  # a smaller picture shows nothing; its file is reported, not indexed
+MAX_ASPECT = 4.0  # of a longer strip the middle is kept, so that a 1 x 10,000 picture costs no gigabytes
+THUMB_PX = 32
+WIDE_PX = 4096  # swscale's filters have a limit; thumbnails of larger frames are made from the scaled picture
+BLOCKS = 4  # a thumbnail's side in blocks of 8 px
+
+
+class Scaler:
+    """Scales frames of one stream; keeps swscale's tables between frames, which may change size on the way.
+
+    Args:
+        short_side_px: short side of the pictures made.
+        aspect: sample aspect ratio (width of a pixel / its height).
+        orientation: see `orientation`.
+    """
+
+    def __init__(
+        self, short_side_px: int, *, aspect: float = 1.0, orientation: tuple[bool, bool, bool] = (False, False, False)
+    ) -> None:
+        self._side = short_side_px
+        self._aspect = aspect if 0.1 < aspect < 10 else 1.0
+        self._orientation = orientation
+        self._large = VideoReformatter()
+        self._small = VideoReformatter()
+
+    def picture(self, frame: av.VideoFrame) -> np.ndarray:
+        """Upright RGB, uint8 (h, w, 3), min(h, w) = short_side_px."""
+        frame = self._within_aspect(frame)
+        width, height = self._size(frame)
+        rgb = _scale(self._large, frame, width=width, height=height, interpolation=Interpolation.BICUBIC)
+        return _upright(rgb, self._orientation)
+
+    def thumbnail(self, frame: av.VideoFrame) -> np.ndarray:
+        """The whole frame squeezed to RGB, float32 (THUMB_PX, THUMB_PX, 3), 0..255; only good for comparing."""
+        if max(frame.width, frame.height) > WIDE_PX:
+            width, height = self._size(frame)
+            small = _scale(self._large, frame, width=width, height=height, interpolation=Interpolation.BICUBIC)
+            frame = av.VideoFrame.from_ndarray(small, format="rgb24")
+        thumb = _scale(self._small, frame, width=THUMB_PX, height=THUMB_PX, interpolation=Interpolation.AREA)
+        return thumb.astype(np.float32)
+
+    def _size(self, frame: av.VideoFrame) -> tuple[int, int]:
+        shown = frame.width * self._aspect / frame.height
+        if shown >= 1:
+            return max(self._side, round(self._side * min(shown, MAX_ASPECT))), self._side
+        return self._side, max(self._side, round(self._side / max(shown, 1 / MAX_ASPECT)))
+
+    def _within_aspect(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """The middle of a strip longer than MAX_ASPECT (rare, so it may cost a conversion at full size)."""
+        shown = frame.width * self._aspect / frame.height
+        if 1 / MAX_ASPECT <= shown <= MAX_ASPECT:
+            return frame
+        full = frame.to_ndarray(format="rgb24")
+        width = min(frame.width, max(1, round(frame.height * MAX_ASPECT / self._aspect)))
+        height = min(frame.height, max(1, round(frame.width * MAX_ASPECT * self._aspect)))
+        top, left = (frame.height - height) // 2, (frame.width - width) // 2
+        part = np.ascontiguousarray(full[top : top + height, left : left + width])
+        return av.VideoFrame.from_ndarray(part, format="rgb24")
+
+
+def difference(thumb: np.ndarray, other: np.ndarray) -> float:
+    """How far two thumbnails are apart, in grey levels (0..255).
+
+    The larger of the mean over the picture and half the mean over the block that changed most, so that something
+    small that moves through a still scene counts.
+    """
+    apart = np.abs(thumb - other).mean(axis=2)  # (32, 32)
+    step = THUMB_PX // BLOCKS
+    blocks = apart.reshape(BLOCKS, step, BLOCKS, step).mean(axis=(1, 3))  # (4, 4)
+    return float(max(blocks.mean(), blocks.max() / 2))
+
+
+def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """How to turn a decoded frame upright: (transpose, flip left-right, flip top-bottom), in this order.
+
+    Read from the display matrix `a b u c d v x y w`: a pixel at (x, y) is shown at (a x + c y, b x + d y).
+    """
+    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    if data is None:
+        return False, False, False
+    matrix = np.frombuffer(bytes(data), np.int32)
+    a, b, c, d = (int(matrix[i]) for i in (0, 1, 3, 4))
+    if abs(a) >= abs(b):
+        return False, a < 0, d < 0
+    return True, c < 0, b < 0
+
+
+def _upright(image: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
+    transpose, left_right, top_bottom = turn
+    if transpose:
+        image = image.transpose(1, 0, 2)
+    if left_right:
+        image = image[:, ::-1]
+    if top_bottom:
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def _scale(
+    scaler: VideoReformatter, frame: av.VideoFrame, *, width: int, height: int, interpolation: Interpolation
+) -> np.ndarray:
+    wanted: dict[str, Any] = {
+        "width": width,
+        "height": height,
+        "format": "rgb24",
+        "interpolation": interpolation,
+        "threads": 1,
+    }
+    try:
+        scaled = scaler.reformat(frame, **wanted)
+    except av.error.FFmpegError:
+        # A colour matrix swscale does not know (or a nonsense one): better slightly wrong colours than no picture.
+        scaled = VideoReformatter().reformat(frame, src_colorspace="ITU601", **wanted)
+    return np.asarray(scaled.to_ndarray())
