@@ -103,9 +103,9 @@ def l2_normalise(vectors: npt.NDArray[Any]) -> Float32:
     >>> l2_normalise(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    vectors = vectors.astype(np.float32, copy=False)
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return (vectors / np.maximum(norms, 1e-12)).astype(np.float32, copy=False)
+    rows: Float32 = vectors.astype(np.float32, copy=False)
+    norms = np.sqrt(np.einsum("...d,...d->...", rows, rows))
+    return np.asarray(rows / np.maximum(norms, 1e-12)[..., None], dtype=np.float32)
 
 
 Loader: TypeAlias = Callable[..., Encoder]

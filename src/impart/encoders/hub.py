@@ -1,0 +1,195 @@
+"""A model's folder, from "folder or hub repository". Nothing is downloaded unless the person named a repository.
+
+A repository that is in the local cache is used as it is, without asking the network, so that vectors do not change
+under an index; `impart models get` fetches the newest files.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from impart.errors import EncoderError, EncoderNotFoundError
+
+__all__ = ["HF_FILES", "ONNX_FILES", "FileSet", "HubName", "fetch", "resolve"]
+
+_HUB_NAME = re.compile(
+    r"(?P<repo>[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9_-])(?P<folder>(?:/[\w.-]+)*)(?:@(?P<revision>[\w./-]+))?"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubName:
+    """`org/name`, with `/folder` for a model inside the repository and `@revision` for a branch, tag or commit."""
+
+    repo: str
+    folder: str = ""
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> HubName | None:
+        """None where `name` cannot be a hub repository.
+
+        >>> HubName.parse("openai/clip-vit-base-patch32@main")
+        HubName(repo='openai/clip-vit-base-patch32', folder='', revision='main')
+        >>> HubName.parse("/models/clip") is None
+        True
+        """
+        match = _HUB_NAME.fullmatch(name)
+        if match is None or ".." in name:
+            return None
+        return cls(repo=match["repo"], folder=match["folder"].strip("/"), revision=match["revision"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSet:
+    """Which files of a repository make a model.
+
+    Attributes:
+        patterns: what to download, relative to the model's folder.
+        fallback: what to download too where the first pass left the folder incomplete.
+        complete: whether a folder holds all that is needed.
+    """
+
+    patterns: Sequence[str]
+    fallback: Sequence[str] = ()
+    complete: Callable[[Path], bool]
+
+
+ONNX_FILES = FileSet(
+    patterns=(
+        "config.json",
+        "README.md",
+        "visual/preprocess_cfg.json",
+        "visual/model.onnx*",
+        "textual/model.onnx*",
+        "textual/tokenizer.json",
+        "textual/tokenizer_config.json",
+        "textual/special_tokens_map.json",
+    ),
+    complete=lambda folder: all(
+        (folder / name).is_file()
+        for name in (
+            "config.json",
+            "visual/model.onnx",
+            "visual/preprocess_cfg.json",
+            "textual/model.onnx",
+            "textual/tokenizer.json",
+        )
+    ),
+)
+
+HF_FILES = FileSet(
+    patterns=("*.json", "*.txt", "spiece.model", "tokenizer.model", "*.safetensors"),
+    fallback=("pytorch_model*.bin",),
+    complete=lambda folder: (folder / "config.json").is_file() and any(has_weights(folder)),
+)
+
+
+def has_weights(folder: Path) -> list[Path]:
+    """The weight files of a transformers model, safetensors before pickles."""
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+def resolve(name: str, files: FileSet) -> Path:
+    """The folder of a model: the local folder of that name, the cached copy of the repository, or a fresh download.
+
+    Raises:
+        EncoderNotFoundError: there is no such folder, and no such repository.
+        EncoderError: the repository cannot be reached or fetched.
+    """
+    if not name:
+        raise EncoderNotFoundError(
+            "a model id needs a folder or a hub repository after the colon, as in 'onnx:my-model'"
+        )
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    hub_name = HubName.parse(name)
+    if hub_name is None:
+        raise EncoderNotFoundError(
+            f"there is no folder {name!r}, and it is not the name of a hub repository (org/name); check the path"
+        )
+    cached = _cached(hub_name, files)
+    return cached if cached is not None else fetch(name, files)
+
+
+def fetch(name: str, files: FileSet, *, into: Path | None = None) -> Path:
+    """Download a repository's model, into the hub's cache or into a folder, and return the model's folder.
+
+    Raises:
+        EncoderNotFoundError: there is no such repository or revision.
+        EncoderError: it cannot be reached, needs a login, broke off, or does not hold such a model.
+    """
+    hub_name = HubName.parse(name)
+    if hub_name is None:
+        raise EncoderNotFoundError(f"{name!r} is not the name of a hub repository; names look like 'org/name'")
+    folder = _snapshot(hub_name, files.patterns, into=into)
+    if files.fallback and not files.complete(folder):
+        folder = _snapshot(hub_name, files.fallback, into=into)
+    if not files.complete(folder):
+        raise EncoderError(
+            f"hub repository {name!r} does not hold the files of such a model (looked for "
+            f"{', '.join(files.patterns)}); 'onnx:' ids need the visual/ + textual/ layout, "
+            "'hf:' ids a transformers model"
+        )
+    return folder
+
+
+def _cached(name: HubName, files: FileSet) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        root = Path(snapshot_download(name.repo, revision=name.revision, local_files_only=True))
+    except (OSError, HFValidationError):  # not cached (LocalEntryNotFoundError is a FileNotFoundError)
+        return None
+    folder = root / name.folder
+    return folder if files.complete(folder) else None
+
+
+def _snapshot(name: HubName, patterns: Sequence[str], *, into: Path | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    prefix = f"{name.folder}/" if name.folder else ""
+    options: dict[str, Any] = {} if into is None else {"local_dir": into}
+    try:
+        root = snapshot_download(
+            name.repo,
+            revision=name.revision,
+            allow_patterns=[prefix + pattern for pattern in patterns],
+            # The hub's patterns cross slashes: without this, `*.safetensors` takes every subfolder's copy too.
+            ignore_patterns=[f"{prefix}{'*/' * (1 + max(pattern.count('/') for pattern in patterns))}*"],
+            **options,
+        )
+    except Exception as error:  # requests, httpx or httpx2 below, by version of huggingface_hub
+        raise _explained(name, error) from error
+    return Path(root) / name.folder
+
+
+def _explained(name: HubName, error: Exception) -> EncoderError:
+    """Say what failed and what to do about it."""
+    from huggingface_hub import errors
+
+    what = f"{name.repo}@{name.revision}" if name.revision else name.repo
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(error, errors.GatedRepoError):
+        return EncoderError(f"hub repository {what!r} is gated: accept its terms on its page and run 'hf auth login'")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return EncoderNotFoundError(
+            f"there is no folder and no hub repository {what!r} (or it is private: run 'hf auth login'); check the name"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return EncoderNotFoundError(f"hub repository {name.repo!r} has no revision {name.revision!r}; check its name")
+    return EncoderError(
+        f"hub repository {what!r} could not be fetched: {reason}. Check the network (or HF_ENDPOINT and "
+        "HF_HUB_OFFLINE) and try again; files that arrived are kept. Without a network, give the "
+        "path of a local folder instead"
+    )

@@ -1,0 +1,240 @@
+"""Encoders on ONNX Runtime: the bundled `mini`, and `onnx:<folder or hub repo>`. No torch.
+
+The layout of `onnx:` is the one that many published CLIP and SigLIP exports share (`immich-app/*` for example):
+
+    config.json                   open_clip's model config: embed_dim, text_cfg.context_length, ...
+    visual/model.onnx             pixels (B or 1, 3, S, S) -> embedding; optionally a second output `retrieval`
+    visual/preprocess_cfg.json    open_clip's: size, mean, std, interpolation, resize_mode
+    textual/model.onnx            ids (T or 1, L), int32 or int64, and optionally an attention mask -> embedding
+    textual/tokenizer.json        and tokenizer_config.json, which names the padding token
+
+Input names, types and fixed batch sizes are read from the graphs. The two towers are opened when first used, each by
+itself: a text search never loads the image tower.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from impart.encoders.base import EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
+from impart.encoders.preprocess import PreprocessConfig, preprocess
+from impart.encoders.runtime import RuntimeOptions, Tower
+from impart.encoders.tokens import TextTokenizer, read_json
+from impart.errors import ConfigError, EncoderError
+
+__all__ = ["MINI_FOLDER", "OnnxEncoder", "RuntimeOptions", "hash_files", "load_mini", "load_onnx"]
+
+MINI_FOLDER = Path(__file__).parent / "models" / "mini"
+_TEXTS_AT_ONCE = 64
+
+
+class OnnxEncoder:
+    """Two ONNX towers and a tokenizer as an `Encoder`.
+
+    Args:
+        traits: what the encoder says of itself.
+        image_model: path of the image tower.
+        text_model: path of the text tower.
+        tokenizer: makes the tokenizer when the first text comes.
+        preprocess_config: how pictures become pixels.
+        fingerprint_of: further files that the vectors depend on (the tokenizer), and settings.
+        options: threads and devices.
+    """
+
+    def __init__(
+        self,
+        *,
+        traits: EncoderTraits,
+        image_model: Path,
+        text_model: Path,
+        tokenizer: Callable[[], TextTokenizer],
+        preprocess_config: PreprocessConfig,
+        fingerprint_of: tuple[Sequence[Path], Mapping[str, Any]] = ((), {}),
+        options: RuntimeOptions | None = None,
+    ) -> None:
+        self.traits = traits
+        self.preprocess_config = preprocess_config
+        self._paths = (image_model, text_model)
+        self._make_tokenizer = tokenizer
+        self._fingerprint_of = fingerprint_of
+        self._options = options or RuntimeOptions()
+        self._lock = threading.Lock()
+        self._images: Tower | None = None
+        self._texts: tuple[Tower, TextTokenizer] | None = None
+        for path in self._paths:
+            if not path.is_file():
+                raise EncoderError(f"{path} is missing: fetch or export model {traits.id!r} again")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of both towers (with their external weights), the tokenizer, and the preprocessing."""
+        files, settings = self._fingerprint_of
+        towers = [file for path in self._paths for file in sorted(path.parent.glob(f"{path.name}*"))]
+        return hash_files([*towers, *files], settings={**settings, "preprocess": self.preprocess_config.to_dict()})
+
+    def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
+        """Embed B images in one forward pass (or B passes where the graph takes one image at a time)."""
+        if not images:
+            return ImageEmbeddings(
+                np.zeros((0, self.traits.dim), np.float32), np.zeros((0, self.traits.retrieval_dim), np.float32)
+            )
+        outputs = self._image_tower.run({"pixels": preprocess(images, self.preprocess_config)})
+        embeddings = l2_normalise(outputs["embedding"])  # (B, D)
+        retrieval = l2_normalise(outputs["retrieval"]) if self.traits.own_retrieval else embeddings  # (B, R)
+        self._check_width(embeddings, "image", self.traits.dim)
+        self._check_width(retrieval, "retrieval", self.traits.retrieval_dim)
+        return ImageEmbeddings(embeddings, retrieval)
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32:
+        """Embed T texts, 64 at a time: (T, D)."""
+        tower, tokenizer = self._text_tower
+        result = np.zeros((len(texts), self.traits.dim), dtype=np.float32)
+        # A graph with a mask and a free length takes short batches; others see texts as long as in training.
+        free = "mask" in tower.inputs and tower.length is None
+        length = None if free else tower.length or self.traits.context_tokens
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            rows = tokenizer.encode(texts[start : start + _TEXTS_AT_ONCE])
+            ids, mask = tokenizer.pad(rows, length=length)  # (t, L)
+            embeddings = l2_normalise(tower.run({"ids": ids, "mask": mask})["embedding"])
+            self._check_width(embeddings, "text", self.traits.dim)
+            result[start : start + len(rows)] = embeddings
+        return result
+
+    @property
+    def _image_tower(self) -> Tower:
+        with self._lock:
+            if self._images is None:
+                tower = Tower(self._paths[0], self._options)
+                tower.check_image(self.preprocess_config.size_px)
+                if ("retrieval" in tower.outputs) != self.traits.own_retrieval:
+                    raise EncoderError(
+                        f"{self._paths[0]} and its description disagree on whether there is an output 'retrieval': "
+                        "set 'retrieval_dim' in the model's JSON file to its width, or remove it"
+                    )
+                self._images = tower
+            return self._images
+
+    @property
+    def _text_tower(self) -> tuple[Tower, TextTokenizer]:
+        with self._lock:
+            if self._texts is None:
+                self._texts = Tower(self._paths[1], self._options), self._make_tokenizer()
+            return self._texts
+
+    def _check_width(self, vectors: Float32, what: str, width: int) -> None:
+        if vectors.ndim != 2 or vectors.shape[1] != width:
+            raise EncoderError(
+                f"model {self.traits.id!r} gives {what} vectors of shape {vectors.shape}, but its description says "
+                f"width {width}; the files do not belong together: fetch or export the model again"
+            )
+
+
+def load_mini(rest: str = "", *, threads: int = 0, **options: Any) -> OnnxEncoder:
+    """The bundled model.
+
+    Args:
+        rest: a folder with another model of the same layout, as in `mini:my-training-run`; empty for the bundled one.
+        threads: CPU threads; 0 = one a core.
+        options: further fields of `RuntimeOptions`.
+
+    Raises:
+        EncoderError: a file is missing or damaged.
+    """
+    folder = Path(rest).expanduser().resolve() if rest else MINI_FOLDER
+    if not (folder / "model.json").is_file():
+        remedy = "check the path" if rest else "reinstall impart, or train it with 'python -m impart.train.mini'"
+        raise EncoderError(f"{folder / 'model.json'} is missing: {remedy}")
+    model = read_json(folder / "model.json")
+    try:
+        traits = EncoderTraits(
+            id=f"mini:{folder}" if rest else "mini",
+            dim=int(model["dim"]),
+            retrieval_dim=int(model.get("retrieval_dim") or model["dim"]),
+            own_retrieval=bool(model.get("retrieval_dim")),
+            image_size_px=int(model["preprocess"]["size"]),
+            context_tokens=int(model["context_tokens"]),
+        )
+        config = PreprocessConfig.from_dict({"crop_start": "floor", **model["preprocess"]})
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise EncoderError(f"{folder / 'model.json'} is not a model description: {error}; reinstall impart") from error
+    clean = str(model.get("clean", "whitespace"))
+    return OnnxEncoder(
+        traits=traits,
+        image_model=folder / "image.onnx",
+        text_model=folder / "text.onnx",
+        tokenizer=lambda: TextTokenizer.from_folder(folder, context_tokens=traits.context_tokens, clean=clean),
+        preprocess_config=config,
+        fingerprint_of=([folder / "tokenizer.json"], {"clean": clean, "context_tokens": traits.context_tokens}),
+        options=RuntimeOptions(threads=threads, **options),
+    )
+
+
+def load_onnx(folder_or_repo: str, *, threads: int = 0, **options: Any) -> OnnxEncoder:
+    """A CLIP or SigLIP export in the layout above, from a folder or from the hub.
+
+    Raises:
+        EncoderNotFoundError: there is neither such a folder nor such a repository.
+        EncoderError: a file is missing or damaged, or the hub cannot be reached.
+    """
+    folder = Path(folder_or_repo).expanduser() if folder_or_repo else None
+    local = folder is not None and folder.is_dir()
+    if folder is None or not local:
+        from impart.encoders.hub import ONNX_FILES, resolve
+
+        folder = resolve(folder_or_repo, ONNX_FILES)
+    folder = folder.resolve()
+    model = read_json(folder / "config.json")
+    try:
+        config = PreprocessConfig.from_dict(read_json(folder / "visual" / "preprocess_cfg.json"))
+    except ConfigError as error:
+        raise EncoderError(f"{folder / 'visual' / 'preprocess_cfg.json'}: {error}") from error
+    text = model.get("text_cfg") or {}
+    dim = model.get("embed_dim") or model.get("projection_dim")
+    if not isinstance(dim, int) or not isinstance(text, dict):
+        raise EncoderError(f"{folder / 'config.json'} has no 'embed_dim'; fetch or export the model again")
+    retrieval_dim = int(model.get("retrieval_dim") or dim)
+    clean = str((text.get("tokenizer_kwargs") or {}).get("clean", "whitespace"))
+    context_tokens = int(text.get("context_length") or 77)
+    return OnnxEncoder(
+        traits=EncoderTraits(
+            id=f"onnx:{folder if local else folder_or_repo}",
+            dim=dim,
+            retrieval_dim=retrieval_dim,
+            own_retrieval="retrieval_dim" in model,
+            image_size_px=config.size_px,
+            context_tokens=context_tokens,
+        ),
+        image_model=folder / "visual" / "model.onnx",
+        text_model=folder / "textual" / "model.onnx",
+        tokenizer=lambda: TextTokenizer.from_folder(folder / "textual", context_tokens=context_tokens, clean=clean),
+        preprocess_config=config,
+        fingerprint_of=(
+            [folder / "textual" / "tokenizer.json"],
+            {"clean": clean, "context_tokens": context_tokens},
+        ),
+        options=RuntimeOptions(threads=threads, **options),
+    )
+
+
+def hash_files(paths: Sequence[Path], *, settings: Mapping[str, Any]) -> str:
+    """Hex digest over the files' contents, in order, and the settings.
+
+    Raises:
+        EncoderError: a file cannot be read.
+    """
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
+        except OSError as error:
+            raise EncoderError(f"{path} cannot be read ({error.strerror}); fetch or export the model again") from error
+    return digest.hexdigest()

@@ -1,0 +1,141 @@
+"""Texts to token ids, from a `tokenizer.json` alone (no transformers): what both backends feed their text towers.
+
+Text cleaning is part of the model: SigLIP was trained on lower-cased text without punctuation, and its `tokenizer.json`
+does not do that by itself. The names of the modes are open_clip's.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.errors import EncoderError
+
+__all__ = ["CLEANERS", "TextTokenizer", "TokenIds", "read_json"]
+
+TokenIds: TypeAlias = npt.NDArray[np.int64]
+
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def _whitespace(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _lower(text: str) -> str:
+    return _whitespace(text).lower()
+
+
+def _canonicalize(text: str) -> str:
+    return _whitespace(text.translate(_NO_PUNCTUATION)).lower()
+
+
+CLEANERS: Mapping[str, Callable[[str], str]] = {
+    "whitespace": _whitespace,
+    "lower": _lower,
+    "canonicalize": _canonicalize,
+}
+"""What happens to a text before it is split into tokens, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTokenizer:
+    """Token ids of a text tower.
+
+    Attributes:
+        tokenizer: a `tokenizers.Tokenizer` that adds the model's special tokens and cuts at `context_tokens`.
+        context_tokens: L, longest input.
+        pad_id: fills short texts up.
+        clean: a name in `CLEANERS`.
+    """
+
+    tokenizer: Any
+    context_tokens: int
+    pad_id: int
+    clean: str
+
+    @classmethod
+    def from_folder(cls, folder: Path, *, context_tokens: int, clean: str) -> TextTokenizer:
+        """Read `tokenizer.json` and, for the padding token, the files beside it.
+
+        Raises:
+            EncoderError: a file is missing or damaged, or no padding token is named.
+        """
+        if clean not in CLEANERS:
+            raise EncoderError(f"{folder}: text cleaning {clean!r} is not known; there are {', '.join(CLEANERS)}")
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise EncoderError(f"{path} is missing: the text tower needs it; fetch or export the model again")
+        from tokenizers import Tokenizer
+
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the Rust library raises Exception itself
+            raise EncoderError(f"{path} is not a tokenizer ({error}); fetch or export the model again") from error
+        pad_id = _pad_id(folder, tokenizer)
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length=context_tokens)
+        return cls(tokenizer=tokenizer, context_tokens=context_tokens, pad_id=pad_id, clean=clean)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """T lists of ids, special tokens included, at most `context_tokens` long, not padded."""
+        clean = CLEANERS[self.clean]
+        return [row.ids for row in self.tokenizer.encode_batch([clean(text) for text in texts])]
+
+    def pad(self, rows: Sequence[Sequence[int]], *, length: int | None = None) -> tuple[TokenIds, TokenIds]:
+        """Fill up to `length` tokens, or to the longest row.
+
+        Returns:
+            ids (T, L) and mask (T, L), 1 where there is a token.
+        """
+        length = length or max((len(row) for row in rows), default=1) or 1
+        ids = np.full((len(rows), length), self.pad_id, dtype=np.int64)
+        mask = np.zeros((len(rows), length), dtype=np.int64)
+        for index, row in enumerate(rows):
+            cut = row[:length]
+            ids[index, : len(cut)] = cut
+            mask[index, : len(cut)] = 1
+        return ids, mask
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A model's JSON file.
+
+    Raises:
+        EncoderError: it is missing, or not a JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EncoderError(f"{path} cannot be read ({error.strerror}); fetch or export the model again") from error
+    except ValueError as error:
+        raise EncoderError(f"{path} is not JSON ({error}); fetch or export the model again") from error
+    if not isinstance(values, dict):
+        raise EncoderError(f"{path} does not hold a JSON object; fetch or export the model again")
+    return values
+
+
+def _pad_id(folder: Path, tokenizer: Any) -> int:
+    """The padding token as the repository names it, else as `tokenizer.json` itself does."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if not (folder / name).is_file():
+            continue
+        token = read_json(folder / name).get("pad_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if token is not None:
+            pad_id = tokenizer.token_to_id(token)
+            if pad_id is None:
+                raise EncoderError(f"{folder / name} pads with {token!r}, which tokenizer.json does not know")
+            return int(pad_id)
+    if tokenizer.padding is not None:
+        return int(tokenizer.padding["pad_id"])
+    raise EncoderError(
+        f"{folder} names no padding token: put a tokenizer_config.json with 'pad_token' beside tokenizer.json"
+    )
