@@ -53,6 +53,8 @@ class VanillaSettings:
         tau: neighbours are weighted by softmax(similarity / tau); 0 = the paper's uniform mean.
         floor: neighbours less similar than this (cosine of retrieval embeddings) are dropped; an image whose
             neighbours are all dropped keeps its own embedding. -1 = keep all.
+        ramp: the blend grows from nothing to full while the best similarity rises from `floor` to `floor + ramp`;
+            0 = full from the floor on.
     """
 
     k: int = 8
@@ -60,12 +62,15 @@ class VanillaSettings:
     w_txt: float = 0.05
     tau: float = 0.0
     floor: float = -1.0
+    ramp: float = 0.0
 
     def __post_init__(self) -> None:
         if self.k < 1:
             raise ConfigError(f"vanilla.k is {self.k}: at least one pair must be retrieved")
         if self.tau < 0:
             raise ConfigError(f"vanilla.tau is {self.tau}: use 0 for the uniform mean, or a positive temperature")
+        if self.ramp < 0:
+            raise ConfigError(f"vanilla.ramp is {self.ramp}: use 0 for a hard gate, or a positive width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,16 +83,24 @@ class DecodeSettings:
             shares its embedding; 0 = encode every sampled frame.
         stall_s: a decoder that gives nothing for this long is stopped and its file reported.
         look_ahead: decoded frames held in memory while the encoder is busy.
+        threads: CPU threads of the decoder; 0 = half the cores (the encoder wants some too).
     """
 
     fps: float = 4.0
     reuse_threshold: float = 2.0
     stall_s: float = 60.0
     look_ahead: int = 128
+    threads: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.fps <= 240:
             raise ConfigError(f"decode.fps is {self.fps}: frames per second must be above 0 and at most 240")
+        if self.reuse_threshold < 0:
+            raise ConfigError(f"decode.reuse_threshold is {self.reuse_threshold}: use 0 to encode every frame")
+        if self.look_ahead < 1:
+            raise ConfigError(f"decode.look_ahead is {self.look_ahead}: at least one frame must be held")
+        if self.stall_s <= 0:
+            raise ConfigError(f"decode.stall_s is {self.stall_s}: a decoder needs some time to answer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,9 +110,17 @@ class IndexSettings:
     Attributes:
         cut_threshold: a new scene starts where the cosine of neighbouring segments' retrieval embeddings falls
             below this.
+        precision: how vectors are stored: `float16`, or `float32` at twice the size.
+        compact_every: videos committed between two looks at whether the tables are worth compacting.
     """
 
     cut_threshold: float = 0.5
+    precision: str = "float16"
+    compact_every: int = 64
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("float16", "float32"):
+            raise ConfigError(f"index.precision is {self.precision!r}: use float16 or float32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +130,14 @@ class SearchSettings:
     Attributes:
         top: hits returned.
         group: one hit a `video`, `scene` or `frame`.
-        by: a video is ranked by the `mean` of its frames (IMPART 3.3) or by its best `moment`.
+        by: a video or scene is ranked by the `mean` of its frames (IMPART 3.3) or by its best `moment`.
+        negative_weight: how much of the negative terms' mean is taken off the query (Rocchio's gamma).
     """
 
     top: int = 10
     group: str = "video"
     by: str = "mean"
+    negative_weight: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

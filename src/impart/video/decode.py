@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import os
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from pathlib import Path
 import av
 import av.error
 import numpy as np
-from av.stream import Disposition
+from av.stream import Discard, Disposition
 
 from impart.config import DecodeSettings
 from impart.errors import DecodeError
@@ -112,14 +111,11 @@ def sample_video(
     container = _open(path)
     with container:
         stream = _video_stream(path, container)
-        if settings.threads:
-            stream.codec_context.thread_count = settings.threads
-        if stream.codec_context.width * stream.codec_context.height > HUGE_PX:
-            stream.codec_context.thread_count = min(settings.threads or 2, 2)
         stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = _threads(stream, wanted=settings.threads)
         for other in container.streams:
             if other.index != stream.index:
-                other.discard = "all"
+                other.discard = Discard.all
         try:
             yield from _segments(
                 path,
@@ -265,14 +261,14 @@ def _lacks_index(path: Path) -> bool:
         while at + 8 <= size:
             file.seek(at)
             head = file.read(16)
-            length, kind = struct.unpack(">I4s", head[:8])
+            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
             if first and kind not in (b"ftyp", b"wide", b"mdat", b"free", b"skip", b"moov"):
                 return False
             first = False
             if kind == b"moov":
                 return at + length > size
             if length == 1 and len(head) == 16:
-                length = struct.unpack(">Q", head[8:])[0]
+                length = int.from_bytes(head[8:], "big")
             if length < 8:
                 return True
             at += length
@@ -298,6 +294,13 @@ def _video_stream(path: Path, container: av.container.InputContainer) -> av.Vide
     return stream
 
 
+def _threads(stream: av.VideoStream, *, wanted: int) -> int:
+    """Half the cores unless told otherwise: the encoder works at the same time, and threads here cost CPU time too."""
+    threads = wanted or max(1, min(8, (os.cpu_count() or 2) // 2))
+    huge = stream.codec_context.width * stream.codec_context.height > HUGE_PX
+    return min(threads, 2) if huge else threads
+
+
 def _check_size(path: Path, frame: av.VideoFrame) -> None:
     if min(frame.width, frame.height) < MIN_SIDE_PX:
         size = f"{frame.width}x{frame.height}"
@@ -312,12 +315,11 @@ def _origin_s(container: av.container.InputContainer, stream: av.VideoStream) ->
     return 0.0
 
 
-def _declared_end_s(
-    container: av.container.InputContainer, stream: av.VideoStream, *, origin_s: float
-) -> float | None:
+def _declared_end_s(container: av.container.InputContainer, stream: av.VideoStream, *, origin_s: float) -> float | None:
     """Where the container says the pictures end, in seconds after its start; None where it does not say."""
     if stream.duration and stream.time_base:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base) - origin_s
+        end_s: float = ((stream.start_time or 0) + stream.duration) * float(stream.time_base)
+        return end_s - origin_s
     tag = stream.metadata.get("DURATION", "")  # Matroska: 00:01:02.345000000
     parts = tag.split(":")
     if len(parts) == 3 and all(part.replace(".", "", 1).isdigit() for part in parts):

@@ -47,7 +47,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class TimedFrame:
-    """A decoded frame, the time it appears, and how long it is shown if nothing follows (seconds on the file's clock)."""
+    """A decoded frame, when it appears on the file's clock, and how long it is shown if nothing follows."""
 
     time_s: float
     duration_s: float

@@ -13,7 +13,7 @@ import av
 import av.error
 import numpy as np
 from av.sidedata.sidedata import Type
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 __all__ = ["MAX_ASPECT", "MIN_SIDE_PX", "THUMB_PX", "Scaler", "difference"]
 
@@ -129,5 +129,5 @@ def _scale(
         scaled = scaler.reformat(frame, **wanted)
     except av.error.FFmpegError:
         # A colour matrix swscale does not know (or a nonsense one): better slightly wrong colours than no picture.
-        scaled = VideoReformatter().reformat(frame, src_colorspace="ITU601", **wanted)
+        scaled = VideoReformatter().reformat(frame, src_colorspace=Colorspace.ITU601, **wanted)
     return np.asarray(scaled.to_ndarray())

@@ -1,0 +1,278 @@
+"""Decodes videos in a worker process, ahead of whoever encodes the frames.
+
+    with Decoder(settings, short_side_px=224) as decoder:
+        for item in decoder.decode(paths):        # DecodedSegment | DecodeFinished | DecodeFailed
+
+Order of files is kept. The worker goes on with the next file while this one is being encoded, until
+`DecodeSettings.look_ahead` frames wait. A file on which it crashes, is killed or hangs is reported as `DecodeFailed`;
+the next files are decoded by a new worker.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+import impart
+from impart.config import DecodeSettings
+from impart.errors import DecodeError
+from impart.video.decode import DecodedSegment, DecodeFailed, DecodeFinished, VideoInfo
+from impart.video.worker import read_message
+
+__all__ = ["Decoder"]
+
+REQUESTS = 8  # files the worker knows of; enough that short clips fill the look-ahead too
+END: tuple[dict[str, Any], bytes] = ({"kind": "end"}, b"")
+
+
+class Decoder:
+    """Runs `impart.video.worker` and reads its answers.
+
+    Args:
+        settings: how to sample; `look_ahead` and `stall_s` are used here, the rest goes to the worker.
+        short_side_px: short side of the pictures handed out.
+        command: starts a worker; another one in tests.
+    """
+
+    def __init__(
+        self, settings: DecodeSettings | None = None, *, short_side_px: int, command: Sequence[str] | None = None
+    ) -> None:
+        self._settings = settings or DecodeSettings()
+        self._short_side_px = short_side_px
+        # -P: a json.py in the current folder is not imported in place of Python's.
+        self._command = list(command or [sys.executable, "-P", "-m", "impart.video.worker"])
+        self._worker: _Worker | None = None
+        self._next_id = 0
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker; it may be used again afterwards."""
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def decode(self, paths: Iterable[Path]) -> Iterator[DecodedSegment | DecodeFinished | DecodeFailed]:
+        """Decode files one after another.
+
+        Args:
+            paths: consumed a few files ahead.
+
+        Yields:
+            For each path in order: its segments, then `DecodeFinished` or `DecodeFailed`.
+
+        Raises:
+            DecodeError: the worker process cannot be started at all.
+        """
+        coming = iter(paths)
+        waiting: deque[tuple[int, Path]] = deque()
+        try:
+            while True:
+                worker = self._running()
+                for path in coming:
+                    waiting.append((self._next_id, Path(path)))
+                    self._next_id += 1
+                    self._request(worker, *waiting[-1])
+                    if len(waiting) >= REQUESTS:
+                        break
+                if not waiting:
+                    return
+                number, path = waiting[0]
+                item = self._next(worker, number=number, path=path)
+                if not isinstance(item, DecodedSegment):
+                    waiting.popleft()
+                    if self._worker is None:  # it died of this file; a new one gets the rest
+                        worker = self._running()
+                        for rest in waiting:
+                            self._request(worker, *rest)
+                yield item
+        finally:
+            if waiting:  # left early: the worker still has work that nobody wants
+                self.close()
+
+    def _next(self, worker: _Worker, *, number: int, path: Path) -> DecodedSegment | DecodeFinished | DecodeFailed:
+        while True:
+            try:
+                header, payload = worker.next(stall_s=self._settings.stall_s)
+            except TimeoutError:
+                self.close()
+                return DecodeFailed(path, f"gave no frame for {self._settings.stall_s:g} s; decoding was stopped")
+            if header["kind"] == "end":
+                reason = worker.how_it_ended()
+                self.close()
+                return DecodeFailed(path, reason)
+            if header.get("id") == number:
+                return _item(path, header, payload)
+
+    def _running(self) -> _Worker:
+        if self._worker is None:
+            worker = _Worker(self._command, look_ahead=self._settings.look_ahead)
+            self._worker = worker
+            try:
+                header, _ = worker.next(stall_s=self._settings.stall_s)
+            except TimeoutError:
+                header = {"kind": "nothing"}
+            if header["kind"] != "ready":
+                reason = worker.how_it_ended() if header["kind"] == "end" else "it does not answer"
+                self.close()
+                raise DecodeError(f"the decoder process ({' '.join(self._command)}) cannot be started: {reason}")
+        return self._worker
+
+    def _request(self, worker: _Worker, number: int, path: Path) -> None:
+        settings = dataclasses.asdict(self._settings)
+        worker.send({"id": number, "path": str(path), "short_side_px": self._short_side_px, "settings": settings})
+
+
+class _Worker:
+    """One worker process with the threads that empty its pipes."""
+
+    def __init__(self, command: Sequence[str], *, look_ahead: int) -> None:
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=_environment(),
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            )
+        except OSError as error:
+            raise DecodeError(f"the decoder process ({command[0]}) cannot be started: {error.strerror}") from error
+        self._answers: queue.Queue[tuple[dict[str, Any], bytes]] = queue.Queue(maxsize=look_ahead)
+        self._heard = time.monotonic()
+        self._closed = threading.Event()
+        self._words: deque[str] = deque(maxlen=20)
+        self._threads = [
+            threading.Thread(target=self._listen, name="impart-decoder", daemon=True),
+            threading.Thread(target=self._overhear, name="impart-decoder-errors", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def send(self, request: dict[str, Any]) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None
+        try:
+            stdin.write(json.dumps(request).encode("ascii") + b"\n")
+            stdin.flush()
+        except OSError:
+            pass  # it has died: the end of its answers says so
+
+    def next(self, *, stall_s: float) -> tuple[dict[str, Any], bytes]:
+        """The next answer.
+
+        Raises:
+            TimeoutError: nothing was heard for `stall_s` while we waited. While the queue is full the worker is
+                silent because of us; that time does not count.
+        """
+        asked = time.monotonic()
+        while True:
+            silent_s = time.monotonic() - max(asked, self._heard)
+            if silent_s > stall_s:
+                raise TimeoutError
+            try:
+                return self._answers.get(timeout=min(1.0, max(0.01, stall_s - silent_s)))
+            except queue.Empty:
+                continue
+
+    def how_it_ended(self) -> str:
+        """Why the process is gone, in words."""
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "the decoder closed its output"
+        self._threads[1].join(timeout=1)
+        said = next((line for line in reversed(self._words) if line.strip()), "")
+        how = _exit_in_words(code)
+        return f"the decoder {how}" + (f": {said.strip()}" if said else "")
+
+    def close(self) -> None:
+        self._closed.set()
+        self._process.kill()
+        self._process.wait()
+        for thread in self._threads:
+            thread.join(timeout=5)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            _close(pipe)
+
+    def _listen(self) -> None:
+        stdout = self._process.stdout
+        assert stdout is not None
+        while not self._closed.is_set():
+            answer = read_message(stdout)
+            self._heard = time.monotonic()
+            if answer is None:
+                self._put(END)
+                return
+            if answer[0]["kind"] != "alive":
+                self._put(answer)
+
+    def _put(self, answer: tuple[dict[str, Any], bytes]) -> None:
+        while not self._closed.is_set():
+            try:
+                self._answers.put(answer, timeout=0.2)
+            except queue.Full:
+                continue
+            self._heard = time.monotonic()
+            return
+
+    def _overhear(self) -> None:
+        stderr = self._process.stderr
+        assert stderr is not None
+        for line in stderr:
+            self._words.append(line.decode("utf-8", "replace"))
+
+
+def _item(path: Path, header: dict[str, Any], payload: bytes) -> DecodedSegment | DecodeFinished | DecodeFailed:
+    if header["kind"] == "segment":
+        height, width = header["shape"]
+        image = np.frombuffer(payload, np.uint8).reshape(height, width, 3)
+        return DecodedSegment(path, header["start_s"], header["end_s"], header["weight"], image)
+    if header["kind"] == "finished":
+        return DecodeFinished(path, VideoInfo(**header["info"]), header["samples"], header["problem"])
+    return DecodeFailed(path, header["reason"])
+
+
+def _exit_in_words(code: int) -> str:
+    if code < 0:  # POSIX: ended by a signal
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        likely = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"was killed by {name}{likely}" if name in ("SIGKILL", "SIGTERM") else f"crashed with {name}"
+    if code >= 0xC0000000:  # Windows: ended by an exception
+        return f"crashed with exception {code:#x}"
+    return f"stopped with exit code {code}"
+
+
+def _environment() -> dict[str, str]:
+    """The worker must find this very package, however it came onto our own import path."""
+    root = str(Path(impart.__file__).parent.parent)
+    known = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([root, known] if known else [root])}
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    try:
+        if pipe is not None:
+            pipe.close()
+    except OSError:
+        pass  # unsent requests to a worker that is gone

@@ -1,0 +1,116 @@
+"""The process that decodes: `python -m impart.video.worker`.
+
+FFmpeg reads files from anywhere, and some of them crash it or make it spin. Here that costs one process and one file.
+
+Requests come on standard input, one JSON object a line; answers go to standard output, each a length, a JSON header
+and the picture's bytes:
+
+    request   {"id": 7, "path": "a.mp4", "short_side_px": 224, "settings": {"fps": 4.0, ...}}
+    answer    uint32 little endian, JSON {"kind": "segment", "id": 7, "size": 267456, ...}, `size` bytes
+
+Kinds: `ready` once, then for each request any number of `segment` and `alive`, and one `finished` or `failed`.
+The end of standard input means "stop now": the process that asked has closed or died.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import queue
+import signal
+import struct
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from impart.config import DecodeSettings
+from impart.errors import DecodeError
+from impart.video.decode import DecodedSegment, sample_video
+
+__all__ = ["main", "read_message", "write_message"]
+
+ALIVE_S = 1.0
+LENGTH = struct.Struct("<I")
+
+
+def write_message(pipe: IO[bytes], header: dict[str, Any], payload: bytes | memoryview = b"") -> None:
+    """Write one answer and flush it."""
+    head = json.dumps({**header, "size": len(payload)}).encode("ascii")
+    pipe.write(LENGTH.pack(len(head)) + head)
+    pipe.write(payload)
+    pipe.flush()
+
+
+def read_message(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
+    """Read one answer; None where the pipe ends (also in the middle of one)."""
+    length = pipe.read(LENGTH.size)
+    if len(length) < LENGTH.size:
+        return None
+    wanted = LENGTH.unpack(length)[0]
+    head = pipe.read(wanted)
+    if len(head) < wanted:
+        return None
+    header: dict[str, Any] = json.loads(head)
+    payload = pipe.read(header["size"])
+    return None if len(payload) < header["size"] else (header, payload)
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the other one decides
+    # Whatever a library prints to standard output must not end up between the messages.
+    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
+    try:
+        write_message(pipe, {"kind": "ready"})
+        while True:
+            _answer(pipe, requests.get())
+    except OSError:  # nobody reads any more
+        os._exit(0)
+
+
+def _read_requests(requests: queue.SimpleQueue[dict[str, Any]]) -> None:
+    # Not sys.stdin: a thread that waits in it makes Python abort at exit, and hides the error that led there.
+    with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stdin:
+        for line in stdin:
+            requests.put(json.loads(line))
+    os._exit(0)  # from this thread, so that it also ends a decoder that hangs
+
+
+def _answer(pipe: IO[bytes], request: dict[str, Any]) -> None:
+    told = time.monotonic()
+
+    def alive(time_s: float) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= ALIVE_S:
+            told = now
+            write_message(pipe, {"kind": "alive", "id": request["id"], "time_s": time_s})
+
+    found = sample_video(
+        Path(request["path"]),
+        settings=DecodeSettings(**request["settings"]),
+        short_side_px=request["short_side_px"],
+        on_progress=alive,
+    )
+    try:
+        for item in found:
+            told = time.monotonic()
+            if isinstance(item, DecodedSegment):
+                height, width = item.image.shape[:2]
+                header = {"start_s": item.start_s, "end_s": item.end_s, "weight": item.weight, "shape": [height, width]}
+                write_message(pipe, {"kind": "segment", "id": request["id"], **header}, item.image.data.cast("B"))
+            else:
+                finished = {"info": dataclasses.asdict(item.info), "samples": item.samples, "problem": item.problem}
+                write_message(pipe, {"kind": "finished", "id": request["id"], **finished})
+    except DecodeError as error:
+        write_message(pipe, {"kind": "failed", "id": request["id"], "reason": error.reason})
+
+
+if __name__ == "__main__":
+    main()
