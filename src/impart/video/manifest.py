@@ -1,0 +1,151 @@
+"""`manifest.json` of a video index: what it was made with, and which reference set it looks through.
+
+The manifest is small, read without the database, and replaced atomically. It names the neighbours table in force, so
+that replacing it is the moment a new reference set takes over.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from impart.config import DecodeSettings, IndexSettings, VanillaSettings
+from impart.errors import ConfigError, VideoIndexError
+
+__all__ = ["MIGRATIONS", "SCHEMA", "Augmentation", "Manifest"]
+
+SCHEMA = 1
+MIGRATIONS: dict[int, Callable[[Path, dict[str, Any]], dict[str, Any]]] = {}
+"""From schema n to n + 1: takes the index's folder and the manifest as read, changes the tables, returns the manifest.
+
+A writer runs them in order, under the lock; a migration must be safe to run again after a crash.
+"""
+
+_KIND = "video-index"
+_NAME = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """The reference set in force.
+
+    Attributes:
+        name: kind of augmentation.
+        fingerprint: of base encoder, references and settings together.
+        settings: of the augmentation.
+        references_name, references_fingerprint: the set; a copy lies in the index's `folder`.
+        folder: of that copy, relative to the index.
+        table: name of the neighbours table.
+    """
+
+    name: str
+    fingerprint: str
+    settings: VanillaSettings
+    references_name: str
+    references_fingerprint: str
+    folder: str
+    table: str
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Augmentation:
+        return cls(**(dict(values) | {"settings": VanillaSettings(**values["settings"])}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What is written in `manifest.json`.
+
+    Attributes:
+        encoder_id, encoder_fingerprint: the base encoder.
+        dim, retrieval_dim: D and R of the stored vectors.
+        decode, index: settings that new videos are indexed with.
+        versions: of impart and of the libraries whose output is stored.
+    """
+
+    encoder_id: str
+    encoder_fingerprint: str
+    dim: int
+    retrieval_dim: int
+    decode: DecodeSettings
+    index: IndexSettings
+    augmentation: Augmentation | None
+    versions: Mapping[str, str]
+    created_at: str
+    schema: int = SCHEMA
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        return (folder / _NAME).is_file()
+
+    @classmethod
+    def load(cls, folder: Path, *, migrate: bool = False) -> Manifest:
+        """Read the manifest of the index in `folder`.
+
+        Args:
+            migrate: bring an index of an older schema up to date (the caller holds the write lock).
+
+        Raises:
+            VideoIndexError: there is no index, it is damaged, or its schema is not this version's.
+        """
+        path = folder / _NAME
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise VideoIndexError(
+                f"there is no video index in {folder}: make one with impart index PATH... --index {folder}"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise VideoIndexError(f"cannot read {path}: {error}") from error
+        if not isinstance(values, dict) or values.get("kind") != _KIND:
+            raise VideoIndexError(f"{folder} holds something else than a video index: choose another --index folder")
+        schema = values.get("schema")
+        if not isinstance(schema, int) or schema > SCHEMA:
+            raise VideoIndexError(
+                f"the index {folder} has schema {schema}, made by a newer impart; this one reads up to {SCHEMA}: "
+                "update impart, or index into a new folder"
+            )
+        if schema < SCHEMA:
+            if not migrate:
+                raise VideoIndexError(
+                    f"the index {folder} has schema {schema}, this impart needs {SCHEMA}: "
+                    f"bring it up to date with impart index --index {folder}"
+                )
+            for step in range(schema, SCHEMA):
+                values = MIGRATIONS[step](folder, values) | {"schema": step + 1}
+                _write(path, values)
+        try:
+            return cls._from_dict(values)
+        except (KeyError, TypeError, ConfigError) as error:
+            raise VideoIndexError(f"{path} is damaged ({error!r}): restore it, or index into a new folder") from error
+
+    def save(self, folder: Path) -> None:
+        """Replace the manifest in one step: a reader sees the old one or the new one."""
+        _write(folder / _NAME, {"kind": _KIND, **dataclasses.asdict(self)})
+
+    @classmethod
+    def _from_dict(cls, values: Mapping[str, Any]) -> Manifest:
+        names = {item.name for item in dataclasses.fields(cls)}
+        kept = {name: value for name, value in values.items() if name in names}
+        kept["decode"] = DecodeSettings(**kept["decode"])
+        kept["index"] = IndexSettings(**kept["index"])
+        kept["augmentation"] = kept["augmentation"] and Augmentation.from_dict(kept["augmentation"])
+        return cls(**kept)
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(values, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise VideoIndexError(f"cannot write {path}: {error.strerror or error}") from error

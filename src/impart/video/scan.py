@@ -1,0 +1,164 @@
+"""Which files there are: folders walked in a fixed order, and a quick hash to know a moved file again."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["VIDEO_SUFFIXES", "FoundFile", "Scan", "content_hash", "scan"]
+
+_SUFFIXES = """
+    3g2 3gp amv asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2t m2ts m2v m4v mjpeg mjpg mkv mov mp4 mp4v mpe
+    mpeg mpg mpv mts mxf nsv nut obu ogm ogv qt rm rmvb tod ts vob webm wmv wtv y4m
+"""
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
+"""Files with these suffixes (in any case) are taken from folders; one named explicitly is tried in any case."""
+
+_TS_PACKET_BYTES = 188
+_BLOCK_BYTES = 1 << 16
+_MIDDLE_BLOCKS = 14
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundFile:
+    """A file to consider. `problem`: why it cannot even be looked at (a symbolic link that leads nowhere)."""
+
+    path: Path
+    size_bytes: int
+    mtime_ns: int
+    problem: str | None = None
+
+
+@dataclass(kw_only=True)
+class Scan:
+    """What a walk found.
+
+    Attributes:
+        files: sorted by path, each once.
+        problems: (path, reason) of given paths that do not exist and of folders that cannot be read.
+        roots: given paths that were walked without trouble at the root: pruning below them is safe.
+    """
+
+    files: list[FoundFile] = field(default_factory=list)
+    problems: list[tuple[Path, str]] = field(default_factory=list)
+    roots: list[Path] = field(default_factory=list)
+
+
+def scan(paths: Iterable[str | os.PathLike[str]]) -> Scan:
+    """Walk files and folders, recursively and sorted.
+
+    Hidden files and folders (`.name`) below a given path are skipped. A folder is entered once, however many symbolic
+    links lead to it. Paths come out absolute, with symbolic links resolved in the folder part and not in the last one,
+    so that a link and the file it points to stay two entries.
+    """
+    result = Scan()
+    found: dict[Path, FoundFile] = {}
+    entered: set[tuple[int, int]] = set()
+    for given in paths:
+        path = _absolute(given)
+        try:
+            info = path.stat()
+        except OSError as error:
+            result.problems.append((path, f"cannot be found: {_reason(error)}"))
+            continue
+        if not stat.S_ISDIR(info.st_mode):
+            found[path] = FoundFile(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
+            result.roots.append(path)
+            continue
+        root = path.resolve()
+        problems_before = len(result.problems)
+        for item in _walk(root, entered=entered, problems=result.problems):
+            found[item.path] = item
+        if not any(problem_path == root for problem_path, _ in result.problems[problems_before:]):
+            result.roots.append(root)
+    result.files = sorted(found.values(), key=lambda item: os.fsencode(item.path))
+    return result
+
+
+def content_hash(path: Path) -> str:
+    """Digest of a file's size and of samples of its content, to know a moved or copied file again.
+
+    Reads at most 1 MiB: the first and last 64 KiB and 14 blocks of 64 KiB evenly spaced between them (a small file
+    whole). Two files that agree in size and in all of these are taken for the same; a change in place that keeps the
+    size and misses every block is seen only through the file's time.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(size.to_bytes(8, "little"))
+        blocks = _MIDDLE_BLOCKS + 2
+        if size <= blocks * _BLOCK_BYTES:
+            digest.update(file.read())
+        else:
+            last = size - _BLOCK_BYTES
+            for i in range(blocks):
+                file.seek(last * i // (blocks - 1))
+                digest.update(file.read(_BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def _absolute(given: str | os.PathLike[str]) -> Path:
+    """Absolute, with the folder part resolved and the last part left as it is."""
+    path = Path(os.path.abspath(os.path.expanduser(given)))  # noqa: PTH100, PTH111 - pathlib keeps `..`
+    return Path(os.path.realpath(path.parent)) / path.name if path.name else path
+
+
+def _walk(root: Path, *, entered: set[tuple[int, int]], problems: list[tuple[Path, str]]) -> Iterator[FoundFile]:
+    """Video files below `root`; an explicit stack, since folders can be deeper than Python's."""
+    stack = [root]
+    while stack:
+        folder = stack.pop()
+        try:
+            info = folder.stat()
+            if (info.st_dev, info.st_ino) in entered:
+                continue
+            entered.add((info.st_dev, info.st_ino))
+            with os.scandir(folder) as listing:
+                entries = [entry for entry in listing if not entry.name.startswith(".")]
+        except OSError as error:
+            problems.append((folder, f"the folder cannot be read: {_reason(error)}"))
+            continue
+        for entry in entries:
+            path = Path(entry.path)
+            suffix_known = os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES  # noqa: PTH122 - a path is slow
+            try:
+                if entry.is_dir():
+                    stack.append(path.resolve() if entry.is_symlink() else path)
+                elif suffix_known:
+                    info = entry.stat()
+                    if stat.S_ISREG(info.st_mode) and not _is_typescript(path):
+                        yield FoundFile(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
+            except OSError as error:
+                if suffix_known:
+                    yield _unreachable(path, error)
+
+
+def _is_typescript(path: Path) -> bool:
+    """Whether a `.ts` file is a program and not an MPEG transport stream, which has a sync byte every 188 bytes."""
+    if path.suffix.lower() != ".ts":
+        return False
+    with path.open("rb") as file:
+        head = file.read(_TS_PACKET_BYTES + 1)
+    return bool(head) and not (head[0] == head[-1] == 0x47)
+
+
+def _unreachable(path: Path, error: OSError) -> FoundFile:
+    try:
+        info = path.lstat()
+    except OSError:  # gone between listing and looking
+        return FoundFile(path=path, size_bytes=0, mtime_ns=0, problem=_reason(error))
+    return FoundFile(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns, problem=_reason(error))
+
+
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "its symbolic links go in a circle"
+    return error.strerror or str(error)

@@ -1,0 +1,276 @@
+"""A video index on disk: LanceDB tables beside a manifest.
+
+    manifest.json            what the index was made with, and the reference set in force
+    videos.lance             one row a video; a video exists when its row does
+    segments.lance           one row a segment: times, weight, base and retrieval vectors
+    neighbours_<fp>.lance    one row a segment: the reference pairs blended into it
+    failures.lance           files that could not be indexed, and why
+    references/<fp>/         a copy of the reference set in force
+
+Rows of `segments` and `neighbours_*` belong to a (video_id, revision) and count only while `videos` holds that pair.
+A video's row is written last, in one atomic step, so that an interrupted run leaves rows nobody believes; the next
+writer deletes them. Readers need no lock. This module reads; `writer.py` writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from impart.errors import VideoIndexError
+from impart.video.manifest import Augmentation, Manifest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["FailureRecord", "Store", "TableGoneError", "VideoRecord", "path_id", "revision_of"]
+
+VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoRecord:
+    """One row of `videos`.
+
+    Attributes:
+        video_id: stands for the file, and is kept when the file changes or moves.
+        revision: stands for the content and the settings it was indexed with.
+        path: absolute; stored as the bytes of the file system, since not every name is text.
+        duration_s, width, height, codec, container, fps: of the video.
+        samples: frames sampled; segments: rows they were merged into.
+        scene_starts: number of the first segment of each scene.
+        problem: why only a part could be read; None for a whole video.
+        indexed_at: Unix time in seconds.
+    """
+
+    video_id: str
+    revision: str
+    path: Path
+    size_bytes: int
+    mtime_ns: int
+    content_hash: str
+    duration_s: float
+    width: int
+    height: int
+    codec: str
+    container: str
+    fps: float
+    samples: int
+    segments: int
+    scene_starts: tuple[int, ...]
+    problem: str | None
+    indexed_at: float
+
+    @property
+    def status(self) -> str:
+        return "ok" if self.problem is None else "partial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureRecord:
+    """One row of `failures`: a file that is not tried again until it changes or is asked for."""
+
+    path: Path
+    size_bytes: int
+    mtime_ns: int
+    reason: str
+    attempts: int
+    failed_at: float
+
+
+def path_id(path: Path) -> str:
+    """Id of the file at a path: 16 hex digits."""
+    return hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
+
+
+def revision_of(content_hash: str, manifest: Manifest) -> str:
+    """Id of a content indexed with the settings that change the result: 16 hex digits."""
+    settings = (manifest.decode.fps, manifest.decode.reuse_threshold, manifest.index.cut_threshold)
+    text = f"{content_hash} {settings!r} {manifest.encoder_fingerprint}"
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+class TableGoneError(RuntimeError):
+    """A table changed under a reader (replaced, or its old files cleaned); reading again helps."""
+
+
+class Store:
+    """The tables of one index, for reading. Opening costs nothing; the database is imported at the first read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._database: Any = None
+        self._tables: dict[str, Any] = {}
+
+    @classmethod
+    def create(cls, folder: Path, manifest: Manifest) -> Store:
+        """Make an empty index. The manifest comes last: without it there is no index.
+
+        Raises:
+            VideoIndexError: the folder holds other things, or cannot be written.
+        """
+        store = cls(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            foreign = [entry.name for entry in folder.iterdir() if not _is_ours(entry.name)]
+        except OSError as error:
+            raise VideoIndexError(f"cannot make an index in {folder}: {error.strerror or error}") from error
+        if foreign:
+            raise VideoIndexError(
+                f"{folder} is no index and holds other things ({foreign[0]}): choose an empty or new --index folder"
+            )
+        with store.errors("make"):
+            for name, schema in _schemas(manifest).items():
+                store.database().create_table(name, schema=schema, mode="overwrite")
+        manifest.save(folder)
+        return store
+
+    def state(self) -> str:
+        """Digest that changes with every commit; found without the database, in about a millisecond."""
+        digest = hashlib.blake2b(digest_size=16)
+        try:
+            digest.update((self.folder / "manifest.json").read_bytes())
+            names = [entry.name for entry in (self.folder / f"{VIDEOS}.lance" / "_versions").iterdir()]
+        except OSError as error:
+            raise VideoIndexError(f"the index {self.folder} cannot be read: {error}") from error
+        digest.update("\n".join(sorted(names)).encode())
+        return digest.hexdigest()
+
+    def videos(self) -> list[VideoRecord]:
+        """All committed videos, by path."""
+        columns = self.read(VIDEOS).to_pydict()
+        columns["path"] = [Path(os.fsdecode(path)) for path in columns["path"]]
+        columns["scene_starts"] = [tuple(starts) for starts in columns["scene_starts"]]
+        names = list(columns)
+        records = [VideoRecord(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+        return sorted(records, key=lambda record: os.fsencode(record.path))
+
+    def failures(self) -> list[FailureRecord]:
+        """All remembered failures, by path."""
+        rows = self.read(FAILURES).drop_columns(["path_id"]).to_pylist()
+        records = [FailureRecord(**(row | {"path": Path(os.fsdecode(row["path"]))})) for row in rows]
+        return sorted(records, key=lambda record: os.fsencode(record.path))
+
+    def read(self, name: str, *, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+        """Rows of the newest version of a table.
+
+        Raises:
+            TableGoneError: the table changed meanwhile; read again.
+        """
+        try:
+            query = self.table(name).search()
+            query = query.where(where) if where else query
+            query = query.select(list(columns)) if columns else query
+            return query.to_arrow()
+        except (RuntimeError, ValueError, OSError) as error:
+            self._tables.pop(name, None)
+            raise TableGoneError(f"table {name} of {self.folder}: {error}") from error
+
+    def table(self, name: str) -> Any:
+        """A table at its newest version."""
+        if name in self._tables:
+            self._tables[name].checkout_latest()
+        else:
+            self._tables[name] = self.database().open_table(name)
+        return self._tables[name]
+
+    def database(self) -> Any:
+        if self._database is None:
+            import lancedb
+
+            self._database = lancedb.connect(str(self.folder))
+        return self._database
+
+    def make_neighbours(self, augmentation: Augmentation) -> None:
+        """Make an empty neighbours table, in place of one that a crash left behind."""
+        self._tables.pop(augmentation.table, None)
+        schema = _neighbours_schema(augmentation.settings.k)
+        self.database().create_table(augmentation.table, schema=schema, mode="overwrite")
+
+    def drop(self, name: str) -> None:
+        self._tables.pop(name, None)
+        self.database().drop_table(name)
+
+    def table_names(self) -> list[str]:
+        return [entry.stem for entry in self.folder.iterdir() if entry.suffix == ".lance"]
+
+    @contextmanager
+    def errors(self, doing: str) -> Iterator[None]:
+        """The database's errors (a full disk, a lost mount) as ours."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            raise VideoIndexError(
+                f"cannot {doing} the index {self.folder}: {error}; what was committed before is kept"
+            ) from error
+
+
+def _is_ours(name: str) -> bool:
+    return name.endswith((".lance", ".part")) or name in ("references", "cache", ".lock")
+
+
+def _schemas(manifest: Manifest) -> dict[str, pa.Schema]:
+    import pyarrow as pa
+
+    number = pa.float16() if manifest.index.precision == "float16" else pa.float32()
+    videos = [
+        pa.field("video_id", pa.string()),
+        pa.field("revision", pa.string()),
+        pa.field("path", pa.binary()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("mtime_ns", pa.int64()),
+        pa.field("content_hash", pa.string()),
+        pa.field("duration_s", pa.float64()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("codec", pa.string()),
+        pa.field("container", pa.string()),
+        pa.field("fps", pa.float64()),
+        pa.field("samples", pa.int32()),
+        pa.field("segments", pa.int32()),
+        pa.field("scene_starts", pa.list_(pa.int32())),
+        pa.field("problem", pa.string()),
+        pa.field("indexed_at", pa.float64()),
+    ]
+    segments = [
+        pa.field("video_id", pa.string()),
+        pa.field("revision", pa.string()),
+        pa.field("number", pa.int32()),
+        pa.field("start_s", pa.float64()),
+        pa.field("end_s", pa.float64()),
+        pa.field("weight", pa.int32()),
+        pa.field("vector", pa.list_(number, manifest.dim)),
+        pa.field("retrieval", pa.list_(number, manifest.retrieval_dim)),
+    ]
+    failures = [
+        pa.field("path_id", pa.string()),
+        pa.field("path", pa.binary()),
+        pa.field("size_bytes", pa.int64()),
+        pa.field("mtime_ns", pa.int64()),
+        pa.field("reason", pa.string()),
+        pa.field("attempts", pa.int32()),
+        pa.field("failed_at", pa.float64()),
+    ]
+    tables = {VIDEOS: videos, SEGMENTS: segments, FAILURES: failures}
+    return {name: pa.schema(fields) for name, fields in tables.items()}
+
+
+def _neighbours_schema(k: int) -> pa.Schema:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("video_id", pa.string()),
+            pa.field("revision", pa.string()),
+            pa.field("number", pa.int32()),
+            pa.field("ids", pa.list_(pa.int32(), k)),
+            pa.field("img", pa.list_(pa.float32(), k)),
+            pa.field("txt", pa.list_(pa.float32(), k)),
+            pa.field("norm", pa.float32()),
+        ]
+    )

@@ -1,0 +1,301 @@
+"""The one writer of a video index: atomic commits, cleaning up after a crash, compaction.
+
+`with Writer(store) as writer:` holds the index's lock. A video goes in as any number of `add_segments` and one
+`commit`; nothing is visible before the commit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.errors import IndexLockedError, VideoIndexError
+from impart.video.manifest import Manifest
+from impart.video.store import FAILURES, SEGMENTS, VIDEOS, FailureRecord, Store, VideoRecord, path_id
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from impart.augment.encoder import Blend
+
+__all__ = ["CHUNK_ROWS", "SegmentChunk", "Writer"]
+
+CHUNK_ROWS = 4096
+"""Segments written at once, so that a ten-hour video needs no more memory than a short one."""
+
+_KEEP_VERSIONS = timedelta(minutes=10)
+"""Readers hold a version for the second or so that they read it."""
+
+_DELETE_AT_ONCE = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentChunk:
+    """n consecutive segments of a video.
+
+    Attributes:
+        first: number of the first one.
+        start_s, end_s: (n,) seconds; weight: (n,) samples covered.
+        vectors: (n, D) base embeddings and retrieval: (n, R), both in the index's precision.
+        blend: the reference pairs of each, or None in an index without a reference set.
+    """
+
+    first: int
+    start_s: npt.NDArray[np.float64]
+    end_s: npt.NDArray[np.float64]
+    weight: npt.NDArray[np.int32]
+    vectors: npt.NDArray[Any]
+    retrieval: npt.NDArray[Any]
+    blend: Blend | None
+
+    def __len__(self) -> int:
+        return len(self.start_s)
+
+
+class Writer:
+    """Holds the write lock of an index from `__enter__` to `__exit__`.
+
+    Raises:
+        IndexLockedError: on entering, another process is writing.
+    """
+
+    def __init__(self, store: Store) -> None:
+        from filelock import FileLock
+
+        self.store = store
+        self._lock = FileLock(str(store.folder / ".lock"), timeout=0)
+        self.manifest: Manifest
+        self.videos: dict[str, VideoRecord] = {}
+        self.failures: dict[Path, FailureRecord] = {}
+        self._tables: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        from filelock import Timeout
+
+        folder = self.store.folder
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise IndexLockedError(
+                f"another process is writing to the index {folder}: wait until it is done (searching works "
+                "meanwhile), or stop it and try again"
+            ) from error
+        except OSError as error:
+            raise VideoIndexError(f"cannot write to the index {folder}: {error.strerror or error}") from error
+        try:
+            self.manifest = Manifest.load(folder, migrate=True)
+            with self.store.errors("open"):
+                self.videos = {record.video_id: record for record in self.store.videos()}
+                self.failures = {record.path: record for record in self.store.failures()}
+                self._clean_up()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def add_segments(self, video_id: str, revision: str, chunk: SegmentChunk) -> None:
+        """Append segments of a video that is not committed yet."""
+        import pyarrow as pa
+
+        keys: dict[str, Any] = {
+            "video_id": pa.array([video_id] * len(chunk), pa.string()),
+            "revision": pa.array([revision] * len(chunk), pa.string()),
+            "number": pa.array(np.arange(chunk.first, chunk.first + len(chunk), dtype=np.int32)),
+        }
+        rows = keys | {
+            "start_s": pa.array(chunk.start_s),
+            "end_s": pa.array(chunk.end_s),
+            "weight": pa.array(chunk.weight),
+            "vector": _lists(chunk.vectors),
+            "retrieval": _lists(chunk.retrieval),
+        }
+        with self.store.errors("write to"):
+            self._table(SEGMENTS).add(pa.table(rows))
+            augmentation = self.manifest.augmentation
+            if augmentation is not None:
+                assert chunk.blend is not None
+                self._table(augmentation.table).add(pa.table(keys | _blend_columns(chunk.blend)))
+
+    def commit(self, record: VideoRecord) -> None:
+        """Make a video whose segments are written exist, in place of its older revision if it has one."""
+        old = self.videos.get(record.video_id)
+        with self.store.errors("write to"):
+            self._put(record)
+            self.forget_failures([record.path])
+            if old is not None and old.revision != record.revision:
+                self.discard([(old.video_id, old.revision)])
+
+    def update(self, record: VideoRecord) -> None:
+        """Replace the row of a video whose segments stay (it moved, or only its time changed)."""
+        with self.store.errors("write to"):
+            self._put(record)
+
+    def copy(self, original: VideoRecord, record: VideoRecord) -> None:
+        """Commit `record` with the segments of another video of the same content."""
+        import pyarrow as pa
+
+        where = f"video_id = '{original.video_id}' AND revision = '{original.revision}'"
+        with self.store.errors("write to"):
+            for name in self._row_tables():
+                rows = self.store.read(name, where=where).sort_by("number")
+                ids = pa.array([record.video_id] * len(rows), pa.string())
+                self._table(name).add(rows.set_column(rows.schema.get_field_index("video_id"), "video_id", ids))
+        self.commit(record)
+
+    def remove(self, records: Sequence[VideoRecord]) -> None:
+        """Take videos out: first their rows in `videos`, then the rest."""
+        with self.store.errors("write to"):
+            for group in _groups(records):
+                ids = ", ".join(f"'{record.video_id}'" for record in group)
+                self._table(VIDEOS).delete(f"video_id IN ({ids})")
+                for record in group:
+                    del self.videos[record.video_id]
+                self.discard([(record.video_id, record.revision) for record in group])
+
+    def discard(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Delete the segments of (video_id, revision) pairs that are not, or no longer, committed."""
+        with self.store.errors("write to"):
+            for group in _groups(list(pairs)):
+                where = " OR ".join(f"(video_id = '{one}' AND revision = '{two}')" for one, two in group)
+                for name in self._row_tables():
+                    self._table(name).delete(where)
+
+    def remember_failure(self, path: Path, *, size_bytes: int, mtime_ns: int, reason: str) -> FailureRecord:
+        """Note that a file could not be indexed."""
+        import pyarrow as pa
+
+        known = self.failures.get(path)
+        record = FailureRecord(
+            path=path,
+            size_bytes=size_bytes,
+            mtime_ns=mtime_ns,
+            reason=reason,
+            attempts=known.attempts + 1 if known else 1,
+            failed_at=time.time(),
+        )
+        row = dataclasses.asdict(record) | {"path": os.fsencode(path), "path_id": path_id(path)}
+        with self.store.errors("write to"):
+            table = self._table(FAILURES)
+            _upsert(table, pa.Table.from_pylist([row], schema=table.schema), key="path_id")
+        self.failures[path] = record
+        return record
+
+    def forget_failures(self, paths: Iterable[Path]) -> None:
+        """Drop the notes of failures of these paths."""
+        known = [path for path in paths if path in self.failures]
+        with self.store.errors("write to"):
+            for group in _groups(known):
+                ids = ", ".join(f"'{path_id(path)}'" for path in group)
+                self._table(FAILURES).delete(f"path_id IN ({ids})")
+        for path in known:
+            del self.failures[path]
+
+    def save_manifest(self, manifest: Manifest) -> None:
+        """Switch to another manifest, and drop what only the old one named."""
+        manifest.save(self.store.folder)
+        self.manifest = manifest
+        with self.store.errors("clean"):
+            self._drop_unnamed()
+
+    def compact(self) -> None:
+        """Merge small fragments where that is worth its cost, and delete versions that no reader can hold."""
+        with self.store.errors("compact"):
+            for name in [VIDEOS, FAILURES, *self._row_tables()]:
+                table = self._table(name)
+                if _worth_compacting(table.stats()):
+                    # Files of no version are leftovers of a crash: nobody else writes while we hold the lock.
+                    table.optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
+
+    def _put(self, record: VideoRecord) -> None:
+        import pyarrow as pa
+
+        table = self._table(VIDEOS)
+        row = dataclasses.asdict(record) | {"path": os.fsencode(record.path)}
+        rows = pa.Table.from_pylist([row], schema=table.schema)
+        if record.video_id in self.videos:
+            _upsert(table, rows, key="video_id")
+        else:
+            table.add(rows)
+        self.videos[record.video_id] = record
+
+    def _table(self, name: str) -> Any:
+        """A table; as the only writer we need not look for newer versions."""
+        if name not in self._tables:
+            self._tables[name] = self.store.table(name)
+        return self._tables[name]
+
+    def _row_tables(self) -> list[str]:
+        augmentation = self.manifest.augmentation
+        return [SEGMENTS] if augmentation is None else [SEGMENTS, augmentation.table]
+
+    def _clean_up(self) -> None:
+        """Delete what an interrupted run left: rows without a video, tables and folders without a name."""
+        self._drop_unnamed()
+        expected = sum(record.segments for record in self.videos.values())
+        believed = {(record.video_id, record.revision) for record in self.videos.values()}
+        for name in self._row_tables():
+            if self._table(name).count_rows() == expected:
+                continue
+            pairs = self.store.read(name, columns=["video_id", "revision"]).group_by(["video_id", "revision"])
+            present = pairs.aggregate([]).to_pydict()
+            found = set(zip(present["video_id"], present["revision"], strict=True))
+            self.discard(sorted(found - believed))
+
+    def _drop_unnamed(self) -> None:
+        augmentation = self.manifest.augmentation
+        for name in self.store.table_names():
+            if name.startswith("neighbours_") and (augmentation is None or name != augmentation.table):
+                self._tables.pop(name, None)
+                self.store.drop(name)
+        references = self.store.folder / "references"
+        for folder in references.iterdir() if references.is_dir() else ():
+            if augmentation is None or folder != self.store.folder / augmentation.folder:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _blend_columns(blend: Blend) -> dict[str, pa.Array]:
+    import pyarrow as pa
+
+    return {
+        "ids": _lists(blend.ids.astype(np.int32, copy=False)),
+        "img": _lists(blend.img.astype(np.float32, copy=False)),
+        "txt": _lists(blend.txt.astype(np.float32, copy=False)),
+        "norm": pa.array(blend.norm.astype(np.float32, copy=False)),
+    }
+
+
+def _lists(matrix: npt.NDArray[Any]) -> pa.FixedSizeListArray:
+    """(n, width) as a column of lists of `width`."""
+    import pyarrow as pa
+
+    flat = pa.array(np.ascontiguousarray(matrix).reshape(-1))  # (n * width,)
+    return pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
+
+
+def _upsert(table: Any, rows: pa.Table, *, key: str) -> None:
+    table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows)
+
+
+def _groups(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    return (items[first : first + _DELETE_AT_ONCE] for first in range(0, len(items), _DELETE_AT_ONCE))
+
+
+def _worth_compacting(stats: Mapping[str, Any]) -> bool:
+    """Compaction rewrites every fragment below a million rows, the big one of last time included: do it when the
+    rows outside that one have grown to a fifth of the table, or when the fragments are too many to read quickly."""
+    fragments = stats["fragment_stats"]
+    count, largest = fragments["num_fragments"], fragments["lengths"]["max"]
+    return bool(count >= 512 or (count >= 32 and stats["num_rows"] - largest >= 0.2 * stats["num_rows"]))
