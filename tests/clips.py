@@ -16,6 +16,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.codec.context import Flags
 
 from tiny_encoder import COLOURS
 
@@ -89,6 +90,7 @@ def write_frames(
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.codec_context.time_base = Fraction(1, ticks if codec != "mpeg4" else 1000)
         stream.options = options
+        stream.codec_context.flags |= Flags.frame_duration.value  # the last frame's duration is the one we say
         base = stream.codec_context.time_base
         sound = container.add_stream("aac", rate=16_000) if audio else None
         ends = [*times_s[1:], times_s[-1] + last_s]

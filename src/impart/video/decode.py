@@ -309,7 +309,7 @@ def _check_size(path: Path, frame: av.VideoFrame) -> None:
 
 def _origin_s(container: av.container.InputContainer, stream: av.VideoStream) -> float:
     if container.start_time is not None:
-        return float(container.start_time) / av.time_base
+        return float(container.start_time) / 1e6
     if stream.start_time is not None and stream.time_base:
         return float(stream.start_time * stream.time_base)
     return 0.0
@@ -326,7 +326,7 @@ def _declared_end_s(container: av.container.InputContainer, stream: av.VideoStre
         hours, minutes, seconds = (float(part) for part in parts)
         return hours * 3600 + minutes * 60 + seconds
     if container.duration and all(s.type == "video" for s in container.streams):
-        return float(container.duration) / av.time_base
+        return float(container.duration) / 1e6
     return None
 
 
