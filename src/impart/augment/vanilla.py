@@ -1,0 +1,97 @@
+"""RA-CLIP Vanilla: the training-free blend, and its weighted and gated form.
+
+IMPART, eq. 1, for an image embedding v and its K nearest reference pairs:
+
+    v' = v + (w_img / K) * sum_k r_img_k + (w_txt / K) * sum_k r_txt_k
+
+Weighted: the mean becomes sum_k a_k r_k with a = softmax(similarity / tau). A floor drops far neighbours before the
+mean or softmax; where all are dropped v stays as it is. A ramp makes that gate smooth: an image whose best similarity
+is just above the floor is blended a little, and fully from `floor + ramp` on.
+Tensors only: what the numbers are chosen from is the business of `tune`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.config import VanillaSettings
+from impart.encoders.base import Float32
+
+__all__ = ["Blend", "Vanilla"]
+
+
+@dataclass(frozen=True)
+class Blend:
+    """What the reference set adds to B image embeddings: v' = (v + sum img*r_img + sum txt*r_txt) / norm.
+
+    Attributes:
+        ids: (B, K) int32 rows of the reference set; -1 = none.
+        img: (B, K) float32 weights of the rows' image embeddings; 0 where nothing is added.
+        txt: (B, K) float32 weights of the rows' text embeddings.
+        norm: (B,) float32 length of the sum, so that v' is a unit vector.
+    """
+
+    ids: npt.NDArray[np.int32]
+    img: Float32
+    txt: Float32
+    norm: Float32
+
+    def __post_init__(self) -> None:
+        assert self.ids.shape == self.img.shape == self.txt.shape, (self.ids.shape, self.img.shape, self.txt.shape)
+        assert self.norm.shape == self.ids.shape[:1], (self.norm.shape, self.ids.shape)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Vanilla:
+    """Similarities to weights."""
+
+    settings: VanillaSettings
+
+    @property
+    def k(self) -> int:
+        """Pairs it wants retrieved."""
+        return self.settings.k
+
+    def coefficients(self, sims: Float32) -> tuple[Float32, Float32]:
+        """Weights of the neighbours' image and text embeddings.
+
+        Args:
+            sims: (B, K) cosines; -1 where there is no neighbour.
+
+        Returns:
+            img (B, K) and txt (B, K), float32; each row sums to `gate * w`, or to 0 where nothing is blended.
+
+        >>> Vanilla(VanillaSettings(k=2, w_img=0.5, w_txt=1.0)).coefficients(np.array([[0.9, 0.1]], np.float32))[1]
+        array([[0.5, 0.5]], dtype=float32)
+        """
+        options = self.settings
+        shares = neighbour_shares(sims, tau=options.tau, floor=options.floor)
+        shares *= gate(sims, floor=options.floor, ramp=options.ramp)[:, None]
+        return np.float32(options.w_img) * shares, np.float32(options.w_txt) * shares
+
+
+def neighbour_shares(sims: Float32, *, tau: float, floor: float) -> Float32:
+    """a: (B, K) shares that sum to 1 over the kept neighbours of an image, or all 0 where none is kept."""
+    kept = (sims >= floor) & (sims > -1.0)
+    shares: Float32 = kept.astype(np.float32)
+    if tau > 0:
+        best: Float32 = sims.max(axis=1, keepdims=True)
+        shares *= np.exp((sims - best) / np.float32(tau))
+    total = shares.sum(axis=1, keepdims=True)
+    result: Float32 = shares / np.where(total > 0, total, 1)
+    return result
+
+
+def gate(sims: Float32, *, floor: float, ramp: float) -> Float32:
+    """(B,) how much an image is blended: 0 below the floor, rising to 1 at `floor + ramp`."""
+    best: Float32 = sims.max(axis=1)
+    if ramp <= 0:
+        return (best >= floor).astype(np.float32)
+    rising: Float32 = np.clip((best - np.float32(floor)) / np.float32(ramp), 0, 1).astype(np.float32, copy=False)
+    return rising

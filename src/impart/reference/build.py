@@ -1,0 +1,556 @@
+"""Build a reference set: choose pairs from a source, encode them in batches, write rows as they come.
+
+Memory holds a few batches however long the source is, when the set is built into a folder. A picture or text that
+cannot be used costs itself: it is counted, listed with its reason, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import itertools
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.encoders.base import Encoder, Float32, l2_normalise
+from impart.errors import ConfigError, DataError, EncoderMismatchError, ReferenceSetError
+from impart.reference.index import ANN_ABOVE, IndexInfo, PairIndex
+from impart.reference.pairs import Columns, Pair, PairSource, load_picture, read_pairs
+from impart.reference.refset import META_COLUMNS, Manifest, ReferenceSet, library_versions, now, remove_stale
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from PIL import Image
+
+__all__ = ["BuildProgress", "Failure", "PairsInput", "RowWriter", "Selection", "build", "merge", "select"]
+
+PairsInput: TypeAlias = "str | Path | Iterable[Pair | tuple[PairSource, str]]"
+_STORAGES = {"float16": np.float16, "float32": np.float32}
+_MAX_MEGAPIXELS = 100.0
+_READERS = 2
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A pair that could not be used, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class BuildProgress:
+    """After each batch: how far the build is. `total` is None where the source cannot be counted."""
+
+    read: int
+    written: int
+    failed: int
+    duplicates: int
+    total: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which pairs of a source become references.
+
+    Attributes:
+        fraction: share of the *pictures* held out as references; a picture's captions stay together. The paper keeps
+            a tenth and trains on the rest.
+        limit: at most this many pairs; 0 = all.
+        per_class: at most this many pairs of each text; 0 = all.
+        seed: of the draw for `fraction`; with `shuffle`, also of which pairs `limit` and `per_class` take.
+        shuffle: take a random choice instead of the first in order.
+    """
+
+    fraction: float = 1.0
+    limit: int = 0
+    per_class: int = 0
+    seed: int = 0
+    shuffle: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction <= 1:
+            raise ConfigError(f"fraction is {self.fraction}: it must be above 0 and at most 1")
+        if self.limit < 0 or self.per_class < 0:
+            raise ConfigError("limit and per_class must not be negative; 0 takes all")
+
+    @property
+    def takes_all(self) -> bool:
+        return self.fraction == 1 and not self.limit and not self.per_class and not self.shuffle
+
+
+def select(pairs: Iterable[Pair], selection: Selection) -> Iterator[tuple[Pair, bool]]:
+    """Each pair with whether it becomes a reference.
+
+    The fraction is exact: `round(fraction * pictures)`, drawn with the seed.
+
+    >>> pairs = [Pair(image=b"", text=t, path=str(i)) for i, t in enumerate("aabbbc")]
+    >>> [pair.path for pair, taken in select(pairs, Selection(per_class=1)) if taken]
+    ['0', '2', '5']
+    """
+    rng = np.random.default_rng(selection.seed)
+    held: set[str] | None = None
+    order: Sequence[int] | None = None
+    if selection.fraction < 1 or selection.shuffle:
+        pairs = list(pairs)
+        if selection.fraction < 1:
+            keys = list(dict.fromkeys(pair.picture for pair in pairs))
+            count = round(selection.fraction * len(keys))
+            held = {keys[i] for i in rng.choice(len(keys), count, replace=False)}
+        if selection.shuffle:
+            order = rng.permutation(len(pairs)).tolist()
+    taken_of: Counter[str] = Counter()
+    taken = 0
+
+    def wanted(pair: Pair) -> bool:
+        nonlocal taken
+        if held is not None and pair.picture not in held:
+            return False
+        if selection.limit and taken >= selection.limit:
+            return False
+        if selection.per_class and taken_of[pair.text] >= selection.per_class:
+            return False
+        taken += 1
+        taken_of[pair.text] += 1
+        return True
+
+    if order is not None:
+        listed = list(pairs)
+        chosen = {i for i in order if wanted(listed[i])}
+        yield from ((pair, i in chosen) for i, pair in enumerate(listed))
+    else:
+        for pair in pairs:
+            if selection.limit and taken >= selection.limit and held is None:
+                yield pair, False
+            else:
+                yield pair, wanted(pair)
+
+
+def build(
+    pairs: PairsInput,
+    encoder: Encoder,
+    *,
+    path: str | Path | None = None,
+    columns: Columns | None = None,
+    selection: Selection | None = None,
+    prompts: Sequence[str] = (),
+    source: str = "",
+    licence: str = "",
+    name: str = "",
+    storage: str = "float16",
+    index: str = "auto",
+    batch: int = 32,
+    max_megapixels: float = _MAX_MEGAPIXELS,
+    on_progress: Callable[[BuildProgress], None] | None = None,
+    on_failure: Callable[[Failure], None] | None = None,
+) -> ReferenceSet:
+    """Encode pairs into a reference set.
+
+    Args:
+        pairs: a file or folder (see `pairs.read_pairs`), or pairs: `Pair`, or (picture, text).
+        encoder: its fingerprint is kept; the set serves this encoder alone.
+        path: folder to write to, row by row, with `failures.csv` and, for a hold-out, `rest.csv` (file, text, source,
+            licence of the pairs that training may take). None = keep the set in memory.
+        columns: of tables.
+        selection: which pairs are taken; default all.
+        prompts: templates with `{}`; a text's embedding is the mean over them (class names). None = the text as it is.
+        source: collection named for pairs that name none.
+        licence: likewise.
+        name: of the set; default is the folder's.
+        storage: `float16` or `float32`.
+        index: `auto`, `exact`, `hnsw` or `ivf`.
+        batch: pictures in one forward pass.
+        max_megapixels: larger pictures are refused.
+        on_progress: called after each batch.
+        on_failure: called for each pair that could not be used.
+
+    Raises:
+        ReferenceSetError: the source cannot be read, or no pair of it could be used.
+    """
+    if storage not in _STORAGES:
+        raise ConfigError(f"storage is {storage!r}: use {' or '.join(_STORAGES)}")
+    selection = selection or Selection()
+    folder = Path(path).expanduser() if path is not None else None
+    traits = encoder.traits
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror}") from error
+    run = _Run(encoder=encoder, prompts=tuple(prompts), max_megapixels=max_megapixels)
+    if isinstance(pairs, (str, Path)):
+        listed: Iterable[Pair] = read_pairs(Path(pairs), columns=columns, source=source, licence=licence)
+        name = name or Path(pairs).resolve().stem
+    else:
+        listed = _as_pairs(pairs, source=source, licence=licence)
+    temporary = folder / f".pairs-building.{os.getpid()}" if folder is not None else None
+    writer = RowWriter(dim=traits.dim, retrieval_dim=traits.retrieval_dim, storage=storage, path=temporary)
+    rest = _Rest(folder if selection.fraction < 1 else None)
+    try:
+        with ThreadPoolExecutor(_READERS) as pool:
+            loaded = _ahead(pool, rest.divert(select(listed, selection)), run, depth=2 * batch)
+            while items := list(itertools.islice(loaded, batch)):
+                run.encode(items, writer)
+                if on_failure is not None:
+                    for failure in run.fresh:
+                        on_failure(failure)
+                run.fresh.clear()
+                if on_progress is not None:
+                    on_progress(BuildProgress(run.read, writer.count, len(run.failures), run.duplicates, None))
+        writer.close()
+        if not writer.count:
+            first = f"; the first: {run.failures[0].path}: {run.failures[0].reason}" if run.failures else ""
+            raise ReferenceSetError(
+                f"no pair of {name or 'the source'} could be used ({len(run.failures)} failed{first})"
+            )
+    except BaseException:
+        writer.discard()
+        rest.discard()
+        raise
+    if folder is not None and temporary is not None:
+        # Not before the rows are complete: a build that fails leaves the set that was there as it was.
+        target = folder / f"pairs-{writer.fingerprint[:16]}.arrow"
+        _sync(temporary)
+        temporary.replace(target)
+        data = read_table(target)
+    else:
+        data = writer.table()
+    manifest = Manifest(
+        encoder_id=traits.id,
+        encoder_fingerprint=encoder.fingerprint,
+        fingerprint=writer.fingerprint,
+        count=writer.count,
+        dim=traits.dim,
+        retrieval_dim=traits.retrieval_dim,
+        storage=storage,
+        data=f"pairs-{writer.fingerprint[:16]}.arrow" if folder is not None else "",
+        name=(folder.resolve().name if folder is not None else "") or name,
+        created=now(),
+        sources=sources_of(data),
+        settings={
+            "input": str(pairs) if isinstance(pairs, (str, Path)) else "pairs in memory",
+            "prompts": list(prompts),
+            "max_megapixels": max_megapixels,
+            **dataclasses.asdict(selection),
+        },
+        failed=len(run.failures),
+        duplicates=run.duplicates,
+        versions=library_versions(),
+    )
+    built = _with_index(ReferenceSet(data, manifest), index)
+    if folder is None:
+        return built
+    built.manifest.write(folder)
+    _write_failures(folder / "failures.csv", run.failures)
+    rest.commit()
+    remove_stale(folder, keep=built.manifest.data)
+    return ReferenceSet.open(folder)
+
+
+def merge(sets: Sequence[ReferenceSet]) -> ReferenceSet:
+    """One set of all pairs; of equal (hash, text) the first stays. Rows without a hash compare by their vectors."""
+    first = sets[0]
+    for other in sets[1:]:
+        if other.encoder_fingerprint != first.encoder_fingerprint:
+            raise EncoderMismatchError(
+                f"reference sets {first.name!r} and {other.name!r} were made with different encoders: "
+                f"{first.encoder_id!r} ({first.encoder_fingerprint[:12]}) and {other.encoder_id!r} "
+                f"({other.encoder_fingerprint[:12]}): build one of them again with the other's encoder"
+            )
+    writer = RowWriter(
+        dim=first.manifest.dim, retrieval_dim=first.manifest.retrieval_dim, storage=first.manifest.storage
+    )
+    seen: set[tuple[str, str]] = set()
+    for part in sets:
+        image, text, retrieval = part.image_embeddings, part.text_embeddings, part.retrieval_embeddings
+        meta = part.table.drop_columns("id").to_pydict()
+        keys = [
+            (key or hashlib.sha256(image[row].tobytes()).hexdigest(), meta["text"][row])
+            for row, key in enumerate(meta["hash"])
+        ]
+        rows = []
+        for row, key in enumerate(keys):
+            if key not in seen:
+                seen.add(key)
+                rows.append(row)
+        writer.write(
+            {column: [values[row] for row in rows] for column, values in meta.items()},
+            image=image[rows],
+            text_embedding=text[rows],
+            retrieval=retrieval[rows],
+        )
+    data = writer.table()
+    manifest = dataclasses.replace(
+        first.manifest,
+        fingerprint=writer.fingerprint,
+        count=writer.count,
+        data="",
+        created=now(),
+        sources=sources_of(data),
+        settings={"merged": [part.name for part in sets]},
+        failed=sum(part.manifest.failed for part in sets),
+        duplicates=sum(len(part) for part in sets) - writer.count,
+        vanilla=None,
+        versions=library_versions(),
+    )
+    kinds = {str(part.manifest.index.get("kind")) for part in sets} - {"exact"}
+    return _with_index(ReferenceSet(data, manifest), kinds.pop() if len(kinds) == 1 else "auto")
+
+
+class RowWriter:
+    """Rows to an Arrow IPC file (or memory), with the digest of everything written.
+
+    Args:
+        dim: D.
+        retrieval_dim: R.
+        storage: `float16` or `float32`.
+        path: file; None = memory.
+    """
+
+    def __init__(self, *, dim: int, retrieval_dim: int, storage: str, path: Path | None = None) -> None:
+        import pyarrow as pa
+
+        self.count = 0
+        self._dtype = _STORAGES[storage]
+        self._path = path
+        self._widths = {"image": dim, "text_embedding": dim, "retrieval": retrieval_dim}
+        number = pa.float16() if storage == "float16" else pa.float32()
+        fields = [(column, pa.string()) for column in META_COLUMNS]
+        fields += [(column, pa.list_(number, width)) for column, width in self._widths.items()]
+        self._schema = pa.schema(fields)
+        self._digests = {column: hashlib.sha256() for column in self._schema.names}
+        self._sink = pa.OSFile(str(path), "wb") if path is not None else pa.BufferOutputStream()
+        self._file = pa.ipc.new_file(self._sink, self._schema)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest over the rows so far, the same however they were cut into batches."""
+        joined = "".join(digest.hexdigest() for digest in self._digests.values())
+        return hashlib.sha256(f"{self._dtype.__name__} {self.count} {joined}".encode()).hexdigest()
+
+    def write(self, meta: dict[str, list[str]], **vectors: npt.NDArray[Any]) -> None:
+        """Append n rows.
+
+        Args:
+            meta: n strings for each of text, source, licence, hash, path; ids are row numbers.
+            vectors: image (n, D), text_embedding (n, D), retrieval (n, R).
+        """
+        import pyarrow as pa
+
+        count = len(meta["text"])
+        if not count:
+            return
+        meta = {"id": [str(self.count + i) for i in range(count)], **meta}
+        columns: list[Any] = []
+        for column in META_COLUMNS:
+            self._digests[column].update("\0".join([*meta[column], ""]).encode())
+            columns.append(pa.array(meta[column], pa.string()))
+        for column, width in self._widths.items():
+            values = np.ascontiguousarray(vectors[column], dtype=self._dtype)
+            assert values.shape == (count, width), (column, values.shape, (count, width))
+            self._digests[column].update(values.tobytes())
+            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width))
+        self._file.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+        self.count += count
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._file.close()
+        if self._path is not None:
+            self._sink.close()
+
+    def table(self) -> pa.Table:
+        """What was written to memory; closes the writer."""
+        import pyarrow as pa
+
+        assert self._path is None, "a set on disk is opened from there"
+        self.close()
+        return pa.ipc.open_file(self._sink.getvalue()).read_all()
+
+    def discard(self) -> None:
+        """Remove an unfinished file."""
+        if self._path is not None:
+            self._sink.close()
+            self._path.unlink(missing_ok=True)
+
+
+def write_table(data: pa.Table, path: Path) -> None:
+    """Write a table as an Arrow IPC file and wait until it is on disk."""
+    import pyarrow as pa
+
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, data.schema) as file:
+        file.write_table(data)
+    _sync(path)
+
+
+def read_table(path: Path) -> pa.Table:
+    """Memory-map an Arrow IPC file."""
+    import pyarrow as pa
+
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def sources_of(data: pa.Table) -> tuple[dict[str, Any], ...]:
+    """Collections in a table with their licences and counts, in the order of their names."""
+    counts = Counter(zip(data["source"].to_pylist(), data["licence"].to_pylist(), strict=True))
+    return tuple({"source": s, "licence": lic, "pairs": n} for (s, lic), n in sorted(counts.items()))
+
+
+@dataclass
+class _Run:
+    """State of one build."""
+
+    encoder: Encoder
+    prompts: tuple[str, ...]
+    max_megapixels: float
+    read: int = 0
+    duplicates: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    fresh: list[Failure] = field(default_factory=list)
+    _seen: set[tuple[str, str]] = field(default_factory=set)
+    _texts: dict[str, Float32] = field(default_factory=dict)
+
+    def load(self, pair: Pair) -> tuple[Pair, Image.Image | None, str]:
+        """(pair, picture, hash), or (pair, None, reason); runs in a reader thread."""
+        if not pair.text.strip():
+            return pair, None, "the text is empty"
+        try:
+            picture, digest = load_picture(pair.image, max_megapixels=self.max_megapixels)
+        except DataError as error:
+            return pair, None, str(error)
+        return pair, picture, digest
+
+    def encode(self, items: Sequence[tuple[Pair, Image.Image | None, str]], writer: RowWriter) -> None:
+        """Encode one batch and write its rows."""
+        self.read += len(items)
+        good: list[tuple[Pair, Image.Image, str]] = []
+        for pair, picture, result in items:
+            if picture is None:
+                failure = Failure(pair.path or pair.picture, result)
+                self.failures.append(failure)
+                self.fresh.append(failure)
+            elif (result, pair.text) in self._seen:
+                self.duplicates += 1
+            else:
+                self._seen.add((result, pair.text))
+                good.append((pair, picture, result))
+        if not good:
+            return
+        unique = {digest: picture for _, picture, digest in good}  # captions of one picture share a forward pass
+        images = self.encoder.encode_images(list(unique.values()))
+        row = {digest: i for i, digest in enumerate(unique)}
+        rows = [row[digest] for _, _, digest in good]
+        writer.write(
+            {
+                "text": [pair.text for pair, _, _ in good],
+                "source": [pair.source for pair, _, _ in good],
+                "licence": [pair.licence for pair, _, _ in good],
+                "hash": [digest for _, _, digest in good],
+                "path": [pair.path for pair, _, _ in good],
+            },
+            image=images.embeddings[rows],
+            text_embedding=self._encode_texts([pair.text for pair, _, _ in good]),
+            retrieval=images.retrieval[rows],
+        )
+
+    def _encode_texts(self, texts: Sequence[str]) -> Float32:
+        """(n, D); a class name comes back often, so embeddings of the last texts are kept."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if len(self._texts) + len(missing) > 4096:
+            self._texts.clear()
+            missing = list(dict.fromkeys(texts))
+        if missing:
+            templates = self.prompts or ("{}",)
+            filled = [template.replace("{}", text) for text in missing for template in templates]
+            vectors = self.encoder.encode_texts(filled).reshape(len(missing), len(templates), -1)  # (n, P, D)
+            self._texts.update(zip(missing, l2_normalise(vectors.mean(axis=1)), strict=True))
+        return np.stack([self._texts[text] for text in texts])
+
+
+class _Rest:
+    """The pairs that are not held out, listed in rest.csv for training."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._target = folder / "rest.csv" if folder is not None else None
+        self._temporary = folder / f".rest.{os.getpid()}" if folder is not None else None
+
+    def divert(self, chosen: Iterable[tuple[Pair, bool]]) -> Iterator[Pair]:
+        if self._temporary is None:
+            yield from (pair for pair, taken in chosen if taken)
+            return
+        with self._temporary.open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(("file", "text", "source", "licence"))
+            for pair, taken in chosen:
+                if taken:
+                    yield pair
+                else:
+                    rows.writerow((pair.picture, pair.text, pair.source, pair.licence))
+
+    def commit(self) -> None:
+        if self._temporary is not None and self._target is not None and self._temporary.is_file():
+            self._temporary.replace(self._target)
+
+    def discard(self) -> None:
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, pairs: Iterator[Pair], run: _Run, *, depth: int
+) -> Iterator[tuple[Pair, Image.Image | None, str]]:
+    """Pictures in order, read by threads at most `depth` ahead while the encoder works."""
+    waiting: deque[Future[tuple[Pair, Image.Image | None, str]]] = deque()
+    for pair in pairs:
+        waiting.append(pool.submit(run.load, pair))
+        if len(waiting) >= depth:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _as_pairs(pairs: Iterable[Pair | tuple[PairSource, str]], *, source: str, licence: str) -> Iterator[Pair]:
+    for number, item in enumerate(pairs):
+        if isinstance(item, Pair):
+            yield dataclasses.replace(item, source=item.source or source, licence=item.licence or licence)
+            continue
+        image, text = item
+        image = Path(image) if isinstance(image, str) else image
+        where = str(image) if isinstance(image, Path) else f"pair {number}"
+        yield Pair(image=image, text=text, path=where, location=where, source=source, licence=licence)
+
+
+def _with_index(references: ReferenceSet, kind: str) -> ReferenceSet:
+    """The set with its index chosen and, where that is approximate, its recall measured."""
+    if kind == "exact" or (kind == "auto" and len(references) <= ANN_ABOVE):
+        info = IndexInfo()
+    else:
+        index = PairIndex(references.retrieval_embeddings, kind=kind, pictures=references.pictures)
+        info = index.measure()
+    return ReferenceSet(references.data, dataclasses.replace(references.manifest, index=info.as_dict()))
+
+
+def _write_failures(path: Path, failures: Sequence[Failure]) -> None:
+    if not failures:
+        path.unlink(missing_ok=True)
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("path", "reason"))
+        rows.writerows((failure.path, failure.reason) for failure in failures)
+    temporary.replace(path)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

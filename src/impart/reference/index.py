@@ -1,0 +1,173 @@
+"""Nearest reference pairs: exact up to a size, approximate above it with its recall measured.
+
+Exact search is FAISS `IndexFlatIP` over unit vectors; above `ANN_ABOVE` rows an HNSW graph (or IVF on request).
+Whatever the backend, similarities of the candidates are computed again in a fixed order and compared rounded, so that the
+answer to one query depends neither on the batch it came in nor on the machine's threads: near ties go to the lower row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.encoders.base import Float32
+from impart.errors import ConfigError
+
+__all__ = ["ANN_ABOVE", "IndexInfo", "Neighbours", "PairIndex"]
+
+ANN_ABOVE = 200_000
+"""Rows up to which search is exact (measured: docs/reference-sets.md)."""
+
+KINDS = ("auto", "exact", "hnsw", "ivf")
+_SPARE = 8  # candidates fetched beyond k, so that near ties at the border are settled by us
+_DECIMALS = 6  # similarities closer than this are ties
+_RECALL_QUERIES = 500
+_CHUNK = 4096  # queries at a time
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The K nearest pairs of B queries, most similar first.
+
+    Attributes:
+        ids: (B, K) int32 rows of the reference set; -1 = there are fewer.
+        sims: (B, K) float32 cosines of retrieval embeddings; -1 where there is none.
+    """
+
+    ids: npt.NDArray[np.int32]
+    sims: Float32
+
+    def __post_init__(self) -> None:
+        assert self.ids.shape == self.sims.shape, (self.ids.shape, self.sims.shape)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexInfo:
+    """How pairs are found; kept in the manifest.
+
+    Attributes:
+        kind: `exact`, `hnsw` or `ivf`.
+        recall: share of the exact 8 nearest that the index finds, over `sample` rows of the set as queries (their own
+            row left out); 1 for exact.
+        sample: queries that the recall was measured with; 0 for exact.
+        parameters: of the FAISS index.
+    """
+
+    kind: str = "exact"
+    recall: float = 1.0
+    sample: int = 0
+    parameters: dict[str, int] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class PairIndex:
+    """Search over (N, R) unit vectors. FAISS is imported and the index built at the first search.
+
+    Args:
+        vectors: (N, R) float32, L2-normalised.
+        kind: `auto` (exact up to `ANN_ABOVE` rows, HNSW above), `exact`, `hnsw` or `ivf`.
+        pictures: (N,) int32, rows of the same picture share a number; default is that all differ.
+    """
+
+    def __init__(self, vectors: Float32, *, kind: str = "auto", pictures: npt.NDArray[np.int32] | None = None) -> None:
+        if kind not in KINDS:
+            raise ConfigError(f"index kind is {kind!r}: use one of {', '.join(KINDS)}")
+        self.kind = kind if kind != "auto" else ("exact" if len(vectors) <= ANN_ABOVE else "hnsw")
+        self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        self._pictures = pictures
+        self._largest = int(np.bincount(pictures).max()) if pictures is not None and len(pictures) else 1
+        self._index: Any = None
+        self._parameters: dict[str, int] | None = None
+
+    def search(self, queries: Float32, k: int, *, exclude: npt.NDArray[np.int32] | None = None) -> Neighbours:
+        """The k nearest rows of each query.
+
+        Args:
+            queries: (B, R), L2-normalised.
+            k: neighbours wanted.
+            exclude: (B,) a picture number for each query, whose rows are left out (-1 = none): the query's own
+                picture in leave-one-out, with all its captions.
+        """
+        count, width = self._vectors.shape
+        assert queries.ndim == 2, queries.shape
+        assert queries.shape[1] == width or count == 0, (queries.shape, width)
+        ids = np.full((len(queries), k), -1, dtype=np.int32)
+        sims = np.full((len(queries), k), -1.0, dtype=np.float32)
+        if count == 0:
+            return Neighbours(ids, sims)
+        wanted = min(count, k + _SPARE + (self._largest if exclude is not None else 0))
+        kept = min(k, wanted)
+        for first in range(0, len(queries), _CHUNK):
+            part = slice(first, first + _CHUNK)
+            rows = np.ascontiguousarray(queries[part], dtype=np.float32)
+            found = self._candidates(rows, wanted)  # (b, wanted)
+            exact = np.empty(found.shape, dtype=np.float32)
+            for column in range(wanted):  # one gather of (b, R) at a time
+                exact[:, column] = np.einsum("br,br->b", rows, self._vectors[np.maximum(found[:, column], 0)])
+            exact = np.clip(exact, -1.0, 1.0)
+            exact[found < 0] = -2.0
+            if exclude is not None:
+                pictures = self._pictures[found] if self._pictures is not None else found
+                exact[pictures == exclude[part, None]] = -2.0
+            order = np.lexsort((found, -np.round(exact, _DECIMALS)), axis=1)[:, :kept]
+            best = np.take_along_axis(exact, order, axis=1)
+            none = best < -1.5
+            ids[part, :kept] = np.where(none, -1, np.take_along_axis(found, order, axis=1))
+            sims[part, :kept] = np.where(none, -1.0, best)
+        return Neighbours(ids, sims)
+
+    def measure(self) -> IndexInfo:
+        """Recall of the 8 nearest against exact search, on rows of the set as queries, each without its own row."""
+        if self.kind == "exact" or not len(self._vectors):
+            return IndexInfo(kind=self.kind)
+        sample = min(_RECALL_QUERIES, len(self._vectors))
+        rows = np.random.default_rng(0).choice(len(self._vectors), sample, replace=False)
+        queries = self._vectors[rows]
+        own = rows[:, None].astype(np.int64)
+        found = self._candidates(queries, 9)
+        exact = PairIndex(self._vectors, kind="exact")._candidates(queries, 9)
+        hits = sum(len(set(a[a != o][:8]) & set(b[b != o][:8])) for a, b, o in zip(found, exact, own, strict=True))
+        return IndexInfo(
+            kind=self.kind,
+            recall=round(hits / (8 * sample), 4),
+            sample=sample,
+            parameters=self._parameters,
+        )
+
+    def _candidates(self, queries: Float32, count: int) -> npt.NDArray[np.int64]:
+        """(B, count) row numbers, roughly by similarity; -1 = none."""
+        if self._index is None:
+            self._index = self._build()
+        found: npt.NDArray[np.int64] = self._index.search(queries, min(count, len(self._vectors)))[1]
+        return found
+
+    def _build(self) -> Any:
+        import faiss
+
+        count, width = self._vectors.shape
+        index: Any
+        if self.kind == "exact":
+            index = faiss.IndexFlatIP(width)
+        elif self.kind == "hnsw":
+            self._parameters = {"m": 32, "ef_construction": 80, "ef_search": 128}
+            index = faiss.IndexHNSWFlat(width, 32, faiss.METRIC_INNER_PRODUCT)
+            index.hnsw.efConstruction = 80
+            index.hnsw.efSearch = 128
+        else:
+            lists = max(1, int(4 * np.sqrt(count)))
+            probes = max(1, lists // 16)
+            self._parameters = {"lists": lists, "probes": probes}
+            index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
+            sample = np.random.default_rng(0).choice(count, min(count, 64 * lists), replace=False)
+            index.train(self._vectors[np.sort(sample)])
+            index.nprobe = probes
+        index.add(self._vectors)
+        return index

@@ -1,0 +1,336 @@
+"""Where reference pairs come from: csv and tsv files, parquet, image folders, WebDataset tars.
+
+Everything is lazy: a `Pair` knows where its picture is and reads it when asked, so that listing a source (to split or
+sample it) costs no pictures, and building from it holds a few batches in memory.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from impart.errors import DataError, ReferenceSetError
+
+__all__ = ["CLASS_PROMPTS", "Columns", "Pair", "PairSource", "load_picture", "read_pairs", "tidy_name"]
+
+PairSource: TypeAlias = "Path | bytes | Callable[[], bytes] | Image.Image | npt.NDArray[np.uint8]"
+"""A picture: a file, its bytes, a function that reads its bytes, or an image already in memory."""
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+IMAGE_COLUMNS = ("file", "image", "path", "filepath", "file_name", "filename", "image_path", "img", "jpg")
+TEXT_COLUMNS = ("text", "caption", "title", "alt", "description", "label", "class", "name", "txt")
+SIDECAR_TABLES = ("captions.csv", "metadata.csv", "captions.tsv", "labels.csv", "metadata.tsv")
+
+CLASS_PROMPTS = ("{}", "a photo of a {}", "a picture of the {}", "a close-up of a {}", "a drawing of a {}")
+"""Prompts whose embeddings are averaged for a class name (the ensemble of CLIP, shortened)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One picture and its text, not read yet.
+
+    Attributes:
+        image: where the picture is.
+        text: caption or class name.
+        path: where it came from, relative to the source; the name in failure lists.
+        source: the collection it belongs to.
+        licence: as stated at the source; empty = not stated.
+        location: where training can find the picture again (absolute path, or `shard.tar::member`).
+    """
+
+    image: PairSource
+    text: str
+    path: str = ""
+    source: str = ""
+    licence: str = ""
+    location: str = ""
+
+    @property
+    def picture(self) -> str:
+        """Key of the picture: the captions of one picture share it."""
+        return self.location or self.path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which columns of a table hold what; None = guessed from usual names.
+
+    Attributes:
+        image: path of the picture (relative to the table, or to its folder `images`), or its bytes in parquet.
+        text: the caption.
+        source: column naming the collection.
+        licence: column naming the licence.
+    """
+
+    image: str | None = None
+    text: str | None = None
+    source: str | None = None
+    licence: str | None = None
+
+    def resolve(self, names: Sequence[str], *, table: Path) -> tuple[str, str, str | None, str | None]:
+        """Names of the (image, text, source, licence) columns among `names`.
+
+        Raises:
+            ReferenceSetError: a column is not there and none of the usual names is.
+        """
+        image = self._pick(names, self.image, IMAGE_COLUMNS, what="image", table=table)
+        text = self._pick([n for n in names if n != image], self.text, TEXT_COLUMNS, what="text", table=table)
+        optional = []
+        for asked, usual in ((self.source, ("source",)), (self.licence, ("licence", "license"))):
+            found = self._find(names, asked, usual)
+            if asked and not found:
+                raise ReferenceSetError(f"{table} has no column {asked!r}; it has {', '.join(names)}")
+            optional.append(found)
+        return image, text, optional[0], optional[1]
+
+    @staticmethod
+    def _find(names: Sequence[str], asked: str | None, usual: Sequence[str]) -> str | None:
+        lowered = {name.strip().lower(): name for name in reversed(names)}
+        return next((lowered[name.lower()] for name in ([asked] if asked else usual) if name.lower() in lowered), None)
+
+    @classmethod
+    def _pick(cls, names: Sequence[str], asked: str | None, usual: Sequence[str], *, what: str, table: Path) -> str:
+        found = cls._find(names, asked, usual)
+        if found is None:
+            missing = repr(asked) if asked else f"one of {', '.join(usual)}"
+            raise ReferenceSetError(
+                f"{table} has no {what} column ({missing}); it has {', '.join(names)}. Name it with --{what}-column"
+            )
+        return found
+
+
+def tidy_name(name: str) -> str:
+    """A file or folder name as a text.
+
+    >>> tidy_name("golden_retriever_03"), tidy_name("n01440764-tench"), tidy_name("Faces_easy")
+    ('golden retriever', 'n01440764 tench', 'Faces easy')
+    """
+    words = re.sub(r"[_\-\s]+", " ", name).strip()
+    return re.sub(r"\s+\d+$", "", words)
+
+
+def read_pairs(path: Path, *, columns: Columns | None = None, source: str = "", licence: str = "") -> Iterator[Pair]:
+    """List the pairs of a source in a fixed order, without reading pictures.
+
+    Args:
+        path: a .csv or .tsv table, a .parquet file, a .tar shard, a folder of shards, a folder with a captions table, a
+            folder of class folders (the text is the folder's name), or a flat folder (the text is the
+            `.txt` beside the picture, or else the file's name).
+        columns: of tables.
+        source: for pairs without one of their own; default is the name of `path`.
+        licence: likewise; default is not stated.
+
+    Raises:
+        ReferenceSetError: there is nothing to read, or a table lacks its columns.
+    """
+    path = path.expanduser()
+    columns = columns or Columns()
+    if path.is_dir():
+        shards = sorted(path.glob("*.tar"))
+        tables = [path / name for name in SIDECAR_TABLES if (path / name).is_file()]
+        parquets = sorted(path.glob("*.parquet"))
+        pairs: Iterator[Pair]
+        if shards:
+            pairs = (pair for shard in shards for pair in _from_tar(shard))
+        elif tables:
+            pairs = _from_table(tables[0], columns)
+        elif parquets:
+            pairs = (pair for file in parquets for pair in _from_parquet(file, columns))
+        else:
+            pairs = _from_folder(path)
+    elif not path.is_file():
+        raise ReferenceSetError(f"{path} does not exist: give a csv, tsv, parquet or tar file, or a folder of pictures")
+    elif path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        pairs = _from_table(path, columns)
+    elif path.suffix.lower() == ".parquet":
+        pairs = _from_parquet(path, columns)
+    elif path.suffix.lower() == ".tar":
+        pairs = _from_tar(path)
+    else:
+        raise ReferenceSetError(f"{path} is not a csv, tsv, parquet or tar file, nor a folder of pictures")
+    name = source or path.resolve().stem
+    for pair in pairs:
+        yield Pair(
+            image=pair.image,
+            text=pair.text,
+            path=pair.path,
+            source=pair.source or name,
+            licence=pair.licence or licence,
+            location=pair.location,
+        )
+
+
+def load_picture(image: PairSource, *, max_megapixels: float) -> tuple[Image.Image, str]:
+    """Read a picture upright in RGB, with the sha256 of its content.
+
+    The content of a file is its bytes, so that the same file has the same hash on every machine; of a picture in
+    memory, its size and RGB pixels.
+
+    Raises:
+        DataError: missing, empty, not a picture, cut off, or larger than allowed.
+    """
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise DataError(f"array of shape {image.shape}, {image.dtype}: an RGB uint8 array (h, w, 3) is needed")
+        image = Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        picture = image.convert("RGB")
+        return picture, hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
+    try:
+        data = image if isinstance(image, bytes) else image.read_bytes() if isinstance(image, Path) else image()
+    except FileNotFoundError as error:
+        raise DataError("the file is missing") from error
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(f"cannot be read: {error.strerror if isinstance(error, OSError) else error}") from error
+    if not data:
+        raise DataError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            width, height = opened.size
+            if width * height > max_megapixels * 1e6:
+                raise DataError(f"{width} x {height} px is over the limit of {max_megapixels:g} megapixels")
+            picture = ImageOps.exif_transpose(opened).convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise DataError(f"over the limit of {max_megapixels:g} megapixels") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, ArithmeticError) as error:
+        raise DataError(f"not a readable picture: {error}") from error
+    return picture, hashlib.sha256(data).hexdigest()
+
+
+def _from_table(table: Path, columns: Columns) -> Iterator[Pair]:
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            file.seek(0)
+            delimiter = max(",\t;|", key=header.count) if table.suffix.lower() != ".tsv" else "\t"
+            rows = csv.DictReader(file, delimiter=delimiter)
+            image, text, source, licence = columns.resolve(list(rows.fieldnames or []), table=table)
+            root = table.resolve().parent
+            for row in rows:
+                name = (row[image] or "").strip()
+                picture = root / name
+                if not picture.is_file() and (root / "images" / name).is_file():
+                    picture = root / "images" / name
+                yield Pair(
+                    image=picture,
+                    text=" ".join((row[text] or "").split()),
+                    path=name,
+                    source=(row[source] or "").strip() if source else "",
+                    licence=(row[licence] or "").strip() if licence else "",
+                    location=str(picture),
+                )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ReferenceSetError(f"cannot read table {table}: {error}") from error
+
+
+def _from_parquet(table: Path, columns: Columns) -> Iterator[Pair]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(table)
+    except (OSError, pa.ArrowException) as error:
+        raise ReferenceSetError(f"cannot read table {table}: {error}") from error
+    image, text, source, licence = columns.resolve(file.schema_arrow.names, table=table)
+    wanted = [name for name in (image, text, source, licence) if name]
+    root = table.resolve().parent
+    number = 0
+    for batch in file.iter_batches(batch_size=64, columns=wanted):
+        for row in batch.to_pylist():
+            value: Any = row[image]
+            name = f"{table.name}::{number}"
+            number += 1
+            if isinstance(value, dict):  # the layout of Hugging Face datasets: {"bytes": ..., "path": ...}
+                value = value.get("bytes") or value.get("path")
+            picture: PairSource = root / value if isinstance(value, str) else value or b""
+            yield Pair(
+                image=picture,
+                text=" ".join(str(row[text] or "").split()),
+                path=value if isinstance(value, str) else name,
+                source=str(row[source] or "") if source else "",
+                licence=str(row[licence] or "") if licence else "",
+                location=str(picture) if isinstance(picture, Path) else f"{table.resolve()}::{number - 1}",
+            )
+
+
+def _from_folder(folder: Path) -> Iterator[Pair]:
+    root = folder.resolve()
+    pictures = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not pictures:
+        raise ReferenceSetError(f"no picture under {folder} ({', '.join(sorted(IMAGE_SUFFIXES))}), and no table or tar")
+    sidecars = any(p.with_suffix(".txt").is_file() for p in pictures)
+    for picture in pictures:
+        if sidecars:
+            try:
+                text = " ".join(picture.with_suffix(".txt").read_text(encoding="utf-8").split())
+            except (OSError, UnicodeDecodeError):
+                text = ""  # reported as a pair without a text
+        else:
+            text = tidy_name(picture.stem if picture.parent == root else picture.parent.name)
+        relative = picture.relative_to(root).as_posix()
+        yield Pair(image=picture, text=text, path=relative, location=str(picture))
+
+
+def _from_tar(shard: Path) -> Iterator[Pair]:
+    """WebDataset: members that share a name up to the first dot of the file name are one sample."""
+    texts: dict[str, str] = {}
+    pictures: dict[str, tarfile.TarInfo] = {}
+    try:
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                if not member.isfile():
+                    continue
+                folder, _, name = member.name.rpartition("/")
+                stem, _, extension = name.partition(".")
+                key = f"{folder}/{stem}" if folder else stem
+                extension = extension.lower()
+                if f".{extension}" in IMAGE_SUFFIXES:
+                    pictures.setdefault(key, member)
+                elif extension in ("txt", "json", "cls", "text", "caption"):
+                    opened = tar.extractfile(member)
+                    raw = opened.read().decode("utf-8", errors="replace") if opened else ""
+                    text = _caption_of_json(raw) if extension == "json" else " ".join(raw.split())
+                    if text and (extension != "cls" or key not in texts):
+                        texts[key] = text
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise ReferenceSetError(f"cannot read shard {shard}: {error}") from error
+    for key, member in pictures.items():
+        name = f"{shard.name}::{member.name}"
+        yield Pair(
+            image=_reader(shard, member),
+            text=texts.get(key, ""),
+            path=name,
+            location=f"{shard.resolve()}::{member.name}",
+        )
+
+
+def _caption_of_json(raw: str) -> str:
+    import json
+
+    try:
+        content = json.loads(raw)
+    except json.JSONDecodeError:
+        return ""
+    if not isinstance(content, dict):
+        return ""
+    return next((" ".join(str(content[name]).split()) for name in TEXT_COLUMNS if content.get(name)), "")
+
+
+def _reader(shard: Path, member: tarfile.TarInfo) -> Callable[[], bytes]:
+    def read() -> bytes:
+        with shard.open("rb") as file:
+            file.seek(member.offset_data)
+            return file.read(member.size)
+
+    return read
