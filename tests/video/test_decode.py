@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def sample(
     assert isinstance(finished, DecodeFinished)
     assert all(isinstance(segment, DecodedSegment) for segment in segments)
     assert sum(segment.weight for segment in segments) == finished.samples
-    for before, after in zip(segments, segments[1:], strict=False):
+    for before, after in itertools.pairwise(segments):
         assert after.start_s == before.end_s
     assert all(segment.end_s > segment.start_s for segment in segments)
     return segments, finished
@@ -268,7 +269,7 @@ def test_a_slow_fade_does_not_creep(tmp_path):
     segments, _ = sample(path, DecodeSettings(reuse_threshold=5.0))
     levels = [float(s.image.mean()) for s in segments]
     assert len(segments) > 10
-    assert max(b - a for a, b in zip(levels, levels[1:], strict=False)) < 10
+    assert max(b - a for a, b in itertools.pairwise(levels)) < 10
 
 
 def test_difference_sees_something_small_that_moves():
