@@ -82,10 +82,10 @@ def neighbour_shares(sims: Float32, *, tau: float, floor: float) -> Float32:
     shares: Float32 = kept.astype(np.float32)
     if tau > 0:
         best: Float32 = sims.max(axis=1, keepdims=True)
-        shares *= np.exp((sims - best) / np.float32(tau))
+        shares *= np.exp((sims - best) / np.float32(tau), dtype=np.float32)
     total = shares.sum(axis=1, keepdims=True)
-    result: Float32 = shares / np.where(total > 0, total, 1)
-    return result
+    shares /= np.where(total > 0, total, np.float32(1))
+    return shares
 
 
 def gate(sims: Float32, *, floor: float, ramp: float) -> Float32:

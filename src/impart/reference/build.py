@@ -49,13 +49,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class BuildProgress:
-    """After each batch: how far the build is. `total` is None where the source cannot be counted."""
+    """After each batch: how far the build is."""
 
     read: int
     written: int
     failed: int
     duplicates: int
-    total: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +204,7 @@ def build(
                         on_failure(failure)
                 run.fresh.clear()
                 if on_progress is not None:
-                    on_progress(BuildProgress(run.read, writer.count, len(run.failures), run.duplicates, None))
+                    on_progress(BuildProgress(run.read, writer.count, len(run.failures), run.duplicates))
         writer.close()
         if not writer.count:
             first = f"; the first: {run.failures[0].path}: {run.failures[0].reason}" if run.failures else ""

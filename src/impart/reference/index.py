@@ -1,8 +1,9 @@
 """Nearest reference pairs: exact up to a size, approximate above it with its recall measured.
 
 Exact search is FAISS `IndexFlatIP` over unit vectors; above `ANN_ABOVE` rows an HNSW graph (or IVF on request).
-Whatever the backend, similarities of the candidates are computed again in a fixed order and compared rounded, so that the
-answer to one query depends neither on the batch it came in nor on the machine's threads: near ties go to the lower row.
+Whatever the backend, similarities of the candidates are computed again in a fixed order and compared rounded, so that
+the answer to one query depends neither on the batch it came in nor on the number of threads: near ties go to the lower
+row.
 """
 
 from __future__ import annotations

@@ -1,0 +1,76 @@
+"""Nearest pairs: exactness, order, exclusion, measured recall."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from impart.encoders.base import l2_normalise
+from impart.errors import ConfigError
+from impart.reference.index import PairIndex
+
+
+def vectors(count: int, width: int = 16, seed: int = 0) -> np.ndarray:
+    return l2_normalise(np.random.default_rng(seed).standard_normal((count, width)))
+
+
+def test_exact_search_equals_a_full_sort() -> None:
+    rows, queries = vectors(500), vectors(60, seed=1)
+    found = PairIndex(rows).search(queries, 8)
+    sims = queries @ rows.T
+    want = np.argsort(-sims, axis=1)[:, :8]
+    np.testing.assert_array_equal(found.ids, want)
+    np.testing.assert_allclose(found.sims, np.take_along_axis(sims, want, axis=1), atol=1e-6)
+
+
+def test_ties_go_to_the_lower_row_in_any_batch() -> None:
+    rows = np.repeat(vectors(10), 6, axis=0)  # each vector six times
+    index = PairIndex(rows)
+    queries = vectors(40, seed=2)
+    whole = index.search(queries, 4)
+    starts = (whole.ids[:, 0] // 6) * 6
+    np.testing.assert_array_equal(whole.ids, starts[:, None] + np.arange(4))
+    for row in range(40):
+        np.testing.assert_array_equal(index.search(queries[row : row + 1], 4).ids[0], whole.ids[row])
+
+
+def test_own_picture_is_left_out_with_all_its_captions() -> None:
+    pictures = np.repeat(np.arange(20, dtype=np.int32), 5)
+    rows = np.repeat(vectors(20), 5, axis=0)
+    found = PairIndex(rows, pictures=pictures).search(rows, 8, exclude=pictures)
+    assert (pictures[found.ids] != pictures[:, None]).all()
+    assert (found.ids >= 0).all()
+    kept = PairIndex(rows, pictures=pictures).search(rows[:3], 8, exclude=np.array([-1, 0, -1], np.int32))
+    assert kept.ids[0, 0] == 0
+    assert (pictures[kept.ids[1]] != 0).all()
+
+
+def test_small_and_empty_sets() -> None:
+    found = PairIndex(vectors(3)).search(vectors(2, seed=1), 5)
+    assert (found.ids[:, 3:] == -1).all()
+    assert (found.sims[:, 3:] == -1).all()
+    empty = PairIndex(np.empty((0, 16), np.float32)).search(vectors(2), 3)
+    assert empty.ids.tolist() == [[-1] * 3] * 2
+    alone = PairIndex(vectors(1)).search(vectors(1), 2, exclude=np.zeros(1, np.int32))
+    assert alone.ids.tolist() == [[-1, -1]]
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
+def test_approximate_search_measures_its_recall(kind: str) -> None:
+    centres = vectors(50, 32)
+    rows = l2_normalise(centres[np.arange(5000) % 50] + 0.2 * np.random.default_rng(1).standard_normal((5000, 32)))
+    index = PairIndex(rows, kind=kind)
+    info = index.measure()
+    assert info.kind == kind
+    assert info.sample == 500
+    assert 0.8 < info.recall <= 1
+    queries = rows[:100]
+    exact, near = PairIndex(rows, kind="exact").search(queries, 8), index.search(queries, 8)
+    shared = np.mean([len(set(a) & set(b)) / 8 for a, b in zip(exact.ids, near.ids, strict=True)])
+    assert abs(shared - info.recall) < 0.1
+    assert PairIndex(rows).measure().recall == 1
+
+
+def test_unknown_kind() -> None:
+    with pytest.raises(ConfigError, match="exact, hnsw, ivf"):
+        PairIndex(vectors(3), kind="annoy")
