@@ -1,0 +1,86 @@
+"""Scenes: runs of segments between cuts, found from the retrieval embeddings the index computes anyway.
+
+A cut is where the pictures before and the pictures after have little to do with each other. Two cosines must both be
+low: that of the two neighbouring segments, and that of the means of the two segments on either side. The second keeps
+a flash or a single bad frame, after which the scene goes on, from being a cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["MIN_SCENE_S", "continuity", "scene_bounds"]
+
+MIN_SCENE_S = 0.75  # of two cuts closer than this the clearer one is kept (a dissolve, a whip pan)
+
+
+def continuity(retrieval: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """How much the pictures on both sides of each border have in common.
+
+    Args:
+        retrieval: (n, R), L2-normalised, in order of time.
+
+    Returns:
+        (n - 1,) cosines; entry i is for the border between segments i and i + 1.
+    """
+    rows = np.asarray(retrieval, np.float32)
+    count = len(rows)
+    if count < 2:
+        return np.zeros(0, np.float32)
+    neighbours = np.einsum("nr,nr->n", rows[:-1], rows[1:])
+    pairs = _unit(rows[:-1] + rows[1:])
+    before = np.concatenate([rows[:1], pairs[:-1]])  # the means of up to two segments before each border
+    after = np.concatenate([pairs[1:], rows[-1:]])
+    sides = np.einsum("nr,nr->n", before, after)
+    together: npt.NDArray[np.float32] = np.maximum(neighbours, sides).astype(np.float32)
+    return together
+
+
+def scene_bounds(
+    retrieval: npt.NDArray[np.floating],
+    starts_s: Sequence[float] | npt.NDArray[np.floating],
+    ends_s: Sequence[float] | npt.NDArray[np.floating],
+    threshold: float,
+    *,
+    min_scene_s: float = MIN_SCENE_S,
+) -> list[tuple[int, int]]:
+    """Split the segments of one video into scenes.
+
+    Args:
+        retrieval: (n, R) retrieval embeddings of the segments, L2-normalised, in order of time.
+        starts_s: (n,) where the segments start.
+        ends_s: (n,) where they end.
+        threshold: a border whose `continuity` is below this is a cut (`IndexSettings.cut_threshold`).
+        min_scene_s: of two cuts nearer than this, only the clearer one counts.
+
+    Returns:
+        (first, last) segment of each scene, both inclusive, covering all n segments.
+
+    >>> red, blue = [1.0, 0.0], [0.0, 1.0]
+    >>> scene_bounds(np.array([red, red, red, blue, blue]), [0, 1, 2, 3, 4], [1, 2, 3, 4, 5], 0.5)
+    [(0, 2), (3, 4)]
+    """
+    count = len(retrieval)
+    if not count == len(starts_s) == len(ends_s):
+        raise ValueError(f"{count} embeddings, {len(starts_s)} starts and {len(ends_s)} ends: one of each a segment")
+    if count == 0:
+        return []
+    together = continuity(retrieval)
+    cuts: list[int] = []  # numbers of the segments that open a scene
+    for border in np.flatnonzero(together < threshold):
+        cut = int(border) + 1
+        if cuts and starts_s[cut] - starts_s[cuts[-1]] < min_scene_s:
+            if together[border] < together[cuts[-1] - 1]:
+                cuts[-1] = cut
+        else:
+            cuts.append(cut)
+    return list(zip([0, *cuts], [*(cut - 1 for cut in cuts), count - 1], strict=True))
+
+
+def _unit(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: npt.NDArray[np.floating] = rows / np.maximum(length, 1e-12)
+    return unit
