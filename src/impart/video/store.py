@@ -107,14 +107,13 @@ class Store:
         self._database: Any = None
         self._tables: dict[str, Any] = {}
 
-    @classmethod
-    def create(cls, folder: Path, manifest: Manifest) -> Store:
-        """Make an empty index. The manifest comes last: without it there is no index.
+    @staticmethod
+    def make_folder(folder: Path) -> None:
+        """Make the folder of a new index.
 
         Raises:
-            VideoIndexError: the folder holds other things, or cannot be written.
+            VideoIndexError: it holds other things, or cannot be made.
         """
-        store = cls(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             foreign = [entry.name for entry in folder.iterdir() if not _is_ours(entry.name)]
@@ -124,11 +123,12 @@ class Store:
             raise VideoIndexError(
                 f"{folder} is no index and holds other things ({foreign[0]}): choose an empty or new --index folder"
             )
-        with store.errors("make"):
+
+    def create_tables(self, manifest: Manifest) -> None:
+        """Make the empty tables. The caller saves the manifest last: without it there is no index."""
+        with self.errors("make"):
             for name, schema in _schemas(manifest).items():
-                store.database().create_table(name, schema=schema, mode="overwrite")
-        manifest.save(folder)
-        return store
+                self._make(name, schema)
 
     def state(self) -> str:
         """Digest that changes with every commit; found without the database, in about a millisecond."""
@@ -188,13 +188,16 @@ class Store:
 
     def make_neighbours(self, augmentation: Augmentation) -> None:
         """Make an empty neighbours table, in place of one that a crash left behind."""
-        self._tables.pop(augmentation.table, None)
-        schema = _neighbours_schema(augmentation.settings.k)
-        self.database().create_table(augmentation.table, schema=schema, mode="overwrite")
+        self._make(augmentation.table, _neighbours_schema(augmentation.settings.k))
 
     def drop(self, name: str) -> None:
         self._tables.pop(name, None)
         self.database().drop_table(name)
+
+    def _make(self, name: str, schema: pa.Schema) -> None:
+        if name in self.table_names():  # a crash left it
+            self.drop(name)
+        self.database().create_table(name, schema=schema)
 
     def table_names(self) -> list[str]:
         return [entry.stem for entry in self.folder.iterdir() if entry.suffix == ".lance"]
@@ -211,7 +214,7 @@ class Store:
 
 
 def _is_ours(name: str) -> bool:
-    return name.endswith((".lance", ".part")) or name in ("references", "cache", ".lock")
+    return name.endswith((".lance", ".part")) or name in ("references", "cache", "manifest.json", ".lock")
 
 
 def _schemas(manifest: Manifest) -> dict[str, pa.Schema]:

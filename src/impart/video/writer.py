@@ -10,7 +10,8 @@ import dataclasses
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,9 +27,9 @@ from impart.video.store import FAILURES, SEGMENTS, VIDEOS, FailureRecord, Store,
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from impart.augment.encoder import Blend
+    from impart.augment.vanilla import Blend
 
-__all__ = ["CHUNK_ROWS", "SegmentChunk", "Writer"]
+__all__ = ["CHUNK_ROWS", "SegmentChunk", "Writer", "blend_columns", "write_lock"]
 
 CHUNK_ROWS = 4096
 """Segments written at once, so that a ten-hour video needs no more memory than a short one."""
@@ -62,6 +63,32 @@ class SegmentChunk:
         return len(self.start_s)
 
 
+@contextmanager
+def write_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of the index in `folder`, which must exist; the system frees it when the process dies.
+
+    Raises:
+        IndexLockedError: another process, or another object of this one, holds it.
+        VideoIndexError: the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(str(folder / ".lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise IndexLockedError(
+            f"another process is writing to the index {folder}: wait until it is done (searching works meanwhile), "
+            "or stop it and try again"
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        raise VideoIndexError(f"cannot lock the index {folder} for writing: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Writer:
     """Holds the write lock of an index from `__enter__` to `__exit__`.
 
@@ -70,41 +97,28 @@ class Writer:
     """
 
     def __init__(self, store: Store) -> None:
-        from filelock import FileLock
-
         self.store = store
-        self._lock = FileLock(str(store.folder / ".lock"), timeout=0)
+        self._lock = ExitStack()
         self.manifest: Manifest
         self.videos: dict[str, VideoRecord] = {}
         self.failures: dict[Path, FailureRecord] = {}
         self._tables: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
-        from filelock import Timeout
-
-        folder = self.store.folder
+        self._lock.enter_context(write_lock(self.store.folder))
         try:
-            self._lock.acquire()
-        except Timeout as error:
-            raise IndexLockedError(
-                f"another process is writing to the index {folder}: wait until it is done (searching works "
-                "meanwhile), or stop it and try again"
-            ) from error
-        except OSError as error:
-            raise VideoIndexError(f"cannot write to the index {folder}: {error.strerror or error}") from error
-        try:
-            self.manifest = Manifest.load(folder, migrate=True)
+            self.manifest = Manifest.load(self.store.folder, migrate=True)
             with self.store.errors("open"):
                 self.videos = {record.video_id: record for record in self.store.videos()}
                 self.failures = {record.path: record for record in self.store.failures()}
                 self._clean_up()
         except BaseException:
-            self._lock.release()
+            self._lock.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self._lock.close()
 
     def add_segments(self, video_id: str, revision: str, chunk: SegmentChunk) -> None:
         """Append segments of a video that is not committed yet."""
@@ -127,7 +141,7 @@ class Writer:
             augmentation = self.manifest.augmentation
             if augmentation is not None:
                 assert chunk.blend is not None
-                self._table(augmentation.table).add(pa.table(keys | _blend_columns(chunk.blend)))
+                self._table(augmentation.table).add(pa.table(keys | blend_columns(chunk.blend)))
 
     def commit(self, record: VideoRecord) -> None:
         """Make a video whose segments are written exist, in place of its older revision if it has one."""
@@ -266,7 +280,8 @@ class Writer:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _blend_columns(blend: Blend) -> dict[str, pa.Array]:
+def blend_columns(blend: Blend) -> dict[str, pa.Array]:
+    """A blend as columns of a neighbours table."""
     import pyarrow as pa
 
     return {

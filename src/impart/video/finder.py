@@ -1,0 +1,226 @@
+"""The searching side of an index: keeps it in memory, notices commits, and turns query vectors into hits."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.augment.encoder import AugmentedEncoder
+from impart.augment.vanilla import Blend
+from impart.config import SearchSettings
+from impart.encoders.base import Encoder, Float32, l2_normalise
+from impart.errors import QueryError
+from impart.video.manifest import Manifest
+from impart.video.search import (
+    By,
+    Found,
+    Group,
+    Hit,
+    Query,
+    Reason,
+    best,
+    frame_scores,
+    group_means,
+    path_mask,
+    query_vectors,
+    timecode,
+)
+from impart.video.snapshot import Snapshot, load_snapshot
+from impart.video.store import SEGMENTS, Store
+
+__all__ = ["Finder", "Options"]
+
+_AT_ONCE = 64  # queries scored together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a search ranks and what it returns.
+
+    Attributes:
+        top, group, by: see `SearchSettings`.
+        augment: whether frames are seen through the reference set.
+        path_glob: only videos whose name (or path, where the pattern has a slash) matches.
+        why: whether hits carry reasons.
+    """
+
+    top: int
+    group: Group
+    by: By
+    augment: bool = True
+    path_glob: str | None = None
+    why: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise QueryError(f"top is {self.top}: ask for at least one hit")
+        if self.group not in ("video", "scene", "frame"):
+            raise QueryError(f"cannot group by {self.group!r}: use video, scene or frame")
+        if self.by not in ("mean", "moment"):
+            raise QueryError(f"cannot rank by {self.by!r}: use mean or moment")
+
+
+class Finder:
+    """Searches one index. May be shared by threads.
+
+    Args:
+        store: the index, which exists.
+        encoder_of: the encoder to an index's manifest, loaded when it is first needed.
+        settings: of the search.
+    """
+
+    def __init__(self, store: Store, *, encoder_of: Callable[[Manifest], Encoder], settings: SearchSettings) -> None:
+        self._store = store
+        self._encoder_of = encoder_of
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._snapshot: Snapshot | None = None
+        self._means: dict[tuple[str, Group, bool], Float32] = {}
+
+    def search(self, queries: Sequence[Query], options: Options) -> list[list[Hit]]:
+        """Hits for each query."""
+        # Reading the index and loading the model take different cores.
+        with ThreadPoolExecutor(1, thread_name_prefix="impart-index") as pool:
+            reading = pool.submit(self.current)
+            encoder = self._encoder_of(Manifest.load(self._store.folder))
+            if isinstance(encoder, AugmentedEncoder) and not options.augment:
+                encoder = encoder.base
+            vectors = query_vectors(queries, encoder, negative_weight=self._settings.negative_weight)
+            snapshot = reading.result()
+        allowed = None if options.path_glob is None else path_mask(snapshot, options.path_glob)
+        hits = []
+        for first in range(0, len(vectors), _AT_ONCE):
+            hits += self._rank(vectors[first : first + _AT_ONCE], snapshot, options, allowed=allowed)
+        return hits
+
+    def similar(self, path: str | os.PathLike[str], at_s: float, options: Options) -> list[Hit]:
+        """Hits for a moment of an indexed video, without the video, scene or frame that holds it."""
+        snapshot = self.current()
+        moment = self._locate(snapshot, path, at_s)
+        one = slice(moment, moment + 1)
+        vector = l2_normalise(snapshot.vectors[one])  # (1, D)
+        encoder, blend = self._augmented(snapshot, options), snapshot.blend
+        if encoder is not None and blend is not None:
+            vector = encoder.apply(
+                snapshot.vectors[one].astype(np.float32),
+                Blend(blend.ids[one], blend.img[one], blend.txt[one], blend.norm[one]),
+            )
+        starts = _starts(snapshot, options.group)
+        if starts is None:
+            starts = np.arange(len(snapshot))
+        own = int(np.searchsorted(starts, moment, side="right")) - 1
+        allowed = np.ones(len(snapshot), bool) if options.path_glob is None else path_mask(snapshot, options.path_glob)
+        allowed[starts[own] : starts[own + 1] if own + 1 < len(starts) else None] = False
+        return self._rank(vector, snapshot, options, allowed=allowed)[0]
+
+    def current(self) -> Snapshot:
+        """The index as it is now; read again only where something was committed."""
+        with self._lock:
+            if self._snapshot is None or self._snapshot.state != self._store.state():
+                self._snapshot = load_snapshot(self._store)
+                self._means.clear()
+            return self._snapshot
+
+    def _rank(
+        self, vectors: Float32, snapshot: Snapshot, options: Options, *, allowed: npt.NDArray[np.bool_] | None
+    ) -> list[list[Hit]]:
+        """Hits for each of T query vectors (T, D)."""
+        if not len(snapshot):
+            return [[] for _ in vectors]
+        encoder = self._augmented(snapshot, options)
+        frames = frame_scores(vectors, snapshot, encoder)  # (T, n)
+        starts = _starts(snapshot, options.group)
+        groups: Sequence[Float32 | None] = [None] * len(vectors)
+        if starts is not None and options.by == "mean":
+            groups = list(vectors @ self._group_means(snapshot, starts, options, encoder).T)  # T of (G,)
+        answers = []
+        for of_frames, of_groups in zip(frames, groups, strict=True):
+            found = best(of_frames, of_groups, starts=starts, top=options.top, allowed=allowed)
+            answers.append([self._hit(rank, one, snapshot, options) for rank, one in enumerate(found, 1)])
+        return answers
+
+    def _hit(self, rank: int, found: Found, snapshot: Snapshot, options: Options) -> Hit:
+        number = int(snapshot.video_of[found.best])
+        scene = options.group == "scene"
+        return Hit(
+            rank=rank,
+            path=snapshot.paths[number],
+            start_s=float(snapshot.start_s[found.first if scene else found.best]),
+            end_s=float(snapshot.end_s[found.stop - 1 if scene else found.best]),
+            score=found.score,
+            video_id=snapshot.video_ids[number],
+            best_s=float(snapshot.start_s[found.best]),
+            why=self._reasons(found.best, snapshot) if options.why and options.augment else (),
+        )
+
+    def _reasons(self, segment: int, snapshot: Snapshot) -> tuple[Reason, ...]:
+        """The reference pairs blended into a segment, strongest first."""
+        encoder, blend = self._encoder_of(snapshot.manifest), snapshot.blend
+        if not isinstance(encoder, AugmentedEncoder) or blend is None:
+            return ()
+        references = encoder.references
+        used = np.flatnonzero((blend.ids[segment] >= 0) & ((blend.img[segment] != 0) | (blend.txt[segment] != 0)))
+        if not len(used):
+            return ()
+        video = int(snapshot.video_of[segment])
+        number = segment - int(snapshot.offsets[video])
+        where = f"video_id = '{snapshot.video_ids[video]}' AND number = {number}"
+        with self._lock:  # of two revisions, a writer's leftover and the present one, either will do for a note
+            rows = self._store.read(SEGMENTS, columns=["retrieval"], where=where).to_pylist()
+        retrieval = l2_normalise(np.array(rows[-1]["retrieval"], np.float32)) if rows else None
+        ids = blend.ids[segment][used]
+        similarities = np.full(len(ids), np.nan)
+        if retrieval is not None:
+            similarities = references.retrieval_embeddings[ids] @ retrieval
+        sources = references.table["source"]
+        reasons = [
+            Reason(
+                text=references.texts[row],
+                source=sources[int(row)].as_py() or "",
+                weight_img=float(blend.img[segment, k]),
+                weight_txt=float(blend.txt[segment, k]),
+                similarity=float(similarity),
+            )
+            for row, k, similarity in zip(ids, used, similarities, strict=True)
+        ]
+        return tuple(sorted(reasons, key=lambda reason: -(abs(reason.weight_img) + abs(reason.weight_txt))))
+
+    def _augmented(self, snapshot: Snapshot, options: Options) -> AugmentedEncoder | None:
+        if not options.augment or snapshot.blend is None:
+            return None
+        encoder = self._encoder_of(snapshot.manifest)
+        return encoder if isinstance(encoder, AugmentedEncoder) else None
+
+    def _group_means(
+        self, snapshot: Snapshot, starts: npt.NDArray[np.int64], options: Options, encoder: AugmentedEncoder | None
+    ) -> Float32:
+        key = (snapshot.state, options.group, encoder is not None)
+        means = self._means.get(key)
+        if means is None:
+            means = group_means(snapshot, starts, references=encoder.references if encoder else None)
+            self._means[key] = means
+        return means
+
+    def _locate(self, snapshot: Snapshot, path: str | os.PathLike[str], at_s: float) -> int:
+        """The segment of a video at a time."""
+        given = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - as `scan` does
+        known = {known: i for i, known in enumerate(snapshot.paths)}
+        number = known.get(Path(os.path.realpath(given.parent)) / given.name, known.get(Path(path)))
+        if number is None:
+            raise QueryError(f"{given} is not in the index {self._store.folder}: index it first, or check its path")
+        first, stop = int(snapshot.offsets[number]), int(snapshot.offsets[number + 1])
+        end_s = float(snapshot.end_s[stop - 1])
+        if not 0 <= at_s <= end_s:
+            raise QueryError(f"{given} has no moment {at_s:g} s: it runs to {timecode(end_s)}")
+        return first + max(0, int(np.searchsorted(snapshot.start_s[first:stop], at_s, side="right")) - 1)
+
+
+def _starts(snapshot: Snapshot, group: Group) -> npt.NDArray[np.int64] | None:
+    return {"video": snapshot.offsets[:-1], "scene": snapshot.scenes, "frame": None}[group]

@@ -1,0 +1,138 @@
+"""Which reference set an index looks through, and changing it without touching a video.
+
+Neighbours are found again from the stored retrieval vectors and written to a table of their own; the set is copied into
+the index; then one replacement of the manifest switches over. Killed before that, the old set stays in force.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from impart.augment.encoder import AugmentedEncoder
+from impart.augment.vanilla import Vanilla
+from impart.encoders.base import Encoder, ImageEmbeddings
+from impart.errors import EncoderMismatchError
+from impart.reference.refset import ReferenceSet
+from impart.video.manifest import Augmentation, Manifest
+from impart.video.store import SEGMENTS, Store
+from impart.video.writer import Writer, blend_columns
+
+__all__ = ["check_encoder", "describe", "install", "switch", "with_references"]
+
+_ROWS = 16_384  # segments whose neighbours are found at once
+
+
+def describe(encoder: AugmentedEncoder) -> Augmentation:
+    """What the manifest says of an augmentation."""
+    references = encoder.references
+    return Augmentation(
+        name="vanilla",
+        fingerprint=encoder.fingerprint,
+        settings=encoder.augmentation.settings,
+        references_name=references.name,
+        references_fingerprint=references.fingerprint,
+        folder=f"references/{references.fingerprint[:16]}",
+        table=f"neighbours_{encoder.fingerprint[:16]}",
+    )
+
+
+def with_references(base: Encoder, folder: Path, manifest: Manifest) -> Encoder:
+    """The encoder an index works with: `base`, with the reference set in force where there is one."""
+    augmentation = manifest.augmentation
+    if augmentation is None:
+        return base
+    references = ReferenceSet.open(folder / augmentation.folder)
+    return AugmentedEncoder(base, references, Vanilla(augmentation.settings))
+
+
+def check_encoder(encoder: Encoder, folder: Path, manifest: Manifest) -> None:
+    """Refuse another base encoder than the index was made with.
+
+    Raises:
+        EncoderMismatchError: names both and the remedy.
+    """
+    base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
+    if base.fingerprint != manifest.encoder_fingerprint:
+        raise EncoderMismatchError(
+            f"the index {folder} was made with encoder {manifest.encoder_id!r} "
+            f"({manifest.encoder_fingerprint[:12]}), not with {base.traits.id!r} ({base.fingerprint[:12]}): "
+            "open it without naming an encoder (no --encoder), or index into a new folder (--index DIR)"
+        )
+
+
+def install(store: Store, encoder: AugmentedEncoder) -> Augmentation:
+    """Copy the set into the index and make its (empty) neighbours table. In force once a manifest names it."""
+    augmentation = describe(encoder)
+    folder = store.folder / augmentation.folder
+    shutil.rmtree(folder, ignore_errors=True)  # half a copy that a crash left
+    encoder.references.save(folder)
+    with store.errors("write to"):
+        store.make_neighbours(augmentation)
+    return augmentation
+
+
+def switch(writer: Writer, encoder: Encoder) -> None:
+    """Put the encoder's reference set in force (none, if it is a base encoder).
+
+    Raises:
+        VideoIndexError: the index cannot be written; the old set stays in force.
+    """
+    store, manifest = writer.store, writer.manifest
+    if not isinstance(encoder, AugmentedEncoder):
+        writer.save_manifest(dataclasses.replace(manifest, augmentation=None))
+        return
+    if manifest.augmentation is not None and manifest.augmentation.fingerprint == encoder.fingerprint:
+        return
+    # A set with the rows of the present one and other settings shares its folder, which must survive a crash.
+    if manifest.augmentation is not None and describe(encoder).folder == manifest.augmentation.folder:
+        augmentation = describe(encoder)
+        with store.errors("write to"):
+            store.make_neighbours(augmentation)
+    else:
+        augmentation = install(store, encoder)
+    with store.errors("write to"):
+        for rows in _batches(store):
+            store.table(augmentation.table).add(_neighbours(rows, encoder))
+    writer.save_manifest(dataclasses.replace(manifest, augmentation=augmentation))
+
+
+def _batches(store: Store) -> Iterator[Any]:
+    columns = ["video_id", "revision", "number", "vector", "retrieval"]
+    yield from _joined(store.table(SEGMENTS).search().select(columns).to_batches(_ROWS))
+
+
+def _joined(batches: Any) -> Iterator[Any]:
+    """Small batches (a fragment a video) put together to tables of about `_ROWS` rows."""
+    import pyarrow as pa
+
+    waiting, count = [], 0
+    for batch in batches:
+        waiting.append(batch)
+        count += batch.num_rows
+        if count >= _ROWS:
+            yield pa.Table.from_batches(waiting)
+            waiting, count = [], 0
+    if count:
+        yield pa.Table.from_batches(waiting)
+
+
+def _neighbours(rows: Any, encoder: AugmentedEncoder) -> Any:
+    """Rows of a neighbours table from rows of the segments."""
+    import pyarrow as pa
+
+    vectors, retrieval = (_matrix(rows[name]) for name in ("vector", "retrieval"))
+    blend = encoder.blend(ImageEmbeddings(vectors, retrieval))
+    columns = {name: rows[name] for name in ("video_id", "revision", "number")}
+    return pa.table(columns | blend_columns(blend))
+
+
+def _matrix(column: Any) -> Any:
+    """A column of n lists as (n, width) float32."""
+    flat = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks])
+    return flat.reshape(len(column), -1).astype(np.float32)

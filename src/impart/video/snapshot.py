@@ -1,0 +1,209 @@
+"""A video index in memory, for searching: columns of NumPy, sorted by path and time.
+
+Read from the tables, or, where nothing was committed since, from plain arrays in the index's `cache` folder: these are
+memory-mapped, which makes a cold search fast (the database alone takes longer to import than the search to run).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.augment.vanilla import Blend
+from impart.errors import VideoIndexError
+from impart.video.manifest import Manifest
+from impart.video.store import SEGMENTS, Store, TableGoneError, VideoRecord
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["Snapshot", "load_snapshot", "save_cache"]
+
+_TRIES = 8
+_ARRAYS = ("offsets", "scenes", "start_s", "end_s", "weight", "vectors")
+_BLEND = ("ids", "img", "txt", "norm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """V videos of n segments in S scenes, as of one moment.
+
+    Attributes:
+        state: `Store.state` at that moment.
+        video_ids: V, in the order of `paths`.
+        paths: V, sorted.
+        offsets: (V + 1,) the segments of video i are [offsets[i], offsets[i + 1]).
+        scenes: (S,) first segment of each scene, over all videos.
+        start_s, end_s: (n,) seconds.
+        weight: (n,) samples a segment covers.
+        vectors: (n, D) base embeddings, float16 or float32.
+        blend: of all n segments, or None without a reference set.
+    """
+
+    state: str
+    manifest: Manifest
+    video_ids: tuple[str, ...]
+    paths: tuple[Path, ...]
+    offsets: npt.NDArray[np.int64]
+    scenes: npt.NDArray[np.int64]
+    start_s: npt.NDArray[np.float64]
+    end_s: npt.NDArray[np.float64]
+    weight: npt.NDArray[np.int32]
+    vectors: npt.NDArray[Any]
+    blend: Blend | None
+
+    def __len__(self) -> int:
+        return len(self.start_s)
+
+    @cached_property
+    def video_of(self) -> npt.NDArray[np.int64]:
+        """(n,) number of the video of each segment."""
+        return np.repeat(np.arange(len(self.paths)), np.diff(self.offsets))
+
+
+def load_snapshot(store: Store) -> Snapshot:
+    """The index as it is now. Works while a writer is at it: what changes under the reader is read again.
+
+    Raises:
+        VideoIndexError: the index is damaged.
+    """
+    for attempt in range(_TRIES):
+        state = store.state()
+        manifest = Manifest.load(store.folder)
+        cached = _from_cache(store, state, manifest)
+        if cached is not None:
+            return cached
+        try:
+            return _from_tables(store, state, manifest)
+        except TableGoneError as error:
+            last = error
+            time.sleep(0.02 * 2**attempt)
+    raise VideoIndexError(f"the index {store.folder} cannot be read: {last}") from last
+
+
+def save_cache(store: Store, snapshot: Snapshot) -> None:
+    """Write the arrays that make the next cold search fast; the caller holds the write lock.
+
+    Only a convenience: a disk too full for it is no error.
+    """
+    cache = store.folder / "cache"
+    target, part = cache / snapshot.state, cache / f"{snapshot.state}.part"
+    try:
+        for old in cache.iterdir() if cache.is_dir() else ():
+            if old != target:
+                shutil.rmtree(old, ignore_errors=True)
+        if target.is_dir():
+            return
+        part.mkdir(parents=True)
+        for name in _ARRAYS:
+            np.save(part / f"{name}.npy", getattr(snapshot, name))
+        if snapshot.blend is not None:
+            for name in _BLEND:
+                np.save(part / f"{name}.npy", getattr(snapshot.blend, name))
+        meta = {"video_ids": snapshot.video_ids, "paths": [str(path) for path in snapshot.paths]}
+        (part / "videos.json").write_text(json.dumps(meta), encoding="ascii")
+        part.rename(target)
+    except OSError:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _from_cache(store: Store, state: str, manifest: Manifest) -> Snapshot | None:
+    folder = store.folder / "cache" / state
+    try:
+        meta = json.loads((folder / "videos.json").read_text(encoding="ascii"))
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        blend = None
+        if manifest.augmentation is not None:
+            blend = Blend(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _BLEND})
+    except (OSError, ValueError):  # there is none, or it is being replaced
+        return None
+    paths = tuple(Path(path) for path in meta["paths"])
+    ids = tuple(meta["video_ids"])
+    return Snapshot(state=state, manifest=manifest, video_ids=ids, paths=paths, blend=blend, **arrays)
+
+
+def _from_tables(store: Store, state: str, manifest: Manifest) -> Snapshot:
+    records = store.videos()
+    counts = np.array([record.segments for record in records], np.int64)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    scenes = [np.array(record.scene_starts, np.int64) + first for record, first in zip(records, offsets, strict=False)]
+    total = int(offsets[-1])
+
+    rows = store.read(SEGMENTS, columns=["video_id", "revision", "number", "start_s", "end_s", "weight", "vector"])
+    place = _places(rows, records, offsets)
+    number = np.float16 if manifest.index.precision == "float16" else np.float32
+    blend = None
+    if manifest.augmentation is not None:
+        columns = ["video_id", "revision", "number", *_BLEND]
+        neighbours = store.read(manifest.augmentation.table, columns=columns)
+        k, where = manifest.augmentation.settings.k, _places(neighbours, records, offsets)
+        blend = Blend(
+            ids=_spread(neighbours["ids"], where, np.empty((total, k), np.int32)),
+            img=_spread(neighbours["img"], where, np.empty((total, k), np.float32)),
+            txt=_spread(neighbours["txt"], where, np.empty((total, k), np.float32)),
+            norm=_spread(neighbours["norm"], where, np.empty(total, np.float32)),
+        )
+    return Snapshot(
+        state=state,
+        manifest=manifest,
+        video_ids=tuple(record.video_id for record in records),
+        paths=tuple(record.path for record in records),
+        offsets=offsets,
+        scenes=np.concatenate([np.zeros(0, np.int64), *scenes]),
+        start_s=_spread(rows["start_s"], place, np.empty(total, np.float64)),
+        end_s=_spread(rows["end_s"], place, np.empty(total, np.float64)),
+        weight=_spread(rows["weight"], place, np.empty(total, np.int32)),
+        vectors=_spread(rows["vector"], place, np.empty((total, manifest.dim), number)),
+        blend=blend,
+    )
+
+
+def _places(rows: pa.Table, records: list[VideoRecord], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(rows,) where each row of a table belongs among the n segments; -1 = to a video or revision not in the index.
+
+    Raises:
+        TableGoneError: rows are missing, because a writer replaced their video after we read `videos`.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    revisions = sorted({record.revision for record in records})
+    code = {revision: i for i, revision in enumerate(revisions)}
+    wanted = np.array([code[record.revision] for record in records] + [-2], np.int64)  # the last one for unknown videos
+    video = _codes(pc.index_in(rows["video_id"], pa.array([record.video_id for record in records], pa.string())))
+    revision = _codes(pc.index_in(rows["revision"], pa.array(revisions, pa.string())))
+    believed = (video >= 0) & (wanted[video] == revision)
+    number = rows["number"].to_numpy()
+    place = np.where(believed, offsets[np.maximum(video, 0)] + number, -1)
+    present = np.bincount(video[believed], minlength=len(records))
+    if not np.array_equal(present, np.diff(offsets)):
+        raise TableGoneError("some videos lack rows")
+    return place
+
+
+def _codes(indices: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    codes: npt.NDArray[np.int64] = indices.fill_null(-1).to_numpy().astype(np.int64)
+    return codes
+
+
+def _spread(column: pa.ChunkedArray, place: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Copy a column to `out` (n, ...), row i to `place[i]`, chunk by chunk."""
+    first = 0
+    for chunk in column.chunks:
+        flat = chunk.flatten() if out.ndim == 2 else chunk
+        values = flat.to_numpy(zero_copy_only=False).reshape(len(chunk), *out.shape[1:])
+        here = place[first : first + len(chunk)]
+        first += len(chunk)
+        if len(here) and here[0] >= 0 and np.array_equal(here, np.arange(here[0], here[0] + len(here))):
+            out[here[0] : here[0] + len(here)] = values
+        else:
+            out[here[here >= 0]] = values[here >= 0]
+    return out
