@@ -38,13 +38,13 @@ def _onnx(rest: str, **options: Any) -> Encoder:
 
 
 def _hf(rest: str, **options: Any) -> Encoder:
-    from impart.encoders.torch import load_hf
+    from impart.encoders.hf import load_hf
 
     return load_hf(rest, **options)
 
 
 def _open_clip(rest: str, **options: Any) -> Encoder:
-    from impart.encoders.torch import load_open_clip
+    from impart.encoders.open_clip import load_open_clip
 
     return load_open_clip(rest, **options)
 

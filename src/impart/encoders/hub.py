@@ -144,12 +144,17 @@ def _cached(name: HubName, files: FileSet) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    try:
-        root = Path(snapshot_download(name.repo, revision=name.revision, local_files_only=True))
-    except (OSError, HFValidationError):  # not cached (LocalEntryNotFoundError is a FileNotFoundError)
-        return None
-    folder = root / name.folder
-    return folder if files.complete(folder) else None
+    for patterns in (files.patterns, [*files.patterns, *files.fallback]):
+        try:
+            root = snapshot_download(
+                name.repo, revision=name.revision, local_files_only=True, **_selection(name, patterns)
+            )
+        except (OSError, HFValidationError):  # not there, or not whole (LocalEntryNotFoundError is an OSError)
+            continue
+        folder = Path(root) / name.folder
+        if files.complete(folder):
+            return folder
+    return None
 
 
 def _snapshot(name: HubName, patterns: Sequence[str], *, into: Path | None) -> Path:
@@ -158,20 +163,22 @@ def _snapshot(name: HubName, patterns: Sequence[str], *, into: Path | None) -> P
 
     if not sys.stderr.isatty():
         disable_progress_bars()
-    prefix = f"{name.folder}/" if name.folder else ""
     options: dict[str, Any] = {} if into is None else {"local_dir": into}
     try:
-        root = snapshot_download(
-            name.repo,
-            revision=name.revision,
-            allow_patterns=[prefix + pattern for pattern in patterns],
-            # The hub's patterns cross slashes: without this, `*.safetensors` takes every subfolder's copy too.
-            ignore_patterns=[f"{prefix}{'*/' * (1 + max(pattern.count('/') for pattern in patterns))}*"],
-            **options,
-        )
+        root = snapshot_download(name.repo, revision=name.revision, **_selection(name, patterns), **options)
     except Exception as error:  # requests, httpx or httpx2 below, by version of huggingface_hub
         raise _explained(name, error) from error
     return Path(root) / name.folder
+
+
+def _selection(name: HubName, patterns: Sequence[str]) -> dict[str, list[str]]:
+    """Without excluding deeper folders `*.safetensors` takes all copies in them: the hub's patterns cross slashes."""
+    prefix = f"{name.folder}/" if name.folder else ""
+    depth = 1 + max(pattern.count("/") for pattern in patterns)
+    return {
+        "allow_patterns": [prefix + pattern for pattern in patterns],
+        "ignore_patterns": [f"{prefix}{'*/' * depth}*"],
+    }
 
 
 def _explained(name: HubName, error: Exception) -> EncoderError:

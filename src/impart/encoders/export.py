@@ -1,0 +1,169 @@
+"""`hf:` models to the ONNX layout that `onnx:` loads, as float32 and as int8, each checked against the torch model.
+
+    DIR/             float32: `load_encoder("onnx:DIR")`
+        config.json
+        visual/      model.onnx, preprocess_cfg.json
+        textual/     model.onnx, tokenizer.json, tokenizer_config.json
+    DIR/int8/        the same layout with 8-bit MatMul and Gemm weights: `load_encoder("onnx:DIR/int8")`
+
+Convolutions (the patch embedding) stay float32: they are a small part of the work, and 8 bits hurt most there.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.encoders.base import Encoder
+from impart.encoders.onnx import load_onnx
+from impart.errors import EncoderError, MissingExtraError
+
+__all__ = ["FP32_COSINE", "INT8_COSINE", "Parity", "export_hf", "parity"]
+
+FP32_COSINE = 0.9999
+INT8_COSINE = 0.98
+
+_SENTENCES = (
+    "a photo of a dog",
+    "two people riding bicycles along the beach at sunset",
+    "Red!",
+    "",
+    "a very long sentence that goes on and on " * 12,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How far an exported model is from its original: the lowest cosine over test pictures and over test texts."""
+
+    folder: Path
+    image_cosine: float
+    text_cosine: float
+
+
+def export_hf(
+    name: str, folder: Path, *, int8: bool = True, report: Callable[[str], None] = lambda _: None
+) -> list[Parity]:
+    """Write a transformers model in the ONNX layout, and check it.
+
+    Args:
+        name: folder or hub repository, as after `hf:`.
+        folder: where to write; existing models there are replaced.
+        int8: also write `folder/int8`.
+        report: called with one line of progress at a time.
+
+    Returns:
+        The measured agreement of each written model.
+
+    Raises:
+        EncoderError: the model cannot be exported, or an export does not agree with it.
+        MissingExtraError: torch, transformers or onnx is not installed.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(error.name or "onnx", extra="torch", purpose="export to ONNX") from error
+    from impart.encoders.hf import load_hf
+    from impart.encoders.torch import write_graph
+
+    encoder = load_hf(name, device="cpu")
+    for side, place in (("image", "visual"), ("text", "textual")):
+        report(f"writing {place}/model.onnx")
+        write_graph(encoder, folder / place / "model.onnx", side=side)
+    _write_descriptions(encoder, folder)
+    measured = [_checked(encoder, folder, floor=FP32_COSINE, report=report)]
+    if int8:
+        for place in ("visual", "textual"):
+            report(f"writing int8/{place}/model.onnx")
+            _quantise(folder / place / "model.onnx", folder / "int8" / place / "model.onnx")
+        _write_descriptions(encoder, folder / "int8")
+        measured.append(_checked(encoder, folder / "int8", floor=INT8_COSINE, report=report))
+    return measured
+
+
+def parity(original: Encoder, exported: Encoder, *, folder: Path) -> Parity:
+    """Lowest cosine between two encoders' vectors of the same test pictures and texts."""
+    pictures = _pictures(original.traits.image_size_px)
+    images = (original.encode_images(pictures).embeddings * exported.encode_images(pictures).embeddings).sum(axis=1)
+    texts = (original.encode_texts(_SENTENCES) * exported.encode_texts(_SENTENCES)).sum(axis=1)
+    return Parity(folder=folder, image_cosine=float(images.min()), text_cosine=float(texts.min()))
+
+
+def _checked(encoder: Encoder, folder: Path, *, floor: float, report: Callable[[str], None]) -> Parity:
+    report(f"checking {folder} against the original")
+    measured = parity(encoder, load_onnx(str(folder)), folder=folder)
+    if not min(measured.image_cosine, measured.text_cosine) > floor:
+        remedy = " (the float32 export beside it is sound: pass --no-int8)" if floor == INT8_COSINE else ""
+        raise EncoderError(
+            f"the export in {folder} does not agree with {encoder.traits.id}: lowest cosine "
+            f"{measured.image_cosine:.5f} for pictures and {measured.text_cosine:.5f} for texts, where more than "
+            f"{floor} is asked; do not use it{remedy}"
+        )
+    return measured
+
+
+def _write_descriptions(encoder: Any, folder: Path) -> None:
+    traits, tokenizer = encoder.traits, encoder.tokenizer
+    (folder / "textual").mkdir(parents=True, exist_ok=True)
+    (folder / "visual").mkdir(parents=True, exist_ok=True)
+    tokenizer.tokenizer.save(str(folder / "textual" / "tokenizer.json"))
+    pad_token = tokenizer.tokenizer.id_to_token(tokenizer.pad_id)
+    _write_json(folder / "textual" / "tokenizer_config.json", {"pad_token": pad_token})
+    _write_json(folder / "visual" / "preprocess_cfg.json", encoder.preprocess_config.to_dict())
+    _write_json(
+        folder / "config.json",
+        {
+            "embed_dim": traits.dim,
+            "vision_cfg": {"image_size": traits.image_size_px},
+            "text_cfg": {"context_length": traits.context_tokens, "tokenizer_kwargs": {"clean": tokenizer.clean}},
+            "exported_from": traits.id,
+        },
+    )
+
+
+def _quantise(source: Path, target: Path) -> None:
+    """Weights of MatMul and Gemm to int8, one scale a column; activations are quantised as the model runs."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    from impart.encoders.torch import quiet
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    external = source.with_name(source.name + ".data").is_file()
+    try:
+        with quiet():
+            quantize_dynamic(
+                str(source),
+                str(target),
+                op_types_to_quantize=["MatMul", "Gemm"],
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                # 7 bits: without VNNI, sums of 8-bit products saturate, silently and only on the user's machine.
+                reduce_range=True,
+                use_external_data_format=external,
+            )
+    except Exception as error:  # onnx's and onnxruntime's own kinds
+        shutil.rmtree(target.parent, ignore_errors=True)
+        raise EncoderError(f"{source} cannot be quantised to int8 ({error}); pass --no-int8") from error
+
+
+def _pictures(size_px: int) -> list[npt.NDArray[np.uint8]]:
+    """Pictures of several shapes and spectra, the same on every machine: noise, smooth colour fields, edges."""
+    rng = np.random.default_rng(0)
+    down, across = np.mgrid[0 : 2 * size_px, 0 : 3 * size_px] / size_px  # (2S, 3S)
+    waves = np.stack([np.sin(down * speed + across * (4 - speed)) for speed in (1, 2, 5)], axis=-1)
+    checks = ((np.floor(down * 8) + np.floor(across * 8)) % 2)[..., None] * np.array([255, 120, 30])
+    noise = rng.integers(0, 256, (size_px + 7, size_px, 3))
+    flat = np.full((size_px, size_px, 3), 128)
+    return [picture.astype(np.uint8) for picture in (noise, waves * 127 + 128, checks, flat)]
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,185 @@
+"""`hf:<folder or hub repo>`: CLIP and SigLIP models through transformers, with our own preprocessing and tokenizing.
+
+Everything that makes embeddings silently wrong is read from the model's own files and checked: the activation
+(QuickGELU or GELU, by transformers from `hidden_act`), the normalisation, the text cleaning, the padding, and that
+every weight was found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from impart.encoders.base import EncoderTraits
+from impart.encoders.hub import HF_FILES, has_weights, resolve
+from impart.encoders.onnx import hash_files
+from impart.encoders.preprocess import PreprocessConfig
+from impart.encoders.tokens import TextTokenizer, read_json
+from impart.encoders.torch import TorchEncoder, Tower
+from impart.errors import ConfigError, EncoderError, MissingExtraError
+
+__all__ = ["load_hf"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Family:
+    """What transformers' config does not say of a kind of model.
+
+    Attributes:
+        model: class name in transformers.
+        pad_to_context: the text tower looks at the padding (SigLIP has neither a mask nor a causal order), so texts
+            are filled up to the length it was trained with; else the longest of the batch is enough.
+        clean: text cleaning where no tokenizer class says otherwise.
+        dim: D, from the model's config.
+    """
+
+    model: str
+    pad_to_context: bool
+    clean: str
+    dim: Callable[[Any], int]
+
+
+_FAMILIES = {
+    "clip": _Family(
+        model="CLIPModel", pad_to_context=False, clean="whitespace", dim=lambda config: int(config.projection_dim)
+    ),
+    "siglip": _Family(
+        model="SiglipModel",
+        pad_to_context=True,
+        clean="canonicalize",
+        dim=lambda config: int(config.text_config.projection_size),
+    ),
+}
+
+_CLEAN_BY_TOKENIZER = {
+    "CLIPTokenizer": "whitespace",
+    "SiglipTokenizer": "canonicalize",
+    "Siglip2Tokenizer": "lower",
+    "GemmaTokenizer": "lower",  # the fixed-size SigLIP 2 models: model_type "siglip" with Gemma's tokenizer
+    "PreTrainedTokenizer": "whitespace",
+    "TokenizersBackend": "whitespace",
+}
+"""Cleaning that transformers' tokenizer classes do in Python, and `tokenizer.json` does not."""
+
+
+def load_hf(rest: str, *, device: str = "auto", dtype: str = "float32", threads: int = 0) -> TorchEncoder:
+    """A CLIP or SigLIP model in transformers' format.
+
+    Args:
+        rest: a folder or a hub repository.
+        device: `auto` (CUDA, then MPS, then CPU) or a torch device.
+        dtype: `float32`, `float16` or `bfloat16`.
+        threads: CPU threads; 0 = as torch chooses.
+
+    Raises:
+        EncoderNotFoundError: there is neither such a folder nor such a repository.
+        EncoderError: files are missing or damaged, or it is another kind of model.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("transformers", extra="torch", purpose=f"model 'hf:{rest}'") from error
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+    folder = resolve(rest, HF_FILES)
+    config = read_json(folder / "config.json")
+    family = _FAMILIES.get(config.get("model_type", ""))
+    if family is None:
+        raise EncoderError(
+            f"{folder / 'config.json'}: model type {config.get('model_type')!r} is not known, only "
+            f"{' and '.join(_FAMILIES)} are; register a loader of your own with impart.encoders.register"
+        )
+    preprocess_config = _preprocess(folder)
+    model = _model(getattr(transformers, family.model), folder)
+    size_px = model.config.vision_config.image_size
+    if size_px != preprocess_config.size_px:
+        raise EncoderError(
+            f"{folder}: the image tower takes {size_px} px, but its image processor gives "
+            f"{preprocess_config.size_px} px; the files do not belong together"
+        )
+    context_tokens = int(model.config.text_config.max_position_embeddings)
+    tokenizer = _tokenizer(folder, family=family, context_tokens=context_tokens)
+    length = context_tokens if family.pad_to_context else None
+    dim = family.dim(model.config)
+    return TorchEncoder(
+        traits=EncoderTraits(
+            id=f"hf:{folder}" if Path(rest).expanduser().is_dir() else f"hf:{rest}",
+            dim=dim,
+            retrieval_dim=dim,
+            own_retrieval=False,
+            image_size_px=size_px,
+            context_tokens=context_tokens,
+        ),
+        image_tower=Tower(model, lambda pixels: model.get_image_features(pixel_values=pixels)),
+        text_tower=Tower(model, lambda ids: model.get_text_features(input_ids=ids)),
+        tokenize=lambda texts: tokenizer.pad(tokenizer.encode(texts), length=length)[0],
+        tokenizer=tokenizer,
+        preprocess_config=preprocess_config,
+        fingerprint=lambda: hash_files(
+            [*has_weights(folder), folder / "config.json"],
+            settings={
+                "preprocess": preprocess_config.to_dict(),
+                "clean": tokenizer.clean,
+                "tokenizer": hashlib.blake2b(tokenizer.tokenizer.to_str().encode(), digest_size=16).hexdigest(),
+                "dtype": dtype,
+            },
+        ),
+        device=device,
+        dtype=dtype,
+        threads=threads,
+    )
+
+
+def _preprocess(folder: Path) -> PreprocessConfig:
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            try:
+                return PreprocessConfig.from_transformers(read_json(folder / name))
+            except ConfigError as error:
+                raise EncoderError(f"{folder / name}: {error}") from error
+    raise EncoderError(
+        f"{folder / 'preprocessor_config.json'} is missing: without the model's own size and normalisation its "
+        "embeddings would be silently wrong; copy the file from where the model came from"
+    )
+
+
+def _model(model_class: Any, folder: Path) -> Any:
+    """Load all weights; transformers itself would fill missing ones with noise and only warn."""
+    try:
+        model, info = model_class.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
+    except Exception as error:  # OSError, ValueError, SafetensorError, pickle's errors, ...
+        raise EncoderError(f"{folder} cannot be loaded with transformers: {error}; fetch the model again") from error
+    missing = sorted({*info["missing_keys"], *(str(item) for item in info["mismatched_keys"])})
+    if missing:
+        raise EncoderError(
+            f"{folder}: {len(missing)} weights are missing or have another shape ({', '.join(missing[:3])}, ...); "
+            "fetch the model again"
+        )
+    return model
+
+
+def _tokenizer(folder: Path, *, family: _Family, context_tokens: int) -> TextTokenizer:
+    """From `tokenizer.json`; from the older files of CLIP through transformers."""
+    clean = family.clean
+    if (folder / "tokenizer_config.json").is_file():
+        kind = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class", "")).removesuffix("Fast")
+        clean = _CLEAN_BY_TOKENIZER.get(kind, clean)
+    if (folder / "tokenizer.json").is_file():
+        return TextTokenizer.from_folder(folder, context_tokens=context_tokens, clean=clean)
+    import transformers
+
+    try:
+        slow = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        backend = slow.backend_tokenizer
+    except Exception as error:  # what is missing decides the kind
+        raise EncoderError(
+            f"{folder / 'tokenizer.json'} is missing, and no tokenizer can be made from the other files ({error}); "
+            "fetch the model again, or save a fast tokenizer there with transformers"
+        ) from error
+    backend.no_padding()
+    backend.enable_truncation(max_length=context_tokens)
+    return TextTokenizer(tokenizer=backend, context_tokens=context_tokens, pad_id=int(slow.pad_token_id), clean=clean)

@@ -1,0 +1,195 @@
+"""Two torch modules as an `Encoder`, and their export to ONNX. The one module here that imports torch.
+
+`hf.py` and `open_clip.py` load the models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from impart.encoders.base import EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
+from impart.encoders.preprocess import PreprocessConfig, preprocess
+from impart.encoders.tokens import TextTokenizer, TokenIds
+from impart.errors import ConfigError, EncoderError, MissingExtraError
+
+try:
+    import torch
+    from torch import nn
+except ImportError as error:
+    raise MissingExtraError("torch", extra="torch", purpose="an 'hf:' or 'open_clip:' model") from error
+
+__all__ = ["Tower", "TorchEncoder", "hash_weights", "quiet", "write_graph"]
+
+_TEXTS_AT_ONCE = 64
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class TorchEncoder:
+    """Two torch towers and a tokenizer as an `Encoder`.
+
+    Args:
+        traits: what the encoder says of itself.
+        image_tower: (B, 3, S, S) -> (B, D).
+        text_tower: ids (T, L) -> (T, D).
+        tokenize: texts -> ids (T, L).
+        preprocess_config: how pictures become pixels.
+        fingerprint: computes the hash when it is first asked for.
+        tokenizer: what `tokenize` stands on, where it is one of ours (the export writes it).
+        device: where the towers run.
+        dtype: number type of the towers.
+        threads: CPU threads of torch, for the whole process; 0 = as they are.
+    """
+
+    def __init__(
+        self,
+        *,
+        traits: EncoderTraits,
+        image_tower: nn.Module,
+        text_tower: nn.Module,
+        tokenize: Callable[[Sequence[str]], TokenIds],
+        preprocess_config: PreprocessConfig,
+        fingerprint: Callable[[], str],
+        tokenizer: TextTokenizer | None = None,
+        device: str = "auto",
+        dtype: str = "float32",
+        threads: int = 0,
+    ) -> None:
+        if dtype not in _DTYPES:
+            raise ConfigError(f"dtype is {dtype!r}: only {', '.join(_DTYPES)} are known")
+        if threads:
+            torch.set_num_threads(threads)
+        self.traits = traits
+        self.preprocess_config = preprocess_config
+        self.device = _device(device)
+        self.image_tower = image_tower.eval().requires_grad_(False).to(self.device, _DTYPES[dtype])
+        self.text_tower = text_tower.eval().requires_grad_(False).to(self.device, _DTYPES[dtype])
+        self.tokenizer = tokenizer
+        self._tokenize = tokenize
+        self._dtype = _DTYPES[dtype]
+        self._fingerprint = fingerprint
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of weights, configuration, tokenizer and preprocessing (not of the device)."""
+        return self._fingerprint()
+
+    @torch.inference_mode()
+    def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
+        """Embed B images in one forward pass."""
+        if not images:
+            empty = np.zeros((0, self.traits.dim), dtype=np.float32)
+            return ImageEmbeddings(empty, empty)
+        pixels = torch.from_numpy(preprocess(images, self.preprocess_config)).to(self.device, self._dtype)
+        embeddings = _to_numpy(self.image_tower(pixels))  # (B, D)
+        return ImageEmbeddings(embeddings, embeddings)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> Float32:
+        """Embed T texts, 64 at a time: (T, D)."""
+        rows = [np.zeros((0, self.traits.dim), dtype=np.float32)]
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            ids = torch.from_numpy(self._tokenize(texts[start : start + _TEXTS_AT_ONCE])).to(self.device)  # (t, L)
+            rows.append(_to_numpy(self.text_tower(ids)))
+        return np.concatenate(rows)
+
+
+class Tower(nn.Module):
+    """One side of a model, as a module of its own with unit-length output."""
+
+    def __init__(self, model: nn.Module, side: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.model = model
+        self._side = side
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        output = self._side(inputs)
+        # transformers 5 wraps the projected features, 4 returns them.
+        features = output if isinstance(output, torch.Tensor) else output.pooler_output
+        return nn.functional.normalize(features, dim=-1)
+
+
+def hash_weights(*modules: nn.Module, settings: str) -> str:
+    """Hex digest over all weights in memory, for models that do not come from files of their own."""
+    digest = hashlib.blake2b(settings.encode(), digest_size=16)
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_graph(encoder: TorchEncoder, path: Path, *, side: str) -> None:
+    """Write one tower as ONNX: input `image` (float32) or `text` (int32), output `image_embedding` or
+    `text_embedding`, any batch size.
+
+    Args:
+        encoder: float32, on the CPU.
+        path: of the .onnx file; weights above 1.5 GB go to a file beside it.
+        side: `image` or `text`.
+
+    Raises:
+        EncoderError: torch cannot export the model.
+    """
+    size, length = encoder.traits.image_size_px, encoder.traits.context_tokens
+    sample: torch.Tensor
+    if side == "image":
+        tower, sample = encoder.image_tower, torch.zeros(2, 3, size, size)
+    else:
+        tower, sample = encoder.text_tower, torch.ones(2, length, dtype=torch.int32)
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in tower.parameters())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with quiet():
+        try:
+            torch.onnx.export(
+                tower,
+                (sample,),
+                str(path),
+                input_names=[side],
+                output_names=[f"{side}_embedding"],  # plain "embedding" is a name that the exporter itself gives
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=18,
+                external_data=weights > 1.5e9,
+                dynamo=True,
+                verbose=False,
+            )
+        except Exception as error:  # many kinds, from three packages
+            raise EncoderError(
+                f"{encoder.traits.id}: torch cannot export the {side} tower to {path}: {error}"
+            ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings from exporters: they speak of their own deprecations and of packages that are not needed."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        try:
+            return torch.device(name)
+        except RuntimeError as error:
+            raise ConfigError(f"device is {name!r}: use auto, cpu, cuda, cuda:1 or mps") from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _to_numpy(vectors: torch.Tensor) -> Float32:
+    return l2_normalise(vectors.float().cpu().numpy())
