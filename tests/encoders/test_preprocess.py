@@ -1,0 +1,240 @@
+"""Preprocessing against transformers' processors and open_clip's transform, on real photos and odd pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from impart.encoders.preprocess import CLIP_MEAN, PreprocessConfig, preprocess, to_rgb
+from impart.errors import ConfigError, DataError
+
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def photos() -> Iterator[Image.Image]:
+    """scikit-image's photographs, whole and cut to odd sizes, larger and smaller than the tower's input."""
+    data = pytest.importorskip("skimage.data", reason="scikit-image (extra demo) brings the test photographs")
+    rng = np.random.default_rng(0)
+    for name in ("astronaut", "chelsea", "coffee", "rocket", "camera"):
+        photo = Image.fromarray(getattr(data, name)())
+        yield photo
+        for _ in range(8):
+            width, height = (int(side) for side in rng.integers(40, 400, 2))
+            yield photo.crop((5, 7, 5 + min(width, photo.width - 5), 7 + min(height, photo.height - 7)))
+
+
+def largest_difference(processor: object, config: PreprocessConfig, pictures: Iterator[Image.Image]) -> float:
+    differences = []
+    for picture in pictures:
+        theirs = np.asarray(processor(picture, return_tensors="np")["pixel_values"][0])  # type: ignore[operator]
+        differences.append(np.abs(preprocess([picture], config)[0] - theirs).max())
+    assert len(differences) >= 40
+    return float(max(differences))
+
+
+@pytest.mark.parametrize("resample", [2, 3])
+def test_agrees_with_transformers_clip(resample: int) -> None:
+    module = pytest.importorskip("transformers.models.clip.image_processing_pil_clip", reason="transformers missing")
+    processor = module.CLIPImageProcessorPil(resample=resample)
+    config = PreprocessConfig.from_transformers(processor.to_dict())
+    assert (config.resize_mode, config.size_px, config.mean) == ("shortest", 224, CLIP_MEAN)
+    assert largest_difference(processor, config, photos()) < 1e-5
+
+
+def test_agrees_with_transformers_siglip() -> None:
+    module = pytest.importorskip(
+        "transformers.models.siglip.image_processing_pil_siglip", reason="transformers missing"
+    )
+    processor = module.SiglipImageProcessorPil()
+    config = PreprocessConfig.from_transformers(processor.to_dict())
+    assert config.resize_mode == "squash"
+    assert largest_difference(processor, config, photos()) < 1e-5
+
+
+@pytest.mark.data
+def test_agrees_with_transformers_on_development_photos(data_dir: Path) -> None:
+    module = pytest.importorskip("transformers.models.clip.image_processing_pil_clip", reason="transformers missing")
+    processor = module.CLIPImageProcessorPil()
+    files = sorted((data_dir / "images" / "openstax").rglob("*.jpg"))[::25]
+    config = PreprocessConfig.from_transformers(processor.to_dict())
+    assert largest_difference(processor, config, (Image.open(file) for file in files)) < 1e-5
+
+
+@pytest.mark.parametrize("resize_mode", ["shortest", "squash"])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_agrees_with_open_clip(resize_mode: str, interpolation: str) -> None:
+    try:
+        from open_clip.transform import PreprocessCfg, image_transform_v2
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"open_clip cannot be imported: {error}")
+    settings = PreprocessCfg(resize_mode=resize_mode, interpolation=interpolation)
+    transform = image_transform_v2(settings, is_train=False)
+    config = PreprocessConfig.from_dict(dataclasses.asdict(settings))
+    assert config.crop_start == "round"
+    differences = [np.abs(preprocess([photo], config)[0] - transform(photo).numpy()).max() for photo in photos()]
+    assert max(differences) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("crop_start", "starts"),
+    # Spare pixels 0..7, as transformers and as torchvision cut them.
+    [("floor", [0, 0, 1, 1, 2, 2, 3, 3]), ("round", [0, 0, 1, 2, 2, 2, 3, 4])],
+)
+def test_crop_starts_where_the_houses_start_it(crop_start: str, starts: list[int]) -> None:
+    config = PreprocessConfig(size_px=8, crop_start=crop_start, **PLAIN)  # type: ignore[arg-type]
+    for spare, start in enumerate(starts):
+        across = np.broadcast_to(np.arange(8 + spare, dtype=np.uint8)[None, :, None], (8, 8 + spare, 3))
+        assert round(float(preprocess([across], config)[0, 0, 0, 0]) * 255) == start
+        down = across.transpose(1, 0, 2)
+        assert round(float(preprocess([down], config)[0, 0, 0, 0]) * 255) == start
+
+
+def test_batch_against_a_naive_loop() -> None:
+    config = PreprocessConfig(size_px=32, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    rng = np.random.default_rng(1)
+    frames = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in ((32, 57, 3), (32, 32, 3), (90, 32, 3))]
+    batch = preprocess(frames, config)
+    assert batch.shape == (3, 3, 32, 32)
+    assert batch.dtype == np.float32
+    for index, (frame, left, top) in enumerate(zip(frames, (12, 0, 0), (0, 0, 29), strict=True)):
+        for channel in range(3):
+            cut = frame[top : top + 32, left : left + 32, channel].astype(np.float64)
+            expected = (cut / 255 - config.mean[channel]) / config.std[channel]
+            np.testing.assert_allclose(batch[index, channel], expected, atol=1e-6)
+
+
+def test_array_and_picture_agree() -> None:
+    rng = np.random.default_rng(2)
+    pixels = rng.integers(0, 256, (70, 45, 3), dtype=np.uint8)
+    for mode in ("shortest", "squash"):
+        config = PreprocessConfig(size_px=32, resize_mode=mode)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(preprocess([pixels], config), preprocess([Image.fromarray(pixels)], config))
+
+
+def test_read_only_and_strided_frames() -> None:
+    frame = np.random.default_rng(3).integers(0, 256, (32, 64, 4), dtype=np.uint8)[:, ::2, :3]
+    frame.flags.writeable = False
+    config = PreprocessConfig(size_px=32)
+    np.testing.assert_array_equal(preprocess([frame], config), preprocess([frame.copy()], config))
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "I;16"]
+)
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    picture = Image.new(mode, (50, 40))
+    assert preprocess([picture], PreprocessConfig(size_px=16)).shape == (1, 3, 16, 16)
+    assert to_rgb(picture).mode == "RGB"
+
+
+def test_transparency_is_laid_on_white() -> None:
+    clear = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
+    assert to_rgb(clear).getpixel((0, 0)) == (255, 255, 255)
+    palette = Image.new("P", (8, 8), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    assert to_rgb(palette).getpixel((0, 0)) == (10, 20, 30)
+    palette.info["transparency"] = 1
+    assert to_rgb(palette).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("level", "expected"), [(0, 0), (32768, 128), (65535, 255)])
+def test_sixteen_bits_are_scaled(level: int, expected: int) -> None:
+    pixels = np.full((4, 4), level, dtype=np.uint16)
+    pixels[0, 0] = 65535  # a 16-bit picture, whatever else it shows
+    for picture in (Image.fromarray(pixels), Image.fromarray(pixels.astype(np.int32))):
+        assert to_rgb(picture).getpixel((2, 2)) == (expected,) * 3
+    assert to_rgb(Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32))).getpixel((0, 0)) == (128,) * 3
+
+
+def test_exif_orientation_is_obeyed() -> None:
+    picture = Image.new("RGB", (40, 20), (255, 0, 0))
+    picture.paste((0, 0, 255), (20, 0, 40, 20))  # red left, blue right
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise: red on top
+    file = io.BytesIO()
+    picture.save(file, "PNG", exif=exif)
+    upright = to_rgb(Image.open(file))
+    assert upright.size == (20, 40)
+    assert upright.getpixel((10, 5)) == (255, 0, 0)
+    assert upright.getpixel((10, 35)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5000), (20000, 2), (3, 2)])
+def test_extreme_shapes(size: tuple[int, int]) -> None:
+    picture = Image.new("RGB", size, (255, 255, 255))
+    np.testing.assert_allclose(preprocess([picture], PreprocessConfig(size_px=64, **PLAIN)), 1.0, atol=1e-6)
+
+
+def test_wrong_arrays_are_refused() -> None:
+    for wrong in (np.zeros((8, 8)), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3)), np.zeros((0, 8, 3), np.uint8)):
+        with pytest.raises(DataError, match="uint8"):
+            preprocess([wrong], PreprocessConfig(size_px=8))  # type: ignore[list-item]
+
+
+def test_damaged_file_is_named(tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(whole, "JPEG")
+    path = tmp_path / "half.jpg"
+    path.write_bytes(whole.getvalue()[: len(whole.getvalue()) // 2])
+    with pytest.raises(DataError, match=r"half\.jpg"):
+        preprocess([Image.open(path)], PreprocessConfig(size_px=8))
+
+
+def test_settings_survive_a_round_trip() -> None:
+    config = PreprocessConfig(size_px=96, resize_mode="squash", interpolation="bilinear", crop_start="round")
+    assert PreprocessConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"size": 8, "std": [1, 1, 1]}, "mean"),
+        ({"size": [8, 9], "mean": [0, 0, 0], "std": [1, 1, 1]}, "squares"),
+        ({"size": 8, "mean": [0, 0, 0], "std": [1, 1, 0]}, "positive"),
+        ({"size": 8, "mean": [0, 0, 0], "std": [1, 1, 1], "resize_mode": "longest"}, "longest"),
+        ({"size": 8, "mean": [0, 0, 0], "std": [1, 1, 1], "interpolation": "nearest"}, "nearest"),
+        ({"size": 8, "mean": [0, 0, 0], "std": [1, 1, 1], "mode": "BGR"}, "BGR"),
+        ({"size": 0, "mean": [0, 0, 0], "std": [1, 1, 1]}, "at least 1"),
+    ],
+)
+def test_settings_that_cannot_work(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PreprocessConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_mean": None}, "image_mean"),
+        ({"size": None}, "no size"),
+        ({"do_rescale": False}, "0..1"),
+        ({"rescale_factor": 1 / 127.5}, "1/255"),
+        ({"crop_size": 200}, "crops to 200"),
+        ({"resample": 0}, "filter 0"),
+        ({"do_center_crop": False}, "not known"),
+    ],
+)
+def test_image_processors_that_are_not_known(change: dict[str, object], message: str) -> None:
+    clip = {
+        "size": {"shortest_edge": 224},
+        "crop_size": {"height": 224, "width": 224},
+        "do_center_crop": True,
+        "resample": 3,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    values = {key: value for key, value in {**clip, **change}.items() if value is not None}
+    with pytest.raises(ConfigError, match=message):
+        PreprocessConfig.from_transformers(values)
+
+
+def test_old_and_nested_image_processors() -> None:
+    old = {"size": 224, "crop_size": 224, "do_center_crop": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    assert PreprocessConfig.from_transformers(old).resize_mode == "shortest"
+    assert PreprocessConfig.from_transformers({"image_processor": old}) == PreprocessConfig.from_transformers(old)
