@@ -336,6 +336,10 @@ class ReferenceSet:
         """The same pairs with other blending settings in the manifest."""
         return ReferenceSet(self._data, dataclasses.replace(self.manifest, vanilla=settings))
 
+    def named(self, name: str) -> ReferenceSet:
+        """The same pairs under another name."""
+        return ReferenceSet(self._data, dataclasses.replace(self.manifest, name=name))
+
     def add(self, pairs: PairsInput, encoder: Encoder, **options: Any) -> ReferenceSet:
         """Encode more pairs and join them; pairs that the set has already are dropped and counted.
 

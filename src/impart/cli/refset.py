@@ -1,0 +1,272 @@
+"""`impart refset`: build, look at, grow, join, tune and use reference sets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from impart.cli.options import ThreadsOption
+
+if TYPE_CHECKING:
+    from impart.reference.build import BuildProgress, Failure
+    from impart.reference.refset import ReferenceSet
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Reference sets: pictures with names that teach a model, without training.", no_args_is_help=True
+)
+
+SetArgument = Annotated[Path, typer.Argument(metavar="SET", help="Folder of the reference set.")]
+SourceArgument = Annotated[
+    Path,
+    typer.Argument(metavar="SOURCE", help="A csv, tsv, parquet or WebDataset tar file, or a folder of pictures."),
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write the set to.")]
+ModelOption = Annotated[
+    str, typer.Option("--encoder", "-e", metavar="ID", help="Model id; the set serves this model alone.")
+]
+ImageColumn = Annotated[str | None, typer.Option(help="Column of the picture; guessed unless given.")]
+TextColumn = Annotated[str | None, typer.Option(help="Column of the text; guessed unless given.")]
+SourceOption = Annotated[str, typer.Option("--source", help="Collection named for pairs that name none.")]
+LicenceOption = Annotated[str, typer.Option(help="Licence of pairs that state none.")]
+LimitOption = Annotated[int, typer.Option(min=0, help="At most this many pairs; 0 = all.")]
+PerClassOption = Annotated[int, typer.Option(min=0, help="At most this many pairs of each text; 0 = all.")]
+SeedOption = Annotated[int | None, typer.Option(help="Draw at random with this seed instead of taking the first.")]
+EnsembleOption = Annotated[
+    bool, typer.Option("--class-prompts", help="Texts are class names: average their embeddings over several prompts.")
+]
+
+
+@app.command()
+def build(
+    source: SourceArgument,
+    out: OutOption,
+    encoder: ModelOption = "mini",
+    fraction: Annotated[
+        float, typer.Option(help="Share of the pictures held out as references; the rest is listed in rest.csv.")
+    ] = 1.0,
+    limit: LimitOption = 0,
+    per_class: PerClassOption = 0,
+    seed: SeedOption = None,
+    class_prompts: EnsembleOption = False,
+    image_column: ImageColumn = None,
+    text_column: TextColumn = None,
+    source_name: SourceOption = "",
+    licence: LicenceOption = "",
+    storage: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    index: Annotated[str, typer.Option(help="auto (exact up to 200,000 pairs), exact, hnsw or ivf.")] = "auto",
+    tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings afterwards.")] = True,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Encode image-text pairs into a new reference set."""
+    from impart.encoders import load_encoder
+    from impart.reference.build import Selection
+    from impart.reference.build import build as build_set
+    from impart.reference.pairs import CLASS_PROMPTS, Columns
+
+    # With `--fraction` alone the seed draws the split; with it, `--limit` and `--per-class` draw too.
+    selection = Selection(
+        fraction=fraction, limit=limit, per_class=per_class, seed=seed or 0, shuffle=seed is not None and fraction == 1
+    )
+    model = load_encoder(encoder, **({"threads": threads} if threads else {}))
+    made = build_set(
+        source,
+        model,
+        path=out,
+        columns=Columns(image=image_column, text=text_column),
+        selection=selection,
+        prompts=CLASS_PROMPTS if class_prompts else (),
+        source=source_name,
+        licence=licence,
+        storage=storage,
+        index=index,
+        on_progress=_show_progress,
+        on_failure=_show_failure,
+    )
+    _end_progress()
+    if tune and len(made) > 1:
+        made = _tune(made)
+        made.save(out)
+    _print_info(made, out)
+    if made.manifest.failed:
+        print(f"{made.manifest.failed} pairs could not be used: {out / 'failures.csv'}", file=sys.stderr)
+        raise typer.Exit(3)
+
+
+@app.command()
+def info(
+    path: SetArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
+) -> None:
+    """Say what a reference set holds and how it was made."""
+    from impart.reference.refset import ReferenceSet
+
+    references = ReferenceSet.open(path)
+    if as_json:
+        print(json.dumps(dataclasses.asdict(references.manifest), ensure_ascii=False, indent=2))
+    else:
+        _print_info(references, path)
+
+
+@app.command()
+def add(
+    path: SetArgument,
+    source: SourceArgument,
+    per_class: PerClassOption = 0,
+    limit: LimitOption = 0,
+    class_prompts: EnsembleOption = False,
+    image_column: ImageColumn = None,
+    text_column: TextColumn = None,
+    source_name: SourceOption = "",
+    licence: LicenceOption = "",
+    tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings again.")] = True,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Encode more pairs into a set; those it has already are left out."""
+    from impart.encoders import load_encoder
+    from impart.reference.build import Selection
+    from impart.reference.pairs import CLASS_PROMPTS, Columns
+    from impart.reference.refset import ReferenceSet
+
+    references = ReferenceSet.open(path)
+    model = load_encoder(references.encoder_id, **({"threads": threads} if threads else {}))
+    failures: list[Failure] = []
+    grown = references.add(
+        source,
+        model,
+        columns=Columns(image=image_column, text=text_column),
+        selection=Selection(limit=limit, per_class=per_class),
+        prompts=CLASS_PROMPTS if class_prompts else (),
+        source=source_name,
+        licence=licence,
+        on_progress=_show_progress,
+        on_failure=failures.append,
+    )
+    _end_progress()
+    if tune:
+        grown = _tune(grown)
+    grown.save(path)
+    _print_info(grown, path)
+    for failure in failures:
+        _show_failure(failure)
+    if failures:
+        raise typer.Exit(3)
+
+
+@app.command()
+def merge(
+    paths: Annotated[list[Path], typer.Argument(metavar="SET...", help="Two or more reference sets of one model.")],
+    out: OutOption,
+    tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings.")] = True,
+) -> None:
+    """Join reference sets into a new one, without duplicates."""
+    from impart.reference.refset import ReferenceSet
+
+    first, *others = [ReferenceSet.open(path) for path in paths]
+    joined = first.merge(*others).named(out.resolve().name)
+    if tune and len(joined) > 1:
+        joined = _tune(joined)
+    joined.save(out)
+    _print_info(joined, out)
+
+
+@app.command()
+def tune(
+    path: SetArgument,
+    background: Annotated[
+        Path | None,
+        typer.Option(help="Set of foreign pictures with texts that must not suffer; default is the model's own."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the choice without storing it.")] = False,
+) -> None:
+    """Choose K, weights, tau and gate by leave-one-out on the set itself; may switch augmentation off."""
+    from impart.reference.refset import ReferenceSet
+
+    references = _tune(ReferenceSet.open(path), background)
+    if not dry_run:
+        references.save(path)
+
+
+@app.command()
+def use(
+    path: SetArgument,
+    index: Annotated[Path, typer.Option("--index", "-i", envvar="IMPART_INDEX", metavar="DIR", help="Video index.")],
+) -> None:
+    """Make a video index blend this set in from now on; no video is touched."""
+    import time
+
+    from impart.augment.encoder import settings_of
+    from impart.config import VanillaSettings
+    from impart.reference.refset import ReferenceSet
+    from impart.video.index import VideoIndex
+
+    started = time.monotonic()
+    references = ReferenceSet.open(path)
+    VideoIndex.open(index).use_references(references, settings_of(references) or VanillaSettings())
+    print(f"{index} now uses {path} ({len(references)} pairs), {time.monotonic() - started:.1f} s")
+
+
+def _tune(references: ReferenceSet, background: Path | None = None) -> ReferenceSet:
+    from impart.augment.tune import bundled_background
+    from impart.augment.tune import tune as tune_set
+    from impart.reference.refset import ReferenceSet
+
+    foreign = ReferenceSet.open(background) if background else bundled_background(references.encoder_id)
+    if foreign is not None and background is None and foreign.encoder_fingerprint != references.encoder_fingerprint:
+        foreign = None
+    tuned = tune_set(references, background=foreign)
+    chosen = tuned.settings
+    off = not (chosen.w_img or chosen.w_txt)
+    values = ", ".join(f"{name} {value:g}" for name, value in dataclasses.asdict(chosen).items())
+    print(f"blending: {'off, it would not help' if off else values}")
+    print(
+        f"  chosen by {tuned.rule}: of {tuned.items} own pictures, each without its own row, "
+        f"{100 * tuned.before:.1f}% -> {100 * tuned.after:.1f}% right among {tuned.texts} texts"
+    )
+    if tuned.foreign:
+        print(
+            f"  foreign pictures: {100 * tuned.foreign_before:.1f}% -> {100 * tuned.foreign_after:.1f}% "
+            f"of {tuned.foreign} right"
+        )
+    return references.with_vanilla(dataclasses.asdict(chosen))
+
+
+def _print_info(references: ReferenceSet, path: Path) -> None:
+    manifest = references.manifest
+    print(f"{path}: {manifest.count} pairs, {len(set(references.texts))} texts")
+    print(f"  encoder    {manifest.encoder_id} ({manifest.encoder_fingerprint[:12]})")
+    print(f"  vectors    {manifest.dim} and {manifest.retrieval_dim} (retrieval) numbers, {manifest.storage}")
+    index = manifest.index
+    print(f"  search     {index['kind']}, recall@8 {index['recall']:g}")
+    print(f"  created    {manifest.created}, rows {manifest.fingerprint[:12]}")
+    for source in manifest.sources[:20]:
+        licence = source["licence"] or "no licence stated"
+        print(f"  source     {source['source'] or 'unnamed'}: {source['pairs']} pairs, {licence}")
+    if manifest.duplicates:
+        print(f"  left out   {manifest.duplicates} duplicates")
+    if manifest.failed:
+        print(f"  failed     {manifest.failed} (failures.csv)")
+    blending = "not tuned: the paper's settings"
+    if manifest.vanilla is not None:
+        blending = ", ".join(f"{name} {value:g}" for name, value in manifest.vanilla.items())
+    print(f"  blending   {blending}")
+
+
+def _show_progress(event: BuildProgress) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{event.read} read, {event.written} written, {event.failed} failed", end="", file=sys.stderr)
+
+
+def _end_progress() -> None:
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
+
+
+def _show_failure(failure: Failure) -> None:
+    print(f"left out: {failure.path}: {failure.reason}", file=sys.stderr)

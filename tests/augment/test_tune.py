@@ -1,0 +1,115 @@
+"""The leave-one-out choice on made-up worlds where the right answer is known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from impart.augment.encoder import AugmentedEncoder
+from impart.augment.tune import OFF, USUAL, tune
+from impart.augment.vanilla import Vanilla
+from impart.encoders.base import ImageEmbeddings, l2_normalise
+from impart.errors import EncoderMismatchError, ReferenceSetError
+from impart.reference.refset import ReferenceSet
+from tiny_encoder import TinyEncoder
+
+WIDTH = 48
+
+
+def unit(rng: np.random.Generator, count: int) -> np.ndarray:
+    return l2_normalise(rng.standard_normal((count, WIDTH)))
+
+
+@dataclasses.dataclass
+class World:
+    """Classes whose pictures cluster in retrieval space; the embedding knows their text only vaguely."""
+
+    classes: int
+    seed: int
+    prefix: str
+    vague: float = 0.25
+    tight: float = 1.5
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        self.texts, self.centres = unit(rng, self.classes), unit(rng, self.classes)
+
+    def draw(self, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """labels (n,), embeddings (n, D), retrieval (n, R)."""
+        rng = np.random.default_rng(seed)
+        labels = np.repeat(np.arange(self.classes), per_class)
+        embeddings = l2_normalise(self.vague * self.texts[labels] + unit(rng, len(labels)))
+        return labels, embeddings, l2_normalise(self.tight * self.centres[labels] + unit(rng, len(labels)))
+
+    def references(self, per_class: int, *, encoder: str = "tiny") -> ReferenceSet:
+        labels, embeddings, retrieval = self.draw(per_class, 1000 + self.seed)
+        return ReferenceSet.from_arrays(
+            [f"{self.prefix} {label}" for label in labels],
+            image=embeddings,
+            text=self.texts[labels],
+            retrieval=retrieval,
+            encoder_id=encoder,
+            encoder_fingerprint=TinyEncoder().fingerprint if encoder == "tiny" else encoder,
+            name=self.prefix,
+        )
+
+    def accuracy(self, augmented: AugmentedEncoder | None) -> float:
+        labels, embeddings, retrieval = self.draw(10, 99)
+        if augmented is not None:
+            embeddings = augmented.apply(embeddings, augmented.blend(ImageEmbeddings(embeddings, retrieval)))
+        return float(((embeddings @ self.texts.T).argmax(axis=1) == labels).mean())
+
+
+def with_set(references: ReferenceSet, background: ReferenceSet | None) -> AugmentedEncoder:
+    chosen = tune(references, background=background).settings
+    return AugmentedEncoder(TinyEncoder(), references, Vanilla(chosen))
+
+
+def test_a_set_that_helps_is_used_and_foreign_pictures_do_not_suffer() -> None:
+    taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign"), World(60, 2, "unseen")
+    augmented = with_set(taught.references(3), foreign.references(10))
+    assert taught.accuracy(augmented) > taught.accuracy(None) + 0.3
+    assert unseen.accuracy(augmented) > unseen.accuracy(None) - 0.005
+
+
+def test_figures_are_reported() -> None:
+    taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign")
+    tuned = tune(taught.references(3), background=foreign.references(10))
+    assert tuned.rule == "leave-one-out"
+    assert (tuned.items, tuned.texts, tuned.foreign) == (120, 40, 600)
+    assert tuned.after > tuned.before + 0.2
+    assert tuned.foreign_after >= tuned.foreign_before - 0.01
+
+
+def test_a_set_whose_neighbours_mean_nothing_is_switched_off() -> None:
+    world = World(40, 3, "noise", tight=0.0, vague=1.0)
+    assert tune(world.references(3)).settings == OFF
+
+
+def test_one_picture_a_name_gets_the_usual_weights_and_a_gate() -> None:
+    taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign"), World(60, 2, "unseen")
+    tuned = tune(taught.references(1), background=foreign.references(10))
+    assert tuned.rule == "usual weights"
+    assert tuned.settings == dataclasses.replace(USUAL, floor=tuned.settings.floor)
+    assert tuned.settings.floor > 0
+    augmented = AugmentedEncoder(TinyEncoder(), taught.references(1), Vanilla(tuned.settings))
+    assert taught.accuracy(augmented) > taught.accuracy(None) + 0.1
+    assert unseen.accuracy(augmented) > unseen.accuracy(None) - 0.01
+    alone = tune(taught.references(1))
+    assert alone.settings.floor > 0.3
+    assert alone.settings.w_txt == 1
+
+
+def test_the_choice_is_repeatable() -> None:
+    references = World(30, 0, "taught").references(3)
+    assert tune(references, seed=1) == tune(references, seed=1)
+
+
+def test_what_cannot_be_tuned() -> None:
+    world = World(5, 0, "taught")
+    with pytest.raises(EncoderMismatchError, match=r"'other'.*'tiny'"):
+        tune(world.references(2), background=World(5, 1, "foreign").references(2, encoder="other"))
+    with pytest.raises(ReferenceSetError, match="nothing to tune on"):
+        tune(World(1, 0, "alone").references(1))
