@@ -13,9 +13,9 @@ from av.stream import Disposition
 
 import clips
 from impart.config import DecodeSettings
-from impart.errors import DecodeError
+from impart.errors import ConfigError, DecodeError
 from impart.video.decode import DecodedSegment, DecodeFinished, sample_video
-from impart.video.frames import first_sample
+from impart.video.frames import Tally, first_sample, timed_frames
 from impart.video.pictures import MAX_ASPECT, difference
 from tiny_encoder import COLOURS
 
@@ -150,6 +150,46 @@ def test_gif(tmp_path):
     assert finished.info.codec == "gif"
 
 
+def test_a_clock_that_starts_again_and_a_picture_that_changes_size(tmp_path):
+    # Two recordings in one file, as broadcast recorders write them.
+    first = clips.write_clip(tmp_path / "a.ts", colours=["red", "green"], size=(160, 120))
+    second = clips.write_clip(tmp_path / "b.ts", colours=["blue", "white"], size=(320, 180))
+    path = tmp_path / "both.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    segments, finished = sample(path)
+    assert [s.start_s for s in segments] == [i / 4 for i in range(16)]
+    assert colours(segments) == ["red"] * 4 + ["green"] * 4 + ["blue"] * 4 + ["white"] * 4
+    assert [s.image.shape[1] for s in segments] == [85] * 8 + [114] * 8
+    assert finished.problem is None
+
+
+def test_a_stream_without_timestamps_goes_by_its_frame_rate(tmp_path):
+    path = clips.write_clip(tmp_path / "raw.h264", colours=["red", "green"], bf="2", preset="medium")
+    segments, finished = sample(path)
+    assert colours(segments) == ["red"] * 4 + ["green"] * 4
+    assert finished.info.duration_s == pytest.approx(2.0, abs=1e-3)
+
+
+def test_fewer_frames_are_decoded_than_the_file_holds(tmp_path):
+    path = clips.write_clip(tmp_path / "b.mp4", colours=["red"] * 8, bf="3", preset="medium", g="250")
+
+    def decoded(*, skip_unshown: bool) -> int:
+        with av.open(str(path)) as container:
+            found = timed_frames(
+                container,
+                container.streams.video[0],
+                origin_s=0.0,
+                fps=4.0,
+                limit_s=None,
+                tally=Tally(),
+                skip_unshown=skip_unshown,
+            )
+            return len(list(found))
+
+    assert decoded(skip_unshown=False) == 200
+    assert decoded(skip_unshown=True) < 150
+
+
 def test_first_sample_tolerates_clock_rounding():
     assert first_sample(0.25 + 5e-6, fps=4) == 1
     assert first_sample(0.25 + 1e-3, fps=4) == 2
@@ -278,6 +318,12 @@ def test_difference_sees_something_small_that_moves():
     moved[8:16, 8:16] = 40.0  # one block of sixteen
     assert difference(still, moved) == 20.0
     assert difference(still, still + 3.0) == 3.0
+
+
+@pytest.mark.parametrize("values", [{"fps": 0}, {"reuse_threshold": -1}, {"look_ahead": 0}, {"stall_s": 0}])
+def test_settings_that_cannot_work(values):
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        DecodeSettings(**values)
 
 
 # Files that are not right

@@ -337,13 +337,17 @@ def _problem(tally: Tally, *, end_s: float, declared_s: float | None) -> str | N
     if tally.gave_up:
         return f"stopped at {end_s:.1f} s: {tally.gave_up}"
     if tally.damaged:
-        return f"{tally.damaged} damaged packet{'s' * (tally.damaged != 1)} skipped: {tally.reason}"
+        return f"{_packets(tally.damaged)} skipped: {tally.reason}"
     return None
+
+
+def _packets(damaged: int) -> str:
+    return f"{damaged} damaged packet" + ("" if damaged == 1 else "s")
 
 
 def _why_no_frame(tally: Tally) -> str:
     if tally.damaged:
-        return f"no frame can be decoded: {tally.damaged} damaged packets ({tally.reason})"
+        return f"no frame can be decoded: {_packets(tally.damaged)} ({tally.reason})"
     return "has a video stream but no frame" + (f": {tally.gave_up}" if tally.gave_up else "")
 
 
@@ -362,7 +366,7 @@ def _info(
         duration_s=duration_s,
         width=height if transpose else width,
         height=width if transpose else height,
-        codec=stream.codec_context.name,
+        codec=stream.codec_context.codec.canonical_name,
         container=container.format.name,
         fps=float(rate) if rate else 0.0,
         rotation_deg=rotation,
