@@ -24,7 +24,7 @@ def test_export_agrees(tmp_path: Path, kind: str) -> None:
     model = tmp_path / "model"
     if kind == "siglip":
         tiny_hf.write_siglip(model)
-        tiny_hf.set_json(model / "tokenizer_config.json", tokenizer_class="SiglipTokenizer")
+        tiny_hf.set_json(model / "tokenizer_config.json", tokenizer_class="SiglipTokenizer", padding_side="left")
     else:
         tiny_hf.write_clip(model, hidden_act=kind.removeprefix("clip_"))
     lines: list[str] = []

@@ -69,8 +69,10 @@ def test_activation_comes_from_the_config(tmp_path: Path) -> None:
     assert quick.fingerprint != exact.fingerprint
 
 
-def test_siglip_agrees_with_transformers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_siglip_agrees_with_transformers(tmp_path: Path, side: str) -> None:
     folder = tiny_hf.write_siglip(tmp_path)
+    tiny_hf.set_json(folder / "tokenizer_config.json", padding_side=side)
     encoder = load_encoder(f"hf:{folder}", device="cpu")
     images, texts = their_vectors(folder, padding="max_length", length=12)
     np.testing.assert_allclose(encoder.encode_images(PICTURES).embeddings, images, atol=1e-5)

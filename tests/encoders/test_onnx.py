@@ -12,7 +12,7 @@ import pytest
 
 from impart.encoders import Encoder, l2_normalise, load_encoder
 from impart.encoders.onnx import MINI_FOLDER, load_mini, load_onnx
-from impart.errors import EncoderError, EncoderNotFoundError
+from impart.errors import ConfigError, EncoderError, EncoderNotFoundError
 
 pytest.importorskip("onnx", reason="tiny models are written with the onnx package (extra torch)")
 import tiny_onnx
@@ -169,6 +169,15 @@ def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
     (folder / "visual" / "preprocess_cfg.json").write_text(json.dumps(cfg))
     with pytest.raises(EncoderError, match="32 px"):
         load_onnx(str(folder)).encode_images(PICTURES)
+
+
+def test_swapped_towers_and_unknown_options_are_named(tmp_path: Path) -> None:
+    folder = tiny_onnx.write_layout(tmp_path)
+    with pytest.raises(ConfigError, match="no option 'device'"):
+        load_onnx(str(folder), device="cpu")
+    (folder / "textual" / "model.onnx").write_bytes((folder / "visual" / "model.onnx").read_bytes())
+    with pytest.raises(EncoderError, match="the other tower"):
+        load_onnx(str(folder)).encode_texts(["a dog"])
 
 
 def test_missing_folder_says_so() -> None:

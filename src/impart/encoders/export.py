@@ -116,7 +116,8 @@ def _write_descriptions(encoder: Any, folder: Path) -> None:
     (folder / "visual").mkdir(parents=True, exist_ok=True)
     tokenizer.tokenizer.save(str(folder / "textual" / "tokenizer.json"))
     pad_token = tokenizer.tokenizer.id_to_token(tokenizer.pad_id)
-    _write_json(folder / "textual" / "tokenizer_config.json", {"pad_token": pad_token})
+    side = "left" if tokenizer.pad_left else "right"
+    _write_json(folder / "textual" / "tokenizer_config.json", {"pad_token": pad_token, "padding_side": side})
     _write_json(folder / "visual" / "preprocess_cfg.json", encoder.preprocess_config.to_dict())
     _write_json(
         folder / "config.json",

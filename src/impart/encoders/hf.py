@@ -7,6 +7,7 @@ every weight was found.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import sys
 from collections.abc import Callable
@@ -124,6 +125,7 @@ def load_hf(rest: str, *, device: str = "auto", dtype: str = "float32", threads:
             settings={
                 "preprocess": preprocess_config.to_dict(),
                 "clean": tokenizer.clean,
+                "pad": [tokenizer.pad_id, tokenizer.pad_left],
                 "tokenizer": hashlib.blake2b(tokenizer.tokenizer.to_str().encode(), digest_size=16).hexdigest(),
                 "dtype": dtype,
             },
@@ -169,7 +171,9 @@ def _tokenizer(folder: Path, *, family: _Family, context_tokens: int) -> TextTok
         kind = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class", "")).removesuffix("Fast")
         clean = _CLEAN_BY_TOKENIZER.get(kind, clean)
     if (folder / "tokenizer.json").is_file():
-        return TextTokenizer.from_folder(folder, context_tokens=context_tokens, clean=clean)
+        tokenizer = TextTokenizer.from_folder(folder, context_tokens=context_tokens, clean=clean)
+        # Texts that are only filled up to the longest of their batch must begin at the first place.
+        return tokenizer if family.pad_to_context else dataclasses.replace(tokenizer, pad_left=False)
     import transformers
 
     try:

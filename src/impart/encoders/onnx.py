@@ -173,7 +173,7 @@ def load_mini(rest: str = "", *, threads: int = 0, **options: Any) -> OnnxEncode
         tokenizer=lambda: TextTokenizer.from_folder(folder, context_tokens=traits.context_tokens, clean=clean),
         preprocess_config=config,
         fingerprint_of=([folder / "tokenizer.json"], {"clean": clean, "context_tokens": traits.context_tokens}),
-        options=RuntimeOptions(threads=threads, **options),
+        options=RuntimeOptions.of({"threads": threads, **options}),
     )
 
 
@@ -217,10 +217,10 @@ def load_onnx(folder_or_repo: str, *, threads: int = 0, **options: Any) -> OnnxE
         tokenizer=lambda: TextTokenizer.from_folder(folder / "textual", context_tokens=context_tokens, clean=clean),
         preprocess_config=config,
         fingerprint_of=(
-            [folder / "textual" / "tokenizer.json"],
+            sorted((folder / "textual").glob("tokenizer*.json")),
             {"clean": clean, "context_tokens": context_tokens},
         ),
-        options=RuntimeOptions(threads=threads, **options),
+        options=RuntimeOptions.of({"threads": threads, **options}),
     )
 
 

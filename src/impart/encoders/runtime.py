@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Float32
-from impart.errors import EncoderError
+from impart.errors import ConfigError, EncoderError
 
 __all__ = ["RuntimeOptions", "Tower"]
 
@@ -27,15 +28,30 @@ _TYPES = {
 class RuntimeOptions:
     """How ONNX Runtime may use the machine.
 
+    Threads do not spin while they wait unless asked to: next to a busy decoder spinning took a third of the speed.
+
     Attributes:
         threads: CPU threads of one tower; 0 = one a core.
-        spin: let idle threads spin. A little faster alone, slower next to a busy decoder.
+        spin: let waiting threads spin.
         providers: execution providers in order of preference.
     """
 
     threads: int = 0
     spin: bool = False
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> RuntimeOptions:
+        """From a loader's options.
+
+        Raises:
+            ConfigError: an option is not known.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in options:
+            if name not in known:
+                raise ConfigError(f"models on ONNX Runtime have no option {name!r}; they have {', '.join(known)}")
+        return cls(**options)
 
 
 class Tower:
@@ -88,6 +104,10 @@ class Tower:
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, Float32]:
         """Role -> array with B rows, to output -> array with B rows, float32."""
+        if not set(self.inputs) <= set(feeds):
+            raise EncoderError(
+                f"{self._path} takes {', '.join(self.inputs)}, not {', '.join(feeds)}; is it the other tower?"
+            )
         pieces: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in self.outputs}
         typed = {name: feeds[role].astype(kind, copy=False) for role, (name, kind) in self.inputs.items()}
         try:

@@ -53,6 +53,7 @@ class TextTokenizer:
         tokenizer: a `tokenizers.Tokenizer` that adds the model's special tokens and cuts at `context_tokens`.
         context_tokens: L, longest input.
         pad_id: fills short texts up.
+        pad_left: fill before the text instead of after it. SigLIP reads its answer from the last place, padding or not.
         clean: a name in `CLEANERS`.
     """
 
@@ -60,6 +61,7 @@ class TextTokenizer:
     context_tokens: int
     pad_id: int
     clean: str
+    pad_left: bool = False
 
     @classmethod
     def from_folder(cls, folder: Path, *, context_tokens: int, clean: str) -> TextTokenizer:
@@ -80,9 +82,16 @@ class TextTokenizer:
         except Exception as error:  # the Rust library raises Exception itself
             raise EncoderError(f"{path} is not a tokenizer ({error}); fetch or export the model again") from error
         pad_id = _pad_id(folder, tokenizer)
+        config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length=context_tokens)
-        return cls(tokenizer=tokenizer, context_tokens=context_tokens, pad_id=pad_id, clean=clean)
+        return cls(
+            tokenizer=tokenizer,
+            context_tokens=context_tokens,
+            pad_id=pad_id,
+            clean=clean,
+            pad_left=config.get("padding_side") == "left",
+        )
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """T lists of ids, special tokens included, at most `context_tokens` long, not padded."""
@@ -100,8 +109,9 @@ class TextTokenizer:
         mask = np.zeros((len(rows), length), dtype=np.int64)
         for index, row in enumerate(rows):
             cut = row[:length]
-            ids[index, : len(cut)] = cut
-            mask[index, : len(cut)] = 1
+            place = slice(length - len(cut), length) if self.pad_left else slice(0, len(cut))
+            ids[index, place] = cut
+            mask[index, place] = 1
         return ids, mask
 
 
