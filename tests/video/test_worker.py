@@ -172,6 +172,15 @@ def test_leaving_early_ends_the_worker_and_the_decoder_can_go_on(three):
         assert len(kinds(list(decoder.decode(three)))) == 3
 
 
+def test_a_worker_that_died_idle_is_replaced(three):
+    with Decoder(SETTINGS, short_side_px=64) as decoder:
+        assert len(kinds(list(decoder.decode(three[:1])))) == 1
+        assert decoder._worker is not None
+        decoder._worker._process.kill()
+        decoder._worker._process.wait()
+        assert [kind for _, kind in kinds(list(decoder.decode(three)))] == ["DecodeFinished"] * 3
+
+
 @pytest.mark.skipif(os.name != "posix", reason="asks for a process by signal 0")
 def test_the_worker_ends_with_the_process_that_started_it(tmp_path):
     path = clips.write_clip(tmp_path / "bad.mp4", seconds_each=1.0)

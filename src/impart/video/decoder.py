@@ -81,6 +81,8 @@ class Decoder:
         Raises:
             DecodeError: the worker process cannot be started at all.
         """
+        if self._worker is not None and not self._worker.runs:
+            self.close()  # it ended while nothing was asked of it: no file's fault
         coming = iter(paths)
         waiting: deque[tuple[int, Path]] = deque()
         try:
@@ -165,6 +167,10 @@ class _Worker:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def runs(self) -> bool:
+        return self._process.poll() is None
 
     def send(self, request: dict[str, Any]) -> None:
         stdin = self._process.stdin
