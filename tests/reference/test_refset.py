@@ -155,3 +155,24 @@ def test_killed_while_saving_keeps_a_whole_set(tmp_path: Path) -> None:
         left = ReferenceSet.open(folder)
         assert len(left) in (2000, 3000)
         assert len(left.image_embeddings) == len(left)
+
+
+def test_an_approximate_index_is_kept_and_a_damaged_one_built_again(tiny: TinyEncoder, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pairs = [(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8), f"noise {i}") for i in range(300)]
+    made = ReferenceSet.build(pairs, tiny, path=tmp_path / "set", index="hnsw")
+    assert made.manifest.index["kind"] == "hnsw"
+    assert made.manifest.index["recall"] > 0.9
+    kept = next((tmp_path / "set").glob("*.hnsw"))
+    want = made.search(made.retrieval_embeddings[:20], 5).ids
+    np.testing.assert_array_equal(
+        ReferenceSet.open(tmp_path / "set").search(made.retrieval_embeddings[:20], 5).ids, want
+    )
+    made.save(tmp_path / "copy")
+    assert len(list((tmp_path / "copy").glob("*.hnsw"))) == 1
+    kept.write_bytes(b"damaged")
+    np.testing.assert_array_equal(
+        ReferenceSet.open(tmp_path / "set").search(made.retrieval_embeddings[:20], 5).ids, want
+    )
+    made.merge(ReferenceSet.build(pairs[:1], tiny)).save(tmp_path / "set")
+    assert len(list((tmp_path / "set").iterdir())) == 3

@@ -60,7 +60,7 @@ def build(
     source_name: SourceOption = "",
     licence: LicenceOption = "",
     storage: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
-    index: Annotated[str, typer.Option(help="auto (exact up to 200,000 pairs), exact, hnsw or ivf.")] = "auto",
+    index: Annotated[str, typer.Option(help="auto (exact up to 100,000 pairs), exact, hnsw or ivf.")] = "auto",
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings afterwards.")] = True,
     threads: ThreadsOption = 0,
 ) -> None:

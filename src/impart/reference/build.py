@@ -25,7 +25,7 @@ from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, DataError, EncoderMismatchError, ReferenceSetError
 from impart.reference.index import ANN_ABOVE, IndexInfo, PairIndex
 from impart.reference.pairs import Columns, Pair, PairSource, load_picture, read_pairs
-from impart.reference.refset import META_COLUMNS, Manifest, ReferenceSet, library_versions, now, remove_stale
+from impart.reference.refset import META_COLUMNS, Manifest, ReferenceSet, library_versions, now
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -248,10 +248,9 @@ def build(
     built = _with_index(ReferenceSet(data, manifest), index)
     if folder is None:
         return built
-    built.manifest.write(folder)
+    built.save(folder)
     _write_failures(folder / "failures.csv", run.failures)
     rest.commit()
-    remove_stale(folder, keep=built.manifest.data)
     return ReferenceSet.open(folder)
 
 
@@ -530,12 +529,16 @@ def _as_pairs(pairs: Iterable[Pair | tuple[PairSource, str]], *, source: str, li
 
 def _with_index(references: ReferenceSet, kind: str) -> ReferenceSet:
     """The set with its index chosen and, where that is approximate, its recall measured."""
+    index: PairIndex | None = None
     if kind == "exact" or (kind == "auto" and len(references) <= ANN_ABOVE):
         info = IndexInfo()
     else:
         index = PairIndex(references.retrieval_embeddings, kind=kind, pictures=references.pictures)
         info = index.measure()
-    return ReferenceSet(references.data, dataclasses.replace(references.manifest, index=info.as_dict()))
+    chosen = ReferenceSet(references.data, dataclasses.replace(references.manifest, index=info.as_dict()))
+    if index is not None:
+        chosen.__dict__["index"] = index  # built already, for the measurement
+    return chosen
 
 
 def _write_failures(path: Path, failures: Sequence[Failure]) -> None:

@@ -8,7 +8,9 @@ row.
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from impart.errors import ConfigError
 
 __all__ = ["ANN_ABOVE", "IndexInfo", "Neighbours", "PairIndex"]
 
-ANN_ABOVE = 200_000
+ANN_ABOVE = 100_000
 """Rows up to which search is exact (measured: docs/reference-sets.md)."""
 
 KINDS = ("auto", "exact", "hnsw", "ivf")
@@ -76,15 +78,24 @@ class PairIndex:
         vectors: (N, R) float32, L2-normalised.
         kind: `auto` (exact up to `ANN_ABOVE` rows, HNSW above), `exact`, `hnsw` or `ivf`.
         pictures: (N,) int32, rows of the same picture share a number; default is that all differ.
+        file: where `write` put a built index over the same vectors; read in place of building it again.
     """
 
-    def __init__(self, vectors: Float32, *, kind: str = "auto", pictures: npt.NDArray[np.int32] | None = None) -> None:
+    def __init__(
+        self,
+        vectors: Float32,
+        *,
+        kind: str = "auto",
+        pictures: npt.NDArray[np.int32] | None = None,
+        file: Path | None = None,
+    ) -> None:
         if kind not in KINDS:
             raise ConfigError(f"index kind is {kind!r}: use one of {', '.join(KINDS)}")
         self.kind = kind if kind != "auto" else ("exact" if len(vectors) <= ANN_ABOVE else "hnsw")
         self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
         self._pictures = pictures
         self._largest = int(np.bincount(pictures).max()) if pictures is not None and len(pictures) else 1
+        self._file = file
         self._index: Any = None
         self._parameters: dict[str, int] | None = None
 
@@ -143,12 +154,35 @@ class PairIndex:
             parameters=self._parameters,
         )
 
+    def write(self, path: Path) -> None:
+        """Keep an approximate index, which takes long to build, in a file (a temporary name, then replaced)."""
+        import faiss
+
+        if self._index is None:
+            self._index = self._load()
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        faiss.write_index(self._index, str(temporary))
+        temporary.replace(path)
+
     def _candidates(self, queries: Float32, count: int) -> npt.NDArray[np.int64]:
         """(B, count) row numbers, roughly by similarity; -1 = none."""
         if self._index is None:
-            self._index = self._build()
+            self._index = self._load()
         found: npt.NDArray[np.int64] = self._index.search(queries, min(count, len(self._vectors)))[1]
         return found
+
+    def _load(self) -> Any:
+        """Read the index where it was kept, else build it: a missing or damaged file costs time and nothing else."""
+        if self._file is not None and self._file.is_file():
+            import faiss
+
+            try:
+                index = faiss.read_index(str(self._file))
+            except RuntimeError:
+                return self._build()
+            if index.ntotal == len(self._vectors) and index.d == self._vectors.shape[1]:
+                return index
+        return self._build()
 
     def _build(self) -> Any:
         import faiss

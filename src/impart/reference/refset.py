@@ -125,8 +125,9 @@ class ReferenceSet:
     Made by `open`, `build`, `from_arrays`, `add` and `merge`; not by hand.
     """
 
-    def __init__(self, data: pa.Table, manifest: Manifest) -> None:
+    def __init__(self, data: pa.Table, manifest: Manifest, *, folder: Path | None = None) -> None:
         self._data = data
+        self._folder = folder
         self.manifest = manifest
 
     @classmethod
@@ -151,7 +152,7 @@ class ReferenceSet:
                 + (f", and lacks {', '.join(sorted(missing))}" if missing else "")
                 + ". Build the set again"
             )
-        return cls(data, manifest)
+        return cls(data, manifest, folder=folder)
 
     @classmethod
     def build(cls, pairs: PairsInput, encoder: Encoder, **options: Any) -> ReferenceSet:
@@ -277,9 +278,21 @@ class ReferenceSet:
 
     @cached_property
     def index(self) -> PairIndex:
+        """The search over retrieval embeddings; an approximate one is kept beside the table."""
         return PairIndex(
-            self.retrieval_embeddings, kind=str(self.manifest.index.get("kind", "auto")), pictures=self.pictures
+            self.retrieval_embeddings,
+            kind=self._index_kind,
+            pictures=self.pictures,
+            file=self._folder / self._index_name if self._folder is not None else None,
         )
+
+    @property
+    def _index_kind(self) -> str:
+        return str(self.manifest.index.get("kind", "exact"))
+
+    @property
+    def _index_name(self) -> str:
+        return f"pairs-{self.fingerprint[:16]}.{self._index_kind}"
 
     def search(self, retrieval: Float32, k: int, *, exclude: npt.NDArray[np.int32] | None = None) -> Neighbours:
         """The k nearest pairs of B retrieval embeddings.
@@ -326,19 +339,21 @@ class ReferenceSet:
                 temporary = folder / f".{data}.{os.getpid()}"
                 write_table(self._data, temporary)
                 temporary.replace(folder / data)
+            if self._index_kind != "exact" and not (folder / self._index_name).is_file():
+                self.index.write(folder / self._index_name)
             dataclasses.replace(self.manifest, data=data, name=name).write(folder)
         except OSError as error:
             raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror}") from error
-        remove_stale(folder, keep=data)
+        remove_stale(folder, keep=data.removesuffix(".arrow"))
         return folder
 
     def with_vanilla(self, settings: dict[str, Any] | None) -> ReferenceSet:
         """The same pairs with other blending settings in the manifest."""
-        return ReferenceSet(self._data, dataclasses.replace(self.manifest, vanilla=settings))
+        return ReferenceSet(self._data, dataclasses.replace(self.manifest, vanilla=settings), folder=self._folder)
 
     def named(self, name: str) -> ReferenceSet:
         """The same pairs under another name."""
-        return ReferenceSet(self._data, dataclasses.replace(self.manifest, name=name))
+        return ReferenceSet(self._data, dataclasses.replace(self.manifest, name=name), folder=self._folder)
 
     def add(self, pairs: PairsInput, encoder: Encoder, **options: Any) -> ReferenceSet:
         """Encode more pairs and join them; pairs that the set has already are dropped and counted.
@@ -384,8 +399,8 @@ def library_versions() -> dict[str, str]:
 
 def remove_stale(folder: Path, *, keep: str) -> None:
     """Remove tables of earlier sets and of killed writers (one that another process still maps may stay)."""
-    for stale in [*folder.glob("pairs-*.arrow"), *folder.glob(".pairs-*")]:
-        if stale.name != keep:
+    for stale in [*folder.glob("pairs-*"), *folder.glob(".pairs-*")]:
+        if stale.stem != keep:
             try:
                 stale.unlink()
             except OSError:
