@@ -13,24 +13,24 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.augment.encoder import AugmentedEncoder
-from impart.augment.vanilla import Blend
 from impart.config import SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import QueryError
 from impart.video.manifest import Manifest
 from impart.video.search import (
     By,
-    Found,
     Group,
     Hit,
     Query,
     Reason,
-    best,
+    best_of,
+    blend_rows,
     frame_scores,
     group_means,
     path_mask,
     query_vectors,
     timecode,
+    top_groups,
 )
 from impart.video.snapshot import Snapshot, load_snapshot
 from impart.video.store import SEGMENTS, Store
@@ -94,10 +94,11 @@ class Finder:
                 encoder = encoder.base
             vectors = query_vectors(queries, encoder, negative_weight=self._settings.negative_weight)
             snapshot = reading.result()
-        allowed = None if options.path_glob is None else path_mask(snapshot, options.path_glob)
+        starts = _starts(snapshot, options.group)
+        allowed = self._allowed(snapshot, starts, options)
         hits = []
         for first in range(0, len(vectors), _AT_ONCE):
-            hits += self._rank(vectors[first : first + _AT_ONCE], snapshot, options, allowed=allowed)
+            hits += self._rank(vectors[first : first + _AT_ONCE], snapshot, starts, options, allowed=allowed)
         return hits
 
     def similar(self, path: str | os.PathLike[str], at_s: float, options: Options) -> list[Hit]:
@@ -108,17 +109,13 @@ class Finder:
         vector = l2_normalise(snapshot.vectors[one])  # (1, D)
         encoder, blend = self._augmented(snapshot, options), snapshot.blend
         if encoder is not None and blend is not None:
-            vector = encoder.apply(
-                snapshot.vectors[one].astype(np.float32),
-                Blend(blend.ids[one], blend.img[one], blend.txt[one], blend.norm[one]),
-            )
+            vector = encoder.apply(snapshot.vectors[one].astype(np.float32), blend_rows(blend, one))
         starts = _starts(snapshot, options.group)
-        if starts is None:
-            starts = np.arange(len(snapshot))
-        own = int(np.searchsorted(starts, moment, side="right")) - 1
-        allowed = np.ones(len(snapshot), bool) if options.path_glob is None else path_mask(snapshot, options.path_glob)
-        allowed[starts[own] : starts[own + 1] if own + 1 < len(starts) else None] = False
-        return self._rank(vector, snapshot, options, allowed=allowed)[0]
+        allowed = self._allowed(snapshot, starts, options)
+        if allowed is None:
+            allowed = np.ones(len(starts), bool)
+        allowed[int(np.searchsorted(starts, moment, side="right")) - 1] = False
+        return self._rank(vector, snapshot, starts, options, allowed=allowed)[0]
 
     def current(self) -> Snapshot:
         """The index as it is now; read again only where something was committed."""
@@ -128,36 +125,76 @@ class Finder:
                 self._means.clear()
             return self._snapshot
 
+    def video_means(self) -> Float32:
+        """(V, D) unit means of the videos' vectors, seen through the reference set in force, for `save_cache`."""
+        snapshot = self.current()
+        options = Options(top=1, group="video", by="mean")
+        return self._group_means(snapshot, snapshot.offsets[:-1], options, self._augmented(snapshot, options))
+
+    def _allowed(
+        self, snapshot: Snapshot, starts: npt.NDArray[np.int64], options: Options
+    ) -> npt.NDArray[np.bool_] | None:
+        """(G,) groups whose video's path matches, or None for all."""
+        if options.path_glob is None or not len(starts):
+            return None
+        return path_mask(snapshot, options.path_glob)[snapshot.video_of[starts]]
+
     def _rank(
-        self, vectors: Float32, snapshot: Snapshot, options: Options, *, allowed: npt.NDArray[np.bool_] | None
+        self,
+        vectors: Float32,
+        snapshot: Snapshot,
+        starts: npt.NDArray[np.int64],
+        options: Options,
+        *,
+        allowed: npt.NDArray[np.bool_] | None,
     ) -> list[list[Hit]]:
-        """Hits for each of T query vectors (T, D)."""
+        """Hits for each of T query vectors (T, D).
+
+        Args:
+            starts: (G,) first segment of each group; they cover all segments.
+            allowed: (G,) groups that may be found, or None for all.
+        """
         if not len(snapshot):
             return [[] for _ in vectors]
         encoder = self._augmented(snapshot, options)
-        frames = frame_scores(vectors, snapshot, encoder)  # (T, n)
-        starts = _starts(snapshot, options.group)
-        groups: Sequence[Float32 | None] = [None] * len(vectors)
-        if starts is not None and options.by == "mean":
-            groups = list(vectors @ self._group_means(snapshot, starts, options, encoder).T)  # T of (G,)
+        frames: Float32 | None = None
+        if options.by == "mean" and options.group != "frame":
+            scores = vectors @ self._group_means(snapshot, starts, options, encoder).T  # (T, G)
+        else:
+            frames = frame_scores(vectors, snapshot, encoder)  # (T, n)
+            scores = frames if options.group == "frame" else np.maximum.reduceat(frames, starts, axis=1)
+        chosen = [top_groups(row, top=options.top, allowed=allowed) for row in scores]
+        stops = np.append(starts[1:], len(snapshot))
+        at = starts  # where a group's frames begin in `frames`
+        if frames is None:  # ranked by means: only the frames of the groups that were chosen are looked at
+            union = np.unique(np.concatenate(chosen))
+            rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(starts[g], stops[g]) for g in union)])
+            frames = frame_scores(vectors, snapshot, encoder, rows=rows)  # (T, m)
+            at = np.zeros(len(starts), np.int64)
+            at[union] = np.cumsum(stops[union] - starts[union]) - (stops[union] - starts[union])
         answers = []
-        for of_frames, of_groups in zip(frames, groups, strict=True):
-            found = best(of_frames, of_groups, starts=starts, top=options.top, allowed=allowed)
-            answers.append([self._hit(rank, one, snapshot, options) for rank, one in enumerate(found, 1)])
+        for of_groups, of_frames, groups in zip(scores, frames, chosen, strict=True):
+            hits = []
+            for rank, group in enumerate(groups, 1):
+                first, stop = int(starts[group]), int(stops[group])
+                best = first + best_of(of_frames[at[group] : at[group] + stop - first])
+                score = float(np.round(of_groups[group], 6))
+                hits.append(self._hit(rank, score, range(first, stop), best, snapshot, options))
+            answers.append(hits)
         return answers
 
-    def _hit(self, rank: int, found: Found, snapshot: Snapshot, options: Options) -> Hit:
-        number = int(snapshot.video_of[found.best])
+    def _hit(self, rank: int, score: float, segments: range, best: int, snapshot: Snapshot, options: Options) -> Hit:
+        number = int(np.searchsorted(snapshot.offsets, best, side="right")) - 1
         scene = options.group == "scene"
         return Hit(
             rank=rank,
             path=snapshot.paths[number],
-            start_s=float(snapshot.start_s[found.first if scene else found.best]),
-            end_s=float(snapshot.end_s[found.stop - 1 if scene else found.best]),
-            score=found.score,
+            start_s=float(snapshot.start_s[segments[0] if scene else best]),
+            end_s=float(snapshot.end_s[segments[-1] if scene else best]),
+            score=score,
             video_id=snapshot.video_ids[number],
-            best_s=float(snapshot.start_s[found.best]),
-            why=self._reasons(found.best, snapshot) if options.why and options.augment else (),
+            best_s=float(snapshot.start_s[best]),
+            why=self._reasons(best, snapshot) if options.why and options.augment else (),
         )
 
     def _reasons(self, segment: int, snapshot: Snapshot) -> tuple[Reason, ...]:
@@ -203,6 +240,8 @@ class Finder:
     ) -> Float32:
         key = (snapshot.state, options.group, encoder is not None)
         means = self._means.get(key)
+        if means is None and snapshot.video_means is not None and key[1:] == ("video", snapshot.blend is not None):
+            means = snapshot.video_means
         if means is None:
             means = group_means(snapshot, starts, references=encoder.references if encoder else None)
             self._means[key] = means
@@ -222,5 +261,8 @@ class Finder:
         return first + max(0, int(np.searchsorted(snapshot.start_s[first:stop], at_s, side="right")) - 1)
 
 
-def _starts(snapshot: Snapshot, group: Group) -> npt.NDArray[np.int64] | None:
-    return {"video": snapshot.offsets[:-1], "scene": snapshot.scenes, "frame": None}[group]
+def _starts(snapshot: Snapshot, group: Group) -> npt.NDArray[np.int64]:
+    """(G,) first segment of each group."""
+    if group == "frame":
+        return np.arange(len(snapshot))
+    return snapshot.offsets[:-1] if group == "video" else snapshot.scenes

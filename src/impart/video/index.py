@@ -27,7 +27,7 @@ from impart.video.finder import Finder, Options
 from impart.video.manifest import Manifest
 from impart.video.references import check_encoder, describe, install, switch, with_references
 from impart.video.search import By, Group, Hit, Query, Reason
-from impart.video.snapshot import load_snapshot, save_cache
+from impart.video.snapshot import save_cache
 from impart.video.store import FailureRecord, Store, TableGoneError, VideoRecord
 from impart.video.writer import Writer, write_lock
 
@@ -260,7 +260,7 @@ class VideoIndex:
         with Writer(self._store) as writer:
             switch(writer, encoder)
             self._given = self._base  # from now on the index says which set is in force
-            save_cache(self._store, load_snapshot(self._store))
+            self._save_cache()
 
     def videos(self) -> list[VideoRecord]:
         """All indexed videos, by path."""
@@ -322,7 +322,7 @@ class VideoIndex:
             yield from indexer.run(plan)
         if not plan.empty:
             writer.compact()
-            save_cache(self._store, load_snapshot(self._store))
+            self._save_cache()
         totals = indexer.totals
         counts = {item.name: getattr(totals, item.name, None) for item in dataclasses.fields(IndexDone)}
         known = {name: value for name, value in counts.items() if value is not None}
@@ -349,6 +349,10 @@ class VideoIndex:
             yield PathFailed(path=path, reason=reason)
         yield plan.summary()
         yield from plan.planned()
+
+    def _save_cache(self) -> None:
+        """Prepare the next cold search; the caller holds the write lock."""
+        save_cache(self._store, self._finder.current(), video_means=self._finder.video_means())
 
     def _create(self) -> None:
         """Make the index, with the encoder's reference set in force."""

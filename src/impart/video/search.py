@@ -26,12 +26,28 @@ from impart.errors import QueryError
 from impart.reference.refset import ReferenceSet
 from impart.video.snapshot import Snapshot
 
-__all__ = ["By", "Group", "Hit", "Query", "Reason", "best", "combine", "frame_scores", "group_means", "timecode"]
+__all__ = [
+    "By",
+    "Group",
+    "Hit",
+    "Query",
+    "Reason",
+    "best_of",
+    "blend_rows",
+    "combine",
+    "frame_scores",
+    "group_means",
+    "path_mask",
+    "query_vectors",
+    "timecode",
+    "top_groups",
+]
 
 Group: TypeAlias = Literal["video", "scene", "frame"]
 By: TypeAlias = Literal["mean", "moment"]
 
 _ROWS = 16_384  # segments widened to float32 at once: 42 MB at D = 640
+_COEFFICIENTS = 4_000_000  # (groups x pairs) at once: 32 MB
 _DECIMALS = 6  # scores nearer than this tie: the last bits depend on how a product was split
 
 
@@ -95,16 +111,6 @@ class Hit:
         return timecode(self.start_s)
 
 
-@dataclass(frozen=True)
-class Found:
-    """A group of segments [first, stop) and its best one, before it becomes a `Hit`."""
-
-    score: float
-    first: int
-    stop: int
-    best: int
-
-
 def timecode(seconds: float) -> str:
     """Seconds as HH:MM:SS.mmm.
 
@@ -127,20 +133,32 @@ def combine(wanted: Sequence[Float32], unwanted: Sequence[Float32], *, negative_
     return vector
 
 
-def frame_scores(queries: Float32, snapshot: Snapshot, encoder: AugmentedEncoder | None) -> Float32:
-    """Cosines (T, n) of queries (T, D) with all segments.
+def frame_scores(
+    queries: Float32,
+    snapshot: Snapshot,
+    encoder: AugmentedEncoder | None,
+    *,
+    rows: npt.NDArray[np.int64] | None = None,
+) -> Float32:
+    """Cosines of queries (T, D) with segments.
 
     Args:
         encoder: the augmentation in force; None scores the base vectors.
+        rows: (m,) segments wanted; None = all n.
+
+    Returns:
+        (T, m) or (T, n).
     """
-    scores = np.empty((len(queries), len(snapshot)), np.float32)
-    for first in range(0, len(snapshot), _ROWS):
+    count = len(snapshot) if rows is None else len(rows)
+    scores = np.empty((len(queries), count), np.float32)
+    for first in range(0, count, _ROWS):
         part = slice(first, first + _ROWS)
-        base = snapshot.vectors[part].astype(np.float32)  # (b, D)
+        taken = part if rows is None else rows[part]
+        base = snapshot.vectors[taken].astype(np.float32)  # (b, D)
         if encoder is None or snapshot.blend is None:
             scores[:, part] = queries @ l2_normalise(base).T  # float16 rounded the lengths
         else:
-            scores[:, part] = encoder.scores(queries, base, _rows(snapshot.blend, part))
+            scores[:, part] = encoder.scores(queries, base, blend_rows(snapshot.blend, taken))
     return scores
 
 
@@ -158,55 +176,49 @@ def group_means(snapshot: Snapshot, starts: npt.NDArray[np.int64], *, references
     share = snapshot.weight.astype(np.float32)  # (n,)
     if blend is not None:
         share = share / blend.norm
-    sums = np.zeros((len(starts), snapshot.vectors.shape[1]), np.float32)
-    _add_runs(sums, snapshot.vectors, share, group=_group_of(starts, len(snapshot)))
+    stops = np.append(starts[1:], len(snapshot))
+    sums = np.empty((len(starts), snapshot.vectors.shape[1]), np.float32)
+    for i, (first, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
+        sums[i] = share[first:stop] @ snapshot.vectors[first:stop].astype(np.float32)
     if blend is not None and references is not None and len(references):
-        group = np.repeat(_group_of(starts, len(snapshot)), blend.ids.shape[1])
-        _add_pairs(sums, references.image_embeddings, blend.ids, share[:, None] * blend.img, group=group)
-        _add_pairs(sums, references.text_embeddings, blend.ids, share[:, None] * blend.txt, group=group)
+        group = np.repeat(np.arange(len(starts)), stops - starts)  # (n,)
+        for vectors, weights in (
+            (references.image_embeddings, blend.img),
+            (references.text_embeddings, blend.txt),
+        ):
+            _add_pairs(sums, vectors, blend.ids, share[:, None] * weights, group=group)
     return l2_normalise(sums)
 
 
-def best(
-    frames: Float32,
-    groups: Float32 | None,
-    *,
-    starts: npt.NDArray[np.int64] | None,
-    top: int,
-    allowed: npt.NDArray[np.bool_] | None = None,
-) -> list[Found]:
-    """The best groups of one query; ties go to the earlier path, then to the earlier time.
+def top_groups(scores: Float32, *, top: int, allowed: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int64]:
+    """Numbers of the best of G groups, best first; ties go to the lower number, which is the earlier path and time.
 
     Args:
-        frames: (n,) score of each segment.
-        groups: (G,) score of each group by its mean; None ranks a group by its best segment.
-        starts: (G,) first segment of each group; None = every segment by itself.
-        allowed: (n,) segments that may be found; a group counts if its first segment does.
+        scores: (G,).
+        allowed: (G,) groups that may be found.
+
+    >>> top_groups(np.array([0.1, 0.5, 0.3, 0.5], np.float32), top=3).tolist()
+    [1, 3, 2]
     """
-    count = len(frames)
-    if not count:
-        return []
-    if starts is None:
-        starts, scores = np.arange(count), frames
-    else:
-        scores = np.maximum.reduceat(frames, starts) if groups is None else groups
-    if allowed is not None:
-        scores = np.where(allowed[starts], scores, -np.inf)
     scores = np.round(scores, _DECIMALS)
+    if allowed is not None:
+        scores = np.where(allowed, scores, -np.inf)
     cut = np.partition(scores, -top)[-top] if top < len(scores) else -np.inf
     candidates = np.flatnonzero((scores >= cut) & np.isfinite(scores))
-    order = candidates[np.argsort(-scores[candidates], kind="stable")][:top]
-    stops = np.append(starts[1:], count)
-    found = []
-    for i in order:
-        first, stop = int(starts[i]), int(stops[i])
-        moment = first + int(np.argmax(np.round(frames[first:stop], _DECIMALS)))
-        found.append(Found(float(scores[i]), first, stop, moment))
-    return found
+    return candidates[np.argsort(-scores[candidates], kind="stable")][:top]
+
+
+def best_of(frames: Float32) -> int:
+    """Number of the best frame; the first of equals.
+
+    >>> best_of(np.array([0.2, 0.7, 0.7], np.float32))
+    1
+    """
+    return int(np.argmax(np.round(frames, _DECIMALS)))
 
 
 def path_mask(snapshot: Snapshot, pattern: str) -> npt.NDArray[np.bool_]:
-    """(n,) segments of videos whose path matches a shell pattern.
+    """(V,) videos whose path matches a shell pattern.
 
     A pattern without a slash is matched with the file's name, one with a slash with the whole path or its end.
     """
@@ -215,7 +227,7 @@ def path_mask(snapshot: Snapshot, pattern: str) -> npt.NDArray[np.bool_]:
     else:
         tail = pattern if os.path.isabs(pattern) else f"*/{pattern}"  # noqa: PTH117
         videos = [fnmatch.fnmatch(path.as_posix(), tail.replace(os.sep, "/")) for path in snapshot.paths]
-    return np.array(videos, bool)[snapshot.video_of]
+    return np.array(videos, bool)
 
 
 def query_vectors(queries: Sequence[Query], encoder: Encoder, *, negative_weight: float) -> Float32:
@@ -254,48 +266,35 @@ def _picture(image: str | os.PathLike[str] | ImageInput) -> Any:
         raise DataError(f"cannot read the picture {path}: {reason}") from error
 
 
-def _rows(blend: Blend, part: slice) -> Blend:
-    return Blend(ids=blend.ids[part], img=blend.img[part], txt=blend.txt[part], norm=blend.norm[part])
-
-
-def _group_of(starts: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """(n,) group of each segment."""
-    return np.repeat(np.arange(len(starts)), np.diff(np.append(starts, count)))
+def blend_rows(blend: Blend, rows: slice | npt.NDArray[np.int64]) -> Blend:
+    """The part of a blend that belongs to some segments."""
+    return Blend(ids=blend.ids[rows], img=blend.img[rows], txt=blend.txt[rows], norm=blend.norm[rows])
 
 
 def _add_pairs(
     sums: Float32, vectors: Float32, ids: npt.NDArray[np.int32], weights: Float32, *, group: npt.NDArray[np.int64]
 ) -> None:
-    """Add sum of weight * vectors[id] to each group; each pair enters a group once, however many segments share it.
+    """Add the sum of weight * vectors[id] to each group.
+
+    Segments of a group share most of their pairs, so the coefficients (G, N) are summed first and then multiplied with
+    all pairs, some groups at a time.
 
     Args:
         sums: (G, D), changed.
         vectors: (N, D).
-        ids, weights: (n, K).
-        group: (n * K,).
+        ids, weights: (n, K); -1 = none.
+        group: (n,), never falling.
     """
-    used = (ids.reshape(-1) >= 0) & (weights.reshape(-1) != 0)
-    key = group[used] * len(vectors) + ids.reshape(-1)[used]
-    keys, inverse = np.unique(key, return_inverse=True)
-    if not len(keys):
-        return
-    totals = np.bincount(inverse, weights=weights.reshape(-1)[used]).astype(np.float32)  # (pairs in groups,)
-    _add_runs(sums, vectors, totals, group=keys // len(vectors), rows=keys % len(vectors))
-
-
-def _add_runs(
-    sums: Float32,
-    vectors: npt.NDArray[Any],
-    weights: npt.NDArray[Any],
-    *,
-    group: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.int64] | None = None,
-) -> None:
-    """Add weights * vectors[rows] to sums[group]; `group` never falls. Chunked: memory stays bounded."""
-    for first in range(0, len(group), _ROWS):
-        part = slice(first, first + _ROWS)
-        taken = vectors[part] if rows is None else vectors[rows[part]]
-        scaled = taken.astype(np.float32) * weights[part, None]
-        here = group[part]
-        begins = np.flatnonzero(np.diff(here, prepend=-1))
-        sums[here[begins]] += np.add.reduceat(scaled, begins, axis=0)
+    count = len(vectors)
+    step = max(1, _COEFFICIENTS // count)
+    for first in range(0, len(sums), step):
+        begin, end = np.searchsorted(group, [first, first + step])
+        if begin == end:
+            continue
+        here, amount = ids[begin:end], weights[begin:end]
+        used = here >= 0
+        key = ((group[begin:end, None] - first) * count + here)[used]
+        total = np.bincount(key, weights=amount[used], minlength=min(step, len(sums) - first) * count)
+        coefficients = total.reshape(-1, count).astype(np.float32)  # (g, N)
+        named = np.flatnonzero(coefficients.any(axis=0))  # of a large set, these groups use few
+        sums[first : first + step] += coefficients[:, named] @ vectors[named]

@@ -46,6 +46,7 @@ class Snapshot:
         weight: (n,) samples a segment covers.
         vectors: (n, D) base embeddings, float16 or float32.
         blend: of all n segments, or None without a reference set.
+        video_means: (V, D) unit means of the vectors seen through the reference set, where the cache has them.
     """
 
     state: str
@@ -59,6 +60,7 @@ class Snapshot:
     weight: npt.NDArray[np.int32]
     vectors: npt.NDArray[Any]
     blend: Blend | None
+    video_means: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.start_s)
@@ -89,7 +91,7 @@ def load_snapshot(store: Store) -> Snapshot:
     raise VideoIndexError(f"the index {store.folder} cannot be read: {last}") from last
 
 
-def save_cache(store: Store, snapshot: Snapshot) -> None:
+def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.float32]) -> None:
     """Write the arrays that make the next cold search fast; the caller holds the write lock.
 
     Only a convenience: a disk too full for it is no error.
@@ -105,6 +107,7 @@ def save_cache(store: Store, snapshot: Snapshot) -> None:
         part.mkdir(parents=True)
         for name in _ARRAYS:
             np.save(part / f"{name}.npy", getattr(snapshot, name))
+        np.save(part / "video_means.npy", video_means)
         if snapshot.blend is not None:
             for name in _BLEND:
                 np.save(part / f"{name}.npy", getattr(snapshot.blend, name))
@@ -120,6 +123,7 @@ def _from_cache(store: Store, state: str, manifest: Manifest) -> Snapshot | None
     try:
         meta = json.loads((folder / "videos.json").read_text(encoding="ascii"))
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
+        means = np.load(folder / "video_means.npy", mmap_mode="r")
         blend = None
         if manifest.augmentation is not None:
             blend = Blend(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _BLEND})
@@ -127,7 +131,9 @@ def _from_cache(store: Store, state: str, manifest: Manifest) -> Snapshot | None
         return None
     paths = tuple(Path(path) for path in meta["paths"])
     ids = tuple(meta["video_ids"])
-    return Snapshot(state=state, manifest=manifest, video_ids=ids, paths=paths, blend=blend, **arrays)
+    return Snapshot(
+        state=state, manifest=manifest, video_ids=ids, paths=paths, blend=blend, video_means=means, **arrays
+    )
 
 
 def _from_tables(store: Store, state: str, manifest: Manifest) -> Snapshot:

@@ -34,8 +34,8 @@ __all__ = ["CHUNK_ROWS", "SegmentChunk", "Writer", "blend_columns", "write_lock"
 CHUNK_ROWS = 4096
 """Segments written at once, so that a ten-hour video needs no more memory than a short one."""
 
-_KEEP_VERSIONS = timedelta(minutes=10)
-"""Readers hold a version for the second or so that they read it."""
+_KEEP_VERSIONS = timedelta(minutes=2)
+"""Readers hold a version for the second or so that they read it; one that is slower reads again."""
 
 _DELETE_AT_ONCE = 200
 
@@ -258,6 +258,11 @@ class Writer:
     def _clean_up(self) -> None:
         """Delete what an interrupted run left: rows without a video, tables and folders without a name."""
         self._drop_unnamed()
+        for name in [VIDEOS, FAILURES, *self._row_tables()]:
+            versions = self.store.folder / f"{name}.lance" / "_versions"
+            if self._table(name).stats()["fragment_stats"]["num_fragments"] <= 1 and len(list(versions.iterdir())) > 2:
+                # Nothing to merge, so this only deletes what the last run's compaction replaced.
+                self._table(name).optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
         expected = sum(record.segments for record in self.videos.values())
         believed = {(record.video_id, record.revision) for record in self.videos.values()}
         for name in self._row_tables():

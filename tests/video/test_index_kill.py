@@ -1,0 +1,208 @@
+"""An index survives SIGKILL at any moment, and can be searched while it is written."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clips import solid, truncate, write_clip
+from impart.reference.refset import ReferenceSet
+from impart.video.index import VideoIndex
+from impart.video.store import Store
+from tiny_encoder import COLOURS, TinyEncoder
+
+KILLS = 10
+SCRIPT = """
+import sys, time
+from impart.video.index import VideoIndex
+from test_index_kill import SlowEncoder, colour_set
+import impart
+
+folder, films, slow_s = sys.argv[1:]
+encoder = impart.augment(SlowEncoder(float(slow_s)), colour_set(), k=3)
+print("go", flush=True)
+for event in VideoIndex.open(folder, encoder).add([films]):
+    pass
+print("done", flush=True)
+"""
+
+
+class SlowEncoder(TinyEncoder):
+    """Takes its time, so that a kill lands anywhere in a run."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def encode_images(self, images: Any) -> Any:
+        time.sleep(self.seconds)
+        return super().encode_images(images)
+
+
+def colour_set() -> ReferenceSet:
+    encoder = TinyEncoder()
+    made = encoder.encode_images([solid(name) for name in COLOURS])
+    return ReferenceSet.from_arrays(
+        list(COLOURS),
+        image=made.embeddings,
+        text=encoder.encode_texts(list(COLOURS)),
+        retrieval=made.retrieval,
+        encoder_id=encoder.traits.id,
+        encoder_fingerprint=encoder.fingerprint,
+        name="colours",
+    )
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fourteen files: films of one to six shots, one broken, one empty, one twice."""
+    folder = tmp_path_factory.mktemp("films")
+    names = list(COLOURS)
+    rng = random.Random(4)
+    for i in range(11):
+        shots = [rng.choice(names) for _ in range(1 + i % 6)]
+        write_clip(folder / f"film {i:02d}.mp4", colours=shots, seconds_each=0.5)
+    truncate(write_clip(folder / "film 11 broken.mp4", colours=["red"]), 0.5)
+    (folder / "film 12 empty.mp4").touch()
+    (folder / "film 13 again.mp4").write_bytes((folder / "film 03.mp4").read_bytes())
+    return folder
+
+
+def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """All rows of all tables, sorted, without the time of writing."""
+    store, found = Store(folder), {}
+    for name in sorted(store.table_names()):
+        rows = store.read(name).to_pylist()
+        for row in rows:
+            row.pop("indexed_at", None)
+            row.pop("failed_at", None)
+        found[name] = sorted(
+            rows, key=lambda row: (row.get("video_id", ""), row.get("number", 0), row.get("path", b""))
+        )
+    return found
+
+
+def start(folder: Path, films: Path, *, slow_s: float) -> subprocess.Popen[str]:
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(films), str(slow_s)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.slow
+def test_ten_kills_leave_the_index_of_an_undisturbed_run(films: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(whole, films, slow_s=0.05)
+    assert process.stdout is not None
+    process.stdout.readline()
+    began = time.monotonic()
+    assert process.wait() == 0
+    run_s = time.monotonic() - began
+
+    rng = random.Random(20)
+    sizes = []
+    for _ in range(KILLS):
+        process = start(killed, films, slow_s=0.05)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "go\n"  # imports are over
+        time.sleep(rng.uniform(0, run_s / 2))
+        process.kill()
+        process.wait()
+        sizes.append(len(Store(killed).videos()) if (killed / "manifest.json").exists() else 0)
+    process = start(killed, films, slow_s=0.0)
+    assert process.wait() == 0
+    assert len(set(sizes)) > 2, f"the kills landed at too few different places: {sizes}"
+
+    expected, got = tables(whole), tables(killed)
+    assert expected.keys() == got.keys()
+    for name in expected:
+        assert got[name] == expected[name], name
+    assert len(expected["videos"]) == 12
+    assert len(expected["failures"]) == 2
+    assert len(expected["segments"]) == sum(row["segments"] for row in expected["videos"])
+
+
+def test_a_reader_searches_while_the_index_is_written(films: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    process = start(folder, films, slow_s=0.02)
+    errors: list[BaseException] = []
+    counts: list[int] = []
+    over = threading.Event()
+
+    def read() -> None:
+        try:
+            while not over.is_set():
+                if (folder / "manifest.json").exists():
+                    # A fresh object each time: the reading is what may fail, not the remembering.
+                    index = VideoIndex.open(folder, TinyEncoder())
+                    counts.append(len(index.search(text="red", top=100)))
+                    index.videos()
+                    index.failures()
+        except BaseException as error:  # noqa: BLE001 - the test is that there is none
+            errors.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    code = process.wait()
+    # Films come and go, and the reference set changes, under the reader.
+    writer = VideoIndex.open(folder, TinyEncoder())
+    for turn in range(3):
+        writer.use_references(None if turn % 2 == 0 else colour_set())
+        changed = films.parent / f"changed {turn}"
+        changed.mkdir(exist_ok=True)
+        write_clip(changed / "new.mp4", colours=["red", "blue", "green"][: turn + 1])
+        list(writer.add([changed]))
+        (changed / "new.mp4").unlink()
+        (changed / "kept.txt").touch()
+        list(writer.add([changed], prune=True))
+    over.set()
+    reader.join()
+    assert code == 0
+    assert not errors, errors
+    assert len(set(counts)) > 2, "the reader saw the index grow"
+    assert len(writer.search(text="red", top=100)) == 12
+
+
+def test_a_change_of_references_killed_half_way_leaves_the_old_ones(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from impart.video import references
+    from impart.video.writer import Writer
+
+    index = VideoIndex.open(tmp_path / "index", TinyEncoder())
+    list(index.add([films]))
+    index.use_references(colour_set())
+    before, manifest = tables(index.path), index.manifest
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    other = colour_set().merge()
+    for place in ("_neighbours", None):
+        with monkeypatch.context() as patch:
+            if place:
+                patch.setattr(references, place, dies)
+            else:
+                patch.setattr(Writer, "save_manifest", dies)
+            from impart.config import VanillaSettings
+
+            with pytest.raises(Killed):
+                index.use_references(other, VanillaSettings(k=2))
+        assert index.manifest == manifest
+        hits = VideoIndex.open(index.path, TinyEncoder()).search(text="red", top=100, why=True)
+        assert len(hits) == 12
+        assert np.isfinite([hit.score for hit in hits]).all()
+    list(index.add([films]))  # the next writer cleans up
+    assert tables(index.path) == before
