@@ -11,6 +11,8 @@ pytest.importorskip("torch", reason="extra torch is not installed")
 pytest.importorskip("transformers", reason="extra torch is not installed")
 pytest.importorskip("onnxscript", reason="extra torch is not installed")
 
+import torch
+
 import tiny_hf
 from impart.encoders import export, load_encoder
 from impart.encoders.export import export_hf
@@ -39,6 +41,8 @@ def test_export_agrees(tmp_path: Path, kind: str) -> None:
         texts = exported.encode_texts(tiny_hf.TEXTS) * original.encode_texts(tiny_hf.TEXTS)
         assert images.sum(axis=1).min() > floor
         assert texts.sum(axis=1).min() > floor
+    for place in ("visual", "textual"):
+        assert str(Path(torch.__file__).parent).encode() not in (tmp_path / "out" / place / "model.onnx").read_bytes()
     size = (tmp_path / "out" / "textual" / "model.onnx").stat().st_size
     assert (tmp_path / "out" / "int8" / "textual" / "model.onnx").stat().st_size < size
 
@@ -60,3 +64,16 @@ def test_an_export_that_does_not_agree_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(export, "FP32_COSINE", 1.5)
     with pytest.raises(EncoderError, match="does not agree"):
         export_hf(str(tmp_path / "model"), tmp_path / "out")
+
+
+def test_heavy_towers_keep_their_weights_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from impart.encoders import torch as backend
+
+    tiny_hf.write_siglip(tmp_path / "model")
+    monkeypatch.setattr(backend, "INLINE_BYTES", 0)
+    measured = export_hf(str(tmp_path / "model"), tmp_path / "out")
+    assert len(measured) == 2
+    weights = tmp_path / "out" / "visual" / "model.onnx.data"
+    before = load_encoder(f"onnx:{tmp_path / 'out'}").fingerprint
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    assert load_encoder(f"onnx:{tmp_path / 'out'}").fingerprint != before

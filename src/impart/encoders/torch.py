@@ -30,6 +30,8 @@ except ImportError as error:
 __all__ = ["Tower", "TorchEncoder", "hash_weights", "quiet", "write_graph"]
 
 _TEXTS_AT_ONCE = 64
+INLINE_BYTES = 1.5e9
+"""Heavier towers keep their weights in a file beside the graph: one ONNX file holds at most 2 GB."""
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -133,7 +135,7 @@ def write_graph(encoder: TorchEncoder, path: Path, *, side: str) -> None:
 
     Args:
         encoder: float32, on the CPU.
-        path: of the .onnx file; weights above 1.5 GB go to a file beside it.
+        path: of the .onnx file; weights above `INLINE_BYTES` go to a file beside it.
         side: `image` or `text`.
 
     Raises:
@@ -149,18 +151,20 @@ def write_graph(encoder: TorchEncoder, path: Path, *, side: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with quiet():
         try:
-            torch.onnx.export(
+            program = torch.onnx.export(
                 tower,
                 (sample,),
-                str(path),
                 input_names=[side],
                 output_names=[f"{side}_embedding"],  # plain "embedding" is a name that the exporter itself gives
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 opset_version=18,
-                external_data=weights > 1.5e9,
                 dynamo=True,
                 verbose=False,
             )
+            assert program is not None
+            for node in program.model.graph.all_nodes():
+                node.metadata_props.clear()  # the exporter's notes name files of this machine
+            program.save(str(path), external_data=weights > INLINE_BYTES)
         except Exception as error:  # many kinds, from three packages
             raise EncoderError(
                 f"{encoder.traits.id}: torch cannot export the {side} tower to {path}: {error}"
