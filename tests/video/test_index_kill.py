@@ -14,17 +14,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clips import solid, truncate, write_clip
-from impart.reference.refset import ReferenceSet
+from clips import truncate, write_clip
+from colour_references import colour_set
+from impart.config import VanillaSettings
+from impart.video import references
 from impart.video.index import VideoIndex
 from impart.video.store import Store
+from impart.video.writer import Writer
 from tiny_encoder import COLOURS, TinyEncoder
 
 KILLS = 10
 SCRIPT = """
 import sys, time
 from impart.video.index import VideoIndex
-from test_index_kill import SlowEncoder, colour_set
+from colour_references import colour_set
+from test_index_kill import SlowEncoder
 import impart
 
 folder, films, slow_s = sys.argv[1:]
@@ -46,20 +50,6 @@ class SlowEncoder(TinyEncoder):
     def encode_images(self, images: Any) -> Any:
         time.sleep(self.seconds)
         return super().encode_images(images)
-
-
-def colour_set() -> ReferenceSet:
-    encoder = TinyEncoder()
-    made = encoder.encode_images([solid(name) for name in COLOURS])
-    return ReferenceSet.from_arrays(
-        list(COLOURS),
-        image=made.embeddings,
-        text=encoder.encode_texts(list(COLOURS)),
-        retrieval=made.retrieval,
-        encoder_id=encoder.traits.id,
-        encoder_fingerprint=encoder.fingerprint,
-        name="colours",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -175,9 +165,6 @@ def test_a_reader_searches_while_the_index_is_written(films: Path, tmp_path: Pat
 def test_a_change_of_references_killed_half_way_leaves_the_old_ones(
     films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from impart.video import references
-    from impart.video.writer import Writer
-
     index = VideoIndex.open(tmp_path / "index", TinyEncoder())
     list(index.add([films]))
     index.use_references(colour_set())
@@ -196,8 +183,6 @@ def test_a_change_of_references_killed_half_way_leaves_the_old_ones(
                 patch.setattr(references, place, dies)
             else:
                 patch.setattr(Writer, "save_manifest", dies)
-            from impart.config import VanillaSettings
-
             with pytest.raises(Killed):
                 index.use_references(other, VanillaSettings(k=2))
         assert index.manifest == manifest
