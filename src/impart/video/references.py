@@ -20,7 +20,7 @@ from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.errors import EncoderMismatchError
 from impart.reference.refset import ReferenceSet
 from impart.video.manifest import Augmentation, Manifest
-from impart.video.store import SEGMENTS, Store
+from impart.video.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
 from impart.video.writer import Writer, blend_columns
 
 __all__ = ["check_encoder", "describe", "install", "switch", "with_references"]
@@ -38,7 +38,7 @@ def describe(encoder: AugmentedEncoder) -> Augmentation:
         references_name=references.name,
         references_fingerprint=references.fingerprint,
         folder=f"references/{references.fingerprint[:16]}",
-        table=f"neighbours_{encoder.fingerprint[:16]}",
+        table=f"{NEIGHBOURS_PREFIX}{encoder.fingerprint[:16]}",
     )
 
 

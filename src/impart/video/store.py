@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["FailureRecord", "Store", "TableGoneError", "VideoRecord", "path_id", "revision_of"]
 
 VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
+NEIGHBOURS_PREFIX = "neighbours_"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from impart.errors import IndexLockedError, VideoIndexError
 from impart.video.manifest import Manifest
-from impart.video.store import FAILURES, SEGMENTS, VIDEOS, FailureRecord, Store, VideoRecord, path_id
+from impart.video.store import FAILURES, NEIGHBOURS_PREFIX, SEGMENTS, VIDEOS, FailureRecord, Store, VideoRecord, path_id
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -276,7 +276,7 @@ class Writer:
     def _drop_unnamed(self) -> None:
         augmentation = self.manifest.augmentation
         for name in self.store.table_names():
-            if name.startswith("neighbours_") and (augmentation is None or name != augmentation.table):
+            if name.startswith(NEIGHBOURS_PREFIX) and (augmentation is None or name != augmentation.table):
                 self._tables.pop(name, None)
                 self.store.drop(name)
         references = self.store.folder / "references"
