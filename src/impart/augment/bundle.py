@@ -51,21 +51,21 @@ class Validation:
     owners: npt.NDArray[np.int64]
 
 
-def write_bundle(model: Path, encoder: Encoder, data: Path) -> dict[str, dict[str, float]]:
+def write_bundle(model: Path, encoder: Encoder, data: Path, *, encoder_id: str = "mini") -> dict[str, dict[str, float]]:
     """Write `references/` and `background/` into a model's folder, from its `prototypes.npz` and the training data.
 
     Args:
         model: folder of the bundled model, with prototypes.npz: `names` (N,), `image` (N, D), `retrieval` (N, R).
         encoder: the model as exported, since its fingerprint is kept.
         data: the development data, with `images/` in it.
+        encoder_id: by which the model will be loaded once it is bundled.
 
     Returns:
         Flickr8k val text-to-image recall, and background accuracy, as fractions: {"plain": ..., "augmented": ...}.
     """
     images = data / "images"
-    background = ReferenceSet.build(
-        background_pairs(images), encoder, path=model / "background", name="background", max_megapixels=_MAX_MEGAPIXELS
-    )
+    background = ReferenceSet.build(background_pairs(images), encoder, name="background").of_encoder(encoder_id)
+    background.save(model / "background")
     with np.load(model / "prototypes.npz") as prototypes:
         names = [str(name) for name in prototypes["names"]]
         filled = [prompt.replace("{}", name) for name in names for prompt in CLASS_PROMPTS]
@@ -75,7 +75,7 @@ def write_bundle(model: Path, encoder: Encoder, data: Path) -> dict[str, dict[st
             image=prototypes["image"],
             text=l2_normalise(texts),
             retrieval=prototypes["retrieval"],
-            encoder_id=encoder.traits.id,
+            encoder_id=encoder_id,
             encoder_fingerprint=encoder.fingerprint,
             name="imagenet-names",
             source="ImageNet-1k class prototypes",

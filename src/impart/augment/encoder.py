@@ -180,7 +180,7 @@ def default_augmented(base: Encoder) -> Encoder:
     Raises:
         EncoderMismatchError: the bundled set does not belong to the model (a damaged installation).
     """
-    folder = bundled_references(base)
+    folder = bundled(base.traits.id, "references")
     if folder is None:
         return base
     references = ReferenceSet.open(folder)
@@ -190,11 +190,17 @@ def default_augmented(base: Encoder) -> Encoder:
     return AugmentedEncoder(base, references, Vanilla(chosen))
 
 
-def bundled_references(base: Encoder) -> Path | None:
-    """Folder of the reference set that comes with a model."""
+def bundled(encoder_id: str, what: str) -> Path | None:
+    """Folder of a reference set (`references`, `background`) that comes with a model: one of ours, or a local folder.
+
+    >>> bundled("hf:openai/clip-vit-base-patch32", "references") is None
+    True
+    """
     from importlib import resources
 
-    folder = Path(str(resources.files("impart.encoders"))) / "models" / base.traits.id / "references"
+    scheme, _, rest = encoder_id.partition(":")
+    home = Path(rest) if rest else Path(str(resources.files("impart.encoders"))) / "models" / scheme
+    folder = home / what
     return folder if (folder / "manifest.json").is_file() else None
 
 

@@ -20,12 +20,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from impart.augment.encoder import bundled
 from impart.augment.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Float32, l2_normalise
@@ -168,10 +168,8 @@ def tune(references: ReferenceSet, *, background: ReferenceSet | None = None, se
 
 def bundled_background(encoder_id: str) -> ReferenceSet | None:
     """The background that comes with a model, or None."""
-    from importlib import resources
-
-    folder = Path(str(resources.files("impart.encoders"))) / "models" / encoder_id / "background"
-    return ReferenceSet.open(folder) if (folder / "manifest.json").is_file() else None
+    folder = bundled(encoder_id, "background")
+    return ReferenceSet.open(folder) if folder is not None else None
 
 
 def _ascend(objective: Objective) -> VanillaSettings:
