@@ -27,7 +27,7 @@ from impart.video.finder import Finder, Options
 from impart.video.manifest import Manifest
 from impart.video.references import check_encoder, describe, install, switch, with_references
 from impart.video.search import By, Group, Hit, Query, Reason
-from impart.video.snapshot import save_cache
+from impart.video.snapshot import has_cache, save_cache
 from impart.video.store import FailureRecord, Store, TableGoneError, VideoRecord
 from impart.video.writer import Writer, write_lock
 
@@ -322,7 +322,7 @@ class VideoIndex:
             yield from indexer.run(plan)
         if not plan.empty:
             writer.compact()
-            self._save_cache()
+        self._save_cache()
         totals = indexer.totals
         counts = {item.name: getattr(totals, item.name, None) for item in dataclasses.fields(IndexDone)}
         known = {name: value for name, value in counts.items() if value is not None}
@@ -352,7 +352,8 @@ class VideoIndex:
 
     def _save_cache(self) -> None:
         """Prepare the next cold search; the caller holds the write lock."""
-        save_cache(self._store, self._finder.current(), video_means=self._finder.video_means())
+        if not has_cache(self._store):  # also after a run that was interrupted
+            save_cache(self._store, self._finder.current(), video_means=self._finder.video_means())
 
     def _create(self) -> None:
         """Make the index, with the encoder's reference set in force."""

@@ -25,7 +25,7 @@ from impart.video.store import SEGMENTS, Store, TableGoneError, VideoRecord
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Snapshot", "load_snapshot", "save_cache"]
+__all__ = ["Snapshot", "has_cache", "load_snapshot", "save_cache"]
 
 _TRIES = 8
 _ARRAYS = ("offsets", "scenes", "start_s", "end_s", "weight", "vectors")
@@ -116,6 +116,11 @@ def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.
         part.rename(target)
     except OSError:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def has_cache(store: Store) -> bool:
+    """Whether a cold search would find the arrays of the index as it is."""
+    return (store.folder / "cache" / store.state()).is_dir()
 
 
 def _from_cache(store: Store, state: str, manifest: Manifest) -> Snapshot | None:
