@@ -164,7 +164,7 @@ class Finder:
             frames = frame_scores(vectors, snapshot, encoder)  # (T, n)
             scores = frames if options.group == "frame" else np.maximum.reduceat(frames, starts, axis=1)
         chosen = [top_groups(row, top=options.top, allowed=allowed) for row in scores]
-        stops = np.append(starts[1:], len(snapshot))
+        stops = np.append(starts, len(snapshot))[1:]
         at = starts  # where a group's frames begin in `frames`
         if frames is None:  # ranked by means: only the frames of the groups that were chosen are looked at
             union = np.unique(np.concatenate(chosen))

@@ -75,7 +75,8 @@ class VideoIndex:
         self.settings = settings or Settings()
         self._base: Encoder | None = None
         self._encoders: dict[str | None, Encoder] = {}
-        self._finder = Finder(store, encoder_of=self._encoder_of, settings=self.settings.search)
+        self._reading = Store(store.folder)  # its own handles: a thread may search while another adds
+        self._finder = Finder(self._reading, encoder_of=self._encoder_of, settings=self.settings.search)
 
     @classmethod
     def open(
@@ -264,11 +265,11 @@ class VideoIndex:
 
     def videos(self) -> list[VideoRecord]:
         """All indexed videos, by path."""
-        return self._read(self._store.videos)
+        return self._read(self._reading.videos)
 
     def failures(self) -> list[FailureRecord]:
         """Files that could not be indexed, and why, by path."""
-        return self._read(self._store.failures)
+        return self._read(self._reading.failures)
 
     def stats(self) -> IndexStats:
         """The index in numbers.

@@ -176,7 +176,7 @@ def group_means(snapshot: Snapshot, starts: npt.NDArray[np.int64], *, references
     share = snapshot.weight.astype(np.float32)  # (n,)
     if blend is not None:
         share = share / blend.norm
-    stops = np.append(starts[1:], len(snapshot))
+    stops = np.append(starts, len(snapshot))[1:]
     sums = np.empty((len(starts), snapshot.vectors.shape[1]), np.float32)
     for i, (first, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
         sums[i] = share[first:stop] @ snapshot.vectors[first:stop].astype(np.float32)
