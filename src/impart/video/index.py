@@ -17,16 +17,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from impart.augment.encoder import AugmentedEncoder, default_augmented, settings_of
+from impart.augment.encoder import AugmentedEncoder, settings_of
 from impart.augment.vanilla import Vanilla
 from impart.config import Settings, VanillaSettings
-from impart.encoders.base import Encoder, ImageInput, load_encoder
-from impart.errors import EncoderMismatchError, VideoIndexError
+from impart.encoders.base import Encoder, ImageInput
+from impart.errors import VideoIndexError
 from impart.reference.refset import ReferenceSet
 from impart.video.finder import Finder, Options
 from impart.video.manifest import Manifest
-from impart.video.references import check_encoder, describe, install, switch, with_references
+from impart.video.references import install, switch
 from impart.video.search import By, Group, Hit, Query, Reason
+from impart.video.session import Session
 from impart.video.snapshot import has_cache, save_cache
 from impart.video.store import FailureRecord, Store, TableGoneError, VideoRecord
 from impart.video.writer import Writer, write_lock
@@ -70,13 +71,11 @@ class VideoIndex:
 
     def __init__(self, store: Store, *, encoder: Encoder | None, settings: Settings | None) -> None:
         self._store = store
-        self._given = encoder
-        self._asked = settings
         self.settings = settings or Settings()
-        self._base: Encoder | None = None
-        self._encoders: dict[str | None, Encoder] = {}
+        self._session = Session(store.folder, encoder, self.settings.encoder)
+        self._asked = settings
         self._reading = Store(store.folder)  # its own handles: a thread may search while another adds
-        self._finder = Finder(self._reading, encoder_of=self._encoder_of, settings=self.settings.search)
+        self._finder = Finder(self._reading, encoder_of=self._session.of, settings=self.settings.search)
 
     @classmethod
     def open(
@@ -104,9 +103,7 @@ class VideoIndex:
         store = Store(Path(os.path.abspath(os.path.expanduser(path))))  # noqa: PTH100, PTH111
         index = cls(store, encoder=encoder, settings=settings)
         if Manifest.exists(store.folder):
-            manifest = Manifest.load(store.folder)
-            if encoder is not None:
-                index._check(encoder, manifest)
+            index._session.check_given(Manifest.load(store.folder), is_empty=lambda: not index.videos())
         elif not create or (store.folder.exists() and not store.folder.is_dir()):
             Manifest.load(store.folder)  # says what is missing
         return index
@@ -133,8 +130,8 @@ class VideoIndex:
     def encoder(self) -> Encoder:
         """What the index encodes with: the base encoder, with the reference set in force where there is one."""
         if self.exists:
-            return self._encoder_of(self.manifest)
-        return self._encoder_of_new()
+            return self._session.of(self.manifest)
+        return self._session.of_new()
 
     def add(
         self,
@@ -254,13 +251,13 @@ class VideoIndex:
             EncoderMismatchError: the set was made with another encoder than the index.
             IndexLockedError: another process is writing to the index.
         """
-        encoder: Encoder = self._base_of(self.manifest)
+        base = encoder = self._session.base(self.manifest)
         if references is not None:
             chosen = settings or settings_of(references) or VanillaSettings()
-            encoder = AugmentedEncoder(encoder, references, Vanilla(chosen))
+            encoder = AugmentedEncoder(base, references, Vanilla(chosen))
         with Writer(self._store) as writer:
             switch(writer, encoder)
-            self._given = self._base  # from now on the index says which set is in force
+            self._session.given = base  # from now on the index says which set is in force
             self._save_cache()
 
     def videos(self) -> list[VideoRecord]:
@@ -316,7 +313,7 @@ class VideoIndex:
         for path, reason in problems:
             yield PathFailed(path=path, reason=reason)
         yield plan.summary()
-        encoder = self._encoder_of(writer.manifest)
+        encoder = self._session.of(writer.manifest)
         decoder = Decoder(writer.manifest.decode, short_side_px=encoder.traits.image_size_px)
         with decoder:
             indexer = Indexer(writer, encoder, decoder=decoder, batch=self.settings.encoder.batch)
@@ -358,7 +355,7 @@ class VideoIndex:
 
     def _create(self) -> None:
         """Make the index, with the encoder's reference set in force."""
-        encoder = self._encoder_of_new()
+        encoder = self._session.of_new()
         manifest = self._new_manifest(encoder)
         Store.make_folder(self.path)
         with write_lock(self.path):
@@ -374,8 +371,9 @@ class VideoIndex:
         manifest = self._with_settings(writer.manifest)
         if manifest != writer.manifest:
             writer.save_manifest(manifest)
-        if self._given is not None and isinstance(self._given, AugmentedEncoder) and not writer.videos:
-            switch(writer, self._given)
+        given = self._session.given
+        if isinstance(given, AugmentedEncoder) and not writer.videos:
+            switch(writer, given)
 
     def _with_settings(self, manifest: Manifest) -> Manifest:
         if self._asked is None:
@@ -399,52 +397,6 @@ class VideoIndex:
             versions={name: metadata.version(name) for name in ("impart", "lancedb", "av", "onnxruntime", "numpy")},
             created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-
-    def _check(self, encoder: Encoder, manifest: Manifest) -> None:
-        """Refuse an encoder that is not the index's."""
-        check_encoder(encoder, self.path, manifest)
-        if not isinstance(encoder, AugmentedEncoder):
-            return  # a base encoder looks through whatever set is in force
-        force, asked = manifest.augmentation, describe(encoder)
-        if (force is None or force.fingerprint != asked.fingerprint) and self.videos():
-            present = (
-                f"reference set {force.references_name!r} ({force.references_fingerprint[:12]}, {force.settings})"
-                if force
-                else "no reference set"
-            )
-            raise EncoderMismatchError(
-                f"the index {self.path} has {present} in force, not {asked.references_name!r} "
-                f"({asked.references_fingerprint[:12]}, {asked.settings}): switch with "
-                f"impart refset use R --index {self.path}, or open it without a reference set of your own"
-            )
-
-    def _encoder_of_new(self) -> Encoder:
-        if self._given is not None:
-            return self._given
-        options = {"threads": self.settings.encoder.threads} if self.settings.encoder.threads else {}
-        self._given = default_augmented(load_encoder(self.settings.encoder.model, **options))
-        return self._given
-
-    def _encoder_of(self, manifest: Manifest) -> Encoder:
-        """The base encoder with the reference set that a manifest names; made once."""
-        key = manifest.augmentation.fingerprint if manifest.augmentation else None
-        if key not in self._encoders:
-            given = self._given
-            if isinstance(given, AugmentedEncoder) and given.fingerprint == key:
-                self._encoders[key] = given
-            else:
-                self._encoders[key] = with_references(self._base_of(manifest), self.path, manifest)
-        return self._encoders[key]
-
-    def _base_of(self, manifest: Manifest) -> Encoder:
-        if self._base is None:
-            if self._given is not None:
-                self._base = self._given.base if isinstance(self._given, AugmentedEncoder) else self._given
-            else:
-                options = {"threads": self.settings.encoder.threads} if self.settings.encoder.threads else {}
-                self._base = load_encoder(manifest.encoder_id, **options)
-            check_encoder(self._base, self.path, manifest)
-        return self._base
 
     def _options(
         self, *, top: int | None, group: Group | None, by: By | None, augment: bool, path_glob: str | None, why: bool
