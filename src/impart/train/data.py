@@ -1,0 +1,148 @@
+"""What `mini` learns from: pictures with texts, as plain lists, read from the development data's folders.
+
+Sources (see the data's README for licences): Flickr8k `train`, OpenStax, the ImageNet sample, and every folder of
+`images/more`. Evaluation sets are never read here; asking for one is an error.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from impart.errors import DataError
+
+__all__ = ["FORBIDDEN", "Picture", "read_captions", "read_pictures", "read_validation"]
+
+FORBIDDEN = frozenset({"cifar10", "cifar100", "caltech101", "tiny_imagenet32", "coco", "panda", "misc"})
+"""Evaluation data: neither trained nor tuned on."""
+
+_MAX_WORDS = 60
+_NAMES_IN_TEXT2 = frozenset({"fashion_products", "zukan"})
+_PROSE = frozenset({"openstax2", "philschatz_biology", "sites"})
+"""Folders of `more` whose second text is a caption; elsewhere it is a credit, an instruction or a recipe."""
+_CREDIT = re.compile(r"\((?:credit|figure|image|photo)[^)]*\)|^by .*(?:CC|commons|public domain).*", re.IGNORECASE)
+_OPENING = re.compile(
+    r"^(?:this |the |an? )?(?:photo(?:graph)?|image|picture|figure|illustration)s?(?: [a-z])?"
+    r" (?:shows?|of|depicts?|is of|displays?)(?: that| how)? ",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One training picture.
+
+    Attributes:
+        path: the file.
+        source: the folder it is from, for balancing and for the model card.
+        texts: ways to say what is seen, at least one; one is drawn at random each time.
+    """
+
+    path: Path
+    source: str
+    texts: tuple[str, ...]
+
+
+def read_pictures(data: Path) -> list[Picture]:
+    """All training pictures below `data`, in a fixed order.
+
+    Args:
+        data: the folder that holds `images/` and `text/`.
+
+    Raises:
+        DataError: a folder is missing or holds no usable row.
+    """
+    pictures = list(_flickr(data, split="train"))
+    pictures += _openstax(data)
+    folders = sorted(path for path in (data / "images" / "more").iterdir() if path.is_dir())
+    for folder in folders:
+        pictures += _more(folder)
+    for picture in pictures:
+        if FORBIDDEN & {part.lower() for part in picture.path.relative_to(data).parts}:
+            raise DataError(f"{picture.path} is evaluation data: it must not be trained on")
+    return pictures
+
+
+def read_validation(data: Path) -> list[Picture]:
+    """Flickr8k `val`, the only pictures that choices may be made on."""
+    return list(_flickr(data, split="val"))
+
+
+def read_classes(data: Path) -> list[tuple[Path, str, str]]:
+    """The ImageNet sample: file, wnid and label of one picture a class, in the classifier's order."""
+    folder = data / "images" / "imagenet_sample"
+    rows = [(folder / "images" / row["file"], row["wnid"], row["label"]) for row in _rows(folder / "labels.csv")]
+    return sorted(rows, key=lambda row: row[1])
+
+
+def read_captions(data: Path) -> list[str]:
+    """Captions without pictures, for the text side."""
+    path = data / "text" / "captions.txt.gz"
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            return [line.strip() for line in lines if line.strip()]
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+
+
+def tidy(text: str) -> str:
+    """A text as people would say it: credits and `This photo shows` removed, at most 60 words.
+
+    >>> tidy("This photo shows two white-clad men riding camels. (credit: A. Person/flickr)")
+    'two white-clad men riding camels.'
+    """
+    text = " ".join(_CREDIT.sub("", text.replace("_", " ")).split())
+    text = _OPENING.sub("", text)
+    return " ".join(text.split()[:_MAX_WORDS]).strip(" >\"'")
+
+
+def _flickr(data: Path, *, split: str) -> Iterator[Picture]:
+    folder = data / "images" / "flickr8k"
+    captions: dict[str, list[str]] = {}
+    for row in _rows(folder / "captions.csv"):
+        if row["split"] == split:
+            captions.setdefault(row["file"], []).append(row["caption"].strip())
+    for file, texts in captions.items():
+        yield Picture(path=folder / "images" / file, source="flickr8k", texts=tuple(texts))
+
+
+def _openstax(data: Path) -> Iterator[Picture]:
+    folder = data / "images" / "openstax"
+    for row in _rows(folder / "captions.csv"):
+        texts = _distinct(row["alt"], row["caption"])
+        if texts:
+            yield Picture(path=folder / "images" / row["file"], source="openstax", texts=texts)
+
+
+def _more(folder: Path) -> Iterator[Picture]:
+    for row in _rows(folder / "captions.csv"):
+        texts = _distinct(row["text"])
+        extra = row.get("text2") or ""
+        if (
+            extra.startswith("a photo of")
+            or folder.name in _NAMES_IN_TEXT2
+            or (len(extra) > 20 and folder.name in _PROSE)
+        ):
+            texts = _distinct(row["text"], extra)
+        if texts:
+            yield Picture(path=folder / "images" / row["file"], source=folder.name, texts=texts)
+
+
+def _distinct(*texts: str) -> tuple[str, ...]:
+    """Tidied texts without empties and repetitions."""
+    return tuple(dict.fromkeys(tidied for text in texts if len(tidied := tidy(text)) > 1))
+
+
+def _rows(path: Path) -> list[Mapping[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            rows = list(csv.DictReader(lines))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; --data names the folder with images/ in it") from error
+    if not rows:
+        raise DataError(f"{path} has no rows")
+    return rows

@@ -1,0 +1,219 @@
+"""Trained towers to the ONNX files of the bundled model, small on disk and exact in use.
+
+Weights are stored as int8 with a scale per channel, or as float16, and turned into float32 by `Cast` and `Mul` nodes
+that ONNX Runtime folds while it loads: the arithmetic is float32, so a text's embedding does not depend on the other
+texts of its batch, as it does with dynamically quantised activations. Word embeddings stay int8 in memory: only the
+rows of the words at hand are converted.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from impart.train.heads import ImageHead, TextHead
+
+__all__ = ["ImageTower", "TextTower", "compress", "export_image", "export_text", "features_session", "quantise"]
+
+_SMALLEST = 4096
+"""Smaller tensors are kept as they are."""
+
+
+class ImageTower(nn.Module):
+    """Pixels to embedding and retrieval embedding in one pass.
+
+    Args:
+        backbone: pixels (B, 3, S, S) to features (B, F).
+        head: features to embeddings (B, D).
+        components: (F, R) principal directions of the standardised features.
+    """
+
+    def __init__(self, backbone: nn.Module, head: ImageHead, components: Tensor):
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.register_buffer("components", components)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.backbone(pixels)
+        return self.head(features), self.head.standardise(features) @ self.components
+
+
+class TextTower(nn.Module):
+    """Token ids to embeddings.
+
+    Args:
+        sentences: ids and mask (T, L) to sentence embeddings (T, D).
+        head: sentence embeddings to embeddings.
+    """
+
+    def __init__(self, sentences: nn.Module, head: TextHead):
+        super().__init__()
+        self.sentences, self.head = sentences, head
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        y: Tensor = self.head(self.sentences(input_ids, attention_mask))
+        return y
+
+
+def export_image(tower: ImageTower, path: Path, *, size_px: int, int8: bool = True) -> None:
+    """Write the image tower: `pixels` (B, 3, S, S) to `embedding` (B, D) and `retrieval` (B, R)."""
+    batch = torch.export.Dim("B")
+    _export(
+        tower,
+        (torch.zeros(2, 3, size_px, size_px),),
+        path,
+        inputs=["pixels"],
+        outputs=["embedding", "retrieval"],
+        shapes=({0: batch},),
+        int8=int8,
+    )
+
+
+def export_text(tower: TextTower, path: Path, *, int8: bool = True) -> None:
+    """Write the text tower: `input_ids` and `attention_mask` (T, L) to `embedding` (T, D)."""
+    axes = {0: torch.export.Dim("T"), 1: torch.export.Dim("L", max=512)}
+    ids = torch.ones(2, 7, dtype=torch.int64)
+    _export(
+        tower,
+        (ids, ids.clone()),
+        path,
+        inputs=["input_ids", "attention_mask"],
+        outputs=["embedding"],
+        shapes=(axes, axes),
+        int8=int8,
+    )
+
+
+def features_session(
+    backbone: nn.Module, path: Path, *, size_px: int
+) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+    """The backbone through ONNX Runtime: pixels (B, 3, S, S) to features (B, F), several times torch's CPU speed."""
+    import onnxruntime
+
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _export(
+            backbone,
+            (torch.zeros(2, 3, size_px, size_px),),
+            path,
+            inputs=["pixels"],
+            outputs=["features"],
+            shapes=({0: torch.export.Dim("B")},),
+            int8=None,
+        )
+    session = onnxruntime.InferenceSession(path)
+
+    def run(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        features: npt.NDArray[np.float32] = session.run(None, {"pixels": pixels})[0]
+        return features
+
+    return run
+
+
+def _export(
+    tower: nn.Module,
+    example: tuple[Tensor, ...],
+    path: Path,
+    *,
+    inputs: list[str],
+    outputs: list[str],
+    shapes: tuple[dict[int, torch.export.Dim], ...],
+    int8: bool | None,
+) -> None:
+    """Export and compress; `int8=None` leaves the weights in float32."""
+    for name in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            tower.eval().cpu(),
+            example,
+            dynamo=True,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    if int8 is not None:
+        model = compress(model, int8=int8)
+    for node in model.graph.node:  # exporter's notes name files of the machine it ran on
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def quantise(values: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Symmetric int8 with one scale an index of `axis`.
+
+    Returns:
+        int8 of the same shape, and scales that broadcast against it; their product approximates `values`.
+    """
+    others = tuple(n for n in range(values.ndim) if n != axis)
+    scale = np.maximum(np.abs(values).max(axis=others, keepdims=True) / 127, 1e-12).astype(np.float32)
+    return np.clip(np.rint(values / scale), -127, 127).astype(np.int8), scale
+
+
+def compress(model: onnx.ModelProto, *, int8: bool = True) -> onnx.ModelProto:
+    """Store large float32 weights as int8 (matrices, 1x1 convolutions) or float16 (all others)."""
+    graph = model.graph
+    nodes: list[onnx.NodeProto] = []  # conversions of weights, before everything else
+    instead: dict[str, list[onnx.NodeProto]] = {}  # by the output of the node they replace
+    initialisers: list[onnx.TensorProto] = []
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < _SMALLEST:
+            initialisers.append(tensor)
+            continue
+        name = tensor.name
+        users = [node for node in graph.node if name in node.input]
+        matrix = values.ndim == 2 or (values.ndim == 4 and values.shape[1] > 3)
+        if int8 and matrix and len(users) == 1 and users[0].op_type == "Gather":
+            initialisers += _quantised(values, name, axis=0)
+            instead[users[0].output[0]] = _gather_rows(users[0], name)
+        elif int8 and matrix:
+            axes = (0,) if values.ndim == 4 else (0, 1)
+            initialisers += _quantised(values, name, axis=min(axes, key=lambda axis: _error(values, axis)))
+            nodes.append(helper.make_node("Cast", [f"{name}_i8"], [f"{name}_wide"], to=TensorProto.FLOAT))
+            nodes.append(helper.make_node("Mul", [f"{name}_wide", f"{name}_scale"], [name]))
+        else:
+            initialisers.append(numpy_helper.from_array(values.astype(np.float16), f"{name}_f16"))
+            nodes.append(helper.make_node("Cast", [f"{name}_f16"], [name], to=TensorProto.FLOAT))
+    kept = [new for node in graph.node for new in instead.get(node.output[0], [node])]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend([*nodes, *kept])
+    graph.initializer.extend(initialisers)
+    return model
+
+
+def _quantised(values: npt.NDArray[np.float32], name: str, *, axis: int) -> list[onnx.TensorProto]:
+    whole, scale = quantise(values, axis)
+    return [numpy_helper.from_array(whole, f"{name}_i8"), numpy_helper.from_array(scale, f"{name}_scale")]
+
+
+def _error(values: npt.NDArray[np.float32], axis: int) -> float:
+    whole, scale = quantise(values, axis)
+    return float(np.square(whole * scale - values).mean())
+
+
+def _gather_rows(node: onnx.NodeProto, name: str) -> list[onnx.NodeProto]:
+    """A `Gather` of int8 rows and their scales in place of one of float32 rows."""
+    out, ids = node.output[0], node.input[1]
+    return [
+        helper.make_node("Gather", [f"{name}_i8", ids], [f"{out}_i8"], axis=0),
+        helper.make_node("Cast", [f"{out}_i8"], [f"{out}_wide"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", [f"{name}_scale", ids], [f"{out}_scale"], axis=0),
+        helper.make_node("Mul", [f"{out}_wide", f"{out}_scale"], [out]),
+    ]

