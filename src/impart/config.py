@@ -114,7 +114,7 @@ class IndexSettings:
         compact_every: videos committed between two looks at whether the tables are worth compacting.
     """
 
-    cut_threshold: float = 0.5
+    cut_threshold: float = 0.55
     precision: str = "float16"
     compact_every: int = 64
 
@@ -157,11 +157,13 @@ class Settings:
         *,
         environ: Mapping[str, str] | None = None,
         flags: Mapping[str, Any] | None = None,
+        start: Settings | None = None,
     ) -> Settings:
         """Resolve settings: defaults < TOML file < `IMPART_<CONCERN>_<NAME>` < flags.
 
         Args:
             path: a TOML file with one table a concern, or None.
+            start: what holds where nothing else speaks, such as an index's own settings; None = the defaults.
             environ: defaults to the process environment.
             flags: `{"decode.fps": 2.0}`; values of None are skipped.
 
@@ -190,6 +192,7 @@ class Settings:
             for name in table:
                 if name not in names:
                     raise ConfigError(f"settings file {path}: [{concern}] has no {name!r}; it has {', '.join(names)}")
+            before = getattr(start or cls(), concern)
             values: dict[str, Any] = {}
             for name, option in names.items():
                 value = table.get(name)
@@ -198,7 +201,7 @@ class Settings:
                 value = value if flag is None else flag
                 if value is not None:
                     values[name] = _convert(value, kind=type(option.default), name=f"{concern}.{name}")
-            concerns[concern] = kind(**values)
+            concerns[concern] = dataclasses.replace(before, **values)
         return cls(**concerns)
 
     def as_dict(self) -> dict[str, Any]:
