@@ -4,8 +4,8 @@ A cut is where the pictures before and the pictures after have little to do with
 low: that of the two neighbouring segments, and that of the means of the two segments on either side. The second keeps
 a flash or a single bad frame, after which the scene goes on, from being a cut.
 
-Measured by `benchmarks/cuts.py` with `mini` on 40 rendered films (160 hard cuts, 40 dissolves): precision and recall are
-1.0 for thresholds of 0.55 to 0.65; on `bikes.mp4` (five cuts, found by eye) for 0.40 to 0.60.
+Measured by `benchmarks/cuts.py` with `mini` on 40 rendered films (160 hard cuts, 40 dissolves): precision and recall
+are 1.0 for thresholds of 0.55 to 0.65; on `bikes.mp4` (five cuts, found by eye) for 0.40 to 0.60.
 """
 
 from __future__ import annotations
