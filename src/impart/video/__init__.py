@@ -1,1 +1,1 @@
-"""."""
+"""Video: decode, index, search."""

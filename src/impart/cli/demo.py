@@ -1,0 +1,55 @@
+"""`impart demo`: a small real library, indexed and searched, in about a minute."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from impart.cli.output import Answer, Format, print_answers
+
+__all__ = ["demo"]
+
+_DEFAULT_FOLDER = Path("impart-demo")
+
+
+def demo(
+    folder: Annotated[
+        Path, typer.Option("--dir", help="Where the demo's videos and index go.", metavar="DIR")
+    ] = _DEFAULT_FOLDER,
+) -> None:
+    """Make a small real library, index it, and answer three sentences and one picture. Nothing is downloaded."""
+    from impart.cli.index import show_run
+    from impart.video.demo import DEMO_PICTURE, DEMO_SENTENCES, make_demo_library
+    from impart.video.index import VideoIndex
+
+    started = time.monotonic()
+    library, index_dir = folder / "library", folder / "library.impart"
+    count = 0
+    for path in make_demo_library(library):
+        count += 1
+        print(f"video {count}: {path.name}", file=sys.stderr)
+    print(f"{count} videos in {library}")
+    index = VideoIndex.open(index_dir)
+    bad = show_run(index.add([library]), index_dir)
+    picture = folder / DEMO_PICTURE
+    for sentence in DEMO_SENTENCES:
+        print()
+        answer = Answer(query=f'"{sentence}"', hits=index.search(text=sentence, top=3), extra={})
+        print_answers([answer], Format.table, why=False)
+    print()
+    answer = Answer(query=f"the picture {picture}", hits=index.search(image=picture, top=3), extra={})
+    print_answers([answer], Format.table, why=False)
+    print()
+    scene = DEMO_SENTENCES[0]
+    answer = Answer(query=f'"{scene}", scene by scene', hits=index.search(text=scene, group="scene", top=3), extra={})
+    print_answers([answer], Format.table, why=False)
+    print(f"\ndone in {time.monotonic() - started:.0f} s. Try next:")
+    print(f"  impart search 'a cat' --index {index_dir} --why")
+    print(f"  impart search --image {picture} --group scene --index {index_dir}")
+    print("  impart index YOUR_FOLDER && impart search 'anything you remember of it'")
+    if bad:
+        raise typer.Exit(3)

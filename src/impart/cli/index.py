@@ -1,0 +1,217 @@
+"""`impart index` and `impart stats`: fill an index, and say what is in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from impart.cli.options import (
+    DEFAULT_INDEX,
+    ConfigOption,
+    EncoderOption,
+    IndexOption,
+    NoAugmentOption,
+    RefsetOption,
+    ThreadsOption,
+    load,
+)
+from impart.config import DecodeSettings, Settings
+
+if TYPE_CHECKING:
+    from impart.video.events import Event, IndexDone
+    from impart.video.index import VideoIndex
+
+__all__ = ["index", "show_run", "stats"]
+
+
+def index(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Video files, and folders of them.")],
+    index_dir: IndexOption = DEFAULT_INDEX,
+    encoder: EncoderOption = None,
+    refset: RefsetOption = None,
+    no_augment: NoAugmentOption = False,
+    fps: Annotated[
+        float | None, typer.Option(help=f"Frames looked at a second.  [default: {DecodeSettings.fps:g}]")
+    ] = None,
+    reuse_threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames that differ less than this (mean of 0..255) from the last encoded one share its embedding; "
+            f"0 = encode every frame.  [default: {DecodeSettings.reuse_threshold:g}]"
+        ),
+    ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Take videos out whose files are gone.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed before.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    threads: ThreadsOption = 0,
+    config: ConfigOption = None,
+) -> None:
+    """Index new and changed videos. Safe to stop at any moment: the same command goes on where it stopped.
+
+    Exit code 3 means that some files could not be read; they are listed, and not tried again until they change or
+    --retry-failed asks for it. All others are in the index.
+    """
+    flags = {"decode.fps": fps, "decode.reuse_threshold": reuse_threshold, "encoder.threads": threads or None}
+    opened = _open(index_dir, encoder, refset=refset, augment=not no_augment, config=config, flags=flags)
+    events = opened.add(paths, prune=prune, retry_failed=retry_failed, dry_run=dry_run)
+    if show_run(events, index_dir):
+        raise typer.Exit(3)
+
+
+def _open(
+    index_dir: Path,
+    model_id: str | None,
+    *,
+    refset: Path | None,
+    augment: bool,
+    config: Path | None,
+    flags: dict[str, Any],
+) -> VideoIndex:
+    from impart.video.index import VideoIndex
+    from impart.video.manifest import Manifest
+
+    start = None
+    if Manifest.exists(index_dir):
+        manifest = Manifest.load(index_dir)
+        start = Settings(decode=manifest.decode, index=manifest.index)
+    settings = Settings.load(config, flags=flags, start=start)
+    encoder = None
+    if model_id or refset or (not augment and start is None):
+        known = manifest.encoder_id if start else settings.encoder.model
+        threads = settings.encoder.threads
+        encoder = load(model_id or known, refset=refset, augment=augment, threads=threads, bundled=start is None)
+    return VideoIndex.open(index_dir, encoder, settings=settings)
+
+
+def show_run(events: Iterable[Event], index_dir: Path) -> int:
+    """Draw a run's events: a bar on a terminal, failures to stderr, the summary to stdout.
+
+    Returns:
+        How many files or paths could not be indexed (those that failed in an earlier run included, if they still do).
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from impart.video import events as kinds
+
+    console = Console(stderr=True, highlight=False)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    bad = 0
+    with bar:
+        task = bar.add_task("looking for videos", total=None)
+        for event in events:
+            match event:
+                case kinds.ScanDone():
+                    bar.update(task, total=max(event.bytes_total, 1), description="indexing")
+                case kinds.Progress():
+                    speed = event.video_s / max(event.elapsed_s, 1e-6)
+                    name = event.path.name if len(event.path.name) <= 32 else event.path.name[:29] + "..."
+                    text = f"{event.files_done}/{event.files_total} {name}  {speed:.0f} s of video a second"
+                    bar.update(task, completed=event.bytes_done, description=text)
+                case kinds.PathFailed() | kinds.VideoFailed():
+                    bad += 1
+                    console.print(f"[red]failed[/red]  {_plain(event.path)}: {_plain(event.reason)}", soft_wrap=True)
+                case kinds.VideoSkipped():
+                    bad += 1
+                    console.print(
+                        f"[yellow]skipped[/yellow] {_plain(event.path)}: failed before ({_plain(event.reason)}); "
+                        "--retry-failed tries it again",
+                        soft_wrap=True,
+                    )
+                case kinds.VideoDone(problem=str() as problem):
+                    bad += 1
+                    console.print(f"[yellow]partial[/yellow] {_plain(event.path)}: {_plain(problem)}", soft_wrap=True)
+                case kinds.Planned():
+                    detail = f"  ({event.detail})" if event.detail else ""
+                    print(f"{event.action:7} {event.path}{detail}")
+                case kinds.IndexDone():
+                    print(_summary(event, index_dir))
+                case _:
+                    pass
+    return bad
+
+
+def _plain(value: object) -> str:
+    from rich.markup import escape
+
+    return escape(str(value))
+
+
+def _summary(done: IndexDone, index_dir: Path) -> str:
+    counts = {
+        "added": done.added,
+        "updated": done.updated,
+        "moved": done.moved,
+        "copied": done.copied,
+        "removed": done.removed,
+        "unchanged": done.unchanged,
+        "failed": done.failed + done.path_failures,
+        "read in part": done.partial,
+        "skipped (failed before)": done.skipped,
+    }
+    what = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no videos found"
+    line = f"{index_dir}: {what}; {done.elapsed_s:.1f} s"
+    if done.samples:
+        speed = done.video_s / max(done.elapsed_s, 1e-6)
+        line += (
+            f"\n  {done.video_s:.0f} s of video ({speed:.0f} s a second), {done.samples} frames looked at, "
+            f"{done.encoded} encoded"
+        )
+    return line
+
+
+def stats(
+    index_dir: IndexOption = DEFAULT_INDEX,
+    failures: Annotated[bool, typer.Option("--failures", help="List the files that failed, with reasons.")] = False,
+    videos: Annotated[bool, typer.Option("--videos", help="List the indexed videos.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what an index holds, what failed and which reference set is in force."""
+    from impart.video.index import VideoIndex
+
+    opened = VideoIndex.open(index_dir, create=False)
+    if failures or videos:
+        rows: list[dict[str, Any]] = []
+        if failures:
+            rows += [dataclasses.asdict(record) for record in opened.failures()]
+            rows += [{"path": video.path, "reason": video.problem} for video in opened.videos() if video.problem]
+        if videos:
+            rows += [
+                {"path": video.path, "duration_s": video.duration_s, "segments": video.segments, "codec": video.codec}
+                for video in opened.videos()
+            ]
+        for row in rows:
+            if as_json:
+                print(json.dumps(row, ensure_ascii=False, default=str))
+            elif "reason" in row:
+                print(f"{row['path']}: {row['reason']}")
+            else:
+                print(f"{row['path']}: {row['duration_s']:.1f} s, {row['segments']} segments")
+        return
+    numbers = opened.stats()
+    if as_json:
+        print(json.dumps(dataclasses.asdict(numbers), ensure_ascii=False, indent=2))
+        return
+    print(f"{index_dir}: {numbers.videos} videos, {numbers.video_s:.0f} s, {numbers.size_bytes / 1e6:.1f} MB on disk")
+    print(f"  {numbers.samples} frames looked at, {numbers.segments} kept, {numbers.scenes} scenes")
+    print(f"  encoder {numbers.encoder_id} ({numbers.encoder_fingerprint[:12]})")
+    print(f"  reference set {numbers.references or 'none'}{f', {numbers.vanilla}' if numbers.vanilla else ''}")
+    if numbers.failures or numbers.partial:
+        counts = f"{numbers.failures} failed, {numbers.partial} read in part"
+        print(f"  {counts} (--failures lists them)", file=sys.stderr)

@@ -1,0 +1,66 @@
+"""The `impart` command: groups are joined here, errors become one line and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 partly failed (the failures are listed, and kept in the index).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from impart.cli import demo, evaluate, index, models, refset, search
+from impart.errors import ImpartError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="impart",
+    help="Search video by text or picture down to the second, with a reference set that teaches the model new names.",
+    epilog="Start with: impart demo    Then: impart index FOLDER, impart search 'a dog on a skateboard'",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.command("index")(index.index)
+app.command("search")(search.search)
+app.command("similar")(search.similar)
+app.command("stats")(index.stats)
+app.add_typer(refset.app, name="refset")
+app.add_typer(models.app, name="models")
+app.add_typer(evaluate.app, name="eval")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from impart import __version__
+
+        print(f"impart {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        app()
+    except ImpartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("stopped; what was finished is kept, and the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output has gone (`impart search ... | head`); closing quietly is what it expects.
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,71 @@
+"""Options that several commands share, with their help in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from impart.encoders.base import Encoder
+
+__all__ = [
+    "DEFAULT_INDEX",
+    "ConfigOption",
+    "EncoderOption",
+    "IndexOption",
+    "NoAugmentOption",
+    "RefsetOption",
+    "ThreadsOption",
+    "load",
+]
+
+IndexOption: TypeAlias = Annotated[
+    Path,
+    typer.Option("--index", "-i", envvar="IMPART_INDEX", help="Folder of the video index.", metavar="DIR"),
+]
+EncoderOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        "-e",
+        help="Model id: mini (bundled), onnx:<folder or hub repo>, hf:<folder or hub repo>, open_clip:<model>/<tag>. "
+        "An existing index names its own.",
+        metavar="ID",
+    ),
+]
+RefsetOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--refset", "-r", help="Reference set to blend in (see 'impart refset').", metavar="DIR"),
+]
+NoAugmentOption: TypeAlias = Annotated[
+    bool, typer.Option("--no-augment", help="Use the plain model, without a reference set.")
+]
+ThreadsOption: TypeAlias = Annotated[int, typer.Option(help="CPU threads for the model; 0 = one a core.", min=0)]
+ConfigOption: TypeAlias = Annotated[
+    Path | None, typer.Option("--config", envvar="IMPART_CONFIG", help="Settings file (TOML).", metavar="FILE")
+]
+
+DEFAULT_INDEX = Path("library.impart")
+
+
+def load(model_id: str, *, refset: Path | None, augment: bool, threads: int = 0, bundled: bool = True) -> Encoder:
+    """The encoder a command asked for.
+
+    Args:
+        model_id: for `load_encoder`.
+        refset: reference set to blend in; None = the model's bundled one, if `bundled`.
+        augment: whether to blend anything in.
+        threads: CPU threads; 0 = one a core.
+        bundled: whether to fall back on the bundled set (an index that exists has its own in force).
+    """
+    from impart.augment.encoder import augment as augment_with
+    from impart.augment.encoder import default_augmented
+    from impart.encoders import load_encoder
+    from impart.reference.refset import ReferenceSet
+
+    encoder = load_encoder(model_id, **({"threads": threads} if threads else {}))
+    if augment and refset is not None:
+        return augment_with(encoder, ReferenceSet.open(refset))
+    return default_augmented(encoder) if augment and bundled else encoder

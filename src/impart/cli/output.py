@@ -1,0 +1,124 @@
+"""What a search prints: table, json, jsonl, csv. One JSON object a query."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from impart.video.index import Hit
+
+__all__ = ["Answer", "Format", "print_answers"]
+
+
+class Format(StrEnum):
+    """How results are printed."""
+
+    table = "table"
+    json = "json"
+    jsonl = "jsonl"
+    csv = "csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One query and its hits.
+
+    Attributes:
+        query: the text, or the picture's path where there is no text.
+        hits: best first.
+        extra: further parts of the query, such as the picture or negative terms, for JSON.
+    """
+
+    query: str
+    hits: Sequence[Hit]
+    extra: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"query": self.query, **self.extra, "hits": [_hit_dict(hit) for hit in self.hits]}
+
+
+def print_answers(answers: Iterable[Answer], form: Format, *, why: bool) -> None:
+    """Print answers as they come."""
+    if form is Format.csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["query", "rank", "path", "start_s", "end_s", "timecode", "score"])
+        for answer in answers:
+            for hit in answer.hits:
+                row = _hit_dict(hit)
+                writer.writerow([answer.query, *(row[name] for name in list(row)[:6])])
+        return
+    for answer in answers:
+        if form is Format.json:
+            print(json.dumps(answer.as_dict(), ensure_ascii=False, indent=2))
+        elif form is Format.jsonl:
+            print(json.dumps(answer.as_dict(), ensure_ascii=False))
+        else:
+            _print_table(answer, why=why)
+
+
+def _hit_dict(hit: Hit) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "rank": hit.rank,
+        "path": str(hit.path),
+        "start_s": round(hit.start_s, 3),
+        "end_s": round(hit.end_s, 3),
+        "timecode": hit.timecode,
+        "score": round(hit.score, 6),
+    }
+    if hit.why:
+        row["why"] = [
+            {
+                "text": reason.text,
+                "source": reason.source,
+                "weight_img": round(reason.weight_img, 6),
+                "weight_txt": round(reason.weight_txt, 6),
+                "similarity": round(reason.similarity, 6),
+            }
+            for reason in hit.why
+        ]
+    return row
+
+
+def _print_table(answer: Answer, *, why: bool) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(file=sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    if not answer.hits:
+        console.print(f"no hits for [bold]{escape(answer.query)}[/bold]")
+        return
+    table = Table(title=escape(answer.query), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("#", justify="right", style="dim")
+    table.add_column("score", justify="right")
+    table.add_column("at", style="cyan", no_wrap=True)
+    table.add_column("length", justify="right", no_wrap=True)
+    table.add_column("video", overflow="fold")
+    for hit in answer.hits:
+        length_s = f"{hit.end_s - hit.start_s:.2f} s"
+        table.add_row(str(hit.rank), f"{hit.score:.3f}", hit.timecode, length_s, escape(_short(Path(hit.path))))
+        if why:
+            for reason in hit.why:
+                weights = f"image {reason.weight_img:.3f}, text {reason.weight_txt:.3f}"
+                note = f"  + {reason.text}  ({weights}, similarity {reason.similarity:.2f})"
+                table.add_row("", "", "", "", f"[dim]{escape(note)}[/dim]")
+            if not hit.why:
+                table.add_row("", "", "", "", "[dim]  no reference pair was near enough[/dim]")
+    console.print(table)
+
+
+def _short(path: Path) -> str:
+    """The path relative to the working folder where it lies below it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,194 @@
+"""`impart search` and `impart similar`: find moments by text, picture, or another moment."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from impart.cli.options import DEFAULT_INDEX, EncoderOption, IndexOption, NoAugmentOption, load
+from impart.cli.output import Answer, Format, print_answers
+from impart.config import SearchSettings
+from impart.errors import DataError, QueryError
+
+if TYPE_CHECKING:
+    from impart.video.index import VideoIndex
+
+__all__ = ["search", "similar"]
+
+_AT_ONCE = 256
+
+
+class Group(StrEnum):
+    """One hit each."""
+
+    video = "video"
+    scene = "scene"
+    frame = "frame"
+
+
+class By(StrEnum):
+    """What a video or scene is ranked by."""
+
+    mean = "mean"
+    moment = "moment"
+
+
+TopOption = Annotated[int, typer.Option("--top", "-n", min=1, help="Hits to show.")]
+GroupOption = Annotated[Group, typer.Option("--group", "-g", help="One hit a video, scene or frame.")]
+ByOption = Annotated[
+    By, typer.Option(help="Rank a video or scene by the mean of its frames, or by its best moment (for long films).")
+]
+PathOption = Annotated[
+    str | None, typer.Option("--path", help="Only videos whose name matches, such as '*.mp4'.", metavar="GLOB")
+]
+WhyOption = Annotated[bool, typer.Option("--why", help="Name the reference pairs that were blended in, with weights.")]
+FormatOption = Annotated[
+    Format | None, typer.Option("--format", "-f", help="[default: table; jsonl with --queries]", show_default=False)
+]
+_DEFAULTS = SearchSettings()
+
+
+def search(
+    text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", help="A picture to look for; with a text, both count.", metavar="FILE")
+    ] = None,
+    not_text: Annotated[
+        list[str] | None, typer.Option("--not", help="What it should not look like; may be repeated.", metavar="TEXT")
+    ] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help="Answer one query a line of this file ('-' = stdin).", metavar="FILE")
+    ] = None,
+    index_dir: IndexOption = DEFAULT_INDEX,
+    top: TopOption = _DEFAULTS.top,
+    group: GroupOption = Group(_DEFAULTS.group),
+    by: ByOption = By(_DEFAULTS.by),
+    path: PathOption = None,
+    why: WhyOption = False,
+    no_augment: NoAugmentOption = False,
+    form: FormatOption = None,
+    encoder: EncoderOption = None,
+) -> None:
+    """Find moments by a sentence, a picture, or both. Works while indexing runs.
+
+    Scores are cosines: compare them within one query, not across models.
+    """
+    from impart.video.search import Query
+
+    if queries is not None and (text is not None or image is not None):
+        raise typer.BadParameter("--queries brings its own texts: leave the text and --image out")
+    if queries is None and text is None and image is None:
+        raise typer.BadParameter("say what to look for: a text, --image FILE, or --queries FILE")
+    negatives = tuple(not_text or ())
+    opened = _open(index_dir, encoder)
+    settings: dict[str, Any] = {
+        "top": top,
+        "group": group.value,
+        "by": by.value,
+        "augment": not no_augment,
+        "path_glob": path,
+        "why": why,
+    }
+    extra: dict[str, Any] = {"not": list(negatives)} if negatives else {}
+    if queries is None:
+        if image is not None and text is not None:
+            extra = {"image": str(image), **extra}
+        query = Query(text=text, image=image, not_text=negatives)
+        answers: Iterable[Answer] = [
+            Answer(query=text or str(image), hits=opened.search_many([query], **settings)[0], extra=extra)
+        ]
+    else:
+        answers = _answer_lines(opened, _lines(queries), negatives=negatives, settings=settings, extra=extra)
+    print_answers(answers, form or (Format.jsonl if queries else Format.table), why=why)
+
+
+def similar(
+    moment: Annotated[str, typer.Argument(help="A moment of an indexed video: clip.mp4@12.5 or clip.mp4@00:12.5.")],
+    index_dir: IndexOption = DEFAULT_INDEX,
+    top: TopOption = _DEFAULTS.top,
+    group: GroupOption = Group(_DEFAULTS.group),
+    by: ByOption = By(_DEFAULTS.by),
+    path: PathOption = None,
+    why: WhyOption = False,
+    no_augment: NoAugmentOption = False,
+    form: FormatOption = None,
+) -> None:
+    """Find what looks like a moment of an indexed video."""
+    file, at_s = parse_moment(moment)
+    hits = _open(index_dir, None).similar(
+        file,
+        at_s,
+        top=top,
+        group=group.value,
+        by=by.value,
+        augment=not no_augment,
+        path_glob=path,
+        why=why,
+    )
+    print_answers([Answer(query=moment, hits=hits, extra={})], form or Format.table, why=why)
+
+
+def parse_moment(moment: str) -> tuple[str, float]:
+    """Split `path@time`; time is seconds, MM:SS or HH:MM:SS, each with a fraction.
+
+    >>> parse_moment("films/a@b.mp4@01:02.5")
+    ('films/a@b.mp4', 62.5)
+
+    Raises:
+        QueryError: there is no time, or it is not one.
+    """
+    file, at, clock = moment.rpartition("@")
+    try:
+        if not at or not file:
+            raise ValueError("no time")
+        seconds = 0.0
+        for part in clock.split(":"):
+            seconds = seconds * 60 + float(part)
+    except ValueError as error:
+        raise QueryError(
+            f"{moment!r} names no moment: write path@seconds or path@MM:SS, as in clip.mp4@12.5"
+        ) from error
+    return file, seconds
+
+
+def _open(index_dir: Path, encoder_id: str | None) -> VideoIndex:
+    from impart.video.index import VideoIndex
+
+    encoder = load(encoder_id, refset=None, augment=False) if encoder_id else None
+    return VideoIndex.open(index_dir, encoder, create=False)
+
+
+def _lines(queries: Path) -> Iterator[str]:
+    """Queries of a file, one a line; empty lines are none."""
+    if str(queries) == "-":
+        yield from (line.strip() for line in sys.stdin if line.strip())
+        return
+    try:
+        with queries.open(encoding="utf-8-sig") as lines:
+            yield from (line.strip() for line in lines if line.strip())
+    except OSError as error:
+        raise DataError(f"cannot read the queries {queries}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"the queries {queries} are not UTF-8 text: save them as UTF-8") from error
+
+
+def _answer_lines(
+    opened: VideoIndex,
+    lines: Iterator[str],
+    *,
+    negatives: tuple[str, ...],
+    settings: dict[str, Any],
+    extra: dict[str, Any],
+) -> Iterator[Answer]:
+    from impart.video.search import Query
+
+    while part := list(itertools.islice(lines, _AT_ONCE)):
+        found = opened.search_many([Query(text=line, not_text=negatives) for line in part], **settings)
+        for line, hits in zip(part, found, strict=True):
+            yield Answer(query=line, hits=hits, extra=extra)

