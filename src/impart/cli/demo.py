@@ -28,10 +28,8 @@ def demo(
 
     started = time.monotonic()
     library, index_dir = folder / "library", folder / "library.impart"
-    count = 0
-    for path in make_demo_library(library):
-        count += 1
-        print(f"video {count}: {path.name}", file=sys.stderr)
+    print(f"making a small library in {library}", file=sys.stderr)
+    count = sum(1 for _ in make_demo_library(library))
     print(f"{count} videos in {library}")
     index = VideoIndex.open(index_dir)
     bad = show_run(index.add([library]), index_dir)

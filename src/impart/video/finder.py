@@ -248,10 +248,15 @@ class Finder:
         return means
 
     def _locate(self, snapshot: Snapshot, path: str | os.PathLike[str], at_s: float) -> int:
-        """The segment of a video at a time."""
+        """The segment of a video at a time. A bare file name will do where only one video has it."""
         given = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - as `scan` does
-        known = {known: i for i, known in enumerate(snapshot.paths)}
+        known = {video: i for i, video in enumerate(snapshot.paths)}
         number = known.get(Path(os.path.realpath(given.parent)) / given.name, known.get(Path(path)))
+        if number is None and Path(path).name == str(path):
+            namesakes = [i for i, known_path in enumerate(snapshot.paths) if known_path.name == str(path)]
+            if len(namesakes) > 1:
+                raise QueryError(f"{len(namesakes)} indexed videos are called {path}: give the path of one of them")
+            number = namesakes[0] if namesakes else None
         if number is None:
             raise QueryError(f"{given} is not in the index {self._store.folder}: index it first, or check its path")
         first, stop = int(snapshot.offsets[number]), int(snapshot.offsets[number + 1])

@@ -1,0 +1,87 @@
+"""Imports point one way, torch stays in its places, and nothing below the command line prints or exits."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import impart
+
+SOURCE = Path(impart.__file__).parent
+MODULES = sorted(SOURCE.rglob("*.py"))
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "config": {"errors"},
+    "encoders": {"errors", "config"},
+    "reference": {"errors", "config", "encoders"},
+    "augment": {"errors", "config", "encoders", "reference"},
+    "train": {"errors", "config", "encoders", "reference", "augment"},
+    "evaluate": {"errors", "config", "encoders", "reference", "augment"},
+    "video": {"errors", "config", "encoders", "reference", "augment"},
+    "cli": {"errors", "config", "encoders", "reference", "augment", "train", "evaluate", "video"},
+}
+TORCH_PLACES = {"encoders/torch.py", "augment/ram.py"}
+LINUX_ONLY = {"fork", "forkpty", "sched_setaffinity", "sched_getaffinity", "memfd_create", "posix_fadvise", "sendfile"}
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Dotted names of all modules that a file imports, at any depth."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module
+            if node.module == "impart":
+                yield from (f"impart.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_one_way(path: Path) -> None:
+    part = part_of(path)
+    if part == "__init__":
+        return
+    for name in imported(path):
+        pieces = name.split(".")
+        if pieces[0] == "impart" and len(pieces) > 1 and pieces[1] != part and pieces[1] != "__version__":
+            assert pieces[1] in ALLOWED[part], f"{part} must not import {name}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_torch_is_imported_only_where_it_belongs(path: Path) -> None:
+    relative = path.relative_to(SOURCE).as_posix()
+    if relative in TORCH_PLACES or relative.startswith("train/"):
+        return
+    assert "torch" not in {name.split(".")[0] for name in imported(path)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_nothing_below_the_command_line_prints_or_exits(path: Path) -> None:
+    relative = path.relative_to(SOURCE).as_posix()
+    if relative.startswith("cli/"):
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"print", "sys.exit", "exit", "quit"}, f"{relative}:{node.lineno} calls {called}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_call_that_only_linux_has(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os":
+            assert node.attr not in LINUX_ONLY, f"{path.name}:{node.lineno} uses os.{node.attr}"
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else {node.module or ""}
+            assert not names & {"fcntl", "resource", "pwd", "grp", "termios"}, f"{path.name}:{node.lineno}: {names}"
+
+
+def test_every_module_says_what_it_is() -> None:
+    for path in MODULES:
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
