@@ -2,8 +2,8 @@
 
     references/   one pair an ImageNet class: the prototype embedding and the name; no pictures. The default set of a
                   video index, with settings chosen so that it does no harm.
-    background/   varied training pictures with their texts, half of them shrunk to 32-64 px and enlarged again:
-                  the foreign pictures that `tune` protects.
+    background/   embeddings of varied training pictures and of their texts, half of the pictures shrunk to 32-64 px
+                  and enlarged again: the foreign pictures that `tune` protects. Texts are kept as digests.
 
 Settings are chosen on training-side data alone: text-to-image retrieval on Flickr8k `val`, and the background's
 classification among its own texts. The recipe `python -m impart.train.mini` calls `write_bundle` at its end.
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from impart.augment.encoder import AugmentedEncoder
-from impart.augment.tune import OFF
+from impart.augment.tune import OFF, anonymous
 from impart.augment.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise
@@ -64,7 +64,17 @@ def write_bundle(model: Path, encoder: Encoder, data: Path, *, encoder_id: str =
         Flickr8k val text-to-image recall, and background accuracy, as fractions: {"plain": ..., "augmented": ...}.
     """
     images = data / "images"
-    background = ReferenceSet.build(background_pairs(images), encoder, name="background").of_encoder(encoder_id)
+    pictures = ReferenceSet.build(background_pairs(images), encoder)
+    background = ReferenceSet.from_arrays(
+        [anonymous(text) for text in pictures.texts],  # captions of others do not travel with the model
+        image=pictures.image_embeddings,
+        text=pictures.text_embeddings,
+        retrieval=pictures.retrieval_embeddings,
+        encoder_id=encoder_id,
+        encoder_fingerprint=encoder.fingerprint,
+        name="background",
+        source="training pictures of the model",
+    )
     background.save(model / "background")
     with np.load(model / "prototypes.npz") as prototypes:
         names = [str(name) for name in prototypes["names"]]

@@ -16,10 +16,12 @@ weights, and the lowest floor that costs the background at most `MAX_HARM`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import TypeAlias
 
 import numpy as np
@@ -33,7 +35,7 @@ from impart.errors import EncoderMismatchError, ReferenceSetError
 from impart.reference.index import Neighbours
 from impart.reference.refset import ReferenceSet
 
-__all__ = ["OFF", "USUAL", "Tuned", "bundled_background", "tune"]
+__all__ = ["OFF", "USUAL", "Tuned", "anonymous", "bundled_background", "tune"]
 
 USUAL = VanillaSettings(k=3, w_img=0.5, w_txt=1.0, tau=0.05, floor=-1.0, ramp=0.0)
 """Where the search starts, and the weights of a set that cannot check itself."""
@@ -54,8 +56,9 @@ _WEIGHTS = ((0.5, 0.05), (0.25, 0.25), (0.25, 0.5), (0.5, 0.5), (0.25, 1.0), (0.
 _KS = (1, 2, 3, 5, 8)
 _TAUS = (0.02, 0.05, 0.1)
 _FLOORS = (0.7, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.1, -1.0)
-_RAMPS = (0.0, 0.1, 0.2)
+_RAMPS = (0.3, 0.2, 0.1, 0.0)
 _MAX_ITEMS = 1500
+_DIGEST = "sha256:"
 _ENOUGH = 20  # pictures that share their text with another, below which a set cannot check itself
 _NAME_WORDS = 5  # texts of at most this many words (median) are names, longer ones captions
 
@@ -173,11 +176,11 @@ def bundled_background(encoder_id: str) -> ReferenceSet | None:
 
 
 def _ascend(objective: Objective) -> VanillaSettings:
-    """Coordinate ascent from the usual settings: weights with floor, K with tau, floor with ramp; twice."""
+    """Ascent from the usual settings, in turn over all weights with all gates, and all K with all tau; twice."""
     best, score = USUAL, objective(USUAL, -1.0)
     for _ in range(2):
         start = best
-        for candidates in (_gated_weights, _neighbourhoods, _gates):
+        for candidates in (_gated_weights, _neighbourhoods):
             for candidate in candidates(best):
                 value = objective(candidate, score)
                 if value > score + 1e-9:
@@ -189,17 +192,12 @@ def _ascend(objective: Objective) -> VanillaSettings:
 
 def _gated_weights(at: VanillaSettings) -> Iterator[VanillaSettings]:
     """Careful ones first: of equals, the first is kept."""
-    for floor in _FLOORS:
-        for w_img, w_txt in _WEIGHTS:
-            yield dataclasses.replace(at, w_img=w_img, w_txt=w_txt, floor=floor)
+    for floor, ramp, (w_img, w_txt) in product(_FLOORS, _RAMPS, _WEIGHTS):
+        yield dataclasses.replace(at, w_img=w_img, w_txt=w_txt, floor=floor, ramp=ramp)
 
 
 def _neighbourhoods(at: VanillaSettings) -> Iterator[VanillaSettings]:
-    return (dataclasses.replace(at, k=k, tau=tau) for k in _KS for tau in _TAUS)
-
-
-def _gates(at: VanillaSettings) -> Iterator[VanillaSettings]:
-    return (dataclasses.replace(at, floor=floor, ramp=ramp) for floor in _FLOORS for ramp in _RAMPS)
+    return (dataclasses.replace(at, k=k, tau=tau) for k, tau in product(_KS, _TAUS))
 
 
 def _usual(own: _Task, has_background: bool, harm: Harm) -> VanillaSettings:
@@ -246,7 +244,8 @@ def _own_task(references: ReferenceSet, names: list[str], rng: np.random.Generat
 
 def _foreign_task(references: ReferenceSet, background: ReferenceSet, taught: set[str]) -> _Task | None:
     """Background pictures whose names the set does not teach, and which it does not hold, among their own texts."""
-    names = [_plain(text) for text in background.texts]
+    names = [text if text.startswith(_DIGEST) else anonymous(text) for text in background.texts]
+    taught = {anonymous(name) for name in taught}
     held = references.picture_numbers(background.table["hash"].to_pylist()) >= 0
     rows = np.array([i for i, name in enumerate(names) if name not in taught and not held[i]], dtype=np.int64)
     if not len(rows):
@@ -256,6 +255,15 @@ def _foreign_task(references: ReferenceSet, background: ReferenceSet, taught: se
     texts = background.text_embeddings[[rows[i] for i in np.unique(right, return_index=True)[1]]]
     neighbours = references.search(background.retrieval_embeddings[rows], max(_KS))
     return _Task(l2_normalise(background.image_embeddings[rows]), neighbours, l2_normalise(texts), right)
+
+
+def anonymous(text: str) -> str:
+    """A digest that stands for a text: it still tells equal texts, without carrying captions of others.
+
+    >>> anonymous("A red fox") == anonymous("red fox")
+    True
+    """
+    return _DIGEST + hashlib.sha256(_plain(text).encode()).hexdigest()[:16]
 
 
 def _plain(text: str) -> str:

@@ -355,10 +355,6 @@ class ReferenceSet:
         """The same pairs under another name."""
         return ReferenceSet(self._data, dataclasses.replace(self.manifest, name=name), folder=self._folder)
 
-    def of_encoder(self, encoder_id: str) -> ReferenceSet:
-        """The same pairs under another id of the same encoder, such as after a model moved."""
-        return ReferenceSet(self._data, dataclasses.replace(self.manifest, encoder_id=encoder_id), folder=self._folder)
-
     def add(self, pairs: PairsInput, encoder: Encoder, **options: Any) -> ReferenceSet:
         """Encode more pairs and join them; pairs that the set has already are dropped and counted.
 
