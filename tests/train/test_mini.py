@@ -9,9 +9,11 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from impart.errors import ConfigError  # noqa: E402
 from impart.train.data import Picture  # noqa: E402
+from impart.train.export import ImageTower  # noqa: E402
 from impart.train.heads import Correction, ImageHead, TextHead  # noqa: E402
 from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads  # noqa: E402
 from impart.train.mini import load_config, main  # noqa: E402
+from impart.train.references import principal_components, write_background, write_prototypes  # noqa: E402
 
 
 def test_bundled_recipe_resolves():
@@ -95,7 +97,18 @@ def _recall(corpus, head, text):
 
 def test_training_learns_and_is_repeatable():
     corpus, head = _corpus()
-    settings = HeadSettings(epochs=60, batch=32, image_hidden=64, text_hidden=32, kind_weight=0.1, text_weight=0.1)
+    settings = HeadSettings(
+        epochs=50,
+        batch=32,
+        image_hidden=64,
+        text_hidden=32,
+        dropout_in=0.0,
+        dropout_mid=0.1,
+        class_weight=0.1,
+        kind_weight=0.1,
+        text_weight=0.1,
+        ema=0.9,
+    )
     before = _recall(corpus, head, TextHead(Correction(16, 1, 16)))
     image, text = train_heads(corpus, head, settings, seed=3)
     again, _ = train_heads(corpus, head, settings, seed=3)
@@ -113,3 +126,17 @@ def test_calibration_takes_off_what_shrinking_inflates():
     head.calibrate(clean, small, strength=1.0)
     assert head.prior.argmax().item() == 4
     assert head.prior[4] > 0
+
+
+def test_references_come_from_the_classifier_and_the_pictures(tmp_path):
+    corpus, head = _corpus()
+    components = principal_components(head.standardise(corpus.views[0]), 8)
+    assert torch.allclose(components.T @ components, torch.eye(8), atol=1e-4)
+    tower = ImageTower(torch.nn.Identity(), head, components)
+    write_prototypes(tmp_path / "p.npz", corpus.views[0], tower, [f"class {n}" for n in range(12)])
+    found = np.load(tmp_path / "p.npz")
+    assert found["image"].shape == (12, 16)
+    assert found["retrieval"].shape == (12, 8)
+    assert np.allclose(np.linalg.norm(found["retrieval"].astype(np.float32), axis=1), 1, atol=1e-2)
+    write_background(tmp_path / "b.npy", corpus.views[0], corpus.views[1], tower, count=20)
+    assert np.load(tmp_path / "b.npy").shape == (20, 8)

@@ -105,7 +105,7 @@ class EfficientNetLite(nn.Module):
             (B, 1280) non-negative.
         """
         assert pixels.shape[-1] % 32 == 0, pixels.shape
-        x = self.head(self.blocks(self.stem(pixels)))  # (B, 1280, S/32, S/32)
+        x: Tensor = self.head(self.blocks(self.stem(pixels)))  # (B, 1280, S/32, S/32)
         return x.mean(dim=(2, 3))
 
 

@@ -140,7 +140,7 @@ def _distinct(*texts: str) -> tuple[str, ...]:
 def _rows(path: Path) -> list[Mapping[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
-            rows = list(csv.DictReader(lines))
+            rows: list[Mapping[str, str]] = list(csv.DictReader(lines))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}; --data names the folder with images/ in it") from error
     if not rows:

@@ -37,6 +37,9 @@ class ImageTower(nn.Module):
         components: (F, R) principal directions of the standardised features.
     """
 
+    components: Tensor
+    head: ImageHead
+
     def __init__(self, backbone: nn.Module, head: ImageHead, components: Tensor):
         super().__init__()
         self.backbone, self.head = backbone, head

@@ -55,6 +55,13 @@ class ImageHead(nn.Module):
         correction: the trained part.
     """
 
+    weight: Tensor
+    bias: Tensor
+    prior: Tensor
+    names: Tensor
+    mean: Tensor
+    scale: Tensor
+
     def __init__(
         self,
         classifier: nn.Linear,
@@ -100,7 +107,8 @@ class ImageHead(nn.Module):
         return F.normalize((weights.unsqueeze(-1) * self.names[classes]).sum(1), dim=-1)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.base(features) + self.correction(self.standardise(features))
+        u: Tensor = self.base(features) + self.correction(self.standardise(features))
+        return u
 
 
 class TextHead(nn.Module):
@@ -111,7 +119,8 @@ class TextHead(nn.Module):
         self.correction = correction
 
     def forward(self, sentences: Tensor) -> Tensor:
-        return sentences + self.correction(sentences)
+        t: Tensor = sentences + self.correction(sentences)
+        return t
 
 
 @torch.no_grad()

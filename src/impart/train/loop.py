@@ -126,10 +126,11 @@ def sampling_weights(pictures: Sequence[Picture], settings: HeadSettings) -> npt
     groups = {source: source in settings.caption_sources for source in counts}
     totals = {group: sum(share[source] for source in counts if groups[source] is group) for group in (True, False)}
     portion = {True: settings.caption_share, False: 1 - settings.caption_share}
-    weights = np.array(
+    weights: npt.NDArray[np.float64] = np.array(
         [portion[groups[p.source]] * share[p.source] / totals[groups[p.source]] / counts[p.source] for p in pictures]
     )
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 def train_heads(

@@ -6,11 +6,8 @@ Both towers are frozen (EfficientNet-Lite2 with ImageNet weights, all-MiniLM-L6-
 are trained on cached features. More data is a matter of a further folder below `images/more`, a GPU of
 `--device cuda`. Beside the two ONNX files the command writes what the bundled reference set is built from:
 
-    prototypes.npz   one reference pair an ImageNet class. Its features are the mean of the training pictures' features
-                     (clean views), weighted by the backbone's own probability of the class, plus the feature vector
-                     that the classifier itself points at: no picture of any evaluation set is involved.
-    background.npy   retrieval embeddings of varied training pictures, half of them shrunk to 32-64 px and enlarged
-                     again: how near strangers are, for calibrating a similarity gate.
+    prototypes.npz   one reference pair an ImageNet class: name, embedding, retrieval embedding;
+    background.npy   retrieval embeddings of varied training pictures: how near strangers are.
 """
 
 from __future__ import annotations
@@ -37,6 +34,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from impart.augment.bundle import write_bundle
+from impart.encoders.onnx import load_mini
 from impart.encoders.preprocess import PreprocessConfig, preprocess
 from impart.errors import ConfigError, ImpartError
 from impart.train.backbone import MEAN, STD, EfficientNetLite, load_lite2
@@ -46,6 +45,7 @@ from impart.train.export import ImageTower, TextTower, export_image, export_text
 from impart.train.features import FeatureCache
 from impart.train.heads import Correction, ImageHead, TextHead, join
 from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads
+from impart.train.references import principal_components, write_background, write_prototypes
 from impart.train.sentences import CONTEXT_TOKENS, SentenceCache, load_minilm, minilm_folder
 
 __all__ = ["MiniConfig", "load_config", "main", "train_mini"]
@@ -126,6 +126,7 @@ def train_mini(data: Path, out: Path, cache: Path, *, config: MiniConfig, device
         device: torch device.
     """
     started = time.monotonic()
+    pictures, vocabulary = _training_pictures(data)
     out.mkdir(parents=True, exist_ok=True)
     preprocessing = PreprocessConfig(
         size_px=config.size_px, resize_mode="shortest", crop="center", interpolation="bicubic", mean=MEAN, std=STD
@@ -133,7 +134,6 @@ def train_mini(data: Path, out: Path, cache: Path, *, config: MiniConfig, device
     backbone = load_lite2().to(device)
     features = FeatureCache(cache, _tower(backbone, preprocessing, device, cache), tower_key=f"lite2-{config.size_px}")
     sentences = SentenceCache(cache, device=device)
-    pictures, vocabulary = _training_pictures(data)
     _log.info("%d training pictures of %d sources", len(pictures), len({p.source for p in pictures}))
     corpus, names = _corpus(pictures, vocabulary, features, sentences, config, device)
     head = _image_head(corpus, backbone, names, config)
@@ -141,15 +141,19 @@ def train_mini(data: Path, out: Path, cache: Path, *, config: MiniConfig, device
     head.correction = join([part[0] for part in parts]).to(device)
     text_head = TextHead(join([part[1] for part in parts]).to(device))
     _report_validation(data, features, sentences, head, text_head, device)
-    components = _principal_components(head.standardise(corpus.views[0].float()), config.retrieval_dim)
+    components = principal_components(head.standardise(corpus.views[0].float()), config.retrieval_dim)
     tower = ImageTower(backbone, head, components)
-    _write_references(out, corpus, tower, vocabulary, config)
+    clean = corpus.views[0].float()
+    write_prototypes(out / "prototypes.npz", clean, tower, [own[0] for own in vocabulary.names])
+    small = corpus.views[corpus.kinds_of_view.index(_SMALL)].float() if _SMALL in corpus.kinds_of_view else clean
+    write_background(out / "background.npy", clean, small, tower, count=config.background)
     _log.info("exporting to %s", out)
     export_image(tower, out / "image.onnx", size_px=config.size_px, int8=config.int8)
     export_text(TextTower(load_minilm(), text_head), out / "text.onnx", int8=config.int8)
     shutil.copyfile(minilm_folder() / "tokenizer.json", out / "tokenizer.json")
     card = _model_json(pictures, corpus, preprocessing, config)
     (out / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_bundle(out, load_mini(str(out)), data)
     _log.info("done in %.0f s", time.monotonic() - started)
 
 
@@ -244,12 +248,6 @@ def _image_head(corpus: Corpus, backbone: EfficientNetLite, names: Tensor, confi
     return head
 
 
-def _principal_components(features: Tensor, width: int) -> Tensor:
-    """Directions (F, R) of largest variance of standardised features (n, F)."""
-    _, vectors = torch.linalg.eigh(features.double().cpu().T @ features.double().cpu())
-    return vectors[:, -width:].flip(1).float().contiguous().to(features.device)
-
-
 @torch.inference_mode()
 def _report_validation(
     data: Path,
@@ -267,36 +265,6 @@ def _report_validation(
     ranks = (scores >= scores.gather(1, owners[:, None])).sum(1)
     recall = {k: 100 * (ranks <= k).float().mean().item() for k in (1, 5, 10)}
     _log.info("Flickr8k val, text to image: R@1 %.1f, R@5 %.1f, R@10 %.1f", recall[1], recall[5], recall[10])
-
-
-@torch.inference_mode()
-def _write_references(
-    out: Path, corpus: Corpus, tower: ImageTower, vocabulary: ClassVocabulary, config: MiniConfig
-) -> None:
-    head = tower.head
-    clean = corpus.views[0].float()
-    logits = F.linear(clean, head.weight, head.bias)  # (n, C)
-    weights = logits.softmax(1).pow(2)
-    found = weights.sum(0)  # (C,) how much evidence the pictures hold of each class
-    means = (weights.T @ clean) / found.clamp(min=1e-6)[:, None]  # (C, F)
-    # A direction of the classifier, as far from the mean picture as real pictures are.
-    spread = (head.standardise(clean).norm(dim=1).mean()) / 2
-    pointed = head.mean + F.normalize(head.weight - head.weight.mean(0), dim=1) * spread / head.scale
-    trust = (found / (found + 0.5))[:, None]
-    prototypes = (trust * means + (1 - trust) * pointed).clamp(min=0)
-    np.savez_compressed(
-        out / "prototypes.npz",
-        names=np.array([names[0] for names in vocabulary.names]),
-        image=F.normalize(head(prototypes), dim=-1).cpu().numpy().astype(np.float16),
-        retrieval=F.normalize(head.standardise(prototypes) @ tower.components, dim=-1).cpu().numpy().astype(np.float16),
-    )
-    rng = np.random.default_rng(0)
-    small = corpus.kinds_of_view.index(_SMALL) if _SMALL in corpus.kinds_of_view else 0
-    rows = torch.from_numpy(rng.permutation(len(clean))[: config.background]).to(clean.device)
-    half = len(rows) // 2
-    mixed = torch.cat([clean[rows[:half]], corpus.views[small][rows[half:]].float()])
-    background = F.normalize(head.standardise(mixed) @ tower.components, dim=-1)
-    np.save(out / "background.npy", background.cpu().numpy().astype(np.float16))
 
 
 def _model_json(

@@ -62,7 +62,7 @@ class _Layer(nn.Module):
         """Tokens (T, L, D) and an additive mask (T, 1, 1, L) to tokens (T, L, D)."""
 
         def split(y: Tensor) -> Tensor:  # (T, L, D) -> (T, heads, L, D / heads)
-            return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            return y.reshape(*y.shape[:2], self.heads, -1).transpose(1, 2)
 
         q, k, v = split(self.query(x)), split(self.key(x)), split(self.value(x))
         weights = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + bias, dim=-1)  # (T, heads, L, L)
@@ -87,7 +87,8 @@ class SentenceTower(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask (T, L) to sentence embeddings (T, D), L2-normalised."""
         positions = self.positions.weight[: input_ids.shape[1]]  # (L, D)
-        words = self.words.weight.index_select(0, input_ids.flatten()).unflatten(0, input_ids.shape)  # (T, L, D)
+        words = self.words.weight.index_select(0, input_ids.flatten())  # (T * L, D)
+        words = words.reshape(*input_ids.shape, -1)  # (T, L, D)
         x = self.norm(words + positions + self.segment)
         bias = (1.0 - attention_mask[:, None, None, :].to(x.dtype)) * -1e4  # (T, 1, 1, L)
         for layer in self.layers:

@@ -1,0 +1,89 @@
+"""What the bundled reference set is built from: retrieval directions, class prototypes and a background.
+
+Everything here comes from training pictures and from the backbone's classifier; no picture of any evaluation set is
+involved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from impart.train.export import ImageTower
+
+__all__ = ["class_features", "principal_components", "write_background", "write_prototypes"]
+
+
+def principal_components(features: Tensor, width: int) -> Tensor:
+    """Directions (F, R) of largest variance of standardised features (n, F), strongest first."""
+    scatter = features.double().cpu().T @ features.double().cpu()  # (F, F)
+    vectors: Tensor = torch.linalg.eigh(scatter).eigenvectors
+    return vectors[:, -width:].flip(1).float().contiguous().to(features.device)
+
+
+@torch.inference_mode()
+def class_features(clean: Tensor, tower: ImageTower) -> Tensor:
+    """A typical feature vector of each class of the backbone's classifier.
+
+    It is the mean of the training pictures' features, weighted by the square of the probability that the backbone
+    gives the class. Where the pictures hold little of a class, the classifier's own direction, scaled to half the
+    spread of real pictures, takes over.
+
+    Args:
+        clean: (n, F) features of training pictures.
+        tower: carries classifier and standardisation.
+
+    Returns:
+        (C, F) non-negative.
+    """
+    head = tower.head
+    weights = F.linear(clean, head.weight, head.bias).softmax(1).square()  # (n, C)
+    evidence = weights.sum(0)  # (C,)
+    means = (weights.T @ clean) / evidence.clamp(min=1e-6)[:, None]  # (C, F)
+    spread = head.standardise(clean).norm(dim=1).mean() / 2
+    pointed = head.mean + F.normalize(head.weight - head.weight.mean(0), dim=1) * spread / head.scale
+    trust = (evidence / (evidence + 0.5))[:, None]
+    features: Tensor = (trust * means + (1 - trust) * pointed).clamp(min=0)
+    return features
+
+
+@torch.inference_mode()
+def write_prototypes(path: Path, clean: Tensor, tower: ImageTower, names: Sequence[str]) -> None:
+    """Write `names` (C,), `image` (C, D) and `retrieval` (C, R), float16 with L2-normalised rows."""
+    features = class_features(clean, tower)
+    np.savez_compressed(
+        path,
+        names=np.array(names),
+        image=F.normalize(tower.head(features), dim=-1).cpu().numpy().astype(np.float16),
+        retrieval=_retrieval(features, tower).astype(np.float16),
+    )
+
+
+@torch.inference_mode()
+def write_background(path: Path, clean: Tensor, small: Tensor, tower: ImageTower, *, count: int) -> None:
+    """Write retrieval embeddings (count, R), float16, of random training pictures.
+
+    Args:
+        path: an `.npy` file.
+        clean: (n, F) features as they are; the first half is drawn from them.
+        small: (n, F) features of the same pictures shrunk to 32-64 px and enlarged; the second half.
+        tower: carries standardisation and directions.
+        count: rows in all.
+    """
+    rows = torch.from_numpy(np.random.default_rng(0).permutation(len(clean))[:count]).to(clean.device)
+    half = len(rows) // 2
+    mixed = torch.cat([clean[rows[:half]], small[rows[half:]]])
+    np.save(path, _retrieval(mixed, tower).astype(np.float16))
+
+
+def _retrieval(features: Tensor, tower: ImageTower) -> npt.NDArray[np.float32]:
+    found: npt.NDArray[np.float32] = (
+        F.normalize(tower.head.standardise(features) @ tower.components, dim=-1).cpu().numpy()
+    )
+    return found
