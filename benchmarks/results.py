@@ -1,0 +1,62 @@
+"""Measure everything that `docs/results.md` shows, and write it there.
+
+    python benchmarks/results.py --data ../shared/data                # all parts, about half an hour on two cores
+    python benchmarks/results.py --data ../shared/data teaching       # one part; the others stay as they are
+
+Each part is a benchmark of its own, run as a fresh process; its table goes between the part's marks in the document.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+DOCUMENT = HERE.parent / "docs" / "results.md"
+PARTS = {
+    "model": ["model_figures.py", "--data", "{data}", "--out", "{out}"],
+    "video": ["video_retrieval.py", "--data", "{data}", "--out", "{out}"],
+    "teaching": ["teaching.py", "--data", "{data}", "--out", "{out}"],
+    "reuse": ["reuse.py", "retrieval", "{data}"],
+    "cuts": ["cuts.py", "{data}"],
+    "switching": ["refset_use.py"],
+    "speed": ["index_speed.py", "{data}/videos/panda", "--out", "{out}"],
+}
+
+
+def measure(part: str, data: Path) -> str:
+    """The markdown that a part's benchmark writes; where it only prints, that, as it stands."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "part.md"
+        script, *arguments = [argument.format(data=data, out=out) for argument in PARTS[part]]
+        command = [sys.executable, str(HERE / script), *arguments]
+        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        print(printed, flush=True)
+        return out.read_text(encoding="utf-8").strip() if out.exists() else f"```\n{printed.strip()}\n```"
+
+
+def put(document: str, part: str, text: str) -> str:
+    """The document with a part's table replaced."""
+    pattern = re.compile(rf"(<!-- {part} -->\n).*?(<!-- /{part} -->)", re.DOTALL)
+    if not pattern.search(document):
+        raise SystemExit(f"{DOCUMENT} has no marks <!-- {part} --> and <!-- /{part} -->")
+    return pattern.sub(lambda found: f"{found[1]}{text}\n{found[2]}", document)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="default: all")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    options = parser.parse_args()
+    for part in options.parts or PARTS:
+        print(f"== {part}", flush=True)
+        text = measure(part, options.data)
+        DOCUMENT.write_text(put(DOCUMENT.read_text(encoding="utf-8"), part, text), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

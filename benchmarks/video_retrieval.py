@@ -1,0 +1,71 @@
+"""Text-to-video retrieval through the index: plain and Vanilla, by mean and by best moment, side by side.
+
+    python benchmarks/video_retrieval.py --data ../shared/data
+
+Indexes the clips (into --index, or a folder that is thrown away), then asks each caption of `videos/panda` for its own
+clip: among the panda clips alone, and among all clips of the folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from impart.evaluate import rank_metrics
+from impart.evaluate.datasets import read_captions
+from impart.video.events import IndexDone
+from impart.video.index import Query, VideoIndex
+
+
+def ranks(index: VideoIndex, captions: list[tuple[str, str]], **settings: object) -> tuple[np.ndarray, int]:
+    """Rank of each caption's own clip, and how many clips there were."""
+    glob = settings.get("path_glob")
+    total = sum(glob is None or "/panda/" in Path(video.path).as_posix() for video in index.videos())
+    found = index.search_many([Query(text=text) for _, text in captions], top=total, **settings)  # type: ignore[arg-type]
+    own = [
+        next((hit.rank for hit in hits if Path(hit.path).name == file), total + 1)
+        for (file, _), hits in zip(captions, found, strict=True)
+    ]
+    return np.asarray(own), total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--index", type=Path, help="keep the index here")
+    parser.add_argument("--out", type=Path, help="markdown file to write as well")
+    options = parser.parse_args()
+    captions = read_captions(options.data / "videos" / "panda" / "captions.csv")
+    with tempfile.TemporaryDirectory() as scratch:
+        index = VideoIndex.open(options.index or Path(scratch) / "videos.impart")
+        for event in index.add([options.data / "videos"]):
+            if isinstance(event, IndexDone):
+                print(f"indexed {event.added}, unchanged {event.unchanged}, failed {event.failed}", flush=True)
+        name = index.manifest.encoder_id
+        lines = [
+            f"Encoder `{name}`, {index.settings.decode.fps:g} frames a second, {len(captions)} captions, "
+            "one right clip each.",
+            "",
+            "| among | form | video ranked by | R@1 | R@5 | R@10 | MedR |",
+            "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+        ]
+        for glob in ("*/panda/*", None):
+            for augment in (False, True):
+                for by in ("mean", "moment"):
+                    own, total = ranks(index, captions, by=by, augment=augment, path_glob=glob)
+                    report = rank_metrics(own, items=total)
+                    where = f"{total} clips of {'videos/panda' if glob else 'videos'}"
+                    recalls = (report.recall_at_1, report.recall_at_5, report.recall_at_10)
+                    cells = " | ".join(f"{100 * value:.1f}" for value in recalls)
+                    form = "Vanilla, bundled set" if augment else "plain"
+                    lines.append(f"| {where} | {form} | {by} | {cells} | {report.median_rank:g} |")
+                    print(lines[-1], flush=True)
+    if options.out:
+        options.out.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
