@@ -1,0 +1,67 @@
+"""Draw the README's picture: what `impart search` finds in the demo's library, each hit as its first frame.
+
+impart demo && python benchmarks/readme_picture.py impart-demo docs/search.png
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import av
+from PIL import Image, ImageDraw, ImageFont
+
+from impart.video.demo import DEMO_PICTURE
+from impart.video.index import Hit, VideoIndex
+
+QUERIES = ("a cup of coffee on a table", "a rocket on its launch pad", "an astronaut in an orange suit")
+TILE = (256, 144)
+LABEL_PX = 24
+LEFT_PX = 300
+HITS = 3
+INK, PAPER, FAINT = (25, 28, 33), (255, 255, 255), (110, 118, 129)
+
+
+def frame_at(hit: Hit) -> Image.Image:
+    """The frame shown where a hit's best moment begins."""
+    with av.open(str(hit.path)) as container:
+        stream = container.streams.video[0]
+        for frame in container.decode(stream):
+            if frame.time is not None and frame.time + 1e-6 >= hit.best_s:
+                break
+    picture = frame.to_image()
+    scale = max(TILE[0] / picture.width, TILE[1] / picture.height)
+    size = (round(picture.width * scale), round(picture.height * scale))
+    left, top = (size[0] - TILE[0]) // 2, (size[1] - TILE[1]) // 2
+    return picture.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + TILE[0], top + TILE[1]))
+
+
+def main() -> None:
+    demo, out = Path(sys.argv[1]), Path(sys.argv[2])
+    index = VideoIndex.open(demo / "library.impart", create=False)
+    picture = demo / DEMO_PICTURE
+    rows = [(text, index.search(text=text, group="scene", top=HITS)) for text in QUERIES]
+    rows.append(("", index.search(image=picture, group="scene", top=HITS)))
+    row_px = TILE[1] + LABEL_PX + 14
+    sheet = Image.new("RGB", (LEFT_PX + HITS * (TILE[0] + 12), len(rows) * row_px + 6), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font, small = ImageFont.load_default(19), ImageFont.load_default(15)
+    for number, (text, hits) in enumerate(rows):
+        top = number * row_px + 8
+        draw.text((14, top), "impart search", fill=FAINT, font=small)
+        if text:
+            draw.text((14, top + 26), f'"{text}"', fill=INK, font=font)
+        else:
+            draw.text((14, top + 24), "--image", fill=INK, font=font)
+            with Image.open(picture) as query:
+                sheet.paste(query.resize((104, 104), Image.Resampling.BICUBIC), (104, top + 26))
+        for place, hit in enumerate(hits):
+            left = LEFT_PX + place * (TILE[0] + 12)
+            sheet.paste(frame_at(hit), (left, top))
+            label = f"{hit.score:.2f}  {Path(hit.path).name[:18]}  {hit.timecode[3:8]}"
+            draw.text((left, top + TILE[1] + 3), label, fill=INK, font=small)
+    sheet.save(out, optimize=True)
+
+
+if __name__ == "__main__":
+    main()
