@@ -13,7 +13,7 @@ from impart.train.export import ImageTower  # noqa: E402
 from impart.train.heads import Correction, ImageHead, TextHead  # noqa: E402
 from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads  # noqa: E402
 from impart.train.mini import load_config, main  # noqa: E402
-from impart.train.references import principal_components, write_background, write_prototypes  # noqa: E402
+from impart.train.references import principal_components, write_prototypes  # noqa: E402
 
 
 def test_bundled_recipe_resolves():
@@ -138,5 +138,3 @@ def test_references_come_from_the_classifier_and_the_pictures(tmp_path):
     assert found["image"].shape == (12, 16)
     assert found["retrieval"].shape == (12, 8)
     assert np.allclose(np.linalg.norm(found["retrieval"].astype(np.float32), axis=1), 1, atol=1e-2)
-    write_background(tmp_path / "b.npy", corpus.views[0], corpus.views[1], tower, count=20)
-    assert np.load(tmp_path / "b.npy").shape == (20, 8)

@@ -34,8 +34,8 @@ __all__ = ["Validation", "choose_settings", "read_validation", "recall", "write_
 
 _log = logging.getLogger("impart.augment")
 
-BACKGROUND = 1500
-"""Pictures of the background: 3 MB."""
+BACKGROUND = 1000
+"""Pictures of the background: 2 MB, which keeps the model within 40 MB."""
 
 _SMALL_PX = (32, 48, 64)
 _MAX_MEGAPIXELS = 100.0

@@ -4,10 +4,8 @@
 
 Both towers are frozen (EfficientNet-Lite2 with ImageNet weights, all-MiniLM-L6-v2); small corrections on top of them
 are trained on cached features. More data is a matter of a further folder below `images/more`, a GPU of
-`--device cuda`. Beside the two ONNX files the command writes what the bundled reference set is built from:
-
-    prototypes.npz   one reference pair an ImageNet class: name, embedding, retrieval embedding;
-    background.npy   retrieval embeddings of varied training pictures: how near strangers are.
+`--device cuda`. Beside the towers the command writes the bundled `references/` (one pair an ImageNet class, see
+`train/references.py`) and `background/` (see `augment/bundle.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +43,7 @@ from impart.train.export import ImageTower, TextTower, export_image, export_text
 from impart.train.features import FeatureCache
 from impart.train.heads import Correction, ImageHead, TextHead, join
 from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads
-from impart.train.references import principal_components, write_background, write_prototypes
+from impart.train.references import principal_components, write_prototypes
 from impart.train.sentences import CONTEXT_TOKENS, SentenceCache, load_minilm, minilm_folder
 
 __all__ = ["MiniConfig", "load_config", "main", "train_mini"]
@@ -65,7 +63,6 @@ class MiniConfig:
         views: looks at each picture (see `features.look`); the first is `clean`.
         retrieval_dim: width of the retrieval embedding.
         seeds: one head is trained for each; their mean is exported.
-        background: pictures in background.npy.
         calibration: how far classes that shrinking inflates are taken off the base image embedding (0..1).
         int8: store matrices as int8 (else float16).
         head: settings of each head.
@@ -75,7 +72,6 @@ class MiniConfig:
     views: tuple[str, ...] = ("clean", "crop0", "small0", "small1")
     retrieval_dim: int = 256
     seeds: tuple[int, ...] = (0, 1, 2)
-    background: int = 2000
     calibration: float = 0.75
     int8: bool = True
     head: HeadSettings = field(default_factory=HeadSettings)
@@ -145,8 +141,6 @@ def train_mini(data: Path, out: Path, cache: Path, *, config: MiniConfig, device
     tower = ImageTower(backbone, head, components)
     clean = corpus.views[0].float()
     write_prototypes(out / "prototypes.npz", clean, tower, [own[0] for own in vocabulary.names])
-    small = corpus.views[corpus.kinds_of_view.index(_SMALL)].float() if _SMALL in corpus.kinds_of_view else clean
-    write_background(out / "background.npy", clean, small, tower, count=config.background)
     _log.info("exporting to %s", out)
     export_image(tower, out / "image.onnx", size_px=config.size_px, int8=config.int8)
     export_text(TextTower(load_minilm(), text_head), out / "text.onnx", int8=config.int8)
@@ -154,6 +148,8 @@ def train_mini(data: Path, out: Path, cache: Path, *, config: MiniConfig, device
     card = _model_json(pictures, corpus, preprocessing, config)
     (out / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     write_bundle(out, load_mini(str(out)), data)
+    write_bundle(out, load_mini(str(out)), data)
+    (out / "prototypes.npz").unlink()  # its content is in references/ now
     _log.info("done in %.0f s", time.monotonic() - started)
 
 

@@ -1,4 +1,4 @@
-"""What the bundled reference set is built from: retrieval directions, class prototypes and a background.
+"""What the bundled reference set is built from: retrieval directions and class prototypes.
 
 Everything here comes from training pictures and from the backbone's classifier; no picture of any evaluation set is
 involved.
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from impart.train.export import ImageTower
 
-__all__ = ["class_features", "principal_components", "write_background", "write_prototypes"]
+__all__ = ["class_features", "principal_components", "write_prototypes"]
 
 
 def principal_components(features: Tensor, width: int) -> Tensor:
@@ -63,23 +63,6 @@ def write_prototypes(path: Path, clean: Tensor, tower: ImageTower, names: Sequen
         image=F.normalize(tower.head(features), dim=-1).cpu().numpy().astype(np.float16),
         retrieval=_retrieval(features, tower).astype(np.float16),
     )
-
-
-@torch.inference_mode()
-def write_background(path: Path, clean: Tensor, small: Tensor, tower: ImageTower, *, count: int) -> None:
-    """Write retrieval embeddings (count, R), float16, of random training pictures.
-
-    Args:
-        path: an `.npy` file.
-        clean: (n, F) features as they are; the first half is drawn from them.
-        small: (n, F) features of the same pictures shrunk to 32-64 px and enlarged; the second half.
-        tower: carries standardisation and directions.
-        count: rows in all.
-    """
-    rows = torch.from_numpy(np.random.default_rng(0).permutation(len(clean))[:count]).to(clean.device)
-    half = len(rows) // 2
-    mixed = torch.cat([clean[rows[:half]], small[rows[half:]]])
-    np.save(path, _retrieval(mixed, tower).astype(np.float16))
 
 
 def _retrieval(features: Tensor, tower: ImageTower) -> npt.NDArray[np.float32]:
