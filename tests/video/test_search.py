@@ -248,6 +248,14 @@ def test_another_encoder_is_refused_with_both_names(library: VideoIndex) -> None
         VideoIndex.open(library.path, TinyEncoder(3))
 
 
+def test_a_model_that_changed_under_its_id_asks_for_a_new_index(
+    library: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TinyEncoder, "fingerprint", "f" * 16)
+    with pytest.raises(EncoderMismatchError, match="has changed since: index your videos again"):
+        VideoIndex.open(library.path, TinyEncoder())
+
+
 def test_another_reference_set_is_refused_until_switched(tmp_path: Path) -> None:
     film = write_clip(tmp_path / "f.mp4")
     encoder = AugmentedEncoder(TinyEncoder(), colour_set(), Vanilla(VanillaSettings(k=3)))

@@ -58,12 +58,16 @@ def check_encoder(encoder: Encoder, folder: Path, manifest: Manifest) -> None:
         EncoderMismatchError: names both and the remedy.
     """
     base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
-    if base.fingerprint != manifest.encoder_fingerprint:
-        raise EncoderMismatchError(
-            f"the index {folder} was made with encoder {manifest.encoder_id!r} "
-            f"({manifest.encoder_fingerprint[:12]}), not with {base.traits.id!r} ({base.fingerprint[:12]}): "
-            "open it without naming an encoder (no --encoder), or index into a new folder (--index DIR)"
-        )
+    if base.fingerprint == manifest.encoder_fingerprint:
+        return
+    if base.traits.id == manifest.encoder_id:
+        remedy = "the model has changed since: index your videos again into a new folder (--index DIR)"
+    else:
+        remedy = "open it without naming an encoder (no --encoder), or index into a new folder (--index DIR)"
+    raise EncoderMismatchError(
+        f"the index {folder} was made with encoder {manifest.encoder_id!r} ({manifest.encoder_fingerprint[:12]}), "
+        f"not with {base.traits.id!r} ({base.fingerprint[:12]}): {remedy}"
+    )
 
 
 def install(store: Store, encoder: AugmentedEncoder) -> Augmentation:
