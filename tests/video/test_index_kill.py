@@ -101,7 +101,7 @@ def test_ten_kills_leave_the_index_of_an_undisturbed_run(films: Path, tmp_path: 
     rng = random.Random(20)
     counts = []
     for _ in range(KILLS):
-        process = start(killed, films, slow_s=0.05)
+        process = start(killed, films, slow_s=0.1)
         assert process.stdout is not None
         # Some commits, and a random while: within opening, encoding, writing, committing.
         wait_for(process.stdout, "VideoDone", times=rng.randrange(4))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ _TYPES = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
+_PIECE = 4
+"""Images in one pass of one thread. Their numbers stay in the caches: sixteen at once took a quarter more CPU time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +62,10 @@ class RuntimeOptions:
 class Tower:
     """One ONNX graph, with its inputs and outputs found by what they are instead of by name.
 
+    An image tower on CPUs takes a batch in pieces, each run by one thread alone: threads that work on one piece
+    together wait for each other after every layer, the longer the busier the machine is. A single image gets all
+    threads, until the first batch comes.
+
     Attributes:
         inputs: role (`pixels`, `ids` or `mask`) -> (name in the graph, number type).
         outputs: role (`embedding`, `retrieval`) -> name in the graph.
@@ -64,18 +73,11 @@ class Tower:
     """
 
     def __init__(self, path: Path, options: RuntimeOptions) -> None:
-        import onnxruntime
-
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = options.threads
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
-        settings.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), settings, providers=list(options.providers))
-        except Exception as error:  # its exception classes share no public base
-            reason = str(error).strip().splitlines()[0]
-            raise EncoderError(f"{path} cannot be opened ({reason}); fetch or export the model again") from error
         self._path = path
+        self._options = options
+        self._session = self._open(options.threads)
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
         graph_inputs = self._session.get_inputs()
         self.inputs: dict[str, tuple[str, Any]] = {}
         for item in graph_inputs:
@@ -108,23 +110,67 @@ class Tower:
             raise EncoderError(
                 f"{self._path} takes {', '.join(self.inputs)}, not {', '.join(feeds)}; is it the other tower?"
             )
-        pieces: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in self.outputs}
         typed = {name: feeds[role].astype(kind, copy=False) for role, (name, kind) in self.inputs.items()}
         try:
-            for rows, chunk in self._chunks(typed):
-                outputs = self._session.run(list(self.outputs.values()), chunk)
-                for name, output in zip(self.outputs, outputs, strict=True):
-                    pieces[name].append(output[:rows])
+            parts = list(self._passes(self._pieces(len(next(iter(typed.values())))), typed))
         except Exception as error:  # as above
             reason = str(error).strip().splitlines()[0]
             raise EncoderError(f"{self._path} failed ({reason}); fetch or export the model again") from error
-        return {name: np.concatenate(parts).astype(np.float32, copy=False) for name, parts in pieces.items()}
+        columns = zip(*parts, strict=True)
+        return {
+            role: np.concatenate(column).astype(np.float32, copy=False)
+            for role, column in zip(self.outputs, columns, strict=True)
+        }
 
-    def _chunks(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Iterator[tuple[int, dict[str, npt.NDArray[Any]]]]:
-        """All rows at once, or as many as the graph's fixed batch takes, the last one filled up by repetition."""
-        total = len(next(iter(feeds.values())))
-        size = self._batch or total
-        for start in range(0, total, size):
-            rows = min(size, total - start)
-            index = np.minimum(np.arange(start, start + size), total - 1)
-            yield rows, {name: feed if size == total else feed[index] for name, feed in feeds.items()}
+    def _pieces(self, total: int) -> list[tuple[int, int]]:
+        """(first row, one past the last) of each pass: what a fixed batch takes, else pieces of nearly equal size."""
+        if self._batch:
+            return [(first, min(first + self._batch, total)) for first in range(0, total, self._batch)]
+        count = 1
+        if self._in_pieces:
+            rounds = -(-total // (_PIECE * self._threads))
+            count = min(total, rounds * self._threads)
+        return [(total * i // count, total * (i + 1) // count) for i in range(count)]
+
+    def _passes(
+        self, pieces: list[tuple[int, int]], feeds: Mapping[str, npt.NDArray[Any]]
+    ) -> Iterable[list[npt.NDArray[Any]]]:
+        """The outputs of each piece, in order."""
+        names = list(self.outputs.values())
+        session = self._session
+
+        def one(piece: tuple[int, int]) -> list[npt.NDArray[Any]]:
+            first, last = piece
+            rows = np.arange(first, first + self._batch).clip(max=last - 1) if self._batch else slice(first, last)
+            outputs = session.run(names, {name: feed[rows] for name, feed in feeds.items()})
+            return [output[: last - first] for output in outputs]
+
+        if len(pieces) == 1 or not self._in_pieces or self._threads == 1:
+            return map(one, pieces)
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="impart-onnx")
+                self._session = self._open(threads=1)
+            session = self._session
+        return self._pool.map(one, pieces)
+
+    @property
+    def _threads(self) -> int:
+        return self._options.threads or os.cpu_count() or 1
+
+    @property
+    def _in_pieces(self) -> bool:
+        return "pixels" in self.inputs and self._options.providers[0] == "CPUExecutionProvider"
+
+    def _open(self, threads: int) -> Any:
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = threads
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if self._options.spin else "0")
+        settings.log_severity_level = 3
+        try:
+            return onnxruntime.InferenceSession(str(self._path), settings, providers=list(self._options.providers))
+        except Exception as error:  # its exception classes share no public base
+            reason = str(error).strip().splitlines()[0]
+            raise EncoderError(f"{self._path} cannot be opened ({reason}); fetch or export the model again") from error

@@ -1,7 +1,8 @@
 """Carries out a plan: decode, encode, cut into scenes, commit; one video after another, in the order of paths.
 
-Decoding runs ahead in its own process while this one encodes. Batches never cross the border between two videos, so
-what is stored depends on the file alone and not on where an earlier run was interrupted.
+Decoding runs ahead in its own process, encoding in a thread of this one, and what is encoded is committed meanwhile:
+no core waits for another step. Steps are carried out, and told of, strictly in order. Batches never cross the border
+between two videos, so what is stored depends on the file alone and not on where an earlier run was interrupted.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +41,9 @@ from impart.video.store import VideoRecord, path_id, revision_of
 from impart.video.writer import CHUNK_ROWS, SegmentChunk, Writer
 
 __all__ = ["Indexer", "Totals", "VideoSource"]
+
+_AHEAD = 2  # batches given to the encoder and not yet taken back
+_Times = list[tuple[float, float, int]]  # start_s, end_s, weight
 
 
 class VideoSource(Protocol):
@@ -67,14 +74,15 @@ class Totals:
 
 @dataclass(kw_only=True)
 class _Video:
-    """The video in hand: frames waiting for the encoder, rows waiting for the store."""
+    """A video in hand: frames that wait for the encoder, rows that wait for the store."""
 
     task: Task
-    video_id: str
-    revision: str
-    content_hash: str
+    video_id: str = ""  # known when its turn has come
+    revision: str = ""
+    content_hash: str = ""
     images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
-    times: list[tuple[float, float, int]] = field(default_factory=list)  # start_s, end_s, weight; of rows not written
+    image_times: _Times = field(default_factory=list)  # of `images`
+    times: _Times = field(default_factory=list)  # of rows not written
     vectors: list[npt.NDArray[Any]] = field(default_factory=list)  # (b, D) each; of rows not written
     retrieval: list[npt.NDArray[Any]] = field(default_factory=list)  # (b, R) each; of rows not written
     # Of the whole video, for the scenes: 74 MB for ten hours at 4 frames a second, R = 256.
@@ -85,6 +93,14 @@ class _Video:
     written: int = 0
     samples: int = 0
     failure: str | None = None
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Something to carry out in its turn, when the encoder has finished what it needs."""
+
+    do: Callable[[], Iterable[Event]]
+    needs: Future[ImageEmbeddings] | None = None
 
 
 class Indexer:
@@ -109,6 +125,7 @@ class Indexer:
         self._bytes_total = 0
         self._number = 0
         self._since_compaction = 0
+        self._steps: deque[_Step] = deque()
         self._began = time.monotonic()
 
     def run(self, plan: Plan) -> Iterator[Event]:
@@ -172,64 +189,87 @@ class Indexer:
                 yield task.file.path
 
         video: _Video | None = None
-        for item in self._decoder.decode(paths()):
-            task = by_path[item.path]
-            if video is None:
-                self._number += 1
-                digest = hashes.pop(item.path)
-                revision = revision_of(digest or "", self._writer.manifest)
-                video = _Video(
-                    task=task, video_id=self._video_id(task), revision=revision, content_hash=digest or ""
-                )
-                if not isinstance(item, DecodeFailed):
-                    yield self._started(task)
-                if digest is None and not isinstance(item, DecodeFailed):
-                    video.failure = "could not be read twice: is it being written, or its disk failing?"
-            if isinstance(item, DecodedSegment):
-                if video.failure is None and self._take(video, item):
-                    yield self._progress(video)
-                continue
-            if isinstance(item, DecodeFinished):
-                yield self._finish(video, item)
-            else:
-                yield self._fail(task, item.reason, video=video)
-            video = None
-            yield self._progress(_Video(task=task, video_id="", revision="", content_hash=""))
-            self._since_compaction += 1
-            if self._since_compaction >= self._writer.manifest.index.compact_every:
-                self._since_compaction = 0
-                self._writer.compact()
+        executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="impart-encoder")
+        try:
+            for item in self._decoder.decode(paths()):
+                if video is None:
+                    digest = hashes.pop(item.path)
+                    revision = revision_of(digest or "", self._writer.manifest)
+                    video = _Video(task=by_path[item.path], revision=revision, content_hash=digest or "")
+                    if digest is None and not isinstance(item, DecodeFailed):
+                        video.failure = "could not be read twice: is it being written, or its disk failing?"
+                    self._steps.append(_Step(partial(self._begin, video, told=not isinstance(item, DecodeFailed))))
+                if isinstance(item, DecodedSegment):
+                    video.images.append(item.image)
+                    video.image_times.append((item.start_s, item.end_s, item.weight))
+                    if len(video.images) >= self._batch:
+                        self._encode(video, executor)
+                else:
+                    if isinstance(item, DecodeFinished):
+                        self._encode(video, executor)
+                    self._steps.append(_Step(partial(self._end, video, item)))
+                    video = None
+                yield from self._carry_out(ahead=_AHEAD)
+            yield from self._carry_out(ahead=0)
+        finally:
+            self._steps.clear()
+            executor.shutdown(cancel_futures=True)
 
-    def _take(self, video: _Video, segment: DecodedSegment) -> bool:
-        """Queue a frame; True where that filled a batch and it was encoded."""
-        video.images.append(segment.image)
-        video.times.append((segment.start_s, segment.end_s, segment.weight))
-        video.samples += segment.weight
-        if len(video.images) < self._batch:
-            return False
-        self._encode(video)
-        if len(video.times) >= CHUNK_ROWS:
-            self._write(video)
-        return True
+    def _carry_out(self, *, ahead: int) -> Iterator[Event]:
+        """Do all steps whose turn has come; wait where the encoder is more than `ahead` batches behind."""
+        while self._steps:
+            needs = self._steps[0].needs
+            if needs is not None and not needs.done() and sum(step.needs is not None for step in self._steps) <= ahead:
+                return
+            yield from self._steps.popleft().do()
 
-    def _encode(self, video: _Video) -> None:
-        """Run the waiting frames through the encoder; its errors are the video's."""
-        if not video.images or video.failure is not None:
+    def _begin(self, video: _Video, *, told: bool) -> Iterator[Event]:
+        self._number += 1
+        video.video_id = self._video_id(video.task)
+        if told:
+            yield self._started(video.task)
+
+    def _encode(self, video: _Video, executor: ThreadPoolExecutor) -> None:
+        """Give the waiting frames to the encoder."""
+        images, times = video.images, video.image_times
+        video.images, video.image_times = [], []
+        if images and video.failure is None:
+            coming = executor.submit(self._base.encode_images, images)
+            self._steps.append(_Step(partial(self._take, video, coming, times), coming))
+
+    def _take(self, video: _Video, coming: Future[ImageEmbeddings], times: _Times) -> Iterator[Event]:
+        """Take a batch back from the encoder; its errors are the video's."""
+        if video.failure is not None:
             return
         try:
-            made = self._base.encode_images(video.images)
+            made = coming.result()
             vectors, retrieval = made.embeddings.astype(self._dtype), made.retrieval.astype(self._dtype)
             if not (np.isfinite(vectors).all() and np.isfinite(retrieval).all()):
                 raise FloatingPointError("it gave a vector that is not finite")
         except Exception as error:  # noqa: BLE001 - encoders may be anybody's: whatever they raise costs one file
-            video.failure = f"the encoder failed on a frame near {video.times[-1][0]:.1f} s: {error}"
+            video.failure = f"the encoder failed on a frame near {times[-1][0]:.1f} s: {error}"
             return
-        video.encoded += len(video.images)
-        self.totals.encoded += len(video.images)
-        video.images.clear()
+        video.encoded += len(times)
+        self.totals.encoded += len(times)
+        video.times += times
+        video.samples += sum(weight for _, _, weight in times)
         video.vectors.append(vectors)
         video.retrieval.append(retrieval)
         video.all_retrieval.append(retrieval)
+        if len(video.times) >= CHUNK_ROWS:
+            self._write(video)
+        yield self._progress(video)
+
+    def _end(self, video: _Video, item: DecodeFinished | DecodeFailed) -> Iterator[Event]:
+        if isinstance(item, DecodeFinished):
+            yield self._finish(video, item)
+        else:
+            yield self._fail(video.task, item.reason, video=video)
+        yield self._progress(_Video(task=video.task))
+        self._since_compaction += 1
+        if self._since_compaction >= self._writer.manifest.index.compact_every:
+            self._since_compaction = 0
+            self._writer.compact()
 
     def _write(self, video: _Video) -> None:
         """Append the encoded rows to the store, not yet visible."""
@@ -257,7 +297,6 @@ class Indexer:
             waiting.clear()
 
     def _finish(self, video: _Video, item: DecodeFinished) -> Event:
-        self._encode(video)
         if video.failure is None and not video.encoded:
             video.failure = "has no frame"
         if video.failure is not None:
