@@ -148,7 +148,6 @@ def train_mini(data: Path, out: Path, cache: Path, *, config: MiniConfig, device
     card = _model_json(pictures, corpus, preprocessing, config)
     (out / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     write_bundle(out, load_mini(str(out)), data)
-    write_bundle(out, load_mini(str(out)), data)
     (out / "prototypes.npz").unlink()  # its content is in references/ now
     _log.info("done in %.0f s", time.monotonic() - started)
 
