@@ -63,6 +63,18 @@ def test_fixed_batch_and_number_types(tmp_path: Path, batch: int, wide: bool) ->
     np.testing.assert_allclose(fixed.encode_texts(TEXTS), free.encode_texts(TEXTS), atol=1e-6)
 
 
+@pytest.mark.parametrize("batch", ["batch", 2])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_batches_run_in_pieces_keep_their_order(tmp_path: Path, batch: int | str, threads: int) -> None:
+    encoder = load_onnx(str(tiny_onnx.write_layout(tmp_path, batch=batch)), threads=threads)
+    rng = np.random.default_rng(0)
+    pictures = list(rng.integers(0, 256, (29, tiny_onnx.SIZE_PX, tiny_onnx.SIZE_PX, 3), dtype=np.uint8))
+    one_by_one = np.concatenate([encoder.encode_images([picture]).embeddings for picture in pictures])
+    for count in (1, 2, 7, 16, 29):
+        together = encoder.encode_images(pictures[:count]).embeddings
+        np.testing.assert_allclose(together, one_by_one[:count], atol=1e-6)
+
+
 @pytest.mark.parametrize("length", [tiny_onnx.CONTEXT, "length"])
 def test_attention_mask(tmp_path: Path, length: int | str) -> None:
     encoder = load_onnx(str(tiny_onnx.write_layout(tmp_path, mask=True, length=length, name="input_ids")))
