@@ -151,7 +151,7 @@ def torch_script(clips: list[Path], encoder_id: str) -> Run:
 
     def embed(image: Any) -> np.ndarray:
         with torch.no_grad():
-            return network(processor(images=image, return_tensors="pt")["pixel_values"])[0].numpy()
+            return np.asarray(network(processor(images=image, return_tensors="pt")["pixel_values"])[0])
 
     return _frame_by_frame("torch script", clips, embed)
 
@@ -254,7 +254,7 @@ def report(runs: list[Run], *, cores: int, loads: str, title: str) -> str:
     by_way = {way: [run for run in runs if run.way == way] for way in RUNS if any(run.way == way for run in runs)}
 
     def middle(way: str, name: str) -> float:
-        return statistics.median(getattr(run, name) for run in by_way[way])
+        return float(statistics.median(getattr(run, name) for run in by_way[way]))
 
     lines = [
         title,
