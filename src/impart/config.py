@@ -51,17 +51,18 @@ class VanillaSettings:
         w_img: weight of the mean of the retrieved image embeddings.
         w_txt: weight of the mean of the retrieved text embeddings.
         tau: neighbours are weighted by softmax(similarity / tau); 0 = the paper's uniform mean.
-        floor: neighbours less similar than this (cosine of retrieval embeddings) are dropped; an image whose
-            neighbours are all dropped keeps its own embedding. -1 = keep all.
-        ramp: the blend grows from nothing to full while the best similarity rises from `floor` to `floor + ramp`;
-            0 = full from the floor on.
+        floor: neighbours that stand less than this above random pictures (in standard deviations, see
+            `impart.reference.cohort`) are dropped; an image whose neighbours are all dropped keeps its own embedding.
+            0 = keep all.
+        ramp: the blend grows from nothing to full while the best neighbour's standing rises from `floor` to
+            `floor + ramp`; 0 = full from the floor on.
     """
 
     k: int = 8
     w_img: float = 0.5
     w_txt: float = 0.05
     tau: float = 0.0
-    floor: float = -1.0
+    floor: float = 0.0
     ramp: float = 0.0
 
     def __post_init__(self) -> None:
@@ -69,6 +70,8 @@ class VanillaSettings:
             raise ConfigError(f"vanilla.k is {self.k}: at least one pair must be retrieved")
         if self.tau < 0:
             raise ConfigError(f"vanilla.tau is {self.tau}: use 0 for the uniform mean, or a positive temperature")
+        if self.floor < 0:
+            raise ConfigError(f"vanilla.floor is {self.floor}: use 0 to keep all, or standard deviations above chance")
         if self.ramp < 0:
             raise ConfigError(f"vanilla.ramp is {self.ramp}: use 0 for a hard gate, or a positive width")
 

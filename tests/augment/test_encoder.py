@@ -16,7 +16,7 @@ from impart.reference.refset import ReferenceSet
 from tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
 
 PAPER = VanillaSettings()
-WEIGHTED = VanillaSettings(k=5, w_img=0.7, w_txt=1.3, tau=0.1, floor=0.1, ramp=0.3)
+WEIGHTED = VanillaSettings(k=5, w_img=0.7, w_txt=1.3, tau=0.1, floor=0.6, ramp=0.9)
 
 
 def make_set(count: int, *, encoder: Encoder | None = None, seed: int = 0) -> ReferenceSet:
@@ -46,11 +46,13 @@ def naive(images: ImageEmbeddings, references: ReferenceSet, options: VanillaSet
     for v, q in zip(images.embeddings.astype(float), images.retrieval.astype(float), strict=True):
         sims = [float(q @ r) for r in references.retrieval_embeddings.astype(float)]
         best = sorted(range(len(sims)), key=lambda i: -sims[i])[: options.k]
-        kept = [i for i in best if sims[i] >= options.floor]
+        chance = [float(q @ r) for r in references.retrieval_embeddings.astype(float)]  # the set is its own cohort
+        standing = (np.array(sims) - np.mean(chance)) / np.std(chance)
+        kept = [i for i in best if not options.floor or standing[i] >= options.floor]
         raw = [np.exp(sims[i] / options.tau) if options.tau else 1.0 for i in kept]
         open_ = 1.0
         if kept and options.ramp:
-            open_ = min(1.0, (sims[kept[0]] - options.floor) / options.ramp)
+            open_ = min(1.0, (standing[kept[0]] - options.floor) / options.ramp)
         for i, share in zip(kept, raw, strict=True):
             share = open_ * share / sum(raw)
             v = v + options.w_img * share * references.image_embeddings[i]
@@ -59,7 +61,7 @@ def naive(images: ImageEmbeddings, references: ReferenceSet, options: VanillaSet
     return np.stack(rows)
 
 
-@pytest.mark.parametrize("options", [PAPER, WEIGHTED, VanillaSettings(k=3, w_img=0, w_txt=2, tau=0, floor=0.4)])
+@pytest.mark.parametrize("options", [PAPER, WEIGHTED, VanillaSettings(k=3, w_img=0, w_txt=2, tau=0, floor=1.2)])
 def test_apply_equals_the_naive_loop(options: VanillaSettings) -> None:
     references, images = make_set(40), make_images(50)
     encoder = AugmentedEncoder(TinyEncoder(), references, Vanilla(options))
@@ -115,7 +117,7 @@ def test_results_do_not_depend_on_chunks_or_batches(monkeypatch: pytest.MonkeyPa
 
 def test_far_images_keep_their_embedding() -> None:
     references, images = make_set(40), make_images(30)
-    encoder = AugmentedEncoder(TinyEncoder(), references, Vanilla(VanillaSettings(floor=0.999, w_txt=5)))
+    encoder = AugmentedEncoder(TinyEncoder(), references, Vanilla(VanillaSettings(floor=99, w_txt=5)))
     blend = encoder.blend(images)
     assert not blend.img.any()
     assert not blend.txt.any()

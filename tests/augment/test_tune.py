@@ -63,8 +63,8 @@ class World:
 
 
 def with_set(references: ReferenceSet, background: ReferenceSet | None) -> AugmentedEncoder:
-    chosen = tune(references, background=background).settings
-    return AugmentedEncoder(TinyEncoder(), references, Vanilla(chosen))
+    tuned = tune(references, background=background)
+    return AugmentedEncoder(TinyEncoder(), tuned.references, Vanilla(tuned.settings))
 
 
 def test_a_set_that_helps_is_used_and_foreign_pictures_do_not_suffer() -> None:
@@ -80,7 +80,8 @@ def test_figures_are_reported() -> None:
     assert tuned.rule == "leave-one-out"
     assert (tuned.items, tuned.texts, tuned.foreign) == (120, 40, 600)
     assert tuned.after > tuned.before + 0.2
-    assert tuned.foreign_after >= tuned.foreign_before - 0.01
+    assert tuned.touched < 0.02
+    assert tuned.references.manifest.vanilla == dataclasses.asdict(tuned.settings)
 
 
 def test_a_set_whose_neighbours_mean_nothing_is_switched_off() -> None:
@@ -88,23 +89,19 @@ def test_a_set_whose_neighbours_mean_nothing_is_switched_off() -> None:
     assert tune(world.references(3)).settings == OFF
 
 
-def test_one_picture_a_name_gets_the_usual_weights_and_a_gate() -> None:
+def test_one_picture_a_name_gets_the_usual_settings() -> None:
     taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign"), World(60, 2, "unseen")
     tuned = tune(taught.references(1), background=foreign.references(10))
     assert tuned.rule == "usual weights"
-    assert tuned.settings == dataclasses.replace(USUAL, floor=tuned.settings.floor)
-    assert tuned.settings.floor > 0
-    augmented = AugmentedEncoder(TinyEncoder(), taught.references(1), Vanilla(tuned.settings))
+    assert tuned.settings == USUAL
+    augmented = AugmentedEncoder(TinyEncoder(), tuned.references, Vanilla(tuned.settings))
     assert taught.accuracy(augmented) > taught.accuracy(None) + 0.1
     assert unseen.accuracy(augmented) > unseen.accuracy(None) - 0.01
-    alone = tune(taught.references(1))
-    assert alone.settings.floor > 0.3
-    assert alone.settings.w_txt == 1
 
 
 def test_the_choice_is_repeatable() -> None:
     references = World(30, 0, "taught").references(3)
-    assert tune(references, seed=1) == tune(references, seed=1)
+    assert tune(references, seed=1).settings == tune(references, seed=1).settings
 
 
 def test_what_cannot_be_tuned() -> None:

@@ -54,7 +54,7 @@ def augmented(rng: np.random.Generator, pairs: int) -> AugmentedEncoder:
         encoder_id=encoder.traits.id,
         encoder_fingerprint=encoder.fingerprint,
     )
-    return AugmentedEncoder(encoder, references, Vanilla(VanillaSettings(k=3, w_img=0.5, w_txt=0.7, floor=0.2)))
+    return AugmentedEncoder(encoder, references, Vanilla(VanillaSettings(k=3, w_img=0.5, w_txt=0.7, floor=0.5)))
 
 
 def snapshot_of(rng: np.random.Generator, lengths: list[int], encoder: AugmentedEncoder) -> Snapshot:

@@ -57,9 +57,9 @@ class AugmentedEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest over base, reference rows and settings."""
+        """Digest over base, reference rows, cohort and settings."""
         settings = json.dumps(dataclasses.asdict(self.augmentation.settings), sort_keys=True)
-        parts = f"{self.base.fingerprint} {self.references.fingerprint} {settings}"
+        parts = f"{self.base.fingerprint} {self.references.fingerprint} {self.references.cohort.digest} {settings}"
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
@@ -74,7 +74,8 @@ class AugmentedEncoder:
     def blend(self, embeddings: ImageEmbeddings) -> Blend:
         """Find the neighbours of B images and how much of each is added."""
         neighbours = self.references.search(embeddings.retrieval, self.augmentation.k)
-        img, txt = self.augmentation.coefficients(neighbours.sims)
+        standing = self.references.cohort.standing(embeddings.retrieval, neighbours.sims)
+        img, txt = self.augmentation.coefficients(neighbours.sims, standing)
         norm = np.empty(len(neighbours), dtype=np.float32)
         for part in _parts(len(neighbours)):
             added = self._sum(embeddings.embeddings[part], neighbours.ids[part], img[part], txt[part])

@@ -1,16 +1,14 @@
-"""Choose how a reference set is blended in, from the set itself and pictures foreign to it. No test item, no label.
+"""Choose how a reference set is blended in, from the set itself: no test item, no label of a target.
 
-*Gain*, by leave-one-out: every reference picture is classified among the set's own texts with its own rows masked, so
-that the others must help. *Harm*, on a background of foreign pictures with texts (bundled with `mini`, made from
-training pictures, half of them shrunk): how many of them lose their right text among the background's texts. A gate
-(floor and ramp) is what separates the two. The objective is
+The gate is the same for every set: a picture is left alone while its nearest reference stands less than four standard
+deviations above what random pictures get, and blended in full from five on (`impart.reference.cohort`; the random
+pictures are the background that is bundled with the model). Cosines would have to be gated anew for every set and
+every kind of picture; standings do not.
 
-    gain - HARM_WEIGHT * max(0, harm)        in points of accuracy
-
-and augmentation stays off unless the gain is larger than its standard error: no harm.
-
-A set that names each thing once cannot check itself: nothing is left when the own row is masked. It gets the usual
-weights, and the lowest floor that costs the background at most `MAX_HARM`.
+The rest is chosen by leave-one-out: every reference picture is classified among the set's own texts with its own rows
+masked, so that the others must help. The usual weights stay unless others do better by more than the standard error of
+the paired difference, and augmentation stays off unless the gain is larger than its standard error: no harm. A set
+that names each thing once cannot check itself (nothing is left when the own row is masked); it gets the usual weights.
 """
 
 from __future__ import annotations
@@ -19,10 +17,9 @@ import dataclasses
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -32,31 +29,21 @@ from impart.augment.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Float32, l2_normalise
 from impart.errors import EncoderMismatchError, ReferenceSetError
+from impart.reference.cohort import Cohort
 from impart.reference.index import Neighbours
 from impart.reference.refset import ReferenceSet
 
 __all__ = ["OFF", "USUAL", "Tuned", "anonymous", "bundled_background", "tune"]
 
-USUAL = VanillaSettings(k=3, w_img=0.5, w_txt=1.0, tau=0.05, floor=-1.0, ramp=0.0)
-"""Where the search starts, and the weights of a set that cannot check itself."""
+USUAL = VanillaSettings(k=3, w_img=0.5, w_txt=1.0, tau=0.05, floor=4.0, ramp=1.0)
+"""What a set gets unless leave-one-out clearly prefers something else."""
 
 OFF = VanillaSettings(k=1, w_img=0.0, w_txt=0.0)
 """No augmentation."""
 
-HARM_WEIGHT = 2.0
-"""A foreign picture lost weighs as much as this many taught ones gained."""
-
-MAX_HARM = 0.005
-"""Fraction of foreign pictures that a set which cannot check itself may cost."""
-
-Objective: TypeAlias = Callable[[VanillaSettings, float], float]
-Harm: TypeAlias = Callable[[VanillaSettings], float]
-
 _WEIGHTS = ((0.5, 0.05), (0.25, 0.25), (0.25, 0.5), (0.5, 0.5), (0.25, 1.0), (0.5, 1.0), (1.0, 1.0), (0.5, 2.0))
 _KS = (1, 2, 3, 5, 8)
 _TAUS = (0.02, 0.05, 0.1)
-_FLOORS = (0.7, 0.6, 0.55, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.2, 0.1, -1.0)
-_RAMPS = (0.3, 0.2, 0.1, 0.0)
 _MAX_ITEMS = 1500
 _DIGEST = "sha256:"
 _ENOUGH = 20  # pictures that share their text with another, below which a set cannot check itself
@@ -68,17 +55,18 @@ class Tuned:
     """The settings and what they were chosen on; accuracies are fractions of 1.
 
     Attributes:
+        references: the set with the cohort and these settings; to be saved.
         settings: the choice; `OFF` where augmentation does not help.
         rule: `leave-one-out`, or `usual weights` where the set cannot check itself.
         items: reference pictures classified.
         texts: T, texts to choose from.
         before: their accuracy with the plain encoder.
         after: with the settings, own rows masked.
-        foreign: background pictures classified; 0 = no background was given.
-        foreign_before: their accuracy with the plain encoder.
-        foreign_after: with the settings.
+        foreign: random pictures of the background; 0 = none was given.
+        touched: fraction of them to which anything is added.
     """
 
+    references: ReferenceSet
     settings: VanillaSettings
     rule: str
     items: int
@@ -86,40 +74,42 @@ class Tuned:
     before: float
     after: float
     foreign: int = 0
-    foreign_before: float = 0.0
-    foreign_after: float = 0.0
+    touched: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Task:
-    """Pictures to classify: base embeddings (Q, D), neighbours (Q, Kmax), texts (T, D), right texts (Q,)."""
+    """Pictures to classify: embeddings (Q, D), neighbours and standing (Q, Kmax), texts (T, D), right texts (Q,)."""
 
     embeddings: Float32
     neighbours: Neighbours
+    standing: Float32
     texts: Float32
     right: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.right)
 
-    def hits(self, references: ReferenceSet, settings: VanillaSettings) -> npt.NDArray[np.bool_]:
-        """(Q,) whether the nearest text of v' is the right one. The length of v' does not matter here."""
-        img, txt = Vanilla(settings).coefficients(self.neighbours.sims[:, : settings.k])
-        rows = np.maximum(self.neighbours.ids[:, : settings.k], 0)
+    def hits(self, references: ReferenceSet, settings: VanillaSettings) -> npt.NDArray[np.float64]:
+        """(Q,) 1 where the nearest text of v' is the right one. The length of v' does not matter here."""
+        k = settings.k
+        img, txt = Vanilla(settings).coefficients(self.neighbours.sims[:, :k], self.standing[:, :k])
+        rows = np.maximum(self.neighbours.ids[:, :k], 0)
         total = self.embeddings.copy()
-        for k in range(rows.shape[1]):
-            total += img[:, k, None] * references.image_embeddings[rows[:, k]]
-            total += txt[:, k, None] * references.text_embeddings[rows[:, k]]
-        found: npt.NDArray[np.bool_] = (total @ self.texts.T).argmax(axis=1) == self.right
+        for place in range(rows.shape[1]):
+            total += img[:, place, None] * references.image_embeddings[rows[:, place]]
+            total += txt[:, place, None] * references.text_embeddings[rows[:, place]]
+        found: npt.NDArray[np.float64] = ((total @ self.texts.T).argmax(axis=1) == self.right).astype(np.float64)
         return found
 
 
 def tune(references: ReferenceSet, *, background: ReferenceSet | None = None, seed: int = 0) -> Tuned:
-    """Choose `VanillaSettings` for a reference set.
+    """Choose `VanillaSettings` for a reference set, and give it its cohort.
 
     Args:
         references: the set.
-        background: foreign pictures with texts, embedded by the same encoder; None = only the gain counts.
+        background: random pictures, embedded by the same encoder: what is near is told against them. None = the set's
+            own pictures serve, which gates well only where they show many different things.
         seed: of the samples taken from large sets.
 
     Raises:
@@ -128,44 +118,31 @@ def tune(references: ReferenceSet, *, background: ReferenceSet | None = None, se
     """
     if len(references) < 2:
         raise ReferenceSetError(f"reference set {references.name!r} has {len(references)} pairs: nothing to tune on")
-    if background is not None and background.encoder_fingerprint != references.encoder_fingerprint:
-        raise EncoderMismatchError(
-            f"the background was made with encoder {background.encoder_id!r}, the reference set {references.name!r} "
-            f"with {references.encoder_id!r}: use a background of the same encoder"
-        )
-    rng = np.random.default_rng(seed)
+    if background is not None:
+        if background.encoder_fingerprint != references.encoder_fingerprint:
+            raise EncoderMismatchError(
+                f"the background was made with encoder {background.encoder_id!r}, the reference set "
+                f"{references.name!r} with {references.encoder_id!r}: use a background of the same encoder"
+            )
+        references = references.with_cohort(Cohort.of(background.retrieval_embeddings))
     names = [_plain(text) for text in references.texts]
-    own, checks_itself = _own_task(references, names, rng)
-    foreign = _foreign_task(references, background, set(names)) if background is not None else None
-    own_before = own.hits(references, OFF)
-    foreign_before = foreign.hits(references, OFF) if foreign is not None else np.zeros(1, dtype=np.bool_)
-
-    def harm(settings: VanillaSettings) -> float:
-        if foreign is None:
-            return 0.0
-        return max(0.0, float(foreign_before.mean() - foreign.hits(references, settings).mean()))
-
-    def objective(settings: VanillaSettings, to_beat: float) -> float:
-        gain = float(own.hits(references, settings).mean())
-        return gain - HARM_WEIGHT * harm(settings) if gain > to_beat else gain  # harm only lowers it
-
+    own, checks_itself = _own_task(references, names, np.random.default_rng(seed))
+    before = own.hits(references, OFF)
+    chosen = USUAL
     if checks_itself:
-        rule, chosen = "leave-one-out", _ascend(objective)
-        if not _gains(own_before, own.hits(references, chosen)):
+        chosen = _best(own, references)
+        if not _beats(own.hits(references, chosen), before):
             chosen = OFF
-    else:
-        rule, chosen = "usual weights", _usual(own, foreign is not None, harm)
-    after = own.hits(references, chosen)
     return Tuned(
+        references=references.with_vanilla(dataclasses.asdict(chosen)),
         settings=chosen,
-        rule=rule,
+        rule="leave-one-out" if checks_itself else "usual weights",
         items=len(own),
         texts=len(own.texts),
-        before=float(own_before.mean()),
-        after=float(after.mean()),
-        foreign=len(foreign) if foreign is not None else 0,
-        foreign_before=float(foreign_before.mean()) if foreign is not None else 0.0,
-        foreign_after=float(foreign.hits(references, chosen).mean()) if foreign is not None else 0.0,
+        before=float(before.mean()),
+        after=float(own.hits(references, chosen).mean()),
+        foreign=len(background) if background is not None else 0,
+        touched=_touched(references, background, chosen) if background is not None else 0.0,
     )
 
 
@@ -175,50 +152,40 @@ def bundled_background(encoder_id: str) -> ReferenceSet | None:
     return ReferenceSet.open(folder) if folder is not None else None
 
 
-def _ascend(objective: Objective) -> VanillaSettings:
-    """Ascent from the usual settings, in turn over all weights with all gates, and all K with all tau; twice."""
-    best, score = USUAL, objective(USUAL, -1.0)
-    for _ in range(2):
-        start = best
-        for candidates in (_gated_weights, _neighbourhoods):
-            for candidate in candidates(best):
-                value = objective(candidate, score)
-                if value > score + 1e-9:
-                    best, score = candidate, value
-        if best == start:
-            break
+def _best(own: _Task, references: ReferenceSet) -> VanillaSettings:
+    """Of the settings that clearly beat the usual ones, the best; the usual ones where there are none."""
+    usual = own.hits(references, USUAL)
+    best, score = USUAL, float(usual.mean())
+    for candidates in (_weights, _neighbourhoods):
+        for candidate in list(candidates(best)):
+            hits = own.hits(references, candidate)
+            if hits.mean() > score + 1e-9 and _beats(hits, usual):
+                best, score = candidate, float(hits.mean())
     return best
 
 
-def _gated_weights(at: VanillaSettings) -> Iterator[VanillaSettings]:
-    """Careful ones first: of equals, the first is kept."""
-    for floor, ramp, (w_img, w_txt) in product(_FLOORS, _RAMPS, _WEIGHTS):
-        yield dataclasses.replace(at, w_img=w_img, w_txt=w_txt, floor=floor, ramp=ramp)
+def _weights(at: VanillaSettings) -> Iterator[VanillaSettings]:
+    return (dataclasses.replace(at, w_img=w_img, w_txt=w_txt) for w_img, w_txt in _WEIGHTS)
 
 
 def _neighbourhoods(at: VanillaSettings) -> Iterator[VanillaSettings]:
     return (dataclasses.replace(at, k=k, tau=tau) for k, tau in product(_KS, _TAUS))
 
 
-def _usual(own: _Task, has_background: bool, harm: Harm) -> VanillaSettings:
-    """Usual weights, and a floor from the background; without one, above most pairs of different things."""
-    if not has_background:
-        strangers = float(np.quantile(own.neighbours.sims[:, 0], 0.95))
-        return dataclasses.replace(USUAL, floor=round(max(strangers, 0.0), 3))
-    best = OFF
-    for floor in _FLOORS:  # from strict to open
-        candidate = dataclasses.replace(USUAL, floor=floor)
-        if harm(candidate) > MAX_HARM:
-            break
-        best = candidate
-    return best
-
-
-def _gains(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> bool:
+def _beats(after: npt.NDArray[np.float64], before: npt.NDArray[np.float64]) -> bool:
     """Whether the paired gain is larger than its standard error."""
-    difference = after.astype(np.float64) - before
+    difference = after - before
     error = difference.std() / np.sqrt(len(difference))
     return bool(difference.mean() > error)
+
+
+def _touched(references: ReferenceSet, background: ReferenceSet, settings: VanillaSettings) -> float:
+    """Fraction of random pictures to which anything is added; pictures that the set holds left out."""
+    foreign = references.picture_numbers(background.table["hash"].to_pylist()) < 0
+    retrieval = background.retrieval_embeddings[foreign]
+    sims = references.search(retrieval, settings.k).sims
+    img, txt = Vanilla(settings).coefficients(sims, references.cohort.standing(retrieval, sims))
+    return float((img + txt).any(axis=1).mean()) if len(retrieval) else 0.0
 
 
 def _own_task(references: ReferenceSet, names: list[str], rng: np.random.Generator) -> tuple[_Task, bool]:
@@ -238,23 +205,9 @@ def _own_task(references: ReferenceSet, names: list[str], rng: np.random.Generat
     right = np.array([numbers.setdefault(names[row], len(numbers)) for row in rows], dtype=np.int64)
     texts = references.text_embeddings[[rows[i] for i in np.unique(right, return_index=True)[1]]]
     neighbours = references.search(references.retrieval_embeddings[rows], max(_KS), exclude=pictures[rows])
-    task = _Task(l2_normalise(references.image_embeddings[rows]), neighbours, l2_normalise(texts), right)
+    standing = references.cohort.standing(references.retrieval_embeddings[rows], neighbours.sims)
+    task = _Task(l2_normalise(references.image_embeddings[rows]), neighbours, standing, l2_normalise(texts), right)
     return task, checks_itself
-
-
-def _foreign_task(references: ReferenceSet, background: ReferenceSet, taught: set[str]) -> _Task | None:
-    """Background pictures whose names the set does not teach, and which it does not hold, among their own texts."""
-    names = [text if text.startswith(_DIGEST) else anonymous(text) for text in background.texts]
-    taught = {anonymous(name) for name in taught}
-    held = references.picture_numbers(background.table["hash"].to_pylist()) >= 0
-    rows = np.array([i for i, name in enumerate(names) if name not in taught and not held[i]], dtype=np.int64)
-    if not len(rows):
-        return None
-    numbers: dict[str, int] = {}
-    right = np.array([numbers.setdefault(names[row], len(numbers)) for row in rows], dtype=np.int64)
-    texts = background.text_embeddings[[rows[i] for i in np.unique(right, return_index=True)[1]]]
-    neighbours = references.search(background.retrieval_embeddings[rows], max(_KS))
-    return _Task(l2_normalise(background.image_embeddings[rows]), neighbours, l2_normalise(texts), right)
 
 
 def anonymous(text: str) -> str:

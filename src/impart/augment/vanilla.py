@@ -5,8 +5,9 @@ IMPART, eq. 1, for an image embedding v and its K nearest reference pairs:
     v' = v + (w_img / K) * sum_k r_img_k + (w_txt / K) * sum_k r_txt_k
 
 Weighted: the mean becomes sum_k a_k r_k with a = softmax(similarity / tau). A floor drops far neighbours before the
-mean or softmax; where all are dropped v stays as it is. A ramp makes that gate smooth: an image whose best similarity
-is just above the floor is blended a little, and fully from `floor + ramp` on.
+mean or softmax; where all are dropped v stays as it is. Far and near are told by a neighbour's *standing*: how many
+standard deviations its similarity lies above what random pictures get (`impart.reference.cohort`). A ramp makes the
+gate smooth: an image whose best standing is just above the floor is blended a little, and fully from `floor + ramp` on.
 Tensors only: what the numbers are chosen from is the business of `tune`.
 """
 
@@ -58,27 +59,31 @@ class Vanilla:
         """Pairs it wants retrieved."""
         return self.settings.k
 
-    def coefficients(self, sims: Float32) -> tuple[Float32, Float32]:
+    def coefficients(self, sims: Float32, standing: Float32) -> tuple[Float32, Float32]:
         """Weights of the neighbours' image and text embeddings.
 
         Args:
-            sims: (B, K) cosines; -1 where there is no neighbour.
+            sims: (B, K) cosines, best first; -1 where there is no neighbour.
+            standing: (B, K) the same in standard deviations above random pictures.
 
         Returns:
             img (B, K) and txt (B, K), float32; each row sums to `gate * w`, or to 0 where nothing is blended.
 
-        >>> Vanilla(VanillaSettings(k=2, w_img=0.5, w_txt=1.0)).coefficients(np.array([[0.9, 0.1]], np.float32))[1]
+        >>> sims = np.array([[0.9, 0.1]], np.float32)
+        >>> Vanilla(VanillaSettings(k=2, w_img=0.5, w_txt=1.0)).coefficients(sims, sims)[1]
         array([[0.5, 0.5]], dtype=float32)
         """
         options = self.settings
-        shares = neighbour_shares(sims, tau=options.tau, floor=options.floor)
-        shares *= gate(sims, floor=options.floor, ramp=options.ramp)[:, None]
+        shares = neighbour_shares(sims, standing, tau=options.tau, floor=options.floor)
+        shares *= gate(standing, floor=options.floor, ramp=options.ramp)[:, None]
         return np.float32(options.w_img) * shares, np.float32(options.w_txt) * shares
 
 
-def neighbour_shares(sims: Float32, *, tau: float, floor: float) -> Float32:
+def neighbour_shares(sims: Float32, standing: Float32, *, tau: float, floor: float) -> Float32:
     """a: (B, K) shares that sum to 1 over the kept neighbours of an image, or all 0 where none is kept."""
-    kept = (sims >= floor) & (sims > -1.0)
+    kept = sims > -1.0
+    if floor > 0:
+        kept &= standing >= floor
     shares: Float32 = kept.astype(np.float32)
     if tau > 0:
         best: Float32 = sims.max(axis=1, keepdims=True)
@@ -88,9 +93,11 @@ def neighbour_shares(sims: Float32, *, tau: float, floor: float) -> Float32:
     return shares
 
 
-def gate(sims: Float32, *, floor: float, ramp: float) -> Float32:
-    """(B,) how much an image is blended: 0 below the floor, rising to 1 at `floor + ramp`."""
-    best: Float32 = sims.max(axis=1)
+def gate(standing: Float32, *, floor: float, ramp: float) -> Float32:
+    """(B,) how much an image is blended: 0 below the floor, rising to 1 at `floor + ramp`; 1 with a floor of 0."""
+    best: Float32 = standing.max(axis=1)
+    if floor <= 0:
+        return np.ones_like(best)
     if ramp <= 0:
         return (best >= floor).astype(np.float32)
     rising: Float32 = np.clip((best - np.float32(floor)) / np.float32(ramp), 0, 1).astype(np.float32, copy=False)

@@ -181,11 +181,11 @@ def tune(
     path: SetArgument,
     background: Annotated[
         Path | None,
-        typer.Option(help="Set of foreign pictures with texts that must not suffer; default is the model's own."),
+        typer.Option(help="Set of random pictures, against which near and far are told; default: the model's own."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the choice without storing it.")] = False,
 ) -> None:
-    """Choose K, weights, tau and gate by leave-one-out on the set itself; may switch augmentation off."""
+    """Choose K, weights and tau by leave-one-out on the set itself; may switch augmentation off."""
     from impart.reference.refset import ReferenceSet
 
     references = _tune(ReferenceSet.open(path), background)
@@ -225,16 +225,16 @@ def _tune(references: ReferenceSet, background: Path | None = None) -> Reference
     off = not (chosen.w_img or chosen.w_txt)
     values = ", ".join(f"{name} {value:g}" for name, value in dataclasses.asdict(chosen).items())
     print(f"blending: {'off, it would not help' if off else values}")
-    print(
-        f"  chosen by {tuned.rule}: of {tuned.items} own pictures, each without its own row, "
-        f"{100 * tuned.before:.1f}% -> {100 * tuned.after:.1f}% right among {tuned.texts} texts"
-    )
-    if tuned.foreign:
+    if tuned.rule == "leave-one-out":
         print(
-            f"  foreign pictures: {100 * tuned.foreign_before:.1f}% -> {100 * tuned.foreign_after:.1f}% "
-            f"of {tuned.foreign} right"
+            f"  chosen by leave-one-out: of {tuned.items} own pictures, each without its own row, "
+            f"{100 * tuned.before:.1f}% -> {100 * tuned.after:.1f}% right among {tuned.texts} texts"
         )
-    return references.with_vanilla(dataclasses.asdict(chosen))
+    else:
+        print("  usual weights: with one picture a name the set cannot be checked on itself")
+    if tuned.foreign:
+        print(f"  of {tuned.foreign} random pictures, {100 * tuned.touched:.1f}% look like one of the set's")
+    return tuned.references
 
 
 def _print_info(references: ReferenceSet, path: Path) -> None:

@@ -297,11 +297,13 @@ def merge(sets: Sequence[ReferenceSet]) -> ReferenceSet:
         settings={"merged": [part.name for part in sets]},
         failed=sum(part.manifest.failed for part in sets),
         duplicates=sum(len(part) for part in sets) - writer.count,
+        cohort="",
         vanilla=None,
         versions=library_versions(),
     )
     kinds = {str(part.manifest.index.get("kind")) for part in sets} - {"exact"}
-    return _with_index(ReferenceSet(data, manifest), kinds.pop() if len(kinds) == 1 else "auto")
+    cohort = next((part.given_cohort for part in sets if part.given_cohort is not None), None)
+    return _with_index(ReferenceSet(data, manifest, cohort=cohort), kinds.pop() if len(kinds) == 1 else "auto")
 
 
 class RowWriter:
@@ -535,7 +537,8 @@ def _with_index(references: ReferenceSet, kind: str) -> ReferenceSet:
     else:
         index = PairIndex(references.retrieval_embeddings, kind=kind, pictures=references.pictures)
         info = index.measure()
-    chosen = ReferenceSet(references.data, dataclasses.replace(references.manifest, index=info.as_dict()))
+    manifest = dataclasses.replace(references.manifest, index=info.as_dict())
+    chosen = ReferenceSet(references.data, manifest, cohort=references.given_cohort)
     if index is not None:
         chosen.__dict__["index"] = index  # built already, for the measurement
     return chosen

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Encoder, Float32
 from impart.errors import EncoderMismatchError, ReferenceSetError
+from impart.reference.cohort import Cohort
 from impart.reference.index import IndexInfo, Neighbours, PairIndex
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Manifest:
         failed: pairs that could not be used (listed in failures.csv).
         duplicates: pairs dropped because the set had the same picture with the same text.
         index: how nearest pairs are found, with its recall.
+        cohort: name of the file with the statistics of random pictures; empty = the set's own pictures serve.
         vanilla: settings that `refset tune` or the model's recipe chose for this set; None = not tuned.
         versions: of the libraries that wrote it.
         schema: version of the layout.
@@ -80,6 +82,7 @@ class Manifest:
     failed: int = 0
     duplicates: int = 0
     index: dict[str, Any] = field(default_factory=lambda: IndexInfo().as_dict())
+    cohort: str = ""
     vanilla: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
@@ -125,9 +128,12 @@ class ReferenceSet:
     Made by `open`, `build`, `from_arrays`, `add` and `merge`; not by hand.
     """
 
-    def __init__(self, data: pa.Table, manifest: Manifest, *, folder: Path | None = None) -> None:
+    def __init__(
+        self, data: pa.Table, manifest: Manifest, *, folder: Path | None = None, cohort: Cohort | None = None
+    ) -> None:
         self._data = data
         self._folder = folder
+        self._cohort = cohort
         self.manifest = manifest
 
     @classmethod
@@ -277,6 +283,18 @@ class ReferenceSet:
         return np.array([numbers.setdefault(key or f"row {i}", len(numbers)) for i, key in enumerate(hashes)], np.int32)
 
     @cached_property
+    def cohort(self) -> Cohort:
+        """What random pictures look like to the set: as given by `with_cohort`, or else its own pictures."""
+        return self.given_cohort or Cohort.of(self.retrieval_embeddings)
+
+    @property
+    def given_cohort(self) -> Cohort | None:
+        """The cohort that the set was given, if any."""
+        if self._cohort is None and self.manifest.cohort and self._folder is not None:
+            self._cohort = Cohort.load(self._folder / self.manifest.cohort)
+        return self._cohort
+
+    @cached_property
     def index(self) -> PairIndex:
         """The search over retrieval embeddings; an approximate one is kept beside the table."""
         return PairIndex(
@@ -341,19 +359,37 @@ class ReferenceSet:
                 temporary.replace(folder / data)
             if self._index_kind != "exact" and not (folder / self._index_name).is_file():
                 self.index.write(folder / self._index_name)
-            dataclasses.replace(self.manifest, data=data, name=name).write(folder)
+            cohort = self._save_cohort(folder)
+            dataclasses.replace(self.manifest, data=data, name=name, cohort=cohort).write(folder)
         except OSError as error:
             raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror}") from error
-        remove_stale(folder, keep=data.removesuffix(".arrow"))
+        remove_stale(folder, keep={data.removesuffix(".arrow"), cohort.removesuffix(".npy")})
         return folder
+
+    def _save_cohort(self, folder: Path) -> str:
+        if self.given_cohort is None:
+            return ""
+        name = f"cohort-{self.given_cohort.digest}.npy"
+        if not (folder / name).is_file():
+            temporary = folder / f".{name}.{os.getpid()}"
+            self.given_cohort.save(temporary)
+            temporary.replace(folder / name)
+        return name
 
     def with_vanilla(self, settings: dict[str, Any] | None) -> ReferenceSet:
         """The same pairs with other blending settings in the manifest."""
-        return ReferenceSet(self._data, dataclasses.replace(self.manifest, vanilla=settings), folder=self._folder)
+        manifest = dataclasses.replace(self.manifest, vanilla=settings)
+        return ReferenceSet(self._data, manifest, folder=self._folder, cohort=self._cohort)
+
+    def with_cohort(self, cohort: Cohort | None) -> ReferenceSet:
+        """The same pairs beside other random pictures; None = the set's own."""
+        manifest = dataclasses.replace(self.manifest, cohort="")
+        return ReferenceSet(self._data, manifest, folder=self._folder, cohort=cohort)
 
     def named(self, name: str) -> ReferenceSet:
         """The same pairs under another name."""
-        return ReferenceSet(self._data, dataclasses.replace(self.manifest, name=name), folder=self._folder)
+        manifest = dataclasses.replace(self.manifest, name=name)
+        return ReferenceSet(self._data, manifest, folder=self._folder, cohort=self._cohort)
 
     def add(self, pairs: PairsInput, encoder: Encoder, **options: Any) -> ReferenceSet:
         """Encode more pairs and join them; pairs that the set has already are dropped and counted.
@@ -397,10 +433,10 @@ def library_versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("impart", "numpy", "pillow", "pyarrow")}
 
 
-def remove_stale(folder: Path, *, keep: str) -> None:
-    """Remove tables of earlier sets and of killed writers (one that another process still maps may stay)."""
-    for stale in [*folder.glob("pairs-*"), *folder.glob(".pairs-*")]:
-        if stale.stem != keep:
+def remove_stale(folder: Path, *, keep: set[str]) -> None:
+    """Remove files of earlier sets and of killed writers (one that another process still maps may stay)."""
+    for stale in [path for kind in ("pairs", ".pairs", "cohort", ".cohort") for path in folder.glob(f"{kind}-*")]:
+        if stale.stem not in keep:
             try:
                 stale.unlink()
             except OSError:

@@ -1,0 +1,84 @@
+"""How near is near: similarities in standard deviations above what random pictures get.
+
+Raw cosines do not compare across pictures: a blurry or dark one is similar to everything. A cohort is the mean m and
+covariance C of the retrieval embeddings of random pictures c. For a query q the cosines q.c have mean q.m and variance
+q.C.q, so a similarity s to a reference stands
+
+    z = (s - q.m) / sqrt(q.C.q)
+
+standard deviations above chance. (Speaker verification calls this Z-norm.) It needs no picture at query time, and costs
+one (R, R) product.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.encoders.base import Float32
+from impart.errors import ReferenceSetError
+
+__all__ = ["Cohort"]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Statistics of random pictures' retrieval embeddings.
+
+    Attributes:
+        mean: (R,) float32.
+        covariance: (R, R) float32.
+    """
+
+    mean: Float32
+    covariance: Float32
+
+    @classmethod
+    def of(cls, retrieval: npt.NDArray[np.float32]) -> Cohort:
+        """From the retrieval embeddings (M, R) of M random pictures."""
+        rows = retrieval.astype(np.float64)
+        centred = rows - rows.mean(axis=0)
+        covariance = centred.T @ centred / max(len(rows), 1)
+        return cls(rows.mean(axis=0).astype(np.float32), covariance.astype(np.float32))
+
+    @classmethod
+    def load(cls, path: Path) -> Cohort:
+        """Read what `save` wrote.
+
+        Raises:
+            ReferenceSetError: missing or damaged.
+        """
+        try:
+            stacked = np.load(path)
+            return cls(stacked[0], stacked[1:])
+        except (OSError, ValueError, IndexError) as error:
+            raise ReferenceSetError(f"{path} cannot be read: {error}. Build the set again") from error
+
+    def save(self, path: Path) -> None:
+        """Write one (R + 1, R) array."""
+        with path.open("wb") as file:
+            np.save(file, np.vstack([self.mean[None], self.covariance]))
+
+    @property
+    def digest(self) -> str:
+        """Equal digests give equal standings."""
+        return hashlib.sha256(self.mean.tobytes() + self.covariance.tobytes()).hexdigest()[:16]
+
+    def standing(self, retrieval: Float32, sims: Float32) -> Float32:
+        """Standard deviations above chance.
+
+        Args:
+            retrieval: (B, R) of the queries.
+            sims: (B, K) cosines with references.
+
+        Returns:
+            (B, K) float32.
+        """
+        assert retrieval.shape[1] == len(self.mean), (retrieval.shape, self.mean.shape)
+        spread = np.sqrt(np.einsum("br,br->b", retrieval @ self.covariance, retrieval).clip(min=1e-12))  # (B,)
+        standing: Float32 = ((sims - (retrieval @ self.mean)[:, None]) / spread[:, None]).astype(np.float32)
+        return standing

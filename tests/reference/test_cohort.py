@@ -1,0 +1,62 @@
+"""Standings against a naive loop over random pictures, and a cohort that travels with its set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from impart.encoders.base import l2_normalise
+from impart.errors import ReferenceSetError
+from impart.reference.cohort import Cohort
+from impart.reference.refset import ReferenceSet
+
+
+def unit(count: int, width: int, seed: int) -> np.ndarray:
+    return l2_normalise(np.random.default_rng(seed).standard_normal((count, width)) + 0.3)
+
+
+def test_standing_is_the_z_score_against_random_pictures() -> None:
+    random, queries, references = unit(300, 12, 0), unit(5, 12, 1), unit(7, 12, 2)
+    sims = queries @ references.T
+    chance = queries @ random.T
+    want = (sims - chance.mean(axis=1, keepdims=True)) / chance.std(axis=1, keepdims=True)
+    np.testing.assert_allclose(Cohort.of(random).standing(queries, sims), want, atol=1e-4)
+
+
+def make(seed: int = 0) -> ReferenceSet:
+    return ReferenceSet.from_arrays(
+        [f"thing {seed} {i}" for i in range(9)],
+        image=unit(9, 8, seed),
+        text=unit(9, 8, seed + 1),
+        retrieval=unit(9, 12, seed + 2),
+        encoder_id="tiny",
+        encoder_fingerprint="0",
+    )
+
+
+def test_a_cohort_travels_with_its_set(tmp_path: Path) -> None:
+    cohort = Cohort.of(unit(100, 12, 5))
+    given = make().with_cohort(cohort)
+    given.save(tmp_path / "set")
+    opened = ReferenceSet.open(tmp_path / "set").with_vanilla({"k": 1}).named("other")
+    assert opened.cohort.digest == cohort.digest
+    assert opened.merge(make(7)).cohort.digest == cohort.digest
+    opened.save(tmp_path / "copy")
+    assert ReferenceSet.open(tmp_path / "copy").cohort.digest == cohort.digest
+    opened.with_cohort(Cohort.of(unit(50, 12, 6))).save(tmp_path / "set")
+    assert len(list((tmp_path / "set").glob("cohort-*"))) == 1
+
+
+def test_without_one_the_set_is_its_own_cohort() -> None:
+    references = make()
+    assert references.given_cohort is None
+    assert references.cohort.digest == Cohort.of(references.retrieval_embeddings).digest
+
+
+def test_a_missing_cohort_file_is_named(tmp_path: Path) -> None:
+    make().with_cohort(Cohort.of(unit(100, 12, 5))).save(tmp_path / "set")
+    next((tmp_path / "set").glob("cohort-*")).unlink()
+    with pytest.raises(ReferenceSetError, match="cohort-"):
+        _ = ReferenceSet.open(tmp_path / "set").cohort
