@@ -1,6 +1,6 @@
 """Teaching by pictures: a few named pictures a class as a reference set, and what they cost elsewhere.
 
-    python benchmarks/teaching.py --data ../shared/data --out docs/teaching.md
+    python benchmarks/teaching.py --data ../shared/data --out FILE
 
 For 1, 2, 3, 4 and 8 pictures a class of `caltech101/train` (the first by file name) a reference set is built and tuned
 (`impart.augment.tune`: leave-one-out on the set itself, and the model's bundled background of training pictures; no

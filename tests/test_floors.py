@@ -1,0 +1,71 @@
+"""What the bundled model must keep up, measured on the development data through the public interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import impart
+from impart.augment.encoder import default_augmented
+from impart.augment.tune import bundled_background, tune
+from impart.evaluate import CaptionedImages, ClassFolder, image_retrieval, rank_metrics, zeroshot
+from impart.evaluate.datasets import read_captions
+from impart.reference.build import Selection
+from impart.video.index import Query, VideoIndex
+
+pytestmark = [pytest.mark.data, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def mini() -> impart.Encoder:
+    return impart.load_encoder("mini")
+
+
+@pytest.mark.parametrize(
+    ("name", "floor"), [("cifar10/test", 0.58), ("cifar100/test", 0.39), ("caltech101/test", 0.53)]
+)
+def test_zeroshot(data_dir: Path, mini: impart.Encoder, name: str, floor: float) -> None:
+    assert zeroshot(mini, ClassFolder.open(data_dir / "images" / name)).top1 >= floor
+
+
+def test_caption_retrieval_plain_and_with_the_bundled_set(data_dir: Path, mini: impart.Encoder) -> None:
+    dataset = CaptionedImages.open(data_dir / "images" / "flickr8k" / "captions.csv", split="val")
+    for encoder in (mini, default_augmented(mini)):
+        to_image, _, _ = image_retrieval(encoder, dataset)
+        assert (to_image.queries, to_image.items) == (2500, 500)
+        assert to_image.recall_at_1 >= 0.24
+        assert to_image.recall_at_10 >= 0.68
+
+
+def test_video_retrieval_plain_and_with_the_bundled_set(data_dir: Path, tmp_path: Path) -> None:
+    clips = data_dir / "videos" / "panda"
+    index = VideoIndex.open(tmp_path / "panda.impart")
+    list(index.add([clips]))
+    captions = read_captions(clips / "captions.csv")
+    assert len(index.videos()) == len(captions) == 66
+    assert index.stats().references == "imagenet-names"
+    for augment in (True, False):
+        found = index.search_many([Query(text=text) for _, text in captions], top=66, augment=augment)
+        ranks = [
+            next(hit.rank for hit in hits if Path(hit.path).name == file)
+            for (file, _), hits in zip(captions, found, strict=True)
+        ]
+        report = rank_metrics(np.asarray(ranks), items=66)
+        assert report.recall_at_1 >= 0.50
+        assert report.recall_at_5 >= 0.86
+
+
+def test_three_pictures_a_class_teach_and_do_no_harm_elsewhere(data_dir: Path, mini: impart.Encoder) -> None:
+    images = data_dir / "images"
+    references = impart.ReferenceSet.build(
+        images / "caltech101" / "train", mini, selection=Selection(per_class=3, seed=0, shuffle=False)
+    )
+    assert len(references) == 303
+    tuned = tune(references, background=bundled_background("mini")).references
+    taught = impart.augment(mini, tuned)
+    assert zeroshot(taught, ClassFolder.open(images / "caltech101" / "test")).top1 >= 0.78
+    for name in ("cifar10", "cifar100"):
+        dataset = ClassFolder.open(images / name / "test")
+        assert zeroshot(taught, dataset).top1 >= zeroshot(mini, dataset).top1 - 0.005
