@@ -24,7 +24,7 @@ PARTS = {
     "reuse": ["reuse.py", "retrieval", "{data}"],
     "cuts": ["cuts.py", "{data}"],
     "switching": ["refset_use.py"],
-    "speed": ["index_speed.py", "{data}/videos/panda", "--out", "{out}"],
+    "speed": ["index_speed.py", "{data}/videos/panda", "--torch", "--repeat", "2", "--out", "{out}"],
 }
 
 

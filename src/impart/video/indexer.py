@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from impart.augment.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, ImageEmbeddings
@@ -279,7 +280,9 @@ class Indexer:
         if isinstance(self._encoder, AugmentedEncoder):
             # From the rounded vectors, as a later change of the reference set would.
             stored = ImageEmbeddings(vectors.astype(np.float32), retrieval.astype(np.float32))
-            blend = self._encoder.blend(stored)
+            # One thread: the spinning of idle BLAS and OpenMP threads would take a core from the encoder.
+            with threadpool_limits(limits=1):
+                blend = self._encoder.blend(stored)
         chunk = SegmentChunk(
             first=video.written,
             start_s=np.array(starts, np.float64),
@@ -305,12 +308,9 @@ class Indexer:
             self._write(video)
         task, writer, info, totals = video.task, self._writer, item.info, self.totals
         retrieval = np.concatenate(video.all_retrieval).astype(np.float32)
-        scenes = scene_bounds(
-            retrieval,
-            np.array(video.all_starts, np.float64),
-            np.array(video.all_ends, np.float64),
-            writer.manifest.index.cut_threshold,
-        )
+        starts, ends = np.array(video.all_starts, np.float64), np.array(video.all_ends, np.float64)
+        with threadpool_limits(limits=1):
+            scenes = scene_bounds(retrieval, starts, ends, writer.manifest.index.cut_threshold)
         record = VideoRecord(
             video_id=video.video_id,
             revision=video.revision,
