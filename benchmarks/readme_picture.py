@@ -18,7 +18,7 @@ QUERIES = ("a cup of coffee on a table", "a rocket on its launch pad", "an astro
 TILE = (256, 144)
 LABEL_PX = 24
 LEFT_PX = 300
-HITS = 3
+HITS = 2
 INK, PAPER, FAINT = (25, 28, 33), (255, 255, 255), (110, 118, 129)
 
 
@@ -60,7 +60,7 @@ def main() -> None:
             sheet.paste(frame_at(hit), (left, top))
             label = f"{hit.score:.2f}  {Path(hit.path).name[:18]}  {hit.timecode[3:8]}"
             draw.text((left, top + TILE[1] + 3), label, fill=INK, font=small)
-    sheet.save(out, optimize=True)
+    sheet.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(out, optimize=True)
 
 
 if __name__ == "__main__":
