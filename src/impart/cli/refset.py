@@ -231,7 +231,7 @@ def _tune(references: ReferenceSet, background: Path | None = None) -> Reference
             f"{100 * tuned.before:.1f}% -> {100 * tuned.after:.1f}% right among {tuned.texts} texts"
         )
     else:
-        print("  usual weights: with one picture a name the set cannot be checked on itself")
+        print("  usual weights: the set is too small, or has one picture a name, and cannot be checked on itself")
     if tuned.foreign:
         print(f"  of {tuned.foreign} random pictures, {100 * tuned.touched:.1f}% look like one of the set's")
     return tuned.references
