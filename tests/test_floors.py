@@ -54,7 +54,7 @@ def test_video_retrieval_plain_and_with_the_bundled_set(data_dir: Path, tmp_path
         ]
         report = rank_metrics(np.asarray(ranks), items=66)
         assert report.recall_at_1 >= 0.50
-        assert report.recall_at_5 >= 0.86
+        assert report.recall_at_5 >= 56 / 66  # measured 57: one clip of slack for another processor's arithmetic
 
 
 def test_three_pictures_a_class_teach_and_do_no_harm_elsewhere(data_dir: Path, mini: impart.Encoder) -> None:
