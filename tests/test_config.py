@@ -12,13 +12,13 @@ from impart.errors import ConfigError
 
 def test_each_source_wins_over_the_one_before(tmp_path: Path) -> None:
     file = tmp_path / "impart.toml"
-    file.write_text("[decode]\nfps = 2\n[vanilla]\nk = 3\n[search]\ntop = 7\n")
+    file.write_text("[decode]\nfps = 2\n[index]\ncompact_every = 3\n[search]\ntop = 7\n")
     start = Settings(decode=DecodeSettings(fps=1, stall_s=9))
-    environ = {"IMPART_VANILLA_K": "5", "IMPART_SEARCH_TOP": "6"}
+    environ = {"IMPART_INDEX_COMPACT_EVERY": "5", "IMPART_SEARCH_TOP": "6"}
     settings = Settings.load(file, environ=environ, flags={"search.top": 4, "decode.fps": None}, start=start)
     assert settings.decode.stall_s == 9  # from where it started
     assert settings.decode.fps == 2  # from the file
-    assert settings.vanilla.k == 5  # from the environment
+    assert settings.index.compact_every == 5  # from the environment
     assert settings.search.top == 4  # from the flags
     assert Settings.load(environ={}) == Settings()
 

@@ -5,8 +5,8 @@ A settings file has one table a concern::
     [decode]
     fps = 2
 
-    [vanilla]
-    k = 4
+    [index]
+    cut_threshold = 0.6
 
 The same value from the environment is `IMPART_DECODE_FPS=2`; a flag of the command line wins over both. The resolved
 settings are saved in the manifest of every artefact.
@@ -145,10 +145,9 @@ class SearchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """All concerns together."""
+    """What a person may set for a run. How a reference set is blended (`VanillaSettings`) is kept with the set."""
 
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
-    vanilla: VanillaSettings = field(default_factory=VanillaSettings)
     decode: DecodeSettings = field(default_factory=DecodeSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
     search: SearchSettings = field(default_factory=SearchSettings)
