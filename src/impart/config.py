@@ -24,7 +24,15 @@ from typing import Any
 
 from impart.errors import ConfigError
 
-__all__ = ["DecodeSettings", "EncoderSettings", "IndexSettings", "SearchSettings", "Settings", "VanillaSettings"]
+__all__ = [
+    "DecodeSettings",
+    "EncoderSettings",
+    "IndexSettings",
+    "RamSettings",
+    "SearchSettings",
+    "Settings",
+    "VanillaSettings",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +82,62 @@ class VanillaSettings:
             raise ConfigError(f"vanilla.floor is {self.floor}: use 0 to keep all, or standard deviations above chance")
         if self.ramp < 0:
             raise ConfigError(f"vanilla.ramp is {self.ramp}: use 0 for a hard gate, or a positive width")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RamSettings:
+    """The retrieval-augmented module that learns (`impart.augment.ram`).
+
+    Attributes:
+        form: `paper` (RA-CLIP: two branches of cross-attention), or `vanilla`, which starts exactly at RA-CLIP Vanilla.
+        layers: L of each branch.
+        heads: of the attention; must divide the embedding width.
+        k: pairs retrieved for an image.
+        dropout: of the attention's shares, while training.
+        norm: what a branch gives is added as it is (`none`, RA-CLIP) or at unit length (`l2`, IMPART). Form `paper`.
+        gate: multiply each branch with a learned number that starts at zero, so that training starts at the plain
+            encoder. Form `paper`.
+        w_img, w_txt, tau, floor, ramp: where form `vanilla` starts, see `VanillaSettings`.
+    """
+
+    form: str = "paper"
+    layers: int = 1
+    heads: int = 8
+    k: int = 8
+    dropout: float = 0.0
+    norm: str = "none"
+    gate: bool = False
+    w_img: float = 0.5
+    w_txt: float = 1.0
+    tau: float = 0.05
+    floor: float = 4.0
+    ramp: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.form not in ("paper", "vanilla"):
+            raise ConfigError(f"ram.form is {self.form!r}: use paper or vanilla")
+        if self.norm not in ("none", "l2"):
+            raise ConfigError(f"ram.norm is {self.norm!r}: use none or l2")
+        if self.form == "vanilla" and (self.gate or self.norm != "none"):
+            raise ConfigError(
+                'ram.gate and ram.norm belong to form "paper": form "vanilla" starts at Vanilla\'s weights'
+            )
+        for name in ("layers", "heads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"ram.{name} is {getattr(self, name)}: at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"ram.dropout is {self.dropout}: a share from 0 to below 1")
+        try:
+            self.start  # noqa: B018 - checks the rest
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("vanilla.", "ram.", 1)) from error
+
+    @property
+    def start(self) -> VanillaSettings:
+        """The Vanilla that form `vanilla` starts from."""
+        return VanillaSettings(
+            k=self.k, w_img=self.w_img, w_txt=self.w_txt, tau=self.tau, floor=self.floor, ramp=self.ramp
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

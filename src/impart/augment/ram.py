@@ -1,0 +1,291 @@
+"""RAM, the retrieval-augmented module: cross-attention from an image to its neighbours (RA-CLIP, section 3.2).
+
+    v' = normalise(v + text_branch + image_branch)
+    text branch:  Q = v, K = r_img, V = r_txt
+    image branch: Q = v, K = r_txt, V = r_img
+
+Form `paper` is that. A branch of L layers refines its query: h_0 = v, h_l = h_{l-1} + attention_l(h_{l-1}), and adds
+h_L - v; one layer is the paper's formula. With `norm = "l2"` what it adds has unit length (IMPART 4.1); with `gate`
+it is multiplied by a learned number that starts at zero.
+
+Form `vanilla` starts exactly at RA-CLIP Vanilla (`impart.augment.vanilla`): shares are softmax(similarity / tau),
+values are the embeddings themselves, weights and gate are Vanilla's. What it learns are corrections that start at
+zero: of the shares (from the retrieval embeddings, and from how image, neighbours and their texts agree), of the
+values, and a trust in 0..2 in what was found. Agreements are cosines, which mean the same in every reference set.
+
+Letters: B images, K neighbours, D embedding width, R retrieval width, H heads. Tensors in, tensors out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from impart.config import RamSettings
+from impart.errors import ConfigError
+
+__all__ = ["Ram", "RamOutput", "Retrieved", "build_ram"]
+
+_FAR = -1e4  # a score whose softmax share is 0; finite in float16
+_RANK = 16  # width of a head's learned correction of the similarity
+_HIDDEN = 32
+_AGREEMENTS = 6
+_STANDING = 0.1  # brings standing, some 0..20 standard deviations, to the size of cosines
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """A batch of images with their neighbours.
+
+    Attributes:
+        v: (B, D) unit image embeddings.
+        q: (B, R) unit retrieval embeddings.
+        r_img: (B, K, D) image embeddings of the neighbours, like r_txt (B, K, D) and r_ret (B, K, R); any finite
+            numbers where there is no neighbour.
+        sims: (B, K) cosines of q with r_ret, best first.
+        standing: (B, K) the same in standard deviations above random pictures (`impart.reference.cohort`).
+        mask: (B, K) bool, True = a real neighbour.
+    """
+
+    v: Tensor
+    q: Tensor
+    r_img: Tensor
+    r_txt: Tensor
+    r_ret: Tensor
+    sims: Tensor
+    standing: Tensor
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        batch, k = self.mask.shape
+        dim, width = self.v.shape[-1], self.q.shape[-1]
+        assert self.v.shape == (batch, dim), self.v.shape
+        assert self.r_img.shape == self.r_txt.shape == (batch, k, dim), (self.r_img.shape, self.r_txt.shape)
+        assert self.q.shape == (batch, width), self.q.shape
+        assert self.r_ret.shape == (batch, k, width), self.r_ret.shape
+        assert self.sims.shape == self.standing.shape == (batch, k), (self.sims.shape, self.standing.shape)
+
+
+@dataclass(frozen=True)
+class RamOutput:
+    """What is added to a batch: v' = normalise(v + added).
+
+    Attributes:
+        added: (B, D); zero where an image has no neighbour.
+        img_weights: (B, K) how much each neighbour's image embedding counted: shares that sum to the length (for form
+            `vanilla`, the weight) of what its branch adds. They explain, they are not used to compute.
+        txt_weights: (B, K) the same of the text embeddings.
+    """
+
+    added: Tensor
+    img_weights: Tensor
+    txt_weights: Tensor
+
+
+class Ram(nn.Module):
+    """Both forms: `forward(Retrieved) -> RamOutput`."""
+
+    settings: RamSettings
+
+    def forward(self, found: Retrieved) -> RamOutput:
+        raise NotImplementedError
+
+
+def build_ram(settings: RamSettings, *, dim: int, retrieval_dim: int) -> Ram:
+    """The module for an encoder of widths D and R.
+
+    Raises:
+        ConfigError: the heads do not divide D.
+    """
+    if dim % settings.heads:
+        raise ConfigError(f"ram.heads is {settings.heads}, which does not divide the embedding width {dim}")
+    if settings.form == "vanilla":
+        return VanillaRam(settings, dim=dim, retrieval_dim=retrieval_dim)
+    return PaperRam(settings, dim=dim)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of one query an image to its K neighbours, with a mask that may hide all of them.
+
+    Args:
+        dim: D.
+        heads: H, which divides D.
+        dropout: of the shares.
+        silent: start with an output of zero.
+    """
+
+    def __init__(self, dim: int, *, heads: int, dropout: float, silent: bool = False):
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
+        self.dropout = nn.Dropout(dropout)
+        for layer in (self.query, self.key, self.value, self.out):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        if silent:
+            nn.init.zeros_(self.out.weight)
+
+    def forward(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Query (B, D), keys and values (B, K, D), mask (B, K) to output (B, D) and shares (B, K), mean over heads."""
+        q = self.query(query).unflatten(-1, (self.heads, -1))  # (B, H, D/H)
+        k = self.key(keys).unflatten(-1, (self.heads, -1))  # (B, K, H, D/H)
+        v = self.value(values).unflatten(-1, (self.heads, -1))
+        scores = torch.einsum("bhd,bkhd->bhk", q, k) / math.sqrt(q.shape[-1])
+        shares = masked_softmax(scores, mask[:, None])  # (B, H, K)
+        mixed = torch.einsum("bhk,bkhd->bhd", self.dropout(shares), v).flatten(1)  # (B, D)
+        # Biases speak even where all neighbours are masked.
+        return self.out(mixed) * mask.any(dim=1, keepdim=True), shares.mean(dim=1)
+
+
+class Branch(nn.Module):
+    """L layers of cross-attention with a residual query: what they add to v, (B, D), and their shares (B, K)."""
+
+    def __init__(self, dim: int, *, layers: int, heads: int, dropout: float, silent: bool = False):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            CrossAttention(dim, heads=heads, dropout=dropout, silent=silent) for _ in range(layers)
+        )
+
+    def forward(self, v: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        added, total = torch.zeros_like(v), torch.zeros_like(mask, dtype=v.dtype)
+        for layer in self.layers:
+            out, shares = layer(v + added, keys, values, mask)
+            added, total = added + out, total + shares
+        return added, total / len(self.layers)
+
+
+class PaperRam(Ram):
+    """RA-CLIP's module, with IMPART's normalisation and a gate as options."""
+
+    def __init__(self, settings: RamSettings, *, dim: int):
+        super().__init__()
+        self.settings = settings
+        shape = {"layers": settings.layers, "heads": settings.heads, "dropout": settings.dropout}
+        self.text = Branch(dim, **shape)  # type: ignore[arg-type]
+        self.image = Branch(dim, **shape)  # type: ignore[arg-type]
+        self.gates = nn.Parameter(torch.zeros(2)) if settings.gate else None
+
+    def forward(self, found: Retrieved) -> RamOutput:
+        text, txt_shares = self.text(found.v, found.r_img, found.r_txt, found.mask)
+        image, img_shares = self.image(found.v, found.r_txt, found.r_img, found.mask)
+        if self.settings.norm == "l2":
+            text, image = F.normalize(text, dim=-1), F.normalize(image, dim=-1)
+        if self.gates is not None:
+            text, image = self.gates[0] * text, self.gates[1] * image
+        return RamOutput(
+            text + image,
+            img_weights=img_shares * image.norm(dim=-1, keepdim=True).detach(),
+            txt_weights=txt_shares * text.norm(dim=-1, keepdim=True).detach(),
+        )
+
+
+class VanillaRam(Ram):
+    """Vanilla at step 0; corrections of shares, values and trust are learned."""
+
+    def __init__(self, settings: RamSettings, *, dim: int, retrieval_dim: int):
+        super().__init__()
+        self.settings = settings
+        heads, start = settings.heads, settings.start
+        self.heads = heads
+        self.sharpness = 1 / start.tau if start.tau > 0 else 0.0
+        self.log_sharpness = nn.Parameter(torch.zeros(2, heads))  # of both branches: 0 = image, 1 = text
+        self.standing_scale = nn.Parameter(torch.zeros(2, heads))
+        self.weights = nn.Parameter(torch.tensor([start.w_img, start.w_txt]))
+        self.floor = nn.Parameter(torch.tensor(float(start.floor))) if start.floor > 0 else None
+        self.log_ramp = nn.Parameter(torch.tensor(math.log(start.ramp))) if start.floor > 0 and start.ramp > 0 else None
+        self.query = nn.Linear(retrieval_dim, 2 * heads * _RANK, bias=False)
+        self.key = _silent(nn.Linear(retrieval_dim, 2 * heads * _RANK, bias=False))
+        self.preference = _scorer(_AGREEMENTS, 2 * heads)
+        self.trust = _scorer(_AGREEMENTS + 3, 2)
+        self.values = nn.ModuleList(_silent(nn.Linear(dim, dim, bias=False)) for _ in range(2))
+        self.outs = nn.ModuleList(_silent(nn.Linear(dim, dim, bias=False)) for _ in range(2))
+        self.dropout = nn.Dropout(settings.dropout)
+        shape = {"layers": settings.layers - 1, "heads": heads, "dropout": settings.dropout, "silent": True}
+        deeper = settings.layers > 1
+        self.text = Branch(dim, **shape) if deeper else None  # type: ignore[arg-type]
+        self.image = Branch(dim, **shape) if deeper else None  # type: ignore[arg-type]
+
+    def forward(self, found: Retrieved) -> RamOutput:
+        standing = found.standing.masked_fill(~found.mask, _FAR)
+        kept = found.mask if self.floor is None else found.mask & (standing >= self.floor)  # (B, K)
+        agreements = _agreements(found, kept)  # (B, K, 6)
+        shares = masked_softmax(self._scores(found, agreements), kept[:, None, None])  # (B, 2, H, K)
+        amount = self._gate(standing) * self.weights * self._trust(found, shares, standing, agreements)  # (B, 2)
+        added, weights = torch.zeros_like(found.v), []
+        for i, values in enumerate((found.r_img, found.r_txt)):
+            split = (values + self.values[i](values)).unflatten(-1, (self.heads, -1))  # (B, K, H, D/H)
+            mixed = torch.einsum("bhk,bkhd->bhd", self.dropout(shares[:, i]), split).flatten(1)  # (B, D)
+            added = added + amount[:, i, None] * (mixed + self.outs[i](mixed))
+            weights.append(amount[:, i, None] * shares[:, i].mean(dim=1))
+        if self.text is not None and self.image is not None:
+            h = F.normalize(found.v + added, dim=-1)
+            text, _ = self.text(h, found.r_img, found.r_txt, kept)
+            image, _ = self.image(h, found.r_txt, found.r_img, kept)
+            added = added + self._gate(standing) * (text + image)
+        return RamOutput(added, img_weights=weights[0], txt_weights=weights[1])
+
+    def _scores(self, found: Retrieved, agreements: Tensor) -> Tensor:
+        """(B, 2, H, K) before the softmax: the sharpened similarity and what was learned to prefer."""
+        sharpness = self.sharpness * self.log_sharpness.exp()
+        q = self.query(found.q).unflatten(-1, (2, self.heads, _RANK))  # (B, 2, H, rank)
+        k = self.key(found.r_ret).unflatten(-1, (2, self.heads, _RANK))  # (B, K, 2, H, rank)
+        scores = torch.einsum("bnhr,bknhr->bnhk", q, k)
+        scores = scores + self.preference(agreements).unflatten(-1, (2, self.heads)).permute(0, 2, 3, 1)
+        scores = scores + sharpness[None, :, :, None] * found.sims[:, None, None]
+        return scores + self.standing_scale[None, :, :, None] * found.standing[:, None, None]
+
+    def _gate(self, standing: Tensor) -> Tensor:
+        """(B, 1) Vanilla's: 0 below the floor, rising to 1 at floor + ramp."""
+        best = standing.amax(dim=1, keepdim=True)
+        if self.floor is None:
+            return (best > _FAR).to(standing.dtype)
+        if self.log_ramp is None:
+            return (best >= self.floor).to(standing.dtype)
+        rising: Tensor = ((best - self.floor) / self.log_ramp.exp()).clamp(0, 1)
+        return rising
+
+    def _trust(self, found: Retrieved, shares: Tensor, standing: Tensor, agreements: Tensor) -> Tensor:
+        """(B, 2) in 0..2, from how near and how much of one mind the neighbours are; 1 at the start."""
+        mean = shares.mean(dim=(1, 2))  # (B, K)
+        pooled = torch.einsum("bk,bkf->bf", mean, agreements)
+        best = found.sims.masked_fill(~found.mask, 0).amax(dim=1)
+        nearest = _STANDING * standing.amax(dim=1).clamp(min=0)
+        alone = mean.square().sum(dim=1)  # 1 = one neighbour has it all
+        return 2 * torch.sigmoid(self.trust(torch.cat([pooled, torch.stack([best, nearest, alone], dim=1)], dim=1)))
+
+
+def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    """Softmax over the last dimension where `mask` is True, 0 elsewhere; all 0 where nothing is.
+
+    >>> masked_softmax(torch.zeros(2, 2), torch.tensor([[True, False], [False, False]])).tolist()
+    [[1.0, 0.0], [0.0, 0.0]]
+    """
+    shares: Tensor = torch.softmax(scores.masked_fill(~mask, _FAR), dim=-1) * mask
+    return shares
+
+
+def _agreements(found: Retrieved, kept: Tensor) -> Tensor:
+    """(B, K, 6): similarity, standing, cosines of v with picture and text, and of these with the other neighbours'."""
+    count = kept.sum(dim=1).clamp(min=1)[:, None]  # (B, 1)
+    columns = [found.sims, _STANDING * found.standing]
+    for values in (found.r_img, found.r_txt):
+        columns.append(torch.einsum("bd,bkd->bk", found.v, values))
+        mean = (values * kept[..., None]).sum(dim=1) / count  # (B, D)
+        columns.append(torch.einsum("bd,bkd->bk", mean, values))
+    return torch.stack(columns, dim=-1) * found.mask[..., None]
+
+
+def _scorer(inputs: int, outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(inputs, _HIDDEN), nn.GELU(), _silent(nn.Linear(_HIDDEN, outputs)))
+
+
+def _silent(layer: nn.Linear) -> nn.Linear:
+    """A layer whose output starts at zero."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
