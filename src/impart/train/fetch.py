@@ -1,0 +1,244 @@
+"""Fetch pictures by their addresses with img2dataset, and read back what it got.
+
+img2dataset runs as a process of its own (`fetch_worker`) and keeps the files as they were served, because only the
+served bytes tell a truncated picture and an HTML page from a good picture. What it has finished it does not fetch
+again: a run that was killed goes on with the next shard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from impart.errors import DataError, MissingExtraError
+from impart.train.fetch_worker import LIMITS
+
+__all__ = ["FetchSettings", "Fetched", "explain", "fetch", "fetched", "require_img2dataset"]
+
+_ROWS = "rows.parquet"
+_LOG = "img2dataset.log"
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchSettings:
+    """How pictures are fetched.
+
+    Attributes:
+        retries: further tries after a failed one.
+        timeout_s: silence after which a try fails.
+        deadline_s: time one try may take in all.
+        max_megabytes: size one file may have.
+        pause_s: wait after a 429 or 5xx before the next try.
+        threads: connections a process.
+        processes: of img2dataset.
+        batch: pictures in a shard of img2dataset, the unit that a killed run repeats.
+    """
+
+    retries: int = 2
+    timeout_s: float = 10.0
+    deadline_s: float = 60.0
+    max_megabytes: float = 50.0
+    pause_s: float = 1.0
+    threads: int = 32
+    processes: int = 1
+    batch: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """What came of one address.
+
+    Attributes:
+        number: position in the list of addresses.
+        data: the file as served; None where nothing usable came.
+        fault: why nothing came, in a few words.
+    """
+
+    number: int
+    data: bytes | None = None
+    fault: str = ""
+
+
+def require_img2dataset() -> None:
+    """Raises MissingExtraError where img2dataset is not installed, without importing it."""
+    if importlib.util.find_spec("img2dataset") is None:
+        raise MissingExtraError("img2dataset", extra="data", purpose="fetching pictures")
+
+
+def fetch(urls: Sequence[str], folder: Path, settings: FetchSettings) -> Iterator[int]:
+    """Fetch what is not fetched yet; yields how many addresses are done, now and then.
+
+    Args:
+        urls: http or https; the same list each time for the same folder.
+        folder: of this list alone; kept until the caller has read it with `fetched`.
+        settings: of the fetching.
+
+    Raises:
+        MissingExtraError: img2dataset is not installed.
+        DataError: img2dataset failed; what it finished is kept.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    require_img2dataset()
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = -(-len(urls) // settings.batch)
+    done = _done(folder)
+    if len(done) < shards:
+        shutil.rmtree(folder / "images" / "_tmp", ignore_errors=True)
+        numbers = pa.array(range(len(urls)), pa.int64())
+        pq.write_table(pa.table({"url": list(urls), "number": numbers}), folder / _ROWS)
+        for _ in _run(folder, settings):
+            done = _done(folder)
+            yield min(len(urls), len(done) * settings.batch)
+        done = _done(folder)
+    if len(done) < shards:
+        raise DataError(
+            f"img2dataset left {shards - len(done)} of {shards} shards of {folder} undone; the same command goes on "
+            f"from there. Its last words: {_last_words(folder)}"
+        )
+    yield len(urls)
+
+
+def fetched(folder: Path, *, count: int) -> Iterator[Fetched]:
+    """What `fetch` got, in the order of the addresses.
+
+    Args:
+        folder: as given to `fetch`.
+        count: how many addresses there were.
+
+    Raises:
+        DataError: a shard cannot be read; it is removed, so that the same command fetches it again.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    following = 0
+    for shard in sorted((folder / "images").glob("*.tar")):
+        try:
+            columns = pq.read_table(shard.with_suffix(".parquet"), columns=["number", "key", "error_message"])
+            rows = sorted(columns.to_pylist(), key=lambda row: row["number"])
+            with tarfile.open(shard) as tar:
+                members = {m.name.removesuffix(".jpg"): m for m in tar if m.name.endswith(".jpg")}
+                for row in rows:
+                    yield from (_lost(number) for number in range(following, row["number"]))
+                    following = row["number"] + 1
+                    member = members.get(row["key"])
+                    opened = tar.extractfile(member) if member else None
+                    data = opened.read() if opened else None
+                    fault = "" if data else explain(row["error_message"] or "the answer is empty")
+                    yield Fetched(number=row["number"], data=data or None, fault=fault)
+        except (OSError, tarfile.TarError, pa.ArrowException) as error:
+            shard.with_name(f"{shard.stem}_stats.json").unlink(missing_ok=True)
+            raise DataError(f"cannot read {shard}: {error}; run the same command again to fetch it anew") from error
+    yield from (_lost(number) for number in range(following, count))
+
+
+def explain(message: str) -> str:
+    """An error of urllib in words that count well together.
+
+    >>> explain("HTTP Error 404: Not Found"), explain("<urlopen error timed out>")
+    ('HTTP 404', 'timed out')
+    >>> explain("IncompleteRead(512 bytes read, 4096 more expected)")
+    'cut off by the server'
+    """
+    if found := re.search(r"HTTP Error (\d+)", message):
+        return f"HTTP {found.group(1)}"
+    if "timed out" in message or "timeout" in message.lower():
+        return "timed out"
+    if "IncompleteRead" in message:
+        return "cut off by the server"
+    if "X-Robots-Tag" in message:
+        return "the site disallows it (X-Robots-Tag)"
+    reason = re.sub(r"^<urlopen error (?:\[\w+ -?\d+\] )?(.*)>$", r"\1", message.strip())
+    return " ".join(reason.split())[:200]
+
+
+def _lost(number: int) -> Fetched:
+    return Fetched(number=number, fault="lost by img2dataset")
+
+
+def _done(folder: Path) -> list[Path]:
+    return list((folder / "images").glob("*_stats.json"))
+
+
+def _run(folder: Path, settings: FetchSettings) -> Iterator[None]:
+    """Run img2dataset to its end; whatever ends us ends it too."""
+    arguments = {
+        "url_list": str((folder / _ROWS).resolve()),
+        "output_folder": str((folder / "images").resolve()),
+        "input_format": "parquet",
+        "output_format": "webdataset",
+        "save_additional_columns": ["number"],
+        "number_sample_per_shard": settings.batch,
+        "disable_all_reencoding": True,
+        "extract_exif": False,
+        "compute_hash": None,
+        "timeout": settings.timeout_s,
+        "retries": settings.retries,
+        "thread_count": settings.threads,
+        "processes_count": settings.processes,
+        "incremental_mode": "incremental",
+    }
+    limits = {
+        "deadline_s": settings.deadline_s,
+        "max_bytes": int(settings.max_megabytes * 1e6),
+        "pause_s": settings.pause_s,
+    }
+    environment = os.environ | {
+        LIMITS: json.dumps(limits),
+        "WANDB_MODE": "disabled",  # img2dataset imports wandb, albumentations asks PyPI for updates: neither is wanted
+        "WANDB_ERROR_REPORTING": "false",
+        "NO_ALBUMENTATIONS_UPDATE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    with (folder / _LOG).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "impart.train.fetch_worker"],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(arguments).encode() + b"\n")
+                process.stdin.flush()
+            while process.poll() is None:
+                yield
+                time.sleep(_POLL_S)
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    if process.returncode:
+        raise DataError(f"img2dataset ended with code {process.returncode}: {_last_words(folder)}")
+
+
+def _last_words(folder: Path) -> str:
+    """The last line of img2dataset's log; the log itself is named."""
+    try:
+        with io.TextIOWrapper((folder / _LOG).open("rb"), errors="replace") as log:
+            lines = [line.strip() for line in log.read()[-4000:].splitlines() if line.strip()]
+    except OSError:
+        lines = []
+    return f"{lines[-1] if lines else 'none'} ({folder / _LOG})"

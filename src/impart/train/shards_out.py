@@ -1,0 +1,150 @@
+"""From files as they were served to WebDataset shards: a picture is checked, made small, and written with its caption.
+
+A sample is `<photoid>.jpg`, `<photoid>.txt` (the caption) and `<photoid>.json` (photoid, licence, source and the
+rest). Which split a pair belongs to follows from its photoid alone, so that no pair ever moves when files are added.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from impart.errors import DataError
+from impart.reference.pairs import load_picture
+
+__all__ = ["SPLITS", "PictureSettings", "Sample", "ShardWriter", "checked_picture", "split_of"]
+
+SPLITS = ("train", "reference")
+_MARKUP = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<script")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSettings:
+    """How pictures are kept.
+
+    Attributes:
+        image_size: the shorter side is made this many pixels where it is longer; 0 = kept as served.
+        min_size: pictures with a shorter side below this many pixels are left out.
+        quality: of JPEG, where a picture is encoded again.
+        max_megapixels: pictures above are left out.
+    """
+
+    image_size: int = 256
+    min_size: int = 32
+    quality: int = 92
+    max_megapixels: float = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One pair, ready to be written.
+
+    Attributes:
+        key: photoid.
+        data: a JPEG file.
+        caption: not empty.
+        about: what goes into the json beside it.
+    """
+
+    key: str
+    data: bytes
+    caption: str
+    about: Mapping[str, Any]
+
+
+def split_of(photoid: str, *, reference: float) -> str:
+    """`reference` for this share of all photoids, else `train`; the same answer everywhere and always.
+
+    >>> split_of("6985418911", reference=0.1), split_of("6985418911", reference=1.0)
+    ('train', 'reference')
+    """
+    digest = hashlib.sha256(f"impart-reference:{photoid}".encode()).digest()
+    return "reference" if int.from_bytes(digest[:8], "big") < reference * 2**64 else "train"
+
+
+def checked_picture(data: bytes, settings: PictureSettings) -> tuple[bytes, int, int]:
+    """A served file as a JPEG of the wanted size, with its width and height in pixels.
+
+    Raises:
+        DataError: it is not a whole picture of an allowed size; the message is a reason that counts well.
+    """
+    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith(_MARKUP):
+        raise DataError("HTML instead of a picture")
+    try:
+        picture, _ = load_picture(data, max_megapixels=settings.max_megapixels)
+    except DataError as error:
+        text = str(error)
+        if "truncated" in text or "broken" in text or "Truncated" in text:
+            raise DataError("the picture is cut off") from error
+        raise DataError("not a picture" if "cannot identify" in text else text) from error
+    width, height = picture.size
+    if min(width, height) < settings.min_size:
+        raise DataError(f"smaller than {settings.min_size} px")
+    size = settings.image_size
+    if data.startswith(b"\xff\xd8") and (not size or min(width, height) <= size) and _upright(data):
+        return data, width, height
+    if size and min(width, height) > size:
+        scale = size / min(width, height)
+        picture = ImageOps.contain(picture, (round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
+    encoded = io.BytesIO()
+    picture.save(encoded, "JPEG", quality=settings.quality)
+    return encoded.getvalue(), *picture.size
+
+
+def _upright(data: bytes) -> bool:
+    with Image.open(io.BytesIO(data)) as opened:
+        return opened.mode == "RGB" and opened.getexif().get(0x0112, 1) == 1
+
+
+@dataclass
+class ShardWriter:
+    """Writes samples into `<split>-00000.tar` and so on in one folder; a context manager.
+
+    The same samples give the same bytes.
+
+    Attributes:
+        folder: emptied by the caller.
+        shard_size: pairs in a shard at most.
+        counts: shard name to its number of pairs.
+    """
+
+    folder: Path
+    shard_size: int
+    counts: dict[str, int] = field(default_factory=dict)
+    _open: dict[str, tuple[str, tarfile.TarFile]] = field(default_factory=dict)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        for _, tar in self._open.values():
+            tar.close()
+        self._open.clear()
+
+    def write(self, split: str, sample: Sample) -> None:
+        """Append one."""
+        name, tar = self._open.get(split, ("", None))
+        if tar is None or self.counts[name] >= self.shard_size:
+            if tar is not None:
+                tar.close()
+            number = sum(known.startswith(f"{split}-") for known in self.counts)
+            name = f"{split}-{number:05d}.tar"
+            tar = tarfile.open(self.folder / name, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+            self._open[split] = (name, tar)
+            self.counts[name] = 0
+        about = json.dumps({"caption": sample.caption, **sample.about}, ensure_ascii=False).encode()
+        for suffix, content in (("jpg", sample.data), ("txt", sample.caption.encode()), ("json", about)):
+            member = tarfile.TarInfo(f"{sample.key}.{suffix}")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        self.counts[name] += 1

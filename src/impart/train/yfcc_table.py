@@ -1,0 +1,184 @@
+"""Read YFCC-style metadata: the official YFCC100M dump and the subsets people made of it.
+
+The official dump is tab separated, without a header and without quoting, its texts percent-encoded with `+` for a
+space: 23 columns, or 25 in the later release, which begins with a row number and adds a hash after the photo's id.
+Subsets such as YFCC15M are csv, tsv or parquet with a header.
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from impart.errors import DataError
+from impart.train.captions import decode_percent
+
+__all__ = ["OFFICIAL", "MetaRow", "read_metadata"]
+
+# fmt: off
+OFFICIAL = [
+    "photoid", "uid", "unickname", "datetaken", "dateuploaded", "capturedevice", "title", "description", "usertags",
+    "machinetags", "longitude", "latitude", "accuracy", "pageurl", "downloadurl", "licensename", "licenseurl",
+    "serverid", "farmid", "secret", "secretoriginal", "ext", "marker",
+]
+# fmt: on
+"""Columns of the official dump, in order."""
+OFFICIAL_LATER = ["line", OFFICIAL[0], "hash", *OFFICIAL[1:]]
+
+_NAMES = {
+    "photoid": ("photoid", "photo_id", "photo id"),
+    "url": ("downloadurl", "download_url", "image_url", "url"),
+    "title": ("title",),
+    "description": ("description",),
+    "usertags": ("usertags", "user_tags"),
+    "licence": ("licensename", "license_name", "licencename", "license"),
+    "licence_url": ("licenseurl", "license_url", "licenceurl"),
+    "uid": ("uid", "user_nsid", "nsid"),
+    "marker": ("marker",),
+}
+_TEXTS = ("title", "description", "usertags")
+_SAMPLE_ROWS = 1000
+_MAX_FIELD = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaRow:
+    """One row, its texts decoded but not cleaned.
+
+    Attributes:
+        photoid: as stored; names the photo everywhere.
+        fault: why the row cannot be read; empty where it can.
+    """
+
+    photoid: str = ""
+    url: str = ""
+    title: str = ""
+    description: str = ""
+    usertags: str = ""
+    licence: str = ""
+    licence_url: str = ""
+    uid: str = ""
+    marker: str = ""
+    fault: str = ""
+
+
+def read_metadata(path: Path) -> Iterator[MetaRow]:
+    """Rows of a csv, tsv or parquet file (csv and tsv also as .gz and .bz2), in the file's order.
+
+    Raises:
+        DataError: the file is missing, damaged, or not YFCC-style metadata.
+    """
+    path = path.expanduser()
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: give YFCC-style metadata as csv, tsv or parquet (.gz and .bz2 too)")
+    try:
+        if path.suffix.lower() == ".parquet":
+            yield from _rows(path, *_parquet(path))
+        else:
+            with _opened(path) as lines:
+                yield from _rows(path, *_text(path, lines))
+    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {path}: {error}; is the file complete?") from error
+
+
+def _opened(path: Path) -> IO[str]:
+    binary: gzip.GzipFile | bz2.BZ2File | io.BufferedReader
+    if path.suffix.lower() == ".gz":
+        binary = gzip.GzipFile(path)
+    elif path.suffix.lower() == ".bz2":
+        binary = bz2.BZ2File(path)
+    else:
+        binary = path.open("rb")
+    return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="")
+
+
+def _text(path: Path, lines: IO[str]) -> tuple[list[str], bool, Iterator[Sequence[str]]]:
+    """Column names, whether this is the official dump, and the rows of a csv or tsv file."""
+    csv.field_size_limit(_MAX_FIELD)
+    first = lines.readline()
+    if not first.strip():
+        raise DataError(f"{path} is empty")
+    fields = first.rstrip("\r\n").split("\t")
+    for columns in (OFFICIAL, OFFICIAL_LATER):
+        if len(fields) == len(columns) and fields[columns.index("downloadurl")].lower().startswith("http"):
+            rows = (line.rstrip("\r\n").split("\t") for line in itertools.chain([first], lines))
+            return list(columns), True, rows
+    delimiter = max(",\t;|", key=first.count)
+    reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter)
+    return next(reader), False, reader
+
+
+def _parquet(path: Path) -> tuple[list[str], bool, Iterator[Sequence[str]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    known = {name for names in _NAMES.values() for name in names}
+    columns = [name for name in file.schema_arrow.names if name.strip().lower() in known]
+
+    def rows() -> Iterator[Sequence[str]]:
+        for batch in file.iter_batches(batch_size=4096, columns=columns):
+            values = [batch.column(i).to_pylist() for i in range(len(columns))]
+            for row in zip(*values, strict=True):
+                yield ["" if value is None else str(value) for value in row]
+
+    if not columns:
+        columns = list(file.schema_arrow.names)
+    return columns, False, rows()
+
+
+def _rows(path: Path, names: list[str], official: bool, rows: Iterator[Sequence[str]]) -> Iterator[MetaRow]:
+    where = _locate(path, names)
+    sample = list(itertools.islice(rows, _SAMPLE_ROWS))
+    texts = [where[name] for name in _TEXTS if name in where]
+    # A percent-encoded file has no blank in any text; one blank tells that `+` means plus.
+    plus = official or not any(" " in row[i] for row in sample if len(row) == len(names) for i in texts)
+    for number, row in enumerate(itertools.chain(sample, rows), start=1):
+        if not row or not any(row):
+            continue
+        if len(row) != len(names):
+            yield MetaRow(photoid=f"row {number}", fault=f"{len(row)} columns instead of {len(names)}")
+            continue
+        values = {name: row[i].strip() for name, i in where.items()}
+        for name in _TEXTS:
+            if name in values:
+                values[name] = decode_percent(values[name], plus_is_space=plus)
+        if not values["photoid"]:
+            yield MetaRow(photoid=f"row {number}", fault="no photoid")
+        else:
+            yield MetaRow(**values)
+
+
+def _locate(path: Path, names: Sequence[str]) -> dict[str, int]:
+    """Positions of the columns that are there.
+
+    Raises:
+        DataError: a needed one is missing.
+    """
+    lowered = [name.strip().lower() for name in names]
+    where = {}
+    for field, usual in _NAMES.items():
+        found = next((name for name in usual if name in lowered), None)
+        if found is not None:
+            where[field] = lowered.index(found)
+    missing = [shown for field, shown in (("photoid", "photoid"), ("url", "downloadurl")) if field not in where]
+    if "title" not in where and "description" not in where:
+        missing.append("title or description")
+    if missing:
+        found_columns = ", ".join(name if len(name) <= 30 else f"{name[:30]}…" for name in names[:30])
+        raise DataError(
+            f"{path} is not YFCC-style metadata: it has the columns {found_columns}; it lacks {', '.join(missing)}. "
+            f"Needed are photoid, downloadurl and title or description in a header, or the {len(OFFICIAL)} or "
+            f"{len(OFFICIAL_LATER)} tab-separated columns of the official YFCC100M dump"
+        )
+    return where
