@@ -11,6 +11,7 @@
     ├── VideoIndexError        a video index cannot be opened or written
     │   └── IndexLockedError       another process is writing to it
     ├── DecodeError            a video cannot be decoded
+    ├── TrainingError          a training run cannot start, go on or be resumed
     └── QueryError             a search query makes no sense
 
 A message names the file or setting and says what to do about it. Causes are chained with ``raise ... from``.
@@ -30,6 +31,7 @@ __all__ = [
     "MissingExtraError",
     "QueryError",
     "ReferenceSetError",
+    "TrainingError",
     "VideoIndexError",
 ]
 
@@ -96,6 +98,10 @@ class DecodeError(ImpartError):
     def __init__(self, message: str, *, reason: str | None = None) -> None:
         super().__init__(message)
         self.reason = message if reason is None else reason
+
+
+class TrainingError(ImpartError):
+    """A training run cannot start, go on or be resumed."""
 
 
 class QueryError(ImpartError):

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from impart.cli import demo, evaluate, index, models, refset, search
+from impart.cli import data, demo, evaluate, index, models, refset, search, train
 from impart.errors import ImpartError
 
 __all__ = ["app", "main"]
@@ -28,9 +28,11 @@ app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("similar")(search.similar)
 app.command("stats")(index.stats)
+app.command("train")(train.train)
 app.add_typer(refset.app, name="refset")
 app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app, name="eval")
+app.add_typer(data.app, name="data")
 
 
 def _print_version(wanted: bool) -> None:

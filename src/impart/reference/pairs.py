@@ -11,8 +11,8 @@ import hashlib
 import io
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -71,12 +71,14 @@ class Columns:
         text: the caption.
         source: column naming the collection.
         licence: column naming the licence.
+        where: rows are taken where these columns hold these values, such as `{"split": "train"}`.
     """
 
     image: str | None = None
     text: str | None = None
     source: str | None = None
     licence: str | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
 
     def resolve(self, names: Sequence[str], *, table: Path) -> tuple[str, str, str | None, str | None]:
         """Names of the (image, text, source, licence) columns among `names`.
@@ -92,7 +94,14 @@ class Columns:
             if asked and not found:
                 raise ReferenceSetError(f"{table} has no column {asked!r}; it has {', '.join(names)}")
             optional.append(found)
+        for column in self.where:
+            if column not in names:
+                raise ReferenceSetError(f"{table} has no column {column!r} to select by; it has {', '.join(names)}")
         return image, text, optional[0], optional[1]
+
+    def selects(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is taken."""
+        return all(str(row[column]) == value for column, value in self.where.items())
 
     @staticmethod
     def _find(names: Sequence[str], asked: str | None, usual: Sequence[str]) -> str | None:
@@ -218,6 +227,8 @@ def _from_table(table: Path, columns: Columns) -> Iterator[Pair]:
             image, text, source, licence = columns.resolve(list(rows.fieldnames or []), table=table)
             root = table.resolve().parent
             for row in rows:
+                if not columns.selects(row):
+                    continue
                 name = (row[image] or "").strip()
                 picture = root / name
                 if not picture.is_file() and (root / "images" / name).is_file():
@@ -243,7 +254,7 @@ def _from_parquet(table: Path, columns: Columns) -> Iterator[Pair]:
     except (OSError, pa.ArrowException) as error:
         raise ReferenceSetError(f"cannot read table {table}: {error}") from error
     image, text, source, licence = columns.resolve(file.schema_arrow.names, table=table)
-    wanted = [name for name in (image, text, source, licence) if name]
+    wanted = list(dict.fromkeys(name for name in (image, text, source, licence, *columns.where) if name))
     root = table.resolve().parent
     number = 0
     for batch in file.iter_batches(batch_size=64, columns=wanted):
@@ -251,6 +262,8 @@ def _from_parquet(table: Path, columns: Columns) -> Iterator[Pair]:
             value: Any = row[image]
             name = f"{table.name}::{number}"
             number += 1
+            if not columns.selects(row):
+                continue
             if isinstance(value, dict):  # the layout of Hugging Face datasets: {"bytes": ..., "path": ...}
                 value = value.get("bytes") or value.get("path")
             picture: PairSource = root / value if isinstance(value, str) else value or b""

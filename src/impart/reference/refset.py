@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -182,12 +182,14 @@ class ReferenceSet:
         licence: str = "",
         storage: str = "float16",
         vanilla: dict[str, Any] | None = None,
+        meta: Mapping[str, Sequence[str]] | None = None,
     ) -> ReferenceSet:
         """A set from embeddings at hand, such as class prototypes, which have no picture.
 
         Args:
             texts: N.
             image: (N, D), L2-normalised, like `text` (N, D) and `retrieval` (N, R).
+            meta: N strings each of `source`, `licence`, `hash` and `path`, where the pairs differ in them.
         """
         from impart.reference.build import RowWriter, sources_of
 
@@ -201,6 +203,7 @@ class ReferenceSet:
                 "licence": [licence] * count,
                 "hash": blank,
                 "path": blank,
+                **{column: list(values) for column, values in (meta or {}).items()},
             },
             image=image,
             text_embedding=text,

@@ -1,0 +1,88 @@
+"""Checkpoints of a run: one file each, complete or absent, the newest that can be read wins."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from impart.errors import TrainingError
+
+__all__ = ["Checkpoints"]
+
+_NAME = re.compile(r"^step-(\d+)\.pt$")
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: made when the first one is written.
+        keep: the newest that stay.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 2):
+        self._folder = folder
+        self._keep = keep
+
+    def steps(self) -> list[int]:
+        """Steps that a checkpoint is kept of, newest first."""
+        if not self._folder.is_dir():
+            return []
+        found = (_NAME.match(path.name) for path in self._folder.iterdir())
+        return sorted((int(match[1]) for match in found if match), reverse=True)
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return self._folder / f"step-{step:08d}.pt"
+
+    def save(self, step: int, state: dict[str, Any]) -> Path:
+        """Write a checkpoint under a temporary name, wait until it is on disk, give it its name, drop old ones.
+
+        Raises:
+            TrainingError: the folder cannot be written.
+        """
+        target = self.path(step)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+            for old in self.steps()[self._keep :]:
+                self.path(old).unlink(missing_ok=True)
+            for left in self._folder.glob(".step-*"):  # of a killed run
+                left.unlink(missing_ok=True)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise TrainingError(
+                f"cannot write checkpoint {target}: {error.strerror}. Free some space, then --resume"
+            ) from error
+        return target
+
+    def newest(self) -> tuple[int, dict[str, Any]] | None:
+        """(step, state) of the newest checkpoint that can be read; None where there is none at all.
+
+        Raises:
+            TrainingError: there are some, and all are damaged.
+        """
+        problems: list[str] = []
+        for step, state in self._readable(problems):
+            return step, state
+        if problems:
+            raise TrainingError(f"no checkpoint in {self._folder} can be read ({problems[0]}): start in another folder")
+        return None
+
+    def _readable(self, problems: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for step in self.steps():
+            try:
+                yield step, torch.load(self.path(step), map_location="cpu", weights_only=True)
+            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+                problems.append(f"{self.path(step).name}: {error}".split("\n")[0])

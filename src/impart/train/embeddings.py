@@ -1,0 +1,232 @@
+"""Embeddings of a frozen encoder, computed once and memory-mapped: any number of pairs, any number of stops.
+
+A store is a folder named after the encoder's fingerprint, with fixed-width rows in plain files that only ever grow:
+
+    pictures.keys       key of the picture's place and state, and the sha256 of its content: 98 bytes a row
+    pictures.image      (n, D) float16
+    pictures.retrieval  (n, R) float16, where the encoder has retrieval embeddings of its own
+    texts.keys          key of the text: 33 bytes a row
+    texts.vectors       (m, D) float16
+
+A killed writer leaves files of different lengths; opening cuts them to the rows that all of them hold. A picture or
+text that is there is never computed again, whichever run asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.encoders.base import Encoder
+from impart.errors import DataError, TrainingError
+from impart.reference.pairs import Pair, load_picture
+from impart.train.events import Preparing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["EmbeddedPictures", "EmbeddingStore", "picture_key"]
+
+_KEY = 32  # hex digits kept of a sha256 as a key
+_READERS = 2
+_TEXTS = 256
+Float16 = npt.NDArray[np.float16]
+
+
+@dataclass
+class EmbeddedPictures:
+    """What `EmbeddingStore.pictures` found or made; n of the pictures asked for could be used.
+
+    Attributes:
+        rows: (n,) rows of the store.
+        hashes: n content hashes (sha256).
+        usable: for each picture asked for, its place among the n, or -1.
+        failures: (path, reason) of the others.
+    """
+
+    rows: npt.NDArray[np.int64]
+    hashes: list[str]
+    usable: npt.NDArray[np.int64]
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+
+def picture_key(pair: Pair) -> str:
+    """Key of a picture: where it is and, of its file, size and time of change; a replaced file has another key."""
+    place = pair.picture
+    file = Path(place.split("::", 1)[0])
+    try:
+        status = file.stat()
+        state = f"{status.st_size} {status.st_mtime_ns}"
+    except OSError:
+        state = ""
+    return hashlib.sha256(f"{place}|{state}".encode()).hexdigest()[:_KEY]
+
+
+class EmbeddingStore:
+    """Embeddings of one encoder on disk.
+
+    Args:
+        folder: holds one store an encoder; made when missing.
+        encoder: computes what is missing.
+        batch: pictures in one forward pass.
+        max_megapixels: larger pictures are refused.
+    """
+
+    def __init__(self, folder: Path, encoder: Encoder, *, batch: int = 32, max_megapixels: float = 100.0):
+        self._encoder = encoder
+        self._batch = batch
+        self._max_megapixels = max_megapixels
+        self.folder = folder / encoder.fingerprint[:16]
+        traits = encoder.traits
+        pictures = {"keys": (np.dtype("S98"), 1), "image": (np.dtype(np.float16), traits.dim)}
+        if traits.own_retrieval:
+            pictures["retrieval"] = (np.dtype(np.float16), traits.retrieval_dim)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._pictures = _Rows(self.folder, "pictures", pictures)
+            self._texts = _Rows(
+                self.folder, "texts", {"keys": (np.dtype("S33"), 1), "vectors": (np.dtype(np.float16), traits.dim)}
+            )
+        except OSError as error:
+            raise TrainingError(f"cannot write embeddings to {self.folder}: {error.strerror}") from error
+
+    @property
+    def image(self) -> Float16:
+        """(N, D) image embeddings of all rows, memory-mapped."""
+        return self._pictures.map("image")
+
+    @property
+    def retrieval(self) -> Float16:
+        """(N, R) retrieval embeddings of all rows, memory-mapped."""
+        return self._pictures.map("retrieval" if self._encoder.traits.own_retrieval else "image")
+
+    @property
+    def text(self) -> Float16:
+        """(M, D) text embeddings of all rows, memory-mapped."""
+        return self._texts.map("vectors")
+
+    def pictures(self, pairs: Sequence[Pair]) -> Iterator[Preparing | EmbeddedPictures]:
+        """Make sure that the pictures of `pairs` (one pair a picture) are there.
+
+        Yields:
+            Progress, and at the end the result. A picture that cannot be read costs itself.
+        """
+        keys = [picture_key(pair) for pair in pairs]
+        known = self._known(self._pictures)
+        missing = [number for number, key in enumerate(keys) if key not in known]
+        failures: dict[int, str] = {}
+        done = len(pairs) - len(missing)
+        with ThreadPoolExecutor(_READERS) as pool:
+            loaded = self._ahead(pool, ((number, pairs[number]) for number in missing))
+            while items := list(islice(loaded, self._batch)):
+                good = [(number, picture, digest) for number, picture, digest in items if picture is not None]
+                failures.update((number, reason) for number, picture, reason in items if picture is None)
+                if good:
+                    self._append(good, keys)
+                done += len(items)
+                yield Preparing(what="pictures", done=done, total=len(pairs), failed=len(failures))
+        known = self._known(self._pictures)
+        table = self._pictures.map("keys")
+        rows: list[int] = []
+        usable = np.full(len(pairs), -1, dtype=np.int64)
+        for number, key in enumerate(keys):
+            if number not in failures:
+                usable[number] = len(rows)
+                rows.append(known[key])
+        hashes = [bytes(line)[33:97].decode() for line in table[rows, 0]] if rows else []
+        listed = [(pairs[number].path or pairs[number].picture, reason) for number, reason in sorted(failures.items())]
+        yield EmbeddedPictures(np.array(rows, dtype=np.int64), hashes, usable, listed)
+
+    def texts(self, texts: Sequence[str]) -> Iterator[Preparing | npt.NDArray[np.int64]]:
+        """Make sure that texts are there. Yields progress, and at the end their rows (T,)."""
+        keys = [hashlib.sha256(text.encode()).hexdigest()[:_KEY] for text in texts]
+        known = self._known(self._texts)
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
+        order = sorted(missing, key=lambda key: len(missing[key]))  # equal lengths pad little
+        for first in range(0, len(order), _TEXTS):
+            part = order[first : first + _TEXTS]
+            vectors = self._encoder.encode_texts([missing[key] for key in part])
+            lines = np.array([f"{key}\n".encode() for key in part], dtype="S33")[:, None]
+            self._texts.append({"vectors": vectors, "keys": lines})
+            done = len(texts) - len(order) + first + len(part)
+            yield Preparing(what="texts", done=done, total=len(texts))
+        known = self._known(self._texts)
+        yield np.array([known[key] for key in keys], dtype=np.int64)
+
+    def _append(self, items: Sequence[tuple[int, Image.Image | None, str]], keys: Sequence[str]) -> None:
+        made = self._encoder.encode_images([picture for _, picture, _ in items if picture is not None])
+        lines = np.array([f"{keys[number]} {digest}\n".encode() for number, _, digest in items], dtype="S98")[:, None]
+        rows: dict[str, npt.NDArray[Any]] = {"image": made.embeddings, "keys": lines}
+        if self._encoder.traits.own_retrieval:
+            rows["retrieval"] = made.retrieval
+        self._pictures.append(rows)
+
+    @staticmethod
+    def _known(rows: _Rows) -> dict[str, int]:
+        """Row of each key."""
+        return {bytes(line)[:_KEY].decode(): row for row, line in enumerate(rows.map("keys")[:, 0])}
+
+    def _ahead(
+        self, pool: ThreadPoolExecutor, jobs: Iterable[tuple[int, Pair]]
+    ) -> Iterator[tuple[int, Image.Image | None, str]]:
+        """Pictures in order, read a few batches ahead: (number, picture, hash) or (number, None, reason)."""
+        waiting: deque[Future[tuple[int, Image.Image | None, str]]] = deque()
+        for job in jobs:
+            waiting.append(pool.submit(self._load, *job))
+            if len(waiting) >= 2 * self._batch:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _load(self, number: int, pair: Pair) -> tuple[int, Image.Image | None, str]:
+        try:
+            picture, digest = load_picture(pair.image, max_megapixels=self._max_megapixels)
+        except DataError as error:
+            return number, None, str(error)
+        return number, picture, digest
+
+
+class _Rows:
+    """Columns of fixed width in files that grow together; `keys` is written last, so that a row with a key is whole."""
+
+    def __init__(self, folder: Path, name: str, columns: dict[str, tuple[np.dtype[Any], int]]):
+        self._columns = columns
+        self._paths = {column: folder / f"{name}.{column}" for column in columns}
+        for path in self._paths.values():
+            path.touch()
+        self.count = min(path.stat().st_size // self._width(column) for column, path in self._paths.items())
+        for column, path in self._paths.items():
+            if path.stat().st_size != self.count * self._width(column):
+                os.truncate(path, self.count * self._width(column))
+
+    def _width(self, column: str) -> int:
+        dtype, numbers = self._columns[column]
+        return dtype.itemsize * numbers
+
+    def append(self, rows: dict[str, npt.NDArray[Any]]) -> None:
+        """Write rows (n, width) of every column."""
+        count = len(rows["keys"])
+        for column in sorted(self._columns, key=lambda column: column == "keys"):
+            dtype, numbers = self._columns[column]
+            values = np.ascontiguousarray(rows[column], dtype=dtype)
+            assert values.shape == (count, numbers), (column, values.shape)
+            with self._paths[column].open("ab") as file:
+                file.write(values.tobytes())
+        self.count += count
+
+    def map(self, column: str) -> npt.NDArray[Any]:
+        """(count, width), memory-mapped."""
+        dtype, numbers = self._columns[column]
+        if not self.count:
+            return np.zeros((0, numbers), dtype)
+        return np.memmap(self._paths[column], dtype=dtype, mode="r", shape=(self.count, numbers))

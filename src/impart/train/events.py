@@ -1,0 +1,97 @@
+"""What a run reports while it goes: the command line renders these, tests read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["Finished", "Note", "Preparing", "Resumed", "Saved", "StepDone", "TrainEvent", "Validated"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainEvent:
+    """Something happened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparing(TrainEvent):
+    """Work before the first step, such as embeddings or neighbours.
+
+    Attributes:
+        what: in a few words.
+        done: items finished.
+        total: items in all.
+        failed: of the finished, those that could not be used.
+    """
+
+    what: str
+    done: int
+    total: int
+    failed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note(TrainEvent):
+    """One line that a person should see."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resumed(TrainEvent):
+    """A run goes on after `step` of `steps`."""
+
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDone(TrainEvent):
+    """One optimiser step.
+
+    Attributes:
+        step: steps finished.
+        steps: in all.
+        loss: mean since the last line of the log.
+        pairs_per_s: since the last line of the log.
+        eta_s: until the end, at that speed.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    pairs_per_s: float
+    eta_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validated(TrainEvent):
+    """Figures on the validation pairs after `step`."""
+
+    step: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved(TrainEvent):
+    """A checkpoint of `step` is on disk."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished(TrainEvent):
+    """The run is over.
+
+    Attributes:
+        step: steps in all.
+        seconds: of this call.
+        folder: what was exported; None = nothing.
+        failed: pairs that could not be used.
+    """
+
+    step: int
+    seconds: float
+    folder: Path | None = None
+    failed: int = 0

@@ -1,0 +1,107 @@
+"""From the config's sources to a list of pictures with texts: what cannot be listed is counted and named."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from impart.errors import ReferenceSetError, TrainingError
+from impart.reference.pairs import Columns, Pair, read_pairs
+from impart.train.settings import PairsFrom
+
+__all__ = ["Failures", "ListedPicture", "list_pictures", "resolve"]
+
+
+@dataclass
+class ListedPicture:
+    """One picture, not read yet.
+
+    Attributes:
+        pair: where it is, with its first text.
+        texts: all its texts, at least one, no two equal.
+    """
+
+    pair: Pair
+    texts: list[str]
+
+
+@dataclass
+class Failures:
+    """Items that could not be used, and why; kept as failures.csv (path, reason) beside the run."""
+
+    items: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, path: str, reason: str) -> None:
+        """Note one."""
+        self.items.append((path, reason))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def write(self, path: Path) -> None:
+        """Replace the file; no file where nothing failed."""
+        if not self.items:
+            path.unlink(missing_ok=True)
+            return
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(("path", "reason"))
+            rows.writerows(self.items)
+        temporary.replace(path)
+
+
+def resolve(source: PairsFrom, data: Path) -> list[Path]:
+    """The paths that a source names, in order.
+
+    Raises:
+        TrainingError: there are none.
+    """
+    path = data / Path(source.path).expanduser()
+    if "*" not in source.path:
+        return [path]
+    anchor = Path(path.anchor)
+    found = sorted(anchor.glob(str(path.relative_to(anchor)) if path.anchor else str(path)))
+    found = [item for item in found if item.is_dir() or item.suffix in (".csv", ".tsv", ".parquet", ".tar")]
+    if not found:
+        raise TrainingError(f"nothing matches {path}: --data names the folder that relative paths start from")
+    return found
+
+
+def list_pictures(sources: Sequence[PairsFrom], data: Path, failures: Failures) -> list[ListedPicture]:
+    """Pictures of all sources in a fixed order, the texts of one picture together.
+
+    An empty text, or a shard that cannot be read, is noted among the failures and left out.
+
+    Raises:
+        TrainingError: a source does not exist, or nothing is left.
+    """
+    pictures: dict[str, ListedPicture] = {}
+    for source in sources:
+        for path in resolve(source, data):
+            for pair in _pairs(source, path, failures):
+                if not pair.text.strip():
+                    failures.add(pair.path or pair.picture, "the text is empty")
+                elif pair.picture not in pictures:
+                    pictures[pair.picture] = ListedPicture(pair, [pair.text])
+                elif pair.text not in pictures[pair.picture].texts:
+                    pictures[pair.picture].texts.append(pair.text)
+    if not pictures and sources:
+        raise TrainingError(f"no usable pair in {', '.join(source.path for source in sources)} below {data}")
+    return list(pictures.values())
+
+
+def _pairs(source: PairsFrom, path: Path, failures: Failures) -> Iterator[Pair]:
+    columns = Columns(image=source.image or None, text=source.text or None, where=source.where)
+    shards: Iterable[Path] = sorted(path.glob("*.tar")) if path.is_dir() else []
+    name = source.source or path.resolve().stem
+    for part in shards or [path]:
+        try:
+            yield from read_pairs(part, columns=columns, source=name)
+        except ReferenceSetError as error:
+            if part.suffix != ".tar" or not part.is_file():
+                raise TrainingError(f"{error}; relative paths of a config start from --data") from error
+            failures.add(str(part), str(error))

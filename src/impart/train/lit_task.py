@@ -1,0 +1,294 @@
+"""Regime `lit`: frozen towers, heads learn on cached features, with or without RAM.
+
+Without references it is the training of `mini`. With them, each step embeds the neighbours of its pictures with the
+heads as they are, RAM blends them into the image embeddings, and the losses are taken on v'.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from impart.augment.ram import build_ram
+from impart.train.corpus import Corpus, draw_variant, draw_views
+from impart.train.heads import Correction, ImageHead, TextHead
+from impart.train.lit_model import EmbeddedReferences, LitModel, nearest_rows
+from impart.train.loss import contrastive_loss, distillation_loss
+from impart.train.retrieval import CohortTensors, replace_at_random
+from impart.train.settings import TrainConfig
+from impart.train.task import Average, Task, Temperature, recall
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["LitReferences", "LitTask", "LitValidation"]
+
+_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class LitReferences:
+    """N reference pairs and who may not see which.
+
+    Attributes:
+        features: (N, F) of the clean view.
+        sentences: (N, D) of their texts.
+        groups: (N,) content number of each reference's picture.
+        own: (n,) content number of each picture of the corpus.
+    """
+
+    features: Tensor
+    sentences: Tensor
+    groups: Tensor
+    own: Tensor
+
+
+@dataclass(frozen=True)
+class LitValidation:
+    """Pictures and captions to measure on.
+
+    Attributes:
+        features: (B, F).
+        sentences: (T, D).
+        owners: (T,) the picture of each caption.
+        own: (B,) content number of each picture, comparable with `LitReferences.groups`.
+    """
+
+    features: Tensor
+    sentences: Tensor
+    owners: Tensor
+    own: Tensor
+
+
+class LitTask(Task):
+    """Corrections of both towers, and RAM where there are references.
+
+    Args:
+        corpus: features and sentences; a picture of weight 0 is never drawn.
+        image: carries the frozen base; its correction is replaced, not changed.
+        config: seed, lit, reference, ram, loss, optimiser and loop are read.
+        components: (F, R) principal directions of the standardised features, for retrieval by the backbone.
+        references: the held-out pairs; None = plain CLIP.
+        validation: None = no validation.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        image: ImageHead,
+        config: TrainConfig,
+        *,
+        components: Tensor | None = None,
+        references: LitReferences | None = None,
+        validation: LitValidation | None = None,
+    ):
+        self.config, self._corpus = config, corpus
+        self._references, self._validation = references, validation
+        lit, width = config.lit, corpus.texts.shape[1]
+        torch.manual_seed(config.seed)
+        own = copy.deepcopy(image)
+        own.correction = Correction(
+            corpus.views[0].shape[1], lit.image_hidden, width, dropout=(lit.dropout_in, lit.dropout_mid)
+        )
+        text = TextHead(Correction(width, lit.text_hidden, width, dropout=(0.0, lit.text_dropout)))
+        if config.reference.retrieval == "encoder":
+            components = None
+        ram = None
+        if references is not None:
+            retrieval_dim = width if components is None else components.shape[1]
+            ram = build_ram(config.ram, dim=width, retrieval_dim=retrieval_dim)
+        self._model = LitModel(own, text, components=components, ram=ram, k=config.ram.k).to(corpus.texts.device)
+        self._temperature = Temperature(config.loss.init_scale, config.loss.max_scale).to(corpus.texts.device)
+        self._average = Average(self.modules(), lit.ema)
+        self._neighbours: list[Tensor] = []  # (n, K) a view
+        self._cohort: CohortTensors | None = None
+        self._batch = config.loop.batch
+        self.pairs_per_step = self._batch * config.loop.accumulate
+        self.steps_per_epoch = max(1, int((corpus.weights > 0).sum()) // self.pairs_per_step)
+
+    def modules(self) -> dict[str, nn.Module]:
+        model = self._model
+        learned: dict[str, nn.Module] = {"image": model.image.correction, "text": model.text.correction}
+        if model.ram is not None:
+            learned["ram"] = model.ram
+        return learned | {"temperature": self._temperature}
+
+    def prepare(self, accelerator: Accelerator, modules: dict[str, nn.Module]) -> None:  # noqa: ARG002
+        self._model.train()
+
+    def start_epoch(self, epoch: int) -> None:
+        """Find neighbours: once where the backbone retrieves, every few epochs where the encoder does."""
+        if self._references is None:
+            return
+        fixed = self._model.components is not None
+        if not self._neighbours or (not fixed and epoch % self.config.reference.refresh == 0):
+            self._find()
+
+    @torch.no_grad()
+    def _find(self) -> None:
+        references, options = self._references, self.config.reference
+        assert references is not None
+        self._model.eval()
+        queries = [
+            torch.cat([self._model.embed_images(part.float())[1] for part in torch.split(view, _CHUNK)])
+            for view in self._corpus.views
+        ]
+        embedded = self._model.embed_references(references.features, references.sentences)
+        self._neighbours = nearest_rows(
+            queries,
+            embedded.retrieval,
+            self._model.k,
+            own=references.own,
+            groups=references.groups,
+            near_duplicate=options.near_duplicate,
+        )
+        self._cohort = embedded.cohort
+        self._model.train()
+
+    def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+        """(rows of the corpus, seed of the draws), drawn by weight."""
+        accumulate = self.config.loop.accumulate
+        for number in range(position * accumulate, self.steps_per_epoch * accumulate):
+            source = np.random.SeedSequence((seed, epoch, number))
+            rng = np.random.default_rng(source)
+            rows = rng.choice(len(self._corpus.spans), self._batch, p=self._corpus.weights)
+            yield rows, int(rng.integers(2**62))
+
+    def training_step(self, batch: tuple[npt.NDArray[np.int64], int], accelerator: Accelerator) -> dict[str, Tensor]:
+        rows, seed = batch
+        rng = np.random.default_rng(seed)
+        corpus, lit, options = self._corpus, self.config.lit, self.config.loss
+        device = corpus.texts.device
+        index = torch.as_tensor(rows, device=device)
+        features, views = draw_views(corpus, index, lit, rng)
+        picked = torch.as_tensor(corpus.spans[rows, 0] + rng.integers(corpus.spans[rows, 1]), device=device)
+        sentences = corpus.texts[picked]  # (B, D)
+        keys = corpus.keys[picked]
+        near = sentences @ sentences.T > options.near_text
+        figures: dict[str, Tensor] = {}
+        with accelerator.autocast():
+            v, q = self._model.embed_images(features)
+            u = self._augmented(index, views, v, q, rng)
+            t = self._model.embed_texts(sentences)
+            scale = self._temperature()
+            loss = contrastive_loss((scale * u @ t.T).float(), keys, ignore=near, smoothing=options.smoothing)
+            figures["contrastive"] = loss
+            if self._references is not None and self.config.reference.base_weight:
+                base = contrastive_loss((scale * v @ t.T).float(), keys, ignore=near, smoothing=options.smoothing)
+                figures["base"] = base
+                loss = loss + self.config.reference.base_weight * base
+            loss = loss + self._keep(u, t, sentences, index, rng, figures)
+        accelerator.backward(loss)
+        figures |= {"loss": loss, "scale": scale}
+        return {name: value.detach() for name, value in figures.items()}
+
+    def _keep(
+        self,
+        u: Tensor,
+        t: Tensor,
+        sentences: Tensor,
+        index: Tensor,
+        rng: np.random.Generator,
+        figures: dict[str, Tensor],
+    ) -> Tensor:
+        """The losses that keep what the towers know, weighted."""
+        corpus, lit, image = self._corpus, self.config.lit, self._model.image
+        total = u.new_zeros(())
+        clean = corpus.views[0][index].float()
+        teacher = (F.linear(clean, image.weight, image.bias) / lit.teacher_temperature).softmax(dim=1)  # (B, C)
+        if lit.class_weight:
+            names = self._model.embed_texts(draw_variant(corpus.names, rng))  # (C, D)
+            figures["classes"] = distillation_loss((lit.class_scale * u @ names.T).float(), teacher)
+            total = total + lit.class_weight * figures["classes"]
+        if lit.kind_weight:
+            kinds = self._model.embed_texts(draw_variant(corpus.kinds, rng))  # (K, D)
+            figures["kinds"] = _kind_loss((lit.class_scale * u @ kinds.T).float(), teacher, corpus)
+            total = total + lit.kind_weight * figures["kinds"]
+        if lit.text_weight:
+            figures["texts"] = (t @ t.T - sentences @ sentences.T).square().mean() * 100
+            total = total + lit.text_weight * figures["texts"]
+        return total
+
+    def _augmented(self, index: Tensor, views: Tensor, v: Tensor, q: Tensor, rng: np.random.Generator) -> Tensor:
+        """v' (B, D), or v where there are no references."""
+        references, options = self._references, self.config.reference
+        if references is None:
+            return v
+        assert self._cohort is not None
+        ids = self._neighbours[0][index].clone()
+        for number, table in enumerate(self._neighbours[1:], 1):
+            ids[views == number] = table[index[views == number]]
+        ids = replace_at_random(ids, len(references.features), options.random, rng)
+        needed, places = torch.unique(ids.clamp(min=0), return_inverse=True)  # the heads see each reference once
+        self._model.train(options.gradient)  # without a gradient there is no dropout on references either
+        with torch.set_grad_enabled(options.gradient):
+            image, retrieval = self._model.embed_images(references.features[needed].float())
+            text = self._model.embed_texts(references.sentences[needed])
+        self._model.train()
+        embedded = EmbeddedReferences(image, text, retrieval, self._cohort)
+        return self._model.augment(v, q, places.masked_fill(ids < 0, -1), embedded)
+
+    def after_step(self, step: int) -> None:
+        self._average.update(step)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Recall of captions and pictures with the averaged weights; `base_` before augmentation."""
+        data = self._validation
+        if data is None:
+            return {}
+        self._average.swap()
+        self._model.eval()
+        t = self._model.embed_texts(data.sentences)
+        v = self._model.encode_images(data.features)
+        figures = recall(t @ v.T, data.owners)
+        if self._references is not None:
+            references = self._model.embed_references(self._references.features, self._references.sentences)
+            augmented = self._model.encode_images(
+                data.features,
+                references,
+                own=data.own,
+                groups=self._references.groups,
+                near_duplicate=self.config.reference.near_duplicate,
+            )
+            base = {f"base_{name}": value for name, value in figures.items()}
+            figures = recall(t @ augmented.T, data.owners) | base
+        self._average.swap()
+        self._model.train()
+        return figures
+
+    def finished(self) -> LitModel:
+        """The model with its averaged weights, in evaluation mode. To be called once, after the last step."""
+        self._average.swap()
+        return self._model.eval()
+
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"average": self._average.state(), "neighbours": self._neighbours}
+        if self._cohort is not None:
+            state["cohort"] = [self._cohort.mean, self._cohort.covariance]
+        return state
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        device = self._corpus.texts.device
+        self._average.load_state(state["average"])
+        self._neighbours = [table.to(device) for table in state["neighbours"]]
+        if "cohort" in state:
+            self._cohort = CohortTensors(*(part.to(device) for part in state["cohort"]))
+
+
+def _kind_loss(logits: Tensor, teacher: Tensor, corpus: Corpus) -> Tensor:
+    """Distillation over kinds, for the pictures of which enough of the distribution has a kind."""
+    mass = teacher @ corpus.membership  # (B, K)
+    total = mass.sum(1, keepdim=True)
+    known = (total > 0.2).squeeze(1)
+    if not known.any():
+        return logits.new_zeros(())
+    return distillation_loss(logits[known], mass[known] / total[known])

@@ -1,0 +1,223 @@
+"""Who is whose neighbour, found ahead of time: hold-out split, search, masks, and a memory-mapped table.
+
+RA-CLIP keeps a tenth of the pairs as references and looks up each training picture's neighbours among them once,
+since the retrieval encoder is frozen. A picture never finds itself (equal content) nor a near-duplicate of itself
+(retrieval cosine above a threshold): from those RAM would learn to copy the answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.encoders.base import Float32
+from impart.errors import TrainingError
+from impart.reference.index import PairIndex
+from impart.train.events import Preparing
+
+__all__ = ["NeighbourTable", "Split", "find_neighbours", "hold_out", "nearest"]
+
+_CHUNK = 8192  # queries between two reports
+_SPARE = 8  # masked candidates that are allowed for at first
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures by what they are for; each (.,) int64 numbers, sorted.
+
+    Attributes:
+        train: learned from.
+        references: the cheat sheet.
+        validation: neither.
+    """
+
+    train: npt.NDArray[np.int64]
+    references: npt.NDArray[np.int64]
+    validation: npt.NDArray[np.int64]
+
+
+def hold_out(
+    count: int,
+    *,
+    fraction: float,
+    seed: int,
+    held_out: bool = True,
+    use: float = 1.0,
+    validation: int = 0,
+    eligible: npt.NDArray[np.bool_] | None = None,
+) -> Split:
+    """Draw references and validation pictures.
+
+    Args:
+        count: pictures in all.
+        fraction: share of the eligible pictures that become references.
+        seed: of the draw.
+        held_out: whether references are left out of training.
+        use: share of the references that is used; a smaller share is a part of a larger one.
+        validation: pictures kept for validation, drawn first.
+        eligible: (count,) which pictures may become references; None = all.
+
+    >>> split = hold_out(10, fraction=0.2, seed=0, validation=2)
+    >>> len(split.train), len(split.references), len(split.validation)
+    (6, 2, 2)
+    """
+    order = np.random.default_rng((seed, 0x5B117)).permutation(count)
+    validation_rows, rest = order[:validation], order[validation:]
+    candidates = rest if eligible is None else rest[eligible[rest]]
+    held = candidates[: round(fraction * len(candidates))]
+    used = held[: max(1, round(use * len(held)))] if len(held) else held
+    train = np.setdiff1d(rest, held) if held_out else np.sort(rest)
+    return Split(train.astype(np.int64), np.sort(used).astype(np.int64), np.sort(validation_rows).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class NeighbourTable:
+    """The K nearest references of n pictures, best first.
+
+    Attributes:
+        ids: (n, K) int32 rows of the reference set; -1 = there are fewer.
+        sims: (n, K) float32 cosines; -1 where there is none.
+        masked: candidates left out as the picture itself or a near-duplicate of it.
+    """
+
+    ids: npt.NDArray[np.int32]
+    sims: Float32
+    masked: int = 0
+
+
+def nearest(
+    index: PairIndex,
+    queries: Float32,
+    k: int,
+    *,
+    groups: npt.NDArray[np.int64],
+    own: npt.NDArray[np.int64],
+    near_duplicate: float,
+) -> NeighbourTable:
+    """Search with masks.
+
+    Args:
+        index: over N references.
+        queries: (n, R), L2-normalised.
+        k: neighbours wanted.
+        groups: (N,) content number of each reference.
+        own: (n,) content number of each query: references with the same number are masked; -1 = none is.
+        near_duplicate: references with a higher cosine are masked.
+    """
+    ids = np.full((len(queries), k), -1, dtype=np.int32)
+    sims = np.full((len(queries), k), -1.0, dtype=np.float32)
+    todo = np.arange(len(queries))
+    masked = 0
+    wanted = min(len(groups), k + _SPARE)
+    while len(todo):
+        found = index.search(queries[todo], wanted)
+        there = found.ids >= 0
+        twin = there & ((groups[found.ids] == own[todo, None]) | (found.sims > near_duplicate))
+        good = there & ~twin
+        enough = (good.sum(1) >= k) | (wanted >= len(groups))
+        order = np.argsort(~good[enough], axis=1, kind="stable")[:, :k]  # good ones first, in their order
+        rows = todo[enough]
+        kept = np.take_along_axis(good[enough], order, axis=1)
+        columns = order.shape[1]
+        ids[rows, :columns] = np.where(kept, np.take_along_axis(found.ids[enough], order, axis=1), -1)
+        sims[rows, :columns] = np.where(kept, np.take_along_axis(found.sims[enough], order, axis=1), -1.0)
+        masked += int(twin[enough].sum())
+        todo = todo[~enough]
+        wanted = min(len(groups), 4 * wanted)
+    return NeighbourTable(ids, sims, masked)
+
+
+def find_neighbours(
+    folder: Path,
+    queries: npt.NDArray[Any],
+    references: npt.NDArray[Any],
+    *,
+    k: int,
+    query_hashes: Sequence[str],
+    reference_hashes: Sequence[str],
+    near_duplicate: float,
+    index: str = "auto",
+    name: str = "neighbours",
+) -> Iterator[Preparing | NeighbourTable]:
+    """Find neighbours ahead of time and keep them; a table made from the same vectors is read back.
+
+    Args:
+        folder: `<name>.ids.npy`, `<name>.sims.npy` and `<name>.json` are written here.
+        queries: (n, R), L2-normalised, float16 or float32; may be memory-mapped.
+        references: (N, R), likewise.
+        k: neighbours wanted.
+        query_hashes: n content hashes; a reference with the same one is masked.
+        reference_hashes: N.
+        near_duplicate: references with a higher cosine are masked.
+        index: `auto`, `exact`, `hnsw` or `ivf`.
+        name: of the table, when a run has several.
+
+    Yields:
+        Progress, and at the end the table, memory-mapped.
+    """
+    facts: dict[str, Any] = {"k": k, "near_duplicate": near_duplicate, "index": index}
+    facts["queries"], facts["references"] = _digest(queries, query_hashes), _digest(references, reference_hashes)
+    paths = {part: folder / f"{name}.{part}.npy" for part in ("ids", "sims")}
+    known = _read(folder / f"{name}.json")
+    if {key: known.get(key) for key in facts} == facts and all(path.is_file() for path in paths.values()):
+        yield _open(paths, known)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers: dict[str, int] = {}
+    groups = np.array([numbers.setdefault(key, len(numbers)) for key in reference_hashes], dtype=np.int64)
+    own = np.array([numbers.get(key, -1) for key in query_hashes], dtype=np.int64)
+    searcher = PairIndex(np.asarray(references, dtype=np.float32), kind=index)
+    temporary = {part: path.with_name(f".{path.name}.{os.getpid()}") for part, path in paths.items()}
+    tables: dict[str, Any] = {
+        "ids": np.lib.format.open_memmap(temporary["ids"], "w+", np.int32, (len(queries), k)),
+        "sims": np.lib.format.open_memmap(temporary["sims"], "w+", np.float32, (len(queries), k)),
+    }
+    masked = 0
+    for first in range(0, len(queries), _CHUNK):
+        part = slice(first, first + _CHUNK)
+        rows = np.asarray(queries[part], dtype=np.float32)
+        found = nearest(searcher, rows, k, groups=groups, own=own[part], near_duplicate=near_duplicate)
+        tables["ids"][part], tables["sims"][part] = found.ids, found.sims
+        masked += found.masked
+        yield Preparing(what="neighbours", done=min(first + _CHUNK, len(queries)), total=len(queries))
+    for part_name, table in tables.items():
+        table.flush()
+        temporary[part_name].replace(paths[part_name])
+    del tables
+    report = folder / f".{name}.json.{os.getpid()}"
+    report.write_text(json.dumps({**facts, "masked": masked}) + "\n", encoding="utf-8")
+    report.replace(folder / f"{name}.json")
+    yield _open(paths, {"masked": masked})
+
+
+def _open(paths: dict[str, Path], facts: dict[str, Any]) -> NeighbourTable:
+    try:
+        ids, sims = (np.load(paths[part], mmap_mode="r") for part in ("ids", "sims"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{paths['ids']} cannot be read ({error}): remove it, it is computed again") from error
+    return NeighbourTable(ids, sims, int(facts.get("masked", 0)))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _digest(vectors: npt.NDArray[Any], hashes: Sequence[str]) -> str:
+    digest = hashlib.sha256(f"{vectors.shape} {vectors.dtype}".encode())
+    for first in range(0, len(vectors), _CHUNK):
+        digest.update(np.ascontiguousarray(vectors[first : first + _CHUNK]).tobytes())
+    for key in hashes:
+        digest.update(key.encode())
+    return digest.hexdigest()

@@ -1,0 +1,357 @@
+"""Regime `ram`: a frozen encoder, embeddings and neighbours computed ahead, and only RAM learns.
+
+    pairs -> embeddings (stored, shared by runs) -> a tenth held out as references -> neighbours (stored)
+          -> RAM learns to say the caption -> a folder that `impart index --encoder` opens
+
+Letters: B pairs in a batch, K neighbours, D embedding width, R retrieval width, N references.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from impart.augment.ram import Retrieved, build_ram
+from impart.encoders import load_encoder
+from impart.encoders.base import Encoder
+from impart.errors import TrainingError
+from impart.reference.refset import ReferenceSet
+from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
+from impart.train.engine import fit
+from impart.train.events import Finished, Note, Preparing, TrainEvent
+from impart.train.listing import Failures, ListedPicture, list_pictures
+from impart.train.loss import contrastive_loss
+from impart.train.neighbours import NeighbourTable, Split, find_neighbours, hold_out
+from impart.train.retrieval import CohortTensors, gather, replace_at_random
+from impart.train.settings import TrainConfig
+from impart.train.task import Task, Temperature, recall
+from impart.train.texts import text_key
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Pictures", "RamData", "RamTask", "prepare", "run"]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Embedded pictures and where their texts are.
+
+    Attributes:
+        image: (n, D) float16.
+        retrieval: (n, R) float16.
+        neighbours: of the n pictures among the references.
+        spans: (n, 2) first text and number of texts of each picture, in `texts`.
+        texts: (m,) rows of `RamData.text`.
+    """
+
+    image: npt.NDArray[np.float16]
+    retrieval: npt.NDArray[np.float16]
+    neighbours: NeighbourTable
+    spans: npt.NDArray[np.int64]
+    texts: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+
+@dataclass(frozen=True)
+class RamData:
+    """Everything the task reads.
+
+    Attributes:
+        train: learned from.
+        validation: measured on; may be empty.
+        text: (M, D) float16 text embeddings.
+        keys: (M,) int64, equal for equal texts.
+        references: the held-out pairs.
+    """
+
+    train: Pictures
+    validation: Pictures
+    text: npt.NDArray[np.float16]
+    keys: npt.NDArray[np.int64]
+    references: ReferenceSet
+
+
+class RamTask(Task):
+    """RAM on frozen embeddings, with a contrastive loss on v'."""
+
+    def __init__(self, data: RamData, config: TrainConfig):
+        self._data, self._config = data, config
+        dim, width = data.references.manifest.dim, data.references.manifest.retrieval_dim
+        torch.manual_seed(config.seed)
+        self.ram = build_ram(config.ram, dim=dim, retrieval_dim=width)
+        self.temperature = Temperature(config.loss.init_scale, config.loss.max_scale)
+        self._called: dict[str, nn.Module] = self.modules()
+        self._batch = min(config.loop.batch, len(data.train))
+        self.pairs_per_step = self._batch * config.loop.accumulate
+        self.steps_per_epoch = max(1, len(data.train) // self.pairs_per_step)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"ram": self.ram, "temperature": self.temperature}
+
+    def prepare(self, accelerator: Accelerator, modules: dict[str, nn.Module]) -> None:
+        self._called = modules
+        device, references = accelerator.device, self._data.references
+        self._device = device
+        self._image = torch.as_tensor(references.image_embeddings, device=device)  # (N, D)
+        self._text = torch.as_tensor(references.text_embeddings, device=device)
+        self._retrieval = torch.as_tensor(references.retrieval_embeddings, device=device)  # (N, R)
+        self._cohort = CohortTensors.on(references.cohort, device)
+
+    def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+        """(rows of the training pictures, seed of the draws), a slice of the epoch's permutation each."""
+        order = np.random.default_rng((seed, epoch)).permutation(len(self._data.train))
+        accumulate = self._config.loop.accumulate
+        for step in range(position, self.steps_per_epoch):
+            for part in range(accumulate):
+                number = step * accumulate + part
+                rows = order[np.arange(number * self._batch, (number + 1) * self._batch) % len(order)]
+                yield rows, int(np.random.SeedSequence((seed, epoch, number)).generate_state(1)[0])
+
+    def training_step(self, batch: tuple[npt.NDArray[np.int64], int], accelerator: Accelerator) -> dict[str, Tensor]:
+        rows, seed = batch
+        rng = np.random.default_rng(seed)
+        data, loss_settings = self._data, self._config.loss
+        spans = data.train.spans[rows]
+        picked = data.train.texts[spans[:, 0] + rng.integers(spans[:, 1])]  # (B,)
+        found = self._retrieved(data.train, rows, rng, random=self._config.reference.random)
+        t = F.normalize(self._tensor(data.text[picked]), dim=-1)  # (B, D)
+        keys = torch.as_tensor(data.keys[picked], device=self._device)
+        with accelerator.autocast():
+            v = F.normalize(found.v + self._called["ram"](found).added, dim=-1)
+            scale = self._called["temperature"]()
+            near = t @ t.T > loss_settings.near_text if loss_settings.near_text < 1 else None
+            logits = (scale * v @ t.T).float()
+            loss = contrastive_loss(logits, keys, ignore=near, smoothing=loss_settings.smoothing)
+        accelerator.backward(loss)
+        return {"loss": loss.detach(), "scale": scale.detach()}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Text-to-image and image-to-text recall with RAM, and of the base for comparison."""
+        data = self._data
+        if not len(data.validation):
+            return {}
+        spans = data.validation.spans
+        owners = torch.as_tensor(np.repeat(np.arange(len(spans)), spans[:, 1]), device=self._device)
+        t = F.normalize(self._tensor(data.text[data.validation.texts]), dim=-1)  # (T, D)
+        self.ram.eval()
+        found = self._retrieved(data.validation, np.arange(len(spans)), np.random.default_rng(0), random=0.0)
+        v = F.normalize(found.v + self.ram(found).added, dim=-1)
+        self.ram.train()
+        base = {f"base_{name}": value for name, value in recall(t @ found.v.T, owners).items()}
+        return recall(t @ v.T, owners) | base
+
+    def _retrieved(
+        self, pictures: Pictures, rows: npt.NDArray[np.int64], rng: np.random.Generator, *, random: float
+    ) -> Retrieved:
+        ids = torch.as_tensor(np.asarray(pictures.neighbours.ids[rows]), dtype=torch.int64, device=self._device)
+        ids = replace_at_random(ids, len(self._image), random, rng)
+        v = F.normalize(self._tensor(pictures.image[rows]), dim=-1)
+        q = F.normalize(self._tensor(pictures.retrieval[rows]), dim=-1)
+        return gather(v, q, ids, image=self._image, text=self._text, retrieval=self._retrieval, cohort=self._cohort)
+
+    def _tensor(self, rows: npt.NDArray[Any]) -> Tensor:
+        return torch.as_tensor(np.asarray(rows, dtype=np.float32), device=self._device)
+
+
+def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator[TrainEvent]:
+    """The whole regime: prepare, train, write the checkpoint folder `OUT/model`.
+
+    Args:
+        config: of regime `ram`.
+        data: folder that relative paths of the config start from.
+        out: folder of the run.
+        resume: go on from the newest checkpoint.
+    """
+    from impart.augment.checkpoint import write_checkpoint
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TrainingError("regime 'ram' trains in minutes in one process: start it without a launcher")
+    failures = Failures()
+    encoder = load_encoder(config.data.encoder, **({"threads": config.data.threads} if config.data.threads else {}))
+    prepared: RamData | None = None
+    for event in prepare(config, encoder, data=data, out=out, failures=failures):
+        if isinstance(event, RamData):
+            prepared = event
+        else:
+            yield event
+    assert prepared is not None
+    failures.write(out / "failures.csv")
+    task = RamTask(prepared, config)
+    for event in fit(task, config, out=out, resume=resume):
+        if not isinstance(event, Finished):
+            yield event
+            continue
+        task.ram.eval()
+        write_checkpoint(
+            out / "model", task.ram.cpu(), settings=config.ram, base=encoder, references=prepared.references
+        )
+        yield Finished(step=event.step, seconds=event.seconds, folder=out / "model", failed=len(failures))
+
+
+def prepare(
+    config: TrainConfig, encoder: Encoder, *, data: Path, out: Path, failures: Failures
+) -> Iterator[TrainEvent | RamData]:
+    """Pairs to embeddings, split and neighbours. Yields progress, and at the end the `RamData`.
+
+    Raises:
+        TrainingError: too few pairs are left.
+    """
+    options = config.data
+    if not options.pairs:
+        raise TrainingError("the config names no pairs: add [[data.pairs]] with a path, or give --pairs")
+    listed = list_pictures(options.pairs, data, failures)
+    apart = list_pictures(options.validation, data, failures)
+    yield Note(message=f"{len(listed)} pictures with {sum(len(p.texts) for p in listed)} texts")
+    store = EmbeddingStore(
+        Path(options.cache).expanduser() if options.cache else out / "embeddings",
+        encoder,
+        batch=options.batch,
+        max_megapixels=options.max_megapixels,
+    )
+    embedded: EmbeddedPictures | None = None
+    for event in store.pictures([picture.pair for picture in listed + apart]):
+        if isinstance(event, EmbeddedPictures):
+            embedded = event
+        else:
+            yield event
+    assert embedded is not None
+    for path, reason in embedded.failures:
+        failures.add(path, reason)
+    pictures = [p for p, place in zip(listed + apart, embedded.usable, strict=True) if place >= 0]
+    first_apart = int((embedded.usable[: len(listed)] >= 0).sum())  # pictures[first_apart:] are for validation alone
+    text_rows: npt.NDArray[np.int64] | None = None
+    for step in store.texts([text for picture in pictures for text in picture.texts]):
+        if isinstance(step, np.ndarray):
+            text_rows = step
+        else:
+            yield step
+    assert text_rows is not None
+    split = _split(config, pictures, embedded.hashes, first_apart)
+    if len(split.train) < 2 or not len(split.references):
+        raise TrainingError(
+            f"{len(split.train)} pictures are left to train on, {len(split.references)} as references: too few. "
+            f"{len(failures)} items failed" + (f", such as {failures.items[0]}" if len(failures) else "")
+        )
+    yield Note(
+        message=f"{len(split.train)} pictures to train on, {len(split.references)} references, "
+        f"{len(split.validation)} for validation; {len(failures)} items failed"
+    )
+    counts = np.array([len(picture.texts) for picture in pictures])
+    spans = np.stack([np.cumsum(counts) - counts, counts], axis=1)
+    references, rows_of = _reference_set(config, encoder, store, pictures, embedded, split, text_rows, spans)
+    retrieval = references.retrieval_embeddings
+    parts: list[Pictures] = []
+    for name, chosen in (("train", split.train), ("validation", split.validation)):
+        rows = embedded.rows[chosen]
+        queries = np.asarray(store.retrieval[rows])
+        table: NeighbourTable | None = None
+        for found in find_neighbours(
+            out / "neighbours",
+            queries,
+            retrieval,
+            k=config.ram.k,
+            query_hashes=[embedded.hashes[number] for number in chosen],
+            reference_hashes=[embedded.hashes[number] for number in rows_of],
+            near_duplicate=config.reference.near_duplicate,
+            index=config.reference.index,
+            name=name,
+        ):
+            if isinstance(found, Preparing):
+                yield found
+            else:
+                table = found
+        assert table is not None
+        if table.masked:
+            yield Note(message=f"{name}: {table.masked} references masked as the picture itself or a near-duplicate")
+        parts.append(Pictures(np.asarray(store.image[rows]), queries, table, *_texts_of(chosen, spans, text_rows)))
+    yield RamData(parts[0], parts[1], store.text, _keys(pictures, text_rows, len(store.text)), references)
+
+
+def _split(config: TrainConfig, pictures: Sequence[ListedPicture], hashes: Sequence[str], first_apart: int) -> Split:
+    """Numbers of `pictures` by use; content that validation has is nowhere else."""
+    options = config.reference
+    eligible = np.array([not options.sources or p.pair.source in options.sources for p in pictures[:first_apart]])
+    split = hold_out(
+        first_apart,
+        fraction=options.fraction,
+        seed=config.seed,
+        held_out=options.held_out,
+        use=options.use,
+        validation=0 if len(pictures) > first_apart else min(config.data.validation_pictures, first_apart // 10),
+        eligible=eligible,
+    )
+    validation = np.concatenate([split.validation, np.arange(first_apart, len(pictures))])
+    seen = {hashes[number] for number in validation}
+    fresh = np.array([key not in seen for key in hashes])
+    return Split(split.train[fresh[split.train]], split.references[fresh[split.references]], validation)
+
+
+def _texts_of(
+    chosen: npt.NDArray[np.int64], spans: npt.NDArray[np.int64], text_rows: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Spans and text rows of some pictures alone."""
+    counts = spans[chosen, 1]
+    numbers = [np.arange(first, first + count) for first, count in spans[chosen]]
+    rows = text_rows[np.concatenate(numbers)] if numbers else text_rows[:0]
+    return np.stack([np.cumsum(counts) - counts, counts], axis=1), rows
+
+
+def _keys(pictures: Sequence[ListedPicture], rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """(M,) for each row of the text store: equal for texts that say the same."""
+    numbers: dict[str, int] = {}
+    keys = np.full(count, -1, dtype=np.int64)
+    texts = (text for picture in pictures for text in picture.texts)
+    for row, text in zip(rows, texts, strict=True):
+        keys[row] = numbers.setdefault(text_key(text), len(numbers))
+    return keys
+
+
+def _reference_set(
+    config: TrainConfig,
+    encoder: Encoder,
+    store: EmbeddingStore,
+    pictures: Sequence[ListedPicture],
+    embedded: EmbeddedPictures,
+    split: Split,
+    text_rows: npt.NDArray[np.int64],
+    spans: npt.NDArray[np.int64],
+) -> tuple[ReferenceSet, list[int]]:
+    """The held-out pairs as a reference set, and the number of each pair's picture."""
+    limit = config.reference.captions
+    pairs = [
+        (number, text)
+        for number in split.references
+        for text in range(min(limit, len(pictures[number].texts)) if limit else len(pictures[number].texts))
+    ]
+    owners = [int(number) for number, _ in pairs]
+    rows = embedded.rows[owners]
+    texts = text_rows[[spans[number, 0] + text for number, text in pairs]]
+    made = ReferenceSet.from_arrays(
+        [pictures[number].texts[text] for number, text in pairs],
+        image=np.asarray(store.image[rows]),
+        text=np.asarray(store.text[texts]),
+        retrieval=np.asarray(store.retrieval[rows]),
+        encoder_id=encoder.traits.id,
+        encoder_fingerprint=encoder.fingerprint,
+        name="references",
+        meta={
+            "source": [pictures[number].pair.source for number in owners],
+            "licence": [pictures[number].pair.licence for number in owners],
+            "hash": [embedded.hashes[number] for number in owners],
+            "path": [pictures[number].pair.path for number in owners],
+        },
+    )
+    return made, owners

@@ -1,0 +1,84 @@
+"""From rows of a table of neighbours to what RAM takes: gather, standing, masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from impart.augment.ram import Retrieved
+from impart.reference.cohort import Cohort
+
+__all__ = ["CohortTensors", "gather", "replace_at_random"]
+
+
+class CohortTensors:
+    """What random pictures look like to the references, on a device: standing of similarities (see `Cohort`).
+
+    Args:
+        mean: (R,) of the references' retrieval embeddings.
+        covariance: (R, R).
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor):
+        self.mean, self.covariance = mean, covariance
+
+    @classmethod
+    def of(cls, retrieval: Tensor) -> CohortTensors:
+        """From the retrieval embeddings (N, R) of the references."""
+        cohort = Cohort.of(np.asarray(retrieval.detach().float().cpu().numpy()))
+        return cls.on(cohort, retrieval.device)
+
+    @classmethod
+    def on(cls, cohort: Cohort, device: torch.device | str) -> CohortTensors:
+        """A cohort on a device."""
+        return cls(torch.as_tensor(cohort.mean, device=device), torch.as_tensor(cohort.covariance, device=device))
+
+    def standing(self, q: Tensor, sims: Tensor) -> Tensor:
+        """Similarities (B, K) of queries q (B, R) in standard deviations above random pictures."""
+        spread = ((q @ self.covariance) * q).sum(1).clamp(min=1e-12).sqrt()  # (B,)
+        return (sims - (q @ self.mean)[:, None]) / spread[:, None]
+
+
+def gather(
+    v: Tensor,
+    q: Tensor,
+    ids: Tensor,
+    *,
+    image: Tensor,
+    text: Tensor,
+    retrieval: Tensor,
+    cohort: CohortTensors,
+) -> Retrieved:
+    """The neighbours of a batch.
+
+    Args:
+        v: (B, D) unit embeddings.
+        q: (B, R) unit retrieval embeddings.
+        ids: (B, K) rows of the references, best first; -1 = none.
+        image: (N, D) of the references; like `text` (N, D) and `retrieval` (N, R).
+        cohort: of the references.
+    """
+    mask = ids >= 0  # (B, K)
+    rows = ids.clamp(min=0)
+    r_ret = retrieval[rows].to(q.dtype)  # (B, K, R)
+    sims = torch.einsum("br,bkr->bk", q, r_ret).masked_fill(~mask, -1.0)
+    return Retrieved(
+        v=v,
+        q=q,
+        r_img=image[rows].to(v.dtype),
+        r_txt=text[rows].to(v.dtype),
+        r_ret=r_ret,
+        sims=sims,
+        standing=cohort.standing(q, sims),
+        mask=mask,
+    )
+
+
+def replace_at_random(ids: Tensor, count: int, share: float, rng: np.random.Generator) -> Tensor:
+    """Neighbours (B, K) of a share of the rows replaced by random references out of `count`."""
+    if not share:
+        return ids
+    chosen = torch.as_tensor(rng.random(len(ids)) < share, device=ids.device)
+    drawn = torch.as_tensor(rng.integers(count, size=tuple(ids.shape)), dtype=ids.dtype, device=ids.device)
+    return torch.where(chosen[:, None], drawn, ids)

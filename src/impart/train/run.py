@@ -1,0 +1,88 @@
+"""One call from a config to a trained folder: checks the folder, keeps the settings, runs the regime.
+
+OUT/config.json      the resolved settings
+OUT/checkpoints/     the last states, for --resume
+OUT/log.jsonl        figures by step; the same in OUT/tensorboard/
+OUT/failures.csv     pictures and texts that could not be used
+OUT/model/           what was trained
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from impart.errors import ConfigError, TrainingError
+from impart.train.events import TrainEvent
+from impart.train.settings import TrainConfig
+
+__all__ = ["REGIMES", "train"]
+
+REGIMES = {"ram": "impart.train.ram_task", "lit": "impart.train.lit_run"}
+"""Modules with `run(config, *, data, out, resume)`, imported when asked for."""
+
+_FREE = {("loop", "checkpoint_every"), ("loop", "validate_every"), ("loop", "keep"), ("loop", "device")}
+"""Settings that may change between two parts of a run; so may all of [log], and where computed things are cached."""
+
+
+def train(config: TrainConfig, *, data: Path, out: Path, resume: bool = False) -> Iterator[TrainEvent]:
+    """Train as a config says.
+
+    Args:
+        config: the settings.
+        data: folder that relative paths of the config start from.
+        out: folder of the run, made when missing.
+        resume: go on with the run that is there (from its start, if it had no checkpoint yet).
+
+    Yields:
+        Events; the last is `Finished`.
+
+    Raises:
+        TrainingError: the folder holds a run and `resume` is not set, or the run cannot go on.
+        ConfigError: a resumed run had other settings.
+    """
+    settings = json.loads(json.dumps(config.as_dict()))
+    path = out / "config.json"
+    if path.is_file():
+        if not resume:
+            raise TrainingError(f"{out} holds a run already: go on with --resume, or name another folder")
+        _check_same(_read(path), settings, out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise TrainingError(f"cannot write to {out}: {error.strerror}") from error
+    yield from importlib.import_module(REGIMES[config.regime]).run(config, data=data, out=out, resume=resume)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read ({error}): start in another folder") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
+    """Raise where a setting that shapes the run has changed."""
+    for table in sorted(before.keys() | now.keys()):
+        if table == "log":
+            continue
+        old, new = before.get(table), now.get(table)
+        old_values = old if isinstance(old, dict) else {"": old}
+        new_values = new if isinstance(new, dict) else {"": new}
+        for name in sorted(old_values.keys() | new_values.keys()):
+            if (table, name) in _FREE or (table, name) in {("data", "cache"), ("data", "threads"), ("data", "batch")}:
+                continue
+            if old_values.get(name) != new_values.get(name):
+                setting = f"{table}.{name}" if name else table
+                raise ConfigError(
+                    f"{setting} was {old_values.get(name)!r} when the run in {out} began and is "
+                    f"{new_values.get(name)!r} now: resume with the same settings, or train in another folder"
+                )

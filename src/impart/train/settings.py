@@ -1,0 +1,466 @@
+"""What a training run is told: one TOML file, one frozen dataclass a concern.
+
+    regime = "ram"                 # ram, lit or full
+    seed = 0
+
+    [data]
+    encoder = "mini"
+    [[data.pairs]]
+    path = "images/flickr8k"       # below --data
+    where = { split = "train" }
+
+    [loop]
+    epochs = 10
+
+A file may hold any of the tables its regime reads, and no other; `--set loop.epochs=3` wins over the file. The resolved
+settings are kept beside the run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from impart.config import RamSettings
+from impart.errors import ConfigError
+
+__all__ = [
+    "BackboneSettings",
+    "DataSettings",
+    "LitSettings",
+    "LogSettings",
+    "LoopSettings",
+    "LossSettings",
+    "OptimiserSettings",
+    "PairsFrom",
+    "ReferenceSettings",
+    "TrainConfig",
+    "bundled_configs",
+    "load_config",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsFrom:
+    """One source of pairs (see `impart.reference.pairs.read_pairs`).
+
+    Attributes:
+        path: a table, a shard, or a folder, below the run's data folder unless absolute; `*` matches names.
+        image: column of the picture; empty = guessed.
+        text: column of the text; empty = guessed.
+        where: rows of a table are taken where these columns hold these values.
+        source: name of the collection; empty = the folder's or file's name.
+    """
+
+    path: str = ""
+    image: str = ""
+    text: str = ""
+    where: dict[str, str] = field(default_factory=dict)
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ConfigError('a source of pairs has no path: [[data.pairs]] needs path = "..."')
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """What is learned from.
+
+    Attributes:
+        encoder: id of the frozen encoder (regime `ram`).
+        pairs: where the training pairs are.
+        validation: where pairs for validation are; none = `validation_pictures` are held out of `pairs`.
+        validation_pictures: how many are held out then; 0 = no validation.
+        cache: folder of computed embeddings or features, shared by runs; empty = inside the run's folder.
+        batch: pictures in one forward pass of the frozen encoder.
+        threads: CPU threads of the frozen encoder; 0 = one a core.
+        max_megapixels: larger pictures are refused.
+    """
+
+    encoder: str = "mini"
+    pairs: tuple[PairsFrom, ...] = ()
+    validation: tuple[PairsFrom, ...] = ()
+    validation_pictures: int = 500
+    cache: str = ""
+    batch: int = 32
+    threads: int = 0
+    max_megapixels: float = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSettings:
+    """The reference set of a run, and how neighbours are found in it.
+
+    Attributes:
+        augment: `ram`, or `none` for plain CLIP (the hold-out is made all the same, so that runs compare).
+        fraction: share of the pictures held out as references.
+        held_out: whether references are kept out of training; if not, a picture never finds itself.
+        use: share of the held-out pictures that is used; the rest is neither trained on nor a reference.
+        sources: collections that references come from; empty = all.
+        captions: texts of one picture that become references; 0 = all.
+        near_duplicate: a reference whose retrieval cosine with a picture is above this is masked for that picture.
+        index: `auto` (exact up to 100,000 references), `exact`, `hnsw` or `ivf`.
+        retrieval: who finds neighbours: `backbone` (frozen features, found ahead) or `encoder` (the learned image
+            embeddings, found again every `refresh` epochs). Regime `ram` has its encoder's retrieval embeddings.
+        refresh: epochs between two searches with the encoder.
+        random: share of draws whose neighbours are replaced by random references, to learn when to stand back.
+        gradient: whether the loss also reaches the heads through the references.
+        base_weight: of a second contrastive loss on the embeddings before augmentation.
+    """
+
+    augment: str = "ram"
+    fraction: float = 0.1
+    held_out: bool = True
+    use: float = 1.0
+    sources: tuple[str, ...] = ()
+    captions: int = 1
+    near_duplicate: float = 0.97
+    index: str = "auto"
+    retrieval: str = "backbone"
+    refresh: int = 1
+    random: float = 0.0
+    gradient: bool = False
+    base_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.augment not in ("ram", "none"):
+            raise ConfigError(f"reference.augment is {self.augment!r}: use ram or none")
+        if not 0 <= self.fraction <= 1 or (self.held_out and self.fraction == 1):
+            raise ConfigError(
+                f"reference.fraction is {self.fraction}: a share of the pictures must be left to train on"
+            )
+        if self.augment == "ram" and not self.fraction:
+            raise ConfigError("reference.fraction is 0: RAM needs references; or set reference.augment to none")
+        if not 0 < self.use <= 1:
+            raise ConfigError(f"reference.use is {self.use}: it must be above 0 and at most 1")
+        if self.retrieval not in ("backbone", "encoder"):
+            raise ConfigError(f"reference.retrieval is {self.retrieval!r}: use backbone or encoder")
+        if not 0 <= self.random <= 1:
+            raise ConfigError(f"reference.random is {self.random}: it is a share, from 0 to 1")
+        if self.refresh < 1:
+            raise ConfigError(f"reference.refresh is {self.refresh}: at least one epoch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """Of the contrastive loss.
+
+    Attributes:
+        init_scale: start of the learned inverse temperature (CLIP: 1 / 0.07).
+        max_scale: its clamp.
+        smoothing: share of the target spread over all pairs.
+        near_text: texts with a higher cosine, though not equal, are no negatives of each other; 1 = all are.
+    """
+
+    init_scale: float = 1 / 0.07
+    max_scale: float = 100.0
+    smoothing: float = 0.0
+    near_text: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.init_scale <= self.max_scale:
+            raise ConfigError(f"loss.init_scale is {self.init_scale}: above 0 and at most max_scale ({self.max_scale})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserSettings:
+    """AdamW with warm-up and a cosine to the end. Biases, norms, gates and the temperature never decay.
+
+    Attributes:
+        learning_rate: the peak.
+        rates: factors on it by the name of a learned part, such as `{ ram = 0.5 }`.
+        weight_decay: decoupled, of matrices.
+        betas: of the moments.
+        eps: in the denominator.
+        warmup: share of the steps in which the rate rises from 0.
+        final: rate at the end, as a share of the peak.
+        clip: gradients with a larger norm are scaled down to it; 0 = never.
+    """
+
+    learning_rate: float = 1e-3
+    rates: dict[str, float] = field(default_factory=dict)
+    weight_decay: float = 0.05
+    betas: tuple[float, ...] = (0.9, 0.98)
+    eps: float = 1e-6
+    warmup: float = 0.05
+    final: float = 0.0
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2:
+            raise ConfigError(f"optimiser.betas are {list(self.betas)}: two numbers are needed")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"optimiser.learning_rate is {self.learning_rate}: it must be above 0")
+        if not 0 <= self.warmup < 1:
+            raise ConfigError(f"optimiser.warmup is {self.warmup}: a share of the steps, below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """How long, in what portions, and how often the state is kept.
+
+    Attributes:
+        epochs: passes over the training pictures.
+        steps: optimiser steps in all; 0 = as `epochs` say.
+        batch: pairs that meet in one loss, on each process.
+        accumulate: batches whose gradients are summed for one step.
+        precision: `float32` or `bf16`.
+        device: `auto` (a GPU where there is one) or `cpu`.
+        checkpoint_every: steps between two checkpoints; 0 = only at the end.
+        keep: checkpoints kept.
+        validate_every: steps between two validations; 0 = only at the end.
+    """
+
+    epochs: float = 10.0
+    steps: int = 0
+    batch: int = 512
+    accumulate: int = 1
+    precision: str = "float32"
+    device: str = "auto"
+    checkpoint_every: int = 200
+    keep: int = 2
+    validate_every: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "accumulate", "keep"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"loop.{name} is {getattr(self, name)}: at least 1")
+        if self.epochs <= 0 and self.steps <= 0:
+            raise ConfigError("loop.epochs and loop.steps are both 0: there is nothing to do")
+        if self.precision not in ("float32", "bf16"):
+            raise ConfigError(f"loop.precision is {self.precision!r}: use float32 or bf16")
+        if self.device not in ("auto", "cpu"):
+            raise ConfigError(f"loop.device is {self.device!r}: use auto or cpu")
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimiser steps of the whole run, at least one."""
+        return self.steps or max(1, round(self.epochs * steps_per_epoch))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings:
+    """What is written while training.
+
+    Attributes:
+        every: steps between two lines of log.jsonl; each holds the means since the last one.
+        tensorboard: whether TensorBoard files are written as well.
+    """
+
+    every: int = 10
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ConfigError(f"log.every is {self.every}: at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSettings:
+    """The frozen towers of regime `lit`.
+
+    Attributes:
+        size_px: side of the square that the image backbone sees; a multiple of 32.
+        views: looks at each picture (see `features.look`); the first is `clean`.
+        retrieval_dim: width of the retrieval embedding (principal components of the features).
+        calibration: how far classes that shrinking inflates are taken off the base image embedding (0..1).
+    """
+
+    size_px: int = 224
+    views: tuple[str, ...] = ("clean", "crop0", "small0")
+    retrieval_dim: int = 256
+    calibration: float = 0.75
+
+    def __post_init__(self) -> None:
+        if not self.views or self.views[0] != "clean":
+            raise ConfigError(f"backbone.views are {list(self.views)}: the first must be 'clean'")
+        if self.size_px % 32:
+            raise ConfigError(f"backbone.size_px is {self.size_px}: the backbone needs a multiple of 32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LitSettings:
+    """Heads on frozen towers, and the losses that keep what the towers know.
+
+    Attributes:
+        image_hidden: width of the image correction.
+        text_hidden: width of the text correction.
+        dropout_in: share of standardised features dropped.
+        dropout_mid: likewise between the layers.
+        text_dropout: between the layers of the text correction.
+        top: class names averaged into the base image embedding.
+        temperature: of their softmax.
+        class_weight: of the loss that keeps the 1,000 class names.
+        kind_weight: of the loss over kinds (`dog`, `vehicle`).
+        text_weight: of the loss that keeps distances between sentences.
+        class_scale: inverse temperature of both.
+        teacher_temperature: softens the backbone's classifier as a teacher.
+        view_shares: how often a clean, cropped or shrunk view is drawn.
+        caption_share: share of draws from `caption_sources`.
+        caption_sources: folders with sentences; the others hold names.
+        balance: within both groups a source of n pictures is drawn like n ** balance.
+        ema: decay of the averaged weights that are returned.
+    """
+
+    image_hidden: int = 512
+    text_hidden: int = 512
+    dropout_in: float = 0.3
+    dropout_mid: float = 0.5
+    text_dropout: float = 0.3
+    top: int = 10
+    temperature: float = 2.0
+    class_weight: float = 1.0
+    kind_weight: float = 0.0
+    text_weight: float = 0.0
+    class_scale: float = 20.0
+    teacher_temperature: float = 1.0
+    view_shares: tuple[float, float, float] = (0.4, 0.25, 0.35)
+    caption_share: float = 0.5
+    caption_sources: tuple[str, ...] = ("flickr8k", "openstax", "openstax2", "philschatz_biology", "sites")
+    balance: float = 0.7
+    ema: float = 0.995
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything a run is told.
+
+    Attributes:
+        regime: `ram` (a frozen encoder, RAM learns), `lit` (frozen towers, heads learn, with or without RAM), `full`.
+        seed: of initial weights, splits, draws and dropout.
+    """
+
+    regime: str = "ram"
+    seed: int = 0
+    data: DataSettings = field(default_factory=DataSettings)
+    reference: ReferenceSettings = field(default_factory=ReferenceSettings)
+    ram: RamSettings = field(default_factory=RamSettings)
+    backbone: BackboneSettings = field(default_factory=BackboneSettings)
+    lit: LitSettings = field(default_factory=LitSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    loop: LoopSettings = field(default_factory=LoopSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary of what the regime reads, as kept beside the run."""
+        tables = dataclasses.asdict(self)
+        unread = set(tables) - {"regime", "seed"} - TABLES.get(self.regime, set(tables))
+        return {name: value for name, value in tables.items() if name not in unread}
+
+
+_ENGINE = {"loss", "optimiser", "loop", "log"}
+TABLES: dict[str, set[str]] = {
+    "ram": {"data", "reference", "ram", *_ENGINE},
+    "lit": {"data", "reference", "ram", "backbone", "lit", *_ENGINE},
+}
+"""The tables that each regime reads."""
+
+
+def bundled_configs() -> list[str]:
+    """Names of the configs that come with the package."""
+    folder = resources.files("impart.train") / "configs"
+    found = []
+    for item in folder.iterdir():
+        if item.name.endswith(".toml") and "regime" in tomllib.loads(item.read_text(encoding="utf-8")):
+            found.append(item.name)
+    return sorted(found)
+
+
+def load_config(name: str | Path, *, sets: Sequence[str] = ()) -> TrainConfig:
+    """Read a config: a file, or else the bundled one of that name (`ram_mini`, or `configs/ram_mini.toml`).
+
+    Args:
+        name: of the file.
+        sets: `table.name=value` each, winning over the file; values as in TOML, bare words are strings.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown name, or a value that cannot work.
+    """
+    where = str(name)
+    try:
+        table = tomllib.loads(_text_of(Path(name)))
+    except OSError as error:
+        raise ConfigError(f"cannot read config {where}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"config {where} is not TOML: {error}") from error
+    for assignment in sets:
+        _assign(table, assignment)
+    regime = table.get("regime")
+    if regime not in TABLES:
+        raise ConfigError(f"config {where} has regime {regime!r}: use {', '.join(sorted(TABLES))}")
+    for part in table:
+        if part not in ("regime", "seed", *TABLES[regime]):
+            known = ", ".join(sorted(TABLES[regime]))
+            raise ConfigError(f"config {where}: regime {regime!r} does not read {part!r}; it reads seed, {known}")
+    config: TrainConfig = _build(TrainConfig, table, where=where, name="")
+    return config
+
+
+def _text_of(path: Path) -> str:
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    name = path.name if path.suffix == ".toml" else f"{path.name}.toml"
+    if name in bundled_configs():
+        return (resources.files("impart.train") / "configs" / name).read_text(encoding="utf-8")
+    raise ConfigError(f"no config {path}: name a TOML file, or one of ours: {', '.join(bundled_configs())}")
+
+
+def _assign(table: dict[str, Any], assignment: str) -> None:
+    path, equals, raw = assignment.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"--set {assignment!r}: write table.name=value, such as loop.epochs=3")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    *parents, leaf = path.strip().split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {assignment!r}: {parent!r} is not a table")
+    table[leaf] = value
+
+
+def _build(kind: Any, table: Mapping[str, Any], *, where: str, name: str) -> Any:
+    """A settings dataclass from a TOML table, nested ones and lists of them included."""
+    hints = typing.get_type_hints(kind)
+    known = {item.name for item in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        place = f"{name}.{key}" if name else key
+        if key not in known:
+            raise ConfigError(f"config {where}: no setting {place!r}; there are {', '.join(sorted(known))}")
+        values[key] = _convert(hints[key], value, where=where, name=place)
+    return kind(**values)
+
+
+def _convert(hint: Any, value: Any, *, where: str, name: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, Mapping):
+            return _build(hint, value, where=where, name=name)
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(_convert(arguments[0], item, where=where, name=name) for item in value)
+    elif origin is dict:
+        if isinstance(value, Mapping):
+            return {str(key): _convert(arguments[1], item, where=where, name=name) for key, item in value.items()}
+    elif origin in (typing.Union, types.UnionType):
+        plain = [argument for argument in arguments if argument is not type(None)]
+        return _convert(plain[0], value, where=where, name=name)
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif (hint is str and isinstance(value, (str, int, float))) and not isinstance(value, bool):
+        return str(value)
+    elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    expected = getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"config {where}: {name} is {value!r}, expected {expected}")

@@ -1,0 +1,198 @@
+"""What a regime brings to the engine, and the small parts that all regimes share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from impart.train.settings import OptimiserSettings
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Average", "Task", "Temperature", "learning_rate", "parameter_groups", "recall"]
+
+
+class Task(Protocol):
+    """One regime. Subclass it: the hooks with a body may be left alone.
+
+    The engine owns the optimiser, the schedule, checkpoints, logs and the seeds; before each batch it seeds torch from
+    (seed, step, batch, process), so that dropout and other draws repeat after a resume.
+
+    Attributes:
+        steps_per_epoch: optimiser steps that see as many pairs as there are.
+        pairs_per_step: pairs of one optimiser step, over accumulated batches and processes.
+    """
+
+    steps_per_epoch: int
+    pairs_per_step: int
+
+    def modules(self) -> dict[str, nn.Module]:
+        """What learns, by name: the engine moves it to the device, wraps it, and keeps it in checkpoints."""
+        ...
+
+    def prepare(self, accelerator: Accelerator, modules: dict[str, nn.Module]) -> None:  # noqa: ARG002
+        """Take the modules back, on their device and wrapped for several processes, before the first step."""
+        return
+
+    def start_epoch(self, epoch: int) -> None:  # noqa: ARG002
+        """Called before the first batch of an epoch; after a resume within an epoch `load_state` stands for it."""
+        return
+
+    def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[Any]:
+        """Batches of an epoch from optimiser step `position` on, a pure function of its arguments.
+
+        With `loop.accumulate = n` each step takes n of them.
+        """
+        ...
+
+    def training_step(self, batch: Any, accelerator: Accelerator) -> dict[str, Tensor]:
+        """Forward and `accelerator.backward`. Returns what is logged, detached scalars; `loss` must be among them."""
+        ...
+
+    def after_step(self, step: int) -> None:  # noqa: ARG002
+        """Called after the weights changed: clamps, averages."""
+        return
+
+    def validate(self) -> dict[str, float]:
+        """Figures on the validation pairs."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold beside weights and optimiser: tensors, numbers and plain containers."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: ARG002
+        """Take back what `state` gave."""
+        return
+
+
+class Temperature(nn.Module):
+    """The learned inverse temperature, kept as its logarithm (Radford et al. 2021).
+
+    Args:
+        start: at step 0.
+        maximum: clamp, applied to the parameter after each step, so that it can come back from there.
+    """
+
+    def __init__(self, start: float, maximum: float):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(start)))
+        self._highest = math.log(maximum)
+
+    def forward(self) -> Tensor:
+        """The scale, a scalar."""
+        return self.log_scale.exp()
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        """Keep the scale between 1 / maximum and maximum."""
+        self.log_scale.clamp_(-self._highest, self._highest)
+
+
+class Average:
+    """Exponential moving average of the learned weights, with a quick start.
+
+    Args:
+        modules: whose parameters are averaged.
+        decay: in the long run; 0 = no averaging.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], decay: float):
+        self._decay = decay
+        self._own = {f"{part}.{name}": p for part, module in modules.items() for name, p in module.named_parameters()}
+        self._mean = {name: parameter.detach().clone() for name, parameter in self._own.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after `step` steps."""
+        decay = min(self._decay, step / (9 + step))
+        for name, parameter in self._own.items():
+            self._mean[name].lerp_(parameter, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange weights and their means; calling it again restores both."""
+        for name, parameter in self._own.items():
+            kept = parameter.detach().clone()
+            parameter.copy_(self._mean[name])
+            self._mean[name].copy_(kept)
+
+    def state(self) -> dict[str, Tensor]:
+        """The means by name."""
+        return self._mean
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take the means back."""
+        for name, mean in self._mean.items():
+            mean.copy_(state[name])
+
+
+def parameter_groups(modules: Mapping[str, nn.Module], settings: OptimiserSettings) -> list[dict[str, Any]]:
+    """AdamW groups: decay for what has two or more axes, none for biases, norms, gates and the temperature.
+
+    >>> groups = parameter_groups({"a": nn.Linear(2, 3)}, OptimiserSettings(weight_decay=0.1))
+    >>> [(group["name"], group["weight_decay"], len(group["params"])) for group in groups]
+    [('a', 0.1, 1), ('a, no decay', 0.0, 1)]
+    """
+    groups: list[dict[str, Any]] = []
+    taken: set[int] = set()
+    for part, module in modules.items():
+        decayed: list[nn.Parameter] = []
+        kept: list[nn.Parameter] = []
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad or id(parameter) in taken:
+                continue
+            taken.add(id(parameter))
+            plain = parameter.ndim < 2 or "gate" in name.rsplit(".", 1)[-1]
+            (kept if plain else decayed).append(parameter)
+        rate = settings.learning_rate * settings.rates.get(part, 1.0)
+        for title, parameters, decay in ((part, decayed, settings.weight_decay), (f"{part}, no decay", kept, 0.0)):
+            if parameters:
+                groups.append({"name": title, "params": parameters, "weight_decay": decay, "peak": rate, "lr": rate})
+    return groups
+
+
+def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
+    """Share of the peak rate in step `step` (from 0) of `steps`: linear warm-up, then a cosine.
+
+    >>> options = OptimiserSettings(warmup=0.2, final=0.1)
+    >>> [round(learning_rate(step, 10, options), 3) for step in (0, 1, 2, 6, 9)]
+    [0.5, 1.0, 1.0, 0.55, 0.134]
+    """
+    rising = round(settings.warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    done = (step - rising) / max(1, steps - rising)
+    return settings.final + (1 - settings.final) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def recall(scores: Tensor, owners: Tensor) -> dict[str, float]:
+    """Recall at 1, 5 and 10 in percent, both ways.
+
+    Args:
+        scores: (T, B), row text, column image.
+        owners: (T,) the image that each text belongs to; an image may have several texts.
+
+    Returns:
+        `t2i_r1` ... `t2i_r10` over texts, `i2t_r1` ... over images that have a text (any of their texts counts).
+        Ties count against.
+    """
+    own = scores.gather(1, owners[:, None])  # (T, 1)
+    ranks = (scores >= own).sum(1)  # (T,)
+    best = torch.full((scores.shape[1],), float("-inf"), device=scores.device, dtype=scores.dtype)
+    best.scatter_reduce_(0, owners, own.squeeze(1), "amax")  # (B,) the best of an image's own texts
+    foreign = owners[:, None] != torch.arange(scores.shape[1], device=scores.device)[None]
+    image_ranks = 1 + ((scores >= best[None]) & foreign).sum(0)  # (B,)
+    image_ranks = image_ranks[best > float("-inf")]
+    both = {"t2i": ranks, "i2t": image_ranks}
+    return {
+        f"{way}_r{k}": round(100 * (places <= k).double().mean().item(), 3)
+        for way, places in both.items()
+        for k in (1, 5, 10)
+    }
