@@ -200,9 +200,6 @@ def _run(folder: Path, settings: FetchSettings) -> Iterator[None]:
     }
     environment = os.environ | {
         LIMITS: json.dumps(limits),
-        "WANDB_MODE": "disabled",  # img2dataset imports wandb, albumentations asks PyPI for updates: neither is wanted
-        "WANDB_ERROR_REPORTING": "false",
-        "NO_ALBUMENTATIONS_UPDATE": "1",
         "OMP_NUM_THREADS": "1",
     }
     with (folder / _LOG).open("ab") as log:
