@@ -345,6 +345,7 @@ def test_without_img2dataset_the_pip_line_is_shown(tmp_path: Path, monkeypatch: 
 # --- the whole way with img2dataset -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_site_that_fails_in_every_way(tmp_path: Path, site: PhotoServer) -> None:
     pytest.importorskip("img2dataset")
     kinds = {
