@@ -2,22 +2,22 @@
 
 Who gets one need not know: it encodes images to v' and texts as its base does. Who keeps base vectors (the video index)
 asks for the `Blend` once and derives v', or scores without forming v', in one product with the reference set:
-t.v' = (t.v + sum_k img_k t.r_img_k + sum_k txt_k t.r_txt_k) / norm.
+t.v' = (t.v + sum_k img_k t.r_img_k + sum_k txt_k t.r_txt_k) / norm. What a learned RAM adds is no such sum; there the
+blend holds what is added itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from impart.augment.vanilla import Blend, Vanilla
+from impart.augment.blend import Augmentation, Blend
+from impart.augment.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput
 from impart.errors import ConfigError, ReferenceSetError
@@ -38,11 +38,12 @@ class AugmentedEncoder:
         augmentation: how neighbours are blended in.
 
     Raises:
-        EncoderMismatchError: the set was made with another encoder.
+        EncoderMismatchError: the set was made with another encoder, or the augmentation learned with another.
     """
 
-    def __init__(self, base: Encoder, references: ReferenceSet, augmentation: Vanilla) -> None:
+    def __init__(self, base: Encoder, references: ReferenceSet, augmentation: Augmentation) -> None:
         references.check_encoder(base)
+        augmentation.check_encoder(base)
         self.base = base
         self.references = references
         self.augmentation = augmentation
@@ -57,9 +58,9 @@ class AugmentedEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest over base, reference rows, cohort and settings."""
-        settings = json.dumps(dataclasses.asdict(self.augmentation.settings), sort_keys=True)
-        parts = f"{self.base.fingerprint} {self.references.fingerprint} {self.references.cohort.digest} {settings}"
+        """Digest over base, reference rows, cohort and augmentation."""
+        set_ = f"{self.references.fingerprint} {self.references.cohort.digest}"
+        parts = f"{self.base.fingerprint} {set_} {self.augmentation.digest}"
         return hashlib.sha256(parts.encode()).hexdigest()
 
     def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
@@ -75,21 +76,22 @@ class AugmentedEncoder:
         """Find the neighbours of B images and how much of each is added."""
         neighbours = self.references.search(embeddings.retrieval, self.augmentation.k)
         standing = self.references.cohort.standing(embeddings.retrieval, neighbours.sims)
-        img, txt = self.augmentation.coefficients(neighbours.sims, standing)
-        norm = np.empty(len(neighbours), dtype=np.float32)
+        found = self.augmentation.amounts(embeddings, neighbours, standing, self.references)
+        norm = np.ones(len(neighbours), dtype=np.float32)
+        blend = Blend(neighbours.ids, found.img, found.txt, norm, found.added)
         for part in _parts(len(neighbours)):
-            added = self._sum(embeddings.embeddings[part], neighbours.ids[part], img[part], txt[part])
-            norm[part] = np.sqrt(np.einsum("bd,bd->b", added, added))
+            total = self._sum(embeddings.embeddings[part], blend[part])
+            norm[part] = np.sqrt(np.einsum("bd,bd->b", total, total))
         # A sum of zero has no direction; its zero vector is kept by dividing by one.
-        return Blend(neighbours.ids, img, txt, np.where(norm > 0, norm, 1).astype(np.float32, copy=False))
+        norm[norm <= 0] = 1
+        return blend
 
     def apply(self, embeddings: Float32, blend: Blend) -> Float32:
         """v' (B, D), L2-normalised, from base embeddings v (B, D) and their blend."""
         assert len(embeddings) == len(blend), (len(embeddings), len(blend))
         result = np.empty_like(embeddings, dtype=np.float32)
         for part in _parts(len(embeddings)):
-            added = self._sum(embeddings[part], blend.ids[part], blend.img[part], blend.txt[part])
-            result[part] = added / blend.norm[part, None]
+            result[part] = self._sum(embeddings[part], blend[part]) / blend.norm[part, None]
         return result
 
     def scores(self, texts: Float32, base: Float32, blend: Blend) -> Float32:
@@ -97,7 +99,7 @@ class AugmentedEncoder:
         assert len(base) == len(blend), (len(base), len(blend))
         if not len(self.references):
             return texts @ base.T / blend.norm
-        if len(texts) > texts.shape[1]:  # gathering T numbers a neighbour would cost more than D
+        if blend.added is not None or len(texts) > texts.shape[1]:  # gathering T numbers a neighbour would cost more
             return texts @ self.apply(base, blend).T
         step = max(1, _PRODUCT // len(self.references))
         if len(texts) > step:
@@ -115,14 +117,20 @@ class AugmentedEncoder:
             result[:, part] = (total / blend.norm[part, None]).T
         return result
 
-    def _sum(self, embeddings: Float32, ids: Any, img: Float32, txt: Float32) -> Float32:
-        """v + sum_k img_k r_img_k + sum_k txt_k r_txt_k: (b, D), not normalised."""
+    def _sum(self, embeddings: Float32, blend: Blend) -> Float32:
+        """v + what is added: (b, D), not normalised."""
         total = embeddings.astype(np.float32)  # a copy
         if not len(self.references):
             return total
-        rows = np.maximum(ids, 0)  # weights of absent neighbours are 0
+        if blend.added is not None:
+            total += blend.added
+            return total
+        rows = np.maximum(blend.ids, 0)  # weights of absent neighbours are 0
         for k in range(rows.shape[1]):
-            for weights, vectors in ((img, self.references.image_embeddings), (txt, self.references.text_embeddings)):
+            for weights, vectors in (
+                (blend.img, self.references.image_embeddings),
+                (blend.txt, self.references.text_embeddings),
+            ):
                 if weights[:, k].any():
                     total += weights[:, k, None] * vectors[rows[:, k]]
         return total

@@ -13,27 +13,33 @@ values are the embeddings themselves, weights and gate are Vanilla's. What it le
 zero: of the shares (from the retrieval embeddings, and from how image, neighbours and their texts agree), of the
 values, and a trust in 0..2 in what was found. Agreements are cosines, which mean the same in every reference set.
 
-Letters: B images, K neighbours, D embedding width, R retrieval width, H heads. Tensors in, tensors out.
+Letters: B images, K neighbours, D embedding width, R retrieval width, H heads. Tensors in, tensors out; `export_ram`
+writes a trained module as ONNX, which is what indexing and searching run (`impart.augment.learned`).
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impart.config import RamSettings
-from impart.errors import ConfigError
+from impart.encoders.torch import quiet
+from impart.errors import ConfigError, EncoderError, MissingExtraError
 
-__all__ = ["Ram", "RamOutput", "Retrieved", "build_ram"]
+__all__ = ["Ram", "RamOutput", "Retrieved", "build_ram", "export_ram", "read_weights", "write_weights"]
 
 _FAR = -1e4  # a score whose softmax share is 0; finite in float16
 _RANK = 16  # width of a head's learned correction of the similarity
 _HIDDEN = 32
 _AGREEMENTS = 6
+_AGREES = 1e-4  # largest difference between a module and its export, of the largest number
 _STANDING = 0.1  # brings standing, some 0..20 standard deviations, to the size of cosines
 
 
@@ -106,6 +112,103 @@ def build_ram(settings: RamSettings, *, dim: int, retrieval_dim: int) -> Ram:
     if settings.form == "vanilla":
         return VanillaRam(settings, dim=dim, retrieval_dim=retrieval_dim)
     return PaperRam(settings, dim=dim)
+
+
+def export_ram(ram: Ram, path: Path, *, dim: int, retrieval_dim: int) -> None:
+    """Write a module as ONNX: inputs are the fields of `Retrieved` that it reads, outputs those of `RamOutput`.
+
+    B and K stay free. The export is run beside the module and must agree with it.
+
+    Raises:
+        EncoderError: torch cannot export it, or the export does not agree.
+        MissingExtraError: the exporter's packages are not installed.
+    """
+    try:
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("onnxscript", extra="train", purpose="export to ONNX") from error
+    module = _Flat(copy.deepcopy(ram).cpu().float().eval())
+    with quiet():
+        try:
+            batch, k = torch.export.Dim("batch"), torch.export.Dim("k")
+            rows, grid = {0: batch}, {0: batch, 1: k}
+            program = torch.onnx.export(
+                module,
+                tuple(_sample(3, 2 + ram.settings.k, dim, retrieval_dim).values()),
+                input_names=[item.name for item in dataclasses.fields(Retrieved)],
+                output_names=[item.name for item in dataclasses.fields(RamOutput)],
+                dynamic_shapes=((rows, rows, *(grid for _ in range(6))),),  # of `*tensors`
+                opset_version=18,
+                dynamo=True,
+                verbose=False,
+            )
+            assert program is not None
+            for node in program.model.graph.all_nodes():
+                node.metadata_props.clear()  # the exporter's notes name files of this machine
+            program.save(str(path), external_data=False)
+        except Exception as error:  # many kinds, from three packages
+            raise EncoderError(f"torch cannot export the RAM to {path}: {error}") from error
+    _check_export(module, path, _sample(5, ram.settings.k, dim, retrieval_dim))
+
+
+def _check_export(module: nn.Module, path: Path, sample: dict[str, Tensor]) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    got = session.run(None, {item.name: sample[item.name].numpy() for item in session.get_inputs()})
+    with torch.no_grad():
+        want = module(*sample.values())
+    apart = max(float((torch.from_numpy(a) - b).abs().max()) for a, b in zip(got, want, strict=True))
+    size = max(1.0, *(float(b.abs().max()) for b in want))
+    if not apart <= _AGREES * size:
+        raise EncoderError(f"the export {path} does not agree with the RAM: off by {apart:.2g}; do not use it")
+
+
+def write_weights(ram: Ram, path: Path) -> None:
+    """Keep a module's parameters, to train on from."""
+    from safetensors.torch import save_file
+
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in ram.state_dict().items()}, str(path))
+
+
+def read_weights(ram: Ram, path: Path) -> None:
+    """Give a module the parameters of another of the same settings.
+
+    Raises:
+        EncoderError: the file cannot be read, or belongs to other settings.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        ram.load_state_dict(load_file(str(path)))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise EncoderError(f"{path} does not hold the weights of a RAM with {ram.settings}: {error}") from error
+
+
+def _sample(batch: int, k: int, dim: int, retrieval_dim: int) -> dict[str, Tensor]:
+    """Random unit vectors in the layout of `Retrieved`."""
+    draw = torch.Generator().manual_seed(0)
+
+    def units(*shape: int) -> Tensor:
+        return F.normalize(torch.randn(*shape, generator=draw), dim=-1)
+
+    q, r_ret = units(batch, retrieval_dim), units(batch, k, retrieval_dim)
+    sims = torch.einsum("br,bkr->bk", q, r_ret)
+    tensors = (units(batch, dim), q, units(batch, k, dim), units(batch, k, dim), r_ret, sims, 9 * sims, sims > -0.5)
+    return dict(zip((item.name for item in dataclasses.fields(Retrieved)), tensors, strict=True))
+
+
+class _Flat(nn.Module):
+    """A RAM that takes and gives plain tensors, for the exporter."""
+
+    def __init__(self, ram: Ram):
+        super().__init__()
+        self.ram = ram
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        out = self.ram(Retrieved(*tensors))
+        return out.added, out.img_weights, out.txt_weights
 
 
 class CrossAttention(nn.Module):
@@ -236,7 +339,8 @@ class VanillaRam(Ram):
         scores = torch.einsum("bnhr,bknhr->bnhk", q, k)
         scores = scores + self.preference(agreements).unflatten(-1, (2, self.heads)).permute(0, 2, 3, 1)
         scores = scores + sharpness[None, :, :, None] * found.sims[:, None, None]
-        return scores + self.standing_scale[None, :, :, None] * found.standing[:, None, None]
+        total: Tensor = scores + self.standing_scale[None, :, :, None] * found.standing[:, None, None]
+        return total
 
     def _gate(self, standing: Tensor) -> Tensor:
         """(B, 1) Vanilla's: 0 below the floor, rising to 1 at floor + ramp."""

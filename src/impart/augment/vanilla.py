@@ -13,39 +13,19 @@ Tensors only: what the numbers are chosen from is the business of `tune`.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from impart.augment.blend import Amounts
 from impart.config import VanillaSettings
-from impart.encoders.base import Float32
+from impart.encoders.base import Encoder, Float32, ImageEmbeddings
+from impart.reference.index import Neighbours
+from impart.reference.refset import ReferenceSet
 
-__all__ = ["Blend", "Vanilla"]
-
-
-@dataclass(frozen=True)
-class Blend:
-    """What the reference set adds to B image embeddings: v' = (v + sum img*r_img + sum txt*r_txt) / norm.
-
-    Attributes:
-        ids: (B, K) int32 rows of the reference set; -1 = none.
-        img: (B, K) float32 weights of the rows' image embeddings; 0 where nothing is added.
-        txt: (B, K) float32 weights of the rows' text embeddings.
-        norm: (B,) float32 length of the sum, so that v' is a unit vector.
-    """
-
-    ids: npt.NDArray[np.int32]
-    img: Float32
-    txt: Float32
-    norm: Float32
-
-    def __post_init__(self) -> None:
-        assert self.ids.shape == self.img.shape == self.txt.shape, (self.ids.shape, self.img.shape, self.txt.shape)
-        assert self.norm.shape == self.ids.shape[:1], (self.norm.shape, self.ids.shape)
-
-    def __len__(self) -> int:
-        return len(self.ids)
+__all__ = ["Vanilla"]
 
 
 @dataclass(frozen=True)
@@ -55,9 +35,31 @@ class Vanilla:
     settings: VanillaSettings
 
     @property
+    def name(self) -> str:
+        return "vanilla"
+
+    @property
     def k(self) -> int:
         """Pairs it wants retrieved."""
         return self.settings.k
+
+    @property
+    def digest(self) -> str:
+        """The settings: they say all."""
+        return json.dumps(dataclasses.asdict(self.settings), sort_keys=True)
+
+    def check_encoder(self, base: Encoder) -> None:
+        """Any encoder will do."""
+
+    def amounts(
+        self,
+        images: ImageEmbeddings,  # noqa: ARG002 - similarities say it all
+        neighbours: Neighbours,
+        standing: Float32,
+        references: ReferenceSet,  # noqa: ARG002
+    ) -> Amounts:
+        """The sparse blend."""
+        return Amounts(*self.coefficients(neighbours.sims, standing))
 
     def coefficients(self, sims: Float32, standing: Float32) -> tuple[Float32, Float32]:
         """Weights of the neighbours' image and text embeddings.

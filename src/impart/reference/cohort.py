@@ -41,6 +41,8 @@ class Cohort:
     def of(cls, retrieval: npt.NDArray[np.float32]) -> Cohort:
         """From the retrieval embeddings (M, R) of M random pictures."""
         rows = retrieval.astype(np.float64)
+        if not len(rows):  # nothing is known of chance: standings are cosines divided by almost nothing
+            rows = np.zeros((1, retrieval.shape[1]))
         centred = rows - rows.mean(axis=0)
         covariance = centred.T @ centred / max(len(rows), 1)
         return cls(rows.mean(axis=0).astype(np.float32), covariance.astype(np.float32))

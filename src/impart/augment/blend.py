@@ -1,0 +1,98 @@
+"""What an augmentation gives: how much of which reference pairs is added to which image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.config import RamSettings, VanillaSettings
+from impart.encoders.base import Encoder, Float32, ImageEmbeddings
+from impart.reference.index import Neighbours
+from impart.reference.refset import ReferenceSet
+
+__all__ = ["Amounts", "Augmentation", "Blend"]
+
+
+@dataclass(frozen=True)
+class Blend:
+    """What the reference set adds to B image embeddings.
+
+    Sparse: v' = (v + sum img*r_img + sum txt*r_txt) / norm. Dense, where `added` is given: v' = (v + added) / norm, and
+    `img` and `txt` only explain.
+
+    Attributes:
+        ids: (B, K) int32 rows of the reference set; -1 = none.
+        img: (B, K) float32 weights of the rows' image embeddings; 0 where nothing is added.
+        txt: (B, K) float32 weights of the rows' text embeddings.
+        norm: (B,) float32 length of the sum, so that v' is a unit vector.
+        added: (B, D) float32 or float16, or None.
+    """
+
+    ids: npt.NDArray[np.int32]
+    img: Float32
+    txt: Float32
+    norm: Float32
+    added: npt.NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        assert self.ids.shape == self.img.shape == self.txt.shape, (self.ids.shape, self.img.shape, self.txt.shape)
+        assert self.norm.shape == self.ids.shape[:1], (self.norm.shape, self.ids.shape)
+        assert self.added is None or len(self.added) == len(self.ids), (len(self.ids),)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> Blend:
+        """The part that belongs to some images."""
+        added = None if self.added is None else self.added[rows]
+        return Blend(self.ids[rows], self.img[rows], self.txt[rows], self.norm[rows], added)
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """A blend before its length is known; the fields are those of `Blend`."""
+
+    img: Float32
+    txt: Float32
+    added: Float32 | None = None
+
+
+class Augmentation(Protocol):
+    """How neighbours are blended in: `Vanilla`, or a RAM that learned it (`impart.augment.learned`)."""
+
+    @property
+    def name(self) -> str:
+        """Its kind, as in manifests."""
+        ...
+
+    @property
+    def settings(self) -> VanillaSettings | RamSettings: ...
+
+    @property
+    def k(self) -> int:
+        """Pairs it wants retrieved."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Equal digests blend equally."""
+        ...
+
+    def check_encoder(self, base: Encoder) -> None:
+        """Refuse an encoder that it was not made for (`EncoderMismatchError`)."""
+        ...
+
+    def amounts(
+        self, images: ImageEmbeddings, neighbours: Neighbours, standing: Float32, references: ReferenceSet
+    ) -> Amounts:
+        """What is added to B images.
+
+        Args:
+            neighbours: of the images, `k` each.
+            standing: (B, K) their similarities in standard deviations above random pictures.
+            references: what the neighbours are rows of.
+        """
+        ...

@@ -1,0 +1,224 @@
+"""A trained RAM as a folder: what `impart train` writes and `--encoder FOLDER` opens.
+
+    manifest.json       kind "ram", the base encoder's id and fingerprint, settings, digests of the files
+    ram.onnx            the module for indexing and searching
+    ram.safetensors     its weights, to train on from
+    references/         the reference set that it was trained with
+
+The base encoder is named, not copied. One that lies in the folder itself (a run that trained it) is found again
+wherever the folder is moved to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from impart.augment.encoder import AugmentedEncoder
+from impart.augment.learned import LearnedRam
+from impart.config import RamSettings
+from impart.encoders.base import Encoder, load_encoder
+from impart.encoders.runtime import RuntimeOptions
+from impart.errors import ConfigError, EncoderError, EncoderMismatchError, EncoderNotFoundError
+from impart.reference.refset import ReferenceSet, library_versions, now
+
+if TYPE_CHECKING:
+    from impart.augment.ram import Ram
+
+__all__ = ["Manifest", "is_checkpoint", "open_checkpoint", "open_ram", "write_checkpoint"]
+
+SCHEMA = 1
+_KIND, _NAME = "ram", "manifest.json"
+_GRAPH, _WEIGHTS, _REFERENCES = "ram.onnx", "ram.safetensors", "references"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `manifest.json` says.
+
+    Attributes:
+        encoder_id: id of the base encoder.
+        encoder_folder: of the base encoder within the checkpoint; empty = it lies elsewhere.
+        encoder_fingerprint: of the base encoder.
+        dim, retrieval_dim: D and R.
+        settings: of the RAM.
+        files: SHA-256 of each file.
+        versions: of the libraries that wrote it.
+        created: ISO 8601, UTC.
+    """
+
+    encoder_id: str
+    encoder_folder: str
+    encoder_fingerprint: str
+    dim: int
+    retrieval_dim: int
+    settings: RamSettings
+    files: Mapping[str, str]
+    versions: Mapping[str, str]
+    created: str
+    schema: int = SCHEMA
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read and check a checkpoint's manifest.
+
+        Raises:
+            EncoderNotFoundError: there is no checkpoint in the folder.
+            EncoderError: it is damaged or of another version.
+        """
+        path = folder / _NAME
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise EncoderNotFoundError(f"{folder} holds no trained RAM: 'impart train' writes one") from error
+        except (OSError, ValueError) as error:
+            raise EncoderError(f"{path} is damaged ({error}): copy or train the RAM again") from error
+        if not isinstance(values, dict) or values.get("kind") != _KIND:
+            raise EncoderNotFoundError(f"{folder} holds something else than a trained RAM: 'impart train' writes one")
+        if values.get("schema") != SCHEMA:
+            raise EncoderError(f"{path} has schema {values.get('schema')}, this impart reads {SCHEMA}: update impart")
+        try:
+            known = {item.name for item in dataclasses.fields(cls)}
+            values["settings"] = RamSettings(**values["settings"])
+            return cls(**{name: value for name, value in values.items() if name in known})
+        except (KeyError, TypeError, ConfigError) as error:
+            raise EncoderError(f"{path} is damaged ({error!r}): copy or train the RAM again") from error
+
+    def write(self, folder: Path) -> None:
+        """Replace the manifest in one step."""
+        temporary = folder / f".{_NAME}.{os.getpid()}"
+        content = {"kind": _KIND, **dataclasses.asdict(self)}
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.replace(folder / _NAME)
+
+
+def write_checkpoint(
+    folder: str | Path, ram: Ram, *, settings: RamSettings, base: Encoder, references: ReferenceSet
+) -> Path:
+    """Write a trained RAM, in place of one that is there.
+
+    Args:
+        ram: the trained module.
+        settings: that it was built with.
+        base: the encoder that it was trained with.
+        references: embedded by that encoder; what the checkpoint blends in unless given another set.
+
+    Raises:
+        EncoderMismatchError: the references were made with another encoder.
+        EncoderError: the module cannot be exported, or the folder not be written.
+    """
+    from impart.augment.ram import export_ram, write_weights
+
+    references.check_encoder(base)
+    folder = Path(folder).expanduser()
+    traits = base.traits
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / _NAME).unlink(missing_ok=True)  # from here until the end there is no checkpoint
+        export_ram(ram, folder / _GRAPH, dim=traits.dim, retrieval_dim=traits.retrieval_dim)
+        write_weights(ram, folder / _WEIGHTS)
+        references.save(folder / _REFERENCES)
+        manifest = Manifest(
+            encoder_id=traits.id,
+            encoder_folder=_inside(traits.id, folder),
+            encoder_fingerprint=base.fingerprint,
+            dim=traits.dim,
+            retrieval_dim=traits.retrieval_dim,
+            settings=settings,
+            files={name: _digest(folder / name) for name in (_GRAPH, _WEIGHTS)},
+            versions=library_versions(),
+            created=now(),
+        )
+        manifest.write(folder)
+    except OSError as error:
+        raise EncoderError(f"cannot write the checkpoint {folder}: {error.strerror}") from error
+    return folder
+
+
+def is_checkpoint(model_id: str | Path) -> bool:
+    """Whether an encoder id is a folder that may hold a trained RAM (`open_checkpoint` tells)."""
+    return (Path(model_id).expanduser() / _NAME).is_file()
+
+
+def open_ram(folder: str | Path, *, options: RuntimeOptions | None = None) -> LearnedRam:
+    """The module of a checkpoint alone, to be given another reference set.
+
+    Raises:
+        EncoderNotFoundError: there is no checkpoint in the folder.
+        EncoderError: it is damaged.
+    """
+    folder = Path(folder).expanduser()
+    return _learned(folder, Manifest.read(folder), options)
+
+
+def open_checkpoint(
+    folder: str | Path, *, references: ReferenceSet | None = None, base: Encoder | None = None, **options: Any
+) -> AugmentedEncoder:
+    """A trained RAM on its base encoder.
+
+    Args:
+        references: another set of the same encoder; None = the checkpoint's own.
+        base: the base encoder, where it is loaded already.
+        options: for `load_encoder`, such as `threads=2`.
+
+    Raises:
+        EncoderNotFoundError: there is no checkpoint in the folder, or its base encoder is missing.
+        EncoderMismatchError: the base encoder, or the one that made the set, is not the one it was trained with.
+        EncoderError: the checkpoint is damaged.
+        ReferenceSetError: its reference set is damaged.
+    """
+    folder = Path(folder).expanduser()
+    manifest = Manifest.read(folder)
+    ram = _learned(folder, manifest, RuntimeOptions(threads=int(options.get("threads", 0))))
+    if base is None:
+        base = load_encoder(_encoder_id(folder, manifest), **options)
+        if base.fingerprint != manifest.encoder_fingerprint:
+            raise EncoderMismatchError(
+                f"the RAM {folder} was trained with encoder {manifest.encoder_id!r} "
+                f"({manifest.encoder_fingerprint[:12]}), but {base.traits.id!r} is another one now "
+                f"({base.fingerprint[:12]}): train the RAM again, or install the model it was trained with"
+            )
+    ram.check_encoder(base)
+    return AugmentedEncoder(base, references or ReferenceSet.open(folder / _REFERENCES), ram)
+
+
+def _learned(folder: Path, manifest: Manifest, options: RuntimeOptions | None) -> LearnedRam:
+    path = folder / _GRAPH
+    try:
+        if _digest(path) != manifest.files.get(_GRAPH):
+            raise EncoderError(f"{path} is not the file that {folder / _NAME} names: copy or train the RAM again")
+    except OSError as error:
+        raise EncoderError(f"cannot read {path}: {error.strerror}; copy or train the RAM again") from error
+    return LearnedRam(
+        path,
+        manifest.settings,
+        encoder_id=manifest.encoder_id,
+        encoder_fingerprint=manifest.encoder_fingerprint,
+        options=options,
+    )
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _inside(encoder_id: str, folder: Path) -> str:
+    """Where in the checkpoint the encoder lies, or an empty string."""
+    _, _, rest = encoder_id.partition(":")
+    if not rest:
+        return ""
+    place, root = Path(rest).expanduser().resolve(), folder.resolve()
+    return place.relative_to(root).as_posix() if place != root and place.is_relative_to(root) else ""
+
+
+def _encoder_id(folder: Path, manifest: Manifest) -> str:
+    if not manifest.encoder_folder:
+        return manifest.encoder_id
+    scheme, _, _ = manifest.encoder_id.partition(":")
+    return f"{scheme}:{folder / manifest.encoder_folder}"

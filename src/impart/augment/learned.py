@@ -1,0 +1,149 @@
+"""A trained RAM on ONNX Runtime: what indexing, searching and evaluation use. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from impart.augment.blend import Amounts
+from impart.config import RamSettings
+from impart.encoders.base import Encoder, ImageEmbeddings
+from impart.encoders.runtime import RuntimeOptions
+from impart.errors import EncoderError, EncoderMismatchError
+from impart.reference.index import Neighbours
+from impart.reference.refset import ReferenceSet
+
+__all__ = ["LearnedRam"]
+
+_NUMBERS = 4_000_000  # of one gathered (b, K, D): 16 MB
+
+
+class LearnedRam:
+    """An augmentation that was trained with one encoder; any reference set of that encoder will do.
+
+    The graph is opened when it first runs: a text search needs none.
+
+    Args:
+        path: of `ram.onnx`.
+        settings: that it was trained with.
+        encoder_id: id of the encoder that it was trained with, and the fingerprint of that.
+        options: of ONNX Runtime.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: RamSettings,
+        *,
+        encoder_id: str,
+        encoder_fingerprint: str,
+        options: RuntimeOptions | None = None,
+    ) -> None:
+        self.path = path
+        self.encoder_id = encoder_id
+        self.encoder_fingerprint = encoder_fingerprint
+        self._settings = settings
+        self._options = options or RuntimeOptions()
+
+    def __repr__(self) -> str:
+        return f"LearnedRam({str(self.path)!r}, {self._settings})"
+
+    @property
+    def name(self) -> str:
+        return "ram"
+
+    @property
+    def settings(self) -> RamSettings:
+        return self._settings
+
+    @property
+    def k(self) -> int:
+        """Pairs it wants retrieved."""
+        return self._settings.k
+
+    @cached_property
+    def digest(self) -> str:
+        """Over graph and settings.
+
+        Raises:
+            EncoderError: the graph cannot be read.
+        """
+        settings = json.dumps(dataclasses.asdict(self._settings), sort_keys=True)
+        try:
+            graph = self.path.read_bytes()
+        except OSError as error:
+            raise EncoderError(f"cannot read {self.path}: {error.strerror}; train or copy the RAM again") from error
+        return hashlib.sha256(graph + settings.encode()).hexdigest()
+
+    def check_encoder(self, base: Encoder) -> None:
+        """Refuse another encoder than it was trained with.
+
+        Raises:
+            EncoderMismatchError: names both and the remedy.
+        """
+        if base.fingerprint != self.encoder_fingerprint:
+            raise EncoderMismatchError(
+                f"the RAM {self.path.parent} was trained with encoder {self.encoder_id!r} "
+                f"({self.encoder_fingerprint[:12]}), not with {base.traits.id!r} ({base.fingerprint[:12]}): "
+                "use that encoder, or train a RAM with this one"
+            )
+
+    def amounts(
+        self, images: ImageEmbeddings, neighbours: Neighbours, standing: np.ndarray[Any, Any], references: ReferenceSet
+    ) -> Amounts:
+        """The dense blend."""
+        count, dim = images.embeddings.shape
+        shape = neighbours.ids.shape  # (B, K)
+        added = np.zeros((count, dim), np.float32)
+        img, txt = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        if not len(references):
+            return Amounts(img, txt, added)
+        step = max(1, _NUMBERS // (shape[1] * max(dim, images.retrieval.shape[1])))
+        for first in range(0, count, step):
+            part = slice(first, first + step)
+            ids = neighbours.ids[part]
+            rows = np.maximum(ids, 0)
+            feeds = {
+                "v": images.embeddings[part],
+                "q": images.retrieval[part],
+                "r_img": references.image_embeddings[rows],
+                "r_txt": references.text_embeddings[rows],
+                "r_ret": references.retrieval_embeddings[rows],
+                "sims": neighbours.sims[part],
+                "standing": standing[part],
+            }
+            added[part], img[part], txt[part] = self._run(feeds | {"mask": ids >= 0})
+        return Amounts(img, txt, added)
+
+    def _run(self, feeds: dict[str, Any]) -> list[Any]:
+        session, names = self._session
+        try:
+            found: list[Any] = session.run(
+                ["added", "img_weights", "txt_weights"], {name: feeds[name] for name in names}
+            )
+        except Exception as error:  # the runtime's exceptions share no public base
+            reason = str(error).strip().splitlines()[0]
+            raise EncoderError(f"{self.path} failed ({reason}); train or copy the RAM again") from error
+        return found
+
+    @cached_property
+    def _session(self) -> tuple[Any, list[str]]:
+        """The graph, and the inputs that it reads."""
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = self._options.threads
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if self._options.spin else "0")
+        settings.log_severity_level = 3
+        try:
+            session = onnxruntime.InferenceSession(str(self.path), settings, providers=list(self._options.providers))
+        except Exception as error:  # as above
+            reason = str(error).strip().splitlines()[0]
+            raise EncoderError(f"{self.path} cannot be opened ({reason}); train or copy the RAM again") from error
+        return session, [item.name for item in session.get_inputs()]
