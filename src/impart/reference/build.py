@@ -187,7 +187,9 @@ def build(
             raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror}") from error
     run = _Run(encoder=encoder, prompts=tuple(prompts), max_megapixels=max_megapixels)
     if isinstance(pairs, (str, Path)):
-        listed: Iterable[Pair] = read_pairs(Path(pairs), columns=columns, source=source, licence=licence)
+        listed: Iterable[Pair] = read_pairs(
+            Path(pairs), columns=columns, source=source, licence=licence, on_failure=run.fail
+        )
         name = name or Path(pairs).resolve().stem
     else:
         listed = _as_pairs(pairs, source=source, licence=licence)
@@ -199,12 +201,10 @@ def build(
             loaded = _ahead(pool, rest.divert(select(listed, selection)), run, depth=2 * batch)
             while items := list(itertools.islice(loaded, batch)):
                 run.encode(items, writer)
-                if on_failure is not None:
-                    for failure in run.fresh:
-                        on_failure(failure)
-                run.fresh.clear()
+                run.tell(on_failure)
                 if on_progress is not None:
                     on_progress(BuildProgress(run.read, writer.count, len(run.failures), run.duplicates))
+        run.tell(on_failure)
         writer.close()
         if not writer.count:
             first = f"; the first: {run.failures[0].path}: {run.failures[0].reason}" if run.failures else ""
@@ -429,15 +429,26 @@ class _Run:
             return pair, None, str(error)
         return pair, picture, digest
 
+    def fail(self, path: str, reason: str) -> None:
+        """Note what could not be used."""
+        failure = Failure(path, reason)
+        self.failures.append(failure)
+        self.fresh.append(failure)
+
+    def tell(self, listener: Callable[[Failure], None] | None) -> None:
+        """Pass on what failed since the last time."""
+        fresh, self.fresh = self.fresh, []
+        if listener is not None:
+            for failure in fresh:
+                listener(failure)
+
     def encode(self, items: Sequence[tuple[Pair, Image.Image | None, str]], writer: RowWriter) -> None:
         """Encode one batch and write its rows."""
         self.read += len(items)
         good: list[tuple[Pair, Image.Image, str]] = []
         for pair, picture, result in items:
             if picture is None:
-                failure = Failure(pair.path or pair.picture, result)
-                self.failures.append(failure)
-                self.fresh.append(failure)
+                self.fail(pair.path or pair.picture, result)
             elif (result, pair.text) in self._seen:
                 self.duplicates += 1
             else:

@@ -27,9 +27,13 @@ __all__ = ["CLASS_PROMPTS", "Columns", "Pair", "PairSource", "load_picture", "re
 PairSource: TypeAlias = "Path | bytes | Callable[[], bytes] | Image.Image | npt.NDArray[np.uint8]"
 """A picture: a file, its bytes, a function that reads its bytes, or an image already in memory."""
 
+_OnFailure: TypeAlias = "Callable[[str, str], None] | None"
+
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 IMAGE_COLUMNS = ("file", "image", "path", "filepath", "file_name", "filename", "image_path", "img", "jpg")
 TEXT_COLUMNS = ("text", "caption", "title", "alt", "description", "label", "class", "name", "txt")
+LICENCE_KEYS = ("licence", "license", "licensename", "license_name")
+_TEXT_MEMBERS = {"cls": 0, "json": 1, "txt": 2, "text": 2, "caption": 2}
 SIDECAR_TABLES = ("captions.csv", "metadata.csv", "captions.tsv", "labels.csv", "metadata.tsv")
 
 CLASS_PROMPTS = ("{}", "a photo of a {}", "a picture of the {}", "a close-up of a {}", "a drawing of a {}")
@@ -129,7 +133,14 @@ def tidy_name(name: str) -> str:
     return re.sub(r"\s+\d+$", "", words)
 
 
-def read_pairs(path: Path, *, columns: Columns | None = None, source: str = "", licence: str = "") -> Iterator[Pair]:
+def read_pairs(
+    path: Path,
+    *,
+    columns: Columns | None = None,
+    source: str = "",
+    licence: str = "",
+    on_failure: Callable[[str, str], None] | None = None,
+) -> Iterator[Pair]:
     """List the pairs of a source in a fixed order, without reading pictures.
 
     Args:
@@ -139,9 +150,12 @@ def read_pairs(path: Path, *, columns: Columns | None = None, source: str = "", 
         columns: of tables.
         source: for pairs without one of their own; default is the name of `path`.
         licence: likewise; default is not stated.
+        on_failure: called with a name and a reason for each shard or parquet file that cannot be read (to its end), and
+            each sample of a shard that lacks its picture; what can be read is listed. None = the first damaged file
+            ends the list with an error.
 
     Raises:
-        ReferenceSetError: there is nothing to read, or a table lacks its columns.
+        ReferenceSetError: there is nothing to read, a table lacks its columns, or a file is damaged.
     """
     path = path.expanduser()
     columns = columns or Columns()
@@ -151,11 +165,11 @@ def read_pairs(path: Path, *, columns: Columns | None = None, source: str = "", 
         parquets = sorted(path.glob("*.parquet"))
         pairs: Iterator[Pair]
         if shards:
-            pairs = (pair for shard in shards for pair in _from_tar(shard))
+            pairs = (pair for shard in shards for pair in _from_tar(shard, on_failure))
         elif tables:
             pairs = _from_table(tables[0], columns)
         elif parquets:
-            pairs = (pair for file in parquets for pair in _from_parquet(file, columns))
+            pairs = (pair for file in parquets for pair in _from_parquet(file, columns, on_failure))
         else:
             pairs = _from_folder(path)
     elif not path.is_file():
@@ -163,9 +177,9 @@ def read_pairs(path: Path, *, columns: Columns | None = None, source: str = "", 
     elif path.suffix.lower() in (".csv", ".tsv", ".txt"):
         pairs = _from_table(path, columns)
     elif path.suffix.lower() == ".parquet":
-        pairs = _from_parquet(path, columns)
+        pairs = _from_parquet(path, columns, on_failure)
     elif path.suffix.lower() == ".tar":
-        pairs = _from_tar(path)
+        pairs = _from_tar(path, on_failure)
     else:
         raise ReferenceSetError(f"{path} is not a csv, tsv, parquet or tar file, nor a folder of pictures")
     name = source or path.resolve().stem
@@ -234,47 +248,44 @@ def _from_table(table: Path, columns: Columns) -> Iterator[Pair]:
                 if not picture.is_file() and (root / "images" / name).is_file():
                     picture = root / "images" / name
                 yield Pair(
-                    image=picture,
+                    image=picture if name else _no_picture,
                     text=" ".join((row[text] or "").split()),
-                    path=name,
+                    path=name or f"{table.name}::{rows.line_num}",
                     source=(row[source] or "").strip() if source else "",
                     licence=(row[licence] or "").strip() if licence else "",
-                    location=str(picture),
+                    location=str(picture) if name else f"{table.resolve()}::{rows.line_num}",
                 )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReferenceSetError(f"cannot read table {table}: {error}") from error
 
 
-def _from_parquet(table: Path, columns: Columns) -> Iterator[Pair]:
+def _from_parquet(table: Path, columns: Columns, on_failure: _OnFailure) -> Iterator[Pair]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(table)
+        with pq.ParquetFile(table) as file:
+            image, text, source, licence = columns.resolve(file.schema_arrow.names, table=table)
+            wanted = list(dict.fromkeys(name for name in (image, text, source, licence, *columns.where) if name))
+            root = table.resolve().parent
+            rows = (row for batch in file.iter_batches(batch_size=64, columns=wanted) for row in batch.to_pylist())
+            for number, row in enumerate(rows):
+                if not columns.selects(row):
+                    continue
+                value: Any = row[image]
+                if isinstance(value, dict):  # the layout of Hugging Face datasets: {"bytes": ..., "path": ...}
+                    value = value.get("bytes") or value.get("path")
+                picture: PairSource = root / value if isinstance(value, str) and value else value or _no_picture
+                yield Pair(
+                    image=picture,
+                    text=" ".join(str(row[text] or "").split()),
+                    path=value if isinstance(value, str) and value else f"{table.name}::{number}",
+                    source=str(row[source] or "") if source else "",
+                    licence=str(row[licence] or "") if licence else "",
+                    location=str(picture) if isinstance(picture, Path) else f"{table.resolve()}::{number}",
+                )
     except (OSError, pa.ArrowException) as error:
-        raise ReferenceSetError(f"cannot read table {table}: {error}") from error
-    image, text, source, licence = columns.resolve(file.schema_arrow.names, table=table)
-    wanted = list(dict.fromkeys(name for name in (image, text, source, licence, *columns.where) if name))
-    root = table.resolve().parent
-    number = 0
-    for batch in file.iter_batches(batch_size=64, columns=wanted):
-        for row in batch.to_pylist():
-            value: Any = row[image]
-            name = f"{table.name}::{number}"
-            number += 1
-            if not columns.selects(row):
-                continue
-            if isinstance(value, dict):  # the layout of Hugging Face datasets: {"bytes": ..., "path": ...}
-                value = value.get("bytes") or value.get("path")
-            picture: PairSource = root / value if isinstance(value, str) else value or b""
-            yield Pair(
-                image=picture,
-                text=" ".join(str(row[text] or "").split()),
-                path=value if isinstance(value, str) else name,
-                source=str(row[source] or "") if source else "",
-                licence=str(row[licence] or "") if licence else "",
-                location=str(picture) if isinstance(picture, Path) else f"{table.resolve()}::{number - 1}",
-            )
+        _report(ReferenceSetError(f"cannot read table {table}: {error}"), table, on_failure, error)
 
 
 def _from_folder(folder: Path) -> Iterator[Pair]:
@@ -295,12 +306,17 @@ def _from_folder(folder: Path) -> Iterator[Pair]:
         yield Pair(image=picture, text=text, path=relative, location=str(picture))
 
 
-def _from_tar(shard: Path) -> Iterator[Pair]:
-    """WebDataset: members that share a name up to the first dot of the file name are one sample."""
-    texts: dict[str, str] = {}
+def _from_tar(shard: Path, on_failure: _OnFailure) -> Iterator[Pair]:
+    """WebDataset: members that share a name up to the first dot of the file name are one sample.
+
+    Of several texts of a sample, a text file goes before json, and json before a class.
+    """
+    texts: dict[str, tuple[int, str]] = {}
+    notes: dict[str, dict[str, str]] = {}
     pictures: dict[str, tarfile.TarInfo] = {}
+    damage: Exception | None = None
     try:
-        with tarfile.open(shard) as tar:
+        with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 if not member.isfile():
                     continue
@@ -310,40 +326,71 @@ def _from_tar(shard: Path) -> Iterator[Pair]:
                 extension = extension.lower()
                 if f".{extension}" in IMAGE_SUFFIXES:
                     pictures.setdefault(key, member)
-                elif extension in ("txt", "json", "cls", "text", "caption"):
+                elif extension in _TEXT_MEMBERS:
                     opened = tar.extractfile(member)
-                    raw = opened.read().decode("utf-8", errors="replace") if opened else ""
-                    text = _caption_of_json(raw) if extension == "json" else " ".join(raw.split())
-                    if text and (extension != "cls" or key not in texts):
-                        texts[key] = text
+                    text = opened.read().decode("utf-8", errors="replace") if opened else ""
+                    if extension == "json":
+                        notes[key] = _notes_of_json(text)
+                        text = notes[key].get("text", "")
+                    text = " ".join(text.split())
+                    rank = _TEXT_MEMBERS[extension]
+                    if text and rank >= texts.get(key, (0, ""))[0]:
+                        texts[key] = (rank, text)
+            # tarfile takes a header that it cannot read for the end.
+            if any(_reader(shard, tar.offset, tarfile.BLOCKSIZE)()):
+                raise tarfile.ReadError(f"damaged from byte {tar.offset}")
     except (OSError, tarfile.TarError, EOFError) as error:
-        raise ReferenceSetError(f"cannot read shard {shard}: {error}") from error
+        damage = error
     for key, member in pictures.items():
-        name = f"{shard.name}::{member.name}"
+        note = notes.get(key, {})
         yield Pair(
-            image=_reader(shard, member),
-            text=texts.get(key, ""),
-            path=name,
+            image=_reader(shard, member.offset_data, member.size),
+            text=texts.get(key, (0, ""))[1],
+            path=f"{shard.name}::{member.name}",
+            source=note.get("source", ""),
+            licence=note.get("licence", ""),
             location=f"{shard.resolve()}::{member.name}",
         )
+    if on_failure is not None:
+        for key in sorted(texts.keys() - pictures.keys()):
+            on_failure(f"{shard.name}::{key}", "the sample has no picture")
+    if damage is not None:
+        found = f", {len(pictures)} pictures before the damage" if pictures else ""
+        _report(ReferenceSetError(f"cannot read shard {shard}: {damage}{found}"), shard, on_failure, damage)
 
 
-def _caption_of_json(raw: str) -> str:
+def _report(failure: ReferenceSetError, file: Path, on_failure: _OnFailure, cause: Exception) -> None:
+    """Tell of a damaged file, or raise where nobody listens."""
+    if on_failure is None:
+        raise failure from cause
+    on_failure(str(file), str(failure))
+
+
+def _no_picture() -> bytes:
+    raise DataError("the row names no picture")
+
+
+def _notes_of_json(raw: str) -> dict[str, str]:
+    """Text, source and licence that a sample's json states."""
     import json
 
     try:
         content = json.loads(raw)
     except json.JSONDecodeError:
-        return ""
+        return {}
     if not isinstance(content, dict):
-        return ""
-    return next((" ".join(str(content[name]).split()) for name in TEXT_COLUMNS if content.get(name)), "")
+        return {}
+    wanted = {"text": TEXT_COLUMNS, "source": ("source",), "licence": LICENCE_KEYS}
+    found = {
+        key: next((str(content[name]) for name in names if content.get(name)), "") for key, names in wanted.items()
+    }
+    return {key: " ".join(value.split()) for key, value in found.items()}
 
 
-def _reader(shard: Path, member: tarfile.TarInfo) -> Callable[[], bytes]:
+def _reader(file: Path, offset: int, size: int) -> Callable[[], bytes]:
     def read() -> bytes:
-        with shard.open("rb") as file:
-            file.seek(member.offset_data)
-            return file.read(member.size)
+        with file.open("rb") as opened:
+            opened.seek(offset)
+            return opened.read(size)
 
     return read

@@ -100,7 +100,7 @@ def _pairs(source: PairsFrom, path: Path, failures: Failures) -> Iterator[Pair]:
     name = source.source or path.resolve().stem
     for part in shards or [path]:
         try:
-            yield from read_pairs(part, columns=columns, source=name)
+            yield from read_pairs(part, columns=columns, source=name, on_failure=failures.add)
         except ReferenceSetError as error:
             if part.suffix != ".tar" or not part.is_file():
                 raise TrainingError(f"{error}; relative paths of a config start from --data") from error
