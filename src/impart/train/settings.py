@@ -43,6 +43,7 @@ __all__ = [
     "ReferenceSettings",
     "TrainConfig",
     "bundled_configs",
+    "config_of",
     "load_config",
 ]
 
@@ -305,7 +306,8 @@ class LitSettings:
         view_shares: how often a clean, cropped or shrunk view is drawn.
         caption_share: share of draws from `caption_sources`.
         caption_sources: folders with sentences; the others hold names.
-        balance: within both groups a source of n pictures is drawn like n ** balance.
+        balance: within both groups a source of n pictures with m different texts is drawn like n ** balance * m ** breadth.
+        breadth: see there.
         ema: decay of the averaged weights that are returned.
     """
 
@@ -324,7 +326,8 @@ class LitSettings:
     view_shares: tuple[float, float, float] = (0.4, 0.25, 0.35)
     caption_share: float = 0.5
     caption_sources: tuple[str, ...] = ("flickr8k", "openstax", "openstax2", "philschatz_biology", "sites")
-    balance: float = 0.7
+    balance: float = 0.35
+    breadth: float = 0.5
     ema: float = 0.995
 
 
@@ -393,6 +396,19 @@ def load_config(name: str | Path, *, sets: Sequence[str] = ()) -> TrainConfig:
         raise ConfigError(f"config {where} is not TOML: {error}") from error
     for assignment in sets:
         _assign(table, assignment)
+    return config_of(table, where=where)
+
+
+def config_of(table: Mapping[str, Any], *, where: str) -> TrainConfig:
+    """A config from nested tables, such as `TrainConfig.as_dict` gives.
+
+    Args:
+        table: as in a TOML file.
+        where: it is from, for messages.
+
+    Raises:
+        ConfigError: an unknown name, or a value that cannot work.
+    """
     regime = table.get("regime")
     if regime not in TABLES:
         raise ConfigError(f"config {where} has regime {regime!r}: use {', '.join(sorted(TABLES))}")

@@ -1,0 +1,236 @@
+"""Regime `lit` from the data folder to a trained model: features, split, training, export.
+
+The towers are those of `mini` (EfficientNet-Lite2, all-MiniLM-L6-v2); their features and sentences are computed once
+and kept in the cache, which all runs may share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from impart.encoders.preprocess import PreprocessConfig
+from impart.errors import TrainingError
+from impart.train.backbone import MEAN, STD, load_lite2
+from impart.train.corpus import Corpus
+from impart.train.data import Picture, read_validation
+from impart.train.engine import fit
+from impart.train.events import Finished, Note, Preparing, TrainEvent
+from impart.train.features import FeatureCache
+from impart.train.heads import ImageHead
+from impart.train.listing import Failures, list_pictures
+from impart.train.lit_store import ReferenceRow, save_lit
+from impart.train.lit_task import LitReferences, LitTask, LitValidation
+from impart.train.loop import HeadSettings
+from impart.train.mini import MiniConfig, backbone_tower, build_corpus, build_image_head, training_pictures
+from impart.train.neighbours import hold_out
+from impart.train.references import principal_components
+from impart.train.sentences import SentenceCache
+from impart.train.settings import LitSettings, TrainConfig
+
+__all__ = ["LitData", "build_references", "prepare", "run"]
+
+_CHUNK = 4096  # pictures between two reports
+
+
+@dataclass(frozen=True)
+class LitData:
+    """Everything the task reads, and what is said about the references.
+
+    Attributes:
+        corpus: with weight 0 for pictures that are not trained on.
+        image: the frozen base of the image head.
+        components: (F, R) for retrieval by the backbone.
+        references: the held-out pairs; None where nothing is held out.
+        rows: their texts and pictures.
+        validation: Flickr8k `val`.
+    """
+
+    corpus: Corpus
+    image: ImageHead
+    components: Tensor
+    references: LitReferences | None
+    rows: tuple[ReferenceRow, ...]
+    validation: LitValidation | None
+
+
+def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator[TrainEvent]:
+    """The whole regime: prepare, train, write `OUT/model`.
+
+    Args:
+        config: of regime `lit`.
+        data: the development data, with `images/` in it.
+        out: folder of the run.
+        resume: go on from the newest checkpoint.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TrainingError("regime 'lit' trains in minutes in one process: start it without a launcher")
+    failures = Failures()
+    made: LitData | None = None
+    for event in prepare(config, data=data, out=out, failures=failures):
+        if isinstance(event, LitData):
+            made = event
+        else:
+            yield event
+    assert made is not None
+    failures.write(out / "failures.csv")
+    task = LitTask(
+        made.corpus,
+        made.image,
+        config,
+        components=made.components,
+        references=made.references if config.reference.augment == "ram" else None,
+        validation=made.validation,
+    )
+    for event in fit(task, config, out=out, resume=resume):
+        if not isinstance(event, Finished):
+            yield event
+            continue
+        empty = made.corpus.texts[:0]
+        folder = save_lit(
+            out / "model",
+            task.finished(),
+            config=config,
+            rows=made.rows,
+            features=made.references.features if made.references else made.corpus.views[0][:0],
+            sentences=made.references.sentences if made.references else empty,
+        )
+        yield Finished(step=event.step, seconds=event.seconds, folder=folder, failed=len(failures))
+
+
+def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -> Iterator[TrainEvent | LitData]:
+    """Features and sentences to tensors, the split made. Yields progress, and at the end the `LitData`."""
+    device = "cuda" if config.loop.device == "auto" and torch.cuda.is_available() else "cpu"
+    pictures, vocabulary = training_pictures(data)
+    if config.data.pairs:
+        pictures = _listed(config, data, failures)
+    validation = read_validation(data)
+    recipe = _recipe(config)
+    size_px = config.backbone.size_px
+    preprocessing = PreprocessConfig(
+        size_px=size_px, resize_mode="shortest", crop="center", interpolation="bicubic", mean=MEAN, std=STD
+    )
+    cache = Path(config.data.cache).expanduser() if config.data.cache else out / "features"
+    backbone = load_lite2().to(device)
+    features = FeatureCache(cache, backbone_tower(backbone, preprocessing, device, cache), tower_key=f"lite2-{size_px}")
+    for view in config.backbone.views:
+        for first in range(0, len(pictures), _CHUNK):
+            part = pictures[first : first + _CHUNK]
+            features.features([picture.path for picture in part], view)
+            yield Preparing(what=f"view {view}", done=first + len(part), total=len(pictures))
+    sentences = SentenceCache(cache, device=device)
+    corpus, names = build_corpus(pictures, vocabulary, features, sentences, recipe, device)
+    image = build_image_head(corpus, backbone, names, recipe)
+    components = principal_components(image.standardise(corpus.views[0].float()), config.backbone.retrieval_dim)
+    numbers: dict[str, int] = {}
+    hashes = [hashlib.sha256(picture.path.read_bytes()).hexdigest() for picture in pictures]
+    own = torch.tensor([numbers.setdefault(key, len(numbers)) for key in hashes], device=device)
+    apart = [hashlib.sha256(picture.path.read_bytes()).hexdigest() for picture in validation]
+    weights = corpus.weights * np.array([key not in set(apart) for key in hashes])
+    references, rows, weights = build_references(config, pictures, hashes, own, corpus, weights, data)
+    corpus = dataclasses.replace(corpus, weights=weights / weights.sum())
+    captions = [text for picture in validation for text in picture.texts]
+    yield Note(
+        message=f"{int((weights > 0).sum())} pictures to train on, {len(rows)} references, "
+        f"{len(validation)} pictures for validation, {len(corpus.texts)} texts"
+    )
+    yield LitData(
+        corpus,
+        image,
+        components,
+        references,
+        rows,
+        LitValidation(
+            features=torch.from_numpy(features.features([p.path for p in validation], "clean")).to(device),
+            sentences=torch.from_numpy(sentences.embed(captions)).to(device),
+            owners=torch.tensor([row for row, p in enumerate(validation) for _ in p.texts], device=device),
+            own=torch.tensor([numbers.setdefault(key, len(numbers)) for key in apart], device=device),
+        ),
+    )
+
+
+def build_references(
+    config: TrainConfig,
+    pictures: Sequence[Picture],
+    hashes: Sequence[str],
+    own: Tensor,
+    corpus: Corpus,
+    weights: np.ndarray[tuple[int], np.dtype[np.float64]],
+    data: Path,
+) -> tuple[LitReferences | None, tuple[ReferenceRow, ...], np.ndarray[tuple[int], np.dtype[np.float64]]]:
+    """The hold-out: references, what they are, and the drawing weights (n,) of what is left to train on."""
+    options = config.reference
+    if not options.fraction:
+        return None, (), weights
+    usable = weights > 0
+    eligible = usable & np.array([not options.sources or p.source in options.sources for p in pictures])
+    split = hold_out(
+        len(pictures),
+        fraction=options.fraction,
+        seed=config.seed,
+        held_out=options.held_out,
+        use=options.use,
+        eligible=eligible,
+    )
+    if not len(split.references):
+        raise TrainingError(f"no picture of {', '.join(options.sources)} can be a reference: see reference.sources")
+    left = np.zeros(len(pictures))
+    left[split.train] = weights[split.train]
+    limit = options.captions
+    pairs = [
+        (int(number), text)
+        for number in split.references
+        for text in range(min(limit, corpus.spans[number, 1]) if limit else corpus.spans[number, 1])
+    ]
+    owners = torch.tensor([number for number, _ in pairs], device=own.device)
+    texts = torch.tensor([int(corpus.spans[number, 0]) + text for number, text in pairs], device=own.device)
+    references = LitReferences(
+        features=corpus.views[0][owners].float(), sentences=corpus.texts[texts].float(), groups=own[owners], own=own
+    )
+    rows = tuple(
+        ReferenceRow(
+            pictures[number].texts[text], _below(pictures[number].path, data), pictures[number].source, hashes[number]
+        )
+        for number, text in pairs
+    )
+    return references, rows, left
+
+
+def _below(path: Path, data: Path) -> str:
+    return path.relative_to(data).as_posix() if path.is_relative_to(data) else str(path)
+
+
+def _listed(config: TrainConfig, data: Path, failures: Failures) -> list[Picture]:
+    """The config's own pairs as pictures; they must be files, since views are computed from files."""
+    listed = list_pictures(config.data.pairs, data, failures)
+    found = []
+    for item in listed:
+        path = item.pair.image
+        if not isinstance(path, Path):
+            raise TrainingError(f"{item.pair.path} lies in a table or shard: regime 'lit' needs picture files")
+        if path.is_file():
+            found.append(Picture(path=path, source=item.pair.source, texts=tuple(item.texts)))
+        else:
+            failures.add(item.pair.path, "the file is missing")
+    return found
+
+
+def _recipe(config: TrainConfig) -> MiniConfig:
+    """What the shared builders of `mini` read, from this config."""
+    backbone = config.backbone
+    own = {item.name: getattr(config.lit, item.name) for item in dataclasses.fields(LitSettings)}
+    return MiniConfig(
+        size_px=backbone.size_px,
+        views=backbone.views,
+        retrieval_dim=backbone.retrieval_dim,
+        calibration=backbone.calibration,
+        head=HeadSettings(**own),
+    )

@@ -1,0 +1,168 @@
+"""A trained model of regime `lit` as a folder, and back.
+
+manifest.json            kind, settings, counts
+model.safetensors        heads, retrieval directions and RAM
+references.safetensors   features and sentences of the reference pairs, float16
+references.jsonl         their texts, pictures and sources
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from impart.augment.ram import build_ram
+from impart.errors import TrainingError
+from impart.reference.refset import library_versions, now
+from impart.train.heads import Correction, ImageHead, TextHead
+from impart.train.lit_model import EmbeddedReferences, LitModel
+from impart.train.settings import TrainConfig, config_of
+
+__all__ = ["ReferenceRow", "TrainedLit", "load_lit", "save_lit"]
+
+_KIND, _SCHEMA = "lit", 1
+
+
+@dataclass(frozen=True)
+class ReferenceRow:
+    """Where a reference pair comes from.
+
+    Attributes:
+        text: its caption or name.
+        path: of the picture, below the data folder.
+        source: the collection.
+        hash: sha256 of the picture's content.
+    """
+
+    text: str
+    path: str
+    source: str
+    hash: str
+
+
+@dataclass(frozen=True)
+class TrainedLit:
+    """What `load_lit` gives.
+
+    Attributes:
+        model: heads and RAM, in evaluation mode.
+        config: of the run.
+        rows: N reference pairs; none for plain CLIP trained without a hold-out.
+        features: (N, F) float32 backbone features of their pictures.
+        sentences: (N, D) float32 sentence embeddings of their texts.
+    """
+
+    model: LitModel
+    config: TrainConfig
+    rows: tuple[ReferenceRow, ...]
+    features: Tensor
+    sentences: Tensor
+
+    def references(self, rows: Sequence[int] | None = None) -> EmbeddedReferences:
+        """The run's own references, or some of them, as the trained heads see them."""
+        chosen = slice(None) if rows is None else torch.as_tensor(rows, device=self.features.device)
+        return self.model.embed_references(self.features[chosen], self.sentences[chosen])
+
+
+def save_lit(
+    folder: Path,
+    model: LitModel,
+    *,
+    config: TrainConfig,
+    rows: Sequence[ReferenceRow],
+    features: Tensor,
+    sentences: Tensor,
+) -> Path:
+    """Write the folder; the manifest last, so that a folder with one is whole.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    manifest = {
+        "kind": _KIND,
+        "schema": _SCHEMA,
+        "config": config.as_dict(),
+        "dim": model.image.names.shape[1],
+        "references": len(rows),
+        "created": now(),
+        "versions": {**library_versions(), "torch": torch.__version__},
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.json").unlink(missing_ok=True)
+        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        save_file(weights, folder / "model.safetensors")
+        kept = {"features": features.half().cpu().contiguous(), "sentences": sentences.half().cpu().contiguous()}
+        save_file(kept, folder / "references.safetensors")
+        lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+        (folder / "references.jsonl").write_text(lines, encoding="utf-8")
+        temporary = folder / f".manifest.{os.getpid()}"
+        temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(folder / "manifest.json")
+    except OSError as error:
+        raise TrainingError(f"cannot write the model to {folder}: {error.strerror}") from error
+    return folder
+
+
+def load_lit(folder: Path, *, device: str = "cpu") -> TrainedLit:
+    """Read a trained model: the folder of a run, or its `model/`.
+
+    Raises:
+        TrainingError: there is none, or it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = folder / "model" if (folder / "model" / "manifest.json").is_file() else folder
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if manifest.get("kind") != _KIND or manifest.get("schema") != _SCHEMA:
+            raise TrainingError(f"{folder} holds a {manifest.get('kind')!r} model, not one of regime 'lit'")
+        config = config_of(manifest["config"], where=str(folder))
+        model = _rebuild(load_file(folder / "model.safetensors"), config)
+        kept = load_file(folder / "references.safetensors", device=device)
+        lines = (folder / "references.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = tuple(ReferenceRow(**json.loads(line)) for line in lines)
+    except FileNotFoundError as error:
+        raise TrainingError(f"{folder} holds no trained model ({error.filename} is missing)") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise TrainingError(f"{folder} holds a damaged model: {error}") from error
+    return TrainedLit(
+        model.to(device).eval().requires_grad_(False), config, rows, kept["features"].float(), kept["sentences"].float()
+    )
+
+
+def _rebuild(weights: dict[str, Tensor], config: TrainConfig) -> LitModel:
+    """The modules around saved weights; widths are read from the weights."""
+
+    def correction(part: str) -> Correction:
+        up, down = weights[f"{part}.correction.up.weight"], weights[f"{part}.correction.down.weight"]
+        return Correction(up.shape[1], up.shape[0], down.shape[0])
+
+    classes, width = weights["image.weight"].shape
+    image = ImageHead(
+        nn.Linear(width, classes),
+        weights["image.names"],
+        weights["image.mean"],
+        1 / weights["image.scale"],
+        top=config.lit.top,
+        temperature=config.lit.temperature,
+        correction=correction("image"),
+    )
+    components = weights.get("components")
+    dim = weights["image.names"].shape[1]
+    ram: Any = None
+    if any(name.startswith("ram.") for name in weights):
+        ram = build_ram(config.ram, dim=dim, retrieval_dim=dim if components is None else components.shape[1])
+    model = LitModel(image, TextHead(correction("text")), components=components, ram=ram, k=config.ram.k)
+    model.load_state_dict(weights)
+    return model

@@ -1,0 +1,212 @@
+"""Regime `lit` with references: against a naive loop, masks, learning from the references alone, resume, save and load."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs the extra `train`")
+pytest.importorskip("accelerate", reason="training needs the extra `train`")
+
+from torch.nn import functional as F  # noqa: E402
+
+from impart.config import RamSettings  # noqa: E402
+from impart.errors import TrainingError  # noqa: E402
+from impart.train.corpus import Corpus  # noqa: E402
+from impart.train.engine import fit  # noqa: E402
+from impart.train.events import StepDone, Validated  # noqa: E402
+from impart.train.heads import Correction, ImageHead  # noqa: E402
+from impart.train.lit_model import nearest_rows  # noqa: E402
+from impart.train.lit_store import ReferenceRow, load_lit, save_lit  # noqa: E402
+from impart.train.lit_task import LitReferences, LitTask, LitValidation  # noqa: E402
+from impart.train.settings import (  # noqa: E402  # noqa: E402
+    LitSettings,
+    LogSettings,
+    LoopSettings,
+    LossSettings,
+    OptimiserSettings,
+    ReferenceSettings,
+    TrainConfig,
+)
+
+WIDTH, DIM, CLASSES = 24, 16, 12
+
+
+def _material(concepts=40, seed=0):
+    """Each concept has a random feature and a random sentence: which goes with which, only references can tell."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(concepts, WIDTH, generator=generator)
+    sentences = F.normalize(torch.randn(concepts, DIM, generator=generator), dim=-1)
+
+    def look():
+        return features + 0.3 * torch.randn(concepts, WIDTH, generator=generator)
+
+    names = F.normalize(torch.randn(CLASSES, 2, DIM, generator=generator), dim=-1)
+    corpus = Corpus(
+        views=[look(), look()],
+        kinds_of_view=[0, 2],
+        weights=np.full(concepts, 1 / concepts),
+        texts=sentences,
+        keys=torch.arange(concepts),
+        spans=np.stack([np.arange(concepts), np.ones(concepts, dtype=np.int64)], axis=1),
+        names=names,
+        kinds=names[:3],
+        membership=torch.eye(CLASSES)[:, :3],
+    )
+    torch.manual_seed(seed)
+    head = ImageHead(
+        torch.nn.Linear(WIDTH, CLASSES),
+        F.normalize(names.mean(1), dim=-1),
+        torch.zeros(WIDTH),
+        torch.ones(WIDTH),
+        top=3,
+        temperature=1.0,
+        correction=Correction(WIDTH, 1, DIM),
+    )
+    own = torch.arange(concepts)
+    references = LitReferences(look(), sentences, groups=own + concepts, own=own)
+    validation = LitValidation(look(), sentences, owners=own, own=own)
+    components = torch.linalg.qr(torch.randn(WIDTH, 10, generator=generator))[0]
+    return corpus, head, references, validation, components
+
+
+def _config(*, ram=None, reference=None, steps=30, **lit):
+    settings = {
+        "image_hidden": 8,
+        "text_hidden": 8,
+        "class_weight": 0.1,
+        "kind_weight": 0.1,
+        "text_weight": 0.1,
+        "top": 3,
+    }
+    return TrainConfig(
+        regime="lit",
+        seed=1,
+        reference=ReferenceSettings(**{"near_duplicate": 2.0, **(reference or {})}),
+        ram=RamSettings(**{"heads": 2, "k": 4, **(ram or {})}),
+        lit=LitSettings(**{**settings, "temperature": 1.0, "ema": 0.5, **lit}),
+        loss=LossSettings(init_scale=14.0, max_scale=50.0),
+        optimiser=OptimiserSettings(learning_rate=3e-3),
+        loop=LoopSettings(steps=steps, batch=20, device="cpu", checkpoint_every=5, validate_every=0),
+        log=LogSettings(tensorboard=False),
+    )
+
+
+def _task(config, material=None, *, plain=False):
+    corpus, head, references, validation, components = material or _material()
+    return LitTask(
+        corpus,
+        head,
+        config,
+        components=components,
+        references=None if plain else references,
+        validation=validation,
+    )
+
+
+def _last(events):
+    return [event for event in events if isinstance(event, Validated)][-1].metrics
+
+
+def test_neighbours_of_views_against_a_naive_loop():
+    torch.manual_seed(0)
+    views = [F.normalize(torch.randn(30, 8), dim=-1) for _ in range(2)]
+    references = F.normalize(torch.randn(50, 8), dim=-1)
+    references[3] = views[0][7]
+    own, groups = torch.arange(30), torch.arange(50) + 20  # picture 25 is reference 5
+    found = nearest_rows(views, references, 6, own=own, groups=groups, near_duplicate=0.95)
+    for row, (view, ids) in itertools.product(range(30), enumerate(found)):
+        clean, cosines = references @ views[0][row], references @ views[view][row]
+        allowed = [n for n in (-cosines).argsort().tolist() if clean[n] <= 0.95 and groups[n] != own[row]]
+        assert ids[row].tolist() == allowed[:6]
+    few = nearest_rows(views[:1], references[:4], 6, own=own, groups=groups[:4], near_duplicate=0.95)[0]
+    assert (few[:, 4:] == -1).all()
+    assert few[7].tolist().count(-1) == 3  # its copy is masked
+
+
+def test_references_tell_what_the_heads_cannot_know():
+    config = _config(ram={"form": "vanilla", "floor": 0.0}, steps=60)
+    metrics = _last(fit(_task(config), config))
+    assert metrics["t2i_r1"] > metrics["base_t2i_r1"] + 20
+    assert metrics["t2i_r1"] > 50
+
+
+def test_behind_a_closed_gate_ram_changes_nothing():
+    material = _material()
+    metrics = _task(_config(ram={"gate": True}), material).validate()
+    plain = _task(_config(), material, plain=True).validate()
+    assert {name: metrics[name] for name in plain} == plain
+    assert {name: metrics[f"base_{name}"] for name in plain} == plain
+
+
+@pytest.mark.parametrize("retrieval", ["backbone", "encoder"])
+def test_stopped_within_an_epoch_and_resumed_gives_the_same_model(tmp_path, retrieval):
+    config = _config(ram={"dropout": 0.1}, reference={"retrieval": retrieval, "random": 0.3, "base_weight": 0.5})
+    config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, checkpoint_every=3))
+    whole = _task(config)
+    assert whole.steps_per_epoch == 2
+    list(fit(whole, config, out=tmp_path / "whole"))
+    for event in fit(_task(config), config, out=tmp_path / "cut"):
+        if isinstance(event, StepDone) and event.step == 17:
+            break  # the checkpoint of step 15 is in the middle of an epoch
+    resumed = _task(config)
+    list(fit(resumed, config, out=tmp_path / "cut", resume=True))
+    expected, found = whole.finished().state_dict(), resumed.finished().state_dict()
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, found[name]), name
+
+
+def test_a_gradient_through_the_references_is_a_choice():
+    results = []
+    for gradient in (False, True):
+        config = _config(reference={"gradient": gradient}, steps=3)
+        task = _task(config)
+        list(fit(task, config))
+        results.append(task.finished().image.correction.down.weight.clone())
+    assert not torch.allclose(*results)
+
+
+def test_saved_and_loaded_gives_the_same_vectors(tmp_path):
+    config = _config(steps=5)
+    task = _task(config)
+    list(fit(task, config))
+    model = task.finished()
+    _, _, references, validation, _ = _material()
+    rows = [ReferenceRow(text=f"t{n}", path=f"p/{n}.jpg", source="s", hash=str(n)) for n in range(40)]
+    folder = save_lit(
+        tmp_path / "run" / "model",
+        model,
+        config=config,
+        rows=rows,
+        features=references.features,
+        sentences=references.sentences,
+    )
+    loaded = load_lit(tmp_path / "run")
+    assert (loaded.config, loaded.rows) == (dataclasses.replace(config, data=loaded.config.data), tuple(rows))
+    embedded = model.embed_references(references.features.half().float(), references.sentences.half().float())
+    expected = model.encode_images(validation.features, embedded)
+    assert torch.allclose(loaded.model.encode_images(validation.features, loaded.references()), expected, atol=1e-5)
+    assert torch.allclose(
+        loaded.model.embed_texts(validation.sentences), model.embed_texts(validation.sentences), atol=1e-6
+    )
+    assert len(loaded.references([1, 5])) == 2
+    assert not torch.allclose(loaded.model.encode_images(validation.features), expected)
+    (folder / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(TrainingError, match="damaged"):
+        load_lit(folder)
+    with pytest.raises(TrainingError, match="no trained model"):
+        load_lit(tmp_path)
+
+
+def test_pictures_of_weight_zero_are_never_drawn():
+    corpus, head, references, validation, components = _material()
+    weights = np.where(np.arange(40) < 30, 1 / 30, 0.0)
+    material = (dataclasses.replace(corpus, weights=weights), head, references, validation, components)
+    task = _task(_config(), material)
+    rows = np.concatenate([rows for rows, _ in itertools.islice(task.batches(seed=0, epoch=0, position=0), 50)])
+    assert task.steps_per_epoch == 1
+    assert rows.max() < 30
