@@ -17,7 +17,7 @@ from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import DataError, EncoderMismatchError, QueryError, VideoIndexError
 from impart.reference.refset import ReferenceSet
 from impart.video.index import Query, VideoIndex
-from impart.video.search import blend_rows, combine, frame_scores, group_means, timecode, top_groups
+from impart.video.search import combine, frame_scores, group_means, timecode, top_groups
 from impart.video.snapshot import Snapshot
 from tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
 
@@ -100,7 +100,7 @@ def test_means_and_scores_equal_a_naive_loop() -> None:
     assert np.allclose(frame_scores(queries, snapshot, encoder, rows=rows), scores[:, rows], atol=1e-6)
     plain = frame_scores(queries, snapshot, None)
     assert np.allclose(plain, queries @ l2_normalise(snapshot.vectors).T, atol=1e-6)
-    assert len(blend_rows(snapshot.blend, slice(2, 5))) == 3
+    assert len(snapshot.blend[2:5]) == 3
 
 
 def test_ties_go_to_the_earlier_and_the_disallowed_never_come() -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from impart.augment.encoder import AugmentedEncoder
+from impart.augment.encoder import AugmentedEncoder, default_augmented
 from impart.augment.learned import LearnedRam
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, load_encoder
@@ -31,7 +31,15 @@ from impart.reference.refset import ReferenceSet, library_versions, now
 if TYPE_CHECKING:
     from impart.augment.ram import Ram
 
-__all__ = ["Manifest", "is_checkpoint", "open_checkpoint", "open_ram", "write_checkpoint"]
+__all__ = [
+    "Manifest",
+    "is_checkpoint",
+    "open_checkpoint",
+    "open_encoder",
+    "open_ram",
+    "references_of",
+    "write_checkpoint",
+]
 
 SCHEMA = 1
 _KIND, _NAME = "ram", "manifest.json"
@@ -141,9 +149,15 @@ def write_checkpoint(
     return folder
 
 
-def is_checkpoint(model_id: str | Path) -> bool:
-    """Whether an encoder id is a folder that may hold a trained RAM (`open_checkpoint` tells)."""
-    return (Path(model_id).expanduser() / _NAME).is_file()
+def is_checkpoint(place: str | Path) -> bool:
+    """Whether an encoder id or a path is the folder of a trained RAM; whether a sound one, opening it tells."""
+    folder = Path(place).expanduser()
+    return (folder / _GRAPH).is_file() or (folder / _WEIGHTS).is_file()
+
+
+def references_of(folder: Path) -> ReferenceSet:
+    """The reference set of a checkpoint."""
+    return ReferenceSet.open(folder / _REFERENCES)
 
 
 def open_ram(folder: str | Path, *, options: RuntimeOptions | None = None) -> LearnedRam:
@@ -185,7 +199,18 @@ def open_checkpoint(
                 f"({base.fingerprint[:12]}): train the RAM again, or install the model it was trained with"
             )
     ram.check_encoder(base)
-    return AugmentedEncoder(base, references or ReferenceSet.open(folder / _REFERENCES), ram)
+    return AugmentedEncoder(base, references_of(folder) if references is None else references, ram)
+
+
+def open_encoder(model_id: str, **options: Any) -> Encoder:
+    """What a person means by an encoder: a checkpoint's folder, or a model's id with its bundled reference set.
+
+    Args:
+        options: for `load_encoder`.
+    """
+    if is_checkpoint(model_id):
+        return open_checkpoint(model_id, **options)
+    return default_augmented(load_encoder(model_id, **options))
 
 
 def _learned(folder: Path, manifest: Manifest, options: RuntimeOptions | None) -> LearnedRam:

@@ -211,7 +211,7 @@ def stats(
     print(f"{index_dir}: {numbers.videos} videos, {numbers.video_s:.0f} s, {numbers.size_bytes / 1e6:.1f} MB on disk")
     print(f"  {numbers.samples} frames looked at, {numbers.segments} kept, {numbers.scenes} scenes")
     print(f"  encoder {numbers.encoder_id} ({numbers.encoder_fingerprint[:12]})")
-    print(f"  reference set {numbers.references or 'none'}{f', {numbers.vanilla}' if numbers.vanilla else ''}")
+    print(f"  reference set {numbers.references or 'none'}{f', {numbers.blending}' if numbers.blending else ''}")
     if numbers.failures or numbers.partial:
         counts = f"{numbers.failures} failed, {numbers.partial} read in part"
         print(f"  {counts} (--failures lists them)", file=sys.stderr)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -30,8 +30,8 @@ EncoderOption: TypeAlias = Annotated[
     typer.Option(
         "--encoder",
         "-e",
-        help="Model id: mini (bundled), onnx:<folder or hub repo>, hf:<folder or hub repo>, open_clip:<model>/<tag>. "
-        "An existing index names its own.",
+        help="Model id: mini (bundled), onnx:<folder or hub repo>, hf:<folder or hub repo>, open_clip:<model>/<tag>; "
+        "or the folder of a trained RAM. An existing index names its own.",
         metavar="ID",
     ),
 ]
@@ -54,18 +54,24 @@ def load(model_id: str, *, refset: Path | None, augment: bool, threads: int = 0,
     """The encoder a command asked for.
 
     Args:
-        model_id: for `load_encoder`.
-        refset: reference set to blend in; None = the model's bundled one, if `bundled`.
+        model_id: for `load_encoder`, or the folder of a trained RAM.
+        refset: reference set to blend in; None = the RAM's own, or the model's bundled one, if `bundled`.
         augment: whether to blend anything in.
         threads: CPU threads; 0 = one a core.
         bundled: whether to fall back on the bundled set (an index that exists has its own in force).
     """
+    from impart.augment.checkpoint import is_checkpoint, open_checkpoint
     from impart.augment.encoder import augment as augment_with
     from impart.augment.encoder import default_augmented
     from impart.encoders import load_encoder
     from impart.reference.refset import ReferenceSet
 
-    encoder = load_encoder(model_id, **({"threads": threads} if threads else {}))
+    options: dict[str, Any] = {"threads": threads} if threads else {}
+    if is_checkpoint(model_id):
+        references = ReferenceSet.open(refset) if refset is not None else None
+        trained = open_checkpoint(model_id, references=references, **options)
+        return trained if augment else trained.base
+    encoder = load_encoder(model_id, **options)
     if augment and refset is not None:
         return augment_with(encoder, ReferenceSet.open(refset))
     return default_augmented(encoder) if augment and bundled else encoder

@@ -195,21 +195,29 @@ def tune(
 
 @app.command()
 def use(
-    path: SetArgument,
+    path: Annotated[
+        Path, typer.Argument(metavar="SET", help="Folder of a reference set, or of a trained RAM with its own set.")
+    ],
     index: Annotated[Path, typer.Option("--index", "-i", envvar="IMPART_INDEX", metavar="DIR", help="Video index.")],
+    ram: Annotated[
+        Path | None,
+        typer.Option("--ram", metavar="CHECKPOINT", help="Blend the set in by this trained RAM, not by its settings."),
+    ] = None,
 ) -> None:
     """Make a video index blend this set in from now on; no video is touched."""
     import time
 
-    from impart.augment.encoder import settings_of
-    from impart.config import VanillaSettings
+    from impart.augment.checkpoint import is_checkpoint, open_ram, references_of
     from impart.reference.refset import ReferenceSet
     from impart.video.index import VideoIndex
 
     started = time.monotonic()
-    references = ReferenceSet.open(path)
-    VideoIndex.open(index).use_references(references, settings_of(references) or VanillaSettings())
-    print(f"{index} now uses {path} ({len(references)} pairs), {time.monotonic() - started:.1f} s")
+    own = is_checkpoint(path)
+    references = references_of(path) if own else ReferenceSet.open(path)
+    trained = ram or (path if own else None)
+    VideoIndex.open(index, create=False).use_references(references, ram=open_ram(trained) if trained else None)
+    by = f", blended in by the RAM {trained}" if trained else ""
+    print(f"{index} now uses {path} ({len(references)} pairs){by}, {time.monotonic() - started:.1f} s")
 
 
 def _tune(references: ReferenceSet, background: Path | None = None) -> ReferenceSet:

@@ -24,7 +24,6 @@ from impart.video.search import (
     Query,
     Reason,
     best_of,
-    blend_rows,
     frame_scores,
     group_means,
     path_mask,
@@ -109,7 +108,7 @@ class Finder:
         vector = l2_normalise(snapshot.vectors[one])  # (1, D)
         encoder, blend = self._augmented(snapshot, options), snapshot.blend
         if encoder is not None and blend is not None:
-            vector = encoder.apply(snapshot.vectors[one].astype(np.float32), blend_rows(blend, one))
+            vector = encoder.apply(snapshot.vectors[one].astype(np.float32), blend[one])
         starts = _starts(snapshot, options.group)
         allowed = self._allowed(snapshot, starts, options)
         if allowed is None:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from impart.augment.encoder import AugmentedEncoder, settings_of
+from impart.augment.learned import LearnedRam
 from impart.augment.vanilla import Vanilla
-from impart.config import Settings, VanillaSettings
+from impart.config import RamSettings, Settings, VanillaSettings
 from impart.encoders.base import Encoder, ImageInput
 from impart.errors import VideoIndexError
 from impart.reference.refset import ReferenceSet
@@ -49,7 +50,7 @@ class IndexStats:
         video_s: seconds of video.
         size_bytes: on disk.
         encoder_id, encoder_fingerprint: of the base encoder.
-        references: name of the reference set in force, or None; vanilla: its settings.
+        references: name of the reference set in force, or None; blending: how it is blended in.
     """
 
     videos: int
@@ -63,7 +64,7 @@ class IndexStats:
     encoder_id: str
     encoder_fingerprint: str
     references: str | None
-    vanilla: VanillaSettings | None
+    blending: VanillaSettings | RamSettings | None
 
 
 class VideoIndex:
@@ -240,21 +241,29 @@ class VideoIndex:
         self.manifest  # noqa: B018 - an index that does not exist has no moments
         return self._finder.similar(path, at_s, options)
 
-    def use_references(self, references: ReferenceSet | None, settings: VanillaSettings | None = None) -> None:
+    def use_references(
+        self,
+        references: ReferenceSet | None,
+        settings: VanillaSettings | None = None,
+        *,
+        ram: LearnedRam | None = None,
+    ) -> None:
         """Look through another reference set, or none. No video is touched; searches switch over at once.
 
         Args:
             references: copied into the index. None switches augmentation off.
             settings: of the blend; None = those stored with the set (`refset tune`), or the paper's.
+            ram: a trained RAM (`impart.augment.checkpoint.open_ram`) that blends the set in, in place of settings;
+                copied into the index.
 
         Raises:
-            EncoderMismatchError: the set was made with another encoder than the index.
+            EncoderMismatchError: the set was made, or the RAM trained, with another encoder than the index.
             IndexLockedError: another process is writing to the index.
         """
         base = encoder = self._session.base(self.manifest)
         if references is not None:
-            chosen = settings or settings_of(references) or VanillaSettings()
-            encoder = AugmentedEncoder(base, references, Vanilla(chosen))
+            blending = ram or Vanilla(settings or settings_of(references) or VanillaSettings())
+            encoder = AugmentedEncoder(base, references, blending)
         with Writer(self._store) as writer:
             switch(writer, encoder)
             self._session.given = base  # from now on the index says which set is in force
@@ -289,7 +298,7 @@ class VideoIndex:
             encoder_id=manifest.encoder_id,
             encoder_fingerprint=manifest.encoder_fingerprint,
             references=augmentation.references_name if augmentation else None,
-            vanilla=augmentation.settings if augmentation else None,
+            blending=augmentation.settings if augmentation else None,
         )
 
     def _add(self, writer: Writer, paths: list[Any], *, prune: bool, retry_failed: bool) -> Iterator[Event]:
@@ -363,7 +372,7 @@ class VideoIndex:
                 return
             self._store.create_tables(manifest)
             if isinstance(encoder, AugmentedEncoder):
-                manifest = dataclasses.replace(manifest, augmentation=install(self._store, encoder))
+                manifest = dataclasses.replace(manifest, augmentation=install(self._store, encoder, manifest))
             manifest.save(self.path)
 
     def _adopt(self, writer: Writer) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from impart.config import DecodeSettings, IndexSettings, VanillaSettings
+from impart.config import DecodeSettings, IndexSettings, RamSettings, VanillaSettings
 from impart.errors import ConfigError, VideoIndexError
 
 __all__ = ["MIGRATIONS", "SCHEMA", "Augmentation", "Manifest"]
@@ -35,25 +35,33 @@ class Augmentation:
     """The reference set in force.
 
     Attributes:
-        name: kind of augmentation.
+        name: kind of augmentation, `vanilla` or `ram`.
         fingerprint: of base encoder, references and settings together.
         settings: of the augmentation.
         references_name, references_fingerprint: the set; a copy lies in the index's `folder`.
         folder: of that copy, relative to the index.
         table: name of the neighbours table.
+        graph: of a RAM: the copy of its `ram.onnx`, relative to the index.
     """
 
     name: str
     fingerprint: str
-    settings: VanillaSettings
+    settings: VanillaSettings | RamSettings
     references_name: str
     references_fingerprint: str
     folder: str
     table: str
+    graph: str = ""
+
+    @property
+    def dense(self) -> bool:
+        """Whether what is added is kept as vectors: a RAM's sum is not one of reference embeddings."""
+        return self.name == "ram"
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Augmentation:
-        return cls(**(dict(values) | {"settings": VanillaSettings(**values["settings"])}))
+        kind = RamSettings if values["name"] == "ram" else VanillaSettings
+        return cls(**(dict(values) | {"settings": kind(**values["settings"])}))
 
 
 @dataclass(frozen=True, kw_only=True)

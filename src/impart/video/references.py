@@ -1,7 +1,8 @@
 """Which reference set an index looks through, and changing it without touching a video.
 
-Neighbours are found again from the stored retrieval vectors and written to a table of their own; the set is copied into
-the index; then one replacement of the manifest switches over. Killed before that, the old set stays in force.
+Neighbours are found again from the stored retrieval vectors and written to a table of their own; the set (and the RAM
+that blends it in, if one was trained for that) is copied into the index; then one replacement of the manifest switches
+over. Killed before that, the old set stays in force.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from impart.augment.blend import Augmentation as Blending
 from impart.augment.encoder import AugmentedEncoder
+from impart.augment.learned import LearnedRam
 from impart.augment.vanilla import Vanilla
+from impart.config import RamSettings
 from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.errors import EncoderMismatchError
 from impart.reference.refset import ReferenceSet
@@ -30,15 +34,16 @@ _ROWS = 16_384  # segments whose neighbours are found at once
 
 def describe(encoder: AugmentedEncoder) -> Augmentation:
     """What the manifest says of an augmentation."""
-    references = encoder.references
+    references, blending = encoder.references, encoder.augmentation
     return Augmentation(
-        name="vanilla",
+        name=blending.name,
         fingerprint=encoder.fingerprint,
-        settings=encoder.augmentation.settings,
+        settings=blending.settings,
         references_name=references.name,
         references_fingerprint=references.fingerprint,
-        folder=f"references/{references.fingerprint[:16]}",
+        folder=f"references/{references.fingerprint[:16]}-{references.cohort.digest[:8]}",
         table=f"{NEIGHBOURS_PREFIX}{encoder.fingerprint[:16]}",
+        graph=f"rams/{blending.digest[:16]}.onnx" if isinstance(blending, LearnedRam) else "",
     )
 
 
@@ -47,8 +52,18 @@ def with_references(base: Encoder, folder: Path, manifest: Manifest) -> Encoder:
     augmentation = manifest.augmentation
     if augmentation is None:
         return base
-    references = ReferenceSet.open(folder / augmentation.folder)
-    return AugmentedEncoder(base, references, Vanilla(augmentation.settings))
+    references, settings = ReferenceSet.open(folder / augmentation.folder), augmentation.settings
+    blending: Blending
+    if isinstance(settings, RamSettings):
+        blending = LearnedRam(
+            folder / augmentation.graph,
+            settings,
+            encoder_id=manifest.encoder_id,
+            encoder_fingerprint=manifest.encoder_fingerprint,
+        )
+    else:
+        blending = Vanilla(settings)
+    return AugmentedEncoder(base, references, blending)
 
 
 def check_encoder(encoder: Encoder, folder: Path, manifest: Manifest) -> None:
@@ -70,14 +85,23 @@ def check_encoder(encoder: Encoder, folder: Path, manifest: Manifest) -> None:
     )
 
 
-def install(store: Store, encoder: AugmentedEncoder) -> Augmentation:
-    """Copy the set into the index and make its (empty) neighbours table. In force once a manifest names it."""
-    augmentation = describe(encoder)
+def install(store: Store, encoder: AugmentedEncoder, manifest: Manifest) -> Augmentation:
+    """Copy set and RAM into the index and make its (empty) neighbours table. In force once a manifest names it.
+
+    Args:
+        manifest: of the index as it is. What it names already is left as it is, and so survives a crash.
+    """
+    augmentation, present = describe(encoder), manifest.augmentation
     folder = store.folder / augmentation.folder
-    shutil.rmtree(folder, ignore_errors=True)  # half a copy that a crash left
-    encoder.references.save(folder)
+    if present is None or present.folder != augmentation.folder:
+        shutil.rmtree(folder, ignore_errors=True)  # half a copy that a crash left
+        encoder.references.save(folder)
     with store.errors("write to"):
-        store.make_neighbours(augmentation)
+        if isinstance(encoder.augmentation, LearnedRam) and (present is None or present.graph != augmentation.graph):
+            graph = store.folder / augmentation.graph
+            graph.parent.mkdir(exist_ok=True)
+            shutil.copyfile(encoder.augmentation.path, graph)
+        store.make_neighbours(augmentation, manifest)
     return augmentation
 
 
@@ -93,16 +117,10 @@ def switch(writer: Writer, encoder: Encoder) -> None:
         return
     if manifest.augmentation is not None and manifest.augmentation.fingerprint == encoder.fingerprint:
         return
-    # A set with the rows of the present one and other settings shares its folder, which must survive a crash.
-    if manifest.augmentation is not None and describe(encoder).folder == manifest.augmentation.folder:
-        augmentation = describe(encoder)
-        with store.errors("write to"):
-            store.make_neighbours(augmentation)
-    else:
-        augmentation = install(store, encoder)
+    augmentation = install(store, encoder, manifest)
     with store.errors("write to"):
         for rows in _batches(store):
-            store.table(augmentation.table).add(_neighbours(rows, encoder))
+            store.table(augmentation.table).add(_neighbours(rows, encoder, manifest))
     writer.save_manifest(dataclasses.replace(manifest, augmentation=augmentation))
 
 
@@ -126,14 +144,14 @@ def _joined(batches: Any) -> Iterator[Any]:
         yield pa.Table.from_batches(waiting)
 
 
-def _neighbours(rows: Any, encoder: AugmentedEncoder) -> Any:
+def _neighbours(rows: Any, encoder: AugmentedEncoder, manifest: Manifest) -> Any:
     """Rows of a neighbours table from rows of the segments."""
     import pyarrow as pa
 
     vectors, retrieval = (_matrix(rows[name]) for name in ("vector", "retrieval"))
     blend = encoder.blend(ImageEmbeddings(vectors, retrieval))
     columns = {name: rows[name] for name in ("video_id", "revision", "number")}
-    return pa.table(columns | blend_columns(blend))
+    return pa.table(columns | blend_columns(blend, manifest))
 
 
 def _matrix(column: Any) -> Any:

@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.augment.encoder import AugmentedEncoder
-from impart.augment.vanilla import Blend
 from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
 from impart.errors import QueryError
 from impart.reference.refset import ReferenceSet
@@ -33,7 +32,6 @@ __all__ = [
     "Query",
     "Reason",
     "best_of",
-    "blend_rows",
     "combine",
     "frame_scores",
     "group_means",
@@ -158,15 +156,15 @@ def frame_scores(
         if encoder is None or snapshot.blend is None:
             scores[:, part] = queries @ l2_normalise(base).T  # float16 rounded the lengths
         else:
-            scores[:, part] = encoder.scores(queries, base, blend_rows(snapshot.blend, taken))
+            scores[:, part] = encoder.scores(queries, base, snapshot.blend[taken])
     return scores
 
 
 def group_means(snapshot: Snapshot, starts: npt.NDArray[np.int64], *, references: ReferenceSet | None) -> Float32:
     """Unit means (G, D) of the vectors v' of consecutive groups of segments.
 
-    The mean of v' is linear in the base vectors and in the reference pairs, so v' itself is never formed: base vectors
-    are summed with weight / norm, and pairs with the sum of their coefficients over the group.
+    The mean of v' is linear in the base vectors and in what was added, so v' itself is never formed: base vectors are
+    summed with weight / norm, and pairs with the sum of their coefficients over the group.
 
     Args:
         starts: (G,) first segment of each group; the groups cover all segments.
@@ -180,7 +178,9 @@ def group_means(snapshot: Snapshot, starts: npt.NDArray[np.int64], *, references
     sums = np.empty((len(starts), snapshot.vectors.shape[1]), np.float32)
     for i, (first, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
         sums[i] = share[first:stop] @ snapshot.vectors[first:stop].astype(np.float32)
-    if blend is not None and references is not None and len(references):
+        if blend is not None and blend.added is not None:
+            sums[i] += share[first:stop] @ blend.added[first:stop].astype(np.float32)
+    if blend is not None and blend.added is None and references is not None and len(references):
         group = np.repeat(np.arange(len(starts)), stops - starts)  # (n,)
         for vectors, weights in (
             (references.image_embeddings, blend.img),
@@ -264,11 +264,6 @@ def _picture(image: str | os.PathLike[str] | ImageInput) -> Any:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read the picture {path}: {reason}") from error
-
-
-def blend_rows(blend: Blend, rows: slice | npt.NDArray[np.int64]) -> Blend:
-    """The part of a blend that belongs to some segments."""
-    return Blend(ids=blend.ids[rows], img=blend.img[rows], txt=blend.txt[rows], norm=blend.norm[rows])
 
 
 def _add_pairs(

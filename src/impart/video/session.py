@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from impart.augment.encoder import AugmentedEncoder, default_augmented
+from impart.augment.checkpoint import open_encoder
+from impart.augment.encoder import AugmentedEncoder
+from impart.augment.learned import LearnedRam
 from impart.config import EncoderSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.errors import EncoderMismatchError
@@ -34,7 +36,7 @@ class Session:
     def of_new(self) -> Encoder:
         """The encoder of an index that is yet to be made: as given, or the setting's with its bundled references."""
         if self.given is None:
-            self.given = default_augmented(self._load(self._settings.model))
+            self.given = open_encoder(self._settings.model, **self._options)
         return self.given
 
     def of(self, manifest: Manifest) -> Encoder:
@@ -55,7 +57,8 @@ class Session:
         """
         if self._base is None:
             given = self.given
-            base = given.base if isinstance(given, AugmentedEncoder) else given or self._load(manifest.encoder_id)
+            base = given.base if isinstance(given, AugmentedEncoder) else given
+            base = base or load_encoder(manifest.encoder_id, **self._options)
             check_encoder(base, self._folder, manifest)
             self._base = base
         return self._base
@@ -77,12 +80,13 @@ class Session:
             if force is not None:
                 present = f"reference set {force.references_name!r} ({force.references_fingerprint[:12]}, "
                 present += f"{force.settings})"
+            what = "CHECKPOINT" if isinstance(self.given.augmentation, LearnedRam) else "R"
             raise EncoderMismatchError(
                 f"the index {self._folder} has {present} in force, not {asked.references_name!r} "
                 f"({asked.references_fingerprint[:12]}, {asked.settings}): switch with "
-                f"impart refset use R --index {self._folder}, or open it without a reference set of your own"
+                f"impart refset use {what} --index {self._folder}, or open it without a reference set of your own"
             )
 
-    def _load(self, model_id: str) -> Encoder:
-        options = {"threads": self._settings.threads} if self._settings.threads else {}
-        return load_encoder(model_id, **options)
+    @property
+    def _options(self) -> dict[str, int]:
+        return {"threads": self._settings.threads} if self._settings.threads else {}

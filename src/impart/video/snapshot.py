@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from impart.augment.vanilla import Blend
+from impart.augment.blend import Blend
 from impart.errors import VideoIndexError
 from impart.video.manifest import Manifest
 from impart.video.store import SEGMENTS, Store, TableGoneError, VideoRecord
@@ -109,7 +109,7 @@ def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.
             np.save(part / f"{name}.npy", getattr(snapshot, name))
         np.save(part / "video_means.npy", video_means)
         if snapshot.blend is not None:
-            for name in _BLEND:
+            for name in _blend_names(snapshot.manifest):
                 np.save(part / f"{name}.npy", getattr(snapshot.blend, name))
         meta = {"video_ids": snapshot.video_ids, "paths": [str(path) for path in snapshot.paths]}
         (part / "videos.json").write_text(json.dumps(meta), encoding="ascii")
@@ -123,6 +123,12 @@ def has_cache(store: Store) -> bool:
     return (store.folder / "cache" / store.state()).is_dir()
 
 
+def _blend_names(manifest: Manifest) -> tuple[str, ...]:
+    """Columns that an index keeps of a blend."""
+    dense = manifest.augmentation is not None and manifest.augmentation.dense
+    return (*_BLEND, "added") if dense else _BLEND
+
+
 def _from_cache(store: Store, state: str, manifest: Manifest) -> Snapshot | None:
     folder = store.folder / "cache" / state
     try:
@@ -131,7 +137,8 @@ def _from_cache(store: Store, state: str, manifest: Manifest) -> Snapshot | None
         means = np.load(folder / "video_means.npy", mmap_mode="r")
         blend = None
         if manifest.augmentation is not None:
-            blend = Blend(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _BLEND})
+            names = _blend_names(manifest)
+            blend = Blend(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names})
     except (OSError, ValueError):  # there is none, or it is being replaced
         return None
     paths = tuple(Path(path) for path in meta["paths"])
@@ -153,7 +160,7 @@ def _from_tables(store: Store, state: str, manifest: Manifest) -> Snapshot:
     number = np.float16 if manifest.index.precision == "float16" else np.float32
     blend = None
     if manifest.augmentation is not None:
-        columns = ["video_id", "revision", "number", *_BLEND]
+        columns = ["video_id", "revision", "number", *_blend_names(manifest)]
         neighbours = store.read(manifest.augmentation.table, columns=columns)
         k, where = manifest.augmentation.settings.k, _places(neighbours, records, offsets)
         blend = Blend(
@@ -161,6 +168,9 @@ def _from_tables(store: Store, state: str, manifest: Manifest) -> Snapshot:
             img=_spread(neighbours["img"], where, np.empty((total, k), np.float32)),
             txt=_spread(neighbours["txt"], where, np.empty((total, k), np.float32)),
             norm=_spread(neighbours["norm"], where, np.empty(total, np.float32)),
+            added=_spread(neighbours["added"], where, np.empty((total, manifest.dim), number))
+            if manifest.augmentation.dense
+            else None,
         )
     return Snapshot(
         state=state,

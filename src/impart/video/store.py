@@ -3,9 +3,10 @@
     manifest.json            what the index was made with, and the reference set in force
     videos.lance             one row a video; a video exists when its row does
     segments.lance           one row a segment: times, weight, base and retrieval vectors
-    neighbours_<fp>.lance    one row a segment: the reference pairs blended into it
+    neighbours_<fp>.lance    one row a segment: the reference pairs blended into it, and what a RAM made of them
     failures.lance           files that could not be indexed, and why
     references/<fp>/         a copy of the reference set in force
+    rams/<digest>.onnx       a copy of the trained RAM in force, if there is one
 
 Rows of `segments` and `neighbours_*` belong to a (video_id, revision) and count only while `videos` holds that pair.
 A video's row is written last, in one atomic step, so that an interrupted run leaves rows nobody believes; the next
@@ -187,9 +188,9 @@ class Store:
             self._database = lancedb.connect(str(self.folder))
         return self._database
 
-    def make_neighbours(self, augmentation: Augmentation) -> None:
+    def make_neighbours(self, augmentation: Augmentation, manifest: Manifest) -> None:
         """Make an empty neighbours table, in place of one that a crash left behind."""
-        self._make(augmentation.table, _neighbours_schema(augmentation.settings.k))
+        self._make(augmentation.table, _neighbours_schema(augmentation, manifest))
 
     def drop(self, name: str) -> None:
         self._tables.pop(name, None)
@@ -215,13 +216,13 @@ class Store:
 
 
 def _is_ours(name: str) -> bool:
-    return name.endswith((".lance", ".part")) or name in ("references", "cache", "manifest.json", ".lock")
+    return name.endswith((".lance", ".part")) or name in ("references", "rams", "cache", "manifest.json", ".lock")
 
 
 def _schemas(manifest: Manifest) -> dict[str, pa.Schema]:
     import pyarrow as pa
 
-    number = pa.float16() if manifest.index.precision == "float16" else pa.float32()
+    number = _number(manifest)
     videos = [
         pa.field("video_id", pa.string()),
         pa.field("revision", pa.string()),
@@ -264,17 +265,25 @@ def _schemas(manifest: Manifest) -> dict[str, pa.Schema]:
     return {name: pa.schema(fields) for name, fields in tables.items()}
 
 
-def _neighbours_schema(k: int) -> pa.Schema:
+def _number(manifest: Manifest) -> pa.DataType:
     import pyarrow as pa
 
-    return pa.schema(
-        [
-            pa.field("video_id", pa.string()),
-            pa.field("revision", pa.string()),
-            pa.field("number", pa.int32()),
-            pa.field("ids", pa.list_(pa.int32(), k)),
-            pa.field("img", pa.list_(pa.float32(), k)),
-            pa.field("txt", pa.list_(pa.float32(), k)),
-            pa.field("norm", pa.float32()),
-        ]
-    )
+    return pa.float16() if manifest.index.precision == "float16" else pa.float32()
+
+
+def _neighbours_schema(augmentation: Augmentation, manifest: Manifest) -> pa.Schema:
+    import pyarrow as pa
+
+    k = augmentation.settings.k
+    fields = [
+        pa.field("video_id", pa.string()),
+        pa.field("revision", pa.string()),
+        pa.field("number", pa.int32()),
+        pa.field("ids", pa.list_(pa.int32(), k)),
+        pa.field("img", pa.list_(pa.float32(), k)),
+        pa.field("txt", pa.list_(pa.float32(), k)),
+        pa.field("norm", pa.float32()),
+    ]
+    if augmentation.dense:
+        fields.append(pa.field("added", pa.list_(_number(manifest), manifest.dim)))
+    return pa.schema(fields)

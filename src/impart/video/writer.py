@@ -27,7 +27,7 @@ from impart.video.store import FAILURES, NEIGHBOURS_PREFIX, SEGMENTS, VIDEOS, Fa
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from impart.augment.vanilla import Blend
+    from impart.augment.blend import Blend
 
 __all__ = ["CHUNK_ROWS", "SegmentChunk", "Writer", "blend_columns", "write_lock"]
 
@@ -141,7 +141,7 @@ class Writer:
             augmentation = self.manifest.augmentation
             if augmentation is not None:
                 assert chunk.blend is not None
-                self._table(augmentation.table).add(pa.table(keys | blend_columns(chunk.blend)))
+                self._table(augmentation.table).add(pa.table(keys | blend_columns(chunk.blend, self.manifest)))
 
     def commit(self, record: VideoRecord) -> None:
         """Make a video whose segments are written exist, in place of its older revision if it has one."""
@@ -283,18 +283,25 @@ class Writer:
         for folder in references.iterdir() if references.is_dir() else ():
             if augmentation is None or folder != self.store.folder / augmentation.folder:
                 shutil.rmtree(folder, ignore_errors=True)
+        rams = self.store.folder / "rams"
+        for graph in rams.iterdir() if rams.is_dir() else ():
+            if augmentation is None or graph != self.store.folder / augmentation.graph:
+                graph.unlink(missing_ok=True)
 
 
-def blend_columns(blend: Blend) -> dict[str, pa.Array]:
+def blend_columns(blend: Blend, manifest: Manifest) -> dict[str, pa.Array]:
     """A blend as columns of a neighbours table."""
     import pyarrow as pa
 
-    return {
+    columns = {
         "ids": _lists(blend.ids.astype(np.int32, copy=False)),
         "img": _lists(blend.img.astype(np.float32, copy=False)),
         "txt": _lists(blend.txt.astype(np.float32, copy=False)),
         "norm": pa.array(blend.norm.astype(np.float32, copy=False)),
     }
+    if blend.added is not None:
+        columns["added"] = _lists(blend.added.astype(manifest.index.precision))
+    return columns
 
 
 def _lists(matrix: npt.NDArray[Any]) -> pa.FixedSizeListArray:
