@@ -17,6 +17,8 @@ from impart.cli.main import main
 from impart.encoders.base import register
 from impart.train import fetch as fetching
 from impart.train.fetch import Fetched, FetchSettings
+from impart.train.listing import Failures, list_pictures
+from impart.train.settings import PairsFrom
 from photo_server import picture
 from tiny_encoder import TinyEncoder
 
@@ -63,6 +65,9 @@ def test_shards_are_made_and_read_by_other_commands(tmp_path: Path) -> None:
     assert f"{out / 'train'}: {counts['train']} pairs in 1 shards" in made.stdout
     assert "licences: CC BY 40" in made.stdout
     assert "a.csv: 40 rows; part 40/40" in made.stderr
+    listed = list_pictures([PairsFrom(path="out/train")], tmp_path, Failures())
+    assert len(listed) == counts["train"]
+    assert {picture.pair.licence for picture in listed} == {"CC BY"}
     built = RUN.invoke(
         refset.app, ["build", str(out / "reference"), "-o", str(tmp_path / "set"), "-e", "tiny", "--no-tune"]
     )

@@ -329,6 +329,33 @@ def test_failed_pictures_are_tried_again_when_asked(
     assert manifest["failed"] == {}
 
 
+def test_every_row_that_gave_no_pair_is_listed(tmp_path: Path, directly: list[list[str]]) -> None:
+    missing = row("7", "http://x/missing/7.jpg")
+    tables = [
+        write_csv(tmp_path / name, [missing, missing, row(str(i), "http://x/ok/1.jpg")])
+        for i, name in [(1, "a"), (2, "b")]
+    ]
+    for table in tables:
+        with table.open("a") as file:
+            file.write("5,too,short\n")
+    manifest = run(tables, tmp_path / "out", YfccSettings())[-1].manifest
+    assert manifest["failed"] == {"HTTP 404": 1, "3 columns instead of 9": 2}
+    assert manifest["dropped"] == {"the photoid was there before": 2, "the same file as another photo": 1}
+    assert {"a:4", "b:4"} < set(failures(tmp_path / "out"))
+
+
+def test_a_run_that_is_stopped_says_so(tmp_path: Path, directly: list[list[str]]) -> None:
+    table = write_csv(tmp_path / "a.csv", [row(str(i), f"http://x/ok/{i}.jpg") for i in range(8)])
+    events = prepare([table], tmp_path / "out", YfccSettings(part_size=4))
+    assert next(event for event in events if event.phase == "part").rows == 4
+    events.close()
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["complete"] is False
+    assert sum(manifest["counts"].values()) == 4
+    assert sum(run([table], tmp_path / "out", YfccSettings(part_size=4))[-1].pairs.values()) == 8
+    assert len(directly) == 2
+
+
 def test_a_dead_network_records_nothing(tmp_path: Path, directly: list[list[str]]) -> None:
     table = write_csv(tmp_path / "a.csv", [row(str(i), f"http://x/missing/{i}.jpg") for i in range(120)])
     with pytest.raises(DataError, match=r"none of 120 pictures .* \(120 times: HTTP 404\)"):

@@ -192,10 +192,11 @@ class PairStore:
             for key in self._records:
                 retried = self.attempts(key.partition("-r")[0]) > int(key.partition("-r")[2] or 0)
                 for row in _read_csv(self._parts / f"{key}.csv"):
-                    photo = short_hash(row[0])
-                    if row[2] == "failed" and (retried or photo in seen or _holds(self._photos, photo)):
-                        continue
-                    seen.add(photo)
+                    if row[2] == "failed":
+                        photo = short_hash(row[0])
+                        if retried or photo in seen or _holds(self._photos, photo):
+                            continue
+                        seen.add(photo)
                     left_out[row[2], row[3]] += 1
                     yield row
 

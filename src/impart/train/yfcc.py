@@ -285,6 +285,8 @@ def _checked(folder: Path, count: int, settings: YfccSettings) -> Iterator[_Chec
 def _key(rows: Sequence[MetaRow]) -> str:
     digest = hashlib.sha256()
     for row in rows:
-        digest.update("\x1f".join((row.photoid, row.url, row.title, row.description, row.usertags)).encode())
+        digest.update(
+            "\x1f".join((row.fault or row.photoid, row.url, row.title, row.description, row.usertags)).encode()
+        )
         digest.update(b"\x1e")
     return digest.hexdigest()[:16]

@@ -53,7 +53,7 @@ class MetaRow:
     """One row, its texts decoded but not cleaned.
 
     Attributes:
-        photoid: as stored; names the photo everywhere.
+        photoid: as stored; names the photo everywhere. Of a row without one, the file's name and the row's number.
         fault: why the row cannot be read; empty where it can.
     """
 
@@ -147,14 +147,14 @@ def _rows(path: Path, names: list[str], official: bool, rows: Iterator[Sequence[
         if not row or not any(row):
             continue
         if len(row) != len(names):
-            yield MetaRow(photoid=f"row {number}", fault=f"{len(row)} columns instead of {len(names)}")
+            yield MetaRow(photoid=f"{path.name}:{number}", fault=f"{len(row)} columns instead of {len(names)}")
             continue
         values = {name: row[i].strip() for name, i in where.items()}
         for name in _TEXTS:
             if name in values:
                 values[name] = decode_percent(values[name], plus_is_space=plus)
         if not values["photoid"]:
-            yield MetaRow(photoid=f"row {number}", fault="no photoid")
+            yield MetaRow(photoid=f"{path.name}:{number}", fault="no photoid")
         else:
             yield MetaRow(**values)
 
