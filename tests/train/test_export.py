@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 pytest.importorskip("onnxscript", reason="the export needs the extra `train`")
 ort = pytest.importorskip("onnxruntime")
 
-from impart.train.export import ImageTower, TextTower, export_image, export_text, quantise  # noqa: E402
+from impart.train.export import ImageTower, TextTower, export_graph, export_image, export_text, quantise  # noqa: E402
 from impart.train.heads import Correction, ImageHead, TextHead  # noqa: E402
 from impart.train.sentences import SentenceTower  # noqa: E402
 
@@ -47,14 +47,16 @@ def test_image_tower_survives_export(tmp_path, int8, floor):
         temperature=2.0,
         correction=_correction(96, 48),
     )
-    tower = ImageTower(_Backbone(), head, torch.randn(96, 64)).eval()
-    path = tmp_path / "image.onnx"
-    export_image(tower, path, size_px=32, int8=int8)
+    backbone, tower = _Backbone().eval(), ImageTower(head, torch.randn(96, 64)).eval()
+    path, first = tmp_path / "image.onnx", tmp_path / "backbone.onnx"
+    batch = {0: torch.export.Dim("B")}
     pixels = torch.randn(5, 3, 32, 32)
+    export_graph(backbone, (pixels,), first, inputs=["pixels"], outputs=["features"], shapes=(batch,), int8=None)
+    export_image(tower, first, path, int8=int8)
     session = ort.InferenceSession(path)
     embedding, retrieval = session.run(["embedding", "retrieval"], {"pixels": pixels.numpy()})
     with torch.no_grad():
-        expected = tower(pixels)
+        expected = tower(backbone(pixels))
     assert _cosines(embedding, expected[0].numpy()).min() > floor
     assert _cosines(retrieval, expected[1].numpy()).min() > floor
     one = session.run(["embedding"], {"pixels": pixels[:1].numpy()})[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 from impart.errors import ConfigError  # noqa: E402
 from impart.train.data import Picture  # noqa: E402
 from impart.train.export import ImageTower  # noqa: E402
-from impart.train.heads import Correction, ImageHead, TextHead  # noqa: E402
+from impart.train.heads import CellAttention, Correction, ImageHead, TextHead  # noqa: E402
 from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads  # noqa: E402
 from impart.train.mini import load_config, main  # noqa: E402
 from impart.train.references import principal_components, write_prototypes  # noqa: E402
@@ -110,12 +112,28 @@ def test_training_learns_and_is_repeatable():
         ema=0.9,
     )
     before = _recall(corpus, head, TextHead(Correction(16, 1, 16)))
-    image, text = train_heads(corpus, head, settings, seed=3)
-    again, _ = train_heads(corpus, head, settings, seed=3)
-    assert torch.equal(image.down.weight, again.down.weight)
-    head.correction = image
+    heads = train_heads(corpus, head, settings, seed=3)
+    again = train_heads(corpus, head, settings, seed=3)
+    assert torch.equal(heads.correction.down.weight, again.correction.down.weight)
+    assert heads.attention is None  # the corpus has no cells
+    head.correction = heads.correction
     assert before < 0.1
-    assert _recall(corpus, head, TextHead(text)) > 0.3
+    assert _recall(corpus, head, TextHead(heads.text)) > 0.3
+
+
+def test_what_only_the_cells_tell_is_learned():
+    corpus, head = _corpus()
+    cells = torch.randn(64, 4 * 8)
+    told = torch.nn.functional.normalize(cells[:, 8:16] @ torch.randn(8, 16), dim=-1)  # the second cell says it all
+    views = [torch.cat([torch.ones(64, 24), cells], dim=1)] * 2  # the pooled features are all alike
+    corpus = dataclasses.replace(corpus, views=views, texts=told)
+    head.attention = CellAttention(torch.zeros(8), torch.ones(8), cells=4, heads=1, hidden=1, outputs=16)
+    settings = HeadSettings(
+        epochs=100, batch=32, image_hidden=8, text_hidden=8, cell_heads=4, dropout_in=0.0, class_weight=0.0, ema=0.9
+    )
+    heads = train_heads(corpus, head, settings, seed=0)
+    head.correction, head.attention = heads.correction, heads.attention
+    assert _recall(corpus, head, TextHead(heads.text)) > 0.3
 
 
 def test_calibration_takes_off_what_shrinking_inflates():
@@ -128,11 +146,22 @@ def test_calibration_takes_off_what_shrinking_inflates():
     assert head.prior[4] > 0
 
 
+def test_retrieval_looks_past_what_shrinking_changes():
+    torch.manual_seed(0)
+    pictures, nuisance = torch.randn(400, 6), torch.randn(400, 1) * 3
+    clean = torch.cat([pictures, nuisance], dim=1)
+    shrunk = torch.cat([pictures, torch.randn(400, 1) * 3], dim=1)  # only the last number changes
+    plain = principal_components(clean, 2)
+    whitened = principal_components(clean, 2, shrunk=shrunk)
+    assert plain[6].abs().max() > 0.9
+    assert torch.nn.functional.normalize(whitened, dim=0)[6].abs().max() < 0.5
+
+
 def test_references_come_from_the_classifier_and_the_pictures(tmp_path):
     corpus, head = _corpus()
     components = principal_components(head.standardise(corpus.views[0]), 8)
     assert torch.allclose(components.T @ components, torch.eye(8), atol=1e-4)
-    tower = ImageTower(torch.nn.Identity(), head, components)
+    tower = ImageTower(head, components)
     write_prototypes(tmp_path / "p.npz", corpus.views[0], tower, [f"class {n}" for n in range(12)])
     found = np.load(tmp_path / "p.npz")
     assert found["image"].shape == (12, 16)

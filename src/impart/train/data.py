@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 import gzip
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from impart.errors import DataError
 
-__all__ = ["FORBIDDEN", "Picture", "read_captions", "read_pictures", "read_validation"]
+__all__ = ["FORBIDDEN", "Picture", "read_captions", "read_more", "read_pictures", "read_validation"]
 
 FORBIDDEN = frozenset({"cifar10", "cifar100", "caltech101", "tiny_imagenet32", "coco", "panda", "misc"})
 """Evaluation data: neither trained nor tuned on."""
@@ -58,13 +58,30 @@ def read_pictures(data: Path) -> list[Picture]:
     """
     pictures = list(_flickr(data, split="train"))
     pictures += _openstax(data)
-    folders = sorted(path for path in (data / "images" / "more").iterdir() if path.is_dir())
-    for folder in folders:
-        pictures += _more(folder)
-    for picture in pictures:
-        if FORBIDDEN & {part.lower() for part in picture.path.relative_to(data).parts}:
-            raise DataError(f"{picture.path} is evaluation data: it must not be trained on")
+    pictures += read_more(data / "images" / "more")
+    _check_training(pictures, data)
     return pictures
+
+
+def read_more(folder: Path) -> list[Picture]:
+    """Pictures of a folder of sources: every folder in it holds `images/` and `captions.csv`.
+
+    Raises:
+        DataError: a folder is missing or holds no usable row, or is named like evaluation data.
+    """
+    try:
+        sources = sorted(path for path in folder.iterdir() if path.is_dir())
+    except OSError as error:
+        raise DataError(f"cannot read {folder}: {error.strerror}; it should hold one folder a source") from error
+    pictures = [picture for source in sources for picture in _more(source)]
+    _check_training(pictures, folder)
+    return pictures
+
+
+def _check_training(pictures: Sequence[Picture], root: Path) -> None:
+    for picture in pictures:
+        if FORBIDDEN & {part.lower() for part in picture.path.relative_to(root).parts}:
+            raise DataError(f"{picture.path} is evaluation data: it must not be trained on")
 
 
 def read_validation(data: Path) -> list[Picture]:
@@ -119,17 +136,20 @@ def _openstax(data: Path) -> Iterator[Picture]:
 
 
 def _more(folder: Path) -> Iterator[Picture]:
+    texts_of: dict[str, list[str]] = {}
     for row in _rows(folder / "captions.csv"):
-        texts = _distinct(row["text"])
+        texts = texts_of.setdefault(row["file"], [])
+        texts.append(row["text"])
         extra = row.get("text2") or ""
         if (
             extra.startswith("a photo of")
             or folder.name in _NAMES_IN_TEXT2
             or (len(extra) > 20 and folder.name in _PROSE)
         ):
-            texts = _distinct(row["text"], extra)
-        if texts:
-            yield Picture(path=folder / "images" / row["file"], source=folder.name, texts=texts)
+            texts.append(extra)
+    for file, said in texts_of.items():
+        if texts_left := _distinct(*said):
+            yield Picture(path=folder / "images" / file, source=folder.name, texts=texts_left)
 
 
 def _distinct(*texts: str) -> tuple[str, ...]:

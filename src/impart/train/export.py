@@ -1,16 +1,16 @@
 """Trained towers to the ONNX files of the bundled model, small on disk and exact in use.
 
-Weights are stored as int8 with a scale per channel, or as float16, and turned into float32 by `Cast` and `Mul` nodes
-that ONNX Runtime folds while it loads: the arithmetic is float32, so a text's embedding does not depend on the other
-texts of its batch, as it does with dynamically quantised activations. Word embeddings stay int8 in memory: only the
-rows of the words at hand are converted.
+The backbone of the image tower is quantised beforehand (`train/quantise.py`) and computes in int8. Of the heads and
+the text tower only the weights are small: they are stored as int8 with a scale per channel, or as float16, and turned
+into float32 by `Cast` and `Mul` nodes that ONNX Runtime folds while it loads: the arithmetic is float32, so a text's
+embedding does not depend on the other texts of its batch, as it does with dynamically quantised activations. Word
+embeddings stay int8 in memory: only the rows of the words at hand are converted.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,31 +22,29 @@ from torch import Tensor, nn
 
 from impart.train.heads import ImageHead, TextHead
 
-__all__ = ["ImageTower", "TextTower", "compress", "export_image", "export_text", "features_session", "quantise"]
+__all__ = ["ImageTower", "TextTower", "compress", "export_graph", "export_image", "export_text", "quantise"]
 
 _SMALLEST = 4096
 """Smaller tensors are kept as they are."""
 
 
 class ImageTower(nn.Module):
-    """Pixels to embedding and retrieval embedding in one pass.
+    """What the backbone sees, to embedding and retrieval embedding.
 
     Args:
-        backbone: pixels (B, 3, S, S) to features (B, F).
-        head: features to embeddings (B, D).
-        components: (F, R) principal directions of the standardised features.
+        head: features (B, F') to embeddings (B, D).
+        components: (F, R) directions of the standardised pooled features.
     """
 
     components: Tensor
     head: ImageHead
 
-    def __init__(self, backbone: nn.Module, head: ImageHead, components: Tensor):
+    def __init__(self, head: ImageHead, components: Tensor):
         super().__init__()
-        self.backbone, self.head = backbone, head
+        self.head = head
         self.register_buffer("components", components)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.backbone(pixels)
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         return self.head(features), self.head.standardise(features) @ self.components
 
 
@@ -67,25 +65,54 @@ class TextTower(nn.Module):
         return y
 
 
-def export_image(tower: ImageTower, path: Path, *, size_px: int, int8: bool = True) -> None:
-    """Write the image tower: `pixels` (B, 3, S, S) to `embedding` (B, D) and `retrieval` (B, R)."""
-    batch = torch.export.Dim("B")
-    _export(
+def export_image(tower: ImageTower, backbone: Path, path: Path, *, int8: bool = True) -> None:
+    """Write the image tower: `pixels` (B, 3, S, S) to `embedding` (B, D) and `retrieval` (B, R).
+
+    Args:
+        tower: the heads.
+        backbone: ONNX file, `pixels` to `features` (B, F'); kept as it is.
+        path: of the ONNX file that joins both.
+        int8: store the heads' matrices as int8 (else float16).
+    """
+    first = onnx.load(backbone)
+    width = first.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    heads = path.with_suffix(".heads.onnx")
+    export_graph(
         tower,
-        (torch.zeros(2, 3, size_px, size_px),),
-        path,
-        inputs=["pixels"],
+        (torch.zeros(2, width),),
+        heads,
+        inputs=["features"],
         outputs=["embedding", "retrieval"],
-        shapes=({0: batch},),
+        shapes=({0: torch.export.Dim("B")},),
         int8=int8,
     )
+    second = onnx.load(heads)
+    heads.unlink()
+    second.ir_version = first.ir_version = max(first.ir_version, second.ir_version)
+    joined = onnx.compose.merge_models(
+        first, second, io_map=[("features", "features")], prefix1="backbone/", prefix2="heads/"
+    )
+    _rename(joined, {"backbone/pixels": "pixels", "heads/embedding": "embedding", "heads/retrieval": "retrieval"})
+    onnx.checker.check_model(joined)
+    onnx.save(joined, path)
+
+
+def _rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
+    """Give values of a graph other names."""
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = names.get(value.name, value.name)
+    for node in model.graph.node:
+        for number, name in enumerate(node.input):
+            node.input[number] = names.get(name, name)
+        for number, name in enumerate(node.output):
+            node.output[number] = names.get(name, name)
 
 
 def export_text(tower: TextTower, path: Path, *, int8: bool = True) -> None:
     """Write the text tower: `input_ids` and `attention_mask` (T, L) to `embedding` (T, D)."""
     axes = {0: torch.export.Dim("T"), 1: torch.export.Dim("L", max=512)}
     ids = torch.ones(2, 7, dtype=torch.int64)
-    _export(
+    export_graph(
         tower,
         (ids, ids.clone()),
         path,
@@ -96,33 +123,7 @@ def export_text(tower: TextTower, path: Path, *, int8: bool = True) -> None:
     )
 
 
-def features_session(
-    backbone: nn.Module, path: Path, *, size_px: int
-) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
-    """The backbone through ONNX Runtime: pixels (B, 3, S, S) to features (B, F), several times torch's CPU speed."""
-    import onnxruntime
-
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _export(
-            backbone,
-            (torch.zeros(2, 3, size_px, size_px),),
-            path,
-            inputs=["pixels"],
-            outputs=["features"],
-            shapes=({0: torch.export.Dim("B")},),
-            int8=None,
-        )
-    session = onnxruntime.InferenceSession(path)
-
-    def run(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        features: npt.NDArray[np.float32] = session.run(None, {"pixels": pixels})[0]
-        return features
-
-    return run
-
-
-def _export(
+def export_graph(
     tower: nn.Module,
     example: tuple[Tensor, ...],
     path: Path,
@@ -132,7 +133,17 @@ def _export(
     shapes: tuple[dict[int, torch.export.Dim], ...],
     int8: bool | None,
 ) -> None:
-    """Export and compress; `int8=None` leaves the weights in float32."""
+    """Write a module as ONNX.
+
+    Args:
+        tower: in evaluation mode from here on.
+        example: inputs to trace it with.
+        path: of the file.
+        inputs: names of the inputs.
+        outputs: names of the outputs.
+        shapes: which axes of the inputs may vary.
+        int8: store large weights as int8 or float16 (see `compress`); None leaves them in float32.
+    """
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings(), torch.no_grad():

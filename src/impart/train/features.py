@@ -24,7 +24,7 @@ from PIL import Image
 
 from impart.errors import DataError
 
-__all__ = ["FeatureCache", "look"]
+__all__ = ["FeatureCache", "look", "open_look"]
 
 _log = logging.getLogger(__name__)
 _SMALL_PX = (32, 64)
@@ -142,7 +142,8 @@ def _key(path: Path) -> str:
     return "/".join(path.parts[-4:])
 
 
-def _open(job: tuple[Path, str, int]) -> Image.Image:
+def open_look(job: tuple[Path, str, int]) -> Image.Image:
+    """A view of a picture file; the job is (file, view, seed)."""
     path, view, seed = job
     try:
         with Image.open(path) as image:
@@ -155,8 +156,8 @@ def _open(job: tuple[Path, str, int]) -> Image.Image:
 def _ahead(pool: ThreadPoolExecutor, jobs: Iterable[tuple[Path, str, int]], *, depth: int) -> Iterator[Any]:
     """Opened pictures in order, at most `depth` of them waiting."""
     jobs = iter(jobs)
-    waiting = [pool.submit(_open, job) for job in islice(jobs, depth)]
+    waiting = [pool.submit(open_look, job) for job in islice(jobs, depth)]
     while waiting:
         done = waiting.pop(0)
-        waiting += [pool.submit(_open, job) for job in islice(jobs, 1)]
+        waiting += [pool.submit(open_look, job) for job in islice(jobs, 1)]
         yield done.result()

@@ -1,11 +1,12 @@
 """The trained part of `mini`: small zero-started corrections on two frozen towers.
 
-    image: x = backbone features;  u = norm(sum of p_k name_k over the ten likeliest classes) + MLP(standardise(x))
+    image: x = pooled features, z = cells of the map before pooling
+           u = norm(sum of p_k name_k over the ten likeliest classes) + MLP(standardise(x)) + attention(z)
     text:  s = sentence embedding; t = s + MLP(s)
 
-With zero MLPs the model is the backbone's classifier seen through a sentence encoder: it can name 1,000 things and
-whatever lies near them. Training moves it towards captions and further nouns. Several heads trained from different
-seeds are joined into one wider MLP whose output is their mean.
+With zero corrections the model is the backbone's classifier seen through a sentence encoder: it can name 1,000 things
+and whatever lies near them. Training moves it towards captions and further nouns. Several heads trained from different
+seeds are joined: one wider MLP, and the mean of the attentions.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Correction", "ImageHead", "TextHead", "join"]
+__all__ = ["CellAttention", "Correction", "ImageHead", "Mean", "TextHead", "join"]
 
 
 class Correction(nn.Module):
@@ -42,8 +43,77 @@ class Correction(nn.Module):
         return y
 
 
+class CellAttention(nn.Module):
+    """Attention pooling over the cells of a map: what stands where, which the pooled features have lost.
+
+    Every head looks for one thing with a learned query; what the heads found goes through a two-layer perceptron whose
+    output starts at zero.
+
+    Args:
+        mean: (W,) of the cells of the training pictures.
+        std: (W,) likewise.
+        cells: Z, how many there are.
+        heads: things looked for.
+        hidden: width of the perceptron.
+        outputs: D.
+        dropout: on the cells, on what the heads found, and between the layers, while training.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    key_width, value_width = 32, 48
+
+    def __init__(
+        self,
+        mean: Tensor,
+        std: Tensor,
+        *,
+        cells: int,
+        heads: int,
+        hidden: int,
+        outputs: int,
+        dropout: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    ):
+        super().__init__()
+        self.heads = heads
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", 1 / std)
+        self.keys = nn.Linear(len(mean), heads * self.key_width)
+        self.values = nn.Linear(len(mean), heads * self.value_width)
+        self.places = nn.Parameter(torch.zeros(cells, heads * self.key_width))
+        self.queries = nn.Parameter(torch.randn(heads, self.key_width) * 0.2)
+        self.drop_cells, self.drop_in, self.drop_mid = (nn.Dropout(share) for share in dropout)
+        self.up = nn.Linear(heads * self.value_width, hidden)
+        self.down = nn.Linear(hidden, outputs)
+        nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """(B, Z * W) to (B, D)."""
+        count = self.places.shape[0]
+        z = cells.reshape(-1, count, self.mean.shape[0])  # (B, Z, W)
+        z = self.drop_cells(((z - self.mean) * self.scale).clamp(-5, 5))
+        keys = (self.keys(z) + self.places).reshape(-1, count, self.heads, self.key_width)
+        values = F.relu(self.values(z)).reshape(-1, count, self.heads, self.value_width)
+        shares = ((keys * self.queries).sum(-1) / self.key_width**0.5).softmax(1)  # (B, Z, H)
+        found = (shares.unsqueeze(-1) * values).sum(1).flatten(1)  # (B, H * value_width)
+        y: Tensor = self.down(self.drop_mid(F.relu(self.up(self.drop_in(found)))))
+        return y
+
+
+class Mean(nn.Module):
+    """Mean of what several modules say."""
+
+    def __init__(self, parts: Sequence[nn.Module]):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([part(x) for part in self.parts]).mean(0)
+
+
 class ImageHead(nn.Module):
-    """Backbone features (B, F) to embeddings (B, D), not normalised.
+    """What the backbone sees (B, F + Z * W) to embeddings (B, D), not normalised.
 
     Args:
         classifier: the backbone's linear layer, F to C classes; frozen.
@@ -52,7 +122,8 @@ class ImageHead(nn.Module):
         std: (F,) of the training features.
         top: names averaged.
         temperature: of the softmax over the `top` logits.
-        correction: the trained part.
+        correction: the trained part, of the pooled features.
+        attention: the trained part of the cells (B, Z * W) that follow the pooled features; None = they are not read.
     """
 
     weight: Tensor
@@ -72,6 +143,7 @@ class ImageHead(nn.Module):
         top: int,
         temperature: float,
         correction: Correction,
+        attention: nn.Module | None = None,
     ):
         super().__init__()
         self.top, self.temperature = top, temperature
@@ -82,32 +154,47 @@ class ImageHead(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("scale", 1 / std)
         self.correction = correction
+        self.attention = attention
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """The pooled part (B, F) of what the backbone sees."""
+        return features[:, : self.weight.shape[1]]
+
+    def cells(self, features: Tensor) -> Tensor:
+        """The cells (B, Z * W) of what the backbone sees."""
+        return features[:, self.weight.shape[1] :]
+
+    def logits(self, features: Tensor) -> Tensor:
+        """The backbone's own classification (B, C)."""
+        return F.linear(self.pooled(features), self.weight, self.bias)
 
     @torch.no_grad()
     def calibrate(self, clean: Tensor, small: Tensor, *, strength: float) -> None:
         """Take off the classes that shrinking a picture inflates (squirrels and terriers live in blur).
 
         Args:
-            clean: features (n, F) of pictures as they are.
-            small: features (n, F) of the same pictures shrunk and enlarged.
+            clean: features (n, ...) of pictures as they are.
+            small: features (n, ...) of the same pictures shrunk and enlarged.
             strength: share of the mean log-ratio of the classes' probabilities that is taken off.
         """
-        means = [F.linear(view, self.weight, self.bias).softmax(1).mean(0) + 1e-5 for view in (clean, small)]
+        means = [self.logits(view).softmax(1).mean(0) + 1e-5 for view in (clean, small)]
         self.prior.copy_(strength * (means[1] / means[0]).log())
 
     def standardise(self, features: Tensor) -> Tensor:
-        """Zero mean, unit deviation, extremes cut: (B, F)."""
-        return ((features - self.mean) * self.scale).clamp(-5, 5)
+        """Pooled features with zero mean and unit deviation, extremes cut: (B, F)."""
+        return ((self.pooled(features) - self.mean) * self.scale).clamp(-5, 5)
 
     def base(self, features: Tensor) -> Tensor:
         """Mean name of the likeliest classes, L2-normalised: (B, D)."""
-        logits = F.linear(features, self.weight, self.bias - self.prior)  # (B, C)
+        logits = self.logits(features) - self.prior  # (B, C)
         values, classes = logits.topk(self.top, dim=1)  # (B, top)
         weights = torch.softmax(values / self.temperature, dim=1)
         return F.normalize((weights.unsqueeze(-1) * self.names[classes]).sum(1), dim=-1)
 
     def forward(self, features: Tensor) -> Tensor:
         u: Tensor = self.base(features) + self.correction(self.standardise(features))
+        if self.attention is not None:
+            u = u + self.attention(self.cells(features))
         return u
 
 

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import TrainingError
-from impart.train.backbone import MEAN, STD, load_lite2
+from impart.train.backbone import load_lite2
 from impart.train.corpus import Corpus
 from impart.train.data import Picture, read_validation
 from impart.train.engine import fit
@@ -30,9 +29,15 @@ from impart.train.listing import Failures, list_pictures
 from impart.train.lit_store import ReferenceRow, save_lit
 from impart.train.lit_task import LitReferences, LitTask, LitValidation
 from impart.train.loop import HeadSettings
-from impart.train.mini import MiniConfig, backbone_tower, build_corpus, build_image_head, training_pictures
+from impart.train.mini import (
+    MiniConfig,
+    backbone_session,
+    build_corpus,
+    build_image_head,
+    retrieval_components,
+    training_pictures,
+)
 from impart.train.neighbours import hold_out
-from impart.train.references import principal_components
 from impart.train.sentences import SentenceCache
 from impart.train.settings import LitSettings, TrainConfig
 
@@ -114,13 +119,10 @@ def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -
         pictures = _listed(config, data, failures)
     validation = read_validation(data)
     recipe = _recipe(config)
-    size_px = config.backbone.size_px
-    preprocessing = PreprocessConfig(
-        size_px=size_px, resize_mode="shortest", crop="center", interpolation="bicubic", mean=MEAN, std=STD
-    )
     cache = Path(config.data.cache).expanduser() if config.data.cache else out / "features"
-    backbone = load_lite2().to(device)
-    features = FeatureCache(cache, backbone_tower(backbone, preprocessing, device, cache), tower_key=f"lite2-{size_px}")
+    backbone = load_lite2()
+    tower = backbone_session(backbone, data, cache, size_px=config.backbone.size_px)
+    features = FeatureCache(cache, tower, tower_key=tower.key)
     for view in config.backbone.views:
         for first in range(0, len(pictures), _CHUNK):
             part = pictures[first : first + _CHUNK]
@@ -129,7 +131,7 @@ def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -
     sentences = SentenceCache(cache, device=device)
     corpus, names = build_corpus(pictures, vocabulary, features, sentences, recipe, device)
     image = build_image_head(corpus, backbone, names, recipe)
-    components = principal_components(image.standardise(corpus.views[0].float()), config.backbone.retrieval_dim)
+    components = retrieval_components(corpus, image, config.backbone.retrieval_dim)
     numbers: dict[str, int] = {}
     hashes = [hashlib.sha256(picture.path.read_bytes()).hexdigest() for picture in pictures]
     own = torch.tensor([numbers.setdefault(key, len(numbers)) for key in hashes], device=device)

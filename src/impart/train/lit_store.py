@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from impart.augment.ram import build_ram
 from impart.errors import TrainingError
 from impart.reference.refset import library_versions, now
-from impart.train.heads import Correction, ImageHead, TextHead
+from impart.train.heads import CellAttention, Correction, ImageHead, TextHead
 from impart.train.lit_model import EmbeddedReferences, LitModel
 from impart.train.settings import TrainConfig, config_of
 
@@ -157,6 +157,7 @@ def _rebuild(weights: dict[str, Tensor], config: TrainConfig) -> LitModel:
         top=config.lit.top,
         temperature=config.lit.temperature,
         correction=correction("image"),
+        attention=_cells(weights, config),
     )
     components = weights.get("components")
     dim = weights["image.names"].shape[1]
@@ -166,3 +167,18 @@ def _rebuild(weights: dict[str, Tensor], config: TrainConfig) -> LitModel:
     model = LitModel(image, TextHead(correction("text")), components=components, ram=ram, k=config.ram.k)
     model.load_state_dict(weights)
     return model
+
+
+def _cells(weights: dict[str, Tensor], config: TrainConfig) -> CellAttention | None:
+    places = weights.get("image.attention.places")
+    if places is None:
+        return None
+    down = weights["image.attention.down.weight"]
+    return CellAttention(
+        weights["image.attention.mean"],
+        1 / weights["image.attention.scale"],
+        cells=len(places),
+        heads=config.lit.cell_heads,
+        hidden=down.shape[1],
+        outputs=down.shape[0],
+    )

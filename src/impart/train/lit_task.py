@@ -15,15 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from impart.augment.ram import build_ram
 from impart.train.corpus import Corpus, draw_variant, draw_views
-from impart.train.heads import Correction, ImageHead, TextHead
+from impart.train.heads import CellAttention, Correction, ImageHead, TextHead
 from impart.train.lit_model import EmbeddedReferences, LitModel, nearest_rows
 from impart.train.loss import contrastive_loss, distillation_loss
 from impart.train.retrieval import CohortTensors, replace_at_random
-from impart.train.settings import TrainConfig
+from impart.train.settings import LitSettings, TrainConfig
 from impart.train.task import Average, Task, Temperature, recall
 
 if TYPE_CHECKING:
@@ -96,8 +95,9 @@ class LitTask(Task):
         torch.manual_seed(config.seed)
         own = copy.deepcopy(image)
         own.correction = Correction(
-            corpus.views[0].shape[1], lit.image_hidden, width, dropout=(lit.dropout_in, lit.dropout_mid)
+            own.weight.shape[1], lit.image_hidden, width, dropout=(lit.dropout_in, lit.dropout_mid)
         )
+        own.attention = _attention(image, lit, width)
         text = TextHead(Correction(width, lit.text_hidden, width, dropout=(0.0, lit.text_dropout)))
         if config.reference.retrieval == "encoder":
             components = None
@@ -117,6 +117,8 @@ class LitTask(Task):
     def modules(self) -> dict[str, nn.Module]:
         model = self._model
         learned: dict[str, nn.Module] = {"image": model.image.correction, "text": model.text.correction}
+        if model.image.attention is not None:
+            learned["cells"] = model.image.attention
         if model.ram is not None:
             learned["ram"] = model.ram
         return learned | {"temperature": self._temperature}
@@ -203,7 +205,7 @@ class LitTask(Task):
         corpus, lit, image = self._corpus, self.config.lit, self._model.image
         total = u.new_zeros(())
         clean = corpus.views[0][index].float()
-        teacher = (F.linear(clean, image.weight, image.bias) / lit.teacher_temperature).softmax(dim=1)  # (B, C)
+        teacher = (image.logits(clean) / lit.teacher_temperature).softmax(dim=1)  # (B, C)
         if lit.class_weight:
             names = self._model.embed_texts(draw_variant(corpus.names, rng))  # (C, D)
             figures["classes"] = distillation_loss((lit.class_scale * u @ names.T).float(), teacher)
@@ -282,6 +284,23 @@ class LitTask(Task):
         self._neighbours = [table.to(device) for table in state["neighbours"]]
         if "cohort" in state:
             self._cohort = CohortTensors(*(part.to(device) for part in state["cohort"]))
+
+
+def _attention(image: ImageHead, lit: LitSettings, width: int) -> CellAttention | None:
+    """A new attention over cells, standardised as the given head's."""
+    given = image.attention
+    if given is None or not lit.cell_heads:
+        return None
+    assert isinstance(given, CellAttention), type(given)
+    return CellAttention(
+        given.mean,
+        1 / given.scale,
+        cells=len(given.places),
+        heads=lit.cell_heads,
+        hidden=lit.cell_hidden,
+        outputs=width,
+        dropout=(lit.dropout_cells, lit.dropout_in, lit.dropout_mid),
+    )
 
 
 def _kind_loss(logits: Tensor, teacher: Tensor, corpus: Corpus) -> Tensor:

@@ -6,6 +6,8 @@ import dataclasses
 import logging
 from dataclasses import dataclass
 
+from torch import nn
+
 from impart.train.corpus import Corpus, sampling_weights
 from impart.train.engine import fit
 from impart.train.events import StepDone
@@ -21,7 +23,7 @@ from impart.train.settings import (
 )
 from impart.train.texts import text_key
 
-__all__ = ["Corpus", "HeadSettings", "sampling_weights", "text_key", "train_heads"]
+__all__ = ["Corpus", "HeadSettings", "sampling_weights", "TrainedHeads", "text_key", "train_heads"]
 
 _log = logging.getLogger(__name__)
 
@@ -76,10 +78,23 @@ class HeadSettings(LitSettings):
         )
 
 
-def train_heads(
-    corpus: Corpus, image: ImageHead, settings: HeadSettings, *, seed: int
-) -> tuple[Correction, Correction]:
-    """Train one pair of corrections.
+@dataclass(frozen=True)
+class TrainedHeads:
+    """What one training learned, in evaluation mode.
+
+    Attributes:
+        correction: of the pooled features.
+        attention: over the cells; None where they are not read.
+        text: of the sentence embeddings.
+    """
+
+    correction: Correction
+    attention: nn.Module | None
+    text: Correction
+
+
+def train_heads(corpus: Corpus, image: ImageHead, settings: HeadSettings, *, seed: int) -> TrainedHeads:
+    """Train one set of corrections.
 
     Args:
         corpus: features and sentences.
@@ -88,11 +103,11 @@ def train_heads(
         seed: of initial weights, draws and dropout.
 
     Returns:
-        The averaged corrections for images and texts, in evaluation mode.
+        Their averages over the last steps.
     """
     task = LitTask(corpus, image, settings.as_config(seed=seed, device=corpus.texts.device.type))
     for event in fit(task, task.config):
         if isinstance(event, StepDone) and (event.step % 100 == 0 or event.step == event.steps):
             _log.info("seed %d, step %d of %d: loss %.3f", seed, event.step, event.steps, event.loss)
     model = task.finished()
-    return model.image.correction, model.text.correction
+    return TrainedHeads(model.image.correction, model.image.attention, model.text.correction)

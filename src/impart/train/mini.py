@@ -4,8 +4,9 @@
 
 Both towers are frozen (EfficientNet-Lite2 with ImageNet weights in int8 arithmetic, all-MiniLM-L6-v2); small
 corrections on top of them are trained on cached features. `--pictures DIR` adds what `python -m impart.train.sources`
-collects; more data is a matter of a further folder there, a GPU for the heads of `--device cuda`. Beside the towers the command writes the bundled `references/` (one pair an ImageNet class, see
-`train/references.py`) and `background/` (see `augment/bundle.py`).
+collects; more data is a matter of a further folder there, a GPU for the heads of `--device cuda`. Beside the towers
+the command writes the bundled `references/` (one pair an ImageNet class, see `train/references.py`) and `background/`
+(see `augment/bundle.py`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -186,7 +186,7 @@ def retrieval_components(corpus: Corpus, head: ImageHead, width: int) -> Tensor:
 
 
 def training_pictures(data: Path, more: Path | None = None) -> tuple[list[Picture], ClassVocabulary]:
-    """All pictures, also those of the folders below `more`, the ImageNet sample under the classes' human names, and the vocabulary."""
+    """All pictures, those of `more` among them, the ImageNet sample under its human names, and the vocabulary."""
     classes = read_classes(data)
     vocabulary = class_vocabulary([wnid for _, wnid, _ in classes], [label for _, _, label in classes])
     sample = [
@@ -242,7 +242,7 @@ def _ways(name: str) -> list[str]:
 def build_image_head(corpus: Corpus, backbone: EfficientNetLite, names: Tensor, config: MiniConfig) -> ImageHead:
     clean = corpus.views[0]
     pooled = clean[:, :FEATURES].float()
-    cells = clean[: 2**13, FEATURES:].float().unflatten(1, (CELLS, CELL_WIDTH))  # (n, Z, W)
+    cells = clean[: 2**13, FEATURES:].float().reshape(-1, CELLS, CELL_WIDTH)  # (n, Z, W)
     head = ImageHead(
         backbone.classifier,
         names,
@@ -302,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the recipe."""
     parser = argparse.ArgumentParser(prog="python -m impart.train.mini", description="Train the bundled model `mini`.")
     parser.add_argument("--data", type=Path, required=True, help="development data, the folder with images/ in it")
-    parser.add_argument("--pictures", type=Path, help="more pictures, as `python -m impart.train.sources` collects them")
+    parser.add_argument("--pictures", type=Path, help="more pictures, from python -m impart.train.sources")
     parser.add_argument("--out", type=Path, required=True, help="folder for the model's files")
     parser.add_argument("--config", type=Path, help="recipe (TOML); default: the bundled configs/mini.toml")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "impart" / "train", help="features")

@@ -274,7 +274,7 @@ class BackboneSettings:
         calibration: how far classes that shrinking inflates are taken off the base image embedding (0..1).
     """
 
-    size_px: int = 224
+    size_px: int = 256
     views: tuple[str, ...] = ("clean", "crop0", "small0")
     retrieval_dim: int = 256
     calibration: float = 0.75
@@ -282,8 +282,8 @@ class BackboneSettings:
     def __post_init__(self) -> None:
         if not self.views or self.views[0] != "clean":
             raise ConfigError(f"backbone.views are {list(self.views)}: the first must be 'clean'")
-        if self.size_px % 32:
-            raise ConfigError(f"backbone.size_px is {self.size_px}: the backbone needs a multiple of 32")
+        if self.size_px % 128:
+            raise ConfigError(f"backbone.size_px is {self.size_px}: the backbone's cells need a multiple of 128")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,6 +293,9 @@ class LitSettings:
     Attributes:
         image_hidden: width of the image correction.
         text_hidden: width of the text correction.
+        cell_heads: things the attention over the backbone's cells looks for; 0 = cells are not read.
+        cell_hidden: width of the perceptron behind it.
+        dropout_cells: share of the cells' standardised numbers dropped.
         dropout_in: share of standardised features dropped.
         dropout_mid: likewise between the layers.
         text_dropout: between the layers of the text correction.
@@ -306,13 +309,17 @@ class LitSettings:
         view_shares: how often a clean, cropped or shrunk view is drawn.
         caption_share: share of draws from `caption_sources`.
         caption_sources: folders with sentences; the others hold names.
-        balance: within both groups a source of n pictures with m different texts is drawn like n ** balance * m ** breadth.
-        breadth: see there.
+        balance: within both groups a source of n pictures with m different texts is drawn like
+            n ** balance * m ** breadth.
+        breadth: see `balance`.
         ema: decay of the averaged weights that are returned.
     """
 
     image_hidden: int = 512
     text_hidden: int = 512
+    cell_heads: int = 8
+    cell_hidden: int = 512
+    dropout_cells: float = 0.1
     dropout_in: float = 0.3
     dropout_mid: float = 0.5
     text_dropout: float = 0.3

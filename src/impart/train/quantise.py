@@ -1,0 +1,138 @@
+"""The backbone in int8 arithmetic: quantised once, then the heads are trained on it, and served behind it.
+
+Weights have a scale a channel, activations are unsigned bytes; the ranges come from training pictures as they are,
+cropped and shrunk. On processors with VNNI that is twice the speed of float32. The heads learn on what the quantised
+network gives, so nothing of what quantising changes is left for them to meet for the first time in use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from PIL import Image
+from torch import nn
+
+from impart.encoders.preprocess import PreprocessConfig, preprocess
+from impart.train.export import export_graph
+from impart.train.features import open_look
+
+__all__ = ["BackboneSession", "quantise_backbone"]
+
+_log = logging.getLogger(__name__)
+_CALIBRATION_VIEWS = ("clean", "crop0", "small0")
+_PIECE = 4
+"""Pictures in one pass of one thread."""
+
+
+def quantise_backbone(
+    backbone: nn.Module, pictures: Sequence[Path], path: Path, *, preprocessing: PreprocessConfig
+) -> None:
+    """Write the backbone, `pixels` (B, 3, S, S) to `features` (B, F'), with int8 convolutions.
+
+    Args:
+        backbone: in float32.
+        pictures: some two hundred of the training pictures, for the ranges of the activations.
+        path: of the ONNX file.
+        preprocessing: pictures to pixels.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain, prepared = path.with_suffix(".fp32.onnx"), path.with_suffix(".prepared.onnx")
+    unfinished = path.with_suffix(".unfinished.onnx")
+    size_px = preprocessing.size_px
+    export_graph(
+        backbone,
+        (torch.zeros(2, 3, size_px, size_px),),
+        plain,
+        inputs=["pixels"],
+        outputs=["features"],
+        shapes=({0: torch.export.Dim("B")},),
+        int8=None,
+    )
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # the quantiser logs to the root logger
+    try:
+        quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(unfinished),
+            _Calibration(pictures, preprocessing),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            op_types_to_quantize=["Conv", "Add", "Clip", "Relu"],
+        )
+    finally:
+        root.setLevel(level)
+    model = onnx.load(unfinished)
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model)
+    onnx.save(model, unfinished)
+    unfinished.replace(path)
+    for file in (plain, prepared):
+        file.unlink()
+
+
+class _Calibration:
+    """Batches of pixels, as the quantiser asks for them."""
+
+    def __init__(self, pictures: Sequence[Path], preprocessing: PreprocessConfig) -> None:
+        self._batches = self._read(pictures, preprocessing)
+
+    def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
+        return next(self._batches, None)
+
+    @staticmethod
+    def _read(
+        pictures: Sequence[Path], preprocessing: PreprocessConfig
+    ) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+        for first in range(0, len(pictures), 8):
+            looks = [
+                open_look((path, _CALIBRATION_VIEWS[(first + number) % len(_CALIBRATION_VIEWS)], 0))
+                for number, path in enumerate(pictures[first : first + 8])
+            ]
+            yield {"pixels": preprocess(looks, preprocessing)}
+
+
+class BackboneSession:
+    """The quantised backbone on ONNX Runtime: pictures to what the heads see.
+
+    Attributes:
+        path: the ONNX file.
+        preprocessing: pictures to pixels.
+        key: digest of weights and preprocessing: features of another key are others.
+    """
+
+    def __init__(self, path: Path, preprocessing: PreprocessConfig) -> None:
+        import onnxruntime
+
+        self.path = path
+        self.key = hashlib.sha256(path.read_bytes() + repr(preprocessing).encode()).hexdigest()[:16]
+        self.preprocessing = preprocessing
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # one piece a thread: threads on one piece wait for each other
+        options.add_session_config_entry("session.x64quantprecision", "1")
+        self._run: Callable[..., list[npt.NDArray[np.float32]]] = onnxruntime.InferenceSession(path, options).run
+        self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
+
+    def __call__(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+        """(B, F') of B pictures."""
+        pieces = [images[first : first + _PIECE] for first in range(0, len(images), _PIECE)]
+        return np.concatenate(list(self._pool.map(self._features, pieces)))
+
+    def _features(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+        return self._run(["features"], {"pixels": preprocess(images, self.preprocessing)})[0]
