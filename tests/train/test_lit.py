@@ -1,4 +1,4 @@
-"""Regime `lit` with references: against a naive loop, masks, learning from the references alone, resume, save and load."""
+"""Regime `lit` with references: a naive loop, masks, learning from references alone, resume, save and load."""
 
 from __future__ import annotations
 
