@@ -21,7 +21,7 @@ from impart.evaluate.datasets import embed_files
 from impart.evaluate.prompts import class_embeddings
 from impart.evaluate.zeroshot import classification_metrics
 
-CLASS_SETS = ("cifar10/test", "cifar100/test", "caltech101/test")
+CLASS_SETS = ("cifar10/test", "cifar100/test", "caltech101/test", "tiny_imagenet32/test")
 
 
 def embed(encoder: Encoder, files: tuple[Path, ...]) -> tuple[ImageEmbeddings, np.ndarray]:

@@ -83,3 +83,13 @@ def test_tables_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     table.write_text("picture,caption\nx,y\n")
     with pytest.raises(DataError, match="'file'"):
         CaptionedImages.open(table)
+
+
+def test_folders_with_codes_are_named_by_their_table(tmp_path):
+    folder = colour_folder(tmp_path / "set" / "test", ["red", "blue"])
+    table = tmp_path / "set" / "classes.csv"
+    table.write_text('code,name\nred,"tench, Tinca tinca"\nblue,goldfish\n', encoding="utf-8")
+    assert ClassFolder.open(folder).classes == ("goldfish", "tench")
+    table.write_text("code,name\nred,tench\n", encoding="utf-8")
+    with pytest.raises(DataError, match="blue"):
+        ClassFolder.open(folder)

@@ -22,6 +22,10 @@ _IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", "
 class ClassFolder:
     """Pictures in one folder a class; the folder's name, underscores as spaces, is the class name.
 
+    Folders may have codes for names (`n01443537`): a table `classes.csv` in the folder, or beside it, whose first
+    column is the code and whose column `name` holds the names, then says what they are called. Of several names,
+    separated by commas, the first counts.
+
     Attributes:
         name: what reports call the set.
         classes: C class names, sorted by folder name.
@@ -44,7 +48,7 @@ class ClassFolder:
             per_class: keep only the first this many pictures of each class, by name.
 
         Raises:
-            DataError: the folder is missing or empty, or a class has no pictures.
+            DataError: the folder is missing or empty, a class has no pictures, or `classes.csv` does not name it.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -63,10 +67,21 @@ class ClassFolder:
             labels += [number] * len(found)
         return cls(
             name=name or "/".join(folder.resolve().parts[-2:]),
-            classes=tuple(tidy_class_name(path.name) for path in subfolders),
+            classes=_class_names(folder, [path.name for path in subfolders]),
             files=tuple(files),
             labels=tuple(labels),
         )
+
+
+def _class_names(folder: Path, folders: Sequence[str]) -> tuple[str, ...]:
+    table = next((path for path in (folder / "classes.csv", folder.parent / "classes.csv") if path.is_file()), None)
+    if table is None:
+        return tuple(tidy_class_name(name) for name in folders)
+    names = {next(iter(row.values())): row["name"].split(",")[0].strip() for row in _read_csv(table, needs=("name",))}
+    missing = [code for code in folders if not names.get(code)]
+    if missing:
+        raise DataError(f"{table} has no name for the class folder {missing[0]!r}: add a row, or remove the table")
+    return tuple(names[code] for code in folders)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -75,6 +75,7 @@ class MiniConfig:
         retrieval_dim: width of the retrieval embedding.
         seeds: one head is trained for each; their mean is exported.
         calibration: how far classes that shrinking inflates are taken off the base image embedding (0..1).
+        sources: the folders learned from; empty = all.
         int8: store the matrices of heads and text tower as int8 (else float16).
         head: settings of each head.
     """
@@ -84,6 +85,7 @@ class MiniConfig:
     retrieval_dim: int = 256
     seeds: tuple[int, ...] = (0, 1, 2)
     calibration: float = 0.75
+    sources: tuple[str, ...] = ()
     int8: bool = True
     head: HeadSettings = field(default_factory=HeadSettings)
 
@@ -137,6 +139,10 @@ def train_mini(
     """
     started = time.monotonic()
     pictures, vocabulary = training_pictures(data, more)
+    if config.sources:
+        for name in set(config.sources) - {picture.source for picture in pictures}:
+            raise ConfigError(f"the recipe names source {name!r}, and no such folder was found: is --pictures right?")
+        pictures = [picture for picture in pictures if picture.source in config.sources]
     out.mkdir(parents=True, exist_ok=True)
     backbone = load_lite2()
     tower = backbone_session(backbone, data, cache, size_px=config.size_px)
