@@ -1,8 +1,9 @@
-"""Shared fixtures: the tiny encoder, and the development data where it is present."""
+"""Shared fixtures: the tiny encoder, a trained RAM, and the development data where it is present."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,22 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture
 def tiny() -> TinyEncoder:
     return TinyEncoder()
+
+
+@pytest.fixture(scope="session")
+def trained_ram(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a trained RAM, exported once; not to be changed."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    from tiny_ram import write_tiny_ram
+
+    return write_tiny_ram(tmp_path_factory.mktemp("trained") / "ram")
+
+
+@pytest.fixture
+def checkpoint(trained_ram: Path, tmp_path: Path) -> Path:
+    """The same, moved to a place of its own."""
+    return Path(shutil.copytree(trained_ram, tmp_path / "checkpoint"))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,101 @@
+"""A trained RAM from the outside: `--encoder FOLDER` and `refset use`, without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from clips import solid, write_clip
+from impart.augment.checkpoint import open_checkpoint
+from impart.cli.main import app
+from tiny_ram import onnx_colours
+
+RUN = CliRunner()
+
+WITHOUT_TORCH = """
+import sys
+from impart.cli.main import main
+code = 0
+try:
+    main()
+except SystemExit as stop:
+    code = stop.code or 0
+assert "torch" not in sys.modules, "torch was imported"
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    write_clip(folder / "red.mp4", colours=["red"])
+    write_clip(folder / "blue.mp4", colours=["blue"])
+    return folder
+
+
+def run(*arguments: object, code: int = 0) -> Result:
+    result = RUN.invoke(app, [str(part) for part in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def without_torch(*arguments: object) -> str:
+    command = [sys.executable, "-c", WITHOUT_TORCH, *(str(part) for part in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_index_search_and_why_without_torch(films: Path, checkpoint: Path, tmp_path: Path) -> None:
+    index = tmp_path / "library"
+    assert "2 added" in without_torch("index", films, "-i", index, "--encoder", checkpoint)
+    found = without_torch("search", "a blue square", "-i", index, "--why", "--format", "jsonl")
+    hits = json.loads(found)["hits"]
+    (blue,) = [hit for hit in hits if Path(hit["path"]).name == "blue.mp4"]
+    assert "blue" in {reason["text"] for reason in blue["why"]}
+    assert "form='vanilla'" in run("stats", "-i", index).output
+    again = run("search", "a blue square", "-i", index, "--encoder", checkpoint, "--format", "jsonl").output
+    assert [hit["score"] for hit in json.loads(again)["hits"]] == [hit["score"] for hit in hits]
+    assert "2 unchanged" in run("index", films, "-i", index, "--encoder", checkpoint).output
+
+
+def test_refset_use(films: Path, checkpoint: Path, tmp_path: Path) -> None:
+    index, trained = tmp_path / "library", open_checkpoint(checkpoint)
+    onnx_colours(trained.base, ("green", "blue")).save(tmp_path / "set")
+    run("index", films, "-i", index, "--encoder", trained.base.traits.id)
+    said = run("refset", "use", checkpoint, "-i", index).output
+    assert "(3 pairs), blended in by the RAM" in said
+    one = run("search", "a red square", "-i", index, "--format", "csv").output
+    said = run("refset", "use", tmp_path / "set", "--ram", checkpoint, "-i", index).output
+    assert "(2 pairs), blended in by the RAM" in said
+    two = run("search", "a red square", "-i", index, "--format", "csv").output
+    assert "RAM" not in run("refset", "use", tmp_path / "set", "-i", index).output
+    three = run("search", "a red square", "-i", index, "--format", "csv").output
+    assert len({one, two, three}) == 3
+
+
+def test_zeroshot(checkpoint: Path, tmp_path: Path) -> None:
+    for name in ("red", "blue"):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        Image.fromarray(solid(name)).save(tmp_path / "classes" / name / "0.png")
+    said = without_torch("eval", "zeroshot", tmp_path / "classes", "--encoder", checkpoint)
+    assert "2 pictures, 2 classes" in said
+    assert "+red-green-blue" in said  # the reference set behind the encoder's id
+    plain = run("eval", "zeroshot", tmp_path / "classes", "--encoder", checkpoint, "--no-augment").output
+    assert "+red-green-blue" not in plain
+    onnx_colours(open_checkpoint(checkpoint).base, ("green",)).save(tmp_path / "set")
+    given = ("--refset", tmp_path / "set")
+    assert "+green" in run("eval", "zeroshot", tmp_path / "classes", "--encoder", checkpoint, *given).output
+
+
+def test_a_damaged_checkpoint_says_so(films: Path, checkpoint: Path, tmp_path: Path) -> None:
+    (checkpoint / "manifest.json").write_text("{")
+    result = RUN.invoke(app, ["index", str(films), "-i", str(tmp_path / "library"), "--encoder", str(checkpoint)])
+    assert "is damaged" in str(result.exception)
