@@ -49,7 +49,14 @@ def _open_clip(rest: str, **options: Any) -> Encoder:
     return load_open_clip(rest, **options)
 
 
+def _paired(rest: str, **options: Any) -> Encoder:
+    from impart.encoders.paired import load_paired
+
+    return load_paired(rest, **options)
+
+
 register("mini", _mini)
 register("onnx", _onnx)
 register("hf", _hf)
 register("open_clip", _open_clip)
+register("paired", _paired)

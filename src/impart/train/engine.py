@@ -8,6 +8,7 @@ libraries). Devices, processes and precision are accelerate's.
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Task", "fit", "make_accelerator"]
 
+_PATIENCE = datetime.timedelta(hours=12)
+"""How long processes wait for each other: the first one may have millions of pictures to embed before the start."""
+
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """Devices, processes and precision as the config and the launcher (`accelerate launch`, `torchrun`) say.
@@ -38,7 +42,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         MissingExtraError: accelerate is not installed.
     """
     try:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
         from accelerate.state import AcceleratorState, PartialState
     except ImportError as error:
         raise MissingExtraError("accelerate", extra="train", purpose="training") from error
@@ -49,6 +53,10 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         mixed_precision="bf16" if config.loop.precision == "bf16" else "no",
         gradient_accumulation_steps=config.loop.accumulate,
         cpu=config.loop.device == "cpu",
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False),  # no module has buffers that change
+            InitProcessGroupKwargs(timeout=_PATIENCE),
+        ],
     )
 
 
@@ -87,7 +95,7 @@ class _Run:
         self.task, self.config, self.accelerator = task, config, accelerator
         self.bare = task.modules()
         self.optimiser = torch.optim.AdamW(
-            parameter_groups(self.bare, config.optimiser),
+            parameter_groups(task.parts(), config.optimiser),
             lr=config.optimiser.learning_rate,
             betas=(config.optimiser.betas[0], config.optimiser.betas[1]),
             eps=config.optimiser.eps,

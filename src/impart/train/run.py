@@ -22,10 +22,16 @@ from impart.train.settings import TrainConfig
 
 __all__ = ["REGIMES", "train"]
 
-REGIMES = {"ram": "impart.train.ram_task", "lit": "impart.train.lit_run"}
+REGIMES = {"ram": "impart.train.ram_task", "lit": "impart.train.lit_run", "full": "impart.train.full_run"}
 """Modules with `run(config, *, data, out, resume)`, imported when asked for."""
 
-_FREE = {("loop", "checkpoint_every"), ("loop", "validate_every"), ("loop", "keep"), ("loop", "device")}
+_FREE = {
+    ("loop", "checkpoint_every"),
+    ("loop", "validate_every"),
+    ("loop", "keep"),
+    ("loop", "device"),
+    ("full", "workers"),
+}
 """Settings that may change between two parts of a run; so may all of [log], and where computed things are cached."""
 
 
@@ -47,6 +53,13 @@ def train(config: TrainConfig, *, data: Path, out: Path, resume: bool = False) -
     """
     settings = json.loads(json.dumps(config.as_dict()))
     path = out / "config.json"
+    if int(os.environ.get("RANK", "0")) == 0:  # of several processes the first speaks for all
+        _take(path, settings, out, resume=resume)
+    yield from importlib.import_module(REGIMES[config.regime]).run(config, data=data, out=out, resume=resume)
+
+
+def _take(path: Path, settings: Mapping[str, Any], out: Path, *, resume: bool) -> None:
+    """Check the folder of the run and keep the settings there."""
     if path.is_file():
         if not resume:
             raise TrainingError(f"{out} holds a run already: go on with --resume, or name another folder")
@@ -58,7 +71,6 @@ def train(config: TrainConfig, *, data: Path, out: Path, resume: bool = False) -
         temporary.replace(path)
     except OSError as error:
         raise TrainingError(f"cannot write to {out}: {error.strerror}") from error
-    yield from importlib.import_module(REGIMES[config.regime]).run(config, data=data, out=out, resume=resume)
 
 
 def _read(path: Path) -> dict[str, Any]:

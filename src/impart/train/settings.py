@@ -30,10 +30,12 @@ from typing import Any
 
 from impart.config import RamSettings
 from impart.errors import ConfigError
+from impart.train.full_settings import FullSettings
 
 __all__ = [
     "BackboneSettings",
     "DataSettings",
+    "FullSettings",
     "LitSettings",
     "LogSettings",
     "LoopSettings",
@@ -76,7 +78,7 @@ class DataSettings:
     """What is learned from.
 
     Attributes:
-        encoder: id of the frozen encoder (regime `ram`).
+        encoder: id of the frozen encoder (regime `ram`; in regime `full` it finds neighbours).
         pairs: where the training pairs are.
         validation: where pairs for validation are; none = `validation_pictures` are held out of `pairs`.
         validation_pictures: how many are held out then; 0 = no validation.
@@ -343,7 +345,8 @@ class TrainConfig:
     """Everything a run is told.
 
     Attributes:
-        regime: `ram` (a frozen encoder, RAM learns), `lit` (frozen towers, heads learn, with or without RAM), `full`.
+        regime: `ram` (a frozen encoder, RAM learns), `lit` (frozen towers, heads learn, with or without RAM),
+            `full` (towers learn, with or without RAM).
         seed: of initial weights, splits, draws and dropout.
     """
 
@@ -354,6 +357,7 @@ class TrainConfig:
     ram: RamSettings = field(default_factory=RamSettings)
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
     lit: LitSettings = field(default_factory=LitSettings)
+    full: FullSettings = field(default_factory=FullSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     loop: LoopSettings = field(default_factory=LoopSettings)
@@ -370,6 +374,7 @@ _ENGINE = {"loss", "optimiser", "loop", "log"}
 TABLES: dict[str, set[str]] = {
     "ram": {"data", "reference", "ram", *_ENGINE},
     "lit": {"data", "reference", "ram", "backbone", "lit", *_ENGINE},
+    "full": {"data", "reference", "ram", "full", *_ENGINE},
 }
 """The tables that each regime reads."""
 

@@ -35,6 +35,10 @@ class Task(Protocol):
         """What learns, by name: the engine moves it to the device, wraps it, and keeps it in checkpoints."""
         ...
 
+    def parts(self) -> Mapping[str, nn.Module]:
+        """What `optimiser.rates` names; modules or parts of them that together hold all that learns."""
+        return self.modules()
+
     def prepare(self, accelerator: Accelerator, modules: dict[str, nn.Module]) -> None:  # noqa: ARG002
         """Take the modules back, on their device and wrapped for several processes, before the first step."""
         return

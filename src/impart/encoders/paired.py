@@ -1,0 +1,87 @@
+"""Two encoders as one: embeddings of the first, retrieval embeddings of the second.
+
+RA-CLIP finds neighbours with a frozen, unimodal image encoder that stands beside the towers that learn. A folder
+`paired:FOLDER` is the first encoder (`hf:FOLDER`) with a file `retrieval.json` that names the second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput, load_encoder
+from impart.encoders.tokens import read_json
+from impart.errors import EncoderError, EncoderMismatchError
+
+__all__ = ["PairedEncoder", "load_paired", "write_paired"]
+
+_NAME = "retrieval.json"
+
+
+class PairedEncoder:
+    """An `Encoder` of two.
+
+    Args:
+        base: gives the embeddings of images and texts.
+        retrieval: gives the retrieval embeddings.
+        encoder_id: under which it is loaded again.
+    """
+
+    def __init__(self, base: Encoder, retrieval: Encoder, *, encoder_id: str) -> None:
+        self._base, self._retrieval = base, retrieval
+        self.traits: EncoderTraits = dataclasses.replace(
+            base.traits, id=encoder_id, retrieval_dim=retrieval.traits.retrieval_dim, own_retrieval=True
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over both."""
+        both = f"{self._base.fingerprint} {self._retrieval.fingerprint}"
+        return hashlib.blake2b(both.encode(), digest_size=16).hexdigest()
+
+    def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
+        """Embed B images with both."""
+        return ImageEmbeddings(
+            self._base.encode_images(images).embeddings, self._retrieval.encode_images(images).retrieval
+        )
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32:
+        """Embed T texts with the first: (T, D)."""
+        return self._base.encode_texts(texts)
+
+
+def write_paired(folder: Path, retrieval: Encoder) -> str:
+    """Make `hf:FOLDER` a `paired:FOLDER`; returns its id."""
+    content = {"encoder": retrieval.traits.id, "fingerprint": retrieval.fingerprint}
+    (folder / _NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return f"paired:{folder}"
+
+
+def load_paired(rest: str, **options: Any) -> PairedEncoder:
+    """Both encoders of a folder.
+
+    Args:
+        rest: the folder.
+        options: for either encoder, such as `threads=2`.
+
+    Raises:
+        EncoderError: the folder does not name a retrieval encoder.
+        EncoderMismatchError: the retrieval encoder is another one now.
+    """
+    folder = Path(rest).expanduser()
+    named = read_json(folder / _NAME)
+    if not {"encoder", "fingerprint"} <= named.keys():
+        raise EncoderError(f"{folder / _NAME} names no retrieval encoder: copy or train the model again")
+    shared = {name: value for name, value in options.items() if name == "threads"}
+    retrieval = load_encoder(str(named["encoder"]), **shared)
+    if retrieval.fingerprint != named["fingerprint"]:
+        raise EncoderMismatchError(
+            f"{folder} finds neighbours with {named['encoder']!r} as it was in training "
+            f"({str(named['fingerprint'])[:12]}), which is another one now ({retrieval.fingerprint[:12]}): "
+            "install the version it was trained with, or train again"
+        )
+    return PairedEncoder(load_encoder(f"hf:{folder}", **options), retrieval, encoder_id=f"paired:{rest}")

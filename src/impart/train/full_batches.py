@@ -1,0 +1,258 @@
+"""Batches of training pictures, read by worker processes in an order that only (seed, epoch, position) decide.
+
+A picture that cannot be read is told and replaced by the training picture after it, so that a batch is always full and
+a resumed run sees what an undisturbed one sees.
+
+Letters: B pairs of this process in a batch, S side of the square that the image tower sees.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from impart.encoders.preprocess import PreprocessConfig, preprocess
+from impart.errors import DataError, TrainingError
+from impart.reference.pairs import PairSource, load_picture
+from impart.train.listing import ListedPicture
+from impart.train.shards import ShardReader, shards_of
+
+__all__ = ["Batch", "Pictures", "epoch_batches", "in_order"]
+
+_TRIES = 16  # pictures in a row that may be broken
+_LOOKS = 10  # tries for a crop that fits
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures of one batch.
+
+    Attributes:
+        rows: (B,) int64, places among the training pictures.
+        pixels: (B, 3, S, S) uint8, or float32 already normalised.
+        texts: B.
+        epoch: it is of.
+        number: of the batch within the epoch.
+        failures: (path, reason) of what could not be read.
+    """
+
+    rows: npt.NDArray[np.int64]
+    pixels: Tensor
+    texts: list[str]
+    epoch: int = 0
+    number: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Training pictures and how they are looked at.
+
+    Attributes:
+        items: n pictures with texts.
+        preprocess: of the image tower.
+        crop: smallest share of the area that a view shows; 1 = the evaluation view.
+        seed: of crops and of which text is taken.
+        max_megapixels: larger pictures are refused.
+    """
+
+    items: Sequence[ListedPicture]
+    preprocess: PreprocessConfig
+    crop: float = 1.0
+    seed: int = 0
+    max_megapixels: float = 100.0
+
+    def sample(self, row: int, epoch: int, data: bytes | None = None) -> tuple[int, Tensor, str, list[Any]]:
+        """(row, pixels (3, S, S), text, failures) of a picture, or of the next one that can be read.
+
+        Args:
+            row: asked for.
+            epoch: changes crop and text.
+            data: the picture's bytes, where they are at hand.
+
+        Raises:
+            TrainingError: many in a row cannot be read.
+        """
+        failures: list[tuple[str, str]] = []
+        for turn in range(_TRIES):
+            place = (row + turn) % len(self.items)
+            item = self.items[place]
+            source: PairSource = item.pair.image if data is None or turn else data
+            try:
+                picture, _ = load_picture(source, max_megapixels=self.max_megapixels)
+            except DataError as error:
+                failures.append((item.pair.path or item.pair.picture, str(error)))
+                continue
+            rng = np.random.default_rng((self.seed, epoch, place))
+            text = item.texts[int(rng.integers(len(item.texts)))]
+            return place, self._view(picture, rng), text, failures
+        raise TrainingError(f"{_TRIES} pictures in a row cannot be read, the last {failures[-1][0]}: {failures[-1][1]}")
+
+    def _view(self, picture: Image.Image, rng: np.random.Generator) -> Tensor:
+        if self.crop >= 1:
+            return torch.from_numpy(preprocess([picture], self.preprocess)[0])
+        box = _crop_box(picture.size, self.crop, rng)
+        size = (self.preprocess.size_px, self.preprocess.size_px)
+        pixels = np.array(picture.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=2.0))
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (S, S, 3) to (3, S, S)
+
+
+def epoch_batches(
+    pictures: Pictures,
+    *,
+    batch: int,
+    count: int,
+    first: int,
+    epoch: int,
+    rank: int = 0,
+    processes: int = 1,
+    workers: int = 0,
+    pin: bool = False,
+    stream: int = 0,
+) -> Iterator[Batch]:
+    """Batches `first` to `count` of an epoch, as process `rank` of `processes` sees them.
+
+    Args:
+        batch: B, pairs of this process.
+        count: batches in the epoch.
+        first: that is wanted.
+        epoch: its number.
+        rank: of this process: of each `processes` x B pictures it takes the rank-th B.
+        workers: processes that read.
+        pin: keep pixels in page-locked memory, for a GPU.
+        stream: 0 = single pictures are drawn; else shards are read in order and mixed in a buffer of this size.
+    """
+    if stream:
+        shards, rows = shards_of([item.pair.picture for item in pictures.items])
+        dataset: Any = _Stream(pictures, shards, rows, batch, count, first, epoch, rank, processes, stream)
+        yield from _loader(dataset, workers=workers, pin=pin)
+        return
+    order = np.random.default_rng((pictures.seed, epoch)).permutation(len(pictures.items))
+    whole = batch * processes
+    plan = []
+    for number in range(first, count):
+        start = number * whole + rank * batch
+        plan.append((number, epoch, order[np.arange(start, start + batch) % len(order)]))
+    yield from _loader(_Drawn(pictures, plan), workers=workers, pin=pin)
+
+
+def in_order(pictures: Pictures, rows: npt.NDArray[np.int64], *, batch: int, workers: int = 0) -> Iterator[Batch]:
+    """Some pictures one after the other, the last batch smaller."""
+    plan = [(n, 0, rows[first : first + batch]) for n, first in enumerate(range(0, len(rows), batch))]
+    yield from _loader(_Drawn(pictures, plan), workers=workers, pin=False)
+
+
+class _Drawn(Dataset[Batch]):
+    """Batches of known rows; an item is a whole batch, so that it travels between processes once."""
+
+    def __init__(self, pictures: Pictures, plan: Sequence[tuple[int, int, npt.NDArray[np.int64]]]):
+        self.pictures, self.plan = pictures, plan
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, index: int) -> Batch:
+        number, epoch, rows = self.plan[index]
+        return _collate([self.pictures.sample(int(row), epoch) for row in rows], epoch, number)
+
+
+class _Stream(IterableDataset[Batch]):
+    """Batches from shards. Worker w of W makes batches w, w + W, ... of the epoch, from its own share of the shards."""
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        shards: list[str],
+        rows: dict[str, int],
+        batch: int,
+        count: int,
+        first: int,
+        epoch: int,
+        rank: int,
+        processes: int,
+        shuffle: int,
+    ):
+        self.pictures, self.shards, self.rows = pictures, shards, rows
+        self.batch, self.count, self.first, self.epoch = batch, count, first, epoch
+        self.rank, self.processes, self.shuffle = rank, processes, shuffle
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        workers = info.num_workers if info else 1
+        worker = ((info.id if info else 0) + self.first) % workers  # the loader asks worker 0 first, also after a stop
+        failures: list[tuple[str, str]] = []
+        reader = ShardReader(
+            self.shards,
+            self.rows,
+            number=self.rank * workers + worker,
+            readers=self.processes * workers,
+            shuffle=self.shuffle,
+            seed=self.pictures.seed,
+            on_failure=lambda path, reason: failures.append((path, reason)),
+        )
+        samples = reader.samples(self.epoch)
+        for number in range(worker, self.count, workers):
+            raw = [next(samples) for _ in range(self.batch)]
+            if number < self.first:  # seen before a stop: read again, not decoded
+                continue
+            made = _collate([self.pictures.sample(row, self.epoch, data) for row, data in raw], self.epoch, number)
+            made.failures.extend(failures)
+            failures.clear()
+            yield made
+
+
+def _loader(dataset: Any, *, workers: int, pin: bool) -> Iterator[Batch]:
+    fork = "fork" if workers and "fork" in multiprocessing.get_all_start_methods() else None
+    loader: Any = DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context=fork,
+        prefetch_factor=2 if workers else None,
+        worker_init_fn=_start_worker if workers else None,
+        generator=torch.Generator(),  # of its own: drawing from torch's would depend on when an epoch was begun
+    )
+    for made in loader:
+        if pin:
+            made = replace(made, pixels=made.pixels.pin_memory())
+        yield made
+
+
+def _start_worker(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _collate(samples: Sequence[tuple[int, Tensor, str, list[Any]]], epoch: int, number: int) -> Batch:
+    return Batch(
+        rows=np.array([sample[0] for sample in samples], dtype=np.int64),
+        pixels=torch.stack([sample[1] for sample in samples]),
+        texts=[sample[2] for sample in samples],
+        epoch=epoch,
+        number=number,
+        failures=[failure for sample in samples for failure in sample[3]],
+    )
+
+
+def _crop_box(size: tuple[int, int], smallest: float, rng: np.random.Generator) -> tuple[float, float, float, float]:
+    """A box (left, top, right, bottom) in pixels with at least a share of the area, sides at most 4:3."""
+    width, height = size
+    for _ in range(_LOOKS):
+        area = width * height * rng.uniform(smallest, 1)
+        ratio = math.exp(rng.uniform(-math.log(4 / 3), math.log(4 / 3)))
+        w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if w <= width and h <= height:
+            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+            return left, top, left + w, top + h
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side

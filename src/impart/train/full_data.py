@@ -1,0 +1,228 @@
+"""Regime `full` before the first step: pairs listed, split, and neighbours found with the frozen encoder.
+
+The split is drawn over all listed pictures, so that plain CLIP and every kind of RAM train on the same ones.
+
+Letters: n training pictures, N references, K neighbours, R retrieval width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.encoders.base import Encoder
+from impart.errors import DataError, TrainingError
+from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
+from impart.train.events import Note, Preparing, TrainEvent
+from impart.train.listing import Failures, ListedPicture, list_pictures
+from impart.train.neighbours import NeighbourTable, find_neighbours, hold_out
+from impart.train.settings import TrainConfig
+
+__all__ = ["Found", "FullData", "prepare"]
+
+_REPORT = 2048  # pictures between two reports
+
+
+@dataclass(frozen=True)
+class Found:
+    """Pictures with what the frozen encoder says of them; m of them.
+
+    Attributes:
+        items: the pictures.
+        groups: (m,) int64 content numbers, equal for equal content.
+        retrieval: (m, R) float16, may be memory-mapped; None = there is no frozen encoder.
+        rows: (m,) rows of `retrieval` that belong to the pictures.
+        neighbours: table (m, K) of references; None likewise, and for references.
+    """
+
+    items: Sequence[ListedPicture]
+    groups: npt.NDArray[np.int64]
+    retrieval: npt.NDArray[Any] | None = None
+    rows: npt.NDArray[np.int64] | None = None
+    neighbours: NeighbourTable | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def queries(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+        """(B, R) retrieval embeddings of some pictures."""
+        assert self.retrieval is not None
+        assert self.rows is not None
+        return np.asarray(self.retrieval[self.rows[places]])
+
+
+@dataclass(frozen=True)
+class FullData:
+    """Everything the task reads.
+
+    Attributes:
+        train: learned from.
+        references: the held-out pictures, one of each text that is a reference.
+        validation: measured on; may be empty.
+        hashes: content hash of each reference.
+        masked: training neighbours left out as the picture itself or a near-duplicate.
+    """
+
+    train: Found
+    references: Found
+    validation: Found
+    hashes: Sequence[str]
+    masked: int = 0
+
+
+def prepare(
+    config: TrainConfig, encoder: Encoder | None, *, data: Path, out: Path, failures: Failures
+) -> Iterator[TrainEvent | FullData]:
+    """Pairs to split and neighbours. Yields progress, and at the end the `FullData`.
+
+    Args:
+        encoder: frozen, finds neighbours; None = none are found ahead.
+        data: folder that relative paths of the config start from.
+        out: folder of the run.
+        failures: takes what cannot be used.
+
+    Raises:
+        TrainingError: too few pairs are left.
+    """
+    if not config.data.pairs:
+        raise TrainingError("the config names no pairs: add [[data.pairs]] with a path, or give --pairs")
+    listed = list_pictures(config.data.pairs, data, failures)
+    apart = list_pictures(config.data.validation, data, failures)
+    pictures = listed + apart
+    yield Note(message=f"{len(pictures)} pictures with {sum(len(p.texts) for p in pictures)} texts")
+    hashes: list[str] = []
+    rows = np.full(len(pictures), -1, dtype=np.int64)  # of the store
+    vectors: npt.NDArray[Any] | None = None
+    if encoder is None:
+        for event in _content_hashes(pictures, failures):
+            if isinstance(event, list):
+                hashes = event
+            else:
+                yield event
+    else:
+        store = EmbeddingStore(
+            Path(config.data.cache).expanduser() if config.data.cache else out / "embeddings",
+            encoder,
+            batch=config.data.batch,
+            max_megapixels=config.data.max_megapixels,
+        )
+        for made in store.pictures([picture.pair for picture in pictures]):
+            if isinstance(made, EmbeddedPictures):
+                usable = made.usable >= 0
+                rows[usable] = made.rows
+                hashes = [made.hashes[place] if place >= 0 else "" for place in made.usable]
+                for path, reason in made.failures:
+                    failures.add(path, reason)
+            else:
+                yield made
+        vectors = store.retrieval
+    parts = _split(config, hashes, len(listed), listed)
+    train, references, validation = ([int(number) for number in part] for part in parts)
+    limit = config.reference.captions
+    cards = [
+        (number, ListedPicture(pictures[number].pair, [text]))
+        for number in references
+        for text in pictures[number].texts[: limit or None]
+    ]
+    if len(train) < 2 or (config.reference.augment == "ram" and not cards):
+        raise TrainingError(
+            f"{len(train)} pictures are left to train on, {len(cards)} pairs as references: too few. "
+            f"{len(failures)} items failed" + (f", such as {failures.items[0]}" if len(failures) else "")
+        )
+    yield Note(
+        message=f"{len(train)} pictures to train on, {len(cards)} references, {len(validation)} for validation; "
+        f"{len(failures)} items failed"
+    )
+    numbers: dict[str, int] = {}
+    groups = np.array([numbers.setdefault(key, len(numbers)) for key in hashes], dtype=np.int64)
+    owners = [number for number, _ in cards]
+    tables: list[NeighbourTable | None] = [None, None]
+    if vectors is not None:
+        for place, (name, chosen) in enumerate((("train", train), ("validation", validation))):
+            for found in find_neighbours(
+                out / "neighbours",
+                np.asarray(vectors[rows[chosen]]),
+                np.asarray(vectors[rows[owners]]),
+                k=config.ram.k,
+                query_hashes=[hashes[number] for number in chosen],
+                reference_hashes=[hashes[number] for number in owners],
+                near_duplicate=config.reference.near_duplicate,
+                index=config.reference.index,
+                name=name,
+            ):
+                if isinstance(found, Preparing):
+                    yield found
+                else:
+                    tables[place] = found
+    masked = tables[0].masked if tables[0] else 0
+    if masked:
+        yield Note(message=f"{masked} neighbours masked as the picture itself or a near-duplicate")
+
+    def part(chosen: list[int], table: NeighbourTable | None) -> Found:
+        return Found([pictures[number] for number in chosen], groups[chosen], vectors, rows[chosen], table)
+
+    yield FullData(
+        part(train, tables[0]),
+        Found([card for _, card in cards], groups[owners], vectors, rows[owners]),
+        part(validation, tables[1]),
+        [hashes[number] for number in owners],
+        masked,
+    )
+
+
+def _split(
+    config: TrainConfig, hashes: Sequence[str], first_apart: int, listed: Sequence[ListedPicture]
+) -> tuple[npt.NDArray[np.int64], ...]:
+    """Numbers of training, reference and validation pictures; content that validation has is nowhere else."""
+    options = config.reference
+    split = hold_out(
+        first_apart,
+        fraction=options.fraction,
+        seed=config.seed,
+        held_out=options.held_out,
+        use=options.use,
+        validation=0 if len(hashes) > first_apart else min(config.data.validation_pictures, first_apart // 10),
+        eligible=np.array([not options.sources or p.pair.source in options.sources for p in listed]),
+    )
+    good = np.array([bool(key) for key in hashes])
+    validation = np.concatenate([split.validation, np.arange(first_apart, len(hashes))])
+    validation = validation[good[validation]]
+    seen = {hashes[number] for number in validation}
+    fresh = good & np.array([key not in seen for key in hashes])
+    return split.train[fresh[split.train]], split.references[fresh[split.references]], validation
+
+
+def _content_hashes(pictures: Sequence[ListedPicture], failures: Failures) -> Iterator[Preparing | list[str]]:
+    """SHA-256 of each picture's bytes, not decoded; an empty string where there are none."""
+    hashes: list[str] = []
+    failed = 0
+    with ThreadPoolExecutor(4) as pool:
+        for first in range(0, len(pictures), _REPORT):
+            part = pictures[first : first + _REPORT]
+            for picture, (key, reason) in zip(part, pool.map(_content_hash, part), strict=True):
+                hashes.append(key)
+                if not key:
+                    failed += 1
+                    failures.add(picture.pair.path or picture.pair.picture, reason)
+            yield Preparing(what="pictures", done=len(hashes), total=len(pictures), failed=failed)
+    yield hashes
+
+
+def _content_hash(picture: ListedPicture) -> tuple[str, str]:
+    source = picture.pair.image
+    try:
+        data = source.read_bytes() if isinstance(source, Path) else source() if callable(source) else source
+    except FileNotFoundError:
+        return "", "the file is missing"
+    except (OSError, DataError) as error:
+        return "", f"cannot be read: {error}"
+    if not isinstance(data, bytes):
+        return "", "a picture in memory cannot be trained on"
+    return (hashlib.sha256(data).hexdigest(), "") if data else ("", "the file is empty")

@@ -1,0 +1,138 @@
+"""Regime `full` from the data to a trained folder, in one process or many.
+
+OUT/tokenizer/         learned from the training captions (towers from scratch)
+OUT/model/encoder/     the towers, as `hf:FOLDER` opens them
+OUT/model/             with RAM: a checkpoint that `--encoder OUT/model` opens; plain CLIP is `hf:OUT/model/encoder`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from impart.augment.checkpoint import write_checkpoint
+from impart.encoders import load_encoder
+from impart.encoders.base import Encoder
+from impart.encoders.paired import PairedEncoder, write_paired
+from impart.errors import ConfigError, TrainingError
+from impart.reference.refset import ReferenceSet
+from impart.train.engine import fit, make_accelerator
+from impart.train.events import Finished, TrainEvent
+from impart.train.full_data import FullData, prepare
+from impart.train.full_task import FullTask
+from impart.train.listing import Failures
+from impart.train.settings import TrainConfig
+from impart.train.towers import Towers, build_towers, learn_tokenizer, open_tokenizer, save_tokenizer
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["run"]
+
+
+def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator[TrainEvent]:
+    """The whole regime: prepare, train, write `OUT/model`.
+
+    Args:
+        config: of regime `full`.
+        data: folder that relative paths of the config start from.
+        out: folder of the run; all processes must see the same one.
+        resume: go on from the newest checkpoint.
+
+    Raises:
+        TrainingError: the launcher asks for what the regime cannot do, or too few pairs are left.
+    """
+    accelerator = make_accelerator(config)
+    _check_launch(accelerator)
+    failures = Failures()
+    made: FullData | None = None
+    encoder = _frozen_encoder(config)
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()  # the first process computes, the others read what it stored
+    for event in prepare(config, encoder, data=data, out=out, failures=failures):
+        if isinstance(event, FullData):
+            made = event
+        elif accelerator.is_main_process:
+            yield event
+    assert made is not None
+    towers = _towers(config, made, data=data, out=out)
+    if accelerator.is_main_process:
+        failures.write(out / "failures.csv")
+        accelerator.wait_for_everyone()
+    task = FullTask(made, config, towers, accelerator.process_index, accelerator.num_processes, failures)
+    for event in fit(task, config, out=out, resume=resume, accelerator=accelerator):
+        if not isinstance(event, Finished):
+            yield event
+            continue
+        if task.model.ram is not None:
+            task.refresh()  # with the final weights
+        if accelerator.is_main_process:
+            failures.write(out / "failures.csv")
+            folder = _export(task, encoder, out / "model")
+            yield dataclasses.replace(event, folder=folder, failed=len(failures))
+        accelerator.wait_for_everyone()
+
+
+def _check_launch(accelerator: Accelerator) -> None:
+    kind = str(accelerator.distributed_type.value)
+    if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
+        raise TrainingError(
+            f"the launcher is set to {kind}: regime 'full' runs in one process or with DDP (MULTI_GPU, MULTI_CPU); "
+            "change distributed_type in accelerate's config. Gradient caching (full.chunk) and full.checkpointing "
+            "save the memory that sharding would"
+        )
+
+
+def _frozen_encoder(config: TrainConfig) -> Encoder | None:
+    """Who finds neighbours; None where nobody does, or the image tower itself."""
+    if config.reference.augment == "none" or config.reference.retrieval == "encoder":
+        return None
+    options = {"threads": config.data.threads} if config.data.threads else {}
+    return load_encoder(config.data.encoder, **options)
+
+
+def _towers(config: TrainConfig, made: FullData, *, data: Path, out: Path) -> Towers:
+    """The towers at step 0. A learned tokenizer is kept, so that a resumed run has the same."""
+    full = config.full
+    if full.model.startswith("hf:"):
+        if full.tokenizer:
+            raise ConfigError("full.tokenizer is for towers from scratch: full.model has a tokenizer of its own")
+        return build_towers(full, data=data, tokenizer=None, seed=config.seed)
+    folder = data / Path(full.tokenizer).expanduser() if full.tokenizer else out / "tokenizer"
+    if not full.tokenizer and not (folder / "tokenizer_config.json").is_file():
+        texts = (text for item in made.train.items for text in item.texts)
+        save_tokenizer(learn_tokenizer(texts, full), folder)
+    return build_towers(full, data=data, tokenizer=open_tokenizer(folder, full), seed=config.seed)
+
+
+def _export(task: FullTask, frozen: Encoder | None, folder: Path) -> Path:
+    """Write what was trained; returns what `--encoder` opens."""
+    task.towers.cpu().save(folder / "encoder")
+    bank, ram, references = task.model.bank, task.model.ram, task.data.references
+    if ram is None or bank is None:
+        return folder / "encoder"
+    encoder: Encoder = load_encoder(f"hf:{folder / 'encoder'}", device="cpu")
+    if frozen is not None:
+        encoder = PairedEncoder(encoder, frozen, encoder_id=write_paired(folder / "encoder", frozen))
+    pairs = [item.pair for item in references.items]
+    retrieval = references.queries(np.arange(len(pairs))) if frozen is not None else bank.image.cpu().numpy()
+    made = ReferenceSet.from_arrays(
+        [item.texts[0] for item in references.items],
+        image=bank.image.cpu().numpy(),
+        text=bank.text.cpu().numpy(),
+        retrieval=retrieval,
+        encoder_id=encoder.traits.id,
+        encoder_fingerprint=encoder.fingerprint,
+        name="references",
+        meta={
+            "source": [pair.source for pair in pairs],
+            "licence": [pair.licence for pair in pairs],
+            "hash": list(task.data.hashes),
+            "path": [pair.path for pair in pairs],
+        },
+    )
+    return write_checkpoint(folder, ram.cpu().eval(), settings=task.config.ram, base=encoder, references=made)

@@ -1,0 +1,294 @@
+"""Regime `full`: image and text tower learn, from scratch or from weights, with RAM on held-out references or without.
+
+    pairs -> a tenth held out as references -> neighbours by a frozen, unimodal encoder (stored)
+          -> both towers, RAM and temperature learn together; the references are embedded anew every epoch
+          -> a folder that `impart index --encoder` opens
+
+Several processes: start it with `accelerate launch` or `torchrun`, and the same arguments. Each has `loop.batch` pairs;
+all of them meet in one loss.
+
+Letters: B pairs of one process, W processes, K neighbours, D embedding width, N references.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from impart.augment.ram import build_ram
+from impart.errors import ConfigError
+from impart.train.cached_loss import contrastive_step
+from impart.train.distributed_loss import gather_rows
+from impart.train.full_batches import Batch, Pictures, epoch_batches, in_order
+from impart.train.full_data import Found, FullData
+from impart.train.full_model import Bank, FullModel, Lookup
+from impart.train.listing import Failures, ListedPicture
+from impart.train.retrieval import CohortTensors
+from impart.train.settings import TrainConfig
+from impart.train.task import Task, Temperature, recall
+from impart.train.texts import text_key
+from impart.train.towers import Towers
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Embeddings", "FullTask"]
+
+_AT_ONCE = 256  # pictures in one forward pass that keeps no graph, where full.chunk does not say
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Pictures and texts as the towers see them now.
+
+    Attributes:
+        image: (m, D) unit, float32.
+        text: (T, D) unit, float32; the texts of all pictures, one picture after the other.
+        owners: (T,) the picture of each text.
+    """
+
+    image: Tensor
+    text: Tensor
+    owners: Tensor
+
+
+@dataclass(eq=False)
+class FullTask(Task):
+    """Both towers, RAM and temperature under one contrastive loss.
+
+    Args:
+        data: pairs, split and neighbours.
+        config: of regime `full`.
+        towers: that learn.
+        rank: of this process.
+        processes: W.
+        failures: takes what cannot be read while training.
+    """
+
+    data: FullData
+    config: TrainConfig
+    towers: Towers
+    rank: int = 0
+    processes: int = 1
+    failures: Failures = field(default_factory=Failures)
+
+    def __post_init__(self) -> None:
+        config, references = self.config, self.data.references
+        if config.reference.gradient:
+            raise ConfigError("reference.gradient belongs to regime 'lit': here the references are embedded ahead")
+        self.frozen = references.retrieval is not None
+        ram = None
+        if config.reference.augment == "ram":
+            width = references.retrieval.shape[1] if references.retrieval is not None else self.towers.dim
+            torch.manual_seed(config.seed + 1)
+            ram = build_ram(config.ram, dim=self.towers.dim, retrieval_dim=width)
+        self.model = FullModel(
+            self.towers,
+            ram,
+            Temperature(config.loss.init_scale, config.loss.max_scale),
+            both=bool(ram and config.reference.base_weight),
+            near_duplicate=config.reference.near_duplicate,
+        )
+        self._weights = (1.0, config.reference.base_weight) if self.model.both else (1.0,)
+        self._called: nn.Module = self.model
+        self._batch = min(config.loop.batch, len(self.data.train) // self.processes)
+        if not self._batch:
+            raise ConfigError(f"{len(self.data.train)} training pictures are too few for {self.processes} processes")
+        self.pairs_per_step = self._batch * self.processes * config.loop.accumulate
+        self.steps_per_epoch = max(1, len(self.data.train) // self.pairs_per_step)
+        self._device = torch.device("cpu")
+        self._pictures = Pictures(
+            self.data.train.items,
+            self.towers.preprocess,
+            crop=config.full.crop,
+            seed=config.seed,
+            max_megapixels=config.data.max_megapixels,
+        )
+        self._told: set[tuple[str, str]] = set()
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model}
+
+    def parts(self) -> dict[str, nn.Module]:
+        learned: dict[str, nn.Module] = {"towers": self.towers, "temperature": self.model.temperature}
+        return learned | ({"ram": self.model.ram} if self.model.ram is not None else {})
+
+    def prepare(self, accelerator: Accelerator, modules: dict[str, nn.Module]) -> None:
+        self._called = modules["model"]
+        self._device = accelerator.device
+
+    def start_epoch(self, epoch: int) -> None:
+        """Embed the references with the towers as they are now."""
+        if self.model.ram is not None and epoch % self.config.reference.refresh == 0:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Fill the bank; every process embeds its share."""
+        made = self.embed(self.data.references.items)
+        self._fill(made.image.half(), made.text.half())
+
+    def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[Batch]:  # noqa: ARG002
+        """Batches of this process (see `full_batches`)."""
+        full, accumulate = self.config.full, self.config.loop.accumulate
+        yield from epoch_batches(
+            self._pictures,
+            batch=self._batch,
+            count=self.steps_per_epoch * accumulate,
+            first=position * accumulate,
+            epoch=epoch,
+            rank=self.rank,
+            processes=self.processes,
+            workers=full.workers,
+            pin=self._device.type == "cuda",
+            stream=full.shuffle if full.stream else 0,
+        )
+
+    def training_step(self, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
+        for failure in batch.failures:
+            if failure not in self._told:
+                self._told.add(failure)
+                self.failures.add(*failure)
+        pixels = batch.pixels.to(self._device, non_blocking=True)
+        ids = self.towers.tokens(batch.texts).to(self._device, non_blocking=True)
+        lookup = self.lookup(self.data.train, batch.rows, batch) if self.model.ram is not None else None
+        found = contrastive_step(
+            self._called,
+            lambda chunk: self._called(*chunk),
+            _chunks(pixels, ids, lookup, size=self.config.full.chunk or len(pixels)),
+            torch.as_tensor(_text_keys(batch.texts), device=self._device),
+            accelerator=accelerator,
+            settings=self.config.loss,
+            weights=self._weights,
+        )
+        return {"loss": found.loss, "scale": self.model.temperature().detach()}
+
+    def lookup(self, found: Found, rows: npt.NDArray[np.int64], batch: Batch | None = None) -> Lookup:
+        """What is known of some pictures' neighbours.
+
+        Args:
+            rows: (B,) places among the pictures.
+            batch: decides whose neighbours are replaced by random ones; None = nobody's.
+        """
+        k = self.config.ram.k
+        if found.neighbours is not None:
+            ids = torch.as_tensor(np.asarray(found.neighbours.ids[rows]), dtype=torch.int64)
+        else:
+            ids = torch.full((len(rows), k), -2)
+        if batch is not None and self.config.reference.random:
+            ids = self._at_random(ids, batch)
+        q = torch.as_tensor(found.queries(rows)).to(self._device, non_blocking=True) if self.frozen else None
+        own = torch.as_tensor(found.groups[rows], device=self._device)
+        return Lookup(q, ids.to(self._device, non_blocking=True), own)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Text-to-image and image-to-text recall of the validation pairs; with RAM, of the base embeddings too."""
+        found = self.data.validation
+        if not len(found):
+            return {}
+        made = self.embed(found.items)
+        base = recall(made.text @ made.image.T, made.owners)
+        if self.model.ram is None:
+            return base
+        self.model.eval()
+        places = np.arange(len(found))
+        parts = [
+            self.model.augment(made.image[part], self.lookup(found, part))
+            for part in np.array_split(places, -(-len(places) // _AT_ONCE))
+        ]
+        self.model.train()
+        augmented = recall(made.text @ torch.cat(parts).T, made.owners)
+        return augmented | {f"base_{name}": value for name, value in base.items()}
+
+    @torch.no_grad()
+    def embed(self, items: Sequence[ListedPicture]) -> Embeddings:
+        """Embed pictures and texts as they are used after training; a collective call, all get everything.
+
+        A picture that cannot be read (any more) has the embedding of the one after it.
+        """
+        texts = [text for item in items for text in item.texts]
+        owners = torch.tensor([row for row, item in enumerate(items) for _ in item.texts], device=self._device)
+        size = self.config.full.chunk or _AT_ONCE
+        pictures = Pictures(items, self.towers.preprocess, max_megapixels=self.config.data.max_megapixels)
+        self.model.eval()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.loop.precision == "bf16"):
+            image = [
+                self.towers.image(batch.pixels.to(self._device))
+                for batch in in_order(pictures, self._share(len(items)), batch=size, workers=self.config.full.workers)
+            ]
+            mine = [texts[row] for row in self._share(len(texts))]
+            text = [
+                self.towers.text(self.towers.tokens(mine[first : first + size]).to(self._device))
+                for first in range(0, len(mine), size)
+            ]
+        self.model.train()
+        return Embeddings(
+            gather_rows(torch.cat(image))[: len(items)], gather_rows(torch.cat(text))[: len(texts)], owners
+        )
+
+    def state(self) -> dict[str, Any]:
+        bank = self.model.bank
+        kept = {"failures": [list(item) for item in self.failures.items]}
+        return kept if bank is None else kept | {"image": bank.image, "text": bank.text}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        for path, reason in state["failures"]:
+            if (path, reason) not in self.failures.items:
+                self.failures.add(path, reason)
+        if self.model.ram is not None:
+            self._fill(state["image"].to(self._device), state["text"].to(self._device))
+
+    def _fill(self, image: Tensor, text: Tensor) -> None:
+        """Make the bank from (N, D) embeddings; what comes of the frozen encoder is kept from the bank before."""
+        found, before = self.data.references, self.model.bank
+        if self.frozen and before is not None:
+            self.model.bank = Bank(image, text, before.retrieval, before.groups, before.cohort)
+            return
+        groups = torch.as_tensor(found.groups, device=self._device)
+        retrieval = image
+        if self.frozen:
+            retrieval = torch.as_tensor(found.queries(np.arange(len(found))), device=self._device)
+        self.model.bank = Bank(image, text, retrieval, groups, CohortTensors.of(retrieval))
+
+    def _share(self, count: int) -> npt.NDArray[np.int64]:
+        """Rows of `count` that this process embeds; equally many for all, the last ones twice where need be."""
+        size = -(-count // self.processes)
+        return np.minimum(np.arange(self.rank * size, (self.rank + 1) * size), count - 1)
+
+    def _at_random(self, ids: Tensor, batch: Batch) -> Tensor:
+        """Neighbours (B, K) of a share of the rows replaced by random references.
+
+        Drawn for the batch of all processes together, so that it does not matter how many they are.
+        """
+        rng = np.random.default_rng((self.config.seed, batch.epoch, batch.number))
+        mine = slice(self.rank * len(ids), (self.rank + 1) * len(ids))
+        chosen = rng.random(len(ids) * self.processes)[mine] < self.config.reference.random
+        drawn = rng.integers(len(self.data.references), size=(len(ids) * self.processes, ids.shape[1]))[mine]
+        return torch.where(torch.as_tensor(chosen)[:, None], torch.as_tensor(drawn), ids)
+
+
+def _chunks(
+    pixels: Tensor, ids: Tensor, lookup: Lookup | None, *, size: int
+) -> list[tuple[Tensor, Tensor, Lookup | None]]:
+    """The batch in portions of at most `size` pairs."""
+    made = []
+    for first in range(0, len(pixels), size):
+        rows = slice(first, first + size)
+        part = None
+        if lookup is not None:
+            part = Lookup(None if lookup.q is None else lookup.q[rows], lookup.ids[rows], lookup.own[rows])
+        made.append((pixels[rows], ids[rows], part))
+    return made
+
+
+def _text_keys(texts: Sequence[str]) -> list[int]:
+    """Numbers that are equal for texts that say the same, on every process."""
+    digests = (hashlib.blake2b(text_key(text).encode(), digest_size=8).digest() for text in texts)
+    return [int.from_bytes(digest, "big") >> 1 for digest in digests]

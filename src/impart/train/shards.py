@@ -1,0 +1,125 @@
+"""Shards read in their order by WebDataset: for pictures on storage that is slow to seek.
+
+Each reader (a worker process of a training process) has shards of its own, in an order that changes with the epoch,
+and mixes their samples in a buffer. What cannot be read costs itself and is told: a shard from where it is damaged,
+a sample whose picture is broken.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from impart.errors import MissingExtraError, TrainingError
+from impart.reference.pairs import IMAGE_SUFFIXES
+
+__all__ = ["ShardReader", "sample_key", "shards_of"]
+
+_SUFFIXES = tuple(suffix[1:] for suffix in sorted(IMAGE_SUFFIXES))
+
+
+@dataclass(frozen=True)
+class ShardReader:
+    """One reader among several, a function of its arguments.
+
+    Attributes:
+        shards: all shards.
+        rows: row of each sample that is wanted, by `sample_key`.
+        number: of this reader.
+        readers: in all.
+        shuffle: samples in the buffer.
+        seed: of order and buffer.
+        on_failure: told (path, reason).
+    """
+
+    shards: Sequence[str]
+    rows: Mapping[str, int]
+    number: int
+    readers: int
+    shuffle: int
+    seed: int
+    on_failure: Callable[[str, str], None]
+
+    def samples(self, epoch: int) -> Iterator[tuple[int, bytes]]:
+        """(row, bytes of the picture), without end: shards come again, in another order, when all were read.
+
+        Raises:
+            TrainingError: no shard gives anything.
+        """
+        for turn in range(2**31):
+            seen = False
+            for item in self._once(f"{self.seed} {epoch} {turn}"):
+                seen = True
+                yield item
+            if not seen:
+                raise TrainingError(
+                    f"reader {self.number + 1} of {self.readers} finds no sample in its shards, such as "
+                    f"{self.shards[0]}: use fewer full.workers, or set full.stream to false"
+                )
+
+    def _once(self, name: str) -> Iterator[tuple[int, bytes]]:
+        try:
+            import webdataset as wds
+        except ImportError as error:
+            raise MissingExtraError("webdataset", extra="train", purpose="full.stream") from error
+        order = list(self.shards)
+        random.Random(name).shuffle(order)  # the same for all readers, so that their shares do not overlap
+        apart = len(order) >= self.readers
+        pipeline = wds.DataPipeline(
+            wds.SimpleShardList(order[self.number :: self.readers] if apart else order),
+            wds.tarfile_to_samples(handler=self._note),
+            self._wanted(1 if apart else self.readers),
+            wds.shuffle(self.shuffle, initial=self.shuffle, rng=random.Random(f"{name} {self.number}")),
+        )
+        yield from pipeline
+
+    def _wanted(self, share: int) -> Callable[[Any], Iterator[tuple[int, bytes]]]:
+        """A stage that keeps (row, bytes) of each `share`-th wanted sample."""
+
+        def stage(source: Any) -> Iterator[tuple[int, bytes]]:
+            count = 0
+            for sample in source:
+                row = self.rows.get(sample_key(sample["__url__"], sample["__key__"]))
+                data = next((sample[suffix] for suffix in _SUFFIXES if suffix in sample), None)
+                if row is None or data is None:
+                    continue
+                if count % share == self.number % share:
+                    yield row, data
+                count += 1
+
+        return stage
+
+    def _note(self, error: Exception) -> bool:
+        """Called where a shard ends in damage; the next one is read."""
+        place = next((str(item) for item in reversed(error.args) if str(item).endswith(".tar")), "a shard")
+        self.on_failure(place, f"cannot be read to its end: {str(error.args[0]) if error.args else error!r}")
+        return True
+
+
+def sample_key(shard: str, member: str) -> str:
+    """Key of a sample from its shard and the name of one of its members, with or without extensions.
+
+    >>> sample_key("a.tar", "cats/001.seg.png") == sample_key("a.tar", "cats/001")
+    True
+    """
+    folder, slash, name = member.rpartition("/")
+    return f"{shard}::{folder}{slash}{name.partition('.')[0]}"
+
+
+def shards_of(locations: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+    """Shards and rows by `sample_key` from places such as `/data/a.tar::001.jpg`.
+
+    Raises:
+        TrainingError: one lies elsewhere.
+    """
+    shards: dict[str, None] = {}
+    rows: dict[str, int] = {}
+    for row, location in enumerate(locations):
+        shard, colons, member = location.partition("::")
+        if not colons or not shard.endswith(".tar"):
+            raise TrainingError(f"{location} lies in no shard: full.stream reads .tar shards alone, set it to false")
+        shards[shard] = None
+        rows[sample_key(shard, member)] = row
+    return list(shards), rows

@@ -1,0 +1,249 @@
+"""The two towers of regime `full`: transformers' CLIP from scratch or from weights, and a tokenizer.
+
+The networks are transformers', so that what was trained opens anywhere as `hf:FOLDER`. Letters: B pictures, T texts,
+D embedding width, S side of the square that the image tower sees, L tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from impart.encoders.preprocess import PreprocessConfig
+from impart.encoders.tokens import TextTokenizer
+from impart.errors import ConfigError, MissingExtraError
+from impart.train.full_settings import FullSettings
+
+__all__ = ["PRESETS", "Preset", "Towers", "build_towers", "learn_tokenizer"]
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of both towers: width, layers and heads (the hidden layers are four times as wide)."""
+
+    image: tuple[int, int, int]
+    text: tuple[int, int, int]
+    size_px: int
+    patch_px: int
+    context_tokens: int
+    dim: int
+
+
+PRESETS = {
+    "tiny": Preset((64, 2, 2), (64, 2, 2), size_px=64, patch_px=16, context_tokens=32, dim=64),
+    "small": Preset((384, 8, 6), (256, 6, 4), size_px=128, patch_px=16, context_tokens=64, dim=256),
+    "vit-b-32": Preset((768, 12, 12), (512, 12, 8), size_px=224, patch_px=32, context_tokens=77, dim=512),
+    "vit-b-16": Preset((768, 12, 12), (512, 12, 8), size_px=224, patch_px=16, context_tokens=77, dim=512),
+}
+"""`vit-b-32` and `vit-b-16` are the models of Radford et al. 2021."""
+
+
+class Towers(nn.Module):
+    """Both towers with unit-length output.
+
+    Args:
+        model: CLIPModel of transformers.
+        tokenizer: of its text tower.
+        preprocess: of its image tower.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Any, tokenizer: TextTokenizer, preprocess: PreprocessConfig):
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.preprocess = preprocess
+        self.dim = int(model.config.projection_dim)
+        model.logit_scale.requires_grad_(False)  # the loss has a temperature of its own
+        self.register_buffer("mean", 255 * torch.tensor(preprocess.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(preprocess.std)[:, None, None], persistent=False)
+
+    def image(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S), uint8 or float32 already normalised, to embeddings (B, D)."""
+        if pixels.dtype == torch.uint8:
+            pixels = (pixels.float() - self.mean) / self.std
+        pooled = self.model.vision_model(pixel_values=pixels).pooler_output
+        return F.normalize(self.model.visual_projection(pooled).float(), dim=-1)
+
+    def text(self, ids: Tensor) -> Tensor:
+        """Token ids (T, L), filled up with the end token, to embeddings (T, D)."""
+        pooled = self.model.text_model(input_ids=ids).pooler_output
+        return F.normalize(self.model.text_projection(pooled).float(), dim=-1)
+
+    def forward(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Image embeddings (B, D) and text embeddings (T, D)."""
+        return self.image(pixels), self.text(ids)
+
+    def tokens(self, texts: list[str]) -> Tensor:
+        """(T, L) ids, L that of the longest text."""
+        return torch.from_numpy(self.tokenizer.pad(self.tokenizer.encode(texts))[0])
+
+    def save(self, folder: Path) -> None:
+        """Write a folder that `hf:FOLDER` opens."""
+        from transformers.utils import logging
+
+        if not sys.stderr.isatty():
+            logging.disable_progress_bar()
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.save_pretrained(folder)
+        save_tokenizer(self.tokenizer, folder)
+        size = self.preprocess.size_px
+        values = {
+            "image_processor_type": "CLIPImageProcessor",
+            "do_resize": True,
+            "size": {"shortest_edge": size},
+            "resample": 3 if self.preprocess.interpolation == "bicubic" else 2,
+            "do_center_crop": True,
+            "crop_size": {"height": size, "width": size},
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(self.preprocess.mean),
+            "image_std": list(self.preprocess.std),
+            "do_convert_rgb": True,
+        }
+        (folder / "preprocessor_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def build_towers(settings: FullSettings, *, data: Path, tokenizer: TextTokenizer | None, seed: int) -> Towers:
+    """Towers as the settings say, the initial weights a function of the seed.
+
+    Args:
+        data: folder that relative paths start from.
+        tokenizer: for towers from scratch.
+        seed: of the initial weights.
+
+    Raises:
+        ConfigError: an unknown model, or a shape that transformers refuses.
+        EncoderError: the folder with weights is missing files, or holds another kind of model.
+    """
+    try:
+        from transformers import CLIPConfig, CLIPModel
+    except ImportError as error:
+        raise MissingExtraError("transformers", extra="train", purpose="regime 'full'") from error
+    torch.manual_seed(seed)
+    if settings.model.startswith("hf:"):
+        towers = _from_weights(data / Path(settings.model[3:]).expanduser(), settings)
+    else:
+        assert tokenizer is not None
+        preset = preset_of(settings)
+        context = int(settings.text.get("max_position_embeddings", preset.context_tokens))
+        image = {**_sizes(preset.image), "image_size": preset.size_px, "patch_size": preset.patch_px, **settings.image}
+        text = {
+            **_sizes(preset.text),
+            "vocab_size": tokenizer.tokenizer.get_vocab_size(),
+            "bos_token_id": tokenizer.tokenizer.token_to_id(START),
+            "eos_token_id": tokenizer.pad_id,
+            "pad_token_id": tokenizer.pad_id,
+            "max_position_embeddings": context,
+            **settings.text,
+        }
+        try:
+            config = CLIPConfig(
+                vision_config={**image, "attention_dropout": settings.dropout},
+                text_config={**text, "attention_dropout": settings.dropout},
+                projection_dim=settings.dim or preset.dim,
+            )
+            model = CLIPModel(config)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"full.image or full.text does not make a CLIP: {error}") from error
+        towers = Towers(model, tokenizer, PreprocessConfig(size_px=int(image["image_size"])))
+    towers.train()
+    if settings.checkpointing:
+        towers.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return towers
+
+
+def preset_of(settings: FullSettings) -> Preset:
+    """The preset that a model from scratch starts from.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if settings.model not in PRESETS:
+        raise ConfigError(f"full.model is {settings.model!r}: use {', '.join(PRESETS)}, or hf:FOLDER")
+    return PRESETS[settings.model]
+
+
+def learn_tokenizer(texts: Iterable[str], settings: FullSettings) -> TextTokenizer:
+    """Byte-level BPE in lower case, learned from the training captions; a function of them alone."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+    context = int(settings.text.get("max_position_embeddings", preset_of(settings).context_tokens))
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=settings.vocabulary,
+        min_frequency=2,
+        special_tokens=[START, END],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((" ".join(text.split()) for text in texts), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}", special_tokens=[(mark, tokenizer.token_to_id(mark)) for mark in (START, END)]
+    )
+    tokenizer.enable_truncation(max_length=context)
+    return TextTokenizer(
+        tokenizer=tokenizer, context_tokens=context, pad_id=tokenizer.token_to_id(END) or 0, clean="whitespace"
+    )
+
+
+def save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
+    """Write `tokenizer.json` and what must stand beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.tokenizer.save(str(folder / "tokenizer.json"))
+    pad = tokenizer.tokenizer.id_to_token(tokenizer.pad_id)
+    kind = {"whitespace": "TokenizersBackend", "lower": "Siglip2Tokenizer", "canonicalize": "SiglipTokenizer"}
+    values = {"tokenizer_class": kind[tokenizer.clean], "pad_token": pad, "model_max_length": tokenizer.context_tokens}
+    (folder / "tokenizer_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def open_tokenizer(folder: Path, settings: FullSettings) -> TextTokenizer:
+    """A tokenizer from its folder, cut to the text tower's context.
+
+    Raises:
+        EncoderError: a file is missing or damaged.
+    """
+    context = int(settings.text.get("max_position_embeddings", preset_of(settings).context_tokens))
+    return TextTokenizer.from_folder(folder, context_tokens=context, clean="whitespace")
+
+
+def _from_weights(folder: Path, settings: FullSettings) -> Towers:
+    from impart.encoders.hf import load_hf
+
+    encoder = load_hf(str(folder), device="cpu")
+    model: Any = encoder.image_tower.model
+    if model.config.model_type != "clip" or encoder.tokenizer is None:
+        raise ConfigError(f"full.model hf:{folder} is a {model.config.model_type}: regime 'full' trains on from a CLIP")
+    model.requires_grad_(True)
+    for config in (model.config.vision_config, model.config.text_config):
+        config.attention_dropout = settings.dropout
+    for layer in model.modules():
+        if layer.__class__.__name__ == "CLIPAttention":
+            layer.dropout = settings.dropout
+    return Towers(model, encoder.tokenizer, encoder.preprocess_config)
+
+
+def _sizes(shape: tuple[int, int, int]) -> dict[str, int]:
+    width, layers, heads = shape
+    return {
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+    }
