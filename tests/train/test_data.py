@@ -94,6 +94,29 @@ def test_unreadable_picture_is_named(tmp_path):
     cache = FeatureCache(tmp_path / "cache", lambda images: np.zeros((len(images), 2), np.float32), tower_key="t")
     with pytest.raises(DataError, match=r"broken\.jpg"):
         cache.features([broken], "clean")
+    good = _picture(tmp_path, "good.png")
+    assert cache.readable([good, broken]) == [True, False]
+
+
+def test_features_stopped_half_way_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("impart.train.features._PART", 2)
+    paths = [_picture(tmp_path, f"{n}.png") for n in range(5)]
+    seen = []
+
+    def tower(images):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(len(images))
+        return np.array([[np.asarray(image).mean()] for image in images], np.float32)
+
+    cache = FeatureCache(tmp_path / "cache", tower, tower_key="t", batch=2)
+    with pytest.raises(KeyboardInterrupt):
+        cache.features(paths, "clean")
+    (tmp_path / "cache").joinpath(next((tmp_path / "cache").iterdir()).name, "clean-00002.npy").write_bytes(b"half")
+    seen.append(0)
+    found = cache.features(paths, "clean")
+    assert seen == [2, 2, 0, 1]
+    assert np.allclose(found[:, 0], [np.asarray(Image.open(path).convert("RGB")).mean() for path in paths], atol=0.1)
 
 
 @pytest.mark.data

@@ -28,6 +28,8 @@ __all__ = ["FeatureCache", "look", "open_look"]
 
 _log = logging.getLogger(__name__)
 _SMALL_PX = (32, 64)
+_PART = 4096
+"""Pictures whose features are written at once."""
 _FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 
 
@@ -84,7 +86,9 @@ def _jpeg(image: Image.Image, *, quality: int) -> Image.Image:
 
 
 class FeatureCache:
-    """Features on disk, one float16 array and one list of names a view.
+    """Features on disk: float16 arrays of some thousand pictures, and beside each the names of its rows.
+
+    A picture that cannot be read has a row of NaN: see `readable`.
 
     Args:
         folder: where the arrays are kept; made when missing.
@@ -102,39 +106,62 @@ class FeatureCache:
         self._batch = batch
 
     def features(self, paths: Sequence[Path], view: str) -> npt.NDArray[np.float32]:
-        """Features (n, F) of n pictures in one view, computed where they are not on disk yet."""
-        known_names, known = self._load(view)
-        place = {name: row for row, name in enumerate(known_names)}
+        """Features (n, F) of n pictures in one view, computed where they are not on disk yet.
+
+        Killed while it computes, it has lost at most the last few thousand pictures.
+
+        Raises:
+            DataError: a picture cannot be read.
+        """
+        rows = self._rows(paths, view)
+        broken = np.flatnonzero(np.isnan(rows[:, 0]))
+        if len(broken):
+            raise DataError(f"cannot read picture {paths[broken[0]]}: replace it, or leave it out")
+        return rows.astype(np.float32)
+
+    def readable(self, paths: Sequence[Path]) -> list[bool]:
+        """Which pictures can be read: n answers. Their features of view `clean` are computed on the way."""
+        return [not broken for broken in np.isnan(self._rows(paths, "clean")[:, 0])]
+
+    def _rows(self, paths: Sequence[Path], view: str) -> npt.NDArray[np.float16]:
         names = [_key(path) for path in paths]
-        missing = [path for path, name in zip(paths, names, strict=True) if name not in place]
-        if missing:
-            fresh = self._compute(missing, view)
-            known = fresh if known is None else np.concatenate([known, fresh])
-            known_names = known_names + [_key(path) for path in missing]
-            self._save(view, known_names, known)
-            place = {name: row for row, name in enumerate(known_names)}
-        assert known is not None
-        return known[[place[name] for name in names]].astype(np.float32)
+        parts = self._load(view)
+        known = {name for own, _ in parts for name in own}
+        missing = [path for path, name in zip(paths, names, strict=True) if name not in known]
+        for first in range(0, len(missing), _PART):
+            part = missing[first : first + _PART]
+            rows = self._compute(part, view)
+            parts.append(([_key(path) for path in part], rows))
+            self._save(view, *parts[-1])
+            _log.info("features of view %s: %d of %d pictures", view, first + len(part), len(missing))
+        place = {name: row for row, name in enumerate(name for own, _ in parts for name in own)}
+        return np.concatenate([rows for _, rows in parts])[[place[name] for name in names]]
 
     def _compute(self, paths: Sequence[Path], view: str) -> npt.NDArray[np.float16]:
         rows: list[npt.NDArray[np.float16]] = []
         with ThreadPoolExecutor(2) as pool:
             jobs = _ahead(pool, ((path, view, self._seed) for path in paths), depth=4 * self._batch)
             while batch := list(islice(jobs, self._batch)):
-                rows.append(self._tower(batch).astype(np.float16))
-                if len(rows) % 100 == 0:
-                    _log.info("features of view %s: %d of %d pictures", view, len(rows) * self._batch, len(paths))
+                stand_in = Image.new("RGB", (64, 64))
+                found = self._tower([image or stand_in for image in batch]).astype(np.float16)
+                found[[image is None for image in batch]] = np.nan
+                rows.append(found)
         return np.concatenate(rows)
 
-    def _load(self, view: str) -> tuple[list[str], npt.NDArray[np.float16] | None]:
-        names, array = self._folder / f"{view}.txt", self._folder / f"{view}.npy"
-        if not (names.is_file() and array.is_file()):
-            return [], None
-        return names.read_text(encoding="utf-8").splitlines(), np.load(array)
+    def _load(self, view: str) -> list[tuple[list[str], npt.NDArray[np.float16]]]:
+        """Every part that was written whole: its names are written last."""
+        return [
+            (names.read_text(encoding="utf-8").splitlines(), np.load(names.with_suffix(".npy")))
+            for names in sorted(self._folder.glob(f"{view}-*.txt"))
+        ]
 
     def _save(self, view: str, names: Sequence[str], features: npt.NDArray[np.float16]) -> None:
-        np.save(self._folder / f"{view}.npy", features)
-        (self._folder / f"{view}.txt").write_text("\n".join(names), encoding="utf-8")
+        number = len(list(self._folder.glob(f"{view}-*.txt")))
+        place = self._folder / f"{view}-{number:05d}"
+        np.save(place.with_suffix(".npy"), features)
+        unfinished = place.with_suffix(".unfinished")
+        unfinished.write_text("\n".join(names), encoding="utf-8")
+        unfinished.replace(place.with_suffix(".txt"))
 
 
 def _key(path: Path) -> str:
@@ -153,11 +180,19 @@ def open_look(job: tuple[Path, str, int]) -> Image.Image:
     return look(rgb, view, seed=zlib.crc32(f"{seed}|{view}|{_key(path)}".encode()))
 
 
+def _try_look(job: tuple[Path, str, int]) -> Image.Image | None:
+    try:
+        return open_look(job)
+    except DataError as error:
+        _log.warning("%s", error)
+        return None
+
+
 def _ahead(pool: ThreadPoolExecutor, jobs: Iterable[tuple[Path, str, int]], *, depth: int) -> Iterator[Any]:
-    """Opened pictures in order, at most `depth` of them waiting."""
+    """Opened pictures in order, None where one cannot be read; at most `depth` of them waiting."""
     jobs = iter(jobs)
-    waiting = [pool.submit(open_look, job) for job in islice(jobs, depth)]
+    waiting = [pool.submit(_try_look, job) for job in islice(jobs, depth)]
     while waiting:
         done = waiting.pop(0)
-        waiting += [pool.submit(open_look, job) for job in islice(jobs, 1)]
+        waiting += [pool.submit(_try_look, job) for job in islice(jobs, 1)]
         yield done.result()

@@ -73,8 +73,8 @@ def items_of(source: Source, git: Path, *, seed: int) -> Iterator[Item]:
     blobs: dict[str, str] = {}
     for line in _git(git, "ls-tree", "-r", "-z", source.commit).split(b"\0"):
         if line.startswith((b"100644 blob", b"100755 blob")):
-            head, _, name = line.partition(b"\t")
-            blobs[name.decode("utf-8", errors="replace")] = head.split()[2].decode()
+            head, _, file = line.partition(b"\t")
+            blobs[file.decode("utf-8", errors="replace")] = head.split()[2].decode()
     pattern = re.compile(source.pictures)
     found = [(path, match) for path in sorted(blobs) if (match := pattern.search(path))]
     captions = _captions(source, git, blobs)

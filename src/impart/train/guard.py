@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from impart.errors import DataError
@@ -204,14 +205,15 @@ def looks_drawn(image: Image.Image) -> bool:
     """
     side = 96
     pixels = np.asarray(image.resize((side, side), Image.Resampling.NEAREST), np.int16)  # (96, 96, 3)
-    inside = pixels[(pixels < 244).any(axis=2)]  # (P, 3), what is not white
+    coloured: npt.NDArray[np.bool_] = np.any(pixels < 244, axis=2)
+    inside = pixels[coloured]  # (P, 3), what is not white
     if len(inside) < 0.02 * side * side:
         return True
     codes = (inside[:, 0] >> 4) * 256 + (inside[:, 1] >> 4) * 16 + (inside[:, 2] >> 4)
     shares = np.sort(np.bincount(codes, minlength=4096) / len(codes))[::-1]
     full = np.asarray(image, np.int16)
     step = np.abs(np.diff(full, axis=1)).max(axis=2)  # (H, W-1)
-    ink = (full < 244).any(axis=2)
+    ink: npt.NDArray[np.bool_] = np.any(full < 244, axis=2)
     pairs = np.logical_and(ink[:, 1:], ink[:, :-1])
     even = float((step[pairs] <= 1).mean()) if pairs.any() else 1.0
     return bool(shares[:6].sum() > 0.85 or (even > 0.7 and shares[:16].sum() > 0.8))

@@ -34,6 +34,7 @@ from impart.train.mini import (
     backbone_session,
     build_corpus,
     build_image_head,
+    readable,
     retrieval_components,
     training_pictures,
 )
@@ -123,6 +124,7 @@ def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -
     backbone = load_lite2()
     tower = backbone_session(backbone, data, cache, size_px=config.backbone.size_px)
     features = FeatureCache(cache, tower, tower_key=tower.key)
+    pictures = readable(pictures, features)
     for view in config.backbone.views:
         for first in range(0, len(pictures), _CHUNK):
             part = pictures[first : first + _CHUNK]

@@ -54,6 +54,7 @@ __all__ = [
     "build_image_head",
     "load_config",
     "main",
+    "readable",
     "retrieval_components",
     "train_mini",
     "training_pictures",
@@ -148,6 +149,7 @@ def train_mini(
     tower = backbone_session(backbone, data, cache, size_px=config.size_px)
     features = FeatureCache(cache, tower, tower_key=tower.key)
     sentences = SentenceCache(cache, device=device)
+    pictures = readable(pictures, features)
     _log.info("%d training pictures of %d sources", len(pictures), len({p.source for p in pictures}))
     corpus, names = build_corpus(pictures, vocabulary, features, sentences, config, device)
     head = build_image_head(corpus, backbone, names, config)
@@ -180,6 +182,14 @@ def backbone_session(backbone: EfficientNetLite, data: Path, cache: Path, *, siz
         everyday = [picture.path for picture in read_pictures(data)]
         quantise_backbone(backbone, everyday[:: len(everyday) // 192], path, preprocessing=preprocessing)
     return BackboneSession(path, preprocessing)
+
+
+def readable(pictures: Sequence[Picture], features: FeatureCache) -> list[Picture]:
+    """The pictures that can be read; the others are counted in a warning."""
+    kept = [p for p, good in zip(pictures, features.readable([p.path for p in pictures]), strict=True) if good]
+    if len(kept) < len(pictures):
+        _log.warning("%d of %d pictures cannot be read and are left out", len(pictures) - len(kept), len(pictures))
+    return kept
 
 
 def retrieval_components(corpus: Corpus, head: ImageHead, width: int) -> Tensor:
