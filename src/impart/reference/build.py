@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import itertools
 import os
 from collections import Counter, deque
@@ -16,25 +15,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from impart.encoders.base import Encoder, Float32, l2_normalise
-from impart.errors import ConfigError, DataError, EncoderMismatchError, ReferenceSetError
-from impart.reference.index import ANN_ABOVE, IndexInfo, PairIndex
+from impart.errors import ConfigError, DataError, ReferenceSetError
 from impart.reference.pairs import Columns, Pair, PairSource, load_picture, read_pairs
-from impart.reference.refset import META_COLUMNS, Manifest, ReferenceSet, library_versions, now
+from impart.reference.refset import Manifest, ReferenceSet, library_versions, now
+from impart.reference.rows import STORAGES, RowWriter, read_table, sources_of, sync, with_index
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from PIL import Image
 
-__all__ = ["BuildProgress", "Failure", "PairsInput", "RowWriter", "Selection", "build", "merge", "select"]
+__all__ = ["BuildProgress", "Failure", "PairsInput", "Selection", "build", "select"]
 
 PairsInput: TypeAlias = "str | Path | Iterable[Pair | tuple[PairSource, str]]"
-_STORAGES = {"float16": np.float16, "float32": np.float32}
 _MAX_MEGAPIXELS = 100.0
 _READERS = 2
 
@@ -175,8 +171,8 @@ def build(
     Raises:
         ReferenceSetError: the source cannot be read, or no pair of it could be used.
     """
-    if storage not in _STORAGES:
-        raise ConfigError(f"storage is {storage!r}: use {' or '.join(_STORAGES)}")
+    if storage not in STORAGES:
+        raise ConfigError(f"storage is {storage!r}: use {' or '.join(STORAGES)}")
     selection = selection or Selection()
     folder = Path(path).expanduser() if path is not None else None
     traits = encoder.traits
@@ -218,7 +214,7 @@ def build(
     if folder is not None and temporary is not None:
         # Not before the rows are complete: a build that fails leaves the set that was there as it was.
         target = folder / f"pairs-{writer.fingerprint[:16]}.arrow"
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(target)
         data = read_table(target)
     else:
@@ -245,164 +241,13 @@ def build(
         duplicates=run.duplicates,
         versions=library_versions(),
     )
-    built = _with_index(ReferenceSet(data, manifest), index)
+    built = with_index(ReferenceSet(data, manifest), index)
     if folder is None:
         return built
     built.save(folder)
     _write_failures(folder / "failures.csv", run.failures)
     rest.commit()
     return ReferenceSet.open(folder)
-
-
-def merge(sets: Sequence[ReferenceSet]) -> ReferenceSet:
-    """One set of all pairs; of equal (hash, text) the first stays. Rows without a hash compare by their vectors."""
-    first = sets[0]
-    for other in sets[1:]:
-        if other.encoder_fingerprint != first.encoder_fingerprint:
-            raise EncoderMismatchError(
-                f"reference sets {first.name!r} and {other.name!r} were made with different encoders: "
-                f"{first.encoder_id!r} ({first.encoder_fingerprint[:12]}) and {other.encoder_id!r} "
-                f"({other.encoder_fingerprint[:12]}): build one of them again with the other's encoder"
-            )
-    writer = RowWriter(
-        dim=first.manifest.dim, retrieval_dim=first.manifest.retrieval_dim, storage=first.manifest.storage
-    )
-    seen: set[tuple[str, str]] = set()
-    for part in sets:
-        image, text, retrieval = part.image_embeddings, part.text_embeddings, part.retrieval_embeddings
-        meta = part.table.drop_columns("id").to_pydict()
-        keys = [
-            (key or hashlib.sha256(image[row].tobytes()).hexdigest(), meta["text"][row])
-            for row, key in enumerate(meta["hash"])
-        ]
-        rows = []
-        for row, key in enumerate(keys):
-            if key not in seen:
-                seen.add(key)
-                rows.append(row)
-        writer.write(
-            {column: [values[row] for row in rows] for column, values in meta.items()},
-            image=image[rows],
-            text_embedding=text[rows],
-            retrieval=retrieval[rows],
-        )
-    data = writer.table()
-    manifest = dataclasses.replace(
-        first.manifest,
-        fingerprint=writer.fingerprint,
-        count=writer.count,
-        data="",
-        created=now(),
-        sources=sources_of(data),
-        settings={"merged": [part.name for part in sets]},
-        failed=sum(part.manifest.failed for part in sets),
-        duplicates=sum(len(part) for part in sets) - writer.count,
-        cohort="",
-        vanilla=None,
-        versions=library_versions(),
-    )
-    kinds = {str(part.manifest.index.get("kind")) for part in sets} - {"exact"}
-    cohort = next((part.given_cohort for part in sets if part.given_cohort is not None), None)
-    return _with_index(ReferenceSet(data, manifest, cohort=cohort), kinds.pop() if len(kinds) == 1 else "auto")
-
-
-class RowWriter:
-    """Rows to an Arrow IPC file (or memory), with the digest of everything written.
-
-    Args:
-        dim: D.
-        retrieval_dim: R.
-        storage: `float16` or `float32`.
-        path: file; None = memory.
-    """
-
-    def __init__(self, *, dim: int, retrieval_dim: int, storage: str, path: Path | None = None) -> None:
-        import pyarrow as pa
-
-        self.count = 0
-        self._dtype = _STORAGES[storage]
-        self._path = path
-        self._widths = {"image": dim, "text_embedding": dim, "retrieval": retrieval_dim}
-        number = pa.float16() if storage == "float16" else pa.float32()
-        fields = [(column, pa.string()) for column in META_COLUMNS]
-        fields += [(column, pa.list_(number, width)) for column, width in self._widths.items()]
-        self._schema = pa.schema(fields)
-        self._digests = {column: hashlib.sha256() for column in self._schema.names}
-        self._sink = pa.OSFile(str(path), "wb") if path is not None else pa.BufferOutputStream()
-        self._file = pa.ipc.new_file(self._sink, self._schema)
-
-    @property
-    def fingerprint(self) -> str:
-        """Hex digest over the rows so far, the same however they were cut into batches."""
-        joined = "".join(digest.hexdigest() for digest in self._digests.values())
-        return hashlib.sha256(f"{self._dtype.__name__} {self.count} {joined}".encode()).hexdigest()
-
-    def write(self, meta: dict[str, list[str]], **vectors: npt.NDArray[Any]) -> None:
-        """Append n rows.
-
-        Args:
-            meta: n strings for each of text, source, licence, hash, path; ids are row numbers.
-            vectors: image (n, D), text_embedding (n, D), retrieval (n, R).
-        """
-        import pyarrow as pa
-
-        count = len(meta["text"])
-        if not count:
-            return
-        meta = {"id": [str(self.count + i) for i in range(count)], **meta}
-        columns: list[Any] = []
-        for column in META_COLUMNS:
-            self._digests[column].update("\0".join([*meta[column], ""]).encode())
-            columns.append(pa.array(meta[column], pa.string()))
-        for column, width in self._widths.items():
-            values = np.ascontiguousarray(vectors[column], dtype=self._dtype)
-            assert values.shape == (count, width), (column, values.shape, (count, width))
-            self._digests[column].update(values.tobytes())
-            columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width))
-        self._file.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema))
-        self.count += count
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._file.close()
-        if self._path is not None:
-            self._sink.close()
-
-    def table(self) -> pa.Table:
-        """What was written to memory; closes the writer."""
-        import pyarrow as pa
-
-        assert self._path is None, "a set on disk is opened from there"
-        self.close()
-        return pa.ipc.open_file(self._sink.getvalue()).read_all()
-
-    def discard(self) -> None:
-        """Remove an unfinished file."""
-        if self._path is not None:
-            self._sink.close()
-            self._path.unlink(missing_ok=True)
-
-
-def write_table(data: pa.Table, path: Path) -> None:
-    """Write a table as an Arrow IPC file and wait until it is on disk."""
-    import pyarrow as pa
-
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, data.schema) as file:
-        file.write_table(data)
-    _sync(path)
-
-
-def read_table(path: Path) -> pa.Table:
-    """Memory-map an Arrow IPC file."""
-    import pyarrow as pa
-
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-
-
-def sources_of(data: pa.Table) -> tuple[dict[str, Any], ...]:
-    """Collections in a table with their licences and counts, in the order of their names."""
-    counts = Counter(zip(data["source"].to_pylist(), data["licence"].to_pylist(), strict=True))
-    return tuple({"source": s, "licence": lic, "pairs": n} for (s, lic), n in sorted(counts.items()))
 
 
 @dataclass
@@ -540,21 +385,6 @@ def _as_pairs(pairs: Iterable[Pair | tuple[PairSource, str]], *, source: str, li
         yield Pair(image=image, text=text, path=where, location=where, source=source, licence=licence)
 
 
-def _with_index(references: ReferenceSet, kind: str) -> ReferenceSet:
-    """The set with its index chosen and, where that is approximate, its recall measured."""
-    index: PairIndex | None = None
-    if kind == "exact" or (kind == "auto" and len(references) <= ANN_ABOVE):
-        info = IndexInfo()
-    else:
-        index = PairIndex(references.retrieval_embeddings, kind=kind, pictures=references.pictures)
-        info = index.measure()
-    manifest = dataclasses.replace(references.manifest, index=info.as_dict())
-    chosen = ReferenceSet(references.data, manifest, cohort=references.given_cohort)
-    if index is not None:
-        chosen.__dict__["index"] = index  # built already, for the measurement
-    return chosen
-
-
 def _write_failures(path: Path, failures: Sequence[Failure]) -> None:
     if not failures:
         path.unlink(missing_ok=True)
@@ -565,8 +395,3 @@ def _write_failures(path: Path, failures: Sequence[Failure]) -> None:
         rows.writerow(("path", "reason"))
         rows.writerows((failure.path, failure.reason) for failure in failures)
     temporary.replace(path)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

@@ -191,7 +191,7 @@ class ReferenceSet:
             image: (N, D), L2-normalised, like `text` (N, D) and `retrieval` (N, R).
             meta: N strings each of `source`, `licence`, `hash` and `path`, where the pairs differ in them.
         """
-        from impart.reference.build import RowWriter, sources_of
+        from impart.reference.rows import RowWriter, sources_of
 
         writer = RowWriter(dim=image.shape[1], retrieval_dim=retrieval.shape[1], storage=storage)
         count = len(texts)
@@ -349,7 +349,7 @@ class ReferenceSet:
         Raises:
             ReferenceSetError: the folder cannot be written.
         """
-        from impart.reference.build import write_table
+        from impart.reference.rows import write_table
 
         folder = Path(path).expanduser()
         name = self.name or folder.resolve().name
@@ -413,7 +413,7 @@ class ReferenceSet:
         Raises:
             EncoderMismatchError: they were made with different encoders.
         """
-        from impart.reference.build import merge
+        from impart.reference.rows import merge
 
         return merge([self, *others])
 
