@@ -1,0 +1,541 @@
+"""RA-CLIP against CLIP: the same heads, data, seeds and steps, trained with and without RAM (regime `lit`).
+
+    python benchmarks/ra_clip.py run --data ../shared/data --out runs/ra_clip [--cache CACHE] [--only NAME]
+    python benchmarks/ra_clip.py report runs/ra_clip --docs docs
+
+`run` does what `PLAN` lists, one after the other, and appends every figure to OUT/figures.jsonl as it is measured;
+stopped and started again, it goes on with the runs that are missing. `report` makes the tables of docs/ra-clip.md and
+its plots from that file and the runs' logs, at any moment.
+
+Zero-shot: CIFAR-10, CIFAR-100, Caltech-101 (their `test` folders) and Tiny-ImageNet-32, seven prompts averaged.
+Text to image: Flickr8k `val`. Text to video: `videos/panda`, the mean of four frames a second. None of these pictures
+is trained on, and references that are copies of them (equal bytes, or near-duplicates) are taken out before testing.
+Only the experiment "target" uses pictures of a test's domain: three a class of `caltech101/train`, `cifar100/train`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from impart.augment.ram import build_ram
+from impart.config import DecodeSettings, RamSettings
+from impart.evaluate import rank_metrics, ranks_of
+from impart.evaluate.datasets import CaptionedImages, ClassFolder, read_captions
+from impart.evaluate.prompts import ENSEMBLE
+from impart.train.backbone import FEATURES, load_lite2
+from impart.train.classes import a_or_an
+from impart.train.data import read_validation
+from impart.train.engine import fit
+from impart.train.events import StepDone, Validated
+from impart.train.guard import Guard, Prints, evaluation_pictures, prints_of
+from impart.train.listing import Failures
+from impart.train.lit_model import EmbeddedReferences, LitModel, nearest_rows
+from impart.train.lit_run import LitData, build_references, prepare
+from impart.train.lit_store import TrainedLit, load_lit, save_lit
+from impart.train.lit_task import LitTask
+from impart.train.mini import backbone_session, training_pictures
+from impart.train.sentences import SentenceCache
+from impart.train.settings import TrainConfig, load_config
+from impart.video.decode import DecodedSegment, sample_video
+from ra_clip_report import write_report
+
+Made = TypeVar("Made")
+Note = Callable[[str, str, object, Mapping[str, float]], None]
+
+CLASS_SETS = {
+    "cifar10": "images/cifar10/test",
+    "cifar100": "images/cifar100/test",
+    "caltech101": "images/caltech101/test",
+    "tiny_imagenet32": "images/tiny_imagenet32/test",
+}
+FITTING = {"caltech101": "images/caltech101/train", "cifar100": "images/cifar100/train"}
+SHOTS = 3
+KS = (1, 2, 4, 8, 16, 32, 64)
+SIZES = (0.01, 0.03, 0.1, 0.3, 1.0)
+
+SMALL = (
+    "lit.image_hidden=512",
+    "lit.text_hidden=512",
+    "lit.cell_heads=0",
+    "lit.ema=0.98",
+    "loop.epochs=4",
+    "loop.checkpoint_every=0",
+    "loop.validate_every=50",
+    "loop.device=cpu",
+    "log.tensorboard=false",
+)
+"""What makes a run affordable: the pooled features alone, narrower heads, a few passes."""
+
+VANILLA = RamSettings(form="vanilla")
+PAPER_VANILLA = RamSettings(form="vanilla", w_img=0.5, w_txt=0.05, tau=0.0, floor=0.0, ramp=0.0)
+
+VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "clip": ("lit_clip", ()),
+    "paper": ("lit_paper", ()),
+    "normalised": ("lit_normalised", ()),
+    "gated": ("lit_gated", ()),
+    "learned-vanilla": ("lit_paper", ("ram.form=vanilla",)),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training."""
+
+    variant: str
+    seed: int
+    change: str = ""
+    sets: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return "-".join(filter(None, (self.variant, self.change, f"s{self.seed}")))
+
+    def config(self, epochs: float | None) -> TrainConfig:
+        file, own = VARIANTS[self.variant]
+        last = (f"seed={self.seed}", *(() if epochs is None else (f"loop.epochs={epochs}",)))
+        return load_config(file, sets=(*SMALL, *own, *self.sets, *last))
+
+
+CHANGED = (
+    Run("normalised", 0, "layers2", ("ram.layers=2",)),
+    Run("normalised", 0, "encoder", ("reference.retrieval=encoder", "reference.refresh=2")),
+    Run("normalised", 0, "flickr8k", ('reference.sources=["flickr8k"]',)),
+    Run("normalised", 0, "random50", ("reference.random=0.5",)),
+    Run("normalised", 0, "k32", ("ram.k=32",)),
+    Run("normalised", 0, "use10", ("reference.use=0.1",)),
+    Run("normalised", 0, "k1", ("ram.k=1",)),
+)
+PLAN: tuple[tuple[Run, str], ...] = (
+    *((Run(variant, seed), "train") for seed in (0, 1) for variant in VARIANTS),
+    *((Run(variant, 0), "sweep") for variant in VARIANTS),
+    *((Run(variant, 2), "train") for variant in VARIANTS),
+    *((run, "train") for run in CHANGED),
+)
+"""What is done, in this order."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """A class folder: features (n, F), prompts (C, P, D), labels (n,)."""
+
+    features: Tensor
+    prompts: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """Pictures or frames with captions.
+
+    Attributes:
+        features: (n, F).
+        item: (n,) the item that a row belongs to; a picture is one row, a clip many.
+        weights: (n,) grid times that a row stands for.
+        sentences: (T, D).
+        owners: (T,) the item of each caption.
+    """
+
+    features: Tensor
+    item: Tensor
+    weights: Tensor
+    sentences: Tensor
+    owners: Tensor
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Reference pairs from outside the training data: features (N, F), sentences (N, D)."""
+
+    features: Tensor
+    sentences: Tensor
+
+
+@dataclass(frozen=True)
+class Tests:
+    """Everything that is measured on, computed once."""
+
+    classes: dict[str, Classes]
+    captioned: dict[str, Captioned]
+    fitting: dict[str, Pairs]
+    facts: dict[str, int]
+
+
+def open_pictures(files: Sequence[Path]) -> Iterator[Image.Image]:
+    for file in files:
+        with Image.open(file) as image:
+            yield image.convert("RGB")
+
+
+def build_tests(data: Path, cache: Path) -> Tests:
+    """Features of the pooled backbone and sentence embeddings of every test."""
+    tower = backbone_session(load_lite2(), data, cache, size_px=256)
+    sentences = SentenceCache(cache)
+
+    def see(images: Iterator[Image.Image]) -> Tensor:
+        rows: list[np.ndarray] = []
+        batch: list[Image.Image] = []
+        for image in images:
+            batch.append(image)
+            if len(batch) == 32:
+                rows.append(tower(batch)[:, :FEATURES])
+                batch.clear()
+        if batch:
+            rows.append(tower(batch)[:, :FEATURES])
+        return torch.from_numpy(np.concatenate(rows))
+
+    def say(texts: Sequence[str]) -> Tensor:
+        return torch.from_numpy(sentences.embed(texts))
+
+    classes, captioned, fitting = {}, {}, {}
+    for name, path in CLASS_SETS.items():
+        folder = ClassFolder.open(data / path)
+        prompts = say([template.format(word) for word in folder.classes for template in ENSEMBLE])
+        prompts = prompts.reshape(len(folder.classes), len(ENSEMBLE), -1)
+        classes[name] = Classes(see(open_pictures(folder.files)), prompts, torch.tensor(folder.labels))
+        print(f"{name}: {len(folder.files)} pictures", flush=True)
+    for name, path in FITTING.items():
+        folder = ClassFolder.open(data / path, per_class=SHOTS)
+        words = say([a_or_an(folder.classes[label]) for label in folder.labels])
+        fitting[name] = Pairs(see(open_pictures(folder.files)), words)
+    pictures = CaptionedImages.open(data / "images" / "flickr8k" / "captions.csv", split="val")
+    count = len(pictures.files)
+    captioned["flickr8k"] = Captioned(
+        see(open_pictures(pictures.files)),
+        torch.arange(count),
+        torch.ones(count),
+        say(pictures.captions),
+        torch.tensor(pictures.owners),
+    )
+    rows = read_captions(data / "videos" / "panda" / "captions.csv")
+    clips = list(dict.fromkeys(file for file, _ in rows))
+    frames = [
+        (number, segment)
+        for number, file in enumerate(clips)
+        for segment in sample_video(data / "videos" / "panda" / file, settings=DecodeSettings(), short_side_px=256)
+        if isinstance(segment, DecodedSegment)
+    ]
+    captioned["panda"] = Captioned(
+        see(Image.fromarray(segment.image) for _, segment in frames),
+        torch.tensor([number for number, _ in frames]),
+        torch.tensor([float(segment.weight) for _, segment in frames]),
+        say([caption for _, caption in rows]),
+        torch.tensor([clips.index(file) for file, _ in rows]),
+    )
+    return Tests(classes, captioned, fitting, {"clips": len(clips), "frames": len(frames)})
+
+
+def kept(path: Path, make: Callable[[], Made]) -> Made:
+    """What was made on an earlier run, or is made now."""
+    if path.is_file():
+        made: Made = torch.load(path, weights_only=False)  # our own file
+        return made
+    made = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(made, path)
+    return made
+
+
+class Copies:
+    """Which pictures are copies of a test picture: equal bytes, or a near-duplicate (`impart.train.guard`)."""
+
+    def __init__(self, data: Path, cache: Path):
+        self._data = data
+        paths = evaluation_pictures(data, [*CLASS_SETS.values(), "videos/panda"])
+        paths += [picture.path for picture in read_validation(data)]
+        self._guard = Guard.of_files(paths, cache=cache)
+        self.tests = len(paths)
+        self._known: dict[str, bool] = {}
+
+    def among(self, paths: Sequence[str]) -> np.ndarray:
+        """(n,) of n files below the data folder."""
+        fresh = [path for path in dict.fromkeys(paths) if path not in self._known]
+        equal = [self._guard.is_known_file((self._data / path).read_bytes()) for path in fresh]
+        near = self._guard.copies(Prints.join([prints_of(i) for i in open_pictures([self._data / p for p in fresh])]))
+        self._known |= {path: bool(a or b) for path, a, b in zip(fresh, equal, near, strict=True)}
+        return np.array([self._known[path] for path in paths], bool)
+
+
+class Measured:
+    """A trained model on the tests; base embeddings are computed once."""
+
+    def __init__(self, trained: TrainedLit, tests: Tests):
+        self.model, self.tests = trained.model, tests
+        self._base = {
+            name: self.model.embed_images(part.features) for name, part in (tests.classes | tests.captioned).items()
+        }
+        self._heads = {name: self._head(part.prompts) for name, part in tests.classes.items()}  # (C, D)
+        self._texts = {name: self.model.embed_texts(part.sentences) for name, part in tests.captioned.items()}
+
+    def _head(self, prompts: Tensor) -> Tensor:
+        """(C, D) of prompts (C, P, D)."""
+        said = self.model.embed_texts(prompts.reshape(-1, prompts.shape[2])).reshape(prompts.shape)
+        return F.normalize(said.mean(1), dim=-1)
+
+    @torch.no_grad()
+    def look(
+        self, name: str, references: EmbeddedReferences | None, *, k: int, shuffle: bool, ram: LitModel | None
+    ) -> Tensor:
+        """v' (n, D) of a test's pictures, or v where there are no references."""
+        v, q = self._base[name]
+        if references is None:
+            return v
+        rows = []
+        for part_v, part_q in zip(torch.split(v, 512), torch.split(q, 512), strict=True):
+            ids = nearest_rows([part_q], references.retrieval, k)[0]
+            if shuffle:
+                ids = torch.randint(len(references), ids.shape, generator=torch.Generator().manual_seed(0))
+            rows.append((ram or self.model).augment(part_v, part_q, ids, references))
+        return torch.cat(rows)
+
+    def figures(
+        self,
+        references: EmbeddedReferences | None,
+        *,
+        k: int = 8,
+        only: Sequence[str] = (),
+        shuffle: bool = False,
+        ram: LitModel | None = None,
+    ) -> dict[str, float]:
+        """Percent by measure; `zeroshot` is the mean of the four sets.
+
+        Args:
+            references: None = before augmentation.
+            k: neighbours.
+            only: of these tests; none = all.
+            shuffle: random references instead of the nearest.
+            ram: augments in the place of the model's own.
+        """
+        found: dict[str, float] = {}
+        for name, part in self.tests.classes.items():
+            if not only or name in only:
+                looked = self.look(name, references, k=k, shuffle=shuffle, ram=ram)
+                right = (looked @ self._heads[name].T).argmax(1) == part.labels
+                found[name] = 100 * right.float().mean().item()
+        if set(CLASS_SETS) <= set(found):
+            found["zeroshot"] = float(np.mean([found[name] for name in CLASS_SETS]))
+        for name, shown in self.tests.captioned.items():
+            if not only or name in only:
+                looked = self.look(name, references, k=k, shuffle=shuffle, ram=ram) * shown.weights[:, None]
+                items = int(shown.item.max()) + 1
+                mean = F.normalize(torch.zeros(items, looked.shape[1]).index_add_(0, shown.item, looked), dim=-1)
+                scores = (self._texts[name] @ mean.T).numpy()
+                report = rank_metrics(
+                    ranks_of(scores, (shown.owners[:, None] == torch.arange(items)).numpy()), items=items
+                )
+                for at, value in ((1, report.recall_at_1), (5, report.recall_at_5), (10, report.recall_at_10)):
+                    found[f"{name}_r{at}"] = 100 * value
+        return found
+
+
+def with_ram(model: LitModel, settings: RamSettings) -> LitModel:
+    """The model with an untrained RAM of form `vanilla`: that is Vanilla itself."""
+    dim = model.image.names.shape[1]
+    retrieval_dim = dim if model.components is None else model.components.shape[1]
+    ram = build_ram(settings, dim=dim, retrieval_dim=retrieval_dim).eval().requires_grad_(False)
+    return LitModel(model.image, model.text, components=model.components, ram=ram, k=settings.k).eval()
+
+
+def forms_of(trained: TrainedLit) -> dict[str, LitModel]:
+    """What augments: the model's own RAM, or Vanilla over plain CLIP."""
+    if trained.model.ram is not None:
+        return {"ram": trained.model}
+    return {"vanilla": with_ram(trained.model, VANILLA), "vanilla-paper": with_ram(trained.model, PAPER_VANILLA)}
+
+
+class Experiment:
+    """Trains and measures; writes OUT/figures.jsonl."""
+
+    def __init__(self, data: Path, out: Path, cache: Path, epochs: float | None):
+        self.data, self.out, self.epochs = data, out, epochs
+        self.tests = kept(out / "tests.pt", lambda: build_tests(data, cache))
+        base = load_config("lit_clip", sets=(*SMALL, "reference.fraction=0", f"data.cache={cache}"))
+        self.made = kept(out / "data.pt", lambda: pooled(_last(prepare(base, data=data, out=out, failures=Failures()))))
+        self.pictures = training_pictures(data)[0]
+        self.hashes = kept(
+            out / "hashes.pt", lambda: [hashlib.sha256(p.path.read_bytes()).hexdigest() for p in self.pictures]
+        )
+        numbers: dict[str, int] = {}
+        self.own = torch.tensor([numbers.setdefault(key, len(numbers)) for key in self.hashes])
+        self.copies = Copies(data, out)
+
+    def write(self, **line: Any) -> None:
+        with (self.out / "figures.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def noter(self, run: Run) -> Note:
+        """Writes a line of this run: form, question, value, figures."""
+
+        def note(form: str, question: str, value: object, figures: Mapping[str, float]) -> None:
+            self.write(
+                **dataclasses.asdict(run), run=run.name, form=form, question=question, value=value, figures=figures
+            )
+
+        return note
+
+    def done(self, question: str) -> set[str]:
+        file = self.out / "figures.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        return {line["run"] for line in map(json.loads, lines) if line["question"] == question}
+
+    def go(self, run: Run) -> None:
+        """Train one and measure it."""
+        started = time.monotonic()
+        config, folder = run.config(self.epochs), self.out / run.name
+        references, rows, weights = build_references(
+            config, self.pictures, self.hashes, self.own, self.made.corpus, self.made.corpus.weights, self.data
+        )
+        assert references is not None
+        task = LitTask(
+            dataclasses.replace(self.made.corpus, weights=weights / weights.sum()),
+            self.made.image,
+            config,
+            components=self.made.components,
+            references=references if config.reference.augment == "ram" else None,
+            validation=self.made.validation,
+        )
+        for event in fit(task, config, out=folder):
+            if isinstance(event, StepDone) and event.step % 20 == 0:
+                print(f"  {run.name} {event.step}/{event.steps} {event.loss:.3f} eta {event.eta_s:.0f} s", flush=True)
+            elif isinstance(event, Validated):
+                print(f"  {run.name} {event.metrics}", flush=True)
+        trained_s = time.monotonic() - started
+        save_lit(
+            folder / "model",
+            task.finished(),
+            config=config,
+            rows=rows,
+            features=references.features,
+            sentences=references.sentences,
+        )
+        trained = load_lit(folder)
+        copies = self.copies.among([row.path for row in trained.rows])
+        keep = np.flatnonzero(~copies)
+        facts = {
+            "references": len(rows),
+            "copies": int(copies.sum()),
+            "tests": self.copies.tests,
+            "trained": int((weights > 0).sum()),
+            "steps": config.loop.total_steps(task.steps_per_epoch),
+            **self.tests.facts,
+        }
+        self.measure(run, trained, keep)
+        self.write(
+            run=run.name, variant=run.variant, seed=run.seed, change=run.change, question="done",
+            train_s=trained_s, total_s=time.monotonic() - started, facts=facts,
+        )  # fmt: skip
+
+    def measure(self, run: Run, trained: TrainedLit, keep: np.ndarray) -> None:
+        """Every question of a run."""
+        measured = Measured(trained, self.tests)
+        own = trained.references(keep.tolist())
+        k = trained.config.ram.k
+
+        note = self.noter(run)
+        note("base", "main", None, measured.figures(None))
+        forms = forms_of(trained)
+        for form, ram in forms.items():
+            note(form, "main", None, measured.figures(own, k=k, ram=ram))
+        if not run.change:
+            for form, ram in forms.items():
+                self._target(measured, note, form, ram, k)
+
+    def sweep(self, run: Run) -> None:
+        """What is changed at test time alone: neighbours, size and kind of the references."""
+        trained = load_lit(self.out / run.name)
+        keep = np.flatnonzero(~self.copies.among([row.path for row in trained.rows]))
+        measured, note = Measured(trained, self.tests), self.noter(run)
+        own, k = trained.references(keep.tolist()), trained.config.ram.k
+        sources = np.array([trained.rows[row].source for row in keep])
+        kinds = {"flickr8k": sources == "flickr8k", "names": sources != "flickr8k"}
+        mixed = np.random.default_rng(0).permutation(len(keep))
+        sets = tuple(CLASS_SETS)
+        for form, ram in forms_of(trained).items():
+            for kind, wanted in kinds.items():
+                few = trained.references(keep[wanted].tolist())
+                found = measured.figures(few, k=k, ram=ram, only=(*sets, "flickr8k"))
+                note(form, "kind", kind, found | {"references": float(len(few))})
+            note(form, "kind", "random", measured.figures(own, k=k, ram=ram, shuffle=True, only=(*sets, "flickr8k")))
+            for size in SIZES:
+                part = trained.references(keep[mixed[: max(k, round(size * len(keep)))]].tolist())
+                found = measured.figures(part, k=k, ram=ram, only=sets)
+                note(form, "size", size, found | {"references": float(len(part))})
+            for tried in KS:
+                note(form, "k", tried, measured.figures(own, k=tried, ram=ram, only=sets))
+        self.write(run=run.name, question="swept")
+
+    def _target(
+        self, measured: Measured, note: Callable[[str, str, object, Mapping[str, float]], None], form: str,
+        ram: LitModel, k: int,
+    ) -> None:  # fmt: skip
+        """References of a test's own domain, alone."""
+        for name, pairs in self.tests.fitting.items():
+            fitting = ram.embed_references(pairs.features, pairs.sentences)
+            note(form, "target", name, measured.figures(fitting, k=k, ram=ram, only=tuple(CLASS_SETS)))
+
+
+def pooled(made: LitData) -> LitData:
+    """Without the cells, which these runs do not read."""
+
+    def cut(features: Tensor) -> Tensor:
+        return features[:, :FEATURES].clone()
+
+    assert made.validation is not None
+    made.image.attention = None
+    return dataclasses.replace(
+        made,
+        corpus=dataclasses.replace(made.corpus, views=[cut(view) for view in made.corpus.views]),
+        validation=dataclasses.replace(made.validation, features=cut(made.validation.features)),
+    )
+
+
+def _last(events: Iterator[Any]) -> LitData:
+    made = [event for event in events if isinstance(event, LitData)]
+    return made[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="train and measure")
+    run.add_argument("--data", type=Path, default=Path("../shared/data"))
+    run.add_argument("--out", type=Path, required=True)
+    run.add_argument("--cache", type=Path, help="features of the training pictures; default: OUT/cache")
+    run.add_argument("--only", help="runs whose name starts like this")
+    run.add_argument("--epochs", type=float, help="in the place of the usual number, to try things out")
+    report = commands.add_parser("report", help="tables and plots from what was measured")
+    report.add_argument("out", type=Path)
+    report.add_argument("--docs", type=Path, default=Path("docs"))
+    options = parser.parse_args()
+    if options.command == "report":
+        for line in write_report(options.out, options.docs):
+            print(line)
+        return
+    experiment = Experiment(options.data, options.out, options.cache or options.out / "cache", options.epochs)
+    for planned, job in PLAN:
+        what = "done" if job == "train" else "swept"
+        if planned.name in experiment.done(what) or not planned.name.startswith(options.only or ""):
+            continue
+        print(f"{time.strftime('%H:%M:%S')} {job} {planned.name}", flush=True)
+        if job == "train":
+            experiment.go(planned)
+        else:
+            experiment.sweep(planned)
+
+
+if __name__ == "__main__":
+    main()
