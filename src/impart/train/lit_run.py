@@ -35,10 +35,10 @@ from impart.train.mini import (
     build_corpus,
     build_image_head,
     readable,
-    retrieval_components,
     training_pictures,
 )
 from impart.train.neighbours import hold_out
+from impart.train.references import principal_components
 from impart.train.sentences import SentenceCache
 from impart.train.settings import LitSettings, TrainConfig
 
@@ -133,7 +133,7 @@ def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -
     sentences = SentenceCache(cache, device=device)
     corpus, names = build_corpus(pictures, vocabulary, features, sentences, recipe, device)
     image = build_image_head(corpus, backbone, names, recipe)
-    components = retrieval_components(corpus, image, config.backbone.retrieval_dim)
+    components = principal_components(image.standardise(corpus.views[0].float()), config.backbone.retrieval_dim)
     numbers: dict[str, int] = {}
     hashes = [hashlib.sha256(picture.path.read_bytes()).hexdigest() for picture in pictures]
     own = torch.tensor([numbers.setdefault(key, len(numbers)) for key in hashes], device=device)

@@ -55,7 +55,6 @@ __all__ = [
     "load_config",
     "main",
     "readable",
-    "retrieval_components",
     "train_mini",
     "training_pictures",
 ]
@@ -159,7 +158,7 @@ def train_mini(
     text_head = TextHead(join([part.text for part in parts]).to(device))
     _report_validation(data, features, sentences, head, text_head, device)
     clean = corpus.views[0].float()
-    heads = ImageTower(head, retrieval_components(corpus, head, config.retrieval_dim))
+    heads = ImageTower(head, principal_components(head.standardise(corpus.views[0].float()), config.retrieval_dim))
     write_prototypes(out / "prototypes.npz", clean, heads, [own[0] for own in vocabulary.names])
     _log.info("exporting to %s", out)
     export_image(heads, tower.path, out / "image.onnx", int8=config.int8)
@@ -190,15 +189,6 @@ def readable(pictures: Sequence[Picture], features: FeatureCache) -> list[Pictur
     if len(kept) < len(pictures):
         _log.warning("%d of %d pictures cannot be read and are left out", len(pictures) - len(kept), len(pictures))
     return kept
-
-
-def retrieval_components(corpus: Corpus, head: ImageHead, width: int) -> Tensor:
-    """Standardised pooled features to retrieval embeddings: (F, R)."""
-    clean = head.standardise(corpus.views[0].float())
-    if _SMALL not in corpus.kinds_of_view:
-        return principal_components(clean, width)
-    small = head.standardise(corpus.views[corpus.kinds_of_view.index(_SMALL)].float())
-    return principal_components(clean, width, shrunk=small)
 
 
 def training_pictures(data: Path, more: Path | None = None) -> tuple[list[Picture], ClassVocabulary]:

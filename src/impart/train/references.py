@@ -20,30 +20,16 @@ from impart.train.export import ImageTower
 __all__ = ["class_features", "principal_components", "write_prototypes"]
 
 
-_SHRINKAGE = 0.5
-"""Share of the identity in the nuisance that is whitened away."""
-
-
-def principal_components(features: Tensor, width: int, *, shrunk: Tensor | None = None) -> Tensor:
+def principal_components(features: Tensor, width: int) -> Tensor:
     """Directions (F, R) of largest variance of standardised features (n, F), strongest first.
 
-    Where the same pictures are given shrunk, what shrinking alone changes is first whitened away, so that a picture
-    stays near its small copies. On 100 training nouns held out, a vote of three pictures each names 70.0 instead of
-    69.0 of 100 pictures, and 53.3 instead of 51.2 shrunk to 32-64 px.
+    Nothing is whitened. Whitening away what shrinking a picture changes finds three pictures a name a little better
+    (53.3 instead of 51.2 of 100 held-out nouns, shrunk), but brings strangers nearer too: with the same gate, three
+    pictures a class of Caltech-101 then cost CIFAR-100 2.2 points instead of 0.3.
     """
-    x = features.double().cpu()
-    whitening = torch.eye(x.shape[1], dtype=torch.float64)
-    if shrunk is not None:
-        change = x - shrunk.double().cpu()
-        change -= change.mean(0)
-        nuisance = change.T @ change  # (F, F)
-        nuisance *= x.shape[1] / nuisance.trace()
-        values, vectors = torch.linalg.eigh(nuisance + _SHRINKAGE * whitening)
-        whitening = vectors / values.sqrt()
-        x = x @ whitening
-    directions = torch.linalg.eigh(x.T @ x).eigenvectors[:, -width:].flip(1)
-    components: Tensor = (whitening @ directions).float().contiguous().to(features.device)
-    return components
+    scatter = features.double().cpu().T @ features.double().cpu()  # (F, F)
+    vectors: Tensor = torch.linalg.eigh(scatter).eigenvectors
+    return vectors[:, -width:].flip(1).float().contiguous().to(features.device)
 
 
 @torch.inference_mode()
