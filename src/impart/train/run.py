@@ -22,7 +22,12 @@ from impart.train.settings import TrainConfig
 
 __all__ = ["REGIMES", "train"]
 
-REGIMES = {"ram": "impart.train.ram_task", "lit": "impart.train.lit_run", "full": "impart.train.full_run"}
+REGIMES = {
+    "ram": "impart.train.ram_task",
+    "episodes": "impart.train.episode_task",
+    "lit": "impart.train.lit_run",
+    "full": "impart.train.full_run",
+}
 """Modules with `run(config, *, data, out, resume)`, imported when asked for."""
 
 _FREE = {

@@ -30,6 +30,7 @@ from typing import Any
 
 from impart.config import RamSettings
 from impart.errors import ConfigError
+from impart.train.episodes import EpisodeSettings
 from impart.train.full_settings import FullSettings
 
 __all__ = [
@@ -358,6 +359,7 @@ class TrainConfig:
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
     lit: LitSettings = field(default_factory=LitSettings)
     full: FullSettings = field(default_factory=FullSettings)
+    episodes: EpisodeSettings = field(default_factory=EpisodeSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     loop: LoopSettings = field(default_factory=LoopSettings)
@@ -373,6 +375,7 @@ class TrainConfig:
 _ENGINE = {"loss", "optimiser", "loop", "log"}
 TABLES: dict[str, set[str]] = {
     "ram": {"data", "reference", "ram", *_ENGINE},
+    "episodes": {"data", "episodes", "ram", *_ENGINE},
     "lit": {"data", "reference", "ram", "backbone", "lit", *_ENGINE},
     "full": {"data", "reference", "ram", "full", *_ENGINE},
 }

@@ -1,0 +1,217 @@
+"""Episodes: small problems in which only the references can tell what a picture shows.
+
+Trained on captions against chance references, RAM learns to ignore them: the picture's own embedding says more. An
+episode is a set of concepts with a few pictures each as references, and further pictures of the same concepts to be
+named among all of them. Two things make the references matter, and one makes RAM doubt them:
+
+- *made-up names*: a concept's text embedding t becomes norm(a t + (1 - a) t_other), a drawn from 0..1 for each
+  concept, in the references and among the candidates alike. What the encoder knows of the name is worth a; the rest
+  only the references can tell. (It also stands for words that the encoder never learned: it was trained on the real
+  names of these very pictures, so real names alone would flatter it.)
+- *near misses*: neighbours are found among all references of the episode, so that they are mixed.
+- *absent concepts*: references of some concepts are left out, in some episodes all of them. There RAM must stand back.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.errors import ConfigError
+from impart.train.texts import text_key
+
+__all__ = ["Concepts", "Episode", "EpisodeSettings", "concept_of", "draw_episode", "held_out", "made_up"]
+
+_NAME_WORDS = 5  # texts of at most this many words are names, longer ones captions
+_PLURALS = ((re.compile(r"ies$"), "y"), (re.compile(r"(ch|sh|x|ss)es$"), r"\1"), (re.compile(r"(?<![sui])s$"), ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeSettings:
+    """What an episode looks like.
+
+    Attributes:
+        concepts: candidates of an episode.
+        shots: reference pictures of a concept, one of these numbers each episode.
+        queries: pictures to be named, at most, of each concept.
+        least: concepts with fewer pictures are not used.
+        made_up: share of the episodes whose names are made up.
+        absent: share of the episodes in which some, or all, of the concepts have no references.
+        keep: weight of the squared length of what is added to a picture whose concept has none.
+        held_out: share of the concepts that is kept for validation.
+        views: looks at the pictures (see `features.look`); an episode has one of them, for references and queries.
+        validation_episodes: measured at each number of shots.
+    """
+
+    concepts: int = 100
+    shots: tuple[int, ...] = (1, 2, 3, 4, 8)
+    queries: int = 4
+    least: int = 4
+    made_up: float = 0.7
+    absent: float = 0.15
+    keep: float = 0.03
+    held_out: float = 0.25
+    views: tuple[str, ...] = ("clean", "small0")
+    validation_episodes: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("made_up", "absent", "held_out"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"episodes.{name} is {getattr(self, name)}: it is a share, from 0 to 1")
+        if self.least < 2:
+            raise ConfigError(f"episodes.least is {self.least}: a reference and a query need two pictures")
+        if self.concepts < 2 or self.queries < 1 or not self.shots or min(self.shots) < 1:
+            raise ConfigError("episodes: at least two concepts, one query and one shot")
+        if not self.views:
+            raise ConfigError("episodes.views is empty: 'clean' is the picture as it is")
+
+
+@dataclass(frozen=True)
+class Concepts:
+    """Pictures by what they show.
+
+    Attributes:
+        keys: C names.
+        rows: C arrays of picture numbers.
+    """
+
+    keys: tuple[str, ...]
+    rows: tuple[npt.NDArray[np.int64], ...]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @classmethod
+    def of(cls, names: Sequence[str], *, least: int) -> Concepts:
+        """From one concept a picture (empty = none).
+
+        >>> Concepts.of(["cat", "dog", "cat", ""], least=2)
+        Concepts(keys=('cat',), rows=(array([0, 2]),))
+        """
+        found: dict[str, list[int]] = {}
+        for number, name in enumerate(names):
+            if name:
+                found.setdefault(name, []).append(number)
+        kept = sorted(name for name, rows in found.items() if len(rows) >= least)
+        return cls(tuple(kept), tuple(np.array(found[name], dtype=np.int64) for name in kept))
+
+    def split(self, share: float) -> tuple[Concepts, Concepts]:
+        """Those to train on and those held out, by a digest of the name: the same in every run."""
+        out = [held_out(key, share) for key in self.keys]
+        parts = []
+        for wanted in (False, True):
+            chosen = [number for number, value in enumerate(out) if value is wanted]
+            parts.append(Concepts(tuple(self.keys[n] for n in chosen), tuple(self.rows[n] for n in chosen)))
+        return parts[0], parts[1]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One problem; C concepts, N references, B queries.
+
+    Attributes:
+        concepts: (C,) numbers of the concepts.
+        references: (N,) picture numbers, and what they show, `shown` (N,) in 0..C.
+        queries: (B,) picture numbers, none of them a reference, and the right answers `right` (B,) in 0..C.
+        present: (C,) bool, whether the references hold the concept.
+    """
+
+    concepts: npt.NDArray[np.int64]
+    references: npt.NDArray[np.int64]
+    shown: npt.NDArray[np.int64]
+    queries: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
+    present: npt.NDArray[np.bool_]
+
+
+def concept_of(texts: Sequence[str]) -> str:
+    """What a picture shows: its first text, if that is a name; an empty string if it is a caption.
+
+    >>> concept_of(["a photo of an Axolotl."]), concept_of(["cherries"]), concept_of(["two dogs run over a field"])
+    ('axolotl', 'cherry', '')
+    """
+    key = " ".join(re.sub(r"[^a-z0-9 ]+", " ", text_key(texts[0])).split())
+    if not key or len(key.split()) > _NAME_WORDS:
+        return ""
+    for pattern, instead in _PLURALS:
+        singular = pattern.sub(instead, key)
+        if singular != key:
+            return singular
+    return key
+
+
+def held_out(key: str, share: float) -> bool:
+    """Whether a concept is kept for validation; a larger share holds a smaller one."""
+    return zlib.crc32(f"episodes {key}".encode()) / 2**32 < share
+
+
+def draw_episode(
+    pool: Concepts, settings: EpisodeSettings, rng: np.random.Generator, *, shots: int, present: float = 1.0
+) -> Episode:
+    """Draw concepts, references and queries.
+
+    Args:
+        pool: to draw from; concepts with no picture left for a query are passed over.
+        shots: references of a concept.
+        present: share of the concepts that have references; with none of them, references show other concepts of
+            the pool (or nothing is absent, where the pool has no others).
+    """
+    able = np.array([number for number, rows in enumerate(pool.rows) if len(rows) > shots])
+    if len(able) < 2:
+        raise ConfigError(f"{len(able)} concepts have more than {shots} pictures: lower episodes.shots")
+    order = rng.permutation(able)
+    chosen, others = order[: settings.concepts], order[settings.concepts : 2 * settings.concepts]
+    here = rng.random(len(chosen)) < present if present < 1 else np.ones(len(chosen), dtype=bool)
+    references: list[int] = []
+    shown: list[int] = []
+    queries: list[int] = []
+    right: list[int] = []
+    for place, concept in enumerate(chosen):
+        rows = rng.permutation(pool.rows[concept])
+        if here[place]:
+            references += rows[:shots].tolist()
+            shown += [place] * shots
+        picked = rows[shots : shots + settings.queries].tolist()
+        queries += picked
+        right += [place] * len(picked)
+    missing = int((~here).sum())
+    for place, concept in enumerate(others[:missing], len(chosen)):  # something else fills their place
+        references += rng.permutation(pool.rows[concept])[:shots].tolist()
+        shown += [place] * shots
+    filled = np.concatenate([chosen, others[:missing]]).astype(np.int64)
+    if not references:  # a pool without others: the first concept stays
+        rows = np.setdiff1d(pool.rows[chosen[0]], queries)[:shots]
+        references, shown, here[0] = rows.tolist(), [0] * len(rows), True
+    return Episode(
+        concepts=filled,
+        references=np.array(references, dtype=np.int64),
+        shown=np.array(shown, dtype=np.int64),
+        queries=np.array(queries, dtype=np.int64),
+        right=np.array(right, dtype=np.int64),
+        present=np.concatenate([here, np.ones(len(filled) - len(chosen), dtype=bool)]),
+    )
+
+
+def made_up(names: Sequence[npt.NDArray[np.float32]], rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], ...]:
+    """Names of which the encoder knows a part: (C, D) unit rows mixed with those of other concepts.
+
+    Args:
+        names: several ways to say the same C names, each (C, D); all are mixed alike.
+    """
+    count = len(names[0])
+    share = rng.random((count, 1)).astype(np.float32)
+    # A cyclic shift of a random order gives every concept another one.
+    order = rng.permutation(count)
+    other = np.empty(count, dtype=np.int64)
+    other[order] = np.roll(order, 1)
+    mixed = []
+    for rows in names:
+        total = share * rows + (1 - share) * rows[other]
+        length = np.linalg.norm(total, axis=1, keepdims=True)
+        mixed.append((total / np.maximum(length, 1e-6)).astype(np.float32))
+    return tuple(mixed)
