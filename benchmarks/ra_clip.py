@@ -22,6 +22,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ from impart.train.backbone import FEATURES, load_lite2
 from impart.train.classes import a_or_an
 from impart.train.data import read_validation
 from impart.train.engine import fit
-from impart.train.events import StepDone, Validated
+from impart.train.events import StepDone
 from impart.train.guard import Guard, Prints, evaluation_pictures, prints_of
 from impart.train.listing import Failures
 from impart.train.lit_model import EmbeddedReferences, LitModel, nearest_rows
@@ -121,10 +122,12 @@ CHANGED = (
     Run("normalised", 0, "k1", ("ram.k=1",)),
 )
 PLAN: tuple[tuple[Run, str], ...] = (
-    *((Run(variant, seed), "train") for seed in (0, 1) for variant in VARIANTS),
-    *((Run(variant, 0), "sweep") for variant in VARIANTS),
-    *((Run(variant, 2), "train") for variant in VARIANTS),
+    *((Run(variant, 0), "train") for variant in VARIANTS),
+    *((Run(variant, 0), "sweep") for variant in ("clip", "normalised", "learned-vanilla")),
+    *((Run(variant, 1), "train") for variant in VARIANTS),
     *((run, "train") for run in CHANGED),
+    *((Run(variant, 2), "train") for variant in VARIANTS),
+    *((Run(variant, 0), "sweep") for variant in ("paper", "gated")),
 )
 """What is done, in this order."""
 
@@ -140,14 +143,10 @@ class Classes:
 
 @dataclass(frozen=True)
 class Captioned:
-    """Pictures or frames with captions.
+    """Pictures or frames (n, F), and captions (T, D).
 
-    Attributes:
-        features: (n, F).
-        item: (n,) the item that a row belongs to; a picture is one row, a clip many.
-        weights: (n,) grid times that a row stands for.
-        sentences: (T, D).
-        owners: (T,) the item of each caption.
+    `item` (n,) is what a row belongs to: a picture is one row, a clip many; `weights` (n,) are the grid times that a
+    row stands for; `owners` (T,) are the items of the captions.
     """
 
     features: Tensor
@@ -187,14 +186,8 @@ def build_tests(data: Path, cache: Path) -> Tests:
     sentences = SentenceCache(cache)
 
     def see(images: Iterator[Image.Image]) -> Tensor:
-        rows: list[np.ndarray] = []
-        batch: list[Image.Image] = []
-        for image in images:
-            batch.append(image)
-            if len(batch) == 32:
-                rows.append(tower(batch)[:, :FEATURES])
-                batch.clear()
-        if batch:
+        rows = []
+        while batch := list(islice(images, 32)):
             rows.append(tower(batch)[:, :FEATURES])
         return torch.from_numpy(np.concatenate(rows))
 
@@ -213,14 +206,9 @@ def build_tests(data: Path, cache: Path) -> Tests:
         words = say([a_or_an(folder.classes[label]) for label in folder.labels])
         fitting[name] = Pairs(see(open_pictures(folder.files)), words)
     pictures = CaptionedImages.open(data / "images" / "flickr8k" / "captions.csv", split="val")
-    count = len(pictures.files)
-    captioned["flickr8k"] = Captioned(
-        see(open_pictures(pictures.files)),
-        torch.arange(count),
-        torch.ones(count),
-        say(pictures.captions),
-        torch.tensor(pictures.owners),
-    )
+    seen, count = see(open_pictures(pictures.files)), len(pictures.files)
+    words, owners = say(pictures.captions), torch.tensor(pictures.owners)
+    captioned["flickr8k"] = Captioned(seen, torch.arange(count), torch.ones(count), words, owners)
     rows = read_captions(data / "videos" / "panda" / "captions.csv")
     clips = list(dict.fromkeys(file for file, _ in rows))
     frames = [
@@ -242,8 +230,8 @@ def build_tests(data: Path, cache: Path) -> Tests:
 def kept(path: Path, make: Callable[[], Made]) -> Made:
     """What was made on an earlier run, or is made now."""
     if path.is_file():
-        made: Made = torch.load(path, weights_only=False)  # our own file
-        return made
+        read: Made = torch.load(path, weights_only=False)  # our own file
+        return read
     made = make()
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(made, path)
@@ -311,14 +299,9 @@ class Measured:
         shuffle: bool = False,
         ram: LitModel | None = None,
     ) -> dict[str, float]:
-        """Percent by measure; `zeroshot` is the mean of the four sets.
+        """Percent by measure of the tests `only` (none = all); `zeroshot` is the mean of the four sets.
 
-        Args:
-            references: None = before augmentation.
-            k: neighbours.
-            only: of these tests; none = all.
-            shuffle: random references instead of the nearest.
-            ram: augments in the place of the model's own.
+        Without references v is measured; `shuffle` takes random ones; `ram` stands in for the model's own.
         """
         found: dict[str, float] = {}
         for name, part in self.tests.classes.items():
@@ -381,9 +364,8 @@ class Experiment:
         """Writes a line of this run: form, question, value, figures."""
 
         def note(form: str, question: str, value: object, figures: Mapping[str, float]) -> None:
-            self.write(
-                **dataclasses.asdict(run), run=run.name, form=form, question=question, value=value, figures=figures
-            )
+            about = dataclasses.asdict(run) | {"run": run.name, "form": form}
+            self.write(**about, question=question, value=value, figures=figures)
 
         return note
 
@@ -396,12 +378,13 @@ class Experiment:
         """Train one and measure it."""
         started = time.monotonic()
         config, folder = run.config(self.epochs), self.out / run.name
+        whole = self.made.corpus
         references, rows, weights = build_references(
-            config, self.pictures, self.hashes, self.own, self.made.corpus, self.made.corpus.weights, self.data
+            config, self.pictures, self.hashes, self.own, whole, whole.weights, self.data
         )
         assert references is not None
         task = LitTask(
-            dataclasses.replace(self.made.corpus, weights=weights / weights.sum()),
+            dataclasses.replace(whole, weights=weights / weights.sum()),
             self.made.image,
             config,
             components=self.made.components,
@@ -411,41 +394,30 @@ class Experiment:
         for event in fit(task, config, out=folder):
             if isinstance(event, StepDone) and event.step % 20 == 0:
                 print(f"  {run.name} {event.step}/{event.steps} {event.loss:.3f} eta {event.eta_s:.0f} s", flush=True)
-            elif isinstance(event, Validated):
-                print(f"  {run.name} {event.metrics}", flush=True)
         trained_s = time.monotonic() - started
-        save_lit(
-            folder / "model",
-            task.finished(),
-            config=config,
-            rows=rows,
-            features=references.features,
-            sentences=references.sentences,
-        )
+        held = {"features": references.features, "sentences": references.sentences}
+        save_lit(folder / "model", task.finished(), config=config, rows=rows, **held)
         trained = load_lit(folder)
-        copies = self.copies.among([row.path for row in trained.rows])
-        keep = np.flatnonzero(~copies)
+        keep = self.own_rows(trained)
         facts = {
             "references": len(rows),
-            "copies": int(copies.sum()),
+            "copies": len(rows) - len(keep),
             "tests": self.copies.tests,
             "trained": int((weights > 0).sum()),
             "steps": config.loop.total_steps(task.steps_per_epoch),
             **self.tests.facts,
         }
         self.measure(run, trained, keep)
-        self.write(
-            run=run.name, variant=run.variant, seed=run.seed, change=run.change, question="done",
-            train_s=trained_s, total_s=time.monotonic() - started, facts=facts,
-        )  # fmt: skip
+        self.write(**dataclasses.asdict(run), run=run.name, question="done", train_s=trained_s, facts=facts)
+
+    def own_rows(self, trained: TrainedLit) -> np.ndarray:
+        """Rows of a model's references without copies of test pictures."""
+        return np.flatnonzero(~self.copies.among([row.path for row in trained.rows]))
 
     def measure(self, run: Run, trained: TrainedLit, keep: np.ndarray) -> None:
         """Every question of a run."""
-        measured = Measured(trained, self.tests)
-        own = trained.references(keep.tolist())
-        k = trained.config.ram.k
-
-        note = self.noter(run)
+        measured, note = Measured(trained, self.tests), self.noter(run)
+        own, k = trained.references(keep.tolist()), trained.config.ram.k
         note("base", "main", None, measured.figures(None))
         forms = forms_of(trained)
         for form, ram in forms.items():
@@ -457,7 +429,7 @@ class Experiment:
     def sweep(self, run: Run) -> None:
         """What is changed at test time alone: neighbours, size and kind of the references."""
         trained = load_lit(self.out / run.name)
-        keep = np.flatnonzero(~self.copies.among([row.path for row in trained.rows]))
+        keep = self.own_rows(trained)
         measured, note = Measured(trained, self.tests), self.noter(run)
         own, k = trained.references(keep.tolist()), trained.config.ram.k
         sources = np.array([trained.rows[row].source for row in keep])
@@ -478,10 +450,7 @@ class Experiment:
                 note(form, "k", tried, measured.figures(own, k=tried, ram=ram, only=sets))
         self.write(run=run.name, question="swept")
 
-    def _target(
-        self, measured: Measured, note: Callable[[str, str, object, Mapping[str, float]], None], form: str,
-        ram: LitModel, k: int,
-    ) -> None:  # fmt: skip
+    def _target(self, measured: Measured, note: Note, form: str, ram: LitModel, k: int) -> None:
         """References of a test's own domain, alone."""
         for name, pairs in self.tests.fitting.items():
             fitting = ram.embed_references(pairs.features, pairs.sentences)
@@ -490,22 +459,15 @@ class Experiment:
 
 def pooled(made: LitData) -> LitData:
     """Without the cells, which these runs do not read."""
-
-    def cut(features: Tensor) -> Tensor:
-        return features[:, :FEATURES].clone()
-
     assert made.validation is not None
     made.image.attention = None
-    return dataclasses.replace(
-        made,
-        corpus=dataclasses.replace(made.corpus, views=[cut(view) for view in made.corpus.views]),
-        validation=dataclasses.replace(made.validation, features=cut(made.validation.features)),
-    )
+    corpus = dataclasses.replace(made.corpus, views=[view[:, :FEATURES].clone() for view in made.corpus.views])
+    validation = dataclasses.replace(made.validation, features=made.validation.features[:, :FEATURES].clone())
+    return dataclasses.replace(made, corpus=corpus, validation=validation)
 
 
 def _last(events: Iterator[Any]) -> LitData:
-    made = [event for event in events if isinstance(event, LitData)]
-    return made[-1]
+    return [event for event in events if isinstance(event, LitData)][-1]
 
 
 def main() -> None:
@@ -527,14 +489,10 @@ def main() -> None:
         return
     experiment = Experiment(options.data, options.out, options.cache or options.out / "cache", options.epochs)
     for planned, job in PLAN:
-        what = "done" if job == "train" else "swept"
-        if planned.name in experiment.done(what) or not planned.name.startswith(options.only or ""):
-            continue
-        print(f"{time.strftime('%H:%M:%S')} {job} {planned.name}", flush=True)
-        if job == "train":
-            experiment.go(planned)
-        else:
-            experiment.sweep(planned)
+        finished = experiment.done("done" if job == "train" else "swept")
+        if planned.name not in finished and planned.name.startswith(options.only or ""):
+            print(f"{time.strftime('%H:%M:%S')} {job} {planned.name}", flush=True)
+            (experiment.go if job == "train" else experiment.sweep)(planned)
 
 
 if __name__ == "__main__":
