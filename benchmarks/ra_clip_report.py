@@ -121,8 +121,10 @@ def _pick(lines: Sequence[Line], question: str, **wanted: object) -> list[Line]:
     ]
 
 
-def question_table(lines: Sequence[Line], question: str, values: dict[Any, str], head: str) -> list[str]:
-    """Mean zero-shot of each augmented form (seed 0) by a value that was changed at test time."""
+def question_table(
+    lines: Sequence[Line], question: str, values: dict[Any, str], head: str, *, names: Sequence[str] = ("zeroshot",)
+) -> list[str]:
+    """Figures of each augmented form (seed 0) by a value that was changed at test time."""
     shown = [key for key in ROWS if _pick(lines, question, variant=key[0], form=key[1], seed=0)]
     rows = []
     for value, label in values.items():
@@ -130,7 +132,7 @@ def question_table(lines: Sequence[Line], question: str, values: dict[Any, str],
         for variant, form in shown:
             line = _pick(lines, question if value is not None else "main", variant=variant, form=form, seed=0)
             line = [item for item in line if item["value"] == value and not item["change"]]
-            cells.append(f"{line[0]['figures']['zeroshot']:.1f}" if line else "")
+            cells.append(" / ".join(f"{line[0]['figures'][name]:.1f}" for name in names) if line else "")
         if any(cells):
             rows.append([label, *cells])
     return table([head, *(ROWS[key] for key in shown)], rows)
@@ -211,7 +213,7 @@ def write_report(out: Path, docs: Path) -> list[str]:
         "zeroshot": zeroshot,
         "recalls": recalls,
         "target": target_table(lines),
-        "kind": question_table(lines, "kind", KINDS, "references"),
+        "kind": question_table(lines, "kind", KINDS, "references", names=("zeroshot", "flickr8k_r1")),
         "k": question_table(lines, "k", ks, "K at test"),
         "size": question_table(lines, "size", sizes, "share of the references"),
         "changes": change_table(lines),
