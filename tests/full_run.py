@@ -58,29 +58,40 @@ def config(**changes):
     return config_of(table, where="test")
 
 
-def main() -> int:
-    import json
-
+def train_once(data: Path, out: Path, *, resume: bool = False, export: bool = False, **changes):
+    """Run and yield the events; the frozen encoder is the tiny one. Without `export` it ends with the last checkpoint,
+    for writing the ONNX graph takes longer than the run."""
     import torch
 
     from impart.encoders import register
-    from impart.train.events import StepDone
+    from impart.train.events import Saved
     from impart.train.run import train
 
     register("tiny", lambda rest, **_: TinyEncoder(int(rest or 0)))
     torch.set_num_threads(1)
+    settings = config(**changes)
+    for event in train(settings, data=data, out=out, resume=resume):
+        yield event
+        if not export and isinstance(event, Saved) and event.step == settings.loop.steps:
+            return
+
+
+def main() -> int:
+    import json
+    import time
+
+    from impart.train.events import StepDone
+
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
-    parser.add_argument("out", type=Path)
+    parser.add_argument("runs", type=json.loads, help="folder to changed settings, for each run")
     parser.add_argument("--slow", action="store_true")
-    parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--set", type=json.loads, default={}, dest="changes")
+    parser.add_argument("--export", action="store_true")
     options = parser.parse_args()
-    for event in train(config(**options.changes), data=options.data, out=options.out, resume=options.resume):
-        if options.slow and isinstance(event, StepDone):
-            import time
-
-            time.sleep(0.3)
+    for out, changes in options.runs.items():
+        for event in train_once(options.data, Path(out), export=options.export, **changes):
+            if options.slow and isinstance(event, StepDone):
+                time.sleep(0.3)
     return 0
 
 

@@ -42,7 +42,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         MissingExtraError: accelerate is not installed.
     """
     try:
-        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+        from accelerate import Accelerator, InitProcessGroupKwargs
         from accelerate.state import AcceleratorState, PartialState
     except ImportError as error:
         raise MissingExtraError("accelerate", extra="train", purpose="training") from error
@@ -53,10 +53,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
         mixed_precision="bf16" if config.loop.precision == "bf16" else "no",
         gradient_accumulation_steps=config.loop.accumulate,
         cpu=config.loop.device == "cpu",
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False),  # no module has buffers that change
-            InitProcessGroupKwargs(timeout=_PATIENCE),
-        ],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
     )
 
 

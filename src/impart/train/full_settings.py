@@ -25,7 +25,7 @@ class FullSettings:
         checkpointing: compute activations again in the backward pass instead of keeping them.
         dropout: of the towers' attention.
         crop: smallest share of a picture's area that a training view shows; 1 = the evaluation view.
-        workers: processes that read pictures; 0 = the training process itself. With `stream` they are part of the order.
+        workers: processes that read pictures; 0 = the training process itself. With `stream` the order depends on it.
         stream: read shards in their order with WebDataset and mix them in a buffer, instead of drawing single pictures;
             for shards on disks that are slow to seek.
         shuffle: pictures in that buffer, on each process.
