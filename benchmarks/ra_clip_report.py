@@ -51,7 +51,7 @@ KINDS = {
     None: "own: the held-out tenth of all sources",
     "flickr8k": "captions alone (Flickr8k)",
     "names": "the other sources alone (names, textbooks)",
-    "random": "the same, but random rows in the place of the nearest",
+    "random": "own, but random rows in the place of the nearest",
 }
 Line = dict[str, Any]
 
