@@ -1,0 +1,6 @@
+"""`python -m impart` is the command line, for launchers that start modules (`accelerate launch -m impart train ...`)."""
+
+from impart.cli.main import main
+
+if __name__ == "__main__":
+    main()
