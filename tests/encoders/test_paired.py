@@ -1,0 +1,43 @@
+"""Two encoders as one: whose vectors are whose, and a retrieval encoder that has changed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import impart.encoders.paired as paired
+from impart.encoders.base import l2_normalise
+from impart.encoders.paired import PairedEncoder, load_paired, write_paired
+from impart.errors import EncoderError, EncoderMismatchError
+from tiny_encoder import RETRIEVAL_DIM, TinyEncoder
+
+
+def _pictures():
+    return [np.full((8, 8, 3), value, dtype=np.uint8) for value in (10, 90, 200)]
+
+
+def test_embeddings_are_of_the_first_and_retrieval_of_the_second():
+    base, other = TinyEncoder(1), TinyEncoder(2)
+    encoder = PairedEncoder(base, other, encoder_id="paired:x")
+    made = encoder.encode_images(_pictures())
+    assert np.array_equal(made.embeddings, base.encode_images(_pictures()).embeddings)
+    assert np.array_equal(made.retrieval, other.encode_images(_pictures()).retrieval)
+    assert np.array_equal(encoder.encode_texts(["red"]), base.encode_texts(["red"]))
+    assert encoder.traits.retrieval_dim == RETRIEVAL_DIM
+    assert encoder.traits.own_retrieval
+    assert np.allclose(l2_normalise(made.retrieval), made.retrieval, atol=1e-6)
+    assert len({encoder.fingerprint, base.fingerprint, other.fingerprint}) == 3
+
+
+def test_a_changed_retrieval_encoder_is_told(tmp_path, monkeypatch):
+    found = {"hf": TinyEncoder(1), "tiny": TinyEncoder(2)}
+    monkeypatch.setattr(paired, "load_encoder", lambda model_id, **_: found[model_id.partition(":")[0]])
+    encoder_id = write_paired(tmp_path, found["tiny"])
+    encoder = load_paired(encoder_id.removeprefix("paired:"))
+    assert encoder.traits.id == encoder_id
+    found["tiny"] = TinyEncoder(3)
+    with pytest.raises(EncoderMismatchError, match="tiny:2"):
+        load_paired(str(tmp_path))
+    (tmp_path / "retrieval.json").write_text("{}")
+    with pytest.raises(EncoderError, match="names no retrieval encoder"):
+        load_paired(str(tmp_path))
