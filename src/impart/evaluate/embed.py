@@ -1,0 +1,208 @@
+"""Pictures and texts to embeddings: once for every encoder, kept in the cache, unreadable pictures counted and named.
+
+What an augmentation adds is computed from the base's embeddings, which are what the cache keeps: comparing ten
+reference sets on one data set encodes its pictures once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from impart.augment.encoder import AugmentedEncoder
+from impart.encoders.base import Encoder, Float32, ImageEmbeddings
+from impart.errors import DataError
+from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.sets import Pictures, digest_of
+
+__all__ = ["Embedded", "Progress", "base_of", "embed_pictures", "embed_texts"]
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with the pictures done and their number."""
+
+_PART = 512  # pictures in one part of the cache: what a kill can cost
+_READERS = 4
+_TEXT_BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """Embeddings of the n pictures of a set that could be read.
+
+    Attributes:
+        kept: (n,) their numbers in the set, ascending.
+        embeddings: (n, D) L2-normalised; v' where the encoder is augmented.
+        retrieval: (n, R) L2-normalised retrieval embeddings, always the base's.
+        hashes: n content hashes (sha256), as reference sets have them.
+        unreadable: a reason for each picture left out, with its key.
+    """
+
+    kept: npt.NDArray[np.int64]
+    embeddings: Float32
+    retrieval: Float32
+    hashes: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+
+def base_of(encoder: Encoder) -> Encoder:
+    """The encoder whose forward pass it is: the base of an augmented one, else itself."""
+    return encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
+
+
+def embed_pictures(
+    encoder: Encoder,
+    pictures: Pictures,
+    *,
+    cache: EmbeddingCache | None = None,
+    batch: int = 32,
+    on_progress: Progress | None = None,
+) -> Embedded:
+    """Embed all pictures of a set.
+
+    Args:
+        encoder: plain or augmented; an augmented one's pictures are embedded by its base and blended afterwards.
+        pictures: the set's pictures.
+        cache: where embeddings are kept; None = nowhere.
+        batch: pictures in one forward pass.
+        on_progress: told after each part, from the cache or not.
+
+    Raises:
+        DataError: no picture could be read.
+    """
+    base = base_of(encoder)
+    identity = pictures.identity()[:24] if cache is not None else ""
+    parts: list[Embedded] = []
+    for number, first in enumerate(range(0, len(pictures), _PART)):
+        rows = range(first, min(first + _PART, len(pictures)))
+        key = (base.fingerprint[:16], identity, f"{number:05d}")
+        part = _stored(cache, key) if cache is not None else None
+        if part is None:
+            part = _encode(base, pictures, rows, batch)
+            if cache is not None:
+                _store(cache, key, part)
+        parts.append(part)
+        if on_progress is not None:
+            on_progress(rows.stop, len(pictures))
+    whole = _join(parts)
+    if not len(whole):
+        first_reason = whole.unreadable[0] if whole.unreadable else "the set is empty"
+        raise DataError(f"none of {len(pictures)} pictures could be read; first: {first_reason}")
+    if isinstance(encoder, AugmentedEncoder):
+        plain = ImageEmbeddings(whole.embeddings, whole.retrieval)
+        blended = encoder.apply(plain.embeddings, encoder.blend(plain))
+        whole = Embedded(
+            kept=whole.kept,
+            embeddings=blended,
+            retrieval=whole.retrieval,
+            hashes=whole.hashes,
+            unreadable=whole.unreadable,
+        )
+    return whole
+
+
+def embed_texts(encoder: Encoder, texts: Sequence[str], *, cache: EmbeddingCache | None = None) -> Float32:
+    """(T, D) embeddings of texts, from the cache where it has this list."""
+    base = base_of(encoder)
+    key = (base.fingerprint[:16], "texts", digest_of(texts)[:24])
+    stored = cache.load(*key) if cache is not None else None
+    if stored is not None and len(stored.get("texts", ())) == len(texts):
+        return np.asarray(stored["texts"], dtype=np.float32)
+    parts = [base.encode_texts(texts[first : first + _TEXT_BATCH]) for first in range(0, len(texts), _TEXT_BATCH)]
+    embedded: Float32 = np.concatenate(parts) if parts else np.zeros((0, base.traits.dim), np.float32)
+    if cache is not None:
+        cache.store(*key, texts=embedded)
+    return embedded
+
+
+def _encode(base: Encoder, pictures: Pictures, rows: range, batch: int) -> Embedded:
+    kept: list[int] = []
+    hashes: list[str] = []
+    unreadable: list[str] = []
+    batches: list[ImageEmbeddings] = []
+    pending: list[Image.Image] = []
+
+    def flush() -> None:
+        if pending:
+            batches.append(base.encode_images(pending))
+            pending.clear()
+
+    for number, picture, content, reason in _read_ahead(pictures, rows):
+        if picture is None:
+            unreadable.append(f"{pictures.keys[number]}: {reason}")
+            continue
+        pending.append(picture)
+        kept.append(number)
+        hashes.append(content)
+        if len(pending) == batch:
+            flush()
+    flush()
+    dims = base.traits
+    empty = ImageEmbeddings(np.zeros((0, dims.dim), np.float32), np.zeros((0, dims.retrieval_dim), np.float32))
+    return Embedded(
+        kept=np.asarray(kept, dtype=np.int64),
+        embeddings=np.concatenate([part.embeddings for part in batches] or [empty.embeddings]),
+        retrieval=np.concatenate([part.retrieval for part in batches] or [empty.retrieval]),
+        hashes=tuple(hashes),
+        unreadable=tuple(unreadable),
+    )
+
+
+def _read_ahead(pictures: Pictures, rows: range) -> Iterator[tuple[int, Image.Image | None, str, str]]:
+    """(number, picture or None, content hash, reason) in order; a bounded number is read ahead in threads."""
+
+    def read(number: int) -> tuple[int, Image.Image | None, str, str]:
+        try:
+            picture, content = pictures.read(number)
+        except DataError as error:
+            return number, None, "", str(error)
+        return number, picture, content, ""
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        for first in range(rows.start, rows.stop, 64):
+            yield from pool.map(read, range(first, min(first + 64, rows.stop)))
+
+
+def _stored(cache: EmbeddingCache, key: tuple[str, ...]) -> Embedded | None:
+    found = cache.load(*key)
+    if found is None:
+        return None
+    try:
+        return Embedded(
+            kept=found["kept"],
+            embeddings=found["embeddings"],
+            retrieval=found["retrieval"],
+            hashes=tuple(found["hashes"].tolist()),
+            unreadable=tuple(found["unreadable"].tolist()),
+        )
+    except KeyError:
+        return None
+
+
+def _store(cache: EmbeddingCache, key: tuple[str, ...], part: Embedded) -> None:
+    cache.store(
+        *key,
+        kept=part.kept,
+        embeddings=part.embeddings,
+        retrieval=part.retrieval,
+        hashes=np.asarray(part.hashes, dtype=np.str_),
+        unreadable=np.asarray(part.unreadable, dtype=np.str_),
+    )
+
+
+def _join(parts: list[Embedded]) -> Embedded:
+    return Embedded(
+        kept=np.concatenate([part.kept for part in parts]),
+        embeddings=np.concatenate([part.embeddings for part in parts]),
+        retrieval=np.concatenate([part.retrieval for part in parts]),
+        hashes=tuple(one for part in parts for one in part.hashes),
+        unreadable=tuple(reason for part in parts for reason in part.unreadable),
+    )
