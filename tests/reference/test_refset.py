@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from impart.errors import EncoderMismatchError, ReferenceSetError
+from impart.reference.cohort import Cohort
 from impart.reference.refset import ReferenceSet
 from tiny_encoder import COLOURS, TinyEncoder
 
@@ -176,3 +177,29 @@ def test_an_approximate_index_is_kept_and_a_damaged_one_built_again(tiny: TinyEn
     )
     made.merge(ReferenceSet.build(pairs[:1], tiny)).save(tmp_path / "set")
     assert len(list((tmp_path / "set").iterdir())) == 3
+
+
+def test_without_rows_keeps_settings_and_cohort(some: ReferenceSet, tiny: TinyEncoder, tmp_path: Path) -> None:
+    random_pictures = Cohort.of(np.eye(8, dtype=np.float32))
+    given = some.with_cohort(random_pictures).with_vanilla({"k": 2})
+    left = given.without([1])
+    assert left.texts == ("red", "blue")
+    np.testing.assert_array_equal(left.retrieval_embeddings, some.retrieval_embeddings[[0, 2]])
+    assert left.manifest.vanilla == {"k": 2}
+    assert left.given_cohort is not None
+    assert left.given_cohort.digest == random_pictures.digest
+    assert left.manifest.sources == ({"source": "paint", "licence": "CC0", "pairs": 2},)
+    rebuilt = ReferenceSet.build(colours("red", "blue"), tiny, source="paint", licence="CC0")
+    assert left.data.drop_columns("path").equals(rebuilt.data.drop_columns("path"))
+    assert left.fingerprint not in (some.fingerprint, some.without([0]).fingerprint)
+    assert some.without([]) is some
+    assert len(some) == 3
+    left.save(tmp_path / "left")
+    assert ReferenceSet.open(tmp_path / "left").texts == ("red", "blue")
+
+
+def test_without_all_rows_is_an_empty_set(some: ReferenceSet, tiny: TinyEncoder) -> None:
+    empty = some.without(range(3))
+    assert len(empty) == 0
+    plain = tiny.encode_images([np.full((4, 4, 3), 200, np.uint8)])
+    assert (empty.search(plain.retrieval, 2).ids == -1).all()

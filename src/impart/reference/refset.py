@@ -417,6 +417,16 @@ class ReferenceSet:
 
         return merge([self, *others])
 
+    def without(self, rows: Iterable[int]) -> ReferenceSet:
+        """The set without some rows: with its settings, and its cohort where it was given one.
+
+        Args:
+            rows: row numbers; none of them = the set itself.
+        """
+        from impart.reference.rows import without
+
+        return without(self, rows)
+
     def _vectors(self, column: str, width: int) -> Float32:
         chunks = [c.flatten().to_numpy(zero_copy_only=True) for c in self._data[column].chunks]
         flat = chunks[0] if len(chunks) == 1 else np.concatenate(chunks) if chunks else np.empty(0)

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,20 @@ from impart.reference.refset import META_COLUMNS, ReferenceSet, library_versions
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["STORAGES", "RowWriter", "merge", "read_table", "sources_of", "sync", "with_index", "write_table"]
+__all__ = [
+    "STORAGES",
+    "RowWriter",
+    "merge",
+    "read_table",
+    "sources_of",
+    "sync",
+    "with_index",
+    "without",
+    "write_table",
+]
 
 STORAGES = {"float16": np.float16, "float32": np.float32}
+_CHUNK = 16384  # rows copied at a time
 
 
 def merge(sets: Sequence[ReferenceSet]) -> ReferenceSet:
@@ -75,6 +86,38 @@ def merge(sets: Sequence[ReferenceSet]) -> ReferenceSet:
     kinds = {str(part.manifest.index.get("kind")) for part in sets} - {"exact"}
     cohort = next((part.given_cohort for part in sets if part.given_cohort is not None), None)
     return with_index(ReferenceSet(data, manifest, cohort=cohort), kinds.pop() if len(kinds) == 1 else "auto")
+
+
+def without(references: ReferenceSet, rows: Iterable[int]) -> ReferenceSet:
+    """The set without some rows; a few rows at a time are copied, so that a large set needs no second memory."""
+    dropped = np.unique(np.fromiter((int(row) for row in rows), dtype=np.int64))
+    if not len(dropped):
+        return references
+    assert dropped[0] >= 0, dropped[0]
+    assert dropped[-1] < len(references), (dropped[-1], len(references))
+    manifest = references.manifest
+    writer = RowWriter(dim=manifest.dim, retrieval_dim=manifest.retrieval_dim, storage=manifest.storage)
+    kept = np.setdiff1d(np.arange(len(references)), dropped)
+    vectors = (references.image_embeddings, references.text_embeddings, references.retrieval_embeddings)
+    for first in range(0, len(kept), _CHUNK):
+        part = kept[first : first + _CHUNK]
+        meta = references.table.drop_columns("id").take(part).to_pydict()
+        image, text, retrieval = (column[part] for column in vectors)
+        writer.write(meta, image=image, text_embedding=text, retrieval=retrieval)
+    data = writer.table()
+    changed = dataclasses.replace(
+        manifest,
+        fingerprint=writer.fingerprint,
+        count=writer.count,
+        data="",
+        created=now(),
+        sources=sources_of(data),
+        settings={**manifest.settings, "without_rows": len(dropped), "of": manifest.fingerprint},
+        cohort="",
+        versions=library_versions(),
+    )
+    kind = str(manifest.index.get("kind", "exact"))
+    return with_index(ReferenceSet(data, changed, cohort=references.given_cohort), kind)
 
 
 class RowWriter:
