@@ -34,8 +34,8 @@ from torch.nn import functional as F
 
 from impart.augment.ram import build_ram
 from impart.config import DecodeSettings, RamSettings
-from impart.evaluate import rank_metrics, ranks_of
 from impart.evaluate.datasets import CaptionedImages, ClassFolder, read_captions
+from impart.evaluate.metrics.ranking import rank_figures, ranks_of
 from impart.evaluate.prompts import ENSEMBLE
 from impart.train.backbone import FEATURES, load_lite2
 from impart.train.classes import a_or_an
@@ -317,11 +317,9 @@ class Measured:
                 items = int(shown.item.max()) + 1
                 mean = F.normalize(torch.zeros(items, looked.shape[1]).index_add_(0, shown.item, looked), dim=-1)
                 scores = (self._texts[name] @ mean.T).numpy()
-                report = rank_metrics(
-                    ranks_of(scores, (shown.owners[:, None] == torch.arange(items)).numpy()), items=items
-                )
-                for at, value in ((1, report.recall_at_1), (5, report.recall_at_5), (10, report.recall_at_10)):
-                    found[f"{name}_r{at}"] = 100 * value
+                figures = rank_figures(ranks_of(scores, (shown.owners[:, None] == torch.arange(items)).numpy()))
+                for at in (1, 5, 10):
+                    found[f"{name}_r{at}"] = 100 * figures[f"R@{at}"]
         return found
 
 

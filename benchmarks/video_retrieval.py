@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from impart.evaluate import rank_metrics
 from impart.evaluate.datasets import read_captions
+from impart.evaluate.metrics.ranking import rank_figures
 from impart.video.events import IndexDone
 from impart.video.index import Query, VideoIndex
 
@@ -56,12 +56,11 @@ def main() -> None:
             for augment in (False, True):
                 for by in ("mean", "moment"):
                     own, total = ranks(index, captions, by=by, augment=augment, path_glob=glob)
-                    report = rank_metrics(own, items=total)
+                    figures = rank_figures(own)
                     where = f"{total} clips of {'videos/panda' if glob else 'videos'}"
-                    recalls = (report.recall_at_1, report.recall_at_5, report.recall_at_10)
-                    cells = " | ".join(f"{100 * value:.1f}" for value in recalls)
+                    cells = " | ".join(f"{100 * figures[name]:.1f}" for name in ("R@1", "R@5", "R@10"))
                     form = "Vanilla, bundled set" if augment else "plain"
-                    lines.append(f"| {where} | {form} | {by} | {cells} | {report.median_rank:g} |")
+                    lines.append(f"| {where} | {form} | {by} | {cells} | {figures['median rank']:g} |")
                     print(lines[-1], flush=True)
     if options.out:
         options.out.write_text("\n".join([*lines, ""]), encoding="utf-8")

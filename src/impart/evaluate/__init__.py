@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 from impart.evaluate.datasets import CaptionedImages, ClassFolder
-from impart.evaluate.retrieval import RetrievalReport, image_retrieval, rank_metrics, ranks_of
-from impart.evaluate.zeroshot import ZeroShotReport, zeroshot
+from impart.evaluate.outcome import Outcome
+from impart.evaluate.retrieval import retrieval
+from impart.evaluate.zeroshot import zeroshot
 
-__all__ = [
-    "CaptionedImages",
-    "ClassFolder",
-    "RetrievalReport",
-    "ZeroShotReport",
-    "image_retrieval",
-    "rank_metrics",
-    "ranks_of",
-    "zeroshot",
-]
+__all__ = ["CaptionedImages", "ClassFolder", "Outcome", "retrieval", "zeroshot"]

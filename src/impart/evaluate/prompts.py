@@ -7,8 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from impart.encoders.base import Encoder, Float32, l2_normalise
+from impart.errors import ConfigError
+from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.embed import embed_texts
+from impart.evaluate.sets import ClassSet
 
-__all__ = ["ENSEMBLE", "SINGLE", "class_embeddings", "tidy_class_name"]
+__all__ = ["ENSEMBLE", "SINGLE", "class_embeddings", "templates_of", "tidy_class_name"]
 
 SINGLE: tuple[str, ...] = ("a photo of a {}.",)
 """The single prompt of the CLIP paper."""
@@ -24,6 +28,8 @@ ENSEMBLE: tuple[str, ...] = (
 )
 """Seven prompts, averaged: sizes, distances and the bare name."""
 
+_NAMED = {"ensemble": ENSEMBLE, "single": SINGLE}
+
 
 def tidy_class_name(folder: str) -> str:
     """Folder name to words.
@@ -34,14 +40,47 @@ def tidy_class_name(folder: str) -> str:
     return " ".join(folder.replace("_", " ").split())
 
 
-def class_embeddings(encoder: Encoder, names: Sequence[str], templates: Sequence[str] = ENSEMBLE) -> Float32:
+def templates_of(dataset: ClassSet, prompts: str | Sequence[str]) -> tuple[str, ...]:
+    """The prompts meant by `ensemble` (`ENSEMBLE`), `single` (`SINGLE`) or `set` (those written for the data set).
+
+    Args:
+        prompts: one of these names, or templates with `{}` for the class name.
+
+    Raises:
+        ConfigError: the name is unknown, the set has no templates of its own, or a template lacks `{}`.
+    """
+    if not isinstance(prompts, str):
+        templates = tuple(prompts)
+    elif prompts == "set":
+        if dataset.templates is None:
+            raise ConfigError(
+                f"data set {dataset.name!r} has no prompts of its own: use prompts 'ensemble' or 'single'"
+            )
+        templates = dataset.templates
+    elif prompts in _NAMED:
+        templates = _NAMED[prompts]
+    else:
+        raise ConfigError(f"unknown prompts {prompts!r}: there are {', '.join(_NAMED)} and set")
+    lacking = [template for template in templates if "{}" not in template]
+    if lacking or not templates:
+        raise ConfigError(f"prompt {lacking[0]!r} has no {{}} for the class name" if lacking else "no prompt is given")
+    return templates
+
+
+def class_embeddings(
+    encoder: Encoder,
+    names: Sequence[str],
+    templates: Sequence[str] = ENSEMBLE,
+    *,
+    cache: EmbeddingCache | None = None,
+) -> Float32:
     """One classifier row a class: the mean of the normalised prompt embeddings, normalised again.
 
     Returns:
         (C, D) float32, L2-normalised rows.
     """
     assert templates, "at least one template"
-    texts = [template.format(name) for name in names for template in templates]
-    embedded = encoder.encode_texts(texts)  # (C * P, D)
+    texts = [template.replace("{}", name) for name in names for template in templates]
+    embedded = embed_texts(encoder, texts, cache=cache)  # (C * P, D)
     grouped = embedded.reshape(len(names), len(templates), -1)  # (C, P, D)
     return l2_normalise(np.mean(grouped, axis=1))

@@ -1,106 +1,182 @@
-"""Retrieval metrics: R@K, median and mean rank, mean reciprocal rank.
+"""Retrieval among captioned pictures: a text's picture, a picture's texts; scores are formed in parts.
 
-A query's rank is the place of its best relevant item. Ties are broken pessimistically: an irrelevant item that scores
-the same counts as ahead, so that a constant score does not look perfect.
+A query bank (option) holds back items that are near to everything. It sees all queries, so its figures are outcomes of
+their own, named `(query bank)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Encoder, Float32
-from impart.evaluate.datasets import CaptionedImages, embed_files
+from impart.errors import DataError
+from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.embed import Progress, embed_pictures, embed_texts
+from impart.evaluate.metrics import bootstrap, ranking
+from impart.evaluate.metrics.querybank import BETA, dynamic_inverted_softmax
+from impart.evaluate.outcome import Outcome
+from impart.evaluate.sets import CaptionSet
 
-__all__ = ["RetrievalReport", "image_retrieval", "rank_metrics", "ranks_of"]
+__all__ = ["Side", "answer", "both_ways", "retrieval"]
+
+Ints = npt.NDArray[np.int64]
+
+_CELLS = 50_000_000  # of one part of the scores, 200 MB
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetrievalReport:
-    """Metrics over Q queries and n items; recalls are fractions of 1, ranks start at 1.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Side:
+    """Queries, or what is searched.
 
     Attributes:
-        queries: Q.
-        items: n.
-        recall_at_1: fraction of queries whose first hit is relevant.
-        recall_at_5: likewise within five.
-        recall_at_10: likewise within ten.
-        median_rank: MedR.
-        mean_rank: MeanR.
-        mrr: mean of 1 / rank.
+        vectors: (q, D) L2-normalised.
+        owners: (q,) the thing (picture, video) that each belongs to: what answers what.
+        keys: q names, unique.
+        clusters: (q,) what is drawn together in the bootstrap, or None.
     """
 
-    queries: int
-    items: int
-    recall_at_1: float
-    recall_at_5: float
-    recall_at_10: float
-    median_rank: float
-    mean_rank: float
-    mrr: float
+    vectors: Float32
+    owners: Ints
+    keys: tuple[str, ...]
+    clusters: Ints | None = None
+
+    def __len__(self) -> int:
+        return len(self.owners)
+
+    def only(self, wanted: npt.NDArray[np.bool_]) -> Side:
+        """Those that are wanted (q,)."""
+        return Side(
+            vectors=self.vectors[wanted],
+            owners=self.owners[wanted],
+            keys=tuple(key for key, use in zip(self.keys, wanted, strict=True) if use),
+            clusters=None if self.clusters is None else self.clusters[wanted],
+        )
 
 
-def ranks_of(scores: Float32, relevant: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Rank of each query's best relevant item.
+def retrieval(
+    encoder: Encoder,
+    dataset: CaptionSet,
+    *,
+    query_bank: bool = False,
+    cache: EmbeddingCache | None = None,
+    label: str | None = None,
+    batch: int = 32,
+    on_progress: Progress | None = None,
+) -> tuple[Outcome, ...]:
+    """Text-to-image and image-to-text retrieval over one set of captioned pictures.
+
+    Text to image: one query a caption, its picture is relevant. Image to text: one query a picture with captions, all
+    of them are relevant. Pictures without a caption are searched and not asked for.
 
     Args:
-        scores: (Q, n), higher is better.
-        relevant: (Q, n); every query has at least one relevant item.
+        encoder: plain or augmented.
+        dataset: the pictures and captions.
+        query_bank: measure both directions with query-bank normalisation as well.
+        cache: where embeddings are kept; None = nowhere.
+        label: what the report calls the encoder; None = its id.
+        batch: pictures in one forward pass.
+        on_progress: told after each part of the pictures.
 
     Returns:
-        (Q,) ranks, 1 = first.
+        Text to image, image to text; then the same with the query bank, where asked for.
 
-    >>> ranks_of(np.array([[0.5, 0.5, 0.1]], dtype=np.float32), np.array([[True, False, False]])).tolist()
-    [2]
+    Raises:
+        DataError: no picture could be read, or none that could has a caption.
     """
-    assert scores.shape == relevant.shape, (scores.shape, relevant.shape)
-    assert relevant.any(axis=1).all(), "every query needs a relevant item"
-    best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)  # (Q, 1)
-    ahead: npt.NDArray[np.int64] = ((scores >= best) & ~relevant).sum(axis=1, dtype=np.int64)  # (Q,)
-    return ahead + 1
+    embedded = embed_pictures(encoder, dataset.pictures, cache=cache, batch=batch, on_progress=on_progress)
+    pictures = Side(
+        vectors=embedded.embeddings,
+        owners=embedded.kept,
+        keys=tuple(dataset.pictures.keys[number] for number in embedded.kept),
+    )
+    texts = Side(
+        vectors=embed_texts(encoder, dataset.captions, cache=cache),
+        owners=dataset.owners,
+        keys=caption_keys(dataset.pictures.keys, dataset.owners),
+        clusters=dataset.owners,
+    )
+    common = Outcome(
+        task="",
+        dataset=dataset.name,
+        encoder=label or encoder.traits.id,
+        figures={},
+        counts={"unreadable": len(embedded.unreadable)},
+        notes=(*dataset.notes, *(f"left out: {reason}" for reason in embedded.unreadable)),
+    )
+    return both_ways(texts, pictures, names=("text", "image"), common=common, query_bank=query_bank)
 
 
-def rank_metrics(ranks: npt.NDArray[np.int64], *, items: int) -> RetrievalReport:
-    """Summarise ranks (Q,) over n items.
+def caption_keys(keys: tuple[str, ...], owners: Ints) -> tuple[str, ...]:
+    """A unique name for each caption: the picture's, and the caption's number among those of the picture.
 
-    >>> rank_metrics(np.array([1, 3, 20]), items=50).recall_at_5
-    0.6666666666666666
+    >>> caption_keys(("a.jpg", "b.jpg"), np.array([0, 1, 0]))
+    ('a.jpg#0', 'b.jpg#0', 'a.jpg#1')
     """
-    return RetrievalReport(
-        queries=len(ranks),
-        items=items,
-        recall_at_1=float((ranks <= 1).mean()),
-        recall_at_5=float((ranks <= 5).mean()),
-        recall_at_10=float((ranks <= 10).mean()),
-        median_rank=float(np.median(ranks)),
-        mean_rank=float(ranks.mean()),
-        mrr=float((1.0 / ranks).mean()),
+    seen: dict[int, int] = {}
+    names = []
+    for owner in owners.tolist():
+        names.append(f"{keys[owner]}#{seen.setdefault(owner, 0)}")
+        seen[owner] += 1
+    return tuple(names)
+
+
+def both_ways(
+    texts: Side, things: Side, *, names: tuple[str, str], common: Outcome, query_bank: bool = False
+) -> tuple[Outcome, ...]:
+    """Text to thing and thing to text, plain and (where asked for) with the query bank.
+
+    Captions whose thing is not there are left out; things without a caption ask nothing.
+    """
+    texts = texts.only(np.isin(texts.owners, things.owners))
+    if not len(texts):
+        raise DataError(f"data set {common.dataset!r} has no caption of {names[1]}s that could be read")
+    asking = things.only(np.isin(things.owners, texts.owners))
+    there, back = f"{names[0]} to {names[1]}", f"{names[1]} to {names[0]}"
+    return tuple(
+        answer(queries, items, task=task, common=common, query_bank=bank)
+        for bank in ([False, True] if query_bank else [False])
+        for queries, items, task in ((texts, things, there), (asking, texts, back))
     )
 
 
-def image_retrieval(
-    encoder: Encoder, dataset: CaptionedImages, *, batch: int = 32
-) -> tuple[RetrievalReport, RetrievalReport, Sequence[str]]:
-    """Text-to-image and image-to-text retrieval over one set of captioned pictures.
+def answer(queries: Side, items: Side, *, task: str, common: Outcome, query_bank: bool = False) -> Outcome:
+    """Rank all items for each query by cosine; an item of the same owner is relevant.
 
-    Returns:
-        Text-to-image (one query a caption), image-to-text (one query a picture, any of its captions is relevant),
-        and a reason for each picture that could not be read.
-
-    Raises:
-        DataError: no picture could be read.
+    Args:
+        queries: each has at least one relevant item.
+        items: what is searched.
+        task: name of the outcome.
+        common: dataset, encoder, counts, settings and notes of the outcome.
+        query_bank: normalise the scores with these queries as the bank (dynamic inverted softmax).
     """
-    embedded = embed_files(encoder, dataset.files, batch=batch)
-    images = np.concatenate([part.embeddings for part in embedded.batches])  # (n, D)
-    kept = np.asarray(embedded.kept)
-    owners = np.asarray(dataset.owners)
-    answerable = np.isin(owners, kept)
-    texts = encoder.encode_texts([caption for caption, use in zip(dataset.captions, answerable, strict=True) if use])
-    relevant = owners[answerable][:, None] == kept[None, :]  # (T, n)
-    scores = texts @ images.T  # (T, n)
-    to_image = rank_metrics(ranks_of(scores, relevant), items=len(kept))
-    to_text = rank_metrics(ranks_of(scores.T, relevant.T), items=len(texts))
-    return to_image, to_text, embedded.unreadable
+    ranks, gains = [], []
+    step = len(queries) if query_bank else max(1, _CELLS // len(items))
+    for first in range(0, len(queries), step):
+        part = slice(first, first + step)
+        scores: npt.NDArray[Any] = queries.vectors[part] @ items.vectors.T  # (q, n)
+        if query_bank:
+            scores = dynamic_inverted_softmax(scores, scores)
+        relevant = queries.owners[part, None] == items.owners[None, :]
+        ranks.append(ranking.ranks_of(scores, relevant))
+        gains.append(ranking.ndcg(scores, relevant, k=10))
+    rank = np.concatenate(ranks)
+    per_item = ranking.rank_values(rank) | {"nDCG@10": np.concatenate(gains)}
+    drawn = bootstrap.draws(len(queries) if queries.clusters is None else queries.clusters)
+    settings: Mapping[str, Any] = {"query bank": f"the queries, dynamic inverted softmax, beta {BETA:g}, k 1"}
+    return dataclasses.replace(
+        common,
+        task=f"{task} (query bank)" if query_bank else task,
+        figures=ranking.rank_figures(rank) | {"nDCG@10": float(per_item["nDCG@10"].mean())},
+        items=queries.keys,
+        per_item=per_item,
+        clusters=queries.clusters,
+        resampled={"median rank": bootstrap.medians(rank, drawn)},
+        lower_is_better=ranking.LOWER_IS_BETTER,
+        counts={"queries": len(queries), "items": len(items), **common.counts},
+        settings={**common.settings, **(settings if query_bank else {})},
+    )

@@ -3,87 +3,107 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from impart.encoders.base import Encoder, Float32
-from impart.evaluate.datasets import ClassFolder, embed_files
-from impart.evaluate.prompts import ENSEMBLE, class_embeddings
+from impart.encoders.base import Encoder
+from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.embed import Progress, embed_pictures
+from impart.evaluate.metrics import bootstrap, classification
+from impart.evaluate.outcome import Outcome
+from impart.evaluate.prompts import class_embeddings, templates_of
+from impart.evaluate.sets import ClassSet
 
-__all__ = ["ZeroShotReport", "classification_metrics", "zeroshot"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ZeroShotReport:
-    """What `zeroshot` measured; accuracies are fractions of 1.
-
-    Attributes:
-        dataset: name of the data set.
-        encoder: id of the encoder.
-        images: pictures counted.
-        classes: C.
-        top1: fraction of pictures whose class scores highest (ties count as wrong).
-        top5: fraction whose class is among the five highest.
-        mean_per_class: mean over classes of the top-1 fraction within the class.
-        unreadable: reasons, one for each picture that was left out.
-        templates: the prompts.
-    """
-
-    dataset: str
-    encoder: str
-    images: int
-    classes: int
-    top1: float
-    top5: float
-    mean_per_class: float
-    unreadable: tuple[str, ...]
-    templates: tuple[str, ...]
-
-
-def classification_metrics(scores: Float32, labels: npt.NDArray[np.int64]) -> tuple[float, float, float]:
-    """Top-1, top-5 and mean per class from scores (n, C) and labels (n,). Ties are broken against the right class.
-
-    >>> classification_metrics(np.array([[0.9, 0.1], [0.2, 0.2]], dtype=np.float32), np.array([0, 1]))
-    (0.5, 1.0, 0.5)
-    """
-    assert scores.ndim == 2, scores.shape
-    assert labels.shape == scores.shape[:1], (labels.shape, scores.shape)
-    own = scores[np.arange(len(labels)), labels]  # (n,)
-    beaten_by = (scores >= own[:, None]).sum(axis=1) - 1  # (n,) classes that score at least as high
-    right = beaten_by == 0
-    per_class = [right[labels == number].mean() for number in np.unique(labels)]
-    return float(right.mean()), float((beaten_by < 5).mean()), float(np.mean(per_class))
+__all__ = ["zeroshot"]
 
 
 def zeroshot(
-    encoder: Encoder, dataset: ClassFolder, *, templates: Sequence[str] = ENSEMBLE, batch: int = 32
-) -> ZeroShotReport:
-    """Classify every picture of a class folder by the text embeddings of the class names.
+    encoder: Encoder,
+    dataset: ClassSet,
+    *,
+    prompts: str | Sequence[str] = "ensemble",
+    scale: float = classification.LOGIT_SCALE,
+    cache: EmbeddingCache | None = None,
+    label: str | None = None,
+    batch: int = 32,
+    on_progress: Progress | None = None,
+) -> Outcome:
+    """Classify every picture of a set by the text embeddings of the class names.
 
     Args:
         encoder: plain or augmented.
         dataset: the pictures and classes.
-        templates: prompts with one `{}` for the class name; their embeddings are averaged.
+        prompts: `ensemble`, `single`, `set` (those written for the set), or templates with `{}` for the class name;
+            the embeddings of a class's prompts are averaged.
+        scale: cosines times this are the logits behind log-loss and calibration error; the accuracies do not depend
+            on it. A model that learned another one is measured with its own.
+        cache: where embeddings are kept; None = nowhere.
+        label: what the report calls the encoder; None = its id.
         batch: pictures in one forward pass.
+        on_progress: told after each part of the pictures.
+
+    Returns:
+        `top-1`, `top-5`, `mean per class`, `calibration error` (15 bins) and `log-loss`; the arrays `confusion`
+        (C, C) and `reliability` (15, 3: confidence, accuracy, pictures).
 
     Raises:
         DataError: no picture could be read.
+        ConfigError: `prompts` names none.
     """
-    classifier = class_embeddings(encoder, dataset.classes, templates)  # (C, D)
-    embedded = embed_files(encoder, dataset.files, batch=batch)
-    images = np.concatenate([part.embeddings for part in embedded.batches])  # (n, D)
-    labels = np.asarray(dataset.labels, dtype=np.int64)[embedded.kept]
-    top1, top5, mean_per_class = classification_metrics(images @ classifier.T, labels)
-    return ZeroShotReport(
+    templates = templates_of(dataset, prompts)
+    classes = class_embeddings(encoder, dataset.classes, templates, cache=cache)  # (C, D)
+    embedded = embed_pictures(encoder, dataset.pictures, cache=cache, batch=batch, on_progress=on_progress)
+    labels = dataset.labels[embedded.kept]
+    scores = embedded.embeddings @ classes.T  # (n, C)
+    sure = classification.probabilities(scores, scale=scale)
+    confidence = sure.max(axis=1)  # (n,)
+    top1 = classification.top_k(scores, labels, k=1)
+    per_item = {
+        "top-1": top1.astype(np.float64),
+        "top-5": classification.top_k(scores, labels, k=5).astype(np.float64),
+        "log-loss": classification.log_losses(sure, labels),
+    }
+    figures = {name: float(values.mean()) for name, values in per_item.items()}
+    drawn = bootstrap.draws(len(labels))
+    return Outcome(
+        task="zero-shot",
         dataset=dataset.name,
-        encoder=encoder.traits.id,
-        images=len(labels),
-        classes=len(dataset.classes),
-        top1=top1,
-        top5=top5,
-        mean_per_class=mean_per_class,
-        unreadable=tuple(embedded.unreadable),
-        templates=tuple(templates),
+        encoder=label or encoder.traits.id,
+        figures={
+            "top-1": figures["top-1"],
+            "top-5": figures["top-5"],
+            "mean per class": classification.mean_per_class(top1, labels),
+            "calibration error": classification.calibration_error(confidence, top1),
+            "log-loss": figures["log-loss"],
+        },
+        items=tuple(dataset.pictures.keys[number] for number in embedded.kept),
+        per_item=per_item,
+        resampled={
+            "mean per class": bootstrap.class_means(top1, labels, drawn),
+            "calibration error": _calibration_replicates(confidence, top1, drawn),
+        },
+        lower_is_better=frozenset({"calibration error", "log-loss"}),
+        counts={"pictures": len(labels), "classes": len(dataset.classes), "unreadable": len(embedded.unreadable)},
+        settings={
+            "prompts": prompts if isinstance(prompts, str) else "given",
+            "templates": list(templates),
+            "logit scale": scale,
+        },
+        notes=(*dataset.notes, *(f"left out: {reason}" for reason in embedded.unreadable)),
+        arrays={
+            "confusion": classification.confusion(scores, labels),
+            "reliability": classification.reliability(confidence, top1),
+        },
+        labels=dataset.classes,
     )
+
+
+def _calibration_replicates(
+    confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], drawn: npt.NDArray[np.uint16]
+) -> npt.NDArray[np.float64]:
+    """The calibration error of each replicate (R,). It is biased upwards as every binned one is: noise adds gaps."""
+    which = classification.bins_of(confidence)
+    gap = right - confidence
+    gaps = [np.abs(bootstrap.means(np.where(which == number, gap, 0.0), drawn)) for number in np.unique(which)]
+    return np.asarray(np.sum(gaps, axis=0))

@@ -1,0 +1,96 @@
+"""How well scores (Q, n) rank what is relevant: R@K, median and mean rank, mean reciprocal rank, nDCG.
+
+A query's rank is the place of its best relevant item. Ties are broken pessimistically: an irrelevant item that scores
+the same counts as ahead, so that a constant score does not look perfect.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["LOWER_IS_BETTER", "ndcg", "rank_figures", "rank_values", "ranks_of"]
+
+Ints = npt.NDArray[np.int64]
+Float64 = npt.NDArray[np.float64]
+
+LOWER_IS_BETTER = frozenset({"median rank", "mean rank"})
+_RECALLS = (1, 5, 10)
+_CELLS = 50_000_000  # of one comparison of relevant items with all: 50 MB of booleans
+
+
+def ranks_of(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_]) -> Ints:
+    """Rank of each query's best relevant item.
+
+    Args:
+        scores: (Q, n), higher is better.
+        relevant: (Q, n); every query has at least one relevant item.
+
+    Returns:
+        (Q,) ranks, 1 = first.
+
+    >>> ranks_of(np.array([[0.5, 0.5, 0.1]], dtype=np.float32), np.array([[True, False, False]])).tolist()
+    [2]
+    """
+    assert scores.shape == relevant.shape, (scores.shape, relevant.shape)
+    assert relevant.any(axis=1).all(), "every query needs a relevant item"
+    best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)  # (Q, 1)
+    ahead: Ints = ((scores >= best) & ~relevant).sum(axis=1, dtype=np.int64)  # (Q,)
+    return ahead + 1
+
+
+def ndcg(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_], *, k: int | None = 10) -> Float64:
+    """Normalised discounted cumulative gain of each query, relevant items gaining 1 each (Järvelin & Kekäläinen 2002).
+
+    Args:
+        scores: (Q, n).
+        relevant: (Q, n); every query has at least one relevant item.
+        k: places that count; None = all.
+
+    Returns:
+        (Q,) in 0..1.
+
+    >>> ndcg(np.array([[0.9, 0.5, 0.1]]), np.array([[False, True, True]])).round(4).tolist()
+    [0.6934]
+    """
+    assert scores.shape == relevant.shape, (scores.shape, relevant.shape)
+    query, item = np.nonzero(relevant)  # (P,) relevant pairs, by query
+    own = scores[query, item]
+    order = np.lexsort((-own, query))  # the relevant items of each query, best first; query itself is sorted
+    own = own[order]
+    wanted = np.bincount(query, minlength=len(scores))  # (Q,) relevant items each
+    assert wanted.all(), "every query needs a relevant item"
+    place = np.arange(len(query)) - np.repeat(np.cumsum(wanted) - wanted, wanted)  # 0, 1, ... within the query
+    ahead = np.empty(len(query), dtype=np.int64)
+    step = max(1, _CELLS // scores.shape[1])
+    for first in range(0, len(query), step):
+        part = slice(first, first + step)
+        ahead[part] = ((scores[query[part]] >= own[part, None]) & ~relevant[query[part]]).sum(axis=1)
+    rank = 1 + place + ahead  # irrelevant items with the same score go ahead
+    cut = scores.shape[1] if k is None else k
+    gain = np.where(rank <= cut, 1 / np.log2(1 + rank), 0.0)
+    ideal = np.cumsum(1 / np.log2(1 + np.arange(1, max(wanted.max(), 1) + 1)))  # of 1, 2, ... relevant items
+    return np.asarray(np.bincount(query, weights=gain, minlength=len(scores)) / ideal[np.minimum(wanted, cut) - 1])
+
+
+def rank_values(ranks: Ints) -> dict[str, Float64]:
+    """What each query adds: figure -> (Q,) values whose mean is the figure.
+
+    >>> rank_values(np.array([1, 3, 20]))["R@5"].tolist()
+    [1.0, 1.0, 0.0]
+    """
+    recalls = {f"R@{k}": (ranks <= k).astype(np.float64) for k in _RECALLS}
+    return recalls | {"mean rank": ranks.astype(np.float64), "MRR": 1.0 / ranks}
+
+
+def rank_figures(ranks: Ints) -> dict[str, float]:
+    """R@1, R@5, R@10, median rank, mean rank and MRR of ranks (Q,); recalls are fractions of 1, ranks start at 1.
+
+    >>> figures = rank_figures(np.array([1, 3, 20]))
+    >>> figures["R@1"], figures["median rank"], figures["mean rank"]
+    (0.3333333333333333, 3.0, 8.0)
+    """
+    figures = {name: float(values.mean()) for name, values in rank_values(ranks).items()}
+    return figures | {"median rank": float(np.median(ranks))}

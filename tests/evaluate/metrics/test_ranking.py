@@ -1,0 +1,98 @@
+"""Ranking metrics against naive loops, scikit-learn and hand-worked cases, ties included."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from impart.evaluate.metrics import ranking
+from impart.evaluate.metrics.querybank import csls, dynamic_inverted_softmax
+
+
+def some_scores(seed: int = 3, *, ties: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    scores = rng.standard_normal((40, 25))
+    scores = (np.round(scores, 1) if ties else scores).astype(np.float32)
+    relevant = rng.random((40, 25)) < 0.15
+    relevant[np.arange(40), rng.integers(0, 25, 40)] = True
+    return scores, relevant
+
+
+def naive_order(scores: np.ndarray, relevant: np.ndarray) -> list[bool]:
+    """Relevance of the items from the best down, every tied irrelevant item ahead of the relevant ones."""
+    ranked = sorted(range(len(scores)), key=lambda item: (-scores[item], bool(relevant[item])))
+    return [bool(relevant[item]) for item in ranked]
+
+
+def naive_ndcg(scores: np.ndarray, relevant: np.ndarray, k: int) -> float:
+    order = naive_order(scores, relevant)
+    gain = sum(1 / math.log2(2 + place) for place, right in enumerate(order[:k]) if right)
+    return gain / sum(1 / math.log2(2 + place) for place in range(min(k, sum(order))))
+
+
+def test_ranks_agree_with_a_naive_loop_and_do_not_depend_on_order() -> None:
+    scores, relevant = some_scores()
+    ranks = ranking.ranks_of(scores, relevant)
+    assert ranks.tolist() == [1 + naive_order(s, r).index(True) for s, r in zip(scores, relevant, strict=True)]
+    order = np.random.default_rng(0).permutation(25)
+    assert ranking.ranks_of(scores[:, order], relevant[:, order]).tolist() == ranks.tolist()
+
+
+def test_a_constant_score_is_the_worst_not_the_best() -> None:
+    scores, relevant = np.zeros((2, 10), dtype=np.float32), np.eye(10, dtype=bool)[:2]
+    assert ranking.ranks_of(scores, relevant).tolist() == [10, 10]
+    assert ranking.ndcg(scores, relevant, k=9).tolist() == [0, 0]
+
+
+def test_figures_by_hand() -> None:
+    figures = ranking.rank_figures(np.array([1, 2, 6, 11]))
+    assert (figures["R@1"], figures["R@5"], figures["R@10"]) == (0.25, 0.5, 0.75)
+    assert (figures["median rank"], figures["mean rank"]) == (4.0, 5.0)
+    assert figures["MRR"] == pytest.approx((1 + 1 / 2 + 1 / 6 + 1 / 11) / 4)
+
+
+@pytest.mark.parametrize("k", [1, 5, 10, 25])
+def test_ndcg_agrees_with_a_naive_loop(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, relevant = some_scores()
+    expected = [naive_ndcg(s, r, k) for s, r in zip(scores, relevant, strict=True)]
+    assert ranking.ndcg(scores, relevant, k=k).tolist() == pytest.approx(expected)
+    monkeypatch.setattr(ranking, "_CELLS", 60)  # two relevant items at a time
+    assert ranking.ndcg(scores, relevant, k=k).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("k", [5, None])
+def test_ndcg_agrees_with_scikit_learn_where_nothing_is_tied(k: int | None) -> None:
+    metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn checks the metrics where it is installed")
+    scores, relevant = some_scores(ties=False)
+    assert ranking.ndcg(scores, relevant, k=k).mean() == pytest.approx(metrics.ndcg_score(relevant, scores, k=k))
+
+
+def naive_inverted_softmax(scores: np.ndarray, bank: np.ndarray, beta: float, k: int) -> np.ndarray:
+    """As the paper's equations read: exp(beta s) over the bank's sum, for queries whose best item is in the set."""
+    marked = {int(item) for row in bank for item in np.argsort(-row)[:k]}
+    total = np.exp(beta * bank).sum(axis=0)
+    rows = [np.exp(beta * row) / total if int(np.argmax(row)) in marked else row for row in scores]
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_inverted_softmax_orders_as_the_papers_equation(k: int) -> None:
+    rng = np.random.default_rng(1)
+    scores, bank = rng.uniform(-1, 1, (30, 20)), rng.uniform(-1, 1, (8, 20))
+    ours = dynamic_inverted_softmax(scores, bank, k=k)
+    theirs = naive_inverted_softmax(scores, bank, 20.0, k)
+    assert np.argsort(-ours, axis=1).tolist() == np.argsort(-theirs, axis=1).tolist()
+    untouched = [bool((row == before).all()) for row, before in zip(ours, scores, strict=True)]
+    assert any(untouched)  # queries whose best item no bank query picks
+    assert not all(untouched)
+
+
+def test_csls_agrees_with_a_naive_loop() -> None:
+    rng = np.random.default_rng(2)
+    scores, bank = rng.uniform(-1, 1, (6, 9)), rng.uniform(-1, 1, (5, 9))
+    near = [np.sort(row)[::-1][:3].mean() for row in scores]
+    hub = [np.sort(column)[::-1][:3].mean() for column in bank.T]
+    expected = [[2 * scores[q, j] - near[q] - hub[j] for j in range(9)] for q in range(6)]
+    assert csls(scores, bank, k=3) == pytest.approx(np.array(expected))

@@ -1,0 +1,39 @@
+"""Small data sets in memory whose answers the tiny encoder knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from impart.errors import DataError
+from impart.evaluate.sets import CaptionSet, ClassSet, Pictures
+from tiny_encoder import COLOURS
+
+
+def coloured(names: Sequence[str], *, size_px: tuple[int, int] = (20, 16)) -> Pictures:
+    """One plain picture a name; `broken` cannot be read."""
+
+    def read(number: int) -> tuple[Image.Image, str]:
+        if names[number] == "broken":
+            raise DataError("is no picture")
+        return Image.new("RGB", size_px, COLOURS[names[number]]), f"hash of {names[number]}"
+
+    keys = tuple(f"{number}-{name}.png" for number, name in enumerate(names))
+    return Pictures(keys=keys, read=read, identity=lambda: "/".join(keys))
+
+
+def class_set(names: Sequence[str], *, called: Sequence[str] | None = None, classes: Sequence[str]) -> ClassSet:
+    """Pictures of these colours, labelled as `called` says."""
+    labels = np.array([list(classes).index(name) for name in called or names])
+    return ClassSet(name="colours", pictures=coloured(names), labels=labels, classes=tuple(classes))
+
+
+def caption_set(names: Sequence[str], captions: Sequence[tuple[int, str]]) -> CaptionSet:
+    return CaptionSet(
+        name="captioned",
+        pictures=coloured(names),
+        captions=tuple(text for _, text in captions),
+        owners=np.array([owner for owner, _ in captions]),
+    )
