@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Manifest",
+    "encoder_id_of",
     "is_checkpoint",
     "open_checkpoint",
     "open_encoder",
@@ -153,6 +154,17 @@ def is_checkpoint(place: str | Path) -> bool:
     """Whether an encoder id or a path is the folder of a trained RAM; whether a sound one, opening it tells."""
     folder = Path(place).expanduser()
     return (folder / _GRAPH).is_file() or (folder / _WEIGHTS).is_file()
+
+
+def encoder_id_of(folder: str | Path) -> str:
+    """Id of the base encoder of a checkpoint, as `load_encoder` takes it.
+
+    Raises:
+        EncoderNotFoundError: there is no checkpoint in the folder.
+        EncoderError: it is damaged.
+    """
+    folder = Path(folder).expanduser()
+    return _encoder_id(folder, Manifest.read(folder))
 
 
 def references_of(folder: Path) -> ReferenceSet:

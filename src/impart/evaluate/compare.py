@@ -1,0 +1,276 @@
+"""Two outcomes on the same items: the difference of every figure, its interval, and whether it may be noise.
+
+The bootstrap is paired: both encoders are drawn the same items (or the same clusters of them, such as the captions of
+one picture), so that what makes an item hard for both cancels. A difference whose 95% interval contains 0 is noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.errors import DataError
+from impart.evaluate.metrics import bootstrap
+from impart.evaluate.outcome import Outcome
+
+__all__ = ["LEVEL", "Comparison", "Difference", "against_first", "compare_all", "intervals", "paired"]
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One figure of two encoders, on the items both were asked.
+
+    Attributes:
+        figure: its name.
+        a, b: the two values.
+        low, high: interval of `b - a`; None = no interval could be made.
+        lower_is_better: whether less of the figure is better.
+    """
+
+    figure: str
+    a: float
+    b: float
+    low: float | None
+    high: float | None
+    lower_is_better: bool = False
+
+    @property
+    def difference(self) -> float:
+        """How much more b has."""
+        return self.b - self.a
+
+    @property
+    def noise(self) -> bool | None:
+        """Whether the interval contains 0; None without an interval."""
+        return None if self.low is None or self.high is None else self.low <= 0 <= self.high
+
+    @property
+    def better(self) -> bool:
+        """Whether b does better."""
+        return self.difference < 0 if self.lower_is_better else self.difference > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Encoder b against encoder a, on one task and data set.
+
+    Attributes:
+        task, dataset: what was measured.
+        a, b: the encoders' labels.
+        shared: items that both were asked.
+        only_a, only_b: items that the other was not asked.
+        differences: figure by figure.
+        notes: what could not be compared, and why.
+    """
+
+    task: str
+    dataset: str
+    a: str
+    b: str
+    shared: int
+    only_a: int
+    only_b: int
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...] = ()
+
+    def of(self, figure: str) -> Difference | None:
+        """The difference of one figure, where it was compared."""
+        return next((one for one in self.differences if one.figure == figure), None)
+
+
+def intervals(
+    outcome: Outcome, *, repeats: int = bootstrap.REPEATS, level: float = LEVEL
+) -> dict[str, tuple[float, float]]:
+    """Bootstrap interval of every figure that has one.
+
+    Args:
+        outcome: with values per item, or replicates.
+        repeats: draws for figures that are means over items; 0 = no intervals.
+        level: of confidence.
+    """
+    if not repeats:
+        return {}
+    found = {}
+    for name in outcome.figures:
+        replicates = _replicates(outcome, name, np.arange(len(outcome.items)), repeats)
+        if replicates is not None and not np.isnan(replicates).all():
+            found[name] = bootstrap.interval(replicates, level)
+    return found
+
+
+def paired(a: Outcome, b: Outcome, *, repeats: int = bootstrap.REPEATS, level: float = LEVEL) -> Comparison:
+    """Compare two outcomes of one task on one data set, item by item.
+
+    Figures that are means over items are compared on the items that both have; others (`resampled`) only where both
+    were asked exactly the same, since their replicates cannot be cut to a part.
+
+    >>> def outcome(label, *right):
+    ...     values = np.array(right, dtype=np.float64)
+    ...     items = tuple("abcdefgh"[: len(right)])
+    ...     seen = {"items": items, "figures": {"top-1": float(values.mean())}, "per_item": {"top-1": values}}
+    ...     return Outcome(task="zero-shot", dataset="letters", encoder=label, **seen)
+    >>> found = paired(outcome("mini", 0, 0, 0, 0, 0, 1), outcome("ram", 1, 1, 1, 1, 1, 1)).differences[0]
+    >>> round(found.difference, 3), found.noise, found.better
+    (0.833, False, True)
+    """
+    in_a, in_b = _numbered(a.items), _numbered(b.items)
+    where_b = {key: number for number, key in enumerate(in_b)}
+    both = [(number, where_b[key]) for number, key in enumerate(in_a) if key in where_b]
+    rows_a, rows_b = (np.array([pair[side] for pair in both], dtype=np.int64) for side in (0, 1))
+    same = in_a == in_b and _equal(a.clusters, b.clusters)
+    differences, notes = [], []
+    for name in a.figures:
+        if name not in b.figures:
+            continue
+        less = name in a.lower_is_better
+        means = name in a.per_item and name in b.per_item
+        if (means and not len(both)) or (not means and not same):
+            notes.append(f"{name}: not compared, {'no item is shared' if means else 'the items are not the same'}")
+            continue
+        if means:
+            x, y = a.per_item[name][rows_a], b.per_item[name][rows_b]
+            values = float(x.mean()), float(y.mean())
+        else:
+            values = float(a.figures[name]), float(b.figures[name])
+        if any(math.isnan(value) for value in values):
+            continue
+        bounds = _bounds(a, b, name, (rows_a, rows_b), repeats, level)
+        differences.append(
+            Difference(figure=name, a=values[0], b=values[1], low=bounds[0], high=bounds[1], lower_is_better=less)
+        )
+    return Comparison(
+        task=a.task,
+        dataset=a.dataset,
+        a=a.encoder,
+        b=b.encoder,
+        shared=len(both),
+        only_a=len(in_a) - len(both),
+        only_b=len(in_b) - len(both),
+        differences=tuple(differences),
+        notes=tuple(notes),
+    )
+
+
+def against_first(outcomes: Sequence[Outcome], *, repeats: int = bootstrap.REPEATS) -> list[Comparison]:
+    """On every task and data set, each encoder against the first one there."""
+    first: dict[tuple[str, str], Outcome] = {}
+    result = []
+    for outcome in outcomes:
+        base = first.setdefault((outcome.task, outcome.dataset), outcome)
+        if base is not outcome:
+            result.append(paired(base, outcome, repeats=repeats))
+    return result
+
+
+def compare_all(
+    a: Sequence[Outcome], b: Sequence[Outcome], *, repeats: int = bootstrap.REPEATS
+) -> tuple[list[Comparison], list[str]]:
+    """Two runs: on every task and data set of both, encoders of equal labels; where no label is in both, all of b
+    against the first of a.
+
+    Returns:
+        The comparisons, and notes on what only one run has.
+
+    Raises:
+        DataError: the runs have no task on a data set in common.
+    """
+    places_a, places_b = _places(a), _places(b)
+    result: list[Comparison] = []
+    notes = [
+        f"only in the {name} report: {task}, {dataset}"
+        for name, mine, other in (("first", places_a, places_b), ("second", places_b, places_a))
+        for task, dataset in mine
+        if (task, dataset) not in other
+    ]
+    for place, of_a in places_a.items():
+        of_b = places_b.get(place)
+        if of_b is None:
+            continue
+        by_label = {outcome.encoder: outcome for outcome in of_a}
+        equal = [(by_label[outcome.encoder], outcome) for outcome in of_b if outcome.encoder in by_label]
+        pairs = equal or [(of_a[0], outcome) for outcome in of_b]
+        result += [paired(one, other, repeats=repeats) for one, other in pairs]
+    if not result:
+        have = "; ".join(
+            f"{name}: {', '.join(' on '.join(place) for place in places)}"
+            for name, places in (("first", places_a), ("second", places_b))
+        )
+        raise DataError(f"the two reports have no task on a data set in common ({have}): measure both alike")
+    return result, notes
+
+
+def _bounds(
+    a: Outcome,
+    b: Outcome,
+    name: str,
+    rows: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    repeats: int,
+    level: float,
+) -> tuple[float | None, float | None]:
+    if not repeats:
+        return None, None
+    replicates = [_replicates(one, name, part, repeats) for one, part in zip((a, b), rows, strict=True)]
+    x, y = replicates
+    if x is None or y is None or x.shape != y.shape or np.isnan(y - x).all():
+        return None, None
+    return bootstrap.interval(y - x, level)
+
+
+def _replicates(
+    outcome: Outcome, name: str, rows: npt.NDArray[np.int64], repeats: int
+) -> npt.NDArray[np.float64] | None:
+    """Of a figure, over some of the items."""
+    if name in outcome.per_item:
+        if not len(rows):
+            return None
+        clusters = None if outcome.clusters is None else _from_zero(outcome.clusters[rows])
+        return bootstrap.means(outcome.per_item[name][rows], _drawn(clusters, len(rows), repeats))
+    if name in outcome.resampled and len(rows) == len(outcome.items):
+        return outcome.resampled[name]
+    return None
+
+
+def _drawn(clusters: npt.NDArray[np.int64] | None, count: int, repeats: int) -> npt.NDArray[np.uint16]:
+    return _kept_draws(None if clusters is None else clusters.tobytes(), count, repeats)
+
+
+@lru_cache(maxsize=2)
+def _kept_draws(clusters: bytes | None, count: int, repeats: int) -> npt.NDArray[np.uint16]:
+    """The draws of the same items are made once for all figures and encoders."""
+    numbers = count if clusters is None else np.frombuffer(clusters, dtype=np.int64)
+    return bootstrap.draws(numbers, repeats=repeats)
+
+
+def _from_zero(clusters: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Clusters numbered in the order in which they come, so that equal items draw equally in two runs."""
+    _, first, which = np.unique(clusters, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[which].astype(np.int64)
+
+
+def _numbered(items: Iterable[str]) -> list[tuple[str, int]]:
+    """Keys with the number of their occurrence, so that they are unique."""
+    seen: Counter[str] = Counter()
+    result = []
+    for key in items:
+        result.append((key, seen[key]))
+        seen[key] += 1
+    return result
+
+
+def _equal(a: npt.NDArray[np.int64] | None, b: npt.NDArray[np.int64] | None) -> bool:
+    return b is None if a is None else b is not None and np.array_equal(a, b)
+
+
+def _places(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
+    places: dict[tuple[str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        places.setdefault((outcome.task, outcome.dataset), []).append(outcome)
+    return places

@@ -1,0 +1,195 @@
+"""Plots of outcomes as PNG: bars with intervals, confusion matrices, reliability diagrams.
+
+Drawn with matplotlib's Agg canvas directly: no window system, no global state, and a quick import.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from impart.errors import MissingExtraError
+from impart.evaluate.outcome import Outcome
+from impart.evaluate.tables import is_share
+
+__all__ = ["bars", "draw"]
+
+Intervals = Mapping[str, tuple[float, float]]
+
+_DPI = 110
+_NAMED = 40  # classes up to which a confusion matrix names its rows
+_FIGURES = 8  # groups of bars at most
+_COLOURS = (
+    "#4c72b0",
+    "#dd8452",
+    "#55a868",
+    "#c44e52",
+    "#8172b3",
+    "#937860",
+    "#da8bc3",
+    "#8c8c8c",
+    "#ccb974",
+    "#64b5cd",
+)
+
+
+def draw(folder: Path, outcomes: Sequence[Outcome], bounds: Sequence[Intervals]) -> list[Path]:
+    """All plots that the outcomes have the arrays for.
+
+    Args:
+        folder: made where it is missing.
+        outcomes: what was measured.
+        bounds: the interval of each outcome's figures.
+
+    Returns:
+        The files, in the order of the outcomes.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    if not outcomes:
+        return []
+    _new_figure(1, 1)  # tells at once where it is missing
+    folder.mkdir(parents=True, exist_ok=True)
+    files: list[Path] = []
+    for task, dataset in dict.fromkeys((outcome.task, outcome.dataset) for outcome in outcomes):
+        chosen = [n for n, one in enumerate(outcomes) if (one.task, one.dataset) == (task, dataset)]
+        rows = [outcomes[number] for number in chosen]
+        place = f"{_slug(task)}-{_slug(dataset)}"
+        figures = [name for name in dict.fromkeys(f for row in rows for f in row.figures) if is_share(name)][:_FIGURES]
+        if figures:
+            values = {row.encoder: [row.figures.get(name, math.nan) for name in figures] for row in rows}
+            errors = {
+                row.encoder: [bounds[n].get(name) for name in figures] for row, n in zip(rows, chosen, strict=True)
+            }
+            title = f"{task}, {dataset}"
+            files.append(bars(folder / f"{place}.png", figures, values, errors=errors, title=title))
+        with_bins = [row for row in rows if "reliability" in row.arrays]
+        if with_bins:
+            files.append(_reliability(folder / f"{place}-reliability.png", with_bins))
+        files += [
+            _confusion(folder / f"{place}-confusion-{_slug(row.encoder)}.png", row)
+            for row in rows
+            if "confusion" in row.arrays
+        ]
+    return files
+
+
+def bars(
+    path: Path,
+    groups: Sequence[str],
+    values: Mapping[str, Sequence[float]],
+    *,
+    errors: Mapping[str, Sequence[tuple[float, float] | None]] | None = None,
+    title: str = "",
+) -> Path:
+    """Groups of bars, one a series, with intervals where there are some.
+
+    Args:
+        path: of the PNG.
+        groups: G names under the groups.
+        values: series -> G fractions of 1; NaN = no bar.
+        errors: series -> G (low, high) bounds, or None where there is none.
+        title: above the plot.
+    """
+    width = max(5.0, 1.2 + 0.32 * len(groups) * (len(values) + 1))
+    figure = _new_figure(min(width, 16.0), 3.6)
+    axes = figure.add_subplot()
+    step = 0.84 / max(len(values), 1)
+    for number, (name, heights) in enumerate(values.items()):
+        at = np.arange(len(groups)) - 0.42 + step * (number + 0.5)
+        shown = np.array(heights, dtype=np.float64) * 100
+        axes.bar(at, np.nan_to_num(shown), width=step * 0.94, color=_COLOURS[number % len(_COLOURS)], label=name)
+        for x, height, bound in zip(at, shown, (errors or {}).get(name, [None] * len(groups)), strict=True):
+            if bound is not None:
+                axes.plot([x, x], [100 * bound[0], 100 * bound[1]], color="black", linewidth=1)
+            if not math.isnan(height):
+                top = height if bound is None else max(height, 100 * bound[1])
+                axes.annotate(
+                    f"{height:.1f}",
+                    (x, top),
+                    ha="center",
+                    va="bottom",
+                    fontsize=7,
+                    xytext=(0, 1),
+                    textcoords="offset points",
+                )
+    axes.set_xticks(np.arange(len(groups)), groups)
+    axes.set_ylabel("%")
+    axes.set_title(title, fontsize=10)
+    axes.margins(y=0.12)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", alpha=0.3)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    return _save(figure, path)
+
+
+def _reliability(path: Path, rows: Sequence[Outcome]) -> Path:
+    """Accuracy over confidence; below the diagonal an encoder is too sure of itself."""
+    figure = _new_figure(4.8, 4.2)
+    axes = figure.add_subplot()
+    axes.plot([0, 100], [0, 100], color="grey", linewidth=1, linestyle="--")
+    for number, row in enumerate(rows):
+        confidence, accuracy, count = np.asarray(row.arrays["reliability"], dtype=np.float64).T  # (bins,) each
+        full = count > 0
+        name = row.encoder
+        if "calibration error" in row.figures:
+            name += f" (error {100 * row.figures['calibration error']:.1f}%)"
+        colour = _COLOURS[number % len(_COLOURS)]
+        axes.plot(100 * confidence[full], 100 * accuracy[full], marker="o", markersize=4, label=name, color=colour)
+    axes.set_xlabel("confidence, %")
+    axes.set_ylabel("accuracy, %")
+    axes.set_title(f"{rows[0].task}, {rows[0].dataset}", fontsize=10)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    return _save(figure, path)
+
+
+def _confusion(path: Path, row: Outcome) -> Path:
+    """Rows are the right classes, each row shown in shares of itself."""
+    counts = np.asarray(row.arrays["confusion"], dtype=np.float64)  # (C, C)
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    named = len(shares) <= _NAMED and len(row.labels) == len(shares)
+    side = 2.6 + 0.17 * len(shares) if named else 5.4
+    figure = _new_figure(side + 0.8, side)
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    if named:
+        names = [label if len(label) <= 18 else f"{label[:17]}…" for label in row.labels]
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_xlabel("answered")
+    axes.set_ylabel("right")
+    axes.set_title(f"{row.encoder}: {row.task}, {row.dataset}", fontsize=9)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="% of the class")
+    return _save(figure, path)
+
+
+def _new_figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", extra="eval", purpose="drawing plots") from error
+    figure = Figure(figsize=(width, height), dpi=_DPI)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: Path) -> Path:
+    figure.savefig(path, bbox_inches="tight", pad_inches=0.1)
+    return path
+
+
+def _slug(text: str) -> str:
+    """A text as part of a file name.
+
+    >>> _slug("text to image (query bank)"), _slug("cifar10/test")
+    ('text-to-image-query-bank', 'cifar10-test')
+    """
+    return re.sub(r"[^A-Za-z0-9.+=_]+", "-", text).strip("-")

@@ -1,0 +1,346 @@
+"""A run's report: one folder with all that was measured, for people, programs and later comparisons.
+
+report.json     settings, library versions, encoders and reference sets with fingerprints, data sets, counts, figures
+                with intervals, differences from the first encoder, notes, seconds
+report.md       the tables
+outcomes.npz    values per item and replicates: what `impart eval compare` pairs two runs by
+plots/*.png     confusion, reliability, bars with intervals
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.errors import DataError, MissingExtraError
+from impart.evaluate.compare import Comparison, against_first, intervals
+from impart.evaluate.metrics import bootstrap
+from impart.evaluate.outcome import Outcome
+from impart.evaluate.tables import Table, difference_table, markdown, outcome_tables
+from impart.reference.refset import library_versions, now
+
+__all__ = ["Report", "Written", "is_report", "read_report", "summarise", "write_report"]
+
+SCHEMA = 1
+_KIND = "evaluation"
+_JSON, _TEXT, _ARRAYS, _PLOTS = "report.json", "report.md", "outcomes.npz", "plots"
+_NOTES_SHOWN = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a report folder holds.
+
+    Attributes:
+        outcomes: as measured.
+        settings: of the run.
+        encoders: see `impart.evaluate.contenders.describe`.
+        notes: of the whole run.
+        seconds: it took.
+        created: ISO 8601, UTC.
+        versions: of the libraries.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    encoders: tuple[Mapping[str, Any], ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    created: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A run as shown: the intervals of each outcome, the comparisons, the tables."""
+
+    bounds: tuple[Mapping[str, tuple[float, float]], ...]
+    comparisons: tuple[Comparison, ...]
+    tables: tuple[Table, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """Where a report is, and what could not be written."""
+
+    folder: Path
+    plots: tuple[Path, ...]
+    problem: str = ""
+
+
+def summarise(outcomes: Sequence[Outcome], *, repeats: int = bootstrap.REPEATS) -> Summary:
+    """Intervals, comparisons with the first encoder, and tables.
+
+    Args:
+        outcomes: what was measured.
+        repeats: draws of the bootstrap; 0 = no intervals.
+    """
+    bounds = tuple(intervals(outcome, repeats=repeats) for outcome in outcomes)
+    comparisons = tuple(against_first(outcomes, repeats=repeats))
+    tables = outcome_tables(outcomes, bounds, comparisons)
+    differences = difference_table(comparisons)
+    return Summary(
+        bounds=bounds, comparisons=comparisons, tables=(*tables, *([differences] if differences is not None else []))
+    )
+
+
+def write_report(
+    folder: str | Path,
+    outcomes: Sequence[Outcome],
+    settings: Mapping[str, Any],
+    *,
+    encoders: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
+    seconds: float = 0.0,
+    summary: Summary | None = None,
+    extra: Sequence[Table] = (),
+    plots: bool = True,
+) -> Written:
+    """Write a report, in place of one that is there.
+
+    Args:
+        folder: made where it is missing.
+        outcomes: what was measured; encoders in the order of the tables, the first is what others are compared with.
+        settings: of the run: command, options.
+        encoders: what each contender is.
+        notes: of the whole run.
+        seconds: it took.
+        summary: of the outcomes, where it was made already.
+        extra: tables to be shown above the others.
+        plots: whether to draw; without matplotlib the report is written without plots, and says so.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    folder = Path(folder).expanduser()
+    summary = summary or summarise(outcomes)
+    report = Report(
+        outcomes=tuple(outcomes),
+        settings=settings,
+        encoders=tuple(encoders),
+        notes=tuple(notes),
+        seconds=round(seconds, 3),
+        created=now(),
+        versions=library_versions(),
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn, problem = _draw(folder / _PLOTS, outcomes, summary) if plots else ([], "")
+        if problem:
+            report = Report(**{**vars(report), "notes": (*report.notes, problem)})
+        _replace(folder / _ARRAYS, _pack(outcomes))
+        _replace(folder / _TEXT, _text(report, summary, extra, [path.name for path in drawn]).encode())
+        _replace(folder / _JSON, (json.dumps(_content(report, summary), indent=1, ensure_ascii=False) + "\n").encode())
+    except OSError as error:
+        raise DataError(f"cannot write the report {folder}: {error.strerror}; choose another --out") from error
+    return Written(folder=folder, plots=tuple(drawn), problem=problem)
+
+
+def is_report(folder: Path) -> bool:
+    """Whether a folder holds a report; whether a sound one, reading it tells."""
+    return (folder / _JSON).is_file()
+
+
+def read_report(folder: str | Path) -> Report:
+    """Read a report with its values per item.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    folder = Path(folder).expanduser()
+    path = folder / _JSON
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} holds no report: 'impart eval ... --out {folder}' writes one") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}. Measure again") from error
+    if not isinstance(content, dict) or content.get("kind") != _KIND:
+        raise DataError(f"{path} is no report of 'impart eval'")
+    if content.get("schema") != SCHEMA:
+        raise DataError(f"{path} has schema {content.get('schema')}, this version reads {SCHEMA}: measure again")
+    try:
+        with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
+            outcomes = tuple(_outcome(one, arrays, number) for number, one in enumerate(content["outcomes"]))
+        return Report(
+            outcomes=outcomes,
+            settings=content["settings"],
+            encoders=tuple(content["encoders"]),
+            notes=tuple(content["notes"]),
+            seconds=float(content["seconds"]),
+            created=content["created"],
+            versions=content["versions"],
+        )
+    except (OSError, KeyError, TypeError, ValueError, AssertionError, zipfile.BadZipFile) as error:
+        raise DataError(f"the report {folder} is damaged ({error}): measure again") from error
+
+
+def _draw(folder: Path, outcomes: Sequence[Outcome], summary: Summary) -> tuple[list[Path], str]:
+    from impart.evaluate.plots import draw
+
+    for stale in folder.glob("*.png"):
+        stale.unlink()
+    try:
+        return draw(folder, outcomes, summary.bounds), ""
+    except MissingExtraError as error:
+        return [], f"no plots: {error}"
+
+
+def _content(report: Report, summary: Summary) -> dict[str, Any]:
+    outcomes = [
+        {
+            "task": outcome.task,
+            "dataset": outcome.dataset,
+            "encoder": outcome.encoder,
+            "figures": {
+                name: {"value": value, **dict(zip(("low", "high"), bounds.get(name, ()), strict=False))}
+                for name, value in outcome.figures.items()
+            },
+            "lower_is_better": sorted(outcome.lower_is_better),
+            "counts": dict(outcome.counts),
+            "settings": dict(outcome.settings),
+            "notes": list(outcome.notes),
+            "labels": list(outcome.labels),
+        }
+        for outcome, bounds in zip(report.outcomes, summary.bounds, strict=True)
+    ]
+    comparisons = [
+        {
+            **{name: value for name, value in asdict(one).items() if name not in ("differences", "notes")},
+            "differences": [
+                {**asdict(found), "difference": found.difference, "noise": found.noise} for found in one.differences
+            ],
+            "notes": list(one.notes),
+        }
+        for one in summary.comparisons
+    ]
+    content = {
+        "kind": _KIND,
+        "schema": SCHEMA,
+        "created": report.created,
+        "seconds": report.seconds,
+        "settings": dict(report.settings),
+        "versions": dict(report.versions),
+        "encoders": [dict(one) for one in report.encoders],
+        "datasets": list(dict.fromkeys(outcome.dataset for outcome in report.outcomes)),
+        "outcomes": outcomes,
+        "comparisons": comparisons,
+        "notes": list(report.notes),
+    }
+    plain: dict[str, Any] = _plain(content)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: NumPy numbers as numbers, what is not a number as null, the rest as text."""
+    match value:
+        case Mapping():
+            return {str(key): _plain(one) for key, one in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_plain(one) for one in value]
+        case np.ndarray():
+            return _plain(value.tolist())
+        case np.generic():
+            return _plain(value.item())
+        case float():
+            return value if math.isfinite(value) else None
+        case None | bool() | int() | str():
+            return value
+        case _:
+            return str(value)
+
+
+def _text(report: Report, summary: Summary, extra: Sequence[Table], plots: Sequence[str]) -> str:
+    command = report.settings.get("command")
+    parts = ["# Evaluation", f"{report.created}, {report.seconds:g} s" + (f", `{command}`" if command else "")]
+    parts += [markdown(table) for table in (*extra, *summary.tables)]
+    if summary.comparisons:
+        parts.append("Best in bold. ± is half the 95% interval. ~: the difference from the first row may be noise.")
+    else:
+        parts.append("± is half the 95% interval.")
+    parts += [f"![{Path(name).stem}]({_PLOTS}/{name})" for name in plots]
+    if report.encoders:
+        parts += ["## Encoders", "\n".join(f"- {_encoder_line(one)}" for one in report.encoders)]
+    notes = list(dict.fromkeys([*report.notes, *(note for outcome in report.outcomes for note in outcome.notes)]))
+    if notes:
+        more = [f"- and {len(notes) - _NOTES_SHOWN} more: see {_JSON}"] if len(notes) > _NOTES_SHOWN else []
+        parts += ["## Notes", "\n".join([*(f"- {note}" for note in notes[:_NOTES_SHOWN]), *more])]
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    parts += ["## Made with", versions, "```json\n" + json.dumps(_plain(report.settings), indent=1) + "\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _encoder_line(one: Mapping[str, Any]) -> str:
+    line = f"**{one['label']}**: {one['encoder']} ({str(one['encoder_fingerprint'])[:12]})"
+    if references := one.get("references"):
+        line += f", reference set {references['name'] or 'unnamed'!r} ({str(references['fingerprint'])[:12]}, "
+        line += f"{references['pairs']:,} pairs)"
+    if augmentation := one.get("augmentation"):
+        line += ", " + ", ".join(f"{name} {value}" for name, value in augmentation.items())
+    return line
+
+
+def _pack(outcomes: Sequence[Outcome]) -> dict[str, npt.NDArray[Any]]:
+    """All arrays by name; lists of keys that several outcomes share are kept once."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    known: dict[tuple[str, ...], int] = {}
+    for number, outcome in enumerate(outcomes):
+        listed = known.setdefault(outcome.items, len(known))
+        arrays[f"items/{listed}"] = np.frombuffer("\0".join(outcome.items).encode(), dtype=np.uint8)
+        arrays[f"{number}/items"] = np.array([listed, len(outcome.items)], dtype=np.int64)
+        if outcome.clusters is not None:
+            arrays[f"{number}/clusters"] = outcome.clusters
+        for kind in ("per_item", "resampled", "arrays"):
+            for name, values in getattr(outcome, kind).items():
+                arrays[f"{number}/{kind}/{name}"] = np.asarray(values)
+    return arrays
+
+
+def _outcome(content: Mapping[str, Any], arrays: Any, number: int) -> Outcome:
+    def of(kind: str) -> dict[str, npt.NDArray[Any]]:
+        start = f"{number}/{kind}/"
+        return {name.removeprefix(start): arrays[name] for name in arrays.files if name.startswith(start)}
+
+    listed, count = arrays[f"{number}/items"].tolist()
+    items = tuple(arrays[f"items/{listed}"].tobytes().decode().split("\0")) if count else ()
+    values = {name: one["value"] for name, one in content["figures"].items()}
+    return Outcome(
+        task=content["task"],
+        dataset=content["dataset"],
+        encoder=content["encoder"],
+        figures={name: math.nan if value is None else float(value) for name, value in values.items()},
+        items=items,
+        per_item=of("per_item"),
+        clusters=arrays[f"{number}/clusters"] if f"{number}/clusters" in arrays.files else None,
+        resampled=of("resampled"),
+        lower_is_better=frozenset(content["lower_is_better"]),
+        counts=content["counts"],
+        settings=content["settings"],
+        notes=tuple(content["notes"]),
+        arrays=of("arrays"),
+        labels=tuple(content["labels"]),
+    )
+
+
+def _replace(path: Path, content: bytes | Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write a file in one step."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            _savez(file, content)
+    temporary.replace(path)
+
+
+def _savez(file: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -1,0 +1,203 @@
+"""Outcomes as tables for people: one a task and data set, a row an encoder, the best in bold, noise marked `~`.
+
+The same tables go to the terminal and into `report.md`. Shares are shown in per cent; what is no share (ranks, losses)
+as it is. `±` is half the width of the 95% interval; the bounds themselves are in `report.json`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from impart.evaluate.compare import Comparison, Difference
+from impart.evaluate.outcome import Outcome
+
+__all__ = ["Cell", "Table", "counts_line", "difference_table", "is_share", "markdown", "outcome_tables", "shown"]
+
+Intervals = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a table.
+
+    Attributes:
+        text: as shown.
+        best: whether it is the best of its column.
+        noise: whether its difference from the first row may be noise.
+    """
+
+    text: str
+    best: bool = False
+    noise: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A titled table.
+
+    Attributes:
+        title: above it.
+        columns: names.
+        rows: cells, one a column.
+        below: lines of explanation.
+        words: columns that hold words, from the left; the others hold numbers.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    below: tuple[str, ...] = ()
+    words: int = 1
+
+
+def is_share(figure: str) -> bool:
+    """Whether a figure is a fraction of 1, by its name: other units stand at the end of it.
+
+    >>> is_share("R@5"), is_share("median rank"), is_share("log-loss")
+    (True, False, False)
+    """
+    return not figure.endswith(("rank", "loss", " s", " ms", "seconds"))
+
+
+def shown(figure: str, value: float, *, sign: bool = False) -> str:
+    """A value as people read it.
+
+    >>> shown("top-1", 0.61234), shown("median rank", 3.0), shown("top-1", 0.05, sign=True)
+    ('61.2', '3', '+5.0')
+    """
+    if math.isnan(value):
+        return "-"
+    plus = "+" if sign else ""
+    if is_share(figure):
+        return f"{100 * value:{plus}.1f}"
+    return f"{value:{plus}.3f}" if figure.endswith("loss") else f"{round(value, 1):{plus}g}"
+
+
+def outcome_tables(
+    outcomes: Sequence[Outcome], bounds: Sequence[Intervals], comparisons: Sequence[Comparison]
+) -> list[Table]:
+    """A table for each task and data set.
+
+    Args:
+        outcomes: what was measured.
+        bounds: the intervals of each outcome's figures.
+        comparisons: of encoders with the first one; theirs is the mark for noise.
+    """
+    tables = []
+    for task, dataset in dict.fromkeys((outcome.task, outcome.dataset) for outcome in outcomes):
+        rows = [
+            (outcome, bounds[number])
+            for number, outcome in enumerate(outcomes)
+            if (outcome.task, outcome.dataset) == (task, dataset)
+        ]
+        figures = list(dict.fromkeys(name for outcome, _ in rows for name in outcome.figures))
+        compared = {one.b: one for one in comparisons if (one.task, one.dataset) == (task, dataset)}
+        cells = [
+            (Cell(outcome.encoder), *(_cell(outcome, name, bound, compared) for name in figures))
+            for outcome, bound in rows
+        ]
+        for column, name in enumerate(figures, start=1):
+            _mark_best(cells, column, name, [outcome for outcome, _ in rows])
+        columns = ("encoder", *(f"{name} %" if is_share(name) else name for name in figures))
+        tables.append(
+            Table(
+                title=f"{task}: {dataset}",
+                columns=columns,
+                rows=tuple(cells),
+                below=tuple(dict.fromkeys(counts_line(outcome) for outcome, _ in rows)),
+            )
+        )
+    return tables
+
+
+def difference_table(comparisons: Sequence[Comparison]) -> Table | None:
+    """Every comparison: a row for each figure; None where nothing was compared."""
+    rows = []
+    for one in comparisons:
+        for found in one.differences:
+            what = f"{one.b} - {one.a}" if one.a != one.b else one.b
+            rows.append(
+                (
+                    Cell(f"{one.task}: {one.dataset}"),
+                    Cell(what),
+                    Cell(found.figure),
+                    Cell(shown(found.figure, found.a)),
+                    Cell(shown(found.figure, found.b)),
+                    Cell(shown(found.figure, found.difference, sign=True), noise=bool(found.noise)),
+                    Cell(_bounds(found)),
+                    Cell(_verdict(found)),
+                )
+            )
+    if not rows:
+        return None
+    below = [
+        f"{one.task}, {one.dataset}: {one.shared} items are in both; left out: {one.only_a} only in the first, "
+        f"{one.only_b} only in the second"
+        for one in comparisons
+        if one.only_a or one.only_b
+    ]
+    below += [f"{one.task}, {one.dataset}, {one.b}: {note}" for one in comparisons for note in one.notes]
+    columns = ("task", "encoders", "figure", "first", "second", "difference", "95% interval", "")
+    return Table(title="Differences (paired bootstrap)", columns=columns, rows=tuple(rows), below=tuple(below), words=3)
+
+
+def counts_line(outcome: Outcome) -> str:
+    """What was counted, in words."""
+    return ", ".join(f"{value:,} {name}" for name, value in outcome.counts.items() if value)
+
+
+def markdown(table: Table) -> str:
+    """A table as Markdown."""
+    lines = [
+        f"| {' | '.join(table.columns)} |",
+        f"| {' | '.join('---' if number < table.words else '---:' for number in range(len(table.columns)))} |",
+    ]
+    for row in table.rows:
+        lines.append(f"| {' | '.join(_as_markdown(cell) for cell in row)} |")
+    return "\n".join([f"### {table.title}", "", *lines, *(f"\n{line}" for line in table.below)])
+
+
+def _as_markdown(cell: Cell) -> str:
+    text = cell.text.replace("|", "\\|")
+    text = f"**{text}**" if cell.best else text
+    return f"{text} ~" if cell.noise else text
+
+
+def _cell(outcome: Outcome, name: str, bounds: Intervals, compared: Mapping[str, Comparison]) -> Cell:
+    if name not in outcome.figures:
+        return Cell("")
+    text = shown(name, outcome.figures[name])
+    if name in bounds:
+        low, high = bounds[name]
+        text += f" ±{shown(name, (high - low) / 2)}"
+    found = compared[outcome.encoder].of(name) if outcome.encoder in compared else None
+    return Cell(text, noise=bool(found is not None and found.noise))
+
+
+def _mark_best(cells: list[tuple[Cell, ...]], column: int, name: str, outcomes: Sequence[Outcome]) -> None:
+    values = [outcome.figures.get(name, math.nan) for outcome in outcomes]
+    known = [value for value in values if not math.isnan(value)]
+    if len(cells) < 2 or not known or min(known) == max(known):
+        return
+    best = min(known) if name in outcomes[0].lower_is_better else max(known)
+    for number, value in enumerate(values):
+        if value == best:
+            row = list(cells[number])
+            row[column] = Cell(row[column].text, best=True, noise=row[column].noise)
+            cells[number] = tuple(row)
+
+
+def _bounds(found: Difference) -> str:
+    if found.low is None or found.high is None:
+        return ""
+    return f"{shown(found.figure, found.low, sign=True)} to {shown(found.figure, found.high, sign=True)}"
+
+
+def _verdict(found: Difference) -> str:
+    if found.noise is None:
+        return ""
+    if found.noise:
+        return "noise"
+    return "better" if found.better else "worse"
