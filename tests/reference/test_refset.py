@@ -203,3 +203,24 @@ def test_without_all_rows_is_an_empty_set(some: ReferenceSet, tiny: TinyEncoder)
     assert len(empty) == 0
     plain = tiny.encode_images([np.full((4, 4, 3), 200, np.uint8)])
     assert (empty.search(plain.retrieval, 2).ids == -1).all()
+
+
+def test_take_rows_in_the_order_given(some: ReferenceSet) -> None:
+    given = some.with_cohort(Cohort.of(np.eye(8, dtype=np.float32))).with_vanilla({"k": 2})
+    taken = given.take([2, 0])
+    assert taken.texts == ("blue", "red")
+    np.testing.assert_array_equal(taken.image_embeddings, some.image_embeddings[[2, 0]])
+    assert taken.table["id"].to_pylist() == ["0", "1"]
+    assert taken.manifest.vanilla == {"k": 2}
+    assert taken.given_cohort is not None
+    assert taken.take([1]).data.equals(some.without([1, 2]).data)
+    assert len(some.take([])) == 0
+
+
+def test_take_rows_with_the_texts_of_others(some: ReferenceSet) -> None:
+    wrong = some.take([0, 1, 2], texts_of=[0, 2, 1])
+    assert wrong.texts == ("red", "blue", "green")
+    np.testing.assert_array_equal(wrong.text_embeddings, some.text_embeddings[[0, 2, 1]])
+    np.testing.assert_array_equal(wrong.retrieval_embeddings, some.retrieval_embeddings)
+    assert wrong.manifest.settings["other_texts"] == 2
+    assert wrong.fingerprint != some.fingerprint

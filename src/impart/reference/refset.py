@@ -427,6 +427,17 @@ class ReferenceSet:
 
         return without(self, rows)
 
+    def take(self, rows: npt.ArrayLike, *, texts_of: npt.ArrayLike | None = None) -> ReferenceSet:
+        """Some rows in the order given: with the settings, and the cohort where one was given.
+
+        Args:
+            rows: n row numbers; `impart.reference.select` chooses them.
+            texts_of: n row numbers whose texts, with their embeddings, the rows get in place of their own.
+        """
+        from impart.reference.rows import take
+
+        return take(self, rows, texts_of=texts_of)
+
     def _vectors(self, column: str, width: int) -> Float32:
         chunks = [c.flatten().to_numpy(zero_copy_only=True) for c in self._data[column].chunks]
         flat = chunks[0] if len(chunks) == 1 else np.concatenate(chunks) if chunks else np.empty(0)

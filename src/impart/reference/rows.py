@@ -27,6 +27,7 @@ __all__ = [
     "read_table",
     "sources_of",
     "sync",
+    "take",
     "with_index",
     "without",
     "write_table",
@@ -89,21 +90,43 @@ def merge(sets: Sequence[ReferenceSet]) -> ReferenceSet:
 
 
 def without(references: ReferenceSet, rows: Iterable[int]) -> ReferenceSet:
-    """The set without some rows; a few rows at a time are copied, so that a large set needs no second memory."""
+    """The set without some rows; none = the set itself."""
     dropped = np.unique(np.fromiter((int(row) for row in rows), dtype=np.int64))
     if not len(dropped):
         return references
     assert dropped[0] >= 0, dropped[0]
     assert dropped[-1] < len(references), (dropped[-1], len(references))
+    kept = np.setdiff1d(np.arange(len(references)), dropped)
+    return _copied(references, kept, kept, {"without_rows": len(dropped)})
+
+
+def take(references: ReferenceSet, rows: npt.ArrayLike, *, texts_of: npt.ArrayLike | None = None) -> ReferenceSet:
+    """Some rows in the order given, each with the text of its row or of another; see `ReferenceSet.take`."""
+    taken = np.asarray(rows, dtype=np.int64)
+    texts = taken if texts_of is None else np.asarray(texts_of, dtype=np.int64)
+    assert taken.ndim == 1, taken.shape
+    assert taken.shape == texts.shape, (taken.shape, texts.shape)
+    for numbers in (taken, texts):
+        assert not len(numbers) or 0 <= numbers.min() <= numbers.max() < len(references), len(references)
+    changed = int((taken != texts).sum())
+    return _copied(
+        references, taken, texts, {"taken_rows": len(taken), **({"other_texts": changed} if changed else {})}
+    )
+
+
+def _copied(
+    references: ReferenceSet, rows: npt.NDArray[np.int64], texts: npt.NDArray[np.int64], settings: dict[str, Any]
+) -> ReferenceSet:
+    """Rows with the texts of rows; a few at a time are copied, so that a large set needs no second memory."""
     manifest = references.manifest
     writer = RowWriter(dim=manifest.dim, retrieval_dim=manifest.retrieval_dim, storage=manifest.storage)
-    kept = np.setdiff1d(np.arange(len(references)), dropped)
-    vectors = (references.image_embeddings, references.text_embeddings, references.retrieval_embeddings)
-    for first in range(0, len(kept), _CHUNK):
-        part = kept[first : first + _CHUNK]
-        meta = references.table.drop_columns("id").take(part).to_pydict()
-        image, text, retrieval = (column[part] for column in vectors)
-        writer.write(meta, image=image, text_embedding=text, retrieval=retrieval)
+    image, text, retrieval = references.image_embeddings, references.text_embeddings, references.retrieval_embeddings
+    table = references.table.drop_columns("id")
+    for first in range(0, len(rows), _CHUNK):
+        part, worded = rows[first : first + _CHUNK], texts[first : first + _CHUNK]
+        meta = table.take(part).to_pydict()
+        meta["text"] = table["text"].take(worded).to_pylist()
+        writer.write(meta, image=image[part], text_embedding=text[worded], retrieval=retrieval[part])
     data = writer.table()
     changed = dataclasses.replace(
         manifest,
@@ -112,7 +135,7 @@ def without(references: ReferenceSet, rows: Iterable[int]) -> ReferenceSet:
         data="",
         created=now(),
         sources=sources_of(data),
-        settings={**manifest.settings, "without_rows": len(dropped), "of": manifest.fingerprint},
+        settings={**manifest.settings, **settings, "of": manifest.fingerprint},
         cohort="",
         versions=library_versions(),
     )

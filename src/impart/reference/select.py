@@ -1,0 +1,237 @@
+"""Ways to choose n of the N pairs of a reference set, and to spoil its texts: what size and quality are worth.
+
+Every way puts the rows in an order and takes the first n, so that for one seed a bigger choice contains the smaller.
+They look at the set alone, at no test item and no label of a target. `ReferenceSet.take(rows)` makes the smaller set.
+
+| name | the order | random in it |
+| --- | --- | --- |
+| `random` | a permutation | all of it |
+| `class` | round robin over the texts: one pair of each, then a second of each | texts, and pairs within one |
+| `cluster` | round robin over k-means clusters of the retrieval embeddings | clusters, and pairs within one |
+| `coverage` | the row farthest from those chosen before (greedy k-centre) | the first row |
+| `agreement` | by the cosine of image and text embedding, best first (as CLIP-filtered web data) | nothing |
+| `dedup` | a permutation without the near duplicates of earlier rows; may give fewer than n | all of it |
+
+Source of k-centre: Gonzalez, Clustering to minimize the maximum intercluster distance, 1985 (within twice the optimum).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.encoders.base import Float32
+from impart.errors import ConfigError, ReferenceSetError
+from impart.reference.refset import ReferenceSet
+
+__all__ = [
+    "DUPLICATE",
+    "FIXED",
+    "WAYS",
+    "agreement",
+    "choose",
+    "class_balanced",
+    "cluster_balanced",
+    "corrupt",
+    "coverage",
+    "deduplicated",
+    "random",
+    "texts_exchanged",
+]
+
+Rows: TypeAlias = npt.NDArray[np.int64]
+
+DUPLICATE = 0.93
+"""Cosine of retrieval embeddings from which two pictures count as near duplicates (measured with `mini` on copies of
+Flickr8k pictures: resized, cropped by 5% or saved as JPEG of quality 60 nearly all reach it, different ones do not)."""
+
+_BLOCK = 2048  # rows compared at a time
+_SWAPS = 50  # tries to find a text that is not the row's own
+
+
+def choose(references: ReferenceSet, way: str, n: int, *, seed: int = 0) -> Rows:
+    """The rows (at most n) that one of `WAYS` takes, ascending.
+
+    Raises:
+        ConfigError: there is no such way, or n is below 1.
+        ReferenceSetError: the set has fewer than n pairs.
+    """
+    if way not in WAYS:
+        raise ConfigError(f"unknown selection {way!r}: there are {', '.join(WAYS)}")
+    if n < 1:
+        raise ConfigError(f"{n} references cannot be chosen: at least 1")
+    if n > len(references):
+        raise ReferenceSetError(f"reference set {references.name!r} has {len(references)} pairs: cannot choose {n}")
+    return np.sort(WAYS[way](references, n, seed=seed))
+
+
+def random(references: ReferenceSet, n: int, *, seed: int = 0) -> Rows:
+    """n rows drawn at random."""
+    return np.random.default_rng(seed).permutation(len(references))[:n]
+
+
+def class_balanced(references: ReferenceSet, n: int, *, seed: int = 0) -> Rows:
+    """n rows, of each text as many as of any other where it has them. Of captions, which all differ, random ones."""
+    numbers: dict[str, int] = {}
+    groups = np.array([numbers.setdefault(text, len(numbers)) for text in references.texts], dtype=np.int64)
+    return round_robin(groups, np.random.default_rng(seed))[:n]
+
+
+def cluster_balanced(references: ReferenceSet, n: int, *, seed: int = 0, clusters: int = 0) -> Rows:
+    """n rows, of each k-means cluster of retrieval embeddings as many as of any other.
+
+    Args:
+        references: the set.
+        n: rows wanted.
+        seed: of clustering and draw.
+        clusters: 0 = the square root of N, whatever n is, so that choices are nested.
+    """
+    vectors = np.ascontiguousarray(references.retrieval_embeddings, dtype=np.float32)
+    count = min(clusters or max(1, round(len(vectors) ** 0.5)), len(vectors))
+    groups = _k_means(vectors, count, seed)
+    return round_robin(groups, np.random.default_rng(seed))[:n]
+
+
+def coverage(references: ReferenceSet, n: int, *, seed: int = 0) -> Rows:
+    """n rows that leave no picture far from one of them: each is the farthest from those before it.
+
+    The first is drawn with the seed; of equally far rows the lowest is taken.
+    """
+    first = int(np.random.default_rng(seed).integers(len(references)))
+    return farthest_first(references.retrieval_embeddings, n, first)
+
+
+def agreement(references: ReferenceSet, n: int, *, seed: int = 0) -> Rows:  # noqa: ARG001 - nothing is random
+    """The n rows whose picture and text agree best, by the cosine of their embeddings."""
+    cosines = np.einsum("nd,nd->n", references.image_embeddings, references.text_embeddings)
+    lengths = np.linalg.norm(references.image_embeddings, axis=1) * np.linalg.norm(references.text_embeddings, axis=1)
+    return np.argsort(-cosines / np.maximum(lengths, 1e-12), kind="stable")[:n].astype(np.int64)
+
+
+def deduplicated(references: ReferenceSet, n: int, *, seed: int = 0, threshold: float = DUPLICATE) -> Rows:
+    """At most n rows drawn at random, none with a picture that an earlier one nearly shows.
+
+    Captions of one picture have one retrieval embedding: one of them stays.
+
+    Args:
+        references: the set.
+        n: rows wanted; fewer are given where the set has fewer different pictures.
+        seed: of the order.
+        threshold: cosine from which two pictures are nearly the same.
+    """
+    order = np.random.default_rng(seed).permutation(len(references))
+    vectors = references.retrieval_embeddings
+    kept: list[int] = []
+    for first in range(0, len(order), _BLOCK):
+        block = order[first : first + _BLOCK]
+        known = (vectors[block] @ vectors[kept].T >= threshold).any(axis=1)  # (b,) alike to a row of earlier blocks
+        alike = vectors[block] @ vectors[block].T >= threshold  # (b, b)
+        taken = np.zeros(len(block), dtype=bool)
+        for place in np.flatnonzero(~known):
+            taken[place] = not (alike[place] & taken).any()
+        kept += block[taken].tolist()
+        if len(kept) >= n:
+            break
+    return np.asarray(kept[:n], dtype=np.int64)
+
+
+WAYS: Mapping[str, Callable[..., Rows]] = {
+    "random": random,
+    "class": class_balanced,
+    "cluster": cluster_balanced,
+    "coverage": coverage,
+    "agreement": agreement,
+    "dedup": deduplicated,
+}
+"""What the command line calls them."""
+
+FIXED = frozenset({"agreement"})
+"""Ways that no seed changes."""
+
+
+def corrupt(references: ReferenceSet, fraction: float, *, seed: int = 0) -> ReferenceSet:
+    """The set with wrong texts on a fraction of its rows; see `texts_exchanged`."""
+    texts = texts_exchanged(references, fraction, seed=seed)
+    return references.take(np.arange(len(references)), texts_of=texts) if fraction else references
+
+
+def texts_exchanged(references: ReferenceSet, fraction: float, *, seed: int = 0) -> Rows:
+    """The row whose text each row gets (N,) when `round(fraction * N)` rows exchange their texts at random.
+
+    No text is lost or doubled. A row gets a text that differs from its own, and is not another caption of its own
+    picture, wherever such a one can be found. For one seed the rows of a smaller fraction are among those of a larger.
+
+    Raises:
+        ConfigError: the fraction is not from 0 to 1.
+    """
+    if not 0 <= fraction <= 1:
+        raise ConfigError(f"a fraction of {fraction} of the captions cannot be corrupted: from 0 to 1")
+    count = len(references)
+    owners = np.arange(count)
+    rows = np.random.default_rng(seed).permutation(count)[: round(fraction * count)]
+    if len(rows) < 2:
+        return owners
+    rng = np.random.default_rng([seed, len(rows)])
+    given = np.roll(rows, 1)  # rows are in random order: each gets the text of the one before it
+    texts, pictures = references.texts, references.pictures
+
+    def own(row: int, owner: int) -> bool:
+        return texts[row] == texts[owner] or bool(pictures[row] == pictures[owner])
+
+    for place in [i for i in range(len(rows)) if own(rows[i], given[i])]:
+        if not own(rows[place], given[place]):  # an earlier exchange settled it
+            continue
+        for other in rng.integers(len(rows), size=_SWAPS):
+            if not own(rows[place], given[other]) and not own(rows[other], given[place]):
+                given[[place, other]] = given[[other, place]]
+                break
+    owners[rows] = given
+    return owners
+
+
+def round_robin(groups: Rows, rng: np.random.Generator) -> Rows:
+    """All rows: one of each group, then a second of each, and so on; the order of groups changes with every round.
+
+    >>> order = round_robin(np.array([0, 0, 0, 1, 2, 2]), np.random.default_rng(0))
+    >>> [sorted(np.array([0, 0, 0, 1, 2, 2])[part].tolist()) for part in (order[:3], order[3:5], order[5:])]
+    [[0, 1, 2], [0, 2], [0]]
+    """
+    order = rng.permutation(len(groups))
+    by_group = order[np.argsort(groups[order], kind="stable")]  # groups together, random within
+    sizes = np.bincount(groups)
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    rounds = np.arange(len(groups)) - starts[groups[by_group]]  # (N,) which of its group a row is
+    shuffled = rng.permutation(len(groups))
+    return by_group[np.lexsort((shuffled, rounds))]
+
+
+def farthest_first(vectors: Float32, n: int, first: int) -> Rows:
+    """Greedy k-centre over L2-normalised rows (N, R): `first`, then always the row least similar to its nearest.
+
+    >>> angles = np.radians([0, 10, 90, 180])
+    >>> farthest_first(np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32), 3, 0).tolist()
+    [0, 3, 2]
+    """
+    chosen = np.empty(n, dtype=np.int64)
+    nearest = np.full(len(vectors), -np.inf, dtype=np.float32)  # (N,) cosine with the nearest chosen row
+    row = first
+    for place in range(n):
+        chosen[place] = row
+        np.maximum(nearest, vectors @ vectors[row], out=nearest)
+        nearest[row] = np.inf  # taken, however many rows are equal to it
+        row = int(nearest.argmin())
+    return chosen
+
+
+def _k_means(vectors: Float32, clusters: int, seed: int) -> Rows:
+    """The cluster (N,) of each row, by spherical k-means."""
+    import faiss
+
+    trained = faiss.Kmeans(
+        vectors.shape[1], clusters, niter=20, seed=seed + 1, spherical=True, min_points_per_centroid=1
+    )
+    trained.train(vectors)
+    return np.asarray(trained.index.search(vectors, 1)[1][:, 0], dtype=np.int64)
