@@ -57,13 +57,16 @@ def test_what_cannot_be_read_is_left_out_and_named(tiny: TinyEncoder) -> None:
 
 def test_prompts_by_name(tiny: TinyEncoder) -> None:
     dataset = class_set(["red"], classes=("red",))
-    assert templates_of(dataset, "ensemble") == ENSEMBLE
-    assert templates_of(dataset, "single") == SINGLE
-    assert templates_of(replace(dataset, templates=("{} paint",)), "set") == ("{} paint",)
+    assert templates_of("ensemble") == ENSEMBLE
+    assert templates_of("single") == SINGLE
+    assert templates_of("set", own=("{} paint",)) == ("{} paint",)
+    assert zeroshot(tiny, replace(dataset, templates=("{} paint",)), prompts="set").settings["templates"] == [
+        "{} paint"
+    ]
     assert zeroshot(tiny, dataset, prompts="single").settings["templates"] == list(SINGLE)
     for wrong, message in (("set", "no prompts of its own"), ("many", "unknown prompts"), (["a photo"], "no {}")):
         with pytest.raises(ConfigError, match=message):
-            templates_of(dataset, wrong)
+            templates_of(wrong)
 
 
 def test_a_second_time_nothing_is_encoded_and_the_figures_are_the_same(tmp_path: Path, tiny: TinyEncoder) -> None:

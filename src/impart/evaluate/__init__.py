@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from impart.evaluate.datasets import CaptionedImages, ClassFolder
 from impart.evaluate.outcome import Outcome
+from impart.evaluate.regions import regions
 from impart.evaluate.retrieval import retrieval
 from impart.evaluate.zeroshot import zeroshot
 
-__all__ = ["CaptionedImages", "ClassFolder", "Outcome", "retrieval", "zeroshot"]
+__all__ = ["CaptionedImages", "ClassFolder", "Outcome", "regions", "retrieval", "zeroshot"]

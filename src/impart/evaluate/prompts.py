@@ -10,7 +10,6 @@ from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.embed import embed_texts
-from impart.evaluate.sets import ClassSet
 
 __all__ = ["ENSEMBLE", "SINGLE", "class_embeddings", "templates_of", "tidy_class_name"]
 
@@ -40,11 +39,15 @@ def tidy_class_name(folder: str) -> str:
     return " ".join(folder.replace("_", " ").split())
 
 
-def templates_of(dataset: ClassSet, prompts: str | Sequence[str]) -> tuple[str, ...]:
+def templates_of(
+    prompts: str | Sequence[str], *, own: Sequence[str] | None = None, name: str = "given"
+) -> tuple[str, ...]:
     """The prompts meant by `ensemble` (`ENSEMBLE`), `single` (`SINGLE`) or `set` (those written for the data set).
 
     Args:
         prompts: one of these names, or templates with `{}` for the class name.
+        own: what `set` means, where the data set has its own.
+        name: of the data set, for messages.
 
     Raises:
         ConfigError: the name is unknown, the set has no templates of its own, or a template lacks `{}`.
@@ -52,11 +55,9 @@ def templates_of(dataset: ClassSet, prompts: str | Sequence[str]) -> tuple[str, 
     if not isinstance(prompts, str):
         templates = tuple(prompts)
     elif prompts == "set":
-        if dataset.templates is None:
-            raise ConfigError(
-                f"data set {dataset.name!r} has no prompts of its own: use prompts 'ensemble' or 'single'"
-            )
-        templates = dataset.templates
+        if own is None:
+            raise ConfigError(f"data set {name!r} has no prompts of its own: use prompts 'ensemble' or 'single'")
+        templates = tuple(own)
     elif prompts in _NAMED:
         templates = _NAMED[prompts]
     else:

@@ -51,7 +51,7 @@ def zeroshot(
         DataError: no picture could be read.
         ConfigError: `prompts` names none.
     """
-    templates = templates_of(dataset, prompts)
+    templates = templates_of(prompts, own=dataset.templates, name=dataset.name)
     classes = class_embeddings(encoder, dataset.classes, templates, cache=cache)  # (C, D)
     embedded = embed_pictures(encoder, dataset.pictures, cache=cache, batch=batch, on_progress=on_progress)
     labels = dataset.labels[embedded.kept]

@@ -1,0 +1,102 @@
+"""Average precision of categories over labelled boxes: every box of the set ranked by its score for the category.
+
+Where the boxes are given (ROI classification) there is nothing to localise: a category's AP is that of ranking all
+boxes by how much they look like the category, the area under the step-wise precision-recall curve as scikit-learn
+defines it (no interpolation). Ties are broken pessimistically: boxes of other categories that score the same go ahead.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["FREQUENCIES", "average_precision", "category_ap", "mean_ap", "mean_ap_replicates"]
+
+Float64 = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
+"""How LVIS groups its categories by the number of training pictures: at most 10, at most 100, more."""
+
+_CELLS = 10_000_000  # weights ordered at once
+
+
+def average_precision(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_]) -> float:
+    """Mean over the relevant items of the precision at their place; NaN where none is relevant.
+
+    Args:
+        scores: (b,), higher is better.
+        relevant: (b,).
+
+    >>> average_precision(np.array([0.9, 0.8, 0.7]), np.array([True, False, True])).__round__(4)
+    0.8333
+    >>> average_precision(np.array([0.5, 0.5]), np.array([True, False]))
+    0.5
+    """
+    return float(_weighted(scores, relevant, np.ones((1, len(scores))))[0])
+
+
+def category_ap(scores: npt.NDArray[Any], labels: Ints) -> Float64:
+    """AP of each category (C,) from scores (b, C) and labels (b,); NaN where no box has the label."""
+    assert labels.shape == scores.shape[:1], (labels.shape, scores.shape)
+    return np.array([average_precision(scores[:, c], labels == c) for c in range(scores.shape[1])])
+
+
+def mean_ap(ap: Float64, within: npt.NDArray[np.bool_] | None = None) -> float:
+    """Mean of AP (C,) over the categories that have boxes (and lie within the group); NaN where there are none.
+
+    >>> mean_ap(np.array([0.5, np.nan, 1.0])), mean_ap(np.array([0.5, np.nan]), np.array([False, True]))
+    (0.75, nan)
+    """
+    chosen = ap if within is None else ap[within]
+    chosen = chosen[~np.isnan(chosen)]
+    return float(chosen.mean()) if len(chosen) else float("nan")
+
+
+def mean_ap_replicates(
+    scores: npt.NDArray[Any],
+    labels: Ints,
+    drawn: npt.NDArray[Any],
+    groups: dict[str, npt.NDArray[np.bool_]],
+) -> dict[str, Float64]:
+    """The mean AP of each replicate (R,), for groups of categories.
+
+    A box that is drawn w times counts w times, its copies as one place: scikit-learn's `sample_weight`.
+
+    Args:
+        scores: (b, C).
+        labels: (b,).
+        drawn: (R, b), see `impart.evaluate.metrics.bootstrap.draws`.
+        groups: name -> categories (C,) that it averages.
+    """
+    total = {name: np.zeros(len(drawn)) for name in groups}
+    count = {name: np.zeros(len(drawn)) for name in groups}
+    step = max(1, _CELLS // max(1, len(labels)))
+    for category in np.unique(labels):
+        relevant = labels == category
+        parts = [drawn[first : first + step] for first in range(0, len(drawn), step)]
+        ap = np.concatenate([_weighted(scores[:, category], relevant, part) for part in parts])  # (R,)
+        known = ~np.isnan(ap)
+        for name, within in groups.items():
+            if within[category]:
+                total[name][known] += ap[known]
+                count[name] += known
+    return {
+        name: np.divide(total[name], count[name], out=np.full(len(drawn), np.nan), where=count[name] > 0)
+        for name in groups
+    }
+
+
+def _weighted(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_], weights: npt.NDArray[Any]) -> Float64:
+    """AP of each row of weights (R, b): (R,), NaN where no relevant item has weight."""
+    order = np.lexsort((relevant, -scores))  # of equal scores the irrelevant ones first
+    right = relevant[order]
+    ordered = weights[:, order].astype(np.float64)  # (R, b)
+    seen = np.cumsum(ordered, axis=1)[:, right]  # (R, P) weight down to each relevant item
+    own = ordered[:, right]
+    hits = np.cumsum(own, axis=1)
+    precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
+    wanted = own.sum(axis=1)
+    return np.divide((own * precision).sum(axis=1), wanted, out=np.full(len(wanted), np.nan), where=wanted > 0)
