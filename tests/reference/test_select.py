@@ -31,7 +31,7 @@ def make(
     rng = np.random.default_rng(0)
     image = l2_normalise(rng.standard_normal((len(texts), DIM)).astype(np.float32)) if image is None else image
     numbers = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    worded = l2_normalise(rng.standard_normal((len(numbers), DIM)).astype(np.float32))
+    worded = l2_normalise(np.random.default_rng(9).standard_normal((len(numbers), DIM)).astype(np.float32))
     return ReferenceSet.from_arrays(
         texts,
         image=image,

@@ -231,7 +231,7 @@ def _k_means(vectors: Float32, clusters: int, seed: int) -> Rows:
     import faiss
 
     trained = faiss.Kmeans(
-        vectors.shape[1], clusters, niter=20, seed=seed + 1, spherical=True, min_points_per_centroid=1
+        vectors.shape[1], clusters, niter=20, nredo=5, seed=seed + 1, spherical=True, min_points_per_centroid=1
     )
     trained.train(vectors)
     return np.asarray(trained.index.search(vectors, 1)[1][:, 0], dtype=np.int64)
