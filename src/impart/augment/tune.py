@@ -33,7 +33,7 @@ from impart.reference.cohort import Cohort
 from impart.reference.index import Neighbours
 from impart.reference.refset import ReferenceSet
 
-__all__ = ["OFF", "USUAL", "Tuned", "anonymous", "bundled_background", "tune"]
+__all__ = ["OFF", "USUAL", "OwnQuestions", "Tuned", "anonymous", "bundled_background", "own_questions", "tune"]
 
 USUAL = VanillaSettings(k=3, w_img=0.5, w_txt=1.0, tau=0.05, floor=4.0, ramp=1.0)
 """What a set gets unless leave-one-out clearly prefers something else."""
@@ -75,6 +75,23 @@ class Tuned:
     after: float
     foreign: int = 0
     touched: float = 0.0
+
+
+@dataclass(frozen=True)
+class OwnQuestions:
+    """Pictures of a set, to be named among its own texts, each without its own rows.
+
+    Attributes:
+        rows: (Q,) the row of each picture.
+        right: (Q,) number of its text.
+        texts: (T,) a row that has the text of each number.
+        checks_itself: whether the answers say how good the set is; not where it names each thing once.
+    """
+
+    rows: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
+    texts: npt.NDArray[np.int64]
+    checks_itself: bool
 
 
 @dataclass(frozen=True)
@@ -125,8 +142,7 @@ def tune(references: ReferenceSet, *, background: ReferenceSet | None = None, se
                 f"{references.name!r} with {references.encoder_id!r}: use a background of the same encoder"
             )
         references = references.with_cohort(Cohort.of(background.retrieval_embeddings))
-    names = [_plain(text) for text in references.texts]
-    own, checks_itself = _own_task(references, names, np.random.default_rng(seed))
+    own, checks_itself = _own_task(references, seed)
     before = own.hits(references, OFF)
     chosen = USUAL
     if checks_itself:
@@ -188,26 +204,37 @@ def _touched(references: ReferenceSet, background: ReferenceSet, settings: Vanil
     return float((img + txt).any(axis=1).mean()) if len(retrieval) else 0.0
 
 
-def _own_task(references: ReferenceSet, names: list[str], rng: np.random.Generator) -> tuple[_Task, bool]:
-    """Leave-one-out over the set, and whether the set can check itself this way."""
-    pictures = references.pictures
-    first_rows = np.unique(pictures, return_index=True)[1]  # one row a picture
+def own_questions(references: ReferenceSet, *, seed: int = 0) -> OwnQuestions:
+    """What leave-one-out asks of a set: pictures that share their text with another, or one row of each picture.
+
+    Args:
+        references: the set.
+        seed: of the sample taken from a large set.
+    """
+    names = [_plain(text) for text in references.texts]
+    first_rows = np.unique(references.pictures, return_index=True)[1]  # one row a picture
     shared = Counter(names[row] for row in first_rows)
     repeated = np.array([row for row in first_rows if shared[names[row]] > 1], dtype=np.int64)
     are_names = float(np.median([len(name.split()) for name in names])) <= _NAME_WORDS
-    checks_itself = len(repeated) >= _ENOUGH or not are_names
     rows = repeated if len(repeated) >= _ENOUGH else first_rows
     if len(rows) > _MAX_ITEMS:  # whole names, so that a sample is as hard as the set
-        order = rng.permutation(sorted({names[row] for row in rows})).tolist()
+        order = np.random.default_rng(seed).permutation(sorted({names[row] for row in rows})).tolist()
         rank = {name: i for i, name in enumerate(order)}
         rows = np.sort(rows[np.argsort([rank[names[row]] for row in rows], kind="stable")[:_MAX_ITEMS]])
     numbers: dict[str, int] = {}
     right = np.array([numbers.setdefault(names[row], len(numbers)) for row in rows], dtype=np.int64)
-    texts = references.text_embeddings[[rows[i] for i in np.unique(right, return_index=True)[1]]]
-    neighbours = references.search(references.retrieval_embeddings[rows], max(_KS), exclude=pictures[rows])
-    standing = references.cohort.standing(references.retrieval_embeddings[rows], neighbours.sims)
-    task = _Task(l2_normalise(references.image_embeddings[rows]), neighbours, standing, l2_normalise(texts), right)
-    return task, checks_itself
+    texts = rows[np.unique(right, return_index=True)[1]]
+    return OwnQuestions(rows, right, texts, checks_itself=len(repeated) >= _ENOUGH or not are_names)
+
+
+def _own_task(references: ReferenceSet, seed: int) -> tuple[_Task, bool]:
+    """Leave-one-out over the set, and whether the set can check itself this way."""
+    own = own_questions(references, seed=seed)
+    retrieval = references.retrieval_embeddings[own.rows]
+    neighbours = references.search(retrieval, max(_KS), exclude=references.pictures[own.rows])
+    standing = references.cohort.standing(retrieval, neighbours.sims)
+    images, texts = references.image_embeddings[own.rows], references.text_embeddings[own.texts]
+    return _Task(l2_normalise(images), neighbours, standing, l2_normalise(texts), own.right), own.checks_itself
 
 
 def anonymous(text: str) -> str:
