@@ -110,3 +110,22 @@ def test_what_cannot_be_tuned() -> None:
         tune(world.references(2), background=World(5, 1, "foreign").references(2, encoder="other"))
     with pytest.raises(ReferenceSetError, match="nothing to tune on"):
         tune(World(1, 0, "alone").references(1))
+
+
+def test_what_the_model_names_already_is_not_taught_without_a_check() -> None:
+    known, foreign = World(40, 0, "known", vague=3.0), World(60, 1, "foreign")
+    tuned = tune(known.references(1), background=foreign.references(10))
+    assert (tuned.rule, tuned.settings) == ("known already", OFF)
+    few = World(5, 0, "known", vague=3.0)  # "our dog" is known as a dog, and taught all the same
+    assert tune(few.references(1), background=foreign.references(10)).settings == USUAL
+
+
+def test_the_floor_rises_until_one_random_picture_in_ten_is_touched() -> None:
+    taught = World(40, 0, "taught")
+    near = World(40, 0, "near", tight=0.9)  # random pictures that look a little like what is taught
+    background = near.references(10)
+    tuned = tune(taught.references(3), background=background)
+    assert tuned.settings.floor > USUAL.floor
+    assert tuned.touched == pytest.approx(0.1, abs=0.02)
+    far = tune(taught.references(3), background=World(60, 1, "foreign").references(10))
+    assert far.settings.floor == USUAL.floor

@@ -1,14 +1,18 @@
 """Choose how a reference set is blended in, from the set itself: no test item, no label of a target.
 
-The gate is the same for every set: a picture is left alone while its nearest reference stands less than four standard
-deviations above what random pictures get, and blended in full from five on (`impart.reference.cohort`; the random
-pictures are the background that is bundled with the model). Cosines would have to be gated anew for every set and
-every kind of picture; standings do not.
+**The gate** asks how many standard deviations a picture's nearest reference stands above what random pictures get
+(`impart.reference.cohort`; the random pictures are the background that is bundled with the model). Below the floor
+nothing is added. The floor is four, and higher for a set that random pictures often come near, because it is large or
+shows common things: at most one random picture in ten may be touched. Cosines would have to be gated anew for every set
+and every kind of picture; standings do not.
 
-The rest is chosen by leave-one-out: every reference picture is classified among the set's own texts with its own rows
-masked, so that the others must help. The usual weights stay unless others do better by more than the standard error of
-the paired difference, and augmentation stays off unless the gain is larger than its standard error: no harm. A set
-that names each thing once cannot check itself (nothing is left when the own row is masked); it gets the usual weights.
+**The weights** are chosen by leave-one-out: every reference picture is classified among the set's own texts with its
+own rows masked, so that the others must help. The usual weights stay unless others do better by more than the standard
+error of the paired difference, and augmentation stays off unless the gain is larger than its standard error: no harm.
+
+A set that names each thing once cannot check itself (nothing is left when the own row is masked). It gets the usual
+weights where it teaches names that the model does not know, and stays off where the plain model names most of its
+pictures already, told from its own names and the background's.
 """
 
 from __future__ import annotations
@@ -47,6 +51,10 @@ _TAUS = (0.02, 0.05, 0.1)
 _MAX_ITEMS = 1500
 _DIGEST = "sha256:"
 _ENOUGH = 20  # pictures that share their text with another, below which a set cannot check itself
+_TOUCHED = 0.1  # of random pictures, at most so many are blended with anything
+_COPY = 0.95  # cosine of retrieval embeddings from which a random picture counts as one of the set's own
+_KNOWN = 0.5  # the plain model names more than this of an unchecked set: nothing is added
+_SYNONYM = 0.97  # cosine of texts that mean the same
 _NAME_WORDS = 5  # texts of at most this many words (median) are names, longer ones captions
 
 
@@ -57,7 +65,7 @@ class Tuned:
     Attributes:
         references: the set with the cohort and these settings; to be saved.
         settings: the choice; `OFF` where augmentation does not help.
-        rule: `leave-one-out`, or `usual weights` where the set cannot check itself.
+        rule: `leave-one-out`, or where the set cannot check itself `usual weights` or `known already`.
         items: reference pictures classified.
         texts: T, texts to choose from.
         before: their accuracy with the plain encoder.
@@ -144,15 +152,18 @@ def tune(references: ReferenceSet, *, background: ReferenceSet | None = None, se
         references = references.with_cohort(Cohort.of(background.retrieval_embeddings))
     own, checks_itself = _own_task(references, seed)
     before = own.hits(references, OFF)
-    chosen = USUAL
+    usual = dataclasses.replace(USUAL, floor=_floor(references, background))
+    chosen, rule = usual, "usual weights"
     if checks_itself:
-        chosen = _best(own, references)
+        chosen, rule = _best(own, references, usual), "leave-one-out"
         if not _beats(own.hits(references, chosen), before):
             chosen = OFF
+    elif _knows(own, background):
+        chosen, rule = OFF, "known already"
     return Tuned(
         references=references.with_vanilla(dataclasses.asdict(chosen)),
         settings=chosen,
-        rule="leave-one-out" if checks_itself else "usual weights",
+        rule=rule,
         items=len(own),
         texts=len(own.texts),
         before=float(before.mean()),
@@ -168,10 +179,33 @@ def bundled_background(encoder_id: str) -> ReferenceSet | None:
     return ReferenceSet.open(folder) if folder is not None else None
 
 
-def _best(own: _Task, references: ReferenceSet) -> VanillaSettings:
+def _floor(references: ReferenceSet, background: ReferenceSet | None) -> float:
+    """The usual floor, or the one that at most `_TOUCHED` of the random pictures reach."""
+    if background is None:
+        return USUAL.floor
+    sims, standing = _strangers(references, background, 1)
+    strangers = standing[sims[:, 0] < _COPY, 0]
+    if not len(strangers):
+        return USUAL.floor
+    return max(USUAL.floor, round(float(np.quantile(strangers, 1 - _TOUCHED)), 2))
+
+
+def _knows(own: _Task, background: ReferenceSet | None) -> bool:
+    """Whether the plain model names most pictures of a set with many names, among them and the background's."""
+    if len(own.texts) < _ENOUGH:
+        return False
+    texts = own.texts
+    if background is not None:
+        others = l2_normalise(np.unique(background.text_embeddings, axis=0))
+        others = others[(others @ texts.T).max(axis=1) < _SYNONYM]
+        texts = np.concatenate([texts, others])
+    return bool(((own.embeddings @ texts.T).argmax(axis=1) == own.right).mean() > _KNOWN)
+
+
+def _best(own: _Task, references: ReferenceSet, at: VanillaSettings) -> VanillaSettings:
     """Of the settings that clearly beat the usual ones, the best; the usual ones where there are none."""
-    usual = own.hits(references, USUAL)
-    best, score = USUAL, float(usual.mean())
+    usual = own.hits(references, at)
+    best, score = at, float(usual.mean())
     for candidates in (_weights, _neighbourhoods):
         for candidate in list(candidates(best)):
             hits = own.hits(references, candidate)
@@ -197,11 +231,16 @@ def _beats(after: npt.NDArray[np.float64], before: npt.NDArray[np.float64]) -> b
 
 def _touched(references: ReferenceSet, background: ReferenceSet, settings: VanillaSettings) -> float:
     """Fraction of random pictures to which anything is added; pictures that the set holds left out."""
+    img, txt = Vanilla(settings).coefficients(*_strangers(references, background, settings.k))
+    return float((img + txt).any(axis=1).mean()) if len(img) else 0.0
+
+
+def _strangers(references: ReferenceSet, background: ReferenceSet, k: int) -> tuple[Float32, Float32]:
+    """Similarities (M, k) and standings of the random pictures that the set does not hold."""
     foreign = references.picture_numbers(background.table["hash"].to_pylist()) < 0
     retrieval = background.retrieval_embeddings[foreign]
-    sims = references.search(retrieval, settings.k).sims
-    img, txt = Vanilla(settings).coefficients(sims, references.cohort.standing(retrieval, sims))
-    return float((img + txt).any(axis=1).mean()) if len(retrieval) else 0.0
+    sims = references.search(retrieval, k).sims
+    return sims, references.cohort.standing(retrieval, sims)
 
 
 def own_questions(references: ReferenceSet, *, seed: int = 0) -> OwnQuestions:
