@@ -239,7 +239,7 @@ def _tune(references: ReferenceSet, background: Path | None = None) -> Reference
             f"{100 * tuned.before:.1f}% -> {100 * tuned.after:.1f}% right among {tuned.texts} texts"
         )
     elif tuned.rule == "known already":
-        print("  the plain model names most of these pictures already, and one picture a name cannot be checked: add more")
+        print("  the plain model names most of these already, and one picture a name cannot be checked: add more")
     else:
         print("  usual weights: the set is too small, or has one picture a name, and cannot be checked on itself")
     if tuned.foreign:
