@@ -1,0 +1,285 @@
+"""Videos with captions, from the annotation files as they are published: what text-to-video retrieval is measured on.
+
+Each reader says which files it wants and where they are to be had. The videos may lie in any sub-folder. Videos that
+are missing are left out and counted in the set's notes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from pathlib import Path
+from typing import Any
+
+from impart.evaluate.datasets.registry import Reader
+
+from impart.errors import DataError
+from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records
+from impart.evaluate.datasets.video_files import CaptionRow, Published, VideoFolder, video_set
+from impart.evaluate.sets import VideoSet
+
+__all__ = ["READERS"]
+
+MSRVTT = Published(
+    name="msrvtt",
+    title="MSR-VTT",
+    splits=("1ka", "test", "validate", "train"),
+    files=("MSRVTT_JSFUSION_test.csv (split 1ka) or MSRVTT_data.json (the others)", "videos named video7020.mp4"),
+    home="https://github.com/ArrowLuo/CLIP4Clip#data-preparing",
+)
+MSVD = Published(
+    name="msvd",
+    title="MSVD",
+    splits=("test", "val", "train"),
+    files=(
+        "test_list.txt",
+        "raw-captions.pkl",
+        "videos named -4wsuPCjDBc_5_15.avi, or vid1.avi with youtube_mapping.txt",
+    ),
+    home="https://www.cs.utexas.edu/~ml/clamp/videoDescription/ (lists and captions: "
+    "https://github.com/ArrowLuo/CLIP4Clip#data-preparing)",
+)
+DIDEMO = Published(
+    name="didemo",
+    title="DiDeMo",
+    splits=("test", "val", "train"),
+    files=("test_data.json", "videos named as its field `video`, with whatever suffix"),
+    home="https://github.com/LisaAnne/LocalizingMoments",
+)
+ACTIVITYNET = Published(
+    name="activitynet",
+    title="ActivityNet Captions",
+    splits=("val_1", "val_2", "train"),
+    files=("val_1.json (val_2.json, train.json)", "videos named v_uqiMw7tQ1Cc.mp4"),
+    home="https://cs.stanford.edu/people/ranjaykrishna/densevid/ (videos: http://activity-net.org/download.html)",
+)
+LSMDC = Published(
+    name="lsmdc",
+    title="LSMDC",
+    splits=("test", "val", "train"),
+    files=(
+        "LSMDC16_challenge_1000_publictect.csv (val: LSMDC16_annos_val.csv, train: LSMDC16_annos_training.csv)",
+        "videos named 1004_Juno_00.00.32.306-00.00.40.807.avi",
+    ),
+    home="https://sites.google.com/site/describingmovies/download",
+)
+CONDENSED_MOVIES = Published(
+    name="condensed-movies",
+    title="Condensed Movies",
+    splits=("all", "test", "val", "train"),
+    files=("clips.csv", "descriptions.csv", "split.csv (for a split other than all)", "videos named <videoid>.mkv"),
+    home="https://github.com/m-bain/CondensedMovies",
+)
+CAPTIONS = Published(
+    name="video-captions",
+    title="A table of captioned videos",
+    splits=("all",),
+    files=("captions.csv with the columns file and caption", "the videos"),
+    home="nowhere: you write it",
+)
+
+
+def open_msrvtt(path: Path, split: str | None = None) -> VideoSet:
+    """MSR-VTT: the 1,000 pairs of the split 1kA (Yu et al. 2018), or an official split with all captions of a video."""
+    split = MSRVTT.split(split)
+    folder = VideoFolder(path, MSRVTT)
+    if split == "1ka":
+        table = folder.annotation("MSRVTT_JSFUSION_test.csv")
+        bad = Malformed(table, "key,vid_key,video_id,sentence")
+        rows = []
+        for line, row in read_table(table, ["key", "vid_key", "video_id", "sentence"]):
+            if row["video_id"]:
+                rows.append(CaptionRow(row["video_id"], row["sentence"]))
+            else:
+                bad.add(line, "no video_id")
+        return video_set("msrvtt/1ka", folder, rows, notes=bad.notes())
+    file = folder.annotation("MSRVTT_data.json")
+    data = read_json(file, dict)
+    bad = Malformed(file, "videos with video_id and split, sentences with video_id and caption", unit="entry")
+    videos = {
+        str(video["video_id"])
+        for _, video in records(data.get("videos"), ("video_id", "split"), bad)
+        if video["split"] == split
+    }
+    sentences = records(data.get("sentences"), ("video_id", "caption"), bad)
+    captions = [
+        CaptionRow(str(row["video_id"]), str(row["caption"])) for _, row in sentences if row["video_id"] in videos
+    ]
+    return video_set(f"msrvtt/{split}", folder, captions, notes=bad.notes())
+
+
+def open_msvd(path: Path, split: str | None = None) -> VideoSet:
+    """MSVD: every caption of a video is a query (about 40 each)."""
+    split = MSVD.split(split)
+    folder = VideoFolder(path, MSVD)
+    listed = [line.strip() for _, line in read_lines(folder.annotation(f"{split}_list.txt"))]
+    file = folder.annotation("raw-captions.pkl")
+    captions = _plain_pickle(file)
+    bad = Malformed(file, "captions of the video, each a list of words", unit="video")
+    rows = []
+    for number, video in enumerate(listed, start=1):
+        try:
+            rows += [CaptionRow(video, text if isinstance(text, str) else " ".join(text)) for text in captions[video]]
+        except (KeyError, TypeError):
+            bad.add(number, f"{video} has no captions, or not of that form")
+    mapping = folder.optional("youtube_mapping.txt")
+    pairs = [line.split() for _, line in read_lines(mapping)] if mapping else []
+    aliases = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+    return video_set(f"msvd/{split}", folder, rows, notes=bad.notes(), aliases=aliases)
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Loads dicts, lists and texts; refuses everything that could run code."""
+
+    _ALLOWED = frozenset({("collections", "OrderedDict")})
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self._ALLOWED:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it wants {module}.{name}, which a caption file has no use for")
+
+
+def _plain_pickle(file: Path) -> dict[Any, Any]:
+    try:
+        value = _PlainUnpickler(io.BytesIO(file.read_bytes()), encoding="utf-8").load()
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from error
+    except (pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{file} is not a pickle of plain captions ({error}): download it again") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{file} holds a {type(value).__name__}, expected captions by video: download it again")
+    return value
+
+
+def open_didemo(path: Path, split: str | None = None) -> VideoSet:
+    """DiDeMo for paragraph retrieval: the descriptions of a video, in the file's order, are one caption."""
+    split = DIDEMO.split(split)
+    folder = VideoFolder(path, DIDEMO)
+    file = folder.annotation(f"{split}_data.json")
+    bad = Malformed(file, "objects with video and description", unit="entry")
+    paragraphs: dict[str, list[str]] = {}
+    for _, entry in records(read_json(file, list), ("video", "description"), bad):
+        paragraphs.setdefault(str(entry["video"]), []).append(str(entry["description"]).strip())
+    rows = [CaptionRow(video, " ".join(texts)) for video, texts in paragraphs.items()]
+    return video_set(f"didemo/{split}", folder, rows, notes=bad.notes())
+
+
+def open_activitynet(path: Path, split: str | None = None) -> VideoSet:
+    """ActivityNet Captions for paragraph retrieval: the sentences of a video, in order, are one caption."""
+    split = ACTIVITYNET.split(split)
+    folder = VideoFolder(path, ACTIVITYNET)
+    file = folder.annotation(f"{split}.json")
+    bad = Malformed(file, "video: {duration, timestamps, sentences}", unit="entry")
+    rows = []
+    for number, (video, entry) in enumerate(read_json(file, dict).items(), start=1):
+        sentences = entry.get("sentences") if isinstance(entry, dict) else None
+        if isinstance(sentences, list) and sentences:
+            rows.append(CaptionRow(video, " ".join(str(sentence).strip() for sentence in sentences)))
+        else:
+            bad.add(number, f"{video} has no sentences")
+    aliases = {row.video: row.video.removeprefix("v_") for row in rows}
+    return video_set(f"activitynet/{split}", folder, rows, notes=bad.notes(), aliases=aliases)
+
+
+def open_lsmdc(path: Path, split: str | None = None) -> VideoSet:
+    """LSMDC: one sentence a clip; the test split is the 1,000 clips of the 2016 challenge."""
+    split = LSMDC.split(split)
+    folder = VideoFolder(path, LSMDC)
+    names = {"test": "challenge_1000_publictect", "val": "annos_val", "train": "annos_training"}
+    file = folder.annotation(f"LSMDC16_{names[split]}.csv")
+    bad = Malformed(file, "clip, start, end, start extracted, end extracted and sentence, separated by tabs")
+    rows = []
+    for line, text in read_lines(file, fallback="cp1252"):
+        cells = text.split("\t")
+        if len(cells) == 6:
+            rows.append(CaptionRow(cells[0].strip(), cells[5]))
+        else:
+            bad.add(line, f"{len(cells)} columns")
+    return video_set(f"lsmdc/{split}", folder, rows, notes=bad.notes())
+
+
+def open_condensed_movies(path: Path, split: str | None = None) -> VideoSet:
+    """Condensed Movies: one description a clip; `split.csv` divides by movie."""
+    split = CONDENSED_MOVIES.split(split)
+    folder = VideoFolder(path, CONDENSED_MOVIES)
+    clips = folder.annotation("clips.csv")
+    table = folder.annotation("descriptions.csv")
+    movies = {row["videoid"]: row["imdbid"] for _, row in read_table(clips, ["videoid", "imdbid"])}
+    if split != "all":
+        divided = read_table(folder.annotation("split.csv"), ["imdbid", "split"])
+        inside = {row["imdbid"] for _, row in divided if row["split"] == split}
+        movies = {video: movie for video, movie in movies.items() if movie in inside}
+    bad = Malformed(table, "imdbid,videoid,description")
+    rows, strange = [], 0
+    for line, row in read_table(table, ["imdbid", "videoid", "description"]):
+        if not row["videoid"]:
+            bad.add(line, "no videoid")
+        elif row["videoid"] in movies:
+            rows.append(CaptionRow(row["videoid"], row["description"]))
+        elif split == "all":
+            strange += 1
+    notes = (f"descriptions left out whose clips clips.csv does not list: {strange}",) if strange else ()
+    return video_set(f"condensed-movies/{split}", folder, rows, notes=(*bad.notes(), *notes))
+
+
+def open_captions(path: Path, split: str | None = None) -> VideoSet:
+    """A csv with the columns `file` and `caption` (or `text`), and optionally `split`, `start_s` and `end_s`.
+
+    A video may have several rows; rows of one file with different times are different items.
+    """
+    if path.is_file():
+        table, folder = path, VideoFolder(path, CAPTIONS)
+    else:
+        folder = VideoFolder(path, CAPTIONS)
+        table = folder.annotation("captions.csv")
+    bad = Malformed(table, "file,caption")
+    rows = []
+    for line, row in read_table(table, ["file"]):
+        caption = row.get("caption") or row.get("text") or ""
+        if split is not None and row.get("split") != split:
+            continue
+        try:
+            span = _span(row.get("start_s", ""), row.get("end_s", ""))
+        except ValueError:
+            bad.add(line, f"start_s {row.get('start_s')!r} and end_s {row.get('end_s')!r} are no times in order")
+            continue
+        if row["file"]:
+            rows.append(CaptionRow(row["file"], caption, span))
+        else:
+            bad.add(line, "no file")
+    if not rows and not bad.found:
+        raise DataError(f"{table} has no row" + (f" with split {split!r}" if split else ""))
+    name = table.resolve().parent.name + (f"/{split}" if split else "")
+    return video_set(name, folder, rows, notes=bad.notes())
+
+
+def _span(start: str, end: str) -> tuple[float, float] | None:
+    if not start and not end:
+        return None
+    start_s, end_s = float(start), float(end)
+    if not (0.0 <= start_s < end_s < math.inf):
+        raise ValueError
+    return start_s, end_s
+
+
+READERS: tuple[Reader, ...] = tuple(
+    Reader(
+        name=published.name,
+        kind="videos",
+        splits=published.splits,
+        files=published.files,
+        home=published.home,
+        open=opener,
+    )
+    for published, opener in (
+        (MSRVTT, open_msrvtt),
+        (MSVD, open_msvd),
+        (DIDEMO, open_didemo),
+        (ACTIVITYNET, open_activitynet),
+        (LSMDC, open_lsmdc),
+        (CONDENSED_MOVIES, open_condensed_movies),
+        (CAPTIONS, open_captions),
+    )
+)
+"""What `impart.evaluate.datasets.registry` offers by name."""
