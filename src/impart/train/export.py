@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from impart.train.heads import ImageHead, TextHead
+from impart.train.sentences import SentenceTower
 
 __all__ = ["ImageTower", "TextTower", "compress", "export_graph", "export_image", "export_text", "quantise"]
 
@@ -56,7 +57,10 @@ class TextTower(nn.Module):
         head: sentence embeddings to embeddings.
     """
 
-    def __init__(self, sentences: nn.Module, head: TextHead):
+    sentences: SentenceTower
+    head: TextHead
+
+    def __init__(self, sentences: SentenceTower, head: TextHead):
         super().__init__()
         self.sentences, self.head = sentences, head
 

@@ -44,15 +44,17 @@ def contrastive_loss(logits: Tensor, keys: Tensor, *, ignore: Tensor | None = No
     return total / 2
 
 
-def distillation_loss(logits: Tensor, teacher: Tensor) -> Tensor:
+def distillation_loss(logits: Tensor, teacher: Tensor, *, weights: Tensor | None = None) -> Tensor:
     """KL divergence from a teacher's distribution, mean over the batch.
 
     Args:
         logits: (B, C) of the student, scaled.
         teacher: (B, C) probabilities.
+        weights: (B,) how much each row counts, 1 on average; None = all the same.
 
     Returns:
         Scalar, 0 where the distributions agree.
     """
     assert logits.shape == teacher.shape, (logits.shape, teacher.shape)
-    return F.kl_div(F.log_softmax(logits, dim=1), teacher, reduction="batchmean")
+    rows = F.kl_div(F.log_softmax(logits, dim=1), teacher, reduction="none").sum(1)  # (B,)
+    return rows.mean() if weights is None else (weights * rows).mean()

