@@ -66,6 +66,9 @@ def test_qvhighlights_without_answers(tmp_path: Path) -> None:
     write(file, hidden * 2)
     with pytest.raises(DataError, match=r"highlight_val_release\.jsonl, line 1: no relevant_windows, and 1 more"):
         open_qvhighlights(tmp_path)
+    write(file, json.dumps({**QV, "duration": float("inf")}) + "\n" + "[]\n")
+    with pytest.raises(DataError, match=r"line 1: a duration of inf s, and 1 more"):
+        open_qvhighlights(tmp_path)
     write(file, "{\n{}\n")
     with pytest.raises(DataError, match=r"line 1: .*expected json with qid"):
         open_qvhighlights(tmp_path)

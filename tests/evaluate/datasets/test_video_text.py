@@ -152,6 +152,14 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: py
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_video_with_captions_of_another_form_is_counted(tmp_path: Path) -> None:
+    msvd(tmp_path, {**MSVD_CAPTIONS, "-4wsuPCjDBc_5_15": "one text for all"})
+    touch(tmp_path, "-4wsuPCjDBc_5_15.avi", "klteYv1Uv9A_27_33.avi")
+    dataset = open_msvd(tmp_path)
+    assert [path.name for path in dataset.videos] == ["klteYv1Uv9A_27_33.avi"]
+    assert "video 1: -4wsuPCjDBc_5_15 has no captions" in dataset.notes[0]
+
+
 @pytest.mark.parametrize("content", [b"", b"not a pickle", pickle.dumps([1, 2]), pickle.dumps(MSVD_CAPTIONS)[:40]])
 def test_a_broken_pickle_is_named(tmp_path: Path, content: bytes) -> None:
     msvd(tmp_path, {})
@@ -267,6 +275,12 @@ def test_no_video_at_all_is_an_error(tmp_path: Path) -> None:
 def test_an_unknown_split_lists_the_splits(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"MSR-VTT has no split '1kB': choose one of 1ka, test"):
         open_msrvtt(tmp_path, "1kB")
+
+
+def test_strange_line_separators_stay_inside_a_caption(tmp_path: Path) -> None:
+    write(tmp_path / "captions.csv", 'file,caption\na.mp4,"a dog\u2028and a\ncat"\n')
+    touch(tmp_path, "a.mp4")
+    assert open_captions(tmp_path).captions == ("a dog and a cat",)
 
 
 def test_a_folder_that_links_to_itself_is_walked_once(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ One malformed line is left out and counted, as published files have them; more a
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -96,13 +97,13 @@ def read_table(path: Path, needs: Sequence[str]) -> Iterator[tuple[int, dict[str
     Raises:
         DataError: it cannot be read, or lacks one of the columns that it needs.
     """
-    rows = csv.DictReader(read_text(path).splitlines(keepends=True), restval="")
-    columns = [str(name).strip() for name in rows.fieldnames or []]
-    absent = [name for name in needs if name not in columns]
-    if absent:
-        raise DataError(f"{path} lacks the column {absent[0]!r}; it has {', '.join(columns) or 'nothing'}")
-    rows.fieldnames = columns
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
     try:
+        columns = [str(name).strip() for name in rows.fieldnames or []]
+        absent = [name for name in needs if name not in columns]
+        if absent:
+            raise DataError(f"{path} lacks the column {absent[0]!r}; it has {', '.join(columns) or 'nothing'}")
+        rows.fieldnames = columns
         for row in rows:
             yield rows.line_num, {name: str(value).strip() for name, value in row.items() if isinstance(name, str)}
     except csv.Error as error:

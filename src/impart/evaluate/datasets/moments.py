@@ -36,6 +36,7 @@ CHARADES = Published(
 )
 
 CLIP_S = 2.0  # QVHighlights rates clips of two seconds
+DAY_S = 86400.0
 CHUNK_S = 5.0  # DiDeMo's annotators chose among chunks of five seconds
 _CHARADES_LINE = re.compile(r"(?P<video>\S+)\s+(?P<start>\d+\.?\d*)\s+(?P<end>\d+\.?\d*)\s*##(?P<sentence>.*)")
 
@@ -54,6 +55,8 @@ def open_qvhighlights(path: Path, split: str | None = None) -> MomentSet:
         try:
             entry = json.loads(text)
             duration_s = float(entry["duration"])
+            if not 0.0 < duration_s < DAY_S:
+                raise ValueError(f"a duration of {duration_s} s")
             windows = [(float(start_s), float(end_s)) for start_s, end_s in entry["relevant_windows"]]
             row = MomentRow(
                 video=str(entry["vid"]),

@@ -119,9 +119,12 @@ def open_msvd(path: Path, split: str | None = None) -> VideoSet:
     bad = Malformed(file, "captions of the video, each a list of words", unit="video")
     rows = []
     for number, video in enumerate(listed, start=1):
+        texts = captions.get(video)
         try:
-            rows += [CaptionRow(video, text if isinstance(text, str) else " ".join(text)) for text in captions[video]]
-        except (KeyError, TypeError):
+            if not isinstance(texts, list | tuple):
+                raise TypeError
+            rows += [CaptionRow(video, text if isinstance(text, str) else " ".join(text)) for text in texts]
+        except TypeError:
             bad.add(number, f"{video} has no captions, or not of that form")
     mapping = folder.optional("youtube_mapping.txt")
     pairs = [line.split() for _, line in read_lines(mapping)] if mapping else []
@@ -145,7 +148,15 @@ def _plain_pickle(file: Path) -> dict[Any, Any]:
         value = _PlainUnpickler(io.BytesIO(file.read_bytes()), encoding="utf-8").load()
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
-    except (pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+    ) as error:
         raise DataError(f"{file} is not a pickle of plain captions ({error}): download it again") from error
     if not isinstance(value, dict):
         raise DataError(f"{file} holds a {type(value).__name__}, expected captions by video: download it again")
