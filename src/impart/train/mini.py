@@ -3,10 +3,10 @@
     python -m impart.train.mini --data ../shared/data --out src/impart/encoders/models/mini
 
 Both towers start as published (EfficientNet-Lite2 with ImageNet weights in int8 arithmetic, all-MiniLM-L6-v2). Small
-corrections on top of them are trained on cached features, then the upper layers of the sentence tower with them. `--pictures DIR` adds what `python -m impart.train.sources`
-collects; more data is a matter of a further folder there, a GPU for the heads of `--device cuda`. Beside the towers
-the command writes the bundled `references/` (one pair an ImageNet class, see `train/references.py`) and `background/`
-(see `augment/bundle.py`).
+corrections on top of them are trained on cached features, then the upper layers of the sentence tower with them.
+`--pictures DIR` adds what `python -m impart.train.sources` collects; more data is a matter of a further folder there, a
+GPU for the heads of `--device cuda`. Beside the towers the command writes the bundled `references/` (one pair an
+ImageNet class, see `train/references.py`) and `background/` (see `augment/bundle.py`).
 """
 
 from __future__ import annotations
