@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from impart.evaluate.datasets.registry import Reader
 
 from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records
+from impart.evaluate.datasets.base import Reader
 from impart.evaluate.datasets.video_files import MomentRow, Published, Spans, VideoFolder, moment_set
 from impart.evaluate.datasets.video_text import ACTIVITYNET, DIDEMO
 from impart.evaluate.sets import MomentSet

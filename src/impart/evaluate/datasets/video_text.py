@@ -12,10 +12,9 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from impart.evaluate.datasets.registry import Reader
-
 from impart.errors import DataError
 from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records
+from impart.evaluate.datasets.base import Reader
 from impart.evaluate.datasets.video_files import CaptionRow, Published, VideoFolder, video_set
 from impart.evaluate.sets import VideoSet
 
@@ -143,20 +142,24 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it wants {module}.{name}, which a caption file has no use for")
 
 
+_BROKEN_PICKLE = (  # what damaged pickles were seen to raise
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,
+)
+
+
 def _plain_pickle(file: Path) -> dict[Any, Any]:
     try:
         value = _PlainUnpickler(io.BytesIO(file.read_bytes()), encoding="utf-8").load()
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-    ) as error:
+    except _BROKEN_PICKLE as error:
         raise DataError(f"{file} is not a pickle of plain captions ({error}): download it again") from error
     if not isinstance(value, dict):
         raise DataError(f"{file} holds a {type(value).__name__}, expected captions by video: download it again")

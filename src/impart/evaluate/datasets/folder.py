@@ -1,0 +1,162 @@
+"""Class folders: one folder a class, in them the pictures; any such folder, or a known set kept in that way.
+
+A known set brings its class names and prompts. Any other folder is named by its sub-folders, underscores as spaces.
+Where sub-folders have codes for names (`n01443537`), a table `classes.csv` in the folder, or beside it, whose first
+column is the code and whose column `name` holds the names, says what they are called; of several names, separated by
+commas, the first counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.errors import DataError
+from impart.evaluate.datasets.annotations import read_table
+from impart.evaluate.datasets.base import Published, Reader
+from impart.evaluate.datasets.names import class_names_by_folder, templates
+from impart.evaluate.prompts import tidy_class_name
+from impart.evaluate.sets import ClassSet, Pictures
+
+__all__ = ["PICTURE_SUFFIXES", "READERS", "open_class_folder", "open_known_folder", "picture_folder"]
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+
+FOLDER = Published(
+    name="folder",
+    title="A class folder",
+    splits=(),
+    files=("one sub-folder of pictures a class", "classes.csv beside them where the sub-folders have codes for names"),
+    home="nowhere: you make it",
+)
+_OTHER_NAMES = {"val": ("valid", "validation"), "test": ("testing",), "train": ("training",)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listing:
+    folders: tuple[str, ...]  # C, sorted
+    files: list[Path]  # n
+    labels: npt.NDArray[np.int64]  # (n,)
+
+
+def open_class_folder(path: Path | str, split: str | None = None, *, name: str | None = None) -> ClassSet:
+    """Any class folder.
+
+    Args:
+        path: holds one sub-folder a class; with a split, a sub-folder of that name does.
+        split: the name of that sub-folder.
+        name: for reports; defaults to the last two parts of the path.
+
+    Raises:
+        DataError: the folder is missing or empty, a class has no pictures, or `classes.csv` does not name it.
+    """
+    folder = picture_folder(Path(path), split)
+    if split is not None and folder is None:
+        raise DataError(f"{path} has no sub-folder {split!r}: give another split, or the class folder itself")
+    folder = folder or Path(path)
+    listing = _list(folder)
+    return ClassSet(
+        name=name or "/".join(folder.resolve().parts[-2:]),
+        pictures=Pictures.of_files(listing.files),
+        labels=listing.labels,
+        classes=_class_names(folder, listing.folders),
+    )
+
+
+def open_known_folder(
+    published: Published, path: Path, split: str | None, *, leave_out: Collection[str] = ()
+) -> ClassSet | None:
+    """A known set kept as class folders: `path/<split>/<class>`, or `path/<class>` where no split is asked for.
+
+    Args:
+        published: the set; its name is that of the built-in class names.
+        path: the folder.
+        split: as asked for; None = the set's first, where there is a folder of that name.
+        leave_out: sub-folders that are no class.
+
+    Returns:
+        The set, with the classes that have a folder; None where this is no such folder.
+
+    Raises:
+        DataError: a class has no pictures.
+    """
+    folder = picture_folder(path, split or published.splits[0])
+    known = {_loose(key): name for key, name in class_names_by_folder(published.name).items()}
+    if folder is None and path.is_dir() and split in (None, path.name):
+        folder = path if any(_loose(one.name) in known for one in path.iterdir() if one.is_dir()) else None
+    if folder is None:
+        return None
+    listing = _list(folder, leave_out=leave_out)
+    strange = [one for one in listing.folders if _loose(one) not in known]
+    notes = []
+    if strange:
+        notes.append(f"{len(strange)} class folders have no built-in name and go by their own, first {strange[0]}")
+    if len(listing.folders) < len(known):
+        notes.append(f"{len(listing.folders)} of {len(known)} classes are there: figures are over these")
+    return ClassSet(
+        name=f"{published.name}/{folder.name if folder != path else split or path.name}",
+        pictures=Pictures.of_files(listing.files),
+        labels=listing.labels,
+        classes=tuple(known.get(_loose(one)) or tidy_class_name(one) for one in listing.folders),
+        templates=templates(published.name),
+        notes=tuple(notes),
+    )
+
+
+def picture_folder(path: Path, split: str | None) -> Path | None:
+    """The sub-folder of a split that holds class folders, under one of its usual names; None where there is none."""
+    if split is None:
+        return None
+    candidates = (path / name for name in (split, *_OTHER_NAMES.get(split, ())))
+    return next((one for one in candidates if one.is_dir() and any(sub.is_dir() for sub in one.iterdir())), None)
+
+
+def _list(folder: Path, *, leave_out: Collection[str] = ()) -> _Listing:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder: expected one sub-folder of pictures a class")
+    subfolders = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+    subfolders = [one for one in subfolders if one.name not in leave_out]
+    if not subfolders:
+        raise DataError(f"{folder} has no sub-folders: expected one sub-folder of pictures a class")
+    files: list[Path] = []
+    labels: list[int] = []
+    for number, subfolder in enumerate(subfolders):
+        found = sorted(one for one in subfolder.iterdir() if one.suffix.lower() in PICTURE_SUFFIXES)
+        if not found:
+            deeper = any(one.is_dir() for one in subfolder.iterdir())
+            remedy = f"if {subfolder.name} is a split, ask for it (--split)" if deeper else "remove it or fill it"
+            raise DataError(f"class folder {subfolder} holds no pictures: {remedy}")
+        files += found
+        labels += [number] * len(found)
+    return _Listing(
+        folders=tuple(one.name for one in subfolders), files=files, labels=np.asarray(labels, dtype=np.int64)
+    )
+
+
+def _class_names(folder: Path, folders: Sequence[str]) -> tuple[str, ...]:
+    table = next((path for path in (folder / "classes.csv", folder.parent / "classes.csv") if path.is_file()), None)
+    if table is None:
+        return tuple(tidy_class_name(name) for name in folders)
+    names = _named(table)
+    missing = [code for code in folders if not names.get(code)]
+    if missing:
+        raise DataError(f"{table} has no name for the class folder {missing[0]!r}: add a row, or remove the table")
+    return tuple(names[code] for code in folders)
+
+
+def _named(table: Path) -> Mapping[str, str]:
+    rows = [row for _, row in read_table(table, ["name"])]
+    return {next(iter(row.values())): row["name"].split(",")[0].strip() for row in rows}
+
+
+def _loose(name: str) -> str:
+    """A key as any archive or file system may spell it: `F-16A/B`, `F-16A_B`."""
+    return re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()
+
+
+READERS: tuple[Reader, ...] = (FOLDER.reader("classes", open_class_folder),)
