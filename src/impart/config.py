@@ -27,6 +27,7 @@ from impart.errors import ConfigError
 __all__ = [
     "DecodeSettings",
     "EncoderSettings",
+    "EvaluateSettings",
     "IndexSettings",
     "RamSettings",
     "SearchSettings",
@@ -48,6 +49,22 @@ class EncoderSettings:
     model: str = "mini"
     threads: int = 0
     batch: int = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """How encoders are measured.
+
+    Attributes:
+        near_duplicate: cosine of retrieval embeddings from which a reference shows a test picture and is left out
+            (measured: `impart.evaluate.contenders`).
+        bootstrap: draws behind an interval.
+        batch: pictures in one forward pass.
+    """
+
+    near_duplicate: float = 0.93
+    bootstrap: int = 1000
+    batch: int = 32
 
 
 @dataclass(frozen=True, kw_only=True)

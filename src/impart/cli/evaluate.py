@@ -1,118 +1,133 @@
-"""`impart eval`: measure an encoder, plain or with a reference set."""
+"""`impart eval`: measure encoders, plain or with a reference set, on the same items."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from impart.cli.options import EncoderOption, NoAugmentOption, RefsetOption, ThreadsOption, load
-from impart.config import EncoderSettings
+from impart.cli.runs import Run, with_run
+
+if TYPE_CHECKING:
+    from impart.evaluate.sets import ClassSet
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Measure an encoder: zero-shot classification, retrieval.", no_args_is_help=True)
+app = typer.Typer(
+    help="Measure encoders and reference sets: several at once, on the same items, with intervals and a report.",
+    no_args_is_help=True,
+)
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DataArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="DATA", help="Data sets, as --data has them.", show_default=False),
+]
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        "-d",
+        metavar="NAME:PATH",
+        help="Data set: a format's name and its folder or file ('impart eval datasets' lists them), or a path alone "
+        "(a folder with one sub-folder of pictures a class, or a table of captions). Repeatable.",
+    ),
+]
+SplitOption = Annotated[
+    str | None, typer.Option("--split", help="Part of the data set. Default: its test part.", metavar="NAME")
+]
+LimitOption = Annotated[
+    int, typer.Option("--limit", min=0, metavar="N", help="Only so many, drawn at random (always the same); 0 = all.")
+]
+PromptsOption = Annotated[
+    str,
+    typer.Option(
+        "--prompts",
+        metavar="ensemble|single|set",
+        help="Prompts: seven averaged, 'a photo of a {}.', or those written for the set.",
+    ),
+]
 
 
-@app.command()
+@app.command(epilog="Example: impart eval zeroshot --data cifar10:data/cifar10 --encoders mini,mini+vanilla -r my-set")
+@with_run
 def zeroshot(
-    data: Annotated[
-        list[Path], typer.Argument(metavar="DIR...", help="Folders with one sub-folder of pictures a class.")
-    ],
-    encoder: EncoderOption = None,
-    refset: RefsetOption = None,
-    no_augment: NoAugmentOption = False,
-    single_prompt: Annotated[bool, typer.Option("--single-prompt", help="Only 'a photo of a {}.'.")] = False,
-    threads: ThreadsOption = 0,
-    as_json: JsonOption = False,
+    run: Run,
+    data: DataArgument = None,
+    more_data: DataOption = None,
+    split: SplitOption = None,
+    prompts: PromptsOption = "ensemble",
+    per_class: Annotated[
+        int, typer.Option("--per-class", min=0, metavar="N", help="Only so many pictures of a class; 0 = all.")
+    ] = 0,
+    limit: LimitOption = 0,
 ) -> None:
-    """Classify pictures by the names of their class folders."""
-    from impart.evaluate import ClassFolder
-    from impart.evaluate import zeroshot as measure
-    from impart.evaluate.prompts import ENSEMBLE, SINGLE
+    """Classify pictures by the names of their classes: top-1, top-5, mean per class, calibration, log-loss."""
+    from impart.evaluate.zeroshot import zeroshot as measure
 
-    model = load(encoder or EncoderSettings.model, refset=refset, augment=not no_augment, threads=threads)
-    partly = False
-    for folder in data:
-        report = measure(model, ClassFolder.open(folder), templates=SINGLE if single_prompt else ENSEMBLE)
-        partly = partly or bool(report.unreadable)
-        for reason in report.unreadable:
-            print(f"left out: {reason}", file=sys.stderr)
-        line = (
-            f"{report.dataset}: top-1 {100 * report.top1:.2f}%, top-5 {100 * report.top5:.2f}%, mean per class "
-            f"{100 * report.mean_per_class:.2f}% ({report.images} pictures, {report.classes} classes, {report.encoder})"
-        )
-        print(json.dumps(dataclasses.asdict(report), ensure_ascii=False) if as_json else line)
-    if partly:
-        raise typer.Exit(3)
+    sets: list[ClassSet] = [
+        few(found, per_class=per_class, limit=limit) for found in _open(data, more_data, "classes", split)
+    ]
+    for dataset in sets:
+        for contender in run.cleaned(dataset.name, dataset.pictures):
+            run.measure(
+                contender,
+                dataset.name,
+                lambda show, c=contender, d=dataset: measure(  # type: ignore[misc]
+                    c.encoder, d, prompts=prompts, label=c.label, on_progress=show, **run.common
+                ),
+            )
 
 
-@app.command()
-def retrieval(
-    captions: Annotated[Path, typer.Argument(metavar="CSV", help="Table with the columns file and caption (or text).")],
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of the pictures; default: 'images' beside the table.", metavar="DIR")
-    ] = None,
-    index: Annotated[
-        Path | None,
-        typer.Option("--index", "-i", help="Search this video index instead: 'file' names videos.", metavar="DIR"),
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Only rows whose column 'split' says this.")] = None,
-    by: Annotated[str, typer.Option(help="Videos: rank by the mean of the frames or the best moment.")] = "mean",
-    encoder: EncoderOption = None,
-    refset: RefsetOption = None,
-    no_augment: NoAugmentOption = False,
-    threads: ThreadsOption = 0,
-    as_json: JsonOption = False,
+@app.command(epilog="Example: impart eval compare reports/monday reports/tuesday")
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Folder of a report.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Folder of another report.")],
+    bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Draws for the intervals; 0 = none.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Find each caption's picture (and each picture's caption), or each caption's video in an index."""
-    if index is not None:
-        rows = _videos(captions, index, by=by, augment=not no_augment)
+    """Say what changed from report A to report B, figure by figure, on the items that both have.
+
+    Encoders of the same name are compared; where none is in both, all of B with the first of A. A difference whose 95%
+    interval (paired bootstrap) contains 0 is noise.
+    """
+    import sys
+
+    from impart.cli.runs import print_tables
+    from impart.evaluate.compare import compare_all
+    from impart.evaluate.report import comparison_content, read_report
+    from impart.evaluate.tables import difference_list
+
+    comparisons, notes = compare_all(read_report(first).outcomes, read_report(second).outcomes, repeats=bootstrap)
+    if as_json:
+        content = {"comparisons": comparison_content(comparisons), "notes": notes}
+        print(json.dumps(content, ensure_ascii=False, indent=1))
     else:
-        from impart.evaluate import CaptionedImages, image_retrieval
-
-        model = load(encoder or EncoderSettings.model, refset=refset, augment=not no_augment, threads=threads)
-        to_image, to_text, unreadable = image_retrieval(
-            model, CaptionedImages.open(captions, images=images, split=split)
-        )
-        for reason in unreadable:
-            print(f"left out: {reason}", file=sys.stderr)
-        rows = {"text to image": to_image, "image to text": to_text}
-    for name, report in rows.items():
-        if as_json:
-            print(json.dumps({"task": name, **dataclasses.asdict(report)}))
-            continue
-        recalls = (report.recall_at_1, report.recall_at_5, report.recall_at_10)
-        shown = ", ".join(f"R@{k} {100 * value:.1f}%" for k, value in zip((1, 5, 10), recalls, strict=True))
-        print(f"{name}: {shown}, MedR {report.median_rank:g} ({report.queries} queries, {report.items} items)")
+        table = difference_list(comparisons)
+        print_tables([table] if table is not None else [])
+    for note in notes:
+        print(note, file=sys.stderr)
 
 
-def _videos(captions: Path, index: Path, *, by: str, augment: bool) -> dict[str, Any]:
-    """Rank of each caption's own video among all videos of the index."""
+def few(dataset: ClassSet, *, per_class: int = 0, limit: int = 0) -> ClassSet:
+    """Some pictures of a set, drawn at random, always the same; 0 = all."""
     import numpy as np
 
-    from impart.errors import DataError
-    from impart.evaluate import rank_metrics
-    from impart.evaluate.datasets import read_captions
-    from impart.video.index import VideoIndex
-    from impart.video.search import Query
+    rows = np.random.default_rng(0).permutation(len(dataset))
+    if per_class:
+        labels = dataset.labels[rows]
+        rows = np.concatenate([rows[labels == label][:per_class] for label in np.unique(labels)])
+    if limit and len(rows) > limit:
+        rows = np.random.default_rng(0).permutation(rows)[:limit]
+    return dataset if len(rows) == len(dataset) else dataset.subset(np.sort(rows))
 
-    opened = VideoIndex.open(index, create=False)
-    total = len(opened.videos())
-    pairs = read_captions(captions)
-    known = {Path(video.path).name for video in opened.videos()}
-    pairs = [(file, text) for file, text in pairs if Path(file).name in known]
-    if not pairs:
-        raise DataError(f"none of the files that {captions} names is in the index {index}")
-    found = opened.search_many([Query(text=text) for _, text in pairs], top=total, by=by, augment=augment)  # type: ignore[arg-type]
-    ranks = [
-        next((hit.rank for hit in hits if Path(hit.path).name == Path(file).name), total)
-        for (file, _), hits in zip(pairs, found, strict=True)
-    ]
-    return {"text to video": rank_metrics(np.asarray(ranks), items=total)}
+
+def _open(first: Sequence[str] | None, second: Sequence[str] | None, kind: str, split: str | None) -> list[Any]:
+    from impart.evaluate.datasets.registry import open_set
+
+    specs = [*(first or []), *(second or [])]
+    if not specs:
+        raise typer.BadParameter("name a data set: --data cifar10:PATH, or a folder ('impart eval datasets' lists all)")
+    return [open_set(spec, split=split, kind=kind) for spec in specs]  # type: ignore[arg-type]

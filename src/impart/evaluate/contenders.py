@@ -36,7 +36,7 @@ from impart.augment.checkpoint import encoder_id_of, is_checkpoint, open_ram, re
 from impart.augment.encoder import AugmentedEncoder, augment, default_augmented
 from impart.augment.learned import LearnedRam
 from impart.augment.vanilla import Vanilla
-from impart.config import EncoderSettings, VanillaSettings
+from impart.config import EncoderSettings, EvaluateSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, load_encoder
 from impart.errors import ConfigError, EncoderNotFoundError
 from impart.evaluate.embed import base_of
@@ -44,7 +44,7 @@ from impart.reference.refset import ReferenceSet
 
 __all__ = ["FORMS", "NEAR_DUPLICATE", "Contender", "Copies", "copies", "describe", "parse", "usual", "without_copies"]
 
-NEAR_DUPLICATE = 0.93
+NEAR_DUPLICATE = EvaluateSettings.near_duplicate
 
 FORMS = ("plain", "vanilla", "paper", "ram", "bundled")
 _SPEC = re.compile(rf"(?P<base>.+?)(?:\+(?P<form>{'|'.join(FORMS)})(?:=(?P<place>.+))?)?")
@@ -117,7 +117,7 @@ def parse(
     refset: Sequence[str | Path] = (),
     ram: Sequence[str | Path] = (),
     load: Callable[..., Encoder] = load_encoder,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
 ) -> list[Contender]:
     """Open the contenders that a person named; an encoder that several are based on is opened once.
 
@@ -137,7 +137,7 @@ def parse(
     specs = [_spec(name) for name in text.split(",") if name.strip()]
     if not specs:
         raise ConfigError("no encoder was named: write --encoders mini, or mini,mini+vanilla")
-    house = _House(load, options, [Path(place) for place in refset], [Path(place) for place in ram])
+    house = _House(load, options or {}, [Path(place) for place in refset], [Path(place) for place in ram])
     found = [contender for spec in specs for contender in house.open(spec)]
     _use_all(house, text)
     labels = [contender.label for contender in found]

@@ -25,10 +25,20 @@ from impart.errors import DataError, MissingExtraError
 from impart.evaluate.compare import Comparison, against_first, intervals
 from impart.evaluate.metrics import bootstrap
 from impart.evaluate.outcome import Outcome
-from impart.evaluate.tables import Table, difference_table, markdown, outcome_tables
+from impart.evaluate.tables import Table, difference_tables, legend, markdown, outcome_tables
 from impart.reference.refset import library_versions, now
 
-__all__ = ["Report", "Written", "is_report", "read_report", "summarise", "write_report"]
+__all__ = [
+    "Report",
+    "Summary",
+    "Written",
+    "comparison_content",
+    "is_report",
+    "read_report",
+    "report_content",
+    "summarise",
+    "write_report",
+]
 
 SCHEMA = 1
 _KIND = "evaluation"
@@ -86,11 +96,8 @@ def summarise(outcomes: Sequence[Outcome], *, repeats: int = bootstrap.REPEATS) 
     """
     bounds = tuple(intervals(outcome, repeats=repeats) for outcome in outcomes)
     comparisons = tuple(against_first(outcomes, repeats=repeats))
-    tables = outcome_tables(outcomes, bounds, comparisons)
-    differences = difference_table(comparisons)
-    return Summary(
-        bounds=bounds, comparisons=comparisons, tables=(*tables, *([differences] if differences is not None else []))
-    )
+    tables = (*outcome_tables(outcomes, bounds, comparisons), *difference_tables(comparisons))
+    return Summary(bounds=bounds, comparisons=comparisons, tables=tables)
 
 
 def write_report(
@@ -123,15 +130,7 @@ def write_report(
     """
     folder = Path(folder).expanduser()
     summary = summary or summarise(outcomes)
-    report = Report(
-        outcomes=tuple(outcomes),
-        settings=settings,
-        encoders=tuple(encoders),
-        notes=tuple(notes),
-        seconds=round(seconds, 3),
-        created=now(),
-        versions=library_versions(),
-    )
+    report = _report(outcomes, settings, encoders=encoders, notes=notes, seconds=seconds)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         drawn, problem = _draw(folder / _PLOTS, outcomes, summary) if plots else ([], "")
@@ -143,6 +142,35 @@ def write_report(
     except OSError as error:
         raise DataError(f"cannot write the report {folder}: {error.strerror}; choose another --out") from error
     return Written(folder=folder, plots=tuple(drawn), problem=problem)
+
+
+def report_content(
+    outcomes: Sequence[Outcome],
+    settings: Mapping[str, Any],
+    *,
+    encoders: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
+    seconds: float = 0.0,
+    summary: Summary | None = None,
+) -> dict[str, Any]:
+    """What `report.json` would hold; the arguments are those of `write_report`."""
+    report = _report(outcomes, settings, encoders=encoders, notes=notes, seconds=seconds)
+    return _content(report, summary or summarise(outcomes))
+
+
+def comparison_content(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Comparisons as JSON can hold them."""
+    rows = [
+        {
+            **{name: value for name, value in asdict(one).items() if name != "differences"},
+            "differences": [
+                {**asdict(found), "difference": found.difference, "noise": found.noise} for found in one.differences
+            ],
+        }
+        for one in comparisons
+    ]
+    plain: list[dict[str, Any]] = _plain(rows)
+    return plain
 
 
 def is_report(folder: Path) -> bool:
@@ -184,6 +212,25 @@ def read_report(folder: str | Path) -> Report:
         raise DataError(f"the report {folder} is damaged ({error}): measure again") from error
 
 
+def _report(
+    outcomes: Sequence[Outcome],
+    settings: Mapping[str, Any],
+    *,
+    encoders: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+    seconds: float,
+) -> Report:
+    return Report(
+        outcomes=tuple(outcomes),
+        settings=settings,
+        encoders=tuple(encoders),
+        notes=tuple(notes),
+        seconds=round(seconds, 3),
+        created=now(),
+        versions=library_versions(),
+    )
+
+
 def _draw(folder: Path, outcomes: Sequence[Outcome], summary: Summary) -> tuple[list[Path], str]:
     from impart.evaluate.plots import draw
 
@@ -213,16 +260,6 @@ def _content(report: Report, summary: Summary) -> dict[str, Any]:
         }
         for outcome, bounds in zip(report.outcomes, summary.bounds, strict=True)
     ]
-    comparisons = [
-        {
-            **{name: value for name, value in asdict(one).items() if name not in ("differences", "notes")},
-            "differences": [
-                {**asdict(found), "difference": found.difference, "noise": found.noise} for found in one.differences
-            ],
-            "notes": list(one.notes),
-        }
-        for one in summary.comparisons
-    ]
     content = {
         "kind": _KIND,
         "schema": SCHEMA,
@@ -233,7 +270,7 @@ def _content(report: Report, summary: Summary) -> dict[str, Any]:
         "encoders": [dict(one) for one in report.encoders],
         "datasets": list(dict.fromkeys(outcome.dataset for outcome in report.outcomes)),
         "outcomes": outcomes,
-        "comparisons": comparisons,
+        "comparisons": comparison_content(summary.comparisons),
         "notes": list(report.notes),
     }
     plain: dict[str, Any] = _plain(content)
@@ -263,10 +300,7 @@ def _text(report: Report, summary: Summary, extra: Sequence[Table], plots: Seque
     command = report.settings.get("command")
     parts = ["# Evaluation", f"{report.created}, {report.seconds:g} s" + (f", `{command}`" if command else "")]
     parts += [markdown(table) for table in (*extra, *summary.tables)]
-    if summary.comparisons:
-        parts.append("Best in bold. ± is half the 95% interval. ~: the difference from the first row may be noise.")
-    else:
-        parts.append("± is half the 95% interval.")
+    parts.append(legend(compared=bool(summary.comparisons)))
     parts += [f"![{Path(name).stem}]({_PLOTS}/{name})" for name in plots]
     if report.encoders:
         parts += ["## Encoders", "\n".join(f"- {_encoder_line(one)}" for one in report.encoders)]

@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from impart.evaluate.compare import Comparison, Difference
 from impart.evaluate.outcome import Outcome
 
-__all__ = ["Cell", "Table", "counts_line", "difference_table", "is_share", "markdown", "outcome_tables", "shown"]
+__all__ = [
+    "Cell",
+    "Table",
+    "difference_list",
+    "difference_tables",
+    "is_share",
+    "legend",
+    "markdown",
+    "outcome_tables",
+    "shown",
+]
 
 Intervals = Mapping[str, tuple[float, float]]
 
@@ -71,8 +81,9 @@ def shown(figure: str, value: float, *, sign: bool = False) -> str:
         return "-"
     plus = "+" if sign else ""
     if is_share(figure):
-        return f"{100 * value:{plus}.1f}"
-    return f"{value:{plus}.3f}" if figure.endswith("loss") else f"{round(value, 1):{plus}g}"
+        digits = 2 if sign and 0 < abs(100 * value) < 0.05 else 1  # a small difference is not none
+        return f"{round(100 * value, digits) + 0.0:{plus}.{digits}f}"  # adding zero makes -0.0 a 0.0
+    return f"{round(value, 3) + 0.0:{plus}.3f}" if figure.endswith("loss") else f"{round(value, 1) + 0.0:{plus}g}"
 
 
 def outcome_tables(
@@ -100,20 +111,33 @@ def outcome_tables(
         ]
         for column, name in enumerate(figures, start=1):
             _mark_best(cells, column, name, [outcome for outcome, _ in rows])
-        columns = ("encoder", *(f"{name} %" if is_share(name) else name for name in figures))
         tables.append(
             Table(
                 title=f"{task}: {dataset}",
-                columns=columns,
+                columns=("encoder", *_headings(figures)),
                 rows=tuple(cells),
-                below=tuple(dict.fromkeys(counts_line(outcome) for outcome, _ in rows)),
+                below=_counted([outcome for outcome, _ in rows]),
             )
         )
     return tables
 
 
-def difference_table(comparisons: Sequence[Comparison]) -> Table | None:
-    """Every comparison: a row for each figure; None where nothing was compared."""
+def difference_tables(comparisons: Sequence[Comparison]) -> list[Table]:
+    """A table for each task and data set: a row a comparison, a column a figure, with the interval."""
+    tables = []
+    for task, dataset in dict.fromkeys((one.task, one.dataset) for one in comparisons):
+        chosen = [one for one in comparisons if (one.task, one.dataset) == (task, dataset) and one.differences]
+        figures = list(dict.fromkeys(found.figure for one in chosen for found in one.differences))
+        rows = [(Cell(f"{one.b} - {one.a}"), *(_difference(one.of(name)) for name in figures)) for one in chosen]
+        if rows:
+            title = f"{task}: {dataset}, differences"
+            columns = ("encoders", *_headings(figures))
+            tables.append(Table(title=title, columns=columns, rows=tuple(rows), below=_left_out(chosen)))
+    return tables
+
+
+def difference_list(comparisons: Sequence[Comparison]) -> Table | None:
+    """Every comparison in one table: a row for each figure; None where nothing was compared."""
     rows = []
     for one in comparisons:
         for found in one.differences:
@@ -132,20 +156,15 @@ def difference_table(comparisons: Sequence[Comparison]) -> Table | None:
             )
     if not rows:
         return None
-    below = [
-        f"{one.task}, {one.dataset}: {one.shared} items are in both; left out: {one.only_a} only in the first, "
-        f"{one.only_b} only in the second"
-        for one in comparisons
-        if one.only_a or one.only_b
-    ]
-    below += [f"{one.task}, {one.dataset}, {one.b}: {note}" for one in comparisons for note in one.notes]
     columns = ("task", "encoders", "figure", "first", "second", "difference", "95% interval", "")
-    return Table(title="Differences (paired bootstrap)", columns=columns, rows=tuple(rows), below=tuple(below), words=3)
+    title = "Differences (paired bootstrap)"
+    return Table(title=title, columns=columns, rows=tuple(rows), below=_left_out(comparisons), words=3)
 
 
-def counts_line(outcome: Outcome) -> str:
-    """What was counted, in words."""
-    return ", ".join(f"{value:,} {name}" for name, value in outcome.counts.items() if value)
+def legend(*, compared: bool) -> str:
+    """What the marks mean."""
+    line = "± is half of the 95% interval."
+    return f"{line} Best in bold. ~: the difference from the first row may be noise." if compared else line
 
 
 def markdown(table: Table) -> str:
@@ -163,6 +182,40 @@ def _as_markdown(cell: Cell) -> str:
     text = cell.text.replace("|", "\\|")
     text = f"**{text}**" if cell.best else text
     return f"{text} ~" if cell.noise else text
+
+
+def _headings(figures: Sequence[str]) -> list[str]:
+    return [f"{name} %" if is_share(name) else name for name in figures]
+
+
+def _counted(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """What was counted, in words; with the encoders' names where it was not the same for all."""
+    by_line: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        line = ", ".join(f"{value:,} {name}" for name, value in outcome.counts.items() if value)
+        by_line.setdefault(line, []).append(outcome.encoder)
+    if len(by_line) == 1:
+        return tuple(by_line)
+    return tuple(f"{', '.join(names)}: {line}" for line, names in by_line.items())
+
+
+def _left_out(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    lines = [
+        f"{one.task}, {one.dataset}: {one.shared:,} items are in both; left out: {one.only_a:,} only in the first, "
+        f"{one.only_b:,} only in the second"
+        for one in comparisons
+        if one.only_a or one.only_b
+    ]
+    lines += [f"{one.task}, {one.dataset}, {one.b}: {note}" for one in comparisons for note in one.notes]
+    return tuple(dict.fromkeys(lines))
+
+
+def _difference(found: Difference | None) -> Cell:
+    if found is None:
+        return Cell("")
+    text = shown(found.figure, found.difference, sign=True)
+    bounds = _bounds(found)
+    return Cell(f"{text} ({bounds})" if bounds else text, noise=bool(found.noise))
 
 
 def _cell(outcome: Outcome, name: str, bounds: Intervals, compared: Mapping[str, Comparison]) -> Cell:

@@ -1,0 +1,327 @@
+"""What the commands of `impart eval` share: their common options, one run over all contenders, what is shown of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from impart.cli.options import ThreadsOption
+from impart.cli.progress import progress
+from impart.config import EvaluateSettings
+
+if TYPE_CHECKING:
+    from impart.encoders.base import Encoder, Float32
+    from impart.evaluate.cache import EmbeddingCache
+    from impart.evaluate.contenders import Contender
+    from impart.evaluate.embed import Progress
+    from impart.evaluate.outcome import Outcome
+    from impart.evaluate.sets import Pictures
+    from impart.evaluate.tables import Cell, Table
+
+__all__ = ["Options", "Run", "print_tables", "with_run"]
+
+_NOTES_SHOWN = 12
+PARTLY = 3
+"""Exit code where pictures or videos could not be read."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """The common options, as given; see `_options` for what they mean."""
+
+    encoders: str | None
+    refset: list[Path]
+    ram: list[Path]
+    near_duplicate: float
+    cache: Path | None
+    no_cache: bool
+    batch: int
+    threads: int
+    bootstrap: int
+    out: Path | None
+    no_report: bool
+    as_json: bool
+
+
+def _options(
+    encoders: Annotated[
+        str | None,
+        typer.Option(
+            "--encoders",
+            "--encoder",
+            "-e",
+            metavar="NAMES",
+            help="Who is measured, with commas between: an encoder's id (mini, onnx:DIR, hf:ID, open_clip:MODEL/TAG), "
+            "with +vanilla or +paper (blended with --refset, by its tuned or by the paper's settings), +ram (--ram) or "
+            "+bundled; +vanilla=SET and +ram=DIR name their own; or the folder of a trained RAM. All are asked the "
+            "same, and compared with the first. Default: mini, and +vanilla, +ram where --refset, --ram are given.",
+        ),
+    ] = None,
+    refset: Annotated[
+        list[Path] | None,
+        typer.Option("--refset", "-r", metavar="DIR", help="Reference set to blend in (see 'impart refset')."),
+    ] = None,
+    ram: Annotated[
+        list[Path] | None, typer.Option("--ram", metavar="DIR", help="Trained RAM for +ram (see 'impart train').")
+    ] = None,
+    near_duplicate: Annotated[
+        float,
+        typer.Option(
+            "--near-duplicate",
+            metavar="COSINE",
+            help="References that are this near to a test picture are left out, as are equal files; 2 = only those.",
+        ),
+    ] = EvaluateSettings.near_duplicate,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="DIR",
+            help="Where embeddings are kept: a run that was stopped goes on, another metric takes seconds.  "
+            "Default: IMPART_CACHE, else impart in the user's cache folder.",
+        ),
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no embeddings, and use none.")] = False,
+    batch: Annotated[
+        int, typer.Option("--batch", min=1, help="Pictures in one forward pass.")
+    ] = EvaluateSettings.batch,
+    threads: ThreadsOption = 0,
+    bootstrap: Annotated[
+        int, typer.Option("--bootstrap", min=0, help="Draws for the 95% intervals; 0 = no intervals.")
+    ] = EvaluateSettings.bootstrap,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Folder of the report. Default: reports/TASK-DATE-TIME."),
+    ] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Only print.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what report.json holds, in place of tables.")] = False,
+) -> Options:
+    return Options(
+        encoders=encoders,
+        refset=refset or [],
+        ram=ram or [],
+        near_duplicate=near_duplicate,
+        cache=cache,
+        no_cache=no_cache,
+        batch=batch,
+        threads=threads,
+        bootstrap=bootstrap,
+        out=out,
+        no_report=no_report,
+        as_json=as_json,
+    )
+
+
+def with_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the common options behind its own; it gets them as a `Run` named `run`, finished afterwards."""
+    own = inspect.signature(command, eval_str=True).parameters
+    shared = inspect.signature(_options, eval_str=True).parameters
+
+    @functools.wraps(command)
+    def whole(**given: Any) -> None:
+        options = _options(**{name: given.pop(name) for name in shared})
+        settings = {name: value for name, value in given.items() if value not in (None, [], ())}
+        run = Run(command.__name__, options, settings)
+        command(run=run, **given)
+        run.finish()
+
+    parameters = [*(value for name, value in own.items() if name != "run"), *shared.values()]
+    keyword = [value.replace(kind=inspect.Parameter.KEYWORD_ONLY) for value in parameters]
+    whole.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]
+    whole.__annotations__ = {value.name: value.annotation for value in keyword}
+    return whole
+
+
+class Run:
+    """One command: its contenders, its cache, what they measured; shown and written at the end.
+
+    Args:
+        task: names the report's folder.
+        options: the common ones.
+        settings: the command's own, for the report.
+    """
+
+    def __init__(self, task: str, options: Options, settings: dict[str, Any]) -> None:
+        self.task, self.options = task, options
+        self.settings: dict[str, Any] = {
+            "command": shlex.join(["impart", *sys.argv[1:]]),
+            "task": task,
+            **{name: str(value) if isinstance(value, Path) else value for name, value in settings.items()},
+            **{name: value for name, value in dataclasses.asdict(options).items() if value not in (None, [], False)},
+        }
+        self.outcomes: list[Outcome] = []
+        self.extra: list[Table] = []
+        self.notes: list[str] = []
+        self.described: dict[str, dict[str, Any]] = {}
+        self._started = time.monotonic()
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    @functools.cached_property
+    def cache(self) -> EmbeddingCache:
+        """Where embeddings are kept; without a cache, for the time of the run."""
+        from impart.evaluate.cache import EmbeddingCache
+
+        if self.options.no_cache:
+            self._temporary = tempfile.TemporaryDirectory(prefix="impart-")
+            return EmbeddingCache(self._temporary.name)
+        return EmbeddingCache(self.options.cache)
+
+    @functools.cached_property
+    def contenders(self) -> list[Contender]:
+        """Who is measured."""
+        from impart.evaluate.contenders import parse, usual
+
+        options = self.options
+        names = options.encoders or usual(refset=options.refset, ram=options.ram)
+        self.settings["encoders"] = names
+        more = {"threads": options.threads} if options.threads else {}
+        return parse(names, refset=options.refset, ram=options.ram, options=more)
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """Options that every task takes."""
+        return {"cache": self.cache, "batch": self.options.batch}
+
+    def cleaned(
+        self,
+        dataset: str,
+        pictures: Pictures | None = None,
+        *,
+        retrieval: Callable[[Encoder], tuple[Float32, Sequence[str]]] | None = None,
+    ) -> list[Contender]:
+        """The contenders, none with references that show a picture of the data set.
+
+        Args:
+            dataset: its name.
+            pictures: of it.
+            retrieval: in place of them, base encoder -> their retrieval embeddings (n, R) and content hashes.
+        """
+        from impart.evaluate.contenders import without_copies
+        from impart.evaluate.embed import embed_pictures
+
+        def embedded(base: Encoder) -> tuple[Float32, Sequence[str]]:
+            assert pictures is not None
+            with progress(f"{base.traits.id} on {dataset}") as show:
+                found = embed_pictures(base, pictures, **self.common, on_progress=show)
+            return found.retrieval, found.hashes
+
+        return without_copies(self.contenders, retrieval or embedded, near=self.options.near_duplicate)
+
+    def measure(
+        self, contender: Contender, dataset: str, task: Callable[[Progress | None], Outcome | Sequence[Outcome]]
+    ) -> None:
+        """Run a task, and keep its outcomes with what was done to the reference set for it."""
+        from impart.evaluate.contenders import describe
+        from impart.evaluate.outcome import Outcome
+
+        with progress(f"{contender.label} on {dataset}") as show:
+            found = task(show)
+        references = contender.references
+        counts, notes = {}, []
+        if references is not None:
+            dropped = contender.same + contender.near
+            counts = {"references": len(references), "references dropped": dropped}
+            if dropped:
+                near = self.options.near_duplicate
+                notes = [
+                    f"{contender.label} on {dataset}: {dropped} references show test pictures and were left out "
+                    f"({contender.same} the same file, {contender.near} nearly the same, cosine from {near:g})"
+                ]
+        for outcome in [found] if isinstance(found, Outcome) else found:
+            self.outcomes.append(
+                dataclasses.replace(outcome, counts={**outcome.counts, **counts}, notes=(*outcome.notes, *notes))
+            )
+        self.described[f"{contender.label} {dataset}"] = {"dataset": dataset, **describe(contender)}
+
+    def finish(self) -> None:
+        """Print the results, write the report, and say what was left out.
+
+        Raises:
+            typer.Exit: with code 3, pictures or videos could not be read.
+        """
+        from impart.evaluate.report import report_content, summarise, write_report
+        from impart.evaluate.tables import legend
+
+        summary = summarise(self.outcomes, repeats=self.options.bootstrap)
+        seconds = time.monotonic() - self._started
+        encoders = list(self.described.values())
+        if self.options.as_json:
+            content = report_content(
+                self.outcomes, self.settings, encoders=encoders, notes=self.notes, seconds=seconds, summary=summary
+            )
+            print(json.dumps(content, ensure_ascii=False, indent=1))
+        else:
+            print_tables([*self.extra, *summary.tables])
+            if self.options.bootstrap:
+                print(legend(compared=bool(summary.comparisons)))
+        self._say_notes()
+        if not self.options.no_report:
+            folder = self.options.out or Path("reports") / f"{self.task}-{time.strftime('%Y%m%d-%H%M%S')}"
+            written = write_report(
+                folder,
+                self.outcomes,
+                self.settings,
+                encoders=encoders,
+                notes=self.notes,
+                seconds=seconds,
+                summary=summary,
+                extra=self.extra,
+            )
+            if written.problem:
+                print(written.problem, file=sys.stderr)
+            print(f"report: {folder}", file=sys.stderr)
+        if self._temporary is not None:
+            self._temporary.cleanup()
+        if any(outcome.counts.get("unreadable") for outcome in self.outcomes):
+            raise typer.Exit(PARTLY)
+
+    def _say_notes(self) -> None:
+        notes = list(dict.fromkeys([*self.notes, *(note for outcome in self.outcomes for note in outcome.notes)]))
+        for note in notes[:_NOTES_SHOWN]:
+            print(note, file=sys.stderr)
+        if len(notes) > _NOTES_SHOWN:
+            print(f"and {len(notes) - _NOTES_SHOWN} more notes: --json or the report has all", file=sys.stderr)
+
+
+def print_tables(tables: Sequence[Table]) -> None:
+    """Tables to stdout: the best in bold, differences that may be noise marked `~`."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table as Drawn
+
+    console = Console(file=sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console.width = 200
+    for table in tables:
+        drawn = Drawn(title=escape(table.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+        for number, name in enumerate(table.columns):
+            words = number < table.words
+            drawn.add_column(
+                escape(name), justify="left" if words else "right", overflow="fold" if words else "ellipsis"
+            )
+        marked = [any(row[number].noise for row in table.rows) for number in range(len(table.columns))]
+        for row in table.rows:
+            drawn.add_row(*(_markup(cell, marked=mark) for cell, mark in zip(row, marked, strict=True)))
+        console.print(drawn)
+        for line in table.below:
+            console.print(f"[dim]{escape(line)}[/dim]", soft_wrap=True)
+        console.print()
+
+
+def _markup(cell: Cell, *, marked: bool) -> str:
+    """A cell for rich; in a column with marks, room is left where there is none."""
+    from rich.markup import escape
+
+    text = f"[bold]{escape(cell.text)}[/bold]" if cell.best else escape(cell.text)
+    return text + (" ~" if cell.noise else "  " if marked else "")
