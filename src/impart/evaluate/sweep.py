@@ -1,0 +1,312 @@
+"""What size, quality and blending of a reference set are worth: RA-CLIP Vanilla over many of them, zero-shot.
+
+Pictures and references are embedded once (and kept in the cache); neighbours are searched once for each choice of
+references, for the largest K; what K, tau and the gate select is summed once, and weights only scale it. So hundreds of
+settings cost seconds.
+
+Each setting is asked two kinds of questions. Those of data sets: name the class of each test picture. And the set's
+own, by leave-one-out: name each reference picture among the set's texts, its own rows masked. The own questions are
+those of the whole set whatever part of it answers them, so that sizes compare; right is what the text was before it
+was corrupted. References that show a test picture of any of the data sets are dropped beforehand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.augment.encoder import settings_of
+from impart.augment.tune import USUAL, own_questions
+from impart.augment.vanilla import Vanilla
+from impart.config import VanillaSettings
+from impart.encoders.base import Encoder, Float32, l2_normalise
+from impart.errors import ConfigError, ReferenceSetError
+from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.contenders import copies
+from impart.evaluate.embed import base_of, embed_pictures
+from impart.evaluate.metrics import classification
+from impart.evaluate.prompts import class_embeddings, templates_of
+from impart.evaluate.sets import ClassSet, digest_of
+from impart.evaluate.sweep_plan import ALL, Point
+from impart.reference.refset import ReferenceSet
+from impart.reference.select import choose, corrupt
+
+__all__ = ["LEAVE_ONE_OUT", "Ground", "Questions", "Row", "prepare", "sweep"]
+
+LEAVE_ONE_OUT = "leave-one-out"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What one setting does on one set of questions; accuracies are fractions of 1.
+
+    Attributes:
+        dataset: name of the data set, or `LEAVE_ONE_OUT`.
+        point: the setting.
+        used: references it had.
+        items: pictures asked.
+        classes: texts to choose from.
+        plain: accuracy of the plain encoder.
+        accuracy: with the references. Ties count as wrong.
+        error: standard error of the gain, from the paired differences of the items.
+        touched: fraction of the pictures to which anything is added.
+    """
+
+    dataset: str
+    point: Point
+    used: int
+    items: int
+    classes: int
+    plain: float
+    accuracy: float
+    error: float
+    touched: float
+
+    @property
+    def gain(self) -> float:
+        """Over the plain encoder."""
+        return self.accuracy - self.plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """Q pictures to be named.
+
+    Attributes:
+        name: the data set's, or `LEAVE_ONE_OUT`.
+        embeddings: (Q, D), L2-normalised, of the plain encoder.
+        retrieval: (Q, R).
+        classes: (C, D) text embeddings to choose from.
+        right: (Q,) number of the right one.
+        rows: (Q,) the reference that each picture is, whose picture is masked; None = they are no references.
+        identity: changes with the pictures, their classes and the prompts.
+        templates: prompts around the class names.
+        notes: what was left out.
+    """
+
+    name: str
+    embeddings: Float32
+    retrieval: Float32
+    classes: Float32
+    right: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64] | None = None
+    identity: str = ""
+    templates: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.right)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """All that settings are measured on.
+
+    Attributes:
+        references: the set without the references that show test pictures.
+        dropped: how many those were.
+        questions: of every data set, and of the set itself where it can check itself.
+        settings: the set's own way of blending, around which is swept.
+        encoder: id and fingerprint of the plain encoder.
+        notes: what a reader must know.
+    """
+
+    references: ReferenceSet
+    dropped: int
+    questions: tuple[Questions, ...]
+    settings: VanillaSettings
+    encoder: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def prepare(
+    references: ReferenceSet,
+    encoder: Encoder,
+    datasets: Sequence[ClassSet] = (),
+    *,
+    prompts: str = "ensemble",
+    cache: EmbeddingCache | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> Ground:
+    """Embed the data sets, drop references that show their pictures, and find the set's own questions.
+
+    Args:
+        references: the set.
+        encoder: that made it; of an augmented one the base counts.
+        datasets: may be none.
+        prompts: see `impart.evaluate.zeroshot`.
+        cache: where embeddings are kept.
+        on_progress: told the data set, pictures done and their number.
+
+    Raises:
+        EncoderMismatchError: the set was made with another encoder.
+        ConfigError: there is nothing to ask, or two data sets have one name.
+        ReferenceSetError: fewer than two references are left.
+    """
+    base = base_of(encoder)
+    references.check_encoder(base)
+    names = [dataset.name for dataset in datasets]
+    if len({*names, LEAVE_ONE_OUT}) <= len(names):
+        raise ConfigError(f"data sets of one name: {', '.join(names)}. Name each differently, as in NAME:PATH")
+    asked: list[Questions] = []
+    shown: list[npt.NDArray[np.int64]] = []
+    for dataset in datasets:
+        templates = templates_of(prompts, own=dataset.templates, name=dataset.name)
+        progress = None if on_progress is None else _named(on_progress, dataset.name)
+        embedded = embed_pictures(base, dataset.pictures, cache=cache, on_progress=progress)
+        shown.append(copies(references, embedded.retrieval, embedded.hashes).rows)
+        right = dataset.labels[embedded.kept]
+        asked.append(
+            Questions(
+                name=dataset.name,
+                embeddings=embedded.embeddings,
+                retrieval=embedded.retrieval,
+                classes=class_embeddings(base, dataset.classes, templates, cache=cache),
+                right=right,
+                identity=digest_of([*embedded.hashes, *templates, *dataset.classes, right.tobytes().hex()])[:24],
+                templates=templates,
+                notes=(*dataset.notes, *(f"left out: {reason}" for reason in embedded.unreadable)),
+            )
+        )
+    rows = np.unique(np.concatenate(shown)) if shown else np.zeros(0, np.int64)
+    kept = references.without(rows.tolist())
+    if len(kept) < 2:
+        raise ReferenceSetError(f"reference set {references.name!r} has {len(kept)} pairs that no data set shows")
+    notes = [f"{len(rows)} of {len(references)} references show test pictures and were dropped"] if len(rows) else []
+    own = own_questions(kept)
+    if own.checks_itself:
+        asked.append(_of_the_set(kept, own.rows, own.right, own.texts))
+    else:
+        notes.append("the set names each thing once, or is small: leave-one-out says nothing of it and was left out")
+    if not asked:
+        raise ConfigError(
+            f"reference set {references.name!r} cannot check itself (it names each thing once): add --data"
+        )
+    settings = settings_of(references) or VanillaSettings()
+    if not (settings.w_img or settings.w_txt):
+        settings = USUAL
+        notes.append("the set's own settings are off (tuning found no gain): swept around the usual ones")
+    return Ground(
+        references=kept,
+        dropped=len(rows),
+        questions=tuple(asked),
+        settings=settings,
+        encoder={"id": base.traits.id, "fingerprint": base.fingerprint},
+        notes=tuple(notes),
+    )
+
+
+def sweep(ground: Ground, points: Sequence[Point], *, done: Collection[tuple[str, Point]] = ()) -> Iterator[Row]:
+    """Measure every point on every set of questions.
+
+    Args:
+        ground: from `prepare`.
+        points: from `impart.evaluate.sweep_plan.Plan`.
+        done: (data set, point) that are known already and skipped.
+    """
+    for key, group in groupby(points, key=lambda point: point.references):
+        wanted = list(group)
+        left = {
+            questions.name: [p for p in wanted if (questions.name, p) not in done] for questions in ground.questions
+        }
+        if not any(left.values()):
+            continue
+        subset, rows = _choose(ground.references, *key)
+        for questions in ground.questions:
+            if left[questions.name]:
+                yield from _ask(questions, ground.references, subset, rows, left[questions.name])
+
+
+def _choose(
+    references: ReferenceSet, way: str, pairs: int, corrupted: float, seed: int
+) -> tuple[ReferenceSet, npt.NDArray[np.int64]]:
+    """The references of a point, and their rows in the whole set."""
+    spoiled = corrupt(references, corrupted, seed=seed)
+    if way == ALL:
+        return spoiled, np.arange(len(references))
+    rows = choose(spoiled, way, pairs, seed=seed)
+    return spoiled.take(rows), rows
+
+
+def _ask(
+    questions: Questions, whole: ReferenceSet, subset: ReferenceSet, rows: npt.NDArray[np.int64], points: list[Point]
+) -> Iterator[Row]:
+    exclude = _own_pictures(questions, whole, subset, rows)
+    neighbours = subset.search(questions.retrieval, max(point.k for point in points), exclude=exclude)
+    standing = subset.cohort.standing(questions.retrieval, neighbours.sims)
+    plain_scores = questions.embeddings @ questions.classes.T  # (Q, C)
+    plain = classification.top_k(plain_scores, questions.right, k=1)
+    by_blend = sorted(points, key=lambda p: (p.k, p.tau, p.floor, p.ramp))
+    for (k, tau, floor, ramp), group in groupby(by_blend, key=lambda p: (p.k, p.tau, p.floor, p.ramp)):
+        unit = VanillaSettings(k=k, w_img=1.0, w_txt=1.0, tau=tau, floor=floor, ramp=ramp)
+        shares = Vanilla(unit).coefficients(neighbours.sims[:, :k], standing[:, :k])[0]  # (Q, k)
+        touched = np.flatnonzero(shares.any(axis=1))
+        images, texts = _sums(shares[touched], neighbours.ids[touched, :k], subset)
+        by_image, by_text = images @ questions.classes.T, texts @ questions.classes.T  # (touched, C)
+        for point in group:
+            right = plain.copy()
+            # The length of v' is the same for all classes and does not matter here.
+            scores = plain_scores[touched] + np.float32(point.w_img) * by_image + np.float32(point.w_txt) * by_text
+            right[touched] = classification.top_k(scores, questions.right[touched], k=1)
+            difference = right.astype(np.float64) - plain
+            blended = bool(point.w_img or point.w_txt)
+            yield Row(
+                dataset=questions.name,
+                point=point,
+                used=len(subset),
+                items=len(questions),
+                classes=len(questions.classes),
+                plain=float(plain.mean()),
+                accuracy=float(right.mean()),
+                error=float(difference.std() / np.sqrt(len(difference))),
+                touched=len(touched) / len(questions) if blended else 0.0,
+            )
+
+
+def _own_pictures(
+    questions: Questions, whole: ReferenceSet, subset: ReferenceSet, rows: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int32] | None:
+    """The number that each question's own picture has in the subset (Q,); -1 where the subset lacks it."""
+    if questions.rows is None:
+        return None
+    numbers = np.full(int(whole.pictures.max()) + 1, -1, dtype=np.int32)
+    numbers[whole.pictures[rows]] = subset.pictures
+    return numbers[whole.pictures[questions.rows]]
+
+
+def _sums(shares: Float32, ids: npt.NDArray[np.int32], references: ReferenceSet) -> tuple[Float32, Float32]:
+    """Image and text embeddings of the neighbours (B, K), each summed by its share: two (B, D)."""
+    images = np.zeros((len(shares), references.manifest.dim), dtype=np.float32)
+    texts = np.zeros_like(images)
+    rows = np.maximum(ids, 0)  # shares of absent neighbours are 0
+    for place in range(rows.shape[1]):
+        images += shares[:, place, None] * references.image_embeddings[rows[:, place]]
+        texts += shares[:, place, None] * references.text_embeddings[rows[:, place]]
+    return images, texts
+
+
+def _of_the_set(
+    references: ReferenceSet,
+    rows: npt.NDArray[np.int64],
+    right: npt.NDArray[np.int64],
+    texts: npt.NDArray[np.int64],
+) -> Questions:
+    asked = hashlib.sha256(rows.tobytes() + right.tobytes() + texts.tobytes()).hexdigest()
+    return Questions(
+        name=LEAVE_ONE_OUT,
+        embeddings=l2_normalise(references.image_embeddings[rows]),
+        retrieval=references.retrieval_embeddings[rows],
+        classes=l2_normalise(references.text_embeddings[texts]),
+        right=right,
+        rows=rows,
+        identity=digest_of([references.fingerprint, asked])[:24],
+    )
+
+
+def _named(on_progress: Callable[[str, int, int], None], name: str) -> Callable[[int, int], None]:
+    return lambda done, total: on_progress(name, done, total)

@@ -1,0 +1,162 @@
+"""Which settings a sweep of a reference set goes through."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from itertools import product
+
+from impart.config import VanillaSettings
+from impart.errors import ConfigError
+from impart.reference.select import FIXED, WAYS
+
+__all__ = ["ALL", "Plan", "Point", "pairs_of"]
+
+ALL = "all"
+"""The way of choosing that takes every pair."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One setting.
+
+    Attributes:
+        way: of `impart.reference.select.WAYS`, or `ALL`.
+        pairs: references asked for; `dedup` may give fewer.
+        corrupt: fraction of the captions exchanged before references are chosen.
+        seed: of the choice and the corruption; 0 where nothing is random.
+        k, w_img, w_txt, tau, floor, ramp: see `VanillaSettings`.
+    """
+
+    way: str
+    pairs: int
+    corrupt: float
+    seed: int
+    k: int
+    w_img: float
+    w_txt: float
+    tau: float
+    floor: float
+    ramp: float
+
+    @property
+    def settings(self) -> VanillaSettings:
+        """How references are blended in."""
+        return VanillaSettings(
+            k=self.k, w_img=self.w_img, w_txt=self.w_txt, tau=self.tau, floor=self.floor, ramp=self.ramp
+        )
+
+    @property
+    def references(self) -> tuple[str, int, float, int]:
+        """Which references it has: equal for points that share neighbours."""
+        return (self.way, self.pairs, self.corrupt, self.seed)
+
+    @property
+    def without_seed(self) -> Point:
+        """What it is averaged by."""
+        return dataclasses.replace(self, seed=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is varied.
+
+    One thing at a time around the settings of the set: every way of choosing at every size, corruption of the whole
+    set, K, both weights and tau with the whole set. Or, as a grid, everything with everything.
+
+    Attributes:
+        sizes: `10%` of the pairs, or `300` of them.
+        ways: of `impart.reference.select.WAYS`.
+        corrupt: fractions of the captions.
+        k, w_img, w_txt, tau: as in `VanillaSettings`.
+        seeds: draws of everything random, from seed 0 on.
+        grid: the full product.
+    """
+
+    sizes: tuple[str, ...] = ("1%", "3%", "10%", "30%", "100%")
+    ways: tuple[str, ...] = tuple(WAYS)
+    corrupt: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0)
+    k: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    w_img: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
+    w_txt: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+    tau: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2)
+    seeds: int = 3
+    grid: bool = False
+
+    def __post_init__(self) -> None:
+        for size in self.sizes:
+            pairs_of(size, 1_000_000)
+        unknown = [way for way in self.ways if way not in WAYS]
+        if unknown:
+            raise ConfigError(f"unknown selection {unknown[0]!r}: there are {', '.join(WAYS)}")
+        if any(not 0 <= fraction <= 1 for fraction in self.corrupt):
+            raise ConfigError(f"corrupt is {', '.join(map(str, self.corrupt))}: fractions from 0 to 1")
+        if self.seeds < 1:
+            raise ConfigError(f"seeds is {self.seeds}: at least 1")
+        for name in ("sizes", "ways", "corrupt", "k", "w_img", "w_txt", "tau"):
+            if self.grid and not getattr(self, name):
+                raise ConfigError(f"a grid needs at least one value of {name}")
+        for k, tau in product(self.k or (1,), self.tau or (0.0,)):
+            VanillaSettings(k=k, tau=tau)  # refuses what cannot work
+
+    def points(self, count: int, at: VanillaSettings) -> list[Point]:
+        """All settings for a set of `count` pairs, each once; points that share references follow each other."""
+        seeds = range(self.seeds)
+        found: dict[Point, None] = {self._point(count, at): None}
+
+        def add(way: str, size: str, corrupted: float, seed: int, settings: VanillaSettings) -> None:
+            found[self._point(count, settings, way, pairs_of(size, count), corrupted, seed)] = None
+
+        if self.grid:
+            blends = [
+                dataclasses.replace(at, k=k, w_img=w_img, w_txt=w_txt, tau=tau)
+                for k, tau, w_img, w_txt in product(self.k, self.tau, self.w_img, self.w_txt)
+            ]
+            for way, size, corrupted, seed, blend in product(self.ways, self.sizes, self.corrupt, seeds, blends):
+                add(way, size, corrupted, seed, blend)
+        else:
+            for name in ("k", "w_img", "w_txt", "tau"):
+                for value in getattr(self, name):
+                    found[self._point(count, dataclasses.replace(at, **{name: value}))] = None
+            for corrupted, seed in product(self.corrupt, seeds):
+                add(ALL, "100%", corrupted, seed, at)
+            for way, size, seed in product(self.ways, self.sizes, seeds):
+                add(way, size, 0.0, seed, at)
+        order = {references: n for n, references in enumerate(dict.fromkeys(point.references for point in found))}
+        return sorted(found, key=lambda point: order[point.references])
+
+    @staticmethod
+    def _point(
+        count: int,
+        settings: VanillaSettings,
+        way: str = ALL,
+        pairs: int | None = None,
+        corrupted: float = 0.0,
+        seed: int = 0,
+    ) -> Point:
+        """A point, so written that equal settings are equal points."""
+        pairs = count if pairs is None else pairs
+        if pairs == count and way != "dedup":
+            way = ALL
+        if not corrupted and (way in FIXED or way == ALL):
+            seed = 0
+        return Point(way=way, pairs=pairs, corrupt=corrupted, seed=seed, **dataclasses.asdict(settings))
+
+
+def pairs_of(size: str, count: int) -> int:
+    """How many of `count` pairs a size means, at least one.
+
+    >>> pairs_of("10%", 303), pairs_of("0.1%", 303), pairs_of("50", 303), pairs_of("500", 303)
+    (30, 1, 50, 303)
+
+    Raises:
+        ConfigError: it is neither a percentage nor a number of pairs.
+    """
+    text = size.strip()
+    try:
+        wanted = float(text.removesuffix("%")) * count / 100 if text.endswith("%") else float(int(text))
+    except ValueError as error:
+        raise ConfigError(f"size {size!r} is neither a percentage (10%) nor a number of pairs (300)") from error
+    if wanted <= 0 or (text.endswith("%") and wanted > count):
+        raise ConfigError(f"size {size!r}: above 0%, at most 100%, or at least one pair")
+    return min(count, max(1, round(wanted)))
