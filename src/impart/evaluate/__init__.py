@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from impart.evaluate.datasets import open_set
 from impart.evaluate.outcome import Outcome
+from impart.evaluate.probe import linear_probe
 from impart.evaluate.regions import regions
 from impart.evaluate.retrieval import retrieval
 from impart.evaluate.sets import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
@@ -16,6 +17,7 @@ __all__ = [
     "MomentSet",
     "Outcome",
     "VideoSet",
+    "linear_probe",
     "open_set",
     "regions",
     "retrieval",
