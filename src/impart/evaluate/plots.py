@@ -17,14 +17,14 @@ from impart.errors import MissingExtraError
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.tables import is_share
 
-__all__ = ["bars", "draw"]
+__all__ = ["COLOURS", "bars", "draw", "new_figure", "save_figure"]
 
 Intervals = Mapping[str, tuple[float, float]]
 
 _DPI = 110
 _NAMED = 40  # classes up to which a confusion matrix names its rows
 _FIGURES = 8  # groups of bars at most
-_COLOURS = (
+COLOURS = (
     "#4c72b0",
     "#dd8452",
     "#55a868",
@@ -54,7 +54,7 @@ def draw(folder: Path, outcomes: Sequence[Outcome], bounds: Sequence[Intervals])
     """
     if not outcomes:
         return []
-    _new_figure(1, 1)  # tells at once where it is missing
+    new_figure(1, 1)  # tells at once where it is missing
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     for task, dataset in dict.fromkeys((outcome.task, outcome.dataset) for outcome in outcomes):
@@ -98,13 +98,13 @@ def bars(
         title: above the plot.
     """
     width = max(5.0, 1.2 + 0.32 * len(groups) * (len(values) + 1))
-    figure = _new_figure(min(width, 16.0), 3.6)
+    figure = new_figure(min(width, 16.0), 3.6)
     axes = figure.add_subplot()
     step = 0.84 / max(len(values), 1)
     for number, (name, heights) in enumerate(values.items()):
         at = np.arange(len(groups)) - 0.42 + step * (number + 0.5)
         shown = np.array(heights, dtype=np.float64) * 100
-        axes.bar(at, np.nan_to_num(shown), width=step * 0.94, color=_COLOURS[number % len(_COLOURS)], label=name)
+        axes.bar(at, np.nan_to_num(shown), width=step * 0.94, color=COLOURS[number % len(COLOURS)], label=name)
         for x, height, bound in zip(at, shown, (errors or {}).get(name, [None] * len(groups)), strict=True):
             if bound is not None:
                 axes.plot([x, x], [100 * bound[0], 100 * bound[1]], color="black", linewidth=1)
@@ -126,12 +126,12 @@ def bars(
     axes.set_axisbelow(True)
     axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _reliability(path: Path, rows: Sequence[Outcome]) -> Path:
     """Accuracy over confidence; below the diagonal an encoder is too sure of itself."""
-    figure = _new_figure(4.8, 4.2)
+    figure = new_figure(4.8, 4.2)
     axes = figure.add_subplot()
     axes.plot([0, 100], [0, 100], color="grey", linewidth=1, linestyle="--")
     for number, row in enumerate(rows):
@@ -140,14 +140,14 @@ def _reliability(path: Path, rows: Sequence[Outcome]) -> Path:
         name = row.encoder
         if "calibration error" in row.figures:
             name += f" (error {100 * row.figures['calibration error']:.1f}%)"
-        colour = _COLOURS[number % len(_COLOURS)]
+        colour = COLOURS[number % len(COLOURS)]
         axes.plot(100 * confidence[full], 100 * accuracy[full], marker="o", markersize=4, label=name, color=colour)
     axes.set_xlabel("confidence, %")
     axes.set_ylabel("accuracy, %")
     axes.set_title(f"{rows[0].task}, {rows[0].dataset}", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _confusion(path: Path, row: Outcome) -> Path:
@@ -156,7 +156,7 @@ def _confusion(path: Path, row: Outcome) -> Path:
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     named = len(shares) <= _NAMED and len(row.labels) == len(shares)
     side = 2.6 + 0.17 * len(shares) if named else 5.4
-    figure = _new_figure(side + 0.8, side)
+    figure = new_figure(side + 0.8, side)
     axes = figure.add_subplot()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     if named:
@@ -167,10 +167,15 @@ def _confusion(path: Path, row: Outcome) -> Path:
     axes.set_ylabel("right")
     axes.set_title(f"{row.encoder}: {row.task}, {row.dataset}", fontsize=9)
     figure.colorbar(image, ax=axes, shrink=0.8, label="% of the class")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
-def _new_figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """A figure of so many inches.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -181,7 +186,8 @@ def _new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save_figure(figure: Any, path: Path) -> Path:
+    """Write a figure as PNG, without margins."""
     figure.savefig(path, bbox_inches="tight", pad_inches=0.1)
     return path
 
