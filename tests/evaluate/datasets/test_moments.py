@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from impart.errors import DataError
+from impart.evaluate.datasets import open_set
 from impart.evaluate.datasets.moments import (
     READERS,
     open_activitynet_moments,
@@ -17,6 +18,7 @@ from impart.evaluate.datasets.moments import (
     open_didemo_moments,
     open_qvhighlights,
 )
+from impart.evaluate.sets import MomentSet, VideoSet
 
 
 def write(file: Path, text: str) -> Path:
@@ -173,3 +175,13 @@ def test_readers_have_names_of_their_own() -> None:
     names = [reader.name for reader in READERS]
     assert names == ["qvhighlights", "charades-sta", "didemo-moments", "activitynet-moments"]
     assert all(reader.kind == "moments" and reader.home.startswith("http") for reader in READERS)
+
+
+def test_one_name_serves_paragraphs_and_moments(tmp_path: Path) -> None:
+    entry = {"video": "1@N0_2.mov", "description": "a bug", "annotation_id": 1, "times": [[4, 4]], "num_segments": 6}
+    write(tmp_path / "val_data.json", json.dumps([entry]))
+    write(tmp_path / "1@N0_2.mov", "")
+    assert isinstance(open_set(f"didemo:{tmp_path}", split="val"), VideoSet)
+    moments = open_set(f"didemo:{tmp_path}", split="val", kind="moments")
+    assert isinstance(moments, MomentSet)
+    assert moments.name == "didemo-moments/val"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -130,12 +129,21 @@ def test_msvd_with_the_names_of_the_lists(tmp_path: Path) -> None:
 
 
 def test_msvd_with_the_names_of_the_mapping(tmp_path: Path) -> None:
-    msvd(tmp_path, OrderedDict(MSVD_CAPTIONS))
+    msvd(tmp_path, MSVD_CAPTIONS)
     write(tmp_path / "youtube_mapping.txt", "-4wsuPCjDBc_5_15 vid1\nklteYv1Uv9A_27_33 vid2\n")
     touch(tmp_path, "vid2.avi")
     dataset = open_msvd(tmp_path)
     assert pairs(dataset) == [("vid2.avi", "a man rides a motorcycle")]
     assert dataset.notes == ("missing videos left out: 1 of 2 (-4wsuPCjDBc_5_15)",)
+
+
+def test_msvd_captions_written_by_python_2(tmp_path: Path) -> None:
+    msvd(tmp_path, {})
+    words = b"(lp1\n(lp2\nS'two'\np3\naS'dogs'\np4\naa"
+    (tmp_path / "raw-captions.pkl").write_bytes(b"(dp0\nS'klteYv1Uv9A_27_33'\np5\n" + words + b"s.")
+    write(tmp_path / "test_list.txt", "klteYv1Uv9A_27_33\n")
+    touch(tmp_path, "klteYv1Uv9A_27_33.avi")
+    assert open_msvd(tmp_path).captions == ("two dogs",)
 
 
 class _Evil:
@@ -147,7 +155,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     msvd(tmp_path, {"-4wsuPCjDBc_5_15": _Evil()})
     touch(tmp_path, "-4wsuPCjDBc_5_15.avi")
-    with pytest.raises(DataError, match=r"raw-captions\.pkl is not a pickle of plain captions .*eval"):
+    with pytest.raises(DataError, match=r"raw-captions\.pkl is not a pickle of plain data .*eval"):
         open_msvd(tmp_path)
     assert not (tmp_path / "ran").exists()
 

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records
-from impart.evaluate.datasets.base import Reader
-from impart.evaluate.datasets.video_files import MomentRow, Published, Spans, VideoFolder, moment_set
+from impart.evaluate.datasets.base import Published, Reader
+from impart.evaluate.datasets.video_files import MomentRow, Spans, VideoFolder, moment_set
 from impart.evaluate.datasets.video_text import ACTIVITYNET, DIDEMO
 from impart.evaluate.sets import MomentSet
 
@@ -174,13 +175,10 @@ def _mended(moments: list[tuple[float, float]], duration_s: float, mender: Spans
     return tuple(moment for moment in mended if moment is not None)
 
 
-READERS: tuple[Reader, ...] = tuple(
-    Reader(name=name, kind="moments", splits=known.splits, files=known.files, home=known.home, open=opener)
-    for name, known, opener in (
-        (QVHIGHLIGHTS.name, QVHIGHLIGHTS, open_qvhighlights),
-        (CHARADES.name, CHARADES, open_charades),
-        ("didemo-moments", DIDEMO, open_didemo_moments),
-        ("activitynet-moments", ACTIVITYNET, open_activitynet_moments),
-    )
+READERS: tuple[Reader, ...] = (
+    QVHIGHLIGHTS.reader("moments", open_qvhighlights),
+    CHARADES.reader("moments", open_charades),
+    replace(DIDEMO, name="didemo-moments").reader("moments", open_didemo_moments),
+    replace(ACTIVITYNET, name="activitynet-moments").reader("moments", open_activitynet_moments),
 )
 """What `impart.evaluate.datasets.registry` offers by name."""

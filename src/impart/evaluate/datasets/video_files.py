@@ -16,44 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import DataError
+from impart.evaluate.datasets.base import Published
 from impart.evaluate.sets import MomentSet, VideoSet
 
-__all__ = ["CaptionRow", "MomentRow", "Published", "Spans", "VideoFolder", "moment_set", "video_set"]
+__all__ = ["CaptionRow", "MomentRow", "Spans", "VideoFolder", "moment_set", "video_set"]
 
 _SUFFIXES = "3g2 3gp avi flv gif m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
 _VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 _NAMED = 3  # missing videos that a note names
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """What a set consists of, and where it is to be had.
-
-    Attributes:
-        name: the name for `--data NAME:PATH`.
-        title: what people call it.
-        splits: the splits; the first is taken where none is asked for.
-        files: the files wanted, for messages.
-        home: where they are published.
-    """
-
-    name: str
-    title: str
-    splits: tuple[str, ...]
-    files: tuple[str, ...]
-    home: str
-
-    def split(self, asked: str | None) -> str:
-        """The split asked for, or the first.
-
-        Raises:
-            DataError: there is no such split.
-        """
-        if asked is None:
-            return self.splits[0]
-        if asked not in self.splits:
-            raise DataError(f"{self.title} has no split {asked!r}: choose one of {', '.join(self.splits)}")
-        return asked
 
 
 class CaptionRow(NamedTuple):
@@ -88,9 +58,9 @@ class VideoFolder:
 
     def __init__(self, path: Path, published: Published) -> None:
         self.root = path.parent if path.is_file() else path
-        self._wanted = f"{published.title} wants {', '.join(published.files)}; published at {published.home}"
+        self.published = published
         if not self.root.is_dir():
-            raise DataError(f"{self.root} is not a folder. {self._wanted}")
+            raise published.missing(f"{self.root} is not a folder")
         self._by_name: dict[str, Path] = {}
         self._by_stem: dict[str, Path] = {}
         for file in _walk(self.root):
@@ -106,7 +76,7 @@ class VideoFolder:
         """
         found = self.optional(name)
         if found is None:
-            raise DataError(f"{self.root} has no {name}. {self._wanted}")
+            raise self.published.missing(f"{self.root} has no {name}")
         return found
 
     def optional(self, name: str) -> Path | None:
@@ -125,9 +95,8 @@ class VideoFolder:
 
     def no_videos(self, names: Sequence[str]) -> DataError:
         """The error for a folder that has none of the videos that the annotations name."""
-        return DataError(
-            f"{self.root} has none of the {len(names)} videos that its annotations name (first {names[0]}). "
-            f"{self._wanted}"
+        return self.published.missing(
+            f"{self.root} has none of the {len(names)} videos that its annotations name (first {names[0]})"
         )
 
 

@@ -6,16 +6,15 @@ are missing are left out and counted in the set's notes.
 
 from __future__ import annotations
 
-import io
 import math
-import pickle
 from pathlib import Path
 from typing import Any
 
 from impart.errors import DataError
 from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records
-from impart.evaluate.datasets.base import Reader
-from impart.evaluate.datasets.video_files import CaptionRow, Published, VideoFolder, video_set
+from impart.evaluate.datasets.base import Published, Reader
+from impart.evaluate.datasets.cifar import load_plain_pickle
+from impart.evaluate.datasets.video_files import CaptionRow, VideoFolder, video_set
 from impart.evaluate.sets import VideoSet
 
 __all__ = ["READERS"]
@@ -73,8 +72,11 @@ CONDENSED_MOVIES = Published(
 CAPTIONS = Published(
     name="video-captions",
     title="A table of captioned videos",
-    splits=("all",),
-    files=("captions.csv with the columns file and caption", "the videos"),
+    splits=(),
+    files=(
+        "captions.csv with the columns file and caption (or text), and optionally split, start_s, end_s",
+        "the videos",
+    ),
     home="nowhere: you write it",
 )
 
@@ -114,7 +116,7 @@ def open_msvd(path: Path, split: str | None = None) -> VideoSet:
     folder = VideoFolder(path, MSVD)
     listed = [line.strip() for _, line in read_lines(folder.annotation(f"{split}_list.txt"))]
     file = folder.annotation("raw-captions.pkl")
-    captions = _plain_pickle(file)
+    captions = _plain_captions(file)
     bad = Malformed(file, "captions of the video, each a list of words", unit="video")
     rows = []
     for number, video in enumerate(listed, start=1):
@@ -122,7 +124,7 @@ def open_msvd(path: Path, split: str | None = None) -> VideoSet:
         try:
             if not isinstance(texts, list | tuple):
                 raise TypeError
-            rows += [CaptionRow(video, text if isinstance(text, str) else " ".join(text)) for text in texts]
+            rows += [CaptionRow(video, _text(text)) for text in texts]
         except TypeError:
             bad.add(number, f"{video} has no captions, or not of that form")
     mapping = folder.optional("youtube_mapping.txt")
@@ -131,39 +133,24 @@ def open_msvd(path: Path, split: str | None = None) -> VideoSet:
     return video_set(f"msvd/{split}", folder, rows, notes=bad.notes(), aliases=aliases)
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Loads dicts, lists and texts; refuses everything that could run code."""
-
-    _ALLOWED = frozenset({("collections", "OrderedDict")})
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self._ALLOWED:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it wants {module}.{name}, which a caption file has no use for")
-
-
-_BROKEN_PICKLE = (  # what damaged pickles were seen to raise
-    pickle.UnpicklingError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    TypeError,
-    ValueError,
-)
-
-
-def _plain_pickle(file: Path) -> dict[Any, Any]:
+def _plain_captions(file: Path) -> dict[str, Any]:
+    """Video -> its captions, each a list of words; texts that Python 2 wrote arrive as bytes."""
     try:
-        value = _PlainUnpickler(io.BytesIO(file.read_bytes()), encoding="utf-8").load()
+        data = file.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {file}: {error.strerror}") from error
-    except _BROKEN_PICKLE as error:
-        raise DataError(f"{file} is not a pickle of plain captions ({error}): download it again") from error
+    value = load_plain_pickle(data, where=str(file))
     if not isinstance(value, dict):
         raise DataError(f"{file} holds a {type(value).__name__}, expected captions by video: download it again")
-    return value
+    return {_text(video): captions for video, captions in value.items()}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    if isinstance(value, str):
+        return value
+    return " ".join(_text(word) for word in value)  # TypeError where it is no list of words
 
 
 def open_didemo(path: Path, split: str | None = None) -> VideoSet:
@@ -277,23 +264,13 @@ def _span(start: str, end: str) -> tuple[float, float] | None:
     return start_s, end_s
 
 
-READERS: tuple[Reader, ...] = tuple(
-    Reader(
-        name=published.name,
-        kind="videos",
-        splits=published.splits,
-        files=published.files,
-        home=published.home,
-        open=opener,
-    )
-    for published, opener in (
-        (MSRVTT, open_msrvtt),
-        (MSVD, open_msvd),
-        (DIDEMO, open_didemo),
-        (ACTIVITYNET, open_activitynet),
-        (LSMDC, open_lsmdc),
-        (CONDENSED_MOVIES, open_condensed_movies),
-        (CAPTIONS, open_captions),
-    )
+READERS: tuple[Reader, ...] = (
+    MSRVTT.reader("videos", open_msrvtt),
+    MSVD.reader("videos", open_msvd),
+    DIDEMO.reader("videos", open_didemo),
+    ACTIVITYNET.reader("videos", open_activitynet),
+    LSMDC.reader("videos", open_lsmdc),
+    CONDENSED_MOVIES.reader("videos", open_condensed_movies),
+    CAPTIONS.reader("videos", open_captions),
 )
 """What `impart.evaluate.datasets.registry` offers by name."""
