@@ -1,0 +1,123 @@
+"""Moments in time: overlap of predicted windows with the right ones.
+
+R1@t, mean IoU and mAP as the QVHighlights evaluation defines them (Lei et al., NeurIPS 2021): a query may have several
+right windows; its best-scored prediction is held against the one it overlaps most; AP is taken query by query over its
+ranked predictions, each right window to be found once, with interpolated precision, and averaged over IoU 0.5 to 0.95.
+Predictions of equal score are ordered pessimistically: what overlaps least goes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["IOUS", "VERY_GOOD", "average_precisions", "hit_at_1", "iou", "top_iou"]
+
+Float64 = npt.NDArray[np.float64]
+
+IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
+"""Thresholds over which mAP is averaged: 0.5, 0.55, ... 0.95."""
+
+VERY_GOOD = 4.0
+"""Saliency (0..4) from which on a clip counts as a highlight."""
+
+_SLACK = 1e-9  # 0.7 from rounded times still is 0.7
+
+
+def iou(spans: npt.ArrayLike, others: npt.ArrayLike) -> Float64:
+    """Intersection over union of intervals (a, 2) and (b, 2): (a, b); without any length it is 0.
+
+    >>> iou([(0, 10)], [(5, 15), (20, 30), (0, 10)]).round(3).tolist()
+    [[0.333, 0.0, 1.0]]
+    """
+    one, other = _intervals(spans)[:, None], _intervals(others)[None]  # (a, 1, 2), (1, b, 2)
+    inside = np.maximum(0, np.minimum(one[..., 1], other[..., 1]) - np.maximum(one[..., 0], other[..., 0]))
+    union = (one[..., 1] - one[..., 0]) + (other[..., 1] - other[..., 0]) - inside
+    return np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+
+
+def top_iou(windows: npt.ArrayLike, scores: npt.ArrayLike, right: npt.ArrayLike) -> float:
+    """IoU of the best-scored prediction with the right window that it overlaps most; 0 where nothing is predicted.
+
+    Args:
+        windows: (p, 2) predicted.
+        scores: (p,), higher is better; of equals the worse window counts.
+        right: (g, 2).
+
+    >>> top_iou([(0, 10), (50, 60)], [0.9, 0.2], [(0, 5), (50, 60)])
+    0.5
+    """
+    score = np.asarray(scores, dtype=np.float64)
+    if not len(score):
+        return 0.0
+    best = iou(windows, right).max(axis=1, initial=0.0)
+    return float(best[score == score.max()].min())
+
+
+def average_precisions(
+    windows: npt.ArrayLike, scores: npt.ArrayLike, right: npt.ArrayLike, *, ious: Sequence[float] = IOUS
+) -> Float64:
+    """AP of one query's ranked predictions at each IoU threshold: (t,).
+
+    From the best prediction down, each takes the right window that it overlaps most of those not yet taken, where that
+    overlap reaches the threshold; else it is wrong. Precision is made to never fall with falling recall.
+
+    Args:
+        windows: (p, 2) predicted.
+        scores: (p,), higher is better.
+        right: (g, 2), at least one.
+        ious: thresholds.
+
+    >>> average_precisions([(0, 10), (50, 60)], [0.9, 0.2], [(50, 60)], ious=[0.5]).tolist()
+    [0.5]
+    """
+    overlap = iou(windows, right)  # (p, g)
+    assert overlap.shape[1], "a query needs a right window"
+    order = np.lexsort((overlap.max(axis=1, initial=0.0), -np.asarray(scores, dtype=np.float64)))
+    return np.array([_interpolated(_found(overlap[order], threshold), overlap.shape[1]) for threshold in ious])
+
+
+def hit_at_1(scores: npt.ArrayLike, saliency: npt.NDArray[Any], *, least: float = VERY_GOOD) -> bool:
+    """Whether the best-scored clip is a highlight.
+
+    Args:
+        scores: (clips,) predicted; of equals the worst counts. Clips beyond the rated ones are no highlights.
+        saliency: (clips, people) ratings, of which one must reach `least` (as QVHighlights counts), or (clips,).
+
+    >>> hit_at_1([0.1, 0.9], np.array([[0, 0, 0], [4, 2, 3]])), hit_at_1([0.1, 0.9], np.array([4, 3]))
+    (True, False)
+    """
+    score = np.asarray(scores, dtype=np.float64)
+    if not len(score):
+        return False
+    rated = (saliency if saliency.ndim == 1 else saliency.max(axis=1)) >= least
+    best = np.flatnonzero(score == score.max())
+    return bool(best[-1] < len(rated) and rated[best].all())
+
+
+def _found(overlap: Float64, threshold: float) -> npt.NDArray[np.bool_]:
+    """Which predictions (p,), best first, find a right window of their own."""
+    taken = np.zeros(overlap.shape[1], dtype=bool)
+    hits = np.zeros(len(overlap), dtype=bool)
+    for number, row in enumerate(overlap):
+        free = np.where(taken, -1.0, row)
+        best = int(free.argmax())
+        if free[best] >= threshold - _SLACK:
+            taken[best] = hits[number] = True
+    return hits
+
+
+def _interpolated(hits: npt.NDArray[np.bool_], wanted: int) -> float:
+    """Area under the precision envelope."""
+    if not hits.any():
+        return 0.0
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(envelope[hits].sum() / wanted)
+
+
+def _intervals(spans: npt.ArrayLike) -> Float64:
+    return np.asarray(spans, dtype=np.float64).reshape(-1, 2)

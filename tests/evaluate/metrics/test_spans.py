@@ -1,0 +1,89 @@
+"""Overlap of intervals and AP over windows, against naive loops and hand-worked cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from impart.evaluate.metrics.spans import IOUS, average_precisions, hit_at_1, iou, top_iou
+
+
+def windows(seed: int, count: int) -> list[tuple[float, float]]:
+    rng = np.random.default_rng(seed)
+    start = rng.uniform(0, 60, count).round()
+    return list(zip(start.tolist(), (start + rng.uniform(2, 40, count).round()).tolist(), strict=True))
+
+
+def naive_iou(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """Tenths of seconds counted one by one."""
+    first, second = (set(range(round(10 * a), round(10 * b))) for a, b in (one, other))
+    return len(first & second) / len(first | second)
+
+
+def naive_ap(
+    predicted: list[tuple[float, float]], scores: list[float], right: list[tuple[float, float]], threshold: float
+) -> float:
+    """The published evaluation, step by step: match, precision and recall, envelope, area."""
+    order = sorted(range(len(predicted)), key=lambda p: -scores[p])
+    taken: set[int] = set()
+    hits = []
+    for p in order:
+        ranked = sorted(range(len(right)), key=lambda g: -naive_iou(predicted[p], right[g]))
+        match = next((g for g in ranked if g not in taken and naive_iou(predicted[p], right[g]) >= threshold), None)
+        hits.append(match is not None)
+        if match is not None:
+            taken.add(match)
+    precision = [0.0, *(sum(hits[: n + 1]) / (n + 1) for n in range(len(hits))), 0.0]
+    recall = [0.0, *(sum(hits[: n + 1]) / len(right) for n in range(len(hits))), 1.0]
+    for n in reversed(range(len(precision) - 1)):
+        precision[n] = max(precision[n], precision[n + 1])
+    return sum((recall[n] - recall[n - 1]) * precision[n] for n in range(1, len(recall)))
+
+
+def test_iou_agrees_with_counting() -> None:
+    ours, theirs = windows(0, 12), windows(1, 9)
+    expected = [[naive_iou(a, b) for b in theirs] for a in ours]
+    assert iou(ours, theirs) == pytest.approx(np.array(expected))
+    assert iou([(3, 3)], [(3, 3)]).tolist() == [[0.0]]
+    assert iou([(0, 1)], [(1, 2)]).tolist() == [[0.0]]
+
+
+def test_average_precision_agrees_with_the_published_steps() -> None:
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        right, predicted = windows(100 + seed, 1 + seed % 4), windows(seed, 8)
+        predicted[:2] = [(a + 1, b + 1) for a, b in right[:2]] + predicted[len(right) : 2]  # near hits
+        scores = rng.permutation(8).astype(float).tolist()
+        expected = [naive_ap(predicted, scores, right, threshold) for threshold in IOUS]
+        ours = average_precisions(predicted, scores, right)
+        assert ours == pytest.approx(expected)
+        order = rng.permutation(8)
+        again = average_precisions(np.array(predicted)[order], np.array(scores)[order], right)
+        assert again == pytest.approx(ours)
+
+
+def test_by_hand() -> None:
+    right = [(0, 10), (20, 30)]
+    predicted, scores = [(0, 10), (0, 9), (21, 30)], [3, 2, 1]
+    # the second finds only a window that is taken: right, wrong, right
+    assert average_precisions(predicted, scores, right, ious=[0.5]).tolist() == pytest.approx([(1 + 2 / 3) / 2])
+    assert average_precisions(predicted, scores, right, ious=[0.95]).tolist() == [0.5]
+    assert average_precisions([], [], right).tolist() == [0.0] * 10
+    assert top_iou(predicted, scores, right) == 1.0
+    assert top_iou([], [], right) == 0.0
+    assert average_precisions([(0, 7)], [1], [(0, 10)], ious=[0.7]).tolist() == [1.0]  # 0.7 reaches 0.7
+
+
+def test_equal_scores_put_the_worst_first() -> None:
+    predicted, right = [(0, 10), (50, 60)], [(0, 10)]
+    assert top_iou(predicted, [1, 1], right) == top_iou(predicted[::-1], [1, 1], right) == 0.0
+    assert average_precisions(predicted, [1, 1], right, ious=[0.5]).tolist() == [0.5]
+    assert hit_at_1([1, 1], np.array([4.0, 0.0])) is False
+
+
+def test_a_highlight_is_what_one_of_three_people_calls_very_good() -> None:
+    ratings = np.array([[1, 1, 1], [4, 0, 0], [3, 3, 3]])
+    assert [hit_at_1(row, ratings) for row in np.eye(3)] == [False, True, False]
+    assert [hit_at_1(row, ratings.mean(axis=1), least=3) for row in np.eye(3)] == [False, False, True]
+    assert not hit_at_1([0, 0, 0, 1], ratings)  # beyond what was rated
+    assert not hit_at_1([], ratings)
