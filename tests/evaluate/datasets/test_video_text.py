@@ -291,6 +291,21 @@ def test_strange_line_separators_stay_inside_a_caption(tmp_path: Path) -> None:
     assert open_captions(tmp_path).captions == ("a dog and a cat",)
 
 
+def test_an_annotation_file_in_place_of_the_folder_says_the_split(tmp_path: Path) -> None:
+    for name, sentence in (("val_1", "One."), ("val_2", "Two.")):
+        data = {"v_a": {"duration": 9.0, "timestamps": [[0, 1]], "sentences": [sentence]}}
+        write(tmp_path / f"{name}.json", json.dumps(data))
+    touch(tmp_path, "v_a.mp4")
+    assert open_activitynet(tmp_path).captions == ("One.",)
+    second = open_activitynet(tmp_path / "val_2.json")
+    assert (second.name, second.captions) == ("activitynet/val_2", ("Two.",))
+    assert open_activitynet(tmp_path / "val_2.json", "val_2").captions == ("Two.",)
+    with pytest.raises(DataError, match=r"val_2\.json: name the folder, or val_1\.json"):
+        open_activitynet(tmp_path / "val_2.json", "val_1")
+    with pytest.raises(DataError, match=r"other\.json: name the folder, or val_1\.json or val_2\.json or train\.json"):
+        open_activitynet(write(tmp_path / "other.json", "{}"))
+
+
 def test_a_folder_that_links_to_itself_is_walked_once(tmp_path: Path) -> None:
     write(tmp_path / "MSRVTT_JSFUSION_test.csv", JSFUSION)
     touch(tmp_path, "clips/video9770.mp4")

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records
 from impart.evaluate.datasets.base import Published, Reader
-from impart.evaluate.datasets.video_files import MomentRow, Spans, VideoFolder, moment_set
-from impart.evaluate.datasets.video_text import ACTIVITYNET, DIDEMO
+from impart.evaluate.datasets.video_files import MomentRow, Spans, VideoFolder, chosen_split, moment_set
+from impart.evaluate.datasets.video_text import ACTIVITYNET, ACTIVITYNET_FILES, DIDEMO, DIDEMO_FILES
 from impart.evaluate.sets import MomentSet
 
 __all__ = ["READERS"]
@@ -36,6 +36,9 @@ CHARADES = Published(
     home="https://github.com/jiyanggao/TALL (videos: https://prior.allenai.org/projects/charades)",
 )
 
+QVHIGHLIGHTS_FILES = {split: f"highlight_{split}_release.jsonl" for split in QVHIGHLIGHTS.splits}
+CHARADES_FILES = {split: f"charades_sta_{split}.txt" for split in CHARADES.splits}
+
 CLIP_S = 2.0  # QVHighlights rates clips of two seconds
 DAY_S = 86400.0
 CHUNK_S = 5.0  # DiDeMo's annotators chose among chunks of five seconds
@@ -47,9 +50,9 @@ def open_qvhighlights(path: Path, split: str | None = None) -> MomentSet:
 
     The test split has no public answers. Clips outside the moments have saliency 0.
     """
-    split = QVHIGHLIGHTS.split(split)
+    split = chosen_split(QVHIGHLIGHTS, path, split, QVHIGHLIGHTS_FILES)
     folder = VideoFolder(path, QVHIGHLIGHTS)
-    file = folder.annotation(f"highlight_{split}_release.jsonl")
+    file = folder.annotation(QVHIGHLIGHTS_FILES[split])
     bad, mender = Malformed(file, "json with qid, query, duration, vid, relevant_windows"), Spans()
     rows = []
     for line, text in read_lines(file):
@@ -87,9 +90,9 @@ def _saliency(entry: dict[str, Any], duration_s: float) -> npt.NDArray[np.float6
 
 def open_charades(path: Path, split: str | None = None) -> MomentSet:
     """Charades-STA (Gao et al. 2017): `VID start end##sentence`, one moment a sentence."""
-    split = CHARADES.split(split)
+    split = chosen_split(CHARADES, path, split, CHARADES_FILES)
     folder = VideoFolder(path, CHARADES)
-    file = folder.annotation(f"charades_sta_{split}.txt")
+    file = folder.annotation(CHARADES_FILES[split])
     lengths = _charades_lengths(folder.optional(f"Charades_v1_{split}.csv"))
     bad, mender = Malformed(file, "VID start end##sentence"), Spans()
     rows = []
@@ -125,9 +128,9 @@ def open_didemo_moments(path: Path, split: str | None = None) -> MomentSet:
     A moment that only one annotator chose counts too, so recalls here are higher than by the official score, which
     averages over the best three annotators. Chunks are 5 s; the last one of a video may be shorter than that.
     """
-    split = DIDEMO.split(split)
+    split = chosen_split(DIDEMO, path, split, DIDEMO_FILES)
     folder = VideoFolder(path, DIDEMO)
-    file = folder.annotation(f"{split}_data.json")
+    file = folder.annotation(DIDEMO_FILES[split])
     bad = Malformed(file, "objects with video, description, times and annotation_id", unit="entry")
     rows = []
     for number, entry in records(read_json(file, list), ("video", "description", "times", "annotation_id"), bad):
@@ -146,9 +149,9 @@ def open_didemo_moments(path: Path, split: str | None = None) -> MomentSet:
 
 def open_activitynet_moments(path: Path, split: str | None = None) -> MomentSet:
     """ActivityNet Captions (Krishna et al. 2017): each sentence of a video with its one moment."""
-    split = ACTIVITYNET.split(split)
+    split = chosen_split(ACTIVITYNET, path, split, ACTIVITYNET_FILES)
     folder = VideoFolder(path, ACTIVITYNET)
-    file = folder.annotation(f"{split}.json")
+    file = folder.annotation(ACTIVITYNET_FILES[split])
     bad, mender = Malformed(file, "video: {duration, timestamps, sentences}", unit="entry"), Spans()
     rows = []
     for number, (video, entry) in enumerate(read_json(file, dict).items(), start=1):

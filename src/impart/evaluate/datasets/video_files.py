@@ -19,7 +19,7 @@ from impart.errors import DataError
 from impart.evaluate.datasets.base import Published
 from impart.evaluate.sets import MomentSet, VideoSet
 
-__all__ = ["CaptionRow", "MomentRow", "Spans", "VideoFolder", "moment_set", "video_set"]
+__all__ = ["CaptionRow", "MomentRow", "Spans", "VideoFolder", "chosen_split", "moment_set", "video_set"]
 
 _SUFFIXES = "3g2 3gp avi flv gif m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
 _VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
@@ -98,6 +98,29 @@ class VideoFolder:
         return self.published.missing(
             f"{self.root} has none of the {len(names)} videos that its annotations name (first {names[0]})"
         )
+
+
+def chosen_split(published: Published, path: Path, asked: str | None, files: Mapping[str, str]) -> str:
+    """The split asked for; where an annotation file was named in place of the folder, the split that it is of.
+
+    Args:
+        published: the set.
+        path: as the person gave it.
+        asked: a split, or None.
+        files: split -> its annotation file.
+
+    Raises:
+        DataError: there is no such split, or the file named is not of it.
+    """
+    if not path.is_file():
+        return published.split(asked)
+    there = [split for split in published.splits if files[split] == path.name]
+    if asked is not None and published.split(asked) in there:
+        return asked
+    if asked is not None or not there:
+        wanted = files[asked] if asked is not None else " or ".join(dict.fromkeys(files.values()))
+        raise published.missing(f"{path}: name the folder, or {wanted}")
+    return there[0]
 
 
 def _walk(root: Path) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from impart.errors import DataError
 from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records
 from impart.evaluate.datasets.base import Published, Reader
 from impart.evaluate.datasets.cifar import load_plain_pickle
-from impart.evaluate.datasets.video_files import CaptionRow, VideoFolder, video_set
+from impart.evaluate.datasets.video_files import CaptionRow, VideoFolder, chosen_split, video_set
 from impart.evaluate.sets import VideoSet
 
 __all__ = ["READERS"]
@@ -81,12 +81,23 @@ CAPTIONS = Published(
 )
 
 
+MSRVTT_FILES = dict.fromkeys(MSRVTT.splits, "MSRVTT_data.json") | {"1ka": "MSRVTT_JSFUSION_test.csv"}
+MSVD_FILES = {split: f"{split}_list.txt" for split in MSVD.splits}
+DIDEMO_FILES = {split: f"{split}_data.json" for split in DIDEMO.splits}
+ACTIVITYNET_FILES = {split: f"{split}.json" for split in ACTIVITYNET.splits}
+LSMDC_FILES = {
+    "test": "LSMDC16_challenge_1000_publictect.csv",
+    "val": "LSMDC16_annos_val.csv",
+    "train": "LSMDC16_annos_training.csv",
+}
+
+
 def open_msrvtt(path: Path, split: str | None = None) -> VideoSet:
     """MSR-VTT: the 1,000 pairs of the split 1kA (Yu et al. 2018), or an official split with all captions of a video."""
-    split = MSRVTT.split(split)
+    split = chosen_split(MSRVTT, path, split, MSRVTT_FILES)
     folder = VideoFolder(path, MSRVTT)
     if split == "1ka":
-        table = folder.annotation("MSRVTT_JSFUSION_test.csv")
+        table = folder.annotation(MSRVTT_FILES[split])
         bad = Malformed(table, "key,vid_key,video_id,sentence")
         rows = []
         for line, row in read_table(table, ["key", "vid_key", "video_id", "sentence"]):
@@ -95,7 +106,7 @@ def open_msrvtt(path: Path, split: str | None = None) -> VideoSet:
             else:
                 bad.add(line, "no video_id")
         return video_set("msrvtt/1ka", folder, rows, notes=bad.notes())
-    file = folder.annotation("MSRVTT_data.json")
+    file = folder.annotation(MSRVTT_FILES[split])
     data = read_json(file, dict)
     bad = Malformed(file, "videos with video_id and split, sentences with video_id and caption", unit="entry")
     videos = {
@@ -112,9 +123,9 @@ def open_msrvtt(path: Path, split: str | None = None) -> VideoSet:
 
 def open_msvd(path: Path, split: str | None = None) -> VideoSet:
     """MSVD: every caption of a video is a query (about 40 each)."""
-    split = MSVD.split(split)
+    split = chosen_split(MSVD, path, split, MSVD_FILES)
     folder = VideoFolder(path, MSVD)
-    listed = [line.strip() for _, line in read_lines(folder.annotation(f"{split}_list.txt"))]
+    listed = [line.strip() for _, line in read_lines(folder.annotation(MSVD_FILES[split]))]
     file = folder.annotation("raw-captions.pkl")
     captions = _plain_captions(file)
     bad = Malformed(file, "captions of the video, each a list of words", unit="video")
@@ -155,9 +166,9 @@ def _text(value: Any) -> str:
 
 def open_didemo(path: Path, split: str | None = None) -> VideoSet:
     """DiDeMo for paragraph retrieval: the descriptions of a video, in the file's order, are one caption."""
-    split = DIDEMO.split(split)
+    split = chosen_split(DIDEMO, path, split, DIDEMO_FILES)
     folder = VideoFolder(path, DIDEMO)
-    file = folder.annotation(f"{split}_data.json")
+    file = folder.annotation(DIDEMO_FILES[split])
     bad = Malformed(file, "objects with video and description", unit="entry")
     paragraphs: dict[str, list[str]] = {}
     for _, entry in records(read_json(file, list), ("video", "description"), bad):
@@ -168,9 +179,9 @@ def open_didemo(path: Path, split: str | None = None) -> VideoSet:
 
 def open_activitynet(path: Path, split: str | None = None) -> VideoSet:
     """ActivityNet Captions for paragraph retrieval: the sentences of a video, in order, are one caption."""
-    split = ACTIVITYNET.split(split)
+    split = chosen_split(ACTIVITYNET, path, split, ACTIVITYNET_FILES)
     folder = VideoFolder(path, ACTIVITYNET)
-    file = folder.annotation(f"{split}.json")
+    file = folder.annotation(ACTIVITYNET_FILES[split])
     bad = Malformed(file, "video: {duration, timestamps, sentences}", unit="entry")
     rows = []
     for number, (video, entry) in enumerate(read_json(file, dict).items(), start=1):
@@ -185,10 +196,9 @@ def open_activitynet(path: Path, split: str | None = None) -> VideoSet:
 
 def open_lsmdc(path: Path, split: str | None = None) -> VideoSet:
     """LSMDC: one sentence a clip; the test split is the 1,000 clips of the 2016 challenge."""
-    split = LSMDC.split(split)
+    split = chosen_split(LSMDC, path, split, LSMDC_FILES)
     folder = VideoFolder(path, LSMDC)
-    names = {"test": "challenge_1000_publictect", "val": "annos_val", "train": "annos_training"}
-    file = folder.annotation(f"LSMDC16_{names[split]}.csv")
+    file = folder.annotation(LSMDC_FILES[split])
     bad = Malformed(file, "clip, start, end, start extracted, end extracted and sentence, separated by tabs")
     rows = []
     for line, text in read_lines(file, fallback="cp1252"):
