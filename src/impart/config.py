@@ -32,6 +32,7 @@ __all__ = [
     "RamSettings",
     "SearchSettings",
     "Settings",
+    "SweepSettings",
     "VanillaSettings",
 ]
 
@@ -222,6 +223,30 @@ class SearchSettings:
     group: str = "video"
     by: str = "mean"
     negative_weight: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """What `impart refset sweep` varies.
+
+    Attributes:
+        sizes: `10%` of the pairs, or `300` of them.
+        ways: of choosing them, see `impart.reference.select`.
+        corrupt: fractions of the captions that are exchanged at random.
+        k, w_img, w_txt, tau: as in `VanillaSettings`.
+        seeds: draws of everything random, from seed 0 on.
+        grid: everything with everything, not one at a time.
+    """
+
+    sizes: tuple[str, ...] = ("1%", "3%", "10%", "30%", "100%")
+    ways: tuple[str, ...] = ("random", "class", "cluster", "coverage", "agreement", "dedup")
+    corrupt: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0)
+    k: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
+    w_img: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
+    w_txt: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+    tau: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2)
+    seeds: int = 3
+    grid: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

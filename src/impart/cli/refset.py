@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from impart.cli.options import ThreadsOption
+from impart.cli.sweep import sweep
 
 if TYPE_CHECKING:
     from impart.reference.build import BuildProgress, Failure
@@ -21,6 +22,8 @@ __all__ = ["app"]
 app = typer.Typer(
     help="Reference sets: pictures with names that teach a model, without training.", no_args_is_help=True
 )
+
+app.command()(sweep)
 
 SetArgument = Annotated[Path, typer.Argument(metavar="SET", help="Folder of the reference set.")]
 SourceArgument = Annotated[

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from itertools import product
 
-from impart.config import VanillaSettings
+from impart.config import SweepSettings, VanillaSettings
 from impart.errors import ConfigError
 from impart.reference.select import FIXED, WAYS
 
@@ -58,30 +58,12 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is varied.
+class Plan(SweepSettings):
+    """The settings that are gone through.
 
     One thing at a time around the settings of the set: every way of choosing at every size, corruption of the whole
     set, K, both weights and tau with the whole set. Or, as a grid, everything with everything.
-
-    Attributes:
-        sizes: `10%` of the pairs, or `300` of them.
-        ways: of `impart.reference.select.WAYS`.
-        corrupt: fractions of the captions.
-        k, w_img, w_txt, tau: as in `VanillaSettings`.
-        seeds: draws of everything random, from seed 0 on.
-        grid: the full product.
     """
-
-    sizes: tuple[str, ...] = ("1%", "3%", "10%", "30%", "100%")
-    ways: tuple[str, ...] = tuple(WAYS)
-    corrupt: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0)
-    k: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
-    w_img: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)
-    w_txt: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
-    tau: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2)
-    seeds: int = 3
-    grid: bool = False
 
     def __post_init__(self) -> None:
         for size in self.sizes:

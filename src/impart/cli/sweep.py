@@ -1,0 +1,191 @@
+"""`impart refset sweep`: what size, quality and blending of a reference set are worth."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from impart.cli.options import ThreadsOption
+from impart.cli.progress import progress
+from impart.cli.runs import print_tables
+from impart.config import SweepSettings
+
+if TYPE_CHECKING:
+    from impart.evaluate.sets import ClassSet
+    from impart.evaluate.sweep import Ground
+    from impart.evaluate.sweep_folder import SweepFolder
+    from impart.evaluate.sweep_plan import Plan
+    from impart.reference.refset import ReferenceSet
+
+__all__ = ["sweep"]
+
+_T = TypeVar("_T")
+_AT_ONCE = 32  # rows between two writes
+
+
+def _default(name: str) -> str:
+    return ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in getattr(SweepSettings, name))
+
+
+def _listed(what: str) -> Any:
+    return typer.Option(metavar="A,B,...", help=what)
+
+
+def sweep(
+    path: Annotated[Path, typer.Argument(metavar="SET", help="Folder of the reference set.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the report; a stopped sweep goes on there.")
+    ],
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            "-d",
+            metavar="NAME:PATH",
+            help="Classification data set to measure on, repeatable; without one, leave-one-out on the set alone.",
+        ),
+    ] = None,
+    sizes: Annotated[str, _listed("Shares of the set (10%) or numbers of pairs (300).")] = _default("sizes"),
+    select: Annotated[
+        str, _listed("Ways of choosing them: random, class, cluster, coverage, agreement, dedup.")
+    ] = _default("ways"),
+    corrupt: Annotated[str, _listed("Fractions of the captions that are exchanged at random.")] = _default("corrupt"),
+    k: Annotated[str, _listed("Numbers of neighbours blended in.")] = _default("k"),
+    w_img: Annotated[str, _listed("Weights of their image embeddings.")] = _default("w_img"),
+    w_txt: Annotated[str, _listed("Weights of their text embeddings.")] = _default("w_txt"),
+    tau: Annotated[str, _listed("Temperatures of their shares; 0 = uniform mean.")] = _default("tau"),
+    seeds: Annotated[int, typer.Option(min=1, help="Draws of everything random.")] = SweepSettings.seeds,
+    grid: Annotated[
+        bool, typer.Option("--grid", help="Everything with everything, not one at a time around the set's settings.")
+    ] = False,
+    choose_by: Annotated[
+        str,
+        typer.Option(
+            metavar="leave-one-out|DATASET", help="What the best setting is chosen by; by a data set, it is tuned on."
+        ),
+    ] = "leave-one-out",
+    prompts: Annotated[
+        str, typer.Option(metavar="ensemble|single|set", help="As in 'impart eval zeroshot'.")
+    ] = "ensemble",
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Part of the data sets; default: their test part.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where embeddings are kept; default: as in 'impart eval'.")
+    ] = None,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Vary size, selection, captions, K and weights; a table, plots and the best setting."""
+    from impart.evaluate.sweep_folder import SweepFolder, best_in_words
+    from impart.evaluate.sweep_plan import Plan
+    from impart.reference.refset import ReferenceSet
+
+    started = time.monotonic()
+    plan = Plan(
+        sizes=_values("--sizes", sizes, str),
+        ways=_values("--select", select, str),
+        corrupt=_values("--corrupt", corrupt, float),
+        k=_values("--k", k, int),
+        w_img=_values("--w-img", w_img, float),
+        w_txt=_values("--w-txt", w_txt, float),
+        tau=_values("--tau", tau, float),
+        seeds=seeds,
+        grid=grid,
+    )
+    references = ReferenceSet.open(path)
+    sets = _open(data or [], split)
+    choose_by = _chosen(choose_by, sets)
+    ground = _prepare(references, sets, prompts=prompts, cache=cache, threads=threads)
+    settings = {
+        "command": shlex.join(["impart", *sys.argv[1:]]),
+        "set": str(path),
+        "data": data or [],
+        "prompts": prompts,
+    }
+    folder = SweepFolder(out, ground, plan, settings)
+    points = plan.points(len(ground.references), ground.settings)
+    _measure(folder, ground, plan)
+    tables, best, problem = folder.finish(points, choose_by=choose_by, seconds=time.monotonic() - started)
+    print_tables(tables)
+    print(best_in_words(best, choose_by))
+    for note in [*ground.notes, *([problem] if problem else [])]:
+        print(note, file=sys.stderr)
+    print(f"report: {out}", file=sys.stderr)
+
+
+def _prepare(
+    references: ReferenceSet, sets: list[ClassSet], *, prompts: str, cache: Path | None, threads: int
+) -> Ground:
+    from impart.encoders import load_encoder
+    from impart.evaluate.cache import EmbeddingCache
+    from impart.evaluate.sweep import prepare
+
+    encoder = load_encoder(references.encoder_id, **({"threads": threads} if threads else {}))
+    with progress("pictures") as show:
+        return prepare(
+            references,
+            encoder,
+            sets,
+            prompts=prompts,
+            cache=EmbeddingCache(cache),
+            on_progress=None if show is None else lambda _, done, total: show(done, total),
+        )
+
+
+def _measure(folder: SweepFolder, ground: Ground, plan: Plan) -> None:
+    """Measure what is left; rows are on disk as they come."""
+    from impart.evaluate.sweep import sweep as run
+
+    points = plan.points(len(ground.references), ground.settings)
+    total = len(points) * len(ground.questions)
+    known = len(folder.rows(points))
+    if known:
+        print(f"{known} of {total} rows were measured before", file=sys.stderr)
+    with progress("settings") as show:
+        waiting = []
+        for row in run(ground, points, done=folder.done):
+            waiting.append(row)
+            known += 1
+            if len(waiting) == _AT_ONCE:
+                folder.add(waiting)
+                waiting = []
+                if show is not None:
+                    show(known, total)
+        folder.add(waiting)
+
+
+def _open(data: list[str], split: str | None) -> list[ClassSet]:
+    from impart.evaluate.datasets.registry import open_set
+    from impart.evaluate.sets import ClassSet
+
+    found = [open_set(spec, split=split, kind="classes") for spec in data]
+    return [one for one in found if isinstance(one, ClassSet)]
+
+
+def _chosen(name: str, sets: list[ClassSet]) -> str:
+    """The full name of what is chosen by."""
+    from impart.errors import ConfigError
+    from impart.evaluate.sweep import LEAVE_ONE_OUT
+
+    names = [one.name for one in sets]
+    fitting = [full for full in names if name in (full, full.split("/")[0])]
+    if name == LEAVE_ONE_OUT or name in names:
+        return name
+    if len(fitting) != 1:
+        raise ConfigError(f"--choose-by {name}: choose {', '.join([LEAVE_ONE_OUT, *names])}")
+    return fitting[0]
+
+
+def _values(option: str, text: str, kind: Callable[[str], _T]) -> tuple[_T, ...]:
+    from impart.errors import ConfigError
+
+    try:
+        return tuple(dict.fromkeys(kind(part.strip()) for part in text.split(",") if part.strip()))
+    except ValueError as error:
+        raise ConfigError(f"{option} {text}: {error}. Separate values by commas") from error

@@ -1,0 +1,304 @@
+"""A sweep's folder: rows as they are measured, and what they say.
+
+sweep.csv       a row a setting and data set; a stopped sweep goes on from it
+sweep.json      schema, settings, versions, fingerprints of encoder, set and data, the best setting
+report.md       the tables
+plots/*.png     accuracy over size for each way of choosing, over corruption, K, weights, tau
+
+The best setting is chosen by leave-one-out, so that no data set is tuned on; or, where a person asks for it, by the
+figure of one data set, which then is no test any more, and the report says so.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from impart.errors import ConfigError, DataError, MissingExtraError
+from impart.evaluate.sweep import LEAVE_ONE_OUT, Ground, Row
+from impart.evaluate.sweep_plan import ALL, Plan, Point
+from impart.evaluate.sweep_plots import draw_panels
+from impart.evaluate.sweep_tables import (
+    AXES,
+    Best,
+    by_point,
+    choose_best,
+    datasets_of,
+    mean_and_spread,
+    panel,
+    sweep_tables,
+)
+from impart.evaluate.tables import Table, markdown
+from impart.reference.refset import library_versions, now
+
+__all__ = ["SweepFolder", "best_in_words"]
+
+SCHEMA = 1
+_KIND = "sweep"
+_CSV, _JSON, _TEXT, _PLOTS = "sweep.csv", "sweep.json", "report.md", "plots"
+_POINT = tuple(item.name for item in dataclasses.fields(Point))
+_MEASURED = ("used", "items", "classes", "plain", "accuracy", "error", "touched")
+_COLUMNS = ("dataset", *_POINT, *_MEASURED, "gain")
+_KINDS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("dataset", "way"), str),
+    **dict.fromkeys(("pairs", "seed", "k", "used", "items", "classes"), int),
+}
+
+
+class SweepFolder:
+    """Where a sweep is kept.
+
+    Args:
+        folder: made where it is missing.
+        ground: what is measured on.
+        plan: what is varied.
+        settings: of the run, for `sweep.json`.
+
+    Raises:
+        ConfigError: it holds a sweep of another set, encoder or data, or something else.
+        DataError: its rows cannot be read.
+    """
+
+    def __init__(self, folder: Path, ground: Ground, plan: Plan, settings: Mapping[str, Any]) -> None:
+        self.folder, self.ground, self.plan = folder, ground, plan
+        self._content = self._identity(settings)
+        self._rows: dict[tuple[str, Point], Row] = {}
+        if (folder / _CSV).exists() or (folder / _JSON).exists():
+            self._check()
+            self._rows = {(row.dataset, row.point): row for row in _read(folder / _CSV)}
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write_json(self._content)
+        _write(folder / _CSV, self._rows.values())
+
+    @property
+    def done(self) -> frozenset[tuple[str, Point]]:
+        """What is measured already."""
+        return frozenset(self._rows)
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """Keep rows, on disk at once."""
+        with (self.folder / _CSV).open("a", newline="", encoding="utf-8") as file:
+            for row in rows:
+                self._rows[row.dataset, row.point] = row
+                csv.writer(file, lineterminator="\n").writerow(_cells(row))
+
+    def rows(self, points: Sequence[Point]) -> list[Row]:
+        """The rows of some points on the present data sets, in their order."""
+        names = [questions.name for questions in self.ground.questions]
+        return [self._rows[name, point] for point in points for name in names if (name, point) in self._rows]
+
+    def finish(
+        self, points: Sequence[Point], *, choose_by: str, seconds: float
+    ) -> tuple[list[Table], Best | None, str]:
+        """Write the report.
+
+        Returns:
+            The tables, the best setting (None where it cannot be chosen), and why there are no plots, if so.
+        """
+        rows = self.rows(points)
+        at = Plan(grid=False).points(len(self.ground.references), self.ground.settings)[0]
+        by = choose_by if any(row.dataset == choose_by for row in rows) else ""
+        best = choose_best(rows, by) if by else None
+        tables = sweep_tables(rows, at, best)
+        plots, problem = self._draw(rows, at)
+        content = {
+            **self._content,
+            "seconds": round(seconds, 1),
+            "rows": len(rows),
+            "choose_by": choose_by,
+            "tuned_on": [by] if by and by != LEAVE_ONE_OUT else [],
+            "best": None if best is None else _best_content(best, rows),
+        }
+        self._write_json(content)
+        text = _text(content, self.ground, tables, plots, best, choose_by)
+        (self.folder / _TEXT).write_text(text, encoding="utf-8")
+        return tables, best, problem
+
+    def _identity(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        ground = self.ground
+        return {
+            "schema": SCHEMA,
+            "kind": _KIND,
+            "created": now(),
+            "versions": library_versions(),
+            "encoder": dict(ground.encoder),
+            "references": {
+                "name": ground.references.name,
+                "fingerprint": ground.references.fingerprint,
+                "cohort": ground.references.cohort.digest,
+                "pairs": len(ground.references),
+                "dropped": ground.dropped,
+            },
+            "around": dataclasses.asdict(ground.settings),
+            "datasets": {
+                questions.name: {
+                    "identity": questions.identity,
+                    "pictures": len(questions),
+                    "classes": len(questions.classes),
+                    "templates": list(questions.templates),
+                }
+                for questions in ground.questions
+            },
+            "plan": dataclasses.asdict(self.plan),
+            "settings": dict(settings),
+            "notes": [*ground.notes, *(f"{q.name}: {note}" for q in ground.questions for note in q.notes)],
+        }
+
+    def _check(self) -> None:
+        """Refuse rows that were measured on something else."""
+        try:
+            before = json.loads((self.folder / _JSON).read_text(encoding="utf-8"))
+            kind = before.get("kind"), before.get("schema")
+        except (OSError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{self.folder / _JSON} cannot be read: {error}. Choose another --out") from error
+        if kind != (_KIND, SCHEMA):
+            raise ConfigError(f"{self.folder} holds no sweep of this version: choose another --out")
+        other = [name for name in ("encoder", "references") if before.get(name) != self._content[name]]
+        datasets: dict[str, Any] = before.get("datasets", {})
+        mine = self._content["datasets"]
+        other += [name for name, one in mine.items() if datasets.get(name, one) != one]
+        if other:
+            raise ConfigError(f"{self.folder} holds a sweep with another {', '.join(other)}: choose another --out")
+        mine.update({name: one for name, one in datasets.items() if name not in mine})
+
+    def _draw(self, rows: Sequence[Row], at: Point) -> tuple[list[str], str]:
+        folder = self.folder / _PLOTS
+        for stale in folder.glob("*.png"):
+            stale.unlink()
+        folder.mkdir(exist_ok=True)
+        about = f"{self.ground.references.name}, {len(self.ground.references)} pairs, {self.ground.encoder.get('id')}"
+        found: list[str] = []
+        try:
+            for name, (label, scale) in AXES.items():
+                found_panels = [panel(rows, at, dataset, name) for dataset in datasets_of(rows)]
+                panels = [one for one in found_panels if any(len(curve.x) > 1 for curve in one.curves.values())]
+                if panels:
+                    draw_panels(folder / f"{name}.png", panels, label=label, scale=scale, title=about)
+                    found.append(f"{_PLOTS}/{name}.png")
+        except MissingExtraError as error:
+            return [], f"no plots: {error}"
+        return found, ""
+
+    def _write_json(self, content: Mapping[str, Any]) -> None:
+        temporary = self.folder / f".{_JSON}.{os.getpid()}"
+        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        temporary.replace(self.folder / _JSON)
+
+
+def _best_content(best: Best, rows: Sequence[Row]) -> dict[str, Any]:
+    figures = {}
+    for dataset in datasets_of(rows):
+        found = by_point(rows, dataset).get(best.point) if best.point else None
+        plain = next(row.plain for row in rows if row.dataset == dataset)
+        figures[dataset] = {"plain": plain, "accuracy": mean_and_spread(found)[0] if found else plain}  # type: ignore[index]
+    content = dataclasses.asdict(best)
+    if best.point is not None:
+        del content["point"]["seed"]
+    return {**content, "figures": figures}
+
+
+def best_in_words(best: Best | None, choose_by: str) -> str:
+    """What was chosen, by what, and what that is worth."""
+    return " ".join(_best_lines(best, choose_by)).replace("**", "")
+
+
+def _best_lines(best: Best | None, choose_by: str) -> list[str]:
+    if best is None:
+        return [f"No best setting: there are no figures of {choose_by} to choose by. The set's own settings stay."]
+    lines = []
+    if best.point is None:
+        lines.append(
+            f"**Best by {best.by}: the plain encoder.** Of {best.settings} settings none gains more than its standard "
+            f"error ({100 * best.error:.2f} points): this set is better left off for such pictures."
+        )
+    else:
+        point = best.point
+        which = f"all {point.pairs} pairs" if point.way == ALL else f"{point.pairs} pairs chosen by `{point.way}`"
+        blend = ", ".join(
+            f"{name} {getattr(point, name):g}" for name in ("k", "w_img", "w_txt", "tau", "floor", "ramp")
+        )
+        lines.append(
+            f"**Best by {best.by}: {which}; {blend}.** {100 * best.plain:.1f}% plain, {100 * best.accuracy:.1f}% with "
+            f"it (standard error of the gain {100 * best.error:.2f} points). It is the highest of {best.settings} "
+            f"settings, so its own figure flatters it; {best.alike} others are less than a standard error behind."
+        )
+    if best.by == LEAVE_ONE_OUT:
+        lines.append("It was chosen by the set's own pictures, without any test picture or label.")
+    else:
+        lines.append(
+            f"**Warning: this was tuned on {best.by}.** Its figure there is no test any more; "
+            "choose by leave-one-out, or report another data set."
+        )
+    return lines
+
+
+def _text(
+    content: Mapping[str, Any],
+    ground: Ground,
+    tables: Sequence[Table],
+    plots: Sequence[str],
+    best: Best | None,
+    choose_by: str,
+) -> str:
+    references, encoder = content["references"], content["encoder"]
+    around = ", ".join(f"{name} {value:g}" for name, value in content["around"].items())
+    lines = [
+        f"# Sweep of {references['name']}",
+        "",
+        f"- encoder: {encoder['id']} ({encoder['fingerprint'][:12]})",
+        f"- references: {references['pairs']} pairs ({references['fingerprint'][:12]}), {references['dropped']} "
+        "that show test pictures were dropped",
+        f"- around: {around}",
+        *(f"- {q.name}: {len(q)} pictures, {len(q.classes)} texts" for q in ground.questions),
+        f"- {content['rows']} rows in sweep.csv, {content['seconds']:g} s, {content['created']}",
+        "",
+        "Top-1 accuracy in per cent; ties count as wrong. Leave-one-out: each of the set's pictures named among the "
+        "set's texts, its own pairs masked. Sizes and corruption are asked the questions of the whole, clean set.",
+        "",
+        *(line for one in _best_lines(best, choose_by) for line in (one, "")),
+        *(line for table in tables for line in (markdown(table), "")),
+        *(line for plot in plots for line in (f"![{Path(plot).stem}]({plot})", "")),
+    ]
+    if content["notes"]:
+        lines += ["## Notes", "", *(f"- {note}" for note in content["notes"]), ""]
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> list[Any]:
+    point = [getattr(row.point, name) for name in _POINT]
+    return [row.dataset, *point, *(getattr(row, name) for name in _MEASURED), round(row.gain, 9)]
+
+
+def _write(path: Path, rows: Iterable[Row]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows(_cells(row) for row in rows)
+    temporary.replace(path)
+
+
+def _read(path: Path) -> list[Row]:
+    """The rows of a table; one that was cut off while it was written is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    with path.open(newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file)
+        if table.fieldnames is None or tuple(table.fieldnames) != _COLUMNS:
+            raise DataError(f"{path} is no table of a sweep: choose another --out")
+        for cells in table:
+            if any(cells[name] in (None, "") for name in _COLUMNS):
+                continue
+            try:
+                values = {name: _KINDS.get(name, float)(cells[name]) for name in _COLUMNS}
+            except ValueError as error:
+                raise DataError(f"{path}, line {table.line_num}: {error}. Remove the line") from error
+            point = Point(**{name: values[name] for name in _POINT})
+            rows.append(Row(dataset=values["dataset"], point=point, **{name: values[name] for name in _MEASURED}))
+    return rows

@@ -1,0 +1,96 @@
+"""Plots of a sweep: accuracy over size, corruption, K, weights and tau, a panel for each data set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from impart.evaluate.plots import COLOURS, new_figure, save_figure
+
+__all__ = ["Curve", "Panel", "draw_panels"]
+
+_ACROSS = 4  # panels in a row
+_MARKERS = "osD^vPX*"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line: accuracies (fractions of 1) over x; `low` and `high` are the extremes over the seeds."""
+
+    x: tuple[float, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One data set.
+
+    Attributes:
+        title: above it.
+        curves: name -> line.
+        plain: accuracy of the plain encoder, a dashed line.
+        at: x of the set's own setting, a dotted line; None = none.
+    """
+
+    title: str
+    curves: Mapping[str, Curve]
+    plain: float
+    at: float | None = None
+
+
+def draw_panels(path: Path, panels: Sequence[Panel], *, label: str, scale: str = "linear", title: str = "") -> Path:
+    """Panels side by side, each with its own range of accuracies.
+
+    Args:
+        path: of the PNG.
+        panels: at least one.
+        label: under the x axis.
+        scale: of x: `linear`, `log` (base 10) or `log2`.
+        title: above all.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    across = min(_ACROSS, len(panels))
+    down = math.ceil(len(panels) / across)
+    figure = new_figure(3.4 * across + 1.2, 3.1 * down + 0.3)
+    names: dict[str, int] = {}
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(down, across, place + 1)
+        ticks = sorted({x for curve in panel.curves.values() for x in curve.x})
+        for name, curve in panel.curves.items():
+            number = names.setdefault(name, len(names))
+            colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
+            order = np.argsort(curve.x)
+            x, mean, low, high = (np.asarray(v)[order] for v in (curve.x, curve.mean, curve.low, curve.high))
+            axes.fill_between(x, 100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(x, 100 * mean, color=colour, marker=marker, markersize=3.5, linewidth=1.3, label=name)
+        axes.axhline(100 * panel.plain, color="black", linestyle="--", linewidth=1, label="plain encoder")
+        if panel.at is not None:
+            axes.axvline(panel.at, color="grey", linestyle=":", linewidth=1, label="the set's setting")
+        if scale != "linear":
+            axes.set_xscale("log", base=2 if scale == "log2" else 10)
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=7, rotation=45 if len(ticks) > 6 else 0)
+        axes.minorticks_off()
+        low_y, high_y = axes.get_ylim()
+        if high_y - low_y < 2:  # differences of a few pictures are not to look large
+            middle = (low_y + high_y) / 2
+            axes.set_ylim(middle - 1, middle + 1)
+        axes.tick_params(axis="y", labelsize=7)
+        axes.set_title(panel.title, fontsize=9)
+        axes.set_xlabel(label, fontsize=8)
+        if place % across == 0:
+            axes.set_ylabel("top-1, %", fontsize=8)
+        axes.grid(alpha=0.3)
+        if place == across - 1 or place == len(panels) - 1 < across:
+            axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    figure.tight_layout()
+    return save_figure(figure, path)
