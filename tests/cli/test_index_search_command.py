@@ -149,8 +149,10 @@ def test_bad_files_are_listed_and_the_rest_is_indexed(library: Path, tmp_path: P
 def test_eval_counts_each_captions_own_video(index: Path, tmp_path: Path) -> None:
     captions = tmp_path / "captions.csv"
     captions.write_text("file,caption\nred.mp4,red\nblue.mp4,red\nabsent.mp4,white\n")
-    report = json.loads(run("eval", "retrieval", captions, "-i", index, "--json").stdout)
-    assert (report["queries"], report["items"], report["recall_at_1"], report["recall_at_5"]) == (2, 3, 0.5, 1.0)
+    found = json.loads(run("eval", "retrieval", captions, "-i", index, "--json", "--no-report").stdout)
+    (outcome,) = found["outcomes"]
+    assert outcome["counts"] == {"queries": 2, "items": 3, "files not in the index": 1}
+    assert (outcome["figures"]["R@1"]["value"], outcome["figures"]["R@5"]["value"]) == (0.5, 1.0)
 
 
 def test_usage_errors_say_what_to_do(index: Path, tmp_path: Path) -> None:

@@ -85,14 +85,18 @@ def test_zeroshot(checkpoint: Path, tmp_path: Path) -> None:
     for name in ("red", "blue"):
         (tmp_path / "classes" / name).mkdir(parents=True)
         Image.fromarray(solid(name)).save(tmp_path / "classes" / name / "0.png")
-    said = without_torch("eval", "zeroshot", tmp_path / "classes", "--encoder", checkpoint)
-    assert "2 pictures, 2 classes" in said
-    assert "+red-green-blue" in said  # the reference set behind the encoder's id
-    plain = run("eval", "zeroshot", tmp_path / "classes", "--encoder", checkpoint, "--no-augment").output
-    assert "+red-green-blue" not in plain
+    options = ("--no-report", "--near-duplicate", "2", "--json", "--cache", tmp_path / "cache")
+    said = json.loads(without_torch("eval", "zeroshot", tmp_path / "classes", "--encoder", checkpoint, *options))
+    assert said["outcomes"][0]["counts"] == {"pictures": 2, "classes": 2, "unreadable": 0, "references": 3} | {
+        "references dropped": 0
+    }
+    assert said["encoders"][0]["references"]["name"] == "red-green-blue"
+    names = f"{checkpoint}+plain,{checkpoint}"
     onnx_colours(open_checkpoint(checkpoint).base, ("green",)).save(tmp_path / "set")
-    given = ("--refset", tmp_path / "set")
-    assert "+green" in run("eval", "zeroshot", tmp_path / "classes", "--encoder", checkpoint, *given).output
+    given = ("--encoders", names, "--refset", tmp_path / "set", *options)
+    both = json.loads(run("eval", "zeroshot", tmp_path / "classes", *given).stdout)
+    assert ["references" in one for one in both["encoders"]] == [False, True]
+    assert both["encoders"][1]["references"]["name"] == "green"
 
 
 def test_a_damaged_checkpoint_says_so(films: Path, checkpoint: Path, tmp_path: Path) -> None:

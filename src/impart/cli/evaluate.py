@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from impart.cli.runs import Run, with_run
+from impart.config import EvaluateSettings
 
 if TYPE_CHECKING:
-    from impart.evaluate.sets import ClassSet
+    from impart.evaluate.datasets.base import Kind
 
 __all__ = ["app"]
 
@@ -21,9 +23,16 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+_KINDS = {
+    "classes": "Pictures with a class each (zeroshot, probe)",
+    "captions": "Pictures with captions (retrieval)",
+    "boxes": "Pictures with labelled boxes (regions)",
+    "videos": "Videos with captions (retrieval)",
+    "moments": "Moments in videos (moments)",
+}
+
 DataArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="DATA", help="Data sets, as --data has them.", show_default=False),
+    list[str] | None, typer.Argument(metavar="DATA", help="Data sets, as --data has them.", show_default=False)
 ]
 DataOption = Annotated[
     list[str] | None,
@@ -31,22 +40,23 @@ DataOption = Annotated[
         "--data",
         "-d",
         metavar="NAME:PATH",
-        help="Data set: a format's name and its folder or file ('impart eval datasets' lists them), or a path alone "
-        "(a folder with one sub-folder of pictures a class, or a table of captions). Repeatable.",
+        help="Data set: its name and its folder or file ('impart eval datasets' lists the names and the files), or a "
+        "path alone (a folder with one sub-folder of pictures a class, or a csv). Repeatable.",
     ),
 ]
 SplitOption = Annotated[
-    str | None, typer.Option("--split", help="Part of the data set. Default: its test part.", metavar="NAME")
+    str | None,
+    typer.Option("--split", help="Part of the data set. Default: the one that papers report.", metavar="NAME"),
 ]
 LimitOption = Annotated[
-    int, typer.Option("--limit", min=0, metavar="N", help="Only so many, drawn at random (always the same); 0 = all.")
+    int, typer.Option("--limit", min=0, metavar="N", help="Only so many pictures, drawn, always the same; 0 = all.")
 ]
 PromptsOption = Annotated[
     str,
     typer.Option(
         "--prompts",
         metavar="ensemble|single|set",
-        help="Prompts: seven averaged, 'a photo of a {}.', or those written for the set.",
+        help="Seven prompts averaged, 'a photo of a {}.' alone, or those written for the set.",
     ),
 ]
 
@@ -67,25 +77,171 @@ def zeroshot(
     """Classify pictures by the names of their classes: top-1, top-5, mean per class, calibration, log-loss."""
     from impart.evaluate.zeroshot import zeroshot as measure
 
-    sets: list[ClassSet] = [
-        few(found, per_class=per_class, limit=limit) for found in _open(data, more_data, "classes", split)
-    ]
-    for dataset in sets:
+    for dataset in _open(data, more_data, kind="classes", split=split, per_class=per_class, limit=limit):
         for contender in run.cleaned(dataset.name, dataset.pictures):
-            run.measure(
-                contender,
-                dataset.name,
-                lambda show, c=contender, d=dataset: measure(  # type: ignore[misc]
-                    c.encoder, d, prompts=prompts, label=c.label, on_progress=show, **run.common
-                ),
+            task = partial(measure, contender.encoder, dataset, prompts=prompts, label=contender.label, **run.common)
+            run.measure(contender, dataset.name, task)
+
+
+@app.command(
+    epilog="Example: impart eval probe --data cifar10:data/cifar10 --encoders mini,hf:openai/clip-vit-base-patch32"
+)
+@with_run
+def probe(
+    run: Run,
+    data: DataArgument = None,
+    more_data: DataOption = None,
+    train_split: Annotated[str, typer.Option("--train-split", metavar="NAME", help="Part to learn from.")] = "train",
+    split: Annotated[str, typer.Option("--split", metavar="NAME", help="Part to measure on.")] = "test",
+    val_split: Annotated[
+        str | None,
+        typer.Option(
+            "--val-split", metavar="NAME", help="Part that C is chosen on. Default: a fifth of the training pictures."
+        ),
+    ] = None,
+    features: Annotated[
+        str,
+        typer.Option(
+            "--features",
+            metavar="embedding|retrieval|both",
+            help="What is classified: v (or v'), the retrieval embedding.",
+        ),
+    ] = "embedding",
+    per_class: Annotated[
+        int,
+        typer.Option("--per-class", min=0, metavar="N", help="Learn from only so many pictures of a class; 0 = all."),
+    ] = 0,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, metavar="N", help="Measure only so many test pictures; 0 = all.")
+    ] = 0,
+) -> None:
+    """Train a linear classifier on the embeddings of the training pictures: top-1, top-5, mean per class.
+
+    Logistic regression (scikit-learn, L-BFGS); its C is chosen on validation pictures for every encoder by itself.
+    """
+    from impart.evaluate.probe import linear_probe
+
+    tests = _open(data, more_data, kind="classes", split=split, limit=limit)
+    trains = _open(data, more_data, kind="classes", split=train_split, per_class=per_class)
+    vals = _open(data, more_data, kind="classes", split=val_split) if val_split else [None] * len(tests)
+    for train, val, test in zip(trains, vals, tests, strict=True):
+        for contender in run.cleaned(test.name, test.pictures):
+            task = partial(
+                linear_probe,
+                contender.encoder,
+                train,
+                test,
+                val=val,
+                features=features,  # type: ignore[arg-type]  # checked there
+                label=contender.label,
+                **run.common,
             )
+            run.measure(contender, test.name, task)
+
+
+@app.command(epilog="Example: impart eval regions --data coco:data/coco/instances_val2017.json --scales 1,1.5,2")
+@with_run
+def regions(
+    run: Run,
+    data: DataArgument = None,
+    more_data: DataOption = None,
+    split: SplitOption = None,
+    scales: Annotated[
+        str, typer.Option("--scales", metavar="X,Y", help="How much is cut out: 1 = the box, 1.5 = half as much again.")
+    ] = "1,1.5",
+    prompts: PromptsOption = "ensemble",
+    limit: LimitOption = 0,
+) -> None:
+    """Name what is in given boxes (zero-shot ROI classification): box accuracy and AP over the categories."""
+    from impart.evaluate.regions import regions as measure
+
+    chosen = _numbers(scales, "--scales")
+    for dataset in _open(data, more_data, kind="boxes", split=split, limit=limit):
+        for contender in run.cleaned(dataset.name, dataset.pictures):
+            task = partial(
+                measure,
+                contender.encoder,
+                dataset,
+                scales=chosen,
+                prompts=prompts,
+                label=contender.label,
+                **run.common,
+            )
+            run.measure(contender, dataset.name, task)
+
+
+@app.command(epilog="Example: impart eval retrieval --data flickr8k:data/flickr8k --query-bank")
+@with_run
+def retrieval(
+    run: Run,
+    data: DataArgument = None,
+    more_data: DataOption = None,
+    split: SplitOption = None,
+    limit: LimitOption = 0,
+    query_bank: Annotated[
+        bool,
+        typer.Option(
+            "--query-bank", help="Also with query-bank normalisation, which sees all queries: figures of their own."
+        ),
+    ] = False,
+    index: Annotated[
+        Path | None,
+        typer.Option(
+            "--index",
+            "-i",
+            metavar="DIR",
+            help="Search this video index: the data is a csv with the columns file and caption. Its own encoder is "
+            "measured, and its reference set beside it where one is in force.",
+        ),
+    ] = None,
+    by: Annotated[
+        str, typer.Option("--by", metavar="mean|best", help="With --index: a video counts by its mean or best moment.")
+    ] = "mean",
+) -> None:
+    """Find each caption's picture, and each picture's captions: R@1, R@5, R@10, ranks, MRR, nDCG, both ways."""
+    if index is not None:
+        _search_index(run, index, [*(data or []), *(more_data or [])], by=by, split=split)
+        return
+    from impart.evaluate.retrieval import retrieval as measure
+
+    for dataset in _open(data, more_data, kind="captions", split=split, limit=limit):
+        for contender in run.cleaned(dataset.name, dataset.pictures):
+            task = partial(
+                measure, contender.encoder, dataset, query_bank=query_bank, label=contender.label, **run.common
+            )
+            run.measure(contender, dataset.name, task)
+
+
+@app.command()
+def datasets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the data sets that --data knows, with the files they want and where those are published."""
+    from impart.cli.runs import print_tables
+    from impart.evaluate.datasets import READERS
+    from impart.evaluate.tables import Cell, Table
+
+    readers = sorted(READERS.values(), key=lambda reader: (reader.kind, reader.name))
+    if as_json:
+        fields = ("name", "kind", "splits", "files", "home")
+        print(json.dumps([{name: getattr(reader, name) for name in fields} for reader in readers], indent=1))
+        return
+    tables = []
+    for kind, title in _KINDS.items():
+        rows = tuple(
+            (Cell(reader.name), Cell(", ".join(reader.splits)), Cell(", ".join(reader.files)), Cell(reader.home))
+            for reader in readers
+            if reader.kind == kind
+        )
+        tables.append(Table(title=title, columns=("name", "splits", "files", "published at"), rows=rows, words=4))
+    print_tables(tables)
 
 
 @app.command(epilog="Example: impart eval compare reports/monday reports/tuesday")
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="Folder of a report.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Folder of another report.")],
-    bootstrap: Annotated[int, typer.Option("--bootstrap", min=0, help="Draws for the intervals; 0 = none.")] = 1000,
+    bootstrap: Annotated[
+        int, typer.Option("--bootstrap", min=0, help="Draws for the intervals; 0 = none.")
+    ] = EvaluateSettings.bootstrap,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what changed from report A to report B, figure by figure, on the items that both have.
@@ -111,23 +267,38 @@ def compare(
         print(note, file=sys.stderr)
 
 
-def few(dataset: ClassSet, *, per_class: int = 0, limit: int = 0) -> ClassSet:
-    """Some pictures of a set, drawn at random, always the same; 0 = all."""
-    import numpy as np
+def _search_index(run: Run, index: Path, tables: Sequence[str], *, by: str, split: str | None) -> None:
+    from impart.cli.eval_videos import search_index
 
-    rows = np.random.default_rng(0).permutation(len(dataset))
-    if per_class:
-        labels = dataset.labels[rows]
-        rows = np.concatenate([rows[labels == label][:per_class] for label in np.unique(labels)])
-    if limit and len(rows) > limit:
-        rows = np.random.default_rng(0).permutation(rows)[:limit]
-    return dataset if len(rows) == len(dataset) else dataset.subset(np.sort(rows))
+    options = run.options
+    if options.encoders or options.refset or options.ram:
+        raise typer.BadParameter("--index is searched with its own encoder and reference set ('impart refset use')")
+    if not tables:
+        raise typer.BadParameter("name a csv with the columns file and caption: --data captions.csv")
+    for table in tables:
+        run.outcomes += search_index(index, Path(table), by=by, split=split)
 
 
-def _open(first: Sequence[str] | None, second: Sequence[str] | None, kind: str, split: str | None) -> list[Any]:
-    from impart.evaluate.datasets.registry import open_set
+def _open(
+    first: Sequence[str] | None,
+    second: Sequence[str] | None,
+    *,
+    kind: Kind,
+    split: str | None,
+    per_class: int = 0,
+    limit: int = 0,
+) -> list[Any]:
+    """The data sets that were named."""
+    from impart.evaluate.datasets import open_set
 
     specs = [*(first or []), *(second or [])]
     if not specs:
-        raise typer.BadParameter("name a data set: --data cifar10:PATH, or a folder ('impart eval datasets' lists all)")
-    return [open_set(spec, split=split, kind=kind) for spec in specs]  # type: ignore[arg-type]
+        raise typer.BadParameter("name a data set: --data cifar10:PATH, or a path ('impart eval datasets' lists all)")
+    return [open_set(spec, split=split, kind=kind, per_class=per_class or None, limit=limit or None) for spec in specs]
+
+
+def _numbers(text: str, option: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} {text!r}: write numbers with commas between, such as 1,1.5") from error

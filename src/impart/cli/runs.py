@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from impart.encoders.base import Encoder, Float32
     from impart.evaluate.cache import EmbeddingCache
     from impart.evaluate.contenders import Contender
-    from impart.evaluate.embed import Progress
     from impart.evaluate.outcome import Outcome
     from impart.evaluate.sets import Pictures
     from impart.evaluate.tables import Cell, Table
@@ -218,15 +217,13 @@ class Run:
 
         return without_copies(self.contenders, retrieval or embedded, near=self.options.near_duplicate)
 
-    def measure(
-        self, contender: Contender, dataset: str, task: Callable[[Progress | None], Outcome | Sequence[Outcome]]
-    ) -> None:
-        """Run a task, and keep its outcomes with what was done to the reference set for it."""
+    def measure(self, contender: Contender, dataset: str, task: Callable[..., Outcome | Sequence[Outcome]]) -> None:
+        """Run a task, which is given `on_progress`, and keep its outcomes with what became of the reference set."""
         from impart.evaluate.contenders import describe
         from impart.evaluate.outcome import Outcome
 
         with progress(f"{contender.label} on {dataset}") as show:
-            found = task(show)
+            found = task(on_progress=show)
         references = contender.references
         counts, notes = {}, []
         if references is not None:
