@@ -30,6 +30,16 @@ __all__ = ["CIFAR10", "CIFAR100", "READERS", "load_plain_pickle", "open_cifar"]
 
 _HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
 _SIDE_PX = 32
+_BROKEN_PICKLE = (  # what damaged pickles raise
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +122,8 @@ def _from_batches(layout: _Layout, split: str, parts: dict[str, bytes], sources:
     labels: list[npt.NDArray[np.int64]] = []
     keys: list[str] = []
     for file in layout.batches[split]:
-        data, numbers = _batch(parts[file], layout.labels, where=f"{sources[0].parent}: {file}", classes=len(classes))
+        where = f"{sources[0].parent / file}" if sources[0].name in parts else f"{sources[0]}: {file}"
+        data, numbers = _batch(parts[file], layout.labels, where=where, classes=len(classes))
         pixels.append(data)
         labels.append(numbers)
         keys += [f"{layout.folder}/{file}[{number}]" for number in range(len(numbers))]
@@ -196,6 +207,11 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _frombuffer(data: bytes, dtype: Any, shape: Any, order: Any) -> npt.NDArray[Any]:
+    """What the newer pickles call to make an array."""
+    return np.frombuffer(data, dtype=dtype).reshape(shape, order=order)
+
+
 class _PlainUnpickler(pickle.Unpickler):
     """Arrays, texts, numbers, lists, dictionaries; anything else could run code."""
 
@@ -207,6 +223,8 @@ class _PlainUnpickler(pickle.Unpickler):
         }
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return np.empty(0).__reduce__()[0]  # under either name of numpy's module
+        if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":
+            return _frombuffer
         if (module, name) in plain:
             return plain[module, name]
         raise pickle.UnpicklingError(f"it wants {module}.{name}, which a file of plain data has no use for")
@@ -220,9 +238,7 @@ def load_plain_pickle(data: bytes, *, where: str) -> Any:
     """
     try:
         return _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
-    except (
-        pickle.UnpicklingError, ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, TypeError, ValueError,
-    ) as error:  # fmt: skip
+    except _BROKEN_PICKLE as error:
         raise DataError(f"{where} is not a pickle of plain data ({error}): download it again") from error
 
 

@@ -99,7 +99,7 @@ def open_known_folder(
     if len(listing.folders) < len(known):
         notes.append(f"{len(listing.folders)} of {len(known)} classes are there: figures are over these")
     return ClassSet(
-        name=f"{published.name}/{folder.name if folder != path else split or path.name}",
+        name=f"{published.name}/{path.name if folder == path else split or published.splits[0]}",
         pictures=Pictures.of_files(listing.files),
         labels=listing.labels,
         classes=tuple(known.get(_loose(one)) or tidy_class_name(one) for one in listing.folders),

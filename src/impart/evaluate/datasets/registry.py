@@ -9,7 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import ConfigError, DataError
-from impart.evaluate.datasets import captions, cifar, folder, moments, video_text
+from impart.evaluate.datasets import (
+    caltech,
+    captions,
+    cifar,
+    detection,
+    folder,
+    huggingface,
+    listed,
+    mat_sets,
+    moments,
+    stl10,
+    video_text,
+    webdataset,
+)
 from impart.evaluate.datasets.base import DataSet, Kind, Reader
 from impart.evaluate.sets import BoxSet, CaptionSet, ClassSet
 
@@ -35,7 +48,8 @@ def register_reader(reader: Reader) -> Reader:
     return reader
 
 
-for _module in (folder, cifar, captions, video_text, moments):
+_PICTURES = (folder, cifar, caltech, listed, mat_sets, stl10, webdataset, huggingface, captions, detection)
+for _module in (*_PICTURES, video_text, moments):
     for _reader in _module.READERS:
         register_reader(_reader)
 

@@ -1,0 +1,256 @@
+"""Pictures with labelled boxes: COCO and LVIS instances, or a csv.
+
+Boxes are fractions of the picture's size. What sticks out of the picture is clipped, and what is then empty is dropped,
+both counted; boxes around crowds are left out and counted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from impart.errors import DataError
+from impart.evaluate.datasets.annotations import Malformed, read_json, read_table, records
+from impart.evaluate.datasets.base import Published, Reader
+from impart.evaluate.datasets.picture_files import Finder, annotation_file
+from impart.evaluate.prompts import tidy_class_name
+from impart.evaluate.sets import BoxSet, Pictures
+
+__all__ = ["READERS", "clip_box", "open_box_table", "open_coco", "open_lvis"]
+
+TABLE = Published(
+    name="boxes",
+    title="A table of boxes",
+    splits=(),
+    files=("boxes.csv with the columns file, label, x0, y0, x1, y1 (fractions of width and height)", "the pictures"),
+    home="nowhere: you write it",
+)
+COCO = Published(
+    name="coco",
+    title="COCO detection",
+    splits=("val2017", "train2017", "val2014", "train2014"),
+    files=("annotations/instances_val2017.json", "the pictures, in val2017"),
+    home="https://cocodataset.org/#download",
+)
+LVIS = Published(
+    name="lvis",
+    title="LVIS",
+    splits=("val", "train"),
+    files=("lvis_v1_val.json", "the pictures of COCO, in val2017 and train2017"),
+    home="https://www.lvisdataset.org/dataset",
+)
+_TOLERANCE_PX = 0.5  # what rounding makes of a box along the edge is not reported
+_TOLERANCE = 1e-3  # the same for fractions
+
+
+class _Box(NamedTuple):
+    picture: str
+    label: int
+    corners: tuple[float, float, float, float]  # fractions, not clipped yet
+    tolerance: tuple[float, float] = (_TOLERANCE, _TOLERANCE)
+
+
+@dataclass
+class _Counts:
+    """What was changed or left out."""
+
+    crowds: int = 0
+    clipped: int = 0
+    empty: int = 0
+    unknown: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def told(self) -> tuple[str, ...]:
+        said = (
+            (self.crowds, "boxes around crowds are left out"),
+            (self.clipped, "boxes stick out of their picture and are clipped"),
+            (self.empty, "boxes are empty, or outside of their picture, and left out"),
+            (self.unknown, "boxes are of a picture or category that the file does not list, and left out"),
+        )
+        return (*self.notes, *(f"{count} {what}" for count, what in said if count))
+
+
+def clip_box(corners: Sequence[float]) -> tuple[float, float, float, float] | None:
+    """A box (x0, y0, x1, y1) clipped to the picture; None where nothing is left of it.
+
+    >>> clip_box((-0.25, 0.5, 0.5, 1.5))
+    (0.0, 0.5, 0.5, 1.0)
+    >>> clip_box((1.0, 0.0, 1.5, 1.0)) is None
+    True
+    """
+    x0, y0, x1, y1 = (min(max(float(value), 0.0), 1.0) for value in corners)
+    return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+
+def open_coco(path: Path, split: str | None = None) -> BoxSet:
+    """COCO instances of a year, such as `val2017`.
+
+    Raises:
+        DataError: the annotations are missing or not of that form, or no picture is there.
+    """
+    if split is None and path.is_file() and path.stem.startswith("instances_"):
+        split = path.stem.removeprefix("instances_")
+    split = COCO.split(split)
+    file = annotation_file(path, (f"instances_{split}.json",), published=COCO)
+    roots = (file.parent, file.parent.parent)
+    folders = tuple(root / folder for root in roots for folder in (split, "images", f"images/{split}", "."))
+    return _from_instances(f"coco/{split}", file, Finder(folders=folders, source=file))
+
+
+def open_lvis(path: Path, split: str | None = None) -> BoxSet:
+    """LVIS v1; the pictures are COCO's, and the categories say how frequent they are.
+
+    Raises:
+        DataError: the annotations are missing or not of that form, or no picture is there.
+    """
+    if split is None and path.is_file() and path.stem.startswith("lvis_v1_"):
+        split = path.stem.removeprefix("lvis_v1_")
+    split = LVIS.split(split)
+    file = annotation_file(path, (f"lvis_v1_{split}.json",), published=LVIS)
+    roots = (file.parent, file.parent.parent)
+    folders = tuple(root / folder for root in roots for folder in (".", "images", "coco"))
+    return _from_instances(f"lvis/{split}", file, Finder(folders=folders, source=file))
+
+
+def open_box_table(path: Path, split: str | None = None) -> BoxSet:
+    """A csv with the columns `file`, `label`, `x0`, `y0`, `x1`, `y1` (fractions), and optionally `split`.
+
+    Raises:
+        DataError: the table cannot be read, a column is missing, no row is left, or no picture is there.
+    """
+    table = annotation_file(path, ("boxes.csv",), published=TABLE) if path.is_dir() else path
+    if not table.is_file():
+        raise TABLE.missing(f"{table} does not exist")
+    bad = Malformed(table, "file,label,x0,y0,x1,y1 with x0 < x1 and y0 < y1 as fractions")
+    rows: list[tuple[str, str, tuple[float, float, float, float]]] = []
+    for line, row in read_table(table, ["file", "label", "x0", "y0", "x1", "y1"]):
+        if split is not None and row.get("split") != split:
+            continue
+        try:
+            x0, y0, x1, y1 = (float(row[name]) for name in ("x0", "y0", "x1", "y1"))
+        except ValueError:
+            bad.add(line, "a corner is no number")
+            continue
+        if not row["file"] or not row["label"] or not all(map(math.isfinite, (x0, y0, x1, y1))):
+            bad.add(line, "an empty or endless cell")
+            continue
+        rows.append((row["file"], row["label"], (x0, y0, x1, y1)))
+    counts = _Counts(notes=list(bad.notes()))
+    if not rows:
+        raise DataError(f"{table} has no boxes" + (f" with split {split!r}" if split else ""))
+    categories = tuple(sorted({label for _, label, _ in rows}))
+    numbers = {label: number for number, label in enumerate(categories)}
+    boxes = [_Box(file, numbers[label], corners) for file, label, corners in rows]
+    finder = Finder(folders=(table.parent / "images", table.parent), source=table)
+    name = table.resolve().parent.name + (f"/{split}" if split else "")
+    return _box_set(name, boxes, finder, counts, categories=categories)
+
+
+def _from_instances(name: str, file: Path, finder: Finder) -> BoxSet:
+    data = read_json(file, dict)
+    bad = Malformed(
+        file,
+        "images (id, width, height), annotations (image_id, category_id, bbox), categories (id, name)",
+        unit="entry",
+    )
+    images = {image["id"]: image for _, image in records(data.get("images"), ("id", "width", "height"), bad)}
+    listed = [one for _, one in records(data.get("categories"), ("id", "name"), bad)]
+    listed.sort(key=lambda category: category["id"])
+    numbers = {category["id"]: number for number, category in enumerate(listed)}
+    counts = _Counts()
+    boxes: list[_Box] = []
+    for number, entry in records(data.get("annotations"), ("image_id", "category_id", "bbox"), bad):
+        if entry.get("iscrowd"):
+            counts.crowds += 1
+            continue
+        image = images.get(entry["image_id"])
+        label = numbers.get(entry["category_id"])
+        if image is None or label is None:
+            counts.unknown += 1
+            continue
+        try:
+            boxes.append(_pixel_box(entry["bbox"], image, label))
+        except (TypeError, ValueError, ZeroDivisionError):
+            bad.add(number, f"bbox {entry['bbox']!r} in a picture of {image['width']} x {image['height']}")
+    counts.notes += bad.notes()
+    frequency = tuple(str(category.get("frequency", "")) for category in listed)
+    return _box_set(
+        name,
+        boxes,
+        finder,
+        counts,
+        categories=tuple(tidy_class_name(str(category["name"])) for category in listed),
+        frequency=frequency if all(letter in ("r", "c", "f") for letter in frequency) else None,
+    )
+
+
+def _pixel_box(bbox: Any, image: dict[str, Any], label: int) -> _Box:
+    """A box of left, top, width and height in pixels, as fractions of its picture."""
+    x, y, width, height = (float(value) for value in bbox)
+    across, down = float(image["width"]), float(image["height"])
+    if not all(map(math.isfinite, (x, y, width, height))) or min(across, down) <= 0:
+        raise ValueError
+    corners = (x / across, y / down, (x + width) / across, (y + height) / down)
+    return _Box(_file_of(image), label, corners, (_TOLERANCE_PX / across, _TOLERANCE_PX / down))
+
+
+def _file_of(image: dict[str, Any]) -> str:
+    """`file_name`; LVIS has none, and its `coco_url` ends in the folder and the name."""
+    if image.get("file_name"):
+        return str(image["file_name"])
+    return "/".join(str(image["coco_url"]).split("/")[-2:]) if image.get("coco_url") else f"{image['id']:012d}.jpg"
+
+
+def _box_set(
+    name: str,
+    boxes: Iterable[_Box],
+    finder: Finder,
+    counts: _Counts,
+    *,
+    categories: tuple[str, ...],
+    frequency: tuple[str, ...] | None = None,
+) -> BoxSet:
+    numbers: dict[Path, int] = {}
+    owners: list[int] = []
+    labels: list[int] = []
+    kept: list[tuple[float, float, float, float]] = []
+    for box in boxes:
+        picture = finder.find(box.picture)
+        if picture is None:
+            continue
+        clipped = clip_box(box.corners)
+        if clipped is None:
+            counts.empty += 1
+            continue
+        slack = (*box.tolerance, *box.tolerance)
+        counts.clipped += any(
+            abs(was - now) > least for was, now, least in zip(box.corners, clipped, slack, strict=True)
+        )
+        owners.append(numbers.setdefault(picture, len(numbers)))
+        labels.append(box.label)
+        kept.append(clipped)
+    missing = finder.notes()
+    if not kept:
+        raise DataError(f"{finder.source} has no boxes for {name}: {'; '.join(counts.told()) or 'it lists none'}")
+    return BoxSet(
+        name=name,
+        pictures=Pictures.of_files(tuple(numbers)),
+        owners=np.asarray(owners, dtype=np.int64),
+        boxes=np.asarray(kept, dtype=np.float64),
+        labels=np.asarray(labels, dtype=np.int64),
+        categories=categories,
+        frequency=frequency,
+        notes=(*counts.told(), *missing),
+    )
+
+
+READERS: tuple[Reader, ...] = (
+    TABLE.reader("boxes", open_box_table),
+    COCO.reader("boxes", open_coco),
+    LVIS.reader("boxes", open_lvis),
+)

@@ -1,0 +1,165 @@
+"""Hugging Face `datasets`: a folder written by `save_to_disk`, a folder of parquet files, or a name on the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from impart.errors import DataError, MissingExtraError
+from impart.evaluate.datasets.base import Published, Reader
+from impart.evaluate.prompts import tidy_class_name
+from impart.evaluate.sets import MAX_MEGAPIXELS, CaptionSet, ClassSet, Pictures, digest_of, file_stamp
+from impart.reference.pairs import load_picture
+
+__all__ = ["READERS", "open_hf_captions", "open_hf_classes"]
+
+CLASSES = Published(
+    name="hf-dataset",
+    title="A Hugging Face dataset of classes",
+    splits=(),
+    files=("a folder written by save_to_disk, a folder of parquet files, or a name such as cifar10",),
+    home="https://huggingface.co/datasets",
+)
+CAPTIONS = Published(
+    name="hf-dataset-captions",
+    title="A Hugging Face dataset of captions",
+    splits=(),
+    files=CLASSES.files,
+    home=CLASSES.home,
+)
+_LABEL_COLUMNS = ("label", "fine_label", "labels", "class")
+_CAPTION_COLUMNS = ("captions", "caption", "sentences", "sentence", "text", "texts")
+
+
+def open_hf_classes(path: Path, split: str | None = None) -> ClassSet:
+    """Pictures with a column of the kind ClassLabel.
+
+    Args:
+        path: the folder, or the name on the hub (which is then downloaded).
+        split: None = `test`, else `validation`, else the only one.
+
+    Raises:
+        MissingExtraError: `datasets` is not installed.
+        DataError: it cannot be loaded, has no such split, or no pictures or classes.
+    """
+    datasets = _package()
+    table, name = _load(datasets, path, split)
+    image = _image_column(datasets, table, path)
+    labelled = [column for column, kind in table.features.items() if isinstance(kind, datasets.ClassLabel)]
+    column = next((one for one in (*_LABEL_COLUMNS, *labelled) if one in labelled), None)
+    if column is None:
+        raise DataError(f"{path} has no column of class labels; it has {', '.join(table.column_names)}")
+    labels = np.asarray(table[column], dtype=np.int64)
+    classes = tuple(tidy_class_name(one.split(",")[0]) for one in table.features[column].names)
+    known = np.flatnonzero((labels >= 0) & (labels < len(classes)))  # -1 = not published
+    if not len(known):
+        raise DataError(f"{path}: none of the {len(labels)} labels of {name} is published: use another split")
+    missing = len(labels) - len(known)
+    whole = ClassSet(
+        name=name,
+        pictures=_pictures(datasets, table, image, name),
+        labels=labels,
+        classes=classes,
+        notes=(f"{missing} pictures without a label are left out",) if missing else (),
+    )
+    return whole.subset(known) if missing else whole
+
+
+def open_hf_captions(path: Path, split: str | None = None) -> CaptionSet:
+    """Pictures with a column of captions: a text, or a list of texts.
+
+    Raises:
+        MissingExtraError: `datasets` is not installed.
+        DataError: it cannot be loaded, has no such split, or no pictures or captions.
+    """
+    datasets = _package()
+    table, name = _load(datasets, path, split)
+    image = _image_column(datasets, table, path)
+    column = next((one for one in _CAPTION_COLUMNS if one in table.column_names), None)
+    if column is None:
+        raise DataError(f"{path} has no column of captions; it has {', '.join(table.column_names)}")
+    captions: list[str] = []
+    owners: list[int] = []
+    for number, value in enumerate(table[column]):
+        texts = [" ".join(text.split()) for text in _texts(value)]
+        texts = [text for text in texts if text]
+        captions += texts
+        owners += [number] * len(texts)
+    if not captions:
+        raise DataError(f"{path}: column {column!r} holds no text")
+    return CaptionSet(
+        name=name,
+        pictures=_pictures(datasets, table, image, name),
+        captions=tuple(captions),
+        owners=np.asarray(owners, dtype=np.int64),
+    )
+
+
+def _package() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("datasets", extra="datasets", purpose="reading a Hugging Face dataset") from error
+    return datasets
+
+
+def _load(datasets: Any, path: Path, split: str | None) -> tuple[Any, str]:
+    """One split as a table, and what reports call it."""
+    saved = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    try:
+        loaded = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(path.as_posix())
+    except (OSError, ValueError, LookupError, RuntimeError, TypeError) as error:
+        raise DataError(
+            f"cannot load the dataset {path} ({error}): check the folder, or the name and the net"
+        ) from error
+    title = path.resolve().name if path.is_dir() else path.as_posix()
+    if not isinstance(loaded, dict):
+        own = str(loaded.split) if loaded.split is not None else None
+        if split is not None and split != own:
+            raise DataError(f"{path} is one split ({own or 'without a name'}), not {split!r}")
+        return loaded, f"{title}/{own}" if own else title
+    if split is None:
+        usual = [name for name in ("test", "validation", "val") if name in loaded]
+        split = (usual or list(loaded))[0] if usual or len(loaded) == 1 else None
+    if split not in loaded:
+        asked = "needs a split" if split is None else f"has no split {split!r}"
+        raise DataError(f"{path} {asked}: choose one of {', '.join(loaded)}")
+    return loaded[split], f"{title}/{split}"
+
+
+def _image_column(datasets: Any, table: Any, path: Path) -> str:
+    for column, kind in table.features.items():
+        if isinstance(kind, datasets.Image):
+            return str(column)
+    raise DataError(f"{path} has no column of pictures; it has {', '.join(table.column_names)}")
+
+
+def _texts(value: Any) -> Sequence[str]:
+    values = value if isinstance(value, list) else [value]
+    return [one.get("raw", "") if isinstance(one, dict) else one for one in values if isinstance(one, str | dict)]
+
+
+def _pictures(datasets: Any, table: Any, column: str, name: str) -> Pictures:
+    stored = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+    files = [Path(one["filename"]) for one in table.cache_files]
+
+    def identity() -> str:
+        return digest_of([name, *(file_stamp(file) for file in files), *([] if files else [table._fingerprint])])
+
+    def read(number: int) -> Any:
+        cell = stored[number][column] or {}
+        source = cell.get("bytes") or (Path(cell["path"]) if cell.get("path") else None)
+        if source is None:
+            raise DataError("the cell is empty")
+        return load_picture(source, max_megapixels=MAX_MEGAPIXELS)
+
+    return Pictures(keys=tuple(f"{name}[{number}]" for number in range(len(table))), read=read, identity=identity)
+
+
+READERS: tuple[Reader, ...] = (
+    CLASSES.reader("classes", open_hf_classes),
+    CAPTIONS.reader("captions", open_hf_captions),
+)

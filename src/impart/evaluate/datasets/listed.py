@@ -1,0 +1,246 @@
+"""Classification sets whose splits are text files: Food-101, SUN397, FGVC Aircraft, DTD, Oxford Pets, ImageNet.
+
+Each is read in the layout that its archive unpacks to, or as class folders below the names of its splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from impart.errors import DataError
+from impart.evaluate.datasets.annotations import Malformed, read_lines, read_table
+from impart.evaluate.datasets.base import Published, Reader
+from impart.evaluate.datasets.folder import open_known_folder
+from impart.evaluate.datasets.names import class_names, class_names_by_folder, templates
+from impart.evaluate.datasets.picture_files import Finder
+from impart.evaluate.sets import ClassSet, Pictures
+
+__all__ = ["READERS", "Rows", "find_root", "labelled_set"]
+
+Rows = Iterable[tuple[str, str]]
+"""(picture as the list names it, key of its class)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listed:
+    """How the lists of a set are found and read.
+
+    Attributes:
+        published: what the set consists of.
+        lists: split -> its list, below one of `roots`.
+        roots: where the archive may have been unpacked, below the path given.
+        pictures: folders of the pictures, below the root or the path given.
+        rows: reads a list.
+    """
+
+    published: Published
+    lists: Mapping[str, str]
+    roots: tuple[str, ...]
+    pictures: tuple[str, ...]
+    rows: Callable[[Path, Malformed], Rows]
+
+    def open(self, path: Path, split: str | None = None) -> ClassSet:
+        """One split, from its list or from class folders.
+
+        Raises:
+            DataError: there is neither, a line names an unknown class, or no picture is there.
+        """
+        wanted = self.published.split(split)
+        root = find_root(path, self.roots, self.lists[wanted]) if wanted in self.lists else None
+        if root is None:
+            found = open_known_folder(self.published, path, split)
+            if found is None:
+                what = self.lists.get(wanted, f"folder {wanted}")
+                raise self.published.missing(f"{path} holds no {what}")
+            return found
+        source = root / self.lists[wanted]
+        bad = Malformed(source, "one picture a line, as published")
+        finder = Finder(folders=tuple(one / name for one in (root, path) for name in self.pictures), source=source)
+        return labelled_set(self.published, wanted, self.rows(source, bad), finder, bad)
+
+
+def find_root(path: Path, roots: Iterable[str], marker: str) -> Path | None:
+    """The first of some folders below `path` that holds a file."""
+    return next((path / root for root in roots if (path / root / marker).is_file()), None)
+
+
+def labelled_set(published: Published, split: str, rows: Rows, finder: Finder, bad: Malformed) -> ClassSet:
+    """Pictures with the keys of their classes, as a set with all classes in the official order.
+
+    Raises:
+        DataError: a key is no class of the set, more than one line is malformed, or no picture is there.
+    """
+    numbers = {key: number for number, key in enumerate(class_names_by_folder(published.name))}
+    files: list[Path] = []
+    labels: list[int] = []
+    for name, key in rows:
+        if key not in numbers:
+            raise DataError(f"{finder.source}: {name} is of class {key!r}, which {published.title} does not have")
+        file = finder.find(name)
+        if file is not None:
+            files.append(file)
+            labels.append(numbers[key])
+    notes = (*bad.notes(), *finder.notes())
+    if not files:
+        raise DataError(f"{finder.source} names no pictures: download it again")
+    return ClassSet(
+        name=f"{published.name}/{split}",
+        pictures=Pictures.of_files(files),
+        labels=np.asarray(labels, dtype=np.int64),
+        classes=class_names(published.name),
+        templates=templates(published.name),
+        notes=notes,
+    )
+
+
+def _food(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:  # noqa: ARG001
+    """`apple_pie/1005649`"""
+    for _, line in read_lines(source):
+        yield f"{line.strip()}.jpg", line.strip().partition("/")[0]
+
+
+def _sun(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
+    """`/a/abbey/sun_aakbdcgfpksytcwj.jpg`"""
+    for number, line in read_lines(source):
+        name = line.strip().lstrip("/")
+        key = name.rpartition("/")[0]
+        if key:
+            yield name, key
+        else:
+            bad.add(number, "no folder in the name")
+
+
+def _aircraft(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
+    """`1514522 707-320`"""
+    for number, line in read_lines(source):
+        name, space, variant = line.strip().partition(" ")
+        if space:
+            yield f"{name}.jpg", variant.strip()
+        else:
+            bad.add(number, "no variant")
+
+
+def _dtd(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:  # noqa: ARG001
+    """`banded/banded_0002.jpg`"""
+    for _, line in read_lines(source):
+        yield line.strip(), line.strip().partition("/")[0]
+
+
+def _pets(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
+    """`Abyssinian_201 1 1 1`: picture, class, species, number of the breed within the species"""
+    for number, line in read_lines(source):
+        name, *numbers = line.split()
+        if name.startswith("#"):
+            continue
+        if len(numbers) == 3 and "_" in name:
+            yield f"{name}.jpg", name.rpartition("_")[0]
+        else:
+            bad.add(number, f"{len(numbers) + 1} columns")
+
+
+def _imagenet(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
+    """`ILSVRC2012_val_00048981,n03995372 85 1 499 272`"""
+    for number, row in read_table(source, ["ImageId", "PredictionString"]):
+        if row["ImageId"] and row["PredictionString"]:
+            yield f"{row['ImageId']}.JPEG", row["PredictionString"].split()[0]
+        else:
+            bad.add(number, "an empty cell")
+
+
+FOOD101 = _Listed(
+    published=Published(
+        name="food101",
+        title="Food-101",
+        splits=("test", "train"),
+        files=("food-101.tar.gz unpacked: meta/test.txt and images/<class>/<number>.jpg", "or class folders"),
+        home="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
+    ),
+    lists={"test": "meta/test.txt", "train": "meta/train.txt"},
+    roots=("", "food-101"),
+    pictures=("images",),
+    rows=_food,
+)
+SUN397 = _Listed(
+    published=Published(
+        name="sun397",
+        title="SUN397 (the first of its ten partitions)",
+        splits=("test", "train"),
+        files=("SUN397.tar.gz unpacked", "Testing_01.txt and Training_01.txt of Partitions.zip", "or class folders"),
+        home="https://vision.princeton.edu/projects/2010/SUN/",
+    ),
+    lists={"test": "Testing_01.txt", "train": "Training_01.txt"},
+    roots=("", "Partitions", "SUN397", "SUN397/Partitions"),
+    pictures=("", "SUN397", "images"),
+    rows=_sun,
+)
+AIRCRAFT = _Listed(
+    published=Published(
+        name="aircraft",
+        title="FGVC Aircraft",
+        splits=("test", "val", "train", "trainval"),
+        files=(
+            "fgvc-aircraft-2013b.tar.gz unpacked: data/images_variant_test.txt and data/images/<number>.jpg",
+            "or class folders",
+        ),
+        home="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/",
+    ),
+    lists={split: f"images_variant_{split}.txt" for split in ("test", "val", "train", "trainval")},
+    roots=("", "data", "fgvc-aircraft-2013b/data"),
+    pictures=("images",),
+    rows=_aircraft,
+)
+DTD = _Listed(
+    published=Published(
+        name="dtd",
+        title="DTD (the first of its ten partitions)",
+        splits=("test", "val", "train"),
+        files=("dtd-r1.0.1.tar.gz unpacked: labels/test1.txt and images/<class>/<class>_0002.jpg", "or class folders"),
+        home="https://www.robots.ox.ac.uk/~vgg/data/dtd/",
+    ),
+    lists={split: f"labels/{split}1.txt" for split in ("test", "val", "train")},
+    roots=("", "dtd"),
+    pictures=("images",),
+    rows=_dtd,
+)
+PETS = _Listed(
+    published=Published(
+        name="pets",
+        title="Oxford-IIIT Pets",
+        splits=("test", "trainval"),
+        files=(
+            "annotations.tar.gz unpacked: annotations/test.txt and annotations/trainval.txt",
+            "images.tar.gz unpacked: images/Abyssinian_201.jpg",
+            "or class folders",
+        ),
+        home="https://www.robots.ox.ac.uk/~vgg/data/pets/",
+    ),
+    lists={split: f"annotations/{split}.txt" for split in ("test", "trainval")},
+    roots=("", "oxford-iiit-pet"),
+    pictures=("images",),
+    rows=_pets,
+)
+IMAGENET = _Listed(
+    published=Published(
+        name="imagenet",
+        title="ImageNet-1k",
+        splits=("val", "train"),
+        files=(
+            "val/<wnid>/*.JPEG, one folder a class",
+            "or LOC_val_solution.csv with ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG",
+        ),
+        home="https://www.image-net.org/challenges/LSVRC/2012/ "
+        "(csv: https://www.kaggle.com/c/imagenet-object-localization-challenge)",
+    ),
+    lists={"val": "LOC_val_solution.csv"},
+    roots=("",),
+    pictures=("ILSVRC/Data/CLS-LOC/val", "val"),
+    rows=_imagenet,
+)
+
+READERS: tuple[Reader, ...] = tuple(
+    one.published.reader("classes", one.open) for one in (FOOD101, SUN397, AIRCRAFT, DTD, PETS, IMAGENET)
+)
