@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from impart.errors import DataError
+from impart.errors import DataError, DecodeError
 from impart.evaluate.sets import CaptionSet, ClassSet, Pictures
 from tiny_encoder import COLOURS
 
@@ -37,3 +38,15 @@ def caption_set(names: Sequence[str], captions: Sequence[tuple[int, str]]) -> Ca
         captions=tuple(text for _, text in captions),
         owners=np.array([owner for owner, _ in captions]),
     )
+
+
+def colour_frames(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
+    """Frames that a file's name tells: `red4-blue6.avi` is red for 4 s, then blue for 6; `broken` cannot be read."""
+    start_s = 0.0
+    for part in path.stem.split("_")[0].split("-"):
+        name, seconds = part.rstrip("0123456789"), part.lstrip("abcdefghijklmnopqrstuvwxyz")
+        if name == "broken":
+            raise DecodeError(f"cannot decode {path}: cannot be opened", reason="cannot be opened")
+        for _ in range(4 * int(seconds)):
+            yield start_s, start_s + 0.25, np.full((8, 8, 3), COLOURS[name], np.uint8)
+            start_s += 0.25

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from impart.evaluate.datasets import open_set
+from impart.evaluate.moments import predict_moments, read_predictions, score_predictions
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.probe import linear_probe
 from impart.evaluate.regions import regions
 from impart.evaluate.retrieval import retrieval
 from impart.evaluate.sets import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
+from impart.evaluate.videos import image_to_video, video_retrieval
 from impart.evaluate.zeroshot import zeroshot
 
 __all__ = [
@@ -17,9 +19,14 @@ __all__ = [
     "MomentSet",
     "Outcome",
     "VideoSet",
+    "image_to_video",
     "linear_probe",
     "open_set",
+    "predict_moments",
+    "read_predictions",
     "regions",
     "retrieval",
+    "score_predictions",
+    "video_retrieval",
     "zeroshot",
 ]

@@ -1,0 +1,177 @@
+"""Videos to embeddings of their frames: one video at a time, kept in the cache, broken videos counted and named.
+
+How frames are read is the caller's: `impart.evaluate` decodes nothing. What an augmentation adds is computed from the
+base's cached embeddings, so ten reference sets on one set of videos decode and encode them once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.augment.encoder import AugmentedEncoder
+from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise
+from impart.errors import DataError, DecodeError
+from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.embed import Progress, base_of
+from impart.evaluate.sets import digest_of, file_stamp
+
+__all__ = ["EmbeddedVideo", "FrameReader", "embed_videos", "mean_vector", "sampling_of"]
+
+Span: TypeAlias = tuple[float, float]
+Frame: TypeAlias = tuple[float, float, npt.NDArray[np.uint8]]
+"""From when to when it is shown (s after the start), and the picture (h, w, 3), RGB."""
+
+FrameReader: TypeAlias = Callable[[Path], Iterator[Frame]]
+"""Frames of a video in order of time; raises DecodeError or DataError where it cannot be read.
+
+The cache knows a reader by its module, its name and the keywords of a `functools.partial`; what has no name that
+lasts (a lambda, a function within a function) is not cached.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedVideo:
+    """The frames of one video of a set.
+
+    Attributes:
+        number: of the video in the set.
+        spans: (f, 2) from when to when each frame is shown, in seconds after the start.
+        embeddings: (f, D) L2-normalised; v' where the encoder is augmented. Empty where the video is unreadable.
+        unreadable: why the video could not be read, or None.
+    """
+
+    number: int
+    spans: npt.NDArray[np.float64]
+    embeddings: Float32
+    unreadable: str | None = None
+
+    def within(self, span: Span | None) -> EmbeddedVideo:
+        """The frames shown in a part of the video, their times cut to it; None = all of it."""
+        if span is None:
+            return self
+        cut = np.clip(self.spans, *span)
+        inside = cut[:, 1] > cut[:, 0]
+        return EmbeddedVideo(
+            number=self.number, spans=cut[inside], embeddings=self.embeddings[inside], unreadable=self.unreadable
+        )
+
+
+def embed_videos(
+    encoder: Encoder,
+    videos: Sequence[Path],
+    frames: FrameReader,
+    *,
+    cache: EmbeddingCache | None = None,
+    batch: int = 32,
+    on_progress: Progress | None = None,
+) -> Iterator[EmbeddedVideo]:
+    """Embed the frames of videos, one video after another; a file that is listed several times is read once.
+
+    Args:
+        encoder: plain or augmented; an augmented one's frames are embedded by its base and blended afterwards.
+        videos: n files.
+        frames: reads one.
+        cache: where embeddings are kept, video by video: a killed run goes on. None = nowhere.
+        batch: frames in one forward pass.
+        on_progress: told the videos done.
+
+    Yields:
+        n videos; in the order given where no file is listed twice, else each file's entries together.
+    """
+    places: dict[Path, list[int]] = {}
+    for number, path in enumerate(videos):
+        places.setdefault(Path(path), []).append(number)
+    base, sampling, done = base_of(encoder), sampling_of(frames), 0
+    for path, numbers in places.items():
+        stored = None
+        key: tuple[str, ...] = ()
+        if cache is not None and sampling is not None:
+            key = (base.fingerprint[:16], "videos", digest_of([file_stamp(path), sampling])[:24])
+            stored = _whole(cache.load(*key))
+        if stored is None:
+            stored = _read(base, path, frames, batch)
+            if isinstance(stored, dict) and cache is not None and key:
+                cache.store(*key, **stored)
+        for number in numbers:
+            if isinstance(stored, str):
+                none = np.zeros((0, base.traits.dim), np.float32)
+                yield EmbeddedVideo(number=number, spans=np.zeros((0, 2)), embeddings=none, unreadable=stored)
+            else:
+                yield EmbeddedVideo(number=number, spans=stored["spans"], embeddings=_seen(encoder, stored))
+        done += len(numbers)
+        if on_progress is not None:
+            on_progress(done, len(videos))
+
+
+def mean_vector(video: EmbeddedVideo, *, without: npt.NDArray[np.int64] | None = None) -> Float32:
+    """The mean (D,) of the frames' vectors, each weighing as long as it is shown, normalised (IMPART 3.3).
+
+    Args:
+        video: has at least one frame.
+        without: numbers of frames that are held out.
+    """
+    weights = video.spans[:, 1] - video.spans[:, 0]
+    if without is not None:
+        weights[without] = 0.0
+    return np.asarray(l2_normalise((weights @ video.embeddings)[None])[0])
+
+
+def sampling_of(frames: FrameReader) -> str | None:
+    """What the cache knows a reader by; None where it has no lasting name.
+
+    >>> sampling_of(lambda path: iter(())) is None
+    True
+    """
+    function: object = frames
+    settings: list[str] = []
+    if isinstance(frames, functools.partial):
+        function = frames.func
+        settings = [repr(value) for value in frames.args]
+        settings += [f"{name}={value!r}" for name, value in sorted(frames.keywords.items())]
+    name = getattr(function, "__qualname__", "<")
+    return None if "<" in name else " ".join([f"{getattr(function, '__module__', '')}.{name}", *settings])
+
+
+def _read(base: Encoder, path: Path, frames: FrameReader, batch: int) -> dict[str, npt.NDArray[Any]] | str:
+    """Spans and base embeddings of a video, or why it cannot be read."""
+    spans: list[Span] = []
+    parts: list[ImageEmbeddings] = []
+    pending: list[npt.NDArray[np.uint8]] = []
+    try:
+        for start_s, end_s, picture in frames(path):
+            spans.append((start_s, end_s))
+            pending.append(picture)
+            if len(pending) == batch:
+                parts.append(base.encode_images(pending))
+                pending = []
+    except (DecodeError, DataError) as error:
+        return error.reason if isinstance(error, DecodeError) else str(error)
+    if pending:
+        parts.append(base.encode_images(pending))
+    if not parts:
+        return "it has no frame"
+    return {
+        "spans": np.array(spans, dtype=np.float64),
+        "embeddings": np.concatenate([part.embeddings for part in parts]),
+        "retrieval": np.concatenate([part.retrieval for part in parts]),
+    }
+
+
+def _whole(stored: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, npt.NDArray[Any]] | str | None:
+    if stored is None or not {"spans", "embeddings", "retrieval"} <= stored.keys():
+        return None
+    return dict(stored)
+
+
+def _seen(encoder: Encoder, stored: Mapping[str, npt.NDArray[Any]]) -> Float32:
+    plain = ImageEmbeddings(stored["embeddings"].astype(np.float32), stored["retrieval"].astype(np.float32))
+    if isinstance(encoder, AugmentedEncoder):
+        return encoder.apply(plain.embeddings, encoder.blend(plain))
+    return plain.embeddings

@@ -1,0 +1,295 @@
+"""Moments: predicted windows of a video, held against those that a sentence describes.
+
+`score_predictions` measures anybody's predictions, read with `read_predictions` from the form in which QVHighlights takes
+submissions. `frame_peaks` is a plain baseline that needs nothing but an encoder.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.encoders.base import Encoder
+from impart.errors import DataError
+from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.embed import Progress, embed_texts
+from impart.evaluate.frames import FrameReader, embed_videos, sampling_of
+from impart.evaluate.metrics import bootstrap
+from impart.evaluate.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, top_iou
+from impart.evaluate.outcome import Outcome
+from impart.evaluate.sets import MomentSet
+
+__all__ = [
+    "CLIP_S",
+    "MAX_WINDOWS",
+    "Predictions",
+    "Window",
+    "frame_peaks",
+    "predict_moments",
+    "read_predictions",
+    "score_predictions",
+]
+
+Float64 = npt.NDArray[np.float64]
+Window: TypeAlias = tuple[float, float, float]
+"""From, to (s), score; higher is better."""
+
+MAX_WINDOWS = 10
+"""Windows of a query that count, the best ones (as QVHighlights)."""
+CLIP_S = 2.0
+"""Length of the clips whose saliency QVHighlights rates."""
+SMOOTH_S = 3.0
+_R1 = (0.3, 0.5, 0.7)
+_STEP_S = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What is predicted for queries, by their ids.
+
+    Attributes:
+        windows: query id -> windows; a query without any is not answered.
+        saliency: query id -> a score for each 2 s clip; empty where none is predicted.
+        settings: how they were made, for reports.
+        notes: what was left out.
+    """
+
+    windows: Mapping[str, Sequence[Window]]
+    saliency: Mapping[str, Float64] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def score_predictions(
+    predictions: Predictions | Mapping[str, Sequence[Window]], dataset: MomentSet, *, label: str = "predictions"
+) -> Outcome:
+    """Hold predicted windows against the right ones.
+
+    Args:
+        predictions: for the queries of the set; others are counted and ignored. Of each query the `MAX_WINDOWS` best
+            count. A query without prediction scores 0 everywhere.
+        dataset: the right answers. Queries without a right window are left out.
+        label: what the report calls what predicted.
+
+    Returns:
+        `R1@0.3`, `R1@0.5`, `R1@0.7` and `mIoU` (the best-scored window), `mAP` (IoU 0.5 to 0.95), `mAP@0.5`,
+        `mAP@0.75`, and `HIT@1` where the set rates clips and clips are predicted (over the rated queries).
+
+    Raises:
+        DataError: no query of the set is answered.
+    """
+    given = predictions if isinstance(predictions, Predictions) else Predictions(windows=predictions)
+    asked = [number for number, spans in enumerate(dataset.spans) if spans]
+    answered = [number for number in asked if given.windows.get(dataset.query_ids[number])]
+    if not answered:
+        raise DataError(
+            f"none of the {len(asked)} queries of {dataset.name!r} is answered: do the ids (qid) belong to this set?"
+        )
+    names = [*(f"R1@{least:g}" for least in _R1), "mIoU", "mAP", "mAP@0.5", "mAP@0.75"]
+    values = np.zeros((len(asked), len(names)))
+    for row, number in enumerate(asked):
+        windows = _best(given.windows.get(dataset.query_ids[number], ()))
+        if not len(windows):
+            continue
+        right = dataset.spans[number]
+        overlap = top_iou(windows[:, :2], windows[:, 2], right)
+        ap = average_precisions(windows[:, :2], windows[:, 2], right)
+        reached = [float(overlap >= least - 1e-9) for least in _R1]
+        values[row] = [*reached, overlap, ap.mean(), ap[IOUS.index(0.5)], ap[IOUS.index(0.75)]]
+    per_item = {name: values[:, column] for column, name in enumerate(names)}
+    clusters = dataset.owners[asked]
+    figures = {name: float(column.mean()) for name, column in per_item.items()}
+    resampled: dict[str, Float64] = {}
+    rated, hits = _hits(given, dataset, asked)
+    if rated.any():
+        figures["HIT@1"] = float(hits[rated].mean())
+        drawn = bootstrap.draws(clusters)[:, rated]
+        with np.errstate(invalid="ignore"):  # a draw without rated queries has no figure
+            resampled["HIT@1"] = bootstrap.means(hits[rated], drawn)
+    known = set(dataset.query_ids)
+    foreign = sum(query_id not in known for query_id in given.windows)
+    notes = [*dataset.notes, *given.notes]
+    if foreign:
+        notes.append(f"{foreign} predictions are for queries that are not in the set")
+    return Outcome(
+        task="moments",
+        dataset=dataset.name,
+        encoder=label,
+        figures=figures,
+        items=tuple(dataset.query_ids[number] for number in asked),
+        per_item=per_item,
+        clusters=clusters,
+        resampled=resampled,
+        counts={
+            "queries": len(asked),
+            "videos": len(np.unique(clusters)),
+            "unanswered": len(asked) - len(answered),
+            **({"rated queries": int(rated.sum())} if rated.any() else {}),
+        },
+        settings={"windows that count": MAX_WINDOWS, **given.settings},
+        notes=tuple(notes),
+    )
+
+
+def read_predictions(file: Path | str) -> Predictions:
+    """Read predictions in the form of a QVHighlights submission: one JSON object a line.
+
+    `qid`, `pred_relevant_windows` (a list of [start s, end s, score]) and, optionally, `pred_saliency_scores` (one
+    number for each 2 s clip).
+
+    Raises:
+        DataError: the file cannot be read, or a line is not of that form.
+    """
+    file = Path(file)
+    windows: dict[str, list[Window]] = {}
+    saliency: dict[str, Float64] = {}
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the predictions {file}: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            query_id = str(entry["qid"])
+            found = [(float(one[0]), float(one[1]), float(one[2])) for one in entry["pred_relevant_windows"]]
+            scores = np.array(entry.get("pred_saliency_scores") or [], dtype=np.float64)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            form = '{"qid": 1, "pred_relevant_windows": [[start, end, score]], "pred_saliency_scores": [...]}'
+            raise DataError(f"{file}, line {number}: {error!r}; expected {form}") from error
+        if query_id in windows:
+            raise DataError(f"{file}, line {number}: the query {query_id} has been answered before")
+        if scores.ndim != 1 or not (np.isfinite(scores).all() and np.isfinite(np.array(found)).all()):
+            raise DataError(f"{file}, line {number}: times and scores must be finite numbers")
+        windows[query_id] = found
+        if len(scores):
+            saliency[query_id] = scores
+    return Predictions(windows=windows, saliency=saliency, settings={"predictions": file.name})
+
+
+def predict_moments(
+    encoder: Encoder,
+    dataset: MomentSet,
+    *,
+    frames: FrameReader,
+    cache: EmbeddingCache | None = None,
+    batch: int = 32,
+    on_progress: Progress | None = None,
+) -> Predictions:
+    """The baseline `frame peaks`: windows around the frames that look most like the sentence.
+
+    Args:
+        encoder: plain or augmented; a frame's score is the cosine of v (or v') with the sentence.
+        dataset: queries and videos.
+        frames: reads a video.
+        cache: where embeddings are kept; None = nowhere.
+        batch: frames in one forward pass.
+        on_progress: told the videos done.
+    """
+    texts = embed_texts(encoder, dataset.queries, cache=cache)  # (m, D)
+    windows: dict[str, list[Window]] = {}
+    saliency: dict[str, Float64] = {}
+    lost: list[str] = []
+    for video in embed_videos(encoder, dataset.videos, frames, cache=cache, batch=batch, on_progress=on_progress):
+        if video.unreadable is not None:
+            lost.append(f"left out: {dataset.videos[video.number]}: {video.unreadable}")
+            continue
+        for query in np.flatnonzero(dataset.owners == video.number):
+            scores = (video.embeddings @ texts[query]).astype(np.float64)  # (f,)
+            windows[dataset.query_ids[query]] = frame_peaks(video.spans, scores)
+            saliency[dataset.query_ids[query]] = _clip_scores(video.spans, scores)
+    settings = {"method": "frame peaks", "smoothed over": f"{SMOOTH_S:g} s", "frames": sampling_of(frames)}
+    return Predictions(windows=windows, saliency=saliency, settings=settings, notes=tuple(lost))
+
+
+def frame_peaks(
+    spans: Float64, scores: Float64, *, smooth_s: float = SMOOTH_S, most: int = MAX_WINDOWS
+) -> list[Window]:
+    """Windows grown around the peaks of the frames' scores.
+
+    Scores are laid on a grid of quarter seconds and averaged over `smooth_s`. The highest time left is a peak; its
+    window goes as far as the scores stay above half the way from their median to the peak and reaches no time that is
+    taken. It scores as its peak. Then the next, until `most` are found or no time above the median is left.
+
+    Args:
+        spans: (f, 2) from when to when each frame is shown, s.
+        scores: (f,).
+        smooth_s: width of the moving average.
+        most: windows wanted.
+
+    Returns:
+        Windows, best first.
+
+    >>> spans = np.array([[float(second), second + 1.0] for second in range(8)])
+    >>> frame_peaks(spans, np.array([0, 0, 0, 1, 1, 0, 0, 0.0]), smooth_s=0.25)
+    [(3.0, 5.0, 1.0)]
+    """
+    times, grid = _grid(spans, scores)
+    width = max(1, 2 * round(smooth_s / _STEP_S / 2) + 1) if smooth_s > _STEP_S else 1
+    curve = _moving_average(grid, width)
+    middle = float(np.median(curve))
+    free = np.ones(len(curve), dtype=bool)
+    windows: list[Window] = []
+    while len(windows) < most and free.any():
+        peak = int(np.where(free, curve, -np.inf).argmax())
+        if curve[peak] <= middle and windows:
+            break
+        inside = free & (curve >= (curve[peak] + middle) / 2)
+        first = peak - int(np.append(inside[peak::-1], False).argmin()) + 1
+        stop = peak + int(np.append(inside[peak:], False).argmin())
+        windows.append((float(times[first]), float(times[stop]), float(curve[peak])))
+        free[first:stop] = False
+    return windows
+
+
+def _grid(spans: Float64, scores: Float64) -> tuple[Float64, Float64]:
+    """The edges (g + 1,) of a grid over the video and the score (g,) of the frame shown in the middle of each cell."""
+    begin, end = float(spans[0, 0]), float(spans[-1, 1])
+    cells = max(1, math.ceil((end - begin) / _STEP_S - 1e-6))
+    edges = np.minimum(begin + _STEP_S * np.arange(cells + 1), end)
+    shown = np.searchsorted(spans[:, 0], (edges[:-1] + edges[1:]) / 2, side="right") - 1
+    return edges, scores[np.maximum(shown, 0)]
+
+
+def _moving_average(values: Float64, width: int) -> Float64:
+    """Mean over `width` (odd) neighbours, over fewer at the ends."""
+    kernel = np.ones(width)
+    total = np.convolve(values, kernel, mode="full")[width // 2 : width // 2 + len(values)]
+    count = np.convolve(np.ones(len(values)), kernel, mode="full")[width // 2 : width // 2 + len(values)]
+    return np.asarray(total / count)
+
+
+def _clip_scores(spans: Float64, scores: Float64) -> Float64:
+    """Mean score of each 2 s clip from the start on."""
+    edges, grid = _grid(spans, scores)
+    clip = (edges[:-1] // CLIP_S).astype(np.int64)
+    total, count = np.bincount(clip, weights=grid), np.bincount(clip)
+    return np.divide(total, count, out=np.full(len(count), scores.min()), where=count > 0)
+
+
+def _best(windows: Sequence[Window]) -> Float64:
+    """The best-scored windows (at most `MAX_WINDOWS`, 3)."""
+    table = np.array(windows, dtype=np.float64).reshape(-1, 3)
+    return np.asarray(table[np.argsort(-table[:, 2], kind="stable")[:MAX_WINDOWS]])
+
+
+def _hits(given: Predictions, dataset: MomentSet, asked: Sequence[int]) -> tuple[npt.NDArray[np.bool_], Float64]:
+    """Which queries have rated clips (q,), and whether the best clip predicted is a highlight (q,)."""
+    hits, rated = np.zeros(len(asked)), np.zeros(len(asked), dtype=bool)
+    if dataset.saliency is None or not given.saliency:
+        return rated, hits
+    for row, number in enumerate(asked):
+        ratings = dataset.saliency[number]
+        if ratings is not None:
+            rated[row] = True
+            predicted = given.saliency.get(dataset.query_ids[number], np.zeros(0))
+            hits[row] = hit_at_1(predicted, ratings, least=VERY_GOOD)
+    return rated, hits

@@ -1,0 +1,43 @@
+"""Frames of a video as plain numbers, for whoever embeds them without keeping an index (evaluation)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.config import DecodeSettings
+from impart.video.decode import DecodedSegment, sample_video
+
+__all__ = ["sampled_frames"]
+
+
+def sampled_frames(
+    path: Path,
+    *,
+    short_side_px: int,
+    fps: float = DecodeSettings.fps,
+    reuse_threshold: float = DecodeSettings.reuse_threshold,
+) -> Iterator[tuple[float, float, npt.NDArray[np.uint8]]]:
+    """Frames at a steady rate by presentation time, as the index takes them.
+
+    Args:
+        path: the video.
+        short_side_px: short side of the pictures; the encoder's `image_size_px` loses nothing.
+        fps: frames sampled per second.
+        reuse_threshold: neighbouring frames that differ by less (mean grey levels) are handed out once, shown for
+            longer; 0 = every sampled frame.
+
+    Yields:
+        From when to when it is shown (s), picture (h, w, 3) RGB, in order of time. A video that ends early yields
+        what it has.
+
+    Raises:
+        DecodeError: the file cannot be read or gives no frame.
+    """
+    settings = DecodeSettings(fps=fps, reuse_threshold=reuse_threshold)
+    for event in sample_video(path, settings=settings, short_side_px=short_side_px):
+        if isinstance(event, DecodedSegment):
+            yield event.start_s, event.end_s, event.image
