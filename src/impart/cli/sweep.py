@@ -14,14 +14,13 @@ import typer
 from impart.cli.options import ThreadsOption
 from impart.cli.progress import progress
 from impart.cli.runs import print_tables
-from impart.config import SweepSettings
+from impart.config import EvaluateSettings, SweepSettings
 
 if TYPE_CHECKING:
     from impart.evaluate.sets import ClassSet
     from impart.evaluate.sweep import Ground
     from impart.evaluate.sweep_folder import SweepFolder
     from impart.evaluate.sweep_plan import Plan
-    from impart.reference.refset import ReferenceSet
 
 __all__ = ["sweep"]
 
@@ -64,6 +63,10 @@ def sweep(
     grid: Annotated[
         bool, typer.Option("--grid", help="Everything with everything, not one at a time around the set's settings.")
     ] = False,
+    around: Annotated[
+        str,
+        typer.Option(metavar="set|usual|paper", help="Blending that is varied: the set's own, the usual, the paper's."),
+    ] = "set",
     choose_by: Annotated[
         str,
         typer.Option(
@@ -76,12 +79,19 @@ def sweep(
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="Part of the data sets; default: their test part.")
     ] = None,
+    near_duplicate: Annotated[
+        float,
+        typer.Option(metavar="COSINE", help="References so near to a test picture are dropped; 2 = equal files."),
+    ] = EvaluateSettings.near_duplicate,
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where embeddings are kept; default: as in 'impart eval'.")
     ] = None,
     threads: ThreadsOption = 0,
 ) -> None:
     """Vary size, selection, captions, K and weights; a table, plots and the best setting."""
+    from impart.encoders import load_encoder
+    from impart.evaluate.cache import EmbeddingCache
+    from impart.evaluate.sweep import prepare
     from impart.evaluate.sweep_folder import SweepFolder, best_in_words
     from impart.evaluate.sweep_plan import Plan
     from impart.reference.refset import ReferenceSet
@@ -101,7 +111,18 @@ def sweep(
     references = ReferenceSet.open(path)
     sets = _open(data or [], split)
     choose_by = _chosen(choose_by, sets)
-    ground = _prepare(references, sets, prompts=prompts, cache=cache, threads=threads)
+    encoder = load_encoder(references.encoder_id, **({"threads": threads} if threads else {}))
+    with progress("pictures") as show:
+        ground = prepare(
+            references,
+            encoder,
+            sets,
+            prompts=prompts,
+            around=around,
+            near=near_duplicate,
+            cache=EmbeddingCache(cache),
+            on_progress=None if show is None else lambda _, done, total: show(done, total),
+        )
     settings = {
         "command": shlex.join(["impart", *sys.argv[1:]]),
         "set": str(path),
@@ -117,25 +138,6 @@ def sweep(
     for note in [*ground.notes, *([problem] if problem else [])]:
         print(note, file=sys.stderr)
     print(f"report: {out}", file=sys.stderr)
-
-
-def _prepare(
-    references: ReferenceSet, sets: list[ClassSet], *, prompts: str, cache: Path | None, threads: int
-) -> Ground:
-    from impart.encoders import load_encoder
-    from impart.evaluate.cache import EmbeddingCache
-    from impart.evaluate.sweep import prepare
-
-    encoder = load_encoder(references.encoder_id, **({"threads": threads} if threads else {}))
-    with progress("pictures") as show:
-        return prepare(
-            references,
-            encoder,
-            sets,
-            prompts=prompts,
-            cache=EmbeddingCache(cache),
-            on_progress=None if show is None else lambda _, done, total: show(done, total),
-        )
 
 
 def _measure(folder: SweepFolder, ground: Ground, plan: Plan) -> None:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from impart.augment.encoder import settings_of
 from impart.augment.tune import USUAL, own_questions
 from impart.augment.vanilla import Vanilla
-from impart.config import VanillaSettings
+from impart.config import EvaluateSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, ReferenceSetError
 from impart.evaluate.cache import EmbeddingCache
@@ -36,9 +36,12 @@ from impart.evaluate.sweep_plan import ALL, Point
 from impart.reference.refset import ReferenceSet
 from impart.reference.select import choose, corrupt
 
-__all__ = ["LEAVE_ONE_OUT", "Ground", "Questions", "Row", "prepare", "sweep"]
+__all__ = ["AROUND", "LEAVE_ONE_OUT", "Ground", "Questions", "Row", "prepare", "sweep"]
 
 LEAVE_ONE_OUT = "leave-one-out"
+
+AROUND = ("set", "usual", "paper")
+"""Blending to sweep around: the set's own, `impart.augment.tune.USUAL`, or the paper's (K=8, 0.5, 0.05, no gate)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +114,7 @@ class Ground:
         references: the set without the references that show test pictures.
         dropped: how many those were.
         questions: of every data set, and of the set itself where it can check itself.
-        settings: the set's own way of blending, around which is swept.
+        settings: the way of blending around which is swept.
         encoder: id and fingerprint of the plain encoder.
         notes: what a reader must know.
     """
@@ -130,6 +133,8 @@ def prepare(
     datasets: Sequence[ClassSet] = (),
     *,
     prompts: str = "ensemble",
+    around: str = "set",
+    near: float = EvaluateSettings.near_duplicate,
     cache: EmbeddingCache | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Ground:
@@ -140,6 +145,8 @@ def prepare(
         encoder: that made it; of an augmented one the base counts.
         datasets: may be none.
         prompts: see `impart.evaluate.zeroshot`.
+        around: of `AROUND`, the blending around which is swept.
+        near: cosine from which a reference shows a test picture; above 1 = only equal files.
         cache: where embeddings are kept.
         on_progress: told the data set, pictures done and their number.
 
@@ -159,7 +166,7 @@ def prepare(
         templates = templates_of(prompts, own=dataset.templates, name=dataset.name)
         progress = None if on_progress is None else _named(on_progress, dataset.name)
         embedded = embed_pictures(base, dataset.pictures, cache=cache, on_progress=progress)
-        shown.append(copies(references, embedded.retrieval, embedded.hashes).rows)
+        shown.append(copies(references, embedded.retrieval, embedded.hashes, near=near).rows)
         right = dataset.labels[embedded.kept]
         asked.append(
             Questions(
@@ -187,10 +194,8 @@ def prepare(
         raise ConfigError(
             f"reference set {references.name!r} cannot check itself (it names each thing once): add --data"
         )
-    settings = settings_of(references) or VanillaSettings()
-    if not (settings.w_img or settings.w_txt):
-        settings = USUAL
-        notes.append("the set's own settings are off (tuning found no gain): swept around the usual ones")
+    settings, note = _around(references, around)
+    notes += [note] if note else []
     return Ground(
         references=kept,
         dropped=len(rows),
@@ -220,6 +225,22 @@ def sweep(ground: Ground, points: Sequence[Point], *, done: Collection[tuple[str
         for questions in ground.questions:
             if left[questions.name]:
                 yield from _ask(questions, ground.references, subset, rows, left[questions.name])
+
+
+def _around(references: ReferenceSet, around: str) -> tuple[VanillaSettings, str]:
+    """The settings to sweep around, and what a reader must know of them."""
+    if around not in AROUND:
+        raise ConfigError(f"cannot sweep around {around!r}: choose {', '.join(AROUND)}")
+    if around == "paper":
+        return VanillaSettings(), ""
+    if around == "usual":
+        return USUAL, ""
+    settings = settings_of(references)
+    if settings is None:
+        return VanillaSettings(), "the set is not tuned: swept around the paper's settings"
+    if not (settings.w_img or settings.w_txt):
+        return USUAL, "the set's own settings are off (tuning found no gain): swept around the usual ones"
+    return settings, ""
 
 
 def _choose(

@@ -61,7 +61,7 @@ class Point:
 class Plan(SweepSettings):
     """The settings that are gone through.
 
-    One thing at a time around the settings of the set: every way of choosing at every size, corruption of the whole
+    One thing at a time around one setting: every way of choosing at every size, corruption of the whole
     set, K, both weights and tau with the whole set. Or, as a grid, everything with everything.
     """
 

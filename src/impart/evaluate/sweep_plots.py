@@ -35,7 +35,7 @@ class Panel:
         title: above it.
         curves: name -> line.
         plain: accuracy of the plain encoder, a dashed line.
-        at: x of the set's own setting, a dotted line; None = none.
+        at: x of the setting swept around, a dotted line; None = none.
     """
 
     title: str
@@ -51,7 +51,7 @@ def draw_panels(path: Path, panels: Sequence[Panel], *, label: str, scale: str =
         path: of the PNG.
         panels: at least one.
         label: under the x axis.
-        scale: of x: `linear`, `log` (base 10) or `log2`.
+        scale: of x: `linear`, `log` (base 10), `log2`, or `even`, each value as far from the next.
         title: above all.
 
     Raises:
@@ -63,20 +63,24 @@ def draw_panels(path: Path, panels: Sequence[Panel], *, label: str, scale: str =
     names: dict[str, int] = {}
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(down, across, place + 1)
-        ticks = sorted({x for curve in panel.curves.values() for x in curve.x})
+        values = sorted({x for curve in panel.curves.values() for x in curve.x})
         for name, curve in panel.curves.items():
             number = names.setdefault(name, len(names))
             colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
             order = np.argsort(curve.x)
             x, mean, low, high = (np.asarray(v)[order] for v in (curve.x, curve.mean, curve.low, curve.high))
+            x = np.searchsorted(values, x) if scale == "even" else x
             axes.fill_between(x, 100 * low, 100 * high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(x, 100 * mean, color=colour, marker=marker, markersize=3.5, linewidth=1.3, label=name)
         axes.axhline(100 * panel.plain, color="black", linestyle="--", linewidth=1, label="plain encoder")
-        if panel.at is not None:
-            axes.axvline(panel.at, color="grey", linestyle=":", linewidth=1, label="the set's setting")
-        if scale != "linear":
+        if panel.at is not None and (scale != "even" or panel.at in values):
+            x_at = values.index(panel.at) if scale == "even" else panel.at
+            axes.axvline(x_at, color="grey", linestyle=":", linewidth=1, label="swept around")
+        if scale in ("log", "log2"):
             axes.set_xscale("log", base=2 if scale == "log2" else 10)
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=7, rotation=45 if len(ticks) > 6 else 0)
+        ticks = _apart(values) if scale == "log" else values
+        at = list(range(len(ticks))) if scale == "even" else ticks
+        axes.set_xticks(at, [f"{tick:g}" for tick in ticks], fontsize=7, rotation=45 if len(ticks) > 7 else 0)
         axes.minorticks_off()
         low_y, high_y = axes.get_ylim()
         if high_y - low_y < 2:  # differences of a few pictures are not to look large
@@ -94,3 +98,16 @@ def draw_panels(path: Path, panels: Sequence[Panel], *, label: str, scale: str =
         figure.suptitle(title, fontsize=10)
     figure.tight_layout()
     return save_figure(figure, path)
+
+
+def _apart(values: Sequence[float]) -> list[float]:
+    """Those of ascending values whose labels do not overlap on a logarithmic axis; the last is among them.
+
+    >>> _apart([3, 9, 298, 299])
+    [3, 9, 299]
+    """
+    kept: list[float] = []
+    for value in reversed(values):
+        if not kept or value * 1.3 <= kept[-1]:
+            kept.append(value)
+    return kept[::-1]

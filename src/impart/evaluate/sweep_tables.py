@@ -22,8 +22,8 @@ AXES = {
     "size": ("reference pairs", "log"),
     "corrupt": ("captions corrupted, %", "linear"),
     "k": ("K, neighbours blended in", "log2"),
-    "weights": ("weight", "linear"),
-    "tau": ("tau (0 = uniform mean)", "linear"),
+    "weights": ("weight", "even"),
+    "tau": ("tau (0 = uniform mean)", "even"),
 }
 """Plot -> what stands under its x axis, and its scale."""
 
@@ -79,7 +79,7 @@ def sweep_tables(rows: Sequence[Row], at: Point, best: Best | None) -> list[Tabl
 
     Args:
         rows: measured.
-        at: the set's own setting, which the one-at-a-time tables go through.
+        at: the setting swept around, which the one-at-a-time tables go through.
         best: the choice.
     """
     datasets = datasets_of(rows)
@@ -104,7 +104,7 @@ def _summary(rows: Sequence[Row], at: Point, best: Best | None, datasets: Sequen
     lines: list[tuple[str, list[tuple[float, float] | None]]] = [
         ("plain encoder", [(plain[dataset], 0.0) for dataset in datasets])
     ]
-    lines.append(("the set's setting", [mean_and_spread(by_point(rows, dataset).get(at)) for dataset in datasets]))
+    lines.append(("swept around", [mean_and_spread(by_point(rows, dataset).get(at)) for dataset in datasets]))
     if best is not None:
         cells = [
             (plain[dataset], 0.0) if best.point is None else mean_and_spread(by_point(rows, dataset).get(best.point))
@@ -114,7 +114,7 @@ def _summary(rows: Sequence[Row], at: Point, best: Best | None, datasets: Sequen
     table = _table("In short", ("", *datasets), lines)
     touched = [(dataset, by_point(rows, dataset).get(at)) for dataset in datasets]
     said = ", ".join(f"{name} {100 * found[0].touched:.1f}%" for name, found in touched if found)
-    return dataclasses.replace(table, below=(f"pictures that the set's setting adds anything to: {said}",))
+    return dataclasses.replace(table, below=(f"pictures to which the setting swept around adds anything: {said}",))
 
 
 def _size_table(rows: Sequence[Row], at: Point, dataset: str) -> Table | None:
@@ -170,7 +170,7 @@ def mean_and_spread(found: Sequence[Row] | None) -> tuple[float, float] | None:
 
 
 def panel(rows: Sequence[Row], at: Point, dataset: str, axis: str) -> Panel:
-    """One data set over one axis, all else as in the set's own setting."""
+    """One data set over one axis, all else as in the setting swept around."""
     grouped = by_point(rows, dataset)
     plain = next(row.plain for row in rows if row.dataset == dataset)
     curves: dict[str, Curve] = {}
