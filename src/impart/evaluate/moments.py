@@ -1,7 +1,7 @@
 """Moments: predicted windows of a video, held against those that a sentence describes.
 
-`score_predictions` measures anybody's predictions, read with `read_predictions` from the form in which QVHighlights takes
-submissions. `frame_peaks` is a plain baseline that needs nothing but an encoder.
+`score_predictions` measures anybody's predictions, read with `read_predictions` from the form in which QVHighlights
+takes submissions. `frame_peaks` is a plain baseline that needs nothing but an encoder.
 """
 
 from __future__ import annotations
@@ -272,7 +272,7 @@ def _clip_scores(spans: Float64, scores: Float64) -> Float64:
     edges, grid = _grid(spans, scores)
     clip = (edges[:-1] // CLIP_S).astype(np.int64)
     total, count = np.bincount(clip, weights=grid), np.bincount(clip)
-    return np.divide(total, count, out=np.full(len(count), scores.min()), where=count > 0)
+    return np.asarray(np.divide(total, count, out=np.full(len(count), scores.min()), where=count > 0))
 
 
 def _best(windows: Sequence[Window]) -> Float64:

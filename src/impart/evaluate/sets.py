@@ -174,7 +174,7 @@ class MomentSet:
         owners: (m,) the video of each query.
         spans: m tuples of (start_s, end_s); one or more relevant moments each.
         durations_s: n lengths as the annotation says, NaN where it does not.
-        saliency: m arrays (clips,) of mean saliency per 2 s clip (QVHighlights), or None.
+        saliency: m arrays (clips, people) of how much of a highlight each 2 s clip is, 0..4 (QVHighlights), or None.
         notes: what was left out while reading.
     """
 

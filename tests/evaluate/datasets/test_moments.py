@@ -53,8 +53,9 @@ def test_qvhighlights(tmp_path: Path) -> None:
     assert dataset.saliency is not None
     first = dataset.saliency[0]
     assert first is not None
-    assert first.shape == (63,)
-    np.testing.assert_allclose(first[:6], [2.0, 3.0, 0.0, 0.0, 0.0, 0.0])
+    assert first.shape == (63, 3)
+    assert first[:2].tolist() == [[4, 1, 1], [4, 2, 3]]
+    assert not first[2:].any()
     assert dataset.notes == ("missing videos left out: 1 of 2 (gone_0.0_150.0)",)
 
 

@@ -40,6 +40,7 @@ QVHIGHLIGHTS_FILES = {split: f"highlight_{split}_release.jsonl" for split in QVH
 CHARADES_FILES = {split: f"charades_sta_{split}.txt" for split in CHARADES.splits}
 
 CLIP_S = 2.0  # QVHighlights rates clips of two seconds
+RATERS = 3
 DAY_S = 86400.0
 CHUNK_S = 5.0  # DiDeMo's annotators chose among chunks of five seconds
 _CHARADES_LINE = re.compile(r"(?P<video>\S+)\s+(?P<start>\d+\.?\d*)\s+(?P<end>\d+\.?\d*)\s*##(?P<sentence>.*)")
@@ -82,9 +83,9 @@ def open_qvhighlights(path: Path, split: str | None = None) -> MomentSet:
 def _saliency(entry: dict[str, Any], duration_s: float) -> npt.NDArray[np.float64] | None:
     if "saliency_scores" not in entry:
         return None
-    scores = np.zeros(math.ceil(duration_s / CLIP_S))
+    scores = np.zeros((math.ceil(duration_s / CLIP_S), RATERS))
     for clip, ratings in zip(entry["relevant_clip_ids"], entry["saliency_scores"], strict=True):
-        scores[clip] = np.mean(ratings)
+        scores[clip] = ratings
     return scores
 
 
