@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from impart.cli import data, demo, evaluate, index, models, refset, search, train
+from impart.cli import data, demo, evaluate, index, models, refset, reproduce, search, train
 from impart.errors import ImpartError
 
 __all__ = ["app", "main"]
@@ -32,6 +32,7 @@ app.command("train")(train.train)
 app.add_typer(refset.app, name="refset")
 app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app, name="eval")
+app.add_typer(reproduce.app, name="reproduce")
 app.add_typer(data.app, name="data")
 
 

@@ -161,6 +161,7 @@ class Run:
         }
         self.outcomes: list[Outcome] = []
         self.extra: list[Table] = []
+        self.more_plots: list[Callable[[Path], Path]] = []
         self.notes: list[str] = []
         self.described: dict[str, dict[str, Any]] = {}
         self._started = time.monotonic()
@@ -274,6 +275,7 @@ class Run:
                 seconds=seconds,
                 summary=summary,
                 extra=self.extra,
+                more_plots=self.more_plots,
             )
             if written.problem:
                 print(written.problem, file=sys.stderr)

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -111,6 +111,7 @@ def write_report(
     summary: Summary | None = None,
     extra: Sequence[Table] = (),
     plots: bool = True,
+    more_plots: Sequence[Callable[[Path], Path]] = (),
 ) -> Written:
     """Write a report, in place of one that is there.
 
@@ -124,6 +125,7 @@ def write_report(
         summary: of the outcomes, where it was made already.
         extra: tables to be shown above the others.
         plots: whether to draw; without matplotlib the report is written without plots, and says so.
+        more_plots: draw further plots into a folder, to be shown above the others.
 
     Raises:
         DataError: the folder cannot be written.
@@ -133,7 +135,7 @@ def write_report(
     report = _report(outcomes, settings, encoders=encoders, notes=notes, seconds=seconds)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        drawn, problem = _draw(folder / _PLOTS, outcomes, summary) if plots else ([], "")
+        drawn, problem = _draw(folder / _PLOTS, outcomes, summary, more_plots) if plots else ([], "")
         if problem:
             report = Report(**{**vars(report), "notes": (*report.notes, problem)})
         _replace(folder / _ARRAYS, _pack(outcomes))
@@ -231,13 +233,16 @@ def _report(
     )
 
 
-def _draw(folder: Path, outcomes: Sequence[Outcome], summary: Summary) -> tuple[list[Path], str]:
+def _draw(
+    folder: Path, outcomes: Sequence[Outcome], summary: Summary, more: Sequence[Callable[[Path], Path]]
+) -> tuple[list[Path], str]:
     from impart.evaluate.plots import draw
 
     for stale in folder.glob("*.png"):
         stale.unlink()
     try:
-        return draw(folder, outcomes, summary.bounds), ""
+        drawn = draw(folder, outcomes, summary.bounds)
+        return [*(one(folder) for one in more), *drawn], ""
     except MissingExtraError as error:
         return [], f"no plots: {error}"
 

@@ -1,0 +1,253 @@
+"""The papers' first table for any encoder and reference set: CIFAR-10, CIFAR-100 and Caltech-101, zero-shot.
+
+Rows: CLIP alone; RA-CLIP, whose trained module (RAM) adds what its branches give as it is; the normalised RAM, which
+classifies much better (IMPART, Fig. 1); RA-CLIP Vanilla, which trains nothing (IMPART, eq. 1), with the paper's
+weights, and with those that `impart refset tune` chose for the set. A RAM that nobody trained has no figure here, only
+the command that trains it.
+
+The paper's figures were measured with ViT-B/32 and a reference set of 1,000 pairs of YFCC15M. Ours stand beside them,
+not against them, unless encoder and set are the same; `settings_table` names what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from impart.augment.checkpoint import encoder_id_of, open_ram, references_of
+from impart.augment.encoder import AugmentedEncoder, bundled, settings_of
+from impart.augment.learned import LearnedRam
+from impart.augment.vanilla import Vanilla
+from impart.config import RamSettings, VanillaSettings
+from impart.encoders.base import Encoder, load_encoder
+from impart.errors import ConfigError, DataError
+from impart.evaluate.contenders import Contender
+from impart.evaluate.datasets import READERS, open_set
+from impart.evaluate.outcome import Outcome
+from impart.evaluate.sets import ClassSet
+from impart.evaluate.tables import Cell, Table, shown
+from impart.reference.refset import ReferenceSet
+
+__all__ = ["PAPER", "SETS", "Row", "figures_table", "open_sets", "plan", "settings_table"]
+
+SETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "CIFAR-10": ("cifar10", ("cifar10", "cifar-10", "CIFAR-10", "cifar-10-batches-py", "cifar-10-python.tar.gz")),
+    "CIFAR-100": ("cifar100", ("cifar100", "cifar-100", "CIFAR-100", "cifar-100-python", "cifar-100-python.tar.gz")),
+    "Caltech-101": ("caltech101", ("caltech101", "caltech-101", "Caltech-101", "101_ObjectCategories")),
+}
+"""Title -> the reader's name, and where a data folder may have the set."""
+
+PAPER: Mapping[str, tuple[float, float, float]] = {
+    "CLIP": (0.8878, 0.6168, 0.8539),
+    "RA-CLIP": (0.8898, 0.5192, 0.7791),
+    "Vanilla": (0.8817, 0.6180, 0.8602),
+}
+"""Top-1 on the three sets, as the paper prints them."""
+
+CLIP = "CLIP"
+UNNORMALISED = "RA-CLIP (RAM, unnormalised)"
+NORMALISED = "RA-CLIP (RAM, normalised)"
+LEARNED_VANILLA = "RA-CLIP (RAM, form vanilla)"
+VANILLA = "Vanilla, the paper's weights"
+TUNED = "Vanilla, tuned"
+
+_PAPERS = {CLIP: PAPER["CLIP"], UNNORMALISED: PAPER["RA-CLIP"], VANILLA: PAPER["Vanilla"]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of the table.
+
+    Attributes:
+        name: what it is called.
+        contender: who is measured; None = nobody, see `missing`.
+        missing: why there is no figure, and how to get one.
+    """
+
+    name: str
+    contender: Contender | None = None
+    missing: str = ""
+
+    @property
+    def paper(self) -> tuple[float, float, float] | None:
+        """The paper's figures, where it has some for this row."""
+        return _PAPERS.get(self.name)
+
+
+def open_sets(folder: Path, *, limit: int | None = None) -> tuple[dict[str, ClassSet], list[str]]:
+    """The test parts of the three sets that a folder holds.
+
+    Args:
+        folder: with `cifar10`, `cifar100` and `caltech101`, each in any format that the readers know.
+        limit: pictures of each, drawn, always the same; None = all.
+
+    Returns:
+        Title -> set, and notes on those that are missing.
+
+    Raises:
+        DataError: all are missing; one that is there is damaged.
+    """
+    found: dict[str, ClassSet] = {}
+    notes = []
+    for title, (name, places) in SETS.items():
+        place = next((folder / one for one in places if (folder / one).exists()), None)
+        if place is None:
+            reader = READERS.get(name)
+            wants = f": it wants {', '.join(reader.files)}; published at {reader.home}" if reader is not None else ""
+            notes.append(f"{title} is not in {folder} (looked for {', '.join(places)}){wants}")
+            continue
+        spec = f"{name}:{place}" if name in READERS else str(place)
+        split = "test" if name in READERS or (place / "test").is_dir() else None
+        opened = open_set(spec, split=split, kind="classes", limit=limit)
+        assert isinstance(opened, ClassSet)
+        found[title] = opened
+    if not found:
+        raise DataError("; ".join(notes))
+    return found, notes
+
+
+def plan(
+    encoder_id: str,
+    *,
+    refset: Path | None = None,
+    rams: Sequence[Path] = (),
+    options: Mapping[str, object] | None = None,
+) -> list[Row]:
+    """Who stands in which row.
+
+    Args:
+        encoder_id: CLIP's place is taken by this encoder.
+        refset: its reference set; None = the one bundled with it, where there is one.
+        rams: trained RAMs of this encoder, or such that bring an encoder of their own (regime `full`).
+        options: for `load_encoder`.
+
+    Raises:
+        ConfigError: two RAMs of one form.
+        EncoderMismatchError: the set was made with another encoder.
+    """
+    base = load_encoder(encoder_id, **(options or {}))
+    place = refset or bundled(encoder_id, "references")
+    references = ReferenceSet.open(place) if place is not None else None
+    rows = [Row(name=CLIP, contender=Contender(label=CLIP, encoder=base))]
+    trained: dict[str, Row] = {}
+    for ram in rams:
+        row = _learned(ram, base, references if refset is not None else None, options or {})
+        if row.name in trained:
+            raise ConfigError(f"two RAMs of one form, {row.name}: give --ram one of each")
+        trained[row.name] = row
+    for name, setting in ((UNNORMALISED, "none"), (NORMALISED, "l2")):
+        command = (
+            f"impart train ram_mini --pairs PAIRS --set data.encoder={encoder_id} --set ram.form=paper "
+            f"--set ram.layers=2 --set ram.norm={setting} --out runs/ram-{setting}"
+        )
+        none = f"no RAM of this form was given; train one ({command}) and give --ram runs/ram-{setting}/model"
+        rows.append(trained.pop(name, Row(name=name, missing=none)))
+    rows += trained.values()
+    if references is None:
+        how = f"no reference set: impart refset build PAIRS --encoder {encoder_id} --out SET, then --refset SET"
+        return [*rows, Row(name=VANILLA, missing=how), Row(name=TUNED, missing=how)]
+    paper = AugmentedEncoder(base, references, Vanilla(VanillaSettings()))
+    rows.append(Row(name=VANILLA, contender=Contender(label=VANILLA, encoder=paper)))
+    tuned = settings_of(references)
+    if tuned is None:
+        return [*rows, Row(name=TUNED, missing=f"the set is not tuned: impart refset tune {place}")]
+    return [
+        *rows,
+        Row(name=TUNED, contender=Contender(label=TUNED, encoder=AugmentedEncoder(base, references, Vanilla(tuned)))),
+    ]
+
+
+def figures_table(
+    rows: Sequence[Row],
+    outcomes: Sequence[Outcome],
+    titles: Mapping[str, str],
+    bounds: Sequence[Mapping[str, tuple[float, float]]],
+) -> Table:
+    """Top-1 of every row, the paper's beside ours; the best of ours in bold.
+
+    Args:
+        rows: in order.
+        outcomes: of the contenders, each called by its row's name.
+        titles: name of a data set -> its title.
+        bounds: the intervals of each outcome.
+    """
+    cells: list[tuple[Cell, ...]] = []
+    found = {(one.encoder, titles[one.dataset]): (one, bound) for one, bound in zip(outcomes, bounds, strict=True)}
+    best = {
+        title: max((one.figures["top-1"] for (_, where), (one, _) in found.items() if where == title), default=None)
+        for title in SETS
+    }
+    for row in rows:
+        line = [Cell(row.name)]
+        for number, title in enumerate(SETS):
+            ours = Cell("-")
+            if (row.name, title) in found:
+                outcome, bound = found[row.name, title]
+                value = outcome.figures["top-1"]
+                text = shown("top-1", value)
+                if "top-1" in bound:
+                    low, high = bound["top-1"]
+                    text += f" ±{shown('top-1', (high - low) / 2)}"
+                ours = Cell(text, best=value == best[title])
+            line += [ours, Cell(f"{100 * row.paper[number]:.2f}" if row.paper is not None else "")]
+        cells.append(tuple(line))
+    columns = ("top-1 %", *(name for title in SETS for name in (f"{title}, here", "in the paper")))
+    below = tuple(f"{row.name}: {row.missing}" for row in rows if row.missing)
+    return Table(title="Table 1: zero-shot classification", columns=columns, rows=tuple(cells), below=below)
+
+
+def settings_table(rows: Sequence[Row], sets: Mapping[str, ClassSet], *, prompts: str) -> Table:
+    """What differs from the paper's setting."""
+    base = next(row.contender.encoder for row in rows if row.name == CLIP and row.contender is not None)
+    lines = [("encoder", "ViT-B/32", _encoder_words(base))]
+    known: dict[str, list[str]] = {}
+    for row in rows:
+        references = row.contender.references if row.contender is not None else None
+        if references is not None:
+            sources = ", ".join(str(one["source"]) for one in references.manifest.sources if one["source"])
+            words = f"{references.name or 'unnamed'}, {len(references):,} pairs" + (f" of {sources}" if sources else "")
+            known.setdefault(words, []).append(row.name)
+    said = "; ".join(words if len(known) == 1 else f"{words} ({', '.join(names)})" for words, names in known.items())
+    lines.append(("reference set", "1,000 pairs of YFCC15M", said or "none"))
+    full = {"CIFAR-10": "10,000 pictures", "CIFAR-100": "10,000 pictures"}
+    lines += [
+        (f"{title}, test", full.get(title, ""), f"{len(sets[title]):,} pictures" if title in sets else "missing")
+        for title in SETS
+    ]
+    lines.append(("prompts", "", prompts))
+    for row in rows:
+        if row.contender is not None and isinstance(row.contender.encoder, AugmentedEncoder):
+            settings = row.contender.encoder.augmentation.settings
+            paper = {VANILLA: "K 8, image 0.5, text 0.05", UNNORMALISED: "K 8, 2 layers, 8 heads"}.get(row.name, "")
+            lines.append((row.name, paper, _words(settings)))
+    cells = tuple(tuple(Cell(text) for text in line) for line in lines)
+    below = "An empty cell: the paper's choice is not known to this program. References that show a test picture are "
+    below += "left out for the set in question."
+    return Table(title="Settings", columns=("", "the paper", "here"), rows=cells, words=3, below=(below,))
+
+
+def _learned(ram: Path, base: Encoder, references: ReferenceSet | None, options: Mapping[str, object]) -> Row:
+    learned: LearnedRam = open_ram(ram)
+    settings = learned.settings
+    assert isinstance(settings, RamSettings)
+    name = LEARNED_VANILLA if settings.form == "vanilla" else NORMALISED if settings.norm == "l2" else UNNORMALISED
+    own = base
+    if learned.encoder_fingerprint != base.fingerprint:
+        own, references = load_encoder(encoder_id_of(ram), **options), None
+    whole = AugmentedEncoder(own, references if references is not None else references_of(ram), learned)
+    return Row(name=name, contender=Contender(label=name, encoder=whole))
+
+
+def _encoder_words(encoder: Encoder) -> str:
+    traits = encoder.traits
+    return f"{traits.id}: {traits.dim} numbers, {traits.image_size_px} px"
+
+
+def _words(settings: VanillaSettings | RamSettings) -> str:
+    if isinstance(settings, VanillaSettings):
+        words = f"K {settings.k}, image {settings.w_img:g}, text {settings.w_txt:g}"
+        return words + (f", tau {settings.tau:g}, floor {settings.floor:g}" if settings.tau or settings.floor else "")
+    return (
+        f"form {settings.form}, K {settings.k}, {settings.layers} layers, {settings.heads} heads, norm {settings.norm}"
+    )
