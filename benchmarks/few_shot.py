@@ -29,7 +29,8 @@ from impart.augment.tune import USUAL, bundled_background, tune
 from impart.augment.vanilla import Vanilla
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.encoders.base import Float32
-from impart.evaluate.datasets import ClassFolder, embed_files
+from impart.evaluate import open_set
+from impart.evaluate.embed import embed_pictures
 from impart.evaluate.prompts import class_embeddings, tidy_class_name
 from impart.reference.refset import ReferenceSet
 
@@ -50,13 +51,10 @@ class Embedded:
 
     @classmethod
     def read(cls, encoder: Encoder, folder: Path) -> Embedded:
-        dataset = ClassFolder.open(folder)
-        embedded = embed_files(encoder, dataset.files)
-        images = ImageEmbeddings(
-            np.concatenate([part.embeddings for part in embedded.batches]),
-            np.concatenate([part.retrieval for part in embedded.batches]),
-        )
-        return cls(images, np.asarray(dataset.labels)[embedded.kept], tuple(dataset.classes))
+        dataset = open_set(folder, kind="classes")
+        embedded = embed_pictures(encoder, dataset.pictures)
+        images = ImageEmbeddings(embedded.embeddings, embedded.retrieval)
+        return cls(images, dataset.labels[embedded.kept], dataset.classes)
 
     def draw(self, shots: int, seed: int) -> npt.NDArray[np.int64]:
         """Rows of `shots` pictures a class; seed 0 = the first ones. More shots of a seed hold fewer of it."""

@@ -34,9 +34,10 @@ from torch.nn import functional as F
 
 from impart.augment.ram import build_ram
 from impart.config import DecodeSettings, RamSettings
-from impart.evaluate.datasets import CaptionedImages, ClassFolder, read_captions
+from impart.evaluate import open_set
 from impart.evaluate.metrics.ranking import rank_figures, ranks_of
 from impart.evaluate.prompts import ENSEMBLE
+from impart.evaluate.sets import Pictures
 from impart.train.backbone import FEATURES, load_lite2
 from impart.train.classes import a_or_an
 from impart.train.data import read_validation
@@ -180,6 +181,10 @@ def open_pictures(files: Sequence[Path]) -> Iterator[Image.Image]:
             yield image.convert("RGB")
 
 
+def decoded(pictures: Pictures) -> Iterator[Image.Image]:
+    return (pictures.read(number)[0] for number in range(len(pictures)))
+
+
 def build_tests(data: Path, cache: Path) -> Tests:
     """Features of the pooled backbone and sentence embeddings of every test."""
     tower = backbone_session(load_lite2(), data, cache, size_px=256)
@@ -196,35 +201,34 @@ def build_tests(data: Path, cache: Path) -> Tests:
 
     classes, captioned, fitting = {}, {}, {}
     for name, path in CLASS_SETS.items():
-        folder = ClassFolder.open(data / path)
+        folder = open_set(data / path, kind="classes")
         prompts = say([template.format(word) for word in folder.classes for template in ENSEMBLE])
         prompts = prompts.reshape(len(folder.classes), len(ENSEMBLE), -1)
-        classes[name] = Classes(see(open_pictures(folder.files)), prompts, torch.tensor(folder.labels))
-        print(f"{name}: {len(folder.files)} pictures", flush=True)
+        classes[name] = Classes(see(decoded(folder.pictures)), prompts, torch.from_numpy(folder.labels))
+        print(f"{name}: {len(folder)} pictures", flush=True)
     for name, path in FITTING.items():
-        folder = ClassFolder.open(data / path, per_class=SHOTS)
+        folder = open_set(data / path, kind="classes", per_class=SHOTS)
         words = say([a_or_an(folder.classes[label]) for label in folder.labels])
-        fitting[name] = Pairs(see(open_pictures(folder.files)), words)
-    pictures = CaptionedImages.open(data / "images" / "flickr8k" / "captions.csv", split="val")
-    seen, count = see(open_pictures(pictures.files)), len(pictures.files)
-    words, owners = say(pictures.captions), torch.tensor(pictures.owners)
+        fitting[name] = Pairs(see(decoded(folder.pictures)), words)
+    flickr = open_set(data / "images" / "flickr8k" / "captions.csv", split="val", kind="captions")
+    seen, count = see(decoded(flickr.pictures)), len(flickr.pictures)
+    words, owners = say(flickr.captions), torch.from_numpy(flickr.owners)
     captioned["flickr8k"] = Captioned(seen, torch.arange(count), torch.ones(count), words, owners)
-    rows = read_captions(data / "videos" / "panda" / "captions.csv")
-    clips = list(dict.fromkeys(file for file, _ in rows))
+    panda = open_set(data / "videos" / "panda" / "captions.csv", kind="videos")
     frames = [
         (number, segment)
-        for number, file in enumerate(clips)
-        for segment in sample_video(data / "videos" / "panda" / file, settings=DecodeSettings(), short_side_px=256)
+        for number, file in enumerate(panda.videos)
+        for segment in sample_video(file, settings=DecodeSettings(), short_side_px=256)
         if isinstance(segment, DecodedSegment)
     ]
     captioned["panda"] = Captioned(
         see(Image.fromarray(segment.image) for _, segment in frames),
         torch.tensor([number for number, _ in frames]),
         torch.tensor([float(segment.weight) for _, segment in frames]),
-        say([caption for _, caption in rows]),
-        torch.tensor([clips.index(file) for file, _ in rows]),
+        say(panda.captions),
+        torch.from_numpy(panda.owners),
     )
-    return Tests(classes, captioned, fitting, {"clips": len(clips), "frames": len(frames)})
+    return Tests(classes, captioned, fitting, {"clips": len(panda.videos), "frames": len(frames)})
 
 
 def kept(path: Path, make: Callable[[], Made]) -> Made:

@@ -23,9 +23,10 @@ from impart.augment.tune import Tuned, bundled_background, tune
 from impart.augment.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
-from impart.evaluate.datasets import ClassFolder, embed_files
+from impart.evaluate import open_set
+from impart.evaluate.embed import embed_pictures
+from impart.evaluate.metrics.classification import top_k
 from impart.evaluate.prompts import class_embeddings
-from impart.evaluate.zeroshot import classification_metrics
 from impart.reference.build import Selection, build
 
 SHOTS = (1, 2, 3, 4, 8)
@@ -46,21 +47,15 @@ class TestSet:
         embeddings = self.images.embeddings
         if augmented is not None:
             embeddings = augmented.apply(embeddings, augmented.blend(self.images))
-        return 100 * classification_metrics(embeddings @ self.classes.T, self.labels)[0]
+        return 100 * float(top_k(embeddings @ self.classes.T, self.labels, k=1).mean())
 
 
 def open_test(encoder: Encoder, folder: Path, name: str) -> TestSet:
-    import hashlib
-
-    dataset = ClassFolder.open(folder)
-    embedded = embed_files(encoder, dataset.files)
-    images = ImageEmbeddings(
-        np.concatenate([part.embeddings for part in embedded.batches]),
-        np.concatenate([part.retrieval for part in embedded.batches]),
-    )
-    labels = np.asarray(dataset.labels)[embedded.kept]
-    hashes = frozenset(hashlib.sha256(path.read_bytes()).hexdigest() for path in dataset.files)
-    return TestSet(name, images, class_embeddings(encoder, dataset.classes), labels, hashes)
+    dataset = open_set(folder, kind="classes")
+    embedded = embed_pictures(encoder, dataset.pictures)
+    images = ImageEmbeddings(embedded.embeddings, embedded.retrieval)
+    classes = class_embeddings(encoder, dataset.classes)
+    return TestSet(name, images, classes, dataset.labels[embedded.kept], frozenset(embedded.hashes))
 
 
 def row_of(shots: int, kind: str, results: Sequence[float], plain: Sequence[float]) -> str:

@@ -14,20 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
-from impart.evaluate.datasets import read_captions
+from impart.evaluate import VideoSet, open_set
 from impart.evaluate.metrics.ranking import rank_figures
 from impart.video.events import IndexDone
 from impart.video.index import Query, VideoIndex
 
 
-def ranks(index: VideoIndex, captions: list[tuple[str, str]], **settings: object) -> tuple[np.ndarray, int]:
+def ranks(index: VideoIndex, dataset: VideoSet, **settings: object) -> tuple[np.ndarray, int]:
     """Rank of each caption's own clip, and how many clips there were."""
     glob = settings.get("path_glob")
     total = sum(glob is None or "/panda/" in Path(video.path).as_posix() for video in index.videos())
-    found = index.search_many([Query(text=text) for _, text in captions], top=total, **settings)  # type: ignore[arg-type]
+    queries = [Query(text=text) for text in dataset.captions]
+    found = index.search_many(queries, top=total, **settings)  # type: ignore[arg-type]
     own = [
-        next((hit.rank for hit in hits if Path(hit.path).name == file), total + 1)
-        for (file, _), hits in zip(captions, found, strict=True)
+        next((hit.rank for hit in hits if Path(hit.path).name == dataset.videos[owner].name), total + 1)
+        for owner, hits in zip(dataset.owners, found, strict=True)
     ]
     return np.asarray(own), total
 
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--index", type=Path, help="keep the index here")
     parser.add_argument("--out", type=Path, help="markdown file to write as well")
     options = parser.parse_args()
-    captions = read_captions(options.data / "videos" / "panda" / "captions.csv")
+    dataset = open_set(options.data / "videos" / "panda" / "captions.csv", kind="videos")
     with tempfile.TemporaryDirectory() as scratch:
         index = VideoIndex.open(options.index or Path(scratch) / "videos.impart")
         for event in index.add([options.data / "videos"]):
@@ -46,7 +47,7 @@ def main() -> None:
                 print(f"indexed {event.added}, unchanged {event.unchanged}, failed {event.failed}", flush=True)
         name = index.manifest.encoder_id
         lines = [
-            f"Encoder `{name}`, {index.settings.decode.fps:g} frames a second, {len(captions)} captions, "
+            f"Encoder `{name}`, {index.settings.decode.fps:g} frames a second, {len(dataset.captions)} captions, "
             "one right clip each.",
             "",
             "| among | form | video ranked by | R@1 | R@5 | R@10 | MedR |",
@@ -55,7 +56,7 @@ def main() -> None:
         for glob in ("*/panda/*", None):
             for augment in (False, True):
                 for by in ("mean", "moment"):
-                    own, total = ranks(index, captions, by=by, augment=augment, path_glob=glob)
+                    own, total = ranks(index, dataset, by=by, augment=augment, path_glob=glob)
                     figures = rank_figures(own)
                     where = f"{total} clips of {'videos/panda' if glob else 'videos'}"
                     cells = " | ".join(f"{100 * figures[name]:.1f}" for name in ("R@1", "R@5", "R@10"))

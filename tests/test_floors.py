@@ -10,8 +10,7 @@ import pytest
 import impart
 from impart.augment.encoder import default_augmented
 from impart.augment.tune import bundled_background, tune
-from impart.evaluate import CaptionedImages, ClassFolder, retrieval, zeroshot
-from impart.evaluate.datasets import read_captions
+from impart.evaluate import open_set, retrieval, zeroshot
 from impart.evaluate.metrics.ranking import rank_figures
 from impart.reference.build import Selection
 from impart.video.index import Query, VideoIndex
@@ -28,11 +27,11 @@ def mini() -> impart.Encoder:
     ("name", "floor"), [("cifar10/test", 0.58), ("cifar100/test", 0.39), ("caltech101/test", 0.53)]
 )
 def test_zeroshot(data_dir: Path, mini: impart.Encoder, name: str, floor: float) -> None:
-    assert zeroshot(mini, ClassFolder.open(data_dir / "images" / name)).figures["top-1"] >= floor
+    assert zeroshot(mini, open_set(data_dir / "images" / name, kind="classes")).figures["top-1"] >= floor
 
 
 def test_caption_retrieval_plain_and_with_the_bundled_set(data_dir: Path, mini: impart.Encoder) -> None:
-    dataset = CaptionedImages.open(data_dir / "images" / "flickr8k" / "captions.csv", split="val")
+    dataset = open_set(data_dir / "images" / "flickr8k" / "captions.csv", split="val", kind="captions")
     for encoder in (mini, default_augmented(mini)):
         to_image, _ = retrieval(encoder, dataset)
         assert (to_image.counts["queries"], to_image.counts["items"]) == (2500, 500)
@@ -44,14 +43,14 @@ def test_video_retrieval_plain_and_with_the_bundled_set(data_dir: Path, tmp_path
     clips = data_dir / "videos" / "panda"
     index = VideoIndex.open(tmp_path / "panda.impart")
     list(index.add([clips]))
-    captions = read_captions(clips / "captions.csv")
-    assert len(index.videos()) == len(captions) == 66
+    dataset = open_set(clips / "captions.csv", kind="videos")
+    assert len(index.videos()) == len(dataset.captions) == 66
     assert index.stats().references == "imagenet-names"
     for augment in (True, False):
-        found = index.search_many([Query(text=text) for _, text in captions], top=66, augment=augment)
+        found = index.search_many([Query(text=text) for text in dataset.captions], top=66, augment=augment)
         ranks = [
-            next(hit.rank for hit in hits if Path(hit.path).name == file)
-            for (file, _), hits in zip(captions, found, strict=True)
+            next(hit.rank for hit in hits if Path(hit.path).name == dataset.videos[owner].name)
+            for owner, hits in zip(dataset.owners, found, strict=True)
         ]
         figures = rank_figures(np.asarray(ranks))
         assert figures["R@1"] >= 0.50
@@ -66,7 +65,7 @@ def test_three_pictures_a_class_teach_and_do_no_harm_elsewhere(data_dir: Path, m
     assert len(references) == 303
     tuned = tune(references, background=bundled_background("mini")).references
     taught = impart.augment(mini, tuned)
-    assert zeroshot(taught, ClassFolder.open(images / "caltech101" / "test")).figures["top-1"] >= 0.78
+    assert zeroshot(taught, open_set(images / "caltech101" / "test", kind="classes")).figures["top-1"] >= 0.78
     for name in ("cifar10", "cifar100"):
-        dataset = ClassFolder.open(images / name / "test")
+        dataset = open_set(images / name / "test", kind="classes")
         assert zeroshot(taught, dataset).figures["top-1"] >= zeroshot(mini, dataset).figures["top-1"] - 0.005

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from impart.evaluate.datasets import (
     webdataset,
 )
 from impart.evaluate.datasets.base import DataSet, Kind, Reader
-from impart.evaluate.sets import BoxSet, CaptionSet, ClassSet
+from impart.evaluate.sets import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
 
 __all__ = ["READERS", "Reader", "open_set", "register_reader"]
 
@@ -54,6 +55,36 @@ for _module in (*_PICTURES, video_text, moments):
         register_reader(_reader)
 
 
+@overload
+def open_set(
+    spec: str | Path,
+    *,
+    kind: Literal["classes"],
+    split: str | None = ...,
+    per_class: int | None = ...,
+    limit: int | None = ...,
+) -> ClassSet: ...
+@overload
+def open_set(
+    spec: str | Path, *, kind: Literal["captions"], split: str | None = ..., limit: int | None = ...
+) -> CaptionSet: ...
+@overload
+def open_set(spec: str | Path, *, kind: Literal["videos"], split: str | None = ...) -> VideoSet: ...
+@overload
+def open_set(spec: str | Path, *, kind: Literal["moments"], split: str | None = ...) -> MomentSet: ...
+@overload
+def open_set(
+    spec: str | Path, *, kind: Literal["boxes"], split: str | None = ..., limit: int | None = ...
+) -> BoxSet: ...
+@overload
+def open_set(
+    spec: str | Path,
+    *,
+    split: str | None = ...,
+    kind: Kind | None = ...,
+    per_class: int | None = ...,
+    limit: int | None = ...,
+) -> DataSet: ...
 def open_set(
     spec: str | Path,
     *,
