@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from clips import write_clip
 from impart.cli.main import app
 from impart.encoders.base import register
 from impart.evaluate.report import read_report
@@ -163,6 +164,89 @@ def test_probe_learns_from_the_train_folder(tmp_path: Path) -> None:
     (outcome,) = content["outcomes"]
     assert (outcome["task"], outcome["figures"]["top-1"]["value"]) == ("linear probe", 1.0)
     assert outcome["counts"]["training pictures"] == 20
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    write_clip(folder / "a.mp4", colours=["red", "green"])
+    write_clip(folder / "b.mp4", colours=["blue"])
+    return folder
+
+
+def test_videos_are_found_by_text_and_by_their_own_frame(clips: Path, references: Path) -> None:
+    (clips / "captions.csv").write_text("file,caption\na.mp4,red\na.mp4,green\nb.mp4,blue\nabsent.mp4,white\n")
+    names = ("-e", "tiny,tiny+vanilla", "-r", references, "--near-duplicate", "2")
+    said = run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", *names, "--image-queries", "--json")
+    outcomes = {(one["task"], one["encoder"]): one for one in json.loads(said.stdout)["outcomes"]}
+    assert len(outcomes) == 6
+    found = outcomes["text to video", "tiny"]
+    assert (found["counts"]["queries"], found["counts"]["items"]) == (3, 2)
+    assert found["figures"]["R@1"]["value"] == 1.0
+    assert outcomes["image to video", "tiny"]["figures"]["R@5"]["value"] == 1.0
+    assert outcomes["text to video", "tiny+vanilla"]["counts"]["references"] == 8
+    encoded = sum(ENCODED)
+    run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", "-e", "tiny", "--no-report")
+    assert sum(ENCODED) == encoded
+
+
+def test_references_that_show_a_frame_are_dropped(clips: Path, references: Path) -> None:
+    (clips / "captions.csv").write_text("file,caption\na.mp4,red\nb.mp4,blue\n")
+    names = ("-e", "tiny,tiny+vanilla", "-r", references, "--near-duplicate", "0.9")
+    said = run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", *names, "--json", "--no-report")
+    counts = {one["encoder"]: one["counts"] for one in json.loads(said.stdout)["outcomes"]}
+    assert counts["tiny+vanilla"]["references dropped"] > 0
+
+
+def test_moments_of_the_baseline_and_of_a_file(clips: Path, tmp_path: Path) -> None:
+    lines = [
+        {"qid": 1, "query": "red", "duration": 4, "vid": "a", "relevant_windows": [[0, 2]]},
+        {"qid": 2, "query": "green", "duration": 4, "vid": "a", "relevant_windows": [[2, 4]]},
+    ]
+    clip_fields = {"relevant_clip_ids": [0], "saliency_scores": [[4, 4, 4]]}
+    rows = [json.dumps(line | clip_fields) for line in lines]
+    (clips / "highlight_val_release.jsonl").write_text("\n".join(rows))
+    content = json.loads(run("moments", "-d", f"qvhighlights:{clips}", "-e", "tiny", "--json", "--no-report").stdout)
+    (outcome,) = content["outcomes"]
+    assert (outcome["task"], outcome["counts"]["queries"]) == ("moments", 2)
+    assert 0 <= outcome["figures"]["mIoU"]["value"] <= 1
+    for name, windows in (("right", ([[0, 2, 1.0]], [[2, 4, 1.0]])), ("wrong", ([[2, 4, 1.0]], [[0, 1, 1.0]]))):
+        answers = [{"qid": qid, "pred_relevant_windows": found} for qid, found in enumerate(windows, start=1)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(answer) for answer in answers))
+    files = ("--predictions", "right.jsonl", "--predictions", "wrong.jsonl")
+    content = json.loads(run("moments", "-d", f"qvhighlights:{clips}", *files, "--json", "--no-report").stdout)
+    figures = {one["encoder"]: one["figures"]["R1@0.5"]["value"] for one in content["outcomes"]}
+    assert figures == {"right": 1.0, "wrong": 0.0}
+    assert "made elsewhere" in run("moments", "-d", f"qvhighlights:{clips}", *files, "-e", "tiny", code=2).output
+
+
+def test_regions_of_a_table_of_boxes(tmp_path: Path) -> None:
+    folder = tmp_path / "boxes"
+    folder.mkdir()
+    picture = Image.new("RGB", (16, 8), COLOURS["red"])
+    picture.paste(COLOURS["blue"], (8, 0, 16, 8))
+    picture.save(folder / "both.png")
+    (folder / "boxes.csv").write_text("file,label,x0,y0,x1,y1\nboth.png,red,0,0,0.5,1\nboth.png,blue,0.5,0,1,1\n")
+    options = ("-e", "tiny", "--scales", "1", "--json", "--no-report")
+    (outcome,) = json.loads(run("regions", folder, *options).stdout)["outcomes"]
+    assert (outcome["counts"]["boxes"], outcome["figures"]["top-1"]["value"]) == (2, 1.0)
+    assert "--scales 'big'" in run("regions", folder, "-e", "tiny", "--scales", "big", code=2).output
+
+
+def test_reproduce_table1(tmp_path: Path, references: Path) -> None:
+    paint(tmp_path / "data" / "caltech101" / "test", count=1)
+    told = ("reproduce", "table1", "--data", "data", "--encoder", "tiny", "-r", str(references), "-o", "out")
+    said = RUN.invoke(app, [*told, "--near-duplicate", "2", "--no-cache"])
+    assert said.exit_code == 0, (said.output, said.exception)
+    assert "Table 1: zero-shot classification" in said.stdout
+    assert "85.39" in said.stdout
+    assert "impart train ram_mini" in said.stdout
+    assert "CIFAR-10 is not in data" in said.stderr
+    assert (tmp_path / "out" / "plots" / "table1.png").is_file()
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "### Settings" in text
+    assert "plots/table1.png" in text
 
 
 def test_data_sets_are_listed_with_their_files() -> None:

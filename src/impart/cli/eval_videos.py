@@ -1,15 +1,89 @@
-"""Where evaluation meets video indexes, which know nothing of each other."""
+"""Where evaluation meets videos: it decodes nothing itself, and knows nothing of indexes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from impart.evaluate.outcome import Outcome
+from impart.cli.progress import progress
 
-__all__ = ["search_index"]
+if TYPE_CHECKING:
+    from impart.cli.runs import Run
+    from impart.encoders.base import Encoder, Float32
+    from impart.evaluate.contenders import Contender
+    from impart.evaluate.frames import FrameReader
+    from impart.evaluate.outcome import Outcome
+    from impart.evaluate.sets import MomentSet, VideoSet
+
+__all__ = ["find_moments", "find_videos", "score_files", "search_index"]
+
+
+def find_videos(run: Run, dataset: VideoSet, *, fps: float, query_bank: bool, image_queries: bool) -> None:
+    """Text to video and video to text, for every contender; and image to video, where asked for."""
+    from impart.evaluate.videos import image_to_video, video_retrieval
+
+    for contender in _cleaned(run, dataset, fps):
+        options = {"frames": _frames(contender.encoder, fps), "label": contender.label, **run.common}
+        task = partial(video_retrieval, contender.encoder, dataset, query_bank=query_bank, **options)
+        run.measure(contender, dataset.name, task)
+        if image_queries:
+            run.measure(contender, dataset.name, partial(image_to_video, contender.encoder, dataset, **options))
+
+
+def find_moments(run: Run, dataset: MomentSet, *, fps: float) -> None:
+    """The baseline's windows of every contender, held against the right ones."""
+    import dataclasses
+
+    from impart.evaluate.moments import predict_moments, score_predictions
+
+    def baseline(contender: Contender, on_progress: object = None) -> Outcome:
+        frames = _frames(contender.encoder, fps)
+        predicted = predict_moments(
+            contender.encoder,
+            dataset,
+            frames=frames,
+            on_progress=on_progress,  # type: ignore[arg-type]
+            **run.common,
+        )
+        outcome = score_predictions(predicted, dataset, label=contender.label)
+        return dataclasses.replace(outcome, counts={**outcome.counts, "unreadable": len(predicted.notes)})
+
+    for contender in _cleaned(run, dataset, fps):
+        run.measure(contender, dataset.name, partial(baseline, contender))
+
+
+def score_files(run: Run, dataset: MomentSet, files: Sequence[Path]) -> None:
+    """Predictions made elsewhere, held against the right windows; each is called by its file's name."""
+    from impart.evaluate.moments import read_predictions, score_predictions
+
+    for file in files:
+        label = file.stem if len({one.stem for one in files}) == len(files) else str(file)
+        run.outcomes.append(score_predictions(read_predictions(file), dataset, label=label))
+
+
+def _cleaned(run: Run, dataset: VideoSet | MomentSet, fps: float) -> Iterator[Contender]:
+    """The contenders without references that show a frame of the videos."""
+    import numpy as np
+
+    from impart.evaluate.frames import embed_videos
+
+    def frames_of_all(base: Encoder) -> tuple[Float32, Sequence[str]]:
+        with progress(f"{base.traits.id} on {dataset.name}") as show:
+            found = embed_videos(base, dataset.videos, _frames(base, fps), on_progress=show, **run.common)
+            parts = [video.retrieval for video in found]
+        none = np.zeros((0, base.traits.retrieval_dim), np.float32)
+        return np.concatenate([none, *parts]), ()
+
+    yield from run.cleaned(dataset.name, retrieval=frames_of_all)
+
+
+def _frames(encoder: Encoder, fps: float) -> FrameReader:
+    """How a video is read for an encoder."""
+    from impart.video.sampling import sampled_frames
+
+    return partial(sampled_frames, short_side_px=encoder.traits.image_size_px, fps=fps)
 
 
 def search_index(index: Path, table: Path, *, by: str, split: str | None = None) -> list[Outcome]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from impart.cli.runs import Run, with_run
-from impart.config import EvaluateSettings
+from impart.config import DecodeSettings, EvaluateSettings
 
 if TYPE_CHECKING:
     from impart.evaluate.datasets.base import Kind
@@ -51,6 +51,7 @@ SplitOption = Annotated[
 LimitOption = Annotated[
     int, typer.Option("--limit", min=0, metavar="N", help="Only so many pictures, drawn, always the same; 0 = all.")
 ]
+FpsOption = Annotated[float, typer.Option("--fps", min=0.01, help="Videos: frames looked at a second.")]
 PromptsOption = Annotated[
     str,
     typer.Option(
@@ -184,6 +185,14 @@ def retrieval(
             "--query-bank", help="Also with query-bank normalisation, which sees all queries: figures of their own."
         ),
     ] = False,
+    image_queries: Annotated[
+        bool,
+        typer.Option(
+            "--image-queries",
+            help="Videos: also find each by its middle frame, which is held out of the video's mean.",
+        ),
+    ] = False,
+    fps: FpsOption = DecodeSettings.fps,
     index: Annotated[
         Path | None,
         typer.Option(
@@ -198,13 +207,22 @@ def retrieval(
         str, typer.Option("--by", metavar="mean|best", help="With --index: a video counts by its mean or best moment.")
     ] = "mean",
 ) -> None:
-    """Find each caption's picture, and each picture's captions: R@1, R@5, R@10, ranks, MRR, nDCG, both ways."""
+    """Find each caption's picture or video, and each one's captions: R@1, R@5, R@10, ranks, MRR, nDCG, both ways.
+
+    Sets of videos are named with their format, as in --data msrvtt:DIR, or --data video-captions:captions.csv for a csv
+    with the columns file and caption. A video is the mean of its frames.
+    """
     if index is not None:
         _search_index(run, index, [*(data or []), *(more_data or [])], by=by, split=split)
         return
+    from impart.cli.eval_videos import find_videos
     from impart.evaluate.retrieval import retrieval as measure
+    from impart.evaluate.sets import VideoSet
 
-    for dataset in _open(data, more_data, kind="captions", split=split, limit=limit):
+    for dataset in _open(data, more_data, kind=("captions", "videos"), split=split, limit=limit):
+        if isinstance(dataset, VideoSet):
+            find_videos(run, dataset, fps=fps, query_bank=query_bank, image_queries=image_queries)
+            continue
         for contender in run.cleaned(dataset.name, dataset.pictures):
             task = partial(
                 measure, contender.encoder, dataset, query_bank=query_bank, label=contender.label, **run.common
@@ -233,6 +251,36 @@ def datasets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
         )
         tables.append(Table(title=title, columns=("name", "splits", "files", "published at"), rows=rows, words=4))
     print_tables(tables)
+
+
+@app.command(epilog="Example: impart eval moments --data qvhighlights:data/qvhighlights --predictions mine.jsonl")
+@with_run
+def moments(
+    run: Run,
+    data: DataArgument = None,
+    more_data: DataOption = None,
+    split: SplitOption = None,
+    predictions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--predictions",
+            metavar="FILE.jsonl",
+            help="Windows that another method found, in the form of a QVHighlights submission; repeatable, each is "
+            "compared with the first. Default: a plain baseline, around the frames that look most like the sentence.",
+        ),
+    ] = None,
+    fps: FpsOption = DecodeSettings.fps,
+) -> None:
+    """Find when a sentence happens in its video: R1@0.3, 0.5 and 0.7, mIoU, mAP, HIT@1."""
+    from impart.cli.eval_videos import find_moments, score_files
+
+    if predictions and (run.options.encoders or run.options.refset or run.options.ram):
+        raise typer.BadParameter("--predictions were made elsewhere: leave --encoders, --refset and --ram out")
+    for dataset in _open(data, more_data, kind="moments", split=split):
+        if predictions:
+            score_files(run, dataset, predictions)
+        else:
+            find_moments(run, dataset, fps=fps)
 
 
 @app.command(epilog="Example: impart eval compare reports/monday reports/tuesday")
@@ -283,18 +331,24 @@ def _open(
     first: Sequence[str] | None,
     second: Sequence[str] | None,
     *,
-    kind: Kind,
+    kind: Kind | tuple[Kind, ...],
     split: str | None,
     per_class: int = 0,
     limit: int = 0,
 ) -> list[Any]:
-    """The data sets that were named."""
-    from impart.evaluate.datasets import open_set
+    """The data sets that were named. Of several kinds the first is taken where the name does not tell."""
+    from impart.evaluate.datasets import READERS, open_set
 
     specs = [*(first or []), *(second or [])]
     if not specs:
         raise typer.BadParameter("name a data set: --data cifar10:PATH, or a path ('impart eval datasets' lists all)")
-    return [open_set(spec, split=split, kind=kind, per_class=per_class or None, limit=limit or None) for spec in specs]
+    kinds = (kind,) if isinstance(kind, str) else kind
+    opened = []
+    for spec in specs:
+        reader = READERS.get(spec.partition(":")[0])
+        wanted = reader.kind if reader is not None and reader.kind in kinds else kinds[0]
+        opened.append(open_set(spec, split=split, kind=wanted, per_class=per_class or None, limit=limit or None))
+    return opened
 
 
 def _numbers(text: str, option: str) -> tuple[float, ...]:

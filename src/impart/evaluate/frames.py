@@ -44,12 +44,14 @@ class EmbeddedVideo:
         number: of the video in the set.
         spans: (f, 2) from when to when each frame is shown, in seconds after the start.
         embeddings: (f, D) L2-normalised; v' where the encoder is augmented. Empty where the video is unreadable.
+        retrieval: (f, R) L2-normalised retrieval embeddings, always the base's.
         unreadable: why the video could not be read, or None.
     """
 
     number: int
     spans: npt.NDArray[np.float64]
     embeddings: Float32
+    retrieval: Float32
     unreadable: str | None = None
 
     def within(self, span: Span | None) -> EmbeddedVideo:
@@ -59,7 +61,11 @@ class EmbeddedVideo:
         cut = np.clip(self.spans, *span)
         inside = cut[:, 1] > cut[:, 0]
         return EmbeddedVideo(
-            number=self.number, spans=cut[inside], embeddings=self.embeddings[inside], unreadable=self.unreadable
+            number=self.number,
+            spans=cut[inside],
+            embeddings=self.embeddings[inside],
+            retrieval=self.retrieval[inside],
+            unreadable=self.unreadable,
         )
 
 
@@ -101,10 +107,15 @@ def embed_videos(
                 cache.store(*key, **stored)
         for number in numbers:
             if isinstance(stored, str):
-                none = np.zeros((0, base.traits.dim), np.float32)
-                yield EmbeddedVideo(number=number, spans=np.zeros((0, 2)), embeddings=none, unreadable=stored)
+                none = [np.zeros((0, width), np.float32) for width in (base.traits.dim, base.traits.retrieval_dim)]
+                yield EmbeddedVideo(
+                    number=number, spans=np.zeros((0, 2)), embeddings=none[0], retrieval=none[1], unreadable=stored
+                )
             else:
-                yield EmbeddedVideo(number=number, spans=stored["spans"], embeddings=_seen(encoder, stored))
+                plain = ImageEmbeddings(stored["embeddings"].astype(np.float32), stored["retrieval"].astype(np.float32))
+                yield EmbeddedVideo(
+                    number=number, spans=stored["spans"], embeddings=_seen(encoder, plain), retrieval=plain.retrieval
+                )
         done += len(numbers)
         if on_progress is not None:
             on_progress(done, len(videos))
@@ -170,8 +181,7 @@ def _whole(stored: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, npt.NDArr
     return dict(stored)
 
 
-def _seen(encoder: Encoder, stored: Mapping[str, npt.NDArray[Any]]) -> Float32:
-    plain = ImageEmbeddings(stored["embeddings"].astype(np.float32), stored["retrieval"].astype(np.float32))
+def _seen(encoder: Encoder, plain: ImageEmbeddings) -> Float32:
     if isinstance(encoder, AugmentedEncoder):
         return encoder.apply(plain.embeddings, encoder.blend(plain))
     return plain.embeddings

@@ -52,6 +52,7 @@ LEARNED_VANILLA = "RA-CLIP (RAM, form vanilla)"
 VANILLA = "Vanilla, the paper's weights"
 TUNED = "Vanilla, tuned"
 
+_SOURCES = 3  # of a reference set that are named
 _PAPERS = {CLIP: PAPER["CLIP"], UNNORMALISED: PAPER["RA-CLIP"], VANILLA: PAPER["Vanilla"]}
 
 
@@ -205,8 +206,10 @@ def settings_table(rows: Sequence[Row], sets: Mapping[str, ClassSet], *, prompts
     for row in rows:
         references = row.contender.references if row.contender is not None else None
         if references is not None:
-            sources = ", ".join(str(one["source"]) for one in references.manifest.sources if one["source"])
-            words = f"{references.name or 'unnamed'}, {len(references):,} pairs" + (f" of {sources}" if sources else "")
+            sources = [str(one["source"]) for one in references.manifest.sources if one["source"]]
+            more = f" and {len(sources) - _SOURCES} more sources" if len(sources) > _SOURCES else ""
+            words = f"{references.name or 'unnamed'}, {len(references):,} pairs"
+            words += f" of {', '.join(sources[:_SOURCES])}{more}" if sources else ""
             known.setdefault(words, []).append(row.name)
     said = "; ".join(words if len(known) == 1 else f"{words} ({', '.join(names)})" for words, names in known.items())
     lines.append(("reference set", "1,000 pairs of YFCC15M", said or "none"))
@@ -248,6 +251,5 @@ def _words(settings: VanillaSettings | RamSettings) -> str:
     if isinstance(settings, VanillaSettings):
         words = f"K {settings.k}, image {settings.w_img:g}, text {settings.w_txt:g}"
         return words + (f", tau {settings.tau:g}, floor {settings.floor:g}" if settings.tau or settings.floor else "")
-    return (
-        f"form {settings.form}, K {settings.k}, {settings.layers} layers, {settings.heads} heads, norm {settings.norm}"
-    )
+    size = f"{settings.layers} layer(s), {settings.heads} heads"
+    return f"form {settings.form}, K {settings.k}, {size}, norm {settings.norm}"
