@@ -19,7 +19,7 @@ from impart.errors import ConfigError
 from impart.evaluate.sweep import AROUND, LEAVE_ONE_OUT, Ground, Row, prepare, sweep
 from impart.evaluate.sweep_folder import SweepFolder, best_in_words
 from impart.evaluate.sweep_plan import ALL, Plan, Point, pairs_of
-from impart.evaluate.sweep_tables import choose_best
+from impart.evaluate.sweep_tables import Best, choose_best
 from impart.evaluate.zeroshot import zeroshot
 from impart.reference.refset import ReferenceSet
 from impart.reference.select import WAYS, choose, corrupt
@@ -313,3 +313,11 @@ def test_best_of_several() -> None:
     assert (found.settings, found.alike) == (3, 1)
     assert choose_best([row(0.51), row(0.4, k=1)], "d").point is None  # within its standard error
     assert "plain encoder" in best_in_words(choose_best([row(0.51)], "d"), "d")
+
+
+def test_a_choice_without_a_gate_is_warned_of() -> None:
+    point = Point(way=ALL, pairs=60, corrupt=0.0, seed=0, **dataclasses.asdict(AT))
+    found = Best(by=LEAVE_ONE_OUT, point=point, accuracy=0.8, plain=0.5, error=0.01, settings=9, alike=0)
+    assert "no gate (floor 0)" in best_in_words(found, LEAVE_ONE_OUT)
+    gated = dataclasses.replace(found, point=dataclasses.replace(point, floor=4.0))
+    assert "no gate" not in best_in_words(gated, LEAVE_ONE_OUT)

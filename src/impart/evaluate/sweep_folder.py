@@ -225,10 +225,15 @@ def _best_lines(best: Best | None, choose_by: str) -> list[str]:
         lines.append(
             f"**Best by {best.by}: {which}; {blend}.** {100 * best.plain:.1f}% plain, {100 * best.accuracy:.1f}% with "
             f"it (standard error of the gain {100 * best.error:.2f} points). It is the highest of {best.settings} "
-            f"settings, so its own figure flatters it; {best.alike} others are less than a standard error behind."
+            f"settings, so its own figure flatters it; less than a standard error behind: {best.alike} of the others."
         )
     if best.by == LEAVE_ONE_OUT:
         lines.append("It was chosen by the set's own pictures, without any test picture or label.")
+        if best.point is not None and not best.point.floor:
+            lines.append(
+                "It has no gate (floor 0), and leave-one-out asks only pictures like the set's: others are blended as "
+                "much, and may suffer. Look at other data sets, or sweep around settings with a floor."
+            )
     else:
         lines.append(
             f"**Warning: this was tuned on {best.by}.** Its figure there is no test any more; "
