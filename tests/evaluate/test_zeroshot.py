@@ -87,3 +87,13 @@ def test_replicates_are_made_with_the_draws_of_the_items(tiny: TinyEncoder) -> N
     low, high = bootstrap.interval(outcome.resampled["mean per class"])
     assert low < outcome.figures["mean per class"] < high
     assert np.ptp(bootstrap.means(outcome.per_item["top-1"], drawn)) > 0
+
+
+def test_probabilities_are_made_with_the_scale_that_the_encoder_names(tiny: TinyEncoder) -> None:
+    dataset = class_set(["red", "grey", "blue"], called=["red", "blue", "blue"], classes=RGB)
+    assert zeroshot(tiny, dataset).settings["logit scale"] == 100
+    tiny.logit_scale = 5.0  # type: ignore[attr-defined]
+    outcome = zeroshot(tiny, dataset)
+    assert outcome.settings["logit scale"] == 5
+    assert outcome.figures["log-loss"] == pytest.approx(zeroshot(TinyEncoder(), dataset, scale=5.0).figures["log-loss"])
+    assert outcome.figures["log-loss"] != zeroshot(TinyEncoder(), dataset).figures["log-loss"]

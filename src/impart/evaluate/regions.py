@@ -24,6 +24,7 @@ from impart.evaluate.metrics import bootstrap, classification, detection
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.prompts import class_embeddings, templates_of
 from impart.evaluate.sets import BoxSet, Pictures, digest_of
+from impart.evaluate.zeroshot import logit_scale
 
 __all__ = ["SCALES", "crop_box", "crops", "regions"]
 
@@ -39,7 +40,6 @@ def regions(
     *,
     scales: Sequence[float] = SCALES,
     prompts: str | Sequence[str] = "ensemble",
-    scale: float = classification.LOGIT_SCALE,
     cache: EmbeddingCache | None = None,
     label: str | None = None,
     batch: int = 32,
@@ -52,8 +52,6 @@ def regions(
         dataset: pictures with boxes.
         scales: how much of the surroundings is seen, see above.
         prompts: `ensemble`, `single`, or templates with `{}` for the category.
-        scale: cosines times this are the logits; AP ranks boxes by the softmax over the categories, so that a box that
-            looks like nothing does not rank high everywhere.
         cache: where embeddings are kept; None = nowhere.
         label: what the report calls the encoder; None = its id.
         batch: crops in one forward pass.
@@ -62,6 +60,7 @@ def regions(
     Returns:
         `top-1` and `top-5` (box accuracy), `mean per category`, `mAP`, and `mAP rare`, `mAP common`, `mAP frequent`
         where the set says how frequent its categories are; the arrays `confusion` and `AP` (C,), NaN without boxes.
+        AP ranks boxes by the softmax over the categories: a box that looks like nothing does not rank high everywhere.
         Boxes of one picture are drawn together in the bootstrap.
 
     Raises:
@@ -72,6 +71,7 @@ def regions(
         raise ConfigError(f"scales {tuple(scales)} of regions: give one or more, each above 0 (1 = the box itself)")
     if not len(dataset.boxes):
         raise DataError(f"data set {dataset.name!r} has no boxes")
+    factor = logit_scale(encoder)
     templates = templates_of(prompts, name=dataset.name)
     categories = class_embeddings(encoder, dataset.categories, templates, cache=cache)  # (C, D)
     parts = [
@@ -86,7 +86,7 @@ def regions(
     ]
     kept, vectors = _averaged(parts)
     owners, labels = dataset.owners[kept], dataset.labels[kept]
-    sure = classification.probabilities(vectors @ categories.T, scale=scale)  # (b, C)
+    sure = classification.probabilities(vectors @ categories.T, scale=factor)  # (b, C)
     right = {f"top-{k}": classification.top_k(sure, labels, k=k) for k in (1, 5)}
     ap = detection.category_ap(sure, labels)
     groups = _groups(dataset, ap)
@@ -119,7 +119,7 @@ def regions(
             "scales": [float(one) for one in scales],
             "prompts": prompts if isinstance(prompts, str) else "given",
             "templates": list(templates),
-            "logit scale": scale,
+            "logit scale": factor,
             "AP": "each category's boxes among all boxes, ranked by softmax over the categories, not interpolated",
         },
         notes=(*dataset.notes, *_left_out(parts), *note),
