@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from impart.encoders.base import EncoderTraits
 from impart.errors import ConfigError, DataError
 from impart.evaluate import zeroshot
 from impart.evaluate.cache import EmbeddingCache
@@ -92,8 +93,13 @@ def test_replicates_are_made_with_the_draws_of_the_items(tiny: TinyEncoder) -> N
 def test_probabilities_are_made_with_the_scale_that_the_encoder_names(tiny: TinyEncoder) -> None:
     dataset = class_set(["red", "grey", "blue"], called=["red", "blue", "blue"], classes=RGB)
     assert zeroshot(tiny, dataset).settings["logit scale"] == 100
-    tiny.logit_scale = 5.0  # type: ignore[attr-defined]
-    outcome = zeroshot(tiny, dataset)
+
+    class Cool(TinyEncoder):
+        @property
+        def traits(self) -> EncoderTraits:
+            return replace(super().traits, logit_scale=5.0)
+
+    outcome = zeroshot(Cool(), dataset)
     assert outcome.settings["logit scale"] == 5
     assert outcome.figures["log-loss"] == pytest.approx(zeroshot(TinyEncoder(), dataset, scale=5.0).figures["log-loss"])
     assert outcome.figures["log-loss"] != zeroshot(TinyEncoder(), dataset).figures["log-loss"]

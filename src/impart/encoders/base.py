@@ -45,6 +45,8 @@ class EncoderTraits:
         own_retrieval: whether retrieval embeddings come from a separate head; False where they are the embedding.
         image_size_px: side of the square that the image tower sees.
         context_tokens: texts are cut to this many tokens.
+        logit_scale: what the model multiplies its cosines with to get logits (its learned inverse temperature); 100 is
+            CLIP's.
     """
 
     id: str
@@ -53,6 +55,7 @@ class EncoderTraits:
     own_retrieval: bool
     image_size_px: int
     context_tokens: int
+    logit_scale: float = 100.0
 
 
 @dataclass(frozen=True)

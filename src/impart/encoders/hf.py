@@ -114,6 +114,7 @@ def load_hf(rest: str, *, device: str = "auto", dtype: str = "float32", threads:
             own_retrieval=False,
             image_size_px=size_px,
             context_tokens=context_tokens,
+            logit_scale=float(model.logit_scale.detach().exp()),
         ),
         image_tower=Tower(model, lambda pixels: model.get_image_features(pixel_values=pixels)),
         text_tower=Tower(model, lambda ids: model.get_text_features(input_ids=ids)),

@@ -161,6 +161,7 @@ def load_mini(rest: str = "", *, threads: int = 0, **options: Any) -> OnnxEncode
             own_retrieval=bool(model.get("retrieval_dim")),
             image_size_px=int(model["preprocess"]["size"]),
             context_tokens=int(model["context_tokens"]),
+            logit_scale=float(model.get("logit_scale", EncoderTraits.logit_scale)),
         )
         config = PreprocessConfig.from_dict({"crop_start": "floor", **model["preprocess"]})
     except (KeyError, TypeError, ValueError, ConfigError) as error:

@@ -67,6 +67,7 @@ def load_open_clip(rest: str, *, device: str = "auto", dtype: str = "float32", t
             own_retrieval=False,
             image_size_px=preprocess_config.size_px,
             context_tokens=int(tokenizer.context_length),
+            logit_scale=float(model.logit_scale.detach().exp()),
         ),
         image_tower=image_tower,
         text_tower=text_tower,

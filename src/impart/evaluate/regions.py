@@ -24,7 +24,6 @@ from impart.evaluate.metrics import bootstrap, classification, detection
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.prompts import class_embeddings, templates_of
 from impart.evaluate.sets import BoxSet, Pictures, digest_of
-from impart.evaluate.zeroshot import logit_scale
 
 __all__ = ["SCALES", "crop_box", "crops", "regions"]
 
@@ -71,7 +70,7 @@ def regions(
         raise ConfigError(f"scales {tuple(scales)} of regions: give one or more, each above 0 (1 = the box itself)")
     if not len(dataset.boxes):
         raise DataError(f"data set {dataset.name!r} has no boxes")
-    factor = logit_scale(encoder)
+    factor = encoder.traits.logit_scale
     templates = templates_of(prompts, name=dataset.name)
     categories = class_embeddings(encoder, dataset.categories, templates, cache=cache)  # (C, D)
     parts = [

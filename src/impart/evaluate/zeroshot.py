@@ -9,13 +9,13 @@ import numpy.typing as npt
 
 from impart.encoders.base import Encoder
 from impart.evaluate.cache import EmbeddingCache
-from impart.evaluate.embed import Progress, base_of, embed_pictures
+from impart.evaluate.embed import Progress, embed_pictures
 from impart.evaluate.metrics import bootstrap, classification
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.prompts import class_embeddings, templates_of
 from impart.evaluate.sets import ClassSet
 
-__all__ = ["logit_scale", "zeroshot"]
+__all__ = ["zeroshot"]
 
 
 def zeroshot(
@@ -37,7 +37,7 @@ def zeroshot(
         prompts: `ensemble`, `single`, `set` (those written for the set), or templates with `{}` for the class name;
             the embeddings of a class's prompts are averaged.
         scale: cosines times this are the logits behind log-loss and calibration error; the accuracies do not depend
-            on it. None = the encoder's own, see `logit_scale`.
+            on it. None = the encoder's own.
         cache: where embeddings are kept; None = nowhere.
         label: what the report calls the encoder; None = its id.
         batch: pictures in one forward pass.
@@ -51,7 +51,7 @@ def zeroshot(
         DataError: no picture could be read.
         ConfigError: `prompts` names none.
     """
-    scale = logit_scale(encoder) if scale is None else scale
+    scale = encoder.traits.logit_scale if scale is None else scale
     templates = templates_of(prompts, own=dataset.templates, name=dataset.name)
     classes = class_embeddings(encoder, dataset.classes, templates, cache=cache)  # (C, D)
     embedded = embed_pictures(encoder, dataset.pictures, cache=cache, batch=batch, on_progress=on_progress)
@@ -98,14 +98,6 @@ def zeroshot(
         },
         labels=dataset.classes,
     )
-
-
-def logit_scale(encoder: Encoder) -> float:
-    """What makes logits of an encoder's cosines: its attribute `logit_scale` where it has one, else CLIP's 100.
-
-    A reference set does not change it: the base's counts.
-    """
-    return float(getattr(base_of(encoder), "logit_scale", None) or classification.LOGIT_SCALE)
 
 
 def _calibration_replicates(

@@ -332,6 +332,7 @@ def _model_json(
         "dim": corpus.texts.shape[1],
         "retrieval_dim": config.retrieval_dim,
         "context_tokens": CONTEXT_TOKENS,
+        "logit_scale": config.head.class_scale,  # of the loss that compares pictures with class names
         "preprocess": preprocessing.to_dict(),
         "licence": "weights: see MODEL_CARD.md",
         "trained_on": dict(sorted(Counter(picture.source for picture in pictures).items())),

@@ -113,7 +113,7 @@ class SentenceTower(nn.Module):
         positions = self.positions.weight[: input_ids.shape[1]]  # (L, D)
         words = self.words.weight.index_select(0, input_ids.flatten())  # (T * L, D)
         words = words.reshape(*input_ids.shape, -1)  # (T, L, D)
-        x = self.norm(words + positions + self.segment)
+        x: Tensor = self.norm(words + positions + self.segment)
         bias = attention_bias(attention_mask, x.dtype)
         for layer in self.layers[: len(self.layers) - layers]:
             x = layer(x, bias)

@@ -79,7 +79,7 @@ def _compute(texts: Sequence[str], states: Path, offsets: Path, layers: int, tow
         coded.append((part, ids, mask))
     ends = np.concatenate([[0], np.cumsum(lengths)])
     scratch = states.with_suffix(".partial")
-    kept = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+    kept = np.lib.format.open_memmap(
         scratch, mode="w+", dtype=np.float16, shape=(int(ends[-1]), tower.words.embedding_dim)
     )
     for number, (part, ids, mask) in enumerate(coded):

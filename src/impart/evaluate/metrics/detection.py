@@ -99,4 +99,6 @@ def _weighted(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_], weights
     hits = np.cumsum(own, axis=1)
     precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)
     wanted = own.sum(axis=1)
-    return np.divide((own * precision).sum(axis=1), wanted, out=np.full(len(wanted), np.nan), where=wanted > 0)
+    sums = (own * precision).sum(axis=1)
+    means: Float64 = np.divide(sums, wanted, out=np.full(len(wanted), np.nan), where=wanted > 0)
+    return means

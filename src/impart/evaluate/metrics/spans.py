@@ -36,7 +36,8 @@ def iou(spans: npt.ArrayLike, others: npt.ArrayLike) -> Float64:
     one, other = _intervals(spans)[:, None], _intervals(others)[None]  # (a, 1, 2), (1, b, 2)
     inside = np.maximum(0, np.minimum(one[..., 1], other[..., 1]) - np.maximum(one[..., 0], other[..., 0]))
     union = (one[..., 1] - one[..., 0]) + (other[..., 1] - other[..., 0]) - inside
-    return np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+    shares: Float64 = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+    return shares
 
 
 def top_iou(windows: npt.ArrayLike, scores: npt.ArrayLike, right: npt.ArrayLike) -> float:
