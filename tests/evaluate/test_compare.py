@@ -63,9 +63,19 @@ def test_only_shared_items_count_and_the_others_are_counted() -> None:
 
 
 def test_no_shared_item_is_said() -> None:
-    found = paired(classified("a", [1, 0]), classified("b", [1, 0], items=["x", "y"]))
+    found = paired(classified("a", [1, 0]), classified("b", [1, 0], items=["x.jpg", "y.jpg"]))
     assert (found.shared, found.differences) == (0, ())
     assert "top-1: not compared, no item is shared" in found.notes
+
+
+def test_a_data_set_that_was_moved_is_met_below_its_folder() -> None:
+    items = ["red/1.png", "red/2.png", "blue/1.png", "blue/2.png"]
+    a = classified("a", [1, 0, 0, 1], items=[f"/here/set/{name}" for name in items])
+    b = classified("b", [1, 1, 1, 1], items=[f"C:/there/{name}" for name in items])
+    found = paired(a, b)
+    assert (found.shared, found.only_a, found.only_b) == (4, 0, 0)
+    assert found.of("top-1").difference == 0.5
+    assert "different folders" in found.notes[0]
 
 
 def test_order_does_not_matter_and_equal_keys_are_told_apart() -> None:

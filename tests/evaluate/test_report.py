@@ -128,6 +128,7 @@ def test_small_differences_do_not_look_like_none() -> None:
     assert shown("top-1", 0.0002, sign=True) == "+0.02"
     assert shown("top-1", -0.0) == "0.0"
     assert shown("median rank", 2.5) == "2.5"
+    assert shown("mean rank", 3.0) == "3.0"
     assert shown("mAP rare", float("nan")) == "-"
 
 

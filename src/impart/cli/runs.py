@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -301,14 +301,12 @@ def print_tables(tables: Sequence[Table]) -> None:
 
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
-        console.width = 200
+        console.width = 400  # a row a line, for programs that read lines
     for table in tables:
         drawn = Drawn(title=escape(table.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
         for number, name in enumerate(table.columns):
-            words = number < table.words
-            drawn.add_column(
-                escape(name), justify="left" if words else "right", overflow="fold" if words else "ellipsis"
-            )
+            justify: Literal["left", "right"] = "left" if number < table.words else "right"
+            drawn.add_column(escape(name), justify=justify, overflow="fold")
         marked = [any(row[number].noise for row in table.rows) for number in range(len(table.columns))]
         for row in table.rows:
             drawn.add_row(*(_markup(cell, marked=mark) for cell, mark in zip(row, marked, strict=True)))

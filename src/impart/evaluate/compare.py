@@ -7,6 +7,7 @@ one picture), so that what makes an item hard for both cancels. A difference who
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -121,12 +122,13 @@ def paired(a: Outcome, b: Outcome, *, repeats: int = bootstrap.REPEATS, level: f
     >>> round(found.difference, 3), found.noise, found.better
     (0.833, False, True)
     """
-    in_a, in_b = _numbered(a.items), _numbered(b.items)
+    in_a, in_b, moved = _keys(a.items, b.items)
     where_b = {key: number for number, key in enumerate(in_b)}
     both = [(number, where_b[key]) for number, key in enumerate(in_a) if key in where_b]
     rows_a, rows_b = (np.array([pair[side] for pair in both], dtype=np.int64) for side in (0, 1))
     same = in_a == in_b and _equal(a.clusters, b.clusters)
-    differences, notes = [], []
+    differences: list[Difference] = []
+    notes = ["the data lay in different folders; items were met by their names below these"] if moved else []
     for name in a.figures:
         if name not in b.figures:
             continue
@@ -253,6 +255,27 @@ def _from_zero(clusters: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Clusters numbered in the order in which they come, so that equal items draw equally in two runs."""
     _, first, which = np.unique(clusters, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[which].astype(np.int64)
+
+
+def _keys(a: Sequence[str], b: Sequence[str]) -> tuple[list[tuple[str, int]], list[tuple[str, int]], bool]:
+    """Unique keys of both; where none is shared, without the folders that all of one side lie in."""
+    in_a, in_b = _numbered(a), _numbered(b)
+    if not a or not b or not set(in_a).isdisjoint(in_b):
+        return in_a, in_b, False
+    below_a, below_b = _numbered(_below(a)), _numbered(_below(b))
+    if set(below_a).isdisjoint(below_b):
+        return in_a, in_b, False
+    return below_a, below_b, True
+
+
+def _below(items: Sequence[str]) -> list[str]:
+    """Keys without the folder that they share.
+
+    >>> _below(["/data/set/cat/1.png", "/data/set/dog/1.png"])
+    ['cat/1.png', 'dog/1.png']
+    """
+    shared = os.path.commonprefix([*items])
+    return [key[shared.rfind("/") + 1 :] for key in items]
 
 
 def _numbered(items: Iterable[str]) -> list[tuple[str, int]]:

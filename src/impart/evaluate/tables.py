@@ -75,7 +75,7 @@ def shown(figure: str, value: float, *, sign: bool = False) -> str:
     """A value as people read it.
 
     >>> shown("top-1", 0.61234), shown("median rank", 3.0), shown("top-1", 0.05, sign=True)
-    ('61.2', '3', '+5.0')
+    ('61.2', '3.0', '+5.0')
     """
     if math.isnan(value):
         return "-"
@@ -83,7 +83,8 @@ def shown(figure: str, value: float, *, sign: bool = False) -> str:
     if is_share(figure):
         digits = 2 if sign and 0 < abs(100 * value) < 0.05 else 1  # a small difference is not none
         return f"{round(100 * value, digits) + 0.0:{plus}.{digits}f}"  # adding zero makes -0.0 a 0.0
-    return f"{round(value, 3) + 0.0:{plus}.3f}" if figure.endswith("loss") else f"{round(value, 1) + 0.0:{plus}g}"
+    digits = 3 if figure.endswith("loss") else 1
+    return f"{round(value, digits) + 0.0:{plus}.{digits}f}"
 
 
 def outcome_tables(
