@@ -7,7 +7,6 @@ one picture), so that what makes an item hard for both cancels. A difference who
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -274,8 +273,10 @@ def _below(items: Sequence[str]) -> list[str]:
     >>> _below(["/data/set/cat/1.png", "/data/set/dog/1.png"])
     ['cat/1.png', 'dog/1.png']
     """
-    shared = os.path.commonprefix([*items])
-    return [key[shared.rfind("/") + 1 :] for key in items]
+    first, last = min(items), max(items)  # what these two share, all share
+    shared = next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+    folder = first[:shared].rfind("/") + 1
+    return [key[folder:] for key in items]
 
 
 def _numbered(items: Iterable[str]) -> list[tuple[str, int]]:
