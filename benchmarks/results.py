@@ -24,6 +24,7 @@ PARTS = {
     "reuse": ["reuse.py", "retrieval", "{data}"],
     "cuts": ["cuts.py", "{data}"],
     "switching": ["refset_use.py"],
+    "evaluation": ["evaluation.py", "--data", "{data}", "--out", "{out}", "--plots", "{docs}/evaluation"],
     "speed": ["index_speed.py", "{data}/videos/panda", "--torch", "--repeat", "2", "--out", "{out}"],
 }
 
@@ -32,7 +33,7 @@ def measure(part: str, data: Path) -> str:
     """The markdown that a part's benchmark writes; where it only prints, that, as it stands."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "part.md"
-        script, *arguments = [argument.format(data=data, out=out) for argument in PARTS[part]]
+        script, *arguments = [argument.format(data=data, out=out, docs=DOCUMENT.parent) for argument in PARTS[part]]
         command = [sys.executable, str(HERE / script), *arguments]
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         print(printed, flush=True)

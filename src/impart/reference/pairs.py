@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from impart.errors import DataError, ReferenceSetError
 
@@ -227,7 +227,8 @@ def load_picture(image: PairSource, *, max_megapixels: float) -> tuple[Image.Ima
     except Image.DecompressionBombError as error:
         raise DataError(f"over the limit of {max_megapixels:g} megapixels") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, ArithmeticError) as error:
-        raise DataError(f"not a readable picture: {error}") from error
+        reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"not a readable picture: {reason}") from error
     return picture, hashlib.sha256(data).hexdigest()
 
 
