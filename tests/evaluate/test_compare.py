@@ -116,6 +116,14 @@ def test_each_is_compared_with_the_first_of_its_task() -> None:
     ]
 
 
+def test_what_was_set_differently_is_said() -> None:
+    other = dataclasses.replace(classified("mini", EASY), settings={"prompts": "single"}, labels=("crimson", "blue"))
+    (found,), _ = compare_all([classified("mini", EASY)], [other])
+    assert found.notes == ("not the same in both: prompts, names of the classes",)
+    (found,), _ = compare_all([classified("mini", EASY)], [classified("mini", BETTER)])
+    assert found.notes == ()
+
+
 def test_two_runs_meet_by_label_else_by_the_first() -> None:
     first = [classified("mini", EASY), classified("ram", EASY), classified("mini", EASY, dataset="lost")]
     found, notes = compare_all(first, [classified("ram", BETTER), classified("new", BETTER)])

@@ -6,6 +6,7 @@ one picture), so that what makes an item hard for both cancels. A difference who
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -198,7 +199,9 @@ def compare_all(
         by_label = {outcome.encoder: outcome for outcome in of_a}
         equal = [(by_label[outcome.encoder], outcome) for outcome in of_b if outcome.encoder in by_label]
         pairs = equal or [(of_a[0], outcome) for outcome in of_b]
-        result += [paired(one, other, repeats=repeats) for one, other in pairs]
+        for one, other in pairs:
+            found = paired(one, other, repeats=repeats)
+            result.append(dataclasses.replace(found, notes=(*_set_differently(one, other), *found.notes)))
     if not result:
         have = "; ".join(
             f"{name}: {', '.join(' on '.join(place) for place in places)}"
@@ -206,6 +209,14 @@ def compare_all(
         )
         raise DataError(f"the two reports have no task on a data set in common ({have}): measure both alike")
     return result, notes
+
+
+def _set_differently(a: Outcome, b: Outcome) -> list[str]:
+    """What was not the same in the two runs, beside the encoders."""
+    names = [name for name in {**a.settings, **b.settings} if a.settings.get(name) != b.settings.get(name)]
+    if a.labels != b.labels:
+        names.append("names of the classes")
+    return [f"not the same in both: {', '.join(names)}"] if names else []
 
 
 def _bounds(
