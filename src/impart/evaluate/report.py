@@ -308,7 +308,7 @@ def _text(report: Report, summary: Summary, extra: Sequence[Table], plots: Seque
     parts.append(legend(compared=bool(summary.comparisons)))
     parts += [f"![{Path(name).stem}]({_PLOTS}/{name})" for name in plots]
     if report.encoders:
-        parts += ["## Encoders", "\n".join(f"- {_encoder_line(one)}" for one in report.encoders)]
+        parts += ["## Encoders", "\n".join(dict.fromkeys(f"- {_encoder_line(one)}" for one in report.encoders))]
     notes = list(dict.fromkeys([*report.notes, *(note for outcome in report.outcomes for note in outcome.notes)]))
     if notes:
         more = [f"- and {len(notes) - _NOTES_SHOWN} more: see {_JSON}"] if len(notes) > _NOTES_SHOWN else []
