@@ -37,13 +37,14 @@ def index(
     refset: RefsetOption = None,
     no_augment: NoAugmentOption = False,
     fps: Annotated[
-        float | None, typer.Option(help=f"Frames looked at a second.  [default: {DecodeSettings.fps:g}]")
+        float | None, typer.Option(help="Frames looked at a second.", show_default=f"{DecodeSettings.fps:g}")
     ] = None,
     reuse_threshold: Annotated[
         float | None,
         typer.Option(
             help="Frames that differ less than this (mean of 0..255) from the last encoded one share its embedding; "
-            f"0 = encode every frame.  [default: {DecodeSettings.reuse_threshold:g}]"
+            "0 = encode every frame.",
+            show_default=f"{DecodeSettings.reuse_threshold:g}",
         ),
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Take videos out whose files are gone.")] = False,
