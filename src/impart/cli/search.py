@@ -49,7 +49,10 @@ PathOption = Annotated[
 ]
 WhyOption = Annotated[bool, typer.Option("--why", help="Name the reference pairs that were blended in, with weights.")]
 FormatOption = Annotated[
-    Format | None, typer.Option("--format", "-f", help="How hits are printed. Default: table; jsonl with --queries.", show_default=False)
+    Format | None,
+    typer.Option(
+        "--format", "-f", help="How hits are printed. Default: table; jsonl with --queries.", show_default=False
+    ),
 ]
 _DEFAULTS = SearchSettings()
 
