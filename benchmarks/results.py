@@ -18,13 +18,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 DOCUMENT = HERE.parent / "docs" / "results.md"
 PARTS = {
-    "model": ["model_figures.py", "--data", "{data}", "--out", "{out}"],
+    "evaluation": ["evaluation.py", "--data", "{data}", "--out", "{out}", "--plots", "{docs}/evaluation"],
     "video": ["video_retrieval.py", "--data", "{data}", "--out", "{out}"],
     "teaching": ["teaching.py", "--data", "{data}", "--out", "{out}"],
     "reuse": ["reuse.py", "retrieval", "{data}"],
     "cuts": ["cuts.py", "{data}"],
     "switching": ["refset_use.py"],
-    "evaluation": ["evaluation.py", "--data", "{data}", "--out", "{out}", "--plots", "{docs}/evaluation"],
     "speed": ["index_speed.py", "{data}/videos/panda", "--torch", "--repeat", "2", "--out", "{out}"],
 }
 
