@@ -86,3 +86,10 @@ def figures(scores: np.ndarray, labels: np.ndarray) -> list[float]:
         metric.log_losses(sure, labels).mean(),
         metric.calibration_error(sure.max(axis=1), right),
     ]
+
+
+def test_scores_that_are_no_numbers_are_wrong() -> None:
+    labels, broken = np.array([1, 1]), np.full((2, 3), np.nan)
+    assert not metric.top_k(broken, labels, k=1).any()
+    assert (metric.predicted(broken, labels) != labels).all()
+    assert not metric.top_k(np.array([[np.nan, 0.9, 0.1]]), labels[:1], k=1).any()

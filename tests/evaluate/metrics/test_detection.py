@@ -65,3 +65,8 @@ def test_groups_of_categories_and_draws_without_them() -> None:
     assert found["all"][0] == pytest.approx(mean_ap(ap))
     assert found["rare"][0] == pytest.approx(ap[4]) == pytest.approx(mean_ap(ap, groups["rare"]))
     assert np.isnan(found["rare"][1])
+
+
+def test_scores_that_are_no_numbers_go_ahead_of_the_right_ones() -> None:
+    assert average_precision(np.array([np.nan, 0.9]), np.array([False, True])) == 0.5
+    assert average_precision(np.array([np.nan, 0.9]), np.array([True, False])) == 0.5

@@ -96,3 +96,10 @@ def test_csls_agrees_with_a_naive_loop() -> None:
     hub = [np.sort(column)[::-1][:3].mean() for column in bank.T]
     expected = [[2 * scores[q, j] - near[q] - hub[j] for j in range(9)] for q in range(6)]
     assert csls(scores, bank, k=3) == pytest.approx(np.array(expected))
+
+
+def test_scores_that_are_no_numbers_rank_last() -> None:
+    relevant = np.array([[True, False, False]])
+    broken = np.full((1, 3), np.nan)
+    assert ranking.ranks_of(broken, relevant).tolist() == [3]
+    assert ranking.ndcg(broken, relevant, k=None).tolist() == [0.5]

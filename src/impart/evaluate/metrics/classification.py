@@ -1,6 +1,7 @@
 """How well scores (n, C) name the classes (n,): accuracy, mean per class, calibration, log-loss, confusion.
 
-Ties are broken pessimistically: a wrong class that scores the same counts as ahead of the right one.
+Ties are broken pessimistically: a wrong class that scores the same counts as ahead of the right one, and so does one
+that cannot be compared with it (NaN, from an encoder that overflows).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def top_k(scores: Array, labels: Ints, *, k: int) -> npt.NDArray[np.bool_]:
     """
     _check(scores, labels)
     own = scores[np.arange(len(labels)), labels]  # (n,)
-    beaten_by = (scores >= own[:, None]).sum(axis=1) - 1
+    beaten_by = (~(scores < own[:, None])).sum(axis=1) - 1
     return np.asarray(beaten_by < k)
 
 
@@ -71,7 +72,7 @@ def predicted(scores: Array, labels: Ints) -> Ints:
     rivals = scores.astype(np.float64)
     rivals[rows, labels] = -np.inf
     rival = rivals.argmax(axis=1)
-    return np.where(rivals[rows, rival] >= scores[rows, labels], rival, labels)
+    return np.where(rivals[rows, rival] < scores[rows, labels], labels, rival)
 
 
 def confusion(scores: Array, labels: Ints) -> Ints:

@@ -91,7 +91,8 @@ def mean_ap_replicates(
 
 def _weighted(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_], weights: npt.NDArray[Any]) -> Float64:
     """AP of each row of weights (R, b): (R,), NaN where no relevant item has weight."""
-    order = np.lexsort((relevant, -scores))  # of equal scores the irrelevant ones first
+    known = np.where(np.isnan(scores) & ~relevant, np.inf, scores)  # what cannot be compared goes against the encoder
+    order = np.lexsort((relevant, -known))  # of equal scores the irrelevant ones first
     right = relevant[order]
     ordered = weights[:, order].astype(np.float64)  # (R, b)
     seen = np.cumsum(ordered, axis=1)[:, right]  # (R, P) weight down to each relevant item

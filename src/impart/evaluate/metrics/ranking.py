@@ -1,7 +1,7 @@
 """How well scores (Q, n) rank what is relevant: R@K, median and mean rank, mean reciprocal rank, nDCG.
 
 A query's rank is the place of its best relevant item. Ties are broken pessimistically: an irrelevant item that scores
-the same counts as ahead, so that a constant score does not look perfect.
+the same counts as ahead, so that a constant score does not look perfect; so does one that cannot be compared (NaN).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def ranks_of(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_]) -> Ints:
     assert scores.shape == relevant.shape, (scores.shape, relevant.shape)
     assert relevant.any(axis=1).all(), "every query needs a relevant item"
     best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)  # (Q, 1)
-    ahead: Ints = ((scores >= best) & ~relevant).sum(axis=1, dtype=np.int64)  # (Q,)
+    ahead: Ints = (~(scores < best) & ~relevant).sum(axis=1, dtype=np.int64)  # (Q,)
     return ahead + 1
 
 
@@ -67,7 +67,7 @@ def ndcg(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_], *, k: int | 
     step = max(1, _CELLS // scores.shape[1])
     for first in range(0, len(query), step):
         part = slice(first, first + step)
-        ahead[part] = ((scores[query[part]] >= own[part, None]) & ~relevant[query[part]]).sum(axis=1)
+        ahead[part] = (~(scores[query[part]] < own[part, None]) & ~relevant[query[part]]).sum(axis=1)
     rank = 1 + place + ahead  # irrelevant items with the same score go ahead
     cut = scores.shape[1] if k is None else k
     gain = np.where(rank <= cut, 1 / np.log2(1 + rank), 0.0)
