@@ -47,7 +47,7 @@ def drawn(each: int, *, noise: float, seed: int, classes: int = 5) -> ClassSet:
     def read(number: int) -> tuple[Image.Image, str]:
         if not rows[number].any():
             raise DataError("is empty")
-        return Image.fromarray(rows[number][None, :]).convert("RGB"), str(number)
+        return Image.fromarray(rows[number][None, :]).convert("RGB"), f"{seed} {number}"
 
     return ClassSet(
         name=f"drawn {seed}",
@@ -127,6 +127,30 @@ def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(MissingExtraError, match=r"impart\[eval\]"):
         linear_probe(PixelEncoder(), train, test)
+
+
+def test_c_is_never_chosen_on_what_is_tested_nor_on_what_is_learned() -> None:
+    train, test = drawn(4, noise=3, seed=1), drawn(4, noise=3, seed=2)
+    with pytest.raises(DataError, match="20 pictures of 'drawn 1' are in 'drawn 1' too"):
+        linear_probe(PixelEncoder(), train, train)
+    with pytest.raises(DataError, match="different pictures"):
+        linear_probe(PixelEncoder(), train, test, val=test)
+    with pytest.raises(DataError, match="different pictures"):
+        linear_probe(PixelEncoder(), train, test, val=train.subset(range(10)))
+    with pytest.raises(DataError, match="one class alone"):
+        linear_probe(PixelEncoder(), train.subset(range(4)), test)
+
+
+def test_a_few_pictures_that_two_sets_share_are_said() -> None:
+    train, test = drawn(4, noise=3, seed=1), drawn(4, noise=3, seed=2)
+    first = train.pictures
+
+    def read(number: int) -> tuple[Image.Image, str]:
+        picture, content = test.pictures.read(number)
+        return picture, first.read(0)[1] if number == 0 else content
+
+    outcome = linear_probe(PixelEncoder(), train, replace(test, pictures=replace(test.pictures, read=read)))
+    assert "1 pictures of 'drawn 1' are in 'drawn 2' too, as these are given: kept" in outcome.notes
 
 
 def test_a_fit_that_runs_out_of_steps_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ but for the unit of C; it converges in far fewer steps, and C means the same for
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import warnings
 from typing import Any, Literal, TypeAlias
 
@@ -74,7 +75,8 @@ def linear_probe(
         `top-1`, `top-5`, `mean per class`; the array `confusion`, and `sweep` (fits, 2): C and validation top-1.
 
     Raises:
-        DataError: the classes differ, a set cannot be read, or `train` has too few pictures for a validation split.
+        DataError: the classes differ, a set cannot be read, `train` has too few pictures for a validation split or
+            only one class, or two of the sets are mostly the same pictures.
         ConfigError: `features` is none of these.
         MissingExtraError: scikit-learn is not installed.
     """
@@ -87,11 +89,16 @@ def linear_probe(
     if features not in ("embedding", "retrieval", "both"):
         raise ConfigError(f"unknown features {features!r}: use embedding, retrieval or both")
     notes: list[str] = []
+    sets = [train, test] if val is None else [train, test, val]
     opened = [
         _Part.of(encoder, one, features=features, cache=cache, batch=batch, on_progress=on_progress, notes=notes)
-        for one in ([train, test] if val is None else [train, test, val])
+        for one in sets
     ]
     learned, tested = opened[0], opened[1]
+    for i, j in itertools.combinations(range(len(sets)), 2):
+        notes += _shared(opened[i], opened[j], names=(sets[i].name, sets[j].name))
+    if len(np.unique(learned.labels)) < 2:
+        raise DataError(f"{train.name!r} has pictures of one class alone: there is nothing to learn")
     if val is None:
         chosen_on = np.zeros(len(learned), dtype=bool)
         chosen_on[_validation_rows(learned.labels, name=train.name, seed=seed)] = True
@@ -150,6 +157,7 @@ class _Part:
     features: Float32
     labels: Ints
     keys: tuple[str, ...]
+    hashes: tuple[str, ...] = ()
     unreadable: int = 0
 
     def __len__(self) -> int:
@@ -178,12 +186,24 @@ class _Part:
             features=np.concatenate(chosen, axis=1),
             labels=dataset.labels[embedded.kept],
             keys=tuple(dataset.pictures.keys[number] for number in embedded.kept),
+            hashes=embedded.hashes,
             unreadable=len(embedded.unreadable),
         )
 
     def only(self, rows: npt.NDArray[np.bool_]) -> _Part:
         keys = tuple(key for key, use in zip(self.keys, rows, strict=True) if use)
         return _Part(features=self.features[rows], labels=self.labels[rows], keys=keys)
+
+
+def _shared(one: _Part, other: _Part, *, names: tuple[str, str]) -> list[str]:
+    """A note on pictures that two sets share, as some are published; an error where it is one set given twice."""
+    count = len(set(one.hashes) & set(other.hashes))
+    if 2 * count > min(len(set(one.hashes)), len(set(other.hashes))):
+        raise DataError(
+            f"{count} pictures of {names[0]!r} are in {names[1]!r} too: a probe learns, chooses C and is tested on "
+            "different pictures (--train-split, --val-split, --split)"
+        )
+    return [f"{count} pictures of {names[0]!r} are in {names[1]!r} too, as these are given: kept"] if count else []
 
 
 def _joined(one: _Part, other: _Part) -> _Part:
