@@ -262,6 +262,13 @@ def test_usage_errors_say_what_to_do(classes: Path, tmp_path: Path) -> None:
     assert "with its own encoder" in run("retrieval", "x.csv", "-i", "library", "-e", "tiny", code=2).output
 
 
+def test_two_data_sets_of_one_name_are_not_taken_for_one(tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        paint(tmp_path / place / "birds" / "test", count=1)
+    said = run("zeroshot", "one/birds/test", "two/birds/test", "-e", "tiny", "--no-report", code=1)
+    assert "two data sets are called 'birds/test'" in str(said.exception)
+
+
 def test_intervals_can_be_left_out(classes: Path) -> None:
     content = json.loads(run("zeroshot", classes, "-e", "tiny", "--bootstrap", "0", "--json", "--no-report").stdout)
     assert content["outcomes"][0]["figures"]["top-1"] == {"value": 1.0}

@@ -337,6 +337,7 @@ def _open(
     limit: int = 0,
 ) -> list[Any]:
     """The data sets that were named. Of several kinds the first is taken where the name does not tell."""
+    from impart.errors import ConfigError
     from impart.evaluate.datasets import READERS, open_set
 
     specs = [*(first or []), *(second or [])]
@@ -348,6 +349,10 @@ def _open(
         reader = READERS.get(spec.partition(":")[0])
         wanted = reader.kind if reader is not None and reader.kind in kinds else kinds[0]
         opened.append(open_set(spec, split=split, kind=wanted, per_class=per_class or None, limit=limit or None))
+    names = [dataset.name for dataset in opened]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"two data sets are called {twice!r} and would be taken for one: measure each in its own run")
     return opened
 
 
