@@ -217,12 +217,14 @@ class SearchSettings:
         group: one hit a `video`, `scene` or `frame`.
         by: a video or scene is ranked by the `mean` of its frames (IMPART 3.3) or by its best `moment`.
         negative_weight: how much of the negative terms' mean is taken off the query (Rocchio's gamma).
+        hub_correction: take off a video's score for a text what it gets from any text (`impart.augment.hubness`).
     """
 
     top: int = 10
     group: str = "video"
     by: str = "mean"
     negative_weight: float = 0.5
+    hub_correction: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

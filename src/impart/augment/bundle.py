@@ -12,6 +12,7 @@ classification among its own texts. The recipe `python -m impart.train.mini` cal
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import logging
 from collections.abc import Iterator, Sequence
 from itertools import product
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from impart.augment.encoder import AugmentedEncoder
+from impart.augment.hubness import FILE, CaptionBank
 from impart.augment.tune import OFF, anonymous
 from impart.augment.vanilla import Vanilla
 from impart.config import VanillaSettings
@@ -38,6 +40,9 @@ _log = logging.getLogger("impart.augment")
 BACKGROUND = 400
 """Pictures of the background: 0.9 MB, which keeps the model within 40 MB."""
 
+CAPTIONS = 1000
+"""Captions that tell which pictures are near to any text: 0.2 MB."""
+
 _SMALL_PX = (32, 48, 64)
 _MAX_MEGAPIXELS = 100.0
 _MARGIN = 0.002  # of any figure that the default set may cost: what a few items make
@@ -53,12 +58,12 @@ class Validation:
 
 
 def write_bundle(model: Path, encoder: Encoder, data: Path, *, encoder_id: str = "mini") -> dict[str, dict[str, float]]:
-    """Write `references/` and `background/` into a model's folder, from its `prototypes.npz` and the training data.
+    """Write what comes with a model: `references/` (from its `prototypes.npz`), `background/` and `captions.npz`.
 
     Args:
         model: folder of the bundled model, with prototypes.npz: `names` (N,), `image` (N, D), `retrieval` (N, R).
         encoder: the model as exported, since its fingerprint is kept.
-        data: the development data, with `images/` in it.
+        data: the development data, with `images/` and `text/` in it.
         encoder_id: by which the model will be loaded once it is bundled.
 
     Returns:
@@ -77,6 +82,9 @@ def write_bundle(model: Path, encoder: Encoder, data: Path, *, encoder_id: str =
         source="training pictures of the model",
     )
     background.save(model / "background")
+    captions = caption_sample(data / "text" / "captions.txt.gz")
+    texts = [encoder.encode_texts(captions[first : first + 64]) for first in range(0, len(captions), 64)]
+    CaptionBank(np.concatenate(texts)).save(model / FILE, fingerprint=encoder.fingerprint)
     with np.load(model / "prototypes.npz") as prototypes:
         names = [str(name) for name in prototypes["names"]]
         filled = [prompt.replace("{}", name) for name in names for prompt in CLASS_PROMPTS]
@@ -97,6 +105,21 @@ def write_bundle(model: Path, encoder: Encoder, data: Path, *, encoder_id: str =
     references.with_vanilla(dataclasses.asdict(chosen)).save(model / "references")
     _log.info("bundled reference set: %s, %s", chosen, figures)
     return figures
+
+
+def caption_sample(path: Path, *, count: int = CAPTIONS, seed: int = 0) -> list[str]:
+    """Captions drawn from a gzipped text with one a line.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            captions = [line.strip() for line in lines if line.strip()]
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}; it comes with the development data") from error
+    rng = np.random.default_rng(seed)
+    return [captions[row] for row in rng.permutation(len(captions))[:count]]
 
 
 def background_pairs(images: Path, *, count: int = BACKGROUND, seed: int = 0) -> Iterator[Pair]:

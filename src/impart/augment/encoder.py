@@ -23,7 +23,7 @@ from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbedding
 from impart.errors import ConfigError, ReferenceSetError
 from impart.reference.refset import ReferenceSet
 
-__all__ = ["AugmentedEncoder", "augment", "default_augmented", "settings_of"]
+__all__ = ["AugmentedEncoder", "augment", "bundled", "default_augmented", "model_home", "settings_of"]
 
 _CHUNK = 2048  # images at a time: their (chunk, D) sums stay in the cache
 _PRODUCT = 32_000_000  # numbers of one texts x references product, 128 MB
@@ -205,12 +205,16 @@ def bundled(encoder_id: str, what: str) -> Path | None:
     >>> bundled("hf:openai/clip-vit-base-patch32", "references") is None
     True
     """
+    folder = model_home(encoder_id) / what
+    return folder if (folder / "manifest.json").is_file() else None
+
+
+def model_home(encoder_id: str) -> Path:
+    """Where things that come with a model would lie: among ours, or in the local folder that the id names."""
     from importlib import resources
 
     scheme, _, rest = encoder_id.partition(":")
-    home = Path(rest) if rest else Path(str(resources.files("impart.encoders"))) / "models" / scheme
-    folder = home / what
-    return folder if (folder / "manifest.json").is_file() else None
+    return Path(rest) if rest else Path(str(resources.files("impart.encoders"))) / "models" / scheme
 
 
 def _parts(count: int) -> Iterator[slice]:

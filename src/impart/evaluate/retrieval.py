@@ -1,18 +1,19 @@
 """Retrieval among captioned pictures: a text's picture, a picture's texts; scores are formed in parts.
 
-A query bank (option) holds back items that are near to everything. It sees all queries, so its figures are outcomes of
-their own, named `(query bank)`.
+Items that are near to everything (hubs) can be held back in two ways, each an outcome of its own. `(hub correction)`
+is what `impart search` does: by captions that come with the model (`impart.augment.hubness`), measured wherever the
+model has them. `(query bank)` is an option, and sees all queries.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from impart.augment.hubness import CaptionBank, bundled_bank
 from impart.encoders.base import Encoder, Float32
 from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
@@ -83,7 +84,8 @@ def retrieval(
         on_progress: told after each part of the pictures.
 
     Returns:
-        Text to image, image to text; then the same with the query bank, where asked for.
+        Text to image, image to text; then both with the query bank, where asked for; then text to image with the hub
+        correction, where the model has one.
 
     Raises:
         DataError: no picture could be read, or none that could has a caption.
@@ -108,7 +110,8 @@ def retrieval(
         counts={"unreadable": len(embedded.unreadable)},
         notes=(*dataset.notes, *(f"left out: {reason}" for reason in embedded.unreadable)),
     )
-    return both_ways(texts, pictures, names=("text", "image"), common=common, query_bank=query_bank)
+    bank = bundled_bank(encoder)
+    return both_ways(texts, pictures, names=("text", "image"), common=common, query_bank=query_bank, captions=bank)
 
 
 def caption_keys(keys: tuple[str, ...], owners: Ints) -> tuple[str, ...]:
@@ -126,9 +129,15 @@ def caption_keys(keys: tuple[str, ...], owners: Ints) -> tuple[str, ...]:
 
 
 def both_ways(
-    texts: Side, things: Side, *, names: tuple[str, str], common: Outcome, query_bank: bool = False
+    texts: Side,
+    things: Side,
+    *,
+    names: tuple[str, str],
+    common: Outcome,
+    query_bank: bool = False,
+    captions: CaptionBank | None = None,
 ) -> tuple[Outcome, ...]:
-    """Text to thing and thing to text, plain and (where asked for) with the query bank.
+    """Text to thing and thing to text: plain, with the query bank where asked for, with hub correction where given.
 
     Captions whose thing is not there are left out; things without a caption ask nothing.
     """
@@ -137,14 +146,25 @@ def both_ways(
         raise DataError(f"data set {common.dataset!r} has no caption of {names[1]}s that could be read")
     asking = things.only(np.isin(things.owners, texts.owners))
     there, back = f"{names[0]} to {names[1]}", f"{names[1]} to {names[0]}"
-    return tuple(
+    outcomes = [
         answer(queries, items, task=task, common=common, query_bank=bank)
         for bank in ([False, True] if query_bank else [False])
         for queries, items, task in ((texts, things, there), (asking, texts, back))
-    )
+    ]
+    if captions is not None:
+        outcomes.append(answer(texts, things, task=there, common=common, captions=captions))
+    return tuple(outcomes)
 
 
-def answer(queries: Side, items: Side, *, task: str, common: Outcome, query_bank: bool = False) -> Outcome:
+def answer(
+    queries: Side,
+    items: Side,
+    *,
+    task: str,
+    common: Outcome,
+    query_bank: bool = False,
+    captions: CaptionBank | None = None,
+) -> Outcome:
     """Rank all items for each query by cosine; an item of the same owner is relevant.
 
     Args:
@@ -153,12 +173,14 @@ def answer(queries: Side, items: Side, *, task: str, common: Outcome, query_bank
         task: name of the outcome.
         common: dataset, encoder, counts, settings and notes of the outcome.
         query_bank: normalise the scores with these queries as the bank (dynamic inverted softmax).
+        captions: take off what each item gets from any caption.
     """
     ranks, gains = [], []
+    hubness = np.float32(0) if captions is None else captions.hubness(items.vectors)[None]  # (1, n)
     step = len(queries) if query_bank else max(1, _CELLS // len(items))
     for first in range(0, len(queries), step):
         part = slice(first, first + step)
-        scores: npt.NDArray[Any] = queries.vectors[part] @ items.vectors.T  # (q, n)
+        scores: npt.NDArray[Any] = queries.vectors[part] @ items.vectors.T - hubness  # (q, n)
         if query_bank:
             scores = dynamic_inverted_softmax(scores, scores)
         relevant = queries.owners[part, None] == items.owners[None, :]
@@ -167,10 +189,16 @@ def answer(queries: Side, items: Side, *, task: str, common: Outcome, query_bank
     rank = np.concatenate(ranks)
     per_item = ranking.rank_values(rank) | {"nDCG@10": np.concatenate(gains)}
     drawn = bootstrap.draws(len(queries) if queries.clusters is None else queries.clusters)
-    settings: Mapping[str, Any] = {"query bank": f"the queries, dynamic inverted softmax, beta {BETA:g}, k 1"}
+    settings: dict[str, Any] = {}
+    if query_bank:
+        task = f"{task} (query bank)"
+        settings["query bank"] = f"the queries, dynamic inverted softmax, beta {BETA:g}, k 1"
+    if captions is not None:
+        task = f"{task} (hub correction)"
+        settings["hub correction"] = f"CSLS with {len(captions)} captions of the model"
     return dataclasses.replace(
         common,
-        task=f"{task} (query bank)" if query_bank else task,
+        task=task,
         figures=ranking.rank_figures(rank) | {"nDCG@10": float(per_item["nDCG@10"].mean())},
         items=queries.keys,
         per_item=per_item,
@@ -178,5 +206,5 @@ def answer(queries: Side, items: Side, *, task: str, common: Outcome, query_bank
         resampled={"median rank": bootstrap.medians(rank, drawn)},
         lower_is_better=ranking.LOWER_IS_BETTER,
         counts={"queries": len(queries), "items": len(items), **common.counts},
-        settings={**common.settings, **(settings if query_bank else {})},
+        settings={**common.settings, **settings},
     )

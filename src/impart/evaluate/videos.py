@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from impart.augment.hubness import bundled_bank
 from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError
 from impart.evaluate.cache import EmbeddingCache
@@ -47,7 +48,8 @@ def video_retrieval(
         on_progress: told the videos done.
 
     Returns:
-        Text to video, video to text; then the same with the query bank, where asked for.
+        Text to video, video to text; then both with the query bank, where asked for; then text to video with the hub
+        correction, where the model has one.
 
     Raises:
         DataError: no video could be read, or none that could has a caption.
@@ -67,7 +69,8 @@ def video_retrieval(
         clusters=dataset.owners,
     )
     common = found.common(encoder, label, frames)
-    return both_ways(texts, videos, names=("text", "video"), common=common, query_bank=query_bank)
+    bank = bundled_bank(encoder)
+    return both_ways(texts, videos, names=("text", "video"), common=common, query_bank=query_bank, captions=bank)
 
 
 def image_to_video(

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from impart.train.heads import ImageHead, TextHead
-from impart.train.sentences import SentenceTower
+from impart.train.sentences import CONTEXT_TOKENS, SentenceTower
 
 __all__ = ["ImageTower", "TextTower", "compress", "export_graph", "export_image", "export_text", "quantise"]
 
@@ -114,7 +114,7 @@ def _rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
 
 def export_text(tower: TextTower, path: Path, *, int8: bool = True) -> None:
     """Write the text tower: `input_ids` and `attention_mask` (T, L) to `embedding` (T, D)."""
-    axes = {0: torch.export.Dim("T"), 1: torch.export.Dim("L", max=512)}
+    axes = {0: torch.export.Dim("T"), 1: torch.export.Dim("L", max=CONTEXT_TOKENS)}
     ids = torch.ones(2, 7, dtype=torch.int64)
     export_graph(
         tower,

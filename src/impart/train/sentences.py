@@ -97,7 +97,7 @@ class SentenceTower(nn.Module):
 
     def __init__(self, *, words: int = 30522, width: int = 384, heads: int = 12, hidden: int = 1536, layers: int = 6):
         super().__init__()
-        self.words, self.positions = nn.Embedding(words, width), nn.Embedding(512, width)
+        self.words, self.positions = nn.Embedding(words, width), nn.Embedding(CONTEXT_TOKENS, width)
         self.segment = nn.Parameter(torch.zeros(width))  # every token is of the first segment
         self.norm = nn.LayerNorm(width, eps=_NORM_EPS)
         self.layers = nn.ModuleList(_Layer(width, heads, hidden) for _ in range(layers))
@@ -147,7 +147,7 @@ def load_minilm() -> SentenceTower:
         published = load_file(path)
         weights = {
             "words.weight": published["embeddings.word_embeddings.weight"],
-            "positions.weight": published["embeddings.position_embeddings.weight"],
+            "positions.weight": published["embeddings.position_embeddings.weight"][:CONTEXT_TOKENS],
             "segment": published["embeddings.token_type_embeddings.weight"][0],
             "norm.weight": published["embeddings.LayerNorm.weight"],
             "norm.bias": published["embeddings.LayerNorm.bias"],

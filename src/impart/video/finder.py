@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.augment.encoder import AugmentedEncoder
+from impart.augment.hubness import CaptionBank, bundled_bank
 from impart.config import SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import QueryError
@@ -24,6 +25,7 @@ from impart.video.search import (
     Query,
     Reason,
     best_of,
+    frame_hubness,
     frame_scores,
     group_means,
     path_mask,
@@ -82,6 +84,8 @@ class Finder:
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._means: dict[tuple[str, Group, bool], Float32] = {}
+        self._hubness: dict[tuple[str, str, bool], Float32] = {}
+        self._bank: CaptionBank | None = None
 
     def search(self, queries: Sequence[Query], options: Options) -> list[list[Hit]]:
         """Hits for each query."""
@@ -92,12 +96,16 @@ class Finder:
             if isinstance(encoder, AugmentedEncoder) and not options.augment:
                 encoder = encoder.base
             vectors = query_vectors(queries, encoder, negative_weight=self._settings.negative_weight)
+            if self._settings.hub_correction and self._bank is None:
+                self._bank = bundled_bank(encoder)
             snapshot = reading.result()
+        by_text = np.array([query.image is None for query in queries])
         starts = _starts(snapshot, options.group)
         allowed = self._allowed(snapshot, starts, options)
         hits = []
         for first in range(0, len(vectors), _AT_ONCE):
-            hits += self._rank(vectors[first : first + _AT_ONCE], snapshot, starts, options, allowed=allowed)
+            part = slice(first, first + _AT_ONCE)
+            hits += self._rank(vectors[part], snapshot, starts, options, allowed=allowed, by_text=by_text[part])
         return hits
 
     def similar(self, path: str | os.PathLike[str], at_s: float, options: Options) -> list[Hit]:
@@ -122,6 +130,7 @@ class Finder:
             if self._snapshot is None or self._snapshot.state != self._store.state():
                 self._snapshot = load_snapshot(self._store)
                 self._means.clear()
+                self._hubness.clear()
             return self._snapshot
 
     def video_means(self) -> Float32:
@@ -146,12 +155,14 @@ class Finder:
         options: Options,
         *,
         allowed: npt.NDArray[np.bool_] | None,
+        by_text: npt.NDArray[np.bool_] | None = None,
     ) -> list[list[Hit]]:
         """Hits for each of T query vectors (T, D).
 
         Args:
             starts: (G,) first segment of each group; they cover all segments.
             allowed: (G,) groups that may be found, or None for all.
+            by_text: (T,) queries that are texts alone: hubs are corrected for those. None = no query is.
         """
         if not len(snapshot):
             return [[] for _ in vectors]
@@ -159,8 +170,10 @@ class Finder:
         frames: Float32 | None = None
         if options.by == "mean" and options.group != "frame":
             scores = vectors @ self._group_means(snapshot, starts, options, encoder).T  # (T, G)
+            scores = self._without_hubs(scores, by_text, snapshot, starts, options, encoder)
         else:
             frames = frame_scores(vectors, snapshot, encoder)  # (T, n)
+            frames = self._without_hubs(frames, by_text, snapshot, None, options, encoder)
             scores = frames if options.group == "frame" else np.maximum.reduceat(frames, starts, axis=1)
         chosen = [top_groups(row, top=options.top, allowed=allowed) for row in scores]
         stops = np.append(starts, len(snapshot))[1:]
@@ -245,6 +258,28 @@ class Finder:
             means = group_means(snapshot, starts, references=encoder.references if encoder else None)
             self._means[key] = means
         return means
+
+    def _without_hubs(
+        self,
+        scores: Float32,
+        by_text: npt.NDArray[np.bool_] | None,
+        snapshot: Snapshot,
+        starts: npt.NDArray[np.int64] | None,
+        options: Options,
+        encoder: AugmentedEncoder | None,
+    ) -> Float32:
+        """Scores (T, G) less what each group is near to any text; of frames (T, n) where `starts` is None."""
+        if self._bank is None or by_text is None or not by_text.any():
+            return scores
+        key = (snapshot.state, "" if starts is None else options.group, encoder is not None)
+        hubness = self._hubness.get(key)
+        if hubness is None:
+            if starts is None:
+                hubness = frame_hubness(self._bank, snapshot, encoder)
+            else:
+                hubness = self._bank.hubness(self._group_means(snapshot, starts, options, encoder))
+            self._hubness[key] = hubness
+        return scores - by_text[:, None].astype(np.float32) * hubness[None]
 
     def _locate(self, snapshot: Snapshot, path: str | os.PathLike[str], at_s: float) -> int:
         """The segment of a video at a time. A bare file name will do where only one video has it."""

@@ -3,6 +3,8 @@
 - A query vector is the normalised sum of its text's and its picture's embeddings, less `negative_weight` times the mean
   of its negative terms (Rocchio), normalised again. It need not keep its length: only the order matters.
 - The score of a frame is the cosine q.v', v' the frame's (augmented) unit vector.
+- For a text, what the frame or video gets from any text is taken off (`impart.augment.hubness`), where the model comes
+  with captions to tell.
 - The score of a video by `mean` (IMPART 3.3) is the cosine with the mean of its frames' vectors; by `moment`, the score
   of its best frame. A segment counts as many times as frames were sampled in it. Scenes likewise.
 """
@@ -20,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.augment.encoder import AugmentedEncoder
+from impart.augment.hubness import CaptionBank
 from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
 from impart.errors import QueryError
 from impart.reference.refset import ReferenceSet
@@ -33,6 +36,7 @@ __all__ = [
     "Reason",
     "best_of",
     "combine",
+    "frame_hubness",
     "frame_scores",
     "group_means",
     "path_mask",
@@ -90,7 +94,7 @@ class Hit:
     Attributes:
         rank: from 1.
         start_s, end_s: of the scene where scenes are asked for, else of the best segment.
-        score: a cosine; good ones lie at different heights for different models.
+        score: a cosine, for a text less the hub correction; good ones lie at different heights for different models.
         best_s: start of the best segment, where to look first.
         why: what the reference set added to that segment, strongest first (only where asked for).
     """
@@ -158,6 +162,21 @@ def frame_scores(
         else:
             scores[:, part] = encoder.scores(queries, base, snapshot.blend[taken])
     return scores
+
+
+def frame_hubness(bank: CaptionBank, snapshot: Snapshot, encoder: AugmentedEncoder | None) -> Float32:
+    """(n,) how near each segment is to any text, see `impart.augment.hubness`."""
+    result = np.empty(len(snapshot), np.float32)
+    for first in range(0, len(snapshot), _ROWS):
+        part = slice(first, first + _ROWS)
+        base = snapshot.vectors[part].astype(np.float32)  # (b, D)
+        seen = (
+            l2_normalise(base)
+            if encoder is None or snapshot.blend is None
+            else encoder.apply(base, snapshot.blend[part])
+        )
+        result[part] = bank.hubness(seen)
+    return result
 
 
 def group_means(snapshot: Snapshot, starts: npt.NDArray[np.int64], *, references: ReferenceSet | None) -> Float32:
