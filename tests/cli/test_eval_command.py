@@ -234,6 +234,20 @@ def test_regions_of_a_table_of_boxes(tmp_path: Path) -> None:
     assert "--scales 'big'" in run("regions", folder, "-e", "tiny", "--scales", "big", code=2).output
 
 
+def test_references_that_show_what_is_in_a_box_are_dropped(tmp_path: Path) -> None:
+    folder = tmp_path / "boxes"
+    folder.mkdir()
+    picture = Image.new("RGB", (16, 8), COLOURS["red"])
+    picture.paste(COLOURS["blue"], (8, 0, 16, 8))
+    picture.save(folder / "both.png")
+    (folder / "boxes.csv").write_text("file,label,x0,y0,x1,y1\nboth.png,red,0,0,0.5,1\nboth.png,blue,0.5,0,1,1\n")
+    paint(tmp_path / "plain", names=("red", "green"), count=1)
+    ReferenceSet.build(tmp_path / "plain", TinyEncoder(), name="plain").save(tmp_path / "set")
+    options = ("-e", "tiny+vanilla", "-r", "set", "--scales", "1", "--json", "--no-report")
+    (outcome,) = json.loads(run("regions", folder, *options).stdout)["outcomes"]
+    assert (outcome["counts"]["references"], outcome["counts"]["references dropped"]) == (1, 1)
+
+
 def test_reproduce_table1(tmp_path: Path, references: Path) -> None:
     paint(tmp_path / "data" / "caltech101" / "test", count=1)
     told = ("reproduce", "table1", "--data", "data", "--encoder", "tiny", "-r", str(references), "-o", "out")

@@ -154,11 +154,13 @@ def regions(
     limit: LimitOption = 0,
 ) -> None:
     """Name what is in given boxes (zero-shot ROI classification): box accuracy and AP over the categories."""
+    from impart.evaluate.regions import crops
     from impart.evaluate.regions import regions as measure
 
     chosen = _numbers(scales, "--scales")
     for dataset in _open(data, more_data, kind="boxes", split=split, limit=limit):
-        for contender in run.cleaned(dataset.name, dataset.pictures):
+        cut = [crops(dataset, scale=scale) for scale in chosen]  # a reference may show what is in a box
+        for contender in run.cleaned(dataset.name, dataset.pictures, *cut):
             task = partial(
                 measure,
                 contender.encoder,

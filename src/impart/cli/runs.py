@@ -196,25 +196,25 @@ class Run:
     def cleaned(
         self,
         dataset: str,
-        pictures: Pictures | None = None,
-        *,
+        *pictures: Pictures,
         retrieval: Callable[[Encoder], tuple[Float32, Sequence[str]]] | None = None,
     ) -> list[Contender]:
         """The contenders, none with references that show a picture of the data set.
 
         Args:
             dataset: its name.
-            pictures: of it.
+            pictures: of it, in one part or several.
             retrieval: in place of them, base encoder -> their retrieval embeddings (n, R) and content hashes.
         """
+        import numpy as np
+
         from impart.evaluate.contenders import without_copies
         from impart.evaluate.embed import embed_pictures
 
         def embedded(base: Encoder) -> tuple[Float32, Sequence[str]]:
-            assert pictures is not None
             with progress(f"{base.traits.id} on {dataset}") as show:
-                found = embed_pictures(base, pictures, **self.common, on_progress=show)
-            return found.retrieval, found.hashes
+                found = [embed_pictures(base, part, **self.common, on_progress=show) for part in pictures]
+            return np.concatenate([part.retrieval for part in found]), [one for part in found for one in part.hashes]
 
         return without_copies(self.contenders, retrieval or embedded, near=self.options.near_duplicate)
 

@@ -166,7 +166,7 @@ def crops(dataset: BoxSet, *, scale: float) -> Pictures:
 
     def identity() -> str:
         boxes = np.ascontiguousarray(dataset.boxes).tobytes().hex()
-        return digest_of([dataset.pictures.identity(), boxes, repr(dataset.owners.tolist()), f"{scale:g}"])
+        return digest_of([dataset.pictures.identity(), boxes, repr(dataset.owners.tolist()), f"{scale:.17g}"])
 
     keys = tuple(f"{name[:-1]} @{scale:g}]" for name in _box_names(dataset))
     return Pictures(keys=keys, read=read, identity=identity)
