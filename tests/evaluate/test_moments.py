@@ -57,6 +57,13 @@ def test_only_the_best_ten_windows_count() -> None:
     assert outcome.figures["mAP"] == 0.0
 
 
+def test_which_of_equals_are_the_best_ten_does_not_depend_on_their_order() -> None:
+    bad = [(20.0 + n, 21.0 + n, 1.0) for n in range(10)]
+    first, last = ({"11": windows} for windows in ([(4, 10, 1.0), *bad], [*bad, (4, 10, 1.0)]))
+    assert score_predictions(first, SET).figures == score_predictions(last, SET).figures
+    assert score_predictions(first, SET).figures["mAP"] == 0.0
+
+
 def test_highlights() -> None:
     ratings = np.zeros((5, 3))
     ratings[3] = [4, 1, 1]

@@ -22,7 +22,7 @@ from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.embed import Progress, embed_texts
 from impart.evaluate.frames import FrameReader, embed_videos, sampling_of
 from impart.evaluate.metrics import bootstrap
-from impart.evaluate.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, top_iou
+from impart.evaluate.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, iou, top_iou
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.sets import MomentSet
 
@@ -95,10 +95,10 @@ def score_predictions(
     names = [*(f"R1@{least:g}" for least in _R1), "mIoU", "mAP", "mAP@0.5", "mAP@0.75"]
     values = np.zeros((len(asked), len(names)))
     for row, number in enumerate(asked):
-        windows = _best(given.windows.get(dataset.query_ids[number], ()))
+        right = dataset.spans[number]
+        windows = _best(given.windows.get(dataset.query_ids[number], ()), right)
         if not len(windows):
             continue
-        right = dataset.spans[number]
         overlap = top_iou(windows[:, :2], windows[:, 2], right)
         ap = average_precisions(windows[:, :2], windows[:, 2], right)
         reached = [float(overlap >= least - 1e-9) for least in _R1]
@@ -275,10 +275,11 @@ def _clip_scores(spans: Float64, scores: Float64) -> Float64:
     return np.asarray(np.divide(total, count, out=np.full(len(count), scores.min()), where=count > 0))
 
 
-def _best(windows: Sequence[Window]) -> Float64:
-    """The best-scored windows (at most `MAX_WINDOWS`, 3)."""
+def _best(windows: Sequence[Window], right: Sequence[tuple[float, float]]) -> Float64:
+    """The best-scored windows (at most `MAX_WINDOWS`, 3); of equals those that overlap the right ones least."""
     table = np.array(windows, dtype=np.float64).reshape(-1, 3)
-    return np.asarray(table[np.argsort(-table[:, 2], kind="stable")[:MAX_WINDOWS]])
+    overlap = iou(table[:, :2], right).max(axis=1, initial=0.0)
+    return np.asarray(table[np.lexsort((overlap, -table[:, 2]))[:MAX_WINDOWS]])
 
 
 def _hits(given: Predictions, dataset: MomentSet, asked: Sequence[int]) -> tuple[npt.NDArray[np.bool_], Float64]:
