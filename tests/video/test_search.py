@@ -11,8 +11,9 @@ import pytest
 from clips import solid, write_clip
 from colour_references import colour_set
 from impart.augment.encoder import AugmentedEncoder
+from impart.augment.hubness import CaptionBank
 from impart.augment.vanilla import Vanilla
-from impart.config import VanillaSettings
+from impart.config import SearchSettings, Settings, VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import DataError, EncoderMismatchError, QueryError, VideoIndexError
 from impart.reference.refset import ReferenceSet
@@ -289,3 +290,22 @@ def test_the_cache_changes_nothing(library: VideoIndex) -> None:
     shutil.copytree(library.path, library.path.parent / "bare")
     shutil.rmtree(library.path.parent / "bare" / "cache")
     assert VideoIndex.open(library.path.parent / "bare", TinyEncoder()).search(text="red blue") == cached
+
+
+def test_a_text_is_corrected_for_hubs_and_a_picture_is_not(
+    library: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, folder = TinyEncoder(), library.path
+    bank = CaptionBank(encoder.encode_texts(["red", "a red one"]))  # everything red is near to every caption
+    monkeypatch.setattr("impart.video.finder.bundled_bank", lambda _: bank)
+    corrected = VideoIndex.open(folder, encoder)
+    plain = VideoIndex.open(folder, encoder, settings=Settings(search=SearchSettings(hub_correction=False)))
+    red = solid("red")
+    for options in ({"by": "mean"}, {"by": "moment"}, {"group": "scene"}, {"group": "frame"}):
+        before = {(hit.path, hit.start_s): hit.score for hit in plain.search(text="yellow", top=99, **options)}
+        after = {(hit.path, hit.start_s): hit.score for hit in corrected.search(text="yellow", top=99, **options)}
+        lost = {where[0].stem: before[where] - after[where] for where in before.keys() & after.keys()}
+        assert lost["a red"] == pytest.approx(0.5, abs=1e-3)
+        assert lost["c green"] < 0.3
+        pictures = [index.search(image=red, top=9, **options) for index in (plain, corrected)]
+        assert [hit.score for hit in pictures[0]] == [hit.score for hit in pictures[1]]

@@ -1,0 +1,77 @@
+"""The hub correction against a naive loop, and on a hub that swallows every query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from impart.augment.encoder import AugmentedEncoder
+from impart.augment.hubness import NEAREST, CaptionBank, bundled_bank
+from impart.augment.vanilla import Vanilla
+from impart.config import VanillaSettings
+from impart.encoders import load_encoder
+from impart.encoders.base import l2_normalise
+from impart.errors import EncoderError
+from impart.reference.refset import ReferenceSet
+from tiny_encoder import TinyEncoder
+
+
+def unit(count: int, seed: int, width: int = 24) -> np.ndarray:
+    return l2_normalise(np.random.default_rng(seed).standard_normal((count, width)))
+
+
+@pytest.mark.parametrize("count", [3, 200])
+def test_it_is_half_the_mean_of_the_nearest_captions(count: int) -> None:
+    captions, images = unit(count, 0), unit(7, 1)
+    want = [sum(sorted((float(image @ caption) for caption in captions), reverse=True)[:NEAREST]) for image in images]
+    np.testing.assert_allclose(
+        CaptionBank(captions).hubness(images), np.array(want) / min(count, NEAREST) / 2, atol=1e-6
+    )
+
+
+def test_no_captions_no_correction() -> None:
+    assert CaptionBank(np.zeros((0, 24), np.float32)).hubness(unit(3, 0)).tolist() == [0, 0, 0]
+
+
+def test_a_hub_no_longer_comes_first() -> None:
+    common, own = unit(1, 5)[0], unit(40, 7)
+    captions = l2_normalise(unit(300, 6) + 2 * common)  # all sentences have something in common
+    texts = l2_normalise(own + 2 * common)
+    images = l2_normalise(own + 0.5 * common + 0.1 * unit(40, 8))
+    images[0] = common  # the hub: near to every sentence
+    scores = texts @ images.T
+    assert (scores[1:].argmax(1) == 0).mean() > 0.5
+    corrected = scores - CaptionBank(captions).hubness(images)
+    assert (corrected[1:].argmax(1) == np.arange(1, 40)).mean() > 0.9
+
+
+def test_a_bank_survives_saving_and_belongs_to_its_model(tmp_path: Path) -> None:
+    bank, images = CaptionBank(unit(50, 0)), unit(9, 1)
+    bank.save(tmp_path / "captions.npz", fingerprint="mine")
+    again = CaptionBank.load(tmp_path / "captions.npz", fingerprint="mine")
+    np.testing.assert_allclose(again.hubness(images), bank.hubness(images), atol=0.02)
+    with pytest.raises(EncoderError, match="another version"):
+        CaptionBank.load(tmp_path / "captions.npz", fingerprint="other")
+    (tmp_path / "captions.npz").write_bytes(b"broken")
+    with pytest.raises(EncoderError, match=r"captions\.npz cannot be read"):
+        CaptionBank.load(tmp_path / "captions.npz", fingerprint="mine")
+
+
+def test_mini_brings_captions_and_others_do_not() -> None:
+    mini = load_encoder("mini")
+    bank = bundled_bank(mini)
+    assert bank is not None
+    assert len(bank) == 1000
+    empty = ReferenceSet.from_arrays(
+        ["thing"],
+        image=unit(1, 0, mini.traits.dim),
+        text=unit(1, 1, mini.traits.dim),
+        retrieval=unit(1, 2, mini.traits.retrieval_dim),
+        encoder_id="mini",
+        encoder_fingerprint=mini.fingerprint,
+    )
+    augmented = AugmentedEncoder(mini, empty, Vanilla(VanillaSettings()))
+    assert len(bundled_bank(augmented) or ()) == 1000
+    assert bundled_bank(TinyEncoder()) is None
