@@ -155,6 +155,22 @@ def test_eval_counts_each_captions_own_video(index: Path, tmp_path: Path) -> Non
     assert (outcome["figures"]["R@1"]["value"], outcome["figures"]["R@5"]["value"]) == (0.5, 1.0)
 
 
+def test_eval_of_an_index_counts_equals_as_ahead_and_leaves_out_names_that_are_there_twice(
+    library: Path, index: Path, tmp_path: Path
+) -> None:
+    for name in ("copy.mp4", "again/blue.mp4"):
+        (library / name).parent.mkdir(exist_ok=True)
+        write_clip(library / name, colours=["red" if name == "copy.mp4" else "blue"], seconds_each=2.0)
+    run("index", library, "-i", index)
+    captions = tmp_path / "captions.csv"
+    captions.write_text("file,caption\nred.mp4,red\ncopy.mp4,red\nblue.mp4,blue\nabsent.mp4,white\n")
+    said = run("eval", "retrieval", captions, "-i", index, "--json", "--no-report")
+    (outcome,) = json.loads(said.stdout)["outcomes"]
+    assert outcome["counts"] == {"queries": 2, "items": 5, "files not in the index": 1}
+    assert outcome["figures"]["mean rank"]["value"] == 2.0  # both are red: neither is first
+    assert "left out: 1 file names that several videos of the index have" in said.stderr
+
+
 def test_usage_errors_say_what_to_do(index: Path, tmp_path: Path) -> None:
     assert "--queries FILE" in run("search", "-i", index, code=2).output
     assert "leave the text" in run("search", "red", "--queries", tmp_path / "q", "-i", index, code=2).output

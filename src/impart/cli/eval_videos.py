@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -92,7 +93,7 @@ def search_index(index: Path, table: Path, *, by: str, split: str | None = None)
     Args:
         index: folder of the index.
         table: csv with the columns `file` and `caption` (or `text`); files are met by name, those that the index lacks
-            are left out.
+            or has several times in different folders, are left out.
         by: `mean` or `best`: how a video is scored.
         split: only rows whose column `split` says this.
 
@@ -112,9 +113,9 @@ def search_index(index: Path, table: Path, *, by: str, split: str | None = None)
     from impart.video.index import VideoIndex
 
     opened = VideoIndex.open(index, create=False)
-    numbers: dict[str, int] = {}
-    for video in opened.videos():
-        numbers.setdefault(Path(video.path).name, len(numbers))
+    names = [Path(video.path).name for video in opened.videos()]
+    once = [name for name, count in Counter(names).items() if count == 1]
+    numbers = {name: number for number, name in enumerate(once)}
     rows = [
         (Path(row["file"]).name, row.get("caption") or row.get("text") or "")
         for _, row in read_table(table, ["file"])
@@ -122,11 +123,15 @@ def search_index(index: Path, table: Path, *, by: str, split: str | None = None)
     ]
     known = [(name, text) for name, text in rows if name in numbers]
     if not known:
-        raise DataError(f"none of the files that {table} names is in the index {index}: index them, or check the names")
-    absent = len({name for name, _ in rows} - numbers.keys())
+        raise DataError(
+            f"none of the files that {table} names is in the index {index}, by a name that is there once: index them, "
+            "or check the names"
+        )
+    absent = {name for name, _ in rows} - numbers.keys()
+    several = len(absent & set(names))
     owners = np.array([numbers[name] for name, _ in known], dtype=np.int64)
     about = opened.stats()
-    total = len(opened.videos())
+    total = len(names)
     result = []
     for augment in [False, True] if about.references else [False]:
         ranks = np.array(_ranks(opened, known, by=by, augment=augment, last=total), dtype=np.int64)
@@ -141,22 +146,24 @@ def search_index(index: Path, table: Path, *, by: str, split: str | None = None)
                 clusters=owners,
                 resampled={"median rank": bootstrap.medians(ranks, bootstrap.draws(owners))},
                 lower_is_better=ranking.LOWER_IS_BETTER,
-                counts={"queries": len(ranks), "items": total, "files not in the index": absent},
+                counts={"queries": len(ranks), "items": total, "files not in the index": len(absent) - several},
                 settings={"index": str(index), "by": by},
+                notes=(f"left out: {several} file names that several videos of the index have",) if several else (),
             )
         )
     return result
 
 
 def _ranks(opened: object, known: Sequence[tuple[str, str]], *, by: str, augment: bool, last: int) -> list[int]:
-    """Rank of each caption's video; the last one where the search does not return it."""
+    """Rank of each caption's video, behind those that score the same; the last where the search does not return it."""
     from impart.video.index import VideoIndex
     from impart.video.search import Query
 
     assert isinstance(opened, VideoIndex)
     queries = [Query(text=text) for _, text in known]
-    found = opened.search_many(queries, top=last, by=by, augment=augment)  # type: ignore[arg-type]
-    return [
-        next((hit.rank for hit in hits if Path(hit.path).name == name), last)
-        for (name, _), hits in zip(known, found, strict=True)
-    ]
+    found = opened.search_many(queries, top=last, group="video", by=by, augment=augment)  # type: ignore[arg-type]
+    ranks = []
+    for (name, _), hits in zip(known, found, strict=True):
+        own = next((hit.score for hit in hits if hit.path.name == name), None)
+        ranks.append(last if own is None else sum(hit.score >= own for hit in hits))
+    return ranks
