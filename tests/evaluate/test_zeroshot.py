@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from impart.encoders.base import EncoderTraits
 from impart.errors import ConfigError, DataError
 from impart.evaluate import zeroshot
 from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.embed import embed_pictures
 from impart.evaluate.metrics import bootstrap
 from impart.evaluate.prompts import ENSEMBLE, SINGLE, templates_of
-from sets_of_colours import class_set
+from sets_of_colours import class_set, coloured
 from tiny_encoder import TinyEncoder
 
 RGB = ("red", "green", "blue")
@@ -103,3 +105,20 @@ def test_probabilities_are_made_with_the_scale_that_the_encoder_names(tiny: Tiny
     assert outcome.settings["logit scale"] == 5
     assert outcome.figures["log-loss"] == pytest.approx(zeroshot(TinyEncoder(), dataset, scale=5.0).figures["log-loss"])
     assert outcome.figures["log-loss"] != zeroshot(TinyEncoder(), dataset).figures["log-loss"]
+
+
+def test_a_picture_that_can_be_read_again_is_not_left_out_by_the_cache(tiny: TinyEncoder, tmp_path: Path) -> None:
+    away = [True]
+    whole = coloured(["red", "green"])
+
+    def read(number: int) -> tuple[Image.Image, str]:
+        if number and away[0]:
+            raise DataError("cannot be read: Permission denied")
+        return whole.read(number)
+
+    pictures = replace(whole, read=read)
+    cache = EmbeddingCache(tmp_path)
+    assert len(embed_pictures(tiny, pictures, cache=cache)) == 1
+    assert len(embed_pictures(tiny, pictures, cache=cache)) == 1
+    away[0] = False
+    assert embed_pictures(tiny, pictures, cache=cache).kept.tolist() == [0, 1]

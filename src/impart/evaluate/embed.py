@@ -85,7 +85,7 @@ def embed_pictures(
         rows = range(first, min(first + _PART, len(pictures)))
         key = (base.fingerprint[:16], identity, f"{number:05d}")
         part = _stored(cache, key) if cache is not None else None
-        if part is None:
+        if part is None or _readable_now(pictures, rows, part):
             part = _encode(base, pictures, rows, batch)
             if cache is not None:
                 _store(cache, key, part)
@@ -169,6 +169,17 @@ def _read_ahead(pictures: Pictures, rows: range) -> Iterator[tuple[int, Image.Im
     with ThreadPoolExecutor(_READERS) as pool:
         for first in range(rows.start, rows.stop, 64):
             yield from pool.map(read, range(first, min(first + 64, rows.stop)))
+
+
+def _readable_now(pictures: Pictures, rows: range, part: Embedded) -> bool:
+    """Whether a picture that could not be read when a part was stored can be now: a right or a drive came back."""
+    for number in sorted(set(rows) - set(part.kept.tolist())):
+        try:
+            pictures.read(number)
+        except DataError:
+            continue
+        return True
+    return False
 
 
 def _stored(cache: EmbeddingCache, key: tuple[str, ...]) -> Embedded | None:
