@@ -86,12 +86,18 @@ def _table(path: Path, rows: list[tuple[Path, str]]) -> Path:
     return path
 
 
-def tables(report: Path, work: Path) -> str:
-    """A report's tables without its header, plots and settings; paths of this machine shortened to names."""
-    text = (report / "report.md").read_text(encoding="utf-8")
-    body = text[text.index("\n### ") : text.index("\n## Encoders")] if "\n## Encoders" in text else text
-    body = re.sub(r"!\[[^\]]*\]\([^)]*\)\n*", "", body)
-    return body.replace(f"{work}/", "").strip()
+def tables(report: Path) -> str:
+    """A report's tables: without plots, settings, the tables of differences, and what every encoder counted but the first."""
+    text = (report / "report.md").read_text(encoding="utf-8").partition("\n## Encoders")[0]
+    kept = []
+    for section in text.split("\n### ")[1:]:
+        if section.splitlines()[0].endswith("differences"):
+            continue
+        section = re.sub(r"!\[[^\]]*\]\([^)]*\)\n*", "", section)
+        section = re.sub(r"^± is half.*\n?", "", section, flags=re.MULTILINE)
+        lines = [line for line in section.strip().splitlines() if not line.startswith("mini+")]
+        kept.append("### " + re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).replace("\nmini: ", "\n"))
+    return "\n\n".join(kept)
 
 
 def main() -> None:
@@ -124,7 +130,7 @@ def main() -> None:
             command = "retrieval" if task == "videos" else task
             extra = [*OPTIONS.get(task, []), "--cache", str(work / "cache"), "--out", str(report)]
             impart("eval", command, *named, "--encoders", encoders, *extra)
-        parts.append(tables(report, work))
+        parts.append(tables(report))
     for name, settings in SWEPT.items():
         folder = work / f"sweep-{name}"
         references = sets["caltech101-12" if name == "caltech101" else "imagenet-1"]
@@ -135,7 +141,7 @@ def main() -> None:
             impart("refset", "sweep", str(references), *named, *settings, *extra)
         if options.plots:
             options.plots.mkdir(parents=True, exist_ok=True)
-            for plot in ("size", "corrupt", "k", "weights"):
+            for plot in ("size", "corrupt", "k", "weights") if name == "caltech101" else ("size",):
                 found = folder / "plots" / f"{plot}.png"
                 if found.is_file():
                     shutil.copyfile(found, options.plots / f"{name}-{plot}.png")
