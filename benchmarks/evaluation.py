@@ -87,7 +87,7 @@ def _table(path: Path, rows: list[tuple[Path, str]]) -> Path:
 
 
 def tables(report: Path) -> str:
-    """A report's tables: without plots, settings, the tables of differences, and what every encoder counted but the first."""
+    """A report's tables, without plots, settings, differences, and what every encoder counted but the first."""
     text = (report / "report.md").read_text(encoding="utf-8").partition("\n## Encoders")[0]
     kept = []
     for section in text.split("\n### ")[1:]:
