@@ -164,8 +164,25 @@ class Run:
         self.more_plots: list[Callable[[Path], Path]] = []
         self.notes: list[str] = []
         self.described: dict[str, dict[str, Any]] = {}
+        self._check_places()
         self._started = time.monotonic()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    def _check_places(self) -> None:
+        """Refuse folders that cannot be written before anything is measured.
+
+        Raises:
+            DataError: the report's folder holds a report already, or it or the cache is a file.
+        """
+        from impart.errors import DataError
+        from impart.evaluate.report import is_report
+
+        out, cache = self.options.out, self.options.cache
+        for path, option in ((out, "--out"), (cache, "--cache")):
+            if path is not None and path.exists() and not path.is_dir():
+                raise DataError(f"{option} {path} is a file: give a folder")
+        if out is not None and not self.options.no_report and is_report(out):
+            raise DataError(f"{out} holds a report already: give another folder with --out, or delete it")
 
     @functools.cached_property
     def cache(self) -> EmbeddingCache:

@@ -9,6 +9,7 @@ The folder may be deleted at any time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zipfile
 from collections.abc import Sequence
@@ -57,7 +58,8 @@ class EmbeddingCache:
                 _write(file, arrays)
             temporary.replace(path)
         except OSError:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def _path(self, key: Sequence[str]) -> Path:
         return self.folder.joinpath("embeddings", *key).with_suffix(".npz")

@@ -88,6 +88,7 @@ def linear_probe(
             )
     if features not in ("embedding", "retrieval", "both"):
         raise ConfigError(f"unknown features {features!r}: use embedding, retrieval or both")
+    _regression(1)  # before an hour of embedding: is scikit-learn there?
     notes: list[str] = []
     sets = [train, test] if val is None else [train, test, val]
     opened = [

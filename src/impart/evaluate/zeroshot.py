@@ -103,8 +103,11 @@ def zeroshot(
 def _calibration_replicates(
     confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], drawn: npt.NDArray[np.uint16]
 ) -> npt.NDArray[np.float64]:
-    """The calibration error of each replicate (R,). It is biased upwards as every binned one is: noise adds gaps."""
+    """The calibration error of each replicate (R,) less its mean bias: drawing again adds noise, and noise adds gaps."""
     which = classification.bins_of(confidence)
     gap = right - confidence
     gaps = [np.abs(bootstrap.means(np.where(which == number, gap, 0.0), drawn)) for number in np.unique(which)]
-    return np.asarray(np.sum(gaps, axis=0))
+    replicates = np.asarray(np.sum(gaps, axis=0))
+    bias = replicates.mean() - classification.calibration_error(confidence, right)
+    unbiased: npt.NDArray[np.float64] = np.maximum(replicates - bias, 0.0)
+    return unbiased
