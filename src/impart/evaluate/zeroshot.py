@@ -103,7 +103,7 @@ def zeroshot(
 def _calibration_replicates(
     confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], drawn: npt.NDArray[np.uint16]
 ) -> npt.NDArray[np.float64]:
-    """The calibration error of each replicate (R,) less its mean bias: drawing again adds noise, and noise adds gaps."""
+    """The calibration error of each replicate (R,) less its bias: drawing again adds noise, and noise adds gaps."""
     which = classification.bins_of(confidence)
     gap = right - confidence
     gaps = [np.abs(bootstrap.means(np.where(which == number, gap, 0.0), drawn)) for number in np.unique(which)]
