@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from impart.augment.bundle import background_pairs, recall, write_bundle
 from impart.augment.encoder import AugmentedEncoder, bundled, default_augmented
+from impart.augment.hubness import bundled_bank
 from impart.augment.tune import OFF, bundled_background
 from impart.encoders.base import EncoderTraits
 from impart.reference.refset import ReferenceSet
@@ -52,6 +54,9 @@ def data(tmp_path: Path) -> Path:
     write_table(images / "imagenet_sample", [("file", "label"), *((f"{n}.png", n) for n in names)], "labels.csv")
     rows = [(f"{n}.png", "val" if i % 2 else "train", f"the {n} one") for i, n in enumerate(names)]
     write_table(images / "flickr8k", [("file", "split", "caption"), *rows])
+    (tmp_path / "data" / "text").mkdir()
+    with gzip.open(tmp_path / "data" / "text" / "captions.txt.gz", "wt", encoding="utf-8") as lines:
+        lines.writelines(f"a {name} picture\n\n" for name in names)
     return tmp_path / "data"
 
 
@@ -79,6 +84,7 @@ def test_write_bundle(data: Path, tmp_path: Path) -> None:
     background = bundled_background(encoder.traits.id)
     assert background is not None
     assert len(background) == 20
+    assert len(bundled_bank(encoder) or ()) == len(names)
     on, off = {**dataclasses.asdict(OFF), "w_img": 0.25}, dataclasses.asdict(OFF)
     references.with_vanilla(on).save(model / "references")
     assert isinstance(default_augmented(encoder), AugmentedEncoder)

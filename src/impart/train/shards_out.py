@@ -86,7 +86,7 @@ def checked_picture(data: bytes, settings: PictureSettings) -> tuple[bytes, int,
         text = str(error)
         if "truncated" in text or "broken" in text or "Truncated" in text:
             raise DataError("the picture is cut off") from error
-        raise DataError("not a picture" if "cannot identify" in text else text) from error
+        raise DataError("not a picture" if "format is unknown" in text else text) from error
     width, height = picture.size
     if min(width, height) < settings.min_size:
         raise DataError(f"smaller than {settings.min_size} px")
