@@ -92,6 +92,11 @@ def main() -> int:
         for event in train_once(options.data, Path(out), export=options.export, **changes):
             if options.slow and isinstance(event, StepDone):
                 time.sleep(0.3)
+    import torch
+
+    if torch.distributed.is_initialized():  # one that leaves early breaks the connection of the other, which aborts
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
     return 0
 
 
