@@ -8,7 +8,8 @@ the `test` folders, mean and standard deviation over the draws. Draw 0 takes the
 `teaching.py` does. Tip-Adapter (Zhang et al., ECCV 2022, training-free) scores 100 v.t + alpha sum exp(-beta (1 - s))
 over a class's pictures; alpha and beta are chosen on the drawn pictures alone, by leave-one-out (with one picture a
 class, where that leaves nothing: what two pictures of the same draw choose). Vanilla is tuned by `impart.augment.tune`,
-which sees the drawn pictures and the bundled background. RAM is used as it was trained. Then what foreign sets do: the
+which sees the drawn pictures and the bundled background; closed, it knows that every picture shows one of the classes,
+as Tip-Adapter does. RAM is used as it was trained. Then what foreign sets do: the
 bundled set, random pictures (the usual weights), and each of the two sets on the other pictures.
 """
 
@@ -32,6 +33,7 @@ from impart.encoders.base import Float32
 from impart.evaluate import open_set
 from impart.evaluate.embed import embed_pictures
 from impart.evaluate.prompts import class_embeddings, tidy_class_name
+from impart.reference.cohort import Cohort
 from impart.reference.refset import ReferenceSet
 
 SHOTS = (1, 2, 3, 4, 8)
@@ -107,8 +109,9 @@ def choose_tip(problem: Problem, train: Embedded, rows: npt.NDArray[np.int64]) -
 def reference_set(
     encoder: Encoder, train: Embedded, rows: npt.NDArray[np.int64], texts: Float32, *, name: str
 ) -> ReferenceSet:
+    """The drawn pictures, not tuned."""
     labels = train.labels[rows]
-    made = ReferenceSet.from_arrays(
+    return ReferenceSet.from_arrays(
         [tidy_class_name(train.classes[label]) for label in labels],
         image=train.images.embeddings[rows],
         text=texts[labels],
@@ -118,9 +121,6 @@ def reference_set(
         name=name,
         meta={"hash": [f"{name} {row}" for row in rows]},
     )
-    background = bundled_background(encoder.traits.id)
-    assert background is not None, f"{encoder.traits.id} has no bundled background"
-    return tune(made, background=background).references
 
 
 def spread(values: Sequence[float]) -> str:
@@ -163,13 +163,23 @@ def main() -> None:
     images = options.data / "images"
     encoder = load_encoder(options.encoder)
 
-    def vanilla(references: ReferenceSet) -> AugmentedEncoder:
-        return AugmentedEncoder(encoder, references, Vanilla(settings_of(references) or USUAL))
+    folder, background = bundled(encoder.traits.id, "references"), bundled_background(encoder.traits.id)
+    bundled_set = ReferenceSet.open(folder) if folder is not None else None
+    assert background is not None, f"{encoder.traits.id} has no bundled background"
 
-    ways: Ways = {"Vanilla": vanilla}
+    def tuned(references: ReferenceSet, closed: bool) -> AugmentedEncoder:
+        if references is background or references is bundled_set:
+            return AugmentedEncoder(encoder, references, Vanilla(settings_of(references) or USUAL))
+        chosen = tune(references, background=background, closed=closed)
+        return AugmentedEncoder(encoder, chosen.references, Vanilla(chosen.settings))
+
+    ways: Ways = {"Vanilla": lambda references: tuned(references, False)}
+    ways["Vanilla, closed"] = lambda references: tuned(references, True)
     if options.ram:
         ram = open_ram(options.ram)
-        ways["RAM"] = lambda references: AugmentedEncoder(encoder, references, ram)
+        ways["RAM"] = lambda references: AugmentedEncoder(
+            encoder, references.with_cohort(Cohort.of(background.retrieval_embeddings)), ram
+        )
     problems = {}
     for name in ("caltech101", "cifar100", "cifar10"):
         test = Embedded.read(encoder, images / name / "test")
@@ -181,11 +191,9 @@ def main() -> None:
     cifar = Embedded.read(encoder, images / "cifar100" / "train")
     lines += few_shot_rows(encoder, "cifar100", cifar, problems["cifar100"], ways, draws=options.draws)
     foreign: dict[str, ReferenceSet] = {}
-    folder, background = bundled(encoder.traits.id, "references"), bundled_background(encoder.traits.id)
-    if folder is not None:
-        foreign["bundled set"] = ReferenceSet.open(folder)
-    if background is not None:
-        foreign["random pictures"] = background
+    if bundled_set is not None:
+        foreign["bundled set"] = bundled_set
+    foreign["random pictures"] = background
     for name, train in (("caltech101", caltech), ("cifar100", cifar)):
         texts = encoder.encode_texts([tidy_class_name(label) for label in train.classes])
         foreign[f"{name}, 3 a class"] = reference_set(encoder, train, train.draw(3, 0), texts, name=name)

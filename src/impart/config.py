@@ -82,6 +82,8 @@ class VanillaSettings:
             0 = keep all.
         ramp: the blend grows from nothing to full while the best neighbour's standing rises from `floor` to
             `floor + ramp`; 0 = full from the floor on.
+        target: no more of the texts is added than brings the embedding to this cosine with them, so that what the model
+            knows already is not said twice; 0 = no bound.
     """
 
     k: int = 8
@@ -90,6 +92,7 @@ class VanillaSettings:
     tau: float = 0.0
     floor: float = 0.0
     ramp: float = 0.0
+    target: float = 0.0
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -100,6 +103,8 @@ class VanillaSettings:
             raise ConfigError(f"vanilla.floor is {self.floor}: use 0 to keep all, or standard deviations above chance")
         if self.ramp < 0:
             raise ConfigError(f"vanilla.ramp is {self.ramp}: use 0 for a hard gate, or a positive width")
+        if not 0 <= self.target < 1:
+            raise ConfigError(f"vanilla.target is {self.target}: use 0 for no bound, or a cosine below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

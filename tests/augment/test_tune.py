@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from impart.augment.encoder import AugmentedEncoder
-from impart.augment.tune import OFF, USUAL, tune
+from impart.augment.tune import _OPEN, OFF, USUAL, tune
 from impart.augment.vanilla import Vanilla
+from impart.config import VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import EncoderMismatchError, ReferenceSetError
 from impart.reference.refset import ReferenceSet
@@ -70,7 +71,7 @@ def with_set(references: ReferenceSet, background: ReferenceSet | None) -> Augme
 def test_a_set_that_helps_is_used_and_foreign_pictures_do_not_suffer() -> None:
     taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign"), World(60, 2, "unseen")
     augmented = with_set(taught.references(3), foreign.references(10))
-    assert taught.accuracy(augmented) > taught.accuracy(None) + 0.3
+    assert taught.accuracy(augmented) > taught.accuracy(None) + 0.2
     assert unseen.accuracy(augmented) > unseen.accuracy(None) - 0.005
 
 
@@ -80,7 +81,7 @@ def test_figures_are_reported() -> None:
     assert tuned.rule == "leave-one-out"
     assert (tuned.items, tuned.texts, tuned.foreign) == (120, 40, 600)
     assert tuned.after > tuned.before + 0.2
-    assert tuned.touched < 0.02
+    assert tuned.touched < 0.01
     assert tuned.references.manifest.vanilla == dataclasses.asdict(tuned.settings)
 
 
@@ -93,10 +94,33 @@ def test_one_picture_a_name_gets_the_usual_settings() -> None:
     taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign"), World(60, 2, "unseen")
     tuned = tune(taught.references(1), background=foreign.references(10))
     assert tuned.rule == "usual weights"
-    assert tuned.settings == USUAL
+    assert usual(tuned.settings)
     augmented = AugmentedEncoder(TinyEncoder(), tuned.references, Vanilla(tuned.settings))
     assert taught.accuracy(augmented) > taught.accuracy(None) + 0.1
     assert unseen.accuracy(augmented) > unseen.accuracy(None) - 0.01
+
+
+def test_the_target_is_how_near_well_known_pictures_are_to_their_texts() -> None:
+    taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign", vague=2.0)
+    background = foreign.references(10)
+    target = tune(taught.references(1), background=background).settings.target
+    cosines = (background.image_embeddings * background.text_embeddings).sum(axis=1)
+    assert (cosines < target).mean() == pytest.approx(0.9, abs=0.01)
+    vague = World(60, 1, "foreign", vague=0.5).references(10)  # an encoder whose pictures are far from all texts
+    assert tune(taught.references(1), background=vague).settings.target < target - 0.2
+
+
+def test_a_closed_set_is_blended_more_and_without_a_gate() -> None:
+    taught, foreign = World(40, 0, "taught", tight=0.8), World(60, 1, "foreign")
+    opened = tune(taught.references(3), background=foreign.references(10))
+    closed = tune(taught.references(3), background=foreign.references(10), closed=True)
+    assert (closed.settings.floor, closed.settings.target, closed.touched) == (0, 0, 1)
+    gained = [
+        taught.accuracy(AugmentedEncoder(TinyEncoder(), tuned.references, Vanilla(tuned.settings)))
+        for tuned in (opened, closed)
+    ]
+    assert gained[1] > gained[0] + 0.1
+    assert tune(World(40, 3, "noise", tight=0.0, vague=1.0).references(3), closed=True).settings == OFF
 
 
 def test_the_choice_is_repeatable() -> None:
@@ -117,15 +141,19 @@ def test_what_the_model_names_already_is_not_taught_without_a_check() -> None:
     tuned = tune(known.references(1), background=foreign.references(10))
     assert (tuned.rule, tuned.settings) == ("known already", OFF)
     few = World(5, 0, "known", vague=3.0)  # "our dog" is known as a dog, and taught all the same
-    assert tune(few.references(1), background=foreign.references(10)).settings == USUAL
+    assert usual(tune(few.references(1), background=foreign.references(10)).settings)
 
 
-def test_the_floor_rises_until_one_random_picture_in_ten_is_touched() -> None:
-    taught = World(40, 0, "taught")
-    near = World(40, 0, "near", tight=0.9)  # random pictures that look a little like what is taught
-    background = near.references(10)
-    tuned = tune(taught.references(3), background=background)
+def test_the_floor_rises_until_the_gate_is_nearly_shut_for_random_pictures() -> None:
+    taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign").references(10)
+    near = World(40, 0, "near", tight=3.0).references(7)  # a third of the random pictures show what is taught
+    tuned = tune(taught.references(3), background=foreign.merge(near))
     assert tuned.settings.floor > USUAL.floor
-    assert tuned.touched == pytest.approx(0.1, abs=0.02)
+    assert tuned.touched == pytest.approx(_OPEN, abs=0.005)
     far = tune(taught.references(3), background=World(60, 1, "foreign").references(10))
     assert far.settings.floor == USUAL.floor
+
+
+def usual(settings: VanillaSettings) -> bool:
+    """Whether these are the usual settings, whatever floor and target the background asked for."""
+    return dataclasses.replace(settings, floor=USUAL.floor, target=USUAL.target) == USUAL

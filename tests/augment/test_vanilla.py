@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from impart.augment.vanilla import Vanilla, gate, neighbour_shares
+from impart.augment.vanilla import Vanilla, gate, mixture, neighbour_shares, within_target
 from impart.config import VanillaSettings
+from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError
 
 SIMS = np.array([[0.9, 0.5, 0.2], [0.3, 0.1, -1.0], [0.1, 0.0, -0.2]], dtype=np.float32)
@@ -51,3 +52,39 @@ def test_settings_that_cannot_work_are_refused() -> None:
     for bad in ({"k": 0}, {"tau": -1}, {"floor": -0.1}, {"ramp": -0.1}):
         with pytest.raises(ConfigError, match=next(iter(bad))):
             VanillaSettings(**bad)
+
+
+def test_a_target_turns_an_embedding_so_far_and_no_further() -> None:
+    rng = np.random.default_rng(0)
+    v, texts = l2_normalise(rng.standard_normal((50, 16))), l2_normalise(rng.standard_normal((50, 16)))
+    v[:25] = l2_normalise(v[:25] + 1.5 * texts[:25])  # half of them are near already
+    before = (v * texts).sum(axis=1)
+    opened = np.ones(50, np.float32)
+    for weight in (0.3, 3.0):
+        added = weight * texts
+        factors = within_target(v, added, opened, target=0.7)
+        after = (l2_normalise(v + factors[:, None] * added) * texts).sum(axis=1)
+        assert (factors[before > 0.7] == 0).all()
+        assert (after <= np.maximum(before, 0.7) + 1e-5).all()
+        reached = factors < 1
+        np.testing.assert_allclose(after[reached & (before < 0.7)], 0.7, atol=1e-5)
+    assert reached.all()  # with the large weight all are brought there
+    assert (before < 0.7).sum() > 20
+    assert (before > 0.7).sum() > 5
+
+
+def test_a_half_open_gate_lets_half_of_it_in() -> None:
+    rng = np.random.default_rng(1)
+    v, texts = l2_normalise(rng.standard_normal((20, 16))), l2_normalise(rng.standard_normal((20, 16)))
+    whole = within_target(v, 5 * texts, np.ones(20, np.float32), target=0.6)
+    half = within_target(v, 0.5 * 5 * texts, np.full(20, 0.5, np.float32), target=0.6)
+    np.testing.assert_allclose(half * 0.5, whole * 0.5, rtol=1e-5)
+    assert (within_target(v, np.zeros_like(v), np.zeros(20, np.float32), target=0.6) == 0).all()
+
+
+def test_mixtures_leave_absent_rows_out() -> None:
+    vectors = np.eye(3, 4, dtype=np.float32)
+    weights = np.array([[0.5, 0.25], [1, 0]], np.float32)
+    np.testing.assert_allclose(
+        mixture(weights, np.array([[2, 0], [1, -1]], np.int32), vectors), [[0.25, 0, 0.5, 0], [0, 1, 0, 0]]
+    )

@@ -1,14 +1,20 @@
 """Choose how a reference set is blended in, from the set itself: no test item, no label of a target.
 
 **The gate** asks how many standard deviations a picture's nearest reference stands above what random pictures get
-(`impart.reference.cohort`; the random pictures are the background that is bundled with the model). Below the floor
-nothing is added. The floor is four, and higher for a set that random pictures often come near, because it is large or
-shows common things: at most one random picture in ten may be touched. Cosines would have to be gated anew for every set
-and every kind of picture; standings do not.
+(`impart.reference.cohort`; the random pictures are the background that is bundled with the model). Below the floor of
+four nothing is added, from seven on everything. For a set that random pictures often come near, because it is large or
+shows common things, the floor rises until the gate is open by 7.5% for them on average. Cosines would have to be gated
+anew for every set and every kind of picture; standings do not.
+
+**The target** is the cosine that pictures have with their texts where the model knows them well (the upper tenth of the
+background): taught pictures come as near to their names as that, and no nearer.
 
 **The weights** are chosen by leave-one-out: every reference picture is classified among the set's own texts with its
 own rows masked, so that the others must help. The usual weights stay unless others do better by more than the standard
 error of the paired difference, and augmentation stays off unless the gain is larger than its standard error: no harm.
+
+Where every picture to come shows one of the things that the set names (`closed`), there is nothing to be kept from
+harm: no gate, no target, and weights as large as leave-one-out wants them.
 
 A set that names each thing once cannot check itself (nothing is left when the own row is masked). It gets the usual
 weights where it teaches names that the model does not know, and stays off where the plain model names most of its
@@ -29,29 +35,50 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.augment.encoder import bundled
-from impart.augment.vanilla import Vanilla
+from impart.augment.vanilla import Vanilla, gate, mixture
 from impart.config import VanillaSettings
-from impart.encoders.base import Float32, l2_normalise
+from impart.encoders.base import Float32, ImageEmbeddings, l2_normalise
 from impart.errors import EncoderMismatchError, ReferenceSetError
 from impart.reference.cohort import Cohort
 from impart.reference.index import Neighbours
 from impart.reference.refset import ReferenceSet
 
-__all__ = ["OFF", "USUAL", "OwnQuestions", "Tuned", "anonymous", "bundled_background", "own_questions", "tune"]
+__all__ = [
+    "CLOSED",
+    "OFF",
+    "USUAL",
+    "OwnQuestions",
+    "Tuned",
+    "anonymous",
+    "bundled_background",
+    "own_questions",
+    "tune",
+]
 
-USUAL = VanillaSettings(k=3, w_img=0.5, w_txt=1.0, tau=0.05, floor=4.0, ramp=1.0)
-"""What a set gets unless leave-one-out clearly prefers something else."""
+USUAL = VanillaSettings(k=3, w_img=0.0, w_txt=0.5, tau=0.05, floor=4.0, ramp=3.0)
+"""What a set gets unless leave-one-out clearly prefers something else; its target is the background's.
+
+No image part: it makes a picture more like its look-alikes, which names nothing and blurs what else is in it.
+"""
+
+CLOSED = VanillaSettings(k=8, w_img=0.0, w_txt=0.5, tau=0.05)
+"""The same where every picture shows one of the set's things."""
 
 OFF = VanillaSettings(k=1, w_img=0.0, w_txt=0.0)
 """No augmentation."""
 
-_WEIGHTS = ((0.5, 0.05), (0.25, 0.25), (0.25, 0.5), (0.5, 0.5), (0.25, 1.0), (0.5, 1.0), (1.0, 1.0), (0.5, 2.0))
+_WEIGHTS = ((0.0, 0.25), (0.0, 0.5))
+_CLOSED_WEIGHTS = ((0.0, 0.25), (0.0, 0.5), (0.0, 1.0), (0.25, 0.5), (0.5, 1.0), (0.5, 2.0), (1.0, 2.0))
 _KS = (1, 2, 3, 5, 8)
+_CLOSED_KS = (3, 5, 8, 16)
 _TAUS = (0.02, 0.05, 0.1)
+_MOST = max(_KS + _CLOSED_KS)
 _MAX_ITEMS = 1500
 _DIGEST = "sha256:"
 _ENOUGH = 20  # pictures that share their text with another, below which a set cannot check itself
-_TOUCHED = 0.1  # of random pictures, at most so many are blended with anything
+_OPEN = 0.075  # the gate for random pictures, at most so much on average
+_WELL_KNOWN = 0.9  # quantile of the cosines of pictures with their texts that taught ones are brought to
+_STEP = 0.05  # in which the floor rises
 _COPY = 0.95  # cosine of retrieval embeddings from which a random picture counts as one of the set's own
 _KNOWN = 0.5  # the plain model names more than this of an unchecked set: nothing is added
 _SYNONYM = 0.97  # cosine of texts that mean the same
@@ -71,7 +98,7 @@ class Tuned:
         before: their accuracy with the plain encoder.
         after: with the settings, own rows masked.
         foreign: random pictures of the background; 0 = none was given.
-        touched: fraction of them to which anything is added.
+        touched: how far the gate is open for them on average; 0 = shut, or augmentation is off.
     """
 
     references: ReferenceSet
@@ -118,23 +145,26 @@ class _Task:
     def hits(self, references: ReferenceSet, settings: VanillaSettings) -> npt.NDArray[np.float64]:
         """(Q,) 1 where the nearest text of v' is the right one. The length of v' does not matter here."""
         k = settings.k
-        img, txt = Vanilla(settings).coefficients(self.neighbours.sims[:, :k], self.standing[:, :k])
-        rows = np.maximum(self.neighbours.ids[:, :k], 0)
-        total = self.embeddings.copy()
-        for place in range(rows.shape[1]):
-            total += img[:, place, None] * references.image_embeddings[rows[:, place]]
-            total += txt[:, place, None] * references.text_embeddings[rows[:, place]]
+        neighbours = Neighbours(self.neighbours.ids[:, :k], self.neighbours.sims[:, :k])
+        images = ImageEmbeddings(self.embeddings, self.embeddings)  # the neighbours are found already
+        amounts = Vanilla(settings).amounts(images, neighbours, self.standing[:, :k], references)
+        total = self.embeddings + mixture(amounts.img, neighbours.ids, references.image_embeddings)
+        total += mixture(amounts.txt, neighbours.ids, references.text_embeddings)
         found: npt.NDArray[np.float64] = ((total @ self.texts.T).argmax(axis=1) == self.right).astype(np.float64)
         return found
 
 
-def tune(references: ReferenceSet, *, background: ReferenceSet | None = None, seed: int = 0) -> Tuned:
+def tune(
+    references: ReferenceSet, *, background: ReferenceSet | None = None, closed: bool = False, seed: int = 0
+) -> Tuned:
     """Choose `VanillaSettings` for a reference set, and give it its cohort.
 
     Args:
         references: the set.
-        background: random pictures, embedded by the same encoder: what is near is told against them. None = the set's
-            own pictures serve, which gates well only where they show many different things.
+        background: random pictures, embedded by the same encoder: what is near, and how near pictures are to their
+            texts, is told by them. None = the set's own pictures serve, which gates well only where they show many
+            different things.
+        closed: every picture shows one of the things that the set names: no gate and no target.
         seed: of the samples taken from large sets.
 
     Raises:
@@ -152,10 +182,10 @@ def tune(references: ReferenceSet, *, background: ReferenceSet | None = None, se
         references = references.with_cohort(Cohort.of(background.retrieval_embeddings))
     own, checks_itself = _own_task(references, seed)
     before = own.hits(references, OFF)
-    usual = dataclasses.replace(USUAL, floor=_floor(references, background))
+    usual = CLOSED if closed else _usual(references, background)
     chosen, rule = usual, "usual weights"
     if checks_itself:
-        chosen, rule = _best(own, references, usual), "leave-one-out"
+        chosen, rule = _best(own, references, usual, closed), "leave-one-out"
         if not _beats(own.hits(references, chosen), before):
             chosen = OFF
     elif _knows(own, background):
@@ -179,15 +209,19 @@ def bundled_background(encoder_id: str) -> ReferenceSet | None:
     return ReferenceSet.open(folder) if folder is not None else None
 
 
-def _floor(references: ReferenceSet, background: ReferenceSet | None) -> float:
-    """The usual floor, or the one that at most `_TOUCHED` of the random pictures reach."""
+def _usual(references: ReferenceSet, background: ReferenceSet | None) -> VanillaSettings:
+    """The usual settings, with the floor and the target that the random pictures ask for."""
+    pairs = references if background is None else background
+    known = (l2_normalise(pairs.image_embeddings) * l2_normalise(pairs.text_embeddings)).sum(axis=1)
+    target = float(np.clip(round(float(np.quantile(known, _WELL_KNOWN)), 3), 0.01, 0.99))
+    usual = dataclasses.replace(USUAL, target=target)
     if background is None:
-        return USUAL.floor
+        return usual
     sims, standing = _strangers(references, background, 1)
-    strangers = standing[sims[:, 0] < _COPY, 0]
-    if not len(strangers):
-        return USUAL.floor
-    return max(USUAL.floor, round(float(np.quantile(strangers, 1 - _TOUCHED)), 2))
+    standing = standing[sims[:, 0] < _COPY]
+    while len(standing) and gate(standing, floor=usual.floor, ramp=usual.ramp).mean() > _OPEN:
+        usual = dataclasses.replace(usual, floor=round(usual.floor + _STEP, 2))
+    return usual
 
 
 def _knows(own: _Task, background: ReferenceSet | None) -> bool:
@@ -202,24 +236,26 @@ def _knows(own: _Task, background: ReferenceSet | None) -> bool:
     return bool(((own.embeddings @ texts.T).argmax(axis=1) == own.right).mean() > _KNOWN)
 
 
-def _best(own: _Task, references: ReferenceSet, at: VanillaSettings) -> VanillaSettings:
-    """Of the settings that clearly beat the usual ones, the best; the usual ones where there are none."""
+def _best(own: _Task, references: ReferenceSet, at: VanillaSettings, closed: bool) -> VanillaSettings:
+    """Of the settings that clearly beat those given, the best; those given where there are none."""
     usual = own.hits(references, at)
     best, score = at, float(usual.mean())
     for candidates in (_weights, _neighbourhoods):
-        for candidate in list(candidates(best)):
+        for candidate in list(candidates(best, closed)):
             hits = own.hits(references, candidate)
             if hits.mean() > score + 1e-9 and _beats(hits, usual):
                 best, score = candidate, float(hits.mean())
     return best
 
 
-def _weights(at: VanillaSettings) -> Iterator[VanillaSettings]:
-    return (dataclasses.replace(at, w_img=w_img, w_txt=w_txt) for w_img, w_txt in _WEIGHTS)
+def _weights(at: VanillaSettings, closed: bool) -> Iterator[VanillaSettings]:
+    pairs = _CLOSED_WEIGHTS if closed else _WEIGHTS
+    return (dataclasses.replace(at, w_img=w_img, w_txt=w_txt) for w_img, w_txt in pairs)
 
 
-def _neighbourhoods(at: VanillaSettings) -> Iterator[VanillaSettings]:
-    return (dataclasses.replace(at, k=k, tau=tau) for k, tau in product(_KS, _TAUS))
+def _neighbourhoods(at: VanillaSettings, closed: bool) -> Iterator[VanillaSettings]:
+    ks = _CLOSED_KS if closed else _KS
+    return (dataclasses.replace(at, k=k, tau=tau) for k, tau in product(ks, _TAUS))
 
 
 def _beats(after: npt.NDArray[np.float64], before: npt.NDArray[np.float64]) -> bool:
@@ -230,9 +266,11 @@ def _beats(after: npt.NDArray[np.float64], before: npt.NDArray[np.float64]) -> b
 
 
 def _touched(references: ReferenceSet, background: ReferenceSet, settings: VanillaSettings) -> float:
-    """Fraction of random pictures to which anything is added; pictures that the set holds left out."""
-    img, txt = Vanilla(settings).coefficients(*_strangers(references, background, settings.k))
-    return float((img + txt).any(axis=1).mean()) if len(img) else 0.0
+    """How far the gate is open for random pictures on average; those that the set holds left out."""
+    if not (settings.w_img or settings.w_txt):
+        return 0.0
+    standing = _strangers(references, background, 1)[1]
+    return float(gate(standing, floor=settings.floor, ramp=settings.ramp).mean()) if len(standing) else 0.0
 
 
 def _strangers(references: ReferenceSet, background: ReferenceSet, k: int) -> tuple[Float32, Float32]:
@@ -270,7 +308,7 @@ def _own_task(references: ReferenceSet, seed: int) -> tuple[_Task, bool]:
     """Leave-one-out over the set, and whether the set can check itself this way."""
     own = own_questions(references, seed=seed)
     retrieval = references.retrieval_embeddings[own.rows]
-    neighbours = references.search(retrieval, max(_KS), exclude=references.pictures[own.rows])
+    neighbours = references.search(retrieval, _MOST, exclude=references.pictures[own.rows])
     standing = references.cohort.standing(retrieval, neighbours.sims)
     images, texts = references.image_embeddings[own.rows], references.text_embeddings[own.texts]
     return _Task(l2_normalise(images), neighbours, standing, l2_normalise(texts), own.right), own.checks_itself

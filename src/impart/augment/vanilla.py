@@ -8,6 +8,11 @@ Weighted: the mean becomes sum_k a_k r_k with a = softmax(similarity / tau). A f
 mean or softmax; where all are dropped v stays as it is. Far and near are told by a neighbour's *standing*: how many
 standard deviations its similarity lies above what random pictures get (`impart.reference.cohort`). A ramp makes the
 gate smooth: an image whose best standing is just above the floor is blended a little, and fully from `floor + ramp` on.
+
+A target bounds what the texts add: v is turned towards them until its cosine with them is the target, and no further.
+A picture that the model already sees as what its neighbours are is left as it is, and one that it does not know comes
+as near to its name as known ones are, not nearer. A weight cannot do both, and fits no two encoders alike.
+
 Tensors only: what the numbers are chosen from is the business of `tune`.
 """
 
@@ -18,6 +23,7 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from impart.augment.blend import Amounts
 from impart.config import VanillaSettings
@@ -25,7 +31,9 @@ from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.reference.index import Neighbours
 from impart.reference.refset import ReferenceSet
 
-__all__ = ["Vanilla"]
+__all__ = ["Vanilla", "gate", "mixture", "neighbour_shares", "within_target"]
+
+_PART = 2048  # images at a time
 
 
 @dataclass(frozen=True)
@@ -53,16 +61,24 @@ class Vanilla:
 
     def amounts(
         self,
-        images: ImageEmbeddings,  # noqa: ARG002 - similarities say it all
+        images: ImageEmbeddings,
         neighbours: Neighbours,
         standing: Float32,
-        references: ReferenceSet,  # noqa: ARG002
+        references: ReferenceSet,
     ) -> Amounts:
         """The sparse blend."""
-        return Amounts(*self.coefficients(neighbours.sims, standing))
+        img, txt = self.coefficients(neighbours.sims, standing)
+        if self.settings.target > 0:
+            opened = gate(standing, floor=self.settings.floor, ramp=self.settings.ramp)
+            for first in range(0, len(txt), _PART):
+                part = slice(first, first + _PART)
+                texts = mixture(txt[part], neighbours.ids[part], references.text_embeddings)
+                left = within_target(images.embeddings[part], texts, opened[part], target=self.settings.target)
+                txt[part] *= left[:, None]
+        return Amounts(img, txt)
 
     def coefficients(self, sims: Float32, standing: Float32) -> tuple[Float32, Float32]:
-        """Weights of the neighbours' image and text embeddings.
+        """Weights of the neighbours' image and text embeddings, before the target is looked at.
 
         Args:
             sims: (B, K) cosines, best first; -1 where there is no neighbour.
@@ -104,3 +120,41 @@ def gate(standing: Float32, *, floor: float, ramp: float) -> Float32:
         return (best >= floor).astype(np.float32)
     rising: Float32 = np.clip((best - np.float32(floor)) / np.float32(ramp), 0, 1).astype(np.float32, copy=False)
     return rising
+
+
+def mixture(weights: Float32, ids: npt.NDArray[np.int32], vectors: Float32) -> Float32:
+    """Weighted sums (B, D) of rows (B, K) of vectors (N, D); weights of absent neighbours (-1) are 0."""
+    rows = np.maximum(ids, 0)
+    total = np.zeros((len(rows), vectors.shape[1]), dtype=np.float32)
+    for k in range(rows.shape[1]):
+        if weights[:, k].any():
+            total += weights[:, k, None] * vectors[rows[:, k]]
+    return total
+
+
+def within_target(v: Float32, texts: Float32, opened: Float32, *, target: float) -> Float32:
+    """How much of the texts may be added.
+
+    Where the gate is open, the length of t that brings v to the target is `|v_rest| target / sqrt(1 - target^2) - v.t`,
+    with t of unit length and `v_rest` what of v is at right angles to it. A gate that is half open lets half of it in.
+
+    Args:
+        v: (B, D), L2-normalised.
+        texts: (B, D) what would be added, already multiplied by the gate.
+        opened: (B,) the gate, 0 to 1.
+        target: cosine, above 0 and below 1.
+
+    Returns:
+        (B,) factors from 0 to 1.
+
+    >>> v, t = np.array([[1, 0]], np.float32), np.array([[0, 1]], np.float32)
+    >>> added = within_target(v, t, np.ones(1, np.float32), target=0.6)[:, None] * t
+    >>> ((v + added) / np.linalg.norm(v + added)).round(3).tolist()
+    [[0.800000011920929, 0.6000000238418579]]
+    """
+    length = np.linalg.norm(texts, axis=1)
+    near = np.einsum("bd,bd->b", v, texts) / np.maximum(length, np.float32(1e-12))
+    rest = np.sqrt(np.maximum(np.float32(1) - near * near, np.float32(0)))
+    wanted = np.float32(target / np.sqrt(1 - target * target)) * rest - near
+    factors: Float32 = np.clip(opened * wanted / np.maximum(length, np.float32(1e-12)), 0, 1).astype(np.float32)
+    return factors

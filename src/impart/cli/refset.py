@@ -186,12 +186,20 @@ def tune(
         Path | None,
         typer.Option(help="Set of random pictures, against which near and far are told; default: the model's own."),
     ] = None,
+    closed: Annotated[
+        bool,
+        typer.Option(
+            "--closed",
+            help="Every picture to come shows one of the things that the set names: blend more, and without a gate. "
+            "For classifying among these names, not for searching: other pictures would suffer.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the choice without storing it.")] = False,
 ) -> None:
     """Choose K, weights and tau by leave-one-out on the set itself; may switch augmentation off."""
     from impart.reference.refset import ReferenceSet
 
-    references = _tune(ReferenceSet.open(path), background)
+    references = _tune(ReferenceSet.open(path), background, closed=closed)
     if not dry_run:
         references.save(path)
 
@@ -223,7 +231,7 @@ def use(
     print(f"{index} now uses {path} ({len(references)} pairs){by}, {time.monotonic() - started:.1f} s")
 
 
-def _tune(references: ReferenceSet, background: Path | None = None) -> ReferenceSet:
+def _tune(references: ReferenceSet, background: Path | None = None, *, closed: bool = False) -> ReferenceSet:
     from impart.augment.tune import bundled_background
     from impart.augment.tune import tune as tune_set
     from impart.reference.refset import ReferenceSet
@@ -231,7 +239,7 @@ def _tune(references: ReferenceSet, background: Path | None = None) -> Reference
     foreign = ReferenceSet.open(background) if background else bundled_background(references.encoder_id)
     if foreign is not None and background is None and foreign.encoder_fingerprint != references.encoder_fingerprint:
         foreign = None
-    tuned = tune_set(references, background=foreign)
+    tuned = tune_set(references, background=foreign, closed=closed)
     chosen = tuned.settings
     off = not (chosen.w_img or chosen.w_txt)
     values = ", ".join(f"{name} {value:g}" for name, value in dataclasses.asdict(chosen).items())
@@ -245,8 +253,13 @@ def _tune(references: ReferenceSet, background: Path | None = None) -> Reference
         print("  the plain model names most of these already, and one picture a name cannot be checked: add more")
     else:
         print("  usual weights: the set is too small, or has one picture a name, and cannot be checked on itself")
-    if tuned.foreign:
-        print(f"  of {tuned.foreign} random pictures, {100 * tuned.touched:.1f}% look like one of the set's")
+    if tuned.foreign and not off:
+        touched = (
+            "no gate: random pictures are blended in full"
+            if closed
+            else (f"for {tuned.foreign} random pictures the gate is open by {100 * tuned.touched:.1f}% on average")
+        )
+        print(f"  {touched}")
     return tuned.references
 
 

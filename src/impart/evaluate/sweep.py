@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from impart.augment.encoder import settings_of
 from impart.augment.tune import USUAL, own_questions
-from impart.augment.vanilla import Vanilla
+from impart.augment.vanilla import Vanilla, mixture, within_target
 from impart.config import EvaluateSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, ReferenceSetError
@@ -267,12 +267,19 @@ def _ask(
         unit = VanillaSettings(k=k, w_img=1.0, w_txt=1.0, tau=tau, floor=floor, ramp=ramp)
         shares = Vanilla(unit).coefficients(neighbours.sims[:, :k], standing[:, :k])[0]  # (Q, k)
         touched = np.flatnonzero(shares.any(axis=1))
-        images, texts = _sums(shares[touched], neighbours.ids[touched, :k], subset)
+        ids = neighbours.ids[touched, :k]
+        images = mixture(shares[touched], ids, subset.image_embeddings)
+        texts = mixture(shares[touched], ids, subset.text_embeddings)
+        opened = shares[touched].sum(axis=1)  # shares sum to 1 before the gate
         by_image, by_text = images @ questions.classes.T, texts @ questions.classes.T  # (touched, C)
         for point in group:
             right = plain.copy()
             # The length of v' is the same for all classes and does not matter here.
-            scores = plain_scores[touched] + np.float32(point.w_img) * by_image + np.float32(point.w_txt) * by_text
+            w_txt = np.full(len(touched), point.w_txt, dtype=np.float32)
+            if point.target > 0:
+                v = questions.embeddings[touched]
+                w_txt *= within_target(v, np.float32(point.w_txt) * texts, opened, target=point.target)
+            scores = plain_scores[touched] + np.float32(point.w_img) * by_image + w_txt[:, None] * by_text
             right[touched] = classification.top_k(scores, questions.right[touched], k=1)
             difference = right.astype(np.float64) - plain
             blended = bool(point.w_img or point.w_txt)
@@ -298,17 +305,6 @@ def _own_pictures(
     numbers = np.full(int(whole.pictures.max()) + 1, -1, dtype=np.int32)
     numbers[whole.pictures[rows]] = subset.pictures
     return numbers[whole.pictures[questions.rows]]
-
-
-def _sums(shares: Float32, ids: npt.NDArray[np.int32], references: ReferenceSet) -> tuple[Float32, Float32]:
-    """Image and text embeddings of the neighbours (B, K), each summed by its share: two (B, D)."""
-    images = np.zeros((len(shares), references.manifest.dim), dtype=np.float32)
-    texts = np.zeros_like(images)
-    rows = np.maximum(ids, 0)  # shares of absent neighbours are 0
-    for place in range(rows.shape[1]):
-        images += shares[:, place, None] * references.image_embeddings[rows[:, place]]
-        texts += shares[:, place, None] * references.text_embeddings[rows[:, place]]
-    return images, texts
 
 
 def _of_the_set(

@@ -220,7 +220,7 @@ def _best_lines(best: Best | None, choose_by: str) -> list[str]:
         point = best.point
         which = f"all {point.pairs} pairs" if point.way == ALL else f"{point.pairs} pairs chosen by `{point.way}`"
         blend = ", ".join(
-            f"{name} {getattr(point, name):g}" for name in ("k", "w_img", "w_txt", "tau", "floor", "ramp")
+            f"{name} {getattr(point, name):g}" for name in ("k", "w_img", "w_txt", "tau", "floor", "ramp", "target")
         )
         lines.append(
             f"**Best by {best.by}: {which}; {blend}.** {100 * best.plain:.1f}% plain, {100 * best.accuracy:.1f}% with "

@@ -25,7 +25,7 @@ class Point:
         pairs: references asked for; `dedup` may give fewer.
         corrupt: fraction of the captions exchanged before references are chosen.
         seed: of the choice and the corruption; 0 where nothing is random.
-        k, w_img, w_txt, tau, floor, ramp: see `VanillaSettings`.
+        k, w_img, w_txt, tau, floor, ramp, target: see `VanillaSettings`.
     """
 
     way: str
@@ -38,12 +38,19 @@ class Point:
     tau: float
     floor: float
     ramp: float
+    target: float
 
     @property
     def settings(self) -> VanillaSettings:
         """How references are blended in."""
         return VanillaSettings(
-            k=self.k, w_img=self.w_img, w_txt=self.w_txt, tau=self.tau, floor=self.floor, ramp=self.ramp
+            k=self.k,
+            w_img=self.w_img,
+            w_txt=self.w_txt,
+            tau=self.tau,
+            floor=self.floor,
+            ramp=self.ramp,
+            target=self.target,
         )
 
     @property
