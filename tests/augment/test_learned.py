@@ -11,8 +11,9 @@ import pytest
 
 from impart.augment.encoder import AugmentedEncoder
 from impart.augment.learned import LearnedRam
-from impart.augment.vanilla import Vanilla
-from impart.config import RamSettings
+from impart.augment.tune import OFF
+from impart.augment.vanilla import Vanilla, gate
+from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import EncoderError, EncoderMismatchError
 from impart.reference.refset import ReferenceSet
@@ -123,6 +124,25 @@ def test_no_reference_no_change(exported: tuple[Ram, LearnedRam]) -> None:
     empty, shown = references(0), images(3)
     encoder = AugmentedEncoder(TinyEncoder(), empty, exported[1])
     np.testing.assert_allclose(encoder.apply(shown.embeddings, encoder.blend(shown)), shown.embeddings, atol=1e-6)
+
+
+def test_the_gate_of_a_tuned_set_holds(exported: tuple[Ram, LearnedRam]) -> None:
+    pairs, shown = references(), images(30)
+    settings = VanillaSettings(k=3, w_txt=0.5, floor=1.5, ramp=1.0)
+    tuned = pairs.with_vanilla(dataclasses.asdict(settings))
+    free, gated = (AugmentedEncoder(TinyEncoder(), chosen, exported[1]) for chosen in (pairs, tuned))
+    standing = pairs.cohort.standing(shown.retrieval, pairs.search(shown.retrieval, 5).sims)
+    opened = gate(standing, floor=1.5, ramp=1.0)
+    assert 0 < (opened == 0).sum() < 30
+    whole, kept = free.blend(shown), gated.blend(shown)
+    assert whole.added is not None
+    assert kept.added is not None
+    np.testing.assert_allclose(kept.added, opened[:, None] * whole.added, atol=1e-6)
+    np.testing.assert_allclose(kept.txt, opened[:, None] * whole.txt, atol=1e-6)
+    assert free.fingerprint != gated.fingerprint
+    useless = pairs.with_vanilla(dataclasses.asdict(OFF))  # tuning found no use in it
+    off = AugmentedEncoder(TinyEncoder(), useless, exported[1])
+    np.testing.assert_allclose(off.apply(shown.embeddings, off.blend(shown)), shown.embeddings, atol=1e-6)
 
 
 def test_an_untrained_vanilla_form_is_vanilla(tmp_path: Path) -> None:

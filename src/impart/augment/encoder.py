@@ -58,8 +58,8 @@ class AugmentedEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest over base, reference rows, cohort and augmentation."""
-        set_ = f"{self.references.fingerprint} {self.references.cohort.digest}"
+        """Digest over base, reference rows, cohort, the set's settings and augmentation."""
+        set_ = f"{self.references.fingerprint} {self.references.cohort.digest} {self.references.manifest.vanilla}"
         parts = f"{self.base.fingerprint} {set_} {self.augmentation.digest}"
         return hashlib.sha256(parts.encode()).hexdigest()
 

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from impart.augment.blend import Amounts
+from impart.augment.encoder import settings_of
+from impart.augment.vanilla import gate
 from impart.config import RamSettings
-from impart.encoders.base import Encoder, ImageEmbeddings
+from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.encoders.runtime import RuntimeOptions
 from impart.errors import EncoderError, EncoderMismatchError
 from impart.reference.index import Neighbours
@@ -95,9 +97,9 @@ class LearnedRam:
             )
 
     def amounts(
-        self, images: ImageEmbeddings, neighbours: Neighbours, standing: np.ndarray[Any, Any], references: ReferenceSet
+        self, images: ImageEmbeddings, neighbours: Neighbours, standing: Float32, references: ReferenceSet
     ) -> Amounts:
-        """The dense blend."""
+        """The dense blend. The gate of a tuned set holds for a RAM too: it was set by looking at random pictures."""
         count, dim = images.embeddings.shape
         shape = neighbours.ids.shape  # (B, K)
         added = np.zeros((count, dim), np.float32)
@@ -119,7 +121,8 @@ class LearnedRam:
                 "standing": standing[part],
             }
             added[part], img[part], txt[part] = self._run(feeds | {"mask": ids >= 0})
-        return Amounts(img, txt, added)
+        opened = _gate_of(references, standing)[:, None]
+        return Amounts(img * opened, txt * opened, added * opened)
 
     def _run(self, feeds: dict[str, Any]) -> list[Any]:
         session, names = self._session
@@ -147,3 +150,13 @@ class LearnedRam:
             reason = str(error).strip().splitlines()[0]
             raise EncoderError(f"{self.path} cannot be opened ({reason}); train or copy the RAM again") from error
         return session, [item.name for item in session.get_inputs()]
+
+
+def _gate_of(references: ReferenceSet, standing: Float32) -> Float32:
+    """(B,) what the settings of a set let through; 1 where it is not tuned, 0 where tuning found it useless."""
+    settings = settings_of(references)
+    if settings is None:
+        return np.ones(len(standing), np.float32)
+    if not (settings.w_img or settings.w_txt):
+        return np.zeros(len(standing), np.float32)
+    return gate(standing, floor=settings.floor, ramp=settings.ramp)
