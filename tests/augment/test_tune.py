@@ -69,14 +69,14 @@ def with_set(references: ReferenceSet, background: ReferenceSet | None) -> Augme
 
 
 def test_a_set_that_helps_is_used_and_foreign_pictures_do_not_suffer() -> None:
-    taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign"), World(60, 2, "unseen")
+    taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5), World(60, 2, "unseen")
     augmented = with_set(taught.references(3), foreign.references(10))
     assert taught.accuracy(augmented) > taught.accuracy(None) + 0.2
     assert unseen.accuracy(augmented) > unseen.accuracy(None) - 0.005
 
 
 def test_figures_are_reported() -> None:
-    taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign")
+    taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5)
     tuned = tune(taught.references(3), background=foreign.references(10))
     assert tuned.rule == "leave-one-out"
     assert (tuned.items, tuned.texts, tuned.foreign) == (120, 40, 600)
@@ -91,7 +91,7 @@ def test_a_set_whose_neighbours_mean_nothing_is_switched_off() -> None:
 
 
 def test_one_picture_a_name_gets_the_usual_settings() -> None:
-    taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign"), World(60, 2, "unseen")
+    taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5), World(60, 2, "unseen")
     tuned = tune(taught.references(1), background=foreign.references(10))
     assert tuned.rule == "usual weights"
     assert usual(tuned.settings)
@@ -105,13 +105,13 @@ def test_the_target_is_how_near_well_known_pictures_are_to_their_texts() -> None
     background = foreign.references(10)
     target = tune(taught.references(1), background=background).settings.target
     cosines = (background.image_embeddings * background.text_embeddings).sum(axis=1)
-    assert (cosines < target).mean() == pytest.approx(0.9, abs=0.01)
+    assert (cosines < target).mean() == pytest.approx(0.75, abs=0.02)
     vague = World(60, 1, "foreign", vague=0.5).references(10)  # an encoder whose pictures are far from all texts
     assert tune(taught.references(1), background=vague).settings.target < target - 0.2
 
 
 def test_a_closed_set_is_blended_more_and_without_a_gate() -> None:
-    taught, foreign = World(40, 0, "taught", tight=0.8), World(60, 1, "foreign")
+    taught, foreign = World(40, 0, "taught", tight=0.8), World(60, 1, "foreign", vague=0.5)
     opened = tune(taught.references(3), background=foreign.references(10))
     closed = tune(taught.references(3), background=foreign.references(10), closed=True)
     assert (closed.settings.floor, closed.settings.target, closed.touched) == (0, 0, 1)
@@ -137,7 +137,7 @@ def test_what_cannot_be_tuned() -> None:
 
 
 def test_what_the_model_names_already_is_not_taught_without_a_check() -> None:
-    known, foreign = World(40, 0, "known", vague=3.0), World(60, 1, "foreign")
+    known, foreign = World(40, 0, "known", vague=3.0), World(60, 1, "foreign", vague=0.5)
     tuned = tune(known.references(1), background=foreign.references(10))
     assert (tuned.rule, tuned.settings) == ("known already", OFF)
     few = World(5, 0, "known", vague=3.0)  # "our dog" is known as a dog, and taught all the same
@@ -145,12 +145,12 @@ def test_what_the_model_names_already_is_not_taught_without_a_check() -> None:
 
 
 def test_the_floor_rises_until_the_gate_is_nearly_shut_for_random_pictures() -> None:
-    taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign").references(10)
+    taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5).references(10)
     near = World(40, 0, "near", tight=3.0).references(7)  # a third of the random pictures show what is taught
     tuned = tune(taught.references(3), background=foreign.merge(near))
     assert tuned.settings.floor > USUAL.floor
     assert tuned.touched == pytest.approx(_OPEN, abs=0.005)
-    far = tune(taught.references(3), background=World(60, 1, "foreign").references(10))
+    far = tune(taught.references(3), background=World(60, 1, "foreign", vague=0.5).references(10))
     assert far.settings.floor == USUAL.floor
 
 

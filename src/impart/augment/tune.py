@@ -3,11 +3,11 @@
 **The gate** asks how many standard deviations a picture's nearest reference stands above what random pictures get
 (`impart.reference.cohort`; the random pictures are the background that is bundled with the model). Below the floor of
 four nothing is added, from seven on everything. For a set that random pictures often come near, because it is large or
-shows common things, the floor rises until the gate is open by 7.5% for them on average. Cosines would have to be gated
+shows common things, the floor rises until the gate is open by 5% for them on average. Cosines would have to be gated
 anew for every set and every kind of picture; standings do not.
 
-**The target** is the cosine that pictures have with their texts where the model knows them well (the upper tenth of the
-background): taught pictures come as near to their names as that, and no nearer.
+**The target** is the cosine that pictures have with their texts where the model knows them well (where the upper quarter of the
+background begins): taught pictures come as near to their names as that, and no nearer.
 
 **The weights** are chosen by leave-one-out: every reference picture is classified among the set's own texts with its
 own rows masked, so that the others must help. The usual weights stay unless others do better by more than the standard
@@ -76,11 +76,11 @@ _MOST = max(_KS + _CLOSED_KS)
 _MAX_ITEMS = 1500
 _DIGEST = "sha256:"
 _ENOUGH = 20  # pictures that share their text with another, below which a set cannot check itself
-_OPEN = 0.075  # the gate for random pictures, at most so much on average
-_WELL_KNOWN = 0.9  # quantile of the cosines of pictures with their texts that taught ones are brought to
+_OPEN = 0.05  # the gate for random pictures, at most so much on average
+_WELL_KNOWN = 0.75  # quantile of the cosines of pictures with their texts that taught ones are brought to
 _STEP = 0.05  # in which the floor rises
 _COPY = 0.95  # cosine of retrieval embeddings from which a random picture counts as one of the set's own
-_KNOWN = 0.5  # the plain model names more than this of an unchecked set: nothing is added
+_KNOWN = 0.6  # the plain model names more than this of an unchecked set: nothing is added
 _SYNONYM = 0.97  # cosine of texts that mean the same
 _NAME_WORDS = 5  # texts of at most this many words (median) are names, longer ones captions
 
