@@ -1,5 +1,8 @@
 """`refset tune` never ends more than half a point below the plain model, on any evaluation set at hand.
 
+Half a point in whole items, rounded up: 5 of Caltech-101's 984 pictures, 13 of Flickr8k's 2,500 captions, one of panda's
+66 clips (which is 1.5 points).
+
 The sets are of every kind that a person might build from the development data: names with one picture each, names with
 several, names of some of a domain's things, names of blurred thumbnails, captions; what they name is foreign to most of
 the evaluation sets. Classes and sentences are asked for, pictures and videos are found.
@@ -7,6 +10,7 @@ the evaluation sets. Classes and sentences are asked for, pictures and videos ar
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +41,7 @@ SETS = {
     "captions of everyday photos": ("flickr8k/captions.csv", Selection(limit=1000, shuffle=True), ()),
     "captions of textbook photos": ("openstax/captions.csv", Selection(limit=1000, shuffle=True), ()),
 }
-MARGIN = dict.fromkeys(EVALUATION, 0.005) | {"flickr8k/val": 0.005, "panda": 1 / 66}  # one clip of 66 is 1.5 points
+HALF_A_POINT = 0.005
 SOME = "30 of 101"
 
 
@@ -56,18 +60,24 @@ class Questions:
 
     def __init__(self, data_dir: Path, cache: EmbeddingCache) -> None:
         self.cache = cache
-        self.classes = {name: open_set(data_dir / "images" / name, kind="classes") for name in EVALUATION}
-        self.photos = open_set(data_dir / "images/flickr8k/captions.csv", split="val", kind="captions")
-        self.clips = open_set(f"video-captions:{data_dir / 'videos/panda/captions.csv'}")
+        opened = {name: open_set(data_dir / "images" / name, kind="classes") for name in EVALUATION}
+        self.classes = {name: dataset for name, dataset in opened.items() if isinstance(dataset, ClassSet)}
+        photos = open_set(data_dir / "images/flickr8k/captions.csv", split="val", kind="captions")
+        clips = open_set(f"video-captions:{data_dir / 'videos/panda/captions.csv'}")
+        assert isinstance(photos, CaptionSet)
+        assert isinstance(clips, VideoSet)
+        self.photos, self.clips = photos, clips
+
+    def items(self, name: str) -> int:
+        """How many a figure is over."""
+        others = {"flickr8k/val": len(self.photos.captions), "panda": len(self.clips.captions)}
+        return others[name] if name in others else len(self.classes[name])
 
     def ask(self, encoder: Encoder) -> dict[str, float]:
         """Top-1 and R@1, fractions of 1. Sentences as a search asks them, with the hub correction."""
         figures = {}
         for name, dataset in self.classes.items():
-            assert isinstance(dataset, ClassSet)
             figures[name] = zeroshot(encoder, dataset, cache=self.cache).figures["top-1"]
-        assert isinstance(self.photos, CaptionSet)
-        assert isinstance(self.clips, VideoSet)
         frames = partial(sampled_frames, short_side_px=encoder.traits.image_size_px)
         photos = retrieval(encoder, self.photos, cache=self.cache)
         clips = video_retrieval(encoder, self.clips, frames=frames, cache=self.cache)
@@ -98,7 +108,8 @@ def test_a_tuned_set_does_no_harm(
         references = references.take(np.flatnonzero([text in chosen for text in references.texts]))
     tuned = tune(references, background=bundled_background("mini"))
     gains = {name: figure - plain[name] for name, figure in questions.ask(augment(mini, tuned.references)).items()}
-    lost = {name: round(gain, 4) for name, gain in gains.items() if gain < -MARGIN[name] - 1e-9}
-    assert not lost, tuned.settings
+    lost = {name: round(-gain * questions.items(name)) for name, gain in gains.items()}  # items
+    allowed = {name: math.ceil(HALF_A_POINT * questions.items(name)) for name in gains}
+    assert not {name: items for name, items in lost.items() if items > allowed[name]}, tuned.settings
     if "caltech101" in source:
         assert gains["caltech101/test"] > (0.0 if kind.startswith(SOME) else 0.1)
