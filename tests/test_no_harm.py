@@ -1,7 +1,7 @@
 """`refset tune` never ends more than half a point below the plain model, on any evaluation set at hand.
 
-Half a point in whole items, rounded up: 5 of Caltech-101's 984 pictures, 13 of Flickr8k's 2,500 captions, one of panda's
-66 clips (which is 1.5 points).
+Half a point in whole items, rounded up: 5 of Caltech-101's 984 pictures, 13 of Flickr8k's 2,500 captions, one of the
+66 clips of panda (which is 1.5 points).
 
 The sets are of every kind that a person might build from the development data: names with one picture each, names with
 several, names of some of a domain's things, names of blurred thumbnails, captions; what they name is foreign to most of
