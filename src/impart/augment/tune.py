@@ -14,7 +14,7 @@ own rows masked, so that the others must help. The usual weights stay unless oth
 error of the paired difference, and augmentation stays off unless the gain is larger than its standard error: no harm.
 
 Where every picture to come shows one of the things that the set names (`closed`), there is nothing to be kept from
-harm: no gate, no target, and weights as large as leave-one-out wants them.
+harm: no gate, no target, weights as large as leave-one-out wants them, and off only where it finds a loss.
 
 A set that names each thing once cannot check itself (nothing is left when the own row is masked). It gets the usual
 weights where it teaches names that the model does not know, and stays off where the plain model names most of its
@@ -186,7 +186,9 @@ def tune(
     chosen, rule = usual, "usual weights"
     if checks_itself:
         chosen, rule = _best(own, references, usual, closed), "leave-one-out"
-        if not _beats(own.hits(references, chosen), before):
+        hits = own.hits(references, chosen)
+        # A picture left out has one reference fewer than one to come: where none can be harmed, a doubt speaks for it.
+        if _beats(before, hits) if closed else not _beats(hits, before):
             chosen = OFF
     elif _knows(own, background):
         chosen, rule = OFF, "known already"
