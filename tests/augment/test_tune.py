@@ -120,7 +120,7 @@ def test_a_closed_set_is_blended_more_and_without_a_gate() -> None:
         for tuned in (opened, closed)
     ]
     assert gained[1] > gained[0] + 0.1
-    assert tune(World(40, 3, "noise", tight=0.0, vague=1.0).references(3), closed=True).settings == OFF
+    assert tune(World(40, 3, "noise", tight=0.0, vague=0.3).references(3), closed=True).settings == OFF
 
 
 def test_the_choice_is_repeatable() -> None:
