@@ -6,8 +6,8 @@ four nothing is added, from seven on everything. For a set that random pictures 
 shows common things, the floor rises until the gate is open by 5% for them on average. Cosines would have to be gated
 anew for every set and every kind of picture; standings do not.
 
-**The target** is the cosine that pictures have with their texts where the model knows them well (there the upper quarter
-of the background begins): taught pictures come as near to their names as that, and no nearer.
+**The target** is the cosine that pictures have with their texts where the model knows them well (there the upper
+quarter of the background begins): taught pictures come as near to their names as that, and no nearer.
 
 **The weights** are chosen by leave-one-out: every reference picture is classified among the set's own texts with its
 own rows masked, so that the others must help. The usual weights stay unless others do better by more than the standard
