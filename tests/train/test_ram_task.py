@@ -27,6 +27,7 @@ from impart.train.settings import (  # noqa: E402  # noqa: E402
     LossSettings,
     OptimiserSettings,
     PairsFrom,
+    ProjectionSettings,
     ReferenceSettings,
     TrainConfig,
 )
@@ -127,6 +128,33 @@ def test_ram_learns_and_the_folder_opens_as_an_encoder(data, tmp_path):
     paths = list(dict.fromkeys(pair.image for pair in read_pairs(data / "captions.csv") if "_7" in pair.path))
     vectors = opened.encode_images([Image.open(path) for path in paths]).embeddings
     assert np.allclose(vectors, expected, atol=5e-3)  # the run's embeddings are float16
+
+
+def test_projections_learn_with_the_ram_and_are_part_of_the_folder(data, tmp_path):
+    config = _config(ram={"form": "vanilla", "floor": 0.0}, steps=40)
+    config = dataclasses.replace(config, projections=ProjectionSettings(learn=True, rate=1.0))
+    events = list(train(config, data=data, out=tmp_path / "run"))
+    losses = [event.loss for event in events if isinstance(event, StepDone)]
+    alone = [
+        event.loss
+        for event in train(_config(ram={"form": "vanilla", "floor": 0.0}, steps=40), data=data, out=tmp_path / "alone")
+        if isinstance(event, StepDone)
+    ]
+    assert losses[0] == pytest.approx(alone[0], abs=1e-4)  # they start as the identity; stored rows are float16
+    assert losses[-1] < alone[-1]
+    moved = tmp_path / "moved"
+    (tmp_path / "run" / "model").rename(moved)  # the encoder lies within and moves along
+    opened = open_checkpoint(moved)
+    assert opened.base.traits.id.startswith("projected:")
+    plain = TinyEncoder()
+    assert not np.allclose(opened.encode_texts(["red 3"]), plain.encode_texts(["red 3"]), atol=1e-3)
+    opened.references.check_encoder(opened.base)
+    again = opened.base.project_texts(plain.encode_texts(opened.references.texts))
+    assert np.allclose(again, opened.references.text_embeddings, atol=5e-3)  # float16 rows
+    made = _prepared(config, data, tmp_path / "run")
+    task = RamTask(made, config)
+    untouched = [parameter.clone() for module in task.projections for parameter in module.parameters()]
+    assert all((parameter == 0).all() for parameter in untouched)
 
 
 def test_stopped_and_resumed_gives_the_same_file(data, tmp_path):

@@ -55,8 +55,15 @@ def _paired(rest: str, **options: Any) -> Encoder:
     return load_paired(rest, **options)
 
 
+def _projected(rest: str, **options: Any) -> Encoder:
+    from impart.encoders.projected import load_projected
+
+    return load_projected(rest, **options)
+
+
 register("mini", _mini)
 register("onnx", _onnx)
 register("hf", _hf)
 register("open_clip", _open_clip)
 register("paired", _paired)
+register("projected", _projected)

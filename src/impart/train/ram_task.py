@@ -8,6 +8,7 @@ Letters: B pairs in a batch, K neighbours, D embedding width, R retrieval width,
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from torch.nn import functional as F
 from impart.augment.ram import Retrieved, build_ram
 from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
+from impart.encoders.projected import ProjectedEncoder, write_projected
 from impart.errors import TrainingError
 from impart.reference.refset import ReferenceSet
 from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
@@ -39,7 +41,9 @@ from impart.train.texts import text_key
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Pictures", "RamData", "RamTask", "prepare", "run"]
+__all__ = ["Pictures", "Projection", "RamData", "RamTask", "prepare", "run"]
+
+_PROJECTIONS = ("image_projection", "text_projection")
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,27 @@ class RamData:
     references: ReferenceSet
 
 
+class Projection(nn.Module):
+    """A matrix on unit embeddings that starts as the identity: (..., D) to (..., D), L2-normalised."""
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.change = nn.Linear(dim, dim, bias=False)
+        nn.init.zeros_(self.change.weight)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        return F.normalize(embeddings + self.change(embeddings), dim=-1)
+
+    @property
+    def matrix(self) -> npt.NDArray[np.float32]:
+        """(D, D)."""
+        change = self.change.weight.detach().cpu().numpy().astype(np.float32)
+        found: npt.NDArray[np.float32] = np.eye(len(change), dtype=np.float32) + change
+        return found
+
+
 class RamTask(Task):
-    """RAM on frozen embeddings, with a contrastive loss on v'."""
+    """RAM on frozen embeddings, with a contrastive loss on v'; where asked for, projections of the embeddings too."""
 
     def __init__(self, data: RamData, config: TrainConfig):
         self._data, self._config = data, config
@@ -92,13 +115,17 @@ class RamTask(Task):
         torch.manual_seed(config.seed)
         self.ram = build_ram(config.ram, dim=dim, retrieval_dim=width)
         self.temperature = Temperature(config.loss.init_scale, config.loss.max_scale)
+        self.projections = (Projection(dim), Projection(dim)) if config.projections.learn else None
         self._called: dict[str, nn.Module] = self.modules()
         self._batch = min(config.loop.batch, len(data.train))
         self.pairs_per_step = self._batch * config.loop.accumulate
         self.steps_per_epoch = max(1, len(data.train) // self.pairs_per_step)
 
     def modules(self) -> dict[str, nn.Module]:
-        return {"ram": self.ram, "temperature": self.temperature}
+        learned: dict[str, nn.Module] = {"ram": self.ram, "temperature": self.temperature}
+        if self.projections is not None:
+            learned |= dict(zip(_PROJECTIONS, self.projections, strict=True))
+        return learned
 
     def prepare(self, accelerator: Accelerator, modules: dict[str, nn.Module]) -> None:
         self._called = modules
@@ -126,12 +153,13 @@ class RamTask(Task):
         spans = data.train.spans[rows]
         picked = data.train.texts[spans[:, 0] + rng.integers(spans[:, 1])]  # (B,)
         found = self._retrieved(data.train, rows, rng, random=self._config.reference.random)
-        t = F.normalize(self._tensor(data.text[picked]), dim=-1)  # (B, D)
+        published = F.normalize(self._tensor(data.text[picked]), dim=-1)  # (B, D)
         keys = torch.as_tensor(data.keys[picked], device=self._device)
         with accelerator.autocast():
+            found, t = self._projected(found, published)
             v = F.normalize(found.v + self._called["ram"](found).added, dim=-1)
             scale = self._called["temperature"]()
-            near = t @ t.T > loss_settings.near_text if loss_settings.near_text < 1 else None
+            near = published @ published.T > loss_settings.near_text if loss_settings.near_text < 1 else None
             logits = (scale * v @ t.T).float()
             loss = contrastive_loss(logits, keys, ignore=near, smoothing=loss_settings.smoothing)
         accelerator.backward(loss)
@@ -148,10 +176,19 @@ class RamTask(Task):
         t = F.normalize(self._tensor(data.text[data.validation.texts]), dim=-1)  # (T, D)
         self.ram.eval()
         found = self._retrieved(data.validation, np.arange(len(spans)), np.random.default_rng(0), random=0.0)
+        base = {f"base_{name}": value for name, value in recall(t @ found.v.T, owners).items()}
+        found, t = self._projected(found, t)
         v = F.normalize(found.v + self.ram(found).added, dim=-1)
         self.ram.train()
-        base = {f"base_{name}": value for name, value in recall(t @ found.v.T, owners).items()}
         return recall(t @ v.T, owners) | base
+
+    def _projected(self, found: Retrieved, texts: Tensor) -> tuple[Retrieved, Tensor]:
+        """The same where embeddings are projected: of the images, of their neighbours, and of texts (B, D)."""
+        if self.projections is None:
+            return found, texts
+        image, text = (self._called[name] for name in _PROJECTIONS)
+        moved = dataclasses.replace(found, v=image(found.v), r_img=image(found.r_img), r_txt=text(found.r_txt))
+        return moved, text(texts)
 
     def _retrieved(
         self, pictures: Pictures, rows: npt.NDArray[np.int64], rng: np.random.Generator, *, random: float
@@ -189,16 +226,40 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
             yield event
     assert prepared is not None
     failures.write(out / "failures.csv")
+    config = _with_rates(config)
     task = RamTask(prepared, config)
     for event in fit(task, config, out=out, resume=resume):
         if not isinstance(event, Finished):
             yield event
             continue
         task.ram.eval()
-        write_checkpoint(
-            out / "model", task.ram.cpu(), settings=config.ram, base=encoder, references=prepared.references
-        )
+        references = prepared.references
+        if task.projections is not None:
+            image, text = (projection.matrix for projection in task.projections)
+            encoder = write_projected(out / "model" / "encoder", encoder, image, text)
+            references = _projected_set(references, encoder)
+        write_checkpoint(out / "model", task.ram.cpu(), settings=config.ram, base=encoder, references=references)
         yield Finished(step=event.step, seconds=event.seconds, folder=out / "model", failed=len(failures))
+
+
+def _with_rates(config: TrainConfig) -> TrainConfig:
+    """The config with the rate of the projections among the optimiser's, where it names none."""
+    rates = dict.fromkeys(_PROJECTIONS, config.projections.rate) | config.optimiser.rates
+    return dataclasses.replace(config, optimiser=dataclasses.replace(config.optimiser, rates=rates))
+
+
+def _projected_set(references: ReferenceSet, encoder: ProjectedEncoder) -> ReferenceSet:
+    """The reference set as the projected encoder sees it."""
+    return ReferenceSet.from_arrays(
+        references.texts,
+        image=encoder.project_images(references.image_embeddings),
+        text=encoder.project_texts(references.text_embeddings),
+        retrieval=references.retrieval_embeddings,
+        encoder_id=encoder.traits.id,
+        encoder_fingerprint=encoder.fingerprint,
+        name=references.name,
+        meta={name: references.table[name].to_pylist() for name in ("source", "licence", "hash", "path")},
+    )
 
 
 def prepare(

@@ -43,6 +43,7 @@ __all__ = [
     "LossSettings",
     "OptimiserSettings",
     "PairsFrom",
+    "ProjectionSettings",
     "ReferenceSettings",
     "TrainConfig",
     "bundled_configs",
@@ -151,6 +152,23 @@ class ReferenceSettings:
             raise ConfigError(f"reference.random is {self.random}: it is a share, from 0 to 1")
         if self.refresh < 1:
             raise ConfigError(f"reference.refresh is {self.refresh}: at least one epoch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjectionSettings:
+    """Whether two matrices on the frozen embeddings, of images and of texts, learn with the RAM.
+
+    Attributes:
+        learn: they do; they start as the identity, and weight decay pulls them back to it.
+        rate: factor on the learning rate, unless `optimiser.rates` names `image_projection` or `text_projection`.
+    """
+
+    learn: bool = False
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.rate <= 0:
+            raise ConfigError(f"projections.rate is {self.rate}: it must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,6 +374,7 @@ class TrainConfig:
     data: DataSettings = field(default_factory=DataSettings)
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     ram: RamSettings = field(default_factory=RamSettings)
+    projections: ProjectionSettings = field(default_factory=ProjectionSettings)
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
     lit: LitSettings = field(default_factory=LitSettings)
     full: FullSettings = field(default_factory=FullSettings)
@@ -374,7 +393,7 @@ class TrainConfig:
 
 _ENGINE = {"loss", "optimiser", "loop", "log"}
 TABLES: dict[str, set[str]] = {
-    "ram": {"data", "reference", "ram", *_ENGINE},
+    "ram": {"data", "reference", "ram", "projections", *_ENGINE},
     "episodes": {"data", "episodes", "ram", *_ENGINE},
     "lit": {"data", "reference", "ram", "backbone", "lit", *_ENGINE},
     "full": {"data", "reference", "ram", "full", *_ENGINE},

@@ -1,0 +1,118 @@
+"""An encoder whose embeddings are turned by two learned matrices; its retrieval embeddings stay.
+
+Regime `ram` may learn them with the RAM (`projections.learn`): v' = norm(P v) for images, t' = norm(Q t) for texts. A
+folder `projected:FOLDER` holds the matrices and names the encoder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from impart.encoders.base import (
+    Encoder,
+    EncoderTraits,
+    Float32,
+    ImageEmbeddings,
+    ImageInput,
+    l2_normalise,
+    load_encoder,
+)
+from impart.encoders.tokens import read_json
+from impart.errors import EncoderError, EncoderMismatchError
+
+__all__ = ["ProjectedEncoder", "load_projected", "write_projected"]
+
+_NAME, _MATRICES = "projection.json", "projection.npz"
+
+
+class ProjectedEncoder:
+    """An `Encoder` behind two matrices.
+
+    Args:
+        base: the encoder.
+        image: (D, D) float32, of the image embeddings.
+        text: (D, D) float32, of the text embeddings.
+        encoder_id: under which it is loaded again.
+    """
+
+    def __init__(self, base: Encoder, image: Float32, text: Float32, *, encoder_id: str) -> None:
+        assert image.shape == text.shape == (base.traits.dim, base.traits.dim), (image.shape, text.shape)
+        self._base, self._image, self._text = base, image, text
+        # Pictures that were each other's neighbours stay so, also where the embeddings served to find them.
+        self.traits: EncoderTraits = dataclasses.replace(base.traits, id=encoder_id, own_retrieval=True)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash over the encoder and the matrices."""
+        matrices = self._image.tobytes() + self._text.tobytes()
+        return hashlib.blake2b(self._base.fingerprint.encode() + matrices, digest_size=16).hexdigest()
+
+    def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
+        """Embed B images."""
+        plain = self._base.encode_images(images)
+        return ImageEmbeddings(self.project_images(plain.embeddings), plain.retrieval)
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32:
+        """Embed T texts: (T, D)."""
+        return self.project_texts(self._base.encode_texts(texts))
+
+    def project_images(self, embeddings: Float32) -> Float32:
+        """(B, D) of the encoder to (B, D), L2-normalised."""
+        return l2_normalise(embeddings @ self._image.T)
+
+    def project_texts(self, embeddings: Float32) -> Float32:
+        """(T, D) of the encoder to (T, D), L2-normalised."""
+        return l2_normalise(embeddings @ self._text.T)
+
+
+def write_projected(folder: Path, base: Encoder, image: Float32, text: Float32) -> ProjectedEncoder:
+    """Write the matrices (D, D) of an encoder; returns what `projected:FOLDER` loads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / _MATRICES, image=image.astype(np.float32), text=text.astype(np.float32))
+    content = {"encoder": base.traits.id, "fingerprint": base.fingerprint}
+    (folder / _NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return _joined(folder, base, encoder_id=f"projected:{folder}")
+
+
+def load_projected(rest: str, **options: Any) -> ProjectedEncoder:
+    """The encoder that a folder names, behind the folder's matrices.
+
+    Args:
+        rest: the folder.
+        options: for the encoder, such as `threads=2`.
+
+    Raises:
+        EncoderError: the folder is damaged.
+        EncoderMismatchError: the encoder is another one now.
+    """
+    folder = Path(rest).expanduser()
+    named = read_json(folder / _NAME)
+    if not {"encoder", "fingerprint"} <= named.keys():
+        raise EncoderError(f"{folder / _NAME} names no encoder: copy or train the model again")
+    base = load_encoder(str(named["encoder"]), **options)
+    if base.fingerprint != named["fingerprint"]:
+        raise EncoderMismatchError(
+            f"{folder} was trained with {named['encoder']!r} as it was then ({str(named['fingerprint'])[:12]}), which "
+            f"is another one now ({base.fingerprint[:12]}): install the version it was trained with, or train again"
+        )
+    return _joined(folder, base, encoder_id=f"projected:{rest}")
+
+
+def _joined(folder: Path, base: Encoder, *, encoder_id: str) -> ProjectedEncoder:
+    path, dim = folder / _MATRICES, base.traits.dim
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            image, text = stored["image"], stored["text"]
+    except (OSError, ValueError, KeyError) as error:
+        raise EncoderError(f"{path} cannot be read ({error}): copy or train the model again") from error
+    if image.shape != (dim, dim) or text.shape != (dim, dim):
+        raise EncoderError(f"{path} holds matrices {image.shape} and {text.shape}, not ({dim}, {dim}): train again")
+    return ProjectedEncoder(base, image, text, encoder_id=encoder_id)
