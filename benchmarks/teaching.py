@@ -6,7 +6,7 @@ For 1, 2, 3, 4 and 8 pictures a class of `caltech101/train` (the first by file n
 (`impart.augment.tune`: leave-one-out on the set itself, and the model's bundled background of training pictures; no
 test item is seen). Then zero-shot top-1, class texts against v', on Caltech-101 test, and on CIFAR-10 and CIFAR-100
 test, which the set should not hurt: plain, with the paper's settings (K=8, w_img 0.5, w_txt 0.05, uniform), tuned, and
-tuned for a closed set (`--closed`: every picture shows one of the classes, which is so for Caltech-101 and nowhere else).
+tuned for a closed set (`--closed`: every picture shows one of the classes, which is so for Caltech-101 alone).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def main() -> None:
         row_of(0, "none", plain, plain),
     ]
     choices = [
-        "| pictures a class | chosen settings | rule | own pictures right, own row masked | gate open for random pictures |",
+        "| pictures a class | chosen settings | rule | own pictures right, own row masked | gate open for strangers |",
         "| ---: | --- | --- | --- | --- |",
     ]
     everything = build(images / "caltech101" / "train", encoder, selection=Selection(per_class=max(SHOTS)))
@@ -115,8 +115,8 @@ def main() -> None:
         print(f"  tuned in {seconds:.1f} s", flush=True)
     notes = (
         f"Zero-shot top-1 in %, encoder `{encoder.traits.id}`, seven prompts averaged. References: the first pictures "
-        f"of each class of caltech101/train, by file name; {len(dropped)} of them equal a test picture (sha256). Closed: "
-        "every picture is taken to show one of the 101 classes."
+        f"of each class of caltech101/train, by file name; {len(dropped)} of them equal a test picture (sha256). "
+        "Closed: every picture is taken to show one of the 101 classes."
     )
     text = "\n".join([notes, "", *lines, "", *choices, ""])
     print("\n" + text)
