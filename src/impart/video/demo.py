@@ -26,7 +26,7 @@ _FILM = ("motorcycle_left", "chelsea", "rocket", "coffee", "astronaut", "coins")
 _TITLES = {"chelsea": "cat", "motorcycle_left": "motorcycle", "hubble_deep_field": "galaxies", "page": "printed_page"}
 _SECONDS_EACH = 4.0
 
-DEMO_SENTENCES = ("a cup of coffee on a table", "a rocket on its launch pad", "people riding bicycles down a street")
+DEMO_SENTENCES = ("a cup of coffee on a table", "a rocket on its launch pad", "people on bicycles in a city street")
 DEMO_PICTURE = "picture_query.jpg"
 
 
