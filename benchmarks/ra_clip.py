@@ -40,6 +40,7 @@ from impart.evaluate.prompts import ENSEMBLE
 from impart.evaluate.sets import Pictures
 from impart.train.backbone import FEATURES, load_lite2
 from impart.train.classes import a_or_an
+from impart.train.config_file import load_config
 from impart.train.data import read_validation
 from impart.train.engine import fit
 from impart.train.events import StepDone
@@ -51,7 +52,7 @@ from impart.train.lit_store import TrainedLit, load_lit, save_lit
 from impart.train.lit_task import LitTask
 from impart.train.mini import backbone_session, training_pictures
 from impart.train.sentences import SentenceCache
-from impart.train.settings import TrainConfig, load_config
+from impart.train.settings import TrainConfig
 from impart.video.decode import DecodedSegment, sample_video
 from ra_clip_report import write_report
 

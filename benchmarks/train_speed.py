@@ -29,13 +29,14 @@ import numpy as np
 import torch
 
 from impart.reference.pairs import Pair
+from impart.train.config_file import config_of
 from impart.train.engine import make_accelerator
 from impart.train.full_batches import Batch
 from impart.train.full_data import Found, FullData
 from impart.train.full_task import FullTask
 from impart.train.listing import ListedPicture
 from impart.train.neighbours import NeighbourTable
-from impart.train.settings import TrainConfig, config_of
+from impart.train.settings import TrainConfig
 from impart.train.task import parameter_groups
 from impart.train.towers import Towers, build_towers, learn_tokenizer
 

@@ -32,7 +32,7 @@ def write_pairs(folder: Path, count: int = PICTURES) -> Path:
 
 def config(**changes):
     """A config with tiny towers; `table__name=value` changes a setting."""
-    from impart.train.settings import config_of
+    from impart.train.config_file import config_of
 
     table = {
         "regime": "full",

@@ -7,8 +7,9 @@ import pytest
 pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from impart.errors import ConfigError
+from impart.train.config_file import bundled_configs, load_config
 from impart.train.run import REGIMES
-from impart.train.settings import TABLES, bundled_configs, load_config
+from impart.train.settings import TABLES
 
 
 def test_every_bundled_config_resolves_and_says_its_command():

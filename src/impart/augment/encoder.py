@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from impart.augment.blend import Augmentation, Blend
-from impart.augment.vanilla import Vanilla
+from impart.augment.vanilla import Vanilla, mixture
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput
 from impart.errors import ConfigError, ReferenceSetError
@@ -125,14 +125,8 @@ class AugmentedEncoder:
         if blend.added is not None:
             total += blend.added
             return total
-        rows = np.maximum(blend.ids, 0)  # weights of absent neighbours are 0
-        for k in range(rows.shape[1]):
-            for weights, vectors in (
-                (blend.img, self.references.image_embeddings),
-                (blend.txt, self.references.text_embeddings),
-            ):
-                if weights[:, k].any():
-                    total += weights[:, k, None] * vectors[rows[:, k]]
+        total += mixture(blend.img, blend.ids, self.references.image_embeddings)
+        total += mixture(blend.txt, blend.ids, self.references.text_embeddings)
         return total
 
 

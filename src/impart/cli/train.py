@@ -43,7 +43,8 @@ def train(
     show: Annotated[bool, typer.Option("--list", help="List the bundled configs and stop.")] = False,
 ) -> None:
     """Train RAM, or a model with it, as a config says. Safe to stop: --resume goes on where it stopped."""
-    from impart.train.settings import PairsFrom, bundled_configs, load_config
+    from impart.train.config_file import bundled_configs, load_config
+    from impart.train.settings import PairsFrom
 
     if show:
         for name in bundled_configs():

@@ -219,9 +219,7 @@ def _best_lines(best: Best | None, choose_by: str) -> list[str]:
     else:
         point = best.point
         which = f"all {point.pairs} pairs" if point.way == ALL else f"{point.pairs} pairs chosen by `{point.way}`"
-        blend = ", ".join(
-            f"{name} {getattr(point, name):g}" for name in ("k", "w_img", "w_txt", "tau", "floor", "ramp", "target")
-        )
+        blend = ", ".join(f"{name} {value:g}" for name, value in dataclasses.asdict(point.settings).items())
         lines.append(
             f"**Best by {best.by}: {which}; {blend}.** {100 * best.plain:.1f}% plain, {100 * best.accuracy:.1f}% with "
             f"it (standard error of the gain {100 * best.error:.2f} points). It is the highest of {best.settings} "

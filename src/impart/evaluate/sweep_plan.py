@@ -43,15 +43,7 @@ class Point:
     @property
     def settings(self) -> VanillaSettings:
         """How references are blended in."""
-        return VanillaSettings(
-            k=self.k,
-            w_img=self.w_img,
-            w_txt=self.w_txt,
-            tau=self.tau,
-            floor=self.floor,
-            ramp=self.ramp,
-            target=self.target,
-        )
+        return VanillaSettings(**{item.name: getattr(self, item.name) for item in dataclasses.fields(VanillaSettings)})
 
     @property
     def references(self) -> tuple[str, int, float, int]:

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from impart.augment.ram import build_ram
 from impart.errors import TrainingError
 from impart.reference.refset import library_versions, now
+from impart.train.config_file import config_of
 from impart.train.heads import CellAttention, Correction, ImageHead, TextHead
 from impart.train.lit_model import EmbeddedReferences, LitModel
-from impart.train.settings import TrainConfig, config_of
+from impart.train.settings import TrainConfig
 
 __all__ = ["ReferenceRow", "TrainedLit", "load_lit", "save_lit"]
 

@@ -1,0 +1,132 @@
+"""A training config from TOML: a file, or one of those that come with the package, and what `--set` changes in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from impart.errors import ConfigError
+from impart.train.settings import TABLES, TrainConfig
+
+__all__ = ["bundled_configs", "config_of", "load_config"]
+
+
+def bundled_configs() -> list[str]:
+    """Names of the configs that come with the package."""
+    folder = resources.files("impart.train") / "configs"
+    found = []
+    for item in folder.iterdir():
+        if item.name.endswith(".toml") and "regime" in tomllib.loads(item.read_text(encoding="utf-8")):
+            found.append(item.name)
+    return sorted(found)
+
+
+def load_config(name: str | Path, *, sets: Sequence[str] = ()) -> TrainConfig:
+    """Read a config: a file, or else the bundled one of that name (`ram_mini`, or `configs/ram_mini.toml`).
+
+    Args:
+        name: of the file.
+        sets: `table.name=value` each, winning over the file; values as in TOML, bare words are strings.
+
+    Raises:
+        ConfigError: no such file, not TOML, an unknown name, or a value that cannot work.
+    """
+    where = str(name)
+    try:
+        table = tomllib.loads(_text_of(Path(name)))
+    except OSError as error:
+        raise ConfigError(f"cannot read config {where}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"config {where} is not TOML: {error}") from error
+    for assignment in sets:
+        _assign(table, assignment)
+    return config_of(table, where=where)
+
+
+def config_of(table: Mapping[str, Any], *, where: str) -> TrainConfig:
+    """A config from nested tables, such as `TrainConfig.as_dict` gives.
+
+    Args:
+        table: as in a TOML file.
+        where: it is from, for messages.
+
+    Raises:
+        ConfigError: an unknown name, or a value that cannot work.
+    """
+    regime = table.get("regime")
+    if regime not in TABLES:
+        raise ConfigError(f"config {where} has regime {regime!r}: use {', '.join(sorted(TABLES))}")
+    for part in table:
+        if part not in ("regime", "seed", *TABLES[regime]):
+            known = ", ".join(sorted(TABLES[regime]))
+            raise ConfigError(f"config {where}: regime {regime!r} does not read {part!r}; it reads seed, {known}")
+    config: TrainConfig = _build(TrainConfig, table, where=where, name="")
+    return config
+
+
+def _text_of(path: Path) -> str:
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    name = path.name if path.suffix == ".toml" else f"{path.name}.toml"
+    if name in bundled_configs():
+        return (resources.files("impart.train") / "configs" / name).read_text(encoding="utf-8")
+    raise ConfigError(f"no config {path}: name a TOML file, or one of ours: {', '.join(bundled_configs())}")
+
+
+def _assign(table: dict[str, Any], assignment: str) -> None:
+    path, equals, raw = assignment.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"--set {assignment!r}: write table.name=value, such as loop.epochs=3")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    *parents, leaf = path.strip().split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {assignment!r}: {parent!r} is not a table")
+    table[leaf] = value
+
+
+def _build(kind: Any, table: Mapping[str, Any], *, where: str, name: str) -> Any:
+    """A settings dataclass from a TOML table, nested ones and lists of them included."""
+    hints = typing.get_type_hints(kind)
+    known = {item.name for item in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        place = f"{name}.{key}" if name else key
+        if key not in known:
+            raise ConfigError(f"config {where}: no setting {place!r}; there are {', '.join(sorted(known))}")
+        values[key] = _convert(hints[key], value, where=where, name=place)
+    return kind(**values)
+
+
+def _convert(hint: Any, value: Any, *, where: str, name: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        if isinstance(value, Mapping):
+            return _build(hint, value, where=where, name=name)
+    elif origin is tuple:
+        if isinstance(value, (list, tuple)):
+            return tuple(_convert(arguments[0], item, where=where, name=name) for item in value)
+    elif origin is dict:
+        if isinstance(value, Mapping):
+            return {str(key): _convert(arguments[1], item, where=where, name=name) for key, item in value.items()}
+    elif origin in (typing.Union, types.UnionType):
+        plain = [argument for argument in arguments if argument is not type(None)]
+        return _convert(plain[0], value, where=where, name=name)
+    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    elif (hint is str and isinstance(value, (str, int, float))) and not isinstance(value, bool):
+        return str(value)
+    elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    expected = getattr(hint, "__name__", str(hint))
+    raise ConfigError(f"config {where}: {name} is {value!r}, expected {expected}")
