@@ -45,8 +45,15 @@ def word_vectors(seed: int = 0) -> np.ndarray:
 
 
 def write_image_model(
-    path: Path, *, batch: int | str = "batch", retrieval: bool = False, half: bool = False, name: str = "pixels"
+    path: Path,
+    *,
+    batch: int | str = "batch",
+    retrieval: bool = False,
+    half: bool = False,
+    name: str = "pixels",
+    free: bool = False,
 ) -> None:
+    """Mean colour times a matrix; a `free` model takes any size, and adds to the colour what is missing to SIZE_PX."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
@@ -56,14 +63,28 @@ def write_image_model(
     nodes = [
         helper.make_node("GlobalAveragePool", [name], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"]),
-        *(helper.make_node("MatMul", ["flat", f"w_{head}"], [head]) for head in heads),
+        *(helper.make_node("MatMul", ["seen" if free else "flat", f"w_{head}"], [head]) for head in heads),
     ]
+    numbers: dict[str, np.ndarray] = {}
+    if free:
+        numbers = {"third": np.array(3), "full": np.array(SIZE_PX, np.float32)}
+        nodes[2:2] = [
+            helper.make_node("Shape", [name], ["sides"]),
+            helper.make_node("Gather", ["sides", "third"], ["width"]),
+            helper.make_node("Cast", ["width"], ["number"], to=TensorProto.FLOAT),
+            helper.make_node("Sub", ["full", "number"], ["missing"]),
+            helper.make_node("Add", ["flat", "missing"], ["seen"]),
+        ]
+    side = "side" if free else SIZE_PX
     graph = helper.make_graph(
         nodes,
         "image",
-        [helper.make_tensor_value_info(name, kind, [batch, 3, SIZE_PX, SIZE_PX])],
+        [helper.make_tensor_value_info(name, kind, [batch, 3, side, side])],
         [helper.make_tensor_value_info(head, kind, [batch, weight.shape[1]]) for head, weight in heads.items()],
-        [numpy_helper.from_array(weight.astype(number), f"w_{head}") for head, weight in heads.items()],
+        [
+            *(numpy_helper.from_array(weight.astype(number), f"w_{head}") for head, weight in heads.items()),
+            *(numpy_helper.from_array(value, title) for title, value in numbers.items()),
+        ],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
@@ -132,9 +153,9 @@ def write_layout(folder: Path, **text_options: object) -> Path:
     return folder
 
 
-def write_mini(folder: Path) -> Path:
-    """The layout of the bundled model."""
-    write_image_model(folder / "image.onnx", retrieval=True)
+def write_mini(folder: Path, *, small: dict[str, int] | None = None) -> Path:
+    """The layout of the bundled model; `small`: with weights for small pictures."""
+    write_image_model(folder / "image.onnx", retrieval=True, free=small is not None)
     write_text_model(folder / "text.onnx", mask=True, wide=True, name="input_ids")
     write_tokenizer(folder, pad_file=False)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
@@ -154,5 +175,5 @@ def write_mini(folder: Path) -> Path:
         "context_tokens": CONTEXT,
         "preprocess": {"size": SIZE_PX, "mean": [0.5] * 3, "std": [0.5] * 3, "resize_mode": "shortest"},
     }
-    (folder / "model.json").write_text(json.dumps(model))
+    (folder / "model.json").write_text(json.dumps(model | ({"small_pictures": small} if small else {})))
     return folder

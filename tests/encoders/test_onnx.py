@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from impart.encoders import Encoder, l2_normalise, load_encoder
 from impart.encoders.onnx import MINI_FOLDER, load_mini, load_onnx
@@ -114,6 +115,23 @@ def test_mini_has_its_own_retrieval(tmp_path: Path) -> None:
     expected = l2_normalise(colours(PICTURES) @ tiny_onnx.image_weights()[1])
     np.testing.assert_allclose(result.retrieval, expected, atol=1e-5)
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), text_vectors(TEXTS, mask=True), atol=1e-5)
+
+
+def test_small_pictures_go_through_their_own_weights(tmp_path: Path) -> None:
+    encoder = load_mini(str(tiny_onnx.write_mini(tmp_path, small={"up_to_px": 10, "size": 8})))
+    sides = [(16, 16), (10, 40), (11, 11), (3, 9), (40, 10), (12, 90)]
+    grey = [RNG.integers(0, 256, dtype=np.uint8) for _ in sides]
+    pictures = [np.full((*side, 3), level, np.uint8) for side, level in zip(sides, grey, strict=True)]
+    pictures[4] = Image.fromarray(pictures[4])  # pictures and arrays alike
+    seen = colours([np.full((2, 2, 3), level, np.uint8) for level in grey])
+    seen[[1, 3, 4]] += 16 - 8  # what the tiny model adds where it is given 8 px
+    embedding, retrieval = (l2_normalise(seen @ weights) for weights in tiny_onnx.image_weights())
+    found = encoder.encode_images(pictures)
+    np.testing.assert_allclose(found.embeddings, embedding, atol=1e-5)
+    np.testing.assert_allclose(found.retrieval, retrieval, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_images(pictures[3:5]).embeddings, embedding[3:5], atol=1e-5)
+    other = load_mini(str(tiny_onnx.write_mini(tmp_path, small={"up_to_px": 9, "size": 8})))
+    assert other.fingerprint != encoder.fingerprint
 
 
 def test_nothing_in_nothing_out(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ itself: a text search never loads the image tower.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from impart.encoders.base import EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
-from impart.encoders.preprocess import PreprocessConfig, preprocess
+from impart.encoders.preprocess import PreprocessConfig, preprocess, short_side
 from impart.encoders.runtime import RuntimeOptions, Tower
 from impart.encoders.tokens import TextTokenizer, read_json
 from impart.errors import ConfigError, EncoderError
@@ -34,6 +36,19 @@ __all__ = ["MINI_FOLDER", "OnnxEncoder", "RuntimeOptions", "hash_files", "load_m
 
 MINI_FOLDER = Path(__file__).parent / "models" / "mini"
 _TEXTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class SmallPictures:
+    """How an image tower that takes two sizes of input sees small pictures.
+
+    Attributes:
+        up_to_px: pictures whose short side is no longer are small.
+        config: how they become pixels.
+    """
+
+    up_to_px: int
+    config: PreprocessConfig
 
 
 class OnnxEncoder:
@@ -45,6 +60,7 @@ class OnnxEncoder:
         text_model: path of the text tower.
         tokenizer: makes the tokenizer when the first text comes.
         preprocess_config: how pictures become pixels.
+        small: how small pictures do, where the image tower has weights of their own for them.
         fingerprint_of: further files that the vectors depend on (the tokenizer), and settings.
         options: threads and devices.
     """
@@ -57,11 +73,13 @@ class OnnxEncoder:
         text_model: Path,
         tokenizer: Callable[[], TextTokenizer],
         preprocess_config: PreprocessConfig,
+        small: SmallPictures | None = None,
         fingerprint_of: tuple[Sequence[Path], Mapping[str, Any]] = ((), {}),
         options: RuntimeOptions | None = None,
     ) -> None:
         self.traits = traits
         self.preprocess_config = preprocess_config
+        self._small = small
         self._paths = (image_model, text_model)
         self._make_tokenizer = tokenizer
         self._fingerprint_of = fingerprint_of
@@ -78,20 +96,40 @@ class OnnxEncoder:
         """Hash of both towers (with their external weights), the tokenizer, and the preprocessing."""
         files, settings = self._fingerprint_of
         towers = [file for path in self._paths for file in sorted(path.parent.glob(f"{path.name}*"))]
-        return hash_files([*towers, *files], settings={**settings, "preprocess": self.preprocess_config.to_dict()})
+        said: dict[str, Any] = {**settings, "preprocess": self.preprocess_config.to_dict()}
+        if self._small:
+            said["small"] = {"up_to_px": self._small.up_to_px, **self._small.config.to_dict()}
+        return hash_files([*towers, *files], settings=said)
 
     def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
-        """Embed B images in one forward pass (or B passes where the graph takes one image at a time)."""
+        """Embed B images in one forward pass (or B passes where the graph takes one image at a time).
+
+        A tower with weights for small pictures takes these in a pass of their own.
+        """
         if not images:
             return ImageEmbeddings(
                 np.zeros((0, self.traits.dim), np.float32), np.zeros((0, self.traits.retrieval_dim), np.float32)
             )
-        outputs = self._image_tower.run({"pixels": preprocess(images, self.preprocess_config)})
+        outputs = self._run_images(images)
         embeddings = l2_normalise(outputs["embedding"])  # (B, D)
         retrieval = l2_normalise(outputs["retrieval"]) if self.traits.own_retrieval else embeddings  # (B, R)
         self._check_width(embeddings, "image", self.traits.dim)
         self._check_width(retrieval, "retrieval", self.traits.retrieval_dim)
         return ImageEmbeddings(embeddings, retrieval)
+
+    def _run_images(self, images: Sequence[ImageInput]) -> dict[str, Float32]:
+        """The image tower's outputs, B rows each."""
+        tower, small = self._image_tower, self._small
+        short = np.array([small is not None and short_side(image) <= small.up_to_px for image in images])
+        if small is None or not short.any():
+            return tower.run({"pixels": preprocess(images, self.preprocess_config)})
+        outputs: dict[str, Float32] = {}
+        for rows, config in ((short, small.config), (~short, self.preprocess_config)):
+            if rows.any():
+                chosen = [image for image, own in zip(images, rows, strict=True) if own]
+                for name, values in tower.run({"pixels": preprocess(chosen, config)}).items():
+                    outputs.setdefault(name, np.empty((len(images), values.shape[1]), np.float32))[rows] = values
+        return outputs
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
         """Embed T texts, 64 at a time: (T, D)."""
@@ -113,7 +151,8 @@ class OnnxEncoder:
         with self._lock:
             if self._images is None:
                 tower = Tower(self._paths[0], self._options)
-                tower.check_image(self.preprocess_config.size_px)
+                for config in (self.preprocess_config, *([self._small.config] if self._small else [])):
+                    tower.check_image(config.size_px)
                 if ("retrieval" in tower.outputs) != self.traits.own_retrieval:
                     raise EncoderError(
                         f"{self._paths[0]} and its description disagree on whether there is an output 'retrieval': "
@@ -164,6 +203,8 @@ def load_mini(rest: str = "", *, threads: int = 0, **options: Any) -> OnnxEncode
             logit_scale=float(model.get("logit_scale", EncoderTraits.logit_scale)),
         )
         config = PreprocessConfig.from_dict({"crop_start": "floor", **model["preprocess"]})
+        small = model.get("small_pictures")
+        small = small and SmallPictures(int(small["up_to_px"]), dataclasses.replace(config, size_px=int(small["size"])))
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise EncoderError(f"{folder / 'model.json'} is not a model description: {error}; reinstall impart") from error
     clean = str(model.get("clean", "whitespace"))
@@ -173,6 +214,7 @@ def load_mini(rest: str = "", *, threads: int = 0, **options: Any) -> OnnxEncode
         text_model=folder / "text.onnx",
         tokenizer=lambda: TextTokenizer.from_folder(folder, context_tokens=traits.context_tokens, clean=clean),
         preprocess_config=config,
+        small=small,
         fingerprint_of=([folder / "tokenizer.json"], {"clean": clean, "context_tokens": traits.context_tokens}),
         options=RuntimeOptions.of({"threads": threads, **options}),
     )

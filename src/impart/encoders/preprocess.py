@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 from impart.encoders.base import Float32, ImageInput
 from impart.errors import ConfigError, DataError
 
-__all__ = ["CLIP_MEAN", "CLIP_STD", "PreprocessConfig", "preprocess", "to_rgb"]
+__all__ = ["CLIP_MEAN", "CLIP_STD", "PreprocessConfig", "preprocess", "short_side", "to_rgb"]
 
 ResizeMode = Literal["shortest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
@@ -183,6 +183,11 @@ def preprocess(images: Sequence[ImageInput], config: PreprocessConfig) -> Float3
         for channel, table in enumerate(tables):
             np.take(table, pixels[:, :, channel], out=row[channel], mode="clip")
     return batch
+
+
+def short_side(image: ImageInput) -> int:
+    """Pixels of the shorter side, whichever way up a PIL image or an array (height, width, 3) lies."""
+    return min(image.shape[:2]) if isinstance(image, np.ndarray) else min(image.size)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from impart.train.heads import ImageHead, TextHead
 from impart.train.sentences import CONTEXT_TOKENS, SentenceTower
+from impart.train.two_sizes import join_sizes, rename
 
 __all__ = ["ImageTower", "TextTower", "compress", "export_graph", "export_image", "export_text", "quantise"]
 
@@ -69,7 +70,9 @@ class TextTower(nn.Module):
         return y
 
 
-def export_image(tower: ImageTower, backbone: Path, path: Path, *, int8: bool = True) -> None:
+def export_image(
+    tower: ImageTower, backbone: Path, path: Path, *, int8: bool = True, small: tuple[Path, int] | None = None
+) -> None:
     """Write the image tower: `pixels` (B, 3, S, S) to `embedding` (B, D) and `retrieval` (B, R).
 
     Args:
@@ -77,8 +80,11 @@ def export_image(tower: ImageTower, backbone: Path, path: Path, *, int8: bool = 
         backbone: ONNX file, `pixels` to `features` (B, F'); kept as it is.
         path: of the ONNX file that joins both.
         int8: store the heads' matrices as int8 (else float16).
+        small: ONNX file of the backbone for small pictures, and the width of its input; None = there is none.
     """
     first = onnx.load(backbone)
+    if small is not None:
+        first = join_sizes(first, onnx.load(small[0]), small_px=small[1])
     width = first.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     heads = path.with_suffix(".heads.onnx")
     export_graph(
@@ -93,23 +99,11 @@ def export_image(tower: ImageTower, backbone: Path, path: Path, *, int8: bool = 
     second = onnx.load(heads)
     heads.unlink()
     second.ir_version = first.ir_version = max(first.ir_version, second.ir_version)
-    joined = onnx.compose.merge_models(
-        first, second, io_map=[("features", "features")], prefix1="backbone/", prefix2="heads/"
-    )
-    _rename(joined, {"backbone/pixels": "pixels", "heads/embedding": "embedding", "heads/retrieval": "retrieval"})
+    second = onnx.compose.add_prefix(second, "heads/")
+    joined = onnx.compose.merge_models(first, second, io_map=[("features", "heads/features")])
+    rename(joined.graph, {"heads/embedding": "embedding", "heads/retrieval": "retrieval"})
     onnx.checker.check_model(joined)
     onnx.save(joined, path)
-
-
-def _rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
-    """Give values of a graph other names."""
-    for value in (*model.graph.input, *model.graph.output):
-        value.name = names.get(value.name, value.name)
-    for node in model.graph.node:
-        for number, name in enumerate(node.input):
-            node.input[number] = names.get(name, name)
-        for number, name in enumerate(node.output):
-            node.output[number] = names.get(name, name)
 
 
 def export_text(tower: TextTower, path: Path, *, int8: bool = True) -> None:

@@ -24,7 +24,7 @@ from PIL import Image
 
 from impart.errors import DataError
 
-__all__ = ["FeatureCache", "look", "open_look"]
+__all__ = ["FeatureCache", "look", "open_look", "picture_key"]
 
 _log = logging.getLogger(__name__)
 _SMALL_PX = (32, 64)
@@ -124,14 +124,14 @@ class FeatureCache:
         return [not broken for broken in np.isnan(self._rows(paths, "clean")[:, 0])]
 
     def _rows(self, paths: Sequence[Path], view: str) -> npt.NDArray[np.float16]:
-        names = [_key(path) for path in paths]
+        names = [picture_key(path) for path in paths]
         parts = self._load(view)
         known = {name for own, _ in parts for name in own}
         missing = [path for path, name in zip(paths, names, strict=True) if name not in known]
         for first in range(0, len(missing), _PART):
             part = missing[first : first + _PART]
             rows = self._compute(part, view)
-            parts.append(([_key(path) for path in part], rows))
+            parts.append(([picture_key(path) for path in part], rows))
             self._save(view, *parts[-1])
             _log.info("features of view %s: %d of %d pictures", view, first + len(part), len(missing))
         place = {name: row for row, name in enumerate(name for own, _ in parts for name in own)}
@@ -164,7 +164,7 @@ class FeatureCache:
         unfinished.replace(place.with_suffix(".txt"))
 
 
-def _key(path: Path) -> str:
+def picture_key(path: Path) -> str:
     """A name that does not depend on where the data lies: the last four parts of the path."""
     return "/".join(path.parts[-4:])
 
@@ -177,7 +177,7 @@ def open_look(job: tuple[Path, str, int]) -> Image.Image:
             rgb = image.convert("RGB")
     except (OSError, SyntaxError) as error:
         raise DataError(f"cannot read picture {path}: {error}") from error
-    return look(rgb, view, seed=zlib.crc32(f"{seed}|{view}|{_key(path)}".encode()))
+    return look(rgb, view, seed=zlib.crc32(f"{seed}|{view}|{picture_key(path)}".encode()))
 
 
 def _try_look(job: tuple[Path, str, int]) -> Image.Image | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import logging
 import shutil
@@ -40,7 +41,7 @@ from impart.train.backbone import CELL_WIDTH, CELLS, FEATURES, MEAN, STD, Effici
 from impart.train.classes import ClassVocabulary, a_or_an, class_vocabulary
 from impart.train.data import Picture, read_classes, read_more, read_pictures, read_validation
 from impart.train.export import ImageTower, TextTower, export_image, export_text
-from impart.train.features import FeatureCache
+from impart.train.features import FeatureCache, picture_key
 from impart.train.heads import CellAttention, Correction, ImageHead, Mean, TextHead, join
 from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads
 from impart.train.quantise import BackboneSession, quantise_backbone
@@ -53,6 +54,7 @@ from impart.train.sentences import (
     load_minilm,
     minilm_folder,
 )
+from impart.train.small_pictures import SmallSettings, Squares, learn_small_pictures
 from impart.train.text_tuning import TextRows, TuningSettings, tune_text
 from impart.train.token_states import TokenStates
 
@@ -89,6 +91,7 @@ class MiniConfig:
         int8: store the matrices of heads and text tower as int8 (else float16).
         head: settings of each head.
         tuning: of the sentence tower, after the heads.
+        small: of the backbone's second set of weights, for small pictures.
     """
 
     size_px: int = 256
@@ -100,6 +103,7 @@ class MiniConfig:
     int8: bool = True
     head: HeadSettings = field(default_factory=HeadSettings)
     tuning: TuningSettings = field(default_factory=TuningSettings)
+    small: SmallSettings = field(default_factory=SmallSettings)
 
     def __post_init__(self) -> None:
         if not self.views or self.views[0] != "clean":
@@ -126,8 +130,12 @@ def load_config(path: Path | None = None) -> MiniConfig:
         raise ConfigError(f"recipe {path} is not TOML: {error}") from error
     head = _checked(table.pop("head", {}), HeadSettings, f"{path}, [head]")
     tuning = _checked(table.pop("tuning", {}), TuningSettings, f"{path}, [tuning]")
+    small = _checked(table.pop("small", {}), SmallSettings, f"{path}, [small]")
     return MiniConfig(
-        **_checked(table, MiniConfig, str(path)), head=HeadSettings(**head), tuning=TuningSettings(**tuning)
+        **_checked(table, MiniConfig, str(path)),
+        head=HeadSettings(**head),
+        tuning=TuningSettings(**tuning),
+        small=SmallSettings(**small),
     )
 
 
@@ -189,7 +197,8 @@ def train_mini(
     heads = ImageTower(head, principal_components(head.standardise(corpus.views[0].float()), config.retrieval_dim))
     write_prototypes(out / "prototypes.npz", clean, heads, [own[0] for own in vocabulary.names])
     _log.info("exporting to %s", out)
-    export_image(heads, tower.path, out / "image.onnx", int8=config.int8)
+    small = small_backbone(backbone, tower, pictures, features, data, cache, config)
+    export_image(heads, tower.path, out / "image.onnx", int8=config.int8, small=small)
     export_text(tower_of_texts, out / "text.onnx", int8=config.int8)
     shutil.copyfile(minilm_folder() / "tokenizer.json", out / "tokenizer.json")
     card = _model_json(pictures, corpus, tower.preprocessing, config)
@@ -209,6 +218,39 @@ def backbone_session(backbone: EfficientNetLite, data: Path, cache: Path, *, siz
         everyday = [picture.path for picture in read_pictures(data)]
         quantise_backbone(backbone, everyday[:: len(everyday) // 192], path, preprocessing=preprocessing)
     return BackboneSession(path, preprocessing)
+
+
+def small_backbone(
+    backbone: EfficientNetLite,
+    tower: BackboneSession,
+    pictures: Sequence[Picture],
+    features: FeatureCache,
+    data: Path,
+    cache: Path,
+    config: MiniConfig,
+) -> tuple[Path, int] | None:
+    """The ONNX file of the backbone for small pictures and the width of its input, learned now or on an earlier run."""
+    settings = config.small
+    if not settings.steps:
+        return None
+    paths = [picture.path for picture in pictures]
+    told = json.dumps([tower.key, dataclasses.asdict(settings), [picture_key(path) for path in paths]])
+    path = cache / f"lite2-{settings.size_px}-small-{hashlib.sha256(told.encode()).hexdigest()[:12]}-int8.onnx"
+    preprocessing = dataclasses.replace(tower.preprocessing, size_px=settings.size_px)
+    if not path.is_file():
+        learned = learn_small_pictures(
+            backbone,
+            Squares(paths, cache).pixels,
+            torch.from_numpy(features.features(paths, "clean")).half(),
+            sources=[picture.source for picture in pictures],
+            preprocessing=preprocessing,
+            settings=settings,
+        )
+        everyday = [picture.path for picture in read_pictures(data)]
+        quantise_backbone(
+            learned, everyday[:: len(everyday) // 192], path, preprocessing=preprocessing, views=("small0",)
+        )
+    return path, settings.size_px
 
 
 def readable(pictures: Sequence[Picture], features: FeatureCache) -> list[Picture]:
@@ -334,11 +376,17 @@ def _model_json(
         "context_tokens": CONTEXT_TOKENS,
         "logit_scale": config.head.class_scale,  # of the loss that compares pictures with class names
         "preprocess": preprocessing.to_dict(),
+        **_small_json(config.small),
         "licence": "weights: see MODEL_CARD.md",
         "trained_on": dict(sorted(Counter(picture.source for picture in pictures).items())),
         "recipe": dataclasses.asdict(config),
         "made_with": {name: metadata.version(name) for name in packages},
     }
+
+
+def _small_json(settings: SmallSettings) -> dict[str, Any]:
+    """What the encoder must know of small pictures: nothing where they are seen like all others."""
+    return {"small_pictures": {"up_to_px": settings.up_to_px, "size": settings.size_px}} if settings.steps else {}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

