@@ -8,7 +8,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 pytest.importorskip("onnxscript", reason="the export needs the extra `train`")
 ort = pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
 
+from impart.encoders.onnx import MINI_FOLDER  # noqa: E402
+from impart.encoders.tokens import TextTokenizer  # noqa: E402
 from impart.train.export import ImageTower, TextTower, export_graph, export_image, export_text, quantise  # noqa: E402
 from impart.train.heads import Correction, ImageHead, TextHead  # noqa: E402
 from impart.train.sentences import SentenceTower  # noqa: E402
@@ -80,6 +83,25 @@ def test_text_tower_survives_export_whatever_the_batch(tmp_path):
     assert _cosines(found, expected).min() > 0.999
     alone = session.run(None, {"input_ids": ids[1:2, :5].numpy(), "attention_mask": mask[1:2, :5].numpy()})[0]
     assert np.allclose(alone, found[1:2], atol=1e-5)  # neither padding nor neighbours change a text
+
+
+def test_ids_that_no_text_has_cost_no_room(tmp_path):
+    torch.manual_seed(0)
+    tower = SentenceTower(words=1100, width=48, heads=4, hidden=96, layers=1).eval()
+    slim = tower.without_unused()
+    ids = torch.tensor([[0, 101, 103, 999, 1000, 1099, 102]])
+    assert torch.equal(slim(ids, torch.ones_like(ids)), tower(ids, torch.ones_like(ids)))
+    assert slim.words.num_embeddings == 1100 - 895
+    tokenizer = TextTokenizer.from_folder(MINI_FOLDER, context_tokens=64, clean="whitespace")
+    spelled = set(tokenizer.encode(["[unused99] [unused500] [unused993] [UNK] [MASK]"])[0])
+    assert not spelled & set(range(104, 999))
+    for words, size in ((1100, 48 * 205), (300, 48 * 300)):
+        tower = TextTower(
+            SentenceTower(words=words, width=48, heads=4, hidden=96, layers=1), TextHead(_correction(48, 48))
+        )
+        export_text(tower, tmp_path / "text.onnx")
+        table = max(onnx.load(tmp_path / "text.onnx").graph.initializer, key=lambda tensor: len(tensor.raw_data))
+        assert len(table.raw_data) == size
 
 
 def test_quantise_is_within_half_a_step():

@@ -44,13 +44,15 @@ def test_only_gains_biases_and_spatial_kernels_learn() -> None:
     with torch.no_grad():
         teacher = backbone(torch.from_numpy(preprocess(list(squares), SMALL)))
 
-    def distance(tower: torch.nn.Module) -> float:
-        looks = [shrunk(square, np.random.default_rng(5), up_to_px=64)[0] for square in squares]
+    def divergence(tower: torch.nn.Module) -> float:
+        """What the classifier says of thumbnails, against what it says of the pictures."""
+        looks = [Image.fromarray(square).resize((32, 32), Image.Resampling.BOX) for square in squares]
         with torch.no_grad():
             seen = tower(torch.from_numpy(preprocess(looks, SMALL)))
-        return float((seen - teacher)[:, :1280].pow(2).mean())
+            said, wanted = (backbone.classifier(pooled[:, :FEATURES]) for pooled in (seen, teacher))
+        return float(F.kl_div(said.log_softmax(1), wanted.softmax(1), reduction="batchmean"))
 
-    settings = SmallSettings(steps=12, batch=4, learning_rate=3e-4, ema=0.5)
+    settings = SmallSettings(steps=20, batch=8, learning_rate=1e-3, ema=0.5)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     runs = [
         learn_small_pictures(
@@ -58,7 +60,7 @@ def test_only_gains_biases_and_spatial_kernels_learn() -> None:
         )
         for _ in range(2)
     ]
-    assert distance(runs[0]) < 0.9 * distance(backbone)
+    assert divergence(runs[0]) < 0.75 * divergence(backbone)
     after = runs[0].state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())

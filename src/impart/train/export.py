@@ -111,7 +111,7 @@ def export_text(tower: TextTower, path: Path, *, int8: bool = True) -> None:
     axes = {0: torch.export.Dim("T"), 1: torch.export.Dim("L", max=CONTEXT_TOKENS)}
     ids = torch.ones(2, 7, dtype=torch.int64)
     export_graph(
-        tower,
+        TextTower(tower.sentences.without_unused(), tower.head),
         (ids, ids.clone()),
         path,
         inputs=["input_ids", "attention_mask"],
@@ -171,10 +171,12 @@ def quantise(values: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np
     """Symmetric int8 with one scale an index of `axis`.
 
     Returns:
-        int8 of the same shape, and scales that broadcast against it; their product approximates `values`.
+        int8 of the same shape, and scales that broadcast against it; their product approximates `values`. The scales
+        are numbers of float16.
     """
     others = tuple(n for n in range(values.ndim) if n != axis)
-    scale = np.maximum(np.abs(values).max(axis=others, keepdims=True) / 127, 1e-12).astype(np.float32)
+    scale = np.maximum(np.abs(values).max(axis=others, keepdims=True) / 127, 1e-7)
+    scale = scale.astype(np.float16).astype(np.float32)
     return np.clip(np.rint(values / scale), -127, 127).astype(np.int8), scale
 
 
@@ -199,7 +201,8 @@ def compress(model: onnx.ModelProto, *, int8: bool = True) -> onnx.ModelProto:
             axes = (0,) if values.ndim == 4 else (0, 1)
             initialisers += _quantised(values, name, axis=min(axes, key=lambda axis: _error(values, axis)))
             nodes.append(helper.make_node("Cast", [f"{name}_i8"], [f"{name}_wide"], to=TensorProto.FLOAT))
-            nodes.append(helper.make_node("Mul", [f"{name}_wide", f"{name}_scale"], [name]))
+            nodes.append(helper.make_node("Cast", [f"{name}_scale"], [f"{name}_step"], to=TensorProto.FLOAT))
+            nodes.append(helper.make_node("Mul", [f"{name}_wide", f"{name}_step"], [name]))
         else:
             initialisers.append(numpy_helper.from_array(values.astype(np.float16), f"{name}_f16"))
             nodes.append(helper.make_node("Cast", [f"{name}_f16"], [name], to=TensorProto.FLOAT))
@@ -212,7 +215,10 @@ def compress(model: onnx.ModelProto, *, int8: bool = True) -> onnx.ModelProto:
 
 def _quantised(values: npt.NDArray[np.float32], name: str, *, axis: int) -> list[onnx.TensorProto]:
     whole, scale = quantise(values, axis)
-    return [numpy_helper.from_array(whole, f"{name}_i8"), numpy_helper.from_array(scale, f"{name}_scale")]
+    return [
+        numpy_helper.from_array(whole, f"{name}_i8"),
+        numpy_helper.from_array(scale.astype(np.float16), f"{name}_scale"),
+    ]
 
 
 def _error(values: npt.NDArray[np.float32], axis: int) -> float:
@@ -227,5 +233,6 @@ def _gather_rows(node: onnx.NodeProto, name: str) -> list[onnx.NodeProto]:
         helper.make_node("Gather", [f"{name}_i8", ids], [f"{out}_i8"], axis=0),
         helper.make_node("Cast", [f"{out}_i8"], [f"{out}_wide"], to=TensorProto.FLOAT),
         helper.make_node("Gather", [f"{name}_scale", ids], [f"{out}_scale"], axis=0),
-        helper.make_node("Mul", [f"{out}_wide", f"{out}_scale"], [out]),
+        helper.make_node("Cast", [f"{out}_scale"], [f"{out}_step"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [f"{out}_wide", f"{out}_step"], [out]),
     ]

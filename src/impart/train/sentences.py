@@ -6,6 +6,7 @@ Gurevych 2019). A sentence embedding is the mean of the last layer over the toke
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from functools import cache
@@ -99,6 +100,7 @@ class SentenceTower(nn.Module):
         super().__init__()
         self.words, self.positions = nn.Embedding(words, width), nn.Embedding(CONTEXT_TOKENS, width)
         self.segment = nn.Parameter(torch.zeros(width))  # every token is of the first segment
+        self._gap = range(0)  # ids that no word has and that `words` has no rows for
         self.norm = nn.LayerNorm(width, eps=_NORM_EPS)
         self.layers = nn.ModuleList(_Layer(width, heads, hidden) for _ in range(layers))
         self.eval()
@@ -111,6 +113,9 @@ class SentenceTower(nn.Module):
     def states(self, input_ids: Tensor, attention_mask: Tensor, *, layers: int = 0) -> Tensor:
         """Tokens (T, L, D) before the last `layers` layers."""
         positions = self.positions.weight[: input_ids.shape[1]]  # (L, D)
+        if self._gap:
+            behind = input_ids >= self._gap.stop
+            input_ids = torch.where(behind, input_ids - len(self._gap), input_ids.clamp(max=self._gap.start - 1))
         words = self.words.weight.index_select(0, input_ids.flatten())  # (T * L, D)
         words = words.reshape(*input_ids.shape, -1)  # (T, L, D)
         x: Tensor = self.norm(words + positions + self.segment)
@@ -119,6 +124,18 @@ class SentenceTower(nn.Module):
             x = layer(x, bias)
         return x
 
+    def without_unused(self) -> SentenceTower:
+        """A copy that takes the same ids and gives the same embeddings, without rows for ids that no text has."""
+        slim = copy.deepcopy(self)
+        if self.words.num_embeddings > _UNUSED.stop:
+            kept = torch.cat([self.words.weight[: _UNUSED.start], self.words.weight[_UNUSED.stop :]])
+            slim.words = nn.Embedding.from_pretrained(kept)
+            slim._gap = _UNUSED
+        return slim
+
+
+_UNUSED = range(104, 999)
+"""`[unused99]` to `[unused993]` of BERT's vocabulary: the tokenizer splits at the brackets and never says them."""
 
 _NAMES = {
     "attention.self.query": "query",

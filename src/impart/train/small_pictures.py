@@ -1,4 +1,4 @@
-"""Thumbnails: gains, biases and spatial kernels of the backbone for pictures of some 32 to 64 px.
+"""Thumbnails: gains, biases and spatial kernels of the backbone for pictures of some 32 px.
 
 Enlarged to the tower's size a thumbnail is a blur, and a backbone trained on sharp photos sees little in it. Here the
 backbone learns to say of a shrunk picture what it says of the same picture at full size (distillation from its own
@@ -45,7 +45,7 @@ __all__ = ["SmallPicturesTask", "SmallSettings", "Squares", "learn_small_picture
 _log = logging.getLogger(__name__)
 _FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 _SIDE_PX = 96
-"""Training pictures are kept at this side: enough for crops of which 32 to 64 px are left."""
+"""Training pictures are kept at this side: enough for crops that end at 64 px."""
 _SMALLEST_PX = 32
 _GRID = round(CELLS**0.5)
 
@@ -57,7 +57,8 @@ class SmallSettings:
     Attributes:
         steps: optimiser steps; 0 = small pictures are seen like all others.
         size_px: side of the square that the backbone sees of them; a multiple of 128.
-        up_to_px: pictures whose short side is no longer are small.
+        up_to_px: pictures whose short side is no longer are small, in the model.
+        learn_up_to_px: the longest side of the pictures learned from; some more, so that little changes at the border.
         batch: pictures in a step.
         learning_rate: peak.
         temperature: of the class distributions that are compared.
@@ -66,7 +67,8 @@ class SmallSettings:
 
     steps: int = 0
     size_px: int = 128
-    up_to_px: int = 64
+    up_to_px: int = 36
+    learn_up_to_px: int = 64
     batch: int = 64
     learning_rate: float = 1e-3
     temperature: float = 2.0
@@ -75,8 +77,11 @@ class SmallSettings:
     def __post_init__(self) -> None:
         if self.steps < 0 or self.size_px % 128 or self.size_px <= 0:
             raise ConfigError(f"small.steps is {self.steps}, size_px {self.size_px}: no less than 0, a multiple of 128")
-        if not _SMALLEST_PX <= self.up_to_px < _SIDE_PX:
-            raise ConfigError(f"small.up_to_px is {self.up_to_px}: from {_SMALLEST_PX} to {_SIDE_PX - 1}")
+        if not _SMALLEST_PX <= self.up_to_px <= self.learn_up_to_px < _SIDE_PX:
+            raise ConfigError(
+                f"small.up_to_px is {self.up_to_px}, learn_up_to_px {self.learn_up_to_px}: "
+                f"from {_SMALLEST_PX} to {_SIDE_PX - 1}, and the first no larger"
+            )
 
 
 class Squares:
@@ -216,7 +221,7 @@ class SmallPicturesTask(Task):
     def training_step(self, batch: tuple[npt.NDArray[np.int64], int], accelerator: Accelerator) -> dict[str, Tensor]:
         rows, seed = batch
         rng = np.random.default_rng(seed)
-        looks = [shrunk(self._squares[row], rng, up_to_px=self._settings.up_to_px) for row in rows]
+        looks = [shrunk(self._squares[row], rng, up_to_px=self._settings.learn_up_to_px) for row in rows]
         pixels = torch.from_numpy(preprocess([picture for picture, _ in looks], self._preprocessing))
         wanted = self._teacher[torch.from_numpy(rows)].float()
         mirrored = torch.tensor([turned for _, turned in looks])

@@ -6,11 +6,16 @@ small set has other gains on them, and a gain of a channel is a factor on its sc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 __all__ = ["join_sizes", "rename"]
+
+_UNSEEN = 1e-3
+"""A difference of weights, in steps of the kernel's coarsest channel, that no output shows."""
 
 
 def join_sizes(large: ModelProto, small: ModelProto, *, small_px: int) -> ModelProto:
@@ -28,14 +33,13 @@ def join_sizes(large: ModelProto, small: ModelProto, *, small_px: int) -> ModelP
     branches = {"large": onnx.compose.add_prefix(large, "large/"), "small": onnx.compose.add_prefix(small, "small/")}
     for title, model in branches.items():
         rename(model.graph, {f"{title}/{entry}": entry})
-    shared = _share(branches["large"].graph, branches["small"].graph)
+    shared = _share([model.graph for model in branches.values()])
     graphs = {
         title: helper.make_graph(
             model.graph.node,
             title,
             inputs=[],
             outputs=[helper.make_empty_tensor_value_info(model.graph.output[0].name)],
-            initializer=model.graph.initializer,
         )
         for title, model in branches.items()
     }
@@ -56,33 +60,62 @@ def join_sizes(large: ModelProto, small: ModelProto, *, small_px: int) -> ModelP
     )
     joined = helper.make_model(graph, opset_imports=large.opset_import)
     joined.ir_version = max(large.ir_version, small.ir_version)
+    _shorten(joined)
     onnx.checker.check_model(joined)
     return joined
 
 
-def _share(large: GraphProto, small: GraphProto) -> list[TensorProto]:
-    """Take the int8 kernels that are the same in both graphs out of them; both then name what is returned."""
+def _share(graphs: Sequence[GraphProto]) -> list[TensorProto]:
+    """Take what both graphs hold out of them, and return it once; both then name it.
+
+    That is the kernels that are the same but for rounding, and whatever is the same byte for byte (zero points).
+    """
+    large, small = graphs
     own = {tensor.name.removeprefix("small/"): tensor for tensor in small.initializer}
-    shared: list[TensorProto] = []
+    twins: dict[str, str] = {}  # small name to large name
     for tensor in large.initializer:
         name = tensor.name.removeprefix("large/")
-        if tensor.data_type == TensorProto.INT8 and name in own and _same(tensor, own[name]):
-            shared.append(tensor)
-    for graph, title in ((large, "large/"), (small, "small/")):
-        names = {title + tensor.name.removeprefix("large/") for tensor in shared}
-        kept = [tensor for tensor in graph.initializer if tensor.name not in names]
+        other, scale = own.get(name), own.get(name.replace("_quantized", "_scale"))
+        if tensor.data_type == TensorProto.INT8 and other and scale and _same(tensor, other, scale):
+            twins[other.name] = tensor.name
+    kept: dict[tuple[int, tuple[int, ...], bytes], TensorProto] = {}
+    for graph in graphs:
+        names: dict[str, str] = {}
+        for tensor in graph.initializer:
+            if tensor.name not in twins:
+                content = numpy_helper.to_array(tensor).tobytes()
+                names[tensor.name] = kept.setdefault((tensor.data_type, tuple(tensor.dims), content), tensor).name
         del graph.initializer[:]
-        graph.initializer.extend(kept)
-        rename(graph, {name: "shared/" + name.removeprefix(title) for name in names})
-    for tensor in shared:
-        tensor.name = "shared/" + tensor.name.removeprefix("large/")
-    return shared
+        rename(graph, names | twins)
+    return list(kept.values())
 
 
-def _same(one: TensorProto, other: TensorProto) -> bool:
-    """Equal but for rounding: a factor on weights and scale alike may turn a half up or down."""
-    first, second = (numpy_helper.to_array(tensor).astype(np.int16) for tensor in (one, other))
-    return first.shape == second.shape and first.ndim > 1 and bool(np.abs(first - second).max() <= 1)
+def _shorten(model: ModelProto) -> None:
+    """Give every value of the graph and its branches a short name: the long ones take more room than the biases."""
+    graphs = [model.graph, *(item.g for node in model.graph.node for item in node.attribute if item.HasField("g"))]
+    ends = {value.name for value in (*model.graph.input, *model.graph.output)}
+    made = [tensor.name for graph in graphs for tensor in graph.initializer]
+    made += [name for graph in graphs for node in graph.node for name in node.output]
+    names = {name: f"v{number}" for number, name in enumerate(dict.fromkeys(made)) if name not in ends}
+    for graph in graphs:
+        rename(graph, names)
+        for tensor in graph.initializer:
+            tensor.name = names.get(tensor.name, tensor.name)
+        for node in graph.node:
+            node.name = ""
+
+
+def _same(large: TensorProto, small: TensorProto, scale: TensorProto) -> bool:
+    """Equal but for rounding: a factor on weights and scale alike may turn a half up or down.
+
+    A channel that is all but dead has the quantiser's least scale and not its own: there, what is left is compared.
+    """
+    first, second = (numpy_helper.to_array(tensor).astype(np.int16) for tensor in (large, small))
+    steps = numpy_helper.to_array(scale)  # (channels,)
+    if first.ndim < 2 or first.shape != second.shape or steps.shape != first.shape[:1]:
+        return False
+    apart = np.abs(first - second).reshape(len(first), -1).max(1)  # (channels,), in steps
+    return bool(((apart <= 1) | (apart * steps <= _UNSEEN * steps.max())).all())
 
 
 def rename(graph: GraphProto, names: dict[str, str]) -> None:
