@@ -87,9 +87,11 @@ def main() -> int:
     parser.add_argument("runs", type=json.loads, help="folder to changed settings, for each run")
     parser.add_argument("--slow", action="store_true")
     parser.add_argument("--export", action="store_true")
+    parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     for out, changes in options.runs.items():
-        for event in train_once(options.data, Path(out), export=options.export, **changes):
+        chosen = {"resume": options.resume, "export": options.export}
+        for event in train_once(options.data, Path(out), **chosen, **changes):
             if options.slow and isinstance(event, StepDone):
                 time.sleep(0.3)
     import torch

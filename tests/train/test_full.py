@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -76,6 +77,27 @@ def _failures(folder):
         return {row["path"]: row["reason"] for row in csv.DictReader(file)}
 
 
+def _launch(data, runs, *options, machines=1):
+    """The runs in two processes: under one launcher, or under one each as on two machines."""
+    script = [str(TESTS / "full_run.py"), str(data), json.dumps(runs), *options]
+    module = [sys.executable, "-m", "torch.distributed.run"]
+    if machines == 1:
+        launchers = [[*module, "--standalone", "--nproc-per-node", "2"]]
+    else:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            place = ["--master-addr", "127.0.0.1", "--master-port", str(free.getsockname()[1])]
+        place += ["--nnodes", str(machines), "--nproc-per-node", "1"]
+        launchers = [[*module, *place, "--node-rank", str(number)] for number in range(machines)]
+    running = [
+        subprocess.Popen([*launcher, *script], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+        for launcher in launchers
+    ]
+    for process in running:
+        _, said = process.communicate(timeout=500)
+        assert process.returncode == 0, said[-2000:]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_processes_are_one_with_the_doubled_batch(data, tmp_path):
@@ -85,10 +107,7 @@ def test_two_processes_are_one_with_the_doubled_batch(data, tmp_path):
         "plain": {"reference__augment": "none"},
     }
     runs = {str(tmp_path / f"{name}-2"): {**kind, "loop__batch": 12, "full__chunk": 5} for name, kind in kinds.items()}
-    script = [str(TESTS / "full_run.py"), str(data), json.dumps(runs)]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*launcher, *script], env=ENVIRONMENT, timeout=500, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    _launch(data, runs)
     for name, kind in kinds.items():
         list(train_once(data, tmp_path / name, **kind, loop__batch=24))
         expected, found = _losses(tmp_path / name), _losses(tmp_path / f"{name}-2")
@@ -97,6 +116,48 @@ def test_two_processes_are_one_with_the_doubled_batch(data, tmp_path):
         assert expected[-1] < expected[0]
         for key, value in _weights(tmp_path / name).items():
             assert torch.allclose(value, _weights(tmp_path / f"{name}-2")[key], atol=2e-3), (name, key)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_machines_are_two_processes(data, tmp_path):
+    changes = {"loop__steps": 4, "loop__validate_every": 2}
+    _launch(data, {str(tmp_path / "two"): {**changes, "loop__batch": 6}}, machines=2)
+    list(train_once(data, tmp_path / "one", **changes, loop__batch=12))
+    assert _losses(tmp_path / "two") == pytest.approx(_losses(tmp_path / "one"), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_spread_weights_change_nothing_but_where_they_lie(data, tmp_path):
+    """Two processes with half of the weights each against one with all: losses, checkpoints, resume, the result."""
+    alone = {**DISTURBED, "full__dropout": 0.0, "loop__batch": 12, "ram__gate": True, "optimiser__clip": 0.5}
+    spread = {**alone, "loop__batch": 6, "full__shard": True}
+    one, two = tmp_path / "one", tmp_path / "two"
+    list(train_once(data, one, export=True, **alone))
+    _launch(data, {str(two): spread}, "--export")
+    expected, losses = _weights(one), _losses(one)
+    _same_run(two, expected, losses)
+    for name, value in _written(one).items():
+        assert torch.allclose(value, _written(two)[name], atol=2e-3), name
+    Checkpoints(two / "checkpoints").path(8).unlink()
+    _launch(data, {str(two): spread}, "--resume")
+    assert Checkpoints(two / "checkpoints").steps() == [8, 6]
+    _same_run(two, expected, losses)
+
+
+def _same_run(folder, expected, losses):
+    assert _losses(folder) == pytest.approx(losses, rel=1e-4)
+    found = _weights(folder)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert torch.allclose(value, found[name], atol=2e-3), name
+
+
+def _written(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model" / "encoder" / "model.safetensors")
 
 
 def test_killed_and_resumed_gives_the_same_weights(data, whole, tmp_path):

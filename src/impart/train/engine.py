@@ -24,6 +24,7 @@ from impart.train.checkpoint import Checkpoints
 from impart.train.events import Finished, Resumed, Saved, StepDone, TrainEvent, Validated
 from impart.train.runlog import RunLog
 from impart.train.settings import TrainConfig
+from impart.train.sharding import average_scalars, clip_gradients, like, whole
 from impart.train.task import Task, Temperature, learning_rate, parameter_groups
 
 if TYPE_CHECKING:
@@ -91,14 +92,20 @@ class _Run:
     def __init__(self, task: Task, config: TrainConfig, out: Path | None, accelerator: Accelerator):
         self.task, self.config, self.accelerator = task, config, accelerator
         self.bare = task.modules()
+        self.sharded = task.shard(accelerator)  # before the optimiser takes the parameters
         self.optimiser = torch.optim.AdamW(
             parameter_groups(task.parts(), config.optimiser),
             lr=config.optimiser.learning_rate,
             betas=(config.optimiser.betas[0], config.optimiser.betas[1]),
             eps=config.optimiser.eps,
+            foreach=False if self.sharded else None,  # spread and whole tensors do not go into one call
         )
         learned = [name for name, module in self.bare.items() if any(p.requires_grad for p in module.parameters())]
-        prepared = accelerator.prepare(*(self.bare[name] for name in learned), self.optimiser)
+        if self.sharded:  # precision only: gradients meet in the shards
+            prepared = [accelerator.prepare_model(self.bare[name], evaluation_mode=True) for name in learned]
+            prepared.append(accelerator.prepare(self.optimiser))
+        else:
+            prepared = accelerator.prepare(*(self.bare[name] for name in learned), self.optimiser)
         self.wrapped: dict[str, nn.Module] = dict(zip(learned, prepared[:-1], strict=True))
         for name in self.bare.keys() - self.wrapped.keys():
             self.wrapped[name] = self.bare[name].to(accelerator.device)
@@ -164,9 +171,7 @@ class _Run:
                 self._check("the loss", figures["loss"])
                 self.meter.add(figures)
                 if self.accelerator.sync_gradients:
-                    norm = float(
-                        self.accelerator.clip_grad_norm_(self._learned(), self.config.optimiser.clip or math.inf)
-                    )
+                    norm = self._clip(self.config.optimiser.clip or math.inf)
                     self._check("the gradient's norm", norm)
                     self.meter.add({"gradient_norm": norm})
                 self.stepper.step()
@@ -186,6 +191,13 @@ class _Run:
             pairs_per_s=self.task.pairs_per_step / self.pace_s,
             eta_s=(self.steps - self.step) * self.pace_s,
         )
+
+    def _clip(self, max_norm: float) -> float:
+        """Limit the gradients; returns their norm before."""
+        if not self.sharded:
+            return float(self.accelerator.clip_grad_norm_(self._learned(), max_norm))
+        average_scalars(self._learned())
+        return clip_gradients(self._learned(), max_norm)
 
     def _learned(self) -> list[nn.Parameter]:
         return [parameter for group in self.stepper.param_groups for parameter in group["params"]]
@@ -226,16 +238,18 @@ class _Run:
         """Write a checkpoint from the main process; all wait for it."""
         assert self.checkpoints is not None
         path = self.checkpoints.path(self.step)
+        modules = {name: whole(module.state_dict()) for name, module in self.bare.items()}
+        optimiser = whole(self.stepper.state_dict())
         if self.accelerator.is_main_process:
-            for name, module in self.bare.items():
-                for own, parameter in module.named_parameters():
-                    if not bool(torch.isfinite(parameter).all()):
+            for name, weights in modules.items():
+                for own, weight in weights.items():
+                    if not bool(torch.isfinite(weight).all()):
                         self._check(f"the weight {name}.{own}", math.nan)
             path = self.checkpoints.save(
                 self.step,
                 {
-                    "modules": {name: module.state_dict() for name, module in self.bare.items()},
-                    "optimiser": self.stepper.state_dict(),
+                    "modules": modules,
+                    "optimiser": optimiser,
                     "task": self.task.state(),
                     "meter": {"sums": self.meter.sums, "counts": self.meter.counts},
                 },
@@ -255,8 +269,16 @@ class _Run:
             )
         try:
             for name, module in self.bare.items():
-                module.load_state_dict(state["modules"][name])
-            self.stepper.load_state_dict(state["optimiser"])
+                weights, own = state["modules"][name], module.state_dict()
+                module.load_state_dict(
+                    {each: like(value, own[each]) if each in own else value for each, value in weights.items()}
+                )
+            moments = {
+                number: {name: like(value, parameter) for name, value in state["optimiser"]["state"][number].items()}
+                for number, parameter in enumerate(self._learned())
+                if number in state["optimiser"]["state"]
+            }
+            self.stepper.load_state_dict({**state["optimiser"], "state": moments})
             self.task.load_state(state["task"])
             self.meter = Meter(**state["meter"])
         except (KeyError, RuntimeError, ValueError, TypeError) as error:

@@ -1,6 +1,6 @@
 """Towers, RAM and temperature as one module, and the bank of reference embeddings that they read.
 
-One module, so that a launcher's wrapper (DDP, FSDP) sees one forward pass a chunk. The bank is no part of it: nothing
+One module, so that a wrapper (DDP, shards) sees one forward pass a chunk. The bank is no part of it: nothing
 in it is learned or sent between processes. A step reads B K rows of it, which costs next to nothing.
 
 Letters: B pairs in a chunk, K neighbours, D embedding width, R retrieval width, N references, L tokens.
@@ -87,6 +87,14 @@ class FullModel(nn.Module):
         augmented = self.augment(v, lookup)
         views = torch.stack([augmented, v]) if self.both else augmented[None]
         return Embedded(views, t, self.temperature())
+
+    def image(self, pixels: Tensor) -> Tensor:
+        """Base embeddings (B, D) of pixels (B, 3, S, S)."""
+        return self.towers.image(pixels)
+
+    def text(self, ids: Tensor) -> Tensor:
+        """Embeddings (T, D) of tokens (T, L)."""
+        return self.towers.text(ids)
 
     def augment(self, v: Tensor, lookup: Lookup) -> Tensor:
         """v' (B, D) of unit embeddings v (B, D)."""

@@ -23,6 +23,7 @@ from impart.reference.refset import ReferenceSet
 from impart.train.engine import fit, make_accelerator
 from impart.train.events import Finished, TrainEvent
 from impart.train.full_data import FullData, prepare
+from impart.train.full_model import FullModel
 from impart.train.full_task import FullTask
 from impart.train.listing import Failures
 from impart.train.settings import TrainConfig
@@ -70,9 +71,10 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
             continue
         if task.model.ram is not None:
             task.refresh()  # with the final weights
-        if accelerator.is_main_process:
+        model = task.assemble()
+        if model is not None:
             failures.write(out / "failures.csv")
-            folder = _export(task, encoder, out / "model")
+            folder = _export(task, model, encoder, out / "model")
             yield dataclasses.replace(event, folder=folder, failed=len(failures))
         accelerator.wait_for_everyone()
 
@@ -81,9 +83,9 @@ def _check_launch(accelerator: Accelerator) -> None:
     kind = str(accelerator.distributed_type.value)
     if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
         raise TrainingError(
-            f"the launcher is set to {kind}: regime 'full' runs in one process or with DDP (MULTI_GPU, MULTI_CPU); "
-            "change distributed_type in accelerate's config. Gradient caching (full.chunk) and full.checkpointing "
-            "save the memory that sharding would"
+            f"the launcher is set to {kind}: regime 'full' runs in one process or several (MULTI_GPU, MULTI_CPU); "
+            "change distributed_type in accelerate's config. To spread the weights over the processes, set "
+            "full.shard = true"
         )
 
 
@@ -109,10 +111,10 @@ def _towers(config: TrainConfig, made: FullData, *, data: Path, out: Path) -> To
     return build_towers(full, data=data, tokenizer=open_tokenizer(folder, full), seed=config.seed)
 
 
-def _export(task: FullTask, frozen: Encoder | None, folder: Path) -> Path:
+def _export(task: FullTask, model: FullModel, frozen: Encoder | None, folder: Path) -> Path:
     """Write what was trained; returns what `--encoder` opens."""
-    task.towers.cpu().save(folder / "encoder")
-    bank, ram, references = task.model.bank, task.model.ram, task.data.references
+    model.towers.cpu().save(folder / "encoder")
+    bank, ram, references = model.bank, model.ram, task.data.references
     if ram is None or bank is None:
         return folder / "encoder"
     encoder: Encoder = load_encoder(f"hf:{folder / 'encoder'}", device="cpu")

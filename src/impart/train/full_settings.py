@@ -23,6 +23,8 @@ class FullSettings:
         vocabulary: tokens of a learned tokenizer, at most.
         chunk: pairs in one forward pass, on each process; fewer than `loop.batch` = cached loss; 0 = all at once.
         checkpointing: compute activations again in the backward pass instead of keeping them.
+        shard: over several processes, each keeps its share of weights, gradients and optimiser state alone (FSDP)
+            instead of all of them (DDP): for towers that do not fit one device.
         dropout: of the towers' attention.
         crop: smallest share of a picture's area that a training view shows; 1 = the evaluation view.
         workers: processes that read pictures; 0 = the training process itself. With `stream` the order depends on it.
@@ -39,6 +41,7 @@ class FullSettings:
     vocabulary: int = 49408
     chunk: int = 0
     checkpointing: bool = False
+    shard: bool = False
     dropout: float = 0.0
     crop: float = 0.5
     workers: int = 4

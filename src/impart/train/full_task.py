@@ -12,6 +12,7 @@ Letters: B pairs of one process, W processes, K neighbours, D embedding width, N
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from impart.train.full_model import Bank, FullModel, Lookup
 from impart.train.listing import Failures, ListedPicture
 from impart.train.retrieval import CohortTensors
 from impart.train.settings import TrainConfig
+from impart.train.sharding import shard, whole
 from impart.train.task import Task, Temperature, recall
 from impart.train.texts import text_key
 from impart.train.towers import Towers
@@ -98,6 +100,7 @@ class FullTask(Task):
         )
         self._weights = (1.0, config.reference.base_weight) if self.model.both else (1.0,)
         self._called: nn.Module = self.model
+        self._plain: FullModel | None = None
         self._batch = min(config.loop.batch, len(self.data.train) // self.processes)
         if not self._batch:
             raise ConfigError(f"{len(self.data.train)} training pictures are too few for {self.processes} processes")
@@ -119,6 +122,29 @@ class FullTask(Task):
     def parts(self) -> dict[str, nn.Module]:
         learned: dict[str, nn.Module] = {"towers": self.towers, "temperature": self.model.temperature}
         return learned | ({"ram": self.model.ram} if self.model.ram is not None else {})
+
+    def shard(self, accelerator: Accelerator) -> bool:
+        if not self.config.full.shard or self.processes == 1:
+            return False
+        self._plain = copy.deepcopy(self.model) if accelerator.is_main_process else None
+        clip = self.towers.model
+        shard(
+            self.model,
+            units=[*clip.vision_model.encoder.layers, *clip.text_model.encoder.layers],
+            methods=("image", "text", "augment"),
+            device=accelerator.device,
+        )
+        return True
+
+    def assemble(self) -> FullModel | None:
+        """The trained model in one piece, on the first process; a collective call."""
+        if not (self.config.full.shard and self.processes > 1):
+            return self.model if self.rank == 0 else None
+        weights = whole(self.model.state_dict())
+        if self._plain is not None:
+            self._plain.load_state_dict(weights)
+            self._plain.bank = self.model.bank
+        return self._plain
 
     def prepare(self, accelerator: Accelerator, modules: dict[str, nn.Module]) -> None:
         self._called = modules["model"]
@@ -220,12 +246,12 @@ class FullTask(Task):
         self.model.eval()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.loop.precision == "bf16"):
             image = [
-                self.towers.image(batch.pixels.to(self._device))
+                self.model.image(batch.pixels.to(self._device))
                 for batch in in_order(pictures, self._share(len(items)), batch=size, workers=self.config.full.workers)
             ]
             mine = [texts[row] for row in self._share(len(texts))]
             text = [
-                self.towers.text(self.towers.tokens(mine[first : first + size]).to(self._device))
+                self.model.text(self.towers.tokens(mine[first : first + size]).to(self._device))
                 for first in range(0, len(mine), size)
             ]
         self.model.train()

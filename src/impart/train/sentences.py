@@ -129,7 +129,7 @@ class SentenceTower(nn.Module):
         slim = copy.deepcopy(self)
         if self.words.num_embeddings > _UNUSED.stop:
             kept = torch.cat([self.words.weight[: _UNUSED.start], self.words.weight[_UNUSED.stop :]])
-            slim.words = nn.Embedding.from_pretrained(kept)
+            slim.words = nn.Embedding(kept.shape[0], kept.shape[1], _weight=kept, _freeze=True)
             slim._gap = _UNUSED
         return slim
 

@@ -39,6 +39,10 @@ class Task(Protocol):
         """What `optimiser.rates` names; modules or parts of them that together hold all that learns."""
         return self.modules()
 
+    def shard(self, accelerator: Accelerator) -> bool:  # noqa: ARG002
+        """Spread the modules over the processes (`train/sharding.py`) if so wanted; returns whether they are."""
+        return False
+
     def prepare(self, accelerator: Accelerator, modules: dict[str, nn.Module]) -> None:  # noqa: ARG002
         """Take the modules back, on their device and wrapped for several processes, before the first step."""
         return
