@@ -53,6 +53,9 @@ def _root(
     pass
 
 
+_INTERRUPTED = 130
+
+
 def main() -> None:
     """Entry point of the console script."""
     try:
@@ -60,9 +63,13 @@ def main() -> None:
     except ImpartError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("stopped; what was finished is kept, and the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # typer's answer to Ctrl-C, which says nothing
+            print(
+                "stopped; what was finished is kept, and the same command (train: with --resume) goes on from there",
+                file=sys.stderr,
+            )
+        raise
     except BrokenPipeError:
         # The reader of our output has gone (`impart search ... | head`); closing quietly is what it expects.
         sys.stderr.close()

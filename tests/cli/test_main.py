@@ -1,0 +1,22 @@
+"""The entry point: how a command ends that did not come to its end."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from impart.cli.main import main
+from impart.video.index import VideoIndex
+
+
+def test_an_interrupted_command_says_what_is_kept(monkeypatch, capsys, tmp_path) -> None:
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(VideoIndex, "open", interrupted)
+    monkeypatch.setattr(sys, "argv", ["impart", "stats", "--index", str(tmp_path)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert "what was finished is kept" in capsys.readouterr().err
