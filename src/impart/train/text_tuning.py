@@ -46,7 +46,8 @@ class TuningSettings:
     """How the upper layers of the sentence tower are tuned.
 
     Attributes:
-        steps: optimiser steps; 0 = the tower stays as published.
+        steps: optimiser steps of each run; () = the tower stays as published. All runs start from the same weights, and
+            the mean of what they end with is kept (model soup, Wortsman et al., ICML 2022).
         layers: tuned, counted from the top.
         batch: pairs in a step.
         classes: class names drawn a step for the loss that keeps them.
@@ -56,7 +57,7 @@ class TuningSettings:
         ema: decay of the averaged weights that are returned.
     """
 
-    steps: int = 0
+    steps: tuple[int, ...] = ()
     layers: int = 2
     batch: int = 512
     classes: int = 400
@@ -66,8 +67,10 @@ class TuningSettings:
     ema: float = 0.99
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.layers < 1:
-            raise ConfigError(f"tuning.steps is {self.steps}, layers {self.layers}: no less than 0 and 1")
+        if not isinstance(self.steps, tuple):
+            raise ConfigError(f"tuning.steps is {self.steps}: a list, the steps of each run")
+        if any(steps < 1 for steps in self.steps) or self.layers < 1:
+            raise ConfigError(f"tuning.steps is {list(self.steps)}, layers {self.layers}: none may be less than 1")
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,6 @@ class _Tail(nn.Module):
     def __init__(self, tower: SentenceTower, layers: int, dropout: float):
         super().__init__()
         self.layers = nn.ModuleList(list(tower.layers)[-layers:])
-        self.layers.requires_grad_(True)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
@@ -115,6 +117,7 @@ class TextTuningTask(Task):
         rows: token states of the corpus' texts.
         head: how the heads were trained: dropout, views, losses.
         settings: of this stage.
+        steps: of this run.
         config: of the engine.
     """
 
@@ -128,6 +131,7 @@ class TextTuningTask(Task):
         rows: TextRows,
         head: HeadSettings,
         settings: TuningSettings,
+        steps: int,
         config: TrainConfig,
     ):
         self._corpus, self._rows, self._head, self._settings, self.config = corpus, rows, head, settings, config
@@ -136,9 +140,11 @@ class TextTuningTask(Task):
         _drop(image.correction, head.dropout_in, head.dropout_mid)
         _drop(text, 0.0, head.text_dropout)
         self._temperature = Temperature(head.init_scale, head.max_scale).to(corpus.texts.device)
+        for module in self.modules().values():
+            module.requires_grad_(True)
         self._average = Average(self.modules(), settings.ema)
         self.pairs_per_step = settings.batch
-        self.steps_per_epoch = settings.steps
+        self.steps_per_epoch = steps
 
     def modules(self) -> dict[str, nn.Module]:
         learned: dict[str, nn.Module] = {"tower": self._tail, "image": self._image.correction, "text": self._text}
@@ -233,27 +239,51 @@ def tune_text(
     settings: TuningSettings,
     seed: int = 0,
 ) -> None:
-    """Tune the tower's upper layers and the heads, in place (see `TextTuningTask`)."""
+    """Tune the tower's upper layers and the heads, in place (see `TextTuningTask`): the mean of all runs."""
     base = head.as_config(seed=seed, device=corpus.texts.device.type)
     rates = dict.fromkeys(("image", "text", "cells", "temperature"), settings.heads_rate)
-    config = dataclasses.replace(
-        base,
-        optimiser=OptimiserSettings(
-            learning_rate=settings.learning_rate,
-            rates=rates,
-            weight_decay=head.weight_decay,
-            betas=(0.9, 0.999),
-            eps=1e-8,
-            warmup=0.1,
-            clip=0.0,
-        ),
-        loop=LoopSettings(steps=settings.steps, batch=settings.batch, device=base.loop.device),
+    optimiser = OptimiserSettings(
+        learning_rate=settings.learning_rate,
+        rates=rates,
+        weight_decay=head.weight_decay,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        warmup=0.1,
+        clip=0.0,
     )
-    task = TextTuningTask(corpus, image, text, tower=tower, rows=rows, head=head, settings=settings, config=config)
-    for event in fit(task, config):
-        if isinstance(event, StepDone) and (event.step % 25 == 0 or event.step == event.steps):
-            _log.info("text tower, step %d of %d: loss %.3f", event.step, event.steps, event.loss)
-    task.finish()
+    everything = nn.ModuleList((image, text, tower))
+    start = _weights(everything)
+    ends = []
+    for number, steps in enumerate(settings.steps, 1):
+        _set_weights(everything, start)
+        config = dataclasses.replace(
+            base,
+            optimiser=optimiser,
+            loop=LoopSettings(steps=steps, batch=settings.batch, device=base.loop.device),
+        )
+        task = TextTuningTask(
+            corpus, image, text, tower=tower, rows=rows, head=head, settings=settings, steps=steps, config=config
+        )
+        for event in fit(task, config):
+            if isinstance(event, StepDone) and (event.step % 25 == 0 or event.step == event.steps):
+                where = f"run {number} of {len(settings.steps)}, step {event.step} of {event.steps}"
+                _log.info("text tower, %s: loss %.3f", where, event.loss)
+        task.finish()
+        ends.append(_weights(everything))
+    _set_weights(
+        everything, {name: torch.stack([end[name] for end in ends]).mean(0) for name in start} if ends else start
+    )
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of all parameters."""
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+@torch.no_grad()
+def _set_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
+    for name, parameter in module.named_parameters():
+        parameter.copy_(weights[name])
 
 
 def _drop(correction: Correction, first: float, middle: float) -> None:
