@@ -23,6 +23,11 @@ def test_each_source_wins_over_the_one_before(tmp_path: Path) -> None:
     assert Settings.load(environ={}) == Settings()
 
 
+@pytest.mark.parametrize(("said", "means"), [("false", False), ("0", False), ("off", False), ("True", True)])
+def test_yes_and_no_from_the_environment(said: str, means: bool) -> None:
+    assert Settings.load(environ={"IMPART_SEARCH_HUB_CORRECTION": said}).search.hub_correction is means
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -30,6 +35,8 @@ def test_each_source_wins_over_the_one_before(tmp_path: Path) -> None:
         ("[decoding]\nfps = 2\n", "decoding"),
         ("[decode]\nfps = 'fast'\n", "decode.fps"),
         ("[decode]\nfps = 0\n", "decode.fps"),
+        ("[search]\ngroup = 'film'\n", "search.group"),
+        ("[search]\nhub_correction = 'perhaps'\n", "true or false"),
         ("[decode\n", "TOML"),
     ],
 )

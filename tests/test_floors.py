@@ -24,7 +24,8 @@ def mini() -> impart.Encoder:
 
 
 @pytest.mark.parametrize(
-    ("name", "floor"), [("cifar10/test", 0.60), ("cifar100/test", 0.45), ("caltech101/test", 0.62)]
+    ("name", "floor"),
+    [("cifar10/test", 0.72), ("cifar100/test", 0.51), ("caltech101/test", 0.63), ("tiny_imagenet32/test", 0.29)],
 )
 def test_zeroshot(data_dir: Path, mini: impart.Encoder, name: str, floor: float) -> None:
     assert zeroshot(mini, open_set(data_dir / "images" / name, kind="classes")).figures["top-1"] >= floor
@@ -35,8 +36,8 @@ def test_caption_retrieval_plain_and_with_the_bundled_set(data_dir: Path, mini: 
     for encoder in (mini, default_augmented(mini)):
         to_image, *_ = retrieval(encoder, dataset)
         assert (to_image.counts["queries"], to_image.counts["items"]) == (2500, 500)
-        assert to_image.figures["R@1"] >= 0.35
-        assert to_image.figures["R@10"] >= 0.78
+        assert to_image.figures["R@1"] >= 0.36
+        assert to_image.figures["R@10"] >= 0.80
 
 
 def test_video_retrieval_plain_and_with_the_bundled_set(data_dir: Path, tmp_path: Path) -> None:

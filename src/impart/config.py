@@ -36,6 +36,8 @@ __all__ = [
     "VanillaSettings",
 ]
 
+_SAID = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
@@ -231,6 +233,14 @@ class SearchSettings:
     negative_weight: float = 0.5
     hub_correction: bool = True
 
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise ConfigError(f"search.top is {self.top}: at least one hit")
+        if self.group not in ("video", "scene", "frame"):
+            raise ConfigError(f"search.group is {self.group!r}: use video, scene or frame")
+        if self.by not in ("mean", "moment"):
+            raise ConfigError(f"search.by is {self.by!r}: use mean or moment")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSettings:
@@ -325,6 +335,11 @@ class Settings:
 
 
 def _convert(value: Any, *, kind: type, name: str) -> Any:
+    if kind is bool:
+        said = _SAID.get(str(value).lower())
+        if said is None:
+            raise ConfigError(f"setting {name} is {value!r}: use true or false")
+        return said
     try:
         return kind(value)
     except (TypeError, ValueError) as error:

@@ -18,7 +18,7 @@ from clips import write_audio, write_clip
 from impart.cli.main import app
 from impart.cli.search import parse_moment
 from impart.encoders.base import register
-from impart.errors import EncoderMismatchError, QueryError
+from impart.errors import ConfigError, EncoderMismatchError, QueryError
 from tiny_encoder import TinyEncoder
 
 RUN = CliRunner()
@@ -55,6 +55,31 @@ def index(library: Path, tmp_path: Path) -> Path:
 def test_a_second_run_has_nothing_to_do(library: Path, index: Path) -> None:
     assert "3 unchanged" in run("index", library, "-i", index).stdout
     assert "added" not in run("index", library, "-i", index, "--dry-run").stdout
+
+
+def test_settings_of_a_search_come_from_file_environment_and_flags(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hits(*more: object) -> list[str]:
+        found = json.loads(run("search", "red", "-i", index, "-f", "json", *more).stdout)["hits"]
+        return [hit["timecode"] for hit in found]
+
+    config = tmp_path / "impart.toml"
+    config.write_text('[search]\ntop = 2\ngroup = "scene"\n')
+    assert len(hits()) == 3
+    assert len(hits("--config", config)) == 2
+    assert len(hits("--config", config, "--top", 4)) == 4  # four scenes of three videos
+    monkeypatch.setenv("IMPART_SEARCH_TOP", "1")
+    assert len(hits("--config", config)) == 1
+    assert len(json.loads(run("similar", "blue.mp4@0.2", "-i", index, "-f", "json").stdout)["hits"]) == 1
+    monkeypatch.setenv("IMPART_SEARCH_GROUP", "film")
+    with pytest.raises(ConfigError, match=r"search\.group"):
+        RUN.invoke(app, ["search", "red", "-i", str(index)], catch_exceptions=False)
+
+
+def test_reasons_in_csv(index: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(run("search", "red", "-i", index, "-f", "csv", "--why").stdout)))
+    assert all(json.loads(row["why"]) == [] for row in rows)  # the tiny encoder has no references
 
 
 def test_a_single_query_in_every_format(index: Path) -> None:

@@ -20,8 +20,9 @@ from impart.cli.options import (
     RefsetOption,
     ThreadsOption,
     load,
+    settings_for,
 )
-from impart.config import DecodeSettings, Settings
+from impart.config import DecodeSettings
 
 if TYPE_CHECKING:
     from impart.video.events import Event, IndexDone
@@ -77,16 +78,13 @@ def _open(
     from impart.video.index import VideoIndex
     from impart.video.manifest import Manifest
 
-    start = None
-    if Manifest.exists(index_dir):
-        manifest = Manifest.load(index_dir)
-        start = Settings(decode=manifest.decode, index=manifest.index)
-    settings = Settings.load(config, flags=flags, start=start)
+    manifest = Manifest.load(index_dir) if Manifest.exists(index_dir) else None
+    settings = settings_for(manifest, config, flags)
     encoder = None
-    if model_id or refset or (not augment and start is None):
-        known = manifest.encoder_id if start else settings.encoder.model
+    if model_id or refset or (not augment and manifest is None):
+        known = manifest.encoder_id if manifest else settings.encoder.model
         threads = settings.encoder.threads
-        encoder = load(model_id or known, refset=refset, augment=augment, threads=threads, bundled=start is None)
+        encoder = load(model_id or known, refset=refset, augment=augment, threads=threads, bundled=manifest is None)
     return VideoIndex.open(index_dir, encoder, settings=settings)
 
 

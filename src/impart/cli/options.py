@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from impart.config import Settings
+
 if TYPE_CHECKING:
     from impart.encoders.base import Encoder
+    from impart.video.manifest import Manifest
 
 __all__ = [
     "DEFAULT_INDEX",
@@ -19,6 +22,7 @@ __all__ = [
     "RefsetOption",
     "ThreadsOption",
     "load",
+    "settings_for",
 ]
 
 IndexOption: TypeAlias = Annotated[
@@ -48,6 +52,12 @@ ConfigOption: TypeAlias = Annotated[
 ]
 
 DEFAULT_INDEX = Path("library.impart")
+
+
+def settings_for(manifest: Manifest | None, config: Path | None, flags: dict[str, Any]) -> Settings:
+    """The index's own settings (of a new one, the defaults) < TOML file < environment < flags."""
+    start = Settings(decode=manifest.decode, index=manifest.index) if manifest is not None else None
+    return Settings.load(config, flags=flags, start=start)
 
 
 def load(model_id: str, *, refset: Path | None, augment: bool, threads: int = 0, bundled: bool = True) -> Encoder:

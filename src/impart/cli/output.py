@@ -48,11 +48,13 @@ def print_answers(answers: Iterable[Answer], form: Format, *, why: bool) -> None
     """Print answers as they come."""
     if form is Format.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["query", "rank", "path", "start_s", "end_s", "timecode", "score"])
+        names = ["rank", "path", "start_s", "end_s", "timecode", "score"]
+        writer.writerow(["query", *names, *(["why"] if why else [])])
         for answer in answers:
             for hit in answer.hits:
                 row = _hit_dict(hit)
-                writer.writerow([answer.query, *(row[name] for name in list(row)[:6])])
+                reasons = [json.dumps(row.get("why", []), ensure_ascii=False)] if why else []
+                writer.writerow([answer.query, *(row[name] for name in names), *reasons])
         return
     for answer in answers:
         if form is Format.json:

