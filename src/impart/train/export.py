@@ -10,6 +10,7 @@ embeddings stay int8 in memory: only the rows of the words at hand are converted
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from pathlib import Path
 
@@ -21,10 +22,19 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from impart.train.heads import ImageHead, TextHead
-from impart.train.sentences import CONTEXT_TOKENS, SentenceTower
+from impart.train.sentences import CONTEXT_TOKENS, SentenceTower, minilm_folder
 from impart.train.two_sizes import join_sizes, rename
 
-__all__ = ["ImageTower", "TextTower", "compress", "export_graph", "export_image", "export_text", "quantise"]
+__all__ = [
+    "ImageTower",
+    "TextTower",
+    "compress",
+    "export_graph",
+    "export_image",
+    "export_model",
+    "export_text",
+    "quantise",
+]
 
 _SMALLEST = 4096
 """Smaller tensors are kept as they are."""
@@ -35,19 +45,22 @@ class ImageTower(nn.Module):
 
     Args:
         head: features (B, F') to embeddings (B, D).
-        components: (F, R) directions of the standardised pooled features.
+        components: (F, R) directions of the standardised pooled features; None = the embedding itself retrieves.
     """
 
-    components: Tensor
+    components: Tensor | None
     head: ImageHead
 
-    def __init__(self, head: ImageHead, components: Tensor):
+    def __init__(self, head: ImageHead, components: Tensor | None):
         super().__init__()
         self.head = head
         self.register_buffer("components", components)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        return self.head(features), self.head.standardise(features) @ self.components
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        embedding: Tensor = self.head(features)
+        if self.components is None:
+            return (embedding,)
+        return embedding, self.head.standardise(features) @ self.components
 
 
 class TextTower(nn.Module):
@@ -70,10 +83,32 @@ class TextTower(nn.Module):
         return y
 
 
+def export_model(
+    folder: Path,
+    image: ImageTower,
+    text: TextTower,
+    *,
+    backbone: Path,
+    int8: bool = True,
+    small: tuple[Path, int] | None = None,
+) -> None:
+    """Write both towers and the tokenizer into a folder, in the layout of `mini`; its `model.json` is the caller's.
+
+    Args:
+        folder: exists.
+        image: heads of the image tower.
+        text: tower and head.
+        backbone, int8, small: see `export_image`.
+    """
+    export_image(image, backbone, folder / "image.onnx", int8=int8, small=small)
+    export_text(text, folder / "text.onnx", int8=int8)
+    shutil.copyfile(minilm_folder() / "tokenizer.json", folder / "tokenizer.json")
+
+
 def export_image(
     tower: ImageTower, backbone: Path, path: Path, *, int8: bool = True, small: tuple[Path, int] | None = None
 ) -> None:
-    """Write the image tower: `pixels` (B, 3, S, S) to `embedding` (B, D) and `retrieval` (B, R).
+    """Write the image tower: `pixels` (B, 3, S, S) to `embedding` (B, D) and, with components, `retrieval` (B, R).
 
     Args:
         tower: the heads.
@@ -87,12 +122,13 @@ def export_image(
         first = join_sizes(first, onnx.load(small[0]), small_px=small[1])
     width = first.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     heads = path.with_suffix(".heads.onnx")
+    outputs = ["embedding"] if tower.components is None else ["embedding", "retrieval"]
     export_graph(
         tower,
         (torch.zeros(2, width),),
         heads,
         inputs=["features"],
-        outputs=["embedding", "retrieval"],
+        outputs=outputs,
         shapes=({0: torch.export.Dim("B")},),
         int8=int8,
     )
@@ -101,7 +137,7 @@ def export_image(
     second.ir_version = first.ir_version = max(first.ir_version, second.ir_version)
     second = onnx.compose.add_prefix(second, "heads/")
     joined = onnx.compose.merge_models(first, second, io_map=[("features", "heads/features")])
-    rename(joined.graph, {"heads/embedding": "embedding", "heads/retrieval": "retrieval"})
+    rename(joined.graph, {f"heads/{name}": name for name in outputs})
     onnx.checker.check_model(joined)
     onnx.save(joined, path)
 

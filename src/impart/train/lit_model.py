@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from impart.augment.ram import Ram
 from impart.train.heads import ImageHead, TextHead
 from impart.train.retrieval import CohortTensors, gather
 
@@ -56,8 +57,9 @@ class LitModel(nn.Module):
     """
 
     components: Tensor | None
+    ram: Ram | None
 
-    def __init__(self, image: ImageHead, text: TextHead, *, components: Tensor | None, ram: nn.Module | None, k: int):
+    def __init__(self, image: ImageHead, text: TextHead, *, components: Tensor | None, ram: Ram | None, k: int):
         super().__init__()
         self.image, self.text, self.ram, self.k = image, text, ram, k
         self.register_buffer("components", components)

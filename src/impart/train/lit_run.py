@@ -26,6 +26,7 @@ from impart.train.events import Finished, Note, Preparing, TrainEvent
 from impart.train.features import FeatureCache
 from impart.train.heads import ImageHead
 from impart.train.listing import Failures, list_pictures
+from impart.train.lit_export import export_lit
 from impart.train.lit_store import ReferenceRow, save_lit
 from impart.train.lit_task import LitReferences, LitTask, LitValidation
 from impart.train.loop import HeadSettings
@@ -38,8 +39,9 @@ from impart.train.mini import (
     training_pictures,
 )
 from impart.train.neighbours import hold_out
+from impart.train.quantise import BackboneSession
 from impart.train.references import principal_components
-from impart.train.sentences import SentenceCache
+from impart.train.sentences import SentenceCache, load_minilm
 from impart.train.settings import LitSettings, TrainConfig
 
 __all__ = ["LitData", "build_references", "prepare", "run"]
@@ -58,6 +60,7 @@ class LitData:
         references: the held-out pairs; None where nothing is held out.
         rows: their texts and pictures.
         validation: Flickr8k `val`.
+        tower: the backbone, as it runs.
     """
 
     corpus: Corpus
@@ -66,10 +69,11 @@ class LitData:
     references: LitReferences | None
     rows: tuple[ReferenceRow, ...]
     validation: LitValidation | None
+    tower: BackboneSession
 
 
 def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator[TrainEvent]:
-    """The whole regime: prepare, train, write `OUT/model`.
+    """The whole regime: prepare, train, write `OUT/model` (for `load_lit`) and `OUT/encoder` (for `--encoder`).
 
     Args:
         config: of regime `lit`.
@@ -100,14 +104,20 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
         if not isinstance(event, Finished):
             yield event
             continue
-        empty = made.corpus.texts[:0]
-        folder = save_lit(
-            out / "model",
-            task.finished(),
+        model = task.finished().cpu()
+        features = made.references.features if made.references else made.corpus.views[0][:0]
+        texts = made.references.sentences if made.references else made.corpus.texts[:0]
+        save_lit(out / "model", model, config=config, rows=made.rows, features=features, sentences=texts)
+        folder = export_lit(
+            out / "encoder",
+            model,
             config=config,
+            backbone=made.tower.path,
+            preprocessing=made.tower.preprocessing,
+            sentences=load_minilm(),
             rows=made.rows,
-            features=made.references.features if made.references else made.corpus.views[0][:0],
-            sentences=made.references.sentences if made.references else empty,
+            features=features.cpu().float(),
+            texts=texts.cpu(),
         )
         yield Finished(step=event.step, seconds=event.seconds, folder=folder, failed=len(failures))
 
@@ -158,6 +168,7 @@ def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -
             owners=torch.tensor([row for row, p in enumerate(validation) for _ in p.texts], device=device),
             own=torch.tensor([numbers.setdefault(key, len(numbers)) for key in apart], device=device),
         ),
+        tower,
     )
 
 

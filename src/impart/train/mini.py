@@ -17,7 +17,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import shutil
 import sys
 import time
 import tomllib
@@ -41,7 +40,7 @@ from impart.errors import ConfigError, ImpartError
 from impart.train.backbone import CELL_WIDTH, CELLS, FEATURES, MEAN, STD, EfficientNetLite, load_lite2
 from impart.train.classes import ClassVocabulary, a_or_an, class_vocabulary
 from impart.train.data import Picture, read_classes, read_more, read_pictures, read_validation
-from impart.train.export import ImageTower, TextTower, export_image, export_text
+from impart.train.export import ImageTower, TextTower, export_model
 from impart.train.features import FeatureCache, picture_key
 from impart.train.heads import CellAttention, Correction, ImageHead, Mean, TextHead, join
 from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads
@@ -53,7 +52,6 @@ from impart.train.sentences import (
     SentenceTower,
     embed_sentences,
     load_minilm,
-    minilm_folder,
 )
 from impart.train.small_pictures import SmallSettings, Squares, learn_small_pictures
 from impart.train.text_tuning import TextRows, TuningSettings, tune_text
@@ -218,9 +216,7 @@ def _train(data: Path, out: Path, cache: Path, config: MiniConfig, more: Path | 
     write_prototypes(out / "prototypes.npz", clean, heads, [own[0] for own in vocabulary.names])
     _log.info("exporting to %s", out)
     small = small_backbone(backbone, tower, pictures, features, data, cache, config)
-    export_image(heads, tower.path, out / "image.onnx", int8=config.int8, small=small)
-    export_text(tower_of_texts, out / "text.onnx", int8=config.int8)
-    shutil.copyfile(minilm_folder() / "tokenizer.json", out / "tokenizer.json")
+    export_model(out, heads, tower_of_texts, backbone=tower.path, int8=config.int8, small=small)
     card = _model_json(pictures, corpus, tower.preprocessing, config)
     (out / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
     write_bundle(out, load_mini(str(out)), data)

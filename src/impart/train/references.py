@@ -72,7 +72,5 @@ def write_prototypes(path: Path, clean: Tensor, tower: ImageTower, names: Sequen
 
 
 def _retrieval(features: Tensor, tower: ImageTower) -> npt.NDArray[np.float32]:
-    found: npt.NDArray[np.float32] = (
-        F.normalize(tower.head.standardise(features) @ tower.components, dim=-1).cpu().numpy()
-    )
+    found: npt.NDArray[np.float32] = F.normalize(tower(features)[-1], dim=-1).cpu().numpy()
     return found

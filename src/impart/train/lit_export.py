@@ -1,0 +1,97 @@
+"""A trained model of regime `lit` as what `--encoder` opens: towers in the layout of `mini`, the RAM around them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from impart.augment.checkpoint import write_checkpoint
+from impart.encoders.onnx import load_mini
+from impart.encoders.preprocess import PreprocessConfig
+from impart.errors import TrainingError
+from impart.reference.refset import ReferenceSet
+from impart.train.export import ImageTower, TextTower, export_model
+from impart.train.lit_model import LitModel
+from impart.train.lit_store import ReferenceRow
+from impart.train.sentences import CONTEXT_TOKENS, SentenceTower
+from impart.train.settings import TrainConfig
+
+__all__ = ["export_lit"]
+
+
+def export_lit(
+    folder: Path,
+    model: LitModel,
+    *,
+    config: TrainConfig,
+    backbone: Path,
+    preprocessing: PreprocessConfig,
+    sentences: SentenceTower,
+    rows: Sequence[ReferenceRow],
+    features: Tensor,
+    texts: Tensor,
+) -> Path:
+    """Write the encoder: `FOLDER/encoder` for `mini:`, and with RAM the checkpoint `FOLDER` around it.
+
+    Args:
+        folder: made where it is not there.
+        model: in evaluation mode, on the CPU.
+        config: of the run.
+        backbone: ONNX file, pixels to what the image head sees.
+        preprocessing: pictures to pixels.
+        sentences: the text tower.
+        rows: N references.
+        features: (N, F) of their pictures.
+        texts: (N, D) sentence embeddings of their texts.
+
+    Returns:
+        The folder that `--encoder` opens: as it is with RAM, as `mini:FOLDER` without.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    towers = folder / "encoder"
+    try:
+        towers.mkdir(parents=True, exist_ok=True)
+        export_model(
+            towers,
+            ImageTower(model.image, model.components),
+            TextTower(sentences, model.text),
+            backbone=backbone,
+            int8=False,
+        )
+        card = {
+            "id": "lit",
+            "dim": model.image.names.shape[1],
+            "context_tokens": CONTEXT_TOKENS,
+            "logit_scale": config.lit.class_scale,
+            "preprocess": preprocessing.to_dict(),
+            "recipe": config.as_dict(),
+        }
+        if model.components is not None:
+            card["retrieval_dim"] = model.components.shape[1]
+        (towers / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise TrainingError(f"cannot write the encoder to {towers}: {error.strerror}") from error
+    if model.ram is None:
+        return towers
+    encoder = load_mini(str(towers))
+    embedded = model.embed_references(features, texts)
+    references = ReferenceSet.from_arrays(
+        [row.text for row in rows],
+        image=embedded.image.numpy(),
+        text=embedded.text.numpy(),
+        retrieval=embedded.retrieval.numpy(),
+        encoder_id=encoder.traits.id,
+        encoder_fingerprint=encoder.fingerprint,
+        name="references",
+        meta={
+            "source": [row.source for row in rows],
+            "hash": [row.hash for row in rows],
+            "path": [row.path for row in rows],
+        },
+    )
+    return write_checkpoint(folder, model.ram, settings=config.ram, base=encoder, references=references)
