@@ -7,6 +7,8 @@ the classifier means: `crane` is a bird in one class and a machine in another, `
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ import numpy.typing as npt
 
 from impart.errors import ConfigError
 
-__all__ = ["ClassVocabulary", "a_or_an", "class_vocabulary"]
+__all__ = ["ClassVocabulary", "a_or_an", "class_vocabulary", "imagenet_vocabulary"]
 
 _LINE = re.compile(r"^(n\d{8})(?:-(n\d{8}))?:\s*(.+)$")
 
@@ -38,6 +40,13 @@ class ClassVocabulary:
 
     def kinds_of(self, number: int) -> list[str]:
         return [self.kinds[kind] for kind in np.flatnonzero(self.membership[number])]
+
+
+def imagenet_vocabulary() -> ClassVocabulary:
+    """The 1,000 classes of ImageNet-1k in the order of their WordNet ids, which is the classifier's."""
+    table = (resources.files("impart.train") / "configs" / "imagenet_classes.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(io.StringIO(table)))
+    return class_vocabulary([row["wnid"] for row in rows], [row["label"] for row in rows])
 
 
 def class_vocabulary(wnids: Sequence[str], labels: Sequence[str], *, text: str | None = None) -> ClassVocabulary:

@@ -24,7 +24,7 @@ from PIL import Image
 
 from impart.errors import DataError
 
-__all__ = ["FeatureCache", "look", "open_look", "picture_key"]
+__all__ = ["FeatureCache", "look", "open_look", "picture_key", "try_look"]
 
 _log = logging.getLogger(__name__)
 _SMALL_PX = (32, 64)
@@ -180,7 +180,8 @@ def open_look(job: tuple[Path, str, int]) -> Image.Image:
     return look(rgb, view, seed=zlib.crc32(f"{seed}|{view}|{picture_key(path)}".encode()))
 
 
-def _try_look(job: tuple[Path, str, int]) -> Image.Image | None:
+def try_look(job: tuple[Path, str, int]) -> Image.Image | None:
+    """As `open_look`; None, and a warning, where the picture cannot be read."""
     try:
         return open_look(job)
     except DataError as error:
@@ -191,8 +192,8 @@ def _try_look(job: tuple[Path, str, int]) -> Image.Image | None:
 def _ahead(pool: ThreadPoolExecutor, jobs: Iterable[tuple[Path, str, int]], *, depth: int) -> Iterator[Any]:
     """Opened pictures in order, None where one cannot be read; at most `depth` of them waiting."""
     jobs = iter(jobs)
-    waiting = [pool.submit(_try_look, job) for job in islice(jobs, depth)]
+    waiting = [pool.submit(try_look, job) for job in islice(jobs, depth)]
     while waiting:
         done = waiting.pop(0)
-        waiting += [pool.submit(_try_look, job) for job in islice(jobs, 1)]
+        waiting += [pool.submit(try_look, job) for job in islice(jobs, 1)]
         yield done.result()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import os
+import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from impart.errors import TrainingError
+from impart.errors import DataError, TrainingError
+from impart.reference.pairs import PairSource, load_picture
 from impart.train.backbone import load_lite2
+from impart.train.classes import imagenet_vocabulary
 from impart.train.corpus import Corpus
 from impart.train.data import Picture, read_validation
 from impart.train.engine import fit
@@ -35,14 +39,13 @@ from impart.train.mini import (
     backbone_session,
     build_corpus,
     build_image_head,
-    readable,
     training_pictures,
 )
 from impart.train.neighbours import hold_out
 from impart.train.quantise import BackboneSession
 from impart.train.references import principal_components
 from impart.train.sentences import SentenceCache, load_minilm
-from impart.train.settings import LitSettings, TrainConfig
+from impart.train.settings import LitSettings, PairsFrom, TrainConfig
 
 __all__ = ["LitData", "build_references", "prepare", "run"]
 
@@ -59,7 +62,7 @@ class LitData:
         components: (F, R) for retrieval by the backbone.
         references: the held-out pairs; None where nothing is held out.
         rows: their texts and pictures.
-        validation: Flickr8k `val`.
+        validation: pictures and captions to measure on; None = none.
         tower: the backbone, as it runs.
     """
 
@@ -77,7 +80,7 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
 
     Args:
         config: of regime `lit`.
-        data: the development data, with `images/` in it.
+        data: folder that relative paths of the config start from; the development data, where it names no pairs.
         out: folder of the run.
         resume: go on from the newest checkpoint.
     """
@@ -125,23 +128,23 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
 def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -> Iterator[TrainEvent | LitData]:
     """Features and sentences to tensors, the split made. Yields progress, and at the end the `LitData`."""
     device = "cuda" if config.loop.device == "auto" and torch.cuda.is_available() else "cpu"
-    pictures, vocabulary = training_pictures(data)
-    if config.data.pairs:
-        pictures = _listed(config, data, failures)
-    validation = read_validation(data)
-    recipe = _recipe(config)
     cache = Path(config.data.cache).expanduser() if config.data.cache else out / "features"
+    pictures, validation = _pictures(config, data, cache, failures)
+    recipe = _recipe(config)
     backbone = load_lite2()
-    tower = backbone_session(backbone, data, cache, size_px=config.backbone.size_px)
+    everyday = [picture.path for picture in pictures if picture.source != "imagenet_sample"]
+    tower = backbone_session(backbone, everyday, cache, size_px=config.backbone.size_px)
     features = FeatureCache(cache, tower, tower_key=tower.key)
-    pictures = readable(pictures, features)
+    pictures, validation = (_readable(part, features, failures) for part in (pictures, validation))
+    if len(pictures) < 2:
+        raise TrainingError(f"{len(pictures)} pictures are left to train on; {len(failures)} items failed")
     for view in config.backbone.views:
         for first in range(0, len(pictures), _CHUNK):
             part = pictures[first : first + _CHUNK]
             features.features([picture.path for picture in part], view)
             yield Preparing(what=f"view {view}", done=first + len(part), total=len(pictures))
     sentences = SentenceCache(cache, device=device)
-    corpus, names = build_corpus(pictures, vocabulary, features, sentences, recipe, device)
+    corpus, names = build_corpus(pictures, imagenet_vocabulary(), features, sentences, recipe, device)
     image = build_image_head(corpus, backbone, names, recipe)
     components = principal_components(image.standardise(corpus.views[0].float()), config.backbone.retrieval_dim)
     numbers: dict[str, int] = {}
@@ -167,7 +170,9 @@ def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -
             sentences=torch.from_numpy(sentences.embed(captions)).to(device),
             owners=torch.tensor([row for row, p in enumerate(validation) for _ in p.texts], device=device),
             own=torch.tensor([numbers.setdefault(key, len(numbers)) for key in apart], device=device),
-        ),
+        )
+        if validation
+        else None,
         tower,
     )
 
@@ -223,19 +228,69 @@ def _below(path: Path, data: Path) -> str:
     return path.relative_to(data).as_posix() if path.is_relative_to(data) else str(path)
 
 
-def _listed(config: TrainConfig, data: Path, failures: Failures) -> list[Picture]:
-    """The config's own pairs as pictures; they must be files, since views are computed from files."""
-    listed = list_pictures(config.data.pairs, data, failures)
+def _pictures(config: TrainConfig, data: Path, cache: Path, failures: Failures) -> tuple[list[Picture], list[Picture]]:
+    """To train on, and for validation: the config's own, or the development data and Flickr8k `val`."""
+    options = config.data
+    pictures = _listed(options.pairs, data, cache, failures) if options.pairs else training_pictures(data)[0]
+    if options.validation:
+        return pictures, _listed(options.validation, data, cache, failures)
+    if not options.pairs:
+        return pictures, read_validation(data)
+    count = min(options.validation_pictures, len(pictures) // 10)
+    order = np.random.default_rng(config.seed).permutation(len(pictures))
+    apart = set(order[:count].tolist())
+    return (
+        [picture for number, picture in enumerate(pictures) if number not in apart],
+        [pictures[number] for number in sorted(apart)],
+    )
+
+
+def _listed(sources: Sequence[PairsFrom], data: Path, cache: Path, failures: Failures) -> list[Picture]:
+    """Pairs as picture files, since views are computed from files: what lies in a table or shard is unpacked once."""
     found = []
-    for item in listed:
-        path = item.pair.image
-        if not isinstance(path, Path):
-            raise TrainingError(f"{item.pair.path} lies in a table or shard: regime 'lit' needs picture files")
+    for item in list_pictures(sources, data, failures):
+        image = item.pair.image
+        try:
+            path = image if isinstance(image, Path) else _unpacked(image, cache / "pictures")
+        except (DataError, OSError, tarfile.TarError) as error:
+            failures.add(item.pair.path, f"cannot be unpacked: {error}")
+            continue
         if path.is_file():
             found.append(Picture(path=path, source=item.pair.source, texts=tuple(item.texts)))
         else:
             failures.add(item.pair.path, "the file is missing")
     return found
+
+
+def _unpacked(image: PairSource, folder: Path) -> Path:
+    """A file with the picture's bytes, named by their digest."""
+    if isinstance(image, bytes):
+        content = image
+    elif callable(image):
+        content = image()
+    else:
+        picture, _ = load_picture(image, max_megapixels=100.0)
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        content = buffer.getvalue()
+    path = folder / hashlib.sha256(content).hexdigest()
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    return path
+
+
+def _readable(pictures: Sequence[Picture], features: FeatureCache, failures: Failures) -> list[Picture]:
+    """Those that open; the others are noted."""
+    kept = []
+    for picture, good in zip(pictures, features.readable([p.path for p in pictures]), strict=True):
+        if good:
+            kept.append(picture)
+        else:
+            failures.add(str(picture.path), "it is not a picture, or a damaged one")
+    return kept
 
 
 def _recipe(config: TrainConfig) -> MiniConfig:

@@ -38,7 +38,7 @@ from impart.encoders.onnx import load_mini
 from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import ConfigError, ImpartError
 from impart.train.backbone import CELL_WIDTH, CELLS, FEATURES, MEAN, STD, EfficientNetLite, load_lite2
-from impart.train.classes import ClassVocabulary, a_or_an, class_vocabulary
+from impart.train.classes import ClassVocabulary, a_or_an, imagenet_vocabulary
 from impart.train.data import Picture, read_classes, read_more, read_pictures, read_validation
 from impart.train.export import ImageTower, TextTower, export_model
 from impart.train.features import FeatureCache, picture_key
@@ -186,7 +186,8 @@ def _train(data: Path, out: Path, cache: Path, config: MiniConfig, more: Path | 
             raise ConfigError(f"the recipe names source {name!r}, and no such folder was found: is --pictures right?")
         pictures = [picture for picture in pictures if picture.source in config.sources]
     backbone = load_lite2()
-    tower = backbone_session(backbone, data, cache, size_px=config.size_px)
+    everyday = [picture.path for picture in read_pictures(data)]
+    tower = backbone_session(backbone, everyday, cache, size_px=config.size_px)
     features = FeatureCache(cache, tower, tower_key=tower.key)
     sentences = SentenceCache(cache, device=device)
     pictures = readable(pictures, features)
@@ -215,7 +216,7 @@ def _train(data: Path, out: Path, cache: Path, config: MiniConfig, more: Path | 
     heads = ImageTower(head, principal_components(head.standardise(corpus.views[0].float()), config.retrieval_dim))
     write_prototypes(out / "prototypes.npz", clean, heads, [own[0] for own in vocabulary.names])
     _log.info("exporting to %s", out)
-    small = small_backbone(backbone, tower, pictures, features, data, cache, config)
+    small = small_backbone(backbone, tower, pictures, features, everyday, cache, config)
     export_model(out, heads, tower_of_texts, backbone=tower.path, int8=config.int8, small=small)
     card = _model_json(pictures, corpus, tower.preprocessing, config)
     (out / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -224,15 +225,20 @@ def _train(data: Path, out: Path, cache: Path, config: MiniConfig, more: Path | 
     _log.info("done in %.0f s", time.monotonic() - started)
 
 
-def backbone_session(backbone: EfficientNetLite, data: Path, cache: Path, *, size_px: int) -> BackboneSession:
-    """The backbone in int8, quantised now or on an earlier run with the same cache."""
+def backbone_session(
+    backbone: EfficientNetLite, everyday: Sequence[Path], cache: Path, *, size_px: int
+) -> BackboneSession:
+    """The backbone in int8, quantised now or on an earlier run with the same cache.
+
+    Args:
+        everyday: pictures; some two hundred of them give the ranges of the activations.
+    """
     preprocessing = PreprocessConfig(
         size_px=size_px, resize_mode="shortest", crop="center", interpolation="bicubic", mean=MEAN, std=STD
     )
     path = cache / f"lite2-{size_px}-int8.onnx"
     if not path.is_file():
-        everyday = [picture.path for picture in read_pictures(data)]
-        quantise_backbone(backbone, everyday[:: len(everyday) // 192], path, preprocessing=preprocessing)
+        quantise_backbone(backbone, everyday[:: max(1, len(everyday) // 192)], path, preprocessing=preprocessing)
     return BackboneSession(path, preprocessing)
 
 
@@ -241,7 +247,7 @@ def small_backbone(
     tower: BackboneSession,
     pictures: Sequence[Picture],
     features: FeatureCache,
-    data: Path,
+    everyday: Sequence[Path],
     cache: Path,
     config: MiniConfig,
 ) -> tuple[Path, int] | None:
@@ -262,7 +268,6 @@ def small_backbone(
             preprocessing=preprocessing,
             settings=settings,
         )
-        everyday = [picture.path for picture in read_pictures(data)]
         quantise_backbone(
             learned, everyday[:: len(everyday) // 192], path, preprocessing=preprocessing, views=("small0",)
         )
@@ -279,11 +284,10 @@ def readable(pictures: Sequence[Picture], features: FeatureCache) -> list[Pictur
 
 def training_pictures(data: Path, more: Path | None = None) -> tuple[list[Picture], ClassVocabulary]:
     """All pictures, those of `more` among them, the ImageNet sample under its human names, and the vocabulary."""
-    classes = read_classes(data)
-    vocabulary = class_vocabulary([wnid for _, wnid, _ in classes], [label for _, _, label in classes])
+    vocabulary = imagenet_vocabulary()
     sample = [
         Picture(path=path, source="imagenet_sample", texts=tuple(a_or_an(name) for name in names))
-        for (path, _, _), names in zip(classes, vocabulary.names, strict=True)
+        for (path, _, _), names in zip(read_classes(data), vocabulary.names, strict=True)
     ]
     return read_pictures(data) + (read_more(more) if more else []) + sample, vocabulary
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from impart.encoders.preprocess import PreprocessConfig, preprocess
 from impart.train.export import export_graph
-from impart.train.features import open_look
+from impart.train.features import try_look
 
 __all__ = ["BackboneSession", "quantise_backbone"]
 
@@ -45,7 +45,8 @@ def quantise_backbone(
 
     Args:
         backbone: in float32.
-        pictures: some two hundred of the training pictures, for the ranges of the activations.
+        pictures: some two hundred of the training pictures, for the ranges of the activations; broken ones are
+            left out.
         path: of the ONNX file.
         preprocessing: pictures to pixels.
         views: looks at the pictures (`features.look`), in turns.
@@ -108,10 +109,11 @@ class _Calibration:
     ) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
         for first in range(0, len(pictures), 8):
             looks = [
-                open_look((path, views[(first + number) % len(views)], 0))
+                try_look((path, views[(first + number) % len(views)], 0))
                 for number, path in enumerate(pictures[first : first + 8])
             ]
-            yield {"pixels": preprocess(looks, preprocessing)}
+            if opened := [image for image in looks if image is not None]:
+                yield {"pixels": preprocess(opened, preprocessing)}
 
 
 class BackboneSession:
