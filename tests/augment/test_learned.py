@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib
 from pathlib import Path
@@ -22,6 +23,7 @@ from tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
+from impart.augment.module import ModuleRam  # noqa: E402
 from impart.augment.ram import Ram, Retrieved, build_ram, export_ram, read_weights, write_weights  # noqa: E402
 
 FORMS = {
@@ -195,3 +197,21 @@ def test_weights_come_back(tmp_path: Path) -> None:
         torch.testing.assert_close(one, two)
     with pytest.raises(EncoderError, match="does not hold the weights"):
         read_weights(build_ram(FORMS["paper"], dim=DIM, retrieval_dim=RETRIEVAL_DIM), tmp_path / "ram.safetensors")
+
+
+def test_the_module_itself_augments_as_its_export_does(exported: tuple[Ram, LearnedRam]) -> None:
+    ram, learned = exported
+    pairs, shown, base = references(), images(30), TinyEncoder()
+    ram = copy.deepcopy(ram).train()
+    module = ModuleRam(ram, base)
+    want, got = (AugmentedEncoder(base, pairs, way).blend(shown) for way in (learned, module))
+    assert ram.training  # left as it was
+    np.testing.assert_allclose(got.added, want.added, atol=1e-5)
+    np.testing.assert_allclose(got.norm, want.norm, atol=1e-5)
+    np.testing.assert_allclose(got.txt, want.txt, atol=1e-5)
+    before = module.digest
+    with torch.no_grad():
+        next(ram.parameters()).add_(1e-3)
+    assert module.digest != before
+    with pytest.raises(EncoderMismatchError, match="in memory"):
+        ModuleRam(ram, TinyEncoder(1)).check_encoder(base)

@@ -1,15 +1,21 @@
-"""A trained RAM on ONNX Runtime: what indexing, searching and evaluation use. No torch."""
+"""A trained RAM as an augmentation: what a reference set adds to a batch of images. No torch.
+
+`LearnedRam` runs it on ONNX Runtime: what indexing, searching and evaluation use. For research
+`impart.augment.module.ModuleRam` runs the torch module itself.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from impart.augment.blend import Amounts
 from impart.augment.encoder import settings_of
@@ -21,40 +27,23 @@ from impart.errors import EncoderError, EncoderMismatchError
 from impart.reference.index import Neighbours
 from impart.reference.refset import ReferenceSet
 
-__all__ = ["LearnedRam"]
+__all__ = ["LearnedRam", "RamAugmentation"]
 
 _NUMBERS = 4_000_000  # of one gathered (b, K, D): 16 MB
 
 
-class LearnedRam:
-    """An augmentation that was trained with one encoder; any reference set of that encoder will do.
-
-    The graph is opened when it first runs: a text search needs none.
+class RamAugmentation(ABC):
+    """What both ways to run a RAM share.
 
     Args:
-        path: of `ram.onnx`.
         settings: that it was trained with.
         encoder_id: id of the encoder that it was trained with, and the fingerprint of that.
-        options: of ONNX Runtime.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        settings: RamSettings,
-        *,
-        encoder_id: str,
-        encoder_fingerprint: str,
-        options: RuntimeOptions | None = None,
-    ) -> None:
-        self.path = path
+    def __init__(self, settings: RamSettings, *, encoder_id: str, encoder_fingerprint: str) -> None:
         self.encoder_id = encoder_id
         self.encoder_fingerprint = encoder_fingerprint
         self._settings = settings
-        self._options = options or RuntimeOptions()
-
-    def __repr__(self) -> str:
-        return f"LearnedRam({str(self.path)!r}, {self._settings})"
 
     @property
     def name(self) -> str:
@@ -69,19 +58,14 @@ class LearnedRam:
         """Pairs it wants retrieved."""
         return self._settings.k
 
-    @cached_property
-    def digest(self) -> str:
-        """Over graph and settings.
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """What messages call it."""
 
-        Raises:
-            EncoderError: the graph cannot be read.
-        """
-        settings = json.dumps(dataclasses.asdict(self._settings), sort_keys=True)
-        try:
-            graph = self.path.read_bytes()
-        except OSError as error:
-            raise EncoderError(f"cannot read {self.path}: {error.strerror}; train or copy the RAM again") from error
-        return hashlib.sha256(graph + settings.encode()).hexdigest()
+    @abstractmethod
+    def run(self, feeds: dict[str, npt.NDArray[Any]]) -> tuple[Float32, Float32, Float32]:
+        """The fields of `impart.augment.ram.Retrieved` as arrays to those of `RamOutput`."""
 
     def check_encoder(self, base: Encoder) -> None:
         """Refuse another encoder than it was trained with.
@@ -91,7 +75,7 @@ class LearnedRam:
         """
         if base.fingerprint != self.encoder_fingerprint:
             raise EncoderMismatchError(
-                f"the RAM {self.path.parent} was trained with encoder {self.encoder_id!r} "
+                f"the RAM {self.place} was trained with encoder {self.encoder_id!r} "
                 f"({self.encoder_fingerprint[:12]}), not with {base.traits.id!r} ({base.fingerprint[:12]}): "
                 "use that encoder, or train a RAM with this one"
             )
@@ -120,20 +104,66 @@ class LearnedRam:
                 "sims": neighbours.sims[part],
                 "standing": standing[part],
             }
-            added[part], img[part], txt[part] = self._run(feeds | {"mask": ids >= 0})
+            added[part], img[part], txt[part] = self.run(feeds | {"mask": ids >= 0})
         opened = _gate_of(references, standing)[:, None]
         return Amounts(img * opened, txt * opened, added * opened)
 
-    def _run(self, feeds: dict[str, Any]) -> list[Any]:
+
+class LearnedRam(RamAugmentation):
+    """A RAM's ONNX graph; any reference set of the encoder that it was trained with will do.
+
+    The graph is opened when it first runs: a text search needs none.
+
+    Args:
+        path: of `ram.onnx`.
+        settings, encoder_id, encoder_fingerprint: see `RamAugmentation`.
+        options: of ONNX Runtime.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: RamSettings,
+        *,
+        encoder_id: str,
+        encoder_fingerprint: str,
+        options: RuntimeOptions | None = None,
+    ) -> None:
+        super().__init__(settings, encoder_id=encoder_id, encoder_fingerprint=encoder_fingerprint)
+        self.path = path
+        self._options = options or RuntimeOptions()
+
+    def __repr__(self) -> str:
+        return f"LearnedRam({str(self.path)!r}, {self._settings})"
+
+    @property
+    def place(self) -> str:
+        return str(self.path.parent)
+
+    @cached_property
+    def digest(self) -> str:
+        """Over graph and settings.
+
+        Raises:
+            EncoderError: the graph cannot be read.
+        """
+        settings = json.dumps(dataclasses.asdict(self._settings), sort_keys=True)
+        try:
+            graph = self.path.read_bytes()
+        except OSError as error:
+            raise EncoderError(f"cannot read {self.path}: {error.strerror}; train or copy the RAM again") from error
+        return hashlib.sha256(graph + settings.encode()).hexdigest()
+
+    def run(self, feeds: dict[str, npt.NDArray[Any]]) -> tuple[Float32, Float32, Float32]:
         session, names = self._session
         try:
-            found: list[Any] = session.run(
+            added, img, txt = session.run(
                 ["added", "img_weights", "txt_weights"], {name: feeds[name] for name in names}
             )
         except Exception as error:  # the runtime's exceptions share no public base
             reason = str(error).strip().splitlines()[0]
             raise EncoderError(f"{self.path} failed ({reason}); train or copy the RAM again") from error
-        return found
+        return added, img, txt
 
     @cached_property
     def _session(self) -> tuple[Any, list[str]]:
