@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
@@ -14,8 +15,9 @@ from impart.train.data import Picture  # noqa: E402
 from impart.train.export import ImageTower  # noqa: E402
 from impart.train.heads import CellAttention, Correction, ImageHead, TextHead  # noqa: E402
 from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads  # noqa: E402
-from impart.train.mini import load_config, main  # noqa: E402
+from impart.train.mini import load_config, main, without_copies  # noqa: E402
 from impart.train.references import principal_components, write_prototypes  # noqa: E402
+from impart.train.source_recipe import read_recipe  # noqa: E402
 
 
 def test_bundled_recipe_resolves():
@@ -45,6 +47,27 @@ def test_missing_data_is_an_error_with_a_remedy(tmp_path, caplog):
     code = main(["--data", str(tmp_path / "none"), "--out", str(tmp_path / "o"), "--cache", str(tmp_path / "c")])
     assert code == 1
     assert "--data" in caplog.text
+
+
+def test_copies_of_evaluation_pictures_are_left_out(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def picture(path, pixels):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).resize((96, 96), Image.Resampling.BICUBIC).save(path)
+        return Picture(path=path, source="mine", texts=("x",))
+
+    looks = [rng.integers(0, 256, (7, 7, 3), dtype=np.uint8) for _ in range(9)]
+    data = tmp_path / "data"
+    for number, folder in enumerate(read_recipe().guarded):
+        picture(data / folder / "kept.png", looks[number])
+    mine = [picture(tmp_path / f"{number}.jpg", look) for number, look in enumerate(looks)]
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    mine.append(Picture(path=tmp_path / "broken.jpg", source="mine", texts=("x",)))
+    guarded = len(read_recipe().guarded)
+    for _ in range(2):  # the second time from the cache
+        kept = without_copies(mine, data, tmp_path / "cache")
+        assert [p.path.name for p in kept] == [f"{number}.jpg" for number in range(guarded, 9)] + ["broken.jpg"]
 
 
 def test_sources_are_balanced(tmp_path):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from impart.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Guard", "Prints", "clean", "evaluation_pictures", "looks_drawn", "prints_of"]
+__all__ = ["Guard", "Prints", "clean", "copies_among", "evaluation_pictures", "looks_drawn", "prints_of"]
 
 _PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _CLIPS = frozenset({".mp4", ".avi", ".gif", ".webm", ".mkv"})
@@ -137,6 +138,34 @@ class Guard:
                 near = (apart <= self._max_bits) | (alike[row, column] >= self._min_correlation)
                 found[at + row[near]] = True
         return found
+
+
+def copies_among(paths: Sequence[Path], guard: Guard, *, cache: Path) -> NDArray[np.bool_]:
+    """Which of n picture files are copies of evaluation pictures, (n,); a broken file is none.
+
+    Args:
+        cache: a folder that keeps the prints between runs; files are told apart by path and size.
+    """
+    told = "\n".join(f"{path} {path.stat().st_size}" for path in paths)
+    stored = cache / f"prints-{hashlib.sha256(told.encode()).hexdigest()[:16]}.npz"
+    if stored.is_file():
+        with np.load(stored) as known:
+            prints = Prints(bits=known["bits"], thumbs=known["thumbs"])
+    else:
+        with ThreadPoolExecutor() as pool:
+            prints = Prints.join(list(pool.map(_prints_of_file, paths)))
+        cache.mkdir(parents=True, exist_ok=True)
+        np.savez(stored, bits=prints.bits, thumbs=prints.thumbs)
+    return guard.copies(prints)
+
+
+def _prints_of_file(path: Path) -> Prints:
+    try:
+        with Image.open(path) as opened:
+            opened.draft("RGB", (64, 64))  # JPEG: decode small
+            return prints_of(ImageOps.exif_transpose(opened).convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return Prints(bits=np.zeros((1, 2, 32), np.uint8), thumbs=np.zeros((1, 2, 256), np.float32))
 
 
 def evaluation_pictures(data: Path, folders: Iterable[str]) -> list[Path]:

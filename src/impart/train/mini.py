@@ -42,6 +42,7 @@ from impart.train.classes import ClassVocabulary, a_or_an, imagenet_vocabulary
 from impart.train.data import Picture, read_classes, read_more, read_pictures, read_validation
 from impart.train.export import ImageTower, TextTower, export_model
 from impart.train.features import FeatureCache, picture_key
+from impart.train.guard import Guard, copies_among, evaluation_pictures
 from impart.train.heads import CellAttention, Correction, ImageHead, Mean, TextHead, join
 from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads
 from impart.train.quantise import BackboneSession, quantise_backbone
@@ -54,6 +55,7 @@ from impart.train.sentences import (
     load_minilm,
 )
 from impart.train.small_pictures import SmallSettings, Squares, learn_small_pictures
+from impart.train.source_recipe import read_recipe
 from impart.train.text_tuning import TextRows, TuningSettings, tune_text
 from impart.train.token_states import TokenStates
 
@@ -68,6 +70,7 @@ __all__ = [
     "train_mini",
     "text_rows",
     "training_pictures",
+    "without_copies",
 ]
 
 _log = logging.getLogger("impart.train")
@@ -185,6 +188,7 @@ def _train(data: Path, out: Path, cache: Path, config: MiniConfig, more: Path | 
         for name in set(config.sources) - {picture.source for picture in pictures}:
             raise ConfigError(f"the recipe names source {name!r}, and no such folder was found: is --pictures right?")
         pictures = [picture for picture in pictures if picture.source in config.sources]
+    pictures = without_copies(pictures, data, cache)
     backbone = load_lite2()
     everyday = [picture.path for picture in read_pictures(data)]
     tower = backbone_session(backbone, everyday, cache, size_px=config.size_px)
@@ -290,6 +294,15 @@ def training_pictures(data: Path, more: Path | None = None) -> tuple[list[Pictur
         for (path, _, _), names in zip(read_classes(data), vocabulary.names, strict=True)
     ]
     return read_pictures(data) + (read_more(more) if more else []) + sample, vocabulary
+
+
+def without_copies(pictures: Sequence[Picture], data: Path, cache: Path) -> list[Picture]:
+    """The pictures that are no copies of evaluation pictures, whatever folder they came from."""
+    guard = Guard.of_files(evaluation_pictures(data, read_recipe().guarded), cache=cache)
+    copies = copies_among([picture.path for picture in pictures], guard, cache=cache)
+    for number in np.flatnonzero(copies):
+        _log.info("%s looks like an evaluation picture and is left out", pictures[int(number)].path.name)
+    return [picture for picture, copied in zip(pictures, copies, strict=True) if not copied]
 
 
 def build_corpus(
