@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from impart.augment.encoder import AugmentedEncoder
-from impart.augment.hubness import NEAREST, CaptionBank, bundled_bank
+from impart.augment.hubness import MANY, TEMPERATURE, WEIGHT, CaptionBank, bundled_bank
 from impart.augment.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders import load_encoder
@@ -23,12 +24,27 @@ def unit(count: int, seed: int, width: int = 24) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [3, 200])
-def test_it_is_half_the_mean_of_the_nearest_captions(count: int) -> None:
+def test_it_is_the_soft_maximum_over_captions(count: int) -> None:
     captions, images = unit(count, 0), unit(7, 1)
-    want = [sum(sorted((float(image @ caption) for caption in captions), reverse=True)[:NEAREST]) for image in images]
-    np.testing.assert_allclose(
-        CaptionBank(captions).hubness(images), np.array(want) / min(count, NEAREST) / 2, atol=1e-6
-    )
+    want = [
+        WEIGHT
+        * TEMPERATURE
+        * math.log(sum(math.exp(float(image @ caption) / TEMPERATURE) for caption in captions) / count)
+        for image in images
+    ]
+    np.testing.assert_allclose(CaptionBank(captions).hubness(images), want, atol=1e-5)
+
+
+def test_queries_count_half_or_less_where_they_are_few() -> None:
+    bank, images = CaptionBank(unit(200, 0)), unit(7, 1)
+    near = images @ bank.captions.T / TEMPERATURE
+    for count, share in ((MANY * 2, 0.5), (MANY // 5, 0.1)):
+        queries = unit(count, 3)
+        mean = (1 - share) * np.exp(near).mean(1) + share * np.exp(images @ queries.T / TEMPERATURE).mean(1)
+        want = WEIGHT * TEMPERATURE * np.log(mean)
+        np.testing.assert_allclose(bank.with_queries(queries).hubness(images), want, atol=1e-5)
+    alone = CaptionBank(bank.captions[:0]).with_queries(bank.captions)  # a model without captions
+    np.testing.assert_allclose(alone.hubness(images), bank.hubness(images), atol=1e-5)
 
 
 def test_no_captions_no_correction() -> None:

@@ -77,6 +77,16 @@ def test_settings_of_a_search_come_from_file_environment_and_flags(
         RUN.invoke(app, ["search", "red", "-i", str(index)], catch_exceptions=False)
 
 
+def test_together_is_for_lists(index: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "queries.txt"
+    lines.write_text("red\nblue\nyellow\n")
+    answers = [run("search", "--queries", lines, "-i", index, *more).stdout for more in ([], ["--together"])]
+    scores = [[hit["score"] for line in said.splitlines() for hit in json.loads(line)["hits"]] for said in answers]
+    assert len(scores[0]) == len(scores[1]) == 9
+    assert scores[0] != scores[1]
+    assert "--queries" in run("search", "red", "-i", index, "--together", code=2).output
+
+
 def test_reasons_in_csv(index: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(run("search", "red", "-i", index, "-f", "csv", "--why").stdout)))
     assert all(json.loads(row["why"]) == [] for row in rows)  # the tiny encoder has no references

@@ -85,6 +85,14 @@ def search(
     queries: Annotated[
         Path | None, typer.Option(help="Answer one query a line of this file ('-' = stdin).", metavar="FILE")
     ] = None,
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together",
+            help="With --queries: what a video gets from many of the lines counts less for each. Finds more where the "
+            "lines have videos of their own; a line's hits then depend on the others.",
+        ),
+    ] = False,
     index_dir: IndexOption = DEFAULT_INDEX,
     top: TopOption = None,
     group: GroupOption = None,
@@ -106,6 +114,8 @@ def search(
         raise typer.BadParameter("--queries brings its own texts: leave the text and --image out")
     if queries is None and text is None and image is None:
         raise typer.BadParameter("say what to look for: a text, --image FILE, or --queries FILE")
+    if together and queries is None:
+        raise typer.BadParameter("--together is for --queries: one query has no others to be asked with")
     negatives = tuple(not_text or ())
     opened = _open(index_dir, encoder, config, top=top, group=group, by=by)
     settings: dict[str, Any] = {
@@ -122,7 +132,9 @@ def search(
             Answer(query=text or str(image), hits=opened.search_many([query], **settings)[0], extra=extra)
         ]
     else:
-        answers = _answer_lines(opened, _lines(queries), negatives=negatives, settings=settings, extra=extra)
+        answers = _answer_lines(
+            opened, _lines(queries), together=together, negatives=negatives, settings=settings, extra=extra
+        )
     print_answers(answers, form or (Format.jsonl if queries else Format.table), why=why)
 
 
@@ -199,13 +211,15 @@ def _answer_lines(
     opened: VideoIndex,
     lines: Iterator[str],
     *,
+    together: bool,
     negatives: tuple[str, ...],
     settings: dict[str, Any],
     extra: dict[str, Any],
 ) -> Iterator[Answer]:
     from impart.video.search import Query
 
-    while part := list(itertools.islice(lines, _AT_ONCE)):
-        found = opened.search_many([Query(text=line, not_text=negatives) for line in part], **settings)
+    while part := list(itertools.islice(lines, None if together else _AT_ONCE)):
+        asked = [Query(text=line, not_text=negatives) for line in part]
+        found = opened.search_many(asked, together=together, **settings)
         for line, hits in zip(part, found, strict=True):
             yield Answer(query=line, hits=hits, extra=extra)

@@ -50,6 +50,8 @@ class Options:
         augment: whether frames are seen through the reference set.
         path_glob: only videos whose name (or path, where the pattern has a slash) matches.
         why: whether hits carry reasons.
+        together: whether the queries that are texts correct each other for hubs (`CaptionBank.with_queries`): for lists
+            whose queries have videos of their own. Else each is answered as if it were alone.
     """
 
     top: int
@@ -58,6 +60,7 @@ class Options:
     augment: bool = True
     path_glob: str | None = None
     why: bool = False
+    together: bool = False
 
     def __post_init__(self) -> None:
         if self.top < 1:
@@ -66,6 +69,11 @@ class Options:
             raise QueryError(f"cannot group by {self.group!r}: use video, scene or frame")
         if self.by not in ("mean", "moment"):
             raise QueryError(f"cannot rank by {self.by!r}: use mean or moment")
+
+    @property
+    def by_means(self) -> bool:
+        """Whether groups are ranked by the mean of their frames; else by their best frame."""
+        return self.by == "mean" and self.group != "frame"
 
 
 class Finder:
@@ -100,12 +108,18 @@ class Finder:
                 self._bank = bundled_bank(encoder)
             snapshot = reading.result()
         by_text = np.array([query.image is None for query in queries])
+        bank = self._bank
+        if options.together:
+            bank = (bank or CaptionBank(vectors[:0])).with_queries(vectors[by_text])
         starts = _starts(snapshot, options.group)
         allowed = self._allowed(snapshot, starts, options)
+        hubness = self._hubness_of(bank, snapshot, starts, options) if bank is not None and by_text.any() else None
         hits = []
         for first in range(0, len(vectors), _AT_ONCE):
             part = slice(first, first + _AT_ONCE)
-            hits += self._rank(vectors[part], snapshot, starts, options, allowed=allowed, by_text=by_text[part])
+            hits += self._rank(
+                vectors[part], snapshot, starts, options, allowed=allowed, by_text=by_text[part], hubness=hubness
+            )
         return hits
 
     def similar(self, path: str | os.PathLike[str], at_s: float, options: Options) -> list[Hit]:
@@ -156,24 +170,26 @@ class Finder:
         *,
         allowed: npt.NDArray[np.bool_] | None,
         by_text: npt.NDArray[np.bool_] | None = None,
+        hubness: Float32 | None = None,
     ) -> list[list[Hit]]:
         """Hits for each of T query vectors (T, D).
 
         Args:
             starts: (G,) first segment of each group; they cover all segments.
             allowed: (G,) groups that may be found, or None for all.
-            by_text: (T,) queries that are texts alone: hubs are corrected for those. None = no query is.
+            by_text: (T,) queries that are texts alone: hubs are corrected for those.
+            hubness: what is taken off their scores, see `_hubness_of`; None = nothing.
         """
         if not len(snapshot):
             return [[] for _ in vectors]
         encoder = self._augmented(snapshot, options)
         frames: Float32 | None = None
-        if options.by == "mean" and options.group != "frame":
+        if options.by_means:
             scores = vectors @ self._group_means(snapshot, starts, options, encoder).T  # (T, G)
-            scores = self._without_hubs(scores, by_text, snapshot, starts, options, encoder)
+            scores = _without_hubs(scores, by_text, hubness)
         else:
             frames = frame_scores(vectors, snapshot, encoder)  # (T, n)
-            frames = self._without_hubs(frames, by_text, snapshot, None, options, encoder)
+            frames = _without_hubs(frames, by_text, hubness)
             scores = frames if options.group == "frame" else np.maximum.reduceat(frames, starts, axis=1)
         chosen = [top_groups(row, top=options.top, allowed=allowed) for row in scores]
         stops = np.append(starts, len(snapshot))[1:]
@@ -259,27 +275,22 @@ class Finder:
             self._means[key] = means
         return means
 
-    def _without_hubs(
-        self,
-        scores: Float32,
-        by_text: npt.NDArray[np.bool_] | None,
-        snapshot: Snapshot,
-        starts: npt.NDArray[np.int64] | None,
-        options: Options,
-        encoder: AugmentedEncoder | None,
+    def _hubness_of(
+        self, bank: CaptionBank, snapshot: Snapshot, starts: npt.NDArray[np.int64], options: Options
     ) -> Float32:
-        """Scores (T, G) less what each group is near to any text; of frames (T, n) where `starts` is None."""
-        if self._bank is None or by_text is None or not by_text.any():
-            return scores
-        key = (snapshot.state, "" if starts is None else options.group, encoder is not None)
-        hubness = self._hubness.get(key)
-        if hubness is None:
-            if starts is None:
-                hubness = frame_hubness(self._bank, snapshot, encoder)
-            else:
-                hubness = self._bank.hubness(self._group_means(snapshot, starts, options, encoder))
+        """What is taken off the scores of texts: (G,) of each group, or (n,) of frames where these are ranked."""
+        encoder = self._augmented(snapshot, options)
+        key = (snapshot.state, options.group if options.by_means else "", encoder is not None)
+        known = self._hubness.get(key) if bank is self._bank else None
+        if known is not None:
+            return known
+        if options.by_means:
+            hubness = bank.hubness(self._group_means(snapshot, starts, options, encoder))
+        else:
+            hubness = frame_hubness(bank, snapshot, encoder)
+        if bank is self._bank:
             self._hubness[key] = hubness
-        return scores - by_text[:, None].astype(np.float32) * hubness[None]
+        return hubness
 
     def _locate(self, snapshot: Snapshot, path: str | os.PathLike[str], at_s: float) -> int:
         """The segment of a video at a time. A bare file name will do where only one video has it."""
@@ -298,6 +309,13 @@ class Finder:
         if not 0 <= at_s <= end_s:
             raise QueryError(f"{given} has no moment {at_s:g} s: it runs to {timecode(end_s)}")
         return first + max(0, int(np.searchsorted(snapshot.start_s[first:stop], at_s, side="right")) - 1)
+
+
+def _without_hubs(scores: Float32, by_text: npt.NDArray[np.bool_] | None, hubness: Float32 | None) -> Float32:
+    """Scores (T, G), those of texts less the hubness (G,)."""
+    if by_text is None or hubness is None:
+        return scores
+    return scores - by_text[:, None].astype(np.float32) * hubness[None]
 
 
 def _starts(snapshot: Snapshot, group: Group) -> npt.NDArray[np.int64]:

@@ -209,9 +209,16 @@ class VideoIndex:
         augment: bool = True,
         path_glob: str | None = None,
         why: bool = False,
+        together: bool = False,
     ) -> list[list[Hit]]:
-        """Answer many queries at once; the same hits as `search` for each, in much less time."""
+        """Answer many queries at once; the same hits as `search` for each, in much less time.
+
+        Args:
+            together: the queries correct each other: what a video gets from many of them counts less for each. For
+                lists whose queries have videos of their own, such as the lines of a script.
+        """
         options = self._options(top=top, group=group, by=by, augment=augment, path_glob=path_glob, why=why)
+        options = dataclasses.replace(options, together=together)
         return self._finder.search(queries, options) if queries and self.exists else [[] for _ in queries]
 
     def similar(
