@@ -23,8 +23,15 @@ from tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
-from impart.augment.module import ModuleRam  # noqa: E402
-from impart.augment.ram import Ram, Retrieved, build_ram, export_ram, read_weights, write_weights  # noqa: E402
+from impart.augment.ram import (  # noqa: E402
+    ModuleRam,
+    Ram,
+    Retrieved,
+    build_ram,
+    export_ram,
+    read_weights,
+    write_weights,
+)
 
 FORMS = {
     "paper": RamSettings(heads=4, k=5, layers=2, norm="l2", gate=True, dropout=0.1),

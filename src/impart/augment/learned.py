@@ -1,7 +1,7 @@
 """A trained RAM as an augmentation: what a reference set adds to a batch of images. No torch.
 
 `LearnedRam` runs it on ONNX Runtime: what indexing, searching and evaluation use. For research
-`impart.augment.module.ModuleRam` runs the torch module itself.
+`impart.augment.ram.ModuleRam` runs the torch module itself.
 """
 
 from __future__ import annotations

@@ -14,26 +14,33 @@ zero: of the shares (from the retrieval embeddings, and from how image, neighbou
 values, and a trust in 0..2 in what was found. Agreements are cosines, which mean the same in every reference set.
 
 Letters: B images, K neighbours, D embedding width, R retrieval width, H heads. Tensors in, tensors out; `export_ram`
-writes a trained module as ONNX, which is what indexing and searching run (`impart.augment.learned`).
+writes a trained module as ONNX, which is what indexing and searching run (`impart.augment.learned`), and `ModuleRam`
+augments with the module as it is.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from impart.augment.learned import RamAugmentation
 from impart.config import RamSettings
+from impart.encoders.base import Encoder, Float32
 from impart.encoders.torch import quiet
 from impart.errors import ConfigError, EncoderError, MissingExtraError
 
-__all__ = ["Ram", "RamOutput", "Retrieved", "build_ram", "export_ram", "read_weights", "write_weights"]
+__all__ = ["ModuleRam", "Ram", "RamOutput", "Retrieved", "build_ram", "export_ram", "read_weights", "write_weights"]
 
 _FAR = -1e4  # a score whose softmax share is 0; finite in float16
 _RANK = 16  # width of a head's learned correction of the similarity
@@ -393,3 +400,51 @@ def _silent(layer: nn.Linear) -> nn.Linear:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class ModuleRam(RamAugmentation):
+    """The module itself as an augmentation, for research, where an export would be one step too many.
+
+        encoder = AugmentedEncoder(base, references, ModuleRam(ram, base))
+
+    It runs in evaluation mode and without gradients, on its own device, with the weights that it has at that moment.
+    To index and serve, write it with `impart.augment.checkpoint.write_checkpoint`.
+
+    Args:
+        ram: the module.
+        base: the encoder that it is trained with.
+    """
+
+    def __init__(self, ram: Ram, base: Encoder) -> None:
+        super().__init__(ram.settings, encoder_id=base.traits.id, encoder_fingerprint=base.fingerprint)
+        self.ram = ram
+
+    def __repr__(self) -> str:
+        return f"ModuleRam({self.settings})"
+
+    @property
+    def place(self) -> str:
+        return "in memory"
+
+    @property
+    def digest(self) -> str:
+        """Over weights and settings, as they are now."""
+        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self.settings), sort_keys=True).encode())
+        for name, tensor in self.ram.state_dict().items():
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def run(self, feeds: dict[str, npt.NDArray[Any]]) -> tuple[Float32, Float32, Float32]:
+        device = next((parameter.device for parameter in self.ram.parameters()), torch.device("cpu"))
+        found = Retrieved(**{name: torch.tensor(array, device=device) for name, array in feeds.items()})
+        learning = self.ram.training
+        self.ram.eval()
+        try:
+            with torch.no_grad():
+                output = self.ram(found)
+        finally:
+            self.ram.train(learning)
+        added, img, txt = (
+            part.float().cpu().numpy() for part in (output.added, output.img_weights, output.txt_weights)
+        )
+        return added, img, txt
