@@ -5,6 +5,7 @@ Good enough that "red" finds red frames, cheap enough to run thousands of times.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,7 +62,7 @@ class TinyEncoder:
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         rows = []
         for text in texts:
-            named = [COLOURS[word] for word in text.lower().split() if word in COLOURS]
+            named = [COLOURS[word] for word in re.findall("[a-z]+", text.lower()) if word in COLOURS]
             rows.append(_lift(np.mean(named, axis=0) if named else np.array([90.0, 60.0, 30.0])))
         return l2_normalise(np.stack(rows) @ self._project)
 

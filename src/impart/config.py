@@ -20,7 +20,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from impart.errors import ConfigError
 
@@ -28,6 +28,7 @@ __all__ = [
     "DecodeSettings",
     "EncoderSettings",
     "EvaluateSettings",
+    "Fit",
     "IndexSettings",
     "RamSettings",
     "SearchSettings",
@@ -35,6 +36,8 @@ __all__ = [
     "SweepSettings",
     "VanillaSettings",
 ]
+
+Fit: TypeAlias = Literal["squash", "crop"]
 
 _SAID = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
@@ -173,6 +176,8 @@ class DecodeSettings:
         fps: frames sampled per second of presentation time (IMPART 3.3: 4).
         reuse_threshold: a frame whose mean absolute difference (0..255) to the last encoded one is below this
             shares its embedding; 0 = encode every sampled frame.
+        fit: how a frame becomes the square that an image tower sees: `squash` squeezes all of it in, `crop` leaves
+            that to the encoder, which mostly keeps the middle: 56% of a 16:9 frame.
         stall_s: a decoder that gives nothing for this long is stopped and its file reported.
         look_ahead: decoded frames held in memory while the encoder is busy.
         threads: CPU threads of the decoder; 0 = half the cores (the encoder wants some too).
@@ -180,6 +185,7 @@ class DecodeSettings:
 
     fps: float = 4.0
     reuse_threshold: float = 2.0
+    fit: Fit = "squash"
     stall_s: float = 60.0
     look_ahead: int = 128
     threads: int = 0
@@ -189,6 +195,8 @@ class DecodeSettings:
             raise ConfigError(f"decode.fps is {self.fps}: frames per second must be above 0 and at most 240")
         if self.reuse_threshold < 0:
             raise ConfigError(f"decode.reuse_threshold is {self.reuse_threshold}: use 0 to encode every frame")
+        if self.fit not in get_args(Fit):
+            raise ConfigError(f"decode.fit is {self.fit!r}: use {' or '.join(get_args(Fit))}")
         if self.look_ahead < 1:
             raise ConfigError(f"decode.look_ahead is {self.look_ahead}: at least one frame must be held")
         if self.stall_s <= 0:
@@ -224,6 +232,8 @@ class SearchSettings:
         group: one hit a `video`, `scene` or `frame`.
         by: a video or scene is ranked by the `mean` of its frames (IMPART 3.3) or by its best `moment`.
         negative_weight: how much of the negative terms' mean is taken off the query (Rocchio's gamma).
+        phrasings: in which a text is said to the model; the mean of their embeddings is searched for
+            (`impart.augment.queries`). `["{}"]` = as typed.
         hub_correction: take off a video's score for a text what it gets from any text (`impart.augment.hubness`).
     """
 
@@ -231,6 +241,7 @@ class SearchSettings:
     group: str = "video"
     by: str = "mean"
     negative_weight: float = 0.5
+    phrasings: tuple[str, ...] = ("{}.", "a photo of {}.", "a picture of {}.")
     hub_correction: bool = True
 
     def __post_init__(self) -> None:
@@ -240,6 +251,10 @@ class SearchSettings:
             raise ConfigError(f"search.group is {self.group!r}: use video, scene or frame")
         if self.by not in ("mean", "moment"):
             raise ConfigError(f"search.by is {self.by!r}: use mean or moment")
+        if not self.phrasings or any(phrasing.count("{}") != 1 for phrasing in self.phrasings):
+            raise ConfigError(
+                f"search.phrasings are {list(self.phrasings)}: one or more, each with one {{}} for the text"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ CAPTIONS = [(0, "a red one"), (1, "blue"), (0, "red"), (2, "green")]
 
 
 def test_both_ways(tiny: TinyEncoder) -> None:
-    to_image, to_text = retrieval(tiny, caption_set(["red", "blue", "green"], CAPTIONS))
+    to_image, to_text, _ = retrieval(tiny, caption_set(["red", "blue", "green"], CAPTIONS))
     assert (to_image.task, to_text.task) == ("text to image", "image to text")
     assert to_image.counts == {"queries": 4, "items": 3, "unreadable": 0}
     assert to_text.counts == {"queries": 3, "items": 4, "unreadable": 0}
@@ -29,19 +29,21 @@ def test_both_ways(tiny: TinyEncoder) -> None:
 
 
 def test_captions_of_the_wrong_picture_rank_low(tiny: TinyEncoder) -> None:
-    to_image, to_text = retrieval(tiny, caption_set(["red", "blue", "green"], [(0, "blue"), (1, "red"), (2, "green")]))
+    to_image, to_text, _ = retrieval(
+        tiny, caption_set(["red", "blue", "green"], [(0, "blue"), (1, "red"), (2, "green")])
+    )
     assert to_image.figures["R@1"] == to_text.figures["R@1"] == pytest.approx(1 / 3)
     assert to_image.per_item["R@1"].tolist() == [0, 0, 1]
 
 
 def test_equal_pictures_of_other_captions_go_ahead(tiny: TinyEncoder) -> None:
-    to_image, _ = retrieval(tiny, caption_set(["red", "red"], [(0, "red"), (1, "red")]))
+    to_image, *_ = retrieval(tiny, caption_set(["red", "red"], [(0, "red"), (1, "red")]))
     assert to_image.per_item["mean rank"].tolist() == [2, 2]
 
 
 def test_pictures_without_caption_are_searched_and_unreadable_ones_left_out(tiny: TinyEncoder) -> None:
     dataset = caption_set(["red", "broken", "blue"], [(0, "red"), (1, "green"), (0, "a red one")])
-    to_image, to_text = retrieval(tiny, dataset)
+    to_image, to_text, _ = retrieval(tiny, dataset)
     assert to_image.counts == {"queries": 2, "items": 2, "unreadable": 1}
     assert to_text.counts == {"queries": 1, "items": 2, "unreadable": 1}
     assert to_text.items == ("0-red.png",)
@@ -64,6 +66,18 @@ def test_the_query_bank_gives_outcomes_of_its_own(tiny: TinyEncoder) -> None:
         "image to text",
         "text to image (query bank)",
         "image to text (query bank)",
+        "text to image (as searched)",
     ]
     assert "inverted softmax" in outcomes[2].settings["query bank"]
     assert "query bank" not in outcomes[0].settings
+
+
+def test_as_searched_captions_are_said_in_several_ways(tiny: TinyEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    encode = tiny.encode_texts
+    monkeypatch.setattr(tiny, "encode_texts", lambda texts: said.extend(texts) or encode(texts))
+    *_, searched = retrieval(tiny, caption_set(["red", "blue"], [(0, "Red."), (1, "blue")]))
+    assert searched.task == "text to image (as searched)"
+    assert searched.settings["hub correction"] == "none"  # this encoder comes without captions
+    assert searched.figures["R@1"] == 1.0
+    assert {"Red.", "a photo of Red.", "a picture of blue."} <= set(said)

@@ -34,14 +34,14 @@ def video_set(*names: str, captions: list[tuple[int, str]], spans: object = None
 
 def test_text_and_video_both_ways(tiny: TinyEncoder) -> None:
     dataset = video_set("red4-orange1.avi", "broken.avi", "blue3.avi", captions=[(0, "red"), (1, "green"), (2, "blue")])
-    to_video, to_text = video_retrieval(tiny, dataset, frames=colour_frames)
+    to_video, to_text, _ = video_retrieval(tiny, dataset, frames=colour_frames)
     assert (to_video.task, to_text.task) == ("text to video", "video to text")
     assert to_video.figures["R@1"] == to_text.figures["R@1"] == 1.0
     assert to_video.counts == {"queries": 2, "items": 2, "unreadable": 1}
     assert to_video.items == ("red4-orange1.avi#0", "blue3.avi#0")
     assert to_video.notes == ("left out: broken.avi: cannot be opened",)
     assert "colour_frames" in to_video.settings["frames"]
-    assert len(video_retrieval(tiny, dataset, frames=colour_frames, query_bank=True)) == 4
+    assert len(video_retrieval(tiny, dataset, frames=colour_frames, query_bank=True)) == 5
     with pytest.raises(DataError, match="none of 1 videos"):
         video_retrieval(tiny, video_set("broken.avi", captions=[(0, "red")]), frames=colour_frames)
 
@@ -104,7 +104,7 @@ def test_parts_of_a_file_are_videos_of_their_own_and_it_is_read_once(tiny: TinyE
         captions=[(1, "blue"), (0, "red"), (2, "green")],
         spans=((0.0, 4.0), (4.0, 8.0), (20.0, 30.0)),
     )
-    to_video, _ = video_retrieval(tiny, dataset, frames=colour_frames)
+    to_video, *_ = video_retrieval(tiny, dataset, frames=colour_frames)
     assert tiny.images_encoded == 32
     assert to_video.figures["R@1"] == 1.0
     assert to_video.items[0] == "red4-blue4.avi[4-8 s]#0"

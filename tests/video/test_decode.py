@@ -19,8 +19,8 @@ from impart.video.frames import Tally, first_sample, timed_frames
 from impart.video.pictures import MAX_ASPECT, difference
 from tiny_encoder import COLOURS
 
-EVERY = DecodeSettings(reuse_threshold=0)  # encode every sampled frame
-REUSE = DecodeSettings()
+EVERY = DecodeSettings(fit="crop", reuse_threshold=0)  # encode every sampled frame
+REUSE = DecodeSettings(fit="crop")
 
 
 def sample(
@@ -251,6 +251,17 @@ def test_short_side_and_shape(tmp_path, size):
     assert (min(image.shape[:2]), image.dtype, image.flags["C_CONTIGUOUS"]) == (64, np.uint8, True)
     shown = min(max(size[0] / size[1], 1 / MAX_ASPECT), MAX_ASPECT)
     assert image.shape[1] / image.shape[0] == pytest.approx(shown, rel=0.02)
+
+
+@pytest.mark.parametrize("size", [(320, 180), (90, 160), (64, 64)])
+def test_squashed_frames_are_whole(tmp_path, size):
+    width, height = size
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[:, : width // 8], pixels[:, -(width // 8) :] = clips.COLOURS["red"], clips.COLOURS["blue"]
+    path = clips.write_frames(tmp_path / "edges.mp4", [pixels] * 3, times_s=[0, 0.1, 0.2])
+    image = sample(path, DecodeSettings(), side=64)[0][0].image
+    assert image.shape == (64, 64, 3)
+    assert [colour(image[:, :6]), colour(image[:, -6:])] == ["red", "blue"]  # the centre crop of 16:9 has neither
 
 
 def test_a_strip_costs_no_gigabytes(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from clips import solid, write_clip
 from impart.augment.checkpoint import open_checkpoint, open_ram
 from impart.augment.learned import LearnedRam
+from impart.augment.queries import query_embeddings
 from impart.config import IndexSettings, RamSettings, Settings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import EncoderMismatchError
@@ -56,7 +57,7 @@ def test_scores_are_those_of_v_prime(index: VideoIndex, checkpoint: Path, cached
     if not cached:
         shutil.rmtree(index.path / "cache")
     fresh = VideoIndex.open(index.path, create=False)
-    seen, (text,) = expected(index, checkpoint), fresh.encoder.encode_texts(["a blue square"])
+    seen, (text,) = expected(index, checkpoint), query_embeddings(["a blue square"], fresh.encoder.encode_texts)
     snapshot = load_snapshot(index._store)
     frames = fresh.search(text="a blue square", group="frame", why=True)
     assert sorted(hit.score for hit in frames) == pytest.approx(sorted(seen @ text), abs=1e-3)

@@ -15,7 +15,7 @@ from tiny_encoder import COLOURS
 
 def test_frames_have_true_times_and_equal_ones_are_joined(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4", colours=["red", "blue"], seconds_each=1.0)
-    frames = list(sampled_frames(clip, short_side_px=32))
+    frames = list(sampled_frames(clip, short_side_px=32, fit="crop"))
     assert [(start_s, end_s) for start_s, end_s, _ in frames] == [(0.0, 1.0), (1.0, 2.0)]
     for (_, _, picture), name in zip(frames, ("red", "blue"), strict=True):
         assert picture.shape == (32, 43, 3)
@@ -27,4 +27,4 @@ def test_frames_have_true_times_and_equal_ones_are_joined(tmp_path: Path) -> Non
 def test_a_file_that_is_no_video_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_bytes(b"no video")
     with pytest.raises(DecodeError, match=r"x\.mp4"):
-        list(sampled_frames(tmp_path / "x.mp4", short_side_px=32))
+        list(sampled_frames(tmp_path / "x.mp4", short_side_px=32, fit="crop"))

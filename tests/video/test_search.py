@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from clips import solid, write_clip
+from clips import solid, write_clip, write_frames
 from colour_references import colour_set
 from impart.augment.encoder import AugmentedEncoder
 from impart.augment.hubness import CaptionBank
 from impart.augment.vanilla import Vanilla
-from impart.config import SearchSettings, Settings, VanillaSettings
+from impart.config import DecodeSettings, SearchSettings, Settings, VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
-from impart.errors import DataError, EncoderMismatchError, QueryError, VideoIndexError
+from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryError, VideoIndexError
 from impart.reference.refset import ReferenceSet
 from impart.video.index import Query, VideoIndex
+from impart.video.manifest import Manifest
 from impart.video.search import combine, frame_scores, group_means, timecode, top_groups
-from impart.video.snapshot import Snapshot
-from tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
+from impart.video.snapshot import Snapshot, load_snapshot
+from tiny_encoder import COLOURS, DIM, RETRIEVAL_DIM, TinyEncoder
 
 
 @pytest.fixture(scope="module")
@@ -284,8 +288,6 @@ def test_a_moved_index_works(tmp_path: Path) -> None:
 
 
 def test_the_cache_changes_nothing(library: VideoIndex) -> None:
-    import shutil
-
     cached = VideoIndex.open(library.path, TinyEncoder()).search(text="red blue")
     shutil.copytree(library.path, library.path.parent / "bare")
     shutil.rmtree(library.path.parent / "bare" / "cache")
@@ -320,3 +322,53 @@ def test_queries_asked_together_correct_each_other(library: VideoIndex) -> None:
     assert lost["a red"] > lost["c green"] + 0.1
     pictures = [library.search_many([Query(image=solid("red"))], together=way) for way in (False, True)]
     assert pictures[0] == pictures[1]  # only texts are corrected
+
+
+def test_texts_are_searched_for_in_the_phrasings_of_the_settings(library: VideoIndex, monkeypatch) -> None:
+    encoder = TinyEncoder()
+    said: list[str] = []
+    encode = encoder.encode_texts
+    monkeypatch.setattr(encoder, "encode_texts", lambda texts: said.extend(texts) or encode(texts))
+    VideoIndex.open(library.path, encoder).search(text="Something red. ", not_text=["{} blue"])
+    assert sorted(said) == sorted(
+        phrasing.replace("%", text)
+        for phrasing in ("%.", "a photo of %.", "a picture of %.")
+        for text in ("Something red", "{} blue")
+    )
+    said.clear()
+    typed = Settings(search=SearchSettings(phrasings=("{}",)))
+    VideoIndex.open(library.path, encoder, settings=typed).search(text="Something red. ")
+    assert said == ["Something red. "]
+
+
+@pytest.mark.parametrize(("fit", "seen"), [("squash", (32, 32)), ("crop", (160, 90))])
+def test_a_picture_is_seen_as_the_frames_are(tmp_path: Path, monkeypatch, fit: str, seen: tuple[int, int]) -> None:
+    film = write_clip(tmp_path / "wide.mp4", colours=["red"], size=(160, 90))
+    index = VideoIndex.open(tmp_path / "index", TinyEncoder(), settings=Settings(decode=DecodeSettings(fit=fit)))
+    list(index.add([film]))
+    encoder = TinyEncoder()
+    assert encoder.traits.image_size_px == 32
+    sizes: list[tuple[int, int]] = []
+    encode = encoder.encode_images
+    monkeypatch.setattr(
+        encoder,
+        "encode_images",
+        lambda images: sizes.append(Image.fromarray(np.asarray(images[0])).size) or encode(images),
+    )
+    wide = solid("red", size=(160, 90))
+    reopened = VideoIndex.open(tmp_path / "index", encoder)  # the index knows how its frames were taken
+    for picture in (wide, Image.fromarray(wide)):
+        assert reopened.search(image=picture)[0].score == pytest.approx(1, abs=2e-3)
+    assert sizes == [seen, seen]
+
+
+def test_an_index_from_before_there_was_a_choice_holds_crops(library: VideoIndex, tmp_path: Path) -> None:
+    shutil.copytree(library.path, tmp_path / "old")
+    manifest = json.loads((tmp_path / "old" / "manifest.json").read_text())
+    assert manifest["decode"].pop("fit") == "squash"
+    (tmp_path / "old" / "manifest.json").write_text(json.dumps(manifest))
+    assert Manifest.load(tmp_path / "old").decode.fit == "crop"
+    with pytest.raises(ConfigError, match=r"squash or crop"):
+        DecodeSettings(fit="stretch")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"phrasings"):
+        SearchSettings(phrasings=("a photo",))

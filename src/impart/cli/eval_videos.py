@@ -12,6 +12,7 @@ from impart.cli.progress import progress
 
 if TYPE_CHECKING:
     from impart.cli.runs import Run
+    from impart.config import Fit
     from impart.encoders.base import Encoder, Float32
     from impart.evaluate.contenders import Contender
     from impart.evaluate.frames import FrameReader
@@ -21,26 +22,26 @@ if TYPE_CHECKING:
 __all__ = ["find_moments", "find_videos", "score_files", "search_index"]
 
 
-def find_videos(run: Run, dataset: VideoSet, *, fps: float, query_bank: bool, image_queries: bool) -> None:
+def find_videos(run: Run, dataset: VideoSet, *, fps: float, fit: Fit, query_bank: bool, image_queries: bool) -> None:
     """Text to video and video to text, for every contender; and image to video, where asked for."""
     from impart.evaluate.videos import image_to_video, video_retrieval
 
-    for contender in _cleaned(run, dataset, fps):
-        options = {"frames": _frames(contender.encoder, fps), "label": contender.label, **run.common}
+    for contender in _cleaned(run, dataset, fps, fit):
+        options = {"frames": _frames(contender.encoder, fps, fit), "label": contender.label, **run.common}
         task = partial(video_retrieval, contender.encoder, dataset, query_bank=query_bank, **options)
         run.measure(contender, dataset.name, task)
         if image_queries:
             run.measure(contender, dataset.name, partial(image_to_video, contender.encoder, dataset, **options))
 
 
-def find_moments(run: Run, dataset: MomentSet, *, fps: float) -> None:
+def find_moments(run: Run, dataset: MomentSet, *, fps: float, fit: Fit) -> None:
     """The baseline's windows of every contender, held against the right ones."""
     import dataclasses
 
     from impart.evaluate.moments import predict_moments, score_predictions
 
     def baseline(contender: Contender, on_progress: object = None) -> Outcome:
-        frames = _frames(contender.encoder, fps)
+        frames = _frames(contender.encoder, fps, fit)
         predicted = predict_moments(
             contender.encoder,
             dataset,
@@ -51,7 +52,7 @@ def find_moments(run: Run, dataset: MomentSet, *, fps: float) -> None:
         outcome = score_predictions(predicted, dataset, label=contender.label)
         return dataclasses.replace(outcome, counts={**outcome.counts, "unreadable": len(predicted.notes)})
 
-    for contender in _cleaned(run, dataset, fps):
+    for contender in _cleaned(run, dataset, fps, fit):
         run.measure(contender, dataset.name, partial(baseline, contender))
 
 
@@ -64,7 +65,7 @@ def score_files(run: Run, dataset: MomentSet, files: Sequence[Path]) -> None:
         run.outcomes.append(score_predictions(read_predictions(file), dataset, label=label))
 
 
-def _cleaned(run: Run, dataset: VideoSet | MomentSet, fps: float) -> Iterator[Contender]:
+def _cleaned(run: Run, dataset: VideoSet | MomentSet, fps: float, fit: Fit) -> Iterator[Contender]:
     """The contenders without references that show a frame of the videos."""
     import numpy as np
 
@@ -72,7 +73,7 @@ def _cleaned(run: Run, dataset: VideoSet | MomentSet, fps: float) -> Iterator[Co
 
     def frames_of_all(base: Encoder) -> tuple[Float32, Sequence[str]]:
         with progress(f"{base.traits.id} on {dataset.name}") as show:
-            found = embed_videos(base, dataset.videos, _frames(base, fps), on_progress=show, **run.common)
+            found = embed_videos(base, dataset.videos, _frames(base, fps, fit), on_progress=show, **run.common)
             parts = [video.retrieval for video in found]
         none = np.zeros((0, base.traits.retrieval_dim), np.float32)
         return np.concatenate([none, *parts]), ()
@@ -80,11 +81,11 @@ def _cleaned(run: Run, dataset: VideoSet | MomentSet, fps: float) -> Iterator[Co
     yield from run.cleaned(dataset.name, retrieval=frames_of_all)
 
 
-def _frames(encoder: Encoder, fps: float) -> FrameReader:
+def _frames(encoder: Encoder, fps: float, fit: Fit) -> FrameReader:
     """How a video is read for an encoder."""
     from impart.video.sampling import sampled_frames
 
-    return partial(sampled_frames, short_side_px=encoder.traits.image_size_px, fps=fps)
+    return partial(sampled_frames, short_side_px=encoder.traits.image_size_px, fps=fps, fit=fit)
 
 
 def search_index(index: Path, table: Path, *, by: str, split: str | None = None) -> list[Outcome]:

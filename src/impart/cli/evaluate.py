@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from impart.cli.runs import Run, with_run
-from impart.config import DecodeSettings, EvaluateSettings
+from impart.config import DecodeSettings, EvaluateSettings, Fit
 
 if TYPE_CHECKING:
     from impart.evaluate.datasets.base import Kind
@@ -52,6 +52,9 @@ LimitOption = Annotated[
     int, typer.Option("--limit", min=0, metavar="N", help="Only so many pictures, drawn, always the same; 0 = all.")
 ]
 FpsOption = Annotated[float, typer.Option("--fps", min=0.01, help="Videos: frames looked at a second.")]
+FitOption = Annotated[
+    str, typer.Option("--fit", metavar="squash|crop", help="Videos: whole frames, squeezed, or the encoder's own crop.")
+]
 PromptsOption = Annotated[
     str,
     typer.Option(
@@ -195,6 +198,7 @@ def retrieval(
         ),
     ] = False,
     fps: FpsOption = DecodeSettings.fps,
+    fit: FitOption = DecodeSettings.fit,
     index: Annotated[
         Path | None,
         typer.Option(
@@ -223,13 +227,25 @@ def retrieval(
 
     for dataset in _open(data, more_data, kind=("captions", "videos"), split=split, limit=limit):
         if isinstance(dataset, VideoSet):
-            find_videos(run, dataset, fps=fps, query_bank=query_bank, image_queries=image_queries)
+            find_videos(
+                run,
+                dataset,
+                fps=fps,
+                fit=_fit(fit),
+                query_bank=query_bank,
+                image_queries=image_queries,
+            )
             continue
         for contender in run.cleaned(dataset.name, dataset.pictures):
             task = partial(
                 measure, contender.encoder, dataset, query_bank=query_bank, label=contender.label, **run.common
             )
             run.measure(contender, dataset.name, task)
+
+
+def _fit(name: str) -> Fit:
+    fit: Any = name
+    return DecodeSettings(fit=fit).fit
 
 
 @app.command()
@@ -272,6 +288,7 @@ def moments(
         ),
     ] = None,
     fps: FpsOption = DecodeSettings.fps,
+    fit: FitOption = DecodeSettings.fit,
 ) -> None:
     """Find when a sentence happens in its video: R1@0.3, 0.5 and 0.7, mIoU, mAP, HIT@1."""
     from impart.cli.eval_videos import find_moments, score_files
@@ -282,7 +299,7 @@ def moments(
         if predictions:
             score_files(run, dataset, predictions)
         else:
-            find_moments(run, dataset, fps=fps)
+            find_moments(run, dataset, fps=fps, fit=_fit(fit))
 
 
 @app.command(epilog="Example: impart eval compare reports/monday reports/tuesday")

@@ -48,6 +48,14 @@ def index(
             show_default=f"{DecodeSettings.reuse_threshold:g}",
         ),
     ] = None,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="squash|crop",
+            help="How a frame becomes a square: all of it, squeezed, or the part that the encoder crops.",
+            show_default=DecodeSettings.fit,
+        ),
+    ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Take videos out whose files are gone.")] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed before.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
@@ -59,7 +67,12 @@ def index(
     Exit code 3 means that some files could not be read; they are listed, and not tried again until they change or
     --retry-failed asks for it. All others are in the index.
     """
-    flags = {"decode.fps": fps, "decode.reuse_threshold": reuse_threshold, "encoder.threads": threads or None}
+    flags = {
+        "decode.fps": fps,
+        "decode.reuse_threshold": reuse_threshold,
+        "decode.fit": fit,
+        "encoder.threads": threads or None,
+    }
     opened = _open(index_dir, encoder, refset=refset, augment=not no_augment, config=config, flags=flags)
     events = opened.add(paths, prune=prune, retry_failed=retry_failed, dry_run=dry_run)
     if show_run(events, index_dir):

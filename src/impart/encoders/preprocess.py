@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 from impart.encoders.base import Float32, ImageInput
 from impart.errors import ConfigError, DataError
 
-__all__ = ["CLIP_MEAN", "CLIP_STD", "PreprocessConfig", "preprocess", "short_side", "to_rgb"]
+__all__ = ["CLIP_MEAN", "CLIP_STD", "PreprocessConfig", "preprocess", "short_side", "squashed", "to_rgb"]
 
 ResizeMode = Literal["shortest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
@@ -236,6 +236,19 @@ def _square_pixels(image: ImageInput, config: PreprocessConfig) -> npt.NDArray[n
     pixels = np.asarray(image)  # (new_height, new_width, 3)
     top, left = (_crop_start(extent, config) for extent in pixels.shape[:2])
     return pixels[top : top + size, left : left + size]
+
+
+def squashed(picture: ImageInput, *, side_px: int) -> ImageInput:
+    """A picture (PIL, or uint8 (h, w, 3)) all of it in a square, as `DecodeSettings.fit = "squash"` has frames.
+
+    Args:
+        side_px: of the square; a smaller picture becomes one of its own short side, not a larger picture.
+    """
+    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    if image.width == image.height:
+        return picture
+    side = min(side_px, image.width, image.height)
+    return to_rgb(image).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def _resized(width: int, height: int, config: PreprocessConfig) -> tuple[int, int]:

@@ -1,19 +1,22 @@
 """Retrieval among captioned pictures: a text's picture, a picture's texts; scores are formed in parts.
 
-Items that are near to everything (hubs) can be held back in two ways, each an outcome of its own. `(hub correction)`
-is what `impart search` does: by captions that come with the model (`impart.augment.hubness`), measured wherever the
-model has them. `(query bank)` is an option, and sees all queries.
+Text to picture is measured a second time `(as searched)`, as `impart search` ranks: captions in several phrasings
+(`impart.augment.queries`), and items that are near to everything held back by captions that come with the model
+(`impart.augment.hubness`), where it has them. `(query bank)` is an option that sees all queries.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from impart.augment.hubness import CaptionBank, bundled_bank
+from impart.augment.queries import query_embeddings
+from impart.config import SearchSettings
 from impart.encoders.base import Encoder, Float32
 from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
@@ -23,7 +26,7 @@ from impart.evaluate.metrics.querybank import BETA, dynamic_inverted_softmax
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.sets import CaptionSet
 
-__all__ = ["Side", "answer", "both_ways", "retrieval"]
+__all__ = ["Searched", "Side", "answer", "as_searched", "both_ways", "retrieval"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -84,8 +87,8 @@ def retrieval(
         on_progress: told after each part of the pictures.
 
     Returns:
-        Text to image, image to text; then both with the query bank, where asked for; then text to image with the hub
-        correction, where the model has one.
+        Text to image, image to text; then both with the query bank, where asked for; then text to image as
+        `impart search` ranks.
 
     Raises:
         DataError: no picture could be read, or none that could has a caption.
@@ -110,8 +113,35 @@ def retrieval(
         counts={"unreadable": len(embedded.unreadable)},
         notes=(*dataset.notes, *(f"left out: {reason}" for reason in embedded.unreadable)),
     )
-    bank = bundled_bank(encoder)
-    return both_ways(texts, pictures, names=("text", "image"), common=common, query_bank=query_bank, captions=bank)
+    return both_ways(
+        texts,
+        pictures,
+        names=("text", "image"),
+        common=common,
+        query_bank=query_bank,
+        searched=as_searched(encoder, dataset.captions, cache=cache),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Searched:
+    """What `impart search` does beyond the cosine.
+
+    Attributes:
+        vectors: (T, D) of the captions in the phrasings of a search.
+        bank: of the hub correction; None where the model has none.
+    """
+
+    vectors: Float32
+    bank: CaptionBank | None
+
+
+def as_searched(encoder: Encoder, captions: Sequence[str], *, cache: EmbeddingCache | None = None) -> Searched:
+    """Captions as `impart search` would ask for them."""
+    return Searched(
+        vectors=query_embeddings(captions, lambda texts: embed_texts(encoder, texts, cache=cache)),
+        bank=bundled_bank(encoder),
+    )
 
 
 def caption_keys(keys: tuple[str, ...], owners: Ints) -> tuple[str, ...]:
@@ -135,13 +165,15 @@ def both_ways(
     names: tuple[str, str],
     common: Outcome,
     query_bank: bool = False,
-    captions: CaptionBank | None = None,
+    searched: Searched | None = None,
 ) -> tuple[Outcome, ...]:
-    """Text to thing and thing to text: plain, with the query bank where asked for, with hub correction where given.
+    """Text to thing and thing to text: plain, with the query bank where asked for; text to thing as a search ranks.
 
     Captions whose thing is not there are left out; things without a caption ask nothing.
     """
-    texts = texts.only(np.isin(texts.owners, things.owners))
+    there_is = np.isin(texts.owners, things.owners)
+    asked = None if searched is None else dataclasses.replace(texts, vectors=searched.vectors).only(there_is)
+    texts = texts.only(there_is)
     if not len(texts):
         raise DataError(f"data set {common.dataset!r} has no caption of {names[1]}s that could be read")
     asking = things.only(np.isin(things.owners, texts.owners))
@@ -151,8 +183,8 @@ def both_ways(
         for bank in ([False, True] if query_bank else [False])
         for queries, items, task in ((texts, things, there), (asking, texts, back))
     ]
-    if captions is not None:
-        outcomes.append(answer(texts, things, task=there, common=common, captions=captions))
+    if searched is not None and asked is not None:
+        outcomes.append(answer(asked, things, task=there, common=common, searched=searched))
     return tuple(outcomes)
 
 
@@ -163,7 +195,7 @@ def answer(
     task: str,
     common: Outcome,
     query_bank: bool = False,
-    captions: CaptionBank | None = None,
+    searched: Searched | None = None,
 ) -> Outcome:
     """Rank all items for each query by cosine; an item of the same owner is relevant.
 
@@ -173,10 +205,11 @@ def answer(
         task: name of the outcome.
         common: dataset, encoder, counts, settings and notes of the outcome.
         query_bank: normalise the scores with these queries as the bank (dynamic inverted softmax).
-        captions: take off what each item gets from any caption.
+        searched: rank as a search does; the queries are its vectors.
     """
     ranks, gains = [], []
-    hubness = np.float32(0) if captions is None else captions.hubness(items.vectors)[None]  # (1, n)
+    bank = None if searched is None else searched.bank
+    hubness = np.float32(0) if bank is None else bank.hubness(items.vectors)[None]  # (1, n)
     step = len(queries) if query_bank else max(1, _CELLS // len(items))
     for first in range(0, len(queries), step):
         part = slice(first, first + step)
@@ -193,9 +226,10 @@ def answer(
     if query_bank:
         task = f"{task} (query bank)"
         settings["query bank"] = f"the queries, dynamic inverted softmax, beta {BETA:g}, k 1"
-    if captions is not None:
-        task = f"{task} (hub correction)"
-        settings["hub correction"] = f"CSLS with {len(captions)} captions of the model"
+    if searched is not None:
+        task = f"{task} (as searched)"
+        settings["phrasings"] = list(SearchSettings.phrasings)
+        settings["hub correction"] = "none" if bank is None else f"soft maximum over {len(bank)} captions of the model"
     return dataclasses.replace(
         common,
         task=task,

@@ -8,14 +8,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from impart.augment.hubness import bundled_bank
 from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.embed import Progress, embed_pictures, embed_texts
 from impart.evaluate.frames import EmbeddedVideo, FrameReader, embed_videos, mean_vector, sampling_of
 from impart.evaluate.outcome import Outcome
-from impart.evaluate.retrieval import Side, answer, both_ways, caption_keys
+from impart.evaluate.retrieval import Side, answer, as_searched, both_ways, caption_keys
 from impart.evaluate.sets import Pictures, VideoSet
 
 __all__ = ["HeldOut", "image_to_video", "video_retrieval"]
@@ -69,8 +68,14 @@ def video_retrieval(
         clusters=dataset.owners,
     )
     common = found.common(encoder, label, frames)
-    bank = bundled_bank(encoder)
-    return both_ways(texts, videos, names=("text", "video"), common=common, query_bank=query_bank, captions=bank)
+    return both_ways(
+        texts,
+        videos,
+        names=("text", "video"),
+        common=common,
+        query_bank=query_bank,
+        searched=as_searched(encoder, dataset.captions, cache=cache),
+    )
 
 
 def image_to_video(

@@ -56,7 +56,8 @@ class DecodedSegment:
     Attributes:
         start_s, end_s: seconds after the container's start; the next segment starts at `end_s`.
         weight: grid times covered.
-        image: the run's first frame, uint8 (h, w, 3) RGB, upright, min(h, w) = short_side_px.
+        image: the run's first frame, uint8 (h, w, 3) RGB, upright, min(h, w) = short_side_px; a square where
+            `DecodeSettings.fit` is `squash`.
     """
 
     path: Path
@@ -171,7 +172,7 @@ def _segments(
             _check_size(path, moment.frame)
             turn = orientation(moment.frame)
             aspect = float(stream.sample_aspect_ratio or 1)
-            scaler = Scaler(short_side_px, aspect=aspect, orientation=turn)
+            scaler = Scaler(short_side_px, fit=settings.fit, aspect=aspect, orientation=turn)
             # The frame that opens the video also stands for the grid time just before it: no video is without sample.
             begin = count = max(0, math.floor(time_s * fps + 1e-6))
             first = begin

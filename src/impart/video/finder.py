@@ -100,10 +100,11 @@ class Finder:
         # Reading the index and loading the model take different cores.
         with ThreadPoolExecutor(1, thread_name_prefix="impart-index") as pool:
             reading = pool.submit(self.current)
-            encoder = self._encoder_of(Manifest.load(self._store.folder))
+            manifest = Manifest.load(self._store.folder)
+            encoder = self._encoder_of(manifest)
             if isinstance(encoder, AugmentedEncoder) and not options.augment:
                 encoder = encoder.base
-            vectors = query_vectors(queries, encoder, negative_weight=self._settings.negative_weight)
+            vectors = query_vectors(queries, encoder, self._settings, fit=manifest.decode.fit)
             if self._settings.hub_correction and self._bank is None:
                 self._bank = bundled_bank(encoder)
             snapshot = reading.result()

@@ -15,6 +15,8 @@ import numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
+from impart.config import Fit
+
 __all__ = ["MAX_ASPECT", "MIN_SIDE_PX", "THUMB_PX", "Scaler", "difference"]
 
 MIN_SIDE_PX = 8  # a smaller picture shows nothing; its file is reported, not indexed
@@ -29,14 +31,20 @@ class Scaler:
 
     Args:
         short_side_px: short side of the pictures made.
+        fit: `squash` makes squares of whole frames, `crop` keeps their shape.
         aspect: sample aspect ratio (width of a pixel / its height).
         orientation: see `orientation`.
     """
 
     def __init__(
-        self, short_side_px: int, *, aspect: float = 1.0, orientation: tuple[bool, bool, bool] = (False, False, False)
+        self,
+        short_side_px: int,
+        *,
+        fit: Fit = "crop",
+        aspect: float = 1.0,
+        orientation: tuple[bool, bool, bool] = (False, False, False),
     ) -> None:
-        self._side = short_side_px
+        self._side, self._fit = short_side_px, fit
         self._aspect = aspect if 0.1 < aspect < 10 else 1.0
         self._orientation = orientation
         self._large = VideoReformatter()
@@ -60,6 +68,8 @@ class Scaler:
 
     def _size(self, frame: av.VideoFrame) -> tuple[int, int]:
         shown = frame.width * self._aspect / frame.height
+        if self._fit == "squash":
+            return self._side, self._side
         if shown >= 1:
             return max(self._side, round(self._side * min(shown, MAX_ASPECT))), self._side
         return self._side, max(self._side, round(self._side / max(shown, 1 / MAX_ASPECT)))

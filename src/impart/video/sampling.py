@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from impart.config import DecodeSettings
+from impart.config import DecodeSettings, Fit
 from impart.video.decode import DecodedSegment, sample_video
 
 __all__ = ["sampled_frames"]
@@ -20,6 +20,7 @@ def sampled_frames(
     short_side_px: int,
     fps: float = DecodeSettings.fps,
     reuse_threshold: float = DecodeSettings.reuse_threshold,
+    fit: Fit = DecodeSettings.fit,
 ) -> Iterator[tuple[float, float, npt.NDArray[np.uint8]]]:
     """Frames at a steady rate by presentation time, as the index takes them.
 
@@ -29,6 +30,7 @@ def sampled_frames(
         fps: frames sampled per second.
         reuse_threshold: neighbouring frames that differ by less (mean grey levels) are handed out once, shown for
             longer; 0 = every sampled frame.
+        fit: `squash` = all of a frame as a square, `crop` = in its own shape (see `DecodeSettings`).
 
     Yields:
         From when to when it is shown (s), picture (h, w, 3) RGB, in order of time. A video that ends early yields
@@ -37,7 +39,7 @@ def sampled_frames(
     Raises:
         DecodeError: the file cannot be read or gives no frame.
     """
-    settings = DecodeSettings(fps=fps, reuse_threshold=reuse_threshold)
+    settings = DecodeSettings(fps=fps, reuse_threshold=reuse_threshold, fit=fit)
     for event in sample_video(path, settings=settings, short_side_px=short_side_px):
         if isinstance(event, DecodedSegment):
             yield event.start_s, event.end_s, event.image

@@ -23,7 +23,10 @@ import numpy.typing as npt
 
 from impart.augment.encoder import AugmentedEncoder
 from impart.augment.hubness import CaptionBank
+from impart.augment.queries import query_embeddings
+from impart.config import Fit, SearchSettings
 from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
+from impart.encoders.preprocess import squashed
 from impart.errors import QueryError
 from impart.reference.refset import ReferenceSet
 from impart.video.snapshot import Snapshot
@@ -249,21 +252,31 @@ def path_mask(snapshot: Snapshot, pattern: str) -> npt.NDArray[np.bool_]:
     return np.array(videos, bool)
 
 
-def query_vectors(queries: Sequence[Query], encoder: Encoder, *, negative_weight: float) -> Float32:
-    """(T, D) unit vectors; all texts in one batch, pictures one by one.
+def query_vectors(queries: Sequence[Query], encoder: Encoder, settings: SearchSettings, *, fit: Fit) -> Float32:
+    """(T, D) unit vectors; texts in batches, pictures one by one.
+
+    Args:
+        settings: phrasings of texts, weight of what is unwanted.
+        fit: how the index sees frames; pictures are seen alike.
 
     Raises:
         DataError: a picture cannot be read.
     """
     texts = list(dict.fromkeys(text for query in queries for text in (query.text, *query.not_text) if text is not None))
-    vectors: dict[str, Float32] = dict(zip(texts, encoder.encode_texts(texts), strict=True)) if texts else {}
+    vectors: dict[str, Float32] = {}
+    if texts:
+        embedded = query_embeddings(texts, encoder.encode_texts, phrasings=settings.phrasings)
+        vectors = dict(zip(texts, embedded, strict=True))
     rows = []
     for query in queries:
         wanted = [vectors[query.text]] if query.text is not None else []
         if query.image is not None:
-            wanted.append(encoder.encode_images([_picture(query.image)]).embeddings[0])
+            picture = _picture(query.image)
+            if fit == "squash":
+                picture = squashed(picture, side_px=encoder.traits.image_size_px)
+            wanted.append(encoder.encode_images([picture]).embeddings[0])
         unwanted = [vectors[text] for text in query.not_text]
-        rows.append(combine(wanted, unwanted, negative_weight=negative_weight))
+        rows.append(combine(wanted, unwanted, negative_weight=settings.negative_weight))
     return np.stack(rows)
 
 

@@ -92,7 +92,13 @@ def path_id(path: Path) -> str:
 
 def revision_of(content_hash: str, manifest: Manifest) -> str:
     """Id of a content indexed with the settings that change the result: 16 hex digits."""
-    settings = (manifest.decode.fps, manifest.decode.reuse_threshold, manifest.index.cut_threshold)
+    settings: tuple[object, ...] = (
+        manifest.decode.fps,
+        manifest.decode.reuse_threshold,
+        manifest.index.cut_threshold,
+    )
+    if manifest.decode.fit != "crop":  # which all indexes had before there was a choice
+        settings += (manifest.decode.fit,)
     text = f"{content_hash} {settings!r} {manifest.encoder_fingerprint}"
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

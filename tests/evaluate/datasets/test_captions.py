@@ -33,7 +33,7 @@ def names(dataset: CaptionSet) -> list[str]:
 
 
 def test_retrieval_both_ways(tmp_path: Path, tiny: TinyEncoder) -> None:
-    to_image, to_text = retrieval(tiny, opened(captioned(tmp_path / "set")))
+    to_image, to_text, _ = retrieval(tiny, opened(captioned(tmp_path / "set")))
     assert (to_image.counts["queries"], to_image.counts["items"], to_image.figures["R@1"]) == (4, 3, 1.0)
     assert (to_text.counts["queries"], to_text.counts["items"], to_text.figures["R@1"]) == (3, 4, 1.0)
 
