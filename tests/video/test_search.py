@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clips import solid, write_clip, write_frames
+from clips import solid, write_clip
 from colour_references import colour_set
 from impart.augment.encoder import AugmentedEncoder
 from impart.augment.hubness import CaptionBank
@@ -23,8 +23,8 @@ from impart.reference.refset import ReferenceSet
 from impart.video.index import Query, VideoIndex
 from impart.video.manifest import Manifest
 from impart.video.search import combine, frame_scores, group_means, timecode, top_groups
-from impart.video.snapshot import Snapshot, load_snapshot
-from tiny_encoder import COLOURS, DIM, RETRIEVAL_DIM, TinyEncoder
+from impart.video.snapshot import Snapshot
+from tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
 
 
 @pytest.fixture(scope="module")
