@@ -219,7 +219,7 @@ def build_tests(data: Path, cache: Path) -> Tests:
     frames = [
         (number, segment)
         for number, file in enumerate(panda.videos)
-        for segment in sample_video(file, settings=DecodeSettings(), short_side_px=256)
+        for segment in sample_video(file, settings=DecodeSettings(fit="crop"), short_side_px=256)
         if isinstance(segment, DecodedSegment)
     ]
     captioned["panda"] = Captioned(

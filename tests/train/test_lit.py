@@ -67,7 +67,7 @@ def _material(concepts=40, seed=0):
         correction=Correction(WIDTH, 1, DIM),
     )
     own = torch.arange(concepts)
-    references = LitReferences(look(), sentences, groups=own + concepts, own=own)
+    references = LitReferences(look(), sentences, texts=own.numpy(), groups=own + concepts, own=own)
     validation = LitValidation(look(), sentences, owners=own, own=own)
     components = torch.linalg.qr(torch.randn(WIDTH, 10, generator=generator))[0]
     return corpus, head, references, validation, components

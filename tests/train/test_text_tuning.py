@@ -16,7 +16,8 @@ from impart.train.corpus import Corpus  # noqa: E402
 from impart.train.heads import Correction, ImageHead  # noqa: E402
 from impart.train.loop import HeadSettings  # noqa: E402
 from impart.train.sentences import SentenceTower, embed_sentences, encode_tokens  # noqa: E402
-from impart.train.text_tuning import TextRows, TuningSettings, tune_text  # noqa: E402
+from impart.train.text_tail import TextRows  # noqa: E402
+from impart.train.text_tuning import TuningSettings, tune_text  # noqa: E402
 from impart.train.token_states import TokenStates  # noqa: E402
 
 TEXTS = [f"{adjective} {noun}" for adjective in ("a red", "one small and very old", "my") for noun in ("dog", "lorry")]
@@ -74,8 +75,7 @@ def tuned(folder: Path, *steps: int) -> tuple[SentenceTower, Correction, float]:
         correction=Correction(24, 32, WIDTH),
     )
     text = Correction(WIDTH, 8, WIDTH)
-    numbers = np.arange(len(TEXTS))
-    rows = TextRows(TokenStates.of(TEXTS, folder, layers=1, tower=tower), numbers, tuple(numbers[:4, None]))
+    rows = TextRows.of(TEXTS, [[text] for text in TEXTS[:4]], cache=folder, tower=tower, layers=1)
     settings = TuningSettings(steps=steps, layers=1, batch=12, classes=3, learning_rate=3e-3, heads_rate=1.0, ema=0.5)
     head = HeadSettings(dropout_in=0.0, dropout_mid=0.0, text_dropout=0.0, near_text=1.1, class_weight=0.1)
     tune_text(corpus, image, text, tower=tower, rows=rows, head=head, settings=settings)

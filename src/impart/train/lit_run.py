@@ -1,7 +1,7 @@
 """Regime `lit` from the data folder to a trained model: features, split, training, export.
 
-The towers are those of `mini` (EfficientNet-Lite2, all-MiniLM-L6-v2); their features and sentences are computed once
-and kept in the cache, which all runs may share.
+The towers are those of `mini` (EfficientNet-Lite2, all-MiniLM-L6-v2); features, sentences and what the text tower's
+lower layers make of them are computed once and kept in the cache, which all runs may share.
 """
 
 from __future__ import annotations
@@ -39,13 +39,15 @@ from impart.train.mini import (
     backbone_session,
     build_corpus,
     build_image_head,
+    text_rows,
     training_pictures,
 )
 from impart.train.neighbours import hold_out
 from impart.train.quantise import BackboneSession
 from impart.train.references import principal_components
-from impart.train.sentences import SentenceCache, load_minilm
+from impart.train.sentences import SentenceCache, SentenceTower, load_minilm
 from impart.train.settings import LitSettings, PairsFrom, TrainConfig
+from impart.train.text_tail import TextTail
 
 __all__ = ["LitData", "build_references", "prepare", "run"]
 
@@ -64,6 +66,8 @@ class LitData:
         rows: their texts and pictures.
         validation: pictures and captions to measure on; None = none.
         tower: the backbone, as it runs.
+        text_tower: the sentence tower; `tail` learns in place.
+        tail: its upper layers, where they learn.
     """
 
     corpus: Corpus
@@ -73,6 +77,16 @@ class LitData:
     rows: tuple[ReferenceRow, ...]
     validation: LitValidation | None
     tower: BackboneSession
+    text_tower: SentenceTower
+    tail: TextTail | None
+
+    def reference_sentences(self) -> Tensor:
+        """(N, D): what the text tower, as it is, makes of the references' texts."""
+        if self.references is None:
+            return self.corpus.texts[:0].float()
+        if self.tail is None:
+            return self.references.sentences
+        return self.tail.embedded(self.tail.rows.texts[self.references.texts])
 
 
 def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator[TrainEvent]:
@@ -102,6 +116,7 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
         components=made.components,
         references=made.references if config.reference.augment == "ram" else None,
         validation=made.validation,
+        tail=made.tail,
     )
     for event in fit(task, config, out=out, resume=resume):
         if not isinstance(event, Finished):
@@ -109,15 +124,24 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
             continue
         model = task.finished().cpu()
         features = made.references.features if made.references else made.corpus.views[0][:0]
-        texts = made.references.sentences if made.references else made.corpus.texts[:0]
-        save_lit(out / "model", model, config=config, rows=made.rows, features=features, sentences=texts)
+        texts = made.reference_sentences()
+        text_tower = made.text_tower.cpu()
+        save_lit(
+            out / "model",
+            model,
+            config=config,
+            rows=made.rows,
+            features=features,
+            sentences=texts,
+            text_tower=text_tower if made.tail is not None else None,
+        )
         folder = export_lit(
             out / "encoder",
             model,
             config=config,
             backbone=made.tower.path,
             preprocessing=made.tower.preprocessing,
-            sentences=load_minilm(),
+            sentences=text_tower,
             rows=made.rows,
             features=features.cpu().float(),
             texts=texts.cpu(),
@@ -155,6 +179,12 @@ def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -
     references, rows, weights = build_references(config, pictures, hashes, own, corpus, weights, data)
     corpus = dataclasses.replace(corpus, weights=weights / weights.sum())
     captions = [text for picture in validation for text in picture.texts]
+    text_tower, tail = load_minilm().to(device), None
+    if config.lit.text_layers:
+        yield Note(message="computing what the text tower's lower layers make of all texts (kept in the cache)")
+        layers = config.lit.text_layers
+        said = text_rows(pictures, imagenet_vocabulary(), cache, text_tower, layers=layers, validation=captions)
+        tail = TextTail(text_tower, said, layers=layers, dropout=config.lit.tower_dropout)
     yield Note(
         message=f"{int((weights > 0).sum())} pictures to train on, {len(rows)} references, "
         f"{len(validation)} pictures for validation, {len(corpus.texts)} texts"
@@ -174,6 +204,8 @@ def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -
         if validation
         else None,
         tower,
+        text_tower,
+        tail,
     )
 
 
@@ -213,7 +245,11 @@ def build_references(
     owners = torch.tensor([number for number, _ in pairs], device=own.device)
     texts = torch.tensor([int(corpus.spans[number, 0]) + text for number, text in pairs], device=own.device)
     references = LitReferences(
-        features=corpus.views[0][owners].float(), sentences=corpus.texts[texts].float(), groups=own[owners], own=own
+        features=corpus.views[0][owners].float(),
+        sentences=corpus.texts[texts].float(),
+        texts=texts.cpu().numpy(),
+        groups=own[owners],
+        own=own,
     )
     rows = tuple(
         ReferenceRow(

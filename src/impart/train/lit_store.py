@@ -2,6 +2,7 @@
 
 manifest.json            kind, settings, counts
 model.safetensors        heads, retrieval directions and RAM
+text_tower.safetensors   the sentence tower, where its upper layers learned
 references.safetensors   features and sentences of the reference pairs, float16
 references.jsonl         their texts, pictures and sources
 """
@@ -24,11 +25,13 @@ from impart.reference.refset import library_versions, now
 from impart.train.config_file import config_of
 from impart.train.heads import CellAttention, Correction, ImageHead, TextHead
 from impart.train.lit_model import EmbeddedReferences, LitModel
+from impart.train.sentences import SentenceTower
 from impart.train.settings import TrainConfig
 
 __all__ = ["ReferenceRow", "TrainedLit", "load_lit", "save_lit"]
 
 _KIND, _SCHEMA = "lit", 1
+_TOWER = "text_tower.safetensors"
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class TrainedLit:
         config: of the run.
         rows: N reference pairs; none for plain CLIP trained without a hold-out.
         features: (N, F) float32 backbone features of their pictures.
-        sentences: (N, D) float32 sentence embeddings of their texts.
+        sentences: (N, D) float32 sentence embeddings of their texts, by `text_tower`.
+        text_tower: the sentence tower that the model takes its texts from; None = all-MiniLM-L6-v2 as published.
     """
 
     model: LitModel
@@ -65,6 +69,7 @@ class TrainedLit:
     rows: tuple[ReferenceRow, ...]
     features: Tensor
     sentences: Tensor
+    text_tower: SentenceTower | None = None
 
     def references(self, rows: Sequence[int] | None = None) -> EmbeddedReferences:
         """The run's own references, or some of them, as the trained heads see them."""
@@ -80,6 +85,7 @@ def save_lit(
     rows: Sequence[ReferenceRow],
     features: Tensor,
     sentences: Tensor,
+    text_tower: SentenceTower | None = None,
 ) -> Path:
     """Write the folder; the manifest last, so that a folder with one is whole.
 
@@ -102,6 +108,9 @@ def save_lit(
         (folder / "manifest.json").unlink(missing_ok=True)
         weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         save_file(weights, folder / "model.safetensors")
+        (folder / _TOWER).unlink(missing_ok=True)
+        if text_tower is not None:
+            save_file({name: value.contiguous() for name, value in text_tower.state_dict().items()}, folder / _TOWER)
         kept = {"features": features.half().cpu().contiguous(), "sentences": sentences.half().cpu().contiguous()}
         save_file(kept, folder / "references.safetensors")
         lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
@@ -130,6 +139,10 @@ def load_lit(folder: Path, *, device: str = "cpu") -> TrainedLit:
             raise TrainingError(f"{folder} holds a {manifest.get('kind')!r} model, not one of regime 'lit'")
         config = config_of(manifest["config"], where=str(folder))
         model = _rebuild(load_file(folder / "model.safetensors"), config)
+        text_tower = None
+        if config.lit.text_layers:
+            text_tower = SentenceTower().to(device)
+            text_tower.load_state_dict(load_file(folder / _TOWER, device=device))
         kept = load_file(folder / "references.safetensors", device=device)
         lines = (folder / "references.jsonl").read_text(encoding="utf-8").splitlines()
         rows = tuple(ReferenceRow(**json.loads(line)) for line in lines)
@@ -138,7 +151,12 @@ def load_lit(folder: Path, *, device: str = "cpu") -> TrainedLit:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise TrainingError(f"{folder} holds a damaged model: {error}") from error
     return TrainedLit(
-        model.to(device).eval().requires_grad_(False), config, rows, kept["features"].float(), kept["sentences"].float()
+        model.to(device).eval().requires_grad_(False),
+        config,
+        rows,
+        kept["features"].float(),
+        kept["sentences"].float(),
+        text_tower,
     )
 
 

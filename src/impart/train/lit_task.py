@@ -1,4 +1,4 @@
-"""Regime `lit`: frozen towers, heads learn on cached features, with or without RAM.
+"""Regime `lit`: a frozen image backbone, heads and upper layers of the text tower learn, with or without RAM.
 
 Without references it is the training of `mini`. With them, each step embeds the neighbours of its pictures with the
 heads as they are, RAM blends them into the image embeddings, and the losses are taken on v'.
@@ -20,10 +20,11 @@ from impart.augment.ram import build_ram
 from impart.train.corpus import Corpus, draw_variant, draw_views
 from impart.train.heads import CellAttention, Correction, ImageHead, TextHead
 from impart.train.lit_model import EmbeddedReferences, LitModel, nearest_rows
-from impart.train.loss import contrastive_loss, distillation_loss
+from impart.train.loss import contrastive_loss, distillation_loss, partial_distillation_loss
 from impart.train.retrieval import CohortTensors, replace_at_random
 from impart.train.settings import LitSettings, TrainConfig
 from impart.train.task import Average, Task, Temperature, recall
+from impart.train.text_tail import TextTail
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -39,13 +40,15 @@ class LitReferences:
 
     Attributes:
         features: (N, F) of the clean view.
-        sentences: (N, D) of their texts.
+        sentences: (N, D) of their texts, by the tower as published.
+        texts: (N,) which texts of the corpus these are.
         groups: (N,) content number of each reference's picture.
         own: (n,) content number of each picture of the corpus.
     """
 
     features: Tensor
     sentences: Tensor
+    texts: npt.NDArray[np.int64]
     groups: Tensor
     own: Tensor
 
@@ -56,7 +59,7 @@ class LitValidation:
 
     Attributes:
         features: (B, F).
-        sentences: (T, D).
+        sentences: (T, D), by the tower as published.
         owners: (T,) the picture of each caption.
         own: (B,) content number of each picture, comparable with `LitReferences.groups`.
     """
@@ -68,7 +71,7 @@ class LitValidation:
 
 
 class LitTask(Task):
-    """Corrections of both towers, and RAM where there are references.
+    """Corrections of both towers, RAM where there are references, the text tower's upper layers where so wanted.
 
     Args:
         corpus: features and sentences; a picture of weight 0 is never drawn.
@@ -77,6 +80,7 @@ class LitTask(Task):
         components: (F, R) principal directions of the standardised features, for retrieval by the backbone.
         references: the held-out pairs; None = plain CLIP.
         validation: None = no validation.
+        tail: the layers of the sentence tower that learn; None = none.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class LitTask(Task):
         components: Tensor | None = None,
         references: LitReferences | None = None,
         validation: LitValidation | None = None,
+        tail: TextTail | None = None,
     ):
         self.config, self._corpus = config, corpus
         self._references, self._validation = references, validation
@@ -107,8 +112,10 @@ class LitTask(Task):
             ram = build_ram(config.ram, dim=width, retrieval_dim=retrieval_dim)
         self._model = LitModel(own, text, components=components, ram=ram, k=config.ram.k).to(corpus.texts.device)
         self._temperature = Temperature(config.loss.init_scale, config.loss.max_scale).to(corpus.texts.device)
+        self._tail = tail.to(corpus.texts.device) if tail is not None else None
         self._average = Average(self.modules(), lit.ema)
         self._neighbours: list[Tensor] = []  # (n, K) a view
+        self._said = references.sentences if references is not None else None  # (N, D) by the tower as it was last
         self._cohort: CohortTensors | None = None
         self._batch = config.loop.batch
         self.pairs_per_step = self._batch * config.loop.accumulate
@@ -121,29 +128,48 @@ class LitTask(Task):
             learned["cells"] = model.image.attention
         if model.ram is not None:
             learned["ram"] = model.ram
+        if self._tail is not None:
+            learned["tower"] = self._tail
         return learned | {"temperature": self._temperature}
 
     def prepare(self, accelerator: Accelerator, modules: dict[str, nn.Module]) -> None:  # noqa: ARG002
-        self._model.train()
+        self._train(True)
+
+    def _train(self, mode: bool) -> None:
+        self._model.train(mode)
+        if self._tail is not None:
+            self._tail.train(mode)
 
     def start_epoch(self, epoch: int) -> None:
-        """Find neighbours: once where the backbone retrieves, every few epochs where the encoder does."""
+        """Find neighbours: once where the backbone retrieves, every few epochs where the encoder does.
+
+        References' sentences follow a tower that learns just as often.
+        """
         if self._references is None:
             return
-        fixed = self._model.components is not None
-        if not self._neighbours or (not fixed and epoch % self.config.reference.refresh == 0):
+        due = epoch % self.config.reference.refresh == 0
+        if self._tail is not None and due:
+            self._said = self._sentences(self._references)
+        if not self._neighbours or (self._model.components is None and due):
             self._find()
+
+    def _sentences(self, references: LitReferences) -> Tensor:
+        """(N, D) of the references' texts, by the tower as it is."""
+        return (
+            references.sentences if self._tail is None else self._tail.embedded(self._tail.rows.texts[references.texts])
+        )
 
     @torch.no_grad()
     def _find(self) -> None:
         references, options = self._references, self.config.reference
         assert references is not None
+        assert self._said is not None
         self._model.eval()
         queries = [
             torch.cat([self._model.embed_images(part.float())[1] for part in torch.split(view, _CHUNK)])
             for view in self._corpus.views
         ]
-        embedded = self._model.embed_references(references.features, references.sentences)
+        embedded = self._model.embed_references(references.features, self._said)
         self._neighbours = nearest_rows(
             queries,
             embedded.retrieval,
@@ -171,15 +197,17 @@ class LitTask(Task):
         device = corpus.texts.device
         index = torch.as_tensor(rows, device=device)
         features, views = draw_views(corpus, index, lit, rng)
-        picked = torch.as_tensor(corpus.spans[rows, 0] + rng.integers(corpus.spans[rows, 1]), device=device)
-        sentences = corpus.texts[picked]  # (B, D)
+        numbers = corpus.spans[rows, 0] + rng.integers(corpus.spans[rows, 1])
+        picked = torch.as_tensor(numbers, device=device)
+        published = corpus.texts[picked]  # (B, D)
         keys = corpus.keys[picked]
-        near = sentences @ sentences.T > options.near_text
+        near = published @ published.T > options.near_text
         figures: dict[str, Tensor] = {}
         with accelerator.autocast():
             v, q = self._model.embed_images(features)
             u = self._augmented(index, views, v, q, rng)
-            t = self._model.embed_texts(sentences)
+            said = published if self._tail is None else self._tail.sentences(self._tail.rows.texts[numbers])
+            t = self._model.embed_texts(said)
             scale = self._temperature()
             loss = contrastive_loss((scale * u @ t.T).float(), keys, ignore=near, smoothing=options.smoothing)
             figures["contrastive"] = loss
@@ -187,7 +215,7 @@ class LitTask(Task):
                 base = contrastive_loss((scale * v @ t.T).float(), keys, ignore=near, smoothing=options.smoothing)
                 figures["base"] = base
                 loss = loss + self.config.reference.base_weight * base
-            loss = loss + self._keep(u, t, sentences, index, rng, figures)
+            loss = loss + self._keep(u, t, published, index, rng, figures)
         accelerator.backward(loss)
         figures |= {"loss": loss, "scale": scale}
         return {name: value.detach() for name, value in figures.items()}
@@ -196,7 +224,7 @@ class LitTask(Task):
         self,
         u: Tensor,
         t: Tensor,
-        sentences: Tensor,
+        published: Tensor,
         index: Tensor,
         rng: np.random.Generator,
         figures: dict[str, Tensor],
@@ -207,17 +235,29 @@ class LitTask(Task):
         clean = corpus.views[0][index].float()
         teacher = (image.logits(clean) / lit.teacher_temperature).softmax(dim=1)  # (B, C)
         if lit.class_weight:
-            names = self._model.embed_texts(draw_variant(corpus.names, rng))  # (C, D)
-            figures["classes"] = distillation_loss((lit.class_scale * u @ names.T).float(), teacher)
+            figures["classes"] = self._keep_names(u, teacher, rng)
             total = total + lit.class_weight * figures["classes"]
         if lit.kind_weight:
-            kinds = self._model.embed_texts(draw_variant(corpus.kinds, rng))  # (K, D)
+            tail = self._tail
+            said = draw_variant(corpus.kinds, rng) if tail is None else tail.drawn(tail.rows.kinds, rng)
+            kinds = self._model.embed_texts(said)  # (K, D)
             figures["kinds"] = _kind_loss((lit.class_scale * u @ kinds.T).float(), teacher, corpus)
             total = total + lit.kind_weight * figures["kinds"]
         if lit.text_weight:
-            figures["texts"] = (t @ t.T - sentences @ sentences.T).square().mean() * 100
+            figures["texts"] = (t @ t.T - published @ published.T).square().mean() * 100
             total = total + lit.text_weight * figures["texts"]
         return total
+
+    def _keep_names(self, u: Tensor, teacher: Tensor, rng: np.random.Generator) -> Tensor:
+        """The backbone's distribution over the class names; over some of them, where saying all would cost much."""
+        lit, tail = self.config.lit, self._tail
+        if tail is None:
+            names = self._model.embed_texts(draw_variant(self._corpus.names, rng))  # (C, D)
+            return distillation_loss((lit.class_scale * u @ names.T).float(), teacher)
+        classes = np.sort(rng.permutation(len(tail.rows.names))[: lit.names])
+        names = self._model.embed_texts(tail.drawn(tail.rows.names, rng, chosen=classes))  # (c, D)
+        logits = (lit.class_scale * u @ names.T).float()
+        return partial_distillation_loss(logits, teacher, torch.as_tensor(classes, device=u.device))
 
     def _augmented(self, index: Tensor, views: Tensor, v: Tensor, q: Tensor, rng: np.random.Generator) -> Tensor:
         """v' (B, D), or v where there are no references."""
@@ -225,6 +265,7 @@ class LitTask(Task):
         if references is None:
             return v
         assert self._cohort is not None
+        assert self._said is not None
         ids = self._neighbours[0][index].clone()
         for number, table in enumerate(self._neighbours[1:], 1):
             ids[views == number] = table[index[views == number]]
@@ -233,7 +274,7 @@ class LitTask(Task):
         self._model.train(options.gradient)  # without a gradient there is no dropout on references either
         with torch.set_grad_enabled(options.gradient):
             image, retrieval = self._model.embed_images(references.features[needed].float())
-            text = self._model.embed_texts(references.sentences[needed])
+            text = self._model.embed_texts(self._said[needed])
         self._model.train()
         embedded = EmbeddedReferences(image, text, retrieval, self._cohort)
         return self._model.augment(v, q, places.masked_fill(ids < 0, -1), embedded)
@@ -248,12 +289,13 @@ class LitTask(Task):
         if data is None:
             return {}
         self._average.swap()
-        self._model.eval()
-        t = self._model.embed_texts(data.sentences)
+        self._train(False)
+        said = data.sentences if self._tail is None else self._tail.embedded(self._tail.rows.validation)
+        t = self._model.embed_texts(said)
         v = self._model.encode_images(data.features)
         figures = recall(t @ v.T, data.owners)
         if self._references is not None:
-            references = self._model.embed_references(self._references.features, self._references.sentences)
+            references = self._model.embed_references(self._references.features, self._sentences(self._references))
             augmented = self._model.encode_images(
                 data.features,
                 references,
@@ -264,16 +306,23 @@ class LitTask(Task):
             base = {f"base_{name}": value for name, value in figures.items()}
             figures = recall(t @ augmented.T, data.owners) | base
         self._average.swap()
-        self._model.train()
+        self._train(True)
         return figures
 
     def finished(self) -> LitModel:
-        """The model with its averaged weights, in evaluation mode. To be called once, after the last step."""
+        """The model with its averaged weights, in evaluation mode. To be called once, after the last step.
+
+        A sentence tower that learned has its averaged weights too, in place.
+        """
         self._average.swap()
+        if self._tail is not None:
+            self._tail.eval().requires_grad_(False)
         return self._model.eval()
 
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"average": self._average.state(), "neighbours": self._neighbours}
+        if self._tail is not None and self._said is not None:
+            state["said"] = self._said
         if self._cohort is not None:
             state["cohort"] = [self._cohort.mean, self._cohort.covariance]
         return state
@@ -282,6 +331,8 @@ class LitTask(Task):
         device = self._corpus.texts.device
         self._average.load_state(state["average"])
         self._neighbours = [table.to(device) for table in state["neighbours"]]
+        if "said" in state:
+            self._said = state["said"].to(device)
         if "cohort" in state:
             self._cohort = CohortTensors(*(part.to(device) for part in state["cohort"]))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["contrastive_loss", "distillation_loss"]
+__all__ = ["contrastive_loss", "distillation_loss", "partial_distillation_loss"]
 
 
 def contrastive_loss(logits: Tensor, keys: Tensor, *, ignore: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
@@ -42,6 +42,20 @@ def contrastive_loss(logits: Tensor, keys: Tensor, *, ignore: Tensor | None = No
         goal = (1 - smoothing) * target + smoothing * (~out) / (~out).sum(1, keepdim=True)
         total = total - (goal * log_p).sum(1).mean()
     return total / 2
+
+
+def partial_distillation_loss(logits: Tensor, teacher: Tensor, classes: Tensor) -> Tensor:
+    """KL divergence from a teacher's distribution over some of its classes; a row counts by its probability of them.
+
+    Args:
+        logits: (B, c) of the student, scaled.
+        teacher: (B, C) probabilities.
+        classes: (c,) which ones the student speaks of.
+    """
+    teacher = teacher[:, classes]
+    mass = teacher.sum(1)  # (B,)
+    teacher = teacher / mass.clamp(min=1e-6)[:, None]
+    return distillation_loss(logits, teacher, weights=mass / mass.mean().clamp(min=1e-6))
 
 
 def distillation_loss(logits: Tensor, teacher: Tensor, *, weights: Tensor | None = None) -> Tensor:

@@ -56,8 +56,8 @@ from impart.train.sentences import (
 )
 from impart.train.small_pictures import SmallSettings, Squares, learn_small_pictures
 from impart.train.source_recipe import read_recipe
-from impart.train.text_tuning import TextRows, TuningSettings, tune_text
-from impart.train.token_states import TokenStates
+from impart.train.text_tail import TextRows
+from impart.train.text_tuning import TuningSettings, tune_text
 
 __all__ = [
     "MiniConfig",
@@ -349,17 +349,23 @@ def _ways(name: str) -> list[str]:
 
 
 def text_rows(
-    pictures: Sequence[Picture], vocabulary: ClassVocabulary, cache: Path, tower: SentenceTower, *, layers: int
+    pictures: Sequence[Picture],
+    vocabulary: ClassVocabulary,
+    cache: Path,
+    tower: SentenceTower,
+    *,
+    layers: int,
+    validation: Sequence[str] = (),
 ) -> TextRows:
     """Token states of everything that the loop says, numbered as `build_corpus` numbers its texts."""
-    texts = [text for picture in pictures for text in picture.texts]
-    names = [[way for name in own for way in _ways(name)] for own in vocabulary.names]
-    distinct = dict.fromkeys([*texts, *(way for ways in names for way in ways)])
-    place = {text: row for row, text in enumerate(distinct)}
-    return TextRows(
-        TokenStates.of(list(distinct), cache, layers=layers, tower=tower),
-        np.array([place[text] for text in texts], dtype=np.int64),
-        tuple(np.array([place[way] for way in ways], dtype=np.int64) for ways in names),
+    return TextRows.of(
+        [text for picture in pictures for text in picture.texts],
+        [[way for name in own for way in _ways(name)] for own in vocabulary.names],
+        [_ways(kind) for kind in vocabulary.kinds],
+        validation,
+        cache=cache,
+        tower=tower,
+        layers=layers,
     )
 
 

@@ -326,6 +326,10 @@ class LitSettings:
             n ** balance * m ** breadth.
         breadth: see `balance`.
         ema: decay of the averaged weights that are returned.
+        text_layers: upper layers of the sentence tower that learn as well; 0 = it stays as published. The learned part
+            is called `tower` (`optimiser.rates`). References' texts follow it every `reference.refresh` epochs.
+        tower_dropout: on what enters the first of them.
+        names: class names drawn a step for the loss that keeps them, where the tower learns (all, where it does not).
     """
 
     image_hidden: int = 512
@@ -349,6 +353,9 @@ class LitSettings:
     balance: float = 0.35
     breadth: float = 0.5
     ema: float = 0.995
+    text_layers: int = 0
+    tower_dropout: float = 0.05
+    names: int = 400
 
 
 @dataclass(frozen=True, kw_only=True)

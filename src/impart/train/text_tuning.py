@@ -1,8 +1,7 @@
 """The last stage of `mini`: the upper layers of the sentence tower learn too, together with the heads at hand.
 
 The heads come from `train_heads`, one pair a seed, joined. A sentence tower cannot be averaged over seeds as they are,
-so it is tuned once, from its published weights, with the joined heads learning on at a low rate. States below the tuned
-layers are read from disk (`train/token_states.py`), so that a step costs two layers and not six.
+so it is tuned once, from its published weights, with the joined heads learning on at a low rate.
 """
 
 from __future__ import annotations
@@ -24,21 +23,20 @@ from impart.train.corpus import Corpus, draw_views
 from impart.train.engine import fit
 from impart.train.events import StepDone
 from impart.train.heads import Correction, ImageHead
-from impart.train.loss import contrastive_loss, distillation_loss
-from impart.train.sentences import SentenceTower, attention_bias, pool
+from impart.train.loss import contrastive_loss, partial_distillation_loss
+from impart.train.sentences import SentenceTower
 from impart.train.settings import LoopSettings, OptimiserSettings, TrainConfig
 from impart.train.task import Average, Task, Temperature
-from impart.train.token_states import TokenStates
+from impart.train.text_tail import TextRows, TextTail
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from impart.train.loop import HeadSettings
 
-__all__ = ["TextRows", "TextTuningTask", "TuningSettings", "tune_text"]
+__all__ = ["TextTuningTask", "TuningSettings", "tune_text"]
 
 _log = logging.getLogger(__name__)
-_BUCKET = 128  # texts of about the same length that go through the layers together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,39 +71,6 @@ class TuningSettings:
             raise ConfigError(f"tuning.steps is {list(self.steps)}, layers {self.layers}: none may be less than 1")
 
 
-@dataclass(frozen=True)
-class TextRows:
-    """Which token states the corpus' texts have.
-
-    Attributes:
-        states: of all texts.
-        texts: (m,) row of each text of the corpus.
-        names: C arrays of rows, the ways to say each class.
-    """
-
-    states: TokenStates
-    texts: npt.NDArray[np.int64]
-    names: tuple[npt.NDArray[np.int64], ...]
-
-
-class _Tail(nn.Module):
-    """The tuned layers: states to sentence embeddings."""
-
-    def __init__(self, tower: SentenceTower, layers: int, dropout: float):
-        super().__init__()
-        self.layers = nn.ModuleList(list(tower.layers)[-layers:])
-        self.drop = nn.Dropout(dropout)
-
-    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """(T, L, D) and (T, L) to (T, D), L2-normalised."""
-        x = self.drop(states)
-        with torch.autocast(x.device.type, torch.bfloat16):
-            bias = attention_bias(mask, x.dtype)
-            for layer in self.layers:
-                x = layer(x, bias)
-        return pool(x.float(), mask)
-
-
 class TextTuningTask(Task):
     """Upper layers of the sentence tower, and the heads.
 
@@ -134,9 +99,9 @@ class TextTuningTask(Task):
         steps: int,
         config: TrainConfig,
     ):
-        self._corpus, self._rows, self._head, self._settings, self.config = corpus, rows, head, settings, config
+        self._corpus, self._head, self._settings, self.config = corpus, head, settings, config
         self._image, self._text = image, text
-        self._tail = _Tail(tower, settings.layers, settings.dropout).to(corpus.texts.device)
+        self._tail = TextTail(tower, rows, layers=settings.layers, dropout=settings.dropout).to(corpus.texts.device)
         _drop(image.correction, head.dropout_in, head.dropout_mid)
         _drop(text, 0.0, head.text_dropout)
         self._temperature = Temperature(head.init_scale, head.max_scale).to(corpus.texts.device)
@@ -174,7 +139,7 @@ class TextTuningTask(Task):
         published = corpus.texts[torch.as_tensor(picked, device=index.device)]  # (B, D)
         keys = corpus.keys[torch.as_tensor(picked, device=index.device)]
         u = F.normalize(self._image(features), dim=-1)
-        t = self.embed(self._rows.texts[picked])
+        t = self._said(self._tail.sentences(self._tail.rows.texts[picked]))
         loss = contrastive_loss(
             self._temperature() * u @ t.T,
             keys,
@@ -190,31 +155,17 @@ class TextTuningTask(Task):
         return figures | {"loss": loss.detach(), "scale": self._temperature().detach()}
 
     def _keep_names(self, u: Tensor, index: Tensor, rng: np.random.Generator) -> Tensor:
-        """The teacher's distribution over some of the class names, a picture counting by its probability of them."""
-        head, names = self._head, self._rows.names
+        """The teacher's distribution over some of the class names."""
+        head, names = self._head, self._tail.rows.names
         classes = np.sort(rng.permutation(len(names))[: self._settings.classes])
-        said = np.array([names[number][rng.integers(len(names[number]))] for number in classes])
+        t = self._said(self._tail.drawn(names, rng, chosen=classes))
         with torch.no_grad():
             clean = self._corpus.views[0][index].float()
-            whole = (self._image.logits(clean) / head.teacher_temperature).softmax(dim=1)
-            teacher = whole[:, torch.as_tensor(classes, device=index.device)]
-            mass = teacher.sum(1)  # (B,)
-            teacher = teacher / mass.clamp(min=1e-6)[:, None]
-        weight = (mass / mass.mean().clamp(min=1e-6))[:, None]
-        logits = head.class_scale * u @ self.embed(said).T
-        return distillation_loss(logits, teacher, weights=weight[:, 0])
+            teacher = (self._image.logits(clean) / head.teacher_temperature).softmax(dim=1)
+        return partial_distillation_loss(head.class_scale * u @ t.T, teacher, torch.as_tensor(classes, device=u.device))
 
-    def embed(self, rows: npt.NDArray[np.int64]) -> Tensor:
-        """t (T, D) of texts by their rows of the token states."""
-        lengths = self._rows.states.offsets[rows + 1] - self._rows.states.offsets[rows]
-        order = np.argsort(lengths, kind="stable")
-        device = self._corpus.texts.device
-        parts = [
-            self._tail(*self._rows.states.padded(rows[part], device))
-            for part in np.array_split(order, max(1, len(order) // _BUCKET))
-        ]
-        back = torch.as_tensor(np.argsort(order), device=device)
-        sentences = torch.cat(parts)[back]
+    def _said(self, sentences: Tensor) -> Tensor:
+        """t (T, D) of sentence embeddings."""
         return F.normalize(sentences + self._text(sentences), dim=-1)
 
     def after_step(self, step: int) -> None:

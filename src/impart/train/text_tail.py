@@ -1,0 +1,125 @@
+"""The upper layers of the sentence tower as a part that learns: stored token states in, sentence embeddings out.
+
+States below the tuned layers are read from disk (`train/token_states.py`), so that a step costs two layers and not six.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from impart.train.sentences import SentenceTower, attention_bias, pool
+from impart.train.token_states import TokenStates
+
+__all__ = ["TextRows", "TextTail"]
+
+_BUCKET = 128  # texts of about the same length that go through the layers together
+_MANY = 4096  # texts whose states are read at once
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRows:
+    """Which token states the texts of a training have.
+
+    Attributes:
+        states: of all texts.
+        texts: (m,) row of each text of the corpus.
+        names: C arrays of rows, the ways to say each class.
+        kinds: K arrays of rows, likewise for the kinds.
+        validation: (T,) rows of the captions measured on.
+    """
+
+    states: TokenStates
+    texts: Rows
+    names: tuple[Rows, ...]
+    kinds: tuple[Rows, ...] = ()
+    validation: Rows
+
+    @classmethod
+    def of(
+        cls,
+        texts: Sequence[str],
+        names: Sequence[Sequence[str]],
+        kinds: Sequence[Sequence[str]] = (),
+        validation: Sequence[str] = (),
+        *,
+        cache: Path,
+        tower: SentenceTower,
+        layers: int,
+    ) -> TextRows:
+        """Compute the states, or read them from `cache`; what is said several times has one row."""
+        said = [texts, *names, *kinds, validation]
+        place = {text: row for row, text in enumerate(dict.fromkeys(text for part in said for text in part))}
+
+        def rows(part: Sequence[str]) -> Rows:
+            return np.array([place[text] for text in part], dtype=np.int64)
+
+        return cls(
+            states=TokenStates.of(list(place), cache, layers=layers, tower=tower),
+            texts=rows(texts),
+            names=tuple(rows(part) for part in names),
+            kinds=tuple(rows(part) for part in kinds),
+            validation=rows(validation),
+        )
+
+
+class TextTail(nn.Module):
+    """The tuned layers.
+
+    Args:
+        tower: its upper layers learn in place.
+        rows: what the training says.
+        layers: tuned, counted from the top.
+        dropout: on the states that enter the first of them.
+    """
+
+    def __init__(self, tower: SentenceTower, rows: TextRows, *, layers: int, dropout: float):
+        super().__init__()
+        self.rows = rows
+        self.layers = nn.ModuleList(list(tower.layers)[-layers:])
+        self.layers.requires_grad_(True)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(T, L, D) and (T, L) to (T, D), L2-normalised."""
+        x = self.drop(states)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            bias = attention_bias(mask, x.dtype)
+            for layer in self.layers:
+                x = layer(x, bias)
+        return pool(x.float(), mask)
+
+    def sentences(self, rows: Rows) -> Tensor:
+        """Sentence embeddings (T, D) of texts by their rows of the token states."""
+        offsets = self.rows.states.offsets
+        order = np.argsort(offsets[rows + 1] - offsets[rows], kind="stable")  # equal lengths pad little
+        device = next(self.layers.parameters()).device
+        parts = [
+            self(*self.rows.states.padded(rows[part], device))
+            for part in np.array_split(order, max(1, len(order) // _BUCKET))
+        ]
+        return torch.cat(parts)[torch.as_tensor(np.argsort(order), device=device)]
+
+    @torch.no_grad()
+    def embedded(self, rows: Rows) -> Tensor:
+        """Sentence embeddings (T, D) of any number of texts as they are, without dropout and gradients."""
+        learning = self.training
+        self.eval()
+        distinct, places = np.unique(rows, return_inverse=True)
+        parts = [self.sentences(part) for part in np.array_split(distinct, len(distinct) // _MANY + 1)]
+        self.train(learning)
+        return torch.cat(parts)[torch.as_tensor(places, device=parts[0].device)]
+
+    def drawn(self, ways: Sequence[Rows], rng: np.random.Generator, *, chosen: Rows | None = None) -> Tensor:
+        """One of the ways to say each thing, or each of some chosen ones: (c, D)."""
+        numbers = np.arange(len(ways)) if chosen is None else chosen
+        said = np.array([ways[number][rng.integers(len(ways[number]))] for number in numbers])
+        return self.sentences(said)
