@@ -41,21 +41,25 @@ def test_caption_retrieval_plain_and_with_the_bundled_set(data_dir: Path, mini: 
 
 
 def test_video_retrieval_plain_and_with_the_bundled_set(data_dir: Path, tmp_path: Path) -> None:
-    clips = data_dir / "videos" / "panda"
-    index = VideoIndex.open(tmp_path / "panda.impart")
-    list(index.add([clips]))
-    dataset = open_set(clips / "captions.csv", kind="videos")
-    assert len(index.videos()) == len(dataset.captions) == 66
+    videos = data_dir / "videos"
+    index = VideoIndex.open(tmp_path / "videos.impart")
+    list(index.add([videos]))
+    dataset = open_set(videos / "panda" / "captions.csv", kind="videos")
+    assert len(index.videos()) == 90
+    assert len(dataset.captions) == 66
     assert index.stats().references == "imagenet-names"
-    for augment in (True, False):
-        found = index.search_many([Query(text=text) for text in dataset.captions], top=66, augment=augment)
-        ranks = [
-            next(hit.rank for hit in hits if Path(hit.path).name == dataset.videos[owner].name)
-            for owner, hits in zip(dataset.owners, found, strict=True)
-        ]
-        figures = rank_figures(np.asarray(ranks))
-        assert figures["R@1"] >= 0.50
-        assert figures["R@5"] >= 56 / 66  # measured 57: one clip of slack for another processor's arithmetic
+    queries = [Query(text=text) for text in dataset.captions]
+    # Measured, plain: 54.5 and 90.9 among all, 59.1 and 92.4 among panda's own.
+    for glob, first, fifth in ((None, 0.50, 0.86), ("*/panda/*", 0.56, 0.89)):
+        for augment in (True, False):
+            found = index.search_many(queries, top=90, augment=augment, path_glob=glob)
+            ranks = [
+                next(hit.rank for hit in hits if Path(hit.path).name == dataset.videos[owner].name)
+                for owner, hits in zip(dataset.owners, found, strict=True)
+            ]
+            figures = rank_figures(np.asarray(ranks))
+            assert figures["R@1"] >= first
+            assert figures["R@5"] >= fifth
 
 
 def test_three_pictures_a_class_teach_and_do_no_harm_elsewhere(data_dir: Path, mini: impart.Encoder) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -218,3 +219,22 @@ def test_recall_against_a_naive_loop():
 def test_log_lines_are_json_and_a_torn_line_is_left_out(tmp_path):
     (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1, "kind": "train", "loss": 2.0}) + '\n{"step": 2, "ki')
     assert [line["step"] for line in read_log(tmp_path)] == [1]
+
+
+def test_tensorboard_shows_what_the_log_has(tmp_path):
+    pytest.importorskip("tensorboard", reason="needs the extra `train`")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = dataclasses.replace(_config(steps=12), log=LogSettings(every=3))
+    for event in fit(ToyTask(), config, out=tmp_path):
+        if isinstance(event, StepDone) and event.step == 7:
+            break
+    list(fit(ToyTask(), config, out=tmp_path, resume=True))  # goes on from step 4: what was written after it is void
+    shown = EventAccumulator(str(tmp_path / "tensorboard"))
+    shown.Reload()
+    for kind in ("train", "validation"):
+        lines = [line for line in read_log(tmp_path) if line["kind"] == kind]
+        assert lines
+        for name in lines[0].keys() - {"step", "kind"}:
+            found = [(scalar.step, scalar.value) for scalar in shown.Scalars(f"{kind}/{name}")]
+            assert found == [(line["step"], pytest.approx(line[name], rel=1e-5)) for line in lines], name

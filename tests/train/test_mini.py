@@ -49,6 +49,18 @@ def test_missing_data_is_an_error_with_a_remedy(tmp_path, caplog):
     assert "--data" in caplog.text
 
 
+def test_collecting_comes_first_and_is_part_of_the_command(tmp_path, monkeypatch, capsys):
+    done = []
+    monkeypatch.setattr("impart.train.mini.collect_all", lambda recipe, out, *, data: done.append((out, data)) or ())
+    monkeypatch.setattr("impart.train.mini.train_mini", lambda *args, more, **_: done.append(more))
+    where = ["--data", str(tmp_path), "--out", str(tmp_path / "o"), "--collect"]
+    assert main([*where, "--pictures", str(tmp_path / "p")]) == 0
+    assert done == [(tmp_path / "p", tmp_path), tmp_path / "p"]
+    with pytest.raises(SystemExit):
+        main(where)
+    assert "--pictures" in capsys.readouterr().err
+
+
 def test_copies_of_evaluation_pictures_are_left_out(tmp_path):
     rng = np.random.default_rng(0)
 

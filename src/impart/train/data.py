@@ -7,7 +7,6 @@ Sources (see the data's README for licences): Flickr8k `train`, OpenStax, the Im
 from __future__ import annotations
 
 import csv
-import gzip
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from impart.errors import DataError
 
-__all__ = ["FORBIDDEN", "Picture", "read_captions", "read_more", "read_pictures", "read_validation"]
+__all__ = ["FORBIDDEN", "Picture", "read_more", "read_pictures", "read_validation"]
 
 FORBIDDEN = frozenset({"cifar10", "cifar100", "caltech101", "tiny_imagenet32", "coco", "panda", "misc"})
 """Evaluation data: neither trained nor tuned on."""
@@ -51,7 +50,7 @@ def read_pictures(data: Path) -> list[Picture]:
     """All training pictures below `data`, in a fixed order.
 
     Args:
-        data: the folder that holds `images/` and `text/`.
+        data: the folder that holds `images/`.
 
     Raises:
         DataError: a folder is missing or holds no usable row.
@@ -94,16 +93,6 @@ def read_classes(data: Path) -> list[tuple[Path, str, str]]:
     folder = data / "images" / "imagenet_sample"
     rows = [(folder / "images" / row["file"], row["wnid"], row["label"]) for row in _rows(folder / "labels.csv")]
     return sorted(rows, key=lambda row: row[1])
-
-
-def read_captions(data: Path) -> list[str]:
-    """Captions without pictures, for the text side."""
-    path = data / "text" / "captions.txt.gz"
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            return [line.strip() for line in lines if line.strip()]
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error}") from error
 
 
 def tidy(text: str) -> str:

@@ -1,12 +1,13 @@
 """The recipe of the bundled model `mini`, as one command.
 
-    python -m impart.train.mini --data ../shared/data --out src/impart/encoders/models/mini
+    python -m impart.train.mini --collect --data ../shared/data --pictures pictures --out mini
 
 Both towers start as published (EfficientNet-Lite2 with ImageNet weights in int8 arithmetic, all-MiniLM-L6-v2). Small
 corrections on top of them are trained on cached features, then the upper layers of the sentence tower with them.
-`--pictures DIR` adds what `python -m impart.train.sources` collects; more data is a matter of a further folder there, a
-GPU for the heads of `--device cuda`. Beside the towers the command writes the bundled `references/` (one pair an
-ImageNet class, see `train/references.py`) and `background/` (see `augment/bundle.py`).
+`--pictures` adds the pictures of a folder; `--collect` first fetches into it what `configs/mini_sources.toml` names, as
+`python -m impart.train.sources` does. More data is a matter of a further folder there, a GPU for the heads of `--device
+cuda`. Beside the towers the command writes the bundled `references/` (one pair an ImageNet class, see
+`train/references.py`) and `background/` (see `augment/bundle.py`).
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ from impart.train.sentences import (
 )
 from impart.train.small_pictures import SmallSettings, Squares, learn_small_pictures
 from impart.train.source_recipe import read_recipe
+from impart.train.sources import collect_all
 from impart.train.text_tail import TextRows
 from impart.train.text_tuning import TuningSettings, tune_text
 
@@ -432,16 +434,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the recipe."""
     parser = argparse.ArgumentParser(prog="python -m impart.train.mini", description="Train the bundled model `mini`.")
     parser.add_argument("--data", type=Path, required=True, help="development data, the folder with images/ in it")
-    parser.add_argument("--pictures", type=Path, help="more pictures, from python -m impart.train.sources")
+    parser.add_argument("--pictures", type=Path, help="more pictures, a folder a source")
+    parser.add_argument(
+        "--collect", action="store_true", help="first fetch what --pictures lacks (needs git and the network)"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the model's files")
     parser.add_argument("--config", type=Path, help="recipe (TOML); default: the bundled configs/mini.toml")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "impart" / "train", help="features")
     parser.add_argument("--device", default="cpu", help="torch device, such as cuda")
     options = parser.parse_args(arguments)
+    if options.collect and options.pictures is None:
+        parser.error("--collect needs --pictures DIR, the folder to collect into")
     logging.basicConfig(level=logging.WARNING, format=_LINE, stream=sys.stderr)
     logging.getLogger("impart").setLevel(logging.INFO)
     try:
         config = load_config(options.config)
+        if options.collect:
+            for report in collect_all(read_recipe(), options.pictures, data=options.data):
+                _log.info("%s", report)
         train_mini(
             options.data, options.out, options.cache, config=config, more=options.pictures, device=options.device
         )
