@@ -16,7 +16,7 @@ from impart.encoders.base import l2_normalise  # noqa: E402
 from impart.errors import ConfigError, TrainingError  # noqa: E402
 from impart.reference.cohort import Cohort  # noqa: E402
 from impart.train.engine import fit  # noqa: E402
-from impart.train.episode_task import EpisodeData, EpisodeTask  # noqa: E402
+from impart.train.episode_task import EpisodeData, EpisodeTask, ViewEncoder  # noqa: E402
 from impart.train.episodes import Concepts, EpisodeSettings, concept_of, draw_episode, made_up  # noqa: E402
 from impart.train.events import Finished, Validated  # noqa: E402
 from impart.train.run import train  # noqa: E402
@@ -29,7 +29,6 @@ from impart.train.settings import (  # noqa: E402
     PairsFrom,
     TrainConfig,
 )
-from impart.train.views import ViewEncoder  # noqa: E402
 from shades import register_tiny, shades  # noqa: E402
 from tiny_encoder import TinyEncoder  # noqa: E402
 

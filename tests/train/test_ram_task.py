@@ -101,26 +101,6 @@ def test_validation_content_is_kept_out_of_training_and_references(data, tmp_pat
     assert len(made.train) + len(made.references) == 69
 
 
-def test_further_views_are_other_looks_at_the_same_pictures(data, tmp_path):
-    config = _config(steps=6)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, views=("clean", "crop0")))
-    made = _prepared(config, data, tmp_path / "out")
-    (look,) = made.looks
-    assert np.array_equal(look.spans, made.train.spans)
-    assert np.array_equal(look.texts, made.train.texts)
-    assert look.image.shape == made.train.image.shape
-    cosines = (l2_normalise(look.image.astype(np.float32)) * l2_normalise(made.train.image.astype(np.float32))).sum(1)
-    assert cosines.mean() > 0.99  # a crop of a shade is that shade
-    seen = []
-    task = RamTask(made, config)
-    retrieved = task._retrieved
-    task._retrieved = lambda pictures, *args, **more: seen.append(pictures) or retrieved(pictures, *args, **more)
-    list(fit(task, config))
-    assert {id(pictures) for pictures in seen} >= {id(made.train), id(look)}
-    with pytest.raises(ConfigError, match="must be 'clean'"):
-        DataSettings(views=("small0",))
-
-
 def test_ram_learns_and_the_folder_opens_as_an_encoder(data, tmp_path):
     config = _config(ram={"form": "vanilla", "floor": 0.0}, steps=60)
     events = list(train(config, data=data, out=tmp_path / "run"))

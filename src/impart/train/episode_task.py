@@ -9,7 +9,8 @@ Letters: C concepts, B queries, N references, K neighbours, D embedding width, R
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impart.augment.checkpoint import write_checkpoint
 from impart.augment.ram import Retrieved, build_ram
 from impart.encoders import load_encoder
-from impart.encoders.base import Encoder, Float32
+from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput
 from impart.errors import TrainingError
 from impart.reference.cohort import Cohort
 from impart.reference.refset import ReferenceSet
@@ -31,16 +33,16 @@ from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
 from impart.train.engine import fit
 from impart.train.episodes import Concepts, Episode, concept_of, draw_episode, made_up
 from impart.train.events import Finished, Note, TrainEvent
+from impart.train.features import look
 from impart.train.listing import Failures, list_pictures
 from impart.train.retrieval import CohortTensors, gather
 from impart.train.settings import TrainConfig
 from impart.train.task import Task, Temperature
-from impart.train.views import ViewEncoder
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["EpisodeData", "EpisodeTask", "prepare", "run"]
+__all__ = ["EpisodeData", "EpisodeTask", "ViewEncoder", "prepare", "run"]
 
 _PHRASES = ("{}", "a photo of {}.")
 _COHORT = 2000  # pictures that tell what random is
@@ -168,6 +170,28 @@ class EpisodeTask(Task):
 
     def _tensor(self, rows: npt.NDArray[np.generic]) -> Tensor:
         return torch.as_tensor(rows, device=self._device)
+
+
+class ViewEncoder:
+    """An encoder that takes one look at each picture first (see `features.look`), such as `small0`."""
+
+    def __init__(self, base: Encoder, view: str):
+        self._base, self._view = base, view
+        self.fingerprint = base.fingerprint if view == "clean" else f"{zlib.crc32(view.encode()):08x}{base.fingerprint}"
+
+    @property
+    def traits(self) -> EncoderTraits:
+        return self._base.traits
+
+    def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
+        seen = [image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)) for image in images]
+        seeds = [zlib.crc32(picture.tobytes()) for picture in seen]
+        return self._base.encode_images(
+            [look(picture.convert("RGB"), self._view, seed=seed) for picture, seed in zip(seen, seeds, strict=True)]
+        )
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32:
+        return self._base.encode_texts(texts)
 
 
 def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator[TrainEvent]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,6 @@ from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
 from impart.encoders.projected import ProjectedEncoder, write_projected
 from impart.errors import TrainingError
-from impart.reference.pairs import Pair
 from impart.reference.refset import ReferenceSet
 from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
 from impart.train.engine import fit
@@ -38,7 +37,6 @@ from impart.train.retrieval import CohortTensors, gather, replace_at_random
 from impart.train.settings import TrainConfig
 from impart.train.task import Task, Temperature, recall
 from impart.train.texts import text_key
-from impart.train.views import ViewEncoder
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -76,7 +74,6 @@ class RamData:
 
     Attributes:
         train: learned from.
-        looks: the same pictures in further views.
         validation: measured on; may be empty.
         text: (M, D) float16 text embeddings.
         keys: (M,) int64, equal for equal texts.
@@ -88,7 +85,6 @@ class RamData:
     text: npt.NDArray[np.float16]
     keys: npt.NDArray[np.int64]
     references: ReferenceSet
-    looks: tuple[Pictures, ...] = ()
 
 
 class Projection(nn.Module):
@@ -156,10 +152,7 @@ class RamTask(Task):
         data, loss_settings = self._data, self._config.loss
         spans = data.train.spans[rows]
         picked = data.train.texts[spans[:, 0] + rng.integers(spans[:, 1])]  # (B,)
-        seen = data.train
-        if data.looks:
-            seen = (data.train, *data.looks)[int(rng.integers(1 + len(data.looks)))]
-        found = self._retrieved(seen, rows, rng, random=self._config.reference.random)
+        found = self._retrieved(data.train, rows, rng, random=self._config.reference.random)
         published = F.normalize(self._tensor(data.text[picked]), dim=-1)  # (B, D)
         keys = torch.as_tensor(data.keys[picked], device=self._device)
         with accelerator.autocast():
@@ -283,8 +276,19 @@ def prepare(
     listed = list_pictures(options.pairs, data, failures)
     apart = list_pictures(options.validation, data, failures)
     yield Note(message=f"{len(listed)} pictures with {sum(len(p.texts) for p in listed)} texts")
-    store = _store(config, encoder, out)
-    embedded = yield from _embedded(store, [picture.pair for picture in listed + apart])
+    store = EmbeddingStore(
+        Path(options.cache).expanduser() if options.cache else out / "embeddings",
+        encoder,
+        batch=options.batch,
+        max_megapixels=options.max_megapixels,
+    )
+    embedded: EmbeddedPictures | None = None
+    for event in store.pictures([picture.pair for picture in listed + apart]):
+        if isinstance(event, EmbeddedPictures):
+            embedded = event
+        else:
+            yield event
+    assert embedded is not None
     for path, reason in embedded.failures:
         failures.add(path, reason)
     pictures = [p for p, place in zip(listed + apart, embedded.usable, strict=True) if place >= 0]
@@ -310,17 +314,10 @@ def prepare(
     spans = np.stack([np.cumsum(counts) - counts, counts], axis=1)
     references, rows_of = _reference_set(config, encoder, store, pictures, embedded, split, text_rows, spans)
     retrieval = references.retrieval_embeddings
-    wanted = [("train", split.train, store, embedded.rows[split.train])]
-    wanted += [("validation", split.validation, store, embedded.rows[split.validation])]
-    for view in options.views[1:]:
-        seen = _store(config, ViewEncoder(encoder, view), out)
-        looks = yield from _embedded(seen, [pictures[number].pair for number in split.train])
-        if len(looks.rows) < len(split.train):
-            raise TrainingError(f"{looks.failures[0][0]} could be read a moment ago: {looks.failures[0][1]}")
-        wanted.append((f"train-{view}", split.train, seen, looks.rows))
     parts: list[Pictures] = []
-    for name, chosen, seen, rows in wanted:
-        queries = np.asarray(seen.retrieval[rows])
+    for name, chosen in (("train", split.train), ("validation", split.validation)):
+        rows = embedded.rows[chosen]
+        queries = np.asarray(store.retrieval[rows])
         table: NeighbourTable | None = None
         for found in find_neighbours(
             out / "neighbours",
@@ -340,28 +337,8 @@ def prepare(
         assert table is not None
         if table.masked:
             yield Note(message=f"{name}: {table.masked} references masked as the picture itself or a near-duplicate")
-        parts.append(Pictures(np.asarray(seen.image[rows]), queries, table, *_texts_of(chosen, spans, text_rows)))
-    keys = _keys(pictures, text_rows, len(store.text))
-    yield RamData(parts[0], parts[1], store.text, keys, references, tuple(parts[2:]))
-
-
-def _store(config: TrainConfig, encoder: Encoder, out: Path) -> EmbeddingStore:
-    options = config.data
-    return EmbeddingStore(
-        Path(options.cache).expanduser() if options.cache else out / "embeddings",
-        encoder,
-        batch=options.batch,
-        max_megapixels=options.max_megapixels,
-    )
-
-
-def _embedded(store: EmbeddingStore, pairs: Sequence[Pair]) -> Generator[TrainEvent, None, EmbeddedPictures]:
-    """Yields progress; returns what was found."""
-    for event in store.pictures(pairs):
-        if isinstance(event, EmbeddedPictures):
-            return event
-        yield event
-    raise AssertionError("a store ends with what it has")
+        parts.append(Pictures(np.asarray(store.image[rows]), queries, table, *_texts_of(chosen, spans, text_rows)))
+    yield RamData(parts[0], parts[1], store.text, _keys(pictures, text_rows, len(store.text)), references)
 
 
 def _split(config: TrainConfig, pictures: Sequence[ListedPicture], hashes: Sequence[str], first_apart: int) -> Split:

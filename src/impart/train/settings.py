@@ -77,8 +77,6 @@ class DataSettings:
         validation: where pairs for validation are; none = `validation_pictures` are held out of `pairs`.
         validation_pictures: how many are held out then; 0 = no validation.
         cache: folder of computed embeddings or features, shared by runs; empty = inside the run's folder.
-        views: regime `ram`: looks at the training pictures (see `features.look`), one drawn for each batch; the first
-            must be `clean`. `small0`, shrunk to 32-64 px, keeps RAM from distrusting thumbnails.
         batch: pictures in one forward pass of the frozen encoder.
         threads: CPU threads of the frozen encoder; 0 = one a core.
         max_megapixels: larger pictures are refused.
@@ -89,14 +87,9 @@ class DataSettings:
     validation: tuple[PairsFrom, ...] = ()
     validation_pictures: int = 500
     cache: str = ""
-    views: tuple[str, ...] = ("clean",)
     batch: int = 32
     threads: int = 0
     max_megapixels: float = 100.0
-
-    def __post_init__(self) -> None:
-        if not self.views or self.views[0] != "clean":
-            raise ConfigError(f"data.views are {list(self.views)}: the first must be 'clean', which is validated")
 
 
 @dataclass(frozen=True, kw_only=True)
