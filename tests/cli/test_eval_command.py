@@ -151,7 +151,13 @@ def test_retrieval_both_ways(tmp_path: Path) -> None:
     (folder / "captions.csv").write_text("\n".join(["file,caption", *rows]))
     content = json.loads(run("retrieval", folder, "-e", "tiny", "--query-bank", "--json", "--no-report").stdout)
     tasks = {outcome["task"]: outcome for outcome in content["outcomes"]}
-    assert list(tasks) == ["text to image", "image to text", "text to image (query bank)", "image to text (query bank)"]
+    assert list(tasks) == [
+        "text to image",
+        "image to text",
+        "text to image (query bank)",
+        "image to text (query bank)",
+        "text to image (as searched)",
+    ]
     assert tasks["text to image"]["figures"]["R@1"]["value"] == 1.0
     assert tasks["text to image"]["counts"]["queries"] == 6
 
@@ -180,7 +186,7 @@ def test_videos_are_found_by_text_and_by_their_own_frame(clips: Path, references
     names = ("-e", "tiny,tiny+vanilla", "-r", references, "--near-duplicate", "2")
     said = run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", *names, "--image-queries", "--json")
     outcomes = {(one["task"], one["encoder"]): one for one in json.loads(said.stdout)["outcomes"]}
-    assert len(outcomes) == 6
+    assert len(outcomes) == 8
     found = outcomes["text to video", "tiny"]
     assert (found["counts"]["queries"], found["counts"]["items"]) == (3, 2)
     assert found["figures"]["R@1"]["value"] == 1.0
@@ -189,6 +195,10 @@ def test_videos_are_found_by_text_and_by_their_own_frame(clips: Path, references
     encoded = sum(ENCODED)
     run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", "-e", "tiny", "--no-report")
     assert sum(ENCODED) == encoded
+    run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", "-e", "tiny", "--fit", "crop", "--no-report")
+    assert sum(ENCODED) > encoded  # other pictures: nothing in the cache is theirs
+    wrong = run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", "-e", "tiny", "--fit", "stretch", code=2)
+    assert "squash or crop" in wrong.stderr
 
 
 def test_references_that_show_a_frame_are_dropped(clips: Path, references: Path) -> None:
