@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -244,8 +244,10 @@ def retrieval(
 
 
 def _fit(name: str) -> Fit:
-    fit: Any = name
-    return DecodeSettings(fit=fit).fit
+    if name not in get_args(Fit):
+        raise typer.BadParameter(f"--fit {name}: use {' or '.join(get_args(Fit))}")
+    fit: Fit = name  # type: ignore[assignment]
+    return fit
 
 
 @app.command()
