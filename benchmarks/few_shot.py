@@ -7,16 +7,16 @@ For 1, 2, 3, 4 and 8 pictures a class of the `train` folders of Caltech-101 and 
 the `test` folders, mean and standard deviation over the draws. Draw 0 takes the first pictures by file name, as
 `teaching.py` does. Tip-Adapter (Zhang et al., ECCV 2022, training-free) scores 100 v.t + alpha sum exp(-beta (1 - s))
 over a class's pictures; alpha and beta are chosen on the drawn pictures alone, by leave-one-out (with one picture a
-class, where that leaves nothing: what two pictures of the same draw choose). Vanilla is tuned by `impart.augment.tune`,
-which sees the drawn pictures and the bundled background; closed, it knows that every picture shows one of the classes,
-as Tip-Adapter does. RAM is used as it was trained. Then what foreign sets do: the bundled set, random pictures (the
-usual weights, not tuned), and each of the two sets on the other pictures; RAM is behind the gate of a tuned set there.
+class, where that leaves nothing: what two pictures of the same draw choose). Vanilla and RAM take the same set, tuned
+by `impart.augment.tune`, which sees the drawn pictures and the bundled background; closed, it knows that every picture
+shows one of the classes, as Tip-Adapter does. Then what foreign sets do: the bundled set, random pictures (not tuned;
+Vanilla with the usual weights), and each of the two sets on the other pictures.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from impart.augment.checkpoint import open_ram
 from impart.augment.encoder import AugmentedEncoder, bundled, settings_of
+from impart.augment.learned import LearnedRam
 from impart.augment.tune import USUAL, bundled_background, tune
 from impart.augment.vanilla import Vanilla
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
@@ -40,7 +41,6 @@ SHOTS = (1, 2, 3, 4, 8)
 ALPHAS = tuple(float(2**power) for power in range(0, 13))
 BETAS = (1.0, 2.0, 3.5, 5.5, 8.0, 12.0, 18.0, 25.0)
 _SCALE = 100.0
-Ways = dict[str, Callable[[ReferenceSet], AugmentedEncoder]]
 
 
 @dataclass(frozen=True)
@@ -127,29 +127,49 @@ def spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.1f} ± {np.std(values):.1f}"
 
 
-def few_shot_rows(
-    encoder: Encoder, name: str, train: Embedded, problem: Problem, ways: Ways, *, draws: int
-) -> list[str]:
+def ways(encoder: Encoder, references: ReferenceSet, ram: LearnedRam | None) -> dict[str, AugmentedEncoder]:
+    """The encoder with one set, by what blends it in."""
+    augmented = {"Vanilla": AugmentedEncoder(encoder, references, Vanilla(settings_of(references) or USUAL))}
+    if ram is not None:
+        augmented["RAM"] = AugmentedEncoder(encoder, references, ram)
+    return augmented
+
+
+def few_shot_figures(
+    encoder: Encoder,
+    name: str,
+    train: Embedded,
+    problem: Problem,
+    *,
+    shots: int,
+    draws: int,
+    background: ReferenceSet,
+    ram: LearnedRam | None,
+) -> dict[str, list[float]]:
+    """Top-1 by draw, by way."""
     texts = encoder.encode_texts([tidy_class_name(name) for name in train.classes])
-    plain = problem.top1(problem.test.images.embeddings)
-    lines = []
-    for shots in SHOTS:
-        figures: dict[str, list[float]] = {"Tip-Adapter": []}
-        for seed in range(draws):
-            rows = train.draw(shots, seed)
-            alpha, beta = choose_tip(problem, train, rows if shots > 1 else train.draw(2, seed))
-            sims = problem.test.images.retrieval @ train.images.retrieval[rows].T
-            scores = tip_scores(
-                problem.test.images.embeddings, sims, problem.classes, train.labels[rows], alpha=alpha, beta=beta
-            )
-            figures["Tip-Adapter"].append(100 * float((scores.argmax(1) == problem.test.labels).mean()))
-            references = reference_set(encoder, train, rows, texts, name=name)
-            for way, augment in ways.items():
-                figures.setdefault(way, []).append(problem.augmented(augment(references)))
-        cells = " | ".join(spread(figures[way]) for way in ("Tip-Adapter", *ways))
-        lines.append(f"| {name} | {shots} | {plain:.1f} | {cells} |")
-        print(lines[-1], flush=True)
-    return lines
+    figures: dict[str, list[float]] = {}
+    for seed in range(draws):
+        rows = train.draw(shots, seed)
+        alpha, beta = choose_tip(problem, train, rows if shots > 1 else train.draw(2, seed))
+        sims = problem.test.images.retrieval @ train.images.retrieval[rows].T
+        scores = tip_scores(
+            problem.test.images.embeddings, sims, problem.classes, train.labels[rows], alpha=alpha, beta=beta
+        )
+        tip = 100 * float((scores.argmax(1) == problem.test.labels).mean())
+        figures.setdefault("Tip-Adapter", []).append(tip)
+        references = reference_set(encoder, train, rows, texts, name=name)
+        for closed in (False, True):
+            chosen = tune(references, background=background, closed=closed).references
+            for way, augmented in ways(encoder, chosen, ram).items():
+                figures.setdefault(way + ", closed" * closed, []).append(problem.augmented(augmented))
+    return figures
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> list[str]:
+    """Markdown; the first `words` columns are not numbers."""
+    rule = ["---"] * words + ["---:"] * (len(heads) - words)
+    return [f"| {' | '.join(row)} |" for row in (heads, rule, *rows)]
 
 
 def main() -> None:
@@ -162,56 +182,50 @@ def main() -> None:
     options = parser.parse_args()
     images = options.data / "images"
     encoder = load_encoder(options.encoder)
-
-    folder, background = bundled(encoder.traits.id, "references"), bundled_background(encoder.traits.id)
-    bundled_set = ReferenceSet.open(folder) if folder is not None else None
+    ram = open_ram(options.ram) if options.ram else None
+    background = bundled_background(encoder.traits.id)
     assert background is not None, f"{encoder.traits.id} has no bundled background"
 
-    def tuned(references: ReferenceSet, closed: bool) -> AugmentedEncoder:
-        if references is background or references is bundled_set:
-            return AugmentedEncoder(encoder, references, Vanilla(settings_of(references) or USUAL))
-        chosen = tune(references, background=background, closed=closed)
-        return AugmentedEncoder(encoder, chosen.references, Vanilla(chosen.settings))
-
-    ways: Ways = {"Vanilla": lambda references: tuned(references, False)}
-    ways["Vanilla, closed"] = lambda references: tuned(references, True)
-    if options.ram:
-        ram = open_ram(options.ram)
-        ways["RAM"] = lambda references: AugmentedEncoder(
-            encoder, references.with_cohort(Cohort.of(background.retrieval_embeddings)), ram
-        )
-    problems = {}
+    problems, trains = {}, {}
     for name in ("caltech101", "cifar100", "cifar10"):
         test = Embedded.read(encoder, images / name / "test")
         problems[name] = Problem(test, class_embeddings(encoder, test.classes))
-    heads = " | ".join(("Tip-Adapter", *ways))
-    lines = [f"| set | pictures a class | base | {heads} |", "| --- | " + "---: | " * (3 + len(ways))]
-    caltech = Embedded.read(encoder, images / "caltech101" / "train")
-    lines += few_shot_rows(encoder, "caltech101", caltech, problems["caltech101"], ways, draws=options.draws)
-    cifar = Embedded.read(encoder, images / "cifar100" / "train")
-    lines += few_shot_rows(encoder, "cifar100", cifar, problems["cifar100"], ways, draws=options.draws)
-    foreign: dict[str, ReferenceSet] = {}
-    if bundled_set is not None:
-        foreign["bundled set"] = bundled_set
-    foreign["random pictures"] = background
-    for name, train in (("caltech101", caltech), ("cifar100", cifar)):
-        texts = encoder.encode_texts([tidy_class_name(label) for label in train.classes])
-        drawn = reference_set(encoder, train, train.draw(3, 0), texts, name=name)
-        foreign[f"{name}, 3 a class"] = tune(drawn, background=background).references  # its gate holds for the RAM too
-    del ways["Vanilla, closed"]  # nothing is closed here
-    lines += [
-        "",
-        f"| set | foreign references | base | {' | '.join(ways)} |",
-        "| --- | --- | " + "---: | " * (1 + len(ways)),
-    ]
+    base = {name: f"{problem.top1(problem.test.images.embeddings):.1f}" for name, problem in problems.items()}
+    foreign = {"random pictures": background.with_cohort(Cohort.of(background.retrieval_embeddings))}
+    if (folder := bundled(encoder.traits.id, "references")) is not None:
+        foreign["bundled set"] = ReferenceSet.open(folder)
+    for name in ("caltech101", "cifar100"):
+        trains[name] = Embedded.read(encoder, images / name / "train")
+        texts = encoder.encode_texts([tidy_class_name(label) for label in trains[name].classes])
+        drawn = reference_set(encoder, trains[name], trains[name].draw(3, 0), texts, name=name)
+        foreign[f"{name}, 3 a class"] = tune(drawn, background=background).references
+
+    fitting: list[list[str]] = []
+    figures: dict[str, list[float]] = {}
+    for name, train in trains.items():
+        for shots in SHOTS:
+            figures = few_shot_figures(
+                encoder,
+                name,
+                train,
+                problems[name],
+                shots=shots,
+                draws=options.draws,
+                background=background,
+                ram=ram,
+            )
+            fitting.append([name, str(shots), base[name], *map(spread, figures.values())])
+            print(*fitting[-1], sep=" | ", flush=True)
+    foreigners: list[list[str]] = []
     for name, problem in problems.items():
         for title, references in foreign.items():
             if title.startswith(f"{name},"):
                 continue
-            cells = " | ".join(f"{problem.augmented(augment(references)):.1f}" for augment in ways.values())
-            plain = problem.top1(problem.test.images.embeddings)
-            lines.append(f"| {name} | {title} | {plain:.1f} | {cells} |")
-            print(lines[-1], flush=True)
+            shown = [f"{problem.augmented(way):.1f}" for way in ways(encoder, references, ram).values()]
+            foreigners.append([name, title, base[name], *shown])
+            print(*foreigners[-1], sep=" | ", flush=True)
+    lines = table(["set", "pictures a class", "base", *figures], fitting, words=1)
+    lines += ["", *table(["set", "foreign references", "base", "Vanilla", "RAM"][: 4 + bool(ram)], foreigners, words=2)]
     text = "\n".join(
         [f"Top-1 in %, encoder `{encoder.traits.id}`, {options.draws} draws of references.", "", *lines, ""]
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from impart.augment.encoder import AugmentedEncoder
-from impart.augment.learned import LearnedRam
+from impart.augment.learned import LearnedRam, allowed
 from impart.augment.tune import OFF
 from impart.augment.vanilla import Vanilla, gate
 from impart.config import RamSettings, VanillaSettings
@@ -152,6 +152,33 @@ def test_the_gate_of_a_tuned_set_holds(exported: tuple[Ram, LearnedRam]) -> None
     useless = pairs.with_vanilla(dataclasses.asdict(OFF))  # tuning found no use in it
     off = AugmentedEncoder(TinyEncoder(), useless, exported[1])
     np.testing.assert_allclose(off.apply(shown.embeddings, off.blend(shown)), shown.embeddings, atol=1e-6)
+
+
+def test_a_set_that_is_blended_in_faintly_is_so_by_a_ram(exported: tuple[Ram, LearnedRam]) -> None:
+    pairs, shown = references(), images(30)
+    added = {}
+    for weight in (0.1, 0.5, 1.0):
+        tuned = pairs.with_vanilla(dataclasses.asdict(VanillaSettings(k=3, w_img=0.0, w_txt=weight)))
+        added[weight] = AugmentedEncoder(TinyEncoder(), tuned, exported[1]).blend(shown).added
+    np.testing.assert_allclose(added[0.1], 0.2 * added[0.5], atol=1e-6)  # 0.5 is usual
+    np.testing.assert_allclose(added[1.0], added[0.5])
+
+
+def test_a_ram_turns_no_image_beyond_the_target() -> None:
+    rng = np.random.default_rng(0)
+    v, added = rng.standard_normal((2, 200, 16)).astype(np.float32)
+    v /= np.linalg.norm(v, axis=1, keepdims=True)
+    standing = np.full((200, 3), 9, np.float32)
+    settings = VanillaSettings(k=3, w_txt=0.5, floor=4.0, ramp=3.0, target=0.4)
+
+    def near(share: np.ndarray) -> np.ndarray:
+        total = v + share[:, None] * added
+        return (total * added).sum(1) / np.linalg.norm(total, axis=1) / np.linalg.norm(added, axis=1)
+
+    share = allowed(v, added, standing, settings)
+    before, free, bound = near(np.zeros(200)), near(np.ones(200)), near(share)
+    assert ((share > 0) & (share < 1)).sum() > 100
+    np.testing.assert_allclose(bound, np.maximum(before, np.minimum(free, 0.4)), atol=1e-5)
 
 
 def test_an_untrained_vanilla_form_is_vanilla(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_made_up_names_mix_two_names_alike_in_every_way_of_saying():
 
 
 def test_impossible_settings_are_refused():
-    for changes in ({"absent": 1.5}, {"least": 1}, {"views": ()}, {"shots": ()}):
+    for changes in ({"absent": 1.5}, {"mixed": -0.1}, {"least": 1}, {"views": ()}, {"shots": ()}):
         with pytest.raises(ConfigError, match="episodes"):
             _options(**changes)
     with pytest.raises(ConfigError, match="shots"):
@@ -137,6 +137,25 @@ def test_training_starts_at_vanilla():
     figures = task.validate()
     assert figures["real_2_ram"] == figures["real_2_start"]
     assert figures["half_2_ram"] == figures["half_2_start"]
+
+
+@pytest.mark.parametrize(("mixed", "pairs"), [(0.0, {(0, 0), (1, 1)}), (1.0, {(0, 0), (0, 1), (1, 0), (1, 1)})])
+def test_references_and_queries_are_seen_in_two_views_where_they_are_mixed(monkeypatch, mixed, pairs):
+    data = _toy()
+    data = dataclasses.replace(data, image=data.image * 2, retrieval=data.retrieval * 2)
+    config = dataclasses.replace(_config(steps=30), episodes=_options(held_out=0.0, absent=0.0, mixed=mixed))
+    task = EpisodeTask(data, config)
+    drawn: set[tuple[int, int]] = set()
+    tensors = EpisodeTask._tensors
+
+    def spy(self, pool, episode, views, rng, **rest):
+        if self.ram.training:
+            drawn.add(views)
+        return tensors(self, pool, episode, views, rng, **rest)
+
+    monkeypatch.setattr(EpisodeTask, "_tensors", spy)
+    list(fit(task, config))
+    assert drawn == pairs
 
 
 def test_views_are_other_embeddings_under_another_fingerprint():

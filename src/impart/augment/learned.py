@@ -19,15 +19,16 @@ import numpy.typing as npt
 
 from impart.augment.blend import Amounts
 from impart.augment.encoder import settings_of
-from impart.augment.vanilla import gate
-from impart.config import RamSettings
+from impart.augment.tune import USUAL
+from impart.augment.vanilla import gate, within_target
+from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.encoders.runtime import RuntimeOptions
 from impart.errors import EncoderError, EncoderMismatchError
 from impart.reference.index import Neighbours
 from impart.reference.refset import ReferenceSet
 
-__all__ = ["LearnedRam", "RamAugmentation"]
+__all__ = ["LearnedRam", "RamAugmentation", "allowed"]
 
 _NUMBERS = 4_000_000  # of one gathered (b, K, D): 16 MB
 
@@ -83,7 +84,7 @@ class RamAugmentation(ABC):
     def amounts(
         self, images: ImageEmbeddings, neighbours: Neighbours, standing: Float32, references: ReferenceSet
     ) -> Amounts:
-        """The dense blend. The gate of a tuned set holds for a RAM too: it was set by looking at random pictures."""
+        """The dense blend. What tuning decided about a set holds for a RAM too (see `allowed`)."""
         count, dim = images.embeddings.shape
         shape = neighbours.ids.shape  # (B, K)
         added = np.zeros((count, dim), np.float32)
@@ -105,8 +106,8 @@ class RamAugmentation(ABC):
                 "standing": standing[part],
             }
             added[part], img[part], txt[part] = self.run(feeds | {"mask": ids >= 0})
-        opened = _gate_of(references, standing)[:, None]
-        return Amounts(img * opened, txt * opened, added * opened)
+        share = allowed(images.embeddings, added, standing, settings_of(references))[:, None]
+        return Amounts(img * share, txt * share, added * share)
 
 
 class LearnedRam(RamAugmentation):
@@ -182,11 +183,28 @@ class LearnedRam(RamAugmentation):
         return session, [item.name for item in session.get_inputs()]
 
 
-def _gate_of(references: ReferenceSet, standing: Float32) -> Float32:
-    """(B,) what the settings of a set let through; 1 where it is not tuned, 0 where tuning found it useless."""
-    settings = settings_of(references)
+def allowed(v: Float32, added: Float32, standing: Float32, settings: VanillaSettings | None) -> Float32:
+    """How much of what a RAM adds the settings of a tuned set let through.
+
+    The gate: it was set by looking at random pictures. The weights, where they are below the usual ones: a set that
+    helps only when blended in faintly is blended in faintly. The target: v is turned towards what is added as far as
+    its cosine with that is the target.
+
+    Args:
+        v: (B, D), L2-normalised.
+        added: (B, D).
+        standing: (B, K), see `impart.reference.cohort`.
+        settings: None = the set is not tuned.
+
+    Returns:
+        (B,) factors from 0 to 1; 1 where the set is not tuned, 0 where tuning found it useless.
+    """
     if settings is None:
-        return np.ones(len(standing), np.float32)
+        return np.ones(len(v), np.float32)
     if not (settings.w_img or settings.w_txt):
-        return np.zeros(len(standing), np.float32)
-    return gate(standing, floor=settings.floor, ramp=settings.ramp)
+        return np.zeros(len(v), np.float32)
+    opened = gate(standing, floor=settings.floor, ramp=settings.ramp)
+    share = opened * np.float32(min(1.0, (settings.w_img + settings.w_txt) / (USUAL.w_img + USUAL.w_txt)))
+    if settings.target > 0:
+        share *= within_target(v, added * share[:, None], opened, target=settings.target)
+    return share

@@ -58,7 +58,7 @@ class EpisodeData:
         train: concepts to learn from.
         validation: concepts held out; may be empty.
         names: by concept, (P, D) embeddings of ways to say it.
-        cohort: of random pictures' retrieval embeddings.
+        cohort: of random pictures' retrieval embeddings, in all views.
     """
 
     image: tuple[Float32, ...]
@@ -105,8 +105,10 @@ class EpisodeTask(Task):
         shots = int(rng.choice(options.shots))
         present = float(rng.choice((0.0, 0.5))) if rng.random() < options.absent else 1.0
         episode = draw_episode(self._data.train, options, rng, shots=shots, present=present)
+        seen = int(rng.integers(len(self._data.image)))
+        asked = int(rng.integers(len(self._data.image))) if rng.random() < options.mixed else seen
         found, candidates, right, here = self._tensors(
-            self._data.train, episode, int(rng.integers(len(self._data.image))), rng, invented=options.made_up
+            self._data.train, episode, (seen, asked), rng, invented=options.made_up
         )
         with accelerator.autocast():
             added = self._called["ram"](found).added
@@ -134,8 +136,8 @@ class EpisodeTask(Task):
                 for number in range(self._options.validation_episodes):
                     rng = np.random.default_rng((shots, number))
                     episode = draw_episode(pool, self._options, rng, shots=shots, present=present)
-                    view = number % len(self._data.image)
-                    found, candidates, right, _ = self._tensors(pool, episode, view, rng, invented=invented)
+                    views = divmod(number % len(self._data.image) ** 2, len(self._data.image))
+                    found, candidates, right, _ = self._tensors(pool, episode, views, rng, invented=invented)
                     name = f"{kind}{'' if kind == 'absent' else f'_{shots}'}"
                     added = {"base": 0.0, "start": self._start(found).added, "ram": self.ram(found).added}
                     for who, plus in added.items():
@@ -145,21 +147,31 @@ class EpisodeTask(Task):
         return {name: round(float(np.mean(values)), 3) for name, values in figures.items()}
 
     def _tensors(
-        self, pool: Concepts, episode: Episode, view: int, rng: np.random.Generator, *, invented: float
+        self,
+        pool: Concepts,
+        episode: Episode,
+        views: tuple[int, int],
+        rng: np.random.Generator,
+        *,
+        invented: float,
     ) -> tuple[Retrieved, Tensor, Tensor, Tensor]:
-        """What RAM takes, candidates (C, D), right answers (B,), whether the references hold them (B,) bool."""
+        """What RAM takes, candidates (C, D), right answers (B,), whether the references hold them (B,) bool.
+
+        `views` are those of the references and of the queries.
+        """
         data = self._data
         ways = np.stack([data.names[pool.keys[concept]] for concept in episode.concepts], axis=1)  # (P, C, D)
         said = made_up(tuple(ways), rng) if rng.random() < invented else tuple(ways)
-        image, retrieval = data.image[view], data.retrieval[view]
-        queries, references = (self._tensor(retrieval[rows]) for rows in (episode.queries, episode.references))
+        seen, asked = views
+        queries = self._tensor(data.retrieval[asked][episode.queries])
+        references = self._tensor(data.retrieval[seen][episode.references])
         sims = queries @ references.T  # (B, N)
         k = min(self._config.ram.k, sims.shape[1])
         found = gather(
-            self._tensor(image[episode.queries]),
+            self._tensor(data.image[asked][episode.queries]),
             queries,
             sims.topk(k, dim=1).indices,
-            image=self._tensor(image[episode.references]),
+            image=self._tensor(data.image[seen][episode.references]),
             text=self._tensor(said[0])[self._tensor(episode.shown)],
             retrieval=references,
             cohort=self._cohort,
@@ -271,7 +283,7 @@ def prepare(
     yield Note(message=f"{len(train)} concepts to train on, {len(validation)} held out; {len(failures)} items failed")
     spoken = encoder.encode_texts([phrase.format(key) for key in concepts.keys for phrase in _PHRASES])
     ways = spoken.reshape(len(concepts), len(_PHRASES), -1)  # (C, P, D)
-    cohort = Cohort.of(retrievals[0][usable])
+    cohort = Cohort.of(np.concatenate([rows[usable] for rows in retrievals]))
     yield EpisodeData(tuple(images), tuple(retrievals), train, validation, _by_name(concepts, ways), cohort)
 
 

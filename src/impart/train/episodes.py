@@ -2,7 +2,7 @@
 
 Trained on captions against chance references, RAM learns to ignore them: the picture's own embedding says more. An
 episode is a set of concepts with a few pictures each as references, and further pictures of the same concepts to be
-named among all of them. Two things make the references matter, and one makes RAM doubt them:
+named among all of them. Two things make the references matter, and two make RAM doubt them:
 
 - *made-up names*: a concept's text embedding t becomes norm(a t + (1 - a) t_other), a drawn from 0..1 for each
   concept, in the references and among the candidates alike. What the encoder knows of the name is worth a; the rest
@@ -10,6 +10,7 @@ named among all of them. Two things make the references matter, and one makes RA
   names of these very pictures, so real names alone would flatter it.)
 - *near misses*: neighbours are found among all references of the episode, so that they are mixed.
 - *absent concepts*: references of some concepts are left out, in some episodes all of them. There RAM must stand back.
+- *mixed views*: thumbnails meet references in full size, and the other way about.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class EpisodeSettings:
         absent: share of the episodes in which some, or all, of the concepts have no references.
         keep: weight of the squared length of what is added to a picture whose concept has none.
         held_out: share of the concepts that is kept for validation.
-        views: looks at the pictures (see `features.look`); an episode has one of them, for references and queries.
+        views: looks at the pictures (see `features.look`); an episode's references are seen in one of them.
+        mixed: share of the episodes whose queries are seen in another view than the references.
         validation_episodes: measured at each number of shots.
     """
 
@@ -53,14 +55,15 @@ class EpisodeSettings:
     queries: int = 4
     least: int = 4
     made_up: float = 0.7
-    absent: float = 0.15
-    keep: float = 0.03
+    absent: float = 0.4
+    keep: float = 0.3
     held_out: float = 0.25
     views: tuple[str, ...] = ("clean", "small0")
+    mixed: float = 0.5
     validation_episodes: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("made_up", "absent", "held_out"):
+        for name in ("made_up", "absent", "held_out", "mixed"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"episodes.{name} is {getattr(self, name)}: it is a share, from 0 to 1")
         if self.least < 2:
