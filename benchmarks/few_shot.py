@@ -5,7 +5,8 @@
 
 For 1, 2, 3, 4 and 8 pictures a class of the `train` folders of Caltech-101 and CIFAR-100, in several draws: top-1 on
 the `test` folders, mean and standard deviation over the draws. Draw 0 takes the first pictures by file name, as
-`teaching.py` does. Tip-Adapter (Zhang et al., ECCV 2022, training-free) scores 100 v.t + alpha sum exp(-beta (1 - s))
+`teaching.py` does; pictures that show a test picture (cosine of retrieval embeddings of at least 0.93, as `impart eval`
+says) are not drawn. Tip-Adapter (Zhang et al., ECCV 2022, training-free) scores 100 v.t + alpha sum exp(-beta (1 - s))
 over a class's pictures; alpha and beta are chosen on the drawn pictures alone, by leave-one-out (with one picture a
 class, where that leaves nothing: what two pictures of the same draw choose). Vanilla and RAM take the same set, tuned
 by `impart.augment.tune`, which sees the drawn pictures and the bundled background; closed, it knows that every picture
@@ -32,6 +33,7 @@ from impart.augment.vanilla import Vanilla
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.encoders.base import Float32
 from impart.evaluate import open_set
+from impart.evaluate.contenders import NEAR_DUPLICATE
 from impart.evaluate.embed import embed_pictures
 from impart.evaluate.prompts import class_embeddings, tidy_class_name
 from impart.reference.cohort import Cohort
@@ -57,6 +59,12 @@ class Embedded:
         embedded = embed_pictures(encoder, dataset.pictures)
         images = ImageEmbeddings(embedded.embeddings, embedded.retrieval)
         return cls(images, dataset.labels[embedded.kept], dataset.classes)
+
+    def apart_from(self, test: Embedded) -> Embedded:
+        """Without the pictures that show one of `test`."""
+        near = (self.images.retrieval @ test.images.retrieval.T).max(axis=1) >= NEAR_DUPLICATE
+        images = ImageEmbeddings(self.images.embeddings[~near], self.images.retrieval[~near])
+        return Embedded(images, self.labels[~near], self.classes)
 
     def draw(self, shots: int, seed: int) -> npt.NDArray[np.int64]:
         """Rows of `shots` pictures a class; seed 0 = the first ones. More shots of a seed hold fewer of it."""
@@ -186,7 +194,7 @@ def main() -> None:
     background = bundled_background(encoder.traits.id)
     assert background is not None, f"{encoder.traits.id} has no bundled background"
 
-    problems, trains = {}, {}
+    problems, trains, left_out = {}, {}, {}
     for name in ("caltech101", "cifar100", "cifar10"):
         test = Embedded.read(encoder, images / name / "test")
         problems[name] = Problem(test, class_embeddings(encoder, test.classes))
@@ -195,7 +203,9 @@ def main() -> None:
     if (folder := bundled(encoder.traits.id, "references")) is not None:
         foreign["bundled set"] = ReferenceSet.open(folder)
     for name in ("caltech101", "cifar100"):
-        trains[name] = Embedded.read(encoder, images / name / "train")
+        whole = Embedded.read(encoder, images / name / "train")
+        trains[name] = whole.apart_from(problems[name].test)
+        left_out[name] = len(whole.labels) - len(trains[name].labels)
         texts = encoder.encode_texts([tidy_class_name(label) for label in trains[name].classes])
         drawn = reference_set(encoder, trains[name], trains[name].draw(3, 0), texts, name=name)
         foreign[f"{name}, 3 a class"] = tune(drawn, background=background).references
@@ -226,9 +236,12 @@ def main() -> None:
             print(*foreigners[-1], sep=" | ", flush=True)
     lines = table(["set", "pictures a class", "base", *figures], fitting, words=1)
     lines += ["", *table(["set", "foreign references", "base", "Vanilla", "RAM"][: 4 + bool(ram)], foreigners, words=2)]
-    text = "\n".join(
-        [f"Top-1 in %, encoder `{encoder.traits.id}`, {options.draws} draws of references.", "", *lines, ""]
-    )
+    dropped = ", ".join(f"{count} of {name}" for name, count in left_out.items())
+    head = [
+        f"Top-1 in %, encoder `{encoder.traits.id}`, {options.draws} draws of references.",
+        f"Pictures left out for showing a test picture: {dropped}.",
+    ]
+    text = "\n".join([*head, "", *lines, ""])
     print("\n" + text)
     if options.out:
         options.out.write_text(text, encoding="utf-8")

@@ -88,6 +88,21 @@ def test_features_are_computed_once(tmp_path):
     assert sum(seen) == 6
 
 
+def test_pictures_of_equal_names_and_replaced_ones_have_features_of_their_own(tmp_path):
+    paths = [tmp_path / top / "photos" / "train" / "things" / "0.png" for top in "AB"]
+    for path, shade in zip(paths, (10, 200), strict=True):
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8), (shade,) * 3).save(path)
+
+    def tower(images):
+        return np.array([[np.asarray(image).mean()] for image in images], np.float32)
+
+    cache = FeatureCache(tmp_path / "cache", tower, tower_key="t")
+    assert cache.features(paths, "clean")[:, 0].tolist() == [10, 200]
+    Image.new("RGB", (9, 9), (90,) * 3).save(paths[0])
+    assert cache.features(paths, "clean")[:, 0].tolist() == [90, 200]
+
+
 def test_unreadable_picture_is_named(tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("torch", reason="training needs the extra `train`")
 
@@ -36,8 +38,6 @@ def folder(tmp_path):
 
 
 def _picture(name):
-    from PIL import Image
-
     return Image.fromarray(solid(name))
 
 
@@ -72,8 +72,6 @@ def test_rows_hold_what_the_encoder_gives_and_nothing_is_computed_twice(folder, 
 def test_a_replaced_picture_is_computed_again(folder, tmp_path):
     pairs = _pairs(folder)
     _result(EmbeddingStore(tmp_path / "store", TinyEncoder()).pictures(pairs))
-    from PIL import Image
-
     Image.new("RGB", (40, 40), (1, 2, 3)).save(folder / "pictures" / "red.png")
     encoder = TinyEncoder()
     _result(EmbeddingStore(tmp_path / "store", encoder).pictures(pairs))
@@ -97,6 +95,28 @@ def test_stopped_anywhere_it_goes_on(folder, tmp_path):
     expected = TinyEncoder().encode_images([solid(name) for name in COLOURS])
     assert np.allclose(resumed.image[found.rows], expected.embeddings, atol=1e-3)
     assert np.allclose(resumed.retrieval[found.rows], expected.retrieval, atol=1e-3)
+
+
+def test_several_runs_may_fill_one_store_at_the_same_time(tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = []
+    for number in range(40):
+        path = tmp_path / f"{number}.png"
+        Image.fromarray(rng.integers(0, 255, (6, 6, 3), dtype=np.uint8)).save(path)
+        pairs.append(Pair(image=path, text="", location=str(path)))
+    encoder = TinyEncoder()
+
+    def fill(order):
+        store = EmbeddingStore(tmp_path / "store", encoder, batch=1)
+        found = _result(store.pictures([pairs[number] for number in order]))
+        return store.image[found.rows][np.argsort(order)]
+
+    orders = [rng.permutation(40) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        filled = list(pool.map(fill, orders))
+    expected = encoder.encode_images([Image.open(pair.picture) for pair in pairs]).embeddings
+    for image in filled:
+        assert np.allclose(image, expected, atol=1e-3)
 
 
 def test_bad_pictures_are_counted_named_and_left_out(folder, tmp_path):

@@ -431,7 +431,8 @@ class ModuleRam(RamAugmentation):
         """Over weights and settings, as they are now."""
         digest = hashlib.sha256(json.dumps(dataclasses.asdict(self.settings), sort_keys=True).encode())
         for name, tensor in self.ram.state_dict().items():
-            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+            plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy has no bfloat16
+            digest.update(name.encode() + plain.numpy().tobytes())
         return digest.hexdigest()
 
     def run(self, feeds: dict[str, npt.NDArray[Any]]) -> tuple[Float32, Float32, Float32]:

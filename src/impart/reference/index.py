@@ -29,6 +29,7 @@ _SPARE = 8  # candidates fetched beyond k, so that near ties at the border are s
 _DECIMALS = 6  # similarities closer than this are ties
 _RECALL_QUERIES = 500
 _CHUNK = 4096  # queries at a time
+_LOWEST = np.nextafter(np.float32(-1), np.float32(0))  # of a pair that is there
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Neighbours:
 
     Attributes:
         ids: (B, K) int32 rows of the reference set; -1 = there are fewer.
-        sims: (B, K) float32 cosines of retrieval embeddings; -1 where there is none.
+        sims: (B, K) float32 cosines of retrieval embeddings, above -1; -1 where there is none.
     """
 
     ids: npt.NDArray[np.int32]
@@ -124,7 +125,7 @@ class PairIndex:
             exact = np.empty(found.shape, dtype=np.float32)
             for column in range(wanted):  # one gather of (b, R) at a time
                 exact[:, column] = np.einsum("br,br->b", rows, self._vectors[np.maximum(found[:, column], 0)])
-            exact = np.clip(exact, -1.0, 1.0)
+            exact = np.clip(exact, _LOWEST, 1.0)
             exact[found < 0] = -2.0
             if exclude is not None:
                 pictures = self._pictures[found] if self._pictures is not None else found

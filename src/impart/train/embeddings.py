@@ -24,6 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import filelock
 import numpy as np
 import numpy.typing as npt
 
@@ -31,6 +32,7 @@ from impart.encoders.base import Encoder
 from impart.errors import DataError, TrainingError
 from impart.reference.pairs import Pair, load_picture
 from impart.train.events import Preparing
+from impart.train.features import file_state
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -63,12 +65,7 @@ class EmbeddedPictures:
 def picture_key(pair: Pair) -> str:
     """Key of a picture: where it is and, of its file, size and time of change; a replaced file has another key."""
     place = pair.picture
-    file = Path(place.split("::", 1)[0])
-    try:
-        status = file.stat()
-        state = f"{status.st_size} {status.st_mtime_ns}"
-    except OSError:
-        state = ""
+    state = file_state(Path(place.split("::", 1)[0]))
     return hashlib.sha256(f"{place}|{state}".encode()).hexdigest()[:_KEY]
 
 
@@ -197,13 +194,23 @@ class EmbeddingStore:
 
 
 class _Rows:
-    """Columns of fixed width in files that grow together; `keys` is written last, so that a row with a key is whole."""
+    """Columns of fixed width in files that grow together; `keys` is written last, so that a row with a key is whole.
+
+    Several processes may append, each under a lock; a row once written stays where it is.
+    """
 
     def __init__(self, folder: Path, name: str, columns: dict[str, tuple[np.dtype[Any], int]]):
         self._columns = columns
         self._paths = {column: folder / f"{name}.{column}" for column in columns}
+        self._lock = filelock.FileLock(folder / f"{name}.lock")
+        self.count = 0
         for path in self._paths.values():
             path.touch()
+        with self._lock:
+            self._trim()
+
+    def _trim(self) -> None:
+        """Count the whole rows, and cut off what a killed process left beyond them."""
         self.count = min(path.stat().st_size // self._width(column) for column, path in self._paths.items())
         for column, path in self._paths.items():
             if path.stat().st_size != self.count * self._width(column):
@@ -216,13 +223,15 @@ class _Rows:
     def append(self, rows: dict[str, npt.NDArray[Any]]) -> None:
         """Write rows (n, width) of every column."""
         count = len(rows["keys"])
-        for column in sorted(self._columns, key=lambda column: column == "keys"):
-            dtype, numbers = self._columns[column]
-            values = np.ascontiguousarray(rows[column], dtype=dtype)
-            assert values.shape == (count, numbers), (column, values.shape)
-            with self._paths[column].open("ab") as file:
-                file.write(values.tobytes())
-        self.count += count
+        with self._lock:
+            self._trim()
+            for column in sorted(self._columns, key=lambda column: column == "keys"):
+                dtype, numbers = self._columns[column]
+                values = np.ascontiguousarray(rows[column], dtype=dtype)
+                assert values.shape == (count, numbers), (column, values.shape)
+                with self._paths[column].open("ab") as file:
+                    file.write(values.tobytes())
+            self.count += count
 
     def map(self, column: str) -> npt.NDArray[Any]:
         """(count, width), memory-mapped."""

@@ -18,13 +18,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+import filelock
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from impart.errors import DataError
 
-__all__ = ["FeatureCache", "look", "open_look", "picture_key", "try_look"]
+__all__ = ["FeatureCache", "file_key", "file_state", "look", "open_look", "picture_key", "try_look"]
 
 _log = logging.getLogger(__name__)
 _SMALL_PX = (32, 64)
@@ -86,7 +87,7 @@ def _jpeg(image: Image.Image, *, quality: int) -> Image.Image:
 
 
 class FeatureCache:
-    """Features on disk: float16 arrays of some thousand pictures, and beside each the names of its rows.
+    """Features on disk: float16 arrays of some thousand pictures, and beside each the keys of its rows.
 
     A picture that cannot be read has a row of NaN: see `readable`.
 
@@ -124,14 +125,13 @@ class FeatureCache:
         return [not broken for broken in np.isnan(self._rows(paths, "clean")[:, 0])]
 
     def _rows(self, paths: Sequence[Path], view: str) -> npt.NDArray[np.float16]:
-        names = [picture_key(path) for path in paths]
+        names = [file_key(path) for path in paths]
         parts = self._load(view)
         known = {name for own, _ in parts for name in own}
-        missing = [path for path, name in zip(paths, names, strict=True) if name not in known]
+        missing = {name: path for path, name in zip(paths, names, strict=True) if name not in known}
         for first in range(0, len(missing), _PART):
-            part = missing[first : first + _PART]
-            rows = self._compute(part, view)
-            parts.append(([picture_key(path) for path in part], rows))
+            part = dict(islice(missing.items(), first, first + _PART))
+            parts.append((list(part), self._compute(list(part.values()), view)))
             self._save(view, *parts[-1])
             _log.info("features of view %s: %d of %d pictures", view, first + len(part), len(missing))
         place = {name: row for row, name in enumerate(name for own, _ in parts for name in own)}
@@ -156,17 +156,32 @@ class FeatureCache:
         ]
 
     def _save(self, view: str, names: Sequence[str], features: npt.NDArray[np.float16]) -> None:
-        number = len(list(self._folder.glob(f"{view}-*.txt")))
-        place = self._folder / f"{view}-{number:05d}"
-        np.save(place.with_suffix(".npy"), features)
-        unfinished = place.with_suffix(".unfinished")
-        unfinished.write_text("\n".join(names), encoding="utf-8")
-        unfinished.replace(place.with_suffix(".txt"))
+        with filelock.FileLock(self._folder / "lock"):  # another run may use the same cache
+            number = len(list(self._folder.glob(f"{view}-*.txt")))
+            place = self._folder / f"{view}-{number:05d}"
+            np.save(place.with_suffix(".npy"), features)
+            unfinished = place.with_suffix(".unfinished")
+            unfinished.write_text("\n".join(names), encoding="utf-8")
+            unfinished.replace(place.with_suffix(".txt"))
 
 
 def picture_key(path: Path) -> str:
     """A name that does not depend on where the data lies: the last four parts of the path."""
     return "/".join(path.parts[-4:])
+
+
+def file_key(path: Path) -> str:
+    """A key of a picture file: where it is, its size and time of change; a replaced file has another key."""
+    return hashlib.sha256(f"{path.absolute()}|{file_state(path)}".encode()).hexdigest()[:32]
+
+
+def file_state(path: Path) -> str:
+    """Size and time of change; empty where there is no such file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def open_look(job: tuple[Path, str, int]) -> Image.Image:

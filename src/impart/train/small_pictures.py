@@ -33,7 +33,7 @@ from impart.errors import ConfigError, DataError
 from impart.train.backbone import CELL_WIDTH, CELLS, FEATURES, EfficientNetLite
 from impart.train.engine import fit
 from impart.train.events import StepDone
-from impart.train.features import picture_key
+from impart.train.features import file_key
 from impart.train.settings import LoopSettings, OptimiserSettings, TrainConfig
 from impart.train.task import Average, Task
 
@@ -98,7 +98,7 @@ class Squares:
     pixels: npt.NDArray[np.uint8]
 
     def __init__(self, paths: Sequence[Path], folder: Path):
-        digest = hashlib.sha256("\n".join(picture_key(path) for path in paths).encode()).hexdigest()[:16]
+        digest = hashlib.sha256("\n".join(file_key(path) for path in paths).encode()).hexdigest()[:16]
         file = folder / f"squares-{_SIDE_PX}-{digest}.npy"
         if not file.is_file():
             folder.mkdir(parents=True, exist_ok=True)

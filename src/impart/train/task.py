@@ -141,8 +141,11 @@ class Average:
             mean.copy_(state[name])
 
 
+_NEVER_DECAYED = {"gates", "log_sharpness", "standing_scale"}  # of two axes or not: they scale scores
+
+
 def parameter_groups(modules: Mapping[str, nn.Module], settings: OptimiserSettings) -> list[dict[str, Any]]:
-    """AdamW groups: decay for what has two or more axes, none for biases, norms, gates and the temperature.
+    """AdamW groups: decay for what has two or more axes, none for biases, norms, gates and temperatures.
 
     >>> groups = parameter_groups({"a": nn.Linear(2, 3)}, OptimiserSettings(weight_decay=0.1))
     >>> [(group["name"], group["weight_decay"], len(group["params"])) for group in groups]
@@ -157,7 +160,7 @@ def parameter_groups(modules: Mapping[str, nn.Module], settings: OptimiserSettin
             if not parameter.requires_grad or id(parameter) in taken:
                 continue
             taken.add(id(parameter))
-            plain = parameter.ndim < 2 or "gate" in name.rsplit(".", 1)[-1]
+            plain = parameter.ndim < 2 or name.rsplit(".", 1)[-1] in _NEVER_DECAYED
             (kept if plain else decayed).append(parameter)
         rate = settings.learning_rate * settings.rates.get(part, 1.0)
         for title, parameters, decay in ((part, decayed, settings.weight_decay), (f"{part}, no decay", kept, 0.0)):
