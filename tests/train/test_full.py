@@ -104,7 +104,7 @@ def test_two_processes_are_one_with_the_doubled_batch(data, tmp_path):
     kinds = {
         "ram": {"reference__random": 0.2, "reference__base_weight": 0.5},
         "online": {"reference__retrieval": "encoder", "reference__near_duplicate": 0.9999},
-        "plain": {"reference__augment": "none"},
+        "plain": {"reference__augment": "none", **({} if torch.cuda.is_available() else {"loop__device": "auto"})},
     }
     runs = {str(tmp_path / f"{name}-2"): {**kind, "loop__batch": 12, "full__chunk": 5} for name, kind in kinds.items()}
     _launch(data, runs)

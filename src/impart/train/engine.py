@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,8 +40,11 @@ _PATIENCE = datetime.timedelta(hours=12)
 def make_accelerator(config: TrainConfig) -> Accelerator:
     """Devices, processes and precision as the config and the launcher (`accelerate launch`, `torchrun`) say.
 
+    Several processes on a machine without a CUDA device compute on the CPU.
+
     Raises:
         MissingExtraError: accelerate is not installed.
+        TrainingError: the processes of the launcher did not find each other.
     """
     try:
         from accelerate import Accelerator, InitProcessGroupKwargs
@@ -50,12 +54,20 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     if AcceleratorState._shared_state and PartialState().num_processes == 1:
         # accelerate keeps its first settings for the process; a second run may want others.
         AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    accelerator = Accelerator(
         mixed_precision="bf16" if config.loop.precision == "bf16" else "no",
         gradient_accumulation_steps=config.loop.accumulate,
-        cpu=config.loop.device == "cpu",
+        # left to itself, accelerate would let each process train alone where there is no CUDA device
+        cpu=config.loop.device == "cpu" or (processes > 1 and not torch.cuda.is_available()),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
     )
+    if accelerator.num_processes != processes:
+        raise TrainingError(
+            f"the launcher started {processes} processes and accelerate joined {accelerator.num_processes} of them: "
+            "check distributed_type in accelerate's config, or set loop.device = \"cpu\""
+        )
+    return accelerator
 
 
 def fit(

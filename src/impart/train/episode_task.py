@@ -9,6 +9,7 @@ Letters: C concepts, B queries, N references, K neighbours, D embedding width, R
 from __future__ import annotations
 
 import copy
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -212,6 +213,8 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
     Raises:
         TrainingError: the data cannot be used.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TrainingError("regime 'episodes' trains in minutes in one process: start it without a launcher")
     failures = Failures()
     encoder = load_encoder(config.data.encoder, **({"threads": config.data.threads} if config.data.threads else {}))
     prepared: EpisodeData | None = None

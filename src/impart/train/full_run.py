@@ -47,6 +47,8 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
     Raises:
         TrainingError: the launcher asks for what the regime cannot do, or too few pairs are left.
     """
+    from accelerate.utils import gather_object
+
     accelerator = make_accelerator(config)
     _check_launch(accelerator)
     failures = Failures()
@@ -69,6 +71,7 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
         if not isinstance(event, Finished):
             yield event
             continue
+        failures.items = list(dict.fromkeys(gather_object(failures.items)))  # each process saw its own pictures
         if task.model.ram is not None:
             task.refresh()  # with the final weights
         model = task.assemble()

@@ -1,6 +1,6 @@
 """One call from a config to a trained folder: checks the folder, keeps the settings, runs the regime.
 
-OUT/config.json      the resolved settings
+OUT/config.json      the resolved settings, and the number of processes
 OUT/checkpoints/     the last states, for --resume
 OUT/log.jsonl        figures by step; the same in OUT/tensorboard/
 OUT/failures.csv     pictures and texts that could not be used
@@ -56,7 +56,7 @@ def train(config: TrainConfig, *, data: Path, out: Path, resume: bool = False) -
         TrainingError: the folder holds a run and `resume` is not set, or the run cannot go on.
         ConfigError: a resumed run had other settings.
     """
-    settings = json.loads(json.dumps(config.as_dict()))
+    settings = json.loads(json.dumps(config.as_dict())) | {"processes": int(os.environ.get("WORLD_SIZE", "1"))}
     path = out / "config.json"
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes the first speaks for all
         _take(path, settings, out, resume=resume)
@@ -88,6 +88,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
     """Raise where a setting that shapes the run has changed."""
+    before = {"processes": 1, **before}
+    # a stream is shared out among the workers, so their number is part of its order
+    free = _FREE - ({("full", "workers")} if (now.get("full") or {}).get("stream") else set())
     for table in sorted(before.keys() | now.keys()):
         if table == "log":
             continue
@@ -95,7 +98,7 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) ->
         old_values = old if isinstance(old, dict) else {"": old}
         new_values = new if isinstance(new, dict) else {"": new}
         for name in sorted(old_values.keys() | new_values.keys()):
-            if (table, name) in _FREE or (table, name) in {("data", "cache"), ("data", "threads"), ("data", "batch")}:
+            if (table, name) in free or (table, name) in {("data", "cache"), ("data", "threads"), ("data", "batch")}:
                 continue
             if old_values.get(name) != new_values.get(name):
                 setting = f"{table}.{name}" if name else table
