@@ -193,6 +193,9 @@ def test_the_result_opens_as_an_encoder_that_gives_the_training_figures(data, wh
     references = encoder.references
     pictures = [Image.open(data / "pairs" / path).convert("RGB") for path in references.table["path"].to_pylist()[:3]]
     assert np.allclose(bare.encode_images(pictures).embeddings, references.image_embeddings[:3], atol=2e-3)
+    learned = _weights(out)["temperature.log_scale"].exp().item()
+    assert bare.traits.logit_scale == pytest.approx(learned, rel=1e-5)
+    assert abs(learned - 1 / 0.07) > 1e-3
     assert np.allclose(bare.encode_texts(references.texts[:3]), references.text_embeddings[:3], atol=2e-3)
     moved = encoder.encode_images(pictures).embeddings
     assert not np.allclose(moved, references.image_embeddings[:3], atol=2e-2)  # RAM adds something
@@ -203,6 +206,8 @@ def test_the_result_is_weights_to_start_from(data, whole, tmp_path):
     list(train_once(data, tmp_path / "tuned", **changes, full__text={}, loop__steps=1, optimiser__learning_rate=1e-9))
     before, after = _weights(whole[0]), _weights(tmp_path / "tuned")
     name = "towers.model.visual_projection.weight"
+    assert torch.allclose(before[name], after[name], atol=1e-6)
+    name = "temperature.log_scale"
     assert torch.allclose(before[name], after[name], atol=1e-6)
 
 

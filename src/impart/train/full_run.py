@@ -116,7 +116,7 @@ def _towers(config: TrainConfig, made: FullData, *, data: Path, out: Path) -> To
 
 def _export(task: FullTask, model: FullModel, frozen: Encoder | None, folder: Path) -> Path:
     """Write what was trained; returns what `--encoder` opens."""
-    model.towers.cpu().save(folder / "encoder")
+    model.towers.cpu().save(folder / "encoder", scale=float(model.temperature().detach()))
     bank, ram, references = model.bank, model.ram, task.data.references
     if ram is None or bank is None:
         return folder / "encoder"

@@ -32,7 +32,7 @@ from impart.train.full_data import Found, FullData
 from impart.train.full_model import Bank, FullModel, Lookup
 from impart.train.listing import Failures, ListedPicture
 from impart.train.retrieval import CohortTensors
-from impart.train.settings import TrainConfig
+from impart.train.settings import LossSettings, TrainConfig
 from impart.train.sharding import shard, whole
 from impart.train.task import Task, Temperature, recall
 from impart.train.texts import text_key
@@ -94,7 +94,7 @@ class FullTask(Task):
         self.model = FullModel(
             self.towers,
             ram,
-            Temperature(config.loss.init_scale, config.loss.max_scale),
+            Temperature(self._first_scale(), config.loss.max_scale),
             both=bool(ram and config.reference.base_weight),
             near_duplicate=config.reference.near_duplicate,
         )
@@ -115,6 +115,13 @@ class FullTask(Task):
             max_megapixels=config.data.max_megapixels,
         )
         self._told: set[tuple[str, str]] = set()
+
+    def _first_scale(self) -> float:
+        """The inverse temperature of the weights that training starts from, unless the config says another."""
+        loss = self.config.loss
+        if self.config.full.model.startswith("hf:") and loss.init_scale == LossSettings.init_scale:
+            return min(self.towers.scale, loss.max_scale)
+        return loss.init_scale
 
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model}

@@ -168,7 +168,8 @@ class LossSettings:
     """Of the contrastive loss.
 
     Attributes:
-        init_scale: start of the learned inverse temperature (CLIP: 1 / 0.07).
+        init_scale: start of the learned inverse temperature (CLIP: 1 / 0.07). Weights that regime `full` starts from
+            bring their own, which counts unless this is set to something else.
         max_scale: its clamp.
         smoothing: share of the target spread over all pairs.
         near_text: texts with a higher cosine, though not equal, are no negatives of each other; 1 = all are.
@@ -182,6 +183,10 @@ class LossSettings:
     def __post_init__(self) -> None:
         if not 0 < self.init_scale <= self.max_scale:
             raise ConfigError(f"loss.init_scale is {self.init_scale}: above 0 and at most max_scale ({self.max_scale})")
+        if not 0 <= self.smoothing < 1:
+            raise ConfigError(f"loss.smoothing is {self.smoothing}: a share from 0 to below 1")
+        if not -1 <= self.near_text <= 1:
+            raise ConfigError(f"loss.near_text is {self.near_text}: a cosine; 1 = every other text is a negative")
 
 
 @dataclass(frozen=True, kw_only=True)

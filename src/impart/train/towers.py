@@ -7,6 +7,7 @@ D embedding width, S side of the square that the image tower sees, L tokens.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -90,13 +91,20 @@ class Towers(nn.Module):
         """(T, L) ids, L that of the longest text."""
         return torch.from_numpy(self.tokenizer.pad(self.tokenizer.encode(texts))[0])
 
-    def save(self, folder: Path) -> None:
-        """Write a folder that `hf:FOLDER` opens."""
+    @property
+    def scale(self) -> float:
+        """The inverse temperature that the weights came with."""
+        return float(self.model.logit_scale.detach().exp())
+
+    def save(self, folder: Path, *, scale: float) -> None:
+        """Write a folder that `hf:FOLDER` opens; `scale` is the inverse temperature that was learned."""
         from transformers.utils import logging
 
         if not sys.stderr.isatty():
             logging.disable_progress_bar()
         folder.mkdir(parents=True, exist_ok=True)
+        with torch.no_grad():
+            self.model.logit_scale.fill_(math.log(scale))
         self.model.save_pretrained(folder)
         save_tokenizer(self.tokenizer, folder)
         size = self.preprocess.size_px
