@@ -168,13 +168,14 @@ def test_biases_norms_gates_and_temperature_do_not_decay():
             super().__init__()
             self.norm, self.linear = torch.nn.LayerNorm(4), torch.nn.Linear(4, 4)
             self.gate = torch.nn.Parameter(torch.zeros(1, 4))
+            self.log_sharpness = torch.nn.Parameter(torch.zeros(2, 4))
 
     modules = {"ram": Gated(), "temperature": Temperature(10.0, 100.0)}
     groups = parameter_groups(modules, OptimiserSettings(weight_decay=0.1, rates={"ram": 0.5}, learning_rate=1e-2))
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     names = {id(p): n for module in modules.values() for n, p in module.named_parameters()}
     assert {names[key] for key, decay in decays.items() if decay} == {"linear.weight"}
-    assert len(decays) == 6
+    assert len(decays) == 7
     assert {group["name"]: group["peak"] for group in groups}["ram"] == pytest.approx(5e-3)
 
 

@@ -158,6 +158,25 @@ def test_references_and_queries_are_seen_in_two_views_where_they_are_mixed(monke
     assert drawn == pairs
 
 
+def test_near_duplicates_of_the_query_are_no_references():
+    data = _toy()
+    twins = data.retrieval[0].copy()
+    twins[1::2] = twins[::2]  # every second picture is the one before it again
+    task = EpisodeTask(dataclasses.replace(data, retrieval=(twins,)), _config())
+    from accelerate import Accelerator
+
+    task.prepare(Accelerator(cpu=True), task.modules())
+    options = _options(held_out=0.0, absent=0.0)
+    masked = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        episode = draw_episode(data.train, options, rng, shots=2)
+        found, *_ = task._tensors(data.train, episode, (0, 0), rng, invented=0.0)
+        assert not (found.mask & (found.sims > 0.97)).any()
+        masked += int((twins[episode.queries] @ twins[episode.references].T > 0.97).sum())
+    assert masked > 10
+
+
 def test_views_are_other_embeddings_under_another_fingerprint():
     tiny = TinyEncoder()
     small = ViewEncoder(tiny, "small0")

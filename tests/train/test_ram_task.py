@@ -94,6 +94,22 @@ def test_a_picture_never_finds_itself_where_references_are_trained_on_too(data, 
         assert own not in {hashes[number] for number in ids}
 
 
+def test_random_references_are_never_the_picture_itself(data, tmp_path):
+    config = _config(reference={"fraction": 1.0, "held_out": False, "near_duplicate": 0.97})
+    made = _prepared(config, data, tmp_path / "out")
+    task = RamTask(made, config)
+    from accelerate import Accelerator
+
+    task.prepare(Accelerator(cpu=True), task.modules())
+    rows = np.arange(len(made.train))
+    masked = 0
+    for seed in range(5):
+        found = task._retrieved(made.train, rows, np.random.default_rng(seed), random=1.0)
+        assert not (found.mask & (found.sims > 0.97)).any()
+        masked += int((~found.mask).sum())
+    assert masked > 0  # some were drawn
+
+
 def test_validation_content_is_kept_out_of_training_and_references(data, tmp_path):
     copies = data / "red_0.png"
     copies.write_bytes((data / "red_7.png").read_bytes())
@@ -185,6 +201,11 @@ def test_a_folder_in_use_and_changed_settings_are_refused(data, tmp_path):
         list(train(_config(), data=data, out=tmp_path / "run"))
     with pytest.raises(ConfigError, match=r"ram\.k was 3 .* is 4 now"):
         list(train(_config(ram={"k": 4}), data=data, out=tmp_path / "run", resume=True))
+    kept = tmp_path / "run" / "config.json"
+    kept.write_text(kept.read_text().replace('"processes": 1', '"processes": 2'))
+    with pytest.raises(ConfigError, match=r"processes was 2 .* is 1 now"):
+        list(train(_config(), data=data, out=tmp_path / "run", resume=True))
+    kept.write_text(kept.read_text().replace('"processes": 2', '"processes": 1'))
     config = dataclasses.replace(_config(), log=LogSettings(every=1, tensorboard=False))
     list(train(config, data=data, out=tmp_path / "run", resume=True))  # how much is logged may change
     assert json.loads((tmp_path / "run" / "config.json").read_text())["log"]["every"] == 1

@@ -48,6 +48,11 @@ def test_a_file_wins_over_defaults_and_set_over_the_file(tmp_path):
         ('regime = "ram"\n[lit]\nema = 0.9', "does not read 'lit'"),
         ('regime = "ram"\n[reference]\nfraction = 0', "reference.fraction"),
         ('regime = "ram"\n[[data.pairs]]\nimage = "file"', "path"),
+        ('regime = "ram"\n[reference]\nfraction = 1.0', "left to train on"),
+        ('regime = "ram"\n[reference]\naugment = "none"', "reference.augment is 'none', which regime 'ram'"),
+        ('regime = "episodes"\n[loss]\nsmoothing = 0.1', "loss.smoothing"),
+        ('regime = "ram"\n[loss]\nsmoothing = 3', "loss.smoothing"),
+        ('regime = "full"\n[optimiser]\nrates = { towre = 0.1 }', "rates.towre: .* towers"),
         ("regime =", "not TOML"),
     ],
 )

@@ -65,7 +65,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     if accelerator.num_processes != processes:
         raise TrainingError(
             f"the launcher started {processes} processes and accelerate joined {accelerator.num_processes} of them: "
-            "check distributed_type in accelerate's config, or set loop.device = \"cpu\""
+            'check distributed_type in accelerate\'s config, or set loop.device = "cpu"'
         )
     return accelerator
 

@@ -37,7 +37,7 @@ from impart.train.events import Finished, Note, TrainEvent
 from impart.train.features import look
 from impart.train.listing import Failures, list_pictures
 from impart.train.retrieval import CohortTensors, gather
-from impart.train.settings import TrainConfig
+from impart.train.settings import ReferenceSettings, TrainConfig
 from impart.train.task import Task, Temperature
 
 if TYPE_CHECKING:
@@ -167,11 +167,12 @@ class EpisodeTask(Task):
         queries = self._tensor(data.retrieval[asked][episode.queries])
         references = self._tensor(data.retrieval[seen][episode.references])
         sims = queries @ references.T  # (B, N)
-        k = min(self._config.ram.k, sims.shape[1])
+        sims = sims.masked_fill(sims > ReferenceSettings.near_duplicate, -2.0)
+        best, ids = sims.topk(min(self._config.ram.k, sims.shape[1]), dim=1)
         found = gather(
             self._tensor(data.image[asked][episode.queries]),
             queries,
-            sims.topk(k, dim=1).indices,
+            ids.masked_fill(best < -1.5, -1),
             image=self._tensor(data.image[seen][episode.references]),
             text=self._tensor(said[0])[self._tensor(episode.shown)],
             retrieval=references,

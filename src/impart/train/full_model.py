@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from impart.augment.ram import Ram
 from impart.train.cached_loss import Embedded
-from impart.train.retrieval import CohortTensors, gather
+from impart.train.retrieval import CohortTensors, gather, shows_itself
 from impart.train.task import Temperature
 from impart.train.towers import Towers
 
@@ -105,6 +105,9 @@ class FullModel(nn.Module):
             v = v.float()
             q = v.detach() if lookup.q is None else F.normalize(lookup.q.float(), dim=-1)
             ids = lookup.ids if lookup.q is not None else self._search(q, lookup)
+            own = bank.groups[ids.clamp(min=0)] == lookup.own[:, None]  # some may be drawn at random
+            own |= shows_itself(q, bank.retrieval, ids, near_duplicate=self.near_duplicate)
+            ids = ids.masked_fill(own, -1)
             found = gather(v, q, ids, image=bank.image, text=bank.text, retrieval=bank.retrieval, cohort=bank.cohort)
         return F.normalize(v + ram(found).added.float(), dim=-1)
 

@@ -21,7 +21,7 @@ from impart.train.corpus import Corpus, draw_variant, draw_views
 from impart.train.heads import CellAttention, Correction, ImageHead, TextHead
 from impart.train.lit_model import EmbeddedReferences, LitModel, nearest_rows
 from impart.train.loss import contrastive_loss, distillation_loss, partial_distillation_loss
-from impart.train.retrieval import CohortTensors, replace_at_random
+from impart.train.retrieval import ITSELF, CohortTensors, replace_at_random, shows_itself
 from impart.train.settings import LitSettings, TrainConfig
 from impart.train.task import Average, Task, Temperature, recall
 from impart.train.text_tail import TextTail
@@ -269,15 +269,20 @@ class LitTask(Task):
         ids = self._neighbours[0][index].clone()
         for number, table in enumerate(self._neighbours[1:], 1):
             ids[views == number] = table[index[views == number]]
-        ids = replace_at_random(ids, len(references.features), options.random, rng)
+        found = ids
+        ids = replace_at_random(found, len(references.features), options.random, rng)
         needed, places = torch.unique(ids.clamp(min=0), return_inverse=True)  # the heads see each reference once
         self._model.train(options.gradient)  # without a gradient there is no dropout on references either
         with torch.set_grad_enabled(options.gradient):
             image, retrieval = self._model.embed_images(references.features[needed].float())
             text = self._model.embed_texts(self._said[needed])
         self._model.train()
+        places = places.masked_fill(ids < 0, -1)
+        if options.random:
+            near = shows_itself(q, retrieval.detach(), places, near_duplicate=min(options.near_duplicate, ITSELF))
+            places = places.masked_fill((ids != found) & near, -1)
         embedded = EmbeddedReferences(image, text, retrieval, self._cohort)
-        return self._model.augment(v, q, places.masked_fill(ids < 0, -1), embedded)
+        return self._model.augment(v, q, places, embedded)
 
     def after_step(self, step: int) -> None:
         self._average.update(step)

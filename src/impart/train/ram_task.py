@@ -33,7 +33,7 @@ from impart.train.events import Finished, Note, Preparing, TrainEvent
 from impart.train.listing import Failures, ListedPicture, list_pictures
 from impart.train.loss import contrastive_loss
 from impart.train.neighbours import NeighbourTable, Split, find_neighbours, hold_out
-from impart.train.retrieval import CohortTensors, gather, replace_at_random
+from impart.train.retrieval import ITSELF, CohortTensors, gather, replace_at_random, shows_itself
 from impart.train.settings import TrainConfig
 from impart.train.task import Task, Temperature, recall
 from impart.train.texts import text_key
@@ -194,9 +194,14 @@ class RamTask(Task):
         self, pictures: Pictures, rows: npt.NDArray[np.int64], rng: np.random.Generator, *, random: float
     ) -> Retrieved:
         ids = torch.as_tensor(np.asarray(pictures.neighbours.ids[rows]), dtype=torch.int64, device=self._device)
-        ids = replace_at_random(ids, len(self._image), random, rng)
         v = F.normalize(self._tensor(pictures.image[rows]), dim=-1)
         q = F.normalize(self._tensor(pictures.retrieval[rows]), dim=-1)
+        if random:
+            drawn = replace_at_random(ids, len(self._image), random, rng)
+            near = shows_itself(
+                q, self._retrieval, drawn, near_duplicate=min(self._config.reference.near_duplicate, ITSELF)
+            )
+            ids = drawn.masked_fill((drawn != ids) & near, -1)
         return gather(v, q, ids, image=self._image, text=self._text, retrieval=self._retrieval, cohort=self._cohort)
 
     def _tensor(self, rows: npt.NDArray[Any]) -> Tensor:

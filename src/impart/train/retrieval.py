@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from impart.augment.ram import Retrieved
 from impart.reference.cohort import Cohort
 
-__all__ = ["CohortTensors", "gather", "replace_at_random"]
+__all__ = ["ITSELF", "CohortTensors", "gather", "replace_at_random", "shows_itself"]
+
+ITSELF = 0.999
+"""Cosine from which two pictures are one, however near a near-duplicate must be."""
 
 
 class CohortTensors:
@@ -82,3 +86,12 @@ def replace_at_random(ids: Tensor, count: int, share: float, rng: np.random.Gene
     chosen = torch.as_tensor(rng.random(len(ids)) < share, device=ids.device)
     drawn = torch.as_tensor(rng.integers(count, size=tuple(ids.shape)), dtype=ids.dtype, device=ids.device)
     return torch.where(chosen[:, None], drawn, ids)
+
+
+def shows_itself(q: Tensor, retrieval: Tensor, ids: Tensor, *, near_duplicate: float) -> Tensor:
+    """(B, K) bool: which neighbours `ids` (B, K), rows of `retrieval` (N, R), are the picture q (B, R) or nearly so.
+
+    Neighbours found ahead of time are free of them; those drawn at random are not.
+    """
+    found = F.normalize(retrieval[ids.clamp(min=0)].to(q.dtype), dim=-1)  # (B, K, R)
+    return (torch.einsum("br,bkr->bk", q, found) > near_duplicate) & (ids >= 0)

@@ -98,7 +98,7 @@ class ReferenceSettings:
 
     Attributes:
         augment: `ram`, or `none` for plain CLIP (the hold-out is made all the same, so that runs compare).
-        fraction: share of the pictures held out as references.
+        fraction: share of the pictures held out as references, with `sources` of theirs: 1 = all of these.
         held_out: whether references are kept out of training; if not, a picture never finds itself.
         use: share of the held-out pictures that is used; the rest is neither trained on nor a reference.
         sources: collections that references come from; empty = all.
@@ -130,7 +130,7 @@ class ReferenceSettings:
     def __post_init__(self) -> None:
         if self.augment not in ("ram", "none"):
             raise ConfigError(f"reference.augment is {self.augment!r}: use ram or none")
-        if not 0 <= self.fraction <= 1 or (self.held_out and self.fraction == 1):
+        if not 0 <= self.fraction <= 1 or (self.held_out and self.fraction == 1 and not self.sources):
             raise ConfigError(
                 f"reference.fraction is {self.fraction}: a share of the pictures must be left to train on"
             )
@@ -388,6 +388,20 @@ class TrainConfig:
     loop: LoopSettings = field(default_factory=LoopSettings)
     log: LogSettings = field(default_factory=LogSettings)
 
+    def __post_init__(self) -> None:
+        for table, names in _UNREAD.get(self.regime, {}).items():
+            given = getattr(self, table)
+            for name in names:
+                value, usual = getattr(given, name), getattr(type(given)(), name)
+                if value != usual:
+                    raise ConfigError(
+                        f"{table}.{name} is {value!r}, which regime {self.regime!r} does not read: leave it out"
+                    )
+        known = _PARTS.get(self.regime)
+        for name in self.optimiser.rates:
+            if known is not None and name not in known:
+                raise ConfigError(f"optimiser.rates.{name}: regime {self.regime!r} learns {', '.join(sorted(known))}")
+
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dictionary of what the regime reads, as kept beside the run."""
         tables = dataclasses.asdict(self)
@@ -403,3 +417,17 @@ TABLES: dict[str, set[str]] = {
     "full": {"data", "reference", "ram", "full", *_ENGINE},
 }
 """The tables that each regime reads."""
+
+_UNREAD: dict[str, dict[str, tuple[str, ...]]] = {
+    "ram": {"reference": ("augment", "retrieval", "refresh", "gradient", "base_weight")},
+    "episodes": {"loss": ("smoothing", "near_text"), "loop": ("batch",)},
+}
+"""Settings of these tables that a regime leaves alone."""
+
+_PARTS: dict[str, set[str]] = {
+    "ram": {"ram", "temperature", "image_projection", "text_projection"},
+    "episodes": {"ram", "temperature"},
+    "lit": {"image", "text", "cells", "ram", "tower", "temperature"},
+    "full": {"towers", "ram", "temperature"},
+}
+"""What `optimiser.rates` may name; `parts` of a task has those that are there."""

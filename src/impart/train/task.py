@@ -141,7 +141,7 @@ class Average:
             mean.copy_(state[name])
 
 
-_NEVER_DECAYED = {"gates", "log_sharpness", "standing_scale"}  # of two axes or not: they scale scores
+_SCALES = {"log_sharpness", "standing_scale"}  # of scores, a number for each head: temperatures, not matrices
 
 
 def parameter_groups(modules: Mapping[str, nn.Module], settings: OptimiserSettings) -> list[dict[str, Any]]:
@@ -160,7 +160,8 @@ def parameter_groups(modules: Mapping[str, nn.Module], settings: OptimiserSettin
             if not parameter.requires_grad or id(parameter) in taken:
                 continue
             taken.add(id(parameter))
-            plain = parameter.ndim < 2 or name.rsplit(".", 1)[-1] in _NEVER_DECAYED
+            own = name.rsplit(".", 1)[-1]
+            plain = parameter.ndim < 2 or "gate" in own or own in _SCALES
             (kept if plain else decayed).append(parameter)
         rate = settings.learning_rate * settings.rates.get(part, 1.0)
         for title, parameters, decay in ((part, decayed, settings.weight_decay), (f"{part}, no decay", kept, 0.0)):
