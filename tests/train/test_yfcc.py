@@ -189,6 +189,36 @@ def test_csv_tsv_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
     assert list(read_metadata(tmp_path / "a.parquet")) == expected
 
 
+def test_quotes_in_a_tab_separated_file_cost_no_other_row(tmp_path: Path) -> None:
+    lines = [
+        "photoid\ttitle\tdownloadurl\tdescription",
+        "1\tplain\thttp://a/1\tone",
+        '2\t"lone quote\thttp://a/2\ttwo',
+        '3\t"quoted ""twice"""\thttp://a/3\tthree',
+        '4\t"a\ttab"\thttp://a/4\tfour',
+        '5\tfive\thttp://a/5\t"of two',
+        'lines"',
+        '6\tsix\thttp://a/6\t"never closed',
+        "7\ttoo few",
+        '8\teight\thttp://a/8\t6" wide',
+        '9\tnine\thttp://a/9\t"',
+    ]
+    (tmp_path / "a.tsv").write_text("\n".join(lines) + "\n")
+    rows = {row.photoid: row for row in read_metadata(tmp_path / "a.tsv")}
+    good = {key: (row.title, row.description) for key, row in rows.items() if not row.fault}
+    assert good == {
+        "1": ("plain", "one"),
+        "2": ('"lone quote', "two"),
+        "3": ('quoted "twice"', "three"),
+        "4": ("a\ttab", "four"),
+        "5": ("five", "of two\nlines"),
+        "6": ("six", '"never closed'),
+        "8": ("eight", '6" wide'),
+        "9": ("nine", '"'),
+    }
+    assert sum(bool(row.fault) for row in rows.values()) == 1
+
+
 def test_another_table_is_refused_with_its_columns(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("file,caption\na.jpg,a dog\n")
     with pytest.raises(

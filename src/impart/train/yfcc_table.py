@@ -12,7 +12,8 @@ import csv
 import gzip
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -46,6 +47,7 @@ _NAMES = {
 _TEXTS = ("title", "description", "usertags")
 _SAMPLE_ROWS = 1000
 _MAX_FIELD = 1 << 24
+_LINES = 50  # of one quoted row, at most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +113,50 @@ def _text(path: Path, lines: IO[str]) -> tuple[list[str], bool, Iterator[Sequenc
             rows = (line.rstrip("\r\n").split("\t") for line in itertools.chain([first], lines))
             return list(columns), True, rows
     delimiter = max(",\t;|", key=first.count)
+    if delimiter == "\t":
+        header = next(csv.reader([first], delimiter="\t"))
+        return header, False, _tab_rows(lines, len(header))
     reader = csv.reader(itertools.chain([first], lines), delimiter=delimiter)
     return next(reader), False, reader
+
+
+def _tab_rows(lines: Iterable[str], width: int) -> Iterator[Sequence[str]]:
+    """Rows of a tab-separated file that may or may not quote its fields.
+
+    A line with the right number of columns is a row, whatever quotes are in it; a lone quote is a character. Others are
+    read as csv, together with the lines after them that are no rows themselves: a quoted field may hold tabs and ends
+    of lines.
+    """
+    source, ahead = iter(lines), deque[str]()
+    while line := ahead.popleft() if ahead else next(source, ""):
+        plain = _split(line)
+        open_end = plain[-1].startswith('"') and plain[-1].count('"') % 2 == 1
+        if len(plain) == width and not open_end:
+            yield [_unquoted(field) for field in plain]
+            continue
+        parts = [line]
+        while "".join(parts).count('"') % 2 and len(parts) < _LINES:
+            after = ahead.popleft() if ahead else next(source, "")
+            if not after or len(_split(after)) == width:
+                ahead.extendleft([after] if after else [])
+                break
+            parts.append(after)
+        fields = next(csv.reader(parts, delimiter="\t"), [])
+        if len(fields) == width and "".join(parts).count('"') % 2 == 0:
+            yield fields
+        else:
+            yield [_unquoted(field) for field in plain]  # a fault, unless its number of columns is right
+            ahead.extendleft(reversed(parts[1:]))
+
+
+def _split(line: str) -> list[str]:
+    return line.rstrip("\r\n").split("\t")
+
+
+def _unquoted(field: str) -> str:
+    if len(field) > 1 and field[0] == field[-1] == '"' and field[1:-1].count('"') % 2 == 0:
+        return field[1:-1].replace('""', '"')
+    return field
 
 
 def _parquet(path: Path) -> tuple[list[str], bool, Iterator[Sequence[str]]]:
