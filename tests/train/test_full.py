@@ -27,7 +27,7 @@ from impart.augment.checkpoint import open_checkpoint  # noqa: E402
 from impart.encoders import load_encoder  # noqa: E402
 from impart.errors import ConfigError, TrainingError  # noqa: E402
 from impart.train.checkpoint import Checkpoints  # noqa: E402
-from impart.train.events import Finished, Resumed  # noqa: E402
+from impart.train.events import Finished, Note, Resumed  # noqa: E402
 from impart.train.runlog import read_log  # noqa: E402
 
 TESTS = Path(__file__).resolve().parent.parent
@@ -238,6 +238,19 @@ def test_broken_pictures_and_empty_captions_cost_themselves(data, tmp_path, froz
     assert "missing" in failures["005.png"]
     assert "empty" in failures["007.png"]
     assert all(np.isfinite(_losses(tmp_path / "out")))
+
+
+def test_pages_served_as_pictures_are_left_out_before_the_split(tmp_path):
+    pairs = write_pairs(tmp_path / "pairs")
+    for number in range(20):  # in a row
+        (pairs / f"{number:03}.png").write_bytes(b"<html>gone</html>")
+    counts = {}
+    for name, changes in {"plain": {"reference__augment": "none"}, "ram": {}}.items():
+        events = list(train_once(tmp_path, tmp_path / name, loop__steps=2, **changes))
+        counts[name] = next(e.message for e in events if isinstance(e, Note) and "to train on" in e.message)
+    assert counts["plain"].split(",")[0] == counts["ram"].split(",")[0]
+    assert "20 items failed" in counts["plain"]
+    assert set(_failures(tmp_path / "plain")) == {f"{number:03}.png" for number in range(20)}
 
 
 def _write_shards(pairs: Path, folder: Path, shards: int = 4) -> Path:

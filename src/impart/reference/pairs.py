@@ -12,6 +12,7 @@ import io
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -22,7 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from impart.errors import DataError, ReferenceSetError
 
-__all__ = ["CLASS_PROMPTS", "Columns", "Pair", "PairSource", "load_picture", "read_pairs", "tidy_name"]
+__all__ = ["CLASS_PROMPTS", "Columns", "Pair", "PairSource", "check_header", "load_picture", "read_pairs", "tidy_name"]
 
 PairSource: TypeAlias = "Path | bytes | Callable[[], bytes] | Image.Image | npt.NDArray[np.uint8]"
 """A picture: a file, its bytes, a function that reads its bytes, or an image already in memory."""
@@ -218,18 +219,35 @@ def load_picture(image: PairSource, *, max_megapixels: float) -> tuple[Image.Ima
         raise DataError(f"cannot be read: {error.strerror if isinstance(error, OSError) else error}") from error
     if not data:
         raise DataError("the file is empty")
+    with _reading(data, max_megapixels) as opened:
+        picture = ImageOps.exif_transpose(opened).convert("RGB")
+    return picture, hashlib.sha256(data).hexdigest()
+
+
+def check_header(data: bytes, *, max_megapixels: float) -> None:
+    """Whether bytes begin as a picture of a known format and allowed size; nothing is decoded.
+
+    Raises:
+        DataError: they do not.
+    """
+    with _reading(data, max_megapixels):
+        pass
+
+
+@contextmanager
+def _reading(data: bytes, max_megapixels: float) -> Iterator[Image.Image]:
+    """An opened picture, not decoded yet."""
     try:
         with Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size
             if width * height > max_megapixels * 1e6:
                 raise DataError(f"{width} x {height} px is over the limit of {max_megapixels:g} megapixels")
-            picture = ImageOps.exif_transpose(opened).convert("RGB")
+            yield opened
     except Image.DecompressionBombError as error:
         raise DataError(f"over the limit of {max_megapixels:g} megapixels") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, ArithmeticError) as error:
         reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"not a readable picture: {reason}") from error
-    return picture, hashlib.sha256(data).hexdigest()
 
 
 def _from_table(table: Path, columns: Columns) -> Iterator[Pair]:

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Encoder
 from impart.errors import DataError, TrainingError
+from impart.reference.pairs import check_header
 from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
 from impart.train.events import Note, Preparing, TrainEvent
 from impart.train.listing import Failures, ListedPicture, list_pictures
@@ -101,7 +103,7 @@ def prepare(
     rows = np.full(len(pictures), -1, dtype=np.int64)  # of the store
     vectors: npt.NDArray[Any] | None = None
     if encoder is None:
-        for event in _content_hashes(pictures, failures):
+        for event in _content_hashes(pictures, failures, max_megapixels=config.data.max_megapixels):
             if isinstance(event, list):
                 hashes = event
             else:
@@ -199,14 +201,20 @@ def _split(
     return split.train[fresh[split.train]], split.references[fresh[split.references]], validation
 
 
-def _content_hashes(pictures: Sequence[ListedPicture], failures: Failures) -> Iterator[Preparing | list[str]]:
-    """SHA-256 of each picture's bytes, not decoded; an empty string where there are none."""
+def _content_hashes(
+    pictures: Sequence[ListedPicture], failures: Failures, *, max_megapixels: float
+) -> Iterator[Preparing | list[str]]:
+    """SHA-256 of each picture's bytes; an empty string where there are none, or where they begin no picture.
+
+    Nothing is decoded: with millions of pictures that would take hours. One that breaks off later is met in training.
+    """
+    check = partial(_content_hash, max_megapixels=max_megapixels)
     hashes: list[str] = []
     failed = 0
     with ThreadPoolExecutor(4) as pool:
         for first in range(0, len(pictures), _REPORT):
             part = pictures[first : first + _REPORT]
-            for picture, (key, reason) in zip(part, pool.map(_content_hash, part), strict=True):
+            for picture, (key, reason) in zip(part, pool.map(check, part), strict=True):
                 hashes.append(key)
                 if not key:
                     failed += 1
@@ -215,7 +223,7 @@ def _content_hashes(pictures: Sequence[ListedPicture], failures: Failures) -> It
     yield hashes
 
 
-def _content_hash(picture: ListedPicture) -> tuple[str, str]:
+def _content_hash(picture: ListedPicture, *, max_megapixels: float) -> tuple[str, str]:
     source = picture.pair.image
     try:
         data = source.read_bytes() if isinstance(source, Path) else source() if callable(source) else source
@@ -225,4 +233,10 @@ def _content_hash(picture: ListedPicture) -> tuple[str, str]:
         return "", f"cannot be read: {error}"
     if not isinstance(data, bytes):
         return "", "a picture in memory cannot be trained on"
-    return (hashlib.sha256(data).hexdigest(), "") if data else ("", "the file is empty")
+    if not data:
+        return "", "the file is empty"
+    try:
+        check_header(data, max_megapixels=max_megapixels)
+    except DataError as error:
+        return "", str(error)
+    return hashlib.sha256(data).hexdigest(), ""

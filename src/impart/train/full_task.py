@@ -184,10 +184,7 @@ class FullTask(Task):
         )
 
     def training_step(self, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
-        for failure in batch.failures:
-            if failure not in self._told:
-                self._told.add(failure)
-                self.failures.add(*failure)
+        self._tell(batch)
         pixels = batch.pixels.to(self._device, non_blocking=True)
         ids = self.towers.tokens(batch.texts).to(self._device, non_blocking=True)
         lookup = self.lookup(self.data.train, batch.rows, batch) if self.model.ram is not None else None
@@ -244,7 +241,7 @@ class FullTask(Task):
     def embed(self, items: Sequence[ListedPicture]) -> Embeddings:
         """Embed pictures and texts as they are used after training; a collective call, all get everything.
 
-        A picture that cannot be read (any more) has the embedding of the one after it.
+        A picture that cannot be read (any more) has the embedding of the one after it, and is listed.
         """
         texts = [text for item in items for text in item.texts]
         owners = torch.tensor([row for row, item in enumerate(items) for _ in item.texts], device=self._device)
@@ -252,10 +249,10 @@ class FullTask(Task):
         pictures = Pictures(items, self.towers.preprocess, max_megapixels=self.config.data.max_megapixels)
         self.model.eval()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.loop.precision == "bf16"):
-            image = [
-                self.model.image(batch.pixels.to(self._device))
-                for batch in in_order(pictures, self._share(len(items)), batch=size, workers=self.config.full.workers)
-            ]
+            image = []
+            for batch in in_order(pictures, self._share(len(items)), batch=size, workers=self.config.full.workers):
+                self._tell(batch)
+                image.append(self.model.image(batch.pixels.to(self._device)))
             mine = [texts[row] for row in self._share(len(texts))]
             text = [
                 self.model.text(self.towers.tokens(mine[first : first + size]).to(self._device))
@@ -266,6 +263,13 @@ class FullTask(Task):
             gather_rows(torch.cat(image))[: len(items)], gather_rows(torch.cat(text))[: len(texts)], owners
         )
 
+    def _tell(self, batch: Batch) -> None:
+        """Note what could not be read, once."""
+        for failure in batch.failures:
+            if failure not in self._told:
+                self._told.add(failure)
+                self.failures.add(*failure)
+
     def state(self) -> dict[str, Any]:
         bank = self.model.bank
         kept = {"failures": [list(item) for item in self.failures.items]}
@@ -273,6 +277,7 @@ class FullTask(Task):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         for path, reason in state["failures"]:
+            self._told.add((path, reason))
             if (path, reason) not in self.failures.items:
                 self.failures.add(path, reason)
         if self.model.ram is not None:
