@@ -24,6 +24,7 @@ PARTS = {
     "reuse": ["reuse.py", "retrieval", "{data}"],
     "cuts": ["cuts.py", "{data}"],
     "switching": ["refset_use.py"],
+    "training": ["train_speed.py"],
     "speed": ["index_speed.py", "{data}/videos/panda", "--torch", "--repeat", "2", "--out", "{out}"],
 }
 

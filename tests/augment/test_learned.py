@@ -247,5 +247,6 @@ def test_the_module_itself_augments_as_its_export_does(exported: tuple[Ram, Lear
     with torch.no_grad():
         next(ram.parameters()).add_(1e-3)
     assert module.digest != before
+    assert ModuleRam(copy.deepcopy(ram).bfloat16(), base).digest != module.digest
     with pytest.raises(EncoderMismatchError, match="in memory"):
         ModuleRam(ram, TinyEncoder(1)).check_encoder(base)

@@ -34,6 +34,14 @@ def test_ties_go_to_the_lower_row_in_any_batch() -> None:
         np.testing.assert_array_equal(index.search(queries[row : row + 1], 4).ids[0], whole.ids[row])
 
 
+def test_an_opposite_pair_is_a_neighbour_all_the_same() -> None:
+    rows = np.array([[0.6, 0.8], [-1, 0]], np.float32)
+    found = PairIndex(rows).search(np.array([[1, 0]], np.float32), 3)
+    assert found.ids.tolist() == [[0, 1, -1]]
+    assert -1 < found.sims[0, 1] < -0.999999
+    assert found.sims[0, 2] == -1
+
+
 def test_own_picture_is_left_out_with_all_its_captions() -> None:
     pictures = np.repeat(np.arange(20, dtype=np.int32), 5)
     rows = np.repeat(vectors(20), 5, axis=0)

@@ -94,6 +94,22 @@ def test_a_picture_never_finds_itself_where_references_are_trained_on_too(data, 
         assert own not in {hashes[number] for number in ids}
 
 
+def test_a_split_made_before_is_the_reference_set(data, tmp_path):
+    """As `impart data yfcc` writes it: two folders, all of one are references."""
+    lines = (data / "captions.csv").read_text().splitlines()
+    (data / "apart").mkdir()
+    (data / "apart" / "captions.csv").write_text("\n".join([lines[0], *(f"../{line}" for line in lines[1:15])]) + "\n")
+    config = _config(reference={"fraction": 1.0, "sources": ("apart",)})
+    pairs = (*config.data.pairs, PairsFrom(path="apart"))
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, pairs=pairs))
+    made = _prepared(config, data, tmp_path / "out")
+    assert set(made.references.table["source"].to_pylist()) == {"apart"}
+    assert len(made.references) == 7
+    wrong = dataclasses.replace(config, reference=dataclasses.replace(config.reference, sources=("afar",)))
+    with pytest.raises(TrainingError, match=r"names afar, but the pairs come from apart, captions"):
+        _prepared(wrong, data, tmp_path / "out")
+
+
 def test_random_references_are_never_the_picture_itself(data, tmp_path):
     config = _config(reference={"fraction": 1.0, "held_out": False, "near_duplicate": 0.97})
     made = _prepared(config, data, tmp_path / "out")
@@ -223,7 +239,7 @@ def test_bad_items_are_listed_and_too_few_pairs_say_so(data, tmp_path):
     for path in data.glob("*.png"):
         if not path.name.startswith("red"):
             path.write_bytes(b"")
-    with pytest.raises(TrainingError, match="too few"):
+    with pytest.raises(TrainingError, match="names absent, but"):
         list(train(_config(reference={"sources": ("absent",)}), data=data, out=tmp_path / "few"))
 
 

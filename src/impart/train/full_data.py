@@ -24,7 +24,7 @@ from impart.reference.pairs import check_header
 from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
 from impart.train.events import Note, Preparing, TrainEvent
 from impart.train.listing import Failures, ListedPicture, list_pictures
-from impart.train.neighbours import NeighbourTable, find_neighbours, hold_out
+from impart.train.neighbours import NeighbourTable, find_neighbours, hold_out, may_be_references
 from impart.train.settings import TrainConfig
 
 __all__ = ["Found", "FullData", "prepare"]
@@ -191,7 +191,7 @@ def _split(
         held_out=options.held_out,
         use=options.use,
         validation=0 if len(hashes) > first_apart else min(config.data.validation_pictures, first_apart // 10),
-        eligible=np.array([not options.sources or p.pair.source in options.sources for p in listed]),
+        eligible=may_be_references([picture.pair.source for picture in listed], options.sources),
     )
     good = np.array([bool(key) for key in hashes])
     validation = np.concatenate([split.validation, np.arange(first_apart, len(hashes))])

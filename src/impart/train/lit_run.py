@@ -42,7 +42,7 @@ from impart.train.mini import (
     text_rows,
     training_pictures,
 )
-from impart.train.neighbours import hold_out
+from impart.train.neighbours import hold_out, may_be_references
 from impart.train.quantise import BackboneSession
 from impart.train.references import principal_components
 from impart.train.sentences import SentenceCache, SentenceTower, load_minilm
@@ -223,14 +223,13 @@ def build_references(
     if not options.fraction:
         return None, (), weights
     usable = weights > 0
-    eligible = usable & np.array([not options.sources or p.source in options.sources for p in pictures])
     split = hold_out(
         len(pictures),
         fraction=options.fraction,
         seed=config.seed,
         held_out=options.held_out,
         use=options.use,
-        eligible=eligible,
+        eligible=usable & may_be_references([picture.source for picture in pictures], options.sources),
     )
     if not len(split.references):
         raise TrainingError(f"no picture of {', '.join(options.sources)} can be a reference: see reference.sources")

@@ -23,7 +23,7 @@ from impart.errors import TrainingError
 from impart.reference.index import PairIndex
 from impart.train.events import Preparing
 
-__all__ = ["NeighbourTable", "Split", "find_neighbours", "hold_out", "nearest"]
+__all__ = ["NeighbourTable", "Split", "find_neighbours", "hold_out", "may_be_references", "nearest"]
 
 _CHUNK = 8192  # queries between two reports
 _SPARE = 8  # masked candidates that are allowed for at first
@@ -42,6 +42,21 @@ class Split:
     train: npt.NDArray[np.int64]
     references: npt.NDArray[np.int64]
     validation: npt.NDArray[np.int64]
+
+
+def may_be_references(of: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which pictures, told by their collections `of`, may become references: those `wanted`, or all if none is named.
+
+    Raises:
+        TrainingError: no picture comes from there.
+    """
+    chosen = np.array([not wanted or name in wanted for name in of], dtype=np.bool_)
+    if len(of) and not chosen.any():
+        raise TrainingError(
+            f"reference.sources names {', '.join(wanted)}, but the pairs come from {', '.join(sorted(set(of)))}: name "
+            "one of these; or all with reference.sources=[], and a share of them with reference.fraction=0.1"
+        )
+    return chosen
 
 
 def hold_out(

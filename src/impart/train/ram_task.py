@@ -32,7 +32,7 @@ from impart.train.engine import fit
 from impart.train.events import Finished, Note, Preparing, TrainEvent
 from impart.train.listing import Failures, ListedPicture, list_pictures
 from impart.train.loss import contrastive_loss
-from impart.train.neighbours import NeighbourTable, Split, find_neighbours, hold_out
+from impart.train.neighbours import NeighbourTable, Split, find_neighbours, hold_out, may_be_references
 from impart.train.retrieval import ITSELF, CohortTensors, gather, replace_at_random, shows_itself
 from impart.train.settings import TrainConfig
 from impart.train.task import Task, Temperature, recall
@@ -349,7 +349,6 @@ def prepare(
 def _split(config: TrainConfig, pictures: Sequence[ListedPicture], hashes: Sequence[str], first_apart: int) -> Split:
     """Numbers of `pictures` by use; content that validation has is nowhere else."""
     options = config.reference
-    eligible = np.array([not options.sources or p.pair.source in options.sources for p in pictures[:first_apart]])
     split = hold_out(
         first_apart,
         fraction=options.fraction,
@@ -357,7 +356,7 @@ def _split(config: TrainConfig, pictures: Sequence[ListedPicture], hashes: Seque
         held_out=options.held_out,
         use=options.use,
         validation=0 if len(pictures) > first_apart else min(config.data.validation_pictures, first_apart // 10),
-        eligible=eligible,
+        eligible=may_be_references([p.pair.source for p in pictures[:first_apart]], options.sources),
     )
     validation = np.concatenate([split.validation, np.arange(first_apart, len(pictures))])
     seen = {hashes[number] for number in validation}
