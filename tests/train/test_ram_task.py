@@ -239,6 +239,8 @@ def test_bad_items_are_listed_and_too_few_pairs_say_so(data, tmp_path):
     for path in data.glob("*.png"):
         if not path.name.startswith("red"):
             path.write_bytes(b"")
+    with pytest.raises(TrainingError, match="too few"):
+        list(train(_config(reference={"fraction": 0.01}), data=data, out=tmp_path / "little"))
     with pytest.raises(TrainingError, match="names absent, but"):
         list(train(_config(reference={"sources": ("absent",)}), data=data, out=tmp_path / "few"))
 

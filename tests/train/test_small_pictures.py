@@ -102,8 +102,11 @@ def test_squares_are_the_middle_and_are_kept(tmp_path: Path) -> None:
     squares = Squares([tmp_path / "a.png"], tmp_path / "cache").pixels
     assert squares.shape == (1, 96, 96, 3)
     assert squares.min() > 150  # bicubic: dark outside shows a little
-    (tmp_path / "a.png").write_bytes(b"no picture any more")
+    (kept,) = (tmp_path / "cache").glob("*.npy")
+    made = kept.stat().st_mtime_ns
     assert np.array_equal(Squares([tmp_path / "a.png"], tmp_path / "cache").pixels, squares)
+    assert kept.stat().st_mtime_ns == made
+    (tmp_path / "a.png").write_bytes(b"no picture any more")
     with pytest.raises(DataError, match=r"cannot read picture .*a\.png"):
         Squares([tmp_path / "a.png", tmp_path / "a.png"], tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1

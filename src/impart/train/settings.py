@@ -185,8 +185,6 @@ class LossSettings:
             raise ConfigError(f"loss.init_scale is {self.init_scale}: above 0 and at most max_scale ({self.max_scale})")
         if not 0 <= self.smoothing < 1:
             raise ConfigError(f"loss.smoothing is {self.smoothing}: a share from 0 to below 1")
-        if not -1 <= self.near_text <= 1:
-            raise ConfigError(f"loss.near_text is {self.near_text}: a cosine; 1 = every other text is a negative")
 
 
 @dataclass(frozen=True, kw_only=True)
