@@ -18,7 +18,7 @@ from clips import write_audio, write_clip
 from impart.cli.main import app
 from impart.cli.search import parse_moment
 from impart.encoders.base import register
-from impart.errors import ConfigError, EncoderMismatchError, QueryError
+from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryError
 from tiny_encoder import TinyEncoder
 
 RUN = CliRunner()
@@ -239,3 +239,21 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert "demo" in done.stdout
     assert float(done.stderr.split("cpu")[-1]) < 1.0  # 0.2 s when measured; wide, since test machines are busy
+
+
+def test_a_home_folder_that_the_shell_left_alone(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run("index", library, "--index=~/mine.impart", "-e", "tiny", "--fps", 1)
+    assert "3 unchanged" in run("index", library, "--index=~/mine.impart").stdout  # the index's own settings hold
+    assert json.loads(run("search", "red", "--index=~/mine.impart", "-f", "json").stdout)["hits"]
+
+
+def test_queries_from_a_pipe_are_utf8_too(index: Path) -> None:
+    given = ["search", "--queries", "-", "-i", str(index), "-f", "jsonl"]
+    told = RUN.invoke(app, given, input="\ufeffred\r\n".encode())
+    assert json.loads(told.stdout)["query"] == "red"
+    refused = RUN.invoke(app, given, input=b"caf\xe9\n")
+    assert isinstance(refused.exception, DataError)
+    assert "UTF-8" in str(refused.exception)

@@ -15,7 +15,7 @@ import clips
 from impart.config import DecodeSettings
 from impart.errors import ConfigError, DecodeError
 from impart.video.decode import DecodedSegment, DecodeFinished, sample_video
-from impart.video.frames import Tally, first_sample, timed_frames
+from impart.video.frames import Tally, _packets, first_sample, timed_frames
 from impart.video.pictures import MAX_ASPECT, difference
 from tiny_encoder import COLOURS
 
@@ -440,3 +440,18 @@ def test_real_clips_come_out_as_long_as_they_are(data_dir):
         assert finished.problem is None
         assert finished.samples == pytest.approx(finished.info.duration_s * 4, abs=1)
         assert segments[0].image.shape == (224, 398, 3)
+
+
+def test_streams_that_appear_in_a_damaged_file_end_it_and_lose_nothing():
+    class Packet:
+        size = 1
+
+    class Container:
+        def demux(self, stream):
+            yield Packet()
+            raise IndexError("list index out of range")  # as PyAV does at the end of such an MPEG-TS
+
+    tally = Tally()
+    packets = list(_packets(Container(), None, tally=tally))
+    assert [packet is None for packet in packets] == [False, True]
+    assert not tally.gave_up

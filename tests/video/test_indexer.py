@@ -448,3 +448,16 @@ def test_removed_event_names_the_file(films: Path, index: VideoIndex) -> None:
     list(index.add([films]))
     (films / "c.mp4").unlink()
     assert one(index.add([films], prune=True), VideoRemoved).path == films / "c.mp4"
+
+
+def test_a_file_that_comes_back_as_it_was_is_no_failure(films: Path, index: VideoIndex) -> None:
+    list(index.add([films]))
+    path = sorted(films.rglob("*.mp4"))[0]
+    status, whole = path.stat(), path.read_bytes()
+    path.write_bytes(b"no video")
+    list(index.add([films]))
+    assert [record.path for record in index.failures()] == [path]
+    path.write_bytes(whole)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    list(index.add([films]))
+    assert not index.failures()

@@ -23,7 +23,7 @@ from impart.reference.refset import ReferenceSet
 from impart.video.index import Query, VideoIndex
 from impart.video.manifest import Manifest
 from impart.video.search import combine, frame_scores, group_means, timecode, top_groups
-from impart.video.snapshot import Snapshot
+from impart.video.snapshot import Snapshot, has_cache
 from tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
 
 
@@ -372,3 +372,37 @@ def test_an_index_from_before_there_was_a_choice_holds_crops(library: VideoIndex
         DecodeSettings(fit="stretch")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"phrasings"):
         SearchSettings(phrasings=("a photo",))
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "names"])
+def test_a_damaged_cache_is_read_past_and_made_anew(library: VideoIndex, damage: str) -> None:
+    whole = VideoIndex.open(library.path, TinyEncoder()).search(text="red blue")
+    copy = library.path.parent / damage
+    shutil.copytree(library.path, copy)
+    (cache,) = (copy / "cache").iterdir()
+    if damage == "empty":
+        (cache / "start_s.npy").write_bytes(b"")
+    elif damage == "short":
+        np.save(cache / "start_s.npy", np.zeros(2))
+    else:
+        (cache / "videos.json").write_text("{}")
+    index = VideoIndex.open(copy, TinyEncoder())
+    assert not has_cache(index._store)
+    assert index.search(text="red blue") == whole
+    list(index.add([library.path.parent / "films"]))  # nothing new
+    assert has_cache(index._store)
+
+
+def test_pictures_are_seen_as_everywhere(library: VideoIndex, tmp_path: Path) -> None:
+    grey = np.full((40, 40), 90, np.uint8)
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    assert library.search(image=tmp_path / "16.png") == library.search(image=tmp_path / "8.png")
+    Image.new("RGB", (40, 40), "white").save(tmp_path / "white.png")
+    Image.new("RGBA", (40, 40), (255, 0, 0, 0)).save(tmp_path / "hidden red.png")
+    assert library.search(image=tmp_path / "hidden red.png") == library.search(image=tmp_path / "white.png")
+
+
+def test_a_query_of_bytes_that_are_no_text_is_refused() -> None:
+    with pytest.raises(QueryError, match="UTF-8"):
+        Query(text="caf\udce9")

@@ -27,7 +27,14 @@ __all__ = [
 
 IndexOption: TypeAlias = Annotated[
     Path,
-    typer.Option("--index", "-i", envvar="IMPART_INDEX", help="Folder of the video index.", metavar="DIR"),
+    typer.Option(
+        "--index",
+        "-i",
+        envvar="IMPART_INDEX",
+        help="Folder of the video index.",
+        metavar="DIR",
+        parser=lambda text: Path(text).expanduser(),  # the shell leaves ~ alone after = and in a variable
+    ),
 ]
 EncoderOption: TypeAlias = Annotated[
     str | None,

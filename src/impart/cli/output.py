@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def _hit_dict(hit: Hit) -> dict[str, Any]:
                 "source": reason.source,
                 "weight_img": round(reason.weight_img, 6),
                 "weight_txt": round(reason.weight_txt, 6),
-                "similarity": round(reason.similarity, 6),
+                "similarity": round(reason.similarity, 6) if math.isfinite(reason.similarity) else None,
             }
             for reason in hit.why
         ]

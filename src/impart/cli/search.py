@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
@@ -195,16 +196,16 @@ def _open(
 
 def _lines(queries: Path) -> Iterator[str]:
     """Queries of a file, one a line; empty lines are none."""
-    if str(queries) == "-":
-        yield from (line.strip() for line in sys.stdin if line.strip())
-        return
+    piped = str(queries) == "-"
     try:
-        with queries.open(encoding="utf-8-sig") as lines:
+        source = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig") if piped else queries.open(encoding="utf-8-sig")
+        with source as lines:
             yield from (line.strip() for line in lines if line.strip())
     except OSError as error:
         raise DataError(f"cannot read the queries {queries}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"the queries {queries} are not UTF-8 text: save them as UTF-8") from error
+        name = "of the standard input" if piped else queries
+        raise DataError(f"the queries {name} are not UTF-8 text: save them as UTF-8") from error
 
 
 def _answer_lines(

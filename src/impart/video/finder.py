@@ -34,7 +34,7 @@ from impart.video.search import (
     top_groups,
 )
 from impart.video.snapshot import Snapshot, load_snapshot
-from impart.video.store import SEGMENTS, Store
+from impart.video.store import SEGMENTS, Store, TableGoneError
 
 __all__ = ["Finder", "Options"]
 
@@ -239,7 +239,10 @@ class Finder:
         number = segment - int(snapshot.offsets[video])
         where = f"video_id = '{snapshot.video_ids[video]}' AND number = {number}"
         with self._lock:  # of two revisions, a writer's leftover and the present one, either will do for a note
-            rows = self._store.read(SEGMENTS, columns=["retrieval"], where=where).to_pylist()
+            try:
+                rows = self._store.read(SEGMENTS, columns=["retrieval"], where=where).to_pylist()
+            except TableGoneError:  # the video is just being replaced
+                rows = []
         retrieval = l2_normalise(np.array(rows[-1]["retrieval"], np.float32)) if rows else None
         ids = blend.ids[segment][used]
         similarities = np.full(len(ids), np.nan)

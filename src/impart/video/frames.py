@@ -190,6 +190,9 @@ def _packets(
                     yield packet
         except av.error.FFmpegError as error:
             tally.gave_up = error.strerror or str(error)
+        except IndexError:  # PyAV, at the end of a file in which damage made streams appear: all packets were read
+            tally.gave_up = ""
+            break
         else:
             tally.gave_up = ""
             break

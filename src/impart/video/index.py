@@ -10,8 +10,10 @@ One process writes at a time; any number search meanwhile. An object may be shar
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -291,7 +293,6 @@ class VideoIndex:
             VideoIndexError: there is no index yet.
         """
         manifest, videos = self.manifest, self.videos()
-        files = [file for file in self.path.rglob("*") if file.is_file()]
         augmentation = manifest.augmentation
         return IndexStats(
             videos=len(videos),
@@ -301,7 +302,7 @@ class VideoIndex:
             scenes=sum(len(video.scene_starts) for video in videos),
             failures=len(self.failures()),
             video_s=sum(video.duration_s for video in videos),
-            size_bytes=sum(file.stat().st_size for file in files),
+            size_bytes=_bytes_below(self.path),
             encoder_id=manifest.encoder_id,
             encoder_fingerprint=manifest.encoder_fingerprint,
             references=augmentation.references_name if augmentation else None,
@@ -438,3 +439,13 @@ class VideoIndex:
                 last = error
                 time.sleep(0.05)
         raise VideoIndexError(f"the index {self.path} cannot be read: {last}") from last
+
+
+def _bytes_below(folder: Path) -> int:
+    """Size of all files of a folder that a writer may be changing."""
+    total = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            status = file.stat()
+            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total

@@ -108,6 +108,8 @@ def make_plan(
         record, failure = known.get(file.path), failures.get(file.path)
         if record and _same(file, record) and record.revision == revision_of(record.content_hash, manifest):
             plan.unchanged += 1
+            if failure:  # it was damaged in between, and came back as it was
+                plan.forget.append(file.path)
         elif failure and _same(file, failure) and not retry_failed:
             plan.tasks.append(Task(file=file, action="skip", failure=failure))
         elif record:
@@ -195,7 +197,7 @@ def _prune(
         return path not in kept and _below(path, roots) and not _below(path, unreadable) and not _exists(path)
 
     plan.remove = [record for path, record in known.items() if gone(path)]
-    plan.forget = [path for path in failures if gone(path)]
+    plan.forget += [path for path in failures if gone(path)]
 
 
 def _below(path: Path, folders: Iterable[Path]) -> bool:

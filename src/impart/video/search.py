@@ -26,7 +26,7 @@ from impart.augment.hubness import CaptionBank
 from impart.augment.queries import query_embeddings
 from impart.config import Fit, SearchSettings
 from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
-from impart.encoders.preprocess import squashed
+from impart.encoders.preprocess import squashed, to_rgb
 from impart.errors import QueryError
 from impart.reference.refset import ReferenceSet
 from impart.video.snapshot import Snapshot
@@ -71,6 +71,9 @@ class Query:
             raise QueryError("a query needs a text, a picture or both; negative terms alone find nothing")
         if isinstance(self.not_text, str) or any(not text.strip() for text in self.not_text):
             raise QueryError("negative terms are a list of texts, none of them empty")
+        for text in (self.text or "", *self.not_text):
+            if any("\ud800" <= letter <= "\udfff" for letter in text):  # bytes that were no text
+                raise QueryError(f"the query {text!r} is not UTF-8 text: write it as UTF-8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +83,7 @@ class Reason:
     Attributes:
         text, source: of the pair.
         weight_img, weight_txt: how much of its image and text embedding was added to the segment's own (length 1).
-        similarity: cosine of the retrieval embeddings of segment and pair.
+        similarity: cosine of the retrieval embeddings of segment and pair; NaN where the video was replaced meanwhile.
     """
 
     text: str
@@ -283,14 +286,14 @@ def query_vectors(queries: Sequence[Query], encoder: Encoder, settings: SearchSe
 def _picture(image: str | os.PathLike[str] | ImageInput) -> Any:
     if not isinstance(image, str | os.PathLike):
         return image
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     from impart.errors import DataError
 
     path = Path(image)
     try:
         with Image.open(path) as opened:
-            return ImageOps.exif_transpose(opened).convert("RGB")
+            return to_rgb(opened)
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is not a picture that can be read: use a JPEG, PNG or the like") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -100,10 +100,7 @@ def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.
     target, part = cache / snapshot.state, cache / f"{snapshot.state}.part"
     try:
         for old in cache.iterdir() if cache.is_dir() else ():
-            if old != target:
-                shutil.rmtree(old, ignore_errors=True)
-        if target.is_dir():
-            return
+            shutil.rmtree(old, ignore_errors=True)
         part.mkdir(parents=True)
         for name in _ARRAYS:
             np.save(part / f"{name}.npy", getattr(snapshot, name))
@@ -119,8 +116,8 @@ def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.
 
 
 def has_cache(store: Store) -> bool:
-    """Whether a cold search would find the arrays of the index as it is."""
-    return (store.folder / "cache" / store.state()).is_dir()
+    """Whether a cold search would find the arrays of the index as it is, whole."""
+    return _from_cache(store, store.state(), Manifest.load(store.folder)) is not None
 
 
 def _blend_names(manifest: Manifest) -> tuple[str, ...]:
@@ -139,10 +136,17 @@ def _from_cache(store: Store, state: str, manifest: Manifest) -> Snapshot | None
         if manifest.augmentation is not None:
             names = _blend_names(manifest)
             blend = Blend(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names})
-    except (OSError, ValueError):  # there is none, or it is being replaced
+        paths = tuple(Path(path) for path in meta["paths"])
+        ids = tuple(meta["video_ids"])
+        total = int(arrays["offsets"][-1])
+    except (OSError, EOFError, ValueError, LookupError, TypeError):  # there is none, it is being replaced, or damaged
         return None
-    paths = tuple(Path(path) for path in meta["paths"])
-    ids = tuple(meta["video_ids"])
+    of_segments = [arrays[name] for name in ("vectors", "start_s", "end_s", "weight")]
+    if blend is not None:
+        of_segments += [blend.ids, blend.img, blend.txt, blend.norm]
+        of_segments += [] if blend.added is None else [blend.added]
+    if any(len(part) != total for part in of_segments) or not len(means) == len(paths) == len(ids):
+        return None
     return Snapshot(
         state=state, manifest=manifest, video_ids=ids, paths=paths, blend=blend, video_means=means, **arrays
     )
