@@ -23,9 +23,9 @@ import numpy.typing as npt
 
 from impart.errors import DataError, MissingExtraError
 from impart.evaluate.compare import Comparison, against_first, intervals
-from impart.evaluate.metrics import bootstrap
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.tables import Table, difference_tables, legend, markdown, outcome_tables
+from impart.metrics import bootstrap
 from impart.reference.refset import library_versions, now
 
 __all__ = [

@@ -29,10 +29,10 @@ from impart.errors import ConfigError, ReferenceSetError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.contenders import copies
 from impart.evaluate.embed import base_of, embed_pictures
-from impart.evaluate.metrics import classification
 from impart.evaluate.prompts import class_embeddings, templates_of
 from impart.evaluate.sets import ClassSet, digest_of
 from impart.evaluate.sweep_plan import ALL, Point
+from impart.metrics import classification
 from impart.reference.refset import ReferenceSet
 from impart.reference.select import choose, corrupt
 

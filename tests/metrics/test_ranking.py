@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from impart.evaluate.metrics import ranking
-from impart.evaluate.metrics.querybank import csls, dynamic_inverted_softmax
+from impart.metrics import ranking
+from impart.metrics.querybank import csls, dynamic_inverted_softmax
 
 
 def some_scores(seed: int = 3, *, ties: bool = True) -> tuple[np.ndarray, np.ndarray]:
