@@ -58,6 +58,7 @@ from impart.train.sentences import (
 from impart.train.small_pictures import SmallSettings, Squares, learn_small_pictures
 from impart.train.source_recipe import read_recipe
 from impart.train.sources import collect_all
+from impart.train.task import recall
 from impart.train.text_tail import TextRows
 from impart.train.text_tuning import TuningSettings, tune_text
 
@@ -400,9 +401,9 @@ def _report_validation(data: Path, features: FeatureCache, head: ImageHead, text
     images = torch.from_numpy(features.features([picture.path for picture in pictures], "clean")).to(device)
     said = torch.from_numpy(embed_sentences(texts.eval(), [text for picture in pictures for text in picture.texts]))
     scores = F.normalize(said.to(device), dim=-1) @ F.normalize(head(images), dim=-1).T  # (T, n)
-    ranks = (scores >= scores.gather(1, owners[:, None])).sum(1)
-    recall = {k: 100 * (ranks <= k).float().mean().item() for k in (1, 5, 10)}
-    _log.info("Flickr8k val, text to image: R@1 %.1f, R@5 %.1f, R@10 %.1f", recall[1], recall[5], recall[10])
+    figures = recall(scores, owners)
+    shown = tuple(figures[f"t2i_r{k}"] for k in (1, 5, 10))
+    _log.info("Flickr8k val, text to image: R@1 %.1f, R@5 %.1f, R@10 %.1f", *shown)
 
 
 def _model_json(
