@@ -22,7 +22,8 @@ from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.embed import Embedded, Progress, embed_pictures
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.prompts import class_embeddings, templates_of
-from impart.evaluate.sets import BoxSet, Pictures, digest_of
+from impart.evaluate.sets import BoxSet, Pictures
+from impart.files import digest_of
 from impart.metrics import bootstrap, classification, detection
 
 __all__ = ["SCALES", "crop_box", "crops", "regions"]
