@@ -27,6 +27,7 @@ import numpy as np
 from impart import load_encoder
 from impart.config import DecodeSettings
 from impart.encoders.base import Encoder
+from impart.metrics.ranking import caption_ranks, recall_at
 from impart.video.decode import DecodedSegment, sample_video
 from impart.video.pictures import Scaler, difference
 from motion import Shot, photos, random_shot, render
@@ -153,8 +154,8 @@ def retrieval(data: Path, encoder: Encoder) -> None:
         means = np.stack([mean for mean, _, _ in found])
         plain = means if plain is None else plain
         scores = texts @ means.T
-        ranks = (scores >= np.diag(scores)[:, None]).sum(axis=1)
-        recalls = " ".join(f"{(ranks <= k).mean():.3f}" for k in (1, 5, 10))
+        ranks, _ = caption_ranks(scores, np.arange(len(rows)))
+        recalls = " ".join(f"{value:.3f}" for value in recall_at(ranks).values())
         calls, samples = sum(calls for _, calls, _ in found), sum(samples for _, _, samples in found)
         drift = (means * plain).sum(axis=1).min()
         print(f"{threshold:4.1f}  {calls:5d} of {samples} ({1 - calls / samples:.1%} saved)  {recalls}  {drift:.4f}")

@@ -28,8 +28,8 @@ from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.evaluate import open_set
 from impart.evaluate.contenders import copies
 from impart.evaluate.embed import embed_pictures
-from impart.evaluate.metrics.classification import top_k
 from impart.evaluate.prompts import class_embeddings
+from impart.metrics.classification import top_k
 from impart.reference.build import Selection, build
 
 SHOTS = (1, 2, 3, 4, 8)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from impart.evaluate import VideoSet, open_set
-from impart.evaluate.metrics.ranking import rank_figures
+from impart.metrics.ranking import rank_figures
 from impart.video.events import IndexDone
 from impart.video.index import Query, VideoIndex
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,19 +15,23 @@ import impart
 
 SOURCE = Path(impart.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
+GROUND = {"errors", "config", "files", "metrics"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "config": {"errors"},
-    "encoders": {"errors", "config"},
-    "reference": {"errors", "config", "encoders"},
-    "augment": {"errors", "config", "encoders", "reference"},
-    "train": {"errors", "config", "encoders", "reference", "augment"},
-    "evaluate": {"errors", "config", "encoders", "reference", "augment"},
-    "video": {"errors", "config", "encoders", "reference", "augment"},
-    "cli": {"errors", "config", "encoders", "reference", "augment", "train", "evaluate", "video"},
+    "files": {"errors", "config"},
+    "metrics": {"errors", "config", "files"},
+    "encoders": GROUND,
+    "reference": GROUND | {"encoders"},
+    "augment": GROUND | {"encoders", "reference"},
+    "train": GROUND | {"encoders", "reference", "augment"},
+    "evaluate": GROUND | {"encoders", "reference", "augment"},
+    "video": GROUND | {"encoders", "reference", "augment"},
+    "cli": GROUND | {"encoders", "reference", "augment", "train", "evaluate", "video"},
     "__main__": {"cli"},
 }
 TORCH_PLACES = {"encoders/torch.py", "augment/ram.py"}
+RUN: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
 LINUX_ONLY = {"fork", "forkpty", "sched_setaffinity", "sched_getaffinity", "memfd_create", "posix_fadvise", "sendfile"}
 
 
@@ -81,6 +88,30 @@ def test_no_call_that_only_linux_has(path: Path) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else {node.module or ""}
             assert not names & {"fcntl", "resource", "pwd", "grp", "termios"}, f"{path.name}:{node.lineno}: {names}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_only_files_replaces_syncs_and_digests(path: Path) -> None:
+    if path.relative_to(SOURCE).as_posix() == "files.py":
+        return
+    assert "hashlib" not in {name.split(".")[0] for name in imported(path)}, f"{path}: use a digest of impart.files"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        where = f"{path.name}:{node.lineno} calls {called}: use atomic_path or move_synced of impart.files"
+        assert called not in {"os.replace", "os.rename", "os.renames", "os.fsync", "os.fdatasync", "shutil.move"}, where
+        # str.replace takes two arguments, dataclasses.replace the fields by name: one alone is a path's.
+        if isinstance(node.func, ast.Attribute) and node.func.attr in {"replace", "rename"}:
+            assert len(node.args) != 1 or node.keywords, where
+
+
+def test_files_is_cheap_to_import() -> None:
+    program = "import sys; import impart.files as files; print(*sorted(sys.modules))"
+    before = subprocess.run([sys.executable, "-c", "import sys, impart; print(*sorted(sys.modules))"], **RUN).stdout
+    after = subprocess.run([sys.executable, "-c", program], **RUN).stdout
+    heavy = {"asyncio", "concurrent.futures", "importlib.metadata", "numpy", "pyarrow", "torch"}
+    assert not (set(after.split()) - set(before.split())) & heavy
 
 
 def test_every_module_says_what_it_is() -> None:

@@ -11,7 +11,7 @@ import impart
 from impart.augment.encoder import default_augmented
 from impart.augment.tune import bundled_background, tune
 from impart.evaluate import open_set, retrieval, zeroshot
-from impart.evaluate.metrics.ranking import rank_figures
+from impart.metrics.ranking import rank_figures
 from impart.reference.build import Selection
 from impart.video.index import Query, VideoIndex
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from impart.augment.bundle import background_pairs, recall, write_bundle
+from impart.augment.bundle import background_pairs, write_bundle
 from impart.augment.encoder import AugmentedEncoder, bundled, default_augmented
 from impart.augment.hubness import bundled_bank
 from impart.augment.tune import OFF, bundled_background
@@ -97,8 +97,3 @@ def test_half_of_the_background_is_shrunk(data: Path) -> None:
     assert len(pairs) == 20
     assert [pair.text for pair in background_pairs(data / "images")] == [pair.text for pair in pairs]
     assert all(isinstance(pair.image, Image.Image) and pair.image.size == (80, 60) for pair in pairs)
-
-
-def test_recall_counts_ties_as_wrong() -> None:
-    scores = np.array([[0.5, 0.5, 0.1], [0.2, 0.9, 0.1]], dtype=np.float32)
-    assert recall(scores, np.array([0, 1]), ks=(1, 2)) == {"r@1": 0.5, "r@2": 1.0}

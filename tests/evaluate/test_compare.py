@@ -9,7 +9,7 @@ import pytest
 
 from impart.errors import DataError
 from impart.evaluate.compare import against_first, compare_all, intervals, paired
-from impart.evaluate.metrics import bootstrap
+from impart.metrics import bootstrap
 from outcomes import classified
 
 RNG = np.random.default_rng(0)

@@ -14,8 +14,8 @@ from impart.errors import ConfigError, DataError
 from impart.evaluate import zeroshot
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.embed import embed_pictures
-from impart.evaluate.metrics import bootstrap
 from impart.evaluate.prompts import ENSEMBLE, SINGLE, templates_of
+from impart.metrics import bootstrap
 from sets_of_colours import class_set, coloured
 from tiny_encoder import TinyEncoder
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -29,11 +29,12 @@ from impart.augment.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise
 from impart.errors import DataError
+from impart.metrics.ranking import caption_ranks, recall_at
 from impart.reference.cohort import Cohort
 from impart.reference.pairs import CLASS_PROMPTS, Pair, load_picture, read_pairs
 from impart.reference.refset import ReferenceSet
 
-__all__ = ["Validation", "choose_settings", "read_validation", "recall", "write_bundle"]
+__all__ = ["Validation", "choose_settings", "read_validation", "write_bundle"]
 
 _log = logging.getLogger("impart.augment")
 
@@ -163,17 +164,6 @@ def read_validation(flickr8k: Path, encoder: Encoder, *, batch: int = 32) -> Val
     return Validation(images, np.concatenate(texts), np.array(owners, dtype=np.int64))
 
 
-def recall(scores: Float32, owners: npt.NDArray[np.int64], ks: Sequence[int] = (1, 5, 10)) -> dict[str, float]:
-    """Text-to-image recall from scores (m captions, n pictures); ties count against the right picture.
-
-    >>> recall(np.array([[0.9, 0.1], [0.8, 0.2]], dtype=np.float32), np.array([0, 1]), ks=(1, 2))
-    {'r@1': 0.5, 'r@2': 1.0}
-    """
-    right = scores[np.arange(len(owners)), owners][:, None]
-    ranks = (scores >= right).sum(axis=1)
-    return {f"r@{k}": round(float((ranks <= k).mean()), 4) for k in ks}
-
-
 def choose_settings(
     encoder: Encoder, references: ReferenceSet, validation: Validation, background: ReferenceSet
 ) -> tuple[VanillaSettings, dict[str, dict[str, float]]]:
@@ -188,7 +178,9 @@ def choose_settings(
         blended = augmented.apply(validation.images.embeddings, augmented.blend(validation.images))
         found = augmented.apply(foreign.embeddings, augmented.blend(foreign)) @ texts.T
         accuracy = float((found.argmax(axis=1) == right).mean())
-        return {**recall(validation.captions @ blended.T, validation.owners), "background": round(accuracy, 4)}
+        ranks, _ = caption_ranks(validation.captions @ blended.T, validation.owners)
+        recalls = {f"r@{k}": round(value, 4) for k, value in recall_at(ranks).items()}
+        return {**recalls, "background": round(accuracy, 4)}
 
     def mean_recall(values: dict[str, float]) -> float:
         return (values["r@1"] + values["r@5"] + values["r@10"]) / 3

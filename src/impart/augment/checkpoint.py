@@ -12,9 +12,7 @@ wherever the folder is moved to.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,8 @@ from impart.config import RamSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.encoders.runtime import RuntimeOptions
 from impart.errors import ConfigError, EncoderError, EncoderMismatchError, EncoderNotFoundError
-from impart.reference.refset import ReferenceSet, library_versions, now
+from impart.files import library_versions, now, sha256_of_file, sync, write_json_atomic
+from impart.reference.refset import ReferenceSet
 
 if TYPE_CHECKING:
     from impart.augment.ram import Ram
@@ -101,10 +100,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Replace the manifest in one step."""
-        temporary = folder / f".{_NAME}.{os.getpid()}"
-        content = {"kind": _KIND, **dataclasses.asdict(self)}
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(folder / _NAME)
+        write_json_atomic(folder / _NAME, {"kind": _KIND, **dataclasses.asdict(self)})
 
 
 def write_checkpoint(
@@ -133,6 +129,8 @@ def write_checkpoint(
         export_ram(ram, folder / _GRAPH, dim=traits.dim, retrieval_dim=traits.retrieval_dim)
         write_weights(ram, folder / _WEIGHTS)
         references.save(folder / _REFERENCES)
+        for name in (_GRAPH, _WEIGHTS):
+            sync(folder / name)
         manifest = Manifest(
             encoder_id=traits.id,
             encoder_folder=_inside(traits.id, folder),
@@ -140,7 +138,7 @@ def write_checkpoint(
             dim=traits.dim,
             retrieval_dim=traits.retrieval_dim,
             settings=settings,
-            files={name: _digest(folder / name) for name in (_GRAPH, _WEIGHTS)},
+            files={name: sha256_of_file(folder / name) for name in (_GRAPH, _WEIGHTS)},
             versions=library_versions(),
             created=now(),
         )
@@ -228,7 +226,7 @@ def open_encoder(model_id: str, **options: Any) -> Encoder:
 def _learned(folder: Path, manifest: Manifest, options: RuntimeOptions | None) -> LearnedRam:
     path = folder / _GRAPH
     try:
-        if _digest(path) != manifest.files.get(_GRAPH):
+        if sha256_of_file(path) != manifest.files.get(_GRAPH):
             raise EncoderError(f"{path} is not the file that {folder / _NAME} names: copy or train the RAM again")
     except OSError as error:
         raise EncoderError(f"cannot read {path}: {error.strerror}; copy or train the RAM again") from error
@@ -239,10 +237,6 @@ def _learned(folder: Path, manifest: Manifest, options: RuntimeOptions | None) -
         encoder_fingerprint=manifest.encoder_fingerprint,
         options=options,
     )
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _inside(encoder_id: str, folder: Path) -> str:

@@ -9,7 +9,6 @@ blend holds what is added itself.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from impart.augment.vanilla import Vanilla, mixture
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput
 from impart.errors import ConfigError, ReferenceSetError
+from impart.files import sha256_hex
 from impart.reference.refset import ReferenceSet
 
 __all__ = ["AugmentedEncoder", "augment", "bundled", "default_augmented", "model_home", "settings_of"]
@@ -61,7 +61,7 @@ class AugmentedEncoder:
         """Digest over base, reference rows, cohort, the set's settings and augmentation."""
         set_ = f"{self.references.fingerprint} {self.references.cohort.digest} {self.references.manifest.vanilla}"
         parts = f"{self.base.fingerprint} {set_} {self.augmentation.digest}"
-        return hashlib.sha256(parts.encode()).hexdigest()
+        return sha256_hex(parts)
 
     def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
         """v' (B, D) of B images; the retrieval embeddings are the base's."""

@@ -25,6 +25,7 @@ import numpy as np
 from impart.augment.encoder import AugmentedEncoder, model_home
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import EncoderError
+from impart.files import atomic_path
 
 __all__ = ["FILE", "CaptionBank", "bundled_bank"]
 
@@ -80,7 +81,7 @@ class CaptionBank:
         """Write the bank in fifteen levels a number, which cosines of it hardly feel: 0.2 MB for a thousand of 384."""
         scale = np.abs(self.captions).max(axis=1, keepdims=True) / 7
         whole = np.rint(self.captions / np.maximum(scale, 1e-12)).astype(np.int8)
-        with path.open("wb") as file:
+        with atomic_path(path) as part, part.open("wb") as file:
             np.savez_compressed(file, captions=whole, fingerprint=np.array(fingerprint))
 
     @classmethod

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -25,6 +24,7 @@ from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.encoders.runtime import RuntimeOptions
 from impart.errors import EncoderError, EncoderMismatchError
+from impart.files import sha256_hex
 from impart.reference.index import Neighbours
 from impart.reference.refset import ReferenceSet
 
@@ -153,7 +153,7 @@ class LearnedRam(RamAugmentation):
             graph = self.path.read_bytes()
         except OSError as error:
             raise EncoderError(f"cannot read {self.path}: {error.strerror}; train or copy the RAM again") from error
-        return hashlib.sha256(graph + settings.encode()).hexdigest()
+        return sha256_hex(graph, settings)
 
     def run(self, feeds: dict[str, npt.NDArray[Any]]) -> tuple[Float32, Float32, Float32]:
         session, names = self._session

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from impart.config import RamSettings
 from impart.encoders.base import Encoder, Float32
 from impart.encoders.torch import quiet
 from impart.errors import ConfigError, EncoderError, MissingExtraError
+from impart.files import new_sha256
 
 __all__ = ["ModuleRam", "Ram", "RamOutput", "Retrieved", "build_ram", "export_ram", "read_weights", "write_weights"]
 
@@ -429,7 +429,7 @@ class ModuleRam(RamAugmentation):
     @property
     def digest(self) -> str:
         """Over weights and settings, as they are now."""
-        digest = hashlib.sha256(json.dumps(dataclasses.asdict(self.settings), sort_keys=True).encode())
+        digest = new_sha256(json.dumps(dataclasses.asdict(self.settings), sort_keys=True))
         for name, tensor in self.ram.state_dict().items():
             plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy has no bfloat16
             digest.update(name.encode() + plain.numpy().tobytes())

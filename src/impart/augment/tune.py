@@ -24,7 +24,6 @@ pictures already, told from its own names and the background's.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -39,6 +38,7 @@ from impart.augment.vanilla import Vanilla, gate, mixture
 from impart.config import VanillaSettings
 from impart.encoders.base import Float32, ImageEmbeddings, l2_normalise
 from impart.errors import EncoderMismatchError, ReferenceSetError
+from impart.files import sha256_hex
 from impart.reference.cohort import Cohort
 from impart.reference.index import Neighbours
 from impart.reference.refset import ReferenceSet
@@ -322,7 +322,7 @@ def anonymous(text: str) -> str:
     >>> anonymous("A red fox") == anonymous("red fox")
     True
     """
-    return _DIGEST + hashlib.sha256(_plain(text).encode()).hexdigest()[:16]
+    return _DIGEST + sha256_hex(_plain(text))[:16]
 
 
 def _plain(text: str) -> str:

@@ -108,9 +108,9 @@ def search_index(index: Path, table: Path, *, by: str, split: str | None = None)
 
     from impart.errors import DataError
     from impart.evaluate.datasets.annotations import read_table
-    from impart.evaluate.metrics import bootstrap, ranking
     from impart.evaluate.outcome import Outcome
     from impart.evaluate.retrieval import caption_keys
+    from impart.metrics import bootstrap, ranking
     from impart.video.index import VideoIndex
 
     opened = VideoIndex.open(index, create=False)

@@ -11,7 +11,6 @@ Convolutions (the patch embedding) stay float32: they are a small part of the wo
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import numpy.typing as npt
 from impart.encoders.base import Encoder
 from impart.encoders.onnx import load_onnx
 from impart.errors import EncoderError, MissingExtraError
+from impart.files import write_json_atomic
 
 __all__ = ["FP32_COSINE", "INT8_COSINE", "Parity", "export_hf", "parity"]
 
@@ -167,4 +167,4 @@ def _pictures(size_px: int) -> list[npt.NDArray[np.uint8]]:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_json_atomic(path, values, ascii_only=True)

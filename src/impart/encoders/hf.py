@@ -8,7 +8,6 @@ every weight was found.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from impart.encoders.preprocess import PreprocessConfig
 from impart.encoders.tokens import TextTokenizer, read_json
 from impart.encoders.torch import TorchEncoder, Tower
 from impart.errors import ConfigError, EncoderError, MissingExtraError
+from impart.files import blake2b_hex
 
 __all__ = ["load_hf"]
 
@@ -127,7 +127,7 @@ def load_hf(rest: str, *, device: str = "auto", dtype: str = "float32", threads:
                 "preprocess": preprocess_config.to_dict(),
                 "clean": tokenizer.clean,
                 "pad": [tokenizer.pad_id, tokenizer.pad_left],
-                "tokenizer": hashlib.blake2b(tokenizer.tokenizer.to_str().encode(), digest_size=16).hexdigest(),
+                "tokenizer": blake2b_hex(tokenizer.tokenizer.to_str()),
                 "dtype": dtype,
             },
         ),

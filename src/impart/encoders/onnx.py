@@ -15,7 +15,6 @@ itself: a text search never loads the image tower.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +30,7 @@ from impart.encoders.preprocess import PreprocessConfig, preprocess, short_side
 from impart.encoders.runtime import RuntimeOptions, Tower
 from impart.encoders.tokens import TextTokenizer, read_json
 from impart.errors import ConfigError, EncoderError
+from impart.files import blake2b_of_file, new_blake2b
 
 __all__ = ["MINI_FOLDER", "OnnxEncoder", "RuntimeOptions", "hash_files", "load_mini", "load_onnx"]
 
@@ -273,11 +273,10 @@ def hash_files(paths: Sequence[Path], *, settings: Mapping[str, Any]) -> str:
     Raises:
         EncoderError: a file cannot be read.
     """
-    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
+    digest = new_blake2b(json.dumps(settings, sort_keys=True))
     for path in paths:
         try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
+            digest.update(blake2b_of_file(path))
         except OSError as error:
             raise EncoderError(f"{path} cannot be read ({error.strerror}); fetch or export the model again") from error
     return digest.hexdigest()

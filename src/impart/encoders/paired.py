@@ -7,8 +7,6 @@ RA-CLIP finds neighbours with a frozen, unimodal image encoder that stands besid
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput, load_encoder
 from impart.encoders.tokens import read_json
 from impart.errors import EncoderError, EncoderMismatchError
+from impart.files import blake2b_hex, write_json_atomic
 
 __all__ = ["PairedEncoder", "load_paired", "write_paired"]
 
@@ -41,7 +40,7 @@ class PairedEncoder:
     def fingerprint(self) -> str:
         """Hash over both."""
         both = f"{self._base.fingerprint} {self._retrieval.fingerprint}"
-        return hashlib.blake2b(both.encode(), digest_size=16).hexdigest()
+        return blake2b_hex(both)
 
     def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
         """Embed B images with both."""
@@ -57,7 +56,7 @@ class PairedEncoder:
 def write_paired(folder: Path, retrieval: Encoder) -> str:
     """Make `hf:FOLDER` a `paired:FOLDER`; returns its id."""
     content = {"encoder": retrieval.traits.id, "fingerprint": retrieval.fingerprint}
-    (folder / _NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json_atomic(folder / _NAME, content, ascii_only=True)
     return f"paired:{folder}"
 
 

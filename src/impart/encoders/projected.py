@@ -7,8 +7,6 @@ folder `projected:FOLDER` holds the matrices and names the encoder.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +25,7 @@ from impart.encoders.base import (
 )
 from impart.encoders.tokens import read_json
 from impart.errors import EncoderError, EncoderMismatchError
+from impart.files import atomic_path, blake2b_hex, write_json_atomic
 
 __all__ = ["ProjectedEncoder", "load_projected", "write_projected"]
 
@@ -53,7 +52,7 @@ class ProjectedEncoder:
     def fingerprint(self) -> str:
         """Hash over the encoder and the matrices."""
         matrices = self._image.tobytes() + self._text.tobytes()
-        return hashlib.blake2b(self._base.fingerprint.encode() + matrices, digest_size=16).hexdigest()
+        return blake2b_hex(self._base.fingerprint, matrices)
 
     def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
         """Embed B images."""
@@ -76,9 +75,10 @@ class ProjectedEncoder:
 def write_projected(folder: Path, base: Encoder, image: Float32, text: Float32) -> ProjectedEncoder:
     """Write the matrices (D, D) of an encoder; returns what `projected:FOLDER` loads."""
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / _MATRICES, image=image.astype(np.float32), text=text.astype(np.float32))
+    with atomic_path(folder / _MATRICES) as part, part.open("wb") as file:
+        np.savez(file, image=image.astype(np.float32), text=text.astype(np.float32))
     content = {"encoder": base.traits.id, "fingerprint": base.fingerprint}
-    (folder / _NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_json_atomic(folder / _NAME, content, ascii_only=True)
     return _joined(folder, base, encoder_id=f"projected:{folder}")
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from impart.encoders.base import EncoderTraits, Float32, ImageEmbeddings, ImageI
 from impart.encoders.preprocess import PreprocessConfig, preprocess
 from impart.encoders.tokens import TextTokenizer, TokenIds
 from impart.errors import ConfigError, EncoderError, MissingExtraError
+from impart.files import new_blake2b
 
 try:
     import torch
@@ -121,7 +121,7 @@ class Tower(nn.Module):
 
 def hash_weights(*modules: nn.Module, settings: str) -> str:
     """Hex digest over all weights in memory, for models that do not come from files of their own."""
-    digest = hashlib.blake2b(settings.encode(), digest_size=16)
+    digest = new_blake2b(settings)
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
             digest.update(name.encode())

@@ -19,6 +19,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from impart.files import atomic_path
+
 __all__ = ["EmbeddingCache", "default_cache_folder"]
 
 
@@ -51,15 +53,10 @@ class EmbeddingCache:
     def store(self, *key: str, **arrays: npt.NDArray[Any]) -> None:
         """Keep arrays under a key. A folder that cannot be written to (read-only, full) is no reason to fail."""
         path = self._path(key)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with atomic_path(path) as part, part.open("wb") as file:
                 _write(file, arrays)
-            temporary.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def _path(self, key: Sequence[str]) -> Path:
         return self.folder.joinpath("embeddings", *key).with_suffix(".npz")

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import DataError
-from impart.evaluate.metrics import bootstrap
 from impart.evaluate.outcome import Outcome
+from impart.metrics import bootstrap
 
 __all__ = ["LEVEL", "Comparison", "Difference", "against_first", "compare_all", "intervals", "paired"]
 

@@ -6,8 +6,8 @@ reference sets on one data set encodes its pictures once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -19,7 +19,8 @@ from impart.augment.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
-from impart.evaluate.sets import Pictures, digest_of
+from impart.evaluate.sets import Pictures
+from impart.files import digest_of, read_ahead
 
 __all__ = ["Embedded", "Progress", "base_of", "embed_pictures", "embed_texts"]
 
@@ -28,6 +29,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 
 _PART = 512  # pictures in one part of the cache: what a kill can cost
 _READERS = 4
+_AHEAD = 64  # pictures read or being read
 _TEXT_BATCH = 256
 
 
@@ -135,15 +137,24 @@ def _encode(base: Encoder, pictures: Pictures, rows: range, batch: int) -> Embed
             batches.append(base.encode_images(pending))
             pending.clear()
 
-    for number, picture, content, reason in _read_ahead(pictures, rows):
-        if picture is None:
-            unreadable.append(f"{pictures.keys[number]}: {reason}")
-            continue
-        pending.append(picture)
-        kept.append(number)
-        hashes.append(content)
-        if len(pending) == batch:
-            flush()
+    def read(number: int) -> tuple[int, Image.Image | None, str, str]:
+        """(number, picture or None, content hash, reason); runs in a reader thread."""
+        try:
+            picture, content = pictures.read(number)
+        except DataError as error:
+            return number, None, "", str(error)
+        return number, picture, content, ""
+
+    with closing(read_ahead(rows, read, workers=_READERS, ahead=_AHEAD)) as loaded:
+        for number, picture, content, reason in loaded:
+            if picture is None:
+                unreadable.append(f"{pictures.keys[number]}: {reason}")
+                continue
+            pending.append(picture)
+            kept.append(number)
+            hashes.append(content)
+            if len(pending) == batch:
+                flush()
     flush()
     dims = base.traits
     empty = ImageEmbeddings(np.zeros((0, dims.dim), np.float32), np.zeros((0, dims.retrieval_dim), np.float32))
@@ -154,21 +165,6 @@ def _encode(base: Encoder, pictures: Pictures, rows: range, batch: int) -> Embed
         hashes=tuple(hashes),
         unreadable=tuple(unreadable),
     )
-
-
-def _read_ahead(pictures: Pictures, rows: range) -> Iterator[tuple[int, Image.Image | None, str, str]]:
-    """(number, picture or None, content hash, reason) in order; a bounded number is read ahead in threads."""
-
-    def read(number: int) -> tuple[int, Image.Image | None, str, str]:
-        try:
-            picture, content = pictures.read(number)
-        except DataError as error:
-            return number, None, "", str(error)
-        return number, picture, content, ""
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        for first in range(rows.start, rows.stop, 64):
-            yield from pool.map(read, range(first, min(first + 64, rows.stop)))
 
 
 def _readable_now(pictures: Pictures, rows: range, part: Embedded) -> bool:

@@ -20,7 +20,7 @@ from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise
 from impart.errors import DataError, DecodeError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.embed import Progress, base_of
-from impart.evaluate.sets import digest_of, file_stamp
+from impart.files import digest_of, file_stamp
 
 __all__ = ["EmbeddedVideo", "FrameReader", "embed_videos", "mean_vector", "sampling_of"]
 

@@ -21,10 +21,10 @@ from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.embed import Progress, embed_texts
 from impart.evaluate.frames import FrameReader, embed_videos, sampling_of
-from impart.evaluate.metrics import bootstrap
-from impart.evaluate.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, iou, top_iou
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.sets import MomentSet
+from impart.metrics import bootstrap
+from impart.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, iou, top_iou
 
 __all__ = [
     "CLIP_S",

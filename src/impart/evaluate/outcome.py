@@ -25,7 +25,7 @@ class Outcome:
         per_item: figure -> (q,) values whose mean is the figure: 1 or 0 for an accuracy. What the bootstrap resamples.
         clusters: (q,) numbers; items of one number are drawn together (captions of one picture). None = each alone.
         resampled: figure -> (R,) bootstrap replicates of a figure that is no mean over items, made with
-            `impart.evaluate.metrics.bootstrap.draws` of the same items, so that two encoders can be paired.
+            `impart.metrics.bootstrap.draws` of the same items, so that two encoders can be paired.
         lower_is_better: figures of which less is better (ranks, calibration error).
         counts: what was counted: pictures, classes, queries, items.
         settings: prompts, scales, C chosen, whatever the figure depends on.

@@ -25,9 +25,9 @@ from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError, MissingExtraError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.embed import Progress, embed_pictures
-from impart.evaluate.metrics import bootstrap, classification
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.sets import ClassSet
+from impart.metrics import bootstrap, classification
 
 __all__ = ["Features", "linear_probe"]
 

@@ -20,10 +20,11 @@ from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.embed import Embedded, Progress, embed_pictures
-from impart.evaluate.metrics import bootstrap, classification, detection
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.prompts import class_embeddings, templates_of
-from impart.evaluate.sets import BoxSet, Pictures, digest_of
+from impart.evaluate.sets import BoxSet, Pictures
+from impart.files import digest_of
+from impart.metrics import bootstrap, classification, detection
 
 __all__ = ["SCALES", "crop_box", "crops", "regions"]
 

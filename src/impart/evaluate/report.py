@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,10 +22,10 @@ import numpy.typing as npt
 
 from impart.errors import DataError, MissingExtraError
 from impart.evaluate.compare import Comparison, against_first, intervals
-from impart.evaluate.metrics import bootstrap
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.tables import Table, difference_tables, legend, markdown, outcome_tables
-from impart.reference.refset import library_versions, now
+from impart.files import atomic_path, library_versions, now, write_atomic, write_json_atomic
+from impart.metrics import bootstrap
 
 __all__ = [
     "Report",
@@ -138,9 +137,10 @@ def write_report(
         drawn, problem = _draw(folder / _PLOTS, outcomes, summary, more_plots) if plots else ([], "")
         if problem:
             report = Report(**{**vars(report), "notes": (*report.notes, problem)})
-        _replace(folder / _ARRAYS, _pack(outcomes))
-        _replace(folder / _TEXT, _text(report, summary, extra, [path.name for path in drawn]).encode())
-        _replace(folder / _JSON, (json.dumps(_content(report, summary), indent=1, ensure_ascii=False) + "\n").encode())
+        with atomic_path(folder / _ARRAYS) as part, part.open("wb") as file:
+            _savez(file, _pack(outcomes))
+        write_atomic(folder / _TEXT, _text(report, summary, extra, [path.name for path in drawn]))
+        write_json_atomic(folder / _JSON, _content(report, summary), indent=1)
     except OSError as error:
         raise DataError(f"cannot write the report {folder}: {error.strerror}; choose another --out") from error
     return Written(folder=folder, plots=tuple(drawn), problem=problem)
@@ -368,17 +368,6 @@ def _outcome(content: Mapping[str, Any], arrays: Any, number: int) -> Outcome:
         arrays=of("arrays"),
         labels=tuple(content["labels"]),
     )
-
-
-def _replace(path: Path, content: bytes | Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write a file in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        if isinstance(content, bytes):
-            file.write(content)
-        else:
-            _savez(file, content)
-    temporary.replace(path)
 
 
 def _savez(file: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -21,10 +21,10 @@ from impart.encoders.base import Encoder, Float32
 from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.embed import Progress, embed_pictures, embed_texts
-from impart.evaluate.metrics import bootstrap, ranking
-from impart.evaluate.metrics.querybank import BETA, dynamic_inverted_softmax
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.sets import CaptionSet
+from impart.metrics import bootstrap, ranking
+from impart.metrics.querybank import BETA, dynamic_inverted_softmax
 
 __all__ = ["Searched", "Side", "answer", "as_searched", "both_ways", "retrieval"]
 

@@ -6,8 +6,7 @@ Readers in `impart.evaluate.datasets` make these from files; tasks (`zeroshot`, 
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +15,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from impart.errors import DataError
+from impart.files import digest_of, file_stamp
 from impart.reference.pairs import load_picture
 
-__all__ = ["BoxSet", "CaptionSet", "ClassSet", "MomentSet", "Pictures", "VideoSet", "digest_of", "file_stamp"]
+__all__ = ["BoxSet", "CaptionSet", "ClassSet", "MomentSet", "Pictures", "VideoSet"]
 
 MAX_MEGAPIXELS = 200.0  # a larger picture is refused by name rather than filling the memory
 
@@ -59,23 +59,6 @@ class Pictures:
             read=lambda number: self.read(chosen[number]),
             identity=lambda: digest_of([self.identity(), repr(chosen)]),
         )
-
-
-def digest_of(parts: Iterable[str]) -> str:
-    """SHA-256 over texts, each with its length, so that no two lists collide."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(f"{len(part)} {part} ".encode())
-    return digest.hexdigest()
-
-
-def file_stamp(path: Path) -> str:
-    """Path, size and time of change of a file; a missing one has a stamp of its own."""
-    try:
-        found = path.stat()
-    except OSError:
-        return f"{path.resolve()} missing"
-    return f"{path.resolve()} {found.st_size} {found.st_mtime_ns}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ was corrupted. References that show a test picture of any of the data sets are d
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -29,10 +28,11 @@ from impart.errors import ConfigError, ReferenceSetError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.contenders import copies
 from impart.evaluate.embed import base_of, embed_pictures
-from impart.evaluate.metrics import classification
 from impart.evaluate.prompts import class_embeddings, templates_of
-from impart.evaluate.sets import ClassSet, digest_of
+from impart.evaluate.sets import ClassSet
 from impart.evaluate.sweep_plan import ALL, Point
+from impart.files import digest_of, sha256_hex
+from impart.metrics import classification
 from impart.reference.refset import ReferenceSet
 from impart.reference.select import choose, corrupt
 
@@ -313,7 +313,7 @@ def _of_the_set(
     right: npt.NDArray[np.int64],
     texts: npt.NDArray[np.int64],
 ) -> Questions:
-    asked = hashlib.sha256(rows.tobytes() + right.tobytes() + texts.tobytes()).hexdigest()
+    asked = sha256_hex(rows.tobytes(), right.tobytes(), texts.tobytes())
     return Questions(
         name=LEAVE_ONE_OUT,
         embeddings=l2_normalise(references.image_embeddings[rows]),

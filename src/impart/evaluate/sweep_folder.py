@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from impart.evaluate.sweep_tables import (
     sweep_tables,
 )
 from impart.evaluate.tables import Table, markdown
-from impart.reference.refset import library_versions, now
+from impart.files import library_versions, now, write_atomic, write_csv_atomic, write_json_atomic
 
 __all__ = ["SweepFolder", "best_in_words"]
 
@@ -72,8 +71,8 @@ class SweepFolder:
             self._check()
             self._rows = {(row.dataset, row.point): row for row in _read(folder / _CSV)}
         folder.mkdir(parents=True, exist_ok=True)
-        self._write_json(self._content)
-        _write(folder / _CSV, self._rows.values())
+        write_json_atomic(folder / _JSON, self._content, indent=1)
+        write_csv_atomic(folder / _CSV, _COLUMNS, (_cells(row) for row in self._rows.values()))
 
     @property
     def done(self) -> frozenset[tuple[str, Point]]:
@@ -114,9 +113,9 @@ class SweepFolder:
             "tuned_on": [by] if by and by != LEAVE_ONE_OUT else [],
             "best": None if best is None else _best_content(best, rows),
         }
-        self._write_json(content)
+        write_json_atomic(self.folder / _JSON, content, indent=1)
         text = _text(content, self.ground, tables, plots, best, choose_by)
-        (self.folder / _TEXT).write_text(text, encoding="utf-8")
+        write_atomic(self.folder / _TEXT, text)
         return tables, best, problem
 
     def _identity(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,11 +182,6 @@ class SweepFolder:
         except MissingExtraError as error:
             return [], f"no plots: {error}"
         return found, ""
-
-    def _write_json(self, content: Mapping[str, Any]) -> None:
-        temporary = self.folder / f".{_JSON}.{os.getpid()}"
-        temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self.folder / _JSON)
 
 
 def _best_content(best: Best, rows: Sequence[Row]) -> dict[str, Any]:
@@ -275,15 +269,6 @@ def _text(
 def _cells(row: Row) -> list[Any]:
     point = [getattr(row.point, name) for name in _POINT]
     return [row.dataset, *point, *(getattr(row, name) for name in _MEASURED), round(row.gain, 9)]
-
-
-def _write(path: Path, rows: Iterable[Row]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows(_cells(row) for row in rows)
-    temporary.replace(path)
 
 
 def _read(path: Path) -> list[Row]:

@@ -10,9 +10,9 @@ import csv
 import dataclasses
 import itertools
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -21,9 +21,10 @@ import numpy as np
 
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, DataError, ReferenceSetError
+from impart.files import library_versions, move_synced, now, read_ahead, write_csv_atomic
 from impart.reference.pairs import Columns, Pair, PairSource, load_picture, read_pairs
-from impart.reference.refset import Manifest, ReferenceSet, library_versions, now
-from impart.reference.rows import STORAGES, RowWriter, read_table, sources_of, sync, with_index
+from impart.reference.refset import Manifest, ReferenceSet
+from impart.reference.rows import STORAGES, RowWriter, read_table, sources_of, with_index
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -193,8 +194,8 @@ def build(
     writer = RowWriter(dim=traits.dim, retrieval_dim=traits.retrieval_dim, storage=storage, path=temporary)
     rest = _Rest(folder if selection.fraction < 1 else None)
     try:
-        with ThreadPoolExecutor(_READERS) as pool:
-            loaded = _ahead(pool, rest.divert(select(listed, selection)), run, depth=2 * batch)
+        chosen = rest.divert(select(listed, selection))
+        with closing(read_ahead(chosen, run.load, workers=_READERS, ahead=2 * batch)) as loaded:
             while items := list(itertools.islice(loaded, batch)):
                 run.encode(items, writer)
                 run.tell(on_failure)
@@ -214,8 +215,7 @@ def build(
     if folder is not None and temporary is not None:
         # Not before the rows are complete: a build that fails leaves the set that was there as it was.
         target = folder / f"pairs-{writer.fingerprint[:16]}.arrow"
-        sync(temporary)
-        temporary.replace(target)
+        move_synced(temporary, target)
         data = read_table(target)
     else:
         data = writer.table()
@@ -354,24 +354,11 @@ class _Rest:
 
     def commit(self) -> None:
         if self._temporary is not None and self._target is not None and self._temporary.is_file():
-            self._temporary.replace(self._target)
+            move_synced(self._temporary, self._target)
 
     def discard(self) -> None:
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, pairs: Iterator[Pair], run: _Run, *, depth: int
-) -> Iterator[tuple[Pair, Image.Image | None, str]]:
-    """Pictures in order, read by threads at most `depth` ahead while the encoder works."""
-    waiting: deque[Future[tuple[Pair, Image.Image | None, str]]] = deque()
-    for pair in pairs:
-        waiting.append(pool.submit(run.load, pair))
-        if len(waiting) >= depth:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _as_pairs(pairs: Iterable[Pair | tuple[PairSource, str]], *, source: str, licence: str) -> Iterator[Pair]:
@@ -389,9 +376,5 @@ def _write_failures(path: Path, failures: Sequence[Failure]) -> None:
     if not failures:
         path.unlink(missing_ok=True)
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("path", "reason"))
-        rows.writerows((failure.path, failure.reason) for failure in failures)
-    temporary.replace(path)
+    rows = ((failure.path, failure.reason) for failure in failures)
+    write_csv_atomic(path, ("path", "reason"), rows, line_end="\r\n")

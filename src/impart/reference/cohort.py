@@ -12,7 +12,6 @@ one (R, R) product.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Float32
 from impart.errors import ReferenceSetError
+from impart.files import atomic_path, sha256_hex
 
 __all__ = ["Cohort"]
 
@@ -61,14 +61,14 @@ class Cohort:
             raise ReferenceSetError(f"{path} cannot be read: {error}. Build the set again") from error
 
     def save(self, path: Path) -> None:
-        """Write one (R + 1, R) array."""
-        with path.open("wb") as file:
+        """Write one (R + 1, R) array in one step."""
+        with atomic_path(path) as part, part.open("wb") as file:
             np.save(file, np.vstack([self.mean[None], self.covariance]))
 
     @property
     def digest(self) -> str:
         """Equal digests give equal standings."""
-        return hashlib.sha256(self.mean.tobytes() + self.covariance.tobytes()).hexdigest()[:16]
+        return sha256_hex(self.mean.tobytes(), self.covariance.tobytes())[:16]
 
     def standing(self, retrieval: Float32, sims: Float32) -> Float32:
         """Standard deviations above chance.

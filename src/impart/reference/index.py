@@ -8,7 +8,6 @@ row.
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Float32
 from impart.errors import ConfigError
+from impart.files import atomic_path
 
 __all__ = ["ANN_ABOVE", "IndexInfo", "Neighbours", "PairIndex"]
 
@@ -156,14 +156,13 @@ class PairIndex:
         )
 
     def write(self, path: Path) -> None:
-        """Keep an approximate index, which takes long to build, in a file (a temporary name, then replaced)."""
+        """Keep an approximate index, which takes long to build, in a file, written in one step."""
         import faiss
 
         if self._index is None:
             self._index = self._load()
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        faiss.write_index(self._index, str(temporary))
-        temporary.replace(path)
+        with atomic_path(path) as part:
+            faiss.write_index(self._index, str(part))
 
     def _candidates(self, queries: Float32, count: int) -> npt.NDArray[np.int64]:
         """(B, count) row numbers, roughly by similarity; -1 = none."""

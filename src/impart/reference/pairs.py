@@ -7,7 +7,6 @@ sample it) costs no pictures, and building from it holds a few batches in memory
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import re
 import tarfile
@@ -22,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from impart.errors import DataError, ReferenceSetError
+from impart.files import sha256_hex
 
 __all__ = ["CLASS_PROMPTS", "Columns", "Pair", "PairSource", "check_header", "load_picture", "read_pairs", "tidy_name"]
 
@@ -210,7 +210,7 @@ def load_picture(image: PairSource, *, max_megapixels: float) -> tuple[Image.Ima
         image = Image.fromarray(image)
     if isinstance(image, Image.Image):
         picture = image.convert("RGB")
-        return picture, hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
+        return picture, sha256_hex(repr(picture.size), picture.tobytes())
     try:
         data = image if isinstance(image, bytes) else image.read_bytes() if isinstance(image, Path) else image()
     except FileNotFoundError as error:
@@ -221,7 +221,7 @@ def load_picture(image: PairSource, *, max_megapixels: float) -> tuple[Image.Ima
         raise DataError("the file is empty")
     with _reading(data, max_megapixels) as opened:
         picture = ImageOps.exif_transpose(opened).convert("RGB")
-    return picture, hashlib.sha256(data).hexdigest()
+    return picture, sha256_hex(data)
 
 
 def check_header(data: bytes, *, max_megapixels: float) -> None:

@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +23,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Encoder, Float32
 from impart.errors import EncoderMismatchError, ReferenceSetError
+from impart.files import library_versions, now, remove_stale, write_json_atomic
 from impart.reference.cohort import Cohort
 from impart.reference.index import IndexInfo, Neighbours, PairIndex
 
@@ -113,13 +112,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Replace `manifest.json` in one step."""
-        text = json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
-        temporary = folder / f".{MANIFEST}.{os.getpid()}"
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / MANIFEST)
+        write_json_atomic(folder / MANIFEST, dataclasses.asdict(self))
 
 
 class ReferenceSet:
@@ -357,16 +350,16 @@ class ReferenceSet:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / data).is_file():
-                temporary = folder / f".{data}.{os.getpid()}"
-                write_table(self._data, temporary)
-                temporary.replace(folder / data)
+                write_table(self._data, folder / data)
             if self._index_kind != "exact" and not (folder / self._index_name).is_file():
                 self.index.write(folder / self._index_name)
             cohort = self._save_cohort(folder)
             dataclasses.replace(self.manifest, data=data, name=name, cohort=cohort).write(folder)
         except OSError as error:
             raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror}") from error
-        remove_stale(folder, keep={data.removesuffix(".arrow"), cohort.removesuffix(".npy")})
+        # Of earlier sets and of killed writers; one that another process still maps may stay.
+        keep = {data.removesuffix(".arrow"), cohort.removesuffix(".npy")}
+        remove_stale(folder, ("pairs-*", ".pairs-*", "cohort-*", ".cohort-*"), keep=keep)
         return folder
 
     def _save_cohort(self, folder: Path) -> str:
@@ -374,9 +367,7 @@ class ReferenceSet:
             return ""
         name = f"cohort-{self.given_cohort.digest}.npy"
         if not (folder / name).is_file():
-            temporary = folder / f".{name}.{os.getpid()}"
-            self.given_cohort.save(temporary)
-            temporary.replace(folder / name)
+            self.given_cohort.save(folder / name)
         return name
 
     def with_vanilla(self, settings: dict[str, Any] | None) -> ReferenceSet:
@@ -443,25 +434,3 @@ class ReferenceSet:
         flat = chunks[0] if len(chunks) == 1 else np.concatenate(chunks) if chunks else np.empty(0)
         vectors: Float32 = flat.reshape(-1, width).astype(np.float32, copy=False)
         return vectors
-
-
-def now() -> str:
-    """The current time, ISO 8601 in UTC."""
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of what determines the content of a set."""
-    return {name: metadata.version(name) for name in ("impart", "numpy", "pillow", "pyarrow")}
-
-
-def remove_stale(folder: Path, *, keep: set[str]) -> None:
-    """Remove files of earlier sets and of killed writers (one that another process still maps may stay)."""
-    for stale in [path for kind in ("pairs", ".pairs", "cohort", ".cohort") for path in folder.glob(f"{kind}-*")]:
-        if stale.stem not in keep:
-            try:
-                stale.unlink()
-            except OSError:
-                continue

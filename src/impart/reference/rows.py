@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import EncoderMismatchError
+from impart.files import atomic_path, library_versions, new_sha256, now, sha256_hex
 from impart.reference.index import ANN_ABOVE, IndexInfo, PairIndex
-from impart.reference.refset import META_COLUMNS, ReferenceSet, library_versions, now
+from impart.reference.refset import META_COLUMNS, ReferenceSet
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,7 +25,6 @@ __all__ = [
     "merge",
     "read_table",
     "sources_of",
-    "sync",
     "take",
     "with_index",
     "without",
@@ -54,10 +52,7 @@ def merge(sets: Sequence[ReferenceSet]) -> ReferenceSet:
     for part in sets:
         image, text, retrieval = part.image_embeddings, part.text_embeddings, part.retrieval_embeddings
         meta = part.table.drop_columns("id").to_pydict()
-        keys = [
-            (key or hashlib.sha256(image[row].tobytes()).hexdigest(), meta["text"][row])
-            for row, key in enumerate(meta["hash"])
-        ]
+        keys = [(key or sha256_hex(image[row].tobytes()), meta["text"][row]) for row, key in enumerate(meta["hash"])]
         rows = []
         for row, key in enumerate(keys):
             if key not in seen:
@@ -164,7 +159,7 @@ class RowWriter:
         fields = [(column, pa.string()) for column in META_COLUMNS]
         fields += [(column, pa.list_(number, width)) for column, width in self._widths.items()]
         self._schema = pa.schema(fields)
-        self._digests = {column: hashlib.sha256() for column in self._schema.names}
+        self._digests = {column: new_sha256() for column in self._schema.names}
         self._sink = pa.OSFile(str(path), "wb") if path is not None else pa.BufferOutputStream()
         self._file = pa.ipc.new_file(self._sink, self._schema)
 
@@ -172,7 +167,7 @@ class RowWriter:
     def fingerprint(self) -> str:
         """Hex digest over the rows so far, the same however they were cut into batches."""
         joined = "".join(digest.hexdigest() for digest in self._digests.values())
-        return hashlib.sha256(f"{self._dtype.__name__} {self.count} {joined}".encode()).hexdigest()
+        return sha256_hex(f"{self._dtype.__name__} {self.count} {joined}")
 
     def write(self, meta: dict[str, list[str]], **vectors: npt.NDArray[Any]) -> None:
         """Append n rows.
@@ -221,12 +216,15 @@ class RowWriter:
 
 
 def write_table(data: pa.Table, path: Path) -> None:
-    """Write a table as an Arrow IPC file and wait until it is on disk."""
+    """Write a table as an Arrow IPC file in one step."""
     import pyarrow as pa
 
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, data.schema) as file:
+    with (
+        atomic_path(path) as part,
+        pa.OSFile(str(part), "wb") as sink,
+        pa.ipc.new_file(sink, data.schema) as file,
+    ):
         file.write_table(data)
-    sync(path)
 
 
 def read_table(path: Path) -> pa.Table:
@@ -255,9 +253,3 @@ def with_index(references: ReferenceSet, kind: str) -> ReferenceSet:
     if index is not None:
         chosen.__dict__["index"] = index  # built already, for the measurement
     return chosen
-
-
-def sync(path: Path) -> None:
-    """Wait until a file is on disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())

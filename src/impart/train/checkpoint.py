@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from impart.errors import TrainingError
+from impart.files import atomic_path
 
 __all__ = ["Checkpoints"]
 
@@ -48,20 +48,15 @@ class Checkpoints:
             TrainingError: the folder cannot be written.
         """
         target = self.path(step)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with atomic_path(target) as part, part.open("wb") as file:
                 torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
             for old in self.steps()[self._keep :]:
                 self.path(old).unlink(missing_ok=True)
             for left in self._folder.glob(".step-*"):  # of a killed run
                 left.unlink(missing_ok=True)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise TrainingError(
                 f"cannot write checkpoint {target}: {error.strerror}. Free some space, then --resume"
             ) from error

@@ -14,11 +14,9 @@ text that is there is never computed again, whichever run asks.
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -30,9 +28,9 @@ import numpy.typing as npt
 
 from impart.encoders.base import Encoder
 from impart.errors import DataError, TrainingError
+from impart.files import file_state, read_ahead, sha256_hex
 from impart.reference.pairs import Pair, load_picture
 from impart.train.events import Preparing
-from impart.train.features import file_state
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -66,7 +64,7 @@ def picture_key(pair: Pair) -> str:
     """Key of a picture: where it is and, of its file, size and time of change; a replaced file has another key."""
     place = pair.picture
     state = file_state(Path(place.split("::", 1)[0]))
-    return hashlib.sha256(f"{place}|{state}".encode()).hexdigest()[:_KEY]
+    return sha256_hex(f"{place}|{state}")[:_KEY]
 
 
 class EmbeddingStore:
@@ -123,8 +121,8 @@ class EmbeddingStore:
         missing = [number for number, key in enumerate(keys) if key not in known]
         failures: dict[int, str] = {}
         done = len(pairs) - len(missing)
-        with ThreadPoolExecutor(_READERS) as pool:
-            loaded = self._ahead(pool, ((number, pairs[number]) for number in missing))
+        jobs = ((number, pairs[number]) for number in missing)
+        with closing(read_ahead(jobs, self._load, workers=_READERS, ahead=2 * self._batch)) as loaded:
             while items := list(islice(loaded, self._batch)):
                 good = [(number, picture, digest) for number, picture, digest in items if picture is not None]
                 failures.update((number, reason) for number, picture, reason in items if picture is None)
@@ -146,7 +144,7 @@ class EmbeddingStore:
 
     def texts(self, texts: Sequence[str]) -> Iterator[Preparing | npt.NDArray[np.int64]]:
         """Make sure that texts are there. Yields progress, and at the end their rows (T,)."""
-        keys = [hashlib.sha256(text.encode()).hexdigest()[:_KEY] for text in texts]
+        keys = [sha256_hex(text)[:_KEY] for text in texts]
         known = self._known(self._texts)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
         order = sorted(missing, key=lambda key: len(missing[key]))  # equal lengths pad little
@@ -173,19 +171,9 @@ class EmbeddingStore:
         """Row of each key."""
         return {bytes(line)[:_KEY].decode(): row for row, line in enumerate(rows.map("keys")[:, 0])}
 
-    def _ahead(
-        self, pool: ThreadPoolExecutor, jobs: Iterable[tuple[int, Pair]]
-    ) -> Iterator[tuple[int, Image.Image | None, str]]:
-        """Pictures in order, read a few batches ahead: (number, picture, hash) or (number, None, reason)."""
-        waiting: deque[Future[tuple[int, Image.Image | None, str]]] = deque()
-        for job in jobs:
-            waiting.append(pool.submit(self._load, *job))
-            if len(waiting) >= 2 * self._batch:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    def _load(self, number: int, pair: Pair) -> tuple[int, Image.Image | None, str]:
+    def _load(self, job: tuple[int, Pair]) -> tuple[int, Image.Image | None, str]:
+        """(number, picture, hash), or (number, None, reason) where it cannot be read; runs in a reader thread."""
+        number, pair = job
         try:
             picture, digest = load_picture(pair.image, max_megapixels=self._max_megapixels)
         except DataError as error:

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from impart.augment.checkpoint import write_checkpoint
 from impart.augment.ram import Retrieved, build_ram
 from impart.encoders import load_encoder
-from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput
+from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
 from impart.errors import TrainingError
 from impart.reference.cohort import Cohort
 from impart.reference.refset import ReferenceSet
@@ -274,8 +274,8 @@ def prepare(
             failures.add(path, reason)
         usable &= embedded.usable >= 0
         places = embedded.rows[np.maximum(embedded.usable, 0)] if len(embedded.rows) else embedded.rows
-        images.append(_units(store.image[places]))
-        retrievals.append(_units(store.retrieval[places]))
+        images.append(l2_normalise(store.image[places]))
+        retrievals.append(l2_normalise(store.retrieval[places]))
     names = [named[number] if good else "" for number, good in zip(wanted, usable, strict=True)]
     concepts = Concepts.of(names, least=options.least)
     train, validation = concepts.split(options.held_out)
@@ -293,12 +293,6 @@ def prepare(
 
 def _by_name(concepts: Concepts, ways: Float32) -> dict[str, Float32]:
     return dict(zip(concepts.keys, ways, strict=True))
-
-
-def _units(rows: npt.NDArray[np.float16]) -> Float32:
-    wide = np.asarray(rows, dtype=np.float32)
-    unit: Float32 = wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), 1e-6)
-    return unit
 
 
 def _references(data: EpisodeData, encoder: Encoder) -> ReferenceSet:

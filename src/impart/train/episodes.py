@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError
 from impart.train.texts import text_key
 
@@ -215,6 +216,5 @@ def made_up(names: Sequence[npt.NDArray[np.float32]], rng: np.random.Generator) 
     mixed = []
     for rows in names:
         total = share * rows + (1 - share) * rows[other]
-        length = np.linalg.norm(total, axis=1, keepdims=True)
-        mixed.append((total / np.maximum(length, 1e-6)).astype(np.float32))
+        mixed.append(l2_normalise(total))
     return tuple(mixed)

@@ -8,15 +8,14 @@ same views, and a picture once seen is never computed again.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import filelock
 import numpy as np
@@ -24,8 +23,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from impart.errors import DataError
+from impart.files import atomic_path, file_key, read_ahead, sha256_hex, write_atomic
 
-__all__ = ["FeatureCache", "file_key", "file_state", "look", "open_look", "picture_key", "try_look"]
+__all__ = ["FeatureCache", "look", "open_look", "picture_key", "try_look"]
 
 _log = logging.getLogger(__name__)
 _SMALL_PX = (32, 64)
@@ -100,7 +100,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path, tower: Tower, *, tower_key: str, seed: int = 0, batch: int = 16):
-        self._folder = folder / hashlib.sha256(f"{tower_key}|{seed}".encode()).hexdigest()[:12]
+        self._folder = folder / sha256_hex(f"{tower_key}|{seed}")[:12]
         self._folder.mkdir(parents=True, exist_ok=True)
         self._tower = tower
         self._seed = seed
@@ -139,9 +139,9 @@ class FeatureCache:
 
     def _compute(self, paths: Sequence[Path], view: str) -> npt.NDArray[np.float16]:
         rows: list[npt.NDArray[np.float16]] = []
-        with ThreadPoolExecutor(2) as pool:
-            jobs = _ahead(pool, ((path, view, self._seed) for path in paths), depth=4 * self._batch)
-            while batch := list(islice(jobs, self._batch)):
+        jobs = ((path, view, self._seed) for path in paths)
+        with closing(read_ahead(jobs, try_look, workers=2, ahead=4 * self._batch)) as opened:
+            while batch := list(islice(opened, self._batch)):
                 stand_in = Image.new("RGB", (64, 64))
                 found = self._tower([image or stand_in for image in batch]).astype(np.float16)
                 found[[image is None for image in batch]] = np.nan
@@ -159,29 +159,14 @@ class FeatureCache:
         with filelock.FileLock(self._folder / "lock"):  # another run may use the same cache
             number = len(list(self._folder.glob(f"{view}-*.txt")))
             place = self._folder / f"{view}-{number:05d}"
-            np.save(place.with_suffix(".npy"), features)
-            unfinished = place.with_suffix(".unfinished")
-            unfinished.write_text("\n".join(names), encoding="utf-8")
-            unfinished.replace(place.with_suffix(".txt"))
+            with atomic_path(place.with_suffix(".npy")) as part, part.open("wb") as file:
+                np.save(file, features)
+            write_atomic(place.with_suffix(".txt"), "\n".join(names))
 
 
 def picture_key(path: Path) -> str:
     """A name that does not depend on where the data lies: the last four parts of the path."""
     return "/".join(path.parts[-4:])
-
-
-def file_key(path: Path) -> str:
-    """A key of a picture file: where it is, its size and time of change; a replaced file has another key."""
-    return hashlib.sha256(f"{path.absolute()}|{file_state(path)}".encode()).hexdigest()[:32]
-
-
-def file_state(path: Path) -> str:
-    """Size and time of change; empty where there is no such file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def open_look(job: tuple[Path, str, int]) -> Image.Image:
@@ -202,13 +187,3 @@ def try_look(job: tuple[Path, str, int]) -> Image.Image | None:
     except DataError as error:
         _log.warning("%s", error)
         return None
-
-
-def _ahead(pool: ThreadPoolExecutor, jobs: Iterable[tuple[Path, str, int]], *, depth: int) -> Iterator[Any]:
-    """Opened pictures in order, None where one cannot be read; at most `depth` of them waiting."""
-    jobs = iter(jobs)
-    waiting = [pool.submit(try_look, job) for job in islice(jobs, depth)]
-    while waiting:
-        done = waiting.pop(0)
-        waiting += [pool.submit(try_look, job) for job in islice(jobs, 1)]
-        yield done.result()

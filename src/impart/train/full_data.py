@@ -7,9 +7,8 @@ Letters: n training pictures, N references, K neighbours, R retrieval width.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Encoder
 from impart.errors import DataError, TrainingError
+from impart.files import read_ahead, sha256_hex
 from impart.reference.pairs import check_header
 from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
 from impart.train.events import Note, Preparing, TrainEvent
@@ -30,6 +30,7 @@ from impart.train.settings import TrainConfig
 __all__ = ["Found", "FullData", "prepare"]
 
 _REPORT = 2048  # pictures between two reports
+_AHEAD = 64  # pictures read or being read
 
 
 @dataclass(frozen=True)
@@ -211,15 +212,14 @@ def _content_hashes(
     check = partial(_content_hash, max_megapixels=max_megapixels)
     hashes: list[str] = []
     failed = 0
-    with ThreadPoolExecutor(4) as pool:
-        for first in range(0, len(pictures), _REPORT):
-            part = pictures[first : first + _REPORT]
-            for picture, (key, reason) in zip(part, pool.map(check, part), strict=True):
-                hashes.append(key)
-                if not key:
-                    failed += 1
-                    failures.add(picture.pair.path or picture.pair.picture, reason)
-            yield Preparing(what="pictures", done=len(hashes), total=len(pictures), failed=failed)
+    with closing(read_ahead(pictures, check, workers=4, ahead=_AHEAD)) as checked:
+        for picture, (key, reason) in zip(pictures, checked, strict=True):
+            hashes.append(key)
+            if not key:
+                failed += 1
+                failures.add(picture.pair.path or picture.pair.picture, reason)
+            if len(hashes) % _REPORT == 0 or len(hashes) == len(pictures):
+                yield Preparing(what="pictures", done=len(hashes), total=len(pictures), failed=failed)
     yield hashes
 
 
@@ -239,4 +239,4 @@ def _content_hash(picture: ListedPicture, *, max_megapixels: float) -> tuple[str
         check_header(data, max_megapixels=max_megapixels)
     except DataError as error:
         return "", str(error)
-    return hashlib.sha256(data).hexdigest(), ""
+    return sha256_hex(data), ""

@@ -13,7 +13,6 @@ Letters: B pairs of one process, W processes, K neighbours, D embedding width, N
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from impart.augment.ram import build_ram
 from impart.errors import ConfigError
+from impart.files import blake2b_hex
 from impart.train.cached_loss import contrastive_step
 from impart.train.distributed_loss import gather_rows
 from impart.train.full_batches import Batch, Pictures, epoch_batches, in_order
@@ -328,5 +328,4 @@ def _chunks(
 
 def _text_keys(texts: Sequence[str]) -> list[int]:
     """Numbers that are equal for texts that say the same, on every process."""
-    digests = (hashlib.blake2b(text_key(text).encode(), digest_size=8).digest() for text in texts)
-    return [int.from_bytes(digest, "big") >> 1 for digest in digests]
+    return [int(blake2b_hex(text_key(text), size_bytes=8), 16) >> 1 for text in texts]

@@ -7,10 +7,9 @@ squeezed to a square and of its centre square, on both sides.
 
 from __future__ import annotations
 
-import hashlib
 import io
+import os
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from impart.errors import DataError
+from impart.files import atomic_path, file_state, read_ahead, sha256_hex, sha256_of_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,14 +102,14 @@ class Guard:
         """
         stored = None
         if cache is not None:
-            stats = "\n".join(f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in paths)
-            stored = cache / f"{hashlib.sha256(stats.encode()).hexdigest()[:16]}.npz"
+            stats = "\n".join(f"{path} {file_state(path)}" for path in paths)
+            stored = cache / f"{sha256_hex(stats)[:16]}.npz"
             if stored.is_file():
                 with np.load(stored) as known:
                     return cls(Prints(bits=known["bits"], thumbs=known["thumbs"]), known["digests"].tolist())
         parts, digests = [], []
         for path in paths:
-            digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
+            digests.append(sha256_of_file(path))
             try:
                 parts += [prints_of(image) for image in _frames(path)]
             except (OSError, ValueError) as error:
@@ -117,12 +117,13 @@ class Guard:
         prints = Prints.join(parts)
         if stored is not None:
             stored.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(stored, bits=prints.bits, thumbs=prints.thumbs, digests=np.array(digests))
+            with atomic_path(stored) as part, part.open("wb") as file:
+                np.savez(file, bits=prints.bits, thumbs=prints.thumbs, digests=np.array(digests))
         return cls(prints, digests)
 
     def is_known_file(self, content: bytes) -> bool:
         """Whether the file is one of the evaluation files, byte for byte."""
-        return hashlib.sha256(content).hexdigest() in self._digests
+        return sha256_hex(content) in self._digests
 
     def copies(self, prints: Prints) -> NDArray[np.bool_]:
         """Which of N pictures are near-duplicates of an evaluation picture, (N,)."""
@@ -147,15 +148,16 @@ def copies_among(paths: Sequence[Path], guard: Guard, *, cache: Path) -> NDArray
         cache: a folder that keeps the prints between runs; files are told apart by path and size.
     """
     told = "\n".join(f"{path} {path.stat().st_size}" for path in paths)
-    stored = cache / f"prints-{hashlib.sha256(told.encode()).hexdigest()[:16]}.npz"
+    stored = cache / f"prints-{sha256_hex(told)[:16]}.npz"
     if stored.is_file():
         with np.load(stored) as known:
             prints = Prints(bits=known["bits"], thumbs=known["thumbs"])
     else:
-        with ThreadPoolExecutor() as pool:
-            prints = Prints.join(list(pool.map(_prints_of_file, paths)))
+        workers = min(32, (os.cpu_count() or 1) + 4)
+        prints = Prints.join(list(read_ahead(paths, _prints_of_file, workers=workers, ahead=4 * workers)))
         cache.mkdir(parents=True, exist_ok=True)
-        np.savez(stored, bits=prints.bits, thumbs=prints.thumbs)
+        with atomic_path(stored) as part, part.open("wb") as file:
+            np.savez(file, bits=prints.bits, thumbs=prints.thumbs)
     return guard.copies(prints)
 
 

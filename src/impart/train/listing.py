@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from impart.errors import ReferenceSetError, TrainingError
+from impart.files import write_csv_atomic
 from impart.reference.pairs import Columns, Pair, read_pairs
 from impart.train.settings import PairsFrom
 
@@ -46,12 +45,7 @@ class Failures:
         if not self.items:
             path.unlink(missing_ok=True)
             return
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(("path", "reason"))
-            rows.writerows(self.items)
-        temporary.replace(path)
+        write_csv_atomic(path, ("path", "reason"), self.items)
 
 
 def resolve(source: PairsFrom, data: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from impart.augment.checkpoint import write_checkpoint
 from impart.encoders.onnx import load_mini
 from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import TrainingError
+from impart.files import write_json_atomic
 from impart.reference.refset import ReferenceSet
 from impart.train.export import ImageTower, TextTower, export_model
 from impart.train.lit_model import LitModel
@@ -73,7 +73,7 @@ def export_lit(
         }
         if model.components is not None:
             card["retrieval_dim"] = model.components.shape[1]
-        (towers / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        write_json_atomic(towers / "model.json", card, ascii_only=True)
     except OSError as error:
         raise TrainingError(f"cannot write the encoder to {towers}: {error.strerror}") from error
     if model.ram is None:

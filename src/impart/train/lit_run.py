@@ -7,7 +7,6 @@ lower layers make of them are computed once and kept in the cache, which all run
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import io
 import os
 import tarfile
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from impart.errors import DataError, TrainingError
+from impart.files import sha256_hex, sha256_of_file, write_atomic
 from impart.reference.pairs import PairSource, load_picture
 from impart.train.backbone import load_lite2
 from impart.train.classes import imagenet_vocabulary
@@ -172,9 +172,9 @@ def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -
     image = build_image_head(corpus, backbone, names, recipe)
     components = principal_components(image.standardise(corpus.views[0].float()), config.backbone.retrieval_dim)
     numbers: dict[str, int] = {}
-    hashes = [hashlib.sha256(picture.path.read_bytes()).hexdigest() for picture in pictures]
+    hashes = [sha256_of_file(picture.path) for picture in pictures]
     own = torch.tensor([numbers.setdefault(key, len(numbers)) for key in hashes], device=device)
-    apart = [hashlib.sha256(picture.path.read_bytes()).hexdigest() for picture in validation]
+    apart = [sha256_of_file(picture.path) for picture in validation]
     weights = corpus.weights * np.array([key not in set(apart) for key in hashes])
     references, rows, weights = build_references(config, pictures, hashes, own, corpus, weights, data)
     corpus = dataclasses.replace(corpus, weights=weights / weights.sum())
@@ -308,12 +308,10 @@ def _unpacked(image: PairSource, folder: Path) -> Path:
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
         content = buffer.getvalue()
-    path = folder / hashlib.sha256(content).hexdigest()
+    path = folder / sha256_hex(content)
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
+        write_atomic(path, content)
     return path
 
 

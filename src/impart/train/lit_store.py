@@ -10,7 +10,6 @@ references.jsonl         their texts, pictures and sources
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from impart.augment.ram import build_ram
 from impart.errors import TrainingError
-from impart.reference.refset import library_versions, now
+from impart.files import library_versions, now, sync, write_atomic, write_json_atomic
 from impart.train.config_file import config_of
 from impart.train.heads import CellAttention, Correction, ImageHead, TextHead
 from impart.train.lit_model import EmbeddedReferences, LitModel
@@ -114,10 +113,9 @@ def save_lit(
         kept = {"features": features.half().cpu().contiguous(), "sentences": sentences.half().cpu().contiguous()}
         save_file(kept, folder / "references.safetensors")
         lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
-        (folder / "references.jsonl").write_text(lines, encoding="utf-8")
-        temporary = folder / f".manifest.{os.getpid()}"
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(folder / "manifest.json")
+        write_atomic(folder / "references.jsonl", lines)
+        sync(folder)  # before the manifest, which vouches for the rest
+        write_json_atomic(folder / "manifest.json", manifest, ascii_only=True)
     except OSError as error:
         raise TrainingError(f"cannot write the model to {folder}: {error.strerror}") from error
     return folder

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import sys
@@ -24,7 +23,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from impart.augment.bundle import write_bundle
 from impart.encoders.onnx import load_mini
 from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import ConfigError, ImpartError
+from impart.files import library_versions, sha256_hex, write_json_atomic
 from impart.train.backbone import CELL_WIDTH, CELLS, FEATURES, MEAN, STD, EfficientNetLite, load_lite2
 from impart.train.classes import ClassVocabulary, a_or_an, imagenet_vocabulary
 from impart.train.data import Picture, read_classes, read_more, read_pictures, read_validation
@@ -58,6 +58,7 @@ from impart.train.sentences import (
 from impart.train.small_pictures import SmallSettings, Squares, learn_small_pictures
 from impart.train.source_recipe import read_recipe
 from impart.train.sources import collect_all
+from impart.train.task import recall
 from impart.train.text_tail import TextRows
 from impart.train.text_tuning import TuningSettings, tune_text
 
@@ -225,7 +226,7 @@ def _train(data: Path, out: Path, cache: Path, config: MiniConfig, more: Path | 
     small = small_backbone(backbone, tower, pictures, features, everyday, cache, config)
     export_model(out, heads, tower_of_texts, backbone=tower.path, int8=config.int8, small=small)
     card = _model_json(pictures, corpus, tower.preprocessing, config)
-    (out / "model.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_json_atomic(out / "model.json", card, ascii_only=True)
     write_bundle(out, load_mini(str(out)), data)
     (out / "prototypes.npz").unlink()  # its content is in references/ now
     _log.info("done in %.0f s", time.monotonic() - started)
@@ -263,7 +264,7 @@ def small_backbone(
         return None
     paths = [picture.path for picture in pictures]
     told = json.dumps([tower.key, dataclasses.asdict(settings), [picture_key(path) for path in paths]])
-    path = cache / f"lite2-{settings.size_px}-small-{hashlib.sha256(told.encode()).hexdigest()[:12]}-int8.onnx"
+    path = cache / f"lite2-{settings.size_px}-small-{sha256_hex(told)[:12]}-int8.onnx"
     preprocessing = dataclasses.replace(tower.preprocessing, size_px=settings.size_px)
     if not path.is_file():
         learned = learn_small_pictures(
@@ -400,9 +401,9 @@ def _report_validation(data: Path, features: FeatureCache, head: ImageHead, text
     images = torch.from_numpy(features.features([picture.path for picture in pictures], "clean")).to(device)
     said = torch.from_numpy(embed_sentences(texts.eval(), [text for picture in pictures for text in picture.texts]))
     scores = F.normalize(said.to(device), dim=-1) @ F.normalize(head(images), dim=-1).T  # (T, n)
-    ranks = (scores >= scores.gather(1, owners[:, None])).sum(1)
-    recall = {k: 100 * (ranks <= k).float().mean().item() for k in (1, 5, 10)}
-    _log.info("Flickr8k val, text to image: R@1 %.1f, R@5 %.1f, R@10 %.1f", recall[1], recall[5], recall[10])
+    figures = recall(scores, owners)
+    shown = tuple(figures[f"t2i_r{k}"] for k in (1, 5, 10))
+    _log.info("Flickr8k val, text to image: R@1 %.1f, R@5 %.1f, R@10 %.1f", *shown)
 
 
 def _model_json(
@@ -421,7 +422,7 @@ def _model_json(
         "licence": "weights: see MODEL_CARD.md",
         "trained_on": dict(sorted(Counter(picture.source for picture in pictures).items())),
         "recipe": dataclasses.asdict(config),
-        "made_with": {name: metadata.version(name) for name in packages},
+        "made_with": library_versions(packages),
     }
 
 

@@ -7,9 +7,7 @@ since the retrieval encoder is frozen. A picture never finds itself (equal conte
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Float32
 from impart.errors import TrainingError
+from impart.files import atomic_path, new_sha256, write_json_atomic
 from impart.reference.index import PairIndex
 from impart.train.events import Preparing
 
@@ -190,26 +189,21 @@ def find_neighbours(
     groups = np.array([numbers.setdefault(key, len(numbers)) for key in reference_hashes], dtype=np.int64)
     own = np.array([numbers.get(key, -1) for key in query_hashes], dtype=np.int64)
     searcher = PairIndex(np.asarray(references, dtype=np.float32), kind=index)
-    temporary = {part: path.with_name(f".{path.name}.{os.getpid()}") for part, path in paths.items()}
-    tables: dict[str, Any] = {
-        "ids": np.lib.format.open_memmap(temporary["ids"], "w+", np.int32, (len(queries), k)),
-        "sims": np.lib.format.open_memmap(temporary["sims"], "w+", np.float32, (len(queries), k)),
-    }
     masked = 0
-    for first in range(0, len(queries), _CHUNK):
-        part = slice(first, first + _CHUNK)
-        rows = np.asarray(queries[part], dtype=np.float32)
-        found = nearest(searcher, rows, k, groups=groups, own=own[part], near_duplicate=near_duplicate)
-        tables["ids"][part], tables["sims"][part] = found.ids, found.sims
-        masked += found.masked
-        yield Preparing(what="neighbours", done=min(first + _CHUNK, len(queries)), total=len(queries))
-    for part_name, table in tables.items():
-        table.flush()
-        temporary[part_name].replace(paths[part_name])
-    del tables
-    report = folder / f".{name}.json.{os.getpid()}"
-    report.write_text(json.dumps({**facts, "masked": masked}) + "\n", encoding="utf-8")
-    report.replace(folder / f"{name}.json")
+    with atomic_path(paths["ids"]) as ids_part, atomic_path(paths["sims"]) as sims_part:
+        ids = np.lib.format.open_memmap(ids_part, "w+", np.int32, (len(queries), k))
+        sims = np.lib.format.open_memmap(sims_part, "w+", np.float32, (len(queries), k))
+        for first in range(0, len(queries), _CHUNK):
+            part = slice(first, first + _CHUNK)
+            rows = np.asarray(queries[part], dtype=np.float32)
+            found = nearest(searcher, rows, k, groups=groups, own=own[part], near_duplicate=near_duplicate)
+            ids[part], sims[part] = found.ids, found.sims
+            masked += found.masked
+            yield Preparing(what="neighbours", done=min(first + _CHUNK, len(queries)), total=len(queries))
+        ids.flush()
+        sims.flush()
+        del ids, sims
+    write_json_atomic(folder / f"{name}.json", {**facts, "masked": masked}, indent=None, ascii_only=True)
     yield _open(paths, {"masked": masked})
 
 
@@ -230,7 +224,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _digest(vectors: npt.NDArray[Any], hashes: Sequence[str]) -> str:
-    digest = hashlib.sha256(f"{vectors.shape} {vectors.dtype}".encode())
+    digest = new_sha256(f"{vectors.shape} {vectors.dtype}")
     for first in range(0, len(vectors), _CHUNK):
         digest.update(np.ascontiguousarray(vectors[first : first + _CHUNK]).tobytes())
     for key in hashes:

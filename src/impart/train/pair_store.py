@@ -14,14 +14,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import json
-import os
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,11 +29,13 @@ import numpy.typing as npt
 
 from impart import __version__
 from impart.errors import DataError
+from impart.files import move_synced, now, sha256_int, sync, write_csv_atomic, write_json_atomic
 from impart.train.shards_out import SPLITS
 
-__all__ = ["LeftOut", "Outcome", "PairStore", "short_hash"]
+__all__ = ["LeftOut", "Outcome", "PairStore"]
 
 SCHEMA = 1
+_LEFT_OUT = ("photoid", "url", "outcome", "reason")
 Hashes = npt.NDArray[np.uint64]
 
 
@@ -72,12 +71,6 @@ class Outcome:
     photos: list[int] = field(default_factory=list)
     images: list[int] = field(default_factory=list)
     licences: Counter[str] = field(default_factory=Counter)
-
-
-def short_hash(content: str | bytes) -> int:
-    """64 bits of a sha256: of 15 million different items, two meet with a chance of 6 in a million."""
-    data = content.encode() if isinstance(content, str) else content
-    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
 
 
 class PairStore:
@@ -130,7 +123,7 @@ class PairStore:
 
     def knows_photo(self, photoid: str) -> bool:
         """Whether this photo is among the pairs, or was found to be a duplicate."""
-        return _holds(self._photos, short_hash(photoid))
+        return _holds(self._photos, sha256_int(photoid))
 
     def knows_image(self, image: int) -> bool:
         """Whether a file of this hash is among the pairs."""
@@ -168,12 +161,13 @@ class PairStore:
             following[split] += 1
             moves[name] = final
             shards[final] = {"pairs": pairs, "bytes": (work / "out" / name).stat().st_size}
-        _write_csv(work / "failures.csv", (dataclasses.astuple(item) for item in outcome.left_out))
+        write_csv_atomic(work / "failures.csv", _LEFT_OUT, (dataclasses.astuple(item) for item in outcome.left_out))
         np.savez(
             work / "ids.npz", photos=np.array(outcome.photos, np.uint64), images=np.array(outcome.images, np.uint64)
         )
         record = {"key": key, "shards": shards, "licences": dict(outcome.licences)}
-        _write_json(work / "commit.json", {"record": record, "moves": moves})
+        sync(work)  # before the commit, which vouches for it
+        write_json_atomic(work / "commit.json", {"record": record, "moves": moves})
         self._take_over(work)
         self._learn(key, record)
 
@@ -193,14 +187,14 @@ class PairStore:
                 retried = self.attempts(key.partition("-r")[0]) > int(key.partition("-r")[2] or 0)
                 for row in _read_csv(self._parts / f"{key}.csv"):
                     if row[2] == "failed":
-                        photo = short_hash(row[0])
+                        photo = sha256_int(row[0])
                         if retried or photo in seen or _holds(self._photos, photo):
                             continue
                         seen.add(photo)
                     left_out[row[2], row[3]] += 1
                     yield row
 
-        _write_csv(self.folder / "failures.csv", rows())
+        write_csv_atomic(self.folder / "failures.csv", _LEFT_OUT, rows())
         licences: Counter[str] = Counter()
         shards: dict[str, dict[str, int]] = {}
         for record in self._records.values():
@@ -209,7 +203,7 @@ class PairStore:
         manifest = {
             "kind": "pairs",
             "schema": SCHEMA,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": now(),
             "versions": {"impart": __version__},
             "complete": complete,
             "sources": [path.name for path in sources],
@@ -220,16 +214,16 @@ class PairStore:
             "licences": dict(licences.most_common()),
             "shards": {split: [{"name": n, **s} for n, s in shards.items() if n.startswith(split)] for split in SPLITS},
         }
-        _write_json(self.folder / "manifest.json", manifest)
+        write_json_atomic(self.folder / "manifest.json", manifest)
         return manifest
 
     def _open(self) -> None:
         path = self._state / "settings.json"
         if path.is_file():
             before = json.loads(path.read_text(encoding="utf-8"))
-            now = json.loads(json.dumps(self.settings))
+            wanted = json.loads(json.dumps(self.settings))
             changed = [
-                f"{name} {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value
+                f"{name} {before.get(name)} -> {value}" for name, value in wanted.items() if before.get(name) != value
             ]
             if changed:
                 raise DataError(
@@ -237,7 +231,7 @@ class PairStore:
                     "give the same, or another --out"
                 )
         else:
-            _write_json(path, self.settings)
+            write_json_atomic(path, self.settings)
         for work in sorted((self._state / "work").iterdir()):
             if (work / "commit.json").is_file():
                 self._take_over(work)
@@ -258,10 +252,10 @@ class PairStore:
         moves += [(work / "ids.npz", self._parts / f"{record['key']}.npz")]
         for source, target in moves:
             if source.exists():
-                source.replace(target)
+                move_synced(source, target)
         done = self._parts / f"{record['key']}.json"
         if not done.exists():
-            _write_json(done, {"order": sum(1 for _ in self._parts.glob("*.json")), **record})
+            write_json_atomic(done, {"order": sum(1 for _ in self._parts.glob("*.json")), **record})
         shutil.rmtree(work)
 
     def _learn(self, key: str, record: dict[str, Any]) -> None:
@@ -280,21 +274,6 @@ class PairStore:
 def _holds(hashes: Hashes, one: int) -> bool:
     i = int(np.searchsorted(hashes, np.uint64(one)))
     return i < len(hashes) and int(hashes[i]) == one
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def _write_csv(path: Path, rows: Iterable[tuple[Any, ...]]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("photoid", "url", "outcome", "reason"))
-        writer.writerows(rows)
-    temporary.replace(path)
 
 
 def _read_csv(path: Path) -> Iterator[tuple[str, ...]]:

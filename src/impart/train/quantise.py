@@ -7,7 +7,6 @@ network gives, so nothing of what quantising changes is left for them to meet fo
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from PIL import Image
 from torch import nn
 
 from impart.encoders.preprocess import PreprocessConfig, preprocess
+from impart.files import atomic_path, sha256_hex
 from impart.train.export import export_graph
 from impart.train.features import try_look
 
@@ -55,8 +55,7 @@ def quantise_backbone(
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain, prepared = path.with_suffix(".fp32.onnx"), path.with_suffix(".prepared.onnx")
-    unfinished = path.with_suffix(".unfinished.onnx")
+    plain, prepared, quantised = (path.with_suffix(f".{step}.onnx") for step in ("fp32", "prepared", "quantised"))
     size_px = preprocessing.size_px
     export_graph(
         backbone,
@@ -74,7 +73,7 @@ def quantise_backbone(
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
         quantize_static(
             str(prepared),
-            str(unfinished),
+            str(quantised),
             _Calibration(pictures, preprocessing, views),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
@@ -85,12 +84,12 @@ def quantise_backbone(
         )
     finally:
         root.setLevel(level)
-    model = onnx.load(unfinished)
+    model = onnx.load(quantised)
     del model.graph.value_info[:]
     onnx.checker.check_model(model)
-    onnx.save(model, unfinished)
-    unfinished.replace(path)
-    for file in (plain, prepared):
+    with atomic_path(path, keep_suffix=True) as part:
+        onnx.save(model, part)
+    for file in (plain, prepared, quantised):
         file.unlink()
 
 
@@ -129,7 +128,7 @@ class BackboneSession:
         import onnxruntime
 
         self.path = path
-        self.key = hashlib.sha256(path.read_bytes() + repr(preprocessing).encode()).hexdigest()[:16]
+        self.key = sha256_hex(path.read_bytes(), repr(preprocessing))[:16]
         self.preprocessing = preprocessing
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1  # one piece a thread: threads on one piece wait for each other

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from impart.errors import ConfigError, TrainingError
+from impart.files import write_json_atomic
 from impart.train.events import TrainEvent
 from impart.train.settings import TrainConfig
 
@@ -71,9 +72,7 @@ def _take(path: Path, settings: Mapping[str, Any], out: Path, *, resume: bool) -
         _check_same(_read(path), settings, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_json_atomic(path, settings, ascii_only=True)
     except OSError as error:
         raise TrainingError(f"cannot write to {out}: {error.strerror}") from error
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from impart.errors import TrainingError
+from impart.files import write_atomic
 
 __all__ = ["RunLog", "read_log"]
 
@@ -31,9 +31,7 @@ class RunLog:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             kept = [line for line in read_log(folder) if line["step"] <= start] if start else []
-            temporary = self._path.with_name(f".log.{os.getpid()}")
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            temporary.replace(self._path)
+            write_atomic(self._path, "".join(json.dumps(line) + "\n" for line in kept))
             self._file = self._path.open("a", encoding="utf-8")
         except OSError as error:
             raise TrainingError(f"cannot write the log {self._path}: {error.strerror}") from error

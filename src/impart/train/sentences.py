@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impart.errors import EncoderError, MissingExtraError
+from impart.files import atomic_path, write_atomic
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -198,14 +199,15 @@ class SentenceCache:
         names, array = self._folder / "sentences.txt", self._folder / "sentences.npy"
         texts = [" ".join(text.split()) for text in texts]
         known_texts = names.read_text(encoding="utf-8").split("\n") if names.is_file() else []
-        known = np.load(array) if known_texts else np.zeros((0, 384), np.float16)
+        known = np.load(array)[: len(known_texts)] if known_texts else np.zeros((0, 384), np.float16)
         place = {text: row for row, text in enumerate(known_texts)}
         missing = [text for text in dict.fromkeys(texts) if text not in place]
         if missing:
             known = np.concatenate([known, self._compute(missing)])
             known_texts += missing
-            np.save(array, known)
-            names.write_text("\n".join(known_texts), encoding="utf-8")
+            with atomic_path(array) as part, part.open("wb") as file:
+                np.save(file, known)
+            write_atomic(names, "\n".join(known_texts))
             place = {text: row for row, text in enumerate(known_texts)}
         rows: npt.NDArray[np.float32] = known[[place[text] for text in texts]].astype(np.float32)
         return rows

@@ -6,7 +6,6 @@ rest). Which split a pair belongs to follows from its photoid alone, so that no 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
@@ -19,6 +18,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from impart.errors import DataError
+from impart.files import sha256_int
 from impart.reference.pairs import load_picture
 
 __all__ = ["SPLITS", "PictureSettings", "Sample", "ShardWriter", "checked_picture", "split_of"]
@@ -67,8 +67,7 @@ def split_of(photoid: str, *, reference: float) -> str:
     >>> split_of("6985418911", reference=0.1), split_of("6985418911", reference=1.0)
     ('train', 'reference')
     """
-    digest = hashlib.sha256(f"impart-reference:{photoid}".encode()).digest()
-    return "reference" if int.from_bytes(digest[:8], "big") < reference * 2**64 else "train"
+    return "reference" if sha256_int(f"impart-reference:{photoid}") < reference * 2**64 else "train"
 
 
 def checked_picture(data: bytes, settings: PictureSettings) -> tuple[bytes, int, int]:

@@ -10,12 +10,11 @@ holds both sets (`train/two_sizes.py`). A thumbnail has few pixels to tell: half
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,10 +29,10 @@ from torch.nn.utils import parametrize
 
 from impart.encoders.preprocess import PreprocessConfig, preprocess, to_rgb
 from impart.errors import ConfigError, DataError
+from impart.files import atomic_path, file_key, read_ahead, sha256_hex
 from impart.train.backbone import CELL_WIDTH, CELLS, FEATURES, EfficientNetLite
 from impart.train.engine import fit
 from impart.train.events import StepDone
-from impart.train.features import file_key
 from impart.train.settings import LoopSettings, OptimiserSettings, TrainConfig
 from impart.train.task import Average, Task
 
@@ -45,6 +44,7 @@ __all__ = ["SmallPicturesTask", "SmallSettings", "Squares", "learn_small_picture
 _log = logging.getLogger(__name__)
 _FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 _SIDE_PX = 96
+_AHEAD = 64  # squares read or being read
 """Training pictures are kept at this side: enough for crops that end at 64 px."""
 _SMALLEST_PX = 32
 _GRID = round(CELLS**0.5)
@@ -98,21 +98,19 @@ class Squares:
     pixels: npt.NDArray[np.uint8]
 
     def __init__(self, paths: Sequence[Path], folder: Path):
-        digest = hashlib.sha256("\n".join(file_key(path) for path in paths).encode()).hexdigest()[:16]
+        digest = sha256_hex("\n".join(file_key(path) for path in paths))[:16]
         file = folder / f"squares-{_SIDE_PX}-{digest}.npy"
         if not file.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_suffix(".unfinished")
             shape = (len(paths), _SIDE_PX, _SIDE_PX, 3)
-            pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
-            with ThreadPoolExecutor(2) as pool:
-                for row, square in enumerate(pool.map(_square, paths)):
+            with atomic_path(file) as part, closing(read_ahead(paths, _square, workers=2, ahead=_AHEAD)) as squares:
+                pixels = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+                for row, square in enumerate(squares):
                     pixels[row] = square
                     if (row + 1) % 8192 == 0:
                         _log.info("small pictures: %d of %d", row + 1, len(paths))
-            pixels.flush()
-            del pixels
-            unfinished.replace(file)
+                pixels.flush()
+                del pixels
         self.pixels = np.load(file, mmap_mode="r")
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import io
 import json
 import logging
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from impart.errors import ConfigError, DataError, ImpartError
+from impart.files import move_synced, sha256_hex, sha256_of_file
 from impart.train.git_pictures import Item, contents, items_of, repository
 from impart.train.guard import Guard, Prints, clean, evaluation_pictures, looks_drawn, prints_of
 from impart.train.source_recipe import Recipe, Source, read_recipe
@@ -135,7 +135,7 @@ def collect(source: Source, git: Path, out: Path, *, recipe: Recipe, guard: Guar
                 break
             stored = io.BytesIO()
             image.save(stored, "JPEG", quality=recipe.quality)
-            digest = hashlib.sha256(stored.getvalue()).hexdigest()
+            digest = sha256_hex(stored.getvalue())
             if is_seen or digest in earlier:
                 lost["repeated"] += 1
                 continue
@@ -153,7 +153,7 @@ def collect(source: Source, git: Path, out: Path, *, recipe: Recipe, guard: Guar
     report = Collected(name=source.name, kept=taken.total(), labels=len(taken), **lost)
     (part / "source.json").write_text(json.dumps({**asdict(source), **asdict(report)}, indent=1, ensure_ascii=False))
     shutil.rmtree(out / source.name, ignore_errors=True)
-    part.rename(out / source.name)
+    move_synced(part, out / source.name)
     return report
 
 
@@ -191,7 +191,7 @@ def _written(out: Path, recipe: Recipe, *, before: str) -> set[str]:
 
 @cache
 def _digests(folder: Path) -> frozenset[str]:
-    return frozenset(hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("images/*.jpg"))
+    return frozenset(sha256_of_file(path) for path in folder.glob("images/*.jpg"))
 
 
 def _slug(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from impart.metrics.ranking import caption_ranks, recall_at
 from impart.train.settings import OptimiserSettings
 
 if TYPE_CHECKING:
@@ -195,16 +196,9 @@ def recall(scores: Tensor, owners: Tensor) -> dict[str, float]:
         `t2i_r1` ... `t2i_r10` over texts, `i2t_r1` ... over images that have a text (any of their texts counts).
         Ties count against.
     """
-    own = scores.gather(1, owners[:, None])  # (T, 1)
-    ranks = (scores >= own).sum(1)  # (T,)
-    best = torch.full((scores.shape[1],), float("-inf"), device=scores.device, dtype=scores.dtype)
-    best.scatter_reduce_(0, owners, own.squeeze(1), "amax")  # (B,) the best of an image's own texts
-    foreign = owners[:, None] != torch.arange(scores.shape[1], device=scores.device)[None]
-    image_ranks = 1 + ((scores >= best[None]) & foreign).sum(0)  # (B,)
-    image_ranks = image_ranks[best > float("-inf")]
-    both = {"t2i": ranks, "i2t": image_ranks}
+    ranks = caption_ranks(scores.detach().float().cpu().numpy(), owners.cpu().numpy())
     return {
-        f"{way}_r{k}": round(100 * (places <= k).double().mean().item(), 3)
-        for way, places in both.items()
-        for k in (1, 5, 10)
+        f"{way}_r{k}": round(100 * value, 3)
+        for way, places in zip(("t2i", "i2t"), ranks, strict=True)
+        for k, value in recall_at(places).items()
     }

@@ -5,7 +5,6 @@ Texts differ in length, so the states lie end to end in one array (P, D) of floa
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from impart.files import atomic_path, sha256_hex
 from impart.train.sentences import SentenceTower, encode_tokens
 
 __all__ = ["TokenStates"]
@@ -49,7 +49,7 @@ class TokenStates:
             layers: of the tower that are left to run.
             tower: frozen, on the device to compute on.
         """
-        parts = hashlib.sha256("\n".join([str(layers), *texts]).encode()).hexdigest()[:16]
+        parts = sha256_hex("\n".join([str(layers), *texts]))[:16]
         states, offsets = folder / f"tokens-{parts}.npy", folder / f"tokens-{parts}-offsets.npy"
         if not offsets.is_file():  # written last: where it is, the other is whole
             _compute(texts, states, offsets, layers, tower)
@@ -78,17 +78,17 @@ def _compute(texts: Sequence[str], states: Path, offsets: Path, layers: int, tow
         lengths[part] = mask.sum(1).numpy()
         coded.append((part, ids, mask))
     ends = np.concatenate([[0], np.cumsum(lengths)])
-    scratch = states.with_suffix(".partial")
-    kept = np.lib.format.open_memmap(
-        scratch, mode="w+", dtype=np.float16, shape=(int(ends[-1]), tower.words.embedding_dim)
-    )
-    for number, (part, ids, mask) in enumerate(coded):
-        found = tower.states(ids.to(device), mask.to(device), layers=layers).half().cpu().numpy()
-        for row, text in enumerate(part):
-            kept[ends[text] : ends[text + 1]] = found[row, : lengths[text]]
-        if number % 200 == 199:
-            _log.info("token states: %d of %d texts", (number + 1) * _BATCH, len(texts))
-    kept.flush()
-    del kept
-    scratch.replace(states)
-    np.save(offsets, ends)
+    with atomic_path(states) as scratch:
+        kept = np.lib.format.open_memmap(
+            scratch, mode="w+", dtype=np.float16, shape=(int(ends[-1]), tower.words.embedding_dim)
+        )
+        for number, (part, ids, mask) in enumerate(coded):
+            found = tower.states(ids.to(device), mask.to(device), layers=layers).half().cpu().numpy()
+            for row, text in enumerate(part):
+                kept[ends[text] : ends[text + 1]] = found[row, : lengths[text]]
+            if number % 200 == 199:
+                _log.info("token states: %d of %d texts", (number + 1) * _BATCH, len(texts))
+        kept.flush()
+        del kept
+    with atomic_path(offsets) as scratch, scratch.open("wb") as file:
+        np.save(file, ends)

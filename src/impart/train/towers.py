@@ -6,7 +6,6 @@ D embedding width, S side of the square that the image tower sees, L tokens.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from impart.encoders.preprocess import PreprocessConfig
 from impart.encoders.tokens import TextTokenizer
 from impart.errors import ConfigError, MissingExtraError
+from impart.files import write_json_atomic
 from impart.train.full_settings import FullSettings
 
 __all__ = ["PRESETS", "Preset", "Towers", "build_towers", "learn_tokenizer"]
@@ -122,7 +122,7 @@ class Towers(nn.Module):
             "image_std": list(self.preprocess.std),
             "do_convert_rgb": True,
         }
-        (folder / "preprocessor_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        write_json_atomic(folder / "preprocessor_config.json", values, ascii_only=True)
 
 
 def build_towers(settings: FullSettings, *, data: Path, tokenizer: TextTokenizer | None, seed: int) -> Towers:
@@ -218,7 +218,7 @@ def save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
     pad = tokenizer.tokenizer.id_to_token(tokenizer.pad_id)
     kind = {"whitespace": "TokenizersBackend", "lower": "Siglip2Tokenizer", "canonicalize": "SiglipTokenizer"}
     values = {"tokenizer_class": kind[tokenizer.clean], "pad_token": pad, "model_max_length": tokenizer.context_tokens}
-    (folder / "tokenizer_config.json").write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    write_json_atomic(folder / "tokenizer_config.json", values, ascii_only=True)
 
 
 def open_tokenizer(folder: Path, settings: FullSettings) -> TextTokenizer:

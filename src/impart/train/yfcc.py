@@ -9,22 +9,22 @@ and what was done is remembered (`pair_store`), so that a run killed at any mome
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 import shutil
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from impart.errors import ConfigError, DataError
+from impart.files import new_sha256, read_ahead, sha256_hex, sha256_int
 from impart.train import fetch as fetching
 from impart.train.captions import clean_text, join_caption
 from impart.train.fetch import Fetched, FetchSettings
-from impart.train.pair_store import LeftOut, Outcome, PairStore, short_hash
+from impart.train.pair_store import LeftOut, Outcome, PairStore
 from impart.train.shards_out import PictureSettings, Sample, ShardWriter, checked_picture, split_of
 from impart.train.yfcc_table import MetaRow, read_metadata
 
@@ -172,7 +172,7 @@ def _part(store: PairStore, file: Path, rows: list[MetaRow], read: int, settings
     candidates = _candidates(store, rows, settings, outcome)
     urls = [candidate.row.url for candidate in candidates]
     # The list of addresses names the folder: another list (a part taken up after others) is another fetch.
-    folder = store.work(key) / hashlib.sha256("\n".join(urls).encode()).hexdigest()[:16]
+    folder = store.work(key) / sha256_hex("\n".join(urls))[:16]
     if urls:
         for done in fetching.fetch(urls, folder, settings.fetch):
             yield Progress(phase="fetch", file=file, rows=read, done=done, total=len(urls), pairs=store.counts())
@@ -224,11 +224,14 @@ def _write(
     images: set[int] = set()
     faults: Counter[str] = Counter()
     staging = store.staging(key)
-    with ShardWriter(staging, settings.shard_size) as writer:
-        for number, (item, picture, fault) in enumerate(_checked(folder, len(candidates), settings), start=1):
+    with (
+        ShardWriter(staging, settings.shard_size) as writer,
+        closing(_checked(folder, len(candidates), settings)) as checked,
+    ):
+        for number, (item, picture, fault) in enumerate(checked, start=1):
             candidate = candidates[item.number]
             row = candidate.row
-            image = short_hash(item.data or b"")
+            image = sha256_int(item.data or b"")
             kind = "failed"
             if picture and (image in images or store.knows_image(image)):
                 kind, fault = "dropped", "the same file as another photo"
@@ -236,7 +239,7 @@ def _write(
                 faults[fault] += item.data is None
                 outcome.left_out.append(LeftOut(photoid=row.photoid, url=row.url, outcome=kind, reason=fault))
                 if kind == "dropped":
-                    outcome.photos.append(short_hash(row.photoid))
+                    outcome.photos.append(sha256_int(row.photoid))
             else:
                 data, width, height = picture
                 about = {name: getattr(row, name) for name in ("photoid", "uid", "licence", "licence_url", "url")}
@@ -244,7 +247,7 @@ def _write(
                 split = split_of(row.photoid, reference=settings.reference)
                 writer.write(split, Sample(key=row.photoid, data=data, caption=candidate.caption, about=about))
                 images.add(image)
-                outcome.photos.append(short_hash(row.photoid))
+                outcome.photos.append(sha256_int(row.photoid))
                 outcome.licences[row.licence or "not stated"] += 1
             if number % 500 == 0:
                 yield Progress(
@@ -261,7 +264,7 @@ def _write(
     outcome.images = list(images)
 
 
-def _checked(folder: Path, count: int, settings: YfccSettings) -> Iterator[_Checked]:
+def _checked(folder: Path, count: int, settings: YfccSettings) -> Generator[_Checked, None, None]:
     """Fetched files in order, checked by several threads with bounded look-ahead."""
 
     def check(item: Fetched) -> _Checked:
@@ -272,18 +275,12 @@ def _checked(folder: Path, count: int, settings: YfccSettings) -> Iterator[_Chec
         except DataError as error:
             return item, None, str(error)
 
-    waiting: deque[Future[_Checked]] = deque()
-    with ThreadPoolExecutor(settings.workers) as pool:
-        for item in fetching.fetched(folder, count=count):
-            waiting.append(pool.submit(check, item))
-            if len(waiting) > 4 * settings.workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    items = fetching.fetched(folder, count=count)
+    return read_ahead(items, check, workers=settings.workers, ahead=4 * settings.workers)
 
 
 def _key(rows: Sequence[MetaRow]) -> str:
-    digest = hashlib.sha256()
+    digest = new_sha256()
     for row in rows:
         digest.update(
             "\x1f".join((row.fault or row.photoid, row.url, row.title, row.description, row.usertags)).encode()

@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from impart.errors import MissingExtraError
+from impart.files import atomic_path
 
 __all__ = ["DEMO_PICTURE", "DEMO_SENTENCES", "make_demo_library"]
 
@@ -45,16 +46,19 @@ def make_demo_library(folder: Path) -> Iterator[Path]:
     for name in _CLIPS:
         path = folder / name
         if not path.exists():
-            _finish(path, shutil.copyfile(clips / name, _part(path)))
+            with atomic_path(path, keep_suffix=True) as part:
+                shutil.copyfile(clips / name, part)
         yield path
     for name in _PHOTOS:
         path = folder / f"{_TITLES.get(name, name)}.mp4"
         if not path.exists():
-            _finish(path, _render(_part(path), [_photo(photos, name)]))
+            with atomic_path(path, keep_suffix=True) as part:
+                _render(part, [_photo(photos, name)])
         yield path
     path = folder / "a_film_of_six_scenes.mp4"
     if not path.exists():
-        _finish(path, _render(_part(path), [_photo(photos, name) for name in _FILM]))
+        with atomic_path(path, keep_suffix=True) as part:
+            _render(part, [_photo(photos, name) for name in _FILM])
     yield path
     picture = folder.parent / DEMO_PICTURE
     if not picture.exists():
@@ -76,15 +80,7 @@ def _photo(folder: Path, name: str) -> Image.Image:
         return image.convert("RGB")
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.part{path.suffix}")
-
-
-def _finish(path: Path, part: Path) -> None:
-    part.replace(path)
-
-
-def _render(path: Path, photos: list[Image.Image]) -> Path:
+def _render(path: Path, photos: list[Image.Image]) -> None:
     """Pan and zoom over each photo in turn, with hard cuts between them."""
     import av
 
@@ -101,7 +97,6 @@ def _render(path: Path, photos: list[Image.Image]) -> Path:
                     container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
-    return path
 
 
 def _pan(photo: Image.Image, *, frames: int) -> Iterator[Image.Image]:

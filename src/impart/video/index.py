@@ -25,6 +25,7 @@ from impart.augment.vanilla import Vanilla
 from impart.config import RamSettings, Settings, VanillaSettings
 from impart.encoders.base import Encoder, ImageInput
 from impart.errors import VideoIndexError
+from impart.files import library_versions, now
 from impart.reference.refset import ReferenceSet
 from impart.video.finder import Finder, Options
 from impart.video.manifest import Manifest
@@ -399,9 +400,6 @@ class VideoIndex:
         return dataclasses.replace(manifest, decode=self._asked.decode, index=index)
 
     def _new_manifest(self, encoder: Encoder) -> Manifest:
-        from datetime import UTC, datetime
-        from importlib import metadata
-
         base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
         return Manifest(
             encoder_id=base.traits.id,
@@ -411,8 +409,8 @@ class VideoIndex:
             decode=self.settings.decode,
             index=self.settings.index,
             augmentation=None,
-            versions={name: metadata.version(name) for name in ("impart", "lancedb", "av", "onnxruntime", "numpy")},
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=library_versions(("impart", "lancedb", "av", "onnxruntime", "numpy")),
+            created_at=now(),
         )
 
     def _options(

@@ -8,7 +8,6 @@ between two videos, so what is stored depends on the file alone and not on where
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from impart.augment.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, ImageEmbeddings
+from impart.files import blake2b_hex
 from impart.video.decode import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.events import (
     Event,
@@ -369,7 +369,7 @@ class Indexer:
             return task.record.video_id
         video_id = path_id(task.file.path)
         while video_id in self._writer.videos:
-            video_id = hashlib.blake2b(video_id.encode(), digest_size=8).hexdigest()
+            video_id = blake2b_hex(video_id, size_bytes=8)
         return video_id
 
     def _record_at(self, task: Task, record: VideoRecord, *, video_id: str) -> VideoRecord:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from impart.config import DecodeSettings, IndexSettings, RamSettings, VanillaSettings
 from impart.errors import ConfigError, VideoIndexError
+from impart.files import write_json_atomic
 
 __all__ = ["MIGRATIONS", "SCHEMA", "Augmentation", "Manifest"]
 
@@ -147,14 +147,7 @@ class Manifest:
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(values, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        write_json_atomic(path, values, ascii_only=True)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise VideoIndexError(f"cannot write {path}: {error.strerror or error}") from error

@@ -22,6 +22,7 @@ from impart.augment.vanilla import Vanilla
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.errors import EncoderMismatchError
+from impart.files import atomic_path
 from impart.reference.refset import ReferenceSet
 from impart.video.manifest import Augmentation, Manifest
 from impart.video.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
@@ -100,7 +101,8 @@ def install(store: Store, encoder: AugmentedEncoder, manifest: Manifest) -> Augm
         if isinstance(encoder.augmentation, LearnedRam) and (present is None or present.graph != augmentation.graph):
             graph = store.folder / augmentation.graph
             graph.parent.mkdir(exist_ok=True)
-            shutil.copyfile(encoder.augmentation.path, graph)
+            with atomic_path(graph) as part:
+                shutil.copyfile(encoder.augmentation.path, part)
         store.make_neighbours(augmentation, manifest)
     return augmentation
 

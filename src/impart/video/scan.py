@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from impart.files import new_blake2b
 
 __all__ = ["VIDEO_SUFFIXES", "FoundFile", "Scan", "content_hash", "scan"]
 
@@ -90,7 +91,7 @@ def content_hash(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    digest = hashlib.blake2b(digest_size=16)
+    digest = new_blake2b()
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         digest.update(size.to_bytes(8, "little"))

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from impart.encoders.base import l2_normalise
+
 __all__ = ["MIN_SCENE_S", "continuity", "scene_bounds"]
 
 MIN_SCENE_S = 0.75  # of two cuts closer than this the clearer one is kept (a dissolve, a whip pan)
@@ -34,7 +36,7 @@ def continuity(retrieval: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     if count < 2:
         return np.zeros(0, np.float32)
     neighbours = np.einsum("nr,nr->n", rows[:-1], rows[1:])
-    pairs = _unit(rows[:-1] + rows[1:])
+    pairs = l2_normalise(rows[:-1] + rows[1:])
     before = np.concatenate([rows[:1], pairs[:-1]])  # the means of up to two segments before each border
     after = np.concatenate([pairs[1:], rows[-1:]])
     sides = np.einsum("nr,nr->n", before, after)
@@ -81,9 +83,3 @@ def scene_bounds(
         else:
             cuts.append(cut)
     return list(zip([0, *cuts], [*(cut - 1 for cut in cuts), count - 1], strict=True))
-
-
-def _unit(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: npt.NDArray[np.floating] = rows / np.maximum(length, 1e-12)
-    return unit

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from impart.augment.blend import Blend
 from impart.errors import VideoIndexError
+from impart.files import move_synced
 from impart.video.manifest import Manifest
 from impart.video.store import SEGMENTS, Store, TableGoneError, VideoRecord
 
@@ -110,7 +111,7 @@ def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.
                 np.save(part / f"{name}.npy", getattr(snapshot.blend, name))
         meta = {"video_ids": snapshot.video_ids, "paths": [str(path) for path in snapshot.paths]}
         (part / "videos.json").write_text(json.dumps(meta), encoding="ascii")
-        part.rename(target)
+        move_synced(part, target)
     except OSError:
         shutil.rmtree(part, ignore_errors=True)
 

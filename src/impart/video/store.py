@@ -15,7 +15,6 @@ writer deletes them. Readers need no lock. This module reads; `writer.py` writes
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from impart.errors import VideoIndexError
+from impart.files import blake2b_hex, new_blake2b
 from impart.video.manifest import Augmentation, Manifest
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class FailureRecord:
 
 def path_id(path: Path) -> str:
     """Id of the file at a path: 16 hex digits."""
-    return hashlib.blake2b(os.fsencode(path), digest_size=8).hexdigest()
+    return blake2b_hex(os.fsencode(path), size_bytes=8)
 
 
 def revision_of(content_hash: str, manifest: Manifest) -> str:
@@ -100,7 +100,7 @@ def revision_of(content_hash: str, manifest: Manifest) -> str:
     if manifest.decode.fit != "crop":  # which all indexes had before there was a choice
         settings += (manifest.decode.fit,)
     text = f"{content_hash} {settings!r} {manifest.encoder_fingerprint}"
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return blake2b_hex(text, size_bytes=8)
 
 
 class TableGoneError(RuntimeError):
@@ -140,7 +140,7 @@ class Store:
 
     def state(self) -> str:
         """Digest that changes with every commit; found without the database, in about a millisecond."""
-        digest = hashlib.blake2b(digest_size=16)
+        digest = new_blake2b()
         try:
             digest.update((self.folder / "manifest.json").read_bytes())
             names = [entry.name for entry in (self.folder / f"{VIDEOS}.lance" / "_versions").iterdir()]

@@ -23,7 +23,8 @@ from impart.evaluate.datasets.base import Published, Reader
 from impart.evaluate.datasets.folder import open_known_folder
 from impart.evaluate.datasets.names import class_names, class_names_by_folder, templates
 from impart.evaluate.prompts import tidy_class_name
-from impart.evaluate.sets import ClassSet, Pictures, digest_of, file_stamp
+from impart.evaluate.sets import ClassSet, Pictures
+from impart.files import digest_of, file_stamp
 from impart.reference.pairs import load_picture
 
 __all__ = ["CIFAR10", "CIFAR100", "READERS", "load_plain_pickle", "open_cifar"]

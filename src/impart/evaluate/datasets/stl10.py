@@ -11,7 +11,8 @@ from impart.evaluate.datasets.base import Published, Reader
 from impart.evaluate.datasets.folder import open_known_folder
 from impart.evaluate.datasets.listed import find_root
 from impart.evaluate.datasets.names import class_names, templates
-from impart.evaluate.sets import ClassSet, Pictures, digest_of, file_stamp
+from impart.evaluate.sets import ClassSet, Pictures
+from impart.files import digest_of, file_stamp
 from impart.reference.pairs import load_picture
 
 __all__ = ["READERS", "STL10", "open_stl10"]

@@ -24,7 +24,8 @@ from impart.evaluate.datasets.annotations import read_lines, read_text
 from impart.evaluate.datasets.base import Published, Reader
 from impart.evaluate.datasets.folder import PICTURE_SUFFIXES
 from impart.evaluate.prompts import tidy_class_name
-from impart.evaluate.sets import MAX_MEGAPIXELS, CaptionSet, ClassSet, Pictures, digest_of, file_stamp
+from impart.evaluate.sets import MAX_MEGAPIXELS, CaptionSet, ClassSet, Pictures
+from impart.files import digest_of, file_stamp
 from impart.reference.pairs import load_picture
 
 __all__ = ["READERS", "open_webdataset", "open_webdataset_captions"]

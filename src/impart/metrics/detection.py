@@ -68,7 +68,7 @@ def mean_ap_replicates(
     Args:
         scores: (b, C).
         labels: (b,).
-        drawn: (R, b), see `impart.evaluate.metrics.bootstrap.draws`.
+        drawn: (R, b), see `impart.metrics.bootstrap.draws`.
         groups: name -> categories (C,) that it averages.
     """
     total = {name: np.zeros(len(drawn)) for name in groups}

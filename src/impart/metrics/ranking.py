@@ -6,12 +6,13 @@ the same counts as ahead, so that a constant score does not look perfect; so doe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LOWER_IS_BETTER", "ndcg", "rank_figures", "rank_values", "ranks_of"]
+__all__ = ["LOWER_IS_BETTER", "caption_ranks", "ndcg", "rank_figures", "rank_values", "ranks_of", "recall_at"]
 
 Ints = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
@@ -39,6 +40,35 @@ def ranks_of(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_]) -> Ints:
     best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)  # (Q, 1)
     ahead: Ints = (~(scores < best) & ~relevant).sum(axis=1, dtype=np.int64)  # (Q,)
     return ahead + 1
+
+
+def caption_ranks(scores: npt.NDArray[Any], owners: Ints) -> tuple[Ints, Ints]:
+    """Rank captions and images of a paired set both ways, text to image and image to text.
+
+    Args:
+        scores: (T, B), row text, column image.
+        owners: (T,) the image that each text belongs to; an image may have several texts.
+
+    Returns:
+        (T,) rank of each text's image, and the rank of the best own text of each image that has one.
+
+    >>> text, image = caption_ranks(np.array([[0.9, 0.1], [0.8, 0.2]], dtype=np.float32), np.array([0, 1]))
+    >>> text.tolist(), image.tolist()
+    ([1, 2], [1, 1])
+    """
+    assert owners.shape == scores.shape[:1], (owners.shape, scores.shape)
+    relevant = owners[:, None] == np.arange(scores.shape[1])  # (T, B)
+    described = relevant.any(axis=0)  # (B,)
+    return ranks_of(scores, relevant), ranks_of(scores.T[described], relevant.T[described])
+
+
+def recall_at(ranks: Ints, ks: Sequence[int] = _RECALLS) -> dict[int, float]:
+    """Recall@K: share of the queries whose rank (Q,) is at most K, as a fraction of 1.
+
+    >>> recall_at(np.array([1, 3, 20]), ks=(1, 5))
+    {1: 0.3333333333333333, 5: 0.6666666666666666}
+    """
+    return {k: float((ranks <= k).mean()) for k in ks}
 
 
 def ndcg(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_], *, k: int | None = 10) -> Float64:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from impart.evaluate.metrics.spans import IOUS, average_precisions, hit_at_1, iou, top_iou
+from impart.metrics.spans import IOUS, average_precisions, hit_at_1, iou, top_iou
 
 
 def windows(seed: int, count: int) -> list[tuple[float, float]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from impart.evaluate.metrics import bootstrap
-from impart.evaluate.metrics.detection import average_precision, category_ap, mean_ap, mean_ap_replicates
+from impart.metrics import bootstrap
+from impart.metrics.detection import average_precision, category_ap, mean_ap, mean_ap_replicates
 
 
 def boxes(seed: int = 0, *, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:

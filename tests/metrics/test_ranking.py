@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from impart.evaluate.metrics import ranking
-from impart.evaluate.metrics.querybank import csls, dynamic_inverted_softmax
+from impart.metrics import ranking
+from impart.metrics.querybank import csls, dynamic_inverted_softmax
 
 
 def some_scores(seed: int = 3, *, ties: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -103,3 +103,25 @@ def test_scores_that_are_no_numbers_rank_last() -> None:
     broken = np.full((1, 3), np.nan)
     assert ranking.ranks_of(broken, relevant).tolist() == [3]
     assert ranking.ndcg(broken, relevant, k=None).tolist() == [0.5]
+
+
+def test_captions_and_images_are_ranked_both_ways_as_a_naive_loop_does() -> None:
+    rng = np.random.default_rng(1)
+    scores = rng.integers(0, 4, (30, 12)).astype(np.float32)  # many ties
+    owners = rng.integers(0, 9, 30)  # images 9, 10 and 11 have no text
+    texts, images = ranking.caption_ranks(scores, owners)
+    assert texts.tolist() == [
+        1 + sum(scores[text, image] >= scores[text, own] for image in range(12) if image != own)
+        for text, own in enumerate(owners)
+    ]
+    expected = []
+    for image in sorted(set(owners.tolist())):
+        best = max(scores[text, image] for text in range(30) if owners[text] == image)
+        expected.append(1 + sum(scores[text, image] >= best for text in range(30) if owners[text] != image))
+    assert images.tolist() == expected
+
+
+def test_recall_at_k_counts_ties_and_missing_scores_as_wrong() -> None:
+    scores = np.array([[0.5, 0.5, 0.1], [0.2, 0.9, 0.1], [np.nan, np.nan, np.nan]], dtype=np.float32)
+    texts, _ = ranking.caption_ranks(scores, np.array([0, 1, 2]))
+    assert ranking.recall_at(texts, ks=(1, 2, 3)) == {1: 1 / 3, 2: 2 / 3, 3: 1.0}

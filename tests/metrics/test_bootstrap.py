@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from impart.evaluate.metrics import bootstrap
-from impart.evaluate.metrics.classification import mean_per_class
+from impart.metrics import bootstrap
+from impart.metrics.classification import mean_per_class
 
 
 def test_same_items_same_draws_and_clusters_stay_together() -> None:

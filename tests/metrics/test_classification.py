@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from impart.evaluate.metrics import classification as metric
+from impart.metrics import classification as metric
 
 metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn checks the metrics where it is installed")
 
