@@ -25,19 +25,40 @@ from typing import Any, Literal, TypeAlias, get_args
 from impart.errors import ConfigError
 
 __all__ = [
+    "Around",
+    "By",
+    "CaptionField",
     "DecodeSettings",
     "EncoderSettings",
     "EvaluateSettings",
+    "Features",
     "Fit",
+    "FixedPrompts",
+    "Group",
+    "IndexKind",
     "IndexSettings",
+    "Prompts",
     "RamSettings",
     "SearchSettings",
+    "SelectionWay",
     "Settings",
+    "Storage",
     "SweepSettings",
     "VanillaSettings",
 ]
 
+# Values that options of the command line take. They stand here because the command line must not import what uses them.
+Around: TypeAlias = Literal["set", "usual", "paper"]
+By: TypeAlias = Literal["mean", "moment"]
+CaptionField: TypeAlias = Literal["title", "description", "usertags"]
+Features: TypeAlias = Literal["embedding", "retrieval", "both"]
 Fit: TypeAlias = Literal["squash", "crop"]
+FixedPrompts: TypeAlias = Literal["ensemble", "single"]
+Group: TypeAlias = Literal["video", "scene", "frame"]
+IndexKind: TypeAlias = Literal["auto", "exact", "hnsw", "ivf"]
+Prompts: TypeAlias = Literal["ensemble", "single", "set"]
+SelectionWay: TypeAlias = Literal["random", "class", "cluster", "coverage", "agreement", "dedup"]
+Storage: TypeAlias = Literal["float16", "float32"]
 
 _SAID = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
@@ -238,8 +259,8 @@ class SearchSettings:
     """
 
     top: int = 10
-    group: str = "video"
-    by: str = "mean"
+    group: Group = "video"
+    by: By = "mean"
     negative_weight: float = 0.5
     phrasings: tuple[str, ...] = ("{}.", "a photo of {}.", "a picture of {}.")
     hub_correction: bool = True
@@ -247,9 +268,9 @@ class SearchSettings:
     def __post_init__(self) -> None:
         if self.top < 1:
             raise ConfigError(f"search.top is {self.top}: at least one hit")
-        if self.group not in ("video", "scene", "frame"):
+        if self.group not in get_args(Group):
             raise ConfigError(f"search.group is {self.group!r}: use video, scene or frame")
-        if self.by not in ("mean", "moment"):
+        if self.by not in get_args(By):
             raise ConfigError(f"search.by is {self.by!r}: use mean or moment")
         if not self.phrasings or any(phrasing.count("{}") != 1 for phrasing in self.phrasings):
             raise ConfigError(
@@ -271,7 +292,7 @@ class SweepSettings:
     """
 
     sizes: tuple[str, ...] = ("1%", "3%", "10%", "30%", "100%")
-    ways: tuple[str, ...] = ("random", "class", "cluster", "coverage", "agreement", "dedup")
+    ways: tuple[str, ...] = get_args(SelectionWay)
     corrupt: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0)
     k: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     w_img: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)

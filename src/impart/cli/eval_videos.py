@@ -1,4 +1,4 @@
-"""Where evaluation meets videos: it decodes nothing itself, and knows nothing of indexes."""
+"""Where evaluation meets video: how frames are read for a task, and how the search of an index is measured."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from impart.cli.progress import progress
 
 if TYPE_CHECKING:
     from impart.cli.runs import Run
-    from impart.config import Fit
+    from impart.config import By, Fit
     from impart.encoders.base import Encoder, Float32
     from impart.evaluate.contenders import Contender
     from impart.evaluate.frames import FrameReader
     from impart.evaluate.outcome import Outcome
     from impart.evaluate.sets import MomentSet, VideoSet
+    from impart.video.index import VideoIndex
 
 __all__ = ["find_moments", "find_videos", "score_files", "search_index"]
 
@@ -88,14 +89,14 @@ def _frames(encoder: Encoder, fps: float, fit: Fit) -> FrameReader:
     return partial(sampled_frames, short_side_px=encoder.traits.image_size_px, fps=fps, fit=fit)
 
 
-def search_index(index: Path, table: Path, *, by: str, split: str | None = None) -> list[Outcome]:
+def search_index(index: Path, table: Path, *, by: By, split: str | None = None) -> list[Outcome]:
     """Rank every caption's own video among all videos of an index.
 
     Args:
         index: folder of the index.
         table: csv with the columns `file` and `caption` (or `text`); files are met by name, those that the index lacks
             or has several times in different folders, are left out.
-        by: `mean` or `best`: how a video is scored.
+        by: whether a video is scored by the mean of its frames or by its best moment.
         split: only rows whose column `split` says this.
 
     Returns:
@@ -155,14 +156,12 @@ def search_index(index: Path, table: Path, *, by: str, split: str | None = None)
     return result
 
 
-def _ranks(opened: object, known: Sequence[tuple[str, str]], *, by: str, augment: bool, last: int) -> list[int]:
+def _ranks(opened: VideoIndex, known: Sequence[tuple[str, str]], *, by: By, augment: bool, last: int) -> list[int]:
     """Rank of each caption's video, behind those that score the same; the last where the search does not return it."""
-    from impart.video.index import VideoIndex
     from impart.video.search import Query
 
-    assert isinstance(opened, VideoIndex)
     queries = [Query(text=text) for _, text in known]
-    found = opened.search_many(queries, top=last, group="video", by=by, augment=augment)  # type: ignore[arg-type]
+    found = opened.search_many(queries, top=last, group="video", by=by, augment=augment)
     ranks = []
     for (name, _), hits in zip(known, found, strict=True):
         own = next((hit.score for hit in hits if hit.path.name == name), None)
