@@ -199,7 +199,7 @@ class PairIndex:
             index.hnsw.efConstruction = 80
             index.hnsw.efSearch = 128
         else:
-            lists = max(1, int(4 * np.sqrt(count)))
+            lists = max(1, min(int(4 * np.sqrt(count)), count))  # k-means needs a row a list
             probes = max(1, lists // 16)
             self._parameters = {"lists": lists, "probes": probes}
             index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
