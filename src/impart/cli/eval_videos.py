@@ -37,8 +37,6 @@ def find_videos(run: Run, dataset: VideoSet, *, fps: float, fit: Fit, query_bank
 
 def find_moments(run: Run, dataset: MomentSet, *, fps: float, fit: Fit) -> None:
     """The baseline's windows of every contender, held against the right ones."""
-    import dataclasses
-
     from impart.evaluate.moments import predict_moments, score_predictions
 
     def baseline(contender: Contender, on_progress: object = None) -> Outcome:
@@ -50,8 +48,7 @@ def find_moments(run: Run, dataset: MomentSet, *, fps: float, fit: Fit) -> None:
             on_progress=on_progress,  # type: ignore[arg-type]
             **run.common,
         )
-        outcome = score_predictions(predicted, dataset, label=contender.label)
-        return dataclasses.replace(outcome, counts={**outcome.counts, "unreadable": len(predicted.notes)})
+        return score_predictions(predicted, dataset, label=contender.label)
 
     for contender in _cleaned(run, dataset, fps, fit):
         run.measure(contender, dataset.name, partial(baseline, contender))
@@ -115,7 +112,8 @@ def search_index(index: Path, table: Path, *, by: By, split: str | None = None) 
     from impart.video.index import VideoIndex
 
     opened = VideoIndex.open(index, create=False)
-    names = [Path(video.path).name for video in opened.videos()]
+    videos = opened.videos()
+    names = [Path(video.path).name for video in videos]
     once = [name for name, count in Counter(names).items() if count == 1]
     numbers = {name: number for number, name in enumerate(once)}
     rows = [
@@ -133,6 +131,10 @@ def search_index(index: Path, table: Path, *, by: By, split: str | None = None) 
     several = len(absent & set(names))
     owners = np.array([numbers[name] for name, _ in known], dtype=np.int64)
     about = opened.stats()
+    asked = {name for name, _ in known}
+    notes = [f"left out: {several} file names that several videos of the index have"] if several else []
+    partial = [video for video in videos if video.problem and Path(video.path).name in asked]
+    notes += [f"read in part: {video.path}: {video.problem}" for video in partial]
     total = len(names)
     result = []
     for augment in [False, True] if about.references else [False]:
@@ -148,9 +150,14 @@ def search_index(index: Path, table: Path, *, by: By, split: str | None = None) 
                 clusters=owners,
                 resampled={"median rank": bootstrap.medians(ranks, bootstrap.draws(owners))},
                 lower_is_better=ranking.LOWER_IS_BETTER,
-                counts={"queries": len(ranks), "items": total, "files not in the index": len(absent) - several},
+                counts={
+                    "queries": len(ranks),
+                    "items": total,
+                    "files not in the index": len(absent) - several,
+                    "read in part": len(partial),
+                },
                 settings={"index": str(index), "by": by},
-                notes=(f"left out: {several} file names that several videos of the index have",) if several else (),
+                notes=tuple(notes),
             )
         )
     return result
