@@ -1,6 +1,7 @@
-"""Every default in one place: one frozen dataclass a concern, TOML < environment < flags.
+"""Settings that several parts share, and the values of options: one frozen dataclass a concern.
 
-A settings file has one table a concern::
+`Settings` holds what a person may set for a run: defaults < TOML < environment < flags. What a single part reads has
+its defaults there; training has settings of its own (`impart.train.settings`). A file has one table a concern::
 
     [decode]
     fps = 2
@@ -8,8 +9,8 @@ A settings file has one table a concern::
     [index]
     cut_threshold = 0.6
 
-The same value from the environment is `IMPART_DECODE_FPS=2`; a flag of the command line wins over both. The resolved
-settings are saved in the manifest of every artefact.
+The same value from the environment is `IMPART_DECODE_FPS=2`; a flag of the command line wins over both. Settings that
+shape an artefact are saved in its manifest.
 """
 
 from __future__ import annotations
