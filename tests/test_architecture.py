@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -116,4 +117,13 @@ def test_files_is_cheap_to_import() -> None:
 
 def test_every_module_says_what_it_is() -> None:
     for path in MODULES:
-        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+        said = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        assert len(said.split()) > 2, path
+
+
+def test_the_readme_lists_a_folder_below_those_it_imports_from() -> None:
+    text = (SOURCE.parent.parent / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `src/impart/(\w+)` \|", text, flags=re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in SOURCE.iterdir() if (path / "__init__.py").is_file())
+    for place, part in enumerate(listed):
+        assert ALLOWED[part] & set(listed) <= set(listed[:place]), part

@@ -1,4 +1,4 @@
-"""The names that callers rely on (DESIGN.md, "As a library"): adding one is a decision, losing one breaks people."""
+"""The names that callers rely on (README.md, "As a library"): adding one is a decision, losing one breaks people."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Every default in one place: one frozen dataclass a concern, TOML < environment < flags.
+"""Settings that several parts share, and the values of options: one frozen dataclass a concern.
 
-A settings file has one table a concern::
+`Settings` holds what a person may set for a run: defaults < TOML < environment < flags. What a single part reads has
+its defaults there; training has settings of its own (`impart.train.settings`). A file has one table a concern::
 
     [decode]
     fps = 2
@@ -8,8 +9,8 @@ A settings file has one table a concern::
     [index]
     cut_threshold = 0.6
 
-The same value from the environment is `IMPART_DECODE_FPS=2`; a flag of the command line wins over both. The resolved
-settings are saved in the manifest of every artefact.
+The same value from the environment is `IMPART_DECODE_FPS=2`; a flag of the command line wins over both. Settings that
+shape an artefact are saved in its manifest.
 """
 
 from __future__ import annotations
@@ -25,19 +26,40 @@ from typing import Any, Literal, TypeAlias, get_args
 from impart.errors import ConfigError
 
 __all__ = [
+    "Around",
+    "By",
+    "CaptionField",
     "DecodeSettings",
     "EncoderSettings",
     "EvaluateSettings",
+    "Features",
     "Fit",
+    "FixedPrompts",
+    "Group",
+    "IndexKind",
     "IndexSettings",
+    "Prompts",
     "RamSettings",
     "SearchSettings",
+    "SelectionWay",
     "Settings",
+    "Storage",
     "SweepSettings",
     "VanillaSettings",
 ]
 
+# Values that options of the command line take. They stand here because the command line must not import what uses them.
+Around: TypeAlias = Literal["set", "usual", "paper"]
+By: TypeAlias = Literal["mean", "moment"]
+CaptionField: TypeAlias = Literal["title", "description", "usertags"]
+Features: TypeAlias = Literal["embedding", "retrieval", "both"]
 Fit: TypeAlias = Literal["squash", "crop"]
+FixedPrompts: TypeAlias = Literal["ensemble", "single"]
+Group: TypeAlias = Literal["video", "scene", "frame"]
+IndexKind: TypeAlias = Literal["auto", "exact", "hnsw", "ivf"]
+Prompts: TypeAlias = Literal["ensemble", "single", "set"]
+SelectionWay: TypeAlias = Literal["random", "class", "cluster", "coverage", "agreement", "dedup"]
+Storage: TypeAlias = Literal["float16", "float32"]
 
 _SAID = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
@@ -238,8 +260,8 @@ class SearchSettings:
     """
 
     top: int = 10
-    group: str = "video"
-    by: str = "mean"
+    group: Group = "video"
+    by: By = "mean"
     negative_weight: float = 0.5
     phrasings: tuple[str, ...] = ("{}.", "a photo of {}.", "a picture of {}.")
     hub_correction: bool = True
@@ -247,9 +269,9 @@ class SearchSettings:
     def __post_init__(self) -> None:
         if self.top < 1:
             raise ConfigError(f"search.top is {self.top}: at least one hit")
-        if self.group not in ("video", "scene", "frame"):
+        if self.group not in get_args(Group):
             raise ConfigError(f"search.group is {self.group!r}: use video, scene or frame")
-        if self.by not in ("mean", "moment"):
+        if self.by not in get_args(By):
             raise ConfigError(f"search.by is {self.by!r}: use mean or moment")
         if not self.phrasings or any(phrasing.count("{}") != 1 for phrasing in self.phrasings):
             raise ConfigError(
@@ -271,7 +293,7 @@ class SweepSettings:
     """
 
     sizes: tuple[str, ...] = ("1%", "3%", "10%", "30%", "100%")
-    ways: tuple[str, ...] = ("random", "class", "cluster", "coverage", "agreement", "dedup")
+    ways: tuple[str, ...] = get_args(SelectionWay)
     corrupt: tuple[float, ...] = (0.0, 0.1, 0.3, 1.0)
     k: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     w_img: tuple[float, ...] = (0.0, 0.25, 0.5, 1.0, 2.0)

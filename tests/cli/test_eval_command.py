@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from clips import write_clip
+from clips import faststart, truncate, write_clip
 from impart.cli.main import app
 from impart.encoders.base import register
 from impart.evaluate.report import read_report
@@ -198,7 +198,7 @@ def test_videos_are_found_by_text_and_by_their_own_frame(clips: Path, references
     run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", "-e", "tiny", "--fit", "crop", "--no-report")
     assert sum(ENCODED) > encoded  # other pictures: nothing in the cache is theirs
     wrong = run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", "-e", "tiny", "--fit", "stretch", code=2)
-    assert "squash or crop" in wrong.stderr
+    assert "stretch" in wrong.stderr
 
 
 def test_references_that_show_a_frame_are_dropped(clips: Path, references: Path) -> None:
@@ -229,6 +229,35 @@ def test_moments_of_the_baseline_and_of_a_file(clips: Path, tmp_path: Path) -> N
     figures = {one["encoder"]: one["figures"]["R1@0.5"]["value"] for one in content["outcomes"]}
     assert figures == {"right": 1.0, "wrong": 0.0}
     assert "made elsewhere" in run("moments", "-d", f"qvhighlights:{clips}", *files, "-e", "tiny", code=2).output
+
+
+def test_videos_that_are_cut_short_are_counted_named_and_code_3(tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    write_clip(folder / "a.mp4", colours=["red"])
+    truncate(faststart(write_clip(folder / "b.mp4", colours=["blue", "green"] * 4, g="10")), 0.6)
+    (folder / "captions.csv").write_text("file,caption\na.mp4,red\nb.mp4,blue\n")
+    lines = [
+        {"qid": 1, "query": "red", "duration": 1, "vid": "a", "relevant_windows": [[0, 1]]},
+        {"qid": 2, "query": "blue", "duration": 8, "vid": "b", "relevant_windows": [[0, 1]]},
+    ]
+    (folder / "highlight_val_release.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    made = RUN.invoke(app, ["index", str(folder), "-i", "library", "-e", "tiny"])
+    assert "1 read in part" in made.stdout
+    for task, *options in (
+        ("retrieval", "-d", f"video-captions:{folder / 'captions.csv'}", "-e", "tiny", "--image-queries"),
+        ("moments", "-d", f"qvhighlights:{folder}", "-e", "tiny"),
+        ("retrieval", "-d", folder / "captions.csv", "-i", "library"),
+    ):
+        said = run(task, *options, "-o", f"out-{len(list(tmp_path.glob('out-*')))}", code=3)
+        report = max(tmp_path.glob("out-*"), key=lambda path: path.name)
+        assert "1 read in part" in said.stdout, said.stdout
+        told = f"read in part: {folder / 'b.mp4'}: stopped at"
+        assert told in said.stderr
+        assert told in (report / "report.md").read_text()
+        outcomes = read_report(report).outcomes
+        assert {outcome.counts["read in part"] for outcome in outcomes} == {1}
+        assert all(any(note.startswith(told) for note in outcome.notes) for outcome in outcomes)
 
 
 def test_regions_of_a_table_of_boxes(tmp_path: Path) -> None:

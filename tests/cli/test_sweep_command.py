@@ -102,7 +102,10 @@ def test_choosing_by_a_data_set_is_said_to_be_tuning(references: Path, tmp_path:
 
 
 def test_values_that_are_none(references: Path, tmp_path: Path) -> None:
-    for option, value in (("--k", "two"), ("--sizes", "much"), ("--select", "best"), ("--corrupt", "30")):
+    for option, value in (("--k", "two"), ("--sizes", "much"), ("--corrupt", "30")):
         found = RUN.invoke(app, ["sweep", str(references), "-o", str(tmp_path / "report"), option, value])
         assert isinstance(found.exception, ConfigError), (option, found.output)
+    wrong = RUN.invoke(app, ["sweep", str(references), "-o", str(tmp_path / "report"), "--select", "best"])
+    assert wrong.exit_code == 2
+    assert "agreement" in wrong.stderr
     assert not (tmp_path / "report").exists()

@@ -20,7 +20,7 @@ from impart.reference.refset import ReferenceSet
 from tiny_encoder import TinyEncoder
 from tiny_ram import onnx_colours
 
-TUNED = {"k": 2, "w_img": 0.3, "w_txt": 0.7, "tau": 0.1, "floor": 0.0, "ramp": 0.0}
+TUNED = {"k": 2, "w_img": 0.3, "w_txt": 0.7, "tau": 0.1, "floor": 0.0, "ramp": 0.0, "target": 0.0}
 
 
 class Shelf:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ def test_text_and_video_both_ways(tiny: TinyEncoder) -> None:
     to_video, to_text, _ = video_retrieval(tiny, dataset, frames=colour_frames)
     assert (to_video.task, to_text.task) == ("text to video", "video to text")
     assert to_video.figures["R@1"] == to_text.figures["R@1"] == 1.0
-    assert to_video.counts == {"queries": 2, "items": 2, "unreadable": 1}
+    assert to_video.counts == {"queries": 2, "items": 2, "unreadable": 1, "read in part": 0}
     assert to_video.items == ("red4-orange1.avi#0", "blue3.avi#0")
     assert to_video.notes == ("left out: broken.avi: cannot be opened",)
     assert "colour_frames" in to_video.settings["frames"]
@@ -143,3 +143,29 @@ def test_the_frame_asked_with_is_not_in_the_mean(tiny: TinyEncoder) -> None:
     assert outcome.items == ("a.avi@middle", "b.avi@middle")
     assert outcome.counts["items"] == 3
     assert outcome.per_item["R@1"].tolist() == [0, 1]
+
+
+def cut_short(path: Path) -> Generator[tuple[float, float, np.ndarray], None, str | None]:
+    """As `colour_frames`, and says of a file called `..._cut` that it is not all there."""
+    yield from colour_frames(path)
+    return "stopped at 1.0 s of 9.0 s: the file ends there" if path.stem.endswith("_cut") else None
+
+
+def test_a_video_that_is_not_all_there_is_counted_and_named(tmp_path: Path, tiny: TinyEncoder) -> None:
+    paths = [str(tmp_path / name) for name in ("red1_cut.avi", "blue2.avi")]
+    for path in paths:
+        Path(path).touch()
+    dataset = video_set(*paths, captions=[(0, "red"), (1, "blue")])
+    cache = EmbeddingCache(tmp_path / "cache")
+    told = f"read in part: {paths[0]}: stopped at 1.0 s of 9.0 s: the file ends there"
+    for _ in range(2):  # the second time from the cache
+        outcomes = [
+            *video_retrieval(tiny, dataset, frames=cut_short, cache=cache, query_bank=True),
+            image_to_video(tiny, dataset, frames=cut_short, cache=cache),
+        ]
+        for outcome in outcomes:
+            assert (outcome.counts["read in part"], outcome.counts["unreadable"]) == (1, 0)
+            assert outcome.notes == (told,)
+    assert tiny.images_encoded == 12
+    part = video_set(paths[0], captions=[(0, "red")], spans=((0.0, 0.5),))
+    assert video_retrieval(tiny, part, frames=cut_short)[0].counts["read in part"] == 1

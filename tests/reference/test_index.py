@@ -82,3 +82,9 @@ def test_approximate_search_measures_its_recall(kind: str) -> None:
 def test_unknown_kind() -> None:
     with pytest.raises(ConfigError, match="exact, hnsw, ivf"):
         PairIndex(vectors(3), kind="annoy")
+
+
+def test_ivf_of_fewer_rows_than_it_would_have_lists() -> None:
+    vectors = l2_normalise(np.random.default_rng(0).standard_normal((5, 8)))
+    found = PairIndex(vectors, kind="ivf").search(vectors, 1)
+    assert found.ids.shape == (5, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from impart.augment.encoder import settings_of
+from impart.config import VanillaSettings
 from impart.errors import EncoderMismatchError, ReferenceSetError
 from impart.reference.cohort import Cohort
 from impart.reference.refset import ReferenceSet
@@ -114,6 +117,25 @@ def test_what_is_not_a_set_is_refused(tmp_path: Path, some: ReferenceSet) -> Non
     manifest.write_text("{")
     with pytest.raises(ReferenceSetError, match="cannot be read"):
         ReferenceSet.open(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["sources", "count"])
+def test_a_manifest_that_lacks_a_key_is_incomplete(tmp_path: Path, some: ReferenceSet, key: str) -> None:
+    some.save(tmp_path / "set")
+    manifest = tmp_path / "set" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content[key]
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(ReferenceSetError, match=r"incomplete.*Build the set again"):
+        ReferenceSet.open(tmp_path / "set")
+
+
+def test_blending_settings_that_lack_a_key_are_refused(some: ReferenceSet) -> None:
+    stored = dataclasses.asdict(VanillaSettings(target=0.3))
+    assert settings_of(some.with_vanilla(stored)) == VanillaSettings(target=0.3)
+    del stored["target"]
+    with pytest.raises(ReferenceSetError, match=r"cannot be read .*impart refset tune"):
+        settings_of(some.with_vanilla(stored))
 
 
 def test_saving_over_a_set_leaves_one_table(some: ReferenceSet, tiny: TinyEncoder, tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from impart.errors import ConfigError
+from impart.train import settings
 from impart.train.config_file import bundled_configs, load_config
 from impart.train.run import REGIMES
 from impart.train.settings import TABLES
@@ -73,3 +77,17 @@ def test_an_unknown_config_lists_ours(tmp_path):
 def test_the_kept_settings_are_those_the_regime_reads():
     kept = load_config("ram_mini").as_dict()
     assert set(kept) == {"regime", "seed", *TABLES["ram"]}
+
+
+def test_every_regime_is_named_where_regimes_are_listed():
+    root = Path(__file__).resolve().parents[2]
+    lists = {
+        "settings": settings.__doc__,
+        "TrainConfig": settings.TrainConfig.__doc__,
+        "README.md": (root / "README.md").read_text(encoding="utf-8"),
+        "docs/training.md": (root / "docs" / "training.md").read_text(encoding="utf-8"),
+    }
+    for where, text in lists.items():
+        for regime in REGIMES:
+            assert re.search(rf"\b{regime}\b", text), f"{where} leaves {regime} out"
+    assert TABLES.keys() == REGIMES.keys()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clips import write_clip
+from clips import faststart, truncate, write_clip
 from impart.errors import DecodeError
 from impart.video.sampling import sampled_frames
 from tiny_encoder import COLOURS
@@ -28,3 +28,19 @@ def test_a_file_that_is_no_video_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.mp4").write_bytes(b"no video")
     with pytest.raises(DecodeError, match=r"x\.mp4"):
         list(sampled_frames(tmp_path / "x.mp4", short_side_px=32, fit="crop"))
+
+
+def test_a_file_that_is_cut_short_says_so_at_the_end(tmp_path: Path) -> None:
+    def returned(path: Path) -> str | None:
+        frames = sampled_frames(path, short_side_px=32)
+        try:
+            while True:
+                next(frames)
+        except StopIteration as end:
+            return end.value
+
+    clip = faststart(write_clip(tmp_path / "clip.mp4", colours=["red", "blue"] * 4, g="10"))
+    assert returned(clip) is None
+    problem = returned(truncate(clip, 0.6))
+    assert problem is not None
+    assert "of 8.0 s" in problem

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -21,7 +20,6 @@ from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryError, VideoIndexError
 from impart.reference.refset import ReferenceSet
 from impart.video.index import Query, VideoIndex
-from impart.video.manifest import Manifest
 from impart.video.search import combine, frame_scores, group_means, timecode, top_groups
 from impart.video.snapshot import Snapshot, has_cache
 from tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
@@ -362,12 +360,7 @@ def test_a_picture_is_seen_as_the_frames_are(tmp_path: Path, monkeypatch, fit: s
     assert sizes == [seen, seen]
 
 
-def test_an_index_from_before_there_was_a_choice_holds_crops(library: VideoIndex, tmp_path: Path) -> None:
-    shutil.copytree(library.path, tmp_path / "old")
-    manifest = json.loads((tmp_path / "old" / "manifest.json").read_text())
-    assert manifest["decode"].pop("fit") == "squash"
-    (tmp_path / "old" / "manifest.json").write_text(json.dumps(manifest))
-    assert Manifest.load(tmp_path / "old").decode.fit == "crop"
+def test_settings_that_do_not_exist_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"squash or crop"):
         DecodeSettings(fit="stretch")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"phrasings"):

@@ -169,8 +169,7 @@ def settings_of(references: ReferenceSet) -> VanillaSettings | None:
     if stored is None:
         return None
     try:
-        known = {item.name for item in dataclasses.fields(VanillaSettings)} - {"target"}  # `target` came later
-        return VanillaSettings(**{name: stored[name] for name in known}, target=stored.get("target", 0.0))
+        return VanillaSettings(**{item.name: stored[item.name] for item in dataclasses.fields(VanillaSettings)})
     except (KeyError, TypeError) as error:
         raise ReferenceSetError(
             f"reference set {references.name!r} holds blending settings that cannot be read ({error}): "

@@ -1,1 +1,1 @@
-"""The command line: parse and print only, one module a command group. Results to stdout, progress to stderr."""
+"""The command line, one module a command group: options become calls, results go to stdout, progress to stderr."""

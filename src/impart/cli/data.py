@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+
+from impart.cli.options import ListOf
+from impart.config import CaptionField
 
 if TYPE_CHECKING:
     from impart.train.yfcc import Progress
@@ -33,7 +36,12 @@ def yfcc(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the shards.")],
     reference: Annotated[float, typer.Option(help="Share of the photos that go to the reference split.")] = 0.1,
     caption: Annotated[
-        str, typer.Option(metavar="FIELDS", help="Caption: some of title, description, usertags, joined by commas.")
+        str,
+        typer.Option(
+            metavar="A,B,...",
+            parser=ListOf(get_args(CaptionField)),
+            help="Fields that are joined to a caption: some of title, description, usertags.",
+        ),
     ] = "title,description",
     max_words: Annotated[int, typer.Option(min=0, help="Words in a caption at most; 0 = all.")] = 100,
     image_size: Annotated[

@@ -1,4 +1,4 @@
-"""Where evaluation meets videos: it decodes nothing itself, and knows nothing of indexes."""
+"""Where evaluation meets video: how frames are read for a task, and how the search of an index is measured."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from impart.cli.progress import progress
 
 if TYPE_CHECKING:
     from impart.cli.runs import Run
-    from impart.config import Fit
+    from impart.config import By, Fit
     from impart.encoders.base import Encoder, Float32
     from impart.evaluate.contenders import Contender
     from impart.evaluate.frames import FrameReader
     from impart.evaluate.outcome import Outcome
     from impart.evaluate.sets import MomentSet, VideoSet
+    from impart.video.index import VideoIndex
 
 __all__ = ["find_moments", "find_videos", "score_files", "search_index"]
 
@@ -36,8 +37,6 @@ def find_videos(run: Run, dataset: VideoSet, *, fps: float, fit: Fit, query_bank
 
 def find_moments(run: Run, dataset: MomentSet, *, fps: float, fit: Fit) -> None:
     """The baseline's windows of every contender, held against the right ones."""
-    import dataclasses
-
     from impart.evaluate.moments import predict_moments, score_predictions
 
     def baseline(contender: Contender, on_progress: object = None) -> Outcome:
@@ -49,8 +48,7 @@ def find_moments(run: Run, dataset: MomentSet, *, fps: float, fit: Fit) -> None:
             on_progress=on_progress,  # type: ignore[arg-type]
             **run.common,
         )
-        outcome = score_predictions(predicted, dataset, label=contender.label)
-        return dataclasses.replace(outcome, counts={**outcome.counts, "unreadable": len(predicted.notes)})
+        return score_predictions(predicted, dataset, label=contender.label)
 
     for contender in _cleaned(run, dataset, fps, fit):
         run.measure(contender, dataset.name, partial(baseline, contender))
@@ -88,14 +86,14 @@ def _frames(encoder: Encoder, fps: float, fit: Fit) -> FrameReader:
     return partial(sampled_frames, short_side_px=encoder.traits.image_size_px, fps=fps, fit=fit)
 
 
-def search_index(index: Path, table: Path, *, by: str, split: str | None = None) -> list[Outcome]:
+def search_index(index: Path, table: Path, *, by: By, split: str | None = None) -> list[Outcome]:
     """Rank every caption's own video among all videos of an index.
 
     Args:
         index: folder of the index.
         table: csv with the columns `file` and `caption` (or `text`); files are met by name, those that the index lacks
             or has several times in different folders, are left out.
-        by: `mean` or `best`: how a video is scored.
+        by: whether a video is scored by the mean of its frames or by its best moment.
         split: only rows whose column `split` says this.
 
     Returns:
@@ -114,7 +112,8 @@ def search_index(index: Path, table: Path, *, by: str, split: str | None = None)
     from impart.video.index import VideoIndex
 
     opened = VideoIndex.open(index, create=False)
-    names = [Path(video.path).name for video in opened.videos()]
+    videos = opened.videos()
+    names = [Path(video.path).name for video in videos]
     once = [name for name, count in Counter(names).items() if count == 1]
     numbers = {name: number for number, name in enumerate(once)}
     rows = [
@@ -132,6 +131,10 @@ def search_index(index: Path, table: Path, *, by: str, split: str | None = None)
     several = len(absent & set(names))
     owners = np.array([numbers[name] for name, _ in known], dtype=np.int64)
     about = opened.stats()
+    asked = {name for name, _ in known}
+    notes = [f"left out: {several} file names that several videos of the index have"] if several else []
+    partial = [video for video in videos if video.problem and Path(video.path).name in asked]
+    notes += [f"read in part: {video.path}: {video.problem}" for video in partial]
     total = len(names)
     result = []
     for augment in [False, True] if about.references else [False]:
@@ -147,22 +150,25 @@ def search_index(index: Path, table: Path, *, by: str, split: str | None = None)
                 clusters=owners,
                 resampled={"median rank": bootstrap.medians(ranks, bootstrap.draws(owners))},
                 lower_is_better=ranking.LOWER_IS_BETTER,
-                counts={"queries": len(ranks), "items": total, "files not in the index": len(absent) - several},
+                counts={
+                    "queries": len(ranks),
+                    "items": total,
+                    "files not in the index": len(absent) - several,
+                    "read in part": len(partial),
+                },
                 settings={"index": str(index), "by": by},
-                notes=(f"left out: {several} file names that several videos of the index have",) if several else (),
+                notes=tuple(notes),
             )
         )
     return result
 
 
-def _ranks(opened: object, known: Sequence[tuple[str, str]], *, by: str, augment: bool, last: int) -> list[int]:
+def _ranks(opened: VideoIndex, known: Sequence[tuple[str, str]], *, by: By, augment: bool, last: int) -> list[int]:
     """Rank of each caption's video, behind those that score the same; the last where the search does not return it."""
-    from impart.video.index import VideoIndex
     from impart.video.search import Query
 
-    assert isinstance(opened, VideoIndex)
     queries = [Query(text=text) for _, text in known]
-    found = opened.search_many(queries, top=last, group="video", by=by, augment=augment)  # type: ignore[arg-type]
+    found = opened.search_many(queries, top=last, group="video", by=by, augment=augment)
     ranks = []
     for (name, _), hits in zip(known, found, strict=True):
         own = next((hit.score for hit in hits if hit.path.name == name), None)

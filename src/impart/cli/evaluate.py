@@ -6,12 +6,12 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from impart.cli.runs import Run, with_run
-from impart.config import DecodeSettings, EvaluateSettings, Fit
+from impart.config import By, DecodeSettings, EvaluateSettings, Features, Fit, FixedPrompts, Prompts
 
 if TYPE_CHECKING:
     from impart.evaluate.datasets.base import Kind
@@ -52,14 +52,11 @@ LimitOption = Annotated[
     int, typer.Option("--limit", min=0, metavar="N", help="Only so many pictures, drawn, always the same; 0 = all.")
 ]
 FpsOption = Annotated[float, typer.Option("--fps", min=0.01, help="Videos: frames looked at a second.")]
-FitOption = Annotated[
-    str, typer.Option("--fit", metavar="squash|crop", help="Videos: whole frames, squeezed, or the encoder's own crop.")
-]
+FitOption = Annotated[Fit, typer.Option("--fit", help="Videos: whole frames, squeezed, or the encoder's own crop.")]
 PromptsOption = Annotated[
-    str,
+    Prompts,
     typer.Option(
         "--prompts",
-        metavar="ensemble|single|set",
         help="Seven prompts averaged, 'a photo of a {}.' alone, or those written for the set.",
     ),
 ]
@@ -104,11 +101,9 @@ def probe(
         ),
     ] = None,
     features: Annotated[
-        str,
+        Features,
         typer.Option(
-            "--features",
-            metavar="embedding|retrieval|both",
-            help="What is classified: v (or v'), the retrieval embedding.",
+            "--features", help="What is classified: v (or v'), the retrieval embedding, or one after the other."
         ),
     ] = "embedding",
     per_class: Annotated[
@@ -136,7 +131,7 @@ def probe(
                 train,
                 test,
                 val=val,
-                features=features,  # type: ignore[arg-type]  # checked there
+                features=features,
                 label=contender.label,
                 **run.common,
             )
@@ -153,7 +148,9 @@ def regions(
     scales: Annotated[
         str, typer.Option("--scales", metavar="X,Y", help="How much is cut out: 1 = the box, 1.5 = half as much again.")
     ] = "1,1.5",
-    prompts: PromptsOption = "ensemble",
+    prompts: Annotated[
+        FixedPrompts, typer.Option("--prompts", help="Seven prompts averaged, or 'a photo of a {}.' alone.")
+    ] = "ensemble",
     limit: LimitOption = 0,
 ) -> None:
     """Name what is in given boxes (zero-shot ROI classification): box accuracy and AP over the categories."""
@@ -210,7 +207,7 @@ def retrieval(
         ),
     ] = None,
     by: Annotated[
-        str, typer.Option("--by", metavar="mean|best", help="With --index: a video counts by its mean or best moment.")
+        By, typer.Option("--by", help="With --index: a video counts by its mean or its best moment.")
     ] = "mean",
 ) -> None:
     """Find each caption's picture or video, and each one's captions: R@1, R@5, R@10, ranks, MRR, nDCG, both ways.
@@ -231,7 +228,7 @@ def retrieval(
                 run,
                 dataset,
                 fps=fps,
-                fit=_fit(fit),
+                fit=fit,
                 query_bank=query_bank,
                 image_queries=image_queries,
             )
@@ -241,13 +238,6 @@ def retrieval(
                 measure, contender.encoder, dataset, query_bank=query_bank, label=contender.label, **run.common
             )
             run.measure(contender, dataset.name, task)
-
-
-def _fit(name: str) -> Fit:
-    if name not in get_args(Fit):
-        raise typer.BadParameter(f"--fit {name}: use {' or '.join(get_args(Fit))}")
-    fit: Fit = name  # type: ignore[assignment]
-    return fit
 
 
 @app.command()
@@ -301,7 +291,7 @@ def moments(
         if predictions:
             score_files(run, dataset, predictions)
         else:
-            find_moments(run, dataset, fps=fps, fit=_fit(fit))
+            find_moments(run, dataset, fps=fps, fit=fit)
 
 
 @app.command(epilog="Example: impart eval compare reports/monday reports/tuesday")
@@ -336,7 +326,7 @@ def compare(
         print(note, file=sys.stderr)
 
 
-def _search_index(run: Run, index: Path, tables: Sequence[str], *, by: str, split: str | None) -> None:
+def _search_index(run: Run, index: Path, tables: Sequence[str], *, by: By, split: str | None) -> None:
     from impart.cli.eval_videos import search_index
 
     options = run.options

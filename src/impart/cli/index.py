@@ -22,7 +22,7 @@ from impart.cli.options import (
     load,
     settings_for,
 )
-from impart.config import DecodeSettings
+from impart.config import DecodeSettings, Fit
 
 if TYPE_CHECKING:
     from impart.video.events import Event, IndexDone
@@ -49,9 +49,8 @@ def index(
         ),
     ] = None,
     fit: Annotated[
-        str | None,
+        Fit | None,
         typer.Option(
-            metavar="squash|crop",
             help="How a frame becomes a square: all of it, squeezed, or the part that the encoder crops.",
             show_default=DecodeSettings.fit,
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -18,6 +19,7 @@ __all__ = [
     "ConfigOption",
     "EncoderOption",
     "IndexOption",
+    "ListOf",
     "NoAugmentOption",
     "RefsetOption",
     "ThreadsOption",
@@ -59,6 +61,25 @@ ConfigOption: TypeAlias = Annotated[
 ]
 
 DEFAULT_INDEX = Path("library.impart")
+
+
+class ListOf:
+    """Check values with commas between, each of which is one of `choices`: the parser of an option.
+
+    >>> ListOf(("title", "usertags"))("usertags, title")
+    'usertags, title'
+    """
+
+    def __init__(self, choices: Sequence[str]) -> None:
+        self.choices = tuple(choices)
+        self.__name__ = "A,B,..."
+
+    def __call__(self, text: str) -> str:
+        values = [part.strip() for part in text.split(",") if part.strip()]
+        unknown = [value for value in values if value not in self.choices]
+        if unknown or not values:
+            raise typer.BadParameter(f"{', '.join(unknown) or text!r}: give some of {', '.join(self.choices)}")
+        return text
 
 
 def settings_for(manifest: Manifest | None, config: Path | None, flags: dict[str, Any]) -> Settings:

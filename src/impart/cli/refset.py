@@ -12,6 +12,7 @@ import typer
 
 from impart.cli.options import ThreadsOption
 from impart.cli.sweep import sweep
+from impart.config import IndexKind, Storage
 
 if TYPE_CHECKING:
     from impart.reference.build import BuildProgress, Failure
@@ -62,8 +63,10 @@ def build(
     text_column: TextColumn = None,
     source_name: SourceOption = "",
     licence: LicenceOption = "",
-    storage: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
-    index: Annotated[str, typer.Option(help="auto (exact up to 100,000 pairs), exact, hnsw or ivf.")] = "auto",
+    storage: Annotated[Storage, typer.Option(help="How vectors are kept.")] = "float16",
+    index: Annotated[
+        IndexKind, typer.Option(help="Search for neighbours; auto is exact up to 100,000 pairs, hnsw above.")
+    ] = "auto",
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings afterwards.")] = True,
     threads: ThreadsOption = 0,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from impart.cli.runs import Run, with_run
-from impart.config import EncoderSettings
+from impart.config import EncoderSettings, Prompts
 
 __all__ = ["app"]
 
@@ -37,9 +37,7 @@ def table1(
             help="Folder with cifar10, cifar100 and caltech101: archives as published, or class folders.",
         ),
     ] = Path("data"),
-    prompts: Annotated[
-        str, typer.Option("--prompts", metavar="ensemble|single|set", help="As for 'impart eval zeroshot'.")
-    ] = "ensemble",
+    prompts: Annotated[Prompts, typer.Option("--prompts", help="As for 'impart eval zeroshot'.")] = "ensemble",
     limit: Annotated[
         int, typer.Option("--limit", min=0, metavar="N", help="Only so many pictures of a set, drawn; 0 = all.")
     ] = 0,

@@ -32,7 +32,7 @@ __all__ = ["Options", "Run", "print_tables", "with_run"]
 
 _NOTES_SHOWN = 12
 PARTLY = 3
-"""Exit code where pictures or videos could not be read."""
+"""Exit code where pictures or videos could not be read, or not to their end."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -263,7 +263,7 @@ class Run:
         """Print the results, write the report, and say what was left out.
 
         Raises:
-            typer.Exit: with code 3, pictures or videos could not be read.
+            typer.Exit: with code 3, pictures or videos could not be read, or not to their end.
         """
         from impart.evaluate.report import report_content, summarise, write_report
         from impart.evaluate.tables import legend
@@ -299,7 +299,8 @@ class Run:
             print(f"report: {folder}", file=sys.stderr)
         if self._temporary is not None:
             self._temporary.cleanup()
-        if any(outcome.counts.get("unreadable") for outcome in self.outcomes):
+        bad = ("unreadable", "read in part")
+        if any(outcome.counts.get(name) for outcome in self.outcomes for name in bad):
             raise typer.Exit(PARTLY)
 
     def _say_notes(self) -> None:

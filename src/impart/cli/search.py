@@ -6,7 +6,6 @@ import io
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +21,7 @@ from impart.cli.options import (
     settings_for,
 )
 from impart.cli.output import Answer, Format, print_answers
-from impart.config import SearchSettings
+from impart.config import By, Group, SearchSettings
 from impart.errors import DataError, QueryError
 
 if TYPE_CHECKING:
@@ -31,21 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["search", "similar"]
 
 _AT_ONCE = 256
-
-
-class Group(StrEnum):
-    """One hit each."""
-
-    video = "video"
-    scene = "scene"
-    frame = "frame"
-
-
-class By(StrEnum):
-    """What a video or scene is ranked by."""
-
-    mean = "mean"
-    moment = "moment"
 
 
 _DEFAULTS = SearchSettings()

@@ -7,14 +7,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
-from impart.cli.options import ThreadsOption
+from impart.cli.options import ListOf, ThreadsOption
 from impart.cli.progress import progress
 from impart.cli.runs import print_tables
-from impart.config import EvaluateSettings, SweepSettings
+from impart.config import Around, EvaluateSettings, Prompts, SelectionWay, SweepSettings
 
 if TYPE_CHECKING:
     from impart.evaluate.sets import ClassSet
@@ -52,7 +52,12 @@ def sweep(
     ] = None,
     sizes: Annotated[str, _listed("Shares of the set (10%) or numbers of pairs (300).")] = _default("sizes"),
     select: Annotated[
-        str, _listed("Ways of choosing them: random, class, cluster, coverage, agreement, dedup.")
+        str,
+        typer.Option(
+            metavar="A,B,...",
+            parser=ListOf(get_args(SelectionWay)),
+            help="Ways of choosing them: random, class, cluster, coverage, agreement, dedup.",
+        ),
     ] = _default("ways"),
     corrupt: Annotated[str, _listed("Fractions of the captions that are exchanged at random.")] = _default("corrupt"),
     k: Annotated[str, _listed("Numbers of neighbours blended in.")] = _default("k"),
@@ -64,18 +69,17 @@ def sweep(
         bool, typer.Option("--grid", help="Everything with everything, not one at a time around the set's settings.")
     ] = False,
     around: Annotated[
-        str,
-        typer.Option(metavar="set|usual|paper", help="Blending that is varied: the set's own, the usual, the paper's."),
+        Around, typer.Option(help="Blending that is varied: the set's own, the usual, the paper's.")
     ] = "set",
     choose_by: Annotated[
         str,
         typer.Option(
-            metavar="leave-one-out|DATASET", help="What the best setting is chosen by; by a data set, it is tuned on."
+            metavar="NAME",
+            help="What the best setting is chosen by: leave-one-out, or the name of a data set, which is then tuned "
+            "on.",
         ),
     ] = "leave-one-out",
-    prompts: Annotated[
-        str, typer.Option(metavar="ensemble|single|set", help="As in 'impart eval zeroshot'.")
-    ] = "ensemble",
+    prompts: Annotated[Prompts, typer.Option(help="As in 'impart eval zeroshot'.")] = "ensemble",
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="Part of the data sets; default: their test part.")
     ] = None,

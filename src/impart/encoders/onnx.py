@@ -202,7 +202,7 @@ def load_mini(rest: str = "", *, threads: int = 0, **options: Any) -> OnnxEncode
             context_tokens=int(model["context_tokens"]),
             logit_scale=float(model.get("logit_scale", EncoderTraits.logit_scale)),
         )
-        config = PreprocessConfig.from_dict({"crop_start": "floor", **model["preprocess"]})
+        config = PreprocessConfig.from_dict(model["preprocess"])
         small = model.get("small_pictures")
         small = small and SmallPictures(int(small["up_to_px"]), dataclasses.replace(config, size_px=int(small["size"])))
     except (KeyError, TypeError, ValueError, ConfigError) as error:

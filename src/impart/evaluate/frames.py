@@ -1,4 +1,4 @@
-"""Videos to embeddings of their frames: one video at a time, kept in the cache, broken videos counted and named.
+"""Videos to embeddings of their frames: one by one, kept in the cache; what is unreadable or cut short is told.
 
 How frames are read is the caller's: `impart.evaluate` decodes nothing. What an augmentation adds is computed from the
 base's cached embeddings, so ten reference sets on one set of videos decode and encode them once.
@@ -7,7 +7,7 @@ base's cached embeddings, so ten reference sets on one set of videos decode and 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,6 +31,8 @@ Frame: TypeAlias = tuple[float, float, npt.NDArray[np.uint8]]
 FrameReader: TypeAlias = Callable[[Path], Iterator[Frame]]
 """Frames of a video in order of time; raises DecodeError or DataError where it cannot be read.
 
+A generator may return why what it yielded is not the whole video (a file that is cut short, or damaged); None = it is.
+
 The cache knows a reader by its module, its name and the keywords of a `functools.partial`; what has no name that
 lasts (a lambda, a function within a function) is not cached.
 """
@@ -46,6 +48,7 @@ class EmbeddedVideo:
         embeddings: (f, D) L2-normalised; v' where the encoder is augmented. Empty where the video is unreadable.
         retrieval: (f, R) L2-normalised retrieval embeddings, always the base's.
         unreadable: why the video could not be read, or None.
+        problem: why the frames are not the whole video, or None. Of a part of the video it is told all the same.
     """
 
     number: int
@@ -53,6 +56,7 @@ class EmbeddedVideo:
     embeddings: Float32
     retrieval: Float32
     unreadable: str | None = None
+    problem: str | None = None
 
     def within(self, span: Span | None) -> EmbeddedVideo:
         """The frames shown in a part of the video, their times cut to it; None = all of it."""
@@ -66,6 +70,7 @@ class EmbeddedVideo:
             embeddings=self.embeddings[inside],
             retrieval=self.retrieval[inside],
             unreadable=self.unreadable,
+            problem=self.problem,
         )
 
 
@@ -114,7 +119,11 @@ def embed_videos(
             else:
                 plain = ImageEmbeddings(stored["embeddings"].astype(np.float32), stored["retrieval"].astype(np.float32))
                 yield EmbeddedVideo(
-                    number=number, spans=stored["spans"], embeddings=_seen(encoder, plain), retrieval=plain.retrieval
+                    number=number,
+                    spans=stored["spans"],
+                    embeddings=_seen(encoder, plain),
+                    retrieval=plain.retrieval,
+                    problem=str(stored["problem"]) or None,
                 )
         done += len(numbers)
         if on_progress is not None:
@@ -151,12 +160,13 @@ def sampling_of(frames: FrameReader) -> str | None:
 
 
 def _read(base: Encoder, path: Path, frames: FrameReader, batch: int) -> dict[str, npt.NDArray[Any]] | str:
-    """Spans and base embeddings of a video, or why it cannot be read."""
+    """Spans and base embeddings of a video, and why they are not all of it; or why it cannot be read."""
     spans: list[Span] = []
     parts: list[ImageEmbeddings] = []
     pending: list[npt.NDArray[np.uint8]] = []
     try:
-        for start_s, end_s, picture in frames(path):
+        reading = _Reading(frames(path))
+        for start_s, end_s, picture in reading:
             spans.append((start_s, end_s))
             pending.append(picture)
             if len(pending) == batch:
@@ -172,11 +182,26 @@ def _read(base: Encoder, path: Path, frames: FrameReader, batch: int) -> dict[st
         "spans": np.array(spans, dtype=np.float64),
         "embeddings": np.concatenate([part.embeddings for part in parts]),
         "retrieval": np.concatenate([part.retrieval for part in parts]),
+        "problem": np.array(reading.problem or ""),
     }
 
 
+class _Reading:
+    """The frames of a reader, and afterwards what it returned."""
+
+    def __init__(self, frames: Iterator[Frame]) -> None:
+        self._frames = frames
+        self.problem: str | None = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        if isinstance(self._frames, Generator):
+            self.problem = yield from self._frames
+        else:
+            yield from self._frames
+
+
 def _whole(stored: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, npt.NDArray[Any]] | str | None:
-    if stored is None or not {"spans", "embeddings", "retrieval"} <= stored.keys():
+    if stored is None or not {"spans", "embeddings", "retrieval", "problem"} <= stored.keys():
         return None
     return dict(stored)
 

@@ -58,12 +58,14 @@ class Predictions:
         windows: query id -> windows; a query without any is not answered.
         saliency: query id -> a score for each 2 s clip; empty where none is predicted.
         settings: how they were made, for reports.
+        counts: for reports, such as the videos that could not be read.
         notes: what was left out.
     """
 
     windows: Mapping[str, Sequence[Window]]
     saliency: Mapping[str, Float64] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -132,6 +134,7 @@ def score_predictions(
             "videos": len(np.unique(clusters)),
             "unanswered": len(asked) - len(answered),
             **({"rated queries": int(rated.sum())} if rated.any() else {}),
+            **given.counts,
         },
         settings={"windows that count": MAX_WINDOWS, **given.settings},
         notes=tuple(notes),
@@ -198,16 +201,21 @@ def predict_moments(
     windows: dict[str, list[Window]] = {}
     saliency: dict[str, Float64] = {}
     lost: list[str] = []
+    partial: list[str] = []
     for video in embed_videos(encoder, dataset.videos, frames, cache=cache, batch=batch, on_progress=on_progress):
         if video.unreadable is not None:
             lost.append(f"left out: {dataset.videos[video.number]}: {video.unreadable}")
             continue
+        if video.problem is not None:
+            partial.append(f"read in part: {dataset.videos[video.number]}: {video.problem}")
         for query in np.flatnonzero(dataset.owners == video.number):
             scores = (video.embeddings @ texts[query]).astype(np.float64)  # (f,)
             windows[dataset.query_ids[query]] = frame_peaks(video.spans, scores)
             saliency[dataset.query_ids[query]] = _clip_scores(video.spans, scores)
     settings = {"method": "frame peaks", "smoothed over": f"{SMOOTH_S:g} s", "frames": sampling_of(frames)}
-    return Predictions(windows=windows, saliency=saliency, settings=settings, notes=tuple(lost))
+    counts = {"unreadable": len(lost), "read in part": len(partial)}
+    notes = (*lost, *partial)
+    return Predictions(windows=windows, saliency=saliency, settings=settings, counts=counts, notes=notes)
 
 
 def frame_peaks(

@@ -16,11 +16,12 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import warnings
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from impart.config import Features
 from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError, MissingExtraError
 from impart.evaluate.cache import EmbeddingCache
@@ -31,7 +32,6 @@ from impart.metrics import bootstrap, classification
 
 __all__ = ["Features", "linear_probe"]
 
-Features: TypeAlias = Literal["embedding", "retrieval", "both"]
 Ints = npt.NDArray[np.int64]
 
 COARSE = tuple(float(power) for power in range(-6, 7, 2))

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ import numpy.typing as npt
 from impart.augment.encoder import settings_of
 from impart.augment.tune import USUAL, own_questions
 from impart.augment.vanilla import Vanilla, mixture, within_target
-from impart.config import EvaluateSettings, VanillaSettings
+from impart.config import Around, EvaluateSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, ReferenceSetError
 from impart.evaluate.cache import EmbeddingCache
@@ -40,7 +41,7 @@ __all__ = ["AROUND", "LEAVE_ONE_OUT", "Ground", "Questions", "Row", "prepare", "
 
 LEAVE_ONE_OUT = "leave-one-out"
 
-AROUND = ("set", "usual", "paper")
+AROUND = get_args(Around)
 """Blending to sweep around: the set's own, `impart.augment.tune.USUAL`, or the paper's (K=8, 0.5, 0.05, no gate)."""
 
 
@@ -133,7 +134,7 @@ def prepare(
     datasets: Sequence[ClassSet] = (),
     *,
     prompts: str = "ensemble",
-    around: str = "set",
+    around: Around = "set",
     near: float = EvaluateSettings.near_duplicate,
     cache: EmbeddingCache | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
@@ -227,7 +228,7 @@ def sweep(ground: Ground, points: Sequence[Point], *, done: Collection[tuple[str
                 yield from _ask(questions, ground.references, subset, rows, left[questions.name])
 
 
-def _around(references: ReferenceSet, around: str) -> tuple[VanillaSettings, str]:
+def _around(references: ReferenceSet, around: Around) -> tuple[VanillaSettings, str]:
     """The settings to sweep around, and what a reader must know of them."""
     if around not in AROUND:
         raise ConfigError(f"cannot sweep around {around!r}: choose {', '.join(AROUND)}")

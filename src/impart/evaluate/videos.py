@@ -168,12 +168,13 @@ def video_keys(dataset: VideoSet) -> tuple[str, ...]:
 
 
 class _Found:
-    """Which videos of a set could be read, as they come."""
+    """Which videos of a set could be read, and which not to their end, as they come."""
 
     def __init__(self, dataset: VideoSet) -> None:
         self._dataset = dataset
         self._kept: list[int] = []
         self._lost: list[str] = []
+        self._partial: list[str] = []
 
     def part(self, video: EmbeddedVideo) -> EmbeddedVideo | None:
         """The part of a video that is meant; None, and counted, where there is nothing of it."""
@@ -185,6 +186,8 @@ class _Found:
         if reason is not None:
             self._lost.append(f"left out: {self._dataset.videos[video.number]}: {reason}")
             return None
+        if part.problem is not None:
+            self._partial.append(f"read in part: {self._dataset.videos[video.number]}: {part.problem}")
         self._kept.append(video.number)
         return part
 
@@ -202,7 +205,7 @@ class _Found:
             dataset=self._dataset.name,
             encoder=label or encoder.traits.id,
             figures={},
-            counts={"unreadable": len(self._lost)},
+            counts={"unreadable": len(self._lost), "read in part": len(self._partial)},
             settings={"frames": sampling_of(frames) or "a reader without a name"},
-            notes=(*self._dataset.notes, *self._lost),
+            notes=(*self._dataset.notes, *self._lost, *self._partial),
         )

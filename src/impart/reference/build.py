@@ -79,10 +79,6 @@ class Selection:
         if self.limit < 0 or self.per_class < 0:
             raise ConfigError("limit and per_class must not be negative; 0 takes all")
 
-    @property
-    def takes_all(self) -> bool:
-        return self.fraction == 1 and not self.limit and not self.per_class and not self.shuffle
-
 
 def select(pairs: Iterable[Pair], selection: Selection) -> Iterator[tuple[Pair, bool]]:
     """Each pair with whether it becomes a reference.

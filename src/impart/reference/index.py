@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from impart.config import IndexKind
 from impart.encoders.base import Float32
 from impart.errors import ConfigError
 from impart.files import atomic_path
@@ -24,7 +25,7 @@ __all__ = ["ANN_ABOVE", "IndexInfo", "Neighbours", "PairIndex"]
 ANN_ABOVE = 100_000
 """Rows up to which search is exact (measured: docs/reference-sets.md)."""
 
-KINDS = ("auto", "exact", "hnsw", "ivf")
+KINDS = get_args(IndexKind)
 _SPARE = 8  # candidates fetched beyond k, so that near ties at the border are settled by us
 _DECIMALS = 6  # similarities closer than this are ties
 _RECALL_QUERIES = 500
@@ -197,7 +198,7 @@ class PairIndex:
             index.hnsw.efConstruction = 80
             index.hnsw.efSearch = 128
         else:
-            lists = max(1, int(4 * np.sqrt(count)))
+            lists = max(1, min(int(4 * np.sqrt(count)), count))  # k-means needs a row a list
             probes = max(1, lists // 16)
             self._parameters = {"lists": lists, "probes": probes}
             index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)

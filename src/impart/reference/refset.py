@@ -105,9 +105,9 @@ class Manifest:
             raise ReferenceSetError(f"{path} has schema {schema}, this version reads {SCHEMA_VERSION}: update impart")
         known = {item.name for item in dataclasses.fields(cls)}
         try:
-            content["sources"] = tuple(content.get("sources", ()))
+            content["sources"] = tuple(content["sources"])
             return cls(**{name: value for name, value in content.items() if name in known})
-        except TypeError as error:
+        except (KeyError, TypeError) as error:
             raise ReferenceSetError(f"{path} is incomplete: {error}. Build the set again") from error
 
     def write(self, folder: Path) -> None:
@@ -302,7 +302,7 @@ class ReferenceSet:
 
     @property
     def _index_kind(self) -> str:
-        return str(self.manifest.index.get("kind", "exact"))
+        return str(self.manifest.index["kind"])
 
     @property
     def _index_name(self) -> str:

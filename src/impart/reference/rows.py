@@ -79,7 +79,7 @@ def merge(sets: Sequence[ReferenceSet]) -> ReferenceSet:
         vanilla=None,
         versions=library_versions(),
     )
-    kinds = {str(part.manifest.index.get("kind")) for part in sets} - {"exact"}
+    kinds = {str(part.manifest.index["kind"]) for part in sets} - {"exact"}
     cohort = next((part.given_cohort for part in sets if part.given_cohort is not None), None)
     return with_index(ReferenceSet(data, manifest, cohort=cohort), kinds.pop() if len(kinds) == 1 else "auto")
 
@@ -134,7 +134,7 @@ def _copied(
         cohort="",
         versions=library_versions(),
     )
-    kind = str(manifest.index.get("kind", "exact"))
+    kind = str(manifest.index["kind"])
     return with_index(ReferenceSet(data, changed, cohort=references.given_cohort), kind)
 
 

@@ -1,6 +1,6 @@
 """What a training run is told: one TOML file (`config_file.py` reads it), one frozen dataclass a concern.
 
-    regime = "ram"                 # ram, lit or full
+    regime = "ram"                 # ram, episodes, lit or full
     seed = 0
 
     [data]
@@ -284,7 +284,7 @@ class BackboneSettings:
     """The frozen towers of regime `lit`.
 
     Attributes:
-        size_px: side of the square that the image backbone sees; a multiple of 32.
+        size_px: side of the square that the image backbone sees; a multiple of 128.
         views: looks at each picture (see `features.look`); the first is `clean`.
         retrieval_dim: width of the retrieval embedding (principal components of the features).
         calibration: how far classes that shrinking inflates are taken off the base image embedding (0..1).
@@ -366,8 +366,8 @@ class TrainConfig:
     """Everything a run is told.
 
     Attributes:
-        regime: `ram` (a frozen encoder, RAM learns), `lit` (frozen towers, heads learn, with or without RAM),
-            `full` (towers learn, with or without RAM).
+        regime: `ram` (a frozen encoder, RAM learns), `episodes` (the same, from small naming problems), `lit` (frozen
+            towers, heads learn, with or without RAM), `full` (towers learn, with or without RAM).
         seed: of initial weights, splits, draws and dropout.
     """
 

@@ -17,8 +17,9 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
+from impart.config import CaptionField
 from impart.errors import ConfigError, DataError
 from impart.files import new_sha256, read_ahead, sha256_hex, sha256_int
 from impart.train import fetch as fetching
@@ -30,7 +31,7 @@ from impart.train.yfcc_table import MetaRow, read_metadata
 
 __all__ = ["CAPTION_FIELDS", "Progress", "YfccSettings", "caption_of", "prepare"]
 
-CAPTION_FIELDS = ("title", "description", "usertags")
+CAPTION_FIELDS = get_args(CaptionField)
 _ALL_FAILED = 100
 _PLAIN_ID = re.compile(r"[\w-]{1,80}")
 _Checked: TypeAlias = "tuple[Fetched, tuple[bytes, int, int] | None, str]"

@@ -419,8 +419,8 @@ class VideoIndex:
         default = self.settings.search
         return Options(
             top=default.top if top is None else top,
-            group=group or default.group,  # type: ignore[arg-type] # checked by Options
-            by=by or default.by,  # type: ignore[arg-type]
+            group=group or default.group,
+            by=by or default.by,
             augment=augment,
             path_glob=path_glob,
             why=why,

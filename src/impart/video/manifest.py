@@ -139,8 +139,7 @@ class Manifest:
     def _from_dict(cls, values: Mapping[str, Any]) -> Manifest:
         names = {item.name for item in dataclasses.fields(cls)}
         kept = {name: value for name, value in values.items() if name in names}
-        # Indexes from before there was a choice hold what encoders crop.
-        kept["decode"] = DecodeSettings(**({"fit": "crop"} | kept["decode"]))
+        kept["decode"] = DecodeSettings(**kept["decode"])
         kept["index"] = IndexSettings(**kept["index"])
         kept["augmentation"] = kept["augmentation"] and Augmentation.from_dict(kept["augmentation"])
         return cls(**kept)

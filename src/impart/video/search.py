@@ -16,7 +16,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ import numpy.typing as npt
 from impart.augment.encoder import AugmentedEncoder
 from impart.augment.hubness import CaptionBank
 from impart.augment.queries import query_embeddings
-from impart.config import Fit, SearchSettings
+from impart.config import By, Fit, Group, SearchSettings
 from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
 from impart.encoders.preprocess import squashed, to_rgb
 from impart.errors import QueryError
@@ -47,9 +47,6 @@ __all__ = [
     "timecode",
     "top_groups",
 ]
-
-Group: TypeAlias = Literal["video", "scene", "frame"]
-By: TypeAlias = Literal["mean", "moment"]
 
 _ROWS = 16_384  # segments widened to float32 at once: 42 MB at D = 640
 _COEFFICIENTS = 4_000_000  # (groups x pairs) at once: 32 MB

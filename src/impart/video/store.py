@@ -97,7 +97,7 @@ def revision_of(content_hash: str, manifest: Manifest) -> str:
         manifest.decode.reuse_threshold,
         manifest.index.cut_threshold,
     )
-    if manifest.decode.fit != "crop":  # which all indexes had before there was a choice
+    if manifest.decode.fit != "crop":  # left out, so that the ids in existing indexes stay what they are
         settings += (manifest.decode.fit,)
     text = f"{content_hash} {settings!r} {manifest.encoder_fingerprint}"
     return blake2b_hex(text, size_bytes=8)
