@@ -133,7 +133,7 @@ def pipeline(clips: list[Path], encoder_id: str) -> Run:
 def script(clips: list[Path], encoder_id: str) -> Run:
     import onnxruntime
 
-    from impart.encoders.onnx import MINI_FOLDER
+    from impart.encoders.onnx.encoder import MINI_FOLDER
 
     scheme, _, rest = encoder_id.partition(":")
     folder = Path(rest) if rest else MINI_FOLDER

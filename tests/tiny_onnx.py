@@ -1,6 +1,6 @@
 """Tiny ONNX encoders on disk: a picture is its mean colour, a text the mean of its words' vectors.
 
-Written in the two layouts that `impart.encoders.onnx` reads, with the variations that published exports show.
+Written in the two layouts that `impart.encoders.onnx.encoder` reads, with the variations that published exports show.
 """
 
 from __future__ import annotations

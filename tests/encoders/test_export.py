@@ -14,8 +14,9 @@ pytest.importorskip("onnxscript", reason="extra torch is not installed")
 import torch
 
 import tiny_hf
-from impart.encoders import export, load_encoder
-from impart.encoders.export import export_hf
+from impart.encoders import load_encoder
+from impart.encoders.onnx import export
+from impart.encoders.onnx.export import export_hf
 from impart.errors import EncoderError
 
 PICTURES = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(5)]
@@ -67,7 +68,7 @@ def test_an_export_that_does_not_agree_is_refused(tmp_path: Path, monkeypatch: p
 
 
 def test_heavy_towers_keep_their_weights_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from impart.encoders import torch as backend
+    from impart.encoders import torch_towers as backend
 
     tiny_hf.write_siglip(tmp_path / "model")
     monkeypatch.setattr(backend, "INLINE_BYTES", 0)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from impart.encoders import Encoder, l2_normalise, load_encoder
-from impart.encoders.onnx import MINI_FOLDER, load_mini, load_onnx
+from impart.encoders.onnx.encoder import MINI_FOLDER, load_mini, load_onnx
 from impart.errors import ConfigError, EncoderError, EncoderNotFoundError
 
 pytest.importorskip("onnx", reason="tiny models are written with the onnx package (extra torch)")

@@ -10,7 +10,7 @@ pytest.importorskip("onnxscript", reason="the export needs the extra `train`")
 ort = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
-from impart.encoders.onnx import MINI_FOLDER  # noqa: E402
+from impart.encoders.onnx.encoder import MINI_FOLDER  # noqa: E402
 from impart.encoders.tokens import TextTokenizer  # noqa: E402
 from impart.train.export import ImageTower, TextTower, export_graph, export_image, export_text, quantise  # noqa: E402
 from impart.train.heads import Correction, ImageHead, TextHead  # noqa: E402

@@ -13,8 +13,8 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 onnx = pytest.importorskip("onnx", reason="the export needs the extra `train`")
 pytest.importorskip("onnxscript", reason="the export needs the extra `train`")
 
+from impart.encoders.onnx.session import RuntimeOptions, Tower  # noqa: E402
 from impart.encoders.preprocess import PreprocessConfig, preprocess  # noqa: E402
-from impart.encoders.runtime import RuntimeOptions, Tower  # noqa: E402
 from impart.train.export import ImageTower, export_image  # noqa: E402
 from impart.train.heads import Correction, ImageHead  # noqa: E402
 from impart.train.quantise import BackboneSession, quantise_backbone  # noqa: E402

@@ -22,7 +22,7 @@ from impart.augment.encoder import AugmentedEncoder, default_augmented
 from impart.augment.learned import LearnedRam
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, load_encoder
-from impart.encoders.runtime import RuntimeOptions
+from impart.encoders.onnx.session import RuntimeOptions
 from impart.errors import ConfigError, EncoderError, EncoderMismatchError, EncoderNotFoundError
 from impart.files import library_versions, now, sha256_of_file, sync, write_json_atomic
 from impart.reference.refset import ReferenceSet

@@ -22,7 +22,7 @@ from impart.augment.tune import USUAL
 from impart.augment.vanilla import gate, within_target
 from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
-from impart.encoders.runtime import RuntimeOptions
+from impart.encoders.onnx.session import RuntimeOptions
 from impart.errors import EncoderError, EncoderMismatchError
 from impart.files import sha256_hex
 from impart.reference.index import Neighbours

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 from impart.augment.learned import RamAugmentation
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, Float32
-from impart.encoders.torch import quiet
+from impart.encoders.torch_towers import quiet
 from impart.errors import ConfigError, EncoderError, MissingExtraError
 from impart.files import new_sha256
 

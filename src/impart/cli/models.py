@@ -77,14 +77,14 @@ def export(
     scheme, _, name = model_id.partition(":")
     if scheme != "hf":
         raise typer.BadParameter(f"{model_id!r}: only hf:<folder or hub repo> is exported")
-    from impart.encoders.export import export_hf
+    from impart.encoders.onnx.export import export_hf
 
     for result in export_hf(name, folder, int8=int8, report=lambda line: print(line, file=sys.stderr)):
         print(f"onnx:{result.folder}  cosine: pictures {result.image_cosine:.5f}, texts {result.text_cosine:.5f}")
 
 
 def _mini_row() -> dict[str, Any]:
-    from impart.encoders.onnx import MINI_FOLDER
+    from impart.encoders.onnx.encoder import MINI_FOLDER
 
     path = MINI_FOLDER / "model.json"
     if not path.is_file():

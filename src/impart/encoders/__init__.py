@@ -26,13 +26,13 @@ __all__ = [
 
 
 def _mini(rest: str, **options: Any) -> Encoder:
-    from impart.encoders.onnx import load_mini
+    from impart.encoders.onnx.encoder import load_mini
 
     return load_mini(rest, **options)
 
 
 def _onnx(rest: str, **options: Any) -> Encoder:
-    from impart.encoders.onnx import load_onnx
+    from impart.encoders.onnx.encoder import load_onnx
 
     return load_onnx(rest, **options)
 

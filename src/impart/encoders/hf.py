@@ -16,10 +16,10 @@ from typing import Any
 
 from impart.encoders.base import EncoderTraits
 from impart.encoders.hub import HF_FILES, has_weights, resolve
-from impart.encoders.onnx import hash_files
+from impart.encoders.onnx.encoder import hash_files
 from impart.encoders.preprocess import PreprocessConfig
 from impart.encoders.tokens import TextTokenizer, read_json
-from impart.encoders.torch import TorchEncoder, Tower
+from impart.encoders.torch_towers import TorchEncoder, Tower
 from impart.errors import ConfigError, EncoderError, MissingExtraError
 from impart.files import blake2b_hex
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from impart.encoders.base import EncoderTraits
 from impart.encoders.preprocess import PreprocessConfig
-from impart.encoders.torch import TorchEncoder, Tower, hash_weights
+from impart.encoders.torch_towers import TorchEncoder, Tower, hash_weights
 from impart.errors import ConfigError, EncoderError, EncoderNotFoundError, MissingExtraError
 
 __all__ = ["load_open_clip"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from impart.augment.checkpoint import write_checkpoint
-from impart.encoders.onnx import load_mini
+from impart.encoders.onnx.encoder import load_mini
 from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import TrainingError
 from impart.files import write_json_atomic

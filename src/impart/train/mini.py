@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from impart.augment.bundle import write_bundle
-from impart.encoders.onnx import load_mini
+from impart.encoders.onnx.encoder import load_mini
 from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import ConfigError, ImpartError
 from impart.files import library_versions, sha256_hex, write_json_atomic

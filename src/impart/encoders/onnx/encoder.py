@@ -26,15 +26,15 @@ from typing import Any
 import numpy as np
 
 from impart.encoders.base import EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
+from impart.encoders.onnx.session import RuntimeOptions, Tower
 from impart.encoders.preprocess import PreprocessConfig, preprocess, short_side
-from impart.encoders.runtime import RuntimeOptions, Tower
 from impart.encoders.tokens import TextTokenizer, read_json
 from impart.errors import ConfigError, EncoderError
 from impart.files import blake2b_of_file, new_blake2b
 
 __all__ = ["MINI_FOLDER", "OnnxEncoder", "RuntimeOptions", "hash_files", "load_mini", "load_onnx"]
 
-MINI_FOLDER = Path(__file__).parent / "models" / "mini"
+MINI_FOLDER = Path(__file__).parent.parent / "models" / "mini"
 _TEXTS_AT_ONCE = 64
 
 

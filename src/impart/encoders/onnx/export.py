@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Encoder
-from impart.encoders.onnx import load_onnx
+from impart.encoders.onnx.encoder import load_onnx
 from impart.errors import EncoderError, MissingExtraError
 from impart.files import write_json_atomic
 
@@ -72,7 +72,7 @@ def export_hf(
     except ImportError as error:
         raise MissingExtraError(error.name or "onnx", extra="torch", purpose="export to ONNX") from error
     from impart.encoders.hf import load_hf
-    from impart.encoders.torch import write_graph
+    from impart.encoders.torch_towers import write_graph
 
     encoder = load_hf(name, device="cpu")
     for side, place in (("image", "visual"), ("text", "textual")):
@@ -134,7 +134,7 @@ def _quantise(source: Path, target: Path) -> None:
     """Weights of MatMul and Gemm to int8, one scale a column; activations are quantised as the model runs."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    from impart.encoders.torch import quiet
+    from impart.encoders.torch_towers import quiet
 
     target.parent.mkdir(parents=True, exist_ok=True)
     external = source.with_name(source.name + ".data").is_file()
