@@ -105,7 +105,7 @@ class VanillaSettings:
         w_txt: weight of the mean of the retrieved text embeddings.
         tau: neighbours are weighted by softmax(similarity / tau); 0 = the paper's uniform mean.
         floor: neighbours that stand less than this above random pictures (in standard deviations, see
-            `impart.reference.cohort`) are dropped; an image whose neighbours are all dropped keeps its own embedding.
+            `impart.retrieval.znorm`) are dropped; an image whose neighbours are all dropped keeps its own embedding.
             0 = keep all.
         ramp: the blend grows from nothing to full while the best neighbour's standing rises from `floor` to
             `floor + ramp`; 0 = full from the floor on.
@@ -255,8 +255,8 @@ class SearchSettings:
         by: a video or scene is ranked by the `mean` of its frames (IMPART 3.3) or by its best `moment`.
         negative_weight: how much of the negative terms' mean is taken off the query (Rocchio's gamma).
         phrasings: in which a text is said to the model; the mean of their embeddings is searched for
-            (`impart.augment.queries`). `["{}"]` = as typed.
-        hub_correction: take off a video's score for a text what it gets from any text (`impart.augment.hubness`).
+            (`impart.retrieval.prompts`). `["{}"]` = as typed.
+        hub_correction: take off a video's score for a text what it gets from any text (`impart.retrieval.hubness`).
     """
 
     top: int = 10

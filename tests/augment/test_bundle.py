@@ -13,10 +13,10 @@ from PIL import Image
 
 from impart.augment.bundle import background_pairs, write_bundle
 from impart.augment.encoder import AugmentedEncoder, bundled, default_augmented
-from impart.augment.hubness import bundled_bank
 from impart.augment.tune import OFF, bundled_background
 from impart.encoders.base import EncoderTraits
 from impart.reference.refset import ReferenceSet
+from impart.retrieval.hubness import bundled_bank
 from tiny_encoder import COLOURS, TinyEncoder
 
 

@@ -246,9 +246,9 @@ def test_every_caption_field_is_accepted() -> None:
 
 def test_the_registries_have_what_the_help_names() -> None:
     from impart.evaluate.prompts import ENSEMBLE, SINGLE, templates_of
-    from impart.reference.index import KINDS
     from impart.reference.rows import STORAGES
     from impart.reference.select import WAYS
+    from impart.retrieval.nearest import KINDS
 
     assert set(WAYS) == set(get_args(config.SelectionWay)) == set(config.SweepSettings.ways)
     assert set(KINDS) == set(get_args(config.IndexKind))

@@ -9,8 +9,8 @@ import pytest
 
 from impart.encoders.base import l2_normalise
 from impart.errors import ReferenceSetError
-from impart.reference.cohort import Cohort
 from impart.reference.refset import ReferenceSet
+from impart.retrieval.znorm import Cohort
 
 
 def unit(count: int, width: int, seed: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError
-from impart.reference.index import PairIndex
+from impart.retrieval.nearest import PairIndex
 
 
 def vectors(count: int, width: int = 16, seed: int = 0) -> np.ndarray:

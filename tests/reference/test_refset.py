@@ -16,8 +16,8 @@ import pytest
 from impart.augment.encoder import settings_of
 from impart.config import VanillaSettings
 from impart.errors import EncoderMismatchError, ReferenceSetError
-from impart.reference.cohort import Cohort
 from impart.reference.refset import ReferenceSet
+from impart.retrieval.znorm import Cohort
 from tiny_encoder import COLOURS, TinyEncoder
 
 

@@ -14,7 +14,7 @@ from impart.augment.checkpoint import open_checkpoint  # noqa: E402
 from impart.config import RamSettings  # noqa: E402
 from impart.encoders.base import l2_normalise  # noqa: E402
 from impart.errors import ConfigError, TrainingError  # noqa: E402
-from impart.reference.cohort import Cohort  # noqa: E402
+from impart.retrieval.znorm import Cohort  # noqa: E402
 from impart.train.engine import fit  # noqa: E402
 from impart.train.episode_task import EpisodeData, EpisodeTask, ViewEncoder  # noqa: E402
 from impart.train.episodes import Concepts, EpisodeSettings, concept_of, draw_episode, made_up  # noqa: E402

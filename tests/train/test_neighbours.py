@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from impart.encoders.base import l2_normalise
-from impart.reference.index import PairIndex
+from impart.retrieval.nearest import PairIndex
 from impart.train.events import Preparing
 from impart.train.neighbours import NeighbourTable, find_neighbours, hold_out, nearest
 

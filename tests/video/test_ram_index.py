@@ -12,10 +12,10 @@ import pytest
 from clips import solid, write_clip
 from impart.augment.checkpoint import open_checkpoint, open_ram
 from impart.augment.learned import LearnedRam
-from impart.augment.queries import query_embeddings
 from impart.config import IndexSettings, RamSettings, Settings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import EncoderMismatchError
+from impart.retrieval.prompts import query_embeddings
 from impart.video.index import VideoIndex
 from impart.video.snapshot import has_cache, load_snapshot
 from impart.video.store import SEGMENTS, Store

@@ -13,12 +13,12 @@ from PIL import Image
 from clips import solid, write_clip
 from colour_references import colour_set
 from impart.augment.encoder import AugmentedEncoder
-from impart.augment.hubness import CaptionBank
 from impart.augment.vanilla import Vanilla
 from impart.config import DecodeSettings, SearchSettings, Settings, VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryError, VideoIndexError
 from impart.reference.refset import ReferenceSet
+from impart.retrieval.hubness import CaptionBank
 from impart.video.index import Query, VideoIndex
 from impart.video.search import combine, frame_scores, group_means, timecode, top_groups
 from impart.video.snapshot import Snapshot, has_cache

@@ -23,16 +23,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from impart.augment.encoder import AugmentedEncoder
-from impart.augment.hubness import FILE, CaptionBank
 from impart.augment.tune import OFF, anonymous
 from impart.augment.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise
 from impart.errors import DataError
 from impart.metrics.ranking import caption_ranks, recall_at
-from impart.reference.cohort import Cohort
 from impart.reference.pairs import CLASS_PROMPTS, Pair, load_picture, read_pairs
 from impart.reference.refset import ReferenceSet
+from impart.retrieval.hubness import FILE, CaptionBank
+from impart.retrieval.znorm import Cohort
 
 __all__ = ["Validation", "choose_settings", "read_validation", "write_bundle"]
 

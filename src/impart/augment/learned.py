@@ -25,8 +25,8 @@ from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.encoders.onnx.session import RuntimeOptions
 from impart.errors import EncoderError, EncoderMismatchError
 from impart.files import sha256_hex
-from impart.reference.index import Neighbours
 from impart.reference.refset import ReferenceSet
+from impart.retrieval.nearest import Neighbours
 
 __all__ = ["LearnedRam", "RamAugmentation", "allowed"]
 
@@ -193,7 +193,7 @@ def allowed(v: Float32, added: Float32, standing: Float32, settings: VanillaSett
     Args:
         v: (B, D), L2-normalised.
         added: (B, D).
-        standing: (B, K), see `impart.reference.cohort`.
+        standing: (B, K), see `impart.retrieval.znorm`.
         settings: None = the set is not tuned.
 
     Returns:

@@ -60,7 +60,7 @@ class Retrieved:
         r_img: (B, K, D) image embeddings of the neighbours, like r_txt (B, K, D) and r_ret (B, K, R); any finite
             numbers where there is no neighbour.
         sims: (B, K) cosines of q with r_ret, best first.
-        standing: (B, K) the same in standard deviations above random pictures (`impart.reference.cohort`).
+        standing: (B, K) the same in standard deviations above random pictures (`impart.retrieval.znorm`).
         mask: (B, K) bool, True = a real neighbour.
     """
 

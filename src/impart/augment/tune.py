@@ -1,7 +1,7 @@
 """Choose how a reference set is blended in, from the set itself: no test item, no label of a target.
 
 **The gate** asks how many standard deviations a picture's nearest reference stands above what random pictures get
-(`impart.reference.cohort`; the random pictures are the background that is bundled with the model). Below the floor of
+(`impart.retrieval.znorm`; the random pictures are the background that is bundled with the model). Below the floor of
 four nothing is added, from seven on everything. For a set that random pictures often come near, because it is large or
 shows common things, the floor rises until the gate is open by 5% for them on average. Cosines would have to be gated
 anew for every set and every kind of picture; standings do not.
@@ -39,9 +39,9 @@ from impart.config import VanillaSettings
 from impart.encoders.base import Float32, ImageEmbeddings, l2_normalise
 from impart.errors import EncoderMismatchError, ReferenceSetError
 from impart.files import sha256_hex
-from impart.reference.cohort import Cohort
-from impart.reference.index import Neighbours
 from impart.reference.refset import ReferenceSet
+from impart.retrieval.nearest import Neighbours
+from impart.retrieval.znorm import Cohort
 
 __all__ = [
     "CLOSED",

@@ -6,7 +6,7 @@ IMPART, eq. 1, for an image embedding v and its K nearest reference pairs:
 
 Weighted: the mean becomes sum_k a_k r_k with a = softmax(similarity / tau). A floor drops far neighbours before the
 mean or softmax; where all are dropped v stays as it is. Far and near are told by a neighbour's *standing*: how many
-standard deviations its similarity lies above what random pictures get (`impart.reference.cohort`). A ramp makes the
+standard deviations its similarity lies above what random pictures get (`impart.retrieval.znorm`). A ramp makes the
 gate smooth: an image whose best standing is just above the floor is blended a little, and fully from `floor + ramp` on.
 
 A target bounds what the texts add: v is turned towards them until its cosine with them is the target, and no further.
@@ -28,8 +28,8 @@ import numpy.typing as npt
 from impart.augment.blend import Amounts
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
-from impart.reference.index import Neighbours
 from impart.reference.refset import ReferenceSet
+from impart.retrieval.nearest import Neighbours
 
 __all__ = ["Vanilla", "gate", "mixture", "neighbour_shares", "within_target"]
 

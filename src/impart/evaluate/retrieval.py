@@ -1,8 +1,8 @@
 """Retrieval among captioned pictures: a text's picture, a picture's texts; scores are formed in parts.
 
 Text to picture is measured a second time `(as searched)`, as `impart search` ranks: captions in several phrasings
-(`impart.augment.queries`), and items that are near to everything held back by captions that come with the model
-(`impart.augment.hubness`), where it has them. `(query bank)` is an option that sees all queries.
+(`impart.retrieval.prompts`), and items that are near to everything held back by captions that come with the model
+(`impart.retrieval.hubness`), where it has them. `(query bank)` is an option that sees all queries.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impart.augment.hubness import CaptionBank, bundled_bank
-from impart.augment.queries import query_embeddings
 from impart.config import SearchSettings
 from impart.encoders.base import Encoder, Float32
 from impart.errors import DataError
@@ -25,6 +23,8 @@ from impart.evaluate.outcome import Outcome
 from impart.evaluate.sets import CaptionSet
 from impart.metrics import bootstrap, ranking
 from impart.metrics.querybank import BETA, dynamic_inverted_softmax
+from impart.retrieval.hubness import CaptionBank, bundled_bank
+from impart.retrieval.prompts import query_embeddings
 
 __all__ = ["Searched", "Side", "answer", "as_searched", "both_ways", "retrieval"]
 

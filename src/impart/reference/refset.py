@@ -24,8 +24,8 @@ import numpy.typing as npt
 from impart.encoders.base import Encoder, Float32
 from impart.errors import EncoderMismatchError, ReferenceSetError
 from impart.files import library_versions, now, remove_stale, write_json_atomic
-from impart.reference.cohort import Cohort
-from impart.reference.index import IndexInfo, Neighbours, PairIndex
+from impart.retrieval.nearest import IndexInfo, Neighbours, PairIndex
+from impart.retrieval.znorm import Cohort
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from impart.encoders.base import Float32
 from impart.errors import TrainingError
 from impart.files import atomic_path, new_sha256, write_json_atomic
-from impart.reference.index import PairIndex
+from impart.retrieval.nearest import PairIndex
 from impart.train.events import Preparing
 
 __all__ = ["NeighbourTable", "Split", "find_neighbours", "hold_out", "may_be_references", "nearest"]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from impart.augment.ram import Retrieved
-from impart.reference.cohort import Cohort
+from impart.retrieval.znorm import Cohort
 
 __all__ = ["ITSELF", "CohortTensors", "gather", "replace_at_random", "shows_itself"]
 

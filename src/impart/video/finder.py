@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.augment.encoder import AugmentedEncoder
-from impart.augment.hubness import CaptionBank, bundled_bank
 from impart.config import SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import QueryError
+from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.manifest import Manifest
 from impart.video.search import (
     By,

@@ -3,7 +3,7 @@
 - A query vector is the normalised sum of its text's and its picture's embeddings, less `negative_weight` times the mean
   of its negative terms (Rocchio), normalised again. It need not keep its length: only the order matters.
 - The score of a frame is the cosine q.v', v' the frame's (augmented) unit vector.
-- For a text, what the frame or video gets from any text is taken off (`impart.augment.hubness`), where the model comes
+- For a text, what the frame or video gets from any text is taken off (`impart.retrieval.hubness`), where the model comes
   with captions to tell.
 - The score of a video by `mean` (IMPART 3.3) is the cosine with the mean of its frames' vectors; by `moment`, the score
   of its best frame. A segment counts as many times as frames were sampled in it. Scenes likewise.
@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.augment.encoder import AugmentedEncoder
-from impart.augment.hubness import CaptionBank
-from impart.augment.queries import query_embeddings
 from impart.config import By, Fit, Group, SearchSettings
 from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
 from impart.encoders.preprocess import squashed, to_rgb
 from impart.errors import QueryError
 from impart.reference.refset import ReferenceSet
+from impart.retrieval.hubness import CaptionBank
+from impart.retrieval.prompts import query_embeddings
 from impart.video.snapshot import Snapshot
 
 __all__ = [
@@ -168,7 +168,7 @@ def frame_scores(
 
 
 def frame_hubness(bank: CaptionBank, snapshot: Snapshot, encoder: AugmentedEncoder | None) -> Float32:
-    """(n,) how near each segment is to any text, see `impart.augment.hubness`."""
+    """(n,) how near each segment is to any text, see `impart.retrieval.hubness`."""
     result = np.empty(len(snapshot), np.float32)
     for first in range(0, len(snapshot), _ROWS):
         part = slice(first, first + _ROWS)
