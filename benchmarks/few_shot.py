@@ -36,7 +36,7 @@ from impart.evaluate import open_set
 from impart.evaluate.contenders import NEAR_DUPLICATE
 from impart.evaluate.embed import embed_pictures
 from impart.evaluate.prompts import class_embeddings, tidy_class_name
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.retrieval.znorm import Cohort
 
 SHOTS = (1, 2, 3, 4, 8)

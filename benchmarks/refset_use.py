@@ -22,7 +22,7 @@ import numpy as np
 
 from impart.config import Settings, VanillaSettings
 from impart.encoders.base import EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.video.index import Query, VideoIndex
 from impart.video.store import Store, VideoRecord, path_id
 from impart.video.writer import SegmentChunk, Writer

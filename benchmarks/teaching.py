@@ -30,7 +30,7 @@ from impart.evaluate.contenders import copies
 from impart.evaluate.embed import embed_pictures
 from impart.evaluate.prompts import class_embeddings
 from impart.metrics.classification import top_k
-from impart.reference.build import Selection, build
+from impart.refset.build import Selection, build
 
 SHOTS = (1, 2, 3, 4, 8)
 TESTS = ("caltech101/test", "cifar10/test", "cifar100/test")

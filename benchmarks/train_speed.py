@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from impart.reference.pairs import Pair
+from impart.refset.pairs import Pair
 from impart.train.config_file import config_of
 from impart.train.engine import make_accelerator
 from impart.train.full_batches import Batch

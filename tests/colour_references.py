@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clips import solid
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from tiny_encoder import COLOURS, TinyEncoder
 
 

@@ -12,7 +12,7 @@ from impart.augment.encoder import default_augmented
 from impart.augment.tune import bundled_background, tune
 from impart.evaluate import open_set, retrieval, zeroshot
 from impart.metrics.ranking import rank_figures
-from impart.reference.build import Selection
+from impart.refset.build import Selection
 from impart.video.index import Query, VideoIndex
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]

@@ -24,8 +24,8 @@ from impart.encoders.base import Encoder
 from impart.evaluate import CaptionSet, ClassSet, VideoSet, open_set, retrieval, zeroshot
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.videos import video_retrieval
-from impart.reference.build import Selection, build
-from impart.reference.pairs import CLASS_PROMPTS
+from impart.refset.build import Selection, build
+from impart.refset.pairs import CLASS_PROMPTS
 from impart.video.sampling import sampled_frames
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]

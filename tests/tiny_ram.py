@@ -8,7 +8,7 @@ from clips import solid
 from impart.config import RamSettings
 from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from tiny_onnx import write_layout
 
 SETTINGS = RamSettings(form="vanilla", heads=2, k=2, w_img=0.7, w_txt=0.9, tau=0.2, floor=0.0)

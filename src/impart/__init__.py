@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from impart.augment.encoder import AugmentedEncoder, augment
     from impart.encoders.base import Encoder, load_encoder
     from impart.errors import ImpartError
-    from impart.reference.refset import ReferenceSet
+    from impart.refset.refset import ReferenceSet
     from impart.video.index import VideoIndex
 
 __version__ = "0.1.0"
@@ -42,7 +42,7 @@ _HOMES = {
     "AugmentedEncoder": "impart.augment.encoder",
     "Encoder": "impart.encoders",
     "ImpartError": "impart.errors",
-    "ReferenceSet": "impart.reference.refset",
+    "ReferenceSet": "impart.refset.refset",
     "VideoIndex": "impart.video.index",
     "augment": "impart.augment.encoder",
     "load_encoder": "impart.encoders",

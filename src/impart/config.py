@@ -285,7 +285,7 @@ class SweepSettings:
 
     Attributes:
         sizes: `10%` of the pairs, or `300` of them.
-        ways: of choosing them, see `impart.reference.select`.
+        ways: of choosing them, see `impart.refset.subsets`.
         corrupt: fractions of the captions that are exchanged at random.
         k, w_img, w_txt, tau: as in `VanillaSettings`.
         seeds: draws of everything random, from seed 0 on.

@@ -15,7 +15,7 @@ from impart.augment.bundle import background_pairs, write_bundle
 from impart.augment.encoder import AugmentedEncoder, bundled, default_augmented
 from impart.augment.tune import OFF, bundled_background
 from impart.encoders.base import EncoderTraits
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import bundled_bank
 from tiny_encoder import COLOURS, TinyEncoder
 

@@ -12,7 +12,7 @@ from impart.augment.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, ImageEmbeddings, l2_normalise
 from impart.errors import ConfigError, EncoderMismatchError
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
 
 PAPER = VanillaSettings()

@@ -14,7 +14,7 @@ from impart.config import VanillaSettings
 from impart.encoders import load_encoder
 from impart.encoders.base import l2_normalise
 from impart.errors import EncoderError
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import MANY, TEMPERATURE, WEIGHT, CaptionBank, bundled_bank
 from tiny_encoder import TinyEncoder
 

@@ -17,7 +17,7 @@ from impart.augment.vanilla import Vanilla, gate
 from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import EncoderError, EncoderMismatchError
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
 
 torch = pytest.importorskip("torch")

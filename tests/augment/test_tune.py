@@ -13,7 +13,7 @@ from impart.augment.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import EncoderMismatchError, ReferenceSetError
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from tiny_encoder import TinyEncoder
 
 WIDTH = 48

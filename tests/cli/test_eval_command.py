@@ -15,7 +15,7 @@ from clips import faststart, truncate, write_clip
 from impart.cli.main import app
 from impart.encoders.base import register
 from impart.evaluate.report import read_report
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from tiny_encoder import COLOURS, TinyEncoder
 
 RUN = CliRunner()

@@ -31,7 +31,7 @@ from impart.encoders import load_encoder
 from impart.encoders.base import register
 from impart.errors import EncoderNotFoundError, ImpartError
 from impart.evaluate.contenders import FORMS
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from tiny_encoder import COLOURS, TinyEncoder
 
 RUN = CliRunner()
@@ -246,8 +246,8 @@ def test_every_caption_field_is_accepted() -> None:
 
 def test_the_registries_have_what_the_help_names() -> None:
     from impart.evaluate.prompts import ENSEMBLE, SINGLE, templates_of
-    from impart.reference.rows import STORAGES
-    from impart.reference.select import WAYS
+    from impart.refset.storage import STORAGES
+    from impart.refset.subsets import WAYS
     from impart.retrieval.nearest import KINDS
 
     assert set(WAYS) == set(get_args(config.SelectionWay)) == set(config.SweepSettings.ways)

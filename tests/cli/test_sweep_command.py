@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from impart.cli.refset import app
 from impart.encoders.base import register
 from impart.errors import ConfigError
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from tiny_encoder import COLOURS, TinyEncoder
 
 RUN = CliRunner()

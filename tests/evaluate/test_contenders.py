@@ -16,7 +16,7 @@ from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.errors import ConfigError, EncoderMismatchError, EncoderNotFoundError
 from impart.evaluate.contenders import Contender, copies, describe, parse, usual, without_copies
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from tiny_encoder import TinyEncoder
 from tiny_ram import onnx_colours
 

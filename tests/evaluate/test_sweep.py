@@ -21,8 +21,8 @@ from impart.evaluate.sweep_folder import SweepFolder, best_in_words
 from impart.evaluate.sweep_plan import ALL, Plan, Point, pairs_of
 from impart.evaluate.sweep_tables import Best, choose_best
 from impart.evaluate.zeroshot import zeroshot
-from impart.reference.refset import ReferenceSet
-from impart.reference.select import WAYS, choose, corrupt
+from impart.refset.refset import ReferenceSet
+from impart.refset.subsets import WAYS, choose, corrupt
 from sets_of_colours import class_set
 from tiny_encoder import COLOURS, DIM, RETRIEVAL_DIM, TinyEncoder
 

@@ -14,7 +14,7 @@ from impart.errors import ConfigError, DataError, EncoderMismatchError
 from impart.evaluate.report import summarise
 from impart.evaluate.table1 import PAPER, SETS, figures_table, open_sets, plan, settings_table
 from impart.evaluate.zeroshot import zeroshot
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from tiny_encoder import TinyEncoder
 from tiny_ram import onnx_colours
 

@@ -16,8 +16,8 @@ from impart.evaluate import image_to_video, video_retrieval
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.frames import embed_videos, mean_vector, sampling_of
 from impart.evaluate.sets import VideoSet
-from impart.reference.build import build
-from impart.reference.pairs import Pair
+from impart.refset.build import build
+from impart.refset.pairs import Pair
 from sets_of_colours import colour_frames, coloured
 from tiny_encoder import TinyEncoder
 

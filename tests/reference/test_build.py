@@ -17,9 +17,9 @@ from PIL import Image
 
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError, ReferenceSetError
-from impart.reference.build import BuildProgress, Selection, build
-from impart.reference.pairs import Columns, read_pairs, tidy_name
-from impart.reference.refset import ReferenceSet
+from impart.refset.build import BuildProgress, Selection, build
+from impart.refset.pairs import Columns, read_pairs, tidy_name
+from impart.refset.refset import ReferenceSet
 from tiny_encoder import COLOURS, TinyEncoder
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from impart.encoders.base import l2_normalise
 from impart.errors import ReferenceSetError
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.retrieval.znorm import Cohort
 
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from impart.errors import DataError, ReferenceSetError
-from impart.reference.build import build
-from impart.reference.pairs import Pair, load_picture, read_pairs
+from impart.refset.build import build
+from impart.refset.pairs import Pair, load_picture, read_pairs
 from tiny_encoder import COLOURS, TinyEncoder
 
 NAMES = ("red", "green", "blue", "white")

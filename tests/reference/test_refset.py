@@ -16,7 +16,7 @@ import pytest
 from impart.augment.encoder import settings_of
 from impart.config import VanillaSettings
 from impart.errors import EncoderMismatchError, ReferenceSetError
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.retrieval.znorm import Cohort
 from tiny_encoder import COLOURS, TinyEncoder
 
@@ -152,7 +152,7 @@ def test_killed_while_saving_keeps_a_whole_set(tmp_path: Path) -> None:
         textwrap.dedent(
             """
             import sys, numpy as np
-            from impart.reference.refset import ReferenceSet
+            from impart.refset.refset import ReferenceSet
             def make(count):
                 v = np.random.default_rng(count).standard_normal((count, 64)).astype(np.float32)
                 return ReferenceSet.from_arrays([str(i) for i in range(count)], image=v, text=v, retrieval=v,

@@ -7,8 +7,8 @@ import pytest
 
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError, ReferenceSetError
-from impart.reference.refset import ReferenceSet
-from impart.reference.select import (
+from impart.refset.refset import ReferenceSet
+from impart.refset.subsets import (
     FIXED,
     WAYS,
     agreement,
@@ -131,7 +131,7 @@ def test_dedup_drops_near_copies_and_other_captions_of_a_picture() -> None:
 
 def test_dedup_across_blocks(monkeypatch: pytest.MonkeyPatch, uneven: ReferenceSet) -> None:
     whole = deduplicated(uneven, 60, threshold=0.9).tolist()
-    monkeypatch.setattr("impart.reference.select._BLOCK", 7)
+    monkeypatch.setattr("impart.refset.subsets._BLOCK", 7)
     assert deduplicated(uneven, 60, threshold=0.9).tolist() == whole
     assert 4 <= len(whole) < 60
 

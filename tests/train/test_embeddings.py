@@ -15,7 +15,7 @@ pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from clips import solid
 from impart.errors import TrainingError
-from impart.reference.pairs import Pair, read_pairs
+from impart.refset.pairs import Pair, read_pairs
 from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
 from impart.train.listing import Failures, list_pictures
 from impart.train.settings import PairsFrom
@@ -176,7 +176,7 @@ def test_where_selects_rows_of_parquet_too(tmp_path):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
-    from impart.reference.pairs import Columns
+    from impart.refset.pairs import Columns
 
     table = pa.table({"image": ["a.png", "b.png"], "text": ["a", "b"], "split": ["train", "val"]})
     pq.write_table(table, tmp_path / "pairs.parquet")

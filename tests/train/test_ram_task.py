@@ -155,7 +155,7 @@ def test_ram_learns_and_the_folder_opens_as_an_encoder(data, tmp_path):
         expected = l2_normalise((found.v + task.ram(found).added).numpy())
     from PIL import Image
 
-    from impart.reference.pairs import read_pairs
+    from impart.refset.pairs import read_pairs
 
     paths = list(dict.fromkeys(pair.image for pair in read_pairs(data / "captions.csv") if "_7" in pair.path))
     vectors = opened.encode_images([Image.open(path) for path in paths]).embeddings

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from impart.errors import ConfigError, DataError, MissingExtraError
-from impart.reference.pairs import read_pairs
+from impart.refset.pairs import read_pairs
 from impart.train import fetch as fetching
 from impart.train.captions import clean_text, join_caption
 from impart.train.fetch import Fetched, FetchSettings

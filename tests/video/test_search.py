@@ -17,7 +17,7 @@ from impart.augment.vanilla import Vanilla
 from impart.config import DecodeSettings, SearchSettings, Settings, VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryError, VideoIndexError
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index import Query, VideoIndex
 from impart.video.search import combine, frame_scores, group_means, timecode, top_groups

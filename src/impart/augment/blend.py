@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.retrieval.nearest import Neighbours
 
 __all__ = ["Amounts", "Augmentation", "Blend"]

@@ -29,8 +29,8 @@ from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise
 from impart.errors import DataError
 from impart.metrics.ranking import caption_ranks, recall_at
-from impart.reference.pairs import CLASS_PROMPTS, Pair, load_picture, read_pairs
-from impart.reference.refset import ReferenceSet
+from impart.refset.pairs import CLASS_PROMPTS, Pair, load_picture, read_pairs
+from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import FILE, CaptionBank
 from impart.retrieval.znorm import Cohort
 

@@ -25,7 +25,7 @@ from impart.encoders.base import Encoder, load_encoder
 from impart.encoders.onnx.session import RuntimeOptions
 from impart.errors import ConfigError, EncoderError, EncoderMismatchError, EncoderNotFoundError
 from impart.files import library_versions, now, sha256_of_file, sync, write_json_atomic
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 
 if TYPE_CHECKING:
     from impart.augment.ram import Ram

@@ -21,7 +21,7 @@ from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput
 from impart.errors import ConfigError, ReferenceSetError
 from impart.files import sha256_hex
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 
 __all__ = ["AugmentedEncoder", "augment", "bundled", "default_augmented", "model_home", "settings_of"]
 

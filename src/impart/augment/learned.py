@@ -25,7 +25,7 @@ from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.encoders.onnx.session import RuntimeOptions
 from impart.errors import EncoderError, EncoderMismatchError
 from impart.files import sha256_hex
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.retrieval.nearest import Neighbours
 
 __all__ = ["LearnedRam", "RamAugmentation", "allowed"]

@@ -39,7 +39,7 @@ from impart.config import VanillaSettings
 from impart.encoders.base import Float32, ImageEmbeddings, l2_normalise
 from impart.errors import EncoderMismatchError, ReferenceSetError
 from impart.files import sha256_hex
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.retrieval.nearest import Neighbours
 from impart.retrieval.znorm import Cohort
 

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from impart.augment.blend import Amounts
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.retrieval.nearest import Neighbours
 
 __all__ = ["Vanilla", "gate", "mixture", "neighbour_shares", "within_target"]

@@ -102,7 +102,7 @@ def load(model_id: str, *, refset: Path | None, augment: bool, threads: int = 0,
     from impart.augment.encoder import augment as augment_with
     from impart.augment.encoder import default_augmented
     from impart.encoders import load_encoder
-    from impart.reference.refset import ReferenceSet
+    from impart.refset.refset import ReferenceSet
 
     options: dict[str, Any] = {"threads": threads} if threads else {}
     if is_checkpoint(model_id):

@@ -15,8 +15,8 @@ from impart.cli.sweep import sweep
 from impart.config import IndexKind, Storage
 
 if TYPE_CHECKING:
-    from impart.reference.build import BuildProgress, Failure
-    from impart.reference.refset import ReferenceSet
+    from impart.refset.build import BuildProgress, Failure
+    from impart.refset.refset import ReferenceSet
 
 __all__ = ["app"]
 
@@ -72,9 +72,9 @@ def build(
 ) -> None:
     """Encode image-text pairs into a new reference set."""
     from impart.encoders import load_encoder
-    from impart.reference.build import Selection
-    from impart.reference.build import build as build_set
-    from impart.reference.pairs import CLASS_PROMPTS, Columns
+    from impart.refset.build import Selection
+    from impart.refset.build import build as build_set
+    from impart.refset.pairs import CLASS_PROMPTS, Columns
 
     # With `--fraction` alone the seed draws the split; with it, `--limit` and `--per-class` draw too.
     selection = Selection(
@@ -111,7 +111,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
     """Say what a reference set holds and how it was made."""
-    from impart.reference.refset import ReferenceSet
+    from impart.refset.refset import ReferenceSet
 
     references = ReferenceSet.open(path)
     if as_json:
@@ -136,9 +136,9 @@ def add(
 ) -> None:
     """Encode more pairs into a set; those it has already are left out."""
     from impart.encoders import load_encoder
-    from impart.reference.build import Selection
-    from impart.reference.pairs import CLASS_PROMPTS, Columns
-    from impart.reference.refset import ReferenceSet
+    from impart.refset.build import Selection
+    from impart.refset.pairs import CLASS_PROMPTS, Columns
+    from impart.refset.refset import ReferenceSet
 
     references = ReferenceSet.open(path)
     model = load_encoder(references.encoder_id, **({"threads": threads} if threads else {}))
@@ -172,7 +172,7 @@ def merge(
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings.")] = True,
 ) -> None:
     """Join reference sets into a new one, without duplicates."""
-    from impart.reference.refset import ReferenceSet
+    from impart.refset.refset import ReferenceSet
 
     first, *others = [ReferenceSet.open(path) for path in paths]
     joined = first.merge(*others).named(out.resolve().name)
@@ -200,7 +200,7 @@ def tune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the choice without storing it.")] = False,
 ) -> None:
     """Choose K, weights and tau by leave-one-out on the set itself; may switch augmentation off."""
-    from impart.reference.refset import ReferenceSet
+    from impart.refset.refset import ReferenceSet
 
     references = _tune(ReferenceSet.open(path), background, closed=closed)
     if not dry_run:
@@ -222,7 +222,7 @@ def use(
     import time
 
     from impart.augment.checkpoint import is_checkpoint, open_ram, references_of
-    from impart.reference.refset import ReferenceSet
+    from impart.refset.refset import ReferenceSet
     from impart.video.index import VideoIndex
 
     started = time.monotonic()
@@ -237,7 +237,7 @@ def use(
 def _tune(references: ReferenceSet, background: Path | None = None, *, closed: bool = False) -> ReferenceSet:
     from impart.augment.tune import bundled_background
     from impart.augment.tune import tune as tune_set
-    from impart.reference.refset import ReferenceSet
+    from impart.refset.refset import ReferenceSet
 
     foreign = ReferenceSet.open(background) if background else bundled_background(references.encoder_id)
     if foreign is not None and background is None and foreign.encoder_fingerprint != references.encoder_fingerprint:

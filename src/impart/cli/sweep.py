@@ -98,7 +98,7 @@ def sweep(
     from impart.evaluate.sweep import prepare
     from impart.evaluate.sweep_folder import SweepFolder, best_in_words
     from impart.evaluate.sweep_plan import Plan
-    from impart.reference.refset import ReferenceSet
+    from impart.refset.refset import ReferenceSet
 
     started = time.monotonic()
     plan = Plan(

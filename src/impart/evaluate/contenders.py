@@ -40,7 +40,7 @@ from impart.config import EncoderSettings, EvaluateSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, load_encoder
 from impart.errors import ConfigError, EncoderNotFoundError
 from impart.evaluate.embed import base_of
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 
 __all__ = ["FORMS", "NEAR_DUPLICATE", "Contender", "Copies", "copies", "describe", "parse", "usual", "without_copies"]
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from impart.errors import DataError
 from impart.files import digest_of, file_stamp
-from impart.reference.pairs import load_picture
+from impart.refset.pairs import load_picture
 
 __all__ = ["BoxSet", "CaptionSet", "ClassSet", "MomentSet", "Pictures", "VideoSet"]
 
@@ -29,7 +29,7 @@ class Pictures:
 
     Attributes:
         keys: n names for messages and reports, unique: a path, or `archive.tar:member`, or `test_batch[17]`.
-        read: number -> (RGB picture, sha256 of its content as in `impart.reference.pairs.load_picture`). Raises
+        read: number -> (RGB picture, sha256 of its content as in `impart.refset.pairs.load_picture`). Raises
             DataError, without the key in its message, where the picture cannot be read.
         identity: hex digest that changes when any picture does: the key of the embedding cache.
     """

@@ -34,8 +34,8 @@ from impart.evaluate.sets import ClassSet
 from impart.evaluate.sweep_plan import ALL, Point
 from impart.files import digest_of, sha256_hex
 from impart.metrics import classification
-from impart.reference.refset import ReferenceSet
-from impart.reference.select import choose, corrupt
+from impart.refset.refset import ReferenceSet
+from impart.refset.subsets import choose, corrupt
 
 __all__ = ["AROUND", "LEAVE_ONE_OUT", "Ground", "Questions", "Row", "prepare", "sweep"]
 

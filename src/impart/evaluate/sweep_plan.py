@@ -8,7 +8,7 @@ from itertools import product
 
 from impart.config import SweepSettings, VanillaSettings
 from impart.errors import ConfigError
-from impart.reference.select import FIXED, WAYS
+from impart.refset.subsets import FIXED, WAYS
 
 __all__ = ["ALL", "Plan", "Point", "pairs_of"]
 
@@ -21,7 +21,7 @@ class Point:
     """One setting.
 
     Attributes:
-        way: of `impart.reference.select.WAYS`, or `ALL`.
+        way: of `impart.refset.subsets.WAYS`, or `ALL`.
         pairs: references asked for; `dedup` may give fewer.
         corrupt: fraction of the captions exchanged before references are chosen.
         seed: of the choice and the corruption; 0 where nothing is random.

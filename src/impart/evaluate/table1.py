@@ -27,7 +27,7 @@ from impart.evaluate.datasets import READERS, open_set
 from impart.evaluate.outcome import Outcome
 from impart.evaluate.sets import ClassSet
 from impart.evaluate.tables import Cell, Table, shown
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 
 __all__ = ["PAPER", "SETS", "Row", "figures_table", "open_sets", "plan", "settings_table"]
 

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from impart.encoders.base import Encoder
 from impart.errors import DataError, TrainingError
 from impart.files import file_state, read_ahead, sha256_hex
-from impart.reference.pairs import Pair, load_picture
+from impart.refset.pairs import Pair, load_picture
 from impart.train.events import Preparing
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from impart.augment.ram import Retrieved, build_ram
 from impart.encoders import load_encoder
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
 from impart.errors import TrainingError
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.retrieval.znorm import Cohort
 from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
 from impart.train.engine import fit

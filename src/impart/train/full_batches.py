@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from impart.encoders.preprocess import PreprocessConfig, preprocess
 from impart.errors import DataError, TrainingError
-from impart.reference.pairs import PairSource, load_picture
+from impart.refset.pairs import PairSource, load_picture
 from impart.train.listing import ListedPicture
 from impart.train.shards import ShardReader, shards_of
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from impart.encoders.base import Encoder
 from impart.errors import DataError, TrainingError
 from impart.files import read_ahead, sha256_hex
-from impart.reference.pairs import check_header
+from impart.refset.pairs import check_header
 from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
 from impart.train.events import Note, Preparing, TrainEvent
 from impart.train.listing import Failures, ListedPicture, list_pictures

@@ -19,7 +19,7 @@ from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
 from impart.encoders.paired import PairedEncoder, write_paired
 from impart.errors import ConfigError, TrainingError
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.train.engine import fit, make_accelerator
 from impart.train.events import Finished, TrainEvent
 from impart.train.full_data import FullData, prepare

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from impart.errors import ReferenceSetError, TrainingError
 from impart.files import write_csv_atomic
-from impart.reference.pairs import Columns, Pair, read_pairs
+from impart.refset.pairs import Columns, Pair, read_pairs
 from impart.train.settings import PairsFrom
 
 __all__ = ["Failures", "ListedPicture", "list_pictures", "resolve"]

@@ -12,7 +12,7 @@ from impart.encoders.onnx.encoder import load_mini
 from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import TrainingError
 from impart.files import write_json_atomic
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.train.export import ImageTower, TextTower, export_model
 from impart.train.lit_model import LitModel
 from impart.train.lit_store import ReferenceRow

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from impart.errors import DataError, TrainingError
 from impart.files import sha256_hex, sha256_of_file, write_atomic
-from impart.reference.pairs import PairSource, load_picture
+from impart.refset.pairs import PairSource, load_picture
 from impart.train.backbone import load_lite2
 from impart.train.classes import imagenet_vocabulary
 from impart.train.corpus import Corpus

@@ -26,7 +26,7 @@ from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
 from impart.encoders.projected import ProjectedEncoder, write_projected
 from impart.errors import TrainingError
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
 from impart.train.engine import fit
 from impart.train.events import Finished, Note, Preparing, TrainEvent

@@ -46,7 +46,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class PairsFrom:
-    """One source of pairs (see `impart.reference.pairs.read_pairs`).
+    """One source of pairs (see `impart.refset.pairs.read_pairs`).
 
     Attributes:
         path: a table, a shard, or a folder, below the run's data folder unless absolute; `*` matches names.

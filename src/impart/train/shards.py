@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from impart.errors import MissingExtraError, TrainingError
-from impart.reference.pairs import IMAGE_SUFFIXES
+from impart.refset.pairs import IMAGE_SUFFIXES
 
 __all__ = ["ShardReader", "sample_key", "shards_of"]
 

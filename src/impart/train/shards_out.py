@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from impart.errors import DataError
 from impart.files import sha256_int
-from impart.reference.pairs import load_picture
+from impart.refset.pairs import load_picture
 
 __all__ = ["SPLITS", "PictureSettings", "Sample", "ShardWriter", "checked_picture", "split_of"]
 

@@ -26,7 +26,7 @@ from impart.config import RamSettings, Settings, VanillaSettings
 from impart.encoders.base import Encoder, ImageInput
 from impart.errors import VideoIndexError
 from impart.files import library_versions, now
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.video.finder import Finder, Options
 from impart.video.manifest import Manifest
 from impart.video.references import install, switch

@@ -23,7 +23,7 @@ from impart.config import RamSettings
 from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.errors import EncoderMismatchError
 from impart.files import atomic_path
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.video.manifest import Augmentation, Manifest
 from impart.video.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
 from impart.video.writer import Writer, blend_columns

@@ -26,7 +26,7 @@ from impart.config import By, Fit, Group, SearchSettings
 from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
 from impart.encoders.preprocess import squashed, to_rgb
 from impart.errors import QueryError
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import CaptionBank
 from impart.retrieval.prompts import query_embeddings
 from impart.video.snapshot import Snapshot

@@ -25,7 +25,7 @@ from impart.evaluate.datasets.names import class_names, class_names_by_folder, t
 from impart.evaluate.prompts import tidy_class_name
 from impart.evaluate.sets import ClassSet, Pictures
 from impart.files import digest_of, file_stamp
-from impart.reference.pairs import load_picture
+from impart.refset.pairs import load_picture
 
 __all__ = ["CIFAR10", "CIFAR100", "READERS", "load_plain_pickle", "open_cifar"]
 

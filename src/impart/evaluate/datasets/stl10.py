@@ -13,7 +13,7 @@ from impart.evaluate.datasets.listed import find_root
 from impart.evaluate.datasets.names import class_names, templates
 from impart.evaluate.sets import ClassSet, Pictures
 from impart.files import digest_of, file_stamp
-from impart.reference.pairs import load_picture
+from impart.refset.pairs import load_picture
 
 __all__ = ["READERS", "STL10", "open_stl10"]
 

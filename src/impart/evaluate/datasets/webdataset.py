@@ -26,7 +26,7 @@ from impart.evaluate.datasets.folder import PICTURE_SUFFIXES
 from impart.evaluate.prompts import tidy_class_name
 from impart.evaluate.sets import MAX_MEGAPIXELS, CaptionSet, ClassSet, Pictures
 from impart.files import digest_of, file_stamp
-from impart.reference.pairs import load_picture
+from impart.refset.pairs import load_picture
 
 __all__ = ["READERS", "open_webdataset", "open_webdataset_captions"]
 

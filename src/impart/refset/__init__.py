@@ -1,6 +1,6 @@
 """The cheat sheet: image-text pairs with their embeddings, and the search for the nearest of them."""
 
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 from impart.retrieval.nearest import Neighbours
 
 __all__ = ["Neighbours", "ReferenceSet"]

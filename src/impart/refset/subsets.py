@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Float32
 from impart.errors import ConfigError, ReferenceSetError
-from impart.reference.refset import ReferenceSet
+from impart.refset.refset import ReferenceSet
 
 __all__ = [
     "DUPLICATE",

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from impart.errors import EncoderMismatchError
 from impart.files import atomic_path, library_versions, new_sha256, now, sha256_hex
-from impart.reference.refset import META_COLUMNS, ReferenceSet
+from impart.refset.refset import META_COLUMNS, ReferenceSet
 from impart.retrieval.nearest import ANN_ABOVE, IndexInfo, PairIndex
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from impart.retrieval.znorm import Cohort
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from impart.reference.build import PairsInput
+    from impart.refset.build import PairsInput
 
 __all__ = ["SCHEMA_VERSION", "Manifest", "ReferenceSet"]
 
@@ -155,8 +155,8 @@ class ReferenceSet:
 
     @classmethod
     def build(cls, pairs: PairsInput, encoder: Encoder, **options: Any) -> ReferenceSet:
-        """Encode pairs; see `impart.reference.build.build` for the options."""
-        from impart.reference.build import build
+        """Encode pairs; see `impart.refset.build.build` for the options."""
+        from impart.refset.build import build
 
         return build(pairs, encoder, **options)
 
@@ -184,7 +184,7 @@ class ReferenceSet:
             image: (N, D), L2-normalised, like `text` (N, D) and `retrieval` (N, R).
             meta: N strings each of `source`, `licence`, `hash` and `path`, where the pairs differ in them.
         """
-        from impart.reference.rows import RowWriter, sources_of
+        from impart.refset.storage import RowWriter, sources_of
 
         writer = RowWriter(dim=image.shape[1], retrieval_dim=retrieval.shape[1], storage=storage)
         count = len(texts)
@@ -342,7 +342,7 @@ class ReferenceSet:
         Raises:
             ReferenceSetError: the folder cannot be written.
         """
-        from impart.reference.rows import write_table
+        from impart.refset.storage import write_table
 
         folder = Path(path).expanduser()
         name = self.name or folder.resolve().name
@@ -391,7 +391,7 @@ class ReferenceSet:
         Raises:
             EncoderMismatchError: the encoder is not the one that made the set.
         """
-        from impart.reference.build import build
+        from impart.refset.build import build
 
         self.check_encoder(encoder)
         return self.merge(build(pairs, encoder, **{"storage": self.manifest.storage, **options}))
@@ -404,7 +404,7 @@ class ReferenceSet:
         Raises:
             EncoderMismatchError: they were made with different encoders.
         """
-        from impart.reference.rows import merge
+        from impart.refset.storage import merge
 
         return merge([self, *others])
 
@@ -414,7 +414,7 @@ class ReferenceSet:
         Args:
             rows: row numbers; none of them = the set itself.
         """
-        from impart.reference.rows import without
+        from impart.refset.storage import without
 
         return without(self, rows)
 
@@ -422,10 +422,10 @@ class ReferenceSet:
         """Some rows in the order given: with the settings, and the cohort where one was given.
 
         Args:
-            rows: n row numbers; `impart.reference.select` chooses them.
+            rows: n row numbers; `impart.refset.subsets` chooses them.
             texts_of: n row numbers whose texts, with their embeddings, the rows get in place of their own.
         """
-        from impart.reference.rows import take
+        from impart.refset.storage import take
 
         return take(self, rows, texts_of=texts_of)
 

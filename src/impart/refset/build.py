@@ -22,9 +22,9 @@ import numpy as np
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, DataError, ReferenceSetError
 from impart.files import library_versions, move_synced, now, read_ahead, write_csv_atomic
-from impart.reference.pairs import Columns, Pair, PairSource, load_picture, read_pairs
-from impart.reference.refset import Manifest, ReferenceSet
-from impart.reference.rows import STORAGES, RowWriter, read_table, sources_of, with_index
+from impart.refset.pairs import Columns, Pair, PairSource, load_picture, read_pairs
+from impart.refset.refset import Manifest, ReferenceSet
+from impart.refset.storage import STORAGES, RowWriter, read_table, sources_of, with_index
 
 if TYPE_CHECKING:
     from PIL import Image
