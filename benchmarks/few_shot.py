@@ -9,7 +9,7 @@ the `test` folders, mean and standard deviation over the draws. Draw 0 takes the
 says) are not drawn. Tip-Adapter (Zhang et al., ECCV 2022, training-free) scores 100 v.t + alpha sum exp(-beta (1 - s))
 over a class's pictures; alpha and beta are chosen on the drawn pictures alone, by leave-one-out (with one picture a
 class, where that leaves nothing: what two pictures of the same draw choose). Vanilla and RAM take the same set, tuned
-by `impart.augment.tune`, which sees the drawn pictures and the bundled background; closed, it knows that every picture
+by `impart.blending.tune`, which sees the drawn pictures and the bundled background; closed, it knows that every picture
 shows one of the classes, as Tip-Adapter does. Then what foreign sets do: the bundled set, random pictures (not tuned;
 Vanilla with the usual weights), and each of the two sets on the other pictures.
 """
@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from impart.augment.checkpoint import open_ram
-from impart.augment.encoder import AugmentedEncoder, bundled, settings_of
-from impart.augment.learned import LearnedRam
-from impart.augment.tune import USUAL, bundled_background, tune
-from impart.augment.vanilla import Vanilla
+from impart.blending.encoder import AugmentedEncoder, bundled, settings_of
+from impart.blending.ram_checkpoint import open_ram
+from impart.blending.ram_onnx import LearnedRam
+from impart.blending.tune import USUAL, bundled_background, tune
+from impart.blending.vanilla import Vanilla
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.encoders.base import Float32
 from impart.evaluate import open_set

@@ -113,7 +113,7 @@ def pipeline(clips: list[Path], encoder_id: str) -> Run:
     import faiss  # noqa: F401 - imported outside the clock
     import lancedb  # noqa: F401
 
-    from impart.augment.encoder import default_augmented
+    from impart.blending.encoder import default_augmented
     from impart.config import EncoderSettings
     from impart.video.events import IndexDone, VideoDone
     from impart.video.index import VideoIndex

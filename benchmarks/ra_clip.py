@@ -32,7 +32,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from impart.augment.ram import build_ram
+from impart.blending.ram import build_ram
 from impart.config import DecodeSettings, RamSettings
 from impart.evaluate import open_set
 from impart.evaluate.prompts import ENSEMBLE

@@ -3,7 +3,7 @@
     python benchmarks/teaching.py --data ../shared/data --out FILE
 
 For 1, 2, 3, 4 and 8 pictures a class of `caltech101/train` (the first by file name) a reference set is built and tuned
-(`impart.augment.tune`: leave-one-out on the set itself, and the model's bundled background of training pictures; no
+(`impart.blending.tune`: leave-one-out on the set itself, and the model's bundled background of training pictures; no
 test item is seen); references that show a test picture are left out as `impart eval` does. Then zero-shot top-1, class
 texts against v', on Caltech-101 test, and on CIFAR-10 and CIFAR-100 test, which the set should not hurt: plain, with
 the paper's settings (K=8, w_img 0.5, w_txt 0.05, uniform), tuned, and tuned for a closed set (`--closed`: every picture
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from impart.augment.encoder import AugmentedEncoder
-from impart.augment.tune import Tuned, bundled_background, tune
-from impart.augment.vanilla import Vanilla
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.tune import Tuned, bundled_background, tune
+from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.evaluate import open_set

@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "cli": GROUND | {"encoders", "reference", "augment", "train", "evaluate", "video"},
     "__main__": {"cli"},
 }
-TORCH_PLACES = {"encoders/torch_towers.py", "augment/ram.py"}
+TORCH_PLACES = {"encoders/torch_towers.py", "blending/ram.py"}
 RUN: dict[str, Any] = {"check": True, "capture_output": True, "text": True}
 LINUX_ONLY = {"fork", "forkpty", "sched_setaffinity", "sched_getaffinity", "memfd_create", "posix_fadvise", "sendfile"}
 

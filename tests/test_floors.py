@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import impart
-from impart.augment.encoder import default_augmented
-from impart.augment.tune import bundled_background, tune
+from impart.blending.encoder import default_augmented
+from impart.blending.tune import bundled_background, tune
 from impart.evaluate import open_set, retrieval, zeroshot
 from impart.metrics.ranking import rank_figures
 from impart.refset.build import Selection

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from impart.augment.encoder import augment
-from impart.augment.tune import bundled_background, tune
+from impart.blending.encoder import augment
+from impart.blending.tune import bundled_background, tune
 from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
 from impart.evaluate import CaptionSet, ClassSet, VideoSet, open_set, retrieval, zeroshot

@@ -28,9 +28,9 @@ def test_public_names_are_locked() -> None:
 
 def test_augment_stays_the_function_after_its_modules_are_imported() -> None:
     code = (
-        "import impart.augment.encoder, impart.augment.tune, impart\n"
+        "import impart.blending.encoder, impart.blending.tune, impart\n"
         "assert callable(impart.augment), impart.augment\n"
-        "from impart.augment.encoder import augment\n"
+        "from impart.blending.encoder import augment\n"
         "assert impart.augment is augment\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

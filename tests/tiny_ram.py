@@ -33,8 +33,8 @@ def write_tiny_ram(folder: Path) -> Path:
     """The checkpoint; its RAM is far from where it started."""
     import torch
 
-    from impart.augment.checkpoint import write_checkpoint
-    from impart.augment.ram import build_ram
+    from impart.blending.ram import build_ram
+    from impart.blending.ram_checkpoint import write_checkpoint
 
     write_layout(folder / "encoder")
     encoder = load_encoder(f"onnx:{folder / 'encoder'}")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from impart import evaluate
-    from impart.augment.encoder import AugmentedEncoder, augment
+    from impart.blending.encoder import AugmentedEncoder, augment
     from impart.encoders.base import Encoder, load_encoder
     from impart.errors import ImpartError
     from impart.refset.refset import ReferenceSet
@@ -39,19 +39,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AugmentedEncoder": "impart.augment.encoder",
+    "AugmentedEncoder": "impart.blending.encoder",
     "Encoder": "impart.encoders",
     "ImpartError": "impart.errors",
     "ReferenceSet": "impart.refset.refset",
     "VideoIndex": "impart.video.index",
-    "augment": "impart.augment.encoder",
+    "augment": "impart.blending.encoder",
     "load_encoder": "impart.encoders",
 }
-
-# `impart.augment` is a package and, for callers, the function of that name. The package is imported here once and its
-# attribute removed; a later `import impart.augment.encoder` finds it loaded and does not put it back.
-importlib.import_module("impart.augment")
-globals().pop("augment")
 
 
 def __getattr__(name: str) -> Any:

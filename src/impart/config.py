@@ -136,7 +136,7 @@ class VanillaSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RamSettings:
-    """The retrieval-augmented module that learns (`impart.augment.ram`).
+    """The retrieval-augmented module that learns (`impart.blending.ram`).
 
     Attributes:
         form: `paper` (RA-CLIP: two branches of cross-attention), or `vanilla`, which starts exactly at RA-CLIP Vanilla.

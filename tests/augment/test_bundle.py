@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from impart.augment.bundle import background_pairs, write_bundle
-from impart.augment.encoder import AugmentedEncoder, bundled, default_augmented
-from impart.augment.tune import OFF, bundled_background
+from impart.blending.encoder import AugmentedEncoder, bundled, default_augmented
+from impart.blending.tune import OFF, bundled_background
 from impart.encoders.base import EncoderTraits
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import bundled_bank

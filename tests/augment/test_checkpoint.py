@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from clips import solid
-from impart.augment.checkpoint import is_checkpoint, open_checkpoint, open_encoder, open_ram, write_checkpoint
-from impart.augment.encoder import AugmentedEncoder
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.ram_checkpoint import is_checkpoint, open_checkpoint, open_encoder, open_ram, write_checkpoint
 from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
 from impart.errors import EncoderError, EncoderMismatchError, EncoderNotFoundError
@@ -95,7 +95,7 @@ def test_a_graph_that_is_not_the_manifests(checkpoint: Path) -> None:
 
 
 def test_a_write_that_was_killed_leaves_no_checkpoint(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("impart.augment.ram")
+    module = importlib.import_module("impart.blending.ram")
 
     def export_ram(ram: object, path: Path, **_: object) -> None:
         path.write_bytes(b"half")

@@ -7,8 +7,8 @@ import importlib
 import numpy as np
 import pytest
 
-from impart.augment.encoder import AugmentedEncoder, augment, default_augmented
-from impart.augment.vanilla import Vanilla
+from impart.blending.encoder import AugmentedEncoder, augment, default_augmented
+from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, ImageEmbeddings, l2_normalise
 from impart.errors import ConfigError, EncoderMismatchError
@@ -96,7 +96,7 @@ def test_results_do_not_depend_on_chunks_or_batches(monkeypatch: pytest.MonkeyPa
     references, images = make_set(200), make_images(100)
     encoder = AugmentedEncoder(TinyEncoder(), references, Vanilla(WEIGHTED))
     whole = encoder.blend(images)
-    module = importlib.import_module("impart.augment.encoder")
+    module = importlib.import_module("impart.blending.encoder")
     monkeypatch.setattr(module, "_CHUNK", 7)
     monkeypatch.setattr(module, "_PRODUCT", 400)
     np.testing.assert_array_equal(

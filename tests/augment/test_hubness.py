@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from impart.augment.encoder import AugmentedEncoder
-from impart.augment.vanilla import Vanilla
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders import load_encoder
 from impart.encoders.base import l2_normalise

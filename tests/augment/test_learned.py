@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from impart.augment.encoder import AugmentedEncoder
-from impart.augment.learned import LearnedRam, allowed
-from impart.augment.tune import OFF
-from impart.augment.vanilla import Vanilla, gate
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.ram_onnx import LearnedRam, allowed
+from impart.blending.tune import OFF
+from impart.blending.vanilla import Vanilla, gate
 from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import EncoderError, EncoderMismatchError
@@ -23,7 +23,7 @@ from tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
-from impart.augment.ram import (  # noqa: E402
+from impart.blending.ram import (  # noqa: E402
     ModuleRam,
     Ram,
     Retrieved,
@@ -125,7 +125,7 @@ def test_scores_equal_texts_times_v_prime(exported: tuple[Ram, LearnedRam]) -> N
 def test_pieces_give_what_the_whole_gives(exported: tuple[Ram, LearnedRam], monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, shown = AugmentedEncoder(TinyEncoder(), references(), exported[1]), images(20)
     whole = encoder.blend(shown)
-    monkeypatch.setattr(importlib.import_module("impart.augment.learned"), "_NUMBERS", 3 * 5 * DIM)
+    monkeypatch.setattr(importlib.import_module("impart.blending.ram_onnx"), "_NUMBERS", 3 * 5 * DIM)
     np.testing.assert_allclose(encoder.blend(shown).added, whole.added, atol=1e-6)
 
 

@@ -8,14 +8,14 @@ import math
 import numpy as np
 import pytest
 
-from impart.augment.vanilla import Vanilla
+from impart.blending.vanilla import Vanilla
 from impart.config import RamSettings
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError
 
 torch = pytest.importorskip("torch")
 
-from impart.augment.ram import Branch, PaperRam, Retrieved, build_ram  # noqa: E402
+from impart.blending.ram import Branch, PaperRam, Retrieved, build_ram  # noqa: E402
 
 B, K, D, R = 7, 5, 16, 8
 STARTS = [

@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from impart.augment.encoder import AugmentedEncoder
-from impart.augment.tune import _OPEN, OFF, USUAL, tune
-from impart.augment.vanilla import Vanilla
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.tune import _OPEN, OFF, USUAL, tune
+from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import EncoderMismatchError, ReferenceSetError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from impart.augment.vanilla import Vanilla, gate, mixture, neighbour_shares, within_target
+from impart.blending.vanilla import Vanilla, gate, mixture, neighbour_shares, within_target
 from impart.config import VanillaSettings
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError

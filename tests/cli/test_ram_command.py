@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from clips import solid, write_clip
-from impart.augment.checkpoint import open_checkpoint
+from impart.blending.ram_checkpoint import open_checkpoint
 from impart.cli.main import app
 from tiny_ram import onnx_colours
 

@@ -10,8 +10,8 @@ import pytest
 
 from clips import solid
 from colour_references import colour_set
-from impart.augment.encoder import AugmentedEncoder
-from impart.augment.vanilla import Vanilla
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.errors import ConfigError, EncoderMismatchError, EncoderNotFoundError

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from impart.augment.encoder import AugmentedEncoder
-from impart.augment.tune import own_questions, tune
-from impart.augment.vanilla import Vanilla
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.tune import own_questions, tune
+from impart.blending.vanilla import Vanilla
 from impart.config import SweepSettings, VanillaSettings
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError

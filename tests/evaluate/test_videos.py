@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from impart.augment.encoder import augment
+from impart.blending.encoder import augment
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError, DataError
 from impart.evaluate import image_to_video, video_retrieval

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from impart.augment.encoder import settings_of
+from impart.blending.encoder import settings_of
 from impart.config import VanillaSettings
 from impart.errors import EncoderMismatchError, ReferenceSetError
 from impart.refset.refset import ReferenceSet

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 pytest.importorskip("accelerate", reason="training needs the extra `train`")
 
-from impart.augment.checkpoint import open_checkpoint  # noqa: E402
+from impart.blending.ram_checkpoint import open_checkpoint  # noqa: E402
 from impart.config import RamSettings  # noqa: E402
 from impart.encoders.base import l2_normalise  # noqa: E402
 from impart.errors import ConfigError, TrainingError  # noqa: E402

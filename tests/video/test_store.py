@@ -13,8 +13,8 @@ import pytest
 
 from clips import write_clip
 from colour_references import colour_set
-from impart.augment.encoder import AugmentedEncoder
-from impart.augment.vanilla import Vanilla
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.vanilla import Vanilla
 from impart.config import IndexSettings, Settings, VanillaSettings
 from impart.errors import IndexLockedError, VideoIndexError
 from impart.video import manifest as manifests

@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from impart.augment.encoder import AugmentedEncoder
-from impart.augment.tune import OFF, anonymous
-from impart.augment.vanilla import Vanilla
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.tune import OFF, anonymous
+from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise
 from impart.errors import DataError
@@ -36,7 +36,7 @@ from impart.retrieval.znorm import Cohort
 
 __all__ = ["Validation", "choose_settings", "read_validation", "write_bundle"]
 
-_log = logging.getLogger("impart.augment")
+_log = logging.getLogger(__name__)
 
 BACKGROUND = 400
 """Pictures of the background: 0.9 MB, which keeps the model within 40 MB."""

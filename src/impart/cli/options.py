@@ -98,9 +98,9 @@ def load(model_id: str, *, refset: Path | None, augment: bool, threads: int = 0,
         threads: CPU threads; 0 = one a core.
         bundled: whether to fall back on the bundled set (an index that exists has its own in force).
     """
-    from impart.augment.checkpoint import is_checkpoint, open_checkpoint
-    from impart.augment.encoder import augment as augment_with
-    from impart.augment.encoder import default_augmented
+    from impart.blending.encoder import augment as augment_with
+    from impart.blending.encoder import default_augmented
+    from impart.blending.ram_checkpoint import is_checkpoint, open_checkpoint
     from impart.encoders import load_encoder
     from impart.refset.refset import ReferenceSet
 

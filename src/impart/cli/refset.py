@@ -221,7 +221,7 @@ def use(
     """Make a video index blend this set in from now on; no video is touched."""
     import time
 
-    from impart.augment.checkpoint import is_checkpoint, open_ram, references_of
+    from impart.blending.ram_checkpoint import is_checkpoint, open_ram, references_of
     from impart.refset.refset import ReferenceSet
     from impart.video.index import VideoIndex
 
@@ -235,8 +235,8 @@ def use(
 
 
 def _tune(references: ReferenceSet, background: Path | None = None, *, closed: bool = False) -> ReferenceSet:
-    from impart.augment.tune import bundled_background
-    from impart.augment.tune import tune as tune_set
+    from impart.blending.tune import bundled_background
+    from impart.blending.tune import tune as tune_set
     from impart.refset.refset import ReferenceSet
 
     foreign = ReferenceSet.open(background) if background else bundled_background(references.encoder_id)

@@ -32,10 +32,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impart.augment.checkpoint import encoder_id_of, is_checkpoint, open_ram, references_of
-from impart.augment.encoder import AugmentedEncoder, augment, default_augmented
-from impart.augment.learned import LearnedRam
-from impart.augment.vanilla import Vanilla
+from impart.blending.encoder import AugmentedEncoder, augment, default_augmented
+from impart.blending.ram_checkpoint import encoder_id_of, is_checkpoint, open_ram, references_of
+from impart.blending.ram_onnx import LearnedRam
+from impart.blending.vanilla import Vanilla
 from impart.config import EncoderSettings, EvaluateSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, load_encoder
 from impart.errors import ConfigError, EncoderNotFoundError

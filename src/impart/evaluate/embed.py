@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from impart.augment.encoder import AugmentedEncoder
+from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from impart.augment.encoder import AugmentedEncoder
+from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise
 from impart.errors import DataError, DecodeError
 from impart.evaluate.cache import EmbeddingCache

@@ -20,9 +20,9 @@ from typing import get_args
 import numpy as np
 import numpy.typing as npt
 
-from impart.augment.encoder import settings_of
-from impart.augment.tune import USUAL, own_questions
-from impart.augment.vanilla import Vanilla, mixture, within_target
+from impart.blending.encoder import settings_of
+from impart.blending.tune import USUAL, own_questions
+from impart.blending.vanilla import Vanilla, mixture, within_target
 from impart.config import Around, EvaluateSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, ReferenceSetError
@@ -42,7 +42,7 @@ __all__ = ["AROUND", "LEAVE_ONE_OUT", "Ground", "Questions", "Row", "prepare", "
 LEAVE_ONE_OUT = "leave-one-out"
 
 AROUND = get_args(Around)
-"""Blending to sweep around: the set's own, `impart.augment.tune.USUAL`, or the paper's (K=8, 0.5, 0.05, no gate)."""
+"""Blending to sweep around: the set's own, `impart.blending.tune.USUAL`, or the paper's (K=8, 0.5, 0.05, no gate)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from impart.augment.checkpoint import encoder_id_of, open_ram, references_of
-from impart.augment.encoder import AugmentedEncoder, bundled, settings_of
-from impart.augment.learned import LearnedRam
-from impart.augment.vanilla import Vanilla
+from impart.blending.encoder import AugmentedEncoder, bundled, settings_of
+from impart.blending.ram_checkpoint import encoder_id_of, open_ram, references_of
+from impart.blending.ram_onnx import LearnedRam
+from impart.blending.vanilla import Vanilla
 from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.errors import ConfigError, DataError

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from impart.augment.encoder import AugmentedEncoder, model_home
+from impart.blending.encoder import AugmentedEncoder, model_home
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import EncoderError
 from impart.files import atomic_path

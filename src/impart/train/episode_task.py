@@ -23,8 +23,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from impart.augment.checkpoint import write_checkpoint
-from impart.augment.ram import Retrieved, build_ram
+from impart.blending.ram import Retrieved, build_ram
+from impart.blending.ram_checkpoint import write_checkpoint
 from impart.encoders import load_encoder
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
 from impart.errors import TrainingError

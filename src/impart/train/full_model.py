@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from impart.augment.ram import Ram
+from impart.blending.ram import Ram
 from impart.train.cached_loss import Embedded
 from impart.train.retrieval import CohortTensors, gather, shows_itself
 from impart.train.task import Temperature

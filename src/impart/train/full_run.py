@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from impart.augment.checkpoint import write_checkpoint
+from impart.blending.ram_checkpoint import write_checkpoint
 from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
 from impart.encoders.paired import PairedEncoder, write_paired

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from impart.augment.ram import build_ram
+from impart.blending.ram import build_ram
 from impart.errors import ConfigError
 from impart.files import blake2b_hex
 from impart.train.cached_loss import contrastive_step

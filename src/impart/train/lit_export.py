@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from impart.augment.checkpoint import write_checkpoint
+from impart.blending.ram_checkpoint import write_checkpoint
 from impart.encoders.onnx.encoder import load_mini
 from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import TrainingError

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from impart.augment.ram import Ram
+from impart.blending.ram import Ram
 from impart.train.heads import ImageHead, TextHead
 from impart.train.retrieval import CohortTensors, gather
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from impart.augment.ram import build_ram
+from impart.blending.ram import build_ram
 from impart.errors import TrainingError
 from impart.files import library_versions, now, sync, write_atomic, write_json_atomic
 from impart.train.config_file import config_of

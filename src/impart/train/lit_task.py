@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from impart.augment.ram import build_ram
+from impart.blending.ram import build_ram
 from impart.train.corpus import Corpus, draw_variant, draw_views
 from impart.train.heads import CellAttention, Correction, ImageHead, TextHead
 from impart.train.lit_model import EmbeddedReferences, LitModel, nearest_rows

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from impart.augment.ram import Retrieved, build_ram
+from impart.blending.ram import Retrieved, build_ram
 from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
 from impart.encoders.projected import ProjectedEncoder, write_projected
@@ -217,7 +217,7 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
         out: folder of the run.
         resume: go on from the newest checkpoint.
     """
-    from impart.augment.checkpoint import write_checkpoint
+    from impart.blending.ram_checkpoint import write_checkpoint
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TrainingError("regime 'ram' trains in minutes in one process: start it without a launcher")

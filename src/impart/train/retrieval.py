@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from impart.augment.ram import Retrieved
+from impart.blending.ram import Retrieved
 from impart.retrieval.znorm import Cohort
 
 __all__ = ["ITSELF", "CohortTensors", "gather", "replace_at_random", "shows_itself"]

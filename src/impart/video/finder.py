@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from impart.augment.encoder import AugmentedEncoder
+from impart.blending.encoder import AugmentedEncoder
 from impart.config import SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import QueryError

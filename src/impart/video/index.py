@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from impart.augment.encoder import AugmentedEncoder, settings_of
-from impart.augment.learned import LearnedRam
-from impart.augment.vanilla import Vanilla
+from impart.blending.encoder import AugmentedEncoder, settings_of
+from impart.blending.ram_onnx import LearnedRam
+from impart.blending.vanilla import Vanilla
 from impart.config import RamSettings, Settings, VanillaSettings
 from impart.encoders.base import Encoder, ImageInput
 from impart.errors import VideoIndexError
@@ -263,7 +263,7 @@ class VideoIndex:
         Args:
             references: copied into the index. None switches augmentation off.
             settings: of the blend; None = those stored with the set (`refset tune`), or the paper's.
-            ram: a trained RAM (`impart.augment.checkpoint.open_ram`) that blends the set in, in place of settings;
+            ram: a trained RAM (`impart.blending.ram_checkpoint.open_ram`) that blends the set in, in place of settings;
                 copied into the index.
 
         Raises:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from impart.augment.encoder import AugmentedEncoder
+from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.files import blake2b_hex
 from impart.video.decode import DecodedSegment, DecodeFailed, DecodeFinished

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from impart.augment.blend import Augmentation as Blending
-from impart.augment.encoder import AugmentedEncoder
-from impart.augment.learned import LearnedRam
-from impart.augment.vanilla import Vanilla
+from impart.blending.base import Augmentation as Blending
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.ram_onnx import LearnedRam
+from impart.blending.vanilla import Vanilla
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.errors import EncoderMismatchError

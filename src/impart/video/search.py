@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impart.augment.encoder import AugmentedEncoder
+from impart.blending.encoder import AugmentedEncoder
 from impart.config import By, Fit, Group, SearchSettings
 from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
 from impart.encoders.preprocess import squashed, to_rgb

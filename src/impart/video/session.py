@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from impart.augment.checkpoint import open_encoder
-from impart.augment.encoder import AugmentedEncoder
-from impart.augment.learned import LearnedRam
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.ram_checkpoint import open_encoder
+from impart.blending.ram_onnx import LearnedRam
 from impart.config import EncoderSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.errors import EncoderMismatchError

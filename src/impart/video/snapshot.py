@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from impart.augment.blend import Blend
+from impart.blending.base import Blend
 from impart.errors import VideoIndexError
 from impart.files import move_synced
 from impart.video.manifest import Manifest

@@ -27,7 +27,7 @@ from impart.video.store import FAILURES, NEIGHBOURS_PREFIX, SEGMENTS, VIDEOS, Fa
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from impart.augment.blend import Blend
+    from impart.blending.base import Blend
 
 __all__ = ["CHUNK_ROWS", "SegmentChunk", "Writer", "blend_columns", "write_lock"]
 

@@ -33,8 +33,8 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from impart.augment.encoder import bundled
-from impart.augment.vanilla import Vanilla, gate, mixture
+from impart.blending.encoder import bundled
+from impart.blending.vanilla import Vanilla, gate, mixture
 from impart.config import VanillaSettings
 from impart.encoders.base import Float32, ImageEmbeddings, l2_normalise
 from impart.errors import EncoderMismatchError, ReferenceSetError

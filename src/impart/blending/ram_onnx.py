@@ -1,7 +1,7 @@
 """A trained RAM as an augmentation: what a reference set adds to a batch of images. No torch.
 
 `LearnedRam` runs it on ONNX Runtime: what indexing, searching and evaluation use. For research
-`impart.augment.ram.ModuleRam` runs the torch module itself.
+`impart.blending.ram.ModuleRam` runs the torch module itself.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impart.augment.blend import Amounts
-from impart.augment.encoder import settings_of
-from impart.augment.tune import USUAL
-from impart.augment.vanilla import gate, within_target
+from impart.blending.base import Amounts
+from impart.blending.encoder import settings_of
+from impart.blending.tune import USUAL
+from impart.blending.vanilla import gate, within_target
 from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.encoders.onnx.session import RuntimeOptions
@@ -66,7 +66,7 @@ class RamAugmentation(ABC):
 
     @abstractmethod
     def run(self, feeds: dict[str, npt.NDArray[Any]]) -> tuple[Float32, Float32, Float32]:
-        """The fields of `impart.augment.ram.Retrieved` as arrays to those of `RamOutput`."""
+        """The fields of `impart.blending.ram.Retrieved` as arrays to those of `RamOutput`."""
 
     def check_encoder(self, base: Encoder) -> None:
         """Refuse another encoder than it was trained with.

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from impart.augment.blend import Amounts
+from impart.blending.base import Amounts
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.refset.refset import ReferenceSet

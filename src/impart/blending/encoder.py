@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from impart.augment.blend import Augmentation, Blend
-from impart.augment.vanilla import Vanilla, mixture
+from impart.blending.base import Augmentation, Blend
+from impart.blending.vanilla import Vanilla, mixture
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput
 from impart.errors import ConfigError, ReferenceSetError

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from impart.augment.encoder import AugmentedEncoder, default_augmented
-from impart.augment.learned import LearnedRam
+from impart.blending.encoder import AugmentedEncoder, default_augmented
+from impart.blending.ram_onnx import LearnedRam
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.encoders.onnx.session import RuntimeOptions
@@ -28,7 +28,7 @@ from impart.files import library_versions, now, sha256_of_file, sync, write_json
 from impart.refset.refset import ReferenceSet
 
 if TYPE_CHECKING:
-    from impart.augment.ram import Ram
+    from impart.blending.ram import Ram
 
 __all__ = [
     "Manifest",
@@ -118,7 +118,7 @@ def write_checkpoint(
         EncoderMismatchError: the references were made with another encoder.
         EncoderError: the module cannot be exported, or the folder not be written.
     """
-    from impart.augment.ram import export_ram, write_weights
+    from impart.blending.ram import export_ram, write_weights
 
     references.check_encoder(base)
     folder = Path(folder).expanduser()

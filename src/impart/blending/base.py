@@ -61,7 +61,7 @@ class Amounts:
 
 
 class Augmentation(Protocol):
-    """How neighbours are blended in: `Vanilla`, or a RAM that learned it (`impart.augment.learned`)."""
+    """How neighbours are blended in: `Vanilla`, or a RAM that learned it (`impart.blending.ram_onnx`)."""
 
     @property
     def name(self) -> str:

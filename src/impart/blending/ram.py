@@ -8,13 +8,13 @@ Form `paper` is that. A branch of L layers refines its query: h_0 = v, h_l = h_{
 h_L - v; one layer is the paper's formula. With `norm = "l2"` what it adds has unit length (IMPART 4.1); with `gate`
 it is multiplied by a learned number that starts at zero.
 
-Form `vanilla` starts exactly at RA-CLIP Vanilla (`impart.augment.vanilla`): shares are softmax(similarity / tau),
+Form `vanilla` starts exactly at RA-CLIP Vanilla (`impart.blending.vanilla`): shares are softmax(similarity / tau),
 values are the embeddings themselves, weights and gate are Vanilla's. What it learns are corrections that start at
 zero: of the shares (from the retrieval embeddings, and from how image, neighbours and their texts agree), of the
 values, and a trust in 0..2 in what was found. Agreements are cosines, which mean the same in every reference set.
 
 Letters: B images, K neighbours, D embedding width, R retrieval width, H heads. Tensors in, tensors out; `export_ram`
-writes a trained module as ONNX, which is what indexing and searching run (`impart.augment.learned`), and `ModuleRam`
+writes a trained module as ONNX, which is what indexing and searching run (`impart.blending.ram_onnx`), and `ModuleRam`
 augments with the module as it is.
 """
 
@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from impart.augment.learned import RamAugmentation
+from impart.blending.ram_onnx import RamAugmentation
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, Float32
 from impart.encoders.torch_towers import quiet
@@ -408,7 +408,7 @@ class ModuleRam(RamAugmentation):
         encoder = AugmentedEncoder(base, references, ModuleRam(ram, base))
 
     It runs in evaluation mode and without gradients, on its own device, with the weights that it has at that moment.
-    To index and serve, write it with `impart.augment.checkpoint.write_checkpoint`.
+    To index and serve, write it with `impart.blending.ram_checkpoint.write_checkpoint`.
 
     Args:
         ram: the module.
