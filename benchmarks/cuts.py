@@ -19,8 +19,8 @@ import numpy as np
 from impart import load_encoder
 from impart.config import DecodeSettings
 from impart.encoders.base import Encoder
-from impart.video.decode import DecodedSegment, sample_video
-from impart.video.scenes import scene_bounds
+from impart.video.decode.sampler import DecodedSegment, sample_video
+from impart.video.scenes.cuts import scene_bounds
 from motion import photos, random_shot, render
 
 THRESHOLDS = np.round(np.arange(0.1, 0.91, 0.05), 2)

@@ -115,8 +115,8 @@ def pipeline(clips: list[Path], encoder_id: str) -> Run:
 
     from impart.blending.encoder import default_augmented
     from impart.config import EncoderSettings
-    from impart.video.events import IndexDone, VideoDone
-    from impart.video.index import VideoIndex
+    from impart.video.index.events import IndexDone, VideoDone
+    from impart.video.index.index import VideoIndex
 
     encoder, batch = default_augmented(_load(encoder_id)), EncoderSettings().batch
     run = Run(way="pipeline")
@@ -211,8 +211,8 @@ def _load(encoder_id: str) -> Any:
 def _decoded(clips: list[Path], *, side_px: int) -> Iterator[tuple[list[np.ndarray], int, float]]:
     """For each clip its frames to encode, how many samples they stand for, its seconds."""
     from impart.config import DecodeSettings
-    from impart.video.decode import DecodedSegment, DecodeFinished
-    from impart.video.decoder import Decoder
+    from impart.video.decode.process import Decoder
+    from impart.video.decode.sampler import DecodedSegment, DecodeFinished
 
     images: list[np.ndarray] = []
     with Decoder(DecodeSettings(), short_side_px=side_px) as decoder:

@@ -53,7 +53,7 @@ from impart.train.lit_task import LitTask
 from impart.train.mini import backbone_session, training_pictures
 from impart.train.sentences import SentenceCache
 from impart.train.settings import TrainConfig
-from impart.video.decode import DecodedSegment, sample_video
+from impart.video.decode.sampler import DecodedSegment, sample_video
 from ra_clip_report import write_report
 
 Made = TypeVar("Made")

@@ -11,8 +11,8 @@ from pathlib import Path
 import av
 from PIL import Image, ImageDraw, ImageFont
 
-from impart.video.demo import DEMO_PICTURE
-from impart.video.index import Hit, VideoIndex
+from impart.demo import DEMO_PICTURE
+from impart.video.index.index import Hit, VideoIndex
 
 QUERIES = ("a cup of coffee on a table", "a rocket on its launch pad", "an astronaut in an orange suit")
 TILE = (256, 144)

@@ -23,9 +23,9 @@ import numpy as np
 from impart.config import Settings, VanillaSettings
 from impart.encoders.base import EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
 from impart.refset.refset import ReferenceSet
-from impart.video.index import Query, VideoIndex
-from impart.video.store import Store, VideoRecord, path_id
-from impart.video.writer import SegmentChunk, Writer
+from impart.video.index.index import Query, VideoIndex
+from impart.video.index.store import Store, VideoRecord, path_id
+from impart.video.index.writer import SegmentChunk, Writer
 
 PER_VIDEO = 100
 RETRIEVAL_DIM = 256

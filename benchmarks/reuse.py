@@ -28,8 +28,8 @@ from impart import load_encoder
 from impart.config import DecodeSettings
 from impart.encoders.base import Encoder
 from impart.metrics.ranking import caption_ranks, recall_at
-from impart.video.decode import DecodedSegment, sample_video
-from impart.video.pictures import Scaler, difference
+from impart.video.decode.sampler import DecodedSegment, sample_video
+from impart.video.decode.scaling import Scaler, difference
 from motion import Shot, photos, random_shot, render
 
 KEEP = 0.98  # cosine of a reused embedding with the frame's own

@@ -18,8 +18,8 @@ import numpy as np
 
 from impart.evaluate import VideoSet, open_set
 from impart.metrics.ranking import rank_figures
-from impart.video.events import IndexDone
-from impart.video.index import Query, VideoIndex
+from impart.video.index.events import IndexDone
+from impart.video.index.index import Query, VideoIndex
 
 
 def ranks(index: VideoIndex, dataset: VideoSet, **settings: object) -> tuple[np.ndarray, int]:

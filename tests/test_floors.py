@@ -13,7 +13,7 @@ from impart.blending.tune import bundled_background, tune
 from impart.evaluate import open_set, retrieval, zeroshot
 from impart.metrics.ranking import rank_figures
 from impart.refset.build import Selection
-from impart.video.index import Query, VideoIndex
+from impart.video.index.index import Query, VideoIndex
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from impart.encoders.base import Encoder, load_encoder
     from impart.errors import ImpartError
     from impart.refset.refset import ReferenceSet
-    from impart.video.index import VideoIndex
+    from impart.video.index.index import VideoIndex
 
 __version__ = "0.1.0"
 __all__ = [
@@ -43,7 +43,7 @@ _HOMES = {
     "Encoder": "impart.encoders",
     "ImpartError": "impart.errors",
     "ReferenceSet": "impart.refset.refset",
-    "VideoIndex": "impart.video.index",
+    "VideoIndex": "impart.video.index.index",
     "augment": "impart.blending.encoder",
     "load_encoder": "impart.encoders",
 }

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from impart.cli.main import main
-from impart.video.index import VideoIndex
+from impart.video.index.index import VideoIndex
 
 
 def test_an_interrupted_command_says_what_is_kept(monkeypatch, capsys, tmp_path) -> None:

@@ -14,9 +14,9 @@ from av.stream import Disposition
 import clips
 from impart.config import DecodeSettings
 from impart.errors import ConfigError, DecodeError
-from impart.video.decode import DecodedSegment, DecodeFinished, sample_video
-from impart.video.frames import Tally, _packets, first_sample, timed_frames
-from impart.video.pictures import MAX_ASPECT, difference
+from impart.video.decode.sampler import DecodedSegment, DecodeFinished, sample_video
+from impart.video.decode.scaling import MAX_ASPECT, difference
+from impart.video.decode.timestamps import Tally, _packets, first_sample, timed_frames
 from tiny_encoder import COLOURS
 
 EVERY = DecodeSettings(fit="crop", reuse_threshold=0)  # encode every sampled frame

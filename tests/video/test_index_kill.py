@@ -17,17 +17,17 @@ import pytest
 from clips import truncate, write_clip
 from colour_references import colour_set
 from impart.config import VanillaSettings
-from impart.video import references
-from impart.video.index import VideoIndex
-from impart.video.store import Store
-from impart.video.writer import Writer
+from impart.video.index import refset_switch as references
+from impart.video.index.index import VideoIndex
+from impart.video.index.store import Store
+from impart.video.index.writer import Writer
 from tiny_encoder import COLOURS, TinyEncoder
 
 KILLS = 10
 FILMS = 21
 SCRIPT = """
 import sys, time
-from impart.video.index import VideoIndex
+from impart.video.index.index import VideoIndex
 from colour_references import colour_set
 from test_index_kill import SlowEncoder
 import impart

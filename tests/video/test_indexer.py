@@ -18,9 +18,9 @@ from impart.blending.encoder import AugmentedEncoder
 from impart.blending.vanilla import Vanilla
 from impart.config import DecodeSettings, Settings, VanillaSettings
 from impart.errors import EncoderError
-from impart.video import decoder
-from impart.video.decode import DecodedSegment, DecodeFailed, DecodeFinished, VideoInfo
-from impart.video.events import (
+from impart.video.decode import process as decoder
+from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished, VideoInfo
+from impart.video.index.events import (
     Event,
     IndexDone,
     PathFailed,
@@ -35,10 +35,10 @@ from impart.video.events import (
     VideoSkipped,
     VideoStarted,
 )
-from impart.video.index import VideoIndex
-from impart.video.scan import content_hash, scan
-from impart.video.snapshot import load_snapshot
-from impart.video.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
+from impart.video.index.index import VideoIndex
+from impart.video.index.scan import content_hash, scan
+from impart.video.index.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
+from impart.video.search.snapshot import load_snapshot
 from tiny_encoder import TinyEncoder
 
 
@@ -364,8 +364,8 @@ def test_a_long_film_is_written_in_parts_and_a_broken_one_leaves_nothing(
 
 
 def test_ten_thousand_unchanged_files_take_about_a_second(tmp_path: Path) -> None:
-    from impart.video.plan import make_plan
-    from impart.video.store import VideoRecord, path_id, revision_of
+    from impart.video.index.plan import make_plan
+    from impart.video.index.store import VideoRecord, path_id, revision_of
 
     index = VideoIndex.open(tmp_path / "index", TinyEncoder())
     list(index.add([]))

@@ -16,9 +16,9 @@ from impart.config import IndexSettings, RamSettings, Settings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import EncoderMismatchError
 from impart.retrieval.prompts import query_embeddings
-from impart.video.index import VideoIndex
-from impart.video.snapshot import has_cache, load_snapshot
-from impart.video.store import SEGMENTS, Store
+from impart.video.index.index import VideoIndex
+from impart.video.index.store import SEGMENTS, Store
+from impart.video.search.snapshot import has_cache, load_snapshot
 from tiny_encoder import TinyEncoder
 from tiny_ram import onnx_colours
 

@@ -9,7 +9,7 @@ import pytest
 
 from clips import faststart, truncate, write_clip
 from impart.errors import DecodeError
-from impart.video.sampling import sampled_frames
+from impart.video.decode.frames import sampled_frames
 from tiny_encoder import COLOURS
 
 

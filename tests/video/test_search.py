@@ -19,9 +19,9 @@ from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryError, VideoIndexError
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import CaptionBank
-from impart.video.index import Query, VideoIndex
-from impart.video.search import combine, frame_scores, group_means, timecode, top_groups
-from impart.video.snapshot import Snapshot, has_cache
+from impart.video.index.index import Query, VideoIndex
+from impart.video.search.ranking import combine, frame_scores, group_means, timecode, top_groups
+from impart.video.search.snapshot import Snapshot, has_cache
 from tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
 
 
@@ -297,7 +297,7 @@ def test_a_text_is_corrected_for_hubs_and_a_picture_is_not(
 ) -> None:
     encoder, folder = TinyEncoder(), library.path
     bank = CaptionBank(encoder.encode_texts(["red", "a red one"]))  # everything red is near to every caption
-    monkeypatch.setattr("impart.video.finder.bundled_bank", lambda _: bank)
+    monkeypatch.setattr("impart.video.search.searcher.bundled_bank", lambda _: bank)
     corrected = VideoIndex.open(folder, encoder)
     plain = VideoIndex.open(folder, encoder, settings=Settings(search=SearchSettings(hub_correction=False)))
     red = solid("red")

@@ -17,12 +17,12 @@ from impart.blending.encoder import AugmentedEncoder
 from impart.blending.vanilla import Vanilla
 from impart.config import IndexSettings, Settings, VanillaSettings
 from impart.errors import IndexLockedError, VideoIndexError
-from impart.video import manifest as manifests
-from impart.video.index import VideoIndex
-from impart.video.manifest import Manifest
-from impart.video.snapshot import load_snapshot
-from impart.video.store import SEGMENTS, Store, VideoRecord, path_id
-from impart.video.writer import SegmentChunk, Writer, _worth_compacting
+from impart.video.index import manifest as manifests
+from impart.video.index.index import VideoIndex
+from impart.video.index.manifest import Manifest
+from impart.video.index.store import SEGMENTS, Store, VideoRecord, path_id
+from impart.video.index.writer import SegmentChunk, Writer, _worth_compacting
+from impart.video.search.snapshot import load_snapshot
 from tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
 
 

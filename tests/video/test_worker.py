@@ -15,8 +15,8 @@ import pytest
 import clips
 from impart.config import DecodeSettings
 from impart.errors import DecodeError
-from impart.video.decode import DecodedSegment, DecodeFailed, DecodeFinished, sample_video
-from impart.video.decoder import Decoder
+from impart.video.decode.process import Decoder
+from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished, sample_video
 
 SETTINGS = DecodeSettings(reuse_threshold=0)
 
@@ -29,7 +29,7 @@ def troubled(tmp_path: Path, trouble: str) -> list[str]:
             """
             import os, sys, time
             from pathlib import Path
-            from impart.video import worker
+            from impart.video.decode import worker
 
             real = worker.sample_video
 
@@ -190,7 +190,7 @@ def test_the_worker_ends_with_the_process_that_started_it(tmp_path):
         textwrap.dedent(
             f"""
             from pathlib import Path
-            from impart.video.decoder import Decoder
+            from impart.video.decode.process import Decoder
             decoder = Decoder(short_side_px=64, command={command!r})
             stream = decoder.decode([Path({str(path)!r})])
             worker = decoder._running()
@@ -236,7 +236,7 @@ def test_names_that_are_not_text(tmp_path):
 
 
 def test_starting_the_worker_imports_little():
-    code = "import sys, impart.video.worker as _; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    code = "import sys, impart.video.decode.worker as _; print(*sorted({m.split('.')[0] for m in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"av", "numpy"} <= set(loaded)
     assert not {"lancedb", "onnxruntime", "pyarrow", "torch", "faiss", "PIL", "typer", "fastapi"} & set(loaded)

@@ -23,8 +23,8 @@ def demo(
 ) -> None:
     """Make a small real library, index it, and answer three sentences and one picture. Nothing is downloaded."""
     from impart.cli.index import show_run
-    from impart.video.demo import DEMO_PICTURE, DEMO_SENTENCES, make_demo_library
-    from impart.video.index import VideoIndex
+    from impart.demo import DEMO_PICTURE, DEMO_SENTENCES, make_demo_library
+    from impart.video.index.index import VideoIndex
 
     started = time.monotonic()
     library, index_dir = folder / "library", folder / "library.impart"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from impart.evaluate.frames import FrameReader
     from impart.evaluate.outcome import Outcome
     from impart.evaluate.sets import MomentSet, VideoSet
-    from impart.video.index import VideoIndex
+    from impart.video.index.index import VideoIndex
 
 __all__ = ["find_moments", "find_videos", "score_files", "search_index"]
 
@@ -81,7 +81,7 @@ def _cleaned(run: Run, dataset: VideoSet | MomentSet, fps: float, fit: Fit) -> I
 
 def _frames(encoder: Encoder, fps: float, fit: Fit) -> FrameReader:
     """How a video is read for an encoder."""
-    from impart.video.sampling import sampled_frames
+    from impart.video.decode.frames import sampled_frames
 
     return partial(sampled_frames, short_side_px=encoder.traits.image_size_px, fps=fps, fit=fit)
 
@@ -109,7 +109,7 @@ def search_index(index: Path, table: Path, *, by: By, split: str | None = None) 
     from impart.evaluate.outcome import Outcome
     from impart.evaluate.retrieval import caption_keys
     from impart.metrics import bootstrap, ranking
-    from impart.video.index import VideoIndex
+    from impart.video.index.index import VideoIndex
 
     opened = VideoIndex.open(index, create=False)
     videos = opened.videos()
@@ -165,7 +165,7 @@ def search_index(index: Path, table: Path, *, by: By, split: str | None = None) 
 
 def _ranks(opened: VideoIndex, known: Sequence[tuple[str, str]], *, by: By, augment: bool, last: int) -> list[int]:
     """Rank of each caption's video, behind those that score the same; the last where the search does not return it."""
-    from impart.video.search import Query
+    from impart.video.search.ranking import Query
 
     queries = [Query(text=text) for _, text in known]
     found = opened.search_many(queries, top=last, group="video", by=by, augment=augment)

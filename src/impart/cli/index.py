@@ -25,8 +25,8 @@ from impart.cli.options import (
 from impart.config import DecodeSettings, Fit
 
 if TYPE_CHECKING:
-    from impart.video.events import Event, IndexDone
-    from impart.video.index import VideoIndex
+    from impart.video.index.events import Event, IndexDone
+    from impart.video.index.index import VideoIndex
 
 __all__ = ["index", "show_run", "stats"]
 
@@ -87,8 +87,8 @@ def _open(
     config: Path | None,
     flags: dict[str, Any],
 ) -> VideoIndex:
-    from impart.video.index import VideoIndex
-    from impart.video.manifest import Manifest
+    from impart.video.index.index import VideoIndex
+    from impart.video.index.manifest import Manifest
 
     manifest = Manifest.load(index_dir) if Manifest.exists(index_dir) else None
     settings = settings_for(manifest, config, flags)
@@ -109,7 +109,7 @@ def show_run(events: Iterable[Event], index_dir: Path) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from impart.video import events as kinds
+    from impart.video.index import events as kinds
 
     console = Console(stderr=True, highlight=False)
     bar = Progress(
@@ -194,7 +194,7 @@ def stats(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what an index holds, what failed and which reference set is in force."""
-    from impart.video.index import VideoIndex
+    from impart.video.index.index import VideoIndex
 
     opened = VideoIndex.open(index_dir, create=False)
     if failures or videos:

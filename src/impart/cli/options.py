@@ -12,7 +12,7 @@ from impart.config import Settings
 
 if TYPE_CHECKING:
     from impart.encoders.base import Encoder
-    from impart.video.manifest import Manifest
+    from impart.video.index.manifest import Manifest
 
 __all__ = [
     "DEFAULT_INDEX",

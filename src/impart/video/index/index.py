@@ -27,18 +27,18 @@ from impart.encoders.base import Encoder, ImageInput
 from impart.errors import VideoIndexError
 from impart.files import library_versions, now
 from impart.refset.refset import ReferenceSet
-from impart.video.finder import Finder, Options
-from impart.video.manifest import Manifest
-from impart.video.references import install, switch
-from impart.video.search import By, Group, Hit, Query, Reason
-from impart.video.session import Session
-from impart.video.snapshot import has_cache, save_cache
-from impart.video.store import FailureRecord, Store, TableGoneError, VideoRecord
-from impart.video.writer import Writer, write_lock
+from impart.video.index.encoder_in_use import Session
+from impart.video.index.manifest import Manifest
+from impart.video.index.refset_switch import install, switch
+from impart.video.index.store import FailureRecord, Store, TableGoneError, VideoRecord
+from impart.video.index.writer import Writer, write_lock
+from impart.video.search.ranking import By, Group, Hit, Query, Reason
+from impart.video.search.searcher import Finder, Options
+from impart.video.search.snapshot import has_cache, save_cache
 
 if TYPE_CHECKING:
-    from impart.video.events import Event
-    from impart.video.plan import Plan
+    from impart.video.index.events import Event
+    from impart.video.index.plan import Plan
 
 __all__ = ["Hit", "IndexStats", "Query", "Reason", "VideoIndex"]
 _Row = TypeVar("_Row")
@@ -154,7 +154,7 @@ class VideoIndex:
             dry_run: only tell what would be done; nothing is written.
 
         Yields:
-            Events, see `impart.video.events`. Nothing happens until they are asked for.
+            Events, see `impart.video.index.events`. Nothing happens until they are asked for.
 
         Raises:
             IndexLockedError: another process is writing to the index.
@@ -311,11 +311,11 @@ class VideoIndex:
         )
 
     def _add(self, writer: Writer, paths: list[Any], *, prune: bool, retry_failed: bool) -> Iterator[Event]:
-        from impart.video.decoder import Decoder
-        from impart.video.events import IndexDone, PathFailed
-        from impart.video.indexer import Indexer
-        from impart.video.plan import make_plan
-        from impart.video.scan import scan
+        from impart.video.decode.process import Decoder
+        from impart.video.index.events import IndexDone, PathFailed
+        from impart.video.index.indexer import Indexer
+        from impart.video.index.plan import make_plan
+        from impart.video.index.scan import scan
 
         began = time.monotonic()
         found = scan(paths)
@@ -350,9 +350,9 @@ class VideoIndex:
         )
 
     def _dry_run(self, paths: list[Any], *, prune: bool, retry_failed: bool) -> Iterator[Event]:
-        from impart.video.events import PathFailed
-        from impart.video.plan import make_plan
-        from impart.video.scan import scan
+        from impart.video.index.events import PathFailed
+        from impart.video.index.plan import make_plan
+        from impart.video.index.scan import scan
 
         found = scan(paths)
         videos = self.videos() if self.exists else []

@@ -29,7 +29,7 @@ from impart.errors import QueryError
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import CaptionBank
 from impart.retrieval.prompts import query_embeddings
-from impart.video.snapshot import Snapshot
+from impart.video.search.snapshot import Snapshot
 
 __all__ = [
     "By",

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from impart.errors import VideoIndexError
 from impart.files import blake2b_hex, new_blake2b
-from impart.video.manifest import Augmentation, Manifest
+from impart.video.index.manifest import Augmentation, Manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -29,8 +29,8 @@ import numpy as np
 import impart
 from impart.config import DecodeSettings
 from impart.errors import DecodeError
-from impart.video.decode import DecodedSegment, DecodeFailed, DecodeFinished, VideoInfo
-from impart.video.worker import read_message
+from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished, VideoInfo
+from impart.video.decode.worker import read_message
 
 __all__ = ["Decoder"]
 
@@ -39,7 +39,7 @@ END: tuple[dict[str, Any], bytes] = ({"kind": "end"}, b"")
 
 
 class Decoder:
-    """Runs `impart.video.worker` and reads its answers.
+    """Runs `impart.video.decode.worker` and reads its answers.
 
     Args:
         settings: how to sample; `look_ahead` and `stall_s` are used here, the rest goes to the worker.
@@ -53,7 +53,7 @@ class Decoder:
         self._settings = settings or DecodeSettings()
         self._short_side_px = short_side_px
         # -P: a json.py in the current folder is not imported in place of Python's.
-        self._command = list(command or [sys.executable, "-P", "-m", "impart.video.worker"])
+        self._command = list(command or [sys.executable, "-P", "-m", "impart.video.decode.worker"])
         self._worker: _Worker | None = None
         self._next_id = 0
 

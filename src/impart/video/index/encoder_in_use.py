@@ -11,8 +11,8 @@ from impart.blending.ram_onnx import LearnedRam
 from impart.config import EncoderSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.errors import EncoderMismatchError
-from impart.video.manifest import Manifest
-from impart.video.references import check_encoder, describe, with_references
+from impart.video.index.manifest import Manifest
+from impart.video.index.refset_switch import check_encoder, describe, with_references
 
 __all__ = ["Session"]
 

@@ -21,8 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import IndexLockedError, VideoIndexError
-from impart.video.manifest import Manifest
-from impart.video.store import FAILURES, NEIGHBOURS_PREFIX, SEGMENTS, VIDEOS, FailureRecord, Store, VideoRecord, path_id
+from impart.video.index.manifest import Manifest
+from impart.video.index.store import (
+    FAILURES,
+    NEIGHBOURS_PREFIX,
+    SEGMENTS,
+    VIDEOS,
+    FailureRecord,
+    Store,
+    VideoRecord,
+    path_id,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa

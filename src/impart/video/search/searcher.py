@@ -17,8 +17,9 @@ from impart.config import SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import QueryError
 from impart.retrieval.hubness import CaptionBank, bundled_bank
-from impart.video.manifest import Manifest
-from impart.video.search import (
+from impart.video.index.manifest import Manifest
+from impart.video.index.store import SEGMENTS, Store, TableGoneError
+from impart.video.search.ranking import (
     By,
     Group,
     Hit,
@@ -33,8 +34,7 @@ from impart.video.search import (
     timecode,
     top_groups,
 )
-from impart.video.snapshot import Snapshot, load_snapshot
-from impart.video.store import SEGMENTS, Store, TableGoneError
+from impart.video.search.snapshot import Snapshot, load_snapshot
 
 __all__ = ["Finder", "Options"]
 

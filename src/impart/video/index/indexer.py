@@ -24,8 +24,8 @@ from threadpoolctl import threadpool_limits
 from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.files import blake2b_hex
-from impart.video.decode import DecodedSegment, DecodeFailed, DecodeFinished
-from impart.video.events import (
+from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
+from impart.video.index.events import (
     Event,
     Progress,
     VideoCopied,
@@ -36,10 +36,10 @@ from impart.video.events import (
     VideoSkipped,
     VideoStarted,
 )
-from impart.video.plan import Plan, Task, hash_of
-from impart.video.scenes import scene_bounds
-from impart.video.store import VideoRecord, path_id, revision_of
-from impart.video.writer import CHUNK_ROWS, SegmentChunk, Writer
+from impart.video.index.plan import Plan, Task, hash_of
+from impart.video.index.store import VideoRecord, path_id, revision_of
+from impart.video.index.writer import CHUNK_ROWS, SegmentChunk, Writer
+from impart.video.scenes.cuts import scene_bounds
 
 __all__ = ["Indexer", "Totals", "VideoSource"]
 
@@ -48,7 +48,7 @@ _Times = list[tuple[float, float, int]]  # start_s, end_s, weight
 
 
 class VideoSource(Protocol):
-    """What the indexer needs of a decoder; `impart.video.decoder.Decoder` is one."""
+    """What the indexer needs of a decoder; `impart.video.decode.process.Decoder` is one."""
 
     def decode(self, paths: Iterable[Path]) -> Iterator[DecodedSegment | DecodeFinished | DecodeFailed]: ...
 

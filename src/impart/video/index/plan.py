@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from impart.video.events import Action, Planned, ScanDone
-from impart.video.manifest import Manifest
-from impart.video.scan import FoundFile, Scan, content_hash
-from impart.video.store import FailureRecord, VideoRecord, revision_of
+from impart.video.index.events import Action, Planned, ScanDone
+from impart.video.index.manifest import Manifest
+from impart.video.index.scan import FoundFile, Scan, content_hash
+from impart.video.index.store import FailureRecord, VideoRecord, revision_of
 
 __all__ = ["Plan", "Task", "hash_of", "make_plan"]
 

@@ -1,4 +1,4 @@
-"""The process that decodes: `python -m impart.video.worker`.
+"""The process that decodes: `python -m impart.video.decode.worker`.
 
 FFmpeg reads files from anywhere, and some of them crash it or make it spin. Here that costs one process and one file.
 
@@ -28,7 +28,7 @@ from typing import IO, Any
 
 from impart.config import DecodeSettings
 from impart.errors import DecodeError
-from impart.video.decode import DecodedSegment, sample_video
+from impart.video.decode.sampler import DecodedSegment, sample_video
 
 __all__ = ["main", "read_message", "write_message"]
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from impart.blending.base import Blend
 from impart.errors import VideoIndexError
 from impart.files import move_synced
-from impart.video.manifest import Manifest
-from impart.video.store import SEGMENTS, Store, TableGoneError, VideoRecord
+from impart.video.index.manifest import Manifest
+from impart.video.index.store import SEGMENTS, Store, TableGoneError, VideoRecord
 
 if TYPE_CHECKING:
     import pyarrow as pa

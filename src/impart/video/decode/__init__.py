@@ -1,0 +1,1 @@
+"""Decode videos: sampled frames with presentation times, in a process of its own."""

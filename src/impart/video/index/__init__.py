@@ -1,0 +1,1 @@
+"""The video index on disk, and the indexer that fills it."""

@@ -1,0 +1,1 @@
+"""Scenes: runs of segments between cuts."""

@@ -1,0 +1,1 @@
+"""Search an index: snapshot in memory, ranking, hits."""
