@@ -33,9 +33,9 @@ from impart.blending.vanilla import Vanilla
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.encoders.base import Float32
 from impart.evaluate import open_set
-from impart.evaluate.contenders import NEAR_DUPLICATE
+from impart.evaluate.class_prompts import class_embeddings, tidy_class_name
 from impart.evaluate.embed import embed_pictures
-from impart.evaluate.prompts import class_embeddings, tidy_class_name
+from impart.evaluate.models import NEAR_DUPLICATE
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.znorm import Cohort
 

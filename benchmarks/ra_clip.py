@@ -35,8 +35,8 @@ from torch.nn import functional as F
 from impart.blending.ram import build_ram
 from impart.config import DecodeSettings, RamSettings
 from impart.evaluate import open_set
-from impart.evaluate.prompts import ENSEMBLE
-from impart.evaluate.sets import Pictures
+from impart.evaluate.class_prompts import ENSEMBLE
+from impart.evaluate.datasets.types import Pictures
 from impart.metrics.ranking import rank_figures, ranks_of
 from impart.train.backbone import FEATURES, load_lite2
 from impart.train.classes import a_or_an

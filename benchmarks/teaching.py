@@ -26,9 +26,9 @@ from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.evaluate import open_set
-from impart.evaluate.contenders import copies
+from impart.evaluate.class_prompts import class_embeddings
 from impart.evaluate.embed import embed_pictures
-from impart.evaluate.prompts import class_embeddings
+from impart.evaluate.models import copies
 from impart.metrics.classification import top_k
 from impart.refset.build import Selection, build
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from impart.evaluate.outcome import Outcome
+from impart.evaluate.result import Outcome
 
 
 def classified(

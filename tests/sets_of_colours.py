@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from impart.errors import DataError, DecodeError
-from impart.evaluate.sets import CaptionSet, ClassSet, Pictures
+from impart.evaluate.datasets.types import CaptionSet, ClassSet, Pictures
 from tiny_encoder import COLOURS
 
 

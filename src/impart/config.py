@@ -85,7 +85,7 @@ class EvaluateSettings:
 
     Attributes:
         near_duplicate: cosine of retrieval embeddings from which a reference shows a test picture and is left out
-            (measured: `impart.evaluate.contenders`).
+            (measured: `impart.evaluate.models`).
         bootstrap: draws behind an interval.
         batch: pictures in one forward pass.
     """

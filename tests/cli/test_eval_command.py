@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from clips import faststart, truncate, write_clip
 from impart.cli.main import app
 from impart.encoders.base import register
-from impart.evaluate.report import read_report
+from impart.evaluate.report.folder import read_report
 from impart.refset.refset import ReferenceSet
 from tiny_encoder import COLOURS, TinyEncoder
 

@@ -30,7 +30,7 @@ from impart.cli.options import ListOf
 from impart.encoders import load_encoder
 from impart.encoders.base import register
 from impart.errors import EncoderNotFoundError, ImpartError
-from impart.evaluate.contenders import FORMS
+from impart.evaluate.models import FORMS
 from impart.refset.refset import ReferenceSet
 from tiny_encoder import COLOURS, TinyEncoder
 
@@ -159,7 +159,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _register()
     monkeypatch.setenv("IMPART_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("impart.evaluate.sweep_folder.draw_panels", lambda path, panels, **more: path)
+    monkeypatch.setattr("impart.evaluate.sweep.folder.draw_panels", lambda path, panels, **more: path)
     monkeypatch.setattr("impart.train.yfcc.prepare", lambda files, out, settings: iter([settings]))
 
 
@@ -245,7 +245,7 @@ def test_every_caption_field_is_accepted() -> None:
 
 
 def test_the_registries_have_what_the_help_names() -> None:
-    from impart.evaluate.prompts import ENSEMBLE, SINGLE, templates_of
+    from impart.evaluate.class_prompts import ENSEMBLE, SINGLE, templates_of
     from impart.refset.storage import STORAGES
     from impart.refset.subsets import WAYS
     from impart.retrieval.nearest import KINDS

@@ -27,7 +27,7 @@ def _tiny_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register("tiny", lambda rest, **options: TinyEncoder(int(rest or 0)))
     monkeypatch.setenv("IMPART_CACHE", str(tmp_path / "cache"))
     # Drawn for real in tests/evaluate/test_sweep.py; it takes most of the time.
-    monkeypatch.setattr("impart.evaluate.sweep_folder.draw_panels", lambda path, panels, **more: path)
+    monkeypatch.setattr("impart.evaluate.sweep.folder.draw_panels", lambda path, panels, **more: path)
 
 
 def paint(folder: Path, seed: int) -> Path:

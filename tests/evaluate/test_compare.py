@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from impart.errors import DataError
-from impart.evaluate.compare import against_first, compare_all, intervals, paired
+from impart.evaluate.report.compare import against_first, compare_all, intervals, paired
 from impart.metrics import bootstrap
 from outcomes import classified
 

@@ -15,7 +15,7 @@ from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.errors import ConfigError, EncoderMismatchError, EncoderNotFoundError
-from impart.evaluate.contenders import Contender, copies, describe, parse, usual, without_copies
+from impart.evaluate.models import Contender, copies, describe, parse, usual, without_copies
 from impart.refset.refset import ReferenceSet
 from tiny_encoder import TinyEncoder
 from tiny_ram import onnx_colours
@@ -156,7 +156,7 @@ def test_blocks_find_what_one_product_finds(monkeypatch: pytest.MonkeyPatch) -> 
     references = colour_set()
     tests = references.retrieval_embeddings[[2, 7]]
     whole = copies(references, tests, near=0.99).rows.tolist()
-    monkeypatch.setattr("impart.evaluate.contenders._BLOCK", 1)
+    monkeypatch.setattr("impart.evaluate.models._BLOCK", 1)
     assert copies(references, tests, near=0.99).rows.tolist() == whole == [2, 7]
 
 

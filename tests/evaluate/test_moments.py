@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from impart.errors import DataError
-from impart.evaluate.moments import Predictions, frame_peaks, predict_moments, read_predictions, score_predictions
-from impart.evaluate.sets import MomentSet
+from impart.evaluate.datasets.types import MomentSet
+from impart.evaluate.tasks.moments import Predictions, frame_peaks, predict_moments, read_predictions, score_predictions
 from sets_of_colours import colour_frames
 from tiny_encoder import TinyEncoder
 

@@ -12,8 +12,8 @@ from PIL import Image
 from impart.encoders.base import EncoderTraits, ImageEmbeddings, l2_normalise
 from impart.errors import ConfigError, DataError, MissingExtraError
 from impart.evaluate import linear_probe
-from impart.evaluate.probe import _final, _Part, _validation_rows
-from impart.evaluate.sets import ClassSet, Pictures
+from impart.evaluate.datasets.types import ClassSet, Pictures
+from impart.evaluate.tasks.probe import _final, _Part, _validation_rows
 
 linear_model = pytest.importorskip("sklearn.linear_model", reason="the linear probe needs scikit-learn")
 
@@ -154,8 +154,8 @@ def test_a_few_pictures_that_two_sets_share_are_said() -> None:
 
 
 def test_a_fit_that_runs_out_of_steps_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impart.evaluate.probe._FINAL_ITERATIONS", 1)
-    monkeypatch.setattr("impart.evaluate.probe._SWEEP_ITERATIONS", 1)
+    monkeypatch.setattr("impart.evaluate.tasks.probe._FINAL_ITERATIONS", 1)
+    monkeypatch.setattr("impart.evaluate.tasks.probe._SWEEP_ITERATIONS", 1)
     notes = linear_probe(PixelEncoder(), drawn(6, noise=40, seed=1), drawn(6, noise=40, seed=2)).notes
     assert any("final fit stopped at 1 steps" in note for note in notes)
     assert any("of the sweep" in note for note in notes)

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from impart.errors import ConfigError, DataError
-from impart.evaluate import regions
-from impart.evaluate.regions import crop_box, crops
-from impart.evaluate.sets import BoxSet, Pictures
+from impart.evaluate.datasets.types import BoxSet, Pictures
+from impart.evaluate.tasks import regions
+from impart.evaluate.tasks.regions import crop_box, crops
 from tiny_encoder import COLOURS, TinyEncoder
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)

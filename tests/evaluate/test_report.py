@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from impart.errors import DataError
-from impart.evaluate.compare import paired
-from impart.evaluate.report import read_report, summarise, write_report
-from impart.evaluate.tables import Cell, Table, markdown, shown
+from impart.evaluate.report.compare import paired
+from impart.evaluate.report.folder import read_report, summarise, write_report
+from impart.evaluate.report.tables import Cell, Table, markdown, shown
 from outcomes import classified
 
 RIGHT = [1, 0, 0, 1, 1, 0, 1, 1, 0, 1] * 20

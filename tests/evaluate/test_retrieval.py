@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from impart.errors import DataError
-from impart.evaluate import retrieval
+from impart.evaluate.tasks import retrieval
 from sets_of_colours import caption_set
 from tiny_encoder import TinyEncoder
 
@@ -55,7 +55,7 @@ def test_pictures_without_caption_are_searched_and_unreadable_ones_left_out(tiny
 def test_parts_of_the_scores_change_nothing(tiny: TinyEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = caption_set(["red", "grey", "orange", "yellow"], [(n % 4, text) for n, (_, text) in enumerate(CAPTIONS)])
     whole = retrieval(tiny, dataset)
-    monkeypatch.setattr(sys.modules["impart.evaluate.retrieval"], "_CELLS", 1)  # by path it would be the function
+    monkeypatch.setattr(sys.modules["impart.evaluate.tasks.retrieval"], "_CELLS", 1)  # by path it would be the function
     assert [outcome.figures for outcome in retrieval(tiny, dataset)] == [outcome.figures for outcome in whole]
 
 

@@ -16,11 +16,11 @@ from impart.blending.vanilla import Vanilla
 from impart.config import SweepSettings, VanillaSettings
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError
-from impart.evaluate.sweep import AROUND, LEAVE_ONE_OUT, Ground, Row, prepare, sweep
-from impart.evaluate.sweep_folder import SweepFolder, best_in_words
-from impart.evaluate.sweep_plan import ALL, Plan, Point, pairs_of
-from impart.evaluate.sweep_tables import Best, choose_best
-from impart.evaluate.zeroshot import zeroshot
+from impart.evaluate.sweep.folder import SweepFolder, best_in_words
+from impart.evaluate.sweep.plan import ALL, Plan, Point, pairs_of
+from impart.evaluate.sweep.run import AROUND, LEAVE_ONE_OUT, Ground, Row, prepare, sweep
+from impart.evaluate.sweep.tables import Best, choose_best
+from impart.evaluate.tasks.zeroshot import zeroshot
 from impart.refset.refset import ReferenceSet
 from impart.refset.subsets import WAYS, choose, corrupt
 from sets_of_colours import class_set
@@ -281,7 +281,7 @@ def test_report_says_what_was_chosen_and_by_what(
     sizes = tables[1]
     assert sizes.columns == ("selection", "12 pairs", "60 pairs")
     assert [row[0].text for row in sizes.rows] == ["random", "dedup"]
-    monkeypatch.setattr("impart.evaluate.sweep_folder.draw_panels", lambda path, panels, **more: path)
+    monkeypatch.setattr("impart.evaluate.sweep.folder.draw_panels", lambda path, panels, **more: path)
     _, tuned_on, _ = folder.finish(points, choose_by="colours", seconds=1.0)
     assert tuned_on is not None
     assert "Warning: this was tuned on colours" in (tmp_path / "report.md").read_text()

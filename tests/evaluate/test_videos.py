@@ -14,8 +14,8 @@ from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError, DataError
 from impart.evaluate import image_to_video, video_retrieval
 from impart.evaluate.cache import EmbeddingCache
-from impart.evaluate.frames import embed_videos, mean_vector, sampling_of
-from impart.evaluate.sets import VideoSet
+from impart.evaluate.datasets.types import VideoSet
+from impart.evaluate.embed_videos import embed_videos, mean_vector, sampling_of
 from impart.refset.build import build
 from impart.refset.pairs import Pair
 from sets_of_colours import colour_frames, coloured

@@ -11,10 +11,10 @@ from PIL import Image
 
 from impart.encoders.base import EncoderTraits
 from impart.errors import ConfigError, DataError
-from impart.evaluate import zeroshot
 from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.class_prompts import ENSEMBLE, SINGLE, templates_of
 from impart.evaluate.embed import embed_pictures
-from impart.evaluate.prompts import ENSEMBLE, SINGLE, templates_of
+from impart.evaluate.tasks import zeroshot
 from impart.metrics import bootstrap
 from sets_of_colours import class_set, coloured
 from tiny_encoder import TinyEncoder

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from impart.cli.runs import Run
     from impart.config import By, Fit
     from impart.encoders.base import Encoder, Float32
-    from impart.evaluate.contenders import Contender
-    from impart.evaluate.frames import FrameReader
-    from impart.evaluate.outcome import Outcome
-    from impart.evaluate.sets import MomentSet, VideoSet
+    from impart.evaluate.datasets.types import MomentSet, VideoSet
+    from impart.evaluate.embed_videos import FrameReader
+    from impart.evaluate.models import Contender
+    from impart.evaluate.result import Outcome
     from impart.video.index.index import VideoIndex
 
 __all__ = ["find_moments", "find_videos", "score_files", "search_index"]
@@ -25,7 +25,7 @@ __all__ = ["find_moments", "find_videos", "score_files", "search_index"]
 
 def find_videos(run: Run, dataset: VideoSet, *, fps: float, fit: Fit, query_bank: bool, image_queries: bool) -> None:
     """Text to video and video to text, for every contender; and image to video, where asked for."""
-    from impart.evaluate.videos import image_to_video, video_retrieval
+    from impart.evaluate.tasks.video_retrieval import image_to_video, video_retrieval
 
     for contender in _cleaned(run, dataset, fps, fit):
         options = {"frames": _frames(contender.encoder, fps, fit), "label": contender.label, **run.common}
@@ -37,7 +37,7 @@ def find_videos(run: Run, dataset: VideoSet, *, fps: float, fit: Fit, query_bank
 
 def find_moments(run: Run, dataset: MomentSet, *, fps: float, fit: Fit) -> None:
     """The baseline's windows of every contender, held against the right ones."""
-    from impart.evaluate.moments import predict_moments, score_predictions
+    from impart.evaluate.tasks.moments import predict_moments, score_predictions
 
     def baseline(contender: Contender, on_progress: object = None) -> Outcome:
         frames = _frames(contender.encoder, fps, fit)
@@ -56,7 +56,7 @@ def find_moments(run: Run, dataset: MomentSet, *, fps: float, fit: Fit) -> None:
 
 def score_files(run: Run, dataset: MomentSet, files: Sequence[Path]) -> None:
     """Predictions made elsewhere, held against the right windows; each is called by its file's name."""
-    from impart.evaluate.moments import read_predictions, score_predictions
+    from impart.evaluate.tasks.moments import read_predictions, score_predictions
 
     for file in files:
         label = file.stem if len({one.stem for one in files}) == len(files) else str(file)
@@ -67,7 +67,7 @@ def _cleaned(run: Run, dataset: VideoSet | MomentSet, fps: float, fit: Fit) -> I
     """The contenders without references that show a frame of the videos."""
     import numpy as np
 
-    from impart.evaluate.frames import embed_videos
+    from impart.evaluate.embed_videos import embed_videos
 
     def frames_of_all(base: Encoder) -> tuple[Float32, Sequence[str]]:
         with progress(f"{base.traits.id} on {dataset.name}") as show:
@@ -106,8 +106,8 @@ def search_index(index: Path, table: Path, *, by: By, split: str | None = None) 
 
     from impart.errors import DataError
     from impart.evaluate.datasets.annotations import read_table
-    from impart.evaluate.outcome import Outcome
-    from impart.evaluate.retrieval import caption_keys
+    from impart.evaluate.result import Outcome
+    from impart.evaluate.tasks.retrieval import caption_keys
     from impart.metrics import bootstrap, ranking
     from impart.video.index.index import VideoIndex
 

@@ -14,7 +14,7 @@ from impart.cli.runs import Run, with_run
 from impart.config import By, DecodeSettings, EvaluateSettings, Features, Fit, FixedPrompts, Prompts
 
 if TYPE_CHECKING:
-    from impart.evaluate.datasets.base import Kind
+    from impart.evaluate.datasets.reader import Kind
 
 __all__ = ["app"]
 
@@ -76,7 +76,7 @@ def zeroshot(
     limit: LimitOption = 0,
 ) -> None:
     """Classify pictures by the names of their classes: top-1, top-5, mean per class, calibration, log-loss."""
-    from impart.evaluate.zeroshot import zeroshot as measure
+    from impart.evaluate.tasks.zeroshot import zeroshot as measure
 
     for dataset in _open(data, more_data, kind="classes", split=split, per_class=per_class, limit=limit):
         for contender in run.cleaned(dataset.name, dataset.pictures):
@@ -118,7 +118,7 @@ def probe(
 
     Logistic regression (scikit-learn, L-BFGS); its C is chosen on validation pictures for every encoder by itself.
     """
-    from impart.evaluate.probe import linear_probe
+    from impart.evaluate.tasks.probe import linear_probe
 
     tests = _open(data, more_data, kind="classes", split=split, limit=limit)
     trains = _open(data, more_data, kind="classes", split=train_split, per_class=per_class)
@@ -154,8 +154,8 @@ def regions(
     limit: LimitOption = 0,
 ) -> None:
     """Name what is in given boxes (zero-shot ROI classification): box accuracy and AP over the categories."""
-    from impart.evaluate.regions import crops
-    from impart.evaluate.regions import regions as measure
+    from impart.evaluate.tasks.regions import crops
+    from impart.evaluate.tasks.regions import regions as measure
 
     chosen = _numbers(scales, "--scales")
     for dataset in _open(data, more_data, kind="boxes", split=split, limit=limit):
@@ -219,8 +219,8 @@ def retrieval(
         _search_index(run, index, [*(data or []), *(more_data or [])], by=by, split=split)
         return
     from impart.cli.eval_videos import find_videos
-    from impart.evaluate.retrieval import retrieval as measure
-    from impart.evaluate.sets import VideoSet
+    from impart.evaluate.datasets.types import VideoSet
+    from impart.evaluate.tasks.retrieval import retrieval as measure
 
     for dataset in _open(data, more_data, kind=("captions", "videos"), split=split, limit=limit):
         if isinstance(dataset, VideoSet):
@@ -245,7 +245,7 @@ def datasets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
     """List the data sets that --data knows, with the files they want and where those are published."""
     from impart.cli.runs import print_tables
     from impart.evaluate.datasets import READERS
-    from impart.evaluate.tables import Cell, Table
+    from impart.evaluate.report.tables import Cell, Table
 
     readers = sorted(READERS.values(), key=lambda reader: (reader.kind, reader.name))
     if as_json:
@@ -311,9 +311,9 @@ def compare(
     import sys
 
     from impart.cli.runs import print_tables
-    from impart.evaluate.compare import compare_all
-    from impart.evaluate.report import comparison_content, read_report
-    from impart.evaluate.tables import difference_list
+    from impart.evaluate.report.compare import compare_all
+    from impart.evaluate.report.folder import comparison_content, read_report
+    from impart.evaluate.report.tables import difference_list
 
     comparisons, notes = compare_all(read_report(first).outcomes, read_report(second).outcomes, repeats=bootstrap)
     if as_json:

@@ -47,10 +47,10 @@ def table1(
     One --encoder takes CLIP's place; --refset is its reference set (default: the bundled one); each --ram is a trained
     RAM, which goes to the row of its form. Rows without a trained RAM say how to train one.
     """
-    from impart.evaluate.plots import bars
-    from impart.evaluate.report import summarise
+    from impart.evaluate.report.folder import summarise
+    from impart.evaluate.report.plots import bars
     from impart.evaluate.table1 import SETS, figures_table, open_sets, plan, settings_table
-    from impart.evaluate.zeroshot import zeroshot
+    from impart.evaluate.tasks.zeroshot import zeroshot
 
     options = run.options
     encoder = options.encoders or EncoderSettings.model

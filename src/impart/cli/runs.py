@@ -23,10 +23,10 @@ from impart.config import EvaluateSettings
 if TYPE_CHECKING:
     from impart.encoders.base import Encoder, Float32
     from impart.evaluate.cache import EmbeddingCache
-    from impart.evaluate.contenders import Contender
-    from impart.evaluate.outcome import Outcome
-    from impart.evaluate.sets import Pictures
-    from impart.evaluate.tables import Cell, Table
+    from impart.evaluate.datasets.types import Pictures
+    from impart.evaluate.models import Contender
+    from impart.evaluate.report.tables import Cell, Table
+    from impart.evaluate.result import Outcome
 
 __all__ = ["Options", "Run", "print_tables", "with_run"]
 
@@ -175,7 +175,7 @@ class Run:
             DataError: the report's folder holds a report already, or it or the cache is a file.
         """
         from impart.errors import DataError
-        from impart.evaluate.report import is_report
+        from impart.evaluate.report.folder import is_report
 
         out, cache = self.options.out, self.options.cache
         for path, option in ((out, "--out"), (cache, "--cache")):
@@ -197,7 +197,7 @@ class Run:
     @functools.cached_property
     def contenders(self) -> list[Contender]:
         """Who is measured."""
-        from impart.evaluate.contenders import parse, usual
+        from impart.evaluate.models import parse, usual
 
         options = self.options
         names = options.encoders or usual(refset=options.refset, ram=options.ram)
@@ -225,8 +225,8 @@ class Run:
         """
         import numpy as np
 
-        from impart.evaluate.contenders import without_copies
         from impart.evaluate.embed import embed_pictures
+        from impart.evaluate.models import without_copies
 
         def embedded(base: Encoder) -> tuple[Float32, Sequence[str]]:
             with progress(f"{base.traits.id} on {dataset}") as show:
@@ -237,8 +237,8 @@ class Run:
 
     def measure(self, contender: Contender, dataset: str, task: Callable[..., Outcome | Sequence[Outcome]]) -> None:
         """Run a task, which is given `on_progress`, and keep its outcomes with what became of the reference set."""
-        from impart.evaluate.contenders import describe
-        from impart.evaluate.outcome import Outcome
+        from impart.evaluate.models import describe
+        from impart.evaluate.result import Outcome
 
         with progress(f"{contender.label} on {dataset}") as show:
             found = task(on_progress=show)
@@ -265,8 +265,8 @@ class Run:
         Raises:
             typer.Exit: with code 3, pictures or videos could not be read, or not to their end.
         """
-        from impart.evaluate.report import report_content, summarise, write_report
-        from impart.evaluate.tables import legend
+        from impart.evaluate.report.folder import report_content, summarise, write_report
+        from impart.evaluate.report.tables import legend
 
         summary = summarise(self.outcomes, repeats=self.options.bootstrap)
         seconds = time.monotonic() - self._started

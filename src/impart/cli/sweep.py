@@ -17,10 +17,10 @@ from impart.cli.runs import print_tables
 from impart.config import Around, EvaluateSettings, Prompts, SelectionWay, SweepSettings
 
 if TYPE_CHECKING:
-    from impart.evaluate.sets import ClassSet
-    from impart.evaluate.sweep import Ground
-    from impart.evaluate.sweep_folder import SweepFolder
-    from impart.evaluate.sweep_plan import Plan
+    from impart.evaluate.datasets.types import ClassSet
+    from impart.evaluate.sweep.folder import SweepFolder
+    from impart.evaluate.sweep.plan import Plan
+    from impart.evaluate.sweep.run import Ground
 
 __all__ = ["sweep"]
 
@@ -95,9 +95,9 @@ def sweep(
     """Vary size, selection, captions, K and weights; a table, plots and the best setting."""
     from impart.encoders import load_encoder
     from impart.evaluate.cache import EmbeddingCache
-    from impart.evaluate.sweep import prepare
-    from impart.evaluate.sweep_folder import SweepFolder, best_in_words
-    from impart.evaluate.sweep_plan import Plan
+    from impart.evaluate.sweep.folder import SweepFolder, best_in_words
+    from impart.evaluate.sweep.plan import Plan
+    from impart.evaluate.sweep.run import prepare
     from impart.refset.refset import ReferenceSet
 
     started = time.monotonic()
@@ -146,7 +146,7 @@ def sweep(
 
 def _measure(folder: SweepFolder, ground: Ground, plan: Plan) -> None:
     """Measure what is left; rows are on disk as they come."""
-    from impart.evaluate.sweep import sweep as run
+    from impart.evaluate.sweep.run import sweep as run
 
     points = plan.points(len(ground.references), ground.settings)
     total = len(points) * len(ground.questions)
@@ -168,7 +168,7 @@ def _measure(folder: SweepFolder, ground: Ground, plan: Plan) -> None:
 
 def _open(data: list[str], split: str | None) -> list[ClassSet]:
     from impart.evaluate.datasets.registry import open_set
-    from impart.evaluate.sets import ClassSet
+    from impart.evaluate.datasets.types import ClassSet
 
     found = [open_set(spec, split=split, kind="classes") for spec in data]
     return [one for one in found if isinstance(one, ClassSet)]
@@ -177,7 +177,7 @@ def _open(data: list[str], split: str | None) -> list[ClassSet]:
 def _chosen(name: str, sets: list[ClassSet]) -> str:
     """The full name of what is chosen by."""
     from impart.errors import ConfigError
-    from impart.evaluate.sweep import LEAVE_ONE_OUT
+    from impart.evaluate.sweep.run import LEAVE_ONE_OUT
 
     names = [one.name for one in sets]
     fitting = [full for full in names if name in (full, full.split("/")[0])]

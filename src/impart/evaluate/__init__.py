@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from impart.evaluate.datasets import open_set
-from impart.evaluate.moments import predict_moments, read_predictions, score_predictions
-from impart.evaluate.outcome import Outcome
-from impart.evaluate.probe import linear_probe
-from impart.evaluate.regions import regions
-from impart.evaluate.retrieval import retrieval
-from impart.evaluate.sets import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
-from impart.evaluate.videos import image_to_video, video_retrieval
-from impart.evaluate.zeroshot import zeroshot
+from impart.evaluate.datasets.types import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
+from impart.evaluate.result import Outcome
+from impart.evaluate.tasks.moments import predict_moments, read_predictions, score_predictions
+from impart.evaluate.tasks.probe import linear_probe
+from impart.evaluate.tasks.regions import regions
+from impart.evaluate.tasks.retrieval import retrieval
+from impart.evaluate.tasks.video_retrieval import image_to_video, video_retrieval
+from impart.evaluate.tasks.zeroshot import zeroshot
 
 __all__ = [
     "BoxSet",

@@ -19,7 +19,7 @@ from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
-from impart.evaluate.sets import Pictures
+from impart.evaluate.datasets.types import Pictures
 from impart.files import digest_of, read_ahead
 
 __all__ = ["Embedded", "Progress", "base_of", "embed_pictures", "embed_texts"]

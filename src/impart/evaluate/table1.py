@@ -22,11 +22,11 @@ from impart.blending.vanilla import Vanilla
 from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.errors import ConfigError, DataError
-from impart.evaluate.contenders import Contender
 from impart.evaluate.datasets import READERS, open_set
-from impart.evaluate.outcome import Outcome
-from impart.evaluate.sets import ClassSet
-from impart.evaluate.tables import Cell, Table, shown
+from impart.evaluate.datasets.types import ClassSet
+from impart.evaluate.models import Contender
+from impart.evaluate.report.tables import Cell, Table, shown
+from impart.evaluate.result import Outcome
 from impart.refset.refset import ReferenceSet
 
 __all__ = ["PAPER", "SETS", "Row", "figures_table", "open_sets", "plan", "settings_table"]

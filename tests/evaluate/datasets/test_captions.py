@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from impart.errors import DataError
-from impart.evaluate import CaptionSet, open_set, retrieval
+from impart.evaluate import CaptionSet, open_set
+from impart.evaluate.tasks import retrieval
 from picture_sets import picture
 from tiny_encoder import TinyEncoder
 

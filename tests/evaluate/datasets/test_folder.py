@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from impart.errors import DataError
-from impart.evaluate import ClassSet, open_set, zeroshot
+from impart.evaluate import ClassSet, open_set
+from impart.evaluate.tasks import zeroshot
 from picture_sets import class_folders, picture
 from tiny_encoder import TinyEncoder
 

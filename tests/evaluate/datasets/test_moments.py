@@ -11,14 +11,14 @@ import pytest
 
 from impart.errors import DataError
 from impart.evaluate.datasets import open_set
-from impart.evaluate.datasets.moments import (
+from impart.evaluate.datasets.types import MomentSet, VideoSet
+from impart.evaluate.datasets.videos.moments import (
     READERS,
     open_activitynet_moments,
     open_charades,
     open_didemo_moments,
     open_qvhighlights,
 )
-from impart.evaluate.sets import MomentSet, VideoSet
 
 
 def write(file: Path, text: str) -> Path:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from impart.errors import DataError
-from impart.evaluate.datasets.video_text import (
+from impart.evaluate.datasets.types import VideoSet
+from impart.evaluate.datasets.videos.captions import (
     READERS,
     open_activitynet,
     open_captions,
@@ -19,7 +20,6 @@ from impart.evaluate.datasets.video_text import (
     open_msrvtt,
     open_msvd,
 )
-from impart.evaluate.sets import VideoSet
 
 
 def write(file: Path, text: str) -> Path:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from impart.errors import DataError
-from impart.evaluate import CaptionSet, ClassSet, open_set, zeroshot
+from impart.evaluate import CaptionSet, ClassSet, open_set
+from impart.evaluate.tasks import zeroshot
 from tiny_encoder import COLOURS, TinyEncoder
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from impart.evaluate.datasets.base import Reader
+from impart.evaluate.datasets.reader import Reader
 from impart.evaluate.datasets.registry import READERS, open_set, register_reader
 
 __all__ = ["READERS", "Reader", "open_set", "register_reader"]

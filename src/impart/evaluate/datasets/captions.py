@@ -11,9 +11,9 @@ from pathlib import Path
 
 from impart.errors import DataError
 from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records
-from impart.evaluate.datasets.base import Published, Reader
-from impart.evaluate.datasets.picture_files import Finder, annotation_file, caption_set, optional_annotation
-from impart.evaluate.sets import CaptionSet
+from impart.evaluate.datasets.image_files import Finder, annotation_file, caption_set, optional_annotation
+from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.types import CaptionSet
 
 __all__ = ["READERS", "open_caption_table", "open_coco_captions", "open_flickr8k", "open_flickr30k"]
 

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from impart.errors import DataError
+from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.annotations import Malformed, read_json, read_table, records
-from impart.evaluate.datasets.base import Published, Reader
-from impart.evaluate.datasets.picture_files import Finder, annotation_file
-from impart.evaluate.prompts import tidy_class_name
-from impart.evaluate.sets import BoxSet, Pictures
+from impart.evaluate.datasets.image_files import Finder, annotation_file
+from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.types import BoxSet, Pictures
 
 __all__ = ["READERS", "clip_box", "open_box_table", "open_coco", "open_lvis"]
 

@@ -10,22 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import ConfigError, DataError
-from impart.evaluate.datasets import (
-    caltech,
-    captions,
-    cifar,
-    detection,
-    folder,
-    huggingface,
-    listed,
-    mat_sets,
-    moments,
-    stl10,
-    video_text,
-    webdataset,
-)
-from impart.evaluate.datasets.base import DataSet, Kind, Reader
-from impart.evaluate.sets import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
+from impart.evaluate.datasets import captions, detection, huggingface, webdataset
+from impart.evaluate.datasets.classification import caltech, cifar, folder, listed, stl10
+from impart.evaluate.datasets.classification import mat_files as mat_sets
+from impart.evaluate.datasets.reader import DataSet, Kind, Reader
+from impart.evaluate.datasets.types import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
+from impart.evaluate.datasets.videos import captions as video_text
+from impart.evaluate.datasets.videos import moments
 
 __all__ = ["READERS", "Reader", "open_set", "register_reader"]
 

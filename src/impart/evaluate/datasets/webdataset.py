@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from impart.errors import DataError
+from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.annotations import read_lines, read_text
-from impart.evaluate.datasets.base import Published, Reader
-from impart.evaluate.datasets.folder import PICTURE_SUFFIXES
-from impart.evaluate.prompts import tidy_class_name
-from impart.evaluate.sets import MAX_MEGAPIXELS, CaptionSet, ClassSet, Pictures
+from impart.evaluate.datasets.classification.folder import PICTURE_SUFFIXES
+from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Pictures
 from impart.files import digest_of, file_stamp
 from impart.refset.pairs import load_picture
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import DataError
-from impart.evaluate.datasets.base import Published
-from impart.evaluate.sets import MomentSet, VideoSet
+from impart.evaluate.datasets.reader import Published
+from impart.evaluate.datasets.types import MomentSet, VideoSet
 
 __all__ = ["CaptionRow", "MomentRow", "Spans", "VideoFolder", "chosen_split", "moment_set", "video_set"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from impart.errors import DataError
-from impart.evaluate.datasets.base import Published
-from impart.evaluate.sets import CaptionSet, Pictures
+from impart.evaluate.datasets.reader import Published
+from impart.evaluate.datasets.types import CaptionSet, Pictures
 
 __all__ = ["Finder", "annotation_file", "caption_set", "optional_annotation"]
 

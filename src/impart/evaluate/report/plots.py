@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from impart.errors import MissingExtraError
-from impart.evaluate.outcome import Outcome
-from impart.evaluate.tables import is_share
+from impart.evaluate.report.tables import is_share
+from impart.evaluate.result import Outcome
 
 __all__ = ["COLOURS", "bars", "draw", "new_figure", "save_figure"]
 

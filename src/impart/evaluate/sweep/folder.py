@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from impart.errors import ConfigError, DataError, MissingExtraError
-from impart.evaluate.sweep import LEAVE_ONE_OUT, Ground, Row
-from impart.evaluate.sweep_plan import ALL, Plan, Point
-from impart.evaluate.sweep_plots import draw_panels
-from impart.evaluate.sweep_tables import (
+from impart.evaluate.report.tables import Table, markdown
+from impart.evaluate.sweep.plan import ALL, Plan, Point
+from impart.evaluate.sweep.plots import draw_panels
+from impart.evaluate.sweep.run import LEAVE_ONE_OUT, Ground, Row
+from impart.evaluate.sweep.tables import (
     AXES,
     Best,
     by_point,
@@ -32,7 +33,6 @@ from impart.evaluate.sweep_tables import (
     panel,
     sweep_tables,
 )
-from impart.evaluate.tables import Table, markdown
 from impart.files import library_versions, now, write_atomic, write_csv_atomic, write_json_atomic
 
 __all__ = ["SweepFolder", "best_in_words"]

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import DataError, MissingExtraError
-from impart.evaluate.compare import Comparison, against_first, intervals
-from impart.evaluate.outcome import Outcome
-from impart.evaluate.tables import Table, difference_tables, legend, markdown, outcome_tables
+from impart.evaluate.report.compare import Comparison, against_first, intervals
+from impart.evaluate.report.tables import Table, difference_tables, legend, markdown, outcome_tables
+from impart.evaluate.result import Outcome
 from impart.files import atomic_path, library_versions, now, write_atomic, write_json_atomic
 from impart.metrics import bootstrap
 
@@ -52,7 +52,7 @@ class Report:
     Attributes:
         outcomes: as measured.
         settings: of the run.
-        encoders: see `impart.evaluate.contenders.describe`.
+        encoders: see `impart.evaluate.models.describe`.
         notes: of the whole run.
         seconds: it took.
         created: ISO 8601, UTC.
@@ -236,7 +236,7 @@ def _report(
 def _draw(
     folder: Path, outcomes: Sequence[Outcome], summary: Summary, more: Sequence[Callable[[Path], Path]]
 ) -> tuple[list[Path], str]:
-    from impart.evaluate.plots import draw
+    from impart.evaluate.report.plots import draw
 
     for stale in folder.glob("*.png"):
         stale.unlink()

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records
-from impart.evaluate.datasets.base import Published, Reader
-from impart.evaluate.datasets.video_files import MomentRow, Spans, VideoFolder, chosen_split, moment_set
-from impart.evaluate.datasets.video_text import ACTIVITYNET, ACTIVITYNET_FILES, DIDEMO, DIDEMO_FILES
-from impart.evaluate.sets import MomentSet
+from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.types import MomentSet
+from impart.evaluate.datasets.videos.captions import ACTIVITYNET, ACTIVITYNET_FILES, DIDEMO, DIDEMO_FILES
+from impart.evaluate.datasets.videos.files import MomentRow, Spans, VideoFolder, chosen_split, moment_set
 
 __all__ = ["READERS"]
 

@@ -25,9 +25,9 @@ from impart.config import Features
 from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError, MissingExtraError
 from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.datasets.types import ClassSet
 from impart.evaluate.embed import Progress, embed_pictures
-from impart.evaluate.outcome import Outcome
-from impart.evaluate.sets import ClassSet
+from impart.evaluate.result import Outcome
 from impart.metrics import bootstrap, classification
 
 __all__ = ["Features", "linear_probe"]

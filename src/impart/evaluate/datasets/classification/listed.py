@@ -13,11 +13,11 @@ import numpy as np
 
 from impart.errors import DataError
 from impart.evaluate.datasets.annotations import Malformed, read_lines, read_table
-from impart.evaluate.datasets.base import Published, Reader
-from impart.evaluate.datasets.folder import open_known_folder
+from impart.evaluate.datasets.classification.folder import open_known_folder
+from impart.evaluate.datasets.image_files import Finder
 from impart.evaluate.datasets.names import class_names, class_names_by_folder, templates
-from impart.evaluate.datasets.picture_files import Finder
-from impart.evaluate.sets import ClassSet, Pictures
+from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.types import ClassSet, Pictures
 
 __all__ = ["READERS", "Rows", "find_root", "labelled_set"]
 

@@ -27,11 +27,11 @@ from impart.config import Around, EvaluateSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, ReferenceSetError
 from impart.evaluate.cache import EmbeddingCache
-from impart.evaluate.contenders import copies
+from impart.evaluate.class_prompts import class_embeddings, templates_of
+from impart.evaluate.datasets.types import ClassSet
 from impart.evaluate.embed import base_of, embed_pictures
-from impart.evaluate.prompts import class_embeddings, templates_of
-from impart.evaluate.sets import ClassSet
-from impart.evaluate.sweep_plan import ALL, Point
+from impart.evaluate.models import copies
+from impart.evaluate.sweep.plan import ALL, Point
 from impart.files import digest_of, sha256_hex
 from impart.metrics import classification
 from impart.refset.refset import ReferenceSet
@@ -145,7 +145,7 @@ def prepare(
         references: the set.
         encoder: that made it; of an augmented one the base counts.
         datasets: may be none.
-        prompts: see `impart.evaluate.zeroshot`.
+        prompts: see `impart.evaluate.tasks.zeroshot`.
         around: of `AROUND`, the blending around which is swept.
         near: cosine from which a reference shows a test picture; above 1 = only equal files.
         cache: where embeddings are kept.
@@ -212,7 +212,7 @@ def sweep(ground: Ground, points: Sequence[Point], *, done: Collection[tuple[str
 
     Args:
         ground: from `prepare`.
-        points: from `impart.evaluate.sweep_plan.Plan`.
+        points: from `impart.evaluate.sweep.plan.Plan`.
         done: (data set, point) that are known already and skipped.
     """
     for key, group in groupby(points, key=lambda point: point.references):

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import DataError
-from impart.evaluate.datasets.base import Published, Reader
-from impart.evaluate.datasets.folder import open_known_folder
+from impart.evaluate.class_prompts import tidy_class_name
+from impart.evaluate.datasets.classification.folder import open_known_folder
 from impart.evaluate.datasets.names import class_names, class_names_by_folder, templates
-from impart.evaluate.prompts import tidy_class_name
-from impart.evaluate.sets import ClassSet, Pictures
+from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.types import ClassSet, Pictures
 from impart.files import digest_of, file_stamp
 from impart.refset.pairs import load_picture
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import DataError
-from impart.evaluate.outcome import Outcome
+from impart.evaluate.result import Outcome
 from impart.metrics import bootstrap
 
 __all__ = ["LEVEL", "Comparison", "Difference", "against_first", "compare_all", "intervals", "paired"]

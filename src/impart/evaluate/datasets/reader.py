@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from impart.errors import DataError
-from impart.evaluate.sets import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
+from impart.evaluate.datasets.types import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
 
 __all__ = ["DataSet", "Kind", "Published", "Reader"]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from impart.errors import DataError
-from impart.evaluate.datasets.base import Published, Reader
-from impart.evaluate.datasets.folder import open_known_folder
-from impart.evaluate.datasets.listed import find_root
+from impart.evaluate.datasets.classification.folder import open_known_folder
+from impart.evaluate.datasets.classification.listed import find_root
 from impart.evaluate.datasets.names import class_names, templates
-from impart.evaluate.sets import ClassSet, Pictures
+from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.types import ClassSet, Pictures
 from impart.files import digest_of, file_stamp
 from impart.refset.pairs import load_picture
 

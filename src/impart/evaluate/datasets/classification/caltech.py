@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from impart.evaluate.datasets.base import Published, Reader
-from impart.evaluate.datasets.folder import PICTURE_SUFFIXES, open_known_folder
-from impart.evaluate.sets import ClassSet
+from impart.evaluate.datasets.classification.folder import PICTURE_SUFFIXES, open_known_folder
+from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.types import ClassSet
 
 __all__ = ["CALTECH101", "READERS", "open_caltech101"]
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from impart.errors import DataError, MissingExtraError
 from impart.evaluate.datasets.annotations import Malformed
-from impart.evaluate.datasets.base import Published, Reader
-from impart.evaluate.datasets.folder import open_known_folder
-from impart.evaluate.datasets.listed import find_root, labelled_set
+from impart.evaluate.datasets.classification.folder import open_known_folder
+from impart.evaluate.datasets.classification.listed import find_root, labelled_set
+from impart.evaluate.datasets.image_files import Finder
 from impart.evaluate.datasets.names import class_names_by_folder
-from impart.evaluate.datasets.picture_files import Finder
-from impart.evaluate.sets import ClassSet
+from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.types import ClassSet
 
 __all__ = ["CARS", "FLOWERS", "READERS", "open_cars", "open_flowers"]
 

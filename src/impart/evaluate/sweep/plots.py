@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from impart.evaluate.plots import COLOURS, new_figure, save_figure
+from impart.evaluate.report.plots import COLOURS, new_figure, save_figure
 
 __all__ = ["Curve", "Panel", "draw_panels"]
 

@@ -19,10 +19,10 @@ import numpy.typing as npt
 from impart.encoders.base import Encoder
 from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.datasets.types import MomentSet
 from impart.evaluate.embed import Progress, embed_texts
-from impart.evaluate.frames import FrameReader, embed_videos, sampling_of
-from impart.evaluate.outcome import Outcome
-from impart.evaluate.sets import MomentSet
+from impart.evaluate.embed_videos import FrameReader, embed_videos, sampling_of
+from impart.evaluate.result import Outcome
 from impart.metrics import bootstrap
 from impart.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, iou, top_iou
 

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import DataError
+from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.annotations import read_table
-from impart.evaluate.datasets.base import Published, Reader
 from impart.evaluate.datasets.names import class_names_by_folder, templates
-from impart.evaluate.prompts import tidy_class_name
-from impart.evaluate.sets import ClassSet, Pictures
+from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.types import ClassSet, Pictures
 
 __all__ = ["PICTURE_SUFFIXES", "READERS", "open_class_folder", "open_known_folder", "picture_folder"]
 

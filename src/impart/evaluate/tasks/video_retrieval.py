@@ -11,11 +11,11 @@ import numpy.typing as npt
 from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError
 from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.datasets.types import Pictures, VideoSet
 from impart.evaluate.embed import Progress, embed_pictures, embed_texts
-from impart.evaluate.frames import EmbeddedVideo, FrameReader, embed_videos, mean_vector, sampling_of
-from impart.evaluate.outcome import Outcome
-from impart.evaluate.retrieval import Side, answer, as_searched, both_ways, caption_keys
-from impart.evaluate.sets import Pictures, VideoSet
+from impart.evaluate.embed_videos import EmbeddedVideo, FrameReader, embed_videos, mean_vector, sampling_of
+from impart.evaluate.result import Outcome
+from impart.evaluate.tasks.retrieval import Side, answer, as_searched, both_ways, caption_keys
 
 __all__ = ["HeldOut", "image_to_video", "video_retrieval"]
 

@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from impart.encoders.base import Encoder
 from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.class_prompts import class_embeddings, templates_of
+from impart.evaluate.datasets.types import ClassSet
 from impart.evaluate.embed import Progress, embed_pictures
-from impart.evaluate.outcome import Outcome
-from impart.evaluate.prompts import class_embeddings, templates_of
-from impart.evaluate.sets import ClassSet
+from impart.evaluate.result import Outcome
 from impart.metrics import bootstrap, classification
 
 __all__ = ["zeroshot"]

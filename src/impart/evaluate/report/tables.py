@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from impart.evaluate.compare import Comparison, Difference
-from impart.evaluate.outcome import Outcome
+from impart.evaluate.report.compare import Comparison, Difference
+from impart.evaluate.result import Outcome
 
 __all__ = [
     "Cell",

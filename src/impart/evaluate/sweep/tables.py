@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from impart.evaluate.sweep import Row
-from impart.evaluate.sweep_plan import ALL, Point
-from impart.evaluate.sweep_plots import Curve, Panel
-from impart.evaluate.tables import Cell, Table
+from impart.evaluate.report.tables import Cell, Table
+from impart.evaluate.sweep.plan import ALL, Point
+from impart.evaluate.sweep.plots import Curve, Panel
+from impart.evaluate.sweep.run import Row
 
 __all__ = ["AXES", "Best", "by_point", "choose_best", "datasets_of", "mean_and_spread", "panel", "sweep_tables"]
 

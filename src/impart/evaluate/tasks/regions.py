@@ -19,10 +19,10 @@ from PIL import Image
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, DataError
 from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.class_prompts import class_embeddings, templates_of
+from impart.evaluate.datasets.types import BoxSet, Pictures
 from impart.evaluate.embed import Embedded, Progress, embed_pictures
-from impart.evaluate.outcome import Outcome
-from impart.evaluate.prompts import class_embeddings, templates_of
-from impart.evaluate.sets import BoxSet, Pictures
+from impart.evaluate.result import Outcome
 from impart.files import digest_of
 from impart.metrics import bootstrap, classification, detection
 

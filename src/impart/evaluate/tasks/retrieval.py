@@ -18,9 +18,9 @@ from impart.config import SearchSettings
 from impart.encoders.base import Encoder, Float32
 from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.datasets.types import CaptionSet
 from impart.evaluate.embed import Progress, embed_pictures, embed_texts
-from impart.evaluate.outcome import Outcome
-from impart.evaluate.sets import CaptionSet
+from impart.evaluate.result import Outcome
 from impart.metrics import bootstrap, ranking
 from impart.metrics.querybank import BETA, dynamic_inverted_softmax
 from impart.retrieval.hubness import CaptionBank, bundled_bank

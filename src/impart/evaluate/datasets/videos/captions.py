@@ -12,10 +12,10 @@ from typing import Any
 
 from impart.errors import DataError
 from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records
-from impart.evaluate.datasets.base import Published, Reader
-from impart.evaluate.datasets.cifar import load_plain_pickle
-from impart.evaluate.datasets.video_files import CaptionRow, VideoFolder, chosen_split, video_set
-from impart.evaluate.sets import VideoSet
+from impart.evaluate.datasets.classification.cifar import load_plain_pickle
+from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.types import VideoSet
+from impart.evaluate.datasets.videos.files import CaptionRow, VideoFolder, chosen_split, video_set
 
 __all__ = ["READERS"]
 

@@ -1,0 +1,1 @@
+"""Reports: comparison, tables, plots, and the folder that holds them."""

@@ -1,0 +1,1 @@
+"""Sweeps over size, quality and blending of a reference set."""

@@ -1,0 +1,1 @@
+"""Evaluation tasks: each takes an encoder and a data set and returns a result."""
