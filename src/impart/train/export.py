@@ -21,9 +21,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from impart.recipes.mini.two_sizes import join_sizes, rename
 from impart.train.heads import ImageHead, TextHead
 from impart.train.sentences import CONTEXT_TOKENS, SentenceTower, minilm_folder
-from impart.train.two_sizes import join_sizes, rename
 
 __all__ = [
     "ImageTower",

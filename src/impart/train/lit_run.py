@@ -20,6 +20,16 @@ from torch import Tensor
 
 from impart.errors import DataError, TrainingError
 from impart.files import sha256_hex, sha256_of_file, write_atomic
+from impart.recipes.mini.recipe import (
+    MiniConfig,
+    backbone_session,
+    build_corpus,
+    build_image_head,
+    text_rows,
+    training_pictures,
+)
+from impart.recipes.mini.references import principal_components
+from impart.recipes.mini.train_heads import HeadSettings
 from impart.refset.pairs import PairSource, load_picture
 from impart.train.backbone import load_lite2
 from impart.train.classes import imagenet_vocabulary
@@ -33,18 +43,8 @@ from impart.train.listing import Failures, list_pictures
 from impart.train.lit_export import export_lit
 from impart.train.lit_store import ReferenceRow, save_lit
 from impart.train.lit_task import LitReferences, LitTask, LitValidation
-from impart.train.loop import HeadSettings
-from impart.train.mini import (
-    MiniConfig,
-    backbone_session,
-    build_corpus,
-    build_image_head,
-    text_rows,
-    training_pictures,
-)
 from impart.train.neighbours import hold_out, may_be_references
 from impart.train.quantise import BackboneSession
-from impart.train.references import principal_components
 from impart.train.sentences import SentenceCache, SentenceTower, load_minilm
 from impart.train.settings import LitSettings, PairsFrom, TrainConfig
 from impart.train.text_tail import TextTail

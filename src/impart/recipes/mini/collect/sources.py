@@ -1,6 +1,6 @@
 """More training pictures for `mini`, collected again from the public git repositories that hold them.
 
-    python -m impart.train.sources --data ../shared/data --out DIR [--only NAME] [--repositories DIR]
+    python -m impart.recipes.mini.collect.sources --data ../shared/data --out DIR [--only NAME] [--repositories DIR]
 
 `configs/mini_sources.toml` lists repositories, commits, path patterns, where texts come from, and licences as stated.
 Each source becomes a folder `DIR/<name>/` with `images/*.jpg` and `captions.csv` (`file,text,text2,label`). A picture
@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING
 
 from impart.errors import ConfigError, DataError, ImpartError
 from impart.files import move_synced, sha256_hex, sha256_of_file
-from impart.train.git_pictures import Item, contents, items_of, repository
-from impart.train.guard import Guard, Prints, clean, evaluation_pictures, looks_drawn, prints_of
-from impart.train.source_recipe import Recipe, Source, read_recipe
+from impart.recipes.mini.collect.git_images import Item, contents, items_of, repository
+from impart.recipes.mini.collect.guard import Guard, Prints, clean, evaluation_pictures, looks_drawn, prints_of
+from impart.recipes.mini.collect.source_list import Recipe, Source, read_recipe
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -200,7 +200,9 @@ def _slug(text: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the collection."""
-    parser = argparse.ArgumentParser(prog="python -m impart.train.sources", description="Collect training pictures.")
+    parser = argparse.ArgumentParser(
+        prog="python -m impart.recipes.mini.collect.sources", description="Collect training pictures."
+    )
     parser.add_argument("--data", type=Path, required=True, help="development data, whose evaluation pictures stay out")
     parser.add_argument("--out", type=Path, required=True, help="folder for the sources' folders")
     parser.add_argument("--only", help="name of one source")

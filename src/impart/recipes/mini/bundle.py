@@ -6,7 +6,7 @@
                   and enlarged again: the foreign pictures that `tune` protects. Texts are kept as digests.
 
 Settings are chosen on training-side data alone: text-to-image retrieval on Flickr8k `val`, and the background's
-classification among its own texts. The recipe `python -m impart.train.mini` calls `write_bundle` at its end.
+classification among its own texts. The recipe `python -m impart.recipes.mini.recipe` calls `write_bundle` at its end.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Enlarged to the tower's size a thumbnail is a blur, and a backbone trained on sh
 backbone learns to say of a shrunk picture what it says of the same picture at full size (distillation from its own
 features). Only what takes little room learns: the depthwise and the first kernels, the biases, and a gain for each
 output channel of the 1x1 convolutions. Their matrices, nearly all of the weights, stay as they are, so that one file
-holds both sets (`train/two_sizes.py`). A thumbnail has few pixels to tell: half the tower's side is enough for it.
+holds both sets (`recipes/mini/two_sizes.py`). A thumbnail has few pixels to tell: half the tower's side is enough for it.
 """
 
 from __future__ import annotations

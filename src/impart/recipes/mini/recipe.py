@@ -1,13 +1,13 @@
 """The recipe of the bundled model `mini`, as one command.
 
-    python -m impart.train.mini --collect --data ../shared/data --pictures pictures --out mini
+    python -m impart.recipes.mini.recipe --collect --data ../shared/data --pictures pictures --out mini
 
 Both towers start as published (EfficientNet-Lite2 with ImageNet weights in int8 arithmetic, all-MiniLM-L6-v2). Small
 corrections on top of them are trained on cached features, then the upper layers of the sentence tower with them.
 `--pictures` adds the pictures of a folder; `--collect` first fetches into it what `configs/mini_sources.toml` names, as
-`python -m impart.train.sources` does. More data is a matter of a further folder there, a GPU for the heads of `--device
+`python -m impart.recipes.mini.collect.sources` does. More data is a matter of a further folder there, a GPU for the heads of `--device
 cuda`. Beside the towers the command writes the bundled `references/` (one pair an ImageNet class, see
-`train/references.py`) and `background/` (see `augment/bundle.py`).
+`recipes/mini/references.py`) and `background/` (see `recipes/mini/bundle.py`).
 """
 
 from __future__ import annotations
@@ -33,21 +33,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from impart.augment.bundle import write_bundle
 from impart.encoders.onnx.encoder import load_mini
 from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import ConfigError, ImpartError
 from impart.files import library_versions, sha256_hex, write_json_atomic
+from impart.recipes.mini.bundle import write_bundle
+from impart.recipes.mini.collect.guard import Guard, copies_among, evaluation_pictures
+from impart.recipes.mini.collect.source_list import read_recipe
+from impart.recipes.mini.collect.sources import collect_all
+from impart.recipes.mini.references import principal_components, write_prototypes
+from impart.recipes.mini.small_images import SmallSettings, Squares, learn_small_pictures
+from impart.recipes.mini.text_tuning import TuningSettings, tune_text
+from impart.recipes.mini.train_heads import Corpus, HeadSettings, sampling_weights, text_key, train_heads
 from impart.train.backbone import CELL_WIDTH, CELLS, FEATURES, MEAN, STD, EfficientNetLite, load_lite2
 from impart.train.classes import ClassVocabulary, a_or_an, imagenet_vocabulary
 from impart.train.data import Picture, read_classes, read_more, read_pictures, read_validation
 from impart.train.export import ImageTower, TextTower, export_model
 from impart.train.features import FeatureCache, picture_key
-from impart.train.guard import Guard, copies_among, evaluation_pictures
 from impart.train.heads import CellAttention, Correction, ImageHead, Mean, TextHead, join
-from impart.train.loop import Corpus, HeadSettings, sampling_weights, text_key, train_heads
 from impart.train.quantise import BackboneSession, quantise_backbone
-from impart.train.references import principal_components, write_prototypes
 from impart.train.sentences import (
     CONTEXT_TOKENS,
     SentenceCache,
@@ -55,12 +59,8 @@ from impart.train.sentences import (
     embed_sentences,
     load_minilm,
 )
-from impart.train.small_pictures import SmallSettings, Squares, learn_small_pictures
-from impart.train.source_recipe import read_recipe
-from impart.train.sources import collect_all
 from impart.train.task import recall
 from impart.train.text_tail import TextRows
-from impart.train.text_tuning import TuningSettings, tune_text
 
 __all__ = [
     "MiniConfig",
@@ -76,7 +76,7 @@ __all__ = [
     "without_copies",
 ]
 
-_log = logging.getLogger("impart.train")
+_log = logging.getLogger(__name__)
 _LINE = "%(asctime)s %(message)s"
 _KINDS_OF_VIEW = ("clean", "crop", "small")
 _SMALL = _KINDS_OF_VIEW.index("small")
@@ -126,7 +126,7 @@ def load_config(path: Path | None = None) -> MiniConfig:
     """
     try:
         if path is None:
-            text = (resources.files("impart.train") / "configs" / "mini.toml").read_text(encoding="utf-8")
+            text = (resources.files("impart.recipes.mini") / "configs" / "mini.toml").read_text(encoding="utf-8")
         else:
             text = path.read_text(encoding="utf-8")
         table = tomllib.loads(text)
@@ -163,7 +163,7 @@ def train_mini(
         out: folder of the model; existing files are replaced. `training.log` there keeps what is told meanwhile.
         cache: features and sentences are kept here between runs.
         config: the recipe.
-        more: further pictures, a folder a source (`python -m impart.train.sources`).
+        more: further pictures, a folder a source (`python -m impart.recipes.mini.collect.sources`).
         device: torch device of the heads.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -433,7 +433,9 @@ def _small_json(settings: SmallSettings) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the recipe."""
-    parser = argparse.ArgumentParser(prog="python -m impart.train.mini", description="Train the bundled model `mini`.")
+    parser = argparse.ArgumentParser(
+        prog="python -m impart.recipes.mini.recipe", description="Train the bundled model `mini`."
+    )
     parser.add_argument("--data", type=Path, required=True, help="development data, the folder with images/ in it")
     parser.add_argument("--pictures", type=Path, help="more pictures, a folder a source")
     parser.add_argument(

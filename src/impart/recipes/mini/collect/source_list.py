@@ -111,7 +111,9 @@ def read_recipe(path: Path | None = None) -> Recipe:
         text = (
             path.read_text(encoding="utf-8")
             if path
-            else resources.files("impart.train").joinpath("configs", "mini_sources.toml").read_text(encoding="utf-8")
+            else resources.files("impart.recipes.mini")
+            .joinpath("configs", "mini_sources.toml")
+            .read_text(encoding="utf-8")
         )
         table = tomllib.loads(text)
         sources = tuple(_source(entry) for entry in table.pop("source", []))
@@ -120,7 +122,9 @@ def read_recipe(path: Path | None = None) -> Recipe:
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {name}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, KeyError, TypeError, re.error) as error:
-        raise ConfigError(f"{name}: {error}; settings are those of Recipe and Source in train/sources.py") from error
+        raise ConfigError(
+            f"{name}: {error}; settings are those of Recipe and Source in recipes/mini/collect/sources.py"
+        ) from error
     names = [source.name for source in recipe.sources]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"{name}: several sources are called {', '.join(doubled)}; names are folders, so each once")

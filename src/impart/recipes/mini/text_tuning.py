@@ -32,7 +32,7 @@ from impart.train.text_tail import TextRows, TextTail
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from impart.train.loop import HeadSettings
+    from impart.recipes.mini.train_heads import HeadSettings
 
 __all__ = ["TextTuningTask", "TuningSettings", "tune_text"]
 

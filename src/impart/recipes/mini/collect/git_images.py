@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from impart.errors import DataError
-from impart.train.source_recipe import Source, Table
+from impart.recipes.mini.collect.source_list import Source, Table
 
 __all__ = ["Item", "contents", "items_of", "repository"]
 
@@ -165,7 +165,9 @@ def _name(raw: str, source: Source) -> str:
 @cache
 def _run_together() -> dict[str, str]:
     """`wateringcan` -> `watering can`, for sources whose file names have no separators."""
-    text = resources.files("impart.train").joinpath("configs", "mini_sources_words.txt").read_text(encoding="utf-8")
+    text = (
+        resources.files("impart.recipes.mini").joinpath("configs", "mini_sources_words.txt").read_text(encoding="utf-8")
+    )
     return {line.replace(" ", ""): line for line in text.splitlines() if line}
 
 
