@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from impart.cli import refset
 from impart.cli.data import app
 from impart.cli.main import main
+from impart.data import fetch as fetching
+from impart.data.fetch import Fetched, FetchSettings
 from impart.encoders.base import register
-from impart.train import fetch as fetching
-from impart.train.fetch import Fetched, FetchSettings
 from impart.train.listing import Failures, list_pictures
 from impart.train.settings import PairsFrom
 from photo_server import picture

@@ -160,7 +160,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _register()
     monkeypatch.setenv("IMPART_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("impart.evaluate.sweep.folder.draw_panels", lambda path, panels, **more: path)
-    monkeypatch.setattr("impart.train.yfcc.prepare", lambda files, out, settings: iter([settings]))
+    monkeypatch.setattr("impart.data.yfcc.prepare", lambda files, out, settings: iter([settings]))
 
 
 def _register() -> None:
@@ -235,7 +235,7 @@ def test_every_choice_is_accepted(parameter: Parameter, value: str, place: Path,
 
 
 def test_every_caption_field_is_accepted() -> None:
-    from impart.train.yfcc import MetaRow, YfccSettings, caption_of
+    from impart.data.yfcc import MetaRow, YfccSettings, caption_of
 
     (parameter,) = (one for one in WITH_CHOICES if (one.command, one.name) == ("data yfcc", "--caption"))
     texts = {name: f"about {name}" for name in parameter.choices}

@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from impart.data import fetch as fetching
+from impart.data.captions import clean_text, join_caption
+from impart.data.fetch import Fetched, FetchSettings
+from impart.data.shards import PictureSettings, checked_picture, split_of
+from impart.data.yfcc import Progress, YfccSettings, prepare
+from impart.data.yfcc_table import OFFICIAL, OFFICIAL_LATER, read_metadata
 from impart.errors import ConfigError, DataError, MissingExtraError
 from impart.refset.pairs import read_pairs
-from impart.train import fetch as fetching
-from impart.train.captions import clean_text, join_caption
-from impart.train.fetch import Fetched, FetchSettings
-from impart.train.shards_out import PictureSettings, checked_picture, split_of
-from impart.train.yfcc import Progress, YfccSettings, prepare
-from impart.train.yfcc_table import OFFICIAL, OFFICIAL_LATER, read_metadata
 from photo_server import PhotoServer, photo_server, picture
 
 HEADER = ["photoid", "uid", "title", "description", "usertags", "downloadurl", "licensename", "licenseurl", "marker"]
@@ -307,7 +307,7 @@ def test_a_commit_that_was_cut_short_is_finished(
     stop: str, tmp_path: Path, directly: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed just before a part's commit is written, or in the midst of moving its shards."""
-    from impart.train import pair_store
+    from impart.data import pair_store
 
     table = write_csv(tmp_path / "a.csv", [row(str(i), f"http://x/ok/{i}.jpg") for i in range(20)])
     settings = YfccSettings(reference=0.3, part_size=10)
@@ -473,7 +473,7 @@ def test_killed_it_goes_on_where_it_stopped_and_leaves_no_process(tmp_path: Path
     table, out = write_csv(tmp_path / "meta.csv", rows), tmp_path / "out"
     site.delay_s = 0.3
     program = (
-        "from pathlib import Path; from impart.train.fetch import FetchSettings; from impart.train.yfcc import *\n"
+        "from pathlib import Path; from impart.data.fetch import FetchSettings; from impart.data.yfcc import *\n"
         f"fetch = FetchSettings(threads=4, batch=8, timeout_s=5)\n"
         f"for event in prepare([Path({str(table)!r})], Path({str(out)!r}), YfccSettings(fetch=fetch)): pass"
     )

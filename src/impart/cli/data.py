@@ -13,7 +13,7 @@ from impart.cli.options import ListOf
 from impart.config import CaptionField
 
 if TYPE_CHECKING:
-    from impart.train.yfcc import Progress
+    from impart.data.yfcc import Progress
 
 __all__ = ["app"]
 
@@ -62,9 +62,9 @@ def yfcc(
 
     Killed at any moment, the same command goes on where it stopped. What gave no pair is in DIR/failures.csv.
     """
-    from impart.train.fetch import FetchSettings
-    from impart.train.shards_out import PictureSettings
-    from impart.train.yfcc import YfccSettings, prepare
+    from impart.data.fetch import FetchSettings
+    from impart.data.shards import PictureSettings
+    from impart.data.yfcc import YfccSettings, prepare
 
     settings = YfccSettings(
         reference=reference,

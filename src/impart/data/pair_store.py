@@ -28,9 +28,9 @@ import numpy as np
 import numpy.typing as npt
 
 from impart import __version__
+from impart.data.shards import SPLITS
 from impart.errors import DataError
 from impart.files import move_synced, now, sha256_int, sync, write_csv_atomic, write_json_atomic
-from impart.train.shards_out import SPLITS
 
 __all__ = ["LeftOut", "Outcome", "PairStore"]
 

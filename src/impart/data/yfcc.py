@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 from impart.config import CaptionField
+from impart.data import fetch as fetching
+from impart.data.captions import clean_text, join_caption
+from impart.data.fetch import Fetched, FetchSettings
+from impart.data.pair_store import LeftOut, Outcome, PairStore
+from impart.data.shards import PictureSettings, Sample, ShardWriter, checked_picture, split_of
+from impart.data.yfcc_table import MetaRow, read_metadata
 from impart.errors import ConfigError, DataError
 from impart.files import new_sha256, read_ahead, sha256_hex, sha256_int
-from impart.train import fetch as fetching
-from impart.train.captions import clean_text, join_caption
-from impart.train.fetch import Fetched, FetchSettings
-from impart.train.pair_store import LeftOut, Outcome, PairStore
-from impart.train.shards_out import PictureSettings, Sample, ShardWriter, checked_picture, split_of
-from impart.train.yfcc_table import MetaRow, read_metadata
 
 __all__ = ["CAPTION_FIELDS", "Progress", "YfccSettings", "caption_of", "prepare"]
 

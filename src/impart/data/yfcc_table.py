@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from impart.data.captions import decode_percent
 from impart.errors import DataError
-from impart.train.captions import decode_percent
 
 __all__ = ["OFFICIAL", "MetaRow", "read_metadata"]
 

@@ -1,4 +1,4 @@
-"""img2dataset in a process of its own: `python -m impart.train.fetch_worker`, its arguments as one JSON line on stdin.
+"""img2dataset in a process of its own: `python -m impart.data.fetch_worker`, its arguments as one JSON line on stdin.
 
 A process of its own, because img2dataset takes over signal handlers, prints, and starts worker processes that would
 outlive a killed parent. Here they do not: the parent holds our stdin open, and when it closes, whoever closed it, the

@@ -22,8 +22,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from impart.data.fetch_worker import LIMITS
 from impart.errors import DataError, MissingExtraError
-from impart.train.fetch_worker import LIMITS
 
 __all__ = ["FetchSettings", "Fetched", "explain", "fetch", "fetched", "require_img2dataset"]
 
@@ -204,7 +204,7 @@ def _run(folder: Path, settings: FetchSettings) -> Iterator[None]:
     }
     with (folder / _LOG).open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "impart.train.fetch_worker"],
+            [sys.executable, "-m", "impart.data.fetch_worker"],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
