@@ -159,7 +159,7 @@ def torch_script(clips: list[Path], encoder_id: str) -> Run:
     import torch
     from transformers.models.clip import CLIPImageProcessorPil
 
-    from impart.train.backbone import load_lite2
+    from impart.train.heads.towers.backbone import load_lite2
 
     config, network = _load(encoder_id).preprocess_config, load_lite2().eval()
     processor = CLIPImageProcessorPil(

@@ -40,18 +40,18 @@ from impart.evaluate.datasets.types import Pictures
 from impart.metrics.ranking import rank_figures, ranks_of
 from impart.recipes.mini.collect.guard import Guard, Prints, evaluation_pictures, prints_of
 from impart.recipes.mini.recipe import backbone_session, training_pictures
-from impart.train.backbone import FEATURES, load_lite2
-from impart.train.classes import a_or_an
 from impart.train.config_file import load_config
-from impart.train.data import read_validation
-from impart.train.engine import fit
 from impart.train.events import StepDone
-from impart.train.listing import Failures
-from impart.train.lit_model import EmbeddedReferences, LitModel, nearest_rows
-from impart.train.lit_run import LitData, build_references, prepare
-from impart.train.lit_store import TrainedLit, load_lit, save_lit
-from impart.train.lit_task import LitTask
-from impart.train.sentences import SentenceCache
+from impart.train.heads.checkpoint import TrainedLit, load_lit, save_lit
+from impart.train.heads.class_names import a_or_an
+from impart.train.heads.model import EmbeddedReferences, LitModel, nearest_rows
+from impart.train.heads.run import LitData, build_references, prepare
+from impart.train.heads.task import LitTask
+from impart.train.heads.towers.backbone import FEATURES, load_lite2
+from impart.train.heads.towers.sentences import SentenceCache
+from impart.train.loop import fit
+from impart.train.prepare.development_data import read_validation
+from impart.train.prepare.pairs import Failures
 from impart.train.settings import TrainConfig
 from impart.video.decode.sampler import DecodedSegment, sample_video
 from ra_clip_report import write_report

@@ -30,15 +30,15 @@ import torch
 
 from impart.refset.pairs import Pair
 from impart.train.config_file import config_of
-from impart.train.engine import make_accelerator
-from impart.train.full_batches import Batch
-from impart.train.full_data import Found, FullData
-from impart.train.full_task import FullTask
-from impart.train.listing import ListedPicture
-from impart.train.neighbours import NeighbourTable
+from impart.train.loop import make_accelerator
+from impart.train.prepare.neighbours import NeighbourTable
+from impart.train.prepare.pairs import ListedPicture
+from impart.train.pretrain.batches import Batch
+from impart.train.pretrain.data import Found, FullData
+from impart.train.pretrain.task import FullTask
+from impart.train.pretrain.towers import Towers, build_towers, learn_tokenizer
 from impart.train.settings import TrainConfig
 from impart.train.task import parameter_groups
-from impart.train.towers import Towers, build_towers, learn_tokenizer
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "4090": 165}
 """Dense bf16 peaks as the vendor states them, by a part of the device's name."""

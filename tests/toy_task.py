@@ -83,7 +83,7 @@ class ToyTask(Task):
 
 
 def main() -> int:
-    from impart.train.engine import fit
+    from impart.train.loop import fit
     from impart.train.settings import LogSettings, LoopSettings, TrainConfig
 
     parser = argparse.ArgumentParser()

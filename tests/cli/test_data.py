@@ -17,7 +17,7 @@ from impart.cli.main import main
 from impart.data import fetch as fetching
 from impart.data.fetch import Fetched, FetchSettings
 from impart.encoders.base import register
-from impart.train.listing import Failures, list_pictures
+from impart.train.prepare.pairs import Failures, list_pictures
 from impart.train.settings import PairsFrom
 from photo_server import picture
 from tiny_encoder import TinyEncoder

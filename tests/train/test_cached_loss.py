@@ -10,9 +10,9 @@ pytest.importorskip("accelerate", reason="training needs the extra `train`")
 from accelerate import Accelerator  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from impart.train.cached_loss import Embedded, contrastive_step  # noqa: E402
-from impart.train.distributed_loss import local_loss, loss_gradients  # noqa: E402
-from impart.train.loss import contrastive_loss  # noqa: E402
+from impart.train.distributed import local_loss, loss_gradients  # noqa: E402
+from impart.train.losses import contrastive_loss  # noqa: E402
+from impart.train.pretrain.gradcache import Embedded, contrastive_step  # noqa: E402
 from impart.train.settings import LossSettings  # noqa: E402
 from impart.train.task import Temperature  # noqa: E402
 

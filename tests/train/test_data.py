@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from impart.errors import ConfigError, DataError
-from impart.train.classes import a_or_an, class_vocabulary
-from impart.train.data import FORBIDDEN, read_pictures, tidy
-from impart.train.features import FeatureCache, look
+from impart.train.heads.class_names import a_or_an, class_vocabulary
+from impart.train.heads.towers.features import FeatureCache, look
+from impart.train.prepare.development_data import FORBIDDEN, read_pictures, tidy
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_unreadable_picture_is_named(tmp_path):
 
 
 def test_features_stopped_half_way_are_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr("impart.train.features._PART", 2)
+    monkeypatch.setattr("impart.train.heads.towers.features._PART", 2)
     paths = [_picture(tmp_path, f"{n}.png") for n in range(5)]
     seen = []
 

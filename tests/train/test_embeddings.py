@@ -16,8 +16,8 @@ pytest.importorskip("torch", reason="training needs the extra `train`")
 from clips import solid
 from impart.errors import TrainingError
 from impart.refset.pairs import Pair, read_pairs
-from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
-from impart.train.listing import Failures, list_pictures
+from impart.train.prepare.embeddings import EmbeddedPictures, EmbeddingStore
+from impart.train.prepare.pairs import Failures, list_pictures
 from impart.train.settings import PairsFrom
 from tiny_encoder import COLOURS, TinyEncoder
 

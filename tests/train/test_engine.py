@@ -19,8 +19,8 @@ pytest.importorskip("accelerate", reason="training needs the extra `train`")
 
 from impart.errors import TrainingError  # noqa: E402
 from impart.train.checkpoint import Checkpoints  # noqa: E402
-from impart.train.engine import fit  # noqa: E402
 from impart.train.events import Finished, Resumed, Saved, StepDone, Validated  # noqa: E402
+from impart.train.loop import fit  # noqa: E402
 from impart.train.runlog import read_log  # noqa: E402
 from impart.train.settings import LogSettings, LoopSettings, OptimiserSettings, TrainConfig  # noqa: E402
 from impart.train.task import Average, Temperature, learning_rate, parameter_groups, recall  # noqa: E402

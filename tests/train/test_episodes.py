@@ -15,10 +15,10 @@ from impart.config import RamSettings  # noqa: E402
 from impart.encoders.base import l2_normalise  # noqa: E402
 from impart.errors import ConfigError, TrainingError  # noqa: E402
 from impart.retrieval.znorm import Cohort  # noqa: E402
-from impart.train.engine import fit  # noqa: E402
-from impart.train.episode_task import EpisodeData, EpisodeTask, ViewEncoder  # noqa: E402
-from impart.train.episodes import Concepts, EpisodeSettings, concept_of, draw_episode, made_up  # noqa: E402
+from impart.train.episodes.episodes import Concepts, EpisodeSettings, concept_of, draw_episode, made_up  # noqa: E402
+from impart.train.episodes.task import EpisodeData, EpisodeTask, ViewEncoder  # noqa: E402
 from impart.train.events import Finished, Validated  # noqa: E402
+from impart.train.loop import fit  # noqa: E402
 from impart.train.run import train  # noqa: E402
 from impart.train.settings import (  # noqa: E402
     DataSettings,

@@ -16,14 +16,15 @@ from torch.nn import functional as F  # noqa: E402
 
 from impart.config import RamSettings  # noqa: E402
 from impart.errors import TrainingError  # noqa: E402
-from impart.train.corpus import Corpus  # noqa: E402
-from impart.train.engine import fit  # noqa: E402
 from impart.train.events import StepDone, Validated  # noqa: E402
-from impart.train.heads import Correction, ImageHead  # noqa: E402
-from impart.train.lit_model import nearest_rows  # noqa: E402
-from impart.train.lit_store import ReferenceRow, load_lit, save_lit  # noqa: E402
-from impart.train.lit_task import LitReferences, LitTask, LitValidation  # noqa: E402
-from impart.train.sentences import SentenceTower, embed_sentences  # noqa: E402
+from impart.train.heads.checkpoint import ReferenceRow, load_lit, save_lit  # noqa: E402
+from impart.train.heads.corpus import Corpus  # noqa: E402
+from impart.train.heads.corrections import Correction, ImageHead  # noqa: E402
+from impart.train.heads.model import nearest_rows  # noqa: E402
+from impart.train.heads.task import LitReferences, LitTask, LitValidation  # noqa: E402
+from impart.train.heads.towers.sentences import SentenceTower, embed_sentences  # noqa: E402
+from impart.train.heads.towers.text_tail import TextRows, TextTail  # noqa: E402
+from impart.train.loop import fit  # noqa: E402
 from impart.train.settings import (  # noqa: E402
     LitSettings,
     LogSettings,
@@ -33,7 +34,6 @@ from impart.train.settings import (  # noqa: E402
     ReferenceSettings,
     TrainConfig,
 )
-from impart.train.text_tail import TextRows, TextTail  # noqa: E402
 
 WIDTH, DIM, CLASSES = 24, 16, 12
 

@@ -18,12 +18,12 @@ from impart.blending.ram_checkpoint import open_checkpoint  # noqa: E402
 from impart.config import RamSettings  # noqa: E402
 from impart.encoders import load_encoder  # noqa: E402
 from impart.encoders.preprocess import PreprocessConfig, preprocess  # noqa: E402
-from impart.train.export import export_graph  # noqa: E402
-from impart.train.heads import Correction, ImageHead, TextHead  # noqa: E402
-from impart.train.lit_export import export_lit  # noqa: E402
-from impart.train.lit_model import LitModel  # noqa: E402
-from impart.train.lit_store import ReferenceRow  # noqa: E402
-from impart.train.sentences import SentenceTower, embed_sentences  # noqa: E402
+from impart.train.heads.checkpoint import ReferenceRow  # noqa: E402
+from impart.train.heads.corrections import Correction, ImageHead, TextHead  # noqa: E402
+from impart.train.heads.encoder_folder import export_lit  # noqa: E402
+from impart.train.heads.model import LitModel  # noqa: E402
+from impart.train.heads.onnx_export import export_graph  # noqa: E402
+from impart.train.heads.towers.sentences import SentenceTower, embed_sentences  # noqa: E402
 from impart.train.settings import TrainConfig  # noqa: E402
 
 WIDTH, DIM, COUNT = 24, 16, 40

@@ -18,8 +18,8 @@ from PIL import Image  # noqa: E402
 
 from impart.blending.ram_checkpoint import open_checkpoint  # noqa: E402
 from impart.cli.main import app  # noqa: E402
-from impart.train.lit_store import load_lit  # noqa: E402
-from impart.train.sentences import embed_sentences, load_minilm  # noqa: E402
+from impart.train.heads.checkpoint import load_lit  # noqa: E402
+from impart.train.heads.towers.sentences import embed_sentences, load_minilm  # noqa: E402
 from shades import shades  # noqa: E402
 
 QUICK = {

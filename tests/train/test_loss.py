@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
-from impart.train.loss import contrastive_loss, distillation_loss  # noqa: E402
+from impart.train.losses import contrastive_loss, distillation_loss  # noqa: E402
 
 
 def _naive(logits, keys, ignore=None, smoothing=0.0):

@@ -15,9 +15,9 @@ from impart.recipes.mini.collect.source_list import read_recipe  # noqa: E402
 from impart.recipes.mini.recipe import load_config, main, without_copies  # noqa: E402
 from impart.recipes.mini.references import principal_components, write_prototypes  # noqa: E402
 from impart.recipes.mini.train_heads import Corpus, HeadSettings, sampling_weights, text_key, train_heads  # noqa: E402
-from impart.train.data import Picture  # noqa: E402
-from impart.train.export import ImageTower  # noqa: E402
-from impart.train.heads import CellAttention, Correction, ImageHead, TextHead  # noqa: E402
+from impart.train.heads.corrections import CellAttention, Correction, ImageHead, TextHead  # noqa: E402
+from impart.train.heads.onnx_export import ImageTower  # noqa: E402
+from impart.train.prepare.development_data import Picture  # noqa: E402
 
 
 def test_bundled_recipe_resolves():

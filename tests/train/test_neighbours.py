@@ -10,7 +10,7 @@ pytest.importorskip("torch", reason="training needs the extra `train`")
 from impart.encoders.base import l2_normalise
 from impart.retrieval.nearest import PairIndex
 from impart.train.events import Preparing
-from impart.train.neighbours import NeighbourTable, find_neighbours, hold_out, nearest
+from impart.train.prepare.neighbours import NeighbourTable, find_neighbours, hold_out, nearest
 
 
 def _vectors(count, width=12, seed=0):

@@ -13,7 +13,7 @@ onnx = pytest.importorskip("onnx", reason="the export needs the extra `train`")
 pytest.importorskip("onnxscript", reason="the export needs the extra `train`")
 
 from impart.encoders.preprocess import PreprocessConfig, preprocess  # noqa: E402
-from impart.train.quantise import BackboneSession, quantise_backbone  # noqa: E402
+from impart.train.heads.towers.quantise import BackboneSession, quantise_backbone  # noqa: E402
 
 PREPROCESSING = PreprocessConfig(
     size_px=32, resize_mode="shortest", crop="center", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3

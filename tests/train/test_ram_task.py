@@ -15,10 +15,10 @@ from impart.blending.ram_checkpoint import open_checkpoint  # noqa: E402
 from impart.config import RamSettings  # noqa: E402
 from impart.encoders.base import l2_normalise  # noqa: E402
 from impart.errors import ConfigError, TrainingError  # noqa: E402
-from impart.train.engine import fit  # noqa: E402
 from impart.train.events import Finished, Note, Preparing, Resumed, StepDone, Validated  # noqa: E402
-from impart.train.listing import Failures  # noqa: E402
-from impart.train.ram_task import RamData, RamTask, prepare  # noqa: E402
+from impart.train.loop import fit  # noqa: E402
+from impart.train.prepare.pairs import Failures  # noqa: E402
+from impart.train.ram.task import RamData, RamTask, prepare  # noqa: E402
 from impart.train.run import train  # noqa: E402
 from impart.train.settings import (  # noqa: E402  # noqa: E402
     DataSettings,

@@ -21,7 +21,7 @@ from impart.recipes.mini.small_images import (  # noqa: E402
     learn_small_pictures,
     shrunk,
 )
-from impart.train.backbone import FEATURES, MEAN, STD, load_lite2  # noqa: E402
+from impart.train.heads.towers.backbone import FEATURES, MEAN, STD, load_lite2  # noqa: E402
 
 SMALL = PreprocessConfig(
     size_px=128, resize_mode="shortest", crop="center", interpolation="bicubic", mean=MEAN, std=STD

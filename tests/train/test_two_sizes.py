@@ -15,9 +15,9 @@ pytest.importorskip("onnxscript", reason="the export needs the extra `train`")
 
 from impart.encoders.onnx.session import RuntimeOptions, Tower  # noqa: E402
 from impart.encoders.preprocess import PreprocessConfig, preprocess  # noqa: E402
-from impart.train.export import ImageTower, export_image  # noqa: E402
-from impart.train.heads import Correction, ImageHead  # noqa: E402
-from impart.train.quantise import BackboneSession, quantise_backbone  # noqa: E402
+from impart.train.heads.corrections import Correction, ImageHead  # noqa: E402
+from impart.train.heads.onnx_export import ImageTower, export_image  # noqa: E402
+from impart.train.heads.towers.quantise import BackboneSession, quantise_backbone  # noqa: E402
 
 LARGE = PreprocessConfig(
     size_px=32, resize_mode="shortest", crop="center", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3

@@ -24,10 +24,10 @@ from impart.train.settings import TrainConfig
 __all__ = ["REGIMES", "train"]
 
 REGIMES = {
-    "ram": "impart.train.ram_task",
-    "episodes": "impart.train.episode_task",
-    "lit": "impart.train.lit_run",
-    "full": "impart.train.full_run",
+    "ram": "impart.train.ram.task",
+    "episodes": "impart.train.episodes.task",
+    "lit": "impart.train.heads.run",
+    "full": "impart.train.pretrain.run",
 }
 """Modules with `run(config, *, data, out, resume)`, imported when asked for."""
 

@@ -24,8 +24,8 @@ from typing import Any
 
 from impart.config import RamSettings
 from impart.errors import ConfigError
-from impart.train.episodes import EpisodeSettings
-from impart.train.full_settings import FullSettings
+from impart.train.episodes.episodes import EpisodeSettings
+from impart.train.pretrain.settings import FullSettings
 
 __all__ = [
     "BackboneSettings",

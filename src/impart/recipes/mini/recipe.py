@@ -45,22 +45,22 @@ from impart.recipes.mini.references import principal_components, write_prototype
 from impart.recipes.mini.small_images import SmallSettings, Squares, learn_small_pictures
 from impart.recipes.mini.text_tuning import TuningSettings, tune_text
 from impart.recipes.mini.train_heads import Corpus, HeadSettings, sampling_weights, text_key, train_heads
-from impart.train.backbone import CELL_WIDTH, CELLS, FEATURES, MEAN, STD, EfficientNetLite, load_lite2
-from impart.train.classes import ClassVocabulary, a_or_an, imagenet_vocabulary
-from impart.train.data import Picture, read_classes, read_more, read_pictures, read_validation
-from impart.train.export import ImageTower, TextTower, export_model
-from impart.train.features import FeatureCache, picture_key
-from impart.train.heads import CellAttention, Correction, ImageHead, Mean, TextHead, join
-from impart.train.quantise import BackboneSession, quantise_backbone
-from impart.train.sentences import (
+from impart.train.heads.class_names import ClassVocabulary, a_or_an, imagenet_vocabulary
+from impart.train.heads.corrections import CellAttention, Correction, ImageHead, Mean, TextHead, join
+from impart.train.heads.onnx_export import ImageTower, TextTower, export_model
+from impart.train.heads.towers.backbone import CELL_WIDTH, CELLS, FEATURES, MEAN, STD, EfficientNetLite, load_lite2
+from impart.train.heads.towers.features import FeatureCache, picture_key
+from impart.train.heads.towers.quantise import BackboneSession, quantise_backbone
+from impart.train.heads.towers.sentences import (
     CONTEXT_TOKENS,
     SentenceCache,
     SentenceTower,
     embed_sentences,
     load_minilm,
 )
+from impart.train.heads.towers.text_tail import TextRows
+from impart.train.prepare.development_data import Picture, read_classes, read_more, read_pictures, read_validation
 from impart.train.task import recall
-from impart.train.text_tail import TextRows
 
 __all__ = [
     "MiniConfig",

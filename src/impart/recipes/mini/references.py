@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from impart.train.export import ImageTower
+from impart.train.heads.onnx_export import ImageTower
 
 __all__ = ["class_features", "principal_components", "write_prototypes"]
 

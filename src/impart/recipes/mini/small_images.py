@@ -30,9 +30,9 @@ from torch.nn.utils import parametrize
 from impart.encoders.preprocess import PreprocessConfig, preprocess, to_rgb
 from impart.errors import ConfigError, DataError
 from impart.files import atomic_path, file_key, read_ahead, sha256_hex
-from impart.train.backbone import CELL_WIDTH, CELLS, FEATURES, EfficientNetLite
-from impart.train.engine import fit
 from impart.train.events import StepDone
+from impart.train.heads.towers.backbone import CELL_WIDTH, CELLS, FEATURES, EfficientNetLite
+from impart.train.loop import fit
 from impart.train.settings import LoopSettings, OptimiserSettings, TrainConfig
 from impart.train.task import Average, Task
 

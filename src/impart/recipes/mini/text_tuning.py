@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impart.errors import ConfigError
-from impart.train.corpus import Corpus, draw_views
-from impart.train.engine import fit
 from impart.train.events import StepDone
-from impart.train.heads import Correction, ImageHead
-from impart.train.loss import contrastive_loss, partial_distillation_loss
-from impart.train.sentences import SentenceTower
+from impart.train.heads.corpus import Corpus, draw_views
+from impart.train.heads.corrections import Correction, ImageHead
+from impart.train.heads.towers.sentences import SentenceTower
+from impart.train.heads.towers.text_tail import TextRows, TextTail
+from impart.train.loop import fit
+from impart.train.losses import contrastive_loss, partial_distillation_loss
 from impart.train.settings import LoopSettings, OptimiserSettings, TrainConfig
 from impart.train.task import Average, Task, Temperature
-from impart.train.text_tail import TextRows, TextTail
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

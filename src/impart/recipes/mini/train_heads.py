@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from impart.train.corpus import Corpus, sampling_weights
-from impart.train.engine import fit
 from impart.train.events import StepDone
-from impart.train.heads import Correction, ImageHead
-from impart.train.lit_task import LitTask
+from impart.train.heads.corpus import Corpus, sampling_weights
+from impart.train.heads.corrections import Correction, ImageHead
+from impart.train.heads.task import LitTask
+from impart.train.loop import fit
+from impart.train.prepare.texts import text_key
 from impart.train.settings import (
     LitSettings,
     LoopSettings,
@@ -21,7 +22,6 @@ from impart.train.settings import (
     ReferenceSettings,
     TrainConfig,
 )
-from impart.train.texts import text_key
 
 __all__ = ["Corpus", "HeadSettings", "sampling_weights", "TrainedHeads", "text_key", "train_heads"]
 

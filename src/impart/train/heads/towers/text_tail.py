@@ -1,6 +1,6 @@
 """The upper layers of the sentence tower as a part that learns: stored token states in, sentence embeddings out.
 
-States below the tuned layers are read from disk (`train/token_states.py`), so that a step costs two layers and not six.
+States below the tuned layers are read from disk (`train/heads/towers/token_states.py`), so that a step costs two layers and not six.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from impart.train.sentences import SentenceTower, attention_bias, pool
-from impart.train.token_states import TokenStates
+from impart.train.heads.towers.sentences import SentenceTower, attention_bias, pool
+from impart.train.heads.towers.token_states import TokenStates
 
 __all__ = ["TextRows", "TextTail"]
 

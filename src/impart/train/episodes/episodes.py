@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError
-from impart.train.texts import text_key
+from impart.train.prepare.texts import text_key
 
 __all__ = ["Concepts", "Episode", "EpisodeSettings", "concept_of", "draw_episode", "held_out", "made_up"]
 

@@ -22,8 +22,8 @@ from torch import nn
 
 from impart.encoders.preprocess import PreprocessConfig, preprocess
 from impart.files import atomic_path, sha256_hex
-from impart.train.export import export_graph
-from impart.train.features import try_look
+from impart.train.heads.onnx_export import export_graph
+from impart.train.heads.towers.features import try_look
 
 __all__ = ["BackboneSession", "quantise_backbone"]
 

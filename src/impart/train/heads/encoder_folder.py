@@ -13,10 +13,10 @@ from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import TrainingError
 from impart.files import write_json_atomic
 from impart.refset.refset import ReferenceSet
-from impart.train.export import ImageTower, TextTower, export_model
-from impart.train.lit_model import LitModel
-from impart.train.lit_store import ReferenceRow
-from impart.train.sentences import CONTEXT_TOKENS, SentenceTower
+from impart.train.heads.checkpoint import ReferenceRow
+from impart.train.heads.model import LitModel
+from impart.train.heads.onnx_export import ImageTower, TextTower, export_model
+from impart.train.heads.towers.sentences import CONTEXT_TOKENS, SentenceTower
 from impart.train.settings import TrainConfig
 
 __all__ = ["export_lit"]

@@ -31,23 +31,23 @@ from impart.recipes.mini.recipe import (
 from impart.recipes.mini.references import principal_components
 from impart.recipes.mini.train_heads import HeadSettings
 from impart.refset.pairs import PairSource, load_picture
-from impart.train.backbone import load_lite2
-from impart.train.classes import imagenet_vocabulary
-from impart.train.corpus import Corpus
-from impart.train.data import Picture, read_validation
-from impart.train.engine import fit
 from impart.train.events import Finished, Note, Preparing, TrainEvent
-from impart.train.features import FeatureCache
-from impart.train.heads import ImageHead
-from impart.train.listing import Failures, list_pictures
-from impart.train.lit_export import export_lit
-from impart.train.lit_store import ReferenceRow, save_lit
-from impart.train.lit_task import LitReferences, LitTask, LitValidation
-from impart.train.neighbours import hold_out, may_be_references
-from impart.train.quantise import BackboneSession
-from impart.train.sentences import SentenceCache, SentenceTower, load_minilm
+from impart.train.heads.checkpoint import ReferenceRow, save_lit
+from impart.train.heads.class_names import imagenet_vocabulary
+from impart.train.heads.corpus import Corpus
+from impart.train.heads.corrections import ImageHead
+from impart.train.heads.encoder_folder import export_lit
+from impart.train.heads.task import LitReferences, LitTask, LitValidation
+from impart.train.heads.towers.backbone import load_lite2
+from impart.train.heads.towers.features import FeatureCache
+from impart.train.heads.towers.quantise import BackboneSession
+from impart.train.heads.towers.sentences import SentenceCache, SentenceTower, load_minilm
+from impart.train.heads.towers.text_tail import TextTail
+from impart.train.loop import fit
+from impart.train.prepare.development_data import Picture, read_validation
+from impart.train.prepare.neighbours import hold_out, may_be_references
+from impart.train.prepare.pairs import Failures, list_pictures
 from impart.train.settings import LitSettings, PairsFrom, TrainConfig
-from impart.train.text_tail import TextTail
 
 __all__ = ["LitData", "build_references", "prepare", "run"]
 

@@ -21,10 +21,10 @@ from impart.encoders.base import Encoder
 from impart.errors import DataError, TrainingError
 from impart.files import read_ahead, sha256_hex
 from impart.refset.pairs import check_header
-from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
 from impart.train.events import Note, Preparing, TrainEvent
-from impart.train.listing import Failures, ListedPicture, list_pictures
-from impart.train.neighbours import NeighbourTable, find_neighbours, hold_out, may_be_references
+from impart.train.prepare.embeddings import EmbeddedPictures, EmbeddingStore
+from impart.train.prepare.neighbours import NeighbourTable, find_neighbours, hold_out, may_be_references
+from impart.train.prepare.pairs import Failures, ListedPicture, list_pictures
 from impart.train.settings import TrainConfig
 
 __all__ = ["Found", "FullData", "prepare"]

@@ -1,6 +1,6 @@
 """Trained towers to the ONNX files of the bundled model, small on disk and exact in use.
 
-The backbone of the image tower is quantised beforehand (`train/quantise.py`) and computes in int8. Of the heads and
+The backbone of the image tower is quantised beforehand (`train/heads/towers/quantise.py`) and computes in int8. Of the heads and
 the text tower only the weights are small: they are stored as int8 with a scale per channel, or as float16, and turned
 into float32 by `Cast` and `Mul` nodes that ONNX Runtime folds while it loads: the arithmetic is float32, so a text's
 embedding does not depend on the other texts of its batch, as it does with dynamically quantised activations. Word
@@ -22,8 +22,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from impart.recipes.mini.two_sizes import join_sizes, rename
-from impart.train.heads import ImageHead, TextHead
-from impart.train.sentences import CONTEXT_TOKENS, SentenceTower, minilm_folder
+from impart.train.heads.corrections import ImageHead, TextHead
+from impart.train.heads.towers.sentences import CONTEXT_TOKENS, SentenceTower, minilm_folder
 
 __all__ = [
     "ImageTower",

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from impart.train.data import Picture
+from impart.train.prepare.development_data import Picture
+from impart.train.prepare.texts import text_key
 from impart.train.settings import LitSettings
-from impart.train.texts import text_key
 
 __all__ = ["Corpus", "draw_variant", "draw_views", "sampling_weights"]
 

@@ -25,18 +25,18 @@ from torch import Tensor, nn
 from impart.blending.ram import build_ram
 from impart.errors import ConfigError
 from impart.files import blake2b_hex
-from impart.train.cached_loss import contrastive_step
-from impart.train.distributed_loss import gather_rows
-from impart.train.full_batches import Batch, Pictures, epoch_batches, in_order
-from impart.train.full_data import Found, FullData
-from impart.train.full_model import Bank, FullModel, Lookup
-from impart.train.listing import Failures, ListedPicture
-from impart.train.retrieval import CohortTensors
+from impart.train.distributed import gather_rows
+from impart.train.prepare.pairs import Failures, ListedPicture
+from impart.train.prepare.retrieved import CohortTensors
+from impart.train.prepare.texts import text_key
+from impart.train.pretrain.batches import Batch, Pictures, epoch_batches, in_order
+from impart.train.pretrain.data import Found, FullData
+from impart.train.pretrain.gradcache import contrastive_step
+from impart.train.pretrain.model import Bank, FullModel, Lookup
+from impart.train.pretrain.towers import Towers
 from impart.train.settings import LossSettings, TrainConfig
 from impart.train.sharding import shard, whole
 from impart.train.task import Task, Temperature, recall
-from impart.train.texts import text_key
-from impart.train.towers import Towers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

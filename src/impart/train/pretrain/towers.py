@@ -21,7 +21,7 @@ from impart.encoders.preprocess import PreprocessConfig
 from impart.encoders.tokens import TextTokenizer
 from impart.errors import ConfigError, MissingExtraError
 from impart.files import write_json_atomic
-from impart.train.full_settings import FullSettings
+from impart.train.pretrain.settings import FullSettings
 
 __all__ = ["PRESETS", "Preset", "Towers", "build_towers", "learn_tokenizer"]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from impart.files import atomic_path, sha256_hex
-from impart.train.sentences import SentenceTower, encode_tokens
+from impart.train.heads.towers.sentences import SentenceTower, encode_tokens
 
 __all__ = ["TokenStates"]
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impart.blending.ram import Ram
-from impart.train.heads import ImageHead, TextHead
-from impart.train.retrieval import CohortTensors, gather
+from impart.train.heads.corrections import ImageHead, TextHead
+from impart.train.prepare.retrieved import CohortTensors, gather
 
 __all__ = ["EmbeddedReferences", "LitModel", "nearest_rows"]
 

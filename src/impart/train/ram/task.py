@@ -27,16 +27,16 @@ from impart.encoders.base import Encoder
 from impart.encoders.projected import ProjectedEncoder, write_projected
 from impart.errors import TrainingError
 from impart.refset.refset import ReferenceSet
-from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
-from impart.train.engine import fit
 from impart.train.events import Finished, Note, Preparing, TrainEvent
-from impart.train.listing import Failures, ListedPicture, list_pictures
-from impart.train.loss import contrastive_loss
-from impart.train.neighbours import NeighbourTable, Split, find_neighbours, hold_out, may_be_references
-from impart.train.retrieval import ITSELF, CohortTensors, gather, replace_at_random, shows_itself
+from impart.train.loop import fit
+from impart.train.losses import contrastive_loss
+from impart.train.prepare.embeddings import EmbeddedPictures, EmbeddingStore
+from impart.train.prepare.neighbours import NeighbourTable, Split, find_neighbours, hold_out, may_be_references
+from impart.train.prepare.pairs import Failures, ListedPicture, list_pictures
+from impart.train.prepare.retrieved import ITSELF, CohortTensors, gather, replace_at_random, shows_itself
+from impart.train.prepare.texts import text_key
 from impart.train.settings import TrainConfig
 from impart.train.task import Task, Temperature, recall
-from impart.train.texts import text_key
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -52,7 +52,7 @@ def local_loss(
 ) -> Tensor:
     """Symmetric cross-entropy of B rows against W B columns, pairs with equal keys being all positives.
 
-    With one process it is `impart.train.loss.contrastive_loss`.
+    With one process it is `impart.train.losses.contrastive_loss`.
 
     Args:
         logits_image: (B, W B), row own image, column any text, scaled.

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impart.blending.ram import Ram
-from impart.train.cached_loss import Embedded
-from impart.train.retrieval import CohortTensors, gather, shows_itself
+from impart.train.prepare.retrieved import CohortTensors, gather, shows_itself
+from impart.train.pretrain.gradcache import Embedded
+from impart.train.pretrain.towers import Towers
 from impart.train.task import Temperature
-from impart.train.towers import Towers
 
 __all__ = ["Bank", "FullModel", "Lookup"]
 

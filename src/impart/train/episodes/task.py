@@ -30,13 +30,13 @@ from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbedding
 from impart.errors import TrainingError
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.znorm import Cohort
-from impart.train.embeddings import EmbeddedPictures, EmbeddingStore
-from impart.train.engine import fit
-from impart.train.episodes import Concepts, Episode, concept_of, draw_episode, made_up
+from impart.train.episodes.episodes import Concepts, Episode, concept_of, draw_episode, made_up
 from impart.train.events import Finished, Note, TrainEvent
-from impart.train.features import look
-from impart.train.listing import Failures, list_pictures
-from impart.train.retrieval import CohortTensors, gather
+from impart.train.heads.towers.features import look
+from impart.train.loop import fit
+from impart.train.prepare.embeddings import EmbeddedPictures, EmbeddingStore
+from impart.train.prepare.pairs import Failures, list_pictures
+from impart.train.prepare.retrieved import CohortTensors, gather
 from impart.train.settings import ReferenceSettings, TrainConfig
 from impart.train.task import Task, Temperature
 

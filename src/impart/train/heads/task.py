@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from impart.blending.ram import build_ram
-from impart.train.corpus import Corpus, draw_variant, draw_views
-from impart.train.heads import CellAttention, Correction, ImageHead, TextHead
-from impart.train.lit_model import EmbeddedReferences, LitModel, nearest_rows
-from impart.train.loss import contrastive_loss, distillation_loss, partial_distillation_loss
-from impart.train.retrieval import ITSELF, CohortTensors, replace_at_random, shows_itself
+from impart.train.heads.corpus import Corpus, draw_variant, draw_views
+from impart.train.heads.corrections import CellAttention, Correction, ImageHead, TextHead
+from impart.train.heads.model import EmbeddedReferences, LitModel, nearest_rows
+from impart.train.heads.towers.text_tail import TextTail
+from impart.train.losses import contrastive_loss, distillation_loss, partial_distillation_loss
+from impart.train.prepare.retrieved import ITSELF, CohortTensors, replace_at_random, shows_itself
 from impart.train.settings import LitSettings, TrainConfig
 from impart.train.task import Average, Task, Temperature, recall
-from impart.train.text_tail import TextTail
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

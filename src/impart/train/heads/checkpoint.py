@@ -22,9 +22,9 @@ from impart.blending.ram import build_ram
 from impart.errors import TrainingError
 from impart.files import library_versions, now, sync, write_atomic, write_json_atomic
 from impart.train.config_file import config_of
-from impart.train.heads import CellAttention, Correction, ImageHead, TextHead
-from impart.train.lit_model import EmbeddedReferences, LitModel
-from impart.train.sentences import SentenceTower
+from impart.train.heads.corrections import CellAttention, Correction, ImageHead, TextHead
+from impart.train.heads.model import EmbeddedReferences, LitModel
+from impart.train.heads.towers.sentences import SentenceTower
 from impart.train.settings import TrainConfig
 
 __all__ = ["ReferenceRow", "TrainedLit", "load_lit", "save_lit"]

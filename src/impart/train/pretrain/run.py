@@ -20,14 +20,14 @@ from impart.encoders.base import Encoder
 from impart.encoders.paired import PairedEncoder, write_paired
 from impart.errors import ConfigError, TrainingError
 from impart.refset.refset import ReferenceSet
-from impart.train.engine import fit, make_accelerator
 from impart.train.events import Finished, TrainEvent
-from impart.train.full_data import FullData, prepare
-from impart.train.full_model import FullModel
-from impart.train.full_task import FullTask
-from impart.train.listing import Failures
+from impart.train.loop import fit, make_accelerator
+from impart.train.prepare.pairs import Failures
+from impart.train.pretrain.data import FullData, prepare
+from impart.train.pretrain.model import FullModel
+from impart.train.pretrain.task import FullTask
+from impart.train.pretrain.towers import Towers, build_towers, learn_tokenizer, open_tokenizer, save_tokenizer
 from impart.train.settings import TrainConfig
-from impart.train.towers import Towers, build_towers, learn_tokenizer, open_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

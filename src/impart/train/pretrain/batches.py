@@ -24,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from impart.encoders.preprocess import PreprocessConfig, preprocess
 from impart.errors import DataError, TrainingError
 from impart.refset.pairs import PairSource, load_picture
-from impart.train.listing import ListedPicture
-from impart.train.shards import ShardReader, shards_of
+from impart.train.prepare.pairs import ListedPicture
+from impart.train.pretrain.shards import ShardReader, shards_of
 
 __all__ = ["Batch", "Pictures", "epoch_batches", "in_order"]
 

@@ -1,0 +1,1 @@
+"""Training mode `heads`: heads on frozen towers, with or without RAM."""

@@ -1,0 +1,1 @@
+"""The frozen towers of mode `heads`, and their cached outputs."""

@@ -1,0 +1,1 @@
+"""Training mode `pretrain`: whole towers, with or without RAM."""

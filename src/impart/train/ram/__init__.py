@@ -1,0 +1,1 @@
+"""Training mode `ram`: a frozen encoder, and only the RAM learns."""
