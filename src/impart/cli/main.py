@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from impart.cli import data, demo, evaluate, index, models, refset, reproduce, search, train
+from impart.cli import data, demo, index, models, refset, search, train
+from impart.cli.eval import evaluate, reproduce
 from impart.errors import ImpartError
 
 __all__ = ["app", "main"]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from impart.cli.eval.sweep import sweep
 from impart.cli.options import ThreadsOption
-from impart.cli.sweep import sweep
 from impart.config import IndexKind, Storage
 
 if TYPE_CHECKING:

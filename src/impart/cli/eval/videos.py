@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from impart.cli.progress import progress
 
 if TYPE_CHECKING:
-    from impart.cli.runs import Run
+    from impart.cli.eval.runs import Run
     from impart.config import By, Fit
     from impart.encoders.base import Encoder, Float32
     from impart.evaluate.datasets.types import MomentSet, VideoSet

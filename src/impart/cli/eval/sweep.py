@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
+from impart.cli.eval.runs import print_tables
 from impart.cli.options import ListOf, ThreadsOption
 from impart.cli.progress import progress
-from impart.cli.runs import print_tables
 from impart.config import Around, EvaluateSettings, Prompts, SelectionWay, SweepSettings
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from impart.cli.runs import Run, with_run
+from impart.cli.eval.runs import Run, with_run
 from impart.config import EncoderSettings, Prompts
 
 __all__ = ["app"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from impart.cli.runs import Run, with_run
+from impart.cli.eval.runs import Run, with_run
 from impart.config import By, DecodeSettings, EvaluateSettings, Features, Fit, FixedPrompts, Prompts
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ def retrieval(
     if index is not None:
         _search_index(run, index, [*(data or []), *(more_data or [])], by=by, split=split)
         return
-    from impart.cli.eval_videos import find_videos
+    from impart.cli.eval.videos import find_videos
     from impart.evaluate.datasets.types import VideoSet
     from impart.evaluate.tasks.retrieval import retrieval as measure
 
@@ -243,7 +243,7 @@ def retrieval(
 @app.command()
 def datasets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the data sets that --data knows, with the files they want and where those are published."""
-    from impart.cli.runs import print_tables
+    from impart.cli.eval.runs import print_tables
     from impart.evaluate.datasets import READERS
     from impart.evaluate.report.tables import Cell, Table
 
@@ -283,7 +283,7 @@ def moments(
     fit: FitOption = DecodeSettings.fit,
 ) -> None:
     """Find when a sentence happens in its video: R1@0.3, 0.5 and 0.7, mIoU, mAP, HIT@1."""
-    from impart.cli.eval_videos import find_moments, score_files
+    from impart.cli.eval.videos import find_moments, score_files
 
     if predictions and (run.options.encoders or run.options.refset or run.options.ram):
         raise typer.BadParameter("--predictions were made elsewhere: leave --encoders, --refset and --ram out")
@@ -310,7 +310,7 @@ def compare(
     """
     import sys
 
-    from impart.cli.runs import print_tables
+    from impart.cli.eval.runs import print_tables
     from impart.evaluate.report.compare import compare_all
     from impart.evaluate.report.folder import comparison_content, read_report
     from impart.evaluate.report.tables import difference_list
@@ -327,7 +327,7 @@ def compare(
 
 
 def _search_index(run: Run, index: Path, tables: Sequence[str], *, by: By, split: str | None) -> None:
-    from impart.cli.eval_videos import search_index
+    from impart.cli.eval.videos import search_index
 
     options = run.options
     if options.encoders or options.refset or options.ram:

@@ -1,0 +1,1 @@
+"""`impart eval`, `impart reproduce` and `impart refset sweep`."""
