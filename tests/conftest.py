@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_encoder import TinyEncoder
+from helpers.tiny_encoder import TinyEncoder
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,7 +23,7 @@ def trained_ram(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a trained RAM, exported once; not to be changed."""
     pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
-    from tiny_ram import write_tiny_ram
+    from helpers.tiny_ram import write_tiny_ram
 
     return write_tiny_ram(tmp_path_factory.mktemp("trained") / "ram")
 

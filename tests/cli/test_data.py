@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from helpers.photo_server import picture
+from helpers.tiny_encoder import TinyEncoder
 from impart.cli import refset
 from impart.cli.data import app
 from impart.cli.main import main
@@ -19,8 +21,6 @@ from impart.data.fetch import Fetched, FetchSettings
 from impart.encoders.base import register
 from impart.train.prepare.pairs import Failures, list_pictures
 from impart.train.settings import PairsFrom
-from photo_server import picture
-from tiny_encoder import TinyEncoder
 
 RUN = CliRunner()
 

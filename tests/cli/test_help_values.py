@@ -23,7 +23,8 @@ from PIL import Image
 from typer.models import OptionInfo, ParameterInfo
 from typer.testing import CliRunner
 
-from clips import write_clip
+from helpers.clips import write_clip
+from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart import config
 from impart.cli.main import app
 from impart.cli.options import ListOf
@@ -32,7 +33,6 @@ from impart.encoders.base import register
 from impart.errors import EncoderNotFoundError, ImpartError
 from impart.evaluate.models import FORMS
 from impart.refset.refset import ReferenceSet
-from tiny_encoder import COLOURS, TinyEncoder
 
 RUN = CliRunner()
 KNOWN_SETS = [

@@ -32,7 +32,7 @@ def test_other_kinds_are_a_usage_error(arguments: list[str]) -> None:
 def test_export_prints_ids_that_load(tmp_path: Path) -> None:
     for package in ("torch", "transformers", "onnxscript"):
         pytest.importorskip(package, reason="extra torch is not installed")
-    import tiny_hf
+    from helpers import tiny_hf
     from impart.encoders import load_encoder
 
     tiny_hf.write_clip(tmp_path / "model")

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from clips import solid, write_clip
+from helpers.clips import solid, write_clip
+from helpers.tiny_ram import onnx_colours
 from impart.blending.ram_checkpoint import open_checkpoint
 from impart.cli.main import app
-from tiny_ram import onnx_colours
 
 RUN = CliRunner()
 

@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 pytest.importorskip("torch", reason="training needs the extra `train`")
 pytest.importorskip("accelerate", reason="training needs the extra `train`")
 
+from helpers.shades import register_tiny, shades
 from impart.cli.main import app
 from impart.errors import ImpartError
-from shades import register_tiny, shades
 
 QUICK = ["data.encoder=tiny", "data.batch=16", "loop.steps=6", "loop.batch=16", "ram.heads=2", "ram.k=3"]
 

@@ -16,7 +16,7 @@ import transformers
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
-import tiny_hf
+from helpers import tiny_hf
 from impart.encoders import Encoder, load_encoder
 from impart.errors import ConfigError, EncoderError, EncoderNotFoundError
 

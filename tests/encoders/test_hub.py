@@ -17,7 +17,7 @@ import pytest
 from impart.encoders.hub import HubName
 
 pytest.importorskip("onnx", reason="tiny models are written with the onnx package (extra torch)")
-import tiny_onnx
+from helpers import tiny_onnx
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPO = "org/tiny"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import impart.encoders.paired as paired
+from helpers.tiny_encoder import RETRIEVAL_DIM, TinyEncoder
 from impart.encoders.base import l2_normalise
 from impart.encoders.paired import PairedEncoder, load_paired, write_paired
 from impart.errors import EncoderError, EncoderMismatchError
-from tiny_encoder import RETRIEVAL_DIM, TinyEncoder
 
 
 def _pictures():

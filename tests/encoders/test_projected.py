@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import impart.encoders.projected as projected
+from helpers.tiny_encoder import DIM, TinyEncoder
 from impart.encoders.base import l2_normalise
 from impart.encoders.projected import load_projected, write_projected
 from impart.errors import EncoderError, EncoderMismatchError
-from tiny_encoder import DIM, TinyEncoder
 
 
 def _pictures():

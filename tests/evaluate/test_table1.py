@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clips import solid
-from colour_references import colour_set
+from helpers.clips import solid
+from helpers.colour_references import colour_set
+from helpers.tiny_encoder import TinyEncoder
+from helpers.tiny_ram import onnx_colours
 from impart.encoders.base import load_encoder, register
 from impart.errors import ConfigError, DataError, EncoderMismatchError
 from impart.evaluate.report.folder import summarise
 from impart.evaluate.table1 import PAPER, SETS, figures_table, open_sets, plan, settings_table
 from impart.evaluate.tasks.zeroshot import zeroshot
 from impart.refset.refset import ReferenceSet
-from tiny_encoder import TinyEncoder
-from tiny_ram import onnx_colours
 
 
 @pytest.fixture(autouse=True)

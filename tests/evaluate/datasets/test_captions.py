@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.picture_sets import picture
+from helpers.tiny_encoder import TinyEncoder
 from impart.errors import DataError
 from impart.evaluate import CaptionSet, open_set
 from impart.evaluate.tasks import retrieval
-from picture_sets import picture
-from tiny_encoder import TinyEncoder
 
 
 def opened(spec: Path | str, split: str | None = None) -> CaptionSet:

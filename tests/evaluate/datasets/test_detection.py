@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.picture_sets import picture
 from impart.errors import DataError
 from impart.evaluate import BoxSet, open_set
-from picture_sets import picture
 
 
 def opened(spec: Path | str, split: str | None = None) -> BoxSet:

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.errors import DataError, MissingExtraError
 from impart.evaluate import CaptionSet, ClassSet, open_set
 from impart.evaluate.tasks import zeroshot
-from tiny_encoder import COLOURS, TinyEncoder
 
 
 def encoded(colour: str) -> dict[str, object]:

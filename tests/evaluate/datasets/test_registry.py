@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.picture_sets import class_folders, picture
 from impart.errors import ConfigError, DataError
 from impart.evaluate import BoxSet, CaptionSet, ClassSet, open_set
 from impart.evaluate.datasets import READERS, Reader, register_reader
-from picture_sets import class_folders, picture
 
 
 def test_every_reader_says_what_it_wants() -> None:

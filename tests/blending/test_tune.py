@@ -1,0 +1,159 @@
+"""The leave-one-out choice on made-up worlds where the right answer is known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from helpers.tiny_encoder import TinyEncoder
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.tune import _OPEN, OFF, USUAL, tune
+from impart.blending.vanilla import Vanilla
+from impart.config import VanillaSettings
+from impart.encoders.base import ImageEmbeddings, l2_normalise
+from impart.errors import EncoderMismatchError, ReferenceSetError
+from impart.refset.refset import ReferenceSet
+
+WIDTH = 48
+
+
+def unit(rng: np.random.Generator, count: int) -> np.ndarray:
+    return l2_normalise(rng.standard_normal((count, WIDTH)))
+
+
+@dataclasses.dataclass
+class World:
+    """Classes whose pictures cluster in retrieval space; the embedding knows their text only vaguely."""
+
+    classes: int
+    seed: int
+    prefix: str
+    vague: float = 0.25
+    tight: float = 1.5
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        self.texts, self.centres = unit(rng, self.classes), unit(rng, self.classes)
+
+    def draw(self, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """labels (n,), embeddings (n, D), retrieval (n, R)."""
+        rng = np.random.default_rng(seed)
+        labels = np.repeat(np.arange(self.classes), per_class)
+        embeddings = l2_normalise(self.vague * self.texts[labels] + unit(rng, len(labels)))
+        return labels, embeddings, l2_normalise(self.tight * self.centres[labels] + unit(rng, len(labels)))
+
+    def references(self, per_class: int, *, encoder: str = "tiny") -> ReferenceSet:
+        labels, embeddings, retrieval = self.draw(per_class, 1000 + self.seed)
+        return ReferenceSet.from_arrays(
+            [f"{self.prefix} {label}" for label in labels],
+            image=embeddings,
+            text=self.texts[labels],
+            retrieval=retrieval,
+            encoder_id=encoder,
+            encoder_fingerprint=TinyEncoder().fingerprint if encoder == "tiny" else encoder,
+            name=self.prefix,
+        )
+
+    def accuracy(self, augmented: AugmentedEncoder | None) -> float:
+        labels, embeddings, retrieval = self.draw(10, 99)
+        if augmented is not None:
+            embeddings = augmented.apply(embeddings, augmented.blend(ImageEmbeddings(embeddings, retrieval)))
+        return float(((embeddings @ self.texts.T).argmax(axis=1) == labels).mean())
+
+
+def with_set(references: ReferenceSet, background: ReferenceSet | None) -> AugmentedEncoder:
+    tuned = tune(references, background=background)
+    return AugmentedEncoder(TinyEncoder(), tuned.references, Vanilla(tuned.settings))
+
+
+def test_a_set_that_helps_is_used_and_foreign_pictures_do_not_suffer() -> None:
+    taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5), World(60, 2, "unseen")
+    augmented = with_set(taught.references(3), foreign.references(10))
+    assert taught.accuracy(augmented) > taught.accuracy(None) + 0.2
+    assert unseen.accuracy(augmented) > unseen.accuracy(None) - 0.005
+
+
+def test_figures_are_reported() -> None:
+    taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5)
+    tuned = tune(taught.references(3), background=foreign.references(10))
+    assert tuned.rule == "leave-one-out"
+    assert (tuned.items, tuned.texts, tuned.foreign) == (120, 40, 600)
+    assert tuned.after > tuned.before + 0.2
+    assert tuned.touched < 0.01
+    assert tuned.references.manifest.vanilla == dataclasses.asdict(tuned.settings)
+
+
+def test_a_set_whose_neighbours_mean_nothing_is_switched_off() -> None:
+    world = World(40, 3, "noise", tight=0.0, vague=1.0)
+    assert tune(world.references(3)).settings == OFF
+
+
+def test_one_picture_a_name_gets_the_usual_settings() -> None:
+    taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5), World(60, 2, "unseen")
+    tuned = tune(taught.references(1), background=foreign.references(10))
+    assert tuned.rule == "usual weights"
+    assert usual(tuned.settings)
+    augmented = AugmentedEncoder(TinyEncoder(), tuned.references, Vanilla(tuned.settings))
+    assert taught.accuracy(augmented) > taught.accuracy(None) + 0.1
+    assert unseen.accuracy(augmented) > unseen.accuracy(None) - 0.01
+
+
+def test_the_target_is_how_near_well_known_pictures_are_to_their_texts() -> None:
+    taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign", vague=2.0)
+    background = foreign.references(10)
+    target = tune(taught.references(1), background=background).settings.target
+    cosines = (background.image_embeddings * background.text_embeddings).sum(axis=1)
+    assert (cosines < target).mean() == pytest.approx(0.75, abs=0.02)
+    vague = World(60, 1, "foreign", vague=0.5).references(10)  # an encoder whose pictures are far from all texts
+    assert tune(taught.references(1), background=vague).settings.target < target - 0.2
+
+
+def test_a_closed_set_is_blended_more_and_without_a_gate() -> None:
+    taught, foreign = World(40, 0, "taught", tight=0.8), World(60, 1, "foreign", vague=0.5)
+    opened = tune(taught.references(3), background=foreign.references(10))
+    closed = tune(taught.references(3), background=foreign.references(10), closed=True)
+    assert (closed.settings.floor, closed.settings.target, closed.touched) == (0, 0, 1)
+    gained = [
+        taught.accuracy(AugmentedEncoder(TinyEncoder(), tuned.references, Vanilla(tuned.settings)))
+        for tuned in (opened, closed)
+    ]
+    assert gained[1] > gained[0] + 0.1
+    assert tune(World(40, 3, "noise", tight=0.0, vague=0.3).references(3), closed=True).settings == OFF
+
+
+def test_the_choice_is_repeatable() -> None:
+    references = World(30, 0, "taught").references(3)
+    assert tune(references, seed=1).settings == tune(references, seed=1).settings
+
+
+def test_what_cannot_be_tuned() -> None:
+    world = World(5, 0, "taught")
+    with pytest.raises(EncoderMismatchError, match=r"'other'.*'tiny'"):
+        tune(world.references(2), background=World(5, 1, "foreign").references(2, encoder="other"))
+    with pytest.raises(ReferenceSetError, match="nothing to tune on"):
+        tune(World(1, 0, "alone").references(1))
+
+
+def test_what_the_model_names_already_is_not_taught_without_a_check() -> None:
+    known, foreign = World(40, 0, "known", vague=3.0), World(60, 1, "foreign", vague=0.5)
+    tuned = tune(known.references(1), background=foreign.references(10))
+    assert (tuned.rule, tuned.settings) == ("known already", OFF)
+    few = World(5, 0, "known", vague=3.0)  # "our dog" is known as a dog, and taught all the same
+    assert usual(tune(few.references(1), background=foreign.references(10)).settings)
+
+
+def test_the_floor_rises_until_the_gate_is_nearly_shut_for_random_pictures() -> None:
+    taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5).references(10)
+    near = World(40, 0, "near", tight=3.0).references(7)  # a third of the random pictures show what is taught
+    tuned = tune(taught.references(3), background=foreign.merge(near))
+    assert tuned.settings.floor > USUAL.floor
+    assert tuned.touched == pytest.approx(_OPEN, abs=0.005)
+    far = tune(taught.references(3), background=World(60, 1, "foreign", vague=0.5).references(10))
+    assert far.settings.floor == USUAL.floor
+
+
+def usual(settings: VanillaSettings) -> bool:
+    """Whether these are the usual settings, whatever floor and target the background asked for."""
+    return dataclasses.replace(settings, floor=USUAL.floor, target=USUAL.target) == USUAL

@@ -1,0 +1,259 @@
+"""`impart index`, `search`, `similar`, `stats`, `eval` from the outside, with the tiny encoder."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from helpers.clips import write_audio, write_clip
+from helpers.tiny_encoder import TinyEncoder
+from impart.cli.main import app
+from impart.cli.search import parse_moment
+from impart.encoders.base import register
+from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryError
+
+RUN = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _tiny_by_id() -> None:
+    register("tiny", lambda rest, **options: TinyEncoder(int(rest or 0)))
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    write_clip(folder / "red.mp4", colours=["red"])
+    write_clip(folder / "blue.mp4", colours=["blue"])
+    write_clip(folder / "both.mp4", colours=["green", "yellow"], seconds_each=2.0)
+    return folder
+
+
+def run(*arguments: object, code: int = 0) -> Result:
+    result = RUN.invoke(app, [str(part) for part in arguments])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+@pytest.fixture
+def index(library: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "library.impart"
+    assert "3 added" in run("index", library, "-i", folder, "-e", "tiny").stdout
+    return folder
+
+
+def test_a_second_run_has_nothing_to_do(library: Path, index: Path) -> None:
+    assert "3 unchanged" in run("index", library, "-i", index).stdout
+    assert "added" not in run("index", library, "-i", index, "--dry-run").stdout
+
+
+def test_settings_of_a_search_come_from_file_environment_and_flags(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hits(*more: object) -> list[str]:
+        found = json.loads(run("search", "red", "-i", index, "-f", "json", *more).stdout)["hits"]
+        return [hit["timecode"] for hit in found]
+
+    config = tmp_path / "impart.toml"
+    config.write_text('[search]\ntop = 2\ngroup = "scene"\n')
+    assert len(hits()) == 3
+    assert len(hits("--config", config)) == 2
+    assert len(hits("--config", config, "--top", 4)) == 4  # four scenes of three videos
+    monkeypatch.setenv("IMPART_SEARCH_TOP", "1")
+    assert len(hits("--config", config)) == 1
+    assert len(json.loads(run("similar", "blue.mp4@0.2", "-i", index, "-f", "json").stdout)["hits"]) == 1
+    monkeypatch.setenv("IMPART_SEARCH_GROUP", "film")
+    with pytest.raises(ConfigError, match=r"search\.group"):
+        RUN.invoke(app, ["search", "red", "-i", str(index)], catch_exceptions=False)
+
+
+def test_together_is_for_lists(index: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "queries.txt"
+    lines.write_text("red\nblue\nyellow\n")
+    answers = [run("search", "--queries", lines, "-i", index, *more).stdout for more in ([], ["--together"])]
+    scores = [[hit["score"] for line in said.splitlines() for hit in json.loads(line)["hits"]] for said in answers]
+    assert len(scores[0]) == len(scores[1]) == 9
+    assert scores[0] != scores[1]
+    assert "--queries" in run("search", "red", "-i", index, "--together", code=2).output
+
+
+def test_reasons_in_csv(index: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(run("search", "red", "-i", index, "-f", "csv", "--why").stdout)))
+    assert all(json.loads(row["why"]) == [] for row in rows)  # the tiny encoder has no references
+
+
+def test_a_single_query_in_every_format(index: Path) -> None:
+    found = json.loads(run("search", "red", "-i", index, "-f", "json").stdout)
+    assert found["query"] == "red"
+    assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
+    assert Path(found["hits"][0]["path"]).name == "red.mp4"
+    assert found["hits"][0]["score"] > 0.99
+    assert set(found["hits"][0]) == {"rank", "path", "start_s", "end_s", "timecode", "score"}
+    lines = run("search", "red", "-i", index, "-f", "jsonl").stdout.splitlines()
+    assert [json.loads(line) for line in lines] == [found]
+    rows = list(csv.DictReader(io.StringIO(run("search", "red", "-i", index, "-f", "csv").stdout)))
+    assert [Path(row["path"]).name for row in rows] == [Path(hit["path"]).name for hit in found["hits"]]
+    assert "red.mp4" in run("search", "red", "-i", index).stdout
+
+
+def test_queries_answer_one_object_a_line(index: Path, tmp_path: Path) -> None:
+    queries = tmp_path / "queries.txt"
+    queries.write_text("red\nblue\n\nyellow\n")
+    lines = [json.loads(line) for line in run("search", "--queries", queries, "-i", index, "-n", 1).stdout.splitlines()]
+    assert [line["query"] for line in lines] == ["red", "blue", "yellow"]
+    assert [Path(line["hits"][0]["path"]).stem for line in lines] == ["red", "blue", "both"]
+
+
+def test_a_scene_is_found_at_its_second(index: Path) -> None:
+    hit = json.loads(run("search", "yellow", "-i", index, "-g", "scene", "-f", "json", "-n", 1).stdout)["hits"][0]
+    assert Path(hit["path"]).name == "both.mp4"
+    assert hit["start_s"] == pytest.approx(2.0, abs=0.26)
+    assert hit["end_s"] == pytest.approx(4.0, abs=0.26)
+    assert hit["timecode"].startswith("00:00:0")
+
+
+def test_pictures_and_negatives(index: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "blue.png"
+    Image.new("RGB", (40, 30), (0, 0, 255)).save(picture)
+    found = json.loads(run("search", "--image", picture, "-i", index, "-f", "json").stdout)
+    assert found["query"] == str(picture)
+    assert Path(found["hits"][0]["path"]).name == "blue.mp4"
+    both = json.loads(run("search", "magenta", "--not", "red", "-i", index, "-f", "json").stdout)
+    assert both["not"] == ["red"]
+    assert Path(both["hits"][0]["path"]).name == "blue.mp4"
+
+
+def test_similar_takes_a_name_or_a_path(library: Path, index: Path) -> None:
+    by_name = run("similar", "red.mp4@0.5", "-i", index, "-f", "json").stdout
+    by_path = run("similar", f"{library / 'red.mp4'}@00:00.5", "-i", index, "-f", "json").stdout
+    assert json.loads(by_name)["hits"] == json.loads(by_path)["hits"]
+    assert "red.mp4" not in {Path(hit["path"]).name for hit in json.loads(by_name)["hits"]}
+
+
+@pytest.mark.parametrize("moment", ["clip.mp4", "clip.mp4@", "@3", "clip.mp4@one"])
+def test_a_moment_without_a_time_is_refused(moment: str) -> None:
+    with pytest.raises(QueryError, match=r"clip\.mp4@12\.5"):
+        parse_moment(moment)
+
+
+def test_another_encoder_is_refused_with_both_names_and_the_remedy(index: Path) -> None:
+    result = run("search", "red", "-i", index, "-e", "tiny:1", code=1)
+    assert isinstance(result.exception, EncoderMismatchError)
+    assert "tiny:1" in str(result.exception)
+    assert "'tiny'" in str(result.exception)
+    assert "--encoder" in str(result.exception)
+
+
+def test_bad_files_are_listed_and_the_rest_is_indexed(library: Path, tmp_path: Path) -> None:
+    index = tmp_path / "bad.impart"
+    (library / "empty.mp4").touch()
+    (library / "notes.mp4").write_text("this is no video")
+    write_clip(library / "dot.mkv", size=(2, 2))
+    write_audio(library / "sound.mp4")
+    write_clip(library / "wave.gif", colours=["cyan"], codec="gif")
+    write_clip(library / 'it\'s a "name" with ünïcode.mp4', colours=["white"])
+    (library / "loop").symlink_to(library)
+    result = run("index", library, "-i", index, "-e", "tiny", code=3)
+    assert "5 added" in result.stdout
+    assert "4 failed" in result.stdout
+    for name in ("empty.mp4", "notes.mp4", "dot.mkv", "sound.mp4"):
+        assert f"{name}: " in result.stderr
+    assert "Traceback" not in result.output
+    listed = run("stats", "-i", index, "--failures").stdout.splitlines()
+    assert sorted(Path(line.split(": ")[0]).name for line in listed) == [
+        "dot.mkv",
+        "empty.mp4",
+        "notes.mp4",
+        "sound.mp4",
+    ]
+    again = run("index", library, "-i", index, code=3)
+    assert "4 skipped (failed before)" in again.stdout
+    assert "4 failed" in run("index", library, "-i", index, "--retry-failed", code=3).stdout
+
+
+def test_eval_counts_each_captions_own_video(index: Path, tmp_path: Path) -> None:
+    captions = tmp_path / "captions.csv"
+    captions.write_text("file,caption\nred.mp4,red\nblue.mp4,red\nabsent.mp4,white\n")
+    found = json.loads(run("eval", "retrieval", captions, "-i", index, "--json", "--no-report").stdout)
+    (outcome,) = found["outcomes"]
+    assert outcome["counts"] == {"queries": 2, "items": 3, "files not in the index": 1}
+    assert (outcome["figures"]["R@1"]["value"], outcome["figures"]["R@5"]["value"]) == (0.5, 1.0)
+
+
+def test_eval_of_an_index_counts_equals_as_ahead_and_leaves_out_names_that_are_there_twice(
+    library: Path, index: Path, tmp_path: Path
+) -> None:
+    for name in ("copy.mp4", "again/blue.mp4"):
+        (library / name).parent.mkdir(exist_ok=True)
+        write_clip(library / name, colours=["red" if name == "copy.mp4" else "blue"], seconds_each=2.0)
+    run("index", library, "-i", index)
+    captions = tmp_path / "captions.csv"
+    captions.write_text("file,caption\nred.mp4,red\ncopy.mp4,red\nblue.mp4,blue\nabsent.mp4,white\n")
+    said = run("eval", "retrieval", captions, "-i", index, "--json", "--no-report")
+    (outcome,) = json.loads(said.stdout)["outcomes"]
+    assert outcome["counts"] == {"queries": 2, "items": 5, "files not in the index": 1}
+    assert outcome["figures"]["mean rank"]["value"] == 2.0  # both are red: neither is first
+    assert "left out: 1 file names that several videos of the index have" in said.stderr
+
+
+def test_usage_errors_say_what_to_do(index: Path, tmp_path: Path) -> None:
+    assert "--queries FILE" in run("search", "-i", index, code=2).output
+    assert "leave the text" in run("search", "red", "--queries", tmp_path / "q", "-i", index, code=2).output
+
+
+def test_the_console_script_reports_errors_in_one_line(tmp_path: Path) -> None:
+    missing = tmp_path / "none.impart"
+    done = subprocess.run(
+        [sys.executable, "-c", "from impart.cli.main import main; main()", "search", "x", "-i", str(missing)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert str(missing) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_help_is_quick_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, time\n"
+        "from impart.cli.main import app\n"
+        "try: app(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'torch', 'lancedb', 'onnxruntime', 'av', 'faiss', 'pyarrow', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "print('cpu', time.process_time(), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
+    assert "demo" in done.stdout
+    assert float(done.stderr.split("cpu")[-1]) < 1.0  # 0.2 s when measured; wide, since test machines are busy
+
+
+def test_a_home_folder_that_the_shell_left_alone(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run("index", library, "--index=~/mine.impart", "-e", "tiny", "--fps", 1)
+    assert "3 unchanged" in run("index", library, "--index=~/mine.impart").stdout  # the index's own settings hold
+    assert json.loads(run("search", "red", "--index=~/mine.impart", "-f", "json").stdout)["hits"]
+
+
+def test_queries_from_a_pipe_are_utf8_too(index: Path) -> None:
+    given = ["search", "--queries", "-", "-i", str(index), "-f", "jsonl"]
+    told = RUN.invoke(app, given, input="\ufeffred\r\n".encode())
+    assert json.loads(told.stdout)["query"] == "red"
+    refused = RUN.invoke(app, given, input=b"caf\xe9\n")
+    assert isinstance(refused.exception, DataError)
+    assert "UTF-8" in str(refused.exception)

@@ -1,0 +1,75 @@
+"""`impart refset` from the outside: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from helpers.tiny_encoder import COLOURS, TinyEncoder
+from impart.cli.refset import app
+from impart.encoders.base import register
+
+RUN = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _tiny_by_id() -> None:
+    register("tiny", lambda rest, **options: TinyEncoder(int(rest or 0)))
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    folder = tmp_path / "classes"
+    for name in ("red", "green", "blue", "white"):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            r, g, b = COLOURS[name]
+            Image.new("RGB", (8, 8), (abs(r - i), abs(g - i), abs(b - i))).save(folder / name / f"{i}.png")
+    return folder
+
+
+def test_build_info_add_merge_tune(classes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    built = RUN.invoke(
+        app, ["build", str(classes), "-o", str(out), "-e", "tiny", "--per-class", "3", "--licence", "CC0"]
+    )
+    assert built.exit_code == 0, built.output
+    assert "12 pairs, 4 texts" in built.output
+    assert "classes: 12 pairs, CC0" in built.output
+    manifest = json.loads(RUN.invoke(app, ["info", str(out), "--json"]).output)
+    assert (manifest["encoder_id"], manifest["count"], manifest["dim"]) == ("tiny", 12, 16)
+    assert manifest["settings"]["per_class"] == 3
+    assert set(manifest["vanilla"]) == {"k", "w_img", "w_txt", "tau", "floor", "ramp", "target"}
+    added = RUN.invoke(app, ["add", str(out), str(classes)])
+    assert added.exit_code == 0, added.output
+    assert "24 pairs" in added.output
+    assert "12 duplicates" in added.output
+    other = tmp_path / "other"
+    RUN.invoke(app, ["build", str(classes / "red"), "-o", str(other), "-e", "tiny", "--no-tune"])
+    merged = RUN.invoke(app, ["merge", str(out), str(other), "-o", str(tmp_path / "both")])
+    assert merged.exit_code == 0, merged.output
+    assert "30 pairs" in merged.output
+    tuned = RUN.invoke(app, ["tune", str(tmp_path / "both")])
+    assert tuned.exit_code == 0, tuned.output
+    assert "chosen by leave-one-out: of 24 own pictures" in tuned.output
+
+
+def test_failures_are_listed_with_exit_code_3(classes: Path, tmp_path: Path) -> None:
+    (classes / "red" / "broken.png").write_bytes(b"no picture")
+    result = RUN.invoke(app, ["build", str(classes), "-o", str(tmp_path / "set"), "-e", "tiny", "--no-tune"])
+    assert result.exit_code == 3
+    assert "left out: red/broken.png: not a readable picture" in result.output
+    assert "24 pairs" in result.output
+    assert "red/broken.png" in (tmp_path / "set" / "failures.csv").read_text()
+
+
+def test_hold_out(classes: Path, tmp_path: Path) -> None:
+    arguments = ["build", str(classes), "-o", str(tmp_path / "set"), "-e", "tiny", "--fraction", "0.25", "--seed", "2"]
+    result = RUN.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "6 pairs" in result.output
+    assert len((tmp_path / "set" / "rest.csv").read_text().splitlines()) == 1 + 18

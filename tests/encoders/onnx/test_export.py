@@ -1,0 +1,80 @@
+"""Exports agree with the torch model they came from; one that does not is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="extra torch is not installed")
+pytest.importorskip("transformers", reason="extra torch is not installed")
+pytest.importorskip("onnxscript", reason="extra torch is not installed")
+
+import torch
+
+from helpers import tiny_hf
+from impart.encoders import load_encoder
+from impart.encoders.onnx import export
+from impart.encoders.onnx.export import export_hf
+from impart.errors import EncoderError
+
+PICTURES = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(5)]
+
+
+@pytest.mark.parametrize("kind", ["clip_quick_gelu", "clip_gelu", "siglip"])
+def test_export_agrees(tmp_path: Path, kind: str) -> None:
+    model = tmp_path / "model"
+    if kind == "siglip":
+        tiny_hf.write_siglip(model)
+        tiny_hf.set_json(model / "tokenizer_config.json", tokenizer_class="SiglipTokenizer", padding_side="left")
+    else:
+        tiny_hf.write_clip(model, hidden_act=kind.removeprefix("clip_"))
+    lines: list[str] = []
+    measured = export_hf(str(model), tmp_path / "out", report=lines.append)
+    assert [result.folder for result in measured] == [tmp_path / "out", tmp_path / "out" / "int8"]
+    assert lines
+    original = load_encoder(f"hf:{model}", device="cpu")
+    for folder, floor in ((tmp_path / "out", 0.9999), (tmp_path / "out" / "int8", 0.98)):
+        exported = load_encoder(f"onnx:{folder}")
+        assert exported.traits.context_tokens == original.traits.context_tokens
+        images = exported.encode_images(PICTURES).embeddings * original.encode_images(PICTURES).embeddings
+        texts = exported.encode_texts(tiny_hf.TEXTS) * original.encode_texts(tiny_hf.TEXTS)
+        assert images.sum(axis=1).min() > floor
+        assert texts.sum(axis=1).min() > floor
+    for place in ("visual", "textual"):
+        assert str(Path(torch.__file__).parent).encode() not in (tmp_path / "out" / place / "model.onnx").read_bytes()
+    size = (tmp_path / "out" / "textual" / "model.onnx").stat().st_size
+    assert (tmp_path / "out" / "int8" / "textual" / "model.onnx").stat().st_size < size
+
+
+def test_quick_gelu_survives(tmp_path: Path) -> None:
+    quick, exact = (
+        load_encoder(f"hf:{tiny_hf.write_clip(tmp_path / act, hidden_act=act)}", device="cpu")
+        for act in ("quick_gelu", "gelu")
+    )
+    export_hf(str(tmp_path / "quick_gelu"), tmp_path / "out", int8=False)
+    exported = load_encoder(f"onnx:{tmp_path / 'out'}").encode_images(PICTURES).embeddings
+    assert np.abs(exported - quick.encode_images(PICTURES).embeddings).max() < 1e-4
+    assert np.abs(exported - exact.encode_images(PICTURES).embeddings).max() > 1e-3
+    assert not (tmp_path / "out" / "int8").exists()
+
+
+def test_an_export_that_does_not_agree_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_hf.write_clip(tmp_path / "model")
+    monkeypatch.setattr(export, "FP32_COSINE", 1.5)
+    with pytest.raises(EncoderError, match="does not agree"):
+        export_hf(str(tmp_path / "model"), tmp_path / "out")
+
+
+def test_heavy_towers_keep_their_weights_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from impart.encoders import torch_towers as backend
+
+    tiny_hf.write_siglip(tmp_path / "model")
+    monkeypatch.setattr(backend, "INLINE_BYTES", 0)
+    measured = export_hf(str(tmp_path / "model"), tmp_path / "out")
+    assert len(measured) == 2
+    weights = tmp_path / "out" / "visual" / "model.onnx.data"
+    before = load_encoder(f"onnx:{tmp_path / 'out'}").fingerprint
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\1")
+    assert load_encoder(f"onnx:{tmp_path / 'out'}").fingerprint != before

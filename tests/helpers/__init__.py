@@ -1,0 +1,1 @@
+"""Small encoders, models, data sets and videos that tests make."""

@@ -1,0 +1,463 @@
+"""Runs of `VideoIndex.add`: what is found, decoded, skipped, moved, removed and remembered."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from helpers.clips import solid, truncate, write_audio, write_clip
+from helpers.colour_references import colour_set
+from helpers.tiny_encoder import TinyEncoder
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.vanilla import Vanilla
+from impart.config import DecodeSettings, Settings, VanillaSettings
+from impart.errors import EncoderError
+from impart.video.decode import process as decoder
+from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished, VideoInfo
+from impart.video.index.events import (
+    Event,
+    IndexDone,
+    PathFailed,
+    Planned,
+    Progress,
+    ScanDone,
+    VideoCopied,
+    VideoDone,
+    VideoFailed,
+    VideoMoved,
+    VideoRemoved,
+    VideoSkipped,
+    VideoStarted,
+)
+from impart.video.index.index import VideoIndex
+from impart.video.index.scan import content_hash, scan
+from impart.video.index.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
+from impart.video.search.snapshot import load_snapshot
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    folder = tmp_path / "films"
+    folder.mkdir()
+    write_clip(folder / "a.mp4", colours=["red"])
+    write_clip(folder / "b.mp4", colours=["blue", "green"])
+    write_clip(folder / "c.mp4", colours=["white"])
+    return folder
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> VideoIndex:
+    return VideoIndex.open(tmp_path / "index", TinyEncoder())
+
+
+def kinds(events: Iterable[Event]) -> list[str]:
+    return [type(event).__name__ for event in events if not isinstance(event, Progress | VideoStarted)]
+
+
+def one(events: Iterable[Event], kind: type) -> Any:
+    (found,) = [event for event in events if isinstance(event, kind)]
+    return found
+
+
+def names(index: VideoIndex) -> list[str]:
+    return [video.path.name for video in index.videos()]
+
+
+def test_a_first_run_tells_what_it_does(films: Path, index: VideoIndex) -> None:
+    events = list(index.add([films]))
+    assert kinds(events) == ["ScanDone", "VideoDone", "VideoDone", "VideoDone", "IndexDone"]
+    size = sum(file.stat().st_size for file in films.iterdir())
+    assert one(events, ScanDone).bytes_total == size
+    started = [event for event in events if isinstance(event, VideoStarted)]
+    assert [(event.number, event.of, event.path.name) for event in started] == [
+        (1, 3, "a.mp4"),
+        (2, 3, "b.mp4"),
+        (3, 3, "c.mp4"),
+    ]
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert [event.bytes_done for event in progress] == sorted(event.bytes_done for event in progress)
+    last = progress[-1]
+    assert (last.files_done, last.files_total, last.bytes_done) == (3, 3, size)
+    assert last.video_s == pytest.approx(4, abs=0.1)
+    done = one(events, IndexDone)
+    assert (done.added, done.segments, done.samples, done.failed) == (3, 4, 16, 0)
+    video = index.videos()[1]
+    assert (video.width, video.height, video.codec, video.segments, video.scene_starts) == (160, 120, "h264", 2, (0, 1))
+    stats = index.stats()
+    assert (stats.videos, stats.segments, stats.scenes, stats.samples) == (3, 4, 4, 16)
+
+
+def test_a_second_run_decodes_nothing(films: Path, index: VideoIndex) -> None:
+    list(index.add([films]))
+    encoder = index.encoder
+    assert isinstance(encoder, TinyEncoder)
+    encoded, state = encoder.images_encoded, Store(index.path).state()
+    events = list(index.add([films]))
+    assert kinds(events) == ["ScanDone", "IndexDone"]
+    assert one(events, ScanDone).unchanged == 3
+    assert encoder.images_encoded == encoded
+    assert Store(index.path).state() == state
+
+
+def test_changed_touched_moved_and_copied_files(films: Path, index: VideoIndex) -> None:
+    list(index.add([films]))
+    encoder = index.encoder
+    assert isinstance(encoder, TinyEncoder)
+    ids = {video.path.name: video.video_id for video in index.videos()}
+    encoded = encoder.images_encoded
+
+    os.utime(films / "a.mp4", (1, 1))  # touched
+    (films / "deep").mkdir()
+    (films / "b.mp4").rename(films / "deep" / "bb.mp4")  # moved
+    shutil.copy(films / "c.mp4", films / "cc.mp4")  # copied
+    events = list(index.add([films]))
+    assert kinds(events) == ["ScanDone", "VideoMoved", "VideoCopied", "IndexDone"]
+    assert one(events, VideoMoved).old_path.name == "b.mp4"
+    assert one(events, VideoCopied).original.name == "c.mp4"
+    assert encoder.images_encoded == encoded
+    assert names(index) == ["a.mp4", "c.mp4", "cc.mp4", "bb.mp4"]
+    assert index.videos()[3].video_id == ids["b.mp4"]
+    assert index.search(text="blue", by="moment", top=1)[0].path == films / "deep" / "bb.mp4"
+
+    write_clip(films / "b.mp4", colours=["yellow"])  # another film where one was before
+    write_clip(films / "a.mp4", colours=["cyan", "magenta"])  # changed
+    events = list(index.add([films]))
+    assert kinds(events) == ["ScanDone", "VideoDone", "VideoDone", "IndexDone"]
+    assert [event.replaced for event in events if isinstance(event, VideoDone)] == [True, False]
+    assert len({video.video_id for video in index.videos()}) == 5
+    assert index.videos()[0].video_id == ids["a.mp4"]
+    assert Store(index.path).read(SEGMENTS).num_rows == index.stats().segments == 7
+    assert index.search(text="red", by="moment", top=1)[0].score < 0.99
+
+
+def test_copies_that_are_all_new_are_decoded_once(films: Path, index: VideoIndex) -> None:
+    for name in ("z1.mp4", "z2.mp4"):
+        shutil.copy(films / "b.mp4", films / name)
+    events = list(index.add([films]))
+    assert [event.path.name for event in events if isinstance(event, VideoCopied)] == ["z1.mp4", "z2.mp4"]
+    hits = index.search(text="green", by="moment", top=3)
+    assert [hit.path.name for hit in hits] == ["b.mp4", "z1.mp4", "z2.mp4"]
+    assert {hit.score for hit in hits} == {hits[0].score}
+
+
+def test_prune_asks_for_certainty(films: Path, index: VideoIndex, tmp_path: Path) -> None:
+    list(index.add([films]))
+    (films / "a.mp4").unlink()
+    assert kinds(index.add([films])) == ["ScanDone", "IndexDone"]
+    assert len(names(index)) == 3
+    assert kinds(index.add([films], prune=True)) == ["ScanDone", "VideoRemoved", "IndexDone"]
+    assert names(index) == ["b.mp4", "c.mp4"]
+
+    hidden = films.rename(tmp_path / "unmounted")
+    events = list(index.add([films], prune=True))
+    assert "No such file" in one(events, PathFailed).reason
+    films.mkdir()  # the empty mount point
+    events = list(index.add([films], prune=True))
+    assert "mounted" in one(events, PathFailed).reason
+    assert names(index) == ["b.mp4", "c.mp4"]
+    films.rmdir()
+    hidden.rename(films)
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (films / "b.mp4").unlink()
+    (other / "x.txt").touch()
+    assert kinds(index.add([other], prune=True)) == ["ScanDone", "IndexDone"]  # b.mp4 is not below it
+    assert len(names(index)) == 2
+
+
+def test_a_dry_run_writes_nothing(films: Path, index: VideoIndex) -> None:
+    events = list(index.add([films], dry_run=True))
+    assert [(event.path.name, event.action) for event in events if isinstance(event, Planned)] == [
+        ("a.mp4", "add"),
+        ("b.mp4", "add"),
+        ("c.mp4", "add"),
+    ]
+    assert not index.path.exists()
+    list(index.add([films]))
+    state = Store(index.path).state()
+    (films / "a.mp4").unlink()
+    shutil.copy(films / "b.mp4", films / "d.mp4")
+    (films / "c.mp4").rename(films / "e.mp4")
+    events = list(index.add([films], dry_run=True, prune=True))
+    assert [
+        (event.path.name, event.action, Path(event.detail).name) for event in events if isinstance(event, Planned)
+    ] == [
+        ("d.mp4", "copy", "b.mp4"),
+        ("e.mp4", "move", "c.mp4"),
+        ("a.mp4", "remove", ""),
+    ]
+    assert Store(index.path).state() == state
+
+
+def test_a_folder_of_bad_files(tmp_path: Path, index: VideoIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "pile"
+    folder.mkdir()
+    write_clip(folder / "good.mp4", colours=["red"])
+    write_clip(folder / "good.gif", colours=["blue"])
+    write_clip(folder / 'it\'s "good" – süß 🎬.mp4', colours=["green"])
+    (folder / "empty.mp4").touch()
+    truncate(write_clip(folder / "truncated.mp4", colours=["white"]), 0.5)
+    (folder / "text.mp4").write_text("This is not a film. " * 50)
+    write_clip(folder / "tiny.avi", colours=["red"], size=(2, 2), codec="rawvideo", pix_fmt="bgr24")
+    write_audio(folder / "sound.mp4")
+    (folder / "nowhere.mp4").symlink_to(folder / "missing.mp4")
+    (folder / "circle.mp4").symlink_to(folder / "circle.mp4")
+    (folder / "loop").symlink_to(folder)
+    (folder / "inner").mkdir()
+    (folder / "inner" / "back").symlink_to(folder)
+    (folder / "notes.txt").write_text("skipped")
+    (folder / ".hidden.mp4").write_bytes((folder / "good.mp4").read_bytes())
+    bad = {"circle.mp4", "empty.mp4", "nowhere.mp4", "sound.mp4", "text.mp4", "truncated.mp4"}
+    if os.name == "posix" and os.geteuid() != 0:  # root reads everything
+        locked = write_clip(folder / "locked.mp4", colours=["cyan"])
+        locked.chmod(0)
+        bad.add("locked.mp4")
+
+    events = list(index.add([folder, folder / "missing folder"]))
+    assert one(events, PathFailed).path.name == "missing folder"
+    assert {"good.mp4", "good.gif", 'it\'s "good" – süß 🎬.mp4'} <= set(names(index))
+    failures = {failure.path.name: failure.reason for failure in index.failures()}
+    assert failures.keys() - {"tiny.avi"} == bad
+    assert "tiny.avi" in failures.keys() | set(names(index))
+    assert "empty" in failures["empty.mp4"]
+    assert "circle" in failures["circle.mp4"]
+    assert "sound" in failures["sound.mp4"]
+    assert "truncated" in failures["truncated.mp4"]
+    done = one(events, IndexDone)
+    assert done.failed == len(failures)
+    assert done.path_failures == 1
+
+    events = list(index.add([folder]))
+    assert not [event for event in events if isinstance(event, VideoStarted | VideoFailed | VideoDone)]
+    assert {event.path.name for event in events if isinstance(event, VideoSkipped)} == failures.keys()
+    assert one(events, IndexDone).skipped == len(failures)
+
+    events = list(index.add([folder], retry_failed=True))
+    assert {event.path.name: event.attempts for event in events if isinstance(event, VideoFailed)} == dict.fromkeys(
+        failures, 2
+    )
+    write_clip(folder / "empty.mp4", colours=["yellow"])  # mended
+    assert one(index.add([folder]), VideoDone).path.name == "empty.mp4"
+    assert "empty.mp4" not in {failure.path.name for failure in index.failures()}
+
+
+def test_an_unreadable_folder_is_told_and_nothing_below_it_pruned(
+    films: Path, index: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = films / "inner"
+    inner.mkdir()
+    (films / "a.mp4").rename(inner / "a.mp4")
+    list(index.add([films]))
+    listed = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path) == inner:
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (inner / "a.mp4").unlink()
+    events = list(index.add([films], prune=True))
+    assert one(events, PathFailed).path == inner
+    assert len(names(index)) == 3
+
+
+def test_a_failing_encoder_costs_the_video_only(films: Path, tmp_path: Path) -> None:
+    class Fails(TinyEncoder):
+        def encode_images(self, images: Any) -> Any:
+            if any(np.asarray(image)[0, 0, 2] > 200 and np.asarray(image)[0, 0, 0] < 50 for image in images):
+                raise EncoderError("no blue, please")
+            return super().encode_images(images)
+
+    index = VideoIndex.open(tmp_path / "index", Fails())
+    events = list(index.add([films]))
+    assert "no blue, please" in one(events, VideoFailed).reason
+    assert names(index) == ["a.mp4", "c.mp4"]
+    assert Store(index.path).read(SEGMENTS).num_rows == 2
+
+
+def test_stopping_early_keeps_what_was_committed(films: Path, index: VideoIndex) -> None:
+    run = index.add([films])
+    for event in run:
+        if isinstance(event, VideoDone):
+            break
+    run.close()
+    assert names(index) == ["a.mp4"]
+    assert [event.path.name for event in index.add([films]) if isinstance(event, VideoDone)] == ["b.mp4", "c.mp4"]
+
+
+def test_other_settings_index_again(films: Path, index: VideoIndex) -> None:
+    list(index.add([films]))
+    finer = Settings(decode=DecodeSettings(fps=8))
+    again = VideoIndex.open(index.path, TinyEncoder(), settings=finer)
+    assert one(again.add([films / "a.mp4"]), VideoDone).samples == 8
+    assert index.manifest.decode.fps == 8
+    kept = VideoIndex.open(index.path, TinyEncoder())  # asks for nothing: goes on with the index's own
+    assert [event.path.name for event in kept.add([films]) if isinstance(event, VideoDone)] == ["b.mp4", "c.mp4"]
+
+
+def test_neighbours_added_equal_neighbours_found_again(films: Path, tmp_path: Path) -> None:
+    encoder = AugmentedEncoder(TinyEncoder(), colour_set(), Vanilla(VanillaSettings(k=3, tau=0.1)))
+    added = VideoIndex.open(tmp_path / "one", encoder)
+    list(added.add([films]))
+    later = VideoIndex.open(tmp_path / "two", TinyEncoder())
+    list(later.add([films]))
+    later.use_references(colour_set(), VanillaSettings(k=3, tau=0.1))
+    one_blend, two_blend = (load_snapshot(Store(index.path)).blend for index in (added, later))
+    assert one_blend is not None
+    assert two_blend is not None
+    assert np.array_equal(one_blend.ids, two_blend.ids)
+    for name in ("img", "txt", "norm"):
+        assert np.allclose(getattr(one_blend, name), getattr(two_blend, name), atol=1e-6)
+    later.use_references(None)
+    assert not [name for name in Store(later.path).table_names() if name.startswith(NEIGHBOURS_PREFIX)]
+    assert not list((later.path / "references").iterdir())
+
+
+class LongFilm:
+    """A decoder of one film with very many segments, and one that breaks off."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> LongFilm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def decode(self, paths: Iterable[Path]) -> Iterator[DecodedSegment | DecodeFinished | DecodeFailed]:
+        pictures = [solid(colour, size=(8, 8)) for colour in ("red", "green", "blue")]
+        for path in paths:
+            for i in range(9_000):
+                yield DecodedSegment(path, i / 4, (i + 1) / 4, 1, pictures[i // 1000 % 3])
+            if path.stem == "broken":
+                yield DecodeFailed(path, "the decoder crashed with SIGSEGV")
+            else:
+                yield DecodeFinished(path, VideoInfo(2250.0, 8, 8, "h264", "mp4", 25.0), 9_000, "stopped at 2250.0 s")
+
+
+def test_a_long_film_is_written_in_parts_and_a_broken_one_leaves_nothing(
+    tmp_path: Path, index: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "Decoder", LongFilm)
+    for name in ("broken.mp4", "long.mp4"):
+        (tmp_path / name).write_text(name)
+    events = list(index.add([tmp_path / "broken.mp4", tmp_path / "long.mp4"]))
+    assert one(events, VideoFailed).reason == "the decoder crashed with SIGSEGV"
+    done = one(events, VideoDone)
+    assert (done.segments, done.scenes, done.problem) == (9_000, 9, "stopped at 2250.0 s")
+    assert index.videos()[0].status == "partial"
+    rows = Store(index.path).read(SEGMENTS)
+    assert rows.num_rows == 9_000
+    assert Store(index.path).table(SEGMENTS).stats()["fragment_stats"]["num_fragments"] == 3
+    hit = index.search(text="green", group="scene", top=1)[0]
+    assert (hit.start_s, hit.end_s) == (250, 500)
+
+
+def test_ten_thousand_unchanged_files_take_about_a_second(tmp_path: Path) -> None:
+    from impart.video.index.plan import make_plan
+    from impart.video.index.store import VideoRecord, path_id, revision_of
+
+    index = VideoIndex.open(tmp_path / "index", TinyEncoder())
+    list(index.add([]))
+    manifest = index.manifest
+    for i in range(100):
+        folder = tmp_path / "films" / f"{i:02d}"
+        folder.mkdir(parents=True)
+        for j in range(100):
+            (folder / f"{j:02d}.mp4").touch()
+    shared: dict[str, Any] = dict.fromkeys(("width", "height", "samples", "segments"), 1)
+    shared |= {"codec": "", "container": "", "fps": 1.0, "duration_s": 1.0, "problem": None, "indexed_at": 0.0}
+    videos = [
+        VideoRecord(
+            video_id=path_id(file.path),
+            revision=revision_of("c", manifest),
+            path=file.path,
+            size_bytes=file.size_bytes,
+            mtime_ns=file.mtime_ns,
+            content_hash="c",
+            scene_starts=(0,),
+            **shared,
+        )
+        for file in scan([tmp_path / "films"]).files
+    ]
+    began = time.process_time()
+    found = scan([tmp_path / "films"])
+    plan = make_plan(found, videos=videos, failures={}, manifest=manifest, retry_failed=False, prune=True)
+    assert time.process_time() - began < 2.0
+    assert (plan.files, plan.unchanged, plan.empty) == (10_000, 10_000, True)
+
+
+def test_scan_order_suffixes_and_explicit_files(tmp_path: Path) -> None:
+    (tmp_path / "B").mkdir()
+    for name in ("B/2.MKV", "B/1.mp4", "a.webm", "c.txt", "program.ts", ".hidden.mp4"):
+        (tmp_path / name).write_text("import x from 'y'\n" * 30)
+    packets = (b"\x47" + bytes(187)) * 3
+    (tmp_path / "recording.ts").write_bytes(packets)
+    found = scan([tmp_path, tmp_path / "c.txt", tmp_path / "B"])
+    assert [str(file.path.relative_to(tmp_path)) for file in found.files] == [
+        "B/1.mp4",
+        "B/2.MKV",
+        "a.webm",
+        "c.txt",
+        "recording.ts",
+    ]
+    assert found.problems == []
+
+
+def test_names_of_undecodable_bytes_are_indexed(tmp_path: Path, index: VideoIndex) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    clip = write_clip(tmp_path / "x.mp4", colours=["red"])
+    try:
+        clip.rename(tmp_path / name)
+    except OSError:
+        pytest.skip("this file system takes only text for names")
+    list(index.add([tmp_path]))
+    assert index.search(text="red")[0].path == tmp_path / name
+
+
+def test_content_hash_sees_size_ends_and_samples(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    raw = bytearray(rng.integers(0, 256, 5_000_000, dtype=np.uint8).tobytes())
+    path = tmp_path / "x"
+
+    def digest(content: bytes) -> str:
+        path.write_bytes(content)
+        return content_hash(path)
+
+    whole = digest(raw)
+    assert digest(raw) == whole
+    assert digest(raw[:-1]) != whole
+    for at in (0, len(raw) - 1, len(raw) * 7 // 15):
+        changed = bytearray(raw)
+        changed[at] ^= 1
+        assert digest(changed) != whole
+    assert digest(b"") != digest(b"a") != digest(b"b")
+
+
+def test_removed_event_names_the_file(films: Path, index: VideoIndex) -> None:
+    list(index.add([films]))
+    (films / "c.mp4").unlink()
+    assert one(index.add([films], prune=True), VideoRemoved).path == films / "c.mp4"
+
+
+def test_a_file_that_comes_back_as_it_was_is_no_failure(films: Path, index: VideoIndex) -> None:
+    list(index.add([films]))
+    path = sorted(films.rglob("*.mp4"))[0]
+    status, whole = path.stat(), path.read_bytes()
+    path.write_bytes(b"no video")
+    list(index.add([films]))
+    assert [record.path for record in index.failures()] == [path]
+    path.write_bytes(whole)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    list(index.add([films]))
+    assert not index.failures()

@@ -1,0 +1,194 @@
+"""An index survives SIGKILL at any moment, and can be searched while it is written."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pytest
+
+from helpers.clips import truncate, write_clip
+from helpers.colour_references import colour_set
+from helpers.tiny_encoder import COLOURS, TinyEncoder
+from impart.config import VanillaSettings
+from impart.video.index import refset_switch as references
+from impart.video.index.index import VideoIndex
+from impart.video.index.store import Store
+from impart.video.index.writer import Writer
+
+KILLS = 10
+FILMS = 21
+SCRIPT = """
+import sys, time
+from impart.video.index.index import VideoIndex
+from helpers.colour_references import colour_set
+from test_index_kill import SlowEncoder
+import impart
+
+folder, films, slow_s = sys.argv[1:]
+encoder = impart.augment(SlowEncoder(float(slow_s)), colour_set(), k=3)
+for event in VideoIndex.open(folder, encoder).add([films]):
+    print(type(event).__name__, flush=True)
+"""
+
+
+class SlowEncoder(TinyEncoder):
+    """Takes its time, so that a kill lands anywhere in a run."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+    def encode_images(self, images: Any) -> Any:
+        time.sleep(self.seconds)
+        return super().encode_images(images)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Films of one to six shots, one of them twice, a broken and an empty file."""
+    folder = tmp_path_factory.mktemp("films")
+    names = list(COLOURS)
+    rng = random.Random(4)
+    for i in range(FILMS - 1):
+        shots = [rng.choice(names) for _ in range(1 + i % 6)]
+        write_clip(folder / f"film {i:02d}.mp4", colours=shots, seconds_each=0.5)
+    truncate(write_clip(folder / "film 06 broken.mp4", colours=["red"]), 0.5)
+    (folder / "film 07 empty.mp4").touch()
+    (folder / "film 99 again.mp4").write_bytes((folder / "film 03.mp4").read_bytes())
+    return folder
+
+
+def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """All rows of all tables, sorted, without the time of writing."""
+    store, found = Store(folder), {}
+    for name in sorted(store.table_names()):
+        rows = store.read(name).to_pylist()
+        for row in rows:
+            row.pop("indexed_at", None)
+            row.pop("failed_at", None)
+        found[name] = sorted(
+            rows, key=lambda row: (row.get("video_id", ""), row.get("number", 0), row.get("path", b""))
+        )
+    return found
+
+
+def start(folder: Path, films: Path, *, slow_s: float) -> subprocess.Popen[str]:
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(films), str(slow_s)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def wait_for(lines: IO[str], word: str, *, times: int) -> None:
+    """Read lines until `word` has come so often; at once for 0 times."""
+    while times:
+        times -= next(lines, word).strip() == word
+
+
+@pytest.mark.slow
+def test_ten_kills_leave_the_index_of_an_undisturbed_run(films: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert start(whole, films, slow_s=0.0).wait() == 0
+
+    rng = random.Random(20)
+    counts = []
+    for _ in range(KILLS):
+        process = start(killed, films, slow_s=0.1)
+        assert process.stdout is not None
+        # Some commits, and a random while: within opening, encoding, writing, committing.
+        wait_for(process.stdout, "VideoDone", times=rng.randrange(4))
+        time.sleep(rng.uniform(0, 0.15))
+        process.kill()
+        process.wait()
+        counts.append(len(Store(killed).videos()) if (killed / "manifest.json").exists() else 0)
+    assert len(set(counts)) > 3, f"the kills landed at too few different places: {counts}"
+    assert counts[-1] < FILMS, f"the index was complete before the last kill: {counts}"
+    assert start(killed, films, slow_s=0.0).wait() == 0
+
+    expected, got = tables(whole), tables(killed)
+    assert expected.keys() == got.keys()
+    for name in expected:
+        assert got[name] == expected[name], name
+    assert len(expected["videos"]) == FILMS
+    assert len(expected["failures"]) == 2
+    assert len(expected["segments"]) == sum(row["segments"] for row in expected["videos"])
+
+
+def test_a_reader_searches_while_the_index_is_written(films: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    process = start(folder, films, slow_s=0.02)
+    errors: list[BaseException] = []
+    counts: list[int] = []
+    over = threading.Event()
+
+    def read() -> None:
+        try:
+            while not over.is_set():
+                if (folder / "manifest.json").exists():
+                    # A fresh object each time: the reading is what may fail, not the remembering.
+                    index = VideoIndex.open(folder, TinyEncoder())
+                    counts.append(len(index.search(text="red", top=100)))
+                    index.videos()
+                    index.failures()
+        except BaseException as error:  # noqa: BLE001 - the test is that there is none
+            errors.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    code = process.wait()
+    # Films come and go, and the reference set changes, under the reader.
+    writer = VideoIndex.open(folder, TinyEncoder())
+    for turn in range(3):
+        writer.use_references(None if turn % 2 == 0 else colour_set())
+        changed = films.parent / f"changed {turn}"
+        changed.mkdir(exist_ok=True)
+        write_clip(changed / "new.mp4", colours=["red", "blue", "green"][: turn + 1])
+        list(writer.add([changed]))
+        (changed / "new.mp4").unlink()
+        (changed / "kept.txt").touch()
+        list(writer.add([changed], prune=True))
+    over.set()
+    reader.join()
+    assert code == 0
+    assert not errors, errors
+    assert len(set(counts)) > 2, "the reader saw the index grow"
+    assert len(writer.search(text="red", top=100)) == FILMS
+
+
+def test_a_change_of_references_killed_half_way_leaves_the_old_ones(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = VideoIndex.open(tmp_path / "index", TinyEncoder())
+    list(index.add([films]))
+    index.use_references(colour_set())
+    before, manifest = tables(index.path), index.manifest
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    other = colour_set().merge()
+    for place in ("_neighbours", None):
+        with monkeypatch.context() as patch:
+            if place:
+                patch.setattr(references, place, dies)
+            else:
+                patch.setattr(Writer, "save_manifest", dies)
+            with pytest.raises(Killed):
+                index.use_references(other, VanillaSettings(k=2))
+        assert index.manifest == manifest
+        hits = VideoIndex.open(index.path, TinyEncoder()).search(text="red", top=100, why=True)
+        assert len(hits) == FILMS
+        assert np.isfinite([hit.score for hit in hits]).all()
+    list(index.add([films]))  # the next writer cleans up
+    assert tables(index.path) == before

@@ -1,0 +1,401 @@
+"""Ranking against naive loops, and what a search returns."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.clips import solid, write_clip
+from helpers.colour_references import colour_set
+from helpers.tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.vanilla import Vanilla
+from impart.config import DecodeSettings, SearchSettings, Settings, VanillaSettings
+from impart.encoders.base import ImageEmbeddings, l2_normalise
+from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryError, VideoIndexError
+from impart.refset.refset import ReferenceSet
+from impart.retrieval.hubness import CaptionBank
+from impart.video.index.index import Query, VideoIndex
+from impart.video.search.ranking import combine, frame_scores, group_means, timecode, top_groups
+from impart.video.search.snapshot import Snapshot, has_cache
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    """Six films; red is alone, in a long film's middle, and absent."""
+    folder = tmp_path_factory.mktemp("library")
+    films = folder / "films"
+    (films / "sub").mkdir(parents=True)
+    write_clip(films / "a red.mp4", colours=["red"], seconds_each=1)
+    write_clip(films / "b long.mp4", colours=["blue", "red", "green"], seconds_each=2)
+    write_clip(films / "c green.mp4", colours=["green"], seconds_each=1)
+    write_clip(films / "d grey.mp4", colours=["grey", "black"], seconds_each=1)
+    write_clip(films / "sub" / "e red too.mp4", colours=["red"], seconds_each=1)
+    index = VideoIndex.open(folder / "index", TinyEncoder())
+    for _ in index.add([films]):
+        pass
+    return index
+
+
+def names(hits: list) -> list[str]:
+    return [hit.path.stem for hit in hits]
+
+
+def augmented(rng: np.random.Generator, pairs: int) -> AugmentedEncoder:
+    draw = [l2_normalise(rng.standard_normal((pairs, width))) for width in (DIM, DIM, RETRIEVAL_DIM)]
+    encoder = TinyEncoder()
+    references = ReferenceSet.from_arrays(
+        [f"pair {i}" for i in range(pairs)],
+        image=draw[0],
+        text=draw[1],
+        retrieval=draw[2],
+        encoder_id=encoder.traits.id,
+        encoder_fingerprint=encoder.fingerprint,
+    )
+    return AugmentedEncoder(encoder, references, Vanilla(VanillaSettings(k=3, w_img=0.5, w_txt=0.7, floor=0.5)))
+
+
+def snapshot_of(rng: np.random.Generator, lengths: list[int], encoder: AugmentedEncoder) -> Snapshot:
+    count = sum(lengths)
+    vectors = l2_normalise(rng.standard_normal((count, DIM))).astype(np.float16)
+    retrieval = l2_normalise(rng.standard_normal((count, RETRIEVAL_DIM)))
+    blend = encoder.blend(ImageEmbeddings(vectors.astype(np.float32), retrieval))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Snapshot(
+        state="",
+        manifest=None,  # type: ignore[arg-type]
+        video_ids=tuple(f"{i}" for i in range(len(lengths))),
+        paths=tuple(Path(f"/{i}.mp4") for i in range(len(lengths))),
+        offsets=offsets,
+        scenes=offsets[:-1],
+        start_s=np.arange(count) / 4,
+        end_s=np.arange(1, count + 1) / 4,
+        weight=rng.integers(1, 9, count).astype(np.int32),
+        vectors=vectors,
+        blend=blend,
+    )
+
+
+def test_means_and_scores_equal_a_naive_loop() -> None:
+    rng = np.random.default_rng(0)
+    encoder = augmented(rng, 40)
+    snapshot = snapshot_of(rng, [1, 7, 30, 2], encoder)
+    assert snapshot.blend is not None
+    seen = encoder.apply(snapshot.vectors.astype(np.float32), snapshot.blend)  # v', formed
+    queries = l2_normalise(rng.standard_normal((5, DIM)))
+
+    for references, vectors in ((encoder.references, seen), (None, snapshot.vectors.astype(np.float32))):
+        means = group_means(snapshot, snapshot.offsets[:-1], references=references)
+        for video in range(4):
+            total = np.zeros(DIM)
+            for i in range(snapshot.offsets[video], snapshot.offsets[video + 1]):
+                total += snapshot.weight[i] * vectors[i].astype(np.float64)
+            assert np.allclose(means[video], total / np.linalg.norm(total), atol=1e-5)
+
+    scores = frame_scores(queries, snapshot, encoder)
+    assert np.allclose(scores, queries @ seen.T, atol=1e-5)
+    rows = np.array([3, 39, 0])
+    assert np.allclose(frame_scores(queries, snapshot, encoder, rows=rows), scores[:, rows], atol=1e-6)
+    plain = frame_scores(queries, snapshot, None)
+    assert np.allclose(plain, queries @ l2_normalise(snapshot.vectors).T, atol=1e-6)
+    assert len(snapshot.blend[2:5]) == 3
+
+
+def test_ties_go_to_the_earlier_and_the_disallowed_never_come() -> None:
+    scores = np.array([0.5, 0.7, 0.7 + 1e-8, 0.1, 0.7], np.float32)
+    assert top_groups(scores, top=2).tolist() == [1, 2]
+    assert top_groups(scores, top=10).tolist() == [1, 2, 4, 0, 3]
+    allowed = np.array([True, False, True, True, False])
+    assert top_groups(scores, top=10, allowed=allowed).tolist() == [2, 0, 3]
+    assert top_groups(np.zeros(0, np.float32), top=3).tolist() == []
+
+
+def test_rocchio() -> None:
+    x, y = np.eye(2, dtype=np.float32)
+    assert np.allclose(combine([x, y], [], negative_weight=0.5), [0.5**0.5, 0.5**0.5])
+    away = combine([x], [y], negative_weight=0.5)
+    assert away[1] < 0
+    assert np.isclose(np.linalg.norm(away), 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "00:00:00.000"), (59.9996, "00:01:00.000"), (36_061.25, "10:01:01.250")]
+)
+def test_timecode(seconds: float, shown: str) -> None:
+    assert timecode(seconds) == shown
+
+
+def test_text_finds_videos_by_mean_and_by_moment(library: VideoIndex) -> None:
+    hits = library.search(text="red")
+    assert names(hits)[:2] == ["a red", "e red too"]  # equal scores: by path
+    assert [hit.rank for hit in hits] == list(range(1, 6))
+    assert hits[0].score == pytest.approx(1, abs=1e-3)
+    moments = library.search(text="red", by="moment", top=3)
+    assert names(moments) == ["a red", "b long", "e red too"]
+    assert (moments[1].start_s, moments[1].end_s, moments[1].timecode) == (2, 4, "00:00:02.000")
+    long = next(hit for hit in hits if hit.path.stem == "b long")
+    assert long.start_s == 2  # ranked by its mean, it still points to its best moment
+
+
+def test_scenes_and_frames(library: VideoIndex) -> None:
+    scenes = library.search(text="red", group="scene", top=3)
+    assert names(scenes) == ["a red", "b long", "e red too"]
+    assert (scenes[1].start_s, scenes[1].end_s) == (2, 4)
+    frames = library.search(text="green", group="frame", top=2)
+    assert names(frames) == ["b long", "c green"]
+    assert frames[0].start_s == 4
+
+
+def test_pictures_negatives_and_globs(library: VideoIndex, tmp_path: Path) -> None:
+    from PIL import Image
+
+    picture = tmp_path / "green.png"
+    Image.fromarray(solid("green")).save(picture)
+    assert names(library.search(image=picture, top=1)) == ["c green"]
+    assert names(library.search(image=solid("green"), top=1)) == ["c green"]
+    assert names(library.search(text="green", image=picture, by="moment", top=2)) == ["b long", "c green"]
+    without = library.search(text="red", not_text=["red"], by="moment")
+    assert np.isfinite([hit.score for hit in without]).all()
+    assert library.search(text="grey", not_text=["black"])[0].score < library.search(text="grey")[0].score
+    assert names(library.search(text="red", path_glob="*too*")) == ["e red too"]
+    assert names(library.search(text="red", path_glob="sub/*")) == ["e red too"]
+    assert library.search(text="red", path_glob="*.avi") == []
+
+
+def test_many_queries_answer_as_one_by_one(library: VideoIndex) -> None:
+    queries = [Query(text=f"{a} {b}") for a in ("red", "green", "grey") for b in ("blue", "white", "")] * 9
+    for group, by in (("video", "mean"), ("video", "moment"), ("scene", "mean"), ("frame", "mean")):
+        together = library.search_many(queries, group=group, by=by, top=2)
+        for query, hits in list(zip(queries, together, strict=True))[:9]:
+            alone = library.search(text=query.text, group=group, by=by, top=2)
+            assert [(hit.path, hit.start_s) for hit in hits] == [(hit.path, hit.start_s) for hit in alone]
+            assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in alone], abs=2e-6)
+
+
+def test_similar_leaves_the_moment_itself_out(library: VideoIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    films = library.path.parent / "films"
+    assert names(library.similar(films / "b long.mp4", 2.5, group="frame", top=2)) == ["a red", "e red too"]
+    assert names(library.similar(films / "a red.mp4", 0, by="moment", top=1)) == ["b long"]
+    monkeypatch.chdir(films)
+    assert names(library.similar("c green.mp4", 0.1, group="scene", top=1)) == ["b long"]
+    with pytest.raises(QueryError, match="runs to 00:00:06"):
+        library.similar("b long.mp4", 7)
+    with pytest.raises(QueryError, match="not in the index"):
+        library.similar("z.mp4", 0)
+
+
+def test_reasons_name_pairs_with_their_weights(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "f.mp4", colours=["red"])
+    index = VideoIndex.open(tmp_path / "index", TinyEncoder())
+    list(index.add(film))
+    assert index.search(text="red", why=True)[0].why == ()
+    index.use_references(colour_set(), VanillaSettings(k=2, w_img=0.4, w_txt=0.2, tau=0.1))
+    why = index.search(text="red", why=True)[0].why
+    assert [reason.text for reason in why] == ["red", "orange"]
+    assert sum(reason.weight_img for reason in why) == pytest.approx(0.4, abs=1e-5)
+    assert sum(reason.weight_txt for reason in why) == pytest.approx(0.2, abs=1e-5)
+    assert why[0].similarity == pytest.approx(1, abs=1e-3)
+    assert index.search(text="red")[0].why == ()
+    assert index.search(text="red", why=True, augment=False)[0].why == ()
+
+
+def test_augmented_and_plain_search_equal_their_encoders(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "f.mp4", colours=["red", "cyan"])
+    base = TinyEncoder()
+    encoder = AugmentedEncoder(base, colour_set(), Vanilla(VanillaSettings(k=3)))
+    index = VideoIndex.open(tmp_path / "index", encoder)
+    list(index.add(film))
+    text = base.encode_texts(["yellow"])[0]
+    pictures = [np.asarray(solid("red")), np.asarray(solid("cyan"))]
+    for augment, one in ((True, encoder), (False, base)):
+        expected = sorted(one.encode_images(pictures).embeddings @ text, reverse=True)
+        hits = index.search(text="yellow", group="frame", augment=augment)
+        assert [hit.score for hit in hits] == pytest.approx(expected, abs=0.02)  # what x264 does to colours
+
+
+def test_a_query_must_make_sense(library: VideoIndex, tmp_path: Path) -> None:
+    for query in ({}, {"text": " "}, {"not_text": ["red"]}, {"text": "red", "not_text": "blue"}):
+        with pytest.raises(QueryError):
+            library.search(**query)
+    for option in ({"top": 0}, {"group": "shot"}, {"by": "median"}):
+        with pytest.raises(QueryError):
+            library.search(text="red", **option)
+    broken = tmp_path / "broken.jpg"
+    broken.write_text("no picture")
+    for path in (broken, tmp_path / "missing.jpg"):
+        with pytest.raises(DataError, match=path.name):
+            library.search(image=path)
+
+
+def test_an_empty_index_finds_nothing_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    index = VideoIndex.open(tmp_path / "new", TinyEncoder())
+    assert index.search(text="red") == []
+    assert index.videos() == index.failures() == []
+    assert not (tmp_path / "new").exists()
+    list(index.add([]))
+    for group in ("video", "scene", "frame"):
+        assert index.search(text="red", group=group) == []
+    with pytest.raises(VideoIndexError, match="no video index"):
+        VideoIndex.open(tmp_path / "other", create=False)
+    with pytest.raises(VideoIndexError, match="no video index"):
+        VideoIndex.open(tmp_path / "other").stats()
+
+
+def test_another_encoder_is_refused_with_both_names(library: VideoIndex) -> None:
+    with pytest.raises(EncoderMismatchError, match=r"'tiny' \(0000.*'tiny:3' \(0000.*new folder"):
+        VideoIndex.open(library.path, TinyEncoder(3))
+
+
+def test_a_model_that_changed_under_its_id_asks_for_a_new_index(
+    library: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TinyEncoder, "fingerprint", "f" * 16)
+    with pytest.raises(EncoderMismatchError, match="has changed since: index your videos again"):
+        VideoIndex.open(library.path, TinyEncoder())
+
+
+def test_another_reference_set_is_refused_until_switched(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "f.mp4")
+    encoder = AugmentedEncoder(TinyEncoder(), colour_set(), Vanilla(VanillaSettings(k=3)))
+    other = AugmentedEncoder(TinyEncoder(), colour_set(), Vanilla(VanillaSettings(k=2)))
+    index = VideoIndex.open(tmp_path / "index", encoder)
+    list(index.add([]))
+    list(VideoIndex.open(tmp_path / "index", other).add(film))  # nothing in it yet: taken over
+    assert index.manifest.augmentation is not None
+    assert index.manifest.augmentation.settings.k == 2
+    with pytest.raises(EncoderMismatchError, match="impart refset use"):
+        VideoIndex.open(tmp_path / "index", encoder)
+    assert VideoIndex.open(tmp_path / "index", TinyEncoder()).encoder.fingerprint == other.fingerprint
+    index.use_references(None)
+    assert VideoIndex.open(tmp_path / "index", TinyEncoder()).encoder.fingerprint == TinyEncoder().fingerprint
+
+
+def test_a_moved_index_works(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "f.mp4", colours=["red"])
+    encoder = AugmentedEncoder(TinyEncoder(), colour_set(), Vanilla(VanillaSettings(k=2)))
+    list(VideoIndex.open(tmp_path / "one", encoder).add(film))
+    os.rename(tmp_path / "one", tmp_path / "two")  # noqa: PTH104
+    hits = VideoIndex.open(tmp_path / "two", TinyEncoder()).search(text="red", why=True)
+    assert hits[0].path == film
+    assert hits[0].why[0].text == "red"
+
+
+def test_the_cache_changes_nothing(library: VideoIndex) -> None:
+    cached = VideoIndex.open(library.path, TinyEncoder()).search(text="red blue")
+    shutil.copytree(library.path, library.path.parent / "bare")
+    shutil.rmtree(library.path.parent / "bare" / "cache")
+    assert VideoIndex.open(library.path.parent / "bare", TinyEncoder()).search(text="red blue") == cached
+
+
+def test_a_text_is_corrected_for_hubs_and_a_picture_is_not(
+    library: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, folder = TinyEncoder(), library.path
+    bank = CaptionBank(encoder.encode_texts(["red", "a red one"]))  # everything red is near to every caption
+    monkeypatch.setattr("impart.video.search.searcher.bundled_bank", lambda _: bank)
+    corrected = VideoIndex.open(folder, encoder)
+    plain = VideoIndex.open(folder, encoder, settings=Settings(search=SearchSettings(hub_correction=False)))
+    red = solid("red")
+    for options in ({"by": "mean"}, {"by": "moment"}, {"group": "scene"}, {"group": "frame"}):
+        before = {(hit.path, hit.start_s): hit.score for hit in plain.search(text="yellow", top=99, **options)}
+        after = {(hit.path, hit.start_s): hit.score for hit in corrected.search(text="yellow", top=99, **options)}
+        lost = {where[0].stem: before[where] - after[where] for where in before.keys() & after.keys()}
+        assert lost["a red"] == pytest.approx(0.6, abs=0.01)
+        assert lost["c green"] < 0.4
+        pictures = [index.search(image=red, top=9, **options) for index in (plain, corrected)]
+        assert [hit.score for hit in pictures[0]] == [hit.score for hit in pictures[1]]
+
+
+def test_queries_asked_together_correct_each_other(library: VideoIndex) -> None:
+    queries = [Query(text=text) for text in ["red"] * 60 + ["yellow"]]
+    alone, together = (library.search_many(queries, top=99, together=way) for way in (False, True))
+    assert alone[-1] == library.search(text="yellow", top=99)  # whatever else is asked
+    before, after = ({Path(hit.path).stem: hit.score for hit in found[-1]} for found in (alone, together))
+    lost = {name: before[name] - after[name] for name in before}
+    assert lost["a red"] > lost["c green"] + 0.1
+    pictures = [library.search_many([Query(image=solid("red"))], together=way) for way in (False, True)]
+    assert pictures[0] == pictures[1]  # only texts are corrected
+
+
+def test_texts_are_searched_for_in_the_phrasings_of_the_settings(library: VideoIndex, monkeypatch) -> None:
+    encoder = TinyEncoder()
+    said: list[str] = []
+    encode = encoder.encode_texts
+    monkeypatch.setattr(encoder, "encode_texts", lambda texts: said.extend(texts) or encode(texts))
+    VideoIndex.open(library.path, encoder).search(text="Something red. ", not_text=["{} blue"])
+    assert sorted(said) == sorted(
+        phrasing.replace("%", text)
+        for phrasing in ("%.", "a photo of %.", "a picture of %.")
+        for text in ("Something red", "{} blue")
+    )
+    said.clear()
+    typed = Settings(search=SearchSettings(phrasings=("{}",)))
+    VideoIndex.open(library.path, encoder, settings=typed).search(text="Something red. ")
+    assert said == ["Something red. "]
+
+
+@pytest.mark.parametrize(("fit", "seen"), [("squash", (32, 32)), ("crop", (160, 90))])
+def test_a_picture_is_seen_as_the_frames_are(tmp_path: Path, monkeypatch, fit: str, seen: tuple[int, int]) -> None:
+    film = write_clip(tmp_path / "wide.mp4", colours=["red"], size=(160, 90))
+    index = VideoIndex.open(tmp_path / "index", TinyEncoder(), settings=Settings(decode=DecodeSettings(fit=fit)))
+    list(index.add([film]))
+    encoder = TinyEncoder()
+    assert encoder.traits.image_size_px == 32
+    sizes: list[tuple[int, int]] = []
+    encode = encoder.encode_images
+    monkeypatch.setattr(
+        encoder,
+        "encode_images",
+        lambda images: sizes.append(Image.fromarray(np.asarray(images[0])).size) or encode(images),
+    )
+    wide = solid("red", size=(160, 90))
+    reopened = VideoIndex.open(tmp_path / "index", encoder)  # the index knows how its frames were taken
+    for picture in (wide, Image.fromarray(wide)):
+        assert reopened.search(image=picture)[0].score == pytest.approx(1, abs=2e-3)
+    assert sizes == [seen, seen]
+
+
+def test_settings_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"squash or crop"):
+        DecodeSettings(fit="stretch")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"phrasings"):
+        SearchSettings(phrasings=("a photo",))
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "names"])
+def test_a_damaged_cache_is_read_past_and_made_anew(library: VideoIndex, damage: str) -> None:
+    whole = VideoIndex.open(library.path, TinyEncoder()).search(text="red blue")
+    copy = library.path.parent / damage
+    shutil.copytree(library.path, copy)
+    (cache,) = (copy / "cache").iterdir()
+    if damage == "empty":
+        (cache / "start_s.npy").write_bytes(b"")
+    elif damage == "short":
+        np.save(cache / "start_s.npy", np.zeros(2))
+    else:
+        (cache / "videos.json").write_text("{}")
+    index = VideoIndex.open(copy, TinyEncoder())
+    assert not has_cache(index._store)
+    assert index.search(text="red blue") == whole
+    list(index.add([library.path.parent / "films"]))  # nothing new
+    assert has_cache(index._store)
+
+
+def test_pictures_are_seen_as_everywhere(library: VideoIndex, tmp_path: Path) -> None:
+    grey = np.full((40, 40), 90, np.uint8)
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    assert library.search(image=tmp_path / "16.png") == library.search(image=tmp_path / "8.png")
+    Image.new("RGB", (40, 40), "white").save(tmp_path / "white.png")
+    Image.new("RGBA", (40, 40), (255, 0, 0, 0)).save(tmp_path / "hidden red.png")
+    assert library.search(image=tmp_path / "hidden red.png") == library.search(image=tmp_path / "white.png")
+
+
+def test_a_query_of_bytes_that_are_no_text_is_refused() -> None:
+    with pytest.raises(QueryError, match="UTF-8"):
+        Query(text="caf\udce9")
