@@ -36,7 +36,7 @@ from impart.blending.ram import build_ram
 from impart.config import DecodeSettings, RamSettings
 from impart.evaluate import open_set
 from impart.evaluate.class_prompts import ENSEMBLE
-from impart.evaluate.datasets.types import Pictures
+from impart.evaluate.datasets.types import Images
 from impart.metrics.ranking import rank_figures, ranks_of
 from impart.recipes.mini.collect.guard import Guard, Prints, evaluation_pictures, prints_of
 from impart.recipes.mini.recipe import backbone_session, training_pictures
@@ -182,7 +182,7 @@ def open_pictures(files: Sequence[Path]) -> Iterator[Image.Image]:
             yield image.convert("RGB")
 
 
-def decoded(pictures: Pictures) -> Iterator[Image.Image]:
+def decoded(pictures: Images) -> Iterator[Image.Image]:
     return (pictures.read(number)[0] for number in range(len(pictures)))
 
 

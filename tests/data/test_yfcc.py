@@ -25,7 +25,7 @@ from impart.data import fetch as fetching
 from impart.data.captions import clean_text, join_caption
 from impart.data.fetch import Fetched, FetchSettings
 from impart.data.shards import PictureSettings, checked_picture, split_of
-from impart.data.yfcc import Progress, YfccSettings, prepare
+from impart.data.yfcc import YfccProgress, YfccSettings, prepare
 from impart.data.yfcc_table import OFFICIAL, OFFICIAL_LATER, read_metadata
 from impart.errors import ConfigError, DataError, MissingExtraError
 from impart.refset.pairs import read_pairs
@@ -58,7 +58,7 @@ def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
-def run(files: list[Path], out: Path, settings: YfccSettings) -> list[Progress]:
+def run(files: list[Path], out: Path, settings: YfccSettings) -> list[YfccProgress]:
     return list(prepare(files, out, settings))
 
 

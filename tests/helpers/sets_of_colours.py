@@ -10,10 +10,10 @@ from PIL import Image
 
 from helpers.tiny_encoder import COLOURS
 from impart.errors import DataError, DecodeError
-from impart.evaluate.datasets.types import CaptionSet, ClassSet, Pictures
+from impart.evaluate.datasets.types import CaptionSet, ClassSet, Images
 
 
-def coloured(names: Sequence[str], *, size_px: tuple[int, int] = (20, 16)) -> Pictures:
+def coloured(names: Sequence[str], *, size_px: tuple[int, int] = (20, 16)) -> Images:
     """One plain picture a name; `broken` cannot be read."""
 
     def read(number: int) -> tuple[Image.Image, str]:
@@ -22,7 +22,7 @@ def coloured(names: Sequence[str], *, size_px: tuple[int, int] = (20, 16)) -> Pi
         return Image.new("RGB", size_px, COLOURS[names[number]]), f"hash of {names[number]}"
 
     keys = tuple(f"{number}-{name}.png" for number, name in enumerate(names))
-    return Pictures(keys=keys, read=read, identity=lambda: "/".join(keys))
+    return Images(keys=keys, read=read, identity=lambda: "/".join(keys))
 
 
 def class_set(names: Sequence[str], *, called: Sequence[str] | None = None, classes: Sequence[str]) -> ClassSet:

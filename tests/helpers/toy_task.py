@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from impart.train.task import Average, Task, Temperature
+from impart.train.task import Average, Temperature, TrainingTask
 
 ROWS = 56
 
 
-class ToyTask(Task):
+class ToyTask(TrainingTask):
     def __init__(
         self, *, poison: int = -1, hidden: int = 16, batch: int = 8, accumulate: int = 1, dropout: float = 0.2
     ):

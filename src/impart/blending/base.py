@@ -13,7 +13,7 @@ from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.nearest import Neighbours
 
-__all__ = ["Amounts", "Augmentation", "Blend"]
+__all__ = ["Amounts", "Blender", "Blend"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Amounts:
     added: Float32 | None = None
 
 
-class Augmentation(Protocol):
+class Blender(Protocol):
     """How neighbours are blended in: `Vanilla`, or a RAM that learned it (`impart.blending.ram_onnx`)."""
 
     @property

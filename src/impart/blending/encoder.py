@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from impart.blending.base import Augmentation, Blend
+from impart.blending.base import Blend, Blender
 from impart.blending.vanilla import Vanilla, mixture
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput
@@ -41,7 +41,7 @@ class AugmentedEncoder:
         EncoderMismatchError: the set was made with another encoder, or the augmentation learned with another.
     """
 
-    def __init__(self, base: Encoder, references: ReferenceSet, augmentation: Augmentation) -> None:
+    def __init__(self, base: Encoder, references: ReferenceSet, augmentation: Blender) -> None:
         references.check_encoder(base)
         augmentation.check_encoder(base)
         self.base = base

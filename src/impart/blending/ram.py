@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from impart.blending.ram_onnx import RamAugmentation
+from impart.blending.ram_onnx import RamBlender
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, Float32
 from impart.encoders.torch_towers import quiet
@@ -402,7 +402,7 @@ def _silent(layer: nn.Linear) -> nn.Linear:
     return layer
 
 
-class ModuleRam(RamAugmentation):
+class ModuleRam(RamBlender):
     """The module itself as an augmentation, for research, where an export would be one step too many.
 
         encoder = AugmentedEncoder(base, references, ModuleRam(ram, base))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from impart.blending.ram import Ram
 
 __all__ = [
-    "Manifest",
+    "RamManifest",
     "encoder_id_of",
     "is_checkpoint",
     "open_checkpoint",
@@ -47,7 +47,7 @@ _GRAPH, _WEIGHTS, _REFERENCES = "ram.onnx", "ram.safetensors", "references"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class RamManifest:
     """What `manifest.json` says.
 
     Attributes:
@@ -73,7 +73,7 @@ class Manifest:
     schema: int = SCHEMA
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
+    def read(cls, folder: Path) -> RamManifest:
         """Read and check a checkpoint's manifest.
 
         Raises:
@@ -131,7 +131,7 @@ def write_checkpoint(
         references.save(folder / _REFERENCES)
         for name in (_GRAPH, _WEIGHTS):
             sync(folder / name)
-        manifest = Manifest(
+        manifest = RamManifest(
             encoder_id=traits.id,
             encoder_folder=_inside(traits.id, folder),
             encoder_fingerprint=base.fingerprint,
@@ -162,7 +162,7 @@ def encoder_id_of(folder: str | Path) -> str:
         EncoderError: it is damaged.
     """
     folder = Path(folder).expanduser()
-    return _encoder_id(folder, Manifest.read(folder))
+    return _encoder_id(folder, RamManifest.read(folder))
 
 
 def references_of(folder: Path) -> ReferenceSet:
@@ -178,7 +178,7 @@ def open_ram(folder: str | Path, *, options: RuntimeOptions | None = None) -> Le
         EncoderError: it is damaged.
     """
     folder = Path(folder).expanduser()
-    return _learned(folder, Manifest.read(folder), options)
+    return _learned(folder, RamManifest.read(folder), options)
 
 
 def open_checkpoint(
@@ -198,7 +198,7 @@ def open_checkpoint(
         ReferenceSetError: its reference set is damaged.
     """
     folder = Path(folder).expanduser()
-    manifest = Manifest.read(folder)
+    manifest = RamManifest.read(folder)
     ram = _learned(folder, manifest, RuntimeOptions(threads=int(options.get("threads", 0))))
     if base is None:
         base = load_encoder(_encoder_id(folder, manifest), **options)
@@ -223,7 +223,7 @@ def open_encoder(model_id: str, **options: Any) -> Encoder:
     return default_augmented(load_encoder(model_id, **options))
 
 
-def _learned(folder: Path, manifest: Manifest, options: RuntimeOptions | None) -> LearnedRam:
+def _learned(folder: Path, manifest: RamManifest, options: RuntimeOptions | None) -> LearnedRam:
     path = folder / _GRAPH
     try:
         if sha256_of_file(path) != manifest.files.get(_GRAPH):
@@ -248,7 +248,7 @@ def _inside(encoder_id: str, folder: Path) -> str:
     return place.relative_to(root).as_posix() if place != root and place.is_relative_to(root) else ""
 
 
-def _encoder_id(folder: Path, manifest: Manifest) -> str:
+def _encoder_id(folder: Path, manifest: RamManifest) -> str:
     if not manifest.encoder_folder:
         return manifest.encoder_id
     scheme, _, _ = manifest.encoder_id.partition(":")

@@ -28,12 +28,12 @@ from impart.files import sha256_hex
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.nearest import Neighbours
 
-__all__ = ["LearnedRam", "RamAugmentation", "allowed"]
+__all__ = ["LearnedRam", "RamBlender", "allowed"]
 
 _NUMBERS = 4_000_000  # of one gathered (b, K, D): 16 MB
 
 
-class RamAugmentation(ABC):
+class RamBlender(ABC):
     """What both ways to run a RAM share.
 
     Args:
@@ -110,14 +110,14 @@ class RamAugmentation(ABC):
         return Amounts(img * share, txt * share, added * share)
 
 
-class LearnedRam(RamAugmentation):
+class LearnedRam(RamBlender):
     """A RAM's ONNX graph; any reference set of the encoder that it was trained with will do.
 
     The graph is opened when it first runs: a text search needs none.
 
     Args:
         path: of `ram.onnx`.
-        settings, encoder_id, encoder_fingerprint: see `RamAugmentation`.
+        settings, encoder_id, encoder_fingerprint: see `RamBlender`.
         options: of ONNX Runtime.
     """
 

@@ -13,7 +13,7 @@ from impart.cli.options import ListOf
 from impart.config import CaptionField
 
 if TYPE_CHECKING:
-    from impart.data.yfcc import Progress
+    from impart.data.yfcc import YfccProgress
 
 __all__ = ["app"]
 
@@ -94,7 +94,7 @@ class _Line:
         self._terminal = sys.stderr.isatty()
         self._last = 0.0
 
-    def __call__(self, event: Progress) -> None:
+    def __call__(self, event: YfccProgress) -> None:
         now = time.monotonic()
         if event.phase == "done" or (
             now - self._last < (0.1 if self._terminal else _EVERY_S) and event.phase != "part"

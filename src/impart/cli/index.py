@@ -88,9 +88,9 @@ def _open(
     flags: dict[str, Any],
 ) -> VideoIndex:
     from impart.video.index.index import VideoIndex
-    from impart.video.index.manifest import Manifest
+    from impart.video.index.manifest import IndexManifest
 
-    manifest = Manifest.load(index_dir) if Manifest.exists(index_dir) else None
+    manifest = IndexManifest.load(index_dir) if IndexManifest.exists(index_dir) else None
     settings = settings_for(manifest, config, flags)
     encoder = None
     if model_id or refset or (not augment and manifest is None):

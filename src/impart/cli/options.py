@@ -12,7 +12,7 @@ from impart.config import Settings
 
 if TYPE_CHECKING:
     from impart.encoders.base import Encoder
-    from impart.video.index.manifest import Manifest
+    from impart.video.index.manifest import IndexManifest
 
 __all__ = [
     "DEFAULT_INDEX",
@@ -82,7 +82,7 @@ class ListOf:
         return text
 
 
-def settings_for(manifest: Manifest | None, config: Path | None, flags: dict[str, Any]) -> Settings:
+def settings_for(manifest: IndexManifest | None, config: Path | None, flags: dict[str, Any]) -> Settings:
     """The index's own settings (of a new one, the defaults) < TOML file < environment < flags."""
     start = Settings(decode=manifest.decode, index=manifest.index) if manifest is not None else None
     return Settings.load(config, flags=flags, start=start)

@@ -169,10 +169,10 @@ def _open(
     index_dir: Path, encoder_id: str | None, config: Path | None, *, top: int | None, group: Group | None, by: By | None
 ) -> VideoIndex:
     from impart.video.index.index import VideoIndex
-    from impart.video.index.manifest import Manifest
+    from impart.video.index.manifest import IndexManifest
 
     flags = {"search.top": top, "search.group": group, "search.by": by}
-    settings = settings_for(Manifest.load(index_dir), config, flags)
+    settings = settings_for(IndexManifest.load(index_dir), config, flags)
     threads = settings.encoder.threads
     encoder = load(encoder_id, refset=None, augment=False, threads=threads) if encoder_id else None
     return VideoIndex.open(index_dir, encoder, create=False, settings=settings)

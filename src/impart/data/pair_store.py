@@ -32,7 +32,7 @@ from impart.data.shards import SPLITS
 from impart.errors import DataError
 from impart.files import move_synced, now, sha256_int, sync, write_csv_atomic, write_json_atomic
 
-__all__ = ["LeftOut", "Outcome", "PairStore"]
+__all__ = ["LeftOut", "PartSummary", "PairStore"]
 
 SCHEMA = 1
 _LEFT_OUT = ("photoid", "url", "outcome", "reason")
@@ -55,7 +55,7 @@ class LeftOut:
 
 
 @dataclass(kw_only=True)
-class Outcome:
+class PartSummary:
     """What came of a part.
 
     Attributes:
@@ -150,7 +150,7 @@ class PairStore:
         path.mkdir()
         return path
 
-    def commit(self, key: str, outcome: Outcome) -> None:
+    def commit(self, key: str, outcome: PartSummary) -> None:
         """Take over a part: its shards from `staging(key)`, and what was left out."""
         work = self.work(key)
         moves, shards = {}, {}

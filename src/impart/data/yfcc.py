@@ -23,13 +23,13 @@ from impart.config import CaptionField
 from impart.data import fetch as fetching
 from impart.data.captions import clean_text, join_caption
 from impart.data.fetch import Fetched, FetchSettings
-from impart.data.pair_store import LeftOut, Outcome, PairStore
+from impart.data.pair_store import LeftOut, PairStore, PartSummary
 from impart.data.shards import PictureSettings, Sample, ShardWriter, checked_picture, split_of
 from impart.data.yfcc_table import MetaRow, read_metadata
 from impart.errors import ConfigError, DataError
 from impart.files import new_sha256, read_ahead, sha256_hex, sha256_int
 
-__all__ = ["CAPTION_FIELDS", "Progress", "YfccSettings", "caption_of", "prepare"]
+__all__ = ["CAPTION_FIELDS", "YfccProgress", "YfccSettings", "caption_of", "prepare"]
 
 CAPTION_FIELDS = get_args(CaptionField)
 _ALL_FAILED = 100
@@ -86,7 +86,7 @@ class YfccSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class YfccProgress:
     """How far a run has come.
 
     Attributes:
@@ -125,7 +125,7 @@ def caption_of(row: MetaRow, settings: YfccSettings) -> str:
     return join_caption(cleaned, max_words=settings.max_words)
 
 
-def prepare(files: Sequence[Path], out: Path, settings: YfccSettings) -> Iterator[Progress]:
+def prepare(files: Sequence[Path], out: Path, settings: YfccSettings) -> Iterator[YfccProgress]:
     """Make or go on making the pairs of some metadata files.
 
     Args:
@@ -151,7 +151,7 @@ def prepare(files: Sequence[Path], out: Path, settings: YfccSettings) -> Iterato
             complete = True
         finally:
             manifest = store.finish(sources=files, complete=complete)
-        yield Progress(phase="done", file=files[-1], rows=read, pairs=store.counts(), manifest=manifest)
+        yield YfccProgress(phase="done", file=files[-1], rows=read, pairs=store.counts(), manifest=manifest)
 
 
 def _parts(file: Path, settings: YfccSettings) -> Iterator[list[MetaRow]]:
@@ -160,30 +160,32 @@ def _parts(file: Path, settings: YfccSettings) -> Iterator[list[MetaRow]]:
         yield part
 
 
-def _part(store: PairStore, file: Path, rows: list[MetaRow], read: int, settings: YfccSettings) -> Iterator[Progress]:
+def _part(
+    store: PairStore, file: Path, rows: list[MetaRow], read: int, settings: YfccSettings
+) -> Iterator[YfccProgress]:
     key = _key(rows)
     if store.has(key):
         again = store.failed(key) if settings.retry_failed else set()
         if not again:
-            yield Progress(phase="known", file=file, rows=read, pairs=store.counts())
+            yield YfccProgress(phase="known", file=file, rows=read, pairs=store.counts())
             return
         rows = [row for row in rows if row.photoid in again]
         key = f"{key}-r{store.attempts(key) + 1}"
-    outcome = Outcome()
+    outcome = PartSummary()
     candidates = _candidates(store, rows, settings, outcome)
     urls = [candidate.row.url for candidate in candidates]
     # The list of addresses names the folder: another list (a part taken up after others) is another fetch.
     folder = store.work(key) / sha256_hex("\n".join(urls))[:16]
     if urls:
         for done in fetching.fetch(urls, folder, settings.fetch):
-            yield Progress(phase="fetch", file=file, rows=read, done=done, total=len(urls), pairs=store.counts())
+            yield YfccProgress(phase="fetch", file=file, rows=read, done=done, total=len(urls), pairs=store.counts())
     yield from _write(store, key, folder, file, read, candidates, settings, outcome)
     store.commit(key, outcome)
-    yield Progress(phase="part", file=file, rows=read, done=len(urls), total=len(urls), pairs=store.counts())
+    yield YfccProgress(phase="part", file=file, rows=read, done=len(urls), total=len(urls), pairs=store.counts())
 
 
 def _candidates(
-    store: PairStore, rows: Sequence[MetaRow], settings: YfccSettings, outcome: Outcome
+    store: PairStore, rows: Sequence[MetaRow], settings: YfccSettings, outcome: PartSummary
 ) -> list[_Candidate]:
     """Rows worth fetching; the others are noted in `outcome`."""
     candidates = []
@@ -219,8 +221,8 @@ def _write(
     read: int,
     candidates: Sequence[_Candidate],
     settings: YfccSettings,
-    outcome: Outcome,
-) -> Iterator[Progress]:
+    outcome: PartSummary,
+) -> Iterator[YfccProgress]:
     """Check what was fetched and write the shards of a part to its staging folder."""
     images: set[int] = set()
     faults: Counter[str] = Counter()
@@ -251,7 +253,7 @@ def _write(
                 outcome.photos.append(sha256_int(row.photoid))
                 outcome.licences[row.licence or "not stated"] += 1
             if number % 500 == 0:
-                yield Progress(
+                yield YfccProgress(
                     phase="check", file=file, rows=read, done=number, total=len(candidates), pairs=store.counts()
                 )
     if len(candidates) >= _ALL_FAILED and faults.total() == len(candidates):

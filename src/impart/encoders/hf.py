@@ -19,7 +19,7 @@ from impart.encoders.hub import HF_FILES, has_weights, resolve
 from impart.encoders.onnx.encoder import hash_files
 from impart.encoders.preprocess import PreprocessConfig
 from impart.encoders.tokens import TextTokenizer, read_json
-from impart.encoders.torch_towers import TorchEncoder, Tower
+from impart.encoders.torch_towers import TorchEncoder, TorchTower
 from impart.errors import ConfigError, EncoderError, MissingExtraError
 from impart.files import blake2b_hex
 
@@ -116,8 +116,8 @@ def load_hf(rest: str, *, device: str = "auto", dtype: str = "float32", threads:
             context_tokens=context_tokens,
             logit_scale=float(model.logit_scale.detach().exp()),
         ),
-        image_tower=Tower(model, lambda pixels: model.get_image_features(pixel_values=pixels)),
-        text_tower=Tower(model, lambda ids: model.get_text_features(input_ids=ids)),
+        image_tower=TorchTower(model, lambda pixels: model.get_image_features(pixel_values=pixels)),
+        text_tower=TorchTower(model, lambda ids: model.get_text_features(input_ids=ids)),
         tokenize=lambda texts: tokenizer.pad(tokenizer.encode(texts), length=length)[0],
         tokenizer=tokenizer,
         preprocess_config=preprocess_config,

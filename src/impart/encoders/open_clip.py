@@ -8,7 +8,7 @@ from typing import Any
 
 from impart.encoders.base import EncoderTraits
 from impart.encoders.preprocess import PreprocessConfig
-from impart.encoders.torch_towers import TorchEncoder, Tower, hash_weights
+from impart.encoders.torch_towers import TorchEncoder, TorchTower, hash_weights
 from impart.errors import ConfigError, EncoderError, EncoderNotFoundError, MissingExtraError
 
 __all__ = ["load_open_clip"]
@@ -57,8 +57,8 @@ def load_open_clip(rest: str, *, device: str = "auto", dtype: str = "float32", t
             )
     dim = int(getattr(model, "embed_dim", 0) or open_clip.get_model_config(name)["embed_dim"])
     settings = json.dumps({"preprocess": preprocess_config.to_dict(), "dtype": dtype, "model": rest}, sort_keys=True)
-    image_tower = Tower(model, model.encode_image)
-    text_tower = Tower(model, model.encode_text)
+    image_tower = TorchTower(model, model.encode_image)
+    text_tower = TorchTower(model, model.encode_text)
     return TorchEncoder(
         traits=EncoderTraits(
             id=f"open_clip:{rest}",

@@ -27,7 +27,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("torch", extra="torch", purpose="an 'hf:' or 'open_clip:' model") from error
 
-__all__ = ["Tower", "TorchEncoder", "hash_weights", "quiet", "write_graph"]
+__all__ = ["TorchTower", "TorchEncoder", "hash_weights", "quiet", "write_graph"]
 
 _TEXTS_AT_ONCE = 64
 INLINE_BYTES = 1.5e9
@@ -104,7 +104,7 @@ class TorchEncoder:
         return np.concatenate(rows)
 
 
-class Tower(nn.Module):
+class TorchTower(nn.Module):
     """One side of a model, as a module of its own with unit-length output."""
 
     def __init__(self, model: nn.Module, side: Callable[[Any], Any]) -> None:

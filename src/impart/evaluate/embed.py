@@ -19,7 +19,7 @@ from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
-from impart.evaluate.datasets.types import Pictures
+from impart.evaluate.datasets.types import Images
 from impart.files import digest_of, read_ahead
 
 __all__ = ["Embedded", "Progress", "base_of", "embed_pictures", "embed_texts"]
@@ -62,7 +62,7 @@ def base_of(encoder: Encoder) -> Encoder:
 
 def embed_pictures(
     encoder: Encoder,
-    pictures: Pictures,
+    pictures: Images,
     *,
     cache: EmbeddingCache | None = None,
     batch: int = 32,
@@ -125,7 +125,7 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], *, cache: EmbeddingCache
     return embedded
 
 
-def _encode(base: Encoder, pictures: Pictures, rows: range, batch: int) -> Embedded:
+def _encode(base: Encoder, pictures: Images, rows: range, batch: int) -> Embedded:
     kept: list[int] = []
     hashes: list[str] = []
     unreadable: list[str] = []
@@ -167,7 +167,7 @@ def _encode(base: Encoder, pictures: Pictures, rows: range, batch: int) -> Embed
     )
 
 
-def _readable_now(pictures: Pictures, rows: range, part: Embedded) -> bool:
+def _readable_now(pictures: Images, rows: range, part: Embedded) -> bool:
     """Whether a picture that could not be read when a part was stored can be now: a right or a drive came back."""
     for number in sorted(set(rows) - set(part.kept.tolist())):
         try:

@@ -29,7 +29,7 @@ from impart.evaluate.report.tables import Cell, Table, shown
 from impart.evaluate.result import Outcome
 from impart.refset.refset import ReferenceSet
 
-__all__ = ["PAPER", "SETS", "Row", "figures_table", "open_sets", "plan", "settings_table"]
+__all__ = ["PAPER", "SETS", "Table1Row", "figures_table", "open_sets", "plan", "settings_table"]
 
 SETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "CIFAR-10": ("cifar10", ("cifar10", "cifar-10", "CIFAR-10", "cifar-10-batches-py", "cifar-10-python.tar.gz")),
@@ -57,7 +57,7 @@ _PAPERS = {CLIP: PAPER["CLIP"], UNNORMALISED: PAPER["RA-CLIP"], VANILLA: PAPER["
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Table1Row:
     """One row of the table.
 
     Attributes:
@@ -114,7 +114,7 @@ def plan(
     refset: Path | None = None,
     rams: Sequence[Path] = (),
     options: Mapping[str, object] | None = None,
-) -> list[Row]:
+) -> list[Table1Row]:
     """Who stands in which row.
 
     Args:
@@ -130,8 +130,8 @@ def plan(
     base = load_encoder(encoder_id, **(options or {}))
     place = refset or bundled(encoder_id, "references")
     references = ReferenceSet.open(place) if place is not None else None
-    rows = [Row(name=CLIP, contender=Contender(label=CLIP, encoder=base))]
-    trained: dict[str, Row] = {}
+    rows = [Table1Row(name=CLIP, contender=Contender(label=CLIP, encoder=base))]
+    trained: dict[str, Table1Row] = {}
     for ram in rams:
         row = _learned(ram, base, references if refset is not None else None, options or {})
         if row.name in trained:
@@ -143,24 +143,26 @@ def plan(
             f"--set ram.layers=2 --set ram.norm={setting} --out runs/ram-{setting}"
         )
         none = f"no RAM of this form was given; train one ({command}) and give --ram runs/ram-{setting}/model"
-        rows.append(trained.pop(name, Row(name=name, missing=none)))
+        rows.append(trained.pop(name, Table1Row(name=name, missing=none)))
     rows += trained.values()
     if references is None:
         how = f"no reference set: impart refset build PAIRS --encoder {encoder_id} --out SET, then --refset SET"
-        return [*rows, Row(name=VANILLA, missing=how), Row(name=TUNED, missing=how)]
+        return [*rows, Table1Row(name=VANILLA, missing=how), Table1Row(name=TUNED, missing=how)]
     paper = AugmentedEncoder(base, references, Vanilla(VanillaSettings()))
-    rows.append(Row(name=VANILLA, contender=Contender(label=VANILLA, encoder=paper)))
+    rows.append(Table1Row(name=VANILLA, contender=Contender(label=VANILLA, encoder=paper)))
     tuned = settings_of(references)
     if tuned is None:
-        return [*rows, Row(name=TUNED, missing=f"the set is not tuned: impart refset tune {place}")]
+        return [*rows, Table1Row(name=TUNED, missing=f"the set is not tuned: impart refset tune {place}")]
     return [
         *rows,
-        Row(name=TUNED, contender=Contender(label=TUNED, encoder=AugmentedEncoder(base, references, Vanilla(tuned)))),
+        Table1Row(
+            name=TUNED, contender=Contender(label=TUNED, encoder=AugmentedEncoder(base, references, Vanilla(tuned)))
+        ),
     ]
 
 
 def figures_table(
-    rows: Sequence[Row],
+    rows: Sequence[Table1Row],
     outcomes: Sequence[Outcome],
     titles: Mapping[str, str],
     bounds: Sequence[Mapping[str, tuple[float, float]]],
@@ -198,7 +200,7 @@ def figures_table(
     return Table(title="Table 1: zero-shot classification", columns=columns, rows=tuple(cells), below=below)
 
 
-def settings_table(rows: Sequence[Row], sets: Mapping[str, ClassSet], *, prompts: str) -> Table:
+def settings_table(rows: Sequence[Table1Row], sets: Mapping[str, ClassSet], *, prompts: str) -> Table:
     """What differs from the paper's setting."""
     base = next(row.contender.encoder for row in rows if row.name == CLIP and row.contender is not None)
     lines = [("encoder", "ViT-B/32", _encoder_words(base))]
@@ -230,7 +232,7 @@ def settings_table(rows: Sequence[Row], sets: Mapping[str, ClassSet], *, prompts
     return Table(title="Settings", columns=("", "the paper", "here"), rows=cells, words=3, below=(below,))
 
 
-def _learned(ram: Path, base: Encoder, references: ReferenceSet | None, options: Mapping[str, object]) -> Row:
+def _learned(ram: Path, base: Encoder, references: ReferenceSet | None, options: Mapping[str, object]) -> Table1Row:
     learned: LearnedRam = open_ram(ram)
     settings = learned.settings
     assert isinstance(settings, RamSettings)
@@ -239,7 +241,7 @@ def _learned(ram: Path, base: Encoder, references: ReferenceSet | None, options:
     if learned.encoder_fingerprint != base.fingerprint:
         own, references = load_encoder(encoder_id_of(ram), **options), None
     whole = AugmentedEncoder(own, references if references is not None else references_of(ram), learned)
-    return Row(name=name, contender=Contender(label=name, encoder=whole))
+    return Table1Row(name=name, contender=Contender(label=name, encoder=whole))
 
 
 def _encoder_words(encoder: Encoder) -> str:

@@ -23,7 +23,7 @@ from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, DataError, ReferenceSetError
 from impart.files import library_versions, move_synced, now, read_ahead, write_csv_atomic
 from impart.refset.pairs import Columns, Pair, PairSource, load_picture, read_pairs
-from impart.refset.refset import Manifest, ReferenceSet
+from impart.refset.refset import ReferenceSet, ReferenceSetManifest
 from impart.refset.storage import STORAGES, RowWriter, read_table, sources_of, with_index
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def build(
         data = read_table(target)
     else:
         data = writer.table()
-    manifest = Manifest(
+    manifest = ReferenceSetManifest(
         encoder_id=traits.id,
         encoder_fingerprint=encoder.fingerprint,
         fingerprint=writer.fingerprint,

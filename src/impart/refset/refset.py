@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from impart.refset.build import PairsInput
 
-__all__ = ["SCHEMA_VERSION", "Manifest", "ReferenceSet"]
+__all__ = ["SCHEMA_VERSION", "ReferenceSetManifest", "ReferenceSet"]
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -41,7 +41,7 @@ VECTOR_COLUMNS = ("image", "text_embedding", "retrieval")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class ReferenceSetManifest:
     """What `manifest.json` says.
 
     Attributes:
@@ -87,7 +87,7 @@ class Manifest:
     schema: int = SCHEMA_VERSION
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
+    def read(cls, folder: Path) -> ReferenceSetManifest:
         """Read and check `manifest.json`.
 
         Raises:
@@ -122,7 +122,12 @@ class ReferenceSet:
     """
 
     def __init__(
-        self, data: pa.Table, manifest: Manifest, *, folder: Path | None = None, cohort: Cohort | None = None
+        self,
+        data: pa.Table,
+        manifest: ReferenceSetManifest,
+        *,
+        folder: Path | None = None,
+        cohort: Cohort | None = None,
     ) -> None:
         self._data = data
         self._folder = folder
@@ -139,7 +144,7 @@ class ReferenceSet:
         import pyarrow as pa
 
         folder = Path(path).expanduser()
-        manifest = Manifest.read(folder)
+        manifest = ReferenceSetManifest.read(folder)
         try:
             data = pa.ipc.open_file(pa.memory_map(str(folder / manifest.data))).read_all()
         except (OSError, pa.ArrowException) as error:
@@ -203,7 +208,7 @@ class ReferenceSet:
             retrieval=retrieval,
         )
         data = writer.table()
-        manifest = Manifest(
+        manifest = ReferenceSetManifest(
             encoder_id=encoder_id,
             encoder_fingerprint=encoder_fingerprint,
             fingerprint=writer.fingerprint,

@@ -1,4 +1,4 @@
-"""The training loop, one for all regimes: `fit` runs a `Task` and yields what happens.
+"""The training loop, one for all regimes: `fit` runs a `TrainingTask` and yields what happens.
 
 Everything random is a function of (seed, step), the learning rate of the step alone, and a checkpoint holds the rest:
 a run that was killed and resumed ends with the same weights, bit for bit, as one left alone (same machine and
@@ -26,12 +26,12 @@ from impart.train.events import Finished, Resumed, Saved, StepDone, TrainEvent, 
 from impart.train.runlog import RunLog
 from impart.train.settings import TrainConfig
 from impart.train.sharding import average_scalars, clip_gradients, like, whole
-from impart.train.task import Task, Temperature, learning_rate, parameter_groups
+from impart.train.task import Temperature, TrainingTask, learning_rate, parameter_groups
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Task", "fit", "make_accelerator"]
+__all__ = ["TrainingTask", "fit", "make_accelerator"]
 
 _PATIENCE = datetime.timedelta(hours=12)
 """How long processes wait for each other: the first one may have millions of pictures to embed before the start."""
@@ -71,7 +71,7 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 
 
 def fit(
-    task: Task,
+    task: TrainingTask,
     config: TrainConfig,
     *,
     out: Path | None = None,
@@ -101,7 +101,7 @@ def fit(
 class _Run:
     """State of one call of `fit`."""
 
-    def __init__(self, task: Task, config: TrainConfig, out: Path | None, accelerator: Accelerator):
+    def __init__(self, task: TrainingTask, config: TrainConfig, out: Path | None, accelerator: Accelerator):
         self.task, self.config, self.accelerator = task, config, accelerator
         self.bare = task.modules()
         self.sharded = task.shard(accelerator)  # before the optimiser takes the parameters

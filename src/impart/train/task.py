@@ -15,10 +15,10 @@ from impart.train.settings import OptimiserSettings
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Average", "Task", "Temperature", "learning_rate", "parameter_groups", "recall"]
+__all__ = ["Average", "TrainingTask", "Temperature", "learning_rate", "parameter_groups", "recall"]
 
 
-class Task(Protocol):
+class TrainingTask(Protocol):
     """One regime. Subclass it: the hooks with a body may be left alone.
 
     The engine owns the optimiser, the schedule, checkpoints, logs and the seeds; before each batch it seeds torch from

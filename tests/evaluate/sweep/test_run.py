@@ -19,8 +19,8 @@ from impart.config import SweepSettings, VanillaSettings
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError
 from impart.evaluate.sweep.folder import SweepFolder, best_in_words
-from impart.evaluate.sweep.plan import ALL, Plan, Point, pairs_of
-from impart.evaluate.sweep.run import AROUND, LEAVE_ONE_OUT, Ground, Row, prepare, sweep
+from impart.evaluate.sweep.plan import ALL, Point, SweepPlan, pairs_of
+from impart.evaluate.sweep.run import AROUND, LEAVE_ONE_OUT, Ground, SweepRow, prepare, sweep
 from impart.evaluate.sweep.tables import Best, choose_best
 from impart.evaluate.tasks.zeroshot import zeroshot
 from impart.refset.refset import ReferenceSet
@@ -63,7 +63,7 @@ def ground(references: ReferenceSet, tiny: TinyEncoder) -> Ground:
 
 
 def point(ground: Ground, **changes: object) -> Point:
-    base = Plan().points(len(ground.references), ground.settings)[0]
+    base = SweepPlan().points(len(ground.references), ground.settings)[0]
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -157,7 +157,7 @@ def test_references_that_show_test_pictures_are_dropped(tiny: TinyEncoder, refer
 
 
 def test_plan_varies_one_thing_at_a_time() -> None:
-    plan = Plan(
+    plan = SweepPlan(
         sizes=("10%", "100%"), ways=("random", "agreement", "dedup"), k=(3, 8), w_img=(0.5,), w_txt=(), tau=(0.0,)
     )
     points = plan.points(60, AT)
@@ -176,14 +176,14 @@ def test_plan_varies_one_thing_at_a_time() -> None:
 
 
 def test_grid_is_the_full_product() -> None:
-    plan = Plan(
+    plan = SweepPlan(
         sizes=("10%", "30%"), ways=("random", "class"), corrupt=(0.0, 0.3), k=(1, 2), w_img=(0.5,), w_txt=(0.5, 1.0),
         tau=(0.05,), seeds=2, grid=True,
     )  # fmt: skip
     points = plan.points(60, AT)
     assert len(points) == 2 * 2 * 2 * 2 * 2 * 2 + 1  # and what it is around
     with pytest.raises(ConfigError, match="at least one value of tau"):
-        Plan(tau=(), grid=True)
+        SweepPlan(tau=(), grid=True)
 
 
 def test_plan_names_every_way_and_refuses_what_cannot_work() -> None:
@@ -191,13 +191,13 @@ def test_plan_names_every_way_and_refuses_what_cannot_work() -> None:
     assert pairs_of("100%", 7) == 7
     for size in ("ten", "0%", "120%", "-3"):
         with pytest.raises(ConfigError, match="size"):
-            Plan(sizes=(size,))
+            SweepPlan(sizes=(size,))
     with pytest.raises(ConfigError, match="there are random, class"):
-        Plan(ways=("best",))
+        SweepPlan(ways=("best",))
     with pytest.raises(ConfigError, match="from 0 to 1"):
-        Plan(corrupt=(2.0,))
+        SweepPlan(corrupt=(2.0,))
     with pytest.raises(ConfigError, match="at least one pair"):
-        Plan(k=(0,))
+        SweepPlan(k=(0,))
 
 
 def test_a_set_that_cannot_check_itself_needs_data(tiny: TinyEncoder, references: ReferenceSet) -> None:
@@ -220,7 +220,7 @@ def test_what_is_swept_around(tiny: TinyEncoder, references: ReferenceSet) -> No
         prepare(references, tiny, around="none")
 
 
-SMALL = Plan(sizes=("20%", "100%"), ways=("random", "dedup"), corrupt=(0.0, 1.0), k=(1, 3), seeds=2)
+SMALL = SweepPlan(sizes=("20%", "100%"), ways=("random", "dedup"), corrupt=(0.0, 1.0), k=(1, 3), seeds=2)
 
 
 def test_a_stopped_sweep_goes_on(ground: Ground, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_another_set_is_refused_and_more_settings_are_added(ground: Ground, tiny
     longer = class_set([*NAMES, "red"], classes=NAMES)
     with pytest.raises(ConfigError, match="another colours"):
         SweepFolder(tmp_path, prepare(ground.references, tiny, [longer], near=2), SMALL, {})
-    assert len(SweepFolder(tmp_path, ground, Plan(k=(1, 5)), {}).done) == 2
+    assert len(SweepFolder(tmp_path, ground, SweepPlan(k=(1, 5)), {}).done) == 2
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(ConfigError, match="holds no sweep"):
         SweepFolder(tmp_path, ground, SMALL, {})
@@ -294,8 +294,8 @@ def test_report_says_what_was_chosen_and_by_what(
 def test_best_of_several() -> None:
     base = Point(way=ALL, pairs=60, corrupt=0.0, seed=0, **dataclasses.asdict(AT))
 
-    def row(accuracy: float, **changes: object) -> Row:
-        return Row(
+    def row(accuracy: float, **changes: object) -> SweepRow:
+        return SweepRow(
             dataset="d",
             point=dataclasses.replace(base, **changes),  # type: ignore[arg-type]
             used=int(changes.get("pairs", 60)),  # type: ignore[call-overload]

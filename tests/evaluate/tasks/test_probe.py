@@ -12,7 +12,7 @@ from PIL import Image
 from impart.encoders.base import EncoderTraits, ImageEmbeddings, l2_normalise
 from impart.errors import ConfigError, DataError, MissingExtraError
 from impart.evaluate import linear_probe
-from impart.evaluate.datasets.types import ClassSet, Pictures
+from impart.evaluate.datasets.types import ClassSet, Images
 from impart.evaluate.tasks.probe import _final, _Part, _validation_rows
 
 linear_model = pytest.importorskip("sklearn.linear_model", reason="the linear probe needs scikit-learn")
@@ -51,7 +51,7 @@ def drawn(each: int, *, noise: float, seed: int, classes: int = 5) -> ClassSet:
 
     return ClassSet(
         name=f"drawn {seed}",
-        pictures=Pictures(keys=tuple(f"{seed}/{n}" for n in range(len(rows))), read=read, identity=lambda: f"{seed}"),
+        pictures=Images(keys=tuple(f"{seed}/{n}" for n in range(len(rows))), read=read, identity=lambda: f"{seed}"),
         labels=labels,
         classes=tuple("abcdefgh"[:classes]),
     )

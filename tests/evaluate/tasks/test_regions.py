@@ -10,7 +10,7 @@ from PIL import Image
 
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.errors import ConfigError, DataError
-from impart.evaluate.datasets.types import BoxSet, Pictures
+from impart.evaluate.datasets.types import BoxSet, Images
 from impart.evaluate.tasks import regions
 from impart.evaluate.tasks.regions import crop_box, crops
 
@@ -35,7 +35,7 @@ class Halves:
     def boxes(self, labels: list[list[str]], categories: tuple[str, ...] = ("red", "blue", "green")) -> BoxSet:
         return BoxSet(
             name="halves",
-            pictures=Pictures(
+            pictures=Images(
                 keys=tuple(f"{number}.png" for number in range(len(self.halves))),
                 read=self.read,
                 identity=lambda: repr(self.halves),

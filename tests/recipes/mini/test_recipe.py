@@ -17,7 +17,7 @@ from impart.recipes.mini.references import principal_components, write_prototype
 from impart.recipes.mini.train_heads import Corpus, HeadSettings, sampling_weights, text_key, train_heads  # noqa: E402
 from impart.train.heads.corrections import CellAttention, Correction, ImageHead, TextHead  # noqa: E402
 from impart.train.heads.onnx_export import ImageTower  # noqa: E402
-from impart.train.prepare.development_data import Picture  # noqa: E402
+from impart.train.prepare.development_data import TrainingImage  # noqa: E402
 
 
 def test_bundled_recipe_resolves():
@@ -69,7 +69,7 @@ def test_copies_of_evaluation_pictures_are_left_out(tmp_path):
     def picture(path, pixels):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).resize((96, 96), Image.Resampling.BICUBIC).save(path)
-        return Picture(path=path, source="mine", texts=("x",))
+        return TrainingImage(path=path, source="mine", texts=("x",))
 
     looks = [rng.integers(0, 256, (7, 7, 3), dtype=np.uint8) for _ in range(9)]
     data = tmp_path / "data"
@@ -77,7 +77,7 @@ def test_copies_of_evaluation_pictures_are_left_out(tmp_path):
         picture(data / folder / "kept.png", looks[number])
     mine = [picture(tmp_path / f"{number}.jpg", look) for number, look in enumerate(looks)]
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    mine.append(Picture(path=tmp_path / "broken.jpg", source="mine", texts=("x",)))
+    mine.append(TrainingImage(path=tmp_path / "broken.jpg", source="mine", texts=("x",)))
     guarded = len(read_recipe().guarded)
     for _ in range(2):  # the second time from the cache
         kept = without_copies(mine, data, tmp_path / "cache")
@@ -86,7 +86,7 @@ def test_copies_of_evaluation_pictures_are_left_out(tmp_path):
 
 def test_sources_are_balanced(tmp_path):
     counts = {"flickr8k": 90, "zukan": 16, "ikea": 4}
-    pictures = [Picture(path=tmp_path, source=name, texts=("x",)) for name, n in counts.items() for _ in range(n)]
+    pictures = [TrainingImage(path=tmp_path, source=name, texts=("x",)) for name, n in counts.items() for _ in range(n)]
     weights = sampling_weights(pictures, HeadSettings(caption_share=0.4, balance=0.5))
     share = {name: weights[[p.source == name for p in pictures]].sum() for name in counts}
     assert share["flickr8k"] == pytest.approx(0.4)

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 onnx = pytest.importorskip("onnx", reason="the export needs the extra `train`")
 pytest.importorskip("onnxscript", reason="the export needs the extra `train`")
 
-from impart.encoders.onnx.session import RuntimeOptions, Tower  # noqa: E402
+from impart.encoders.onnx.session import OnnxTower, RuntimeOptions  # noqa: E402
 from impart.encoders.preprocess import PreprocessConfig, preprocess  # noqa: E402
 from impart.train.heads.corrections import Correction, ImageHead  # noqa: E402
 from impart.train.heads.onnx_export import ImageTower, export_image  # noqa: E402
@@ -74,7 +74,7 @@ def test_each_size_goes_through_its_own_weights(tmp_path: Path, images: list[Ima
     )
     heads = ImageTower(head.eval(), torch.randn(WIDTH, 6))
     export_image(heads, large, tmp_path / "image.onnx", int8=False, small=(small, SMALL.size_px))
-    tower = Tower(tmp_path / "image.onnx", RuntimeOptions())
+    tower = OnnxTower(tmp_path / "image.onnx", RuntimeOptions())
     for path, config in ((large, LARGE), (small, SMALL)):
         found = tower.run({"pixels": preprocess(images, config)})
         with torch.no_grad():

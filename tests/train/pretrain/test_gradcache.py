@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from impart.train.distributed import local_loss, loss_gradients  # noqa: E402
 from impart.train.losses import contrastive_loss  # noqa: E402
-from impart.train.pretrain.gradcache import Embedded, contrastive_step  # noqa: E402
+from impart.train.pretrain.gradcache import ChunkEmbeddings, contrastive_step  # noqa: E402
 from impart.train.settings import LossSettings  # noqa: E402
 from impart.train.task import Temperature  # noqa: E402
 
@@ -30,7 +30,7 @@ class TwoTowers(torch.nn.Module):
 
     def forward(self, x, y):
         image = torch.stack([F.normalize(self.image(x), dim=-1), F.normalize(x[:, :D], dim=-1)])
-        return Embedded(image, F.normalize(self.text(y), dim=-1), self.temperature())
+        return ChunkEmbeddings(image, F.normalize(self.text(y), dim=-1), self.temperature())
 
 
 def _batch():

@@ -26,12 +26,12 @@ from impart.video.index.events import (
     IndexDone,
     PathFailed,
     Planned,
-    Progress,
     ScanDone,
     VideoCopied,
     VideoDone,
     VideoFailed,
     VideoMoved,
+    VideoProgress,
     VideoRemoved,
     VideoSkipped,
     VideoStarted,
@@ -58,7 +58,7 @@ def index(tmp_path: Path) -> VideoIndex:
 
 
 def kinds(events: Iterable[Event]) -> list[str]:
-    return [type(event).__name__ for event in events if not isinstance(event, Progress | VideoStarted)]
+    return [type(event).__name__ for event in events if not isinstance(event, VideoProgress | VideoStarted)]
 
 
 def one(events: Iterable[Event], kind: type) -> Any:
@@ -81,7 +81,7 @@ def test_a_first_run_tells_what_it_does(films: Path, index: VideoIndex) -> None:
         (2, 3, "b.mp4"),
         (3, 3, "c.mp4"),
     ]
-    progress = [event for event in events if isinstance(event, Progress)]
+    progress = [event for event in events if isinstance(event, VideoProgress)]
     assert [event.bytes_done for event in progress] == sorted(event.bytes_done for event in progress)
     last = progress[-1]
     assert (last.files_done, last.files_total, last.bytes_done) == (3, 3, size)

@@ -20,7 +20,7 @@ from impart.config import IndexSettings, Settings, VanillaSettings
 from impart.errors import IndexLockedError, VideoIndexError
 from impart.video.index import manifest as manifests
 from impart.video.index.index import VideoIndex
-from impart.video.index.manifest import Manifest
+from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, Store, VideoRecord, path_id
 from impart.video.index.writer import SegmentChunk, Writer, _worth_compacting
 from impart.video.search.snapshot import load_snapshot
@@ -181,7 +181,7 @@ def test_migrations_run_in_order_when_a_writer_opens(store: Store, monkeypatch: 
     monkeypatch.setattr(manifests, "SCHEMA", 3)
     monkeypatch.setattr(manifests, "MIGRATIONS", {1: one, 2: one})
     with pytest.raises(VideoIndexError, match="bring it up to date"):
-        Manifest.load(store.folder)
+        IndexManifest.load(store.folder)
     with Writer(store) as writer:
         assert writer.manifest.schema == 3
     assert seen == [(store.folder, 1), (store.folder, 2)]
@@ -198,7 +198,7 @@ def test_the_manifest_says_what_the_index_was_made_with(tmp_path: Path) -> None:
     assert (index.path / values["augmentation"]["folder"] / "manifest.json").is_file()
     assert (index.path / f"{values['augmentation']['table']}.lance").is_dir()
     assert {"impart", "lancedb", "av"} <= values["versions"].keys()
-    manifest = Manifest.load(index.path)
+    manifest = IndexManifest.load(index.path)
     assert dataclasses.replace(manifest) == manifest
     assert str(tmp_path) not in json.dumps(values)
 

@@ -23,12 +23,12 @@ from impart.config import EvaluateSettings
 if TYPE_CHECKING:
     from impart.encoders.base import Encoder, Float32
     from impart.evaluate.cache import EmbeddingCache
-    from impart.evaluate.datasets.types import Pictures
+    from impart.evaluate.datasets.types import Images
     from impart.evaluate.models import Contender
     from impart.evaluate.report.tables import Cell, Table
     from impart.evaluate.result import Outcome
 
-__all__ = ["Options", "Run", "print_tables", "with_run"]
+__all__ = ["EvalOptions", "Run", "print_tables", "with_run"]
 
 _NOTES_SHOWN = 12
 PARTLY = 3
@@ -36,7 +36,7 @@ PARTLY = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class EvalOptions:
     """The common options, as given; see `_options` for what they mean."""
 
     encoders: str | None
@@ -105,8 +105,8 @@ def _options(
     ] = None,
     no_report: Annotated[bool, typer.Option("--no-report", help="Only print.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what report.json holds, in place of tables.")] = False,
-) -> Options:
-    return Options(
+) -> EvalOptions:
+    return EvalOptions(
         encoders=encoders,
         refset=refset or [],
         ram=ram or [],
@@ -151,7 +151,7 @@ class Run:
         settings: the command's own, for the report.
     """
 
-    def __init__(self, task: str, options: Options, settings: dict[str, Any]) -> None:
+    def __init__(self, task: str, options: EvalOptions, settings: dict[str, Any]) -> None:
         self.task, self.options = task, options
         self.settings: dict[str, Any] = {
             "command": shlex.join(["impart", *sys.argv[1:]]),
@@ -213,7 +213,7 @@ class Run:
     def cleaned(
         self,
         dataset: str,
-        *pictures: Pictures,
+        *pictures: Images,
         retrieval: Callable[[Encoder], tuple[Float32, Sequence[str]]] | None = None,
     ) -> list[Contender]:
         """The contenders, none with references that show a picture of the data set.

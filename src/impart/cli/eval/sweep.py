@@ -19,7 +19,7 @@ from impart.config import Around, EvaluateSettings, Prompts, SelectionWay, Sweep
 if TYPE_CHECKING:
     from impart.evaluate.datasets.types import ClassSet
     from impart.evaluate.sweep.folder import SweepFolder
-    from impart.evaluate.sweep.plan import Plan
+    from impart.evaluate.sweep.plan import SweepPlan
     from impart.evaluate.sweep.run import Ground
 
 __all__ = ["sweep"]
@@ -96,12 +96,12 @@ def sweep(
     from impart.encoders import load_encoder
     from impart.evaluate.cache import EmbeddingCache
     from impart.evaluate.sweep.folder import SweepFolder, best_in_words
-    from impart.evaluate.sweep.plan import Plan
+    from impart.evaluate.sweep.plan import SweepPlan
     from impart.evaluate.sweep.run import prepare
     from impart.refset.refset import ReferenceSet
 
     started = time.monotonic()
-    plan = Plan(
+    plan = SweepPlan(
         sizes=_values("--sizes", sizes, str),
         ways=_values("--select", select, str),
         corrupt=_values("--corrupt", corrupt, float),
@@ -144,7 +144,7 @@ def sweep(
     print(f"report: {out}", file=sys.stderr)
 
 
-def _measure(folder: SweepFolder, ground: Ground, plan: Plan) -> None:
+def _measure(folder: SweepFolder, ground: Ground, plan: SweepPlan) -> None:
     """Measure what is left; rows are on disk as they come."""
     from impart.evaluate.sweep.run import sweep as run
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from impart.encoders.base import EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
-from impart.encoders.onnx.session import RuntimeOptions, Tower
+from impart.encoders.onnx.session import OnnxTower, RuntimeOptions
 from impart.encoders.preprocess import PreprocessConfig, preprocess, short_side
 from impart.encoders.tokens import TextTokenizer, read_json
 from impart.errors import ConfigError, EncoderError
@@ -85,8 +85,8 @@ class OnnxEncoder:
         self._fingerprint_of = fingerprint_of
         self._options = options or RuntimeOptions()
         self._lock = threading.Lock()
-        self._images: Tower | None = None
-        self._texts: tuple[Tower, TextTokenizer] | None = None
+        self._images: OnnxTower | None = None
+        self._texts: tuple[OnnxTower, TextTokenizer] | None = None
         for path in self._paths:
             if not path.is_file():
                 raise EncoderError(f"{path} is missing: fetch or export model {traits.id!r} again")
@@ -147,10 +147,10 @@ class OnnxEncoder:
         return result
 
     @property
-    def _image_tower(self) -> Tower:
+    def _image_tower(self) -> OnnxTower:
         with self._lock:
             if self._images is None:
-                tower = Tower(self._paths[0], self._options)
+                tower = OnnxTower(self._paths[0], self._options)
                 for config in (self.preprocess_config, *([self._small.config] if self._small else [])):
                     tower.check_image(config.size_px)
                 if ("retrieval" in tower.outputs) != self.traits.own_retrieval:
@@ -162,10 +162,10 @@ class OnnxEncoder:
             return self._images
 
     @property
-    def _text_tower(self) -> tuple[Tower, TextTokenizer]:
+    def _text_tower(self) -> tuple[OnnxTower, TextTokenizer]:
         with self._lock:
             if self._texts is None:
-                self._texts = Tower(self._paths[1], self._options), self._make_tokenizer()
+                self._texts = OnnxTower(self._paths[1], self._options), self._make_tokenizer()
             return self._texts
 
     def _check_width(self, vectors: Float32, what: str, width: int) -> None:

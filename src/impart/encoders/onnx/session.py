@@ -17,7 +17,7 @@ import numpy.typing as npt
 from impart.encoders.base import Float32
 from impart.errors import ConfigError, EncoderError
 
-__all__ = ["RuntimeOptions", "Tower"]
+__all__ = ["RuntimeOptions", "OnnxTower"]
 
 _TYPES = {
     "tensor(float)": np.float32,
@@ -59,7 +59,7 @@ class RuntimeOptions:
         return cls(**options)
 
 
-class Tower:
+class OnnxTower:
     """One ONNX graph, with its inputs and outputs found by what they are instead of by name.
 
     An image tower on CPUs takes a batch in pieces, each run by one thread alone: threads that work on one piece

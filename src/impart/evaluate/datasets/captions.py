@@ -11,7 +11,7 @@ from pathlib import Path
 
 from impart.errors import DataError
 from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records
-from impart.evaluate.datasets.image_files import Finder, annotation_file, caption_set, optional_annotation
+from impart.evaluate.datasets.image_files import ImageFinder, annotation_file, caption_set, optional_annotation
 from impart.evaluate.datasets.reader import Published, Reader
 from impart.evaluate.datasets.types import CaptionSet
 
@@ -84,7 +84,7 @@ def open_caption_table(path: Path | str, split: str | None = None, *, name: str 
         where = f" with split {split!r}" if split else ""
         raise DataError(f"{table} has no captions{where}: expected the columns file and caption (or text)")
     folder = table.resolve().parent
-    finder = Finder(folders=(table.parent / "images", table.parent), source=table)
+    finder = ImageFinder(folders=(table.parent / "images", table.parent), source=table)
     return caption_set(name or folder.name + (f"/{split}" if split else ""), rows, finder)
 
 
@@ -174,11 +174,11 @@ def _tokens(file: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
             bad.add(number, "no tab")
 
 
-def _finder(file: Path, folders: tuple[str, ...]) -> Finder:
+def _finder(file: Path, folders: tuple[str, ...]) -> ImageFinder:
     """Pictures below the folder of the annotation file, or below the folder above it."""
     roots = (file.parent, file.parent.parent)
     places = [root / folder for root in roots for folder in (*folders, "images", ".")]
-    return Finder(folders=tuple(places), source=file)
+    return ImageFinder(folders=tuple(places), source=file)
 
 
 READERS: tuple[Reader, ...] = (

@@ -17,9 +17,9 @@ import numpy as np
 from impart.errors import DataError
 from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.annotations import Malformed, read_json, read_table, records
-from impart.evaluate.datasets.image_files import Finder, annotation_file
+from impart.evaluate.datasets.image_files import ImageFinder, annotation_file
 from impart.evaluate.datasets.reader import Published, Reader
-from impart.evaluate.datasets.types import BoxSet, Pictures
+from impart.evaluate.datasets.types import BoxSet, Images
 
 __all__ = ["READERS", "clip_box", "open_box_table", "open_coco", "open_lvis"]
 
@@ -99,7 +99,7 @@ def open_coco(path: Path, split: str | None = None) -> BoxSet:
     file = annotation_file(path, (f"instances_{split}.json",), published=COCO)
     roots = (file.parent, file.parent.parent)
     folders = tuple(root / folder for root in roots for folder in (split, "images", f"images/{split}", "."))
-    return _from_instances(f"coco/{split}", file, Finder(folders=folders, source=file))
+    return _from_instances(f"coco/{split}", file, ImageFinder(folders=folders, source=file))
 
 
 def open_lvis(path: Path, split: str | None = None) -> BoxSet:
@@ -114,7 +114,7 @@ def open_lvis(path: Path, split: str | None = None) -> BoxSet:
     file = annotation_file(path, (f"lvis_v1_{split}.json",), published=LVIS)
     roots = (file.parent, file.parent.parent)
     folders = tuple(root / folder for root in roots for folder in (".", "images", "coco"))
-    return _from_instances(f"lvis/{split}", file, Finder(folders=folders, source=file))
+    return _from_instances(f"lvis/{split}", file, ImageFinder(folders=folders, source=file))
 
 
 def open_box_table(path: Path, split: str | None = None) -> BoxSet:
@@ -146,12 +146,12 @@ def open_box_table(path: Path, split: str | None = None) -> BoxSet:
     categories = tuple(sorted({label for _, label, _ in rows}))
     numbers = {label: number for number, label in enumerate(categories)}
     boxes = [_Box(file, numbers[label], corners) for file, label, corners in rows]
-    finder = Finder(folders=(table.parent / "images", table.parent), source=table)
+    finder = ImageFinder(folders=(table.parent / "images", table.parent), source=table)
     name = table.resolve().parent.name + (f"/{split}" if split else "")
     return _box_set(name, boxes, finder, counts, categories=categories)
 
 
-def _from_instances(name: str, file: Path, finder: Finder) -> BoxSet:
+def _from_instances(name: str, file: Path, finder: ImageFinder) -> BoxSet:
     data = read_json(file, dict)
     bad = Malformed(
         file,
@@ -209,7 +209,7 @@ def _file_of(image: dict[str, Any]) -> str:
 def _box_set(
     name: str,
     boxes: Iterable[_Box],
-    finder: Finder,
+    finder: ImageFinder,
     counts: _Counts,
     *,
     categories: tuple[str, ...],
@@ -239,7 +239,7 @@ def _box_set(
         raise DataError(f"{finder.source} has no boxes for {name}: {'; '.join(counts.told()) or 'it lists none'}")
     return BoxSet(
         name=name,
-        pictures=Pictures.of_files(tuple(numbers)),
+        pictures=Images.of_files(tuple(numbers)),
         owners=np.asarray(owners, dtype=np.int64),
         boxes=np.asarray(kept, dtype=np.float64),
         labels=np.asarray(labels, dtype=np.int64),

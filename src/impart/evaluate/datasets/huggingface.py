@@ -11,7 +11,7 @@ import numpy as np
 from impart.errors import DataError, MissingExtraError
 from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.reader import Published, Reader
-from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Pictures
+from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Images
 from impart.files import digest_of, file_stamp
 from impart.refset.pairs import load_picture
 
@@ -143,7 +143,7 @@ def _texts(value: Any) -> Sequence[str]:
     return [one.get("raw", "") if isinstance(one, dict) else one for one in values if isinstance(one, str | dict)]
 
 
-def _pictures(datasets: Any, table: Any, column: str, name: str) -> Pictures:
+def _pictures(datasets: Any, table: Any, column: str, name: str) -> Images:
     stored = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     files = [Path(one["filename"]) for one in table.cache_files]
 
@@ -157,7 +157,7 @@ def _pictures(datasets: Any, table: Any, column: str, name: str) -> Pictures:
             raise DataError("the cell is empty")
         return load_picture(source, max_megapixels=MAX_MEGAPIXELS)
 
-    return Pictures(keys=tuple(f"{name}[{number}]" for number in range(len(table))), read=read, identity=identity)
+    return Images(keys=tuple(f"{name}[{number}]" for number in range(len(table))), read=read, identity=identity)
 
 
 READERS: tuple[Reader, ...] = (

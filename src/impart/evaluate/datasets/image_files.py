@@ -13,13 +13,13 @@ import numpy as np
 
 from impart.errors import DataError
 from impart.evaluate.datasets.reader import Published
-from impart.evaluate.datasets.types import CaptionSet, Pictures
+from impart.evaluate.datasets.types import CaptionSet, Images
 
-__all__ = ["Finder", "annotation_file", "caption_set", "optional_annotation"]
+__all__ = ["ImageFinder", "annotation_file", "caption_set", "optional_annotation"]
 
 
 @dataclass
-class Finder:
+class ImageFinder:
     """Finds pictures by the name in an annotation file, in the first folder that has them.
 
     Attributes:
@@ -88,7 +88,9 @@ def annotation_file(path: Path, names: Sequence[str], *, published: Published) -
     raise published.missing(f"{path} holds no {' or '.join(names)}")
 
 
-def caption_set(name: str, rows: Iterable[tuple[str, str]], finder: Finder, *, notes: Sequence[str] = ()) -> CaptionSet:
+def caption_set(
+    name: str, rows: Iterable[tuple[str, str]], finder: ImageFinder, *, notes: Sequence[str] = ()
+) -> CaptionSet:
     """(picture, caption) rows as a set; rows of missing pictures and empty captions are left out.
 
     Raises:
@@ -114,7 +116,7 @@ def caption_set(name: str, rows: Iterable[tuple[str, str]], finder: Finder, *, n
     blank = (f"{empty} empty captions are left out",) if empty else ()
     return CaptionSet(
         name=name,
-        pictures=Pictures.of_files(tuple(numbers)),
+        pictures=Images.of_files(tuple(numbers)),
         captions=tuple(captions),
         owners=np.asarray(owners, dtype=np.int64),
         notes=(*notes, *missing, *blank),

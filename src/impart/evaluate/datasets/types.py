@@ -18,13 +18,13 @@ from impart.errors import DataError
 from impart.files import digest_of, file_stamp
 from impart.refset.pairs import load_picture
 
-__all__ = ["BoxSet", "CaptionSet", "ClassSet", "MomentSet", "Pictures", "VideoSet"]
+__all__ = ["BoxSet", "CaptionSet", "ClassSet", "MomentSet", "Images", "VideoSet"]
 
 MAX_MEGAPIXELS = 200.0  # a larger picture is refused by name rather than filling the memory
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class Images:
     """n pictures that are read when they are needed.
 
     Attributes:
@@ -42,7 +42,7 @@ class Pictures:
         return len(self.keys)
 
     @classmethod
-    def of_files(cls, files: Sequence[Path]) -> Pictures:
+    def of_files(cls, files: Sequence[Path]) -> Images:
         """Picture files; their identity is path, size and time of change."""
         paths = tuple(Path(file) for file in files)
         return cls(
@@ -51,10 +51,10 @@ class Pictures:
             identity=lambda: digest_of(file_stamp(path) for path in paths),
         )
 
-    def subset(self, numbers: Sequence[int] | npt.NDArray[np.int64]) -> Pictures:
+    def subset(self, numbers: Sequence[int] | npt.NDArray[np.int64]) -> Images:
         """Some of the pictures, in the order given."""
         chosen = tuple(int(number) for number in numbers)
-        return Pictures(
+        return Images(
             keys=tuple(self.keys[number] for number in chosen),
             read=lambda number: self.read(chosen[number]),
             identity=lambda: digest_of([self.identity(), repr(chosen)]),
@@ -75,7 +75,7 @@ class ClassSet:
     """
 
     name: str
-    pictures: Pictures
+    pictures: Images
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     templates: tuple[str, ...] | None = None
@@ -115,7 +115,7 @@ class CaptionSet:
     """
 
     name: str
-    pictures: Pictures
+    pictures: Images
     captions: tuple[str, ...]
     owners: npt.NDArray[np.int64]
     notes: tuple[str, ...] = ()
@@ -188,7 +188,7 @@ class BoxSet:
     """
 
     name: str
-    pictures: Pictures
+    pictures: Images
     owners: npt.NDArray[np.int64]
     boxes: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int64]

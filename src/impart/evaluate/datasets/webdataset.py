@@ -24,7 +24,7 @@ from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.annotations import read_lines, read_text
 from impart.evaluate.datasets.classification.folder import PICTURE_SUFFIXES
 from impart.evaluate.datasets.reader import Published, Reader
-from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Pictures
+from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Images
 from impart.files import digest_of, file_stamp
 from impart.refset.pairs import load_picture
 
@@ -244,10 +244,10 @@ def _templates(folder: Path, path: Path) -> tuple[tuple[str, ...] | None, tuple[
     return good or None, note if len(good) < len(lines) else ()
 
 
-def _pictures(members: list[tuple[str, _Member]], shards: list[Path]) -> Pictures:
+def _pictures(members: list[tuple[str, _Member]], shards: list[Path]) -> Images:
     keys = tuple(key for key, _ in members)
     places = tuple(place for _, place in members)
-    return Pictures(
+    return Images(
         keys=keys,
         read=lambda number: load_picture(places[number].read, max_megapixels=MAX_MEGAPIXELS),
         identity=lambda: digest_of([*(file_stamp(shard) for shard in shards), *keys]),

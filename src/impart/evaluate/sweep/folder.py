@@ -20,9 +20,9 @@ from typing import Any
 
 from impart.errors import ConfigError, DataError, MissingExtraError
 from impart.evaluate.report.tables import Table, markdown
-from impart.evaluate.sweep.plan import ALL, Plan, Point
+from impart.evaluate.sweep.plan import ALL, Point, SweepPlan
 from impart.evaluate.sweep.plots import draw_panels
-from impart.evaluate.sweep.run import LEAVE_ONE_OUT, Ground, Row
+from impart.evaluate.sweep.run import LEAVE_ONE_OUT, Ground, SweepRow
 from impart.evaluate.sweep.tables import (
     AXES,
     Best,
@@ -63,10 +63,10 @@ class SweepFolder:
         DataError: its rows cannot be read.
     """
 
-    def __init__(self, folder: Path, ground: Ground, plan: Plan, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, ground: Ground, plan: SweepPlan, settings: Mapping[str, Any]) -> None:
         self.folder, self.ground, self.plan = folder, ground, plan
         self._content = self._identity(settings)
-        self._rows: dict[tuple[str, Point], Row] = {}
+        self._rows: dict[tuple[str, Point], SweepRow] = {}
         if (folder / _CSV).exists() or (folder / _JSON).exists():
             self._check()
             self._rows = {(row.dataset, row.point): row for row in _read(folder / _CSV)}
@@ -79,14 +79,14 @@ class SweepFolder:
         """What is measured already."""
         return frozenset(self._rows)
 
-    def add(self, rows: Iterable[Row]) -> None:
+    def add(self, rows: Iterable[SweepRow]) -> None:
         """Keep rows, on disk at once."""
         with (self.folder / _CSV).open("a", newline="", encoding="utf-8") as file:
             for row in rows:
                 self._rows[row.dataset, row.point] = row
                 csv.writer(file, lineterminator="\n").writerow(_cells(row))
 
-    def rows(self, points: Sequence[Point]) -> list[Row]:
+    def rows(self, points: Sequence[Point]) -> list[SweepRow]:
         """The rows of some points on the present data sets, in their order."""
         names = [questions.name for questions in self.ground.questions]
         return [self._rows[name, point] for point in points for name in names if (name, point) in self._rows]
@@ -100,7 +100,7 @@ class SweepFolder:
             The tables, the best setting (None where it cannot be chosen), and why there are no plots, if so.
         """
         rows = self.rows(points)
-        at = Plan(grid=False).points(len(self.ground.references), self.ground.settings)[0]
+        at = SweepPlan(grid=False).points(len(self.ground.references), self.ground.settings)[0]
         by = choose_by if any(row.dataset == choose_by for row in rows) else ""
         best = choose_best(rows, by) if by else None
         tables = sweep_tables(rows, at, best)
@@ -165,7 +165,7 @@ class SweepFolder:
             raise ConfigError(f"{self.folder} holds a sweep with another {', '.join(other)}: choose another --out")
         mine.update({name: one for name, one in datasets.items() if name not in mine})
 
-    def _draw(self, rows: Sequence[Row], at: Point) -> tuple[list[str], str]:
+    def _draw(self, rows: Sequence[SweepRow], at: Point) -> tuple[list[str], str]:
         folder = self.folder / _PLOTS
         for stale in folder.glob("*.png"):
             stale.unlink()
@@ -184,7 +184,7 @@ class SweepFolder:
         return found, ""
 
 
-def _best_content(best: Best, rows: Sequence[Row]) -> dict[str, Any]:
+def _best_content(best: Best, rows: Sequence[SweepRow]) -> dict[str, Any]:
     figures = {}
     for dataset in datasets_of(rows):
         found = by_point(rows, dataset).get(best.point) if best.point else None
@@ -266,12 +266,12 @@ def _text(
     return "\n".join(lines)
 
 
-def _cells(row: Row) -> list[Any]:
+def _cells(row: SweepRow) -> list[Any]:
     point = [getattr(row.point, name) for name in _POINT]
     return [row.dataset, *point, *(getattr(row, name) for name in _MEASURED), round(row.gain, 9)]
 
 
-def _read(path: Path) -> list[Row]:
+def _read(path: Path) -> list[SweepRow]:
     """The rows of a table; one that was cut off while it was written is left out."""
     if not path.is_file():
         return []
@@ -288,5 +288,5 @@ def _read(path: Path) -> list[Row]:
             except ValueError as error:
                 raise DataError(f"{path}, line {table.line_num}: {error}. Remove the line") from error
             point = Point(**{name: values[name] for name in _POINT})
-            rows.append(Row(dataset=values["dataset"], point=point, **{name: values[name] for name in _MEASURED}))
+            rows.append(SweepRow(dataset=values["dataset"], point=point, **{name: values[name] for name in _MEASURED}))
     return rows

@@ -10,7 +10,7 @@ from impart.config import SweepSettings, VanillaSettings
 from impart.errors import ConfigError
 from impart.refset.subsets import FIXED, WAYS
 
-__all__ = ["ALL", "Plan", "Point", "pairs_of"]
+__all__ = ["ALL", "SweepPlan", "Point", "pairs_of"]
 
 ALL = "all"
 """The way of choosing that takes every pair."""
@@ -57,7 +57,7 @@ class Point:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(SweepSettings):
+class SweepPlan(SweepSettings):
     """The settings that are gone through.
 
     One thing at a time around one setting: every way of choosing at every size, corruption of the whole

@@ -37,7 +37,7 @@ from impart.metrics import classification
 from impart.refset.refset import ReferenceSet
 from impart.refset.subsets import choose, corrupt
 
-__all__ = ["AROUND", "LEAVE_ONE_OUT", "Ground", "Questions", "Row", "prepare", "sweep"]
+__all__ = ["AROUND", "LEAVE_ONE_OUT", "Ground", "Questions", "SweepRow", "prepare", "sweep"]
 
 LEAVE_ONE_OUT = "leave-one-out"
 
@@ -46,7 +46,7 @@ AROUND = get_args(Around)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class SweepRow:
     """What one setting does on one set of questions; accuracies are fractions of 1.
 
     Attributes:
@@ -207,7 +207,7 @@ def prepare(
     )
 
 
-def sweep(ground: Ground, points: Sequence[Point], *, done: Collection[tuple[str, Point]] = ()) -> Iterator[Row]:
+def sweep(ground: Ground, points: Sequence[Point], *, done: Collection[tuple[str, Point]] = ()) -> Iterator[SweepRow]:
     """Measure every point on every set of questions.
 
     Args:
@@ -257,7 +257,7 @@ def _choose(
 
 def _ask(
     questions: Questions, whole: ReferenceSet, subset: ReferenceSet, rows: npt.NDArray[np.int64], points: list[Point]
-) -> Iterator[Row]:
+) -> Iterator[SweepRow]:
     exclude = _own_pictures(questions, whole, subset, rows)
     neighbours = subset.search(questions.retrieval, max(point.k for point in points), exclude=exclude)
     standing = subset.cohort.standing(questions.retrieval, neighbours.sims)
@@ -284,7 +284,7 @@ def _ask(
             right[touched] = classification.top_k(scores, questions.right[touched], k=1)
             difference = right.astype(np.float64) - plain
             blended = bool(point.w_img or point.w_txt)
-            yield Row(
+            yield SweepRow(
                 dataset=questions.name,
                 point=point,
                 used=len(subset),

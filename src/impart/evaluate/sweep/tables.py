@@ -11,7 +11,7 @@ import numpy as np
 from impart.evaluate.report.tables import Cell, Table
 from impart.evaluate.sweep.plan import ALL, Point
 from impart.evaluate.sweep.plots import Curve, Panel
-from impart.evaluate.sweep.run import Row
+from impart.evaluate.sweep.run import SweepRow
 
 __all__ = ["AXES", "Best", "by_point", "choose_best", "datasets_of", "mean_and_spread", "panel", "sweep_tables"]
 
@@ -52,7 +52,7 @@ class Best:
     alike: int
 
 
-def choose_best(rows: Sequence[Row], by: str) -> Best:
+def choose_best(rows: Sequence[SweepRow], by: str) -> Best:
     """The setting with the highest accuracy on `by`, mean over the seeds; of equals the one with fewer references,
     fewer neighbours, smaller weights. Corrupted captions are no choice."""
     groups = {point: list(found) for point, found in by_point(rows, by).items() if not point.corrupt}
@@ -74,7 +74,7 @@ def choose_best(rows: Sequence[Row], by: str) -> Best:
     )
 
 
-def sweep_tables(rows: Sequence[Row], at: Point, best: Best | None) -> list[Table]:
+def sweep_tables(rows: Sequence[SweepRow], at: Point, best: Best | None) -> list[Table]:
     """What the rows say: in short, by size and way of choosing, by corruption, by each setting.
 
     Args:
@@ -99,7 +99,7 @@ def sweep_tables(rows: Sequence[Row], at: Point, best: Best | None) -> list[Tabl
     return tables
 
 
-def _summary(rows: Sequence[Row], at: Point, best: Best | None, datasets: Sequence[str]) -> Table:
+def _summary(rows: Sequence[SweepRow], at: Point, best: Best | None, datasets: Sequence[str]) -> Table:
     plain = {row.dataset: row.plain for row in rows}
     lines: list[tuple[str, list[tuple[float, float] | None]]] = [
         ("plain encoder", [(plain[dataset], 0.0) for dataset in datasets])
@@ -117,7 +117,7 @@ def _summary(rows: Sequence[Row], at: Point, best: Best | None, datasets: Sequen
     return dataclasses.replace(table, below=(f"pictures to which the setting swept around adds anything: {said}",))
 
 
-def _size_table(rows: Sequence[Row], at: Point, dataset: str) -> Table | None:
+def _size_table(rows: Sequence[SweepRow], at: Point, dataset: str) -> Table | None:
     grouped = {point: found for point, found in by_point(rows, dataset).items() if _like(point, at, "way", "pairs")}
     sizes = sorted({point.pairs for point in grouped})
     ways = [way for way in dict.fromkeys(point.way for point in grouped) if way != ALL]
@@ -161,7 +161,7 @@ def _table(
     return Table(title=title, columns=columns, rows=tuple(made))
 
 
-def mean_and_spread(found: Sequence[Row] | None) -> tuple[float, float] | None:
+def mean_and_spread(found: Sequence[SweepRow] | None) -> tuple[float, float] | None:
     """Mean and standard deviation over the seeds."""
     if not found:
         return None
@@ -169,7 +169,7 @@ def mean_and_spread(found: Sequence[Row] | None) -> tuple[float, float] | None:
     return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
-def panel(rows: Sequence[Row], at: Point, dataset: str, axis: str) -> Panel:
+def panel(rows: Sequence[SweepRow], at: Point, dataset: str, axis: str) -> Panel:
     """One data set over one axis, all else as in the setting swept around."""
     grouped = by_point(rows, dataset)
     plain = next(row.plain for row in rows if row.dataset == dataset)
@@ -191,11 +191,11 @@ def panel(rows: Sequence[Row], at: Point, dataset: str, axis: str) -> Panel:
     return Panel(title=dataset, curves={"Vanilla": _curve(found_at)}, plain=plain, at=own_value)
 
 
-def _along(grouped: Mapping[Point, Sequence[Row]], at: Point, name: str) -> list[tuple[float, Sequence[Row]]]:
+def _along(grouped: Mapping[Point, Sequence[SweepRow]], at: Point, name: str) -> list[tuple[float, Sequence[SweepRow]]]:
     return [(float(getattr(point, name)), found) for point, found in grouped.items() if _like(point, at, name)]
 
 
-def _curve(values: Sequence[tuple[float, Sequence[Row]]]) -> Curve:
+def _curve(values: Sequence[tuple[float, Sequence[SweepRow]]]) -> Curve:
     found = [(x, [row.accuracy for row in rows]) for x, rows in sorted(values, key=lambda pair: pair[0])]
     return Curve(
         x=tuple(x for x, _ in found),
@@ -210,13 +210,13 @@ def _like(point: Point, at: Point, *but: str) -> bool:
     return all(getattr(point, name) == getattr(at, name) for name in _POINT if name not in ("seed", *but))
 
 
-def by_point(rows: Sequence[Row], dataset: str) -> dict[Point, list[Row]]:
-    found: dict[Point, list[Row]] = {}
+def by_point(rows: Sequence[SweepRow], dataset: str) -> dict[Point, list[SweepRow]]:
+    found: dict[Point, list[SweepRow]] = {}
     for row in rows:
         if row.dataset == dataset:
             found.setdefault(row.point.without_seed, []).append(row)
     return found
 
 
-def datasets_of(rows: Sequence[Row]) -> list[str]:
+def datasets_of(rows: Sequence[SweepRow]) -> list[str]:
     return list(dict.fromkeys(row.dataset for row in rows))

@@ -20,7 +20,7 @@ from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.class_prompts import class_embeddings, templates_of
-from impart.evaluate.datasets.types import BoxSet, Pictures
+from impart.evaluate.datasets.types import BoxSet, Images
 from impart.evaluate.embed import Embedded, Progress, embed_pictures
 from impart.evaluate.result import Outcome
 from impart.files import digest_of
@@ -150,7 +150,7 @@ def crop_box(
     return left, top, right, bottom
 
 
-def crops(dataset: BoxSet, *, scale: float) -> Pictures:
+def crops(dataset: BoxSet, *, scale: float) -> Images:
     """Every box as a picture; a picture is decoded once for boxes that follow one another."""
     opened: OrderedDict[int, tuple[Image.Image, str]] = OrderedDict()
     lock = Lock()
@@ -170,7 +170,7 @@ def crops(dataset: BoxSet, *, scale: float) -> Pictures:
         return digest_of([dataset.pictures.identity(), boxes, repr(dataset.owners.tolist()), f"{scale:.17g}"])
 
     keys = tuple(f"{name[:-1]} @{scale:g}]" for name in _box_names(dataset))
-    return Pictures(keys=keys, read=read, identity=identity)
+    return Images(keys=keys, read=read, identity=identity)
 
 
 def _box_names(dataset: BoxSet) -> list[str]:

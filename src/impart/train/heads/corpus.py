@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from impart.train.prepare.development_data import Picture
+from impart.train.prepare.development_data import TrainingImage
 from impart.train.prepare.texts import text_key
 from impart.train.settings import LitSettings
 
@@ -45,7 +45,7 @@ class Corpus:
     membership: Tensor
 
 
-def sampling_weights(pictures: Sequence[Picture], settings: LitSettings) -> npt.NDArray[np.float64]:
+def sampling_weights(pictures: Sequence[TrainingImage], settings: LitSettings) -> npt.NDArray[np.float64]:
     """Probability of each picture: captions and names in fixed shares, sources within them balanced.
 
     A source counts by what it says as well as by its pictures: one photo of each of a thousand nouns teaches more names

@@ -44,7 +44,7 @@ from impart.train.heads.towers.quantise import BackboneSession
 from impart.train.heads.towers.sentences import SentenceCache, SentenceTower, load_minilm
 from impart.train.heads.towers.text_tail import TextTail
 from impart.train.loop import fit
-from impart.train.prepare.development_data import Picture, read_validation
+from impart.train.prepare.development_data import TrainingImage, read_validation
 from impart.train.prepare.neighbours import hold_out, may_be_references
 from impart.train.prepare.pairs import Failures, list_pictures
 from impart.train.settings import LitSettings, PairsFrom, TrainConfig
@@ -211,7 +211,7 @@ def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -
 
 def build_references(
     config: TrainConfig,
-    pictures: Sequence[Picture],
+    pictures: Sequence[TrainingImage],
     hashes: Sequence[str],
     own: Tensor,
     corpus: Corpus,
@@ -263,7 +263,9 @@ def _below(path: Path, data: Path) -> str:
     return path.relative_to(data).as_posix() if path.is_relative_to(data) else str(path)
 
 
-def _pictures(config: TrainConfig, data: Path, cache: Path, failures: Failures) -> tuple[list[Picture], list[Picture]]:
+def _pictures(
+    config: TrainConfig, data: Path, cache: Path, failures: Failures
+) -> tuple[list[TrainingImage], list[TrainingImage]]:
     """To train on, and for validation: the config's own, or the development data and Flickr8k `val`."""
     options = config.data
     pictures = _listed(options.pairs, data, cache, failures) if options.pairs else training_pictures(data)[0]
@@ -280,7 +282,7 @@ def _pictures(config: TrainConfig, data: Path, cache: Path, failures: Failures) 
     )
 
 
-def _listed(sources: Sequence[PairsFrom], data: Path, cache: Path, failures: Failures) -> list[Picture]:
+def _listed(sources: Sequence[PairsFrom], data: Path, cache: Path, failures: Failures) -> list[TrainingImage]:
     """Pairs as picture files, since views are computed from files: what lies in a table or shard is unpacked once."""
     found = []
     for item in list_pictures(sources, data, failures):
@@ -291,7 +293,7 @@ def _listed(sources: Sequence[PairsFrom], data: Path, cache: Path, failures: Fai
             failures.add(item.pair.path, f"cannot be unpacked: {error}")
             continue
         if path.is_file():
-            found.append(Picture(path=path, source=item.pair.source, texts=tuple(item.texts)))
+            found.append(TrainingImage(path=path, source=item.pair.source, texts=tuple(item.texts)))
         else:
             failures.add(item.pair.path, "the file is missing")
     return found
@@ -315,7 +317,7 @@ def _unpacked(image: PairSource, folder: Path) -> Path:
     return path
 
 
-def _readable(pictures: Sequence[Picture], features: FeatureCache, failures: Failures) -> list[Picture]:
+def _readable(pictures: Sequence[TrainingImage], features: FeatureCache, failures: Failures) -> list[TrainingImage]:
     """Those that open; the others are noted."""
     kept = []
     for picture, good in zip(pictures, features.readable([p.path for p in pictures]), strict=True):

@@ -24,7 +24,7 @@ from impart.train.heads.towers.text_tail import TextTail
 from impart.train.losses import contrastive_loss, distillation_loss, partial_distillation_loss
 from impart.train.prepare.retrieved import ITSELF, CohortTensors, replace_at_random, shows_itself
 from impart.train.settings import LitSettings, TrainConfig
-from impart.train.task import Average, Task, Temperature, recall
+from impart.train.task import Average, Temperature, TrainingTask, recall
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -70,7 +70,7 @@ class LitValidation:
     own: Tensor
 
 
-class LitTask(Task):
+class LitTask(TrainingTask):
     """Corrections of both towers, RAM where there are references, the text tower's upper layers where so wanted.
 
     Args:

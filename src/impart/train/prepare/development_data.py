@@ -14,7 +14,7 @@ from pathlib import Path
 
 from impart.errors import DataError
 
-__all__ = ["FORBIDDEN", "Picture", "read_more", "read_pictures", "read_validation"]
+__all__ = ["FORBIDDEN", "TrainingImage", "read_more", "read_pictures", "read_validation"]
 
 FORBIDDEN = frozenset({"cifar10", "cifar100", "caltech101", "tiny_imagenet32", "coco", "panda", "misc"})
 """Evaluation data: neither trained nor tuned on."""
@@ -32,7 +32,7 @@ _OPENING = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class TrainingImage:
     """One training picture.
 
     Attributes:
@@ -46,7 +46,7 @@ class Picture:
     texts: tuple[str, ...]
 
 
-def read_pictures(data: Path) -> list[Picture]:
+def read_pictures(data: Path) -> list[TrainingImage]:
     """All training pictures below `data`, in a fixed order.
 
     Args:
@@ -62,7 +62,7 @@ def read_pictures(data: Path) -> list[Picture]:
     return pictures
 
 
-def read_more(folder: Path) -> list[Picture]:
+def read_more(folder: Path) -> list[TrainingImage]:
     """Pictures of a folder of sources: every folder in it holds `images/` and `captions.csv`.
 
     Raises:
@@ -77,13 +77,13 @@ def read_more(folder: Path) -> list[Picture]:
     return pictures
 
 
-def _check_training(pictures: Sequence[Picture], root: Path) -> None:
+def _check_training(pictures: Sequence[TrainingImage], root: Path) -> None:
     for picture in pictures:
         if FORBIDDEN & {part.lower() for part in picture.path.relative_to(root).parts}:
             raise DataError(f"{picture.path} is evaluation data: it must not be trained on")
 
 
-def read_validation(data: Path) -> list[Picture]:
+def read_validation(data: Path) -> list[TrainingImage]:
     """Flickr8k `val`, the only pictures that choices may be made on."""
     return list(_flickr(data, split="val"))
 
@@ -106,25 +106,25 @@ def tidy(text: str) -> str:
     return " ".join(text.split()[:_MAX_WORDS]).strip(" >\"'")
 
 
-def _flickr(data: Path, *, split: str) -> Iterator[Picture]:
+def _flickr(data: Path, *, split: str) -> Iterator[TrainingImage]:
     folder = data / "images" / "flickr8k"
     captions: dict[str, list[str]] = {}
     for row in _rows(folder / "captions.csv"):
         if row["split"] == split:
             captions.setdefault(row["file"], []).append(row["caption"].strip())
     for file, texts in captions.items():
-        yield Picture(path=folder / "images" / file, source="flickr8k", texts=tuple(texts))
+        yield TrainingImage(path=folder / "images" / file, source="flickr8k", texts=tuple(texts))
 
 
-def _openstax(data: Path) -> Iterator[Picture]:
+def _openstax(data: Path) -> Iterator[TrainingImage]:
     folder = data / "images" / "openstax"
     for row in _rows(folder / "captions.csv"):
         texts = _distinct(row["alt"], row["caption"])
         if texts:
-            yield Picture(path=folder / "images" / row["file"], source="openstax", texts=texts)
+            yield TrainingImage(path=folder / "images" / row["file"], source="openstax", texts=texts)
 
 
-def _more(folder: Path) -> Iterator[Picture]:
+def _more(folder: Path) -> Iterator[TrainingImage]:
     texts_of: dict[str, list[str]] = {}
     for row in _rows(folder / "captions.csv"):
         texts = texts_of.setdefault(row["file"], [])
@@ -138,7 +138,7 @@ def _more(folder: Path) -> Iterator[Picture]:
             texts.append(extra)
     for file, said in texts_of.items():
         if texts_left := _distinct(*said):
-            yield Picture(path=folder / "images" / file, source=folder.name, texts=texts_left)
+            yield TrainingImage(path=folder / "images" / file, source=folder.name, texts=texts_left)
 
 
 def _distinct(*texts: str) -> tuple[str, ...]:

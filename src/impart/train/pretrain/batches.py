@@ -27,7 +27,7 @@ from impart.refset.pairs import PairSource, load_picture
 from impart.train.prepare.pairs import ListedPicture
 from impart.train.pretrain.shards import ShardReader, shards_of
 
-__all__ = ["Batch", "Pictures", "epoch_batches", "in_order"]
+__all__ = ["Batch", "ImageDataset", "epoch_batches", "in_order"]
 
 _TRIES = 16  # pictures in a row that may be broken
 _LOOKS = 10  # tries for a crop that fits
@@ -55,7 +55,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageDataset:
     """Training pictures and how they are looked at.
 
     Attributes:
@@ -108,7 +108,7 @@ class Pictures:
 
 
 def epoch_batches(
-    pictures: Pictures,
+    pictures: ImageDataset,
     *,
     batch: int,
     count: int,
@@ -146,7 +146,7 @@ def epoch_batches(
     yield from _loader(_Drawn(pictures, plan), workers=workers, pin=pin)
 
 
-def in_order(pictures: Pictures, rows: npt.NDArray[np.int64], *, batch: int, workers: int = 0) -> Iterator[Batch]:
+def in_order(pictures: ImageDataset, rows: npt.NDArray[np.int64], *, batch: int, workers: int = 0) -> Iterator[Batch]:
     """Some pictures one after the other, the last batch smaller."""
     plan = [(n, 0, rows[first : first + batch]) for n, first in enumerate(range(0, len(rows), batch))]
     yield from _loader(_Drawn(pictures, plan), workers=workers, pin=False)
@@ -155,7 +155,7 @@ def in_order(pictures: Pictures, rows: npt.NDArray[np.int64], *, batch: int, wor
 class _Drawn(Dataset[Batch]):
     """Batches of known rows; an item is a whole batch, so that it travels between processes once."""
 
-    def __init__(self, pictures: Pictures, plan: Sequence[tuple[int, int, npt.NDArray[np.int64]]]):
+    def __init__(self, pictures: ImageDataset, plan: Sequence[tuple[int, int, npt.NDArray[np.int64]]]):
         self.pictures, self.plan = pictures, plan
 
     def __len__(self) -> int:
@@ -171,7 +171,7 @@ class _Stream(IterableDataset[Batch]):
 
     def __init__(
         self,
-        pictures: Pictures,
+        pictures: ImageDataset,
         shards: list[str],
         rows: dict[str, int],
         batch: int,

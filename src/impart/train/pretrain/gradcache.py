@@ -22,10 +22,10 @@ from impart.train.settings import LossSettings
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Embedded", "contrastive_step"]
+__all__ = ["ChunkEmbeddings", "contrastive_step"]
 
 
-class Embedded(NamedTuple):
+class ChunkEmbeddings(NamedTuple):
     """What a model makes of a chunk.
 
     Attributes:
@@ -41,7 +41,7 @@ class Embedded(NamedTuple):
 
 def contrastive_step(
     model: nn.Module,
-    embed: Callable[[Any], Embedded],
+    embed: Callable[[Any], ChunkEmbeddings],
     chunks: Sequence[Any],
     keys: Tensor,
     *,
@@ -70,7 +70,7 @@ def contrastive_step(
         for chunk in chunks:
             states.append(_random_state(keys.device))
             parts.append(embed(chunk))
-    together = Embedded(
+    together = ChunkEmbeddings(
         torch.cat([part.image for part in parts], dim=1), torch.cat([part.text for part in parts]), parts[0].scale
     )
     after = _random_state(keys.device)
@@ -88,11 +88,11 @@ def contrastive_step(
     return found
 
 
-def _detached(made: Embedded) -> Embedded:
-    return Embedded(made.image.detach(), made.text.detach(), made.scale.detach())
+def _detached(made: ChunkEmbeddings) -> ChunkEmbeddings:
+    return ChunkEmbeddings(made.image.detach(), made.text.detach(), made.scale.detach())
 
 
-def _surrogate(made: Embedded, found: LossGradients, rows: slice, *, scale: bool) -> Tensor:
+def _surrogate(made: ChunkEmbeddings, found: LossGradients, rows: slice, *, scale: bool) -> Tensor:
     """A scalar whose gradient at the embeddings is the given one. The scale counts once a batch, its graph always."""
     total = (made.image.float() * found.image[:, rows]).sum() + (made.text.float() * found.text[rows]).sum()
     return total + made.scale * (found.scale if scale else 0.0)

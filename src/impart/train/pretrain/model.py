@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from impart.blending.ram import Ram
 from impart.train.prepare.retrieved import CohortTensors, gather, shows_itself
-from impart.train.pretrain.gradcache import Embedded
+from impart.train.pretrain.gradcache import ChunkEmbeddings
 from impart.train.pretrain.towers import Towers
 from impart.train.task import Temperature
 
@@ -78,15 +78,15 @@ class FullModel(nn.Module):
         self.both = both
         self.near_duplicate = near_duplicate
 
-    def forward(self, pixels: Tensor, ids: Tensor, lookup: Lookup | None = None) -> Embedded:
+    def forward(self, pixels: Tensor, ids: Tensor, lookup: Lookup | None = None) -> ChunkEmbeddings:
         """Pixels (B, 3, S, S), tokens (B, L) and neighbours to what the loss reads."""
         v, t = self.towers(pixels, ids)
         if self.ram is None:
-            return Embedded(v[None], t, self.temperature())
+            return ChunkEmbeddings(v[None], t, self.temperature())
         assert lookup is not None
         augmented = self.augment(v, lookup)
         views = torch.stack([augmented, v]) if self.both else augmented[None]
-        return Embedded(views, t, self.temperature())
+        return ChunkEmbeddings(views, t, self.temperature())
 
     def image(self, pixels: Tensor) -> Tensor:
         """Base embeddings (B, D) of pixels (B, 3, S, S)."""

@@ -29,14 +29,14 @@ from impart.train.distributed import gather_rows
 from impart.train.prepare.pairs import Failures, ListedPicture
 from impart.train.prepare.retrieved import CohortTensors
 from impart.train.prepare.texts import text_key
-from impart.train.pretrain.batches import Batch, Pictures, epoch_batches, in_order
+from impart.train.pretrain.batches import Batch, ImageDataset, epoch_batches, in_order
 from impart.train.pretrain.data import Found, FullData
 from impart.train.pretrain.gradcache import contrastive_step
 from impart.train.pretrain.model import Bank, FullModel, Lookup
 from impart.train.pretrain.towers import Towers
 from impart.train.settings import LossSettings, TrainConfig
 from impart.train.sharding import shard, whole
-from impart.train.task import Task, Temperature, recall
+from impart.train.task import Temperature, TrainingTask, recall
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -62,7 +62,7 @@ class Embeddings:
 
 
 @dataclass(eq=False)
-class FullTask(Task):
+class FullTask(TrainingTask):
     """Both towers, RAM and temperature under one contrastive loss.
 
     Args:
@@ -107,7 +107,7 @@ class FullTask(Task):
         self.pairs_per_step = self._batch * self.processes * config.loop.accumulate
         self.steps_per_epoch = max(1, len(self.data.train) // self.pairs_per_step)
         self._device = torch.device("cpu")
-        self._pictures = Pictures(
+        self._pictures = ImageDataset(
             self.data.train.items,
             self.towers.preprocess,
             crop=config.full.crop,
@@ -246,7 +246,7 @@ class FullTask(Task):
         texts = [text for item in items for text in item.texts]
         owners = torch.tensor([row for row, item in enumerate(items) for _ in item.texts], device=self._device)
         size = self.config.full.chunk or _AT_ONCE
-        pictures = Pictures(items, self.towers.preprocess, max_megapixels=self.config.data.max_megapixels)
+        pictures = ImageDataset(items, self.towers.preprocess, max_megapixels=self.config.data.max_megapixels)
         self.model.eval()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.loop.precision == "bf16"):
             image = []

@@ -36,18 +36,18 @@ from impart.train.prepare.pairs import Failures, ListedPicture, list_pictures
 from impart.train.prepare.retrieved import ITSELF, CohortTensors, gather, replace_at_random, shows_itself
 from impart.train.prepare.texts import text_key
 from impart.train.settings import TrainConfig
-from impart.train.task import Task, Temperature, recall
+from impart.train.task import Temperature, TrainingTask, recall
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Pictures", "Projection", "RamData", "RamTask", "prepare", "run"]
+__all__ = ["EmbeddedRows", "Projection", "RamData", "RamTask", "prepare", "run"]
 
 _PROJECTIONS = ("image_projection", "text_projection")
 
 
 @dataclass(frozen=True)
-class Pictures:
+class EmbeddedRows:
     """Embedded pictures and where their texts are.
 
     Attributes:
@@ -80,8 +80,8 @@ class RamData:
         references: the held-out pairs.
     """
 
-    train: Pictures
-    validation: Pictures
+    train: EmbeddedRows
+    validation: EmbeddedRows
     text: npt.NDArray[np.float16]
     keys: npt.NDArray[np.int64]
     references: ReferenceSet
@@ -106,7 +106,7 @@ class Projection(nn.Module):
         return found
 
 
-class RamTask(Task):
+class RamTask(TrainingTask):
     """RAM on frozen embeddings, with a contrastive loss on v'; where asked for, projections of the embeddings too."""
 
     def __init__(self, data: RamData, config: TrainConfig):
@@ -191,7 +191,7 @@ class RamTask(Task):
         return moved, text(texts)
 
     def _retrieved(
-        self, pictures: Pictures, rows: npt.NDArray[np.int64], rng: np.random.Generator, *, random: float
+        self, pictures: EmbeddedRows, rows: npt.NDArray[np.int64], rng: np.random.Generator, *, random: float
     ) -> Retrieved:
         ids = torch.as_tensor(np.asarray(pictures.neighbours.ids[rows]), dtype=torch.int64, device=self._device)
         v = F.normalize(self._tensor(pictures.image[rows]), dim=-1)
@@ -319,7 +319,7 @@ def prepare(
     spans = np.stack([np.cumsum(counts) - counts, counts], axis=1)
     references, rows_of = _reference_set(config, encoder, store, pictures, embedded, split, text_rows, spans)
     retrieval = references.retrieval_embeddings
-    parts: list[Pictures] = []
+    parts: list[EmbeddedRows] = []
     for name, chosen in (("train", split.train), ("validation", split.validation)):
         rows = embedded.rows[chosen]
         queries = np.asarray(store.retrieval[rows])
@@ -342,7 +342,7 @@ def prepare(
         assert table is not None
         if table.masked:
             yield Note(message=f"{name}: {table.masked} references masked as the picture itself or a near-duplicate")
-        parts.append(Pictures(np.asarray(store.image[rows]), queries, table, *_texts_of(chosen, spans, text_rows)))
+        parts.append(EmbeddedRows(np.asarray(store.image[rows]), queries, table, *_texts_of(chosen, spans, text_rows)))
     yield RamData(parts[0], parts[1], store.text, _keys(pictures, text_rows, len(store.text)), references)
 
 

@@ -11,7 +11,7 @@ from impart.blending.ram_onnx import LearnedRam
 from impart.config import EncoderSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.errors import EncoderMismatchError
-from impart.video.index.manifest import Manifest
+from impart.video.index.manifest import IndexManifest
 from impart.video.index.refset_switch import check_encoder, describe, with_references
 
 __all__ = ["Session"]
@@ -39,7 +39,7 @@ class Session:
             self.given = open_encoder(self._settings.model, **self._options)
         return self.given
 
-    def of(self, manifest: Manifest) -> Encoder:
+    def of(self, manifest: IndexManifest) -> Encoder:
         """The base encoder with the reference set that a manifest names."""
         key = manifest.augmentation.fingerprint if manifest.augmentation else None
         if key not in self._kept:
@@ -49,7 +49,7 @@ class Session:
                 self._kept[key] = with_references(self.base(manifest), self._folder, manifest)
         return self._kept[key]
 
-    def base(self, manifest: Manifest) -> Encoder:
+    def base(self, manifest: IndexManifest) -> Encoder:
         """The base encoder.
 
         Raises:
@@ -63,7 +63,7 @@ class Session:
             self._base = base
         return self._base
 
-    def check_given(self, manifest: Manifest, *, is_empty: Callable[[], bool]) -> None:
+    def check_given(self, manifest: IndexManifest, *, is_empty: Callable[[], bool]) -> None:
         """Refuse an encoder that is not the index's; an empty index takes over any reference set.
 
         Raises:

@@ -2,7 +2,7 @@
 
 A run yields, in this order: `PathFailed` for paths that cannot be walked, one `ScanDone`, then for each file of the
 plan one of `VideoDone`, `VideoFailed`, `VideoMoved`, `VideoCopied`, `VideoRemoved`, `VideoSkipped` (with `VideoStarted`
-and `Progress` before the first two), and `IndexDone` at the end. A dry run yields `Planned` in their place.
+and `VideoProgress` before the first two), and `IndexDone` at the end. A dry run yields `Planned` in their place.
 Files that have not changed make no event; they are counted in `ScanDone`.
 """
 
@@ -18,7 +18,7 @@ __all__ = [
     "IndexDone",
     "PathFailed",
     "Planned",
-    "Progress",
+    "VideoProgress",
     "ScanDone",
     "VideoCopied",
     "VideoDone",
@@ -84,7 +84,7 @@ class VideoStarted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class VideoProgress:
     """After each encoded batch, and after each file: enough for a bar with an estimate of the time left.
 
     Attributes:
@@ -206,7 +206,7 @@ Event: TypeAlias = (
     | ScanDone
     | Planned
     | VideoStarted
-    | Progress
+    | VideoProgress
     | VideoDone
     | VideoFailed
     | VideoSkipped

@@ -28,17 +28,17 @@ from impart.errors import VideoIndexError
 from impart.files import library_versions, now
 from impart.refset.refset import ReferenceSet
 from impart.video.index.encoder_in_use import Session
-from impart.video.index.manifest import Manifest
+from impart.video.index.manifest import IndexManifest
 from impart.video.index.refset_switch import install, switch
 from impart.video.index.store import FailureRecord, Store, TableGoneError, VideoRecord
 from impart.video.index.writer import Writer, write_lock
 from impart.video.search.ranking import By, Group, Hit, Query, Reason
-from impart.video.search.searcher import Finder, Options
+from impart.video.search.searcher import Searcher, SearchOptions
 from impart.video.search.snapshot import has_cache, save_cache
 
 if TYPE_CHECKING:
     from impart.video.index.events import Event
-    from impart.video.index.plan import Plan
+    from impart.video.index.plan import IndexPlan
 
 __all__ = ["Hit", "IndexStats", "Query", "Reason", "VideoIndex"]
 _Row = TypeVar("_Row")
@@ -79,7 +79,7 @@ class VideoIndex:
         self._session = Session(store.folder, encoder, self.settings.encoder)
         self._asked = settings
         self._reading = Store(store.folder)  # its own handles: a thread may search while another adds
-        self._finder = Finder(self._reading, encoder_of=self._session.of, settings=self.settings.search)
+        self._finder = Searcher(self._reading, encoder_of=self._session.of, settings=self.settings.search)
 
     @classmethod
     def open(
@@ -106,10 +106,10 @@ class VideoIndex:
         """
         store = Store(Path(os.path.abspath(os.path.expanduser(path))))  # noqa: PTH100, PTH111
         index = cls(store, encoder=encoder, settings=settings)
-        if Manifest.exists(store.folder):
-            index._session.check_given(Manifest.load(store.folder), is_empty=lambda: not index.videos())
+        if IndexManifest.exists(store.folder):
+            index._session.check_given(IndexManifest.load(store.folder), is_empty=lambda: not index.videos())
         elif not create or (store.folder.exists() and not store.folder.is_dir()):
-            Manifest.load(store.folder)  # says what is missing
+            IndexManifest.load(store.folder)  # says what is missing
         return index
 
     @property
@@ -119,16 +119,16 @@ class VideoIndex:
     @property
     def exists(self) -> bool:
         """Whether the index has been made yet."""
-        return Manifest.exists(self.path)
+        return IndexManifest.exists(self.path)
 
     @property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> IndexManifest:
         """The manifest as it is now.
 
         Raises:
             VideoIndexError: there is none yet.
         """
-        return Manifest.load(self.path)
+        return IndexManifest.load(self.path)
 
     @property
     def encoder(self) -> Encoder:
@@ -358,7 +358,7 @@ class VideoIndex:
         videos = self.videos() if self.exists else []
         failures = {record.path: record for record in self.failures()} if self.exists else {}
         manifest = self._with_settings(self.manifest) if self.exists else self._new_manifest(self.encoder)
-        plan: Plan = make_plan(
+        plan: IndexPlan = make_plan(
             found, videos=videos, failures=failures, manifest=manifest, retry_failed=retry_failed, prune=prune
         )
         for path, reason in [*found.problems, *plan.refused]:
@@ -393,15 +393,15 @@ class VideoIndex:
         if isinstance(given, AugmentedEncoder) and not writer.videos:
             switch(writer, given)
 
-    def _with_settings(self, manifest: Manifest) -> Manifest:
+    def _with_settings(self, manifest: IndexManifest) -> IndexManifest:
         if self._asked is None:
             return manifest
         index = dataclasses.replace(self._asked.index, precision=manifest.index.precision)
         return dataclasses.replace(manifest, decode=self._asked.decode, index=index)
 
-    def _new_manifest(self, encoder: Encoder) -> Manifest:
+    def _new_manifest(self, encoder: Encoder) -> IndexManifest:
         base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
-        return Manifest(
+        return IndexManifest(
             encoder_id=base.traits.id,
             encoder_fingerprint=base.fingerprint,
             dim=base.traits.dim,
@@ -415,9 +415,9 @@ class VideoIndex:
 
     def _options(
         self, *, top: int | None, group: Group | None, by: By | None, augment: bool, path_glob: str | None, why: bool
-    ) -> Options:
+    ) -> SearchOptions:
         default = self.settings.search
-        return Options(
+        return SearchOptions(
             top=default.top if top is None else top,
             group=group or default.group,
             by=by or default.by,

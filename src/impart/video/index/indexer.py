@@ -27,16 +27,16 @@ from impart.files import blake2b_hex
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.index.events import (
     Event,
-    Progress,
     VideoCopied,
     VideoDone,
     VideoFailed,
     VideoMoved,
+    VideoProgress,
     VideoRemoved,
     VideoSkipped,
     VideoStarted,
 )
-from impart.video.index.plan import Plan, Task, hash_of
+from impart.video.index.plan import IndexPlan, IndexTask, hash_of
 from impart.video.index.store import VideoRecord, path_id, revision_of
 from impart.video.index.writer import CHUNK_ROWS, SegmentChunk, Writer
 from impart.video.scenes.cuts import scene_bounds
@@ -55,7 +55,7 @@ class VideoSource(Protocol):
 
 @dataclass(kw_only=True)
 class Totals:
-    """Counts of a run; names as in `IndexDone` and `Progress`."""
+    """Counts of a run; names as in `IndexDone` and `VideoProgress`."""
 
     added: int = 0
     updated: int = 0
@@ -77,7 +77,7 @@ class Totals:
 class _Video:
     """A video in hand: frames that wait for the encoder, rows that wait for the store."""
 
-    task: Task
+    task: IndexTask
     video_id: str = ""  # known when its turn has come
     revision: str = ""
     content_hash: str = ""
@@ -129,7 +129,7 @@ class Indexer:
         self._steps: deque[_Step] = deque()
         self._began = time.monotonic()
 
-    def run(self, plan: Plan) -> Iterator[Event]:
+    def run(self, plan: IndexPlan) -> Iterator[Event]:
         """Do it, and tell.
 
         Raises:
@@ -163,7 +163,7 @@ class Indexer:
         self._bytes_total += sum(task.file.size_bytes for task in orphans)
         yield from self._decode(orphans)
 
-    def _without_decoding(self, task: Task) -> Iterator[Event]:
+    def _without_decoding(self, task: IndexTask) -> Iterator[Event]:
         if task.failure is not None:
             self.totals.skipped += 1
             yield VideoSkipped(path=task.file.path, reason=task.failure.reason, attempts=task.failure.attempts)
@@ -176,7 +176,7 @@ class Indexer:
             self.totals.moved += 1
             yield VideoMoved(path=task.file.path, old_path=record.path)
 
-    def _decode(self, tasks: Sequence[Task]) -> Iterator[Event]:
+    def _decode(self, tasks: Sequence[IndexTask]) -> Iterator[Event]:
         hashes: dict[Path, str | None] = {}
         by_path = {task.file.path: task for task in tasks}
         readable = [task for task in tasks if task.file.problem is None]
@@ -349,7 +349,7 @@ class Indexer:
             replaced=task.action == "update",
         )
 
-    def _fail(self, task: Task, reason: str, *, video: _Video | None = None) -> Event:
+    def _fail(self, task: IndexTask, reason: str, *, video: _Video | None = None) -> Event:
         if video is not None and video.written:
             self._writer.discard([(video.video_id, video.revision)])
         record = self._writer.remember_failure(
@@ -359,11 +359,11 @@ class Indexer:
         self._count(task)
         return VideoFailed(path=record.path, reason=reason, attempts=record.attempts)
 
-    def _count(self, task: Task) -> None:
+    def _count(self, task: IndexTask) -> None:
         self.totals.files_done += 1
         self.totals.bytes_done += task.file.size_bytes
 
-    def _video_id(self, task: Task) -> str:
+    def _video_id(self, task: IndexTask) -> str:
         """The id of the video at this path; a moved video keeps its own, so another file at its old place needs one."""
         if task.action == "update" and task.record is not None:
             return task.record.video_id
@@ -372,19 +372,19 @@ class Indexer:
             video_id = blake2b_hex(video_id, size_bytes=8)
         return video_id
 
-    def _record_at(self, task: Task, record: VideoRecord, *, video_id: str) -> VideoRecord:
+    def _record_at(self, task: IndexTask, record: VideoRecord, *, video_id: str) -> VideoRecord:
         file = task.file
         place = {"video_id": video_id, "path": file.path, "size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns}
         return dataclasses.replace(record, **place, indexed_at=time.time())  # type: ignore[arg-type]
 
-    def _started(self, task: Task) -> Event:
+    def _started(self, task: IndexTask) -> Event:
         size = task.file.size_bytes
         return VideoStarted(path=task.file.path, number=self._number, of=self._files_total, size_bytes=size)
 
     def _progress(self, video: _Video) -> Event:
         totals = self.totals
         position_s = video.times[-1][1] if video.times else video.all_ends[-1] if video.all_ends else 0.0
-        return Progress(
+        return VideoProgress(
             path=video.task.file.path,
             files_done=totals.files_done,
             files_total=self._files_total,

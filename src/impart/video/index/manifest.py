@@ -17,7 +17,7 @@ from impart.config import DecodeSettings, IndexSettings, RamSettings, VanillaSet
 from impart.errors import ConfigError, VideoIndexError
 from impart.files import write_json_atomic
 
-__all__ = ["MIGRATIONS", "SCHEMA", "Augmentation", "Manifest"]
+__all__ = ["MIGRATIONS", "SCHEMA", "Augmentation", "IndexManifest"]
 
 SCHEMA = 1
 MIGRATIONS: dict[int, Callable[[Path, dict[str, Any]], dict[str, Any]]] = {}
@@ -65,7 +65,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest:
+class IndexManifest:
     """What is written in `manifest.json`.
 
     Attributes:
@@ -91,7 +91,7 @@ class Manifest:
         return (folder / _NAME).is_file()
 
     @classmethod
-    def load(cls, folder: Path, *, migrate: bool = False) -> Manifest:
+    def load(cls, folder: Path, *, migrate: bool = False) -> IndexManifest:
         """Read the manifest of the index in `folder`.
 
         Args:
@@ -136,7 +136,7 @@ class Manifest:
         _write(folder / _NAME, {"kind": _KIND, **dataclasses.asdict(self)})
 
     @classmethod
-    def _from_dict(cls, values: Mapping[str, Any]) -> Manifest:
+    def _from_dict(cls, values: Mapping[str, Any]) -> IndexManifest:
         names = {item.name for item in dataclasses.fields(cls)}
         kept = {name: value for name, value in values.items() if name in names}
         kept["decode"] = DecodeSettings(**kept["decode"])

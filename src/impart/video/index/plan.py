@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from impart.video.index.events import Action, Planned, ScanDone
-from impart.video.index.manifest import Manifest
+from impart.video.index.manifest import IndexManifest
 from impart.video.index.scan import FoundFile, Scan, content_hash
 from impart.video.index.store import FailureRecord, VideoRecord, revision_of
 
-__all__ = ["Plan", "Task", "hash_of", "make_plan"]
+__all__ = ["IndexPlan", "IndexTask", "hash_of", "make_plan"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class IndexTask:
     """One file and what happens to it.
 
     Attributes:
@@ -35,7 +35,7 @@ class Task:
 
 
 @dataclass(kw_only=True)
-class Plan:
+class IndexPlan:
     """All of a run.
 
     Attributes:
@@ -45,14 +45,14 @@ class Plan:
         files, unchanged: how many were found, and need nothing.
     """
 
-    tasks: list[Task] = field(default_factory=list)
+    tasks: list[IndexTask] = field(default_factory=list)
     remove: list[VideoRecord] = field(default_factory=list)
     forget: list[Path] = field(default_factory=list)
     refused: list[tuple[Path, str]] = field(default_factory=list)
     files: int = 0
     unchanged: int = 0
 
-    def of(self, *actions: Action) -> list[Task]:
+    def of(self, *actions: Action) -> list[IndexTask]:
         return [task for task in self.tasks if task.action in actions]
 
     @property
@@ -92,17 +92,17 @@ def make_plan(
     *,
     videos: Iterable[VideoRecord],
     failures: Mapping[Path, FailureRecord],
-    manifest: Manifest,
+    manifest: IndexManifest,
     retry_failed: bool,
     prune: bool,
-) -> Plan:
+) -> IndexPlan:
     """Compare the files found with the index.
 
     A file is known by path, size and time. Only where these differ is content read: to tell a touched file from a
     changed one, and a moved or copied file from a new one (then its size equals that of a known video).
     """
     known = {record.path: record for record in videos}
-    plan = Plan(files=len(found.files))
+    plan = IndexPlan(files=len(found.files))
     new: list[FoundFile] = []
     for file in found.files:
         record, failure = known.get(file.path), failures.get(file.path)
@@ -111,7 +111,7 @@ def make_plan(
             if failure:  # it was damaged in between, and came back as it was
                 plan.forget.append(file.path)
         elif failure and _same(file, failure) and not retry_failed:
-            plan.tasks.append(Task(file=file, action="skip", failure=failure))
+            plan.tasks.append(IndexTask(file=file, action="skip", failure=failure))
         elif record:
             plan.tasks.append(_changed(file, record, manifest=manifest))
         else:
@@ -137,15 +137,15 @@ def _same(file: FoundFile, known: VideoRecord | FailureRecord) -> bool:
     return file.size_bytes == known.size_bytes and file.mtime_ns == known.mtime_ns
 
 
-def _changed(file: FoundFile, record: VideoRecord, *, manifest: Manifest) -> Task:
+def _changed(file: FoundFile, record: VideoRecord, *, manifest: IndexManifest) -> IndexTask:
     digest = hash_of(file)
     same = digest == record.content_hash and record.revision == revision_of(record.content_hash, manifest)
-    return Task(file=file, action="touch" if same else "update", record=record, content_hash=digest)
+    return IndexTask(file=file, action="touch" if same else "update", record=record, content_hash=digest)
 
 
 def _new(
-    files: Sequence[FoundFile], *, known: Mapping[Path, VideoRecord], present: set[Path], manifest: Manifest
-) -> list[Task]:
+    files: Sequence[FoundFile], *, known: Mapping[Path, VideoRecord], present: set[Path], manifest: IndexManifest
+) -> list[IndexTask]:
     """Files at paths the index does not know: moved, copied or new."""
     by_size: dict[int, int] = {}
     by_hash: dict[str, list[VideoRecord]] = {}
@@ -164,20 +164,22 @@ def _new(
         gone = [one for one in twins if one.video_id not in moved and one.path not in present and not _exists(one.path)]
         if gone:
             moved.add(gone[0].video_id)
-            tasks.append(Task(file=file, action="move", record=gone[0], content_hash=digest))
+            tasks.append(IndexTask(file=file, action="move", record=gone[0], content_hash=digest))
         elif twins:
-            tasks.append(Task(file=file, action="copy", record=twins[0], original=twins[0].path, content_hash=digest))
+            tasks.append(
+                IndexTask(file=file, action="copy", record=twins[0], original=twins[0].path, content_hash=digest)
+            )
         elif digest and digest in first:
-            tasks.append(Task(file=file, action="copy", original=first[digest], content_hash=digest))
+            tasks.append(IndexTask(file=file, action="copy", original=first[digest], content_hash=digest))
         else:
             if digest:
                 first[digest] = file.path
-            tasks.append(Task(file=file, action="add", content_hash=digest))
+            tasks.append(IndexTask(file=file, action="add", content_hash=digest))
     return tasks
 
 
 def _prune(
-    plan: Plan,
+    plan: IndexPlan,
     found: Scan,
     *,
     known: Mapping[Path, VideoRecord],

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from impart.blending.base import Augmentation as Blending
+from impart.blending.base import Blender as Blending
 from impart.blending.encoder import AugmentedEncoder
 from impart.blending.ram_onnx import LearnedRam
 from impart.blending.vanilla import Vanilla
@@ -24,7 +24,7 @@ from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.errors import EncoderMismatchError
 from impart.files import atomic_path
 from impart.refset.refset import ReferenceSet
-from impart.video.index.manifest import Augmentation, Manifest
+from impart.video.index.manifest import Blender, IndexManifest
 from impart.video.index.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
 from impart.video.index.writer import Writer, blend_columns
 
@@ -33,10 +33,10 @@ __all__ = ["check_encoder", "describe", "install", "switch", "with_references"]
 _ROWS = 16_384  # segments whose neighbours are found at once
 
 
-def describe(encoder: AugmentedEncoder) -> Augmentation:
+def describe(encoder: AugmentedEncoder) -> Blender:
     """What the manifest says of an augmentation."""
     references, blending = encoder.references, encoder.augmentation
-    return Augmentation(
+    return Blender(
         name=blending.name,
         fingerprint=encoder.fingerprint,
         settings=blending.settings,
@@ -48,7 +48,7 @@ def describe(encoder: AugmentedEncoder) -> Augmentation:
     )
 
 
-def with_references(base: Encoder, folder: Path, manifest: Manifest) -> Encoder:
+def with_references(base: Encoder, folder: Path, manifest: IndexManifest) -> Encoder:
     """The encoder an index works with: `base`, with the reference set in force where there is one."""
     augmentation = manifest.augmentation
     if augmentation is None:
@@ -67,7 +67,7 @@ def with_references(base: Encoder, folder: Path, manifest: Manifest) -> Encoder:
     return AugmentedEncoder(base, references, blending)
 
 
-def check_encoder(encoder: Encoder, folder: Path, manifest: Manifest) -> None:
+def check_encoder(encoder: Encoder, folder: Path, manifest: IndexManifest) -> None:
     """Refuse another base encoder than the index was made with.
 
     Raises:
@@ -86,7 +86,7 @@ def check_encoder(encoder: Encoder, folder: Path, manifest: Manifest) -> None:
     )
 
 
-def install(store: Store, encoder: AugmentedEncoder, manifest: Manifest) -> Augmentation:
+def install(store: Store, encoder: AugmentedEncoder, manifest: IndexManifest) -> Blender:
     """Copy set and RAM into the index and make its (empty) neighbours table. In force once a manifest names it.
 
     Args:
@@ -146,7 +146,7 @@ def _joined(batches: Any) -> Iterator[Any]:
         yield pa.Table.from_batches(waiting)
 
 
-def _neighbours(rows: Any, encoder: AugmentedEncoder, manifest: Manifest) -> Any:
+def _neighbours(rows: Any, encoder: AugmentedEncoder, manifest: IndexManifest) -> Any:
     """Rows of a neighbours table from rows of the segments."""
     import pyarrow as pa
 

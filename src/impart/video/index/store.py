@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from impart.errors import VideoIndexError
 from impart.files import blake2b_hex, new_blake2b
-from impart.video.index.manifest import Augmentation, Manifest
+from impart.video.index.manifest import Augmentation, IndexManifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,7 +90,7 @@ def path_id(path: Path) -> str:
     return blake2b_hex(os.fsencode(path), size_bytes=8)
 
 
-def revision_of(content_hash: str, manifest: Manifest) -> str:
+def revision_of(content_hash: str, manifest: IndexManifest) -> str:
     """Id of a content indexed with the settings that change the result: 16 hex digits."""
     settings: tuple[object, ...] = (
         manifest.decode.fps,
@@ -132,7 +132,7 @@ class Store:
                 f"{folder} is no index and holds other things ({foreign[0]}): choose an empty or new --index folder"
             )
 
-    def create_tables(self, manifest: Manifest) -> None:
+    def create_tables(self, manifest: IndexManifest) -> None:
         """Make the empty tables. The caller saves the manifest last: without it there is no index."""
         with self.errors("make"):
             for name, schema in _schemas(manifest).items():
@@ -194,7 +194,7 @@ class Store:
             self._database = lancedb.connect(str(self.folder))
         return self._database
 
-    def make_neighbours(self, augmentation: Augmentation, manifest: Manifest) -> None:
+    def make_neighbours(self, augmentation: Augmentation, manifest: IndexManifest) -> None:
         """Make an empty neighbours table, in place of one that a crash left behind."""
         self._make(augmentation.table, _neighbours_schema(augmentation, manifest))
 
@@ -225,7 +225,7 @@ def _is_ours(name: str) -> bool:
     return name.endswith((".lance", ".part")) or name in ("references", "rams", "cache", "manifest.json", ".lock")
 
 
-def _schemas(manifest: Manifest) -> dict[str, pa.Schema]:
+def _schemas(manifest: IndexManifest) -> dict[str, pa.Schema]:
     import pyarrow as pa
 
     number = _number(manifest)
@@ -271,13 +271,13 @@ def _schemas(manifest: Manifest) -> dict[str, pa.Schema]:
     return {name: pa.schema(fields) for name, fields in tables.items()}
 
 
-def _number(manifest: Manifest) -> pa.DataType:
+def _number(manifest: IndexManifest) -> pa.DataType:
     import pyarrow as pa
 
     return pa.float16() if manifest.index.precision == "float16" else pa.float32()
 
 
-def _neighbours_schema(augmentation: Augmentation, manifest: Manifest) -> pa.Schema:
+def _neighbours_schema(augmentation: Augmentation, manifest: IndexManifest) -> pa.Schema:
     import pyarrow as pa
 
     k = augmentation.settings.k

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import IndexLockedError, VideoIndexError
-from impart.video.index.manifest import Manifest
+from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import (
     FAILURES,
     NEIGHBOURS_PREFIX,
@@ -108,7 +108,7 @@ class Writer:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._lock = ExitStack()
-        self.manifest: Manifest
+        self.manifest: IndexManifest
         self.videos: dict[str, VideoRecord] = {}
         self.failures: dict[Path, FailureRecord] = {}
         self._tables: dict[str, Any] = {}
@@ -116,7 +116,7 @@ class Writer:
     def __enter__(self) -> Self:
         self._lock.enter_context(write_lock(self.store.folder))
         try:
-            self.manifest = Manifest.load(self.store.folder, migrate=True)
+            self.manifest = IndexManifest.load(self.store.folder, migrate=True)
             with self.store.errors("open"):
                 self.videos = {record.video_id: record for record in self.store.videos()}
                 self.failures = {record.path: record for record in self.store.failures()}
@@ -226,7 +226,7 @@ class Writer:
         for path in known:
             del self.failures[path]
 
-    def save_manifest(self, manifest: Manifest) -> None:
+    def save_manifest(self, manifest: IndexManifest) -> None:
         """Switch to another manifest, and drop what only the old one named."""
         manifest.save(self.store.folder)
         self.manifest = manifest
@@ -298,7 +298,7 @@ class Writer:
                 graph.unlink(missing_ok=True)
 
 
-def blend_columns(blend: Blend, manifest: Manifest) -> dict[str, pa.Array]:
+def blend_columns(blend: Blend, manifest: IndexManifest) -> dict[str, pa.Array]:
     """A blend as columns of a neighbours table."""
     import pyarrow as pa
 

@@ -17,7 +17,7 @@ from impart.config import SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import QueryError
 from impart.retrieval.hubness import CaptionBank, bundled_bank
-from impart.video.index.manifest import Manifest
+from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, Store, TableGoneError
 from impart.video.search.ranking import (
     By,
@@ -36,13 +36,13 @@ from impart.video.search.ranking import (
 )
 from impart.video.search.snapshot import Snapshot, load_snapshot
 
-__all__ = ["Finder", "Options"]
+__all__ = ["Searcher", "SearchOptions"]
 
 _AT_ONCE = 64  # queries scored together
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class SearchOptions:
     """How a search ranks and what it returns.
 
     Attributes:
@@ -76,7 +76,7 @@ class Options:
         return self.by == "mean" and self.group != "frame"
 
 
-class Finder:
+class Searcher:
     """Searches one index. May be shared by threads.
 
     Args:
@@ -85,7 +85,9 @@ class Finder:
         settings: of the search.
     """
 
-    def __init__(self, store: Store, *, encoder_of: Callable[[Manifest], Encoder], settings: SearchSettings) -> None:
+    def __init__(
+        self, store: Store, *, encoder_of: Callable[[IndexManifest], Encoder], settings: SearchSettings
+    ) -> None:
         self._store = store
         self._encoder_of = encoder_of
         self._settings = settings
@@ -95,12 +97,12 @@ class Finder:
         self._hubness: dict[tuple[str, str, bool], Float32] = {}
         self._bank: CaptionBank | None = None
 
-    def search(self, queries: Sequence[Query], options: Options) -> list[list[Hit]]:
+    def search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
         """Hits for each query."""
         # Reading the index and loading the model take different cores.
         with ThreadPoolExecutor(1, thread_name_prefix="impart-index") as pool:
             reading = pool.submit(self.current)
-            manifest = Manifest.load(self._store.folder)
+            manifest = IndexManifest.load(self._store.folder)
             encoder = self._encoder_of(manifest)
             if isinstance(encoder, AugmentedEncoder) and not options.augment:
                 encoder = encoder.base
@@ -123,7 +125,7 @@ class Finder:
             )
         return hits
 
-    def similar(self, path: str | os.PathLike[str], at_s: float, options: Options) -> list[Hit]:
+    def similar(self, path: str | os.PathLike[str], at_s: float, options: SearchOptions) -> list[Hit]:
         """Hits for a moment of an indexed video, without the video, scene or frame that holds it."""
         snapshot = self.current()
         moment = self._locate(snapshot, path, at_s)
@@ -151,11 +153,11 @@ class Finder:
     def video_means(self) -> Float32:
         """(V, D) unit means of the videos' vectors, seen through the reference set in force, for `save_cache`."""
         snapshot = self.current()
-        options = Options(top=1, group="video", by="mean")
+        options = SearchOptions(top=1, group="video", by="mean")
         return self._group_means(snapshot, snapshot.offsets[:-1], options, self._augmented(snapshot, options))
 
     def _allowed(
-        self, snapshot: Snapshot, starts: npt.NDArray[np.int64], options: Options
+        self, snapshot: Snapshot, starts: npt.NDArray[np.int64], options: SearchOptions
     ) -> npt.NDArray[np.bool_] | None:
         """(G,) groups whose video's path matches, or None for all."""
         if options.path_glob is None or not len(starts):
@@ -167,7 +169,7 @@ class Finder:
         vectors: Float32,
         snapshot: Snapshot,
         starts: npt.NDArray[np.int64],
-        options: Options,
+        options: SearchOptions,
         *,
         allowed: npt.NDArray[np.bool_] | None,
         by_text: npt.NDArray[np.bool_] | None = None,
@@ -212,7 +214,9 @@ class Finder:
             answers.append(hits)
         return answers
 
-    def _hit(self, rank: int, score: float, segments: range, best: int, snapshot: Snapshot, options: Options) -> Hit:
+    def _hit(
+        self, rank: int, score: float, segments: range, best: int, snapshot: Snapshot, options: SearchOptions
+    ) -> Hit:
         number = int(np.searchsorted(snapshot.offsets, best, side="right")) - 1
         scene = options.group == "scene"
         return Hit(
@@ -261,14 +265,18 @@ class Finder:
         ]
         return tuple(sorted(reasons, key=lambda reason: -(abs(reason.weight_img) + abs(reason.weight_txt))))
 
-    def _augmented(self, snapshot: Snapshot, options: Options) -> AugmentedEncoder | None:
+    def _augmented(self, snapshot: Snapshot, options: SearchOptions) -> AugmentedEncoder | None:
         if not options.augment or snapshot.blend is None:
             return None
         encoder = self._encoder_of(snapshot.manifest)
         return encoder if isinstance(encoder, AugmentedEncoder) else None
 
     def _group_means(
-        self, snapshot: Snapshot, starts: npt.NDArray[np.int64], options: Options, encoder: AugmentedEncoder | None
+        self,
+        snapshot: Snapshot,
+        starts: npt.NDArray[np.int64],
+        options: SearchOptions,
+        encoder: AugmentedEncoder | None,
     ) -> Float32:
         key = (snapshot.state, options.group, encoder is not None)
         means = self._means.get(key)
@@ -280,7 +288,7 @@ class Finder:
         return means
 
     def _hubness_of(
-        self, bank: CaptionBank, snapshot: Snapshot, starts: npt.NDArray[np.int64], options: Options
+        self, bank: CaptionBank, snapshot: Snapshot, starts: npt.NDArray[np.int64], options: SearchOptions
     ) -> Float32:
         """What is taken off the scores of texts: (G,) of each group, or (n,) of frames where these are ranked."""
         encoder = self._augmented(snapshot, options)

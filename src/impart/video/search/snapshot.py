@@ -20,7 +20,7 @@ import numpy.typing as npt
 from impart.blending.base import Blend
 from impart.errors import VideoIndexError
 from impart.files import move_synced
-from impart.video.index.manifest import Manifest
+from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, Store, TableGoneError, VideoRecord
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Snapshot:
     """
 
     state: str
-    manifest: Manifest
+    manifest: IndexManifest
     video_ids: tuple[str, ...]
     paths: tuple[Path, ...]
     offsets: npt.NDArray[np.int64]
@@ -80,7 +80,7 @@ def load_snapshot(store: Store) -> Snapshot:
     """
     for attempt in range(_TRIES):
         state = store.state()
-        manifest = Manifest.load(store.folder)
+        manifest = IndexManifest.load(store.folder)
         cached = _from_cache(store, state, manifest)
         if cached is not None:
             return cached
@@ -118,16 +118,16 @@ def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.
 
 def has_cache(store: Store) -> bool:
     """Whether a cold search would find the arrays of the index as it is, whole."""
-    return _from_cache(store, store.state(), Manifest.load(store.folder)) is not None
+    return _from_cache(store, store.state(), IndexManifest.load(store.folder)) is not None
 
 
-def _blend_names(manifest: Manifest) -> tuple[str, ...]:
+def _blend_names(manifest: IndexManifest) -> tuple[str, ...]:
     """Columns that an index keeps of a blend."""
     dense = manifest.augmentation is not None and manifest.augmentation.dense
     return (*_BLEND, "added") if dense else _BLEND
 
 
-def _from_cache(store: Store, state: str, manifest: Manifest) -> Snapshot | None:
+def _from_cache(store: Store, state: str, manifest: IndexManifest) -> Snapshot | None:
     folder = store.folder / "cache" / state
     try:
         meta = json.loads((folder / "videos.json").read_text(encoding="ascii"))
@@ -153,7 +153,7 @@ def _from_cache(store: Store, state: str, manifest: Manifest) -> Snapshot | None
     )
 
 
-def _from_tables(store: Store, state: str, manifest: Manifest) -> Snapshot:
+def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
     records = store.videos()
     counts = np.array([record.segments for record in records], np.int64)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -23,7 +23,7 @@ from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.classification.folder import open_known_folder
 from impart.evaluate.datasets.names import class_names, class_names_by_folder, templates
 from impart.evaluate.datasets.reader import Published, Reader
-from impart.evaluate.datasets.types import ClassSet, Pictures
+from impart.evaluate.datasets.types import ClassSet, Images
 from impart.files import digest_of, file_stamp
 from impart.refset.pairs import load_picture
 
@@ -131,7 +131,7 @@ def _from_batches(layout: _Layout, split: str, parts: dict[str, bytes], sources:
     images = np.concatenate(pixels)  # (n, 32, 32, 3)
     return ClassSet(
         name=f"{name}/{split}",
-        pictures=Pictures(
+        pictures=Images(
             keys=tuple(keys),
             read=lambda number: load_picture(images[number], max_megapixels=1.0),
             identity=lambda: digest_of([*(file_stamp(source) for source in sources), *keys]),

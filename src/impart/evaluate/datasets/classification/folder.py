@@ -21,7 +21,7 @@ from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.annotations import read_table
 from impart.evaluate.datasets.names import class_names_by_folder, templates
 from impart.evaluate.datasets.reader import Published, Reader
-from impart.evaluate.datasets.types import ClassSet, Pictures
+from impart.evaluate.datasets.types import ClassSet, Images
 
 __all__ = ["PICTURE_SUFFIXES", "READERS", "open_class_folder", "open_known_folder", "picture_folder"]
 
@@ -62,7 +62,7 @@ def open_class_folder(path: Path | str, split: str | None = None, *, name: str |
     listing = _list(folder)
     return ClassSet(
         name=name or "/".join(folder.resolve().parts[-2:]),
-        pictures=Pictures.of_files(listing.files),
+        pictures=Images.of_files(listing.files),
         labels=listing.labels,
         classes=_class_names(folder, listing.folders),
     )
@@ -100,7 +100,7 @@ def open_known_folder(
         notes.append(f"{len(listing.folders)} of {len(known)} classes are there: figures are over these")
     return ClassSet(
         name=f"{published.name}/{path.name if folder == path else split or published.splits[0]}",
-        pictures=Pictures.of_files(listing.files),
+        pictures=Images.of_files(listing.files),
         labels=listing.labels,
         classes=tuple(known.get(_loose(one)) or tidy_class_name(one) for one in listing.folders),
         templates=templates(published.name),

@@ -14,10 +14,10 @@ import numpy as np
 from impart.errors import DataError
 from impart.evaluate.datasets.annotations import Malformed, read_lines, read_table
 from impart.evaluate.datasets.classification.folder import open_known_folder
-from impart.evaluate.datasets.image_files import Finder
+from impart.evaluate.datasets.image_files import ImageFinder
 from impart.evaluate.datasets.names import class_names, class_names_by_folder, templates
 from impart.evaluate.datasets.reader import Published, Reader
-from impart.evaluate.datasets.types import ClassSet, Pictures
+from impart.evaluate.datasets.types import ClassSet, Images
 
 __all__ = ["READERS", "Rows", "find_root", "labelled_set"]
 
@@ -59,7 +59,7 @@ class _Listed:
             return found
         source = root / self.lists[wanted]
         bad = Malformed(source, "one picture a line, as published")
-        finder = Finder(folders=tuple(one / name for one in (root, path) for name in self.pictures), source=source)
+        finder = ImageFinder(folders=tuple(one / name for one in (root, path) for name in self.pictures), source=source)
         return labelled_set(self.published, wanted, self.rows(source, bad), finder, bad)
 
 
@@ -68,7 +68,7 @@ def find_root(path: Path, roots: Iterable[str], marker: str) -> Path | None:
     return next((path / root for root in roots if (path / root / marker).is_file()), None)
 
 
-def labelled_set(published: Published, split: str, rows: Rows, finder: Finder, bad: Malformed) -> ClassSet:
+def labelled_set(published: Published, split: str, rows: Rows, finder: ImageFinder, bad: Malformed) -> ClassSet:
     """Pictures with the keys of their classes, as a set with all classes in the official order.
 
     Raises:
@@ -89,7 +89,7 @@ def labelled_set(published: Published, split: str, rows: Rows, finder: Finder, b
         raise DataError(f"{finder.source} names no pictures: download it again")
     return ClassSet(
         name=f"{published.name}/{split}",
-        pictures=Pictures.of_files(files),
+        pictures=Images.of_files(files),
         labels=np.asarray(labels, dtype=np.int64),
         classes=class_names(published.name),
         templates=templates(published.name),

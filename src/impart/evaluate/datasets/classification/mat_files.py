@@ -13,7 +13,7 @@ from impart.errors import DataError, MissingExtraError
 from impart.evaluate.datasets.annotations import Malformed
 from impart.evaluate.datasets.classification.folder import open_known_folder
 from impart.evaluate.datasets.classification.listed import find_root, labelled_set
-from impart.evaluate.datasets.image_files import Finder
+from impart.evaluate.datasets.image_files import ImageFinder
 from impart.evaluate.datasets.names import class_names_by_folder
 from impart.evaluate.datasets.reader import Published, Reader
 from impart.evaluate.datasets.types import ClassSet
@@ -55,7 +55,7 @@ def open_cars(path: Path, split: str | None = None) -> ClassSet:
     keys = tuple(class_names_by_folder("cars"))
     rows = _mat(file, "annotations")
     pictures = f"cars_{wanted}"
-    finder = Finder(folders=(root / pictures, root.parent / pictures, path / pictures, root), source=file)
+    finder = ImageFinder(folders=(root / pictures, root.parent / pictures, path / pictures, root), source=file)
 
     def listed() -> Iterator[tuple[str, str]]:
         for row in rows:
@@ -82,7 +82,7 @@ def open_flowers(path: Path, split: str | None = None) -> ClassSet:
         raise FLOWERS.missing(f"{root} holds no imagelabels.mat")
     labels = _mat(file, "labels").tolist()
     keys = tuple(class_names_by_folder("flowers102"))
-    finder = Finder(folders=(root / "jpg", path / "jpg", root), source=root / "setid.mat")
+    finder = ImageFinder(folders=(root / "jpg", path / "jpg", root), source=root / "setid.mat")
 
     def listed() -> Iterator[tuple[str, str]]:
         for number in _mat(root / "setid.mat", _SET_IDS[wanted]).tolist():

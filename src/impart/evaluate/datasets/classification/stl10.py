@@ -11,7 +11,7 @@ from impart.evaluate.datasets.classification.folder import open_known_folder
 from impart.evaluate.datasets.classification.listed import find_root
 from impart.evaluate.datasets.names import class_names, templates
 from impart.evaluate.datasets.reader import Published, Reader
-from impart.evaluate.datasets.types import ClassSet, Pictures
+from impart.evaluate.datasets.types import ClassSet, Images
 from impart.files import digest_of, file_stamp
 from impart.refset.pairs import load_picture
 
@@ -56,7 +56,7 @@ def open_stl10(path: Path, split: str | None = None) -> ClassSet:
         raise DataError(f"{labels_file}: labels from {labels.min() + 1} to {labels.max() + 1}, 1 to 10 expected")
     return ClassSet(
         name=f"stl10/{wanted}",
-        pictures=Pictures(
+        pictures=Images(
             keys=tuple(f"{pixels_file.name}[{number}]" for number in range(len(labels))),
             read=lambda number: load_picture(
                 np.ascontiguousarray(pixels[number].transpose(2, 1, 0)),  # (3, column, row) -> (row, column, 3)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from impart.errors import DataError
-from impart.recipes.mini.collect.source_list import Source, Table
+from impart.recipes.mini.collect.source_list import Source, SourceTable
 
 __all__ = ["Item", "contents", "items_of", "repository"]
 
@@ -132,7 +132,7 @@ def _captions(source: Source, git: Path, blobs: Mapping[str, str]) -> dict[str, 
     return {name: tuple(dict.fromkeys(said)) for name, said in texts.items() if said}
 
 
-def _rows(content: str, table: Table) -> Iterator[Mapping[str, Any]]:
+def _rows(content: str, table: SourceTable) -> Iterator[Mapping[str, Any]]:
     if table.path.endswith(".jsonl"):
         yield from (json.loads(line) for line in content.splitlines() if line.strip())
     elif table.path.endswith(".json"):

@@ -12,11 +12,11 @@ from typing import Any
 
 from impart.errors import ConfigError
 
-__all__ = ["Recipe", "Source", "Table", "read_recipe"]
+__all__ = ["Recipe", "Source", "SourceTable", "read_recipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class SourceTable:
     """A caption file of the repository.
 
     Attributes:
@@ -70,7 +70,7 @@ class Source:
     drawn: bool = False
     trim: bool = False
     min_side_px: int = 0
-    tables: tuple[Table, ...] = ()
+    tables: tuple[SourceTable, ...] = ()
     strip: str = ""
     rename: Mapping[str, str] = field(default_factory=dict)
     skip: str = ""
@@ -138,5 +138,5 @@ def _source(entry: dict[str, Any]) -> Source:
         if required not in entry:
             raise TypeError(f"source {entry.get('name', '?')!r} has no {required!r}")
     re.compile(entry["pictures"])
-    tables = tuple(Table(**{**table, "texts": tuple(table["texts"])}) for table in entry.pop("tables", ()))
+    tables = tuple(SourceTable(**{**table, "texts": tuple(table["texts"])}) for table in entry.pop("tables", ()))
     return Source(**entry, tables=tables)

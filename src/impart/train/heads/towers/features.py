@@ -34,7 +34,7 @@ _PART = 4096
 _FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 
 
-class Tower(Protocol):
+class FeatureTower(Protocol):
     """What computes features: pictures (PIL) to (B, F)."""
 
     def __call__(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]: ...
@@ -99,7 +99,7 @@ class FeatureCache:
         batch: pictures in one pass.
     """
 
-    def __init__(self, folder: Path, tower: Tower, *, tower_key: str, seed: int = 0, batch: int = 16):
+    def __init__(self, folder: Path, tower: FeatureTower, *, tower_key: str, seed: int = 0, batch: int = 16):
         self._folder = folder / sha256_hex(f"{tower_key}|{seed}")[:12]
         self._folder.mkdir(parents=True, exist_ok=True)
         self._tower = tower
