@@ -2,7 +2,7 @@
 
     python benchmarks/evaluation.py --data ../shared/data --out evaluation.md --plots docs/evaluation
 
-Reference sets are built from the data first (three pictures a class of Caltech-101, a tenth of Flickr8k's training
+Reference sets are built from the data first (three images a class of Caltech-101, a tenth of Flickr8k's training
 photos, one photo of each ImageNet class). Without `--ram` the RAM is trained on the way: `impart train ram_mini`.
 """
 
@@ -39,7 +39,7 @@ SWEPT = {
 
 
 def impart(*arguments: str) -> None:
-    """One command; exit code 3 (some pictures left out, and listed) is no failure."""
+    """One command; exit code 3 (some images left out, and listed) is no failure."""
     print("$ impart", *arguments, flush=True)
     code = subprocess.run([sys.executable, "-m", "impart", *arguments], check=False).returncode
     if code not in (0, 3):
@@ -64,17 +64,17 @@ def _flickr_train(images: Path, work: Path) -> Path:
     with (images / "flickr8k" / "captions.csv").open(encoding="utf-8", newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if row["split"] == "train"]
     folder = images / "flickr8k" / "images"
-    return _table(work / "flickr8k-train.csv", [(_picture(folder, row["file"]), row["caption"]) for row in rows])
+    return _table(work / "flickr8k-train.csv", [(_image(folder, row["file"]), row["caption"]) for row in rows])
 
 
 def _imagenet(images: Path, work: Path) -> Path:
     with (images / "imagenet_sample" / "labels.csv").open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     folder = images / "imagenet_sample" / "images"
-    return _table(work / "imagenet.csv", [(_picture(folder, row["file"]), row["label"]) for row in rows])
+    return _table(work / "imagenet.csv", [(_image(folder, row["file"]), row["label"]) for row in rows])
 
 
-def _picture(folder: Path, file: str) -> Path:
+def _image(folder: Path, file: str) -> Path:
     return (folder if folder.is_dir() else folder.parent).resolve() / file
 
 

@@ -1,17 +1,17 @@
-"""A few pictures a class as references: base, Tip-Adapter's cache, Vanilla and a trained RAM on the same features.
+"""A few images a class as references: base, Tip-Adapter's cache, Vanilla and a trained RAM on the same features.
 
     impart train ram_episodes --data ../shared/data --out runs/episodes
     python benchmarks/few_shot.py --data ../shared/data --ram runs/episodes/model --out FILE
 
-For 1, 2, 3, 4 and 8 pictures a class of the `train` folders of Caltech-101 and CIFAR-100, in several draws: top-1 on
-the `test` folders, mean and standard deviation over the draws. Draw 0 takes the first pictures by file name, as
-`teaching.py` does; pictures that show a test picture (cosine of retrieval embeddings of at least 0.93, as `impart eval`
+For 1, 2, 3, 4 and 8 images a class of the `train` folders of Caltech-101 and CIFAR-100, in several draws: top-1 on
+the `test` folders, mean and standard deviation over the draws. Draw 0 takes the first images by file name, as
+`teaching.py` does; images that show a test image (cosine of retrieval embeddings of at least 0.93, as `impart eval`
 says) are not drawn. Tip-Adapter (Zhang et al., ECCV 2022, training-free) scores 100 v.t + alpha sum exp(-beta (1 - s))
-over a class's pictures; alpha and beta are chosen on the drawn pictures alone, by leave-one-out (with one picture a
-class, where that leaves nothing: what two pictures of the same draw choose). Vanilla and RAM take the same set, tuned
-by `impart.blending.tune`, which sees the drawn pictures and the bundled background; closed, it knows that every picture
-shows one of the classes, as Tip-Adapter does. Then what foreign sets do: the bundled set, random pictures (not tuned;
-Vanilla with the usual weights), and each of the two sets on the other pictures.
+over a class's images; alpha and beta are chosen on the drawn images alone, by leave-one-out (with one image a
+class, where that leaves nothing: what two images of the same draw choose). Vanilla and RAM take the same set, tuned
+by `impart.blending.tune`, which sees the drawn images and the bundled background; closed, it knows that every image
+shows one of the classes, as Tip-Adapter does. Then what foreign sets do: the bundled set, random images (not tuned;
+Vanilla with the usual weights), and each of the two sets on the other images.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.encoders.base import Float32
 from impart.evaluate import open_set
 from impart.evaluate.class_prompts import class_embeddings, tidy_class_name
-from impart.evaluate.embed import embed_pictures
+from impart.evaluate.embed import embed_images
 from impart.evaluate.models import NEAR_DUPLICATE
 from impart.refset.refset import ReferenceSet
-from impart.retrieval.znorm import Cohort
+from impart.retrieval.znorm import ZNorm
 
 SHOTS = (1, 2, 3, 4, 8)
 ALPHAS = tuple(float(2**power) for power in range(0, 13))
@@ -56,18 +56,18 @@ class Embedded:
     @classmethod
     def read(cls, encoder: Encoder, folder: Path) -> Embedded:
         dataset = open_set(folder, kind="classes")
-        embedded = embed_pictures(encoder, dataset.pictures)
+        embedded = embed_images(encoder, dataset.images)
         images = ImageEmbeddings(embedded.embeddings, embedded.retrieval)
         return cls(images, dataset.labels[embedded.kept], dataset.classes)
 
     def apart_from(self, test: Embedded) -> Embedded:
-        """Without the pictures that show one of `test`."""
+        """Without the images that show one of `test`."""
         near = (self.images.retrieval @ test.images.retrieval.T).max(axis=1) >= NEAR_DUPLICATE
         images = ImageEmbeddings(self.images.embeddings[~near], self.images.retrieval[~near])
         return Embedded(images, self.labels[~near], self.classes)
 
     def draw(self, shots: int, seed: int) -> npt.NDArray[np.int64]:
-        """Rows of `shots` pictures a class; seed 0 = the first ones. More shots of a seed hold fewer of it."""
+        """Rows of `shots` images a class; seed 0 = the first ones. More shots of a seed hold fewer of it."""
         rng = np.random.default_rng(seed)
         rows: list[int] = []
         for number in range(len(self.classes)):
@@ -78,7 +78,7 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Problem:
-    """Pictures to classify among (C, D) class embeddings."""
+    """Images to classify among (C, D) class embeddings."""
 
     test: Embedded
     classes: Float32
@@ -93,13 +93,13 @@ class Problem:
 def tip_scores(
     v: Float32, sims: Float32, classes: Float32, labels: npt.NDArray[np.int64], *, alpha: float, beta: float
 ) -> Float32:
-    """(B, C): scores of v (B, D) with a cache of N pictures, `sims` (B, N) their cosines, `labels` (N,)."""
-    cache = np.exp(-beta * (1 - sims)) * (sims > -1)  # -1 = the picture itself
+    """(B, C): scores of v (B, D) with a cache of N images, `sims` (B, N) their cosines, `labels` (N,)."""
+    cache = np.exp(-beta * (1 - sims)) * (sims > -1)  # -1 = the image itself
     return _SCALE * v @ classes.T + alpha * cache @ np.eye(len(classes), dtype=np.float32)[labels]
 
 
 def choose_tip(problem: Problem, train: Embedded, rows: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Alpha and beta with the best leave-one-out accuracy on the drawn pictures; the smallest of equals."""
+    """Alpha and beta with the best leave-one-out accuracy on the drawn images; the smallest of equals."""
     v, q, labels = train.images.embeddings[rows], train.images.retrieval[rows], train.labels[rows]
     sims = q @ q.T
     np.fill_diagonal(sims, -1)
@@ -117,7 +117,7 @@ def choose_tip(problem: Problem, train: Embedded, rows: npt.NDArray[np.int64]) -
 def reference_set(
     encoder: Encoder, train: Embedded, rows: npt.NDArray[np.int64], texts: Float32, *, name: str
 ) -> ReferenceSet:
-    """The drawn pictures, not tuned."""
+    """The drawn images, not tuned."""
     labels = train.labels[rows]
     return ReferenceSet.from_arrays(
         [tidy_class_name(train.classes[label]) for label in labels],
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--encoder", default="mini")
     parser.add_argument("--ram", type=Path, help="checkpoint of a RAM trained with this encoder")
-    parser.add_argument("--draws", type=int, default=5, help="draws of the reference pictures")
+    parser.add_argument("--draws", type=int, default=5, help="draws of the reference images")
     parser.add_argument("--out", type=Path, help="markdown file to write as well")
     options = parser.parse_args()
     images = options.data / "images"
@@ -199,7 +199,7 @@ def main() -> None:
         test = Embedded.read(encoder, images / name / "test")
         problems[name] = Problem(test, class_embeddings(encoder, test.classes))
     base = {name: f"{problem.top1(problem.test.images.embeddings):.1f}" for name, problem in problems.items()}
-    foreign = {"random pictures": background.with_cohort(Cohort.of(background.retrieval_embeddings))}
+    foreign = {"random images": background.with_znorm(ZNorm.of(background.retrieval_embeddings))}
     if (folder := bundled(encoder.traits.id, "references")) is not None:
         foreign["bundled set"] = ReferenceSet.open(folder)
     for name in ("caltech101", "cifar100"):
@@ -234,12 +234,12 @@ def main() -> None:
             shown = [f"{problem.augmented(way):.1f}" for way in ways(encoder, references, ram).values()]
             foreigners.append([name, title, base[name], *shown])
             print(*foreigners[-1], sep=" | ", flush=True)
-    lines = table(["set", "pictures a class", "base", *figures], fitting, words=1)
+    lines = table(["set", "images a class", "base", *figures], fitting, words=1)
     lines += ["", *table(["set", "foreign references", "base", "Vanilla", "RAM"][: 4 + bool(ram)], foreigners, words=2)]
     dropped = ", ".join(f"{count} of {name}" for name, count in left_out.items())
     head = [
         f"Top-1 in %, encoder `{encoder.traits.id}`, {options.draws} draws of references.",
-        f"Pictures left out for showing a test picture: {dropped}.",
+        f"Images left out for showing a test image: {dropped}.",
     ]
     text = "\n".join([*head, "", *lines, ""])
     print("\n" + text)

@@ -17,7 +17,7 @@ FPS = 12
 
 @dataclass(frozen=True)
 class Shot:
-    """Camera movement over one photograph; speeds are parts of the picture's width a second."""
+    """Camera movement over one photograph; speeds are parts of the image's width a second."""
 
     photo: Path
     seconds: float
@@ -25,10 +25,10 @@ class Shot:
     zoom: float = 0.0
     shake: float = 0.0  # standard deviation, parts of the width
     flicker: float = 0.0  # standard deviation of the brightness
-    mover: float = 0.0  # side of a patch that crosses the still picture, parts of the height
+    mover: float = 0.0  # side of a patch that crosses the still image, parts of the height
 
     def frames(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """uint8 (h, w, 3) pictures, FPS a second."""
+        """uint8 (h, w, 3) images, FPS a second."""
         width, height = SIZE
         photo = Image.open(self.photo).convert("RGB")
         aspect = width / height
@@ -45,14 +45,14 @@ class Shot:
             half = np.array([shown, shown / aspect]) / 2
             middle = np.clip(centre + shift, half, np.array(photo.size) - half)
             box = (*(middle - half), *(middle + half))
-            picture = photo.resize(SIZE, Image.Resampling.BICUBIC, box=box)
+            image = photo.resize(SIZE, Image.Resampling.BICUBIC, box=box)
             if self.flicker:
-                picture = ImageEnhance.Brightness(picture).enhance(1 + rng.normal(0, self.flicker))
+                image = ImageEnhance.Brightness(image).enhance(1 + rng.normal(0, self.flicker))
             if self.mover:
                 side = round(self.mover * height)
                 at = round((number / FPS / self.seconds) * (width + side)) - side
-                picture.paste(patch.resize((side, side)), (at, height // 2))
-            yield np.asarray(picture)
+                image.paste(patch.resize((side, side)), (at, height // 2))
+            yield np.asarray(image)
 
 
 def render(path: Path, shots: list[Shot], *, seed: int, crf: int = 26, dissolve_s: float = 0.0) -> list[float]:
@@ -66,23 +66,23 @@ def render(path: Path, shots: list[Shot], *, seed: int, crf: int = 26, dissolve_
     """
     rng = np.random.default_rng(seed)
     overlap = round(dissolve_s * FPS)
-    pictures: list[np.ndarray] = []
+    images: list[np.ndarray] = []
     cuts: list[float] = []
     for shot in shots:
         frames = list(shot.frames(rng))
-        if pictures:
-            cuts.append((len(pictures) - overlap / 2) / FPS)
+        if images:
+            cuts.append((len(images) - overlap / 2) / FPS)
             for i in range(overlap):
                 part = (i + 1) / (overlap + 1)
-                mixed = pictures[i - overlap] * (1 - part) + frames[i] * part
-                pictures[i - overlap] = mixed.astype(np.uint8)
-        pictures += frames[overlap if cuts else 0 :]
+                mixed = images[i - overlap] * (1 - part) + frames[i] * part
+                images[i - overlap] = mixed.astype(np.uint8)
+        images += frames[overlap if cuts else 0 :]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(FPS))
         stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
         stream.options = {"preset": "veryfast", "crf": str(crf)}
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for image in images:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode(None))
     return cuts
 

@@ -1,4 +1,4 @@
-"""RA-CLIP against CLIP: the same heads, data, seeds and steps, trained with and without RAM (regime `lit`).
+"""RA-CLIP against CLIP: the same heads, data, seeds and steps, trained with and without RAM (mode `heads`).
 
     python benchmarks/ra_clip.py run --data ../shared/data --out runs/ra_clip [--cache CACHE] [--only NAME]
     python benchmarks/ra_clip.py report runs/ra_clip --docs docs
@@ -8,9 +8,9 @@ stopped and started again, it goes on with the runs that are missing. `report` m
 its plots from that file and the runs' logs, at any moment.
 
 Zero-shot: CIFAR-10, CIFAR-100, Caltech-101 (their `test` folders) and Tiny-ImageNet-32, seven prompts averaged.
-Text to image: Flickr8k `val`. Text to video: `videos/panda`, the mean of four frames a second. None of these pictures
+Text to image: Flickr8k `val`. Text to video: `videos/panda`, the mean of four frames a second. None of these images
 is trained on, and references that are copies of them (equal bytes, or near-duplicates) are taken out before testing.
-Only the experiment "target" uses pictures of a test's domain: three a class of `caltech101/train`, `cifar100/train`.
+Only the experiment "target" uses images of a test's domain: three a class of `caltech101/train`, `cifar100/train`.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from impart.evaluate import open_set
 from impart.evaluate.class_prompts import ENSEMBLE
 from impart.evaluate.datasets.types import Images
 from impart.metrics.ranking import rank_figures, ranks_of
-from impart.recipes.mini.collect.guard import Guard, Prints, evaluation_pictures, prints_of
-from impart.recipes.mini.recipe import backbone_session, training_pictures
+from impart.recipes.mini.collect.guard import Guard, Prints, evaluation_images, prints_of
+from impart.recipes.mini.recipe import backbone_session, training_images
 from impart.train.config_file import load_config
 from impart.train.events import StepDone
-from impart.train.heads.checkpoint import TrainedLit, load_lit, save_lit
+from impart.train.heads.checkpoint import TrainedHeadsModel, load_heads, save_heads
 from impart.train.heads.class_names import a_or_an
-from impart.train.heads.model import EmbeddedReferences, LitModel, nearest_rows
-from impart.train.heads.run import LitData, build_references, prepare
-from impart.train.heads.task import LitTask
+from impart.train.heads.model import EmbeddedReferences, HeadsModel, nearest_rows
+from impart.train.heads.run import HeadsData, build_references, prepare
+from impart.train.heads.task import HeadsTask
 from impart.train.heads.towers.backbone import FEATURES, load_lite2
 from impart.train.heads.towers.sentences import SentenceCache
 from impart.train.loop import fit
@@ -71,10 +71,10 @@ KS = (1, 2, 4, 8, 16, 32, 64)
 SIZES = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 SMALL = (
-    "lit.image_hidden=512",
-    "lit.text_hidden=512",
-    "lit.cell_heads=0",
-    "lit.ema=0.98",
+    "heads.image_hidden=512",
+    "heads.text_hidden=512",
+    "heads.cell_heads=0",
+    "heads.ema=0.98",
     "loop.epochs=4",
     "loop.checkpoint_every=0",
     "loop.validate_every=50",
@@ -87,11 +87,11 @@ VANILLA = RamSettings(form="vanilla")
 PAPER_VANILLA = RamSettings(form="vanilla", w_img=0.5, w_txt=0.05, tau=0.0, floor=0.0, ramp=0.0)
 
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "clip": ("lit_clip", ()),
-    "paper": ("lit_paper", ()),
-    "normalised": ("lit_normalised", ()),
-    "gated": ("lit_gated", ()),
-    "learned-vanilla": ("lit_paper", ("ram.form=vanilla",)),
+    "clip": ("heads_clip", ()),
+    "paper": ("heads_paper", ()),
+    "normalised": ("heads_normalised", ()),
+    "gated": ("heads_gated", ()),
+    "learned-vanilla": ("heads_paper", ("ram.form=vanilla",)),
 }
 
 
@@ -145,9 +145,9 @@ class Classes:
 
 @dataclass(frozen=True)
 class Captioned:
-    """Pictures or frames (n, F), and captions (T, D).
+    """Images or frames (n, F), and captions (T, D).
 
-    `item` (n,) is what a row belongs to: a picture is one row, a clip many; `weights` (n,) are the grid times that a
+    `item` (n,) is what a row belongs to: an image is one row, a clip many; `weights` (n,) are the grid times that a
     row stands for; `owners` (T,) are the items of the captions.
     """
 
@@ -176,14 +176,14 @@ class Tests:
     facts: dict[str, int]
 
 
-def open_pictures(files: Sequence[Path]) -> Iterator[Image.Image]:
+def open_images(files: Sequence[Path]) -> Iterator[Image.Image]:
     for file in files:
         with Image.open(file) as image:
             yield image.convert("RGB")
 
 
-def decoded(pictures: Images) -> Iterator[Image.Image]:
-    return (pictures.read(number)[0] for number in range(len(pictures)))
+def decoded(images: Images) -> Iterator[Image.Image]:
+    return (images.read(number)[0] for number in range(len(images)))
 
 
 def build_tests(data: Path, cache: Path) -> Tests:
@@ -205,14 +205,14 @@ def build_tests(data: Path, cache: Path) -> Tests:
         folder = open_set(data / path, kind="classes")
         prompts = say([template.format(word) for word in folder.classes for template in ENSEMBLE])
         prompts = prompts.reshape(len(folder.classes), len(ENSEMBLE), -1)
-        classes[name] = Classes(see(decoded(folder.pictures)), prompts, torch.from_numpy(folder.labels))
-        print(f"{name}: {len(folder)} pictures", flush=True)
+        classes[name] = Classes(see(decoded(folder.images)), prompts, torch.from_numpy(folder.labels))
+        print(f"{name}: {len(folder)} images", flush=True)
     for name, path in FITTING.items():
         folder = open_set(data / path, kind="classes", per_class=SHOTS)
         words = say([a_or_an(folder.classes[label]) for label in folder.labels])
-        fitting[name] = Pairs(see(decoded(folder.pictures)), words)
+        fitting[name] = Pairs(see(decoded(folder.images)), words)
     flickr = open_set(data / "images" / "flickr8k" / "captions.csv", split="val", kind="captions")
-    seen, count = see(decoded(flickr.pictures)), len(flickr.pictures)
+    seen, count = see(decoded(flickr.images)), len(flickr.images)
     words, owners = say(flickr.captions), torch.from_numpy(flickr.owners)
     captioned["flickr8k"] = Captioned(seen, torch.arange(count), torch.ones(count), words, owners)
     panda = open_set(data / "videos" / "panda" / "captions.csv", kind="videos")
@@ -244,12 +244,12 @@ def kept(path: Path, make: Callable[[], Made]) -> Made:
 
 
 class Copies:
-    """Which pictures are copies of a test picture: equal bytes, or a near-duplicate (`impart.recipes.mini.collect.guard`)."""
+    """Which images are copies of a test image: equal bytes, or a near-duplicate (`impart.recipes.mini.collect.guard`)."""
 
     def __init__(self, data: Path, cache: Path):
         self._data = data
-        paths = evaluation_pictures(data, [*CLASS_SETS.values(), "videos/panda"])
-        paths += [picture.path for picture in read_validation(data)]
+        paths = evaluation_images(data, [*CLASS_SETS.values(), "videos/panda"])
+        paths += [image.path for image in read_validation(data)]
         self._guard = Guard.of_files(paths, cache=cache)
         self.tests = len(paths)
         self._known: dict[str, bool] = {}
@@ -258,7 +258,7 @@ class Copies:
         """(n,) of n files below the data folder."""
         fresh = [path for path in dict.fromkeys(paths) if path not in self._known]
         equal = [self._guard.is_known_file((self._data / path).read_bytes()) for path in fresh]
-        near = self._guard.copies(Prints.join([prints_of(i) for i in open_pictures([self._data / p for p in fresh])]))
+        near = self._guard.copies(Prints.join([prints_of(i) for i in open_images([self._data / p for p in fresh])]))
         self._known |= {path: bool(a or b) for path, a, b in zip(fresh, equal, near, strict=True)}
         return np.array([self._known[path] for path in paths], bool)
 
@@ -266,7 +266,7 @@ class Copies:
 class Measured:
     """A trained model on the tests; base embeddings are computed once."""
 
-    def __init__(self, trained: TrainedLit, tests: Tests):
+    def __init__(self, trained: TrainedHeadsModel, tests: Tests):
         self.model, self.tests = trained.model, tests
         self._base = {
             name: self.model.embed_images(part.features) for name, part in (tests.classes | tests.captioned).items()
@@ -281,9 +281,9 @@ class Measured:
 
     @torch.no_grad()
     def look(
-        self, name: str, references: EmbeddedReferences | None, *, k: int, shuffle: bool, ram: LitModel | None
+        self, name: str, references: EmbeddedReferences | None, *, k: int, shuffle: bool, ram: HeadsModel | None
     ) -> Tensor:
-        """v' (n, D) of a test's pictures, or v where there are no references."""
+        """v' (n, D) of a test's images, or v where there are no references."""
         v, q = self._base[name]
         if references is None:
             return v
@@ -302,7 +302,7 @@ class Measured:
         k: int = 8,
         only: Sequence[str] = (),
         shuffle: bool = False,
-        ram: LitModel | None = None,
+        ram: HeadsModel | None = None,
     ) -> dict[str, float]:
         """Percent by measure of the tests `only` (none = all); `zeroshot` is the mean of the four sets.
 
@@ -328,15 +328,15 @@ class Measured:
         return found
 
 
-def with_ram(model: LitModel, settings: RamSettings) -> LitModel:
+def with_ram(model: HeadsModel, settings: RamSettings) -> HeadsModel:
     """The model with an untrained RAM of form `vanilla`: that is Vanilla itself."""
     dim = model.image.names.shape[1]
     retrieval_dim = dim if model.components is None else model.components.shape[1]
     ram = build_ram(settings, dim=dim, retrieval_dim=retrieval_dim).eval().requires_grad_(False)
-    return LitModel(model.image, model.text, components=model.components, ram=ram, k=settings.k).eval()
+    return HeadsModel(model.image, model.text, components=model.components, ram=ram, k=settings.k).eval()
 
 
-def forms_of(trained: TrainedLit) -> dict[str, LitModel]:
+def forms_of(trained: TrainedHeadsModel) -> dict[str, HeadsModel]:
     """What augments: the model's own RAM, or Vanilla over plain CLIP."""
     if trained.model.ram is not None:
         return {"ram": trained.model}
@@ -349,11 +349,11 @@ class Experiment:
     def __init__(self, data: Path, out: Path, cache: Path, epochs: float | None):
         self.data, self.out, self.epochs = data, out, epochs
         self.tests = kept(out / "tests.pt", lambda: build_tests(data, cache))
-        base = load_config("lit_clip", sets=(*SMALL, "reference.fraction=0", f"data.cache={cache}"))
+        base = load_config("heads_clip", sets=(*SMALL, "reference.fraction=0", f"data.cache={cache}"))
         self.made = kept(out / "data.pt", lambda: pooled(_last(prepare(base, data=data, out=out, failures=Failures()))))
-        self.pictures = training_pictures(data)[0]
+        self.images = training_images(data)[0]
         self.hashes = kept(
-            out / "hashes.pt", lambda: [hashlib.sha256(p.path.read_bytes()).hexdigest() for p in self.pictures]
+            out / "hashes.pt", lambda: [hashlib.sha256(p.path.read_bytes()).hexdigest() for p in self.images]
         )
         numbers: dict[str, int] = {}
         self.own = torch.tensor([numbers.setdefault(key, len(numbers)) for key in self.hashes])
@@ -383,10 +383,10 @@ class Experiment:
         config, folder = run.config(self.epochs), self.out / run.name
         whole = self.made.corpus
         references, rows, weights = build_references(
-            config, self.pictures, self.hashes, self.own, whole, whole.weights, self.data
+            config, self.images, self.hashes, self.own, whole, whole.weights, self.data
         )
         assert references is not None
-        task = LitTask(
+        task = HeadsTask(
             dataclasses.replace(whole, weights=weights / weights.sum()),
             self.made.image,
             config,
@@ -399,8 +399,8 @@ class Experiment:
                 print(f"  {run.name} {event.step}/{event.steps} {event.loss:.3f} eta {event.eta_s:.0f} s", flush=True)
         trained_s = time.monotonic() - started
         held = {"features": references.features, "sentences": references.sentences}
-        save_lit(folder / "model", task.finished(), config=config, rows=rows, **held)
-        trained = load_lit(folder)
+        save_heads(folder / "model", task.finished(), config=config, rows=rows, **held)
+        trained = load_heads(folder)
         keep = self.own_rows(trained)
         facts = {
             "references": len(rows),
@@ -413,11 +413,11 @@ class Experiment:
         self.measure(run, trained, keep)
         self.write(**dataclasses.asdict(run), run=run.name, question="done", train_s=trained_s, facts=facts)
 
-    def own_rows(self, trained: TrainedLit) -> np.ndarray:
-        """Rows of a model's references without copies of test pictures."""
+    def own_rows(self, trained: TrainedHeadsModel) -> np.ndarray:
+        """Rows of a model's references without copies of test images."""
         return np.flatnonzero(~self.copies.among([row.path for row in trained.rows]))
 
-    def measure(self, run: Run, trained: TrainedLit, keep: np.ndarray) -> None:
+    def measure(self, run: Run, trained: TrainedHeadsModel, keep: np.ndarray) -> None:
         """Every question of a run."""
         measured, note = Measured(trained, self.tests), self.noter(run)
         own, k = trained.references(keep.tolist()), trained.config.ram.k
@@ -431,7 +431,7 @@ class Experiment:
 
     def sweep(self, run: Run) -> None:
         """What is changed at test time alone: neighbours, size and kind of the references."""
-        trained = load_lit(self.out / run.name)
+        trained = load_heads(self.out / run.name)
         keep = self.own_rows(trained)
         measured, note = Measured(trained, self.tests), self.noter(run)
         own, k = trained.references(keep.tolist()), trained.config.ram.k
@@ -453,14 +453,14 @@ class Experiment:
                 note(form, "k", tried, measured.figures(own, k=tried, ram=ram, only=sets))
         self.write(run=run.name, question="swept")
 
-    def _target(self, measured: Measured, note: Note, form: str, ram: LitModel, k: int) -> None:
+    def _target(self, measured: Measured, note: Note, form: str, ram: HeadsModel, k: int) -> None:
         """References of a test's own domain, alone."""
         for name, pairs in self.tests.fitting.items():
             fitting = ram.embed_references(pairs.features, pairs.sentences)
             note(form, "target", name, measured.figures(fitting, k=k, ram=ram, only=tuple(CLASS_SETS)))
 
 
-def pooled(made: LitData) -> LitData:
+def pooled(made: HeadsData) -> HeadsData:
     """Without the cells, which these runs do not read."""
     assert made.validation is not None
     made.image.attention = None
@@ -469,8 +469,8 @@ def pooled(made: LitData) -> LitData:
     return dataclasses.replace(made, corpus=corpus, validation=validation)
 
 
-def _last(events: Iterator[Any]) -> LitData:
-    return [event for event in events if isinstance(event, LitData)][-1]
+def _last(events: Iterator[Any]) -> HeadsData:
+    return [event for event in events if isinstance(event, HeadsData)][-1]
 
 
 def main() -> None:
@@ -479,7 +479,7 @@ def main() -> None:
     run = commands.add_parser("run", help="train and measure")
     run.add_argument("--data", type=Path, default=Path("../shared/data"))
     run.add_argument("--out", type=Path, required=True)
-    run.add_argument("--cache", type=Path, help="features of the training pictures; default: OUT/cache")
+    run.add_argument("--cache", type=Path, help="features of the training images; default: OUT/cache")
     run.add_argument("--only", help="runs whose name starts like this")
     run.add_argument("--epochs", type=float, help="in the place of the usual number, to try things out")
     report = commands.add_parser("report", help="tables and plots from what was measured")

@@ -186,7 +186,7 @@ def facts_table(lines: Sequence[Line]) -> list[str]:
         facts = line["facts"]
         cells = [str(facts[name]) for name in ("trained", "steps", "references", "copies")]
         rows.append([line["run"], *cells, f"{line['train_s']:.0f}"])
-    head = ["run", "pictures", "steps", "references", "of them copies of a test picture", "s of training"]
+    head = ["run", "images", "steps", "references", "of them copies of a test image", "s of training"]
     return table(head, rows)
 
 

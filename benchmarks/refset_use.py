@@ -32,7 +32,7 @@ RETRIEVAL_DIM = 256
 
 
 class RandomEncoder:
-    """Encodes a text to a random vector; pictures are not asked for."""
+    """Encodes a text to a random vector; images are not asked for."""
 
     def __init__(self, dim: int) -> None:
         self._dim = dim

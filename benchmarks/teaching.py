@@ -1,12 +1,12 @@
-"""Teaching by pictures: a few named pictures a class as a reference set, and what they cost elsewhere.
+"""Teaching by images: a few named images a class as a reference set, and what they cost elsewhere.
 
     python benchmarks/teaching.py --data ../shared/data --out FILE
 
-For 1, 2, 3, 4 and 8 pictures a class of `caltech101/train` (the first by file name) a reference set is built and tuned
-(`impart.blending.tune`: leave-one-out on the set itself, and the model's bundled background of training pictures; no
-test item is seen); references that show a test picture are left out as `impart eval` does. Then zero-shot top-1, class
+For 1, 2, 3, 4 and 8 images a class of `caltech101/train` (the first by file name) a reference set is built and tuned
+(`impart.blending.tune`: leave-one-out on the set itself, and the model's bundled background of training images; no
+test item is seen); references that show a test image are left out as `impart eval` does. Then zero-shot top-1, class
 texts against v', on Caltech-101 test, and on CIFAR-10 and CIFAR-100 test, which the set should not hurt: plain, with
-the paper's settings (K=8, w_img 0.5, w_txt 0.05, uniform), tuned, and tuned for a closed set (`--closed`: every picture
+the paper's settings (K=8, w_img 0.5, w_txt 0.05, uniform), tuned, and tuned for a closed set (`--closed`: every image
 shows one of the classes, which is so for Caltech-101 alone).
 """
 
@@ -27,7 +27,7 @@ from impart.config import VanillaSettings
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.evaluate import open_set
 from impart.evaluate.class_prompts import class_embeddings
-from impart.evaluate.embed import embed_pictures
+from impart.evaluate.embed import embed_images
 from impart.evaluate.models import copies
 from impart.metrics.classification import top_k
 from impart.refset.build import Selection, build
@@ -38,7 +38,7 @@ TESTS = ("caltech101/test", "cifar10/test", "cifar100/test")
 
 @dataclass(frozen=True)
 class TestSet:
-    """A test set embedded once: pictures (n), class embeddings (C, D), labels (n,)."""
+    """A test set embedded once: images (n), class embeddings (C, D), labels (n,)."""
 
     name: str
     images: ImageEmbeddings
@@ -55,7 +55,7 @@ class TestSet:
 
 def open_test(encoder: Encoder, folder: Path, name: str) -> TestSet:
     dataset = open_set(folder, kind="classes")
-    embedded = embed_pictures(encoder, dataset.pictures)
+    embedded = embed_images(encoder, dataset.images)
     images = ImageEmbeddings(embedded.embeddings, embedded.retrieval)
     classes = class_embeddings(encoder, dataset.classes)
     return TestSet(name, images, classes, dataset.labels[embedded.kept], frozenset(embedded.hashes))
@@ -88,12 +88,12 @@ def main() -> None:
     tests = [open_test(encoder, images / name, name) for name in TESTS]
     plain = [test.top1(None) for test in tests]
     lines = [
-        "| pictures a class | reference set | " + " | ".join(f"{t.name} ({len(t.labels)})" for t in tests) + " |",
+        "| images a class | reference set | " + " | ".join(f"{t.name} ({len(t.labels)})" for t in tests) + " |",
         "| ---: | --- | " + "---: | " * len(tests),
         row_of(0, "none", plain, plain),
     ]
     choices = [
-        "| pictures a class | chosen settings | rule | own pictures right, own row masked | gate open for strangers |",
+        "| images a class | chosen settings | rule | own images right, own row masked | gate open for strangers |",
         "| ---: | --- | --- | --- | --- |",
     ]
     left_out = []
@@ -118,9 +118,9 @@ def main() -> None:
         choices.append(f"| {shots}, closed | {describe(closed)} |")
         print(f"  tuned in {seconds:.1f} s", flush=True)
     notes = (
-        f"Zero-shot top-1 in %, encoder `{encoder.traits.id}`, seven prompts averaged. References: the first pictures "
-        f"of each class of caltech101/train, by file name, without the {', '.join(left_out)} that show a test picture. "
-        "Closed: every picture is taken to show one of the 101 classes."
+        f"Zero-shot top-1 in %, encoder `{encoder.traits.id}`, seven prompts averaged. References: the first images "
+        f"of each class of caltech101/train, by file name, without the {', '.join(left_out)} that show a test image. "
+        "Closed: every image is taken to show one of the 101 classes."
     )
     text = "\n".join([notes, "", *lines, "", *choices, ""])
     print("\n" + text)

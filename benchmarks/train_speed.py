@@ -1,11 +1,11 @@
-"""What do retrieval and RAM add to a training step of regime `full`?
+"""What do retrieval and RAM add to a training step of mode `pretrain`?
 
     python benchmarks/train_speed.py [--model small] [--batch 32] [--repeat 15] [--out FILE]
     python benchmarks/train_speed.py --model vit-b-32 --batch 4096 --chunk 1024 --device cuda
 
 Plain CLIP and RA-CLIP stand in one process and take turns (A B A B ...), so that both meet the same weather; medians
 are taken, and the ratio of each pair of turns. A step is all that training does from pixels to new weights: neighbours
-from memory-mapped tables, tokens, forward and backward pass, AdamW. Pictures are random and at hand: reading them costs
+from memory-mapped tables, tokens, forward and backward pass, AdamW. Images are random and at hand: reading them costs
 both alike. Beside the step, the references are embedded anew every epoch; that cost is measured as a forward pass and
 spread over the epoch's steps, as `reference.fraction` says.
 
@@ -32,10 +32,10 @@ from impart.refset.pairs import Pair
 from impart.train.config_file import config_of
 from impart.train.loop import make_accelerator
 from impart.train.prepare.neighbours import NeighbourTable
-from impart.train.prepare.pairs import ListedPicture
+from impart.train.prepare.pairs import ListedImage
 from impart.train.pretrain.batches import Batch
-from impart.train.pretrain.data import Found, FullData
-from impart.train.pretrain.task import FullTask
+from impart.train.pretrain.data import Found, PretrainData
+from impart.train.pretrain.task import PretrainTask
 from impart.train.pretrain.towers import Towers, build_towers, learn_tokenizer
 from impart.train.settings import TrainConfig
 from impart.train.task import parameter_groups
@@ -85,30 +85,30 @@ def _blocks(config: Any, length: int) -> float:
     return float(config.num_hidden_layers * length * (8 * width**2 + 4 * width * hidden + 4 * length * width))
 
 
-def synthetic(count: int, references: int, k: int, folder: Path) -> FullData:
+def synthetic(count: int, references: int, k: int, folder: Path) -> PretrainData:
     """Data of that size with random neighbours in memory-mapped tables."""
     rng = np.random.default_rng(0)
     np.save(folder / "retrieval.npy", rng.standard_normal((count + references, RETRIEVAL_DIM)).astype(np.float16))
     np.save(folder / "ids.npy", rng.integers(references, size=(count, k)).astype(np.int32))
     vectors = np.load(folder / "retrieval.npy", mmap_mode="r")
     ids = np.load(folder / "ids.npy", mmap_mode="r")
-    one = ListedPicture(Pair(image=Path("none"), text="none"), ["none"])
+    one = ListedImage(Pair(image=Path("none"), text="none"), ["none"])
 
     def part(first: int, size: int, table: NeighbourTable | None) -> Found:
         return Found([one] * size, np.arange(first, first + size), vectors, np.arange(first, first + size), table)
 
     table = NeighbourTable(ids, np.zeros((0, k), np.float32))
-    return FullData(part(0, count, table), part(count, references, None), part(0, 0, None), [])
+    return PretrainData(part(0, count, table), part(count, references, None), part(0, 0, None), [])
 
 
 class Way:
     """Plain CLIP or RA-CLIP, ready to step."""
 
-    def __init__(self, config: TrainConfig, data: FullData) -> None:
+    def __init__(self, config: TrainConfig, data: PretrainData) -> None:
         self.config, self.accelerator = config, make_accelerator(config)
-        tokenizer = learn_tokenizer([" ".join(WORDS)] * 2, config.full)
-        towers = build_towers(config.full, data=Path(), tokenizer=tokenizer, seed=0)
-        self.task = FullTask(data, config, towers)
+        tokenizer = learn_tokenizer([" ".join(WORDS)] * 2, config.pretrain)
+        towers = build_towers(config.pretrain, data=Path(), tokenizer=tokenizer, seed=0)
+        self.task = PretrainTask(data, config, towers)
         groups = parameter_groups(self.task.parts(), config.optimiser)
         model, self.optimiser = self.accelerator.prepare(self.task.model, torch.optim.AdamW(groups, lr=1e-5))
         self.task.prepare(self.accelerator, {"model": model})
@@ -132,7 +132,7 @@ class Way:
     def embed(self, batch: Batch) -> float:
         """One forward pass as a refresh of the bank makes it; returns its seconds."""
         towers, device = self.task.towers, self.accelerator.device
-        size = self.config.full.chunk or len(batch.pixels)
+        size = self.config.pretrain.chunk or len(batch.pixels)
         pixels, ids = batch.pixels.to(device), towers.tokens(batch.texts).to(device)
         self._wait()
         began = time.perf_counter()
@@ -150,8 +150,8 @@ class Way:
 def measure(options: argparse.Namespace) -> Report:
     """Both ways in turn."""
     table: dict[str, Any] = {
-        "regime": "full",
-        "full": {
+        "mode": "pretrain",
+        "pretrain": {
             "model": options.model,
             "chunk": options.chunk,
             "vocabulary": 400 if options.device == "cpu" else 49408,
@@ -163,7 +163,7 @@ def measure(options: argparse.Namespace) -> Report:
     table["loop"]["precision"] = "float32" if options.device == "cpu" else "bf16"
     plain = {**table, "reference": {"fraction": options.fraction, "augment": "none"}}
     with tempfile.TemporaryDirectory() as folder:
-        data = synthetic(options.pictures, options.references, options.k, Path(folder))
+        data = synthetic(options.images, options.references, options.k, Path(folder))
         ways = [Way(config_of(one, where="benchmark"), data) for one in (plain, table)]
         rng = np.random.default_rng(1)
         times: list[list[float]] = [[], []]
@@ -211,7 +211,7 @@ def _batch(towers: Towers, options: argparse.Namespace, rng: np.random.Generator
     size = towers.preprocess.size_px
     pixels = torch.from_numpy(rng.integers(0, 256, (options.batch, 3, size, size), dtype=np.uint8))
     texts = [" ".join(rng.choice(WORDS, towers.tokenizer.context_tokens)) for _ in range(options.batch)]
-    return Batch(rng.integers(options.pictures, size=options.batch), pixels, texts)
+    return Batch(rng.integers(options.images, size=options.batch), pixels, texts)
 
 
 def main() -> int:
@@ -221,7 +221,7 @@ def main() -> int:
     parser.add_argument("--chunk", type=int, default=0)
     parser.add_argument("--k", type=int, default=8)
     parser.add_argument("--layers", type=int, default=2, help="of RAM")
-    parser.add_argument("--pictures", type=int, default=200_000)
+    parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--references", type=int, default=20_000)
     parser.add_argument("--fraction", type=float, default=0.1, help="of the pairs that are references")
     parser.add_argument("--repeat", type=int, default=15)

@@ -36,7 +36,7 @@ def checkpoint(trained_ram: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The development data (evaluation and training pictures and clips), which is never committed."""
+    """The development data (evaluation and training images and clips), which is never committed."""
     path = Path(os.environ.get("IMPART_DATA", ROOT.parent / "shared" / "data"))
     if not path.is_dir():
         pytest.skip(f"development data not found at {path} (set IMPART_DATA)")

@@ -63,7 +63,7 @@ def test_video_retrieval_plain_and_with_the_bundled_set(data_dir: Path, tmp_path
             assert figures["R@5"] >= fifth
 
 
-def test_three_pictures_a_class_teach_and_do_no_harm_elsewhere(data_dir: Path, mini: impart.Encoder) -> None:
+def test_three_images_a_class_teach_and_do_no_harm_elsewhere(data_dir: Path, mini: impart.Encoder) -> None:
     images = data_dir / "images"
     references = impart.ReferenceSet.build(
         images / "caltech101" / "train", mini, selection=Selection(per_class=3, seed=0, shuffle=False)

@@ -1,11 +1,11 @@
 """`refset tune` never ends more than half a point below the plain model, on any evaluation set at hand.
 
-Half a point in whole items, rounded up: 5 of Caltech-101's 984 pictures, 13 of Flickr8k's 2,500 captions, one of the
+Half a point in whole items, rounded up: 5 of Caltech-101's 984 images, 13 of Flickr8k's 2,500 captions, one of the
 66 clips of panda (which is 1.5 points).
 
-The sets are of every kind that a person might build from the development data: names with one picture each, names with
+The sets are of every kind that a person might build from the development data: names with one image each, names with
 several, names of some of a domain's things, names of blurred thumbnails, captions; what they name is foreign to most of
-the evaluation sets. Classes and sentences are asked for, pictures and videos are found.
+the evaluation sets. Classes and sentences are asked for, images and videos are found.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ pytestmark = [pytest.mark.data, pytest.mark.slow]
 
 EVALUATION = ("cifar10/test", "cifar100/test", "caltech101/test", "tiny_imagenet32/test")
 SETS = {
-    "names, 1 picture each": ("caltech101/train", Selection(per_class=1), CLASS_PROMPTS),
-    "names, 3 pictures each": ("caltech101/train", Selection(per_class=3), CLASS_PROMPTS),
-    "names, 8 pictures each": ("caltech101/train", Selection(per_class=8), CLASS_PROMPTS),
-    "1,000 names, 1 picture each": ("imagenet_sample", Selection(), CLASS_PROMPTS),
-    "30 of 101 names, 3 pictures each": ("caltech101/train", Selection(per_class=3), CLASS_PROMPTS),
-    "names of 32-pixel pictures, 8 each": ("cifar100/train", Selection(per_class=8), CLASS_PROMPTS),
+    "names, 1 image each": ("caltech101/train", Selection(per_class=1), CLASS_PROMPTS),
+    "names, 3 images each": ("caltech101/train", Selection(per_class=3), CLASS_PROMPTS),
+    "names, 8 images each": ("caltech101/train", Selection(per_class=8), CLASS_PROMPTS),
+    "1,000 names, 1 image each": ("imagenet_sample", Selection(), CLASS_PROMPTS),
+    "30 of 101 names, 3 images each": ("caltech101/train", Selection(per_class=3), CLASS_PROMPTS),
+    "names of 32-pixel images, 8 each": ("cifar100/train", Selection(per_class=8), CLASS_PROMPTS),
     "captions of everyday photos": ("flickr8k/captions.csv", Selection(limit=1000, shuffle=True), ()),
     "captions of textbook photos": ("openstax/captions.csv", Selection(limit=1000, shuffle=True), ()),
 }
@@ -57,7 +57,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingCache:
 
 
 class Questions:
-    """All that is asked of an encoder: each evaluation set's classes, and sentences for pictures and for videos."""
+    """All that is asked of an encoder: each evaluation set's classes, and sentences for images and for videos."""
 
     def __init__(self, data_dir: Path, cache: EmbeddingCache) -> None:
         self.cache = cache

@@ -84,10 +84,10 @@ class EvaluateSettings:
     """How encoders are measured.
 
     Attributes:
-        near_duplicate: cosine of retrieval embeddings from which a reference shows a test picture and is left out
+        near_duplicate: cosine of retrieval embeddings from which a reference shows a test image and is left out
             (measured: `impart.evaluate.models`).
         bootstrap: draws behind an interval.
-        batch: pictures in one forward pass.
+        batch: images in one forward pass.
     """
 
     near_duplicate: float = 0.93
@@ -104,10 +104,10 @@ class VanillaSettings:
         w_img: weight of the mean of the retrieved image embeddings.
         w_txt: weight of the mean of the retrieved text embeddings.
         tau: neighbours are weighted by softmax(similarity / tau); 0 = the paper's uniform mean.
-        floor: neighbours that stand less than this above random pictures (in standard deviations, see
+        floor: neighbours that stand less than this above random images (in standard deviations, see
             `impart.retrieval.znorm`) are dropped; an image whose neighbours are all dropped keeps its own embedding.
             0 = keep all.
-        ramp: the blend grows from nothing to full while the best neighbour's standing rises from `floor` to
+        ramp: the blend grows from nothing to full while the best neighbour's z-score rises from `floor` to
             `floor + ramp`; 0 = full from the floor on.
         target: no more of the texts is added than brings the embedding to this cosine with them, so that what the model
             knows already is not said twice; 0 = no bound.
@@ -254,7 +254,7 @@ class SearchSettings:
         group: one hit a `video`, `scene` or `frame`.
         by: a video or scene is ranked by the `mean` of its frames (IMPART 3.3) or by its best `moment`.
         negative_weight: how much of the negative terms' mean is taken off the query (Rocchio's gamma).
-        phrasings: in which a text is said to the model; the mean of their embeddings is searched for
+        prompts: in which a text is said to the model; the mean of their embeddings is searched for
             (`impart.retrieval.prompts`). `["{}"]` = as typed.
         hub_correction: take off a video's score for a text what it gets from any text (`impart.retrieval.hubness`).
     """
@@ -263,7 +263,7 @@ class SearchSettings:
     group: Group = "video"
     by: By = "mean"
     negative_weight: float = 0.5
-    phrasings: tuple[str, ...] = ("{}.", "a photo of {}.", "a picture of {}.")
+    prompts: tuple[str, ...] = ("{}.", "a photo of {}.", "a picture of {}.")
     hub_correction: bool = True
 
     def __post_init__(self) -> None:
@@ -273,10 +273,8 @@ class SearchSettings:
             raise ConfigError(f"search.group is {self.group!r}: use video, scene or frame")
         if self.by not in get_args(By):
             raise ConfigError(f"search.by is {self.by!r}: use mean or moment")
-        if not self.phrasings or any(phrasing.count("{}") != 1 for phrasing in self.phrasings):
-            raise ConfigError(
-                f"search.phrasings are {list(self.phrasings)}: one or more, each with one {{}} for the text"
-            )
+        if not self.prompts or any(prompt.count("{}") != 1 for prompt in self.prompts):
+            raise ConfigError(f"search.prompts are {list(self.prompts)}: one or more, each with one {{}} for the text")
 
 
 @dataclass(frozen=True, kw_only=True)

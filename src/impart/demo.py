@@ -17,7 +17,7 @@ from PIL import Image
 from impart.errors import MissingExtraError
 from impart.files import atomic_path
 
-__all__ = ["DEMO_PICTURE", "DEMO_SENTENCES", "make_demo_library"]
+__all__ = ["DEMO_IMAGE", "DEMO_SENTENCES", "make_demo_library"]
 
 _SIZE_PX = (640, 360)
 _FPS = 24
@@ -28,11 +28,11 @@ _TITLES = {"chelsea": "cat", "motorcycle_left": "motorcycle", "hubble_deep_field
 _SECONDS_EACH = 4.0
 
 DEMO_SENTENCES = ("a cup of coffee on a table", "a rocket on its launch pad", "people on bicycles in a city street")
-DEMO_PICTURE = "picture_query.jpg"
+DEMO_IMAGE = "image_query.jpg"
 
 
 def make_demo_library(folder: Path) -> Iterator[Path]:
-    """Write the demo's videos, and the picture it searches by, under `folder`; files already there are kept.
+    """Write the demo's videos, and the image it searches by, under `folder`; files already there are kept.
 
     Yields:
         Each video's path, once it is complete.
@@ -60,10 +60,10 @@ def make_demo_library(folder: Path) -> Iterator[Path]:
         with atomic_path(path, keep_suffix=True) as part:
             _render(part, [_photo(photos, name) for name in _FILM])
     yield path
-    picture = folder.parent / DEMO_PICTURE
-    if not picture.exists():
+    image = folder.parent / DEMO_IMAGE
+    if not image.exists():
         cat = _photo(photos, "chelsea")
-        cat.crop((90, 20, 330, 260)).rotate(8, Image.Resampling.BICUBIC, expand=False).save(picture, quality=90)
+        cat.crop((90, 20, 330, 260)).rotate(8, Image.Resampling.BICUBIC, expand=False).save(image, quality=90)
 
 
 def _package_folder(module: str, package: str) -> Path:

@@ -46,13 +46,15 @@ def naive(images: ImageEmbeddings, references: ReferenceSet, options: VanillaSet
     for v, q in zip(images.embeddings.astype(float), images.retrieval.astype(float), strict=True):
         sims = [float(q @ r) for r in references.retrieval_embeddings.astype(float)]
         best = sorted(range(len(sims)), key=lambda i: -sims[i])[: options.k]
-        chance = [float(q @ r) for r in references.retrieval_embeddings.astype(float)]  # the set is its own cohort
-        standing = (np.array(sims) - np.mean(chance)) / np.std(chance)
-        kept = [i for i in best if not options.floor or standing[i] >= options.floor]
+        chance = [
+            float(q @ r) for r in references.retrieval_embeddings.astype(float)
+        ]  # the set is its own background statistics
+        z_scores = (np.array(sims) - np.mean(chance)) / np.std(chance)
+        kept = [i for i in best if not options.floor or z_scores[i] >= options.floor]
         raw = [np.exp(sims[i] / options.tau) if options.tau else 1.0 for i in kept]
         open_ = 1.0
         if kept and options.ramp:
-            open_ = min(1.0, (standing[kept[0]] - options.floor) / options.ramp)
+            open_ = min(1.0, (z_scores[kept[0]] - options.floor) / options.ramp)
         for i, share in zip(kept, raw, strict=True):
             share = open_ * share / sum(raw)
             v = v + options.w_img * share * references.image_embeddings[i]

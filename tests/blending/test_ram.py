@@ -57,7 +57,7 @@ def retrieved(batch: int = B, k: int = K, *, seed: int = 0, hidden: tuple[int, .
         "r_txt": units(batch, k, D),
         "r_ret": r_ret,
         "sims": sims,
-        "standing": (3 * sims).astype(np.float32),
+        "z_scores": (3 * sims).astype(np.float32),
         "mask": mask,
     }
     return Retrieved(**{name: torch.as_tensor(value) for name, value in made.items()})
@@ -113,8 +113,8 @@ def test_the_papers_form_equals_a_naive_loop(values: dict[str, object]) -> None:
 def test_form_vanilla_starts_exactly_at_vanilla(start: dict[str, float], layers: int) -> None:
     chosen, found = settings(form="vanilla", layers=layers, **start), retrieved(40, seed=3)
     out = build_ram(chosen, dim=D, retrieval_dim=R).eval()(found)
-    sims, standing = found.sims.numpy(), np.where(found.mask, found.standing, -3.0).astype(np.float32)
-    img, txt = Vanilla(chosen.start).coefficients(sims, standing)
+    sims, z_scores = found.sims.numpy(), np.where(found.mask, found.z_scores, -3.0).astype(np.float32)
+    img, txt = Vanilla(chosen.start).coefficients(sims, z_scores)
     np.testing.assert_allclose(out.img_weights.detach(), img, atol=1e-6)
     np.testing.assert_allclose(out.txt_weights.detach(), txt, atol=1e-6)
     want = np.einsum("bk,bkd->bd", img, found.r_img) + np.einsum("bk,bkd->bd", txt, found.r_txt)
@@ -148,7 +148,7 @@ def test_what_lies_behind_the_mask_does_not_matter(form: str) -> None:
     for parameter in ram.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     found, hidden = retrieved(), slice(0, K - 2)
-    changed = {name: getattr(found, name).clone() for name in ("r_img", "r_txt", "r_ret", "sims", "standing")}
+    changed = {name: getattr(found, name).clone() for name in ("r_img", "r_txt", "r_ret", "sims", "z_scores")}
     for tensor in changed.values():
         tensor[0, K - 2 :] = 9.0
     got, want = ram(dataclasses.replace(found, **changed)), ram(found)

@@ -19,7 +19,7 @@ from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
 from impart.errors import EncoderError, EncoderMismatchError, EncoderNotFoundError
 
-PICTURES = [solid(name) for name in ("red", "orange", "cyan", "black")]
+IMAGES = [solid(name) for name in ("red", "orange", "cyan", "black")]
 
 
 def test_a_checkpoint_is_an_encoder_wherever_it_lies(trained_ram: Path, checkpoint: Path) -> None:
@@ -27,10 +27,10 @@ def test_a_checkpoint_is_an_encoder_wherever_it_lies(trained_ram: Path, checkpoi
     assert isinstance(here, Encoder)
     assert here.fingerprint == there.fingerprint
     assert there.base.traits.id == f"onnx:{checkpoint / 'encoder'}"  # a base encoder in the folder moves with it
-    one, two = here.encode_images(PICTURES), there.encode_images(PICTURES)
+    one, two = here.encode_images(IMAGES), there.encode_images(IMAGES)
     np.testing.assert_array_equal(one.embeddings, two.embeddings)
     np.testing.assert_allclose(np.linalg.norm(one.embeddings, axis=1), 1, atol=1e-5)
-    assert np.abs(one.embeddings - here.base.encode_images(PICTURES).embeddings).max() > 0.05
+    assert np.abs(one.embeddings - here.base.encode_images(IMAGES).embeddings).max() > 0.05
     assert isinstance(open_encoder(str(checkpoint)), AugmentedEncoder)
     assert here.augmentation.settings == SETTINGS
     assert [len(here.references), here.references.texts[0]] == [3, "red"]
@@ -40,7 +40,7 @@ def test_another_reference_set_may_be_given(checkpoint: Path) -> None:
     own = open_checkpoint(checkpoint)
     other = open_checkpoint(checkpoint, references=onnx_colours(own.base, ("green", "blue")))
     assert own.fingerprint != other.fingerprint
-    blends = [encoder.blend(own.base.encode_images(PICTURES)) for encoder in (own, other)]
+    blends = [encoder.blend(own.base.encode_images(IMAGES)) for encoder in (own, other)]
     assert np.abs(blends[0].added - blends[1].added).max() > 0.01
 
 

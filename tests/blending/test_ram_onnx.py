@@ -89,7 +89,7 @@ def by_torch(ram: Ram, shown: ImageEmbeddings, pairs: ReferenceSet) -> tuple[np.
         pairs.text_embeddings[rows],
         pairs.retrieval_embeddings[rows],
         found.sims,
-        pairs.cohort.standing(shown.retrieval, found.sims),
+        pairs.znorm.z_scores(shown.retrieval, found.sims),
         found.ids >= 0,
     )
     with torch.no_grad():
@@ -140,8 +140,8 @@ def test_the_gate_of_a_tuned_set_holds(exported: tuple[Ram, LearnedRam]) -> None
     settings = VanillaSettings(k=3, w_txt=0.5, floor=1.5, ramp=1.0)
     tuned = pairs.with_vanilla(dataclasses.asdict(settings))
     free, gated = (AugmentedEncoder(TinyEncoder(), chosen, exported[1]) for chosen in (pairs, tuned))
-    standing = pairs.cohort.standing(shown.retrieval, pairs.search(shown.retrieval, 5).sims)
-    opened = gate(standing, floor=1.5, ramp=1.0)
+    z_scores = pairs.znorm.z_scores(shown.retrieval, pairs.search(shown.retrieval, 5).sims)
+    opened = gate(z_scores, floor=1.5, ramp=1.0)
     assert 0 < (opened == 0).sum() < 30
     whole, kept = free.blend(shown), gated.blend(shown)
     assert whole.added is not None
@@ -168,14 +168,14 @@ def test_a_ram_turns_no_image_beyond_the_target() -> None:
     rng = np.random.default_rng(0)
     v, added = rng.standard_normal((2, 200, 16)).astype(np.float32)
     v /= np.linalg.norm(v, axis=1, keepdims=True)
-    standing = np.full((200, 3), 9, np.float32)
+    z_scores = np.full((200, 3), 9, np.float32)
     settings = VanillaSettings(k=3, w_txt=0.5, floor=4.0, ramp=3.0, target=0.4)
 
     def near(share: np.ndarray) -> np.ndarray:
         total = v + share[:, None] * added
         return (total * added).sum(1) / np.linalg.norm(total, axis=1) / np.linalg.norm(added, axis=1)
 
-    share = allowed(v, added, standing, settings)
+    share = allowed(v, added, z_scores, settings)
     before, free, bound = near(np.zeros(200)), near(np.ones(200)), near(share)
     assert ((share > 0) & (share < 1)).sum() > 100
     np.testing.assert_allclose(bound, np.maximum(before, np.minimum(free, 0.4)), atol=1e-5)

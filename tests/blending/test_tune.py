@@ -25,7 +25,7 @@ def unit(rng: np.random.Generator, count: int) -> np.ndarray:
 
 @dataclasses.dataclass
 class World:
-    """Classes whose pictures cluster in retrieval space; the embedding knows their text only vaguely."""
+    """Classes whose images cluster in retrieval space; the embedding knows their text only vaguely."""
 
     classes: int
     seed: int
@@ -68,7 +68,7 @@ def with_set(references: ReferenceSet, background: ReferenceSet | None) -> Augme
     return AugmentedEncoder(TinyEncoder(), tuned.references, Vanilla(tuned.settings))
 
 
-def test_a_set_that_helps_is_used_and_foreign_pictures_do_not_suffer() -> None:
+def test_a_set_that_helps_is_used_and_foreign_images_do_not_suffer() -> None:
     taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5), World(60, 2, "unseen")
     augmented = with_set(taught.references(3), foreign.references(10))
     assert taught.accuracy(augmented) > taught.accuracy(None) + 0.2
@@ -90,7 +90,7 @@ def test_a_set_whose_neighbours_mean_nothing_is_switched_off() -> None:
     assert tune(world.references(3)).settings == OFF
 
 
-def test_one_picture_a_name_gets_the_usual_settings() -> None:
+def test_one_image_a_name_gets_the_usual_settings() -> None:
     taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5), World(60, 2, "unseen")
     tuned = tune(taught.references(1), background=foreign.references(10))
     assert tuned.rule == "usual weights"
@@ -100,13 +100,13 @@ def test_one_picture_a_name_gets_the_usual_settings() -> None:
     assert unseen.accuracy(augmented) > unseen.accuracy(None) - 0.01
 
 
-def test_the_target_is_how_near_well_known_pictures_are_to_their_texts() -> None:
+def test_the_target_is_how_near_well_known_images_are_to_their_texts() -> None:
     taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign", vague=2.0)
     background = foreign.references(10)
     target = tune(taught.references(1), background=background).settings.target
     cosines = (background.image_embeddings * background.text_embeddings).sum(axis=1)
     assert (cosines < target).mean() == pytest.approx(0.75, abs=0.02)
-    vague = World(60, 1, "foreign", vague=0.5).references(10)  # an encoder whose pictures are far from all texts
+    vague = World(60, 1, "foreign", vague=0.5).references(10)  # an encoder whose images are far from all texts
     assert tune(taught.references(1), background=vague).settings.target < target - 0.2
 
 
@@ -144,9 +144,9 @@ def test_what_the_model_names_already_is_not_taught_without_a_check() -> None:
     assert usual(tune(few.references(1), background=foreign.references(10)).settings)
 
 
-def test_the_floor_rises_until_the_gate_is_nearly_shut_for_random_pictures() -> None:
+def test_the_floor_rises_until_the_gate_is_nearly_shut_for_random_images() -> None:
     taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5).references(10)
-    near = World(40, 0, "near", tight=3.0).references(7)  # a third of the random pictures show what is taught
+    near = World(40, 0, "near", tight=3.0).references(7)  # a third of the random images show what is taught
     tuned = tune(taught.references(3), background=foreign.merge(near))
     assert tuned.settings.floor > USUAL.floor
     assert tuned.touched == pytest.approx(_OPEN, abs=0.005)

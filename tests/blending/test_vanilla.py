@@ -41,11 +41,11 @@ def test_the_ramp_opens_the_gate_slowly() -> None:
     np.testing.assert_allclose(gate(SIMS, floor=0, ramp=0.4), [1, 1, 1])
 
 
-def test_the_floor_is_held_against_the_standing_not_the_cosine() -> None:
-    standing = np.array([[5.0, 3.0, 4.5], [3.9, 3.0, 0.0], [6.0, 1.0, 1.0]], dtype=np.float32)
-    shares = neighbour_shares(SIMS, standing, tau=0, floor=4.0)
+def test_the_floor_is_held_against_the_z_scores_not_the_cosine() -> None:
+    z_scores = np.array([[5.0, 3.0, 4.5], [3.9, 3.0, 0.0], [6.0, 1.0, 1.0]], dtype=np.float32)
+    shares = neighbour_shares(SIMS, z_scores, tau=0, floor=4.0)
     np.testing.assert_allclose(shares, [[0.5, 0, 0.5], [0, 0, 0], [1, 0, 0]], atol=1e-6)
-    np.testing.assert_allclose(gate(standing, floor=4.0, ramp=2.0), [0.5, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(gate(z_scores, floor=4.0, ramp=2.0), [0.5, 0, 1], atol=1e-6)
 
 
 def test_settings_that_cannot_work_are_refused() -> None:

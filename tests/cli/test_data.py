@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from helpers.photo_server import picture
+from helpers.photo_server import image
 from helpers.tiny_encoder import TinyEncoder
 from impart.cli import refset
 from impart.cli.data import app
@@ -19,7 +19,7 @@ from impart.cli.main import main
 from impart.data import fetch as fetching
 from impart.data.fetch import Fetched, FetchSettings
 from impart.encoders.base import register
-from impart.train.prepare.pairs import Failures, list_pictures
+from impart.train.prepare.pairs import Failures, list_images
 from impart.train.settings import PairsFrom
 
 RUN = CliRunner()
@@ -27,7 +27,7 @@ RUN = CliRunner()
 
 @pytest.fixture(autouse=True)
 def _directly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures made in place of fetched; `missing` ones fail. With img2dataset: tests/train/test_yfcc.py."""
+    """Images made in place of fetched; `missing` ones fail. With img2dataset: tests/train/test_yfcc.py."""
     monkeypatch.setattr(fetching, "require_img2dataset", lambda: None)
 
     def fetch(urls: list[str], folder: Path, settings: FetchSettings) -> Iterator[int]:
@@ -38,7 +38,7 @@ def _directly(monkeypatch: pytest.MonkeyPatch) -> None:
     def fetched(folder: Path, *, count: int) -> Iterator[Fetched]:
         for number, url in enumerate(json.loads((folder / "urls.json").read_text())):
             missing = "missing" in url
-            yield Fetched(number=number, data=None if missing else picture(number), fault="HTTP 404" if missing else "")
+            yield Fetched(number=number, data=None if missing else image(number), fault="HTTP 404" if missing else "")
 
     monkeypatch.setattr(fetching, "fetch", fetch)
     monkeypatch.setattr(fetching, "fetched", fetched)
@@ -65,9 +65,9 @@ def test_shards_are_made_and_read_by_other_commands(tmp_path: Path) -> None:
     assert f"{out / 'train'}: {counts['train']} pairs in 1 shards" in made.stdout
     assert "licences: CC BY 40" in made.stdout
     assert "a.csv: 40 rows; part 40/40" in made.stderr
-    listed = list_pictures([PairsFrom(path="out/train")], tmp_path, Failures())
+    listed = list_images([PairsFrom(path="out/train")], tmp_path, Failures())
     assert len(listed) == counts["train"]
-    assert {picture.pair.licence for picture in listed} == {"CC BY"}
+    assert {image.pair.licence for image in listed} == {"CC BY"}
     built = RUN.invoke(
         refset.app, ["build", str(out / "reference"), "-o", str(tmp_path / "set"), "-e", "tiny", "--no-tune"]
     )
@@ -81,7 +81,7 @@ def test_some_failed_is_code_3_with_the_list(tmp_path: Path) -> None:
     assert "failed: 4, listed in" in made.stderr
     assert "4  HTTP 404" in made.stderr
     lines = (tmp_path / "out" / "failures.csv").read_text().splitlines()
-    assert lines[:2] == ["photoid,url,outcome,reason", "0,http://x/missing/0,failed,HTTP 404"]
+    assert lines[:2] == ["photoid,url,result,reason", "0,http://x/missing/0,failed,HTTP 404"]
 
 
 def test_errors_are_one_line_with_code_1(

@@ -18,8 +18,8 @@ present = all(importlib.util.find_spec(name) for name in PACKAGES)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not present, reason="the demo's pictures come with the extra `demo`")
-def test_the_demo_answers_three_sentences_and_a_picture(tmp_path: Path) -> None:
+@pytest.mark.skipif(not present, reason="the demo's images come with the extra `demo`")
+def test_the_demo_answers_three_sentences_and_a_image(tmp_path: Path) -> None:
     done = RUN.invoke(app, ["demo", "--dir", str(tmp_path)])
     assert done.exit_code == 0, (done.output, done.exception)
     assert "12 added" in done.stdout
@@ -32,7 +32,7 @@ def test_the_demo_answers_three_sentences_and_a_picture(tmp_path: Path) -> None:
     assert str(first("a cup of coffee on a table")["path"]).endswith("coffee.mp4")
     assert str(first("a rocket on its launch pad")["path"]).endswith("rocket.mp4")
     assert str(first("people on bicycles in a city street")["path"]).endswith("bikes.mp4")
-    assert str(first("--image", str(tmp_path / "picture_query.jpg"))["path"]).endswith("cat.mp4")
+    assert str(first("--image", str(tmp_path / "image_query.jpg"))["path"]).endswith("cat.mp4")
     scenes = json.loads(RUN.invoke(app, ["search", "a rocket on its launch pad", "-g", "scene", *index]).stdout)["hits"]
     film = next(hit for hit in scenes if hit["path"].endswith("a_film_of_six_scenes.mp4"))
     assert film["start_s"] == pytest.approx(8.0, abs=0.3)  # the third scene of four seconds each

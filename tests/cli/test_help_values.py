@@ -131,7 +131,7 @@ def test_values_that_a_help_text_names_are_declared(parameter: Parameter) -> Non
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures, clips, a reference set and an index of the tiny encoder; not to be changed."""
+    """Images, clips, a reference set and an index of the tiny encoder; not to be changed."""
     _register()
     folder = tmp_path_factory.mktemp("place")
     for part, shade in (("test", 0), ("train", 20), ("pairs", 40)):
@@ -215,7 +215,7 @@ TRIALS: dict[tuple[str, str], Callable[[Path, Path], list[object]]] = {
 """Command and option -> the arguments of a run that uses the option; `--option value` is put behind them."""
 
 ELSEWHERE = {("data yfcc", "--caption"): "test_every_caption_field_is_accepted"}
-"""Options whose values a test of their own tries, since the command fetches pictures."""
+"""Options whose values a test of their own tries, since the command fetches images."""
 
 
 def test_every_choice_is_tried() -> None:

@@ -122,11 +122,11 @@ def test_a_scene_is_found_at_its_second(index: Path) -> None:
     assert hit["timecode"].startswith("00:00:0")
 
 
-def test_pictures_and_negatives(index: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "blue.png"
-    Image.new("RGB", (40, 30), (0, 0, 255)).save(picture)
-    found = json.loads(run("search", "--image", picture, "-i", index, "-f", "json").stdout)
-    assert found["query"] == str(picture)
+def test_images_and_negatives(index: Path, tmp_path: Path) -> None:
+    image = tmp_path / "blue.png"
+    Image.new("RGB", (40, 30), (0, 0, 255)).save(image)
+    found = json.loads(run("search", "--image", image, "-i", index, "-f", "json").stdout)
+    assert found["query"] == str(image)
     assert Path(found["hits"][0]["path"]).name == "blue.mp4"
     both = json.loads(run("search", "magenta", "--not", "red", "-i", index, "-f", "json").stdout)
     assert both["not"] == ["red"]
@@ -185,9 +185,9 @@ def test_eval_counts_each_captions_own_video(index: Path, tmp_path: Path) -> Non
     captions = tmp_path / "captions.csv"
     captions.write_text("file,caption\nred.mp4,red\nblue.mp4,red\nabsent.mp4,white\n")
     found = json.loads(run("eval", "retrieval", captions, "-i", index, "--json", "--no-report").stdout)
-    (outcome,) = found["outcomes"]
-    assert outcome["counts"] == {"queries": 2, "items": 3, "files not in the index": 1}
-    assert (outcome["figures"]["R@1"]["value"], outcome["figures"]["R@5"]["value"]) == (0.5, 1.0)
+    (result,) = found["results"]
+    assert result["counts"] == {"queries": 2, "items": 3, "files not in the index": 1}
+    assert (result["figures"]["R@1"]["value"], result["figures"]["R@5"]["value"]) == (0.5, 1.0)
 
 
 def test_eval_of_an_index_counts_equals_as_ahead_and_leaves_out_names_that_are_there_twice(
@@ -200,9 +200,9 @@ def test_eval_of_an_index_counts_equals_as_ahead_and_leaves_out_names_that_are_t
     captions = tmp_path / "captions.csv"
     captions.write_text("file,caption\nred.mp4,red\ncopy.mp4,red\nblue.mp4,blue\nabsent.mp4,white\n")
     said = run("eval", "retrieval", captions, "-i", index, "--json", "--no-report")
-    (outcome,) = json.loads(said.stdout)["outcomes"]
-    assert outcome["counts"] == {"queries": 2, "items": 5, "files not in the index": 1}
-    assert outcome["figures"]["mean rank"]["value"] == 2.0  # both are red: neither is first
+    (result,) = json.loads(said.stdout)["results"]
+    assert result["counts"] == {"queries": 2, "items": 5, "files not in the index": 1}
+    assert result["figures"]["mean rank"]["value"] == 2.0  # both are red: neither is first
     assert "left out: 1 file names that several videos of the index have" in said.stderr
 
 

@@ -87,7 +87,7 @@ def test_zeroshot(checkpoint: Path, tmp_path: Path) -> None:
         Image.fromarray(solid(name)).save(tmp_path / "classes" / name / "0.png")
     options = ("--no-report", "--near-duplicate", "2", "--json", "--cache", tmp_path / "cache")
     said = json.loads(without_torch("eval", "zeroshot", tmp_path / "classes", "--encoder", checkpoint, *options))
-    assert said["outcomes"][0]["counts"] == {"pictures": 2, "classes": 2, "unreadable": 0, "references": 3} | {
+    assert said["results"][0]["counts"] == {"images": 2, "classes": 2, "unreadable": 0, "references": 3} | {
         "references dropped": 0
     }
     assert said["encoders"][0]["references"]["name"] == "red-green-blue"

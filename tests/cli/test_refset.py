@@ -55,14 +55,14 @@ def test_build_info_add_merge_tune(classes: Path, tmp_path: Path) -> None:
     assert "30 pairs" in merged.output
     tuned = RUN.invoke(app, ["tune", str(tmp_path / "both")])
     assert tuned.exit_code == 0, tuned.output
-    assert "chosen by leave-one-out: of 24 own pictures" in tuned.output
+    assert "chosen by leave-one-out: of 24 own images" in tuned.output
 
 
 def test_failures_are_listed_with_exit_code_3(classes: Path, tmp_path: Path) -> None:
-    (classes / "red" / "broken.png").write_bytes(b"no picture")
+    (classes / "red" / "broken.png").write_bytes(b"no image")
     result = RUN.invoke(app, ["build", str(classes), "-o", str(tmp_path / "set"), "-e", "tiny", "--no-tune"])
     assert result.exit_code == 3
-    assert "left out: red/broken.png: not a readable picture" in result.output
+    assert "left out: red/broken.png: not a readable image" in result.output
     assert "24 pairs" in result.output
     assert "red/broken.png" in (tmp_path / "set" / "failures.csv").read_text()
 

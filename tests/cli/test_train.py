@@ -31,7 +31,7 @@ def test_pairs_to_a_checkpoint(data, tmp_path):
     result = _run("ram_mini", "--pairs", data / "captions.csv", "--out", out)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == str(out / "model")
-    assert "pictures to train on" in result.stderr
+    assert "images to train on" in result.stderr
     assert "t2i_r1" in result.stderr
     assert (out / "model" / "ram.onnx").is_file()
     assert (out / "log.jsonl").is_file()
@@ -45,7 +45,7 @@ def test_pairs_to_a_checkpoint(data, tmp_path):
 
 
 def test_failures_give_exit_code_3(data, tmp_path):
-    (data / "red_0.png").write_bytes(b"no picture")
+    (data / "red_0.png").write_bytes(b"no image")
     result = _run("ram_mini", "--pairs", data / "captions.csv", "--out", tmp_path / "run")
     assert result.exit_code == 3, result.output
     assert "1 items could not be used" in result.stderr

@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from helpers.photo_server import PhotoServer, photo_server, picture
+from helpers.photo_server import PhotoServer, image, photo_server
 from impart.data import fetch as fetching
 from impart.data.captions import clean_text, join_caption
 from impart.data.fetch import Fetched, FetchSettings
-from impart.data.shards import PictureSettings, checked_picture, split_of
+from impart.data.shards import ImageSettings, checked_image, split_of
 from impart.data.yfcc import YfccProgress, YfccSettings, prepare
 from impart.data.yfcc_table import OFFICIAL, OFFICIAL_LATER, read_metadata
 from impart.errors import ConfigError, DataError, MissingExtraError
@@ -64,7 +64,7 @@ def run(files: list[Path], out: Path, settings: YfccSettings) -> list[YfccProgre
 
 def failures(out: Path) -> dict[str, tuple[str, str]]:
     with (out / "failures.csv").open(encoding="utf-8", newline="") as file:
-        return {line["photoid"]: (line["outcome"], line["reason"]) for line in csv.DictReader(file)}
+        return {line["photoid"]: (line["result"], line["reason"]) for line in csv.DictReader(file)}
 
 
 def samples(folder: Path) -> dict[str, dict[str, bytes]]:
@@ -85,7 +85,7 @@ def site() -> Iterator[PhotoServer]:
 
 @pytest.fixture
 def directly(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Pictures made in place of fetched: `/ok/7.jpg` is picture 7, others fail. Returns the lists asked for."""
+    """Images made in place of fetched: `/ok/7.jpg` is image 7, others fail. Returns the lists asked for."""
     asked: list[list[str]] = []
     monkeypatch.setattr(fetching, "require_img2dataset", lambda: None)
 
@@ -99,7 +99,7 @@ def directly(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         for number, url in enumerate(json.loads((folder / "urls.json").read_text()) if count else []):
             good = "/ok/" in url
             name = int(url.rsplit("/", 1)[1].partition(".")[0])
-            yield Fetched(number=number, data=picture(name) if good else None, fault="" if good else "HTTP 404")
+            yield Fetched(number=number, data=image(name) if good else None, fault="" if good else "HTTP 404")
 
     monkeypatch.setattr(fetching, "fetch", fetch)
     monkeypatch.setattr(fetching, "fetched", fetched)
@@ -232,26 +232,26 @@ def test_another_table_is_refused_with_its_columns(tmp_path: Path) -> None:
         list(read_metadata(tmp_path / "c.bz2"))
 
 
-# --- pictures and the split -------------------------------------------------------------------------------------
+# --- images and the split -------------------------------------------------------------------------------------
 
 
-def test_pictures_are_checked_and_made_small() -> None:
-    settings = PictureSettings(image_size=64)
-    small, large = picture(1, size=(60, 80)), picture(2, size=(300, 200), form="PNG")
-    assert checked_picture(small, settings) == (small, 60, 80)
-    data, width, height = checked_picture(large, settings)
+def test_images_are_checked_and_made_small() -> None:
+    settings = ImageSettings(image_size=64)
+    small, large = image(1, size=(60, 80)), image(2, size=(300, 200), form="PNG")
+    assert checked_image(small, settings) == (small, 60, 80)
+    data, width, height = checked_image(large, settings)
     assert (width, height) == (96, 64)
     assert Image.open(io.BytesIO(data)).size == (96, 64)
-    data, width, height = checked_picture(large, PictureSettings(image_size=0))
+    data, width, height = checked_image(large, ImageSettings(image_size=0))
     assert (width, height) == (300, 200)
     for bad, reason in (
-        (small[:-200], "the picture is cut off"),
-        (b"\xef\xbb\xbf <HTML>", "HTML instead of a picture"),
-        (b"text", "not a picture"),
-        (picture(1, size=(20, 90)), "smaller than 32 px"),
+        (small[:-200], "the image is cut off"),
+        (b"\xef\xbb\xbf <HTML>", "HTML instead of an image"),
+        (b"text", "not an image"),
+        (image(1, size=(20, 90)), "smaller than 32 px"),
     ):
         with pytest.raises(DataError, match=reason):
-            checked_picture(bad, settings)
+            checked_image(bad, settings)
 
 
 def test_the_split_follows_from_the_photoid() -> None:
@@ -261,7 +261,7 @@ def test_the_split_follows_from_the_photoid() -> None:
     assert all(b == "reference" for a, b in zip(splits, wider, strict=True) if a == "reference")
 
 
-# --- the whole way, pictures made in place ----------------------------------------------------------------------
+# --- the whole way, images made in place ----------------------------------------------------------------------
 
 
 def test_pairs_never_move_when_files_are_added(tmp_path: Path, directly: list[list[str]]) -> None:
@@ -336,7 +336,7 @@ def test_a_commit_that_was_cut_short_is_finished(
     assert not list((tmp_path / "out" / ".state" / "work").iterdir())
 
 
-def test_failed_pictures_are_tried_again_when_asked(
+def test_failed_images_are_tried_again_when_asked(
     tmp_path: Path, directly: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     urls = [f"http://x/{'missing' if i % 2 else 'ok'}/{i}.jpg" for i in range(6)]
@@ -350,7 +350,7 @@ def test_failed_pictures_are_tried_again_when_asked(
 
     def back(folder: Path, *, count: int) -> Iterator[Fetched]:
         for item in here(folder, count=count):
-            yield Fetched(number=item.number, data=picture(100 + item.number))
+            yield Fetched(number=item.number, data=image(100 + item.number))
 
     monkeypatch.setattr(fetching, "fetched", back)
     manifest = run([table], tmp_path / "out", YfccSettings(retry_failed=True))[-1].manifest
@@ -388,7 +388,7 @@ def test_a_run_that_is_stopped_says_so(tmp_path: Path, directly: list[list[str]]
 
 def test_a_dead_network_records_nothing(tmp_path: Path, directly: list[list[str]]) -> None:
     table = write_csv(tmp_path / "a.csv", [row(str(i), f"http://x/missing/{i}.jpg") for i in range(120)])
-    with pytest.raises(DataError, match=r"none of 120 pictures .* \(120 times: HTTP 404\)"):
+    with pytest.raises(DataError, match=r"none of 120 images .* \(120 times: HTTP 404\)"):
         run([table], tmp_path / "out", YfccSettings())
     assert failures(tmp_path / "out") == {}
 
@@ -427,7 +427,7 @@ def test_a_site_that_fails_in_every_way(tmp_path: Path, site: PhotoServer) -> No
         row("10", f"{site.address}/ok/10.jpg"),
         row("14", f"{site.address}/ok/14.jpg", title="A%20dog", description="He &lt;3 the <i>sea</i>", licence="CC0"),
     ]
-    settings = YfccSettings(reference=0.3, picture=PictureSettings(image_size=128), fetch=QUICK)
+    settings = YfccSettings(reference=0.3, image=ImageSettings(image_size=128), fetch=QUICK)
     manifest = run([write_csv(tmp_path / "meta.csv", rows)], tmp_path / "out", settings)[-1].manifest
     train, reference = samples(tmp_path / "out" / "train"), samples(tmp_path / "out" / "reference")
     assert set(train) | set(reference) == {"10", "11", "12", "13", "14", "20", "30", "31", "40"}
@@ -438,7 +438,7 @@ def test_a_site_that_fails_in_every_way(tmp_path: Path, site: PhotoServer) -> No
     assert about["photoid"] == "14"
     assert about["licence"] == "CC0"
     assert about["url"].endswith("/ok/14.jpg")
-    assert everything["10"]["jpg"] == picture(10)
+    assert everything["10"]["jpg"] == image(10)
     assert Image.open(io.BytesIO(everything["20"]["jpg"])).size == (171, 128)
     found = failures(tmp_path / "out")
     found_10 = found.pop("10")
@@ -446,9 +446,9 @@ def test_a_site_that_fails_in_every_way(tmp_path: Path, site: PhotoServer) -> No
     assert found == {
         "41": ("dropped", "the same file as another photo"),
         "50": ("failed", "HTTP 404"),
-        "60": ("failed", "HTML instead of a picture"),
-        "61": ("failed", "not a picture"),
-        "70": ("failed", "the picture is cut off"),
+        "60": ("failed", "HTML instead of an image"),
+        "61": ("failed", "not an image"),
+        "70": ("failed", "the image is cut off"),
         "71": ("failed", "cut off by the server"),
         "80": ("failed", "timed out"),
         "81": ("failed", "timed out"),

@@ -21,14 +21,14 @@ from impart.encoders import Encoder, load_encoder
 from impart.errors import ConfigError, EncoderError, EncoderNotFoundError
 
 RNG = np.random.default_rng(0)
-PICTURES = [
+IMAGES = [
     Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)).resize((width * 3, height * 3))
     for height, width in ((20, 31), (48, 17), (32, 32))
 ]
 
 
 def their_vectors(folder: Path, *, padding: str | bool, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors of PICTURES and TEXTS by transformers alone."""
+    """Unit vectors of IMAGES and TEXTS by transformers alone."""
     config = transformers.AutoConfig.from_pretrained(folder)
     processor_class = CLIPImageProcessorPil if config.model_type == "clip" else SiglipImageProcessorPil
     model_class = transformers.CLIPModel if config.model_type == "clip" else transformers.SiglipModel
@@ -36,7 +36,7 @@ def their_vectors(folder: Path, *, padding: str | bool, length: int) -> tuple[np
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = model_class.from_pretrained(folder).eval()
     with torch.inference_mode():
-        pixels = torch.tensor(np.stack(processor(PICTURES, return_tensors="np")["pixel_values"]))
+        pixels = torch.tensor(np.stack(processor(IMAGES, return_tensors="np")["pixel_values"]))
         images = model.get_image_features(pixel_values=pixels)
         tokens = tokenizer(tiny_hf.TEXTS, padding=padding, truncation=True, max_length=length, return_tensors="pt")
         masks = {} if config.model_type == "siglip" else {"attention_mask": tokens["attention_mask"]}
@@ -53,7 +53,7 @@ def test_clip_agrees_with_transformers(tmp_path: Path, hidden_act: str) -> None:
     assert isinstance(encoder, Encoder)
     assert (encoder.traits.dim, encoder.traits.image_size_px, encoder.traits.context_tokens) == (24, 32, 16)
     images, texts = their_vectors(folder, padding=True, length=16)
-    np.testing.assert_allclose(encoder.encode_images(PICTURES).embeddings, images, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_images(IMAGES).embeddings, images, atol=1e-5)
     np.testing.assert_allclose(encoder.encode_texts(tiny_hf.TEXTS), texts, atol=1e-5)
 
 
@@ -61,7 +61,7 @@ def test_activation_comes_from_the_config(tmp_path: Path) -> None:
     quick = load_encoder(f"hf:{tiny_hf.write_clip(tmp_path / 'quick', hidden_act='quick_gelu')}", device="cpu")
     exact = load_encoder(f"hf:{tiny_hf.write_clip(tmp_path / 'exact', hidden_act='gelu')}", device="cpu")
     for ours, theirs in (
-        (quick.encode_images(PICTURES).embeddings, exact.encode_images(PICTURES).embeddings),
+        (quick.encode_images(IMAGES).embeddings, exact.encode_images(IMAGES).embeddings),
         (quick.encode_texts(tiny_hf.TEXTS), exact.encode_texts(tiny_hf.TEXTS)),
     ):
         # The same weights with the other activation are another model: 100 times what parity allows.
@@ -75,7 +75,7 @@ def test_siglip_agrees_with_transformers(tmp_path: Path, side: str) -> None:
     tiny_hf.set_json(folder / "tokenizer_config.json", padding_side=side)
     encoder = load_encoder(f"hf:{folder}", device="cpu")
     images, texts = their_vectors(folder, padding="max_length", length=12)
-    np.testing.assert_allclose(encoder.encode_images(PICTURES).embeddings, images, atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_images(IMAGES).embeddings, images, atol=1e-5)
     np.testing.assert_allclose(encoder.encode_texts(tiny_hf.TEXTS), texts, atol=1e-5)
 
 
@@ -121,7 +121,7 @@ def test_half_precision(tmp_path: Path) -> None:
     folder = tiny_hf.write_clip(tmp_path)
     full = load_encoder(f"hf:{folder}", device="cpu")
     half = load_encoder(f"hf:{folder}", device="cpu", dtype="bfloat16")
-    ours, theirs = half.encode_images(PICTURES).embeddings, full.encode_images(PICTURES).embeddings
+    ours, theirs = half.encode_images(IMAGES).embeddings, full.encode_images(IMAGES).embeddings
     assert ours.dtype == np.float32
     assert (ours * theirs).sum(axis=1).min() > 0.995
     assert half.fingerprint != full.fingerprint

@@ -54,11 +54,11 @@ def test_agrees_with_open_clip(checkpoint: Path) -> None:
     model.eval()
     rng = np.random.default_rng(0)
     sizes = ((20, 31), (48, 17), (32, 35))
-    pictures = [Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
+    samples = [Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)) for size in sizes]
     with torch.inference_mode():
-        images = model.encode_image(torch.stack([transform(picture) for picture in pictures]), normalize=True)
+        images = model.encode_image(torch.stack([transform(sample) for sample in samples]), normalize=True)
         texts = model.encode_text(open_clip.get_tokenizer("tiny-vit")(TEXTS), normalize=True)
-    np.testing.assert_allclose(encoder.encode_images(pictures).embeddings, images.numpy(), atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_images(samples).embeddings, images.numpy(), atol=1e-5)
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), texts.numpy(), atol=1e-5)
     other = load_encoder(f"open_clip:tiny-vit/{checkpoint}", device="cpu", dtype="bfloat16")
     assert encoder.fingerprint != other.fingerprint

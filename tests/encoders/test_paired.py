@@ -12,16 +12,16 @@ from impart.encoders.paired import PairedEncoder, load_paired, write_paired
 from impart.errors import EncoderError, EncoderMismatchError
 
 
-def _pictures():
+def _images():
     return [np.full((8, 8, 3), value, dtype=np.uint8) for value in (10, 90, 200)]
 
 
 def test_embeddings_are_of_the_first_and_retrieval_of_the_second():
     base, other = TinyEncoder(1), TinyEncoder(2)
     encoder = PairedEncoder(base, other, encoder_id="paired:x")
-    made = encoder.encode_images(_pictures())
-    assert np.array_equal(made.embeddings, base.encode_images(_pictures()).embeddings)
-    assert np.array_equal(made.retrieval, other.encode_images(_pictures()).retrieval)
+    made = encoder.encode_images(_images())
+    assert np.array_equal(made.embeddings, base.encode_images(_images()).embeddings)
+    assert np.array_equal(made.retrieval, other.encode_images(_images()).retrieval)
     assert np.array_equal(encoder.encode_texts(["red"]), base.encode_texts(["red"]))
     assert encoder.traits.retrieval_dim == RETRIEVAL_DIM
     assert encoder.traits.own_retrieval

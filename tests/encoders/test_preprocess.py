@@ -1,4 +1,4 @@
-"""Preprocessing against transformers' processors and open_clip's transform, on real photos and odd pictures."""
+"""Preprocessing against transformers' processors and open_clip's transform, on real photos and odd images."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def photos() -> Iterator[Image.Image]:
             yield photo.crop((5, 7, 5 + min(width, photo.width - 5), 7 + min(height, photo.height - 7)))
 
 
-def largest_difference(processor: object, config: PreprocessConfig, pictures: Iterator[Image.Image]) -> float:
+def largest_difference(processor: object, config: PreprocessConfig, images: Iterator[Image.Image]) -> float:
     differences = []
-    for picture in pictures:
-        theirs = np.asarray(processor(picture, return_tensors="np")["pixel_values"][0])  # type: ignore[operator]
-        differences.append(np.abs(preprocess([picture], config)[0] - theirs).max())
+    for image in images:
+        theirs = np.asarray(processor(image, return_tensors="np")["pixel_values"][0])  # type: ignore[operator]
+        differences.append(np.abs(preprocess([image], config)[0] - theirs).max())
     assert len(differences) >= 40
     return float(max(differences))
 
@@ -109,7 +109,7 @@ def test_batch_against_a_naive_loop() -> None:
             np.testing.assert_allclose(batch[index, channel], expected, atol=1e-6)
 
 
-def test_array_and_picture_agree() -> None:
+def test_array_and_image_agree() -> None:
     rng = np.random.default_rng(2)
     pixels = rng.integers(0, 256, (70, 45, 3), dtype=np.uint8)
     for mode in ("shortest", "squash"):
@@ -128,9 +128,9 @@ def test_read_only_and_strided_frames() -> None:
     "mode", ["1", "L", "LA", "P", "PA", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "I;16"]
 )
 def test_every_mode_becomes_rgb(mode: str) -> None:
-    picture = Image.new(mode, (50, 40))
-    assert preprocess([picture], PreprocessConfig(size_px=16)).shape == (1, 3, 16, 16)
-    assert to_rgb(picture).mode == "RGB"
+    image = Image.new(mode, (50, 40))
+    assert preprocess([image], PreprocessConfig(size_px=16)).shape == (1, 3, 16, 16)
+    assert to_rgb(image).mode == "RGB"
 
 
 def test_transparency_is_laid_on_white() -> None:
@@ -146,19 +146,19 @@ def test_transparency_is_laid_on_white() -> None:
 @pytest.mark.parametrize(("level", "expected"), [(0, 0), (32768, 128), (65535, 255)])
 def test_sixteen_bits_are_scaled(level: int, expected: int) -> None:
     pixels = np.full((4, 4), level, dtype=np.uint16)
-    pixels[0, 0] = 65535  # a 16-bit picture, whatever else it shows
-    for picture in (Image.fromarray(pixels), Image.fromarray(pixels.astype(np.int32))):
-        assert to_rgb(picture).getpixel((2, 2)) == (expected,) * 3
+    pixels[0, 0] = 65535  # a 16-bit image, whatever else it shows
+    for image in (Image.fromarray(pixels), Image.fromarray(pixels.astype(np.int32))):
+        assert to_rgb(image).getpixel((2, 2)) == (expected,) * 3
     assert to_rgb(Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32))).getpixel((0, 0)) == (128,) * 3
 
 
 def test_exif_orientation_is_obeyed() -> None:
-    picture = Image.new("RGB", (40, 20), (255, 0, 0))
-    picture.paste((0, 0, 255), (20, 0, 40, 20))  # red left, blue right
+    image = Image.new("RGB", (40, 20), (255, 0, 0))
+    image.paste((0, 0, 255), (20, 0, 40, 20))  # red left, blue right
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise: red on top
     file = io.BytesIO()
-    picture.save(file, "PNG", exif=exif)
+    image.save(file, "PNG", exif=exif)
     upright = to_rgb(Image.open(file))
     assert upright.size == (20, 40)
     assert upright.getpixel((10, 5)) == (255, 0, 0)
@@ -167,8 +167,8 @@ def test_exif_orientation_is_obeyed() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (20000, 2), (3, 2)])
 def test_extreme_shapes(size: tuple[int, int]) -> None:
-    picture = Image.new("RGB", size, (255, 255, 255))
-    np.testing.assert_allclose(preprocess([picture], PreprocessConfig(size_px=64, **PLAIN)), 1.0, atol=1e-6)
+    image = Image.new("RGB", size, (255, 255, 255))
+    np.testing.assert_allclose(preprocess([image], PreprocessConfig(size_px=64, **PLAIN)), 1.0, atol=1e-6)
 
 
 def test_wrong_arrays_are_refused() -> None:

@@ -12,7 +12,7 @@ from impart.encoders.projected import load_projected, write_projected
 from impart.errors import EncoderError, EncoderMismatchError
 
 
-def _pictures():
+def _images():
     return [np.full((8, 8, 3), value, dtype=np.uint8) for value in (10, 90, 200)]
 
 
@@ -25,7 +25,7 @@ def matrices():
 def test_embeddings_are_turned_and_retrieval_stays(tmp_path, matrices):
     base = TinyEncoder(1)
     encoder = write_projected(tmp_path, base, *matrices)
-    plain, made = base.encode_images(_pictures()), encoder.encode_images(_pictures())
+    plain, made = base.encode_images(_images()), encoder.encode_images(_images())
     image, text = matrices
     np.testing.assert_allclose(made.embeddings, l2_normalise(plain.embeddings @ image.T), atol=1e-6)
     np.testing.assert_array_equal(made.retrieval, plain.retrieval)

@@ -1,4 +1,4 @@
-"""Who is compared: names, shared encoders, and references that show test pictures."""
+"""Who is compared: names, shared encoders, and references that show test images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.errors import ConfigError, EncoderMismatchError, EncoderNotFoundError
-from impart.evaluate.models import Contender, copies, describe, parse, usual, without_copies
+from impart.evaluate.models import EvaluatedModel, copies, describe, parse, usual, without_copies
 from impart.refset.refset import ReferenceSet
 
 TUNED = {"k": 2, "w_img": 0.3, "w_txt": 0.7, "tau": 0.1, "floor": 0.0, "ramp": 0.0, "target": 0.0}
@@ -133,14 +133,14 @@ class Strict(Shelf):
         return super().__call__(encoder_id, **options)
 
 
-def test_usual_contenders() -> None:
+def test_usual_models() -> None:
     assert usual() == "mini"
     assert usual(refset=[Path("set")]) == "mini,mini+vanilla"
 
 
-def test_references_that_show_test_pictures_are_found(tiny: TinyEncoder) -> None:
-    pictures = [solid("red"), solid("green"), solid("blue")]
-    references = ReferenceSet.build(zip(pictures, ["red", "green", "blue"], strict=True), tiny)
+def test_references_that_show_test_images_are_found(tiny: TinyEncoder) -> None:
+    images = [solid("red"), solid("green"), solid("blue")]
+    references = ReferenceSet.build(zip(images, ["red", "green", "blue"], strict=True), tiny)
     almost_green = solid("green").copy()
     almost_green[0, 0] = 9
     tests = tiny.encode_images([almost_green, solid("white")])
@@ -161,17 +161,17 @@ def test_blocks_find_what_one_product_finds(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_dropping_keeps_how_it_blends_and_asks_once_a_base(colours: Path) -> None:
-    contenders = parse("tiny,tiny+vanilla,tiny+paper", refset=[colours], load=Shelf())
+    models = parse("tiny,tiny+vanilla,tiny+paper", refset=[colours], load=Shelf())
     asked: list[Encoder] = []
 
-    def pictures(base: Encoder) -> tuple[np.ndarray, list[str]]:
+    def images(base: Encoder) -> tuple[np.ndarray, list[str]]:
         asked.append(base)
         return base.encode_images([solid("red")]).retrieval, [""]
 
-    plain, vanilla, paper = without_copies(contenders, pictures, near=0.999)
+    plain, vanilla, paper = without_copies(models, images, near=0.999)
     assert len(asked) == 1
-    assert plain is contenders[0]
-    for before, after in zip(contenders[1:], (vanilla, paper), strict=True):
+    assert plain is models[0]
+    for before, after in zip(models[1:], (vanilla, paper), strict=True):
         assert (after.label, after.same, after.near) == (before.label, 0, 1)
         assert "red" not in after.references.texts
         assert len(after.references) == 9
@@ -179,15 +179,15 @@ def test_dropping_keeps_how_it_blends_and_asks_once_a_base(colours: Path) -> Non
     assert vanilla.references is paper.references
     said = describe(vanilla)["references"]
     assert (said["pairs"], said["dropped_near_duplicate"], said["dropped_same_file"]) == (9, 1, 0)
-    untouched = without_copies(contenders, lambda base: (np.zeros((0, 8), np.float32), []))
-    assert untouched[1].encoder is contenders[1].encoder
+    untouched = without_copies(models, lambda base: (np.zeros((0, 8), np.float32), []))
+    assert untouched[1].encoder is models[1].encoder
 
 
 def test_a_set_that_is_the_test_set_leaves_the_encoder_alone(tiny: TinyEncoder) -> None:
-    whole = Contender(label="x", encoder=AugmentedEncoder(tiny, colour_set(), Vanilla(VanillaSettings())))
+    whole = EvaluatedModel(label="x", encoder=AugmentedEncoder(tiny, colour_set(), Vanilla(VanillaSettings())))
     (left,) = without_copies([whole], lambda base: (colour_set().retrieval_embeddings, []))
     assert len(left.references) == 0
-    picture = [np.full((4, 4, 3), 77, np.uint8)]
+    image = [np.full((4, 4, 3), 77, np.uint8)]
     np.testing.assert_allclose(
-        left.encoder.encode_images(picture).embeddings, tiny.encode_images(picture).embeddings, atol=1e-6
+        left.encoder.encode_images(image).embeddings, tiny.encode_images(image).embeddings, atol=1e-6
     )

@@ -53,9 +53,9 @@ def test_rows_without_a_trained_ram_say_how_to_train_one() -> None:
         "Vanilla, the paper's weights",
         "Vanilla, tuned",
     ]
-    assert rows["CLIP"].contender is not None
+    assert rows["CLIP"].model is not None
     for name, norm in (("RA-CLIP (RAM, unnormalised)", "none"), ("RA-CLIP (RAM, normalised)", "l2")):
-        assert rows[name].contender is None
+        assert rows[name].model is None
         assert "impart train ram_mini --pairs PAIRS --set data.encoder=tiny" in rows[name].missing
         assert f"--set ram.norm={norm}" in rows[name].missing
     assert "impart refset build" in rows["Vanilla, tuned"].missing
@@ -64,13 +64,13 @@ def test_rows_without_a_trained_ram_say_how_to_train_one() -> None:
 def test_vanilla_with_the_papers_and_with_tuned_weights(tmp_path: Path) -> None:
     untuned = colour_set().save(tmp_path / "untuned")
     rows = {row.name: row for row in plan("tiny", refset=untuned)}
-    settings = rows["Vanilla, the paper's weights"].contender.encoder.augmentation.settings
+    settings = rows["Vanilla, the paper's weights"].model.encoder.augmentation.settings
     assert (settings.k, settings.w_img, settings.w_txt, settings.tau) == (8, 0.5, 0.05, 0)
     assert "impart refset tune" in rows["Vanilla, tuned"].missing
     chosen = {"k": 3, "w_img": 0.1, "w_txt": 0.9, "tau": 0.1, "floor": 0.0, "ramp": 0.0, "target": 0.0}
     tuned = colour_set().with_vanilla(chosen).save(tmp_path / "tuned")
     row = {row.name: row for row in plan("tiny", refset=tuned)}["Vanilla, tuned"]
-    assert row.contender.encoder.augmentation.settings.w_txt == 0.9
+    assert row.model.encoder.augmentation.settings.w_txt == 0.9
     with pytest.raises(EncoderMismatchError):
         plan("tiny:4", refset=tuned)
 
@@ -79,10 +79,10 @@ def test_a_ram_goes_to_the_row_of_its_form(checkpoint: Path, tmp_path: Path) -> 
     base_id = f"onnx:{checkpoint / 'encoder'}"
     green = onnx_colours(load_encoder(base_id), ("green",)).save(tmp_path / "green")
     rows = {row.name: row for row in plan(base_id, refset=green, rams=[checkpoint])}
-    learned = rows["RA-CLIP (RAM, form vanilla)"].contender
+    learned = rows["RA-CLIP (RAM, form vanilla)"].model
     assert learned.references.name == "green"
-    assert rows["RA-CLIP (RAM, normalised)"].contender is None
-    other = {row.name: row for row in plan("tiny", rams=[checkpoint])}["RA-CLIP (RAM, form vanilla)"].contender
+    assert rows["RA-CLIP (RAM, normalised)"].model is None
+    other = {row.name: row for row in plan("tiny", rams=[checkpoint])}["RA-CLIP (RAM, form vanilla)"].model
     assert other.encoder.base.traits.id == base_id  # a RAM that brings its own encoder keeps it
     with pytest.raises(ConfigError, match="two RAMs of one form"):
         plan(base_id, rams=[checkpoint, checkpoint])
@@ -93,14 +93,14 @@ def test_the_papers_figures_stand_beside_ours(data: Path, tmp_path: Path) -> Non
     pair = [(solid("red"), "red"), (solid("green"), "green")]
     refset = ReferenceSet.build(pair, TinyEncoder(), name="two", source="paint").save(tmp_path / "two")
     rows = plan("tiny", refset=refset)
-    outcomes = [
-        zeroshot(row.contender.encoder, dataset, prompts=("{}",), label=row.name)
+    results = [
+        zeroshot(row.model.encoder, dataset, prompts=("{}",), label=row.name)
         for dataset in sets.values()
         for row in rows
-        if row.contender is not None
+        if row.model is not None
     ]
     titles = {dataset.name: title for title, dataset in sets.items()}
-    table = figures_table(rows, outcomes, titles, summarise(outcomes).bounds)
+    table = figures_table(rows, results, titles, summarise(results).bounds)
     shown = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
     assert shown["CLIP"] == ["100.0 ±0.0", "88.78", "-", "61.68", "100.0 ±0.0", "85.39"]
     assert shown["RA-CLIP (RAM, unnormalised)"] == ["-", "88.98", "-", "51.92", "-", "77.91"]
@@ -111,7 +111,7 @@ def test_the_papers_figures_stand_beside_ours(data: Path, tmp_path: Path) -> Non
     assert said["encoder"][0] == "ViT-B/32"
     assert said["encoder"][1].startswith("tiny: 16 numbers")
     assert said["reference set"] == ("1,000 pairs of YFCC15M", "two, 2 pairs of paint")
-    assert said["CIFAR-10, test"] == ("10,000 pictures", "2 pictures")
-    assert said["CIFAR-100, test"] == ("10,000 pictures", "missing")
+    assert said["CIFAR-10, test"] == ("10,000 images", "2 images")
+    assert said["CIFAR-100, test"] == ("10,000 images", "missing")
     assert said["Vanilla, the paper's weights"] == ("K 8, image 0.5, text 0.05", "K 8, image 0.5, text 0.05")
     assert len(PAPER) == len(SETS) == 3

@@ -1,7 +1,7 @@
 """Small videos for tests, made with PyAV: solid colours, cuts, variable frame rate, rotated, broken, not video at all.
 
     write_clip(path, colours=["red", "blue"], seconds_each=1.0, fps=25)      # one cut at 1.0 s
-    write_frames(path, [picture, ...], times_s=[0.0, 0.1, 0.9])              # variable frame rate
+    write_frames(path, [image, ...], times_s=[0.0, 0.1, 0.9])              # variable frame rate
     rotate(path, 90); truncate(path, 0.5); corrupt(path)                     # in place, on a written file
 
 A colour is a name of `helpers.tiny_encoder.COLOURS` or an (r, g, b) tuple. The container follows from the file's suffix.
@@ -51,14 +51,14 @@ def write_clip(
         `path`.
     """
     count = round(seconds_each * fps)
-    pictures = [solid(colour, size=size) for colour in colours for _ in range(count)]
-    times = [start_s + i / fps for i in range(len(pictures))]
-    return write_frames(path, pictures, times_s=times, codec=codec, audio=audio, last_s=1 / fps, **options)
+    images = [solid(colour, size=size) for colour in colours for _ in range(count)]
+    times = [start_s + i / fps for i in range(len(images))]
+    return write_frames(path, images, times_s=times, codec=codec, audio=audio, last_s=1 / fps, **options)
 
 
 def write_frames(
     path: Path,
-    pictures: Iterable[np.ndarray],
+    images: Iterable[np.ndarray],
     *,
     times_s: Sequence[float],
     codec: str = "libx264",
@@ -67,15 +67,15 @@ def write_frames(
     pix_fmt: str | None = None,
     **options: str,
 ) -> Path:
-    """Any pictures at any (rising) presentation times.
+    """Any images at any (rising) presentation times.
 
     Args:
-        pictures: uint8 (h, w, 3) RGB, all of one size.
-        times_s: one presentation time a picture.
-        last_s: how long the last picture is shown (where the container can say so).
+        images: uint8 (h, w, 3) RGB, all of one size.
+        times_s: one presentation time an image.
+        last_s: how long the last image is shown (where the container can say so).
     """
-    pictures = list(pictures)
-    height, width = pictures[0].shape[:2]
+    images = list(images)
+    height, width = images[0].shape[:2]
     if path.suffix == ".gif":
         codec, pix_fmt, ticks = "gif", pix_fmt or "rgb8", 100
     else:
@@ -94,8 +94,8 @@ def write_frames(
         base = stream.codec_context.time_base
         sound = container.add_stream("aac", rate=16_000) if audio else None
         ends = [*times_s[1:], times_s[-1] + last_s]
-        for picture, time_s, end_s in zip(pictures, times_s, ends, strict=True):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        for image, time_s, end_s in zip(images, times_s, ends, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.pts, frame.time_base = round(time_s / base), base
             frame.duration = max(1, round((end_s - time_s) / base))
             container.mux(stream.encode(frame))
@@ -106,7 +106,7 @@ def write_frames(
 
 
 def write_audio(path: Path, *, seconds: float = 1.0) -> Path:
-    """A file with a sound track and no picture (.m4a, .mp4, .mkv, .wav)."""
+    """A file with a sound track and no image (.m4a, .mp4, .mkv, .wav)."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le" if path.suffix == ".wav" else "aac", rate=16_000)
         _silence(container, stream, seconds=seconds)
@@ -114,7 +114,7 @@ def write_audio(path: Path, *, seconds: float = 1.0) -> Path:
 
 
 def solid(colour: Colour, *, size: tuple[int, int] = (160, 120)) -> np.ndarray:
-    """A picture of one colour, uint8 (h, w, 3); `size` is (width, height)."""
+    """An image of one colour, uint8 (h, w, 3); `size` is (width, height)."""
     rgb = COLOURS[colour] if isinstance(colour, str) else colour
     return np.full((size[1], size[0], 3), rgb, np.uint8)
 
@@ -126,16 +126,16 @@ def quarters(
 ) -> np.ndarray:
     """Four colours (top left, top right, bottom left, bottom right): shows which way is up."""
     width, height = size
-    picture = np.empty((height, width, 3), np.uint8)
+    image = np.empty((height, width, 3), np.uint8)
     for i, colour in enumerate(colours):
         top, left = (i // 2) * (height // 2), (i % 2) * (width // 2)
-        part = picture[top : top + math.ceil(height / 2), left : left + math.ceil(width / 2)]
+        part = image[top : top + math.ceil(height / 2), left : left + math.ceil(width / 2)]
         part[:] = solid(colour, size=(part.shape[1], part.shape[0]))
-    return picture
+    return image
 
 
 def rotate(path: Path, degrees: int) -> Path:
-    """Ask players of an .mp4 or .mov to turn the picture by 90, 180 or 270 degrees clockwise (display matrix)."""
+    """Ask players of an .mp4 or .mov to turn the image by 90, 180 or 270 degrees clockwise (display matrix)."""
     one = 1 << 16
     cos, sin = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees % 360]
     matrix = [cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 1 << 30]

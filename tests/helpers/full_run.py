@@ -1,4 +1,4 @@
-"""A run of regime `full` on generated pictures, as a script: under a launcher, or to be killed."""
+"""A run of mode `pretrain` on generated images, as a script: under a launcher, or to be killed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from PIL import Image
 
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 
-PICTURES = 72
+IMAGES = 72
 
 
-def write_pairs(folder: Path, count: int = PICTURES) -> Path:
-    """Noisy pictures of two colours with captions that say which."""
+def write_pairs(folder: Path, count: int = IMAGES) -> Path:
+    """Noisy images of two colours with captions that say which."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows, names = ["file,text"], list(COLOURS)
@@ -35,12 +35,12 @@ def config(**changes):
     from impart.train.config_file import config_of
 
     table = {
-        "regime": "full",
+        "mode": "pretrain",
         "seed": 3,
-        "data": {"encoder": "tiny", "pairs": [{"path": "pairs"}], "validation_pictures": 6},
+        "data": {"encoder": "tiny", "pairs": [{"path": "pairs"}], "validation_images": 6},
         "reference": {"fraction": 0.2, "augment": "ram"},
         "ram": {"k": 4, "heads": 4, "form": "paper", "norm": "l2"},
-        "full": {
+        "pretrain": {
             "model": "tiny",
             "image": {"image_size": 32, "patch_size": 16, "hidden_size": 32, "intermediate_size": 64},
             "text": {"hidden_size": 32, "intermediate_size": 64},

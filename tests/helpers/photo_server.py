@@ -1,4 +1,4 @@
-"""A photo site on loopback that serves pictures and fails in all the ways that a real one does."""
+"""A photo site on loopback that serves images and fails in all the ways that a real one does."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 
-def picture(seed: int, *, size: tuple[int, int] = (96, 80), form: str = "JPEG") -> bytes:
-    """A picture with content, always the same for one seed."""
+def image(seed: int, *, size: tuple[int, int] = (96, 80), form: str = "JPEG") -> bytes:
+    """An image with content, always the same for one seed."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
     data = io.BytesIO()
@@ -43,19 +43,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _ok(self, seed: int) -> None:
         time.sleep(self.server.delay_s)
-        self._send(picture(seed))
+        self._send(image(seed))
 
     def _large(self, seed: int) -> None:
-        self._send(picture(seed, size=(800, 600), form="PNG"), kind="image/png")
+        self._send(image(seed, size=(800, 600), form="PNG"), kind="image/png")
 
     def _same(self, seed: int) -> None:
-        self._send(picture(0))
+        self._send(image(0))
 
     def _flaky(self, seed: int) -> None:
         if self.server.asked[self.path] == 1:
             self._send(b"try again", status=500, kind="text/plain")
         else:
-            self._send(picture(seed))
+            self._send(image(seed))
 
     def _missing(self, seed: int) -> None:
         self._send(b"not found", status=404, kind="text/plain")
@@ -67,16 +67,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(b"go away")
 
     def _half(self, seed: int) -> None:
-        data = picture(seed)
+        data = image(seed)
         self._send(data[: len(data) // 2])
 
     def _cut(self, seed: int) -> None:
-        data = picture(seed)
+        data = image(seed)
         self._send(data[: len(data) // 2], length=len(data))
 
     def _slow(self, seed: int) -> None:
         self.server.closing.wait(20)
-        self._send(picture(seed))
+        self._send(image(seed))
 
     def _endless(self, seed: int) -> None:
         self.send_response(200)
@@ -98,7 +98,7 @@ class PhotoServer(ThreadingHTTPServer):
 
     Attributes:
         asked: path to how often it was asked for.
-        delay_s: before a good picture is served.
+        delay_s: before a good image is served.
     """
 
     daemon_threads = True

@@ -14,11 +14,11 @@ from impart.evaluate.datasets.types import CaptionSet, ClassSet, Images
 
 
 def coloured(names: Sequence[str], *, size_px: tuple[int, int] = (20, 16)) -> Images:
-    """One plain picture a name; `broken` cannot be read."""
+    """One plain image a name; `broken` cannot be read."""
 
     def read(number: int) -> tuple[Image.Image, str]:
         if names[number] == "broken":
-            raise DataError("is no picture")
+            raise DataError("is no image")
         return Image.new("RGB", size_px, COLOURS[names[number]]), f"hash of {names[number]}"
 
     keys = tuple(f"{number}-{name}.png" for number, name in enumerate(names))
@@ -26,15 +26,15 @@ def coloured(names: Sequence[str], *, size_px: tuple[int, int] = (20, 16)) -> Im
 
 
 def class_set(names: Sequence[str], *, called: Sequence[str] | None = None, classes: Sequence[str]) -> ClassSet:
-    """Pictures of these colours, labelled as `called` says."""
+    """Images of these colours, labelled as `called` says."""
     labels = np.array([list(classes).index(name) for name in called or names])
-    return ClassSet(name="colours", pictures=coloured(names), labels=labels, classes=tuple(classes))
+    return ClassSet(name="colours", images=coloured(names), labels=labels, classes=tuple(classes))
 
 
 def caption_set(names: Sequence[str], captions: Sequence[tuple[int, str]]) -> CaptionSet:
     return CaptionSet(
         name="captioned",
-        pictures=coloured(names),
+        images=coloured(names),
         captions=tuple(text for _, text in captions),
         owners=np.array([owner for owner, _ in captions]),
     )

@@ -1,4 +1,4 @@
-"""A folder of coloured pictures with captions, for tests of training; and the tiny encoder by an id."""
+"""A folder of coloured images with captions, for tests of training; and the tiny encoder by an id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny deterministic encoder for unit tests: a picture is its mean colour, a text the colour it names.
+"""A tiny deterministic encoder for unit tests: an image is its mean colour, a text the colour it names.
 
 Good enough that "red" finds red frames, cheap enough to run thousands of times.
 """

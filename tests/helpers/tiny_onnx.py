@@ -1,4 +1,4 @@
-"""Tiny ONNX encoders on disk: a picture is its mean colour, a text the mean of its words' vectors.
+"""Tiny ONNX encoders on disk: an image is its mean colour, a text the mean of its words' vectors.
 
 Written in the two layouts that `impart.encoders.onnx.encoder` reads, with the variations that published exports show.
 """
@@ -67,12 +67,12 @@ def write_image_model(
     ]
     numbers: dict[str, np.ndarray] = {}
     if free:
-        numbers = {"third": np.array(3), "full": np.array(SIZE_PX, np.float32)}
+        numbers = {"third": np.array(3), "pretrain": np.array(SIZE_PX, np.float32)}
         nodes[2:2] = [
             helper.make_node("Shape", [name], ["sides"]),
             helper.make_node("Gather", ["sides", "third"], ["width"]),
             helper.make_node("Cast", ["width"], ["number"], to=TensorProto.FLOAT),
-            helper.make_node("Sub", ["full", "number"], ["missing"]),
+            helper.make_node("Sub", ["pretrain", "number"], ["missing"]),
             helper.make_node("Add", ["flat", "missing"], ["seen"]),
         ]
     side = "side" if free else SIZE_PX
@@ -154,7 +154,7 @@ def write_layout(folder: Path, **text_options: object) -> Path:
 
 
 def write_mini(folder: Path, *, small: dict[str, int] | None = None) -> Path:
-    """The layout of the bundled model; `small`: with weights for small pictures."""
+    """The layout of the bundled model; `small`: with weights for small images."""
     write_image_model(folder / "image.onnx", retrieval=True, free=small is not None)
     write_text_model(folder / "text.onnx", mask=True, wide=True, name="input_ids")
     write_tokenizer(folder, pad_file=False)

@@ -36,9 +36,9 @@ def write_csv(path: Path, rows: list[tuple[str, ...]], delimiter: str = ",") -> 
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     """red.png ... in a folder."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for name in ("red", "green", "blue", "white"):
         (folder / f"{name}.png").write_bytes(png(name))
@@ -53,13 +53,13 @@ def pictures(tmp_path: Path) -> Path:
         (".tsv", "\t", ("filepath", "title")),
     ],
 )
-def test_tables(tiny: TinyEncoder, pictures: Path, suffix: str, delimiter: str, header: tuple[str, str]) -> None:
+def test_tables(tiny: TinyEncoder, images: Path, suffix: str, delimiter: str, header: tuple[str, str]) -> None:
     rows = [header, ("red.png", "a red wall"), ("blue.png", "  the blue\n sky ")]
-    table = write_csv(pictures / f"list{suffix}", rows, delimiter)
+    table = write_csv(images / f"list{suffix}", rows, delimiter)
     made = build(table, tiny)
     assert made.texts == ("a red wall", "the blue sky")
     np.testing.assert_allclose(
-        made.image_embeddings, tiny.encode_images(open_all(pictures, "red", "blue")).embeddings, atol=1e-3
+        made.image_embeddings, tiny.encode_images(open_all(images, "red", "blue")).embeddings, atol=1e-3
     )
 
 
@@ -67,9 +67,9 @@ def open_all(folder: Path, *names: str) -> list[Image.Image]:
     return [Image.open(folder / f"{name}.png") for name in names]
 
 
-def test_named_columns_sources_and_licences(tiny: TinyEncoder, pictures: Path) -> None:
+def test_named_columns_sources_and_licences(tiny: TinyEncoder, images: Path) -> None:
     rows = [("a", "b", "source", "license"), ("red.png", "x", "mine", "CC0"), ("blue.png", "y", "", "")]
-    table = write_csv(pictures / "list.csv", rows)
+    table = write_csv(images / "list.csv", rows)
     with pytest.raises(ReferenceSetError, match=r"list\.csv has no image column.*--image-column"):
         build(table, tiny)
     made = build(table, tiny, columns=Columns(image="a", text="b"), source="rest", licence="MIT")
@@ -87,33 +87,33 @@ def test_class_folders(tiny: TinyEncoder, tmp_path: Path) -> None:
     assert made.table["path"].to_pylist()[0] == "deep-red/0.png"
 
 
-def test_flat_folders_take_sidecars_or_file_names(tiny: TinyEncoder, pictures: Path) -> None:
-    assert build(pictures, tiny).texts == ("blue", "green", "red", "white")
+def test_flat_folders_take_sidecars_or_file_names(tiny: TinyEncoder, images: Path) -> None:
+    assert build(images, tiny).texts == ("blue", "green", "red", "white")
     for name in ("red", "green", "blue"):
-        (pictures / f"{name}.txt").write_text(f"all {name}\n")
-    made = build(pictures, tiny)
+        (images / f"{name}.txt").write_text(f"all {name}\n")
+    made = build(images, tiny)
     assert made.texts == ("all blue", "all green", "all red")
     assert made.manifest.failed == 1
 
 
-def test_folder_with_a_captions_table_and_images_below(tiny: TinyEncoder, pictures: Path, tmp_path: Path) -> None:
-    pictures.rename(tmp_path / "images")
+def test_folder_with_a_captions_table_and_images_below(tiny: TinyEncoder, images: Path, tmp_path: Path) -> None:
+    images.rename(tmp_path / "images")
     write_csv(tmp_path / "captions.csv", [("file", "text"), ("red.png", "the red one")])
     assert build(tmp_path, tiny).texts == ("the red one",)
 
 
 @pytest.mark.parametrize("layout", ["bytes", "struct", "path"])
-def test_parquet(tiny: TinyEncoder, pictures: Path, layout: str) -> None:
+def test_parquet(tiny: TinyEncoder, images: Path, layout: str) -> None:
     def cell(name: str) -> object:
         data = png(name)
         return {"bytes": data, "struct": {"bytes": data, "path": None}, "path": f"{name}.png"}[layout]
 
     table = pa.table({"image": [cell("red"), cell("blue")], "caption": ["red thing", "blue thing"]})
-    pq.write_table(table, pictures / "data.parquet")
-    made = build(pictures / "data.parquet", tiny)
+    pq.write_table(table, images / "data.parquet")
+    made = build(images / "data.parquet", tiny)
     assert made.texts == ("red thing", "blue thing")
     np.testing.assert_allclose(
-        made.image_embeddings, tiny.encode_images(open_all(pictures, "red", "blue")).embeddings, atol=1e-3
+        made.image_embeddings, tiny.encode_images(open_all(images, "red", "blue")).embeddings, atol=1e-3
     )
 
 
@@ -137,16 +137,16 @@ def test_webdataset_shards(tiny: TinyEncoder, tmp_path: Path) -> None:
     assert "shard-1.tar::003.png,the text is empty" in (tmp_path / "set" / "failures.csv").read_text()
 
 
-def test_unusable_pictures_cost_themselves(tiny: TinyEncoder, pictures: Path, tmp_path: Path) -> None:
-    (pictures / "empty.png").write_bytes(b"")
-    (pictures / "text.png").write_text("not a picture")
-    (pictures / "cut.png").write_bytes(png("red", 300)[:200])
-    Image.new("RGB", (2000, 1000)).save(pictures / "huge.png")
+def test_unusable_images_cost_themselves(tiny: TinyEncoder, images: Path, tmp_path: Path) -> None:
+    (images / "empty.png").write_bytes(b"")
+    (images / "text.png").write_text("not an image")
+    (images / "cut.png").write_bytes(png("red", 300)[:200])
+    Image.new("RGB", (2000, 1000)).save(images / "huge.png")
     names = ["red", "missing", "empty", "text", "cut", "huge", "blue"]
     rows = [("file", "text"), *((f"{name}.png", name) for name in names), ("green.png", "  ")]
     seen = []
     made = build(
-        write_csv(pictures / "list.csv", rows), tiny, path=tmp_path / "set", max_megapixels=1, on_failure=seen.append
+        write_csv(images / "list.csv", rows), tiny, path=tmp_path / "set", max_megapixels=1, on_failure=seen.append
     )
     assert made.texts == ("red", "blue")
     assert made.manifest.failed == 6
@@ -155,16 +155,16 @@ def test_unusable_pictures_cost_themselves(tiny: TinyEncoder, pictures: Path, tm
     assert {failure.path: failure.reason for failure in seen} == reasons
     assert reasons["missing.png"] == "the file is missing"
     assert reasons["empty.png"] == "the file is empty"
-    assert reasons["text.png"].startswith("not a readable picture")
-    assert reasons["cut.png"].startswith("not a readable picture")
+    assert reasons["text.png"].startswith("not a readable image")
+    assert reasons["cut.png"].startswith("not a readable image")
     assert reasons["huge.png"] == "2000 x 1000 px is over the limit of 1 megapixels"
     assert reasons["green.png"] == "the text is empty"
 
 
-def test_nothing_usable_leaves_the_old_set(tiny: TinyEncoder, pictures: Path, tmp_path: Path) -> None:
-    build(pictures, tiny, path=tmp_path / "set")
+def test_nothing_usable_leaves_the_old_set(tiny: TinyEncoder, images: Path, tmp_path: Path) -> None:
+    build(images, tiny, path=tmp_path / "set")
     before = sorted(p.name for p in (tmp_path / "set").iterdir())
-    bad = write_csv(pictures / "bad.csv", [("file", "text"), ("nowhere.png", "x")])
+    bad = write_csv(images / "bad.csv", [("file", "text"), ("nowhere.png", "x")])
     with pytest.raises(
         ReferenceSetError, match=r"no pair .* \(1 failed; the first: nowhere.png: the file is missing\)"
     ):
@@ -173,7 +173,7 @@ def test_nothing_usable_leaves_the_old_set(tiny: TinyEncoder, pictures: Path, tm
     assert len(ReferenceSet.open(tmp_path / "set")) == 4
 
 
-def test_hold_out_splits_by_picture_and_lists_the_rest(tiny: TinyEncoder, tmp_path: Path) -> None:
+def test_hold_out_splits_by_image_and_lists_the_rest(tiny: TinyEncoder, tmp_path: Path) -> None:
     rows = [("file", "text")]
     for i in range(40):
         Image.new("RGB", (4, 4), (i * 6, 10, 200)).save(tmp_path / f"{i}.png")
@@ -212,17 +212,17 @@ def test_limit_and_per_class(tiny: TinyEncoder, tmp_path: Path) -> None:
 
 
 def test_prompts_are_averaged(tiny: TinyEncoder) -> None:
-    picture = np.zeros((4, 4, 3), np.uint8)
-    made = build([(picture, "red")], tiny, prompts=("{}", "blue {}"))
+    image = np.zeros((4, 4, 3), np.uint8)
+    made = build([(image, "red")], tiny, prompts=("{}", "blue {}"))
     want = l2_normalise(tiny.encode_texts(["red", "blue red"]).mean(axis=0, keepdims=True))
     np.testing.assert_allclose(made.text_embeddings, want, atol=1e-3)
     assert made.texts == ("red",)
 
 
-def test_captions_of_one_picture_cost_one_forward_pass(tiny: TinyEncoder) -> None:
-    picture = np.zeros((4, 4, 3), np.uint8)
+def test_captions_of_one_image_cost_one_forward_pass(tiny: TinyEncoder) -> None:
+    image = np.zeros((4, 4, 3), np.uint8)
     progress: list[BuildProgress] = []
-    made = build([(picture, text) for text in ("a", "b", "c", "a")], tiny, on_progress=progress.append)
+    made = build([(image, text) for text in ("a", "b", "c", "a")], tiny, on_progress=progress.append)
     assert tiny.images_encoded == 1
     assert made.texts == ("a", "b", "c")
     assert progress[-1] == BuildProgress(read=4, written=3, failed=0, duplicates=1)
@@ -245,7 +245,7 @@ def test_a_stream_is_read_no_further_ahead_than_a_few_batches(tiny: TinyEncoder)
 def test_a_path_that_is_not_there(tiny: TinyEncoder, tmp_path: Path) -> None:
     with pytest.raises(ReferenceSetError, match="does not exist"):
         build(tmp_path / "nothing.csv", tiny)
-    with pytest.raises(ReferenceSetError, match="no picture under"):
+    with pytest.raises(ReferenceSetError, match="no image under"):
         build(tmp_path, tiny)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.errors import DataError, ReferenceSetError
 from impart.refset.build import build
-from impart.refset.pairs import Pair, load_picture, read_pairs
+from impart.refset.pairs import Pair, load_image, read_pairs
 
 NAMES = ("red", "green", "blue", "white")
 
@@ -88,31 +88,31 @@ def test_a_damaged_shard_costs_itself(damage: str, tmp_path: Path) -> None:
         ["red", "red", "green", "white"] if damage in ("cut", "header") else ["red", "white"]
     )
     for pair in whole:
-        load_picture(pair.image, max_megapixels=1)
+        load_image(pair.image, max_megapixels=1)
     assert [name for name, _ in failures] == [str(middle)]
     assert f"cannot read shard {middle}: " in failures[0][1]
     with pytest.raises(ReferenceSetError, match=r"cannot read shard .*1\.tar"):
         list(read_pairs(tmp_path))
 
 
-def test_a_picture_cut_off_with_its_shard_is_named_when_read(tmp_path: Path) -> None:
+def test_a_image_cut_off_with_its_shard_is_named_when_read(tmp_path: Path) -> None:
     shard = colour_shard(tmp_path / "a.tar", "red", "blue")
     shard.write_bytes(shard.read_bytes()[: shard.read_bytes().index(b"blue.png") + 530])
     pairs, failures = noted(shard)
     assert [pair.path for pair in pairs] == ["a.tar::red.png", "a.tar::blue.png"]
     assert len(failures) == 1
-    with pytest.raises(DataError, match="not a readable picture"):
-        load_picture(pairs[1].image, max_megapixels=1)
+    with pytest.raises(DataError, match="not a readable image"):
+        load_image(pairs[1].image, max_megapixels=1)
 
 
-def test_a_sample_without_a_picture_is_named(tmp_path: Path) -> None:
+def test_a_sample_without_a_image_is_named(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "a.tar", [("1.txt", b"lost"), ("2.txt", b"red"), ("2.png", png("red"))])
     pairs, failures = noted(shard)
     assert [pair.text for pair in pairs] == ["red"]
-    assert failures == [("a.tar::1", "the sample has no picture")]
+    assert failures == [("a.tar::1", "the sample has no image")]
 
 
-def test_rows_without_a_picture_or_text_are_named_by_their_place(tmp_path: Path) -> None:
+def test_rows_without_a_image_or_text_are_named_by_their_place(tmp_path: Path) -> None:
     (tmp_path / "red.png").write_bytes(png("red"))
     with (tmp_path / "a.csv").open("w", newline="") as file:
         csv.writer(file).writerows(
@@ -128,9 +128,9 @@ def test_rows_without_a_picture_or_text_are_named_by_their_place(tmp_path: Path)
         pairs = list(read_pairs(tmp_path / table))
         assert [pair.path for pair in pairs[:2]] == places
         assert {pair.text for pair in pairs[2:]} == {""}
-        load_picture(pairs[0].image, max_megapixels=1)
-        with pytest.raises(DataError, match="the row names no picture"):
-            load_picture(pairs[1].image, max_megapixels=1)
+        load_image(pairs[0].image, max_megapixels=1)
+        with pytest.raises(DataError, match="the row names no image"):
+            load_image(pairs[1].image, max_megapixels=1)
 
 
 def test_a_damaged_parquet_file_costs_itself(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from impart.blending.encoder import settings_of
 from impart.config import VanillaSettings
 from impart.errors import EncoderMismatchError, ReferenceSetError
 from impart.refset.refset import ReferenceSet
-from impart.retrieval.znorm import Cohort
+from impart.retrieval.znorm import ZNorm
 
 
 def colours(*names: str) -> list[tuple[np.ndarray, str]]:
@@ -71,11 +71,11 @@ def test_merge_and_add_drop_duplicates(some: ReferenceSet, tiny: TinyEncoder) ->
     assert len(some) == 3
 
 
-def test_same_picture_with_another_text_is_not_a_duplicate(some: ReferenceSet, tiny: TinyEncoder) -> None:
-    picture = colours("red")[0][0]
-    both = some.add([(picture, "a red wall"), (picture, "red")], tiny)
+def test_same_image_with_another_text_is_not_a_duplicate(some: ReferenceSet, tiny: TinyEncoder) -> None:
+    image = colours("red")[0][0]
+    both = some.add([(image, "a red wall"), (image, "red")], tiny)
     assert both.texts == ("red", "green", "blue", "a red wall")
-    assert both.pictures.tolist() == [0, 1, 2, 0]
+    assert both.images.tolist() == [0, 1, 2, 0]
 
 
 def test_another_encoder_is_refused_with_both_names(some: ReferenceSet) -> None:
@@ -86,21 +86,21 @@ def test_another_encoder_is_refused_with_both_names(some: ReferenceSet) -> None:
         some.add(colours("red"), other)
 
 
-def test_prototypes_without_pictures(tmp_path: Path) -> None:
+def test_prototypes_without_images(tmp_path: Path) -> None:
     vectors = np.eye(16, dtype=np.float32)[:5]
     made = ReferenceSet.from_arrays(
         list("abcde"), image=vectors, text=vectors, retrieval=vectors, encoder_id="e", encoder_fingerprint="f"
     )
     made.save(tmp_path)
     back = ReferenceSet.open(tmp_path)
-    assert back.pictures.tolist() == [0, 1, 2, 3, 4]
+    assert back.images.tolist() == [0, 1, 2, 3, 4]
     assert back.search(vectors[2:3], 2).ids[0, 0] == 2
     assert len(made.merge(made)) == 5
 
 
-def test_picture_numbers_by_hash(some: ReferenceSet) -> None:
+def test_image_numbers_by_hash(some: ReferenceSet) -> None:
     hashes = some.table["hash"].to_pylist()
-    assert some.picture_numbers([hashes[2], "", "unknown"]).tolist() == [2, -1, -1]
+    assert some.image_numbers([hashes[2], "", "unknown"]).tolist() == [2, -1, -1]
 
 
 def test_what_is_not_a_set_is_refused(tmp_path: Path, some: ReferenceSet) -> None:
@@ -201,15 +201,15 @@ def test_an_approximate_index_is_kept_and_a_damaged_one_built_again(tiny: TinyEn
     assert len(list((tmp_path / "set").iterdir())) == 3
 
 
-def test_without_rows_keeps_settings_and_cohort(some: ReferenceSet, tiny: TinyEncoder, tmp_path: Path) -> None:
-    random_pictures = Cohort.of(np.eye(8, dtype=np.float32))
-    given = some.with_cohort(random_pictures).with_vanilla({"k": 2})
+def test_without_rows_keeps_settings_and_znorm(some: ReferenceSet, tiny: TinyEncoder, tmp_path: Path) -> None:
+    random_images = ZNorm.of(np.eye(8, dtype=np.float32))
+    given = some.with_znorm(random_images).with_vanilla({"k": 2})
     left = given.without([1])
     assert left.texts == ("red", "blue")
     np.testing.assert_array_equal(left.retrieval_embeddings, some.retrieval_embeddings[[0, 2]])
     assert left.manifest.vanilla == {"k": 2}
-    assert left.given_cohort is not None
-    assert left.given_cohort.digest == random_pictures.digest
+    assert left.given_znorm is not None
+    assert left.given_znorm.digest == random_images.digest
     assert left.manifest.sources == ({"source": "paint", "licence": "CC0", "pairs": 2},)
     rebuilt = ReferenceSet.build(colours("red", "blue"), tiny, source="paint", licence="CC0")
     assert left.data.drop_columns("path").equals(rebuilt.data.drop_columns("path"))
@@ -228,13 +228,13 @@ def test_without_all_rows_is_an_empty_set(some: ReferenceSet, tiny: TinyEncoder)
 
 
 def test_take_rows_in_the_order_given(some: ReferenceSet) -> None:
-    given = some.with_cohort(Cohort.of(np.eye(8, dtype=np.float32))).with_vanilla({"k": 2})
+    given = some.with_znorm(ZNorm.of(np.eye(8, dtype=np.float32))).with_vanilla({"k": 2})
     taken = given.take([2, 0])
     assert taken.texts == ("blue", "red")
     np.testing.assert_array_equal(taken.image_embeddings, some.image_embeddings[[2, 0]])
     assert taken.table["id"].to_pylist() == ["0", "1"]
     assert taken.manifest.vanilla == {"k": 2}
-    assert taken.given_cohort is not None
+    assert taken.given_znorm is not None
     assert taken.take([1]).data.equals(some.without([1, 2]).data)
     assert len(some.take([])) == 0
 

@@ -114,7 +114,7 @@ def test_agreement_keeps_the_pairs_that_fit() -> None:
     assert agreement(make(texts, np.eye(4, DIM), image=turned), 3).tolist() == [2, 0, 3]
 
 
-def test_dedup_drops_near_copies_and_other_captions_of_a_picture() -> None:
+def test_dedup_drops_near_copies_and_other_captions_of_a_image() -> None:
     rng = np.random.default_rng(3)
     vectors = rng.standard_normal((40, DIM))
     vectors = np.concatenate([vectors, vectors[:10] + 0.01 * rng.standard_normal((10, DIM)), vectors[:5]])
@@ -164,12 +164,12 @@ def test_corruption_of_texts_that_differ_spoils_exactly_the_fraction() -> None:
     assert corrupt(references, 0.0) is references
 
 
-def test_another_caption_of_the_same_picture_is_no_corruption() -> None:
+def test_another_caption_of_the_same_image_is_no_corruption() -> None:
     hashes = [str(i // 5) for i in range(50)]
     references = make([str(i) for i in range(50)], np.ones((50, DIM)), hashes=hashes)
     for seed in range(5):
         owners = texts_exchanged(references, 1.0, seed=seed)
-        assert not (references.pictures[owners] == references.pictures).any()
+        assert not (references.images[owners] == references.images).any()
 
 
 def test_what_cannot_be_chosen_is_refused(uneven: ReferenceSet) -> None:

@@ -42,15 +42,15 @@ def test_an_opposite_pair_is_a_neighbour_all_the_same() -> None:
     assert found.sims[0, 2] == -1
 
 
-def test_own_picture_is_left_out_with_all_its_captions() -> None:
-    pictures = np.repeat(np.arange(20, dtype=np.int32), 5)
+def test_own_image_is_left_out_with_all_its_captions() -> None:
+    images = np.repeat(np.arange(20, dtype=np.int32), 5)
     rows = np.repeat(vectors(20), 5, axis=0)
-    found = PairIndex(rows, pictures=pictures).search(rows, 8, exclude=pictures)
-    assert (pictures[found.ids] != pictures[:, None]).all()
+    found = PairIndex(rows, images=images).search(rows, 8, exclude=images)
+    assert (images[found.ids] != images[:, None]).all()
     assert (found.ids >= 0).all()
-    kept = PairIndex(rows, pictures=pictures).search(rows[:3], 8, exclude=np.array([-1, 0, -1], np.int32))
+    kept = PairIndex(rows, images=images).search(rows[:3], 8, exclude=np.array([-1, 0, -1], np.int32))
     assert kept.ids[0, 0] == 0
-    assert (pictures[kept.ids[1]] != 0).all()
+    assert (images[kept.ids[1]] != 0).all()
 
 
 def test_small_and_empty_sets() -> None:

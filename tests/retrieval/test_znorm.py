@@ -1,4 +1,4 @@
-"""Standings against a naive loop over random pictures, and a cohort that travels with its set."""
+"""Standings against a naive loop over random images, and a background statistics that travels with its set."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pytest
 from impart.encoders.base import l2_normalise
 from impart.errors import ReferenceSetError
 from impart.refset.refset import ReferenceSet
-from impart.retrieval.znorm import Cohort
+from impart.retrieval.znorm import ZNorm
 
 
 def unit(count: int, width: int, seed: int) -> np.ndarray:
     return l2_normalise(np.random.default_rng(seed).standard_normal((count, width)) + 0.3)
 
 
-def test_standing_is_the_z_score_against_random_pictures() -> None:
+def test_z_scores_is_the_z_score_against_random_images() -> None:
     random, queries, references = unit(300, 12, 0), unit(5, 12, 1), unit(7, 12, 2)
     sims = queries @ references.T
     chance = queries @ random.T
     want = (sims - chance.mean(axis=1, keepdims=True)) / chance.std(axis=1, keepdims=True)
-    np.testing.assert_allclose(Cohort.of(random).standing(queries, sims), want, atol=1e-4)
+    np.testing.assert_allclose(ZNorm.of(random).z_scores(queries, sims), want, atol=1e-4)
 
 
 def make(seed: int = 0) -> ReferenceSet:
@@ -36,27 +36,27 @@ def make(seed: int = 0) -> ReferenceSet:
     )
 
 
-def test_a_cohort_travels_with_its_set(tmp_path: Path) -> None:
-    cohort = Cohort.of(unit(100, 12, 5))
-    given = make().with_cohort(cohort)
+def test_a_znorm_travels_with_its_set(tmp_path: Path) -> None:
+    znorm = ZNorm.of(unit(100, 12, 5))
+    given = make().with_znorm(znorm)
     given.save(tmp_path / "set")
     opened = ReferenceSet.open(tmp_path / "set").with_vanilla({"k": 1}).named("other")
-    assert opened.cohort.digest == cohort.digest
-    assert opened.merge(make(7)).cohort.digest == cohort.digest
+    assert opened.znorm.digest == znorm.digest
+    assert opened.merge(make(7)).znorm.digest == znorm.digest
     opened.save(tmp_path / "copy")
-    assert ReferenceSet.open(tmp_path / "copy").cohort.digest == cohort.digest
-    opened.with_cohort(Cohort.of(unit(50, 12, 6))).save(tmp_path / "set")
+    assert ReferenceSet.open(tmp_path / "copy").znorm.digest == znorm.digest
+    opened.with_znorm(ZNorm.of(unit(50, 12, 6))).save(tmp_path / "set")
     assert len(list((tmp_path / "set").glob("cohort-*"))) == 1
 
 
-def test_without_one_the_set_is_its_own_cohort() -> None:
+def test_without_one_the_set_is_its_own_znorm() -> None:
     references = make()
-    assert references.given_cohort is None
-    assert references.cohort.digest == Cohort.of(references.retrieval_embeddings).digest
+    assert references.given_znorm is None
+    assert references.znorm.digest == ZNorm.of(references.retrieval_embeddings).digest
 
 
-def test_a_missing_cohort_file_is_named(tmp_path: Path) -> None:
-    make().with_cohort(Cohort.of(unit(100, 12, 5))).save(tmp_path / "set")
+def test_a_missing_znorm_file_is_named(tmp_path: Path) -> None:
+    make().with_znorm(ZNorm.of(unit(100, 12, 5))).save(tmp_path / "set")
     next((tmp_path / "set").glob("cohort-*")).unlink()
     with pytest.raises(ReferenceSetError, match="cohort-"):
-        _ = ReferenceSet.open(tmp_path / "set").cohort
+        _ = ReferenceSet.open(tmp_path / "set").znorm

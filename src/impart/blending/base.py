@@ -86,13 +86,13 @@ class Blender(Protocol):
         ...
 
     def amounts(
-        self, images: ImageEmbeddings, neighbours: Neighbours, standing: Float32, references: ReferenceSet
+        self, images: ImageEmbeddings, neighbours: Neighbours, z_scores: Float32, references: ReferenceSet
     ) -> Amounts:
         """What is added to B images.
 
         Args:
             neighbours: of the images, `k` each.
-            standing: (B, K) their similarities in standard deviations above random pictures.
+            z-score: (B, K) their similarities in standard deviations above random images.
             references: what the neighbours are rows of.
         """
         ...

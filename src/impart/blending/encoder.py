@@ -58,8 +58,8 @@ class AugmentedEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest over base, reference rows, cohort, the set's settings and augmentation."""
-        set_ = f"{self.references.fingerprint} {self.references.cohort.digest} {self.references.manifest.vanilla}"
+        """Digest over base, reference rows, background statistics, the set's settings and augmentation."""
+        set_ = f"{self.references.fingerprint} {self.references.znorm.digest} {self.references.manifest.vanilla}"
         parts = f"{self.base.fingerprint} {set_} {self.augmentation.digest}"
         return sha256_hex(parts)
 
@@ -75,8 +75,8 @@ class AugmentedEncoder:
     def blend(self, embeddings: ImageEmbeddings) -> Blend:
         """Find the neighbours of B images and how much of each is added."""
         neighbours = self.references.search(embeddings.retrieval, self.augmentation.k)
-        standing = self.references.cohort.standing(embeddings.retrieval, neighbours.sims)
-        found = self.augmentation.amounts(embeddings, neighbours, standing, self.references)
+        z_scores = self.references.znorm.z_scores(embeddings.retrieval, neighbours.sims)
+        found = self.augmentation.amounts(embeddings, neighbours, z_scores, self.references)
         norm = np.ones(len(neighbours), dtype=np.float32)
         blend = Blend(neighbours.ids, found.img, found.txt, norm, found.added)
         for part in _parts(len(neighbours)):

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from impart.blending.ram_onnx import RamBlender
+from impart.blending.ram_onnx import GRAPH_INPUTS, RamBlender
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, Float32
 from impart.encoders.torch_towers import quiet
@@ -47,7 +47,7 @@ _RANK = 16  # width of a head's learned correction of the similarity
 _HIDDEN = 32
 _AGREEMENTS = 6
 _AGREES = 1e-4  # largest difference between a module and its export, of the largest number
-_STANDING = 0.1  # brings standing, some 0..20 standard deviations, to the size of cosines
+_Z_SCORES = 0.1  # brings z-score, some 0..20 standard deviations, to the size of cosines
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Retrieved:
         r_img: (B, K, D) image embeddings of the neighbours, like r_txt (B, K, D) and r_ret (B, K, R); any finite
             numbers where there is no neighbour.
         sims: (B, K) cosines of q with r_ret, best first.
-        standing: (B, K) the same in standard deviations above random pictures (`impart.retrieval.znorm`).
+        z-score: (B, K) the same in standard deviations above random images (`impart.retrieval.znorm`).
         mask: (B, K) bool, True = a real neighbour.
     """
 
@@ -70,7 +70,7 @@ class Retrieved:
     r_txt: Tensor
     r_ret: Tensor
     sims: Tensor
-    standing: Tensor
+    z_scores: Tensor
     mask: Tensor
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class Retrieved:
         assert self.r_img.shape == self.r_txt.shape == (batch, k, dim), (self.r_img.shape, self.r_txt.shape)
         assert self.q.shape == (batch, width), self.q.shape
         assert self.r_ret.shape == (batch, k, width), self.r_ret.shape
-        assert self.sims.shape == self.standing.shape == (batch, k), (self.sims.shape, self.standing.shape)
+        assert self.sims.shape == self.z_scores.shape == (batch, k), (self.sims.shape, self.z_scores.shape)
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def export_ram(ram: Ram, path: Path, *, dim: int, retrieval_dim: int) -> None:
             program = torch.onnx.export(
                 module,
                 tuple(_sample(3, 2 + ram.settings.k, dim, retrieval_dim).values()),
-                input_names=[item.name for item in dataclasses.fields(Retrieved)],
+                input_names=[GRAPH_INPUTS.get(item.name, item.name) for item in dataclasses.fields(Retrieved)],
                 output_names=[item.name for item in dataclasses.fields(RamOutput)],
                 dynamic_shapes=((rows, rows, *(grid for _ in range(6))),),  # of `*tensors`
                 opset_version=18,
@@ -303,7 +303,7 @@ class VanillaRam(Ram):
         self.heads = heads
         self.sharpness = 1 / start.tau if start.tau > 0 else 0.0
         self.log_sharpness = nn.Parameter(torch.zeros(2, heads))  # of both branches: 0 = image, 1 = text
-        self.standing_scale = nn.Parameter(torch.zeros(2, heads))
+        self.z_scale = nn.Parameter(torch.zeros(2, heads))
         self.weights = nn.Parameter(torch.tensor([start.w_img, start.w_txt]))
         self.floor = nn.Parameter(torch.tensor(float(start.floor))) if start.floor > 0 else None
         self.log_ramp = nn.Parameter(torch.tensor(math.log(start.ramp))) if start.floor > 0 and start.ramp > 0 else None
@@ -320,11 +320,11 @@ class VanillaRam(Ram):
         self.image = Branch(dim, **shape) if deeper else None  # type: ignore[arg-type]
 
     def forward(self, found: Retrieved) -> RamOutput:
-        standing = found.standing.masked_fill(~found.mask, _FAR)
-        kept = found.mask if self.floor is None else found.mask & (standing >= self.floor)  # (B, K)
+        z_scores = found.z_scores.masked_fill(~found.mask, _FAR)
+        kept = found.mask if self.floor is None else found.mask & (z_scores >= self.floor)  # (B, K)
         agreements = _agreements(found, kept)  # (B, K, 6)
         shares = masked_softmax(self._scores(found, agreements), kept[:, None, None])  # (B, 2, H, K)
-        amount = self._gate(standing) * self.weights * self._trust(found, shares, standing, agreements)  # (B, 2)
+        amount = self._gate(z_scores) * self.weights * self._trust(found, shares, z_scores, agreements)  # (B, 2)
         added, weights = torch.zeros_like(found.v), []
         for i, values in enumerate((found.r_img, found.r_txt)):
             split = (values + self.values[i](values)).unflatten(-1, (self.heads, -1))  # (B, K, H, D/H)
@@ -335,7 +335,7 @@ class VanillaRam(Ram):
             h = F.normalize(found.v + added, dim=-1)
             text, _ = self.text(h, found.r_img, found.r_txt, kept)
             image, _ = self.image(h, found.r_txt, found.r_img, kept)
-            added = added + self._gate(standing) * (text + image)
+            added = added + self._gate(z_scores) * (text + image)
         return RamOutput(added, img_weights=weights[0], txt_weights=weights[1])
 
     def _scores(self, found: Retrieved, agreements: Tensor) -> Tensor:
@@ -346,25 +346,25 @@ class VanillaRam(Ram):
         scores = torch.einsum("bnhr,bknhr->bnhk", q, k)
         scores = scores + self.preference(agreements).unflatten(-1, (2, self.heads)).permute(0, 2, 3, 1)
         scores = scores + sharpness[None, :, :, None] * found.sims[:, None, None]
-        total: Tensor = scores + self.standing_scale[None, :, :, None] * found.standing[:, None, None]
+        total: Tensor = scores + self.z_scale[None, :, :, None] * found.z_scores[:, None, None]
         return total
 
-    def _gate(self, standing: Tensor) -> Tensor:
+    def _gate(self, z_scores: Tensor) -> Tensor:
         """(B, 1) Vanilla's: 0 below the floor, rising to 1 at floor + ramp."""
-        best = standing.amax(dim=1, keepdim=True)
+        best = z_scores.amax(dim=1, keepdim=True)
         if self.floor is None:
-            return (best > _FAR).to(standing.dtype)
+            return (best > _FAR).to(z_scores.dtype)
         if self.log_ramp is None:
-            return (best >= self.floor).to(standing.dtype)
+            return (best >= self.floor).to(z_scores.dtype)
         rising: Tensor = ((best - self.floor) / self.log_ramp.exp()).clamp(0, 1)
         return rising
 
-    def _trust(self, found: Retrieved, shares: Tensor, standing: Tensor, agreements: Tensor) -> Tensor:
+    def _trust(self, found: Retrieved, shares: Tensor, z_scores: Tensor, agreements: Tensor) -> Tensor:
         """(B, 2) in 0..2, from how near and how much of one mind the neighbours are; 1 at the start."""
         mean = shares.mean(dim=(1, 2))  # (B, K)
         pooled = torch.einsum("bk,bkf->bf", mean, agreements)
         best = found.sims.masked_fill(~found.mask, 0).amax(dim=1)
-        nearest = _STANDING * standing.amax(dim=1).clamp(min=0)
+        nearest = _Z_SCORES * z_scores.amax(dim=1).clamp(min=0)
         alone = mean.square().sum(dim=1)  # 1 = one neighbour has it all
         return 2 * torch.sigmoid(self.trust(torch.cat([pooled, torch.stack([best, nearest, alone], dim=1)], dim=1)))
 
@@ -380,9 +380,9 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def _agreements(found: Retrieved, kept: Tensor) -> Tensor:
-    """(B, K, 6): similarity, standing, cosines of v with picture and text, and of these with the other neighbours'."""
+    """(B, K, 6): similarity, z-score, cosines of v with image and text, and of these with the other neighbours'."""
     count = kept.sum(dim=1).clamp(min=1)[:, None]  # (B, 1)
-    columns = [found.sims, _STANDING * found.standing]
+    columns = [found.sims, _Z_SCORES * found.z_scores]
     for values in (found.r_img, found.r_txt):
         columns.append(torch.einsum("bd,bkd->bk", found.v, values))
         mean = (values * kept[..., None]).sum(dim=1) / count  # (B, D)

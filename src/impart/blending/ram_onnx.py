@@ -32,6 +32,9 @@ __all__ = ["LearnedRam", "RamBlender", "allowed"]
 
 _NUMBERS = 4_000_000  # of one gathered (b, K, D): 16 MB
 
+GRAPH_INPUTS = {"z_scores": "standing"}
+"""Inputs of `ram.onnx` whose names differ from the fields of `Retrieved`: as version 0.1.0 wrote them."""
+
 
 class RamBlender(ABC):
     """What both ways to run a RAM share.
@@ -82,7 +85,7 @@ class RamBlender(ABC):
             )
 
     def amounts(
-        self, images: ImageEmbeddings, neighbours: Neighbours, standing: Float32, references: ReferenceSet
+        self, images: ImageEmbeddings, neighbours: Neighbours, z_scores: Float32, references: ReferenceSet
     ) -> Amounts:
         """The dense blend. What tuning decided about a set holds for a RAM too (see `allowed`)."""
         count, dim = images.embeddings.shape
@@ -103,10 +106,10 @@ class RamBlender(ABC):
                 "r_txt": references.text_embeddings[rows],
                 "r_ret": references.retrieval_embeddings[rows],
                 "sims": neighbours.sims[part],
-                "standing": standing[part],
+                GRAPH_INPUTS["z_scores"]: z_scores[part],
             }
             added[part], img[part], txt[part] = self.run(feeds | {"mask": ids >= 0})
-        share = allowed(images.embeddings, added, standing, settings_of(references))[:, None]
+        share = allowed(images.embeddings, added, z_scores, settings_of(references))[:, None]
         return Amounts(img * share, txt * share, added * share)
 
 
@@ -183,17 +186,17 @@ class LearnedRam(RamBlender):
         return session, [item.name for item in session.get_inputs()]
 
 
-def allowed(v: Float32, added: Float32, standing: Float32, settings: VanillaSettings | None) -> Float32:
+def allowed(v: Float32, added: Float32, z_scores: Float32, settings: VanillaSettings | None) -> Float32:
     """How much of what a RAM adds the settings of a tuned set let through.
 
-    The gate: it was set by looking at random pictures. The weights, where they are below the usual ones: a set that
+    The gate: it was set by looking at random images. The weights, where they are below the usual ones: a set that
     helps only when blended in faintly is blended in faintly. The target: v is turned towards what is added as far as
     its cosine with that is the target.
 
     Args:
         v: (B, D), L2-normalised.
         added: (B, D).
-        standing: (B, K), see `impart.retrieval.znorm`.
+        z-score: (B, K), see `impart.retrieval.znorm`.
         settings: None = the set is not tuned.
 
     Returns:
@@ -203,7 +206,7 @@ def allowed(v: Float32, added: Float32, standing: Float32, settings: VanillaSett
         return np.ones(len(v), np.float32)
     if not (settings.w_img or settings.w_txt):
         return np.zeros(len(v), np.float32)
-    opened = gate(standing, floor=settings.floor, ramp=settings.ramp)
+    opened = gate(z_scores, floor=settings.floor, ramp=settings.ramp)
     share = opened * np.float32(min(1.0, (settings.w_img + settings.w_txt) / (USUAL.w_img + USUAL.w_txt)))
     if settings.target > 0:
         share *= within_target(v, added * share[:, None], opened, target=settings.target)

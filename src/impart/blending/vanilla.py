@@ -5,12 +5,12 @@ IMPART, eq. 1, for an image embedding v and its K nearest reference pairs:
     v' = v + (w_img / K) * sum_k r_img_k + (w_txt / K) * sum_k r_txt_k
 
 Weighted: the mean becomes sum_k a_k r_k with a = softmax(similarity / tau). A floor drops far neighbours before the
-mean or softmax; where all are dropped v stays as it is. Far and near are told by a neighbour's *standing*: how many
-standard deviations its similarity lies above what random pictures get (`impart.retrieval.znorm`). A ramp makes the
-gate smooth: an image whose best standing is just above the floor is blended a little, and fully from `floor + ramp` on.
+mean or softmax; where all are dropped v stays as it is. Far and near are told by a neighbour's *z-score*: how many
+standard deviations its similarity lies above what random images get (`impart.retrieval.znorm`). A ramp makes the
+gate smooth: an image whose best z-score is just above the floor is blended a little, and fully from `floor + ramp` on.
 
 A target bounds what the texts add: v is turned towards them until its cosine with them is the target, and no further.
-A picture that the model already sees as what its neighbours are is left as it is, and one that it does not know comes
+An image that the model already sees as what its neighbours are is left as it is, and one that it does not know comes
 as near to its name as known ones are, not nearer. A weight cannot do both, and fits no two encoders alike.
 
 Tensors only: what the numbers are chosen from is the business of `tune`.
@@ -63,13 +63,13 @@ class Vanilla:
         self,
         images: ImageEmbeddings,
         neighbours: Neighbours,
-        standing: Float32,
+        z_scores: Float32,
         references: ReferenceSet,
     ) -> Amounts:
         """The sparse blend."""
-        img, txt = self.coefficients(neighbours.sims, standing)
+        img, txt = self.coefficients(neighbours.sims, z_scores)
         if self.settings.target > 0:
-            opened = gate(standing, floor=self.settings.floor, ramp=self.settings.ramp)
+            opened = gate(z_scores, floor=self.settings.floor, ramp=self.settings.ramp)
             for first in range(0, len(txt), _PART):
                 part = slice(first, first + _PART)
                 texts = mixture(txt[part], neighbours.ids[part], references.text_embeddings)
@@ -77,12 +77,12 @@ class Vanilla:
                 txt[part] *= left[:, None]
         return Amounts(img, txt)
 
-    def coefficients(self, sims: Float32, standing: Float32) -> tuple[Float32, Float32]:
+    def coefficients(self, sims: Float32, z_scores: Float32) -> tuple[Float32, Float32]:
         """Weights of the neighbours' image and text embeddings, before the target is looked at.
 
         Args:
             sims: (B, K) cosines, best first; -1 where there is no neighbour.
-            standing: (B, K) the same in standard deviations above random pictures.
+            z-score: (B, K) the same in standard deviations above random images.
 
         Returns:
             img (B, K) and txt (B, K), float32; each row sums to `gate * w`, or to 0 where nothing is blended.
@@ -92,16 +92,16 @@ class Vanilla:
         array([[0.5, 0.5]], dtype=float32)
         """
         options = self.settings
-        shares = neighbour_shares(sims, standing, tau=options.tau, floor=options.floor)
-        shares *= gate(standing, floor=options.floor, ramp=options.ramp)[:, None]
+        shares = neighbour_shares(sims, z_scores, tau=options.tau, floor=options.floor)
+        shares *= gate(z_scores, floor=options.floor, ramp=options.ramp)[:, None]
         return np.float32(options.w_img) * shares, np.float32(options.w_txt) * shares
 
 
-def neighbour_shares(sims: Float32, standing: Float32, *, tau: float, floor: float) -> Float32:
+def neighbour_shares(sims: Float32, z_scores: Float32, *, tau: float, floor: float) -> Float32:
     """a: (B, K) shares that sum to 1 over the kept neighbours of an image, or all 0 where none is kept."""
     kept = sims > -1.0
     if floor > 0:
-        kept &= standing >= floor
+        kept &= z_scores >= floor
     shares: Float32 = kept.astype(np.float32)
     if tau > 0:
         best: Float32 = sims.max(axis=1, keepdims=True)
@@ -111,9 +111,9 @@ def neighbour_shares(sims: Float32, standing: Float32, *, tau: float, floor: flo
     return shares
 
 
-def gate(standing: Float32, *, floor: float, ramp: float) -> Float32:
+def gate(z_scores: Float32, *, floor: float, ramp: float) -> Float32:
     """(B,) how much an image is blended: 0 below the floor, rising to 1 at `floor + ramp`; 1 with a floor of 0."""
-    best: Float32 = standing.max(axis=1)
+    best: Float32 = z_scores.max(axis=1)
     if floor <= 0:
         return np.ones_like(best)
     if ramp <= 0:

@@ -1,4 +1,4 @@
-"""`impart data`: from lists of pictures on the web to shards of image-text pairs."""
+"""`impart data`: from lists of images on the web to shards of image-text pairs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Training data: fetch pictures with captions and write them as shards.", no_args_is_help=True)
+app = typer.Typer(help="Training data: fetch images with captions and write them as shards.", no_args_is_help=True)
 
 _EVERY_S = 10.0
 
@@ -47,9 +47,9 @@ def yfcc(
     image_size: Annotated[
         int, typer.Option(min=0, help="Shorter side in pixels, where it is longer; 0 = as served.")
     ] = 256,
-    min_size: Annotated[int, typer.Option(min=1, help="Pictures with a shorter side below are left out.")] = 32,
+    min_size: Annotated[int, typer.Option(min=1, help="Images with a shorter side below are left out.")] = 32,
     shard_size: Annotated[int, typer.Option(min=1, help="Pairs in a shard at most.")] = 10_000,
-    retries: Annotated[int, typer.Option(min=0, help="Further tries of a picture that failed.")] = 2,
+    retries: Annotated[int, typer.Option(min=0, help="Further tries of an image that failed.")] = 2,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds of silence after which a try fails.")] = 10.0,
     threads: Annotated[int, typer.Option(min=1, help="Connections a process.")] = 32,
     processes: Annotated[int, typer.Option(min=1, help="Processes of img2dataset.")] = 1,
@@ -58,19 +58,19 @@ def yfcc(
         bool, typer.Option("--retry-failed", help="Try what failed in an earlier run again.")
     ] = False,
 ) -> None:
-    """Fetch the pictures of YFCC-style metadata and write train and reference shards (WebDataset).
+    """Fetch the images of YFCC-style metadata and write train and reference shards (WebDataset).
 
     Killed at any moment, the same command goes on where it stopped. What gave no pair is in DIR/failures.csv.
     """
     from impart.data.fetch import FetchSettings
-    from impart.data.shards import PictureSettings
+    from impart.data.shards import ImageSettings
     from impart.data.yfcc import YfccSettings, prepare
 
     settings = YfccSettings(
         reference=reference,
         caption=tuple(name.strip() for name in caption.split(",") if name.strip()),
         max_words=max_words,
-        picture=PictureSettings(image_size=image_size, min_size=min_size),
+        image=ImageSettings(image_size=image_size, min_size=min_size),
         shard_size=shard_size,
         fetch=FetchSettings(retries=retries, timeout_s=timeout, threads=threads, processes=processes),
         limit=limit,
@@ -115,10 +115,10 @@ def _print_summary(manifest: dict[str, Any], out: Path) -> None:
     counts = manifest["counts"]
     for split, count in counts.items():
         print(f"{out / split}: {count:,} pairs in {len(manifest['shards'][split])} shards")
-    for outcome in ("dropped", "failed"):
-        reasons = manifest[outcome]
+    for result in ("dropped", "failed"):
+        reasons = manifest[result]
         if reasons:
-            print(f"{outcome}: {sum(reasons.values()):,}, listed in {out / 'failures.csv'}", file=sys.stderr)
+            print(f"{result}: {sum(reasons.values()):,}, listed in {out / 'failures.csv'}", file=sys.stderr)
             for reason, count in list(reasons.items())[:12]:
                 print(f"  {count:>9,}  {reason}", file=sys.stderr)
     if manifest["licences"]:

@@ -21,9 +21,9 @@ def demo(
         Path, typer.Option("--dir", help="Where the demo's videos and index go.", metavar="DIR")
     ] = _DEFAULT_FOLDER,
 ) -> None:
-    """Make a small real library, index it, and answer three sentences and one picture. Nothing is downloaded."""
+    """Make a small real library, index it, and answer three sentences and one image. Nothing is downloaded."""
     from impart.cli.index import show_run
-    from impart.demo import DEMO_PICTURE, DEMO_SENTENCES, make_demo_library
+    from impart.demo import DEMO_IMAGE, DEMO_SENTENCES, make_demo_library
     from impart.video.index.index import VideoIndex
 
     started = time.monotonic()
@@ -33,13 +33,13 @@ def demo(
     print(f"{count} videos in {library}")
     index = VideoIndex.open(index_dir)
     bad = show_run(index.add([library]), index_dir)
-    picture = folder / DEMO_PICTURE
+    image = folder / DEMO_IMAGE
     for sentence in DEMO_SENTENCES:
         print()
         answer = Answer(query=f'"{sentence}"', hits=index.search(text=sentence, top=3), extra={})
         print_answers([answer], Format.table, why=False)
     print()
-    answer = Answer(query=f"the picture {picture}", hits=index.search(image=picture, top=3), extra={})
+    answer = Answer(query=f"the image {image}", hits=index.search(image=image, top=3), extra={})
     print_answers([answer], Format.table, why=False)
     print()
     scene = DEMO_SENTENCES[0]
@@ -47,7 +47,7 @@ def demo(
     print_answers([answer], Format.table, why=False)
     print(f"\ndone in {time.monotonic() - started:.0f} s. Try next:")
     print(f"  impart search 'a cat' --index {index_dir} --why")
-    print(f"  impart search --image {picture} --group scene --index {index_dir}")
+    print(f"  impart search --image {image} --group scene --index {index_dir}")
     print("  impart index YOUR_FOLDER && impart search 'anything you remember of it'")
     if bad:
         raise typer.Exit(3)

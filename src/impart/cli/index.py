@@ -130,7 +130,7 @@ def show_run(events: Iterable[Event], index_dir: Path) -> int:
             match event:
                 case kinds.ScanDone():
                     bar.update(task, total=max(event.bytes_total, 1), description="indexing")
-                case kinds.Progress():
+                case kinds.VideoProgress():
                     speed = event.video_s / max(event.elapsed_s, 1e-6)
                     name = event.path.name if len(event.path.name) <= 32 else event.path.name[:29] + "..."
                     text = f"{event.files_done}/{event.files_total} {name}  {speed:.0f} s of video a second"

@@ -18,7 +18,7 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="impart",
-    help="Search video by text or picture down to the second, with a reference set that teaches the model new names.",
+    help="Search video by text or image down to the second, with a reference set that teaches the model new names.",
     epilog="Start with: impart demo    Then: impart index FOLDER, impart search 'a dog on a skateboard'",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -80,7 +80,7 @@ def export(
     from impart.encoders.onnx.export import export_hf
 
     for result in export_hf(name, folder, int8=int8, report=lambda line: print(line, file=sys.stderr)):
-        print(f"onnx:{result.folder}  cosine: pictures {result.image_cosine:.5f}, texts {result.text_cosine:.5f}")
+        print(f"onnx:{result.folder}  cosine: images {result.image_cosine:.5f}, texts {result.text_cosine:.5f}")
 
 
 def _mini_row() -> dict[str, Any]:

@@ -32,9 +32,9 @@ class Answer:
     """One query and its hits.
 
     Attributes:
-        query: the text, or the picture's path where there is no text.
+        query: the text, or the image's path where there is no text.
         hits: best first.
-        extra: further parts of the query, such as the picture or negative terms, for JSON.
+        extra: further parts of the query, such as the image or negative terms, for JSON.
     """
 
     query: str

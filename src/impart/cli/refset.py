@@ -20,22 +20,20 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    help="Reference sets: pictures with names that teach a model, without training.", no_args_is_help=True
-)
+app = typer.Typer(help="Reference sets: images with names that teach a model, without training.", no_args_is_help=True)
 
 app.command()(sweep)
 
 SetArgument = Annotated[Path, typer.Argument(metavar="SET", help="Folder of the reference set.")]
 SourceArgument = Annotated[
     Path,
-    typer.Argument(metavar="SOURCE", help="A csv, tsv, parquet or WebDataset tar file, or a folder of pictures."),
+    typer.Argument(metavar="SOURCE", help="A csv, tsv, parquet or WebDataset tar file, or a folder of images."),
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write the set to.")]
 ModelOption = Annotated[
     str, typer.Option("--encoder", "-e", metavar="ID", help="Model id; the set serves this model alone.")
 ]
-ImageColumn = Annotated[str | None, typer.Option(help="Column of the picture; guessed unless given.")]
+ImageColumn = Annotated[str | None, typer.Option(help="Column of the image; guessed unless given.")]
 TextColumn = Annotated[str | None, typer.Option(help="Column of the text; guessed unless given.")]
 SourceOption = Annotated[str, typer.Option("--source", help="Collection named for pairs that name none.")]
 LicenceOption = Annotated[str, typer.Option(help="Licence of pairs that state none.")]
@@ -53,7 +51,7 @@ def build(
     out: OutOption,
     encoder: ModelOption = "mini",
     fraction: Annotated[
-        float, typer.Option(help="Share of the pictures held out as references; the rest is listed in rest.csv.")
+        float, typer.Option(help="Share of the images held out as references; the rest is listed in rest.csv.")
     ] = 1.0,
     limit: LimitOption = 0,
     per_class: PerClassOption = 0,
@@ -187,14 +185,14 @@ def tune(
     path: SetArgument,
     background: Annotated[
         Path | None,
-        typer.Option(help="Set of random pictures, against which near and far are told; default: the model's own."),
+        typer.Option(help="Set of random images, against which near and far are told; default: the model's own."),
     ] = None,
     closed: Annotated[
         bool,
         typer.Option(
             "--closed",
-            help="Every picture to come shows one of the things that the set names: blend more, and without a gate. "
-            "For classifying among these names, not for searching: other pictures would suffer.",
+            help="Every image to come shows one of the things that the set names: blend more, and without a gate. "
+            "For classifying among these names, not for searching: other images would suffer.",
         ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the choice without storing it.")] = False,
@@ -249,18 +247,18 @@ def _tune(references: ReferenceSet, background: Path | None = None, *, closed: b
     print(f"blending: {'off, it would not help' if off else values}")
     if tuned.rule == "leave-one-out":
         print(
-            f"  chosen by leave-one-out: of {tuned.items} own pictures, each without its own row, "
+            f"  chosen by leave-one-out: of {tuned.items} own images, each without its own row, "
             f"{100 * tuned.before:.1f}% -> {100 * tuned.after:.1f}% right among {tuned.texts} texts"
         )
     elif tuned.rule == "known already":
-        print("  the plain model names most of these already, and one picture a name cannot be checked: add more")
+        print("  the plain model names most of these already, and one image a name cannot be checked: add more")
     else:
-        print("  usual weights: the set is too small, or has one picture a name, and cannot be checked on itself")
+        print("  usual weights: the set is too small, or has one image a name, and cannot be checked on itself")
     if tuned.foreign and not off:
         touched = (
-            "no gate: random pictures are blended in full"
+            "no gate: random images are blended in full"
             if closed
-            else (f"for {tuned.foreign} random pictures the gate is open by {100 * tuned.touched:.1f}% on average")
+            else (f"for {tuned.foreign} random images the gate is open by {100 * tuned.touched:.1f}% on average")
         )
         print(f"  {touched}")
     return tuned.references

@@ -1,4 +1,4 @@
-"""`impart search` and `impart similar`: find moments by text, picture, or another moment."""
+"""`impart search` and `impart similar`: find moments by text, image, or another moment."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ FormatOption = Annotated[
 def search(
     text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
     image: Annotated[
-        Path | None, typer.Option("--image", help="A picture to look for; with a text, both count.", metavar="FILE")
+        Path | None, typer.Option("--image", help="An image to look for; with a text, both count.", metavar="FILE")
     ] = None,
     not_text: Annotated[
         list[str] | None, typer.Option("--not", help="What it should not look like; may be repeated.", metavar="TEXT")
@@ -89,7 +89,7 @@ def search(
     encoder: EncoderOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Find moments by a sentence, a picture, or both. Works while indexing runs.
+    """Find moments by a sentence, an image, or both. Works while indexing runs.
 
     Scores are cosines: compare them within one query, not across models.
     """

@@ -1,7 +1,7 @@
-"""Fetch pictures by their addresses with img2dataset, and read back what it got.
+"""Fetch images by their addresses with img2dataset, and read back what it got.
 
 img2dataset runs as a process of its own (`fetch_worker`) and keeps the files as they were served, because only the
-served bytes tell a truncated picture and an HTML page from a good picture. What it has finished it does not fetch
+served bytes tell a truncated image and an HTML page from a good image. What it has finished it does not fetch
 again: a run that was killed goes on with the next shard.
 """
 
@@ -34,7 +34,7 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class FetchSettings:
-    """How pictures are fetched.
+    """How images are fetched.
 
     Attributes:
         retries: further tries after a failed one.
@@ -44,7 +44,7 @@ class FetchSettings:
         pause_s: wait after a 429 or 5xx before the next try.
         threads: connections a process.
         processes: of img2dataset.
-        batch: pictures in a shard of img2dataset, the unit that a killed run repeats.
+        batch: images in a shard of img2dataset, the unit that a killed run repeats.
     """
 
     retries: int = 2
@@ -75,7 +75,7 @@ class Fetched:
 def require_img2dataset() -> None:
     """Raises MissingExtraError where img2dataset is not installed, without importing it."""
     if importlib.util.find_spec("img2dataset") is None:
-        raise MissingExtraError("img2dataset", extra="data", purpose="fetching pictures")
+        raise MissingExtraError("img2dataset", extra="data", purpose="fetching images")
 
 
 def fetch(urls: Sequence[str], folder: Path, settings: FetchSettings) -> Iterator[int]:

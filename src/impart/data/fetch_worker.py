@@ -6,7 +6,7 @@ whole group ends.
 
 It also mends what img2dataset leaves open, by the one door urllib offers to all who use it (an installed opener, which
 img2dataset's workers get because they import this module): a body without end (its issue 437) meets a deadline and a
-size limit, Flickr's picture that says a photo is gone counts as gone, and a server that answers 429 or 5xx is left
+size limit, Flickr's image that says a photo is gone counts as gone, and a server that answers 429 or 5xx is left
 alone for a moment before the next try.
 """
 

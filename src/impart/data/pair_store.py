@@ -1,7 +1,7 @@
 """The folder that `impart data` fills: shards, what was left out, and how far the work has come.
 
     train/train-00000.tar, reference/reference-00000.tar    the pairs
-    failures.csv                                            photoid, url, outcome, reason
+    failures.csv                                            photoid, url, result, reason
     manifest.json                                           settings, counts, licences, shards
     .state/                                                 parts done, and the part at work
 
@@ -35,7 +35,7 @@ from impart.files import move_synced, now, sha256_int, sync, write_csv_atomic, w
 __all__ = ["LeftOut", "PartSummary", "PairStore"]
 
 SCHEMA = 1
-_LEFT_OUT = ("photoid", "url", "outcome", "reason")
+_LEFT_OUT = ("photoid", "url", "result", "reason")
 Hashes = npt.NDArray[np.uint64]
 
 
@@ -44,13 +44,13 @@ class LeftOut:
     """A row that gave no pair.
 
     Attributes:
-        outcome: `failed` (it could not be had) or `dropped` (it is not wanted).
+        result: `failed` (it could not be had) or `dropped` (it is not wanted).
         reason: in words that count well together.
     """
 
     photoid: str
     url: str
-    outcome: str
+    result: str
     reason: str
 
 
@@ -150,22 +150,20 @@ class PairStore:
         path.mkdir()
         return path
 
-    def commit(self, key: str, outcome: PartSummary) -> None:
+    def commit(self, key: str, result: PartSummary) -> None:
         """Take over a part: its shards from `staging(key)`, and what was left out."""
         work = self.work(key)
         moves, shards = {}, {}
         following = {split: self._following(split) for split in SPLITS}
-        for name, pairs in outcome.shards.items():
+        for name, pairs in result.shards.items():
             split = name.split("-")[0]
             final = f"{split}-{following[split]:05d}.tar"
             following[split] += 1
             moves[name] = final
             shards[final] = {"pairs": pairs, "bytes": (work / "out" / name).stat().st_size}
-        write_csv_atomic(work / "failures.csv", _LEFT_OUT, (dataclasses.astuple(item) for item in outcome.left_out))
-        np.savez(
-            work / "ids.npz", photos=np.array(outcome.photos, np.uint64), images=np.array(outcome.images, np.uint64)
-        )
-        record = {"key": key, "shards": shards, "licences": dict(outcome.licences)}
+        write_csv_atomic(work / "failures.csv", _LEFT_OUT, (dataclasses.astuple(item) for item in result.left_out))
+        np.savez(work / "ids.npz", photos=np.array(result.photos, np.uint64), images=np.array(result.images, np.uint64))
+        record = {"key": key, "shards": shards, "licences": dict(result.licences)}
         sync(work)  # before the commit, which vouches for it
         write_json_atomic(work / "commit.json", {"record": record, "moves": moves})
         self._take_over(work)
@@ -209,8 +207,8 @@ class PairStore:
             "sources": [path.name for path in sources],
             "settings": self.settings,
             "counts": self.counts(),
-            "failed": {reason: n for (outcome, reason), n in left_out.most_common() if outcome == "failed"},
-            "dropped": {reason: n for (outcome, reason), n in left_out.most_common() if outcome == "dropped"},
+            "failed": {reason: n for (result, reason), n in left_out.most_common() if result == "failed"},
+            "dropped": {reason: n for (result, reason), n in left_out.most_common() if result == "dropped"},
             "licences": dict(licences.most_common()),
             "shards": {split: [{"name": n, **s} for n, s in shards.items() if n.startswith(split)] for split in SPLITS},
         }

@@ -1,4 +1,4 @@
-"""From files as they were served to WebDataset shards: a picture is checked, made small, and written with its caption.
+"""From files as they were served to WebDataset shards: an image is checked, made small, and written with its caption.
 
 A sample is `<photoid>.jpg`, `<photoid>.txt` (the caption) and `<photoid>.json` (photoid, licence, source and the
 rest). Which split a pair belongs to follows from its photoid alone, so that no pair ever moves when files are added.
@@ -19,23 +19,23 @@ from PIL import Image, ImageOps
 
 from impart.errors import DataError
 from impart.files import sha256_int
-from impart.refset.pairs import load_picture
+from impart.refset.pairs import load_image
 
-__all__ = ["SPLITS", "PictureSettings", "Sample", "ShardWriter", "checked_picture", "split_of"]
+__all__ = ["SPLITS", "ImageSettings", "Sample", "ShardWriter", "checked_image", "split_of"]
 
 SPLITS = ("train", "reference")
 _MARKUP = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<script")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureSettings:
-    """How pictures are kept.
+class ImageSettings:
+    """How images are kept.
 
     Attributes:
         image_size: the shorter side is made this many pixels where it is longer; 0 = kept as served.
-        min_size: pictures with a shorter side below this many pixels are left out.
-        quality: of JPEG, where a picture is encoded again.
-        max_megapixels: pictures above are left out.
+        min_size: images with a shorter side below this many pixels are left out.
+        quality: of JPEG, where an image is encoded again.
+        max_megapixels: images above are left out.
     """
 
     image_size: int = 256
@@ -70,23 +70,23 @@ def split_of(photoid: str, *, reference: float) -> str:
     return "reference" if sha256_int(f"impart-reference:{photoid}") < reference * 2**64 else "train"
 
 
-def checked_picture(data: bytes, settings: PictureSettings) -> tuple[bytes, int, int]:
+def checked_image(data: bytes, settings: ImageSettings) -> tuple[bytes, int, int]:
     """A served file as a JPEG of the wanted size, with its width and height in pixels.
 
     Raises:
-        DataError: it is not a whole picture of an allowed size; the message is a reason that counts well.
+        DataError: it is not a whole image of an allowed size; the message is a reason that counts well.
     """
     head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(_MARKUP):
-        raise DataError("HTML instead of a picture")
+        raise DataError("HTML instead of an image")
     try:
-        picture, _ = load_picture(data, max_megapixels=settings.max_megapixels)
+        image, _ = load_image(data, max_megapixels=settings.max_megapixels)
     except DataError as error:
         text = str(error)
         if "truncated" in text or "broken" in text or "Truncated" in text:
-            raise DataError("the picture is cut off") from error
-        raise DataError("not a picture" if "format is unknown" in text else text) from error
-    width, height = picture.size
+            raise DataError("the image is cut off") from error
+        raise DataError("not an image" if "format is unknown" in text else text) from error
+    width, height = image.size
     if min(width, height) < settings.min_size:
         raise DataError(f"smaller than {settings.min_size} px")
     size = settings.image_size
@@ -94,10 +94,10 @@ def checked_picture(data: bytes, settings: PictureSettings) -> tuple[bytes, int,
         return data, width, height
     if size and min(width, height) > size:
         scale = size / min(width, height)
-        picture = ImageOps.contain(picture, (round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
+        image = ImageOps.contain(image, (round(width * scale), round(height * scale)), Image.Resampling.LANCZOS)
     encoded = io.BytesIO()
-    picture.save(encoded, "JPEG", quality=settings.quality)
-    return encoded.getvalue(), *picture.size
+    image.save(encoded, "JPEG", quality=settings.quality)
+    return encoded.getvalue(), *image.size
 
 
 def _upright(data: bytes) -> bool:

@@ -3,7 +3,7 @@
     for event in prepare([Path("yfcc15m.csv")], Path("yfcc"), YfccSettings()):
         ...                                              # event.phase, event.done, event.total
 
-Rows become captions (`captions`), pictures are fetched by img2dataset (`fetch`), checked and written (`shards_out`),
+Rows become captions (`captions`), images are fetched by img2dataset (`fetch`), checked and written (`shards_out`),
 and what was done is remembered (`pair_store`), so that a run killed at any moment goes on where it stopped.
 """
 
@@ -24,7 +24,7 @@ from impart.data import fetch as fetching
 from impart.data.captions import clean_text, join_caption
 from impart.data.fetch import Fetched, FetchSettings
 from impart.data.pair_store import LeftOut, PairStore, PartSummary
-from impart.data.shards import PictureSettings, Sample, ShardWriter, checked_picture, split_of
+from impart.data.shards import ImageSettings, Sample, ShardWriter, checked_image, split_of
 from impart.data.yfcc_table import MetaRow, read_metadata
 from impart.errors import ConfigError, DataError
 from impart.files import new_sha256, read_ahead, sha256_hex, sha256_int
@@ -46,20 +46,20 @@ class YfccSettings:
         caption: fields joined to a caption, of title, description and usertags.
         max_word_letters: longer words are dropped from captions.
         max_words: captions are cut there; 0 = never.
-        picture: how pictures are kept.
+        image: how images are kept.
         shard_size: pairs in a shard at most.
-        fetch: how pictures are fetched.
+        fetch: how images are fetched.
         part_size: rows that are fetched and committed together.
         limit: rows read of each file; 0 = all.
-        workers: threads that check pictures.
-        retry_failed: try pictures that failed in an earlier run again.
+        workers: threads that check images.
+        retry_failed: try images that failed in an earlier run again.
     """
 
     reference: float = 0.1
     caption: tuple[str, ...] = ("title", "description")
     max_word_letters: int = 25
     max_words: int = 100
-    picture: PictureSettings = field(default_factory=PictureSettings)
+    image: ImageSettings = field(default_factory=ImageSettings)
     shard_size: int = 10_000
     fetch: FetchSettings = field(default_factory=FetchSettings)
     part_size: int = 50_000
@@ -80,7 +80,7 @@ class YfccSettings:
             "caption": list(self.caption),
             "max_word_letters": self.max_word_letters,
             "max_words": self.max_words,
-            **asdict(self.picture),
+            **asdict(self.image),
             "shard_size": self.shard_size,
         }
 
@@ -93,8 +93,8 @@ class YfccProgress:
         phase: `known` (the part was done before), `fetch`, `check`, `part` (one is committed) or `done`.
         file: at work.
         rows: read of the file so far.
-        done: pictures of the part in this phase.
-        total: pictures of the part.
+        done: images of the part in this phase.
+        total: images of the part.
         pairs: of each split, committed so far.
         manifest: with `done` alone.
     """
@@ -171,23 +171,23 @@ def _part(
             return
         rows = [row for row in rows if row.photoid in again]
         key = f"{key}-r{store.attempts(key) + 1}"
-    outcome = PartSummary()
-    candidates = _candidates(store, rows, settings, outcome)
+    result = PartSummary()
+    candidates = _candidates(store, rows, settings, result)
     urls = [candidate.row.url for candidate in candidates]
     # The list of addresses names the folder: another list (a part taken up after others) is another fetch.
     folder = store.work(key) / sha256_hex("\n".join(urls))[:16]
     if urls:
         for done in fetching.fetch(urls, folder, settings.fetch):
             yield YfccProgress(phase="fetch", file=file, rows=read, done=done, total=len(urls), pairs=store.counts())
-    yield from _write(store, key, folder, file, read, candidates, settings, outcome)
-    store.commit(key, outcome)
+    yield from _write(store, key, folder, file, read, candidates, settings, result)
+    store.commit(key, result)
     yield YfccProgress(phase="part", file=file, rows=read, done=len(urls), total=len(urls), pairs=store.counts())
 
 
 def _candidates(
-    store: PairStore, rows: Sequence[MetaRow], settings: YfccSettings, outcome: PartSummary
+    store: PairStore, rows: Sequence[MetaRow], settings: YfccSettings, result: PartSummary
 ) -> list[_Candidate]:
-    """Rows worth fetching; the others are noted in `outcome`."""
+    """Rows worth fetching; the others are noted in `result`."""
     candidates = []
     seen: set[str] = set()
     for row in rows:
@@ -207,7 +207,7 @@ def _candidates(
             kind, reason = "dropped", "no caption"
         seen.add(row.photoid)
         if reason:
-            outcome.left_out.append(LeftOut(photoid=row.photoid, url=row.url, outcome=kind, reason=reason))
+            result.left_out.append(LeftOut(photoid=row.photoid, url=row.url, result=kind, reason=reason))
         else:
             candidates.append(_Candidate(row=row, caption=caption))
     return candidates
@@ -221,7 +221,7 @@ def _write(
     read: int,
     candidates: Sequence[_Candidate],
     settings: YfccSettings,
-    outcome: PartSummary,
+    result: PartSummary,
 ) -> Iterator[YfccProgress]:
     """Check what was fetched and write the shards of a part to its staging folder."""
     images: set[int] = set()
@@ -231,27 +231,27 @@ def _write(
         ShardWriter(staging, settings.shard_size) as writer,
         closing(_checked(folder, len(candidates), settings)) as checked,
     ):
-        for number, (item, picture, fault) in enumerate(checked, start=1):
+        for number, (item, checked, fault) in enumerate(checked, start=1):
             candidate = candidates[item.number]
             row = candidate.row
             image = sha256_int(item.data or b"")
             kind = "failed"
-            if picture and (image in images or store.knows_image(image)):
+            if checked and (image in images or store.knows_image(image)):
                 kind, fault = "dropped", "the same file as another photo"
-            if fault or not picture:
+            if fault or not checked:
                 faults[fault] += item.data is None
-                outcome.left_out.append(LeftOut(photoid=row.photoid, url=row.url, outcome=kind, reason=fault))
+                result.left_out.append(LeftOut(photoid=row.photoid, url=row.url, result=kind, reason=fault))
                 if kind == "dropped":
-                    outcome.photos.append(sha256_int(row.photoid))
+                    result.photos.append(sha256_int(row.photoid))
             else:
-                data, width, height = picture
+                data, width, height = checked
                 about = {name: getattr(row, name) for name in ("photoid", "uid", "licence", "licence_url", "url")}
                 about |= {"width": width, "height": height}
                 split = split_of(row.photoid, reference=settings.reference)
                 writer.write(split, Sample(key=row.photoid, data=data, caption=candidate.caption, about=about))
                 images.add(image)
-                outcome.photos.append(sha256_int(row.photoid))
-                outcome.licences[row.licence or "not stated"] += 1
+                result.photos.append(sha256_int(row.photoid))
+                result.licences[row.licence or "not stated"] += 1
             if number % 500 == 0:
                 yield YfccProgress(
                     phase="check", file=file, rows=read, done=number, total=len(candidates), pairs=store.counts()
@@ -260,11 +260,11 @@ def _write(
         shutil.rmtree(folder)
         reason, count = faults.most_common(1)[0]
         raise DataError(
-            f"none of {len(candidates)} pictures of {file} could be fetched ({count} times: {reason}): is the network "
+            f"none of {len(candidates)} images of {file} could be fetched ({count} times: {reason}): is the network "
             "there? Nothing was recorded; the same command tries again"
         )
-    outcome.shards = writer.counts
-    outcome.images = list(images)
+    result.shards = writer.counts
+    result.images = list(images)
 
 
 def _checked(folder: Path, count: int, settings: YfccSettings) -> Generator[_Checked, None, None]:
@@ -274,7 +274,7 @@ def _checked(folder: Path, count: int, settings: YfccSettings) -> Generator[_Che
         if item.data is None:
             return item, None, item.fault
         try:
-            return item, checked_picture(item.data, settings.picture), ""
+            return item, checked_image(item.data, settings.image), ""
         except DataError as error:
             return item, None, str(error)
 

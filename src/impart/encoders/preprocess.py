@@ -7,7 +7,7 @@ Resizing is PIL's antialiased filter (what OpenAI's CLIP, open_clip and transfor
 - the crop starts at `(extent - size) // 2` in transformers and at `round((extent - size) / 2)`, half to even, in
   torchvision and therefore in open_clip: one pixel apart for every fourth extent.
 
-Transparent pictures are laid on white, as transformers does (open_clip drops the alpha channel); pictures with an
+Transparent images are laid on white, as transformers does (open_clip drops the alpha channel); images with an
 EXIF orientation are turned upright first, and 16-bit ones are scaled to 8 bits instead of clipped.
 """
 
@@ -41,7 +41,7 @@ _WIDEST_ASPECT = 64
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessConfig:
-    """How a picture becomes the (3, S, S) input of an image tower: `(pixel / 255 - mean) / std`, RGB, channels first.
+    """How an image becomes the (3, S, S) input of an image tower: `(pixel / 255 - mean) / std`, RGB, channels first.
 
     Attributes:
         size_px: S, side of the square that the tower sees.
@@ -158,7 +158,7 @@ class PreprocessConfig:
 
 
 def preprocess(images: Sequence[ImageInput], config: PreprocessConfig) -> Float32:
-    """Turn B pictures into one input batch.
+    """Turn B images into one input batch.
 
     An image whose short side already is S px is only cropped, an array that is S x S is only normalised: frames
     that the video decoder has scaled take no PIL round trip.
@@ -171,7 +171,7 @@ def preprocess(images: Sequence[ImageInput], config: PreprocessConfig) -> Float3
         (B, 3, S, S) float32.
 
     Raises:
-        DataError: an array has another shape or type, or a picture cannot be read.
+        DataError: an array has another shape or type, or an image cannot be read.
     """
     size = config.size_px
     batch = np.empty((len(images), 3, size, size), dtype=np.float32)
@@ -203,7 +203,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
             image = ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError) as error:
         name = getattr(image, "filename", "") or "the image"
-        raise DataError(f"{name} cannot be read as a picture ({error}); replace or leave out the file") from error
+        raise DataError(f"{name} cannot be read as an image ({error}); replace or leave out the file") from error
     if image.mode == "RGB":
         return image
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -228,27 +228,27 @@ def _square_pixels(image: ImageInput, config: PreprocessConfig) -> npt.NDArray[n
         width, height = image.size
     new_width, new_height = _resized(width, height, config)
     if (new_width, new_height) != (width, height):
-        picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        opened = Image.fromarray(image) if isinstance(image, np.ndarray) else image
         if config.resize_mode == "shortest" and max(width, height) > _WIDEST_ASPECT * min(width, height):
-            picture = _middle(picture, aspect=_WIDEST_ASPECT)
-            new_width, new_height = _resized(*picture.size, config)
-        image = picture.resize((new_width, new_height), resample=_FILTERS[config.interpolation])
+            opened = _middle(opened, aspect=_WIDEST_ASPECT)
+            new_width, new_height = _resized(*opened.size, config)
+        image = opened.resize((new_width, new_height), resample=_FILTERS[config.interpolation])
     pixels = np.asarray(image)  # (new_height, new_width, 3)
     top, left = (_crop_start(extent, config) for extent in pixels.shape[:2])
     return pixels[top : top + size, left : left + size]
 
 
-def squashed(picture: ImageInput, *, side_px: int) -> ImageInput:
-    """A picture (PIL, or uint8 (h, w, 3)) all of it in a square, as `DecodeSettings.fit = "squash"` has frames.
+def squashed(image: ImageInput, *, side_px: int) -> ImageInput:
+    """A image (PIL, or uint8 (h, w, 3)) all of it in a square, as `DecodeSettings.fit = "squash"` has frames.
 
     Args:
-        side_px: of the square; a smaller picture becomes one of its own short side, not a larger picture.
+        side_px: of the square; a smaller image becomes one of its own short side, not a larger image.
     """
-    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
-    if image.width == image.height:
-        return picture
-    side = min(side_px, image.width, image.height)
-    return to_rgb(image).resize((side, side), Image.Resampling.BICUBIC)
+    pil_image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    if pil_image.width == pil_image.height:
+        return image
+    side = min(side_px, pil_image.width, pil_image.height)
+    return to_rgb(pil_image).resize((side, side), Image.Resampling.BICUBIC)
 
 
 def _resized(width: int, height: int, config: PreprocessConfig) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """An encoder whose embeddings are turned by two learned matrices; its retrieval embeddings stay.
 
-Regime `ram` may learn them with the RAM (`projections.learn`): v' = norm(P v) for images, t' = norm(Q t) for texts. A
+Mode `ram` may learn them with the RAM (`projections.learn`): v' = norm(P v) for images, t' = norm(Q t) for texts. A
 folder `projected:FOLDER` holds the matrices and names the encoder.
 """
 
@@ -45,7 +45,7 @@ class ProjectedEncoder:
     def __init__(self, base: Encoder, image: Float32, text: Float32, *, encoder_id: str) -> None:
         assert image.shape == text.shape == (base.traits.dim, base.traits.dim), (image.shape, text.shape)
         self._base, self._image, self._text = base, image, text
-        # Pictures that were each other's neighbours stay so, also where the embeddings served to find them.
+        # Images that were each other's neighbours stay so, also where the embeddings served to find them.
         self.traits: EncoderTraits = dataclasses.replace(base.traits, id=encoder_id, own_retrieval=True)
 
     @cached_property

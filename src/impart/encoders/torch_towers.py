@@ -43,7 +43,7 @@ class TorchEncoder:
         image_tower: (B, 3, S, S) -> (B, D).
         text_tower: ids (T, L) -> (T, D).
         tokenize: texts -> ids (T, L).
-        preprocess_config: how pictures become pixels.
+        preprocess_config: how images become pixels.
         fingerprint: computes the hash when it is first asked for.
         tokenizer: what `tokenize` stands on, where it is one of ours (the export writes it).
         device: where the towers run.

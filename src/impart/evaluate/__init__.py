@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from impart.evaluate.datasets import open_set
 from impart.evaluate.datasets.types import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
-from impart.evaluate.result import Outcome
+from impart.evaluate.result import Result
 from impart.evaluate.tasks.moments import predict_moments, read_predictions, score_predictions
 from impart.evaluate.tasks.probe import linear_probe
 from impart.evaluate.tasks.regions import regions
@@ -17,7 +17,7 @@ __all__ = [
     "CaptionSet",
     "ClassSet",
     "MomentSet",
-    "Outcome",
+    "Result",
     "VideoSet",
     "image_to_video",
     "linear_probe",

@@ -1,6 +1,6 @@
 """Embeddings kept on disk, by the encoder's fingerprint and the identity of the data: a second metric costs seconds.
 
-    <cache>/embeddings/<fingerprint>/<data>/00000.npz ...   pictures in parts; a killed run goes on
+    <cache>/embeddings/<fingerprint>/<data>/00000.npz ...   images in parts; a killed run goes on
     <cache>/embeddings/<fingerprint>/texts/<digest>.npz     one list of texts
 
 A part is written under another name first, so a file that is there is whole; one that cannot be read is made again.

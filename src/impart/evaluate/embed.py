@@ -1,7 +1,7 @@
-"""Pictures and texts to embeddings: once for every encoder, kept in the cache, unreadable pictures counted and named.
+"""Images and texts to embeddings: once for every encoder, kept in the cache, unreadable images counted and named.
 
 What an augmentation adds is computed from the base's embeddings, which are what the cache keeps: comparing ten
-reference sets on one data set encodes its pictures once.
+reference sets on one data set encodes its images once.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.datasets.types import Images
 from impart.files import digest_of, read_ahead
 
-__all__ = ["Embedded", "Progress", "base_of", "embed_pictures", "embed_texts"]
+__all__ = ["Embedded", "Progress", "base_of", "embed_images", "embed_texts"]
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the pictures done and their number."""
+"""Called with the images done and their number."""
 
-_PART = 512  # pictures in one part of the cache: what a kill can cost
+_PART = 512  # images in one part of the cache: what a kill can cost
 _READERS = 4
-_AHEAD = 64  # pictures read or being read
+_AHEAD = 64  # images read or being read
 _TEXT_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """Embeddings of the n pictures of a set that could be read.
+    """Embeddings of the n images of a set that could be read.
 
     Attributes:
         kept: (n,) their numbers in the set, ascending.
         embeddings: (n, D) L2-normalised; v' where the encoder is augmented.
         retrieval: (n, R) L2-normalised retrieval embeddings, always the base's.
         hashes: n content hashes (sha256), as reference sets have them.
-        unreadable: a reason for each picture left out, with its key.
+        unreadable: a reason for each image left out, with its key.
     """
 
     kept: npt.NDArray[np.int64]
@@ -60,44 +60,44 @@ def base_of(encoder: Encoder) -> Encoder:
     return encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
 
 
-def embed_pictures(
+def embed_images(
     encoder: Encoder,
-    pictures: Images,
+    images: Images,
     *,
     cache: EmbeddingCache | None = None,
     batch: int = 32,
     on_progress: Progress | None = None,
 ) -> Embedded:
-    """Embed all pictures of a set.
+    """Embed all images of a set.
 
     Args:
-        encoder: plain or augmented; an augmented one's pictures are embedded by its base and blended afterwards.
-        pictures: the set's pictures.
+        encoder: plain or augmented; an augmented one's images are embedded by its base and blended afterwards.
+        images: the set's images.
         cache: where embeddings are kept; None = nowhere.
-        batch: pictures in one forward pass.
+        batch: images in one forward pass.
         on_progress: told after each part, from the cache or not.
 
     Raises:
-        DataError: no picture could be read.
+        DataError: no image could be read.
     """
     base = base_of(encoder)
-    identity = pictures.identity()[:24] if cache is not None else ""
+    identity = images.identity()[:24] if cache is not None else ""
     parts: list[Embedded] = []
-    for number, first in enumerate(range(0, len(pictures), _PART)):
-        rows = range(first, min(first + _PART, len(pictures)))
+    for number, first in enumerate(range(0, len(images), _PART)):
+        rows = range(first, min(first + _PART, len(images)))
         key = (base.fingerprint[:16], identity, f"{number:05d}")
         part = _stored(cache, key) if cache is not None else None
-        if part is None or _readable_now(pictures, rows, part):
-            part = _encode(base, pictures, rows, batch)
+        if part is None or _readable_now(images, rows, part):
+            part = _encode(base, images, rows, batch)
             if cache is not None:
                 _store(cache, key, part)
         parts.append(part)
         if on_progress is not None:
-            on_progress(rows.stop, len(pictures))
+            on_progress(rows.stop, len(images))
     whole = _join(parts)
     if not len(whole):
         first_reason = whole.unreadable[0] if whole.unreadable else "the set is empty"
-        raise DataError(f"none of {len(pictures)} pictures could be read; first: {first_reason}")
+        raise DataError(f"none of {len(images)} images could be read; first: {first_reason}")
     if isinstance(encoder, AugmentedEncoder):
         plain = ImageEmbeddings(whole.embeddings, whole.retrieval)
         blended = encoder.apply(plain.embeddings, encoder.blend(plain))
@@ -125,7 +125,7 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], *, cache: EmbeddingCache
     return embedded
 
 
-def _encode(base: Encoder, pictures: Images, rows: range, batch: int) -> Embedded:
+def _encode(base: Encoder, images: Images, rows: range, batch: int) -> Embedded:
     kept: list[int] = []
     hashes: list[str] = []
     unreadable: list[str] = []
@@ -138,19 +138,19 @@ def _encode(base: Encoder, pictures: Images, rows: range, batch: int) -> Embedde
             pending.clear()
 
     def read(number: int) -> tuple[int, Image.Image | None, str, str]:
-        """(number, picture or None, content hash, reason); runs in a reader thread."""
+        """(number, image or None, content hash, reason); runs in a reader thread."""
         try:
-            picture, content = pictures.read(number)
+            image, content = images.read(number)
         except DataError as error:
             return number, None, "", str(error)
-        return number, picture, content, ""
+        return number, image, content, ""
 
     with closing(read_ahead(rows, read, workers=_READERS, ahead=_AHEAD)) as loaded:
-        for number, picture, content, reason in loaded:
-            if picture is None:
-                unreadable.append(f"{pictures.keys[number]}: {reason}")
+        for number, image, content, reason in loaded:
+            if image is None:
+                unreadable.append(f"{images.keys[number]}: {reason}")
                 continue
-            pending.append(picture)
+            pending.append(image)
             kept.append(number)
             hashes.append(content)
             if len(pending) == batch:
@@ -167,11 +167,11 @@ def _encode(base: Encoder, pictures: Images, rows: range, batch: int) -> Embedde
     )
 
 
-def _readable_now(pictures: Images, rows: range, part: Embedded) -> bool:
-    """Whether a picture that could not be read when a part was stored can be now: a right or a drive came back."""
+def _readable_now(images: Images, rows: range, part: Embedded) -> bool:
+    """Whether an image that could not be read when a part was stored can be now: a right or a drive came back."""
     for number in sorted(set(rows) - set(part.kept.tolist())):
         try:
-            pictures.read(number)
+            images.read(number)
         except DataError:
             continue
         return True

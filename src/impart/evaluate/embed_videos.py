@@ -26,7 +26,7 @@ __all__ = ["EmbeddedVideo", "FrameReader", "embed_videos", "mean_vector", "sampl
 
 Span: TypeAlias = tuple[float, float]
 Frame: TypeAlias = tuple[float, float, npt.NDArray[np.uint8]]
-"""From when to when it is shown (s after the start), and the picture (h, w, 3), RGB."""
+"""From when to when it is shown (s after the start), and the image (h, w, 3), RGB."""
 
 FrameReader: TypeAlias = Callable[[Path], Iterator[Frame]]
 """Frames of a video in order of time; raises DecodeError or DataError where it cannot be read.
@@ -166,9 +166,9 @@ def _read(base: Encoder, path: Path, frames: FrameReader, batch: int) -> dict[st
     pending: list[npt.NDArray[np.uint8]] = []
     try:
         reading = _Reading(frames(path))
-        for start_s, end_s, picture in reading:
+        for start_s, end_s, image in reading:
             spans.append((start_s, end_s))
-            pending.append(picture)
+            pending.append(image)
             if len(pending) == batch:
                 parts.append(base.encode_images(pending))
                 pending = []

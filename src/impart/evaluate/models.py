@@ -9,14 +9,14 @@
     CHECKPOINT                the folder of a trained RAM: its encoder, its set (or --refset)
     CHECKPOINT+plain          the encoder of a trained RAM, alone
 
-A reference that shows a test picture tells the answer. It is dropped where its content hash is a test picture's, or
+A reference that shows a test image tells the answer. It is dropped where its content hash is a test image's, or
 where the cosine of the retrieval embeddings reaches `NEAR_DUPLICATE`.
 
-`NEAR_DUPLICATE` is 0.93. Measured with `mini`: of 200 pictures of Flickr8k (192 px) and their copies, 97.5% reach it
+`NEAR_DUPLICATE` is 0.93. Measured with `mini`: of 200 images of Flickr8k (192 px) and their copies, 97.5% reach it
 where the copy was resized to 75%, 93% cropped by 5%, 85% as JPEG of quality 60, 80% mirrored (0.98: by 22%, 10%, 5% and
-1%); a copy at half the size mostly does not (13%). Of 2,500 different pictures of Flickr8k no two reach it (at most
-0.925, two racing motorcycles), nor any of 1,000 test pictures of CIFAR-10 with 1,500 train pictures (0.87). In
-CIFAR-100 4 of 1,500 test pictures do, three of them the same photograph; in Caltech-101 1% to 3%: the same picture, the
+1%); a copy at half the size mostly does not (13%). Of 2,500 different images of Flickr8k no two reach it (at most
+0.925, two racing motorcycles), nor any of 1,000 test images of CIFAR-10 with 1,500 train images (0.87). In
+CIFAR-100 4 of 1,500 test images do, three of them the same photograph; in Caltech-101 1% to 3%: the same image, the
 next of a series, or two of a kind on white. Dropping one too many costs the augmented encoder a little: the safe side.
 """
 
@@ -42,24 +42,34 @@ from impart.errors import ConfigError, EncoderNotFoundError
 from impart.evaluate.embed import base_of
 from impart.refset.refset import ReferenceSet
 
-__all__ = ["FORMS", "NEAR_DUPLICATE", "Contender", "Copies", "copies", "describe", "parse", "usual", "without_copies"]
+__all__ = [
+    "FORMS",
+    "NEAR_DUPLICATE",
+    "EvaluatedModel",
+    "Copies",
+    "copies",
+    "describe",
+    "parse",
+    "usual",
+    "without_copies",
+]
 
 NEAR_DUPLICATE = EvaluateSettings.near_duplicate
 
 FORMS = ("plain", "vanilla", "paper", "ram", "bundled")
 _SPEC = re.compile(rf"(?P<base>.+?)(?:\+(?P<form>{'|'.join(FORMS)})(?:=(?P<place>.+))?)?")
-_BLOCK = 4096  # pictures compared at a time
+_BLOCK = 4096  # images compared at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contender:
+class EvaluatedModel:
     """One row of a comparison.
 
     Attributes:
         label: what reports call it.
         encoder: plain or augmented.
         same: references dropped because the test set has the same file.
-        near: references dropped because the test set has nearly the same picture.
+        near: references dropped because the test set has nearly the same image.
     """
 
     label: str
@@ -75,11 +85,11 @@ class Contender:
 
 @dataclass(frozen=True)
 class Copies:
-    """Rows of a reference set that show test pictures.
+    """Rows of a reference set that show test images.
 
     Attributes:
-        same: rows with a test picture's content hash.
-        near: further rows whose retrieval embedding is as good as a test picture's.
+        same: rows with a test image's content hash.
+        near: further rows whose retrieval embedding is as good as a test image's.
     """
 
     same: npt.NDArray[np.int64]
@@ -118,13 +128,13 @@ def parse(
     ram: Sequence[str | Path] = (),
     load: Callable[..., Encoder] = load_encoder,
     options: Mapping[str, Any] | None = None,
-) -> list[Contender]:
-    """Open the contenders that a person named; an encoder that several are based on is opened once.
+) -> list[EvaluatedModel]:
+    """Open the models that a person named; an encoder that several are based on is opened once.
 
     Args:
         text: names as above, with commas between them.
         refset: reference sets for `+vanilla`, `+paper`, `+ram` and bare checkpoints. Of several sets, those that the
-            encoder made count; where there are two, each makes a contender.
+            encoder made count; where there are two, each makes a model.
         ram: checkpoints for `+ram`, likewise.
         load: opens an encoder by id.
         options: for `load`, such as `threads=2`.
@@ -138,9 +148,9 @@ def parse(
     if not specs:
         raise ConfigError("no encoder was named: write --encoders mini, or mini,mini+vanilla")
     house = _House(load, options or {}, [Path(place) for place in refset], [Path(place) for place in ram])
-    found = [contender for spec in specs for contender in house.open(spec)]
+    found = [model for spec in specs for model in house.open(spec)]
     _use_all(house, text)
-    labels = [contender.label for contender in found]
+    labels = [model.label for model in found]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise ConfigError(f"{', '.join(twice)} would be compared twice: name each once (folders by different names)")
@@ -150,17 +160,17 @@ def parse(
 def copies(
     references: ReferenceSet, retrieval: Float32, hashes: Sequence[str] = (), *, near: float = NEAR_DUPLICATE
 ) -> Copies:
-    """References that show one of n test pictures.
+    """References that show one of n test images.
 
     Args:
         references: the set.
-        retrieval: (n, R) retrieval embeddings of the test pictures, of the set's encoder.
+        retrieval: (n, R) retrieval embeddings of the test images, of the set's encoder.
         hashes: n content hashes; none = compared by their embeddings alone.
-        near: cosine from which two pictures are nearly the same; above 1 = only equal files.
+        near: cosine from which two images are nearly the same; above 1 = only equal files.
     """
     assert retrieval.shape[1] == references.manifest.retrieval_dim, retrieval.shape
-    held = references.picture_numbers(set(hashes))
-    same = np.flatnonzero(np.isin(references.pictures, held[held >= 0])).astype(np.int64)
+    held = references.image_numbers(set(hashes))
+    same = np.flatnonzero(np.isin(references.images, held[held >= 0])).astype(np.int64)
     best = np.full(len(references), -1.0, dtype=np.float32)
     if near <= 1 and len(references):
         for first in range(0, len(references), _BLOCK):
@@ -173,31 +183,31 @@ def copies(
 
 
 def without_copies(
-    contenders: Sequence[Contender],
-    pictures: Callable[[Encoder], tuple[Float32, Sequence[str]]],
+    models: Sequence[EvaluatedModel],
+    images: Callable[[Encoder], tuple[Float32, Sequence[str]]],
     *,
     near: float = NEAR_DUPLICATE,
-) -> list[Contender]:
-    """The contenders, none with references that show test pictures.
+) -> list[EvaluatedModel]:
+    """The models, none with references that show test images.
 
     Args:
-        contenders: plain ones stay as they are.
-        pictures: base encoder -> retrieval embeddings (n, R) and content hashes of the test pictures. Asked once for
+        models: plain ones stay as they are.
+        images: base encoder -> retrieval embeddings (n, R) and content hashes of the test images. Asked once for
             a base, and only where something is blended in.
         near: see `copies`.
     """
     tests: dict[str, tuple[Float32, Sequence[str]]] = {}
     cleaned: dict[tuple[str, str], tuple[ReferenceSet, Copies]] = {}
     result = []
-    for contender in contenders:
-        encoder = contender.encoder
+    for model in models:
+        encoder = model.encoder
         if not isinstance(encoder, AugmentedEncoder):
-            result.append(contender)
+            result.append(model)
             continue
         base = encoder.base.fingerprint
         if base not in tests:
-            tests[base] = pictures(encoder.base)
-        key = (base, f"{encoder.references.fingerprint} {encoder.references.cohort.digest}")
+            tests[base] = images(encoder.base)
+        key = (base, f"{encoder.references.fingerprint} {encoder.references.znorm.digest}")
         if key not in cleaned:
             found = copies(encoder.references, *tests[base], near=near)
             cleaned[key] = encoder.references.without(found.rows), found
@@ -206,16 +216,16 @@ def without_copies(
         if len(found.rows):
             kept = AugmentedEncoder(encoder.base, references, encoder.augmentation)
         result.append(
-            dataclasses.replace(contender, encoder=kept, same=len(found.same), near=len(found.near)),
+            dataclasses.replace(model, encoder=kept, same=len(found.same), near=len(found.near)),
         )
     return result
 
 
-def describe(contender: Contender) -> dict[str, Any]:
-    """What a report says of a contender: ids, fingerprints, the reference set, how it is blended in."""
-    encoder, base = contender.encoder, base_of(contender.encoder)
+def describe(model: EvaluatedModel) -> dict[str, Any]:
+    """What a report says of a model: ids, fingerprints, the reference set, how it is blended in."""
+    encoder, base = model.encoder, base_of(model.encoder)
     content: dict[str, Any] = {
-        "label": contender.label,
+        "label": model.label,
         "encoder": base.traits.id,
         "encoder_fingerprint": base.fingerprint,
         "fingerprint": encoder.fingerprint,
@@ -226,8 +236,8 @@ def describe(contender: Contender) -> dict[str, Any]:
             "name": references.name,
             "fingerprint": references.fingerprint,
             "pairs": len(references),
-            "dropped_same_file": contender.same,
-            "dropped_near_duplicate": contender.near,
+            "dropped_same_file": model.same,
+            "dropped_near_duplicate": model.near,
         }
         content["augmentation"] = {
             "kind": encoder.augmentation.name,
@@ -249,20 +259,20 @@ class _House:
         self.refsets, self.rams = refsets, rams
         self.used: set[Path] = set()
 
-    def open(self, spec: _Spec) -> list[Contender]:
-        """One contender, or several where several sets or RAMs fit."""
+    def open(self, spec: _Spec) -> list[EvaluatedModel]:
+        """One model, or several where several sets or RAMs fit."""
         checkpoint = Path(spec.base) if is_checkpoint(spec.base) else None
         base = self.encoder(encoder_id_of(checkpoint) if checkpoint else spec.base, spec)
         match spec.form:
             case None if checkpoint is not None:
                 return self._learned(spec, base, checkpoint)
             case None | "plain":
-                return [Contender(label=spec.text, encoder=base)]
+                return [EvaluatedModel(label=spec.text, encoder=base)]
             case "bundled":
                 whole = default_augmented(base)
                 if whole is base:
                     raise ConfigError(f"{spec.text}: no reference set in use comes with {spec.base}; leave it out")
-                return [Contender(label=spec.text, encoder=whole)]
+                return [EvaluatedModel(label=spec.text, encoder=whole)]
             case "ram":
                 return self._learned(spec, base, None)
             case _:
@@ -290,7 +300,7 @@ class _House:
             self._rams[place] = open_ram(place)
         return self._rams[place]
 
-    def _vanilla(self, spec: _Spec, base: Encoder) -> list[Contender]:
+    def _vanilla(self, spec: _Spec, base: Encoder) -> list[EvaluatedModel]:
         if spec.place is None:
             places = self._fitting(self.refsets, lambda place: self.references(place).encoder_fingerprint, base)
         else:
@@ -301,7 +311,9 @@ class _House:
                 "('impart refset build' makes one)"
             )
         return [
-            Contender(label=_label(spec, place if len(places) > 1 else None), encoder=self._blended(spec, base, place))
+            EvaluatedModel(
+                label=_label(spec, place if len(places) > 1 else None), encoder=self._blended(spec, base, place)
+            )
             for place in places
         ]
 
@@ -311,7 +323,7 @@ class _House:
             return AugmentedEncoder(base, references, Vanilla(VanillaSettings()))
         return augment(base, references)
 
-    def _learned(self, spec: _Spec, base: Encoder, checkpoint: Path | None) -> list[Contender]:
+    def _learned(self, spec: _Spec, base: Encoder, checkpoint: Path | None) -> list[EvaluatedModel]:
         if checkpoint is not None:
             rams = [checkpoint]
         elif spec.place is not None:
@@ -333,7 +345,7 @@ class _House:
                 named = [ram] if len(rams) > 1 else []
                 named += [place] if place is not None and len(sets) > 1 else []
                 label = _label(spec, *named)
-                result.append(Contender(label=label, encoder=AugmentedEncoder(base, references, self.ram(ram))))
+                result.append(EvaluatedModel(label=label, encoder=AugmentedEncoder(base, references, self.ram(ram))))
         return result
 
     def _fitting(self, places: list[Path], fingerprint: Callable[[Path], str], base: Encoder) -> list[Path]:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Outcome"]
+__all__ = ["Result"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Result:
     """One row of a table.
 
     Attributes:
@@ -21,13 +21,13 @@ class Outcome:
         dataset: name of the data set.
         encoder: what reports call the encoder, such as `mini+vanilla`.
         figures: name -> value. Accuracies and recalls are fractions of 1; names of other units end in it (`mean rank`).
-        items: q keys of what was asked (picture, caption, box): equal keys are the same question in two runs.
+        items: q keys of what was asked (image, caption, box): equal keys are the same question in two runs.
         per_item: figure -> (q,) values whose mean is the figure: 1 or 0 for an accuracy. What the bootstrap resamples.
-        clusters: (q,) numbers; items of one number are drawn together (captions of one picture). None = each alone.
+        clusters: (q,) numbers; items of one number are drawn together (captions of one image). None = each alone.
         resampled: figure -> (R,) bootstrap replicates of a figure that is no mean over items, made with
             `impart.metrics.bootstrap.draws` of the same items, so that two encoders can be paired.
         lower_is_better: figures of which less is better (ranks, calibration error).
-        counts: what was counted: pictures, classes, queries, items.
+        counts: what was counted: images, classes, queries, items.
         settings: prompts, scales, C chosen, whatever the figure depends on.
         notes: what was left out, with reasons.
         arrays: for plots: `confusion` (C, C), `reliability` (bins, 3), ...

@@ -24,9 +24,9 @@ from impart.encoders.base import Encoder, load_encoder
 from impart.errors import ConfigError, DataError
 from impart.evaluate.datasets import READERS, open_set
 from impart.evaluate.datasets.types import ClassSet
-from impart.evaluate.models import Contender
+from impart.evaluate.models import EvaluatedModel
 from impart.evaluate.report.tables import Cell, Table, shown
-from impart.evaluate.result import Outcome
+from impart.evaluate.result import Result
 from impart.refset.refset import ReferenceSet
 
 __all__ = ["PAPER", "SETS", "Table1Row", "figures_table", "open_sets", "plan", "settings_table"]
@@ -62,12 +62,12 @@ class Table1Row:
 
     Attributes:
         name: what it is called.
-        contender: who is measured; None = nobody, see `missing`.
+        model: who is measured; None = nobody, see `missing`.
         missing: why there is no figure, and how to get one.
     """
 
     name: str
-    contender: Contender | None = None
+    model: EvaluatedModel | None = None
     missing: str = ""
 
     @property
@@ -81,7 +81,7 @@ def open_sets(folder: Path, *, limit: int | None = None) -> tuple[dict[str, Clas
 
     Args:
         folder: with `cifar10`, `cifar100` and `caltech101`, each in any format that the readers know.
-        limit: pictures of each, drawn, always the same; None = all.
+        limit: images of each, drawn, always the same; None = all.
 
     Returns:
         Title -> set, and notes on those that are missing.
@@ -120,7 +120,7 @@ def plan(
     Args:
         encoder_id: CLIP's place is taken by this encoder.
         refset: its reference set; None = the one bundled with it, where there is one.
-        rams: trained RAMs of this encoder, or such that bring an encoder of their own (regime `full`).
+        rams: trained RAMs of this encoder, or such that bring an encoder of their own (mode `pretrain`).
         options: for `load_encoder`.
 
     Raises:
@@ -130,7 +130,7 @@ def plan(
     base = load_encoder(encoder_id, **(options or {}))
     place = refset or bundled(encoder_id, "references")
     references = ReferenceSet.open(place) if place is not None else None
-    rows = [Table1Row(name=CLIP, contender=Contender(label=CLIP, encoder=base))]
+    rows = [Table1Row(name=CLIP, model=EvaluatedModel(label=CLIP, encoder=base))]
     trained: dict[str, Table1Row] = {}
     for ram in rams:
         row = _learned(ram, base, references if refset is not None else None, options or {})
@@ -149,21 +149,21 @@ def plan(
         how = f"no reference set: impart refset build PAIRS --encoder {encoder_id} --out SET, then --refset SET"
         return [*rows, Table1Row(name=VANILLA, missing=how), Table1Row(name=TUNED, missing=how)]
     paper = AugmentedEncoder(base, references, Vanilla(VanillaSettings()))
-    rows.append(Table1Row(name=VANILLA, contender=Contender(label=VANILLA, encoder=paper)))
+    rows.append(Table1Row(name=VANILLA, model=EvaluatedModel(label=VANILLA, encoder=paper)))
     tuned = settings_of(references)
     if tuned is None:
         return [*rows, Table1Row(name=TUNED, missing=f"the set is not tuned: impart refset tune {place}")]
     return [
         *rows,
         Table1Row(
-            name=TUNED, contender=Contender(label=TUNED, encoder=AugmentedEncoder(base, references, Vanilla(tuned)))
+            name=TUNED, model=EvaluatedModel(label=TUNED, encoder=AugmentedEncoder(base, references, Vanilla(tuned)))
         ),
     ]
 
 
 def figures_table(
     rows: Sequence[Table1Row],
-    outcomes: Sequence[Outcome],
+    results: Sequence[Result],
     titles: Mapping[str, str],
     bounds: Sequence[Mapping[str, tuple[float, float]]],
 ) -> Table:
@@ -171,12 +171,12 @@ def figures_table(
 
     Args:
         rows: in order.
-        outcomes: of the contenders, each called by its row's name.
+        results: of the models, each called by its row's name.
         titles: name of a data set -> its title.
-        bounds: the intervals of each outcome.
+        bounds: the intervals of each result.
     """
     cells: list[tuple[Cell, ...]] = []
-    found = {(one.encoder, titles[one.dataset]): (one, bound) for one, bound in zip(outcomes, bounds, strict=True)}
+    found = {(one.encoder, titles[one.dataset]): (one, bound) for one, bound in zip(results, bounds, strict=True)}
     best = {
         title: max((one.figures["top-1"] for (_, where), (one, _) in found.items() if where == title), default=None)
         for title in SETS
@@ -186,8 +186,8 @@ def figures_table(
         for number, title in enumerate(SETS):
             ours = Cell("-")
             if (row.name, title) in found:
-                outcome, bound = found[row.name, title]
-                value = outcome.figures["top-1"]
+                result, bound = found[row.name, title]
+                value = result.figures["top-1"]
                 text = shown("top-1", value)
                 if "top-1" in bound:
                     low, high = bound["top-1"]
@@ -202,11 +202,11 @@ def figures_table(
 
 def settings_table(rows: Sequence[Table1Row], sets: Mapping[str, ClassSet], *, prompts: str) -> Table:
     """What differs from the paper's setting."""
-    base = next(row.contender.encoder for row in rows if row.name == CLIP and row.contender is not None)
+    base = next(row.model.encoder for row in rows if row.name == CLIP and row.model is not None)
     lines = [("encoder", "ViT-B/32", _encoder_words(base))]
     known: dict[str, list[str]] = {}
     for row in rows:
-        references = row.contender.references if row.contender is not None else None
+        references = row.model.references if row.model is not None else None
         if references is not None:
             sources = [str(one["source"]) for one in references.manifest.sources if one["source"]]
             more = f" and {len(sources) - _SOURCES} more sources" if len(sources) > _SOURCES else ""
@@ -215,19 +215,19 @@ def settings_table(rows: Sequence[Table1Row], sets: Mapping[str, ClassSet], *, p
             known.setdefault(words, []).append(row.name)
     said = "; ".join(words if len(known) == 1 else f"{words} ({', '.join(names)})" for words, names in known.items())
     lines.append(("reference set", "1,000 pairs of YFCC15M", said or "none"))
-    full = {"CIFAR-10": "10,000 pictures", "CIFAR-100": "10,000 pictures"}
+    full = {"CIFAR-10": "10,000 images", "CIFAR-100": "10,000 images"}
     lines += [
-        (f"{title}, test", full.get(title, ""), f"{len(sets[title]):,} pictures" if title in sets else "missing")
+        (f"{title}, test", full.get(title, ""), f"{len(sets[title]):,} images" if title in sets else "missing")
         for title in SETS
     ]
     lines.append(("prompts", "", prompts))
     for row in rows:
-        if row.contender is not None and isinstance(row.contender.encoder, AugmentedEncoder):
-            settings = row.contender.encoder.augmentation.settings
+        if row.model is not None and isinstance(row.model.encoder, AugmentedEncoder):
+            settings = row.model.encoder.augmentation.settings
             paper = {VANILLA: "K 8, image 0.5, text 0.05", UNNORMALISED: "K 8, 2 layers, 8 heads"}.get(row.name, "")
             lines.append((row.name, paper, _words(settings)))
     cells = tuple(tuple(Cell(text) for text in line) for line in lines)
-    below = "An empty cell: the paper's choice is not known to this program. References that show a test picture are "
+    below = "An empty cell: the paper's choice is not known to this program. References that show a test image are "
     below += "left out for the set in question."
     return Table(title="Settings", columns=("", "the paper", "here"), rows=cells, words=3, below=(below,))
 
@@ -241,7 +241,7 @@ def _learned(ram: Path, base: Encoder, references: ReferenceSet | None, options:
     if learned.encoder_fingerprint != base.fingerprint:
         own, references = load_encoder(encoder_id_of(ram), **options), None
     whole = AugmentedEncoder(own, references if references is not None else references_of(ram), learned)
-    return Table1Row(name=name, contender=Contender(label=name, encoder=whole))
+    return Table1Row(name=name, model=EvaluatedModel(label=name, encoder=whole))
 
 
 def _encoder_words(encoder: Encoder) -> str:

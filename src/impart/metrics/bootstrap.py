@@ -1,4 +1,4 @@
-"""Bootstrap intervals: items, or whole clusters of them (the captions of one picture), drawn with replacement.
+"""Bootstrap intervals: items, or whole clusters of them (the captions of one image), drawn with replacement.
 
 A draw is a row of weights: how often each item was drawn. The same items, clusters and seed give the same draws, so the
 replicates of two encoders are paired: their difference replicate by replicate has the interval of the difference.

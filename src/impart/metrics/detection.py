@@ -18,7 +18,7 @@ Float64 = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
-"""How LVIS groups its categories by the number of training pictures: at most 10, at most 100, more."""
+"""How LVIS groups its categories by the number of training images: at most 10, at most 100, more."""
 
 _CELLS = 10_000_000  # weights ordered at once
 

@@ -1,6 +1,6 @@
 """Build a reference set: choose pairs from a source, encode them in batches, write rows as they come.
 
-Memory holds a few batches however long the source is, when the set is built into a folder. A picture or text that
+Memory holds a few batches however long the source is, when the set is built into a folder. An image or text that
 cannot be used costs itself: it is counted, listed with its reason, and the rest goes on.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, DataError, ReferenceSetError
 from impart.files import library_versions, move_synced, now, read_ahead, write_csv_atomic
-from impart.refset.pairs import Columns, Pair, PairSource, load_picture, read_pairs
+from impart.refset.pairs import Columns, Pair, PairSource, load_image, read_pairs
 from impart.refset.refset import ReferenceSet, ReferenceSetManifest
 from impart.refset.storage import STORAGES, RowWriter, read_table, sources_of, with_index
 
@@ -59,7 +59,7 @@ class Selection:
     """Which pairs of a source become references.
 
     Attributes:
-        fraction: share of the *pictures* held out as references; a picture's captions stay together. The paper keeps
+        fraction: share of the *images* held out as references; an image's captions stay together. The paper keeps
             a tenth and trains on the rest.
         limit: at most this many pairs; 0 = all.
         per_class: at most this many pairs of each text; 0 = all.
@@ -83,7 +83,7 @@ class Selection:
 def select(pairs: Iterable[Pair], selection: Selection) -> Iterator[tuple[Pair, bool]]:
     """Each pair with whether it becomes a reference.
 
-    The fraction is exact: `round(fraction * pictures)`, drawn with the seed.
+    The fraction is exact: `round(fraction * images)`, drawn with the seed.
 
     >>> pairs = [Pair(image=b"", text=t, path=str(i)) for i, t in enumerate("aabbbc")]
     >>> [pair.path for pair, taken in select(pairs, Selection(per_class=1)) if taken]
@@ -95,7 +95,7 @@ def select(pairs: Iterable[Pair], selection: Selection) -> Iterator[tuple[Pair, 
     if selection.fraction < 1 or selection.shuffle:
         pairs = list(pairs)
         if selection.fraction < 1:
-            keys = list(dict.fromkeys(pair.picture for pair in pairs))
+            keys = list(dict.fromkeys(pair.image_key for pair in pairs))
             count = round(selection.fraction * len(keys))
             held = {keys[i] for i in rng.choice(len(keys), count, replace=False)}
         if selection.shuffle:
@@ -105,7 +105,7 @@ def select(pairs: Iterable[Pair], selection: Selection) -> Iterator[tuple[Pair, 
 
     def wanted(pair: Pair) -> bool:
         nonlocal taken
-        if held is not None and pair.picture not in held:
+        if held is not None and pair.image_key not in held:
             return False
         if selection.limit and taken >= selection.limit:
             return False
@@ -148,7 +148,7 @@ def build(
     """Encode pairs into a reference set.
 
     Args:
-        pairs: a file or folder (see `pairs.read_pairs`), or pairs: `Pair`, or (picture, text).
+        pairs: a file or folder (see `pairs.read_pairs`), or pairs: `Pair`, or (image, text).
         encoder: its fingerprint is kept; the set serves this encoder alone.
         path: folder to write to, row by row, with `failures.csv` and, for a hold-out, `rest.csv` (file, text, source,
             licence of the pairs that training may take). None = keep the set in memory.
@@ -160,8 +160,8 @@ def build(
         name: of the set; default is the folder's.
         storage: `float16` or `float32`.
         index: `auto`, `exact`, `hnsw` or `ivf`.
-        batch: pictures in one forward pass.
-        max_megapixels: larger pictures are refused.
+        batch: images in one forward pass.
+        max_megapixels: larger images are refused.
         on_progress: called after each batch.
         on_failure: called for each pair that could not be used.
 
@@ -261,14 +261,14 @@ class _Run:
     _texts: dict[str, Float32] = field(default_factory=dict)
 
     def load(self, pair: Pair) -> tuple[Pair, Image.Image | None, str]:
-        """(pair, picture, hash), or (pair, None, reason); runs in a reader thread."""
+        """(pair, image, hash), or (pair, None, reason); runs in a reader thread."""
         if not pair.text.strip():
             return pair, None, "the text is empty"
         try:
-            picture, digest = load_picture(pair.image, max_megapixels=self.max_megapixels)
+            image, digest = load_image(pair.image, max_megapixels=self.max_megapixels)
         except DataError as error:
             return pair, None, str(error)
-        return pair, picture, digest
+        return pair, image, digest
 
     def fail(self, path: str, reason: str) -> None:
         """Note what could not be used."""
@@ -287,17 +287,17 @@ class _Run:
         """Encode one batch and write its rows."""
         self.read += len(items)
         good: list[tuple[Pair, Image.Image, str]] = []
-        for pair, picture, result in items:
-            if picture is None:
-                self.fail(pair.path or pair.picture, result)
+        for pair, image, result in items:
+            if image is None:
+                self.fail(pair.path or pair.image_key, result)
             elif (result, pair.text) in self._seen:
                 self.duplicates += 1
             else:
                 self._seen.add((result, pair.text))
-                good.append((pair, picture, result))
+                good.append((pair, image, result))
         if not good:
             return
-        unique = {digest: picture for _, picture, digest in good}  # captions of one picture share a forward pass
+        unique = {digest: image for _, image, digest in good}  # captions of one image share a forward pass
         images = self.encoder.encode_images(list(unique.values()))
         row = {digest: i for i, digest in enumerate(unique)}
         rows = [row[digest] for _, _, digest in good]
@@ -346,7 +346,7 @@ class _Rest:
                 if taken:
                     yield pair
                 else:
-                    rows.writerow((pair.picture, pair.text, pair.source, pair.licence))
+                    rows.writerow((pair.image_key, pair.text, pair.source, pair.licence))
 
     def commit(self) -> None:
         if self._temporary is not None and self._target is not None and self._temporary.is_file():

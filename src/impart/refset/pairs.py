@@ -1,7 +1,7 @@
 """Where reference pairs come from: csv and tsv files, parquet, image folders, WebDataset tars.
 
-Everything is lazy: a `Pair` knows where its picture is and reads it when asked, so that listing a source (to split or
-sample it) costs no pictures, and building from it holds a few batches in memory.
+Everything is lazy: a `Pair` knows where its image is and reads it when asked, so that listing a source (to split or
+sample it) costs no images, and building from it holds a few batches in memory.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from impart.errors import DataError, ReferenceSetError
 from impart.files import sha256_hex
 
-__all__ = ["CLASS_PROMPTS", "Columns", "Pair", "PairSource", "check_header", "load_picture", "read_pairs", "tidy_name"]
+__all__ = ["CLASS_PROMPTS", "Columns", "Pair", "PairSource", "check_header", "load_image", "read_pairs", "tidy_name"]
 
 PairSource: TypeAlias = "Path | bytes | Callable[[], bytes] | Image.Image | npt.NDArray[np.uint8]"
-"""A picture: a file, its bytes, a function that reads its bytes, or an image already in memory."""
+"""An image: a file, its bytes, a function that reads its bytes, or an image already in memory."""
 
 _OnFailure: TypeAlias = "Callable[[str, str], None] | None"
 
@@ -43,15 +43,15 @@ CLASS_PROMPTS = ("{}", "a photo of a {}", "a picture of the {}", "a close-up of 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One picture and its text, not read yet.
+    """One image and its text, not read yet.
 
     Attributes:
-        image: where the picture is.
+        image: where the image is.
         text: caption or class name.
         path: where it came from, relative to the source; the name in failure lists.
         source: the collection it belongs to.
         licence: as stated at the source; empty = not stated.
-        location: where training can find the picture again (absolute path, or `shard.tar::member`).
+        location: where training can find the image again (absolute path, or `shard.tar::member`).
     """
 
     image: PairSource
@@ -62,8 +62,8 @@ class Pair:
     location: str = ""
 
     @property
-    def picture(self) -> str:
-        """Key of the picture: the captions of one picture share it."""
+    def image_key(self) -> str:
+        """Key of the image: the captions of one image share it."""
         return self.location or self.path
 
 
@@ -72,7 +72,7 @@ class Columns:
     """Which columns of a table hold what; None = guessed from usual names.
 
     Attributes:
-        image: path of the picture (relative to the table, or to its folder `images`), or its bytes in parquet.
+        image: path of the image (relative to the table, or to its folder `images`), or its bytes in parquet.
         text: the caption.
         source: column naming the collection.
         licence: column naming the licence.
@@ -142,17 +142,17 @@ def read_pairs(
     licence: str = "",
     on_failure: Callable[[str, str], None] | None = None,
 ) -> Iterator[Pair]:
-    """List the pairs of a source in a fixed order, without reading pictures.
+    """List the pairs of a source in a fixed order, without reading images.
 
     Args:
         path: a .csv or .tsv table, a .parquet file, a .tar shard, a folder of shards, a folder with a captions table, a
             folder of class folders (the text is the folder's name), or a flat folder (the text is the
-            `.txt` beside the picture, or else the file's name).
+            `.txt` beside the image, or else the file's name).
         columns: of tables.
         source: for pairs without one of their own; default is the name of `path`.
         licence: likewise; default is not stated.
         on_failure: called with a name and a reason for each shard or parquet file that cannot be read (to its end), and
-            each sample of a shard that lacks its picture; what can be read is listed. None = the first damaged file
+            each sample of a shard that lacks its image; what can be read is listed. None = the first damaged file
             ends the list with an error.
 
     Raises:
@@ -174,7 +174,7 @@ def read_pairs(
         else:
             pairs = _from_folder(path)
     elif not path.is_file():
-        raise ReferenceSetError(f"{path} does not exist: give a csv, tsv, parquet or tar file, or a folder of pictures")
+        raise ReferenceSetError(f"{path} does not exist: give a csv, tsv, parquet or tar file, or a folder of images")
     elif path.suffix.lower() in (".csv", ".tsv", ".txt"):
         pairs = _from_table(path, columns)
     elif path.suffix.lower() == ".parquet":
@@ -182,7 +182,7 @@ def read_pairs(
     elif path.suffix.lower() == ".tar":
         pairs = _from_tar(path, on_failure)
     else:
-        raise ReferenceSetError(f"{path} is not a csv, tsv, parquet or tar file, nor a folder of pictures")
+        raise ReferenceSetError(f"{path} is not a csv, tsv, parquet or tar file, nor a folder of images")
     name = source or path.resolve().stem
     for pair in pairs:
         yield Pair(
@@ -195,22 +195,22 @@ def read_pairs(
         )
 
 
-def load_picture(image: PairSource, *, max_megapixels: float) -> tuple[Image.Image, str]:
-    """Read a picture upright in RGB, with the sha256 of its content.
+def load_image(image: PairSource, *, max_megapixels: float) -> tuple[Image.Image, str]:
+    """Read a upright upright in RGB, with the sha256 of its content.
 
-    The content of a file is its bytes, so that the same file has the same hash on every machine; of a picture in
+    The content of a file is its bytes, so that the same file has the same hash on every machine; of a upright in
     memory, its size and RGB pixels.
 
     Raises:
-        DataError: missing, empty, not a picture, cut off, or larger than allowed.
+        DataError: missing, empty, not a upright, cut off, or larger than allowed.
     """
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise DataError(f"array of shape {image.shape}, {image.dtype}: an RGB uint8 array (h, w, 3) is needed")
         image = Image.fromarray(image)
     if isinstance(image, Image.Image):
-        picture = image.convert("RGB")
-        return picture, sha256_hex(repr(picture.size), picture.tobytes())
+        upright = image.convert("RGB")
+        return upright, sha256_hex(repr(upright.size), upright.tobytes())
     try:
         data = image if isinstance(image, bytes) else image.read_bytes() if isinstance(image, Path) else image()
     except FileNotFoundError as error:
@@ -220,12 +220,12 @@ def load_picture(image: PairSource, *, max_megapixels: float) -> tuple[Image.Ima
     if not data:
         raise DataError("the file is empty")
     with _reading(data, max_megapixels) as opened:
-        picture = ImageOps.exif_transpose(opened).convert("RGB")
-    return picture, sha256_hex(data)
+        upright = ImageOps.exif_transpose(opened).convert("RGB")
+    return upright, sha256_hex(data)
 
 
 def check_header(data: bytes, *, max_megapixels: float) -> None:
-    """Whether bytes begin as a picture of a known format and allowed size; nothing is decoded.
+    """Whether bytes begin as an image of a known format and allowed size; nothing is decoded.
 
     Raises:
         DataError: they do not.
@@ -236,7 +236,7 @@ def check_header(data: bytes, *, max_megapixels: float) -> None:
 
 @contextmanager
 def _reading(data: bytes, max_megapixels: float) -> Iterator[Image.Image]:
-    """An opened picture, not decoded yet."""
+    """An opened image, not decoded yet."""
     try:
         with Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size
@@ -247,7 +247,7 @@ def _reading(data: bytes, max_megapixels: float) -> Iterator[Image.Image]:
         raise DataError(f"over the limit of {max_megapixels:g} megapixels") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, ArithmeticError) as error:
         reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(f"not a readable picture: {reason}") from error
+        raise DataError(f"not a readable image: {reason}") from error
 
 
 def _from_table(table: Path, columns: Columns) -> Iterator[Pair]:
@@ -263,16 +263,16 @@ def _from_table(table: Path, columns: Columns) -> Iterator[Pair]:
                 if not columns.selects(row):
                     continue
                 name = (row[image] or "").strip()
-                picture = root / name
-                if not picture.is_file() and (root / "images" / name).is_file():
-                    picture = root / "images" / name
+                place = root / name
+                if not place.is_file() and (root / "images" / name).is_file():
+                    place = root / "images" / name
                 yield Pair(
-                    image=picture if name else _no_picture,
+                    image=place if name else _no_image,
                     text=" ".join((row[text] or "").split()),
                     path=name or f"{table.name}::{rows.line_num}",
                     source=(row[source] or "").strip() if source else "",
                     licence=(row[licence] or "").strip() if licence else "",
-                    location=str(picture) if name else f"{table.resolve()}::{rows.line_num}",
+                    location=str(place) if name else f"{table.resolve()}::{rows.line_num}",
                 )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ReferenceSetError(f"cannot read table {table}: {error}") from error
@@ -294,14 +294,14 @@ def _from_parquet(table: Path, columns: Columns, on_failure: _OnFailure) -> Iter
                 value: Any = row[image]
                 if isinstance(value, dict):  # the layout of Hugging Face datasets: {"bytes": ..., "path": ...}
                     value = value.get("bytes") or value.get("path")
-                picture: PairSource = root / value if isinstance(value, str) and value else value or _no_picture
+                place: PairSource = root / value if isinstance(value, str) and value else value or _no_image
                 yield Pair(
-                    image=picture,
+                    image=place,
                     text=" ".join(str(row[text] or "").split()),
                     path=value if isinstance(value, str) and value else f"{table.name}::{number}",
                     source=str(row[source] or "") if source else "",
                     licence=str(row[licence] or "") if licence else "",
-                    location=str(picture) if isinstance(picture, Path) else f"{table.resolve()}::{number}",
+                    location=str(place) if isinstance(place, Path) else f"{table.resolve()}::{number}",
                 )
     except (OSError, pa.ArrowException) as error:
         _report(ReferenceSetError(f"cannot read table {table}: {error}"), table, on_failure, error)
@@ -309,20 +309,20 @@ def _from_parquet(table: Path, columns: Columns, on_failure: _OnFailure) -> Iter
 
 def _from_folder(folder: Path) -> Iterator[Pair]:
     root = folder.resolve()
-    pictures = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    if not pictures:
-        raise ReferenceSetError(f"no picture under {folder} ({', '.join(sorted(IMAGE_SUFFIXES))}), and no table or tar")
-    sidecars = any(p.with_suffix(".txt").is_file() for p in pictures)
-    for picture in pictures:
+    images = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not images:
+        raise ReferenceSetError(f"no image under {folder} ({', '.join(sorted(IMAGE_SUFFIXES))}), and no table or tar")
+    sidecars = any(p.with_suffix(".txt").is_file() for p in images)
+    for image in images:
         if sidecars:
             try:
-                text = " ".join(picture.with_suffix(".txt").read_text(encoding="utf-8").split())
+                text = " ".join(image.with_suffix(".txt").read_text(encoding="utf-8").split())
             except (OSError, UnicodeDecodeError):
                 text = ""  # reported as a pair without a text
         else:
-            text = tidy_name(picture.stem if picture.parent == root else picture.parent.name)
-        relative = picture.relative_to(root).as_posix()
-        yield Pair(image=picture, text=text, path=relative, location=str(picture))
+            text = tidy_name(image.stem if image.parent == root else image.parent.name)
+        relative = image.relative_to(root).as_posix()
+        yield Pair(image=image, text=text, path=relative, location=str(image))
 
 
 def _from_tar(shard: Path, on_failure: _OnFailure) -> Iterator[Pair]:
@@ -332,7 +332,7 @@ def _from_tar(shard: Path, on_failure: _OnFailure) -> Iterator[Pair]:
     """
     texts: dict[str, tuple[int, str]] = {}
     notes: dict[str, dict[str, str]] = {}
-    pictures: dict[str, tarfile.TarInfo] = {}
+    images: dict[str, tarfile.TarInfo] = {}
     damage: Exception | None = None
     try:
         with tarfile.open(shard, "r:") as tar:
@@ -344,7 +344,7 @@ def _from_tar(shard: Path, on_failure: _OnFailure) -> Iterator[Pair]:
                 key = f"{folder}/{stem}" if folder else stem
                 extension = extension.lower()
                 if f".{extension}" in IMAGE_SUFFIXES:
-                    pictures.setdefault(key, member)
+                    images.setdefault(key, member)
                 elif extension in _TEXT_MEMBERS:
                     opened = tar.extractfile(member)
                     text = opened.read().decode("utf-8", errors="replace") if opened else ""
@@ -360,7 +360,7 @@ def _from_tar(shard: Path, on_failure: _OnFailure) -> Iterator[Pair]:
                 raise tarfile.ReadError(f"damaged from byte {tar.offset}")
     except (OSError, tarfile.TarError, EOFError) as error:
         damage = error
-    for key, member in pictures.items():
+    for key, member in images.items():
         note = notes.get(key, {})
         yield Pair(
             image=_reader(shard, member.offset_data, member.size),
@@ -371,10 +371,10 @@ def _from_tar(shard: Path, on_failure: _OnFailure) -> Iterator[Pair]:
             location=f"{shard.resolve()}::{member.name}",
         )
     if on_failure is not None:
-        for key in sorted(texts.keys() - pictures.keys()):
-            on_failure(f"{shard.name}::{key}", "the sample has no picture")
+        for key in sorted(texts.keys() - images.keys()):
+            on_failure(f"{shard.name}::{key}", "the sample has no image")
     if damage is not None:
-        found = f", {len(pictures)} pictures before the damage" if pictures else ""
+        found = f", {len(images)} images before the damage" if images else ""
         _report(ReferenceSetError(f"cannot read shard {shard}: {damage}{found}"), shard, on_failure, damage)
 
 
@@ -385,8 +385,8 @@ def _report(failure: ReferenceSetError, file: Path, on_failure: _OnFailure, caus
     on_failure(str(file), str(failure))
 
 
-def _no_picture() -> bytes:
-    raise DataError("the row names no picture")
+def _no_image() -> bytes:
+    raise DataError("the row names no image")
 
 
 def _notes_of_json(raw: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ from impart.encoders.base import Encoder, Float32
 from impart.errors import EncoderMismatchError, ReferenceSetError
 from impart.files import library_versions, now, remove_stale, write_json_atomic
 from impart.retrieval.nearest import IndexInfo, Neighbours, PairIndex
-from impart.retrieval.znorm import Cohort
+from impart.retrieval.znorm import ZNorm
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,6 +38,9 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 META_COLUMNS = ("id", "text", "source", "licence", "hash", "path")
 VECTOR_COLUMNS = ("image", "text_embedding", "retrieval")
+
+_KEY_OF_FIELD = {"znorm": "cohort"}  # as version 0.1.0 wrote it
+_FIELD_OF_KEY = {key: name for name, key in _KEY_OF_FIELD.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +61,9 @@ class ReferenceSetManifest:
         sources: what it was made from, with counts.
         settings: resolved settings of the build.
         failed: pairs that could not be used (listed in failures.csv).
-        duplicates: pairs dropped because the set had the same picture with the same text.
+        duplicates: pairs dropped because the set had the same image with the same text.
         index: how nearest pairs are found, with its recall.
-        cohort: name of the file with the statistics of random pictures; empty = the set's own pictures serve.
+        znorm: name of the file with the statistics of random images; empty = the set's own images serve.
         vanilla: settings that `refset tune` or the model's recipe chose for this set; None = not tuned.
         versions: of the libraries that wrote it.
         schema: version of the layout.
@@ -81,7 +84,7 @@ class ReferenceSetManifest:
     failed: int = 0
     duplicates: int = 0
     index: dict[str, Any] = field(default_factory=lambda: IndexInfo().as_dict())
-    cohort: str = ""
+    znorm: str = ""
     vanilla: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
@@ -103,6 +106,7 @@ class ReferenceSetManifest:
         schema = content.get("schema") if isinstance(content, dict) else None
         if schema != SCHEMA_VERSION:
             raise ReferenceSetError(f"{path} has schema {schema}, this version reads {SCHEMA_VERSION}: update impart")
+        content = {_FIELD_OF_KEY.get(key, key): value for key, value in content.items()}
         known = {item.name for item in dataclasses.fields(cls)}
         try:
             content["sources"] = tuple(content["sources"])
@@ -127,11 +131,11 @@ class ReferenceSet:
         manifest: ReferenceSetManifest,
         *,
         folder: Path | None = None,
-        cohort: Cohort | None = None,
+        znorm: ZNorm | None = None,
     ) -> None:
         self._data = data
         self._folder = folder
-        self._cohort = cohort
+        self._znorm = znorm
         self.manifest = manifest
 
     @classmethod
@@ -182,7 +186,7 @@ class ReferenceSet:
         vanilla: dict[str, Any] | None = None,
         meta: Mapping[str, Sequence[str]] | None = None,
     ) -> ReferenceSet:
-        """A set from embeddings at hand, such as class prototypes, which have no picture.
+        """A set from embeddings at hand, such as class prototypes, which have no image.
 
         Args:
             texts: N.
@@ -277,23 +281,23 @@ class ReferenceSet:
         return self._vectors("retrieval", self.manifest.retrieval_dim)
 
     @cached_property
-    def pictures(self) -> npt.NDArray[np.int32]:
-        """(N,) numbers of pictures: captions of one picture (one hash) share a number; rows without a hash differ."""
+    def images(self) -> npt.NDArray[np.int32]:
+        """(N,) numbers of images: captions of one image (one hash) share a number; rows without a hash differ."""
         numbers: dict[str, int] = {}
         hashes = self._data["hash"].to_pylist()
         return np.array([numbers.setdefault(key or f"row {i}", len(numbers)) for i, key in enumerate(hashes)], np.int32)
 
     @cached_property
-    def cohort(self) -> Cohort:
-        """What random pictures look like to the set: as given by `with_cohort`, or else its own pictures."""
-        return self.given_cohort or Cohort.of(self.retrieval_embeddings)
+    def znorm(self) -> ZNorm:
+        """What random images look like to the set: as given by `with_cohort`, or else its own images."""
+        return self.given_znorm or ZNorm.of(self.retrieval_embeddings)
 
     @property
-    def given_cohort(self) -> Cohort | None:
-        """The cohort that the set was given, if any."""
-        if self._cohort is None and self.manifest.cohort and self._folder is not None:
-            self._cohort = Cohort.load(self._folder / self.manifest.cohort)
-        return self._cohort
+    def given_znorm(self) -> ZNorm | None:
+        """The background statistics that the set was given, if any."""
+        if self._znorm is None and self.manifest.znorm and self._folder is not None:
+            self._znorm = ZNorm.load(self._folder / self.manifest.znorm)
+        return self._znorm
 
     @cached_property
     def index(self) -> PairIndex:
@@ -301,7 +305,7 @@ class ReferenceSet:
         return PairIndex(
             self.retrieval_embeddings,
             kind=self._index_kind,
-            pictures=self.pictures,
+            images=self.images,
             file=self._folder / self._index_name if self._folder is not None else None,
         )
 
@@ -319,13 +323,13 @@ class ReferenceSet:
         Args:
             retrieval: (B, R), L2-normalised.
             k: pairs wanted; where the set has fewer, ids are -1.
-            exclude: (B,) numbers from `pictures` whose rows are left out (-1 = none).
+            exclude: (B,) numbers from `images` whose rows are left out (-1 = none).
         """
         return self.index.search(retrieval, k, exclude=exclude)
 
-    def picture_numbers(self, hashes: Iterable[str]) -> npt.NDArray[np.int32]:
-        """Picture number of each content hash, -1 where the set lacks it: for `search(exclude=...)`."""
-        known = {key: int(number) for key, number in zip(self._data["hash"].to_pylist(), self.pictures, strict=True)}
+    def image_numbers(self, hashes: Iterable[str]) -> npt.NDArray[np.int32]:
+        """Image number of each content hash, -1 where the set lacks it: for `search(exclude=...)`."""
+        known = {key: int(number) for key, number in zip(self._data["hash"].to_pylist(), self.images, strict=True)}
         return np.array([known.get(key, -1) if key else -1 for key in hashes], dtype=np.int32)
 
     def check_encoder(self, encoder: Encoder) -> None:
@@ -358,37 +362,37 @@ class ReferenceSet:
                 write_table(self._data, folder / data)
             if self._index_kind != "exact" and not (folder / self._index_name).is_file():
                 self.index.write(folder / self._index_name)
-            cohort = self._save_cohort(folder)
-            dataclasses.replace(self.manifest, data=data, name=name, cohort=cohort).write(folder)
+            znorm = self._save_znorm(folder)
+            dataclasses.replace(self.manifest, data=data, name=name, znorm=znorm).write(folder)
         except OSError as error:
             raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror}") from error
         # Of earlier sets and of killed writers; one that another process still maps may stay.
-        keep = {data.removesuffix(".arrow"), cohort.removesuffix(".npy")}
+        keep = {data.removesuffix(".arrow"), znorm.removesuffix(".npy")}
         remove_stale(folder, ("pairs-*", ".pairs-*", "cohort-*", ".cohort-*"), keep=keep)
         return folder
 
-    def _save_cohort(self, folder: Path) -> str:
-        if self.given_cohort is None:
+    def _save_znorm(self, folder: Path) -> str:
+        if self.given_znorm is None:
             return ""
-        name = f"cohort-{self.given_cohort.digest}.npy"
+        name = f"cohort-{self.given_znorm.digest}.npy"
         if not (folder / name).is_file():
-            self.given_cohort.save(folder / name)
+            self.given_znorm.save(folder / name)
         return name
 
     def with_vanilla(self, settings: dict[str, Any] | None) -> ReferenceSet:
         """The same pairs with other blending settings in the manifest."""
         manifest = dataclasses.replace(self.manifest, vanilla=settings)
-        return ReferenceSet(self._data, manifest, folder=self._folder, cohort=self._cohort)
+        return ReferenceSet(self._data, manifest, folder=self._folder, znorm=self._znorm)
 
-    def with_cohort(self, cohort: Cohort | None) -> ReferenceSet:
-        """The same pairs beside other random pictures; None = the set's own."""
-        manifest = dataclasses.replace(self.manifest, cohort="")
-        return ReferenceSet(self._data, manifest, folder=self._folder, cohort=cohort)
+    def with_znorm(self, znorm: ZNorm | None) -> ReferenceSet:
+        """The same pairs beside other random images; None = the set's own."""
+        manifest = dataclasses.replace(self.manifest, znorm="")
+        return ReferenceSet(self._data, manifest, folder=self._folder, znorm=znorm)
 
     def named(self, name: str) -> ReferenceSet:
         """The same pairs under another name."""
         manifest = dataclasses.replace(self.manifest, name=name)
-        return ReferenceSet(self._data, manifest, folder=self._folder, cohort=self._cohort)
+        return ReferenceSet(self._data, manifest, folder=self._folder, znorm=self._znorm)
 
     def add(self, pairs: PairsInput, encoder: Encoder, **options: Any) -> ReferenceSet:
         """Encode more pairs and join them; pairs that the set has already are dropped and counted.
@@ -402,7 +406,7 @@ class ReferenceSet:
         return self.merge(build(pairs, encoder, **{"storage": self.manifest.storage, **options}))
 
     def merge(self, *others: ReferenceSet) -> ReferenceSet:
-        """One set of all pairs, without duplicates (same picture with the same text).
+        """One set of all pairs, without duplicates (same image with the same text).
 
         The result is untuned: settings chosen for one set need not suit another.
 
@@ -414,7 +418,7 @@ class ReferenceSet:
         return merge([self, *others])
 
     def without(self, rows: Iterable[int]) -> ReferenceSet:
-        """The set without some rows: with its settings, and its cohort where it was given one.
+        """The set without some rows: with its settings, and its background statistics where it was given one.
 
         Args:
             rows: row numbers; none of them = the set itself.
@@ -424,7 +428,7 @@ class ReferenceSet:
         return without(self, rows)
 
     def take(self, rows: npt.ArrayLike, *, texts_of: npt.ArrayLike | None = None) -> ReferenceSet:
-        """Some rows in the order given: with the settings, and the cohort where one was given.
+        """Some rows in the order given: with the settings, and the background statistics where one was given.
 
         Args:
             rows: n row numbers; `impart.refset.subsets` chooses them.

@@ -75,13 +75,13 @@ def merge(sets: Sequence[ReferenceSet]) -> ReferenceSet:
         settings={"merged": [part.name for part in sets]},
         failed=sum(part.manifest.failed for part in sets),
         duplicates=sum(len(part) for part in sets) - writer.count,
-        cohort="",
+        znorm="",
         vanilla=None,
         versions=library_versions(),
     )
     kinds = {str(part.manifest.index["kind"]) for part in sets} - {"exact"}
-    cohort = next((part.given_cohort for part in sets if part.given_cohort is not None), None)
-    return with_index(ReferenceSet(data, manifest, cohort=cohort), kinds.pop() if len(kinds) == 1 else "auto")
+    znorm = next((part.given_znorm for part in sets if part.given_znorm is not None), None)
+    return with_index(ReferenceSet(data, manifest, znorm=znorm), kinds.pop() if len(kinds) == 1 else "auto")
 
 
 def without(references: ReferenceSet, rows: Iterable[int]) -> ReferenceSet:
@@ -131,11 +131,11 @@ def _copied(
         created=now(),
         sources=sources_of(data),
         settings={**manifest.settings, **settings, "of": manifest.fingerprint},
-        cohort="",
+        znorm="",
         versions=library_versions(),
     )
     kind = str(manifest.index["kind"])
-    return with_index(ReferenceSet(data, changed, cohort=references.given_cohort), kind)
+    return with_index(ReferenceSet(data, changed, znorm=references.given_znorm), kind)
 
 
 class RowWriter:
@@ -246,10 +246,10 @@ def with_index(references: ReferenceSet, kind: str) -> ReferenceSet:
     if kind == "exact" or (kind == "auto" and len(references) <= ANN_ABOVE):
         info = IndexInfo()
     else:
-        index = PairIndex(references.retrieval_embeddings, kind=kind, pictures=references.pictures)
+        index = PairIndex(references.retrieval_embeddings, kind=kind, images=references.images)
         info = index.measure()
     manifest = dataclasses.replace(references.manifest, index=info.as_dict())
-    chosen = ReferenceSet(references.data, manifest, cohort=references.given_cohort)
+    chosen = ReferenceSet(references.data, manifest, znorm=references.given_znorm)
     if index is not None:
         chosen.__dict__["index"] = index  # built already, for the measurement
     return chosen

@@ -45,8 +45,8 @@ __all__ = [
 Rows: TypeAlias = npt.NDArray[np.int64]
 
 DUPLICATE = 0.93
-"""Cosine of retrieval embeddings from which two pictures count as near duplicates (measured with `mini` on copies of
-Flickr8k pictures: resized, cropped by 5% or saved as JPEG of quality 60 nearly all reach it, different ones do not)."""
+"""Cosine of retrieval embeddings from which two images count as near duplicates (measured with `mini` on copies of
+Flickr8k images: resized, cropped by 5% or saved as JPEG of quality 60 nearly all reach it, different ones do not)."""
 
 _BLOCK = 2048  # rows compared at a time
 _SWAPS = 50  # tries to find a text that is not the row's own
@@ -96,7 +96,7 @@ def cluster_balanced(references: ReferenceSet, n: int, *, seed: int = 0, cluster
 
 
 def coverage(references: ReferenceSet, n: int, *, seed: int = 0) -> Rows:
-    """n rows that leave no picture far from one of them: each is the farthest from those before it.
+    """n rows that leave no image far from one of them: each is the farthest from those before it.
 
     The first is drawn with the seed; of equally far rows the lowest is taken.
     """
@@ -105,22 +105,22 @@ def coverage(references: ReferenceSet, n: int, *, seed: int = 0) -> Rows:
 
 
 def agreement(references: ReferenceSet, n: int, *, seed: int = 0) -> Rows:  # noqa: ARG001 - nothing is random
-    """The n rows whose picture and text agree best, by the cosine of their embeddings."""
+    """The n rows whose image and text agree best, by the cosine of their embeddings."""
     cosines = np.einsum("nd,nd->n", references.image_embeddings, references.text_embeddings)
     lengths = np.linalg.norm(references.image_embeddings, axis=1) * np.linalg.norm(references.text_embeddings, axis=1)
     return np.argsort(-cosines / np.maximum(lengths, 1e-12), kind="stable")[:n].astype(np.int64)
 
 
 def deduplicated(references: ReferenceSet, n: int, *, seed: int = 0, threshold: float = DUPLICATE) -> Rows:
-    """At most n rows drawn at random, none with a picture that an earlier one nearly shows.
+    """At most n rows drawn at random, none with an image that an earlier one nearly shows.
 
-    Captions of one picture have one retrieval embedding: one of them stays.
+    Captions of one image have one retrieval embedding: one of them stays.
 
     Args:
         references: the set.
-        n: rows wanted; fewer are given where the set has fewer different pictures.
+        n: rows wanted; fewer are given where the set has fewer different images.
         seed: of the order.
-        threshold: cosine from which two pictures are nearly the same.
+        threshold: cosine from which two images are nearly the same.
     """
     order = np.random.default_rng(seed).permutation(len(references))
     vectors = references.retrieval_embeddings
@@ -162,7 +162,7 @@ def texts_exchanged(references: ReferenceSet, fraction: float, *, seed: int = 0)
     """The row whose text each row gets (N,) when `round(fraction * N)` rows exchange their texts at random.
 
     No text is lost or doubled. A row gets a text that differs from its own, and is not another caption of its own
-    picture, wherever such a one can be found. For one seed the rows of a smaller fraction are among those of a larger.
+    image, wherever such a one can be found. For one seed the rows of a smaller fraction are among those of a larger.
 
     Raises:
         ConfigError: the fraction is not from 0 to 1.
@@ -176,10 +176,10 @@ def texts_exchanged(references: ReferenceSet, fraction: float, *, seed: int = 0)
         return owners
     rng = np.random.default_rng([seed, len(rows)])
     given = np.roll(rows, 1)  # rows are in random order: each gets the text of the one before it
-    texts, pictures = references.texts, references.pictures
+    texts, images = references.texts, references.images
 
     def own(row: int, owner: int) -> bool:
-        return texts[row] == texts[owner] or bool(pictures[row] == pictures[owner])
+        return texts[row] == texts[owner] or bool(images[row] == images[owner])
 
     for place in [i for i in range(len(rows)) if own(rows[i], given[i])]:
         if not own(rows[place], given[place]):  # an earlier exchange settled it

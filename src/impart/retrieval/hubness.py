@@ -1,17 +1,17 @@
-"""Pictures that are near to every text, and how a search by text is kept from finding them all the time.
+"""Images that are near to every text, and how a search by text is kept from finding them all the time.
 
-In a space of many dimensions some pictures lie near to most sentences (hubs) and turn up for queries they have nothing
-to do with. So a score is lowered by what the picture gets from other sentences b, its soft maximum over them:
+In a space of many dimensions some images lie near to most sentences (hubs) and turn up for queries they have nothing
+to do with. So a score is lowered by what the image gets from other sentences b, its soft maximum over them:
 
     score(t, v) = t.v - W T log mean_b exp(b.v / T)
 
 With W = 1 that is, in logarithms, the inverted softmax (Smith et al., ICLR 2017), which takes the other queries for b;
 CSLS (Conneau et al., ICLR 2018) takes half the mean of the nearest. A search has no other queries. Here b are captions
-that were used in training the model and stay the same: nothing is known of other queries, and the score of one picture
+that were used in training the model and stay the same: nothing is known of other queries, and the score of one image
 does not depend on the others. Where many queries are asked together (`impart search --queries FILE --together`), they
 may count as well: `CaptionBank.with_queries`.
 
-A number a picture is taken off, so which class a picture is most like does not change: this is for ranking pictures by
+A number an image is taken off, so which class an image is most like does not change: this is for ranking images by
 a text. T and W were chosen on Flickr8k `val` with `mini`; T 0.03 to 0.07 and W 0.5 to 0.7 are all about as good there.
 """
 
@@ -33,7 +33,7 @@ FILE = "captions.npz"
 TEMPERATURE, WEIGHT = 0.05, 0.6
 MANY = 50
 """Queries from which on they count half beside the captions; fewer count less."""
-_BLOCK = 8192  # pictures at a time: 32 MB of cosines with a thousand captions
+_BLOCK = 8192  # images at a time: 32 MB of cosines with a thousand captions
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class CaptionBank:
         return CaptionBank(np.concatenate([self.captions, queries]), shares.astype(np.float32))
 
     def hubness(self, images: Float32) -> Float32:
-        """What is taken off the scores of n pictures.
+        """What is taken off the scores of n images.
 
         Args:
             images: (n, D), L2-normalised.

@@ -79,7 +79,7 @@ class PairIndex:
     Args:
         vectors: (N, R) float32, L2-normalised.
         kind: `auto` (exact up to `ANN_ABOVE` rows, HNSW above), `exact`, `hnsw` or `ivf`.
-        pictures: (N,) int32, rows of the same picture share a number; default is that all differ.
+        images: (N,) int32, rows of the same image share a number; default is that all differ.
         file: where `write` put a built index over the same vectors; read in place of building it again.
     """
 
@@ -88,15 +88,15 @@ class PairIndex:
         vectors: Float32,
         *,
         kind: str = "auto",
-        pictures: npt.NDArray[np.int32] | None = None,
+        images: npt.NDArray[np.int32] | None = None,
         file: Path | None = None,
     ) -> None:
         if kind not in KINDS:
             raise ConfigError(f"index kind is {kind!r}: use one of {', '.join(KINDS)}")
         self.kind = kind if kind != "auto" else ("exact" if len(vectors) <= ANN_ABOVE else "hnsw")
         self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        self._pictures = pictures
-        self._largest = int(np.bincount(pictures).max()) if pictures is not None and len(pictures) else 1
+        self._images = images
+        self._largest = int(np.bincount(images).max()) if images is not None and len(images) else 1
         self._file = file
         self._index: Any = None
         self._parameters: dict[str, int] | None = None
@@ -107,8 +107,8 @@ class PairIndex:
         Args:
             queries: (B, R), L2-normalised.
             k: neighbours wanted.
-            exclude: (B,) a picture number for each query, whose rows are left out (-1 = none): the query's own
-                picture in leave-one-out, with all its captions.
+            exclude: (B,) an image number for each query, whose rows are left out (-1 = none): the query's own
+                image in leave-one-out, with all its captions.
         """
         count, width = self._vectors.shape
         assert queries.ndim == 2, queries.shape
@@ -129,8 +129,8 @@ class PairIndex:
             exact = np.clip(exact, _LOWEST, 1.0)
             exact[found < 0] = -2.0
             if exclude is not None:
-                pictures = self._pictures[found] if self._pictures is not None else found
-                exact[pictures == exclude[part, None]] = -2.0
+                images = self._images[found] if self._images is not None else found
+                exact[images == exclude[part, None]] = -2.0
             order = np.lexsort((found, -np.round(exact, _DECIMALS)), axis=1)[:, :kept]
             best = np.take_along_axis(exact, order, axis=1)
             none = best < -1.5

@@ -1,12 +1,12 @@
-"""How near is near: similarities in standard deviations above what random pictures get.
+"""How near is near: similarities in standard deviations above what random images get.
 
-Raw cosines do not compare across pictures: a blurry or dark one is similar to everything. A cohort is the mean m and
-covariance C of the retrieval embeddings of random pictures c. For a query q the cosines q.c have mean q.m and variance
+Raw cosines do not compare across images: a blurry or dark one is similar to everything. A background statistics is the mean m and
+covariance C of the retrieval embeddings of random images c. For a query q the cosines q.c have mean q.m and variance
 q.C.q, so a similarity s to a reference stands
 
     z = (s - q.m) / sqrt(q.C.q)
 
-standard deviations above chance. (Speaker verification calls this Z-norm.) It needs no picture at query time, and costs
+standard deviations above chance. (Speaker verification calls this Z-norm.) It needs no image at query time, and costs
 one (R, R) product.
 """
 
@@ -22,12 +22,12 @@ from impart.encoders.base import Float32
 from impart.errors import ReferenceSetError
 from impart.files import atomic_path, sha256_hex
 
-__all__ = ["Cohort"]
+__all__ = ["ZNorm"]
 
 
 @dataclass(frozen=True)
-class Cohort:
-    """Statistics of random pictures' retrieval embeddings.
+class ZNorm:
+    """Statistics of random images' retrieval embeddings.
 
     Attributes:
         mean: (R,) float32.
@@ -38,17 +38,17 @@ class Cohort:
     covariance: Float32
 
     @classmethod
-    def of(cls, retrieval: npt.NDArray[np.float32]) -> Cohort:
-        """From the retrieval embeddings (M, R) of M random pictures."""
+    def of(cls, retrieval: npt.NDArray[np.float32]) -> ZNorm:
+        """From the retrieval embeddings (M, R) of M random images."""
         rows = retrieval.astype(np.float64)
-        if not len(rows):  # nothing is known of chance: standings are cosines divided by almost nothing
+        if not len(rows):  # nothing is known of chance: z-scores are cosines divided by almost nothing
             rows = np.zeros((1, retrieval.shape[1]))
         centred = rows - rows.mean(axis=0)
         covariance = centred.T @ centred / max(len(rows), 1)
         return cls(rows.mean(axis=0).astype(np.float32), covariance.astype(np.float32))
 
     @classmethod
-    def load(cls, path: Path) -> Cohort:
+    def load(cls, path: Path) -> ZNorm:
         """Read what `save` wrote.
 
         Raises:
@@ -67,10 +67,10 @@ class Cohort:
 
     @property
     def digest(self) -> str:
-        """Equal digests give equal standings."""
+        """Equal digests give equal z-scores."""
         return sha256_hex(self.mean.tobytes(), self.covariance.tobytes())[:16]
 
-    def standing(self, retrieval: Float32, sims: Float32) -> Float32:
+    def z_scores(self, retrieval: Float32, sims: Float32) -> Float32:
         """Standard deviations above chance.
 
         Args:
@@ -82,5 +82,5 @@ class Cohort:
         """
         assert retrieval.shape[1] == len(self.mean), (retrieval.shape, self.mean.shape)
         spread = np.sqrt(np.einsum("br,br->b", retrieval @ self.covariance, retrieval).clip(min=1e-12))  # (B,)
-        standing: Float32 = ((sims - (retrieval @ self.mean)[:, None]) / spread[:, None]).astype(np.float32)
-        return standing
+        z_scores: Float32 = ((sims - (retrieval @ self.mean)[:, None]) / spread[:, None]).astype(np.float32)
+        return z_scores

@@ -22,7 +22,7 @@ def bundled_configs() -> list[str]:
     folder = resources.files("impart.train") / "configs"
     found = []
     for item in folder.iterdir():
-        if item.name.endswith(".toml") and "regime" in tomllib.loads(item.read_text(encoding="utf-8")):
+        if item.name.endswith(".toml") and "mode" in tomllib.loads(item.read_text(encoding="utf-8")):
             found.append(item.name)
     return sorted(found)
 
@@ -59,13 +59,13 @@ def config_of(table: Mapping[str, Any], *, where: str) -> TrainConfig:
     Raises:
         ConfigError: an unknown name, or a value that cannot work.
     """
-    regime = table.get("regime")
-    if regime not in TABLES:
-        raise ConfigError(f"config {where} has regime {regime!r}: use {', '.join(sorted(TABLES))}")
+    mode = table.get("mode")
+    if mode not in TABLES:
+        raise ConfigError(f"config {where} has mode {mode!r}: use {', '.join(sorted(TABLES))}")
     for part in table:
-        if part not in ("regime", "seed", *TABLES[regime]):
-            known = ", ".join(sorted(TABLES[regime]))
-            raise ConfigError(f"config {where}: regime {regime!r} does not read {part!r}; it reads seed, {known}")
+        if part not in ("mode", "seed", *TABLES[mode]):
+            known = ", ".join(sorted(TABLES[mode]))
+            raise ConfigError(f"config {where}: mode {mode!r} does not read {part!r}; it reads seed, {known}")
     config: TrainConfig = _build(TrainConfig, table, where=where, name="")
     return config
 

@@ -1,4 +1,4 @@
-"""The training loop, one for all regimes: `fit` runs a `TrainingTask` and yields what happens.
+"""The training loop, one for all modes: `fit` runs a `TrainingTask` and yields what happens.
 
 Everything random is a function of (seed, step), the learning rate of the step alone, and a checkpoint holds the rest:
 a run that was killed and resumed ends with the same weights, bit for bit, as one left alone (same machine and
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["TrainingTask", "fit", "make_accelerator"]
 
 _PATIENCE = datetime.timedelta(hours=12)
-"""How long processes wait for each other: the first one may have millions of pictures to embed before the start."""
+"""How long processes wait for each other: the first one may have millions of images to embed before the start."""
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:

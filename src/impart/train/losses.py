@@ -15,7 +15,7 @@ __all__ = ["contrastive_loss", "distillation_loss", "partial_distillation_loss"]
 def contrastive_loss(logits: Tensor, keys: Tensor, *, ignore: Tensor | None = None, smoothing: float = 0.0) -> Tensor:
     """Symmetric cross-entropy (Radford et al. 2021) where pairs with equal keys are all positives.
 
-    Half of the twenty thousand training pictures carry a class name, and two pictures of `a dog` in one batch are no
+    Half of the twenty thousand training images carry a class name, and two images of `a dog` in one batch are no
     negatives of each other: the target of a row is uniform over its positives.
 
     Args:

@@ -1,9 +1,9 @@
-"""One call from a config to a trained folder: checks the folder, keeps the settings, runs the regime.
+"""One call from a config to a trained folder: checks the folder, keeps the settings, runs the mode.
 
 OUT/config.json      the resolved settings, and the number of processes
 OUT/checkpoints/     the last states, for --resume
 OUT/log.jsonl        figures by step; the same in OUT/tensorboard/
-OUT/failures.csv     pictures and texts that could not be used
+OUT/failures.csv     images and texts that could not be used
 OUT/model/           what was trained
 """
 
@@ -21,13 +21,13 @@ from impart.files import write_json_atomic
 from impart.train.events import TrainEvent
 from impart.train.settings import TrainConfig
 
-__all__ = ["REGIMES", "train"]
+__all__ = ["MODES", "train"]
 
-REGIMES = {
+MODES = {
     "ram": "impart.train.ram.task",
     "episodes": "impart.train.episodes.task",
-    "lit": "impart.train.heads.run",
-    "full": "impart.train.pretrain.run",
+    "heads": "impart.train.heads.run",
+    "pretrain": "impart.train.pretrain.run",
 }
 """Modules with `run(config, *, data, out, resume)`, imported when asked for."""
 
@@ -36,7 +36,7 @@ _FREE = {
     ("loop", "validate_every"),
     ("loop", "keep"),
     ("loop", "device"),
-    ("full", "workers"),
+    ("pretrain", "workers"),
 }
 """Settings that may change between two parts of a run; so may all of [log], and where computed things are cached."""
 
@@ -61,7 +61,7 @@ def train(config: TrainConfig, *, data: Path, out: Path, resume: bool = False) -
     path = out / "config.json"
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes the first speaks for all
         _take(path, settings, out, resume=resume)
-    yield from importlib.import_module(REGIMES[config.regime]).run(config, data=data, out=out, resume=resume)
+    yield from importlib.import_module(MODES[config.mode]).run(config, data=data, out=out, resume=resume)
 
 
 def _take(path: Path, settings: Mapping[str, Any], out: Path, *, resume: bool) -> None:
@@ -89,7 +89,7 @@ def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) ->
     """Raise where a setting that shapes the run has changed."""
     before = {"processes": 1, **before}
     # a stream is shared out among the workers, so their number is part of its order
-    free = _FREE - ({("full", "workers")} if (now.get("full") or {}).get("stream") else set())
+    free = _FREE - ({("pretrain", "workers")} if (now.get("pretrain") or {}).get("stream") else set())
     for table in sorted(before.keys() | now.keys()):
         if table == "log":
             continue

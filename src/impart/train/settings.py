@@ -1,6 +1,6 @@
 """What a training run is told: one TOML file (`config_file.py` reads it), one frozen dataclass a concern.
 
-    regime = "ram"                 # ram, episodes, lit or full
+    mode = "ram"                 # ram, episodes, lit or full
     seed = 0
 
     [data]
@@ -12,7 +12,7 @@
     [loop]
     epochs = 10
 
-A file may hold any of the tables its regime reads, and no other; `--set loop.epochs=3` wins over the file. The resolved
+A file may hold any of the tables its mode reads, and no other; `--set loop.epochs=3` wins over the file. The resolved
 settings are kept beside the run.
 """
 
@@ -25,13 +25,13 @@ from typing import Any
 from impart.config import RamSettings
 from impart.errors import ConfigError
 from impart.train.episodes.episodes import EpisodeSettings
-from impart.train.pretrain.settings import FullSettings
+from impart.train.pretrain.settings import PretrainSettings
 
 __all__ = [
     "BackboneSettings",
     "DataSettings",
-    "FullSettings",
-    "LitSettings",
+    "PretrainSettings",
+    "HeadsSettings",
     "LogSettings",
     "LoopSettings",
     "LossSettings",
@@ -50,7 +50,7 @@ class PairsFrom:
 
     Attributes:
         path: a table, a shard, or a folder, below the run's data folder unless absolute; `*` matches names.
-        image: column of the picture; empty = guessed.
+        image: column of the image; empty = guessed.
         text: column of the text; empty = guessed.
         where: rows of a table are taken where these columns hold these values.
         source: name of the collection; empty = the folder's or file's name.
@@ -72,20 +72,20 @@ class DataSettings:
     """What is learned from.
 
     Attributes:
-        encoder: id of the frozen encoder (regime `ram`; in regime `full` it finds neighbours).
+        encoder: id of the frozen encoder (mode `ram`; in mode `pretrain` it finds neighbours).
         pairs: where the training pairs are.
-        validation: where pairs for validation are; none = `validation_pictures` are held out of `pairs`.
-        validation_pictures: how many are held out then; 0 = no validation.
+        validation: where pairs for validation are; none = `validation_images` are held out of `pairs`.
+        validation_images: how many are held out then; 0 = no validation.
         cache: folder of computed embeddings or features, shared by runs; empty = inside the run's folder.
-        batch: pictures in one forward pass of the frozen encoder.
+        batch: images in one forward pass of the frozen encoder.
         threads: CPU threads of the frozen encoder; 0 = one a core.
-        max_megapixels: larger pictures are refused.
+        max_megapixels: larger images are refused.
     """
 
     encoder: str = "mini"
     pairs: tuple[PairsFrom, ...] = ()
     validation: tuple[PairsFrom, ...] = ()
-    validation_pictures: int = 500
+    validation_images: int = 500
     cache: str = ""
     batch: int = 32
     threads: int = 0
@@ -98,15 +98,15 @@ class ReferenceSettings:
 
     Attributes:
         augment: `ram`, or `none` for plain CLIP (the hold-out is made all the same, so that runs compare).
-        fraction: share of the pictures held out as references, with `sources` of theirs: 1 = all of these.
-        held_out: whether references are kept out of training; if not, a picture never finds itself.
-        use: share of the held-out pictures that is used; the rest is neither trained on nor a reference.
+        fraction: share of the images held out as references, with `sources` of theirs: 1 = all of these.
+        held_out: whether references are kept out of training; if not, an image never finds itself.
+        use: share of the held-out images that is used; the rest is neither trained on nor a reference.
         sources: collections that references come from; empty = all.
-        captions: texts of one picture that become references; 0 = all.
-        near_duplicate: a reference whose retrieval cosine with a picture is above this is masked for that picture.
+        captions: texts of one image that become references; 0 = all.
+        near_duplicate: a reference whose retrieval cosine with an image is above this is masked for that image.
         index: `auto` (exact up to 100,000 references), `exact`, `hnsw` or `ivf`.
         retrieval: who finds neighbours: `backbone` (frozen features, found ahead) or `encoder` (the learned image
-            embeddings, found again every `refresh` epochs). Regime `ram` has its encoder's retrieval embeddings.
+            embeddings, found again every `refresh` epochs). Mode `ram` has its encoder's retrieval embeddings.
         refresh: epochs between two searches with the encoder.
         random: share of draws whose neighbours are replaced by random references, to learn when to stand back.
         gradient: whether the loss also reaches the heads through the references.
@@ -131,9 +131,7 @@ class ReferenceSettings:
         if self.augment not in ("ram", "none"):
             raise ConfigError(f"reference.augment is {self.augment!r}: use ram or none")
         if not 0 <= self.fraction <= 1 or (self.held_out and self.fraction == 1 and not self.sources):
-            raise ConfigError(
-                f"reference.fraction is {self.fraction}: a share of the pictures must be left to train on"
-            )
+            raise ConfigError(f"reference.fraction is {self.fraction}: a share of the images must be left to train on")
         if self.augment == "ram" and not self.fraction:
             raise ConfigError("reference.fraction is 0: RAM needs references; or set reference.augment to none")
         if not 0 < self.use <= 1:
@@ -168,7 +166,7 @@ class LossSettings:
     """Of the contrastive loss.
 
     Attributes:
-        init_scale: start of the learned inverse temperature (CLIP: 1 / 0.07). Weights that regime `full` starts from
+        init_scale: start of the learned inverse temperature (CLIP: 1 / 0.07). Weights that mode `pretrain` starts from
             bring their own, which counts unless this is set to something else.
         max_scale: its clamp.
         smoothing: share of the target spread over all pairs.
@@ -225,7 +223,7 @@ class LoopSettings:
     """How long, in what portions, and how often the state is kept.
 
     Attributes:
-        epochs: passes over the training pictures.
+        epochs: passes over the training images.
         steps: optimiser steps in all; 0 = as `epochs` say.
         batch: pairs that meet in one loss, on each process.
         accumulate: batches whose gradients are summed for one step.
@@ -281,11 +279,11 @@ class LogSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneSettings:
-    """The frozen towers of regime `lit`.
+    """The frozen towers of mode `heads`.
 
     Attributes:
         size_px: side of the square that the image backbone sees; a multiple of 128.
-        views: looks at each picture (see `features.look`); the first is `clean`.
+        views: looks at each image (see `features.look`); the first is `clean`.
         retrieval_dim: width of the retrieval embedding (principal components of the features).
         calibration: how far classes that shrinking inflates are taken off the base image embedding (0..1).
     """
@@ -303,7 +301,7 @@ class BackboneSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LitSettings:
+class HeadsSettings:
     """Heads on frozen towers, and the losses that keep what the towers know.
 
     Attributes:
@@ -325,7 +323,7 @@ class LitSettings:
         view_shares: how often a clean, cropped or shrunk view is drawn.
         caption_share: share of draws from `caption_sources`.
         caption_sources: folders with sentences; the others hold names.
-        balance: within both groups a source of n pictures with m different texts is drawn like
+        balance: within both groups a source of n images with m different texts is drawn like
             n ** balance * m ** breadth.
         breadth: see `balance`.
         ema: decay of the averaged weights that are returned.
@@ -366,20 +364,20 @@ class TrainConfig:
     """Everything a run is told.
 
     Attributes:
-        regime: `ram` (a frozen encoder, RAM learns), `episodes` (the same, from small naming problems), `lit` (frozen
-            towers, heads learn, with or without RAM), `full` (towers learn, with or without RAM).
+        mode: `ram` (a frozen encoder, RAM learns), `episodes` (the same, from small naming problems), `heads` (frozen
+            towers, heads learn, with or without RAM), `pretrain` (towers learn, with or without RAM).
         seed: of initial weights, splits, draws and dropout.
     """
 
-    regime: str = "ram"
+    mode: str = "ram"
     seed: int = 0
     data: DataSettings = field(default_factory=DataSettings)
     reference: ReferenceSettings = field(default_factory=ReferenceSettings)
     ram: RamSettings = field(default_factory=RamSettings)
     projections: ProjectionSettings = field(default_factory=ProjectionSettings)
     backbone: BackboneSettings = field(default_factory=BackboneSettings)
-    lit: LitSettings = field(default_factory=LitSettings)
-    full: FullSettings = field(default_factory=FullSettings)
+    heads: HeadsSettings = field(default_factory=HeadsSettings)
+    pretrain: PretrainSettings = field(default_factory=PretrainSettings)
     episodes: EpisodeSettings = field(default_factory=EpisodeSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
@@ -387,23 +385,23 @@ class TrainConfig:
     log: LogSettings = field(default_factory=LogSettings)
 
     def __post_init__(self) -> None:
-        for table, names in _UNREAD.get(self.regime, {}).items():
+        for table, names in _UNREAD.get(self.mode, {}).items():
             given = getattr(self, table)
             for name in names:
                 value, usual = getattr(given, name), getattr(type(given)(), name)
                 if value != usual:
                     raise ConfigError(
-                        f"{table}.{name} is {value!r}, which regime {self.regime!r} does not read: leave it out"
+                        f"{table}.{name} is {value!r}, which mode {self.mode!r} does not read: leave it out"
                     )
-        known = _PARTS.get(self.regime)
+        known = _PARTS.get(self.mode)
         for name in self.optimiser.rates:
             if known is not None and name not in known:
-                raise ConfigError(f"optimiser.rates.{name}: regime {self.regime!r} learns {', '.join(sorted(known))}")
+                raise ConfigError(f"optimiser.rates.{name}: mode {self.mode!r} learns {', '.join(sorted(known))}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain nested dictionary of what the regime reads, as kept beside the run."""
+        """Plain nested dictionary of what the mode reads, as kept beside the run."""
         tables = dataclasses.asdict(self)
-        unread = set(tables) - {"regime", "seed"} - TABLES.get(self.regime, set(tables))
+        unread = set(tables) - {"mode", "seed"} - TABLES.get(self.mode, set(tables))
         return {name: value for name, value in tables.items() if name not in unread}
 
 
@@ -411,21 +409,21 @@ _ENGINE = {"loss", "optimiser", "loop", "log"}
 TABLES: dict[str, set[str]] = {
     "ram": {"data", "reference", "ram", "projections", *_ENGINE},
     "episodes": {"data", "episodes", "ram", *_ENGINE},
-    "lit": {"data", "reference", "ram", "backbone", "lit", *_ENGINE},
-    "full": {"data", "reference", "ram", "full", *_ENGINE},
+    "heads": {"data", "reference", "ram", "backbone", "heads", *_ENGINE},
+    "pretrain": {"data", "reference", "ram", "pretrain", *_ENGINE},
 }
-"""The tables that each regime reads."""
+"""The tables that each mode reads."""
 
 _UNREAD: dict[str, dict[str, tuple[str, ...]]] = {
     "ram": {"reference": ("augment", "retrieval", "refresh", "gradient", "base_weight")},
     "episodes": {"loss": ("smoothing", "near_text"), "loop": ("batch",)},
 }
-"""Settings of these tables that a regime leaves alone."""
+"""Settings of these tables that a mode leaves alone."""
 
 _PARTS: dict[str, set[str]] = {
     "ram": {"ram", "temperature", "image_projection", "text_projection"},
     "episodes": {"ram", "temperature"},
-    "lit": {"image", "text", "cells", "ram", "tower", "temperature"},
-    "full": {"towers", "ram", "temperature"},
+    "heads": {"image", "text", "cells", "ram", "tower", "temperature"},
+    "pretrain": {"towers", "ram", "temperature"},
 }
 """What `optimiser.rates` may name; `parts` of a task has those that are there."""

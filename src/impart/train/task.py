@@ -1,4 +1,4 @@
-"""What a regime brings to the engine, and the small parts that all regimes share."""
+"""What a mode brings to the engine, and the small parts that all modes share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Average", "TrainingTask", "Temperature", "learning_rate", "parameter
 
 
 class TrainingTask(Protocol):
-    """One regime. Subclass it: the hooks with a body may be left alone.
+    """One mode. Subclass it: the hooks with a body may be left alone.
 
     The engine owns the optimiser, the schedule, checkpoints, logs and the seeds; before each batch it seeds torch from
     (seed, step, batch, process), so that dropout and other draws repeat after a resume.
@@ -142,7 +142,7 @@ class Average:
             mean.copy_(state[name])
 
 
-_SCALES = {"log_sharpness", "standing_scale"}  # of scores, a number for each head: temperatures, not matrices
+_SCALES = {"log_sharpness", "z_scale"}  # of scores, a number for each head: temperatures, not matrices
 
 
 def parameter_groups(modules: Mapping[str, nn.Module], settings: OptimiserSettings) -> list[dict[str, Any]]:

@@ -63,19 +63,17 @@ def run(*arguments: object, code: int = 0) -> Result:
     return result
 
 
-def test_contenders_are_measured_on_the_same_items_and_reported(
-    classes: Path, references: Path, tmp_path: Path
-) -> None:
+def test_models_are_measured_on_the_same_items_and_reported(classes: Path, references: Path, tmp_path: Path) -> None:
     options = ("-e", "tiny,tiny+vanilla,tiny+paper", "-r", references, "--near-duplicate", "2")
     said = run("zeroshot", "--data", f"folder:{classes}", *options, "-o", "out")
     assert "tiny+paper" in said.stdout
     assert "± is half of the 95% interval" in said.stdout
     assert "report: out" in said.stderr
     report = read_report(tmp_path / "out")
-    assert [outcome.encoder for outcome in report.outcomes] == ["tiny", "tiny+vanilla", "tiny+paper"]
-    assert len({outcome.items for outcome in report.outcomes}) == 1
-    assert report.outcomes[0].figures["top-1"] == 1.0
-    assert report.outcomes[1].counts["references"] == 8
+    assert [result.encoder for result in report.results] == ["tiny", "tiny+vanilla", "tiny+paper"]
+    assert len({result.items for result in report.results}) == 1
+    assert report.results[0].figures["top-1"] == 1.0
+    assert report.results[1].counts["references"] == 8
     assert {one["label"] for one in report.encoders} == {"tiny", "tiny+vanilla", "tiny+paper"}
     assert report.settings["prompts"] == "ensemble"
     assert (tmp_path / "out" / "plots").is_dir()
@@ -94,7 +92,7 @@ def test_the_second_run_encodes_nothing(classes: Path) -> None:
     assert sum(ENCODED) == 16
     again = json.loads(run("zeroshot", classes, "-e", "tiny", "--json", "--no-report").stdout)
     assert sum(ENCODED) == 16
-    assert first["outcomes"] == again["outcomes"]
+    assert first["results"] == again["results"]
     run("zeroshot", classes, "-e", "tiny", "--no-cache", "--no-report")
     assert sum(ENCODED) == 32
 
@@ -108,23 +106,23 @@ def test_references_from_the_test_set_are_dropped_and_counted(classes: Path, tmp
     ReferenceSet.build(classes / "red", TinyEncoder(), name="leak").save(tmp_path / "leak")
     options = ("-e", "tiny,tiny+vanilla", "-r", "leak", "--near-duplicate", "2", "--json")
     said = run("zeroshot", classes, *options, "-o", "out")
-    assert "4 references show test pictures and were left out (4 the same file, 0 nearly the same" in said.stderr
+    assert "4 references show test images and were left out (4 the same file, 0 nearly the same" in said.stderr
     content = json.loads(said.stdout)
     assert content == json.loads((tmp_path / "out" / "report.json").read_text()) | {
         "created": content["created"],
         "seconds": content["seconds"],
     }
-    counts = content["outcomes"][1]["counts"]
+    counts = content["results"][1]["counts"]
     assert (counts["references"], counts["references dropped"]) == (0, 4)
     assert content["encoders"][1]["references"]["dropped_same_file"] == 4
     assert content["comparisons"][0]["differences"][0]["noise"] is True
 
 
-def test_unreadable_pictures_are_named_and_the_code_is_3(classes: Path) -> None:
-    (classes / "red" / "broken.png").write_bytes(b"no picture")
+def test_unreadable_images_are_named_and_the_code_is_3(classes: Path) -> None:
+    (classes / "red" / "broken.png").write_bytes(b"no image")
     said = run("zeroshot", classes, "-e", "tiny", "--no-report", code=3)
     assert "broken.png" in said.stderr
-    assert "16 pictures" in said.stdout
+    assert "16 images" in said.stdout
     assert "1 unreadable" in said.stdout
 
 
@@ -150,7 +148,7 @@ def test_retrieval_both_ways(tmp_path: Path) -> None:
         rows += [f"{name}.png,a {name} square", f"{name}.png,{name}"]
     (folder / "captions.csv").write_text("\n".join(["file,caption", *rows]))
     content = json.loads(run("retrieval", folder, "-e", "tiny", "--query-bank", "--json", "--no-report").stdout)
-    tasks = {outcome["task"]: outcome for outcome in content["outcomes"]}
+    tasks = {result["task"]: result for result in content["results"]}
     assert list(tasks) == [
         "text to image",
         "image to text",
@@ -167,9 +165,9 @@ def test_probe_learns_from_the_train_folder(tmp_path: Path) -> None:
     paint(tmp_path / "data" / "train", count=5, shade=10)
     paint(tmp_path / "data" / "test")
     content = json.loads(run("probe", "data", "-e", "tiny", "--json", "--no-report").stdout)
-    (outcome,) = content["outcomes"]
-    assert (outcome["task"], outcome["figures"]["top-1"]["value"]) == ("linear probe", 1.0)
-    assert outcome["counts"]["training pictures"] == 20
+    (result,) = content["results"]
+    assert (result["task"], result["figures"]["top-1"]["value"]) == ("linear probe", 1.0)
+    assert result["counts"]["training images"] == 20
 
 
 @pytest.fixture
@@ -185,18 +183,18 @@ def test_videos_are_found_by_text_and_by_their_own_frame(clips: Path, references
     (clips / "captions.csv").write_text("file,caption\na.mp4,red\na.mp4,green\nb.mp4,blue\nabsent.mp4,white\n")
     names = ("-e", "tiny,tiny+vanilla", "-r", references, "--near-duplicate", "2")
     said = run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", *names, "--image-queries", "--json")
-    outcomes = {(one["task"], one["encoder"]): one for one in json.loads(said.stdout)["outcomes"]}
-    assert len(outcomes) == 8
-    found = outcomes["text to video", "tiny"]
+    results = {(one["task"], one["encoder"]): one for one in json.loads(said.stdout)["results"]}
+    assert len(results) == 8
+    found = results["text to video", "tiny"]
     assert (found["counts"]["queries"], found["counts"]["items"]) == (3, 2)
     assert found["figures"]["R@1"]["value"] == 1.0
-    assert outcomes["image to video", "tiny"]["figures"]["R@5"]["value"] == 1.0
-    assert outcomes["text to video", "tiny+vanilla"]["counts"]["references"] == 8
+    assert results["image to video", "tiny"]["figures"]["R@5"]["value"] == 1.0
+    assert results["text to video", "tiny+vanilla"]["counts"]["references"] == 8
     encoded = sum(ENCODED)
     run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", "-e", "tiny", "--no-report")
     assert sum(ENCODED) == encoded
     run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", "-e", "tiny", "--fit", "crop", "--no-report")
-    assert sum(ENCODED) > encoded  # other pictures: nothing in the cache is theirs
+    assert sum(ENCODED) > encoded  # other images: nothing in the cache is theirs
     wrong = run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", "-e", "tiny", "--fit", "stretch", code=2)
     assert "stretch" in wrong.stderr
 
@@ -205,7 +203,7 @@ def test_references_that_show_a_frame_are_dropped(clips: Path, references: Path)
     (clips / "captions.csv").write_text("file,caption\na.mp4,red\nb.mp4,blue\n")
     names = ("-e", "tiny,tiny+vanilla", "-r", references, "--near-duplicate", "0.9")
     said = run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", *names, "--json", "--no-report")
-    counts = {one["encoder"]: one["counts"] for one in json.loads(said.stdout)["outcomes"]}
+    counts = {one["encoder"]: one["counts"] for one in json.loads(said.stdout)["results"]}
     assert counts["tiny+vanilla"]["references dropped"] > 0
 
 
@@ -218,15 +216,15 @@ def test_moments_of_the_baseline_and_of_a_file(clips: Path, tmp_path: Path) -> N
     rows = [json.dumps(line | clip_fields) for line in lines]
     (clips / "highlight_val_release.jsonl").write_text("\n".join(rows))
     content = json.loads(run("moments", "-d", f"qvhighlights:{clips}", "-e", "tiny", "--json", "--no-report").stdout)
-    (outcome,) = content["outcomes"]
-    assert (outcome["task"], outcome["counts"]["queries"]) == ("moments", 2)
-    assert 0 <= outcome["figures"]["mIoU"]["value"] <= 1
+    (result,) = content["results"]
+    assert (result["task"], result["counts"]["queries"]) == ("moments", 2)
+    assert 0 <= result["figures"]["mIoU"]["value"] <= 1
     for name, windows in (("right", ([[0, 2, 1.0]], [[2, 4, 1.0]])), ("wrong", ([[2, 4, 1.0]], [[0, 1, 1.0]]))):
         answers = [{"qid": qid, "pred_relevant_windows": found} for qid, found in enumerate(windows, start=1)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(answer) for answer in answers))
     files = ("--predictions", "right.jsonl", "--predictions", "wrong.jsonl")
     content = json.loads(run("moments", "-d", f"qvhighlights:{clips}", *files, "--json", "--no-report").stdout)
-    figures = {one["encoder"]: one["figures"]["R1@0.5"]["value"] for one in content["outcomes"]}
+    figures = {one["encoder"]: one["figures"]["R1@0.5"]["value"] for one in content["results"]}
     assert figures == {"right": 1.0, "wrong": 0.0}
     assert "made elsewhere" in run("moments", "-d", f"qvhighlights:{clips}", *files, "-e", "tiny", code=2).output
 
@@ -255,36 +253,36 @@ def test_videos_that_are_cut_short_are_counted_named_and_code_3(tmp_path: Path) 
         told = f"read in part: {folder / 'b.mp4'}: stopped at"
         assert told in said.stderr
         assert told in (report / "report.md").read_text()
-        outcomes = read_report(report).outcomes
-        assert {outcome.counts["read in part"] for outcome in outcomes} == {1}
-        assert all(any(note.startswith(told) for note in outcome.notes) for outcome in outcomes)
+        results = read_report(report).results
+        assert {result.counts["read in part"] for result in results} == {1}
+        assert all(any(note.startswith(told) for note in result.notes) for result in results)
 
 
 def test_regions_of_a_table_of_boxes(tmp_path: Path) -> None:
     folder = tmp_path / "boxes"
     folder.mkdir()
-    picture = Image.new("RGB", (16, 8), COLOURS["red"])
-    picture.paste(COLOURS["blue"], (8, 0, 16, 8))
-    picture.save(folder / "both.png")
+    image = Image.new("RGB", (16, 8), COLOURS["red"])
+    image.paste(COLOURS["blue"], (8, 0, 16, 8))
+    image.save(folder / "both.png")
     (folder / "boxes.csv").write_text("file,label,x0,y0,x1,y1\nboth.png,red,0,0,0.5,1\nboth.png,blue,0.5,0,1,1\n")
     options = ("-e", "tiny", "--scales", "1", "--json", "--no-report")
-    (outcome,) = json.loads(run("regions", folder, *options).stdout)["outcomes"]
-    assert (outcome["counts"]["boxes"], outcome["figures"]["top-1"]["value"]) == (2, 1.0)
+    (result,) = json.loads(run("regions", folder, *options).stdout)["results"]
+    assert (result["counts"]["boxes"], result["figures"]["top-1"]["value"]) == (2, 1.0)
     assert "--scales 'big'" in run("regions", folder, "-e", "tiny", "--scales", "big", code=2).output
 
 
 def test_references_that_show_what_is_in_a_box_are_dropped(tmp_path: Path) -> None:
     folder = tmp_path / "boxes"
     folder.mkdir()
-    picture = Image.new("RGB", (16, 8), COLOURS["red"])
-    picture.paste(COLOURS["blue"], (8, 0, 16, 8))
-    picture.save(folder / "both.png")
+    image = Image.new("RGB", (16, 8), COLOURS["red"])
+    image.paste(COLOURS["blue"], (8, 0, 16, 8))
+    image.save(folder / "both.png")
     (folder / "boxes.csv").write_text("file,label,x0,y0,x1,y1\nboth.png,red,0,0,0.5,1\nboth.png,blue,0.5,0,1,1\n")
     paint(tmp_path / "plain", names=("red", "green"), count=1)
     ReferenceSet.build(tmp_path / "plain", TinyEncoder(), name="plain").save(tmp_path / "set")
     options = ("-e", "tiny+vanilla", "-r", "set", "--scales", "1", "--json", "--no-report")
-    (outcome,) = json.loads(run("regions", folder, *options).stdout)["outcomes"]
-    assert (outcome["counts"]["references"], outcome["counts"]["references dropped"]) == (1, 1)
+    (result,) = json.loads(run("regions", folder, *options).stdout)["results"]
+    assert (result["counts"]["references"], result["counts"]["references dropped"]) == (1, 1)
 
 
 def test_reproduce_table1(tmp_path: Path, references: Path) -> None:
@@ -324,7 +322,7 @@ def test_two_data_sets_of_one_name_are_not_taken_for_one(tmp_path: Path) -> None
 
 def test_intervals_can_be_left_out(classes: Path) -> None:
     content = json.loads(run("zeroshot", classes, "-e", "tiny", "--bootstrap", "0", "--json", "--no-report").stdout)
-    assert content["outcomes"][0]["figures"]["top-1"] == {"value": 1.0}
+    assert content["results"][0]["figures"]["top-1"] == {"value": 1.0}
 
 
 def test_same_figures_whatever_the_batch(classes: Path) -> None:
@@ -333,6 +331,6 @@ def test_same_figures_whatever_the_batch(classes: Path) -> None:
         for n in (1, 7)
     ]
     assert np.isclose(
-        figures[0]["outcomes"][0]["figures"]["log-loss"]["value"],
-        figures[1]["outcomes"][0]["figures"]["log-loss"]["value"],
+        figures[0]["results"][0]["figures"]["log-loss"]["value"],
+        figures[1]["results"][0]["figures"]["log-loss"]["value"],
     )

@@ -60,7 +60,7 @@ def test_sweep_prints_writes_and_goes_on(references: Path, tmp_path: Path) -> No
     first = RUN.invoke(app, arguments)
     assert first.exit_code == 0, first.output
     assert "By captions corrupted" in first.output
-    assert "chosen by the set's own pictures" in " ".join(first.output.split()) or "plain encoder" in first.output
+    assert "chosen by the set's own images" in " ".join(first.output.split()) or "plain encoder" in first.output
     rows = table(out)
     names = {row["dataset"] for row in rows}
     assert len(names) == 2

@@ -19,13 +19,13 @@ pytest.importorskip("onnx", reason="tiny models are written with the onnx packag
 from helpers import tiny_onnx
 
 RNG = np.random.default_rng(0)
-PICTURES = [RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(5)]
+IMAGES = [RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(5)]
 TEXTS = ["a red square", "dog", "", "a photo of a green dog of a blue dog of a red dog"]
 
 
-def colours(pictures: list[np.ndarray]) -> np.ndarray:
+def colours(images: list[np.ndarray]) -> np.ndarray:
     """(B, 3) mean colours after the tiny models' normalisation."""
-    return np.stack([(picture / 255.0 - 0.5) / 0.5 for picture in pictures]).mean(axis=(1, 2)).astype(np.float32)
+    return np.stack([(image / 255.0 - 0.5) / 0.5 for image in images]).mean(axis=(1, 2)).astype(np.float32)
 
 
 def text_vectors(texts: list[str], *, mask: bool) -> np.ndarray:
@@ -44,8 +44,8 @@ def test_layout_agrees_with_numpy(tmp_path: Path) -> None:
     assert isinstance(encoder, Encoder)
     assert (encoder.traits.dim, encoder.traits.image_size_px, encoder.traits.context_tokens) == (4, 16, 8)
     assert not encoder.traits.own_retrieval
-    result = encoder.encode_images(PICTURES)
-    expected = l2_normalise(colours(PICTURES) @ tiny_onnx.image_weights()[0])
+    result = encoder.encode_images(IMAGES)
+    expected = l2_normalise(colours(IMAGES) @ tiny_onnx.image_weights()[0])
     np.testing.assert_allclose(result.embeddings, expected, atol=1e-5)
     np.testing.assert_array_equal(result.retrieval, result.embeddings)
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), text_vectors(TEXTS, mask=False), atol=1e-5)
@@ -58,9 +58,7 @@ def test_fixed_batch_and_number_types(tmp_path: Path, batch: int, wide: bool) ->
     folder = tiny_onnx.write_layout(tmp_path / "fixed", batch=batch, length=tiny_onnx.CONTEXT, wide=wide)
     tiny_onnx.write_image_model(folder / "visual" / "model.onnx", batch=batch)
     fixed = load_onnx(str(folder), threads=1)
-    np.testing.assert_allclose(
-        fixed.encode_images(PICTURES).embeddings, free.encode_images(PICTURES).embeddings, atol=1e-6
-    )
+    np.testing.assert_allclose(fixed.encode_images(IMAGES).embeddings, free.encode_images(IMAGES).embeddings, atol=1e-6)
     np.testing.assert_allclose(fixed.encode_texts(TEXTS), free.encode_texts(TEXTS), atol=1e-6)
 
 
@@ -69,10 +67,10 @@ def test_fixed_batch_and_number_types(tmp_path: Path, batch: int, wide: bool) ->
 def test_batches_run_in_pieces_keep_their_order(tmp_path: Path, batch: int | str, threads: int) -> None:
     encoder = load_onnx(str(tiny_onnx.write_layout(tmp_path, batch=batch)), threads=threads)
     rng = np.random.default_rng(0)
-    pictures = list(rng.integers(0, 256, (29, tiny_onnx.SIZE_PX, tiny_onnx.SIZE_PX, 3), dtype=np.uint8))
-    one_by_one = np.concatenate([encoder.encode_images([picture]).embeddings for picture in pictures])
+    images = list(rng.integers(0, 256, (29, tiny_onnx.SIZE_PX, tiny_onnx.SIZE_PX, 3), dtype=np.uint8))
+    one_by_one = np.concatenate([encoder.encode_images([image]).embeddings for image in images])
     for count in (1, 2, 7, 16, 29):
-        together = encoder.encode_images(pictures[:count]).embeddings
+        together = encoder.encode_images(images[:count]).embeddings
         np.testing.assert_allclose(together, one_by_one[:count], atol=1e-6)
 
 
@@ -87,9 +85,9 @@ def test_attention_mask(tmp_path: Path, length: int | str) -> None:
 
 def test_half_precision_gives_float32(tmp_path: Path) -> None:
     folder = tiny_onnx.write_layout(tmp_path)
-    full = load_onnx(str(folder)).encode_images(PICTURES).embeddings
+    full = load_onnx(str(folder)).encode_images(IMAGES).embeddings
     tiny_onnx.write_image_model(folder / "visual" / "model.onnx", half=True)
-    half = load_onnx(str(folder)).encode_images(PICTURES).embeddings
+    half = load_onnx(str(folder)).encode_images(IMAGES).embeddings
     assert half.dtype == np.float32
     np.testing.assert_allclose(half, full, atol=5e-3)
     np.testing.assert_allclose(np.linalg.norm(half, axis=1), 1.0, atol=1e-5)
@@ -111,25 +109,25 @@ def test_mini_has_its_own_retrieval(tmp_path: Path) -> None:
     encoder = load_mini(str(tiny_onnx.write_mini(tmp_path)))
     assert encoder.traits.own_retrieval
     assert encoder.traits.retrieval_dim == tiny_onnx.RETRIEVAL_DIM
-    result = encoder.encode_images(PICTURES)
-    expected = l2_normalise(colours(PICTURES) @ tiny_onnx.image_weights()[1])
+    result = encoder.encode_images(IMAGES)
+    expected = l2_normalise(colours(IMAGES) @ tiny_onnx.image_weights()[1])
     np.testing.assert_allclose(result.retrieval, expected, atol=1e-5)
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), text_vectors(TEXTS, mask=True), atol=1e-5)
 
 
-def test_small_pictures_go_through_their_own_weights(tmp_path: Path) -> None:
+def test_small_images_go_through_their_own_weights(tmp_path: Path) -> None:
     encoder = load_mini(str(tiny_onnx.write_mini(tmp_path, small={"up_to_px": 10, "size": 8})))
     sides = [(16, 16), (10, 40), (11, 11), (3, 9), (40, 10), (12, 90)]
     grey = [RNG.integers(0, 256, dtype=np.uint8) for _ in sides]
-    pictures = [np.full((*side, 3), level, np.uint8) for side, level in zip(sides, grey, strict=True)]
-    pictures[4] = Image.fromarray(pictures[4])  # pictures and arrays alike
+    images = [np.full((*side, 3), level, np.uint8) for side, level in zip(sides, grey, strict=True)]
+    images[4] = Image.fromarray(images[4])  # images and arrays alike
     seen = colours([np.full((2, 2, 3), level, np.uint8) for level in grey])
     seen[[1, 3, 4]] += 16 - 8  # what the tiny model adds where it is given 8 px
     embedding, retrieval = (l2_normalise(seen @ weights) for weights in tiny_onnx.image_weights())
-    found = encoder.encode_images(pictures)
+    found = encoder.encode_images(images)
     np.testing.assert_allclose(found.embeddings, embedding, atol=1e-5)
     np.testing.assert_allclose(found.retrieval, retrieval, atol=1e-5)
-    np.testing.assert_allclose(encoder.encode_images(pictures[3:5]).embeddings, embedding[3:5], atol=1e-5)
+    np.testing.assert_allclose(encoder.encode_images(images[3:5]).embeddings, embedding[3:5], atol=1e-5)
     other = load_mini(str(tiny_onnx.write_mini(tmp_path, small={"up_to_px": 9, "size": 8})))
     assert other.fingerprint != encoder.fingerprint
 
@@ -147,7 +145,7 @@ def test_towers_are_opened_one_by_one(tmp_path: Path) -> None:
     encoder = load_mini(str(folder))
     assert encoder.encode_texts(["a dog"]).shape == (1, tiny_onnx.DIM)  # the broken image tower is never opened
     with pytest.raises(EncoderError, match=r"image\.onnx cannot be opened"):
-        encoder.encode_images(PICTURES)
+        encoder.encode_images(IMAGES)
 
 
 def test_fingerprint_covers_weights_tokenizer_and_preprocessing(tmp_path: Path) -> None:
@@ -198,7 +196,7 @@ def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
     cfg = {**tiny_onnx.preprocess_cfg(), "size": 32}
     (folder / "visual" / "preprocess_cfg.json").write_text(json.dumps(cfg))
     with pytest.raises(EncoderError, match="32 px"):
-        load_onnx(str(folder)).encode_images(PICTURES)
+        load_onnx(str(folder)).encode_images(IMAGES)
 
 
 def test_swapped_towers_and_unknown_options_are_named(tmp_path: Path) -> None:

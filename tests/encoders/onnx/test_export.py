@@ -19,7 +19,7 @@ from impart.encoders.onnx import export
 from impart.encoders.onnx.export import export_hf
 from impart.errors import EncoderError
 
-PICTURES = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(5)]
+IMAGES = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(5)]
 
 
 @pytest.mark.parametrize("kind", ["clip_quick_gelu", "clip_gelu", "siglip"])
@@ -38,7 +38,7 @@ def test_export_agrees(tmp_path: Path, kind: str) -> None:
     for folder, floor in ((tmp_path / "out", 0.9999), (tmp_path / "out" / "int8", 0.98)):
         exported = load_encoder(f"onnx:{folder}")
         assert exported.traits.context_tokens == original.traits.context_tokens
-        images = exported.encode_images(PICTURES).embeddings * original.encode_images(PICTURES).embeddings
+        images = exported.encode_images(IMAGES).embeddings * original.encode_images(IMAGES).embeddings
         texts = exported.encode_texts(tiny_hf.TEXTS) * original.encode_texts(tiny_hf.TEXTS)
         assert images.sum(axis=1).min() > floor
         assert texts.sum(axis=1).min() > floor
@@ -54,9 +54,9 @@ def test_quick_gelu_survives(tmp_path: Path) -> None:
         for act in ("quick_gelu", "gelu")
     )
     export_hf(str(tmp_path / "quick_gelu"), tmp_path / "out", int8=False)
-    exported = load_encoder(f"onnx:{tmp_path / 'out'}").encode_images(PICTURES).embeddings
-    assert np.abs(exported - quick.encode_images(PICTURES).embeddings).max() < 1e-4
-    assert np.abs(exported - exact.encode_images(PICTURES).embeddings).max() > 1e-3
+    exported = load_encoder(f"onnx:{tmp_path / 'out'}").encode_images(IMAGES).embeddings
+    assert np.abs(exported - quick.encode_images(IMAGES).embeddings).max() < 1e-4
+    assert np.abs(exported - exact.encode_images(IMAGES).embeddings).max() > 1e-3
     assert not (tmp_path / "out" / "int8").exists()
 
 

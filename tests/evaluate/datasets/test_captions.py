@@ -1,4 +1,4 @@
-"""Captioned pictures from the files as published; what is missing is counted."""
+"""Captioned images from the files as published; what is missing is counted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.picture_sets import picture
+from helpers.image_sets import image
 from helpers.tiny_encoder import TinyEncoder
 from impart.errors import DataError
 from impart.evaluate import CaptionSet, open_set
@@ -23,14 +23,14 @@ def opened(spec: Path | str, split: str | None = None) -> CaptionSet:
 
 def captioned(folder: Path) -> Path:
     for name in ("red", "blue", "green"):
-        picture(folder / f"{name}.png", name)
+        image(folder / f"{name}.png", name)
     table = folder / "captions.csv"
     table.write_text("file,caption,split\nred.png,a red one,a\nred.png,red,a\nblue.png,blue,a\ngreen.png,green,b\n")
     return table
 
 
 def names(dataset: CaptionSet) -> list[str]:
-    return [Path(key).name for key in dataset.pictures.keys]
+    return [Path(key).name for key in dataset.images.keys]
 
 
 def test_retrieval_both_ways(tmp_path: Path, tiny: TinyEncoder) -> None:
@@ -44,18 +44,18 @@ def test_captions_of_one_split(tmp_path: Path) -> None:
     assert (dataset.name, dataset.captions) == ("set/a", ("a red one", "red", "blue"))
     assert np.array_equal(dataset.owners, [0, 0, 1])
     assert opened(tmp_path / "set").name == "set"  # the folder of captions.csv
-    assert dataset.pictures.identity() != opened(tmp_path / "set").pictures.identity()
+    assert dataset.images.identity() != opened(tmp_path / "set").images.identity()
 
 
-def test_missing_pictures_are_counted_and_all_of_them_are_an_error(tmp_path: Path) -> None:
+def test_missing_images_are_counted_and_all_of_them_are_an_error(tmp_path: Path) -> None:
     table = captioned(tmp_path / "set")
     (tmp_path / "set" / "red.png").unlink()
     dataset = opened(table)
     assert dataset.captions == ("blue", "green")
-    assert dataset.notes == ("1 of 3 pictures are missing and left out, first red.png",)
+    assert dataset.notes == ("1 of 3 images are missing and left out, first red.png",)
     for name in ("blue", "green"):
         (tmp_path / "set" / f"{name}.png").unlink()
-    with pytest.raises(DataError, match=r"none of the 3 pictures .* first red\.png"):
+    with pytest.raises(DataError, match=r"none of the 3 images .* first red\.png"):
         opened(table)
 
 
@@ -63,16 +63,16 @@ def test_tables_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     table = captioned(tmp_path / "set")
     with pytest.raises(DataError, match="split 'c'"):
         opened(table, "c")
-    table.write_text("picture,caption\nx,y\n")
+    table.write_text("image,caption\nx,y\n")
     with pytest.raises(DataError, match="'file'"):
         opened(table)
 
 
 def karpathy(name: str) -> dict[str, object]:
-    """As in caption_datasets.zip: one entry a picture, with its split."""
+    """As in caption_datasets.zip: one entry an image, with its split."""
     images = []
     for number, (file, split) in enumerate([("red.png", "test"), ("blue.png", "val"), ("green.png", "test")]):
-        raw = [f"A {file[:-4]} picture .", f"{file[:-4]} ."]
+        raw = [f"A {file[:-4]} image .", f"{file[:-4]} ."]
         sentences = [{"tokens": text.split(), "raw": text, "imgid": number, "sentid": number} for text in raw]
         images.append({"sentids": [0, 1], "imgid": number, "sentences": sentences, "split": split, "filename": file})
     return {"images": images, "dataset": name}
@@ -84,10 +84,10 @@ def karpathy(name: str) -> dict[str, object]:
 def test_karpathy_splits_of_flickr(tmp_path: Path, name: str, folder: str) -> None:
     (tmp_path / f"dataset_{name}.json").write_text(json.dumps(karpathy(name)))
     for colour in ("red", "blue", "green"):
-        picture(tmp_path / folder / f"{colour}.png", colour)
+        image(tmp_path / folder / f"{colour}.png", colour)
     dataset = opened(f"{name}:{tmp_path}")
     assert (dataset.name, names(dataset)) == (f"{name}/test", ["red.png", "green.png"])
-    assert dataset.captions == ("A red picture .", "red .", "A green picture .", "green .")
+    assert dataset.captions == ("A red image .", "red .", "A green image .", "green .")
     assert dataset.owners.tolist() == [0, 0, 1, 1]
     assert names(opened(f"{name}:{tmp_path}", "val")) == ["blue.png"]
     with pytest.raises(DataError, match="no split 'dev'"):
@@ -97,13 +97,13 @@ def test_karpathy_splits_of_flickr(tmp_path: Path, name: str, folder: str) -> No
 
 def test_karpathy_splits_of_coco(tmp_path: Path) -> None:
     content = karpathy("coco")
-    for number, image in enumerate(content["images"]):  # type: ignore[arg-type,var-annotated]
-        image["filepath"], image["cocoid"] = ("val2014" if number else "train2014"), number
+    for number, entry in enumerate(content["images"]):  # type: ignore[arg-type,var-annotated]
+        entry["filepath"], entry["cocoid"] = ("val2014" if number else "train2014"), number
     (tmp_path / "dataset_coco.json").write_text(json.dumps(content))
-    picture(tmp_path / "val2014" / "green.png", "green")
+    image(tmp_path / "val2014" / "green.png", "green")
     dataset = opened(f"coco-captions:{tmp_path}")
     assert (dataset.name, names(dataset)) == ("coco-captions/test", ["green.png"])
-    assert dataset.notes == ("1 of 2 pictures are missing and left out, first train2014/red.png",)
+    assert dataset.notes == ("1 of 2 images are missing and left out, first train2014/red.png",)
 
 
 def test_coco_captions_of_a_year(tmp_path: Path) -> None:
@@ -118,21 +118,21 @@ def test_coco_captions_of_a_year(tmp_path: Path) -> None:
             {"id": 1, "image_id": 285, "caption": "A bear.\n"},
             {"id": 2, "image_id": 139, "caption": "A room."},
             {"id": 3, "image_id": 139, "caption": "  "},
-            {"id": 4, "image_id": 7, "caption": "Of a picture that is not listed."},
+            {"id": 4, "image_id": 7, "caption": "Of an image that is not listed."},
         ],
     }
     file = tmp_path / "annotations" / "captions_val2017.json"
     file.parent.mkdir()
     file.write_text(json.dumps(content))
     for name in ("000000000139", "000000000285"):
-        picture(tmp_path / "val2017" / f"{name}.jpg")
+        image(tmp_path / "val2017" / f"{name}.jpg")
     for spec, split in ((f"coco-captions:{tmp_path}", None), (f"coco-captions:{tmp_path}", "val2017"), (file, None)):
         dataset = opened(spec, split)
         assert dataset.name == "coco-captions/val2017"
         assert dataset.captions == ("A bear.", "A room.")
         assert names(dataset) == ["000000000285.jpg", "000000000139.jpg"]
         assert len(dataset.notes) == 2
-        assert "1 captions are of pictures" in dataset.notes[0]
+        assert "1 captions are of images" in dataset.notes[0]
         assert "1 empty" in dataset.notes[1]
 
 
@@ -145,8 +145,8 @@ def test_flickr8k_by_its_own_files(tmp_path: Path) -> None:
     )
     (text / "Flickr_8k.testImages.txt").write_text("1000.jpg\n1003.jpg\n")
     (text / "Flickr_8k.devImages.txt").write_text("1001.jpg\n")
-    picture(photos / "1000.jpg")
-    picture(photos / "1001.jpg")
+    image(photos / "1000.jpg")
+    image(photos / "1001.jpg")
     dataset = opened(f"flickr8k:{tmp_path}")
     assert (dataset.captions, names(dataset)) == (("A child in a pink dress .", "A girl ."), ["1000.jpg"])
     assert opened(f"flickr8k:{tmp_path}", "val").captions == ("A black dog .",)
@@ -156,7 +156,7 @@ def test_flickr8k_by_its_own_files(tmp_path: Path) -> None:
 
 def test_flickr30k_by_its_token_file(tmp_path: Path) -> None:
     (tmp_path / "results_20130124.token").write_text("1.jpg#0\tTwo men .\n1.jpg#1\tMen .\n")
-    picture(tmp_path / "flickr30k-images" / "1.jpg")
+    image(tmp_path / "flickr30k-images" / "1.jpg")
     assert opened(f"flickr30k:{tmp_path}", "all").captions == ("Two men .", "Men .")
     with pytest.raises(DataError, match=r"dataset_flickr30k\.json"):
         opened(f"flickr30k:{tmp_path}")

@@ -1,4 +1,4 @@
-"""Boxes of COCO, LVIS and tables: fractions of the picture, clipped, dropped and counted."""
+"""Boxes of COCO, LVIS and tables: fractions of the image, clipped, dropped and counted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.picture_sets import picture
+from helpers.image_sets import image
 from impart.errors import DataError
 from impart.evaluate import BoxSet, open_set
 
@@ -33,7 +33,7 @@ def annotation(number: int, image: int, category: int, bbox: list[float], *, cro
 
 
 def coco(root: Path) -> Path:
-    """Two pictures of 20 x 16 px as in instances_val2017.json, and one that is not there."""
+    """Two images of 20 x 16 px as in instances_val2017.json, and one that is not there."""
     content = {
         "info": {},
         "licenses": [],
@@ -49,8 +49,8 @@ def coco(root: Path) -> Path:
             annotation(4, 139, 1, [3, 3, 0, 5]),  # empty
             annotation(5, 139, 1, [30, 3, 5, 5]),  # outside
             annotation(6, 139, 1, [0, 0, 20, 16], crowd=1),
-            annotation(7, 9, 1, [0, 0, 20, 16]),  # of no picture listed
-            annotation(8, 632, 1, [0, 0, 20, 16]),  # of a picture that is missing
+            annotation(7, 9, 1, [0, 0, 20, 16]),  # of no image listed
+            annotation(8, 632, 1, [0, 0, 20, 16]),  # of an image that is missing
         ],
         "categories": [
             {"supercategory": "animal", "id": 23, "name": "bear"},
@@ -62,7 +62,7 @@ def coco(root: Path) -> Path:
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(content))
     for number in (139, 285):
-        picture(root / "val2017" / f"{number:012d}.jpg")
+        image(root / "val2017" / f"{number:012d}.jpg")
     return file
 
 
@@ -73,16 +73,16 @@ def test_coco_instances(tmp_path: Path) -> None:
         assert dataset.name == "coco/val2017"
         assert dataset.categories == ("person", "traffic light", "bear")
         assert dataset.frequency is None
-        assert [Path(key).name for key in dataset.pictures.keys] == ["000000000285.jpg", "000000000139.jpg"]
+        assert [Path(key).name for key in dataset.images.keys] == ["000000000285.jpg", "000000000139.jpg"]
         assert dataset.owners.tolist() == [0, 1, 1]
         assert dataset.labels.tolist() == [2, 0, 0]
         assert np.allclose(dataset.boxes, [[0.25, 0.25, 0.75, 0.75], [0, 0, 0.5, 1], [0, 0, 1, 1]])
         assert dataset.notes == (
             "1 boxes around crowds are left out",
-            "1 boxes stick out of their picture and are clipped",
-            "2 boxes are empty, or outside of their picture, and left out",
-            "1 boxes are of a picture or category that the file does not list, and left out",
-            "1 of 3 pictures are missing and left out, first 000000000632.jpg",
+            "1 boxes stick out of their image and are clipped",
+            "2 boxes are empty, or outside of their image, and left out",
+            "1 boxes are of an image or category that the file does not list, and left out",
+            "1 of 3 images are missing and left out, first 000000000632.jpg",
         )
 
 
@@ -92,7 +92,7 @@ def test_coco_that_cannot_be_used(tmp_path: Path) -> None:
     file = coco(tmp_path)
     for name in ("000000000139", "000000000285"):
         (tmp_path / "val2017" / f"{name}.jpg").unlink()
-    with pytest.raises(DataError, match="none of the 3 pictures"):
+    with pytest.raises(DataError, match="none of the 3 images"):
         opened(f"coco:{tmp_path}")
     content = json.loads(file.read_text())
     content["annotations"] = [annotation(1, 285, 23, [1, 2]), annotation(2, 285, 23, [1, 2, 3, None])]  # type: ignore[list-item]
@@ -123,19 +123,19 @@ def test_lvis(tmp_path: Path) -> None:
         ],
     }
     (tmp_path / "lvis_v1_val.json").write_text(json.dumps(content))
-    picture(tmp_path / "val2017" / "000000000139.jpg")
-    picture(tmp_path / "train2017" / "000000000139.jpg")
+    image(tmp_path / "val2017" / "000000000139.jpg")
+    image(tmp_path / "train2017" / "000000000139.jpg")
     dataset = opened(f"lvis:{tmp_path}")
     assert (dataset.name, dataset.frequency) == ("lvis/val", ("c", "r", "f"))
     assert dataset.categories == ("aerosol can", "bow (weapon)", "apple")
     assert dataset.labels.tolist() == [1, 0]
-    assert len(dataset.pictures) == 2
+    assert len(dataset.images) == 2
     assert np.allclose(dataset.boxes[0], [0.25, 0.25, 0.75, 0.75])
 
 
 def test_a_table_of_boxes(tmp_path: Path) -> None:
     table = tmp_path / "some" / "boxes.csv"
-    picture(tmp_path / "some" / "images" / "a.jpg")
+    image(tmp_path / "some" / "images" / "a.jpg")
     rows = ["a.jpg,dog,0.1,0.2,0.5,0.6", "a.jpg,cat,0.5,0.5,1.4,1.0", "a.jpg,cat,0.5,0.5,0.5,1.0"]
     table.write_text("\n".join(["file,label,x0,y0,x1,y1", *rows]))
     for spec in (table, table.parent, f"boxes:{table}"):
@@ -153,7 +153,7 @@ def test_a_table_of_boxes(tmp_path: Path) -> None:
 
 def test_the_development_boxes(data_dir: Path) -> None:
     dataset = opened(data_dir / "images" / "coco")
-    assert len(dataset.pictures) <= 300
+    assert len(dataset.images) <= 300
     assert len(dataset.boxes) > 1000
     assert dataset.boxes.min() >= 0
     assert dataset.boxes.max() <= 1

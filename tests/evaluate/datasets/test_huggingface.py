@@ -39,11 +39,11 @@ def test_classes_saved_to_disk(tmp_path: Path, tiny: TinyEncoder) -> None:
     assert isinstance(dataset, ClassSet)
     assert (dataset.name, dataset.classes) == ("saved/test", ("red", "dark grey", "blue"))
     assert dataset.labels.tolist() == [0, 2]
-    assert dataset.notes == ("1 pictures without a label are left out",)
+    assert dataset.notes == ("1 images without a label are left out",)
     assert zeroshot(tiny, dataset, prompts=("{}",)).figures["top-1"] == 1.0
     train = open_set(f"hf-dataset:{tmp_path / 'saved'}", split="train")
     assert isinstance(train, ClassSet)
-    assert train.pictures.identity() != dataset.pictures.identity()
+    assert train.images.identity() != dataset.images.identity()
     with pytest.raises(DataError, match="no split 'val': choose one of train, test"):
         open_set(f"hf-dataset:{tmp_path / 'saved'}", split="val")
     with pytest.raises(DataError, match="no column of captions; it has img, label"):
@@ -58,6 +58,6 @@ def test_captions_of_one_split(tmp_path: Path) -> None:
     dataset = open_set(f"hf-dataset:{tmp_path / 'pairs'}", kind="captions")
     assert isinstance(dataset, CaptionSet)
     assert (dataset.captions, dataset.owners.tolist()) == (("Red.", "All red.", "Blue."), [0, 0, 1])
-    assert dataset.pictures.read(1)[0].getpixel((0, 0)) == COLOURS["blue"]
+    assert dataset.images.read(1)[0].getpixel((0, 0)) == COLOURS["blue"]
     with pytest.raises(DataError, match="no column of class labels"):
         open_set(f"hf-dataset:{tmp_path / 'pairs'}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.picture_sets import class_folders, picture
+from helpers.image_sets import class_folders, image
 from impart.errors import ConfigError, DataError
 from impart.evaluate import BoxSet, CaptionSet, ClassSet, open_set
 from impart.evaluate.datasets import READERS, Reader, register_reader
@@ -47,7 +47,7 @@ def test_unknown_names_and_kinds(tmp_path: Path) -> None:
 def test_what_a_path_is_taken_for(tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "classes", ["red", "blue"])
     assert isinstance(open_set(folder), ClassSet)
-    picture(tmp_path / "pairs" / "images" / "a.png")
+    image(tmp_path / "pairs" / "images" / "a.png")
     (tmp_path / "pairs" / "captions.csv").write_text("file,caption\na.png,red\n")
     (tmp_path / "pairs" / "boxes.csv").write_text("file,label,x0,y0,x1,y1\na.png,red,0,0,1,1\n")
     assert isinstance(open_set(tmp_path / "pairs"), CaptionSet)
@@ -73,40 +73,40 @@ def test_a_reader_of_ones_own() -> None:
         del READERS["my-set"]
 
 
-def test_fewer_pictures(tmp_path: Path) -> None:
+def test_fewer_images(tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "classes", ["red", "blue", "green"], each=5)
     two = open_set(folder, per_class=2)
     assert isinstance(two, ClassSet)
     assert two.labels.tolist() == [0, 0, 1, 1, 2, 2]
-    assert [Path(key).name for key in two.pictures.keys] == ["0.png", "1.png"] * 3
+    assert [Path(key).name for key in two.images.keys] == ["0.png", "1.png"] * 3
     some = open_set(folder, limit=7)
     assert isinstance(some, ClassSet)
     assert len(some) == 7
-    assert some.pictures.keys == open_set(folder, limit=7).pictures.keys  # type: ignore[union-attr]
-    assert len(open_set(folder, limit=99).pictures) == 15  # type: ignore[union-attr]
+    assert some.images.keys == open_set(folder, limit=7).images.keys  # type: ignore[union-attr]
+    assert len(open_set(folder, limit=99).images) == 15  # type: ignore[union-attr]
 
 
-def test_fewer_captioned_pictures_keep_their_captions(tmp_path: Path) -> None:
+def test_fewer_captioned_images_keep_their_captions(tmp_path: Path) -> None:
     rows = []
     for number in range(6):
-        picture(tmp_path / "pairs" / f"{number}.png")
+        image(tmp_path / "pairs" / f"{number}.png")
         rows += [f"{number}.png,text {number}", f"{number}.png,more {number}"]
     table = tmp_path / "pairs" / "captions.csv"
     table.write_text("\n".join(["file,caption", *rows]))
     dataset = open_set(table, limit=3)
     assert isinstance(dataset, CaptionSet)
-    assert len(dataset.pictures) == 3
+    assert len(dataset.images) == 3
     assert len(dataset.captions) == 6
     for caption, owner in zip(dataset.captions, dataset.owners, strict=True):
-        assert Path(dataset.pictures.keys[owner]).stem == caption.split()[1]
+        assert Path(dataset.images.keys[owner]).stem == caption.split()[1]
     with pytest.raises(ConfigError, match="no classes"):
         open_set(table, per_class=2)
 
 
-def test_fewer_pictures_with_boxes(tmp_path: Path) -> None:
+def test_fewer_images_with_boxes(tmp_path: Path) -> None:
     rows = []
     for number in range(4):
-        picture(tmp_path / f"{number}.png")
+        image(tmp_path / f"{number}.png")
         rows.append(f"{number}.png,label {number},0,0,1,1")
     (tmp_path / "boxes.csv").write_text("\n".join(["file,label,x0,y0,x1,y1", *rows]))
     dataset = open_set(tmp_path / "boxes.csv", kind="boxes", limit=2)
@@ -114,4 +114,4 @@ def test_fewer_pictures_with_boxes(tmp_path: Path) -> None:
     assert dataset.owners.tolist() == [0, 1]
     assert len(dataset.categories) == 4
     for label, owner in zip(dataset.labels, dataset.owners, strict=True):
-        assert Path(dataset.pictures.keys[owner]).stem == dataset.categories[label].split()[1]
+        assert Path(dataset.images.keys[owner]).stem == dataset.categories[label].split()[1]

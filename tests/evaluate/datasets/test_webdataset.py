@@ -54,12 +54,12 @@ def test_classes(tmp_path: Path, tiny: TinyEncoder) -> None:
         assert (dataset.name, dataset.classes) == ("colours/test", ("red", "green", "blue"))
         assert dataset.templates == ("a photo of a {}.", "the {} one")
         assert dataset.labels.tolist() == [0, 2, 1, 0]
-        assert dataset.pictures.keys == ("0.tar:s0000000", "0.tar:s0000001", "1.tar:s0000002", "1.tar:s0000003")
+        assert dataset.images.keys == ("0.tar:s0000000", "0.tar:s0000001", "1.tar:s0000002", "1.tar:s0000003")
     assert zeroshot(tiny, dataset, prompts=("{}",)).figures["top-1"] == 1.0
-    before = dataset.pictures.identity()
+    before = dataset.images.identity()
     with (root / "test" / "1.tar").open("ab") as file:
         file.write(b"\0" * 512)
-    assert dataset.pictures.identity() != before
+    assert dataset.images.identity() != before
 
 
 def test_the_folder_of_shards_itself(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     shard(root / "test" / "1.tar", [("a.png", encoded("red")), ("b.cls", b"1")])
     dataset = open_set(root)
     assert isinstance(dataset, ClassSet)
-    assert (len(dataset), dataset.notes) == (2, ("2 samples without a picture or a .cls are left out",))
+    assert (len(dataset), dataset.notes) == (2, ("2 samples without an image or a .cls are left out",))
     (root / "classnames.txt").unlink()
     with pytest.raises(DataError, match=r"holds no classnames\.txt.*published at"):
         open_set(f"webdataset:{root}")
@@ -101,9 +101,9 @@ def test_retrieval_shards(tmp_path: Path) -> None:
     root = tmp_path / "pairs"
     members = [
         ("s0.jpg", encoded("red", "JPEG")),
-        ("s0.txt", b"A red picture.\nRed  all over.\n\n"),
+        ("s0.txt", b"A red image.\nRed  all over.\n\n"),
         ("s1.jpg", encoded("blue", "JPEG")),
-        ("s1.json", b'{"caption": "A blue picture."}'),
+        ("s1.json", b'{"caption": "A blue image."}'),
         ("s2.jpg", encoded("green", "JPEG")),
         ("s2.json", b'{"captions": ["Green.", "Grass."]}'),
         ("s3.jpg", encoded("green", "JPEG")),
@@ -112,10 +112,10 @@ def test_retrieval_shards(tmp_path: Path) -> None:
     for spec in (f"webdataset-captions:{root}", f"webdataset:{root}"):
         dataset = open_set(spec, kind="captions")
         assert isinstance(dataset, CaptionSet)
-        assert dataset.captions == ("A red picture.", "Red all over.", "A blue picture.", "Green.", "Grass.")
+        assert dataset.captions == ("A red image.", "Red all over.", "A blue image.", "Green.", "Grass.")
         assert dataset.owners.tolist() == [0, 0, 1, 2, 2]
-        assert dataset.notes == ("1 samples without a picture or a caption are left out",)
-    assert dataset.pictures.read(1)[0].size == (20, 16)
+        assert dataset.notes == ("1 samples without an image or a caption are left out",)
+    assert dataset.images.read(1)[0].size == (20, 16)
     shard(root / "test" / "0.tar", [("a.jpg", encoded("red", "JPEG")), ("a.json", b"{")])
     with pytest.raises(DataError, match=r"a\.json is not json"):
         open_set(f"webdataset-captions:{root}")

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from helpers.outcomes import classified
+from helpers.results import classified
 from impart.errors import DataError
 from impart.evaluate.report.compare import against_first, compare_all, intervals, paired
 from impart.metrics import bootstrap
@@ -40,7 +40,7 @@ def test_pairing_finds_what_two_intervals_hide() -> None:
     assert low_b > low_a
 
 
-def test_equal_outcomes_differ_by_noise_only() -> None:
+def test_equal_results_differ_by_noise_only() -> None:
     for found in paired(classified("a", EASY), classified("a", EASY)).differences:
         assert (found.difference, found.low, found.high, found.noise) == (0, 0, 0, True)
 
@@ -107,8 +107,8 @@ def test_a_figure_that_is_not_a_number_is_left_out() -> None:
 
 
 def test_each_is_compared_with_the_first_of_its_task() -> None:
-    outcomes = [classified(name, EASY, dataset=place) for place in ("one", "two") for name in ("a", "b", "c")]
-    assert [(one.dataset, one.a, one.b) for one in against_first(outcomes)] == [
+    results = [classified(name, EASY, dataset=place) for place in ("one", "two") for name in ("a", "b", "c")]
+    assert [(one.dataset, one.a, one.b) for one in against_first(results)] == [
         ("one", "a", "b"),
         ("one", "a", "c"),
         ("two", "a", "b"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.outcomes import classified
+from helpers.results import classified
 from impart.errors import DataError
 from impart.evaluate.report.compare import paired
 from impart.evaluate.report.folder import read_report, summarise, write_report
@@ -30,7 +30,7 @@ def test_round_trip(tmp_path: Path) -> None:
         ("a note",),
         1.5,
     )
-    for one, other in zip(OUTCOMES, back.outcomes, strict=True):
+    for one, other in zip(OUTCOMES, back.results, strict=True):
         assert (one.items, one.figures, one.lower_is_better) == (other.items, other.figures, other.lower_is_better)
         assert (one.counts, one.notes, one.labels) == (other.counts, other.notes, other.labels)
         for kind in ("per_item", "resampled", "arrays"):
@@ -38,7 +38,7 @@ def test_round_trip(tmp_path: Path) -> None:
             assert mine.keys() == read.keys()
             for name in mine:
                 np.testing.assert_array_equal(mine[name], read[name])
-    assert paired(back.outcomes[0], OUTCOMES[1]) == paired(OUTCOMES[0], OUTCOMES[1])
+    assert paired(back.results[0], OUTCOMES[1]) == paired(OUTCOMES[0], OUTCOMES[1])
 
 
 def test_the_json_has_figures_with_intervals_differences_and_versions(tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_the_json_has_figures_with_intervals_differences_and_versions(tmp_path: 
     assert content["schema"] == 1
     assert {"impart", "numpy"} <= content["versions"].keys()
     assert content["datasets"] == ["colours/test"]
-    top1 = content["outcomes"][0]["figures"]["top-1"]
+    top1 = content["results"][0]["figures"]["top-1"]
     assert top1["value"] == pytest.approx(0.6)
     assert top1["low"] < 0.6 < top1["high"]
     found = {(one["b"], one["differences"][0]["figure"]): one["differences"][0] for one in content["comparisons"]}
@@ -64,7 +64,7 @@ def test_the_text_marks_the_best_and_the_noise(tmp_path: Path) -> None:
     assert rows["mini+paper"].split("|")[2].strip().startswith("60.0 ±")
     assert rows["mini+paper"].split("|")[2].strip().endswith("~")
     assert "+40.0 (+33.0 to +" in rows["mini+vanilla - mini"]
-    assert "200 pictures, 2 classes" in text
+    assert "200 images, 2 classes" in text
     assert "broken.png" in text
     assert "impart eval zeroshot x" in text
     for plot in written.plots:
@@ -91,7 +91,7 @@ def test_without_matplotlib_the_report_says_so(tmp_path: Path, monkeypatch: pyte
 def test_writing_again_replaces(tmp_path: Path) -> None:
     write_report(tmp_path, OUTCOMES, {})
     write_report(tmp_path, OUTCOMES[:1], {})
-    assert len(read_report(tmp_path).outcomes) == 1
+    assert len(read_report(tmp_path).results) == 1
     assert not list((tmp_path / "plots").glob("*vanilla*"))
 
 
@@ -102,7 +102,7 @@ def test_no_report_another_file_and_a_damaged_one_are_told_apart(tmp_path: Path)
     with pytest.raises(DataError, match="is no report of"):
         read_report(tmp_path)
     write_report(tmp_path, OUTCOMES[:1], {}, plots=False)
-    (tmp_path / "outcomes.npz").write_bytes(b"half")
+    (tmp_path / "results.npz").write_bytes(b"half")
     with pytest.raises(DataError, match="is damaged"):
         read_report(tmp_path)
     content = json.loads((tmp_path / "report.json").read_text())
@@ -120,8 +120,8 @@ def test_a_figure_that_is_not_a_number_is_null_and_comes_back(tmp_path: Path) ->
     broken = dataclasses.replace(classified("mini", RIGHT), figures={"mAP rare": float("nan")})
     write_report(tmp_path, [broken], {}, plots=False)
     content = json.loads((tmp_path / "report.json").read_text())
-    assert content["outcomes"][0]["figures"]["mAP rare"] == {"value": None}
-    assert np.isnan(read_report(tmp_path).outcomes[0].figures["mAP rare"])
+    assert content["results"][0]["figures"]["mAP rare"] == {"value": None}
+    assert np.isnan(read_report(tmp_path).results[0].figures["mAP rare"])
 
 
 def test_small_differences_do_not_look_like_none() -> None:

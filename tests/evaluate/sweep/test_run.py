@@ -35,8 +35,8 @@ def references(tiny: TinyEncoder) -> ReferenceSet:
     """60 noisy pairs, six of each colour, so that some settings help and none is perfect."""
     rng = np.random.default_rng(0)
     texts = [name for name in NAMES for _ in range(6)]
-    pictures = [np.full((4, 4, 3), COLOURS[name], np.uint8) for name in texts]
-    made = tiny.encode_images(pictures)
+    images = [np.full((4, 4, 3), COLOURS[name], np.uint8) for name in texts]
+    made = tiny.encode_images(images)
     return ReferenceSet.from_arrays(
         texts,
         image=l2_normalise(made.embeddings + 0.5 * rng.standard_normal((60, DIM)).astype(np.float32)),
@@ -46,7 +46,7 @@ def references(tiny: TinyEncoder) -> ReferenceSet:
         encoder_fingerprint=tiny.fingerprint,
         name="noisy",
         vanilla=dataclasses.asdict(AT),
-        meta={"hash": [f"picture {i}" for i in range(60)]},
+        meta={"hash": [f"image {i}" for i in range(60)]},
     )
 
 
@@ -94,7 +94,7 @@ def test_rows_are_what_zero_shot_measures_with_that_encoder(
     assert row.accuracy == pytest.approx(zeroshot(encoder, dataset).figures["top-1"])
     assert row.plain == pytest.approx(zeroshot(tiny, dataset).figures["top-1"])
     assert (row.used, row.items, row.classes) == (len(rows), 14, 10)
-    gated = encoder.blend(tiny.encode_images([dataset.pictures.read(i)[0] for i in range(14)]))
+    gated = encoder.blend(tiny.encode_images([dataset.images.read(i)[0] for i in range(14)]))
     assert row.touched == pytest.approx((gated.img + gated.txt).any(axis=1).mean())
 
 
@@ -138,8 +138,8 @@ def test_wrong_captions_cost_what_right_ones_gave(ground: Ground) -> None:
     assert rows[LEAVE_ONE_OUT, 1.0].accuracy < rows[LEAVE_ONE_OUT, 0.0].plain
 
 
-def test_references_that_show_test_pictures_are_dropped(tiny: TinyEncoder, references: ReferenceSet) -> None:
-    meta = [f"picture {i}" for i in range(60)]
+def test_references_that_show_test_images_are_dropped(tiny: TinyEncoder, references: ReferenceSet) -> None:
+    meta = [f"image {i}" for i in range(60)]
     meta[5] = meta[6] = "hash of cyan"
     far = -np.ones((60, RETRIEVAL_DIM), np.float32)
     held = ReferenceSet.from_arrays(
@@ -153,7 +153,7 @@ def test_references_that_show_test_pictures_are_dropped(tiny: TinyEncoder, refer
     )
     found = prepare(held, tiny, [class_set(["cyan", "red"], classes=NAMES)], near=2)
     assert (found.dropped, len(found.references)) == (2, 58)
-    assert "2 of 60 references show test pictures" in found.notes[0]
+    assert "2 of 60 references show test images" in found.notes[0]
 
 
 def test_plan_varies_one_thing_at_a_time() -> None:
@@ -273,7 +273,7 @@ def test_report_says_what_was_chosen_and_by_what(
     assert content["references"]["fingerprint"] == ground.references.fingerprint
     assert set(content["versions"]) >= {"impart", "numpy"}
     report = (tmp_path / "report.md").read_text()
-    assert "without any test picture or label" in report
+    assert "without any test image or label" in report
     for name in ("size", "corrupt", "k", "weights", "tau"):
         assert f"plots/{name}.png" in report
         assert (tmp_path / "plots" / f"{name}.png").stat().st_size > 5000

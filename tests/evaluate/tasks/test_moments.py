@@ -27,34 +27,34 @@ SET = MomentSet(
 
 
 def test_figures_by_hand() -> None:
-    outcome = score_predictions(
+    result = score_predictions(
         {"11": [(4, 10, 0.9)], "12": [(6, 10, 0.9), (0, 4, 0.5)], "13": [(0, 1, 0.3), (8, 10, 0.2)]}, SET, label="x"
     )
-    assert (outcome.task, outcome.encoder, outcome.items) == ("moments", "x", ("11", "12", "13"))
-    assert outcome.per_item["mIoU"].tolist() == [1.0, 0.0, 0.5]
-    assert outcome.per_item["R1@0.5"].tolist() == [1.0, 0.0, 1.0]
-    assert outcome.figures["R1@0.7"] == pytest.approx(1 / 3)
-    assert outcome.per_item["mAP@0.5"].tolist() == [1.0, 0.5, 1.0]
-    assert outcome.per_item["mAP@0.75"].tolist() == [1.0, 0.5, 0.25]  # the second window is right: half, at place two
-    assert outcome.clusters is not None
-    assert outcome.clusters.tolist() == [0, 0, 1]
-    assert outcome.counts == {"queries": 3, "videos": 2, "unanswered": 0}
-    assert "HIT@1" not in outcome.figures
+    assert (result.task, result.encoder, result.items) == ("moments", "x", ("11", "12", "13"))
+    assert result.per_item["mIoU"].tolist() == [1.0, 0.0, 0.5]
+    assert result.per_item["R1@0.5"].tolist() == [1.0, 0.0, 1.0]
+    assert result.figures["R1@0.7"] == pytest.approx(1 / 3)
+    assert result.per_item["mAP@0.5"].tolist() == [1.0, 0.5, 1.0]
+    assert result.per_item["mAP@0.75"].tolist() == [1.0, 0.5, 0.25]  # the second window is right: half, at place two
+    assert result.clusters is not None
+    assert result.clusters.tolist() == [0, 0, 1]
+    assert result.counts == {"queries": 3, "videos": 2, "unanswered": 0}
+    assert "HIT@1" not in result.figures
 
 
 def test_unanswered_queries_count_as_wrong_and_foreign_ones_are_said() -> None:
-    outcome = score_predictions({"11": [(4, 10, 1)], "99": [(0, 1, 1)]}, SET)
-    assert outcome.figures["mIoU"] == pytest.approx(1 / 3)
-    assert outcome.counts["unanswered"] == 2
-    assert outcome.notes == ("1 predictions are for queries that are not in the set",)
+    result = score_predictions({"11": [(4, 10, 1)], "99": [(0, 1, 1)]}, SET)
+    assert result.figures["mIoU"] == pytest.approx(1 / 3)
+    assert result.counts["unanswered"] == 2
+    assert result.notes == ("1 predictions are for queries that are not in the set",)
     with pytest.raises(DataError, match="none of the 3 queries"):
         score_predictions({"99": [(0, 1, 1)]}, SET)
 
 
 def test_only_the_best_ten_windows_count() -> None:
     bad = [(20.0 + n, 21.0 + n, 1.0) for n in range(10)]
-    outcome = score_predictions({"11": [*bad, (4, 10, 0.5)], "12": [(4, 10, 0.5), *bad[:9]]}, SET)
-    assert outcome.figures["mAP"] == 0.0
+    result = score_predictions({"11": [*bad, (4, 10, 0.5)], "12": [(4, 10, 0.5), *bad[:9]]}, SET)
+    assert result.figures["mAP"] == 0.0
 
 
 def test_which_of_equals_are_the_best_ten_does_not_depend_on_their_order() -> None:
@@ -72,10 +72,10 @@ def test_highlights() -> None:
         windows={"11": [(4, 10, 1)], "13": [(0, 2, 1)]},
         saliency={"11": np.array([0, 0, 0, 1.0]), "13": np.array([1.0, 0, 0, 0])},
     )
-    outcome = score_predictions(predictions, dataset)
-    assert outcome.figures["HIT@1"] == 0.5
-    assert outcome.counts["rated queries"] == 2
-    assert np.nanmin(outcome.resampled["HIT@1"]) == 0.0
+    result = score_predictions(predictions, dataset)
+    assert result.figures["HIT@1"] == 0.5
+    assert result.counts["rated queries"] == 2
+    assert np.nanmin(result.resampled["HIT@1"]) == 0.0
 
 
 def test_predictions_in_the_form_of_a_submission(tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_peaks_of_two_bumps() -> None:
 def test_the_baseline_finds_colours(tiny: TinyEncoder) -> None:
     seen: list[tuple[int, int]] = []
     found = predict_moments(tiny, SET, frames=colour_frames, on_progress=lambda done, total: seen.append((done, total)))
-    outcome = score_predictions(found, SET, label="frame peaks")
-    assert outcome.per_item["R1@0.7"][:2].tolist() == [1, 1]
+    result = score_predictions(found, SET, label="frame peaks")
+    assert result.per_item["R1@0.7"][:2].tolist() == [1, 1]
     assert found.saliency["11"].argmax() in (2, 3, 4)
     assert len(found.saliency["11"]) == 5
     assert found.settings["method"] == "frame peaks"
@@ -131,6 +131,6 @@ def test_the_baseline_finds_colours(tiny: TinyEncoder) -> None:
 
 def test_a_broken_video_leaves_its_queries_unanswered(tiny: TinyEncoder) -> None:
     dataset = replace(SET, videos=(SET.videos[0], Path("broken.avi")))
-    outcome = score_predictions(predict_moments(tiny, dataset, frames=colour_frames), dataset)
-    assert outcome.counts["unanswered"] == 1
-    assert "broken.avi: cannot be opened" in outcome.notes[0]
+    result = score_predictions(predict_moments(tiny, dataset, frames=colour_frames), dataset)
+    assert result.counts["unanswered"] == 1
+    assert "broken.avi: cannot be opened" in result.notes[0]

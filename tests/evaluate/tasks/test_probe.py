@@ -21,7 +21,7 @@ WIDTH = 30
 
 
 class PixelEncoder:
-    """The embedding of a 30 x 1 picture is its grey values; the retrieval embedding is noise."""
+    """The embedding of a 30 x 1 image is its grey values; the retrieval embedding is noise."""
 
     fingerprint = "pixels"
     traits = EncoderTraits(
@@ -51,7 +51,7 @@ def drawn(each: int, *, noise: float, seed: int, classes: int = 5) -> ClassSet:
 
     return ClassSet(
         name=f"drawn {seed}",
-        pictures=Images(keys=tuple(f"{seed}/{n}" for n in range(len(rows))), read=read, identity=lambda: f"{seed}"),
+        images=Images(keys=tuple(f"{seed}/{n}" for n in range(len(rows))), read=read, identity=lambda: f"{seed}"),
         labels=labels,
         classes=tuple("abcdefgh"[:classes]),
     )
@@ -59,26 +59,26 @@ def drawn(each: int, *, noise: float, seed: int, classes: int = 5) -> ClassSet:
 
 def test_separable_classes_are_learned_and_embeddings_are_what_counts() -> None:
     train, test = drawn(10, noise=3, seed=1), drawn(6, noise=3, seed=2)
-    outcome = linear_probe(PixelEncoder(), train, test)
-    assert outcome.figures == {"top-1": 1.0, "top-5": 1.0, "mean per class": 1.0}
-    assert outcome.counts["pictures"] == 30
-    assert (outcome.counts["training pictures"], outcome.counts["validation pictures"]) == (50, 10)
-    assert outcome.arrays["confusion"].tolist() == (6 * np.eye(5, dtype=int)).tolist()
-    assert (outcome.task, outcome.dataset, outcome.settings["trained on"]) == ("linear probe", "drawn 2", "drawn 1")
+    result = linear_probe(PixelEncoder(), train, test)
+    assert result.figures == {"top-1": 1.0, "top-5": 1.0, "mean per class": 1.0}
+    assert result.counts["images"] == 30
+    assert (result.counts["training images"], result.counts["validation images"]) == (50, 10)
+    assert result.arrays["confusion"].tolist() == (6 * np.eye(5, dtype=int)).tolist()
+    assert (result.task, result.dataset, result.settings["trained on"]) == ("linear probe", "drawn 2", "drawn 1")
     assert linear_probe(PixelEncoder(), train, test, features="retrieval").figures["top-1"] < 0.6
     assert linear_probe(PixelEncoder(), train, test, features="both").figures["top-1"] == 1.0
 
 
 def test_c_is_the_best_of_the_sweep_and_the_sweep_matters() -> None:
     train, val, test = (drawn(12, noise=60, seed=seed) for seed in (1, 2, 3))
-    outcome = linear_probe(PixelEncoder(), train, test, val=val)
-    sweep = outcome.arrays["sweep"]
+    result = linear_probe(PixelEncoder(), train, test, val=val)
+    sweep = result.arrays["sweep"]
     assert sweep[:, 0].min() == 1e-6
     assert sweep[:, 0].max() == 1e6
     assert len(sweep) > 10
-    assert outcome.settings["validation top-1"] == sweep[:, 1].max()
-    assert outcome.settings["C"] == sweep[sweep[:, 1].argmax(), 0]  # of equals the smallest
-    assert outcome.settings["C chosen on"] == "drawn 2"
+    assert result.settings["validation top-1"] == sweep[:, 1].max()
+    assert result.settings["C"] == sweep[sweep[:, 1].argmax(), 0]  # of equals the smallest
+    assert result.settings["C chosen on"] == "drawn 2"
     assert sweep[:, 1].max() - sweep[:, 1].min() > 0.05
 
 
@@ -101,11 +101,11 @@ def test_the_fit_is_scikit_learns_on_the_embeddings_themselves() -> None:
 
 
 def test_two_classes_have_two_scores() -> None:
-    outcome = linear_probe(
+    result = linear_probe(
         PixelEncoder(), drawn(8, noise=5, seed=1, classes=2), drawn(4, noise=5, seed=2, classes=2), seed=3
     )
-    assert outcome.figures["top-1"] == 1.0
-    assert outcome.arrays["confusion"].shape == (2, 2)
+    assert result.figures["top-1"] == 1.0
+    assert result.arrays["confusion"].shape == (2, 2)
 
 
 def test_the_validation_split_is_a_fifth_of_each_class() -> None:
@@ -131,26 +131,26 @@ def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_c_is_never_chosen_on_what_is_tested_nor_on_what_is_learned() -> None:
     train, test = drawn(4, noise=3, seed=1), drawn(4, noise=3, seed=2)
-    with pytest.raises(DataError, match="20 pictures of 'drawn 1' are in 'drawn 1' too"):
+    with pytest.raises(DataError, match="20 images of 'drawn 1' are in 'drawn 1' too"):
         linear_probe(PixelEncoder(), train, train)
-    with pytest.raises(DataError, match="different pictures"):
+    with pytest.raises(DataError, match="different images"):
         linear_probe(PixelEncoder(), train, test, val=test)
-    with pytest.raises(DataError, match="different pictures"):
+    with pytest.raises(DataError, match="different images"):
         linear_probe(PixelEncoder(), train, test, val=train.subset(range(10)))
     with pytest.raises(DataError, match="one class alone"):
         linear_probe(PixelEncoder(), train.subset(range(4)), test)
 
 
-def test_a_few_pictures_that_two_sets_share_are_said() -> None:
+def test_a_few_images_that_two_sets_share_are_said() -> None:
     train, test = drawn(4, noise=3, seed=1), drawn(4, noise=3, seed=2)
-    first = train.pictures
+    first = train.images
 
     def read(number: int) -> tuple[Image.Image, str]:
-        picture, content = test.pictures.read(number)
-        return picture, first.read(0)[1] if number == 0 else content
+        image, content = test.images.read(number)
+        return image, first.read(0)[1] if number == 0 else content
 
-    outcome = linear_probe(PixelEncoder(), train, replace(test, pictures=replace(test.pictures, read=read)))
-    assert "1 pictures of 'drawn 1' are in 'drawn 2' too, as these are given: kept" in outcome.notes
+    result = linear_probe(PixelEncoder(), train, replace(test, images=replace(test.images, read=read)))
+    assert "1 images of 'drawn 1' are in 'drawn 2' too, as these are given: kept" in result.notes
 
 
 def test_a_fit_that_runs_out_of_steps_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""ROI classification: what is cut out, figures by hand, one decoding a picture, groups of categories."""
+"""ROI classification: what is cut out, figures by hand, one decoding an image, groups of categories."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 
 
 class Halves:
-    """Pictures of two colours side by side, 40 x 20; counts how often one is read."""
+    """Images of two colours side by side, 40 x 20; counts how often one is read."""
 
     def __init__(self, *halves: tuple[str, str]) -> None:
         self.halves = halves
@@ -27,15 +27,15 @@ class Halves:
     def read(self, number: int) -> tuple[Image.Image, str]:
         self.reads += 1
         if self.halves[number][0] == "broken":
-            raise DataError("is no picture")
-        picture = Image.new("RGB", (40, 20), COLOURS[self.halves[number][0]])
-        picture.paste(COLOURS[self.halves[number][1]], (20, 0, 40, 20))
-        return picture, f"hash {number}"
+            raise DataError("is no image")
+        image = Image.new("RGB", (40, 20), COLOURS[self.halves[number][0]])
+        image.paste(COLOURS[self.halves[number][1]], (20, 0, 40, 20))
+        return image, f"hash {number}"
 
     def boxes(self, labels: list[list[str]], categories: tuple[str, ...] = ("red", "blue", "green")) -> BoxSet:
         return BoxSet(
             name="halves",
-            pictures=Images(
+            images=Images(
                 keys=tuple(f"{number}.png" for number in range(len(self.halves))),
                 read=self.read,
                 identity=lambda: repr(self.halves),
@@ -50,28 +50,28 @@ class Halves:
 def test_boxes_are_cut_out_and_named(tiny: TinyEncoder) -> None:
     halves = Halves(("red", "blue"), ("blue", "green"))
     seen: list[tuple[int, int]] = []
-    outcome = regions(
+    result = regions(
         tiny,
         halves.boxes([["red", "blue"], ["blue", "blue"]]),
         scales=(1.0,),
         prompts=("{}",),
         on_progress=lambda done, total: seen.append((done, total)),
     )
-    assert outcome.per_item["top-1"].tolist() == [1, 1, 1, 0]  # the last one is green
-    assert outcome.figures["top-1"] == 0.75
-    assert outcome.figures["mean per category"] == pytest.approx((1 + 2 / 3) / 2)
-    assert outcome.arrays["AP"][0] == 1.0
-    assert np.isnan(outcome.arrays["AP"][2])
-    assert outcome.figures["mAP"] == pytest.approx(np.nanmean(outcome.arrays["AP"]))
-    assert outcome.items == ("0.png[box 0]", "0.png[box 1]", "1.png[box 0]", "1.png[box 1]")
-    assert outcome.clusters is not None
-    assert outcome.clusters.tolist() == [0, 0, 1, 1]
-    assert outcome.counts == {"boxes": 4, "pictures": 2, "categories": 3, "unreadable": 0}
-    assert len(outcome.resampled["mAP"]) == 1000
+    assert result.per_item["top-1"].tolist() == [1, 1, 1, 0]  # the last one is green
+    assert result.figures["top-1"] == 0.75
+    assert result.figures["mean per category"] == pytest.approx((1 + 2 / 3) / 2)
+    assert result.arrays["AP"][0] == 1.0
+    assert np.isnan(result.arrays["AP"][2])
+    assert result.figures["mAP"] == pytest.approx(np.nanmean(result.arrays["AP"]))
+    assert result.items == ("0.png[box 0]", "0.png[box 1]", "1.png[box 0]", "1.png[box 1]")
+    assert result.clusters is not None
+    assert result.clusters.tolist() == [0, 0, 1, 1]
+    assert result.counts == {"boxes": 4, "images": 2, "categories": 3, "unreadable": 0}
+    assert len(result.resampled["mAP"]) == 1000
     assert seen == [(4, 4)]
 
 
-def test_context_is_seen_and_a_picture_is_decoded_once_a_scale(tiny: TinyEncoder) -> None:
+def test_context_is_seen_and_a_image_is_decoded_once_a_scale(tiny: TinyEncoder) -> None:
     halves = Halves(("red", "blue"), ("red", "green"))
     dataset = halves.boxes([["red", "blue"], ["red", "green"]])
     regions(tiny, dataset, scales=(1.0, 1.5, 2.0))
@@ -83,7 +83,7 @@ def test_context_is_seen_and_a_picture_is_decoded_once_a_scale(tiny: TinyEncoder
     assert crops(dataset, scale=1.0).identity() != crops(dataset, scale=1.5).identity()
 
 
-def test_a_crop_stays_inside_the_picture_and_has_a_pixel() -> None:
+def test_a_crop_stays_inside_the_image_and_has_a_pixel() -> None:
     assert crop_box(LEFT, (40, 20), scale=3.0) == (0, 0, 40, 20)
     assert crop_box((0.999, 0.999, 1.0, 1.0), (40, 20), scale=0.1) == (39, 19, 40, 20)
     assert crop_box((0.5, 0.5, 0.5, 0.5), (40, 20), scale=1.0) == (20, 10, 21, 11)
@@ -91,18 +91,18 @@ def test_a_crop_stays_inside_the_picture_and_has_a_pixel() -> None:
 
 def test_frequency_splits_the_average(tiny: TinyEncoder) -> None:
     dataset = Halves(("red", "blue"), ("blue", "green")).boxes([["red", "blue"], ["blue", "red"]])
-    outcome = regions(tiny, replace(dataset, frequency=("r", "f", "c")), prompts=("{}",), scales=(1,))
-    ap = outcome.arrays["AP"]
-    assert outcome.figures["mAP rare"] == ap[0]
-    assert outcome.figures["mAP frequent"] == ap[1]
-    assert "mAP common" not in outcome.figures  # there is no green box
-    assert {"mAP", "mAP rare", "mAP frequent"} <= set(outcome.resampled)
+    result = regions(tiny, replace(dataset, frequency=("r", "f", "c")), prompts=("{}",), scales=(1,))
+    ap = result.arrays["AP"]
+    assert result.figures["mAP rare"] == ap[0]
+    assert result.figures["mAP frequent"] == ap[1]
+    assert "mAP common" not in result.figures  # there is no green box
+    assert {"mAP", "mAP rare", "mAP frequent"} <= set(result.resampled)
 
 
-def test_pictures_that_cannot_be_read_are_one_note_each(tiny: TinyEncoder) -> None:
+def test_images_that_cannot_be_read_are_one_note_each(tiny: TinyEncoder) -> None:
     dataset = Halves(("red", "blue"), ("broken", "red")).boxes([["red", "blue"], ["red", "red"]])
-    outcome = regions(tiny, dataset, prompts=("{}",))
-    assert outcome.counts["boxes"] == outcome.counts["unreadable"] == 2
-    assert outcome.notes == ("left out: 1.png: is no picture (2 boxes)",)
+    result = regions(tiny, dataset, prompts=("{}",))
+    assert result.counts["boxes"] == result.counts["unreadable"] == 2
+    assert result.notes == ("left out: 1.png: is no image (2 boxes)",)
     with pytest.raises(ConfigError, match="scales"):
         regions(tiny, dataset, scales=(0.0,))

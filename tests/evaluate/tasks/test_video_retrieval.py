@@ -1,4 +1,4 @@
-"""Videos: frames embedded once and kept, means, retrieval by text and by picture, parts of files, broken files."""
+"""Videos: frames embedded once and kept, means, retrieval by text and by image, parts of files, broken files."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_of_augmented_frames_the_mean_is_over_v_prime(tiny: TinyEncoder, tmp_pat
     path.touch()
     for _ in range(2):  # the second time from the cache of the base
         (video,) = embed_videos(augmented, [path], colour_frames, cache=cache)
-        pictures = [picture for _, _, picture in colour_frames(path)]
-        assert video.embeddings == pytest.approx(augmented.encode_images(pictures).embeddings, abs=1e-5)
+        images = [image for _, _, image in colour_frames(path)]
+        assert video.embeddings == pytest.approx(augmented.encode_images(images).embeddings, abs=1e-5)
 
 
 def test_a_killed_run_goes_on_and_a_reader_is_known_by_its_settings(tmp_path: Path, tiny: TinyEncoder) -> None:
@@ -111,13 +111,13 @@ def test_parts_of_a_file_are_videos_of_their_own_and_it_is_read_once(tiny: TinyE
     assert "nothing of it lies within (20.0, 30.0)" in to_video.notes[0]
 
 
-def test_pictures_find_their_videos(tiny: TinyEncoder) -> None:
+def test_images_find_their_videos(tiny: TinyEncoder) -> None:
     dataset = video_set("red4.avi", "blue4-green1.avi", captions=[])
     given = image_to_video(
         tiny,
         dataset,
         frames=colour_frames,
-        pictures=coloured(["blue", "broken", "red", "blue"]),
+        images=coloured(["blue", "broken", "red", "blue"]),
         owners=np.array([1, 0, 0, 0]),
     )
     assert (given.task, given.items) == ("image to video", ("0-blue.png", "2-red.png", "3-blue.png"))
@@ -128,7 +128,7 @@ def test_pictures_find_their_videos(tiny: TinyEncoder) -> None:
         assert held.figures["R@1"] == 1.0
         assert hold_out in held.settings["queries"]
     with pytest.raises(ConfigError, match="owners"):
-        image_to_video(tiny, dataset, frames=colour_frames, pictures=coloured(["red"]))
+        image_to_video(tiny, dataset, frames=colour_frames, images=coloured(["red"]))
 
 
 def test_the_frame_asked_with_is_not_in_the_mean(tiny: TinyEncoder) -> None:
@@ -139,10 +139,10 @@ def test_the_frame_asked_with_is_not_in_the_mean(tiny: TinyEncoder) -> None:
         for number, name in enumerate(colours):
             yield float(number), number + 1.0, np.asarray(coloured([name]).read(0)[0])
 
-    outcome = image_to_video(tiny, video_set("a.avi", "b.avi", "single.avi", captions=[]), frames=reader)
-    assert outcome.items == ("a.avi@middle", "b.avi@middle")
-    assert outcome.counts["items"] == 3
-    assert outcome.per_item["R@1"].tolist() == [0, 1]
+    result = image_to_video(tiny, video_set("a.avi", "b.avi", "single.avi", captions=[]), frames=reader)
+    assert result.items == ("a.avi@middle", "b.avi@middle")
+    assert result.counts["items"] == 3
+    assert result.per_item["R@1"].tolist() == [0, 1]
 
 
 def cut_short(path: Path) -> Generator[tuple[float, float, np.ndarray], None, str | None]:
@@ -159,13 +159,13 @@ def test_a_video_that_is_not_all_there_is_counted_and_named(tmp_path: Path, tiny
     cache = EmbeddingCache(tmp_path / "cache")
     told = f"read in part: {paths[0]}: stopped at 1.0 s of 9.0 s: the file ends there"
     for _ in range(2):  # the second time from the cache
-        outcomes = [
+        results = [
             *video_retrieval(tiny, dataset, frames=cut_short, cache=cache, query_bank=True),
             image_to_video(tiny, dataset, frames=cut_short, cache=cache),
         ]
-        for outcome in outcomes:
-            assert (outcome.counts["read in part"], outcome.counts["unreadable"]) == (1, 0)
-            assert outcome.notes == (told,)
+        for result in results:
+            assert (result.counts["read in part"], result.counts["unreadable"]) == (1, 0)
+            assert result.notes == (told,)
     assert tiny.images_encoded == 12
     part = video_set(paths[0], captions=[(0, "red")], spans=((0.0, 0.5),))
     assert video_retrieval(tiny, part, frames=cut_short)[0].counts["read in part"] == 1

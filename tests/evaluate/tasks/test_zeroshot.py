@@ -15,7 +15,7 @@ from impart.encoders.base import EncoderTraits
 from impart.errors import ConfigError, DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.class_prompts import ENSEMBLE, SINGLE, templates_of
-from impart.evaluate.embed import embed_pictures
+from impart.evaluate.embed import embed_images
 from impart.evaluate.tasks import zeroshot
 from impart.metrics import bootstrap
 
@@ -23,23 +23,23 @@ RGB = ("red", "green", "blue")
 
 
 def test_it_names_the_colours(tiny: TinyEncoder) -> None:
-    outcome = zeroshot(tiny, class_set(["red", "red", "green", "blue"], classes=RGB), prompts=("{}",), label="me")
-    assert (outcome.task, outcome.dataset, outcome.encoder) == ("zero-shot", "colours", "me")
-    assert outcome.figures["top-1"] == outcome.figures["top-5"] == outcome.figures["mean per class"] == 1.0
-    assert outcome.counts == {"pictures": 4, "classes": 3, "unreadable": 0}
-    assert outcome.arrays["confusion"].tolist() == [[2, 0, 0], [0, 1, 0], [0, 0, 1]]
-    assert outcome.arrays["reliability"][:, 2].sum() == 4
-    assert outcome.labels == RGB
+    result = zeroshot(tiny, class_set(["red", "red", "green", "blue"], classes=RGB), prompts=("{}",), label="me")
+    assert (result.task, result.dataset, result.encoder) == ("zero-shot", "colours", "me")
+    assert result.figures["top-1"] == result.figures["top-5"] == result.figures["mean per class"] == 1.0
+    assert result.counts == {"images": 4, "classes": 3, "unreadable": 0}
+    assert result.arrays["confusion"].tolist() == [[2, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert result.arrays["reliability"][:, 2].sum() == 4
+    assert result.labels == RGB
 
 
 def test_wrong_labels_are_wrong(tiny: TinyEncoder) -> None:
     dataset = class_set(["red", "red", "blue", "blue"], called=["red", "blue", "blue", "blue"], classes=("red", "blue"))
-    outcome = zeroshot(tiny, dataset, prompts=("{}",))
-    assert outcome.figures["top-1"] == 0.75
-    assert outcome.figures["mean per class"] == pytest.approx((1 + 2 / 3) / 2)
-    assert outcome.arrays["confusion"].tolist() == [[1, 0], [1, 2]]
-    assert outcome.per_item["top-1"].tolist() == [1, 0, 1, 1]
-    assert outcome.figures["calibration error"] > 0.2  # sure, and wrong once in four
+    result = zeroshot(tiny, dataset, prompts=("{}",))
+    assert result.figures["top-1"] == 0.75
+    assert result.figures["mean per class"] == pytest.approx((1 + 2 / 3) / 2)
+    assert result.arrays["confusion"].tolist() == [[1, 0], [1, 2]]
+    assert result.per_item["top-1"].tolist() == [1, 0, 1, 1]
+    assert result.figures["calibration error"] > 0.2  # sure, and wrong once in four
 
 
 def test_two_classes_of_one_name_are_tied_and_count_as_wrong(tiny: TinyEncoder) -> None:
@@ -49,12 +49,12 @@ def test_two_classes_of_one_name_are_tied_and_count_as_wrong(tiny: TinyEncoder) 
 
 def test_what_cannot_be_read_is_left_out_and_named(tiny: TinyEncoder) -> None:
     dataset = class_set(["broken", "red", "blue"], called=["red", "red", "blue"], classes=("red", "blue"))
-    outcome = zeroshot(tiny, dataset, prompts=("{}",))
-    assert outcome.counts["pictures"] == 2
-    assert outcome.counts["unreadable"] == 1
-    assert outcome.items == ("1-red.png", "2-blue.png")
-    assert outcome.notes == ("left out: 0-broken.png: is no picture",)
-    with pytest.raises(DataError, match="none of 1 pictures"):
+    result = zeroshot(tiny, dataset, prompts=("{}",))
+    assert result.counts["images"] == 2
+    assert result.counts["unreadable"] == 1
+    assert result.items == ("1-red.png", "2-blue.png")
+    assert result.notes == ("left out: 0-broken.png: is no image",)
+    with pytest.raises(DataError, match="none of 1 images"):
         zeroshot(tiny, class_set(["broken"], called=["red"], classes=("red",)))
 
 
@@ -84,12 +84,12 @@ def test_a_second_time_nothing_is_encoded_and_the_figures_are_the_same(tmp_path:
 def test_replicates_are_made_with_the_draws_of_the_items(tiny: TinyEncoder) -> None:
     names = ["red", "grey", "blue", "orange", "yellow"] * 6
     called = ["red", "blue", "blue", "red", "green"] * 6
-    outcome = zeroshot(tiny, class_set(names, called=called, classes=RGB), prompts=("{}",))
+    result = zeroshot(tiny, class_set(names, called=called, classes=RGB), prompts=("{}",))
     drawn = bootstrap.draws(30)
-    assert len(outcome.resampled["mean per class"]) == len(outcome.resampled["calibration error"]) == 1000
-    low, high = bootstrap.interval(outcome.resampled["mean per class"])
-    assert low < outcome.figures["mean per class"] < high
-    assert np.ptp(bootstrap.means(outcome.per_item["top-1"], drawn)) > 0
+    assert len(result.resampled["mean per class"]) == len(result.resampled["calibration error"]) == 1000
+    low, high = bootstrap.interval(result.resampled["mean per class"])
+    assert low < result.figures["mean per class"] < high
+    assert np.ptp(bootstrap.means(result.per_item["top-1"], drawn)) > 0
 
 
 def test_probabilities_are_made_with_the_scale_that_the_encoder_names(tiny: TinyEncoder) -> None:
@@ -101,13 +101,13 @@ def test_probabilities_are_made_with_the_scale_that_the_encoder_names(tiny: Tiny
         def traits(self) -> EncoderTraits:
             return replace(super().traits, logit_scale=5.0)
 
-    outcome = zeroshot(Cool(), dataset)
-    assert outcome.settings["logit scale"] == 5
-    assert outcome.figures["log-loss"] == pytest.approx(zeroshot(TinyEncoder(), dataset, scale=5.0).figures["log-loss"])
-    assert outcome.figures["log-loss"] != zeroshot(TinyEncoder(), dataset).figures["log-loss"]
+    result = zeroshot(Cool(), dataset)
+    assert result.settings["logit scale"] == 5
+    assert result.figures["log-loss"] == pytest.approx(zeroshot(TinyEncoder(), dataset, scale=5.0).figures["log-loss"])
+    assert result.figures["log-loss"] != zeroshot(TinyEncoder(), dataset).figures["log-loss"]
 
 
-def test_a_picture_that_can_be_read_again_is_not_left_out_by_the_cache(tiny: TinyEncoder, tmp_path: Path) -> None:
+def test_a_image_that_can_be_read_again_is_not_left_out_by_the_cache(tiny: TinyEncoder, tmp_path: Path) -> None:
     away = [True]
     whole = coloured(["red", "green"])
 
@@ -116,9 +116,9 @@ def test_a_picture_that_can_be_read_again_is_not_left_out_by_the_cache(tiny: Tin
             raise DataError("cannot be read: Permission denied")
         return whole.read(number)
 
-    pictures = replace(whole, read=read)
+    images = replace(whole, read=read)
     cache = EmbeddingCache(tmp_path)
-    assert len(embed_pictures(tiny, pictures, cache=cache)) == 1
-    assert len(embed_pictures(tiny, pictures, cache=cache)) == 1
+    assert len(embed_images(tiny, images, cache=cache)) == 1
+    assert len(embed_images(tiny, images, cache=cache)) == 1
     away[0] = False
-    assert embed_pictures(tiny, pictures, cache=cache).kept.tolist() == [0, 1]
+    assert embed_images(tiny, images, cache=cache).kept.tolist() == [0, 1]

@@ -1,4 +1,4 @@
-"""What a model bundles: written from prototypes and training pictures, found by the model's id."""
+"""What a model bundles: written from prototypes and training images, found by the model's id."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def data(tmp_path: Path) -> Path:
     write_table(images / "flickr8k", [("file", "split", "caption"), *rows])
     (tmp_path / "data" / "text").mkdir()
     with gzip.open(tmp_path / "data" / "text" / "captions.txt.gz", "wt", encoding="utf-8") as lines:
-        lines.writelines(f"a {name} picture\n\n" for name in names)
+        lines.writelines(f"a {name} image\n\n" for name in names)
     return tmp_path / "data"
 
 

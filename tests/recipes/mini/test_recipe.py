@@ -56,17 +56,17 @@ def test_collecting_comes_first_and_is_part_of_the_command(tmp_path, monkeypatch
     )
     monkeypatch.setattr("impart.recipes.mini.recipe.train_mini", lambda *args, more, **_: done.append(more))
     where = ["--data", str(tmp_path), "--out", str(tmp_path / "o"), "--collect"]
-    assert main([*where, "--pictures", str(tmp_path / "p")]) == 0
+    assert main([*where, "--images", str(tmp_path / "p")]) == 0
     assert done == [(tmp_path / "p", tmp_path), tmp_path / "p"]
     with pytest.raises(SystemExit):
         main(where)
-    assert "--pictures" in capsys.readouterr().err
+    assert "--images" in capsys.readouterr().err
 
 
-def test_copies_of_evaluation_pictures_are_left_out(tmp_path):
+def test_copies_of_evaluation_images_are_left_out(tmp_path):
     rng = np.random.default_rng(0)
 
-    def picture(path, pixels):
+    def image(path, pixels):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).resize((96, 96), Image.Resampling.BICUBIC).save(path)
         return TrainingImage(path=path, source="mine", texts=("x",))
@@ -74,9 +74,9 @@ def test_copies_of_evaluation_pictures_are_left_out(tmp_path):
     looks = [rng.integers(0, 256, (7, 7, 3), dtype=np.uint8) for _ in range(9)]
     data = tmp_path / "data"
     for number, folder in enumerate(read_recipe().guarded):
-        picture(data / folder / "kept.png", looks[number])
-    mine = [picture(tmp_path / f"{number}.jpg", look) for number, look in enumerate(looks)]
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+        image(data / folder / "kept.png", looks[number])
+    mine = [image(tmp_path / f"{number}.jpg", look) for number, look in enumerate(looks)]
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
     mine.append(TrainingImage(path=tmp_path / "broken.jpg", source="mine", texts=("x",)))
     guarded = len(read_recipe().guarded)
     for _ in range(2):  # the second time from the cache
@@ -86,9 +86,9 @@ def test_copies_of_evaluation_pictures_are_left_out(tmp_path):
 
 def test_sources_are_balanced(tmp_path):
     counts = {"flickr8k": 90, "zukan": 16, "ikea": 4}
-    pictures = [TrainingImage(path=tmp_path, source=name, texts=("x",)) for name, n in counts.items() for _ in range(n)]
-    weights = sampling_weights(pictures, HeadSettings(caption_share=0.4, balance=0.5))
-    share = {name: weights[[p.source == name for p in pictures]].sum() for name in counts}
+    images = [TrainingImage(path=tmp_path, source=name, texts=("x",)) for name, n in counts.items() for _ in range(n)]
+    weights = sampling_weights(images, HeadSettings(caption_share=0.4, balance=0.5))
+    share = {name: weights[[p.source == name for p in images]].sum() for name in counts}
     assert share["flickr8k"] == pytest.approx(0.4)
     assert share["zukan"] == pytest.approx(0.4)  # 0.6 shared as sqrt(16) : sqrt(4)
     assert share["ikea"] == pytest.approx(0.2)
@@ -183,7 +183,7 @@ def test_calibration_takes_off_what_shrinking_inflates():
     assert head.prior[4] > 0
 
 
-def test_references_come_from_the_classifier_and_the_pictures(tmp_path):
+def test_references_come_from_the_classifier_and_the_images(tmp_path):
     corpus, head = _corpus()
     components = principal_components(head.standardise(corpus.views[0]), 8)
     assert torch.allclose(components.T @ components, torch.eye(8), atol=1e-4)

@@ -1,4 +1,4 @@
-"""The backbone's second set of weights: what learns, what stays, and what the pictures look like."""
+"""The backbone's second set of weights: what learns, what stays, and what the images look like."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from impart.errors import ConfigError, DataError  # noqa: E402
 from impart.recipes.mini.small_images import (  # noqa: E402
     SmallSettings,
     Squares,
-    learn_small_pictures,
+    learn_small_images,
     shrunk,
 )
 from impart.train.heads.towers.backbone import FEATURES, MEAN, STD, load_lite2  # noqa: E402
@@ -46,7 +46,7 @@ def test_only_gains_biases_and_spatial_kernels_learn() -> None:
         teacher = backbone(torch.from_numpy(preprocess(list(squares), SMALL)))
 
     def divergence(tower: torch.nn.Module) -> float:
-        """What the classifier says of thumbnails, against what it says of the pictures."""
+        """What the classifier says of thumbnails, against what it says of the images."""
         looks = [Image.fromarray(square).resize((32, 32), Image.Resampling.BOX) for square in squares]
         with torch.no_grad():
             seen = tower(torch.from_numpy(preprocess(looks, SMALL)))
@@ -56,9 +56,7 @@ def test_only_gains_biases_and_spatial_kernels_learn() -> None:
     settings = SmallSettings(steps=20, batch=8, learning_rate=1e-3, ema=0.5)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     runs = [
-        learn_small_pictures(
-            backbone, squares, teacher.half(), sources=["a"] * 8, preprocessing=SMALL, settings=settings
-        )
+        learn_small_images(backbone, squares, teacher.half(), sources=["a"] * 8, preprocessing=SMALL, settings=settings)
         for _ in range(2)
     ]
     assert divergence(runs[0]) < 0.75 * divergence(backbone)
@@ -78,17 +76,17 @@ def test_only_gains_biases_and_spatial_kernels_learn() -> None:
             assert spread.abs().max() < 1e-3
 
 
-def test_shrunk_pictures_are_small_and_say_whether_they_are_mirrored() -> None:
+def test_shrunk_images_are_small_and_say_whether_they_are_mirrored() -> None:
     halves = np.zeros((96, 96, 3), np.uint8)
     halves[:, :48] = 255
     sides, turned = [], []
     for seed in range(200):
-        picture, mirrored = shrunk(halves, np.random.default_rng(seed), up_to_px=48)
-        assert picture.size[0] == picture.size[1]
-        pixels = np.asarray(picture, dtype=float)
-        quarter = picture.size[0] // 4
+        image, mirrored = shrunk(halves, np.random.default_rng(seed), up_to_px=48)
+        assert image.size[0] == image.size[1]
+        pixels = np.asarray(image, dtype=float)
+        quarter = image.size[0] // 4
         assert (pixels[:, -quarter:].mean() > pixels[:, :quarter].mean()) == mirrored
-        sides.append(picture.size[0])
+        sides.append(image.size[0])
         turned.append(mirrored)
     assert (min(sides), max(sides)) == (32, 48)
     assert np.median(sides) < 38
@@ -106,8 +104,8 @@ def test_squares_are_the_middle_and_are_kept(tmp_path: Path) -> None:
     made = kept.stat().st_mtime_ns
     assert np.array_equal(Squares([tmp_path / "a.png"], tmp_path / "cache").pixels, squares)
     assert kept.stat().st_mtime_ns == made
-    (tmp_path / "a.png").write_bytes(b"no picture any more")
-    with pytest.raises(DataError, match=r"cannot read picture .*a\.png"):
+    (tmp_path / "a.png").write_bytes(b"no image any more")
+    with pytest.raises(DataError, match=r"cannot read image .*a\.png"):
         Squares([tmp_path / "a.png", tmp_path / "a.png"], tmp_path / "cache")
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
 

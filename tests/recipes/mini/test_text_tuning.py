@@ -15,7 +15,7 @@ from impart.recipes.mini.text_tuning import TuningSettings, tune_text  # noqa: E
 from impart.recipes.mini.train_heads import HeadSettings  # noqa: E402
 from impart.train.heads.corpus import Corpus  # noqa: E402
 from impart.train.heads.corrections import Correction, ImageHead  # noqa: E402
-from impart.train.heads.towers import token_states
+from impart.train.heads.towers import token_states  # noqa: E402
 from impart.train.heads.towers.sentences import SentenceTower, embed_sentences, encode_tokens  # noqa: E402
 from impart.train.heads.towers.text_tail import TextRows  # noqa: E402
 from impart.train.heads.towers.token_states import TokenStates  # noqa: E402
@@ -48,7 +48,7 @@ def test_states_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def tuned(folder: Path, *steps: int) -> tuple[SentenceTower, Correction, float]:
-    """Tune on pictures whose features are random images of their texts; which share finds its own."""
+    """Tune on images whose features are random images of their texts; which share finds its own."""
     tower = small_tower()
     sentences = torch.from_numpy(embed_sentences(tower, TEXTS))
     torch.manual_seed(1)

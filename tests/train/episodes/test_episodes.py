@@ -1,4 +1,4 @@
-"""Episodes: concepts, draws, made-up names; and the regime from pictures to a checkpoint that opens."""
+"""Episodes: concepts, draws, made-up names; and the mode from images to a checkpoint that opens."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from impart.blending.ram_checkpoint import open_checkpoint  # noqa: E402
 from impart.config import RamSettings  # noqa: E402
 from impart.encoders.base import l2_normalise  # noqa: E402
 from impart.errors import ConfigError, TrainingError  # noqa: E402
-from impart.retrieval.znorm import Cohort  # noqa: E402
+from impart.retrieval.znorm import ZNorm  # noqa: E402
 from impart.train.episodes.episodes import Concepts, EpisodeSettings, concept_of, draw_episode, made_up  # noqa: E402
 from impart.train.episodes.task import EpisodeData, EpisodeTask, ViewEncoder  # noqa: E402
 from impart.train.events import Finished, Validated  # noqa: E402
@@ -32,7 +32,7 @@ from impart.train.settings import (  # noqa: E402
     TrainConfig,
 )
 
-POOL = Concepts.of([f"thing {n % 12}" for n in range(72)], least=4)  # 12 concepts of 6 pictures
+POOL = Concepts.of([f"thing {n % 12}" for n in range(72)], least=4)  # 12 concepts of 6 images
 
 
 def _options(**changes):
@@ -57,7 +57,7 @@ def test_held_out_concepts_are_the_same_in_every_run_and_no_others():
     assert set(validation.keys) <= set(POOL.split(0.6)[1].keys)
 
 
-def test_references_and_queries_never_share_a_picture():
+def test_references_and_queries_never_share_a_image():
     for seed in range(20):
         episode = draw_episode(POOL, _options(), np.random.default_rng(seed), shots=2)
         assert not set(episode.references) & set(episode.queries)
@@ -103,13 +103,13 @@ def _toy(seed=0):
     image = l2_normalise(rng.standard_normal((72, 16)).astype(np.float32))
     concepts = Concepts.of([f"thing {n // 6}" for n in range(72)], least=4)
     names = {key: l2_normalise(rng.standard_normal((2, 16)).astype(np.float32)) for key in concepts.keys}
-    cohort = Cohort.of(l2_normalise(rng.standard_normal((200, 8)).astype(np.float32)))
-    return EpisodeData((image,), (retrieval,), concepts, concepts, names, cohort)
+    znorm = ZNorm.of(l2_normalise(rng.standard_normal((200, 8)).astype(np.float32)))
+    return EpisodeData((image,), (retrieval,), concepts, concepts, names, znorm)
 
 
 def _config(**loop):
     return TrainConfig(
-        regime="episodes",
+        mode="episodes",
         data=DataSettings(encoder="tiny", pairs=(PairsFrom(path="captions.csv"),)),
         episodes=_options(held_out=0.0, views=("clean",), absent=0.0),
         ram=RamSettings(form="vanilla", heads=1, k=6, floor=0.0, tau=0.3),
@@ -130,7 +130,7 @@ def test_ram_learns_to_name_by_references_what_vanilla_names_worse():
 
 def test_training_starts_at_vanilla():
     task = EpisodeTask(_toy(), _config())
-    task._cohort = None  # set by `prepare`, which the engine calls
+    task._znorm = None  # set by `prepare`, which the engine calls
     from accelerate import Accelerator
 
     task.prepare(Accelerator(cpu=True), task.modules())
@@ -161,7 +161,7 @@ def test_references_and_queries_are_seen_in_two_views_where_they_are_mixed(monke
 def test_near_duplicates_of_the_query_are_no_references():
     data = _toy()
     twins = data.retrieval[0].copy()
-    twins[1::2] = twins[::2]  # every second picture is the one before it again
+    twins[1::2] = twins[::2]  # every second image is the one before it again
     task = EpisodeTask(dataclasses.replace(data, retrieval=(twins,)), _config())
     from accelerate import Accelerator
 
@@ -181,12 +181,12 @@ def test_views_are_other_embeddings_under_another_fingerprint():
     tiny = TinyEncoder()
     small = ViewEncoder(tiny, "small0")
     assert ViewEncoder(tiny, "clean").fingerprint == tiny.fingerprint != small.fingerprint
-    picture = np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)
-    one, again = small.encode_images([picture]), small.encode_images([picture])
-    assert np.array_equal(one.embeddings, again.embeddings)  # the look depends on the picture alone
+    image = np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)
+    one, again = small.encode_images([image]), small.encode_images([image])
+    assert np.array_equal(one.embeddings, again.embeddings)  # the look depends on the image alone
 
 
-def test_from_pictures_to_a_checkpoint(tmp_path):
+def test_from_images_to_a_checkpoint(tmp_path):
     register_tiny()
     data = shades(tmp_path / "data")
     config = _config(steps=3)

@@ -1,4 +1,4 @@
-"""A model of regime `lit` as an encoder: the files, and the same embeddings as in torch."""
+"""A model of mode `heads` as an encoder: the files, and the same embeddings as in torch."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from impart.encoders import load_encoder  # noqa: E402
 from impart.encoders.preprocess import PreprocessConfig, preprocess  # noqa: E402
 from impart.train.heads.checkpoint import ReferenceRow  # noqa: E402
 from impart.train.heads.corrections import Correction, ImageHead, TextHead  # noqa: E402
-from impart.train.heads.encoder_folder import export_lit  # noqa: E402
-from impart.train.heads.model import LitModel  # noqa: E402
+from impart.train.heads.encoder_folder import export_heads  # noqa: E402
+from impart.train.heads.model import HeadsModel  # noqa: E402
 from impart.train.heads.onnx_export import export_graph  # noqa: E402
 from impart.train.heads.towers.sentences import SentenceTower, embed_sentences  # noqa: E402
 from impart.train.settings import TrainConfig  # noqa: E402
@@ -63,7 +63,7 @@ def _exported(folder: Path, *, ram: RamSettings | None, retrieval: bool = True):
     module = build_ram(ram, dim=DIM, retrieval_dim=10 if retrieval else DIM) if ram else None
     for parameter in module.parameters() if module else ():
         torch.nn.init.normal_(parameter, std=0.2)
-    model = LitModel(head, TextHead(_correction(DIM)), components=components, ram=module, k=4).eval()
+    model = HeadsModel(head, TextHead(_correction(DIM)), components=components, ram=module, k=4).eval()
     model.requires_grad_(False)
     graph = folder / "backbone.onnx"
     export_graph(
@@ -77,10 +77,10 @@ def _exported(folder: Path, *, ram: RamSettings | None, retrieval: bool = True):
     )
     texts = [f"thing number {number}" for number in range(COUNT)]
     features, said = torch.rand(COUNT, WIDTH), torch.from_numpy(embed_sentences(sentences, texts))
-    place = export_lit(
+    place = export_heads(
         folder / "run",
         model,
-        config=TrainConfig(regime="lit", ram=ram or RamSettings()),
+        config=TrainConfig(mode="heads", ram=ram or RamSettings()),
         backbone=graph,
         preprocessing=PREPROCESSING,
         sentences=sentences,
@@ -91,7 +91,7 @@ def _exported(folder: Path, *, ram: RamSettings | None, retrieval: bool = True):
     return place, model, backbone, sentences, features, said
 
 
-def _pictures() -> np.ndarray:
+def _images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
 
 
@@ -99,8 +99,8 @@ def _pictures() -> np.ndarray:
 def test_plain_clip_opens_as_mini_does(tmp_path: Path, retrieval: bool) -> None:
     place, model, backbone, sentences, _, _ = _exported(tmp_path, ram=None, retrieval=retrieval)
     encoder = load_encoder(f"mini:{place}")
-    found = encoder.encode_images(list(_pictures()))
-    pixels = torch.from_numpy(preprocess(list(_pictures()), PREPROCESSING))
+    found = encoder.encode_images(list(_images()))
+    pixels = torch.from_numpy(preprocess(list(_images()), PREPROCESSING))
     with torch.no_grad():
         v, q = model.embed_images(backbone(pixels))
         t = model.embed_texts(torch.from_numpy(embed_sentences(sentences, ["a red dog", "dogs"])))
@@ -115,10 +115,10 @@ def test_ram_opens_as_a_checkpoint(tmp_path: Path, ram: RamSettings) -> None:
     place, model, backbone, _, features, said = _exported(tmp_path, ram=ram)
     encoder = open_checkpoint(place)
     assert len(encoder.references) == COUNT
-    pixels = torch.from_numpy(preprocess(list(_pictures()), PREPROCESSING))
+    pixels = torch.from_numpy(preprocess(list(_images()), PREPROCESSING))
     with torch.no_grad():
         x = backbone(pixels)
         plain = model.encode_images(x).numpy()
         want = model.encode_images(x, model.embed_references(features, said)).numpy()
     assert np.abs(want - plain).max() > 0.02  # it does something
-    np.testing.assert_allclose(encoder.encode_images(list(_pictures())).embeddings, want, atol=5e-3)
+    np.testing.assert_allclose(encoder.encode_images(list(_images())).embeddings, want, atol=5e-3)

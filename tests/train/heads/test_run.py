@@ -1,4 +1,4 @@
-"""`impart train lit_...` on one's own pairs: from files and shards, with a broken picture, to an encoder that opens."""
+"""`impart train lit_...` on one's own pairs: from files and shards, with a broken image, to an encoder that opens."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from PIL import Image  # noqa: E402
 from helpers.shades import shades  # noqa: E402
 from impart.blending.ram_checkpoint import open_checkpoint  # noqa: E402
 from impart.cli.main import app  # noqa: E402
-from impart.train.heads.checkpoint import load_lit  # noqa: E402
+from impart.train.heads.checkpoint import load_heads  # noqa: E402
 from impart.train.heads.towers.sentences import embed_sentences, load_minilm  # noqa: E402
 
 QUICK = {
     "backbone.size_px": 128,
     "backbone.views": '["clean","crop0"]',
-    "lit.image_hidden": 16,
-    "lit.text_hidden": 16,
+    "heads.image_hidden": 16,
+    "heads.text_hidden": 16,
     "loop.steps": 4,
     "loop.batch": 16,
     "reference.fraction": 0.2,
     "reference.near_duplicate": 2.0,
     "ram.k": 3,
-    "lit.text_layers": 1,
-    "lit.names": 20,
-    "data.validation_pictures": 6,
+    "heads.text_layers": 1,
+    "heads.names": 20,
+    "data.validation_images": 6,
 }
 
 
@@ -53,14 +53,14 @@ def _shard(path: Path, count: int) -> Path:
 @pytest.mark.slow
 def test_own_pairs_to_an_encoder(tmp_path: Path) -> None:
     data = shades(tmp_path / "data", each=5)
-    (data / "red_0.png").write_bytes(b"no picture")
+    (data / "red_0.png").write_bytes(b"no image")
     shard = _shard(tmp_path / "more.tar", 8)
     sets = [part for name, value in QUICK.items() for part in ("--set", f"{name}={value}")]
     out = tmp_path / "run"
-    arguments = ["train", "lit_normalised", "--pairs", data / "captions.csv", "--pairs", shard, "--out", out, *sets]
+    arguments = ["train", "heads_normalised", "--pairs", data / "captions.csv", "--pairs", shard, "--out", out, *sets]
     result = CliRunner().invoke(app, [str(part) for part in arguments])
     assert result.exit_code == 3, (result.output, result.exception)
-    assert "5 pictures for validation" in result.stderr
+    assert "5 images for validation" in result.stderr
     assert "t2i_r1" in result.stderr
     failures = (out / "failures.csv").read_text()
     assert "red_0.png" in failures
@@ -70,7 +70,7 @@ def test_own_pairs_to_an_encoder(tmp_path: Path) -> None:
     assert len(encoder.references)
     found = encoder.encode_images([Image.open(data / "blue_1.png")])
     assert found.embeddings.shape == (1, 384)
-    trained = load_lit(out)
+    trained = load_heads(out)
     assert trained.text_tower is not None
     said = torch.from_numpy(embed_sentences(trained.text_tower, ["a blue thing"]))
     text = encoder.encode_texts(["a blue thing"])

@@ -1,4 +1,4 @@
-"""Regime `lit` with references: a naive loop, masks, learning from references alone, resume, save and load."""
+"""Mode `heads` with references: a naive loop, masks, learning from references alone, resume, save and load."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from torch.nn import functional as F  # noqa: E402
 from impart.config import RamSettings  # noqa: E402
 from impart.errors import TrainingError  # noqa: E402
 from impart.train.events import StepDone, Validated  # noqa: E402
-from impart.train.heads.checkpoint import ReferenceRow, load_lit, save_lit  # noqa: E402
+from impart.train.heads.checkpoint import ReferenceRow, load_heads, save_heads  # noqa: E402
 from impart.train.heads.corpus import Corpus  # noqa: E402
 from impart.train.heads.corrections import Correction, ImageHead  # noqa: E402
 from impart.train.heads.model import nearest_rows  # noqa: E402
-from impart.train.heads.task import LitReferences, LitTask, LitValidation  # noqa: E402
+from impart.train.heads.task import HeadsReferences, HeadsTask, HeadsValidation  # noqa: E402
 from impart.train.heads.towers.sentences import SentenceTower, embed_sentences  # noqa: E402
 from impart.train.heads.towers.text_tail import TextRows, TextTail  # noqa: E402
 from impart.train.loop import fit  # noqa: E402
 from impart.train.settings import (  # noqa: E402
-    LitSettings,
+    HeadsSettings,
     LogSettings,
     LoopSettings,
     LossSettings,
@@ -70,13 +70,13 @@ def _material(concepts=40, seed=0):
         correction=Correction(WIDTH, 1, DIM),
     )
     own = torch.arange(concepts)
-    references = LitReferences(look(), sentences, texts=own.numpy(), groups=own + concepts, own=own)
-    validation = LitValidation(look(), sentences, owners=own, own=own)
+    references = HeadsReferences(look(), sentences, texts=own.numpy(), groups=own + concepts, own=own)
+    validation = HeadsValidation(look(), sentences, owners=own, own=own)
     components = torch.linalg.qr(torch.randn(WIDTH, 10, generator=generator))[0]
     return corpus, head, references, validation, components
 
 
-def _config(*, ram=None, reference=None, steps=30, **lit):
+def _config(*, ram=None, reference=None, steps=30, **heads):
     settings = {
         "image_hidden": 8,
         "text_hidden": 8,
@@ -86,11 +86,11 @@ def _config(*, ram=None, reference=None, steps=30, **lit):
         "top": 3,
     }
     return TrainConfig(
-        regime="lit",
+        mode="heads",
         seed=1,
         reference=ReferenceSettings(**{"near_duplicate": 2.0, **(reference or {})}),
         ram=RamSettings(**{"heads": 2, "k": 4, **(ram or {})}),
-        lit=LitSettings(**{**settings, "temperature": 1.0, "ema": 0.5, **lit}),
+        heads=HeadsSettings(**{**settings, "temperature": 1.0, "ema": 0.5, **heads}),
         loss=LossSettings(init_scale=14.0, max_scale=50.0),
         optimiser=OptimiserSettings(learning_rate=3e-3),
         loop=LoopSettings(steps=steps, batch=20, device="cpu", checkpoint_every=5, validate_every=0),
@@ -100,7 +100,7 @@ def _config(*, ram=None, reference=None, steps=30, **lit):
 
 def _task(config, material=None, *, plain=False, tail=None):
     corpus, head, references, validation, components = material or _material()
-    return LitTask(
+    return HeadsTask(
         corpus,
         head,
         config,
@@ -120,7 +120,7 @@ def test_neighbours_of_views_against_a_naive_loop():
     views = [F.normalize(torch.randn(30, 8), dim=-1) for _ in range(2)]
     references = F.normalize(torch.randn(50, 8), dim=-1)
     references[3] = views[0][7]
-    own, groups = torch.arange(30), torch.arange(50) + 20  # picture 25 is reference 5
+    own, groups = torch.arange(30), torch.arange(50) + 20  # image 25 is reference 5
     found = nearest_rows(views, references, 6, own=own, groups=groups, near_duplicate=0.95)
     for row, (view, ids) in itertools.product(range(30), enumerate(found)):
         clean, cosines = references @ views[0][row], references @ views[view][row]
@@ -245,7 +245,7 @@ def test_saved_and_loaded_gives_the_same_vectors(tmp_path):
     model = task.finished()
     _, _, references, validation, _ = _material()
     rows = [ReferenceRow(text=f"t{n}", path=f"p/{n}.jpg", source="s", hash=str(n)) for n in range(40)]
-    folder = save_lit(
+    folder = save_heads(
         tmp_path / "run" / "model",
         model,
         config=config,
@@ -253,7 +253,7 @@ def test_saved_and_loaded_gives_the_same_vectors(tmp_path):
         features=references.features,
         sentences=references.sentences,
     )
-    loaded = load_lit(tmp_path / "run")
+    loaded = load_heads(tmp_path / "run")
     assert (loaded.config, loaded.rows) == (dataclasses.replace(config, data=loaded.config.data), tuple(rows))
     embedded = model.embed_references(references.features.half().float(), references.sentences.half().float())
     expected = model.encode_images(validation.features, embedded)
@@ -265,12 +265,12 @@ def test_saved_and_loaded_gives_the_same_vectors(tmp_path):
     assert not torch.allclose(loaded.model.encode_images(validation.features), expected)
     (folder / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(TrainingError, match="damaged"):
-        load_lit(folder)
+        load_heads(folder)
     with pytest.raises(TrainingError, match="no trained model"):
-        load_lit(tmp_path)
+        load_heads(tmp_path)
 
 
-def test_pictures_of_weight_zero_are_never_drawn():
+def test_images_of_weight_zero_are_never_drawn():
     corpus, head, references, validation, components = _material()
     weights = np.where(np.arange(40) < 30, 1 / 30, 0.0)
     material = (dataclasses.replace(corpus, weights=weights), head, references, validation, components)

@@ -9,7 +9,7 @@ from PIL import Image
 from impart.errors import ConfigError, DataError
 from impart.train.heads.class_names import a_or_an, class_vocabulary
 from impart.train.heads.towers.features import FeatureCache, look
-from impart.train.prepare.development_data import FORBIDDEN, read_pictures, tidy
+from impart.train.prepare.development_data import FORBIDDEN, read_images, tidy
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_article():
     ]
 
 
-def _picture(folder, name="a.png"):
+def _image(folder, name="a.png"):
     pixels = np.random.default_rng(0).integers(0, 255, (70, 90, 3), dtype=np.uint8)
     path = folder / name
     Image.fromarray(pixels).save(path)
@@ -60,7 +60,7 @@ def _picture(folder, name="a.png"):
 
 
 def test_views_are_seeded_and_small_ones_are_small(tmp_path):
-    image = Image.open(_picture(tmp_path))
+    image = Image.open(_image(tmp_path))
     assert look(image, "clean", seed=1) is image
     first, again, other = (look(image, "small3", seed=seed) for seed in (5, 5, 6))
     assert np.array_equal(np.asarray(first), np.asarray(again))
@@ -77,7 +77,7 @@ def test_features_are_computed_once(tmp_path):
         seen.append(len(images))
         return np.array([[np.asarray(image).mean(), image.size[0]] for image in images], np.float32)
 
-    paths = [_picture(tmp_path, f"{n}.png") for n in range(5)]
+    paths = [_image(tmp_path, f"{n}.png") for n in range(5)]
     cache = FeatureCache(tmp_path / "cache", tower, tower_key="t", batch=2)
     first = cache.features(paths[:3], "clean")
     second = cache.features(paths[::-1], "clean")
@@ -88,7 +88,7 @@ def test_features_are_computed_once(tmp_path):
     assert sum(seen) == 6
 
 
-def test_pictures_of_equal_names_and_replaced_ones_have_features_of_their_own(tmp_path):
+def test_images_of_equal_names_and_replaced_ones_have_features_of_their_own(tmp_path):
     paths = [tmp_path / top / "photos" / "train" / "things" / "0.png" for top in "AB"]
     for path, shade in zip(paths, (10, 200), strict=True):
         path.parent.mkdir(parents=True)
@@ -103,19 +103,19 @@ def test_pictures_of_equal_names_and_replaced_ones_have_features_of_their_own(tm
     assert cache.features(paths, "clean")[:, 0].tolist() == [90, 200]
 
 
-def test_unreadable_picture_is_named(tmp_path):
+def test_unreadable_image_is_named(tmp_path):
     broken = tmp_path / "broken.jpg"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     cache = FeatureCache(tmp_path / "cache", lambda images: np.zeros((len(images), 2), np.float32), tower_key="t")
     with pytest.raises(DataError, match=r"broken\.jpg"):
         cache.features([broken], "clean")
-    good = _picture(tmp_path, "good.png")
+    good = _image(tmp_path, "good.png")
     assert cache.readable([good, broken]) == [True, False]
 
 
 def test_features_stopped_half_way_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("impart.train.heads.towers.features._PART", 2)
-    paths = [_picture(tmp_path, f"{n}.png") for n in range(5)]
+    paths = [_image(tmp_path, f"{n}.png") for n in range(5)]
     seen = []
 
     def tower(images):
@@ -136,7 +136,7 @@ def test_features_stopped_half_way_are_kept(tmp_path, monkeypatch):
 
 @pytest.mark.data
 def test_training_never_reads_evaluation_data(data_dir):
-    pictures = read_pictures(data_dir)
-    assert len(pictures) > 20_000
-    assert not any(FORBIDDEN & set(picture.path.parts) for picture in pictures)
-    assert all(picture.texts for picture in pictures)
+    images = read_images(data_dir)
+    assert len(images) > 20_000
+    assert not any(FORBIDDEN & set(image.path.parts) for image in images)
+    assert all(image.texts for image in images)

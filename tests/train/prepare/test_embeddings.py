@@ -1,4 +1,4 @@
-"""The embedding store: computed once, survives kills, bad pictures cost themselves. And the listing before it."""
+"""The embedding store: computed once, survives kills, bad images cost themselves. And the listing before it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from helpers.clips import solid
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.errors import TrainingError
 from impart.refset.pairs import Pair, read_pairs
-from impart.train.prepare.embeddings import EmbeddedPictures, EmbeddingStore
-from impart.train.prepare.pairs import Failures, list_pictures
+from impart.train.prepare.embeddings import EmbeddedImages, EmbeddingStore
+from impart.train.prepare.pairs import Failures, list_images
 from impart.train.settings import PairsFrom
 
 
 @pytest.fixture
 def folder(tmp_path):
     where = tmp_path / "data"
-    (where / "pictures").mkdir(parents=True)
+    (where / "images").mkdir(parents=True)
     for name in COLOURS:
-        _picture(name).save(where / "pictures" / f"{name}.png")
+        _image(name).save(where / "images" / f"{name}.png")
     rows = [
-        f"pictures/{name}.png,{text},{'val' if name == 'cyan' else 'train'}"
+        f"images/{name}.png,{text},{'val' if name == 'cyan' else 'train'}"
         for name in COLOURS
         for text in (name, f"a {name} thing")
     ]
@@ -37,7 +37,7 @@ def folder(tmp_path):
     return where
 
 
-def _picture(name):
+def _image(name):
     return Image.fromarray(solid(name))
 
 
@@ -47,13 +47,13 @@ def _result(events):
 
 
 def _pairs(folder):
-    return [picture.pair for picture in list_pictures([PairsFrom(path=".")], folder, Failures())]
+    return [image.pair for image in list_images([PairsFrom(path=".")], folder, Failures())]
 
 
 def test_rows_hold_what_the_encoder_gives_and_nothing_is_computed_twice(folder, tmp_path):
     encoder, pairs = TinyEncoder(), _pairs(folder)
     store = EmbeddingStore(tmp_path / "store", encoder, batch=4)
-    found = _result(store.pictures(pairs))
+    found = _result(store.images(pairs))
     expected = encoder.encode_images([solid(name) for name in COLOURS])
     assert np.allclose(store.image[found.rows], expected.embeddings, atol=1e-3)
     assert np.allclose(store.retrieval[found.rows], expected.retrieval, atol=1e-3)
@@ -62,35 +62,35 @@ def test_rows_hold_what_the_encoder_gives_and_nothing_is_computed_twice(folder, 
     assert np.allclose(store.text[rows], encoder.encode_texts(["red", "blue", "red"]), atol=1e-3)
     fresh = TinyEncoder()
     again = EmbeddingStore(tmp_path / "store", fresh, batch=4)
-    assert np.array_equal(_result(again.pictures(pairs)).rows, found.rows)
+    assert np.array_equal(_result(again.images(pairs)).rows, found.rows)
     assert fresh.images_encoded == 0
     other = EmbeddingStore(tmp_path / "store", TinyEncoder(seed=1))
     assert other.folder != store.folder
     assert len(other.image) == 0
 
 
-def test_a_replaced_picture_is_computed_again(folder, tmp_path):
+def test_a_replaced_image_is_computed_again(folder, tmp_path):
     pairs = _pairs(folder)
-    _result(EmbeddingStore(tmp_path / "store", TinyEncoder()).pictures(pairs))
-    Image.new("RGB", (40, 40), (1, 2, 3)).save(folder / "pictures" / "red.png")
+    _result(EmbeddingStore(tmp_path / "store", TinyEncoder()).images(pairs))
+    Image.new("RGB", (40, 40), (1, 2, 3)).save(folder / "images" / "red.png")
     encoder = TinyEncoder()
-    _result(EmbeddingStore(tmp_path / "store", encoder).pictures(pairs))
+    _result(EmbeddingStore(tmp_path / "store", encoder).images(pairs))
     assert encoder.images_encoded == 1
 
 
 def test_stopped_anywhere_it_goes_on(folder, tmp_path):
     pairs = _pairs(folder)
     store = EmbeddingStore(tmp_path / "store", TinyEncoder(), batch=3)
-    for event in store.pictures(pairs):
+    for event in store.images(pairs):
         if event.done >= 6:
             break  # two batches are on disk
-    with (store.folder / "pictures.image").open("ab") as file:
+    with (store.folder / "images.image").open("ab") as file:
         file.write(b"torn row of a killed writer")
-    with (store.folder / "pictures.keys").open("r+b") as file:
+    with (store.folder / "images.keys").open("r+b") as file:
         file.truncate(5 * 98 + 40)  # the sixth key was being written
     encoder = TinyEncoder()
     resumed = EmbeddingStore(tmp_path / "store", encoder, batch=3)
-    found = _result(resumed.pictures(pairs))
+    found = _result(resumed.images(pairs))
     assert encoder.images_encoded == len(pairs) - 5
     expected = TinyEncoder().encode_images([solid(name) for name in COLOURS])
     assert np.allclose(resumed.image[found.rows], expected.embeddings, atol=1e-3)
@@ -108,24 +108,24 @@ def test_several_runs_may_fill_one_store_at_the_same_time(tmp_path):
 
     def fill(order):
         store = EmbeddingStore(tmp_path / "store", encoder, batch=1)
-        found = _result(store.pictures([pairs[number] for number in order]))
+        found = _result(store.images([pairs[number] for number in order]))
         return store.image[found.rows][np.argsort(order)]
 
     orders = [rng.permutation(40) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         filled = list(pool.map(fill, orders))
-    expected = encoder.encode_images([Image.open(pair.picture) for pair in pairs]).embeddings
+    expected = encoder.encode_images([Image.open(pair.image_key) for pair in pairs]).embeddings
     for image in filled:
         assert np.allclose(image, expected, atol=1e-3)
 
 
-def test_bad_pictures_are_counted_named_and_left_out(folder, tmp_path):
-    (folder / "pictures" / "green.png").unlink()
-    (folder / "pictures" / "blue.png").write_bytes(b"no picture")
+def test_bad_images_are_counted_named_and_left_out(folder, tmp_path):
+    (folder / "images" / "green.png").unlink()
+    (folder / "images" / "blue.png").write_bytes(b"no image")
     pairs = _pairs(folder)
-    found = _result(EmbeddingStore(tmp_path / "store", TinyEncoder()).pictures(pairs))
-    assert isinstance(found, EmbeddedPictures)
-    assert [path for path, _ in found.failures] == ["pictures/green.png", "pictures/blue.png"]
+    found = _result(EmbeddingStore(tmp_path / "store", TinyEncoder()).images(pairs))
+    assert isinstance(found, EmbeddedImages)
+    assert [path for path, _ in found.failures] == ["images/green.png", "images/blue.png"]
     assert "missing" in found.failures[0][1]
     assert len(found.rows) == len(found.hashes) == len(COLOURS) - 2
     assert [i for i, place in enumerate(found.usable) if place < 0] == [1, 2]
@@ -134,18 +134,18 @@ def test_bad_pictures_are_counted_named_and_left_out(folder, tmp_path):
 
 def test_listing_joins_captions_selects_rows_and_names_what_is_empty(folder):
     with (folder / "captions.csv").open("a") as file:
-        file.write("pictures/red.png,red,train\npictures/red.png,,train\n")
+        file.write("images/red.png,red,train\nimages/red.png,,train\n")
     failures = Failures()
-    pictures = list_pictures([PairsFrom(path="captions.csv", where={"split": "train"})], folder, failures)
-    assert len(pictures) == len(COLOURS) - 1
-    assert pictures[0].texts == ["red", "a red thing"]
-    assert failures.items == [("pictures/red.png", "the text is empty")]
+    images = list_images([PairsFrom(path="captions.csv", where={"split": "train"})], folder, failures)
+    assert len(images) == len(COLOURS) - 1
+    assert images[0].texts == ["red", "a red thing"]
+    assert failures.items == [("images/red.png", "the text is empty")]
     with pytest.raises(TrainingError, match="nowhere"):
-        list_pictures([PairsFrom(path="captions.csv", where={"nowhere": "train"})], folder, failures)
+        list_images([PairsFrom(path="captions.csv", where={"nowhere": "train"})], folder, failures)
     with pytest.raises(TrainingError, match="--data"):
-        list_pictures([PairsFrom(path="absent")], folder, failures)
+        list_images([PairsFrom(path="absent")], folder, failures)
     with pytest.raises(TrainingError, match="--data"):
-        list_pictures([PairsFrom(path="absent/*")], folder, failures)
+        list_images([PairsFrom(path="absent/*")], folder, failures)
 
 
 def test_a_corrupt_shard_is_listed_and_the_others_go_on(tmp_path):
@@ -155,20 +155,20 @@ def test_a_corrupt_shard_is_listed_and_the_others_go_on(tmp_path):
         with tarfile.open(shards / f"{number:05}.tar", "w") as tar:
             for name in ("red", "blue"):
                 buffer = io.BytesIO()
-                _picture(name).save(buffer, "PNG")
+                _image(name).save(buffer, "PNG")
                 for suffix, content in (("png", buffer.getvalue()), ("txt", name.encode())):
                     member = tarfile.TarInfo(f"{name}{number}.{suffix}")
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
     (shards / "00002.tar").write_bytes(b"not a tar file at all" * 100)
     failures = Failures()
-    pictures = list_pictures([PairsFrom(path="shards")], tmp_path, failures)
-    assert [picture.texts for picture in pictures] == [["blue"], ["red"]] * 2 or len(pictures) == 4
+    images = list_images([PairsFrom(path="shards")], tmp_path, failures)
+    assert [image.texts for image in images] == [["blue"], ["red"]] * 2 or len(images) == 4
     assert len(failures) == 1
     assert "00002.tar" in failures.items[0][0]
     failures.write(tmp_path / "failures.csv")
     assert (tmp_path / "failures.csv").read_text().splitlines()[0] == "path,reason"
-    found = _result(EmbeddingStore(tmp_path / "store", TinyEncoder()).pictures([p.pair for p in pictures]))
+    found = _result(EmbeddingStore(tmp_path / "store", TinyEncoder()).images([p.pair for p in images]))
     assert len(found.rows) == 4
 
 
@@ -195,6 +195,6 @@ def test_an_encoder_without_retrieval_of_its_own_stores_one_vector(folder, tmp_p
             )
 
     store = EmbeddingStore(tmp_path / "store", Plain())
-    found = _result(store.pictures(_pairs(folder)))
+    found = _result(store.images(_pairs(folder)))
     assert np.array_equal(store.retrieval[found.rows], store.image[found.rows])
-    assert not (store.folder / "pictures.retrieval").exists()
+    assert not (store.folder / "images.retrieval").exists()

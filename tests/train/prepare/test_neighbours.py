@@ -1,4 +1,4 @@
-"""Split and neighbours: against a naive loop; a picture never finds itself or a near-duplicate of itself."""
+"""Split and neighbours: against a naive loop; an image never finds itself or a near-duplicate of itself."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_references_can_be_kept_in_training_and_taken_from_some_sources():
 
 def test_neighbours_against_a_naive_loop():
     references, queries = _vectors(300), _vectors(40, seed=1)
-    references[17] = queries[3]  # the picture itself
+    references[17] = queries[3]  # the image itself
     references[18] = l2_normalise((queries[3] + 0.01 * references[18])[None])[0]  # and a near-duplicate
     groups = np.arange(300)
     own = np.full(40, -1)

@@ -1,4 +1,4 @@
-"""Regime full: processes agree, a killed run is resumed exactly, broken data costs itself, the result opens."""
+"""Mode full: processes agree, a killed run is resumed exactly, broken data costs itself, the result opens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytest.importorskip("transformers", reason="training needs the extra `train`")
 
 from PIL import Image  # noqa: E402
 
-from helpers.full_run import PICTURES, config, train_once, write_pairs  # noqa: E402
+from helpers.full_run import IMAGES, config, train_once, write_pairs  # noqa: E402
 from impart.blending.ram_checkpoint import open_checkpoint  # noqa: E402
 from impart.encoders import load_encoder  # noqa: E402
 from impart.errors import ConfigError, TrainingError  # noqa: E402
@@ -197,13 +197,13 @@ def test_the_result_opens_as_an_encoder_that_gives_the_training_figures(data, wh
     assert "paired:" in encoder.traits.id
     bare = load_encoder(f"hf:{out / 'model' / 'encoder'}", device="cpu")
     references = encoder.references
-    pictures = [Image.open(data / "pairs" / path).convert("RGB") for path in references.table["path"].to_pylist()[:3]]
-    assert np.allclose(bare.encode_images(pictures).embeddings, references.image_embeddings[:3], atol=2e-3)
+    images = [Image.open(data / "pairs" / path).convert("RGB") for path in references.table["path"].to_pylist()[:3]]
+    assert np.allclose(bare.encode_images(images).embeddings, references.image_embeddings[:3], atol=2e-3)
     learned = _weights(out)["temperature.log_scale"].exp().item()
     assert bare.traits.logit_scale == pytest.approx(learned, rel=1e-5)
     assert abs(learned - 1 / 0.07) > 1e-3
     assert np.allclose(bare.encode_texts(references.texts[:3]), references.text_embeddings[:3], atol=2e-3)
-    moved = encoder.encode_images(pictures).embeddings
+    moved = encoder.encode_images(images).embeddings
     assert not np.allclose(moved, references.image_embeddings[:3], atol=2e-2)  # RAM adds something
 
 
@@ -229,14 +229,14 @@ def test_checkpointing_and_bf16_change_little(data, tmp_path):
 
 
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "online"])
-def test_broken_pictures_and_empty_captions_cost_themselves(data, tmp_path, frozen):
+def test_broken_images_and_empty_captions_cost_themselves(data, tmp_path, frozen):
     pairs = write_pairs(tmp_path / "pairs")
     (pairs / "003.png").write_bytes((pairs / "003.png").read_bytes()[:60])
     (pairs / "005.png").unlink()
     lines = (pairs / "captions.csv").read_text().splitlines()
     lines[8] = "007.png,"
     (pairs / "captions.csv").write_text("\n".join(lines) + "\n")
-    changes = {} if frozen else {"reference__retrieval": "encoder", "data__validation_pictures": 0, "loop__steps": 12}
+    changes = {} if frozen else {"reference__retrieval": "encoder", "data__validation_images": 0, "loop__steps": 12}
     events = list(train_once(tmp_path, tmp_path / "out", export=True, **changes))
     failures = _failures(tmp_path / "out")
     assert events[-1].failed == len(failures) == 3
@@ -246,7 +246,7 @@ def test_broken_pictures_and_empty_captions_cost_themselves(data, tmp_path, froz
     assert all(np.isfinite(_losses(tmp_path / "out")))
 
 
-def test_pages_served_as_pictures_are_left_out_before_the_split(tmp_path):
+def test_pages_served_as_images_are_left_out_before_the_split(tmp_path):
     pairs = write_pairs(tmp_path / "pairs")
     for number in range(20):  # in a row
         (pairs / f"{number:03}.png").write_bytes(b"<html>gone</html>")
@@ -295,17 +295,17 @@ def test_shards_are_streamed_skip_damage_and_resume_where_they_stopped(data, tmp
         list(train_once(data, tmp_path / "no", full__stream=True))
 
 
-def test_plain_and_ram_train_on_the_same_pictures(data, tmp_path):
+def test_plain_and_ram_train_on_the_same_images(data, tmp_path):
     texts = {}
     for name, augment in (("ram", "ram"), ("none", "none")):
         events = list(train_once(data, tmp_path / name, reference__augment=augment, loop__steps=1))
         texts[name] = next(event.message for event in events if "to train on" in getattr(event, "message", ""))
     assert texts["ram"] == texts["none"]
-    assert f"{PICTURES - 6 - 13} pictures to train on, 13 references, 6 for validation" in texts["ram"]
+    assert f"{IMAGES - 6 - 13} images to train on, 13 references, 6 for validation" in texts["ram"]
 
 
 def test_settings_that_cannot_work_are_told(data, tmp_path):
-    with pytest.raises(ConfigError, match="lit"):
+    with pytest.raises(ConfigError, match="heads"):
         list(train_once(data, tmp_path / "a", reference__gradient=True))
     with pytest.raises(ConfigError, match=r"full\.model is 'huge'"):
         list(train_once(data, tmp_path / "b", full__model="huge"))

@@ -1,4 +1,4 @@
-"""Regime `ram` from pictures to a checkpoint folder: the split, the masks, failures, resume, and what opens it."""
+"""Mode `ram` from images to a checkpoint folder: the split, the masks, failures, resume, and what opens it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def data(tmp_path):
 
 def _config(*, ram=None, reference=None, **loop):
     return TrainConfig(
-        regime="ram",
+        mode="ram",
         data=DataSettings(
             encoder="tiny",
             pairs=(PairsFrom(path="captions.csv", where={"split": "train"}),),
@@ -66,7 +66,7 @@ def _prepared(config, data, out):
     return made
 
 
-def test_pairs_become_training_pictures_references_and_validation(data, tmp_path):
+def test_pairs_become_training_images_references_and_validation(data, tmp_path):
     made = _prepared(_config(), data, tmp_path / "out")
     assert (len(made.train), len(made.references), len(made.validation)) == (49, 21, 10)
     assert (made.train.spans[:, 1] == 2).all()
@@ -77,20 +77,20 @@ def test_pairs_become_training_pictures_references_and_validation(data, tmp_path
     for row in range(5):
         cosines = (naive @ made.train.retrieval[row].astype(np.float32)).clip(max=1)  # float16 rows
         assert np.allclose(made.train.neighbours.sims[row], np.sort(cosines)[::-1][:3], atol=1e-5)
-    # "a red thing" is said of several pictures: one key; "red 3" of one
+    # "a red thing" is said of several images: one key; "red 3" of one
     keys = made.keys[made.train.texts]
     assert len(set(keys.tolist())) < len(set(made.train.texts.tolist())) + 1
     assert made.keys.min() >= 0
 
 
-def test_a_picture_never_finds_itself_where_references_are_trained_on_too(data, tmp_path):
+def test_a_image_never_finds_itself_where_references_are_trained_on_too(data, tmp_path):
     config = _config(reference={"held_out": False, "fraction": 1.0})
     made = _prepared(config, data, tmp_path / "out")
     assert len(made.train) == len(made.references) == 70
     hashes = made.references.table.to_pydict()["hash"]
     assert made.train.neighbours.masked >= 70
     for row, ids in enumerate(made.train.neighbours.ids):
-        own = hashes[row]  # both lists are in the order of the pictures
+        own = hashes[row]  # both lists are in the order of the images
         assert own not in {hashes[number] for number in ids}
 
 
@@ -110,7 +110,7 @@ def test_a_split_made_before_is_the_reference_set(data, tmp_path):
         _prepared(wrong, data, tmp_path / "out")
 
 
-def test_random_references_are_never_the_picture_itself(data, tmp_path):
+def test_random_references_are_never_the_image_itself(data, tmp_path):
     config = _config(reference={"fraction": 1.0, "held_out": False, "near_duplicate": 0.97})
     made = _prepared(config, data, tmp_path / "out")
     task = RamTask(made, config)
@@ -136,7 +136,7 @@ def test_validation_content_is_kept_out_of_training_and_references(data, tmp_pat
 def test_ram_learns_and_the_folder_opens_as_an_encoder(data, tmp_path):
     config = _config(ram={"form": "vanilla", "floor": 0.0}, steps=60)
     events = list(train(config, data=data, out=tmp_path / "run"))
-    assert {event.what for event in events if isinstance(event, Preparing)} == {"pictures", "texts", "neighbours"}
+    assert {event.what for event in events if isinstance(event, Preparing)} == {"images", "texts", "neighbours"}
     assert any("references" in event.message for event in events if isinstance(event, Note))
     losses = [event.loss for event in events if isinstance(event, StepDone)]
     assert losses[-1] < losses[9]

@@ -17,9 +17,9 @@ def test_frames_have_true_times_and_equal_ones_are_joined(tmp_path: Path) -> Non
     clip = write_clip(tmp_path / "clip.mp4", colours=["red", "blue"], seconds_each=1.0)
     frames = list(sampled_frames(clip, short_side_px=32, fit="crop"))
     assert [(start_s, end_s) for start_s, end_s, _ in frames] == [(0.0, 1.0), (1.0, 2.0)]
-    for (_, _, picture), name in zip(frames, ("red", "blue"), strict=True):
-        assert picture.shape == (32, 43, 3)
-        assert np.abs(picture.mean(axis=(0, 1)) - COLOURS[name]).max() < 12
+    for (_, _, image), name in zip(frames, ("red", "blue"), strict=True):
+        assert image.shape == (32, 43, 3)
+        assert np.abs(image.mean(axis=(0, 1)) - COLOURS[name]).max() < 12
     every = list(sampled_frames(clip, short_side_px=32, fps=2.0, reuse_threshold=0))
     assert [start_s for start_s, _, _ in every] == [0.0, 0.5, 1.0, 1.5]
 

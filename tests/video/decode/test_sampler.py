@@ -37,7 +37,7 @@ def sample(
 
 
 def colour(image: np.ndarray) -> str:
-    """The named colour nearest to the middle of a picture."""
+    """The named colour nearest to the middle of an image."""
     height, width = image.shape[:2]
     middle = image[height // 2, width // 2].astype(float)
     return min(COLOURS, key=lambda name: float(np.abs(middle - COLOURS[name]).sum()))
@@ -93,8 +93,8 @@ def test_variable_frame_rate_shows_the_last_frame_not_later(tmp_path):
 
 
 def test_a_frame_shown_for_long_is_one_segment_with_its_weight(tmp_path):
-    pictures = [clips.solid("red"), clips.solid("blue")]
-    path = clips.write_frames(tmp_path / "slides.mkv", pictures, times_s=[0.0, 3.0], last_s=1.0)
+    images = [clips.solid("red"), clips.solid("blue")]
+    path = clips.write_frames(tmp_path / "slides.mkv", images, times_s=[0.0, 3.0], last_s=1.0)
     segments, _ = sample(path, REUSE)
     assert [(s.start_s, s.weight) for s in segments] == [(0.0, 12), (3.0, segments[1].weight)]
     assert colours(segments) == ["red", "blue"]
@@ -104,8 +104,8 @@ def test_timestamps_of_a_fast_grid_are_exact_to_a_millisecond(tmp_path):
     # A frame's grey level says when it is shown: uneven steps between 20 and 60 ms.
     rng = np.random.default_rng(0)
     times = np.cumsum(np.r_[0.0, rng.uniform(0.02, 0.06, 29)]).tolist()
-    pictures = [clips.solid((8 * i, 8 * i, 8 * i)) for i in range(30)]
-    path = clips.write_frames(tmp_path / "v.mp4", pictures, times_s=times, qp="1", crf="1")
+    images = [clips.solid((8 * i, 8 * i, 8 * i)) for i in range(30)]
+    path = clips.write_frames(tmp_path / "v.mp4", images, times_s=times, qp="1", crf="1")
     segments, _ = sample(path, DecodeSettings(fps=200, reuse_threshold=0))
     begins = {}
     for segment in segments:
@@ -150,7 +150,7 @@ def test_gif(tmp_path):
     assert finished.info.codec == "gif"
 
 
-def test_a_clock_that_starts_again_and_a_picture_that_changes_size(tmp_path):
+def test_a_clock_that_starts_again_and_a_image_that_changes_size(tmp_path):
     # Two recordings in one file, as broadcast recorders write them.
     first = clips.write_clip(tmp_path / "a.ts", colours=["red", "green"], size=(160, 120))
     second = clips.write_clip(tmp_path / "b.ts", colours=["blue", "white"], size=(320, 180))
@@ -208,17 +208,17 @@ def test_first_sample_tolerates_clock_rounding():
 def test_leaving_out_unshown_frames_changes_nothing(tmp_path, codec, options):
     rng = np.random.default_rng(1)
     big = rng.integers(0, 255, (12, 200, 3), dtype=np.uint8).repeat(12, axis=0)
-    pictures = [np.ascontiguousarray(big[:120, i : i + 160]) for i in range(40)]
+    images = [np.ascontiguousarray(big[:120, i : i + 160]) for i in range(40)]
     times = np.cumsum(np.r_[0.0, rng.uniform(0.02, 0.09, 39)]).tolist()
     pix_fmt = "yuvj420p" if codec == "mjpeg" else None
-    path = clips.write_frames(tmp_path / "b.mkv", pictures, times_s=times, codec=codec, pix_fmt=pix_fmt, **options)
+    path = clips.write_frames(tmp_path / "b.mkv", images, times_s=times, codec=codec, pix_fmt=pix_fmt, **options)
     fast, _ = sample(path)
     full, _ = sample(path, skip_unshown=False)
     assert [(s.start_s, s.end_s, s.weight) for s in fast] == [(s.start_s, s.end_s, s.weight) for s in full]
     assert all(np.array_equal(a.image, b.image) for a, b in zip(fast, full, strict=True))
 
 
-# Pictures
+# Images
 
 
 @pytest.mark.parametrize(
@@ -297,9 +297,9 @@ def test_colours_follow_the_declared_matrix_and_range(tmp_path, matrix, limited)
 def test_ten_bit(tmp_path):
     path = clips.write_clip(tmp_path / "ten.mkv", colours=["orange"], codec="ffv1", seconds_each=0.2)
     eight = sample(path)[0][0].image
-    pictures = [clips.solid("orange")] * 5
+    images = [clips.solid("orange")] * 5
     times = [i / 25 for i in range(5)]
-    path = clips.write_frames(tmp_path / "b.mkv", pictures, times_s=times, codec="ffv1", pix_fmt="yuv420p10le")
+    path = clips.write_frames(tmp_path / "b.mkv", images, times_s=times, codec="ffv1", pix_fmt="yuv420p10le")
     assert np.abs(sample(path)[0][0].image.astype(int) - eight.astype(int)).max() <= 3
 
 
@@ -315,8 +315,8 @@ def test_still_shots_are_one_segment_each(tmp_path):
 
 def test_a_slow_fade_does_not_creep(tmp_path):
     # Half a grey level a frame: each is like the last one, but not like the first.
-    pictures = [clips.solid((60 + i // 2,) * 3) for i in range(200)]
-    path = clips.write_frames(tmp_path / "f.mp4", pictures, times_s=[i / 25 for i in range(200)])
+    images = [clips.solid((60 + i // 2,) * 3) for i in range(200)]
+    path = clips.write_frames(tmp_path / "f.mp4", images, times_s=[i / 25 for i in range(200)])
     segments, _ = sample(path, DecodeSettings(reuse_threshold=5.0))
     levels = [float(s.image.mean()) for s in segments]
     assert len(segments) > 10
@@ -352,7 +352,7 @@ def test_reasons(tmp_path):
     assert reason(tmp_path / "folder.mp4") == "is not a file"
     assert reason(tmp_path / "missing.mp4") == "no such file"
     assert "index (moov atom)" in reason(tmp_path / "cut.mp4")
-    assert reason(tmp_path / "song.m4a") == "has sound but no picture"
+    assert reason(tmp_path / "song.m4a") == "has sound but no image"
     assert "too small to see anything: 1x1" in reason(tmp_path / "dot.mp4")
 
 
@@ -373,18 +373,18 @@ def test_cover_art_is_not_a_video(tmp_path):
     clips.write_audio(tmp_path / "sound.m4a")
     with av.open(str(tmp_path / "sound.m4a")) as source, av.open(str(path), "w", format="mp4") as target:
         sound = target.add_stream_from_template(source.streams.audio[0])
-        picture = target.add_stream("mjpeg", rate=1)
-        picture.width, picture.height, picture.pix_fmt = 64, 64, "yuvj420p"
-        picture.disposition = Disposition.attached_pic
-        target.mux(picture.encode(av.VideoFrame.from_ndarray(clips.solid("red", size=(64, 64)), format="rgb24")))
-        target.mux(picture.encode(None))
+        image = target.add_stream("mjpeg", rate=1)
+        image.width, image.height, image.pix_fmt = 64, 64, "yuvj420p"
+        image.disposition = Disposition.attached_pic
+        target.mux(image.encode(av.VideoFrame.from_ndarray(clips.solid("red", size=(64, 64)), format="rgb24")))
+        target.mux(image.encode(None))
         for packet in source.demux():
             if packet.dts is not None:
                 packet.stream = sound
                 target.mux(packet)
     with av.open(str(path)) as container:
         assert [s.type for s in container.streams] == ["audio", "video"]
-    assert reason(path) == "has sound but no picture"
+    assert reason(path) == "has sound but no image"
 
 
 @pytest.mark.parametrize("name", ["cut.mkv", "cut.mp4"])

@@ -335,10 +335,10 @@ class LongFilm:
         pass
 
     def decode(self, paths: Iterable[Path]) -> Iterator[DecodedSegment | DecodeFinished | DecodeFailed]:
-        pictures = [solid(colour, size=(8, 8)) for colour in ("red", "green", "blue")]
+        images = [solid(colour, size=(8, 8)) for colour in ("red", "green", "blue")]
         for path in paths:
             for i in range(9_000):
-                yield DecodedSegment(path, i / 4, (i + 1) / 4, 1, pictures[i // 1000 % 3])
+                yield DecodedSegment(path, i / 4, (i + 1) / 4, 1, images[i // 1000 % 3])
             if path.stem == "broken":
                 yield DecodeFailed(path, "the decoder crashed with SIGSEGV")
             else:

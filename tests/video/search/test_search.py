@@ -151,14 +151,14 @@ def test_scenes_and_frames(library: VideoIndex) -> None:
     assert frames[0].start_s == 4
 
 
-def test_pictures_negatives_and_globs(library: VideoIndex, tmp_path: Path) -> None:
+def test_images_negatives_and_globs(library: VideoIndex, tmp_path: Path) -> None:
     from PIL import Image
 
-    picture = tmp_path / "green.png"
-    Image.fromarray(solid("green")).save(picture)
-    assert names(library.search(image=picture, top=1)) == ["c green"]
+    image = tmp_path / "green.png"
+    Image.fromarray(solid("green")).save(image)
+    assert names(library.search(image=image, top=1)) == ["c green"]
     assert names(library.search(image=solid("green"), top=1)) == ["c green"]
-    assert names(library.search(text="green", image=picture, by="moment", top=2)) == ["b long", "c green"]
+    assert names(library.search(text="green", image=image, by="moment", top=2)) == ["b long", "c green"]
     without = library.search(text="red", not_text=["red"], by="moment")
     assert np.isfinite([hit.score for hit in without]).all()
     assert library.search(text="grey", not_text=["black"])[0].score < library.search(text="grey")[0].score
@@ -211,9 +211,9 @@ def test_augmented_and_plain_search_equal_their_encoders(tmp_path: Path) -> None
     index = VideoIndex.open(tmp_path / "index", encoder)
     list(index.add(film))
     text = base.encode_texts(["yellow"])[0]
-    pictures = [np.asarray(solid("red")), np.asarray(solid("cyan"))]
+    images = [np.asarray(solid("red")), np.asarray(solid("cyan"))]
     for augment, one in ((True, encoder), (False, base)):
-        expected = sorted(one.encode_images(pictures).embeddings @ text, reverse=True)
+        expected = sorted(one.encode_images(images).embeddings @ text, reverse=True)
         hits = index.search(text="yellow", group="frame", augment=augment)
         assert [hit.score for hit in hits] == pytest.approx(expected, abs=0.02)  # what x264 does to colours
 
@@ -226,7 +226,7 @@ def test_a_query_must_make_sense(library: VideoIndex, tmp_path: Path) -> None:
         with pytest.raises(QueryError):
             library.search(text="red", **option)
     broken = tmp_path / "broken.jpg"
-    broken.write_text("no picture")
+    broken.write_text("no image")
     for path in (broken, tmp_path / "missing.jpg"):
         with pytest.raises(DataError, match=path.name):
             library.search(image=path)
@@ -292,7 +292,7 @@ def test_the_cache_changes_nothing(library: VideoIndex) -> None:
     assert VideoIndex.open(library.path.parent / "bare", TinyEncoder()).search(text="red blue") == cached
 
 
-def test_a_text_is_corrected_for_hubs_and_a_picture_is_not(
+def test_a_text_is_corrected_for_hubs_and_a_image_is_not(
     library: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder, folder = TinyEncoder(), library.path
@@ -307,8 +307,8 @@ def test_a_text_is_corrected_for_hubs_and_a_picture_is_not(
         lost = {where[0].stem: before[where] - after[where] for where in before.keys() & after.keys()}
         assert lost["a red"] == pytest.approx(0.6, abs=0.01)
         assert lost["c green"] < 0.4
-        pictures = [index.search(image=red, top=9, **options) for index in (plain, corrected)]
-        assert [hit.score for hit in pictures[0]] == [hit.score for hit in pictures[1]]
+        images = [index.search(image=red, top=9, **options) for index in (plain, corrected)]
+        assert [hit.score for hit in images[0]] == [hit.score for hit in images[1]]
 
 
 def test_queries_asked_together_correct_each_other(library: VideoIndex) -> None:
@@ -318,29 +318,29 @@ def test_queries_asked_together_correct_each_other(library: VideoIndex) -> None:
     before, after = ({Path(hit.path).stem: hit.score for hit in found[-1]} for found in (alone, together))
     lost = {name: before[name] - after[name] for name in before}
     assert lost["a red"] > lost["c green"] + 0.1
-    pictures = [library.search_many([Query(image=solid("red"))], together=way) for way in (False, True)]
-    assert pictures[0] == pictures[1]  # only texts are corrected
+    images = [library.search_many([Query(image=solid("red"))], together=way) for way in (False, True)]
+    assert images[0] == images[1]  # only texts are corrected
 
 
-def test_texts_are_searched_for_in_the_phrasings_of_the_settings(library: VideoIndex, monkeypatch) -> None:
+def test_texts_are_searched_for_in_the_prompts_of_the_settings(library: VideoIndex, monkeypatch) -> None:
     encoder = TinyEncoder()
     said: list[str] = []
     encode = encoder.encode_texts
     monkeypatch.setattr(encoder, "encode_texts", lambda texts: said.extend(texts) or encode(texts))
     VideoIndex.open(library.path, encoder).search(text="Something red. ", not_text=["{} blue"])
     assert sorted(said) == sorted(
-        phrasing.replace("%", text)
-        for phrasing in ("%.", "a photo of %.", "a picture of %.")
+        prompt.replace("%", text)
+        for prompt in ("%.", "a photo of %.", "an image of %.")
         for text in ("Something red", "{} blue")
     )
     said.clear()
-    typed = Settings(search=SearchSettings(phrasings=("{}",)))
+    typed = Settings(search=SearchSettings(prompts=("{}",)))
     VideoIndex.open(library.path, encoder, settings=typed).search(text="Something red. ")
     assert said == ["Something red. "]
 
 
 @pytest.mark.parametrize(("fit", "seen"), [("squash", (32, 32)), ("crop", (160, 90))])
-def test_a_picture_is_seen_as_the_frames_are(tmp_path: Path, monkeypatch, fit: str, seen: tuple[int, int]) -> None:
+def test_a_image_is_seen_as_the_frames_are(tmp_path: Path, monkeypatch, fit: str, seen: tuple[int, int]) -> None:
     film = write_clip(tmp_path / "wide.mp4", colours=["red"], size=(160, 90))
     index = VideoIndex.open(tmp_path / "index", TinyEncoder(), settings=Settings(decode=DecodeSettings(fit=fit)))
     list(index.add([film]))
@@ -355,16 +355,16 @@ def test_a_picture_is_seen_as_the_frames_are(tmp_path: Path, monkeypatch, fit: s
     )
     wide = solid("red", size=(160, 90))
     reopened = VideoIndex.open(tmp_path / "index", encoder)  # the index knows how its frames were taken
-    for picture in (wide, Image.fromarray(wide)):
-        assert reopened.search(image=picture)[0].score == pytest.approx(1, abs=2e-3)
+    for image in (wide, Image.fromarray(wide)):
+        assert reopened.search(image=image)[0].score == pytest.approx(1, abs=2e-3)
     assert sizes == [seen, seen]
 
 
 def test_settings_that_do_not_exist_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"squash or crop"):
         DecodeSettings(fit="stretch")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"phrasings"):
-        SearchSettings(phrasings=("a photo",))
+    with pytest.raises(ConfigError, match=r"prompts"):
+        SearchSettings(prompts=("a photo",))
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "names"])
@@ -386,7 +386,7 @@ def test_a_damaged_cache_is_read_past_and_made_anew(library: VideoIndex, damage:
     assert has_cache(index._store)
 
 
-def test_pictures_are_seen_as_everywhere(library: VideoIndex, tmp_path: Path) -> None:
+def test_images_are_seen_as_everywhere(library: VideoIndex, tmp_path: Path) -> None:
     grey = np.full((40, 40), 90, np.uint8)
     Image.fromarray(grey).save(tmp_path / "8.png")
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")

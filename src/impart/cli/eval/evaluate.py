@@ -24,9 +24,9 @@ app = typer.Typer(
 )
 
 _KINDS = {
-    "classes": "Pictures with a class each (zeroshot, probe)",
-    "captions": "Pictures with captions (retrieval)",
-    "boxes": "Pictures with labelled boxes (regions)",
+    "classes": "Images with a class each (zeroshot, probe)",
+    "captions": "Images with captions (retrieval)",
+    "boxes": "Images with labelled boxes (regions)",
     "videos": "Videos with captions (retrieval)",
     "moments": "Moments in videos (moments)",
 }
@@ -41,7 +41,7 @@ DataOption = Annotated[
         "-d",
         metavar="NAME:PATH",
         help="Data set: its name and its folder or file ('impart eval datasets' lists the names and the files), or a "
-        "path alone (a folder with one sub-folder of pictures a class, or a csv). Repeatable.",
+        "path alone (a folder with one sub-folder of images a class, or a csv). Repeatable.",
     ),
 ]
 SplitOption = Annotated[
@@ -49,7 +49,7 @@ SplitOption = Annotated[
     typer.Option("--split", help="Part of the data set. Default: the one that papers report.", metavar="NAME"),
 ]
 LimitOption = Annotated[
-    int, typer.Option("--limit", min=0, metavar="N", help="Only so many pictures, drawn, always the same; 0 = all.")
+    int, typer.Option("--limit", min=0, metavar="N", help="Only so many images, drawn, always the same; 0 = all.")
 ]
 FpsOption = Annotated[float, typer.Option("--fps", min=0.01, help="Videos: frames looked at a second.")]
 FitOption = Annotated[Fit, typer.Option("--fit", help="Videos: whole frames, squeezed, or the encoder's own crop.")]
@@ -71,17 +71,17 @@ def zeroshot(
     split: SplitOption = None,
     prompts: PromptsOption = "ensemble",
     per_class: Annotated[
-        int, typer.Option("--per-class", min=0, metavar="N", help="Only so many pictures of a class; 0 = all.")
+        int, typer.Option("--per-class", min=0, metavar="N", help="Only so many images of a class; 0 = all.")
     ] = 0,
     limit: LimitOption = 0,
 ) -> None:
-    """Classify pictures by the names of their classes: top-1, top-5, mean per class, calibration, log-loss."""
+    """Classify images by the names of their classes: top-1, top-5, mean per class, calibration, log-loss."""
     from impart.evaluate.tasks.zeroshot import zeroshot as measure
 
     for dataset in _open(data, more_data, kind="classes", split=split, per_class=per_class, limit=limit):
-        for contender in run.cleaned(dataset.name, dataset.pictures):
-            task = partial(measure, contender.encoder, dataset, prompts=prompts, label=contender.label, **run.common)
-            run.measure(contender, dataset.name, task)
+        for model in run.cleaned(dataset.name, dataset.images):
+            task = partial(measure, model.encoder, dataset, prompts=prompts, label=model.label, **run.common)
+            run.measure(model, dataset.name, task)
 
 
 @app.command(
@@ -97,7 +97,7 @@ def probe(
     val_split: Annotated[
         str | None,
         typer.Option(
-            "--val-split", metavar="NAME", help="Part that C is chosen on. Default: a fifth of the training pictures."
+            "--val-split", metavar="NAME", help="Part that C is chosen on. Default: a fifth of the training images."
         ),
     ] = None,
     features: Annotated[
@@ -108,15 +108,15 @@ def probe(
     ] = "embedding",
     per_class: Annotated[
         int,
-        typer.Option("--per-class", min=0, metavar="N", help="Learn from only so many pictures of a class; 0 = all."),
+        typer.Option("--per-class", min=0, metavar="N", help="Learn from only so many images of a class; 0 = all."),
     ] = 0,
     limit: Annotated[
-        int, typer.Option("--limit", min=0, metavar="N", help="Measure only so many test pictures; 0 = all.")
+        int, typer.Option("--limit", min=0, metavar="N", help="Measure only so many test images; 0 = all.")
     ] = 0,
 ) -> None:
-    """Train a linear classifier on the embeddings of the training pictures: top-1, top-5, mean per class.
+    """Train a linear classifier on the embeddings of the training images: top-1, top-5, mean per class.
 
-    Logistic regression (scikit-learn, L-BFGS); its C is chosen on validation pictures for every encoder by itself.
+    Logistic regression (scikit-learn, L-BFGS); its C is chosen on validation images for every encoder by itself.
     """
     from impart.evaluate.tasks.probe import linear_probe
 
@@ -124,18 +124,18 @@ def probe(
     trains = _open(data, more_data, kind="classes", split=train_split, per_class=per_class)
     vals = _open(data, more_data, kind="classes", split=val_split) if val_split else [None] * len(tests)
     for train, val, test in zip(trains, vals, tests, strict=True):
-        for contender in run.cleaned(test.name, test.pictures):
+        for model in run.cleaned(test.name, test.images):
             task = partial(
                 linear_probe,
-                contender.encoder,
+                model.encoder,
                 train,
                 test,
                 val=val,
                 features=features,
-                label=contender.label,
+                label=model.label,
                 **run.common,
             )
-            run.measure(contender, test.name, task)
+            run.measure(model, test.name, task)
 
 
 @app.command(epilog="Example: impart eval regions --data coco:data/coco/instances_val2017.json --scales 1,1.5,2")
@@ -160,17 +160,17 @@ def regions(
     chosen = _numbers(scales, "--scales")
     for dataset in _open(data, more_data, kind="boxes", split=split, limit=limit):
         cut = [crops(dataset, scale=scale) for scale in chosen]  # a reference may show what is in a box
-        for contender in run.cleaned(dataset.name, dataset.pictures, *cut):
+        for model in run.cleaned(dataset.name, dataset.images, *cut):
             task = partial(
                 measure,
-                contender.encoder,
+                model.encoder,
                 dataset,
                 scales=chosen,
                 prompts=prompts,
-                label=contender.label,
+                label=model.label,
                 **run.common,
             )
-            run.measure(contender, dataset.name, task)
+            run.measure(model, dataset.name, task)
 
 
 @app.command(epilog="Example: impart eval retrieval --data flickr8k:data/flickr8k --query-bank")
@@ -210,7 +210,7 @@ def retrieval(
         By, typer.Option("--by", help="With --index: a video counts by its mean or its best moment.")
     ] = "mean",
 ) -> None:
-    """Find each caption's picture or video, and each one's captions: R@1, R@5, R@10, ranks, MRR, nDCG, both ways.
+    """Find each caption's image or video, and each one's captions: R@1, R@5, R@10, ranks, MRR, nDCG, both ways.
 
     Sets of videos are named with their format, as in --data msrvtt:DIR, or --data video-captions:captions.csv for a csv
     with the columns file and caption. A video is the mean of its frames.
@@ -233,11 +233,9 @@ def retrieval(
                 image_queries=image_queries,
             )
             continue
-        for contender in run.cleaned(dataset.name, dataset.pictures):
-            task = partial(
-                measure, contender.encoder, dataset, query_bank=query_bank, label=contender.label, **run.common
-            )
-            run.measure(contender, dataset.name, task)
+        for model in run.cleaned(dataset.name, dataset.images):
+            task = partial(measure, model.encoder, dataset, query_bank=query_bank, label=model.label, **run.common)
+            run.measure(model, dataset.name, task)
 
 
 @app.command()
@@ -315,7 +313,7 @@ def compare(
     from impart.evaluate.report.folder import comparison_content, read_report
     from impart.evaluate.report.tables import difference_list
 
-    comparisons, notes = compare_all(read_report(first).outcomes, read_report(second).outcomes, repeats=bootstrap)
+    comparisons, notes = compare_all(read_report(first).results, read_report(second).results, repeats=bootstrap)
     if as_json:
         content = {"comparisons": comparison_content(comparisons), "notes": notes}
         print(json.dumps(content, ensure_ascii=False, indent=1))
@@ -335,7 +333,7 @@ def _search_index(run: Run, index: Path, tables: Sequence[str], *, by: By, split
     if not tables:
         raise typer.BadParameter("name a csv with the columns file and caption: --data captions.csv")
     for table in tables:
-        run.outcomes += search_index(index, Path(table), by=by, split=split)
+        run.results += search_index(index, Path(table), by=by, split=split)
 
 
 def _open(

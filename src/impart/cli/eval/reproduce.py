@@ -39,7 +39,7 @@ def table1(
     ] = Path("data"),
     prompts: Annotated[Prompts, typer.Option("--prompts", help="As for 'impart eval zeroshot'.")] = "ensemble",
     limit: Annotated[
-        int, typer.Option("--limit", min=0, metavar="N", help="Only so many pictures of a set, drawn; 0 = all.")
+        int, typer.Option("--limit", min=0, metavar="N", help="Only so many images of a set, drawn; 0 = all.")
     ] = 0,
 ) -> None:
     """CIFAR-10, CIFAR-100 and Caltech-101 for CLIP, RA-CLIP and Vanilla, with the paper's figures beside ours.
@@ -60,16 +60,16 @@ def table1(
     more = {"threads": options.threads} if options.threads else {}
     refset = options.refset[0] if options.refset else None
     rows = plan(encoder, refset=refset, rams=options.ram, options=more)
-    run.contenders = [row.contender for row in rows if row.contender is not None]
+    run.models = [row.model for row in rows if row.model is not None]
     for dataset in sets.values():
-        for contender in run.cleaned(dataset.name, dataset.pictures):
-            task = partial(zeroshot, contender.encoder, dataset, prompts=prompts, label=contender.label, **run.common)
-            run.measure(contender, dataset.name, task)
+        for model in run.cleaned(dataset.name, dataset.images):
+            task = partial(zeroshot, model.encoder, dataset, prompts=prompts, label=model.label, **run.common)
+            run.measure(model, dataset.name, task)
     run.notes += missing
-    summary = summarise(run.outcomes, repeats=options.bootstrap)
+    summary = summarise(run.results, repeats=options.bootstrap)
     titles = {dataset.name: title for title, dataset in sets.items()}
     run.extra = [
-        figures_table(rows, run.outcomes, titles, summary.bounds),
+        figures_table(rows, run.results, titles, summary.bounds),
         settings_table(rows, sets, prompts=prompts),
     ]
     values = {
@@ -77,7 +77,7 @@ def table1(
             next(
                 (
                     one.figures["top-1"]
-                    for one in run.outcomes
+                    for one in run.results
                     if (one.encoder, titles[one.dataset]) == (row.name, title)
                 ),
                 float("nan"),
@@ -85,6 +85,6 @@ def table1(
             for title in SETS
         ]
         for row in rows
-        if row.contender is not None
+        if row.model is not None
     }
     run.more_plots.append(lambda folder: bars(folder / "table1.png", list(SETS), values, title="Zero-shot top-1"))

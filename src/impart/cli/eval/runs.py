@@ -1,4 +1,4 @@
-"""What the commands of `impart eval` share: their common options, one run over all contenders, what is shown of it."""
+"""What the commands of `impart eval` share: their common options, one run over all models, what is shown of it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from impart.encoders.base import Encoder, Float32
     from impart.evaluate.cache import EmbeddingCache
     from impart.evaluate.datasets.types import Images
-    from impart.evaluate.models import Contender
+    from impart.evaluate.models import EvaluatedModel
     from impart.evaluate.report.tables import Cell, Table
-    from impart.evaluate.result import Outcome
+    from impart.evaluate.result import Result
 
 __all__ = ["EvalOptions", "Run", "print_tables", "with_run"]
 
 _NOTES_SHOWN = 12
 PARTLY = 3
-"""Exit code where pictures or videos could not be read, or not to their end."""
+"""Exit code where images or videos could not be read, or not to their end."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def _options(
         typer.Option(
             "--near-duplicate",
             metavar="COSINE",
-            help="References that are this near to a test picture are left out, as are equal files; 2 = only those.",
+            help="References that are this near to a test image are left out, as are equal files; 2 = only those.",
         ),
     ] = EvaluateSettings.near_duplicate,
     cache: Annotated[
@@ -92,9 +92,7 @@ def _options(
         ),
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no embeddings, and use none.")] = False,
-    batch: Annotated[
-        int, typer.Option("--batch", min=1, help="Pictures in one forward pass.")
-    ] = EvaluateSettings.batch,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images in one forward pass.")] = EvaluateSettings.batch,
     threads: ThreadsOption = 0,
     bootstrap: Annotated[
         int, typer.Option("--bootstrap", min=0, help="Draws for the 95% intervals; 0 = no intervals.")
@@ -143,7 +141,7 @@ def with_run(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class Run:
-    """One command: its contenders, its cache, what they measured; shown and written at the end.
+    """One command: its models, its cache, what they measured; shown and written at the end.
 
     Args:
         task: names the report's folder.
@@ -159,7 +157,7 @@ class Run:
             **{name: str(value) if isinstance(value, Path) else value for name, value in settings.items()},
             **{name: value for name, value in dataclasses.asdict(options).items() if value not in (None, [], False)},
         }
-        self.outcomes: list[Outcome] = []
+        self.results: list[Result] = []
         self.extra: list[Table] = []
         self.more_plots: list[Callable[[Path], Path]] = []
         self.notes: list[str] = []
@@ -195,7 +193,7 @@ class Run:
         return EmbeddingCache(self.options.cache)
 
     @functools.cached_property
-    def contenders(self) -> list[Contender]:
+    def models(self) -> list[EvaluatedModel]:
         """Who is measured."""
         from impart.evaluate.models import parse, usual
 
@@ -213,67 +211,67 @@ class Run:
     def cleaned(
         self,
         dataset: str,
-        *pictures: Images,
+        *images: Images,
         retrieval: Callable[[Encoder], tuple[Float32, Sequence[str]]] | None = None,
-    ) -> list[Contender]:
-        """The contenders, none with references that show a picture of the data set.
+    ) -> list[EvaluatedModel]:
+        """The models, none with references that show an image of the data set.
 
         Args:
             dataset: its name.
-            pictures: of it, in one part or several.
+            images: of it, in one part or several.
             retrieval: in place of them, base encoder -> their retrieval embeddings (n, R) and content hashes.
         """
         import numpy as np
 
-        from impart.evaluate.embed import embed_pictures
+        from impart.evaluate.embed import embed_images
         from impart.evaluate.models import without_copies
 
         def embedded(base: Encoder) -> tuple[Float32, Sequence[str]]:
             with progress(f"{base.traits.id} on {dataset}") as show:
-                found = [embed_pictures(base, part, **self.common, on_progress=show) for part in pictures]
+                found = [embed_images(base, part, **self.common, on_progress=show) for part in images]
             return np.concatenate([part.retrieval for part in found]), [one for part in found for one in part.hashes]
 
-        return without_copies(self.contenders, retrieval or embedded, near=self.options.near_duplicate)
+        return without_copies(self.models, retrieval or embedded, near=self.options.near_duplicate)
 
-    def measure(self, contender: Contender, dataset: str, task: Callable[..., Outcome | Sequence[Outcome]]) -> None:
-        """Run a task, which is given `on_progress`, and keep its outcomes with what became of the reference set."""
+    def measure(self, model: EvaluatedModel, dataset: str, task: Callable[..., Result | Sequence[Result]]) -> None:
+        """Run a task, which is given `on_progress`, and keep its results with what became of the reference set."""
         from impart.evaluate.models import describe
-        from impart.evaluate.result import Outcome
+        from impart.evaluate.result import Result
 
-        with progress(f"{contender.label} on {dataset}") as show:
+        with progress(f"{model.label} on {dataset}") as show:
             found = task(on_progress=show)
-        references = contender.references
+        references = model.references
         counts, notes = {}, []
         if references is not None:
-            dropped = contender.same + contender.near
+            dropped = model.same + model.near
             counts = {"references": len(references), "references dropped": dropped}
             if dropped:
                 near = self.options.near_duplicate
                 notes = [
-                    f"{contender.label} on {dataset}: {dropped} references show test pictures and were left out "
-                    f"({contender.same} the same file, {contender.near} nearly the same, cosine from {near:g})"
+                    f"{model.label} on {dataset}: {dropped} references show test images and were left out "
+                    f"({model.same} the same file, {model.near} nearly the same, cosine from {near:g})"
                 ]
-        for outcome in [found] if isinstance(found, Outcome) else found:
-            self.outcomes.append(
-                dataclasses.replace(outcome, counts={**outcome.counts, **counts}, notes=(*outcome.notes, *notes))
+        for result in [found] if isinstance(found, Result) else found:
+            self.results.append(
+                dataclasses.replace(result, counts={**result.counts, **counts}, notes=(*result.notes, *notes))
             )
-        self.described[f"{contender.label} {dataset}"] = {"dataset": dataset, **describe(contender)}
+        self.described[f"{model.label} {dataset}"] = {"dataset": dataset, **describe(model)}
 
     def finish(self) -> None:
         """Print the results, write the report, and say what was left out.
 
         Raises:
-            typer.Exit: with code 3, pictures or videos could not be read, or not to their end.
+            typer.Exit: with code 3, images or videos could not be read, or not to their end.
         """
         from impart.evaluate.report.folder import report_content, summarise, write_report
         from impart.evaluate.report.tables import legend
 
-        summary = summarise(self.outcomes, repeats=self.options.bootstrap)
+        summary = summarise(self.results, repeats=self.options.bootstrap)
         seconds = time.monotonic() - self._started
         encoders = list(self.described.values())
         if self.options.as_json:
             content = report_content(
-                self.outcomes, self.settings, encoders=encoders, notes=self.notes, seconds=seconds, summary=summary
+                self.results, self.settings, encoders=encoders, notes=self.notes, seconds=seconds, summary=summary
             )
             print(json.dumps(content, ensure_ascii=False, indent=1))
         else:
@@ -285,7 +283,7 @@ class Run:
             folder = self.options.out or Path("reports") / f"{self.task}-{time.strftime('%Y%m%d-%H%M%S')}"
             written = write_report(
                 folder,
-                self.outcomes,
+                self.results,
                 self.settings,
                 encoders=encoders,
                 notes=self.notes,
@@ -300,11 +298,11 @@ class Run:
         if self._temporary is not None:
             self._temporary.cleanup()
         bad = ("unreadable", "read in part")
-        if any(outcome.counts.get(name) for outcome in self.outcomes for name in bad):
+        if any(result.counts.get(name) for result in self.results for name in bad):
             raise typer.Exit(PARTLY)
 
     def _say_notes(self) -> None:
-        notes = list(dict.fromkeys([*self.notes, *(note for outcome in self.outcomes for note in outcome.notes)]))
+        notes = list(dict.fromkeys([*self.notes, *(note for result in self.results for note in result.notes)]))
         for note in notes[:_NOTES_SHOWN]:
             print(note, file=sys.stderr)
         if len(notes) > _NOTES_SHOWN:

@@ -85,7 +85,7 @@ def sweep(
     ] = None,
     near_duplicate: Annotated[
         float,
-        typer.Option(metavar="COSINE", help="References so near to a test picture are dropped; 2 = equal files."),
+        typer.Option(metavar="COSINE", help="References so near to a test image are dropped; 2 = equal files."),
     ] = EvaluateSettings.near_duplicate,
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where embeddings are kept; default: as in 'impart eval'.")
@@ -116,7 +116,7 @@ def sweep(
     sets = _open(data or [], split)
     choose_by = _chosen(choose_by, sets)
     encoder = load_encoder(references.encoder_id, **({"threads": threads} if threads else {}))
-    with progress("pictures") as show:
+    with progress("images") as show:
         ground = prepare(
             references,
             encoder,

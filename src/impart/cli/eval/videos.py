@@ -16,42 +16,42 @@ if TYPE_CHECKING:
     from impart.encoders.base import Encoder, Float32
     from impart.evaluate.datasets.types import MomentSet, VideoSet
     from impart.evaluate.embed_videos import FrameReader
-    from impart.evaluate.models import Contender
-    from impart.evaluate.result import Outcome
+    from impart.evaluate.models import EvaluatedModel
+    from impart.evaluate.result import Result
     from impart.video.index.index import VideoIndex
 
 __all__ = ["find_moments", "find_videos", "score_files", "search_index"]
 
 
 def find_videos(run: Run, dataset: VideoSet, *, fps: float, fit: Fit, query_bank: bool, image_queries: bool) -> None:
-    """Text to video and video to text, for every contender; and image to video, where asked for."""
+    """Text to video and video to text, for every model; and image to video, where asked for."""
     from impart.evaluate.tasks.video_retrieval import image_to_video, video_retrieval
 
-    for contender in _cleaned(run, dataset, fps, fit):
-        options = {"frames": _frames(contender.encoder, fps, fit), "label": contender.label, **run.common}
-        task = partial(video_retrieval, contender.encoder, dataset, query_bank=query_bank, **options)
-        run.measure(contender, dataset.name, task)
+    for model in _cleaned(run, dataset, fps, fit):
+        options = {"frames": _frames(model.encoder, fps, fit), "label": model.label, **run.common}
+        task = partial(video_retrieval, model.encoder, dataset, query_bank=query_bank, **options)
+        run.measure(model, dataset.name, task)
         if image_queries:
-            run.measure(contender, dataset.name, partial(image_to_video, contender.encoder, dataset, **options))
+            run.measure(model, dataset.name, partial(image_to_video, model.encoder, dataset, **options))
 
 
 def find_moments(run: Run, dataset: MomentSet, *, fps: float, fit: Fit) -> None:
-    """The baseline's windows of every contender, held against the right ones."""
+    """The baseline's windows of every model, held against the right ones."""
     from impart.evaluate.tasks.moments import predict_moments, score_predictions
 
-    def baseline(contender: Contender, on_progress: object = None) -> Outcome:
-        frames = _frames(contender.encoder, fps, fit)
+    def baseline(model: EvaluatedModel, on_progress: object = None) -> Result:
+        frames = _frames(model.encoder, fps, fit)
         predicted = predict_moments(
-            contender.encoder,
+            model.encoder,
             dataset,
             frames=frames,
             on_progress=on_progress,  # type: ignore[arg-type]
             **run.common,
         )
-        return score_predictions(predicted, dataset, label=contender.label)
+        return score_predictions(predicted, dataset, label=model.label)
 
-    for contender in _cleaned(run, dataset, fps, fit):
-        run.measure(contender, dataset.name, partial(baseline, contender))
+    for model in _cleaned(run, dataset, fps, fit):
+        run.measure(model, dataset.name, partial(baseline, model))
 
 
 def score_files(run: Run, dataset: MomentSet, files: Sequence[Path]) -> None:
@@ -60,11 +60,11 @@ def score_files(run: Run, dataset: MomentSet, files: Sequence[Path]) -> None:
 
     for file in files:
         label = file.stem if len({one.stem for one in files}) == len(files) else str(file)
-        run.outcomes.append(score_predictions(read_predictions(file), dataset, label=label))
+        run.results.append(score_predictions(read_predictions(file), dataset, label=label))
 
 
-def _cleaned(run: Run, dataset: VideoSet | MomentSet, fps: float, fit: Fit) -> Iterator[Contender]:
-    """The contenders without references that show a frame of the videos."""
+def _cleaned(run: Run, dataset: VideoSet | MomentSet, fps: float, fit: Fit) -> Iterator[EvaluatedModel]:
+    """The models without references that show a frame of the videos."""
     import numpy as np
 
     from impart.evaluate.embed_videos import embed_videos
@@ -86,7 +86,7 @@ def _frames(encoder: Encoder, fps: float, fit: Fit) -> FrameReader:
     return partial(sampled_frames, short_side_px=encoder.traits.image_size_px, fps=fps, fit=fit)
 
 
-def search_index(index: Path, table: Path, *, by: By, split: str | None = None) -> list[Outcome]:
+def search_index(index: Path, table: Path, *, by: By, split: str | None = None) -> list[Result]:
     """Rank every caption's own video among all videos of an index.
 
     Args:
@@ -106,7 +106,7 @@ def search_index(index: Path, table: Path, *, by: By, split: str | None = None) 
 
     from impart.errors import DataError
     from impart.evaluate.datasets.annotations import read_table
-    from impart.evaluate.result import Outcome
+    from impart.evaluate.result import Result
     from impart.evaluate.tasks.retrieval import caption_keys
     from impart.metrics import bootstrap, ranking
     from impart.video.index.index import VideoIndex
@@ -140,7 +140,7 @@ def search_index(index: Path, table: Path, *, by: By, split: str | None = None) 
     for augment in [False, True] if about.references else [False]:
         ranks = np.array(_ranks(opened, known, by=by, augment=augment, last=total), dtype=np.int64)
         result.append(
-            Outcome(
+            Result(
                 task="text to video",
                 dataset=index.name,
                 encoder=f"{about.encoder_id}+{about.references}" if augment else about.encoder_id,

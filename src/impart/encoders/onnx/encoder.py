@@ -39,11 +39,11 @@ _TEXTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class SmallPictures:
-    """How an image tower that takes two sizes of input sees small pictures.
+class SmallImages:
+    """How an image tower that takes two sizes of input sees small images.
 
     Attributes:
-        up_to_px: pictures whose short side is no longer are small.
+        up_to_px: images whose short side is no longer are small.
         config: how they become pixels.
     """
 
@@ -59,8 +59,8 @@ class OnnxEncoder:
         image_model: path of the image tower.
         text_model: path of the text tower.
         tokenizer: makes the tokenizer when the first text comes.
-        preprocess_config: how pictures become pixels.
-        small: how small pictures do, where the image tower has weights of their own for them.
+        preprocess_config: how images become pixels.
+        small: how small images do, where the image tower has weights of their own for them.
         fingerprint_of: further files that the vectors depend on (the tokenizer), and settings.
         options: threads and devices.
     """
@@ -73,7 +73,7 @@ class OnnxEncoder:
         text_model: Path,
         tokenizer: Callable[[], TextTokenizer],
         preprocess_config: PreprocessConfig,
-        small: SmallPictures | None = None,
+        small: SmallImages | None = None,
         fingerprint_of: tuple[Sequence[Path], Mapping[str, Any]] = ((), {}),
         options: RuntimeOptions | None = None,
     ) -> None:
@@ -104,7 +104,7 @@ class OnnxEncoder:
     def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
         """Embed B images in one forward pass (or B passes where the graph takes one image at a time).
 
-        A tower with weights for small pictures takes these in a pass of their own.
+        A tower with weights for small images takes these in a pass of their own.
         """
         if not images:
             return ImageEmbeddings(
@@ -206,7 +206,7 @@ def load_mini(rest: str = "", *, threads: int = 0, **options: Any) -> OnnxEncode
         )
         config = PreprocessConfig.from_dict(model["preprocess"])
         small = model.get("small_pictures")
-        small = small and SmallPictures(int(small["up_to_px"]), dataclasses.replace(config, size_px=int(small["size"])))
+        small = small and SmallImages(int(small["up_to_px"]), dataclasses.replace(config, size_px=int(small["size"])))
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise EncoderError(f"{folder / 'model.json'} is not a model description: {error}; reinstall impart") from error
     clean = str(model.get("clean", "whitespace"))

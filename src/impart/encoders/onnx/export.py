@@ -41,7 +41,7 @@ _SENTENCES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """How far an exported model is from its original: the lowest cosine over test pictures and over test texts."""
+    """How far an exported model is from its original: the lowest cosine over test images and over test texts."""
 
     folder: Path
     image_cosine: float
@@ -90,9 +90,9 @@ def export_hf(
 
 
 def parity(original: Encoder, exported: Encoder, *, folder: Path) -> Parity:
-    """Lowest cosine between two encoders' vectors of the same test pictures and texts."""
-    pictures = _pictures(original.traits.image_size_px)
-    images = (original.encode_images(pictures).embeddings * exported.encode_images(pictures).embeddings).sum(axis=1)
+    """Lowest cosine between two encoders' vectors of the same test samples and texts."""
+    samples = _images(original.traits.image_size_px)
+    images = (original.encode_images(samples).embeddings * exported.encode_images(samples).embeddings).sum(axis=1)
     texts = (original.encode_texts(_SENTENCES) * exported.encode_texts(_SENTENCES)).sum(axis=1)
     return Parity(folder=folder, image_cosine=float(images.min()), text_cosine=float(texts.min()))
 
@@ -104,7 +104,7 @@ def _checked(encoder: Encoder, folder: Path, *, floor: float, report: Callable[[
         remedy = " (the float32 export beside it is sound: pass --no-int8)" if floor == INT8_COSINE else ""
         raise EncoderError(
             f"the export in {folder} does not agree with {encoder.traits.id}: lowest cosine "
-            f"{measured.image_cosine:.5f} for pictures and {measured.text_cosine:.5f} for texts, where more than "
+            f"{measured.image_cosine:.5f} for images and {measured.text_cosine:.5f} for texts, where more than "
             f"{floor} is asked; do not use it{remedy}"
         )
     return measured
@@ -155,15 +155,15 @@ def _quantise(source: Path, target: Path) -> None:
         raise EncoderError(f"{source} cannot be quantised to int8 ({error}); pass --no-int8") from error
 
 
-def _pictures(size_px: int) -> list[npt.NDArray[np.uint8]]:
-    """Pictures of several shapes and spectra, the same on every machine: noise, smooth colour fields, edges."""
+def _images(size_px: int) -> list[npt.NDArray[np.uint8]]:
+    """Images of several shapes and spectra, the same on every machine: noise, smooth colour fields, edges."""
     rng = np.random.default_rng(0)
     down, across = np.mgrid[0 : 2 * size_px, 0 : 3 * size_px] / size_px  # (2S, 3S)
     waves = np.stack([np.sin(down * speed + across * (4 - speed)) for speed in (1, 2, 5)], axis=-1)
     checks = ((np.floor(down * 8) + np.floor(across * 8)) % 2)[..., None] * np.array([255, 120, 30])
     noise = rng.integers(0, 256, (size_px + 7, size_px, 3))
     flat = np.full((size_px, size_px, 3), 128)
-    return [picture.astype(np.uint8) for picture in (noise, waves * 127 + 128, checks, flat)]
+    return [image.astype(np.uint8) for image in (noise, waves * 127 + 128, checks, flat)]
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -96,7 +96,7 @@ class OnnxTower:
             self.outputs["retrieval"] = "retrieval"
 
     def check_image(self, size_px: int) -> None:
-        """Raise where the graph does not take pictures of this size."""
+        """Raise where the graph does not take images of this size."""
         side = self._shape[-1]
         if "pixels" not in self.inputs or (isinstance(side, int) and side != size_px):
             raise EncoderError(

@@ -1,4 +1,4 @@
-"""Data sets in the formats that people have them in: `open_set("cifar10:/data")`, `open_set("pictures/")`."""
+"""Data sets in the formats that people have them in: `open_set("cifar10:/data")`, `open_set("images/")`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Captioned pictures: a csv, the Karpathy splits of Flickr8k, Flickr30k and COCO, and the original annotation files.
+"""Captioned images: a csv, the Karpathy splits of Flickr8k, Flickr30k and COCO, and the original annotation files.
 
-The splits that retrieval papers report are those of Karpathy and Fei-Fei (2015): 1,000 test pictures of Flickr8k and
+The splits that retrieval papers report are those of Karpathy and Fei-Fei (2015): 1,000 test images of Flickr8k and
 Flickr30k, 5,000 of COCO, with five captions or a few more each.
 """
 
@@ -21,9 +21,9 @@ _KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datas
 
 TABLE = Published(
     name="captions",
-    title="A table of captioned pictures",
+    title="A table of captioned images",
     splits=(),
-    files=("captions.csv with the columns file and caption (or text), and optionally split", "the pictures"),
+    files=("captions.csv with the columns file and caption (or text), and optionally split", "the images"),
     home="nowhere: you write it",
 )
 FLICKR8K = Published(
@@ -32,9 +32,9 @@ FLICKR8K = Published(
     splits=("test", "val", "train"),
     files=(
         "dataset_flickr8k.json, or Flickr8k.token.txt with Flickr_8k.testImages.txt (devImages, trainImages)",
-        "the pictures, in Flicker8k_Dataset, images, or beside it",
+        "the images, in Flicker8k_Dataset, images, or beside it",
     ),
-    home=f"{_KARPATHY} (pictures: https://github.com/jbrownlee/Datasets/releases/tag/Flickr8k)",
+    home=f"{_KARPATHY} (images: https://github.com/jbrownlee/Datasets/releases/tag/Flickr8k)",
 )
 FLICKR30K = Published(
     name="flickr30k",
@@ -42,9 +42,9 @@ FLICKR30K = Published(
     splits=("test", "val", "train", "all"),
     files=(
         "dataset_flickr30k.json, or results_20130124.token (split all)",
-        "the pictures, in flickr30k-images, images, or beside it",
+        "the images, in flickr30k-images, images, or beside it",
     ),
-    home=f"{_KARPATHY} (pictures: https://shannon.cs.illinois.edu/DenotationGraph/)",
+    home=f"{_KARPATHY} (images: https://shannon.cs.illinois.edu/DenotationGraph/)",
 )
 COCO = Published(
     name="coco-captions",
@@ -52,7 +52,7 @@ COCO = Published(
     splits=("test", "val", "train", "restval", "val2017", "train2017", "val2014", "train2014"),
     files=(
         "dataset_coco.json (splits test, val, train, restval of Karpathy) or annotations/captions_val2017.json",
-        "the pictures, in val2014 and train2014, or val2017",
+        "the images, in val2014 and train2014, or val2017",
     ),
     home=f"{_KARPATHY}; https://cocodataset.org/#download",
 )
@@ -60,15 +60,15 @@ _FLICKR8K_LISTS = {"test": "testImages", "val": "devImages", "train": "trainImag
 
 
 def open_caption_table(path: Path | str, split: str | None = None, *, name: str | None = None) -> CaptionSet:
-    """A csv with the columns `file` and `caption` (or `text`), and optionally `split`; a picture may have several rows.
+    """A csv with the columns `file` and `caption` (or `text`), and optionally `split`; an image may have several rows.
 
     Args:
-        path: the csv, or the folder of `captions.csv`; pictures lie in `images` beside it, or beside it.
+        path: the csv, or the folder of `captions.csv`; images lie in `images` beside it, or beside it.
         split: keep only rows of this split.
         name: for reports; defaults to the table's folder, and the split.
 
     Raises:
-        DataError: the table cannot be read, a column is missing, no row is left, or no picture is there.
+        DataError: the table cannot be read, a column is missing, no row is left, or no image is there.
     """
     table = Path(path)
     if table.is_dir():
@@ -89,7 +89,7 @@ def open_caption_table(path: Path | str, split: str | None = None, *, name: str 
 
 
 def open_flickr8k(path: Path, split: str | None = None) -> CaptionSet:
-    """Flickr8k by the Karpathy split, or by its own token file and lists (the same pictures)."""
+    """Flickr8k by the Karpathy split, or by its own token file and lists (the same images)."""
     split = FLICKR8K.split(split)
     name = f"flickr8k/{split}"
     folders = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images")
@@ -99,8 +99,8 @@ def open_flickr8k(path: Path, split: str | None = None) -> CaptionSet:
     token = annotation_file(path, ("Flickr8k.token.txt",), published=FLICKR8K)
     listed = annotation_file(token.parent, (f"Flickr_8k.{_FLICKR8K_LISTS[split]}.txt",), published=FLICKR8K)
     inside = {line.strip() for _, line in read_lines(listed)}
-    bad = Malformed(token, "picture.jpg#0, a tab, and the caption")
-    rows = [(picture, caption) for picture, caption in _tokens(token, bad) if picture in inside]
+    bad = Malformed(token, "image.jpg#0, a tab, and the caption")
+    rows = [(image, caption) for image, caption in _tokens(token, bad) if image in inside]
     return caption_set(name, rows, _finder(token, folders), notes=bad.notes())
 
 
@@ -115,12 +115,12 @@ def open_flickr30k(path: Path, split: str | None = None) -> CaptionSet:
     if split != "all":
         raise FLICKR30K.missing(f"{path} holds no dataset_flickr30k.json, which says what the {split} split is")
     token = annotation_file(path, ("results_20130124.token",), published=FLICKR30K)
-    bad = Malformed(token, "picture.jpg#0, a tab, and the caption")
+    bad = Malformed(token, "image.jpg#0, a tab, and the caption")
     return caption_set(name, list(_tokens(token, bad)), _finder(token, folders), notes=bad.notes())
 
 
 def open_coco_captions(path: Path, split: str | None = None) -> CaptionSet:
-    """COCO captions by the Karpathy split (`test`: 5,000 pictures), or of a whole year (`val2017`).
+    """COCO captions by the Karpathy split (`test`: 5,000 images), or of a whole year (`val2017`).
 
     Without a split: the Karpathy test where its file is there, else the file that is.
     """
@@ -145,7 +145,7 @@ def open_coco_captions(path: Path, split: str | None = None) -> CaptionSet:
             rows.append((files[annotation["image_id"]], str(annotation["caption"])))
         else:
             strange += 1
-    unknown = (f"{strange} captions are of pictures that {file.name} does not list: left out",) if strange else ()
+    unknown = (f"{strange} captions are of images that {file.name} does not list: left out",) if strange else ()
     return caption_set(name, rows, _finder(file, (split,)), notes=(*bad.notes(), *unknown))
 
 
@@ -155,27 +155,27 @@ def _open_karpathy(name: str, file: Path, split: str, folders: tuple[str, ...]) 
     for number, image in records(read_json(file, dict).get("images"), ("filename", "split", "sentences"), bad):
         if split not in (image["split"], "all"):
             continue
-        picture = str(image["filename"])
+        name = str(image["filename"])
         if image.get("filepath"):
-            picture = f"{image['filepath']}/{picture}"
+            name = f"{image['filepath']}/{name}"
         try:
-            rows += [(picture, str(sentence["raw"])) for sentence in image["sentences"]]
+            rows += [(name, str(sentence["raw"])) for sentence in image["sentences"]]
         except (KeyError, TypeError):
-            bad.add(number, f"{picture} has a sentence without raw")
+            bad.add(number, f"{name} has a sentence without raw")
     return caption_set(name, rows, _finder(file, folders), notes=bad.notes())
 
 
 def _tokens(file: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
     for number, line in read_lines(file, fallback="latin-1"):
-        picture, tab, caption = line.partition("\t")
+        image, tab, caption = line.partition("\t")
         if tab:
-            yield picture.rpartition("#")[0] or picture, caption
+            yield image.rpartition("#")[0] or image, caption
         else:
             bad.add(number, "no tab")
 
 
 def _finder(file: Path, folders: tuple[str, ...]) -> ImageFinder:
-    """Pictures below the folder of the annotation file, or below the folder above it."""
+    """Images below the folder of the annotation file, or below the folder above it."""
     roots = (file.parent, file.parent.parent)
     places = [root / folder for root in roots for folder in (*folders, "images", ".")]
     return ImageFinder(folders=tuple(places), source=file)

@@ -1,6 +1,6 @@
-"""Pictures with labelled boxes: COCO and LVIS instances, or a csv.
+"""Images with labelled boxes: COCO and LVIS instances, or a csv.
 
-Boxes are fractions of the picture's size. What sticks out of the picture is clipped, and what is then empty is dropped,
+Boxes are fractions of the image's size. What sticks out of the image is clipped, and what is then empty is dropped,
 both counted; boxes around crowds are left out and counted.
 """
 
@@ -27,21 +27,21 @@ TABLE = Published(
     name="boxes",
     title="A table of boxes",
     splits=(),
-    files=("boxes.csv with the columns file, label, x0, y0, x1, y1 (fractions of width and height)", "the pictures"),
+    files=("boxes.csv with the columns file, label, x0, y0, x1, y1 (fractions of width and height)", "the images"),
     home="nowhere: you write it",
 )
 COCO = Published(
     name="coco",
     title="COCO detection",
     splits=("val2017", "train2017", "val2014", "train2014"),
-    files=("annotations/instances_val2017.json", "the pictures, in val2017"),
+    files=("annotations/instances_val2017.json", "the images, in val2017"),
     home="https://cocodataset.org/#download",
 )
 LVIS = Published(
     name="lvis",
     title="LVIS",
     splits=("val", "train"),
-    files=("lvis_v1_val.json", "the pictures of COCO, in val2017 and train2017"),
+    files=("lvis_v1_val.json", "the images of COCO, in val2017 and train2017"),
     home="https://www.lvisdataset.org/dataset",
 )
 _TOLERANCE_PX = 0.5  # what rounding makes of a box along the edge is not reported
@@ -49,7 +49,7 @@ _TOLERANCE = 1e-3  # the same for fractions
 
 
 class _Box(NamedTuple):
-    picture: str
+    image: str
     label: int
     corners: tuple[float, float, float, float]  # fractions, not clipped yet
     tolerance: tuple[float, float] = (_TOLERANCE, _TOLERANCE)
@@ -68,15 +68,15 @@ class _Counts:
     def told(self) -> tuple[str, ...]:
         said = (
             (self.crowds, "boxes around crowds are left out"),
-            (self.clipped, "boxes stick out of their picture and are clipped"),
-            (self.empty, "boxes are empty, or outside of their picture, and left out"),
-            (self.unknown, "boxes are of a picture or category that the file does not list, and left out"),
+            (self.clipped, "boxes stick out of their image and are clipped"),
+            (self.empty, "boxes are empty, or outside of their image, and left out"),
+            (self.unknown, "boxes are of an image or category that the file does not list, and left out"),
         )
         return (*self.notes, *(f"{count} {what}" for count, what in said if count))
 
 
 def clip_box(corners: Sequence[float]) -> tuple[float, float, float, float] | None:
-    """A box (x0, y0, x1, y1) clipped to the picture; None where nothing is left of it.
+    """A box (x0, y0, x1, y1) clipped to the image; None where nothing is left of it.
 
     >>> clip_box((-0.25, 0.5, 0.5, 1.5))
     (0.0, 0.5, 0.5, 1.0)
@@ -91,7 +91,7 @@ def open_coco(path: Path, split: str | None = None) -> BoxSet:
     """COCO instances of a year, such as `val2017`.
 
     Raises:
-        DataError: the annotations are missing or not of that form, or no picture is there.
+        DataError: the annotations are missing or not of that form, or no image is there.
     """
     if split is None and path.is_file() and path.stem.startswith("instances_"):
         split = path.stem.removeprefix("instances_")
@@ -103,10 +103,10 @@ def open_coco(path: Path, split: str | None = None) -> BoxSet:
 
 
 def open_lvis(path: Path, split: str | None = None) -> BoxSet:
-    """LVIS v1; the pictures are COCO's, and the categories say how frequent they are.
+    """LVIS v1; the images are COCO's, and the categories say how frequent they are.
 
     Raises:
-        DataError: the annotations are missing or not of that form, or no picture is there.
+        DataError: the annotations are missing or not of that form, or no image is there.
     """
     if split is None and path.is_file() and path.stem.startswith("lvis_v1_"):
         split = path.stem.removeprefix("lvis_v1_")
@@ -121,7 +121,7 @@ def open_box_table(path: Path, split: str | None = None) -> BoxSet:
     """A csv with the columns `file`, `label`, `x0`, `y0`, `x1`, `y1` (fractions), and optionally `split`.
 
     Raises:
-        DataError: the table cannot be read, a column is missing, no row is left, or no picture is there.
+        DataError: the table cannot be read, a column is missing, no row is left, or no image is there.
     """
     table = annotation_file(path, ("boxes.csv",), published=TABLE) if path.is_dir() else path
     if not table.is_file():
@@ -176,7 +176,7 @@ def _from_instances(name: str, file: Path, finder: ImageFinder) -> BoxSet:
         try:
             boxes.append(_pixel_box(entry["bbox"], image, label))
         except (TypeError, ValueError, ZeroDivisionError):
-            bad.add(number, f"bbox {entry['bbox']!r} in a picture of {image['width']} x {image['height']}")
+            bad.add(number, f"bbox {entry['bbox']!r} in an image of {image['width']} x {image['height']}")
     counts.notes += bad.notes()
     frequency = tuple(str(category.get("frequency", "")) for category in listed)
     return _box_set(
@@ -190,7 +190,7 @@ def _from_instances(name: str, file: Path, finder: ImageFinder) -> BoxSet:
 
 
 def _pixel_box(bbox: Any, image: dict[str, Any], label: int) -> _Box:
-    """A box of left, top, width and height in pixels, as fractions of its picture."""
+    """A box of left, top, width and height in pixels, as fractions of its image."""
     x, y, width, height = (float(value) for value in bbox)
     across, down = float(image["width"]), float(image["height"])
     if not all(map(math.isfinite, (x, y, width, height))) or min(across, down) <= 0:
@@ -220,8 +220,8 @@ def _box_set(
     labels: list[int] = []
     kept: list[tuple[float, float, float, float]] = []
     for box in boxes:
-        picture = finder.find(box.picture)
-        if picture is None:
+        image = finder.find(box.image)
+        if image is None:
             continue
         clipped = clip_box(box.corners)
         if clipped is None:
@@ -231,7 +231,7 @@ def _box_set(
         counts.clipped += any(
             abs(was - now) > least for was, now, least in zip(box.corners, clipped, slack, strict=True)
         )
-        owners.append(numbers.setdefault(picture, len(numbers)))
+        owners.append(numbers.setdefault(image, len(numbers)))
         labels.append(box.label)
         kept.append(clipped)
     missing = finder.notes()
@@ -239,7 +239,7 @@ def _box_set(
         raise DataError(f"{finder.source} has no boxes for {name}: {'; '.join(counts.told()) or 'it lists none'}")
     return BoxSet(
         name=name,
-        pictures=Images.of_files(tuple(numbers)),
+        images=Images.of_files(tuple(numbers)),
         owners=np.asarray(owners, dtype=np.int64),
         boxes=np.asarray(kept, dtype=np.float64),
         labels=np.asarray(labels, dtype=np.int64),

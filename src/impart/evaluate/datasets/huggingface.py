@@ -13,7 +13,7 @@ from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.reader import Published, Reader
 from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Images
 from impart.files import digest_of, file_stamp
-from impart.refset.pairs import load_picture
+from impart.refset.pairs import load_image
 
 __all__ = ["READERS", "open_hf_captions", "open_hf_classes"]
 
@@ -36,7 +36,7 @@ _CAPTION_COLUMNS = ("captions", "caption", "sentences", "sentence", "text", "tex
 
 
 def open_hf_classes(path: Path, split: str | None = None) -> ClassSet:
-    """Pictures with a column of the kind ClassLabel.
+    """Images with a column of the kind ClassLabel.
 
     Args:
         path: the folder, or the name on the hub (which is then downloaded).
@@ -44,7 +44,7 @@ def open_hf_classes(path: Path, split: str | None = None) -> ClassSet:
 
     Raises:
         MissingExtraError: `datasets` is not installed.
-        DataError: it cannot be loaded, has no such split, or no pictures or classes.
+        DataError: it cannot be loaded, has no such split, or no images or classes.
     """
     datasets = _package()
     table, name = _load(datasets, path, split)
@@ -61,20 +61,20 @@ def open_hf_classes(path: Path, split: str | None = None) -> ClassSet:
     missing = len(labels) - len(known)
     whole = ClassSet(
         name=name,
-        pictures=_pictures(datasets, table, image, name),
+        images=_images(datasets, table, image, name),
         labels=labels,
         classes=classes,
-        notes=(f"{missing} pictures without a label are left out",) if missing else (),
+        notes=(f"{missing} images without a label are left out",) if missing else (),
     )
     return whole.subset(known) if missing else whole
 
 
 def open_hf_captions(path: Path, split: str | None = None) -> CaptionSet:
-    """Pictures with a column of captions: a text, or a list of texts.
+    """Images with a column of captions: a text, or a list of texts.
 
     Raises:
         MissingExtraError: `datasets` is not installed.
-        DataError: it cannot be loaded, has no such split, or no pictures or captions.
+        DataError: it cannot be loaded, has no such split, or no images or captions.
     """
     datasets = _package()
     table, name = _load(datasets, path, split)
@@ -93,7 +93,7 @@ def open_hf_captions(path: Path, split: str | None = None) -> CaptionSet:
         raise DataError(f"{path}: column {column!r} holds no text")
     return CaptionSet(
         name=name,
-        pictures=_pictures(datasets, table, image, name),
+        images=_images(datasets, table, image, name),
         captions=tuple(captions),
         owners=np.asarray(owners, dtype=np.int64),
     )
@@ -135,7 +135,7 @@ def _image_column(datasets: Any, table: Any, path: Path) -> str:
     for column, kind in table.features.items():
         if isinstance(kind, datasets.Image):
             return str(column)
-    raise DataError(f"{path} has no column of pictures; it has {', '.join(table.column_names)}")
+    raise DataError(f"{path} has no column of images; it has {', '.join(table.column_names)}")
 
 
 def _texts(value: Any) -> Sequence[str]:
@@ -143,7 +143,7 @@ def _texts(value: Any) -> Sequence[str]:
     return [one.get("raw", "") if isinstance(one, dict) else one for one in values if isinstance(one, str | dict)]
 
 
-def _pictures(datasets: Any, table: Any, column: str, name: str) -> Images:
+def _images(datasets: Any, table: Any, column: str, name: str) -> Images:
     stored = table.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     files = [Path(one["filename"]) for one in table.cache_files]
 
@@ -155,7 +155,7 @@ def _pictures(datasets: Any, table: Any, column: str, name: str) -> Images:
         source = cell.get("bytes") or (Path(cell["path"]) if cell.get("path") else None)
         if source is None:
             raise DataError("the cell is empty")
-        return load_picture(source, max_megapixels=MAX_MEGAPIXELS)
+        return load_image(source, max_megapixels=MAX_MEGAPIXELS)
 
     return Images(keys=tuple(f"{name}[{number}]" for number in range(len(table))), read=read, identity=identity)
 

@@ -1,6 +1,6 @@
-"""What the readers of annotated pictures share: finding the annotation file and the pictures that it names.
+"""What the readers of annotated images share: finding the annotation file and the images that it names.
 
-Pictures that are missing are left out and counted; only a set without any of them is an error.
+Images that are missing are left out and counted; only a set without any of them is an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["ImageFinder", "annotation_file", "caption_set", "optional_annotation
 
 @dataclass
 class ImageFinder:
-    """Finds pictures by the name in an annotation file, in the first folder that has them.
+    """Finds images by the name in an annotation file, in the first folder that has them.
 
     Attributes:
         folders: where they may lie, most likely first.
@@ -35,7 +35,7 @@ class ImageFinder:
     _last: int = 0
 
     def find(self, name: str) -> Path | None:
-        """The picture of this name, or None; asked for once or often, it is counted once."""
+        """The image of this name, or None; asked for once or often, it is counted once."""
         if name not in self._found:
             order = (self._last, *(number for number in range(len(self.folders)) if number != self._last))
             here = next((number for number in order if (self.folders[number] / name).is_file()), None)
@@ -47,7 +47,7 @@ class ImageFinder:
         return self._found[name]
 
     def notes(self) -> tuple[str, ...]:
-        """How many pictures were not there.
+        """How many images were not there.
 
         Raises:
             DataError: none of those asked for was.
@@ -58,10 +58,10 @@ class ImageFinder:
         if len(self.missing) == len(self._found):
             looked = ", ".join(str(folder) for folder in self.folders)
             raise DataError(
-                f"none of the {len(self.missing)} pictures that {self.source} names is there, first {first}: "
+                f"none of the {len(self.missing)} images that {self.source} names is there, first {first}: "
                 f"looked in {looked}"
             )
-        return (f"{len(self.missing)} of {len(self._found)} pictures are missing and left out, first {first}",)
+        return (f"{len(self.missing)} of {len(self._found)} images are missing and left out, first {first}",)
 
 
 def optional_annotation(path: Path, name: str) -> Path | None:
@@ -91,24 +91,24 @@ def annotation_file(path: Path, names: Sequence[str], *, published: Published) -
 def caption_set(
     name: str, rows: Iterable[tuple[str, str]], finder: ImageFinder, *, notes: Sequence[str] = ()
 ) -> CaptionSet:
-    """(picture, caption) rows as a set; rows of missing pictures and empty captions are left out.
+    """(image, caption) rows as a set; rows of missing images and empty captions are left out.
 
     Raises:
-        DataError: no row is left, or no picture is there.
+        DataError: no row is left, or no image is there.
     """
     numbers: dict[Path, int] = {}
     captions: list[str] = []
     owners: list[int] = []
     empty = 0
     for file, caption in rows:
-        picture = finder.find(file)
+        image = finder.find(file)
         text = " ".join(caption.split())
-        if picture is None:
+        if image is None:
             continue
         if not text:
             empty += 1
             continue
-        owners.append(numbers.setdefault(picture, len(numbers)))
+        owners.append(numbers.setdefault(image, len(numbers)))
         captions.append(text)
     missing = finder.notes()
     if not captions:
@@ -116,7 +116,7 @@ def caption_set(
     blank = (f"{empty} empty captions are left out",) if empty else ()
     return CaptionSet(
         name=name,
-        pictures=Images.of_files(tuple(numbers)),
+        images=Images.of_files(tuple(numbers)),
         captions=tuple(captions),
         owners=np.asarray(owners, dtype=np.int64),
         notes=(*notes, *missing, *blank),

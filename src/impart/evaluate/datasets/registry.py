@@ -23,7 +23,7 @@ __all__ = ["READERS", "Reader", "open_set", "register_reader"]
 READERS: dict[str, Reader] = {}
 """Every format and published set by its name."""
 
-_SEED = 0  # of the pictures drawn by `limit`
+_SEED = 0  # of the images drawn by `limit`
 
 
 def register_reader(reader: Reader) -> Reader:
@@ -40,8 +40,8 @@ def register_reader(reader: Reader) -> Reader:
     return reader
 
 
-_PICTURES = (folder, cifar, caltech, listed, mat_sets, stl10, webdataset, huggingface, captions, detection)
-for _module in (*_PICTURES, video_text, moments):
+_IMAGES = (folder, cifar, caltech, listed, mat_sets, stl10, webdataset, huggingface, captions, detection)
+for _module in (*_IMAGES, video_text, moments):
     for _reader in _module.READERS:
         register_reader(_reader)
 
@@ -90,13 +90,13 @@ def open_set(
         spec: `NAME:PATH`, such as `cifar10:/data`, or a path: a class folder, a csv of captions, a WebDataset folder.
         split: as the set calls it, such as `test` or `val`; None = the one that papers report.
         kind: what is wanted, where a path could be several things; another kind is an error.
-        per_class: keep only the first this many pictures of each class.
-        limit: keep this many pictures, drawn at random and always the same, with what belongs to them.
+        per_class: keep only the first this many images of each class.
+        limit: keep this many images, drawn at random and always the same, with what belongs to them.
 
     Raises:
         DataError: the name is unknown, files are missing (the message lists what the set wants and where it is
             published) or damaged, or the set is of another kind.
-        ConfigError: `per_class` for a set without classes, or `limit` for one without pictures.
+        ConfigError: `per_class` for a set without classes, or `limit` for one without images.
     """
     name, path = _parse(str(spec), kind)
     reader = READERS[name]
@@ -169,7 +169,7 @@ def _has_table(path: Path) -> bool:
 
 def _first_of_each(dataset: DataSet, count: int) -> ClassSet:
     if not isinstance(dataset, ClassSet):
-        raise ConfigError(f"data set {dataset.name!r} has no classes to take {count} pictures of each from")
+        raise ConfigError(f"data set {dataset.name!r} has no classes to take {count} images of each from")
     seen: dict[int, int] = {}
     rows = []
     for row, label in enumerate(dataset.labels.tolist()):
@@ -182,23 +182,23 @@ def _first_of_each(dataset: DataSet, count: int) -> ClassSet:
 def _drawn(dataset: DataSet, limit: int) -> DataSet:
     if not isinstance(dataset, ClassSet | CaptionSet | BoxSet):
         raise ConfigError(f"data set {dataset.name!r} is one of videos: it is measured whole, without a limit")
-    if limit >= len(dataset.pictures):
+    if limit >= len(dataset.images):
         return dataset
-    rows = np.sort(np.random.default_rng(_SEED).permutation(len(dataset.pictures))[:limit])
+    rows = np.sort(np.random.default_rng(_SEED).permutation(len(dataset.images))[:limit])
     if isinstance(dataset, ClassSet):
         return dataset.subset(rows)
     kept, owners = _owned(dataset.owners, rows)
     if isinstance(dataset, CaptionSet):
         return CaptionSet(
             name=dataset.name,
-            pictures=dataset.pictures.subset(rows),
+            images=dataset.images.subset(rows),
             captions=tuple(dataset.captions[number] for number in kept.tolist()),
             owners=owners,
             notes=dataset.notes,
         )
     return BoxSet(
         name=dataset.name,
-        pictures=dataset.pictures.subset(rows),
+        images=dataset.images.subset(rows),
         owners=owners,
         boxes=dataset.boxes[kept],
         labels=dataset.labels[kept],
@@ -211,7 +211,7 @@ def _drawn(dataset: DataSet, limit: int) -> DataSet:
 def _owned(
     owners: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Numbers of what belongs to the pictures kept (`rows`, ascending), and their owners counted anew.
+    """Numbers of what belongs to the images kept (`rows`, ascending), and their owners counted anew.
 
     >>> _owned(np.array([0, 2, 1, 2]), np.array([1, 2]))
     (array([1, 2, 3]), array([1, 0, 1]))

@@ -1,7 +1,7 @@
-"""What an evaluation data set is, whatever format it came in: pictures or videos, and what is known of them.
+"""What an evaluation data set is, whatever format it came in: images or videos, and what is known of them.
 
 Readers in `impart.evaluate.datasets` make these from files; tasks (`zeroshot`, `probe`, `regions`, `retrieval`,
-`moments`) take them. Nothing is decoded until a picture is asked for.
+`moments`) take them. Nothing is decoded until an image is asked for.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from PIL import Image
 
 from impart.errors import DataError
 from impart.files import digest_of, file_stamp
-from impart.refset.pairs import load_picture
+from impart.refset.pairs import load_image
 
 __all__ = ["BoxSet", "CaptionSet", "ClassSet", "MomentSet", "Images", "VideoSet"]
 
-MAX_MEGAPIXELS = 200.0  # a larger picture is refused by name rather than filling the memory
+MAX_MEGAPIXELS = 200.0  # a larger image is refused by name rather than filling the memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """n pictures that are read when they are needed.
+    """n images that are read when they are needed.
 
     Attributes:
         keys: n names for messages and reports, unique: a path, or `archive.tar:member`, or `test_batch[17]`.
-        read: number -> (RGB picture, sha256 of its content as in `impart.refset.pairs.load_picture`). Raises
-            DataError, without the key in its message, where the picture cannot be read.
-        identity: hex digest that changes when any picture does: the key of the embedding cache.
+        read: number -> (RGB image, sha256 of its content as in `impart.refset.pairs.load_image`). Raises
+            DataError, without the key in its message, where the image cannot be read.
+        identity: hex digest that changes when any image does: the key of the embedding cache.
     """
 
     keys: tuple[str, ...]
@@ -43,16 +43,16 @@ class Images:
 
     @classmethod
     def of_files(cls, files: Sequence[Path]) -> Images:
-        """Picture files; their identity is path, size and time of change."""
+        """Image files; their identity is path, size and time of change."""
         paths = tuple(Path(file) for file in files)
         return cls(
             keys=tuple(str(path) for path in paths),
-            read=lambda number: load_picture(paths[number], max_megapixels=MAX_MEGAPIXELS),
+            read=lambda number: load_image(paths[number], max_megapixels=MAX_MEGAPIXELS),
             identity=lambda: digest_of(file_stamp(path) for path in paths),
         )
 
     def subset(self, numbers: Sequence[int] | npt.NDArray[np.int64]) -> Images:
-        """Some of the pictures, in the order given."""
+        """Some of the images, in the order given."""
         chosen = tuple(int(number) for number in numbers)
         return Images(
             keys=tuple(self.keys[number] for number in chosen),
@@ -63,11 +63,11 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassSet:
-    """Pictures with one class each.
+    """Images with one class each.
 
     Attributes:
         name: what reports call the set, such as `cifar10/test`.
-        pictures: n pictures.
+        images: n images.
         labels: (n,) class numbers.
         classes: C class names, as words.
         templates: prompts written for this set, with `{}` for the class name; None = the general ones.
@@ -75,26 +75,26 @@ class ClassSet:
     """
 
     name: str
-    pictures: Images
+    images: Images
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     templates: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        assert self.labels.shape == (len(self.pictures),), (self.labels.shape, len(self.pictures))
-        if not len(self.pictures):
-            raise DataError(f"data set {self.name!r} has no pictures")
+        assert self.labels.shape == (len(self.images),), (self.labels.shape, len(self.images))
+        if not len(self.images):
+            raise DataError(f"data set {self.name!r} has no images")
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def subset(self, numbers: Sequence[int] | npt.NDArray[np.int64]) -> ClassSet:
-        """Some of the pictures; the classes stay."""
+        """Some of the images; the classes stay."""
         rows = np.asarray(numbers, dtype=np.int64)
         return ClassSet(
             name=self.name,
-            pictures=self.pictures.subset(rows),
+            images=self.images.subset(rows),
             labels=self.labels[rows],
             classes=self.classes,
             templates=self.templates,
@@ -104,18 +104,18 @@ class ClassSet:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionSet:
-    """Pictures with one or more captions each.
+    """Images with one or more captions each.
 
     Attributes:
         name: what reports call the set.
-        pictures: n pictures.
+        images: n images.
         captions: m texts.
-        owners: (m,) the picture that each caption describes.
+        owners: (m,) the image that each caption describes.
         notes: what was left out while reading.
     """
 
     name: str
-    pictures: Images
+    images: Images
     captions: tuple[str, ...]
     owners: npt.NDArray[np.int64]
     notes: tuple[str, ...] = ()
@@ -126,7 +126,7 @@ class CaptionSet:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoSet:
-    """Videos with one or more captions each, and optionally a query picture each.
+    """Videos with one or more captions each, and optionally a query image each.
 
     Attributes:
         name: what reports call the set.
@@ -174,12 +174,12 @@ class MomentSet:
 
 @dataclass(frozen=True, kw_only=True)
 class BoxSet:
-    """Pictures with labelled boxes.
+    """Images with labelled boxes.
 
     Attributes:
         name: what reports call the set.
-        pictures: n pictures.
-        owners: (b,) the picture of each box.
+        images: n images.
+        owners: (b,) the image of each box.
         boxes: (b, 4) float64 x0, y0, x1, y1 as fractions of width and height, inside [0, 1].
         labels: (b,) category numbers.
         categories: C names.
@@ -188,7 +188,7 @@ class BoxSet:
     """
 
     name: str
-    pictures: Images
+    images: Images
     owners: npt.NDArray[np.int64]
     boxes: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int64]

@@ -22,11 +22,11 @@ import numpy as np
 from impart.errors import DataError
 from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.annotations import read_lines, read_text
-from impart.evaluate.datasets.classification.folder import PICTURE_SUFFIXES
+from impart.evaluate.datasets.classification.folder import IMAGE_SUFFIXES
 from impart.evaluate.datasets.reader import Published, Reader
 from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Images
 from impart.files import digest_of, file_stamp
-from impart.refset.pairs import load_picture
+from impart.refset.pairs import load_image
 
 __all__ = ["READERS", "open_webdataset", "open_webdataset_captions"]
 
@@ -65,12 +65,12 @@ class _Sample:
     """What shards hold under one key; `labels` maps `cls`, `txt`, `json` to their content."""
 
     key: str
-    picture: _Member | None = None
+    image: _Member | None = None
     labels: dict[str, bytes] = field(default_factory=dict)
 
 
 def open_webdataset(path: Path, split: str | None = None) -> ClassSet:
-    """Pictures with classes.
+    """Images with classes.
 
     Args:
         path: the folder of `classnames.txt`.
@@ -85,21 +85,21 @@ def open_webdataset(path: Path, split: str | None = None) -> ClassSet:
         raise CLASSES.missing(f"{path} holds no classnames.txt")
     classes = tuple(tidy_class_name(line) for _, line in read_lines(names_file))
     labels: list[int] = []
-    pictures: list[tuple[str, _Member]] = []
+    images: list[tuple[str, _Member]] = []
     shards = _shards(folder, CLASSES)
     bare = 0
     for sample in _samples(shards):
-        if sample.picture is None or "cls" not in sample.labels:
+        if sample.image is None or "cls" not in sample.labels:
             bare += 1
             continue
         labels.append(_class_number(sample, len(classes), names_file))
-        pictures.append((sample.key, sample.picture))
-    if not pictures:
-        raise DataError(f"{folder} has no sample with a picture and a .cls; a set of captions is a webdataset-captions")
+        images.append((sample.key, sample.image))
+    if not images:
+        raise DataError(f"{folder} has no sample with an image and a .cls; a set of captions is a webdataset-captions")
     templates, notes = _templates(folder, path)
     return ClassSet(
         name=_name(folder, path),
-        pictures=_pictures(pictures, shards),
+        images=_images(images, shards),
         labels=np.asarray(labels, dtype=np.int64),
         classes=classes,
         templates=templates,
@@ -108,34 +108,34 @@ def open_webdataset(path: Path, split: str | None = None) -> ClassSet:
 
 
 def open_webdataset_captions(path: Path, split: str | None = None) -> CaptionSet:
-    """Pictures with captions.
+    """Images with captions.
 
     Args:
         path: the folder of the shards, or of a folder of shards a split.
         split: name of that folder; None = `test`, or the folder itself.
 
     Raises:
-        DataError: there are no shards, one is damaged, or no sample has a picture and a caption.
+        DataError: there are no shards, one is damaged, or no sample has an image and a caption.
     """
     folder = _shard_folder(path, split, CAPTIONS)
     shards = _shards(folder, CAPTIONS)
     captions: list[str] = []
     owners: list[int] = []
-    pictures: list[tuple[str, _Member]] = []
+    images: list[tuple[str, _Member]] = []
     bare = 0
     for sample in _samples(shards):
         texts = _captions(sample)
-        if sample.picture is None or not texts:
+        if sample.image is None or not texts:
             bare += 1
             continue
-        owners += [len(pictures)] * len(texts)
+        owners += [len(images)] * len(texts)
         captions += texts
-        pictures.append((sample.key, sample.picture))
-    if not pictures:
-        raise DataError(f"{folder} has no sample with a picture and a caption (.txt or .json)")
+        images.append((sample.key, sample.image))
+    if not images:
+        raise DataError(f"{folder} has no sample with an image and a caption (.txt or .json)")
     return CaptionSet(
         name=_name(folder, path),
-        pictures=_pictures(pictures, shards),
+        images=_images(images, shards),
         captions=tuple(captions),
         owners=np.asarray(owners, dtype=np.int64),
         notes=_bare(bare, "caption"),
@@ -143,7 +143,7 @@ def open_webdataset_captions(path: Path, split: str | None = None) -> CaptionSet
 
 
 def _bare(count: int, what: str) -> tuple[str, ...]:
-    return (f"{count} samples without a picture or a {what} are left out",) if count else ()
+    return (f"{count} samples without an image or a {what} are left out",) if count else ()
 
 
 def _name(folder: Path, path: Path) -> str:
@@ -199,8 +199,8 @@ def _samples(shards: list[Path]) -> Iterator[_Sample]:
                     key = f"{shard.name}:{folder}/{stem}" if folder else f"{shard.name}:{stem}"
                     sample = found.setdefault(key, _Sample(key=key))
                     place = _Member(shard=shard, offset=member.offset_data, size=member.size)
-                    if f".{extension.lower()}" in PICTURE_SUFFIXES:
-                        sample.picture = place
+                    if f".{extension.lower()}" in IMAGE_SUFFIXES:
+                        sample.image = place
                     elif extension.lower() in _LABELS:
                         sample.labels[extension.lower()] = place.read()
         except (OSError, EOFError, tarfile.TarError) as error:
@@ -244,12 +244,12 @@ def _templates(folder: Path, path: Path) -> tuple[tuple[str, ...] | None, tuple[
     return good or None, note if len(good) < len(lines) else ()
 
 
-def _pictures(members: list[tuple[str, _Member]], shards: list[Path]) -> Images:
+def _images(members: list[tuple[str, _Member]], shards: list[Path]) -> Images:
     keys = tuple(key for key, _ in members)
     places = tuple(place for _, place in members)
     return Images(
         keys=keys,
-        read=lambda number: load_picture(places[number].read, max_megapixels=MAX_MEGAPIXELS),
+        read=lambda number: load_image(places[number].read, max_megapixels=MAX_MEGAPIXELS),
         identity=lambda: digest_of([*(file_stamp(shard) for shard in shards), *keys]),
     )
 

@@ -1,7 +1,7 @@
-"""Two outcomes on the same items: the difference of every figure, its interval, and whether it may be noise.
+"""Two results on the same items: the difference of every figure, its interval, and whether it may be noise.
 
 The bootstrap is paired: both encoders are drawn the same items (or the same clusters of them, such as the captions of
-one picture), so that what makes an item hard for both cancels. A difference whose 95% interval contains 0 is noise.
+one image), so that what makes an item hard for both cancels. A difference whose 95% interval contains 0 is noise.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import DataError
-from impart.evaluate.result import Outcome
+from impart.evaluate.result import Result
 from impart.metrics import bootstrap
 
 __all__ = ["LEVEL", "Comparison", "Difference", "against_first", "compare_all", "intervals", "paired"]
@@ -88,37 +88,37 @@ class Comparison:
 
 
 def intervals(
-    outcome: Outcome, *, repeats: int = bootstrap.REPEATS, level: float = LEVEL
+    result: Result, *, repeats: int = bootstrap.REPEATS, level: float = LEVEL
 ) -> dict[str, tuple[float, float]]:
     """Bootstrap interval of every figure that has one.
 
     Args:
-        outcome: with values per item, or replicates.
+        result: with values per item, or replicates.
         repeats: draws for figures that are means over items; 0 = no intervals.
         level: of confidence.
     """
     if not repeats:
         return {}
     found = {}
-    for name in outcome.figures:
-        replicates = _replicates(outcome, name, np.arange(len(outcome.items)), repeats)
+    for name in result.figures:
+        replicates = _replicates(result, name, np.arange(len(result.items)), repeats)
         if replicates is not None and not np.isnan(replicates).all():
             found[name] = bootstrap.interval(replicates, level)
     return found
 
 
-def paired(a: Outcome, b: Outcome, *, repeats: int = bootstrap.REPEATS, level: float = LEVEL) -> Comparison:
-    """Compare two outcomes of one task on one data set, item by item.
+def paired(a: Result, b: Result, *, repeats: int = bootstrap.REPEATS, level: float = LEVEL) -> Comparison:
+    """Compare two results of one task on one data set, item by item.
 
     Figures that are means over items are compared on the items that both have; others (`resampled`) only where both
     were asked exactly the same, since their replicates cannot be cut to a part.
 
-    >>> def outcome(label, *right):
+    >>> def result(label, *right):
     ...     values = np.array(right, dtype=np.float64)
     ...     items = tuple("abcdefgh"[: len(right)])
     ...     seen = {"items": items, "figures": {"top-1": float(values.mean())}, "per_item": {"top-1": values}}
-    ...     return Outcome(task="zero-shot", dataset="letters", encoder=label, **seen)
-    >>> found = paired(outcome("mini", 0, 0, 0, 0, 0, 1), outcome("ram", 1, 1, 1, 1, 1, 1)).differences[0]
+    ...     return Result(task="zero-shot", dataset="letters", encoder=label, **seen)
+    >>> found = paired(result("mini", 0, 0, 0, 0, 0, 1), result("ram", 1, 1, 1, 1, 1, 1)).differences[0]
     >>> round(found.difference, 3), found.noise, found.better
     (0.833, False, True)
     """
@@ -161,19 +161,19 @@ def paired(a: Outcome, b: Outcome, *, repeats: int = bootstrap.REPEATS, level: f
     )
 
 
-def against_first(outcomes: Sequence[Outcome], *, repeats: int = bootstrap.REPEATS) -> list[Comparison]:
+def against_first(results: Sequence[Result], *, repeats: int = bootstrap.REPEATS) -> list[Comparison]:
     """On every task and data set, each encoder against the first one there."""
-    first: dict[tuple[str, str], Outcome] = {}
+    first: dict[tuple[str, str], Result] = {}
     result = []
-    for outcome in outcomes:
-        base = first.setdefault((outcome.task, outcome.dataset), outcome)
-        if base is not outcome:
-            result.append(paired(base, outcome, repeats=repeats))
+    for other in results:
+        base = first.setdefault((other.task, other.dataset), other)
+        if base is not other:
+            result.append(paired(base, other, repeats=repeats))
     return result
 
 
 def compare_all(
-    a: Sequence[Outcome], b: Sequence[Outcome], *, repeats: int = bootstrap.REPEATS
+    a: Sequence[Result], b: Sequence[Result], *, repeats: int = bootstrap.REPEATS
 ) -> tuple[list[Comparison], list[str]]:
     """Two runs: on every task and data set of both, encoders of equal labels; where no label is in both, all of b
     against the first of a.
@@ -196,9 +196,9 @@ def compare_all(
         of_b = places_b.get(place)
         if of_b is None:
             continue
-        by_label = {outcome.encoder: outcome for outcome in of_a}
-        equal = [(by_label[outcome.encoder], outcome) for outcome in of_b if outcome.encoder in by_label]
-        pairs = equal or [(of_a[0], outcome) for outcome in of_b]
+        by_label = {measured.encoder: measured for measured in of_a}
+        equal = [(by_label[measured.encoder], measured) for measured in of_b if measured.encoder in by_label]
+        pairs = equal or [(of_a[0], measured) for measured in of_b]
         for one, other in pairs:
             found = paired(one, other, repeats=repeats)
             result.append(dataclasses.replace(found, notes=(*_set_differently(one, other), *found.notes)))
@@ -211,7 +211,7 @@ def compare_all(
     return result, notes
 
 
-def _set_differently(a: Outcome, b: Outcome) -> list[str]:
+def _set_differently(a: Result, b: Result) -> list[str]:
     """What was not the same in the two runs, beside the encoders."""
     names = [name for name in {**a.settings, **b.settings} if a.settings.get(name) != b.settings.get(name)]
     if a.labels != b.labels:
@@ -220,8 +220,8 @@ def _set_differently(a: Outcome, b: Outcome) -> list[str]:
 
 
 def _bounds(
-    a: Outcome,
-    b: Outcome,
+    a: Result,
+    b: Result,
     name: str,
     rows: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
     repeats: int,
@@ -236,17 +236,15 @@ def _bounds(
     return bootstrap.interval(y - x, level)
 
 
-def _replicates(
-    outcome: Outcome, name: str, rows: npt.NDArray[np.int64], repeats: int
-) -> npt.NDArray[np.float64] | None:
+def _replicates(result: Result, name: str, rows: npt.NDArray[np.int64], repeats: int) -> npt.NDArray[np.float64] | None:
     """Of a figure, over some of the items."""
-    if name in outcome.per_item:
+    if name in result.per_item:
         if not len(rows):
             return None
-        clusters = None if outcome.clusters is None else _from_zero(outcome.clusters[rows])
-        return bootstrap.means(outcome.per_item[name][rows], _drawn(clusters, len(rows), repeats))
-    if name in outcome.resampled and len(rows) == len(outcome.items):
-        return outcome.resampled[name]
+        clusters = None if result.clusters is None else _from_zero(result.clusters[rows])
+        return bootstrap.means(result.per_item[name][rows], _drawn(clusters, len(rows), repeats))
+    if name in result.resampled and len(rows) == len(result.items):
+        return result.resampled[name]
     return None
 
 
@@ -304,8 +302,8 @@ def _equal(a: npt.NDArray[np.int64] | None, b: npt.NDArray[np.int64] | None) -> 
     return b is None if a is None else b is not None and np.array_equal(a, b)
 
 
-def _places(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
-    places: dict[tuple[str, str], list[Outcome]] = {}
-    for outcome in outcomes:
-        places.setdefault((outcome.task, outcome.dataset), []).append(outcome)
+def _places(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
+    places: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        places.setdefault((result.task, result.dataset), []).append(result)
     return places

@@ -3,7 +3,7 @@
 report.json     settings, library versions, encoders and reference sets with fingerprints, data sets, counts, figures
                 with intervals, differences from the first encoder, notes, seconds
 report.md       the tables
-outcomes.npz    values per item and replicates: what `impart eval compare` pairs two runs by
+results.npz    values per item and replicates: what `impart eval compare` pairs two runs by
 plots/*.png     confusion, reliability, bars with intervals
 """
 
@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from impart.errors import DataError, MissingExtraError
 from impart.evaluate.report.compare import Comparison, against_first, intervals
-from impart.evaluate.report.tables import Table, difference_tables, legend, markdown, outcome_tables
-from impart.evaluate.result import Outcome
+from impart.evaluate.report.tables import Table, difference_tables, legend, markdown, result_tables
+from impart.evaluate.result import Result
 from impart.files import atomic_path, library_versions, now, write_atomic, write_json_atomic
 from impart.metrics import bootstrap
 
@@ -41,7 +41,7 @@ __all__ = [
 
 SCHEMA = 1
 _KIND = "evaluation"
-_JSON, _TEXT, _ARRAYS, _PLOTS = "report.json", "report.md", "outcomes.npz", "plots"
+_JSON, _TEXT, _ARRAYS, _PLOTS = "report.json", "report.md", "results.npz", "plots"
 _NOTES_SHOWN = 30
 
 
@@ -50,7 +50,7 @@ class Report:
     """What a report folder holds.
 
     Attributes:
-        outcomes: as measured.
+        results: as measured.
         settings: of the run.
         encoders: see `impart.evaluate.models.describe`.
         notes: of the whole run.
@@ -59,7 +59,7 @@ class Report:
         versions: of the libraries.
     """
 
-    outcomes: tuple[Outcome, ...]
+    results: tuple[Result, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     encoders: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A run as shown: the intervals of each outcome, the comparisons, the tables."""
+    """A run as shown: the intervals of each result, the comparisons, the tables."""
 
     bounds: tuple[Mapping[str, tuple[float, float]], ...]
     comparisons: tuple[Comparison, ...]
@@ -86,22 +86,22 @@ class Written:
     problem: str = ""
 
 
-def summarise(outcomes: Sequence[Outcome], *, repeats: int = bootstrap.REPEATS) -> Summary:
+def summarise(results: Sequence[Result], *, repeats: int = bootstrap.REPEATS) -> Summary:
     """Intervals, comparisons with the first encoder, and tables.
 
     Args:
-        outcomes: what was measured.
+        results: what was measured.
         repeats: draws of the bootstrap; 0 = no intervals.
     """
-    bounds = tuple(intervals(outcome, repeats=repeats) for outcome in outcomes)
-    comparisons = tuple(against_first(outcomes, repeats=repeats))
-    tables = (*outcome_tables(outcomes, bounds, comparisons), *difference_tables(comparisons))
+    bounds = tuple(intervals(result, repeats=repeats) for result in results)
+    comparisons = tuple(against_first(results, repeats=repeats))
+    tables = (*result_tables(results, bounds, comparisons), *difference_tables(comparisons))
     return Summary(bounds=bounds, comparisons=comparisons, tables=tables)
 
 
 def write_report(
     folder: str | Path,
-    outcomes: Sequence[Outcome],
+    results: Sequence[Result],
     settings: Mapping[str, Any],
     *,
     encoders: Sequence[Mapping[str, Any]] = (),
@@ -116,12 +116,12 @@ def write_report(
 
     Args:
         folder: made where it is missing.
-        outcomes: what was measured; encoders in the order of the tables, the first is what others are compared with.
+        results: what was measured; encoders in the order of the tables, the first is what others are compared with.
         settings: of the run: command, options.
-        encoders: what each contender is.
+        encoders: what each model is.
         notes: of the whole run.
         seconds: it took.
-        summary: of the outcomes, where it was made already.
+        summary: of the results, where it was made already.
         extra: tables to be shown above the others.
         plots: whether to draw; without matplotlib the report is written without plots, and says so.
         more_plots: draw further plots into a folder, to be shown above the others.
@@ -130,15 +130,15 @@ def write_report(
         DataError: the folder cannot be written.
     """
     folder = Path(folder).expanduser()
-    summary = summary or summarise(outcomes)
-    report = _report(outcomes, settings, encoders=encoders, notes=notes, seconds=seconds)
+    summary = summary or summarise(results)
+    report = _report(results, settings, encoders=encoders, notes=notes, seconds=seconds)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        drawn, problem = _draw(folder / _PLOTS, outcomes, summary, more_plots) if plots else ([], "")
+        drawn, problem = _draw(folder / _PLOTS, results, summary, more_plots) if plots else ([], "")
         if problem:
             report = Report(**{**vars(report), "notes": (*report.notes, problem)})
         with atomic_path(folder / _ARRAYS) as part, part.open("wb") as file:
-            _savez(file, _pack(outcomes))
+            _savez(file, _pack(results))
         write_atomic(folder / _TEXT, _text(report, summary, extra, [path.name for path in drawn]))
         write_json_atomic(folder / _JSON, _content(report, summary), indent=1)
     except OSError as error:
@@ -147,7 +147,7 @@ def write_report(
 
 
 def report_content(
-    outcomes: Sequence[Outcome],
+    results: Sequence[Result],
     settings: Mapping[str, Any],
     *,
     encoders: Sequence[Mapping[str, Any]] = (),
@@ -156,8 +156,8 @@ def report_content(
     summary: Summary | None = None,
 ) -> dict[str, Any]:
     """What `report.json` would hold; the arguments are those of `write_report`."""
-    report = _report(outcomes, settings, encoders=encoders, notes=notes, seconds=seconds)
-    return _content(report, summary or summarise(outcomes))
+    report = _report(results, settings, encoders=encoders, notes=notes, seconds=seconds)
+    return _content(report, summary or summarise(results))
 
 
 def comparison_content(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
@@ -200,9 +200,9 @@ def read_report(folder: str | Path) -> Report:
         raise DataError(f"{path} has schema {content.get('schema')}, this version reads {SCHEMA}: measure again")
     try:
         with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
-            outcomes = tuple(_outcome(one, arrays, number) for number, one in enumerate(content["outcomes"]))
+            results = tuple(_result(one, arrays, number) for number, one in enumerate(content["results"]))
         return Report(
-            outcomes=outcomes,
+            results=results,
             settings=content["settings"],
             encoders=tuple(content["encoders"]),
             notes=tuple(content["notes"]),
@@ -215,7 +215,7 @@ def read_report(folder: str | Path) -> Report:
 
 
 def _report(
-    outcomes: Sequence[Outcome],
+    results: Sequence[Result],
     settings: Mapping[str, Any],
     *,
     encoders: Sequence[Mapping[str, Any]],
@@ -223,7 +223,7 @@ def _report(
     seconds: float,
 ) -> Report:
     return Report(
-        outcomes=tuple(outcomes),
+        results=tuple(results),
         settings=settings,
         encoders=tuple(encoders),
         notes=tuple(notes),
@@ -234,36 +234,36 @@ def _report(
 
 
 def _draw(
-    folder: Path, outcomes: Sequence[Outcome], summary: Summary, more: Sequence[Callable[[Path], Path]]
+    folder: Path, results: Sequence[Result], summary: Summary, more: Sequence[Callable[[Path], Path]]
 ) -> tuple[list[Path], str]:
     from impart.evaluate.report.plots import draw
 
     for stale in folder.glob("*.png"):
         stale.unlink()
     try:
-        drawn = draw(folder, outcomes, summary.bounds)
+        drawn = draw(folder, results, summary.bounds)
         return [*(one(folder) for one in more), *drawn], ""
     except MissingExtraError as error:
         return [], f"no plots: {error}"
 
 
 def _content(report: Report, summary: Summary) -> dict[str, Any]:
-    outcomes = [
+    results = [
         {
-            "task": outcome.task,
-            "dataset": outcome.dataset,
-            "encoder": outcome.encoder,
+            "task": result.task,
+            "dataset": result.dataset,
+            "encoder": result.encoder,
             "figures": {
                 name: {"value": value, **dict(zip(("low", "high"), bounds.get(name, ()), strict=False))}
-                for name, value in outcome.figures.items()
+                for name, value in result.figures.items()
             },
-            "lower_is_better": sorted(outcome.lower_is_better),
-            "counts": dict(outcome.counts),
-            "settings": dict(outcome.settings),
-            "notes": list(outcome.notes),
-            "labels": list(outcome.labels),
+            "lower_is_better": sorted(result.lower_is_better),
+            "counts": dict(result.counts),
+            "settings": dict(result.settings),
+            "notes": list(result.notes),
+            "labels": list(result.labels),
         }
-        for outcome, bounds in zip(report.outcomes, summary.bounds, strict=True)
+        for result, bounds in zip(report.results, summary.bounds, strict=True)
     ]
     content = {
         "kind": _KIND,
@@ -273,8 +273,8 @@ def _content(report: Report, summary: Summary) -> dict[str, Any]:
         "settings": dict(report.settings),
         "versions": dict(report.versions),
         "encoders": [dict(one) for one in report.encoders],
-        "datasets": list(dict.fromkeys(outcome.dataset for outcome in report.outcomes)),
-        "outcomes": outcomes,
+        "datasets": list(dict.fromkeys(result.dataset for result in report.results)),
+        "results": results,
         "comparisons": comparison_content(summary.comparisons),
         "notes": list(report.notes),
     }
@@ -309,7 +309,7 @@ def _text(report: Report, summary: Summary, extra: Sequence[Table], plots: Seque
     parts += [f"![{Path(name).stem}]({_PLOTS}/{name})" for name in plots]
     if report.encoders:
         parts += ["## Encoders", "\n".join(dict.fromkeys(f"- {_encoder_line(one)}" for one in report.encoders))]
-    notes = list(dict.fromkeys([*report.notes, *(note for outcome in report.outcomes for note in outcome.notes)]))
+    notes = list(dict.fromkeys([*report.notes, *(note for result in report.results for note in result.notes)]))
     if notes:
         more = [f"- and {len(notes) - _NOTES_SHOWN} more: see {_JSON}"] if len(notes) > _NOTES_SHOWN else []
         parts += ["## Notes", "\n".join([*(f"- {note}" for note in notes[:_NOTES_SHOWN]), *more])]
@@ -328,23 +328,23 @@ def _encoder_line(one: Mapping[str, Any]) -> str:
     return line
 
 
-def _pack(outcomes: Sequence[Outcome]) -> dict[str, npt.NDArray[Any]]:
-    """All arrays by name; lists of keys that several outcomes share are kept once."""
+def _pack(results: Sequence[Result]) -> dict[str, npt.NDArray[Any]]:
+    """All arrays by name; lists of keys that several results share are kept once."""
     arrays: dict[str, npt.NDArray[Any]] = {}
     known: dict[tuple[str, ...], int] = {}
-    for number, outcome in enumerate(outcomes):
-        listed = known.setdefault(outcome.items, len(known))
-        arrays[f"items/{listed}"] = np.frombuffer("\0".join(outcome.items).encode(), dtype=np.uint8)
-        arrays[f"{number}/items"] = np.array([listed, len(outcome.items)], dtype=np.int64)
-        if outcome.clusters is not None:
-            arrays[f"{number}/clusters"] = outcome.clusters
+    for number, result in enumerate(results):
+        listed = known.setdefault(result.items, len(known))
+        arrays[f"items/{listed}"] = np.frombuffer("\0".join(result.items).encode(), dtype=np.uint8)
+        arrays[f"{number}/items"] = np.array([listed, len(result.items)], dtype=np.int64)
+        if result.clusters is not None:
+            arrays[f"{number}/clusters"] = result.clusters
         for kind in ("per_item", "resampled", "arrays"):
-            for name, values in getattr(outcome, kind).items():
+            for name, values in getattr(result, kind).items():
                 arrays[f"{number}/{kind}/{name}"] = np.asarray(values)
     return arrays
 
 
-def _outcome(content: Mapping[str, Any], arrays: Any, number: int) -> Outcome:
+def _result(content: Mapping[str, Any], arrays: Any, number: int) -> Result:
     def of(kind: str) -> dict[str, npt.NDArray[Any]]:
         start = f"{number}/{kind}/"
         return {name.removeprefix(start): arrays[name] for name in arrays.files if name.startswith(start)}
@@ -352,7 +352,7 @@ def _outcome(content: Mapping[str, Any], arrays: Any, number: int) -> Outcome:
     listed, count = arrays[f"{number}/items"].tolist()
     items = tuple(arrays[f"items/{listed}"].tobytes().decode().split("\0")) if count else ()
     values = {name: one["value"] for name, one in content["figures"].items()}
-    return Outcome(
+    return Result(
         task=content["task"],
         dataset=content["dataset"],
         encoder=content["encoder"],

@@ -1,4 +1,4 @@
-"""Plots of outcomes as PNG: bars with intervals, confusion matrices, reliability diagrams.
+"""Plots of results as PNG: bars with intervals, confusion matrices, reliability diagrams.
 
 Drawn with matplotlib's Agg canvas directly: no window system, no global state, and a quick import.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from impart.errors import MissingExtraError
 from impart.evaluate.report.tables import is_share
-from impart.evaluate.result import Outcome
+from impart.evaluate.result import Result
 
 __all__ = ["COLOURS", "bars", "draw", "new_figure", "save_figure"]
 
@@ -38,28 +38,28 @@ COLOURS = (
 )
 
 
-def draw(folder: Path, outcomes: Sequence[Outcome], bounds: Sequence[Intervals]) -> list[Path]:
-    """All plots that the outcomes have the arrays for.
+def draw(folder: Path, results: Sequence[Result], bounds: Sequence[Intervals]) -> list[Path]:
+    """All plots that the results have the arrays for.
 
     Args:
         folder: made where it is missing.
-        outcomes: what was measured.
-        bounds: the interval of each outcome's figures.
+        results: what was measured.
+        bounds: the interval of each result's figures.
 
     Returns:
-        The files, in the order of the outcomes.
+        The files, in the order of the results.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    if not outcomes:
+    if not results:
         return []
     new_figure(1, 1)  # tells at once where it is missing
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
-    for task, dataset in dict.fromkeys((outcome.task, outcome.dataset) for outcome in outcomes):
-        chosen = [n for n, one in enumerate(outcomes) if (one.task, one.dataset) == (task, dataset)]
-        rows = [outcomes[number] for number in chosen]
+    for task, dataset in dict.fromkeys((result.task, result.dataset) for result in results):
+        chosen = [n for n, one in enumerate(results) if (one.task, one.dataset) == (task, dataset)]
+        rows = [results[number] for number in chosen]
         place = f"{_slug(task)}-{_slug(dataset)}"
         figures = [name for name in dict.fromkeys(f for row in rows for f in row.figures) if is_share(name)][:_FIGURES]
         if figures:
@@ -129,7 +129,7 @@ def bars(
     return save_figure(figure, path)
 
 
-def _reliability(path: Path, rows: Sequence[Outcome]) -> Path:
+def _reliability(path: Path, rows: Sequence[Result]) -> Path:
     """Accuracy over confidence; below the diagonal an encoder is too sure of itself."""
     figure = new_figure(4.8, 4.2)
     axes = figure.add_subplot()
@@ -150,7 +150,7 @@ def _reliability(path: Path, rows: Sequence[Outcome]) -> Path:
     return save_figure(figure, path)
 
 
-def _confusion(path: Path, row: Outcome) -> Path:
+def _confusion(path: Path, row: Result) -> Path:
     """Rows are the right classes, each row shown in shares of itself."""
     counts = np.asarray(row.arrays["confusion"], dtype=np.float64)  # (C, C)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)

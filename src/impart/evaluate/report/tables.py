@@ -1,4 +1,4 @@
-"""Outcomes as tables for people: one a task and data set, a row an encoder, the best in bold, noise marked `~`.
+"""Results as tables for people: one a task and data set, a row an encoder, the best in bold, noise marked `~`.
 
 The same tables go to the terminal and into `report.md`. Shares are shown in per cent; what is no share (ranks, losses)
 as it is. `±` is half the width of the 95% interval; the bounds themselves are in `report.json`.
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from impart.evaluate.report.compare import Comparison, Difference
-from impart.evaluate.result import Outcome
+from impart.evaluate.result import Result
 
 __all__ = [
     "Cell",
@@ -21,7 +21,7 @@ __all__ = [
     "is_share",
     "legend",
     "markdown",
-    "outcome_tables",
+    "result_tables",
     "shown",
 ]
 
@@ -87,37 +87,37 @@ def shown(figure: str, value: float, *, sign: bool = False) -> str:
     return f"{round(value, digits) + 0.0:{plus}.{digits}f}"
 
 
-def outcome_tables(
-    outcomes: Sequence[Outcome], bounds: Sequence[Intervals], comparisons: Sequence[Comparison]
+def result_tables(
+    results: Sequence[Result], bounds: Sequence[Intervals], comparisons: Sequence[Comparison]
 ) -> list[Table]:
     """A table for each task and data set.
 
     Args:
-        outcomes: what was measured.
-        bounds: the intervals of each outcome's figures.
+        results: what was measured.
+        bounds: the intervals of each result's figures.
         comparisons: of encoders with the first one; theirs is the mark for noise.
     """
     tables = []
-    for task, dataset in dict.fromkeys((outcome.task, outcome.dataset) for outcome in outcomes):
+    for task, dataset in dict.fromkeys((result.task, result.dataset) for result in results):
         rows = [
-            (outcome, bounds[number])
-            for number, outcome in enumerate(outcomes)
-            if (outcome.task, outcome.dataset) == (task, dataset)
+            (result, bounds[number])
+            for number, result in enumerate(results)
+            if (result.task, result.dataset) == (task, dataset)
         ]
-        figures = list(dict.fromkeys(name for outcome, _ in rows for name in outcome.figures))
+        figures = list(dict.fromkeys(name for result, _ in rows for name in result.figures))
         compared = {one.b: one for one in comparisons if (one.task, one.dataset) == (task, dataset)}
         cells = [
-            (Cell(outcome.encoder), *(_cell(outcome, name, bound, compared) for name in figures))
-            for outcome, bound in rows
+            (Cell(result.encoder), *(_cell(result, name, bound, compared) for name in figures))
+            for result, bound in rows
         ]
         for column, name in enumerate(figures, start=1):
-            _mark_best(cells, column, name, [outcome for outcome, _ in rows])
+            _mark_best(cells, column, name, [result for result, _ in rows])
         tables.append(
             Table(
                 title=f"{task}: {dataset}",
                 columns=("encoder", *_headings(figures)),
                 rows=tuple(cells),
-                below=_counted([outcome for outcome, _ in rows]),
+                below=_counted([result for result, _ in rows]),
             )
         )
     return tables
@@ -189,12 +189,12 @@ def _headings(figures: Sequence[str]) -> list[str]:
     return [f"{name} %" if is_share(name) else name for name in figures]
 
 
-def _counted(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+def _counted(results: Sequence[Result]) -> tuple[str, ...]:
     """What was counted, in words; with the encoders' names where it was not the same for all."""
     by_line: dict[str, list[str]] = {}
-    for outcome in outcomes:
-        line = ", ".join(f"{value:,} {name}" for name, value in outcome.counts.items() if value)
-        by_line.setdefault(line, []).append(outcome.encoder)
+    for result in results:
+        line = ", ".join(f"{value:,} {name}" for name, value in result.counts.items() if value)
+        by_line.setdefault(line, []).append(result.encoder)
     if len(by_line) == 1:
         return tuple(by_line)
     return tuple(f"{', '.join(names)}: {line}" for line, names in by_line.items())
@@ -219,23 +219,23 @@ def _difference(found: Difference | None) -> Cell:
     return Cell(f"{text} ({bounds})" if bounds else text, noise=bool(found.noise))
 
 
-def _cell(outcome: Outcome, name: str, bounds: Intervals, compared: Mapping[str, Comparison]) -> Cell:
-    if name not in outcome.figures:
+def _cell(result: Result, name: str, bounds: Intervals, compared: Mapping[str, Comparison]) -> Cell:
+    if name not in result.figures:
         return Cell("")
-    text = shown(name, outcome.figures[name])
+    text = shown(name, result.figures[name])
     if name in bounds:
         low, high = bounds[name]
         text += f" ±{shown(name, (high - low) / 2)}"
-    found = compared[outcome.encoder].of(name) if outcome.encoder in compared else None
+    found = compared[result.encoder].of(name) if result.encoder in compared else None
     return Cell(text, noise=bool(found is not None and found.noise))
 
 
-def _mark_best(cells: list[tuple[Cell, ...]], column: int, name: str, outcomes: Sequence[Outcome]) -> None:
-    values = [outcome.figures.get(name, math.nan) for outcome in outcomes]
+def _mark_best(cells: list[tuple[Cell, ...]], column: int, name: str, results: Sequence[Result]) -> None:
+    values = [result.figures.get(name, math.nan) for result in results]
     known = [value for value in values if not math.isnan(value)]
     if len(cells) < 2 or not known or min(known) == max(known):
         return
-    best = min(known) if name in outcomes[0].lower_is_better else max(known)
+    best = min(known) if name in results[0].lower_is_better else max(known)
     for number, value in enumerate(values):
         if value == best:
             row = list(cells[number])

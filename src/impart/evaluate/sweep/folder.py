@@ -129,7 +129,7 @@ class SweepFolder:
             "references": {
                 "name": ground.references.name,
                 "fingerprint": ground.references.fingerprint,
-                "cohort": ground.references.cohort.digest,
+                "cohort": ground.references.znorm.digest,
                 "pairs": len(ground.references),
                 "dropped": ground.dropped,
             },
@@ -137,7 +137,7 @@ class SweepFolder:
             "datasets": {
                 questions.name: {
                     "identity": questions.identity,
-                    "pictures": len(questions),
+                    "images": len(questions),
                     "classes": len(questions.classes),
                     "templates": list(questions.templates),
                 }
@@ -208,7 +208,7 @@ def _best_lines(best: Best | None, choose_by: str) -> list[str]:
     if best.point is None:
         lines.append(
             f"**Best by {best.by}: the plain encoder.** Of {best.settings} settings none gains more than its standard "
-            f"error ({100 * best.error:.2f} points): this set is better left off for such pictures."
+            f"error ({100 * best.error:.2f} points): this set is better left off for such images."
         )
     else:
         point = best.point
@@ -220,10 +220,10 @@ def _best_lines(best: Best | None, choose_by: str) -> list[str]:
             f"settings, so its own figure flatters it; less than a standard error behind: {best.alike} of the others."
         )
     if best.by == LEAVE_ONE_OUT:
-        lines.append("It was chosen by the set's own pictures, without any test picture or label.")
+        lines.append("It was chosen by the set's own images, without any test image or label.")
         if best.point is not None and not best.point.floor:
             lines.append(
-                "It has no gate (floor 0), and leave-one-out asks only pictures like the set's: others are blended as "
+                "It has no gate (floor 0), and leave-one-out asks only images like the set's: others are blended as "
                 "much, and may suffer. Look at other data sets, or sweep around settings with a floor."
             )
     else:
@@ -249,12 +249,12 @@ def _text(
         "",
         f"- encoder: {encoder['id']} ({encoder['fingerprint'][:12]})",
         f"- references: {references['pairs']} pairs ({references['fingerprint'][:12]}), {references['dropped']} "
-        "that show test pictures were dropped",
+        "that show test images were dropped",
         f"- around: {around}",
-        *(f"- {q.name}: {len(q)} pictures, {len(q.classes)} texts" for q in ground.questions),
+        *(f"- {q.name}: {len(q)} images, {len(q.classes)} texts" for q in ground.questions),
         f"- {content['rows']} rows in sweep.csv, {content['seconds']:g} s, {content['created']}",
         "",
-        "Top-1 accuracy in per cent; ties count as wrong. Leave-one-out: each of the set's pictures named among the "
+        "Top-1 accuracy in per cent; ties count as wrong. Leave-one-out: each of the set's images named among the "
         "set's texts, its own pairs masked. Sizes and corruption are asked the questions of the whole, clean set.",
         "",
         *(line for one in _best_lines(best, choose_by) for line in (one, "")),

@@ -83,7 +83,7 @@ def draw_panels(path: Path, panels: Sequence[Panel], *, label: str, scale: str =
         axes.set_xticks(at, [f"{tick:g}" for tick in ticks], fontsize=7, rotation=45 if len(ticks) > 7 else 0)
         axes.minorticks_off()
         shown = [100 * y for curve in panel.curves.values() for y in (*curve.low, *curve.high)] + [100 * panel.plain]
-        if max(shown) - min(shown) < 2:  # differences of a few pictures are not to look large
+        if max(shown) - min(shown) < 2:  # differences of a few images are not to look large
             middle = (min(shown) + max(shown)) / 2
             axes.set_ylim(middle - 1.1, middle + 1.1)
         axes.tick_params(axis="y", labelsize=7)

@@ -1,13 +1,13 @@
 """What size, quality and blending of a reference set are worth: RA-CLIP Vanilla over many of them, zero-shot.
 
-Pictures and references are embedded once (and kept in the cache); neighbours are searched once for each choice of
+Images and references are embedded once (and kept in the cache); neighbours are searched once for each choice of
 references, for the largest K; what K, tau and the gate select is summed once, and weights only scale it. So hundreds of
 settings cost seconds.
 
-Each setting is asked two kinds of questions. Those of data sets: name the class of each test picture. And the set's
-own, by leave-one-out: name each reference picture among the set's texts, its own rows masked. The own questions are
+Each setting is asked two kinds of questions. Those of data sets: name the class of each test image. And the set's
+own, by leave-one-out: name each reference image among the set's texts, its own rows masked. The own questions are
 those of the whole set whatever part of it answers them, so that sizes compare; right is what the text was before it
-was corrupted. References that show a test picture of any of the data sets are dropped beforehand.
+was corrupted. References that show a test image of any of the data sets are dropped beforehand.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from impart.errors import ConfigError, ReferenceSetError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.class_prompts import class_embeddings, templates_of
 from impart.evaluate.datasets.types import ClassSet
-from impart.evaluate.embed import base_of, embed_pictures
+from impart.evaluate.embed import base_of, embed_images
 from impart.evaluate.models import copies
 from impart.evaluate.sweep.plan import ALL, Point
 from impart.files import digest_of, sha256_hex
@@ -53,12 +53,12 @@ class SweepRow:
         dataset: name of the data set, or `LEAVE_ONE_OUT`.
         point: the setting.
         used: references it had.
-        items: pictures asked.
+        items: images asked.
         classes: texts to choose from.
         plain: accuracy of the plain encoder.
         accuracy: with the references. Ties count as wrong.
         error: standard error of the gain, from the paired differences of the items.
-        touched: fraction of the pictures to which anything is added.
+        touched: fraction of the images to which anything is added.
     """
 
     dataset: str
@@ -79,7 +79,7 @@ class SweepRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Questions:
-    """Q pictures to be named.
+    """Q images to be named.
 
     Attributes:
         name: the data set's, or `LEAVE_ONE_OUT`.
@@ -87,8 +87,8 @@ class Questions:
         retrieval: (Q, R).
         classes: (C, D) text embeddings to choose from.
         right: (Q,) number of the right one.
-        rows: (Q,) the reference that each picture is, whose picture is masked; None = they are no references.
-        identity: changes with the pictures, their classes and the prompts.
+        rows: (Q,) the reference that each image is, whose image is masked; None = they are no references.
+        identity: changes with the images, their classes and the prompts.
         templates: prompts around the class names.
         notes: what was left out.
     """
@@ -112,7 +112,7 @@ class Ground:
     """All that settings are measured on.
 
     Attributes:
-        references: the set without the references that show test pictures.
+        references: the set without the references that show test images.
         dropped: how many those were.
         questions: of every data set, and of the set itself where it can check itself.
         settings: the way of blending around which is swept.
@@ -139,7 +139,7 @@ def prepare(
     cache: EmbeddingCache | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Ground:
-    """Embed the data sets, drop references that show their pictures, and find the set's own questions.
+    """Embed the data sets, drop references that show their images, and find the set's own questions.
 
     Args:
         references: the set.
@@ -147,9 +147,9 @@ def prepare(
         datasets: may be none.
         prompts: see `impart.evaluate.tasks.zeroshot`.
         around: of `AROUND`, the blending around which is swept.
-        near: cosine from which a reference shows a test picture; above 1 = only equal files.
+        near: cosine from which a reference shows a test image; above 1 = only equal files.
         cache: where embeddings are kept.
-        on_progress: told the data set, pictures done and their number.
+        on_progress: told the data set, images done and their number.
 
     Raises:
         EncoderMismatchError: the set was made with another encoder.
@@ -166,7 +166,7 @@ def prepare(
     for dataset in datasets:
         templates = templates_of(prompts, own=dataset.templates, name=dataset.name)
         progress = None if on_progress is None else _named(on_progress, dataset.name)
-        embedded = embed_pictures(base, dataset.pictures, cache=cache, on_progress=progress)
+        embedded = embed_images(base, dataset.images, cache=cache, on_progress=progress)
         shown.append(copies(references, embedded.retrieval, embedded.hashes, near=near).rows)
         right = dataset.labels[embedded.kept]
         asked.append(
@@ -185,7 +185,7 @@ def prepare(
     kept = references.without(rows.tolist())
     if len(kept) < 2:
         raise ReferenceSetError(f"reference set {references.name!r} has {len(kept)} pairs that no data set shows")
-    notes = [f"{len(rows)} of {len(references)} references show test pictures and were dropped"] if len(rows) else []
+    notes = [f"{len(rows)} of {len(references)} references show test images and were dropped"] if len(rows) else []
     own = own_questions(kept)
     if own.checks_itself:
         asked.append(_of_the_set(kept, own.rows, own.right, own.texts))
@@ -258,15 +258,15 @@ def _choose(
 def _ask(
     questions: Questions, whole: ReferenceSet, subset: ReferenceSet, rows: npt.NDArray[np.int64], points: list[Point]
 ) -> Iterator[SweepRow]:
-    exclude = _own_pictures(questions, whole, subset, rows)
+    exclude = _own_images(questions, whole, subset, rows)
     neighbours = subset.search(questions.retrieval, max(point.k for point in points), exclude=exclude)
-    standing = subset.cohort.standing(questions.retrieval, neighbours.sims)
+    z_scores = subset.znorm.z_scores(questions.retrieval, neighbours.sims)
     plain_scores = questions.embeddings @ questions.classes.T  # (Q, C)
     plain = classification.top_k(plain_scores, questions.right, k=1)
     by_blend = sorted(points, key=lambda p: (p.k, p.tau, p.floor, p.ramp))
     for (k, tau, floor, ramp), group in groupby(by_blend, key=lambda p: (p.k, p.tau, p.floor, p.ramp)):
         unit = VanillaSettings(k=k, w_img=1.0, w_txt=1.0, tau=tau, floor=floor, ramp=ramp)
-        shares = Vanilla(unit).coefficients(neighbours.sims[:, :k], standing[:, :k])[0]  # (Q, k)
+        shares = Vanilla(unit).coefficients(neighbours.sims[:, :k], z_scores[:, :k])[0]  # (Q, k)
         touched = np.flatnonzero(shares.any(axis=1))
         ids = neighbours.ids[touched, :k]
         images = mixture(shares[touched], ids, subset.image_embeddings)
@@ -297,15 +297,15 @@ def _ask(
             )
 
 
-def _own_pictures(
+def _own_images(
     questions: Questions, whole: ReferenceSet, subset: ReferenceSet, rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int32] | None:
-    """The number that each question's own picture has in the subset (Q,); -1 where the subset lacks it."""
+    """The number that each question's own image has in the subset (Q,); -1 where the subset lacks it."""
     if questions.rows is None:
         return None
-    numbers = np.full(int(whole.pictures.max()) + 1, -1, dtype=np.int32)
-    numbers[whole.pictures[rows]] = subset.pictures
-    return numbers[whole.pictures[questions.rows]]
+    numbers = np.full(int(whole.images.max()) + 1, -1, dtype=np.int32)
+    numbers[whole.images[rows]] = subset.images
+    return numbers[whole.images[questions.rows]]
 
 
 def _of_the_set(

@@ -114,7 +114,7 @@ def _summary(rows: Sequence[SweepRow], at: Point, best: Best | None, datasets: S
     table = _table("In short", ("", *datasets), lines)
     touched = [(dataset, by_point(rows, dataset).get(at)) for dataset in datasets]
     said = ", ".join(f"{name} {100 * found[0].touched:.1f}%" for name, found in touched if found)
-    return dataclasses.replace(table, below=(f"pictures to which the setting swept around adds anything: {said}",))
+    return dataclasses.replace(table, below=(f"images to which the setting swept around adds anything: {said}",))
 
 
 def _size_table(rows: Sequence[SweepRow], at: Point, dataset: str) -> Table | None:

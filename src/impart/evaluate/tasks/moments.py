@@ -22,7 +22,7 @@ from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.datasets.types import MomentSet
 from impart.evaluate.embed import Progress, embed_texts
 from impart.evaluate.embed_videos import FrameReader, embed_videos, sampling_of
-from impart.evaluate.result import Outcome
+from impart.evaluate.result import Result
 from impart.metrics import bootstrap
 from impart.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, iou, top_iou
 
@@ -71,7 +71,7 @@ class Predictions:
 
 def score_predictions(
     predictions: Predictions | Mapping[str, Sequence[Window]], dataset: MomentSet, *, label: str = "predictions"
-) -> Outcome:
+) -> Result:
     """Hold predicted windows against the right ones.
 
     Args:
@@ -120,7 +120,7 @@ def score_predictions(
     notes = [*dataset.notes, *given.notes]
     if foreign:
         notes.append(f"{foreign} predictions are for queries that are not in the set")
-    return Outcome(
+    return Result(
         task="moments",
         dataset=dataset.name,
         encoder=label,

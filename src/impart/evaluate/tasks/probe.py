@@ -2,12 +2,12 @@
 
 The strength of the regularisation decides the figure: a probe whose C is not swept under-reports, by up to 5 points in
 published comparisons, and by how much differs from encoder to encoder. So C is chosen on a validation split (given, or
-a fifth of the training pictures, class by class) from a logarithmic grid of 1e-6 to 1e6: every second decade first,
+a fifth of the training images, class by class) from a logarithmic grid of 1e-6 to 1e6: every second decade first,
 then in ever smaller steps around the best, down to an eighth of a decade as CLIP did. The probe is then fitted on
-training and validation pictures together.
+training and validation images together.
 
 Embeddings are centred and divided by one number, so that their numbers have a variance of 1 on average over the
-training pictures. With an intercept that is not regularised this is the same problem as on the embeddings themselves
+training images. With an intercept that is not regularised this is the same problem as on the embeddings themselves
 but for the unit of C; it converges in far fewer steps, and C means the same for encoders of any width.
 """
 
@@ -26,8 +26,8 @@ from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError, MissingExtraError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.datasets.types import ClassSet
-from impart.evaluate.embed import Progress, embed_pictures
-from impart.evaluate.result import Outcome
+from impart.evaluate.embed import Progress, embed_images
+from impart.evaluate.result import Result
 from impart.metrics import bootstrap, classification
 
 __all__ = ["Features", "linear_probe"]
@@ -55,28 +55,28 @@ def linear_probe(
     label: str | None = None,
     batch: int = 32,
     on_progress: Progress | None = None,
-) -> Outcome:
-    """Train a linear classifier on embeddings and measure it on other pictures.
+) -> Result:
+    """Train a linear classifier on embeddings and measure it on other images.
 
     Args:
         encoder: plain or augmented; the tower itself is not trained.
-        train: pictures to learn from.
-        test: pictures to measure on, with the same classes.
-        val: pictures on which C is chosen; None = a fifth of `train`, drawn class by class.
+        train: images to learn from.
+        test: images to measure on, with the same classes.
+        val: images on which C is chosen; None = a fifth of `train`, drawn class by class.
         features: `embedding` (v, or v' of an augmented encoder), `retrieval` (what finds neighbours, the base's), or
             `both`, one behind the other.
         seed: of the validation split.
         cache: where embeddings are kept; None = nowhere.
         label: what the report calls the encoder; None = its id.
-        batch: pictures in one forward pass.
-        on_progress: told after each part of the pictures of each set.
+        batch: images in one forward pass.
+        on_progress: told after each part of the images of each set.
 
     Returns:
         `top-1`, `top-5`, `mean per class`; the array `confusion`, and `sweep` (fits, 2): C and validation top-1.
 
     Raises:
-        DataError: the classes differ, a set cannot be read, `train` has too few pictures for a validation split or
-            only one class, or two of the sets are mostly the same pictures.
+        DataError: the classes differ, a set cannot be read, `train` has too few images for a validation split or
+            only one class, or two of the sets are mostly the same images.
         ConfigError: `features` is none of these.
         MissingExtraError: scikit-learn is not installed.
     """
@@ -99,7 +99,7 @@ def linear_probe(
     for i, j in itertools.combinations(range(len(sets)), 2):
         notes += _shared(opened[i], opened[j], names=(sets[i].name, sets[j].name))
     if len(np.unique(learned.labels)) < 2:
-        raise DataError(f"{train.name!r} has pictures of one class alone: there is nothing to learn")
+        raise DataError(f"{train.name!r} has images of one class alone: there is nothing to learn")
     if val is None:
         chosen_on = np.zeros(len(learned), dtype=bool)
         chosen_on[_validation_rows(learned.labels, name=train.name, seed=seed)] = True
@@ -115,7 +115,7 @@ def linear_probe(
         notes.append(f"{unfinished} of {len(sweep)} fits of the sweep stopped at {_SWEEP_ITERATIONS} steps")
     right = {f"top-{k}": classification.top_k(scores, tested.labels, k=k) for k in (1, 5)}
     drawn = bootstrap.draws(len(tested))
-    return Outcome(
+    return Result(
         task="linear probe",
         dataset=test.name,
         encoder=label or encoder.traits.id,
@@ -127,17 +127,17 @@ def linear_probe(
         per_item={name: values.astype(np.float64) for name, values in right.items()},
         resampled={"mean per class": bootstrap.class_means(right["top-1"], tested.labels, drawn)},
         counts={
-            "pictures": len(tested),
+            "images": len(tested),
             "classes": len(train.classes),
-            "training pictures": len(fitted) + len(validation),
-            "validation pictures": len(validation),
+            "training images": len(fitted) + len(validation),
+            "validation images": len(validation),
             "unreadable": sum(part.unreadable for part in opened),
         },
         settings={
             "trained on": train.name,
             "features": features,
             "C": float(10**best),
-            "C chosen on": val.name if val is not None else f"{VALIDATION_SHARE:.0%} of the training pictures",
+            "C chosen on": val.name if val is not None else f"{VALIDATION_SHARE:.0%} of the training images",
             "validation top-1": sweep[best],
             "seed": seed,
             "steps of the final fit": iterations,
@@ -153,7 +153,7 @@ def linear_probe(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Part:
-    """Features (n, D) and labels (n,) of pictures that could be read."""
+    """Features (n, D) and labels (n,) of images that could be read."""
 
     features: Float32
     labels: Ints
@@ -176,7 +176,7 @@ class _Part:
         on_progress: Progress | None,
         notes: list[str],
     ) -> _Part:
-        embedded = embed_pictures(encoder, dataset.pictures, cache=cache, batch=batch, on_progress=on_progress)
+        embedded = embed_images(encoder, dataset.images, cache=cache, batch=batch, on_progress=on_progress)
         notes += [f"left out: {reason}" for reason in embedded.unreadable]
         chosen = {
             "embedding": [embedded.embeddings],
@@ -186,7 +186,7 @@ class _Part:
         return cls(
             features=np.concatenate(chosen, axis=1),
             labels=dataset.labels[embedded.kept],
-            keys=tuple(dataset.pictures.keys[number] for number in embedded.kept),
+            keys=tuple(dataset.images.keys[number] for number in embedded.kept),
             hashes=embedded.hashes,
             unreadable=len(embedded.unreadable),
         )
@@ -197,14 +197,14 @@ class _Part:
 
 
 def _shared(one: _Part, other: _Part, *, names: tuple[str, str]) -> list[str]:
-    """A note on pictures that two sets share, as some are published; an error where it is one set given twice."""
+    """A note on images that two sets share, as some are published; an error where it is one set given twice."""
     count = len(set(one.hashes) & set(other.hashes))
     if 2 * count > min(len(set(one.hashes)), len(set(other.hashes))):
         raise DataError(
-            f"{count} pictures of {names[0]!r} are in {names[1]!r} too: a probe learns, chooses C and is tested on "
-            "different pictures (--train-split, --val-split, --split)"
+            f"{count} images of {names[0]!r} are in {names[1]!r} too: a probe learns, chooses C and is tested on "
+            "different images (--train-split, --val-split, --split)"
         )
-    return [f"{count} pictures of {names[0]!r} are in {names[1]!r} too, as these are given: kept"] if count else []
+    return [f"{count} images of {names[0]!r} are in {names[1]!r} too, as these are given: kept"] if count else []
 
 
 def _joined(one: _Part, other: _Part) -> _Part:
@@ -216,14 +216,14 @@ def _joined(one: _Part, other: _Part) -> _Part:
 
 
 def _validation_rows(labels: Ints, *, name: str, seed: int) -> Ints:
-    """A fifth of each class, at least one picture of those that have two."""
+    """A fifth of each class, at least one image of those that have two."""
     rng = np.random.default_rng(seed)
     rows: list[int] = []
     for number in np.unique(labels):
         own = rng.permutation(np.flatnonzero(labels == number))
         rows += own[: max(1, round(VALIDATION_SHARE * len(own))) if len(own) > 1 else 0].tolist()
     if not rows:
-        raise DataError(f"{name!r} has one picture a class, none to choose C on: give a validation set")
+        raise DataError(f"{name!r} has one image a class, none to choose C on: give a validation set")
     return np.sort(np.array(rows, dtype=np.int64))
 
 
@@ -251,7 +251,7 @@ def _sweep(train: _Part, validation: _Part, *, classes: int) -> tuple[dict[float
 
 
 def _final(train: _Part, test: _Part, power: float, *, classes: int) -> tuple[Float32, bool, int]:
-    """Scores (n, C) of the test pictures, whether the fit converged, and its steps."""
+    """Scores (n, C) of the test images, whether the fit converged, and its steps."""
     prepare = _scaler(train)
     model = _regression(_FINAL_ITERATIONS)
     converged = _fit(model, prepare(train.features), train.labels, power)
@@ -284,7 +284,7 @@ def _fit(model: Any, features: Float32, labels: Ints, power: float) -> bool:
 
 
 def _scores(model: Any, features: Float32, *, classes: int) -> Float32:
-    """(n, C): -inf for classes that the training pictures lack."""
+    """(n, C): -inf for classes that the training images lack."""
     known = features @ model.coef_.T + model.intercept_  # (n, classes seen), or (n, 1) of two
     if known.shape[1] == 1:
         known = np.concatenate([np.zeros_like(known), known], axis=1)

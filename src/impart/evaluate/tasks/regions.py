@@ -1,7 +1,7 @@
 """Zero-shot ROI classification: ground-truth boxes, cut out with some context, named by the categories' prompts.
 
 A box is cut at several scales: 1 is the box itself, 1.5 the box grown about its centre by that factor, clipped to the
-picture. The (augmented) embeddings of the scales are averaged and normalised. Crops are embedded like any picture and
+image. The (augmented) embeddings of the scales are averaged and normalised. Crops are embedded like any image and
 kept in the cache scale by scale.
 """
 
@@ -21,15 +21,15 @@ from impart.errors import ConfigError, DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.class_prompts import class_embeddings, templates_of
 from impart.evaluate.datasets.types import BoxSet, Images
-from impart.evaluate.embed import Embedded, Progress, embed_pictures
-from impart.evaluate.result import Outcome
+from impart.evaluate.embed import Embedded, Progress, embed_images
+from impart.evaluate.result import Result
 from impart.files import digest_of
 from impart.metrics import bootstrap, classification, detection
 
 __all__ = ["SCALES", "crop_box", "crops", "regions"]
 
 SCALES = (1.0, 1.5)
-_OPEN = 4  # pictures kept decoded: as many as are read at once
+_OPEN = 4  # images kept decoded: as many as are read at once
 _WORK = 4_000_000_000  # boxes x categories x replicates of mAP, some 20 s; more replicates than that are not made
 _MIN_REPEATS = 100
 
@@ -44,12 +44,12 @@ def regions(
     label: str | None = None,
     batch: int = 32,
     on_progress: Progress | None = None,
-) -> Outcome:
+) -> Result:
     """Classify every labelled box among the categories of the set.
 
     Args:
         encoder: plain or augmented.
-        dataset: pictures with boxes.
+        dataset: images with boxes.
         scales: how much of the surroundings is seen, see above.
         prompts: `ensemble`, `single`, or templates with `{}` for the category.
         cache: where embeddings are kept; None = nowhere.
@@ -61,10 +61,10 @@ def regions(
         `top-1` and `top-5` (box accuracy), `mean per category`, `mAP`, and `mAP rare`, `mAP common`, `mAP frequent`
         where the set says how frequent its categories are; the arrays `confusion` and `AP` (C,), NaN without boxes.
         AP ranks boxes by the softmax over the categories: a box that looks like nothing does not rank high everywhere.
-        Boxes of one picture are drawn together in the bootstrap.
+        Boxes of one image are drawn together in the bootstrap.
 
     Raises:
-        DataError: there is no box, or no picture could be read.
+        DataError: there is no box, or no image could be read.
         ConfigError: a scale is not positive, or `prompts` names none.
     """
     if not scales or min(scales) <= 0:
@@ -75,7 +75,7 @@ def regions(
     templates = templates_of(prompts, name=dataset.name)
     categories = class_embeddings(encoder, dataset.categories, templates, cache=cache)  # (C, D)
     parts = [
-        embed_pictures(
+        embed_images(
             encoder,
             crops(dataset, scale=one),
             cache=cache,
@@ -93,7 +93,7 @@ def regions(
     repeats, note = _repeats(len(labels), len(dataset.categories))
     drawn = bootstrap.draws(owners)
     names = _box_names(dataset)
-    return Outcome(
+    return Result(
         task="regions",
         dataset=dataset.name,
         encoder=label or encoder.traits.id,
@@ -111,7 +111,7 @@ def regions(
         },
         counts={
             "boxes": len(labels),
-            "pictures": len(np.unique(owners)),
+            "images": len(np.unique(owners)),
             "categories": len(dataset.categories),
             "unreadable": len(dataset.labels) - len(labels),
         },
@@ -131,11 +131,11 @@ def regions(
 def crop_box(
     box: Sequence[float] | npt.NDArray[np.float64], size_px: tuple[int, int], *, scale: float
 ) -> tuple[int, int, int, int]:
-    """Pixels (left, top, right, bottom) of a box grown about its centre and clipped to the picture.
+    """Pixels (left, top, right, bottom) of a box grown about its centre and clipped to the image.
 
     Args:
         box: x0, y0, x1, y1 as fractions of width and height.
-        size_px: width and height of the picture.
+        size_px: width and height of the image.
         scale: factor by which both sides grow.
 
     >>> crop_box((0.25, 0.25, 0.75, 0.75), (100, 80), scale=1.5)
@@ -151,7 +151,7 @@ def crop_box(
 
 
 def crops(dataset: BoxSet, *, scale: float) -> Images:
-    """Every box as a picture; a picture is decoded once for boxes that follow one another."""
+    """Every box as an image; an image is decoded once for boxes that follow one another."""
     opened: OrderedDict[int, tuple[Image.Image, str]] = OrderedDict()
     lock = Lock()
 
@@ -159,26 +159,26 @@ def crops(dataset: BoxSet, *, scale: float) -> Images:
         owner = int(dataset.owners[number])
         with lock:
             if owner not in opened:
-                opened[owner] = dataset.pictures.read(owner)
+                opened[owner] = dataset.images.read(owner)
                 if len(opened) > _OPEN:
                     opened.popitem(last=False)
-            picture, content = opened[owner]
-        return picture.crop(crop_box(dataset.boxes[number], picture.size, scale=scale)), content
+            image, content = opened[owner]
+        return image.crop(crop_box(dataset.boxes[number], image.size, scale=scale)), content
 
     def identity() -> str:
         boxes = np.ascontiguousarray(dataset.boxes).tobytes().hex()
-        return digest_of([dataset.pictures.identity(), boxes, repr(dataset.owners.tolist()), f"{scale:.17g}"])
+        return digest_of([dataset.images.identity(), boxes, repr(dataset.owners.tolist()), f"{scale:.17g}"])
 
     keys = tuple(f"{name[:-1]} @{scale:g}]" for name in _box_names(dataset))
     return Images(keys=keys, read=read, identity=identity)
 
 
 def _box_names(dataset: BoxSet) -> list[str]:
-    """`file[box 3]`, counted within the picture from 0."""
+    """`file[box 3]`, counted within the image from 0."""
     seen: dict[int, int] = {}
     names = []
     for owner in dataset.owners.tolist():
-        names.append(f"{dataset.pictures.keys[owner]}[box {seen.setdefault(owner, 0)}]")
+        names.append(f"{dataset.images.keys[owner]}[box {seen.setdefault(owner, 0)}]")
         seen[owner] += 1
     return names
 
@@ -212,12 +212,12 @@ def _repeats(boxes: int, categories: int) -> tuple[int, tuple[str, ...]]:
 
 
 def _left_out(parts: Sequence[Embedded]) -> list[str]:
-    """One note a picture, not one a box."""
+    """One note an image, not one a box."""
     lost: dict[str, int] = {}
     for reason in parts[0].unreadable:
         head, _, why = reason.partition("]: ")
-        picture = head.rpartition("[box ")[0]
-        lost[f"{picture}: {why}"] = lost.get(f"{picture}: {why}", 0) + 1
+        image = head.rpartition("[box ")[0]
+        lost[f"{image}: {why}"] = lost.get(f"{image}: {why}", 0) + 1
     return [f"left out: {what} ({count} boxes)" for what, count in lost.items()]
 
 

@@ -1,6 +1,6 @@
-"""Retrieval among captioned pictures: a text's picture, a picture's texts; scores are formed in parts.
+"""Retrieval among captioned images: a text's image, an image's texts; scores are formed in parts.
 
-Text to picture is measured a second time `(as searched)`, as `impart search` ranks: captions in several phrasings
+Text to image is measured a second time `(as searched)`, as `impart search` ranks: captions in several prompts
 (`impart.retrieval.prompts`), and items that are near to everything held back by captions that come with the model
 (`impart.retrieval.hubness`), where it has them. `(query bank)` is an option that sees all queries.
 """
@@ -19,8 +19,8 @@ from impart.encoders.base import Encoder, Float32
 from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.datasets.types import CaptionSet
-from impart.evaluate.embed import Progress, embed_pictures, embed_texts
-from impart.evaluate.result import Outcome
+from impart.evaluate.embed import Progress, embed_images, embed_texts
+from impart.evaluate.result import Result
 from impart.metrics import bootstrap, ranking
 from impart.metrics.querybank import BETA, dynamic_inverted_softmax
 from impart.retrieval.hubness import CaptionBank, bundled_bank
@@ -39,7 +39,7 @@ class Side:
 
     Attributes:
         vectors: (q, D) L2-normalised.
-        owners: (q,) the thing (picture, video) that each belongs to: what answers what.
+        owners: (q,) the thing (image, video) that each belongs to: what answers what.
         keys: q names, unique.
         clusters: (q,) what is drawn together in the bootstrap, or None.
     """
@@ -71,41 +71,41 @@ def retrieval(
     label: str | None = None,
     batch: int = 32,
     on_progress: Progress | None = None,
-) -> tuple[Outcome, ...]:
-    """Text-to-image and image-to-text retrieval over one set of captioned pictures.
+) -> tuple[Result, ...]:
+    """Text-to-image and image-to-text retrieval over one set of captioned images.
 
-    Text to image: one query a caption, its picture is relevant. Image to text: one query a picture with captions, all
-    of them are relevant. Pictures without a caption are searched and not asked for.
+    Text to image: one query a caption, its image is relevant. Image to text: one query an image with captions, all
+    of them are relevant. Images without a caption are searched and not asked for.
 
     Args:
         encoder: plain or augmented.
-        dataset: the pictures and captions.
+        dataset: the images and captions.
         query_bank: measure both directions with query-bank normalisation as well.
         cache: where embeddings are kept; None = nowhere.
         label: what the report calls the encoder; None = its id.
-        batch: pictures in one forward pass.
-        on_progress: told after each part of the pictures.
+        batch: images in one forward pass.
+        on_progress: told after each part of the images.
 
     Returns:
         Text to image, image to text; then both with the query bank, where asked for; then text to image as
         `impart search` ranks.
 
     Raises:
-        DataError: no picture could be read, or none that could has a caption.
+        DataError: no image could be read, or none that could has a caption.
     """
-    embedded = embed_pictures(encoder, dataset.pictures, cache=cache, batch=batch, on_progress=on_progress)
-    pictures = Side(
+    embedded = embed_images(encoder, dataset.images, cache=cache, batch=batch, on_progress=on_progress)
+    images = Side(
         vectors=embedded.embeddings,
         owners=embedded.kept,
-        keys=tuple(dataset.pictures.keys[number] for number in embedded.kept),
+        keys=tuple(dataset.images.keys[number] for number in embedded.kept),
     )
     texts = Side(
         vectors=embed_texts(encoder, dataset.captions, cache=cache),
         owners=dataset.owners,
-        keys=caption_keys(dataset.pictures.keys, dataset.owners),
+        keys=caption_keys(dataset.images.keys, dataset.owners),
         clusters=dataset.owners,
     )
-    common = Outcome(
+    common = Result(
         task="",
         dataset=dataset.name,
         encoder=label or encoder.traits.id,
@@ -115,7 +115,7 @@ def retrieval(
     )
     return both_ways(
         texts,
-        pictures,
+        images,
         names=("text", "image"),
         common=common,
         query_bank=query_bank,
@@ -128,7 +128,7 @@ class Searched:
     """What `impart search` does beyond the cosine.
 
     Attributes:
-        vectors: (T, D) of the captions in the phrasings of a search.
+        vectors: (T, D) of the captions in the prompts of a search.
         bank: of the hub correction; None where the model has none.
     """
 
@@ -145,7 +145,7 @@ def as_searched(encoder: Encoder, captions: Sequence[str], *, cache: EmbeddingCa
 
 
 def caption_keys(keys: tuple[str, ...], owners: Ints) -> tuple[str, ...]:
-    """A unique name for each caption: the picture's, and the caption's number among those of the picture.
+    """A unique name for each caption: the image's, and the caption's number among those of the image.
 
     >>> caption_keys(("a.jpg", "b.jpg"), np.array([0, 1, 0]))
     ('a.jpg#0', 'b.jpg#0', 'a.jpg#1')
@@ -163,10 +163,10 @@ def both_ways(
     things: Side,
     *,
     names: tuple[str, str],
-    common: Outcome,
+    common: Result,
     query_bank: bool = False,
     searched: Searched | None = None,
-) -> tuple[Outcome, ...]:
+) -> tuple[Result, ...]:
     """Text to thing and thing to text: plain, with the query bank where asked for; text to thing as a search ranks.
 
     Captions whose thing is not there are left out; things without a caption ask nothing.
@@ -178,14 +178,14 @@ def both_ways(
         raise DataError(f"data set {common.dataset!r} has no caption of {names[1]}s that could be read")
     asking = things.only(np.isin(things.owners, texts.owners))
     there, back = f"{names[0]} to {names[1]}", f"{names[1]} to {names[0]}"
-    outcomes = [
+    results = [
         answer(queries, items, task=task, common=common, query_bank=bank)
         for bank in ([False, True] if query_bank else [False])
         for queries, items, task in ((texts, things, there), (asking, texts, back))
     ]
     if searched is not None and asked is not None:
-        outcomes.append(answer(asked, things, task=there, common=common, searched=searched))
-    return tuple(outcomes)
+        results.append(answer(asked, things, task=there, common=common, searched=searched))
+    return tuple(results)
 
 
 def answer(
@@ -193,17 +193,17 @@ def answer(
     items: Side,
     *,
     task: str,
-    common: Outcome,
+    common: Result,
     query_bank: bool = False,
     searched: Searched | None = None,
-) -> Outcome:
+) -> Result:
     """Rank all items for each query by cosine; an item of the same owner is relevant.
 
     Args:
         queries: each has at least one relevant item.
         items: what is searched.
-        task: name of the outcome.
-        common: dataset, encoder, counts, settings and notes of the outcome.
+        task: name of the result.
+        common: dataset, encoder, counts, settings and notes of the result.
         query_bank: normalise the scores with these queries as the bank (dynamic inverted softmax).
         searched: rank as a search does; the queries are its vectors.
     """
@@ -228,7 +228,7 @@ def answer(
         settings["query bank"] = f"the queries, dynamic inverted softmax, beta {BETA:g}, k 1"
     if searched is not None:
         task = f"{task} (as searched)"
-        settings["phrasings"] = list(SearchSettings.phrasings)
+        settings["prompts"] = list(SearchSettings.prompts)
         settings["hub correction"] = "none" if bank is None else f"soft maximum over {len(bank)} captions of the model"
     return dataclasses.replace(
         common,

@@ -1,4 +1,4 @@
-"""Retrieval of videos: by text, text by video, and by a picture. A video is the mean of its frames (IMPART 3.3)."""
+"""Retrieval of videos: by text, text by video, and by an image. A video is the mean of its frames (IMPART 3.3)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.datasets.types import Images, VideoSet
-from impart.evaluate.embed import Progress, embed_pictures, embed_texts
+from impart.evaluate.embed import Progress, embed_images, embed_texts
 from impart.evaluate.embed_videos import EmbeddedVideo, FrameReader, embed_videos, mean_vector, sampling_of
-from impart.evaluate.result import Outcome
+from impart.evaluate.result import Result
 from impart.evaluate.tasks.retrieval import Side, answer, as_searched, both_ways, caption_keys
 
 __all__ = ["HeldOut", "image_to_video", "video_retrieval"]
@@ -33,7 +33,7 @@ def video_retrieval(
     label: str | None = None,
     batch: int = 32,
     on_progress: Progress | None = None,
-) -> tuple[Outcome, ...]:
+) -> tuple[Result, ...]:
     """Text-to-video and video-to-text retrieval.
 
     Args:
@@ -83,35 +83,35 @@ def image_to_video(
     dataset: VideoSet,
     *,
     frames: FrameReader,
-    pictures: Images | None = None,
+    images: Images | None = None,
     owners: Ints | None = None,
     hold_out: HeldOut = "middle",
     cache: EmbeddingCache | None = None,
     label: str | None = None,
     batch: int = 32,
     on_progress: Progress | None = None,
-) -> Outcome:
-    """Find the video that a picture belongs to.
+) -> Result:
+    """Find the video that an image belongs to.
 
     Args:
         encoder: plain or augmented.
         dataset: the videos; captions are not needed.
         frames: reads a video.
-        pictures: queries; None = one frame of each video, which then is left out of that video's mean.
-        owners: (q,) the video of each query picture.
-        hold_out: which frame, where no pictures are given. A frame is much like its neighbours: this is the easy
+        images: queries; None = one frame of each video, which then is left out of that video's mean.
+        owners: (q,) the video of each query image.
+        hold_out: which frame, where no images are given. A frame is much like its neighbours: this is the easy
             form of the task, a check rather than a benchmark. A video of a single frame is searched and asks nothing.
         cache: where embeddings are kept; None = nowhere.
         label: what the report calls the encoder; None = its id.
-        batch: frames or pictures in one forward pass.
+        batch: frames or images in one forward pass.
         on_progress: told the videos done.
 
     Raises:
         DataError: no video could be read, or no query is left.
-        ConfigError: `pictures` without `owners`, or `hold_out` is unknown.
+        ConfigError: `images` without `owners`, or `hold_out` is unknown.
     """
-    if (pictures is None) != (owners is None):
-        raise ConfigError("image to video: query pictures come with the number of each one's video (owners)")
+    if (images is None) != (owners is None):
+        raise ConfigError("image to video: query images come with the number of each one's video (owners)")
     if hold_out not in ("first", "middle"):
         raise ConfigError(f"image to video cannot hold out the {hold_out!r} frame: use first or middle")
     found = _Found(dataset)
@@ -123,7 +123,7 @@ def image_to_video(
         if part is None:
             continue
         held = None
-        if pictures is None and len(part.embeddings) > 1:
+        if images is None and len(part.embeddings) > 1:
             at_s = part.spans[0, 0] if hold_out == "first" else (part.spans[0, 0] + part.spans[-1, 1]) / 2
             held = np.array([int(np.searchsorted(part.spans[:, 0], at_s, side="right")) - 1])
             asked.append(part.embeddings[held[0]])
@@ -132,14 +132,14 @@ def image_to_video(
     keys = video_keys(dataset)
     videos = found.side(vectors, keys)
     common = found.common(encoder, label, frames)
-    if pictures is not None and owners is not None:
-        embedded = embed_pictures(encoder, pictures, cache=cache, batch=batch)
-        names = tuple(pictures.keys[number] for number in embedded.kept)
+    if images is not None and owners is not None:
+        embedded = embed_images(encoder, images, cache=cache, batch=batch)
+        names = tuple(images.keys[number] for number in embedded.kept)
         own = owners[embedded.kept]
         queries = Side(vectors=embedded.embeddings, owners=own, keys=names, clusters=own)
         queries = queries.only(np.isin(own, videos.owners))
         notes = (*common.notes, *(f"left out: {reason}" for reason in embedded.unreadable))
-        common = dataclasses.replace(common, settings={**common.settings, "queries": "pictures given"}, notes=notes)
+        common = dataclasses.replace(common, settings={**common.settings, "queries": "images given"}, notes=notes)
     else:
         order = np.argsort(askers, kind="stable")
         own = np.array(askers, dtype=np.int64)[order]
@@ -148,7 +148,7 @@ def image_to_video(
         how = f"the {hold_out} frame of each video, held out of its mean"
         common = dataclasses.replace(common, settings={**common.settings, "queries": how})
     if not len(queries):
-        raise DataError(f"data set {dataset.name!r} has no query picture: its videos are of one frame, or unreadable")
+        raise DataError(f"data set {dataset.name!r} has no query image: its videos are of one frame, or unreadable")
     return answer(queries, videos, task="image to video", common=common)
 
 
@@ -199,8 +199,8 @@ class _Found:
         kept = np.array(self._kept, dtype=np.int64)[order]
         return Side(vectors=np.stack(vectors)[order], owners=kept, keys=tuple(keys[number] for number in kept))
 
-    def common(self, encoder: Encoder, label: str | None, frames: FrameReader) -> Outcome:
-        return Outcome(
+    def common(self, encoder: Encoder, label: str | None, frames: FrameReader) -> Result:
+        return Result(
             task="",
             dataset=self._dataset.name,
             encoder=label or encoder.traits.id,

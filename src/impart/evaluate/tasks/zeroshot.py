@@ -1,4 +1,4 @@
-"""Zero-shot classification: every picture takes the class whose text embedding is nearest (Radford et al. 2021)."""
+"""Zero-shot classification: every image takes the class whose text embedding is nearest (Radford et al. 2021)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from impart.encoders.base import Encoder
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.class_prompts import class_embeddings, templates_of
 from impart.evaluate.datasets.types import ClassSet
-from impart.evaluate.embed import Progress, embed_pictures
-from impart.evaluate.result import Outcome
+from impart.evaluate.embed import Progress, embed_images
+from impart.evaluate.result import Result
 from impart.metrics import bootstrap, classification
 
 __all__ = ["zeroshot"]
@@ -28,33 +28,33 @@ def zeroshot(
     label: str | None = None,
     batch: int = 32,
     on_progress: Progress | None = None,
-) -> Outcome:
-    """Classify every picture of a set by the text embeddings of the class names.
+) -> Result:
+    """Classify every image of a set by the text embeddings of the class names.
 
     Args:
         encoder: plain or augmented.
-        dataset: the pictures and classes.
+        dataset: the images and classes.
         prompts: `ensemble`, `single`, `set` (those written for the set), or templates with `{}` for the class name;
             the embeddings of a class's prompts are averaged.
         scale: cosines times this are the logits behind log-loss and calibration error; the accuracies do not depend
             on it. None = the encoder's own.
         cache: where embeddings are kept; None = nowhere.
         label: what the report calls the encoder; None = its id.
-        batch: pictures in one forward pass.
-        on_progress: told after each part of the pictures.
+        batch: images in one forward pass.
+        on_progress: told after each part of the images.
 
     Returns:
         `top-1`, `top-5`, `mean per class`, `calibration error` (15 bins) and `log-loss`; the arrays `confusion`
-        (C, C) and `reliability` (15, 3: confidence, accuracy, pictures).
+        (C, C) and `reliability` (15, 3: confidence, accuracy, images).
 
     Raises:
-        DataError: no picture could be read.
+        DataError: no image could be read.
         ConfigError: `prompts` names none.
     """
     scale = encoder.traits.logit_scale if scale is None else scale
     templates = templates_of(prompts, own=dataset.templates, name=dataset.name)
     classes = class_embeddings(encoder, dataset.classes, templates, cache=cache)  # (C, D)
-    embedded = embed_pictures(encoder, dataset.pictures, cache=cache, batch=batch, on_progress=on_progress)
+    embedded = embed_images(encoder, dataset.images, cache=cache, batch=batch, on_progress=on_progress)
     labels = dataset.labels[embedded.kept]
     scores = embedded.embeddings @ classes.T  # (n, C)
     sure = classification.probabilities(scores, scale=scale)
@@ -67,7 +67,7 @@ def zeroshot(
     }
     figures = {name: float(values.mean()) for name, values in per_item.items()}
     drawn = bootstrap.draws(len(labels))
-    return Outcome(
+    return Result(
         task="zero-shot",
         dataset=dataset.name,
         encoder=label or encoder.traits.id,
@@ -78,14 +78,14 @@ def zeroshot(
             "calibration error": classification.calibration_error(confidence, top1),
             "log-loss": figures["log-loss"],
         },
-        items=tuple(dataset.pictures.keys[number] for number in embedded.kept),
+        items=tuple(dataset.images.keys[number] for number in embedded.kept),
         per_item=per_item,
         resampled={
             "mean per class": bootstrap.class_means(top1, labels, drawn),
             "calibration error": _calibration_replicates(confidence, top1, drawn),
         },
         lower_is_better=frozenset({"calibration error", "log-loss"}),
-        counts={"pictures": len(labels), "classes": len(dataset.classes), "unreadable": len(embedded.unreadable)},
+        counts={"images": len(labels), "classes": len(dataset.classes), "unreadable": len(embedded.unreadable)},
         settings={
             "prompts": prompts if isinstance(prompts, str) else "given",
             "templates": list(templates),

@@ -1,9 +1,9 @@
 """What a bundled model carries for augmentation, made after its weights are final:
 
-    references/   one pair an ImageNet class: the prototype embedding and the name; no pictures. The default set of a
+    references/   one pair an ImageNet class: the prototype embedding and the name; no images. The default set of a
                   video index, with settings chosen so that it does no harm.
-    background/   embeddings of varied training pictures and of their texts, half of the pictures shrunk to 32-64 px
-                  and enlarged again: the foreign pictures that `tune` protects. Texts are kept as digests.
+    background/   embeddings of varied training images and of their texts, half of the images shrunk to 32-64 px
+                  and enlarged again: the foreign images that `tune` protects. Texts are kept as digests.
 
 Settings are chosen on training-side data alone: text-to-image retrieval on Flickr8k `val`, and the background's
 classification among its own texts. The recipe `python -m impart.recipes.mini.recipe` calls `write_bundle` at its end.
@@ -29,29 +29,29 @@ from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise
 from impart.errors import DataError
 from impart.metrics.ranking import caption_ranks, recall_at
-from impart.refset.pairs import CLASS_PROMPTS, Pair, load_picture, read_pairs
+from impart.refset.pairs import CLASS_PROMPTS, Pair, load_image, read_pairs
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import FILE, CaptionBank
-from impart.retrieval.znorm import Cohort
+from impart.retrieval.znorm import ZNorm
 
 __all__ = ["Validation", "choose_settings", "read_validation", "write_bundle"]
 
 _log = logging.getLogger(__name__)
 
 BACKGROUND = 400
-"""Pictures of the background: 0.9 MB, which keeps the model within 40 MB."""
+"""Images of the background: 0.9 MB, which keeps the model within 40 MB."""
 
 CAPTIONS = 1000
-"""Captions that tell which pictures are near to any text: 0.2 MB."""
+"""Captions that tell which images are near to any text: 0.2 MB."""
 
 _SMALL_PX = (32, 48, 64)
 _MAX_MEGAPIXELS = 100.0
-_MARGIN = 0.002  # of recall that the default set may cost: five captions; of the background, one picture
+_MARGIN = 0.002  # of recall that the default set may cost: five captions; of the background, one image
 
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """Captioned pictures: embeddings of n pictures, captions (m, D), owners (m,) picture of each caption."""
+    """Captioned images: embeddings of n images, captions (m, D), owners (m,) image of each caption."""
 
     images: ImageEmbeddings
     captions: Float32
@@ -71,16 +71,16 @@ def write_bundle(model: Path, encoder: Encoder, data: Path, *, encoder_id: str =
         Flickr8k val text-to-image recall, and background accuracy, as fractions: {"plain": ..., "augmented": ...}.
     """
     images = data / "images"
-    pictures = ReferenceSet.build(background_pairs(images), encoder)
+    background = ReferenceSet.build(background_pairs(images), encoder)
     background = ReferenceSet.from_arrays(
-        [anonymous(text) for text in pictures.texts],  # captions of others do not travel with the model
-        image=pictures.image_embeddings,
-        text=pictures.text_embeddings,
-        retrieval=pictures.retrieval_embeddings,
+        [anonymous(text) for text in background.texts],  # captions of others do not travel with the model
+        image=background.image_embeddings,
+        text=background.text_embeddings,
+        retrieval=background.retrieval_embeddings,
         encoder_id=encoder_id,
         encoder_fingerprint=encoder.fingerprint,
         name="background",
-        source="training pictures of the model",
+        source="training images of the model",
     )
     background.save(model / "background")
     captions = caption_sample(data / "text" / "captions.txt.gz")
@@ -100,7 +100,7 @@ def write_bundle(model: Path, encoder: Encoder, data: Path, *, encoder_id: str =
             name="imagenet-names",
             source="ImageNet-1k class prototypes",
         )
-    references = references.with_cohort(Cohort.of(background.retrieval_embeddings))
+    references = references.with_znorm(ZNorm.of(background.retrieval_embeddings))
     validation = read_validation(images / "flickr8k", encoder)
     chosen, figures = choose_settings(encoder, references, validation, background)
     references.with_vanilla(dataclasses.asdict(chosen)).save(model / "references")
@@ -124,7 +124,7 @@ def caption_sample(path: Path, *, count: int = CAPTIONS, seed: int = 0) -> list[
 
 
 def background_pairs(images: Path, *, count: int = BACKGROUND, seed: int = 0) -> Iterator[Pair]:
-    """Training pictures drawn from all sources but the captioned albums, every second one shrunk and enlarged again."""
+    """Training images drawn from all sources but the captioned albums, every second one shrunk and enlarged again."""
     listed = [pair for folder in sorted((images / "more").iterdir()) if folder.is_dir() for pair in read_pairs(folder)]
     listed += read_pairs(images / "imagenet_sample")
     rng = np.random.default_rng(seed)
@@ -132,14 +132,14 @@ def background_pairs(images: Path, *, count: int = BACKGROUND, seed: int = 0) ->
         pair = listed[row]
         side_px = int(rng.choice(_SMALL_PX))
         try:
-            picture, _ = load_picture(pair.image, max_megapixels=_MAX_MEGAPIXELS)
+            image, _ = load_image(pair.image, max_megapixels=_MAX_MEGAPIXELS)
         except DataError:
             continue
         if number % 2:
-            scale = side_px / min(picture.size)
-            small = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-            picture = picture.resize(small, Image.Resampling.BICUBIC).resize(picture.size, Image.Resampling.BICUBIC)
-        yield dataclasses.replace(pair, image=picture)
+            scale = side_px / min(image.size)
+            small = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            image = image.resize(small, Image.Resampling.BICUBIC).resize(image.size, Image.Resampling.BICUBIC)
+        yield dataclasses.replace(pair, image=image)
 
 
 def read_validation(flickr8k: Path, encoder: Encoder, *, batch: int = 32) -> Validation:
@@ -155,8 +155,8 @@ def read_validation(flickr8k: Path, encoder: Encoder, *, batch: int = 32) -> Val
                 owners.append(files.setdefault(row["file"], len(files)))
                 captions.append(row["caption"])
     folder = flickr8k / "images" if (flickr8k / "images").is_dir() else flickr8k
-    pictures = [load_picture(folder / file, max_megapixels=_MAX_MEGAPIXELS)[0] for file in files]
-    parts = [encoder.encode_images(pictures[first : first + batch]) for first in range(0, len(pictures), batch)]
+    loaded = [load_image(folder / file, max_megapixels=_MAX_MEGAPIXELS)[0] for file in files]
+    parts = [encoder.encode_images(loaded[first : first + batch]) for first in range(0, len(loaded), batch)]
     images = ImageEmbeddings(
         np.concatenate([part.embeddings for part in parts]), np.concatenate([part.retrieval for part in parts])
     )

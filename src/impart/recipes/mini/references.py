@@ -1,6 +1,6 @@
 """What the bundled reference set is built from: retrieval directions and class prototypes.
 
-Everything here comes from training pictures and from the backbone's classifier; no picture of any evaluation set is
+Everything here comes from training images and from the backbone's classifier; no image of any evaluation set is
 involved.
 """
 
@@ -23,9 +23,9 @@ __all__ = ["class_features", "principal_components", "write_prototypes"]
 def principal_components(features: Tensor, width: int) -> Tensor:
     """Directions (F, R) of largest variance of standardised features (n, F), strongest first.
 
-    Nothing is whitened. Whitening away what shrinking a picture changes finds three pictures a name a little better
+    Nothing is whitened. Whitening away what shrinking an image changes finds three images a name a little better
     (53.3 instead of 51.2 of 100 held-out nouns, shrunk), but brings strangers nearer too: with the same gate, three
-    pictures a class of Caltech-101 then cost CIFAR-100 2.2 points instead of 0.3.
+    images a class of Caltech-101 then cost CIFAR-100 2.2 points instead of 0.3.
     """
     scatter = features.double().cpu().T @ features.double().cpu()  # (F, F)
     vectors: Tensor = torch.linalg.eigh(scatter).eigenvectors
@@ -36,12 +36,12 @@ def principal_components(features: Tensor, width: int) -> Tensor:
 def class_features(clean: Tensor, tower: ImageTower) -> Tensor:
     """A typical feature vector of each class of the backbone's classifier.
 
-    It is the mean of the training pictures' features, weighted by the square of the probability that the backbone
-    gives the class. Where the pictures hold little of a class, the classifier's own direction, scaled to half the
-    spread of real pictures, takes over.
+    It is the mean of the training images' features, weighted by the square of the probability that the backbone
+    gives the class. Where the images hold little of a class, the classifier's own direction, scaled to half the
+    spread of real images, takes over.
 
     Args:
-        clean: (n, F') of training pictures: pooled features and cells.
+        clean: (n, F') of training images: pooled features and cells.
         tower: carries classifier and standardisation.
 
     Returns:

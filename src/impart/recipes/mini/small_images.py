@@ -1,7 +1,7 @@
-"""Thumbnails: gains, biases and spatial kernels of the backbone for pictures of some 32 px.
+"""Thumbnails: gains, biases and spatial kernels of the backbone for images of some 32 px.
 
 Enlarged to the tower's size a thumbnail is a blur, and a backbone trained on sharp photos sees little in it. Here the
-backbone learns to say of a shrunk picture what it says of the same picture at full size (distillation from its own
+backbone learns to say of a shrunk image what it says of the same image at full size (distillation from its own
 features). Only what takes little room learns: the depthwise and the first kernels, the biases, and a gain for each
 output channel of the 1x1 convolutions. Their matrices, nearly all of the weights, stay as they are, so that one file
 holds both sets (`recipes/mini/two_sizes.py`). A thumbnail has few pixels to tell: half the tower's side is enough for it.
@@ -39,27 +39,27 @@ from impart.train.task import Average, TrainingTask
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["SmallPicturesTask", "SmallSettings", "Squares", "learn_small_pictures", "shrunk"]
+__all__ = ["SmallImagesTask", "SmallSettings", "Squares", "learn_small_images", "shrunk"]
 
 _log = logging.getLogger(__name__)
 _FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 _SIDE_PX = 96
 _AHEAD = 64  # squares read or being read
-"""Training pictures are kept at this side: enough for crops that end at 64 px."""
+"""Training images are kept at this side: enough for crops that end at 64 px."""
 _SMALLEST_PX = 32
 _GRID = round(CELLS**0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmallSettings:
-    """How the backbone learns small pictures.
+    """How the backbone learns small images.
 
     Attributes:
-        steps: optimiser steps; 0 = small pictures are seen like all others.
+        steps: optimiser steps; 0 = small images are seen like all others.
         size_px: side of the square that the backbone sees of them; a multiple of 128.
-        up_to_px: pictures whose short side is no longer are small, in the model.
-        learn_up_to_px: the longest side of the pictures learned from; some more, so that little changes at the border.
-        batch: pictures in a step.
+        up_to_px: images whose short side is no longer are small, in the model.
+        learn_up_to_px: the longest side of the images learned from; some more, so that little changes at the border.
+        batch: images in a step.
         learning_rate: peak.
         temperature: of the class distributions that are compared.
         ema: decay of the averaged weights that are returned.
@@ -85,11 +85,11 @@ class SmallSettings:
 
 
 class Squares:
-    """The middle of each picture at 96 px, on disk and mapped into memory.
+    """The middle of each image at 96 px, on disk and mapped into memory.
 
     Args:
-        paths: n readable pictures.
-        folder: where the file is kept; another list of pictures has another file.
+        paths: n readable images.
+        folder: where the file is kept; another list of images has another file.
 
     Attributes:
         pixels: (n, 96, 96, 3) uint8.
@@ -108,7 +108,7 @@ class Squares:
                 for row, square in enumerate(squares):
                     pixels[row] = square
                     if (row + 1) % 8192 == 0:
-                        _log.info("small pictures: %d of %d", row + 1, len(paths))
+                        _log.info("small images: %d of %d", row + 1, len(paths))
                 pixels.flush()
                 del pixels
         self.pixels = np.load(file, mmap_mode="r")
@@ -120,7 +120,7 @@ def _square(path: Path) -> npt.NDArray[np.uint8]:
             opened.draft("RGB", (2 * _SIDE_PX, 2 * _SIDE_PX))
             image = to_rgb(opened)
     except (OSError, SyntaxError) as error:
-        raise DataError(f"cannot read picture {path}: {error}") from error
+        raise DataError(f"cannot read image {path}: {error}") from error
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
@@ -129,10 +129,10 @@ def _square(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def shrunk(square: npt.NDArray[np.uint8], rng: np.random.Generator, *, up_to_px: int = 64) -> tuple[Image.Image, bool]:
-    """A square picture at 32 to `up_to_px` px, more often near 32; some cropped a little, some through JPEG.
+    """A square image at 32 to `up_to_px` px, more often near 32; some cropped a little, some through JPEG.
 
     Returns:
-        The picture, and whether it is mirrored.
+        The image, and whether it is mirrored.
     """
     image = Image.fromarray(square)
     extent = image.size[0]
@@ -162,15 +162,15 @@ class _Gain(nn.Module):
         return kernel * self.gain.clamp(min=1e-3)  # a gain that turns negative would be another matrix
 
 
-class SmallPicturesTask(TrainingTask):
-    """Distillation of the backbone's features from full pictures to shrunk ones.
+class SmallImagesTask(TrainingTask):
+    """Distillation of the backbone's features from full images to shrunk ones.
 
     Args:
         backbone: as published; a copy of it learns.
-        squares: (n, 96, 96, 3) the pictures, as `Squares` keeps them.
-        teacher: (n, F') features of the same pictures at full size, in float16 or float32.
-        weights: (n,) how often each picture is drawn, relative.
-        preprocessing: small pictures to pixels.
+        squares: (n, 96, 96, 3) the images, as `Squares` keeps them.
+        teacher: (n, F') features of the same images at full size, in float16 or float32.
+        weights: (n,) how often each image is drawn, relative.
+        preprocessing: small images to pixels.
         settings: of this stage.
         config: of the engine.
     """
@@ -220,7 +220,7 @@ class SmallPicturesTask(TrainingTask):
         rows, seed = batch
         rng = np.random.default_rng(seed)
         looks = [shrunk(self._squares[row], rng, up_to_px=self._settings.learn_up_to_px) for row in rows]
-        pixels = torch.from_numpy(preprocess([picture for picture, _ in looks], self._preprocessing))
+        pixels = torch.from_numpy(preprocess([image for image, _ in looks], self._preprocessing))
         wanted = self._teacher[torch.from_numpy(rows)].float()
         mirrored = torch.tensor([turned for _, turned in looks])
         figures = self._losses(self.backbone(pixels.to(memory_format=torch.channels_last)), wanted, mirrored)
@@ -264,7 +264,7 @@ class SmallPicturesTask(TrainingTask):
         return self.backbone
 
 
-def learn_small_pictures(
+def learn_small_images(
     backbone: EfficientNetLite,
     squares: npt.NDArray[np.uint8],
     teacher: Tensor,
@@ -274,20 +274,20 @@ def learn_small_pictures(
     settings: SmallSettings,
     seed: int = 0,
 ) -> EfficientNetLite:
-    """The backbone for small pictures (see `SmallPicturesTask`).
+    """The backbone for small images (see `SmallImagesTask`).
 
     Args:
         backbone: as published.
-        squares: (n, 96, 96, 3) the pictures.
+        squares: (n, 96, 96, 3) the images.
         teacher: (n, F') what the backbone in use gives for them at full size.
-        sources: n names; a source counts by its number of pictures to the power of 0.7.
-        preprocessing: of full pictures; the small ones differ in size only.
+        sources: n names; a source counts by its number of images to the power of 0.7.
+        preprocessing: of full images; the small ones differ in size only.
         settings: of this stage.
         seed: of the draws.
     """
     counts = Counter(sources)
     config = TrainConfig(
-        regime="lit",
+        mode="heads",
         seed=seed,
         optimiser=OptimiserSettings(
             learning_rate=settings.learning_rate,
@@ -299,7 +299,7 @@ def learn_small_pictures(
         ),
         loop=LoopSettings(steps=settings.steps, batch=settings.batch, device="cpu"),
     )
-    task = SmallPicturesTask(
+    task = SmallImagesTask(
         backbone,
         squares,
         teacher,
@@ -310,5 +310,5 @@ def learn_small_pictures(
     )
     for event in fit(task, config):
         if isinstance(event, StepDone) and (event.step % 25 == 0 or event.step == event.steps):
-            _log.info("small pictures, step %d of %d: loss %.3f", event.step, event.steps, event.loss)
+            _log.info("small images, step %d of %d: loss %.3f", event.step, event.steps, event.loss)
     return task.finish()

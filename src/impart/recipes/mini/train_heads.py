@@ -1,4 +1,4 @@
-"""How the recipe of `mini` trains one pair of corrections: regime `lit` of the engine, without a reference set."""
+"""How the recipe of `mini` trains one pair of corrections: mode `heads` of the engine, without a reference set."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import nn
 from impart.train.events import StepDone
 from impart.train.heads.corpus import Corpus, sampling_weights
 from impart.train.heads.corrections import Correction, ImageHead
-from impart.train.heads.task import LitTask
+from impart.train.heads.task import HeadsTask
 from impart.train.loop import fit
 from impart.train.prepare.texts import text_key
 from impart.train.settings import (
-    LitSettings,
+    HeadsSettings,
     LoopSettings,
     LossSettings,
     OptimiserSettings,
@@ -29,11 +29,11 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadSettings(LitSettings):
-    """How one pair of corrections is trained: the settings of regime `lit` that the recipe chooses.
+class HeadSettings(HeadsSettings):
+    """How one pair of corrections is trained: the settings of mode `heads` that the recipe chooses.
 
     Attributes:
-        epochs: each as many draws as there are pictures.
+        epochs: each as many draws as there are images.
         batch: pairs in a step.
         learning_rate: peak of the schedule, after a tenth of the steps.
         weight_decay: of AdamW.
@@ -53,13 +53,13 @@ class HeadSettings(LitSettings):
     near_text: float = 0.9
 
     def as_config(self, *, seed: int, device: str) -> TrainConfig:
-        """The same as a config of regime `lit`."""
-        own = {item.name: getattr(self, item.name) for item in dataclasses.fields(LitSettings)}
+        """The same as a config of mode `heads`."""
+        own = {item.name: getattr(self, item.name) for item in dataclasses.fields(HeadsSettings)}
         return TrainConfig(
-            regime="lit",
+            mode="heads",
             seed=seed,
             reference=ReferenceSettings(augment="none", fraction=0.0),
-            lit=LitSettings(**own),
+            heads=HeadsSettings(**own),
             loss=LossSettings(
                 init_scale=self.init_scale,
                 max_scale=self.max_scale,
@@ -105,7 +105,7 @@ def train_heads(corpus: Corpus, image: ImageHead, settings: HeadSettings, *, see
     Returns:
         Their averages over the last steps.
     """
-    task = LitTask(corpus, image, settings.as_config(seed=seed, device=corpus.texts.device.type))
+    task = HeadsTask(corpus, image, settings.as_config(seed=seed, device=corpus.texts.device.type))
     for event in fit(task, task.config):
         if isinstance(event, StepDone) and (event.step % 100 == 0 or event.step == event.steps):
             _log.info("seed %d, step %d of %d: loss %.3f", seed, event.step, event.steps, event.loss)

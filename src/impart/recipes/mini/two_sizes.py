@@ -1,4 +1,4 @@
-"""One graph that sees large and small pictures through two sets of weights (`recipes/mini/small_images.py`).
+"""One graph that sees large and small images through two sets of weights (`recipes/mini/small_images.py`).
 
 Which set is used follows from the size of the input. The matrices that both sets have in common are stored once: the
 small set has other gains on them, and a gain of a channel is a factor on its scale, not on its int8 numbers.

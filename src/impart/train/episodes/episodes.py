@@ -1,13 +1,13 @@
-"""Episodes: small problems in which only the references can tell what a picture shows.
+"""Episodes: small problems in which only the references can tell what an image shows.
 
-Trained on captions against chance references, RAM learns to ignore them: the picture's own embedding says more. An
-episode is a set of concepts with a few pictures each as references, and further pictures of the same concepts to be
+Trained on captions against chance references, RAM learns to ignore them: the image's own embedding says more. An
+episode is a set of concepts with a few images each as references, and further images of the same concepts to be
 named among all of them. Two things make the references matter, and two make RAM doubt them:
 
 - *made-up names*: a concept's text embedding t becomes norm(a t + (1 - a) t_other), a drawn from 0..1 for each
   concept, in the references and among the candidates alike. What the encoder knows of the name is worth a; the rest
   only the references can tell. (It also stands for words that the encoder never learned: it was trained on the real
-  names of these very pictures, so real names alone would flatter it.)
+  names of these very images, so real names alone would flatter it.)
 - *near misses*: neighbours are found among all references of the episode, so that they are mixed.
 - *absent concepts*: references of some concepts are left out, in some episodes all of them. There RAM must stand back.
 - *mixed views*: thumbnails meet references in full size, and the other way about.
@@ -39,14 +39,14 @@ class EpisodeSettings:
 
     Attributes:
         concepts: candidates of an episode.
-        shots: reference pictures of a concept, one of these numbers each episode.
-        queries: pictures to be named, at most, of each concept.
-        least: concepts with fewer pictures are not used.
+        shots: reference images of a concept, one of these numbers each episode.
+        queries: images to be named, at most, of each concept.
+        least: concepts with fewer images are not used.
         made_up: share of the episodes whose names are made up.
         absent: share of the episodes in which some, or all, of the concepts have no references.
-        keep: weight of the squared length of what is added to a picture whose concept has none.
+        keep: weight of the squared length of what is added to an image whose concept has none.
         held_out: share of the concepts that is kept for validation.
-        views: looks at the pictures (see `features.look`); an episode's references are seen in one of them.
+        views: looks at the images (see `features.look`); an episode's references are seen in one of them.
         mixed: share of the episodes whose queries are seen in another view than the references.
         validation_episodes: measured at each number of shots.
     """
@@ -68,20 +68,20 @@ class EpisodeSettings:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"episodes.{name} is {getattr(self, name)}: it is a share, from 0 to 1")
         if self.least < 2:
-            raise ConfigError(f"episodes.least is {self.least}: a reference and a query need two pictures")
+            raise ConfigError(f"episodes.least is {self.least}: a reference and a query need two images")
         if self.concepts < 2 or self.queries < 1 or not self.shots or min(self.shots) < 1:
             raise ConfigError("episodes: at least two concepts, one query and one shot")
         if not self.views:
-            raise ConfigError("episodes.views is empty: 'clean' is the picture as it is")
+            raise ConfigError("episodes.views is empty: 'clean' is the image as it is")
 
 
 @dataclass(frozen=True)
 class Concepts:
-    """Pictures by what they show.
+    """Images by what they show.
 
     Attributes:
         keys: C names.
-        rows: C arrays of picture numbers.
+        rows: C arrays of image numbers.
     """
 
     keys: tuple[str, ...]
@@ -92,7 +92,7 @@ class Concepts:
 
     @classmethod
     def of(cls, names: Sequence[str], *, least: int) -> Concepts:
-        """From one concept a picture (empty = none).
+        """From one concept an image (empty = none).
 
         >>> Concepts.of(["cat", "dog", "cat", ""], least=2)
         Concepts(keys=('cat',), rows=(array([0, 2]),))
@@ -120,8 +120,8 @@ class Episode:
 
     Attributes:
         concepts: (C,) numbers of the concepts.
-        references: (N,) picture numbers, and what they show, `shown` (N,) in 0..C.
-        queries: (B,) picture numbers, none of them a reference, and the right answers `right` (B,) in 0..C.
+        references: (N,) image numbers, and what they show, `shown` (N,) in 0..C.
+        queries: (B,) image numbers, none of them a reference, and the right answers `right` (B,) in 0..C.
         present: (C,) bool, whether the references hold the concept.
     """
 
@@ -134,7 +134,7 @@ class Episode:
 
 
 def concept_of(texts: Sequence[str]) -> str:
-    """What a picture shows: its first text, if that is a name; an empty string if it is a caption.
+    """What an image shows: its first text, if that is a name; an empty string if it is a caption.
 
     >>> concept_of(["a photo of an Axolotl."]), concept_of(["cherries"]), concept_of(["two dogs run over a field"])
     ('axolotl', 'cherry', '')
@@ -160,14 +160,14 @@ def draw_episode(
     """Draw concepts, references and queries.
 
     Args:
-        pool: to draw from; concepts with no picture left for a query are passed over.
+        pool: to draw from; concepts with no image left for a query are passed over.
         shots: references of a concept.
         present: share of the concepts that have references; with none of them, references show other concepts of
             the pool (or nothing is absent, where the pool has no others).
     """
     able = np.array([number for number, rows in enumerate(pool.rows) if len(rows) > shots])
     if len(able) < 2:
-        raise ConfigError(f"{len(able)} concepts have more than {shots} pictures: lower episodes.shots")
+        raise ConfigError(f"{len(able)} concepts have more than {shots} images: lower episodes.shots")
     order = rng.permutation(able)
     chosen, others = order[: settings.concepts], order[settings.concepts : 2 * settings.concepts]
     here = rng.random(len(chosen)) < present if present < 1 else np.ones(len(chosen), dtype=bool)

@@ -1,7 +1,7 @@
-"""Regime `episodes`: a frozen encoder, and RAM learns to use reference sets that name what is seen (`episodes`).
+"""Mode `episodes`: a frozen encoder, and RAM learns to use reference sets that name what is seen (`episodes`).
 
     pairs -> embeddings, one store a view -> concepts, a part of them held out -> episodes
-          -> RAM learns to name pictures by their references -> a folder that `impart index --encoder` opens
+          -> RAM learns to name images by their references -> a folder that `impart index --encoder` opens
 
 Letters: C concepts, B queries, N references, K neighbours, D embedding width, R retrieval width.
 """
@@ -29,14 +29,14 @@ from impart.encoders import load_encoder
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
 from impart.errors import TrainingError
 from impart.refset.refset import ReferenceSet
-from impart.retrieval.znorm import Cohort
+from impart.retrieval.znorm import ZNorm
 from impart.train.episodes.episodes import Concepts, Episode, concept_of, draw_episode, made_up
 from impart.train.events import Finished, Note, TrainEvent
 from impart.train.heads.towers.features import look
 from impart.train.loop import fit
-from impart.train.prepare.embeddings import EmbeddedPictures, EmbeddingStore
-from impart.train.prepare.pairs import Failures, list_pictures
-from impart.train.prepare.retrieved import CohortTensors, gather
+from impart.train.prepare.embeddings import EmbeddedImages, EmbeddingStore
+from impart.train.prepare.pairs import Failures, list_images
+from impart.train.prepare.retrieved import ZNormTensors, gather
 from impart.train.settings import ReferenceSettings, TrainConfig
 from impart.train.task import Temperature, TrainingTask
 
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
 __all__ = ["EpisodeData", "EpisodeTask", "ViewEncoder", "prepare", "run"]
 
 _PHRASES = ("{}", "a photo of {}.")
-_COHORT = 2000  # pictures that tell what random is
+_ZNORM = 2000  # images that tell what random is
 
 
 @dataclass(frozen=True)
 class EpisodeData:
-    """Everything the task reads; n pictures, V views.
+    """Everything the task reads; n images, V views.
 
     Attributes:
         image: V arrays (n, D), L2-normalised.
@@ -59,7 +59,7 @@ class EpisodeData:
         train: concepts to learn from.
         validation: concepts held out; may be empty.
         names: by concept, (P, D) embeddings of ways to say it.
-        cohort: of random pictures' retrieval embeddings, in all views.
+        znorm: of random images' retrieval embeddings, in all views.
     """
 
     image: tuple[Float32, ...]
@@ -67,11 +67,11 @@ class EpisodeData:
     train: Concepts
     validation: Concepts
     names: dict[str, Float32]
-    cohort: Cohort
+    znorm: ZNorm
 
 
 class EpisodeTask(TrainingTask):
-    """RAM that names pictures by the references of an episode."""
+    """RAM that names images by the references of an episode."""
 
     def __init__(self, data: EpisodeData, config: TrainConfig):
         self._data, self._config, self._options = data, config, config.episodes
@@ -92,7 +92,7 @@ class EpisodeTask(TrainingTask):
         self._called = modules
         self._device = accelerator.device
         self._start.to(self._device)
-        self._cohort = CohortTensors.on(self._data.cohort, self._device)
+        self._znorm = ZNormTensors.on(self._data.znorm, self._device)
 
     def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[int]:
         """The seed of an episode each."""
@@ -176,7 +176,7 @@ class EpisodeTask(TrainingTask):
             image=self._tensor(data.image[seen][episode.references]),
             text=self._tensor(said[0])[self._tensor(episode.shown)],
             retrieval=references,
-            cohort=self._cohort,
+            znorm=self._znorm,
         )
         right = self._tensor(episode.right)
         candidates = F.normalize(self._tensor(np.mean(said, axis=0)), dim=-1)
@@ -187,7 +187,7 @@ class EpisodeTask(TrainingTask):
 
 
 class ViewEncoder:
-    """An encoder that takes one look at each picture first (see `features.look`), such as `small0`."""
+    """An encoder that takes one look at each shown first (see `features.look`), such as `small0`."""
 
     def __init__(self, base: Encoder, view: str):
         self._base, self._view = base, view
@@ -199,9 +199,9 @@ class ViewEncoder:
 
     def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
         seen = [image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)) for image in images]
-        seeds = [zlib.crc32(picture.tobytes()) for picture in seen]
+        seeds = [zlib.crc32(shown.tobytes()) for shown in seen]
         return self._base.encode_images(
-            [look(picture.convert("RGB"), self._view, seed=seed) for picture, seed in zip(seen, seeds, strict=True)]
+            [look(shown.convert("RGB"), self._view, seed=seed) for shown, seed in zip(seen, seeds, strict=True)]
         )
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
@@ -215,7 +215,7 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
         TrainingError: the data cannot be used.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TrainingError("regime 'episodes' trains in minutes in one process: start it without a launcher")
+        raise TrainingError("mode 'episodes' trains in minutes in one process: start it without a launcher")
     failures = Failures()
     encoder = load_encoder(config.data.encoder, **({"threads": config.data.threads} if config.data.threads else {}))
     prepared: EpisodeData | None = None
@@ -243,14 +243,14 @@ def prepare(
     """Pairs to concepts and embeddings. Yields progress, and at the end the `EpisodeData`.
 
     Raises:
-        TrainingError: too few concepts have enough pictures.
+        TrainingError: too few concepts have enough images.
     """
     options = config.episodes
-    listed = list_pictures(config.data.pairs, data, failures)
-    named = [concept_of(picture.texts) for picture in listed]
+    listed = list_images(config.data.pairs, data, failures)
+    named = [concept_of(image.texts) for image in listed]
     concepts = Concepts.of(named, least=options.least)
     others = sorted(set(range(len(listed))) - {int(row) for rows in concepts.rows for row in rows})
-    random = np.random.default_rng(config.seed).permutation(others)[:_COHORT].astype(np.int64)
+    random = np.random.default_rng(config.seed).permutation(others)[:_ZNORM].astype(np.int64)
     wanted = np.concatenate([*concepts.rows, random]) if len(concepts) else random
     cache = Path(config.data.cache).expanduser() if config.data.cache else out / "embeddings"
     images: list[Float32] = []
@@ -263,9 +263,9 @@ def prepare(
             batch=config.data.batch,
             max_megapixels=config.data.max_megapixels,
         )
-        embedded: EmbeddedPictures | None = None
-        for event in store.pictures([listed[number].pair for number in wanted]):
-            if isinstance(event, EmbeddedPictures):
+        embedded: EmbeddedImages | None = None
+        for event in store.images([listed[number].pair for number in wanted]):
+            if isinstance(event, EmbeddedImages):
                 embedded = event
             else:
                 yield event
@@ -281,14 +281,14 @@ def prepare(
     train, validation = concepts.split(options.held_out)
     if sum(len(rows) > min(options.shots) for rows in train.rows) < 2:
         raise TrainingError(
-            f"{len(train)} concepts are named by at least {options.least} pictures each: too few to draw episodes "
+            f"{len(train)} concepts are named by at least {options.least} images each: too few to draw episodes "
             "from; give more pairs whose text is a name, or lower episodes.least"
         )
     yield Note(message=f"{len(train)} concepts to train on, {len(validation)} held out; {len(failures)} items failed")
     spoken = encoder.encode_texts([phrase.format(key) for key in concepts.keys for phrase in _PHRASES])
     ways = spoken.reshape(len(concepts), len(_PHRASES), -1)  # (C, P, D)
-    cohort = Cohort.of(np.concatenate([rows[usable] for rows in retrievals]))
-    yield EpisodeData(tuple(images), tuple(retrievals), train, validation, _by_name(concepts, ways), cohort)
+    znorm = ZNorm.of(np.concatenate([rows[usable] for rows in retrievals]))
+    yield EpisodeData(tuple(images), tuple(retrievals), train, validation, _by_name(concepts, ways), znorm)
 
 
 def _by_name(concepts: Concepts, ways: Float32) -> dict[str, Float32]:
@@ -296,7 +296,7 @@ def _by_name(concepts: Concepts, ways: Float32) -> dict[str, Float32]:
 
 
 def _references(data: EpisodeData, encoder: Encoder) -> ReferenceSet:
-    """One picture of each concept that was learned from: what the checkpoint blends in unless given another set."""
+    """One image of each concept that was learned from: what the checkpoint blends in unless given another set."""
     rows = np.array([own[0] for own in data.train.rows], dtype=np.int64)
     made = ReferenceSet.from_arrays(
         data.train.keys,
@@ -307,4 +307,4 @@ def _references(data: EpisodeData, encoder: Encoder) -> ReferenceSet:
         encoder_fingerprint=encoder.fingerprint,
         name="concepts",
     )
-    return made.with_cohort(data.cohort)
+    return made.with_znorm(data.znorm)

@@ -1,10 +1,10 @@
-"""A trained model of regime `lit` as a folder, and back.
+"""A trained model of mode `heads` as a folder, and back.
 
 manifest.json            kind, settings, counts
 model.safetensors        heads, retrieval directions and RAM
 text_tower.safetensors   the sentence tower, where its upper layers learned
 references.safetensors   features and sentences of the reference pairs, float16
-references.jsonl         their texts, pictures and sources
+references.jsonl         their texts, images and sources
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from impart.errors import TrainingError
 from impart.files import library_versions, now, sync, write_atomic, write_json_atomic
 from impart.train.config_file import config_of
 from impart.train.heads.corrections import CellAttention, Correction, ImageHead, TextHead
-from impart.train.heads.model import EmbeddedReferences, LitModel
+from impart.train.heads.model import EmbeddedReferences, HeadsModel
 from impart.train.heads.towers.sentences import SentenceTower
 from impart.train.settings import TrainConfig
 
-__all__ = ["ReferenceRow", "TrainedLit", "load_lit", "save_lit"]
+__all__ = ["ReferenceRow", "TrainedHeadsModel", "load_heads", "save_heads"]
 
-_KIND, _SCHEMA = "lit", 1
+_KIND, _SCHEMA = "heads", 1
 _TOWER = "text_tower.safetensors"
 
 
@@ -39,9 +39,9 @@ class ReferenceRow:
 
     Attributes:
         text: its caption or name.
-        path: of the picture, below the data folder.
+        path: of the image, below the data folder.
         source: the collection.
-        hash: sha256 of the picture's content.
+        hash: sha256 of the image's content.
     """
 
     text: str
@@ -51,19 +51,19 @@ class ReferenceRow:
 
 
 @dataclass(frozen=True)
-class TrainedLit:
+class TrainedHeadsModel:
     """What `load_lit` gives.
 
     Attributes:
         model: heads and RAM, in evaluation mode.
         config: of the run.
         rows: N reference pairs; none for plain CLIP trained without a hold-out.
-        features: (N, F) float32 backbone features of their pictures.
+        features: (N, F) float32 backbone features of their images.
         sentences: (N, D) float32 sentence embeddings of their texts, by `text_tower`.
         text_tower: the sentence tower that the model takes its texts from; None = all-MiniLM-L6-v2 as published.
     """
 
-    model: LitModel
+    model: HeadsModel
     config: TrainConfig
     rows: tuple[ReferenceRow, ...]
     features: Tensor
@@ -76,9 +76,9 @@ class TrainedLit:
         return self.model.embed_references(self.features[chosen], self.sentences[chosen])
 
 
-def save_lit(
+def save_heads(
     folder: Path,
-    model: LitModel,
+    model: HeadsModel,
     *,
     config: TrainConfig,
     rows: Sequence[ReferenceRow],
@@ -121,7 +121,7 @@ def save_lit(
     return folder
 
 
-def load_lit(folder: Path, *, device: str = "cpu") -> TrainedLit:
+def load_heads(folder: Path, *, device: str = "cpu") -> TrainedHeadsModel:
     """Read a trained model: the folder of a run, or its `model/`.
 
     Raises:
@@ -134,11 +134,11 @@ def load_lit(folder: Path, *, device: str = "cpu") -> TrainedLit:
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         if manifest.get("kind") != _KIND or manifest.get("schema") != _SCHEMA:
-            raise TrainingError(f"{folder} holds a {manifest.get('kind')!r} model, not one of regime 'lit'")
+            raise TrainingError(f"{folder} holds a {manifest.get('kind')!r} model, not one of mode 'heads'")
         config = config_of(manifest["config"], where=str(folder))
         model = _rebuild(load_file(folder / "model.safetensors"), config)
         text_tower = None
-        if config.lit.text_layers:
+        if config.heads.text_layers:
             text_tower = SentenceTower().to(device)
             text_tower.load_state_dict(load_file(folder / _TOWER, device=device))
         kept = load_file(folder / "references.safetensors", device=device)
@@ -148,7 +148,7 @@ def load_lit(folder: Path, *, device: str = "cpu") -> TrainedLit:
         raise TrainingError(f"{folder} holds no trained model ({error.filename} is missing)") from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise TrainingError(f"{folder} holds a damaged model: {error}") from error
-    return TrainedLit(
+    return TrainedHeadsModel(
         model.to(device).eval().requires_grad_(False),
         config,
         rows,
@@ -158,7 +158,7 @@ def load_lit(folder: Path, *, device: str = "cpu") -> TrainedLit:
     )
 
 
-def _rebuild(weights: dict[str, Tensor], config: TrainConfig) -> LitModel:
+def _rebuild(weights: dict[str, Tensor], config: TrainConfig) -> HeadsModel:
     """The modules around saved weights; widths are read from the weights."""
 
     def correction(part: str) -> Correction:
@@ -171,8 +171,8 @@ def _rebuild(weights: dict[str, Tensor], config: TrainConfig) -> LitModel:
         weights["image.names"],
         weights["image.mean"],
         1 / weights["image.scale"],
-        top=config.lit.top,
-        temperature=config.lit.temperature,
+        top=config.heads.top,
+        temperature=config.heads.temperature,
         correction=correction("image"),
         attention=_cells(weights, config),
     )
@@ -181,7 +181,7 @@ def _rebuild(weights: dict[str, Tensor], config: TrainConfig) -> LitModel:
     ram: Any = None
     if any(name.startswith("ram.") for name in weights):
         ram = build_ram(config.ram, dim=dim, retrieval_dim=dim if components is None else components.shape[1])
-    model = LitModel(image, TextHead(correction("text")), components=components, ram=ram, k=config.ram.k)
+    model = HeadsModel(image, TextHead(correction("text")), components=components, ram=ram, k=config.ram.k)
     model.load_state_dict(weights)
     return model
 
@@ -195,7 +195,7 @@ def _cells(weights: dict[str, Tensor], config: TrainConfig) -> CellAttention | N
         weights["image.attention.mean"],
         1 / weights["image.attention.scale"],
         cells=len(places),
-        heads=config.lit.cell_heads,
+        heads=config.heads.cell_heads,
         hidden=down.shape[1],
         outputs=down.shape[0],
     )

@@ -50,7 +50,7 @@ class CellAttention(nn.Module):
     output starts at zero.
 
     Args:
-        mean: (W,) of the cells of the training pictures.
+        mean: (W,) of the cells of the training images.
         std: (W,) likewise.
         cells: Z, how many there are.
         heads: things looked for.
@@ -170,11 +170,11 @@ class ImageHead(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, clean: Tensor, small: Tensor, *, strength: float) -> None:
-        """Take off the classes that shrinking a picture inflates (squirrels and terriers live in blur).
+        """Take off the classes that shrinking an image inflates (squirrels and terriers live in blur).
 
         Args:
-            clean: features (n, ...) of pictures as they are.
-            small: features (n, ...) of the same pictures shrunk and enlarged.
+            clean: features (n, ...) of images as they are.
+            small: features (n, ...) of the same images shrunk and enlarged.
             strength: share of the mean log-ratio of the classes' probabilities that is taken off.
         """
         means = [self.logits(view).softmax(1).mean(0) + 1e-5 for view in (clean, small)]

@@ -1,4 +1,4 @@
-"""A trained model of regime `lit` as what `--encoder` opens: towers in the layout of `mini`, the RAM around them."""
+"""A trained model of mode `heads` as what `--encoder` opens: towers in the layout of `mini`, the RAM around them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from impart.errors import TrainingError
 from impart.files import write_json_atomic
 from impart.refset.refset import ReferenceSet
 from impart.train.heads.checkpoint import ReferenceRow
-from impart.train.heads.model import LitModel
+from impart.train.heads.model import HeadsModel
 from impart.train.heads.onnx_export import ImageTower, TextTower, export_model
 from impart.train.heads.towers.sentences import CONTEXT_TOKENS, SentenceTower
 from impart.train.settings import TrainConfig
 
-__all__ = ["export_lit"]
+__all__ = ["export_heads"]
 
 
-def export_lit(
+def export_heads(
     folder: Path,
-    model: LitModel,
+    model: HeadsModel,
     *,
     config: TrainConfig,
     backbone: Path,
@@ -41,10 +41,10 @@ def export_lit(
         model: in evaluation mode, on the CPU.
         config: of the run.
         backbone: ONNX file, pixels to what the image head sees.
-        preprocessing: pictures to pixels.
+        preprocessing: images to pixels.
         sentences: the text tower.
         rows: N references.
-        features: (N, F) of their pictures.
+        features: (N, F) of their images.
         texts: (N, D) sentence embeddings of their texts.
 
     Returns:
@@ -64,10 +64,10 @@ def export_lit(
             int8=False,
         )
         card = {
-            "id": "lit",
+            "id": "heads",
             "dim": model.image.names.shape[1],
             "context_tokens": CONTEXT_TOKENS,
-            "logit_scale": config.lit.class_scale,
+            "logit_scale": config.heads.class_scale,
             "preprocess": preprocessing.to_dict(),
             "recipe": config.as_dict(),
         }

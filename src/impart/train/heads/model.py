@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from impart.blending.ram import Ram
 from impart.train.heads.corrections import ImageHead, TextHead
-from impart.train.prepare.retrieved import CohortTensors, gather
+from impart.train.prepare.retrieved import ZNormTensors, gather
 
-__all__ = ["EmbeddedReferences", "LitModel", "nearest_rows"]
+__all__ = ["EmbeddedReferences", "HeadsModel", "nearest_rows"]
 
 _CHUNK = 1024
 
@@ -33,20 +33,20 @@ class EmbeddedReferences:
         image: (N, D).
         text: (N, D).
         retrieval: (N, R).
-        cohort: what random pictures look like to them.
+        znorm: what random images look like to them.
     """
 
     image: Tensor
     text: Tensor
     retrieval: Tensor
-    cohort: CohortTensors
+    znorm: ZNormTensors
 
     def __len__(self) -> int:
         return len(self.image)
 
 
-class LitModel(nn.Module):
-    """The model of regime `lit`.
+class HeadsModel(nn.Module):
+    """The model of mode `heads`.
 
     Args:
         image: head on backbone features.
@@ -83,7 +83,7 @@ class LitModel(nn.Module):
     def embed_references(self, features: Tensor, sentences: Tensor) -> EmbeddedReferences:
         """References from features (N, F) and the sentence embeddings (N, D) of their texts."""
         image, retrieval = self.embed_images(features)
-        return EmbeddedReferences(image, self.embed_texts(sentences), retrieval, CohortTensors.of(retrieval))
+        return EmbeddedReferences(image, self.embed_texts(sentences), retrieval, ZNormTensors.of(retrieval))
 
     def augment(self, v: Tensor, q: Tensor, ids: Tensor, references: EmbeddedReferences) -> Tensor:
         """v' (B, D) from v (B, D), q (B, R) and neighbours (B, K), -1 = none."""
@@ -96,7 +96,7 @@ class LitModel(nn.Module):
             image=references.image,
             text=references.text,
             retrieval=references.retrieval,
-            cohort=references.cohort,
+            znorm=references.znorm,
         )
         return F.normalize(v + self.ram(found).added, dim=-1)
 
@@ -116,7 +116,7 @@ class LitModel(nn.Module):
         Args:
             features: (B, F) of the backbone.
             references: what RAM looks at; None = v.
-            own: (B,) content number of each picture, to keep it from finding itself.
+            own: (B,) content number of each image, to keep it from finding itself.
             groups: (N,) content number of each reference.
             k: neighbours; None = as trained.
             near_duplicate: references with a higher retrieval cosine are masked; above 1 = none.
@@ -140,13 +140,13 @@ def nearest_rows(
     groups: Tensor | None = None,
     near_duplicate: float = 2.0,
 ) -> list[Tensor]:
-    """Nearest references of n pictures in several views, by dense products on the device.
+    """Nearest references of n images in several views, by dense products on the device.
 
     Args:
         queries: (n, R) unit vectors of each view; the first view decides who is a near-duplicate.
         references: (N, R) unit vectors.
         k: neighbours wanted.
-        own: (n,) content number of each picture; references of the same number are masked.
+        own: (n,) content number of each image; references of the same number are masked.
         groups: (N,) content number of each reference.
         near_duplicate: references with a higher cosine to the first view are masked, in all views.
 

@@ -115,7 +115,7 @@ def export_image(
         backbone: ONNX file, `pixels` to `features` (B, F'); kept as it is.
         path: of the ONNX file that joins both.
         int8: store the heads' matrices as int8 (else float16).
-        small: ONNX file of the backbone for small pictures, and the width of its input; None = there is none.
+        small: ONNX file of the backbone for small images, and the width of its input; None = there is none.
     """
     first = onnx.load(backbone)
     if small is not None:

@@ -1,4 +1,4 @@
-"""Regime `lit` from the data folder to a trained model: features, split, training, export.
+"""Mode `heads` from the data folder to a trained model: features, split, training, export.
 
 The towers are those of `mini` (EfficientNet-Lite2, all-MiniLM-L6-v2); features, sentences and what the text tower's
 lower layers make of them are computed once and kept in the cache, which all runs may share.
@@ -26,18 +26,18 @@ from impart.recipes.mini.recipe import (
     build_corpus,
     build_image_head,
     text_rows,
-    training_pictures,
+    training_images,
 )
 from impart.recipes.mini.references import principal_components
 from impart.recipes.mini.train_heads import HeadSettings
-from impart.refset.pairs import PairSource, load_picture
+from impart.refset.pairs import PairSource, load_image
 from impart.train.events import Finished, Note, Preparing, TrainEvent
-from impart.train.heads.checkpoint import ReferenceRow, save_lit
+from impart.train.heads.checkpoint import ReferenceRow, save_heads
 from impart.train.heads.class_names import imagenet_vocabulary
 from impart.train.heads.corpus import Corpus
 from impart.train.heads.corrections import ImageHead
-from impart.train.heads.encoder_folder import export_lit
-from impart.train.heads.task import LitReferences, LitTask, LitValidation
+from impart.train.heads.encoder_folder import export_heads
+from impart.train.heads.task import HeadsReferences, HeadsTask, HeadsValidation
 from impart.train.heads.towers.backbone import load_lite2
 from impart.train.heads.towers.features import FeatureCache
 from impart.train.heads.towers.quantise import BackboneSession
@@ -46,25 +46,25 @@ from impart.train.heads.towers.text_tail import TextTail
 from impart.train.loop import fit
 from impart.train.prepare.development_data import TrainingImage, read_validation
 from impart.train.prepare.neighbours import hold_out, may_be_references
-from impart.train.prepare.pairs import Failures, list_pictures
-from impart.train.settings import LitSettings, PairsFrom, TrainConfig
+from impart.train.prepare.pairs import Failures, list_images
+from impart.train.settings import HeadsSettings, PairsFrom, TrainConfig
 
-__all__ = ["LitData", "build_references", "prepare", "run"]
+__all__ = ["HeadsData", "build_references", "prepare", "run"]
 
-_CHUNK = 4096  # pictures between two reports
+_CHUNK = 4096  # images between two reports
 
 
 @dataclass(frozen=True)
-class LitData:
+class HeadsData:
     """Everything the task reads, and what is said about the references.
 
     Attributes:
-        corpus: with weight 0 for pictures that are not trained on.
+        corpus: with weight 0 for images that are not trained on.
         image: the frozen base of the image head.
         components: (F, R) for retrieval by the backbone.
         references: the held-out pairs; None where nothing is held out.
-        rows: their texts and pictures.
-        validation: pictures and captions to measure on; None = none.
+        rows: their texts and images.
+        validation: images and captions to measure on; None = none.
         tower: the backbone, as it runs.
         text_tower: the sentence tower; `tail` learns in place.
         tail: its upper layers, where they learn.
@@ -73,9 +73,9 @@ class LitData:
     corpus: Corpus
     image: ImageHead
     components: Tensor
-    references: LitReferences | None
+    references: HeadsReferences | None
     rows: tuple[ReferenceRow, ...]
-    validation: LitValidation | None
+    validation: HeadsValidation | None
     tower: BackboneSession
     text_tower: SentenceTower
     tail: TextTail | None
@@ -90,26 +90,26 @@ class LitData:
 
 
 def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator[TrainEvent]:
-    """The whole regime: prepare, train, write `OUT/model` (for `load_lit`) and `OUT/encoder` (for `--encoder`).
+    """The whole mode: prepare, train, write `OUT/model` (for `load_lit`) and `OUT/encoder` (for `--encoder`).
 
     Args:
-        config: of regime `lit`.
+        config: of mode `heads`.
         data: folder that relative paths of the config start from; the development data, where it names no pairs.
         out: folder of the run.
         resume: go on from the newest checkpoint.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TrainingError("regime 'lit' trains in minutes in one process: start it without a launcher")
+        raise TrainingError("mode 'heads' trains in minutes in one process: start it without a launcher")
     failures = Failures()
-    made: LitData | None = None
+    made: HeadsData | None = None
     for event in prepare(config, data=data, out=out, failures=failures):
-        if isinstance(event, LitData):
+        if isinstance(event, HeadsData):
             made = event
         else:
             yield event
     assert made is not None
     failures.write(out / "failures.csv")
-    task = LitTask(
+    task = HeadsTask(
         made.corpus,
         made.image,
         config,
@@ -126,7 +126,7 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
         features = made.references.features if made.references else made.corpus.views[0][:0]
         texts = made.reference_sentences()
         text_tower = made.text_tower.cpu()
-        save_lit(
+        save_heads(
             out / "model",
             model,
             config=config,
@@ -135,7 +135,7 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
             sentences=texts,
             text_tower=text_tower if made.tail is not None else None,
         )
-        folder = export_lit(
+        folder = export_heads(
             out / "encoder",
             model,
             config=config,
@@ -149,53 +149,53 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
         yield Finished(step=event.step, seconds=event.seconds, folder=folder, failed=len(failures))
 
 
-def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -> Iterator[TrainEvent | LitData]:
+def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -> Iterator[TrainEvent | HeadsData]:
     """Features and sentences to tensors, the split made. Yields progress, and at the end the `LitData`."""
     device = "cuda" if config.loop.device == "auto" and torch.cuda.is_available() else "cpu"
     cache = Path(config.data.cache).expanduser() if config.data.cache else out / "features"
-    pictures, validation = _pictures(config, data, cache, failures)
+    images, validation = _images(config, data, cache, failures)
     recipe = _recipe(config)
     backbone = load_lite2()
-    everyday = [picture.path for picture in pictures if picture.source != "imagenet_sample"]
+    everyday = [item.path for item in images if item.source != "imagenet_sample"]
     tower = backbone_session(backbone, everyday, cache, size_px=config.backbone.size_px)
     features = FeatureCache(cache, tower, tower_key=tower.key)
-    pictures, validation = (_readable(part, features, failures) for part in (pictures, validation))
-    if len(pictures) < 2:
-        raise TrainingError(f"{len(pictures)} pictures are left to train on; {len(failures)} items failed")
+    images, validation = (_readable(part, features, failures) for part in (images, validation))
+    if len(images) < 2:
+        raise TrainingError(f"{len(images)} images are left to train on; {len(failures)} items failed")
     for view in config.backbone.views:
-        for first in range(0, len(pictures), _CHUNK):
-            part = pictures[first : first + _CHUNK]
-            features.features([picture.path for picture in part], view)
-            yield Preparing(what=f"view {view}", done=first + len(part), total=len(pictures))
+        for first in range(0, len(images), _CHUNK):
+            part = images[first : first + _CHUNK]
+            features.features([item.path for item in part], view)
+            yield Preparing(what=f"view {view}", done=first + len(part), total=len(images))
     sentences = SentenceCache(cache, device=device)
-    corpus, names = build_corpus(pictures, imagenet_vocabulary(), features, sentences, recipe, device)
+    corpus, names = build_corpus(images, imagenet_vocabulary(), features, sentences, recipe, device)
     image = build_image_head(corpus, backbone, names, recipe)
     components = principal_components(image.standardise(corpus.views[0].float()), config.backbone.retrieval_dim)
     numbers: dict[str, int] = {}
-    hashes = [sha256_of_file(picture.path) for picture in pictures]
+    hashes = [sha256_of_file(item.path) for item in images]
     own = torch.tensor([numbers.setdefault(key, len(numbers)) for key in hashes], device=device)
-    apart = [sha256_of_file(picture.path) for picture in validation]
+    apart = [sha256_of_file(item.path) for item in validation]
     weights = corpus.weights * np.array([key not in set(apart) for key in hashes])
-    references, rows, weights = build_references(config, pictures, hashes, own, corpus, weights, data)
+    references, rows, weights = build_references(config, images, hashes, own, corpus, weights, data)
     corpus = dataclasses.replace(corpus, weights=weights / weights.sum())
-    captions = [text for picture in validation for text in picture.texts]
+    captions = [text for item in validation for text in item.texts]
     text_tower, tail = load_minilm().to(device), None
-    if config.lit.text_layers:
+    if config.heads.text_layers:
         yield Note(message="computing what the text tower's lower layers make of all texts (kept in the cache)")
-        layers = config.lit.text_layers
-        said = text_rows(pictures, imagenet_vocabulary(), cache, text_tower, layers=layers, validation=captions)
-        tail = TextTail(text_tower, said, layers=layers, dropout=config.lit.tower_dropout)
+        layers = config.heads.text_layers
+        said = text_rows(images, imagenet_vocabulary(), cache, text_tower, layers=layers, validation=captions)
+        tail = TextTail(text_tower, said, layers=layers, dropout=config.heads.tower_dropout)
     yield Note(
-        message=f"{int((weights > 0).sum())} pictures to train on, {len(rows)} references, "
-        f"{len(validation)} pictures for validation, {len(corpus.texts)} texts"
+        message=f"{int((weights > 0).sum())} images to train on, {len(rows)} references, "
+        f"{len(validation)} images for validation, {len(corpus.texts)} texts"
     )
-    yield LitData(
+    yield HeadsData(
         corpus,
         image,
         components,
         references,
         rows,
-        LitValidation(
+        HeadsValidation(
             features=torch.from_numpy(features.features([p.path for p in validation], "clean")).to(device),
             sentences=torch.from_numpy(sentences.embed(captions)).to(device),
             owners=torch.tensor([row for row, p in enumerate(validation) for _ in p.texts], device=device),
@@ -211,29 +211,29 @@ def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -
 
 def build_references(
     config: TrainConfig,
-    pictures: Sequence[TrainingImage],
+    images: Sequence[TrainingImage],
     hashes: Sequence[str],
     own: Tensor,
     corpus: Corpus,
     weights: np.ndarray[tuple[int], np.dtype[np.float64]],
     data: Path,
-) -> tuple[LitReferences | None, tuple[ReferenceRow, ...], np.ndarray[tuple[int], np.dtype[np.float64]]]:
+) -> tuple[HeadsReferences | None, tuple[ReferenceRow, ...], np.ndarray[tuple[int], np.dtype[np.float64]]]:
     """The hold-out: references, what they are, and the drawing weights (n,) of what is left to train on."""
     options = config.reference
     if not options.fraction:
         return None, (), weights
     usable = weights > 0
     split = hold_out(
-        len(pictures),
+        len(images),
         fraction=options.fraction,
         seed=config.seed,
         held_out=options.held_out,
         use=options.use,
-        eligible=usable & may_be_references([picture.source for picture in pictures], options.sources),
+        eligible=usable & may_be_references([image.source for image in images], options.sources),
     )
     if not len(split.references):
         raise TrainingError(f"no picture of {', '.join(options.sources)} can be a reference: see reference.sources")
-    left = np.zeros(len(pictures))
+    left = np.zeros(len(images))
     left[split.train] = weights[split.train]
     limit = options.captions
     pairs = [
@@ -243,7 +243,7 @@ def build_references(
     ]
     owners = torch.tensor([number for number, _ in pairs], device=own.device)
     texts = torch.tensor([int(corpus.spans[number, 0]) + text for number, text in pairs], device=own.device)
-    references = LitReferences(
+    references = HeadsReferences(
         features=corpus.views[0][owners].float(),
         sentences=corpus.texts[texts].float(),
         texts=texts.cpu().numpy(),
@@ -252,7 +252,7 @@ def build_references(
     )
     rows = tuple(
         ReferenceRow(
-            pictures[number].texts[text], _below(pictures[number].path, data), pictures[number].source, hashes[number]
+            images[number].texts[text], _below(images[number].path, data), images[number].source, hashes[number]
         )
         for number, text in pairs
     )
@@ -263,32 +263,32 @@ def _below(path: Path, data: Path) -> str:
     return path.relative_to(data).as_posix() if path.is_relative_to(data) else str(path)
 
 
-def _pictures(
+def _images(
     config: TrainConfig, data: Path, cache: Path, failures: Failures
 ) -> tuple[list[TrainingImage], list[TrainingImage]]:
     """To train on, and for validation: the config's own, or the development data and Flickr8k `val`."""
     options = config.data
-    pictures = _listed(options.pairs, data, cache, failures) if options.pairs else training_pictures(data)[0]
+    images = _listed(options.pairs, data, cache, failures) if options.pairs else training_images(data)[0]
     if options.validation:
-        return pictures, _listed(options.validation, data, cache, failures)
+        return images, _listed(options.validation, data, cache, failures)
     if not options.pairs:
-        return pictures, read_validation(data)
-    count = min(options.validation_pictures, len(pictures) // 10)
-    order = np.random.default_rng(config.seed).permutation(len(pictures))
+        return images, read_validation(data)
+    count = min(options.validation_images, len(images) // 10)
+    order = np.random.default_rng(config.seed).permutation(len(images))
     apart = set(order[:count].tolist())
     return (
-        [picture for number, picture in enumerate(pictures) if number not in apart],
-        [pictures[number] for number in sorted(apart)],
+        [image for number, image in enumerate(images) if number not in apart],
+        [images[number] for number in sorted(apart)],
     )
 
 
 def _listed(sources: Sequence[PairsFrom], data: Path, cache: Path, failures: Failures) -> list[TrainingImage]:
-    """Pairs as picture files, since views are computed from files: what lies in a table or shard is unpacked once."""
+    """Pairs as image files, since views are computed from files: what lies in a table or shard is unpacked once."""
     found = []
-    for item in list_pictures(sources, data, failures):
+    for item in list_images(sources, data, failures):
         image = item.pair.image
         try:
-            path = image if isinstance(image, Path) else _unpacked(image, cache / "pictures")
+            path = image if isinstance(image, Path) else _unpacked(image, cache / "images")
         except (DataError, OSError, tarfile.TarError) as error:
             failures.add(item.pair.path, f"cannot be unpacked: {error}")
             continue
@@ -300,15 +300,15 @@ def _listed(sources: Sequence[PairsFrom], data: Path, cache: Path, failures: Fai
 
 
 def _unpacked(image: PairSource, folder: Path) -> Path:
-    """A file with the picture's bytes, named by their digest."""
+    """A file with the decoded's bytes, named by their digest."""
     if isinstance(image, bytes):
         content = image
     elif callable(image):
         content = image()
     else:
-        picture, _ = load_picture(image, max_megapixels=100.0)
+        decoded, _ = load_image(image, max_megapixels=100.0)
         buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
+        decoded.save(buffer, "PNG")
         content = buffer.getvalue()
     path = folder / sha256_hex(content)
     if not path.is_file():
@@ -317,21 +317,21 @@ def _unpacked(image: PairSource, folder: Path) -> Path:
     return path
 
 
-def _readable(pictures: Sequence[TrainingImage], features: FeatureCache, failures: Failures) -> list[TrainingImage]:
+def _readable(images: Sequence[TrainingImage], features: FeatureCache, failures: Failures) -> list[TrainingImage]:
     """Those that open; the others are noted."""
     kept = []
-    for picture, good in zip(pictures, features.readable([p.path for p in pictures]), strict=True):
+    for image, good in zip(images, features.readable([p.path for p in images]), strict=True):
         if good:
-            kept.append(picture)
+            kept.append(image)
         else:
-            failures.add(str(picture.path), "it is not a picture, or a damaged one")
+            failures.add(str(image.path), "it is not an image, or a damaged one")
     return kept
 
 
 def _recipe(config: TrainConfig) -> MiniConfig:
     """What the shared builders of `mini` read, from this config."""
     backbone = config.backbone
-    own = {item.name: getattr(config.lit, item.name) for item in dataclasses.fields(LitSettings)}
+    own = {item.name: getattr(config.heads, item.name) for item in dataclasses.fields(HeadsSettings)}
     return MiniConfig(
         size_px=backbone.size_px,
         views=backbone.views,

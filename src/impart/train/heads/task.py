@@ -1,6 +1,6 @@
-"""Regime `lit`: a frozen image backbone, heads and upper layers of the text tower learn, with or without RAM.
+"""Mode `heads`: a frozen image backbone, heads and upper layers of the text tower learn, with or without RAM.
 
-Without references it is the training of `mini`. With them, each step embeds the neighbours of its pictures with the
+Without references it is the training of `mini`. With them, each step embeds the neighbours of its images with the
 heads as they are, RAM blends them into the image embeddings, and the losses are taken on v'.
 """
 
@@ -19,31 +19,31 @@ from torch import Tensor, nn
 from impart.blending.ram import build_ram
 from impart.train.heads.corpus import Corpus, draw_variant, draw_views
 from impart.train.heads.corrections import CellAttention, Correction, ImageHead, TextHead
-from impart.train.heads.model import EmbeddedReferences, LitModel, nearest_rows
+from impart.train.heads.model import EmbeddedReferences, HeadsModel, nearest_rows
 from impart.train.heads.towers.text_tail import TextTail
 from impart.train.losses import contrastive_loss, distillation_loss, partial_distillation_loss
-from impart.train.prepare.retrieved import ITSELF, CohortTensors, replace_at_random, shows_itself
-from impart.train.settings import LitSettings, TrainConfig
+from impart.train.prepare.retrieved import ITSELF, ZNormTensors, replace_at_random, shows_itself
+from impart.train.settings import HeadsSettings, TrainConfig
 from impart.train.task import Average, Temperature, TrainingTask, recall
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["LitReferences", "LitTask", "LitValidation"]
+__all__ = ["HeadsReferences", "HeadsTask", "HeadsValidation"]
 
 _CHUNK = 2048
 
 
 @dataclass(frozen=True)
-class LitReferences:
+class HeadsReferences:
     """N reference pairs and who may not see which.
 
     Attributes:
         features: (N, F) of the clean view.
         sentences: (N, D) of their texts, by the tower as published.
         texts: (N,) which texts of the corpus these are.
-        groups: (N,) content number of each reference's picture.
-        own: (n,) content number of each picture of the corpus.
+        groups: (N,) content number of each reference's image.
+        own: (n,) content number of each image of the corpus.
     """
 
     features: Tensor
@@ -54,14 +54,14 @@ class LitReferences:
 
 
 @dataclass(frozen=True)
-class LitValidation:
-    """Pictures and captions to measure on.
+class HeadsValidation:
+    """Images and captions to measure on.
 
     Attributes:
         features: (B, F).
         sentences: (T, D), by the tower as published.
-        owners: (T,) the picture of each caption.
-        own: (B,) content number of each picture, comparable with `LitReferences.groups`.
+        owners: (T,) the image of each caption.
+        own: (B,) content number of each image, comparable with `LitReferences.groups`.
     """
 
     features: Tensor
@@ -70,11 +70,11 @@ class LitValidation:
     own: Tensor
 
 
-class LitTask(TrainingTask):
+class HeadsTask(TrainingTask):
     """Corrections of both towers, RAM where there are references, the text tower's upper layers where so wanted.
 
     Args:
-        corpus: features and sentences; a picture of weight 0 is never drawn.
+        corpus: features and sentences; an image of weight 0 is never drawn.
         image: carries the frozen base; its correction is replaced, not changed.
         config: seed, lit, reference, ram, loss, optimiser and loop are read.
         components: (F, R) principal directions of the standardised features, for retrieval by the backbone.
@@ -90,33 +90,33 @@ class LitTask(TrainingTask):
         config: TrainConfig,
         *,
         components: Tensor | None = None,
-        references: LitReferences | None = None,
-        validation: LitValidation | None = None,
+        references: HeadsReferences | None = None,
+        validation: HeadsValidation | None = None,
         tail: TextTail | None = None,
     ):
         self.config, self._corpus = config, corpus
         self._references, self._validation = references, validation
-        lit, width = config.lit, corpus.texts.shape[1]
+        heads, width = config.heads, corpus.texts.shape[1]
         torch.manual_seed(config.seed)
         own = copy.deepcopy(image)
         own.correction = Correction(
-            own.weight.shape[1], lit.image_hidden, width, dropout=(lit.dropout_in, lit.dropout_mid)
+            own.weight.shape[1], heads.image_hidden, width, dropout=(heads.dropout_in, heads.dropout_mid)
         )
-        own.attention = _attention(image, lit, width)
-        text = TextHead(Correction(width, lit.text_hidden, width, dropout=(0.0, lit.text_dropout)))
+        own.attention = _attention(image, heads, width)
+        text = TextHead(Correction(width, heads.text_hidden, width, dropout=(0.0, heads.text_dropout)))
         if config.reference.retrieval == "encoder":
             components = None
         ram = None
         if references is not None:
             retrieval_dim = width if components is None else components.shape[1]
             ram = build_ram(config.ram, dim=width, retrieval_dim=retrieval_dim)
-        self._model = LitModel(own, text, components=components, ram=ram, k=config.ram.k).to(corpus.texts.device)
+        self._model = HeadsModel(own, text, components=components, ram=ram, k=config.ram.k).to(corpus.texts.device)
         self._temperature = Temperature(config.loss.init_scale, config.loss.max_scale).to(corpus.texts.device)
         self._tail = tail.to(corpus.texts.device) if tail is not None else None
-        self._average = Average(self.modules(), lit.ema)
+        self._average = Average(self.modules(), heads.ema)
         self._neighbours: list[Tensor] = []  # (n, K) a view
         self._said = references.sentences if references is not None else None  # (N, D) by the tower as it was last
-        self._cohort: CohortTensors | None = None
+        self._znorm: ZNormTensors | None = None
         self._batch = config.loop.batch
         self.pairs_per_step = self._batch * config.loop.accumulate
         self.steps_per_epoch = max(1, int((corpus.weights > 0).sum()) // self.pairs_per_step)
@@ -153,7 +153,7 @@ class LitTask(TrainingTask):
         if not self._neighbours or (self._model.components is None and due):
             self._find()
 
-    def _sentences(self, references: LitReferences) -> Tensor:
+    def _sentences(self, references: HeadsReferences) -> Tensor:
         """(N, D) of the references' texts, by the tower as it is."""
         return (
             references.sentences if self._tail is None else self._tail.embedded(self._tail.rows.texts[references.texts])
@@ -178,7 +178,7 @@ class LitTask(TrainingTask):
             groups=references.groups,
             near_duplicate=options.near_duplicate,
         )
-        self._cohort = embedded.cohort
+        self._znorm = embedded.znorm
         self._model.train()
 
     def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
@@ -193,10 +193,10 @@ class LitTask(TrainingTask):
     def training_step(self, batch: tuple[npt.NDArray[np.int64], int], accelerator: Accelerator) -> dict[str, Tensor]:
         rows, seed = batch
         rng = np.random.default_rng(seed)
-        corpus, lit, options = self._corpus, self.config.lit, self.config.loss
+        corpus, heads, options = self._corpus, self.config.heads, self.config.loss
         device = corpus.texts.device
         index = torch.as_tensor(rows, device=device)
-        features, views = draw_views(corpus, index, lit, rng)
+        features, views = draw_views(corpus, index, heads, rng)
         numbers = corpus.spans[rows, 0] + rng.integers(corpus.spans[rows, 1])
         picked = torch.as_tensor(numbers, device=device)
         published = corpus.texts[picked]  # (B, D)
@@ -230,33 +230,33 @@ class LitTask(TrainingTask):
         figures: dict[str, Tensor],
     ) -> Tensor:
         """The losses that keep what the towers know, weighted."""
-        corpus, lit, image = self._corpus, self.config.lit, self._model.image
+        corpus, heads, image = self._corpus, self.config.heads, self._model.image
         total = u.new_zeros(())
         clean = corpus.views[0][index].float()
-        teacher = (image.logits(clean) / lit.teacher_temperature).softmax(dim=1)  # (B, C)
-        if lit.class_weight:
+        teacher = (image.logits(clean) / heads.teacher_temperature).softmax(dim=1)  # (B, C)
+        if heads.class_weight:
             figures["classes"] = self._keep_names(u, teacher, rng)
-            total = total + lit.class_weight * figures["classes"]
-        if lit.kind_weight:
+            total = total + heads.class_weight * figures["classes"]
+        if heads.kind_weight:
             tail = self._tail
             said = draw_variant(corpus.kinds, rng) if tail is None else tail.drawn(tail.rows.kinds, rng)
             kinds = self._model.embed_texts(said)  # (K, D)
-            figures["kinds"] = _kind_loss((lit.class_scale * u @ kinds.T).float(), teacher, corpus)
-            total = total + lit.kind_weight * figures["kinds"]
-        if lit.text_weight:
+            figures["kinds"] = _kind_loss((heads.class_scale * u @ kinds.T).float(), teacher, corpus)
+            total = total + heads.kind_weight * figures["kinds"]
+        if heads.text_weight:
             figures["texts"] = (t @ t.T - published @ published.T).square().mean() * 100
-            total = total + lit.text_weight * figures["texts"]
+            total = total + heads.text_weight * figures["texts"]
         return total
 
     def _keep_names(self, u: Tensor, teacher: Tensor, rng: np.random.Generator) -> Tensor:
         """The backbone's distribution over the class names; over some of them, where saying all would cost much."""
-        lit, tail = self.config.lit, self._tail
+        heads, tail = self.config.heads, self._tail
         if tail is None:
             names = self._model.embed_texts(draw_variant(self._corpus.names, rng))  # (C, D)
-            return distillation_loss((lit.class_scale * u @ names.T).float(), teacher)
-        classes = np.sort(rng.permutation(len(tail.rows.names))[: lit.names])
+            return distillation_loss((heads.class_scale * u @ names.T).float(), teacher)
+        classes = np.sort(rng.permutation(len(tail.rows.names))[: heads.names])
         names = self._model.embed_texts(tail.drawn(tail.rows.names, rng, chosen=classes))  # (c, D)
-        logits = (lit.class_scale * u @ names.T).float()
+        logits = (heads.class_scale * u @ names.T).float()
         return partial_distillation_loss(logits, teacher, torch.as_tensor(classes, device=u.device))
 
     def _augmented(self, index: Tensor, views: Tensor, v: Tensor, q: Tensor, rng: np.random.Generator) -> Tensor:
@@ -264,7 +264,7 @@ class LitTask(TrainingTask):
         references, options = self._references, self.config.reference
         if references is None:
             return v
-        assert self._cohort is not None
+        assert self._znorm is not None
         assert self._said is not None
         ids = self._neighbours[0][index].clone()
         for number, table in enumerate(self._neighbours[1:], 1):
@@ -281,7 +281,7 @@ class LitTask(TrainingTask):
         if options.random:
             near = shows_itself(q, retrieval.detach(), places, near_duplicate=min(options.near_duplicate, ITSELF))
             places = places.masked_fill((ids != found) & near, -1)
-        embedded = EmbeddedReferences(image, text, retrieval, self._cohort)
+        embedded = EmbeddedReferences(image, text, retrieval, self._znorm)
         return self._model.augment(v, q, places, embedded)
 
     def after_step(self, step: int) -> None:
@@ -289,7 +289,7 @@ class LitTask(TrainingTask):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Recall of captions and pictures with the averaged weights; `base_` before augmentation."""
+        """Recall of captions and images with the averaged weights; `base_` before augmentation."""
         data = self._validation
         if data is None:
             return {}
@@ -314,7 +314,7 @@ class LitTask(TrainingTask):
         self._train(True)
         return figures
 
-    def finished(self) -> LitModel:
+    def finished(self) -> HeadsModel:
         """The model with its averaged weights, in evaluation mode. To be called once, after the last step.
 
         A sentence tower that learned has its averaged weights too, in place.
@@ -328,8 +328,8 @@ class LitTask(TrainingTask):
         state: dict[str, Any] = {"average": self._average.state(), "neighbours": self._neighbours}
         if self._tail is not None and self._said is not None:
             state["said"] = self._said
-        if self._cohort is not None:
-            state["cohort"] = [self._cohort.mean, self._cohort.covariance]
+        if self._znorm is not None:
+            state["cohort"] = [self._znorm.mean, self._znorm.covariance]
         return state
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -339,28 +339,28 @@ class LitTask(TrainingTask):
         if "said" in state:
             self._said = state["said"].to(device)
         if "cohort" in state:
-            self._cohort = CohortTensors(*(part.to(device) for part in state["cohort"]))
+            self._znorm = ZNormTensors(*(part.to(device) for part in state["cohort"]))
 
 
-def _attention(image: ImageHead, lit: LitSettings, width: int) -> CellAttention | None:
+def _attention(image: ImageHead, heads: HeadsSettings, width: int) -> CellAttention | None:
     """A new attention over cells, standardised as the given head's."""
     given = image.attention
-    if given is None or not lit.cell_heads:
+    if given is None or not heads.cell_heads:
         return None
     assert isinstance(given, CellAttention), type(given)
     return CellAttention(
         given.mean,
         1 / given.scale,
         cells=len(given.places),
-        heads=lit.cell_heads,
-        hidden=lit.cell_hidden,
+        heads=heads.cell_heads,
+        hidden=heads.cell_hidden,
         outputs=width,
-        dropout=(lit.dropout_cells, lit.dropout_in, lit.dropout_mid),
+        dropout=(heads.dropout_cells, heads.dropout_in, heads.dropout_mid),
     )
 
 
 def _kind_loss(logits: Tensor, teacher: Tensor, corpus: Corpus) -> Tensor:
-    """Distillation over kinds, for the pictures of which enough of the distribution has a kind."""
+    """Distillation over kinds, for the images of which enough of the distribution has a kind."""
     mass = teacher @ corpus.membership  # (B, K)
     total = mass.sum(1, keepdim=True)
     known = (total > 0.2).squeeze(1)

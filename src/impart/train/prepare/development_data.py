@@ -1,4 +1,4 @@
-"""What `mini` learns from: pictures with texts, as plain lists, read from the development data's folders.
+"""What `mini` learns from: images with texts, as plain lists, read from the development data's folders.
 
 Sources (see the data's README for licences): Flickr8k `train`, OpenStax, the ImageNet sample, and every folder of
 `images/more`. Evaluation sets are never read here; asking for one is an error.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from impart.errors import DataError
 
-__all__ = ["FORBIDDEN", "TrainingImage", "read_more", "read_pictures", "read_validation"]
+__all__ = ["FORBIDDEN", "TrainingImage", "read_more", "read_images", "read_validation"]
 
 FORBIDDEN = frozenset({"cifar10", "cifar100", "caltech101", "tiny_imagenet32", "coco", "panda", "misc"})
 """Evaluation data: neither trained nor tuned on."""
@@ -25,7 +25,7 @@ _PROSE = frozenset({"openstax2", "philschatz_biology", "sites"})
 """Folders of `more` whose second text is a caption; elsewhere it is a credit, an instruction or a recipe."""
 _CREDIT = re.compile(r"\((?:credit|figure|image|photo)[^)]*\)|^by .*(?:CC|commons|public domain).*", re.IGNORECASE)
 _OPENING = re.compile(
-    r"^(?:this |the |an? )?(?:photo(?:graph)?|image|picture|figure|illustration)s?(?: [a-z])?"
+    r"^(?:this |the |an? )?(?:photo(?:graph)?|image|image|figure|illustration)s?(?: [a-z])?"
     r" (?:shows?|of|depicts?|is of|displays?)(?: that| how)? ",
     re.IGNORECASE,
 )
@@ -33,7 +33,7 @@ _OPENING = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingImage:
-    """One training picture.
+    """One training image.
 
     Attributes:
         path: the file.
@@ -46,8 +46,8 @@ class TrainingImage:
     texts: tuple[str, ...]
 
 
-def read_pictures(data: Path) -> list[TrainingImage]:
-    """All training pictures below `data`, in a fixed order.
+def read_images(data: Path) -> list[TrainingImage]:
+    """All training images below `data`, in a fixed order.
 
     Args:
         data: the folder that holds `images/`.
@@ -55,15 +55,15 @@ def read_pictures(data: Path) -> list[TrainingImage]:
     Raises:
         DataError: a folder is missing or holds no usable row.
     """
-    pictures = list(_flickr(data, split="train"))
-    pictures += _openstax(data)
-    pictures += read_more(data / "images" / "more")
-    _check_training(pictures, data)
-    return pictures
+    images = list(_flickr(data, split="train"))
+    images += _openstax(data)
+    images += read_more(data / "images" / "more")
+    _check_training(images, data)
+    return images
 
 
 def read_more(folder: Path) -> list[TrainingImage]:
-    """Pictures of a folder of sources: every folder in it holds `images/` and `captions.csv`.
+    """Images of a folder of sources: every folder in it holds `images/` and `captions.csv`.
 
     Raises:
         DataError: a folder is missing or holds no usable row, or is named like evaluation data.
@@ -72,24 +72,24 @@ def read_more(folder: Path) -> list[TrainingImage]:
         sources = sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError as error:
         raise DataError(f"cannot read {folder}: {error.strerror}; it should hold one folder a source") from error
-    pictures = [picture for source in sources for picture in _more(source)]
-    _check_training(pictures, folder)
-    return pictures
+    images = [image for source in sources for image in _more(source)]
+    _check_training(images, folder)
+    return images
 
 
-def _check_training(pictures: Sequence[TrainingImage], root: Path) -> None:
-    for picture in pictures:
-        if FORBIDDEN & {part.lower() for part in picture.path.relative_to(root).parts}:
-            raise DataError(f"{picture.path} is evaluation data: it must not be trained on")
+def _check_training(images: Sequence[TrainingImage], root: Path) -> None:
+    for image in images:
+        if FORBIDDEN & {part.lower() for part in image.path.relative_to(root).parts}:
+            raise DataError(f"{image.path} is evaluation data: it must not be trained on")
 
 
 def read_validation(data: Path) -> list[TrainingImage]:
-    """Flickr8k `val`, the only pictures that choices may be made on."""
+    """Flickr8k `val`, the only images that choices may be made on."""
     return list(_flickr(data, split="val"))
 
 
 def read_classes(data: Path) -> list[tuple[Path, str, str]]:
-    """The ImageNet sample: file, wnid and label of one picture a class, in the classifier's order."""
+    """The ImageNet sample: file, wnid and label of one image a class, in the classifier's order."""
     folder = data / "images" / "imagenet_sample"
     rows = [(folder / "images" / row["file"], row["wnid"], row["label"]) for row in _rows(folder / "labels.csv")]
     return sorted(rows, key=lambda row: row[1])

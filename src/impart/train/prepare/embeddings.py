@@ -2,13 +2,13 @@
 
 A store is a folder named after the encoder's fingerprint, with fixed-width rows in plain files that only ever grow:
 
-    pictures.keys       key of the picture's place and state, and the sha256 of its content: 98 bytes a row
-    pictures.image      (n, D) float16
-    pictures.retrieval  (n, R) float16, where the encoder has retrieval embeddings of its own
+    images.keys       key of the image's place and state, and the sha256 of its content: 98 bytes a row
+    images.image      (n, D) float16
+    images.retrieval  (n, R) float16, where the encoder has retrieval embeddings of its own
     texts.keys          key of the text: 33 bytes a row
     texts.vectors       (m, D) float16
 
-A killed writer leaves files of different lengths; opening cuts them to the rows that all of them hold. A picture or
+A killed writer leaves files of different lengths; opening cuts them to the rows that all of them hold. An image or
 text that is there is never computed again, whichever run asks.
 """
 
@@ -29,13 +29,13 @@ import numpy.typing as npt
 from impart.encoders.base import Encoder
 from impart.errors import DataError, TrainingError
 from impart.files import file_state, read_ahead, sha256_hex
-from impart.refset.pairs import Pair, load_picture
+from impart.refset.pairs import Pair, load_image
 from impart.train.events import Preparing
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["EmbeddedPictures", "EmbeddingStore", "picture_key"]
+__all__ = ["EmbeddedImages", "EmbeddingStore", "image_key"]
 
 _KEY = 32  # hex digits kept of a sha256 as a key
 _READERS = 2
@@ -44,13 +44,13 @@ Float16 = npt.NDArray[np.float16]
 
 
 @dataclass
-class EmbeddedPictures:
-    """What `EmbeddingStore.pictures` found or made; n of the pictures asked for could be used.
+class EmbeddedImages:
+    """What `EmbeddingStore.images` found or made; n of the images asked for could be used.
 
     Attributes:
         rows: (n,) rows of the store.
         hashes: n content hashes (sha256).
-        usable: for each picture asked for, its place among the n, or -1.
+        usable: for each image asked for, its place among the n, or -1.
         failures: (path, reason) of the others.
     """
 
@@ -60,9 +60,9 @@ class EmbeddedPictures:
     failures: list[tuple[str, str]] = field(default_factory=list)
 
 
-def picture_key(pair: Pair) -> str:
-    """Key of a picture: where it is and, of its file, size and time of change; a replaced file has another key."""
-    place = pair.picture
+def image_key(pair: Pair) -> str:
+    """Key of an image: where it is and, of its file, size and time of change; a replaced file has another key."""
+    place = pair.image_key
     state = file_state(Path(place.split("::", 1)[0]))
     return sha256_hex(f"{place}|{state}")[:_KEY]
 
@@ -73,8 +73,8 @@ class EmbeddingStore:
     Args:
         folder: holds one store an encoder; made when missing.
         encoder: computes what is missing.
-        batch: pictures in one forward pass.
-        max_megapixels: larger pictures are refused.
+        batch: images in one forward pass.
+        max_megapixels: larger images are refused.
     """
 
     def __init__(self, folder: Path, encoder: Encoder, *, batch: int = 32, max_megapixels: float = 100.0):
@@ -83,12 +83,12 @@ class EmbeddingStore:
         self._max_megapixels = max_megapixels
         self.folder = folder / encoder.fingerprint[:16]
         traits = encoder.traits
-        pictures = {"keys": (np.dtype("S98"), 1), "image": (np.dtype(np.float16), traits.dim)}
+        images = {"keys": (np.dtype("S98"), 1), "image": (np.dtype(np.float16), traits.dim)}
         if traits.own_retrieval:
-            pictures["retrieval"] = (np.dtype(np.float16), traits.retrieval_dim)
+            images["retrieval"] = (np.dtype(np.float16), traits.retrieval_dim)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._pictures = _Rows(self.folder, "pictures", pictures)
+            self._images = _Rows(self.folder, "images", images)
             self._texts = _Rows(
                 self.folder, "texts", {"keys": (np.dtype("S33"), 1), "vectors": (np.dtype(np.float16), traits.dim)}
             )
@@ -98,40 +98,40 @@ class EmbeddingStore:
     @property
     def image(self) -> Float16:
         """(N, D) image embeddings of all rows, memory-mapped."""
-        return self._pictures.map("image")
+        return self._images.map("image")
 
     @property
     def retrieval(self) -> Float16:
         """(N, R) retrieval embeddings of all rows, memory-mapped."""
-        return self._pictures.map("retrieval" if self._encoder.traits.own_retrieval else "image")
+        return self._images.map("retrieval" if self._encoder.traits.own_retrieval else "image")
 
     @property
     def text(self) -> Float16:
         """(M, D) text embeddings of all rows, memory-mapped."""
         return self._texts.map("vectors")
 
-    def pictures(self, pairs: Sequence[Pair]) -> Iterator[Preparing | EmbeddedPictures]:
-        """Make sure that the pictures of `pairs` (one pair a picture) are there.
+    def images(self, pairs: Sequence[Pair]) -> Iterator[Preparing | EmbeddedImages]:
+        """Make sure that the images of `pairs` (one pair an image) are there.
 
         Yields:
-            Progress, and at the end the result. A picture that cannot be read costs itself.
+            Progress, and at the end the result. An image that cannot be read costs itself.
         """
-        keys = [picture_key(pair) for pair in pairs]
-        known = self._known(self._pictures)
+        keys = [image_key(pair) for pair in pairs]
+        known = self._known(self._images)
         missing = [number for number, key in enumerate(keys) if key not in known]
         failures: dict[int, str] = {}
         done = len(pairs) - len(missing)
         jobs = ((number, pairs[number]) for number in missing)
         with closing(read_ahead(jobs, self._load, workers=_READERS, ahead=2 * self._batch)) as loaded:
             while items := list(islice(loaded, self._batch)):
-                good = [(number, picture, digest) for number, picture, digest in items if picture is not None]
-                failures.update((number, reason) for number, picture, reason in items if picture is None)
+                good = [(number, image, digest) for number, image, digest in items if image is not None]
+                failures.update((number, reason) for number, image, reason in items if image is None)
                 if good:
                     self._append(good, keys)
                 done += len(items)
-                yield Preparing(what="pictures", done=done, total=len(pairs), failed=len(failures))
-        known = self._known(self._pictures)
-        table = self._pictures.map("keys")
+                yield Preparing(what="images", done=done, total=len(pairs), failed=len(failures))
+        known = self._known(self._images)
+        table = self._images.map("keys")
         rows: list[int] = []
         usable = np.full(len(pairs), -1, dtype=np.int64)
         for number, key in enumerate(keys):
@@ -139,8 +139,10 @@ class EmbeddingStore:
                 usable[number] = len(rows)
                 rows.append(known[key])
         hashes = [bytes(line)[33:97].decode() for line in table[rows, 0]] if rows else []
-        listed = [(pairs[number].path or pairs[number].picture, reason) for number, reason in sorted(failures.items())]
-        yield EmbeddedPictures(np.array(rows, dtype=np.int64), hashes, usable, listed)
+        listed = [
+            (pairs[number].path or pairs[number].image_key, reason) for number, reason in sorted(failures.items())
+        ]
+        yield EmbeddedImages(np.array(rows, dtype=np.int64), hashes, usable, listed)
 
     def texts(self, texts: Sequence[str]) -> Iterator[Preparing | npt.NDArray[np.int64]]:
         """Make sure that texts are there. Yields progress, and at the end their rows (T,)."""
@@ -159,12 +161,12 @@ class EmbeddingStore:
         yield np.array([known[key] for key in keys], dtype=np.int64)
 
     def _append(self, items: Sequence[tuple[int, Image.Image | None, str]], keys: Sequence[str]) -> None:
-        made = self._encoder.encode_images([picture for _, picture, _ in items if picture is not None])
+        made = self._encoder.encode_images([image for _, image, _ in items if image is not None])
         lines = np.array([f"{keys[number]} {digest}\n".encode() for number, _, digest in items], dtype="S98")[:, None]
         rows: dict[str, npt.NDArray[Any]] = {"image": made.embeddings, "keys": lines}
         if self._encoder.traits.own_retrieval:
             rows["retrieval"] = made.retrieval
-        self._pictures.append(rows)
+        self._images.append(rows)
 
     @staticmethod
     def _known(rows: _Rows) -> dict[str, int]:
@@ -172,13 +174,13 @@ class EmbeddingStore:
         return {bytes(line)[:_KEY].decode(): row for row, line in enumerate(rows.map("keys")[:, 0])}
 
     def _load(self, job: tuple[int, Pair]) -> tuple[int, Image.Image | None, str]:
-        """(number, picture, hash), or (number, None, reason) where it cannot be read; runs in a reader thread."""
+        """(number, image, hash), or (number, None, reason) where it cannot be read; runs in a reader thread."""
         number, pair = job
         try:
-            picture, digest = load_picture(pair.image, max_megapixels=self._max_megapixels)
+            image, digest = load_image(pair.image, max_megapixels=self._max_megapixels)
         except DataError as error:
             return number, None, str(error)
-        return number, picture, digest
+        return number, image, digest
 
 
 class _Rows:

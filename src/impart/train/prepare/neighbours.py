@@ -1,7 +1,7 @@
 """Who is whose neighbour, found ahead of time: hold-out split, search, masks, and a memory-mapped table.
 
-RA-CLIP keeps a tenth of the pairs as references and looks up each training picture's neighbours among them once,
-since the retrieval encoder is frozen. A picture never finds itself (equal content) nor a near-duplicate of itself
+RA-CLIP keeps a tenth of the pairs as references and looks up each training image's neighbours among them once,
+since the retrieval encoder is frozen. An image never finds itself (equal content) nor a near-duplicate of itself
 (retrieval cosine above a threshold): from those RAM would learn to copy the answer.
 """
 
@@ -30,7 +30,7 @@ _SPARE = 8  # masked candidates that are allowed for at first
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures by what they are for; each (.,) int64 numbers, sorted.
+    """Images by what they are for; each (.,) int64 numbers, sorted.
 
     Attributes:
         train: learned from.
@@ -44,10 +44,10 @@ class Split:
 
 
 def may_be_references(of: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Which pictures, told by their collections `of`, may become references: those `wanted`, or all if none is named.
+    """Which images, told by their collections `of`, may become references: those `wanted`, or all if none is named.
 
     Raises:
-        TrainingError: no picture comes from there.
+        TrainingError: no image comes from there.
     """
     chosen = np.array([not wanted or name in wanted for name in of], dtype=np.bool_)
     if len(of) and not chosen.any():
@@ -68,16 +68,16 @@ def hold_out(
     validation: int = 0,
     eligible: npt.NDArray[np.bool_] | None = None,
 ) -> Split:
-    """Draw references and validation pictures.
+    """Draw references and validation images.
 
     Args:
-        count: pictures in all.
-        fraction: share of the eligible pictures that become references.
+        count: images in all.
+        fraction: share of the eligible images that become references.
         seed: of the draw.
         held_out: whether references are left out of training.
         use: share of the references that is used; a smaller share is a part of a larger one.
-        validation: pictures kept for validation, drawn first.
-        eligible: (count,) which pictures may become references; None = all.
+        validation: images kept for validation, drawn first.
+        eligible: (count,) which images may become references; None = all.
 
     >>> split = hold_out(10, fraction=0.2, seed=0, validation=2)
     >>> len(split.train), len(split.references), len(split.validation)
@@ -94,12 +94,12 @@ def hold_out(
 
 @dataclass(frozen=True)
 class NeighbourTable:
-    """The K nearest references of n pictures, best first.
+    """The K nearest references of n images, best first.
 
     Attributes:
         ids: (n, K) int32 rows of the reference set; -1 = there are fewer.
         sims: (n, K) float32 cosines; -1 where there is none.
-        masked: candidates left out as the picture itself or a near-duplicate of it.
+        masked: candidates left out as the image itself or a near-duplicate of it.
     """
 
     ids: npt.NDArray[np.int32]

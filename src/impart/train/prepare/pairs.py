@@ -1,4 +1,4 @@
-"""From the config's sources to a list of pictures with texts: what cannot be listed is counted and named."""
+"""From the config's sources to a list of images with texts: what cannot be listed is counted and named."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from impart.files import write_csv_atomic
 from impart.refset.pairs import Columns, Pair, read_pairs
 from impart.train.settings import PairsFrom
 
-__all__ = ["Failures", "ListedPicture", "list_pictures", "resolve"]
+__all__ = ["Failures", "ListedImage", "list_images", "resolve"]
 
 
 @dataclass
-class ListedPicture:
-    """One picture, not read yet.
+class ListedImage:
+    """One image, not read yet.
 
     Attributes:
         pair: where it is, with its first text.
@@ -65,27 +65,27 @@ def resolve(source: PairsFrom, data: Path) -> list[Path]:
     return found
 
 
-def list_pictures(sources: Sequence[PairsFrom], data: Path, failures: Failures) -> list[ListedPicture]:
-    """Pictures of all sources in a fixed order, the texts of one picture together.
+def list_images(sources: Sequence[PairsFrom], data: Path, failures: Failures) -> list[ListedImage]:
+    """Images of all sources in a fixed order, the texts of one image together.
 
     An empty text, or a shard that cannot be read, is noted among the failures and left out.
 
     Raises:
         TrainingError: a source does not exist, or nothing is left.
     """
-    pictures: dict[str, ListedPicture] = {}
+    images: dict[str, ListedImage] = {}
     for source in sources:
         for path in resolve(source, data):
             for pair in _pairs(source, path, failures):
                 if not pair.text.strip():
-                    failures.add(pair.path or pair.picture, "the text is empty")
-                elif pair.picture not in pictures:
-                    pictures[pair.picture] = ListedPicture(pair, [pair.text])
-                elif pair.text not in pictures[pair.picture].texts:
-                    pictures[pair.picture].texts.append(pair.text)
-    if not pictures and sources:
+                    failures.add(pair.path or pair.image_key, "the text is empty")
+                elif pair.image_key not in images:
+                    images[pair.image_key] = ListedImage(pair, [pair.text])
+                elif pair.text not in images[pair.image_key].texts:
+                    images[pair.image_key].texts.append(pair.text)
+    if not images and sources:
         raise TrainingError(f"no usable pair in {', '.join(source.path for source in sources)} below {data}")
-    return list(pictures.values())
+    return list(images.values())
 
 
 def _pairs(source: PairsFrom, path: Path, failures: Failures) -> Iterator[Pair]:

@@ -1,4 +1,4 @@
-"""From rows of a table of neighbours to what RAM takes: gather, standing, masks."""
+"""From rows of a table of neighbours to what RAM takes: gather, z-score, masks."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from impart.blending.ram import Retrieved
-from impart.retrieval.znorm import Cohort
+from impart.retrieval.znorm import ZNorm
 
-__all__ = ["ITSELF", "CohortTensors", "gather", "replace_at_random", "shows_itself"]
+__all__ = ["ITSELF", "ZNormTensors", "gather", "replace_at_random", "shows_itself"]
 
 ITSELF = 0.999
-"""Cosine from which two pictures are one, however near a near-duplicate must be."""
+"""Cosine from which two images are one, however near a near-duplicate must be."""
 
 
-class CohortTensors:
-    """What random pictures look like to the references, on a device: standing of similarities (see `Cohort`).
+class ZNormTensors:
+    """What random images look like to the references, on a device: z-score of similarities (see `ZNorm`).
 
     Args:
         mean: (R,) of the references' retrieval embeddings.
@@ -28,18 +28,18 @@ class CohortTensors:
         self.mean, self.covariance = mean, covariance
 
     @classmethod
-    def of(cls, retrieval: Tensor) -> CohortTensors:
+    def of(cls, retrieval: Tensor) -> ZNormTensors:
         """From the retrieval embeddings (N, R) of the references."""
-        cohort = Cohort.of(np.asarray(retrieval.detach().float().cpu().numpy()))
-        return cls.on(cohort, retrieval.device)
+        znorm = ZNorm.of(np.asarray(retrieval.detach().float().cpu().numpy()))
+        return cls.on(znorm, retrieval.device)
 
     @classmethod
-    def on(cls, cohort: Cohort, device: torch.device | str) -> CohortTensors:
-        """A cohort on a device."""
-        return cls(torch.as_tensor(cohort.mean, device=device), torch.as_tensor(cohort.covariance, device=device))
+    def on(cls, znorm: ZNorm, device: torch.device | str) -> ZNormTensors:
+        """A background statistics on a device."""
+        return cls(torch.as_tensor(znorm.mean, device=device), torch.as_tensor(znorm.covariance, device=device))
 
-    def standing(self, q: Tensor, sims: Tensor) -> Tensor:
-        """Similarities (B, K) of queries q (B, R) in standard deviations above random pictures."""
+    def z_scores(self, q: Tensor, sims: Tensor) -> Tensor:
+        """Similarities (B, K) of queries q (B, R) in standard deviations above random images."""
         spread = ((q @ self.covariance) * q).sum(1).clamp(min=1e-12).sqrt()  # (B,)
         return (sims - (q @ self.mean)[:, None]) / spread[:, None]
 
@@ -52,7 +52,7 @@ def gather(
     image: Tensor,
     text: Tensor,
     retrieval: Tensor,
-    cohort: CohortTensors,
+    znorm: ZNormTensors,
 ) -> Retrieved:
     """The neighbours of a batch.
 
@@ -61,7 +61,7 @@ def gather(
         q: (B, R) unit retrieval embeddings.
         ids: (B, K) rows of the references, best first; -1 = none.
         image: (N, D) of the references; like `text` (N, D) and `retrieval` (N, R).
-        cohort: of the references.
+        znorm: of the references.
     """
     mask = ids >= 0  # (B, K)
     rows = ids.clamp(min=0)
@@ -74,7 +74,7 @@ def gather(
         r_txt=text[rows].to(v.dtype),
         r_ret=r_ret,
         sims=sims,
-        standing=cohort.standing(q, sims),
+        z_scores=znorm.z_scores(q, sims),
         mask=mask,
     )
 
@@ -89,7 +89,7 @@ def replace_at_random(ids: Tensor, count: int, share: float, rng: np.random.Gene
 
 
 def shows_itself(q: Tensor, retrieval: Tensor, ids: Tensor, *, near_duplicate: float) -> Tensor:
-    """(B, K) bool: which neighbours `ids` (B, K), rows of `retrieval` (N, R), are the picture q (B, R) or nearly so.
+    """(B, K) bool: which neighbours `ids` (B, K), rows of `retrieval` (N, R), are the image q (B, R) or nearly so.
 
     Neighbours found ahead of time are free of them; those drawn at random are not.
     """

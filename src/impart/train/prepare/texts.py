@@ -13,5 +13,5 @@ def text_key(text: str) -> str:
     >>> text_key("A photo of an Airplane."), text_key("an airplane")
     ('airplane', 'airplane')
     """
-    text = re.sub(r"^a (?:photo|picture) of ", "", text.lower().strip(" ."))
+    text = re.sub(r"^a (?:photo|image) of ", "", text.lower().strip(" ."))
     return re.sub(r"^(?:an?|the) ", "", text)

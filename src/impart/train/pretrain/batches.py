@@ -1,6 +1,6 @@
-"""Batches of training pictures, read by worker processes in an order that only (seed, epoch, position) decide.
+"""Batches of training images, read by worker processes in an order that only (seed, epoch, position) decide.
 
-A picture that cannot be read is told and replaced by the training picture after it, so that a batch is always full and
+An image that cannot be read is told and replaced by the training image after it, so that a batch is always full and
 a resumed run sees what an undisturbed one sees.
 
 Letters: B pairs of this process in a batch, S side of the square that the image tower sees.
@@ -23,22 +23,22 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from impart.encoders.preprocess import PreprocessConfig, preprocess
 from impart.errors import DataError, TrainingError
-from impart.refset.pairs import PairSource, load_picture
-from impart.train.prepare.pairs import ListedPicture
+from impart.refset.pairs import PairSource, load_image
+from impart.train.prepare.pairs import ListedImage
 from impart.train.pretrain.shards import ShardReader, shards_of
 
 __all__ = ["Batch", "ImageDataset", "epoch_batches", "in_order"]
 
-_TRIES = 16  # pictures in a row that may be broken
+_TRIES = 16  # images in a row that may be broken
 _LOOKS = 10  # tries for a crop that fits
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures of one batch.
+    """Images of one batch.
 
     Attributes:
-        rows: (B,) int64, places among the training pictures.
+        rows: (B,) int64, places among the training images.
         pixels: (B, 3, S, S) uint8, or float32 already normalised.
         texts: B.
         epoch: it is of.
@@ -56,29 +56,29 @@ class Batch:
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Training pictures and how they are looked at.
+    """Training images and how they are looked at.
 
     Attributes:
-        items: n pictures with texts.
+        items: n images with texts.
         preprocess: of the image tower.
         crop: smallest share of the area that a view shows; 1 = the evaluation view.
         seed: of crops and of which text is taken.
-        max_megapixels: larger pictures are refused.
+        max_megapixels: larger images are refused.
     """
 
-    items: Sequence[ListedPicture]
+    items: Sequence[ListedImage]
     preprocess: PreprocessConfig
     crop: float = 1.0
     seed: int = 0
     max_megapixels: float = 100.0
 
     def sample(self, row: int, epoch: int, data: bytes | None = None) -> tuple[int, Tensor, str, list[Any]]:
-        """(row, pixels (3, S, S), text, failures) of a picture, or of the next one that can be read.
+        """(row, pixels (3, S, S), text, failures) of an image, or of the next one that can be read.
 
         Args:
             row: asked for.
             epoch: changes crop and text.
-            data: the picture's bytes, where they are at hand.
+            data: the image's bytes, where they are at hand.
 
         Raises:
             TrainingError: many in a row cannot be read.
@@ -89,26 +89,26 @@ class ImageDataset:
             item = self.items[place]
             source: PairSource = item.pair.image if data is None or turn else data
             try:
-                picture, _ = load_picture(source, max_megapixels=self.max_megapixels)
+                image, _ = load_image(source, max_megapixels=self.max_megapixels)
             except DataError as error:
-                failures.append((item.pair.path or item.pair.picture, str(error)))
+                failures.append((item.pair.path or item.pair.image_key, str(error)))
                 continue
             rng = np.random.default_rng((self.seed, epoch, place))
             text = item.texts[int(rng.integers(len(item.texts)))]
-            return place, self._view(picture, rng), text, failures
-        raise TrainingError(f"{_TRIES} pictures in a row cannot be read, the last {failures[-1][0]}: {failures[-1][1]}")
+            return place, self._view(image, rng), text, failures
+        raise TrainingError(f"{_TRIES} images in a row cannot be read, the last {failures[-1][0]}: {failures[-1][1]}")
 
-    def _view(self, picture: Image.Image, rng: np.random.Generator) -> Tensor:
+    def _view(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
         if self.crop >= 1:
-            return torch.from_numpy(preprocess([picture], self.preprocess)[0])
-        box = _crop_box(picture.size, self.crop, rng)
+            return torch.from_numpy(preprocess([image], self.preprocess)[0])
+        box = _crop_box(image.size, self.crop, rng)
         size = (self.preprocess.size_px, self.preprocess.size_px)
-        pixels = np.array(picture.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=2.0))
+        pixels = np.array(image.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=2.0))
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (S, S, 3) to (3, S, S)
 
 
 def epoch_batches(
-    pictures: ImageDataset,
+    images: ImageDataset,
     *,
     batch: int,
     count: int,
@@ -127,43 +127,43 @@ def epoch_batches(
         count: batches in the epoch.
         first: that is wanted.
         epoch: its number.
-        rank: of this process: of each `processes` x B pictures it takes the rank-th B.
+        rank: of this process: of each `processes` x B images it takes the rank-th B.
         workers: processes that read.
         pin: keep pixels in page-locked memory, for a GPU.
-        stream: 0 = single pictures are drawn; else shards are read in order and mixed in a buffer of this size.
+        stream: 0 = single images are drawn; else shards are read in order and mixed in a buffer of this size.
     """
     if stream:
-        shards, rows = shards_of([item.pair.picture for item in pictures.items])
-        dataset: Any = _Stream(pictures, shards, rows, batch, count, first, epoch, rank, processes, stream)
+        shards, rows = shards_of([item.pair.image_key for item in images.items])
+        dataset: Any = _Stream(images, shards, rows, batch, count, first, epoch, rank, processes, stream)
         yield from _loader(dataset, workers=workers, pin=pin)
         return
-    order = np.random.default_rng((pictures.seed, epoch)).permutation(len(pictures.items))
+    order = np.random.default_rng((images.seed, epoch)).permutation(len(images.items))
     whole = batch * processes
     plan = []
     for number in range(first, count):
         start = number * whole + rank * batch
         plan.append((number, epoch, order[np.arange(start, start + batch) % len(order)]))
-    yield from _loader(_Drawn(pictures, plan), workers=workers, pin=pin)
+    yield from _loader(_Drawn(images, plan), workers=workers, pin=pin)
 
 
-def in_order(pictures: ImageDataset, rows: npt.NDArray[np.int64], *, batch: int, workers: int = 0) -> Iterator[Batch]:
-    """Some pictures one after the other, the last batch smaller."""
+def in_order(images: ImageDataset, rows: npt.NDArray[np.int64], *, batch: int, workers: int = 0) -> Iterator[Batch]:
+    """Some images one after the other, the last batch smaller."""
     plan = [(n, 0, rows[first : first + batch]) for n, first in enumerate(range(0, len(rows), batch))]
-    yield from _loader(_Drawn(pictures, plan), workers=workers, pin=False)
+    yield from _loader(_Drawn(images, plan), workers=workers, pin=False)
 
 
 class _Drawn(Dataset[Batch]):
     """Batches of known rows; an item is a whole batch, so that it travels between processes once."""
 
-    def __init__(self, pictures: ImageDataset, plan: Sequence[tuple[int, int, npt.NDArray[np.int64]]]):
-        self.pictures, self.plan = pictures, plan
+    def __init__(self, images: ImageDataset, plan: Sequence[tuple[int, int, npt.NDArray[np.int64]]]):
+        self.images, self.plan = images, plan
 
     def __len__(self) -> int:
         return len(self.plan)
 
     def __getitem__(self, index: int) -> Batch:
         number, epoch, rows = self.plan[index]
-        return _collate([self.pictures.sample(int(row), epoch) for row in rows], epoch, number)
+        return _collate([self.images.sample(int(row), epoch) for row in rows], epoch, number)
 
 
 class _Stream(IterableDataset[Batch]):
@@ -171,7 +171,7 @@ class _Stream(IterableDataset[Batch]):
 
     def __init__(
         self,
-        pictures: ImageDataset,
+        images: ImageDataset,
         shards: list[str],
         rows: dict[str, int],
         batch: int,
@@ -182,7 +182,7 @@ class _Stream(IterableDataset[Batch]):
         processes: int,
         shuffle: int,
     ):
-        self.pictures, self.shards, self.rows = pictures, shards, rows
+        self.images, self.shards, self.rows = images, shards, rows
         self.batch, self.count, self.first, self.epoch = batch, count, first, epoch
         self.rank, self.processes, self.shuffle = rank, processes, shuffle
 
@@ -197,7 +197,7 @@ class _Stream(IterableDataset[Batch]):
             number=self.rank * workers + worker,
             readers=self.processes * workers,
             shuffle=self.shuffle,
-            seed=self.pictures.seed,
+            seed=self.images.seed,
             on_failure=lambda path, reason: failures.append((path, reason)),
         )
         samples = reader.samples(self.epoch)
@@ -205,7 +205,7 @@ class _Stream(IterableDataset[Batch]):
             raw = [next(samples) for _ in range(self.batch)]
             if number < self.first:  # seen before a stop: read again, not decoded
                 continue
-            made = _collate([self.pictures.sample(row, self.epoch, data) for row, data in raw], self.epoch, number)
+            made = _collate([self.images.sample(row, self.epoch, data) for row, data in raw], self.epoch, number)
             made.failures.extend(failures)
             failures.clear()
             yield made

@@ -1,8 +1,8 @@
-"""Regime `full` before the first step: pairs listed, split, and neighbours found with the frozen encoder.
+"""Mode `pretrain` before the first step: pairs listed, split, and neighbours found with the frozen encoder.
 
-The split is drawn over all listed pictures, so that plain CLIP and every kind of RAM train on the same ones.
+The split is drawn over all listed images, so that plain CLIP and every kind of RAM train on the same ones.
 
-Letters: n training pictures, N references, K neighbours, R retrieval width.
+Letters: n training images, N references, K neighbours, R retrieval width.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from impart.errors import DataError, TrainingError
 from impart.files import read_ahead, sha256_hex
 from impart.refset.pairs import check_header
 from impart.train.events import Note, Preparing, TrainEvent
-from impart.train.prepare.embeddings import EmbeddedPictures, EmbeddingStore
+from impart.train.prepare.embeddings import EmbeddedImages, EmbeddingStore
 from impart.train.prepare.neighbours import NeighbourTable, find_neighbours, hold_out, may_be_references
-from impart.train.prepare.pairs import Failures, ListedPicture, list_pictures
+from impart.train.prepare.pairs import Failures, ListedImage, list_images
 from impart.train.settings import TrainConfig
 
-__all__ = ["Found", "FullData", "prepare"]
+__all__ = ["Found", "PretrainData", "prepare"]
 
-_REPORT = 2048  # pictures between two reports
-_AHEAD = 64  # pictures read or being read
+_REPORT = 2048  # images between two reports
+_AHEAD = 64  # images read or being read
 
 
 @dataclass(frozen=True)
 class Found:
-    """Pictures with what the frozen encoder says of them; m of them.
+    """Images with what the frozen encoder says of them; m of them.
 
     Attributes:
-        items: the pictures.
+        items: the images.
         groups: (m,) int64 content numbers, equal for equal content.
         retrieval: (m, R) float16, may be memory-mapped; None = there is no frozen encoder.
-        rows: (m,) rows of `retrieval` that belong to the pictures.
+        rows: (m,) rows of `retrieval` that belong to the images.
         neighbours: table (m, K) of references; None likewise, and for references.
     """
 
-    items: Sequence[ListedPicture]
+    items: Sequence[ListedImage]
     groups: npt.NDArray[np.int64]
     retrieval: npt.NDArray[Any] | None = None
     rows: npt.NDArray[np.int64] | None = None
@@ -55,22 +55,22 @@ class Found:
         return len(self.items)
 
     def queries(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-        """(B, R) retrieval embeddings of some pictures."""
+        """(B, R) retrieval embeddings of some images."""
         assert self.retrieval is not None
         assert self.rows is not None
         return np.asarray(self.retrieval[self.rows[places]])
 
 
 @dataclass(frozen=True)
-class FullData:
+class PretrainData:
     """Everything the task reads.
 
     Attributes:
         train: learned from.
-        references: the held-out pictures, one of each text that is a reference.
+        references: the held-out images, one of each text that is a reference.
         validation: measured on; may be empty.
         hashes: content hash of each reference.
-        masked: training neighbours left out as the picture itself or a near-duplicate.
+        masked: training neighbours left out as the image itself or a near-duplicate.
     """
 
     train: Found
@@ -82,7 +82,7 @@ class FullData:
 
 def prepare(
     config: TrainConfig, encoder: Encoder | None, *, data: Path, out: Path, failures: Failures
-) -> Iterator[TrainEvent | FullData]:
+) -> Iterator[TrainEvent | PretrainData]:
     """Pairs to split and neighbours. Yields progress, and at the end the `FullData`.
 
     Args:
@@ -96,15 +96,15 @@ def prepare(
     """
     if not config.data.pairs:
         raise TrainingError("the config names no pairs: add [[data.pairs]] with a path, or give --pairs")
-    listed = list_pictures(config.data.pairs, data, failures)
-    apart = list_pictures(config.data.validation, data, failures)
-    pictures = listed + apart
-    yield Note(message=f"{len(pictures)} pictures with {sum(len(p.texts) for p in pictures)} texts")
+    listed = list_images(config.data.pairs, data, failures)
+    apart = list_images(config.data.validation, data, failures)
+    images = listed + apart
+    yield Note(message=f"{len(images)} images with {sum(len(p.texts) for p in images)} texts")
     hashes: list[str] = []
-    rows = np.full(len(pictures), -1, dtype=np.int64)  # of the store
+    rows = np.full(len(images), -1, dtype=np.int64)  # of the store
     vectors: npt.NDArray[Any] | None = None
     if encoder is None:
-        for event in _content_hashes(pictures, failures, max_megapixels=config.data.max_megapixels):
+        for event in _content_hashes(images, failures, max_megapixels=config.data.max_megapixels):
             if isinstance(event, list):
                 hashes = event
             else:
@@ -116,8 +116,8 @@ def prepare(
             batch=config.data.batch,
             max_megapixels=config.data.max_megapixels,
         )
-        for made in store.pictures([picture.pair for picture in pictures]):
-            if isinstance(made, EmbeddedPictures):
+        for made in store.images([image.pair for image in images]):
+            if isinstance(made, EmbeddedImages):
                 usable = made.usable >= 0
                 rows[usable] = made.rows
                 hashes = [made.hashes[place] if place >= 0 else "" for place in made.usable]
@@ -130,17 +130,17 @@ def prepare(
     train, references, validation = ([int(number) for number in part] for part in parts)
     limit = config.reference.captions
     cards = [
-        (number, ListedPicture(pictures[number].pair, [text]))
+        (number, ListedImage(images[number].pair, [text]))
         for number in references
-        for text in pictures[number].texts[: limit or None]
+        for text in images[number].texts[: limit or None]
     ]
     if len(train) < 2 or (config.reference.augment == "ram" and not cards):
         raise TrainingError(
-            f"{len(train)} pictures are left to train on, {len(cards)} pairs as references: too few. "
+            f"{len(train)} images are left to train on, {len(cards)} pairs as references: too few. "
             f"{len(failures)} items failed" + (f", such as {failures.items[0]}" if len(failures) else "")
         )
     yield Note(
-        message=f"{len(train)} pictures to train on, {len(cards)} references, {len(validation)} for validation; "
+        message=f"{len(train)} images to train on, {len(cards)} references, {len(validation)} for validation; "
         f"{len(failures)} items failed"
     )
     numbers: dict[str, int] = {}
@@ -166,12 +166,12 @@ def prepare(
                     tables[place] = found
     masked = tables[0].masked if tables[0] else 0
     if masked:
-        yield Note(message=f"{masked} neighbours masked as the picture itself or a near-duplicate")
+        yield Note(message=f"{masked} neighbours masked as the image itself or a near-duplicate")
 
     def part(chosen: list[int], table: NeighbourTable | None) -> Found:
-        return Found([pictures[number] for number in chosen], groups[chosen], vectors, rows[chosen], table)
+        return Found([images[number] for number in chosen], groups[chosen], vectors, rows[chosen], table)
 
-    yield FullData(
+    yield PretrainData(
         part(train, tables[0]),
         Found([card for _, card in cards], groups[owners], vectors, rows[owners]),
         part(validation, tables[1]),
@@ -181,9 +181,9 @@ def prepare(
 
 
 def _split(
-    config: TrainConfig, hashes: Sequence[str], first_apart: int, listed: Sequence[ListedPicture]
+    config: TrainConfig, hashes: Sequence[str], first_apart: int, listed: Sequence[ListedImage]
 ) -> tuple[npt.NDArray[np.int64], ...]:
-    """Numbers of training, reference and validation pictures; content that validation has is nowhere else."""
+    """Numbers of training, reference and validation images; content that validation has is nowhere else."""
     options = config.reference
     split = hold_out(
         first_apart,
@@ -191,8 +191,8 @@ def _split(
         seed=config.seed,
         held_out=options.held_out,
         use=options.use,
-        validation=0 if len(hashes) > first_apart else min(config.data.validation_pictures, first_apart // 10),
-        eligible=may_be_references([picture.pair.source for picture in listed], options.sources),
+        validation=0 if len(hashes) > first_apart else min(config.data.validation_images, first_apart // 10),
+        eligible=may_be_references([image.pair.source for image in listed], options.sources),
     )
     good = np.array([bool(key) for key in hashes])
     validation = np.concatenate([split.validation, np.arange(first_apart, len(hashes))])
@@ -203,28 +203,28 @@ def _split(
 
 
 def _content_hashes(
-    pictures: Sequence[ListedPicture], failures: Failures, *, max_megapixels: float
+    images: Sequence[ListedImage], failures: Failures, *, max_megapixels: float
 ) -> Iterator[Preparing | list[str]]:
-    """SHA-256 of each picture's bytes; an empty string where there are none, or where they begin no picture.
+    """SHA-256 of each image's bytes; an empty string where there are none, or where they begin no image.
 
-    Nothing is decoded: with millions of pictures that would take hours. One that breaks off later is met in training.
+    Nothing is decoded: with millions of images that would take hours. One that breaks off later is met in training.
     """
     check = partial(_content_hash, max_megapixels=max_megapixels)
     hashes: list[str] = []
     failed = 0
-    with closing(read_ahead(pictures, check, workers=4, ahead=_AHEAD)) as checked:
-        for picture, (key, reason) in zip(pictures, checked, strict=True):
+    with closing(read_ahead(images, check, workers=4, ahead=_AHEAD)) as checked:
+        for image, (key, reason) in zip(images, checked, strict=True):
             hashes.append(key)
             if not key:
                 failed += 1
-                failures.add(picture.pair.path or picture.pair.picture, reason)
-            if len(hashes) % _REPORT == 0 or len(hashes) == len(pictures):
-                yield Preparing(what="pictures", done=len(hashes), total=len(pictures), failed=failed)
+                failures.add(image.pair.path or image.pair.image_key, reason)
+            if len(hashes) % _REPORT == 0 or len(hashes) == len(images):
+                yield Preparing(what="images", done=len(hashes), total=len(images), failed=failed)
     yield hashes
 
 
-def _content_hash(picture: ListedPicture, *, max_megapixels: float) -> tuple[str, str]:
-    source = picture.pair.image
+def _content_hash(image: ListedImage, *, max_megapixels: float) -> tuple[str, str]:
+    source = image.pair.image
     try:
         data = source.read_bytes() if isinstance(source, Path) else source() if callable(source) else source
     except FileNotFoundError:
@@ -232,7 +232,7 @@ def _content_hash(picture: ListedPicture, *, max_megapixels: float) -> tuple[str
     except (OSError, DataError) as error:
         return "", f"cannot be read: {error}"
     if not isinstance(data, bytes):
-        return "", "a picture in memory cannot be trained on"
+        return "", "an image in memory cannot be trained on"
     if not data:
         return "", "the file is empty"
     try:

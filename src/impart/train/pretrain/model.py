@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impart.blending.ram import Ram
-from impart.train.prepare.retrieved import CohortTensors, gather, shows_itself
+from impart.train.prepare.retrieved import ZNormTensors, gather, shows_itself
 from impart.train.pretrain.gradcache import ChunkEmbeddings
 from impart.train.pretrain.towers import Towers
 from impart.train.task import Temperature
 
-__all__ = ["Bank", "FullModel", "Lookup"]
+__all__ = ["Bank", "PretrainModel", "Lookup"]
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class Bank:
         text: (N, D).
         retrieval: (N, R); the same as `image` where the image tower itself finds neighbours.
         groups: (N,) int64 content numbers.
-        cohort: of `retrieval`.
+        znorm: of `retrieval`.
     """
 
     image: Tensor
     text: Tensor
     retrieval: Tensor
     groups: Tensor
-    cohort: CohortTensors
+    znorm: ZNormTensors
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Lookup:
     own: Tensor
 
 
-class FullModel(nn.Module):
+class PretrainModel(nn.Module):
     """Everything that learns.
 
     Args:
@@ -101,19 +101,19 @@ class FullModel(nn.Module):
         bank, ram = self.bank, self.ram
         assert bank is not None
         assert ram is not None
-        with torch.autocast(v.device.type, enabled=False):  # standing needs more digits than bf16 has
+        with torch.autocast(v.device.type, enabled=False):  # z-score needs more digits than bf16 has
             v = v.float()
             q = v.detach() if lookup.q is None else F.normalize(lookup.q.float(), dim=-1)
             ids = lookup.ids if lookup.q is not None else self._search(q, lookup)
             own = bank.groups[ids.clamp(min=0)] == lookup.own[:, None]  # some may be drawn at random
             own |= shows_itself(q, bank.retrieval, ids, near_duplicate=self.near_duplicate)
             ids = ids.masked_fill(own, -1)
-            found = gather(v, q, ids, image=bank.image, text=bank.text, retrieval=bank.retrieval, cohort=bank.cohort)
+            found = gather(v, q, ids, image=bank.image, text=bank.text, retrieval=bank.retrieval, znorm=bank.znorm)
         return F.normalize(v + ram(found).added.float(), dim=-1)
 
     @torch.no_grad()
     def _search(self, q: Tensor, lookup: Lookup) -> Tensor:
-        """(B, K) nearest references by the image tower, the picture itself and its near-duplicates masked."""
+        """(B, K) nearest references by the image tower, the image itself and its near-duplicates masked."""
         bank = self.bank
         assert bank is not None
         k = min(lookup.ids.shape[1], len(bank.retrieval))

@@ -1,4 +1,4 @@
-"""Regime `full` from the data to a trained folder, in one process or many.
+"""Mode `pretrain` from the data to a trained folder, in one process or many.
 
 OUT/tokenizer/         learned from the training captions (towers from scratch)
 OUT/model/encoder/     the towers, as `hf:FOLDER` opens them
@@ -23,9 +23,9 @@ from impart.refset.refset import ReferenceSet
 from impart.train.events import Finished, TrainEvent
 from impart.train.loop import fit, make_accelerator
 from impart.train.prepare.pairs import Failures
-from impart.train.pretrain.data import FullData, prepare
-from impart.train.pretrain.model import FullModel
-from impart.train.pretrain.task import FullTask
+from impart.train.pretrain.data import PretrainData, prepare
+from impart.train.pretrain.model import PretrainModel
+from impart.train.pretrain.task import PretrainTask
 from impart.train.pretrain.towers import Towers, build_towers, learn_tokenizer, open_tokenizer, save_tokenizer
 from impart.train.settings import TrainConfig
 
@@ -36,28 +36,28 @@ __all__ = ["run"]
 
 
 def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator[TrainEvent]:
-    """The whole regime: prepare, train, write `OUT/model`.
+    """The whole mode: prepare, train, write `OUT/model`.
 
     Args:
-        config: of regime `full`.
+        config: of mode `pretrain`.
         data: folder that relative paths of the config start from.
         out: folder of the run; all processes must see the same one.
         resume: go on from the newest checkpoint.
 
     Raises:
-        TrainingError: the launcher asks for what the regime cannot do, or too few pairs are left.
+        TrainingError: the launcher asks for what the mode cannot do, or too few pairs are left.
     """
     from accelerate.utils import gather_object
 
     accelerator = make_accelerator(config)
     _check_launch(accelerator)
     failures = Failures()
-    made: FullData | None = None
+    made: PretrainData | None = None
     encoder = _frozen_encoder(config)
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()  # the first process computes, the others read what it stored
     for event in prepare(config, encoder, data=data, out=out, failures=failures):
-        if isinstance(event, FullData):
+        if isinstance(event, PretrainData):
             made = event
         elif accelerator.is_main_process:
             yield event
@@ -66,12 +66,12 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
     if accelerator.is_main_process:
         failures.write(out / "failures.csv")
         accelerator.wait_for_everyone()
-    task = FullTask(made, config, towers, accelerator.process_index, accelerator.num_processes, failures)
+    task = PretrainTask(made, config, towers, accelerator.process_index, accelerator.num_processes, failures)
     for event in fit(task, config, out=out, resume=resume, accelerator=accelerator):
         if not isinstance(event, Finished):
             yield event
             continue
-        failures.items = list(dict.fromkeys(gather_object(failures.items)))  # each process saw its own pictures
+        failures.items = list(dict.fromkeys(gather_object(failures.items)))  # each process saw its own images
         if task.model.ram is not None:
             task.refresh()  # with the final weights
         model = task.assemble()
@@ -86,9 +86,9 @@ def _check_launch(accelerator: Accelerator) -> None:
     kind = str(accelerator.distributed_type.value)
     if kind not in ("NO", "MULTI_CPU", "MULTI_GPU"):
         raise TrainingError(
-            f"the launcher is set to {kind}: regime 'full' runs in one process or several (MULTI_GPU, MULTI_CPU); "
+            f"the launcher is set to {kind}: mode 'pretrain' runs in one process or several (MULTI_GPU, MULTI_CPU); "
             "change distributed_type in accelerate's config. To spread the weights over the processes, set "
-            "full.shard = true"
+            "pretrain.shard = true"
         )
 
 
@@ -100,21 +100,23 @@ def _frozen_encoder(config: TrainConfig) -> Encoder | None:
     return load_encoder(config.data.encoder, **options)
 
 
-def _towers(config: TrainConfig, made: FullData, *, data: Path, out: Path) -> Towers:
+def _towers(config: TrainConfig, made: PretrainData, *, data: Path, out: Path) -> Towers:
     """The towers at step 0. A learned tokenizer is kept, so that a resumed run has the same."""
-    full = config.full
-    if full.model.startswith("hf:"):
-        if full.tokenizer:
-            raise ConfigError("full.tokenizer is for towers from scratch: full.model has a tokenizer of its own")
-        return build_towers(full, data=data, tokenizer=None, seed=config.seed)
-    folder = data / Path(full.tokenizer).expanduser() if full.tokenizer else out / "tokenizer"
-    if not full.tokenizer and not (folder / "tokenizer_config.json").is_file():
+    pretrain = config.pretrain
+    if pretrain.model.startswith("hf:"):
+        if pretrain.tokenizer:
+            raise ConfigError(
+                "pretrain.tokenizer is for towers from scratch: pretrain.model has a tokenizer of its own"
+            )
+        return build_towers(pretrain, data=data, tokenizer=None, seed=config.seed)
+    folder = data / Path(pretrain.tokenizer).expanduser() if pretrain.tokenizer else out / "tokenizer"
+    if not pretrain.tokenizer and not (folder / "tokenizer_config.json").is_file():
         texts = (text for item in made.train.items for text in item.texts)
-        save_tokenizer(learn_tokenizer(texts, full), folder)
-    return build_towers(full, data=data, tokenizer=open_tokenizer(folder, full), seed=config.seed)
+        save_tokenizer(learn_tokenizer(texts, pretrain), folder)
+    return build_towers(pretrain, data=data, tokenizer=open_tokenizer(folder, pretrain), seed=config.seed)
 
 
-def _export(task: FullTask, model: FullModel, frozen: Encoder | None, folder: Path) -> Path:
+def _export(task: PretrainTask, model: PretrainModel, frozen: Encoder | None, folder: Path) -> Path:
     """Write what was trained; returns what `--encoder` opens."""
     model.towers.cpu().save(folder / "encoder", scale=float(model.temperature().detach()))
     bank, ram, references = model.bank, model.ram, task.data.references

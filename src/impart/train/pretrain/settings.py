@@ -1,4 +1,4 @@
-"""Settings of regime `full`: the towers, the portions of a batch, and how pictures are read."""
+"""Settings of mode `pretrain`: the towers, the portions of a batch, and how images are read."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 from impart.errors import ConfigError
 
-__all__ = ["FullSettings"]
+__all__ = ["PretrainSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FullSettings:
+class PretrainSettings:
     """Towers that learn, from scratch or from weights.
 
     Attributes:
@@ -26,11 +26,11 @@ class FullSettings:
         shard: over several processes, each keeps its share of weights, gradients and optimiser state alone (FSDP)
             instead of all of them (DDP): for towers that do not fit one device.
         dropout: of the towers' attention.
-        crop: smallest share of a picture's area that a training view shows; 1 = the evaluation view.
-        workers: processes that read pictures; 0 = the training process itself. With `stream` the order depends on it.
-        stream: read shards in their order with WebDataset and mix them in a buffer, instead of drawing single pictures;
+        crop: smallest share of an image's area that a training view shows; 1 = the evaluation view.
+        workers: processes that read images; 0 = the training process itself. With `stream` the order depends on it.
+        stream: read shards in their order with WebDataset and mix them in a buffer, instead of drawing single images;
             for shards on disks that are slow to seek.
-        shuffle: pictures in that buffer, on each process.
+        shuffle: images in that buffer, on each process.
     """
 
     model: str = "vit-b-32"
@@ -50,13 +50,15 @@ class FullSettings:
 
     def __post_init__(self) -> None:
         if self.model.startswith("hf:") and (self.image or self.text or self.dim):
-            raise ConfigError("full.image, full.text and full.dim shape towers from scratch; full.model has weights")
+            raise ConfigError(
+                "pretrain.image, pretrain.text and pretrain.dim shape towers from scratch; pretrain.model has weights"
+            )
         if not 0 < self.crop <= 1:
-            raise ConfigError(f"full.crop is {self.crop}: a share of the area, above 0 and at most 1")
+            raise ConfigError(f"pretrain.crop is {self.crop}: a share of the area, above 0 and at most 1")
         for name in ("chunk", "workers"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"full.{name} is {getattr(self, name)}: at least 0")
+                raise ConfigError(f"pretrain.{name} is {getattr(self, name)}: at least 0")
         if self.shuffle < 1:
-            raise ConfigError(f"full.shuffle is {self.shuffle}: at least 1")
+            raise ConfigError(f"pretrain.shuffle is {self.shuffle}: at least 1")
         if self.vocabulary < 258:
-            raise ConfigError(f"full.vocabulary is {self.vocabulary}: 256 bytes and 2 marks are the least")
+            raise ConfigError(f"pretrain.vocabulary is {self.vocabulary}: 256 bytes and 2 marks are the least")

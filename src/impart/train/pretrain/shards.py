@@ -1,8 +1,8 @@
-"""Shards read in their order by WebDataset: for pictures on storage that is slow to seek.
+"""Shards read in their order by WebDataset: for images on storage that is slow to seek.
 
 Each reader (a worker process of a training process) has shards of its own, in an order that changes with the epoch,
 and mixes their samples in a buffer. What cannot be read costs itself and is told: a shard from where it is damaged,
-a sample whose picture is broken.
+a sample whose image is broken.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ShardReader:
     on_failure: Callable[[str, str], None]
 
     def samples(self, epoch: int) -> Iterator[tuple[int, bytes]]:
-        """(row, bytes of the picture), without end: shards come again, in another order, when all were read.
+        """(row, bytes of the image), without end: shards come again, in another order, when all were read.
 
         Raises:
             TrainingError: no shard gives anything.
@@ -56,14 +56,14 @@ class ShardReader:
             if not seen:
                 raise TrainingError(
                     f"reader {self.number + 1} of {self.readers} finds no sample in its shards, such as "
-                    f"{self.shards[0]}: use fewer full.workers, or set full.stream to false"
+                    f"{self.shards[0]}: use fewer pretrain.workers, or set pretrain.stream to false"
                 )
 
     def _once(self, name: str) -> Iterator[tuple[int, bytes]]:
         try:
             import webdataset as wds
         except ImportError as error:
-            raise MissingExtraError("webdataset", extra="train", purpose="full.stream") from error
+            raise MissingExtraError("webdataset", extra="train", purpose="pretrain.stream") from error
         order = list(self.shards)
         random.Random(name).shuffle(order)  # the same for all readers, so that their shares do not overlap
         apart = len(order) >= self.readers
@@ -119,7 +119,9 @@ def shards_of(locations: Sequence[str]) -> tuple[list[str], dict[str, int]]:
     for row, location in enumerate(locations):
         shard, colons, member = location.partition("::")
         if not colons or not shard.endswith(".tar"):
-            raise TrainingError(f"{location} lies in no shard: full.stream reads .tar shards alone, set it to false")
+            raise TrainingError(
+                f"{location} lies in no shard: pretrain.stream reads .tar shards alone, set it to false"
+            )
         shards[shard] = None
         rows[sample_key(shard, member)] = row
     return list(shards), rows

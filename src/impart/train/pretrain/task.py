@@ -1,4 +1,4 @@
-"""Regime `full`: image and text tower learn, from scratch or from weights, with RAM on held-out references or without.
+"""Mode `pretrain`: image and text tower learn, from scratch or from weights, with RAM on held-out references or without.
 
     pairs -> a tenth held out as references -> neighbours by a frozen, unimodal encoder (stored)
           -> both towers, RAM and temperature learn together; the references are embedded anew every epoch
@@ -26,13 +26,13 @@ from impart.blending.ram import build_ram
 from impart.errors import ConfigError
 from impart.files import blake2b_hex
 from impart.train.distributed import gather_rows
-from impart.train.prepare.pairs import Failures, ListedPicture
-from impart.train.prepare.retrieved import CohortTensors
+from impart.train.prepare.pairs import Failures, ListedImage
+from impart.train.prepare.retrieved import ZNormTensors
 from impart.train.prepare.texts import text_key
 from impart.train.pretrain.batches import Batch, ImageDataset, epoch_batches, in_order
-from impart.train.pretrain.data import Found, FullData
+from impart.train.pretrain.data import Found, PretrainData
 from impart.train.pretrain.gradcache import contrastive_step
-from impart.train.pretrain.model import Bank, FullModel, Lookup
+from impart.train.pretrain.model import Bank, Lookup, PretrainModel
 from impart.train.pretrain.towers import Towers
 from impart.train.settings import LossSettings, TrainConfig
 from impart.train.sharding import shard, whole
@@ -41,19 +41,19 @@ from impart.train.task import Temperature, TrainingTask, recall
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Embeddings", "FullTask"]
+__all__ = ["Embeddings", "PretrainTask"]
 
-_AT_ONCE = 256  # pictures in one forward pass that keeps no graph, where full.chunk does not say
+_AT_ONCE = 256  # images in one forward pass that keeps no graph, where pretrain.chunk does not say
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Pictures and texts as the towers see them now.
+    """Images and texts as the towers see them now.
 
     Attributes:
         image: (m, D) unit, float32.
-        text: (T, D) unit, float32; the texts of all pictures, one picture after the other.
-        owners: (T,) the picture of each text.
+        text: (T, D) unit, float32; the texts of all images, one image after the other.
+        owners: (T,) the image of each text.
     """
 
     image: Tensor
@@ -62,19 +62,19 @@ class Embeddings:
 
 
 @dataclass(eq=False)
-class FullTask(TrainingTask):
+class PretrainTask(TrainingTask):
     """Both towers, RAM and temperature under one contrastive loss.
 
     Args:
         data: pairs, split and neighbours.
-        config: of regime `full`.
+        config: of mode `pretrain`.
         towers: that learn.
         rank: of this process.
         processes: W.
         failures: takes what cannot be read while training.
     """
 
-    data: FullData
+    data: PretrainData
     config: TrainConfig
     towers: Towers
     rank: int = 0
@@ -84,14 +84,14 @@ class FullTask(TrainingTask):
     def __post_init__(self) -> None:
         config, references = self.config, self.data.references
         if config.reference.gradient:
-            raise ConfigError("reference.gradient belongs to regime 'lit': here the references are embedded ahead")
+            raise ConfigError("reference.gradient belongs to mode 'heads': here the references are embedded ahead")
         self.frozen = references.retrieval is not None
         ram = None
         if config.reference.augment == "ram":
             width = references.retrieval.shape[1] if references.retrieval is not None else self.towers.dim
             torch.manual_seed(config.seed + 1)
             ram = build_ram(config.ram, dim=self.towers.dim, retrieval_dim=width)
-        self.model = FullModel(
+        self.model = PretrainModel(
             self.towers,
             ram,
             Temperature(self._first_scale(), config.loss.max_scale),
@@ -100,17 +100,17 @@ class FullTask(TrainingTask):
         )
         self._weights = (1.0, config.reference.base_weight) if self.model.both else (1.0,)
         self._called: nn.Module = self.model
-        self._plain: FullModel | None = None
+        self._plain: PretrainModel | None = None
         self._batch = min(config.loop.batch, len(self.data.train) // self.processes)
         if not self._batch:
-            raise ConfigError(f"{len(self.data.train)} training pictures are too few for {self.processes} processes")
+            raise ConfigError(f"{len(self.data.train)} training images are too few for {self.processes} processes")
         self.pairs_per_step = self._batch * self.processes * config.loop.accumulate
         self.steps_per_epoch = max(1, len(self.data.train) // self.pairs_per_step)
         self._device = torch.device("cpu")
-        self._pictures = ImageDataset(
+        self._images = ImageDataset(
             self.data.train.items,
             self.towers.preprocess,
-            crop=config.full.crop,
+            crop=config.pretrain.crop,
             seed=config.seed,
             max_megapixels=config.data.max_megapixels,
         )
@@ -119,7 +119,7 @@ class FullTask(TrainingTask):
     def _first_scale(self) -> float:
         """The inverse temperature of the weights that training starts from, unless the config says another."""
         loss = self.config.loss
-        if self.config.full.model.startswith("hf:") and loss.init_scale == LossSettings.init_scale:
+        if self.config.pretrain.model.startswith("hf:") and loss.init_scale == LossSettings.init_scale:
             return min(self.towers.scale, loss.max_scale)
         return loss.init_scale
 
@@ -131,7 +131,7 @@ class FullTask(TrainingTask):
         return learned | ({"ram": self.model.ram} if self.model.ram is not None else {})
 
     def shard(self, accelerator: Accelerator) -> bool:
-        if not self.config.full.shard or self.processes == 1:
+        if not self.config.pretrain.shard or self.processes == 1:
             return False
         self._plain = copy.deepcopy(self.model) if accelerator.is_main_process else None
         clip = self.towers.model
@@ -143,9 +143,9 @@ class FullTask(TrainingTask):
         )
         return True
 
-    def assemble(self) -> FullModel | None:
+    def assemble(self) -> PretrainModel | None:
         """The trained model in one piece, on the first process; a collective call."""
-        if not (self.config.full.shard and self.processes > 1):
+        if not (self.config.pretrain.shard and self.processes > 1):
             return self.model if self.rank == 0 else None
         weights = whole(self.model.state_dict())
         if self._plain is not None:
@@ -169,18 +169,18 @@ class FullTask(TrainingTask):
 
     def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[Batch]:  # noqa: ARG002
         """Batches of this process (see `full_batches`)."""
-        full, accumulate = self.config.full, self.config.loop.accumulate
+        pretrain, accumulate = self.config.pretrain, self.config.loop.accumulate
         yield from epoch_batches(
-            self._pictures,
+            self._images,
             batch=self._batch,
             count=self.steps_per_epoch * accumulate,
             first=position * accumulate,
             epoch=epoch,
             rank=self.rank,
             processes=self.processes,
-            workers=full.workers,
+            workers=pretrain.workers,
             pin=self._device.type == "cuda",
-            stream=full.shuffle if full.stream else 0,
+            stream=pretrain.shuffle if pretrain.stream else 0,
         )
 
     def training_step(self, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
@@ -191,7 +191,7 @@ class FullTask(TrainingTask):
         found = contrastive_step(
             self._called,
             lambda chunk: self._called(*chunk),
-            _chunks(pixels, ids, lookup, size=self.config.full.chunk or len(pixels)),
+            _chunks(pixels, ids, lookup, size=self.config.pretrain.chunk or len(pixels)),
             torch.as_tensor(_text_keys(batch.texts), device=self._device),
             accelerator=accelerator,
             settings=self.config.loss,
@@ -200,10 +200,10 @@ class FullTask(TrainingTask):
         return {"loss": found.loss, "scale": self.model.temperature().detach()}
 
     def lookup(self, found: Found, rows: npt.NDArray[np.int64], batch: Batch | None = None) -> Lookup:
-        """What is known of some pictures' neighbours.
+        """What is known of some images' neighbours.
 
         Args:
-            rows: (B,) places among the pictures.
+            rows: (B,) places among the images.
             batch: decides whose neighbours are replaced by random ones; None = nobody's.
         """
         k = self.config.ram.k
@@ -238,19 +238,19 @@ class FullTask(TrainingTask):
         return augmented | {f"base_{name}": value for name, value in base.items()}
 
     @torch.no_grad()
-    def embed(self, items: Sequence[ListedPicture]) -> Embeddings:
-        """Embed pictures and texts as they are used after training; a collective call, all get everything.
+    def embed(self, items: Sequence[ListedImage]) -> Embeddings:
+        """Embed images and texts as they are used after training; a collective call, all get everything.
 
-        A picture that cannot be read (any more) has the embedding of the one after it, and is listed.
+        An image that cannot be read (any more) has the embedding of the one after it, and is listed.
         """
         texts = [text for item in items for text in item.texts]
         owners = torch.tensor([row for row, item in enumerate(items) for _ in item.texts], device=self._device)
-        size = self.config.full.chunk or _AT_ONCE
-        pictures = ImageDataset(items, self.towers.preprocess, max_megapixels=self.config.data.max_megapixels)
+        size = self.config.pretrain.chunk or _AT_ONCE
+        images = ImageDataset(items, self.towers.preprocess, max_megapixels=self.config.data.max_megapixels)
         self.model.eval()
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.loop.precision == "bf16"):
             image = []
-            for batch in in_order(pictures, self._share(len(items)), batch=size, workers=self.config.full.workers):
+            for batch in in_order(images, self._share(len(items)), batch=size, workers=self.config.pretrain.workers):
                 self._tell(batch)
                 image.append(self.model.image(batch.pixels.to(self._device)))
             mine = [texts[row] for row in self._share(len(texts))]
@@ -287,13 +287,13 @@ class FullTask(TrainingTask):
         """Make the bank from (N, D) embeddings; what comes of the frozen encoder is kept from the bank before."""
         found, before = self.data.references, self.model.bank
         if self.frozen and before is not None:
-            self.model.bank = Bank(image, text, before.retrieval, before.groups, before.cohort)
+            self.model.bank = Bank(image, text, before.retrieval, before.groups, before.znorm)
             return
         groups = torch.as_tensor(found.groups, device=self._device)
         retrieval = image
         if self.frozen:
             retrieval = torch.as_tensor(found.queries(np.arange(len(found))), device=self._device)
-        self.model.bank = Bank(image, text, retrieval, groups, CohortTensors.of(retrieval))
+        self.model.bank = Bank(image, text, retrieval, groups, ZNormTensors.of(retrieval))
 
     def _share(self, count: int) -> npt.NDArray[np.int64]:
         """Rows of `count` that this process embeds; equally many for all, the last ones twice where need be."""

@@ -1,6 +1,6 @@
-"""The two towers of regime `full`: transformers' CLIP from scratch or from weights, and a tokenizer.
+"""The two towers of mode `pretrain`: transformers' CLIP from scratch or from weights, and a tokenizer.
 
-The networks are transformers', so that what was trained opens anywhere as `hf:FOLDER`. Letters: B pictures, T texts,
+The networks are transformers', so that what was trained opens anywhere as `hf:FOLDER`. Letters: B images, T texts,
 D embedding width, S side of the square that the image tower sees, L tokens.
 """
 
@@ -21,7 +21,7 @@ from impart.encoders.preprocess import PreprocessConfig
 from impart.encoders.tokens import TextTokenizer
 from impart.errors import ConfigError, MissingExtraError
 from impart.files import write_json_atomic
-from impart.train.pretrain.settings import FullSettings
+from impart.train.pretrain.settings import PretrainSettings
 
 __all__ = ["PRESETS", "Preset", "Towers", "build_towers", "learn_tokenizer"]
 
@@ -125,7 +125,7 @@ class Towers(nn.Module):
         write_json_atomic(folder / "preprocessor_config.json", values, ascii_only=True)
 
 
-def build_towers(settings: FullSettings, *, data: Path, tokenizer: TextTokenizer | None, seed: int) -> Towers:
+def build_towers(settings: PretrainSettings, *, data: Path, tokenizer: TextTokenizer | None, seed: int) -> Towers:
     """Towers as the settings say, the initial weights a function of the seed.
 
     Args:
@@ -140,7 +140,7 @@ def build_towers(settings: FullSettings, *, data: Path, tokenizer: TextTokenizer
     try:
         from transformers import CLIPConfig, CLIPModel
     except ImportError as error:
-        raise MissingExtraError("transformers", extra="train", purpose="regime 'full'") from error
+        raise MissingExtraError("transformers", extra="train", purpose="mode 'pretrain'") from error
     torch.manual_seed(seed)
     if settings.model.startswith("hf:"):
         towers = _from_weights(data / Path(settings.model[3:]).expanduser(), settings)
@@ -166,7 +166,7 @@ def build_towers(settings: FullSettings, *, data: Path, tokenizer: TextTokenizer
             )
             model = CLIPModel(config)
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"full.image or full.text does not make a CLIP: {error}") from error
+            raise ConfigError(f"pretrain.image or pretrain.text does not make a CLIP: {error}") from error
         towers = Towers(model, tokenizer, PreprocessConfig(size_px=int(image["image_size"])))
     towers.train()
     if settings.checkpointing:
@@ -174,18 +174,18 @@ def build_towers(settings: FullSettings, *, data: Path, tokenizer: TextTokenizer
     return towers
 
 
-def preset_of(settings: FullSettings) -> Preset:
+def preset_of(settings: PretrainSettings) -> Preset:
     """The preset that a model from scratch starts from.
 
     Raises:
         ConfigError: there is none of that name.
     """
     if settings.model not in PRESETS:
-        raise ConfigError(f"full.model is {settings.model!r}: use {', '.join(PRESETS)}, or hf:FOLDER")
+        raise ConfigError(f"pretrain.model is {settings.model!r}: use {', '.join(PRESETS)}, or hf:FOLDER")
     return PRESETS[settings.model]
 
 
-def learn_tokenizer(texts: Iterable[str], settings: FullSettings) -> TextTokenizer:
+def learn_tokenizer(texts: Iterable[str], settings: PretrainSettings) -> TextTokenizer:
     """Byte-level BPE in lower case, learned from the training captions; a function of them alone."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -221,7 +221,7 @@ def save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
     write_json_atomic(folder / "tokenizer_config.json", values, ascii_only=True)
 
 
-def open_tokenizer(folder: Path, settings: FullSettings) -> TextTokenizer:
+def open_tokenizer(folder: Path, settings: PretrainSettings) -> TextTokenizer:
     """A tokenizer from its folder, cut to the text tower's context.
 
     Raises:
@@ -231,13 +231,15 @@ def open_tokenizer(folder: Path, settings: FullSettings) -> TextTokenizer:
     return TextTokenizer.from_folder(folder, context_tokens=context, clean="whitespace")
 
 
-def _from_weights(folder: Path, settings: FullSettings) -> Towers:
+def _from_weights(folder: Path, settings: PretrainSettings) -> Towers:
     from impart.encoders.hf import load_hf
 
     encoder = load_hf(str(folder), device="cpu")
     model: Any = encoder.image_tower.model
     if model.config.model_type != "clip" or encoder.tokenizer is None:
-        raise ConfigError(f"full.model hf:{folder} is a {model.config.model_type}: regime 'full' trains on from a CLIP")
+        raise ConfigError(
+            f"pretrain.model hf:{folder} is a {model.config.model_type}: mode 'pretrain' trains on from a CLIP"
+        )
     model.requires_grad_(True)
     for config in (model.config.vision_config, model.config.text_config):
         config.attention_dropout = settings.dropout

@@ -1,4 +1,4 @@
-"""Regime `ram`: a frozen encoder, embeddings and neighbours computed ahead, and only RAM learns.
+"""Mode `ram`: a frozen encoder, embeddings and neighbours computed ahead, and only RAM learns.
 
     pairs -> embeddings (stored, shared by runs) -> a tenth held out as references -> neighbours (stored)
           -> RAM learns to say the caption -> a folder that `impart index --encoder` opens
@@ -30,10 +30,10 @@ from impart.refset.refset import ReferenceSet
 from impart.train.events import Finished, Note, Preparing, TrainEvent
 from impart.train.loop import fit
 from impart.train.losses import contrastive_loss
-from impart.train.prepare.embeddings import EmbeddedPictures, EmbeddingStore
+from impart.train.prepare.embeddings import EmbeddedImages, EmbeddingStore
 from impart.train.prepare.neighbours import NeighbourTable, Split, find_neighbours, hold_out, may_be_references
-from impart.train.prepare.pairs import Failures, ListedPicture, list_pictures
-from impart.train.prepare.retrieved import ITSELF, CohortTensors, gather, replace_at_random, shows_itself
+from impart.train.prepare.pairs import Failures, ListedImage, list_images
+from impart.train.prepare.retrieved import ITSELF, ZNormTensors, gather, replace_at_random, shows_itself
 from impart.train.prepare.texts import text_key
 from impart.train.settings import TrainConfig
 from impart.train.task import Temperature, TrainingTask, recall
@@ -48,13 +48,13 @@ _PROJECTIONS = ("image_projection", "text_projection")
 
 @dataclass(frozen=True)
 class EmbeddedRows:
-    """Embedded pictures and where their texts are.
+    """Embedded images and where their texts are.
 
     Attributes:
         image: (n, D) float16.
         retrieval: (n, R) float16.
-        neighbours: of the n pictures among the references.
-        spans: (n, 2) first text and number of texts of each picture, in `texts`.
+        neighbours: of the n images among the references.
+        spans: (n, 2) first text and number of texts of each image, in `texts`.
         texts: (m,) rows of `RamData.text`.
     """
 
@@ -134,10 +134,10 @@ class RamTask(TrainingTask):
         self._image = torch.as_tensor(references.image_embeddings, device=device)  # (N, D)
         self._text = torch.as_tensor(references.text_embeddings, device=device)
         self._retrieval = torch.as_tensor(references.retrieval_embeddings, device=device)  # (N, R)
-        self._cohort = CohortTensors.on(references.cohort, device)
+        self._znorm = ZNormTensors.on(references.znorm, device)
 
     def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
-        """(rows of the training pictures, seed of the draws), a slice of the epoch's permutation each."""
+        """(rows of the training images, seed of the draws), a slice of the epoch's permutation each."""
         order = np.random.default_rng((seed, epoch)).permutation(len(self._data.train))
         accumulate = self._config.loop.accumulate
         for step in range(position, self.steps_per_epoch):
@@ -191,28 +191,28 @@ class RamTask(TrainingTask):
         return moved, text(texts)
 
     def _retrieved(
-        self, pictures: EmbeddedRows, rows: npt.NDArray[np.int64], rng: np.random.Generator, *, random: float
+        self, images: EmbeddedRows, rows: npt.NDArray[np.int64], rng: np.random.Generator, *, random: float
     ) -> Retrieved:
-        ids = torch.as_tensor(np.asarray(pictures.neighbours.ids[rows]), dtype=torch.int64, device=self._device)
-        v = F.normalize(self._tensor(pictures.image[rows]), dim=-1)
-        q = F.normalize(self._tensor(pictures.retrieval[rows]), dim=-1)
+        ids = torch.as_tensor(np.asarray(images.neighbours.ids[rows]), dtype=torch.int64, device=self._device)
+        v = F.normalize(self._tensor(images.image[rows]), dim=-1)
+        q = F.normalize(self._tensor(images.retrieval[rows]), dim=-1)
         if random:
             drawn = replace_at_random(ids, len(self._image), random, rng)
             near = shows_itself(
                 q, self._retrieval, drawn, near_duplicate=min(self._config.reference.near_duplicate, ITSELF)
             )
             ids = drawn.masked_fill((drawn != ids) & near, -1)
-        return gather(v, q, ids, image=self._image, text=self._text, retrieval=self._retrieval, cohort=self._cohort)
+        return gather(v, q, ids, image=self._image, text=self._text, retrieval=self._retrieval, znorm=self._znorm)
 
     def _tensor(self, rows: npt.NDArray[Any]) -> Tensor:
         return torch.as_tensor(np.asarray(rows, dtype=np.float32), device=self._device)
 
 
 def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator[TrainEvent]:
-    """The whole regime: prepare, train, write the checkpoint folder `OUT/model`.
+    """The whole mode: prepare, train, write the checkpoint folder `OUT/model`.
 
     Args:
-        config: of regime `ram`.
+        config: of mode `ram`.
         data: folder that relative paths of the config start from.
         out: folder of the run.
         resume: go on from the newest checkpoint.
@@ -220,7 +220,7 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
     from impart.blending.ram_checkpoint import write_checkpoint
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TrainingError("regime 'ram' trains in minutes in one process: start it without a launcher")
+        raise TrainingError("mode 'ram' trains in minutes in one process: start it without a launcher")
     failures = Failures()
     encoder = load_encoder(config.data.encoder, **({"threads": config.data.threads} if config.data.threads else {}))
     prepared: RamData | None = None
@@ -278,46 +278,46 @@ def prepare(
     options = config.data
     if not options.pairs:
         raise TrainingError("the config names no pairs: add [[data.pairs]] with a path, or give --pairs")
-    listed = list_pictures(options.pairs, data, failures)
-    apart = list_pictures(options.validation, data, failures)
-    yield Note(message=f"{len(listed)} pictures with {sum(len(p.texts) for p in listed)} texts")
+    listed = list_images(options.pairs, data, failures)
+    apart = list_images(options.validation, data, failures)
+    yield Note(message=f"{len(listed)} images with {sum(len(p.texts) for p in listed)} texts")
     store = EmbeddingStore(
         Path(options.cache).expanduser() if options.cache else out / "embeddings",
         encoder,
         batch=options.batch,
         max_megapixels=options.max_megapixels,
     )
-    embedded: EmbeddedPictures | None = None
-    for event in store.pictures([picture.pair for picture in listed + apart]):
-        if isinstance(event, EmbeddedPictures):
+    embedded: EmbeddedImages | None = None
+    for event in store.images([image.pair for image in listed + apart]):
+        if isinstance(event, EmbeddedImages):
             embedded = event
         else:
             yield event
     assert embedded is not None
     for path, reason in embedded.failures:
         failures.add(path, reason)
-    pictures = [p for p, place in zip(listed + apart, embedded.usable, strict=True) if place >= 0]
-    first_apart = int((embedded.usable[: len(listed)] >= 0).sum())  # pictures[first_apart:] are for validation alone
+    images = [p for p, place in zip(listed + apart, embedded.usable, strict=True) if place >= 0]
+    first_apart = int((embedded.usable[: len(listed)] >= 0).sum())  # images[first_apart:] are for validation alone
     text_rows: npt.NDArray[np.int64] | None = None
-    for step in store.texts([text for picture in pictures for text in picture.texts]):
+    for step in store.texts([text for image in images for text in image.texts]):
         if isinstance(step, np.ndarray):
             text_rows = step
         else:
             yield step
     assert text_rows is not None
-    split = _split(config, pictures, embedded.hashes, first_apart)
+    split = _split(config, images, embedded.hashes, first_apart)
     if len(split.train) < 2 or not len(split.references):
         raise TrainingError(
-            f"{len(split.train)} pictures are left to train on, {len(split.references)} as references: too few. "
+            f"{len(split.train)} images are left to train on, {len(split.references)} as references: too few. "
             f"{len(failures)} items failed" + (f", such as {failures.items[0]}" if len(failures) else "")
         )
     yield Note(
-        message=f"{len(split.train)} pictures to train on, {len(split.references)} references, "
+        message=f"{len(split.train)} images to train on, {len(split.references)} references, "
         f"{len(split.validation)} for validation; {len(failures)} items failed"
     )
-    counts = np.array([len(picture.texts) for picture in pictures])
+    counts = np.array([len(image.texts) for image in images])
     spans = np.stack([np.cumsum(counts) - counts, counts], axis=1)
-    references, rows_of = _reference_set(config, encoder, store, pictures, embedded, split, text_rows, spans)
+    references, rows_of = _reference_set(config, encoder, store, images, embedded, split, text_rows, spans)
     retrieval = references.retrieval_embeddings
     parts: list[EmbeddedRows] = []
     for name, chosen in (("train", split.train), ("validation", split.validation)):
@@ -341,13 +341,13 @@ def prepare(
                 table = found
         assert table is not None
         if table.masked:
-            yield Note(message=f"{name}: {table.masked} references masked as the picture itself or a near-duplicate")
+            yield Note(message=f"{name}: {table.masked} references masked as the image itself or a near-duplicate")
         parts.append(EmbeddedRows(np.asarray(store.image[rows]), queries, table, *_texts_of(chosen, spans, text_rows)))
-    yield RamData(parts[0], parts[1], store.text, _keys(pictures, text_rows, len(store.text)), references)
+    yield RamData(parts[0], parts[1], store.text, _keys(images, text_rows, len(store.text)), references)
 
 
-def _split(config: TrainConfig, pictures: Sequence[ListedPicture], hashes: Sequence[str], first_apart: int) -> Split:
-    """Numbers of `pictures` by use; content that validation has is nowhere else."""
+def _split(config: TrainConfig, images: Sequence[ListedImage], hashes: Sequence[str], first_apart: int) -> Split:
+    """Numbers of `images` by use; content that validation has is nowhere else."""
     options = config.reference
     split = hold_out(
         first_apart,
@@ -355,10 +355,10 @@ def _split(config: TrainConfig, pictures: Sequence[ListedPicture], hashes: Seque
         seed=config.seed,
         held_out=options.held_out,
         use=options.use,
-        validation=0 if len(pictures) > first_apart else min(config.data.validation_pictures, first_apart // 10),
-        eligible=may_be_references([p.pair.source for p in pictures[:first_apart]], options.sources),
+        validation=0 if len(images) > first_apart else min(config.data.validation_images, first_apart // 10),
+        eligible=may_be_references([p.pair.source for p in images[:first_apart]], options.sources),
     )
-    validation = np.concatenate([split.validation, np.arange(first_apart, len(pictures))])
+    validation = np.concatenate([split.validation, np.arange(first_apart, len(images))])
     seen = {hashes[number] for number in validation}
     fresh = np.array([key not in seen for key in hashes])
     return Split(split.train[fresh[split.train]], split.references[fresh[split.references]], validation)
@@ -367,18 +367,18 @@ def _split(config: TrainConfig, pictures: Sequence[ListedPicture], hashes: Seque
 def _texts_of(
     chosen: npt.NDArray[np.int64], spans: npt.NDArray[np.int64], text_rows: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Spans and text rows of some pictures alone."""
+    """Spans and text rows of some images alone."""
     counts = spans[chosen, 1]
     numbers = [np.arange(first, first + count) for first, count in spans[chosen]]
     rows = text_rows[np.concatenate(numbers)] if numbers else text_rows[:0]
     return np.stack([np.cumsum(counts) - counts, counts], axis=1), rows
 
 
-def _keys(pictures: Sequence[ListedPicture], rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+def _keys(images: Sequence[ListedImage], rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
     """(M,) for each row of the text store: equal for texts that say the same."""
     numbers: dict[str, int] = {}
     keys = np.full(count, -1, dtype=np.int64)
-    texts = (text for picture in pictures for text in picture.texts)
+    texts = (text for image in images for text in image.texts)
     for row, text in zip(rows, texts, strict=True):
         keys[row] = numbers.setdefault(text_key(text), len(numbers))
     return keys
@@ -388,24 +388,24 @@ def _reference_set(
     config: TrainConfig,
     encoder: Encoder,
     store: EmbeddingStore,
-    pictures: Sequence[ListedPicture],
-    embedded: EmbeddedPictures,
+    images: Sequence[ListedImage],
+    embedded: EmbeddedImages,
     split: Split,
     text_rows: npt.NDArray[np.int64],
     spans: npt.NDArray[np.int64],
 ) -> tuple[ReferenceSet, list[int]]:
-    """The held-out pairs as a reference set, and the number of each pair's picture."""
+    """The held-out pairs as a reference set, and the number of each pair's image."""
     limit = config.reference.captions
     pairs = [
         (number, text)
         for number in split.references
-        for text in range(min(limit, len(pictures[number].texts)) if limit else len(pictures[number].texts))
+        for text in range(min(limit, len(images[number].texts)) if limit else len(images[number].texts))
     ]
     owners = [int(number) for number, _ in pairs]
     rows = embedded.rows[owners]
     texts = text_rows[[spans[number, 0] + text for number, text in pairs]]
     made = ReferenceSet.from_arrays(
-        [pictures[number].texts[text] for number, text in pairs],
+        [images[number].texts[text] for number, text in pairs],
         image=np.asarray(store.image[rows]),
         text=np.asarray(store.text[texts]),
         retrieval=np.asarray(store.retrieval[rows]),
@@ -413,10 +413,10 @@ def _reference_set(
         encoder_fingerprint=encoder.fingerprint,
         name="references",
         meta={
-            "source": [pictures[number].pair.source for number in owners],
-            "licence": [pictures[number].pair.licence for number in owners],
+            "source": [images[number].pair.source for number in owners],
+            "licence": [images[number].pair.licence for number in owners],
             "hash": [embedded.hashes[number] for number in owners],
-            "path": [pictures[number].pair.path for number in owners],
+            "path": [images[number].pair.path for number in owners],
         },
     )
     return made, owners

@@ -26,14 +26,14 @@ def sampled_frames(
 
     Args:
         path: the video.
-        short_side_px: short side of the pictures; the encoder's `image_size_px` loses nothing.
+        short_side_px: short side of the images; the encoder's `image_size_px` loses nothing.
         fps: frames sampled per second.
         reuse_threshold: neighbouring frames that differ by less (mean grey levels) are handed out once, shown for
             longer; 0 = every sampled frame.
         fit: `squash` = all of a frame as a square, `crop` = in its own shape (see `DecodeSettings`).
 
     Yields:
-        From when to when it is shown (s), picture (h, w, 3) RGB, in order of time. A video that is cut short or
+        From when to when it is shown (s), image (h, w, 3) RGB, in order of time. A video that is cut short or
         damaged yields what it has.
 
     Returns:

@@ -43,7 +43,7 @@ class Decoder:
 
     Args:
         settings: how to sample; `look_ahead` and `stall_s` are used here, the rest goes to the worker.
-        short_side_px: short side of the pictures handed out.
+        short_side_px: short side of the images handed out.
         command: starts a worker; another one in tests.
     """
 

@@ -1,7 +1,7 @@
 """Frames of a video at a steady rate, with true timestamps (IMPART 3.3 samples 4 a second).
 
 The grid is 0, 1/fps, 2/fps ... seconds after the container's start. At a grid time the frame counts that is shown then:
-the last one whose presentation time is not later. Neighbouring grid times that show (nearly) the same picture form one
+the last one whose presentation time is not later. Neighbouring grid times that show (nearly) the same image form one
 segment: its first frame is handed out, with the number of grid times it stands for as weight.
 
 `sample_video` works in this process; `impart.video.decode.process.Decoder` runs it in a worker process that may crash or hang.
@@ -51,7 +51,7 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class DecodedSegment:
-    """A run of grid times that show nearly the same picture.
+    """A run of grid times that show nearly the same image.
 
     Attributes:
         start_s, end_s: seconds after the container's start; the next segment starts at `end_s`.
@@ -101,7 +101,7 @@ def sample_video(
     """Decode one video.
 
     Args:
-        short_side_px: short side of the pictures handed out.
+        short_side_px: short side of the images handed out.
         on_progress: called with the time reached (s) for each frame decoded.
         skip_unshown: do not decode frames that are neither shown nor referred to; changes no result.
 
@@ -131,7 +131,7 @@ def sample_video(
                 skip_unshown=skip_unshown,
             )
         except (av.error.MemoryError, MemoryError) as error:
-            raise _failure(path, f"not enough memory for pictures of {_size(stream)}") from error
+            raise _failure(path, f"not enough memory for images of {_size(stream)}") from error
         except av.error.FFmpegError as error:
             raise _failure(path, f"cannot be decoded: {error.strerror or error}") from error
 
@@ -226,7 +226,7 @@ def _extend(
         if run is not None and run.thumb is not None and difference(thumb, run.thumb) < threshold:
             run.upto = upto
             return None, run
-    return run, _Run(begin=begin, upto=upto, image=scaler.picture(frame), thumb=thumb)
+    return run, _Run(begin=begin, upto=upto, image=scaler.image(frame), thumb=thumb)
 
 
 def _open(path: Path) -> av.container.InputContainer:
@@ -286,7 +286,7 @@ def _video_stream(path: Path, container: av.container.InputContainer) -> av.Vide
     if not videos:
         kinds = {s.type for s in container.streams if s.type != "video"}
         if "audio" in kinds:
-            raise _failure(path, "has sound but no picture")
+            raise _failure(path, "has sound but no image")
         raise _failure(path, "has no video stream")
     best = container.streams.best("video")
     stream = best if best in videos else videos[0]
@@ -320,7 +320,7 @@ def _origin_s(container: av.container.InputContainer, stream: av.VideoStream) ->
 
 
 def _declared_end_s(container: av.container.InputContainer, stream: av.VideoStream, *, origin_s: float) -> float | None:
-    """Where the container says the pictures end, in seconds after its start; None where it does not say."""
+    """Where the container says the images end, in seconds after its start; None where it does not say."""
     if stream.duration and stream.time_base:
         end_s: float = ((stream.start_time or 0) + stream.duration) * float(stream.time_base)
         return end_s - origin_s

@@ -1,4 +1,4 @@
-"""From a decoded frame to the small upright RGB picture an encoder takes, and to the thumbnail frames are compared by.
+"""From a decoded frame to the small upright RGB image an encoder takes, and to the thumbnail frames are compared by.
 
 Scaling is swscale's, straight from the decoder's own pixel format: a frame is never RGB at full size. swscale is told
 the colour matrix and range the stream declares; where it declares none it takes BT.601 limited range, as the ffmpeg
@@ -19,10 +19,10 @@ from impart.config import Fit
 
 __all__ = ["MAX_ASPECT", "MIN_SIDE_PX", "THUMB_PX", "Scaler", "difference"]
 
-MIN_SIDE_PX = 8  # a smaller picture shows nothing; its file is reported, not indexed
-MAX_ASPECT = 4.0  # of a longer strip the middle is kept, so that a 1 x 10,000 picture costs no gigabytes
+MIN_SIDE_PX = 8  # a smaller image shows nothing; its file is reported, not indexed
+MAX_ASPECT = 4.0  # of a longer strip the middle is kept, so that a 1 x 10,000 image costs no gigabytes
 THUMB_PX = 32
-WIDE_PX = 4096  # swscale's filters have a limit; thumbnails of larger frames are made from the scaled picture
+WIDE_PX = 4096  # swscale's filters have a limit; thumbnails of larger frames are made from the scaled image
 BLOCKS = 4  # a thumbnail's side in blocks of 8 px
 
 
@@ -30,7 +30,7 @@ class Scaler:
     """Scales frames of one stream; keeps swscale's tables between frames, which may change size on the way.
 
     Args:
-        short_side_px: short side of the pictures made.
+        short_side_px: short side of the images made.
         fit: `squash` makes squares of whole frames, `crop` keeps their shape.
         aspect: sample aspect ratio (width of a pixel / its height).
         orientation: see `orientation`.
@@ -50,7 +50,7 @@ class Scaler:
         self._large = VideoReformatter()
         self._small = VideoReformatter()
 
-    def picture(self, frame: av.VideoFrame) -> np.ndarray:
+    def image(self, frame: av.VideoFrame) -> np.ndarray:
         """Upright RGB, uint8 (h, w, 3), min(h, w) = short_side_px."""
         frame = self._within_aspect(frame)
         width, height = self._size(frame)
@@ -90,7 +90,7 @@ class Scaler:
 def difference(thumb: np.ndarray, other: np.ndarray) -> float:
     """How far two thumbnails are apart, in grey levels (0..255).
 
-    The larger of the mean over the picture and half the mean over the block that changed most, so that something
+    The larger of the mean over the image and half the mean over the block that changed most, so that something
     small that moves through a still scene counts.
     """
     apart = np.abs(thumb - other).mean(axis=2)  # (32, 32)
@@ -138,6 +138,6 @@ def _scale(
     try:
         scaled = scaler.reformat(frame, **wanted)
     except av.error.FFmpegError:
-        # A colour matrix swscale does not know (or a nonsense one): better slightly wrong colours than no picture.
+        # A colour matrix swscale does not know (or a nonsense one): better slightly wrong colours than no image.
         scaled = VideoReformatter().reformat(frame, src_colorspace=Colorspace.ITU601, **wanted)
     return np.asarray(scaled.to_ndarray())

@@ -3,7 +3,7 @@
 FFmpeg reads files from anywhere, and some of them crash it or make it spin. Here that costs one process and one file.
 
 Requests come on standard input, one JSON object a line; answers go to standard output, each a length, a JSON header
-and the picture's bytes:
+and the image's bytes:
 
     request   {"id": 7, "path": "a.mp4", "short_side_px": 224, "settings": {"fps": 4.0, ...}}
     answer    uint32 little endian, JSON {"kind": "segment", "id": 7, "size": 267456, ...}, `size` bytes

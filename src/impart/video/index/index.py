@@ -183,7 +183,7 @@ class VideoIndex:
         path_glob: str | None = None,
         why: bool = False,
     ) -> list[Hit]:
-        """Find moments by a sentence, a picture, or both.
+        """Find moments by a sentence, an image, or both.
 
         Args:
             text, image, not_text: see `Query`.
@@ -197,7 +197,7 @@ class VideoIndex:
 
         Raises:
             QueryError: the query makes no sense.
-            DataError: the picture cannot be read.
+            DataError: the image cannot be read.
         """
         query = Query(text=text, image=image, not_text=not_text)
         return self.search_many([query], top=top, group=group, by=by, augment=augment, path_glob=path_glob, why=why)[0]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from impart.blending.base import Blender as Blending
+from impart.blending.base import Blender
 from impart.blending.encoder import AugmentedEncoder
 from impart.blending.ram_onnx import LearnedRam
 from impart.blending.vanilla import Vanilla
@@ -24,7 +24,7 @@ from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.errors import EncoderMismatchError
 from impart.files import atomic_path
 from impart.refset.refset import ReferenceSet
-from impart.video.index.manifest import Blender, IndexManifest
+from impart.video.index.manifest import Augmentation, IndexManifest
 from impart.video.index.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
 from impart.video.index.writer import Writer, blend_columns
 
@@ -33,16 +33,16 @@ __all__ = ["check_encoder", "describe", "install", "switch", "with_references"]
 _ROWS = 16_384  # segments whose neighbours are found at once
 
 
-def describe(encoder: AugmentedEncoder) -> Blender:
+def describe(encoder: AugmentedEncoder) -> Augmentation:
     """What the manifest says of an augmentation."""
     references, blending = encoder.references, encoder.augmentation
-    return Blender(
+    return Augmentation(
         name=blending.name,
         fingerprint=encoder.fingerprint,
         settings=blending.settings,
         references_name=references.name,
         references_fingerprint=references.fingerprint,
-        folder=f"references/{references.fingerprint[:16]}-{references.cohort.digest[:8]}",
+        folder=f"references/{references.fingerprint[:16]}-{references.znorm.digest[:8]}",
         table=f"{NEIGHBOURS_PREFIX}{encoder.fingerprint[:16]}",
         graph=f"rams/{blending.digest[:16]}.onnx" if isinstance(blending, LearnedRam) else "",
     )
@@ -54,7 +54,7 @@ def with_references(base: Encoder, folder: Path, manifest: IndexManifest) -> Enc
     if augmentation is None:
         return base
     references, settings = ReferenceSet.open(folder / augmentation.folder), augmentation.settings
-    blending: Blending
+    blending: Blender
     if isinstance(settings, RamSettings):
         blending = LearnedRam(
             folder / augmentation.graph,
@@ -86,7 +86,7 @@ def check_encoder(encoder: Encoder, folder: Path, manifest: IndexManifest) -> No
     )
 
 
-def install(store: Store, encoder: AugmentedEncoder, manifest: IndexManifest) -> Blender:
+def install(store: Store, encoder: AugmentedEncoder, manifest: IndexManifest) -> Augmentation:
     """Copy set and RAM into the index and make its (empty) neighbours table. In force once a manifest names it.
 
     Args:

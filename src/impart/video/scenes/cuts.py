@@ -1,6 +1,6 @@
 """Scenes: runs of segments between cuts, found from the retrieval embeddings the index computes anyway.
 
-A cut is where the pictures before and the pictures after have little to do with each other. Two cosines must both be
+A cut is where the images before and the images after have little to do with each other. Two cosines must both be
 low: that of the two neighbouring segments, and that of the means of the two segments on either side. The second keeps
 a flash or a single bad frame, after which the scene goes on, from being a cut.
 
@@ -23,7 +23,7 @@ MIN_SCENE_S = 0.75  # of two cuts closer than this the clearer one is kept (a di
 
 
 def continuity(retrieval: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """How much the pictures on both sides of each border have in common.
+    """How much the images on both sides of each border have in common.
 
     Args:
         retrieval: (n, R), L2-normalised, in order of time.

@@ -1,6 +1,6 @@
 """Ranking: pure functions from query vectors and a snapshot of the index to hits.
 
-- A query vector is the normalised sum of its text's and its picture's embeddings, less `negative_weight` times the mean
+- A query vector is the normalised sum of its text's and its image's embeddings, less `negative_weight` times the mean
   of its negative terms (Rocchio), normalised again. It need not keep its length: only the order matters.
 - The score of a frame is the cosine q.v', v' the frame's (augmented) unit vector.
 - For a text, what the frame or video gets from any text is taken off (`impart.retrieval.hubness`), where the model comes
@@ -55,7 +55,7 @@ _DECIMALS = 6  # scores nearer than this tie: the last bits depend on how a prod
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What to look for: a text, a picture (a file, PIL image or RGB array), or both; and what not."""
+    """What to look for: a text, an image (a file, PIL image or RGB array), or both; and what not."""
 
     text: str | None = None
     image: str | os.PathLike[str] | ImageInput | None = None
@@ -65,7 +65,7 @@ class Query:
         if self.text is not None and not self.text.strip():
             raise QueryError("the query's text is empty: say what to look for")
         if self.text is None and self.image is None:
-            raise QueryError("a query needs a text, a picture or both; negative terms alone find nothing")
+            raise QueryError("a query needs a text, an image or both; negative terms alone find nothing")
         if isinstance(self.not_text, str) or any(not text.strip() for text in self.not_text):
             raise QueryError("negative terms are a list of texts, none of them empty")
         for text in (self.text or "", *self.not_text):
@@ -253,34 +253,34 @@ def path_mask(snapshot: Snapshot, pattern: str) -> npt.NDArray[np.bool_]:
 
 
 def query_vectors(queries: Sequence[Query], encoder: Encoder, settings: SearchSettings, *, fit: Fit) -> Float32:
-    """(T, D) unit vectors; texts in batches, pictures one by one.
+    """(T, D) unit vectors; texts in batches, images one by one.
 
     Args:
-        settings: phrasings of texts, weight of what is unwanted.
-        fit: how the index sees frames; pictures are seen alike.
+        settings: prompts of texts, weight of what is unwanted.
+        fit: how the index sees frames; images are seen alike.
 
     Raises:
-        DataError: a picture cannot be read.
+        DataError: an image cannot be read.
     """
     texts = list(dict.fromkeys(text for query in queries for text in (query.text, *query.not_text) if text is not None))
     vectors: dict[str, Float32] = {}
     if texts:
-        embedded = query_embeddings(texts, encoder.encode_texts, phrasings=settings.phrasings)
+        embedded = query_embeddings(texts, encoder.encode_texts, prompts=settings.prompts)
         vectors = dict(zip(texts, embedded, strict=True))
     rows = []
     for query in queries:
         wanted = [vectors[query.text]] if query.text is not None else []
         if query.image is not None:
-            picture = _picture(query.image)
+            image = _image(query.image)
             if fit == "squash":
-                picture = squashed(picture, side_px=encoder.traits.image_size_px)
-            wanted.append(encoder.encode_images([picture]).embeddings[0])
+                image = squashed(image, side_px=encoder.traits.image_size_px)
+            wanted.append(encoder.encode_images([image]).embeddings[0])
         unwanted = [vectors[text] for text in query.not_text]
         rows.append(combine(wanted, unwanted, negative_weight=settings.negative_weight))
     return np.stack(rows)
 
 
-def _picture(image: str | os.PathLike[str] | ImageInput) -> Any:
+def _image(image: str | os.PathLike[str] | ImageInput) -> Any:
     if not isinstance(image, str | os.PathLike):
         return image
     from PIL import Image, UnidentifiedImageError
@@ -292,10 +292,10 @@ def _picture(image: str | os.PathLike[str] | ImageInput) -> Any:
         with Image.open(path) as opened:
             return to_rgb(opened)
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not a picture that can be read: use a JPEG, PNG or the like") from error
+        raise DataError(f"{path} is not an image that can be read: use a JPEG, PNG or the like") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read the picture {path}: {reason}") from error
+        raise DataError(f"cannot read the image {path}: {reason}") from error
 
 
 def _add_pairs(

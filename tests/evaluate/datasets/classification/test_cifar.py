@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from helpers.picture_sets import python2_pickle
+from helpers.image_sets import python2_pickle
 from impart.errors import DataError
 from impart.evaluate import ClassSet, open_set
 from impart.evaluate.datasets.names import class_names, named_set
@@ -22,7 +22,7 @@ def pixels(count: int, *, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def cifar10_files() -> dict[str, bytes]:
-    """The files of `cifar-10-batches-py`, with three pictures in each."""
+    """The files of `cifar-10-batches-py`, with three images in each."""
     files = {
         "batches.meta": python2_pickle(
             {"num_cases_per_batch": 10000, "label_names": list(named_set("cifar10").keys), "num_vis": 3072}
@@ -81,8 +81,8 @@ def test_the_folder_as_published(tmp_path: Path) -> None:
     dataset = opened(f"cifar10:{tmp_path}")
     assert (dataset.name, dataset.classes, dataset.notes) == ("cifar10/test", class_names("cifar10"), ())
     assert dataset.labels.tolist() == [3, 0, 9]
-    assert dataset.pictures.keys[2] == "cifar-10-batches-py/test_batch[2]"
-    image, _ = dataset.pictures.read(1)
+    assert dataset.images.keys[2] == "cifar-10-batches-py/test_batch[2]"
+    image, _ = dataset.images.read(1)
     row = pixels(3)[1]  # planes of red, green, blue, each row by row
     assert image.size == (32, 32)
     assert image.getpixel((5, 2)) == tuple(int(row[plane * 1024 + 2 * 32 + 5]) for plane in range(3))
@@ -96,10 +96,10 @@ def test_the_archive_is_read_without_unpacking(tmp_path: Path) -> None:
     for spec in (f"cifar10:{archive}", f"cifar10:{tmp_path}", str(archive)):
         dataset = opened(spec)
         assert dataset.labels.tolist() == [3, 0, 9]
-        assert dataset.pictures.read(0)[1]
-    before = opened(str(archive)).pictures.identity()
-    assert before == opened(str(archive)).pictures.identity()
-    assert before != opened(str(archive), "train").pictures.identity()
+        assert dataset.images.read(0)[1]
+    before = opened(str(archive)).images.identity()
+    assert before == opened(str(archive)).images.identity()
+    assert before != opened(str(archive), "train").images.identity()
     assert list(tmp_path.iterdir()) == [archive]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.picture_sets import class_folders, picture
+from helpers.image_sets import class_folders, image
 from helpers.tiny_encoder import TinyEncoder
 from impart.errors import DataError
 from impart.evaluate import ClassSet, open_set
@@ -22,9 +22,9 @@ def open_classes(spec: Path | str, **options: object) -> ClassSet:
 def test_zeroshot_names_the_colours(tmp_path: Path, tiny: TinyEncoder) -> None:
     dataset = open_classes(class_folders(tmp_path / "set", ["red", "green", "blue"]))
     assert dataset.classes == ("blue", "green", "red")
-    outcome = zeroshot(tiny, dataset, prompts=("{}",))
-    assert outcome.figures["top-1"] == 1.0
-    assert outcome.counts == {"pictures": 6, "classes": 3, "unreadable": 0}
+    result = zeroshot(tiny, dataset, prompts=("{}",))
+    assert result.figures["top-1"] == 1.0
+    assert result.counts == {"images": 6, "classes": 3, "unreadable": 0}
 
 
 def test_wrong_labels_are_wrong(tmp_path: Path, tiny: TinyEncoder) -> None:
@@ -33,12 +33,12 @@ def test_wrong_labels_are_wrong(tmp_path: Path, tiny: TinyEncoder) -> None:
     assert zeroshot(tiny, open_classes(folder), prompts=("{}",)).figures["top-1"] == 0.75
 
 
-def test_a_corrupt_picture_is_left_out_and_named(tmp_path: Path, tiny: TinyEncoder) -> None:
+def test_a_corrupt_image_is_left_out_and_named(tmp_path: Path, tiny: TinyEncoder) -> None:
     folder = class_folders(tmp_path / "set", ["red", "blue"])
-    (folder / "red" / "0.png").write_bytes(b"not a picture")
-    outcome = zeroshot(tiny, open_classes(folder), prompts=("{}",))
-    assert outcome.counts["pictures"] == 3
-    assert any("0.png" in note for note in outcome.notes)
+    (folder / "red" / "0.png").write_bytes(b"not an image")
+    result = zeroshot(tiny, open_classes(folder), prompts=("{}",))
+    assert result.counts["images"] == 3
+    assert any("0.png" in note for note in result.notes)
 
 
 def test_folders_that_cannot_be_a_data_set_are_refused(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_a_known_set_may_be_one_folder_of_classes(tmp_path: Path) -> None:
         open_set(f"cifar10:{folder}", split="train")
 
 
-def test_a_picture_elsewhere_is_no_class(tmp_path: Path) -> None:
+def test_a_image_elsewhere_is_no_class(tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "set", ["red"])
-    picture(folder / "loose.png")
+    image(folder / "loose.png")
     (folder / ".hidden").mkdir()
     assert len(open_classes(folder)) == 2

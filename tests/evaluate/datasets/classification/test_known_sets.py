@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.picture_sets import class_folders, picture
+from helpers.image_sets import class_folders, image
 from impart.errors import DataError
 from impart.evaluate import ClassSet, open_set
 from impart.evaluate.datasets import READERS
@@ -19,7 +19,7 @@ def opened(spec: str, split: str | None = None, *, count: int | None = None) -> 
     assert isinstance(dataset, ClassSet)
     if count is not None:
         assert len(dataset) == count
-        assert dataset.pictures.read(count - 1)[0].mode == "RGB"
+        assert dataset.images.read(count - 1)[0].mode == "RGB"
     return dataset
 
 
@@ -66,17 +66,17 @@ def test_food101(tmp_path: Path) -> None:
     write(root / "meta" / "test.txt", "apple_pie/1011328\nwaffles/98617\n")
     write(root / "meta" / "train.txt", "waffles/1\n")
     for name in ("apple_pie/1011328", "waffles/98617", "waffles/1"):
-        picture(root / "images" / f"{name}.jpg")
+        image(root / "images" / f"{name}.jpg")
     dataset = opened(f"food101:{tmp_path}", count=2)
     assert (dataset.name, words(dataset)) == ("food101/test", ["apple pie", "waffles"])
     assert dataset.classes == class_names("food101")
     opened(f"food101:{root}", "train", count=1)
     (root / "images" / "waffles" / "98617.jpg").unlink()
     assert opened(f"food101:{tmp_path}", count=1).notes == (
-        "1 of 2 pictures are missing and left out, first waffles/98617.jpg",
+        "1 of 2 images are missing and left out, first waffles/98617.jpg",
     )
     (root / "images" / "apple_pie" / "1011328.jpg").unlink()
-    with pytest.raises(DataError, match="none of the 2 pictures"):
+    with pytest.raises(DataError, match="none of the 2 images"):
         opened(f"food101:{tmp_path}")
     write(root / "meta" / "test.txt", "stone_soup/1\n")
     with pytest.raises(DataError, match=r"test\.txt.*'stone_soup'"):
@@ -88,7 +88,7 @@ def test_sun397(tmp_path: Path) -> None:
     write(tmp_path / "Partitions" / "Testing_01.txt", lines)
     write(tmp_path / "Partitions" / "Training_01.txt", "/a/abbey/sun_c.jpg\n")
     for line in [*lines.split(), "/a/abbey/sun_c.jpg"]:
-        picture(tmp_path / "SUN397" / line[1:])
+        image(tmp_path / "SUN397" / line[1:])
     dataset = opened(f"sun397:{tmp_path}", count=2)
     assert words(dataset) == ["abbey", "wine cellar with bottles"]
     opened(f"sun397:{tmp_path}", "train", count=1)
@@ -102,7 +102,7 @@ def test_aircraft(tmp_path: Path) -> None:
     write(data / "images_variant_test.txt", "1514522 707-320\n0747566 Model B200\n1008575 F/A-18\n")
     write(data / "images_variant_trainval.txt", "1514522 707-320\n")
     for number in ("1514522", "0747566", "1008575"):
-        picture(data / "images" / f"{number}.jpg")
+        image(data / "images" / f"{number}.jpg")
     for path in (tmp_path, data.parent, data):
         dataset = opened(f"aircraft:{path}", count=3)
     known = dict(zip(named_set("aircraft").keys, class_names("aircraft"), strict=True))
@@ -114,7 +114,7 @@ def test_dtd(tmp_path: Path) -> None:
     write(tmp_path / "dtd" / "labels" / "test1.txt", "banded/banded_0002.jpg\nzigzagged/zigzagged_0001.jpg\n")
     write(tmp_path / "dtd" / "labels" / "val1.txt", "banded/banded_0002.jpg\n")
     for name in ("banded/banded_0002.jpg", "zigzagged/zigzagged_0001.jpg"):
-        picture(tmp_path / "dtd" / "images" / name)
+        image(tmp_path / "dtd" / "images" / name)
     assert words(opened(f"dtd:{tmp_path}", count=2)) == ["banded", "zigzagged"]
     opened(f"dtd:{tmp_path / 'dtd'}", "val", count=1)
 
@@ -123,7 +123,7 @@ def test_pets(tmp_path: Path) -> None:
     header = "#Image CLASS-ID SPECIES BREED ID\n"
     write(tmp_path / "annotations" / "test.txt", f"{header}Abyssinian_201 1 1 1\nyorkshire_terrier_108 37 2 25\n")
     for name in ("Abyssinian_201", "yorkshire_terrier_108"):
-        picture(tmp_path / "images" / f"{name}.jpg")
+        image(tmp_path / "images" / f"{name}.jpg")
     dataset = opened(f"pets:{tmp_path}", count=2)
     assert dataset.labels.tolist() == [0, 36]
     write(tmp_path / "annotations" / "test.txt", "Abyssinian_201 1 1 1\nhalf a line\n")
@@ -140,7 +140,7 @@ def test_imagenet_by_the_csv(tmp_path: Path) -> None:
     )
     folder = tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / "val"
     for number in ("00048981", "00037956"):
-        picture(folder / f"ILSVRC2012_val_{number}.JPEG")
+        image(folder / f"ILSVRC2012_val_{number}.JPEG")
     dataset = opened(f"imagenet:{tmp_path}", count=2)
     assert [named_set("imagenet").keys[label] for label in dataset.labels] == ["n03995372", "n03481172"]
 
@@ -158,11 +158,11 @@ def test_cars(tmp_path: Path) -> None:
         (tmp_path / file).parent.mkdir(exist_ok=True)
         scipy_io.savemat(tmp_path / file, {"annotations": table})
     for name in ("cars_test/00001.jpg", "cars_test/00002.jpg", "cars_train/00001.jpg"):
-        picture(tmp_path / name)
+        image(tmp_path / name)
     assert opened(f"cars:{tmp_path}", count=2).labels.tolist() == [0, 195]
     train = opened(f"cars:{tmp_path}", "train", count=1)  # a table of one row
     assert words(train) == [class_names("cars")[1]]
-    assert "cars_train" in train.pictures.keys[0]
+    assert "cars_train" in train.images.keys[0]
     (tmp_path / "cars_test_annos_withlabels.mat").write_bytes(b"MATLAB 5.0")
     with pytest.raises(DataError, match="no MATLAB file"):
         opened(f"cars:{tmp_path}")
@@ -174,13 +174,13 @@ def test_flowers(tmp_path: Path) -> None:
     ids = {"trnid": [[1]], "valid": [[2]], "tstid": [[4, 3]]}
     scipy_io.savemat(tmp_path / "setid.mat", {name: np.array(one, dtype=np.uint16) for name, one in ids.items()})
     for number in range(1, 5):
-        picture(tmp_path / "jpg" / f"image_{number:05d}.jpg")
+        image(tmp_path / "jpg" / f"image_{number:05d}.jpg")
     dataset = opened(f"flowers102:{tmp_path}", count=2)
     assert dataset.labels.tolist() == [4, 0]
-    assert [Path(key).name for key in dataset.pictures.keys] == ["image_00004.jpg", "image_00003.jpg"]
+    assert [Path(key).name for key in dataset.images.keys] == ["image_00004.jpg", "image_00003.jpg"]
     assert opened(f"flowers102:{tmp_path}", "val", count=1).labels.tolist() == [101]
     scipy_io.savemat(tmp_path / "setid.mat", {"tstid": np.array([[9]])})
-    with pytest.raises(DataError, match="picture 9 of 4"):
+    with pytest.raises(DataError, match="image 9 of 4"):
         opened(f"flowers102:{tmp_path}")
 
 
@@ -191,11 +191,11 @@ def test_caltech101_as_released(tmp_path: Path) -> None:
     for path in (tmp_path, root):
         whole = opened(f"caltech101:{path}", "all", count=66)
         assert whole.classes == (class_names("caltech101")[0], "accordion")
-        assert any("BACKGROUND_Google is no class: its 4 pictures" in note for note in whole.notes)
+        assert any("BACKGROUND_Google is no class: its 4 images" in note for note in whole.notes)
     train, test = opened(f"caltech101:{tmp_path}", "train", count=60), opened(f"caltech101:{tmp_path}", count=6)
     assert np.bincount(train.labels).tolist() == [30, 30]
-    assert set(train.pictures.keys) | set(test.pictures.keys) == set(whole.pictures.keys)
-    assert train.pictures.keys == opened(f"caltech101:{tmp_path}", "train").pictures.keys
+    assert set(train.images.keys) | set(test.images.keys) == set(whole.images.keys)
+    assert train.images.keys == opened(f"caltech101:{tmp_path}", "train").images.keys
     assert any("no split" in note for note in test.notes)
 
 
@@ -208,9 +208,9 @@ def test_stl10(tmp_path: Path) -> None:
     np.array([10, 1], dtype=np.uint8).tofile(root / "test_y.bin")
     dataset = opened(f"stl10:{tmp_path}", count=2)
     assert words(dataset) == ["truck", "airplane"]
-    assert np.array_equal(np.asarray(dataset.pictures.read(1)[0]), shown[1])
+    assert np.array_equal(np.asarray(dataset.images.read(1)[0]), shown[1])
     np.array([10, 1, 1], dtype=np.uint8).tofile(root / "test_y.bin")
-    with pytest.raises(DataError, match="does not hold the 3 pictures"):
+    with pytest.raises(DataError, match="does not hold the 3 images"):
         opened(f"stl10:{tmp_path}")
     np.array([10, 0], dtype=np.uint8).tofile(root / "test_y.bin")
     with pytest.raises(DataError, match="labels from 0 to 10"):

@@ -198,13 +198,13 @@ def test_activitynet_paragraphs(tmp_path: Path) -> None:
             "timestamps": [[0.28, 55.15], [13.79, 54.32]],
             "sentences": ["A weight lifting tutorial is given.", " The coach helps the guy."],
         },
-        "v_bXdq2zI1Ms0": {"duration": 73.1, "timestamps": [[0, 10.23]], "sentences": ["Three men are standing."]},
+        "v_bXdq2zI1Ms0": {"duration": 73.1, "timestamps": [[0, 10.23]], "sentences": ["Three men are z-score."]},
     }
     write(tmp_path / "captions" / "val_1.json", json.dumps(data))
     touch(tmp_path, "v_uqiMw7tQ1Cc.mkv", "bXdq2zI1Ms0.mp4")
     assert pairs(open_activitynet(tmp_path)) == [
         ("v_uqiMw7tQ1Cc.mkv", "A weight lifting tutorial is given. The coach helps the guy."),
-        ("bXdq2zI1Ms0.mp4", "Three men are standing."),
+        ("bXdq2zI1Ms0.mp4", "Three men are z-score."),
     ]
     with pytest.raises(DataError, match=r"no val_2\.json.*densevid"):
         open_activitynet(tmp_path, "val_2")

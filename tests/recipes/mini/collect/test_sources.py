@@ -1,4 +1,4 @@
-"""The collection of training pictures: a local repository for a host, generated pictures for photographs."""
+"""The collection of training images: a local repository for a host, generated images for photographs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 
 from impart.errors import ConfigError, DataError
 from impart.recipes.mini.collect.git_images import items_of
-from impart.recipes.mini.collect.guard import Guard, clean, evaluation_pictures, looks_drawn, prints_of
+from impart.recipes.mini.collect.guard import Guard, clean, evaluation_images, looks_drawn, prints_of
 from impart.recipes.mini.collect.source_list import Source, read_recipe
 from impart.recipes.mini.collect.sources import collect_all, main
 
@@ -22,9 +22,9 @@ from impart.recipes.mini.collect.sources import collect_all, main
 def photo(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
     """Something with the many colours and soft edges of a photograph."""
     coarse = np.random.default_rng(seed).integers(0, 230, (6, 8, 3), np.uint8)
-    picture = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), np.int16)
-    grain = np.random.default_rng(seed + 1000).integers(-9, 10, picture.shape, np.int16)
-    return Image.fromarray((picture + grain).clip(0, 239).astype(np.uint8))
+    image = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), np.int16)
+    grain = np.random.default_rng(seed + 1000).integers(-9, 10, image.shape, np.int16)
+    return Image.fromarray((image + grain).clip(0, 239).astype(np.uint8))
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", quality: int = 92) -> bytes:
@@ -41,7 +41,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Development data with one evaluation picture and one that is trained on already."""
+    """Development data with one evaluation image and one that is trained on already."""
     for name, seed in (("images/coco/images/x.jpg", 50), ("images/flickr8k/images/y.jpg", 60)):
         path = tmp_path / "data" / name
         path.parent.mkdir(parents=True)
@@ -61,13 +61,13 @@ def remote(tmp_path: Path) -> tuple[str, str]:
         "images/lantern2.jpg": encoded(photo(3)),
         "images/drawn.png": encoded(flat, "PNG"),
         "images/tiny.jpg": encoded(photo(4, (40, 40))),
-        "images/broken.jpg": b"not a picture",
-        "images/copied.jpg": encoded(photo(50).resize((96, 72)), quality=60),  # of the evaluation picture
+        "images/broken.jpg": b"not an image",
+        "images/copied.jpg": encoded(photo(50).resize((96, 72)), quality=60),  # of the evaluation image
         "images/known.jpg": encoded(photo(60).resize((120, 90))),
         "images/again.jpg": encoded(photo(1)),
         "other/skipped.jpg": encoded(photo(5)),
         "words/wateringcan.jpg": encoded(photo(6, (700, 500))),
-        "captions.csv": b"image,caption\nC:/pictures/lantern.png,A child plays.\nlantern.png,A lantern on a table.\n",
+        "captions.csv": b"image,caption\nC:/images/lantern.png,A child plays.\nlantern.png,A lantern on a table.\n",
     }
     for name, content in files.items():
         path = work / name
@@ -75,12 +75,12 @@ def remote(tmp_path: Path) -> tuple[str, str]:
         path.write_bytes(content)
     git(work, "init", "-q")
     git(work, "add", ".")
-    git(work, "commit", "-q", "-m", "pictures")
+    git(work, "commit", "-q", "-m", "images")
     commit = git(work, "rev-parse", "HEAD")
     git(work, "rm", "-q", "-r", "images")
     git(work, "commit", "-q", "-m", "away with them")
-    git(tmp_path, "clone", "-q", "--bare", str(work), "owner/pictures.git")
-    return f"file://{tmp_path}/owner/pictures.git", commit
+    git(tmp_path, "clone", "-q", "--bare", str(work), "owner/images.git")
+    return f"file://{tmp_path}/owner/images.git", commit
 
 
 def recipe_file(folder: Path, url: str, commit: str, *, more: str = "") -> Path:
@@ -88,7 +88,7 @@ def recipe_file(folder: Path, url: str, commit: str, *, more: str = "") -> Path:
     path.write_text(
         'guarded = ["images/coco"]\nknown = ["images/flickr8k"]\nshort_side_px = 96\n'
         f'[[source]]\nname = "things"\nrepository = "{url}"\ncommit = "{commit}"\nlicence = "MIT"\n'
-        "pictures = '^images/(?P<text>[^/]+)\\.(?:jpg|png)$'\n" + more
+        "images = '^images/(?P<text>[^/]+)\\.(?:jpg|png)$'\n" + more
     )
     return path
 
@@ -98,7 +98,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
-def test_collects_cleans_and_keeps_evaluation_pictures_out(tmp_path, data, remote):
+def test_collects_cleans_and_keeps_evaluation_images_out(tmp_path, data, remote):
     recipe = read_recipe(recipe_file(tmp_path, *remote))
     (report,) = collect_all(recipe, tmp_path / "out", data=data)
     rows = rows_of(tmp_path / "out" / "things")
@@ -114,7 +114,7 @@ def test_collects_cleans_and_keeps_evaluation_pictures_out(tmp_path, data, remot
 def test_goes_on_where_it_was_and_repeats_exactly(tmp_path, data, remote):
     more = (
         f'[[source]]\nname = "words"\nrepository = "{remote[0]}"\ncommit = "{remote[1]}"\nlicence = "MIT"\n'
-        "pictures = '^words/(?P<text>[^/]+)\\.jpg$'\n"
+        "images = '^words/(?P<text>[^/]+)\\.jpg$'\n"
     )
     recipe = read_recipe(recipe_file(tmp_path, *remote, more=more))
     out = tmp_path / "out"
@@ -154,7 +154,7 @@ def test_mistakes_are_named(tmp_path, data, remote):
     out = tmp_path / "out"
     with pytest.raises(DataError, match="has no commit 1234"):
         list(collect_all(read_recipe(recipe_file(tmp_path, url, "1234" * 10)), out, data=data))
-    with pytest.raises(DataError, match="no evaluation pictures"):
+    with pytest.raises(DataError, match="no evaluation images"):
         list(collect_all(read_recipe(recipe_file(tmp_path, url, commit)), out, data=tmp_path / "work"))
     with pytest.raises(ConfigError, match="there are things"):
         list(collect_all(read_recipe(recipe_file(tmp_path, url, commit)), out, data=data, only="thing"))
@@ -191,7 +191,7 @@ def test_guard_finds_changed_copies_and_no_others(tmp_path, change):
 
 def test_guard_remembers_prints(tmp_path):
     photo(1).save(tmp_path / "a.png")
-    paths = evaluation_pictures(tmp_path, ["."])
+    paths = evaluation_images(tmp_path, ["."])
     Guard.of_files(paths, cache=tmp_path / "cache")
     (stored,) = (tmp_path / "cache").iterdir()
     before = stored.stat().st_mtime_ns
@@ -228,7 +228,7 @@ def test_names_keep_their_words(tmp_path, remote):
         repository=remote[0],
         commit=remote[1],
         licence="MIT",
-        pictures=r"^images/(?P<text>[^/]+)\.(?:jpg|png)$",
+        images=r"^images/(?P<text>[^/]+)\.(?:jpg|png)$",
         rename={"lantern": "counting frame"},
         skip="broken|tiny",
         template="a photo of {a}",

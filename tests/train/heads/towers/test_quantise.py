@@ -30,7 +30,7 @@ class _Backbone(torch.nn.Module):
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     rng = np.random.default_rng(0)
     paths = []
     for number in range(24):
@@ -41,30 +41,30 @@ def pictures(tmp_path):
     return paths
 
 
-def test_quantised_backbone_agrees_and_is_int8(tmp_path, pictures):
+def test_quantised_backbone_agrees_and_is_int8(tmp_path, images):
     torch.manual_seed(0)
     backbone, path = _Backbone().eval(), tmp_path / "backbone.onnx"
-    quantise_backbone(backbone, pictures, path, preprocessing=PREPROCESSING)
+    quantise_backbone(backbone, images, path, preprocessing=PREPROCESSING)
     assert sorted(file.name for file in tmp_path.glob("*.onnx")) == ["backbone.onnx"]
     weights = [tensor for tensor in onnx.load(path).graph.initializer if tensor.name.endswith("_quantized")]
     assert {tensor.data_type for tensor in weights} <= {onnx.TensorProto.INT8, onnx.TensorProto.INT32}
     assert sum(len(tensor.dims) == 4 for tensor in weights) == 2
     session = BackboneSession(path, PREPROCESSING)
-    images = [Image.open(file).convert("RGB") for file in pictures[:7]]  # not a multiple of a piece
-    found = session(images)
+    opened = [Image.open(file).convert("RGB") for file in images[:7]]  # not a multiple of a piece
+    found = session(opened)
     with torch.no_grad():
-        expected = backbone(torch.from_numpy(preprocess(images, PREPROCESSING))).numpy()
+        expected = backbone(torch.from_numpy(preprocess(opened, PREPROCESSING))).numpy()
     cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
     assert cosines.min() > 0.99
     assert not np.array_equal(found, expected)
 
 
-def test_the_key_knows_weights_and_preprocessing(tmp_path, pictures):
+def test_the_key_knows_weights_and_preprocessing(tmp_path, images):
     keys = set()
     for number in range(2):
         torch.manual_seed(number)
         path = tmp_path / f"{number}.onnx"
-        quantise_backbone(_Backbone().eval(), pictures[:8], path, preprocessing=PREPROCESSING)
+        quantise_backbone(_Backbone().eval(), images[:8], path, preprocessing=PREPROCESSING)
         for size_px in (32, 64):
             keys.add(BackboneSession(path, dataclasses.replace(PREPROCESSING, size_px=size_px)).key)
     assert len(keys) == 4

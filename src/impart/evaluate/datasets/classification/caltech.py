@@ -1,6 +1,6 @@
 """Caltech-101: `101_ObjectCategories` as published, or class folders below train and test.
 
-The release has no split. Papers draw 30 pictures a class for training and test on the others; here the draw is always
+The release has no split. Papers draw 30 images a class for training and test on the others; here the draw is always
 the same. BACKGROUND_Google is no class, and is left out.
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from impart.evaluate.datasets.classification.folder import PICTURE_SUFFIXES, open_known_folder
+from impart.evaluate.datasets.classification.folder import IMAGE_SUFFIXES, open_known_folder
 from impart.evaluate.datasets.reader import Published, Reader
 from impart.evaluate.datasets.types import ClassSet
 
@@ -34,10 +34,10 @@ def open_caltech101(path: Path, split: str | None = None) -> ClassSet:
 
     Args:
         path: the folder of the release, or one that holds it, or class folders below `test` and `train`.
-        split: `train` (30 pictures a class) and `test` (the others) are drawn where the release is there; `all`.
+        split: `train` (30 images a class) and `test` (the others) are drawn where the release is there; `all`.
 
     Raises:
-        DataError: there is nothing of the kind, or a class has no pictures.
+        DataError: there is nothing of the kind, or a class has no images.
     """
     wanted = CALTECH101.split(split)
     candidates = (path, path / _RELEASE, path / "caltech-101" / _RELEASE)
@@ -56,15 +56,15 @@ def open_caltech101(path: Path, split: str | None = None) -> ClassSet:
     if wanted != "all":
         train = _drawn(whole)
         rows = train if wanted == "train" else np.setdiff1d(rows, train)
-        notes.append(f"the release has no split: {_TRAIN_PER_CLASS} pictures a class drawn (seed {_SEED}) are train")
+        notes.append(f"the release has no split: {_TRAIN_PER_CLASS} images a class drawn (seed {_SEED}) are train")
     background = release / BACKGROUND
     if background.is_dir():
-        count = sum(one.suffix.lower() in PICTURE_SUFFIXES for one in background.iterdir())
-        notes.append(f"{BACKGROUND} is no class: its {count} pictures are left out")
+        count = sum(one.suffix.lower() in IMAGE_SUFFIXES for one in background.iterdir())
+        notes.append(f"{BACKGROUND} is no class: its {count} images are left out")
     chosen = whole.subset(rows)
     return ClassSet(
         name=f"caltech101/{wanted}",
-        pictures=chosen.pictures,
+        images=chosen.images,
         labels=chosen.labels,
         classes=chosen.classes,
         templates=chosen.templates,
@@ -73,7 +73,7 @@ def open_caltech101(path: Path, split: str | None = None) -> ClassSet:
 
 
 def _drawn(whole: ClassSet) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Numbers of the training pictures, ascending."""
+    """Numbers of the training images, ascending."""
     rng = np.random.default_rng(_SEED)
     parts = [
         rng.permutation(np.flatnonzero(whole.labels == label))[:_TRAIN_PER_CLASS] for label in range(len(whole.classes))

@@ -25,7 +25,7 @@ from impart.evaluate.datasets.names import class_names, class_names_by_folder, t
 from impart.evaluate.datasets.reader import Published, Reader
 from impart.evaluate.datasets.types import ClassSet, Images
 from impart.files import digest_of, file_stamp
-from impart.refset.pairs import load_picture
+from impart.refset.pairs import load_image
 
 __all__ = ["CIFAR10", "CIFAR100", "READERS", "load_plain_pickle", "open_cifar"]
 
@@ -131,9 +131,9 @@ def _from_batches(layout: _Layout, split: str, parts: dict[str, bytes], sources:
     images = np.concatenate(pixels)  # (n, 32, 32, 3)
     return ClassSet(
         name=f"{name}/{split}",
-        pictures=Images(
+        images=Images(
             keys=tuple(keys),
-            read=lambda number: load_picture(images[number], max_megapixels=1.0),
+            read=lambda number: load_image(images[number], max_megapixels=1.0),
             identity=lambda: digest_of([*(file_stamp(source) for source in sources), *keys]),
         ),
         labels=np.concatenate(labels),
@@ -146,13 +146,13 @@ def _from_batches(layout: _Layout, split: str, parts: dict[str, bytes], sources:
 def _batch(
     data: bytes, field: bytes, *, where: str, classes: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Pictures (n, 32, 32, 3) and labels (n,) of one batch."""
+    """Images (n, 32, 32, 3) and labels (n,) of one batch."""
     content = load_plain_pickle(data, where=where)
     try:
         pixels = np.asarray(content[b"data"])
         labels = np.asarray(content[field], dtype=np.int64)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{where} is no batch of pictures ({error!r}): download it again") from error
+        raise DataError(f"{where} is no batch of images ({error!r}): download it again") from error
     if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3 * _SIDE_PX**2) or labels.ndim != 1:
         raise DataError(f"{where}: data of shape {pixels.shape}, {pixels.dtype} for {len(labels)} labels: damaged")
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:

@@ -1,4 +1,4 @@
-"""Class folders: one folder a class, in them the pictures; any such folder, or a known set kept in that way.
+"""Class folders: one folder a class, in them the images; any such folder, or a known set kept in that way.
 
 A known set brings its class names and prompts. Any other folder is named by its sub-folders, underscores as spaces.
 Where sub-folders have codes for names (`n01443537`), a table `classes.csv` in the folder, or beside it, whose first
@@ -23,15 +23,15 @@ from impart.evaluate.datasets.names import class_names_by_folder, templates
 from impart.evaluate.datasets.reader import Published, Reader
 from impart.evaluate.datasets.types import ClassSet, Images
 
-__all__ = ["PICTURE_SUFFIXES", "READERS", "open_class_folder", "open_known_folder", "picture_folder"]
+__all__ = ["IMAGE_SUFFIXES", "READERS", "open_class_folder", "open_known_folder", "image_folder"]
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 
 FOLDER = Published(
     name="folder",
     title="A class folder",
     splits=(),
-    files=("one sub-folder of pictures a class", "classes.csv beside them where the sub-folders have codes for names"),
+    files=("one sub-folder of images a class", "classes.csv beside them where the sub-folders have codes for names"),
     home="nowhere: you make it",
 )
 _OTHER_NAMES = {"val": ("valid", "validation"), "test": ("testing",), "train": ("training",)}
@@ -53,16 +53,16 @@ def open_class_folder(path: Path | str, split: str | None = None, *, name: str |
         name: for reports; defaults to the last two parts of the path.
 
     Raises:
-        DataError: the folder is missing or empty, a class has no pictures, or `classes.csv` does not name it.
+        DataError: the folder is missing or empty, a class has no images, or `classes.csv` does not name it.
     """
-    folder = picture_folder(Path(path), split)
+    folder = image_folder(Path(path), split)
     if split is not None and folder is None:
         raise DataError(f"{path} has no sub-folder {split!r}: give another split, or the class folder itself")
     folder = folder or Path(path)
     listing = _list(folder)
     return ClassSet(
         name=name or "/".join(folder.resolve().parts[-2:]),
-        pictures=Images.of_files(listing.files),
+        images=Images.of_files(listing.files),
         labels=listing.labels,
         classes=_class_names(folder, listing.folders),
     )
@@ -83,9 +83,9 @@ def open_known_folder(
         The set, with the classes that have a folder; None where this is no such folder.
 
     Raises:
-        DataError: a class has no pictures.
+        DataError: a class has no images.
     """
-    folder = picture_folder(path, split or published.splits[0])
+    folder = image_folder(path, split or published.splits[0])
     known = {_loose(key): name for key, name in class_names_by_folder(published.name).items()}
     if folder is None and path.is_dir() and split in (None, path.name):
         folder = path if any(_loose(one.name) in known for one in path.iterdir() if one.is_dir()) else None
@@ -100,7 +100,7 @@ def open_known_folder(
         notes.append(f"{len(listing.folders)} of {len(known)} classes are there: figures are over these")
     return ClassSet(
         name=f"{published.name}/{path.name if folder == path else split or published.splits[0]}",
-        pictures=Images.of_files(listing.files),
+        images=Images.of_files(listing.files),
         labels=listing.labels,
         classes=tuple(known.get(_loose(one)) or tidy_class_name(one) for one in listing.folders),
         templates=templates(published.name),
@@ -108,7 +108,7 @@ def open_known_folder(
     )
 
 
-def picture_folder(path: Path, split: str | None) -> Path | None:
+def image_folder(path: Path, split: str | None) -> Path | None:
     """The sub-folder of a split that holds class folders, under one of its usual names; None where there is none."""
     if split is None:
         return None
@@ -118,19 +118,19 @@ def picture_folder(path: Path, split: str | None) -> Path | None:
 
 def _list(folder: Path, *, leave_out: Collection[str] = ()) -> _Listing:
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: expected one sub-folder of pictures a class")
+        raise DataError(f"{folder} is not a folder: expected one sub-folder of images a class")
     subfolders = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
     subfolders = [one for one in subfolders if one.name not in leave_out]
     if not subfolders:
-        raise DataError(f"{folder} has no sub-folders: expected one sub-folder of pictures a class")
+        raise DataError(f"{folder} has no sub-folders: expected one sub-folder of images a class")
     files: list[Path] = []
     labels: list[int] = []
     for number, subfolder in enumerate(subfolders):
-        found = sorted(one for one in subfolder.iterdir() if one.suffix.lower() in PICTURE_SUFFIXES)
+        found = sorted(one for one in subfolder.iterdir() if one.suffix.lower() in IMAGE_SUFFIXES)
         if not found:
             deeper = any(one.is_dir() for one in subfolder.iterdir())
             remedy = f"if {subfolder.name} is a split, ask for it (--split)" if deeper else "remove it or fill it"
-            raise DataError(f"class folder {subfolder} holds no pictures: {remedy}")
+            raise DataError(f"class folder {subfolder} holds no images: {remedy}")
         files += found
         labels += [number] * len(found)
     return _Listing(

@@ -22,7 +22,7 @@ from impart.evaluate.datasets.types import ClassSet, Images
 __all__ = ["READERS", "Rows", "find_root", "labelled_set"]
 
 Rows = Iterable[tuple[str, str]]
-"""(picture as the list names it, key of its class)."""
+"""(image as the list names it, key of its class)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,21 +33,21 @@ class _Listed:
         published: what the set consists of.
         lists: split -> its list, below one of `roots`.
         roots: where the archive may have been unpacked, below the path given.
-        pictures: folders of the pictures, below the root or the path given.
+        images: folders of the images, below the root or the path given.
         rows: reads a list.
     """
 
     published: Published
     lists: Mapping[str, str]
     roots: tuple[str, ...]
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     rows: Callable[[Path, Malformed], Rows]
 
     def open(self, path: Path, split: str | None = None) -> ClassSet:
         """One split, from its list or from class folders.
 
         Raises:
-            DataError: there is neither, a line names an unknown class, or no picture is there.
+            DataError: there is neither, a line names an unknown class, or no image is there.
         """
         wanted = self.published.split(split)
         root = find_root(path, self.roots, self.lists[wanted]) if wanted in self.lists else None
@@ -58,8 +58,8 @@ class _Listed:
                 raise self.published.missing(f"{path} holds no {what}")
             return found
         source = root / self.lists[wanted]
-        bad = Malformed(source, "one picture a line, as published")
-        finder = ImageFinder(folders=tuple(one / name for one in (root, path) for name in self.pictures), source=source)
+        bad = Malformed(source, "one image a line, as published")
+        finder = ImageFinder(folders=tuple(one / name for one in (root, path) for name in self.images), source=source)
         return labelled_set(self.published, wanted, self.rows(source, bad), finder, bad)
 
 
@@ -69,10 +69,10 @@ def find_root(path: Path, roots: Iterable[str], marker: str) -> Path | None:
 
 
 def labelled_set(published: Published, split: str, rows: Rows, finder: ImageFinder, bad: Malformed) -> ClassSet:
-    """Pictures with the keys of their classes, as a set with all classes in the official order.
+    """Images with the keys of their classes, as a set with all classes in the official order.
 
     Raises:
-        DataError: a key is no class of the set, more than one line is malformed, or no picture is there.
+        DataError: a key is no class of the set, more than one line is malformed, or no image is there.
     """
     numbers = {key: number for number, key in enumerate(class_names_by_folder(published.name))}
     files: list[Path] = []
@@ -86,10 +86,10 @@ def labelled_set(published: Published, split: str, rows: Rows, finder: ImageFind
             labels.append(numbers[key])
     notes = (*bad.notes(), *finder.notes())
     if not files:
-        raise DataError(f"{finder.source} names no pictures: download it again")
+        raise DataError(f"{finder.source} names no images: download it again")
     return ClassSet(
         name=f"{published.name}/{split}",
-        pictures=Images.of_files(files),
+        images=Images.of_files(files),
         labels=np.asarray(labels, dtype=np.int64),
         classes=class_names(published.name),
         templates=templates(published.name),
@@ -131,7 +131,7 @@ def _dtd(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:  # noqa: AR
 
 
 def _pets(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
-    """`Abyssinian_201 1 1 1`: picture, class, species, number of the breed within the species"""
+    """`Abyssinian_201 1 1 1`: image, class, species, number of the breed within the species"""
     for number, line in read_lines(source):
         name, *numbers = line.split()
         if name.startswith("#"):
@@ -161,7 +161,7 @@ FOOD101 = _Listed(
     ),
     lists={"test": "meta/test.txt", "train": "meta/train.txt"},
     roots=("", "food-101"),
-    pictures=("images",),
+    images=("images",),
     rows=_food,
 )
 SUN397 = _Listed(
@@ -174,7 +174,7 @@ SUN397 = _Listed(
     ),
     lists={"test": "Testing_01.txt", "train": "Training_01.txt"},
     roots=("", "Partitions", "SUN397", "SUN397/Partitions"),
-    pictures=("", "SUN397", "images"),
+    images=("", "SUN397", "images"),
     rows=_sun,
 )
 AIRCRAFT = _Listed(
@@ -190,7 +190,7 @@ AIRCRAFT = _Listed(
     ),
     lists={split: f"images_variant_{split}.txt" for split in ("test", "val", "train", "trainval")},
     roots=("", "data", "fgvc-aircraft-2013b/data"),
-    pictures=("images",),
+    images=("images",),
     rows=_aircraft,
 )
 DTD = _Listed(
@@ -203,7 +203,7 @@ DTD = _Listed(
     ),
     lists={split: f"labels/{split}1.txt" for split in ("test", "val", "train")},
     roots=("", "dtd"),
-    pictures=("images",),
+    images=("images",),
     rows=_dtd,
 )
 PETS = _Listed(
@@ -220,7 +220,7 @@ PETS = _Listed(
     ),
     lists={split: f"annotations/{split}.txt" for split in ("test", "trainval")},
     roots=("", "oxford-iiit-pet"),
-    pictures=("images",),
+    images=("images",),
     rows=_pets,
 )
 IMAGENET = _Listed(
@@ -237,7 +237,7 @@ IMAGENET = _Listed(
     ),
     lists={"val": "LOC_val_solution.csv"},
     roots=("",),
-    pictures=("ILSVRC/Data/CLS-LOC/val", "val"),
+    images=("ILSVRC/Data/CLS-LOC/val", "val"),
     rows=_imagenet,
 )
 

@@ -54,8 +54,8 @@ def open_cars(path: Path, split: str | None = None) -> ClassSet:
     file = root / marker
     keys = tuple(class_names_by_folder("cars"))
     rows = _mat(file, "annotations")
-    pictures = f"cars_{wanted}"
-    finder = ImageFinder(folders=(root / pictures, root.parent / pictures, path / pictures, root), source=file)
+    images = f"cars_{wanted}"
+    finder = ImageFinder(folders=(root / images, root.parent / images, path / images, root), source=file)
 
     def listed() -> Iterator[tuple[str, str]]:
         for row in rows:
@@ -87,7 +87,7 @@ def open_flowers(path: Path, split: str | None = None) -> ClassSet:
     def listed() -> Iterator[tuple[str, str]]:
         for number in _mat(root / "setid.mat", _SET_IDS[wanted]).tolist():
             if not 1 <= number <= len(labels):
-                raise DataError(f"{root / 'setid.mat'}: picture {number} of {len(labels)}: download it again")
+                raise DataError(f"{root / 'setid.mat'}: image {number} of {len(labels)}: download it again")
             yield f"image_{number:05d}.jpg", _key(keys, labels[number - 1], file)
 
     return labelled_set(FLOWERS, wanted, listed(), finder, Malformed(file, ""))

@@ -13,7 +13,7 @@ from impart.evaluate.datasets.names import class_names, templates
 from impart.evaluate.datasets.reader import Published, Reader
 from impart.evaluate.datasets.types import ClassSet, Images
 from impart.files import digest_of, file_stamp
-from impart.refset.pairs import load_picture
+from impart.refset.pairs import load_image
 
 __all__ = ["READERS", "STL10", "open_stl10"]
 
@@ -48,7 +48,7 @@ def open_stl10(path: Path, split: str | None = None) -> ClassSet:
     try:
         labels = np.fromfile(labels_file, dtype=np.uint8).astype(np.int64) - 1  # they count from 1
         if not len(labels) or pixels_file.stat().st_size != len(labels) * _BYTES:
-            raise DataError(f"{pixels_file} does not hold the {len(labels)} pictures of {labels_file.name}: damaged")
+            raise DataError(f"{pixels_file} does not hold the {len(labels)} images of {labels_file.name}: damaged")
         pixels = np.memmap(pixels_file, dtype=np.uint8, mode="r", shape=(len(labels), 3, _SIDE_PX, _SIDE_PX))
     except OSError as error:
         raise DataError(f"cannot read {error.filename or root}: {error.strerror}") from error
@@ -56,9 +56,9 @@ def open_stl10(path: Path, split: str | None = None) -> ClassSet:
         raise DataError(f"{labels_file}: labels from {labels.min() + 1} to {labels.max() + 1}, 1 to 10 expected")
     return ClassSet(
         name=f"stl10/{wanted}",
-        pictures=Images(
+        images=Images(
             keys=tuple(f"{pixels_file.name}[{number}]" for number in range(len(labels))),
-            read=lambda number: load_picture(
+            read=lambda number: load_image(
                 np.ascontiguousarray(pixels[number].transpose(2, 1, 0)),  # (3, column, row) -> (row, column, 3)
                 max_megapixels=1.0,
             ),

@@ -1,4 +1,4 @@
-"""Pictures and their texts out of bare git directories: no work tree, one process for many files."""
+"""Images and their texts out of bare git directories: no work tree, one process for many files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_ARTICLE = re.compile(r"(?<!s)s$|(?:ing|ware|wear|food|water|fruit|ice|sand|s
 
 @dataclass(frozen=True)
 class Item:
-    """One picture of a repository: where it is, the hash of its content, what it shows and its class."""
+    """One image of a repository: where it is, the hash of its content, what it shows and its class."""
 
     path: str
     blob: str
@@ -63,19 +63,19 @@ def _git(git: Path, *arguments: str) -> bytes:
     try:
         return subprocess.run(command, capture_output=True, check=True).stdout
     except FileNotFoundError as error:
-        raise DataError("git is not installed: pictures are collected from git repositories") from error
+        raise DataError("git is not installed: images are collected from git repositories") from error
     except subprocess.CalledProcessError as error:
         raise DataError(f"`{' '.join(command)}` failed: {error.stderr.decode(errors='replace').strip()}") from error
 
 
 def items_of(source: Source, git: Path, *, seed: int) -> Iterator[Item]:
-    """Pictures of a source with their texts, in the order in which they are taken."""
+    """Images of a source with their texts, in the order in which they are taken."""
     blobs: dict[str, str] = {}
     for line in _git(git, "ls-tree", "-r", "-z", source.commit).split(b"\0"):
         if line.startswith((b"100644 blob", b"100755 blob")):
             head, _, file = line.partition(b"\t")
             blobs[file.decode("utf-8", errors="replace")] = head.split()[2].decode()
-    pattern = re.compile(source.pictures)
+    pattern = re.compile(source.images)
     found = [(path, match) for path in sorted(blobs) if (match := pattern.search(path))]
     captions = _captions(source, git, blobs)
     items: list[Item] = []
@@ -113,7 +113,7 @@ def _in_turns(items: Sequence[Item]) -> Iterator[Item]:
 
 
 def _captions(source: Source, git: Path, blobs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Texts by the name that caption files give to pictures."""
+    """Texts by the name that caption files give to images."""
     texts: dict[str, list[str]] = {}
     for table in source.tables:
         if table.path not in blobs:
@@ -149,7 +149,7 @@ def _rows(content: str, table: SourceTable) -> Iterator[Mapping[str, Any]]:
 def _name(raw: str, source: Source) -> str:
     """A file or folder name as words: separators, counters and capitals removed, then the source's own renames.
 
-    >>> _name("Air_Hockey-02", Source(name="", repository="", commit="", licence="", pictures=""))
+    >>> _name("Air_Hockey-02", Source(name="", repository="", commit="", licence="", images=""))
     'air hockey'
     """
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", raw)

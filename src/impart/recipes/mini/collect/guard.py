@@ -1,7 +1,7 @@
-"""Which fetched pictures may be trained on: cleaned, not clip art, and not a copy of a picture kept for evaluation.
+"""Which fetched images may be trained on: cleaned, not clip art, and not a copy of an image kept for evaluation.
 
 A copy is found in two ways, because copies are re-encoded, scaled and squared in different manners: 256 difference
-bits of a 17 x 16 thumbnail (dHash), and the correlation of 16 x 16 grey thumbnails. Both are taken of the whole picture
+bits of a 17 x 16 thumbnail (dHash), and the correlation of 16 x 16 grey thumbnails. Both are taken of the whole image
 squeezed to a square and of its centre square, on both sides.
 """
 
@@ -24,9 +24,9 @@ from impart.files import atomic_path, file_state, read_ahead, sha256_hex, sha256
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Guard", "Prints", "clean", "copies_among", "evaluation_pictures", "looks_drawn", "prints_of"]
+__all__ = ["Guard", "Prints", "clean", "copies_among", "evaluation_images", "looks_drawn", "prints_of"]
 
-_PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+_IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _CLIPS = frozenset({".mp4", ".avi", ".gif", ".webm", ".mkv"})
 _ONES = np.array([byte.bit_count() for byte in range(256)], np.uint16)
 """How many bits of a byte are set."""
@@ -34,11 +34,11 @@ _ONES = np.array([byte.bit_count() for byte in range(256)], np.uint16)
 
 @dataclass(frozen=True, kw_only=True)
 class Prints:
-    """What near-duplicates are found by, for N pictures.
+    """What near-duplicates are found by, for N images.
 
     Attributes:
-        bits: (N, 2, 32) uint8, the packed 256 difference bits of the squeezed picture and of its centre square.
-        thumbs: (N, 2, 256) float32, L2-normalised centred grey thumbnails; zeros where a picture is flat.
+        bits: (N, 2, 32) uint8, the packed 256 difference bits of the squeezed image and of its centre square.
+        thumbs: (N, 2, 256) float32, L2-normalised centred grey thumbnails; zeros where an image is flat.
     """
 
     bits: NDArray[np.uint8]
@@ -55,7 +55,7 @@ class Prints:
 
 
 def prints_of(image: Image.Image) -> Prints:
-    """The prints of one picture, N = 1."""
+    """The prints of one image, N = 1."""
     grey = image.convert("L")
     side = min(grey.size)
     left, top = (grey.width - side) // 2, (grey.height - side) // 2
@@ -71,10 +71,10 @@ def prints_of(image: Image.Image) -> Prints:
 
 
 class Guard:
-    """Says which pictures are copies of evaluation pictures.
+    """Says which images are copies of evaluation images.
 
     Args:
-        prints: of the evaluation pictures.
+        prints: of the evaluation images.
         digests: SHA-256 of their files.
         max_bits: at most so many of 256 difference bits differ in a copy.
         min_correlation: thumbnails of a copy agree at least so well.
@@ -91,14 +91,14 @@ class Guard:
 
     @classmethod
     def of_files(cls, paths: Sequence[Path], *, cache: Path | None = None) -> Guard:
-        """A guard for pictures and clips (first, middle and last frame).
+        """A guard for images and clips (first, middle and last frame).
 
         Args:
             paths: of the files.
             cache: a folder that keeps prints between runs; files are told apart by path, size and time of change.
 
         Raises:
-            DataError: a file cannot be read: an evaluation picture that is not looked at cannot be kept out.
+            DataError: a file cannot be read: an evaluation image that is not looked at cannot be kept out.
         """
         stored = None
         if cache is not None:
@@ -113,7 +113,7 @@ class Guard:
             try:
                 parts += [prints_of(image) for image in _frames(path)]
             except (OSError, ValueError) as error:
-                raise DataError(f"cannot read evaluation picture {path}: {error}") from error
+                raise DataError(f"cannot read evaluation image {path}: {error}") from error
         prints = Prints.join(parts)
         if stored is not None:
             stored.parent.mkdir(parents=True, exist_ok=True)
@@ -126,14 +126,14 @@ class Guard:
         return sha256_hex(content) in self._digests
 
     def copies(self, prints: Prints) -> NDArray[np.bool_]:
-        """Which of N pictures are near-duplicates of an evaluation picture, (N,)."""
+        """Which of N images are near-duplicates of an evaluation image, (N,)."""
         found = np.zeros(len(prints.bits), np.bool_)
         if not len(self._bits):
             return found
         for view in range(2):
             for at in range(0, len(found), 256):
                 alike = prints.thumbs[at : at + 256, view] @ self._thumbs.T  # (n, 2M)
-                # Flat pictures have no sure bits: the difference bits count only where thumbnails agree as well.
+                # Flat images have no sure bits: the difference bits count only where thumbnails agree as well.
                 row, column = np.nonzero(alike > 0.8)
                 apart = _ONES[prints.bits[at + row, view] ^ self._bits[column]].sum(axis=1)  # (pairs,)
                 near = (apart <= self._max_bits) | (alike[row, column] >= self._min_correlation)
@@ -142,7 +142,7 @@ class Guard:
 
 
 def copies_among(paths: Sequence[Path], guard: Guard, *, cache: Path) -> NDArray[np.bool_]:
-    """Which of n picture files are copies of evaluation pictures, (n,); a broken file is none.
+    """Which of n image files are copies of evaluation images, (n,); a broken file is none.
 
     Args:
         cache: a folder that keeps the prints between runs; files are told apart by path and size.
@@ -170,23 +170,23 @@ def _prints_of_file(path: Path) -> Prints:
         return Prints(bits=np.zeros((1, 2, 32), np.uint8), thumbs=np.zeros((1, 2, 256), np.float32))
 
 
-def evaluation_pictures(data: Path, folders: Iterable[str]) -> list[Path]:
-    """Every picture and clip below the named folders of the development data, in a fixed order.
+def evaluation_images(data: Path, folders: Iterable[str]) -> list[Path]:
+    """Every image and clip below the named folders of the development data, in a fixed order.
 
     Raises:
         DataError: a folder is missing or empty, so that nothing would be guarded.
     """
     paths: list[Path] = []
     for name in folders:
-        found = sorted(p for p in (data / name).rglob("*") if p.suffix.lower() in _PICTURES | _CLIPS)
+        found = sorted(p for p in (data / name).rglob("*") if p.suffix.lower() in _IMAGES | _CLIPS)
         if not found:
-            raise DataError(f"no evaluation pictures below {data / name}; --data names the folder that holds images/")
+            raise DataError(f"no evaluation images below {data / name}; --data names the folder that holds images/")
         paths += found
     return paths
 
 
 def clean(content: bytes, *, min_side_px: int, short_side_px: int, trim: bool = False) -> Image.Image | None:
-    """The picture as RGB with at most the given short side, or None where it is broken, tiny or very long.
+    """The image as RGB with at most the given short side, or None where it is broken, tiny or very long.
 
     Transparent parts become white; `trim` cuts most of an even white border off.
     """
@@ -213,7 +213,7 @@ def clean(content: bytes, *, min_side_px: int, short_side_px: int, trim: bool = 
 
 
 def _trimmed(image: Image.Image) -> Image.Image:
-    """The picture without most of an even white border, so that a thing on white fills it.
+    """The image without most of an even white border, so that a thing on white fills it.
 
     >>> page = Image.new("RGB", (200, 100), "white"); page.paste("red", (90, 40, 110, 60)); _trimmed(page).size
     (24, 24)
@@ -229,7 +229,7 @@ def _trimmed(image: Image.Image) -> Image.Image:
 
 
 def looks_drawn(image: Image.Image) -> bool:
-    """Whether a picture is probably clip art, a diagram or text: few colours beside white, in even patches.
+    """Whether an image is probably clip art, a diagram or text: few colours beside white, in even patches.
 
     >>> looks_drawn(Image.new("RGB", (64, 64), "red"))
     True
@@ -251,7 +251,7 @@ def looks_drawn(image: Image.Image) -> bool:
 
 
 def _frames(path: Path) -> list[Image.Image]:
-    """The picture, or first, middle and last frame of a clip."""
+    """The image, or first, middle and last frame of a clip."""
     if path.suffix.lower() not in _CLIPS:
         with Image.open(path) as opened:
             return [opened.convert("RGB")]

@@ -1,4 +1,4 @@
-"""The recipe of further training pictures: which repositories, which paths, and where texts come from."""
+"""The recipe of further training images: which repositories, which paths, and where texts come from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SourceTable:
 
     Attributes:
         path: in the repository.
-        file: the column with the picture's path or file name; JSON tables may be a list or an object of rows.
+        file: the column with the image's path or file name; JSON tables may be a list or an object of rows.
         texts: columns with texts; a column may hold a list of texts.
         separator: between columns of a CSV file.
         rows: in JSON, the key under which the rows are, where they are not at the top.
@@ -43,15 +43,15 @@ class Source:
         repository: a URL that git can fetch.
         commit: the full hash.
         licence: as the repository states it.
-        pictures: a regular expression for the paths of pictures. Its group `text` names what is seen, its group
+        images: a regular expression for the paths of images. Its group `text` names what is seen, its group
             `label` the class; one of them may stand for both.
         about: what the texts look like and what is known to be wrong, for people.
-        per_label: at most so many pictures of each label.
-        limit: at most so many pictures.
-        drawn: keep pictures that look drawn (sources with smooth product shots).
+        per_label: at most so many images of each label.
+        limit: at most so many images.
+        drawn: keep images that look drawn (sources with smooth product shots).
         trim: cut white borders off (things on white pages).
         min_side_px: of this source, where it differs from the recipe's.
-        tables: caption files; with one, only pictures that it names are taken.
+        tables: caption files; with one, only images that it names are taken.
         strip: a regular expression; what it matches is taken out of names.
         rename: label or text, in small letters -> what is written instead; a class column of a table
             goes through it too.
@@ -63,7 +63,7 @@ class Source:
     repository: str
     commit: str
     licence: str
-    pictures: str
+    images: str
     about: str = ""
     per_label: int = 0
     limit: int = 0
@@ -79,15 +79,15 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All sources and how pictures are written.
+    """All sources and how images are written.
 
     Attributes:
-        sources: in order; a picture that two hold is kept in the first.
-        guarded: folders of the development data whose pictures must not be trained on.
-        known: folders whose pictures are trained on already, not wanted twice.
+        sources: in order; an image that two hold is kept in the first.
+        guarded: folders of the development data whose images must not be trained on.
+        known: folders whose images are trained on already, not wanted twice.
         seed: for sampling.
-        min_side_px: smaller pictures are dropped.
-        short_side_px: larger pictures are scaled to it.
+        min_side_px: smaller images are dropped.
+        short_side_px: larger images are scaled to it.
         quality: of the JPEG files.
     """
 
@@ -132,11 +132,9 @@ def read_recipe(path: Path | None = None) -> Recipe:
 
 
 def _source(entry: dict[str, Any]) -> Source:
-    for required in (
-        f.name for f in fields(Source) if f.name in ("name", "repository", "commit", "licence", "pictures")
-    ):
+    for required in (f.name for f in fields(Source) if f.name in ("name", "repository", "commit", "licence", "images")):
         if required not in entry:
             raise TypeError(f"source {entry.get('name', '?')!r} has no {required!r}")
-    re.compile(entry["pictures"])
+    re.compile(entry["images"])
     tables = tuple(SourceTable(**{**table, "texts": tuple(table["texts"])}) for table in entry.pop("tables", ()))
     return Source(**entry, tables=tables)

@@ -1,9 +1,9 @@
-"""More training pictures for `mini`, collected again from the public git repositories that hold them.
+"""More training images for `mini`, collected again from the public git repositories that hold them.
 
     python -m impart.recipes.mini.collect.sources --data ../shared/data --out DIR [--only NAME] [--repositories DIR]
 
 `configs/mini_sources.toml` lists repositories, commits, path patterns, where texts come from, and licences as stated.
-Each source becomes a folder `DIR/<name>/` with `images/*.jpg` and `captions.csv` (`file,text,text2,label`). A picture
+Each source becomes a folder `DIR/<name>/` with `images/*.jpg` and `captions.csv` (`file,text,text2,label`). An image
 with several captions has several rows. Sources that are there already are skipped, so that a run which was stopped goes
 on where it was.
 """
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from impart.errors import ConfigError, DataError, ImpartError
 from impart.files import move_synced, sha256_hex, sha256_of_file
 from impart.recipes.mini.collect.git_images import Item, contents, items_of, repository
-from impart.recipes.mini.collect.guard import Guard, Prints, clean, evaluation_pictures, looks_drawn, prints_of
+from impart.recipes.mini.collect.guard import Guard, Prints, clean, evaluation_images, looks_drawn, prints_of
 from impart.recipes.mini.collect.source_list import Recipe, Source, read_recipe
 
 if TYPE_CHECKING:
@@ -42,16 +42,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What became of one source: counts of pictures.
+    """What became of one source: counts of images.
 
     Attributes:
         name: of the source.
-        kept: pictures written.
+        kept: images written.
         labels: distinct labels among them.
         broken: not decoded, too small or too long.
         drawn: clip art and diagrams.
-        repeated: the same picture as one before it or as one that is trained on already.
-        guarded: near-duplicates of evaluation pictures.
+        repeated: the same image as one before it or as one that is trained on already.
+        guarded: near-duplicates of evaluation images.
     """
 
     name: str
@@ -71,7 +71,7 @@ def collect_all(
     Args:
         recipe: the sources.
         out: where folders are written.
-        data: the development data that holds the evaluation pictures to be kept out.
+        data: the development data that holds the evaluation images to be kept out.
         repositories: where clones are kept, `out/.repositories` by default; one that has the commit is not fetched.
         only: the name of the one source to collect.
 
@@ -86,8 +86,8 @@ def collect_all(
     if not todo:
         return
     cache = out / ".guard"
-    guard = Guard.of_files(evaluation_pictures(data, recipe.guarded), cache=cache)
-    known = Guard.of_files(evaluation_pictures(data, recipe.known), cache=cache)
+    guard = Guard.of_files(evaluation_images(data, recipe.guarded), cache=cache)
+    known = Guard.of_files(evaluation_images(data, recipe.known), cache=cache)
     for source in todo:
         git = repository(source, repositories or out / ".repositories")
         yield collect(source, git, out, recipe=recipe, guard=guard, known=known)
@@ -99,12 +99,12 @@ def collect(source: Source, git: Path, out: Path, *, recipe: Recipe, guard: Guar
     The folder appears when it is whole: it is written beside its place and moved there.
 
     Raises:
-        DataError: the pattern finds no picture, a caption file is missing or unfit, or nothing is left.
+        DataError: the pattern finds no image, a caption file is missing or unfit, or nothing is left.
     """
     items = list(items_of(source, git, seed=recipe.seed))
     if not items:
         raise DataError(
-            f"{source.name}: no picture at {source.commit[:8]} fits {source.pictures!r}; "
+            f"{source.name}: no image at {source.commit[:8]} fits {source.images!r}; "
             f"see `git ls-tree -r --name-only {source.commit[:8]}` in {git}"
         )
     earlier = _written(out, recipe, before=source.name)
@@ -145,7 +145,7 @@ def collect(source: Source, git: Path, out: Path, *, recipe: Recipe, guard: Guar
             taken[item.label] += 1
             rows += [(file, text, "", item.label) for text in item.texts]
     if not rows:
-        raise DataError(f"{source.name}: none of {len(items)} pictures is left after cleaning: {lost}")
+        raise DataError(f"{source.name}: none of {len(items)} images is left after cleaning: {lost}")
     with (part / "captions.csv").open("w", newline="", encoding="utf-8") as lines:
         writer = csv.writer(lines)
         writer.writerow(("file", "text", "text2", "label"))
@@ -164,7 +164,7 @@ def _batches(pairs: Iterator[tuple[Item, bytes]], size: int = 64) -> Iterator[li
 
 
 def _accepted(content: bytes, source: Source, recipe: Recipe, lost: dict[str, int]) -> Image.Image | None:
-    """The cleaned picture, or None after counting why not."""
+    """The cleaned image, or None after counting why not."""
     image = clean(
         content,
         min_side_px=source.min_side_px or recipe.min_side_px,
@@ -180,7 +180,7 @@ def _accepted(content: bytes, source: Source, recipe: Recipe, lost: dict[str, in
 
 
 def _written(out: Path, recipe: Recipe, *, before: str) -> set[str]:
-    """Digests of the pictures that sources earlier in the recipe have written."""
+    """Digests of the images that sources earlier in the recipe have written."""
     digests: set[str] = set()
     for source in recipe.sources:
         if source.name == before:
@@ -201,9 +201,9 @@ def _slug(text: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line of the collection."""
     parser = argparse.ArgumentParser(
-        prog="python -m impart.recipes.mini.collect.sources", description="Collect training pictures."
+        prog="python -m impart.recipes.mini.collect.sources", description="Collect training images."
     )
-    parser.add_argument("--data", type=Path, required=True, help="development data, whose evaluation pictures stay out")
+    parser.add_argument("--data", type=Path, required=True, help="development data, whose evaluation images stay out")
     parser.add_argument("--out", type=Path, required=True, help="folder for the sources' folders")
     parser.add_argument("--only", help="name of one source")
     parser.add_argument("--config", type=Path, help="recipe (TOML); default: the bundled configs/mini_sources.toml")

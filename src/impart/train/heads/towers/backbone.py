@@ -5,7 +5,7 @@ is here. Lite (Liu, 2020) is EfficientNet (Tan and Le, 2019) without squeeze-and
 come from TensorFlow, whose `same` padding puts the odd pixel at the right and bottom. Kernel sizes and widths are read
 from the weights themselves; only the strides have to be known.
 
-What the heads see of a picture is one row of numbers: its pooled features, then `CELLS` cells of the last map before
+What the heads see of an image is one row of numbers: its pooled features, then `CELLS` cells of the last map before
 them (a grid of 4 x 4, row by row), which keep where things are.
 """
 

@@ -1,9 +1,9 @@
 """Features of the frozen image tower, computed once per view and kept on disk.
 
-A *view* is a way to look at a picture: `clean` as the encoder will see it; `crop0, crop1, ...` random crops; `small0,
-small1, ...` random crops shrunk to 32-64 px and enlarged again, so that the heads learn what tiny pictures do to the
-features. Every random choice is seeded by (seed, view, file name): a rerun, or a run with more pictures, gives the
-same views, and a picture once seen is never computed again.
+A *view* is a way to look at an image: `clean` as the encoder will see it; `crop0, crop1, ...` random crops; `small0,
+small1, ...` random crops shrunk to 32-64 px and enlarged again, so that the heads learn what tiny images do to the
+features. Every random choice is seeded by (seed, view, file name): a rerun, or a run with more images, gives the
+same views, and an image once seen is never computed again.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from PIL import Image
 from impart.errors import DataError
 from impart.files import atomic_path, file_key, read_ahead, sha256_hex, write_atomic
 
-__all__ = ["FeatureCache", "look", "open_look", "picture_key", "try_look"]
+__all__ = ["FeatureCache", "look", "open_look", "image_key", "try_look"]
 
 _log = logging.getLogger(__name__)
 _SMALL_PX = (32, 64)
 _PART = 4096
-"""Pictures whose features are written at once."""
+"""Images whose features are written at once."""
 _FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 
 
 class FeatureTower(Protocol):
-    """What computes features: pictures (PIL) to (B, F)."""
+    """What computes features: images (PIL) to (B, F)."""
 
     def __call__(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]: ...
 
 
 def look(image: Image.Image, view: str, *, seed: int) -> Image.Image:
-    """One view of a picture, before the encoder's own preprocessing.
+    """One view of an image, before the encoder's own preprocessing.
 
     Args:
         image: RGB.
         view: `clean`, or `crop` or `small` followed by a number.
-        seed: of this picture and view.
+        seed: of this image and view.
     """
     if view == "clean":
         return image
@@ -87,16 +87,16 @@ def _jpeg(image: Image.Image, *, quality: int) -> Image.Image:
 
 
 class FeatureCache:
-    """Features on disk: float16 arrays of some thousand pictures, and beside each the keys of its rows.
+    """Features on disk: float16 arrays of some thousand images, and beside each the keys of its rows.
 
-    A picture that cannot be read has a row of NaN: see `readable`.
+    An image that cannot be read has a row of NaN: see `readable`.
 
     Args:
         folder: where the arrays are kept; made when missing.
         tower: computes features.
         tower_key: names weights and preprocessing; another key never shares features.
         seed: of the random views.
-        batch: pictures in one pass.
+        batch: images in one pass.
     """
 
     def __init__(self, folder: Path, tower: FeatureTower, *, tower_key: str, seed: int = 0, batch: int = 16):
@@ -107,21 +107,21 @@ class FeatureCache:
         self._batch = batch
 
     def features(self, paths: Sequence[Path], view: str) -> npt.NDArray[np.float32]:
-        """Features (n, F) of n pictures in one view, computed where they are not on disk yet.
+        """Features (n, F) of n images in one view, computed where they are not on disk yet.
 
-        Killed while it computes, it has lost at most the last few thousand pictures.
+        Killed while it computes, it has lost at most the last few thousand images.
 
         Raises:
-            DataError: a picture cannot be read.
+            DataError: an image cannot be read.
         """
         rows = self._rows(paths, view)
         broken = np.flatnonzero(np.isnan(rows[:, 0]))
         if len(broken):
-            raise DataError(f"cannot read picture {paths[broken[0]]}: replace it, or leave it out")
+            raise DataError(f"cannot read image {paths[broken[0]]}: replace it, or leave it out")
         return rows.astype(np.float32)
 
     def readable(self, paths: Sequence[Path]) -> list[bool]:
-        """Which pictures can be read: n answers. Their features of view `clean` are computed on the way."""
+        """Which images can be read: n answers. Their features of view `clean` are computed on the way."""
         return [not broken for broken in np.isnan(self._rows(paths, "clean")[:, 0])]
 
     def _rows(self, paths: Sequence[Path], view: str) -> npt.NDArray[np.float16]:
@@ -133,7 +133,7 @@ class FeatureCache:
             part = dict(islice(missing.items(), first, first + _PART))
             parts.append((list(part), self._compute(list(part.values()), view)))
             self._save(view, *parts[-1])
-            _log.info("features of view %s: %d of %d pictures", view, first + len(part), len(missing))
+            _log.info("features of view %s: %d of %d images", view, first + len(part), len(missing))
         place = {name: row for row, name in enumerate(name for own, _ in parts for name in own)}
         return np.concatenate([rows for _, rows in parts])[[place[name] for name in names]]
 
@@ -164,24 +164,24 @@ class FeatureCache:
             write_atomic(place.with_suffix(".txt"), "\n".join(names))
 
 
-def picture_key(path: Path) -> str:
+def image_key(path: Path) -> str:
     """A name that does not depend on where the data lies: the last four parts of the path."""
     return "/".join(path.parts[-4:])
 
 
 def open_look(job: tuple[Path, str, int]) -> Image.Image:
-    """A view of a picture file; the job is (file, view, seed)."""
+    """A view of an image file; the job is (file, view, seed)."""
     path, view, seed = job
     try:
         with Image.open(path) as image:
             rgb = image.convert("RGB")
     except (OSError, SyntaxError) as error:
-        raise DataError(f"cannot read picture {path}: {error}") from error
-    return look(rgb, view, seed=zlib.crc32(f"{seed}|{view}|{picture_key(path)}".encode()))
+        raise DataError(f"cannot read image {path}: {error}") from error
+    return look(rgb, view, seed=zlib.crc32(f"{seed}|{view}|{image_key(path)}".encode()))
 
 
 def try_look(job: tuple[Path, str, int]) -> Image.Image | None:
-    """As `open_look`; None, and a warning, where the picture cannot be read."""
+    """As `open_look`; None, and a warning, where the image cannot be read."""
     try:
         return open_look(job)
     except DataError as error:

@@ -1,6 +1,6 @@
 """The backbone in int8 arithmetic: quantised once, then the heads are trained on it, and served behind it.
 
-Weights have a scale a channel, activations are unsigned bytes; the ranges come from training pictures as they are,
+Weights have a scale a channel, activations are unsigned bytes; the ranges come from training images as they are,
 cropped and shrunk. On processors with VNNI that is twice the speed of float32. The heads learn on what the quantised
 network gives, so nothing of what quantising changes is left for them to meet for the first time in use.
 """
@@ -30,12 +30,12 @@ __all__ = ["BackboneSession", "quantise_backbone"]
 _log = logging.getLogger(__name__)
 _CALIBRATION_VIEWS = ("clean", "crop0", "small0")
 _PIECE = 4
-"""Pictures in one pass of one thread."""
+"""Images in one pass of one thread."""
 
 
 def quantise_backbone(
     backbone: nn.Module,
-    pictures: Sequence[Path],
+    images: Sequence[Path],
     path: Path,
     *,
     preprocessing: PreprocessConfig,
@@ -45,11 +45,11 @@ def quantise_backbone(
 
     Args:
         backbone: in float32.
-        pictures: some two hundred of the training pictures, for the ranges of the activations; broken ones are
+        images: some two hundred of the training images, for the ranges of the activations; broken ones are
             left out.
         path: of the ONNX file.
-        preprocessing: pictures to pixels.
-        views: looks at the pictures (`features.look`), in turns.
+        preprocessing: images to pixels.
+        views: looks at the images (`features.look`), in turns.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -74,7 +74,7 @@ def quantise_backbone(
         quantize_static(
             str(prepared),
             str(quantised),
-            _Calibration(pictures, preprocessing, views),
+            _Calibration(images, preprocessing, views),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -96,31 +96,31 @@ def quantise_backbone(
 class _Calibration:
     """Batches of pixels, as the quantiser asks for them."""
 
-    def __init__(self, pictures: Sequence[Path], preprocessing: PreprocessConfig, views: Sequence[str]) -> None:
-        self._batches = self._read(pictures, preprocessing, views)
+    def __init__(self, images: Sequence[Path], preprocessing: PreprocessConfig, views: Sequence[str]) -> None:
+        self._batches = self._read(images, preprocessing, views)
 
     def get_next(self) -> dict[str, npt.NDArray[np.float32]] | None:
         return next(self._batches, None)
 
     @staticmethod
     def _read(
-        pictures: Sequence[Path], preprocessing: PreprocessConfig, views: Sequence[str]
+        images: Sequence[Path], preprocessing: PreprocessConfig, views: Sequence[str]
     ) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
-        for first in range(0, len(pictures), 8):
+        for first in range(0, len(images), 8):
             looks = [
                 try_look((path, views[(first + number) % len(views)], 0))
-                for number, path in enumerate(pictures[first : first + 8])
+                for number, path in enumerate(images[first : first + 8])
             ]
             if opened := [image for image in looks if image is not None]:
                 yield {"pixels": preprocess(opened, preprocessing)}
 
 
 class BackboneSession:
-    """The quantised backbone on ONNX Runtime: pictures to what the heads see.
+    """The quantised backbone on ONNX Runtime: images to what the heads see.
 
     Attributes:
         path: the ONNX file.
-        preprocessing: pictures to pixels.
+        preprocessing: images to pixels.
         key: digest of weights and preprocessing: features of another key are others.
     """
 
@@ -137,7 +137,7 @@ class BackboneSession:
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
 
     def __call__(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
-        """(B, F') of B pictures."""
+        """(B, F') of B images."""
         pieces = [images[first : first + _PIECE] for first in range(0, len(images), _PIECE)]
         return np.concatenate(list(self._pool.map(self._features, pieces)))
 

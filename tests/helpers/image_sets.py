@@ -1,4 +1,4 @@
-"""Small files in the formats of published picture sets."""
+"""Small files in the formats of published image sets."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from PIL import Image
 
 from helpers.tiny_encoder import COLOURS
 
-__all__ = ["class_folders", "picture", "python2_pickle"]
+__all__ = ["class_folders", "image", "python2_pickle"]
 
 
-def picture(path: Path, colour: str = "red", size: tuple[int, int] = (20, 16)) -> Path:
-    """A picture of one colour, with the folders above it."""
+def image(path: Path, colour: str = "red", size: tuple[int, int] = (20, 16)) -> Path:
+    """An image of one colour, with the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, COLOURS[colour]).save(path)
     return path
 
 
 def class_folders(root: Path, names: Iterable[str], *, each: int = 2, suffix: str = ".png") -> Path:
-    """One folder a class; a class that is no colour has red pictures."""
+    """One folder a class; a class that is no colour has red images."""
     for name in names:
         for number in range(each):
-            picture(root / name / f"{number}{suffix}", name if name in COLOURS else "red")
+            image(root / name / f"{number}{suffix}", name if name in COLOURS else "red")
     return root
 
 

@@ -1,6 +1,6 @@
-"""Draw the README's picture: what `impart search` finds in the demo's library, each hit as its first frame.
+"""Draw the README's image: what `impart search` finds in the demo's library, each hit as its first frame.
 
-impart demo && python benchmarks/readme_picture.py impart-demo docs/search.png
+impart demo && python benchmarks/readme_image.py impart-demo docs/search.png
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 from PIL import Image, ImageDraw, ImageFont
 
-from impart.demo import DEMO_PICTURE
+from impart.demo import DEMO_IMAGE
 from impart.video.index.index import Hit, VideoIndex
 
 QUERIES = ("a cup of coffee on a table", "a rocket on its launch pad", "an astronaut in an orange suit")
@@ -29,19 +29,19 @@ def frame_at(hit: Hit) -> Image.Image:
         for frame in container.decode(stream):
             if frame.time is not None and frame.time + 1e-6 >= hit.best_s:
                 break
-    picture = frame.to_image()
-    scale = max(TILE[0] / picture.width, TILE[1] / picture.height)
-    size = (round(picture.width * scale), round(picture.height * scale))
+    image = frame.to_image()
+    scale = max(TILE[0] / image.width, TILE[1] / image.height)
+    size = (round(image.width * scale), round(image.height * scale))
     left, top = (size[0] - TILE[0]) // 2, (size[1] - TILE[1]) // 2
-    return picture.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + TILE[0], top + TILE[1]))
+    return image.resize(size, Image.Resampling.BICUBIC).crop((left, top, left + TILE[0], top + TILE[1]))
 
 
 def main() -> None:
     demo, out = Path(sys.argv[1]), Path(sys.argv[2])
     index = VideoIndex.open(demo / "library.impart", create=False)
-    picture = demo / DEMO_PICTURE
+    image = demo / DEMO_IMAGE
     rows = [(text, index.search(text=text, group="scene", top=HITS)) for text in QUERIES]
-    rows.append(("", index.search(image=picture, group="scene", top=HITS)))
+    rows.append(("", index.search(image=image, group="scene", top=HITS)))
     row_px = TILE[1] + LABEL_PX + 14
     sheet = Image.new("RGB", (LEFT_PX + HITS * (TILE[0] + 12), len(rows) * row_px + 6), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -53,7 +53,7 @@ def main() -> None:
             draw.text((14, top + 26), f'"{text}"', fill=INK, font=font)
         else:
             draw.text((14, top + 24), "--image", fill=INK, font=font)
-            with Image.open(picture) as query:
+            with Image.open(image) as query:
                 sheet.paste(query.resize((104, 104), Image.Resampling.BICUBIC), (104, top + 26))
         for place, hit in enumerate(hits):
             left = LEFT_PX + place * (TILE[0] + 12)

@@ -1,4 +1,4 @@
-"""Outcomes with known figures, for comparisons and reports."""
+"""Results with known figures, for comparisons and reports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from impart.evaluate.result import Outcome
+from impart.evaluate.result import Result
 
 
 def classified(
@@ -16,12 +16,12 @@ def classified(
     items: Sequence[str] | None = None,
     dataset: str = "colours/test",
     clusters: Sequence[int] | None = None,
-) -> Outcome:
-    """Zero-shot of pictures, right (1) or wrong (0)."""
+) -> Result:
+    """Zero-shot of images, right (1) or wrong (0)."""
     values = np.array(right, dtype=np.float64)
     names = tuple(items or (f"{number}.png" for number in range(len(values))))
     spread = np.random.default_rng(len(label)).normal(0.1, 0.01, 1000)
-    return Outcome(
+    return Result(
         task="zero-shot",
         dataset=dataset,
         encoder=label,
@@ -31,9 +31,9 @@ def classified(
         clusters=None if clusters is None else np.array(clusters, dtype=np.int64),
         resampled={"calibration error": spread},
         lower_is_better=frozenset({"calibration error", "log-loss"}),
-        counts={"pictures": len(values), "classes": 2},
+        counts={"images": len(values), "classes": 2},
         settings={"prompts": "ensemble"},
-        notes=("left out: broken.png: not a readable picture",),
+        notes=("left out: broken.png: not a readable image",),
         arrays={
             "confusion": np.array([[3, 1], [0, 4]]),
             "reliability": np.array([[0.2, 0.1, 5.0], [np.nan, np.nan, 0.0], [0.9, 0.7, 3.0]]),
