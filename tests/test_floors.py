@@ -10,8 +10,7 @@ import pytest
 import impart
 from impart.blending.encoder import default_augmented
 from impart.blending.tune import bundled_background, tune
-from impart.evaluate import open_set
-from impart.evaluate.tasks import retrieval, zeroshot
+from impart.evaluate import open_set, retrieval, zeroshot
 from impart.metrics.ranking import rank_figures
 from impart.refset.build import Selection
 from impart.video.index.index import Query, VideoIndex

@@ -21,9 +21,8 @@ from impart.blending.encoder import augment
 from impart.blending.tune import bundled_background, tune
 from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
-from impart.evaluate import CaptionSet, ClassSet, VideoSet, open_set
+from impart.evaluate import CaptionSet, ClassSet, VideoSet, open_set, retrieval, zeroshot
 from impart.evaluate.cache import EmbeddingCache
-from impart.evaluate.tasks import retrieval, zeroshot
 from impart.evaluate.tasks.video_retrieval import video_retrieval
 from impart.refset.build import Selection, build
 from impart.refset.pairs import CLASS_PROMPTS

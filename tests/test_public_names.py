@@ -47,7 +47,7 @@ def test_signatures_of_the_few_nouns() -> None:
     assert {"text", "image", "not_text", "top", "group", "why"} <= set(names(impart.VideoIndex.search))
     assert names(impart.ReferenceSet.open)[0] == "path"
     assert names(impart.ReferenceSet.build)[:2] == ["pairs", "encoder"]
-    assert names(impart.evaluate.tasks.zeroshot)[:2] == ["encoder", "dataset"]
+    assert names(impart.evaluate.zeroshot)[:2] == ["encoder", "dataset"]
 
 
 def test_importing_impart_loads_nothing_heavy() -> None:

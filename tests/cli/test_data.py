@@ -27,7 +27,7 @@ RUN = CliRunner()
 
 @pytest.fixture(autouse=True)
 def _directly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images made in place of fetched; `missing` ones fail. With img2dataset: tests/train/test_yfcc.py."""
+    """Images made in place of fetched; `missing` ones fail. With img2dataset: tests/data/test_yfcc.py."""
     monkeypatch.setattr(fetching, "require_img2dataset", lambda: None)
 
     def fetch(urls: list[str], folder: Path, settings: FetchSettings) -> Iterator[int]:

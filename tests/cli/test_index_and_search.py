@@ -186,7 +186,7 @@ def test_eval_counts_each_captions_own_video(index: Path, tmp_path: Path) -> Non
     captions.write_text("file,caption\nred.mp4,red\nblue.mp4,red\nabsent.mp4,white\n")
     found = json.loads(run("eval", "retrieval", captions, "-i", index, "--json", "--no-report").stdout)
     (result,) = found["results"]
-    assert result["counts"] == {"queries": 2, "items": 3, "files not in the index": 1}
+    assert result["counts"] == {"queries": 2, "items": 3, "files not in the index": 1, "read in part": 0}
     assert (result["figures"]["R@1"]["value"], result["figures"]["R@5"]["value"]) == (0.5, 1.0)
 
 
@@ -201,7 +201,7 @@ def test_eval_of_an_index_counts_equals_as_ahead_and_leaves_out_names_that_are_t
     captions.write_text("file,caption\nred.mp4,red\ncopy.mp4,red\nblue.mp4,blue\nabsent.mp4,white\n")
     said = run("eval", "retrieval", captions, "-i", index, "--json", "--no-report")
     (result,) = json.loads(said.stdout)["results"]
-    assert result["counts"] == {"queries": 2, "items": 5, "files not in the index": 1}
+    assert result["counts"] == {"queries": 2, "items": 5, "files not in the index": 1, "read in part": 0}
     assert result["figures"]["mean rank"]["value"] == 2.0  # both are red: neither is first
     assert "left out: 1 file names that several videos of the index have" in said.stderr
 

@@ -106,7 +106,7 @@ class RamBlender(ABC):
                 "r_txt": references.text_embeddings[rows],
                 "r_ret": references.retrieval_embeddings[rows],
                 "sims": neighbours.sims[part],
-                GRAPH_INPUTS["z_scores"]: z_scores[part],
+                "z_scores": z_scores[part],
             }
             added[part], img[part], txt[part] = self.run(feeds | {"mask": ids >= 0})
         share = allowed(images.embeddings, added, z_scores, settings_of(references))[:, None]
@@ -161,8 +161,9 @@ class LearnedRam(RamBlender):
     def run(self, feeds: dict[str, npt.NDArray[Any]]) -> tuple[Float32, Float32, Float32]:
         session, names = self._session
         try:
+            inputs = {GRAPH_INPUTS.get(name, name): array for name, array in feeds.items()}
             added, img, txt = session.run(
-                ["added", "img_weights", "txt_weights"], {name: feeds[name] for name in names}
+                ["added", "img_weights", "txt_weights"], {name: inputs[name] for name in names}
             )
         except Exception as error:  # the runtime's exceptions share no public base
             reason = str(error).strip().splitlines()[0]

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from impart.cli import data, demo, index, models, refset, search, train
-from impart.cli.eval import evaluate, reproduce
+from impart.cli.eval import commands, reproduce
 from impart.errors import ImpartError
 
 __all__ = ["app", "main"]
@@ -32,7 +32,7 @@ app.command("stats")(index.stats)
 app.command("train")(train.train)
 app.add_typer(refset.app, name="refset")
 app.add_typer(models.app, name="models")
-app.add_typer(evaluate.app, name="eval")
+app.add_typer(commands.app, name="eval")
 app.add_typer(reproduce.app, name="reproduce")
 app.add_typer(data.app, name="data")
 

@@ -231,20 +231,20 @@ def _write(
         ShardWriter(staging, settings.shard_size) as writer,
         closing(_checked(folder, len(candidates), settings)) as checked,
     ):
-        for number, (item, checked, fault) in enumerate(checked, start=1):
+        for number, (item, kept, fault) in enumerate(checked, start=1):
             candidate = candidates[item.number]
             row = candidate.row
             image = sha256_int(item.data or b"")
             kind = "failed"
-            if checked and (image in images or store.knows_image(image)):
+            if kept and (image in images or store.knows_image(image)):
                 kind, fault = "dropped", "the same file as another photo"
-            if fault or not checked:
+            if fault or not kept:
                 faults[fault] += item.data is None
                 result.left_out.append(LeftOut(photoid=row.photoid, url=row.url, result=kind, reason=fault))
                 if kind == "dropped":
                     result.photos.append(sha256_int(row.photoid))
             else:
-                data, width, height = checked
+                data, width, height = kept
                 about = {name: getattr(row, name) for name in ("photoid", "uid", "licence", "licence_url", "url")}
                 about |= {"width": width, "height": height}
                 split = split_of(row.photoid, reference=settings.reference)

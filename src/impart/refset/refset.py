@@ -116,7 +116,8 @@ class ReferenceSetManifest:
 
     def write(self, folder: Path) -> None:
         """Replace `manifest.json` in one step."""
-        write_json_atomic(folder / MANIFEST, dataclasses.asdict(self))
+        content = {_KEY_OF_FIELD.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+        write_json_atomic(folder / MANIFEST, content)
 
 
 class ReferenceSet:

@@ -26,7 +26,7 @@ FEW += ["--w-txt", "1", "--tau", "0,0.05", "--seeds", "2", "--near-duplicate", "
 def _tiny_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register("tiny", lambda rest, **options: TinyEncoder(int(rest or 0)))
     monkeypatch.setenv("IMPART_CACHE", str(tmp_path / "cache"))
-    # Drawn for real in tests/evaluate/test_sweep.py; it takes most of the time.
+    # Drawn for real in tests/evaluate/sweep/test_run.py; it takes most of the time.
     monkeypatch.setattr("impart.evaluate.sweep.folder.draw_panels", lambda path, panels, **more: path)
 
 

@@ -11,8 +11,7 @@ import pytest
 from helpers.image_sets import image
 from helpers.tiny_encoder import TinyEncoder
 from impart.errors import DataError
-from impart.evaluate import CaptionSet, open_set
-from impart.evaluate.tasks import retrieval
+from impart.evaluate import CaptionSet, open_set, retrieval
 
 
 def opened(spec: Path | str, split: str | None = None) -> CaptionSet:

@@ -11,8 +11,7 @@ from PIL import Image
 
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.errors import DataError, MissingExtraError
-from impart.evaluate import CaptionSet, ClassSet, open_set
-from impart.evaluate.tasks import zeroshot
+from impart.evaluate import CaptionSet, ClassSet, open_set, zeroshot
 
 
 def encoded(colour: str) -> dict[str, object]:

@@ -10,8 +10,8 @@ from PIL import Image
 
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.errors import ConfigError, DataError
+from impart.evaluate import regions
 from impart.evaluate.datasets.types import BoxSet, Images
-from impart.evaluate.tasks import regions
 from impart.evaluate.tasks.regions import crop_box, crops
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)

@@ -9,7 +9,7 @@ import pytest
 from helpers.sets_of_colours import caption_set
 from helpers.tiny_encoder import TinyEncoder
 from impart.errors import DataError
-from impart.evaluate.tasks import retrieval
+from impart.evaluate import retrieval
 
 CAPTIONS = [(0, "a red one"), (1, "blue"), (0, "red"), (2, "green")]
 
@@ -80,4 +80,4 @@ def test_as_searched_captions_are_said_in_several_ways(tiny: TinyEncoder, monkey
     assert searched.task == "text to image (as searched)"
     assert searched.settings["hub correction"] == "none"  # this encoder comes without captions
     assert searched.figures["R@1"] == 1.0
-    assert {"Red.", "a photo of Red.", "an image of blue."} <= set(said)
+    assert {"Red.", "a photo of Red.", "a picture of blue."} <= set(said)

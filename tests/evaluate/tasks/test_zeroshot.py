@@ -13,10 +13,10 @@ from helpers.sets_of_colours import class_set, coloured
 from helpers.tiny_encoder import TinyEncoder
 from impart.encoders.base import EncoderTraits
 from impart.errors import ConfigError, DataError
+from impart.evaluate import zeroshot
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.class_prompts import ENSEMBLE, SINGLE, templates_of
 from impart.evaluate.embed import embed_images
-from impart.evaluate.tasks import zeroshot
 from impart.metrics import bootstrap
 
 RGB = ("red", "green", "blue")

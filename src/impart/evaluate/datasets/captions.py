@@ -155,13 +155,13 @@ def _open_karpathy(name: str, file: Path, split: str, folders: tuple[str, ...]) 
     for number, image in records(read_json(file, dict).get("images"), ("filename", "split", "sentences"), bad):
         if split not in (image["split"], "all"):
             continue
-        name = str(image["filename"])
+        file_name = str(image["filename"])
         if image.get("filepath"):
-            name = f"{image['filepath']}/{name}"
+            file_name = f"{image['filepath']}/{file_name}"
         try:
-            rows += [(name, str(sentence["raw"])) for sentence in image["sentences"]]
+            rows += [(file_name, str(sentence["raw"])) for sentence in image["sentences"]]
         except (KeyError, TypeError):
-            bad.add(number, f"{name} has a sentence without raw")
+            bad.add(number, f"{file_name} has a sentence without raw")
     return caption_set(name, rows, _finder(file, folders), notes=bad.notes())
 
 

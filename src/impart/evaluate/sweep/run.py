@@ -145,7 +145,7 @@ def prepare(
         references: the set.
         encoder: that made it; of an augmented one the base counts.
         datasets: may be none.
-        prompts: see `impart.evaluate.tasks.zeroshot`.
+        prompts: see `impart.evaluate.zeroshot`.
         around: of `AROUND`, the blending around which is swept.
         near: cosine from which a reference shows a test image; above 1 = only equal files.
         cache: where embeddings are kept.
@@ -212,7 +212,7 @@ def sweep(ground: Ground, points: Sequence[Point], *, done: Collection[tuple[str
 
     Args:
         ground: from `prepare`.
-        points: from `impart.evaluate.sweep.plan.Plan`.
+        points: from `impart.evaluate.sweep.plan.SweepPlan`.
         done: (data set, point) that are known already and skipped.
     """
     for key, group in groupby(points, key=lambda point: point.references):

@@ -9,8 +9,7 @@ import pytest
 from helpers.image_sets import class_folders, image
 from helpers.tiny_encoder import TinyEncoder
 from impart.errors import DataError
-from impart.evaluate import ClassSet, open_set
-from impart.evaluate.tasks import zeroshot
+from impart.evaluate import ClassSet, open_set, zeroshot
 
 
 def open_classes(spec: Path | str, **options: object) -> ClassSet:
