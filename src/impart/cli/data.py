@@ -93,12 +93,12 @@ class _Line:
 
     def follow(self, events: Generator[YfccProgress, None, dict[str, Any]]) -> dict[str, Any]:
         """Show every event, and return the result of the generator."""
+        manifest: dict[str, Any] = {}
 
         def results() -> Generator[YfccProgress, None, None]:
             nonlocal manifest
             manifest = yield from events
 
-        manifest: dict[str, Any] = {}
         for event in results():
             self._show(event)
         if self._terminal:

@@ -280,7 +280,7 @@ def _write(
 
 
 def _checked(folder: Path, count: int, settings: YfccSettings) -> Generator[_Checked, None, None]:
-    """Check the fetched files in several threads, and yield them in order, with bounded look-ahead."""
+    """Check the fetched files in several threads, and yield them in order, with bounded read-ahead."""
 
     def check(item: Fetched) -> _Checked:
         if item.data is None:
