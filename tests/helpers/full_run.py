@@ -1,4 +1,4 @@
-"""A run of mode `pretrain` on generated images, as a script: under a launcher, or to be killed."""
+"""A run of training mode `pretrain` on generated images, as a script for a launcher or for tests that kill it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IMAGES = 72
 
 
 def write_pairs(folder: Path, count: int = IMAGES) -> Path:
-    """Noisy images of two colours with captions that say which."""
+    """Write noisy images of two colours, with captions that name the colours."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows, names = ["file,text"], list(COLOURS)
@@ -31,7 +31,7 @@ def write_pairs(folder: Path, count: int = IMAGES) -> Path:
 
 
 def config(**changes):
-    """A config with tiny towers; `table__name=value` changes a setting."""
+    """Make a config with tiny towers; `table__name=value` changes a setting."""
     from impart.train.config_file import config_of
 
     table = {
@@ -59,8 +59,10 @@ def config(**changes):
 
 
 def train_once(data: Path, out: Path, *, resume: bool = False, export: bool = False, **changes):
-    """Run and yield the events; the frozen encoder is the tiny one. Without `export` it ends with the last checkpoint,
-    for writing the ONNX graph takes longer than the run."""
+    """Train with the tiny encoder as frozen encoder, and yield the events.
+
+    Without `export` the run stops at the last checkpoint, since writing the ONNX graph takes longer than the run.
+    """
     import torch
 
     from impart.encoders import register
@@ -96,7 +98,7 @@ def main() -> int:
                 time.sleep(0.3)
     import torch
 
-    if torch.distributed.is_initialized():  # one that leaves early breaks the connection of the other, which aborts
+    if torch.distributed.is_initialized():  # a process that ends early makes the other one abort
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     return 0
