@@ -24,8 +24,9 @@ from impart.encoders.base import Encoder
 from impart.evaluate import CaptionSet, ClassSet, VideoSet, open_set, retrieval, zeroshot
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.tasks.video_retrieval import video_retrieval
-from impart.refset.build import Selection, build
+from impart.refset.build import Selection
 from impart.refset.pairs import CLASS_PROMPTS
+from impart.refset.refset import ReferenceSet
 from impart.video.decode.frames import sampled_frames
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
@@ -102,7 +103,7 @@ def test_a_tuned_set_does_no_harm(
     kind: str, mini: Encoder, questions: Questions, plain: dict[str, float], data_dir: Path
 ) -> None:
     source, selection, prompts = SETS[kind]
-    references = build(data_dir / "images" / source, mini, selection=selection, prompts=prompts)
+    references = ReferenceSet.build(data_dir / "images" / source, mini, selection=selection, prompts=prompts)
     if kind.startswith(SOME):
         chosen = set(np.random.default_rng(0).permutation(sorted(set(references.texts)))[:30].tolist())
         references = references.take(np.flatnonzero([text in chosen for text in references.texts]))

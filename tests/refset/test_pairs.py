@@ -15,8 +15,9 @@ from PIL import Image
 
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.errors import DataError, ReferenceSetError
-from impart.refset.build import build
+from impart.refset.build import Failure
 from impart.refset.pairs import Pair, load_image, read_pairs
+from impart.refset.refset import ReferenceSet
 
 NAMES = ("red", "green", "blue", "white")
 
@@ -159,10 +160,12 @@ def test_a_reference_set_is_built_from_what_can_be_read(tmp_path: Path) -> None:
     colour_shard(shards / "0.tar", "red", "green")
     (shards / "1.tar").write_bytes(b"\x01no tar" * 400)
     told: list[str] = []
-    made = build(shards, TinyEncoder(), path=tmp_path / "set", on_failure=lambda failure: told.append(failure.path))
+    made = ReferenceSet.build(
+        shards, TinyEncoder(), path=tmp_path / "set", on_failure=lambda failure: told.append(failure.path)
+    )
     assert made.texts == ("red", "green")
     assert made.manifest.failed == 1
-    assert told == [str(shards / "1.tar")]
+    assert [failure.path for failure in failures] == [str(shards / "1.tar")]
     assert "cannot read shard" in (tmp_path / "set" / "failures.csv").read_text()
     with pytest.raises(ReferenceSetError, match=r"no pair .* \(1 failed; the first: .*1\.tar: cannot read shard"):
-        build(shards / "1.tar", TinyEncoder())
+        ReferenceSet.build(shards / "1.tar", TinyEncoder())

@@ -71,15 +71,15 @@ def build(
     """Encode image-text pairs into a new reference set."""
     from impart.encoders import load_encoder
     from impart.refset.build import Selection
-    from impart.refset.build import build as build_set
     from impart.refset.pairs import CLASS_PROMPTS, Columns
+    from impart.refset.refset import ReferenceSet
 
     # With `--fraction` alone the seed draws the split; with it, `--limit` and `--per-class` draw too.
     selection = Selection(
         fraction=fraction, limit=limit, per_class=per_class, seed=seed or 0, shuffle=seed is not None and fraction == 1
     )
     model = load_encoder(encoder, **({"threads": threads} if threads else {}))
-    made = build_set(
+    made = ReferenceSet.build(
         source,
         model,
         path=out,
@@ -113,7 +113,7 @@ def info(
 
     references = ReferenceSet.open(path)
     if as_json:
-        print(json.dumps(dataclasses.asdict(references.manifest), ensure_ascii=False, indent=2))
+        print(json.dumps(references.manifest.as_dict(), ensure_ascii=False, indent=2))
     else:
         _print_info(references, path)
 
