@@ -159,10 +159,8 @@ def test_a_reference_set_is_built_from_what_can_be_read(tmp_path: Path) -> None:
     shards.mkdir()
     colour_shard(shards / "0.tar", "red", "green")
     (shards / "1.tar").write_bytes(b"\x01no tar" * 400)
-    told: list[str] = []
-    made = ReferenceSet.build(
-        shards, TinyEncoder(), path=tmp_path / "set", on_failure=lambda failure: told.append(failure.path)
-    )
+    failures: list[Failure] = []
+    made = ReferenceSet.build(shards, TinyEncoder(), path=tmp_path / "set", on_failure=failures.append)
     assert made.texts == ("red", "green")
     assert made.manifest.failed == 1
     assert [failure.path for failure in failures] == [str(shards / "1.tar")]
