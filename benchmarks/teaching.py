@@ -73,7 +73,7 @@ def describe(tuned: Tuned) -> str:
     own = own if tuned.rule == "leave-one-out" else "cannot be checked"
     return (
         f"K={s.k}, w_img {s.w_img:g}, w_txt {s.w_txt:g}, tau {s.tau:g}, floor {s.floor:g}, ramp {s.ramp:g}, "
-        f"target {s.target:g} | {tuned.rule} | {own} | {100 * tuned.touched:.1f}%"
+        f"target {s.target:g} | {tuned.rule} | {own} | {100 * tuned.background_gate:.1f}%"
     )
 
 

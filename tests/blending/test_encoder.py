@@ -157,8 +157,8 @@ def test_another_encoders_set_is_refused_with_both_names(tiny: TinyEncoder) -> N
 def test_stored_settings_are_used_unless_others_are_named(tiny: TinyEncoder) -> None:
     stored = {"k": 3, "w_img": 0.25, "w_txt": 1.0, "tau": 0.05, "floor": 0.3, "ramp": 0.1, "target": 0.4}
     references = make_set(10).with_vanilla(stored)
-    assert augment(tiny, references).augmentation.settings == VanillaSettings(**stored)
-    assert augment(tiny, references, k=2).augmentation.settings == VanillaSettings(k=2)
+    assert augment(tiny, references).blender.settings == VanillaSettings(**stored)
+    assert augment(tiny, references, k=2).blender.settings == VanillaSettings(k=2)
     with pytest.raises(ConfigError, match="there are k, w_img"):
         augment(tiny, references, weight=2)
 

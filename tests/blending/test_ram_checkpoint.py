@@ -32,7 +32,7 @@ def test_a_checkpoint_is_an_encoder_wherever_it_lies(trained_ram: Path, checkpoi
     np.testing.assert_allclose(np.linalg.norm(one.embeddings, axis=1), 1, atol=1e-5)
     assert np.abs(one.embeddings - here.base.encode_images(IMAGES).embeddings).max() > 0.05
     assert isinstance(open_encoder(str(checkpoint)), AugmentedEncoder)
-    assert here.augmentation.settings == SETTINGS
+    assert here.blender.settings == SETTINGS
     assert [len(here.references), here.references.texts[0]] == [3, "red"]
 
 

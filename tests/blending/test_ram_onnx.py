@@ -8,6 +8,7 @@ import importlib
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from helpers.tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
@@ -22,6 +23,8 @@ from impart.refset.refset import ReferenceSet
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
+
+from safetensors.torch import load_file  # noqa: E402
 
 from impart.blending.ram import (  # noqa: E402
     ModuleRam,
@@ -231,6 +234,23 @@ def test_weights_come_back(tmp_path: Path) -> None:
         torch.testing.assert_close(one, two)
     with pytest.raises(EncoderError, match="does not hold the weights"):
         read_weights(build_ram(FORMS["paper"], dim=DIM, retrieval_dim=RETRIEVAL_DIM), tmp_path / "ram.safetensors")
+
+
+def test_keys_on_disk_are_those_of_version_0_1_0(tmp_path: Path) -> None:
+    """`ram.safetensors` and the state of a training run have `standing_scale`, the graph has the input `standing`."""
+    ram, path = trained(FORMS["vanilla"]), tmp_path / "ram.safetensors"
+    write_weights(ram, path)
+    stored = load_file(path)
+    torch.testing.assert_close(stored["standing_scale"], ram.z_scale.detach())
+    assert "z_scale" not in stored
+    whole = torch.nn.ModuleDict({"ram": ram})
+    assert {name for name in whole.state_dict() if "scale" in name} == {"ram.standing_scale"}
+    other = torch.nn.ModuleDict({"ram": build_ram(FORMS["vanilla"], dim=DIM, retrieval_dim=RETRIEVAL_DIM)})
+    other.load_state_dict(whole.state_dict())
+    torch.testing.assert_close(other["ram"].z_scale, ram.z_scale)
+    export_ram(ram, tmp_path / "ram.onnx", dim=DIM, retrieval_dim=RETRIEVAL_DIM)
+    inputs = {item.name for item in onnxruntime.InferenceSession(tmp_path / "ram.onnx").get_inputs()}
+    assert inputs == {"v", "q", "r_img", "r_txt", "r_ret", "sims", "standing", "mask"}
 
 
 def test_the_module_itself_augments_as_its_export_does(exported: tuple[Ram, LearnedRam]) -> None:

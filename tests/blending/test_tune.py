@@ -79,9 +79,9 @@ def test_figures_are_reported() -> None:
     taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5)
     tuned = tune(taught.references(3), background=foreign.references(10))
     assert tuned.rule == "leave-one-out"
-    assert (tuned.items, tuned.texts, tuned.foreign) == (120, 40, 600)
+    assert (tuned.items, tuned.texts, tuned.background) == (120, 40, 600)
     assert tuned.after > tuned.before + 0.2
-    assert tuned.touched < 0.01
+    assert tuned.background_gate < 0.01
     assert tuned.references.manifest.vanilla == dataclasses.asdict(tuned.settings)
 
 
@@ -114,7 +114,7 @@ def test_a_closed_set_is_blended_more_and_without_a_gate() -> None:
     taught, foreign = World(40, 0, "taught", tight=0.8), World(60, 1, "foreign", vague=0.5)
     opened = tune(taught.references(3), background=foreign.references(10))
     closed = tune(taught.references(3), background=foreign.references(10), closed=True)
-    assert (closed.settings.floor, closed.settings.target, closed.touched) == (0, 0, 1)
+    assert (closed.settings.floor, closed.settings.target, closed.background_gate) == (0, 0, 1)
     gained = [
         taught.accuracy(AugmentedEncoder(TinyEncoder(), tuned.references, Vanilla(tuned.settings)))
         for tuned in (opened, closed)
@@ -149,7 +149,7 @@ def test_the_floor_rises_until_the_gate_is_nearly_shut_for_random_images() -> No
     near = World(40, 0, "near", tight=3.0).references(7)  # a third of the random images show what is taught
     tuned = tune(taught.references(3), background=foreign.merge(near))
     assert tuned.settings.floor > USUAL.floor
-    assert tuned.touched == pytest.approx(_OPEN, abs=0.005)
+    assert tuned.background_gate == pytest.approx(_OPEN, abs=0.005)
     far = tune(taught.references(3), background=World(60, 1, "foreign", vague=0.5).references(10))
     assert far.settings.floor == USUAL.floor
 

@@ -220,6 +220,19 @@ def test_without_rows_keeps_settings_and_znorm(some: ReferenceSet, tiny: TinyEnc
     assert ReferenceSet.open(tmp_path / "left").texts == ("red", "blue")
 
 
+def test_keys_and_files_on_disk_are_those_of_version_0_1_0(some: ReferenceSet, tmp_path: Path) -> None:
+    given = some.with_znorm(ZNorm.of(np.eye(8, dtype=np.float32)))
+    given.save(tmp_path)
+    (statistics,) = tmp_path.glob("cohort-*.npy")
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    assert content["cohort"] == statistics.name
+    assert "znorm" not in content
+    assert given.manifest.as_dict().keys() == content.keys()
+    opened = ReferenceSet.open(tmp_path)
+    assert opened.manifest.znorm == statistics.name
+    assert opened.znorm.digest == given.znorm.digest
+
+
 def test_without_all_rows_is_an_empty_set(some: ReferenceSet, tiny: TinyEncoder) -> None:
     empty = some.without(range(3))
     assert len(empty) == 0

@@ -47,7 +47,8 @@ _RANK = 16  # width of a head's learned correction of the similarity
 _HIDDEN = 32
 _AGREEMENTS = 6
 _AGREES = 1e-4  # largest difference between a module and its export, of the largest number
-_Z_SCORES = 0.1  # brings z-score, some 0..20 standard deviations, to the size of cosines
+_Z_SCORES = 0.1  # brings z-scores, some 0..20 standard deviations, to the size of cosines
+_OLD_KEYS = {"z_scale": "standing_scale"}  # weights whose key on disk differs: version 0.1.0 wrote it
 
 
 @dataclass(frozen=True)
@@ -318,6 +319,8 @@ class VanillaRam(Ram):
         deeper = settings.layers > 1
         self.text = Branch(dim, **shape) if deeper else None  # type: ignore[arg-type]
         self.image = Branch(dim, **shape) if deeper else None  # type: ignore[arg-type]
+        self.register_state_dict_post_hook(_write_old_keys)
+        self.register_load_state_dict_pre_hook(_read_old_keys)
 
     def forward(self, found: Retrieved) -> RamOutput:
         z_scores = found.z_scores.masked_fill(~found.mask, _FAR)
@@ -388,6 +391,19 @@ def _agreements(found: Retrieved, kept: Tensor) -> Tensor:
         mean = (values * kept[..., None]).sum(dim=1) / count  # (B, D)
         columns.append(torch.einsum("bd,bkd->bk", mean, values))
     return torch.stack(columns, dim=-1) * found.mask[..., None]
+
+
+def _write_old_keys(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Rename weights to their keys on disk, in checkpoints of a RAM and of training runs."""
+    for name, key in _OLD_KEYS.items():
+        state[prefix + key] = state.pop(prefix + name)
+
+
+def _read_old_keys(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Rename weights from their keys on disk."""
+    for name, key in _OLD_KEYS.items():
+        if prefix + key in state:
+            state[prefix + name] = state.pop(prefix + key)
 
 
 def _scorer(inputs: int, outputs: int) -> nn.Module:

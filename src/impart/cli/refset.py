@@ -237,10 +237,12 @@ def _tune(references: ReferenceSet, background: Path | None = None, *, closed: b
     from impart.blending.tune import tune as tune_set
     from impart.refset.refset import ReferenceSet
 
-    foreign = ReferenceSet.open(background) if background else bundled_background(references.encoder_id)
-    if foreign is not None and background is None and foreign.encoder_fingerprint != references.encoder_fingerprint:
-        foreign = None
-    tuned = tune_set(references, background=foreign, closed=closed)
+    unrelated = (
+        ReferenceSet.open(background)
+        if background
+        else bundled_background(references.encoder_id, fingerprint=references.encoder_fingerprint)
+    )
+    tuned = tune_set(references, background=unrelated, closed=closed)
     chosen = tuned.settings
     off = not (chosen.w_img or chosen.w_txt)
     values = ", ".join(f"{name} {value:g}" for name, value in dataclasses.asdict(chosen).items())
@@ -254,11 +256,13 @@ def _tune(references: ReferenceSet, background: Path | None = None, *, closed: b
         print("  the plain model names most of these already, and one image a name cannot be checked: add more")
     else:
         print("  usual weights: the set is too small, or has one image a name, and cannot be checked on itself")
-    if tuned.foreign and not off:
+    if tuned.background and not off:
         touched = (
             "no gate: random images are blended in full"
             if closed
-            else (f"for {tuned.foreign} random images the gate is open by {100 * tuned.touched:.1f}% on average")
+            else (
+                f"for {tuned.background} random images the gate is open by {100 * tuned.background_gate:.1f}% on average"
+            )
         )
         print(f"  {touched}")
     return tuned.references

@@ -26,9 +26,9 @@ import numpy.typing as npt
 from impart.encoders.base import Float32
 from impart.errors import ConfigError, ReferenceSetError
 from impart.refset.refset import ReferenceSet
+from impart.retrieval.near_duplicates import NEAR_DUPLICATE
 
 __all__ = [
-    "DUPLICATE",
     "FIXED",
     "WAYS",
     "agreement",
@@ -43,10 +43,6 @@ __all__ = [
 ]
 
 Rows: TypeAlias = npt.NDArray[np.int64]
-
-DUPLICATE = 0.93
-"""Cosine of retrieval embeddings from which two images count as near duplicates (measured with `mini` on copies of
-Flickr8k images: resized, cropped by 5% or saved as JPEG of quality 60 nearly all reach it, different ones do not)."""
 
 _BLOCK = 2048  # rows compared at a time
 _SWAPS = 50  # tries to find a text that is not the row's own
@@ -111,7 +107,7 @@ def agreement(references: ReferenceSet, n: int, *, seed: int = 0) -> Rows:  # no
     return np.argsort(-cosines / np.maximum(lengths, 1e-12), kind="stable")[:n].astype(np.int64)
 
 
-def deduplicated(references: ReferenceSet, n: int, *, seed: int = 0, threshold: float = DUPLICATE) -> Rows:
+def deduplicated(references: ReferenceSet, n: int, *, seed: int = 0, threshold: float = NEAR_DUPLICATE) -> Rows:
     """At most n rows drawn at random, none with an image that an earlier one nearly shows.
 
     Captions of one image have one retrieval embedding: one of them stays.
