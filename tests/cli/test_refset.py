@@ -1,4 +1,4 @@
-"""`impart refset` from the outside: what it prints, writes and returns."""
+"""`impart refset` on the command line: output, files and exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Building from every kind of source, sampling, hold-out, and what is not usable."""
+"""Building from every kind of source, sampling, hold-out, and pairs that cannot be used."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_class_folders(tiny: TinyEncoder, tmp_path: Path) -> None:
     assert made.table["path"].to_pylist()[0] == "deep-red/0.png"
 
 
-def test_flat_folders_take_sidecars_or_file_names(tiny: TinyEncoder, images: Path) -> None:
+def test_flat_folders_use_sidecars_or_file_names(tiny: TinyEncoder, images: Path) -> None:
     assert ReferenceSet.build(images, tiny).texts == ("blue", "green", "red", "white")
     for name in ("red", "green", "blue"):
         (images / f"{name}.txt").write_text(f"all {name}\n")
@@ -137,22 +137,22 @@ def test_webdataset_shards(tiny: TinyEncoder, tmp_path: Path) -> None:
     assert "shard-1.tar::003.png,the text is empty" in (tmp_path / "set" / "failures.csv").read_text()
 
 
-def test_unusable_images_cost_themselves(tiny: TinyEncoder, images: Path, tmp_path: Path) -> None:
+def test_unusable_images_are_listed_and_the_rest_is_built(tiny: TinyEncoder, images: Path, tmp_path: Path) -> None:
     (images / "empty.png").write_bytes(b"")
     (images / "text.png").write_text("not an image")
     (images / "cut.png").write_bytes(png("red", 300)[:200])
     Image.new("RGB", (2000, 1000)).save(images / "huge.png")
     names = ["red", "missing", "empty", "text", "cut", "huge", "blue"]
     rows = [("file", "text"), *((f"{name}.png", name) for name in names), ("green.png", "  ")]
-    seen = []
+    failures = []
     made = ReferenceSet.build(
-        write_csv(images / "list.csv", rows), tiny, path=tmp_path / "set", max_megapixels=1, on_failure=seen.append
+        write_csv(images / "list.csv", rows), tiny, path=tmp_path / "set", max_megapixels=1, on_failure=failures.append
     )
     assert made.texts == ("red", "blue")
     assert made.manifest.failed == 6
     with (tmp_path / "set" / "failures.csv").open() as file:
         reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
-    assert {failure.path: failure.reason for failure in seen} == reasons
+    assert {failure.path: failure.reason for failure in failures} == reasons
     assert reasons["missing.png"] == "the file is missing"
     assert reasons["empty.png"] == "the file is empty"
     assert reasons["text.png"].startswith("not a readable image")
@@ -218,7 +218,7 @@ def test_prompts_are_averaged(tiny: TinyEncoder) -> None:
     assert made.texts == ("red",)
 
 
-def test_captions_of_one_image_cost_one_forward_pass(tiny: TinyEncoder) -> None:
+def test_captions_of_one_image_share_a_forward_pass(tiny: TinyEncoder) -> None:
     image = np.zeros((4, 4, 3), np.uint8)
     progress: list[BuildProgress] = []
     made = ReferenceSet.build([(image, text) for text in ("a", "b", "c", "a")], tiny, on_progress=progress.append)
@@ -241,7 +241,7 @@ def test_a_stream_is_read_no_further_ahead_than_a_few_batches(tiny: TinyEncoder)
     assert max(ahead) <= 16
 
 
-def test_a_path_that_is_not_there(tiny: TinyEncoder, tmp_path: Path) -> None:
+def test_a_missing_path_is_refused(tiny: TinyEncoder, tmp_path: Path) -> None:
     with pytest.raises(ReferenceSetError, match="does not exist"):
         ReferenceSet.build(tmp_path / "nothing.csv", tiny)
     with pytest.raises(ReferenceSetError, match="no image under"):

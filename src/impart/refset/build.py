@@ -1,7 +1,7 @@
 """Build the rows of a reference set: choose pairs from a source, encode them in batches, write rows as they come.
 
-Memory holds a few batches, whatever the length of the source, when the rows are written to a folder. A pair that cannot
-be used is counted and listed with its reason; the build continues. `ReferenceSet.build` makes a set of the rows.
+When the rows are written to a folder, a few batches are in memory, however long the source is. A pair that cannot be
+used is counted and listed with its reason, and the build continues. `ReferenceSet.build` makes a set of the rows.
 """
 
 from __future__ import annotations

@@ -78,7 +78,9 @@ class ReferenceSetManifest:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise ReferenceSetError(f"{folder} holds no reference set: make one with 'impart refset build'") from error
+            raise ReferenceSetError(
+                f"{folder} contains no reference set: make one with 'impart refset build'"
+            ) from error
         except (OSError, ValueError) as error:
             raise ReferenceSetError(f"{path} cannot be read: {error}. Build the set again") from error
         schema = content.get("schema") if isinstance(content, dict) else None

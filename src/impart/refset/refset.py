@@ -42,7 +42,7 @@ class ReferenceSet:
 
     Example:
         >>> import numpy as np
-        >>> vectors = np.eye(3, dtype=np.float32)  # L2-normalised, one per pair
+        >>> vectors = np.eye(3, dtype=np.float32)  # one L2-normalised vector per pair
         >>> references = ReferenceSet.from_arrays(
         ...     ["a red wall", "a dog", "a tree"],
         ...     image=vectors,
@@ -89,7 +89,8 @@ class ReferenceSet:
         Args:
             pairs: a file or folder (see `impart.refset.pairs.read_pairs`), or pairs: `Pair`, or (image, text).
             encoder: its fingerprint is stored; the set serves this encoder alone.
-            path: folder to write to, with `failures.csv` and, for a hold-out, `rest.csv`. None = memory.
+            path: folder to write to, with `failures.csv` and, for a hold-out, `rest.csv` (pairs that training may use).
+                None = keep the set in memory.
             index: `auto`, `exact`, `hnsw` or `ivf`.
             options: see `impart.refset.build.build`.
 

@@ -156,7 +156,7 @@ def read_rows(path: Path, *, count: int) -> pa.Table:
 
 
 def vectors(data: pa.Table, column: str) -> npt.NDArray[Any]:
-    """Vectors of a column, (N, width), in the precision in which they are stored; not copied where that is possible."""
+    """Return the vectors of a column, (N, width), in their stored precision; without a copy where that is possible."""
     chunks = [chunk.flatten().to_numpy(zero_copy_only=True) for chunk in data[column].chunks]
     flat = chunks[0] if len(chunks) == 1 else np.concatenate(chunks) if chunks else np.empty(0, np.float32)
     return flat.reshape(-1, data.schema.field(column).type.list_size)
