@@ -48,7 +48,7 @@ _RANK = 16  # width of a head's learned correction of the similarity
 _HIDDEN = 32
 _AGREEMENTS = 6
 _TOLERANCE = 1e-4  # largest difference between a module and its export, relative to the largest number
-_Z_SCORES = 0.1  # brings z-scores, some 0..20 standard deviations, to the size of cosines
+_Z_SCORES = 0.1  # scales z-scores, some 0..20 standard deviations, to the size of cosines
 _OLD_KEYS = {"z_scale": "standing_scale"}  # weights whose key on disk differs: version 0.1.0 wrote it
 
 
@@ -324,8 +324,8 @@ class VanillaRam(Ram):
         deeper = settings.layers > 1
         self.text = Branch(dim, **shape) if deeper else None  # type: ignore[arg-type]
         self.image = Branch(dim, **shape) if deeper else None  # type: ignore[arg-type]
-        self.register_state_dict_post_hook(_write_old_keys)
-        self.register_load_state_dict_pre_hook(_read_old_keys)
+        self.register_state_dict_post_hook(_write_old_keys)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_read_old_keys)  # type: ignore[no-untyped-call]
 
     def forward(self, found: Retrieved) -> RamOutput:
         z_scores = found.z_scores.masked_fill(~found.mask, _FAR)
