@@ -9,7 +9,7 @@ import pytest
 
 from helpers.tiny_encoder import TinyEncoder
 from impart.blending.encoder import AugmentedEncoder
-from impart.blending.tune import _OPEN, OFF, USUAL, tune
+from impart.blending.tune import _OPEN, OFF, USUAL, bundled_background, tune
 from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
@@ -157,6 +157,16 @@ def test_the_floor_rises_until_the_gate_is_nearly_closed_for_background_images()
     assert tuned.background_gate == pytest.approx(_OPEN, abs=0.005)
     far = tune(taught.references(3), background=World(60, 1, "foreign", vague=0.5).references(10))
     assert far.settings.floor == USUAL.floor
+
+
+def test_the_bundled_background_belongs_to_one_encoder() -> None:
+    background = bundled_background("mini")
+    assert background is not None
+    same = bundled_background("mini", fingerprint=background.encoder_fingerprint)
+    assert same is not None
+    assert same.fingerprint == background.fingerprint
+    assert bundled_background("mini", fingerprint="another") is None
+    assert bundled_background("tiny") is None
 
 
 def usual(settings: VanillaSettings) -> bool:
