@@ -31,7 +31,8 @@ from impart.evaluate.class_prompts import class_embeddings
 from impart.evaluate.embed import embed_images
 from impart.evaluate.models import copies
 from impart.metrics.classification import top_k
-from impart.refset.build import Selection, build
+from impart.refset.build import Selection
+from impart.refset.refset import ReferenceSet
 
 SHOTS = (1, 2, 3, 4, 8)
 TESTS = ("caltech101/test", "cifar10/test", "cifar100/test")
@@ -73,7 +74,7 @@ def describe(tuned: Tuned) -> str:
     own = own if tuned.rule == "leave-one-out" else "cannot be checked"
     return (
         f"K={s.k}, w_img {s.w_img:g}, w_txt {s.w_txt:g}, tau {s.tau:g}, floor {s.floor:g}, ramp {s.ramp:g}, "
-        f"target {s.target:g} | {tuned.rule} | {own} | {100 * tuned.touched:.1f}%"
+        f"target {s.target:g} | {tuned.rule} | {own} | {100 * tuned.background_gate:.1f}%"
     )
 
 
@@ -99,7 +100,7 @@ def main() -> None:
     ]
     left_out = []
     for shots in SHOTS:
-        references = build(images / "caltech101" / "train", encoder, selection=Selection(per_class=shots))
+        references = ReferenceSet.build(images / "caltech101" / "train", encoder, selection=Selection(per_class=shots))
         shown = copies(references, tests[0].images.retrieval, sorted(tests[0].hashes)).rows
         references = references.without(shown)
         left_out.append(str(len(shown)))

@@ -51,8 +51,8 @@ def test_one_encoder_is_loaded_once_and_shared(colours: Path) -> None:
     assert isinstance(paper.encoder, AugmentedEncoder)
     assert vanilla.encoder.base is paper.encoder.base is plain.encoder
     assert vanilla.references is paper.references
-    assert vanilla.encoder.augmentation == Vanilla(VanillaSettings(**TUNED))  # type: ignore[arg-type]
-    assert paper.encoder.augmentation == Vanilla(VanillaSettings(k=8, w_img=0.5, w_txt=0.05))
+    assert vanilla.encoder.blender == Vanilla(VanillaSettings(**TUNED))  # type: ignore[arg-type]
+    assert paper.encoder.blender == Vanilla(VanillaSettings(k=8, w_img=0.5, w_txt=0.05))
 
 
 def test_ids_with_colons_slashes_and_pluses_are_one_id() -> None:
@@ -98,7 +98,7 @@ def test_a_trained_ram(checkpoint: Path, tmp_path: Path) -> None:
     assert shelf == [base_id]
     assert isinstance(ram.encoder, AugmentedEncoder)
     assert isinstance(whole.encoder, AugmentedEncoder)
-    assert ram.encoder.augmentation.name == "ram"
+    assert ram.encoder.blender.name == "ram"
     assert (ram.references.name, whole.references.name) == ("green", "green")
     assert plain.encoder is vanilla.encoder.base is bare.encoder
     (own,) = parse(f"{base_id}+ram={checkpoint}", load=load)
@@ -175,7 +175,7 @@ def test_dropping_keeps_how_it_blends_and_asks_once_a_base(colours: Path) -> Non
         assert (after.label, after.same, after.near) == (before.label, 0, 1)
         assert "red" not in after.references.texts
         assert len(after.references) == 9
-        assert after.encoder.augmentation == before.encoder.augmentation
+        assert after.encoder.blender == before.encoder.blender
     assert vanilla.references is paper.references
     said = describe(vanilla)["references"]
     assert (said["pairs"], said["dropped_near_duplicate"], said["dropped_same_file"]) == (9, 1, 0)

@@ -64,13 +64,13 @@ def test_rows_without_a_trained_ram_say_how_to_train_one() -> None:
 def test_vanilla_with_the_papers_and_with_tuned_weights(tmp_path: Path) -> None:
     untuned = colour_set().save(tmp_path / "untuned")
     rows = {row.name: row for row in plan("tiny", refset=untuned)}
-    settings = rows["Vanilla, the paper's weights"].model.encoder.augmentation.settings
+    settings = rows["Vanilla, the paper's weights"].model.encoder.blender.settings
     assert (settings.k, settings.w_img, settings.w_txt, settings.tau) == (8, 0.5, 0.05, 0)
     assert "impart refset tune" in rows["Vanilla, tuned"].missing
     chosen = {"k": 3, "w_img": 0.1, "w_txt": 0.9, "tau": 0.1, "floor": 0.0, "ramp": 0.0, "target": 0.0}
     tuned = colour_set().with_vanilla(chosen).save(tmp_path / "tuned")
     row = {row.name: row for row in plan("tiny", refset=tuned)}["Vanilla, tuned"]
-    assert row.model.encoder.augmentation.settings.w_txt == 0.9
+    assert row.model.encoder.blender.settings.w_txt == 0.9
     with pytest.raises(EncoderMismatchError):
         plan("tiny:4", refset=tuned)
 

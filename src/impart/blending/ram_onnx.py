@@ -1,7 +1,7 @@
-"""A trained RAM as an augmentation: what a reference set adds to a batch of images. No torch.
+"""Blenders that run a trained RAM, without torch.
 
-`LearnedRam` runs it on ONNX Runtime: what indexing, searching and evaluation use. For research
-`impart.blending.ram.ModuleRam` runs the torch module itself.
+`LearnedRam` runs its ONNX graph; indexing, searching and evaluation use it. `impart.blending.ram.ModuleRam`, for
+research, runs the torch module itself.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ __all__ = ["LearnedRam", "RamBlender", "allowed"]
 _NUMBERS = 4_000_000  # of one gathered (b, K, D): 16 MB
 
 GRAPH_INPUTS = {"z_scores": "standing"}
-"""Inputs of `ram.onnx` whose names differ from the fields of `Retrieved`: as version 0.1.0 wrote them."""
+"""Inputs of `ram.onnx` whose names differ from the fields of `Retrieved`: version 0.1.0 wrote them."""
 
 
 class RamBlender(ABC):
-    """What both ways to run a RAM share.
+    """Base class of the blenders that run a RAM.
 
     Args:
-        settings: that it was trained with.
-        encoder_id: id of the encoder that it was trained with, and the fingerprint of that.
+        settings: of the training.
+        encoder_id: id of the encoder that the RAM was trained with.
+        encoder_fingerprint: its fingerprint.
     """
 
     def __init__(self, settings: RamSettings, *, encoder_id: str, encoder_fingerprint: str) -> None:
@@ -59,23 +60,23 @@ class RamBlender(ABC):
 
     @property
     def k(self) -> int:
-        """Pairs it wants retrieved."""
+        """K, pairs to retrieve per image."""
         return self._settings.k
 
     @property
     @abstractmethod
     def place(self) -> str:
-        """What messages call it."""
+        """Name of the RAM in messages."""
 
     @abstractmethod
     def run(self, feeds: dict[str, npt.NDArray[Any]]) -> tuple[Float32, Float32, Float32]:
-        """The fields of `impart.blending.ram.Retrieved` as arrays to those of `RamOutput`."""
+        """Run the module: the fields of `impart.blending.ram.Retrieved` as arrays to those of `RamOutput`."""
 
     def check_encoder(self, base: Encoder) -> None:
-        """Refuse another encoder than it was trained with.
+        """Check that a base encoder is the one of the training.
 
         Raises:
-            EncoderMismatchError: names both and the remedy.
+            EncoderMismatchError: it is another one.
         """
         if base.fingerprint != self.encoder_fingerprint:
             raise EncoderMismatchError(
@@ -87,7 +88,7 @@ class RamBlender(ABC):
     def amounts(
         self, images: ImageEmbeddings, neighbours: Neighbours, z_scores: Float32, references: ReferenceSet
     ) -> Amounts:
-        """The dense blend. What tuning decided about a set holds for a RAM too (see `allowed`)."""
+        """Compute the dense blend, limited by the settings of a tuned set (see `allowed`)."""
         count, dim = images.embeddings.shape
         shape = neighbours.ids.shape  # (B, K)
         added = np.zeros((count, dim), np.float32)
@@ -114,9 +115,9 @@ class RamBlender(ABC):
 
 
 class LearnedRam(RamBlender):
-    """A RAM's ONNX graph; any reference set of the encoder that it was trained with will do.
+    """Blender that runs the ONNX graph of a RAM, with any reference set of the encoder of its training.
 
-    The graph is opened when it first runs: a text search needs none.
+    The graph is opened at its first run: a text search does not run it.
 
     Args:
         path: of `ram.onnx`.
@@ -146,7 +147,7 @@ class LearnedRam(RamBlender):
 
     @cached_property
     def digest(self) -> str:
-        """Over graph and settings.
+        """Digest over graph and settings.
 
         Raises:
             EncoderError: the graph cannot be read.
@@ -172,7 +173,7 @@ class LearnedRam(RamBlender):
 
     @cached_property
     def _session(self) -> tuple[Any, list[str]]:
-        """The graph, and the inputs that it reads."""
+        """Open the graph, and list the inputs that it reads."""
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
@@ -188,20 +189,20 @@ class LearnedRam(RamBlender):
 
 
 def allowed(v: Float32, added: Float32, z_scores: Float32, settings: VanillaSettings | None) -> Float32:
-    """How much of what a RAM adds the settings of a tuned set let through.
+    """Limit what a RAM adds by the settings of a tuned set.
 
-    The gate: it was set by looking at random images. The weights, where they are below the usual ones: a set that
-    helps only when blended in faintly is blended in faintly. The target: v is turned towards what is added as far as
-    its cosine with that is the target.
+    - The gate, which tuning chose by the background set, multiplies it.
+    - Weights below the usual ones reduce it in proportion: such a set helps only with small weights.
+    - The target bounds it: v is turned towards what is added only until their cosine is the target.
 
     Args:
         v: (B, D), L2-normalised.
         added: (B, D).
-        z-score: (B, K), see `impart.retrieval.znorm`.
+        z_scores: (B, K), see `impart.retrieval.znorm`.
         settings: None = the set is not tuned.
 
     Returns:
-        (B,) factors from 0 to 1; 1 where the set is not tuned, 0 where tuning found it useless.
+        (B,) factors from 0 to 1; 1 where the set is not tuned, 0 where tuning switched augmentation off.
     """
     if settings is None:
         return np.ones(len(v), np.float32)

@@ -214,7 +214,7 @@ def without_copies(
         references, found = cleaned[key]
         kept = encoder
         if len(found.rows):
-            kept = AugmentedEncoder(encoder.base, references, encoder.augmentation)
+            kept = AugmentedEncoder(encoder.base, references, encoder.blender)
         result.append(
             dataclasses.replace(model, encoder=kept, same=len(found.same), near=len(found.near)),
         )
@@ -240,8 +240,8 @@ def describe(model: EvaluatedModel) -> dict[str, Any]:
             "dropped_near_duplicate": model.near,
         }
         content["augmentation"] = {
-            "kind": encoder.augmentation.name,
-            **dataclasses.asdict(encoder.augmentation.settings),
+            "kind": encoder.blender.name,
+            **dataclasses.asdict(encoder.blender.settings),
         }
     return content
 

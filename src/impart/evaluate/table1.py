@@ -223,7 +223,7 @@ def settings_table(rows: Sequence[Table1Row], sets: Mapping[str, ClassSet], *, p
     lines.append(("prompts", "", prompts))
     for row in rows:
         if row.model is not None and isinstance(row.model.encoder, AugmentedEncoder):
-            settings = row.model.encoder.augmentation.settings
+            settings = row.model.encoder.blender.settings
             paper = {VANILLA: "K 8, image 0.5, text 0.05", UNNORMALISED: "K 8, 2 layers, 8 heads"}.get(row.name, "")
             lines.append((row.name, paper, _words(settings)))
     cells = tuple(tuple(Cell(text) for text in line) for line in lines)

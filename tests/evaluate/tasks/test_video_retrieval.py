@@ -18,8 +18,8 @@ from impart.evaluate import image_to_video, video_retrieval
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.datasets.types import VideoSet
 from impart.evaluate.embed_videos import embed_videos, mean_vector, sampling_of
-from impart.refset.build import build
 from impart.refset.pairs import Pair
+from impart.refset.refset import ReferenceSet
 
 
 def video_set(*names: str, captions: list[tuple[int, str]], spans: object = None) -> VideoSet:
@@ -61,7 +61,7 @@ def test_a_video_is_the_mean_of_its_frames_each_as_long_as_it_is_shown(tiny: Tin
 
 def test_of_augmented_frames_the_mean_is_over_v_prime(tiny: TinyEncoder, tmp_path: Path) -> None:
     pairs = [Pair(image=coloured([name]).read(0)[0], text=name, path=name) for name in ("red", "blue", "green")]
-    augmented = augment(tiny, build(pairs, tiny, name="colours"), k=1, w_img=0.5, w_txt=0.3)
+    augmented = augment(tiny, ReferenceSet.build(pairs, tiny, name="colours"), k=1, w_img=0.5, w_txt=0.3)
     cache = EmbeddingCache(tmp_path)
     path = tmp_path / "red2-blue1.avi"
     path.touch()

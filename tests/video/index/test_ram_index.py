@@ -94,7 +94,7 @@ def test_the_index_needs_the_checkpoint_no_more(index: VideoIndex, films: Path, 
     shutil.copy(films / "a.mp4", films / "d.mp4")
     list(fresh.add([films]))
     assert len(fresh.search(text="a green square")) == 4
-    assert fresh.stats().blending == fresh.encoder.augmentation.settings
+    assert fresh.stats().blending == fresh.encoder.blender.settings
     assert isinstance(fresh.stats().blending, RamSettings)
 
 

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.encoder import settings_of
-from impart.blending.tune import USUAL, own_questions
+from impart.blending.few_shot import own_questions
+from impart.blending.tune import USUAL
 from impart.blending.vanilla import Vanilla, mixture, within_target
 from impart.config import Around, EvaluateSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise

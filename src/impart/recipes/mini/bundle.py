@@ -23,7 +23,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from impart.blending.encoder import AugmentedEncoder
-from impart.blending.tune import OFF, anonymous
+from impart.blending.few_shot import anonymous
+from impart.blending.tune import OFF
 from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise

@@ -10,10 +10,7 @@ from torch.nn import functional as F
 from impart.blending.ram import Retrieved
 from impart.retrieval.znorm import ZNorm
 
-__all__ = ["ITSELF", "ZNormTensors", "gather", "replace_at_random", "shows_itself"]
-
-ITSELF = 0.999
-"""Cosine from which two images are one, however near a near-duplicate must be."""
+__all__ = ["ZNormTensors", "gather", "replace_at_random", "shows_itself"]
 
 
 class ZNormTensors:

@@ -27,13 +27,14 @@ from impart.encoders.base import Encoder
 from impart.encoders.projected import ProjectedEncoder, write_projected
 from impart.errors import TrainingError
 from impart.refset.refset import ReferenceSet
+from impart.retrieval.near_duplicates import SAME_IMAGE
 from impart.train.events import Finished, Note, Preparing, TrainEvent
 from impart.train.loop import fit
 from impart.train.losses import contrastive_loss
 from impart.train.prepare.embeddings import EmbeddedImages, EmbeddingStore
 from impart.train.prepare.neighbours import NeighbourTable, Split, find_neighbours, hold_out, may_be_references
 from impart.train.prepare.pairs import Failures, ListedImage, list_images
-from impart.train.prepare.retrieved import ITSELF, ZNormTensors, gather, replace_at_random, shows_itself
+from impart.train.prepare.retrieved import ZNormTensors, gather, replace_at_random, shows_itself
 from impart.train.prepare.texts import text_key
 from impart.train.settings import TrainConfig
 from impart.train.task import Temperature, TrainingTask, recall
@@ -199,7 +200,7 @@ class RamTask(TrainingTask):
         if random:
             drawn = replace_at_random(ids, len(self._image), random, rng)
             near = shows_itself(
-                q, self._retrieval, drawn, near_duplicate=min(self._config.reference.near_duplicate, ITSELF)
+                q, self._retrieval, drawn, near_duplicate=min(self._config.reference.near_duplicate, SAME_IMAGE)
             )
             ids = drawn.masked_fill((drawn != ids) & near, -1)
         return gather(v, q, ids, image=self._image, text=self._text, retrieval=self._retrieval, znorm=self._znorm)

@@ -80,7 +80,7 @@ class Session:
             if force is not None:
                 present = f"reference set {force.references_name!r} ({force.references_fingerprint[:12]}, "
                 present += f"{force.settings})"
-            what = "CHECKPOINT" if isinstance(self.given.augmentation, LearnedRam) else "R"
+            what = "CHECKPOINT" if isinstance(self.given.blender, LearnedRam) else "R"
             raise EncoderMismatchError(
                 f"the index {self._folder} has {present} in force, not {asked.references_name!r} "
                 f"({asked.references_fingerprint[:12]}, {asked.settings}): switch with "

@@ -35,7 +35,7 @@ _ROWS = 16_384  # segments whose neighbours are found at once
 
 def describe(encoder: AugmentedEncoder) -> Augmentation:
     """What the manifest says of an augmentation."""
-    references, blending = encoder.references, encoder.augmentation
+    references, blending = encoder.references, encoder.blender
     return Augmentation(
         name=blending.name,
         fingerprint=encoder.fingerprint,
@@ -98,11 +98,11 @@ def install(store: Store, encoder: AugmentedEncoder, manifest: IndexManifest) ->
         shutil.rmtree(folder, ignore_errors=True)  # half a copy that a crash left
         encoder.references.save(folder)
     with store.errors("write to"):
-        if isinstance(encoder.augmentation, LearnedRam) and (present is None or present.graph != augmentation.graph):
+        if isinstance(encoder.blender, LearnedRam) and (present is None or present.graph != augmentation.graph):
             graph = store.folder / augmentation.graph
             graph.parent.mkdir(exist_ok=True)
             with atomic_path(graph) as part:
-                shutil.copyfile(encoder.augmentation.path, part)
+                shutil.copyfile(encoder.blender.path, part)
         store.make_neighbours(augmentation, manifest)
     return augmentation
 
