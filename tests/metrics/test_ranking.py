@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from impart.metrics import ranking
-from impart.metrics.querybank import dynamic_inverted_softmax
 
 
 def some_scores(seed: int = 3, *, ties: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -67,26 +66,6 @@ def test_ndcg_agrees_with_scikit_learn_where_nothing_is_tied(k: int | None) -> N
     metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn checks the metrics where it is installed")
     scores, relevant = some_scores(ties=False)
     assert ranking.ndcg(scores, relevant, k=k).mean() == pytest.approx(metrics.ndcg_score(relevant, scores, k=k))
-
-
-def naive_inverted_softmax(scores: np.ndarray, bank: np.ndarray, beta: float, k: int) -> np.ndarray:
-    """As the paper's equations read: exp(beta s) over the bank's sum, for queries whose best item is in the set."""
-    marked = {int(item) for row in bank for item in np.argsort(-row)[:k]}
-    total = np.exp(beta * bank).sum(axis=0)
-    rows = [np.exp(beta * row) / total if int(np.argmax(row)) in marked else row for row in scores]
-    return np.stack(rows)
-
-
-@pytest.mark.parametrize("k", [1, 3])
-def test_inverted_softmax_orders_as_the_papers_equation(k: int) -> None:
-    rng = np.random.default_rng(1)
-    scores, bank = rng.uniform(-1, 1, (30, 20)), rng.uniform(-1, 1, (8, 20))
-    ours = dynamic_inverted_softmax(scores, bank, k=k)
-    theirs = naive_inverted_softmax(scores, bank, 20.0, k)
-    assert np.argsort(-ours, axis=1).tolist() == np.argsort(-theirs, axis=1).tolist()
-    untouched = [bool((row == before).all()) for row, before in zip(ours, scores, strict=True)]
-    assert any(untouched)  # queries whose best item no bank query picks
-    assert not all(untouched)
 
 
 def test_scores_that_are_no_numbers_rank_last() -> None:

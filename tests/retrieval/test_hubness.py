@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 
 from helpers.tiny_encoder import TinyEncoder
-from impart.blending.encoder import AugmentedEncoder
-from impart.blending.vanilla import Vanilla
-from impart.config import VanillaSettings
 from impart.encoders import load_encoder
 from impart.encoders.base import l2_normalise
 from impart.errors import EncoderError
-from impart.refset.refset import ReferenceSet
-from impart.retrieval.hubness import MANY, TEMPERATURE, WEIGHT, CaptionBank, bundled_bank
+from impart.retrieval.hubness import (
+    BETA,
+    MANY,
+    TEMPERATURE,
+    WEIGHT,
+    CaptionBank,
+    bundled_bank,
+    dynamic_inverted_softmax,
+)
 
 
 def unit(count: int, seed: int, width: int = 24) -> np.ndarray:
@@ -75,19 +79,28 @@ def test_a_bank_survives_saving_and_belongs_to_its_model(tmp_path: Path) -> None
         CaptionBank.load(tmp_path / "captions.npz", fingerprint="mine")
 
 
-def test_mini_brings_captions_and_others_do_not() -> None:
-    mini = load_encoder("mini")
-    bank = bundled_bank(mini)
+def test_mini_has_a_caption_bank_and_a_foreign_encoder_has_none() -> None:
+    bank = bundled_bank(load_encoder("mini"))
     assert bank is not None
     assert len(bank) == 1000
-    empty = ReferenceSet.from_arrays(
-        ["thing"],
-        image=unit(1, 0, mini.traits.dim),
-        text=unit(1, 1, mini.traits.dim),
-        retrieval=unit(1, 2, mini.traits.retrieval_dim),
-        encoder_id="mini",
-        encoder_fingerprint=mini.fingerprint,
-    )
-    augmented = AugmentedEncoder(mini, empty, Vanilla(VanillaSettings()))
-    assert len(bundled_bank(augmented) or ()) == 1000
     assert bundled_bank(TinyEncoder()) is None
+
+
+def naive_inverted_softmax(scores: np.ndarray, bank: np.ndarray, beta: float, k: int) -> np.ndarray:
+    """As the paper's equations read: exp(beta s) over the bank's sum, for queries whose best item is in the set."""
+    marked = {int(item) for row in bank for item in np.argsort(-row)[:k]}
+    total = np.exp(beta * bank).sum(axis=0)
+    rows = [np.exp(beta * row) / total if int(np.argmax(row)) in marked else row for row in scores]
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_inverted_softmax_orders_as_the_papers_equation(k: int) -> None:
+    rng = np.random.default_rng(1)
+    scores, bank = rng.uniform(-1, 1, (30, 20)), rng.uniform(-1, 1, (8, 20))
+    ours = dynamic_inverted_softmax(scores, bank, k=k)
+    theirs = naive_inverted_softmax(scores, bank, BETA, k)
+    assert np.argsort(-ours, axis=1).tolist() == np.argsort(-theirs, axis=1).tolist()
+    untouched = [bool((row == before).all()) for row, before in zip(ours, scores, strict=True)]
+    assert any(untouched)  # queries whose best item no bank query picks
+    assert not all(untouched)

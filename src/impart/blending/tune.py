@@ -33,10 +33,10 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from impart.blending.encoder import bundled
 from impart.blending.vanilla import Vanilla, gate, mixture
 from impart.config import VanillaSettings
 from impart.encoders.base import Float32, ImageEmbeddings, l2_normalise
+from impart.encoders.bundled import bundled
 from impart.errors import EncoderMismatchError, ReferenceSetError
 from impart.files import sha256_hex
 from impart.refset.refset import ReferenceSet
