@@ -25,7 +25,7 @@ from impart.evaluate import CaptionSet, ClassSet, VideoSet, open_set, retrieval,
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.tasks.video_retrieval import video_retrieval
 from impart.refset.build import Selection, build
-from impart.refset.pairs import CLASS_PROMPTS
+from impart.retrieval.prompts import CLASS_PROMPTS
 from impart.video.decode.frames import sampled_frames
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]

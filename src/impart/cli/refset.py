@@ -72,7 +72,8 @@ def build(
     from impart.encoders import load_encoder
     from impart.refset.build import Selection
     from impart.refset.build import build as build_set
-    from impart.refset.pairs import CLASS_PROMPTS, Columns
+    from impart.refset.pairs import Columns
+    from impart.retrieval.prompts import CLASS_PROMPTS
 
     # With `--fraction` alone the seed draws the split; with it, `--limit` and `--per-class` draw too.
     selection = Selection(
@@ -135,8 +136,9 @@ def add(
     """Encode more pairs into a set; those it has already are left out."""
     from impart.encoders import load_encoder
     from impart.refset.build import Selection
-    from impart.refset.pairs import CLASS_PROMPTS, Columns
+    from impart.refset.pairs import Columns
     from impart.refset.refset import ReferenceSet
+    from impart.retrieval.prompts import CLASS_PROMPTS
 
     references = ReferenceSet.open(path)
     model = load_encoder(references.encoder_id, **({"threads": threads} if threads else {}))

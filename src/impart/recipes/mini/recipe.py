@@ -45,6 +45,7 @@ from impart.recipes.mini.references import principal_components, write_prototype
 from impart.recipes.mini.small_images import SmallSettings, Squares, learn_small_images
 from impart.recipes.mini.text_tuning import TuningSettings, tune_text
 from impart.recipes.mini.train_heads import Corpus, HeadSettings, sampling_weights, text_key, train_heads
+from impart.retrieval.prompts import RECIPE_PROMPTS
 from impart.train.heads.class_names import ClassVocabulary, a_or_an, imagenet_vocabulary
 from impart.train.heads.corrections import CellAttention, Correction, ImageHead, Mean, TextHead, join
 from impart.train.heads.onnx_export import ImageTower, TextTower, export_model
@@ -80,7 +81,6 @@ _log = logging.getLogger(__name__)
 _LINE = "%(asctime)s %(message)s"
 _KINDS_OF_VIEW = ("clean", "crop", "small")
 _SMALL = _KINDS_OF_VIEW.index("small")
-_PROMPTS = ("a photo of {}", "{}", "a picture of {}", "a blurry photo of {}", "a small photo of {}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -348,7 +348,7 @@ def _variants(names: Sequence[Sequence[str]], sentences: SentenceCache) -> list[
 
 
 def _ways(name: str) -> list[str]:
-    return [name, *(prompt.format(a_or_an(name)) for prompt in _PROMPTS)]
+    return [name, *(prompt.format(a_or_an(name)) for prompt in RECIPE_PROMPTS)]
 
 
 def text_rows(
