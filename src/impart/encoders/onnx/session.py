@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from impart.encoders.base import Float32
 from impart.errors import ConfigError, EncoderError
 
-__all__ = ["RuntimeOptions", "OnnxTower"]
+__all__ = ["OnnxSession", "OnnxTower", "RuntimeOptions"]
 
 _TYPES = {
     "tensor(float)": np.float32,
@@ -59,6 +59,61 @@ class RuntimeOptions:
         return cls(**options)
 
 
+class OnnxSession:
+    """One open ONNX graph. Failures of ONNX Runtime are raised as `EncoderError`.
+
+    Args:
+        path: of the graph.
+        options: threads and devices.
+        remedy: end of the error messages: what to do about a graph that cannot be opened or run.
+
+    Raises:
+        EncoderError: the graph cannot be opened.
+    """
+
+    def __init__(
+        self, path: Path, options: RuntimeOptions | None = None, *, remedy: str = "fetch or export the model again"
+    ) -> None:
+        import onnxruntime
+
+        options = options or RuntimeOptions()
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
+        # Without VNNI, int8 products overflow where the sum of two exceeds 16 bits; with VNNI this has no effect.
+        settings.add_session_config_entry("session.x64quantprecision", "1")
+        settings.log_severity_level = 3
+        self._path = path
+        self._remedy = remedy
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), settings, providers=list(options.providers))
+        except Exception as error:  # the runtime's exceptions have no public base class
+            raise self._failure("cannot be opened", error) from error
+        self.inputs: list[Any] = self._session.get_inputs()
+        """Each with `name`, `type` and `shape`."""
+        self.outputs: list[Any] = self._session.get_outputs()
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Run the graph.
+
+        Args:
+            outputs: names of the wanted outputs.
+            feeds: name of each input -> array.
+
+        Raises:
+            EncoderError: the graph fails.
+        """
+        try:
+            results: list[npt.NDArray[Any]] = self._session.run(list(outputs), dict(feeds))
+        except Exception as error:  # as above
+            raise self._failure("failed", error) from error
+        return results
+
+    def _failure(self, verb: str, error: Exception) -> EncoderError:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return EncoderError(f"{self._path} {verb} ({reason}); {self._remedy}")
+
+
 class OnnxTower:
     """One ONNX graph, with its inputs and outputs found by what they are instead of by name.
 
@@ -75,10 +130,10 @@ class OnnxTower:
     def __init__(self, path: Path, options: RuntimeOptions) -> None:
         self._path = path
         self._options = options
-        self._session = self._open(options.threads)
+        self._session = OnnxSession(path, options)
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
-        graph_inputs = self._session.get_inputs()
+        graph_inputs = self._session.inputs
         self.inputs: dict[str, tuple[str, Any]] = {}
         for item in graph_inputs:
             role = "pixels" if len(item.shape) == 4 else "mask" if "mask" in item.name else "ids"
@@ -90,7 +145,7 @@ class OnnxTower:
         self._shape = shape
         self._batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
         self.length = shape[1] if len(shape) == 2 and isinstance(shape[1], int) and shape[1] > 0 else None
-        outputs = [item.name for item in self._session.get_outputs()]
+        outputs = [item.name for item in self._session.outputs]
         self.outputs = {"embedding": "embedding" if "embedding" in outputs else outputs[0]}
         if "retrieval" in outputs:
             self.outputs["retrieval"] = "retrieval"
@@ -111,11 +166,7 @@ class OnnxTower:
                 f"{self._path} takes {', '.join(self.inputs)}, not {', '.join(feeds)}; is it the other tower?"
             )
         typed = {name: feeds[role].astype(kind, copy=False) for role, (name, kind) in self.inputs.items()}
-        try:
-            parts = list(self._passes(self._pieces(len(next(iter(typed.values())))), typed))
-        except Exception as error:  # as above
-            reason = str(error).strip().splitlines()[0]
-            raise EncoderError(f"{self._path} failed ({reason}); fetch or export the model again") from error
+        parts = list(self._passes(self._pieces(len(next(iter(typed.values())))), typed))
         columns = zip(*parts, strict=True)
         return {
             role: np.concatenate(column).astype(np.float32, copy=False)
@@ -150,7 +201,7 @@ class OnnxTower:
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="impart-onnx")
-                self._session = self._open(threads=1)
+                self._session = OnnxSession(self._path, dataclasses.replace(self._options, threads=1))
             session = self._session
         return self._pool.map(one, pieces)
 
@@ -161,18 +212,3 @@ class OnnxTower:
     @property
     def _in_pieces(self) -> bool:
         return "pixels" in self.inputs and self._options.providers[0] == "CPUExecutionProvider"
-
-    def _open(self, threads: int) -> Any:
-        import onnxruntime
-
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = threads
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if self._options.spin else "0")
-        # Without VNNI, int8 products would overflow where the sum of two passes 16 bits; with it this changes nothing.
-        settings.add_session_config_entry("session.x64quantprecision", "1")
-        settings.log_severity_level = 3
-        try:
-            return onnxruntime.InferenceSession(str(self._path), settings, providers=list(self._options.providers))
-        except Exception as error:  # its exception classes share no public base
-            reason = str(error).strip().splitlines()[0]
-            raise EncoderError(f"{self._path} cannot be opened ({reason}); fetch or export the model again") from error
