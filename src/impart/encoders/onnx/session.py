@@ -1,4 +1,4 @@
-"""One ONNX graph on ONNX Runtime: opened, its inputs and outputs found by what they are, run in batches it takes."""
+"""Open ONNX graphs on ONNX Runtime, and run the towers of encoders in batches."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from impart.config import check_names
 from impart.encoders.base import Float32
-from impart.errors import ConfigError, EncoderError
+from impart.errors import EncoderError
 
 __all__ = ["OnnxSession", "OnnxTower", "RuntimeOptions"]
 
@@ -26,18 +27,16 @@ _TYPES = {
     "tensor(int64)": np.int64,
 }
 _PIECE = 4
-"""Images in one pass of one thread. Their numbers stay in the caches: sixteen at once took a quarter more CPU time."""
+"""Images per pass of one thread. Their activations fit the caches: 16 images per pass took 25% more CPU time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeOptions:
-    """How ONNX Runtime may use the machine.
-
-    Threads do not spin while they wait unless asked to: next to a busy decoder spinning took a third of the speed.
+    """Threads and devices of ONNX Runtime.
 
     Attributes:
-        threads: CPU threads of one tower; 0 = one a core.
-        spin: let waiting threads spin.
+        threads: CPU threads per graph; 0 = one per core.
+        spin: waiting threads spin. Off, because beside a busy decoder it cost a third of the speed.
         providers: execution providers in order of preference.
     """
 
@@ -47,25 +46,26 @@ class RuntimeOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> RuntimeOptions:
-        """From a loader's options.
+        """Convert the options of a loader.
 
         Raises:
-            ConfigError: an option is not known.
+            ConfigError: an option is unknown.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ConfigError(f"models on ONNX Runtime have no option {name!r}; they have {', '.join(known)}")
+        known = (field.name for field in dataclasses.fields(cls))
+        check_names(options, known, where="a model on ONNX Runtime", kind="option")
         return cls(**options)
 
 
 class OnnxSession:
-    """One open ONNX graph. Failures of ONNX Runtime are raised as `EncoderError`.
+    """An open ONNX graph. Failures of ONNX Runtime are raised as `EncoderError`.
 
     Args:
         path: of the graph.
         options: threads and devices.
-        remedy: end of the error messages: what to do about a graph that cannot be opened or run.
+        remedy: end of the error messages, for a graph that cannot be opened or run.
+
+    Attributes:
+        inputs, outputs: of the graph, each with `name`, `type` and `shape`.
 
     Raises:
         EncoderError: the graph cannot be opened.
@@ -90,7 +90,6 @@ class OnnxSession:
         except Exception as error:  # the runtime's exceptions have no public base class
             raise self._failure("cannot be opened", error) from error
         self.inputs: list[Any] = self._session.get_inputs()
-        """Each with `name`, `type` and `shape`."""
         self.outputs: list[Any] = self._session.get_outputs()
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
@@ -115,16 +114,19 @@ class OnnxSession:
 
 
 class OnnxTower:
-    """One ONNX graph, with its inputs and outputs found by what they are instead of by name.
+    """One tower of an encoder. Inputs are identified by shape and type, since their names differ between exports.
 
-    An image tower on CPUs takes a batch in pieces, each run by one thread alone: threads that work on one piece
-    together wait for each other after every layer, the longer the busier the machine is. A single image gets all
-    threads, until the first batch comes.
+    An image tower on CPUs splits a batch into pieces and runs each piece on one thread. Threads that share one piece
+    wait for each other after every layer, and wait longer on a busy machine. Until the first batch, a single image
+    runs on all threads.
 
     Attributes:
         inputs: role (`pixels`, `ids` or `mask`) -> (name in the graph, number type).
         outputs: role (`embedding`, `retrieval`) -> name in the graph.
-        length: L where the graph fixes the number of tokens.
+        length: L where the graph has a fixed number of tokens, else None.
+
+    Raises:
+        EncoderError: the graph cannot be opened, or has unknown inputs.
     """
 
     def __init__(self, path: Path, options: RuntimeOptions) -> None:
@@ -139,7 +141,7 @@ class OnnxTower:
             role = "pixels" if len(item.shape) == 4 else "mask" if "mask" in item.name else "ids"
             if role in self.inputs or item.type not in _TYPES:
                 names = ", ".join(f"{item.name} {item.type}" for item in graph_inputs)
-                raise EncoderError(f"{path} has inputs that are not known: {names}; export the towers one by one")
+                raise EncoderError(f"{path} has unknown inputs: {names}; export each tower to a graph of its own")
             self.inputs[role] = (item.name, _TYPES[item.type])
         shape = list(graph_inputs[0].shape)
         self._shape = shape
@@ -151,7 +153,11 @@ class OnnxTower:
             self.outputs["retrieval"] = "retrieval"
 
     def check_image(self, size_px: int) -> None:
-        """Raise where the graph does not take images of this size."""
+        """Check that the graph takes images of this size.
+
+        Raises:
+            EncoderError: it does not.
+        """
         side = self._shape[-1]
         if "pixels" not in self.inputs or (isinstance(side, int) and side != size_px):
             raise EncoderError(
@@ -160,7 +166,17 @@ class OnnxTower:
             )
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, Float32]:
-        """Role -> array with B rows, to output -> array with B rows, float32."""
+        """Run B rows.
+
+        Args:
+            feeds: role -> array with B rows.
+
+        Returns:
+            Role of each output -> float32 array with B rows.
+
+        Raises:
+            EncoderError: an input is missing, or the graph fails.
+        """
         if not set(self.inputs) <= set(feeds):
             raise EncoderError(
                 f"{self._path} takes {', '.join(self.inputs)}, not {', '.join(feeds)}; is it the other tower?"
@@ -174,7 +190,7 @@ class OnnxTower:
         }
 
     def _pieces(self, total: int) -> list[tuple[int, int]]:
-        """(first row, one past the last) of each pass: what a fixed batch takes, else pieces of nearly equal size."""
+        """Split rows into passes (first row, one past the last): of the fixed batch size, else nearly equal pieces."""
         if self._batch:
             return [(first, min(first + self._batch, total)) for first in range(0, total, self._batch)]
         count = 1
@@ -186,7 +202,7 @@ class OnnxTower:
     def _passes(
         self, pieces: list[tuple[int, int]], feeds: Mapping[str, npt.NDArray[Any]]
     ) -> Iterable[list[npt.NDArray[Any]]]:
-        """The outputs of each piece, in order."""
+        """Compute the outputs of each piece, in order."""
         names = list(self.outputs.values())
         session = self._session
 
