@@ -76,7 +76,7 @@ def test_a_list_from_the_environment_has_one_value() -> None:
 
 
 def test_an_unknown_flag_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no setting 'search.tpo'"):
+    with pytest.raises(ConfigError, match=r"no setting 'search\.tpo'"):
         Settings.load(environ={}, flags={"search.tpo": 3})
 
 

@@ -20,7 +20,7 @@ def some_scores(seed: int = 3, *, ties: bool = True) -> tuple[np.ndarray, np.nda
 
 
 def naive_order(scores: np.ndarray, relevant: np.ndarray) -> list[bool]:
-    """Relevance of the items from the best down, every tied irrelevant item ahead of the relevant ones."""
+    """Sort relevance from the best item down, tied irrelevant items before relevant ones."""
     ranked = sorted(range(len(scores)), key=lambda item: (-scores[item], bool(relevant[item])))
     return [bool(relevant[item]) for item in ranked]
 
@@ -68,14 +68,14 @@ def test_ndcg_agrees_with_scikit_learn_where_nothing_is_tied(k: int | None) -> N
     assert ranking.ndcg(scores, relevant, k=k).mean() == pytest.approx(metrics.ndcg_score(relevant, scores, k=k))
 
 
-def test_scores_that_are_no_numbers_rank_last() -> None:
+def test_nan_scores_rank_last() -> None:
     relevant = np.array([[True, False, False]])
     broken = np.full((1, 3), np.nan)
     assert ranking.ranks_of(broken, relevant).tolist() == [3]
     assert ranking.ndcg(broken, relevant, k=None).tolist() == [0.5]
 
 
-def test_captions_and_images_are_ranked_both_ways_as_a_naive_loop_does() -> None:
+def test_caption_ranks_agree_with_a_naive_loop_in_both_directions() -> None:
     rng = np.random.default_rng(1)
     scores = rng.integers(0, 4, (30, 12)).astype(np.float32)  # many ties
     owners = rng.integers(0, 9, 30)  # images 9, 10 and 11 have no text

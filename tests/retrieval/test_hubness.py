@@ -1,4 +1,4 @@
-"""The hub correction against a naive loop, and on a hub that swallows every query."""
+"""The hub correction against a naive loop, and on a hub that is first for every query."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def unit(count: int, seed: int, width: int = 24) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [3, 200])
-def test_it_is_the_soft_maximum_over_captions(count: int) -> None:
+def test_hubness_is_the_soft_maximum_over_captions(count: int) -> None:
     captions, images = unit(count, 0), unit(7, 1)
     want = [
         WEIGHT
@@ -39,7 +39,7 @@ def test_it_is_the_soft_maximum_over_captions(count: int) -> None:
     np.testing.assert_allclose(CaptionBank(captions).hubness(images), want, atol=1e-5)
 
 
-def test_queries_count_half_or_less_where_they_are_few() -> None:
+def test_queries_have_half_of_the_weight_or_less_where_they_are_few() -> None:
     bank, images = CaptionBank(unit(200, 0)), unit(7, 1)
     near = images @ bank.captions.T / TEMPERATURE
     for count, share in ((MANY * 2, 0.5), (MANY // 5, 0.1)):
@@ -67,7 +67,7 @@ def test_a_hub_no_longer_comes_first() -> None:
     assert (corrected[1:].argmax(1) == np.arange(1, 40)).mean() > 0.9
 
 
-def test_a_bank_survives_saving_and_belongs_to_its_model(tmp_path: Path) -> None:
+def test_a_saved_bank_loads_for_its_model_only(tmp_path: Path) -> None:
     bank, images = CaptionBank(unit(50, 0)), unit(9, 1)
     bank.save(tmp_path / "captions.npz", fingerprint="mine")
     again = CaptionBank.load(tmp_path / "captions.npz", fingerprint="mine")
@@ -87,7 +87,7 @@ def test_mini_has_a_caption_bank_and_a_foreign_encoder_has_none() -> None:
 
 
 def naive_inverted_softmax(scores: np.ndarray, bank: np.ndarray, beta: float, k: int) -> np.ndarray:
-    """As the paper's equations read: exp(beta s) over the bank's sum, for queries whose best item is in the set."""
+    """Compute the equations of the paper: exp(beta s) over the bank's sum, where the best item is marked."""
     marked = {int(item) for row in bank for item in np.argsort(-row)[:k]}
     total = np.exp(beta * bank).sum(axis=0)
     rows = [np.exp(beta * row) / total if int(np.argmax(row)) in marked else row for row in scores]

@@ -136,7 +136,7 @@ def fetch(name: str, files: FileSet, *, into: Path | None = None) -> Path:
     """
     hub_name = HubName.parse(name)
     if hub_name is None:
-        raise EncoderNotFoundError(f"{name!r} is not the name of a hub repository; names look like 'org/name'")
+        raise EncoderNotFoundError(f"{name!r} is not the name of a hub repository: write 'org/name'")
     folder = _snapshot(hub_name, files.patterns, into=into)
     if files.fallback and not files.complete(folder):
         folder = _snapshot(hub_name, files.fallback, into=into)
