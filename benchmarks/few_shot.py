@@ -28,13 +28,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from impart.blending.encoder import AugmentedEncoder, bundled, settings_of
+from impart.blending.encoder import AugmentedEncoder, settings_of
 from impart.blending.ram_checkpoint import open_ram
 from impart.blending.ram_onnx import LearnedRam
 from impart.blending.tune import USUAL, bundled_background, tune
 from impart.blending.vanilla import Vanilla
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.encoders.base import Float32
+from impart.encoders.bundled import bundled
 from impart.evaluate import open_set
 from impart.evaluate.class_prompts import class_embeddings, tidy_class_name
 from impart.evaluate.embed import embed_images

@@ -35,11 +35,11 @@ from torch.nn import functional as F
 from impart.blending.ram import build_ram
 from impart.config import DecodeSettings, RamSettings
 from impart.evaluate import open_set
-from impart.evaluate.class_prompts import ENSEMBLE
 from impart.evaluate.datasets.types import Images
 from impart.metrics.ranking import rank_figures, ranks_of
 from impart.recipes.mini.collect.guard import Guard, Prints, evaluation_images, prints_of
 from impart.recipes.mini.recipe import backbone_session, training_images
+from impart.retrieval.prompts import ZEROSHOT_ENSEMBLE
 from impart.train.config_file import load_config
 from impart.train.events import StepDone
 from impart.train.heads.checkpoint import TrainedHeadsModel, load_heads, save_heads
@@ -203,8 +203,8 @@ def build_tests(data: Path, cache: Path) -> Tests:
     classes, captioned, fitting = {}, {}, {}
     for name, path in CLASS_SETS.items():
         folder = open_set(data / path, kind="classes")
-        prompts = sentences_of([template.format(word) for word in folder.classes for template in ENSEMBLE])
-        prompts = prompts.reshape(len(folder.classes), len(ENSEMBLE), -1)
+        prompts = sentences_of([template.format(word) for word in folder.classes for template in ZEROSHOT_ENSEMBLE])
+        prompts = prompts.reshape(len(folder.classes), len(ZEROSHOT_ENSEMBLE), -1)
         classes[name] = Classes(features_of(decoded(folder.images)), prompts, torch.from_numpy(folder.labels))
         print(f"{name}: {len(folder)} images", flush=True)
     for name, path in FITTING.items():

@@ -25,8 +25,8 @@ from impart.evaluate import CaptionSet, ClassSet, VideoSet, open_set, retrieval,
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.tasks.video_retrieval import video_retrieval
 from impart.refset.build import Selection
-from impart.refset.pairs import CLASS_PROMPTS
 from impart.refset.refset import ReferenceSet
+from impart.retrieval.prompts import CLASS_PROMPTS
 from impart.video.decode.frames import sampled_frames
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]

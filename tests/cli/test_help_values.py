@@ -245,15 +245,16 @@ def test_every_caption_field_is_accepted() -> None:
 
 
 def test_the_registries_have_what_the_help_names() -> None:
-    from impart.evaluate.class_prompts import ENSEMBLE, SINGLE, templates_of
+    from impart.evaluate.class_prompts import templates_of
     from impart.refset.storage import STORAGES
     from impart.refset.subsets import WAYS
     from impart.retrieval.nearest import KINDS
+    from impart.retrieval.prompts import ZEROSHOT_ENSEMBLE, ZEROSHOT_SINGLE
 
     assert set(WAYS) == set(get_args(config.SelectionWay)) == set(config.SweepSettings.ways)
     assert set(KINDS) == set(get_args(config.IndexKind))
     assert set(STORAGES) == set(get_args(config.Storage))
-    assert [templates_of(name) for name in get_args(config.FixedPrompts)] == [ENSEMBLE, SINGLE]
+    assert [templates_of(name) for name in get_args(config.FixedPrompts)] == [ZEROSHOT_ENSEMBLE, ZEROSHOT_SINGLE]
 
 
 def test_every_kind_of_model_id_that_a_help_text_names_is_known() -> None:

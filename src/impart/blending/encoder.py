@@ -22,11 +22,12 @@ from impart.blending.base import Blend, Blender
 from impart.blending.vanilla import Vanilla, mixture
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput
+from impart.encoders.bundled import bundled
 from impart.errors import ConfigError, ReferenceSetError
 from impart.files import sha256_hex
 from impart.refset.refset import ReferenceSet
 
-__all__ = ["AugmentedEncoder", "augment", "bundled", "default_augmented", "model_home", "settings_of"]
+__all__ = ["AugmentedEncoder", "augment", "default_augmented", "settings_of"]
 
 _CHUNK = 2048  # images at a time, so that their (chunk, D) sums fit the CPU cache
 _PRODUCT = 32_000_000  # numbers of one texts x references product, 128 MB
@@ -220,24 +221,6 @@ def default_augmented(base: Encoder) -> Encoder:
     if chosen is None or (chosen.w_img == 0 and chosen.w_txt == 0):
         return base
     return AugmentedEncoder(base, references, Vanilla(chosen))
-
-
-def bundled(encoder_id: str, what: str) -> Path | None:
-    """Folder of a reference set (`references`, `background`) that comes with a model: one of ours, or a local folder.
-
-    >>> bundled("hf:openai/clip-vit-base-patch32", "references") is None
-    True
-    """
-    folder = model_home(encoder_id) / what
-    return folder if (folder / "manifest.json").is_file() else None
-
-
-def model_home(encoder_id: str) -> Path:
-    """Where things that come with a model would lie: among ours, or in the local folder that the id names."""
-    from importlib import resources
-
-    scheme, _, rest = encoder_id.partition(":")
-    return Path(rest) if rest else Path(str(resources.files("impart.encoders"))) / "models" / scheme
 
 
 def _parts(count: int) -> Iterator[slice]:

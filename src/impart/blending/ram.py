@@ -37,6 +37,7 @@ from torch.nn import functional as F
 from impart.blending.ram_onnx import GRAPH_INPUTS, RamBlender
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, Float32
+from impart.encoders.onnx.session import OnnxSession
 from impart.encoders.torch_towers import quiet
 from impart.errors import ConfigError, EncoderError, MissingExtraError
 from impart.files import new_sha256
@@ -161,10 +162,9 @@ def export_ram(ram: Ram, path: Path, *, dim: int, retrieval_dim: int) -> None:
 
 
 def _check_export(module: nn.Module, path: Path, sample: dict[str, Tensor]) -> None:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    got = session.run(None, {GRAPH_INPUTS.get(name, name): tensor.numpy() for name, tensor in sample.items()})
+    session = OnnxSession(path)
+    feeds = {GRAPH_INPUTS.get(name, name): tensor.numpy() for name, tensor in sample.items()}
+    got = session.run([item.name for item in session.outputs], feeds)
     with torch.no_grad():
         want = module(*sample.values())
     apart = max(float((torch.from_numpy(a) - b).abs().max()) for a, b in zip(got, want, strict=True))

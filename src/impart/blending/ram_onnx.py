@@ -22,7 +22,7 @@ from impart.blending.tune import USUAL
 from impart.blending.vanilla import gate, within_target
 from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
-from impart.encoders.onnx.session import RuntimeOptions
+from impart.encoders.onnx.session import OnnxSession, RuntimeOptions
 from impart.errors import EncoderError, EncoderMismatchError
 from impart.files import sha256_hex
 from impart.refset.refset import ReferenceSet
@@ -160,32 +160,14 @@ class LearnedRam(RamBlender):
         return sha256_hex(graph, settings)
 
     def run(self, feeds: dict[str, npt.NDArray[Any]]) -> tuple[Float32, Float32, Float32]:
-        session, names = self._session
-        try:
-            inputs = {GRAPH_INPUTS.get(name, name): array for name, array in feeds.items()}
-            added, img, txt = session.run(
-                ["added", "img_weights", "txt_weights"], {name: inputs[name] for name in names}
-            )
-        except Exception as error:  # the runtime's exceptions share no public base
-            reason = str(error).strip().splitlines()[0]
-            raise EncoderError(f"{self.path} failed ({reason}); train or copy the RAM again") from error
+        inputs = {GRAPH_INPUTS.get(name, name): array for name, array in feeds.items()}
+        read = {item.name: inputs[item.name] for item in self._session.inputs if item.name in inputs}
+        added, img, txt = self._session.run(["added", "img_weights", "txt_weights"], read)
         return added, img, txt
 
     @cached_property
-    def _session(self) -> tuple[Any, list[str]]:
-        """Open the graph, and list the inputs that it reads."""
-        import onnxruntime
-
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = self._options.threads
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if self._options.spin else "0")
-        settings.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(str(self.path), settings, providers=list(self._options.providers))
-        except Exception as error:  # as above
-            reason = str(error).strip().splitlines()[0]
-            raise EncoderError(f"{self.path} cannot be opened ({reason}); train or copy the RAM again") from error
-        return session, [item.name for item in session.get_inputs()]
+    def _session(self) -> OnnxSession:
+        return OnnxSession(self.path, self._options, remedy="train or copy the RAM again")
 
 
 def allowed(v: Float32, added: Float32, z_scores: Float32, settings: VanillaSettings | None) -> Float32:

@@ -32,11 +32,11 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from impart.blending.encoder import bundled
 from impart.blending.few_shot import ENOUGH, LeaveOneOut, leave_one_out
 from impart.blending.vanilla import gate
 from impart.config import VanillaSettings
 from impart.encoders.base import Float32, l2_normalise
+from impart.encoders.bundled import bundled
 from impart.errors import EncoderMismatchError, ReferenceSetError
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.near_duplicates import BACKGROUND_COPY, SAME_TEXT

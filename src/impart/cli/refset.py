@@ -72,8 +72,9 @@ def build(
     """Encode image-text pairs into a new reference set."""
     from impart.encoders import load_encoder
     from impart.refset.build import Selection
-    from impart.refset.pairs import CLASS_PROMPTS, Columns
+    from impart.refset.pairs import Columns
     from impart.refset.refset import ReferenceSet
+    from impart.retrieval.prompts import CLASS_PROMPTS
 
     # With `--fraction` the seed draws the hold-out; without it, the pairs of `--limit` and `--per-class`.
     selection = Selection(
@@ -136,8 +137,9 @@ def add(
     """Encode more pairs into a set; pairs that it already has are left out."""
     from impart.encoders import load_encoder
     from impart.refset.build import Selection
-    from impart.refset.pairs import CLASS_PROMPTS, Columns
+    from impart.refset.pairs import Columns
     from impart.refset.refset import ReferenceSet
+    from impart.retrieval.prompts import CLASS_PROMPTS
 
     references = ReferenceSet.open(path)
     model = load_encoder(references.encoder_id, **({"threads": threads} if threads else {}))

@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from impart.blending.encoder import AugmentedEncoder, bundled, settings_of
+from impart.blending.encoder import AugmentedEncoder, settings_of
 from impart.blending.ram_checkpoint import encoder_id_of, open_ram, references_of
 from impart.blending.ram_onnx import LearnedRam
 from impart.blending.vanilla import Vanilla
 from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import Encoder, load_encoder
+from impart.encoders.bundled import bundled
 from impart.errors import ConfigError, DataError
 from impart.evaluate.datasets import READERS, open_set
 from impart.evaluate.datasets.types import ClassSet

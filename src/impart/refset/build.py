@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from impart.encoders.base import Encoder, Float32, l2_normalise
+from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError, ReferenceSetError
 from impart.files import library_versions, move_synced, now, read_ahead, write_csv_atomic
 from impart.refset.manifest import ReferenceSetManifest
 from impart.refset.pairs import Columns, Pair, PairSource, load_image, read_pairs
 from impart.refset.storage import STORAGES, RowWriter, file_name, read_rows, sources_of
+from impart.retrieval.prompts import prompt_ensemble
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -382,10 +383,8 @@ class _Run:
             self._texts.clear()
             missing = list(dict.fromkeys(texts))
         if missing:
-            templates = self.prompts or ("{}",)
-            filled = [template.replace("{}", text) for text in missing for template in templates]
-            vectors = self.encoder.encode_texts(filled).reshape(len(missing), len(templates), -1)  # (n, P, D)
-            self._texts.update(zip(missing, l2_normalise(vectors.mean(axis=1)), strict=True))
+            vectors = prompt_ensemble(missing, self.encoder.encode_texts, prompts=self.prompts or ("{}",))
+            self._texts.update(zip(missing, vectors, strict=True))
         return np.stack([self._texts[text] for text in texts])
 
 

@@ -23,7 +23,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from impart.errors import DataError, ReferenceSetError
 from impart.files import sha256_hex
 
-__all__ = ["CLASS_PROMPTS", "Columns", "Pair", "PairSource", "check_header", "load_image", "read_pairs", "tidy_name"]
+__all__ = ["Columns", "Pair", "PairSource", "check_header", "load_image", "read_pairs", "tidy_name"]
 
 PairSource: TypeAlias = "Path | bytes | Callable[[], bytes] | Image.Image | npt.NDArray[np.uint8]"
 """An image: a file, its bytes, a function that reads its bytes, or an image in memory."""
@@ -36,9 +36,6 @@ TEXT_COLUMNS = ("text", "caption", "title", "alt", "description", "label", "clas
 LICENCE_KEYS = ("licence", "license", "licensename", "license_name")
 _TEXT_MEMBERS = {"cls": 0, "json": 1, "txt": 2, "text": 2, "caption": 2}
 SIDECAR_TABLES = ("captions.csv", "metadata.csv", "captions.tsv", "labels.csv", "metadata.tsv")
-
-CLASS_PROMPTS = ("{}", "a photo of a {}", "a picture of the {}", "a close-up of a {}", "a drawing of a {}")
-"""Prompts whose embeddings are averaged for a class name (the ensemble of CLIP, shortened)."""
 
 
 @dataclass(frozen=True, kw_only=True)

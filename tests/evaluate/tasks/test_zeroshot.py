@@ -15,9 +15,10 @@ from impart.encoders.base import EncoderTraits
 from impart.errors import ConfigError, DataError
 from impart.evaluate import zeroshot
 from impart.evaluate.cache import EmbeddingCache
-from impart.evaluate.class_prompts import ENSEMBLE, SINGLE, templates_of
+from impart.evaluate.class_prompts import templates_of
 from impart.evaluate.embed import embed_images
 from impart.metrics import bootstrap
+from impart.retrieval.prompts import ZEROSHOT_ENSEMBLE, ZEROSHOT_SINGLE
 
 RGB = ("red", "green", "blue")
 
@@ -60,13 +61,13 @@ def test_what_cannot_be_read_is_left_out_and_named(tiny: TinyEncoder) -> None:
 
 def test_prompts_by_name(tiny: TinyEncoder) -> None:
     dataset = class_set(["red"], classes=("red",))
-    assert templates_of("ensemble") == ENSEMBLE
-    assert templates_of("single") == SINGLE
+    assert templates_of("ensemble") == ZEROSHOT_ENSEMBLE
+    assert templates_of("single") == ZEROSHOT_SINGLE
     assert templates_of("set", own=("{} paint",)) == ("{} paint",)
     assert zeroshot(tiny, replace(dataset, templates=("{} paint",)), prompts="set").settings["templates"] == [
         "{} paint"
     ]
-    assert zeroshot(tiny, dataset, prompts="single").settings["templates"] == list(SINGLE)
+    assert zeroshot(tiny, dataset, prompts="single").settings["templates"] == list(ZEROSHOT_SINGLE)
     for wrong, message in (("set", "no prompts of its own"), ("many", "unknown prompts"), (["a photo"], "no {}")):
         with pytest.raises(ConfigError, match=message):
             templates_of(wrong)

@@ -330,7 +330,7 @@ def test_texts_are_searched_for_in_the_prompts_of_the_settings(library: VideoInd
     VideoIndex.open(library.path, encoder).search(text="Something red. ", not_text=["{} blue"])
     assert sorted(said) == sorted(
         prompt.replace("%", text)
-        for prompt in ("%.", "a photo of %.", "an image of %.")
+        for prompt in ("%.", "a photo of %.", "a picture of %.")
         for text in ("Something red", "{} blue")
     )
     said.clear()

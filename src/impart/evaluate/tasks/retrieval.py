@@ -19,11 +19,10 @@ from impart.encoders.base import Encoder, Float32
 from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.datasets.types import CaptionSet
-from impart.evaluate.embed import Progress, embed_images, embed_texts
+from impart.evaluate.embed import Progress, base_of, embed_images, embed_texts
 from impart.evaluate.result import Result
 from impart.metrics import bootstrap, ranking
-from impart.metrics.querybank import BETA, dynamic_inverted_softmax
-from impart.retrieval.hubness import CaptionBank, bundled_bank
+from impart.retrieval.hubness import BETA, CaptionBank, bundled_bank, dynamic_inverted_softmax
 from impart.retrieval.prompts import query_embeddings
 
 __all__ = ["Searched", "Side", "answer", "as_searched", "both_ways", "retrieval"]
@@ -140,7 +139,7 @@ def as_searched(encoder: Encoder, captions: Sequence[str], *, cache: EmbeddingCa
     """Captions as `impart search` would ask for them."""
     return Searched(
         vectors=query_embeddings(captions, lambda texts: embed_texts(encoder, texts, cache=cache)),
-        bank=bundled_bank(encoder),
+        bank=bundled_bank(base_of(encoder)),
     )
 
 

@@ -29,6 +29,7 @@ from impart.encoders import load_encoder
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
 from impart.errors import TrainingError
 from impart.refset.refset import ReferenceSet
+from impart.retrieval.prompts import EPISODE_PROMPTS
 from impart.retrieval.znorm import ZNorm
 from impart.train.episodes.episodes import Concepts, Episode, concept_of, draw_episode, made_up
 from impart.train.events import Finished, Note, TrainEvent
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EpisodeData", "EpisodeTask", "ViewEncoder", "prepare", "run"]
 
-_PHRASES = ("{}", "a photo of {}.")
 _ZNORM = 2000  # images that tell what random is
 
 
@@ -285,8 +285,8 @@ def prepare(
             "from; give more pairs whose text is a name, or lower episodes.least"
         )
     yield Note(message=f"{len(train)} concepts to train on, {len(validation)} held out; {len(failures)} items failed")
-    spoken = encoder.encode_texts([phrase.format(key) for key in concepts.keys for phrase in _PHRASES])
-    ways = spoken.reshape(len(concepts), len(_PHRASES), -1)  # (C, P, D)
+    spoken = encoder.encode_texts([prompt.format(key) for key in concepts.keys for prompt in EPISODE_PROMPTS])
+    ways = spoken.reshape(len(concepts), len(EPISODE_PROMPTS), -1)  # (C, P, D)
     znorm = ZNorm.of(np.concatenate([rows[usable] for rows in retrievals]))
     yield EpisodeData(tuple(images), tuple(retrievals), train, validation, _by_name(concepts, ways), znorm)
 

@@ -108,7 +108,7 @@ class Searcher:
                 encoder = encoder.base
             vectors = query_vectors(queries, encoder, self._settings, fit=manifest.decode.fit)
             if self._settings.hub_correction and self._bank is None:
-                self._bank = bundled_bank(encoder)
+                self._bank = bundled_bank(encoder.base if isinstance(encoder, AugmentedEncoder) else encoder)
             snapshot = reading.result()
         by_text = np.array([query.image is None for query in queries])
         bank = self._bank
