@@ -34,8 +34,8 @@ from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.encoders.base import Float32
 from impart.evaluate import open_set
 from impart.evaluate.class_prompts import class_embeddings, tidy_class_name
+from impart.evaluate.contamination import NEAR_DUPLICATE
 from impart.evaluate.embed import embed_images
-from impart.evaluate.models import NEAR_DUPLICATE
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.znorm import ZNorm
 

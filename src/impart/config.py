@@ -85,7 +85,7 @@ class EvaluateSettings:
 
     Attributes:
         near_duplicate: cosine of retrieval embeddings from which a reference shows a test image and is left out
-            (measured: `impart.evaluate.models`).
+            (measured: `impart.evaluate.contamination`).
         bootstrap: draws behind an interval.
         batch: images in one forward pass.
     """

@@ -14,7 +14,7 @@ from helpers.tiny_ram import onnx_colours
 from impart.encoders.base import load_encoder, register
 from impart.errors import ConfigError, DataError, EncoderMismatchError
 from impart.evaluate.report.folder import summarise
-from impart.evaluate.table1 import PAPER, SETS, figures_table, open_sets, plan, settings_table
+from impart.evaluate.table1 import PAPER, SETS, figures_table, open_sets, plan_rows, settings_table
 from impart.evaluate.tasks.zeroshot import zeroshot
 from impart.refset.refset import ReferenceSet
 
@@ -45,7 +45,7 @@ def test_sets_are_found_by_name_and_missing_ones_are_said(data: Path, tmp_path: 
 
 
 def test_rows_without_a_trained_ram_say_how_to_train_one() -> None:
-    rows = {row.name: row for row in plan("tiny")}
+    rows = {row.name: row for row in plan_rows("tiny")}
     assert list(rows) == [
         "CLIP",
         "RA-CLIP (RAM, unnormalised)",
@@ -63,36 +63,36 @@ def test_rows_without_a_trained_ram_say_how_to_train_one() -> None:
 
 def test_vanilla_with_the_papers_and_with_tuned_weights(tmp_path: Path) -> None:
     untuned = colour_set().save(tmp_path / "untuned")
-    rows = {row.name: row for row in plan("tiny", refset=untuned)}
+    rows = {row.name: row for row in plan_rows("tiny", refset=untuned)}
     settings = rows["Vanilla, the paper's weights"].model.encoder.augmentation.settings
     assert (settings.k, settings.w_img, settings.w_txt, settings.tau) == (8, 0.5, 0.05, 0)
     assert "impart refset tune" in rows["Vanilla, tuned"].missing
     chosen = {"k": 3, "w_img": 0.1, "w_txt": 0.9, "tau": 0.1, "floor": 0.0, "ramp": 0.0, "target": 0.0}
     tuned = colour_set().with_vanilla(chosen).save(tmp_path / "tuned")
-    row = {row.name: row for row in plan("tiny", refset=tuned)}["Vanilla, tuned"]
+    row = {row.name: row for row in plan_rows("tiny", refset=tuned)}["Vanilla, tuned"]
     assert row.model.encoder.augmentation.settings.w_txt == 0.9
     with pytest.raises(EncoderMismatchError):
-        plan("tiny:4", refset=tuned)
+        plan_rows("tiny:4", refset=tuned)
 
 
 def test_a_ram_goes_to_the_row_of_its_form(checkpoint: Path, tmp_path: Path) -> None:
     base_id = f"onnx:{checkpoint / 'encoder'}"
     green = onnx_colours(load_encoder(base_id), ("green",)).save(tmp_path / "green")
-    rows = {row.name: row for row in plan(base_id, refset=green, rams=[checkpoint])}
+    rows = {row.name: row for row in plan_rows(base_id, refset=green, rams=[checkpoint])}
     learned = rows["RA-CLIP (RAM, form vanilla)"].model
     assert learned.references.name == "green"
     assert rows["RA-CLIP (RAM, normalised)"].model is None
-    other = {row.name: row for row in plan("tiny", rams=[checkpoint])}["RA-CLIP (RAM, form vanilla)"].model
+    other = {row.name: row for row in plan_rows("tiny", rams=[checkpoint])}["RA-CLIP (RAM, form vanilla)"].model
     assert other.encoder.base.traits.id == base_id  # a RAM that brings its own encoder keeps it
     with pytest.raises(ConfigError, match="two RAMs of one form"):
-        plan(base_id, rams=[checkpoint, checkpoint])
+        plan_rows(base_id, rams=[checkpoint, checkpoint])
 
 
 def test_the_papers_figures_stand_beside_ours(data: Path, tmp_path: Path) -> None:
     sets, _ = open_sets(data)
     pair = [(solid("red"), "red"), (solid("green"), "green")]
     refset = ReferenceSet.build(pair, TinyEncoder(), name="two", source="paint").save(tmp_path / "two")
-    rows = plan("tiny", refset=refset)
+    rows = plan_rows("tiny", refset=refset)
     results = [
         zeroshot(row.model.encoder, dataset, prompts=("{}",), label=row.name)
         for dataset in sets.values()

@@ -11,6 +11,7 @@ not against them, unless encoder and set are the same; `settings_table` names wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,13 @@ from impart.errors import ConfigError, DataError
 from impart.evaluate.datasets import READERS, open_set
 from impart.evaluate.datasets.types import ClassSet
 from impart.evaluate.models import EvaluatedModel
+from impart.evaluate.report.plots import bars
 from impart.evaluate.report.tables import Cell, Table, shown
 from impart.evaluate.result import Result
+from impart.evaluate.run import Run
 from impart.refset.refset import ReferenceSet
 
-__all__ = ["PAPER", "SETS", "Table1Row", "figures_table", "open_sets", "plan", "settings_table"]
+__all__ = ["PAPER", "SETS", "Table1Row", "add_tables", "figures_table", "open_sets", "plan_rows", "settings_table"]
 
 SETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "CIFAR-10": ("cifar10", ("cifar10", "cifar-10", "CIFAR-10", "cifar-10-batches-py", "cifar-10-python.tar.gz")),
@@ -108,14 +111,14 @@ def open_sets(folder: Path, *, limit: int | None = None) -> tuple[dict[str, Clas
     return found, notes
 
 
-def plan(
+def plan_rows(
     encoder_id: str,
     *,
     refset: Path | None = None,
     rams: Sequence[Path] = (),
     options: Mapping[str, object] | None = None,
 ) -> list[Table1Row]:
-    """Who stands in which row.
+    """Assign a model to each row of the table.
 
     Args:
         encoder_id: CLIP's place is taken by this encoder.
@@ -159,6 +162,27 @@ def plan(
             name=TUNED, model=EvaluatedModel(label=TUNED, encoder=AugmentedEncoder(base, references, Vanilla(tuned)))
         ),
     ]
+
+
+def add_tables(run: Run, rows: Sequence[Table1Row], sets: Mapping[str, ClassSet], *, prompts: str) -> None:
+    """Add the table of figures, the table of settings and a bar plot to a run that has measured all models.
+
+    Args:
+        run: with the results of the rows' models on the sets.
+        rows: in order.
+        sets: title -> data set.
+        prompts: for the table of settings.
+    """
+    titles = {dataset.name: title for title, dataset in sets.items()}
+    run.tables += [
+        figures_table(rows, run.results, titles, run.summary.bounds),
+        settings_table(rows, sets, prompts=prompts),
+    ]
+    top1 = {(result.encoder, titles[result.dataset]): result.figures["top-1"] for result in run.results}
+    values = {
+        row.name: [top1.get((row.name, title), math.nan) for title in SETS] for row in rows if row.model is not None
+    }
+    run.plots.append(lambda folder: bars(folder / "table1.png", list(SETS), values, title="Zero-shot top-1"))
 
 
 def figures_table(

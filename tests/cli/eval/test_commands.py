@@ -310,7 +310,7 @@ def test_usage_errors_say_what_to_do(classes: Path, tmp_path: Path) -> None:
     assert "--data cifar10:PATH" in run("zeroshot", "-e", "tiny", code=2).output
     wrong = run("zeroshot", classes, "-e", "tiny+vanilla", code=1)
     assert "give --refset DIR" in str(wrong.exception)
-    assert "with its own encoder" in run("retrieval", "x.csv", "-i", "library", "-e", "tiny", code=2).output
+    assert "--index has its own" in run("retrieval", "x.csv", "-i", "library", "-e", "tiny", code=2).output
 
 
 def test_two_data_sets_of_one_name_are_not_taken_for_one(tmp_path: Path) -> None:

@@ -242,6 +242,15 @@ def test_a_stopped_sweep_goes_on(ground: Ground, tmp_path: Path) -> None:
     assert not list(sweep(ground, points, done=finished.done))
 
 
+def test_a_sweep_with_the_old_keys_goes_on(ground: Ground, tmp_path: Path) -> None:
+    SweepFolder(tmp_path, ground, SMALL, {}).add(sweep(ground, [point(ground)]))
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    for dataset in content["datasets"].values():
+        dataset["pictures"] = dataset.pop("images")
+    (tmp_path / "sweep.json").write_text(json.dumps(content))
+    assert len(SweepFolder(tmp_path, ground, SMALL, {}).done) == 2
+
+
 def test_another_set_is_refused_and_more_settings_are_added(ground: Ground, tiny: TinyEncoder, tmp_path: Path) -> None:
     SweepFolder(tmp_path, ground, SMALL, {}).add(sweep(ground, [point(ground)]))
     other = dataclasses.replace(ground, references=ground.references.take(range(50)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
@@ -19,13 +19,11 @@ from impart.config import Around, EvaluateSettings, Prompts, SelectionWay, Sweep
 if TYPE_CHECKING:
     from impart.evaluate.datasets.types import ClassSet
     from impart.evaluate.sweep.folder import SweepFolder
-    from impart.evaluate.sweep.plan import SweepPlan
-    from impart.evaluate.sweep.run import Ground
+    from impart.evaluate.sweep.plan import Point
 
 __all__ = ["sweep"]
 
 _T = TypeVar("_T")
-_AT_ONCE = 32  # rows between two writes
 
 
 def _default(name: str) -> str:
@@ -125,7 +123,7 @@ def sweep(
             around=around,
             near=near_duplicate,
             cache=EmbeddingCache(cache),
-            on_progress=None if show is None else lambda _, done, total: show(done, total),
+            on_progress=show,
         )
     settings = {
         "command": shlex.join(["impart", *sys.argv[1:]]),
@@ -135,7 +133,7 @@ def sweep(
     }
     folder = SweepFolder(out, ground, plan, settings)
     points = plan.points(len(ground.references), ground.settings)
-    _measure(folder, ground, plan)
+    _measure(folder, points, len(points) * len(ground.questions))
     tables, best, problem = folder.finish(points, choose_by=choose_by, seconds=time.monotonic() - started)
     print_tables(tables)
     print(best_in_words(best, choose_by))
@@ -144,26 +142,15 @@ def sweep(
     print(f"report: {out}", file=sys.stderr)
 
 
-def _measure(folder: SweepFolder, ground: Ground, plan: SweepPlan) -> None:
-    """Measure what is left; rows are on disk as they come."""
-    from impart.evaluate.sweep.run import sweep as run
-
-    points = plan.points(len(ground.references), ground.settings)
-    total = len(points) * len(ground.questions)
-    known = len(folder.rows(points))
-    if known:
-        print(f"{known} of {total} rows were measured before", file=sys.stderr)
+def _measure(folder: SweepFolder, points: Sequence[Point], total: int) -> None:
+    """Measure what is left, with a progress bar."""
     with progress("settings") as show:
-        waiting = []
-        for row in run(ground, points, done=folder.done):
-            waiting.append(row)
-            known += 1
-            if len(waiting) == _AT_ONCE:
-                folder.add(waiting)
-                waiting = []
-                if show is not None:
-                    show(known, total)
-        folder.add(waiting)
+        steps = folder.measure(points)
+        if known := next(steps):
+            print(f"{known} of {total} rows were measured before", file=sys.stderr)
+        for done in steps:
+            if show is not None:
+                show(done, total)
 
 
 def _open(data: list[str], split: str | None) -> list[ClassSet]:

@@ -42,6 +42,8 @@ __all__ = [
 SCHEMA = 1
 _KIND = "evaluation"
 _JSON, _TEXT, _ARRAYS, _PLOTS = "report.json", "report.md", "results.npz", "plots"
+_RESULTS = "results"
+_OLD_RESULTS, _OLD_ARRAYS = "outcomes", "outcomes.npz"  # key and file in reports of the first versions
 _NOTES_SHOWN = 30
 
 
@@ -198,9 +200,10 @@ def read_report(folder: str | Path) -> Report:
         raise DataError(f"{path} is no report of 'impart eval'")
     if content.get("schema") != SCHEMA:
         raise DataError(f"{path} has schema {content.get('schema')}, this version reads {SCHEMA}: measure again")
+    key, file = (_OLD_RESULTS, _OLD_ARRAYS) if _OLD_RESULTS in content else (_RESULTS, _ARRAYS)
     try:
-        with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
-            results = tuple(_result(one, arrays, number) for number, one in enumerate(content["results"]))
+        with np.load(folder / file, allow_pickle=False) as arrays:
+            results = tuple(_result(one, arrays, number) for number, one in enumerate(content[key]))
         return Report(
             results=results,
             settings=content["settings"],
@@ -274,7 +277,7 @@ def _content(report: Report, summary: Summary) -> dict[str, Any]:
         "versions": dict(report.versions),
         "encoders": [dict(one) for one in report.encoders],
         "datasets": list(dict.fromkeys(result.dataset for result in report.results)),
-        "results": results,
+        _RESULTS: results,
         "comparisons": comparison_content(summary.comparisons),
         "notes": list(report.notes),
     }

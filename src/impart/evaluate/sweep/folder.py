@@ -14,7 +14,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from impart.errors import ConfigError, DataError, MissingExtraError
 from impart.evaluate.report.tables import Table, markdown
 from impart.evaluate.sweep.plan import ALL, Point, SweepPlan
 from impart.evaluate.sweep.plots import draw_panels
-from impart.evaluate.sweep.run import LEAVE_ONE_OUT, Ground, SweepRow
+from impart.evaluate.sweep.run import LEAVE_ONE_OUT, Ground, SweepRow, sweep
 from impart.evaluate.sweep.tables import (
     AXES,
     Best,
@@ -40,6 +41,8 @@ __all__ = ["SweepFolder", "best_in_words"]
 SCHEMA = 1
 _KIND = "sweep"
 _CSV, _JSON, _TEXT, _PLOTS = "sweep.csv", "sweep.json", "report.md", "plots"
+_OLD_KEYS = {"pictures": "images"}
+_BATCH = 32  # rows between two writes: what a killed sweep loses at most
 _POINT = tuple(item.name for item in dataclasses.fields(Point))
 _MEASURED = ("used", "items", "classes", "plain", "accuracy", "error", "touched")
 _COLUMNS = ("dataset", *_POINT, *_MEASURED, "gain")
@@ -90,6 +93,20 @@ class SweepFolder:
         """The rows of some points on the present data sets, in their order."""
         names = [questions.name for questions in self.ground.questions]
         return [self._rows[name, point] for point in points for name in names if (name, point) in self._rows]
+
+    def measure(self, points: Sequence[Point]) -> Iterator[int]:
+        """Measure the points that have no row yet, and write the rows in batches.
+
+        Yields:
+            Rows that are on disk: at the start those of an earlier sweep, then after each batch.
+        """
+        rows = len(self.rows(points))
+        yield rows
+        measured = sweep(self.ground, points, done=self.done)
+        while batch := list(islice(measured, _BATCH)):
+            self.add(batch)
+            rows += len(batch)
+            yield rows
 
     def finish(
         self, points: Sequence[Point], *, choose_by: str, seconds: float
@@ -158,7 +175,7 @@ class SweepFolder:
         if kind != (_KIND, SCHEMA):
             raise ConfigError(f"{self.folder} holds no sweep of this version: choose another --out")
         other = [name for name in ("encoder", "references") if before.get(name) != self._content[name]]
-        datasets: dict[str, Any] = before.get("datasets", {})
+        datasets = {name: _with_new_keys(one) for name, one in before.get("datasets", {}).items()}
         mine = self._content["datasets"]
         other += [name for name, one in mine.items() if datasets.get(name, one) != one]
         if other:
@@ -182,6 +199,11 @@ class SweepFolder:
         except MissingExtraError as error:
             return [], f"no plots: {error}"
         return found, ""
+
+
+def _with_new_keys(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename the key that sweeps of the first versions have for the number of images."""
+    return {_OLD_KEYS.get(name, name): value for name, value in dataset.items()}
 
 
 def _best_content(best: Best, rows: Sequence[SweepRow]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ was corrupted. References that show a test image of any of the data sets are dro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import get_args
@@ -28,9 +28,9 @@ from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, ReferenceSetError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.class_prompts import class_embeddings, templates_of
+from impart.evaluate.contamination import find_contamination
 from impart.evaluate.datasets.types import ClassSet
-from impart.evaluate.embed import base_of, embed_images
-from impart.evaluate.models import copies
+from impart.evaluate.embed import Progress, base_of, embed_images
 from impart.evaluate.sweep.plan import ALL, Point
 from impart.files import digest_of, sha256_hex
 from impart.metrics import classification
@@ -137,7 +137,7 @@ def prepare(
     around: Around = "set",
     near: float = EvaluateSettings.near_duplicate,
     cache: EmbeddingCache | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Ground:
     """Embed the data sets, drop references that show their images, and find the set's own questions.
 
@@ -149,7 +149,7 @@ def prepare(
         around: of `AROUND`, the blending around which is swept.
         near: cosine from which a reference shows a test image; above 1 = only equal files.
         cache: where embeddings are kept.
-        on_progress: told the data set, images done and their number.
+        on_progress: called with the images done, for each data set.
 
     Raises:
         EncoderMismatchError: the set was made with another encoder.
@@ -165,9 +165,8 @@ def prepare(
     shown: list[npt.NDArray[np.int64]] = []
     for dataset in datasets:
         templates = templates_of(prompts, own=dataset.templates, name=dataset.name)
-        progress = None if on_progress is None else _named(on_progress, dataset.name)
-        embedded = embed_images(base, dataset.images, cache=cache, on_progress=progress)
-        shown.append(copies(references, embedded.retrieval, embedded.hashes, near=near).rows)
+        embedded = embed_images(base, dataset.images, cache=cache, on_progress=on_progress)
+        shown.append(find_contamination(references, embedded.retrieval, embedded.hashes, near=near).rows)
         right = dataset.labels[embedded.kept]
         asked.append(
             Questions(
@@ -324,7 +323,3 @@ def _of_the_set(
         rows=rows,
         identity=digest_of([references.fingerprint, asked])[:24],
     )
-
-
-def _named(on_progress: Callable[[str, int, int], None], name: str) -> Callable[[int, int], None]:
-    return lambda done, total: on_progress(name, done, total)

@@ -21,7 +21,7 @@ from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.datasets.types import MomentSet
 from impart.evaluate.embed import Progress, embed_texts
-from impart.evaluate.embed_videos import FrameReader, embed_videos, sampling_of
+from impart.evaluate.embed_videos import Frames, embed_videos, frames_in_words
 from impart.evaluate.result import Result
 from impart.metrics import bootstrap
 from impart.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, iou, top_iou
@@ -32,8 +32,10 @@ __all__ = [
     "Predictions",
     "Window",
     "frame_peaks",
+    "moment_baseline",
     "predict_moments",
     "read_predictions",
+    "score_files",
     "score_predictions",
 ]
 
@@ -178,11 +180,34 @@ def read_predictions(file: Path | str) -> Predictions:
     return Predictions(windows=windows, saliency=saliency, settings={"predictions": file.name})
 
 
+def score_files(files: Sequence[Path], dataset: MomentSet) -> list[Result]:
+    """Score files of predictions. The label is the file's name, or its path if two files have the same name."""
+    unique = len({file.stem for file in files}) == len(files)
+    return [
+        score_predictions(read_predictions(file), dataset, label=file.stem if unique else str(file)) for file in files
+    ]
+
+
+def moment_baseline(
+    encoder: Encoder,
+    dataset: MomentSet,
+    *,
+    frames: Frames = None,
+    cache: EmbeddingCache | None = None,
+    label: str | None = None,
+    batch: int = 32,
+    on_progress: Progress | None = None,
+) -> Result:
+    """Score the windows of `predict_moments`; the arguments are those of `predict_moments` and `score_predictions`."""
+    predicted = predict_moments(encoder, dataset, frames=frames, cache=cache, batch=batch, on_progress=on_progress)
+    return score_predictions(predicted, dataset, label=label or encoder.traits.id)
+
+
 def predict_moments(
     encoder: Encoder,
     dataset: MomentSet,
     *,
-    frames: FrameReader,
+    frames: Frames = None,
     cache: EmbeddingCache | None = None,
     batch: int = 32,
     on_progress: Progress | None = None,
@@ -192,7 +217,7 @@ def predict_moments(
     Args:
         encoder: plain or augmented; a frame's score is the cosine of v (or v') with the sentence.
         dataset: queries and videos.
-        frames: reads a video.
+        frames: settings of the decoder, None = the defaults; or a function that yields the frames of a video.
         cache: where embeddings are kept; None = nowhere.
         batch: frames in one forward pass.
         on_progress: told the videos done.
@@ -212,7 +237,7 @@ def predict_moments(
             scores = (video.embeddings @ texts[query]).astype(np.float64)  # (f,)
             windows[dataset.query_ids[query]] = frame_peaks(video.spans, scores)
             saliency[dataset.query_ids[query]] = _clip_scores(video.spans, scores)
-    settings = {"method": "frame peaks", "smoothed over": f"{SMOOTH_S:g} s", "frames": sampling_of(frames)}
+    settings = {"method": "frame peaks", "smoothed over": f"{SMOOTH_S:g} s", "frames": frames_in_words(encoder, frames)}
     counts = {"unreadable": len(lost), "read in part": len(partial)}
     notes = (*lost, *partial)
     return Predictions(windows=windows, saliency=saliency, settings=settings, counts=counts, notes=notes)

@@ -13,7 +13,7 @@ from impart.errors import ConfigError, DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.datasets.types import Images, VideoSet
 from impart.evaluate.embed import Progress, embed_images, embed_texts
-from impart.evaluate.embed_videos import EmbeddedVideo, FrameReader, embed_videos, mean_vector, sampling_of
+from impart.evaluate.embed_videos import EmbeddedVideo, Frames, embed_videos, frames_in_words, mean_vector
 from impart.evaluate.result import Result
 from impart.evaluate.tasks.retrieval import Side, answer, as_searched, both_ways, caption_keys
 
@@ -27,7 +27,7 @@ def video_retrieval(
     encoder: Encoder,
     dataset: VideoSet,
     *,
-    frames: FrameReader,
+    frames: Frames = None,
     query_bank: bool = False,
     cache: EmbeddingCache | None = None,
     label: str | None = None,
@@ -39,7 +39,7 @@ def video_retrieval(
     Args:
         encoder: plain or augmented; where augmented, the mean is over the frames' v'.
         dataset: videos (or parts of them) with captions.
-        frames: reads a video, such as `partial(impart.video.decode.frames.sampled_frames, short_side_px=224)`.
+        frames: settings of the decoder, None = the defaults; or a function that yields the frames of a video.
         query_bank: measure both directions with query-bank normalisation as well.
         cache: where embeddings are kept; None = nowhere.
         label: what the report calls the encoder; None = its id.
@@ -82,7 +82,7 @@ def image_to_video(
     encoder: Encoder,
     dataset: VideoSet,
     *,
-    frames: FrameReader,
+    frames: Frames = None,
     images: Images | None = None,
     owners: Ints | None = None,
     hold_out: HeldOut = "middle",
@@ -96,7 +96,7 @@ def image_to_video(
     Args:
         encoder: plain or augmented.
         dataset: the videos; captions are not needed.
-        frames: reads a video.
+        frames: settings of the decoder, None = the defaults; or a function that yields the frames of a video.
         images: queries; None = one frame of each video, which then is left out of that video's mean.
         owners: (q,) the video of each query image.
         hold_out: which frame, where no images are given. A frame is much like its neighbours: this is the easy
@@ -199,13 +199,13 @@ class _Found:
         kept = np.array(self._kept, dtype=np.int64)[order]
         return Side(vectors=np.stack(vectors)[order], owners=kept, keys=tuple(keys[number] for number in kept))
 
-    def common(self, encoder: Encoder, label: str | None, frames: FrameReader) -> Result:
+    def common(self, encoder: Encoder, label: str | None, frames: Frames) -> Result:
         return Result(
             task="",
             dataset=self._dataset.name,
             encoder=label or encoder.traits.id,
             figures={},
             counts={"unreadable": len(self._lost), "read in part": len(self._partial)},
-            settings={"frames": sampling_of(frames) or "a reader without a name"},
+            settings={"frames": frames_in_words(encoder, frames)},
             notes=(*self._dataset.notes, *self._lost, *self._partial),
         )
