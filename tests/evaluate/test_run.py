@@ -47,7 +47,7 @@ def test_models_get_the_same_items_and_no_contaminated_reference(run: Run, tiny:
     assert plain.items == augmented.items
     assert "references" not in plain.counts
     assert (augmented.counts["references"], augmented.counts["references dropped"]) == (8, 2)
-    assert run.all_notes == [
+    assert run.report.all_notes == [
         "with set on colours: 2 references show test images and were left out "
         "(0 the same file, 2 nearly the same, cosine from 0.999)"
     ]

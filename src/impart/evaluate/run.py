@@ -20,7 +20,7 @@ from impart.evaluate.datasets.types import Images, MomentSet, VideoSet
 from impart.evaluate.embed import Progress, embed_images
 from impart.evaluate.embed_videos import embed_videos
 from impart.evaluate.models import EvaluatedModel, describe
-from impart.evaluate.report.folder import Summary, Written, report_content, summarise, write_report
+from impart.evaluate.report.folder import Report, Summary, WrittenReport, report_content, summarise, write_report
 from impart.evaluate.report.tables import Table
 from impart.evaluate.result import Result
 
@@ -144,11 +144,6 @@ class Run:
         return {"references": len(model.references), "references dropped": dropped}, notes if dropped else []
 
     @property
-    def all_notes(self) -> list[str]:
-        """Notes of the run and of its results, each once."""
-        return list(dict.fromkeys([*self.notes, *(note for result in self.results for note in result.notes)]))
-
-    @property
     def complete(self) -> bool:
         """Whether all images and videos could be read, to their end."""
         return not any(result.counts.get(name) for result in self.results for name in ("unreadable", "read in part"))
@@ -158,30 +153,25 @@ class Run:
         """Intervals, comparisons and tables of the results; computed at the first use, when all is measured."""
         return summarise(self.results, repeats=self._bootstrap)
 
+    @cached_property
+    def report(self) -> Report:
+        """The report's content; made at the first use, when all is measured."""
+        return Report(
+            results=tuple(self.results),
+            settings=self.settings,
+            encoders=tuple(self._described.values()),
+            notes=tuple(self.notes),
+            seconds=round(time.monotonic() - self._started_s, 3),
+        )
+
     def content(self) -> dict[str, Any]:
         """Return the content of `report.json`."""
-        return report_content(self.results, self.settings, summary=self.summary, **self._about)
+        return report_content(self.report, self.summary)
 
-    def write(self, folder: Path) -> Written:
+    def write(self, folder: Path) -> WrittenReport:
         """Write the report.
 
         Raises:
             DataError: the folder cannot be written.
         """
-        return write_report(
-            folder,
-            self.results,
-            self.settings,
-            summary=self.summary,
-            extra=self.tables,
-            more_plots=self.plots,
-            **self._about,
-        )
-
-    @cached_property
-    def _about(self) -> dict[str, Any]:
-        return {
-            "encoders": list(self._described.values()),
-            "notes": self.notes,
-            "seconds": time.monotonic() - self._started_s,
-        }
+        return write_report(folder, self.report, summary=self.summary, tables=self.tables, more_plots=self.plots)

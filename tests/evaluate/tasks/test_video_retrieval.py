@@ -1,4 +1,4 @@
-"""Videos: frames embedded once and kept, means, retrieval by text and by image, parts of files, broken files."""
+"""Videos: cached frame embeddings, means, retrieval by text and by image, parts of files, broken files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_text_and_video_both_ways(tiny: TinyEncoder) -> None:
         video_retrieval(tiny, video_set("broken.avi", captions=[(0, "red")]), frames=colour_frames)
 
 
-def test_a_video_is_the_mean_of_its_frames_each_as_long_as_it_is_shown(tiny: TinyEncoder) -> None:
+def test_a_video_is_the_mean_of_its_frames_weighted_by_display_time(tiny: TinyEncoder) -> None:
     def reader(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
         yield 0.0, 3.0, np.full((8, 8, 3), (255, 0, 0), np.uint8)
         yield 3.0, 4.0, np.full((8, 8, 3), (0, 0, 255), np.uint8)
@@ -126,7 +126,7 @@ def test_a_cached_file_of_another_layout_is_made_again(tmp_path: Path, tiny: Tin
     assert tiny.images_encoded == 12
 
 
-def test_parts_of_a_file_are_videos_of_their_own_and_it_is_read_once(tiny: TinyEncoder) -> None:
+def test_parts_of_a_file_are_separate_videos_and_the_file_is_read_once(tiny: TinyEncoder) -> None:
     dataset = video_set(
         "red4-blue4.avi",
         "red4-blue4.avi",
@@ -138,7 +138,7 @@ def test_parts_of_a_file_are_videos_of_their_own_and_it_is_read_once(tiny: TinyE
     assert tiny.images_encoded == 32
     assert to_video.figures["R@1"] == 1.0
     assert to_video.items[0] == "red4-blue4.avi[4-8 s]#0"
-    assert "nothing of it lies within (20.0, 30.0)" in to_video.notes[0]
+    assert "it has no frame within (20.0, 30.0)" in to_video.notes[0]
 
 
 def test_images_find_their_videos(tiny: TinyEncoder) -> None:
@@ -161,8 +161,8 @@ def test_images_find_their_videos(tiny: TinyEncoder) -> None:
         image_to_video(tiny, dataset, frames=colour_frames, images=coloured(["red"]))
 
 
-def test_the_frame_asked_with_is_not_in_the_mean(tiny: TinyEncoder) -> None:
-    """The middle frame of the first video looks like the second video: without it the first has nothing of it."""
+def test_the_query_frame_is_not_in_the_mean(tiny: TinyEncoder) -> None:
+    """The middle frame of the first video is like the second video; without it, the first is not."""
 
     def reader(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
         colours = {"a": ("red", "blue", "red"), "b": ("blue", "blue", "blue"), "single": ("green",)}[path.stem]
@@ -176,12 +176,12 @@ def test_the_frame_asked_with_is_not_in_the_mean(tiny: TinyEncoder) -> None:
 
 
 def cut_short(path: Path) -> Generator[tuple[float, float, np.ndarray], None, str | None]:
-    """As `colour_frames`, and says of a file called `..._cut` that it is not all there."""
+    """As `colour_frames`; a file named `..._cut` is reported as cut short."""
     yield from colour_frames(path)
     return "stopped at 1.0 s of 9.0 s: the file ends there" if path.stem.endswith("_cut") else None
 
 
-def test_a_video_that_is_not_all_there_is_counted_and_named(
+def test_a_video_that_is_cut_short_is_counted_and_named(
     tmp_path: Path, tiny: TinyEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("impart.evaluate.embed_videos._decoded", lambda encoder, path, decode: cut_short(path))

@@ -290,7 +290,7 @@ def retrieval(
 
 @app.command()
 def datasets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the data sets that --data knows, with the files they want and where those are published."""
+    """List the data sets of --data, with their files and where these are published."""
     from impart.evaluate.datasets import READERS
     from impart.evaluate.report.tables import Cell, Table
 
@@ -365,9 +365,9 @@ def compare(
     ] = EvaluateSettings.bootstrap,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what changed from report A to report B, figure by figure, on the items that both have.
+    """Compare report B with report A, figure by figure, on the items that both have.
 
-    Encoders of the same name are compared; where none is in both, all of B with the first of A. A difference whose 95%
+    Models of the same name are compared; if no name is in both, all of B with the first of A. A difference whose 95%
     interval (paired bootstrap) contains 0 is noise.
     """
     from impart.evaluate.report.compare import compare_all
@@ -394,7 +394,7 @@ def _open(
     per_class: int = 0,
     limit: int = 0,
 ) -> list[Any]:
-    """The data sets that were named. Of several kinds the first is taken where the name does not tell."""
+    """Open the named data sets. Of several kinds, the reader's is taken, else the first."""
     from impart.errors import ConfigError
     from impart.evaluate.datasets import READERS, open_set
 
@@ -410,7 +410,7 @@ def _open(
     names = [dataset.name for dataset in opened]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise ConfigError(f"two data sets are called {twice!r} and would be taken for one: measure each in its own run")
+        raise ConfigError(f"two data sets are called {twice!r}: measure each in its own run")
     return opened
 
 

@@ -1,4 +1,4 @@
-"""`impart reproduce`: the papers' tables with one command, for any encoder and reference set."""
+"""`impart reproduce`: measure the papers' tables for any encoder and reference set."""
 
 from __future__ import annotations
 

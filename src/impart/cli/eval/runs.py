@@ -107,7 +107,7 @@ def _print(run: Run, options: EvalOptions) -> None:
         print_tables([*run.tables, *run.summary.tables])
         if options.bootstrap:
             print(legend(compared=bool(run.summary.comparisons)))
-    notes = run.all_notes
+    notes = run.report.all_notes
     for note in notes[:_NOTES_SHOWN]:
         print(note, file=sys.stderr)
     if len(notes) > _NOTES_SHOWN:

@@ -1,4 +1,4 @@
-"""`impart refset sweep`: what size, quality and blending of a reference set are worth."""
+"""`impart refset sweep`: measure accuracy over size, quality and blending settings of a reference set."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _listed(what: str) -> Any:
 def sweep(
     path: Annotated[Path, typer.Argument(metavar="SET", help="Folder of the reference set.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the report; a stopped sweep goes on there.")
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the report; a stopped sweep continues there.")
     ],
     data: Annotated[
         list[str] | None,
@@ -45,52 +45,55 @@ def sweep(
             "--data",
             "-d",
             metavar="NAME:PATH",
-            help="Classification data set to measure on, repeatable; without one, leave-one-out on the set alone.",
+            help="Classification data set to measure on, repeatable; without one, only leave-one-out on the set.",
         ),
     ] = None,
-    sizes: Annotated[str, _listed("Shares of the set (10%) or numbers of pairs (300).")] = _default("sizes"),
+    sizes: Annotated[str, _listed("Sizes: shares of the set (10%) or numbers of pairs (300).")] = _default("sizes"),
     select: Annotated[
         str,
         typer.Option(
             metavar="A,B,...",
             parser=ListOf(get_args(SelectionWay)),
-            help="Ways of choosing them: random, class, cluster, coverage, agreement, dedup.",
+            help="Ways of selecting the pairs: random, class, cluster, coverage, agreement, dedup.",
         ),
     ] = _default("ways"),
     corrupt: Annotated[str, _listed("Fractions of the captions that are exchanged at random.")] = _default("corrupt"),
-    k: Annotated[str, _listed("Numbers of neighbours blended in.")] = _default("k"),
-    w_img: Annotated[str, _listed("Weights of their image embeddings.")] = _default("w_img"),
-    w_txt: Annotated[str, _listed("Weights of their text embeddings.")] = _default("w_txt"),
-    tau: Annotated[str, _listed("Temperatures of their shares; 0 = uniform mean.")] = _default("tau"),
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of everything random.")] = SweepSettings.seeds,
+    k: Annotated[str, _listed("Numbers of neighbours to blend in.")] = _default("k"),
+    w_img: Annotated[str, _listed("Weights of the neighbours' image embeddings.")] = _default("w_img"),
+    w_txt: Annotated[str, _listed("Weights of the neighbours' text embeddings.")] = _default("w_txt"),
+    tau: Annotated[str, _listed("Temperatures of the neighbours' weights; 0 = uniform mean.")] = _default("tau"),
+    seeds: Annotated[int, typer.Option(min=1, help="Random seeds per selection and corruption.")] = SweepSettings.seeds,
     grid: Annotated[
-        bool, typer.Option("--grid", help="Everything with everything, not one at a time around the set's settings.")
+        bool,
+        typer.Option("--grid", help="Measure all combinations, not one setting at a time around --around."),
     ] = False,
     around: Annotated[
-        Around, typer.Option(help="Blending that is varied: the set's own, the usual, the paper's.")
+        Around, typer.Option(help="Blending settings to vary: the set's own, the usual, the paper's.")
     ] = "set",
     choose_by: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="What the best setting is chosen by: leave-one-out, or the name of a data set, which is then tuned "
-            "on.",
+            help="Choose the best setting by leave-one-out, or by a data set of this name, which is then tuned on.",
         ),
     ] = "leave-one-out",
     prompts: Annotated[Prompts, typer.Option(help="As in 'impart eval zeroshot'.")] = "ensemble",
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Part of the data sets; default: their test part.")
+        str | None, typer.Option(metavar="NAME", help="Split of the data sets; default: their test split.")
     ] = None,
     near_duplicate: Annotated[
         float,
-        typer.Option(metavar="COSINE", help="References so near to a test image are dropped; 2 = equal files."),
+        typer.Option(
+            metavar="COSINE",
+            help="Drop references that are this near to a test image, or the same file; 2 = only the same file.",
+        ),
     ] = EvaluateSettings.near_duplicate,
     cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where embeddings are kept; default: as in 'impart eval'.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of cached embeddings; default: as in 'impart eval'.")
     ] = None,
     threads: ThreadsOption = 0,
 ) -> None:
-    """Vary size, selection, captions, K and weights; a table, plots and the best setting."""
+    """Vary size, selection, captions, K and weights of a reference set: tables, plots and the best setting."""
     from impart.encoders import load_encoder
     from impart.evaluate.cache import EmbeddingCache
     from impart.evaluate.sweep.folder import SweepFolder, best_in_words
@@ -115,7 +118,7 @@ def sweep(
     choose_by = _chosen(choose_by, sets)
     encoder = load_encoder(references.encoder_id, **({"threads": threads} if threads else {}))
     with progress("images") as show:
-        ground = prepare(
+        prepared = prepare(
             references,
             encoder,
             sets,
@@ -131,19 +134,19 @@ def sweep(
         "data": data or [],
         "prompts": prompts,
     }
-    folder = SweepFolder(out, ground, plan, settings)
-    points = plan.points(len(ground.references), ground.settings)
-    _measure(folder, points, len(points) * len(ground.questions))
+    folder = SweepFolder(out, prepared, plan, settings)
+    points = plan.points(len(prepared.references), prepared.settings)
+    _measure(folder, points, len(points) * len(prepared.questions))
     tables, best, problem = folder.finish(points, choose_by=choose_by, seconds=time.monotonic() - started)
     print_tables(tables)
     print(best_in_words(best, choose_by))
-    for note in [*ground.notes, *([problem] if problem else [])]:
+    for note in [*prepared.notes, *([problem] if problem else [])]:
         print(note, file=sys.stderr)
     print(f"report: {out}", file=sys.stderr)
 
 
 def _measure(folder: SweepFolder, points: Sequence[Point], total: int) -> None:
-    """Measure what is left, with a progress bar."""
+    """Measure the points without a row, with a progress bar."""
     with progress("settings") as show:
         steps = folder.measure(points)
         if known := next(steps):
@@ -162,7 +165,7 @@ def _open(data: list[str], split: str | None) -> list[ClassSet]:
 
 
 def _chosen(name: str, sets: list[ClassSet]) -> str:
-    """The full name of what is chosen by."""
+    """Complete the name of the data set that the best setting is chosen by."""
     from impart.errors import ConfigError
     from impart.evaluate.sweep.run import LEAVE_ONE_OUT
 
