@@ -161,14 +161,14 @@ def prepare(
     names = [dataset.name for dataset in datasets]
     if len({*names, LEAVE_ONE_OUT}) <= len(names):
         raise ConfigError(f"data sets of one name: {', '.join(names)}. Name each differently, as in NAME:PATH")
-    asked: list[Questions] = []
+    questions: list[Questions] = []
     shown: list[npt.NDArray[np.int64]] = []
     for dataset in datasets:
         templates = templates_of(prompts, own=dataset.templates, name=dataset.name)
         embedded = embed_images(base, dataset.images, cache=cache, on_progress=on_progress)
         shown.append(find_contamination(references, embedded.retrieval, embedded.hashes, near=near).rows)
         right = dataset.labels[embedded.kept]
-        asked.append(
+        questions.append(
             Questions(
                 name=dataset.name,
                 embeddings=embedded.embeddings,
@@ -189,10 +189,10 @@ def prepare(
     notes = [f"{len(rows)} of {len(references)} references show test images and were dropped"] if len(rows) else []
     own = own_questions(kept)
     if own.checks_itself:
-        asked.append(_of_the_set(kept, own.rows, own.right, own.texts))
+        questions.append(_of_the_set(kept, own.rows, own.right, own.texts))
     else:
         notes.append("leave-one-out was left out: the set has one image per text, or is small")
-    if not asked:
+    if not questions:
         raise ConfigError(
             f"reference set {references.name!r} has one image per text, so leave-one-out is impossible: add --data"
         )
@@ -201,7 +201,7 @@ def prepare(
     return SweepData(
         references=kept,
         dropped=len(rows),
-        questions=tuple(asked),
+        questions=tuple(questions),
         settings=settings,
         encoder={"id": base.traits.id, "fingerprint": base.fingerprint},
         notes=tuple(notes),
@@ -224,7 +224,7 @@ def sweep(data: SweepData, points: Sequence[Point], *, done: Collection[tuple[st
         subset, rows = _choose(data.references, *key)
         for questions in data.questions:
             if left[questions.name]:
-                yield from _ask(questions, data.references, subset, rows, left[questions.name])
+                yield from _measure_points(questions, data.references, subset, rows, left[questions.name])
 
 
 def _around(references: ReferenceSet, around: Around) -> tuple[VanillaSettings, str]:
@@ -247,16 +247,17 @@ def _choose(
     references: ReferenceSet, way: str, pairs: int, corrupted: float, seed: int
 ) -> tuple[ReferenceSet, npt.NDArray[np.int64]]:
     """Select the references of a point, and their rows in the whole set."""
-    spoiled = corrupt(references, corrupted, seed=seed)
+    corrupted_set = corrupt(references, corrupted, seed=seed)
     if way == ALL:
-        return spoiled, np.arange(len(references))
-    rows = choose(spoiled, way, pairs, seed=seed)
-    return spoiled.take(rows), rows
+        return corrupted_set, np.arange(len(references))
+    rows = choose(corrupted_set, way, pairs, seed=seed)
+    return corrupted_set.take(rows), rows
 
 
-def _ask(
+def _measure_points(
     questions: Questions, whole: ReferenceSet, subset: ReferenceSet, rows: npt.NDArray[np.int64], points: list[Point]
 ) -> Iterator[SweepRow]:
+    """Measure points with the same references on one data set."""
     exclude = _own_images(questions, whole, subset, rows)
     neighbours = subset.search(questions.retrieval, max(point.k for point in points), exclude=exclude)
     z_scores = subset.znorm.z_scores(questions.retrieval, neighbours.sims)
@@ -313,7 +314,7 @@ def _of_the_set(
     right: npt.NDArray[np.int64],
     texts: npt.NDArray[np.int64],
 ) -> Questions:
-    asked = sha256_hex(rows.tobytes(), right.tobytes(), texts.tobytes())
+    items = sha256_hex(rows.tobytes(), right.tobytes(), texts.tobytes())
     return Questions(
         name=LEAVE_ONE_OUT,
         embeddings=l2_normalise(references.image_embeddings[rows]),
@@ -321,5 +322,5 @@ def _of_the_set(
         classes=l2_normalise(references.text_embeddings[texts]),
         right=right,
         rows=rows,
-        identity=digest_of([references.fingerprint, asked])[:24],
+        identity=digest_of([references.fingerprint, items])[:24],
     )

@@ -55,9 +55,9 @@ def index_retrieval(index: Path, table: Path, *, by: By, split: str | None = Non
     several = len(absent & set(names))
     owners = np.array([numbers[name] for name, _ in known], dtype=np.int64)
     about = opened.stats()
-    asked = {name for name, _ in known}
+    wanted = {name for name, _ in known}
     notes = [f"left out: {several} file names that several videos of the index have"] if several else []
-    partial = [video for video in videos if video.problem and Path(video.path).name in asked]
+    partial = [video for video in videos if video.problem and Path(video.path).name in wanted]
     notes += [f"read in part: {video.path}: {video.problem}" for video in partial]
     results = []
     for augment in [False, True] if about.references else [False]:
