@@ -39,8 +39,8 @@ from impart.encoders.bundled import bundled
 from impart.evaluate import open_set
 from impart.evaluate.class_prompts import class_embeddings, tidy_class_name
 from impart.evaluate.embed import embed_images
-from impart.evaluate.models import NEAR_DUPLICATE
 from impart.refset.refset import ReferenceSet
+from impart.retrieval.near_duplicates import NEAR_DUPLICATE
 from impart.retrieval.znorm import ZNorm
 
 SHOTS = (1, 2, 3, 4, 8)

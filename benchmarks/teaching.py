@@ -28,8 +28,8 @@ from impart.config import VanillaSettings
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.evaluate import open_set
 from impart.evaluate.class_prompts import class_embeddings
+from impart.evaluate.contamination import find_contamination
 from impart.evaluate.embed import embed_images
-from impart.evaluate.models import copies
 from impart.metrics.classification import top_k
 from impart.refset.build import Selection
 from impart.refset.refset import ReferenceSet
@@ -101,7 +101,7 @@ def main() -> None:
     left_out = []
     for shots in SHOTS:
         references = ReferenceSet.build(images / "caltech101" / "train", encoder, selection=Selection(per_class=shots))
-        shown = copies(references, tests[0].images.retrieval, sorted(tests[0].hashes)).rows
+        shown = find_contamination(references, tests[0].images.retrieval, sorted(tests[0].hashes)).rows
         references = references.without(shown)
         left_out.append(str(len(shown)))
         started = time.monotonic()

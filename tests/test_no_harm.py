@@ -11,7 +11,6 @@ the reference sets name. Queries are class names and sentences, items are images
 from __future__ import annotations
 
 import math
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,6 @@ from impart.evaluate.tasks.video_retrieval import video_retrieval
 from impart.refset.build import Selection
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.prompts import CLASS_PROMPTS
-from impart.video.decode.frames import sampled_frames
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 
@@ -79,9 +77,8 @@ class Questions:
         figures = {}
         for name, dataset in self.classes.items():
             figures[name] = zeroshot(encoder, dataset, cache=self.cache).figures["top-1"]
-        frames = partial(sampled_frames, short_side_px=encoder.traits.image_size_px)
         photos = retrieval(encoder, self.photos, cache=self.cache)
-        clips = video_retrieval(encoder, self.clips, frames=frames, cache=self.cache)
+        clips = video_retrieval(encoder, self.clips, cache=self.cache)
         for name, (*_, corrected) in (("flickr8k/val", photos), ("panda", clips)):
             assert "as searched" in corrected.task
             figures[name] = corrected.figures["R@1"]

@@ -94,7 +94,7 @@ class EvaluateSettings:
 
     Attributes:
         near_duplicate: a reference with at least this cosine of retrieval embeddings to a test image counts as
-            contamination and is left out (measured: `impart.evaluate.models`).
+            contamination and is left out (measured: `impart.evaluate.contamination`).
         bootstrap: replicates per interval.
         batch: images per forward pass.
     """

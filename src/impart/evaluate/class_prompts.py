@@ -1,4 +1,4 @@
-"""Class names to text embeddings: prompt templates and their ensemble (Radford et al. 2021, section 3.1.4)."""
+"""Classifier weights from class names: prompt ensembles (Radford et al. 2021, section 3.1.4)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMED = {"ensemble": ZEROSHOT_ENSEMBLE, "single": ZEROSHOT_SINGLE}
 
 
 def tidy_class_name(folder: str) -> str:
-    """Folder name to words.
+    """Convert a folder name to words.
 
     >>> tidy_class_name("ceiling_fan")
     'ceiling fan'
@@ -27,11 +27,11 @@ def tidy_class_name(folder: str) -> str:
 def templates_of(
     prompts: str | Sequence[str], *, own: Sequence[str] | None = None, name: str = "given"
 ) -> tuple[str, ...]:
-    """The prompts meant by `ensemble`, `single` or `set` (those written for the data set).
+    """Return the prompts named `ensemble`, `single` or `set` (those written for the data set).
 
     Args:
         prompts: one of these names, or templates with `{}` for the class name.
-        own: what `set` means, where the data set has its own.
+        own: prompts of the data set, if it has some.
         name: of the data set, for messages.
 
     Raises:
@@ -60,7 +60,7 @@ def class_embeddings(
     *,
     cache: EmbeddingCache | None = None,
 ) -> Float32:
-    """One classifier row a class: the mean of the normalised prompt embeddings, normalised again.
+    """Average the normalised embeddings of each class in its prompts, and normalise: one classifier row per class.
 
     Returns:
         (C, D) float32, L2-normalised rows.
