@@ -26,7 +26,7 @@ from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.tasks.video_retrieval import video_retrieval
 from impart.refset.build import Selection, build
 from impart.refset.pairs import CLASS_PROMPTS
-from impart.video.decode.frames import sampled_frames
+from impart.video.decode.sampler import sampled_frames
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 

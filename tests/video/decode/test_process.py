@@ -124,7 +124,7 @@ def test_a_hang_costs_one_file_and_the_time_allowed(tmp_path, three):
         took_s = time.monotonic() - begun
     assert kinds(items) == [("a", "DecodeFinished"), ("bad", "DecodeFailed"), ("c", "DecodeFinished")]
     failed = next(item for item in items if isinstance(item, DecodeFailed))
-    assert failed.reason == "gave no frame for 1.5 s; decoding was stopped"
+    assert failed.reason == "no frame for 1.5 s; decoding was stopped"
     assert 1.5 <= took_s < 10
 
 
@@ -157,7 +157,7 @@ def test_decodes_ahead_across_files_within_the_bound(tmp_path):
         next(stream)
         time.sleep(1.5)
         assert decoder._worker is not None
-        assert decoder._worker._answers.qsize() == 10  # further files are ready, and no more than allowed
+        assert decoder._worker._messages.qsize() == 10  # further files are ready, and no more than allowed
         assert len(list(stream)) == 12 * 5 - 1
 
 

@@ -20,7 +20,8 @@ from impart.blending.vanilla import Vanilla
 from impart.config import DecodeSettings, Settings, VanillaSettings
 from impart.errors import EncoderError
 from impart.video.decode import process as decoder
-from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished, VideoInfo
+from impart.video.decode.container import VideoInfo
+from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.index.events import (
     Event,
     IndexDone,

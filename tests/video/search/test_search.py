@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -21,7 +22,9 @@ from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryErr
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import Query, VideoIndex
-from impart.video.search.ranking import combine, frame_scores, group_means, timecode, top_groups
+from impart.video.search.hits import timecode
+from impart.video.search.query import SearchKeywords, SearchOptions, combine
+from impart.video.search.ranking import frame_scores, group_means, top_groups
 from impart.video.search.snapshot import Snapshot, has_cache
 
 
@@ -183,7 +186,7 @@ def test_similar_leaves_the_moment_itself_out(library: VideoIndex, monkeypatch: 
     assert names(library.similar(films / "a red.mp4", 0, by="moment", top=1)) == ["b long"]
     monkeypatch.chdir(films)
     assert names(library.similar("c green.mp4", 0.1, group="scene", top=1)) == ["b long"]
-    with pytest.raises(QueryError, match="runs to 00:00:06"):
+    with pytest.raises(QueryError, match="ends at 00:00:06"):
         library.similar("b long.mp4", 7)
     with pytest.raises(QueryError, match="not in the index"):
         library.similar("z.mp4", 0)
@@ -330,7 +333,7 @@ def test_texts_are_searched_for_in_the_prompts_of_the_settings(library: VideoInd
     VideoIndex.open(library.path, encoder).search(text="Something red. ", not_text=["{} blue"])
     assert sorted(said) == sorted(
         prompt.replace("%", text)
-        for prompt in ("%.", "a photo of %.", "an image of %.")
+        for prompt in ("%.", "a photo of %.", "a picture of %.")
         for text in ("Something red", "{} blue")
     )
     said.clear()
@@ -358,6 +361,15 @@ def test_a_image_is_seen_as_the_frames_are(tmp_path: Path, monkeypatch, fit: str
     for image in (wide, Image.fromarray(wide)):
         assert reopened.search(image=image)[0].score == pytest.approx(1, abs=2e-3)
     assert sizes == [seen, seen]
+
+
+def test_options_take_their_defaults_from_the_settings() -> None:
+    settings = SearchSettings(top=3, group="scene", by="moment")
+    options = SearchOptions.of(settings, group=None, by="mean", path_glob="*.mp4")
+    assert options == SearchOptions(top=3, group="scene", by="mean", path_glob="*.mp4")
+    assert {*SearchKeywords.__annotations__, "together"} == {item.name for item in dataclasses.fields(SearchOptions)}
+    with pytest.raises(TypeError, match="shot"):
+        SearchOptions.of(settings, shot=1)  # type: ignore[call-arg]
 
 
 def test_settings_that_do_not_exist_are_refused() -> None:

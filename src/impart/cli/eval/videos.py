@@ -81,7 +81,7 @@ def _cleaned(run: Run, dataset: VideoSet | MomentSet, fps: float, fit: Fit) -> I
 
 def _frames(encoder: Encoder, fps: float, fit: Fit) -> FrameReader:
     """How a video is read for an encoder."""
-    from impart.video.decode.frames import sampled_frames
+    from impart.video.decode.sampler import sampled_frames
 
     return partial(sampled_frames, short_side_px=encoder.traits.image_size_px, fps=fps, fit=fit)
 
@@ -165,7 +165,7 @@ def search_index(index: Path, table: Path, *, by: By, split: str | None = None) 
 
 def _ranks(opened: VideoIndex, known: Sequence[tuple[str, str]], *, by: By, augment: bool, last: int) -> list[int]:
     """Rank of each caption's video, behind those that score the same; the last where the search does not return it."""
-    from impart.video.search.ranking import Query
+    from impart.video.search.query import Query
 
     queries = [Query(text=text) for _, text in known]
     found = opened.search_many(queries, top=last, group="video", by=by, augment=augment)

@@ -39,7 +39,7 @@ def video_retrieval(
     Args:
         encoder: plain or augmented; where augmented, the mean is over the frames' v'.
         dataset: videos (or parts of them) with captions.
-        frames: reads a video, such as `partial(impart.video.decode.frames.sampled_frames, short_side_px=224)`.
+        frames: reads a video, such as `partial(impart.video.decode.sampler.sampled_frames, short_side_px=224)`.
         query_bank: measure both directions with query-bank normalisation as well.
         cache: where embeddings are kept; None = nowhere.
         label: what the report calls the encoder; None = its id.
