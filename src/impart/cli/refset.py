@@ -12,6 +12,7 @@ import typer
 
 from impart.cli.eval.sweep import sweep
 from impart.cli.options import ThreadsOption
+from impart.cli.output import settings_in_words
 from impart.config import IndexKind, Storage
 
 if TYPE_CHECKING:
@@ -243,8 +244,7 @@ def _tune(references: ReferenceSet, background: Path | None = None, *, closed: b
     tuned = tune_set(references, background=foreign, closed=closed)
     chosen = tuned.settings
     off = not (chosen.w_img or chosen.w_txt)
-    values = ", ".join(f"{name} {value:g}" for name, value in dataclasses.asdict(chosen).items())
-    print(f"blending: {'off, it would not help' if off else values}")
+    print(f"blending: {'off, it would not help' if off else settings_in_words(dataclasses.asdict(chosen))}")
     if tuned.rule == "leave-one-out":
         print(
             f"  chosen by leave-one-out: of {tuned.items} own images, each without its own row, "
@@ -281,7 +281,7 @@ def _print_info(references: ReferenceSet, path: Path) -> None:
         print(f"  failed     {manifest.failed} (failures.csv)")
     blending = "not tuned: the paper's settings"
     if manifest.vanilla is not None:
-        blending = ", ".join(f"{name} {value:g}" for name, value in manifest.vanilla.items())
+        blending = settings_in_words(manifest.vanilla)
     print(f"  blending   {blending}")
 
 
