@@ -27,16 +27,16 @@ FILMS = 22
 KILLS = [
     ("ScanDone", 1),
     ("VideoStarted", 1),
+    ("ScanDone", 0),
     ("VideoDone", 1),
     ("VideoProgress", 1),
     ("VideoDone", 2),
+    ("ScanDone", 0),
     ("VideoStarted", 2),
-    ("VideoDone", 1),
     ("VideoProgress", 3),
     ("VideoDone", 2),
-    ("VideoDone", 1),
 ]
-"""After which event of a run it is killed: within opening, encoding, writing, committing."""
+"""After which event of a run it is killed: within starting (0 times), opening, encoding, writing, committing."""
 
 MOST_FILMS = 2
 """Films that a killed run can encode, however late the kill comes: all kills together leave the index incomplete."""
@@ -112,7 +112,7 @@ def start(folder: Path, films: Path, *, slow_s: float = 0.0, most: int = 1000) -
 
 
 def wait_for(lines: IO[str], event: str, *, times: int) -> None:
-    """Read the names of events until one has come several times, or the run ends."""
+    """Read the names of events until one has come `times` times, or the run ends; at once for 0 times."""
     while times:
         times -= next(lines, event).strip() == event
 
