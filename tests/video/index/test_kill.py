@@ -158,7 +158,7 @@ def test_a_reader_searches_while_the_index_is_written(films: Path, tmp_path: Pat
         try:
             while not over.is_set():
                 if (folder / "manifest.json").exists():
-                    # A fresh object each time: the reading is what may fail, not the remembering.
+                    # A new object each time, so that nothing is kept in memory.
                     index = VideoIndex.open(folder, TinyEncoder())
                     counts.append(len(index.search(text="red", top=100)))
                     index.videos()
@@ -184,7 +184,7 @@ def test_a_reader_searches_while_the_index_is_written(films: Path, tmp_path: Pat
     reader.join()
     assert code == 0
     assert not errors, errors
-    assert len(set(counts)) > 2, "the reader saw the index grow"
+    assert len(set(counts)) > 2, "the reader got several states of the index"
     assert len(writer.search(text="red", top=100)) == FILMS
 
 

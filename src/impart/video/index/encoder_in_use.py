@@ -88,7 +88,7 @@ class EncoderInUse:
 
 
 def _in_words(augmentation: Augmentation | None) -> str:
-    """Name a reference set with what tells it from others: its rows and how it is blended in."""
+    """Name a reference set, with the fingerprints of its rows and of its blend."""
     if augmentation is None:
         return "no reference set"
     fingerprints = f"rows {augmentation.references_fingerprint[:12]}, blend {augmentation.fingerprint[:12]}"

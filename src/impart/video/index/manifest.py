@@ -122,7 +122,7 @@ class IndexManifest:
             if not migrate:
                 raise VideoIndexError(
                     f"the index {folder} has schema {schema}, this impart needs {SCHEMA}: "
-                    f"bring it up to date with impart index --index {folder}"
+                    f"migrate it with impart index PATH... --index {folder}"
                 )
             for step in range(schema, SCHEMA):
                 values = MIGRATIONS[step](folder, values) | {"schema": step + 1}
@@ -133,7 +133,7 @@ class IndexManifest:
             raise VideoIndexError(f"{path} is damaged ({error!r}): restore it, or index into a new folder") from error
 
     def save(self, folder: Path) -> None:
-        """Replace the manifest in one step: a reader sees the old one or the new one."""
+        """Replace the manifest in one step: a reader gets the old one or the new one."""
         _write(folder / _NAME, {"kind": _KIND, **dataclasses.asdict(self)})
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Queries: what a search takes, and the unit vector that stands for it.
+"""Queries and options of a search, and the unit vector of a query.
 
 The vector of a query is the normalised sum of its text embedding and its image embedding. `negative_weight` times the
 mean embedding of the negative terms is subtracted (Rocchio), and the result is normalised again.
