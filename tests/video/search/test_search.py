@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import doctest
+import importlib
 import os
 import shutil
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -24,7 +24,6 @@ from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryErr
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import Query, VideoIndex
-from impart.video.search import hits, query, ranking
 from impart.video.search.hits import timecode
 from impart.video.search.query import SearchKeywords, SearchOptions, combine
 from impart.video.search.ranking import frame_scores, group_means, top_groups
@@ -418,6 +417,6 @@ def test_a_query_of_bytes_that_are_no_text_is_refused() -> None:
         Query(text="caf\udce9")
 
 
-@pytest.mark.parametrize("module", [hits, query, ranking], ids=lambda module: module.__name__)
-def test_examples_in_the_docstrings(module: ModuleType) -> None:
-    assert doctest.testmod(module).failed == 0
+@pytest.mark.parametrize("name", ["search.hits", "search.query", "search.ranking", "index.events"])
+def test_examples_in_the_docstrings(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(f"impart.video.{name}")).failed == 0
