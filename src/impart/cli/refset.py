@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ import typer
 
 from impart.cli.eval.sweep import sweep
 from impart.cli.options import ThreadsOption
+from impart.cli.output import settings_in_words
 from impart.config import IndexKind, Storage
 
 if TYPE_CHECKING:
@@ -246,8 +246,9 @@ def _tune(references: ReferenceSet, background: Path | None = None, *, closed: b
         else bundled_background(references.encoder_id, fingerprint=references.encoder_fingerprint)
     )
     tuned = tune_set(references, background=unrelated, closed=closed)
-    off = not (tuned.settings.w_img or tuned.settings.w_txt)
-    print(f"blending: {'off, it would not help' if off else _in_words(dataclasses.asdict(tuned.settings))}")
+    chosen = tuned.settings
+    off = not (chosen.w_img or chosen.w_txt)
+    print(f"blending: {'off, it would not help' if off else settings_in_words(dataclasses.asdict(chosen))}")
     if tuned.rule == "leave-one-out":
         print(
             f"  chosen by leave-one-out: of {tuned.items} own images, each without its own row, "
@@ -280,12 +281,8 @@ def _print_info(references: ReferenceSet, path: Path) -> None:
         print(f"  failed     {manifest.failed} (failures.csv)")
     blending = "not tuned: the paper's settings"
     if manifest.vanilla is not None:
-        blending = _in_words(manifest.vanilla)
+        blending = settings_in_words(manifest.vanilla)
     print(f"  blending   {blending}")
-
-
-def _in_words(settings: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in settings.items())
 
 
 def _show_progress(event: BuildProgress) -> None:

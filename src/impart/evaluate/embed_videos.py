@@ -159,7 +159,7 @@ def _frame_settings(encoder: Encoder, decode: DecodeSettings | None) -> dict[str
 
 
 def _decoded(encoder: Encoder, path: Path, decode: DecodeSettings | None) -> Iterator[Frame]:
-    from impart.video.decode.frames import sampled_frames  # here, so that images need no decoder
+    from impart.video.decode.sampler import sampled_frames  # here, so that images need no decoder
 
     decode = decode or DecodeSettings()
     return sampled_frames(

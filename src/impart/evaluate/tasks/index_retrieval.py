@@ -15,7 +15,7 @@ from impart.evaluate.result import Result
 from impart.evaluate.tasks.retrieval import caption_keys
 from impart.metrics import bootstrap, ranking
 from impart.video.index.index import VideoIndex
-from impart.video.search.ranking import Query
+from impart.video.search.query import Query
 
 __all__ = ["index_retrieval"]
 
