@@ -31,6 +31,7 @@ import torch
 from impart.refset.pairs import Pair
 from impart.train.config_file import config_of
 from impart.train.loop import make_accelerator
+from impart.train.optim import parameter_groups
 from impart.train.prepare.neighbours import NeighbourTable
 from impart.train.prepare.pairs import ListedImage
 from impart.train.pretrain.batches import Batch
@@ -38,7 +39,6 @@ from impart.train.pretrain.data import Found, PretrainData
 from impart.train.pretrain.task import PretrainTask
 from impart.train.pretrain.towers import Towers, build_towers, learn_tokenizer
 from impart.train.settings import TrainConfig
-from impart.train.task import parameter_groups
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "4090": 165}
 """Dense bf16 peaks as the vendor states them, by a part of the device's name."""

@@ -17,14 +17,16 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 pytest.importorskip("accelerate", reason="training needs the extra `train`")
 
+from helpers.generators import drain  # noqa: E402
 from helpers.toy_task import ToyTask  # noqa: E402
 from impart.errors import TrainingError  # noqa: E402
 from impart.train.checkpoint import Checkpoints  # noqa: E402
 from impart.train.events import Finished, Resumed, Saved, StepDone, Validated  # noqa: E402
 from impart.train.loop import fit  # noqa: E402
+from impart.train.optim import learning_rate, parameter_groups  # noqa: E402
 from impart.train.runlog import read_log  # noqa: E402
 from impart.train.settings import LogSettings, LoopSettings, OptimiserSettings, TrainConfig  # noqa: E402
-from impart.train.task import Average, Temperature, learning_rate, parameter_groups, recall  # noqa: E402
+from impart.train.task import Average, Temperature, recall  # noqa: E402
 
 TESTS = Path(__file__).resolve().parent.parent
 
@@ -49,11 +51,11 @@ def _figures(folder):
 
 def test_it_learns_reports_and_keeps_checkpoints(tmp_path):
     task = ToyTask()
-    events = list(fit(task, _config(steps=60), out=tmp_path))
+    events, finished = drain(fit(task, _config(steps=60), out=tmp_path))
     steps = [event for event in events if isinstance(event, StepDone)]
     assert [event.step for event in steps] == list(range(1, 61))
     assert steps[-1].eta_s == 0
-    assert isinstance(events[-1], Finished)
+    assert finished == Finished(step=60, seconds=finished.seconds)
     losses = [line["loss"] for line in read_log(tmp_path) if line["kind"] == "train"]
     assert losses[-1] < 0.5 * losses[0]
     assert [event.step for event in events if isinstance(event, Validated)] == [8, 16, 24, 32, 40, 48, 56, 60]

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
-__all__ = ["Finished", "Note", "Preparing", "Resumed", "Saved", "StepDone", "TrainEvent", "Validated"]
+__all__ = [
+    "Finished",
+    "Note",
+    "Preparing",
+    "Resumed",
+    "Saved",
+    "StepDone",
+    "TrainEvent",
+    "Validated",
+    "result_of",
+]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,3 +109,13 @@ class Finished(TrainEvent):
     seconds: float
     folder: Path | None = None
     failed: int = 0
+
+
+def result_of(steps: Generator[Any, None, Result]) -> Result:
+    """Run a generator to its end, drop its events, and return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result

@@ -12,7 +12,7 @@ import datetime
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +22,12 @@ from torch import nn
 
 from impart.errors import MissingExtraError, TrainingError
 from impart.train.checkpoint import Checkpoints
+from impart.train.distributed import like, whole
 from impart.train.events import Finished, Resumed, Saved, StepDone, TrainEvent, Validated
+from impart.train.optim import build_optimiser, clip_gradients, learning_rate
 from impart.train.runlog import RunLog
 from impart.train.settings import TrainConfig
-from impart.train.sharding import average_scalars, clip_gradients, like, whole
-from impart.train.task import Temperature, TrainingTask, learning_rate, parameter_groups
+from impart.train.task import Temperature, TrainingTask
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -77,7 +78,7 @@ def fit(
     out: Path | None = None,
     resume: bool = False,
     accelerator: Accelerator | None = None,
-) -> Iterator[TrainEvent]:
+) -> Generator[TrainEvent, None, Finished]:
     """Train until the last step.
 
     Args:
@@ -88,7 +89,10 @@ def fit(
         accelerator: one at hand; None = made here.
 
     Yields:
-        Events, among them one `StepDone` a step and one `Finished` at the end.
+        Events, among them one `StepDone` per step.
+
+    Returns:
+        The number of steps, and the time taken.
 
     Raises:
         TrainingError: a loss or gradient is not a number (the newest checkpoint stays as it is), or a checkpoint does
@@ -105,13 +109,7 @@ class _Run:
         self.task, self.config, self.accelerator = task, config, accelerator
         self.bare = task.modules()
         self.sharded = task.shard(accelerator)  # before the optimiser takes the parameters
-        self.optimiser = torch.optim.AdamW(
-            parameter_groups(task.parts(), config.optimiser),
-            lr=config.optimiser.learning_rate,
-            betas=(config.optimiser.betas[0], config.optimiser.betas[1]),
-            eps=config.optimiser.eps,
-            foreach=False if self.sharded else None,  # spread and whole tensors do not go into one call
-        )
+        self.optimiser = build_optimiser(task.parts(), config.optimiser, sharded=self.sharded)
         learned = [name for name, module in self.bare.items() if any(p.requires_grad for p in module.parameters())]
         if self.sharded:  # precision only: gradients meet in the shards
             prepared = [accelerator.prepare_model(self.bare[name], evaluation_mode=True) for name in learned]
@@ -130,7 +128,7 @@ class _Run:
         self.out = out if accelerator.is_main_process else None
         self.checkpoints = Checkpoints(out / "checkpoints", keep=config.loop.keep) if out is not None else None
 
-    def events(self, *, resume: bool) -> Iterator[TrainEvent]:
+    def events(self, *, resume: bool) -> Generator[TrainEvent, None, Finished]:
         started = time.monotonic()
         mid_epoch = False
         if resume and self.checkpoints is not None and (found := self.checkpoints.newest()):
@@ -159,7 +157,7 @@ class _Run:
         finally:
             if log is not None:
                 log.close()
-        yield Finished(step=self.step, seconds=time.monotonic() - started)
+        return Finished(step=self.step, seconds=time.monotonic() - started)
 
     def _due(self, every: int) -> bool:
         return self.step == self.steps or (every > 0 and self.step % every == 0)
@@ -183,7 +181,12 @@ class _Run:
                 self._check("the loss", figures["loss"])
                 self.meter.add(figures)
                 if self.accelerator.sync_gradients:
-                    norm = self._clip(self.config.optimiser.clip or math.inf)
+                    norm = clip_gradients(
+                        self._learned(),
+                        self.config.optimiser.clip or math.inf,
+                        accelerator=self.accelerator,
+                        sharded=self.sharded,
+                    )
                     self._check("the gradient's norm", norm)
                     self.meter.add({"gradient_norm": norm})
                 self.stepper.step()
@@ -203,13 +206,6 @@ class _Run:
             pairs_per_s=self.task.pairs_per_step / self.pace_s,
             eta_s=(self.steps - self.step) * self.pace_s,
         )
-
-    def _clip(self, max_norm: float) -> float:
-        """Limit the gradients; returns their norm before."""
-        if not self.sharded:
-            return float(self.accelerator.clip_grad_norm_(self._learned(), max_norm))
-        average_scalars(self._learned())
-        return clip_gradients(self._learned(), max_norm)
 
     def _learned(self) -> list[nn.Parameter]:
         return [parameter for group in self.stepper.param_groups for parameter in group["params"]]

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from impart.metrics.ranking import caption_ranks, recall_at
-from impart.train.settings import OptimiserSettings
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["Average", "TrainingTask", "Temperature", "learning_rate", "parameter_groups", "recall"]
+__all__ = ["Average", "Temperature", "TrainingTask", "recall"]
 
 
 class TrainingTask(Protocol):
@@ -41,7 +40,7 @@ class TrainingTask(Protocol):
         return self.modules()
 
     def shard(self, accelerator: Accelerator) -> bool:  # noqa: ARG002
-        """Spread the modules over the processes (`train/sharding.py`) if so wanted; returns whether they are."""
+        """Spread the modules over the processes (`distributed.shard`) if so wanted; returns whether they are."""
         return False
 
     def prepare(self, accelerator: Accelerator, modules: dict[str, nn.Module]) -> None:  # noqa: ARG002
@@ -140,49 +139,6 @@ class Average:
         """Take the means back."""
         for name, mean in self._mean.items():
             mean.copy_(state[name])
-
-
-_SCALES = {"log_sharpness", "z_scale"}  # of scores, a number for each head: temperatures, not matrices
-
-
-def parameter_groups(modules: Mapping[str, nn.Module], settings: OptimiserSettings) -> list[dict[str, Any]]:
-    """AdamW groups: decay for what has two or more axes, none for biases, norms, gates and temperatures.
-
-    >>> groups = parameter_groups({"a": nn.Linear(2, 3)}, OptimiserSettings(weight_decay=0.1))
-    >>> [(group["name"], group["weight_decay"], len(group["params"])) for group in groups]
-    [('a', 0.1, 1), ('a, no decay', 0.0, 1)]
-    """
-    groups: list[dict[str, Any]] = []
-    taken: set[int] = set()
-    for part, module in modules.items():
-        decayed: list[nn.Parameter] = []
-        kept: list[nn.Parameter] = []
-        for name, parameter in module.named_parameters():
-            if not parameter.requires_grad or id(parameter) in taken:
-                continue
-            taken.add(id(parameter))
-            own = name.rsplit(".", 1)[-1]
-            plain = parameter.ndim < 2 or "gate" in own or own in _SCALES
-            (kept if plain else decayed).append(parameter)
-        rate = settings.learning_rate * settings.rates.get(part, 1.0)
-        for title, parameters, decay in ((part, decayed, settings.weight_decay), (f"{part}, no decay", kept, 0.0)):
-            if parameters:
-                groups.append({"name": title, "params": parameters, "weight_decay": decay, "peak": rate, "lr": rate})
-    return groups
-
-
-def learning_rate(step: int, steps: int, settings: OptimiserSettings) -> float:
-    """Share of the peak rate in step `step` (from 0) of `steps`: linear warm-up, then a cosine.
-
-    >>> options = OptimiserSettings(warmup=0.2, final=0.1)
-    >>> [round(learning_rate(step, 10, options), 3) for step in (0, 1, 2, 6, 9)]
-    [0.5, 1.0, 1.0, 0.55, 0.134]
-    """
-    rising = round(settings.warmup * steps)
-    if step < rising:
-        return (step + 1) / rising
-    done = (step - rising) / max(1, steps - rising)
-    return settings.final + (1 - settings.final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def recall(scores: Tensor, owners: Tensor) -> dict[str, float]:

@@ -10,8 +10,7 @@ pytest.importorskip("accelerate", reason="training needs the extra `train`")
 from accelerate import Accelerator  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from impart.train.distributed import local_loss, loss_gradients  # noqa: E402
-from impart.train.losses import contrastive_loss  # noqa: E402
+from impart.train.losses import contrastive_loss, local_contrastive_loss, loss_gradients  # noqa: E402
 from impart.train.pretrain.gradcache import ChunkEmbeddings, contrastive_step  # noqa: E402
 from impart.train.settings import LossSettings  # noqa: E402
 from impart.train.task import Temperature  # noqa: E402
@@ -109,7 +108,7 @@ def test_local_rows_of_two_halves_average_to_the_whole():
     near = t @ t.T > 0.5
     whole = contrastive_loss(7 * v @ t.T, KEYS, ignore=near, smoothing=0.2)
     halves = [
-        local_loss(7 * v[own] @ t.T, 7 * t[own] @ v.T, KEYS[own], KEYS, near=near[own], smoothing=0.2)
+        local_contrastive_loss(7 * v[own] @ t.T, 7 * t[own] @ v.T, KEYS[own], KEYS, ignore=near[own], smoothing=0.2)
         for own in (slice(0, B // 2), slice(B // 2, B))
     ]
     assert (sum(halves) / 2).item() == pytest.approx(whole.item(), rel=1e-5)

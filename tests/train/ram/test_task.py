@@ -17,10 +17,10 @@ from impart.blending.ram_checkpoint import open_checkpoint  # noqa: E402
 from impart.config import RamSettings  # noqa: E402
 from impart.encoders.base import l2_normalise  # noqa: E402
 from impart.errors import ConfigError, TrainingError  # noqa: E402
-from impart.train.events import Finished, Note, Preparing, Resumed, StepDone, Validated  # noqa: E402
+from impart.train.events import Finished, Note, Preparing, Resumed, StepDone, Validated, result_of  # noqa: E402
 from impart.train.loop import fit  # noqa: E402
 from impart.train.prepare.pairs import Failures  # noqa: E402
-from impart.train.ram.task import RamData, RamTask, prepare  # noqa: E402
+from impart.train.ram.task import RamTask, prepare  # noqa: E402
 from impart.train.run import train  # noqa: E402
 from impart.train.settings import (  # noqa: E402  # noqa: E402
     DataSettings,
@@ -61,9 +61,7 @@ def _config(*, ram=None, reference=None, **loop):
 
 
 def _prepared(config, data, out):
-    *_, made = prepare(config, TinyEncoder(), data=data, out=out, failures=Failures())
-    assert isinstance(made, RamData)
-    return made
+    return result_of(prepare(config, TinyEncoder(), data=data, out=out, failures=Failures()))
 
 
 def test_pairs_become_training_images_references_and_validation(data, tmp_path):

@@ -9,9 +9,10 @@ Letters: C concepts, B queries, N references, K neighbours, D embedding width, R
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,10 +32,10 @@ from impart.errors import TrainingError
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.znorm import ZNorm
 from impart.train.episodes.episodes import Concepts, Episode, concept_of, draw_episode, made_up
-from impart.train.events import Finished, Note, TrainEvent
+from impart.train.events import Note, TrainEvent
 from impart.train.heads.towers.features import look
 from impart.train.loop import fit
-from impart.train.prepare.embeddings import EmbeddedImages, EmbeddingStore
+from impart.train.prepare.embeddings import EmbeddingStore
 from impart.train.prepare.pairs import Failures, list_images
 from impart.train.prepare.retrieved import ZNormTensors, gather
 from impart.train.settings import ReferenceSettings, TrainConfig
@@ -218,29 +219,20 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
         raise TrainingError("mode 'episodes' trains in minutes in one process: start it without a launcher")
     failures = Failures()
     encoder = load_encoder(config.data.encoder, **({"threads": config.data.threads} if config.data.threads else {}))
-    prepared: EpisodeData | None = None
-    for event in prepare(config, encoder, data=data, out=out, failures=failures):
-        if isinstance(event, EpisodeData):
-            prepared = event
-        else:
-            yield event
-    assert prepared is not None
+    prepared = yield from prepare(config, encoder, data=data, out=out, failures=failures)
     failures.write(out / "failures.csv")
     task = EpisodeTask(prepared, config)
-    for step in fit(task, config, out=out, resume=resume):
-        if not isinstance(step, Finished):
-            yield step
-            continue
-        task.ram.eval()
-        references = _references(prepared, encoder)
-        write_checkpoint(out / "model", task.ram.cpu(), settings=config.ram, base=encoder, references=references)
-        yield Finished(step=step.step, seconds=step.seconds, folder=out / "model", failed=len(failures))
+    finished = yield from fit(task, config, out=out, resume=resume)
+    task.ram.eval()
+    references = _references(prepared, encoder)
+    write_checkpoint(out / "model", task.ram.cpu(), settings=config.ram, base=encoder, references=references)
+    yield dataclasses.replace(finished, folder=out / "model", failed=len(failures))
 
 
 def prepare(
     config: TrainConfig, encoder: Encoder, *, data: Path, out: Path, failures: Failures
-) -> Iterator[TrainEvent | EpisodeData]:
-    """Pairs to concepts and embeddings. Yields progress, and at the end the `EpisodeData`.
+) -> Generator[TrainEvent, None, EpisodeData]:
+    """Turn pairs into concepts and embeddings.
 
     Raises:
         TrainingError: too few concepts have enough images.
@@ -263,13 +255,7 @@ def prepare(
             batch=config.data.batch,
             max_megapixels=config.data.max_megapixels,
         )
-        embedded: EmbeddedImages | None = None
-        for event in store.images([listed[number].pair for number in wanted]):
-            if isinstance(event, EmbeddedImages):
-                embedded = event
-            else:
-                yield event
-        assert embedded is not None
+        embedded = yield from store.images([listed[number].pair for number in wanted])
         for path, reason in embedded.failures if view == options.views[0] else []:
             failures.add(path, reason)
         usable &= embedded.usable >= 0
@@ -288,7 +274,7 @@ def prepare(
     spoken = encoder.encode_texts([phrase.format(key) for key in concepts.keys for phrase in _PHRASES])
     ways = spoken.reshape(len(concepts), len(_PHRASES), -1)  # (C, P, D)
     znorm = ZNorm.of(np.concatenate([rows[usable] for rows in retrievals]))
-    yield EpisodeData(tuple(images), tuple(retrievals), train, validation, _by_name(concepts, ways), znorm)
+    return EpisodeData(tuple(images), tuple(retrievals), train, validation, _by_name(concepts, ways), znorm)
 
 
 def _by_name(concepts: Concepts, ways: Float32) -> dict[str, Float32]:

@@ -8,7 +8,7 @@ since the retrieval encoder is frozen. An image never finds itself (equal conten
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,74 +22,10 @@ from impart.files import atomic_path, new_sha256, write_json_atomic
 from impart.retrieval.nearest import PairIndex
 from impart.train.events import Preparing
 
-__all__ = ["NeighbourTable", "Split", "find_neighbours", "hold_out", "may_be_references", "nearest"]
+__all__ = ["NeighbourTable", "find_neighbours", "nearest"]
 
 _CHUNK = 8192  # queries between two reports
 _SPARE = 8  # masked candidates that are allowed for at first
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images by what they are for; each (.,) int64 numbers, sorted.
-
-    Attributes:
-        train: learned from.
-        references: the cheat sheet.
-        validation: neither.
-    """
-
-    train: npt.NDArray[np.int64]
-    references: npt.NDArray[np.int64]
-    validation: npt.NDArray[np.int64]
-
-
-def may_be_references(of: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Which images, told by their collections `of`, may become references: those `wanted`, or all if none is named.
-
-    Raises:
-        TrainingError: no image comes from there.
-    """
-    chosen = np.array([not wanted or name in wanted for name in of], dtype=np.bool_)
-    if len(of) and not chosen.any():
-        raise TrainingError(
-            f"reference.sources names {', '.join(wanted)}, but the pairs come from {', '.join(sorted(set(of)))}: name "
-            "one of these; or all with reference.sources=[], and a share of them with reference.fraction=0.1"
-        )
-    return chosen
-
-
-def hold_out(
-    count: int,
-    *,
-    fraction: float,
-    seed: int,
-    held_out: bool = True,
-    use: float = 1.0,
-    validation: int = 0,
-    eligible: npt.NDArray[np.bool_] | None = None,
-) -> Split:
-    """Draw references and validation images.
-
-    Args:
-        count: images in all.
-        fraction: share of the eligible images that become references.
-        seed: of the draw.
-        held_out: whether references are left out of training.
-        use: share of the references that is used; a smaller share is a part of a larger one.
-        validation: images kept for validation, drawn first.
-        eligible: (count,) which images may become references; None = all.
-
-    >>> split = hold_out(10, fraction=0.2, seed=0, validation=2)
-    >>> len(split.train), len(split.references), len(split.validation)
-    (6, 2, 2)
-    """
-    order = np.random.default_rng((seed, 0x5B117)).permutation(count)
-    validation_rows, rest = order[:validation], order[validation:]
-    candidates = rest if eligible is None else rest[eligible[rest]]
-    held = candidates[: round(fraction * len(candidates))]
-    used = held[: max(1, round(use * len(held)))] if len(held) else held
-    train = np.setdiff1d(rest, held) if held_out else np.sort(rest)
-    return Split(train.astype(np.int64), np.sort(used).astype(np.int64), np.sort(validation_rows).astype(np.int64))
 
 
 @dataclass(frozen=True)
@@ -160,7 +96,7 @@ def find_neighbours(
     near_duplicate: float,
     index: str = "auto",
     name: str = "neighbours",
-) -> Iterator[Preparing | NeighbourTable]:
+) -> Generator[Preparing, None, NeighbourTable]:
     """Find neighbours ahead of time and keep them; a table made from the same vectors is read back.
 
     Args:
@@ -175,15 +111,17 @@ def find_neighbours(
         name: of the table, when a run has several.
 
     Yields:
-        Progress, and at the end the table, memory-mapped.
+        Progress.
+
+    Returns:
+        The table, memory-mapped.
     """
     facts: dict[str, Any] = {"k": k, "near_duplicate": near_duplicate, "index": index}
     facts["queries"], facts["references"] = _digest(queries, query_hashes), _digest(references, reference_hashes)
     paths = {part: folder / f"{name}.{part}.npy" for part in ("ids", "sims")}
     known = _read(folder / f"{name}.json")
     if {key: known.get(key) for key in facts} == facts and all(path.is_file() for path in paths.values()):
-        yield _open(paths, known)
-        return
+        return _open(paths, known)
     folder.mkdir(parents=True, exist_ok=True)
     numbers: dict[str, int] = {}
     groups = np.array([numbers.setdefault(key, len(numbers)) for key in reference_hashes], dtype=np.int64)
@@ -204,7 +142,7 @@ def find_neighbours(
         sims.flush()
         del ids, sims
     write_json_atomic(folder / f"{name}.json", {**facts, "masked": masked}, indent=None, ascii_only=True)
-    yield _open(paths, {"masked": masked})
+    return _open(paths, {"masked": masked})
 
 
 def _open(paths: dict[str, Path], facts: dict[str, Any]) -> NeighbourTable:

@@ -7,7 +7,7 @@ Letters: n training images, N references, K neighbours, R retrieval width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +22,10 @@ from impart.errors import DataError, TrainingError
 from impart.files import read_ahead, sha256_hex
 from impart.refset.pairs import check_header
 from impart.train.events import Note, Preparing, TrainEvent
-from impart.train.prepare.embeddings import EmbeddedImages, EmbeddingStore
-from impart.train.prepare.neighbours import NeighbourTable, find_neighbours, hold_out, may_be_references
+from impart.train.prepare.embeddings import EmbeddingStore
+from impart.train.prepare.neighbours import NeighbourTable, find_neighbours
 from impart.train.prepare.pairs import Failures, ListedImage, list_images
+from impart.train.prepare.split import hold_out, may_be_references
 from impart.train.settings import TrainConfig
 
 __all__ = ["Found", "PretrainData", "prepare"]
@@ -82,8 +83,8 @@ class PretrainData:
 
 def prepare(
     config: TrainConfig, encoder: Encoder | None, *, data: Path, out: Path, failures: Failures
-) -> Iterator[TrainEvent | PretrainData]:
-    """Pairs to split and neighbours. Yields progress, and at the end the `FullData`.
+) -> Generator[TrainEvent, None, PretrainData]:
+    """Turn pairs into a split and neighbours.
 
     Args:
         encoder: frozen, finds neighbours; None = none are found ahead.
@@ -104,11 +105,7 @@ def prepare(
     rows = np.full(len(images), -1, dtype=np.int64)  # of the store
     vectors: npt.NDArray[Any] | None = None
     if encoder is None:
-        for event in _content_hashes(images, failures, max_megapixels=config.data.max_megapixels):
-            if isinstance(event, list):
-                hashes = event
-            else:
-                yield event
+        hashes = yield from _content_hashes(images, failures, max_megapixels=config.data.max_megapixels)
     else:
         store = EmbeddingStore(
             Path(config.data.cache).expanduser() if config.data.cache else out / "embeddings",
@@ -116,15 +113,11 @@ def prepare(
             batch=config.data.batch,
             max_megapixels=config.data.max_megapixels,
         )
-        for made in store.images([image.pair for image in images]):
-            if isinstance(made, EmbeddedImages):
-                usable = made.usable >= 0
-                rows[usable] = made.rows
-                hashes = [made.hashes[place] if place >= 0 else "" for place in made.usable]
-                for path, reason in made.failures:
-                    failures.add(path, reason)
-            else:
-                yield made
+        made = yield from store.images([image.pair for image in images])
+        rows[made.usable >= 0] = made.rows
+        hashes = [made.hashes[place] if place >= 0 else "" for place in made.usable]
+        for path, reason in made.failures:
+            failures.add(path, reason)
         vectors = store.retrieval
     parts = _split(config, hashes, len(listed), listed)
     train, references, validation = ([int(number) for number in part] for part in parts)
@@ -149,7 +142,7 @@ def prepare(
     tables: list[NeighbourTable | None] = [None, None]
     if vectors is not None:
         for place, (name, chosen) in enumerate((("train", train), ("validation", validation))):
-            for found in find_neighbours(
+            tables[place] = yield from find_neighbours(
                 out / "neighbours",
                 np.asarray(vectors[rows[chosen]]),
                 np.asarray(vectors[rows[owners]]),
@@ -159,11 +152,7 @@ def prepare(
                 near_duplicate=config.reference.near_duplicate,
                 index=config.reference.index,
                 name=name,
-            ):
-                if isinstance(found, Preparing):
-                    yield found
-                else:
-                    tables[place] = found
+            )
     masked = tables[0].masked if tables[0] else 0
     if masked:
         yield Note(message=f"{masked} neighbours masked as the image itself or a near-duplicate")
@@ -171,7 +160,7 @@ def prepare(
     def part(chosen: list[int], table: NeighbourTable | None) -> Found:
         return Found([images[number] for number in chosen], groups[chosen], vectors, rows[chosen], table)
 
-    yield PretrainData(
+    return PretrainData(
         part(train, tables[0]),
         Found([card for _, card in cards], groups[owners], vectors, rows[owners]),
         part(validation, tables[1]),
@@ -204,7 +193,7 @@ def _split(
 
 def _content_hashes(
     images: Sequence[ListedImage], failures: Failures, *, max_megapixels: float
-) -> Iterator[Preparing | list[str]]:
+) -> Generator[Preparing, None, list[str]]:
     """SHA-256 of each image's bytes; an empty string where there are none, or where they begin no image.
 
     Nothing is decoded: with millions of images that would take hours. One that breaks off later is met in training.
@@ -220,7 +209,7 @@ def _content_hashes(
                 failures.add(image.pair.path or image.pair.image_key, reason)
             if len(hashes) % _REPORT == 0 or len(hashes) == len(images):
                 yield Preparing(what="images", done=len(hashes), total=len(images), failed=failed)
-    yield hashes
+    return hashes
 
 
 def _content_hash(image: ListedImage, *, max_megapixels: float) -> tuple[str, str]:

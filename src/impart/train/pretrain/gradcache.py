@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from impart.train.distributed import LossGradients, loss_gradients
+from impart.train.losses import LossGradients, loss_gradients
 from impart.train.settings import LossSettings
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from impart.encoders.base import Encoder
 from impart.encoders.paired import PairedEncoder, write_paired
 from impart.errors import ConfigError, TrainingError
 from impart.refset.refset import ReferenceSet
-from impart.train.events import Finished, TrainEvent
+from impart.train.events import TrainEvent, result_of
 from impart.train.loop import fit, make_accelerator
 from impart.train.prepare.pairs import Failures
 from impart.train.pretrain.data import PretrainData, prepare
@@ -52,34 +52,26 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
     accelerator = make_accelerator(config)
     _check_launch(accelerator)
     failures = Failures()
-    made: PretrainData | None = None
     encoder = _frozen_encoder(config)
     if not accelerator.is_main_process:
         accelerator.wait_for_everyone()  # the first process computes, the others read what it stored
-    for event in prepare(config, encoder, data=data, out=out, failures=failures):
-        if isinstance(event, PretrainData):
-            made = event
-        elif accelerator.is_main_process:
-            yield event
-    assert made is not None
+    steps = prepare(config, encoder, data=data, out=out, failures=failures)
+    made = (yield from steps) if accelerator.is_main_process else result_of(steps)
     towers = _towers(config, made, data=data, out=out)
     if accelerator.is_main_process:
         failures.write(out / "failures.csv")
         accelerator.wait_for_everyone()
     task = PretrainTask(made, config, towers, accelerator.process_index, accelerator.num_processes, failures)
-    for event in fit(task, config, out=out, resume=resume, accelerator=accelerator):
-        if not isinstance(event, Finished):
-            yield event
-            continue
-        failures.items = list(dict.fromkeys(gather_object(failures.items)))  # each process saw its own images
-        if task.model.ram is not None:
-            task.refresh()  # with the final weights
-        model = task.assemble()
-        if model is not None:
-            failures.write(out / "failures.csv")
-            folder = _export(task, model, encoder, out / "model")
-            yield dataclasses.replace(event, folder=folder, failed=len(failures))
-        accelerator.wait_for_everyone()
+    finished = yield from fit(task, config, out=out, resume=resume, accelerator=accelerator)
+    failures.items = list(dict.fromkeys(gather_object(failures.items)))  # each process read its own images
+    if task.model.ram is not None:
+        task.refresh()  # with the final weights
+    model = task.assemble()
+    if model is not None:
+        failures.write(out / "failures.csv")
+        folder = _export(task, model, encoder, out / "model")
+        yield dataclasses.replace(finished, folder=folder, failed=len(failures))
+    accelerator.wait_for_everyone()
 
 
 def _check_launch(accelerator: Accelerator) -> None:

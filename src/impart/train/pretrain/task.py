@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from impart.blending.ram import build_ram
 from impart.errors import ConfigError
 from impart.files import blake2b_hex
-from impart.train.distributed import gather_rows
+from impart.train.distributed import gather_rows, shard, whole
 from impart.train.prepare.pairs import Failures, ListedImage
 from impart.train.prepare.retrieved import ZNormTensors
 from impart.train.prepare.texts import text_key
@@ -35,7 +35,6 @@ from impart.train.pretrain.gradcache import contrastive_step
 from impart.train.pretrain.model import Bank, Lookup, PretrainModel
 from impart.train.pretrain.towers import Towers
 from impart.train.settings import LossSettings, TrainConfig
-from impart.train.sharding import shard, whole
 from impart.train.task import Temperature, TrainingTask, recall
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,13 +27,14 @@ from impart.encoders.base import Encoder
 from impart.encoders.projected import ProjectedEncoder, write_projected
 from impart.errors import TrainingError
 from impart.refset.refset import ReferenceSet
-from impart.train.events import Finished, Note, Preparing, TrainEvent
+from impart.train.events import Note, TrainEvent
 from impart.train.loop import fit
 from impart.train.losses import contrastive_loss
 from impart.train.prepare.embeddings import EmbeddedImages, EmbeddingStore
-from impart.train.prepare.neighbours import NeighbourTable, Split, find_neighbours, hold_out, may_be_references
+from impart.train.prepare.neighbours import NeighbourTable, find_neighbours
 from impart.train.prepare.pairs import Failures, ListedImage, list_images
 from impart.train.prepare.retrieved import ITSELF, ZNormTensors, gather, replace_at_random, shows_itself
+from impart.train.prepare.split import Split, hold_out, may_be_references
 from impart.train.prepare.texts import text_key
 from impart.train.settings import TrainConfig
 from impart.train.task import Temperature, TrainingTask, recall
@@ -223,28 +224,19 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
         raise TrainingError("mode 'ram' trains in minutes in one process: start it without a launcher")
     failures = Failures()
     encoder = load_encoder(config.data.encoder, **({"threads": config.data.threads} if config.data.threads else {}))
-    prepared: RamData | None = None
-    for event in prepare(config, encoder, data=data, out=out, failures=failures):
-        if isinstance(event, RamData):
-            prepared = event
-        else:
-            yield event
-    assert prepared is not None
+    prepared = yield from prepare(config, encoder, data=data, out=out, failures=failures)
     failures.write(out / "failures.csv")
     config = _with_rates(config)
     task = RamTask(prepared, config)
-    for event in fit(task, config, out=out, resume=resume):
-        if not isinstance(event, Finished):
-            yield event
-            continue
-        task.ram.eval()
-        references = prepared.references
-        if task.projections is not None:
-            image, text = (projection.matrix for projection in task.projections)
-            encoder = write_projected(out / "model" / "encoder", encoder, image, text)
-            references = _projected_set(references, encoder)
-        write_checkpoint(out / "model", task.ram.cpu(), settings=config.ram, base=encoder, references=references)
-        yield Finished(step=event.step, seconds=event.seconds, folder=out / "model", failed=len(failures))
+    finished = yield from fit(task, config, out=out, resume=resume)
+    task.ram.eval()
+    references = prepared.references
+    if task.projections is not None:
+        image, text = (projection.matrix for projection in task.projections)
+        encoder = write_projected(out / "model" / "encoder", encoder, image, text)
+        references = _projected_set(references, encoder)
+    write_checkpoint(out / "model", task.ram.cpu(), settings=config.ram, base=encoder, references=references)
+    yield dataclasses.replace(finished, folder=out / "model", failed=len(failures))
 
 
 def _with_rates(config: TrainConfig) -> TrainConfig:
@@ -269,8 +261,8 @@ def _projected_set(references: ReferenceSet, encoder: ProjectedEncoder) -> Refer
 
 def prepare(
     config: TrainConfig, encoder: Encoder, *, data: Path, out: Path, failures: Failures
-) -> Iterator[TrainEvent | RamData]:
-    """Pairs to embeddings, split and neighbours. Yields progress, and at the end the `RamData`.
+) -> Generator[TrainEvent, None, RamData]:
+    """Turn pairs into embeddings, a split and neighbours.
 
     Raises:
         TrainingError: too few pairs are left.
@@ -287,24 +279,12 @@ def prepare(
         batch=options.batch,
         max_megapixels=options.max_megapixels,
     )
-    embedded: EmbeddedImages | None = None
-    for event in store.images([image.pair for image in listed + apart]):
-        if isinstance(event, EmbeddedImages):
-            embedded = event
-        else:
-            yield event
-    assert embedded is not None
+    embedded = yield from store.images([image.pair for image in listed + apart])
     for path, reason in embedded.failures:
         failures.add(path, reason)
     images = [p for p, place in zip(listed + apart, embedded.usable, strict=True) if place >= 0]
     first_apart = int((embedded.usable[: len(listed)] >= 0).sum())  # images[first_apart:] are for validation alone
-    text_rows: npt.NDArray[np.int64] | None = None
-    for step in store.texts([text for image in images for text in image.texts]):
-        if isinstance(step, np.ndarray):
-            text_rows = step
-        else:
-            yield step
-    assert text_rows is not None
+    text_rows = yield from store.texts([text for image in images for text in image.texts])
     split = _split(config, images, embedded.hashes, first_apart)
     if len(split.train) < 2 or not len(split.references):
         raise TrainingError(
@@ -323,8 +303,7 @@ def prepare(
     for name, chosen in (("train", split.train), ("validation", split.validation)):
         rows = embedded.rows[chosen]
         queries = np.asarray(store.retrieval[rows])
-        table: NeighbourTable | None = None
-        for found in find_neighbours(
+        table = yield from find_neighbours(
             out / "neighbours",
             queries,
             retrieval,
@@ -334,16 +313,11 @@ def prepare(
             near_duplicate=config.reference.near_duplicate,
             index=config.reference.index,
             name=name,
-        ):
-            if isinstance(found, Preparing):
-                yield found
-            else:
-                table = found
-        assert table is not None
+        )
         if table.masked:
             yield Note(message=f"{name}: {table.masked} references masked as the image itself or a near-duplicate")
         parts.append(EmbeddedRows(np.asarray(store.image[rows]), queries, table, *_texts_of(chosen, spans, text_rows)))
-    yield RamData(parts[0], parts[1], store.text, _keys(images, text_rows, len(store.text)), references)
+    return RamData(parts[0], parts[1], store.text, _keys(images, text_rows, len(store.text)), references)
 
 
 def _split(config: TrainConfig, images: Sequence[ListedImage], hashes: Sequence[str], first_apart: int) -> Split:
