@@ -17,8 +17,10 @@ from impart.config import RamSettings  # noqa: E402
 from impart.encoders.base import l2_normalise  # noqa: E402
 from impart.errors import ConfigError, TrainingError  # noqa: E402
 from impart.retrieval.znorm import ZNorm  # noqa: E402
-from impart.train.episodes.episodes import Concepts, EpisodeSettings, concept_of, draw_episode, made_up  # noqa: E402
-from impart.train.episodes.task import EpisodeData, EpisodeTask, ViewEncoder  # noqa: E402
+from impart.train.episodes.data import EpisodeData, ViewEncoder  # noqa: E402
+from impart.train.episodes.episodes import Concepts, concept_of, draw_episode, made_up  # noqa: E402
+from impart.train.episodes.settings import EpisodeSettings  # noqa: E402
+from impart.train.episodes.task import EpisodeTask  # noqa: E402
 from impart.train.events import Finished, Validated  # noqa: E402
 from impart.train.loop import fit  # noqa: E402
 from impart.train.run import train  # noqa: E402
@@ -171,7 +173,7 @@ def test_near_duplicates_of_the_query_are_no_references():
     for seed in range(10):
         rng = np.random.default_rng(seed)
         episode = draw_episode(data.train, options, rng, shots=2)
-        found, *_ = task._tensors(data.train, episode, (0, 0), rng, invented=0.0)
+        found, *_ = task._tensors(data.train, episode, (0, 0), rng, made_up_share=0.0)
         assert not (found.mask & (found.sims > 0.97)).any()
         masked += int((twins[episode.queries] @ twins[episode.references].T > 0.97).sum())
     assert masked > 10

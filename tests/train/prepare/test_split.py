@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="training needs the extra `train`")
 
-from impart.train.prepare.split import hold_out
+from impart.refset.pairs import Pair
+from impart.train.events import result_of
+from impart.train.prepare.pairs import Failures, ListedImage, Listing
+from impart.train.prepare.split import hold_out, split_images
+from impart.train.settings import DataSettings, ReferenceSettings, TrainConfig
 
 
 def _digests(split):
@@ -25,6 +30,36 @@ def test_a_seed_gives_the_split_that_it_always_gave():
     assert (split.references.tolist(), split.validation.tolist()) == ([1, 7, 11, 12], [0, 5, 6, 13])
     split = hold_out(20, fraction=0.25, seed=7, held_out=False, use=0.5, eligible=np.arange(20) < 12)
     assert split.references.tolist() == [5, 9]
+
+
+def _listing(own):
+    pairs = [Pair(image=Path(f"{n}.png"), text="text", source="ab"[n % 2]) for n in range(60)]
+    return Listing([ListedImage(pair, [pair.text]) for pair in pairs], own)
+
+
+@pytest.mark.parametrize(
+    ("own", "references", "validation"),
+    [
+        (60, [0, 10, 36, 46, 54], [22, 31, 38, 43, 49, 50]),
+        (50, [0, 10, 22, 30, 36, 38], [50, 51, 52, 53, 54, 55, 56, 57, 58, 59]),
+    ],
+    ids=["held out", "own validation images"],
+)
+def test_a_run_has_the_split_that_it_always_had(own, references, validation):
+    config = TrainConfig(
+        seed=4,
+        data=DataSettings(validation_images=6),
+        reference=ReferenceSettings(fraction=0.3, sources=("a",), use=0.8),
+    )
+    hashes = [f"h{number}" for number in range(60)]
+    hashes[7], hashes[30] = "", "h31"  # one cannot be read, one has the content of another
+    split, pairs = result_of(split_images(config, _listing(own), hashes, Failures()))
+    assert pairs == [(number, 0) for number in references]
+    assert split.references.tolist() == references
+    assert split.validation.tolist() == validation
+    assert len(split.train) == {60: 45, 50: 41}[own]
+    assert not {hashes[number] for number in validation} & {hashes[number] for number in split.train}
+    assert 7 not in split.train
 
 
 def test_split_is_a_partition_and_a_smaller_use_is_a_part_of_a_larger():

@@ -20,16 +20,17 @@ from impart.errors import ConfigError, TrainingError  # noqa: E402
 from impart.train.events import Finished, Note, Preparing, Resumed, StepDone, Validated, result_of  # noqa: E402
 from impart.train.loop import fit  # noqa: E402
 from impart.train.prepare.pairs import Failures  # noqa: E402
-from impart.train.ram.task import RamTask, prepare  # noqa: E402
+from impart.train.ram.data import prepare  # noqa: E402
+from impart.train.ram.task import RamTask  # noqa: E402
+from impart.train.ram.settings import ProjectionSettings  # noqa: E402
 from impart.train.run import train  # noqa: E402
-from impart.train.settings import (  # noqa: E402  # noqa: E402
+from impart.train.settings import (  # noqa: E402
     DataSettings,
     LogSettings,
     LoopSettings,
     LossSettings,
     OptimiserSettings,
     PairsFrom,
-    ProjectionSettings,
     ReferenceSettings,
     TrainConfig,
 )
@@ -223,6 +224,16 @@ def test_a_folder_in_use_and_changed_settings_are_refused(data, tmp_path):
     config = dataclasses.replace(_config(), log=LogSettings(every=1, tensorboard=False))
     list(train(config, data=data, out=tmp_path / "run", resume=True))  # how much is logged may change
     assert json.loads((tmp_path / "run" / "config.json").read_text())["log"]["every"] == 1
+
+
+def test_a_run_of_an_earlier_version_is_not_resumed(data, tmp_path):
+    list(train(_config(), data=data, out=tmp_path / "run"))
+    kept = tmp_path / "run" / "config.json"
+    before = json.loads(kept.read_text())
+    before["regime"] = before.pop("mode")
+    kept.write_text(json.dumps(before))
+    with pytest.raises(ConfigError, match="earlier version .* mode instead of regime"):
+        list(train(_config(), data=data, out=tmp_path / "run", resume=True))
 
 
 def test_bad_items_are_listed_and_too_few_pairs_say_so(data, tmp_path):

@@ -25,54 +25,13 @@ import numpy.typing as npt
 
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError
+from impart.train.episodes.settings import EpisodeSettings
 from impart.train.prepare.texts import text_key
 
-__all__ = ["Concepts", "Episode", "EpisodeSettings", "concept_of", "draw_episode", "held_out", "made_up"]
+__all__ = ["Concepts", "Episode", "concept_of", "draw_episode", "held_out", "made_up"]
 
 _NAME_WORDS = 5  # texts of at most this many words are names, longer ones captions
 _PLURALS = ((re.compile(r"ies$"), "y"), (re.compile(r"(ch|sh|x|ss)es$"), r"\1"), (re.compile(r"(?<![sui])s$"), ""))
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpisodeSettings:
-    """What an episode looks like.
-
-    Attributes:
-        concepts: candidates of an episode.
-        shots: reference images of a concept, one of these numbers each episode.
-        queries: images to be named, at most, of each concept.
-        least: concepts with fewer images are not used.
-        made_up: share of the episodes whose names are made up.
-        absent: share of the episodes in which some, or all, of the concepts have no references.
-        keep: weight of the squared length of what is added to an image whose concept has none.
-        held_out: share of the concepts that is kept for validation.
-        views: looks at the images (see `features.look`); an episode's references are seen in one of them.
-        mixed: share of the episodes whose queries are seen in another view than the references.
-        validation_episodes: measured at each number of shots.
-    """
-
-    concepts: int = 100
-    shots: tuple[int, ...] = (1, 2, 3, 4, 8)
-    queries: int = 4
-    least: int = 4
-    made_up: float = 0.7
-    absent: float = 0.4
-    keep: float = 0.3
-    held_out: float = 0.25
-    views: tuple[str, ...] = ("clean", "small0")
-    mixed: float = 0.5
-    validation_episodes: int = 4
-
-    def __post_init__(self) -> None:
-        for name in ("made_up", "absent", "held_out", "mixed"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"episodes.{name} is {getattr(self, name)}: it is a share, from 0 to 1")
-        if self.least < 2:
-            raise ConfigError(f"episodes.least is {self.least}: a reference and a query need two images")
-        if self.concepts < 2 or self.queries < 1 or not self.shots or min(self.shots) < 1:
-            raise ConfigError("episodes: at least two concepts, one query and one shot")
-        if not self.views:
-            raise ConfigError("episodes.views is empty: 'clean' is the image as it is")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from impart.errors import ConfigError, TrainingError
 from impart.refset.refset import ReferenceSet
 from impart.train.events import TrainEvent, result_of
 from impart.train.loop import fit, make_accelerator
+from impart.train.prepare.embeddings import load_frozen_encoder
 from impart.train.prepare.pairs import Failures
 from impart.train.pretrain.data import PretrainData, prepare
 from impart.train.pretrain.model import PretrainModel
@@ -85,11 +86,10 @@ def _check_launch(accelerator: Accelerator) -> None:
 
 
 def _frozen_encoder(config: TrainConfig) -> Encoder | None:
-    """Who finds neighbours; None where nobody does, or the image tower itself."""
+    """Load the encoder that finds neighbours; None for plain CLIP, or where the image tower finds them."""
     if config.reference.augment == "none" or config.reference.retrieval == "encoder":
         return None
-    options = {"threads": config.data.threads} if config.data.threads else {}
-    return load_encoder(config.data.encoder, **options)
+    return load_frozen_encoder(config.data)
 
 
 def _towers(config: TrainConfig, made: PretrainData, *, data: Path, out: Path) -> Towers:

@@ -30,7 +30,7 @@ from impart.train.prepare.pairs import Failures, ListedImage
 from impart.train.prepare.retrieved import ZNormTensors
 from impart.train.prepare.texts import text_key
 from impart.train.pretrain.batches import Batch, ImageDataset, epoch_batches, in_order
-from impart.train.pretrain.data import Found, PretrainData
+from impart.train.pretrain.data import PretrainData, PretrainImages
 from impart.train.pretrain.gradcache import contrastive_step
 from impart.train.pretrain.model import Bank, Lookup, PretrainModel
 from impart.train.pretrain.towers import Towers
@@ -198,7 +198,7 @@ class PretrainTask(TrainingTask):
         )
         return {"loss": found.loss, "scale": self.model.temperature().detach()}
 
-    def lookup(self, found: Found, rows: npt.NDArray[np.int64], batch: Batch | None = None) -> Lookup:
+    def lookup(self, found: PretrainImages, rows: npt.NDArray[np.int64], batch: Batch | None = None) -> Lookup:
         """What is known of some images' neighbours.
 
         Args:
