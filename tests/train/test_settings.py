@@ -1,4 +1,4 @@
-"""Configs: bundled ones resolve, mistakes name the setting, --set wins over the file."""
+"""Configs: bundled ones resolve, errors name the setting, --set overrides the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from impart.train.run import MODES
 from impart.train.settings import TABLES
 
 
-def test_every_bundled_config_resolves_and_says_its_command():
+def test_every_bundled_config_resolves_and_names_its_command():
     from importlib import resources
 
     assert "ram_mini.toml" in bundled_configs()
@@ -32,7 +32,7 @@ def test_names_of_bundled_configs_resolve_without_a_folder():
     assert load_config("ram_mini") == load_config("ram_mini.toml") == load_config("configs/ram_mini.toml")
 
 
-def test_a_file_wins_over_defaults_and_set_over_the_file(tmp_path):
+def test_a_file_overrides_defaults_and_set_overrides_the_file(tmp_path):
     path = tmp_path / "own.toml"
     path.write_text('mode = "ram"\n[loop]\nepochs = 3\n[[data.pairs]]\npath = "a.csv"\nwhere = { split = "train" }\n')
     config = load_config(
@@ -106,7 +106,7 @@ def test_every_retired_name_is_refused_and_every_new_name_exists():
         load_config("ram_mini", sets=["regime=lit"])
 
 
-def test_an_unknown_config_lists_ours(tmp_path):
+def test_an_unknown_config_lists_the_bundled_ones(tmp_path):
     with pytest.raises(ConfigError, match="ram_mini"):
         load_config(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="--set"):
@@ -128,5 +128,5 @@ def test_every_mode_is_named_where_modes_are_listed():
     }
     for where, text in lists.items():
         for mode in MODES:
-            assert re.search(rf"\b{mode}\b", text), f"{where} leaves {mode} out"
+            assert re.search(rf"\b{mode}\b", text), f"{where} lacks {mode}"
     assert TABLES.keys() == MODES.keys()

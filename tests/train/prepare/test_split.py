@@ -1,4 +1,4 @@
-"""The hold-out split: a partition, a function of the seed alone."""
+"""Hold-out split: a partition, and a function of the seed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def _digests(split):
     return [hashlib.sha256(part.astype("<i8").tobytes()).hexdigest()[:16] for part in parts]
 
 
-def test_a_seed_gives_the_split_that_it_always_gave():
-    """Recorded: another split would put the references of an earlier run among the training images of a later one."""
+def test_a_seed_gives_the_recorded_split():
+    """Another split would mix references and training images of an earlier run."""
     split = hold_out(1000, fraction=0.1, seed=3, validation=50)
     assert _digests(split) == ["2c63161155b7ac7e", "9bfd75a7ae849891", "34bb53219a1b856e"]
     split = hold_out(20, fraction=0.25, seed=0, validation=4)
@@ -45,7 +45,7 @@ def _listing(own):
     ],
     ids=["held out", "own validation images"],
 )
-def test_a_run_has_the_split_that_it_always_had(own, references, validation):
+def test_a_run_has_the_recorded_split(own, references, validation):
     config = TrainConfig(
         seed=4,
         data=DataSettings(validation_images=6),
@@ -62,7 +62,7 @@ def test_a_run_has_the_split_that_it_always_had(own, references, validation):
     assert 7 not in split.train
 
 
-def test_split_is_a_partition_and_a_smaller_use_is_a_part_of_a_larger():
+def test_a_split_is_a_partition_and_a_smaller_use_is_a_subset_of_a_larger():
     whole = hold_out(1000, fraction=0.1, seed=3, validation=50)
     parts = np.concatenate([whole.train, whole.references, whole.validation])
     assert np.array_equal(np.sort(parts), np.arange(1000))
@@ -74,7 +74,7 @@ def test_split_is_a_partition_and_a_smaller_use_is_a_part_of_a_larger():
     assert not np.array_equal(hold_out(1000, fraction=0.1, seed=4, validation=50).references, whole.references)
 
 
-def test_references_can_be_kept_in_training_and_taken_from_some_sources():
+def test_references_may_be_trained_on_and_may_be_of_some_sources_alone():
     eligible = np.arange(100) < 40
     split = hold_out(100, fraction=0.5, seed=0, held_out=False, eligible=eligible)
     assert len(split.references) == 20

@@ -1,6 +1,6 @@
 """Prepare mode `pretrain`: list pairs, split them, and search neighbours with the frozen encoder.
 
-The split is drawn over all listed images, so that plain CLIP and every kind of RAM train on the same ones.
+The split is drawn over all listed images, so that plain CLIP and every form of RAM train on the same images.
 
 Letters: n training images, N references, K neighbours, R retrieval width.
 """
@@ -41,9 +41,9 @@ class PretrainImages:
     Attributes:
         items: the images.
         groups: (m,) int64 content numbers, equal for equal content.
-        retrieval: (m, R) float16, may be memory-mapped; None = there is no frozen encoder.
-        rows: (m,) rows of `retrieval` that belong to the images.
-        neighbours: table (m, K) of references; None likewise, and for references.
+        retrieval: (., R) float16, may be memory-mapped; None = there is no frozen encoder.
+        rows: (m,) row of each image in `retrieval`.
+        neighbours: table (m, K) of references; None without a frozen encoder, and for references.
     """
 
     items: Sequence[ListedImage]
@@ -56,7 +56,7 @@ class PretrainImages:
         return len(self.items)
 
     def queries(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-        """(B, R) retrieval embeddings of some images."""
+        """Return the retrieval embeddings (B, R) of some images."""
         assert self.retrieval is not None
         assert self.rows is not None
         return np.asarray(self.retrieval[self.rows[places]])
