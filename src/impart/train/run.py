@@ -30,7 +30,7 @@ MODES = {
     "heads": "impart.train.heads.run",
     "pretrain": "impart.train.pretrain.run",
 }
-"""Modules with `run(config, *, data, out, resume)`; imported when needed."""
+"""Modules with `run`, which has the arguments of `train`; imported when needed."""
 
 _SEVERAL_PROCESSES = {"pretrain"}
 

@@ -40,7 +40,7 @@ class TrainingTask(Protocol):
         return self.modules()
 
     def shard(self, accelerator: Accelerator) -> bool:  # noqa: ARG002
-        """Shard the modules over the processes (`distributed.shard`) if the config asks for it; return whether they are."""
+        """Shard the modules over the processes (`distributed.shard`) if configured; return whether they are."""
         return False
 
     def prepare(self, accelerator: Accelerator, modules: dict[str, nn.Module]) -> None:  # noqa: ARG002

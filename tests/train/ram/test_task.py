@@ -21,8 +21,8 @@ from impart.train.events import Finished, Note, Preparing, Resumed, StepDone, Va
 from impart.train.loop import fit  # noqa: E402
 from impart.train.prepare.pairs import Failures  # noqa: E402
 from impart.train.ram.data import prepare  # noqa: E402
-from impart.train.ram.task import RamTask  # noqa: E402
 from impart.train.ram.settings import ProjectionSettings  # noqa: E402
+from impart.train.ram.task import RamTask  # noqa: E402
 from impart.train.run import train  # noqa: E402
 from impart.train.settings import (  # noqa: E402
     DataSettings,
@@ -232,7 +232,7 @@ def test_a_run_of_an_earlier_version_is_not_resumed(data, tmp_path):
     before = json.loads(kept.read_text())
     before["regime"] = before.pop("mode")
     kept.write_text(json.dumps(before))
-    with pytest.raises(ConfigError, match="earlier version .* mode instead of regime"):
+    with pytest.raises(ConfigError, match=r"earlier version .* mode instead of regime"):
         list(train(_config(), data=data, out=tmp_path / "run", resume=True))
 
 

@@ -77,16 +77,6 @@ def prepare(
 ) -> Generator[TrainEvent, None, EpisodeData]:
     """List the pairs of a config, group them into concepts, and embed them in each view.
 
-    Args:
-        config: of mode `episodes`.
-        encoder: frozen.
-        data: folder that relative paths of the config start from.
-        out: folder of the run.
-        failures: receives what cannot be used.
-
-    Yields:
-        Progress.
-
     Raises:
         TrainingError: too few concepts have enough images.
     """

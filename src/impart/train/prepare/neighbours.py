@@ -71,8 +71,8 @@ def nearest(
     while len(todo):
         found = index.search(queries[todo], wanted)
         there = found.ids >= 0
-        twin = there & ((groups[found.ids] == own[todo, None]) | (found.sims > near_duplicate))
-        good = there & ~twin
+        same = there & ((groups[found.ids] == own[todo, None]) | (found.sims > near_duplicate))
+        good = there & ~same
         enough = (good.sum(1) >= k) | (wanted >= len(groups))
         order = np.argsort(~good[enough], axis=1, kind="stable")[:, :k]  # good ones first, in their order
         rows = todo[enough]
@@ -80,7 +80,7 @@ def nearest(
         columns = order.shape[1]
         ids[rows, :columns] = np.where(kept, np.take_along_axis(found.ids[enough], order, axis=1), -1)
         sims[rows, :columns] = np.where(kept, np.take_along_axis(found.sims[enough], order, axis=1), -1.0)
-        masked += int(twin[enough].sum())
+        masked += int(same[enough].sum())
         todo = todo[~enough]
         wanted = min(len(groups), 4 * wanted)
     return NeighbourTable(ids, sims, masked)
@@ -160,12 +160,6 @@ def neighbours_of_parts(
         out: folder of the run.
         parts: queries by name of the part.
         references: of the run.
-
-    Yields:
-        Progress.
-
-    Returns:
-        A table for each part.
     """
     tables: dict[str, NeighbourTable] = {}
     for name, (queries, hashes) in parts.items():

@@ -79,15 +79,7 @@ class Failures:
 
 
 def list_run(options: DataSettings, data: Path, failures: Failures) -> Generator[Note, None, Listing]:
-    """List the images of a run.
-
-    Args:
-        options: the sources.
-        data: folder that relative paths start from.
-        failures: receives what cannot be listed.
-
-    Yields:
-        The number of images and texts.
+    """List the images of a run; `failures` receives what cannot be listed.
 
     Raises:
         TrainingError: there are no sources, a source does not exist, or nothing is left.

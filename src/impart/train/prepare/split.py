@@ -50,9 +50,6 @@ def split_images(
         failures: so far, for messages.
         augmented: whether references are needed.
 
-    Yields:
-        The sizes of the parts.
-
     Returns:
         The split, and the pairs of the reference images that become references.
 

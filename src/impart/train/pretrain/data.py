@@ -84,15 +84,7 @@ def prepare(
 ) -> Generator[TrainEvent, None, PretrainData]:
     """List and split the pairs of a config, and search the neighbours.
 
-    Args:
-        config: of mode `pretrain`.
-        encoder: frozen, finds neighbours; None = none are precomputed.
-        data: folder that relative paths of the config start from.
-        out: folder of the run.
-        failures: receives what cannot be used.
-
-    Yields:
-        Progress.
+    Without a frozen encoder there are no precomputed neighbours.
 
     Raises:
         TrainingError: too few pairs are left.

@@ -6,8 +6,8 @@ A contrastive loss needs all embeddings of the batch together, but not all activ
 2. compute the gradient of the loss at the embeddings;
 3. embed each chunk again with a graph, and backpropagate its rows of that gradient.
 
-The result is the gradient of the whole batch, for a second forward pass. Each chunk's second pass starts from the random
-state of its first, so that dropout is the same.
+The result is the gradient of the whole batch, for a second forward pass. Each chunk's second pass starts from the
+random state of its first, so that dropout is the same.
 """
 
 from __future__ import annotations

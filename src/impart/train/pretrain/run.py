@@ -43,13 +43,7 @@ __all__ = ["run"]
 
 
 def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator[TrainEvent]:
-    """Prepare, train, and write `OUT/model`.
-
-    Args:
-        config: of mode `pretrain`.
-        data: folder that relative paths of the config start from.
-        out: folder of the run; the same one for all processes.
-        resume: continue from the newest checkpoint.
+    """Prepare, train, and write `OUT/model` (see `impart.train.run.train`); all processes have the same `out`.
 
     Raises:
         TrainingError: the launcher's kind of distribution is not supported, too few pairs are left, or training fails.

@@ -219,7 +219,7 @@ class PretrainTask(TrainingTask):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Measure recall in both directions on the validation pairs; with RAM, of the base embeddings too (`base_*`)."""
+        """Measure recall on the validation pairs; with RAM, of the base embeddings too (`base_*`)."""
         found = self.data.validation
         if not len(found):
             return {}
@@ -284,7 +284,7 @@ class PretrainTask(TrainingTask):
             self._fill(state["image"].to(self._device), state["text"].to(self._device))
 
     def _fill(self, image: Tensor, text: Tensor) -> None:
-        """Set the bank from (N, D) embeddings; the frozen encoder's retrieval embeddings stay those of the first bank."""
+        """Set the bank from (N, D) embeddings; retrieval embeddings of a frozen encoder are kept."""
         found, before = self.data.references, self.model.bank
         if self.frozen and before is not None:
             self.model.bank = Bank(image, text, before.retrieval, before.groups, before.znorm)

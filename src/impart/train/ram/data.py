@@ -71,16 +71,6 @@ def prepare(
 ) -> Generator[TrainEvent, None, RamData]:
     """List, embed and split the pairs of a config, and search the neighbours.
 
-    Args:
-        config: of mode `ram`.
-        encoder: frozen.
-        data: folder that relative paths of the config start from.
-        out: folder of the run.
-        failures: receives what cannot be used.
-
-    Yields:
-        Progress.
-
     Raises:
         TrainingError: too few pairs are left.
     """

@@ -25,13 +25,7 @@ __all__ = ["run"]
 
 
 def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator[TrainEvent]:
-    """Prepare, train, and write the checkpoint folder `OUT/model`.
-
-    Args:
-        config: of mode `ram`.
-        data: folder that relative paths of the config start from.
-        out: folder of the run.
-        resume: continue from the newest checkpoint.
+    """Prepare, train, and write the checkpoint folder `OUT/model` (see `impart.train.run.train`).
 
     Raises:
         TrainingError: the data cannot be used, or training fails.

@@ -141,10 +141,10 @@ class RamTask(TrainingTask):
         q = F.normalize(self._tensor(images.retrieval[rows]), dim=-1)
         if random:
             drawn = replace_at_random(ids, len(self._image), random, rng)
-            twin = shows_itself(
+            same = shows_itself(
                 q, self._retrieval, drawn, near_duplicate=min(self._config.reference.near_duplicate, ITSELF)
             )
-            ids = drawn.masked_fill((drawn != ids) & twin, -1)
+            ids = drawn.masked_fill((drawn != ids) & same, -1)
         return gather(v, q, ids, image=self._image, text=self._text, retrieval=self._retrieval, znorm=self._znorm)
 
     def _tensor(self, rows: npt.NDArray[Any]) -> Tensor:
