@@ -1,4 +1,4 @@
-"""A small training task for tests of the loop, with dropout, an average and a state; also a script to be killed."""
+"""A small task for tests of the loop, with dropout, an average and its own state; a script for kills."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One thread a test: small tensors gain nothing from more, and busy machines lose a lot."""
+"""One thread per test: more threads do not help with small tensors, and slow down busy machines."""
 
 from __future__ import annotations
 

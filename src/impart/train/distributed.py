@@ -1,130 +1,33 @@
-"""The contrastive loss over all processes, and its gradient with respect to the embeddings.
+"""Several processes: gather rows, sum and average gradients, shard modules (FSDP).
 
-Local loss with gathered features: process r compares its own B images with the texts of all W processes, and its own
-texts with all images, so that no process holds more than (B, W B) logits. What the other processes' losses say about
-the embeddings of process r comes back by one sum over processes. The mean of the W losses, and the gradient after the
-usual averaging over processes, are those of one process with a batch of W B.
+A sharded module (Zhao et al. 2023; torch's `fully_shard`) keeps 1/W of every parameter, its gradient and its optimiser
+state per process, and gathers a unit (a layer of a tower) while it computes with it. The losses are those of DDP, and
+checkpoints contain whole tensors as with DDP. Scalars (temperature, gates) cannot be split: every process has all of
+them, and `average_scalars` averages their gradients.
 
-Gradients are taken by hand at the embeddings (not through the collectives), which is also what a cached loss needs.
-
-Letters: B pairs on one process, W processes, D embedding width.
+Letters: B rows on one process, W processes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
 
-from impart.train.settings import LossSettings
-
-__all__ = ["LossGradients", "gather_rows", "local_loss", "loss_gradients"]
-
-
-@dataclass(frozen=True)
-class LossGradients:
-    """A loss of one process with its gradients, all detached.
-
-    Attributes:
-        loss: scalar, mean over the process's own pairs.
-        image: (V, B, D) of the image embeddings, one a view; other processes' losses included.
-        text: (B, D) of the text embeddings, likewise.
-        scale: scalar, of the inverse temperature, of this process's loss alone.
-    """
-
-    loss: Tensor
-    image: Tensor
-    text: Tensor
-    scale: Tensor
-
-
-def local_loss(
-    logits_image: Tensor,
-    logits_text: Tensor,
-    keys: Tensor,
-    all_keys: Tensor,
-    *,
-    near: Tensor | None = None,
-    smoothing: float = 0.0,
-) -> Tensor:
-    """Symmetric cross-entropy of B rows against W B columns, pairs with equal keys being all positives.
-
-    With one process it is `impart.train.losses.contrastive_loss`.
-
-    Args:
-        logits_image: (B, W B), row own image, column any text, scaled.
-        logits_text: (B, W B), row own text, column any image.
-        keys: (B,) integers; equal keys mean equal texts.
-        all_keys: (W B,).
-        near: (B, W B) bool; pairs that are neither positive nor negative. Positives stay.
-        smoothing: this share of the target is spread over all pairs that are not left out.
-    """
-    assert logits_image.shape == logits_text.shape == (len(keys), len(all_keys)), (logits_image.shape, len(all_keys))
-    positive = keys[:, None] == all_keys[None, :]  # (B, W B)
-    target = positive / positive.sum(1, keepdim=True)
-    out = torch.zeros_like(positive) if near is None else near & ~positive
-    goal = (1 - smoothing) * target + smoothing * (~out) / (~out).sum(1, keepdim=True)
-    total = logits_image.new_zeros(())
-    for scores in (logits_image, logits_text):
-        log_p = F.log_softmax(scores.masked_fill(out, float("-inf")), dim=1).masked_fill(out, 0.0)
-        total = total - (goal * log_p).sum(1).mean()
-    return total / 2
-
-
-def loss_gradients(
-    image: Tensor,
-    text: Tensor,
-    scale: Tensor,
-    keys: Tensor,
-    *,
-    settings: LossSettings,
-    weights: tuple[float, ...] = (1.0,),
-) -> LossGradients:
-    """The loss of this process and its gradients; a collective call where there are several processes.
-
-    Args:
-        image: (V, B, D) unit image embeddings; each of the V views (augmented, base) meets the same texts.
-        text: (B, D) unit text embeddings.
-        scale: scalar, inverse temperature.
-        keys: (B,) int64, equal for equal texts.
-        settings: of the loss.
-        weights: V, of the views' losses.
-    """
-    assert len(weights) == len(image), (len(weights), image.shape)
-    with torch.enable_grad():
-        all_image = gather_rows(image.detach().float().transpose(0, 1)).transpose(0, 1).requires_grad_()  # (V, W B, D)
-        all_text = gather_rows(text.detach().float()).requires_grad_()  # (W B, D)
-        all_keys = gather_rows(keys)
-        factor = scale.detach().float().requires_grad_()
-        first = _rank() * len(text)
-        own = slice(first, first + len(text))
-        near = None
-        if settings.near_text < 1:
-            near = all_text.detach()[own] @ all_text.detach().T > settings.near_text
-        total = all_text.new_zeros(())
-        for view, weight in zip(all_image, weights, strict=True):
-            total = total + weight * local_loss(
-                factor * view[own] @ all_text.T,
-                factor * all_text[own] @ view.T,
-                keys,
-                all_keys,
-                near=near,
-                smoothing=settings.smoothing,
-            )
-        image_gradient, text_gradient, scale_gradient = torch.autograd.grad(total, (all_image, all_text, factor))
-    return LossGradients(
-        loss=total.detach(),
-        image=_summed(image_gradient)[:, own],
-        text=_summed(text_gradient)[own],
-        scale=scale_gradient,
-    )
+__all__ = ["average_scalars", "gather_rows", "like", "own_rows", "shard", "sum_over_processes", "whole"]
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows (B, ...) of all processes in their order, (W B, ...), without a gradient; every process has as many."""
+    """Gather rows (B, ...) of all processes in their order: (W B, ...), detached.
+
+    A collective call; every process has the same number of rows.
+    """
     if _world() == 1:
         return rows.detach().clone()
     rows = rows.detach().contiguous()
@@ -133,16 +36,63 @@ def gather_rows(rows: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def _summed(gradient: Tensor) -> Tensor:
+def own_rows(count: int) -> slice:
+    """Return where the `count` rows of this process are among gathered rows."""
+    first = count * (dist.get_rank() if _world() > 1 else 0)
+    return slice(first, first + count)
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Sum a tensor over all processes, in place where it is contiguous; a collective call."""
     if _world() > 1:
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
-    return gradient
+        values = values.contiguous()
+        dist.all_reduce(values)
+    return values
 
 
 def _world() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+def shard(root: nn.Module, *, units: Sequence[nn.Module], methods: Sequence[str], device: torch.device) -> None:
+    """Shard a module's parameters over all processes, in place; a collective call.
+
+    Args:
+        root: has the same weights on every process. Parameters outside `units` are gathered with its forward pass.
+        units: parts that are gathered one at a time.
+        methods: of `root` that compute with parameters, beside `forward`.
+        device: of this process.
+    """
+    root.to(device)
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for unit in units:
+        fully_shard(unit, mesh=mesh)
+    fully_shard(root, mesh=mesh, ignored_params={each for each in root.parameters() if each.ndim == 0})
+    for method in methods:
+        register_fsdp_forward_method(root, method)
+
+
+def whole(state: Any) -> Any:
+    """Gather every sharded tensor of nested mappings and lists on the CPU; a collective call where there is one."""
+    if isinstance(state, DTensor):
+        return state.full_tensor().cpu()
+    if isinstance(state, Mapping):
+        return {name: whole(value) for name, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(whole(value) for value in state)
+    return state
+
+
+def like(value: Any, target: Tensor) -> Any:
+    """Shard a whole tensor like a target of the same shape; anything else is returned unchanged."""
+    if isinstance(target, DTensor) and isinstance(value, Tensor) and value.shape == target.shape:
+        return distribute_tensor(value.detach().to(target.device), target.device_mesh, target.placements)
+    return value
+
+
+def average_scalars(parameters: Sequence[nn.Parameter]) -> None:
+    """Average the gradients of parameters that are not sharded over the processes; a collective call."""
+    for parameter in parameters:
+        if not isinstance(parameter, DTensor) and parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= dist.get_world_size()

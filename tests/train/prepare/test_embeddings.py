@@ -1,4 +1,4 @@
-"""The embedding store: computed once, survives kills, bad images cost themselves. And the listing before it."""
+"""Embedding store: rows are computed once, kills lose one batch, unreadable images are left out. And the listing."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from helpers.clips import solid
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.errors import TrainingError
 from impart.refset.pairs import Pair, read_pairs
+from impart.train.events import result_of
 from impart.train.prepare.embeddings import EmbeddedImages, EmbeddingStore
 from impart.train.prepare.pairs import Failures, list_images
 from impart.train.settings import PairsFrom
@@ -41,28 +42,23 @@ def _image(name):
     return Image.fromarray(solid(name))
 
 
-def _result(events):
-    *_, last = events
-    return last
-
-
 def _pairs(folder):
     return [image.pair for image in list_images([PairsFrom(path=".")], folder, Failures())]
 
 
-def test_rows_hold_what_the_encoder_gives_and_nothing_is_computed_twice(folder, tmp_path):
+def test_rows_equal_the_encoders_and_are_computed_once(folder, tmp_path):
     encoder, pairs = TinyEncoder(), _pairs(folder)
     store = EmbeddingStore(tmp_path / "store", encoder, batch=4)
-    found = _result(store.images(pairs))
+    found = result_of(store.images(pairs))
     expected = encoder.encode_images([solid(name) for name in COLOURS])
     assert np.allclose(store.image[found.rows], expected.embeddings, atol=1e-3)
     assert np.allclose(store.retrieval[found.rows], expected.retrieval, atol=1e-3)
-    rows = _result(store.texts(["red", "blue", "red"]))
+    rows = result_of(store.texts(["red", "blue", "red"]))
     assert rows[0] == rows[2] != rows[1]
     assert np.allclose(store.text[rows], encoder.encode_texts(["red", "blue", "red"]), atol=1e-3)
     fresh = TinyEncoder()
     again = EmbeddingStore(tmp_path / "store", fresh, batch=4)
-    assert np.array_equal(_result(again.images(pairs)).rows, found.rows)
+    assert np.array_equal(result_of(again.images(pairs)).rows, found.rows)
     assert fresh.images_encoded == 0
     other = EmbeddingStore(tmp_path / "store", TinyEncoder(seed=1))
     assert other.folder != store.folder
@@ -71,26 +67,26 @@ def test_rows_hold_what_the_encoder_gives_and_nothing_is_computed_twice(folder, 
 
 def test_a_replaced_image_is_computed_again(folder, tmp_path):
     pairs = _pairs(folder)
-    _result(EmbeddingStore(tmp_path / "store", TinyEncoder()).images(pairs))
+    result_of(EmbeddingStore(tmp_path / "store", TinyEncoder()).images(pairs))
     Image.new("RGB", (40, 40), (1, 2, 3)).save(folder / "images" / "red.png")
     encoder = TinyEncoder()
-    _result(EmbeddingStore(tmp_path / "store", encoder).images(pairs))
+    result_of(EmbeddingStore(tmp_path / "store", encoder).images(pairs))
     assert encoder.images_encoded == 1
 
 
-def test_stopped_anywhere_it_goes_on(folder, tmp_path):
+def test_a_stopped_run_continues_after_its_complete_rows(folder, tmp_path):
     pairs = _pairs(folder)
     store = EmbeddingStore(tmp_path / "store", TinyEncoder(), batch=3)
     for event in store.images(pairs):
         if event.done >= 6:
-            break  # two batches are on disk
+            break  # two batches are written
     with (store.folder / "images.image").open("ab") as file:
         file.write(b"torn row of a killed writer")
     with (store.folder / "images.keys").open("r+b") as file:
         file.truncate(5 * 98 + 40)  # the sixth key was being written
     encoder = TinyEncoder()
     resumed = EmbeddingStore(tmp_path / "store", encoder, batch=3)
-    found = _result(resumed.images(pairs))
+    found = result_of(resumed.images(pairs))
     assert encoder.images_encoded == len(pairs) - 5
     expected = TinyEncoder().encode_images([solid(name) for name in COLOURS])
     assert np.allclose(resumed.image[found.rows], expected.embeddings, atol=1e-3)
@@ -108,7 +104,7 @@ def test_several_runs_may_fill_one_store_at_the_same_time(tmp_path):
 
     def fill(order):
         store = EmbeddingStore(tmp_path / "store", encoder, batch=1)
-        found = _result(store.images([pairs[number] for number in order]))
+        found = result_of(store.images([pairs[number] for number in order]))
         return store.image[found.rows][np.argsort(order)]
 
     orders = [rng.permutation(40) for _ in range(4)]
@@ -119,11 +115,11 @@ def test_several_runs_may_fill_one_store_at_the_same_time(tmp_path):
         assert np.allclose(image, expected, atol=1e-3)
 
 
-def test_bad_images_are_counted_named_and_left_out(folder, tmp_path):
+def test_unreadable_images_are_reported_and_left_out(folder, tmp_path):
     (folder / "images" / "green.png").unlink()
     (folder / "images" / "blue.png").write_bytes(b"no image")
     pairs = _pairs(folder)
-    found = _result(EmbeddingStore(tmp_path / "store", TinyEncoder()).images(pairs))
+    found = result_of(EmbeddingStore(tmp_path / "store", TinyEncoder()).images(pairs))
     assert isinstance(found, EmbeddedImages)
     assert [path for path, _ in found.failures] == ["images/green.png", "images/blue.png"]
     assert "missing" in found.failures[0][1]
@@ -132,7 +128,7 @@ def test_bad_images_are_counted_named_and_left_out(folder, tmp_path):
     assert [place for place in found.usable if place >= 0] == list(range(len(COLOURS) - 2))
 
 
-def test_listing_joins_captions_selects_rows_and_names_what_is_empty(folder):
+def test_listing_joins_captions_selects_rows_and_reports_empty_texts(folder):
     with (folder / "captions.csv").open("a") as file:
         file.write("images/red.png,red,train\nimages/red.png,,train\n")
     failures = Failures()
@@ -148,7 +144,7 @@ def test_listing_joins_captions_selects_rows_and_names_what_is_empty(folder):
         list_images([PairsFrom(path="absent/*")], folder, failures)
 
 
-def test_a_corrupt_shard_is_listed_and_the_others_go_on(tmp_path):
+def test_a_corrupt_shard_is_reported_and_the_others_are_read(tmp_path):
     shards = tmp_path / "shards"
     shards.mkdir()
     for number in range(2):
@@ -168,7 +164,7 @@ def test_a_corrupt_shard_is_listed_and_the_others_go_on(tmp_path):
     assert "00002.tar" in failures.items[0][0]
     failures.write(tmp_path / "failures.csv")
     assert (tmp_path / "failures.csv").read_text().splitlines()[0] == "path,reason"
-    found = _result(EmbeddingStore(tmp_path / "store", TinyEncoder()).images([p.pair for p in images]))
+    found = result_of(EmbeddingStore(tmp_path / "store", TinyEncoder()).images([p.pair for p in images]))
     assert len(found.rows) == 4
 
 
@@ -195,6 +191,6 @@ def test_an_encoder_without_retrieval_of_its_own_stores_one_vector(folder, tmp_p
             )
 
     store = EmbeddingStore(tmp_path / "store", Plain())
-    found = _result(store.images(_pairs(folder)))
+    found = result_of(store.images(_pairs(folder)))
     assert np.array_equal(store.retrieval[found.rows], store.image[found.rows])
     assert not (store.folder / "images.retrieval").exists()

@@ -1,4 +1,4 @@
-"""Split and neighbours: against a naive loop; an image never finds itself or a near-duplicate of itself."""
+"""Neighbours against a naive loop; the image itself and near-duplicates are masked."""
 
 from __future__ import annotations
 
@@ -7,34 +7,15 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs the extra `train`")
 
+from helpers.generators import drain
 from impart.encoders.base import l2_normalise
 from impart.retrieval.nearest import PairIndex
 from impart.train.events import Preparing
-from impart.train.prepare.neighbours import NeighbourTable, find_neighbours, hold_out, nearest
+from impart.train.prepare.neighbours import NeighbourTable, find_neighbours, nearest
 
 
 def _vectors(count, width=12, seed=0):
     return l2_normalise(np.random.default_rng(seed).standard_normal((count, width)))
-
-
-def test_split_is_a_partition_and_a_smaller_use_is_a_part_of_a_larger():
-    whole = hold_out(1000, fraction=0.1, seed=3, validation=50)
-    parts = np.concatenate([whole.train, whole.references, whole.validation])
-    assert np.array_equal(np.sort(parts), np.arange(1000))
-    assert (len(whole.references), len(whole.validation)) == (95, 50)
-    half = hold_out(1000, fraction=0.1, seed=3, validation=50, use=0.5)
-    assert np.array_equal(half.train, whole.train)
-    assert set(half.references) < set(whole.references)
-    assert len(half.references) == 48
-    assert not np.array_equal(hold_out(1000, fraction=0.1, seed=4, validation=50).references, whole.references)
-
-
-def test_references_can_be_kept_in_training_and_taken_from_some_sources():
-    eligible = np.arange(100) < 40
-    split = hold_out(100, fraction=0.5, seed=0, held_out=False, eligible=eligible)
-    assert len(split.references) == 20
-    assert split.references.max() < 40
-    assert len(split.train) == 100
 
 
 def test_neighbours_against_a_naive_loop():
@@ -53,7 +34,7 @@ def test_neighbours_against_a_naive_loop():
         assert np.allclose(found.sims[row], cosines[allowed[:6]], atol=1e-5)
 
 
-def test_many_duplicates_do_not_leave_holes_and_too_few_references_do():
+def test_masked_duplicates_are_replaced_and_missing_references_are_minus_one():
     references = _vectors(60)
     references[:40] = references[0]
     queries = references[:1]
@@ -66,7 +47,7 @@ def test_many_duplicates_do_not_leave_holes_and_too_few_references_do():
     assert (few.sims[0][20:] == -1).all()
 
 
-def test_the_table_is_kept_mapped_and_made_anew_when_the_vectors_change(tmp_path):
+def test_the_table_is_stored_mapped_and_made_again_when_the_vectors_change(tmp_path):
     references, queries = _vectors(200), _vectors(50, seed=1)
     options = {
         "k": 4,
@@ -74,14 +55,14 @@ def test_the_table_is_kept_mapped_and_made_anew_when_the_vectors_change(tmp_path
         "reference_hashes": [f"r{n}" for n in range(200)],
         "near_duplicate": 0.97,
     }
-    *progress, table = find_neighbours(tmp_path, queries, references, **options)
+    progress, table = drain(find_neighbours(tmp_path, queries, references, **options))
     assert progress == [Preparing(what="neighbours", done=50, total=50)]
     assert isinstance(table, NeighbourTable)
     assert isinstance(table.ids, np.memmap)
     assert 7 not in table.ids[49]
-    *progress, again = find_neighbours(tmp_path, queries, references, **options)
+    progress, again = drain(find_neighbours(tmp_path, queries, references, **options))
     assert progress == []
     assert np.array_equal(again.ids, table.ids)
     assert again.masked == table.masked
-    *progress, _ = find_neighbours(tmp_path, queries[::-1].copy(), references, **options)
+    progress, _ = drain(find_neighbours(tmp_path, queries[::-1].copy(), references, **options))
     assert progress != []

@@ -31,7 +31,7 @@ from impart.recipes.mini.recipe import (
 from impart.recipes.mini.references import principal_components
 from impart.recipes.mini.train_heads import HeadSettings
 from impart.refset.pairs import PairSource, load_image
-from impart.train.events import Finished, Note, Preparing, TrainEvent
+from impart.train.events import Note, Preparing, TrainEvent
 from impart.train.heads.checkpoint import ReferenceRow, save_heads
 from impart.train.heads.class_names import imagenet_vocabulary
 from impart.train.heads.corpus import Corpus
@@ -45,8 +45,8 @@ from impart.train.heads.towers.sentences import SentenceCache, SentenceTower, lo
 from impart.train.heads.towers.text_tail import TextTail
 from impart.train.loop import fit
 from impart.train.prepare.development_data import TrainingImage, read_validation
-from impart.train.prepare.neighbours import hold_out, may_be_references
 from impart.train.prepare.pairs import Failures, list_images
+from impart.train.prepare.split import hold_out, may_be_references
 from impart.train.settings import HeadsSettings, PairsFrom, TrainConfig
 
 __all__ = ["HeadsData", "build_references", "prepare", "run"]
@@ -118,35 +118,32 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
         validation=made.validation,
         tail=made.tail,
     )
-    for event in fit(task, config, out=out, resume=resume):
-        if not isinstance(event, Finished):
-            yield event
-            continue
-        model = task.finished().cpu()
-        features = made.references.features if made.references else made.corpus.views[0][:0]
-        texts = made.reference_sentences()
-        text_tower = made.text_tower.cpu()
-        save_heads(
-            out / "model",
-            model,
-            config=config,
-            rows=made.rows,
-            features=features,
-            sentences=texts,
-            text_tower=text_tower if made.tail is not None else None,
-        )
-        folder = export_heads(
-            out / "encoder",
-            model,
-            config=config,
-            backbone=made.tower.path,
-            preprocessing=made.tower.preprocessing,
-            sentences=text_tower,
-            rows=made.rows,
-            features=features.cpu().float(),
-            texts=texts.cpu(),
-        )
-        yield Finished(step=event.step, seconds=event.seconds, folder=folder, failed=len(failures))
+    finished = yield from fit(task, config, out=out, resume=resume)
+    model = task.finished().cpu()
+    features = made.references.features if made.references else made.corpus.views[0][:0]
+    texts = made.reference_sentences()
+    text_tower = made.text_tower.cpu()
+    save_heads(
+        out / "model",
+        model,
+        config=config,
+        rows=made.rows,
+        features=features,
+        sentences=texts,
+        text_tower=text_tower if made.tail is not None else None,
+    )
+    folder = export_heads(
+        out / "encoder",
+        model,
+        config=config,
+        backbone=made.tower.path,
+        preprocessing=made.tower.preprocessing,
+        sentences=text_tower,
+        rows=made.rows,
+        features=features.cpu().float(),
+        texts=texts.cpu(),
+    )
+    yield dataclasses.replace(finished, folder=folder, failed=len(failures))
 
 
 def prepare(config: TrainConfig, *, data: Path, out: Path, failures: Failures) -> Iterator[TrainEvent | HeadsData]:

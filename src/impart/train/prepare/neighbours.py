@@ -1,14 +1,14 @@
-"""Who is whose neighbour, found ahead of time: hold-out split, search, masks, and a memory-mapped table.
+"""Nearest references of every image, precomputed and memory-mapped.
 
-RA-CLIP keeps a tenth of the pairs as references and looks up each training image's neighbours among them once,
-since the retrieval encoder is frozen. An image never finds itself (equal content) nor a near-duplicate of itself
-(retrieval cosine above a threshold): from those RAM would learn to copy the answer.
+RA-CLIP searches the neighbours of each training image among the references once, since the retrieval encoder is frozen.
+The image itself (equal content) and near-duplicates of it (retrieval cosine above a threshold) are masked: from those
+RAM would learn to copy the answer.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,81 +20,18 @@ from impart.encoders.base import Float32
 from impart.errors import TrainingError
 from impart.files import atomic_path, new_sha256, write_json_atomic
 from impart.retrieval.nearest import PairIndex
-from impart.train.events import Preparing
+from impart.train.events import Note, Preparing, TrainEvent
+from impart.train.settings import TrainConfig
 
-__all__ = ["NeighbourTable", "Split", "find_neighbours", "hold_out", "may_be_references", "nearest"]
+__all__ = ["NeighbourTable", "Queries", "find_neighbours", "nearest", "neighbours_of_parts"]
 
 _CHUNK = 8192  # queries between two reports
-_SPARE = 8  # masked candidates that are allowed for at first
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images by what they are for; each (.,) int64 numbers, sorted.
-
-    Attributes:
-        train: learned from.
-        references: the cheat sheet.
-        validation: neither.
-    """
-
-    train: npt.NDArray[np.int64]
-    references: npt.NDArray[np.int64]
-    validation: npt.NDArray[np.int64]
-
-
-def may_be_references(of: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Which images, told by their collections `of`, may become references: those `wanted`, or all if none is named.
-
-    Raises:
-        TrainingError: no image comes from there.
-    """
-    chosen = np.array([not wanted or name in wanted for name in of], dtype=np.bool_)
-    if len(of) and not chosen.any():
-        raise TrainingError(
-            f"reference.sources names {', '.join(wanted)}, but the pairs come from {', '.join(sorted(set(of)))}: name "
-            "one of these; or all with reference.sources=[], and a share of them with reference.fraction=0.1"
-        )
-    return chosen
-
-
-def hold_out(
-    count: int,
-    *,
-    fraction: float,
-    seed: int,
-    held_out: bool = True,
-    use: float = 1.0,
-    validation: int = 0,
-    eligible: npt.NDArray[np.bool_] | None = None,
-) -> Split:
-    """Draw references and validation images.
-
-    Args:
-        count: images in all.
-        fraction: share of the eligible images that become references.
-        seed: of the draw.
-        held_out: whether references are left out of training.
-        use: share of the references that is used; a smaller share is a part of a larger one.
-        validation: images kept for validation, drawn first.
-        eligible: (count,) which images may become references; None = all.
-
-    >>> split = hold_out(10, fraction=0.2, seed=0, validation=2)
-    >>> len(split.train), len(split.references), len(split.validation)
-    (6, 2, 2)
-    """
-    order = np.random.default_rng((seed, 0x5B117)).permutation(count)
-    validation_rows, rest = order[:validation], order[validation:]
-    candidates = rest if eligible is None else rest[eligible[rest]]
-    held = candidates[: round(fraction * len(candidates))]
-    used = held[: max(1, round(use * len(held)))] if len(held) else held
-    train = np.setdiff1d(rest, held) if held_out else np.sort(rest)
-    return Split(train.astype(np.int64), np.sort(used).astype(np.int64), np.sort(validation_rows).astype(np.int64))
+_SPARE = 8  # more candidates than neighbours, in the first search
 
 
 @dataclass(frozen=True)
 class NeighbourTable:
-    """The K nearest references of n images, best first.
+    """K nearest references of n images, best first.
 
     Attributes:
         ids: (n, K) int32 rows of the reference set; -1 = there are fewer.
@@ -116,14 +53,14 @@ def nearest(
     own: npt.NDArray[np.int64],
     near_duplicate: float,
 ) -> NeighbourTable:
-    """Search with masks.
+    """Search the nearest references, with masks.
 
     Args:
         index: over N references.
         queries: (n, R), L2-normalised.
         k: neighbours wanted.
         groups: (N,) content number of each reference.
-        own: (n,) content number of each query: references with the same number are masked; -1 = none is.
+        own: (n,) content number of each query; references with the same number are masked. -1 = no reference has it.
         near_duplicate: references with a higher cosine are masked.
     """
     ids = np.full((len(queries), k), -1, dtype=np.int32)
@@ -134,8 +71,8 @@ def nearest(
     while len(todo):
         found = index.search(queries[todo], wanted)
         there = found.ids >= 0
-        twin = there & ((groups[found.ids] == own[todo, None]) | (found.sims > near_duplicate))
-        good = there & ~twin
+        same = there & ((groups[found.ids] == own[todo, None]) | (found.sims > near_duplicate))
+        good = there & ~same
         enough = (good.sum(1) >= k) | (wanted >= len(groups))
         order = np.argsort(~good[enough], axis=1, kind="stable")[:, :k]  # good ones first, in their order
         rows = todo[enough]
@@ -143,7 +80,7 @@ def nearest(
         columns = order.shape[1]
         ids[rows, :columns] = np.where(kept, np.take_along_axis(found.ids[enough], order, axis=1), -1)
         sims[rows, :columns] = np.where(kept, np.take_along_axis(found.sims[enough], order, axis=1), -1.0)
-        masked += int(twin[enough].sum())
+        masked += int(same[enough].sum())
         todo = todo[~enough]
         wanted = min(len(groups), 4 * wanted)
     return NeighbourTable(ids, sims, masked)
@@ -160,8 +97,8 @@ def find_neighbours(
     near_duplicate: float,
     index: str = "auto",
     name: str = "neighbours",
-) -> Iterator[Preparing | NeighbourTable]:
-    """Find neighbours ahead of time and keep them; a table made from the same vectors is read back.
+) -> Generator[Preparing, None, NeighbourTable]:
+    """Search the neighbours of all queries and store them; a table made from the same vectors is read back.
 
     Args:
         folder: `<name>.ids.npy`, `<name>.sims.npy` and `<name>.json` are written here.
@@ -175,15 +112,17 @@ def find_neighbours(
         name: of the table, when a run has several.
 
     Yields:
-        Progress, and at the end the table, memory-mapped.
+        Progress.
+
+    Returns:
+        The table, memory-mapped.
     """
     facts: dict[str, Any] = {"k": k, "near_duplicate": near_duplicate, "index": index}
     facts["queries"], facts["references"] = _digest(queries, query_hashes), _digest(references, reference_hashes)
     paths = {part: folder / f"{name}.{part}.npy" for part in ("ids", "sims")}
     known = _read(folder / f"{name}.json")
     if {key: known.get(key) for key in facts} == facts and all(path.is_file() for path in paths.values()):
-        yield _open(paths, known)
-        return
+        return _open(paths, known)
     folder.mkdir(parents=True, exist_ok=True)
     numbers: dict[str, int] = {}
     groups = np.array([numbers.setdefault(key, len(numbers)) for key in reference_hashes], dtype=np.int64)
@@ -204,7 +143,41 @@ def find_neighbours(
         sims.flush()
         del ids, sims
     write_json_atomic(folder / f"{name}.json", {**facts, "masked": masked}, indent=None, ascii_only=True)
-    yield _open(paths, {"masked": masked})
+    return _open(paths, {"masked": masked})
+
+
+Queries = tuple[npt.NDArray[Any], Sequence[str]]
+"""Vectors (n, R), L2-normalised, and their n content hashes."""
+
+
+def neighbours_of_parts(
+    config: TrainConfig, out: Path, parts: Mapping[str, Queries], references: Queries
+) -> Generator[TrainEvent, None, dict[str, NeighbourTable]]:
+    """Search the neighbours of each part of a split, and store them in `OUT/neighbours`.
+
+    Args:
+        config: `ram.k` and `reference` are read.
+        out: folder of the run.
+        parts: queries by name of the part.
+        references: of the run.
+    """
+    tables: dict[str, NeighbourTable] = {}
+    for name, (queries, hashes) in parts.items():
+        table = yield from find_neighbours(
+            out / "neighbours",
+            queries,
+            references[0],
+            k=config.ram.k,
+            query_hashes=hashes,
+            reference_hashes=references[1],
+            near_duplicate=config.reference.near_duplicate,
+            index=config.reference.index,
+            name=name,
+        )
+        if table.masked:
+            yield Note(message=f"{name}: {table.masked} references masked as the image itself or a near-duplicate")
+        tables[name] = table
+    return tables
 
 
 def _open(paths: dict[str, Path], facts: dict[str, Any]) -> NeighbourTable:

@@ -1,4 +1,4 @@
-"""Spread weights: each process holds its part, scalars agree, gradients are clipped together, whole tensors come back.
+"""Sharded weights: a part per process, equal scalars, gradients clipped together, tensors gathered again.
 
 Run as a script under a launcher, the file is one of the two processes.
 """
@@ -32,7 +32,8 @@ def main() -> None:
     import torch.distributed as dist
     from torch.distributed.tensor import DTensor
 
-    from impart.train.sharding import average_scalars, clip_gradients, like, shard, whole
+    from impart.train.distributed import average_scalars, like, shard, whole
+    from impart.train.optim import clip_sharded
 
     dist.init_process_group("gloo")
     model, plain = Model(), Model()
@@ -51,7 +52,7 @@ def main() -> None:
     learned = [each for each in model.parameters() if each.requires_grad]
     wanted = [each for each in plain.parameters() if each.requires_grad]
     for most in (math.inf, 0.5):
-        norm = clip_gradients(learned, most)
+        norm = clip_sharded(learned, most)
         torch.testing.assert_close(torch.tensor(norm), torch.nn.utils.clip_grad_norm_(wanted, most))
         for found, expected in zip(learned, wanted, strict=True):
             torch.testing.assert_close(whole(found.grad), expected.grad)
