@@ -45,7 +45,6 @@ def test_teach_a_name(tmp_path: Path) -> None:
     assert (tmp_path / "things.refset" / "manifest.json").is_file()
 
 
-@pytest.mark.slow
 def test_train_a_ram(tmp_path: Path) -> None:
     pytest.importorskip("accelerate")
     pytest.importorskip("onnxscript")
