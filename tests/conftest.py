@@ -10,7 +10,36 @@ import pytest
 
 from helpers.tiny_encoder import TinyEncoder
 
-ROOT = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+
+SLOW_PLACES = (
+    "blending/test_ram",  # torch and its export
+    "cli/eval/",
+    "cli/test_models.py",
+    "cli/test_ram_command.py",
+    "cli/test_train.py",
+    "encoders/onnx/test_export.py",
+    "encoders/test_hf.py",
+    "encoders/test_hub.py",
+    "recipes/",
+    "test_examples.py",
+    "train/episodes/",
+    "train/heads/",
+    "train/pretrain/",
+    "train/ram/",
+    "video/index/test_kill.py",
+    "video/index/test_ram_index.py",
+)
+SLOW_NAMES = ("killed", "two_processes")
+"""What `make test-fast` leaves out: files that take more than three seconds of CPU, and tests that start processes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        place = item.path.relative_to(TESTS).as_posix()
+        if place.startswith(SLOW_PLACES) or any(part in item.name for part in SLOW_NAMES):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

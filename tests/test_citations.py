@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PLACES = ("src", "tests", "docs", "benchmarks")
+PLACES = ("src", "tests", "docs", "benchmarks", "examples", "findings")
 FILES = [path for place in PLACES for kind in ("py", "md", "toml") for path in (ROOT / place).rglob(f"*.{kind}")]
-READ = sorted({*FILES, ROOT / "README.md", ROOT / "pyproject.toml"} - {Path(__file__).resolve()})
+TOP = {ROOT / name for name in ("README.md", "CONTRIBUTING.md", "pyproject.toml", "mkdocs.yml")}
+READ = sorted({*FILES, *TOP} - {Path(__file__).resolve()})
 FOLDERS = sorted(path.name for path in (ROOT / "src" / "impart").iterdir() if path.is_dir())
 FILE = re.compile(
     rf"(?<![\w./-])(?:(?:src/|impart/|docs/|benchmarks/|tests/|(?:{'|'.join(FOLDERS)})/(?=[\w/]+\.py\b))[\w./-]*\w|[A-Z_]+\.md\b)"

@@ -16,8 +16,8 @@ import impart
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
-TOOLS = "dev"
-"""The extra of those who work on the project; what it names is not imported by the package."""
+TOOLS = ("dev", "docs")
+"""The extras of those who work on the project; what they name is not imported by the package."""
 
 IMPORTED_AS = {
     "faiss-cpu": "faiss",
@@ -44,7 +44,7 @@ def name_of(requirement: str) -> str:
 
 REQUIRED = sorted(
     {name_of(one) for one in PROJECT["dependencies"]}
-    | {name_of(one) for extra, wanted in EXTRAS.items() if extra != TOOLS for one in wanted}
+    | {name_of(one) for extra, wanted in EXTRAS.items() if extra not in TOOLS for one in wanted}
 )
 
 
