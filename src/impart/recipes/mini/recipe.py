@@ -19,7 +19,6 @@ import json
 import logging
 import sys
 import time
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from impart.config import check_names, read_toml
 from impart.encoders.onnx.encoder import load_mini
 from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import ConfigError, ImpartError
@@ -45,6 +45,7 @@ from impart.recipes.mini.references import principal_components, write_prototype
 from impart.recipes.mini.small_images import SmallSettings, Squares, learn_small_images
 from impart.recipes.mini.text_tuning import TuningSettings, tune_text
 from impart.recipes.mini.train_heads import Corpus, HeadSettings, sampling_weights, text_key, train_heads
+from impart.retrieval.prompts import RECIPE_PROMPTS
 from impart.train.heads.class_names import ClassVocabulary, a_or_an, imagenet_vocabulary
 from impart.train.heads.corrections import CellAttention, Correction, ImageHead, Mean, TextHead, join
 from impart.train.heads.onnx_export import ImageTower, TextTower, export_model
@@ -80,7 +81,6 @@ _log = logging.getLogger(__name__)
 _LINE = "%(asctime)s %(message)s"
 _KINDS_OF_VIEW = ("clean", "crop", "small")
 _SMALL = _KINDS_OF_VIEW.index("small")
-_PROMPTS = ("a photo of {}", "{}", "a picture of {}", "a blurry photo of {}", "a small photo of {}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,16 +124,7 @@ def load_config(path: Path | None = None) -> MiniConfig:
     Raises:
         ConfigError: the file cannot be read, or a name is unknown.
     """
-    try:
-        if path is None:
-            text = (resources.files("impart.recipes.mini") / "configs" / "mini.toml").read_text(encoding="utf-8")
-        else:
-            text = path.read_text(encoding="utf-8")
-        table = tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"recipe {path} is not TOML: {error}") from error
+    table = read_toml(path or resources.files("impart.recipes.mini") / "configs" / "mini.toml", what="recipe")
     head = _checked(table.pop("head", {}), HeadSettings, f"{path}, [head]")
     tuning = _checked(table.pop("tuning", {}), TuningSettings, f"{path}, [tuning]")
     small = _checked(table.pop("small", {}), SmallSettings, f"{path}, [small]")
@@ -146,10 +137,7 @@ def load_config(path: Path | None = None) -> MiniConfig:
 
 
 def _checked(table: dict[str, Any], kind: type, where: str) -> dict[str, Any]:
-    known = {item.name for item in dataclasses.fields(kind)}
-    for name in table:
-        if name not in known:
-            raise ConfigError(f"recipe {where} has no {name!r}; it has {', '.join(sorted(known))}")
+    check_names(table, sorted(item.name for item in dataclasses.fields(kind)), where=f"recipe {where}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
 
 
@@ -348,7 +336,7 @@ def _variants(names: Sequence[Sequence[str]], sentences: SentenceCache) -> list[
 
 
 def _ways(name: str) -> list[str]:
-    return [name, *(prompt.format(a_or_an(name)) for prompt in _PROMPTS)]
+    return [name, *(prompt.format(a_or_an(name)) for prompt in RECIPE_PROMPTS)]
 
 
 def text_rows(

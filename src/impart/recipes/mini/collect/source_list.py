@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from impart.config import read_toml
 from impart.errors import ConfigError
 
 __all__ = ["Recipe", "Source", "SourceTable", "read_recipe"]
@@ -107,21 +107,12 @@ def read_recipe(path: Path | None = None) -> Recipe:
         ConfigError: the file is not TOML, or has an unknown or missing setting.
     """
     name = str(path or "configs/mini_sources.toml")
+    table = read_toml(path or resources.files("impart.recipes.mini") / "configs" / "mini_sources.toml", what="recipe")
     try:
-        text = (
-            path.read_text(encoding="utf-8")
-            if path
-            else resources.files("impart.recipes.mini")
-            .joinpath("configs", "mini_sources.toml")
-            .read_text(encoding="utf-8")
-        )
-        table = tomllib.loads(text)
         sources = tuple(_source(entry) for entry in table.pop("source", []))
         guarded, known = tuple(table.pop("guarded")), tuple(table.pop("known", ()))
         recipe = Recipe(sources=sources, guarded=guarded, known=known, **table)
-    except OSError as error:
-        raise ConfigError(f"cannot read the recipe {name}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, re.error) as error:
+    except (KeyError, TypeError, re.error) as error:
         raise ConfigError(
             f"{name}: {error}; settings are those of Recipe and Source in recipes/mini/collect/sources.py"
         ) from error
