@@ -1,4 +1,4 @@
-"""A small task for tests of the loop, with dropout, an average and its own state; a script for kills."""
+"""A small training task for tests of the loop, with dropout, an average and a state; also a script to be killed."""
 
 from __future__ import annotations
 
