@@ -33,7 +33,7 @@ from impart.refset.refset import ReferenceSet
 from impart.retrieval.znorm import ZNorm
 from impart.train.episodes.episodes import Concepts, Episode, concept_of, draw_episode, made_up
 from impart.train.events import Note, TrainEvent
-from impart.train.heads.towers.features import look
+from impart.train.heads.towers import views
 from impart.train.loop import fit
 from impart.train.prepare.embeddings import EmbeddingStore
 from impart.train.prepare.pairs import Failures, list_images
@@ -202,7 +202,7 @@ class ViewEncoder:
         seen = [image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)) for image in images]
         seeds = [zlib.crc32(shown.tobytes()) for shown in seen]
         return self._base.encode_images(
-            [look(shown.convert("RGB"), self._view, seed=seed) for shown, seed in zip(seen, seeds, strict=True)]
+            [views.view(shown.convert("RGB"), self._view, seed=seed) for shown, seed in zip(seen, seeds, strict=True)]
         )
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
