@@ -1,4 +1,4 @@
-"""One torch thread per test: small tensors gain nothing from more, and on busy machines more threads are much slower."""
+"""One torch thread per test: small tensors gain nothing from more, and busy machines get much slower."""
 
 from __future__ import annotations
 

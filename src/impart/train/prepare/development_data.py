@@ -137,8 +137,8 @@ def _more(folder: Path) -> Iterator[TrainingImage]:
         ):
             texts.append(extra)
     for file, own in texts_of.items():
-        if texts := _distinct(*own):
-            yield TrainingImage(path=folder / "images" / file, source=folder.name, texts=texts)
+        if distinct := _distinct(*own):
+            yield TrainingImage(path=folder / "images" / file, source=folder.name, texts=distinct)
 
 
 def _distinct(*texts: str) -> tuple[str, ...]:

@@ -113,7 +113,7 @@ class Guard:
         keys = [file_key(path) for path in paths]
         for number in store.missing(keys):
             prints, digest = _evaluation_prints(paths[number])
-            store.append([keys[number]], {"bits": [prints.bits], "thumbs": [prints.thumbs]}, [digest])
+            _store(store, [keys[number]], [prints], [digest])
         rows = store.rows(keys)
         return cls(_stored(store, rows), store.notes(rows))
 
@@ -153,10 +153,13 @@ def copies_among(paths: Sequence[Path], guard: Guard, *, cache: Path) -> NDArray
     with closing(read_ahead(jobs, _prints_of_file, workers=workers, ahead=4 * workers)) as computed:
         for first in range(0, len(missing), _PART):
             part = missing[first : first + _PART]
-            prints = list(islice(computed, len(part)))
-            values = {"bits": [own.bits for own in prints], "thumbs": [own.thumbs for own in prints]}
-            store.append([keys[number] for number in part], values)
+            _store(store, [keys[number] for number in part], list(islice(computed, len(part))))
     return guard.copies(_stored(store, store.rows(keys)))
+
+
+def _store(store: ColumnStore, keys: Sequence[str], prints: Sequence[Prints], notes: Sequence[str] = ()) -> None:
+    """Write one row of prints per file."""
+    store.append(keys, {"bits": [own.bits for own in prints], "thumbs": [own.thumbs for own in prints]}, notes)
 
 
 def _stored(store: ColumnStore, rows: NDArray[np.int64]) -> Prints:
