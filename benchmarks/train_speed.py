@@ -35,7 +35,7 @@ from impart.train.optim import parameter_groups
 from impart.train.prepare.neighbours import NeighbourTable
 from impart.train.prepare.pairs import ListedImage
 from impart.train.pretrain.batches import Batch
-from impart.train.pretrain.data import Found, PretrainData
+from impart.train.pretrain.data import PretrainData, PretrainImages
 from impart.train.pretrain.task import PretrainTask
 from impart.train.pretrain.towers import Towers, build_towers, learn_tokenizer
 from impart.train.settings import TrainConfig
@@ -94,8 +94,10 @@ def synthetic(count: int, references: int, k: int, folder: Path) -> PretrainData
     ids = np.load(folder / "ids.npy", mmap_mode="r")
     one = ListedImage(Pair(image=Path("none"), text="none"), ["none"])
 
-    def part(first: int, size: int, table: NeighbourTable | None) -> Found:
-        return Found([one] * size, np.arange(first, first + size), vectors, np.arange(first, first + size), table)
+    def part(first: int, size: int, table: NeighbourTable | None) -> PretrainImages:
+        return PretrainImages(
+            [one] * size, np.arange(first, first + size), vectors, np.arange(first, first + size), table
+        )
 
     table = NeighbourTable(ids, np.zeros((0, k), np.float32))
     return PretrainData(part(0, count, table), part(count, references, None), part(0, 0, None), [])

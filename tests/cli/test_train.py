@@ -41,7 +41,7 @@ def test_pairs_to_a_checkpoint(data, tmp_path):
     assert "--resume" in str(again.exception)
     resumed = _run("ram_mini", "--pairs", data / "captions.csv", "--out", out, "--resume")
     assert resumed.exit_code == 0, resumed.output
-    assert "going on after step 6 of 6" in resumed.stderr
+    assert "continuing after step 6 of 6" in resumed.stderr
 
 
 def test_failures_give_exit_code_3(data, tmp_path):

@@ -1,4 +1,4 @@
-"""A small task for tests of the engine, with dropout, an average and state of its own; as a script, a run to kill."""
+"""A small task for tests of the loop, with dropout, an average and its own state; a script for kills."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spread weights: each process holds its part, scalars agree, gradients are clipped together, whole tensors come back.
+"""Sharded weights: a part per process, equal scalars, gradients clipped together, tensors gathered again.
 
 Run as a script under a launcher, the file is one of the two processes.
 """

@@ -1,4 +1,4 @@
-"""The loop: learning-rate schedule, decay groups, exact resume after a real kill, and not-a-number."""
+"""Loop: learning-rate schedule, decay groups, exact resume after a kill, numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def test_it_learns_reports_and_keeps_checkpoints(tmp_path):
     assert [event.step for event in events if isinstance(event, Validated)] == [8, 16, 24, 32, 40, 48, 56, 60]
     assert [event.step for event in events if isinstance(event, Saved)][-1] == 60
     assert Checkpoints(tmp_path / "checkpoints").steps() == [60, 56]  # keep = 2
-    assert task.temperature.log_scale.item() == pytest.approx(task.highest)  # pushed up, and clamped
+    assert task.temperature.log_scale.item() == pytest.approx(task.highest)  # clamped at the maximum
 
 
-def test_seeds_decide_everything():
+def test_the_seed_determines_the_result():
     runs = []
     for seed in (1, 1, 2):
         task = ToyTask()
@@ -129,7 +129,7 @@ def test_not_a_number_stops_and_keeps_the_last_good_checkpoint(tmp_path):
         list(fit(ToyTask(poison=1), _config()))
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path):
     list(fit(ToyTask(), _config(), out=tmp_path))
     path = Checkpoints(tmp_path / "checkpoints").path(24)
     path.write_bytes(path.read_bytes()[:200])
@@ -219,12 +219,12 @@ def test_recall_against_a_naive_loop():
         assert found[f"i2t_r{k}"] == pytest.approx(100 * sum(rank < k for rank in i2t) / 20, abs=1e-3)
 
 
-def test_log_lines_are_json_and_a_torn_line_is_left_out(tmp_path):
+def test_log_lines_are_json_and_an_incomplete_line_is_left_out(tmp_path):
     (tmp_path / "log.jsonl").write_text(json.dumps({"step": 1, "kind": "train", "loss": 2.0}) + '\n{"step": 2, "ki')
     assert [line["step"] for line in read_log(tmp_path)] == [1]
 
 
-def test_tensorboard_shows_what_the_log_has(tmp_path):
+def test_tensorboard_has_the_figures_of_the_log(tmp_path):
     pytest.importorskip("tensorboard", reason="needs the extra `train`")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -232,7 +232,7 @@ def test_tensorboard_shows_what_the_log_has(tmp_path):
     for event in fit(ToyTask(), config, out=tmp_path):
         if isinstance(event, StepDone) and event.step == 7:
             break
-    list(fit(ToyTask(), config, out=tmp_path, resume=True))  # goes on from step 4: what was written after it is void
+    list(fit(ToyTask(), config, out=tmp_path, resume=True))  # continues from step 4; what was written later is dropped
     shown = EventAccumulator(str(tmp_path / "tensorboard"))
     shown.Reload()
     for kind in ("train", "validation"):

@@ -1,4 +1,4 @@
-"""The losses against naive loops."""
+"""Losses against naive loops."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_equal_texts_are_no_negatives():
     as_one = contrastive_loss(logits, torch.tensor([0, 0, 1])).item()
     apart = contrastive_loss(logits, torch.tensor([0, 1, 2])).item()
     assert as_one == pytest.approx(2 / 3 * math.log(2), abs=1e-3)
-    # Swapping two images of one text changes nothing; pulling them apart as negatives would.
+    # two images of one text may be exchanged; as negatives of each other they could not
     swapped = contrastive_loss(logits[[1, 0, 2]], torch.tensor([0, 0, 1])).item()
     assert swapped == pytest.approx(as_one, abs=1e-6)
     assert torch.isfinite(torch.tensor(apart))

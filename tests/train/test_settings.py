@@ -1,8 +1,9 @@
-"""Configs: bundled ones resolve, mistakes name the setting, --set wins over the file."""
+"""Configs: bundled ones resolve, errors name the setting, --set overrides the file."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ pytest.importorskip("torch", reason="training needs the extra `train`")
 from impart.errors import ConfigError
 from impart.train import settings
 from impart.train.config_file import bundled_configs, load_config
+from impart.train.retired import RETIRED
 from impart.train.run import MODES
 from impart.train.settings import TABLES
 
 
-def test_every_bundled_config_resolves_and_says_its_command():
+def test_every_bundled_config_resolves_and_names_its_command():
     from importlib import resources
 
     assert "ram_mini.toml" in bundled_configs()
@@ -30,7 +32,7 @@ def test_names_of_bundled_configs_resolve_without_a_folder():
     assert load_config("ram_mini") == load_config("ram_mini.toml") == load_config("configs/ram_mini.toml")
 
 
-def test_a_file_wins_over_defaults_and_set_over_the_file(tmp_path):
+def test_a_file_overrides_defaults_and_set_overrides_the_file(tmp_path):
     path = tmp_path / "own.toml"
     path.write_text('mode = "ram"\n[loop]\nepochs = 3\n[[data.pairs]]\npath = "a.csv"\nwhere = { split = "train" }\n')
     config = load_config(
@@ -67,7 +69,44 @@ def test_mistakes_name_the_setting(tmp_path, content, named):
         load_config(path)
 
 
-def test_an_unknown_config_lists_ours(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ('regime = "ram"', "mode instead of regime"),
+        ('regime = "lit"', "mode instead of regime, mode = 'heads' instead of 'lit'"),
+        (
+            'mode = "full"\n[full]\nmodel = "tiny"',
+            r"mode = 'pretrain' instead of 'full', \[pretrain\] instead of \[full\]",
+        ),
+        ('mode = "heads"\n[lit]\nema = 0.9', r"\[heads\] instead of \[lit\]"),
+        ('mode = "ram"\n[data]\nvalidation_pictures = 3', "data.validation_images instead of data.validation_pictures"),
+    ],
+)
+def test_names_of_an_earlier_version_are_refused_with_the_new_ones(tmp_path, content, named):
+    path = tmp_path / "own.toml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=named):
+        load_config(path)
+
+
+def test_every_retired_name_is_refused_and_every_new_name_exists():
+    for old, new in RETIRED["config"].items():
+        assert f"{new}.toml" in bundled_configs()
+        for name in (old, f"{old}.toml", f"configs/{old}.toml"):
+            with pytest.raises(ConfigError, match=f"{new}.toml now"):
+                load_config(name)
+    assert set(RETIRED["mode"].values()) | set(RETIRED["table"].values()) <= set(MODES)
+    assert not RETIRED["mode"].keys() & MODES.keys()
+    fields = asdict(settings.TrainConfig())
+    for old, new in RETIRED["setting"].items():
+        for name, there in ((old, False), (new, True)):
+            table, _, leaf = name.rpartition(".")
+            assert (leaf in (fields[table] if table else fields)) == there, name
+    with pytest.raises(ConfigError, match="mode instead of regime"):
+        load_config("ram_mini", sets=["regime=lit"])
+
+
+def test_an_unknown_config_lists_the_bundled_ones(tmp_path):
     with pytest.raises(ConfigError, match="ram_mini"):
         load_config(tmp_path / "none.toml")
     with pytest.raises(ConfigError, match="--set"):
@@ -89,5 +128,5 @@ def test_every_mode_is_named_where_modes_are_listed():
     }
     for where, text in lists.items():
         for mode in MODES:
-            assert re.search(rf"\b{mode}\b", text), f"{where} leaves {mode} out"
+            assert re.search(rf"\b{mode}\b", text), f"{where} lacks {mode}"
     assert TABLES.keys() == MODES.keys()

@@ -1,4 +1,4 @@
-"""`impart train`: parse the options, render the events of a run."""
+"""`impart train`: parse the options and render the events of a run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of the run.")] = None,
     data: Annotated[
-        Path, typer.Option("--data", metavar="DIR", help="Folder that relative paths of the config start from.")
+        Path, typer.Option("--data", metavar="DIR", help="Folder that relative paths in the config start from.")
     ] = Path(),
     pairs: Annotated[
         list[Path] | None,
@@ -39,10 +39,10 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="A.B=C", help="Change a setting, such as loop.epochs=3; may be repeated."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")] = False,
     show: Annotated[bool, typer.Option("--list", help="List the bundled configs and stop.")] = False,
 ) -> None:
-    """Train RAM, or a model with it, as a config says. Safe to stop: --resume goes on where it stopped."""
+    """Train a model by a config: RAM, heads or whole towers. A stopped run continues with --resume."""
     from impart.train.config_file import bundled_configs, load_config
     from impart.train.settings import PairsFrom
 
@@ -51,7 +51,7 @@ def train(
             print(name)
         return
     if config is None or out is None:
-        raise typer.BadParameter("name a config and --out, such as: impart train ram_mini --data DATA --out runs/ram")
+        raise typer.BadParameter("give a config and --out, such as: impart train ram_mini --data DATA --out runs/ram")
     settings = load_config(config, sets=sets or [])
     if pairs:
         sources = tuple(PairsFrom(path=str(path.resolve())) for path in pairs)
@@ -66,7 +66,7 @@ def train(
 
 
 def _render(events: Iterable[TrainEvent]) -> int:
-    """Show a run on stderr; returns how many items failed."""
+    """Show a run on stderr; return the number of items that failed."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -102,7 +102,7 @@ def _render(events: Iterable[TrainEvent]) -> int:
                 case Validated() if event.metrics:
                     progress.console.print(f"step {event.step}: {_figures(event.metrics)}", soft_wrap=True)
                 case Resumed():
-                    progress.console.print(f"going on after step {event.step} of {event.steps}")
+                    progress.console.print(f"continuing after step {event.step} of {event.steps}")
                 case Note():
                     progress.console.print(event.message, soft_wrap=True)
                 case Saved():

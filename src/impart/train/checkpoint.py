@@ -1,4 +1,4 @@
-"""Checkpoints of a run: one file each, complete or absent, the newest that can be read wins."""
+"""Checkpoints of a run: one file per checkpoint, complete or absent."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _NAME = re.compile(r"^step-(\d+)\.pt$")
 
 
 class Checkpoints:
-    """The checkpoints of one run.
+    """Checkpoints of one run.
 
     Args:
         folder: made when the first one is written.
-        keep: the newest that stay.
+        keep: number of checkpoints kept, the newest.
     """
 
     def __init__(self, folder: Path, *, keep: int = 2):
@@ -31,18 +31,18 @@ class Checkpoints:
         self._keep = keep
 
     def steps(self) -> list[int]:
-        """Steps that a checkpoint is kept of, newest first."""
+        """List the steps of the checkpoints, newest first."""
         if not self._folder.is_dir():
             return []
         found = (_NAME.match(path.name) for path in self._folder.iterdir())
         return sorted((int(match[1]) for match in found if match), reverse=True)
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
+        """Return the file of the checkpoint of a step."""
         return self._folder / f"step-{step:08d}.pt"
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
-        """Write a checkpoint under a temporary name, wait until it is on disk, give it its name, drop old ones.
+        """Write a checkpoint in one step and remove old ones.
 
         Raises:
             TrainingError: the folder cannot be written.
@@ -54,19 +54,19 @@ class Checkpoints:
                 torch.save(state, file)
             for old in self.steps()[self._keep :]:
                 self.path(old).unlink(missing_ok=True)
-            for left in self._folder.glob(".step-*"):  # of a killed run
+            for left in self._folder.glob(".step-*"):  # by a killed run
                 left.unlink(missing_ok=True)
         except OSError as error:
             raise TrainingError(
-                f"cannot write checkpoint {target}: {error.strerror}. Free some space, then --resume"
+                f"cannot write checkpoint {target}: {error.strerror}. Free some space, then continue with --resume"
             ) from error
         return target
 
     def newest(self) -> tuple[int, dict[str, Any]] | None:
-        """(step, state) of the newest checkpoint that can be read; None where there is none at all.
+        """Read the newest checkpoint that is not damaged: (step, state); None where there is none at all.
 
         Raises:
-            TrainingError: there are some, and all are damaged.
+            TrainingError: all checkpoints are damaged.
         """
         problems: list[str] = []
         for step, state in self._readable(problems):

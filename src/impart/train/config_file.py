@@ -1,4 +1,4 @@
-"""A training config from TOML: a file, or one of those that come with the package, and what `--set` changes in it."""
+"""Read a training config from TOML: a file or a bundled config, and the changes of `--set`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from impart.errors import ConfigError
+from impart.train.retired import RETIRED, retired_names
 from impart.train.settings import TABLES, TrainConfig
 
 __all__ = ["bundled_configs", "config_of", "load_config"]
 
 
 def bundled_configs() -> list[str]:
-    """Names of the configs that come with the package."""
+    """List the configs that come with the package."""
     folder = resources.files("impart.train") / "configs"
     found = []
     for item in folder.iterdir():
@@ -32,10 +33,10 @@ def load_config(name: str | Path, *, sets: Sequence[str] = ()) -> TrainConfig:
 
     Args:
         name: of the file.
-        sets: `table.name=value` each, winning over the file; values as in TOML, bare words are strings.
+        sets: `table.name=value` each, which override the file; values as in TOML, bare words are strings.
 
     Raises:
-        ConfigError: no such file, not TOML, an unknown name, or a value that cannot work.
+        ConfigError: there is no such file, it is not TOML, or a name or value is not valid.
     """
     where = str(name)
     try:
@@ -50,15 +51,17 @@ def load_config(name: str | Path, *, sets: Sequence[str] = ()) -> TrainConfig:
 
 
 def config_of(table: Mapping[str, Any], *, where: str) -> TrainConfig:
-    """A config from nested tables, such as `TrainConfig.as_dict` gives.
+    """Build a config from nested tables, such as `TrainConfig.as_dict` returns.
 
     Args:
         table: as in a TOML file.
-        where: it is from, for messages.
+        where: origin of the table, for messages.
 
     Raises:
-        ConfigError: an unknown name, or a value that cannot work.
+        ConfigError: a name is unknown or retired, or a value is not valid.
     """
+    if old := retired_names(table):
+        raise ConfigError(f"config {where} has names of an earlier version: write {', '.join(old)}")
     mode = table.get("mode")
     if mode not in TABLES:
         raise ConfigError(f"config {where} has mode {mode!r}: use {', '.join(sorted(TABLES))}")
@@ -76,7 +79,9 @@ def _text_of(path: Path) -> str:
     name = path.name if path.suffix == ".toml" else f"{path.name}.toml"
     if name in bundled_configs():
         return (resources.files("impart.train") / "configs" / name).read_text(encoding="utf-8")
-    raise ConfigError(f"no config {path}: name a TOML file, or one of ours: {', '.join(bundled_configs())}")
+    if new := RETIRED["config"].get(name.removesuffix(".toml")):
+        raise ConfigError(f"the bundled config {name} is called {new}.toml now")
+    raise ConfigError(f"no config {path}: name a TOML file, or a bundled one: {', '.join(bundled_configs())}")
 
 
 def _assign(table: dict[str, Any], assignment: str) -> None:
@@ -96,7 +101,7 @@ def _assign(table: dict[str, Any], assignment: str) -> None:
 
 
 def _build(kind: Any, table: Mapping[str, Any], *, where: str, name: str) -> Any:
-    """A settings dataclass from a TOML table, nested ones and lists of them included."""
+    """Build a settings dataclass from a TOML table, with nested ones and lists of them."""
     hints = typing.get_type_hints(kind)
     known = {item.name for item in dataclasses.fields(kind)}
     values: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What a run reports while it goes: the command line renders these, tests read them."""
+"""Events of a run; the command line renders them."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainEvent:
-    """Something happened."""
+    """Base class of all events."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preparing(TrainEvent):
-    """Work before the first step, such as embeddings or neighbours.
+    """Progress of work before the first step, such as embeddings or neighbours.
 
     Attributes:
-        what: in a few words.
+        what: kind of items, such as `images`.
         done: items finished.
         total: items in all.
-        failed: of the finished, those that could not be used.
+        failed: finished items that could not be used.
     """
 
     what: str
@@ -46,14 +46,14 @@ class Preparing(TrainEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class Note(TrainEvent):
-    """One line that a person should see."""
+    """One line for the user."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed(TrainEvent):
-    """A run goes on after `step` of `steps`."""
+    """A run continues after `step` of `steps`."""
 
     step: int
     steps: int
@@ -67,8 +67,8 @@ class StepDone(TrainEvent):
         step: steps finished.
         steps: in all.
         loss: mean since the last line of the log.
-        pairs_per_s: since the last line of the log.
-        eta_s: until the end, at that speed.
+        pairs_per_s: moving average.
+        eta_s: time until the last step, at that speed.
     """
 
     step: int
@@ -80,7 +80,7 @@ class StepDone(TrainEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class Validated(TrainEvent):
-    """Figures on the validation pairs after `step`."""
+    """Metrics on the validation pairs after `step`."""
 
     step: int
     metrics: dict[str, float] = field(default_factory=dict)
@@ -96,13 +96,13 @@ class Saved(TrainEvent):
 
 @dataclass(frozen=True, kw_only=True)
 class Finished(TrainEvent):
-    """The run is over.
+    """End of a run.
 
     Attributes:
         step: steps in all.
-        seconds: of this call.
+        seconds: time of this call.
         folder: what was exported; None = nothing.
-        failed: pairs that could not be used.
+        failed: items that could not be used.
     """
 
     step: int

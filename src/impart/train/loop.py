@@ -1,7 +1,7 @@
-"""The training loop, one for all modes: `fit` runs a `TrainingTask` and yields what happens.
+"""Training loop of all modes: `fit` runs a `TrainingTask` and yields events.
 
-Everything random is a function of (seed, step), the learning rate of the step alone, and a checkpoint holds the rest:
-a run that was killed and resumed ends with the same weights, bit for bit, as one left alone (same machine and
+Random numbers are a function of (seed, step), the learning rate is one of the step, and a checkpoint contains the
+rest. A run that was killed and resumed ends with the same weights, bit for bit, as an undisturbed one (same machine and
 libraries). Devices, processes and precision are accelerate's.
 """
 
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 __all__ = ["TrainingTask", "fit", "make_accelerator"]
 
 _PATIENCE = datetime.timedelta(hours=12)
-"""How long processes wait for each other: the first one may have millions of images to embed before the start."""
+"""Time that processes wait for each other: the first one may have to embed millions of images before the start."""
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Devices, processes and precision as the config and the launcher (`accelerate launch`, `torchrun`) say.
+    """Set up devices, processes and precision from the config and the launcher (`accelerate launch`, `torchrun`).
 
     Several processes on a machine without a CUDA device compute on the CPU.
 
     Raises:
         MissingExtraError: accelerate is not installed.
-        TrainingError: the processes of the launcher did not find each other.
+        TrainingError: accelerate did not join all processes of the launcher.
     """
     try:
         from accelerate import Accelerator, InitProcessGroupKwargs
@@ -53,13 +53,13 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     except ImportError as error:
         raise MissingExtraError("accelerate", extra="train", purpose="training") from error
     if AcceleratorState._shared_state and PartialState().num_processes == 1:
-        # accelerate keeps its first settings for the process; a second run may want others.
+        # accelerate keeps the settings of its first run in this process
         AcceleratorState._reset_state(reset_partial_state=True)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     accelerator = Accelerator(
         mixed_precision="bf16" if config.loop.precision == "bf16" else "no",
         gradient_accumulation_steps=config.loop.accumulate,
-        # left to itself, accelerate would let each process train alone where there is no CUDA device
+        # without this, each process would train alone where there is no CUDA device
         cpu=config.loop.device == "cpu" or (processes > 1 and not torch.cuda.is_available()),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
     )
@@ -82,11 +82,11 @@ def fit(
     """Train until the last step.
 
     Args:
-        task: what is trained; afterwards its modules hold the final weights.
-        config: seed, loss, optimiser, loop and log are read here.
-        out: folder for checkpoints and logs; None = keep neither.
-        resume: go on from the newest checkpoint, or from the start where there is none.
-        accelerator: one at hand; None = made here.
+        task: what is trained; afterwards its modules have the final weights.
+        config: `seed`, `optimiser`, `loop` and `log` are read.
+        out: folder of checkpoints and logs; None = write neither.
+        resume: continue from the newest checkpoint, or from the start where there is none.
+        accelerator: None = one is made.
 
     Yields:
         Events, among them one `StepDone` per step.
@@ -95,8 +95,8 @@ def fit(
         The number of steps, and the time taken.
 
     Raises:
-        TrainingError: a loss or gradient is not a number (the newest checkpoint stays as it is), or a checkpoint does
-            not fit the task.
+        TrainingError: a loss or gradient is not finite (the newest checkpoint is kept), or a checkpoint is of another
+            model.
     """
     run = _Run(task, config, out, accelerator or make_accelerator(config))
     return run.events(resume=resume)
@@ -111,7 +111,7 @@ class _Run:
         self.sharded = task.shard(accelerator)  # before the optimiser takes the parameters
         self.optimiser = build_optimiser(task.parts(), config.optimiser, sharded=self.sharded)
         learned = [name for name, module in self.bare.items() if any(p.requires_grad for p in module.parameters())]
-        if self.sharded:  # precision only: gradients meet in the shards
+        if self.sharded:  # accelerate sets the precision only: FSDP reduces the gradients
             prepared = [accelerator.prepare_model(self.bare[name], evaluation_mode=True) for name in learned]
             prepared.append(accelerator.prepare(self.optimiser))
         else:
@@ -139,7 +139,7 @@ class _Run:
         try:
             while self.step < self.steps:
                 epoch, position = divmod(self.step, self.task.steps_per_epoch)
-                if not mid_epoch:  # else the checkpoint brought the epoch's state back
+                if not mid_epoch:  # else the checkpoint restored the epoch's state
                     self.task.start_epoch(epoch)
                 mid_epoch = False
                 batches = self.task.batches(seed=self.config.seed, epoch=epoch, position=position)
@@ -163,7 +163,7 @@ class _Run:
         return self.step == self.steps or (every > 0 and self.step % every == 0)
 
     def _one_step(self, batches: Iterator[Any]) -> StepDone:
-        """One optimiser step over `accumulate` batches."""
+        """Run one optimiser step over `accumulate` batches."""
         began = time.monotonic()
         share = learning_rate(self.step, self.steps, self.config.optimiser)
         for group in self.stepper.param_groups:
@@ -216,19 +216,19 @@ class _Run:
         torch.manual_seed(int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1)
 
     def _check(self, what: str, value: float) -> None:
-        """Stop before a bad number reaches the weights."""
+        """Raise before a number that is not finite reaches the weights."""
         if math.isfinite(value):
             return
         kept = self.checkpoints.steps() if self.checkpoints is not None else []
-        place = f"the last good checkpoint is {self.checkpoints.path(kept[0])}" if self.checkpoints and kept else ""
+        last = f"the last good checkpoint is {self.checkpoints.path(kept[0])}" if self.checkpoints and kept else ""
         raise TrainingError(
-            f"{what} became {value} in step {self.step + 1} of {self.steps}; {place or 'there is no checkpoint yet'}. "
+            f"{what} became {value} in step {self.step + 1} of {self.steps}; {last or 'there is no checkpoint yet'}. "
             "Start again in another folder with a lower optimiser.learning_rate, a longer optimiser.warmup, "
             "or a smaller optimiser.clip"
         )
 
     def _write_line(self, log: RunLog | None) -> None:
-        """One line of the log: means since the last one, over all processes."""
+        """Write one line of the log: means since the last one, over all processes."""
         figures = self.meter.means()
         if self.accelerator.num_processes > 1:
             names = sorted(figures)
@@ -243,7 +243,7 @@ class _Run:
             log.write(self.step, "train", figures)
 
     def _save(self) -> Path:
-        """Write a checkpoint from the main process; all wait for it."""
+        """Write a checkpoint from the main process; the others wait for it."""
         assert self.checkpoints is not None
         path = self.checkpoints.path(self.step)
         modules = {name: whole(module.state_dict()) for name, module in self.bare.items()}
@@ -266,14 +266,14 @@ class _Run:
         return path
 
     def _restore(self, step: int, state: Mapping[str, Any]) -> None:
-        """Take back what `_save` kept.
+        """Restore what `_save` wrote.
 
         Raises:
-            TrainingError: it is of another model.
+            TrainingError: the checkpoint is of another model, or later than the last step.
         """
         if step > self.steps:
             raise TrainingError(
-                f"the checkpoint is of step {step}, and this run ends at {self.steps}: raise loop.epochs"
+                f"the checkpoint is of step {step}, but the run ends at {self.steps}: raise loop.epochs"
             )
         try:
             for name, module in self.bare.items():
@@ -296,7 +296,7 @@ class _Run:
 
 @dataclasses.dataclass
 class Meter:
-    """Sums of logged figures since the last line."""
+    """Sums of logged figures since the last line of the log."""
 
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     counts: dict[str, int] = dataclasses.field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""One call from a config to a trained folder: checks the folder, keeps the settings, runs the mode.
+"""Run a training mode: check the folder of the run, write the settings, train.
 
 OUT/config.json      the resolved settings, and the number of processes
 OUT/checkpoints/     the last states, for --resume
@@ -19,17 +19,20 @@ from typing import Any
 from impart.errors import ConfigError, TrainingError
 from impart.files import write_json_atomic
 from impart.train.events import TrainEvent
+from impart.train.retired import retired_names
 from impart.train.settings import TrainConfig
 
 __all__ = ["MODES", "train"]
 
 MODES = {
-    "ram": "impart.train.ram.task",
-    "episodes": "impart.train.episodes.task",
+    "ram": "impart.train.ram.run",
+    "episodes": "impart.train.episodes.run",
     "heads": "impart.train.heads.run",
     "pretrain": "impart.train.pretrain.run",
 }
-"""Modules with `run(config, *, data, out, resume)`, imported when asked for."""
+"""Modules with `run`, which has the arguments of `train`; imported when needed."""
+
+_SEVERAL_PROCESSES = {"pretrain"}
 
 _FREE = {
     ("loop", "checkpoint_every"),
@@ -38,37 +41,41 @@ _FREE = {
     ("loop", "device"),
     ("pretrain", "workers"),
 }
-"""Settings that may change between two parts of a run; so may all of [log], and where computed things are cached."""
+"""Settings that may change when a run is resumed; so may all of [log], and the cache of [data]."""
 
 
 def train(config: TrainConfig, *, data: Path, out: Path, resume: bool = False) -> Iterator[TrainEvent]:
-    """Train as a config says.
+    """Train with the settings of a config.
 
     Args:
         config: the settings.
         data: folder that relative paths of the config start from.
         out: folder of the run, made when missing.
-        resume: go on with the run that is there (from its start, if it had no checkpoint yet).
+        resume: continue the run of this folder (from its start, if it has no checkpoint yet).
 
     Yields:
         Events; the last is `Finished`.
 
     Raises:
-        TrainingError: the folder holds a run and `resume` is not set, or the run cannot go on.
-        ConfigError: a resumed run had other settings.
+        TrainingError: the folder contains a run and `resume` is not set, the run cannot be continued, or the launcher
+            started several processes for a mode that runs in one.
+        ConfigError: a resumed run had other settings, or has names of an earlier version.
     """
-    settings = json.loads(json.dumps(config.as_dict())) | {"processes": int(os.environ.get("WORLD_SIZE", "1"))}
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1 and config.mode not in _SEVERAL_PROCESSES:
+        raise TrainingError(f"mode {config.mode!r} trains in minutes in one process: start it without a launcher")
+    settings = json.loads(json.dumps(config.as_dict())) | {"processes": processes}
     path = out / "config.json"
-    if int(os.environ.get("RANK", "0")) == 0:  # of several processes the first speaks for all
+    if int(os.environ.get("RANK", "0")) == 0:  # the first of several processes checks for all
         _take(path, settings, out, resume=resume)
     yield from importlib.import_module(MODES[config.mode]).run(config, data=data, out=out, resume=resume)
 
 
 def _take(path: Path, settings: Mapping[str, Any], out: Path, *, resume: bool) -> None:
-    """Check the folder of the run and keep the settings there."""
+    """Check the folder of the run and write the settings to it."""
     if path.is_file():
         if not resume:
-            raise TrainingError(f"{out} holds a run already: go on with --resume, or name another folder")
+            raise TrainingError(f"{out} contains a run already: continue it with --resume, or name another folder")
         _check_same(_read(path), settings, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -86,16 +93,25 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
-    """Raise where a setting that shapes the run has changed."""
+    """Compare the settings that determine the result.
+
+    Raises:
+        ConfigError: one of them has changed, or has the name of an earlier version.
+    """
+    if old := retired_names(before):
+        raise ConfigError(
+            f"the run in {out} is of an earlier version (it would need {', '.join(old)}): finish it with that version, "
+            "or train in another folder"
+        )
     before = {"processes": 1, **before}
-    # a stream is shared out among the workers, so their number is part of its order
+    # the order of a stream depends on the number of workers
     free = _FREE - ({("pretrain", "workers")} if (now.get("pretrain") or {}).get("stream") else set())
     for table in sorted(before.keys() | now.keys()):
         if table == "log":
             continue
-        old, new = before.get(table), now.get(table)
-        old_values = old if isinstance(old, dict) else {"": old}
-        new_values = new if isinstance(new, dict) else {"": new}
+        then, today = before.get(table), now.get(table)
+        old_values = then if isinstance(then, dict) else {"": then}
+        new_values = today if isinstance(today, dict) else {"": today}
         for name in sorted(old_values.keys() | new_values.keys()):
             if (table, name) in free or (table, name) in {("data", "cache"), ("data", "threads"), ("data", "batch")}:
                 continue

@@ -1,4 +1,4 @@
-"""The log of a run: log.jsonl, one object a line, and the same figures for TensorBoard."""
+"""Log of a run: log.jsonl, one object per line, and the same figures for TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ _log = logging.getLogger(__name__)
 
 
 class RunLog:
-    """Figures by step.
+    """Writer of the figures by step.
 
     Args:
         folder: of the run; `log.jsonl` and `tensorboard/` are made in it.
-        start: lines after this step, of a run that was killed, are dropped: the log reads like one of a run without
-            a break.
+        start: step to continue after. Later lines, of a killed run, are dropped, so that the log equals that of an
+            undisturbed run.
         tensorboard: whether TensorBoard files are written.
+
+    Raises:
+        TrainingError: the log cannot be written.
     """
 
     def __init__(self, folder: Path, *, start: int = 0, tensorboard: bool = True):
@@ -45,7 +48,7 @@ class RunLog:
                 self._writer = writer(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
 
     def write(self, step: int, kind: str, figures: dict[str, float]) -> None:
-        """Append one line: {"step": ..., "kind": ..., figures}."""
+        """Append one line: `{"step": ..., "kind": ..., figures}`."""
         self._file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
         self._file.flush()
         if self._writer is not None:
@@ -53,14 +56,14 @@ class RunLog:
                 self._writer.add_scalar(f"{kind}/{name}", value, step)
 
     def close(self) -> None:
-        """Finish both."""
+        """Close the log and the TensorBoard writer."""
         self._file.close()
         if self._writer is not None:
             self._writer.close()
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """All complete lines of a run's log; none where there is no log. A line cut off by a kill is left out."""
+    """Read all complete lines of a run's log; a line cut off by a kill is left out."""
     path = folder / "log.jsonl"
     if not path.is_file():
         return []

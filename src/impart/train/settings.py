@@ -1,6 +1,6 @@
-"""What a training run is told: one TOML file (`config_file.py` reads it), one frozen dataclass a concern.
+"""Settings of a training run: one frozen dataclass per table of a TOML file (`config_file.py` reads it).
 
-    mode = "ram"                 # ram, episodes, lit or full
+    mode = "ram"                   # ram, episodes, heads or pretrain
     seed = 0
 
     [data]
@@ -12,8 +12,9 @@
     [loop]
     epochs = 10
 
-A file may hold any of the tables its mode reads, and no other; `--set loop.epochs=3` wins over the file. The resolved
-settings are kept beside the run.
+A file may have any of the tables that its mode reads, and no other; `--set loop.epochs=3` overrides the file. The
+resolved settings are written to the run's folder. Settings of one mode alone are defined with the mode
+(`ram/settings.py`, `episodes/settings.py`, `heads/settings.py`, `pretrain/settings.py`).
 """
 
 from __future__ import annotations
@@ -24,21 +25,20 @@ from typing import Any
 
 from impart.config import RamSettings
 from impart.errors import ConfigError
-from impart.train.episodes.episodes import EpisodeSettings
+from impart.train.episodes.settings import EpisodeSettings
 from impart.train.heads.settings import BackboneSettings, HeadsSettings
 from impart.train.pretrain.settings import PretrainSettings
+from impart.train.ram.settings import ProjectionSettings
 
 __all__ = [
     "BackboneSettings",
     "DataSettings",
-    "PretrainSettings",
     "HeadsSettings",
     "LogSettings",
     "LoopSettings",
     "LossSettings",
     "OptimiserSettings",
     "PairsFrom",
-    "ProjectionSettings",
     "TABLES",
     "ReferenceSettings",
     "TrainConfig",
@@ -53,8 +53,11 @@ class PairsFrom:
         path: a table, a shard, or a folder, below the run's data folder unless absolute; `*` matches names.
         image: column of the image; empty = guessed.
         text: column of the text; empty = guessed.
-        where: rows of a table are taken where these columns hold these values.
+        where: value by column; other rows of a table are left out.
         source: name of the collection; empty = the folder's or file's name.
+
+    Raises:
+        ConfigError: `path` is empty.
     """
 
     path: str = ""
@@ -70,16 +73,16 @@ class PairsFrom:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """What is learned from.
+    """Pairs, and the frozen encoder that embeds them.
 
     Attributes:
         encoder: id of the frozen encoder (mode `ram`; in mode `pretrain` it finds neighbours).
-        pairs: where the training pairs are.
-        validation: where pairs for validation are; none = `validation_images` are held out of `pairs`.
-        validation_images: how many are held out then; 0 = no validation.
+        pairs: sources of the training pairs.
+        validation: sources of the validation pairs; none = `validation_images` are held out of `pairs`.
+        validation_images: number of images held out then; 0 = no validation.
         cache: folder of computed embeddings or features, shared by runs; empty = inside the run's folder.
         batch: images in one forward pass of the frozen encoder.
-        threads: CPU threads of the frozen encoder; 0 = one a core.
+        threads: CPU threads of the frozen encoder; 0 = one per core.
         max_megapixels: larger images are refused.
     """
 
@@ -95,23 +98,27 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceSettings:
-    """The reference set of a run, and how neighbours are found in it.
+    """Reference set of a run, and the search of neighbours in it.
 
     Attributes:
-        augment: `ram`, or `none` for plain CLIP (the hold-out is made all the same, so that runs compare).
-        fraction: share of the images held out as references, with `sources` of theirs: 1 = all of these.
-        held_out: whether references are kept out of training; if not, an image never finds itself.
+        augment: `ram`, or `none` for plain CLIP (references are held out all the same, so that runs are comparable).
+        fraction: share of the images (of the collections `sources`, if named) that becomes references.
+        held_out: whether references are kept out of training; if not, an image is never its own neighbour.
         use: share of the held-out images that is used; the rest is neither trained on nor a reference.
         sources: collections that references come from; empty = all.
         captions: texts of one image that become references; 0 = all.
         near_duplicate: a reference whose retrieval cosine with an image is above this is masked for that image.
         index: `auto` (exact up to 100,000 references), `exact`, `hnsw` or `ivf`.
-        retrieval: who finds neighbours: `backbone` (frozen features, found ahead) or `encoder` (the learned image
-            embeddings, found again every `refresh` epochs). Mode `ram` has its encoder's retrieval embeddings.
+        retrieval: embeddings that find neighbours: `backbone` (frozen features, searched once) or `encoder` (the
+            learned image embeddings, searched every `refresh` epochs). Mode `ram` uses its encoder's own.
         refresh: epochs between two searches with the encoder.
-        random: share of draws whose neighbours are replaced by random references, to learn when to stand back.
-        gradient: whether the loss also reaches the heads through the references.
+        random: share of draws with random references as neighbours, so that RAM learns to add nothing then.
+        gradient: whether the gradient of the loss reaches the heads through the references too.
         base_weight: of a second contrastive loss on the embeddings before augmentation.
+
+    Raises:
+        ConfigError: `augment` or `retrieval` is unknown; `fraction`, `use` or `random` is no share, or leaves no images
+            to train on or no references; `refresh` is below 1.
     """
 
     augment: str = "ram"
@@ -142,36 +149,22 @@ class ReferenceSettings:
         if not 0 <= self.random <= 1:
             raise ConfigError(f"reference.random is {self.random}: it is a share, from 0 to 1")
         if self.refresh < 1:
-            raise ConfigError(f"reference.refresh is {self.refresh}: at least one epoch")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProjectionSettings:
-    """Whether two matrices on the frozen embeddings, of images and of texts, learn with the RAM.
-
-    Attributes:
-        learn: they do; they start as the identity, and weight decay pulls them back to it.
-        rate: factor on the learning rate, unless `optimiser.rates` names `image_projection` or `text_projection`.
-    """
-
-    learn: bool = False
-    rate: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.rate <= 0:
-            raise ConfigError(f"projections.rate is {self.rate}: it must be above 0")
+            raise ConfigError(f"reference.refresh is {self.refresh}: it must be at least 1 epoch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings:
-    """Of the contrastive loss.
+    """Contrastive loss.
 
     Attributes:
-        init_scale: start of the learned inverse temperature (CLIP: 1 / 0.07). Weights that mode `pretrain` starts from
-            bring their own, which counts unless this is set to something else.
-        max_scale: its clamp.
+        init_scale: learned inverse temperature at step 0 (CLIP: 1 / 0.07). Unless it is changed, mode `pretrain` starts
+            from the inverse temperature of its weights, if they have one.
+        max_scale: upper limit of the inverse temperature.
         smoothing: share of the target spread over all pairs.
-        near_text: texts with a higher cosine, though not equal, are no negatives of each other; 1 = all are.
+        near_text: unequal texts with a higher cosine are no negatives of each other; 1 = all are.
+
+    Raises:
+        ConfigError: `init_scale` is not above 0 or exceeds `max_scale`, or `smoothing` is not in [0, 1).
     """
 
     init_scale: float = 1 / 0.07
@@ -188,7 +181,7 @@ class LossSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserSettings:
-    """AdamW with warm-up and a cosine to the end. Biases, norms, gates and the temperature never decay.
+    """AdamW with linear warm-up and cosine decay. Biases, norms, gates and the temperature have no weight decay.
 
     Attributes:
         learning_rate: the peak.
@@ -199,6 +192,9 @@ class OptimiserSettings:
         warmup: share of the steps in which the rate rises from 0.
         final: rate at the end, as a share of the peak.
         clip: gradients with a larger norm are scaled down to it; 0 = never.
+
+    Raises:
+        ConfigError: there are not two `betas`, `learning_rate` is not above 0, or `warmup` is not in [0, 1).
     """
 
     learning_rate: float = 1e-3
@@ -221,18 +217,22 @@ class OptimiserSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopSettings:
-    """How long, in what portions, and how often the state is kept.
+    """Length of the run, batches, checkpoints and validation.
 
     Attributes:
         epochs: passes over the training images.
-        steps: optimiser steps in all; 0 = as `epochs` say.
-        batch: pairs that meet in one loss, on each process.
+        steps: optimiser steps in all; 0 = given by `epochs`.
+        batch: pairs in one loss, per process.
         accumulate: batches whose gradients are summed for one step.
         precision: `float32` or `bf16`.
         device: `auto` (a GPU where there is one) or `cpu`.
         checkpoint_every: steps between two checkpoints; 0 = only at the end.
         keep: checkpoints kept.
         validate_every: steps between two validations; 0 = only at the end.
+
+    Raises:
+        ConfigError: `batch`, `accumulate` or `keep` is below 1, `epochs` and `steps` are both 0, or `precision` or
+            `device` is unknown.
     """
 
     epochs: float = 10.0
@@ -248,7 +248,7 @@ class LoopSettings:
     def __post_init__(self) -> None:
         for name in ("batch", "accumulate", "keep"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"loop.{name} is {getattr(self, name)}: at least 1")
+                raise ConfigError(f"loop.{name} is {getattr(self, name)}: it must be at least 1")
         if self.epochs <= 0 and self.steps <= 0:
             raise ConfigError("loop.epochs and loop.steps are both 0: there is nothing to do")
         if self.precision not in ("float32", "bf16"):
@@ -257,17 +257,20 @@ class LoopSettings:
             raise ConfigError(f"loop.device is {self.device!r}: use auto or cpu")
 
     def total_steps(self, steps_per_epoch: int) -> int:
-        """Optimiser steps of the whole run, at least one."""
+        """Return the optimiser steps of the whole run, at least one."""
         return self.steps or max(1, round(self.epochs * steps_per_epoch))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogSettings:
-    """What is written while training.
+    """Log of a run.
 
     Attributes:
-        every: steps between two lines of log.jsonl; each holds the means since the last one.
+        every: steps between two lines of log.jsonl; each has the means since the last one.
         tensorboard: whether TensorBoard files are written as well.
+
+    Raises:
+        ConfigError: `every` is below 1.
     """
 
     every: int = 10
@@ -275,17 +278,21 @@ class LogSettings:
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise ConfigError(f"log.every is {self.every}: at least 1")
+            raise ConfigError(f"log.every is {self.every}: it must be at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything a run is told.
+    """All settings of a run.
 
     Attributes:
-        mode: `ram` (a frozen encoder, RAM learns), `episodes` (the same, from small naming problems), `heads` (frozen
+        mode: `ram` (a frozen encoder, RAM learns), `episodes` (the same, on small naming problems), `heads` (frozen
             towers, heads learn, with or without RAM), `pretrain` (towers learn, with or without RAM).
         seed: of initial weights, splits, draws and dropout.
+
+    Raises:
+        ConfigError: a setting that the mode does not read is changed, or `optimiser.rates` names a part that the mode
+            does not learn.
     """
 
     mode: str = "ram"
@@ -305,10 +312,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for table, names in _UNREAD.get(self.mode, {}).items():
-            given = getattr(self, table)
+            settings = getattr(self, table)
             for name in names:
-                value, usual = getattr(given, name), getattr(type(given)(), name)
-                if value != usual:
+                value, default = getattr(settings, name), getattr(type(settings)(), name)
+                if value != default:
                     raise ConfigError(
                         f"{table}.{name} is {value!r}, which mode {self.mode!r} does not read: leave it out"
                     )
@@ -318,18 +325,18 @@ class TrainConfig:
                 raise ConfigError(f"optimiser.rates.{name}: mode {self.mode!r} learns {', '.join(sorted(known))}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain nested dictionary of what the mode reads, as kept beside the run."""
+        """Return the tables that the mode reads as nested dictionaries, as written to the run's folder."""
         tables = dataclasses.asdict(self)
         unread = set(tables) - {"mode", "seed"} - TABLES.get(self.mode, set(tables))
         return {name: value for name, value in tables.items() if name not in unread}
 
 
-_ENGINE = {"loss", "optimiser", "loop", "log"}
+_LOOP = {"loss", "optimiser", "loop", "log"}
 TABLES: dict[str, set[str]] = {
-    "ram": {"data", "reference", "ram", "projections", *_ENGINE},
-    "episodes": {"data", "episodes", "ram", *_ENGINE},
-    "heads": {"data", "reference", "ram", "backbone", "heads", *_ENGINE},
-    "pretrain": {"data", "reference", "ram", "pretrain", *_ENGINE},
+    "ram": {"data", "reference", "ram", "projections", *_LOOP},
+    "episodes": {"data", "episodes", "ram", *_LOOP},
+    "heads": {"data", "reference", "ram", "backbone", "heads", *_LOOP},
+    "pretrain": {"data", "reference", "ram", "pretrain", *_LOOP},
 }
 """The tables that each mode reads."""
 
@@ -337,7 +344,7 @@ _UNREAD: dict[str, dict[str, tuple[str, ...]]] = {
     "ram": {"reference": ("augment", "retrieval", "refresh", "gradient", "base_weight")},
     "episodes": {"loss": ("smoothing", "near_text"), "loop": ("batch",)},
 }
-"""Settings of these tables that a mode leaves alone."""
+"""Settings of these tables that a mode does not read."""
 
 _PARTS: dict[str, set[str]] = {
     "ram": {"ram", "temperature", "image_projection", "text_projection"},
@@ -345,4 +352,4 @@ _PARTS: dict[str, set[str]] = {
     "heads": {"image", "text", "cells", "ram", "tower", "temperature"},
     "pretrain": {"towers", "ram", "temperature"},
 }
-"""What `optimiser.rates` may name; `parts` of a task has those that are there."""
+"""Parts that `optimiser.rates` may name; `parts` of a task returns those that the run has."""

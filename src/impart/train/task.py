@@ -1,4 +1,4 @@
-"""What a mode brings to the engine, and the small parts that all modes share."""
+"""Interface between a training mode and the loop, and what the modes share: temperature, weight average, recall."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["Average", "Temperature", "TrainingTask", "recall"]
 
 
 class TrainingTask(Protocol):
-    """One mode. Subclass it: the hooks with a body may be left alone.
+    """Task of one training mode. Subclass it; methods with a body are optional.
 
-    The engine owns the optimiser, the schedule, checkpoints, logs and the seeds; before each batch it seeds torch from
+    The loop owns the optimiser, the schedule, checkpoints, logs and the seeds. Before each batch it seeds torch from
     (seed, step, batch, process), so that dropout and other draws repeat after a resume.
 
     Attributes:
-        steps_per_epoch: optimiser steps that see as many pairs as there are.
+        steps_per_epoch: optimiser steps of one pass over the pairs.
         pairs_per_step: pairs of one optimiser step, over accumulated batches and processes.
     """
 
@@ -32,59 +32,59 @@ class TrainingTask(Protocol):
     pairs_per_step: int
 
     def modules(self) -> dict[str, nn.Module]:
-        """What learns, by name: the engine moves it to the device, wraps it, and keeps it in checkpoints."""
+        """Return the modules that learn, by name: the loop moves, wraps and saves them."""
         ...
 
     def parts(self) -> Mapping[str, nn.Module]:
-        """What `optimiser.rates` names; modules or parts of them that together hold all that learns."""
+        """Return the parts that `optimiser.rates` names; together they contain all parameters that learn."""
         return self.modules()
 
     def shard(self, accelerator: Accelerator) -> bool:  # noqa: ARG002
-        """Spread the modules over the processes (`distributed.shard`) if so wanted; returns whether they are."""
+        """Shard the modules over the processes (`distributed.shard`) if configured; return whether they are."""
         return False
 
     def prepare(self, accelerator: Accelerator, modules: dict[str, nn.Module]) -> None:  # noqa: ARG002
-        """Take the modules back, on their device and wrapped for several processes, before the first step."""
+        """Receive the modules, on their device and wrapped for several processes, before the first step."""
         return
 
     def start_epoch(self, epoch: int) -> None:  # noqa: ARG002
-        """Called before the first batch of an epoch; after a resume within an epoch `load_state` stands for it."""
+        """Prepare an epoch; not called after a resume within it, where `load_state` restores the state."""
         return
 
     def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[Any]:
-        """Batches of an epoch from optimiser step `position` on, a pure function of its arguments.
+        """Yield the batches of an epoch from optimiser step `position` on; a pure function of its arguments.
 
         With `loop.accumulate = n` each step takes n of them.
         """
         ...
 
     def training_step(self, batch: Any, accelerator: Accelerator) -> dict[str, Tensor]:
-        """Forward and `accelerator.backward`. Returns what is logged, detached scalars; `loss` must be among them."""
+        """Compute the loss and call `accelerator.backward`; return detached scalars for the log, `loss` among them."""
         ...
 
     def after_step(self, step: int) -> None:  # noqa: ARG002
-        """Called after the weights changed: clamps, averages."""
+        """Run after each change of the weights: clamps, averages."""
         return
 
     def validate(self) -> dict[str, float]:
-        """Figures on the validation pairs."""
+        """Measure the validation pairs; return metrics by name."""
         return {}
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold beside weights and optimiser: tensors, numbers and plain containers."""
+        """Return what a checkpoint needs beside weights and optimiser: tensors, numbers and plain containers."""
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: ARG002
-        """Take back what `state` gave."""
+        """Restore what `state` returned."""
         return
 
 
 class Temperature(nn.Module):
-    """The learned inverse temperature, kept as its logarithm (Radford et al. 2021).
+    """Learned inverse temperature, stored as its logarithm (Radford et al. 2021).
 
     Args:
         start: at step 0.
-        maximum: clamp, applied to the parameter after each step, so that it can come back from there.
+        maximum: upper limit. The parameter is clamped after each step, so that its gradient is never cut off.
     """
 
     def __init__(self, start: float, maximum: float):
@@ -93,21 +93,21 @@ class Temperature(nn.Module):
         self._highest = math.log(maximum)
 
     def forward(self) -> Tensor:
-        """The scale, a scalar."""
+        """Return the scale, a scalar."""
         return self.log_scale.exp()
 
     @torch.no_grad()
     def clamp(self) -> None:
-        """Keep the scale between 1 / maximum and maximum."""
+        """Limit the scale to 1 / maximum ... maximum."""
         self.log_scale.clamp_(-self._highest, self._highest)
 
 
 class Average:
-    """Exponential moving average of the learned weights, with a quick start.
+    """Exponential moving average of the learned weights, with a lower decay in the first steps.
 
     Args:
-        modules: whose parameters are averaged.
-        decay: in the long run; 0 = no averaging.
+        modules: their parameters are averaged.
+        decay: after the first steps; 0 = no averaging.
     """
 
     def __init__(self, modules: Mapping[str, nn.Module], decay: float):
@@ -117,36 +117,36 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after `step` steps."""
+        """Add the weights after `step` steps."""
         decay = min(self._decay, step / (9 + step))
         for name, parameter in self._own.items():
             self._mean[name].lerp_(parameter, 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange weights and their means; calling it again restores both."""
+        """Exchange weights and means; a second call restores both."""
         for name, parameter in self._own.items():
             kept = parameter.detach().clone()
             parameter.copy_(self._mean[name])
             self._mean[name].copy_(kept)
 
     def state(self) -> dict[str, Tensor]:
-        """The means by name."""
+        """Return the means by name."""
         return self._mean
 
     @torch.no_grad()
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take the means back."""
+        """Restore the means."""
         for name, mean in self._mean.items():
             mean.copy_(state[name])
 
 
 def recall(scores: Tensor, owners: Tensor) -> dict[str, float]:
-    """Recall at 1, 5 and 10 in percent, both ways.
+    """Compute recall at 1, 5 and 10 in percent, in both directions.
 
     Args:
         scores: (T, B), row text, column image.
-        owners: (T,) the image that each text belongs to; an image may have several texts.
+        owners: (T,) image of each text; an image may have several texts.
 
     Returns:
         `t2i_r1` ... `t2i_r10` over texts, `i2t_r1` ... over images that have a text (any of their texts counts).
@@ -154,7 +154,7 @@ def recall(scores: Tensor, owners: Tensor) -> dict[str, float]:
     """
     ranks = caption_ranks(scores.detach().float().cpu().numpy(), owners.cpu().numpy())
     return {
-        f"{way}_r{k}": round(100 * value, 3)
-        for way, places in zip(("t2i", "i2t"), ranks, strict=True)
-        for k, value in recall_at(places).items()
+        f"{direction}_r{k}": round(100 * value, 3)
+        for direction, own in zip(("t2i", "i2t"), ranks, strict=True)
+        for k, value in recall_at(own).items()
     }

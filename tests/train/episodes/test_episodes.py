@@ -17,8 +17,10 @@ from impart.config import RamSettings  # noqa: E402
 from impart.encoders.base import l2_normalise  # noqa: E402
 from impart.errors import ConfigError, TrainingError  # noqa: E402
 from impart.retrieval.znorm import ZNorm  # noqa: E402
-from impart.train.episodes.episodes import Concepts, EpisodeSettings, concept_of, draw_episode, made_up  # noqa: E402
-from impart.train.episodes.task import EpisodeData, EpisodeTask, ViewEncoder  # noqa: E402
+from impart.train.episodes.data import EpisodeData, ViewEncoder  # noqa: E402
+from impart.train.episodes.episodes import Concepts, concept_of, draw_episode, made_up  # noqa: E402
+from impart.train.episodes.settings import EpisodeSettings  # noqa: E402
+from impart.train.episodes.task import EpisodeTask  # noqa: E402
 from impart.train.events import Finished, Validated  # noqa: E402
 from impart.train.loop import fit  # noqa: E402
 from impart.train.run import train  # noqa: E402
@@ -57,7 +59,7 @@ def test_held_out_concepts_are_the_same_in_every_run_and_no_others():
     assert set(validation.keys) <= set(POOL.split(0.6)[1].keys)
 
 
-def test_references_and_queries_never_share_a_image():
+def test_references_and_queries_never_share_an_image():
     for seed in range(20):
         episode = draw_episode(POOL, _options(), np.random.default_rng(seed), shots=2)
         assert not set(episode.references) & set(episode.queries)
@@ -69,14 +71,14 @@ def test_references_and_queries_never_share_a_image():
         assert episode.present.all()
 
 
-def test_absent_concepts_have_no_reference_but_can_be_asked_for():
+def test_absent_concepts_have_queries_but_no_references():
     episode = draw_episode(POOL, _options(), np.random.default_rng(0), shots=2, present=0.0)
     assert not episode.present[episode.right].any()
     assert not set(episode.shown) & set(episode.right)
-    assert len(episode.references) == 12  # other concepts fill their place
+    assert len(episode.references) == 12  # of other concepts
 
 
-def test_made_up_names_mix_two_names_alike_in_every_way_of_saying():
+def test_made_up_names_mix_the_same_two_names_in_every_prompt():
     rng = np.random.default_rng(0)
     names = l2_normalise(rng.standard_normal((5, 7)).astype(np.float32))
     one, two = made_up((names, names), np.random.default_rng(1))
@@ -96,7 +98,7 @@ def test_impossible_settings_are_refused():
 
 
 def _toy(seed=0):
-    """Twelve concepts that retrieval tells apart, with image embeddings that say nothing."""
+    """Twelve concepts that the retrieval embeddings separate and the image embeddings do not."""
     rng = np.random.default_rng(seed)
     centres = np.repeat(l2_normalise(rng.standard_normal((12, 8))), 6, axis=0)
     retrieval = l2_normalise((centres + 0.15 * rng.standard_normal((72, 8))).astype(np.float32))
@@ -120,17 +122,17 @@ def _config(**loop):
     )
 
 
-def test_ram_learns_to_name_by_references_what_vanilla_names_worse():
+def test_ram_learns_to_name_by_references_better_than_vanilla():
     task = EpisodeTask(_toy(), _config())
     (measured,) = [event for event in fit(task, _config()) if isinstance(event, Validated)]
     figures = measured.metrics
-    assert figures["real_2_base"] < 40  # the embedding alone cannot tell
+    assert figures["real_2_base"] < 40  # the embedding alone does not separate them
     assert figures["real_2_ram"] > figures["real_2_start"] + 3
 
 
 def test_training_starts_at_vanilla():
     task = EpisodeTask(_toy(), _config())
-    task._znorm = None  # set by `prepare`, which the engine calls
+    task._znorm = None  # set by `prepare`, which the loop calls
     from accelerate import Accelerator
 
     task.prepare(Accelerator(cpu=True), task.modules())
@@ -140,7 +142,7 @@ def test_training_starts_at_vanilla():
 
 
 @pytest.mark.parametrize(("mixed", "pairs"), [(0.0, {(0, 0), (1, 1)}), (1.0, {(0, 0), (0, 1), (1, 0), (1, 1)})])
-def test_references_and_queries_are_seen_in_two_views_where_they_are_mixed(monkeypatch, mixed, pairs):
+def test_references_and_queries_are_of_two_views_where_they_are_mixed(monkeypatch, mixed, pairs):
     data = _toy()
     data = dataclasses.replace(data, image=data.image * 2, retrieval=data.retrieval * 2)
     config = dataclasses.replace(_config(steps=30), episodes=_options(held_out=0.0, absent=0.0, mixed=mixed))
@@ -161,7 +163,7 @@ def test_references_and_queries_are_seen_in_two_views_where_they_are_mixed(monke
 def test_near_duplicates_of_the_query_are_no_references():
     data = _toy()
     twins = data.retrieval[0].copy()
-    twins[1::2] = twins[::2]  # every second image is the one before it again
+    twins[1::2] = twins[::2]  # every second image repeats the one before
     task = EpisodeTask(dataclasses.replace(data, retrieval=(twins,)), _config())
     from accelerate import Accelerator
 
@@ -171,19 +173,19 @@ def test_near_duplicates_of_the_query_are_no_references():
     for seed in range(10):
         rng = np.random.default_rng(seed)
         episode = draw_episode(data.train, options, rng, shots=2)
-        found, *_ = task._tensors(data.train, episode, (0, 0), rng, invented=0.0)
+        found, *_ = task._tensors(data.train, episode, (0, 0), rng, made_up_share=0.0)
         assert not (found.mask & (found.sims > 0.97)).any()
         masked += int((twins[episode.queries] @ twins[episode.references].T > 0.97).sum())
     assert masked > 10
 
 
-def test_views_are_other_embeddings_under_another_fingerprint():
+def test_a_view_has_other_embeddings_and_another_fingerprint():
     tiny = TinyEncoder()
     small = ViewEncoder(tiny, "small0")
     assert ViewEncoder(tiny, "clean").fingerprint == tiny.fingerprint != small.fingerprint
     image = np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)
     one, again = small.encode_images([image]), small.encode_images([image])
-    assert np.array_equal(one.embeddings, again.embeddings)  # the look depends on the image alone
+    assert np.array_equal(one.embeddings, again.embeddings)  # the view depends on the image alone
 
 
 def test_from_images_to_a_checkpoint(tmp_path):
@@ -194,7 +196,7 @@ def test_from_images_to_a_checkpoint(tmp_path):
     assert isinstance(finished, Finished)
     assert finished.folder is not None
     opened = open_checkpoint(finished.folder)
-    assert "red thing" in opened.references.texts  # a concept by its key
+    assert "red thing" in opened.references.texts  # a concept's key is its text
     tall = dataclasses.replace(config, episodes=_options(least=50))
     with pytest.raises(TrainingError, match="too few to draw"):
         list(train(tall, data=data, out=tmp_path / "other"))

@@ -1,4 +1,4 @@
-"""The column store: appended, mapped, shared, cut to complete rows after a kill."""
+"""Column store: appended, mapped, shared, cut to complete rows after a kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedding store: computed once, survives kills, bad images cost themselves. And the listing before it."""
+"""Embedding store: rows are computed once, kills lose one batch, unreadable images are left out. And the listing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _pairs(folder):
     return [image.pair for image in list_images([PairsFrom(path=".")], folder, Failures())]
 
 
-def test_rows_hold_what_the_encoder_gives_and_nothing_is_computed_twice(folder, tmp_path):
+def test_rows_equal_the_encoders_and_are_computed_once(folder, tmp_path):
     encoder, pairs = TinyEncoder(), _pairs(folder)
     store = EmbeddingStore(tmp_path / "store", encoder, batch=4)
     found = result_of(store.images(pairs))
@@ -74,12 +74,12 @@ def test_a_replaced_image_is_computed_again(folder, tmp_path):
     assert encoder.images_encoded == 1
 
 
-def test_stopped_anywhere_it_goes_on(folder, tmp_path):
+def test_a_stopped_run_continues_after_its_complete_rows(folder, tmp_path):
     pairs = _pairs(folder)
     store = EmbeddingStore(tmp_path / "store", TinyEncoder(), batch=3)
     for event in store.images(pairs):
         if event.done >= 6:
-            break  # two batches are on disk
+            break  # two batches are written
     with (store.folder / "images.image").open("ab") as file:
         file.write(b"torn row of a killed writer")
     with (store.folder / "images.keys").open("r+b") as file:
@@ -115,7 +115,7 @@ def test_several_runs_may_fill_one_store_at_the_same_time(tmp_path):
         assert np.allclose(image, expected, atol=1e-3)
 
 
-def test_bad_images_are_counted_named_and_left_out(folder, tmp_path):
+def test_unreadable_images_are_reported_and_left_out(folder, tmp_path):
     (folder / "images" / "green.png").unlink()
     (folder / "images" / "blue.png").write_bytes(b"no image")
     pairs = _pairs(folder)
@@ -128,7 +128,7 @@ def test_bad_images_are_counted_named_and_left_out(folder, tmp_path):
     assert [place for place in found.usable if place >= 0] == list(range(len(COLOURS) - 2))
 
 
-def test_listing_joins_captions_selects_rows_and_names_what_is_empty(folder):
+def test_listing_joins_captions_selects_rows_and_reports_empty_texts(folder):
     with (folder / "captions.csv").open("a") as file:
         file.write("images/red.png,red,train\nimages/red.png,,train\n")
     failures = Failures()
@@ -144,7 +144,7 @@ def test_listing_joins_captions_selects_rows_and_names_what_is_empty(folder):
         list_images([PairsFrom(path="absent/*")], folder, failures)
 
 
-def test_a_corrupt_shard_is_listed_and_the_others_go_on(tmp_path):
+def test_a_corrupt_shard_is_reported_and_the_others_are_read(tmp_path):
     shards = tmp_path / "shards"
     shards.mkdir()
     for number in range(2):

@@ -1,4 +1,4 @@
-"""Neighbours against a naive loop; an image never finds itself or a near-duplicate of itself."""
+"""Neighbours against a naive loop; the image itself and near-duplicates are masked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_neighbours_against_a_naive_loop():
         assert np.allclose(found.sims[row], cosines[allowed[:6]], atol=1e-5)
 
 
-def test_many_duplicates_do_not_leave_holes_and_too_few_references_do():
+def test_masked_duplicates_are_replaced_and_missing_references_are_minus_one():
     references = _vectors(60)
     references[:40] = references[0]
     queries = references[:1]
@@ -47,7 +47,7 @@ def test_many_duplicates_do_not_leave_holes_and_too_few_references_do():
     assert (few.sims[0][20:] == -1).all()
 
 
-def test_the_table_is_kept_mapped_and_made_anew_when_the_vectors_change(tmp_path):
+def test_the_table_is_stored_mapped_and_made_again_when_the_vectors_change(tmp_path):
     references, queries = _vectors(200), _vectors(50, seed=1)
     options = {
         "k": 4,

@@ -1,4 +1,4 @@
-"""The cached loss has the gradient of the plain big batch; local rows and columns give the symmetric loss."""
+"""Cached loss: its gradient is that of the plain batch; local losses average to the symmetric loss."""
 
 from __future__ import annotations
 
@@ -77,12 +77,12 @@ def test_gradients_are_those_of_the_plain_big_batch(size, settings):
         assert error < 1e-5, (name, error)
 
 
-def test_dropout_falls_on_the_same_places_in_both_passes():
+def test_dropout_is_the_same_in_both_passes():
     x, y = _batch()
     chunks = [(x[i : i + 8], y[i : i + 8]) for i in range(0, B, 8)]
     expected, cached = TwoTowers(dropout=0.5), TwoTowers(dropout=0.5)
     torch.manual_seed(3)
-    parts = [expected(*chunk) for chunk in chunks]  # with all graphs kept
+    parts = [expected(*chunk) for chunk in chunks]  # with all graphs
     view, text = torch.cat([part.image[0] for part in parts]), torch.cat([part.text for part in parts])
     contrastive_loss(parts[0].scale * view @ text.T, KEYS).backward()
     after = torch.rand(1)
@@ -99,10 +99,10 @@ def test_dropout_falls_on_the_same_places_in_both_passes():
     for name, gradient in _gradients(expected).items():
         error = (gradient - _gradients(cached)[name]).norm() / gradient.norm()
         assert error < 1e-5, (name, error)
-    assert torch.equal(after, torch.rand(1))  # whatever is drawn next is what it would have been
+    assert torch.equal(after, torch.rand(1))  # the generator continues as after one pass
 
 
-def test_local_rows_of_two_halves_average_to_the_whole():
+def test_local_losses_of_two_halves_average_to_the_whole():
     generator = torch.Generator().manual_seed(2)
     v, t = (F.normalize(torch.randn(B, D, generator=generator), dim=-1) for _ in range(2))
     near = t @ t.T > 0.5
@@ -114,7 +114,7 @@ def test_local_rows_of_two_halves_average_to_the_whole():
     assert (sum(halves) / 2).item() == pytest.approx(whole.item(), rel=1e-5)
 
 
-def test_bf16_embeddings_meet_in_float32():
+def test_bf16_embeddings_are_compared_in_float32():
     v, t = (F.normalize(torch.randn(B, D), dim=-1).bfloat16() for _ in range(2))
     found = loss_gradients(v[None], t, torch.tensor(5.0), KEYS, settings=LossSettings())
     assert found.loss.dtype == found.image.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""Mode full: processes agree, a killed run is resumed exactly, broken data costs itself, the result opens."""
+"""Mode `pretrain`: two processes equal one, a killed run resumes exactly, unreadable data is left out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytest.importorskip("transformers", reason="training needs the extra `train`")
 
 from PIL import Image  # noqa: E402
 
-from helpers.full_run import IMAGES, config, train_once, write_pairs  # noqa: E402
+from helpers.pretrain_run import IMAGES, config, train_once, write_pairs  # noqa: E402
 from impart.blending.ram_checkpoint import open_checkpoint  # noqa: E402
 from impart.encoders import load_encoder  # noqa: E402
 from impart.errors import ConfigError, TrainingError  # noqa: E402
@@ -47,14 +47,14 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """An undisturbed run with dropout, crops, random neighbours, two batches a step and chunks."""
+    """An undisturbed run with dropout, crops, random neighbours, chunks and two batches per step."""
     out = tmp_path_factory.mktemp("whole") / "run"
     return out, list(train_once(data, out, export=True, **DISTURBED))
 
 
 DISTURBED = {
-    "full__dropout": 0.1,
-    "full__chunk": 5,
+    "pretrain__dropout": 0.1,
+    "pretrain__chunk": 5,
     "loop__batch": 6,
     "loop__accumulate": 2,
     "reference__random": 0.3,
@@ -78,8 +78,8 @@ def _failures(folder):
 
 
 def _launch(data, runs, *options, machines=1):
-    """The runs in two processes: under one launcher, or under one each as on two machines."""
-    script = [str(TESTS / "helpers" / "full_run.py"), str(data), json.dumps(runs), *options]
+    """Start the runs in two processes: under one launcher, or under two as on two machines."""
+    script = [str(TESTS / "helpers" / "pretrain_run.py"), str(data), json.dumps(runs), *options]
     module = [sys.executable, "-m", "torch.distributed.run"]
     if machines == 1:
         launchers = [[*module, "--standalone", "--nproc-per-node", "2"]]
@@ -94,8 +94,8 @@ def _launch(data, runs, *options, machines=1):
         for launcher in launchers
     ]
     for process in running:
-        _, said = process.communicate(timeout=500)
-        assert process.returncode == 0, said[-2000:]
+        _, errors = process.communicate(timeout=500)
+        assert process.returncode == 0, errors[-2000:]
 
 
 @pytest.mark.slow
@@ -106,7 +106,9 @@ def test_two_processes_are_one_with_the_doubled_batch(data, tmp_path):
         "online": {"reference__retrieval": "encoder", "reference__near_duplicate": 0.9999},
         "plain": {"reference__augment": "none", **({} if torch.cuda.is_available() else {"loop__device": "auto"})},
     }
-    runs = {str(tmp_path / f"{name}-2"): {**kind, "loop__batch": 12, "full__chunk": 5} for name, kind in kinds.items()}
+    runs = {
+        str(tmp_path / f"{name}-2"): {**kind, "loop__batch": 12, "pretrain__chunk": 5} for name, kind in kinds.items()
+    }
     _launch(data, runs)
     for name, kind in kinds.items():
         list(train_once(data, tmp_path / name, **kind, loop__batch=24))
@@ -129,10 +131,10 @@ def test_two_machines_are_two_processes(data, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_spread_weights_change_nothing_but_where_they_lie(data, tmp_path):
+def test_sharded_weights_give_the_same_run(data, tmp_path):
     """Two processes with half of the weights each against one with all: losses, checkpoints, resume, the result."""
-    alone = {**DISTURBED, "full__dropout": 0.0, "loop__batch": 12, "ram__gate": True, "optimiser__clip": 0.5}
-    spread = {**alone, "loop__batch": 6, "full__shard": True}
+    alone = {**DISTURBED, "pretrain__dropout": 0.0, "loop__batch": 12, "ram__gate": True, "optimiser__clip": 0.5}
+    spread = {**alone, "loop__batch": 6, "pretrain__shard": True}
     one, two = tmp_path / "one", tmp_path / "two"
     list(train_once(data, one, export=True, **alone))
     _launch(data, {str(two): spread}, "--export")
@@ -164,7 +166,7 @@ def test_killed_and_resumed_gives_the_same_weights(data, whole, tmp_path):
     out = tmp_path / "killed"
     script = [
         sys.executable,
-        str(TESTS / "helpers" / "full_run.py"),
+        str(TESTS / "helpers" / "pretrain_run.py"),
         str(data),
         json.dumps({str(out): DISTURBED}),
         "--slow",
@@ -172,7 +174,7 @@ def test_killed_and_resumed_gives_the_same_weights(data, whole, tmp_path):
     slow = subprocess.Popen(script, env=ENVIRONMENT, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 200
     while not (out / "checkpoints" / "step-00000004.pt").is_file():
-        assert slow.poll() is None, "the slow run ended before it could be killed"
+        assert slow.poll() is None, "the slow run ended before the kill"
         assert time.monotonic() < deadline
         time.sleep(0.01)
     slow.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
@@ -187,7 +189,7 @@ def test_killed_and_resumed_gives_the_same_weights(data, whole, tmp_path):
         assert torch.equal(value, found[name]), name
 
 
-def test_the_result_opens_as_an_encoder_that_gives_the_training_figures(data, whole):
+def test_the_result_opens_as_an_encoder_with_the_trained_embeddings(data, whole):
     out, events = whole
     finished = events[-1]
     assert isinstance(finished, Finished)
@@ -208,8 +210,10 @@ def test_the_result_opens_as_an_encoder_that_gives_the_training_figures(data, wh
 
 
 def test_the_result_is_weights_to_start_from(data, whole, tmp_path):
-    changes = {"full__model": f"hf:{whole[0] / 'model' / 'encoder'}", "full__dim": 0, "full__image": {}}
-    list(train_once(data, tmp_path / "tuned", **changes, full__text={}, loop__steps=1, optimiser__learning_rate=1e-9))
+    changes = {"pretrain__model": f"hf:{whole[0] / 'model' / 'encoder'}", "pretrain__dim": 0, "pretrain__image": {}}
+    list(
+        train_once(data, tmp_path / "tuned", **changes, pretrain__text={}, loop__steps=1, optimiser__learning_rate=1e-9)
+    )
     before, after = _weights(whole[0]), _weights(tmp_path / "tuned")
     name = "towers.model.visual_projection.weight"
     assert torch.allclose(before[name], after[name], atol=1e-6)
@@ -218,7 +222,7 @@ def test_the_result_is_weights_to_start_from(data, whole, tmp_path):
 
 
 def test_checkpointing_and_bf16_change_little(data, tmp_path):
-    runs = {"plain": {}, "saving": {"full__checkpointing": True}, "bf16": {"loop__precision": "bf16"}}
+    runs = {"plain": {}, "saving": {"pretrain__checkpointing": True}, "bf16": {"loop__precision": "bf16"}}
     losses = {}
     for name, changes in runs.items():
         list(train_once(data, tmp_path / name, loop__steps=3, **changes))
@@ -229,7 +233,7 @@ def test_checkpointing_and_bf16_change_little(data, tmp_path):
 
 
 @pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "online"])
-def test_broken_images_and_empty_captions_cost_themselves(data, tmp_path, frozen):
+def test_unreadable_images_and_empty_captions_are_left_out(data, tmp_path, frozen):
     pairs = write_pairs(tmp_path / "pairs")
     (pairs / "003.png").write_bytes((pairs / "003.png").read_bytes()[:60])
     (pairs / "005.png").unlink()
@@ -248,7 +252,7 @@ def test_broken_images_and_empty_captions_cost_themselves(data, tmp_path, frozen
 
 def test_pages_served_as_images_are_left_out_before_the_split(tmp_path):
     pairs = write_pairs(tmp_path / "pairs")
-    for number in range(20):  # in a row
+    for number in range(20):  # consecutive
         (pairs / f"{number:03}.png").write_bytes(b"<html>gone</html>")
     counts = {}
     for name, changes in {"plain": {"reference__augment": "none"}, "ram": {}}.items():
@@ -273,13 +277,18 @@ def _write_shards(pairs: Path, folder: Path, shards: int = 4) -> Path:
     return folder
 
 
-def test_shards_are_streamed_skip_damage_and_resume_where_they_stopped(data, tmp_path):
+def test_shards_are_streamed_without_damaged_parts_and_resumed(data, tmp_path):
     pytest.importorskip("webdataset", reason="training needs the extra `train`")
     shards = _write_shards(data / "pairs", tmp_path / "shards")
     damaged = shards / "part-1.tar"
     damaged.write_bytes(damaged.read_bytes()[:20_000])
     (shards / "part-9.tar").write_bytes(b"not a tar at all" * 100)
-    changes = {"data__pairs": [{"path": "shards"}], "full__stream": True, "full__shuffle": 16, "full__workers": 2}
+    changes = {
+        "data__pairs": [{"path": "shards"}],
+        "pretrain__stream": True,
+        "pretrain__shuffle": 16,
+        "pretrain__workers": 2,
+    }
     list(train_once(tmp_path, tmp_path / "whole", **changes))
     failures = _failures(tmp_path / "whole")
     assert {Path(path).name for path in failures} >= {"part-1.tar", "part-9.tar"}
@@ -291,11 +300,11 @@ def test_shards_are_streamed_skip_damage_and_resume_where_they_stopped(data, tmp
     assert _losses(tmp_path / "cut") == _losses(tmp_path / "whole")
     for name, value in _weights(tmp_path / "whole").items():
         assert torch.equal(value, _weights(tmp_path / "cut")[name]), name
-    with pytest.raises(TrainingError, match="lies in no shard"):
-        list(train_once(data, tmp_path / "no", full__stream=True))
+    with pytest.raises(TrainingError, match="is in no shard"):
+        list(train_once(data, tmp_path / "no", pretrain__stream=True))
 
 
-def test_plain_and_ram_train_on_the_same_images(data, tmp_path):
+def test_plain_clip_and_ram_train_on_the_same_images(data, tmp_path):
     texts = {}
     for name, augment in (("ram", "ram"), ("none", "none")):
         events = list(train_once(data, tmp_path / name, reference__augment=augment, loop__steps=1))
@@ -304,10 +313,10 @@ def test_plain_and_ram_train_on_the_same_images(data, tmp_path):
     assert f"{IMAGES - 6 - 13} images to train on, 13 references, 6 for validation" in texts["ram"]
 
 
-def test_settings_that_cannot_work_are_told(data, tmp_path):
+def test_invalid_settings_are_refused(data, tmp_path):
     with pytest.raises(ConfigError, match="heads"):
         list(train_once(data, tmp_path / "a", reference__gradient=True))
-    with pytest.raises(ConfigError, match=r"full\.model is 'huge'"):
-        list(train_once(data, tmp_path / "b", full__model="huge"))
+    with pytest.raises(ConfigError, match=r"pretrain\.model is 'huge'"):
+        list(train_once(data, tmp_path / "b", pretrain__model="huge"))
     with pytest.raises(ConfigError, match="shape towers from scratch"):
-        config(full__model="hf:somewhere")
+        config(pretrain__model="hf:somewhere")

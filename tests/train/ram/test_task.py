@@ -1,4 +1,4 @@
-"""Mode `ram` from images to a checkpoint folder: the split, the masks, failures, resume, and what opens it."""
+"""Mode `ram` from images to a checkpoint that opens: split, masks, failures, resume."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from impart.errors import ConfigError, TrainingError  # noqa: E402
 from impart.train.events import Finished, Note, Preparing, Resumed, StepDone, Validated, result_of  # noqa: E402
 from impart.train.loop import fit  # noqa: E402
 from impart.train.prepare.pairs import Failures  # noqa: E402
-from impart.train.ram.task import RamTask, prepare  # noqa: E402
+from impart.train.ram.data import prepare  # noqa: E402
+from impart.train.ram.settings import ProjectionSettings  # noqa: E402
+from impart.train.ram.task import RamTask  # noqa: E402
 from impart.train.run import train  # noqa: E402
-from impart.train.settings import (  # noqa: E402  # noqa: E402
+from impart.train.settings import (  # noqa: E402
     DataSettings,
     LogSettings,
     LoopSettings,
     LossSettings,
     OptimiserSettings,
     PairsFrom,
-    ProjectionSettings,
     ReferenceSettings,
     TrainConfig,
 )
@@ -75,13 +76,13 @@ def test_pairs_become_training_images_references_and_validation(data, tmp_path):
     for row in range(5):
         cosines = (naive @ made.train.retrieval[row].astype(np.float32)).clip(max=1)  # float16 rows
         assert np.allclose(made.train.neighbours.sims[row], np.sort(cosines)[::-1][:3], atol=1e-5)
-    # "a red thing" is said of several images: one key; "red 3" of one
+    # "a red thing" is the text of several images: one key; "red 3" of one
     keys = made.keys[made.train.texts]
     assert len(set(keys.tolist())) < len(set(made.train.texts.tolist())) + 1
     assert made.keys.min() >= 0
 
 
-def test_a_image_never_finds_itself_where_references_are_trained_on_too(data, tmp_path):
+def test_an_image_is_never_its_own_neighbour_where_references_are_trained_on(data, tmp_path):
     config = _config(reference={"held_out": False, "fraction": 1.0})
     made = _prepared(config, data, tmp_path / "out")
     assert len(made.train) == len(made.references) == 70
@@ -92,8 +93,8 @@ def test_a_image_never_finds_itself_where_references_are_trained_on_too(data, tm
         assert own not in {hashes[number] for number in ids}
 
 
-def test_a_split_made_before_is_the_reference_set(data, tmp_path):
-    """As `impart data yfcc` writes it: two folders, all of one are references."""
+def test_a_collection_held_out_before_is_the_reference_set(data, tmp_path):
+    """`impart data yfcc` writes two folders; all images of one are references."""
     lines = (data / "captions.csv").read_text().splitlines()
     (data / "apart").mkdir()
     (data / "apart" / "captions.csv").write_text("\n".join([lines[0], *(f"../{line}" for line in lines[1:15])]) + "\n")
@@ -121,7 +122,7 @@ def test_random_references_are_never_the_image_itself(data, tmp_path):
         found = task._retrieved(made.train, rows, np.random.default_rng(seed), random=1.0)
         assert not (found.mask & (found.sims > 0.97)).any()
         masked += int((~found.mask).sum())
-    assert masked > 0  # some were drawn
+    assert masked > 0  # some drawn references showed the image
 
 
 def test_validation_content_is_kept_out_of_training_and_references(data, tmp_path):
@@ -145,7 +146,7 @@ def test_ram_learns_and_the_folder_opens_as_an_encoder(data, tmp_path):
     opened = open_checkpoint(finished.folder, base=TinyEncoder())
     made = _prepared(config, data, tmp_path / "run")
     task = RamTask(made, config)
-    list(fit(task, config, out=tmp_path / "run", resume=True))  # takes back the last checkpoint
+    list(fit(task, config, out=tmp_path / "run", resume=True))  # restores the last checkpoint
     task.ram.eval()
     rows = np.arange(len(made.validation))
     with torch.no_grad():
@@ -160,7 +161,7 @@ def test_ram_learns_and_the_folder_opens_as_an_encoder(data, tmp_path):
     assert np.allclose(vectors, expected, atol=5e-3)  # the run's embeddings are float16
 
 
-def test_projections_learn_with_the_ram_and_are_part_of_the_folder(data, tmp_path):
+def test_projections_learn_with_the_ram_and_are_in_the_folder(data, tmp_path):
     config = _config(ram={"form": "vanilla", "floor": 0.0}, steps=40)
     config = dataclasses.replace(config, projections=ProjectionSettings(learn=True, rate=1.0))
     events = list(train(config, data=data, out=tmp_path / "run"))
@@ -173,7 +174,7 @@ def test_projections_learn_with_the_ram_and_are_part_of_the_folder(data, tmp_pat
     assert losses[0] == pytest.approx(alone[0], abs=1e-4)  # they start as the identity; stored rows are float16
     assert losses[-1] < alone[-1]
     moved = tmp_path / "moved"
-    (tmp_path / "run" / "model").rename(moved)  # the encoder lies within and moves along
+    (tmp_path / "run" / "model").rename(moved)  # the encoder is inside the folder
     opened = open_checkpoint(moved)
     assert opened.base.traits.id.startswith("projected:")
     plain = TinyEncoder()
@@ -199,7 +200,7 @@ def test_stopped_and_resumed_gives_the_same_file(data, tmp_path):
     assert weights[0] == weights[1]
 
 
-def test_stopped_while_embedding_it_goes_on(data, tmp_path):
+def test_a_run_stopped_while_embedding_continues(data, tmp_path):
     for event in train(_config(), data=data, out=tmp_path / "run"):
         if isinstance(event, Preparing) and event.done >= 32:
             break
@@ -221,11 +222,21 @@ def test_a_folder_in_use_and_changed_settings_are_refused(data, tmp_path):
         list(train(_config(), data=data, out=tmp_path / "run", resume=True))
     kept.write_text(kept.read_text().replace('"processes": 2', '"processes": 1'))
     config = dataclasses.replace(_config(), log=LogSettings(every=1, tensorboard=False))
-    list(train(config, data=data, out=tmp_path / "run", resume=True))  # how much is logged may change
+    list(train(config, data=data, out=tmp_path / "run", resume=True))  # logging may change
     assert json.loads((tmp_path / "run" / "config.json").read_text())["log"]["every"] == 1
 
 
-def test_bad_items_are_listed_and_too_few_pairs_say_so(data, tmp_path):
+def test_a_run_of_an_earlier_version_is_not_resumed(data, tmp_path):
+    list(train(_config(), data=data, out=tmp_path / "run"))
+    kept = tmp_path / "run" / "config.json"
+    before = json.loads(kept.read_text())
+    before["regime"] = before.pop("mode")
+    kept.write_text(json.dumps(before))
+    with pytest.raises(ConfigError, match=r"earlier version .* mode instead of regime"):
+        list(train(_config(), data=data, out=tmp_path / "run", resume=True))
+
+
+def test_unusable_items_are_listed_and_too_few_pairs_are_refused(data, tmp_path):
     (data / "red_0.png").unlink()
     with (data / "captions.csv").open("a") as file:
         file.write("blue_0.png,,train\n")

@@ -1,16 +1,15 @@
-"""Episodes: small problems in which only the references can tell what an image shows.
+"""Episodes: small naming problems that need the references.
 
-Trained on captions against chance references, RAM learns to ignore them: the image's own embedding says more. An
-episode is a set of concepts with a few images each as references, and further images of the same concepts to be
-named among all of them. Two things make the references matter, and two make RAM doubt them:
+RAM trained on captions with arbitrary references learns to ignore them: the image's own embedding is more informative.
+An episode has some concepts with a few images each as references, and further images of the same concepts (queries) to
+be named among all concepts. Two properties make the references informative, and two make some of them misleading:
 
-- *made-up names*: a concept's text embedding t becomes norm(a t + (1 - a) t_other), a drawn from 0..1 for each
-  concept, in the references and among the candidates alike. What the encoder knows of the name is worth a; the rest
-  only the references can tell. (It also stands for words that the encoder never learned: it was trained on the real
-  names of these very images, so real names alone would flatter it.)
-- *near misses*: neighbours are found among all references of the episode, so that they are mixed.
-- *absent concepts*: references of some concepts are left out, in some episodes all of them. There RAM must stand back.
-- *mixed views*: thumbnails meet references in full size, and the other way about.
+- *made-up names*: the text embedding t of a concept becomes norm(a t + (1 - a) t_other), with a drawn from 0..1 per
+  concept, in the references and among the candidates. The encoder has learned only the part a of such a name; the rest
+  is in the references alone. (Real names would be too easy: the encoder was trained on the names of these images.)
+- *near misses*: neighbours are searched among all references of the episode, so that several concepts are mixed.
+- *absent concepts*: some concepts have no references, in some episodes none has. There RAM must add nothing.
+- *mixed views*: queries may be thumbnails and references full images, or the other way round.
 """
 
 from __future__ import annotations
@@ -25,59 +24,18 @@ import numpy.typing as npt
 
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError
+from impart.train.episodes.settings import EpisodeSettings
 from impart.train.prepare.texts import text_key
 
-__all__ = ["Concepts", "Episode", "EpisodeSettings", "concept_of", "draw_episode", "held_out", "made_up"]
+__all__ = ["Concepts", "Episode", "concept_of", "draw_episode", "held_out", "made_up"]
 
 _NAME_WORDS = 5  # texts of at most this many words are names, longer ones captions
 _PLURALS = ((re.compile(r"ies$"), "y"), (re.compile(r"(ch|sh|x|ss)es$"), r"\1"), (re.compile(r"(?<![sui])s$"), ""))
 
 
-@dataclass(frozen=True, kw_only=True)
-class EpisodeSettings:
-    """What an episode looks like.
-
-    Attributes:
-        concepts: candidates of an episode.
-        shots: reference images of a concept, one of these numbers each episode.
-        queries: images to be named, at most, of each concept.
-        least: concepts with fewer images are not used.
-        made_up: share of the episodes whose names are made up.
-        absent: share of the episodes in which some, or all, of the concepts have no references.
-        keep: weight of the squared length of what is added to an image whose concept has none.
-        held_out: share of the concepts that is kept for validation.
-        views: looks at the images (see `features.look`); an episode's references are seen in one of them.
-        mixed: share of the episodes whose queries are seen in another view than the references.
-        validation_episodes: measured at each number of shots.
-    """
-
-    concepts: int = 100
-    shots: tuple[int, ...] = (1, 2, 3, 4, 8)
-    queries: int = 4
-    least: int = 4
-    made_up: float = 0.7
-    absent: float = 0.4
-    keep: float = 0.3
-    held_out: float = 0.25
-    views: tuple[str, ...] = ("clean", "small0")
-    mixed: float = 0.5
-    validation_episodes: int = 4
-
-    def __post_init__(self) -> None:
-        for name in ("made_up", "absent", "held_out", "mixed"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"episodes.{name} is {getattr(self, name)}: it is a share, from 0 to 1")
-        if self.least < 2:
-            raise ConfigError(f"episodes.least is {self.least}: a reference and a query need two images")
-        if self.concepts < 2 or self.queries < 1 or not self.shots or min(self.shots) < 1:
-            raise ConfigError("episodes: at least two concepts, one query and one shot")
-        if not self.views:
-            raise ConfigError("episodes.views is empty: 'clean' is the image as it is")
-
-
 @dataclass(frozen=True)
 class Concepts:
-    """Images by what they show.
+    """Images grouped by concept.
 
     Attributes:
         keys: C names.
@@ -92,7 +50,7 @@ class Concepts:
 
     @classmethod
     def of(cls, names: Sequence[str], *, least: int) -> Concepts:
-        """From one concept an image (empty = none).
+        """Group images by their concepts (one per image, empty = none); keep those with at least `least` images.
 
         >>> Concepts.of(["cat", "dog", "cat", ""], least=2)
         Concepts(keys=('cat',), rows=(array([0, 2]),))
@@ -105,7 +63,7 @@ class Concepts:
         return cls(tuple(kept), tuple(np.array(found[name], dtype=np.int64) for name in kept))
 
     def split(self, share: float) -> tuple[Concepts, Concepts]:
-        """Those to train on and those held out, by a digest of the name: the same in every run."""
+        """Split into training and held-out concepts, by a digest of the name: the same in every run."""
         out = [held_out(key, share) for key in self.keys]
         parts = []
         for wanted in (False, True):
@@ -116,13 +74,15 @@ class Concepts:
 
 @dataclass(frozen=True)
 class Episode:
-    """One problem; C concepts, N references, B queries.
+    """One naming problem with C concepts, N references and B queries.
 
     Attributes:
         concepts: (C,) numbers of the concepts.
-        references: (N,) image numbers, and what they show, `shown` (N,) in 0..C.
-        queries: (B,) image numbers, none of them a reference, and the right answers `right` (B,) in 0..C.
-        present: (C,) bool, whether the references hold the concept.
+        references: (N,) image numbers.
+        shown: (N,) position of each reference's concept in `concepts`.
+        queries: (B,) image numbers, none of them a reference.
+        right: (B,) position of each query's concept in `concepts`.
+        present: (C,) bool, whether the concept has references.
     """
 
     concepts: npt.NDArray[np.int64]
@@ -134,7 +94,7 @@ class Episode:
 
 
 def concept_of(texts: Sequence[str]) -> str:
-    """What an image shows: its first text, if that is a name; an empty string if it is a caption.
+    """Return the concept of an image: its first text, if that is a name; an empty string if it is a caption.
 
     >>> concept_of(["a photo of an Axolotl."]), concept_of(["cherries"]), concept_of(["two dogs run over a field"])
     ('axolotl', 'cherry', '')
@@ -150,7 +110,7 @@ def concept_of(texts: Sequence[str]) -> str:
 
 
 def held_out(key: str, share: float) -> bool:
-    """Whether a concept is kept for validation; a larger share holds a smaller one."""
+    """Whether a concept is kept for validation; a larger share includes a smaller one."""
     return zlib.crc32(f"episodes {key}".encode()) / 2**32 < share
 
 
@@ -160,56 +120,65 @@ def draw_episode(
     """Draw concepts, references and queries.
 
     Args:
-        pool: to draw from; concepts with no image left for a query are passed over.
-        shots: references of a concept.
-        present: share of the concepts that have references; with none of them, references show other concepts of
-            the pool (or nothing is absent, where the pool has no others).
+        pool: to draw from; concepts without an image left for a query are skipped.
+        settings: `concepts` and `queries` are read.
+        rng: of the draw.
+        shots: references per concept.
+        present: share of the concepts with references. References of other concepts of the pool replace the missing
+            ones; where the pool has no others and no references are left, the first concept keeps its own.
+
+    Raises:
+        ConfigError: fewer than two concepts have enough images.
     """
     able = np.array([number for number, rows in enumerate(pool.rows) if len(rows) > shots])
     if len(able) < 2:
         raise ConfigError(f"{len(able)} concepts have more than {shots} images: lower episodes.shots")
     order = rng.permutation(able)
     chosen, others = order[: settings.concepts], order[settings.concepts : 2 * settings.concepts]
-    here = rng.random(len(chosen)) < present if present < 1 else np.ones(len(chosen), dtype=bool)
+    kept = rng.random(len(chosen)) < present if present < 1 else np.ones(len(chosen), dtype=bool)
     references: list[int] = []
     shown: list[int] = []
     queries: list[int] = []
     right: list[int] = []
     for place, concept in enumerate(chosen):
         rows = rng.permutation(pool.rows[concept])
-        if here[place]:
+        if kept[place]:
             references += rows[:shots].tolist()
             shown += [place] * shots
         picked = rows[shots : shots + settings.queries].tolist()
         queries += picked
         right += [place] * len(picked)
-    missing = int((~here).sum())
-    for place, concept in enumerate(others[:missing], len(chosen)):  # something else fills their place
+    missing = int((~kept).sum())
+    for place, concept in enumerate(others[:missing], len(chosen)):  # replaced by references of others
         references += rng.permutation(pool.rows[concept])[:shots].tolist()
         shown += [place] * shots
     filled = np.concatenate([chosen, others[:missing]]).astype(np.int64)
-    if not references:  # a pool without others: the first concept stays
+    if not references:  # a pool without others: the first concept keeps its references
         rows = np.setdiff1d(pool.rows[chosen[0]], queries)[:shots]
-        references, shown, here[0] = rows.tolist(), [0] * len(rows), True
+        references, shown, kept[0] = rows.tolist(), [0] * len(rows), True
     return Episode(
         concepts=filled,
         references=np.array(references, dtype=np.int64),
         shown=np.array(shown, dtype=np.int64),
         queries=np.array(queries, dtype=np.int64),
         right=np.array(right, dtype=np.int64),
-        present=np.concatenate([here, np.ones(len(filled) - len(chosen), dtype=bool)]),
+        present=np.concatenate([kept, np.ones(len(filled) - len(chosen), dtype=bool)]),
     )
 
 
 def made_up(names: Sequence[npt.NDArray[np.float32]], rng: np.random.Generator) -> tuple[npt.NDArray[np.float32], ...]:
-    """Names of which the encoder knows a part: (C, D) unit rows mixed with those of other concepts.
+    """Mix the text embeddings of each concept with those of another one, by a random share.
 
     Args:
-        names: several ways to say the same C names, each (C, D); all are mixed alike.
+        names: P arrays (C, D) of unit rows, one per prompt; all are mixed with the same shares.
+        rng: of the shares and of the order.
+
+    Returns:
+        P arrays (C, D) of unit rows.
     """
     count = len(names[0])
     share = rng.random((count, 1)).astype(np.float32)
-    # A cyclic shift of a random order gives every concept another one.
+    # a cyclic shift of a random order gives every concept another one
     order = rng.permutation(count)
     other = np.empty(count, dtype=np.int64)
     other[order] = np.roll(order, 1)

@@ -27,13 +27,13 @@ from impart.train.config_file import config_of
 from impart.train.heads.corrections import CellAttention, Correction, ImageHead, TextHead
 from impart.train.heads.model import EmbeddedReferences, HeadsModel
 from impart.train.heads.towers.sentences import SentenceTower
+from impart.train.retired import RETIRED
 from impart.train.settings import TrainConfig
 
 __all__ = ["ReferenceRow", "TrainedHeadsModel", "load_heads", "save_heads"]
 
 _KIND, _SCHEMA = "heads", 1
 _FORMER_KIND = "lit"
-_RENAMED = {"validation_pictures": "validation_images"}
 _TOWER = "text_tower.safetensors"
 
 
@@ -165,9 +165,11 @@ def load_heads(folder: Path, *, device: str = "cpu") -> TrainedHeadsModel:
 
 def _renamed(table: dict[str, Any]) -> dict[str, Any]:
     """Rename the settings of a model of kind `lit`."""
-    data = {_RENAMED.get(name, name): value for name, value in table["data"].items()}
-    rest = {name: value for name, value in table.items() if name not in ("regime", "lit", "data")}
-    return {"mode": "heads", "heads": table["lit"], "data": data, **rest}
+    settings = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in RETIRED["setting"].items()}
+    names = settings | RETIRED["table"]
+    renamed = {names.get(name, name): value for name, value in table.items()}
+    data = {names.get(name, name): value for name, value in table["data"].items()}
+    return {**renamed, "mode": _KIND, "data": data}
 
 
 def _rebuild(weights: dict[str, Tensor], config: TrainConfig) -> HeadsModel:

@@ -19,17 +19,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
 from impart.errors import DataError
 from impart.files import file_state, read_ahead
 from impart.refset.pairs import Pair, load_image
 from impart.train.events import Preparing
 from impart.train.prepare.columns import Column, ColumnStore, column_key
+from impart.train.settings import DataSettings
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["EmbeddedImages", "EmbeddingStore", "image_key"]
+__all__ = ["EmbeddedImages", "EmbeddingStore", "image_key", "load_frozen_encoder"]
 
 _READERS = 2
 _TEXTS = 256
@@ -52,6 +54,11 @@ class EmbeddedImages:
     hashes: list[str]
     usable: npt.NDArray[np.int64]
     failures: list[tuple[str, str]] = field(default_factory=list)
+
+
+def load_frozen_encoder(options: DataSettings) -> Encoder:
+    """Load the encoder that `data.encoder` names."""
+    return load_encoder(options.encoder, **({"threads": options.threads} if options.threads else {}))
 
 
 def image_key(pair: Pair) -> str:
@@ -88,6 +95,12 @@ class EmbeddingStore:
             images["retrieval"] = Column(np.float16, (traits.retrieval_dim,))
         self._images = ColumnStore(self.folder, "images", images, note=_SHA256)
         self._texts = ColumnStore(self.folder, "texts", {"vectors": Column(np.float16, (traits.dim,))})
+
+    @classmethod
+    def of_run(cls, options: DataSettings, encoder: Encoder, out: Path) -> EmbeddingStore:
+        """Open the store of a run: in `data.cache`, or else in `OUT/embeddings`."""
+        folder = Path(options.cache).expanduser() if options.cache else out / "embeddings"
+        return cls(folder, encoder, batch=options.batch, max_megapixels=options.max_megapixels)
 
     @property
     def image(self) -> Float16:

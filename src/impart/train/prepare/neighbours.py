@@ -1,14 +1,14 @@
-"""Who is whose neighbour, found ahead of time: hold-out split, search, masks, and a memory-mapped table.
+"""Nearest references of every image, precomputed and memory-mapped.
 
-RA-CLIP keeps a tenth of the pairs as references and looks up each training image's neighbours among them once,
-since the retrieval encoder is frozen. An image never finds itself (equal content) nor a near-duplicate of itself
-(retrieval cosine above a threshold): from those RAM would learn to copy the answer.
+RA-CLIP searches the neighbours of each training image among the references once, since the retrieval encoder is frozen.
+The image itself (equal content) and near-duplicates of it (retrieval cosine above a threshold) are masked: from those
+RAM would learn to copy the answer.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,18 @@ from impart.encoders.base import Float32
 from impart.errors import TrainingError
 from impart.files import atomic_path, new_sha256, write_json_atomic
 from impart.retrieval.nearest import PairIndex
-from impart.train.events import Preparing
+from impart.train.events import Note, Preparing, TrainEvent
+from impart.train.settings import TrainConfig
 
-__all__ = ["NeighbourTable", "find_neighbours", "nearest"]
+__all__ = ["NeighbourTable", "Queries", "find_neighbours", "nearest", "neighbours_of_parts"]
 
 _CHUNK = 8192  # queries between two reports
-_SPARE = 8  # masked candidates that are allowed for at first
+_SPARE = 8  # more candidates than neighbours, in the first search
 
 
 @dataclass(frozen=True)
 class NeighbourTable:
-    """The K nearest references of n images, best first.
+    """K nearest references of n images, best first.
 
     Attributes:
         ids: (n, K) int32 rows of the reference set; -1 = there are fewer.
@@ -52,14 +53,14 @@ def nearest(
     own: npt.NDArray[np.int64],
     near_duplicate: float,
 ) -> NeighbourTable:
-    """Search with masks.
+    """Search the nearest references, with masks.
 
     Args:
         index: over N references.
         queries: (n, R), L2-normalised.
         k: neighbours wanted.
         groups: (N,) content number of each reference.
-        own: (n,) content number of each query: references with the same number are masked; -1 = none is.
+        own: (n,) content number of each query; references with the same number are masked. -1 = no reference has it.
         near_duplicate: references with a higher cosine are masked.
     """
     ids = np.full((len(queries), k), -1, dtype=np.int32)
@@ -70,8 +71,8 @@ def nearest(
     while len(todo):
         found = index.search(queries[todo], wanted)
         there = found.ids >= 0
-        twin = there & ((groups[found.ids] == own[todo, None]) | (found.sims > near_duplicate))
-        good = there & ~twin
+        same = there & ((groups[found.ids] == own[todo, None]) | (found.sims > near_duplicate))
+        good = there & ~same
         enough = (good.sum(1) >= k) | (wanted >= len(groups))
         order = np.argsort(~good[enough], axis=1, kind="stable")[:, :k]  # good ones first, in their order
         rows = todo[enough]
@@ -79,7 +80,7 @@ def nearest(
         columns = order.shape[1]
         ids[rows, :columns] = np.where(kept, np.take_along_axis(found.ids[enough], order, axis=1), -1)
         sims[rows, :columns] = np.where(kept, np.take_along_axis(found.sims[enough], order, axis=1), -1.0)
-        masked += int(twin[enough].sum())
+        masked += int(same[enough].sum())
         todo = todo[~enough]
         wanted = min(len(groups), 4 * wanted)
     return NeighbourTable(ids, sims, masked)
@@ -97,7 +98,7 @@ def find_neighbours(
     index: str = "auto",
     name: str = "neighbours",
 ) -> Generator[Preparing, None, NeighbourTable]:
-    """Find neighbours ahead of time and keep them; a table made from the same vectors is read back.
+    """Search the neighbours of all queries and store them; a table made from the same vectors is read back.
 
     Args:
         folder: `<name>.ids.npy`, `<name>.sims.npy` and `<name>.json` are written here.
@@ -143,6 +144,40 @@ def find_neighbours(
         del ids, sims
     write_json_atomic(folder / f"{name}.json", {**facts, "masked": masked}, indent=None, ascii_only=True)
     return _open(paths, {"masked": masked})
+
+
+Queries = tuple[npt.NDArray[Any], Sequence[str]]
+"""Vectors (n, R), L2-normalised, and their n content hashes."""
+
+
+def neighbours_of_parts(
+    config: TrainConfig, out: Path, parts: Mapping[str, Queries], references: Queries
+) -> Generator[TrainEvent, None, dict[str, NeighbourTable]]:
+    """Search the neighbours of each part of a split, and store them in `OUT/neighbours`.
+
+    Args:
+        config: `ram.k` and `reference` are read.
+        out: folder of the run.
+        parts: queries by name of the part.
+        references: of the run.
+    """
+    tables: dict[str, NeighbourTable] = {}
+    for name, (queries, hashes) in parts.items():
+        table = yield from find_neighbours(
+            out / "neighbours",
+            queries,
+            references[0],
+            k=config.ram.k,
+            query_hashes=hashes,
+            reference_hashes=references[1],
+            near_duplicate=config.reference.near_duplicate,
+            index=config.reference.index,
+            name=name,
+        )
+        if table.masked:
+            yield Note(message=f"{name}: {table.masked} references masked as the image itself or a near-duplicate")
+        tables[name] = table
+    return tables
 
 
 def _open(paths: dict[str, Path], facts: dict[str, Any]) -> NeighbourTable:

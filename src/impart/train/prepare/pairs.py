@@ -1,17 +1,22 @@
-"""From the config's sources to a list of images with texts: what cannot be listed is counted and named."""
+"""List the images of a run with their texts; what cannot be listed is counted and named."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from impart.errors import ReferenceSetError, TrainingError
 from impart.files import write_csv_atomic
 from impart.refset.pairs import Columns, Pair, read_pairs
-from impart.train.settings import PairsFrom
+from impart.train.events import Note
+from impart.train.settings import DataSettings, PairsFrom
 
-__all__ = ["Failures", "ListedImage", "list_images", "resolve"]
+__all__ = ["Failures", "ListedImage", "Listing", "list_images", "list_run", "resolve"]
 
 
 @dataclass
@@ -19,7 +24,7 @@ class ListedImage:
     """One image, not read yet.
 
     Attributes:
-        pair: where it is, with its first text.
+        pair: its location, with its first text.
         texts: all its texts, at least one, no two equal.
     """
 
@@ -27,48 +32,70 @@ class ListedImage:
     texts: list[str]
 
 
+@dataclass(frozen=True)
+class Listing:
+    """Images of a run: those of `data.pairs`, then those of `data.validation`.
+
+    Attributes:
+        images: all of them.
+        own: number of images of `data.pairs`; the later ones are for validation alone.
+    """
+
+    images: list[ListedImage]
+    own: int
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts of all images, one image after the other."""
+        return [text for image in self.images for text in image.texts]
+
+    def where(self, kept: npt.NDArray[np.bool_]) -> Listing:
+        """Return the listing without the images that are not `kept` (n,)."""
+        return Listing(list(compress(self.images, kept)), int(kept[: self.own].sum()))
+
+
 @dataclass
 class Failures:
-    """Items that could not be used, and why; kept as failures.csv (path, reason) beside the run."""
+    """Items that could not be used, with the reasons; kept as failures.csv (path, reason) beside the run."""
 
     items: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, path: str, reason: str) -> None:
-        """Note one."""
+        """Add one."""
         self.items.append((path, reason))
 
     def __len__(self) -> int:
         return len(self.items)
 
+    def __str__(self) -> str:
+        return f"{len(self)} items failed" + (f", such as {self.items[0]}" if self.items else "")
+
     def write(self, path: Path) -> None:
-        """Replace the file; no file where nothing failed."""
+        """Replace the file; where nothing failed, remove it."""
         if not self.items:
             path.unlink(missing_ok=True)
             return
         write_csv_atomic(path, ("path", "reason"), self.items)
 
 
-def resolve(source: PairsFrom, data: Path) -> list[Path]:
-    """The paths that a source names, in order.
+def list_run(options: DataSettings, data: Path, failures: Failures) -> Generator[Note, None, Listing]:
+    """List the images of a run; `failures` receives what cannot be listed.
 
     Raises:
-        TrainingError: there are none.
+        TrainingError: there are no sources, a source does not exist, or nothing is left.
     """
-    path = data / Path(source.path).expanduser()
-    if "*" not in source.path:
-        return [path]
-    anchor = Path(path.anchor)
-    found = sorted(anchor.glob(str(path.relative_to(anchor)) if path.anchor else str(path)))
-    found = [item for item in found if item.is_dir() or item.suffix in (".csv", ".tsv", ".parquet", ".tar")]
-    if not found:
-        raise TrainingError(f"nothing matches {path}: --data names the folder that relative paths start from")
-    return found
+    if not options.pairs:
+        raise TrainingError("the config names no pairs: add [[data.pairs]] with a path, or give --pairs")
+    own = list_images(options.pairs, data, failures)
+    listing = Listing(own + list_images(options.validation, data, failures), len(own))
+    yield Note(message=f"{len(listing.images)} images with {len(listing.texts)} texts")
+    return listing
 
 
 def list_images(sources: Sequence[PairsFrom], data: Path, failures: Failures) -> list[ListedImage]:
-    """Images of all sources in a fixed order, the texts of one image together.
+    """List the images of all sources in a fixed order, the texts of one image together.
 
-    An empty text, or a shard that cannot be read, is noted among the failures and left out.
+    An empty text, or a shard that cannot be read, is added to the failures and left out.
 
     Raises:
         TrainingError: a source does not exist, or nothing is left.
@@ -86,6 +113,23 @@ def list_images(sources: Sequence[PairsFrom], data: Path, failures: Failures) ->
     if not images and sources:
         raise TrainingError(f"no usable pair in {', '.join(source.path for source in sources)} below {data}")
     return list(images.values())
+
+
+def resolve(source: PairsFrom, data: Path) -> list[Path]:
+    """Return the paths of a source, in order.
+
+    Raises:
+        TrainingError: there are none.
+    """
+    path = data / Path(source.path).expanduser()
+    if "*" not in source.path:
+        return [path]
+    anchor = Path(path.anchor)
+    found = sorted(anchor.glob(str(path.relative_to(anchor)) if path.anchor else str(path)))
+    found = [item for item in found if item.is_dir() or item.suffix in (".csv", ".tsv", ".parquet", ".tar")]
+    if not found:
+        raise TrainingError(f"nothing matches {path}: --data names the folder that relative paths start from")
+    return found
 
 
 def _pairs(source: PairsFrom, path: Path, failures: Failures) -> Iterator[Pair]:

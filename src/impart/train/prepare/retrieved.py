@@ -1,4 +1,7 @@
-"""From rows of a table of neighbours to what RAM takes: gather, z-score, masks."""
+"""Gather the neighbours of a batch for RAM: embeddings, similarities, z-scores, masks.
+
+Letters: B images, K neighbours, N references, D embedding width, R retrieval width.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from impart.retrieval.znorm import ZNorm
 __all__ = ["ITSELF", "ZNormTensors", "gather", "replace_at_random", "shows_itself"]
 
 ITSELF = 0.999
-"""Cosine from which two images are one, however near a near-duplicate must be."""
+"""Cosine above which two images are the same, whatever `reference.near_duplicate` is."""
 
 
 class ZNormTensors:
-    """What random images look like to the references, on a device: z-score of similarities (see `ZNorm`).
+    """Background statistics on a device, for z-scores of similarities (see `ZNorm`).
 
     Args:
-        mean: (R,) of the references' retrieval embeddings.
+        mean: (R,) of the background set's retrieval embeddings.
         covariance: (R, R).
     """
 
@@ -29,17 +32,17 @@ class ZNormTensors:
 
     @classmethod
     def of(cls, retrieval: Tensor) -> ZNormTensors:
-        """From the retrieval embeddings (N, R) of the references."""
+        """Compute the statistics of the references' retrieval embeddings (N, R)."""
         znorm = ZNorm.of(np.asarray(retrieval.detach().float().cpu().numpy()))
         return cls.on(znorm, retrieval.device)
 
     @classmethod
     def on(cls, znorm: ZNorm, device: torch.device | str) -> ZNormTensors:
-        """A background statistics on a device."""
+        """Copy background statistics to a device."""
         return cls(torch.as_tensor(znorm.mean, device=device), torch.as_tensor(znorm.covariance, device=device))
 
     def z_scores(self, q: Tensor, sims: Tensor) -> Tensor:
-        """Similarities (B, K) of queries q (B, R) in standard deviations above random images."""
+        """Return the z-scores (B, K) of similarities (B, K) of queries q (B, R)."""
         spread = ((q @ self.covariance) * q).sum(1).clamp(min=1e-12).sqrt()  # (B,)
         return (sims - (q @ self.mean)[:, None]) / spread[:, None]
 
@@ -54,7 +57,7 @@ def gather(
     retrieval: Tensor,
     znorm: ZNormTensors,
 ) -> Retrieved:
-    """The neighbours of a batch.
+    """Gather the neighbours of a batch.
 
     Args:
         v: (B, D) unit embeddings.
@@ -80,7 +83,7 @@ def gather(
 
 
 def replace_at_random(ids: Tensor, count: int, share: float, rng: np.random.Generator) -> Tensor:
-    """Neighbours (B, K) of a share of the rows replaced by random references out of `count`."""
+    """Replace the neighbours (B, K) of a share of the rows by random references out of `count`."""
     if not share:
         return ids
     chosen = torch.as_tensor(rng.random(len(ids)) < share, device=ids.device)
@@ -89,9 +92,9 @@ def replace_at_random(ids: Tensor, count: int, share: float, rng: np.random.Gene
 
 
 def shows_itself(q: Tensor, retrieval: Tensor, ids: Tensor, *, near_duplicate: float) -> Tensor:
-    """(B, K) bool: which neighbours `ids` (B, K), rows of `retrieval` (N, R), are the image q (B, R) or nearly so.
+    """Return which neighbours `ids` (B, K), rows of `retrieval` (N, R), show the image q (B, R) itself: (B, K) bool.
 
-    Neighbours found ahead of time are free of them; those drawn at random are not.
+    Precomputed neighbours never do; those drawn at random may.
     """
     found = F.normalize(retrieval[ids.clamp(min=0)].to(q.dtype), dim=-1)  # (B, K, R)
     return (torch.einsum("br,bkr->bk", q, found) > near_duplicate) & (ids >= 0)

@@ -1,4 +1,4 @@
-"""When two texts say the same."""
+"""Compare texts as prompts of a concept."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ["text_key"]
 
 
 def text_key(text: str) -> str:
-    """What two texts must share to count as equal: no `a photo of`, articles, case or final stop.
+    """Return what is equal for equivalent texts: the text without `a photo of`, article, case and final stop.
 
     >>> text_key("A photo of an Airplane."), text_key("an airplane")
     ('airplane', 'airplane')
     """
-    text = re.sub(r"^a (?:photo|image) of ", "", text.lower().strip(" ."))
+    text = re.sub(r"^a (?:photo|picture) of ", "", text.lower().strip(" ."))
     return re.sub(r"^(?:an?|the) ", "", text)

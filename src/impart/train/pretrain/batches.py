@@ -1,9 +1,9 @@
-"""Batches of training images, read by worker processes in an order that only (seed, epoch, position) decide.
+"""Batches of training images, read by worker processes in an order determined by (seed, epoch, position).
 
-An image that cannot be read is told and replaced by the training image after it, so that a batch is always full and
-a resumed run sees what an undisturbed one sees.
+An image that cannot be read is reported and replaced by the next training image. A batch is therefore always full, and
+a resumed run has the batches of an undisturbed one.
 
-Letters: B pairs of this process in a batch, S side of the square that the image tower sees.
+Letters: B pairs of this process in a batch, S side of the image tower's square input.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from impart.train.pretrain.shards import ShardReader, shards_of
 
 __all__ = ["Batch", "ImageDataset", "epoch_batches", "in_order"]
 
-_TRIES = 16  # images in a row that may be broken
-_LOOKS = 10  # tries for a crop that fits
+_TRIES = 16  # consecutive images that may be unreadable
+_CROPS = 10  # draws of a crop until one fits
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Batch:
     """Images of one batch.
 
     Attributes:
-        rows: (B,) int64, places among the training images.
+        rows: (B,) int64, positions among the training images.
         pixels: (B, 3, S, S) uint8, or float32 already normalised.
         texts: B.
-        epoch: it is of.
+        epoch: of the batch.
         number: of the batch within the epoch.
         failures: (path, reason) of what could not be read.
     """
@@ -56,13 +56,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """Training images and how they are looked at.
+    """Training images, read as one view and one text each.
 
     Attributes:
         items: n images with texts.
         preprocess: of the image tower.
-        crop: smallest share of the area that a view shows; 1 = the evaluation view.
-        seed: of crops and of which text is taken.
+        crop: smallest share of the area in a view; 1 = the evaluation view.
+        seed: of crops and of the choice of a text.
         max_megapixels: larger images are refused.
     """
 
@@ -73,15 +73,15 @@ class ImageDataset:
     max_megapixels: float = 100.0
 
     def sample(self, row: int, epoch: int, data: bytes | None = None) -> tuple[int, Tensor, str, list[Any]]:
-        """(row, pixels (3, S, S), text, failures) of an image, or of the next one that can be read.
+        """Read an image, or the next one that can be read: (row, pixels (3, S, S), text, failures).
 
         Args:
-            row: asked for.
+            row: of the image.
             epoch: changes crop and text.
-            data: the image's bytes, where they are at hand.
+            data: the image's bytes, if they are read already.
 
         Raises:
-            TrainingError: many in a row cannot be read.
+            TrainingError: many consecutive images cannot be read.
         """
         failures: list[tuple[str, str]] = []
         for turn in range(_TRIES):
@@ -96,7 +96,9 @@ class ImageDataset:
             rng = np.random.default_rng((self.seed, epoch, place))
             text = item.texts[int(rng.integers(len(item.texts)))]
             return place, self._view(image, rng), text, failures
-        raise TrainingError(f"{_TRIES} images in a row cannot be read, the last {failures[-1][0]}: {failures[-1][1]}")
+        raise TrainingError(
+            f"{_TRIES} consecutive images cannot be read, the last {failures[-1][0]}: {failures[-1][1]}"
+        )
 
     def _view(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
         if self.crop >= 1:
@@ -120,14 +122,16 @@ def epoch_batches(
     pin: bool = False,
     stream: int = 0,
 ) -> Iterator[Batch]:
-    """Batches `first` to `count` of an epoch, as process `rank` of `processes` sees them.
+    """Yield batches `first` to `count` of an epoch, for process `rank` of `processes`.
 
     Args:
+        images: to draw from.
         batch: B, pairs of this process.
         count: batches in the epoch.
-        first: that is wanted.
-        epoch: its number.
-        rank: of this process: of each `processes` x B images it takes the rank-th B.
+        first: number of the first batch.
+        epoch: number of the epoch.
+        rank: of this process: of each `processes` x B images it has the rank-th B.
+        processes: in all.
         workers: processes that read.
         pin: keep pixels in page-locked memory, for a GPU.
         stream: 0 = single images are drawn; else shards are read in order and mixed in a buffer of this size.
@@ -147,13 +151,13 @@ def epoch_batches(
 
 
 def in_order(images: ImageDataset, rows: npt.NDArray[np.int64], *, batch: int, workers: int = 0) -> Iterator[Batch]:
-    """Some images one after the other, the last batch smaller."""
+    """Yield batches of some images in order; the last batch may be smaller."""
     plan = [(n, 0, rows[first : first + batch]) for n, first in enumerate(range(0, len(rows), batch))]
     yield from _loader(_Drawn(images, plan), workers=workers, pin=False)
 
 
 class _Drawn(Dataset[Batch]):
-    """Batches of known rows; an item is a whole batch, so that it travels between processes once."""
+    """Batches of known rows; an item is a whole batch, so that processes exchange one object per batch."""
 
     def __init__(self, images: ImageDataset, plan: Sequence[tuple[int, int, npt.NDArray[np.int64]]]):
         self.images, self.plan = images, plan
@@ -167,7 +171,7 @@ class _Drawn(Dataset[Batch]):
 
 
 class _Stream(IterableDataset[Batch]):
-    """Batches from shards. Worker w of W makes batches w, w + W, ... of the epoch, from its own share of the shards."""
+    """Batches from shards: worker w of W makes batches w, w + W, ... of the epoch, from its own share of the shards."""
 
     def __init__(
         self,
@@ -189,7 +193,9 @@ class _Stream(IterableDataset[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         workers = info.num_workers if info else 1
-        worker = ((info.id if info else 0) + self.first) % workers  # the loader asks worker 0 first, also after a stop
+        worker = (
+            (info.id if info else 0) + self.first
+        ) % workers  # the loader starts with worker 0, also after a resume
         failures: list[tuple[str, str]] = []
         reader = ShardReader(
             self.shards,
@@ -203,7 +209,7 @@ class _Stream(IterableDataset[Batch]):
         samples = reader.samples(self.epoch)
         for number in range(worker, self.count, workers):
             raw = [next(samples) for _ in range(self.batch)]
-            if number < self.first:  # seen before a stop: read again, not decoded
+            if number < self.first:  # of the run before the resume: read again, not decoded
                 continue
             made = _collate([self.images.sample(row, self.epoch, data) for row, data in raw], self.epoch, number)
             made.failures.extend(failures)
@@ -220,7 +226,7 @@ def _loader(dataset: Any, *, workers: int, pin: bool) -> Iterator[Batch]:
         multiprocessing_context=fork,
         prefetch_factor=2 if workers else None,
         worker_init_fn=_start_worker if workers else None,
-        generator=torch.Generator(),  # of its own: drawing from torch's would depend on when an epoch was begun
+        generator=torch.Generator(),  # torch's own generator would depend on the step at which an epoch began
     )
     for made in loader:
         if pin:
@@ -244,9 +250,9 @@ def _collate(samples: Sequence[tuple[int, Tensor, str, list[Any]]], epoch: int, 
 
 
 def _crop_box(size: tuple[int, int], smallest: float, rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """A box (left, top, right, bottom) in pixels with at least a share of the area, sides at most 4:3."""
+    """Draw a box (left, top, right, bottom) in pixels with at least a share of the area, sides at most 4:3."""
     width, height = size
-    for _ in range(_LOOKS):
+    for _ in range(_CROPS):
         area = width * height * rng.uniform(smallest, 1)
         ratio = math.exp(rng.uniform(-math.log(4 / 3), math.log(4 / 3)))
         w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)

@@ -1,13 +1,13 @@
-"""Mode `pretrain` before the first step: pairs listed, split, and neighbours found with the frozen encoder.
+"""Prepare mode `pretrain`: list pairs, split them, and search neighbours with the frozen encoder.
 
-The split is drawn over all listed images, so that plain CLIP and every kind of RAM train on the same ones.
+The split is drawn over all listed images, so that plain CLIP and every form of RAM train on the same images.
 
 Letters: n training images, N references, K neighbours, R retrieval width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -18,32 +18,32 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Encoder
-from impart.errors import DataError, TrainingError
+from impart.errors import DataError
 from impart.files import read_ahead, sha256_hex
 from impart.refset.pairs import check_header
-from impart.train.events import Note, Preparing, TrainEvent
+from impart.train.events import Preparing, TrainEvent
 from impart.train.prepare.embeddings import EmbeddingStore
-from impart.train.prepare.neighbours import NeighbourTable, find_neighbours
-from impart.train.prepare.pairs import Failures, ListedImage, list_images
-from impart.train.prepare.split import hold_out, may_be_references
+from impart.train.prepare.neighbours import NeighbourTable, neighbours_of_parts
+from impart.train.prepare.pairs import Failures, ListedImage, list_run
+from impart.train.prepare.split import split_images
 from impart.train.settings import TrainConfig
 
-__all__ = ["Found", "PretrainData", "prepare"]
+__all__ = ["PretrainData", "PretrainImages", "prepare"]
 
 _REPORT = 2048  # images between two reports
 _AHEAD = 64  # images read or being read
 
 
 @dataclass(frozen=True)
-class Found:
-    """Images with what the frozen encoder says of them; m of them.
+class PretrainImages:
+    """Images of one part of the split, m of them, with what the frozen encoder found for them.
 
     Attributes:
         items: the images.
         groups: (m,) int64 content numbers, equal for equal content.
-        retrieval: (m, R) float16, may be memory-mapped; None = there is no frozen encoder.
-        rows: (m,) rows of `retrieval` that belong to the images.
-        neighbours: table (m, K) of references; None likewise, and for references.
+        retrieval: (., R) float16, may be memory-mapped; None = there is no frozen encoder.
+        rows: (m,) row of each image in `retrieval`.
+        neighbours: table (m, K) of references; None without a frozen encoder, and for references.
     """
 
     items: Sequence[ListedImage]
@@ -56,7 +56,7 @@ class Found:
         return len(self.items)
 
     def queries(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
-        """(B, R) retrieval embeddings of some images."""
+        """Return the retrieval embeddings (B, R) of some images."""
         assert self.retrieval is not None
         assert self.rows is not None
         return np.asarray(self.retrieval[self.rows[places]])
@@ -64,139 +64,76 @@ class Found:
 
 @dataclass(frozen=True)
 class PretrainData:
-    """Everything the task reads.
+    """Input of `PretrainTask`.
 
     Attributes:
-        train: learned from.
-        references: the held-out images, one of each text that is a reference.
-        validation: measured on; may be empty.
+        train: to learn from.
+        references: the held-out pairs, one item per pair.
+        validation: to measure on; may be empty.
         hashes: content hash of each reference.
-        masked: training neighbours left out as the image itself or a near-duplicate.
     """
 
-    train: Found
-    references: Found
-    validation: Found
+    train: PretrainImages
+    references: PretrainImages
+    validation: PretrainImages
     hashes: Sequence[str]
-    masked: int = 0
 
 
 def prepare(
     config: TrainConfig, encoder: Encoder | None, *, data: Path, out: Path, failures: Failures
 ) -> Generator[TrainEvent, None, PretrainData]:
-    """Turn pairs into a split and neighbours.
+    """List and split the pairs of a config, and search the neighbours.
 
-    Args:
-        encoder: frozen, finds neighbours; None = none are found ahead.
-        data: folder that relative paths of the config start from.
-        out: folder of the run.
-        failures: takes what cannot be used.
+    Without a frozen encoder there are no precomputed neighbours.
 
     Raises:
         TrainingError: too few pairs are left.
     """
-    if not config.data.pairs:
-        raise TrainingError("the config names no pairs: add [[data.pairs]] with a path, or give --pairs")
-    listed = list_images(config.data.pairs, data, failures)
-    apart = list_images(config.data.validation, data, failures)
-    images = listed + apart
-    yield Note(message=f"{len(images)} images with {sum(len(p.texts) for p in images)} texts")
-    hashes: list[str] = []
+    listing = yield from list_run(config.data, data, failures)
+    images = listing.images
     rows = np.full(len(images), -1, dtype=np.int64)  # of the store
     vectors: npt.NDArray[Any] | None = None
     if encoder is None:
         hashes = yield from _content_hashes(images, failures, max_megapixels=config.data.max_megapixels)
     else:
-        store = EmbeddingStore(
-            Path(config.data.cache).expanduser() if config.data.cache else out / "embeddings",
-            encoder,
-            batch=config.data.batch,
-            max_megapixels=config.data.max_megapixels,
-        )
-        made = yield from store.images([image.pair for image in images])
-        rows[made.usable >= 0] = made.rows
-        hashes = [made.hashes[place] if place >= 0 else "" for place in made.usable]
-        for path, reason in made.failures:
-            failures.add(path, reason)
+        store = EmbeddingStore.of_run(config.data, encoder, out)
+        embedded = yield from store.images([image.pair for image in images])
+        failures.items.extend(embedded.failures)
+        rows[embedded.usable >= 0] = embedded.rows
+        hashes = [embedded.hashes[place] if place >= 0 else "" for place in embedded.usable]
         vectors = store.retrieval
-    parts = _split(config, hashes, len(listed), listed)
-    train, references, validation = ([int(number) for number in part] for part in parts)
-    limit = config.reference.captions
-    cards = [
-        (number, ListedImage(images[number].pair, [text]))
-        for number in references
-        for text in images[number].texts[: limit or None]
-    ]
-    if len(train) < 2 or (config.reference.augment == "ram" and not cards):
-        raise TrainingError(
-            f"{len(train)} images are left to train on, {len(cards)} pairs as references: too few. "
-            f"{len(failures)} items failed" + (f", such as {failures.items[0]}" if len(failures) else "")
+    augmented = config.reference.augment == "ram"
+    split, pairs = yield from split_images(config, listing, hashes, failures, augmented=augmented)
+    owners = np.array([number for number, _ in pairs], dtype=np.int64)
+    parts = {"train": split.train, "validation": split.validation}
+    tables: Mapping[str, NeighbourTable] = {}
+    if vectors is not None:
+        train, validation, references = (
+            (np.asarray(vectors[rows[chosen]]), [hashes[number] for number in chosen])
+            for chosen in (*parts.values(), owners)
         )
-    yield Note(
-        message=f"{len(train)} images to train on, {len(cards)} references, {len(validation)} for validation; "
-        f"{len(failures)} items failed"
-    )
+        tables = yield from neighbours_of_parts(config, out, {"train": train, "validation": validation}, references)
     numbers: dict[str, int] = {}
     groups = np.array([numbers.setdefault(key, len(numbers)) for key in hashes], dtype=np.int64)
-    owners = [number for number, _ in cards]
-    tables: list[NeighbourTable | None] = [None, None]
-    if vectors is not None:
-        for place, (name, chosen) in enumerate((("train", train), ("validation", validation))):
-            tables[place] = yield from find_neighbours(
-                out / "neighbours",
-                np.asarray(vectors[rows[chosen]]),
-                np.asarray(vectors[rows[owners]]),
-                k=config.ram.k,
-                query_hashes=[hashes[number] for number in chosen],
-                reference_hashes=[hashes[number] for number in owners],
-                near_duplicate=config.reference.near_duplicate,
-                index=config.reference.index,
-                name=name,
-            )
-    masked = tables[0].masked if tables[0] else 0
-    if masked:
-        yield Note(message=f"{masked} neighbours masked as the image itself or a near-duplicate")
-
-    def part(chosen: list[int], table: NeighbourTable | None) -> Found:
-        return Found([images[number] for number in chosen], groups[chosen], vectors, rows[chosen], table)
-
+    train_images, validation_images = (
+        PretrainImages([images[number] for number in chosen], groups[chosen], vectors, rows[chosen], tables.get(name))
+        for name, chosen in parts.items()
+    )
+    items = [ListedImage(images[number].pair, [images[number].texts[text]]) for number, text in pairs]
     return PretrainData(
-        part(train, tables[0]),
-        Found([card for _, card in cards], groups[owners], vectors, rows[owners]),
-        part(validation, tables[1]),
+        train_images,
+        PretrainImages(items, groups[owners], vectors, rows[owners]),
+        validation_images,
         [hashes[number] for number in owners],
-        masked,
     )
-
-
-def _split(
-    config: TrainConfig, hashes: Sequence[str], first_apart: int, listed: Sequence[ListedImage]
-) -> tuple[npt.NDArray[np.int64], ...]:
-    """Numbers of training, reference and validation images; content that validation has is nowhere else."""
-    options = config.reference
-    split = hold_out(
-        first_apart,
-        fraction=options.fraction,
-        seed=config.seed,
-        held_out=options.held_out,
-        use=options.use,
-        validation=0 if len(hashes) > first_apart else min(config.data.validation_images, first_apart // 10),
-        eligible=may_be_references([image.pair.source for image in listed], options.sources),
-    )
-    good = np.array([bool(key) for key in hashes])
-    validation = np.concatenate([split.validation, np.arange(first_apart, len(hashes))])
-    validation = validation[good[validation]]
-    seen = {hashes[number] for number in validation}
-    fresh = good & np.array([key not in seen for key in hashes])
-    return split.train[fresh[split.train]], split.references[fresh[split.references]], validation
 
 
 def _content_hashes(
     images: Sequence[ListedImage], failures: Failures, *, max_megapixels: float
 ) -> Generator[Preparing, None, list[str]]:
-    """SHA-256 of each image's bytes; an empty string where there are none, or where they begin no image.
+    """Hash each image's bytes (SHA-256); an empty string where it cannot be read or is no image.
 
-    Nothing is decoded: with millions of images that would take hours. One that breaks off later is met in training.
+    Nothing is decoded: with millions of images that would take hours. Training finds images that are cut off.
     """
     check = partial(_content_hash, max_megapixels=max_megapixels)
     hashes: list[str] = []

@@ -1,10 +1,13 @@
-"""A contrastive step whose batch does not fit in memory at once (GradCache: Gao et al. 2021).
+"""Contrastive step with a batch larger than memory (GradCache: Gao et al. 2021).
 
-A contrastive loss needs all embeddings of the batch together, but not all activations. So: embed the batch in chunks
-without a graph; take the gradient of the loss at the embeddings; embed each chunk again, now with a graph, and push
-its rows of that gradient through. The result is the gradient of the whole batch, at the price of a second forward pass.
+A contrastive loss needs all embeddings of the batch together, but not all activations:
 
-Each chunk's second pass starts from the random state of its first, so that dropout falls on the same places.
+1. embed the batch in chunks without a graph;
+2. compute the gradient of the loss at the embeddings;
+3. embed each chunk again with a graph, and backpropagate its rows of that gradient.
+
+The result is the gradient of the whole batch, for a second forward pass. Each chunk's second pass starts from the
+random state of its first, so that dropout is the same.
 """
 
 from __future__ import annotations
@@ -26,10 +29,10 @@ __all__ = ["ChunkEmbeddings", "contrastive_step"]
 
 
 class ChunkEmbeddings(NamedTuple):
-    """What a model makes of a chunk.
+    """Embeddings of a chunk.
 
     Attributes:
-        image: (V, b, D) unit image embeddings, one a view that the loss reads.
+        image: (V, b, D) unit image embeddings, per view of the loss.
         text: (b, D) unit text embeddings.
         scale: scalar, inverse temperature.
     """
@@ -49,14 +52,14 @@ def contrastive_step(
     settings: LossSettings,
     weights: tuple[float, ...] = (1.0,),
 ) -> LossGradients:
-    """Loss of a batch, and its gradient added to the parameters' `.grad`.
+    """Compute the loss of a batch, and add its gradient to the parameters' `.grad`.
 
     Args:
-        model: what `embed` calls, as the accelerator wrapped it.
-        embed: a chunk to its embeddings; must draw random numbers from torch alone.
-        chunks: the batch in order. One chunk = one forward pass, nothing is done twice.
+        model: called by `embed`, as the accelerator wrapped it.
+        embed: embeds a chunk; must draw random numbers from torch alone.
+        chunks: the batch in order. One chunk = one forward pass.
         keys: (B,) of all chunks, equal for equal texts.
-        accelerator: runs the backward passes; gradients meet other processes' in the last one.
+        accelerator: runs the backward passes; gradients are averaged over processes in the last one.
         settings: of the loss.
         weights: of the views.
     """
@@ -93,7 +96,7 @@ def _detached(made: ChunkEmbeddings) -> ChunkEmbeddings:
 
 
 def _surrogate(made: ChunkEmbeddings, found: LossGradients, rows: slice, *, scale: bool) -> Tensor:
-    """A scalar whose gradient at the embeddings is the given one. The scale counts once a batch, its graph always."""
+    """Return a scalar with the given gradient at the embeddings; the scale's gradient is added once per batch."""
     total = (made.image.float() * found.image[:, rows]).sum() + (made.text.float() * found.text[rows]).sum()
     return total + made.scale * (found.scale if scale else 0.0)
 

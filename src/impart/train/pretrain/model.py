@@ -1,7 +1,7 @@
-"""Towers, RAM and temperature as one module, and the bank of reference embeddings that they read.
+"""Towers, RAM and temperature as one module, and the bank of reference embeddings.
 
-One module, so that a wrapper (DDP, shards) sees one forward pass a chunk. The bank is no part of it: nothing
-in it is learned or sent between processes. A step reads B K rows of it, which costs next to nothing.
+They are one module, so that a wrapper (DDP, FSDP) has one forward pass per chunk. The bank is no part of it: nothing in
+it is learned or sent between processes. A step reads only B K rows of it.
 
 Letters: B pairs in a chunk, K neighbours, D embedding width, R retrieval width, N references, L tokens.
 """
@@ -25,12 +25,12 @@ __all__ = ["Bank", "PretrainModel", "Lookup"]
 
 @dataclass(frozen=True)
 class Bank:
-    """The references as the towers saw them when the bank was last made; float16, on the device.
+    """Embeddings of the references as of the last refresh; float16, on the device.
 
     Attributes:
         image: (N, D).
         text: (N, D).
-        retrieval: (N, R); the same as `image` where the image tower itself finds neighbours.
+        retrieval: (N, R); equal to `image` where the image tower finds neighbours.
         groups: (N,) int64 content numbers.
         znorm: of `retrieval`.
     """
@@ -44,12 +44,12 @@ class Bank:
 
 @dataclass(frozen=True)
 class Lookup:
-    """What is known of a chunk's neighbours before the forward pass.
+    """Precomputed part of the neighbour search of a chunk.
 
     Attributes:
         q: (B, R) retrieval embeddings of the frozen encoder; None = the image tower finds neighbours.
-        ids: (B, K) rows of the bank, -1 = none; with q None, random ones stand here where asked for, and -2 elsewhere.
-        own: (B,) content numbers, for the search in the forward pass.
+        ids: (B, K) rows of the bank, -1 = none. With q None: -2 = to be searched; other rows are random references.
+        own: (B,) content numbers, to mask the image itself.
     """
 
     q: Tensor | None
@@ -58,13 +58,13 @@ class Lookup:
 
 
 class PretrainModel(nn.Module):
-    """Everything that learns.
+    """Towers, RAM and temperature: all that learns.
 
     Args:
         towers: image and text.
         ram: None = plain CLIP.
         temperature: of the loss.
-        both: whether the base embeddings are a second view for the loss.
+        both: whether the loss has the base embeddings as a second view.
         near_duplicate: references with a higher cosine are masked in a search with the image tower.
     """
 
@@ -79,7 +79,7 @@ class PretrainModel(nn.Module):
         self.near_duplicate = near_duplicate
 
     def forward(self, pixels: Tensor, ids: Tensor, lookup: Lookup | None = None) -> ChunkEmbeddings:
-        """Pixels (B, 3, S, S), tokens (B, L) and neighbours to what the loss reads."""
+        """Embed pixels (B, 3, S, S) and tokens (B, L), and augment the images."""
         v, t = self.towers(pixels, ids)
         if self.ram is None:
             return ChunkEmbeddings(v[None], t, self.temperature())
@@ -89,19 +89,19 @@ class PretrainModel(nn.Module):
         return ChunkEmbeddings(views, t, self.temperature())
 
     def image(self, pixels: Tensor) -> Tensor:
-        """Base embeddings (B, D) of pixels (B, 3, S, S)."""
+        """Embed pixels (B, 3, S, S): base embeddings (B, D)."""
         return self.towers.image(pixels)
 
     def text(self, ids: Tensor) -> Tensor:
-        """Embeddings (T, D) of tokens (T, L)."""
+        """Embed tokens (T, L): (T, D)."""
         return self.towers.text(ids)
 
     def augment(self, v: Tensor, lookup: Lookup) -> Tensor:
-        """v' (B, D) of unit embeddings v (B, D)."""
+        """Augment unit embeddings v (B, D): v' (B, D)."""
         bank, ram = self.bank, self.ram
         assert bank is not None
         assert ram is not None
-        with torch.autocast(v.device.type, enabled=False):  # z-score needs more digits than bf16 has
+        with torch.autocast(v.device.type, enabled=False):  # bf16 is too coarse for z-scores
             v = v.float()
             q = v.detach() if lookup.q is None else F.normalize(lookup.q.float(), dim=-1)
             ids = lookup.ids if lookup.q is not None else self._search(q, lookup)
@@ -113,7 +113,7 @@ class PretrainModel(nn.Module):
 
     @torch.no_grad()
     def _search(self, q: Tensor, lookup: Lookup) -> Tensor:
-        """(B, K) nearest references by the image tower, the image itself and its near-duplicates masked."""
+        """Search the nearest references (B, K) by the image tower; the image itself and near-duplicates are masked."""
         bank = self.bank
         assert bank is not None
         k = min(lookup.ids.shape[1], len(bank.retrieval))

@@ -1,4 +1,10 @@
-"""Mode `pretrain` from the data to a trained folder, in one process or many.
+"""Mode `pretrain`: both towers learn, in one process or several.
+
+    pairs -> a tenth held out as references -> neighbours by a frozen, unimodal encoder (stored)
+          -> both towers, RAM and temperature learn; the references are embedded again every epoch
+          -> a folder that `impart index --encoder` opens
+
+Several processes: start them with `accelerate launch` or `torchrun`, with the same arguments.
 
 OUT/tokenizer/         learned from the training captions (towers from scratch)
 OUT/model/encoder/     the towers, as `hf:FOLDER` opens them
@@ -22,6 +28,7 @@ from impart.errors import ConfigError, TrainingError
 from impart.refset.refset import ReferenceSet
 from impart.train.events import TrainEvent, result_of
 from impart.train.loop import fit, make_accelerator
+from impart.train.prepare.embeddings import load_frozen_encoder
 from impart.train.prepare.pairs import Failures
 from impart.train.pretrain.data import PretrainData, prepare
 from impart.train.pretrain.model import PretrainModel
@@ -36,16 +43,10 @@ __all__ = ["run"]
 
 
 def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator[TrainEvent]:
-    """The whole mode: prepare, train, write `OUT/model`.
-
-    Args:
-        config: of mode `pretrain`.
-        data: folder that relative paths of the config start from.
-        out: folder of the run; all processes must see the same one.
-        resume: go on from the newest checkpoint.
+    """Prepare, train, and write `OUT/model` (see `impart.train.run.train`); all processes have the same `out`.
 
     Raises:
-        TrainingError: the launcher asks for what the mode cannot do, or too few pairs are left.
+        TrainingError: the launcher's kind of distribution is not supported, too few pairs are left, or training fails.
     """
     from accelerate.utils import gather_object
 
@@ -85,21 +86,18 @@ def _check_launch(accelerator: Accelerator) -> None:
 
 
 def _frozen_encoder(config: TrainConfig) -> Encoder | None:
-    """Who finds neighbours; None where nobody does, or the image tower itself."""
+    """Load the encoder that finds neighbours; None for plain CLIP, or where the image tower finds them."""
     if config.reference.augment == "none" or config.reference.retrieval == "encoder":
         return None
-    options = {"threads": config.data.threads} if config.data.threads else {}
-    return load_encoder(config.data.encoder, **options)
+    return load_frozen_encoder(config.data)
 
 
 def _towers(config: TrainConfig, made: PretrainData, *, data: Path, out: Path) -> Towers:
-    """The towers at step 0. A learned tokenizer is kept, so that a resumed run has the same."""
+    """Build the towers of step 0. A learned tokenizer is written to OUT, so that a resumed run has the same."""
     pretrain = config.pretrain
     if pretrain.model.startswith("hf:"):
         if pretrain.tokenizer:
-            raise ConfigError(
-                "pretrain.tokenizer is for towers from scratch: pretrain.model has a tokenizer of its own"
-            )
+            raise ConfigError("pretrain.tokenizer is for towers from scratch: pretrain.model has its own tokenizer")
         return build_towers(pretrain, data=data, tokenizer=None, seed=config.seed)
     folder = data / Path(pretrain.tokenizer).expanduser() if pretrain.tokenizer else out / "tokenizer"
     if not pretrain.tokenizer and not (folder / "tokenizer_config.json").is_file():
@@ -109,7 +107,7 @@ def _towers(config: TrainConfig, made: PretrainData, *, data: Path, out: Path) -
 
 
 def _export(task: PretrainTask, model: PretrainModel, frozen: Encoder | None, folder: Path) -> Path:
-    """Write what was trained; returns what `--encoder` opens."""
+    """Write the trained model; return the folder that `--encoder` opens."""
     model.towers.cpu().save(folder / "encoder", scale=float(model.temperature().detach()))
     bank, ram, references = model.bank, model.ram, task.data.references
     if ram is None or bank is None:

@@ -1,4 +1,4 @@
-"""Settings of mode `pretrain`: the towers, the portions of a batch, and how images are read."""
+"""Settings of mode `pretrain`: towers, chunks of a batch, image reading."""
 
 from __future__ import annotations
 
@@ -21,16 +21,20 @@ class PretrainSettings:
         tokenizer: folder with a `tokenizer.json`; empty = learned from the training captions (from scratch), or the
             model's own.
         vocabulary: tokens of a learned tokenizer, at most.
-        chunk: pairs in one forward pass, on each process; fewer than `loop.batch` = cached loss; 0 = all at once.
+        chunk: pairs in one forward pass, per process; fewer than `loop.batch` = cached loss; 0 = all at once.
         checkpointing: compute activations again in the backward pass instead of keeping them.
-        shard: over several processes, each keeps its share of weights, gradients and optimiser state alone (FSDP)
-            instead of all of them (DDP): for towers that do not fit one device.
+        shard: spread weights, gradients and optimiser state over the processes (FSDP), instead of keeping all of them
+            on each (DDP); for towers that do not fit one device.
         dropout: of the towers' attention.
-        crop: smallest share of an image's area that a training view shows; 1 = the evaluation view.
+        crop: smallest share of an image's area in a training view; 1 = the evaluation view.
         workers: processes that read images; 0 = the training process itself. With `stream` the order depends on it.
         stream: read shards in their order with WebDataset and mix them in a buffer, instead of drawing single images;
             for shards on disks that are slow to seek.
-        shuffle: images in that buffer, on each process.
+        shuffle: images in that buffer, per reading process.
+
+    Raises:
+        ConfigError: `image`, `text` or `dim` is given for a model with weights, `crop` is not in (0, 1], `chunk` or
+            `workers` is below 0, `shuffle` is below 1, or `vocabulary` is below 258.
     """
 
     model: str = "vit-b-32"
@@ -57,8 +61,8 @@ class PretrainSettings:
             raise ConfigError(f"pretrain.crop is {self.crop}: a share of the area, above 0 and at most 1")
         for name in ("chunk", "workers"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"pretrain.{name} is {getattr(self, name)}: at least 0")
+                raise ConfigError(f"pretrain.{name} is {getattr(self, name)}: it must be at least 0")
         if self.shuffle < 1:
-            raise ConfigError(f"pretrain.shuffle is {self.shuffle}: at least 1")
+            raise ConfigError(f"pretrain.shuffle is {self.shuffle}: it must be at least 1")
         if self.vocabulary < 258:
-            raise ConfigError(f"pretrain.vocabulary is {self.vocabulary}: 256 bytes and 2 marks are the least")
+            raise ConfigError(f"pretrain.vocabulary is {self.vocabulary}: it must be at least 258 (256 bytes, 2 marks)")

@@ -1,8 +1,8 @@
-"""Shards read in their order by WebDataset: for images on storage that is slow to seek.
+"""Read shards in their order by WebDataset, for images on storage that is slow to seek.
 
-Each reader (a worker process of a training process) has shards of its own, in an order that changes with the epoch,
-and mixes their samples in a buffer. What cannot be read costs itself and is told: a shard from where it is damaged,
-a sample whose image is broken.
+Each reader (a worker process of a training process) has its own shards, in an order that changes with the epoch, and
+mixes their samples in a buffer. What cannot be read is reported and left out: the damaged rest of a shard, a sample
+with an unreadable image.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _SUFFIXES = tuple(suffix[1:] for suffix in sorted(IMAGE_SUFFIXES))
 
 @dataclass(frozen=True)
 class ShardReader:
-    """One reader among several, a function of its arguments.
+    """One of several readers of the same shards; its samples are a function of its attributes.
 
     Attributes:
         shards: all shards.
-        rows: row of each sample that is wanted, by `sample_key`.
+        rows: row of each wanted sample, by `sample_key`.
         number: of this reader.
         readers: in all.
         shuffle: samples in the buffer.
         seed: of order and buffer.
-        on_failure: told (path, reason).
+        on_failure: called with (path, reason).
     """
 
     shards: Sequence[str]
@@ -43,17 +43,17 @@ class ShardReader:
     on_failure: Callable[[str, str], None]
 
     def samples(self, epoch: int) -> Iterator[tuple[int, bytes]]:
-        """(row, bytes of the image), without end: shards come again, in another order, when all were read.
+        """Yield (row, bytes of the image) without end; when all shards are read, they follow in another order.
 
         Raises:
-            TrainingError: no shard gives anything.
+            TrainingError: the shards of this reader have no wanted sample.
         """
         for turn in range(2**31):
-            seen = False
+            found = False
             for item in self._once(f"{self.seed} {epoch} {turn}"):
-                seen = True
+                found = True
                 yield item
-            if not seen:
+            if not found:
                 raise TrainingError(
                     f"reader {self.number + 1} of {self.readers} finds no sample in its shards, such as "
                     f"{self.shards[0]}: use fewer pretrain.workers, or set pretrain.stream to false"
@@ -76,7 +76,7 @@ class ShardReader:
         yield from pipeline
 
     def _wanted(self, share: int) -> Callable[[Any], Iterator[tuple[int, bytes]]]:
-        """A stage that keeps (row, bytes) of each `share`-th wanted sample."""
+        """Return a stage that keeps (row, bytes) of each `share`-th wanted sample."""
 
         def stage(source: Any) -> Iterator[tuple[int, bytes]]:
             count = 0
@@ -92,14 +92,14 @@ class ShardReader:
         return stage
 
     def _note(self, error: Exception) -> bool:
-        """Called where a shard ends in damage; the next one is read."""
-        place = next((str(item) for item in reversed(error.args) if str(item).endswith(".tar")), "a shard")
-        self.on_failure(place, f"cannot be read to its end: {str(error.args[0]) if error.args else error!r}")
+        """Report a damaged shard; WebDataset continues with the next one."""
+        shard = next((str(item) for item in reversed(error.args) if str(item).endswith(".tar")), "a shard")
+        self.on_failure(shard, f"cannot be read to its end: {str(error.args[0]) if error.args else error!r}")
         return True
 
 
 def sample_key(shard: str, member: str) -> str:
-    """Key of a sample from its shard and the name of one of its members, with or without extensions.
+    """Return the key of a sample, from its shard and the name of one of its members, with or without extensions.
 
     >>> sample_key("a.tar", "cats/001.seg.png") == sample_key("a.tar", "cats/001")
     True
@@ -109,19 +109,17 @@ def sample_key(shard: str, member: str) -> str:
 
 
 def shards_of(locations: Sequence[str]) -> tuple[list[str], dict[str, int]]:
-    """Shards and rows by `sample_key` from places such as `/data/a.tar::001.jpg`.
+    """Return shards, and rows by `sample_key`, from locations such as `/data/a.tar::001.jpg`.
 
     Raises:
-        TrainingError: one lies elsewhere.
+        TrainingError: an image is in no shard.
     """
     shards: dict[str, None] = {}
     rows: dict[str, int] = {}
     for row, location in enumerate(locations):
         shard, colons, member = location.partition("::")
         if not colons or not shard.endswith(".tar"):
-            raise TrainingError(
-                f"{location} lies in no shard: pretrain.stream reads .tar shards alone, set it to false"
-            )
+            raise TrainingError(f"{location} is in no shard: pretrain.stream reads .tar shards alone, set it to false")
         shards[shard] = None
         rows[sample_key(shard, member)] = row
     return list(shards), rows

@@ -1,11 +1,6 @@
-"""Mode `pretrain`: image and text tower learn, from scratch or from weights, with RAM on held-out references or without.
+"""Image and text tower that learn, from scratch or from weights, with RAM on held-out references or without.
 
-    pairs -> a tenth held out as references -> neighbours by a frozen, unimodal encoder (stored)
-          -> both towers, RAM and temperature learn together; the references are embedded anew every epoch
-          -> a folder that `impart index --encoder` opens
-
-Several processes: start it with `accelerate launch` or `torchrun`, and the same arguments. Each has `loop.batch` pairs;
-all of them meet in one loss.
+Each process has `loop.batch` pairs; the loss compares those of all processes.
 
 Letters: B pairs of one process, W processes, K neighbours, D embedding width, N references.
 """
@@ -30,7 +25,7 @@ from impart.train.prepare.pairs import Failures, ListedImage
 from impart.train.prepare.retrieved import ZNormTensors
 from impart.train.prepare.texts import text_key
 from impart.train.pretrain.batches import Batch, ImageDataset, epoch_batches, in_order
-from impart.train.pretrain.data import Found, PretrainData
+from impart.train.pretrain.data import PretrainData, PretrainImages
 from impart.train.pretrain.gradcache import contrastive_step
 from impart.train.pretrain.model import Bank, Lookup, PretrainModel
 from impart.train.pretrain.towers import Towers
@@ -42,17 +37,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Embeddings", "PretrainTask"]
 
-_AT_ONCE = 256  # images in one forward pass that keeps no graph, where pretrain.chunk does not say
+_AT_ONCE = 256  # images in one forward pass without a graph, unless pretrain.chunk is set
 
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Images and texts as the towers see them now.
+    """Embeddings of images and their texts with the current weights.
 
     Attributes:
         image: (m, D) unit, float32.
         text: (T, D) unit, float32; the texts of all images, one image after the other.
-        owners: (T,) the image of each text.
+        owners: (T,) image of each text.
     """
 
     image: Tensor
@@ -62,15 +57,18 @@ class Embeddings:
 
 @dataclass(eq=False)
 class PretrainTask(TrainingTask):
-    """Both towers, RAM and temperature under one contrastive loss.
+    """Train both towers, RAM and temperature with one contrastive loss.
 
     Args:
         data: pairs, split and neighbours.
         config: of mode `pretrain`.
-        towers: that learn.
+        towers: to train.
         rank: of this process.
         processes: W.
-        failures: takes what cannot be read while training.
+        failures: receives what cannot be read during training.
+
+    Raises:
+        ConfigError: the config has a setting of another mode, or there are fewer images than processes.
     """
 
     data: PretrainData
@@ -83,7 +81,9 @@ class PretrainTask(TrainingTask):
     def __post_init__(self) -> None:
         config, references = self.config, self.data.references
         if config.reference.gradient:
-            raise ConfigError("reference.gradient belongs to mode 'heads': here the references are embedded ahead")
+            raise ConfigError(
+                "reference.gradient belongs to mode 'heads': mode 'pretrain' embeds the references before an epoch"
+            )
         self.frozen = references.retrieval is not None
         ram = None
         if config.reference.augment == "ram":
@@ -113,10 +113,10 @@ class PretrainTask(TrainingTask):
             seed=config.seed,
             max_megapixels=config.data.max_megapixels,
         )
-        self._told: set[tuple[str, str]] = set()
+        self._noted: set[tuple[str, str]] = set()
 
     def _first_scale(self) -> float:
-        """The inverse temperature of the weights that training starts from, unless the config says another."""
+        """Return the inverse temperature at step 0: that of the loaded weights, unless the config sets another."""
         loss = self.config.loss
         if self.config.pretrain.model.startswith("hf:") and loss.init_scale == LossSettings.init_scale:
             return min(self.towers.scale, loss.max_scale)
@@ -143,7 +143,7 @@ class PretrainTask(TrainingTask):
         return True
 
     def assemble(self) -> PretrainModel | None:
-        """The trained model in one piece, on the first process; a collective call."""
+        """Return the trained model with whole weights, on the first process (None on others); a collective call."""
         if not (self.config.pretrain.shard and self.processes > 1):
             return self.model if self.rank == 0 else None
         weights = whole(self.model.state_dict())
@@ -157,17 +157,17 @@ class PretrainTask(TrainingTask):
         self._device = accelerator.device
 
     def start_epoch(self, epoch: int) -> None:
-        """Embed the references with the towers as they are now."""
+        """Embed the references with the current towers."""
         if self.model.ram is not None and epoch % self.config.reference.refresh == 0:
             self.refresh()
 
     def refresh(self) -> None:
-        """Fill the bank; every process embeds its share."""
+        """Fill the bank of reference embeddings; every process embeds its share."""
         made = self.embed(self.data.references.items)
         self._fill(made.image.half(), made.text.half())
 
     def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[Batch]:  # noqa: ARG002
-        """Batches of this process (see `full_batches`)."""
+        """Yield the batches of this process (see `epoch_batches`)."""
         pretrain, accumulate = self.config.pretrain, self.config.loop.accumulate
         yield from epoch_batches(
             self._images,
@@ -183,7 +183,7 @@ class PretrainTask(TrainingTask):
         )
 
     def training_step(self, batch: Batch, accelerator: Accelerator) -> dict[str, Tensor]:
-        self._tell(batch)
+        self._note_failures(batch)
         pixels = batch.pixels.to(self._device, non_blocking=True)
         ids = self.towers.tokens(batch.texts).to(self._device, non_blocking=True)
         lookup = self.lookup(self.data.train, batch.rows, batch) if self.model.ram is not None else None
@@ -198,12 +198,13 @@ class PretrainTask(TrainingTask):
         )
         return {"loss": found.loss, "scale": self.model.temperature().detach()}
 
-    def lookup(self, found: Found, rows: npt.NDArray[np.int64], batch: Batch | None = None) -> Lookup:
-        """What is known of some images' neighbours.
+    def lookup(self, found: PretrainImages, rows: npt.NDArray[np.int64], batch: Batch | None = None) -> Lookup:
+        """Look up the neighbours of some images.
 
         Args:
-            rows: (B,) places among the images.
-            batch: decides whose neighbours are replaced by random ones; None = nobody's.
+            found: images of one part of the split.
+            rows: (B,) of them.
+            batch: seeds the random references that replace some neighbours; None = none are replaced.
         """
         k = self.config.ram.k
         if found.neighbours is not None:
@@ -218,7 +219,7 @@ class PretrainTask(TrainingTask):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Text-to-image and image-to-text recall of the validation pairs; with RAM, of the base embeddings too."""
+        """Measure recall on the validation pairs; with RAM, of the base embeddings too (`base_*`)."""
         found = self.data.validation
         if not len(found):
             return {}
@@ -238,9 +239,9 @@ class PretrainTask(TrainingTask):
 
     @torch.no_grad()
     def embed(self, items: Sequence[ListedImage]) -> Embeddings:
-        """Embed images and texts as they are used after training; a collective call, all get everything.
+        """Embed images and texts without augmented views; a collective call that returns all rows on every process.
 
-        An image that cannot be read (any more) has the embedding of the one after it, and is listed.
+        An image that can no longer be read gets the embedding of the next one, and is among the failures.
         """
         texts = [text for item in items for text in item.texts]
         owners = torch.tensor([row for row, item in enumerate(items) for _ in item.texts], device=self._device)
@@ -250,7 +251,7 @@ class PretrainTask(TrainingTask):
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.config.loop.precision == "bf16"):
             image = []
             for batch in in_order(images, self._share(len(items)), batch=size, workers=self.config.pretrain.workers):
-                self._tell(batch)
+                self._note_failures(batch)
                 image.append(self.model.image(batch.pixels.to(self._device)))
             mine = [texts[row] for row in self._share(len(texts))]
             text = [
@@ -262,11 +263,11 @@ class PretrainTask(TrainingTask):
             gather_rows(torch.cat(image))[: len(items)], gather_rows(torch.cat(text))[: len(texts)], owners
         )
 
-    def _tell(self, batch: Batch) -> None:
-        """Note what could not be read, once."""
+    def _note_failures(self, batch: Batch) -> None:
+        """Add what could not be read to the failures, once."""
         for failure in batch.failures:
-            if failure not in self._told:
-                self._told.add(failure)
+            if failure not in self._noted:
+                self._noted.add(failure)
                 self.failures.add(*failure)
 
     def state(self) -> dict[str, Any]:
@@ -276,14 +277,14 @@ class PretrainTask(TrainingTask):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         for path, reason in state["failures"]:
-            self._told.add((path, reason))
+            self._noted.add((path, reason))
             if (path, reason) not in self.failures.items:
                 self.failures.add(path, reason)
         if self.model.ram is not None:
             self._fill(state["image"].to(self._device), state["text"].to(self._device))
 
     def _fill(self, image: Tensor, text: Tensor) -> None:
-        """Make the bank from (N, D) embeddings; what comes of the frozen encoder is kept from the bank before."""
+        """Set the bank from (N, D) embeddings; retrieval embeddings of a frozen encoder are kept."""
         found, before = self.data.references, self.model.bank
         if self.frozen and before is not None:
             self.model.bank = Bank(image, text, before.retrieval, before.groups, before.znorm)
@@ -295,14 +296,14 @@ class PretrainTask(TrainingTask):
         self.model.bank = Bank(image, text, retrieval, groups, ZNormTensors.of(retrieval))
 
     def _share(self, count: int) -> npt.NDArray[np.int64]:
-        """Rows of `count` that this process embeds; equally many for all, the last ones twice where need be."""
+        """Return the rows of `count` that this process embeds; each has the same number, so the last row may repeat."""
         size = -(-count // self.processes)
         return np.minimum(np.arange(self.rank * size, (self.rank + 1) * size), count - 1)
 
     def _at_random(self, ids: Tensor, batch: Batch) -> Tensor:
-        """Neighbours (B, K) of a share of the rows replaced by random references.
+        """Replace the neighbours (B, K) of a share of the rows by random references.
 
-        Drawn for the batch of all processes together, so that it does not matter how many they are.
+        Drawn for the batch of all processes together, so that the number of processes changes nothing.
         """
         rng = np.random.default_rng((self.config.seed, batch.epoch, batch.number))
         mine = slice(self.rank * len(ids), (self.rank + 1) * len(ids))
@@ -314,7 +315,7 @@ class PretrainTask(TrainingTask):
 def _chunks(
     pixels: Tensor, ids: Tensor, lookup: Lookup | None, *, size: int
 ) -> list[tuple[Tensor, Tensor, Lookup | None]]:
-    """The batch in portions of at most `size` pairs."""
+    """Split a batch into chunks of at most `size` pairs."""
     made = []
     for first in range(0, len(pixels), size):
         rows = slice(first, first + size)
@@ -326,5 +327,5 @@ def _chunks(
 
 
 def _text_keys(texts: Sequence[str]) -> list[int]:
-    """Numbers that are equal for texts that say the same, on every process."""
+    """Return numbers that are equal for texts with the same `text_key`, on every process."""
     return [int(blake2b_hex(text_key(text), size_bytes=8), 16) >> 1 for text in texts]

@@ -1,7 +1,8 @@
-"""The two towers of mode `pretrain`: transformers' CLIP from scratch or from weights, and a tokenizer.
+"""Towers of mode `pretrain`: transformers' CLIP, from scratch or from weights, and a tokenizer.
 
-The networks are transformers', so that what was trained opens anywhere as `hf:FOLDER`. Letters: B images, T texts,
-D embedding width, S side of the square that the image tower sees, L tokens.
+The networks are those of transformers, so that other software can open the result too.
+
+Letters: B images, T texts, D embedding width, S side of the image tower's square input, L tokens.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ PRESETS = {
 
 
 class Towers(nn.Module):
-    """Both towers with unit-length output.
+    """Both towers, with L2-normalised output.
 
     Args:
         model: CLIPModel of transformers.
@@ -67,37 +68,37 @@ class Towers(nn.Module):
         self.tokenizer = tokenizer
         self.preprocess = preprocess
         self.dim = int(model.config.projection_dim)
-        model.logit_scale.requires_grad_(False)  # the loss has a temperature of its own
+        model.logit_scale.requires_grad_(False)  # the loss has its own temperature
         self.register_buffer("mean", 255 * torch.tensor(preprocess.mean)[:, None, None], persistent=False)
         self.register_buffer("std", 255 * torch.tensor(preprocess.std)[:, None, None], persistent=False)
 
     def image(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S), uint8 or float32 already normalised, to embeddings (B, D)."""
+        """Embed pixels (B, 3, S, S), uint8 or normalised float32: (B, D)."""
         if pixels.dtype == torch.uint8:
             pixels = (pixels.float() - self.mean) / self.std
         pooled = self.model.vision_model(pixel_values=pixels).pooler_output
         return F.normalize(self.model.visual_projection(pooled).float(), dim=-1)
 
     def text(self, ids: Tensor) -> Tensor:
-        """Token ids (T, L), filled up with the end token, to embeddings (T, D)."""
+        """Embed token ids (T, L), padded with the end token: (T, D)."""
         pooled = self.model.text_model(input_ids=ids).pooler_output
         return F.normalize(self.model.text_projection(pooled).float(), dim=-1)
 
     def forward(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Image embeddings (B, D) and text embeddings (T, D)."""
+        """Embed both: image embeddings (B, D) and text embeddings (T, D)."""
         return self.image(pixels), self.text(ids)
 
     def tokens(self, texts: list[str]) -> Tensor:
-        """(T, L) ids, L that of the longest text."""
+        """Tokenize texts: ids (T, L), padded to the longest text."""
         return torch.from_numpy(self.tokenizer.pad(self.tokenizer.encode(texts))[0])
 
     @property
     def scale(self) -> float:
-        """The inverse temperature that the weights came with."""
+        """Inverse temperature of the loaded weights."""
         return float(self.model.logit_scale.detach().exp())
 
     def save(self, folder: Path, *, scale: float) -> None:
-        """Write a folder that `hf:FOLDER` opens; `scale` is the inverse temperature that was learned."""
+        """Write a folder that `hf:FOLDER` opens; `scale` is the learned inverse temperature."""
         from transformers.utils import logging
 
         if not sys.stderr.isatty():
@@ -126,16 +127,18 @@ class Towers(nn.Module):
 
 
 def build_towers(settings: PretrainSettings, *, data: Path, tokenizer: TextTokenizer | None, seed: int) -> Towers:
-    """Towers as the settings say, the initial weights a function of the seed.
+    """Build the towers; initial weights are a function of the seed.
 
     Args:
+        settings: model and changes to its configuration.
         data: folder that relative paths start from.
         tokenizer: for towers from scratch.
         seed: of the initial weights.
 
     Raises:
-        ConfigError: an unknown model, or a shape that transformers refuses.
-        EncoderError: the folder with weights is missing files, or holds another kind of model.
+        ConfigError: the model is unknown, or transformers refuses the shape.
+        EncoderError: the folder of weights lacks files, or contains another kind of model.
+        MissingExtraError: transformers is not installed.
     """
     try:
         from transformers import CLIPConfig, CLIPModel
@@ -166,7 +169,7 @@ def build_towers(settings: PretrainSettings, *, data: Path, tokenizer: TextToken
             )
             model = CLIPModel(config)
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"pretrain.image or pretrain.text does not make a CLIP: {error}") from error
+            raise ConfigError(f"pretrain.image or pretrain.text is no valid CLIP configuration: {error}") from error
         towers = Towers(model, tokenizer, PreprocessConfig(size_px=int(image["image_size"])))
     towers.train()
     if settings.checkpointing:
@@ -175,7 +178,7 @@ def build_towers(settings: PretrainSettings, *, data: Path, tokenizer: TextToken
 
 
 def preset_of(settings: PretrainSettings) -> Preset:
-    """The preset that a model from scratch starts from.
+    """Return the preset of a model from scratch.
 
     Raises:
         ConfigError: there is none of that name.
@@ -186,7 +189,7 @@ def preset_of(settings: PretrainSettings) -> Preset:
 
 
 def learn_tokenizer(texts: Iterable[str], settings: PretrainSettings) -> TextTokenizer:
-    """Byte-level BPE in lower case, learned from the training captions; a function of them alone."""
+    """Learn a lower-case byte-level BPE tokenizer; a function of the captions and settings alone."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     context = int(settings.text.get("max_position_embeddings", preset_of(settings).context_tokens))
@@ -212,7 +215,7 @@ def learn_tokenizer(texts: Iterable[str], settings: PretrainSettings) -> TextTok
 
 
 def save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
-    """Write `tokenizer.json` and what must stand beside it."""
+    """Write `tokenizer.json` and `tokenizer_config.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.tokenizer.save(str(folder / "tokenizer.json"))
     pad = tokenizer.tokenizer.id_to_token(tokenizer.pad_id)
@@ -222,7 +225,7 @@ def save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
 
 
 def open_tokenizer(folder: Path, settings: PretrainSettings) -> TextTokenizer:
-    """A tokenizer from its folder, cut to the text tower's context.
+    """Open a tokenizer's folder; texts are cut to the text tower's context.
 
     Raises:
         EncoderError: a file is missing or damaged.
@@ -237,9 +240,7 @@ def _from_weights(folder: Path, settings: PretrainSettings) -> Towers:
     encoder = load_hf(str(folder), device="cpu")
     model: Any = encoder.image_tower.model
     if model.config.model_type != "clip" or encoder.tokenizer is None:
-        raise ConfigError(
-            f"pretrain.model hf:{folder} is a {model.config.model_type}: mode 'pretrain' trains on from a CLIP"
-        )
+        raise ConfigError(f"pretrain.model hf:{folder} is a {model.config.model_type}: mode 'pretrain' needs a CLIP")
     model.requires_grad_(True)
     for config in (model.config.vision_config, model.config.text_config):
         config.attention_dropout = settings.dropout

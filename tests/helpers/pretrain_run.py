@@ -1,4 +1,4 @@
-"""A run of mode `pretrain` on generated images, as a script: under a launcher, or to be killed."""
+"""Run mode `pretrain` on generated images; a script for launchers and kills."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IMAGES = 72
 
 
 def write_pairs(folder: Path, count: int = IMAGES) -> Path:
-    """Noisy images of two colours with captions that say which."""
+    """Write noisy images of two colours with captions that name them."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows, names = ["file,text"], list(COLOURS)
@@ -31,7 +31,7 @@ def write_pairs(folder: Path, count: int = IMAGES) -> Path:
 
 
 def config(**changes):
-    """A config with tiny towers; `table__name=value` changes a setting."""
+    """Return a config with tiny towers; `table__name=value` changes a setting."""
     from impart.train.config_file import config_of
 
     table = {
@@ -59,8 +59,10 @@ def config(**changes):
 
 
 def train_once(data: Path, out: Path, *, resume: bool = False, export: bool = False, **changes):
-    """Run and yield the events; the frozen encoder is the tiny one. Without `export` it ends with the last checkpoint,
-    for writing the ONNX graph takes longer than the run."""
+    """Run with the tiny frozen encoder and yield the events.
+
+    Without `export` the run ends with the last checkpoint: writing the ONNX graph takes longer than the run.
+    """
     import torch
 
     from impart.encoders import register
@@ -84,7 +86,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
-    parser.add_argument("runs", type=json.loads, help="folder to changed settings, for each run")
+    parser.add_argument("runs", type=json.loads, help="changed settings by folder of the run")
     parser.add_argument("--slow", action="store_true")
     parser.add_argument("--export", action="store_true")
     parser.add_argument("--resume", action="store_true")
@@ -96,7 +98,7 @@ def main() -> int:
                 time.sleep(0.3)
     import torch
 
-    if torch.distributed.is_initialized():  # one that leaves early breaks the connection of the other, which aborts
+    if torch.distributed.is_initialized():  # a process that ends early would abort the other
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     return 0
