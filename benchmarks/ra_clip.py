@@ -38,16 +38,17 @@ from impart.evaluate import open_set
 from impart.evaluate.datasets.types import Images
 from impart.metrics.ranking import rank_figures, ranks_of
 from impart.recipes.mini.collect.guard import Guard, Prints, evaluation_images, prints_of
-from impart.recipes.mini.recipe import backbone_session, training_images
 from impart.retrieval.prompts import ZEROSHOT_ENSEMBLE
 from impart.train.config_file import load_config
-from impart.train.events import StepDone
+from impart.train.events import StepDone, result_of
 from impart.train.heads.checkpoint import TrainedHeadsModel, load_heads, save_heads
 from impart.train.heads.class_names import a_or_an
+from impart.train.heads.corpus import training_images
 from impart.train.heads.model import EmbeddedReferences, HeadsModel, nearest_rows
-from impart.train.heads.run import HeadsData, build_references, prepare
+from impart.train.heads.prepare import HeadsData, build_references, prepare
 from impart.train.heads.task import HeadsTask
 from impart.train.heads.towers.backbone import FEATURES, load_lite2
+from impart.train.heads.towers.quantise import backbone_session
 from impart.train.heads.towers.sentences import SentenceCache
 from impart.train.loop import fit
 from impart.train.prepare.development_data import read_validation
@@ -350,8 +351,10 @@ class Experiment:
         self.data, self.out, self.epochs = data, out, epochs
         self.tests = kept(out / "tests.pt", lambda: build_tests(data, cache))
         base = load_config("heads_clip", sets=(*SMALL, "reference.fraction=0", f"data.cache={cache}"))
-        self.made = kept(out / "data.pt", lambda: pooled(_last(prepare(base, data=data, out=out, failures=Failures()))))
-        self.images = training_images(data)[0]
+        self.made = kept(
+            out / "data.pt", lambda: pooled(result_of(prepare(base, data=data, out=out, failures=Failures())))
+        )
+        self.images = training_images(data)
         self.hashes = kept(
             out / "hashes.pt", lambda: [hashlib.sha256(p.path.read_bytes()).hexdigest() for p in self.images]
         )
@@ -467,10 +470,6 @@ def pooled(made: HeadsData) -> HeadsData:
     corpus = dataclasses.replace(made.corpus, views=[view[:, :FEATURES].clone() for view in made.corpus.views])
     validation = dataclasses.replace(made.validation, features=made.validation.features[:, :FEATURES].clone())
     return dataclasses.replace(made, corpus=corpus, validation=validation)
-
-
-def _last(events: Iterator[Any]) -> HeadsData:
-    return [event for event in events if isinstance(event, HeadsData)][-1]
 
 
 def main() -> None:

@@ -1,18 +1,3 @@
-"""One thread per test: more threads do not help with small tensors, and slow down busy machines."""
+"""Fixtures of all tests in this folder."""
 
-from __future__ import annotations
-
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    try:
-        import torch
-    except ImportError:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from helpers.one_thread import _one_thread  # noqa: F401

@@ -1,1 +1,1 @@
-"""Recipes of models that come with the package. Recipes import everything; nothing imports a recipe."""
+"""Recipes of the models that come with the package. A recipe imports the library; nothing imports a recipe."""

@@ -14,7 +14,7 @@
 
 A file may have any of the tables that its mode reads, and no other; `--set loop.epochs=3` overrides the file. The
 resolved settings are written to the run's folder. Settings of one mode alone are defined with the mode
-(`ram/settings.py`, `episodes/settings.py`, `pretrain/settings.py`).
+(`ram/settings.py`, `episodes/settings.py`, `heads/settings.py`, `pretrain/settings.py`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from impart.config import RamSettings
 from impart.errors import ConfigError
 from impart.retrieval.near_duplicates import TRAINING_NEAR_DUPLICATE
 from impart.train.episodes.settings import EpisodeSettings
+from impart.train.heads.settings import BackboneSettings, HeadsSettings
 from impart.train.pretrain.settings import PretrainSettings
 from impart.train.ram.settings import ProjectionSettings
 
@@ -279,88 +280,6 @@ class LogSettings:
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ConfigError(f"log.every is {self.every}: it must be at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneSettings:
-    """The frozen towers of mode `heads`.
-
-    Attributes:
-        size_px: side of the square that the image backbone sees; a multiple of 128.
-        views: looks at each image (see `features.look`); the first is `clean`.
-        retrieval_dim: width of the retrieval embedding (principal components of the features).
-        calibration: how far classes that shrinking inflates are taken off the base image embedding (0..1).
-    """
-
-    size_px: int = 256
-    views: tuple[str, ...] = ("clean", "crop0", "small0")
-    retrieval_dim: int = 256
-    calibration: float = 0.75
-
-    def __post_init__(self) -> None:
-        if not self.views or self.views[0] != "clean":
-            raise ConfigError(f"backbone.views are {list(self.views)}: the first must be 'clean'")
-        if self.size_px % 128:
-            raise ConfigError(f"backbone.size_px is {self.size_px}: the backbone's cells need a multiple of 128")
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadsSettings:
-    """Heads on frozen towers, and the losses that keep what the towers know.
-
-    Attributes:
-        image_hidden: width of the image correction.
-        text_hidden: width of the text correction.
-        cell_heads: things the attention over the backbone's cells looks for; 0 = cells are not read.
-        cell_hidden: width of the perceptron behind it.
-        dropout_cells: share of the cells' standardised numbers dropped.
-        dropout_in: share of standardised features dropped.
-        dropout_mid: likewise between the layers.
-        text_dropout: between the layers of the text correction.
-        top: class names averaged into the base image embedding.
-        temperature: of their softmax.
-        class_weight: of the loss that keeps the 1,000 class names.
-        kind_weight: of the loss over kinds (`dog`, `vehicle`).
-        text_weight: of the loss that keeps distances between sentences.
-        class_scale: inverse temperature of both.
-        teacher_temperature: softens the backbone's classifier as a teacher.
-        view_shares: how often a clean, cropped or shrunk view is drawn.
-        caption_share: share of draws from `caption_sources`.
-        caption_sources: folders with sentences; the others hold names.
-        balance: within both groups a source of n images with m different texts is drawn like
-            n ** balance * m ** breadth.
-        breadth: see `balance`.
-        ema: decay of the averaged weights that are returned.
-        text_layers: upper layers of the sentence tower that learn as well; 0 = it stays as published. The learned part
-            is called `tower` (`optimiser.rates`). References' texts follow it every `reference.refresh` epochs.
-        tower_dropout: on what enters the first of them.
-        names: class names drawn a step for the loss that keeps them, where the tower learns (all, where it does not).
-    """
-
-    image_hidden: int = 512
-    text_hidden: int = 512
-    cell_heads: int = 8
-    cell_hidden: int = 512
-    dropout_cells: float = 0.1
-    dropout_in: float = 0.3
-    dropout_mid: float = 0.5
-    text_dropout: float = 0.3
-    top: int = 10
-    temperature: float = 2.0
-    class_weight: float = 1.0
-    kind_weight: float = 0.0
-    text_weight: float = 0.0
-    class_scale: float = 20.0
-    teacher_temperature: float = 1.0
-    view_shares: tuple[float, float, float] = (0.4, 0.25, 0.35)
-    caption_share: float = 0.5
-    caption_sources: tuple[str, ...] = ("flickr8k", "openstax", "openstax2", "philschatz_biology", "sites")
-    balance: float = 0.35
-    breadth: float = 0.5
-    ema: float = 0.995
-    text_layers: int = 0
-    tower_dropout: float = 0.05
-    names: int = 400
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a model bundles: written from prototypes and training images, found by the model's id."""
+"""Bundled sets of a model: written from prototypes and training images, found by the model's id."""
 
 from __future__ import annotations
 

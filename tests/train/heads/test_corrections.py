@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
-from impart.train.heads.corrections import CellAttention, Correction, ImageHead, Mean, TextHead, join  # noqa: E402
+from impart.train.heads.corrections import CellAttention, Correction, Heads, ImageHead, Mean, TextHead, join  # noqa: E402
 
 
 def _head(correction):
@@ -34,13 +34,29 @@ def test_base_is_the_weighted_mean_of_the_likeliest_names():
         assert torch.allclose(row, mean / mean.norm(), atol=1e-6)
 
 
-def test_joined_corrections_average_outputs():
-    parts = [Correction(12, hidden, 8).eval() for hidden in (5, 7)]
+def _cells():
+    attention = CellAttention(torch.zeros(6), torch.ones(6), cells=4, heads=2, hidden=5, outputs=8)
+    torch.nn.init.normal_(attention.down.weight)
+    return attention
+
+
+def test_joined_heads_average_outputs():
+    parts = [
+        Heads(Correction(12, hidden, 8, dropout=(0.1, 0.2)), Correction(8, hidden + 1, 8, dropout=(0.0, 0.3)), _cells())
+        for hidden in (5, 7)
+    ]
     for part in parts:
-        torch.nn.init.normal_(part.down.weight)
-        torch.nn.init.normal_(part.down.bias)
-    x = torch.randn(6, 12)
-    assert torch.allclose(join(parts)(x), (parts[0](x) + parts[1](x)) / 2, atol=1e-5)
+        for correction in (part.image, part.text):
+            torch.nn.init.normal_(correction.down.weight)
+            torch.nn.init.normal_(correction.down.bias)
+        part.eval()
+    joined = join(parts)
+    for name, width in (("image", 12), ("text", 8), ("cells", 24)):
+        x = torch.randn(6, width)
+        first, second, mean = (getattr(heads, name)(x) for heads in (*parts, joined))
+        assert torch.allclose(mean, (first + second) / 2, atol=1e-5)
+    assert (joined.image.drop_in.p, joined.image.drop_mid.p, joined.text.drop_mid.p) == (0.1, 0.2, 0.3)
+    assert join([Heads(part.image, part.text, None) for part in parts]).cells is None
 
 
 def test_attention_agrees_with_a_loop_and_starts_at_zero():
@@ -63,7 +79,6 @@ def test_attention_agrees_with_a_loop_and_starts_at_zero():
 
 def test_the_head_reads_pooled_features_and_cells():
     head = _head(Correction(12, 5, 8))
-    head.attention = Mean([CellAttention(torch.zeros(6), torch.ones(6), cells=4, heads=2, hidden=5, outputs=8)])
-    torch.nn.init.normal_(head.attention.parts[0].down.weight)
+    head.attention = Mean([_cells()])
     features = torch.randn(4, 12 + 4 * 6)
     assert torch.allclose(head(features), head.base(features) + head.attention(features[:, 12:]))

@@ -1,4 +1,4 @@
-"""`impart train lit_...` on one's own pairs: from files and shards, with a broken image, to an encoder that opens."""
+"""`impart train heads_...` on one's own pairs: from files and shards, with a broken image, to an encoder that opens."""
 
 from __future__ import annotations
 

@@ -39,17 +39,17 @@ WIDTH, DIM, CLASSES = 24, 16, 12
 
 
 def _material(concepts=40, seed=0):
-    """Each concept has a random feature and a random sentence: which goes with which, only references can tell."""
+    """Concepts with a random feature and a random sentence each: only references contain their relation."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(concepts, WIDTH, generator=generator)
     sentences = F.normalize(torch.randn(concepts, DIM, generator=generator), dim=-1)
 
-    def look():
+    def view():
         return features + 0.3 * torch.randn(concepts, WIDTH, generator=generator)
 
     names = F.normalize(torch.randn(CLASSES, 2, DIM, generator=generator), dim=-1)
     corpus = Corpus(
-        views=[look(), look()],
+        views=[view(), view()],
         kinds_of_view=[0, 2],
         weights=np.full(concepts, 1 / concepts),
         texts=sentences,
@@ -70,8 +70,8 @@ def _material(concepts=40, seed=0):
         correction=Correction(WIDTH, 1, DIM),
     )
     own = torch.arange(concepts)
-    references = HeadsReferences(look(), sentences, texts=own.numpy(), groups=own + concepts, own=own)
-    validation = HeadsValidation(look(), sentences, owners=own, own=own)
+    references = HeadsReferences(view(), sentences, texts=own.numpy(), groups=own + concepts, own=own)
+    validation = HeadsValidation(view(), sentences, owners=own, own=own)
     components = torch.linalg.qr(torch.randn(WIDTH, 10, generator=generator))[0]
     return corpus, head, references, validation, components
 
@@ -131,7 +131,7 @@ def test_neighbours_of_views_against_a_naive_loop():
     assert few[7].tolist().count(-1) == 3  # its copy is masked
 
 
-def test_references_tell_what_the_heads_cannot_know():
+def test_references_add_what_the_heads_cannot_learn():
     config = _config(ram={"form": "vanilla", "floor": 0.0}, steps=60)
     metrics = _last(fit(_task(config), config))
     assert metrics["t2i_r1"] > metrics["base_t2i_r1"] + 20
@@ -209,7 +209,7 @@ def test_references_texts_follow_a_tower_that_learns(tmp_path):
     config = _config(steps=20, text_layers=1, reference={"refresh": 1})
     task, tower, (_, _, references, _, _), _ = _tuned(config, tmp_path)
     now = torch.from_numpy(embed_sentences(tower, TEXTS))
-    found = task._sentences(references)
+    found = task._embed_sentences(references)
     torch.testing.assert_close(found, now, atol=0.03, rtol=0)  # stored states are float16, the layers run in bfloat16
     assert (now - references.sentences).abs().max() > 0.1
 
@@ -226,6 +226,23 @@ def test_a_run_with_the_text_tower_resumes_to_the_same_weights(tmp_path):
     for one, other in ((task.finished(), again.finished()), (tower, resumed_tower)):
         for name, value in one.state_dict().items():
             assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_given_heads_are_copied_and_learn_on():
+    config = _config(steps=3)
+    first = _task(config, plain=True)
+    list(fit(first, config))
+    start = first.finished().heads
+    before = {name: value.clone() for name, value in start.state_dict().items()}
+    corpus, head, *_ = _material()
+    task = HeadsTask(corpus, head, config, start=start)
+    assert torch.equal(task._model.image.correction.down.weight, start.image.down.weight)
+    list(fit(task, config))
+    learned = task.finished().heads.state_dict()
+    assert learned.keys() == before.keys()
+    assert not torch.equal(learned["image.down.weight"], before["image.down.weight"])
+    assert not torch.equal(learned["text.down.weight"], before["text.down.weight"])
+    assert all(torch.equal(value, before[name]) for name, value in start.state_dict().items())
 
 
 def test_a_gradient_through_the_references_is_a_choice():

@@ -193,9 +193,7 @@ def load_mini(rest: str = "", *, threads: int = 0, **options: Any) -> OnnxEncode
     """
     folder = Path(rest).expanduser().resolve() if rest else MINI_FOLDER
     if not (folder / "model.json").is_file():
-        remedy = (
-            "check the path" if rest else "reinstall impart, or train it with 'python -m impart.recipes.mini.recipe'"
-        )
+        remedy = "check the path" if rest else "reinstall impart, or train it with 'python -m impart.recipes.mini'"
         raise EncoderError(f"{folder / 'model.json'} is missing: {remedy}")
     model = read_json(folder / "model.json")
     try:

@@ -1,1 +1,1 @@
-"""How the bundled model `mini` is made."""
+"""Recipe of the bundled model `mini`."""

@@ -1,12 +1,13 @@
-"""What a bundled model carries for augmentation, made after its weights are final:
+"""Reference set, background set and caption bank of the bundled model, built from its final weights.
 
-    references/   one pair an ImageNet class: the prototype embedding and the name; no images. The default set of a
-                  video index, with settings chosen so that it does no harm.
-    background/   embeddings of varied training images and of their texts, half of the images shrunk to 32-64 px
-                  and enlarged again: the foreign images that `tune` protects. Texts are kept as digests.
+    references/    one pair per ImageNet class: the prototype embedding and the name; no images. The default set of a
+                   video index, with settings chosen so that it does no harm.
+    background/    embeddings of varied training images and of their texts, half of the images shrunk to 32-64 px and
+                   enlarged again: the unrelated images that `tune` protects. Texts are stored as digests.
+    captions.npz   embeddings of training captions, for the correction of hubs.
 
-Settings are chosen on training-side data alone: text-to-image retrieval on Flickr8k `val`, and the background's
-classification among its own texts. The recipe `python -m impart.recipes.mini.recipe` calls `write_bundle` at its end.
+Settings are chosen on data of the training side alone: text-to-image retrieval on Flickr8k `val`, and classification of
+the background set among its own texts.
 """
 
 from __future__ import annotations
@@ -41,19 +42,25 @@ __all__ = ["Validation", "choose_settings", "read_validation", "write_bundle"]
 _log = logging.getLogger(__name__)
 
 BACKGROUND = 400
-"""Images of the background: 0.9 MB, which keeps the model within 40 MB."""
+"""Images of the background set: 0.9 MB, which keeps the model within 40 MB."""
 
 CAPTIONS = 1000
-"""Captions that tell which images are near to any text: 0.2 MB."""
+"""Captions by which hubs are found: 0.2 MB."""
 
 _SMALL_PX = (32, 48, 64)
 _MAX_MEGAPIXELS = 100.0
-_MARGIN = 0.002  # of recall that the default set may cost: five captions; of the background, one image
+_MARGIN = 0.002  # of recall that the default set may cost: five captions. Of the background set: one image
 
 
 @dataclasses.dataclass(frozen=True)
 class Validation:
-    """Captioned images: embeddings of n images, captions (m, D), owners (m,) image of each caption."""
+    """Captioned images.
+
+    Attributes:
+        images: embeddings of n images.
+        captions: (m, D).
+        owners: (m,) image of each caption.
+    """
 
     images: ImageEmbeddings
     captions: Float32
@@ -61,13 +68,13 @@ class Validation:
 
 
 def write_bundle(model: Path, encoder: Encoder, data: Path, *, encoder_id: str = "mini") -> dict[str, dict[str, float]]:
-    """Write what comes with a model: `references/` (from its `prototypes.npz`), `background/` and `captions.npz`.
+    """Write `references/` (from the model's `prototypes.npz`), `background/` and `captions.npz`.
 
     Args:
         model: folder of the bundled model, with prototypes.npz: `names` (N,), `image` (N, D), `retrieval` (N, R).
-        encoder: the model as exported, since its fingerprint is kept.
+        encoder: the exported model; its fingerprint is stored.
         data: the development data, with `images/` and `text/` in it.
-        encoder_id: by which the model will be loaded once it is bundled.
+        encoder_id: id of the bundled model.
 
     Returns:
         Flickr8k val text-to-image recall, and background accuracy, as fractions: {"plain": ..., "augmented": ...}.
@@ -75,7 +82,7 @@ def write_bundle(model: Path, encoder: Encoder, data: Path, *, encoder_id: str =
     images = data / "images"
     background = ReferenceSet.build(background_pairs(images), encoder)
     background = ReferenceSet.from_arrays(
-        [anonymous(text) for text in background.texts],  # captions of others do not travel with the model
+        [anonymous(text) for text in background.texts],  # captions of other authors are not published with the model
         image=background.image_embeddings,
         text=background.text_embeddings,
         retrieval=background.retrieval_embeddings,
@@ -109,7 +116,7 @@ def write_bundle(model: Path, encoder: Encoder, data: Path, *, encoder_id: str =
 
 
 def caption_sample(path: Path, *, count: int = CAPTIONS, seed: int = 0) -> list[str]:
-    """Captions drawn from a gzipped text with one a line.
+    """Draw captions from a gzipped text with one caption per line.
 
     Raises:
         DataError: it cannot be read.
@@ -124,7 +131,7 @@ def caption_sample(path: Path, *, count: int = CAPTIONS, seed: int = 0) -> list[
 
 
 def background_pairs(images: Path, *, count: int = BACKGROUND, seed: int = 0) -> Iterator[Pair]:
-    """Training images drawn from all sources but the captioned albums, every second one shrunk and enlarged again."""
+    """Draw training images from all sources but the captioned albums; every second one is shrunk and enlarged again."""
     listed = [pair for folder in sorted((images / "more").iterdir()) if folder.is_dir() for pair in read_pairs(folder)]
     listed += read_pairs(images / "imagenet_sample")
     rng = np.random.default_rng(seed)
@@ -167,7 +174,11 @@ def read_validation(flickr8k: Path, encoder: Encoder, *, batch: int = 32) -> Val
 def choose_settings(
     encoder: Encoder, references: ReferenceSet, validation: Validation, background: ReferenceSet
 ) -> tuple[VanillaSettings, dict[str, dict[str, float]]]:
-    """Of the settings that harm neither validation nor background, those with the best recall; `OFF` where all harm."""
+    """Choose the settings with the best recall among those that harm neither validation nor background set.
+
+    Returns:
+        The settings (`OFF` if all of them harm), and the figures without and with them.
+    """
     numbers: dict[str, int] = {}
     right = np.array([numbers.setdefault(text, len(numbers)) for text in background.texts], dtype=np.int64)
     texts = background.text_embeddings[np.unique(right, return_index=True)[1]]

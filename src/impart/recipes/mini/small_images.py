@@ -1,21 +1,21 @@
-"""Thumbnails: gains, biases and spatial kernels of the backbone for images of some 32 px.
+"""Gains, biases and spatial kernels of the backbone for small images, of some 32 px.
 
-Enlarged to the tower's size a thumbnail is a blur, and a backbone trained on sharp photos sees little in it. Here the
-backbone learns to say of a shrunk image what it says of the same image at full size (distillation from its own
-features). Only what takes little room learns: the depthwise and the first kernels, the biases, and a gain for each
-output channel of the 1x1 convolutions. Their matrices, nearly all of the weights, stay as they are, so that one file
-holds both sets (`recipes/mini/two_sizes.py`). A thumbnail has few pixels to tell: half the tower's side is enough for it.
+Enlarged to the tower's size, a small image is blurred, and the backbone was trained on sharp photos. Here the backbone
+learns to give a shrunk image the features of the same image at full size (distillation from its own features). Only
+small parts learn: the depthwise and the first kernels, the biases, and a gain per output channel of the 1x1
+convolutions. Their matrices, nearly all of the weights, are unchanged, so that one file contains both sets
+(`recipes/mini/two_sizes.py`). Half the tower's side is enough for the few pixels of a small image.
 """
 
 from __future__ import annotations
 
 import copy
-import io
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,10 +29,12 @@ from torch.nn.utils import parametrize
 
 from impart.encoders.preprocess import PreprocessConfig, preprocess, to_rgb
 from impart.errors import ConfigError, DataError
-from impart.files import atomic_path, file_key, read_ahead, sha256_hex
+from impart.files import file_key, read_ahead
 from impart.train.events import StepDone
 from impart.train.heads.towers.backbone import CELL_WIDTH, CELLS, FEATURES, EfficientNetLite
+from impart.train.heads.towers.views import FILTERS, recompress
 from impart.train.loop import fit
+from impart.train.prepare.columns import Column, ColumnStore
 from impart.train.settings import LoopSettings, OptimiserSettings, TrainConfig
 from impart.train.task import Average, TrainingTask
 
@@ -42,27 +44,30 @@ if TYPE_CHECKING:
 __all__ = ["SmallImagesTask", "SmallSettings", "Squares", "learn_small_images", "shrunk"]
 
 _log = logging.getLogger(__name__)
-_FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 _SIDE_PX = 96
-_AHEAD = 64  # squares read or being read
 """Training images are kept at this side: enough for crops that end at 64 px."""
+_AHEAD = 64  # squares read or being read
+_PART = 256  # squares written at once
 _SMALLEST_PX = 32
 _GRID = round(CELLS**0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SmallSettings:
-    """How the backbone learns small images.
+    """Settings of the training on small images.
 
     Attributes:
-        steps: optimiser steps; 0 = small images are seen like all others.
-        size_px: side of the square that the backbone sees of them; a multiple of 128.
-        up_to_px: images whose short side is no longer are small, in the model.
-        learn_up_to_px: the longest side of the images learned from; some more, so that little changes at the border.
+        steps: optimiser steps; 0 = no second set of weights.
+        size_px: side of the square input for small images; a multiple of 128.
+        up_to_px: in the model, an image is small up to this short side.
+        learn_up_to_px: longest side of the training images; larger, so that features change little at the border.
         batch: images in a step.
         learning_rate: peak.
         temperature: of the class distributions that are compared.
         ema: decay of the averaged weights that are returned.
+
+    Raises:
+        ConfigError: a size or the number of steps is out of range.
     """
 
     steps: int = 0
@@ -76,42 +81,45 @@ class SmallSettings:
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.size_px % 128 or self.size_px <= 0:
-            raise ConfigError(f"small.steps is {self.steps}, size_px {self.size_px}: no less than 0, a multiple of 128")
+            raise ConfigError(f"small.steps is {self.steps}, size_px {self.size_px}: at least 0, and a multiple of 128")
         if not _SMALLEST_PX <= self.up_to_px <= self.learn_up_to_px < _SIDE_PX:
             raise ConfigError(
                 f"small.up_to_px is {self.up_to_px}, learn_up_to_px {self.learn_up_to_px}: "
-                f"from {_SMALLEST_PX} to {_SIDE_PX - 1}, and the first no larger"
+                f"from {_SMALLEST_PX} to {_SIDE_PX - 1}, and the first not above the second"
             )
 
 
 class Squares:
-    """The middle of each image at 96 px, on disk and mapped into memory.
+    """The centre square of each image at 96 px, on disk and memory-mapped: `squares[row]` is (96, 96, 3) uint8.
 
     Args:
         paths: n readable images.
-        folder: where the file is kept; another list of images has another file.
+        folder: of the cache.
 
-    Attributes:
-        pixels: (n, 96, 96, 3) uint8.
+    Raises:
+        DataError: an image cannot be read.
     """
 
-    pixels: npt.NDArray[np.uint8]
-
     def __init__(self, paths: Sequence[Path], folder: Path):
-        digest = sha256_hex("\n".join(file_key(path) for path in paths))[:16]
-        file = folder / f"squares-{_SIDE_PX}-{digest}.npy"
-        if not file.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            shape = (len(paths), _SIDE_PX, _SIDE_PX, 3)
-            with atomic_path(file) as part, closing(read_ahead(paths, _square, workers=2, ahead=_AHEAD)) as squares:
-                pixels = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-                for row, square in enumerate(squares):
-                    pixels[row] = square
-                    if (row + 1) % 8192 == 0:
-                        _log.info("small images: %d of %d", row + 1, len(paths))
-                pixels.flush()
-                del pixels
-        self.pixels = np.load(file, mmap_mode="r")
+        store = ColumnStore(folder, f"squares-{_SIDE_PX}", {"pixels": Column(np.uint8, (_SIDE_PX, _SIDE_PX, 3))})
+        keys = [file_key(path) for path in paths]
+        missing = store.missing(keys)
+        jobs = (paths[number] for number in missing)
+        with closing(read_ahead(jobs, _square, workers=2, ahead=_AHEAD)) as squares:
+            for first in range(0, len(missing), _PART):
+                part = missing[first : first + _PART]
+                store.append([keys[number] for number in part], {"pixels": list(islice(squares, len(part)))})
+                if (first + len(part)) % 8192 == 0:
+                    _log.info("small images: %d of %d", first + len(part), len(missing))
+        self._pixels: npt.NDArray[np.uint8] = store.column("pixels")
+        self._rows = store.rows(keys)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> npt.NDArray[np.uint8]:
+        square: npt.NDArray[np.uint8] = self._pixels[self._rows[row]]
+        return square
 
 
 def _square(path: Path) -> npt.NDArray[np.uint8]:
@@ -129,7 +137,7 @@ def _square(path: Path) -> npt.NDArray[np.uint8]:
 
 
 def shrunk(square: npt.NDArray[np.uint8], rng: np.random.Generator, *, up_to_px: int = 64) -> tuple[Image.Image, bool]:
-    """A square image at 32 to `up_to_px` px, more often near 32; some cropped a little, some through JPEG.
+    """Shrink a square image to 32 to `up_to_px` px, more often near 32; crop some a little, recompress some as JPEG.
 
     Returns:
         The image, and whether it is mirrored.
@@ -142,24 +150,22 @@ def shrunk(square: npt.NDArray[np.uint8], rng: np.random.Generator, *, up_to_px:
         left, top = rng.uniform(0, extent - side, size=2)
         box = (left, top, left + side, top + side)
     small = round(_SMALLEST_PX * (up_to_px / _SMALLEST_PX) ** (rng.random() ** 2))
-    image = image.resize((small, small), _FILTERS[rng.integers(len(_FILTERS))], box=box)
+    image = image.resize((small, small), FILTERS[rng.integers(len(FILTERS))], box=box)
     if rng.random() < 0.3:
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=int(rng.integers(60, 96)))
-        image = Image.open(buffer).convert("RGB")
+        image = recompress(image, quality=int(rng.integers(60, 96)))
     mirrored = bool(rng.random() < 0.5)
     return (image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image), mirrored
 
 
 class _Gain(nn.Module):
-    """A gain for each output channel of a convolution whose kernel stays as it is."""
+    """A gain per output channel of a convolution; its kernel is unchanged."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.gain = nn.Parameter(torch.ones(channels, 1, 1, 1))
 
     def forward(self, kernel: Tensor) -> Tensor:
-        return kernel * self.gain.clamp(min=1e-3)  # a gain that turns negative would be another matrix
+        return kernel * self.gain.clamp(min=1e-3)  # a negative gain would be another matrix
 
 
 class SmallImagesTask(TrainingTask):
@@ -167,18 +173,18 @@ class SmallImagesTask(TrainingTask):
 
     Args:
         backbone: as published; a copy of it learns.
-        squares: (n, 96, 96, 3) the images, as `Squares` keeps them.
+        squares: n images (96, 96, 3).
         teacher: (n, F') features of the same images at full size, in float16 or float32.
-        weights: (n,) how often each image is drawn, relative.
+        weights: (n,) relative probability that an image is drawn.
         preprocessing: small images to pixels.
         settings: of this stage.
-        config: of the engine.
+        config: of the loop.
     """
 
     def __init__(
         self,
         backbone: EfficientNetLite,
-        squares: npt.NDArray[np.uint8],
+        squares: Squares | npt.NDArray[np.uint8],
         teacher: Tensor,
         *,
         weights: npt.NDArray[np.float64],
@@ -211,7 +217,7 @@ class SmallImagesTask(TrainingTask):
         return {"backbone": self.backbone}
 
     def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
-        """(rows, seed of the draws)."""
+        """Draw (rows, seed of the further draws) by weight."""
         for number in range(position, self.steps_per_epoch):
             rng = np.random.default_rng(np.random.SeedSequence((seed, epoch, number)))
             yield rng.choice(len(self._squares), self._settings.batch, p=self._weights), int(rng.integers(2**62))
@@ -219,21 +225,21 @@ class SmallImagesTask(TrainingTask):
     def training_step(self, batch: tuple[npt.NDArray[np.int64], int], accelerator: Accelerator) -> dict[str, Tensor]:
         rows, seed = batch
         rng = np.random.default_rng(seed)
-        looks = [shrunk(self._squares[row], rng, up_to_px=self._settings.learn_up_to_px) for row in rows]
-        pixels = torch.from_numpy(preprocess([image for image, _ in looks], self._preprocessing))
+        views = [shrunk(self._squares[row], rng, up_to_px=self._settings.learn_up_to_px) for row in rows]
+        pixels = torch.from_numpy(preprocess([image for image, _ in views], self._preprocessing))
         wanted = self._teacher[torch.from_numpy(rows)].float()
-        mirrored = torch.tensor([turned for _, turned in looks])
+        mirrored = torch.tensor([is_mirrored for _, is_mirrored in views])
         figures = self._losses(self.backbone(pixels.to(memory_format=torch.channels_last)), wanted, mirrored)
         total = torch.stack(list(figures.values())).sum()
         accelerator.backward(total)
         return {name: value.detach() for name, value in figures.items()} | {"loss": total.detach()}
 
-    def _losses(self, seen: Tensor, wanted: Tensor, mirrored: Tensor) -> dict[str, Tensor]:
-        """Classes (as the classifier reads the pooled features), pooled features, cells: (B, F') against (B, F')."""
+    def _losses(self, found: Tensor, wanted: Tensor, mirrored: Tensor) -> dict[str, Tensor]:
+        """Compare features (B, F') with the teacher's: the classifier's distributions, pooled features, cells."""
         (mean, deviation), (cell_mean, cell_deviation) = self._moments
         cells = wanted[:, FEATURES:].reshape(-1, _GRID, _GRID, CELL_WIDTH)
         cells = torch.where(mirrored[:, None, None, None], cells.flip(2), cells).reshape(-1, CELLS, CELL_WIDTH)
-        pooled, own = wanted[:, :FEATURES], seen[:, :FEATURES]
+        pooled, own = wanted[:, :FEATURES], found[:, :FEATURES]
         heat = self._settings.temperature
         classify = self.backbone.classifier
         return {
@@ -245,7 +251,7 @@ class SmallImagesTask(TrainingTask):
             ),
             "pooled": F.mse_loss((own - mean) / deviation, (pooled - mean) / deviation),
             "cells": F.mse_loss(
-                (seen[:, FEATURES:].reshape(-1, CELLS, CELL_WIDTH) - cell_mean) / cell_deviation,
+                (found[:, FEATURES:].reshape(-1, CELLS, CELL_WIDTH) - cell_mean) / cell_deviation,
                 (cells - cell_mean) / cell_deviation,
             ),
         }
@@ -254,7 +260,7 @@ class SmallImagesTask(TrainingTask):
         self._average.update(step)
 
     def finish(self) -> EfficientNetLite:
-        """The averaged weights with the gains multiplied in. To be called once, after the last step."""
+        """Return the averaged weights with the gains multiplied in. To be called once, after the last step."""
         self._average.swap()
         for layer in list(self.backbone.modules()):
             if parametrize.is_parametrized(layer):
@@ -266,7 +272,7 @@ class SmallImagesTask(TrainingTask):
 
 def learn_small_images(
     backbone: EfficientNetLite,
-    squares: npt.NDArray[np.uint8],
+    squares: Squares | npt.NDArray[np.uint8],
     teacher: Tensor,
     *,
     sources: Sequence[str],
@@ -274,14 +280,14 @@ def learn_small_images(
     settings: SmallSettings,
     seed: int = 0,
 ) -> EfficientNetLite:
-    """The backbone for small images (see `SmallImagesTask`).
+    """Train the backbone for small images (see `SmallImagesTask`).
 
     Args:
         backbone: as published.
-        squares: (n, 96, 96, 3) the images.
-        teacher: (n, F') what the backbone in use gives for them at full size.
-        sources: n names; a source counts by its number of images to the power of 0.7.
-        preprocessing: of full images; the small ones differ in size only.
+        squares: n images (96, 96, 3).
+        teacher: (n, F') features of the same images at full size, by the quantised backbone.
+        sources: n names; the share of a source is its number of images to the power of 0.7.
+        preprocessing: small images to pixels.
         settings: of this stage.
         seed: of the draws.
     """

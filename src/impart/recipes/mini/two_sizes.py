@@ -1,7 +1,7 @@
-"""One graph that sees large and small images through two sets of weights (`recipes/mini/small_images.py`).
+"""One graph with two sets of weights, for large and for small images (`recipes/mini/small_images.py`).
 
-Which set is used follows from the size of the input. The matrices that both sets have in common are stored once: the
-small set has other gains on them, and a gain of a channel is a factor on its scale, not on its int8 numbers.
+The size of the input selects the set. Matrices of both sets are stored once: the small set has other gains on them, and
+the gain of a channel is a factor on its scale, not on its int8 numbers.
 """
 
 from __future__ import annotations
@@ -12,27 +12,29 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
-__all__ = ["join_sizes", "rename"]
+from impart.train.heads.onnx_export import rename_values
+
+__all__ = ["join_sizes"]
 
 _UNSEEN = 1e-3
-"""A difference of weights, in steps of the kernel's coarsest channel, that no output shows."""
+"""A difference of weights, in steps of the kernel's coarsest channel, that changes no output."""
 
 
 def join_sizes(large: ModelProto, small: ModelProto, *, small_px: int) -> ModelProto:
-    """Put two graphs of one architecture behind an `If` on the width of the input.
+    """Join two graphs of one architecture by an `If` on the width of the input.
 
     Args:
-        large: one input and one output; for every other width.
-        small: with the same names for input, output and weights.
-        small_px: width of the input that the small graph takes.
+        large: one input and one output; used for every other width.
+        small: with the same names of input, output and weights.
+        small_px: input width of the small graph.
 
     Returns:
-        A model with the same input, of free height and width, and the same output.
+        A model with the same input, of any height and width, and the same output.
     """
     entry, result = large.graph.input[0].name, large.graph.output[0].name
     branches = {"large": onnx.compose.add_prefix(large, "large/"), "small": onnx.compose.add_prefix(small, "small/")}
     for title, model in branches.items():
-        rename(model.graph, {f"{title}/{entry}": entry})
+        rename_values(model.graph, {f"{title}/{entry}": entry})
     shared = _share([model.graph for model in branches.values()])
     graphs = {
         title: helper.make_graph(
@@ -66,9 +68,9 @@ def join_sizes(large: ModelProto, small: ModelProto, *, small_px: int) -> ModelP
 
 
 def _share(graphs: Sequence[GraphProto]) -> list[TensorProto]:
-    """Take what both graphs hold out of them, and return it once; both then name it.
+    """Remove the initializers of both graphs and return each of them once.
 
-    That is the kernels that are the same but for rounding, and whatever is the same byte for byte (zero points).
+    Shared are kernels that are equal except for rounding, and initializers that are equal byte for byte (zero points).
     """
     large, small = graphs
     own = {tensor.name.removeprefix("small/"): tensor for tensor in small.initializer}
@@ -86,19 +88,19 @@ def _share(graphs: Sequence[GraphProto]) -> list[TensorProto]:
                 content = numpy_helper.to_array(tensor).tobytes()
                 names[tensor.name] = kept.setdefault((tensor.data_type, tuple(tensor.dims), content), tensor).name
         del graph.initializer[:]
-        rename(graph, names | twins)
+        rename_values(graph, names | twins)
     return list(kept.values())
 
 
 def _shorten(model: ModelProto) -> None:
-    """Give every value of the graph and its branches a short name: the long ones take more room than the biases."""
+    """Give every value of the graph and its branches a short name: long names need more bytes than the biases."""
     graphs = [model.graph, *(item.g for node in model.graph.node for item in node.attribute if item.HasField("g"))]
     ends = {value.name for value in (*model.graph.input, *model.graph.output)}
     made = [tensor.name for graph in graphs for tensor in graph.initializer]
     made += [name for graph in graphs for node in graph.node for name in node.output]
     names = {name: f"v{number}" for number, name in enumerate(dict.fromkeys(made)) if name not in ends}
     for graph in graphs:
-        rename(graph, names)
+        rename_values(graph, names)
         for tensor in graph.initializer:
             tensor.name = names.get(tensor.name, tensor.name)
         for node in graph.node:
@@ -106,9 +108,9 @@ def _shorten(model: ModelProto) -> None:
 
 
 def _same(large: TensorProto, small: TensorProto, scale: TensorProto) -> bool:
-    """Equal but for rounding: a factor on weights and scale alike may turn a half up or down.
+    """Whether two kernels are equal except for rounding: a factor on weights and scale may round a half up or down.
 
-    A channel that is all but dead has the quantiser's least scale and not its own: there, what is left is compared.
+    A channel with weights near zero has the quantiser's smallest scale. There the weights themselves are compared.
     """
     first, second = (numpy_helper.to_array(tensor).astype(np.int16) for tensor in (large, small))
     steps = numpy_helper.to_array(scale)  # (channels,)
@@ -116,14 +118,3 @@ def _same(large: TensorProto, small: TensorProto, scale: TensorProto) -> bool:
         return False
     apart = np.abs(first - second).reshape(len(first), -1).max(1)  # (channels,), in steps
     return bool(((apart <= 1) | (apart * steps <= _UNSEEN * steps.max())).all())
-
-
-def rename(graph: GraphProto, names: dict[str, str]) -> None:
-    """Give values of a graph other names."""
-    for value in (*graph.input, *graph.output):
-        value.name = names.get(value.name, value.name)
-    for node in graph.node:
-        for number, name in enumerate(node.input):
-            node.input[number] = names.get(name, name)
-        for number, name in enumerate(node.output):
-            node.output[number] = names.get(name, name)

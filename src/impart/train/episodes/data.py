@@ -19,7 +19,7 @@ from impart.retrieval.prompts import EPISODE_PROMPTS
 from impart.retrieval.znorm import ZNorm
 from impart.train.episodes.episodes import Concepts, concept_of
 from impart.train.events import Note, TrainEvent
-from impart.train.heads.towers.features import look
+from impart.train.heads.towers import views
 from impart.train.prepare.embeddings import EmbeddingStore
 from impart.train.prepare.pairs import Failures, list_images
 from impart.train.settings import TrainConfig
@@ -65,7 +65,7 @@ class ViewEncoder:
         opened = [image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)) for image in images]
         seeds = [zlib.crc32(image.tobytes()) for image in opened]
         return self._base.encode_images(
-            [look(image.convert("RGB"), self._view, seed=seed) for image, seed in zip(opened, seeds, strict=True)]
+            [views.view(image.convert("RGB"), self._view, seed=seed) for image, seed in zip(opened, seeds, strict=True)]
         )
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:

@@ -1,10 +1,12 @@
-"""A trained model of mode `heads` as a folder, and back.
+"""Save and load a trained model of mode `heads` as a folder.
 
 manifest.json            kind, settings, counts
 model.safetensors        heads, retrieval directions and RAM
-text_tower.safetensors   the sentence tower, where its upper layers learned
+text_tower.safetensors   the sentence tower, if its upper layers learned
 references.safetensors   features and sentences of the reference pairs, float16
 references.jsonl         their texts, images and sources
+
+Folders of kind `lit`, the former name of the mode, are read too.
 """
 
 from __future__ import annotations
@@ -25,17 +27,19 @@ from impart.train.config_file import config_of
 from impart.train.heads.corrections import CellAttention, Correction, ImageHead, TextHead
 from impart.train.heads.model import EmbeddedReferences, HeadsModel
 from impart.train.heads.towers.sentences import SentenceTower
+from impart.train.retired import RETIRED
 from impart.train.settings import TrainConfig
 
 __all__ = ["ReferenceRow", "TrainedHeadsModel", "load_heads", "save_heads"]
 
 _KIND, _SCHEMA = "heads", 1
+_FORMER_KIND = "lit"
 _TOWER = "text_tower.safetensors"
 
 
 @dataclass(frozen=True)
 class ReferenceRow:
-    """Where a reference pair comes from.
+    """Origin of a reference pair.
 
     Attributes:
         text: its caption or name.
@@ -52,7 +56,7 @@ class ReferenceRow:
 
 @dataclass(frozen=True)
 class TrainedHeadsModel:
-    """What `load_lit` gives.
+    """A trained model with its references.
 
     Attributes:
         model: heads and RAM, in evaluation mode.
@@ -71,7 +75,7 @@ class TrainedHeadsModel:
     text_tower: SentenceTower | None = None
 
     def references(self, rows: Sequence[int] | None = None) -> EmbeddedReferences:
-        """The run's own references, or some of them, as the trained heads see them."""
+        """Embed the run's references, or some of them, with the trained heads."""
         chosen = slice(None) if rows is None else torch.as_tensor(rows, device=self.features.device)
         return self.model.embed_references(self.features[chosen], self.sentences[chosen])
 
@@ -86,7 +90,7 @@ def save_heads(
     sentences: Tensor,
     text_tower: SentenceTower | None = None,
 ) -> Path:
-    """Write the folder; the manifest last, so that a folder with one is whole.
+    """Write the folder; the manifest last, so that a folder with a manifest is complete.
 
     Raises:
         TrainingError: it cannot be written.
@@ -114,7 +118,7 @@ def save_heads(
         save_file(kept, folder / "references.safetensors")
         lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
         write_atomic(folder / "references.jsonl", lines)
-        sync(folder)  # before the manifest, which vouches for the rest
+        sync(folder)  # before the manifest, which marks the folder as complete
         write_json_atomic(folder / "manifest.json", manifest, ascii_only=True)
     except OSError as error:
         raise TrainingError(f"cannot write the model to {folder}: {error.strerror}") from error
@@ -125,7 +129,7 @@ def load_heads(folder: Path, *, device: str = "cpu") -> TrainedHeadsModel:
     """Read a trained model: the folder of a run, or its `model/`.
 
     Raises:
-        TrainingError: there is none, or it is damaged.
+        TrainingError: there is no model, it is of another kind, or it is damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -133,9 +137,10 @@ def load_heads(folder: Path, *, device: str = "cpu") -> TrainedHeadsModel:
     folder = folder / "model" if (folder / "model" / "manifest.json").is_file() else folder
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if manifest.get("kind") != _KIND or manifest.get("schema") != _SCHEMA:
-            raise TrainingError(f"{folder} holds a {manifest.get('kind')!r} model, not one of mode 'heads'")
-        config = config_of(manifest["config"], where=str(folder))
+        if manifest.get("kind") not in (_KIND, _FORMER_KIND) or manifest.get("schema") != _SCHEMA:
+            raise TrainingError(f"{folder} has a model of kind {manifest.get('kind')!r}, not of mode 'heads'")
+        table = manifest["config"] if manifest["kind"] == _KIND else _renamed(manifest["config"])
+        config = config_of(table, where=str(folder))
         model = _rebuild(load_file(folder / "model.safetensors"), config)
         text_tower = None
         if config.heads.text_layers:
@@ -145,9 +150,9 @@ def load_heads(folder: Path, *, device: str = "cpu") -> TrainedHeadsModel:
         lines = (folder / "references.jsonl").read_text(encoding="utf-8").splitlines()
         rows = tuple(ReferenceRow(**json.loads(line)) for line in lines)
     except FileNotFoundError as error:
-        raise TrainingError(f"{folder} holds no trained model ({error.filename} is missing)") from error
+        raise TrainingError(f"{folder} has no trained model ({error.filename} is missing)") from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise TrainingError(f"{folder} holds a damaged model: {error}") from error
+        raise TrainingError(f"{folder} has a damaged model: {error}") from error
     return TrainedHeadsModel(
         model.to(device).eval().requires_grad_(False),
         config,
@@ -158,8 +163,17 @@ def load_heads(folder: Path, *, device: str = "cpu") -> TrainedHeadsModel:
     )
 
 
+def _renamed(table: dict[str, Any]) -> dict[str, Any]:
+    """Rename the settings of a model of kind `lit`."""
+    settings = {old.rpartition(".")[2]: new.rpartition(".")[2] for old, new in RETIRED["setting"].items()}
+    names = settings | RETIRED["table"]
+    renamed = {names.get(name, name): value for name, value in table.items()}
+    data = {names.get(name, name): value for name, value in table["data"].items()}
+    return {**renamed, "mode": _KIND, "data": data}
+
+
 def _rebuild(weights: dict[str, Tensor], config: TrainConfig) -> HeadsModel:
-    """The modules around saved weights; widths are read from the weights."""
+    """Build the modules from saved weights; widths are read from the weights."""
 
     def correction(part: str) -> Correction:
         up, down = weights[f"{part}.correction.up.weight"], weights[f"{part}.correction.down.weight"]

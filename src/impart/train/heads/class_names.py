@@ -1,8 +1,8 @@
-"""The ImageNet-1k classes in human words: names and kinds, from `configs/imagenet_names.txt`.
+"""Names and kinds of the ImageNet-1k classes, from `configs/imagenet_names.txt`.
 
-A classifier's classes are the vocabulary that `mini` starts from, so their names must mean to a sentence encoder what
-the classifier means: `crane` is a bird in one class and a machine in another, `drumstick` is no food. Kinds (`dog`,
-`bird`, `vehicle`) are what people search for far more often than the 120 breeds.
+The image head starts from the names of a classifier's classes, so the names must be unambiguous for a sentence encoder:
+`crane` is a bird in one class and a machine in another, `drumstick` is no food. Kinds (`dog`, `bird`, `vehicle`) are
+searched for far more often than the 120 breeds.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import ConfigError
+from impart.retrieval.prompts import RECIPE_PROMPTS
 
-__all__ = ["ClassVocabulary", "a_or_an", "class_vocabulary", "imagenet_vocabulary"]
+__all__ = ["ClassVocabulary", "a_or_an", "class_vocabulary", "imagenet_vocabulary", "name_prompts"]
 
 _LINE = re.compile(r"^(n\d{8})(?:-(n\d{8}))?:\s*(.+)$")
 
@@ -29,7 +30,7 @@ class ClassVocabulary:
     """Names of C classes and the K kinds they belong to.
 
     Attributes:
-        names: C tuples, the first name is the one to show.
+        names: C tuples, the first name is the one to display.
         kinds: K kinds, sorted.
         membership: (C, K) 1 where a class is of a kind, else 0.
     """
@@ -39,11 +40,12 @@ class ClassVocabulary:
     membership: npt.NDArray[np.float32]
 
     def kinds_of(self, number: int) -> list[str]:
+        """Return the kinds of a class."""
         return [self.kinds[kind] for kind in np.flatnonzero(self.membership[number])]
 
 
 def imagenet_vocabulary() -> ClassVocabulary:
-    """The 1,000 classes of ImageNet-1k in the order of their WordNet ids, which is the classifier's."""
+    """Read the 1,000 classes of ImageNet-1k in the order of their WordNet ids, which is the classifier's."""
     table = (resources.files("impart.train") / "configs" / "imagenet_classes.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(io.StringIO(table)))
     return class_vocabulary([row["wnid"] for row in rows], [row["label"] for row in rows])
@@ -54,7 +56,7 @@ def class_vocabulary(wnids: Sequence[str], labels: Sequence[str], *, text: str |
 
     Args:
         wnids: C WordNet ids in the classifier's order.
-        labels: C short labels, used where the file has no names.
+        labels: C short labels, used for classes without names in the file.
         text: content of the names file; None = the bundled one.
 
     Raises:
@@ -86,7 +88,7 @@ def class_vocabulary(wnids: Sequence[str], labels: Sequence[str], *, text: str |
 
 
 def a_or_an(name: str) -> str:
-    """The name with its article.
+    """Prepend the article to a name.
 
     >>> a_or_an("otter"), a_or_an("dog"), a_or_an("sunglasses")
     ('an otter', 'a dog', 'sunglasses')
@@ -95,6 +97,15 @@ def a_or_an(name: str) -> str:
     if last.endswith("s") and not last.endswith(("ss", "us", "is")):
         return name
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def name_prompts(name: str) -> list[str]:
+    """Return the texts of a name in training: the name, and the name with its article in each prompt.
+
+    >>> name_prompts("owl")[:3]
+    ['owl', 'a photo of an owl', 'an owl']
+    """
+    return [name, *(prompt.format(a_or_an(name)) for prompt in RECIPE_PROMPTS)]
 
 
 def _kinds(wnid: str, ranges: Sequence[tuple[str, str, tuple[str, ...]]]) -> list[str]:

@@ -1,12 +1,12 @@
-"""The trained part of `mini`: small zero-started corrections on two frozen towers.
+"""Heads on two frozen towers: small corrections that start at zero.
 
     image: x = pooled features, z = cells of the map before pooling
            u = norm(sum of p_k name_k over the ten likeliest classes) + MLP(standardise(x)) + attention(z)
     text:  s = sentence embedding; t = s + MLP(s)
 
-With zero corrections the model is the backbone's classifier seen through a sentence encoder: it can name 1,000 things
-and whatever lies near them. Training moves it towards captions and further nouns. Several heads trained from different
-seeds are joined: one wider MLP, and the mean of the attentions.
+With zero corrections the image embedding is the mean sentence embedding of the likeliest ImageNet classes: the model
+has 1,000 names, and words near them. Training adds captions and further nouns. Heads trained from different seeds are
+joined: one wider MLP, and the mean of the attentions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["CellAttention", "Correction", "ImageHead", "Mean", "TextHead", "join"]
+__all__ = ["CellAttention", "Correction", "Heads", "ImageHead", "Mean", "TextHead", "join"]
 
 
 class Correction(nn.Module):
@@ -44,19 +44,18 @@ class Correction(nn.Module):
 
 
 class CellAttention(nn.Module):
-    """Attention pooling over the cells of a map: what stands where, which the pooled features have lost.
+    """Attention pooling over the cells of a map: positions, which the pooled features do not have.
 
-    Every head looks for one thing with a learned query; what the heads found goes through a two-layer perceptron whose
-    output starts at zero.
+    Each head has a learned query. A two-layer perceptron, whose output starts at zero, follows the heads.
 
     Args:
         mean: (W,) of the cells of the training images.
         std: (W,) likewise.
-        cells: Z, how many there are.
-        heads: things looked for.
+        cells: Z, cells per image.
+        heads: H.
         hidden: width of the perceptron.
         outputs: D.
-        dropout: on the cells, on what the heads found, and between the layers, while training.
+        dropout: on the cells, on the output of the heads, and between the layers, while training.
     """
 
     mean: Tensor
@@ -89,7 +88,7 @@ class CellAttention(nn.Module):
         nn.init.zeros_(self.down.bias)
 
     def forward(self, cells: Tensor) -> Tensor:
-        """(B, Z * W) to (B, D)."""
+        """Map cells (B, Z * W) to (B, D)."""
         count = self.places.shape[0]
         z = cells.reshape(-1, count, self.mean.shape[0])  # (B, Z, W)
         z = self.drop_cells(((z - self.mean) * self.scale).clamp(-5, 5))
@@ -102,7 +101,7 @@ class CellAttention(nn.Module):
 
 
 class Mean(nn.Module):
-    """Mean of what several modules say."""
+    """Mean of the outputs of several modules."""
 
     def __init__(self, parts: Sequence[nn.Module]):
         super().__init__()
@@ -113,7 +112,7 @@ class Mean(nn.Module):
 
 
 class ImageHead(nn.Module):
-    """What the backbone sees (B, F + Z * W) to embeddings (B, D), not normalised.
+    """Features of the backbone (B, F + Z * W) to embeddings (B, D), not normalised.
 
     Args:
         classifier: the backbone's linear layer, F to C classes; frozen.
@@ -122,8 +121,8 @@ class ImageHead(nn.Module):
         std: (F,) of the training features.
         top: names averaged.
         temperature: of the softmax over the `top` logits.
-        correction: the trained part, of the pooled features.
-        attention: the trained part of the cells (B, Z * W) that follow the pooled features; None = they are not read.
+        correction: the trained head on the pooled features.
+        attention: the trained head on the cells (B, Z * W) after the pooled features; None = they are not read.
     """
 
     weight: Tensor
@@ -149,43 +148,47 @@ class ImageHead(nn.Module):
         self.top, self.temperature = top, temperature
         self.register_buffer("weight", classifier.weight.detach().clone())  # (C, F)
         self.register_buffer("bias", classifier.bias.detach().clone())
-        self.register_buffer("prior", torch.zeros_like(self.bias))  # (C,) taken off the logits of the base
+        self.register_buffer("prior", torch.zeros_like(self.bias))  # (C,) subtracted from the logits of the base
         self.register_buffer("names", names)
         self.register_buffer("mean", mean)
         self.register_buffer("scale", 1 / std)
         self.correction = correction
         self.attention = attention
 
+    def use(self, heads: Heads) -> None:
+        """Replace correction and attention."""
+        self.correction, self.attention = heads.image, heads.cells
+
     def pooled(self, features: Tensor) -> Tensor:
-        """The pooled part (B, F) of what the backbone sees."""
+        """Return the pooled features (B, F)."""
         return features[:, : self.weight.shape[1]]
 
     def cells(self, features: Tensor) -> Tensor:
-        """The cells (B, Z * W) of what the backbone sees."""
+        """Return the cells (B, Z * W)."""
         return features[:, self.weight.shape[1] :]
 
     def logits(self, features: Tensor) -> Tensor:
-        """The backbone's own classification (B, C)."""
+        """Compute the logits of the backbone's classifier (B, C)."""
         return F.linear(self.pooled(features), self.weight, self.bias)
 
     @torch.no_grad()
     def calibrate(self, clean: Tensor, small: Tensor, *, strength: float) -> None:
-        """Take off the classes that shrinking an image inflates (squirrels and terriers live in blur).
+        """Correct for classes whose probability rises when an image is shrunk (squirrels and terriers in blur).
 
         Args:
             clean: features (n, ...) of images as they are.
             small: features (n, ...) of the same images shrunk and enlarged.
-            strength: share of the mean log-ratio of the classes' probabilities that is taken off.
+            strength: share of the mean log-ratio of the classes' probabilities that is subtracted.
         """
         means = [self.logits(view).softmax(1).mean(0) + 1e-5 for view in (clean, small)]
         self.prior.copy_(strength * (means[1] / means[0]).log())
 
     def standardise(self, features: Tensor) -> Tensor:
-        """Pooled features with zero mean and unit deviation, extremes cut: (B, F)."""
+        """Standardise the pooled features and clip them to 5 deviations: (B, F)."""
         return ((self.pooled(features) - self.mean) * self.scale).clamp(-5, 5)
 
     def base(self, features: Tensor) -> Tensor:
-        """Mean name of the likeliest classes, L2-normalised: (B, D)."""
+        """Average the names of the likeliest classes, L2-normalised: (B, D)."""
         logits = self.logits(features) - self.prior  # (B, C)
         values, classes = logits.topk(self.top, dim=1)  # (B, top)
         weights = torch.softmax(values / self.temperature, dim=1)
@@ -210,14 +213,40 @@ class TextHead(nn.Module):
         return t
 
 
+class Heads(nn.Module):
+    """The trained heads of both towers.
+
+    Attributes:
+        image: on the pooled features.
+        text: on the sentence embeddings.
+        cells: on the cells; None = they are not read.
+    """
+
+    image: Correction
+    text: Correction
+    cells: nn.Module | None
+
+    def __init__(self, image: Correction, text: Correction, cells: nn.Module | None):
+        super().__init__()
+        self.image, self.text, self.cells = image, text, cells
+
+
+def join(parts: Sequence[Heads]) -> Heads:
+    """Join heads trained from different seeds: their output is the mean of the parts' outputs."""
+    cells = [part.cells for part in parts if part.cells is not None]
+    image, text = _joined([part.image for part in parts]), _joined([part.text for part in parts])
+    return Heads(image, text, Mean(cells) if cells else None).eval()
+
+
 @torch.no_grad()
-def join(parts: Sequence[Correction]) -> Correction:
-    """One wider correction whose output is the mean of the parts' outputs."""
+def _joined(parts: Sequence[Correction]) -> Correction:
+    """One wider correction, with the dropout of the first part."""
     first = parts[0]
     widths = sum(part.up.out_features for part in parts)
-    joined = Correction(first.up.in_features, widths, first.down.out_features)
+    dropout = (first.drop_in.p, first.drop_mid.p)
+    joined = Correction(first.up.in_features, widths, first.down.out_features, dropout=dropout)
     joined.up.weight.copy_(torch.cat([part.up.weight for part in parts]))
     joined.up.bias.copy_(torch.cat([part.up.bias for part in parts]))
     joined.down.weight.copy_(torch.cat([part.down.weight for part in parts], dim=1) / len(parts))
     joined.down.bias.copy_(torch.stack([part.down.bias for part in parts]).mean(0))
-    return joined.eval()
+    return joined

@@ -1,4 +1,4 @@
-"""A trained model of mode `heads` as what `--encoder` opens: towers in the layout of `mini`, the RAM around them."""
+"""Export a trained model of mode `heads` for `--encoder`: towers in the layout of `mini`, with a RAM checkpoint."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def export_heads(
     features: Tensor,
     texts: Tensor,
 ) -> Path:
-    """Write the encoder: `FOLDER/encoder` for `mini:`, and with RAM the checkpoint `FOLDER` around it.
+    """Write the encoder `FOLDER/encoder` for `mini:`, and with RAM the checkpoint `FOLDER`, of which it is the base.
 
     Args:
-        folder: made where it is not there.
+        folder: made when missing.
         model: in evaluation mode, on the CPU.
         config: of the run.
-        backbone: ONNX file, pixels to what the image head sees.
+        backbone: ONNX file, pixels to features.
         preprocessing: images to pixels.
         sentences: the text tower.
         rows: N references.
@@ -48,7 +48,7 @@ def export_heads(
         texts: (N, D) sentence embeddings of their texts.
 
     Returns:
-        The folder that `--encoder` opens: as it is with RAM, as `mini:FOLDER` without.
+        The folder for `--encoder`: `FOLDER` with RAM, `mini:FOLDER` without.
 
     Raises:
         TrainingError: it cannot be written.

@@ -1,10 +1,10 @@
-"""Trained towers to the ONNX files of the bundled model, small on disk and exact in use.
+"""Export trained towers to ONNX files with small weights and float32 arithmetic.
 
-The backbone of the image tower is quantised beforehand (`train/heads/towers/quantise.py`) and computes in int8. Of the heads and
-the text tower only the weights are small: they are stored as int8 with a scale per channel, or as float16, and turned
-into float32 by `Cast` and `Mul` nodes that ONNX Runtime folds while it loads: the arithmetic is float32, so a text's
+The backbone of the image tower is quantised beforehand (`train/heads/towers/quantise.py`) and computes in int8. The
+weights of the heads and the text tower are stored as int8 with a scale per channel, or as float16. `Cast` and `Mul`
+nodes turn them into float32, and ONNX Runtime folds these nodes on loading. The arithmetic is float32: a text's
 embedding does not depend on the other texts of its batch, as it does with dynamically quantised activations. Word
-embeddings stay int8 in memory: only the rows of the words at hand are converted.
+embeddings stay int8 in memory: only the rows of the words of a text are converted.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import GraphProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from impart.recipes.mini.two_sizes import join_sizes, rename
 from impart.train.heads.corrections import ImageHead, TextHead
 from impart.train.heads.towers.sentences import CONTEXT_TOKENS, SentenceTower, minilm_folder
 
@@ -34,6 +33,7 @@ __all__ = [
     "export_model",
     "export_text",
     "quantise",
+    "rename_values",
 ]
 
 _SMALLEST = 4096
@@ -41,7 +41,7 @@ _SMALLEST = 4096
 
 
 class ImageTower(nn.Module):
-    """What the backbone sees, to embedding and retrieval embedding.
+    """Features of the backbone to embedding and retrieval embedding.
 
     Args:
         head: features (B, F') to embeddings (B, D).
@@ -90,36 +90,30 @@ def export_model(
     *,
     backbone: Path,
     int8: bool = True,
-    small: tuple[Path, int] | None = None,
 ) -> None:
-    """Write both towers and the tokenizer into a folder, in the layout of `mini`; its `model.json` is the caller's.
+    """Write both towers and the tokenizer into a folder, in the layout of `mini`; the caller adds `model.json`.
 
     Args:
         folder: exists.
         image: heads of the image tower.
         text: tower and head.
-        backbone, int8, small: see `export_image`.
+        backbone, int8: see `export_image`.
     """
-    export_image(image, backbone, folder / "image.onnx", int8=int8, small=small)
+    export_image(image, backbone, folder / "image.onnx", int8=int8)
     export_text(text, folder / "text.onnx", int8=int8)
     shutil.copyfile(minilm_folder() / "tokenizer.json", folder / "tokenizer.json")
 
 
-def export_image(
-    tower: ImageTower, backbone: Path, path: Path, *, int8: bool = True, small: tuple[Path, int] | None = None
-) -> None:
+def export_image(tower: ImageTower, backbone: Path, path: Path, *, int8: bool = True) -> None:
     """Write the image tower: `pixels` (B, 3, S, S) to `embedding` (B, D) and, with components, `retrieval` (B, R).
 
     Args:
         tower: the heads.
-        backbone: ONNX file, `pixels` to `features` (B, F'); kept as it is.
-        path: of the ONNX file that joins both.
+        backbone: ONNX file, `pixels` to `features` (B, F').
+        path: of the ONNX file with backbone and heads.
         int8: store the heads' matrices as int8 (else float16).
-        small: ONNX file of the backbone for small images, and the width of its input; None = there is none.
     """
     first = onnx.load(backbone)
-    if small is not None:
-        first = join_sizes(first, onnx.load(small[0]), small_px=small[1])
     width = first.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     heads = path.with_suffix(".heads.onnx")
     outputs = ["embedding"] if tower.components is None else ["embedding", "retrieval"]
@@ -137,7 +131,7 @@ def export_image(
     second.ir_version = first.ir_version = max(first.ir_version, second.ir_version)
     second = onnx.compose.add_prefix(second, "heads/")
     joined = onnx.compose.merge_models(first, second, io_map=[("features", "heads/features")])
-    rename(joined.graph, {f"heads/{name}": name for name in outputs})
+    rename_values(joined.graph, {f"heads/{name}": name for name in outputs})
     onnx.checker.check_model(joined)
     onnx.save(joined, path)
 
@@ -170,12 +164,12 @@ def export_graph(
     """Write a module as ONNX.
 
     Args:
-        tower: in evaluation mode from here on.
+        tower: is put in evaluation mode and on the CPU.
         example: inputs to trace it with.
         path: of the file.
         inputs: names of the inputs.
         outputs: names of the outputs.
-        shapes: which axes of the inputs may vary.
+        shapes: axes of the inputs with any length.
         int8: store large weights as int8 or float16 (see `compress`); None leaves them in float32.
     """
     for name in ("torch.onnx", "onnxscript", "onnx_ir"):
@@ -195,7 +189,7 @@ def export_graph(
     model = program.model_proto
     if int8 is not None:
         model = compress(model, int8=int8)
-    for node in model.graph.node:  # exporter's notes name files of the machine it ran on
+    for node in model.graph.node:  # the exporter's notes contain paths of this machine
         del node.metadata_props[:]
         node.doc_string = ""
     del model.graph.value_info[:]
@@ -204,11 +198,11 @@ def export_graph(
 
 
 def quantise(values: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Symmetric int8 with one scale an index of `axis`.
+    """Quantise to symmetric int8 with one scale per index of `axis`.
 
     Returns:
         int8 of the same shape, and scales that broadcast against it; their product approximates `values`. The scales
-        are numbers of float16.
+        have float16 precision.
     """
     others = tuple(n for n in range(values.ndim) if n != axis)
     scale = np.maximum(np.abs(values).max(axis=others, keepdims=True) / 127, 1e-7)
@@ -219,8 +213,8 @@ def quantise(values: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np
 def compress(model: onnx.ModelProto, *, int8: bool = True) -> onnx.ModelProto:
     """Store large float32 weights as int8 (matrices, 1x1 convolutions) or float16 (all others)."""
     graph = model.graph
-    nodes: list[onnx.NodeProto] = []  # conversions of weights, before everything else
-    instead: dict[str, list[onnx.NodeProto]] = {}  # by the output of the node they replace
+    nodes: list[onnx.NodeProto] = []  # conversions of weights, before all others
+    instead: dict[str, list[onnx.NodeProto]] = {}  # replacements, by the output of the replaced node
     initialisers: list[onnx.TensorProto] = []
     for tensor in graph.initializer:
         values = numpy_helper.to_array(tensor)
@@ -263,7 +257,7 @@ def _error(values: npt.NDArray[np.float32], axis: int) -> float:
 
 
 def _gather_rows(node: onnx.NodeProto, name: str) -> list[onnx.NodeProto]:
-    """A `Gather` of int8 rows and their scales in place of one of float32 rows."""
+    """Build a `Gather` of int8 rows and their scales, to replace one of float32 rows."""
     out, ids = node.output[0], node.input[1]
     return [
         helper.make_node("Gather", [f"{name}_i8", ids], [f"{out}_i8"], axis=0),
@@ -272,3 +266,14 @@ def _gather_rows(node: onnx.NodeProto, name: str) -> list[onnx.NodeProto]:
         helper.make_node("Cast", [f"{out}_scale"], [f"{out}_step"], to=TensorProto.FLOAT),
         helper.make_node("Mul", [f"{out}_wide", f"{out}_step"], [out]),
     ]
+
+
+def rename_values(graph: GraphProto, names: dict[str, str]) -> None:
+    """Rename values of a graph: `names` maps old to new names."""
+    for value in (*graph.input, *graph.output):
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        for number, name in enumerate(node.input):
+            node.input[number] = names.get(name, name)
+        for number, name in enumerate(node.output):
+            node.output[number] = names.get(name, name)

@@ -1,7 +1,7 @@
-"""Mode `heads`: a frozen image backbone, heads and upper layers of the text tower learn, with or without RAM.
+"""Mode `heads`: heads on frozen towers, and upper layers of the text tower, learn with or without RAM.
 
-Without references it is the training of `mini`. With them, each step embeds the neighbours of its images with the
-heads as they are, RAM blends them into the image embeddings, and the losses are taken on v'.
+Without references this is the training of `mini`. With references, each step embeds the neighbours of its images with
+the current heads, RAM blends them into the image embeddings, and the losses are computed on v'.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from impart.blending.ram import build_ram
 from impart.retrieval.near_duplicates import SAME_IMAGE
 from impart.train.heads.corpus import Corpus, draw_variant, draw_views
-from impart.train.heads.corrections import CellAttention, Correction, ImageHead, TextHead
+from impart.train.heads.corrections import CellAttention, Correction, Heads, ImageHead, TextHead
 from impart.train.heads.model import EmbeddedReferences, HeadsModel, nearest_rows
+from impart.train.heads.settings import HeadsSettings
 from impart.train.heads.towers.text_tail import TextTail
 from impart.train.losses import contrastive_loss, distillation_loss, partial_distillation_loss
 from impart.train.prepare.retrieved import ZNormTensors, replace_at_random, shows_itself
-from impart.train.settings import HeadsSettings, TrainConfig
+from impart.train.settings import TrainConfig
 from impart.train.task import Average, Temperature, TrainingTask, recall
 
 if TYPE_CHECKING:
@@ -37,12 +38,12 @@ _CHUNK = 2048
 
 @dataclass(frozen=True)
 class HeadsReferences:
-    """N reference pairs and who may not see which.
+    """N reference pairs, with the numbers that keep an image from finding itself.
 
     Attributes:
         features: (N, F) of the clean view.
         sentences: (N, D) of their texts, by the tower as published.
-        texts: (N,) which texts of the corpus these are.
+        texts: (N,) numbers of these texts in the corpus.
         groups: (N,) content number of each reference's image.
         own: (n,) content number of each image of the corpus.
     """
@@ -56,13 +57,13 @@ class HeadsReferences:
 
 @dataclass(frozen=True)
 class HeadsValidation:
-    """Images and captions to measure on.
+    """Images and captions for validation.
 
     Attributes:
         features: (B, F).
         sentences: (T, D), by the tower as published.
         owners: (T,) the image of each caption.
-        own: (B,) content number of each image, comparable with `LitReferences.groups`.
+        own: (B,) content number of each image, comparable with `HeadsReferences.groups`.
     """
 
     features: Tensor
@@ -72,16 +73,17 @@ class HeadsValidation:
 
 
 class HeadsTask(TrainingTask):
-    """Corrections of both towers, RAM where there are references, the text tower's upper layers where so wanted.
+    """Training of the heads of both towers; of RAM, if there are references; of upper layers of the text tower.
 
     Args:
         corpus: features and sentences; an image of weight 0 is never drawn.
-        image: carries the frozen base; its correction is replaced, not changed.
-        config: seed, lit, reference, ram, loss, optimiser and loop are read.
+        image: contains the frozen base; a copy of it gets the heads that learn.
+        config: seed, heads, reference, ram, loss, optimiser and loop are read.
         components: (F, R) principal directions of the standardised features, for retrieval by the backbone.
         references: the held-out pairs; None = plain CLIP.
         validation: None = no validation.
         tail: the layers of the sentence tower that learn; None = none.
+        start: heads of which a copy learns on; None = new heads.
     """
 
     def __init__(
@@ -94,29 +96,29 @@ class HeadsTask(TrainingTask):
         references: HeadsReferences | None = None,
         validation: HeadsValidation | None = None,
         tail: TextTail | None = None,
+        start: Heads | None = None,
     ):
         self.config, self._corpus = config, corpus
         self._references, self._validation = references, validation
-        heads, width = config.heads, corpus.texts.shape[1]
+        width = corpus.texts.shape[1]
         torch.manual_seed(config.seed)
         own = copy.deepcopy(image)
-        own.correction = Correction(
-            own.weight.shape[1], heads.image_hidden, width, dropout=(heads.dropout_in, heads.dropout_mid)
-        )
-        own.attention = _attention(image, heads, width)
-        text = TextHead(Correction(width, heads.text_hidden, width, dropout=(0.0, heads.text_dropout)))
+        heads = copy.deepcopy(start).requires_grad_(True) if start else _new_heads(image, config.heads, width)
+        own.use(heads)
         if config.reference.retrieval == "encoder":
             components = None
         ram = None
         if references is not None:
             retrieval_dim = width if components is None else components.shape[1]
             ram = build_ram(config.ram, dim=width, retrieval_dim=retrieval_dim)
-        self._model = HeadsModel(own, text, components=components, ram=ram, k=config.ram.k).to(corpus.texts.device)
+        self._model = HeadsModel(own, TextHead(heads.text), components=components, ram=ram, k=config.ram.k).to(
+            corpus.texts.device
+        )
         self._temperature = Temperature(config.loss.init_scale, config.loss.max_scale).to(corpus.texts.device)
         self._tail = tail.to(corpus.texts.device) if tail is not None else None
-        self._average = Average(self.modules(), heads.ema)
-        self._neighbours: list[Tensor] = []  # (n, K) a view
-        self._said = references.sentences if references is not None else None  # (N, D) by the tower as it was last
+        self._average = Average(self.modules(), config.heads.ema)
+        self._neighbours: list[Tensor] = []  # (n, K) per view
+        self._sentences = references.sentences if references is not None else None  # (N, D) as of the last refresh
         self._znorm: ZNormTensors | None = None
         self._batch = config.loop.batch
         self.pairs_per_step = self._batch * config.loop.accumulate
@@ -142,20 +144,20 @@ class HeadsTask(TrainingTask):
             self._tail.train(mode)
 
     def start_epoch(self, epoch: int) -> None:
-        """Find neighbours: once where the backbone retrieves, every few epochs where the encoder does.
+        """Find neighbours: once if the backbone retrieves, every few epochs if the encoder does.
 
-        References' sentences follow a tower that learns just as often.
+        The references' sentences follow a tower that learns equally often.
         """
         if self._references is None:
             return
         due = epoch % self.config.reference.refresh == 0
         if self._tail is not None and due:
-            self._said = self._sentences(self._references)
+            self._sentences = self._embed_sentences(self._references)
         if not self._neighbours or (self._model.components is None and due):
             self._find()
 
-    def _sentences(self, references: HeadsReferences) -> Tensor:
-        """(N, D) of the references' texts, by the tower as it is."""
+    def _embed_sentences(self, references: HeadsReferences) -> Tensor:
+        """Embed the references' texts (N, D) with the current tower."""
         return (
             references.sentences if self._tail is None else self._tail.embedded(self._tail.rows.texts[references.texts])
         )
@@ -164,13 +166,13 @@ class HeadsTask(TrainingTask):
     def _find(self) -> None:
         references, options = self._references, self.config.reference
         assert references is not None
-        assert self._said is not None
+        assert self._sentences is not None
         self._model.eval()
         queries = [
             torch.cat([self._model.embed_images(part.float())[1] for part in torch.split(view, _CHUNK)])
             for view in self._corpus.views
         ]
-        embedded = self._model.embed_references(references.features, self._said)
+        embedded = self._model.embed_references(references.features, self._sentences)
         self._neighbours = nearest_rows(
             queries,
             embedded.retrieval,
@@ -183,7 +185,7 @@ class HeadsTask(TrainingTask):
         self._model.train()
 
     def batches(self, *, seed: int, epoch: int, position: int) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
-        """(rows of the corpus, seed of the draws), drawn by weight."""
+        """Draw (rows of the corpus, seed of the further draws) by weight."""
         accumulate = self.config.loop.accumulate
         for number in range(position * accumulate, self.steps_per_epoch * accumulate):
             source = np.random.SeedSequence((seed, epoch, number))
@@ -207,8 +209,8 @@ class HeadsTask(TrainingTask):
         with accelerator.autocast():
             v, q = self._model.embed_images(features)
             u = self._augmented(index, views, v, q, rng)
-            said = published if self._tail is None else self._tail.sentences(self._tail.rows.texts[numbers])
-            t = self._model.embed_texts(said)
+            sentences = published if self._tail is None else self._tail.sentences(self._tail.rows.texts[numbers])
+            t = self._model.embed_texts(sentences)
             scale = self._temperature()
             loss = contrastive_loss((scale * u @ t.T).float(), keys, ignore=near, smoothing=options.smoothing)
             figures["contrastive"] = loss
@@ -230,7 +232,7 @@ class HeadsTask(TrainingTask):
         rng: np.random.Generator,
         figures: dict[str, Tensor],
     ) -> Tensor:
-        """The losses that keep what the towers know, weighted."""
+        """Compute the weighted losses that keep class names, kinds and distances between sentences."""
         corpus, heads, image = self._corpus, self.config.heads, self._model.image
         total = u.new_zeros(())
         clean = corpus.views[0][index].float()
@@ -240,8 +242,8 @@ class HeadsTask(TrainingTask):
             total = total + heads.class_weight * figures["classes"]
         if heads.kind_weight:
             tail = self._tail
-            said = draw_variant(corpus.kinds, rng) if tail is None else tail.drawn(tail.rows.kinds, rng)
-            kinds = self._model.embed_texts(said)  # (K, D)
+            sentences = draw_variant(corpus.kinds, rng) if tail is None else tail.drawn(tail.rows.kinds, rng)
+            kinds = self._model.embed_texts(sentences)  # (K, D)
             figures["kinds"] = _kind_loss((heads.class_scale * u @ kinds.T).float(), teacher, corpus)
             total = total + heads.kind_weight * figures["kinds"]
         if heads.text_weight:
@@ -250,7 +252,7 @@ class HeadsTask(TrainingTask):
         return total
 
     def _keep_names(self, u: Tensor, teacher: Tensor, rng: np.random.Generator) -> Tensor:
-        """The backbone's distribution over the class names; over some of them, where saying all would cost much."""
+        """Compute the distillation loss over the class names; if the tower learns, over some of them, to save time."""
         heads, tail = self.config.heads, self._tail
         if tail is None:
             names = self._model.embed_texts(draw_variant(self._corpus.names, rng))  # (C, D)
@@ -261,22 +263,22 @@ class HeadsTask(TrainingTask):
         return partial_distillation_loss(logits, teacher, torch.as_tensor(classes, device=u.device))
 
     def _augmented(self, index: Tensor, views: Tensor, v: Tensor, q: Tensor, rng: np.random.Generator) -> Tensor:
-        """v' (B, D), or v where there are no references."""
+        """Compute v' (B, D); v without references."""
         references, options = self._references, self.config.reference
         if references is None:
             return v
         assert self._znorm is not None
-        assert self._said is not None
+        assert self._sentences is not None
         ids = self._neighbours[0][index].clone()
         for number, table in enumerate(self._neighbours[1:], 1):
             ids[views == number] = table[index[views == number]]
         found = ids
         ids = replace_at_random(found, len(references.features), options.random, rng)
-        needed, places = torch.unique(ids.clamp(min=0), return_inverse=True)  # the heads see each reference once
-        self._model.train(options.gradient)  # without a gradient there is no dropout on references either
+        needed, places = torch.unique(ids.clamp(min=0), return_inverse=True)  # each reference is embedded once
+        self._model.train(options.gradient)  # no gradient: no dropout on references
         with torch.set_grad_enabled(options.gradient):
             image, retrieval = self._model.embed_images(references.features[needed].float())
-            text = self._model.embed_texts(self._said[needed])
+            text = self._model.embed_texts(self._sentences[needed])
         self._model.train()
         places = places.masked_fill(ids < 0, -1)
         if options.random:
@@ -290,18 +292,20 @@ class HeadsTask(TrainingTask):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Recall of captions and images with the averaged weights; `base_` before augmentation."""
+        """Measure recall of captions and images with the averaged weights; `base_` is before augmentation."""
         data = self._validation
         if data is None:
             return {}
         self._average.swap()
         self._train(False)
-        said = data.sentences if self._tail is None else self._tail.embedded(self._tail.rows.validation)
-        t = self._model.embed_texts(said)
+        sentences = data.sentences if self._tail is None else self._tail.embedded(self._tail.rows.validation)
+        t = self._model.embed_texts(sentences)
         v = self._model.encode_images(data.features)
         figures = recall(t @ v.T, data.owners)
         if self._references is not None:
-            references = self._model.embed_references(self._references.features, self._sentences(self._references))
+            references = self._model.embed_references(
+                self._references.features, self._embed_sentences(self._references)
+            )
             augmented = self._model.encode_images(
                 data.features,
                 references,
@@ -316,9 +320,9 @@ class HeadsTask(TrainingTask):
         return figures
 
     def finished(self) -> HeadsModel:
-        """The model with its averaged weights, in evaluation mode. To be called once, after the last step.
+        """Return the model with its averaged weights, in evaluation mode. To be called once, after the last step.
 
-        A sentence tower that learned has its averaged weights too, in place.
+        The upper layers of the sentence tower get their averaged weights in place.
         """
         self._average.swap()
         if self._tail is not None:
@@ -327,41 +331,46 @@ class HeadsTask(TrainingTask):
 
     def state(self) -> dict[str, Any]:
         state: dict[str, Any] = {"average": self._average.state(), "neighbours": self._neighbours}
-        if self._tail is not None and self._said is not None:
-            state["said"] = self._said
+        if self._tail is not None and self._sentences is not None:
+            state["sentences"] = self._sentences
         if self._znorm is not None:
-            state["cohort"] = [self._znorm.mean, self._znorm.covariance]
+            state["znorm"] = [self._znorm.mean, self._znorm.covariance]
         return state
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         device = self._corpus.texts.device
         self._average.load_state(state["average"])
         self._neighbours = [table.to(device) for table in state["neighbours"]]
-        if "said" in state:
-            self._said = state["said"].to(device)
-        if "cohort" in state:
-            self._znorm = ZNormTensors(*(part.to(device) for part in state["cohort"]))
+        if "sentences" in state:
+            self._sentences = state["sentences"].to(device)
+        if "znorm" in state:
+            self._znorm = ZNormTensors(*(part.to(device) for part in state["znorm"]))
 
 
-def _attention(image: ImageHead, heads: HeadsSettings, width: int) -> CellAttention | None:
-    """A new attention over cells, standardised as the given head's."""
-    given = image.attention
-    if given is None or not heads.cell_heads:
-        return None
-    assert isinstance(given, CellAttention), type(given)
-    return CellAttention(
-        given.mean,
-        1 / given.scale,
-        cells=len(given.places),
-        heads=heads.cell_heads,
-        hidden=heads.cell_hidden,
-        outputs=width,
-        dropout=(heads.dropout_cells, heads.dropout_in, heads.dropout_mid),
+def _new_heads(image: ImageHead, settings: HeadsSettings, width: int) -> Heads:
+    """Build untrained heads; the attention over cells is standardised like that of the given image head."""
+    correction = Correction(
+        image.weight.shape[1], settings.image_hidden, width, dropout=(settings.dropout_in, settings.dropout_mid)
+    )
+    cells = None
+    if image.attention is not None and settings.cell_heads:
+        assert isinstance(image.attention, CellAttention), type(image.attention)
+        cells = CellAttention(
+            image.attention.mean,
+            1 / image.attention.scale,
+            cells=len(image.attention.places),
+            heads=settings.cell_heads,
+            hidden=settings.cell_hidden,
+            outputs=width,
+            dropout=(settings.dropout_cells, settings.dropout_in, settings.dropout_mid),
+        )
+    return Heads(
+        correction, Correction(width, settings.text_hidden, width, dropout=(0.0, settings.text_dropout)), cells
     )
 
 
 def _kind_loss(logits: Tensor, teacher: Tensor, corpus: Corpus) -> Tensor:
-    """Distillation over kinds, for the images of which enough of the distribution has a kind."""
+    """Compute the distillation loss over kinds, for images with enough probability on classes that have a kind."""
     mass = teacher @ corpus.membership  # (B, K)
     total = mass.sum(1, keepdim=True)
     known = (total > 0.2).squeeze(1)

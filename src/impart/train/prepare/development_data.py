@@ -1,7 +1,7 @@
-"""What `mini` learns from: images with texts, as plain lists, read from the development data's folders.
+"""Read the training images of `mini` with their texts from the development data.
 
 Sources (see the data's README for licences): Flickr8k `train`, OpenStax, the ImageNet sample, and every folder of
-`images/more`. Evaluation sets are never read here; asking for one is an error.
+`images/more`. Reading an evaluation set for training is an error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from impart.errors import DataError
 
-__all__ = ["FORBIDDEN", "TrainingImage", "read_more", "read_images", "read_validation"]
+__all__ = ["FORBIDDEN", "TrainingImage", "read_classes", "read_images", "read_more", "read_validation", "tidy"]
 
 FORBIDDEN = frozenset({"cifar10", "cifar100", "caltech101", "tiny_imagenet32", "coco", "panda", "misc"})
 """Evaluation data: neither trained nor tuned on."""
@@ -25,7 +25,7 @@ _PROSE = frozenset({"openstax2", "philschatz_biology", "sites"})
 """Folders of `more` whose second text is a caption; elsewhere it is a credit, an instruction or a recipe."""
 _CREDIT = re.compile(r"\((?:credit|figure|image|photo)[^)]*\)|^by .*(?:CC|commons|public domain).*", re.IGNORECASE)
 _OPENING = re.compile(
-    r"^(?:this |the |an? )?(?:photo(?:graph)?|image|image|figure|illustration)s?(?: [a-z])?"
+    r"^(?:this |the |an? )?(?:photo(?:graph)?|image|picture|figure|illustration)s?(?: [a-z])?"
     r" (?:shows?|of|depicts?|is of|displays?)(?: that| how)? ",
     re.IGNORECASE,
 )
@@ -37,8 +37,8 @@ class TrainingImage:
 
     Attributes:
         path: the file.
-        source: the folder it is from, for balancing and for the model card.
-        texts: ways to say what is seen, at least one; one is drawn at random each time.
+        source: name of its folder, for balancing and for the model card.
+        texts: captions or names, at least one; one is drawn at random each time.
     """
 
     path: Path
@@ -47,13 +47,13 @@ class TrainingImage:
 
 
 def read_images(data: Path) -> list[TrainingImage]:
-    """All training images below `data`, in a fixed order.
+    """List all training images below `data`, in a fixed order.
 
     Args:
-        data: the folder that holds `images/`.
+        data: the folder with `images/`.
 
     Raises:
-        DataError: a folder is missing or holds no usable row.
+        DataError: a folder is missing or has no usable row.
     """
     images = list(_flickr(data, split="train"))
     images += _openstax(data)
@@ -63,15 +63,15 @@ def read_images(data: Path) -> list[TrainingImage]:
 
 
 def read_more(folder: Path) -> list[TrainingImage]:
-    """Images of a folder of sources: every folder in it holds `images/` and `captions.csv`.
+    """List the images of a folder of sources: every folder in it has `images/` and `captions.csv`.
 
     Raises:
-        DataError: a folder is missing or holds no usable row, or is named like evaluation data.
+        DataError: a folder is missing or has no usable row, or is named like evaluation data.
     """
     try:
         sources = sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError as error:
-        raise DataError(f"cannot read {folder}: {error.strerror}; it should hold one folder a source") from error
+        raise DataError(f"cannot read {folder}: {error.strerror}; it should have one folder per source") from error
     images = [image for source in sources for image in _more(source)]
     _check_training(images, folder)
     return images
@@ -84,19 +84,19 @@ def _check_training(images: Sequence[TrainingImage], root: Path) -> None:
 
 
 def read_validation(data: Path) -> list[TrainingImage]:
-    """Flickr8k `val`, the only images that choices may be made on."""
+    """List Flickr8k `val`, the only images on which settings may be chosen."""
     return list(_flickr(data, split="val"))
 
 
 def read_classes(data: Path) -> list[tuple[Path, str, str]]:
-    """The ImageNet sample: file, wnid and label of one image a class, in the classifier's order."""
+    """List the ImageNet sample: file, wnid and label of one image per class, in the classifier's order."""
     folder = data / "images" / "imagenet_sample"
     rows = [(folder / "images" / row["file"], row["wnid"], row["label"]) for row in _rows(folder / "labels.csv")]
     return sorted(rows, key=lambda row: row[1])
 
 
 def tidy(text: str) -> str:
-    """A text as people would say it: credits and `This photo shows` removed, at most 60 words.
+    """Remove credits and `This photo shows` from a text, and cut it to 60 words.
 
     >>> tidy("This photo shows two white-clad men riding camels. (credit: A. Person/flickr)")
     'two white-clad men riding camels.'
@@ -136,13 +136,13 @@ def _more(folder: Path) -> Iterator[TrainingImage]:
             or (len(extra) > 20 and folder.name in _PROSE)
         ):
             texts.append(extra)
-    for file, said in texts_of.items():
-        if texts_left := _distinct(*said):
-            yield TrainingImage(path=folder / "images" / file, source=folder.name, texts=texts_left)
+    for file, own in texts_of.items():
+        if distinct := _distinct(*own):
+            yield TrainingImage(path=folder / "images" / file, source=folder.name, texts=distinct)
 
 
 def _distinct(*texts: str) -> tuple[str, ...]:
-    """Tidied texts without empties and repetitions."""
+    """Tidy texts, and drop empty and equal ones."""
     return tuple(dict.fromkeys(tidied for text in texts if len(tidied := tidy(text)) > 1))
 
 

@@ -1,4 +1,4 @@
-"""The collection of training images: a local repository for a host, generated images for photographs."""
+"""Collection of training images: a local repository in place of a host, generated images in place of photographs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import pytest
 from PIL import Image
 
 from impart.errors import ConfigError, DataError
+from impart.recipes.mini.collect import guard
 from impart.recipes.mini.collect.git_images import items_of
 from impart.recipes.mini.collect.guard import Guard, clean, evaluation_images, looks_drawn, prints_of
-from impart.recipes.mini.collect.source_list import Source, read_recipe
+from impart.recipes.mini.collect.source_list import Source, read_source_list
 from impart.recipes.mini.collect.sources import collect_all, main
 
 
 def photo(seed: int, size: tuple[int, int] = (160, 120)) -> Image.Image:
-    """Something with the many colours and soft edges of a photograph."""
+    """Generate an image with the many colours and soft edges of a photograph."""
     coarse = np.random.default_rng(seed).integers(0, 230, (6, 8, 3), np.uint8)
     image = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), np.int16)
     grain = np.random.default_rng(seed + 1000).integers(-9, 10, image.shape, np.int16)
@@ -83,8 +84,8 @@ def remote(tmp_path: Path) -> tuple[str, str]:
     return f"file://{tmp_path}/owner/images.git", commit
 
 
-def recipe_file(folder: Path, url: str, commit: str, *, more: str = "") -> Path:
-    path = folder / "recipe.toml"
+def list_file(folder: Path, url: str, commit: str, *, more: str = "") -> Path:
+    path = folder / "list.toml"
     path.write_text(
         'guarded = ["images/coco"]\nknown = ["images/flickr8k"]\nshort_side_px = 96\n'
         f'[[source]]\nname = "things"\nrepository = "{url}"\ncommit = "{commit}"\nlicence = "MIT"\n'
@@ -99,8 +100,8 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 def test_collects_cleans_and_keeps_evaluation_images_out(tmp_path, data, remote):
-    recipe = read_recipe(recipe_file(tmp_path, *remote))
-    (report,) = collect_all(recipe, tmp_path / "out", data=data)
+    listed = read_source_list(list_file(tmp_path, *remote))
+    (report,) = collect_all(listed, tmp_path / "out", data=data)
     rows = rows_of(tmp_path / "out" / "things")
     assert sorted(row["label"] for row in rows) == ["lantern", "lantern", "sea lion"]
     assert {row["text"] for row in rows} == {"a lantern", "a sea lion"}
@@ -111,18 +112,18 @@ def test_collects_cleans_and_keeps_evaluation_images_out(tmp_path, data, remote)
             assert (image.format, min(image.size)) == ("JPEG", 96)
 
 
-def test_goes_on_where_it_was_and_repeats_exactly(tmp_path, data, remote):
+def test_continues_after_a_stop_and_repeats_exactly(tmp_path, data, remote):
     more = (
         f'[[source]]\nname = "words"\nrepository = "{remote[0]}"\ncommit = "{remote[1]}"\nlicence = "MIT"\n'
         "images = '^words/(?P<text>[^/]+)\\.jpg$'\n"
     )
-    recipe = read_recipe(recipe_file(tmp_path, *remote, more=more))
+    listed = read_source_list(list_file(tmp_path, *remote, more=more))
     out = tmp_path / "out"
-    assert [report.name for report in collect_all(recipe, out, data=data, only="words")] == ["words"]
+    assert [report.name for report in collect_all(listed, out, data=data, only="words")] == ["words"]
     assert rows_of(out / "words")[0]["text"] == "a watering can"
-    assert [report.name for report in collect_all(recipe, out, data=data)] == ["things"]
-    assert list(collect_all(recipe, out, data=data)) == []
-    list(collect_all(recipe, tmp_path / "again", data=data, repositories=out / ".repositories"))
+    assert [report.name for report in collect_all(listed, out, data=data)] == ["things"]
+    assert list(collect_all(listed, out, data=data)) == []
+    list(collect_all(listed, tmp_path / "again", data=data, repositories=out / ".repositories"))
     for folder in ("things", "words"):
         first, second = (
             {path.name: path.read_bytes() for path in (root / folder).rglob("*") if path.is_file()}
@@ -133,19 +134,19 @@ def test_goes_on_where_it_was_and_repeats_exactly(tmp_path, data, remote):
 
 def test_texts_from_a_caption_file_one_row_each(tmp_path, data, remote):
     table = '[[source.tables]]\npath = "captions.csv"\nfile = "image"\ntexts = ["caption"]\n'
-    (report,) = collect_all(read_recipe(recipe_file(tmp_path, *remote, more=table)), tmp_path / "out", data=data)
+    (report,) = collect_all(read_source_list(list_file(tmp_path, *remote, more=table)), tmp_path / "out", data=data)
     assert report.kept == 1
     rows = rows_of(tmp_path / "out" / "things")
     assert [row["text"] for row in rows] == ["A child plays.", "A lantern on a table."]
     assert len({row["file"] for row in rows}) == 1
     wrong = table.replace('"caption"', '"text"')
-    with pytest.raises(DataError, match=r"captions\.csv is not as the recipe says"):
-        list(collect_all(read_recipe(recipe_file(tmp_path, *remote, more=wrong)), tmp_path / "o2", data=data))
+    with pytest.raises(DataError, match=r"captions\.csv does not have the layout of the source list"):
+        list(collect_all(read_source_list(list_file(tmp_path, *remote, more=wrong)), tmp_path / "o2", data=data))
 
 
 def test_a_limit_takes_labels_in_turn(tmp_path, data, remote):
-    recipe = read_recipe(recipe_file(tmp_path, *remote, more="per_label = 1\n"))
-    (report,) = collect_all(recipe, tmp_path / "out", data=data)
+    listed = read_source_list(list_file(tmp_path, *remote, more="per_label = 1\n"))
+    (report,) = collect_all(listed, tmp_path / "out", data=data)
     assert (report.kept, report.labels) == (2, 2)
 
 
@@ -153,23 +154,23 @@ def test_mistakes_are_named(tmp_path, data, remote):
     url, commit = remote
     out = tmp_path / "out"
     with pytest.raises(DataError, match="has no commit 1234"):
-        list(collect_all(read_recipe(recipe_file(tmp_path, url, "1234" * 10)), out, data=data))
+        list(collect_all(read_source_list(list_file(tmp_path, url, "1234" * 10)), out, data=data))
     with pytest.raises(DataError, match="no evaluation images"):
-        list(collect_all(read_recipe(recipe_file(tmp_path, url, commit)), out, data=tmp_path / "work"))
+        list(collect_all(read_source_list(list_file(tmp_path, url, commit)), out, data=tmp_path / "work"))
     with pytest.raises(ConfigError, match="there are things"):
-        list(collect_all(read_recipe(recipe_file(tmp_path, url, commit)), out, data=data, only="thing"))
-    recipe_file(tmp_path, url, commit).write_text('guarded = []\n[[source]]\nname = "a"\n')
+        list(collect_all(read_source_list(list_file(tmp_path, url, commit)), out, data=data, only="thing"))
+    list_file(tmp_path, url, commit).write_text('guarded = []\n[[source]]\nname = "a"\n')
     with pytest.raises(ConfigError, match="'a' has no 'repository'"):
-        read_recipe(tmp_path / "recipe.toml")
+        read_source_list(tmp_path / "list.toml")
     assert not out.joinpath("things").exists()
     assert main(["--data", str(data), "--out", str(out), "--config", str(tmp_path / "none.toml")]) == 1
 
 
 def test_command_line_writes_the_folder(tmp_path, data, remote):
-    path = recipe_file(tmp_path, *remote)
+    path = list_file(tmp_path, *remote)
     assert main(["--data", str(data), "--out", str(tmp_path / "out"), "--config", str(path)]) == 0
-    told = json.loads((tmp_path / "out" / "things" / "source.json").read_text())
-    assert (told["kept"], told["commit"], told["licence"]) == (3, remote[1], "MIT")
+    facts = json.loads((tmp_path / "out" / "things" / "source.json").read_text())
+    assert (facts["kept"], facts["commit"], facts["licence"]) == (3, remote[1], "MIT")
 
 
 @pytest.mark.parametrize("change", ["smaller", "squared", "middle", "recoded"])
@@ -178,25 +179,37 @@ def test_guard_finds_changed_copies_and_no_others(tmp_path, change):
     for seed in range(20):
         paths.append(tmp_path / f"{seed}.png")
         photo(seed).save(paths[-1])
-    guard = Guard.of_files(paths)
+    found = Guard.of_files(paths)
     changed = {
         "smaller": photo(7).resize((32, 24)),
         "squared": photo(7).resize((64, 64)),
         "middle": photo(7).crop((20, 0, 140, 120)),
         "recoded": Image.open(io.BytesIO(encoded(photo(7), quality=30))),
     }[change]
-    assert guard.copies(prints_of(changed)).tolist() == [True]
-    assert not any(guard.copies(prints_of(photo(seed)))[0] for seed in range(100, 160))
+    assert found.copies(prints_of(changed)).tolist() == [True]
+    assert not any(found.copies(prints_of(photo(seed)))[0] for seed in range(100, 160))
 
 
-def test_guard_remembers_prints(tmp_path):
-    photo(1).save(tmp_path / "a.png")
+def test_guard_keeps_prints(tmp_path, monkeypatch):
+    for name, seed in (("a.png", 1), ("b.png", 2)):
+        photo(seed).save(tmp_path / name)
     paths = evaluation_images(tmp_path, ["."])
-    Guard.of_files(paths, cache=tmp_path / "cache")
-    (stored,) = (tmp_path / "cache").iterdir()
-    before = stored.stat().st_mtime_ns
-    assert Guard.of_files(paths, cache=tmp_path / "cache").is_known_file((tmp_path / "a.png").read_bytes())
-    assert stored.stat().st_mtime_ns == before
+    first = Guard.of_files(paths[:1], cache=tmp_path / "cache")
+    opened = []
+    monkeypatch.setattr(guard, "_frames", lambda path, real=guard._frames: opened.append(path) or real(path))
+    both = Guard.of_files(paths, cache=tmp_path / "cache")
+    assert opened == paths[1:]
+    for found in (both, Guard.of_files(paths, cache=tmp_path / "cache"), Guard.of_files(paths)):
+        assert found.is_known_file((tmp_path / "a.png").read_bytes())
+        assert [found.copies(prints_of(photo(seed)))[0] for seed in (1, 2, 3)] == [True, True, False]
+    assert not first.copies(prints_of(photo(2)))[0]
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_an_unreadable_evaluation_image_is_an_error(tmp_path, cached):
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"evaluation image .*a\.png"):
+        Guard.of_files([tmp_path / "a.png"], cache=tmp_path / "cache" if cached else None)
 
 
 def test_cleaning():
@@ -211,11 +224,11 @@ def test_cleaning():
     assert not looks_drawn(photo(3))
 
 
-def test_bundled_recipe_is_whole():
-    recipe = read_recipe()
-    assert len(recipe.sources) > 30
-    assert {"images/coco", "images/caltech101", "images/cifar10", "images/cifar100", "videos"} <= set(recipe.guarded)
-    for source in recipe.sources:
+def test_bundled_source_list_is_complete():
+    listed = read_source_list()
+    assert len(listed.sources) > 30
+    assert {"images/coco", "images/caltech101", "images/cifar10", "images/cifar100", "videos"} <= set(listed.guarded)
+    for source in listed.sources:
         assert len(source.commit) == 40, f"{source.name}: a commit is a full hash"
         assert source.repository.startswith("https://github.com/")
         assert source.licence

@@ -59,7 +59,7 @@ def test_quantised_backbone_agrees_and_is_int8(tmp_path, images):
     assert not np.array_equal(found, expected)
 
 
-def test_the_key_knows_weights_and_preprocessing(tmp_path, images):
+def test_the_key_depends_on_weights_and_preprocessing(tmp_path, images):
     keys = set()
     for number in range(2):
         torch.manual_seed(number)

@@ -1,1 +1,1 @@
-"""Collect the training images of `mini` again from the public repositories that hold them."""
+"""Collection of the training images of `mini` from public git repositories."""

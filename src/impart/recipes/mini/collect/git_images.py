@@ -1,4 +1,4 @@
-"""Images and their texts out of bare git directories: no work tree, one process for many files."""
+"""Read images and their texts from bare git directories: no work tree, one process for many files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_ARTICLE = re.compile(r"(?<!s)s$|(?:ing|ware|wear|food|water|fruit|ice|sand|s
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a repository: where it is, the hash of its content, what it shows and its class."""
+    """One image of a repository: path, hash of its content, texts and class."""
 
     path: str
     blob: str
@@ -34,7 +34,7 @@ class Item:
 
 
 def repository(source: Source, folder: Path) -> Path:
-    """A bare git directory that has the source's commit, fetched if need be."""
+    """Return a bare git directory that has the source's commit; fetch it if necessary."""
     owner_name = "+".join(source.repository.removesuffix(".git").rstrip("/").split("/")[-2:])
     git = folder / owner_name
     if not git.is_dir():
@@ -44,7 +44,7 @@ def repository(source: Source, folder: Path) -> Path:
         return git
     try:
         _git(git, "fetch", "--quiet", "--depth", "1", source.repository, source.commit)
-    except DataError:  # hosts that do not serve a lone commit: everything, then look again
+    except DataError:  # the host does not serve single commits: fetch everything
         _git(git, "fetch", "--quiet", source.repository, "+refs/heads/*:refs/heads/*")
     if not _has(git, source.commit):
         raise DataError(f"{source.name}: {source.repository} has no commit {source.commit}; was its history rewritten?")
@@ -69,7 +69,7 @@ def _git(git: Path, *arguments: str) -> bytes:
 
 
 def items_of(source: Source, git: Path, *, seed: int) -> Iterator[Item]:
-    """Images of a source with their texts, in the order in which they are taken."""
+    """List the images of a source with their texts, in the order in which they are taken."""
     blobs: dict[str, str] = {}
     for line in _git(git, "ls-tree", "-r", "-z", source.commit).split(b"\0"):
         if line.startswith((b"100644 blob", b"100755 blob")):
@@ -88,7 +88,7 @@ def items_of(source: Source, git: Path, *, seed: int) -> Iterator[Item]:
             texts = captions.get(path) or captions.get(path.rsplit("/", 1)[-1]) or ()
             label = label or (texts[0] if source.per_label and texts else "")
         else:
-            texts = (_said(name, source.template),) if name else ()
+            texts = (_filled(name, source.template),) if name else ()
         if source.skip:
             texts = tuple(text for text in texts if not re.search(source.skip, text))
             if label and re.search(source.skip, label):
@@ -104,7 +104,7 @@ def items_of(source: Source, git: Path, *, seed: int) -> Iterator[Item]:
 
 
 def _in_turns(items: Sequence[Item]) -> Iterator[Item]:
-    """One of each label, then the next of each, so that a limit cuts all labels alike."""
+    """Take one image of each label, then the next of each, so that a limit applies equally to all labels."""
     groups: dict[str, list[Item]] = {}
     for item in items:
         groups.setdefault(item.label, []).append(item)
@@ -113,7 +113,7 @@ def _in_turns(items: Sequence[Item]) -> Iterator[Item]:
 
 
 def _captions(source: Source, git: Path, blobs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Texts by the name that caption files give to images."""
+    """Read the texts of images from the caption files, by the images' names there."""
     texts: dict[str, list[str]] = {}
     for table in source.tables:
         if table.path not in blobs:
@@ -121,15 +121,17 @@ def _captions(source: Source, git: Path, blobs: Mapping[str, str]) -> dict[str, 
         content = _git(git, "cat-file", "blob", blobs[table.path]).decode("utf-8-sig", errors="replace")
         try:
             for row in _rows(content, table):
-                said = [row[column] for column in table.texts]
-                flat = [text for entry in said for text in (entry if isinstance(entry, list) else [entry])]
+                entries = [row[column] for column in table.texts]
+                flat = [text for entry in entries for text in (entry if isinstance(entry, list) else [entry])]
                 clean_texts = [" ".join(str(text).split()) for text in flat if text and str(text).strip()]
                 name = str(row[table.file]).strip().replace("\\", "/")
                 for key in {name, name.rsplit("/", 1)[-1]}:
                     texts.setdefault(key, []).extend(source.rename.get(text.lower(), text) for text in clean_texts)
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{source.name}: {table.path} is not as the recipe says: {error!r}") from error
-    return {name: tuple(dict.fromkeys(said)) for name, said in texts.items() if said}
+            raise DataError(
+                f"{source.name}: {table.path} does not have the layout of the source list: {error!r}"
+            ) from error
+    return {name: tuple(dict.fromkeys(own)) for name, own in texts.items() if own}
 
 
 def _rows(content: str, table: SourceTable) -> Iterator[Mapping[str, Any]]:
@@ -140,14 +142,14 @@ def _rows(content: str, table: SourceTable) -> Iterator[Mapping[str, Any]]:
         for key in filter(None, table.rows.split(".")):
             rows = rows[key]
         if isinstance(rows, dict):  # file name -> text or texts
-            rows = [{table.file: name, table.texts[0]: said} for name, said in rows.items()]
+            rows = [{table.file: name, table.texts[0]: texts} for name, texts in rows.items()]
         yield from rows
     else:
         yield from csv.DictReader(io.StringIO(content), delimiter=table.separator)
 
 
 def _name(raw: str, source: Source) -> str:
-    """A file or folder name as words: separators, counters and capitals removed, then the source's own renames.
+    """Turn a file or folder name into words: no separators, counters and capitals, then the source's own renames.
 
     >>> _name("Air_Hockey-02", Source(name="", repository="", commit="", licence="", images=""))
     'air hockey'
@@ -164,17 +166,17 @@ def _name(raw: str, source: Source) -> str:
 
 @cache
 def _run_together() -> dict[str, str]:
-    """`wateringcan` -> `watering can`, for sources whose file names have no separators."""
+    """Read `wateringcan` -> `watering can`, for sources whose file names have no separators."""
     text = (
         resources.files("impart.recipes.mini").joinpath("configs", "mini_sources_words.txt").read_text(encoding="utf-8")
     )
     return {line.replace(" ", ""): line for line in text.splitlines() if line}
 
 
-def _said(name: str, template: str) -> str:
-    """The name put into the template.
+def _filled(name: str, template: str) -> str:
+    """Put a name into a template.
 
-    >>> _said("owl", "{a}"), _said("scissors", "a photo of {a}"), _said("owl", "{}")
+    >>> _filled("owl", "{a}"), _filled("scissors", "a photo of {a}"), _filled("owl", "{}")
     ('an owl', 'a photo of scissors', 'owl')
     """
     article = (
@@ -188,8 +190,8 @@ def _said(name: str, template: str) -> str:
 
 
 def contents(git: Path, blobs: Sequence[str]) -> Iterator[bytes]:
-    """Contents of blobs, in order, from one `git cat-file` process."""
-    for at in range(0, len(blobs), 200):  # asked for in portions, so that the pipes never fill up both ways
+    """Read the contents of blobs, in order, with one `git cat-file` process per 200."""
+    for at in range(0, len(blobs), 200):  # in portions, so that the pipes do not block
         asked = "\n".join(blobs[at : at + 200]) + "\n"
         done = subprocess.run(
             ["git", "--git-dir", str(git), "cat-file", "--batch"], input=asked.encode(), capture_output=True, check=True

@@ -1,8 +1,8 @@
-"""Which fetched images may be trained on: cleaned, not clip art, and not a copy of an image kept for evaluation.
+"""Filter collected images: cleaned, no clip art, and no copy of an evaluation image.
 
-A copy is found in two ways, because copies are re-encoded, scaled and squared in different manners: 256 difference
-bits of a 17 x 16 thumbnail (dHash), and the correlation of 16 x 16 grey thumbnails. Both are taken of the whole image
-squeezed to a square and of its centre square, on both sides.
+A copy may be re-encoded, scaled, squeezed or cropped. It is found by 256 difference bits of a 17 x 16 thumbnail
+(dHash), or by the correlation of 16 x 16 grey thumbnails. Both are computed of the whole image squeezed to a square and
+of its centre square.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from impart.errors import DataError
-from impart.files import atomic_path, file_state, read_ahead, sha256_hex, sha256_of_file
+from impart.files import file_key, read_ahead, sha256_hex, sha256_of_file
+from impart.train.prepare.columns import Column, ColumnStore
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,12 +32,15 @@ __all__ = ["Guard", "Prints", "clean", "copies_among", "evaluation_images", "loo
 _IMAGES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _CLIPS = frozenset({".mp4", ".avi", ".gif", ".webm", ".mkv"})
 _ONES = np.array([byte.bit_count() for byte in range(256)], np.uint16)
-"""How many bits of a byte are set."""
+"""Set bits of a byte."""
+_COLUMNS = {"bits": Column(np.uint8, (2, 32), ragged=True), "thumbs": Column(np.float32, (2, 256), ragged=True)}
+_SHA256 = 64  # hex digits
+_PART = 1024  # images whose prints are written at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prints:
-    """What near-duplicates are found by, for N images.
+    """Perceptual hashes of N images, to find near-duplicates.
 
     Attributes:
         bits: (N, 2, 32) uint8, the packed 256 difference bits of the squeezed image and of its centre square.
@@ -46,7 +52,7 @@ class Prints:
 
     @staticmethod
     def join(parts: Sequence[Prints]) -> Prints:
-        """All parts as one, in order."""
+        """Concatenate parts."""
         if not parts:
             return Prints(bits=np.zeros((0, 2, 32), np.uint8), thumbs=np.zeros((0, 2, 256), np.float32))
         return Prints(
@@ -55,7 +61,7 @@ class Prints:
 
 
 def prints_of(image: Image.Image) -> Prints:
-    """The prints of one image, N = 1."""
+    """Compute the prints of one image, N = 1."""
     grey = image.convert("L")
     side = min(grey.size)
     left, top = (grey.width - side) // 2, (grey.height - side) // 2
@@ -71,13 +77,13 @@ def prints_of(image: Image.Image) -> Prints:
 
 
 class Guard:
-    """Says which images are copies of evaluation images.
+    """Finds copies of evaluation images.
 
     Args:
         prints: of the evaluation images.
         digests: SHA-256 of their files.
-        max_bits: at most so many of 256 difference bits differ in a copy.
-        min_correlation: thumbnails of a copy agree at least so well.
+        max_bits: most difference bits, of 256, in which a copy differs.
+        min_correlation: smallest correlation of the thumbnails of a copy.
     """
 
     def __init__(
@@ -91,49 +97,39 @@ class Guard:
 
     @classmethod
     def of_files(cls, paths: Sequence[Path], *, cache: Path | None = None) -> Guard:
-        """A guard for images and clips (first, middle and last frame).
+        """Build a guard from images and clips (first, middle and last frame).
 
         Args:
             paths: of the files.
-            cache: a folder that keeps prints between runs; files are told apart by path, size and time of change.
+            cache: folder of the prints, shared by runs; None = compute all.
 
         Raises:
-            DataError: a file cannot be read: an evaluation image that is not looked at cannot be kept out.
+            DataError: a file cannot be read. Copies of an unreadable evaluation image would not be found.
         """
-        stored = None
-        if cache is not None:
-            stats = "\n".join(f"{path} {file_state(path)}" for path in paths)
-            stored = cache / f"{sha256_hex(stats)[:16]}.npz"
-            if stored.is_file():
-                with np.load(stored) as known:
-                    return cls(Prints(bits=known["bits"], thumbs=known["thumbs"]), known["digests"].tolist())
-        parts, digests = [], []
-        for path in paths:
-            digests.append(sha256_of_file(path))
-            try:
-                parts += [prints_of(image) for image in _frames(path)]
-            except (OSError, ValueError) as error:
-                raise DataError(f"cannot read evaluation image {path}: {error}") from error
-        prints = Prints.join(parts)
-        if stored is not None:
-            stored.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(stored) as part, part.open("wb") as file:
-                np.savez(file, bits=prints.bits, thumbs=prints.thumbs, digests=np.array(digests))
-        return cls(prints, digests)
+        if cache is None:
+            files = [_evaluation_prints(path) for path in paths]
+            return cls(Prints.join([prints for prints, _ in files]), [digest for _, digest in files])
+        store = ColumnStore(cache, "evaluation", _COLUMNS, note=_SHA256)
+        keys = [file_key(path) for path in paths]
+        for number in store.missing(keys):
+            prints, digest = _evaluation_prints(paths[number])
+            _store(store, [keys[number]], [prints], [digest])
+        rows = store.rows(keys)
+        return cls(_stored(store, rows), store.notes(rows))
 
     def is_known_file(self, content: bytes) -> bool:
-        """Whether the file is one of the evaluation files, byte for byte."""
+        """Whether the file is equal to an evaluation file, byte for byte."""
         return sha256_hex(content) in self._digests
 
     def copies(self, prints: Prints) -> NDArray[np.bool_]:
-        """Which of N images are near-duplicates of an evaluation image, (N,)."""
+        """Return for each of N images whether it is a near-duplicate of an evaluation image, (N,)."""
         found = np.zeros(len(prints.bits), np.bool_)
         if not len(self._bits):
             return found
         for view in range(2):
             for at in range(0, len(found), 256):
                 alike = prints.thumbs[at : at + 256, view] @ self._thumbs.T  # (n, 2M)
-                # Flat images have no sure bits: the difference bits count only where thumbnails agree as well.
+                # The bits of flat images are random: difference bits count only where thumbnails agree as well.
                 row, column = np.nonzero(alike > 0.8)
                 apart = _ONES[prints.bits[at + row, view] ^ self._bits[column]].sum(axis=1)  # (pairs,)
                 near = (apart <= self._max_bits) | (alike[row, column] >= self._min_correlation)
@@ -142,26 +138,48 @@ class Guard:
 
 
 def copies_among(paths: Sequence[Path], guard: Guard, *, cache: Path) -> NDArray[np.bool_]:
-    """Which of n image files are copies of evaluation images, (n,); a broken file is none.
+    """Return for each of n image files whether it is a copy of an evaluation image, (n,); a broken file is none.
 
     Args:
-        cache: a folder that keeps the prints between runs; files are told apart by path and size.
+        paths: of the files.
+        guard: of the evaluation images.
+        cache: folder of the prints, shared by runs.
     """
-    told = "\n".join(f"{path} {path.stat().st_size}" for path in paths)
-    stored = cache / f"prints-{sha256_hex(told)[:16]}.npz"
-    if stored.is_file():
-        with np.load(stored) as known:
-            prints = Prints(bits=known["bits"], thumbs=known["thumbs"])
-    else:
-        workers = min(32, (os.cpu_count() or 1) + 4)
-        prints = Prints.join(list(read_ahead(paths, _prints_of_file, workers=workers, ahead=4 * workers)))
-        cache.mkdir(parents=True, exist_ok=True)
-        with atomic_path(stored) as part, part.open("wb") as file:
-            np.savez(file, bits=prints.bits, thumbs=prints.thumbs)
-    return guard.copies(prints)
+    store = ColumnStore(cache, "training", _COLUMNS)
+    keys = [file_key(path) for path in paths]
+    missing = store.missing(keys)
+    workers = min(32, (os.cpu_count() or 1) + 4)
+    jobs = (paths[number] for number in missing)
+    with closing(read_ahead(jobs, _prints_of_file, workers=workers, ahead=4 * workers)) as computed:
+        for first in range(0, len(missing), _PART):
+            part = missing[first : first + _PART]
+            _store(store, [keys[number] for number in part], list(islice(computed, len(part))))
+    return guard.copies(_stored(store, store.rows(keys)))
+
+
+def _store(store: ColumnStore, keys: Sequence[str], prints: Sequence[Prints], notes: Sequence[str] = ()) -> None:
+    """Write one row of prints per file."""
+    store.append(keys, {"bits": [own.bits for own in prints], "thumbs": [own.thumbs for own in prints]}, notes)
+
+
+def _stored(store: ColumnStore, rows: NDArray[np.int64]) -> Prints:
+    """Read the prints of some rows, those of one row after those of the other."""
+    offsets = store.offsets("bits")
+    items = [np.arange(offsets[row], offsets[row + 1]) for row in rows]
+    chosen = np.concatenate([np.zeros(0, np.int64), *items])
+    return Prints(bits=store.column("bits")[chosen], thumbs=store.column("thumbs")[chosen])
+
+
+def _evaluation_prints(path: Path) -> tuple[Prints, str]:
+    """Compute the prints of an evaluation file and its SHA-256."""
+    try:
+        return Prints.join([prints_of(image) for image in _frames(path)]), sha256_of_file(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read evaluation image {path}: {error}") from error
 
 
 def _prints_of_file(path: Path) -> Prints:
+    """Compute the prints of a training image; those of a broken file are zero."""
     try:
         with Image.open(path) as opened:
             opened.draft("RGB", (64, 64))  # JPEG: decode small
@@ -171,10 +189,10 @@ def _prints_of_file(path: Path) -> Prints:
 
 
 def evaluation_images(data: Path, folders: Iterable[str]) -> list[Path]:
-    """Every image and clip below the named folders of the development data, in a fixed order.
+    """List every image and clip below the named folders of the development data, in a fixed order.
 
     Raises:
-        DataError: a folder is missing or empty, so that nothing would be guarded.
+        DataError: a folder is missing or empty.
     """
     paths: list[Path] = []
     for name in folders:
@@ -186,9 +204,9 @@ def evaluation_images(data: Path, folders: Iterable[str]) -> list[Path]:
 
 
 def clean(content: bytes, *, min_side_px: int, short_side_px: int, trim: bool = False) -> Image.Image | None:
-    """The image as RGB with at most the given short side, or None where it is broken, tiny or very long.
+    """Decode an image as RGB with at most the given short side; None if it is broken, tiny or very long.
 
-    Transparent parts become white; `trim` cuts most of an even white border off.
+    Transparent parts become white; `trim` crops most of an even white border.
     """
     try:
         with Image.open(io.BytesIO(content)) as opened:
@@ -213,7 +231,7 @@ def clean(content: bytes, *, min_side_px: int, short_side_px: int, trim: bool = 
 
 
 def _trimmed(image: Image.Image) -> Image.Image:
-    """The image without most of an even white border, so that a thing on white fills it.
+    """Crop most of an even white border.
 
     >>> page = Image.new("RGB", (200, 100), "white"); page.paste("red", (90, 40, 110, 60)); _trimmed(page).size
     (24, 24)
@@ -229,7 +247,7 @@ def _trimmed(image: Image.Image) -> Image.Image:
 
 
 def looks_drawn(image: Image.Image) -> bool:
-    """Whether an image is probably clip art, a diagram or text: few colours beside white, in even patches.
+    """Whether an image is probably clip art, a diagram or text: few colours besides white, in even patches.
 
     >>> looks_drawn(Image.new("RGB", (64, 64), "red"))
     True
@@ -237,7 +255,7 @@ def looks_drawn(image: Image.Image) -> bool:
     side = 96
     pixels = np.asarray(image.resize((side, side), Image.Resampling.NEAREST), np.int16)  # (96, 96, 3)
     coloured: npt.NDArray[np.bool_] = np.any(pixels < 244, axis=2)
-    inside = pixels[coloured]  # (P, 3), what is not white
+    inside = pixels[coloured]  # (P, 3), all but white
     if len(inside) < 0.02 * side * side:
         return True
     codes = (inside[:, 0] >> 4) * 256 + (inside[:, 1] >> 4) * 16 + (inside[:, 2] >> 4)
@@ -251,7 +269,7 @@ def looks_drawn(image: Image.Image) -> bool:
 
 
 def _frames(path: Path) -> list[Image.Image]:
-    """The image, or first, middle and last frame of a clip."""
+    """Open an image, or the first, middle and last frame of a clip."""
     if path.suffix.lower() not in _CLIPS:
         with Image.open(path) as opened:
             return [opened.convert("RGB")]

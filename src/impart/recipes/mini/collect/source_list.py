@@ -1,4 +1,4 @@
-"""The recipe of further training images: which repositories, which paths, and where texts come from."""
+"""List of the sources of further training images: repositories, paths of images, origin of texts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from impart.config import read_toml
 from impart.errors import ConfigError
 
-__all__ = ["Recipe", "Source", "SourceTable", "read_recipe"]
+__all__ = ["SourceList", "Source", "SourceTable", "read_source_list"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class SourceTable:
         file: the column with the image's path or file name; JSON tables may be a list or an object of rows.
         texts: columns with texts; a column may hold a list of texts.
         separator: between columns of a CSV file.
-        rows: in JSON, the key under which the rows are, where they are not at the top.
+        rows: in JSON, the key of the list of rows, if it is not at the top.
     """
 
     path: str
@@ -42,21 +42,20 @@ class Source:
         name: of the folder that is written.
         repository: a URL that git can fetch.
         commit: the full hash.
-        licence: as the repository states it.
-        images: a regular expression for the paths of images. Its group `text` names what is seen, its group
-            `label` the class; one of them may stand for both.
-        about: what the texts look like and what is known to be wrong, for people.
+        licence: as stated in the repository.
+        images: a regular expression for the paths of images. Its group `text` is the text, its group `label` the class;
+            each is used for a missing other.
+        about: a note on the texts, and known faults.
         per_label: at most so many images of each label.
         limit: at most so many images.
         drawn: keep images that look drawn (sources with smooth product shots).
-        trim: cut white borders off (things on white pages).
-        min_side_px: of this source, where it differs from the recipe's.
-        tables: caption files; with one, only images that it names are taken.
-        strip: a regular expression; what it matches is taken out of names.
-        rename: label or text, in small letters -> what is written instead; a class column of a table
-            goes through it too.
+        trim: crop white borders (things on white pages).
+        min_side_px: of this source; 0 = that of the list.
+        tables: caption files; if there are any, only images listed there are taken.
+        strip: a regular expression; matches are removed from names.
+        rename: label or text, in small letters -> replacement; applied to the class column of a table too.
         skip: a regular expression; texts and labels that match are left out.
-        template: how the text is made of the name, with {} for it and {a} for it with an article.
+        template: text of a name, with {} for the name and {a} for the name with an article.
     """
 
     name: str
@@ -78,16 +77,16 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """All sources and how images are written.
+class SourceList:
+    """All sources, and the format of the images that are written.
 
     Attributes:
-        sources: in order; an image that two hold is kept in the first.
+        sources: in order; an image of two sources is kept in the first.
         guarded: folders of the development data whose images must not be trained on.
-        known: folders whose images are trained on already, not wanted twice.
+        known: folders whose images are trained on already; they are not collected again.
         seed: for sampling.
         min_side_px: smaller images are dropped.
-        short_side_px: larger images are scaled to it.
+        short_side_px: larger images are scaled to this short side.
         quality: of the JPEG files.
     """
 
@@ -100,26 +99,28 @@ class Recipe:
     quality: int = 85
 
 
-def read_recipe(path: Path | None = None) -> Recipe:
-    """The recipe in a TOML file, the bundled one by default.
+def read_source_list(path: Path | None = None) -> SourceList:
+    """Read a list of sources (TOML); None = the bundled one.
 
     Raises:
-        ConfigError: the file is not TOML, or has an unknown or missing setting.
+        ConfigError: the file cannot be read, is not TOML, or has an unknown or missing setting.
     """
     name = str(path or "configs/mini_sources.toml")
     table = read_toml(path or resources.files("impart.recipes.mini") / "configs" / "mini_sources.toml", what="recipe")
     try:
         sources = tuple(_source(entry) for entry in table.pop("source", []))
         guarded, known = tuple(table.pop("guarded")), tuple(table.pop("known", ()))
-        recipe = Recipe(sources=sources, guarded=guarded, known=known, **table)
+        found = SourceList(sources=sources, guarded=guarded, known=known, **table)
     except (KeyError, TypeError, re.error) as error:
         raise ConfigError(
-            f"{name}: {error}; settings are those of Recipe and Source in recipes/mini/collect/sources.py"
+            f"{name}: {error}; the settings are those of SourceList and Source in recipes/mini/collect/source_list.py"
         ) from error
-    names = [source.name for source in recipe.sources]
+    names = [source.name for source in found.sources]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"{name}: several sources are called {', '.join(doubled)}; names are folders, so each once")
-    return recipe
+        raise ConfigError(
+            f"{name}: several sources have the name {', '.join(doubled)}; each name is a folder, so use it once"
+        )
+    return found
 
 
 def _source(entry: dict[str, Any]) -> Source:

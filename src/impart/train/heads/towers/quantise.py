@@ -1,8 +1,8 @@
-"""The backbone in int8 arithmetic: quantised once, then the heads are trained on it, and served behind it.
+"""The backbone in int8 arithmetic, quantised before the heads are trained.
 
-Weights have a scale a channel, activations are unsigned bytes; the ranges come from training images as they are,
-cropped and shrunk. On processors with VNNI that is twice the speed of float32. The heads learn on what the quantised
-network gives, so nothing of what quantising changes is left for them to meet for the first time in use.
+Weights have one scale per channel, activations are unsigned bytes; the ranges come from training images, as they are,
+cropped and shrunk. On processors with VNNI this is twice as fast as float32. The heads are trained on the features of
+the quantised network, so that quantisation changes nothing when they are used.
 """
 
 from __future__ import annotations
@@ -24,14 +24,39 @@ from impart.encoders.onnx.session import OnnxSession, RuntimeOptions
 from impart.encoders.preprocess import PreprocessConfig, preprocess
 from impart.files import atomic_path, sha256_hex
 from impart.train.heads.onnx_export import export_graph
-from impart.train.heads.towers.features import try_look
+from impart.train.heads.towers.backbone import MEAN, STD
+from impart.train.heads.towers.views import try_open_view
 
-__all__ = ["BackboneSession", "quantise_backbone"]
+__all__ = ["BackboneSession", "backbone_session", "calibration_sample", "quantise_backbone"]
 
 _log = logging.getLogger(__name__)
 _CALIBRATION_VIEWS = ("clean", "crop0", "small0")
+_CALIBRATION_IMAGES = 192
 _PIECE = 4
 """Images in one pass of one thread."""
+
+
+def backbone_session(backbone: nn.Module, images: Sequence[Path], cache: Path, *, size_px: int) -> BackboneSession:
+    """Open the backbone in int8; it is quantised if the cache does not have it.
+
+    Args:
+        backbone: in float32.
+        images: training images; some two hundred of them give the ranges of the activations.
+        cache: folder of the ONNX file.
+        size_px: side of the square input.
+    """
+    preprocessing = PreprocessConfig(
+        size_px=size_px, resize_mode="shortest", crop="center", interpolation="bicubic", mean=MEAN, std=STD
+    )
+    path = cache / f"lite2-{size_px}-int8.onnx"
+    if not path.is_file():
+        quantise_backbone(backbone, calibration_sample(images), path, preprocessing=preprocessing)
+    return BackboneSession(path, preprocessing)
+
+
+def calibration_sample(images: Sequence[Path]) -> Sequence[Path]:
+    """Return some two hundred of the images, evenly spaced."""
+    return images[:: max(1, len(images) // _CALIBRATION_IMAGES)]
 
 
 def quantise_backbone(
@@ -46,11 +71,10 @@ def quantise_backbone(
 
     Args:
         backbone: in float32.
-        images: some two hundred of the training images, for the ranges of the activations; broken ones are
-            left out.
+        images: some two hundred training images, for the ranges of the activations; unreadable ones are left out.
         path: of the ONNX file.
         preprocessing: images to pixels.
-        views: looks at the images (`features.look`), in turns.
+        views: names of views (`views.view`), used in turn.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -95,7 +119,7 @@ def quantise_backbone(
 
 
 class _Calibration:
-    """Batches of pixels, as the quantiser asks for them."""
+    """Batches of pixels through the quantiser's reader interface."""
 
     def __init__(self, images: Sequence[Path], preprocessing: PreprocessConfig, views: Sequence[str]) -> None:
         self._batches = self._read(images, preprocessing, views)
@@ -108,21 +132,22 @@ class _Calibration:
         images: Sequence[Path], preprocessing: PreprocessConfig, views: Sequence[str]
     ) -> Iterator[dict[str, npt.NDArray[np.float32]]]:
         for first in range(0, len(images), 8):
-            looks = [
-                try_look((path, views[(first + number) % len(views)], 0))
+            batch = [
+                try_open_view((path, views[(first + number) % len(views)], 0))
                 for number, path in enumerate(images[first : first + 8])
             ]
-            if opened := [image for image in looks if image is not None]:
+            if opened := [image for image in batch if image is not None]:
                 yield {"pixels": preprocess(opened, preprocessing)}
 
 
 class BackboneSession:
-    """The quantised backbone on ONNX Runtime: images to what the heads see.
+    """The quantised backbone on ONNX Runtime: images to features.
 
     Attributes:
         path: the ONNX file.
         preprocessing: images to pixels.
-        key: digest of weights and preprocessing: features of another key are others.
+        key: digest of weights and preprocessing.
+        width: F', numbers per image.
     """
 
     def __init__(self, path: Path, preprocessing: PreprocessConfig) -> None:
@@ -131,10 +156,11 @@ class BackboneSession:
         self.preprocessing = preprocessing
         # One piece per thread: threads that work on one piece wait for each other.
         self._session = OnnxSession(path, RuntimeOptions(threads=1))
+        self.width: int = self._session.outputs[0].shape[1]
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
 
     def __call__(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
-        """(B, F') of B images."""
+        """Compute features (B, F') of B images."""
         pieces = [images[first : first + _PIECE] for first in range(0, len(images), _PIECE)]
         return np.concatenate(list(self._pool.map(self._features, pieces)))
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impart.errors import EncoderError, MissingExtraError
-from impart.files import atomic_path, write_atomic
+from impart.train.prepare.columns import Column, ColumnStore, column_key
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -39,22 +39,24 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 CONTEXT_TOKENS = 128
+_WIDTH = 384
+_PART = 1024  # texts written to the cache at once
 _NORM_EPS = 1e-12
 
 
 def pool(tokens: Tensor, mask: Tensor) -> Tensor:
-    """Mean of token vectors (T, L, D) over the attended ones, L2-normalised: (T, D)."""
+    """Average token vectors (T, L, D) over the attended tokens, L2-normalised: (T, D)."""
     weights = mask.unsqueeze(-1).to(tokens.dtype)  # (T, L, 1)
     return F.normalize((tokens * weights).sum(1) / weights.sum(1).clamp(min=1e-9), dim=-1)
 
 
 def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """(T, 1, 1, L) to add to attention's scores, from a mask (T, L): nobody looks at padding."""
+    """Turn a mask (T, L) into (T, 1, 1, L) to add to attention scores, so that padding gets no attention."""
     return (1.0 - mask[:, None, None, :].to(dtype)) * -1e4
 
 
 def minilm_folder() -> Path:
-    """Folder of the weights and `tokenizer.json`.
+    """Return the folder of the weights and `tokenizer.json`.
 
     Raises:
         MissingExtraError: the package is not installed.
@@ -81,7 +83,7 @@ class _Layer(nn.Module):
         )
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Tokens (T, L, D) and an additive mask (T, 1, 1, L) to tokens (T, L, D)."""
+        """Map tokens (T, L, D) and an additive mask (T, 1, 1, L) to tokens (T, L, D)."""
 
         def split(y: Tensor) -> Tensor:  # (T, L, D) -> (T, heads, L, D / heads)
             return y.reshape(*y.shape[:2], self.heads, -1).transpose(1, 2)
@@ -97,22 +99,24 @@ class _Layer(nn.Module):
 class SentenceTower(nn.Module):
     """BERT (Devlin et al. 2019) with mean pooling; 6 layers, 12 heads, 384 wide by default."""
 
-    def __init__(self, *, words: int = 30522, width: int = 384, heads: int = 12, hidden: int = 1536, layers: int = 6):
+    def __init__(
+        self, *, words: int = 30522, width: int = _WIDTH, heads: int = 12, hidden: int = 1536, layers: int = 6
+    ):
         super().__init__()
         self.words, self.positions = nn.Embedding(words, width), nn.Embedding(CONTEXT_TOKENS, width)
         self.segment = nn.Parameter(torch.zeros(width))  # every token is of the first segment
-        self._gap = range(0)  # ids that no word has and that `words` has no rows for
+        self._gap = range(0)  # ids of no word, without rows in `words`
         self.norm = nn.LayerNorm(width, eps=_NORM_EPS)
         self.layers = nn.ModuleList(_Layer(width, heads, hidden) for _ in range(layers))
         self.eval()
         self.requires_grad_(False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token ids and mask (T, L) to sentence embeddings (T, D), L2-normalised."""
+        """Map token ids and mask (T, L) to sentence embeddings (T, D), L2-normalised."""
         return pool(self.states(input_ids, attention_mask), attention_mask)
 
     def states(self, input_ids: Tensor, attention_mask: Tensor, *, layers: int = 0) -> Tensor:
-        """Tokens (T, L, D) before the last `layers` layers."""
+        """Compute the tokens (T, L, D) below the last `layers` layers."""
         positions = self.positions.weight[: input_ids.shape[1]]  # (L, D)
         if self._gap:
             behind = input_ids >= self._gap.stop
@@ -126,7 +130,7 @@ class SentenceTower(nn.Module):
         return x
 
     def without_unused(self) -> SentenceTower:
-        """A copy that takes the same ids and gives the same embeddings, without rows for ids that no text has."""
+        """Return a copy with the same embeddings, without word embeddings for ids that no text has."""
         slim = copy.deepcopy(self)
         if self.words.num_embeddings > _UNUSED.stop:
             kept = torch.cat([self.words.weight[: _UNUSED.start], self.words.weight[_UNUSED.stop :]])
@@ -136,7 +140,7 @@ class SentenceTower(nn.Module):
 
 
 _UNUSED = range(104, 999)
-"""`[unused99]` to `[unused993]` of BERT's vocabulary: the tokenizer splits at the brackets and never says them."""
+"""`[unused99]` to `[unused993]` of BERT's vocabulary: the tokenizer splits at the brackets and never returns them."""
 
 _NAMES = {
     "attention.self.query": "query",
@@ -151,7 +155,7 @@ _NAMES = {
 
 
 def load_minilm() -> SentenceTower:
-    """The tower with its published weights.
+    """Load the tower with its published weights.
 
     Raises:
         EncoderError: the file is not the expected checkpoint.
@@ -181,39 +185,31 @@ def load_minilm() -> SentenceTower:
 
 
 class SentenceCache:
-    """Sentence embeddings on disk, float16.
+    """Sentence embeddings of the published tower on disk, float16.
 
     Args:
-        folder: where they are kept; made when missing.
+        folder: of the cache; made when missing.
         device: of the tower while texts are computed.
     """
 
-    def __init__(self, folder: Path, *, device: str = "cpu", batch: int = 64):
-        self._folder = folder
+    def __init__(self, folder: Path, *, device: str = "cpu"):
+        self._store = ColumnStore(folder, "sentences", {"vectors": Column(np.float16, (_WIDTH,))})
         self._device = device
-        self._batch = batch
-        folder.mkdir(parents=True, exist_ok=True)
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Embeddings (T, D) of T texts, computed where they are not on disk yet."""
-        names, array = self._folder / "sentences.txt", self._folder / "sentences.npy"
+        """Return embeddings (T, D) of T texts; those that are not on disk are computed."""
         texts = [" ".join(text.split()) for text in texts]
-        known_texts = names.read_text(encoding="utf-8").split("\n") if names.is_file() else []
-        known = np.load(array)[: len(known_texts)] if known_texts else np.zeros((0, 384), np.float16)
-        place = {text: row for row, text in enumerate(known_texts)}
-        missing = [text for text in dict.fromkeys(texts) if text not in place]
-        if missing:
-            known = np.concatenate([known, self._compute(missing)])
-            known_texts += missing
-            with atomic_path(array) as part, part.open("wb") as file:
-                np.save(file, known)
-            write_atomic(names, "\n".join(known_texts))
-            place = {text: row for row, text in enumerate(known_texts)}
-        rows: npt.NDArray[np.float32] = known[[place[text] for text in texts]].astype(np.float32)
+        keys = [column_key(text) for text in texts]
+        missing = sorted(self._store.missing(keys), key=lambda number: len(texts[number]))  # equal lengths pad little
+        tower = load_minilm().to(self._device) if missing else None
+        for first in range(0, len(missing), _PART):
+            assert tower is not None
+            part = missing[first : first + _PART]
+            vectors = embed_sentences(tower, [texts[number] for number in part])
+            self._store.append([keys[number] for number in part], {"vectors": vectors})
+            _log.info("sentence embeddings: %d of %d texts", first + len(part), len(missing))
+        rows: npt.NDArray[np.float32] = self._store.column("vectors")[self._store.rows(keys)].astype(np.float32)
         return rows
-
-    def _compute(self, texts: Sequence[str]) -> npt.NDArray[np.float16]:
-        return embed_sentences(load_minilm().to(self._device), texts, batch=self._batch).astype(np.float16)
 
 
 @cache
@@ -227,22 +223,20 @@ def _tokenizer() -> Tokenizer:
 
 
 def encode_tokens(texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Token ids and mask (T, L) of T texts, padded to the longest."""
+    """Tokenize T texts: ids and mask (T, L), padded to the longest."""
     coded = _tokenizer().encode_batch(list(texts))
     return torch.tensor([code.ids for code in coded]), torch.tensor([code.attention_mask for code in coded])
 
 
 @torch.inference_mode()
 def embed_sentences(tower: nn.Module, texts: Sequence[str], *, batch: int = 64) -> npt.NDArray[np.float32]:
-    """What a tower (ids and mask to vectors) makes of T texts: (T, D)."""
+    """Embed T texts with a tower (ids and mask to vectors): (T, D)."""
     device = next(tower.parameters()).device
     order = sorted(range(len(texts)), key=lambda number: len(texts[number]))  # equal lengths pad little
     parts: list[Tensor] = []
     for start in range(0, len(order), batch):
         ids, mask = encode_tokens([texts[number] for number in order[start : start + batch]])
         parts.append(tower(ids.to(device), mask.to(device)).float().cpu())
-        if start // batch % 100 == 99:
-            _log.info("sentence embeddings: %d of %d texts", start, len(texts))
     found = torch.cat(parts).numpy()
     result = np.empty_like(found)
     result[order] = found

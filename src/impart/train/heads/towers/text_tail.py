@@ -1,6 +1,7 @@
 """The upper layers of the sentence tower as a part that learns: stored token states in, sentence embeddings out.
 
-States below the tuned layers are read from disk (`train/heads/towers/token_states.py`), so that a step costs two layers and not six.
+The states below these layers are read from disk (`train/heads/towers/token_states.py`): with two layers a step runs two
+of six.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class TextRows:
-    """Which token states the texts of a training have.
+    """Rows of the token states of all texts of a training.
 
     Attributes:
         states: of all texts.
         texts: (m,) row of each text of the corpus.
-        names: C arrays of rows, the ways to say each class.
+        names: C arrays of rows, the filled prompts of each class name.
         kinds: K arrays of rows, likewise for the kinds.
-        validation: (T,) rows of the captions measured on.
+        validation: (T,) rows of the captions for validation.
     """
 
     states: TokenStates
@@ -55,9 +56,9 @@ class TextRows:
         tower: SentenceTower,
         layers: int,
     ) -> TextRows:
-        """Compute the states, or read them from `cache`; what is said several times has one row."""
-        said = [texts, *names, *kinds, validation]
-        place = {text: row for row, text in enumerate(dict.fromkeys(text for part in said for text in part))}
+        """Compute the states, or read them from `cache`; equal texts have one row."""
+        parts = [texts, *names, *kinds, validation]
+        place = {text: row for row, text in enumerate(dict.fromkeys(text for part in parts for text in part))}
 
         def rows(part: Sequence[str]) -> Rows:
             return np.array([place[text] for text in part], dtype=np.int64)
@@ -72,13 +73,13 @@ class TextRows:
 
 
 class TextTail(nn.Module):
-    """The tuned layers.
+    """The upper layers.
 
     Args:
         tower: its upper layers learn in place.
-        rows: what the training says.
-        layers: tuned, counted from the top.
-        dropout: on the states that enter the first of them.
+        rows: of the texts of the training.
+        layers: how many, counted from the top.
+        dropout: on the input of the first of them.
     """
 
     def __init__(self, tower: SentenceTower, rows: TextRows, *, layers: int, dropout: float):
@@ -89,7 +90,7 @@ class TextTail(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """(T, L, D) and (T, L) to (T, D), L2-normalised."""
+        """Map states (T, L, D) and mask (T, L) to sentence embeddings (T, D), L2-normalised."""
         x = self.drop(states)
         with torch.autocast(x.device.type, torch.bfloat16):
             bias = attention_bias(mask, x.dtype)
@@ -98,9 +99,8 @@ class TextTail(nn.Module):
         return pool(x.float(), mask)
 
     def sentences(self, rows: Rows) -> Tensor:
-        """Sentence embeddings (T, D) of texts by their rows of the token states."""
-        offsets = self.rows.states.offsets
-        order = np.argsort(offsets[rows + 1] - offsets[rows], kind="stable")  # equal lengths pad little
+        """Embed texts by their rows of the token states: (T, D)."""
+        order = np.argsort(self.rows.states.lengths[rows], kind="stable")  # equal lengths pad little
         device = next(self.layers.parameters()).device
         parts = [
             self(*self.rows.states.padded(rows[part], device))
@@ -110,7 +110,7 @@ class TextTail(nn.Module):
 
     @torch.no_grad()
     def embedded(self, rows: Rows) -> Tensor:
-        """Sentence embeddings (T, D) of any number of texts as they are, without dropout and gradients."""
+        """Embed any number of texts (T, D) without dropout and gradients."""
         learning = self.training
         self.eval()
         distinct, places = np.unique(rows, return_inverse=True)
@@ -118,8 +118,8 @@ class TextTail(nn.Module):
         self.train(learning)
         return torch.cat(parts)[torch.as_tensor(places, device=parts[0].device)]
 
-    def drawn(self, ways: Sequence[Rows], rng: np.random.Generator, *, chosen: Rows | None = None) -> Tensor:
-        """One of the ways to say each thing, or each of some chosen ones: (c, D)."""
-        numbers = np.arange(len(ways)) if chosen is None else chosen
-        said = np.array([ways[number][rng.integers(len(ways[number]))] for number in numbers])
-        return self.sentences(said)
+    def drawn(self, prompts: Sequence[Rows], rng: np.random.Generator, *, chosen: Rows | None = None) -> Tensor:
+        """Embed one random prompt of each name, or of the `chosen` names: (c, D)."""
+        numbers = np.arange(len(prompts)) if chosen is None else chosen
+        rows = np.array([prompts[number][rng.integers(len(prompts[number]))] for number in numbers])
+        return self.sentences(rows)

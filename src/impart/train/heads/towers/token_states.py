@@ -1,7 +1,4 @@
-"""What a sentence tower makes of texts before its last layers, on disk: tuning those layers never runs the others.
-
-Texts differ in length, so the states lie end to end in one array (P, D) of float16 with the offsets beside it.
-"""
+"""Token states of texts below the last layers of a sentence tower, on disk: tuning those layers runs no other layer."""
 
 from __future__ import annotations
 
@@ -15,8 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from impart.files import atomic_path, sha256_hex
+from impart.files import sha256_hex
 from impart.train.heads.towers.sentences import SentenceTower, encode_tokens
+from impart.train.prepare.columns import Column, ColumnStore, column_key
 
 __all__ = ["TokenStates"]
 
@@ -26,39 +24,47 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class TokenStates:
-    """States of M texts.
+    """States of M texts of different lengths.
 
     Attributes:
         states: (P, D) float16, the tokens of all texts end to end; memory-mapped.
-        offsets: (M + 1,) where each text begins.
+        starts: (M,) row of `states` at which each text begins.
+        lengths: (M,) tokens of each text.
     """
 
     states: npt.NDArray[np.float16]
-    offsets: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+    lengths: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self.starts)
 
     @classmethod
     def of(cls, texts: Sequence[str], folder: Path, *, layers: int, tower: SentenceTower) -> TokenStates:
-        """Compute the states of texts, or read them where this list was computed before.
+        """Read the states of texts; those that are not on disk are computed.
 
         Args:
             texts: M texts.
-            folder: where they are kept.
-            layers: of the tower that are left to run.
+            folder: of the cache.
+            layers: upper layers of the tower that are not run.
             tower: frozen, on the device to compute on.
         """
-        parts = sha256_hex("\n".join([str(layers), *texts]))[:16]
-        states, offsets = folder / f"tokens-{parts}.npy", folder / f"tokens-{parts}-offsets.npy"
-        if not offsets.is_file():  # written last: where it is, the other is whole
-            _compute(texts, states, offsets, layers, tower)
-        return cls(np.load(states, mmap_mode="r"), np.load(offsets))
+        columns = {"states": Column(np.float16, (tower.words.embedding_dim,), ragged=True)}
+        store = ColumnStore(folder / f"tokens-{_digest(tower, layers)}", "texts", columns)
+        keys = [column_key(text) for text in texts]
+        missing = sorted(store.missing(keys), key=lambda number: len(texts[number]))  # equal lengths pad little
+        for first in range(0, len(missing), _BATCH):
+            part = missing[first : first + _BATCH]
+            states = _compute([texts[number] for number in part], layers, tower)
+            store.append([keys[number] for number in part], {"states": states})
+            if first // _BATCH % 200 == 199:
+                _log.info("token states: %d of %d texts", first + len(part), len(missing))
+        rows, offsets = store.rows(keys), store.offsets("states")
+        return cls(store.column("states"), offsets[rows], offsets[rows + 1] - offsets[rows])
 
     def padded(self, rows: npt.NDArray[np.int64], device: torch.device | str) -> tuple[Tensor, Tensor]:
-        """States (T, L, D) float32 and mask (T, L) of some texts, padded to the longest."""
-        starts = self.offsets[rows]
-        lengths = self.offsets[rows + 1] - starts
+        """Return states (T, L, D) float32 and mask (T, L) of some texts, padded to the longest."""
+        starts, lengths = self.starts[rows], self.lengths[rows]
         places = np.arange(lengths.max())[None]  # (1, L)
         inside = places < lengths[:, None]  # (T, L)
         taken = self.states[np.where(inside, starts[:, None] + places, 0)]  # (T, L, D)
@@ -67,28 +73,16 @@ class TokenStates:
 
 
 @torch.inference_mode()
-def _compute(texts: Sequence[str], states: Path, offsets: Path, layers: int, tower: SentenceTower) -> None:
+def _compute(texts: Sequence[str], layers: int, tower: SentenceTower) -> list[npt.NDArray[np.float16]]:
+    """Return the states (L, D) of each text."""
     device = tower.words.weight.device
-    lengths = np.zeros(len(texts), dtype=np.int64)
-    order = sorted(range(len(texts)), key=lambda number: len(texts[number]))  # equal lengths pad little
-    coded = []
-    for first in range(0, len(order), _BATCH):
-        part = order[first : first + _BATCH]
-        ids, mask = encode_tokens([texts[number] for number in part])
-        lengths[part] = mask.sum(1).numpy()
-        coded.append((part, ids, mask))
-    ends = np.concatenate([[0], np.cumsum(lengths)])
-    with atomic_path(states) as scratch:
-        kept = np.lib.format.open_memmap(
-            scratch, mode="w+", dtype=np.float16, shape=(int(ends[-1]), tower.words.embedding_dim)
-        )
-        for number, (part, ids, mask) in enumerate(coded):
-            found = tower.states(ids.to(device), mask.to(device), layers=layers).half().cpu().numpy()
-            for row, text in enumerate(part):
-                kept[ends[text] : ends[text + 1]] = found[row, : lengths[text]]
-            if number % 200 == 199:
-                _log.info("token states: %d of %d texts", (number + 1) * _BATCH, len(texts))
-        kept.flush()
-        del kept
-    with atomic_path(offsets) as scratch, scratch.open("wb") as file:
-        np.save(file, ends)
+    ids, mask = encode_tokens(texts)
+    states = tower.states(ids.to(device), mask.to(device), layers=layers).half().cpu().numpy()  # (T, L, D)
+    return [row[:length] for row, length in zip(states, mask.sum(1).tolist(), strict=True)]
+
+
+def _digest(tower: SentenceTower, layers: int) -> str:
+    """Digest of the weights that the states depend on: all but those of the upper `layers` layers."""
+    above = tuple(f"layers.{number}." for number in range(len(tower.layers) - layers, len(tower.layers)))
+    used = [value for name, value in tower.state_dict().items() if not name.startswith(above)]
+    return sha256_hex(str(len(tower.layers) - layers), *(value.cpu().numpy().tobytes() for value in used))[:16]

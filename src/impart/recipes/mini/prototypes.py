@@ -1,7 +1,6 @@
-"""What the bundled reference set is built from: retrieval directions and class prototypes.
+"""Class prototypes for the bundled reference set, from training images and the backbone's classifier.
 
-Everything here comes from training images and from the backbone's classifier; no image of any evaluation set is
-involved.
+No image of an evaluation set is used.
 """
 
 from __future__ import annotations
@@ -17,32 +16,19 @@ from torch.nn import functional as F
 
 from impart.train.heads.onnx_export import ImageTower
 
-__all__ = ["class_features", "principal_components", "write_prototypes"]
-
-
-def principal_components(features: Tensor, width: int) -> Tensor:
-    """Directions (F, R) of largest variance of standardised features (n, F), strongest first.
-
-    Nothing is whitened. Whitening away what shrinking an image changes finds three images a name a little better
-    (53.3 instead of 51.2 of 100 held-out nouns, shrunk), but brings strangers nearer too: with the same gate, three
-    images a class of Caltech-101 then cost CIFAR-100 2.2 points instead of 0.3.
-    """
-    scatter = features.double().cpu().T @ features.double().cpu()  # (F, F)
-    vectors: Tensor = torch.linalg.eigh(scatter).eigenvectors
-    return vectors[:, -width:].flip(1).float().contiguous().to(features.device)
+__all__ = ["class_features", "write_prototypes"]
 
 
 @torch.inference_mode()
 def class_features(clean: Tensor, tower: ImageTower) -> Tensor:
-    """A typical feature vector of each class of the backbone's classifier.
+    """Compute a typical feature vector of each class of the backbone's classifier.
 
-    It is the mean of the training images' features, weighted by the square of the probability that the backbone
-    gives the class. Where the images hold little of a class, the classifier's own direction, scaled to half the
-    spread of real images, takes over.
+    It is the mean of the training images' features, weighted by the square of the class's probability. For a class with
+    few images the direction of the classifier, scaled to half the spread of real images, replaces it.
 
     Args:
         clean: (n, F') of training images: pooled features and cells.
-        tower: carries classifier and standardisation.
+        tower: contains classifier and standardisation.
 
     Returns:
         (C, F'); the pooled part is not negative.

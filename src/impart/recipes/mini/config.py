@@ -1,0 +1,85 @@
+"""Settings of the recipe of `mini`: those of training mode `heads`, and those that only the recipe has."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from impart.config import check_names, read_toml
+from impart.errors import ConfigError
+from impart.recipes.mini.small_images import SmallSettings
+from impart.recipes.mini.text_tuning import TuningSettings
+from impart.train.config_file import config_of
+from impart.train.settings import ReferenceSettings, TrainConfig
+
+__all__ = ["MiniConfig", "load_config"]
+
+
+def _plain_heads() -> TrainConfig:
+    return TrainConfig(mode="heads", reference=ReferenceSettings(augment="none", fraction=0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MiniConfig:
+    """The whole recipe.
+
+    Attributes:
+        train: of mode `heads`, without references; its seed is replaced by each of `seeds`. Its `heads.text_layers`,
+            `names` and `tower_dropout` apply to the tuning of the text tower only.
+        seeds: one training of the heads per seed; the mean of the heads is exported.
+        sources: folders to train on; empty = all.
+        int8: store the matrices of heads and text tower as int8 (else float16).
+        tuning: of the text tower, after the heads.
+        small: of the backbone's second set of weights, for small images.
+
+    Raises:
+        ConfigError: `train` is of another mode or has references, or there are layers to tune and no steps, or the
+            reverse.
+    """
+
+    train: TrainConfig = field(default_factory=_plain_heads)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    sources: tuple[str, ...] = ()
+    int8: bool = True
+    tuning: TuningSettings = field(default_factory=TuningSettings)
+    small: SmallSettings = field(default_factory=SmallSettings)
+
+    def __post_init__(self) -> None:
+        if self.train.mode != "heads" or self.train.reference.augment != "none" or self.train.reference.fraction:
+            raise ConfigError('train: the recipe needs mode = "heads", reference.augment = "none", fraction = 0')
+        if bool(self.tuning.steps) != bool(self.train.heads.text_layers):
+            raise ConfigError(
+                f"tuning.steps is {list(self.tuning.steps)}, train.heads.text_layers {self.train.heads.text_layers}: "
+                "set both or none, the tuning of the text tower needs both"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as nested dictionaries, as stored in `model.json`."""
+        return {**dataclasses.asdict(self), "train": self.train.as_dict()}
+
+
+def load_config(path: Path | None = None) -> MiniConfig:
+    """Read a recipe; None = the bundled `configs/mini.toml`.
+
+    Raises:
+        ConfigError: the file cannot be read, a setting is unknown, or settings do not fit together.
+    """
+    table = read_toml(path or resources.files("impart.recipes.mini") / "configs" / "mini.toml", what="recipe")
+    train = config_of(table.pop("train", {}), where=f"{path or 'mini.toml'}, [train]")
+    tuning = _checked(table.pop("tuning", {}), TuningSettings, f"{path}, [tuning]")
+    small = _checked(table.pop("small", {}), SmallSettings, f"{path}, [small]")
+    return MiniConfig(
+        **_checked(table, MiniConfig, str(path)),
+        train=train,
+        tuning=TuningSettings(**tuning),
+        small=SmallSettings(**small),
+    )
+
+
+def _checked(table: dict[str, Any], kind: type, where: str) -> dict[str, Any]:
+    """Return the settings of a table, lists as tuples."""
+    check_names(table, sorted(item.name for item in dataclasses.fields(kind)), where=f"recipe {where}")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}
