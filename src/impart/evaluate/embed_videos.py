@@ -35,7 +35,7 @@ A generator may return the reason why its frames are not the whole video (the fi
 """
 
 Frames: TypeAlias = DecodeSettings | FrameReader | None
-"""How videos are read: settings of the decoder, None = the default settings; or a function, which is never cached."""
+"""Settings of the decoder (None = the defaults), or a function that yields frames, whose output is never cached."""
 
 _NAMES = ("spans", "embeddings", "retrieval", "problem")
 

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 Action: TypeAlias = Literal["add", "update", "move", "copy", "touch", "skip", "remove"]
-"""What is done with a file. `touch`: its time changed, its content did not. `skip`: it failed before."""
+"""Action on a file. `touch`: its time changed, its content did not. `skip`: it failed before."""
 
 
 @dataclass(frozen=True, kw_only=True)
