@@ -16,23 +16,26 @@ ROOT = TESTS.parent
 SLOW_PLACES = (
     "blending/test_ram",  # torch and its export
     "cli/eval/",
+    "cli/test_index_and_search.py",
     "cli/test_models.py",
     "cli/test_ram_command.py",
     "cli/test_train.py",
     "encoders/onnx/test_export.py",
     "encoders/test_hf.py",
     "encoders/test_hub.py",
+    "evaluate/sweep/",
     "recipes/",
     "test_examples.py",
     "train/episodes/",
     "train/heads/",
     "train/pretrain/",
     "train/ram/",
+    "video/index/test_indexer.py",
     "video/index/test_kill.py",
     "video/index/test_ram_index.py",
 )
 SLOW_NAMES = ("killed", "two_processes")
-"""What `make test-fast` leaves out: files that take more than three seconds of CPU, and tests that start processes."""
+"""What `make test-fast` leaves out: files of more than three seconds of CPU time, and tests that start processes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,7 +23,7 @@ ALLOWED = (
     (r"\bphotoid, url, outcome, reason\b", "columns of failures.csv"),
     (r"(?<=[\"'`.])(?:regime|lit\w*|phrasings|outcomes?(?:\.npz)?|(?:[a-z_]+_)?pictures)(?=[\"'`])", "retired"),
     (r"\ba\s+(?:\(\?:photo\|)?picture\)?\s+of\b", "prompt for a model"),
-    (r"\|image\|picture\|figure\|", "pattern for captions of others"),
+    (r"\bimage\|picture\|figure\b", "first words of captions of textbooks, which are removed"),
 )
 """What may remain, and why. A name on disk and a retired name are allowed alone in quotes, and as nothing else."""
 
