@@ -211,7 +211,7 @@ def _load(encoder_id: str) -> Any:
 def _decoded(clips: list[Path], *, side_px: int) -> Iterator[tuple[list[np.ndarray], int, float]]:
     """Yield, per clip, the frames to encode, the number of samples and the duration in seconds."""
     from impart.config import DecodeSettings
-    from impart.video.decode.process import Decoder
+    from impart.video.decode.decoder import Decoder
     from impart.video.decode.sampler import DecodedSegment, DecodeFinished
 
     images: list[np.ndarray] = []

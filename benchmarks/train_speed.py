@@ -35,7 +35,7 @@ from impart.train.optim import parameter_groups
 from impart.train.prepare.neighbours import NeighbourTable
 from impart.train.prepare.pairs import ListedImage
 from impart.train.pretrain.batches import Batch
-from impart.train.pretrain.data import PretrainData, PretrainImages
+from impart.train.pretrain.prepare import PretrainData, PretrainImages
 from impart.train.pretrain.task import PretrainTask
 from impart.train.pretrain.towers import Towers, build_towers, learn_tokenizer
 from impart.train.settings import TrainConfig

@@ -12,8 +12,8 @@ __all__ = ["BACKGROUND_COPY", "NEAR_DUPLICATE", "SAME_IMAGE", "SAME_TEXT", "TRAI
 NEAR_DUPLICATE = EvaluateSettings.near_duplicate
 """Two images are near-duplicates: contamination of a reference set by test images, and the selection `dedup`.
 
-Measured with `mini` on copies of Flickr8k images (`impart.evaluate.models`): nearly all copies reach it that were
-resized, cropped by 5% or saved as JPEG of quality 60; different images do not.
+Measured with `mini` on copies of Flickr8k images (`impart.evaluate.contamination`): nearly all copies reach it that
+were resized, cropped by 5% or saved as JPEG of quality 60; different images do not.
 """
 
 TRAINING_NEAR_DUPLICATE = 0.97

@@ -1,1 +1,1 @@
-"""Training: RAM, heads or whole towers (`impart train`), its data (`impart data`), and the recipe of `mini`."""
+"""Training (`impart train`) in four modes: `ram`, `episodes`, `heads`, `pretrain`."""

@@ -21,7 +21,7 @@ from impart.recipes.mini.config import MiniConfig, load_config  # noqa: E402
 from impart.recipes.mini.prototypes import write_prototypes  # noqa: E402
 from impart.recipes.mini.recipe import train_heads, without_copies  # noqa: E402
 from impart.train.heads.corpus import Corpus, sampling_weights  # noqa: E402
-from impart.train.heads.corrections import CellAttention, Correction, ImageHead, TextHead  # noqa: E402
+from impart.train.heads.heads import CellAttention, Correction, ImageHead, TextHead  # noqa: E402
 from impart.train.heads.model import principal_components  # noqa: E402
 from impart.train.heads.onnx_export import ImageTower  # noqa: E402
 from impart.train.heads.settings import HeadsSettings  # noqa: E402

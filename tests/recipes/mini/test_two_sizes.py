@@ -16,7 +16,7 @@ pytest.importorskip("onnxscript", reason="the export needs the extra `train`")
 from impart.encoders.onnx.session import OnnxTower, RuntimeOptions  # noqa: E402
 from impart.encoders.preprocess import PreprocessConfig, preprocess  # noqa: E402
 from impart.recipes.mini.two_sizes import join_sizes  # noqa: E402
-from impart.train.heads.corrections import Correction, ImageHead  # noqa: E402
+from impart.train.heads.heads import Correction, ImageHead  # noqa: E402
 from impart.train.heads.onnx_export import ImageTower, export_image  # noqa: E402
 from impart.train.heads.towers.quantise import BackboneSession, quantise_backbone  # noqa: E402
 

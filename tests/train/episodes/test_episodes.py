@@ -17,8 +17,8 @@ from impart.config import RamSettings  # noqa: E402
 from impart.encoders.base import l2_normalise  # noqa: E402
 from impart.errors import ConfigError, TrainingError  # noqa: E402
 from impart.retrieval.znorm import ZNorm  # noqa: E402
-from impart.train.episodes.data import EpisodeData, ViewEncoder  # noqa: E402
 from impart.train.episodes.episodes import Concepts, concept_of, draw_episode, made_up  # noqa: E402
+from impart.train.episodes.prepare import EpisodeData, ViewEncoder  # noqa: E402
 from impart.train.episodes.settings import EpisodeSettings  # noqa: E402
 from impart.train.episodes.task import EpisodeTask  # noqa: E402
 from impart.train.events import Finished, Validated  # noqa: E402

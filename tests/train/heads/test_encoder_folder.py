@@ -19,8 +19,8 @@ from impart.config import RamSettings  # noqa: E402
 from impart.encoders import load_encoder  # noqa: E402
 from impart.encoders.preprocess import PreprocessConfig, preprocess  # noqa: E402
 from impart.train.heads.checkpoint import ReferenceRow  # noqa: E402
-from impart.train.heads.corrections import Correction, ImageHead, TextHead  # noqa: E402
 from impart.train.heads.encoder_folder import export_heads  # noqa: E402
+from impart.train.heads.heads import Correction, ImageHead, TextHead  # noqa: E402
 from impart.train.heads.model import HeadsModel  # noqa: E402
 from impart.train.heads.onnx_export import export_graph  # noqa: E402
 from impart.train.heads.towers.sentences import SentenceTower, embed_sentences  # noqa: E402

@@ -12,7 +12,7 @@ onnx = pytest.importorskip("onnx")
 
 from impart.encoders.onnx.encoder import MINI_FOLDER  # noqa: E402
 from impart.encoders.tokens import TextTokenizer  # noqa: E402
-from impart.train.heads.corrections import Correction, ImageHead, TextHead  # noqa: E402
+from impart.train.heads.heads import Correction, ImageHead, TextHead  # noqa: E402
 from impart.train.heads.onnx_export import ImageTower, TextTower, export_graph, export_image, export_text, quantise  # noqa: E402
 from impart.train.heads.towers.sentences import SentenceTower  # noqa: E402
 

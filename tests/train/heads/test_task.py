@@ -19,7 +19,7 @@ from impart.errors import TrainingError  # noqa: E402
 from impart.train.events import StepDone, Validated  # noqa: E402
 from impart.train.heads.checkpoint import ReferenceRow, load_heads, save_heads  # noqa: E402
 from impart.train.heads.corpus import Corpus  # noqa: E402
-from impart.train.heads.corrections import Correction, ImageHead  # noqa: E402
+from impart.train.heads.heads import Correction, ImageHead  # noqa: E402
 from impart.train.heads.model import nearest_rows  # noqa: E402
 from impart.train.heads.task import HeadsReferences, HeadsTask, HeadsValidation  # noqa: E402
 from impart.train.heads.towers.sentences import SentenceTower, embed_sentences  # noqa: E402

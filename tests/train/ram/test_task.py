@@ -20,7 +20,7 @@ from impart.errors import ConfigError, TrainingError  # noqa: E402
 from impart.train.events import Finished, Note, Preparing, Resumed, StepDone, Validated, result_of  # noqa: E402
 from impart.train.loop import fit  # noqa: E402
 from impart.train.prepare.pairs import Failures  # noqa: E402
-from impart.train.ram.data import prepare  # noqa: E402
+from impart.train.ram.prepare import prepare  # noqa: E402
 from impart.train.ram.settings import ProjectionSettings  # noqa: E402
 from impart.train.ram.task import RamTask  # noqa: E402
 from impart.train.run import train  # noqa: E402

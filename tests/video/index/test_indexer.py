@@ -19,7 +19,7 @@ from impart.blending.encoder import AugmentedEncoder
 from impart.blending.vanilla import Vanilla
 from impart.config import DecodeSettings, Settings, VanillaSettings
 from impart.errors import EncoderError
-from impart.video.decode import process as decoder
+from impart.video.decode import decoder
 from impart.video.decode.container import VideoInfo
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.index.events import (

@@ -41,7 +41,7 @@ from impart.recipes.mini.two_sizes import join_sizes
 from impart.train.events import StepDone
 from impart.train.heads.class_names import imagenet_vocabulary
 from impart.train.heads.corpus import Corpus, build_corpus, text_rows, training_images
-from impart.train.heads.corrections import Heads, ImageHead, TextHead, join
+from impart.train.heads.heads import Heads, ImageHead, TextHead, join
 from impart.train.heads.model import build_image_head, principal_components
 from impart.train.heads.onnx_export import ImageTower, TextTower, export_model
 from impart.train.heads.task import HeadsTask
@@ -49,9 +49,9 @@ from impart.train.heads.towers.backbone import EfficientNetLite, load_lite2
 from impart.train.heads.towers.features import FeatureCache
 from impart.train.heads.towers.quantise import BackboneSession, backbone_session, calibration_sample, quantise_backbone
 from impart.train.heads.towers.sentences import CONTEXT_TOKENS, SentenceCache, embed_sentences, load_minilm
-from impart.train.heads.towers.views import portable_name
 from impart.train.loop import fit
 from impart.train.prepare.development_data import TrainingImage, read_images, read_validation
+from impart.train.prepare.views import portable_name
 from impart.train.settings import TrainConfig
 from impart.train.task import recall
 

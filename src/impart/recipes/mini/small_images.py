@@ -32,9 +32,9 @@ from impart.errors import ConfigError, DataError
 from impart.files import file_key, read_ahead
 from impart.train.events import StepDone
 from impart.train.heads.towers.backbone import CELL_WIDTH, CELLS, FEATURES, EfficientNetLite
-from impart.train.heads.towers.views import FILTERS, recompress
 from impart.train.loop import fit
 from impart.train.prepare.columns import Column, ColumnStore
+from impart.train.prepare.views import FILTERS, recompress
 from impart.train.settings import LoopSettings, OptimiserSettings, TrainConfig
 from impart.train.task import Average, TrainingTask
 

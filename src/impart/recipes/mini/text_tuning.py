@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from impart.errors import ConfigError
 from impart.train.events import StepDone
 from impart.train.heads.corpus import Corpus
-from impart.train.heads.corrections import Heads, ImageHead
+from impart.train.heads.heads import Heads, ImageHead
 from impart.train.heads.task import HeadsTask
 from impart.train.heads.towers.sentences import SentenceTower
 from impart.train.heads.towers.text_tail import TextRows, TextTail

@@ -15,7 +15,7 @@ import numpy as np
 from impart.blending.ram_checkpoint import write_checkpoint
 from impart.encoders.base import Encoder
 from impart.refset.refset import ReferenceSet
-from impart.train.episodes.data import EpisodeData, prepare
+from impart.train.episodes.prepare import EpisodeData, prepare
 from impart.train.episodes.task import EpisodeTask
 from impart.train.events import TrainEvent
 from impart.train.loop import fit

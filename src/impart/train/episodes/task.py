@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impart.blending.ram import Retrieved, build_ram
-from impart.train.episodes.data import EpisodeData
 from impart.train.episodes.episodes import Concepts, Episode, draw_episode, made_up
+from impart.train.episodes.prepare import EpisodeData
 from impart.train.prepare.retrieved import ZNormTensors, gather
 from impart.train.settings import ReferenceSettings, TrainConfig
 from impart.train.task import Temperature, TrainingTask

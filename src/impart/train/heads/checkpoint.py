@@ -24,7 +24,7 @@ from impart.blending.ram import build_ram
 from impart.errors import TrainingError
 from impart.files import library_versions, now, sync, write_atomic, write_json_atomic
 from impart.train.config_file import config_of
-from impart.train.heads.corrections import CellAttention, Correction, ImageHead, TextHead
+from impart.train.heads.heads import CellAttention, Correction, ImageHead, TextHead
 from impart.train.heads.model import EmbeddedReferences, HeadsModel
 from impart.train.heads.towers.sentences import SentenceTower
 from impart.train.retired import RETIRED

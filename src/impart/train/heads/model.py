@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from impart.blending.ram import Ram
 from impart.train.heads.corpus import SMALL_VIEW, Corpus
-from impart.train.heads.corrections import CellAttention, Correction, Heads, ImageHead, TextHead
+from impart.train.heads.heads import CellAttention, Correction, Heads, ImageHead, TextHead
 from impart.train.heads.towers.backbone import CELL_WIDTH, CELLS, FEATURES, EfficientNetLite
 from impart.train.prepare.retrieved import ZNormTensors, gather
 from impart.train.settings import TrainConfig

@@ -21,7 +21,7 @@ import torch
 from onnx import GraphProto, TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from impart.train.heads.corrections import ImageHead, TextHead
+from impart.train.heads.heads import ImageHead, TextHead
 from impart.train.heads.towers.sentences import CONTEXT_TOKENS, SentenceTower, minilm_folder
 
 __all__ = [

@@ -24,7 +24,7 @@ from impart.train.events import Note, Preparing, TrainEvent
 from impart.train.heads.checkpoint import ReferenceRow
 from impart.train.heads.class_names import imagenet_vocabulary
 from impart.train.heads.corpus import Corpus, build_corpus, text_rows, training_images
-from impart.train.heads.corrections import ImageHead
+from impart.train.heads.heads import ImageHead
 from impart.train.heads.model import build_image_head, principal_components
 from impart.train.heads.task import HeadsReferences, HeadsValidation
 from impart.train.heads.towers.backbone import load_lite2

@@ -6,11 +6,9 @@ The towers are EfficientNet-Lite2 and all-MiniLM-L6-v2, as in `mini`.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from impart.errors import TrainingError
 from impart.train.events import TrainEvent
 from impart.train.heads.checkpoint import save_heads
 from impart.train.heads.encoder_folder import export_heads
@@ -36,10 +34,8 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
         Events; the last is `Finished`.
 
     Raises:
-        TrainingError: it is started in several processes, or cannot be trained.
+        TrainingError: the data cannot be used, or the run cannot be continued.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise TrainingError("mode 'heads' trains in minutes in one process: start it without a launcher")
     failures = Failures()
     made = yield from prepare(config, data=data, out=out, failures=failures)
     failures.write(out / "failures.csv")

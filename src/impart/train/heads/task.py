@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from impart.blending.ram import build_ram
 from impart.retrieval.near_duplicates import SAME_IMAGE
 from impart.train.heads.corpus import Corpus, draw_variant, draw_views
-from impart.train.heads.corrections import CellAttention, Correction, Heads, ImageHead, TextHead
+from impart.train.heads.heads import CellAttention, Correction, Heads, ImageHead, TextHead
 from impart.train.heads.model import EmbeddedReferences, HeadsModel, nearest_rows
 from impart.train.heads.settings import HeadsSettings
 from impart.train.heads.towers.text_tail import TextTail

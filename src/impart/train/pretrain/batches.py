@@ -8,7 +8,6 @@ Letters: B pairs of this process in a batch, S side of the image tower's square 
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,12 +24,12 @@ from impart.encoders.preprocess import PreprocessConfig, preprocess
 from impart.errors import DataError, TrainingError
 from impart.refset.pairs import PairSource, load_image
 from impart.train.prepare.pairs import ListedImage
+from impart.train.prepare.views import random_crop_box
 from impart.train.pretrain.shards import ShardReader, shards_of
 
 __all__ = ["Batch", "ImageDataset", "epoch_batches", "in_order"]
 
 _TRIES = 16  # consecutive images that may be unreadable
-_CROPS = 10  # draws of a crop until one fits
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class ImageDataset:
     def _view(self, image: Image.Image, rng: np.random.Generator) -> Tensor:
         if self.crop >= 1:
             return torch.from_numpy(preprocess([image], self.preprocess)[0])
-        box = _crop_box(image.size, self.crop, rng)
+        box = random_crop_box(image.size, self.crop, rng)
         size = (self.preprocess.size_px, self.preprocess.size_px)
         pixels = np.array(image.resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=2.0))
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()  # (S, S, 3) to (3, S, S)
@@ -247,18 +246,3 @@ def _collate(samples: Sequence[tuple[int, Tensor, str, list[Any]]], epoch: int, 
         number=number,
         failures=[failure for sample in samples for failure in sample[3]],
     )
-
-
-def _crop_box(size: tuple[int, int], smallest: float, rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """Draw a box (left, top, right, bottom) in pixels with at least a share of the area, sides at most 4:3."""
-    width, height = size
-    for _ in range(_CROPS):
-        area = width * height * rng.uniform(smallest, 1)
-        ratio = math.exp(rng.uniform(-math.log(4 / 3), math.log(4 / 3)))
-        w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
-        if w <= width and h <= height:
-            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
-            return left, top, left + w, top + h
-    side = min(width, height)
-    left, top = (width - side) / 2, (height - side) / 2
-    return left, top, left + side, top + side

@@ -30,8 +30,8 @@ from impart.train.events import TrainEvent, result_of
 from impart.train.loop import fit, make_accelerator
 from impart.train.prepare.embeddings import load_frozen_encoder
 from impart.train.prepare.pairs import Failures
-from impart.train.pretrain.data import PretrainData, prepare
 from impart.train.pretrain.model import PretrainModel
+from impart.train.pretrain.prepare import PretrainData, prepare
 from impart.train.pretrain.task import PretrainTask
 from impart.train.pretrain.towers import Towers, build_towers, learn_tokenizer, open_tokenizer, save_tokenizer
 from impart.train.settings import TrainConfig

@@ -25,9 +25,9 @@ from impart.train.prepare.pairs import Failures, ListedImage
 from impart.train.prepare.retrieved import ZNormTensors
 from impart.train.prepare.texts import text_key
 from impart.train.pretrain.batches import Batch, ImageDataset, epoch_batches, in_order
-from impart.train.pretrain.data import PretrainData, PretrainImages
 from impart.train.pretrain.gradcache import contrastive_step
 from impart.train.pretrain.model import Bank, Lookup, PretrainModel
+from impart.train.pretrain.prepare import PretrainData, PretrainImages
 from impart.train.pretrain.towers import Towers
 from impart.train.settings import LossSettings, TrainConfig
 from impart.train.task import Temperature, TrainingTask, recall

@@ -17,7 +17,7 @@ from impart.train.events import TrainEvent
 from impart.train.loop import fit
 from impart.train.prepare.embeddings import load_frozen_encoder
 from impart.train.prepare.pairs import Failures
-from impart.train.ram.data import prepare
+from impart.train.ram.prepare import prepare
 from impart.train.ram.task import PROJECTIONS, RamTask
 from impart.train.settings import TrainConfig
 

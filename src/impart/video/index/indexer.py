@@ -44,7 +44,7 @@ _AHEAD = 2  # batches given to the encoder and not yet taken back
 
 
 class VideoSource(Protocol):
-    """A decoder of many files, such as `impart.video.decode.process.Decoder`."""
+    """A decoder of many files, such as `impart.video.decode.decoder.Decoder`."""
 
     def decode(self, paths: Iterable[Path]) -> Iterator[DecodedSegment | DecodeFinished | DecodeFailed]: ...
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from impart.errors import DataError
 from impart.files import file_key, read_ahead, sha256_hex
-from impart.train.heads.towers.views import try_open_view
 from impart.train.prepare.columns import Column, ColumnStore
+from impart.train.prepare.views import try_open_view
 
 __all__ = ["FeatureCache", "FeatureTower"]
 

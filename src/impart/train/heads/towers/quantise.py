@@ -25,7 +25,7 @@ from impart.encoders.preprocess import PreprocessConfig, preprocess
 from impart.files import atomic_path, sha256_hex
 from impart.train.heads.onnx_export import export_graph
 from impart.train.heads.towers.backbone import MEAN, STD
-from impart.train.heads.towers.views import try_open_view
+from impart.train.prepare.views import try_open_view
 
 __all__ = ["BackboneSession", "backbone_session", "calibration_sample", "quantise_backbone"]
 

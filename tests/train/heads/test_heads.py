@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs the extra `train`")
 
-from impart.train.heads.corrections import CellAttention, Correction, Heads, ImageHead, Mean, TextHead, join  # noqa: E402
+from impart.train.heads.heads import CellAttention, Correction, Heads, ImageHead, Mean, TextHead, join  # noqa: E402
 
 
 def _head(correction):

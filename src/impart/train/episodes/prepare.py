@@ -19,7 +19,7 @@ from impart.retrieval.prompts import EPISODE_PROMPTS
 from impart.retrieval.znorm import ZNorm
 from impart.train.episodes.episodes import Concepts, concept_of
 from impart.train.events import Note, TrainEvent
-from impart.train.heads.towers import views
+from impart.train.prepare import views
 from impart.train.prepare.embeddings import EmbeddingStore
 from impart.train.prepare.pairs import Failures, list_images
 from impart.train.settings import TrainConfig

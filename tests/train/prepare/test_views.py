@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from impart.errors import DataError
-from impart.train.heads.towers.views import open_view, portable_name, try_open_view, view
+from impart.train.prepare.views import open_view, portable_name, try_open_view, view
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""Views of an image, before the encoder's own preprocessing.
+"""Augmented images: random crops, shrunk copies, mirrored copies.
+
+Mode `pretrain` uses `random_crop_box`. Modes `heads` and `episodes`, and the recipe of `mini`, use named views:
 
     clean                 the image as it is
     crop0, crop1, ...     random crops, some of them mirrored
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import zlib
 from pathlib import Path
 
@@ -19,10 +22,11 @@ from PIL import Image
 
 from impart.errors import DataError
 
-__all__ = ["FILTERS", "open_view", "portable_name", "recompress", "try_open_view", "view"]
+__all__ = ["FILTERS", "random_crop_box", "open_view", "portable_name", "recompress", "try_open_view", "view"]
 
 _log = logging.getLogger(__name__)
 _SMALL_PX = (32, 64)
+_CROPS = 10  # draws of a crop until one fits
 FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
 """Filters that images are shrunk with, drawn at random."""
 
@@ -68,6 +72,23 @@ def _random_crop(image: Image.Image, rng: np.random.Generator, *, area: tuple[fl
     left = round((width - w) * (rng.random() + rng.random()) / 2)
     top = round((height - h) * (rng.random() + rng.random()) / 2)
     return image.crop((left, top, left + w, top + h))
+
+
+def random_crop_box(
+    size: tuple[int, int], smallest: float, rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """Draw a box (left, top, right, bottom) in pixels with at least a share of the area, sides at most 4:3."""
+    width, height = size
+    for _ in range(_CROPS):
+        area = width * height * rng.uniform(smallest, 1)
+        ratio = math.exp(rng.uniform(-math.log(4 / 3), math.log(4 / 3)))
+        w, h = math.sqrt(area * ratio), math.sqrt(area / ratio)
+        if w <= width and h <= height:
+            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+            return left, top, left + w, top + h
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    return left, top, left + side, top + side
 
 
 def recompress(image: Image.Image, *, quality: int) -> Image.Image:

@@ -15,7 +15,7 @@ import pytest
 from helpers import clips
 from impart.config import DecodeSettings
 from impart.errors import DecodeError
-from impart.video.decode.process import Decoder
+from impart.video.decode.decoder import Decoder
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished, sample_video
 
 SETTINGS = DecodeSettings(reuse_threshold=0)
@@ -190,7 +190,7 @@ def test_the_worker_ends_with_the_process_that_started_it(tmp_path):
         textwrap.dedent(
             f"""
             from pathlib import Path
-            from impart.video.decode.process import Decoder
+            from impart.video.decode.decoder import Decoder
             decoder = Decoder(short_side_px=64, command={command!r})
             stream = decoder.decode([Path({str(path)!r})])
             worker = decoder._running()
