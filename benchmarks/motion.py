@@ -1,4 +1,4 @@
-"""Clips with known camera movement and known cuts, rendered from photographs that are not evaluation data."""
+"""Render clips with known camera movement and known cuts, from photographs that are not evaluation data."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ FPS = 12
 
 @dataclass(frozen=True)
 class Shot:
-    """Camera movement over one photograph; speeds are parts of the image's width a second."""
+    """Camera movement over one photograph; speeds are fractions of the image width per second."""
 
     photo: Path
     seconds: float
     pan: float = 0.0
     zoom: float = 0.0
-    shake: float = 0.0  # standard deviation, parts of the width
+    shake: float = 0.0  # standard deviation, fraction of the width
     flicker: float = 0.0  # standard deviation of the brightness
-    mover: float = 0.0  # side of a patch that crosses the still image, parts of the height
+    mover: float = 0.0  # side of a patch that crosses the still image, fraction of the height
 
     def frames(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """uint8 (h, w, 3) images, FPS a second."""
+        """Yield uint8 (h, w, 3) images, FPS per second."""
         width, height = SIZE
         photo = Image.open(self.photo).convert("RGB")
         aspect = width / height
@@ -56,10 +56,10 @@ class Shot:
 
 
 def render(path: Path, shots: list[Shot], *, seed: int, crf: int = 26, dissolve_s: float = 0.0) -> list[float]:
-    """Write the shots after one another as H.264.
+    """Write a sequence of shots as H.264.
 
     Args:
-        dissolve_s: neighbouring shots overlap for this long; 0 = hard cuts.
+        dissolve_s: overlap of neighbouring shots; 0 = hard cuts.
 
     Returns:
         Times of the cuts (middle of a dissolve), seconds.
@@ -88,8 +88,8 @@ def render(path: Path, shots: list[Shot], *, seed: int, crf: int = 26, dissolve_
 
 
 def random_shot(photo: Path, rng: np.random.Generator, *, seconds: float) -> Shot:
-    """A still, slow, quick, shaky, flickering or partly moving shot, each as likely."""
-    speed = float(10 ** rng.uniform(-2.7, -0.7))  # 0.2% to 20% of the width a second
+    """Draw a still, slow, quick, shaky, flickering or partly moving shot, with equal probabilities."""
+    speed = float(10 ** rng.uniform(-2.7, -0.7))  # 0.2% to 20% of the width per second
     kinds = [
         {},
         {"pan": speed},
@@ -103,7 +103,7 @@ def random_shot(photo: Path, rng: np.random.Generator, *, seconds: float) -> Sho
 
 
 def photos(data: Path, count: int, rng: np.random.Generator) -> list[Path]:
-    """Distinct photographs of flickr8k and openstax, half each."""
+    """Draw different photographs of flickr8k and openstax, half of each."""
     folders = [data / "images" / name for name in ("flickr8k", "openstax")]
     found = [sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".png")) for folder in folders]
     chosen = [list(rng.choice(np.array(paths, dtype=object), count // 2 + 1, replace=False)) for paths in found]

@@ -1,16 +1,16 @@
-"""RA-CLIP against CLIP: the same heads, data, seeds and steps, trained with and without RAM (mode `heads`).
+"""Compare RA-CLIP with CLIP: the same heads, data, seeds and steps, trained with and without RAM (mode `heads`).
 
     python benchmarks/ra_clip.py run --data ../shared/data --out runs/ra_clip [--cache CACHE] [--only NAME]
     python benchmarks/ra_clip.py report runs/ra_clip --docs docs
 
-`run` does what `PLAN` lists, one after the other, and appends every figure to OUT/figures.jsonl as it is measured;
-stopped and started again, it goes on with the runs that are missing. `report` makes the tables of docs/ra-clip.md and
-its plots from that file and the runs' logs, at any moment.
+`run` trains and measures the runs of `PLAN` in order, and appends every figure to OUT/figures.jsonl. A second call
+resumes with the missing runs. `report` makes the tables and plots of docs/ra-clip.md from this file and the logs of
+the runs, at any time.
 
-Zero-shot: CIFAR-10, CIFAR-100, Caltech-101 (their `test` folders) and Tiny-ImageNet-32, seven prompts averaged.
-Text to image: Flickr8k `val`. Text to video: `videos/panda`, the mean of four frames a second. None of these images
-is trained on, and references that are copies of them (equal bytes, or near-duplicates) are taken out before testing.
-Only the experiment "target" uses images of a test's domain: three a class of `caltech101/train`, `cifar100/train`.
+Zero-shot: CIFAR-10, CIFAR-100, Caltech-101 (their `test` folders) and Tiny-ImageNet-32, ensemble of seven prompts.
+Text to image: Flickr8k `val`. Text to video: `videos/panda`, mean of four frames per second. None of these images is in
+the training data, and references that are copies of them (equal bytes, or near-duplicates) are removed before testing.
+Only the experiment "target" uses images of a test's domain: three per class of `caltech101/train`, `cifar100/train`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from torch.nn import functional as F
 from impart.blending.ram import build_ram
 from impart.config import DecodeSettings, RamSettings
 from impart.evaluate import open_set
-from impart.evaluate.class_prompts import ENSEMBLE
 from impart.evaluate.datasets.types import Images
 from impart.metrics.ranking import rank_figures, ranks_of
 from impart.recipes.mini.collect.guard import Guard, Prints, evaluation_images, prints_of
+from impart.retrieval.prompts import ZEROSHOT_ENSEMBLE
 from impart.train.config_file import load_config
 from impart.train.events import StepDone, result_of
 from impart.train.heads.checkpoint import TrainedHeadsModel, load_heads, save_heads
@@ -82,7 +82,7 @@ SMALL = (
     "loop.device=cpu",
     "log.tensorboard=false",
 )
-"""What makes a run affordable: the pooled features alone, narrower heads, a few passes."""
+"""Settings of a short run: pooled features alone, narrower heads, few epochs."""
 
 VANILLA = RamSettings(form="vanilla")
 PAPER_VANILLA = RamSettings(form="vanilla", w_img=0.5, w_txt=0.05, tau=0.0, floor=0.0, ramp=0.0)
@@ -98,7 +98,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Run:
-    """One training."""
+    """One training: a variant, a seed and changed settings."""
 
     variant: str
     seed: int
@@ -132,12 +132,12 @@ PLAN: tuple[tuple[Run, str], ...] = (
     *((Run(variant, 2), "train") for variant in VARIANTS),
     *((Run(variant, 0), "sweep") for variant in ("paper", "gated")),
 )
-"""What is done, in this order."""
+"""The runs and their jobs, in this order."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """A class folder: features (n, F), prompts (C, P, D), labels (n,)."""
+    """Class folder: features (n, F), sentence embeddings of the prompts (C, P, D), labels (n,)."""
 
     features: Tensor
     prompts: Tensor
@@ -146,10 +146,10 @@ class Classes:
 
 @dataclass(frozen=True)
 class Captioned:
-    """Images or frames (n, F), and captions (T, D).
+    """Features of images or frames (n, F), and sentence embeddings of captions (T, D).
 
-    `item` (n,) is what a row belongs to: an image is one row, a clip many; `weights` (n,) are the grid times that a
-    row stands for; `owners` (T,) are the items of the captions.
+    `item` (n,) is the image or clip of a row: an image has one row, a clip several. `weights` (n,) are the grid times
+    that a row represents; `owners` (T,) are the items of the captions.
     """
 
     features: Tensor
@@ -169,7 +169,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Tests:
-    """Everything that is measured on, computed once."""
+    """Features and sentences of all tests, computed once."""
 
     classes: dict[str, Classes]
     captioned: dict[str, Captioned]
@@ -188,33 +188,33 @@ def decoded(images: Images) -> Iterator[Image.Image]:
 
 
 def build_tests(data: Path, cache: Path) -> Tests:
-    """Features of the pooled backbone and sentence embeddings of every test."""
+    """Compute the pooled features of the backbone and the sentence embeddings of every test."""
     tower = backbone_session(load_lite2(), data, cache, size_px=256)
     sentences = SentenceCache(cache)
 
-    def see(images: Iterator[Image.Image]) -> Tensor:
+    def features_of(images: Iterator[Image.Image]) -> Tensor:
         rows = []
         while batch := list(islice(images, 32)):
             rows.append(tower(batch)[:, :FEATURES])
         return torch.from_numpy(np.concatenate(rows))
 
-    def say(texts: Sequence[str]) -> Tensor:
+    def sentences_of(texts: Sequence[str]) -> Tensor:
         return torch.from_numpy(sentences.embed(texts))
 
     classes, captioned, fitting = {}, {}, {}
     for name, path in CLASS_SETS.items():
         folder = open_set(data / path, kind="classes")
-        prompts = say([template.format(word) for word in folder.classes for template in ENSEMBLE])
-        prompts = prompts.reshape(len(folder.classes), len(ENSEMBLE), -1)
-        classes[name] = Classes(see(decoded(folder.images)), prompts, torch.from_numpy(folder.labels))
+        prompts = sentences_of([template.format(word) for word in folder.classes for template in ZEROSHOT_ENSEMBLE])
+        prompts = prompts.reshape(len(folder.classes), len(ZEROSHOT_ENSEMBLE), -1)
+        classes[name] = Classes(features_of(decoded(folder.images)), prompts, torch.from_numpy(folder.labels))
         print(f"{name}: {len(folder)} images", flush=True)
     for name, path in FITTING.items():
         folder = open_set(data / path, kind="classes", per_class=SHOTS)
-        words = say([a_or_an(folder.classes[label]) for label in folder.labels])
-        fitting[name] = Pairs(see(decoded(folder.images)), words)
+        words = sentences_of([a_or_an(folder.classes[label]) for label in folder.labels])
+        fitting[name] = Pairs(features_of(decoded(folder.images)), words)
     flickr = open_set(data / "images" / "flickr8k" / "captions.csv", split="val", kind="captions")
-    seen, count = see(decoded(flickr.images)), len(flickr.images)
-    words, owners = say(flickr.captions), torch.from_numpy(flickr.owners)
+    seen, count = features_of(decoded(flickr.images)), len(flickr.images)
+    words, owners = sentences_of(flickr.captions), torch.from_numpy(flickr.owners)
     captioned["flickr8k"] = Captioned(seen, torch.arange(count), torch.ones(count), words, owners)
     panda = open_set(data / "videos" / "panda" / "captions.csv", kind="videos")
     frames = [
@@ -224,19 +224,19 @@ def build_tests(data: Path, cache: Path) -> Tests:
         if isinstance(segment, DecodedSegment)
     ]
     captioned["panda"] = Captioned(
-        see(Image.fromarray(segment.image) for _, segment in frames),
+        features_of(Image.fromarray(segment.image) for _, segment in frames),
         torch.tensor([number for number, _ in frames]),
         torch.tensor([float(segment.weight) for _, segment in frames]),
-        say(panda.captions),
+        sentences_of(panda.captions),
         torch.from_numpy(panda.owners),
     )
     return Tests(classes, captioned, fitting, {"clips": len(panda.videos), "frames": len(frames)})
 
 
 def kept(path: Path, make: Callable[[], Made]) -> Made:
-    """What was made on an earlier run, or is made now."""
+    """Load the object of an earlier run, or make and save it."""
     if path.is_file():
-        read: Made = torch.load(path, weights_only=False)  # our own file
+        read: Made = torch.load(path, weights_only=False)  # a file of this benchmark
         return read
     made = make()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -245,7 +245,7 @@ def kept(path: Path, make: Callable[[], Made]) -> Made:
 
 
 class Copies:
-    """Which images are copies of a test image: equal bytes, or a near-duplicate (`impart.recipes.mini.collect.guard`)."""
+    """Finds copies of test images: equal bytes, or near-duplicates (`impart.recipes.mini.collect.guard`)."""
 
     def __init__(self, data: Path, cache: Path):
         self._data = data
@@ -256,7 +256,7 @@ class Copies:
         self._known: dict[str, bool] = {}
 
     def among(self, paths: Sequence[str]) -> np.ndarray:
-        """(n,) of n files below the data folder."""
+        """Return (n,) whether each of n files below the data folder is a copy."""
         fresh = [path for path in dict.fromkeys(paths) if path not in self._known]
         equal = [self._guard.is_known_file((self._data / path).read_bytes()) for path in fresh]
         near = self._guard.copies(Prints.join([prints_of(i) for i in open_images([self._data / p for p in fresh])]))
@@ -265,7 +265,7 @@ class Copies:
 
 
 class Measured:
-    """A trained model on the tests; base embeddings are computed once."""
+    """Measures a trained model on the tests; base embeddings are computed once."""
 
     def __init__(self, trained: TrainedHeadsModel, tests: Tests):
         self.model, self.tests = trained.model, tests
@@ -276,15 +276,15 @@ class Measured:
         self._texts = {name: self.model.embed_texts(part.sentences) for name, part in tests.captioned.items()}
 
     def _head(self, prompts: Tensor) -> Tensor:
-        """(C, D) of prompts (C, P, D)."""
-        said = self.model.embed_texts(prompts.reshape(-1, prompts.shape[2])).reshape(prompts.shape)
-        return F.normalize(said.mean(1), dim=-1)
+        """Compute the class embeddings (C, D) of prompts (C, P, D)."""
+        texts = self.model.embed_texts(prompts.reshape(-1, prompts.shape[2])).reshape(prompts.shape)
+        return F.normalize(texts.mean(1), dim=-1)
 
     @torch.no_grad()
-    def look(
+    def augmented(
         self, name: str, references: EmbeddedReferences | None, *, k: int, shuffle: bool, ram: HeadsModel | None
     ) -> Tensor:
-        """v' (n, D) of a test's images, or v where there are no references."""
+        """Compute v' (n, D) of the images of a test, or return v without references."""
         v, q = self._base[name]
         if references is None:
             return v
@@ -305,23 +305,23 @@ class Measured:
         shuffle: bool = False,
         ram: HeadsModel | None = None,
     ) -> dict[str, float]:
-        """Percent by measure of the tests `only` (none = all); `zeroshot` is the mean of the four sets.
+        """Measure the tests `only` (none = all), in percent by metric; `zeroshot` is the mean of the four sets.
 
-        Without references v is measured; `shuffle` takes random ones; `ram` stands in for the model's own.
+        Without references v is measured. `shuffle` retrieves random references. `ram` replaces the RAM of the model.
         """
         found: dict[str, float] = {}
         for name, part in self.tests.classes.items():
             if not only or name in only:
-                looked = self.look(name, references, k=k, shuffle=shuffle, ram=ram)
-                right = (looked @ self._heads[name].T).argmax(1) == part.labels
+                embedded = self.augmented(name, references, k=k, shuffle=shuffle, ram=ram)
+                right = (embedded @ self._heads[name].T).argmax(1) == part.labels
                 found[name] = 100 * right.float().mean().item()
         if set(CLASS_SETS) <= set(found):
             found["zeroshot"] = float(np.mean([found[name] for name in CLASS_SETS]))
         for name, shown in self.tests.captioned.items():
             if not only or name in only:
-                looked = self.look(name, references, k=k, shuffle=shuffle, ram=ram) * shown.weights[:, None]
+                rows = self.augmented(name, references, k=k, shuffle=shuffle, ram=ram) * shown.weights[:, None]
                 items = int(shown.item.max()) + 1
-                mean = F.normalize(torch.zeros(items, looked.shape[1]).index_add_(0, shown.item, looked), dim=-1)
+                mean = F.normalize(torch.zeros(items, rows.shape[1]).index_add_(0, shown.item, rows), dim=-1)
                 scores = (self._texts[name] @ mean.T).numpy()
                 figures = rank_figures(ranks_of(scores, (shown.owners[:, None] == torch.arange(items)).numpy()))
                 for at in (1, 5, 10):
@@ -330,7 +330,7 @@ class Measured:
 
 
 def with_ram(model: HeadsModel, settings: RamSettings) -> HeadsModel:
-    """The model with an untrained RAM of form `vanilla`: that is Vanilla itself."""
+    """Give a model an untrained RAM of form `vanilla`, which is equal to Vanilla."""
     dim = model.image.names.shape[1]
     retrieval_dim = dim if model.components is None else model.components.shape[1]
     ram = build_ram(settings, dim=dim, retrieval_dim=retrieval_dim).eval().requires_grad_(False)
@@ -338,14 +338,14 @@ def with_ram(model: HeadsModel, settings: RamSettings) -> HeadsModel:
 
 
 def forms_of(trained: TrainedHeadsModel) -> dict[str, HeadsModel]:
-    """What augments: the model's own RAM, or Vanilla over plain CLIP."""
+    """Return the augmented forms of a model: its own RAM, or Vanilla over plain CLIP."""
     if trained.model.ram is not None:
         return {"ram": trained.model}
     return {"vanilla": with_ram(trained.model, VANILLA), "vanilla-paper": with_ram(trained.model, PAPER_VANILLA)}
 
 
 class Experiment:
-    """Trains and measures; writes OUT/figures.jsonl."""
+    """Trains and measures runs, and writes OUT/figures.jsonl."""
 
     def __init__(self, data: Path, out: Path, cache: Path, epochs: float | None):
         self.data, self.out, self.epochs = data, out, epochs
@@ -367,7 +367,7 @@ class Experiment:
             file.write(json.dumps(line) + "\n")
 
     def noter(self, run: Run) -> Note:
-        """Writes a line of this run: form, question, value, figures."""
+        """Return a function that writes a line of this run: form, question, value, figures."""
 
         def note(form: str, question: str, value: object, figures: Mapping[str, float]) -> None:
             about = dataclasses.asdict(run) | {"run": run.name, "form": form}
@@ -381,7 +381,7 @@ class Experiment:
         return {line["run"] for line in map(json.loads, lines) if line["question"] == question}
 
     def go(self, run: Run) -> None:
-        """Train one and measure it."""
+        """Train a run and measure it."""
         started = time.monotonic()
         config, folder = run.config(self.epochs), self.out / run.name
         whole = self.made.corpus
@@ -417,11 +417,11 @@ class Experiment:
         self.write(**dataclasses.asdict(run), run=run.name, question="done", train_s=trained_s, facts=facts)
 
     def own_rows(self, trained: TrainedHeadsModel) -> np.ndarray:
-        """Rows of a model's references without copies of test images."""
+        """Return the rows of the references that are not copies of test images."""
         return np.flatnonzero(~self.copies.among([row.path for row in trained.rows]))
 
     def measure(self, run: Run, trained: TrainedHeadsModel, keep: np.ndarray) -> None:
-        """Every question of a run."""
+        """Measure a run without and with augmentation, and with references of a test's domain."""
         measured, note = Measured(trained, self.tests), self.noter(run)
         own, k = trained.references(keep.tolist()), trained.config.ram.k
         note("base", "main", None, measured.figures(None))
@@ -433,7 +433,7 @@ class Experiment:
                 self._target(measured, note, form, ram, k)
 
     def sweep(self, run: Run) -> None:
-        """What is changed at test time alone: neighbours, size and kind of the references."""
+        """Measure changes at test time: number of neighbours, size and kind of the references."""
         trained = load_heads(self.out / run.name)
         keep = self.own_rows(trained)
         measured, note = Measured(trained, self.tests), self.noter(run)
@@ -457,14 +457,14 @@ class Experiment:
         self.write(run=run.name, question="swept")
 
     def _target(self, measured: Measured, note: Note, form: str, ram: HeadsModel, k: int) -> None:
-        """References of a test's own domain, alone."""
+        """Measure with references of a test's own domain alone."""
         for name, pairs in self.tests.fitting.items():
             fitting = ram.embed_references(pairs.features, pairs.sentences)
             note(form, "target", name, measured.figures(fitting, k=k, ram=ram, only=tuple(CLASS_SETS)))
 
 
 def pooled(made: HeadsData) -> HeadsData:
-    """Without the cells, which these runs do not read."""
+    """Remove the features of the cells, which these runs do not use."""
     assert made.validation is not None
     made.image.attention = None
     corpus = dataclasses.replace(made.corpus, views=[view[:, :FEATURES].clone() for view in made.corpus.views])
@@ -479,9 +479,9 @@ def main() -> None:
     run.add_argument("--data", type=Path, default=Path("../shared/data"))
     run.add_argument("--out", type=Path, required=True)
     run.add_argument("--cache", type=Path, help="features of the training images; default: OUT/cache")
-    run.add_argument("--only", help="runs whose name starts like this")
-    run.add_argument("--epochs", type=float, help="in the place of the usual number, to try things out")
-    report = commands.add_parser("report", help="tables and plots from what was measured")
+    run.add_argument("--only", help="only runs whose name starts with this")
+    run.add_argument("--epochs", type=float, help="replaces the usual number, for a trial")
+    report = commands.add_parser("report", help="make tables and plots from the figures")
     report.add_argument("out", type=Path)
     report.add_argument("--docs", type=Path, default=Path("docs"))
     options = parser.parse_args()

@@ -1,6 +1,6 @@
-"""Tables and plots of `benchmarks/ra_clip.py`, from its figures.jsonl and the runs' logs.
+"""Make the tables and plots of `benchmarks/ra_clip.py`, from its figures.jsonl and the logs of the runs.
 
-The tables are written into docs/ra-clip.md between `<!-- name -->` and `<!-- /name -->`; the text around them stays.
+The tables are written into docs/ra-clip.md between `<!-- name -->` and `<!-- /name -->`; other text does not change.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ Line = dict[str, Any]
 
 
 def read_figures(out: Path) -> list[Line]:
-    """The lines of runs that were measured to their end; a run that was stopped is measured again, and counts once."""
+    """Read the lines of complete runs; a run that was stopped is measured again and counts once."""
     lines = [json.loads(line) for line in (out / "figures.jsonl").read_text(encoding="utf-8").splitlines()]
     done = {line["run"] for line in lines if line["question"] == "done"}
     last = {(line["run"], line["question"], line.get("form"), str(line.get("value"))): line for line in lines}
@@ -65,7 +65,7 @@ def read_figures(out: Path) -> list[Line]:
 
 
 def mean_spread(values: Sequence[float]) -> str:
-    """Mean, and the standard deviation between seeds where there are several.
+    """Format the mean, with the standard deviation between seeds if there are several.
 
     >>> mean_spread([50.0, 52.0, 54.0]), mean_spread([50.04])
     ('52.0 ± 2.0', '50.0')
@@ -76,7 +76,7 @@ def mean_spread(values: Sequence[float]) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Markdown; the first column is text, the others are numbers."""
+    """Format a markdown table; the first column is text, the others are numbers."""
     return [
         "| " + " | ".join(head) + " |",
         "| --- |" + " ---: |" * (len(head) - 1),
@@ -85,7 +85,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def main_tables(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
-    """Zero-shot and retrieval of every variant, over the seeds; the gain is over CLIP of the same seed."""
+    """Make the tables of zero-shot and retrieval per variant; the gain is over CLIP of the same seed."""
     found = _main(lines)
     clip = found.get(("clip", "base"), {})
     zeroshot, recalls = [], []
@@ -124,7 +124,7 @@ def _pick(lines: Sequence[Line], question: str, **wanted: object) -> list[Line]:
 def question_table(
     lines: Sequence[Line], question: str, values: dict[Any, str], head: str, *, names: Sequence[str] = ("zeroshot",)
 ) -> list[str]:
-    """Figures of each augmented form (seed 0) by a value that was changed at test time."""
+    """Make a table of each augmented form (seed 0) by a value that was changed at test time."""
     shown = [key for key in ROWS if _pick(lines, question, variant=key[0], form=key[1], seed=0)]
     rows = []
     for value, label in values.items():
@@ -139,7 +139,7 @@ def question_table(
 
 
 def target_table(lines: Sequence[Line]) -> list[str]:
-    """References of a test's own domain: that test, and the mean of the other three, beside CLIP."""
+    """Make the table for references of a test's own domain: this test, the mean of the other three, and CLIP."""
     rows = []
     for key in ROWS:
         cells = []
@@ -165,7 +165,7 @@ def target_table(lines: Sequence[Line]) -> list[str]:
 
 
 def change_table(lines: Sequence[Line]) -> list[str]:
-    """Runs trained with something changed, seed 0, beside the unchanged one."""
+    """Make the table of runs trained with changed settings, seed 0, with the unchanged run."""
     rows = []
     for variant, shown in (("normalised", "normalised"), ("learned-vanilla", "form `vanilla`")):
         for change, label in CHANGES.items():
@@ -180,7 +180,7 @@ def change_table(lines: Sequence[Line]) -> list[str]:
 
 
 def facts_table(lines: Sequence[Line]) -> list[str]:
-    """What each seed's references were, and how long a run took."""
+    """Make the table of references and training time per run."""
     rows = []
     for line in sorted(_pick(lines, "done"), key=lambda item: (item["change"], item["seed"], item["variant"])):
         facts = line["facts"]
@@ -191,7 +191,7 @@ def facts_table(lines: Sequence[Line]) -> list[str]:
 
 
 def insert(text: str, name: str, content: Sequence[str]) -> str:
-    """The text with what stands between the markers of that name replaced.
+    """Replace the text between the markers of a name.
 
     >>> insert("a <!-- t --> old <!-- /t --> b", "t", ["new"])
     'a <!-- t -->\\n\\nnew\\n\\n<!-- /t --> b'
@@ -204,7 +204,7 @@ def insert(text: str, name: str, content: Sequence[str]) -> str:
 
 
 def write_report(out: Path, docs: Path) -> list[str]:
-    """Write tables into docs/ra-clip.md, and docs/ra-clip/*.png. Returns the tables' lines."""
+    """Write the tables into docs/ra-clip.md and the plots into docs/ra-clip/; return the lines of the tables."""
     lines = read_figures(out)
     zeroshot, recalls = main_tables(lines)
     sizes = {size: f"{100 * size:g}%" for size in (0.01, 0.03, 0.1, 0.3, 1.0)}

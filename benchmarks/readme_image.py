@@ -1,4 +1,4 @@
-"""Draw the README's image: what `impart search` finds in the demo's library, each hit as its first frame.
+"""Draw the image of the README: hits of `impart search` in the library of the demo, each as its first frame.
 
 impart demo && python benchmarks/readme_image.py impart-demo docs/search.png
 """
@@ -23,7 +23,7 @@ INK, PAPER, FAINT = (25, 28, 33), (255, 255, 255), (110, 118, 129)
 
 
 def frame_at(hit: Hit) -> Image.Image:
-    """The frame shown where a hit's best moment begins."""
+    """Decode the frame at the start of the best moment of a hit."""
     with av.open(str(hit.path)) as container:
         stream = container.streams.video[0]
         for frame in container.decode(stream):

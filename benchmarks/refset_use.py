@@ -1,8 +1,8 @@
-"""What an index of 100,000 frame vectors costs: opening, searching, changing its reference set.
+"""Time an index of 100,000 frame vectors: open, search, change the reference set.
 
     python benchmarks/refset_use.py [--segments 100000] [--pairs 1000] [--dim 640]
 
-The vectors are random (clustered, so that neighbours differ); no video and no model is involved. Prints the figures of
+The vectors are random (clustered, so that neighbours differ), without videos and model. The output is the figures of
 docs/video-index.md.
 """
 
@@ -32,7 +32,7 @@ RETRIEVAL_DIM = 256
 
 
 class RandomEncoder:
-    """Encodes a text to a random vector; images are not asked for."""
+    """Encodes a text to a random vector; images are not encoded."""
 
     def __init__(self, dim: int) -> None:
         self._dim = dim
@@ -82,7 +82,7 @@ def reference_set(encoder: RandomEncoder, pairs: int, *, seed: int) -> Reference
 
 
 def fill(index: VideoIndex, segments: int) -> list[float]:
-    """Commit videos of 100 random segments; the seconds of each commit."""
+    """Commit videos of 100 random segments; return the seconds of each commit."""
     rng = np.random.default_rng(0)
     traits, costs = index.encoder.traits, []
     centres = rng.standard_normal((500, traits.dim + RETRIEVAL_DIM)).astype(np.float32)

@@ -1,9 +1,9 @@
-"""Measure everything that `docs/results.md` shows, and write it there.
+"""Measure the figures of `docs/results.md`, and write them there.
 
     python benchmarks/results.py --data ../shared/data                # all parts, about half an hour on two cores
-    python benchmarks/results.py --data ../shared/data teaching       # one part; the others stay as they are
+    python benchmarks/results.py --data ../shared/data teaching       # one part; the others do not change
 
-Each part is a benchmark of its own, run as a fresh process; its table goes between the part's marks in the document.
+Each part is another benchmark, run in a new process. Its table is written between the marks of the part.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PARTS = {
 
 
 def measure(part: str, data: Path) -> str:
-    """The markdown that a part's benchmark writes; where it only prints, that, as it stands."""
+    """Run the benchmark of a part; return the markdown that it writes, or else its output."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "part.md"
         script, *arguments = [argument.format(data=data, out=out, docs=DOCUMENT.parent) for argument in PARTS[part]]
@@ -41,7 +41,7 @@ def measure(part: str, data: Path) -> str:
 
 
 def put(document: str, part: str, text: str) -> str:
-    """The document with a part's table replaced."""
+    """Replace the table of a part in the document."""
     pattern = re.compile(rf"(<!-- {part} -->\n).*?(<!-- /{part} -->)", re.DOTALL)
     if not pattern.search(document):
         raise SystemExit(f"{DOCUMENT} has no marks <!-- {part} --> and <!-- /{part} -->")

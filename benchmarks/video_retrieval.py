@@ -1,10 +1,10 @@
-"""Text-to-video retrieval through the index: plain and Vanilla, by mean and by best moment, each caption alone and all
-asked together (`--together`), side by side.
+"""Measure text-to-video retrieval with the index: plain and Vanilla, by mean and by best moment.
 
     python benchmarks/video_retrieval.py --data ../shared/data
 
-Indexes the clips (into --index, or a folder that is thrown away), then asks each caption of `videos/panda` for its own
-clip: among the panda clips alone, and among all clips of the folder.
+The clips are indexed into --index, or into a temporary folder. Every caption of `videos/panda` is a query for its clip,
+among the clips of panda and among all clips of the folder. The captions are searched one by one, and all in one search
+(`--together`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from impart.video.index.index import Query, VideoIndex
 
 
 def ranks(index: VideoIndex, dataset: VideoSet, **settings: object) -> tuple[np.ndarray, int]:
-    """Rank of each caption's own clip, and how many clips there were."""
+    """Return the rank of the clip of each caption, and the number of clips."""
     glob = settings.get("path_glob")
     total = sum(glob is None or "/panda/" in Path(video.path).as_posix() for video in index.videos())
     queries = [Query(text=text) for text in dataset.captions]
@@ -38,7 +38,7 @@ def ranks(index: VideoIndex, dataset: VideoSet, **settings: object) -> tuple[np.
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--index", type=Path, help="keep the index here")
+    parser.add_argument("--index", type=Path, help="folder to keep the index in")
     parser.add_argument("--out", type=Path, help="markdown file to write as well")
     options = parser.parse_args()
     dataset = open_set(options.data / "videos" / "panda" / "captions.csv", kind="videos")

@@ -20,7 +20,7 @@ def tiny() -> TinyEncoder:
 
 @pytest.fixture(scope="session")
 def trained_ram(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of a trained RAM, exported once; not to be changed."""
+    """Folder of a RAM checkpoint, exported once per session; tests must not change it."""
     pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
     from helpers.tiny_ram import write_tiny_ram
@@ -30,13 +30,13 @@ def trained_ram(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def checkpoint(trained_ram: Path, tmp_path: Path) -> Path:
-    """The same, moved to a place of its own."""
+    """Copy of the RAM checkpoint that a test may change."""
     return Path(shutil.copytree(trained_ram, tmp_path / "checkpoint"))
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The development data (evaluation and training images and clips), which is never committed."""
+    """Folder of the development data (images and clips for evaluation and training), which is not in the repository."""
     path = Path(os.environ.get("IMPART_DATA", ROOT.parent / "shared" / "data"))
     if not path.is_dir():
         pytest.skip(f"development data not found at {path} (set IMPART_DATA)")

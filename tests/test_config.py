@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from impart.config import DecodeSettings, Settings, VanillaSettings
+from impart.config import RETIRED, DecodeSettings, Settings, VanillaSettings, check_names, read_toml
 from impart.errors import ConfigError
 
 
@@ -23,27 +23,28 @@ def test_each_source_wins_over_the_one_before(tmp_path: Path) -> None:
     assert Settings.load(environ={}) == Settings()
 
 
-@pytest.mark.parametrize(("said", "means"), [("false", False), ("0", False), ("off", False), ("True", True)])
-def test_yes_and_no_from_the_environment(said: str, means: bool) -> None:
-    assert Settings.load(environ={"IMPART_SEARCH_HUB_CORRECTION": said}).search.hub_correction is means
+@pytest.mark.parametrize(("value", "expected"), [("false", False), ("0", False), ("off", False), ("True", True)])
+def test_booleans_from_the_environment(value: str, expected: bool) -> None:
+    assert Settings.load(environ={"IMPART_SEARCH_HUB_CORRECTION": value}).search.hub_correction is expected
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "named"),
     [
-        ("[decode]\nfsp = 2\n", "fsp"),
-        ("[decoding]\nfps = 2\n", "decoding"),
+        ("[decode]\nfsp = 2\n", r"impart\.toml has no setting 'decode\.fsp'; there are decode\.fps, "),
+        ("[decoding]\nfps = 2\n", r"impart\.toml has no table 'decoding'; there are encoder, "),
         ("[decode]\nfps = 'fast'\n", "decode.fps"),
         ("[decode]\nfps = 0\n", "decode.fps"),
         ("[search]\ngroup = 'film'\n", "search.group"),
         ("[search]\nhub_correction = 'perhaps'\n", "true or false"),
-        ("[decode\n", "TOML"),
+        ("[decode\n", r"impart\.toml is not TOML"),
+        ("decode = 3\n", r"write a table \[decode\]"),
     ],
 )
-def test_a_wrong_settings_file_is_named(tmp_path: Path, text: str, says: str) -> None:
+def test_a_wrong_settings_file_is_named(tmp_path: Path, text: str, named: str) -> None:
     file = tmp_path / "impart.toml"
     file.write_text(text)
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=named):
         Settings.load(file, environ={})
 
 
@@ -55,3 +56,39 @@ def test_a_missing_settings_file_is_named(tmp_path: Path) -> None:
 def test_values_that_cannot_work_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"vanilla\.k"):
         VanillaSettings(k=0)
+
+
+@pytest.mark.parametrize(("old", "new"), RETIRED.items())
+def test_a_renamed_setting_is_refused_and_its_new_name_is_given(tmp_path: Path, old: str, new: str) -> None:
+    concern, name = old.split(".")
+    file = tmp_path / "impart.toml"
+    file.write_text(f'[{concern}]\n{name} = ["{{}}"]\n')
+    with pytest.raises(ConfigError, match=rf"impart\.toml: setting '{old}' is now '{new}'"):
+        Settings.load(file, environ={})
+    with pytest.raises(ConfigError, match="IMPART_SEARCH_PHRASINGS is now IMPART_SEARCH_PROMPTS"):
+        Settings.load(environ={f"IMPART_{concern}_{name}".upper(): "{}"})
+    with pytest.raises(ConfigError, match=f"'{old}' is now '{new}'"):
+        Settings.load(environ={}, flags={old: ["{}"]})
+
+
+def test_a_list_from_the_environment_has_one_value() -> None:
+    assert Settings.load(environ={"IMPART_SEARCH_PROMPTS": "a film of {}."}).search.prompts == ("a film of {}.",)
+
+
+def test_an_unknown_flag_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"no setting 'search\.tpo'"):
+        Settings.load(environ={}, flags={"search.tpo": 3})
+
+
+def test_a_toml_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"recipe .*a\.toml is not TOML"):
+        read_toml(tmp_path / "a.toml", what="recipe")
+    with pytest.raises(ConfigError, match="cannot read recipe"):
+        read_toml(tmp_path, what="recipe")
+
+
+def test_known_names_pass_and_an_unknown_one_lists_them() -> None:
+    check_names(["a"], ["a", "b"], where="here")
+    with pytest.raises(ConfigError, match="here has no option 'c'; there are a, b"):
+        check_names(["a", "c"], ["a", "b"], where="here", kind="option")

@@ -1,4 +1,4 @@
-"""Files are whole or absent, digests keep their values, read-ahead keeps order, bounds memory and stops promptly."""
+"""Writes are atomic, digests keep their values, and read-ahead keeps order, bounds memory and stops promptly."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from impart import files
 
 
 class Syncs:
-    """Notes what is synced and renamed, in order."""
+    """Records syncs and renames in order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[str] = []
         fsync, replace = os.fsync, os.replace
 
-        def noted_fsync(number: int) -> None:
+        def recorded_fsync(number: int) -> None:
             self.seen.append("folder" if stat.S_ISDIR(os.fstat(number).st_mode) else "file")
             fsync(number)
 
-        def noted_replace(source: Path, target: Path) -> None:
+        def recorded_replace(source: Path, target: Path) -> None:
             self.seen.append("rename")
             replace(source, target)
 
-        monkeypatch.setattr(os, "fsync", noted_fsync)
-        monkeypatch.setattr(os, "replace", noted_replace)
+        monkeypatch.setattr(os, "fsync", recorded_fsync)
+        monkeypatch.setattr(os, "replace", recorded_replace)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_write_syncs_the_file_then_renames_then_syncs_the_folder(tmp_path: Pat
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders cannot be synced there")
-def test_a_folder_is_moved_after_all_that_is_in_it_is_synced(tmp_path: Path, syncs: Syncs) -> None:
+def test_a_folder_is_moved_after_all_its_files_are_synced(tmp_path: Path, syncs: Syncs) -> None:
     (tmp_path / "part" / "deep").mkdir(parents=True)
     (tmp_path / "part" / "one").write_bytes(b"1")
     (tmp_path / "part" / "deep" / "two").write_bytes(b"2")
@@ -63,7 +63,7 @@ def test_a_folder_is_moved_after_all_that_is_in_it_is_synced(tmp_path: Path, syn
     assert not (tmp_path / "part").exists()
 
 
-def test_texts_are_utf8_and_bytes_stay(tmp_path: Path) -> None:
+def test_texts_are_written_as_utf8_and_bytes_unchanged(tmp_path: Path) -> None:
     files.write_atomic(tmp_path / "a", "ä\n")
     assert (tmp_path / "a").read_bytes() == b"\xc3\xa4\n"
     files.write_atomic(tmp_path / "a", b"\r\n\xff")
@@ -102,7 +102,7 @@ def test_an_error_of_the_rename_leaves_no_other_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_two_writers_of_one_process_have_files_of_their_own(tmp_path: Path) -> None:
+def test_two_writers_of_one_process_have_separate_files(tmp_path: Path) -> None:
     with files.atomic_path(tmp_path / "a") as one, files.atomic_path(tmp_path / "a") as two:
         assert one != two
         one.write_text("1", encoding="utf-8")
@@ -162,14 +162,14 @@ def test_stamps_name_path_size_and_time(tmp_path: Path) -> None:
     assert files.file_key(path) == hashlib.sha256(f"{path.absolute()}|3 7000000000".encode()).hexdigest()[:32]
 
 
-def test_stale_files_go_but_not_those_to_keep(tmp_path: Path) -> None:
+def test_stale_files_are_removed_except_those_to_keep(tmp_path: Path) -> None:
     for name in ("pairs-1.arrow", "pairs-2.arrow", ".pairs-3.arrow.77-0.part", "other"):
         (tmp_path / name).touch()
     files.remove_stale(tmp_path, ("pairs-*", ".pairs-*"), keep={"pairs-2"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "pairs-2.arrow"]
 
 
-def test_read_ahead_keeps_order_whatever_is_done_first() -> None:
+def test_read_ahead_keeps_the_order_of_the_items() -> None:
     def slow(number: int) -> int:
         time.sleep(0.02 if number % 3 == 0 else 0)
         return number * number
@@ -219,7 +219,7 @@ def test_read_ahead_stops_when_closed() -> None:
 
     with closing(files.read_ahead(range(1000), slow, workers=2, ahead=100)) as results:
         assert next(results) == 0
-    assert len(begun) < 20  # of the hundred that waited
+    assert len(begun) < 20  # of a hundred waiting items
     assert threading.active_count() == before
 
 

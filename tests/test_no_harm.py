@@ -1,17 +1,16 @@
-"""`refset tune` never ends more than half a point below the plain model, on any evaluation set at hand.
+"""A tuned set is never more than half a point below the plain model, on any evaluation set of the development data.
 
 Half a point in whole items, rounded up: 5 of Caltech-101's 984 images, 13 of Flickr8k's 2,500 captions, one of the
 66 clips of panda (which is 1.5 points).
 
-The sets are of every kind that a person might build from the development data: names with one image each, names with
-several, names of some of a domain's things, names of blurred thumbnails, captions; what they name is foreign to most of
-the evaluation sets. Classes and sentences are asked for, images and videos are found.
+The sets are of every kind that a user might build from the development data: names with one image each, names with
+several, names of a part of a domain, names of blurred thumbnails, captions. Most evaluation sets show other things than
+the reference sets name. Queries are class names and sentences, items are images and videos.
 """
 
 from __future__ import annotations
 
 import math
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,9 @@ from impart.encoders.base import Encoder
 from impart.evaluate import CaptionSet, ClassSet, VideoSet, open_set, retrieval, zeroshot
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.tasks.video_retrieval import video_retrieval
-from impart.refset.build import Selection, build
-from impart.refset.pairs import CLASS_PROMPTS
-from impart.video.decode.frames import sampled_frames
+from impart.refset.build import Selection
+from impart.refset.refset import ReferenceSet
+from impart.retrieval.prompts import CLASS_PROMPTS
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 
@@ -56,7 +55,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingCache:
 
 
 class Questions:
-    """All that is asked of an encoder: each evaluation set's classes, and sentences for images and for videos."""
+    """Evaluation of an encoder: classification on each set, and retrieval of images and videos by sentences."""
 
     def __init__(self, data_dir: Path, cache: EmbeddingCache) -> None:
         self.cache = cache
@@ -69,18 +68,17 @@ class Questions:
         self.photos, self.clips = photos, clips
 
     def items(self, name: str) -> int:
-        """How many a figure is over."""
+        """Number of items behind a figure."""
         others = {"flickr8k/val": len(self.photos.captions), "panda": len(self.clips.captions)}
         return others[name] if name in others else len(self.classes[name])
 
     def ask(self, encoder: Encoder) -> dict[str, float]:
-        """Top-1 and R@1, fractions of 1. Sentences as a search asks them, with the hub correction."""
+        """Compute top-1 and R@1, fractions of 1; sentences as in a search, with the hub correction."""
         figures = {}
         for name, dataset in self.classes.items():
             figures[name] = zeroshot(encoder, dataset, cache=self.cache).figures["top-1"]
-        frames = partial(sampled_frames, short_side_px=encoder.traits.image_size_px)
         photos = retrieval(encoder, self.photos, cache=self.cache)
-        clips = video_retrieval(encoder, self.clips, frames=frames, cache=self.cache)
+        clips = video_retrieval(encoder, self.clips, cache=self.cache)
         for name, (*_, corrected) in (("flickr8k/val", photos), ("panda", clips)):
             assert "as searched" in corrected.task
             figures[name] = corrected.figures["R@1"]
@@ -102,7 +100,7 @@ def test_a_tuned_set_does_no_harm(
     kind: str, mini: Encoder, questions: Questions, plain: dict[str, float], data_dir: Path
 ) -> None:
     source, selection, prompts = SETS[kind]
-    references = build(data_dir / "images" / source, mini, selection=selection, prompts=prompts)
+    references = ReferenceSet.build(data_dir / "images" / source, mini, selection=selection, prompts=prompts)
     if kind.startswith(SOME):
         chosen = set(np.random.default_rng(0).permutation(sorted(set(references.texts)))[:30].tolist())
         references = references.take(np.flatnonzero([text in chosen for text in references.texts]))

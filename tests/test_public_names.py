@@ -1,4 +1,4 @@
-"""The names that callers rely on (README.md, "As a library"): adding one is a decision, losing one breaks people."""
+"""Public names are locked: adding one is a decision, and losing one breaks the callers of README.md, "As a library"."""
 
 from __future__ import annotations
 
@@ -24,19 +24,22 @@ def test_public_names_are_locked() -> None:
     assert set(impart.__all__) == PUBLIC
     for name in PUBLIC:
         assert getattr(impart, name) is not None
+    assert set(dir(impart)) >= PUBLIC
+    assert not hasattr(impart, "no_such_name")
 
 
-def test_augment_stays_the_function_after_its_modules_are_imported() -> None:
+def test_augment_is_the_function_and_its_module_imports_under_its_dotted_path() -> None:
     code = (
-        "import impart.blending.encoder, impart.blending.tune, impart\n"
-        "assert callable(impart.augment), impart.augment\n"
-        "from impart.blending.encoder import augment\n"
-        "assert impart.augment is augment\n"
+        "import impart.blending.encoder as e, impart.blending.tune, impart\n"
+        "assert impart.augment is e.augment, impart.augment\n"
+        "assert callable(impart.augment)\n"
+        "import impart.evaluate as evaluate\n"
+        "assert impart.evaluate is evaluate\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_signatures_of_the_few_nouns() -> None:
+def test_signatures_of_the_public_functions() -> None:
     def names(function: object) -> list[str]:
         return list(inspect.signature(function).parameters)  # type: ignore[arg-type]
 

@@ -1,16 +1,42 @@
 """IMPART: retrieval-augmented CLIP for classification, training and video search.
 
-    import impart
+Example:
+    Two class folders with one image each become a reference set. It is blended into the bundled model, which then
+    classifies images and finds a moment of a video.
 
-    encoder = impart.load_encoder("mini")                      # or "onnx:...", "hf:openai/clip-vit-base-patch32"
-    references = impart.ReferenceSet.open("my-pairs")          # or ReferenceSet.build(pairs, encoder)
-    augmented = impart.augment(encoder, references, k=8)       # still an Encoder
-    index = impart.VideoIndex.open("library.impart", augmented)
-    for event in index.add(["films/"]): ...                    # progress, failures
-    hits = index.search(text="a dog on a skateboard", top=10)  # hits[0].path, .start_s, .end_s, .score, .why
-    report = impart.evaluate.zeroshot(augmented, dataset)
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> import impart
+    >>> temporary = tempfile.TemporaryDirectory()
+    >>> folder = Path(temporary.name)
+    >>> colours = {name: Image.new("RGB", (64, 64), name) for name in ("red", "blue")}
+    >>> for name, image in colours.items():
+    ...     (folder / "images" / name).mkdir(parents=True)
+    ...     image.save(folder / "images" / name / "square.png")
+    >>> colours["red"].save(
+    ...     folder / "film.gif", save_all=True, append_images=[colours["red"], *[colours["blue"]] * 2], duration=500
+    ... )
 
-Importing this package is cheap: every name below is loaded when it is first used.
+    >>> encoder = impart.load_encoder("mini")  # or "onnx:...", "hf:openai/clip-vit-base-patch32"
+    >>> references = impart.ReferenceSet.build(folder / "images", encoder)
+    >>> augmented = impart.augment(encoder, references, k=1, w_txt=1.0)  # still an encoder
+    >>> isinstance(augmented, impart.Encoder)
+    True
+
+    >>> dataset = impart.evaluate.open_set(folder / "images", kind="classes")
+    >>> impart.evaluate.zeroshot(augmented, dataset).figures["top-1"]
+    1.0
+
+    >>> index = impart.VideoIndex.open(folder / "library.impart", augmented)
+    >>> for event in index.add([folder]):
+    ...     pass  # progress, failures
+    >>> hit = index.search(text="blue", group="frame", top=1)[0]
+    >>> hit.path.name, hit.start_s, hit.end_s
+    ('film.gif', 1.0, 2.0)
+    >>> temporary.cleanup()
+
+Importing this package is cheap: each public name is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -47,9 +73,11 @@ _HOMES = {
     "augment": "impart.blending.encoder",
     "load_encoder": "impart.encoders",
 }
+"""Public name -> module that defines it. `evaluate` is a sub-package."""
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
     if name == "evaluate":
         return importlib.import_module("impart.evaluate")
     if name not in _HOMES:

@@ -1,4 +1,4 @@
-"""`python -m impart` is the command line, for launchers that start modules: `accelerate launch -m impart train ...`."""
+"""Run the command line as a module, for launchers that start modules: `accelerate launch -m impart train ...`."""
 
 from impart.cli.main import main
 

@@ -1,7 +1,8 @@
-"""Settings that several parts share, and the values of options: one frozen dataclass a concern.
+"""Settings that several parts share, and the values of options: one frozen dataclass per concern.
 
-`Settings` holds what a person may set for a run: defaults < TOML < environment < flags. What a single part reads has
-its defaults there; training has settings of its own (`impart.train.settings`). A file has one table a concern::
+`Settings` holds what a person may set for a run: defaults < TOML < environment < flags. Settings that only one part
+reads have their defaults in that part; training has its own (`impart.train.settings`). A file has one table per
+concern::
 
     [decode]
     fps = 2
@@ -9,8 +10,8 @@ its defaults there; training has settings of its own (`impart.train.settings`). 
     [index]
     cut_threshold = 0.6
 
-The same value from the environment is `IMPART_DECODE_FPS=2`; a flag of the command line wins over both. Settings that
-shape an artefact are saved in its manifest.
+`IMPART_DECODE_FPS=2` in the environment sets the same value; a flag of the command line has priority over both.
+Settings that shape an artefact are saved in its manifest.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from impart.errors import ConfigError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 __all__ = [
     "Around",
@@ -46,9 +50,11 @@ __all__ = [
     "Storage",
     "SweepSettings",
     "VanillaSettings",
+    "check_names",
+    "read_toml",
 ]
 
-# Values that options of the command line take. They stand here because the command line must not import what uses them.
+# Values of command-line options. They are defined here so that `--help` imports nothing heavy.
 Around: TypeAlias = Literal["set", "usual", "paper"]
 By: TypeAlias = Literal["mean", "moment"]
 CaptionField: TypeAlias = Literal["title", "description", "usertags"]
@@ -61,17 +67,20 @@ Prompts: TypeAlias = Literal["ensemble", "single", "set"]
 SelectionWay: TypeAlias = Literal["random", "class", "cluster", "coverage", "agreement", "dedup"]
 Storage: TypeAlias = Literal["float16", "float32"]
 
-_SAID = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+RETIRED = {"search.phrasings": "search.prompts"}
+"""Settings that were renamed: old name -> new name. The old names are refused."""
+
+_BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
-    """Which model, and how hard it may work.
+    """Model, threads and batch size.
 
     Attributes:
         model: id for `load_encoder`.
-        threads: CPU threads of ONNX Runtime; 0 = one a core.
-        batch: images in one forward pass.
+        threads: CPU threads of ONNX Runtime; 0 = one per core.
+        batch: images per forward pass.
     """
 
     model: str = "mini"
@@ -81,13 +90,13 @@ class EncoderSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """How encoders are measured.
+    """Settings of evaluation.
 
     Attributes:
-        near_duplicate: cosine of retrieval embeddings from which a reference shows a test image and is left out
-            (measured: `impart.evaluate.models`).
-        bootstrap: draws behind an interval.
-        batch: images in one forward pass.
+        near_duplicate: a reference with at least this cosine of retrieval embeddings to a test image counts as
+            contamination and is left out (measured: `impart.evaluate.contamination`).
+        bootstrap: replicates per interval.
+        batch: images per forward pass.
     """
 
     near_duplicate: float = 0.93
@@ -100,17 +109,16 @@ class VanillaSettings:
     """RA-CLIP Vanilla (IMPART, eq. 1) and its weighted, gated form.
 
     Attributes:
-        k: pairs retrieved for an image.
-        w_img: weight of the mean of the retrieved image embeddings.
-        w_txt: weight of the mean of the retrieved text embeddings.
+        k: neighbours per image.
+        w_img: weight of the mean of the neighbours' image embeddings.
+        w_txt: weight of the mean of the neighbours' text embeddings.
         tau: neighbours are weighted by softmax(similarity / tau); 0 = the paper's uniform mean.
-        floor: neighbours that stand less than this above random images (in standard deviations, see
-            `impart.retrieval.znorm`) are dropped; an image whose neighbours are all dropped keeps its own embedding.
-            0 = keep all.
-        ramp: the blend grows from nothing to full while the best neighbour's z-score rises from `floor` to
-            `floor + ramp`; 0 = full from the floor on.
-        target: no more of the texts is added than brings the embedding to this cosine with them, so that what the model
-            knows already is not said twice; 0 = no bound.
+        floor: neighbours with a lower z-score (`impart.retrieval.znorm`) are dropped. An image without neighbours keeps
+            its base embedding. 0 = keep all.
+        ramp: the gate opens from 0 to 1 while the best neighbour's z-score rises from `floor` to `floor + ramp`; 0 =
+            fully open from `floor` on.
+        target: text embeddings are added only up to this cosine with them, so that an image the model already names
+            right is changed little; 0 = no bound.
     """
 
     k: int = 8
@@ -127,7 +135,7 @@ class VanillaSettings:
         if self.tau < 0:
             raise ConfigError(f"vanilla.tau is {self.tau}: use 0 for the uniform mean, or a positive temperature")
         if self.floor < 0:
-            raise ConfigError(f"vanilla.floor is {self.floor}: use 0 to keep all, or standard deviations above chance")
+            raise ConfigError(f"vanilla.floor is {self.floor}: use 0 to keep all, or a z-score")
         if self.ramp < 0:
             raise ConfigError(f"vanilla.ramp is {self.ramp}: use 0 for a hard gate, or a positive width")
         if not 0 <= self.target < 1:
@@ -136,18 +144,19 @@ class VanillaSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RamSettings:
-    """The retrieval-augmented module that learns (`impart.blending.ram`).
+    """RAM, the trained retrieval-augmented module (`impart.blending.ram`).
 
     Attributes:
-        form: `paper` (RA-CLIP: two branches of cross-attention), or `vanilla`, which starts exactly at RA-CLIP Vanilla.
-        layers: L of each branch.
-        heads: of the attention; must divide the embedding width.
-        k: pairs retrieved for an image.
-        dropout: of the attention's shares, while training.
-        norm: what a branch gives is added as it is (`none`, RA-CLIP) or at unit length (`l2`, IMPART). Form `paper`.
-        gate: multiply each branch with a learned number that starts at zero, so that training starts at the plain
+        form: `paper` (RA-CLIP: two branches of cross-attention), or `vanilla`, whose initial output equals RA-CLIP
+            Vanilla.
+        layers: L, layers per branch.
+        heads: attention heads; must divide the embedding width.
+        k: neighbours per image.
+        dropout: of the attention weights, in training.
+        norm: add the output of a branch unchanged (`none`, RA-CLIP) or L2-normalised (`l2`, IMPART). Form `paper`.
+        gate: multiply each branch by a learned factor that is initially zero, so that training starts at the base
             encoder. Form `paper`.
-        w_img, w_txt, tau, floor, ramp: where form `vanilla` starts, see `VanillaSettings`.
+        w_img, w_txt, tau, floor, ramp: initial values of form `vanilla`, see `VanillaSettings`.
     """
 
     form: str = "paper"
@@ -169,14 +178,12 @@ class RamSettings:
         if self.norm not in ("none", "l2"):
             raise ConfigError(f"ram.norm is {self.norm!r}: use none or l2")
         if self.form == "vanilla" and (self.gate or self.norm != "none"):
-            raise ConfigError(
-                'ram.gate and ram.norm belong to form "paper": form "vanilla" starts at Vanilla\'s weights'
-            )
+            raise ConfigError('ram.gate and ram.norm belong to form "paper": remove them, or set ram.form = "paper"')
         for name in ("layers", "heads"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"ram.{name} is {getattr(self, name)}: at least 1")
+                raise ConfigError(f"ram.{name} is {getattr(self, name)}: it must be at least 1")
         if not 0 <= self.dropout < 1:
-            raise ConfigError(f"ram.dropout is {self.dropout}: a share from 0 to below 1")
+            raise ConfigError(f"ram.dropout is {self.dropout}: use a fraction from 0 to below 1")
         try:
             self.start  # noqa: B018 - checks the rest
         except ConfigError as error:
@@ -184,7 +191,7 @@ class RamSettings:
 
     @property
     def start(self) -> VanillaSettings:
-        """The Vanilla that form `vanilla` starts from."""
+        """Initial Vanilla settings of form `vanilla`."""
         return VanillaSettings(
             k=self.k, w_img=self.w_img, w_txt=self.w_txt, tau=self.tau, floor=self.floor, ramp=self.ramp
         )
@@ -192,17 +199,17 @@ class RamSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeSettings:
-    """How frames are taken from a video.
+    """Sampling and decoding of frames.
 
     Attributes:
         fps: frames sampled per second of presentation time (IMPART 3.3: 4).
-        reuse_threshold: a frame whose mean absolute difference (0..255) to the last encoded one is below this
-            shares its embedding; 0 = encode every sampled frame.
-        fit: how a frame becomes the square that an image tower sees: `squash` squeezes all of it in, `crop` leaves
-            that to the encoder, which mostly keeps the middle: 56% of a 16:9 frame.
-        stall_s: a decoder that gives nothing for this long is stopped and its file reported.
-        look_ahead: decoded frames held in memory while the encoder is busy.
-        threads: CPU threads of the decoder; 0 = half the cores (the encoder wants some too).
+        reuse_threshold: a frame whose mean absolute difference (0..255) to the last encoded frame is below this
+            reuses that embedding; 0 = encode every sampled frame.
+        fit: how a frame becomes the square input of an image tower. `squash` resizes the whole frame to a square;
+            `crop` leaves the frame to the encoder, which mostly crops the centre: 56% of a 16:9 frame.
+        stall_s: a decoder without output for this long is stopped, and its file is reported.
+        look_ahead: decoded frames kept in memory while the encoder is busy.
+        threads: CPU threads of the decoder; 0 = half the cores (the others are for the encoder).
     """
 
     fps: float = 4.0
@@ -220,20 +227,19 @@ class DecodeSettings:
         if self.fit not in get_args(Fit):
             raise ConfigError(f"decode.fit is {self.fit!r}: use {' or '.join(get_args(Fit))}")
         if self.look_ahead < 1:
-            raise ConfigError(f"decode.look_ahead is {self.look_ahead}: at least one frame must be held")
+            raise ConfigError(f"decode.look_ahead is {self.look_ahead}: it must be at least 1 frame")
         if self.stall_s <= 0:
-            raise ConfigError(f"decode.stall_s is {self.stall_s}: a decoder needs some time to answer")
+            raise ConfigError(f"decode.stall_s is {self.stall_s}: use a positive number of seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSettings:
-    """How a video index is kept.
+    """Scenes and storage of a video index.
 
     Attributes:
-        cut_threshold: a new scene starts where the cosine of neighbouring segments' retrieval embeddings falls
-            below this.
-        precision: how vectors are stored: `float16`, or `float32` at twice the size.
-        compact_every: videos committed between two looks at whether the tables are worth compacting.
+        cut_threshold: two neighbouring segments with a lower cosine of retrieval embeddings belong to two scenes.
+        precision: stored number type of vectors: `float16`, or `float32` at twice the size.
+        compact_every: videos committed between two checks whether to compact the tables.
     """
 
     cut_threshold: float = 0.55
@@ -247,16 +253,16 @@ class IndexSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """What a search returns unless asked otherwise.
+    """Defaults of a search.
 
     Attributes:
-        top: hits returned.
-        group: one hit a `video`, `scene` or `frame`.
-        by: a video or scene is ranked by the `mean` of its frames (IMPART 3.3) or by its best `moment`.
-        negative_weight: how much of the negative terms' mean is taken off the query (Rocchio's gamma).
-        prompts: in which a text is said to the model; the mean of their embeddings is searched for
-            (`impart.retrieval.prompts`). `["{}"]` = as typed.
-        hub_correction: take off a video's score for a text what it gets from any text (`impart.retrieval.hubness`).
+        top: number of hits.
+        group: one hit per `video`, `scene` or `frame`.
+        by: rank a video or scene by the `mean` of its frames (IMPART 3.3) or by its best `moment`.
+        negative_weight: weight with which the mean of the negative terms is subtracted from the query (Rocchio's
+            gamma).
+        prompts: prompt ensemble of a text query (`impart.retrieval.prompts`); `["{}"]` = the text as typed.
+        hub_correction: subtract the hubness from the scores of a text query (`impart.retrieval.hubness`).
     """
 
     top: int = 10
@@ -268,26 +274,28 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         if self.top < 1:
-            raise ConfigError(f"search.top is {self.top}: at least one hit")
+            raise ConfigError(f"search.top is {self.top}: it must be at least 1 hit")
         if self.group not in get_args(Group):
             raise ConfigError(f"search.group is {self.group!r}: use video, scene or frame")
         if self.by not in get_args(By):
             raise ConfigError(f"search.by is {self.by!r}: use mean or moment")
         if not self.prompts or any(prompt.count("{}") != 1 for prompt in self.prompts):
-            raise ConfigError(f"search.prompts are {list(self.prompts)}: one or more, each with one {{}} for the text")
+            raise ConfigError(
+                f"search.prompts are {list(self.prompts)}: use one or more, each with one {{}} for the text"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepSettings:
-    """What `impart refset sweep` varies.
+    """Values that `impart refset sweep` varies.
 
     Attributes:
-        sizes: `10%` of the pairs, or `300` of them.
-        ways: of choosing them, see `impart.refset.subsets`.
+        sizes: of the reference set: `10%` of the pairs, or `300` pairs.
+        ways: how the pairs are selected, see `impart.refset.subsets`.
         corrupt: fractions of the captions that are exchanged at random.
         k, w_img, w_txt, tau: as in `VanillaSettings`.
-        seeds: draws of everything random, from seed 0 on.
-        grid: everything with everything, not one at a time.
+        seeds: number of random draws, from seed 0 on.
+        grid: all combinations, instead of one value at a time.
     """
 
     sizes: tuple[str, ...] = ("1%", "3%", "10%", "30%", "100%")
@@ -303,7 +311,7 @@ class SweepSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a person may set for a run. How a reference set is blended (`VanillaSettings`) is kept with the set."""
+    """Settings of a run. The settings of a blend (`VanillaSettings`) are stored with the reference set instead."""
 
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     decode: DecodeSettings = field(default_factory=DecodeSettings)
@@ -322,59 +330,110 @@ class Settings:
         """Resolve settings: defaults < TOML file < `IMPART_<CONCERN>_<NAME>` < flags.
 
         Args:
-            path: a TOML file with one table a concern, or None.
-            start: what holds where nothing else speaks, such as an index's own settings; None = the defaults.
-            environ: defaults to the process environment.
-            flags: `{"decode.fps": 2.0}`; values of None are skipped.
+            path: a TOML file with one table per concern, or None.
+            start: replaces the defaults, such as the settings of an existing index.
+            environ: None = the process environment.
+            flags: `{"decode.fps": 2.0}`; values of None are ignored.
 
         Raises:
             ConfigError: the file cannot be read, or a name or value is wrong.
         """
-        tables: dict[str, Any] = {}
-        if path is not None:
-            try:
-                tables = tomllib.loads(path.read_text(encoding="utf-8"))
-            except OSError as error:
-                raise ConfigError(f"cannot read settings file {path}: {error.strerror}") from error
-            except tomllib.TOMLDecodeError as error:
-                raise ConfigError(f"settings file {path} is not TOML: {error}") from error
+        concerns: dict[str, Any] = {item.name: item.default_factory for item in dataclasses.fields(cls)}
+        tables = read_toml(path, what="settings file") if path is not None else {}
         environ = os.environ if environ is None else environ
         flags = flags or {}
-        concerns: dict[str, Any] = {}
-        known = {item.name: item for item in dataclasses.fields(cls)}
-        for name in tables:
-            if name not in known:
-                raise ConfigError(f"settings file {path}: unknown table [{name}]; there are {', '.join(known)}")
-        for concern, item in known.items():
-            kind: Any = item.default_factory
+        where = f"settings file {path}"
+        check_names(tables, concerns, where=where, kind="table")
+        for old, new in RETIRED.items():
+            if _variable(old) in environ:
+                raise ConfigError(f"environment variable {_variable(old)} is now {_variable(new)}: rename it")
+        known = [f"{concern}.{item.name}" for concern, kind in concerns.items() for item in dataclasses.fields(kind)]
+        check_names(flags, known, where="the command line", retired=RETIRED)
+        resolved: dict[str, Any] = {}
+        for concern, kind in concerns.items():
             table = tables.get(concern, {})
-            names = {option.name: option for option in dataclasses.fields(kind)}
-            for name in table:
-                if name not in names:
-                    raise ConfigError(f"settings file {path}: [{concern}] has no {name!r}; it has {', '.join(names)}")
-            before = getattr(start or cls(), concern)
+            if not isinstance(table, dict):
+                raise ConfigError(f"{where}: {concern} is {table!r}: write a table [{concern}]")
+            own = [name for name in known if name.startswith(f"{concern}.")]
+            check_names((f"{concern}.{name}" for name in table), own, where=where, retired=RETIRED)
             values: dict[str, Any] = {}
-            for name, option in names.items():
-                value = table.get(name)
-                value = environ.get(f"IMPART_{concern}_{name}".upper(), value)
-                flag = flags.get(f"{concern}.{name}")
-                value = value if flag is None else flag
+            for item in dataclasses.fields(kind):
+                name = f"{concern}.{item.name}"
+                value = environ.get(_variable(name), table.get(item.name))
+                value = value if flags.get(name) is None else flags[name]
                 if value is not None:
-                    values[name] = _convert(value, kind=type(option.default), name=f"{concern}.{name}")
-            concerns[concern] = dataclasses.replace(before, **values)
-        return cls(**concerns)
+                    values[item.name] = _convert(value, kind=type(item.default), name=name)
+            resolved[concern] = dataclasses.replace(getattr(start or cls(), concern), **values)
+        return cls(**resolved)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain nested dictionary, as written to manifests."""
+        """Convert to nested dictionaries, as in manifests."""
         return dataclasses.asdict(self)
+
+
+def read_toml(file: Path | Traversable, *, what: str) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Args:
+        file: a path, or a file of a package (`importlib.resources`).
+        what: kind of file, for messages, such as `settings file`.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {what} {file}: {error.strerror}") from error
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ConfigError(f"{what} {file} is not TOML: {error}") from error
+
+
+def check_names(
+    names: Iterable[str],
+    known: Iterable[str],
+    *,
+    where: str,
+    kind: str = "setting",
+    retired: Mapping[str, str] | None = None,
+) -> None:
+    """Refuse unknown names.
+
+    Args:
+        names: to check.
+        known: all valid names.
+        where: the names are from, for messages, such as `settings file impart.toml`.
+        kind: what is named, for messages.
+        retired: old name -> new name.
+
+    Raises:
+        ConfigError: a name is unknown or retired. The message has the new name, or all valid names.
+    """
+    valid = list(known)
+    for name in names:
+        if retired and name in retired:
+            raise ConfigError(f"{where}: {kind} {name!r} is now {retired[name]!r}: rename it")
+        if name not in valid:
+            raise ConfigError(f"{where} has no {kind} {name!r}; there are {', '.join(valid)}")
+
+
+def _variable(name: str) -> str:
+    """Environment variable of a setting.
+
+    >>> _variable("decode.fps")
+    'IMPART_DECODE_FPS'
+    """
+    return f"IMPART_{name.upper().replace('.', '_')}"
 
 
 def _convert(value: Any, *, kind: type, name: str) -> Any:
     if kind is bool:
-        said = _SAID.get(str(value).lower())
-        if said is None:
+        result = _BOOLEANS.get(str(value).lower())
+        if result is None:
             raise ConfigError(f"setting {name} is {value!r}: use true or false")
-        return said
+        return result
+    if kind is tuple and isinstance(value, str):  # from the environment: a list of one
+        return (value,)
     try:
         return kind(value)
     except (TypeError, ValueError) as error:

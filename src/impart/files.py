@@ -1,9 +1,9 @@
 """Files and digests: atomic writes, file stamps, the clock, library versions, and ordered read-ahead.
 
-A file that is there is whole. Every write goes to a temporary name beside the target, is synced to disk, and then takes
-the target's name; the folder is synced too. A killed process, or a power cut, leaves the old file or the new one.
+A file that exists is complete. Every write goes to a temporary file beside the target, is synced to disk, and is then
+renamed to the target; the folder is synced too. A killed process, or a power cut, leaves the old file or the new one.
 
-Digest functions take bytes, or text as UTF-8. Their values are part of artefacts on disk and must not change.
+Digest functions take bytes, or text as UTF-8. Digests are part of artefacts on disk: they must not change.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ _VERSIONED = ("impart", "numpy", "pillow", "pyarrow")
 
 @contextlib.contextmanager
 def atomic_path(path: Path, *, keep_suffix: bool = False) -> Iterator[Path]:
-    """Write a file at a temporary path, which replaces the target when the block ends without an error.
+    """Yield a temporary path; the file written there replaces the target when the block ends without an error.
 
     Args:
-        path: the target; its folder must be there.
-        keep_suffix: end the temporary name like the target, for libraries that choose a format by it.
+        path: the target; its folder must exist.
+        keep_suffix: keep the target's suffix, for libraries that choose the format by it.
 
     Yields:
         The temporary path, in the same folder. It is removed when the block raises.
@@ -94,7 +94,7 @@ def atomic_path(path: Path, *, keep_suffix: bool = False) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace a file by new content in one step; text is written as UTF-8, line ends as they are.
+    """Write a file atomically; text is written as UTF-8, with its line ends unchanged.
 
     Raises:
         OSError: the file cannot be written.
@@ -104,7 +104,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def write_json_atomic(path: Path, content: Any, *, indent: int | None = 2, ascii_only: bool = False) -> None:
-    """Replace a JSON file in one step.
+    """Write a JSON file atomically.
 
     Raises:
         OSError: the file cannot be written.
@@ -113,7 +113,7 @@ def write_json_atomic(path: Path, content: Any, *, indent: int | None = 2, ascii
 
 
 def write_csv_atomic(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, line_end: str = "\n") -> None:
-    """Replace a CSV file in one step; rows are written as they come.
+    """Write a CSV file atomically, row by row.
 
     Raises:
         OSError: the file cannot be written.
@@ -125,7 +125,7 @@ def write_csv_atomic(path: Path, header: Sequence[str], rows: Iterable[Sequence[
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or a folder with everything in it, is on disk.
+    """Sync a file, or a folder with all its files, to disk.
 
     Raises:
         OSError: a file cannot be synced.
@@ -141,12 +141,12 @@ def sync(path: Path) -> None:
 
 
 def move_synced(source: Path, target: Path) -> None:
-    """Sync a finished file, or a folder with everything in it, and give it the target's name.
+    """Sync a complete file, or a folder with all its files, and rename it to the target.
 
-    Both must lie on one file system. A target file is replaced; a target folder must not be there.
+    Both must be on one file system. A target file is replaced; a target folder must not exist.
 
     Raises:
-        OSError: it cannot be synced or moved.
+        OSError: it cannot be synced or renamed.
     """
     sync(source)
     os.replace(source, target)  # noqa: PTH105 - the one place that replaces files
@@ -156,12 +156,12 @@ def move_synced(source: Path, target: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Wait until a folder's entries are on disk; a no-op where folders cannot be opened or synced."""
+    """Sync the entries of a folder; a no-op where folders cannot be opened or synced."""
     if os.name == "nt":
         return
     try:
         number = os.open(path, os.O_RDONLY)
-    except PermissionError:  # a folder that may be written to but not read
+    except PermissionError:  # the folder is writable but not readable
         return
     try:
         os.fsync(number)
@@ -173,7 +173,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def remove_stale(folder: Path, patterns: Iterable[str], *, keep: Collection[str]) -> None:
-    """Remove the files that match any glob pattern, except stems in `keep`; one that cannot be removed stays."""
+    """Remove the files that match a glob pattern, except stems in `keep`. Files that cannot be removed are kept."""
     for stale in [path for pattern in patterns for path in folder.glob(pattern)]:
         if stale.stem not in keep:
             with contextlib.suppress(OSError):
@@ -181,30 +181,30 @@ def remove_stale(folder: Path, patterns: Iterable[str], *, keep: Collection[str]
 
 
 class Digest(Protocol):
-    """A digest that is fed piece by piece."""
+    """A digest that is updated piece by piece."""
 
     def update(self, data: bytes, /) -> None:
-        """Feed the next bytes."""
+        """Add the next bytes."""
 
     def digest(self) -> bytes:
-        """Digest of everything so far."""
+        """Return the digest of all bytes so far."""
 
     def hexdigest(self) -> str:
-        """Digest of everything so far, in hex digits."""
+        """Return the digest of all bytes so far, in hex digits."""
 
 
 def new_sha256(*parts: bytes | str) -> Digest:
-    """Start a SHA-256 digest, fed with the parts."""
-    return _fed(hashlib.sha256(), parts)
+    """Start a SHA-256 digest with the given parts."""
+    return _updated(hashlib.sha256(), parts)
 
 
 def new_blake2b(*parts: bytes | str, size_bytes: int = 16) -> Digest:
-    """Start a BLAKE2b digest of a size, fed with the parts."""
-    return _fed(hashlib.blake2b(digest_size=size_bytes), parts)
+    """Start a BLAKE2b digest with the given parts."""
+    return _updated(hashlib.blake2b(digest_size=size_bytes), parts)
 
 
 def sha256_hex(*parts: bytes | str) -> str:
-    """SHA-256 of the parts joined, in 64 hex digits.
+    """Compute the SHA-256 of the joined parts, in 64 hex digits.
 
     >>> sha256_hex("a", b"b") == sha256_hex("ab")
     True
@@ -213,12 +213,12 @@ def sha256_hex(*parts: bytes | str) -> str:
 
 
 def sha256_int(part: bytes | str) -> int:
-    """First 64 bits of a SHA-256: of 15 million different items, two meet with a chance of 6 in a million."""
+    """Compute the first 64 bits of a SHA-256: 15 million items collide with a probability of 6 in a million."""
     return int.from_bytes(new_sha256(part).digest()[:8], "big")
 
 
 def sha256_of_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, in 64 hex digits; the file is not held in memory.
+    """Compute the SHA-256 of a file in 64 hex digits, without loading it into memory.
 
     Raises:
         OSError: the file cannot be read.
@@ -228,12 +228,12 @@ def sha256_of_file(path: Path) -> str:
 
 
 def blake2b_hex(*parts: bytes | str, size_bytes: int = 16) -> str:
-    """BLAKE2b of the parts joined, two hex digits per byte."""
+    """Compute the BLAKE2b of the joined parts, two hex digits per byte."""
     return new_blake2b(*parts, size_bytes=size_bytes).hexdigest()
 
 
 def blake2b_of_file(path: Path, *, size_bytes: int = 16) -> bytes:
-    """BLAKE2b of a file's bytes; the file is not held in memory.
+    """Compute the BLAKE2b of a file, without loading it into memory.
 
     Raises:
         OSError: the file cannot be read.
@@ -243,7 +243,7 @@ def blake2b_of_file(path: Path, *, size_bytes: int = 16) -> bytes:
 
 
 def digest_of(parts: Iterable[str]) -> str:
-    """SHA-256 over texts, each with its length, so that no two lists collide.
+    """Compute the SHA-256 of a list of texts. Each has its length prefixed, so that different lists differ.
 
     >>> digest_of(["ab", "c"]) == digest_of(["a", "bc"])
     False
@@ -258,14 +258,14 @@ def _encoded(part: bytes | str) -> bytes:
     return part.encode() if isinstance(part, str) else part
 
 
-def _fed(digest: Digest, parts: Iterable[bytes | str]) -> Digest:
+def _updated(digest: Digest, parts: Iterable[bytes | str]) -> Digest:
     for part in parts:
         digest.update(_encoded(part))
     return digest
 
 
 def file_state(path: Path) -> str:
-    """Size in bytes and time of change in ns of a file; empty where there is none."""
+    """Return size in bytes and modification time in ns of a file; empty for a missing file."""
     try:
         status = path.stat()
     except OSError:
@@ -274,24 +274,24 @@ def file_state(path: Path) -> str:
 
 
 def file_stamp(path: Path) -> str:
-    """Resolved path, size and time of change of a file; a missing one has a stamp of its own."""
+    """Return resolved path, size and modification time of a file; a missing file has its own stamp."""
     return f"{path.resolve()} {file_state(path) or 'missing'}"
 
 
 def file_key(path: Path) -> str:
-    """Key of a file in 32 hex digits: where it is, its size and time of change; a replaced file has another key."""
+    """Compute a key of a file from path, size and modification time, in 32 hex digits."""
     return sha256_hex(f"{path.absolute()}|{file_state(path)}")[:32]
 
 
 def now() -> str:
-    """The current time, ISO 8601 in UTC, to the second."""
+    """Return the current time in UTC, ISO 8601, to the second."""
     from datetime import UTC, datetime
 
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def library_versions(names: Sequence[str] = _VERSIONED) -> dict[str, str]:
-    """Installed versions of libraries that determine an artefact's content; by default those of a reference set."""
+    """Return the installed versions of libraries; by default of those that determine a reference set's content."""
     from importlib import metadata
 
     return {name: metadata.version(name) for name in names}
@@ -300,16 +300,17 @@ def library_versions(names: Sequence[str] = _VERSIONED) -> dict[str, str]:
 def read_ahead(
     items: Iterable[Item], function: Callable[[Item], Result], *, workers: int, ahead: int
 ) -> Generator[Result, None, None]:
-    """Apply a function to items in threads, and yield the results in the items' order.
+    """Apply a function to items in threads, and yield the results in the order of the items.
 
-    Items are taken in the caller's thread, never more than `ahead` beyond the last result taken. Wrap the iterator in
-    `contextlib.closing` where the loop may end early: closing drops what has not begun and waits for what has.
+    Items are read in the caller's thread, at most `ahead` beyond the last result. Wrap the generator in
+    `contextlib.closing` where the loop may end early: closing cancels calls that have not started and waits for the
+    others.
 
     Args:
         items: any iterable, also an endless one.
-        function: called in a worker thread; what it raises is raised in the place of its result.
-        workers: threads.
-        ahead: items in work or finished and waiting, at most.
+        function: called in a worker thread; its exception is raised instead of its result.
+        workers: number of threads.
+        ahead: largest number of items that are in work or have a waiting result.
 
     Example:
         >>> list(read_ahead(range(5), lambda n: n * n, workers=2, ahead=3))

@@ -1,4 +1,4 @@
-"""AugmentedEncoder against naive loops, and as an encoder like any other."""
+"""AugmentedEncoder against naive loops, and as an implementation of Encoder."""
 
 from __future__ import annotations
 
@@ -41,15 +41,12 @@ def make_images(count: int, seed: int = 1) -> ImageEmbeddings:
 
 
 def naive(images: ImageEmbeddings, references: ReferenceSet, options: VanillaSettings) -> np.ndarray:
-    """Eq. 1 and its weighted form, one image and one neighbour at a time."""
+    """Compute eq. 1 and its weighted form, one image and one neighbour at a time."""
     rows = []
     for v, q in zip(images.embeddings.astype(float), images.retrieval.astype(float), strict=True):
         sims = [float(q @ r) for r in references.retrieval_embeddings.astype(float)]
         best = sorted(range(len(sims)), key=lambda i: -sims[i])[: options.k]
-        chance = [
-            float(q @ r) for r in references.retrieval_embeddings.astype(float)
-        ]  # the set is its own background statistics
-        z_scores = (np.array(sims) - np.mean(chance)) / np.std(chance)
+        z_scores = (np.array(sims) - np.mean(sims)) / np.std(sims)  # the set is its own background set
         kept = [i for i in best if not options.floor or z_scores[i] >= options.floor]
         raw = [np.exp(sims[i] / options.tau) if options.tau else 1.0 for i in kept]
         open_ = 1.0
@@ -83,7 +80,7 @@ def test_the_default_is_the_papers_uniform_mean_over_k() -> None:
 
 
 @pytest.mark.parametrize("options", [PAPER, WEIGHTED])
-@pytest.mark.parametrize("texts", [1, 7, DIM + 5])  # above D another way is taken
+@pytest.mark.parametrize("texts", [1, 7, DIM + 5])  # above D, v' is formed
 @pytest.mark.parametrize("count", [3, 40, 3000])
 def test_scores_equal_texts_times_v_prime(options: VanillaSettings, texts: int, count: int) -> None:
     references, images = make_set(count), make_images(64)
@@ -134,7 +131,7 @@ def test_fewer_pairs_than_k() -> None:
     np.testing.assert_allclose(blend.img.sum(axis=1), 0.5, atol=1e-6)
 
 
-def test_is_an_encoder_with_a_fingerprint_of_its_own(tiny: TinyEncoder) -> None:
+def test_it_is_an_encoder_with_its_own_fingerprint(tiny: TinyEncoder) -> None:
     references = make_set(40)
     one = augment(tiny, references, k=8)
     assert isinstance(one, Encoder)
@@ -154,14 +151,14 @@ def test_another_encoders_set_is_refused_with_both_names(tiny: TinyEncoder) -> N
         augment(tiny, make_set(4, encoder=TinyEncoder(5)))
 
 
-def test_stored_settings_are_used_unless_others_are_named(tiny: TinyEncoder) -> None:
+def test_stored_settings_are_used_unless_others_are_given(tiny: TinyEncoder) -> None:
     stored = {"k": 3, "w_img": 0.25, "w_txt": 1.0, "tau": 0.05, "floor": 0.3, "ramp": 0.1, "target": 0.4}
     references = make_set(10).with_vanilla(stored)
-    assert augment(tiny, references).augmentation.settings == VanillaSettings(**stored)
-    assert augment(tiny, references, k=2).augmentation.settings == VanillaSettings(k=2)
+    assert augment(tiny, references).blender.settings == VanillaSettings(**stored)
+    assert augment(tiny, references, k=2).blender.settings == VanillaSettings(k=2)
     with pytest.raises(ConfigError, match="there are k, w_img"):
         augment(tiny, references, weight=2)
 
 
-def test_a_model_without_bundled_references_is_left_alone(tiny: TinyEncoder) -> None:
+def test_a_model_without_bundled_references_is_returned_unchanged(tiny: TinyEncoder) -> None:
     assert default_augmented(tiny) is tiny

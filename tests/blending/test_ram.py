@@ -124,7 +124,7 @@ def test_form_vanilla_starts_exactly_at_vanilla(start: dict[str, float], layers:
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("form", ["paper", "vanilla"])
 @pytest.mark.parametrize("train", [True, False])
-def test_an_image_without_neighbours_is_left_alone(form: str, layers: int, train: bool) -> None:
+def test_an_image_without_neighbours_is_unchanged(form: str, layers: int, train: bool) -> None:
     torch.manual_seed(0)
     ram = build_ram(settings(form=form, layers=layers, dropout=0.1), dim=D, retrieval_dim=R).train(train)
     for parameter in ram.parameters():
@@ -137,12 +137,12 @@ def test_an_image_without_neighbours_is_left_alone(form: str, layers: int, train
         assert part[[1, 3]].any()
     out.added.sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in ram.parameters() if p.grad is not None)
-    everybody = retrieved(hidden=tuple(range(B)))
-    assert not ram(everybody).added.any()
+    none_found = retrieved(hidden=tuple(range(B)))
+    assert not ram(none_found).added.any()
 
 
 @pytest.mark.parametrize("form", ["paper", "vanilla"])
-def test_what_lies_behind_the_mask_does_not_matter(form: str) -> None:
+def test_masked_neighbours_do_not_change_the_output(form: str) -> None:
     torch.manual_seed(0)
     ram = build_ram(settings(form=form, layers=2, floor=0.5), dim=D, retrieval_dim=R).eval()
     for parameter in ram.parameters():
@@ -159,8 +159,8 @@ def test_what_lies_behind_the_mask_does_not_matter(form: str) -> None:
 
 
 @pytest.mark.parametrize("values", [*PAPER, {"form": "vanilla", "floor": 0.0}, {"form": "vanilla", "floor": 2.0}])
-def test_everything_learns(values: dict[str, object]) -> None:
-    """A few steps move every parameter, and the loss falls."""
+def test_every_parameter_learns(values: dict[str, object]) -> None:
+    """A few steps change every parameter, and the loss falls."""
     torch.manual_seed(0)
     ram, found = build_ram(settings(**values), dim=D, retrieval_dim=R), retrieved(64, seed=1)
     before = {name: parameter.detach().clone() for name, parameter in ram.named_parameters()}

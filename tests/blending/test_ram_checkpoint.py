@@ -1,4 +1,4 @@
-"""Checkpoint folders: written, moved, opened, refused."""
+"""Checkpoints of a RAM: written, moved, opened, refused."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from impart.errors import EncoderError, EncoderMismatchError, EncoderNotFoundErr
 IMAGES = [solid(name) for name in ("red", "orange", "cyan", "black")]
 
 
-def test_a_checkpoint_is_an_encoder_wherever_it_lies(trained_ram: Path, checkpoint: Path) -> None:
+def test_a_checkpoint_is_an_encoder_wherever_it_is(trained_ram: Path, checkpoint: Path) -> None:
     here, there = open_checkpoint(trained_ram), open_checkpoint(checkpoint, threads=1)
     assert isinstance(here, Encoder)
     assert here.fingerprint == there.fingerprint
-    assert there.base.traits.id == f"onnx:{checkpoint / 'encoder'}"  # a base encoder in the folder moves with it
+    assert there.base.traits.id == f"onnx:{checkpoint / 'encoder'}"  # a base encoder in the folder is moved with it
     one, two = here.encode_images(IMAGES), there.encode_images(IMAGES)
     np.testing.assert_array_equal(one.embeddings, two.embeddings)
     np.testing.assert_allclose(np.linalg.norm(one.embeddings, axis=1), 1, atol=1e-5)
     assert np.abs(one.embeddings - here.base.encode_images(IMAGES).embeddings).max() > 0.05
     assert isinstance(open_encoder(str(checkpoint)), AugmentedEncoder)
-    assert here.augmentation.settings == SETTINGS
+    assert here.blender.settings == SETTINGS
     assert [len(here.references), here.references.texts[0]] == [3, "red"]
 
 
@@ -47,7 +47,7 @@ def test_another_reference_set_may_be_given(checkpoint: Path) -> None:
 def test_another_encoder_is_refused_with_both_names(checkpoint: Path) -> None:
     with pytest.raises(EncoderMismatchError, match=r"trained with encoder 'onnx:.*not with 'tiny'.*use that encoder"):
         open_checkpoint(checkpoint, base=TinyEncoder())
-    write_layout(checkpoint / "encoder", length=7)  # the model has changed in its place
+    write_layout(checkpoint / "encoder", length=7)  # the model was replaced
     with pytest.raises(EncoderMismatchError, match=r"trained with encoder .* is another one now .*train the RAM again"):
         open_checkpoint(checkpoint)
 
@@ -58,21 +58,21 @@ def test_references_of_another_encoder_are_refused(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "kind", "said"),
+    ("content", "kind", "message"),
     [
         ("{", EncoderError, "manifest.json is damaged"),
-        ("[]", EncoderNotFoundError, "holds something else than a trained RAM"),
-        ('{"kind": "video-index"}', EncoderNotFoundError, "holds something else than a trained RAM"),
+        ("[]", EncoderNotFoundError, "is not the folder of a trained RAM"),
+        ('{"kind": "video-index"}', EncoderNotFoundError, "is not the folder of a trained RAM"),
         ('{"kind": "ram", "schema": 9}', EncoderError, "has schema 9, this impart reads 1: update impart"),
         ('{"kind": "ram", "schema": 1}', EncoderError, "manifest.json is damaged"),
-        (None, EncoderNotFoundError, "holds no trained RAM: 'impart train' writes one"),
+        (None, EncoderNotFoundError, "has no trained RAM: 'impart train' writes one"),
     ],
 )
-def test_damaged_manifests(checkpoint: Path, content: str | None, kind: type[Exception], said: str) -> None:
+def test_damaged_manifests(checkpoint: Path, content: str | None, kind: type[Exception], message: str) -> None:
     manifest = checkpoint / "manifest.json"
     manifest.unlink() if content is None else manifest.write_text(content)
     assert is_checkpoint(checkpoint)
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=message):
         open_checkpoint(checkpoint)
 
 
@@ -84,7 +84,7 @@ def test_settings_that_cannot_work_are_damage(checkpoint: Path) -> None:
         open_ram(checkpoint)
 
 
-def test_a_graph_that_is_not_the_manifests(checkpoint: Path) -> None:
+def test_a_graph_with_another_digest_is_refused(checkpoint: Path) -> None:
     graph = checkpoint / "ram.onnx"
     graph.write_bytes(graph.read_bytes()[:-1])
     with pytest.raises(EncoderError, match=r"ram\.onnx is not the file that .*manifest\.json names"):
@@ -94,7 +94,7 @@ def test_a_graph_that_is_not_the_manifests(checkpoint: Path) -> None:
         open_ram(checkpoint)
 
 
-def test_a_write_that_was_killed_leaves_no_checkpoint(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_write_leaves_no_checkpoint(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("impart.blending.ram")
 
     def export_ram(ram: object, path: Path, **_: object) -> None:
@@ -106,10 +106,10 @@ def test_a_write_that_was_killed_leaves_no_checkpoint(checkpoint: Path, monkeypa
     ram = module.build_ram(SETTINGS, dim=4, retrieval_dim=4)
     with pytest.raises(KeyboardInterrupt):
         write_checkpoint(checkpoint, ram, settings=SETTINGS, base=encoder, references=onnx_colours(encoder))
-    with pytest.raises(EncoderNotFoundError, match="holds no trained RAM"):
+    with pytest.raises(EncoderNotFoundError, match="has no trained RAM"):
         open_checkpoint(checkpoint)
 
 
-def test_ids_of_models_are_no_checkpoints(tmp_path: Path) -> None:
+def test_model_ids_are_not_checkpoints(tmp_path: Path) -> None:
     assert not is_checkpoint("mini")
     assert not is_checkpoint(tmp_path)

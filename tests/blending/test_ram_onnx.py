@@ -1,4 +1,4 @@
-"""A trained RAM on ONNX Runtime: parity with torch, and as the augmentation of an encoder."""
+"""A trained RAM on ONNX Runtime: parity with torch, and as the blender of an encoder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import importlib
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from helpers.tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
@@ -22,6 +23,8 @@ from impart.refset.refset import ReferenceSet
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
+
+from safetensors.torch import load_file  # noqa: E402
 
 from impart.blending.ram import (  # noqa: E402
     ModuleRam,
@@ -40,7 +43,7 @@ FORMS = {
 
 
 def trained(settings: RamSettings) -> Ram:
-    """As if trained: no parameter is where it starts."""
+    """Build a RAM whose parameters all differ from their start, as after training."""
     torch.manual_seed(1)
     ram = build_ram(settings, dim=DIM, retrieval_dim=RETRIEVAL_DIM)
     with torch.no_grad():
@@ -55,7 +58,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("ram") / "ram.onnx"
     ram = trained(settings)
     export_ram(ram, path, dim=DIM, retrieval_dim=RETRIEVAL_DIM)
-    assert ram.training  # left as it was
+    assert ram.training  # unchanged
     return ram.eval(), LearnedRam(path, settings, encoder_id="tiny", encoder_fingerprint=TinyEncoder().fingerprint)
 
 
@@ -122,20 +125,20 @@ def test_scores_equal_texts_times_v_prime(exported: tuple[Ram, LearnedRam]) -> N
     np.testing.assert_allclose(encoder.scores(texts, shown.embeddings[5:9], part), want[:, 5:9], atol=1e-6)
 
 
-def test_pieces_give_what_the_whole_gives(exported: tuple[Ram, LearnedRam], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_batches(exported: tuple[Ram, LearnedRam], monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, shown = AugmentedEncoder(TinyEncoder(), references(), exported[1]), images(20)
     whole = encoder.blend(shown)
     monkeypatch.setattr(importlib.import_module("impart.blending.ram_onnx"), "_NUMBERS", 3 * 5 * DIM)
     np.testing.assert_allclose(encoder.blend(shown).added, whole.added, atol=1e-6)
 
 
-def test_no_reference_no_change(exported: tuple[Ram, LearnedRam]) -> None:
+def test_an_empty_set_changes_nothing(exported: tuple[Ram, LearnedRam]) -> None:
     empty, shown = references(0), images(3)
     encoder = AugmentedEncoder(TinyEncoder(), empty, exported[1])
     np.testing.assert_allclose(encoder.apply(shown.embeddings, encoder.blend(shown)), shown.embeddings, atol=1e-6)
 
 
-def test_the_gate_of_a_tuned_set_holds(exported: tuple[Ram, LearnedRam]) -> None:
+def test_the_gate_of_a_tuned_set_limits_a_ram(exported: tuple[Ram, LearnedRam]) -> None:
     pairs, shown = references(), images(30)
     settings = VanillaSettings(k=3, w_txt=0.5, floor=1.5, ramp=1.0)
     tuned = pairs.with_vanilla(dataclasses.asdict(settings))
@@ -149,12 +152,12 @@ def test_the_gate_of_a_tuned_set_holds(exported: tuple[Ram, LearnedRam]) -> None
     np.testing.assert_allclose(kept.added, opened[:, None] * whole.added, atol=1e-6)
     np.testing.assert_allclose(kept.txt, opened[:, None] * whole.txt, atol=1e-6)
     assert free.fingerprint != gated.fingerprint
-    useless = pairs.with_vanilla(dataclasses.asdict(OFF))  # tuning found no use in it
+    useless = pairs.with_vanilla(dataclasses.asdict(OFF))  # tuning switched it off
     off = AugmentedEncoder(TinyEncoder(), useless, exported[1])
     np.testing.assert_allclose(off.apply(shown.embeddings, off.blend(shown)), shown.embeddings, atol=1e-6)
 
 
-def test_a_set_that_is_blended_in_faintly_is_so_by_a_ram(exported: tuple[Ram, LearnedRam]) -> None:
+def test_small_weights_of_a_tuned_set_reduce_what_a_ram_adds(exported: tuple[Ram, LearnedRam]) -> None:
     pairs, shown = references(), images(30)
     added = {}
     for weight in (0.1, 0.5, 1.0):
@@ -199,7 +202,7 @@ def test_an_untrained_vanilla_form_is_vanilla(tmp_path: Path) -> None:
     assert with_ram.fingerprint != plain.fingerprint
 
 
-def test_the_fingerprint_knows_the_weights(exported: tuple[Ram, LearnedRam], tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_the_weights(exported: tuple[Ram, LearnedRam], tmp_path: Path) -> None:
     learned = exported[1]
     graph = bytearray(learned.path.read_bytes())
     graph[len(graph) // 2] ^= 1
@@ -215,31 +218,48 @@ def test_another_encoder_is_refused_with_both_names(exported: tuple[Ram, Learned
         exported[1].check_encoder(TinyEncoder(5))
 
 
-def test_a_graph_that_is_none(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_graph_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ram.onnx").write_bytes(b"no graph")
     bad = LearnedRam(tmp_path / "ram.onnx", RamSettings(k=5), encoder_id="tiny", encoder_fingerprint="0" * 16)
     with pytest.raises(EncoderError, match=r"ram\.onnx cannot be opened"):
         AugmentedEncoder(TinyEncoder(), references(), bad).blend(images(2))
 
 
-def test_weights_come_back(tmp_path: Path) -> None:
+def test_weights_round_trip(tmp_path: Path) -> None:
     settings = FORMS["vanilla"]
     ram, other = trained(settings), build_ram(settings, dim=DIM, retrieval_dim=RETRIEVAL_DIM)
     write_weights(ram, tmp_path / "ram.safetensors")
     read_weights(other, tmp_path / "ram.safetensors")
     for one, two in zip(ram.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(one, two)
-    with pytest.raises(EncoderError, match="does not hold the weights"):
+    with pytest.raises(EncoderError, match="does not have the weights"):
         read_weights(build_ram(FORMS["paper"], dim=DIM, retrieval_dim=RETRIEVAL_DIM), tmp_path / "ram.safetensors")
 
 
-def test_the_module_itself_augments_as_its_export_does(exported: tuple[Ram, LearnedRam]) -> None:
+def test_keys_on_disk_are_those_of_version_0_1_0(tmp_path: Path) -> None:
+    """`ram.safetensors` and the state of a training run have `standing_scale`, the graph has the input `standing`."""
+    ram, path = trained(FORMS["vanilla"]), tmp_path / "ram.safetensors"
+    write_weights(ram, path)
+    stored = load_file(path)
+    torch.testing.assert_close(stored["standing_scale"], ram.z_scale.detach())
+    assert "z_scale" not in stored
+    whole = torch.nn.ModuleDict({"ram": ram})
+    assert {name for name in whole.state_dict() if "scale" in name} == {"ram.standing_scale"}
+    other = torch.nn.ModuleDict({"ram": build_ram(FORMS["vanilla"], dim=DIM, retrieval_dim=RETRIEVAL_DIM)})
+    other.load_state_dict(whole.state_dict())
+    torch.testing.assert_close(other["ram"].z_scale, ram.z_scale)
+    export_ram(ram, tmp_path / "ram.onnx", dim=DIM, retrieval_dim=RETRIEVAL_DIM)
+    inputs = {item.name for item in onnxruntime.InferenceSession(tmp_path / "ram.onnx").get_inputs()}
+    assert inputs == {"v", "q", "r_img", "r_txt", "r_ret", "sims", "standing", "mask"}
+
+
+def test_the_module_gives_the_same_blends_as_its_export(exported: tuple[Ram, LearnedRam]) -> None:
     ram, learned = exported
     pairs, shown, base = references(), images(30), TinyEncoder()
     ram = copy.deepcopy(ram).train()
     module = ModuleRam(ram, base)
-    want, got = (AugmentedEncoder(base, pairs, way).blend(shown) for way in (learned, module))
-    assert ram.training  # left as it was
+    want, got = (AugmentedEncoder(base, pairs, blender).blend(shown) for blender in (learned, module))
+    assert ram.training  # unchanged
     np.testing.assert_allclose(got.added, want.added, atol=1e-5)
     np.testing.assert_allclose(got.norm, want.norm, atol=1e-5)
     np.testing.assert_allclose(got.txt, want.txt, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The leave-one-out choice on made-up worlds where the right answer is known."""
+"""Tuning on synthetic data where the right choice is known."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from helpers.tiny_encoder import TinyEncoder
 from impart.blending.encoder import AugmentedEncoder
-from impart.blending.tune import _OPEN, OFF, USUAL, tune
+from impart.blending.tune import _OPEN, OFF, USUAL, bundled_background, tune
 from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
@@ -25,7 +25,12 @@ def unit(rng: np.random.Generator, count: int) -> np.ndarray:
 
 @dataclasses.dataclass
 class World:
-    """Classes whose images cluster in retrieval space; the embedding knows their text only vaguely."""
+    """Classes with clusters of retrieval embeddings; their image embeddings are only weakly similar to their texts.
+
+    Attributes:
+        vague: share of the text embedding in an image embedding.
+        tight: share of the class centre in a retrieval embedding.
+    """
 
     classes: int
     seed: int
@@ -38,7 +43,7 @@ class World:
         self.texts, self.centres = unit(rng, self.classes), unit(rng, self.classes)
 
     def draw(self, per_class: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """labels (n,), embeddings (n, D), retrieval (n, R)."""
+        """Draw images: labels (n,), embeddings (n, D), retrieval embeddings (n, R)."""
         rng = np.random.default_rng(seed)
         labels = np.repeat(np.arange(self.classes), per_class)
         embeddings = l2_normalise(self.vague * self.texts[labels] + unit(rng, len(labels)))
@@ -68,7 +73,7 @@ def with_set(references: ReferenceSet, background: ReferenceSet | None) -> Augme
     return AugmentedEncoder(TinyEncoder(), tuned.references, Vanilla(tuned.settings))
 
 
-def test_a_set_that_helps_is_used_and_foreign_images_do_not_suffer() -> None:
+def test_a_set_that_helps_is_used_and_other_images_are_not_harmed() -> None:
     taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5), World(60, 2, "unseen")
     augmented = with_set(taught.references(3), foreign.references(10))
     assert taught.accuracy(augmented) > taught.accuracy(None) + 0.2
@@ -79,18 +84,18 @@ def test_figures_are_reported() -> None:
     taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5)
     tuned = tune(taught.references(3), background=foreign.references(10))
     assert tuned.rule == "leave-one-out"
-    assert (tuned.items, tuned.texts, tuned.foreign) == (120, 40, 600)
+    assert (tuned.items, tuned.texts, tuned.background) == (120, 40, 600)
     assert tuned.after > tuned.before + 0.2
-    assert tuned.touched < 0.01
+    assert tuned.background_gate < 0.01
     assert tuned.references.manifest.vanilla == dataclasses.asdict(tuned.settings)
 
 
-def test_a_set_whose_neighbours_mean_nothing_is_switched_off() -> None:
+def test_a_set_with_random_neighbours_is_switched_off() -> None:
     world = World(40, 3, "noise", tight=0.0, vague=1.0)
     assert tune(world.references(3)).settings == OFF
 
 
-def test_one_image_a_name_gets_the_usual_settings() -> None:
+def test_one_image_per_name_gets_the_usual_settings() -> None:
     taught, foreign, unseen = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5), World(60, 2, "unseen")
     tuned = tune(taught.references(1), background=foreign.references(10))
     assert tuned.rule == "usual weights"
@@ -100,7 +105,7 @@ def test_one_image_a_name_gets_the_usual_settings() -> None:
     assert unseen.accuracy(augmented) > unseen.accuracy(None) - 0.01
 
 
-def test_the_target_is_how_near_well_known_images_are_to_their_texts() -> None:
+def test_the_target_is_the_upper_quartile_of_the_background_cosines() -> None:
     taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign", vague=2.0)
     background = foreign.references(10)
     target = tune(taught.references(1), background=background).settings.target
@@ -114,7 +119,7 @@ def test_a_closed_set_is_blended_more_and_without_a_gate() -> None:
     taught, foreign = World(40, 0, "taught", tight=0.8), World(60, 1, "foreign", vague=0.5)
     opened = tune(taught.references(3), background=foreign.references(10))
     closed = tune(taught.references(3), background=foreign.references(10), closed=True)
-    assert (closed.settings.floor, closed.settings.target, closed.touched) == (0, 0, 1)
+    assert (closed.settings.floor, closed.settings.target, closed.background_gate) == (0, 0, 1)
     gained = [
         taught.accuracy(AugmentedEncoder(TinyEncoder(), tuned.references, Vanilla(tuned.settings)))
         for tuned in (opened, closed)
@@ -128,7 +133,7 @@ def test_the_choice_is_repeatable() -> None:
     assert tune(references, seed=1).settings == tune(references, seed=1).settings
 
 
-def test_what_cannot_be_tuned() -> None:
+def test_sets_that_cannot_be_tuned_are_refused() -> None:
     world = World(5, 0, "taught")
     with pytest.raises(EncoderMismatchError, match=r"'other'.*'tiny'"):
         tune(world.references(2), background=World(5, 1, "foreign").references(2, encoder="other"))
@@ -136,24 +141,34 @@ def test_what_cannot_be_tuned() -> None:
         tune(World(1, 0, "alone").references(1))
 
 
-def test_what_the_model_names_already_is_not_taught_without_a_check() -> None:
+def test_names_that_the_model_already_has_are_not_taught_without_a_check() -> None:
     known, foreign = World(40, 0, "known", vague=3.0), World(60, 1, "foreign", vague=0.5)
     tuned = tune(known.references(1), background=foreign.references(10))
     assert (tuned.rule, tuned.settings) == ("known already", OFF)
-    few = World(5, 0, "known", vague=3.0)  # "our dog" is known as a dog, and taught all the same
+    few = World(5, 0, "known", vague=3.0)  # the model classifies "our dog" as a dog: it is taught nevertheless
     assert usual(tune(few.references(1), background=foreign.references(10)).settings)
 
 
-def test_the_floor_rises_until_the_gate_is_nearly_shut_for_random_images() -> None:
+def test_the_floor_rises_until_the_gate_is_nearly_closed_for_background_images() -> None:
     taught, foreign = World(40, 0, "taught"), World(60, 1, "foreign", vague=0.5).references(10)
-    near = World(40, 0, "near", tight=3.0).references(7)  # a third of the random images show what is taught
+    near = World(40, 0, "near", tight=3.0).references(7)  # a third of the background images show taught classes
     tuned = tune(taught.references(3), background=foreign.merge(near))
     assert tuned.settings.floor > USUAL.floor
-    assert tuned.touched == pytest.approx(_OPEN, abs=0.005)
+    assert tuned.background_gate == pytest.approx(_OPEN, abs=0.005)
     far = tune(taught.references(3), background=World(60, 1, "foreign", vague=0.5).references(10))
     assert far.settings.floor == USUAL.floor
 
 
+def test_the_bundled_background_belongs_to_one_encoder() -> None:
+    background = bundled_background("mini")
+    assert background is not None
+    same = bundled_background("mini", fingerprint=background.encoder_fingerprint)
+    assert same is not None
+    assert same.fingerprint == background.fingerprint
+    assert bundled_background("mini", fingerprint="another") is None
+    assert bundled_background("tiny") is None
+
+
 def usual(settings: VanillaSettings) -> bool:
-    """Whether these are the usual settings, whatever floor and target the background asked for."""
+    """Whether these are the usual settings; floor and target follow from the background set."""
     return dataclasses.replace(settings, floor=USUAL.floor, target=USUAL.target) == USUAL

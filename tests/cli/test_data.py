@@ -1,4 +1,4 @@
-"""`impart data yfcc` from the outside: exit codes, what it prints, and that other commands read what it wrote."""
+"""`impart data yfcc`: exit codes, output, and shards that other commands read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RUN = CliRunner()
 
 @pytest.fixture(autouse=True)
 def _directly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images made in place of fetched; `missing` ones fail. With img2dataset: tests/data/test_yfcc.py."""
+    """Make images in place of fetching them; `missing` ones fail. With img2dataset: tests/data/test_yfcc.py."""
     monkeypatch.setattr(fetching, "require_img2dataset", lambda: None)
 
     def fetch(urls: list[str], folder: Path, settings: FetchSettings) -> Iterator[int]:
@@ -35,13 +35,13 @@ def _directly(monkeypatch: pytest.MonkeyPatch) -> None:
         (folder / "urls.json").write_text(json.dumps(urls))
         yield len(urls)
 
-    def fetched(folder: Path, *, count: int) -> Iterator[Fetched]:
+    def read_fetched(folder: Path, *, count: int) -> Iterator[Fetched]:
         for number, url in enumerate(json.loads((folder / "urls.json").read_text())):
             missing = "missing" in url
             yield Fetched(number=number, data=None if missing else image(number), fault="HTTP 404" if missing else "")
 
     monkeypatch.setattr(fetching, "fetch", fetch)
-    monkeypatch.setattr(fetching, "fetched", fetched)
+    monkeypatch.setattr(fetching, "read_fetched", read_fetched)
 
 
 def table(path: Path, *, missing: int = 0) -> Path:
@@ -55,7 +55,7 @@ def table(path: Path, *, missing: int = 0) -> Path:
     return path
 
 
-def test_shards_are_made_and_read_by_other_commands(tmp_path: Path) -> None:
+def test_other_commands_read_the_shards(tmp_path: Path) -> None:
     register("tiny", lambda rest, **options: TinyEncoder(int(rest or 0)))
     out = tmp_path / "out"
     made = RUN.invoke(app, ["yfcc", str(table(tmp_path / "a.csv")), "--out", str(out), "--reference", "0.3"])
@@ -75,16 +75,16 @@ def test_shards_are_made_and_read_by_other_commands(tmp_path: Path) -> None:
     assert f"{counts['reference']} pairs" in built.output
 
 
-def test_some_failed_is_code_3_with_the_list(tmp_path: Path) -> None:
+def test_failed_images_give_exit_code_3_and_a_list(tmp_path: Path) -> None:
     made = RUN.invoke(app, ["yfcc", str(table(tmp_path / "a.csv", missing=4)), "--out", str(tmp_path / "out")])
     assert made.exit_code == 3, made.output
     assert "failed: 4, listed in" in made.stderr
     assert "4  HTTP 404" in made.stderr
     lines = (tmp_path / "out" / "failures.csv").read_text().splitlines()
-    assert lines[:2] == ["photoid,url,result,reason", "0,http://x/missing/0,failed,HTTP 404"]
+    assert lines[:2] == ["photoid,url,outcome,reason", "0,http://x/missing/0,failed,HTTP 404"]
 
 
-def test_errors_are_one_line_with_code_1(
+def test_errors_are_one_line_with_exit_code_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "b.csv").write_text("file,caption\na.jpg,a dog\n")

@@ -1,4 +1,4 @@
-"""`impart demo`, whole: the library, the index, the answers."""
+"""`impart demo` end to end: library, index, hits."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ present = all(importlib.util.find_spec(name) for name in PACKAGES)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not present, reason="the demo's images come with the extra `demo`")
-def test_the_demo_answers_three_sentences_and_a_image(tmp_path: Path) -> None:
+@pytest.mark.skipif(not present, reason="the demo's images need the extra `demo`")
+def test_the_demo_answers_three_sentences_and_an_image(tmp_path: Path) -> None:
     done = RUN.invoke(app, ["demo", "--dir", str(tmp_path)])
     assert done.exit_code == 0, (done.output, done.exception)
     assert "12 added" in done.stdout

@@ -83,8 +83,8 @@ def parameters() -> Iterator[Parameter]:
         hints = typing.get_type_hints(callback, include_extras=True)
         for name, declared in inspect.signature(callback).parameters.items():
             kind, info = get_args(hints[name])
-            said = [one for one in (info.default, *(info.param_decls or ())) if str(one).startswith("--")]
-            option = said[0] if said else f"--{name.replace('_', '-')}"
+            flags = [one for one in (info.default, *(info.param_decls or ())) if str(one).startswith("--")]
+            option = flags[0] if flags else f"--{name.replace('_', '-')}"
             yield Parameter(command, option if isinstance(info, OptionInfo) else name, info, kind, declared.default)
 
 
@@ -212,10 +212,10 @@ TRIALS: dict[tuple[str, str], Callable[[Path, Path], list[object]]] = {
         *("reproduce", "table1", "-d", place, "-e", "tiny", "-r", place / "set", "--bootstrap", 0, "--no-report")
     ],
 }
-"""Command and option -> the arguments of a run that uses the option; `--option value` is put behind them."""
+"""Command and option -> the arguments of a run that uses the option; `--option value` is appended."""
 
 ELSEWHERE = {("data yfcc", "--caption"): "test_every_caption_field_is_accepted"}
-"""Options whose values a test of their own tries, since the command fetches images."""
+"""Options whose values are tried by another test, since the command fetches images."""
 
 
 def test_every_choice_is_tried() -> None:
@@ -245,15 +245,16 @@ def test_every_caption_field_is_accepted() -> None:
 
 
 def test_the_registries_have_what_the_help_names() -> None:
-    from impart.evaluate.class_prompts import ENSEMBLE, SINGLE, templates_of
+    from impart.evaluate.class_prompts import templates_of
     from impart.refset.storage import STORAGES
     from impart.refset.subsets import WAYS
     from impart.retrieval.nearest import KINDS
+    from impart.retrieval.prompts import ZEROSHOT_ENSEMBLE, ZEROSHOT_SINGLE
 
     assert set(WAYS) == set(get_args(config.SelectionWay)) == set(config.SweepSettings.ways)
     assert set(KINDS) == set(get_args(config.IndexKind))
     assert set(STORAGES) == set(get_args(config.Storage))
-    assert [templates_of(name) for name in get_args(config.FixedPrompts)] == [ENSEMBLE, SINGLE]
+    assert [templates_of(name) for name in get_args(config.FixedPrompts)] == [ZEROSHOT_ENSEMBLE, ZEROSHOT_SINGLE]
 
 
 def test_every_kind_of_model_id_that_a_help_text_names_is_known() -> None:

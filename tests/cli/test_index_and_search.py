@@ -1,4 +1,4 @@
-"""`impart index`, `search`, `similar`, `stats`, `eval` from the outside, with the tiny encoder."""
+"""`impart index`, `search`, `similar`, `stats`, `eval` through the command line, with the tiny encoder."""
 
 from __future__ import annotations
 
@@ -77,11 +77,13 @@ def test_settings_of_a_search_come_from_file_environment_and_flags(
         RUN.invoke(app, ["search", "red", "-i", str(index)], catch_exceptions=False)
 
 
-def test_together_is_for_lists(index: Path, tmp_path: Path) -> None:
+def test_together_needs_queries(index: Path, tmp_path: Path) -> None:
     lines = tmp_path / "queries.txt"
     lines.write_text("red\nblue\nyellow\n")
     answers = [run("search", "--queries", lines, "-i", index, *more).stdout for more in ([], ["--together"])]
-    scores = [[hit["score"] for line in said.splitlines() for hit in json.loads(line)["hits"]] for said in answers]
+    scores = [
+        [hit["score"] for line in printed.splitlines() for hit in json.loads(line)["hits"]] for printed in answers
+    ]
     assert len(scores[0]) == len(scores[1]) == 9
     assert scores[0] != scores[1]
     assert "--queries" in run("search", "red", "-i", index, "--together", code=2).output
@@ -106,7 +108,7 @@ def test_a_single_query_in_every_format(index: Path) -> None:
     assert "red.mp4" in run("search", "red", "-i", index).stdout
 
 
-def test_queries_answer_one_object_a_line(index: Path, tmp_path: Path) -> None:
+def test_queries_print_one_object_per_line(index: Path, tmp_path: Path) -> None:
     queries = tmp_path / "queries.txt"
     queries.write_text("red\nblue\n\nyellow\n")
     lines = [json.loads(line) for line in run("search", "--queries", queries, "-i", index, "-n", 1).stdout.splitlines()]
@@ -199,14 +201,14 @@ def test_eval_of_an_index_counts_equals_as_ahead_and_leaves_out_names_that_are_t
     run("index", library, "-i", index)
     captions = tmp_path / "captions.csv"
     captions.write_text("file,caption\nred.mp4,red\ncopy.mp4,red\nblue.mp4,blue\nabsent.mp4,white\n")
-    said = run("eval", "retrieval", captions, "-i", index, "--json", "--no-report")
-    (result,) = json.loads(said.stdout)["results"]
+    printed = run("eval", "retrieval", captions, "-i", index, "--json", "--no-report")
+    (result,) = json.loads(printed.stdout)["results"]
     assert result["counts"] == {"queries": 2, "items": 5, "files not in the index": 1, "read in part": 0}
     assert result["figures"]["mean rank"]["value"] == 2.0  # both are red: neither is first
-    assert "left out: 1 file names that several videos of the index have" in said.stderr
+    assert "left out: 1 file names that several videos of the index have" in printed.stderr
 
 
-def test_usage_errors_say_what_to_do(index: Path, tmp_path: Path) -> None:
+def test_usage_errors_name_the_remedy(index: Path, tmp_path: Path) -> None:
     assert "--queries FILE" in run("search", "-i", index, code=2).output
     assert "leave the text" in run("search", "red", "--queries", tmp_path / "q", "-i", index, code=2).output
 
@@ -252,8 +254,8 @@ def test_a_home_folder_that_the_shell_left_alone(
 
 def test_queries_from_a_pipe_are_utf8_too(index: Path) -> None:
     given = ["search", "--queries", "-", "-i", str(index), "-f", "jsonl"]
-    told = RUN.invoke(app, given, input="\ufeffred\r\n".encode())
-    assert json.loads(told.stdout)["query"] == "red"
+    done = RUN.invoke(app, given, input="\ufeffred\r\n".encode())
+    assert json.loads(done.stdout)["query"] == "red"
     refused = RUN.invoke(app, given, input=b"caf\xe9\n")
     assert isinstance(refused.exception, DataError)
     assert "UTF-8" in str(refused.exception)

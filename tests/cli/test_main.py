@@ -1,4 +1,4 @@
-"""The entry point: how a command ends that did not come to its end."""
+"""The entry point: exit code and message of an interrupted command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from impart.cli.main import main
 from impart.video.index.index import VideoIndex
 
 
-def test_an_interrupted_command_says_what_is_kept(monkeypatch, capsys, tmp_path) -> None:
+def test_an_interrupted_command_names_what_is_kept(monkeypatch, capsys, tmp_path) -> None:
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
@@ -19,4 +19,4 @@ def test_an_interrupted_command_says_what_is_kept(monkeypatch, capsys, tmp_path)
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 130
-    assert "what was finished is kept" in capsys.readouterr().err
+    assert "finished work is kept" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`impart models`: what is printed, where, and what is refused."""
+"""`impart models`: output, and model ids that are refused."""
 
 from __future__ import annotations
 

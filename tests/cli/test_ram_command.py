@@ -1,4 +1,4 @@
-"""A trained RAM from the outside: `--encoder FOLDER` and `refset use`, without torch."""
+"""A trained RAM on the command line: `--encoder FOLDER` and `refset use`, without torch."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_index_search_and_why_without_torch(films: Path, checkpoint: Path, tmp_p
     hits = json.loads(found)["hits"]
     (blue,) = [hit for hit in hits if Path(hit["path"]).name == "blue.mp4"]
     assert "blue" in {reason["text"] for reason in blue["why"]}
-    assert "form='vanilla'" in run("stats", "-i", index).output
+    assert "form vanilla" in run("stats", "-i", index).output
     again = run("search", "a blue square", "-i", index, "--encoder", checkpoint, "--format", "jsonl").output
     assert [hit["score"] for hit in json.loads(again)["hits"]] == [hit["score"] for hit in hits]
     assert "2 unchanged" in run("index", films, "-i", index, "--encoder", checkpoint).output
@@ -70,11 +70,11 @@ def test_refset_use(films: Path, checkpoint: Path, tmp_path: Path) -> None:
     index, trained = tmp_path / "library", open_checkpoint(checkpoint)
     onnx_colours(trained.base, ("green", "blue")).save(tmp_path / "set")
     run("index", films, "-i", index, "--encoder", trained.base.traits.id)
-    said = run("refset", "use", checkpoint, "-i", index).output
-    assert "(3 pairs), blended in by the RAM" in said
+    printed = run("refset", "use", checkpoint, "-i", index).output
+    assert "(3 pairs), blended by the RAM" in printed
     one = run("search", "a red square", "-i", index, "--format", "csv").output
-    said = run("refset", "use", tmp_path / "set", "--ram", checkpoint, "-i", index).output
-    assert "(2 pairs), blended in by the RAM" in said
+    printed = run("refset", "use", tmp_path / "set", "--ram", checkpoint, "-i", index).output
+    assert "(2 pairs), blended by the RAM" in printed
     two = run("search", "a red square", "-i", index, "--format", "csv").output
     assert "RAM" not in run("refset", "use", tmp_path / "set", "-i", index).output
     three = run("search", "a red square", "-i", index, "--format", "csv").output
@@ -86,11 +86,11 @@ def test_zeroshot(checkpoint: Path, tmp_path: Path) -> None:
         (tmp_path / "classes" / name).mkdir(parents=True)
         Image.fromarray(solid(name)).save(tmp_path / "classes" / name / "0.png")
     options = ("--no-report", "--near-duplicate", "2", "--json", "--cache", tmp_path / "cache")
-    said = json.loads(without_torch("eval", "zeroshot", tmp_path / "classes", "--encoder", checkpoint, *options))
-    assert said["results"][0]["counts"] == {"images": 2, "classes": 2, "unreadable": 0, "references": 3} | {
+    report = json.loads(without_torch("eval", "zeroshot", tmp_path / "classes", "--encoder", checkpoint, *options))
+    assert report["results"][0]["counts"] == {"images": 2, "classes": 2, "unreadable": 0, "references": 3} | {
         "references dropped": 0
     }
-    assert said["encoders"][0]["references"]["name"] == "red-green-blue"
+    assert report["encoders"][0]["references"]["name"] == "red-green-blue"
     names = f"{checkpoint}+plain,{checkpoint}"
     onnx_colours(open_checkpoint(checkpoint).base, ("green",)).save(tmp_path / "set")
     given = ("--encoders", names, "--refset", tmp_path / "set", *options)
@@ -99,7 +99,7 @@ def test_zeroshot(checkpoint: Path, tmp_path: Path) -> None:
     assert both["encoders"][1]["references"]["name"] == "green"
 
 
-def test_a_damaged_checkpoint_says_so(films: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_reported(films: Path, checkpoint: Path, tmp_path: Path) -> None:
     (checkpoint / "manifest.json").write_text("{")
     result = RUN.invoke(app, ["index", str(films), "-i", str(tmp_path / "library"), "--encoder", str(checkpoint)])
     assert "is damaged" in str(result.exception)

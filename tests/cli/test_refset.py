@@ -1,4 +1,4 @@
-"""`impart refset` from the outside: what it prints, writes and returns."""
+"""`impart refset` on the command line: output, files and exit codes."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ def test_build_info_add_merge_tune(classes: Path, tmp_path: Path) -> None:
     manifest = json.loads(RUN.invoke(app, ["info", str(out), "--json"]).output)
     assert (manifest["encoder_id"], manifest["count"], manifest["dim"]) == ("tiny", 12, 16)
     assert manifest["settings"]["per_class"] == 3
+    assert manifest == json.loads((out / "manifest.json").read_text())
     assert set(manifest["vanilla"]) == {"k", "w_img", "w_txt", "tau", "floor", "ramp", "target"}
     added = RUN.invoke(app, ["add", str(out), str(classes)])
     assert added.exit_code == 0, added.output

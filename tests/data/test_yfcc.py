@@ -1,4 +1,4 @@
-"""`impart data yfcc` below the command line: real img2dataset against a server on loopback that fails in many ways."""
+"""`prepare`, which `impart data yfcc` runs: with images made in place, and with img2dataset and a loopback server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -62,9 +64,13 @@ def run(files: list[Path], out: Path, settings: YfccSettings) -> list[YfccProgre
     return list(prepare(files, out, settings))
 
 
+def manifest_of(out: Path) -> dict[str, Any]:
+    return json.loads((out / "manifest.json").read_text())  # type: ignore[no-any-return]
+
+
 def failures(out: Path) -> dict[str, tuple[str, str]]:
     with (out / "failures.csv").open(encoding="utf-8", newline="") as file:
-        return {line["photoid"]: (line["result"], line["reason"]) for line in csv.DictReader(file)}
+        return {line["photoid"]: (line["outcome"], line["reason"]) for line in csv.DictReader(file)}
 
 
 def samples(folder: Path) -> dict[str, dict[str, bytes]]:
@@ -85,7 +91,7 @@ def site() -> Iterator[PhotoServer]:
 
 @pytest.fixture
 def directly(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Images made in place of fetched: `/ok/7.jpg` is image 7, others fail. Returns the lists asked for."""
+    """Make images in place of fetching them: `/ok/7.jpg` is image 7, other URLs fail. Returns the lists of URLs."""
     asked: list[list[str]] = []
     monkeypatch.setattr(fetching, "require_img2dataset", lambda: None)
 
@@ -95,14 +101,14 @@ def directly(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         (folder / "urls.json").write_text(json.dumps(urls))
         yield len(urls)
 
-    def fetched(folder: Path, *, count: int) -> Iterator[Fetched]:
+    def read_fetched(folder: Path, *, count: int) -> Iterator[Fetched]:
         for number, url in enumerate(json.loads((folder / "urls.json").read_text()) if count else []):
             good = "/ok/" in url
             name = int(url.rsplit("/", 1)[1].partition(".")[0])
             yield Fetched(number=number, data=image(name) if good else None, fault="" if good else "HTTP 404")
 
     monkeypatch.setattr(fetching, "fetch", fetch)
-    monkeypatch.setattr(fetching, "fetched", fetched)
+    monkeypatch.setattr(fetching, "read_fetched", read_fetched)
     return asked
 
 
@@ -129,11 +135,11 @@ def directly(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         ("Café ☕ 東京タワー", "Café ☕ 東京タワー"),
     ],
 )
-def test_what_is_left_of_a_text(text: str, expected: str) -> None:
+def test_clean_text(text: str, expected: str) -> None:
     assert clean_text(text) == expected
 
 
-def test_title_and_description_are_joined_once() -> None:
+def test_join_caption() -> None:
     assert join_caption(["Dog", ""]) == "Dog"
     assert join_caption(["The dog!", "He runs."]) == "The dog! He runs."
     assert join_caption(["A long walk", "by the sea"], max_words=4) == "A long walk. by"
@@ -189,7 +195,7 @@ def test_csv_tsv_and_parquet_give_the_same_rows(tmp_path: Path) -> None:
     assert list(read_metadata(tmp_path / "a.parquet")) == expected
 
 
-def test_quotes_in_a_tab_separated_file_cost_no_other_row(tmp_path: Path) -> None:
+def test_quotes_in_a_tab_separated_file_do_not_change_other_rows(tmp_path: Path) -> None:
     lines = [
         "photoid\ttitle\tdownloadurl\tdescription",
         "1\tplain\thttp://a/1\tone",
@@ -219,7 +225,7 @@ def test_quotes_in_a_tab_separated_file_cost_no_other_row(tmp_path: Path) -> Non
     assert sum(bool(row.fault) for row in rows.values()) == 1
 
 
-def test_another_table_is_refused_with_its_columns(tmp_path: Path) -> None:
+def test_the_error_for_another_table_names_its_columns(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("file,caption\na.jpg,a dog\n")
     with pytest.raises(
         DataError, match=r"a\.csv is not YFCC.*columns file, caption; it lacks photoid, downloadurl, title"
@@ -235,7 +241,7 @@ def test_another_table_is_refused_with_its_columns(tmp_path: Path) -> None:
 # --- images and the split -------------------------------------------------------------------------------------
 
 
-def test_images_are_checked_and_made_small() -> None:
+def test_images_are_checked_and_resized() -> None:
     settings = ImageSettings(image_size=64)
     small, large = image(1, size=(60, 80)), image(2, size=(300, 200), form="PNG")
     assert checked_image(small, settings) == (small, 60, 80)
@@ -261,10 +267,10 @@ def test_the_split_follows_from_the_photoid() -> None:
     assert all(b == "reference" for a, b in zip(splits, wider, strict=True) if a == "reference")
 
 
-# --- the whole way, images made in place ----------------------------------------------------------------------
+# --- prepare, with images made in place -----------------------------------------------------------------------
 
 
-def test_pairs_never_move_when_files_are_added(tmp_path: Path, directly: list[list[str]]) -> None:
+def test_pairs_keep_their_split_when_files_are_added(tmp_path: Path, directly: list[list[str]]) -> None:
     rows = [row(str(i), f"http://x/ok/{i}.jpg") for i in range(60)]
     first, second = write_csv(tmp_path / "a.csv", rows[:25]), write_csv(tmp_path / "b.csv", rows)
     settings = YfccSettings(reference=0.3, shard_size=8)
@@ -277,12 +283,12 @@ def test_pairs_never_move_when_files_are_added(tmp_path: Path, directly: list[li
         grown = samples(tmp_path / "grown" / split)
         assert before[split] < set(grown)
         assert grown == samples(tmp_path / "at_once" / split)
-    manifest = json.loads((tmp_path / "grown" / "manifest.json").read_text())
+    manifest = manifest_of(tmp_path / "grown")
     assert sum(manifest["counts"].values()) == 60
     assert max(shard["pairs"] for shard in manifest["shards"]["train"]) == 8
 
 
-def test_the_same_command_again_fetches_nothing_and_the_folder_keeps_its_settings(
+def test_a_second_run_fetches_nothing_and_must_have_the_same_settings(
     tmp_path: Path, directly: list[list[str]]
 ) -> None:
     table = write_csv(tmp_path / "a.csv", [row(str(i), f"http://x/ok/{i}.jpg") for i in range(10)])
@@ -294,7 +300,7 @@ def test_the_same_command_again_fetches_nothing_and_the_folder_keeps_its_setting
     assert files == {path: path.read_bytes() for path in sorted((tmp_path / "out").rglob("*.tar"))}
     with pytest.raises(DataError, match=r"other settings \(reference 0.1 -> 0.2\)"):
         run([table], tmp_path / "out", YfccSettings(reference=0.2))
-    with pytest.raises(DataError, match="holds other things"):
+    with pytest.raises(DataError, match="contains files of another program"):
         run([table], tmp_path, YfccSettings())
     with pytest.raises(ConfigError, match="between 0 and"):
         YfccSettings(reference=10)
@@ -303,16 +309,16 @@ def test_the_same_command_again_fetches_nothing_and_the_folder_keeps_its_setting
 
 
 @pytest.mark.parametrize("stop", ["before", "after"])
-def test_a_commit_that_was_cut_short_is_finished(
+def test_an_interrupted_commit_is_finished_at_the_next_start(
     stop: str, tmp_path: Path, directly: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed just before a part's commit is written, or in the midst of moving its shards."""
+    """The run is killed before the commit of a part is written, or while its shards are moved."""
     from impart.data import pair_store
 
     table = write_csv(tmp_path / "a.csv", [row(str(i), f"http://x/ok/{i}.jpg") for i in range(20)])
     settings = YfccSettings(reference=0.3, part_size=10)
     run([table], tmp_path / "whole", settings)
-    real = pair_store.PairStore._take_over
+    real = pair_store.PairStore._move_to_places
 
     def killed(self: pair_store.PairStore, work: Path) -> None:
         if stop == "before":
@@ -323,10 +329,10 @@ def test_a_commit_that_was_cut_short_is_finished(
             (work / "out" / name).replace(tmp_path / "out" / final.split("-")[0] / final)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pair_store.PairStore, "_take_over", killed)
+    monkeypatch.setattr(pair_store.PairStore, "_move_to_places", killed)
     with pytest.raises(KeyboardInterrupt):
         run([table], tmp_path / "out", settings)
-    monkeypatch.setattr(pair_store.PairStore, "_take_over", real)
+    monkeypatch.setattr(pair_store.PairStore, "_move_to_places", real)
     run([table], tmp_path / "out", settings)
     for split in ("train", "reference"):
         shards = sorted(path.name for path in (tmp_path / "out" / split).iterdir())
@@ -336,7 +342,7 @@ def test_a_commit_that_was_cut_short_is_finished(
     assert not list((tmp_path / "out" / ".state" / "work").iterdir())
 
 
-def test_failed_images_are_tried_again_when_asked(
+def test_retry_failed_fetches_failed_images_again(
     tmp_path: Path, directly: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     urls = [f"http://x/{'missing' if i % 2 else 'ok'}/{i}.jpg" for i in range(6)]
@@ -346,20 +352,21 @@ def test_failed_images_are_tried_again_when_asked(
     run([table], tmp_path / "out", YfccSettings(retry_failed=True))
     assert directly[1] == urls[1::2]
     assert len(failures(tmp_path / "out")) == 3
-    here = fetching.fetched
+    here = fetching.read_fetched
 
     def back(folder: Path, *, count: int) -> Iterator[Fetched]:
         for item in here(folder, count=count):
             yield Fetched(number=item.number, data=image(100 + item.number))
 
-    monkeypatch.setattr(fetching, "fetched", back)
-    manifest = run([table], tmp_path / "out", YfccSettings(retry_failed=True))[-1].manifest
+    monkeypatch.setattr(fetching, "read_fetched", back)
+    run([table], tmp_path / "out", YfccSettings(retry_failed=True))
+    manifest = manifest_of(tmp_path / "out")
     assert sum(manifest["counts"].values()) == 6
     assert failures(tmp_path / "out") == {}
     assert manifest["failed"] == {}
 
 
-def test_every_row_that_gave_no_pair_is_listed(tmp_path: Path, directly: list[list[str]]) -> None:
+def test_every_row_without_a_pair_is_listed(tmp_path: Path, directly: list[list[str]]) -> None:
     missing = row("7", "http://x/missing/7.jpg")
     tables = [
         write_csv(tmp_path / name, [missing, missing, row(str(i), "http://x/ok/1.jpg")])
@@ -368,42 +375,110 @@ def test_every_row_that_gave_no_pair_is_listed(tmp_path: Path, directly: list[li
     for table in tables:
         with table.open("a") as file:
             file.write("5,too,short\n")
-    manifest = run(tables, tmp_path / "out", YfccSettings())[-1].manifest
+    run(tables, tmp_path / "out", YfccSettings())
+    manifest = manifest_of(tmp_path / "out")
     assert manifest["failed"] == {"HTTP 404": 1, "3 columns instead of 9": 2}
     assert manifest["dropped"] == {"the photoid was there before": 2, "the same file as another photo": 1}
     assert {"a:4", "b:4"} < set(failures(tmp_path / "out"))
 
 
-def test_a_run_that_is_stopped_says_so(tmp_path: Path, directly: list[list[str]]) -> None:
+def test_the_manifest_of_a_stopped_run_is_marked_incomplete(tmp_path: Path, directly: list[list[str]]) -> None:
     table = write_csv(tmp_path / "a.csv", [row(str(i), f"http://x/ok/{i}.jpg") for i in range(8)])
     events = prepare([table], tmp_path / "out", YfccSettings(part_size=4))
     assert next(event for event in events if event.phase == "part").rows == 4
     events.close()
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    manifest = manifest_of(tmp_path / "out")
     assert manifest["complete"] is False
     assert sum(manifest["counts"].values()) == 4
     assert sum(run([table], tmp_path / "out", YfccSettings(part_size=4))[-1].pairs.values()) == 8
     assert len(directly) == 2
 
 
-def test_a_dead_network_records_nothing(tmp_path: Path, directly: list[list[str]]) -> None:
+OLD_KEY = "9b216e5e895d6809"
+OLD_FAILURES = """photoid,url,outcome,reason
+1,http://x/missing/1.jpg,failed,HTTP 404
+2,http://x/ok/2.jpg,failed,the picture is cut off
+3,http://x/ok/0.jpg,dropped,the same file as another photo
+"""
+
+
+def write_old_folder(out: Path) -> None:
+    """Write a folder as version 0.1.0 did: one part of four rows, one pair. The numbers are of that version."""
+    parts = out / ".state" / "parts"
+    parts.mkdir(parents=True)
+    (out / "train").mkdir()
+    with tarfile.open(out / "train" / "train-00000.tar", "w") as tar:
+        for name, content in (("0.jpg", image(0)), ("0.txt", b"a photo number 0"), ("0.json", b"{}")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    settings = {
+        "reference": 0.1,
+        "caption": ["title", "description"],
+        "max_word_letters": 25,
+        "max_words": 100,
+        "image_size": 256,
+        "min_size": 32,
+        "quality": 92,
+        "max_megapixels": 100.0,
+        "shard_size": 10000,
+    }
+    (out / ".state" / "settings.json").write_text(json.dumps(settings))
+    shards = {"train-00000.tar": {"pairs": 1, "bytes": 10240}}
+    record = {"order": 0, "key": OLD_KEY, "shards": shards, "licences": {"CC BY": 1}}
+    (parts / f"{OLD_KEY}.json").write_text(json.dumps(record))
+    (parts / f"{OLD_KEY}.csv").write_text(OLD_FAILURES)
+    photos = np.array([6912158355717386040, 5622533601426856843], np.uint64)
+    np.savez(parts / f"{OLD_KEY}.npz", photos=photos, images=np.array([4140892164330093402], np.uint64))
+
+
+def test_a_folder_of_version_0_1_is_resumed(tmp_path: Path, directly: list[list[str]]) -> None:
+    urls = {"0": "http://x/ok/0.jpg", "1": "http://x/missing/1.jpg", "2": "http://x/ok/2.jpg", "3": "http://x/ok/0.jpg"}
+    table, out = write_csv(tmp_path / "a.csv", [row(key, url) for key, url in urls.items()]), tmp_path / "out"
+    write_old_folder(out)
+    assert [event.phase for event in run([table], out, YfccSettings())] == ["known", "done"]
+    assert (out / "failures.csv").read_text() == OLD_FAILURES
+    assert manifest_of(out)["failed"] == {"HTTP 404": 1, "the picture is cut off": 1}
+    assert directly == []
+    run([table], out, YfccSettings(retry_failed=True))
+    assert directly == [[urls["1"], urls["2"]]]
+    assert set(samples(out / "train")) | set(samples(out / "reference")) == {"0", "2"}
+    assert failures(out) == {
+        "1": ("failed", "HTTP 404"),
+        "3": ("dropped", "the same file as another photo"),
+    }
+    assert manifest_of(out)["dropped"] == {"the same file as another photo": 1}
+
+
+def test_the_manifest_is_the_result_of_the_generator(tmp_path: Path, directly: list[list[str]]) -> None:
+    table = write_csv(tmp_path / "a.csv", [row("1", "http://x/ok/1.jpg")])
+    results = []
+
+    def followed() -> Iterator[YfccProgress]:
+        results.append((yield from prepare([table], tmp_path / "out", YfccSettings())))
+
+    assert [event.phase for event in followed()] == ["fetch", "part", "done"]
+    assert results == [manifest_of(tmp_path / "out")]
+
+
+def test_nothing_is_recorded_when_all_images_fail(tmp_path: Path, directly: list[list[str]]) -> None:
     table = write_csv(tmp_path / "a.csv", [row(str(i), f"http://x/missing/{i}.jpg") for i in range(120)])
     with pytest.raises(DataError, match=r"none of 120 images .* \(120 times: HTTP 404\)"):
         run([table], tmp_path / "out", YfccSettings())
     assert failures(tmp_path / "out") == {}
 
 
-def test_without_img2dataset_the_pip_line_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_img2dataset_the_error_shows_the_pip_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "img2dataset", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'impart\[data\]'"):
         run([tmp_path / "a.csv"], tmp_path / "out", YfccSettings())
 
 
-# --- the whole way with img2dataset -----------------------------------------------------------------------------
+# --- prepare, with img2dataset ----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_a_site_that_fails_in_every_way(tmp_path: Path, site: PhotoServer) -> None:
+def test_every_kind_of_failure_of_a_site(tmp_path: Path, site: PhotoServer) -> None:
     pytest.importorskip("img2dataset")
     kinds = {
         "ok": [10, 11, 12, 13],
@@ -428,7 +503,8 @@ def test_a_site_that_fails_in_every_way(tmp_path: Path, site: PhotoServer) -> No
         row("14", f"{site.address}/ok/14.jpg", title="A%20dog", description="He &lt;3 the <i>sea</i>", licence="CC0"),
     ]
     settings = YfccSettings(reference=0.3, image=ImageSettings(image_size=128), fetch=QUICK)
-    manifest = run([write_csv(tmp_path / "meta.csv", rows)], tmp_path / "out", settings)[-1].manifest
+    run([write_csv(tmp_path / "meta.csv", rows)], tmp_path / "out", settings)
+    manifest = manifest_of(tmp_path / "out")
     train, reference = samples(tmp_path / "out" / "train"), samples(tmp_path / "out" / "reference")
     assert set(train) | set(reference) == {"10", "11", "12", "13", "14", "20", "30", "31", "40"}
     assert set(reference) == {key for key in {**train, **reference} if split_of(key, reference=0.3) == "reference"}
@@ -467,7 +543,7 @@ def test_a_site_that_fails_in_every_way(tmp_path: Path, site: PhotoServer) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGKILL")
-def test_killed_it_goes_on_where_it_stopped_and_leaves_no_process(tmp_path: Path, site: PhotoServer) -> None:
+def test_a_killed_run_resumes_and_leaves_no_process(tmp_path: Path, site: PhotoServer) -> None:
     pytest.importorskip("img2dataset")
     rows = [row(str(i), f"{site.address}/ok/{i}.jpg") for i in range(64)]
     table, out = write_csv(tmp_path / "meta.csv", rows), tmp_path / "out"
@@ -489,10 +565,11 @@ def test_killed_it_goes_on_where_it_stopped_and_leaves_no_process(tmp_path: Path
     asked = site.asked.total()
     assert asked < 64
     time.sleep(1.0)
-    assert site.asked.total() == asked  # img2dataset ended with us
+    assert site.asked.total() == asked  # img2dataset ended with its parent
     site.delay_s = 0.0
     settings = YfccSettings(fetch=FetchSettings(threads=4, batch=8, timeout_s=5))
-    manifest = run([table], out, settings)[-1].manifest
+    run([table], out, settings)
+    manifest = manifest_of(out)
     assert sum(manifest["counts"].values()) == 64
     finished = 8 * len(images)
     assert all(site.asked[f"/ok/{i}.jpg"] == 1 for i in range(finished))

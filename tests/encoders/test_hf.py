@@ -1,4 +1,4 @@
-"""CLIP and SigLIP through our preprocessing and tokenizing, against transformers' own processors and models."""
+"""CLIP and SigLIP with the preprocessing and tokenizers of IMPART, against transformers' processors and models."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IMAGES = [
 
 
 def their_vectors(folder: Path, *, padding: str | bool, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors of IMAGES and TEXTS by transformers alone."""
+    """Encode IMAGES and TEXTS with transformers alone: L2-normalised vectors."""
     config = transformers.AutoConfig.from_pretrained(folder)
     processor_class = CLIPImageProcessorPil if config.model_type == "clip" else SiglipImageProcessorPil
     model_class = transformers.CLIPModel if config.model_type == "clip" else transformers.SiglipModel
@@ -64,7 +64,7 @@ def test_activation_comes_from_the_config(tmp_path: Path) -> None:
         (quick.encode_images(IMAGES).embeddings, exact.encode_images(IMAGES).embeddings),
         (quick.encode_texts(tiny_hf.TEXTS), exact.encode_texts(tiny_hf.TEXTS)),
     ):
-        # The same weights with the other activation are another model: 100 times what parity allows.
+        # Equal weights with another activation are another model: the difference is 100 times the tolerance of parity.
         assert np.abs(ours - theirs).max() > 1e-3
     assert quick.fingerprint != exact.fingerprint
 
@@ -156,7 +156,7 @@ def test_missing_weights_are_refused(tmp_path: Path) -> None:
 def test_other_models_are_refused(tmp_path: Path) -> None:
     folder = tiny_hf.write_clip(tmp_path)
     tiny_hf.set_json(folder / "config.json", model_type="bert")
-    with pytest.raises(EncoderError, match="'bert' is not known"):
+    with pytest.raises(EncoderError, match="'bert' is unknown: use clip or siglip"):
         load_encoder(f"hf:{folder}")
     with pytest.raises(EncoderNotFoundError, match="no folder"):
         load_encoder("hf:/no/such/folder")

@@ -1,4 +1,4 @@
-"""Repositories from a hub on loopback: whole, missing, broken off, cached; and what is said without a network."""
+"""Repositories of a hub on loopback: complete, missing, interrupted, cached; and the message without a network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPO = "org/tiny"
 
 
 class Hub:
-    """A hub with one repository. `broken` names a file whose transfer stops half way, each time."""
+    """A hub with one repository. Transfers of the file `broken` stop half way."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,7 +114,7 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
 
 
 def run(code: str, tmp_path: Path, endpoint: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """In a fresh process, because huggingface_hub reads its environment when it is imported."""
+    """Run code in a new process, because huggingface_hub reads its environment at import."""
     environment = {
         **{key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")},
         "HF_ENDPOINT": endpoint,
@@ -146,7 +146,7 @@ def test_repository_is_fetched_once_and_then_works_offline(hub: Hub, tmp_path: P
     asked = len(hub.requests)
     again = run(ENCODE, tmp_path, hub.url)
     assert again.stdout == first.stdout
-    assert len(hub.requests) == asked  # a cached model never asks the network
+    assert len(hub.requests) == asked  # a cached model needs no request
 
 
 def test_missing_repository(hub: Hub, tmp_path: Path) -> None:
@@ -159,11 +159,11 @@ def test_repository_of_another_kind(hub: Hub, tmp_path: Path) -> None:
     (hub.folder / "textual" / "model.onnx").unlink()
     result = run(ENCODE, tmp_path, hub.url)
     assert result.stdout.startswith("EncoderError"), result.stdout + result.stderr
-    assert "does not hold the files" in result.stdout
+    assert "does not have the files" in result.stdout
 
 
 @pytest.mark.slow
-def test_transfer_that_breaks_off_then_goes_on(hub: Hub, tmp_path: Path) -> None:
+def test_interrupted_transfer_is_continued(hub: Hub, tmp_path: Path) -> None:
     hub.broken = "visual/model.onnx"
     result = run(ENCODE, tmp_path, hub.url)
     assert result.stdout.startswith("EncoderError"), result.stdout + result.stderr
@@ -174,7 +174,7 @@ def test_transfer_that_breaks_off_then_goes_on(hub: Hub, tmp_path: Path) -> None
 
 
 def test_no_network(tmp_path: Path) -> None:
-    result = run(ENCODE, tmp_path, "http://127.0.0.1:9")  # the discard port: nobody listens
+    result = run(ENCODE, tmp_path, "http://127.0.0.1:9")  # the discard port, where no server listens
     assert result.stdout.startswith("EncoderError"), result.stdout + result.stderr
     assert f"{REPO!r} could not be fetched" in result.stdout
     assert "local folder" in result.stdout
@@ -206,5 +206,5 @@ def test_names(name: str, repo: str, folder: str, revision: str | None) -> None:
 @pytest.mark.parametrize(
     "name", ["", "name", "/org/name", "../org/name", "./name", "org/../name", "C:\\models", "a b/c"]
 )
-def test_what_is_no_name(name: str) -> None:
+def test_invalid_names(name: str) -> None:
     assert HubName.parse(name) is None

@@ -1,4 +1,4 @@
-"""open_clip's models with our preprocessing, against open_clip's own; skipped where it is not installed."""
+"""Models of open_clip with the preprocessing of IMPART, against open_clip; skipped where it is not installed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TEXTS = ["a photo of a dog", "Two RED squares!", "", "word " * 100]
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A small random model under the name `tiny-vit`, with its weights in a file."""
+    """Weights of a small random model with the name `tiny-vit`."""
     config = {
         "embed_dim": 16,
         "quick_gelu": True,
@@ -65,7 +65,7 @@ def test_agrees_with_open_clip(checkpoint: Path) -> None:
 
 
 @needs_open_clip
-def test_activation_that_does_not_fit_the_weights(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_activation_that_does_not_match_the_weights(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create = open_clip.create_model
 
     def mismatched(*args: object, **options: object) -> object:
@@ -81,7 +81,7 @@ def test_activation_that_does_not_fit_the_weights(checkpoint: Path, monkeypatch:
 def test_unknown_models_are_named() -> None:
     with pytest.raises(EncoderError, match="no-such-model"):
         load_encoder("open_clip:no-such-model/openai")
-    with pytest.raises(EncoderNotFoundError, match="names no weights"):
+    with pytest.raises(EncoderNotFoundError, match="does not name weights"):
         load_encoder("open_clip:ViT-B-32")
 
 

@@ -1,4 +1,4 @@
-"""Two encoders as one: whose vectors are whose, and a retrieval encoder that has changed."""
+"""A pair of encoders: the vectors of each, and a retrieval encoder that has changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _images():
     return [np.full((8, 8, 3), value, dtype=np.uint8) for value in (10, 90, 200)]
 
 
-def test_embeddings_are_of_the_first_and_retrieval_of_the_second():
+def test_embeddings_are_from_the_first_and_retrieval_embeddings_from_the_second():
     base, other = TinyEncoder(1), TinyEncoder(2)
     encoder = PairedEncoder(base, other, encoder_id="paired:x")
     made = encoder.encode_images(_images())
@@ -29,7 +29,7 @@ def test_embeddings_are_of_the_first_and_retrieval_of_the_second():
     assert len({encoder.fingerprint, base.fingerprint, other.fingerprint}) == 3
 
 
-def test_a_changed_retrieval_encoder_is_told(tmp_path, monkeypatch):
+def test_a_changed_retrieval_encoder_is_refused(tmp_path, monkeypatch):
     found = {"hf": TinyEncoder(1), "tiny": TinyEncoder(2)}
     monkeypatch.setattr(paired, "load_encoder", lambda model_id, **_: found[model_id.partition(":")[0]])
     encoder_id = write_paired(tmp_path, found["tiny"])
@@ -39,5 +39,5 @@ def test_a_changed_retrieval_encoder_is_told(tmp_path, monkeypatch):
     with pytest.raises(EncoderMismatchError, match="tiny:2"):
         load_paired(str(tmp_path))
     (tmp_path / "retrieval.json").write_text("{}")
-    with pytest.raises(EncoderError, match="names no retrieval encoder"):
+    with pytest.raises(EncoderError, match="does not name a retrieval encoder"):
         load_paired(str(tmp_path))

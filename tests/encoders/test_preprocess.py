@@ -1,4 +1,4 @@
-"""Preprocessing against transformers' processors and open_clip's transform, on real photos and odd images."""
+"""Preprocessing against the processors of transformers and open_clip, on real photos and unusual images."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
 def photos() -> Iterator[Image.Image]:
-    """scikit-image's photographs, whole and cut to odd sizes, larger and smaller than the tower's input."""
-    data = pytest.importorskip("skimage.data", reason="scikit-image (extra demo) brings the test photographs")
+    """Photos of scikit-image, whole and cropped to odd sizes, larger and smaller than the input of the tower."""
+    data = pytest.importorskip("skimage.data", reason="scikit-image (extra demo) has the test photos")
     rng = np.random.default_rng(0)
     for name in ("astronaut", "chelsea", "coffee", "rocket", "camera"):
         photo = Image.fromarray(getattr(data, name)())
@@ -83,10 +83,10 @@ def test_agrees_with_open_clip(resize_mode: str, interpolation: str) -> None:
 
 @pytest.mark.parametrize(
     ("crop_start", "starts"),
-    # Spare pixels 0..7, as transformers and as torchvision cut them.
+    # For 0 to 7 pixels more than the crop, as in transformers and in torchvision.
     [("floor", [0, 0, 1, 1, 2, 2, 3, 3]), ("round", [0, 0, 1, 2, 2, 2, 3, 4])],
 )
-def test_crop_starts_where_the_houses_start_it(crop_start: str, starts: list[int]) -> None:
+def test_crop_starts_as_in_transformers_and_torchvision(crop_start: str, starts: list[int]) -> None:
     config = PreprocessConfig(size_px=8, crop_start=crop_start, **PLAIN)  # type: ignore[arg-type]
     for spare, start in enumerate(starts):
         across = np.broadcast_to(np.arange(8 + spare, dtype=np.uint8)[None, :, None], (8, 8 + spare, 3))
@@ -133,7 +133,7 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert to_rgb(image).mode == "RGB"
 
 
-def test_transparency_is_laid_on_white() -> None:
+def test_transparency_is_composited_on_white() -> None:
     clear = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
     assert to_rgb(clear).getpixel((0, 0)) == (255, 255, 255)
     palette = Image.new("P", (8, 8), 1)
@@ -146,7 +146,7 @@ def test_transparency_is_laid_on_white() -> None:
 @pytest.mark.parametrize(("level", "expected"), [(0, 0), (32768, 128), (65535, 255)])
 def test_sixteen_bits_are_scaled(level: int, expected: int) -> None:
     pixels = np.full((4, 4), level, dtype=np.uint16)
-    pixels[0, 0] = 65535  # a 16-bit image, whatever else it shows
+    pixels[0, 0] = 65535  # makes it a 16-bit image at every level
     for image in (Image.fromarray(pixels), Image.fromarray(pixels.astype(np.int32))):
         assert to_rgb(image).getpixel((2, 2)) == (expected,) * 3
     assert to_rgb(Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32))).getpixel((0, 0)) == (128,) * 3
@@ -156,7 +156,7 @@ def test_exif_orientation_is_obeyed() -> None:
     image = Image.new("RGB", (40, 20), (255, 0, 0))
     image.paste((0, 0, 255), (20, 0, 40, 20))  # red left, blue right
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise: red on top
+    exif[0x0112] = 6  # rotate clockwise: red on top
     file = io.BytesIO()
     image.save(file, "PNG", exif=exif)
     upright = to_rgb(Image.open(file))
@@ -217,10 +217,10 @@ def test_settings_that_cannot_work(values: dict[str, object], message: str) -> N
         ({"rescale_factor": 1 / 127.5}, "1/255"),
         ({"crop_size": 200}, "crops to 200"),
         ({"resample": 0}, "filter 0"),
-        ({"do_center_crop": False}, "not known"),
+        ({"do_center_crop": False}, "not supported"),
     ],
 )
-def test_image_processors_that_are_not_known(change: dict[str, object], message: str) -> None:
+def test_unsupported_image_processors(change: dict[str, object], message: str) -> None:
     clip = {
         "size": {"shortest_edge": 224},
         "crop_size": {"height": 224, "width": 224},

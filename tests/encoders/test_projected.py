@@ -1,4 +1,4 @@
-"""An encoder behind two matrices: what is turned, what stays, and an encoder that has changed."""
+"""Projected embeddings, unchanged retrieval embeddings, and an encoder that has changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def matrices():
     return [np.eye(DIM, dtype=np.float32) + 0.3 * rng.standard_normal((DIM, DIM)).astype(np.float32) for _ in range(2)]
 
 
-def test_embeddings_are_turned_and_retrieval_stays(tmp_path, matrices):
+def test_embeddings_are_projected_and_retrieval_embeddings_unchanged(tmp_path, matrices):
     base = TinyEncoder(1)
     encoder = write_projected(tmp_path, base, *matrices)
     plain, made = base.encode_images(_images()), encoder.encode_images(_images())
@@ -36,7 +36,7 @@ def test_embeddings_are_turned_and_retrieval_stays(tmp_path, matrices):
     assert encoder.fingerprint not in (base.fingerprint, write_projected(tmp_path, base, text, image).fingerprint)
 
 
-def test_the_folder_loads_again_and_a_changed_encoder_is_told(tmp_path, monkeypatch, matrices):
+def test_the_folder_loads_again_and_a_changed_encoder_is_refused(tmp_path, monkeypatch, matrices):
     found = {"tiny": TinyEncoder(1)}
     monkeypatch.setattr(projected, "load_encoder", lambda model_id, **_: found[model_id.partition(":")[0]])
     written = write_projected(tmp_path, found["tiny"], *matrices)
@@ -48,7 +48,7 @@ def test_the_folder_loads_again_and_a_changed_encoder_is_told(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("harm", ["named", "cut", "shape"])
-def test_a_damaged_folder_is_told(tmp_path, monkeypatch, matrices, harm):
+def test_a_damaged_folder_is_named(tmp_path, monkeypatch, matrices, harm):
     monkeypatch.setattr(projected, "load_encoder", lambda *_, **__: TinyEncoder(1))
     write_projected(tmp_path, TinyEncoder(1), *matrices)
     if harm == "named":

@@ -1,4 +1,4 @@
-"""Table 1: who stands in which row, what is missing and how to get it, and the paper's figures beside ours."""
+"""Table 1: the model of each row, what is missing and how to get it, and the paper's figures beside ours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers.tiny_ram import onnx_colours
 from impart.encoders.base import load_encoder, register
 from impart.errors import ConfigError, DataError, EncoderMismatchError
 from impart.evaluate.report.folder import summarise
-from impart.evaluate.table1 import PAPER, SETS, figures_table, open_sets, plan, settings_table
+from impart.evaluate.table1 import PAPER, SETS, figures_table, open_sets, plan_rows, settings_table
 from impart.evaluate.tasks.zeroshot import zeroshot
 from impart.refset.refset import ReferenceSet
 
@@ -34,7 +34,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_sets_are_found_by_name_and_missing_ones_are_said(data: Path, tmp_path: Path) -> None:
+def test_sets_are_found_by_name_and_missing_ones_are_noted(data: Path, tmp_path: Path) -> None:
     found, notes = open_sets(data)
     assert list(found) == ["CIFAR-10", "Caltech-101"]
     assert len(notes) == 1
@@ -44,8 +44,8 @@ def test_sets_are_found_by_name_and_missing_ones_are_said(data: Path, tmp_path: 
         open_sets(tmp_path / "nowhere")
 
 
-def test_rows_without_a_trained_ram_say_how_to_train_one() -> None:
-    rows = {row.name: row for row in plan("tiny")}
+def test_rows_without_a_trained_ram_name_the_command_that_trains_one() -> None:
+    rows = {row.name: row for row in plan_rows("tiny")}
     assert list(rows) == [
         "CLIP",
         "RA-CLIP (RAM, unnormalised)",
@@ -63,36 +63,36 @@ def test_rows_without_a_trained_ram_say_how_to_train_one() -> None:
 
 def test_vanilla_with_the_papers_and_with_tuned_weights(tmp_path: Path) -> None:
     untuned = colour_set().save(tmp_path / "untuned")
-    rows = {row.name: row for row in plan("tiny", refset=untuned)}
-    settings = rows["Vanilla, the paper's weights"].model.encoder.augmentation.settings
+    rows = {row.name: row for row in plan_rows("tiny", refset=untuned)}
+    settings = rows["Vanilla, the paper's weights"].model.encoder.blender.settings
     assert (settings.k, settings.w_img, settings.w_txt, settings.tau) == (8, 0.5, 0.05, 0)
     assert "impart refset tune" in rows["Vanilla, tuned"].missing
     chosen = {"k": 3, "w_img": 0.1, "w_txt": 0.9, "tau": 0.1, "floor": 0.0, "ramp": 0.0, "target": 0.0}
     tuned = colour_set().with_vanilla(chosen).save(tmp_path / "tuned")
-    row = {row.name: row for row in plan("tiny", refset=tuned)}["Vanilla, tuned"]
-    assert row.model.encoder.augmentation.settings.w_txt == 0.9
+    row = {row.name: row for row in plan_rows("tiny", refset=tuned)}["Vanilla, tuned"]
+    assert row.model.encoder.blender.settings.w_txt == 0.9
     with pytest.raises(EncoderMismatchError):
-        plan("tiny:4", refset=tuned)
+        plan_rows("tiny:4", refset=tuned)
 
 
-def test_a_ram_goes_to_the_row_of_its_form(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_ram_fills_the_row_of_its_form(checkpoint: Path, tmp_path: Path) -> None:
     base_id = f"onnx:{checkpoint / 'encoder'}"
     green = onnx_colours(load_encoder(base_id), ("green",)).save(tmp_path / "green")
-    rows = {row.name: row for row in plan(base_id, refset=green, rams=[checkpoint])}
+    rows = {row.name: row for row in plan_rows(base_id, refset=green, rams=[checkpoint])}
     learned = rows["RA-CLIP (RAM, form vanilla)"].model
     assert learned.references.name == "green"
     assert rows["RA-CLIP (RAM, normalised)"].model is None
-    other = {row.name: row for row in plan("tiny", rams=[checkpoint])}["RA-CLIP (RAM, form vanilla)"].model
-    assert other.encoder.base.traits.id == base_id  # a RAM that brings its own encoder keeps it
-    with pytest.raises(ConfigError, match="two RAMs of one form"):
-        plan(base_id, rams=[checkpoint, checkpoint])
+    other = {row.name: row for row in plan_rows("tiny", rams=[checkpoint])}["RA-CLIP (RAM, form vanilla)"].model
+    assert other.encoder.base.traits.id == base_id  # a RAM of another encoder is measured with that one
+    with pytest.raises(ConfigError, match="two RAMs have the form"):
+        plan_rows(base_id, rams=[checkpoint, checkpoint])
 
 
-def test_the_papers_figures_stand_beside_ours(data: Path, tmp_path: Path) -> None:
+def test_the_papers_figures_are_beside_ours(data: Path, tmp_path: Path) -> None:
     sets, _ = open_sets(data)
     pair = [(solid("red"), "red"), (solid("green"), "green")]
     refset = ReferenceSet.build(pair, TinyEncoder(), name="two", source="paint").save(tmp_path / "two")
-    rows = plan("tiny", refset=refset)
+    rows = plan_rows("tiny", refset=refset)
     results = [
         zeroshot(row.model.encoder, dataset, prompts=("{}",), label=row.name)
         for dataset in sets.values()
@@ -107,11 +107,11 @@ def test_the_papers_figures_stand_beside_ours(data: Path, tmp_path: Path) -> Non
     assert shown["RA-CLIP (RAM, normalised)"] == ["-", "", "-", "", "-", ""]
     assert shown["Vanilla, the paper's weights"][1::2] == ["88.17", "61.80", "86.02"]
     assert any("impart train ram_mini" in line for line in table.below)
-    said = {row[0].text: (row[1].text, row[2].text) for row in settings_table(rows, sets, prompts="single").rows}
-    assert said["encoder"][0] == "ViT-B/32"
-    assert said["encoder"][1].startswith("tiny: 16 numbers")
-    assert said["reference set"] == ("1,000 pairs of YFCC15M", "two, 2 pairs of paint")
-    assert said["CIFAR-10, test"] == ("10,000 images", "2 images")
-    assert said["CIFAR-100, test"] == ("10,000 images", "missing")
-    assert said["Vanilla, the paper's weights"] == ("K 8, image 0.5, text 0.05", "K 8, image 0.5, text 0.05")
+    settings = {row[0].text: (row[1].text, row[2].text) for row in settings_table(rows, sets, prompts="single").rows}
+    assert settings["encoder"][0] == "ViT-B/32"
+    assert settings["encoder"][1].startswith("tiny: 16 numbers")
+    assert settings["reference set"] == ("1,000 pairs of YFCC15M", "two, 2 pairs of paint")
+    assert settings["CIFAR-10, test"] == ("10,000 images", "2 images")
+    assert settings["CIFAR-100, test"] == ("10,000 images", "missing")
+    assert settings["Vanilla, the paper's weights"] == ("K 8, image 0.5, text 0.05", "K 8, image 0.5, text 0.05")
     assert len(PAPER) == len(SETS) == 3

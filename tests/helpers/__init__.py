@@ -1,1 +1,1 @@
-"""Small encoders, models, data sets and videos that tests make."""
+"""Small encoders, models, data sets and videos, generated for tests."""

@@ -1,10 +1,10 @@
-"""Small videos for tests, made with PyAV: solid colours, cuts, variable frame rate, rotated, broken, not video at all.
+"""Small videos, written with PyAV: solid colours, cuts, variable frame rate, rotated, broken, without video.
 
     write_clip(path, colours=["red", "blue"], seconds_each=1.0, fps=25)      # one cut at 1.0 s
     write_frames(path, [image, ...], times_s=[0.0, 0.1, 0.9])              # variable frame rate
     rotate(path, 90); truncate(path, 0.5); corrupt(path)                     # in place, on a written file
 
-A colour is a name of `helpers.tiny_encoder.COLOURS` or an (r, g, b) tuple. The container follows from the file's suffix.
+A colour is a name of `helpers.tiny_encoder.COLOURS` or an (r, g, b) tuple. The file's suffix selects the container.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from helpers.tiny_encoder import COLOURS
 
 Colour = str | tuple[int, int, int]
 
-TICKS = 12_800  # time base of written streams; 1/TICKS s is the finest time a clip can hold
+TICKS = 12_800  # time base of written streams; 1/TICKS s is the resolution of times
 
 
 def write_clip(
@@ -37,11 +37,11 @@ def write_clip(
     audio: bool = False,
     **options: str,
 ) -> Path:
-    """Solid colours after one another, at a constant frame rate.
+    """Write shots of solid colours at a constant frame rate.
 
     Args:
         path: the file to write; mp4, mkv, avi, mov, webm or gif by suffix.
-        colours: one shot each; a shot has `round(seconds_each * fps)` frames.
+        colours: one shot per colour; a shot has `round(seconds_each * fps)` frames.
         size: (width, height) in pixels.
         start_s: presentation time of the first frame.
         audio: add a silent sound track that starts at 0.
@@ -67,12 +67,12 @@ def write_frames(
     pix_fmt: str | None = None,
     **options: str,
 ) -> Path:
-    """Any images at any (rising) presentation times.
+    """Write images at ascending presentation times.
 
     Args:
         images: uint8 (h, w, 3) RGB, all of one size.
-        times_s: one presentation time an image.
-        last_s: how long the last image is shown (where the container can say so).
+        times_s: one presentation time per image.
+        last_s: duration of the last image, if the container can store it.
     """
     images = list(images)
     height, width = images[0].shape[:2]
@@ -90,7 +90,7 @@ def write_frames(
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.codec_context.time_base = Fraction(1, ticks if codec != "mpeg4" else 1000)
         stream.options = options
-        stream.codec_context.flags |= Flags.frame_duration.value  # the last frame's duration is the one we say
+        stream.codec_context.flags |= Flags.frame_duration.value  # keep the duration of the last frame
         base = stream.codec_context.time_base
         sound = container.add_stream("aac", rate=16_000) if audio else None
         ends = [*times_s[1:], times_s[-1] + last_s]
@@ -106,7 +106,7 @@ def write_frames(
 
 
 def write_audio(path: Path, *, seconds: float = 1.0) -> Path:
-    """A file with a sound track and no image (.m4a, .mp4, .mkv, .wav)."""
+    """Write a file with a sound track and no video (.m4a, .mp4, .mkv, .wav)."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le" if path.suffix == ".wav" else "aac", rate=16_000)
         _silence(container, stream, seconds=seconds)
@@ -114,7 +114,7 @@ def write_audio(path: Path, *, seconds: float = 1.0) -> Path:
 
 
 def solid(colour: Colour, *, size: tuple[int, int] = (160, 120)) -> np.ndarray:
-    """An image of one colour, uint8 (h, w, 3); `size` is (width, height)."""
+    """Make an image of one colour, uint8 (h, w, 3); `size` is (width, height)."""
     rgb = COLOURS[colour] if isinstance(colour, str) else colour
     return np.full((size[1], size[0], 3), rgb, np.uint8)
 
@@ -124,7 +124,7 @@ def quarters(
     *,
     size: tuple[int, int] = (160, 120),
 ) -> np.ndarray:
-    """Four colours (top left, top right, bottom left, bottom right): shows which way is up."""
+    """Make an image of four colours (top left, top right, bottom left, bottom right), to test its orientation."""
     width, height = size
     image = np.empty((height, width, 3), np.uint8)
     for i, colour in enumerate(colours):
@@ -135,7 +135,7 @@ def quarters(
 
 
 def rotate(path: Path, degrees: int) -> Path:
-    """Ask players of an .mp4 or .mov to turn the image by 90, 180 or 270 degrees clockwise (display matrix)."""
+    """Set the display matrix of an .mp4 or .mov, so that players rotate it by 90, 180 or 270 degrees clockwise."""
     one = 1 << 16
     cos, sin = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees % 360]
     matrix = [cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 1 << 30]
@@ -147,10 +147,10 @@ def rotate(path: Path, degrees: int) -> Path:
 
 
 def truncate(path: Path, fraction: float) -> Path:
-    """Keep the first part of the file, as an interrupted copy leaves it.
+    """Keep the first part of the file, as after an interrupted copy.
 
-    An .mp4 as written here has its index (moov) at the end and is then unreadable; one written with
-    `faststart(path)`, an .avi or an .mkv can be read up to where it stops.
+    A truncated .mp4 of `write_frames` is unreadable, since its index (moov) is at the end. After `faststart(path)`, and
+    in an .avi or .mkv, the frames before the end can be read.
     """
     raw = path.read_bytes()
     path.write_bytes(raw[: int(len(raw) * fraction)])

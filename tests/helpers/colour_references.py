@@ -1,4 +1,4 @@
-"""A reference set of the tiny encoder's ten colours, each with its name."""
+"""A reference set with the ten colours of the tiny encoder, each paired with its name."""
 
 from __future__ import annotations
 

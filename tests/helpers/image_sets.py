@@ -1,4 +1,4 @@
-"""Small files in the formats of published image sets."""
+"""Small files in the formats of published image data sets."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["class_folders", "image", "python2_pickle"]
 
 
 def image(path: Path, colour: str = "red", size: tuple[int, int] = (20, 16)) -> Path:
-    """An image of one colour, with the folders above it."""
+    """Write an image of one colour, and make the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, COLOURS[colour]).save(path)
     return path
 
 
 def class_folders(root: Path, names: Iterable[str], *, each: int = 2, suffix: str = ".png") -> Path:
-    """One folder a class; a class that is no colour has red images."""
+    """Write one folder of images per class; a class without a colour has red images."""
     for name in names:
         for number in range(each):
             image(root / name / f"{number}{suffix}", name if name in COLOURS else "red")
@@ -31,7 +31,7 @@ def class_folders(root: Path, names: Iterable[str], *, each: int = 2, suffix: st
 
 
 def python2_pickle(value: Mapping[str, object]) -> bytes:
-    """A dictionary as Python 2 pickled it (protocol 2): its texts are byte strings, as in the published batches."""
+    """Pickle a dictionary as Python 2 did (protocol 2): texts are byte strings, as in the published batches."""
     return b"\x80\x02" + _pickled(value) + b"."
 
 

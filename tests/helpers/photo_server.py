@@ -1,4 +1,4 @@
-"""A photo site on loopback that serves images and fails in all the ways that a real one does."""
+"""A photo site on loopback that serves images and fails in the ways of a real site."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 
 def image(seed: int, *, size: tuple[int, int] = (96, 80), form: str = "JPEG") -> bytes:
-    """An image with content, always the same for one seed."""
+    """Make an image file with random content; one seed gives the same bytes."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
     data = io.BytesIO()
@@ -90,15 +90,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
+        """Write no log."""
 
 
 class PhotoServer(ThreadingHTTPServer):
-    """See the module.
+    """HTTP server on loopback; the first folder of a path selects the kind of answer.
 
     Attributes:
-        asked: path to how often it was asked for.
-        delay_s: before a good image is served.
+        asked: path to its number of requests.
+        delay_s: wait before an image of `/ok/` is served.
     """
 
     daemon_threads = True

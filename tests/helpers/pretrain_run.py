@@ -1,4 +1,4 @@
-"""Run mode `pretrain` on generated images; a script for launchers and kills."""
+"""A run of training mode `pretrain` on generated images, as a script for a launcher or for tests that kill it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IMAGES = 72
 
 
 def write_pairs(folder: Path, count: int = IMAGES) -> Path:
-    """Write noisy images of two colours with captions that name them."""
+    """Write noisy images of two colours, with captions that name the colours."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows, names = ["file,text"], list(COLOURS)
@@ -31,7 +31,7 @@ def write_pairs(folder: Path, count: int = IMAGES) -> Path:
 
 
 def config(**changes):
-    """Return a config with tiny towers; `table__name=value` changes a setting."""
+    """Make a config with tiny towers; `table__name=value` changes a setting."""
     from impart.train.config_file import config_of
 
     table = {
@@ -59,9 +59,9 @@ def config(**changes):
 
 
 def train_once(data: Path, out: Path, *, resume: bool = False, export: bool = False, **changes):
-    """Run with the tiny frozen encoder and yield the events.
+    """Train with the tiny encoder as frozen encoder, and yield the events.
 
-    Without `export` the run ends with the last checkpoint: writing the ONNX graph takes longer than the run.
+    Without `export` the run stops at the last checkpoint, since writing the ONNX graph takes longer than the run.
     """
     import torch
 
@@ -98,7 +98,7 @@ def main() -> int:
                 time.sleep(0.3)
     import torch
 
-    if torch.distributed.is_initialized():  # a process that ends early would abort the other
+    if torch.distributed.is_initialized():  # a process that ends early makes the other one abort
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     return 0

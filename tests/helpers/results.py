@@ -17,7 +17,7 @@ def classified(
     dataset: str = "colours/test",
     clusters: Sequence[int] | None = None,
 ) -> Result:
-    """Zero-shot of images, right (1) or wrong (0)."""
+    """Make a zero-shot result of images that are right (1) or wrong (0)."""
     values = np.array(right, dtype=np.float64)
     names = tuple(items or (f"{number}.png" for number in range(len(values))))
     spread = np.random.default_rng(len(label)).normal(0.1, 0.01, 1000)

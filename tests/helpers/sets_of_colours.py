@@ -1,4 +1,4 @@
-"""Small data sets in memory whose answers the tiny encoder knows."""
+"""Small data sets in memory that the tiny encoder solves without error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from impart.evaluate.datasets.types import CaptionSet, ClassSet, Images
 
 
 def coloured(names: Sequence[str], *, size_px: tuple[int, int] = (20, 16)) -> Images:
-    """One plain image a name; `broken` cannot be read."""
+    """Make one plain image per colour name; `broken` cannot be read."""
 
     def read(number: int) -> tuple[Image.Image, str]:
         if names[number] == "broken":
@@ -26,7 +26,7 @@ def coloured(names: Sequence[str], *, size_px: tuple[int, int] = (20, 16)) -> Im
 
 
 def class_set(names: Sequence[str], *, called: Sequence[str] | None = None, classes: Sequence[str]) -> ClassSet:
-    """Images of these colours, labelled as `called` says."""
+    """Make images of these colours with the labels `called`; None = their own names."""
     labels = np.array([list(classes).index(name) for name in called or names])
     return ClassSet(name="colours", images=coloured(names), labels=labels, classes=tuple(classes))
 
@@ -41,7 +41,7 @@ def caption_set(names: Sequence[str], captions: Sequence[tuple[int, str]]) -> Ca
 
 
 def colour_frames(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
-    """Frames that a file's name tells: `red4-blue6.avi` is red for 4 s, then blue for 6; `broken` cannot be read."""
+    """Yield frames by the file name: `red4-blue6.avi` is red for 4 s, then blue for 6 s; `broken` cannot be read."""
     start_s = 0.0
     for part in path.stem.split("_")[0].split("-"):
         name, seconds = part.rstrip("0123456789"), part.lstrip("abcdefghijklmnopqrstuvwxyz")

@@ -1,4 +1,4 @@
-"""A folder of coloured images with captions, for tests of training; and the tiny encoder by an id."""
+"""A folder of coloured images with captions, for tests of training, and the tiny encoder under an id."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def register_tiny() -> None:
 
 
 def shades(folder: Path, *, each: int = 8, seed: int = 0) -> Path:
-    """`each` shades of ten colours with a captions.csv (file, text, split); every eighth row is of split `val`."""
+    """Write `each` shades of ten colours and a captions.csv (file, text, split); every eighth row has split `val`."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     lines = ["file,text,split"]

@@ -1,6 +1,6 @@
-"""A tiny deterministic encoder for unit tests: an image is its mean colour, a text the colour it names.
+"""A tiny deterministic encoder for unit tests: it encodes the mean colour of an image, and the colours in a text.
 
-Good enough that "red" finds red frames, cheap enough to run thousands of times.
+The text "red" finds red frames, and an image takes microseconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RETRIEVAL_DIM = 8
 
 
 class TinyEncoder:
-    """Mean colour -> fixed random features. `seed` changes the space and with it the fingerprint."""
+    """Encoder that projects the mean colour with a fixed random matrix; `seed` selects the matrix and fingerprint."""
 
     def __init__(self, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
@@ -68,7 +68,7 @@ class TinyEncoder:
 
 
 def _lift(rgb: np.ndarray) -> np.ndarray:
-    """Mean colour (3,) in 0..255 to (4,): centred, with a constant so that black has a direction."""
+    """Map a mean colour (3,) in 0..255 to (4,): centred, with a constant, so that no colour is the zero vector."""
     return np.concatenate([rgb / 127.5 - 1.0, [0.5]]).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Small random CLIP and SigLIP models in transformers' format, with tokenizers made here."""
+"""Small random CLIP and SigLIP models in the format of transformers, with small tokenizers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TEXTS = [
 
 
 def write_clip(folder: Path, *, hidden_act: str = "quick_gelu", seed: int = 0) -> Path:
-    """A CLIP with CLIP's own byte-level BPE, built from a handful of merges."""
+    """Write a CLIP model with a byte-level BPE tokenizer of a few merges."""
     import torch
     from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -56,7 +56,7 @@ def write_clip(folder: Path, *, hidden_act: str = "quick_gelu", seed: int = 0) -
 
 
 def write_siglip(folder: Path, *, seed: int = 0) -> Path:
-    """A SigLIP with a unigram-like `tokenizer.json`, as its fast tokenizers have."""
+    """Write a SigLIP model with a word-level `tokenizer.json`."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel
@@ -88,13 +88,13 @@ def write_siglip(folder: Path, *, seed: int = 0) -> Path:
 
 
 def set_json(path: Path, **values: object) -> None:
-    """Change keys of a JSON file; None removes one."""
+    """Change keys of a JSON file; None removes a key."""
     content = {**json.loads(path.read_text()), **values}
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
 
 
 def _save(model: Any, folder: Path) -> None:
-    """Wider weights than the usual initialisation, so that activations reach where their shapes differ."""
+    """Save a model with larger weights than usual, so that activation functions give different values."""
     import torch
 
     with torch.no_grad():
@@ -107,7 +107,7 @@ def _save(model: Any, folder: Path) -> None:
 
 
 def _byte_characters() -> list[str]:
-    """The 256 characters that stand for bytes in byte-level BPE."""
+    """Return the 256 characters that represent bytes in byte-level BPE."""
     from tokenizers import pre_tokenizers
 
     return sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -1,6 +1,6 @@
-"""Tiny ONNX encoders on disk: an image is its mean colour, a text the mean of its words' vectors.
+"""Tiny ONNX encoders on disk: they encode the mean colour of an image, and the mean word vector of a text.
 
-Written in the two layouts that `impart.encoders.onnx.encoder` reads, with the variations that published exports show.
+The files have the two layouts that `impart.encoders.onnx.encoder` reads, with the variations of published exports.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SIZE_PX, DIM, RETRIEVAL_DIM, CONTEXT = 16, 4, 3, 8
 
 
 def write_tokenizer(folder: Path, *, pad_file: bool = True) -> None:
-    """`tokenizer.json`: one token a word, <bos> and <eos> around."""
+    """Write a `tokenizer.json` with one token per word, between <bos> and <eos>."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     ids = {word: index for index, word in enumerate(WORDS)}
@@ -31,7 +31,7 @@ def write_tokenizer(folder: Path, *, pad_file: bool = True) -> None:
 
 
 def image_weights(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(3, D) and (3, R): mean colour to embedding and to retrieval embedding."""
+    """Return the matrices (3, D) and (3, R) from mean colour to embedding and retrieval embedding."""
     rng = np.random.default_rng(seed)
     return (
         rng.standard_normal((3, DIM)).astype(np.float32),
@@ -40,7 +40,7 @@ def image_weights(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def word_vectors(seed: int = 0) -> np.ndarray:
-    """(V, D)."""
+    """Return the word vectors (V, D)."""
     return np.random.default_rng(seed + 100).standard_normal((len(WORDS), DIM)).astype(np.float32)
 
 
@@ -53,7 +53,7 @@ def write_image_model(
     name: str = "pixels",
     free: bool = False,
 ) -> None:
-    """Mean colour times a matrix; a `free` model takes any size, and adds to the colour what is missing to SIZE_PX."""
+    """Write a model of mean colour times a matrix; a `free` model takes any width, and adds SIZE_PX - width."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
@@ -67,12 +67,12 @@ def write_image_model(
     ]
     numbers: dict[str, np.ndarray] = {}
     if free:
-        numbers = {"third": np.array(3), "pretrain": np.array(SIZE_PX, np.float32)}
+        numbers = {"third": np.array(3), "size": np.array(SIZE_PX, np.float32)}
         nodes[2:2] = [
             helper.make_node("Shape", [name], ["sides"]),
             helper.make_node("Gather", ["sides", "third"], ["width"]),
             helper.make_node("Cast", ["width"], ["number"], to=TensorProto.FLOAT),
-            helper.make_node("Sub", ["pretrain", "number"], ["missing"]),
+            helper.make_node("Sub", ["size", "number"], ["missing"]),
             helper.make_node("Add", ["flat", "missing"], ["seen"]),
         ]
     side = "side" if free else SIZE_PX
@@ -99,7 +99,7 @@ def write_text_model(
     wide: bool = False,
     name: str = "text",
 ) -> None:
-    """Mean of the word vectors; over the masked tokens with `mask`, over all of them without."""
+    """Write a model that sums the word vectors of all tokens, or, with `mask`, of those in an attention mask."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     kind = TensorProto.INT64 if wide else TensorProto.INT32
@@ -143,7 +143,7 @@ def preprocess_cfg() -> dict[str, object]:
 
 
 def write_layout(folder: Path, **text_options: object) -> Path:
-    """The `onnx:` layout."""
+    """Write an encoder in the `onnx:` layout."""
     write_image_model(folder / "visual" / "model.onnx", name="image")
     write_text_model(folder / "textual" / "model.onnx", **text_options)
     write_tokenizer(folder / "textual")
@@ -154,7 +154,7 @@ def write_layout(folder: Path, **text_options: object) -> Path:
 
 
 def write_mini(folder: Path, *, small: dict[str, int] | None = None) -> Path:
-    """The layout of the bundled model; `small`: with weights for small images."""
+    """Write an encoder in the layout of the bundled model; `small` adds the settings for small images."""
     write_image_model(folder / "image.onnx", retrieval=True, free=small is not None)
     write_text_model(folder / "text.onnx", mask=True, wide=True, name="input_ids")
     write_tokenizer(folder, pad_file=False)

@@ -1,4 +1,4 @@
-"""A trained-looking RAM on the tiny ONNX encoder, as a checkpoint folder that holds its encoder too."""
+"""A RAM with random weights on the tiny ONNX encoder, as a checkpoint folder with its encoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SETTINGS = RamSettings(form="vanilla", heads=2, k=2, w_img=0.7, w_txt=0.9, tau=0
 
 
 def onnx_colours(encoder: Encoder, names: tuple[str, ...] = ("red", "green", "blue")) -> ReferenceSet:
-    """One pair a colour."""
+    """Make a reference set with one pair per colour."""
     made = encoder.encode_images([solid(name) for name in names])
     return ReferenceSet.from_arrays(
         names,
@@ -30,7 +30,7 @@ def onnx_colours(encoder: Encoder, names: tuple[str, ...] = ("red", "green", "bl
 
 
 def write_tiny_ram(folder: Path) -> Path:
-    """The checkpoint; its RAM is far from where it started."""
+    """Write the checkpoint; the weights of its RAM differ from their initial values."""
     import torch
 
     from impart.blending.ram import build_ram

@@ -1,4 +1,4 @@
-"""A small task for tests of the loop, with dropout, an average and its own state; a script for kills."""
+"""A small training task for tests of the loop, with dropout, an average and a state; also a script to be killed."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class ToyTask(TrainingTask):
         self.epoch_noise = torch.zeros(3)
         self.steps_seen = 0
         self.seen_dtype = None
-        self.net[0].register_forward_hook(self._look)
+        self.net[0].register_forward_hook(self._record_dtype)
 
-    def _look(self, module, inputs, output):
+    def _record_dtype(self, module, inputs, output):
         self.seen_dtype = output.dtype
 
     def modules(self):

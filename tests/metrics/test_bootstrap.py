@@ -1,4 +1,4 @@
-"""Draws, replicates and intervals: against SciPy, a naive loop, and simulated data whose truth is known."""
+"""Draws, replicates and intervals against SciPy, a naive loop, and simulated data with a known mean."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_interval_agrees_with_scipy() -> None:
     assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says_and_clusters_matter() -> None:
-    """300 sets of 40 clusters of 5 items that are all right or all wrong: truth 0.6."""
+def test_the_interval_covers_the_true_mean_at_its_level_and_needs_the_clusters() -> None:
+    """300 sets of 40 clusters of 5 items that are all right or all wrong, with true mean 0.6."""
     rng = np.random.default_rng(7)
     clusters = np.repeat(np.arange(40), 5)
     aware, blind = bootstrap.draws(clusters, repeats=400), bootstrap.draws(200, repeats=400)
@@ -57,5 +57,5 @@ def test_the_interval_covers_the_truth_as_often_as_it_says_and_clusters_matter()
     assert covered[1] / 300 < 0.75
 
 
-def test_replicates_without_anything_to_measure_do_not_count() -> None:
+def test_replicates_of_nan_are_ignored() -> None:
     assert bootstrap.interval(np.array([np.nan, 1.0, 1.0])) == (1.0, 1.0)

@@ -88,7 +88,7 @@ def figures(scores: np.ndarray, labels: np.ndarray) -> list[float]:
     ]
 
 
-def test_scores_that_are_no_numbers_are_wrong() -> None:
+def test_nan_scores_are_wrong() -> None:
     labels, broken = np.array([1, 1]), np.full((2, 3), np.nan)
     assert not metric.top_k(broken, labels, k=1).any()
     assert (metric.predicted(broken, labels) != labels).all()

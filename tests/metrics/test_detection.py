@@ -43,7 +43,7 @@ def test_agrees_with_scikit_learn_where_nothing_is_tied() -> None:
         assert value == pytest.approx(np.mean(theirs))
 
 
-def test_ties_go_to_the_others_whatever_the_order() -> None:
+def test_ties_rank_other_categories_first_in_any_order() -> None:
     scores, labels = boxes(ties=True)
     expected = [naive_ap(scores[:, c], labels == c) for c in (0, 1, 2, 4)]
     ap = category_ap(scores, labels)
@@ -67,6 +67,6 @@ def test_groups_of_categories_and_draws_without_them() -> None:
     assert np.isnan(found["rare"][1])
 
 
-def test_scores_that_are_no_numbers_go_ahead_of_the_right_ones() -> None:
+def test_nan_scores_rank_before_the_right_ones() -> None:
     assert average_precision(np.array([np.nan, 0.9]), np.array([False, True])) == 0.5
     assert average_precision(np.array([np.nan, 0.9]), np.array([True, False])) == 0.5

@@ -1,4 +1,4 @@
-"""Overlap of intervals and AP over windows, against naive loops and hand-worked cases."""
+"""Overlap and AP of spans, against naive loops and hand-worked cases."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 from impart.metrics.spans import IOUS, average_precisions, hit_at_1, iou, top_iou
 
 
-def windows(seed: int, count: int) -> list[tuple[float, float]]:
+def spans(seed: int, count: int) -> list[tuple[float, float]]:
     rng = np.random.default_rng(seed)
     start = rng.uniform(0, 60, count).round()
     return list(zip(start.tolist(), (start + rng.uniform(2, 40, count).round()).tolist(), strict=True))
 
 
 def naive_iou(one: tuple[float, float], other: tuple[float, float]) -> float:
-    """Tenths of seconds counted one by one."""
+    """Count tenths of seconds one by one."""
     first, second = (set(range(round(10 * a), round(10 * b))) for a, b in (one, other))
     return len(first & second) / len(first | second)
 
@@ -23,7 +23,7 @@ def naive_iou(one: tuple[float, float], other: tuple[float, float]) -> float:
 def naive_ap(
     predicted: list[tuple[float, float]], scores: list[float], right: list[tuple[float, float]], threshold: float
 ) -> float:
-    """The published evaluation, step by step: match, precision and recall, envelope, area."""
+    """Follow the published evaluation step by step: match, precision and recall, envelope, area."""
     order = sorted(range(len(predicted)), key=lambda p: -scores[p])
     taken: set[int] = set()
     hits = []
@@ -41,7 +41,7 @@ def naive_ap(
 
 
 def test_iou_agrees_with_counting() -> None:
-    ours, theirs = windows(0, 12), windows(1, 9)
+    ours, theirs = spans(0, 12), spans(1, 9)
     expected = [[naive_iou(a, b) for b in theirs] for a in ours]
     assert iou(ours, theirs) == pytest.approx(np.array(expected))
     assert iou([(3, 3)], [(3, 3)]).tolist() == [[0.0]]
@@ -51,7 +51,7 @@ def test_iou_agrees_with_counting() -> None:
 def test_average_precision_agrees_with_the_published_steps() -> None:
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        right, predicted = windows(100 + seed, 1 + seed % 4), windows(seed, 8)
+        right, predicted = spans(100 + seed, 1 + seed % 4), spans(seed, 8)
         predicted[:2] = [(a + 1, b + 1) for a, b in right[:2]] + predicted[len(right) : 2]  # near hits
         scores = rng.permutation(8).astype(float).tolist()
         expected = [naive_ap(predicted, scores, right, threshold) for threshold in IOUS]
@@ -65,7 +65,7 @@ def test_average_precision_agrees_with_the_published_steps() -> None:
 def test_by_hand() -> None:
     right = [(0, 10), (20, 30)]
     predicted, scores = [(0, 10), (0, 9), (21, 30)], [3, 2, 1]
-    # the second finds only a window that is taken: right, wrong, right
+    # the second overlaps only a matched span: right, wrong, right
     assert average_precisions(predicted, scores, right, ious=[0.5]).tolist() == pytest.approx([(1 + 2 / 3) / 2])
     assert average_precisions(predicted, scores, right, ious=[0.95]).tolist() == [0.5]
     assert average_precisions([], [], right).tolist() == [0.0] * 10
@@ -81,7 +81,7 @@ def test_equal_scores_put_the_worst_first() -> None:
     assert hit_at_1([1, 1], np.array([4.0, 0.0])) is False
 
 
-def test_a_highlight_is_what_one_of_three_people_calls_very_good() -> None:
+def test_a_highlight_is_rated_very_good_by_one_of_three_people() -> None:
     ratings = np.array([[1, 1, 1], [4, 0, 0], [3, 3, 3]])
     assert [hit_at_1(row, ratings) for row in np.eye(3)] == [False, True, False]
     assert [hit_at_1(row, ratings.mean(axis=1), least=3) for row in np.eye(3)] == [False, False, True]

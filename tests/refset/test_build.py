@@ -1,4 +1,4 @@
-"""Building from every kind of source, sampling, hold-out, and what is not usable."""
+"""Building from every kind of source, sampling, hold-out, and pairs that cannot be used."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError, ReferenceSetError
-from impart.refset.build import BuildProgress, Selection, build
+from impart.refset.build import BuildProgress, Selection
 from impart.refset.pairs import Columns, read_pairs, tidy_name
 from impart.refset.refset import ReferenceSet
 
@@ -56,7 +56,7 @@ def images(tmp_path: Path) -> Path:
 def test_tables(tiny: TinyEncoder, images: Path, suffix: str, delimiter: str, header: tuple[str, str]) -> None:
     rows = [header, ("red.png", "a red wall"), ("blue.png", "  the blue\n sky ")]
     table = write_csv(images / f"list{suffix}", rows, delimiter)
-    made = build(table, tiny)
+    made = ReferenceSet.build(table, tiny)
     assert made.texts == ("a red wall", "the blue sky")
     np.testing.assert_allclose(
         made.image_embeddings, tiny.encode_images(open_all(images, "red", "blue")).embeddings, atol=1e-3
@@ -71,8 +71,8 @@ def test_named_columns_sources_and_licences(tiny: TinyEncoder, images: Path) -> 
     rows = [("a", "b", "source", "license"), ("red.png", "x", "mine", "CC0"), ("blue.png", "y", "", "")]
     table = write_csv(images / "list.csv", rows)
     with pytest.raises(ReferenceSetError, match=r"list\.csv has no image column.*--image-column"):
-        build(table, tiny)
-    made = build(table, tiny, columns=Columns(image="a", text="b"), source="rest", licence="MIT")
+        ReferenceSet.build(table, tiny)
+    made = ReferenceSet.build(table, tiny, columns=Columns(image="a", text="b"), source="rest", licence="MIT")
     assert made.table["source"].to_pylist() == ["mine", "rest"]
     assert made.table["licence"].to_pylist() == ["CC0", "MIT"]
 
@@ -82,16 +82,16 @@ def test_class_folders(tiny: TinyEncoder, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for i, colour in enumerate(("blue", "red")):
             (tmp_path / name / f"{i}.png").write_bytes(png(colour, 5 + i))
-    made = build(tmp_path, tiny)
+    made = ReferenceSet.build(tmp_path, tiny)
     assert made.texts == ("deep red", "deep red", "sky blue", "sky blue")
     assert made.table["path"].to_pylist()[0] == "deep-red/0.png"
 
 
-def test_flat_folders_take_sidecars_or_file_names(tiny: TinyEncoder, images: Path) -> None:
-    assert build(images, tiny).texts == ("blue", "green", "red", "white")
+def test_flat_folders_use_sidecars_or_file_names(tiny: TinyEncoder, images: Path) -> None:
+    assert ReferenceSet.build(images, tiny).texts == ("blue", "green", "red", "white")
     for name in ("red", "green", "blue"):
         (images / f"{name}.txt").write_text(f"all {name}\n")
-    made = build(images, tiny)
+    made = ReferenceSet.build(images, tiny)
     assert made.texts == ("all blue", "all green", "all red")
     assert made.manifest.failed == 1
 
@@ -99,7 +99,7 @@ def test_flat_folders_take_sidecars_or_file_names(tiny: TinyEncoder, images: Pat
 def test_folder_with_a_captions_table_and_images_below(tiny: TinyEncoder, images: Path, tmp_path: Path) -> None:
     images.rename(tmp_path / "images")
     write_csv(tmp_path / "captions.csv", [("file", "text"), ("red.png", "the red one")])
-    assert build(tmp_path, tiny).texts == ("the red one",)
+    assert ReferenceSet.build(tmp_path, tiny).texts == ("the red one",)
 
 
 @pytest.mark.parametrize("layout", ["bytes", "struct", "path"])
@@ -110,7 +110,7 @@ def test_parquet(tiny: TinyEncoder, images: Path, layout: str) -> None:
 
     table = pa.table({"image": [cell("red"), cell("blue")], "caption": ["red thing", "blue thing"]})
     pq.write_table(table, images / "data.parquet")
-    made = build(images / "data.parquet", tiny)
+    made = ReferenceSet.build(images / "data.parquet", tiny)
     assert made.texts == ("red thing", "blue thing")
     np.testing.assert_allclose(
         made.image_embeddings, tiny.encode_images(open_all(images, "red", "blue")).embeddings, atol=1e-3
@@ -132,27 +132,27 @@ def test_webdataset_shards(tiny: TinyEncoder, tmp_path: Path) -> None:
         add(tar, "002.png", png("green"))
         add(tar, "002.cls", b"7")
         add(tar, "003.png", png("white"))
-    made = build(tmp_path, tiny, path=tmp_path / "set")
+    made = ReferenceSet.build(tmp_path, tiny, path=tmp_path / "set")
     assert made.texts == ("red by text", "blue by json", "7")
     assert "shard-1.tar::003.png,the text is empty" in (tmp_path / "set" / "failures.csv").read_text()
 
 
-def test_unusable_images_cost_themselves(tiny: TinyEncoder, images: Path, tmp_path: Path) -> None:
+def test_unusable_images_are_listed_and_the_rest_is_built(tiny: TinyEncoder, images: Path, tmp_path: Path) -> None:
     (images / "empty.png").write_bytes(b"")
     (images / "text.png").write_text("not an image")
     (images / "cut.png").write_bytes(png("red", 300)[:200])
     Image.new("RGB", (2000, 1000)).save(images / "huge.png")
     names = ["red", "missing", "empty", "text", "cut", "huge", "blue"]
     rows = [("file", "text"), *((f"{name}.png", name) for name in names), ("green.png", "  ")]
-    seen = []
-    made = build(
-        write_csv(images / "list.csv", rows), tiny, path=tmp_path / "set", max_megapixels=1, on_failure=seen.append
+    failures = []
+    made = ReferenceSet.build(
+        write_csv(images / "list.csv", rows), tiny, path=tmp_path / "set", max_megapixels=1, on_failure=failures.append
     )
     assert made.texts == ("red", "blue")
     assert made.manifest.failed == 6
     with (tmp_path / "set" / "failures.csv").open() as file:
         reasons = {row["path"]: row["reason"] for row in csv.DictReader(file)}
-    assert {failure.path: failure.reason for failure in seen} == reasons
+    assert {failure.path: failure.reason for failure in failures} == reasons
     assert reasons["missing.png"] == "the file is missing"
     assert reasons["empty.png"] == "the file is empty"
     assert reasons["text.png"].startswith("not a readable image")
@@ -162,13 +162,13 @@ def test_unusable_images_cost_themselves(tiny: TinyEncoder, images: Path, tmp_pa
 
 
 def test_nothing_usable_leaves_the_old_set(tiny: TinyEncoder, images: Path, tmp_path: Path) -> None:
-    build(images, tiny, path=tmp_path / "set")
+    ReferenceSet.build(images, tiny, path=tmp_path / "set")
     before = sorted(p.name for p in (tmp_path / "set").iterdir())
     bad = write_csv(images / "bad.csv", [("file", "text"), ("nowhere.png", "x")])
     with pytest.raises(
         ReferenceSetError, match=r"no pair .* \(1 failed; the first: nowhere.png: the file is missing\)"
     ):
-        build(bad, tiny, path=tmp_path / "set")
+        ReferenceSet.build(bad, tiny, path=tmp_path / "set")
     assert sorted(p.name for p in (tmp_path / "set").iterdir()) == before
     assert len(ReferenceSet.open(tmp_path / "set")) == 4
 
@@ -179,7 +179,7 @@ def test_hold_out_splits_by_image_and_lists_the_rest(tiny: TinyEncoder, tmp_path
         Image.new("RGB", (4, 4), (i * 6, 10, 200)).save(tmp_path / f"{i}.png")
         rows += [(f"{i}.png", f"caption {i} {j}") for j in range(3)]
     table = write_csv(tmp_path / "all.csv", rows)
-    made = build(table, tiny, path=tmp_path / "set", selection=Selection(fraction=0.1, seed=3))
+    made = ReferenceSet.build(table, tiny, path=tmp_path / "set", selection=Selection(fraction=0.1, seed=3))
     held = Counter(made.table["path"].to_pylist())
     assert len(held) == 4
     assert set(held.values()) == {3}
@@ -187,9 +187,9 @@ def test_hold_out_splits_by_image_and_lists_the_rest(tiny: TinyEncoder, tmp_path
     assert len(rest) == 108
     assert not {Path(pair.path).name for pair in rest} & set(held)
     assert all(Path(pair.location).is_file() for pair in rest)
-    again = build(table, tiny, selection=Selection(fraction=0.1, seed=3))
+    again = ReferenceSet.build(table, tiny, selection=Selection(fraction=0.1, seed=3))
     assert again.table["path"].equals(made.table["path"])
-    other = build(table, tiny, selection=Selection(fraction=0.1, seed=4))
+    other = ReferenceSet.build(table, tiny, selection=Selection(fraction=0.1, seed=4))
     assert set(other.table["path"].to_pylist()) != set(held)
 
 
@@ -198,14 +198,13 @@ def test_limit_and_per_class(tiny: TinyEncoder, tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for i in range(5):
             Image.new("RGB", (4, 4), (i * 40, len(name) * 20, ord(name[0]))).save(tmp_path / name / f"{i}.png")
-    first = build(tmp_path, tiny, selection=Selection(per_class=2))
+    first = ReferenceSet.build(tmp_path, tiny, selection=Selection(per_class=2))
     assert first.table["path"].to_pylist() == ["cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png"]
-    assert len(build(tmp_path, tiny, selection=Selection(limit=3))) == 3
-    drawn = build(tmp_path, tiny, selection=Selection(per_class=2, shuffle=True, seed=1))
-    assert Counter(drawn.texts) == {"cat": 2, "dog": 2}
-    assert (
-        drawn.fingerprint == build(tmp_path, tiny, selection=Selection(per_class=2, shuffle=True, seed=1)).fingerprint
-    )
+    assert len(ReferenceSet.build(tmp_path, tiny, selection=Selection(limit=3))) == 3
+    drawn = Selection(per_class=2, shuffle=True, seed=1)
+    one, two = (ReferenceSet.build(tmp_path, tiny, selection=drawn) for _ in range(2))
+    assert Counter(one.texts) == {"cat": 2, "dog": 2}
+    assert one.fingerprint == two.fingerprint
     for bad in ({"fraction": 0.0}, {"fraction": 1.5}, {"limit": -1}):
         with pytest.raises(ConfigError):
             Selection(**bad)
@@ -213,16 +212,16 @@ def test_limit_and_per_class(tiny: TinyEncoder, tmp_path: Path) -> None:
 
 def test_prompts_are_averaged(tiny: TinyEncoder) -> None:
     image = np.zeros((4, 4, 3), np.uint8)
-    made = build([(image, "red")], tiny, prompts=("{}", "blue {}"))
+    made = ReferenceSet.build([(image, "red")], tiny, prompts=("{}", "blue {}"))
     want = l2_normalise(tiny.encode_texts(["red", "blue red"]).mean(axis=0, keepdims=True))
     np.testing.assert_allclose(made.text_embeddings, want, atol=1e-3)
     assert made.texts == ("red",)
 
 
-def test_captions_of_one_image_cost_one_forward_pass(tiny: TinyEncoder) -> None:
+def test_captions_of_one_image_share_a_forward_pass(tiny: TinyEncoder) -> None:
     image = np.zeros((4, 4, 3), np.uint8)
     progress: list[BuildProgress] = []
-    made = build([(image, text) for text in ("a", "b", "c", "a")], tiny, on_progress=progress.append)
+    made = ReferenceSet.build([(image, text) for text in ("a", "b", "c", "a")], tiny, on_progress=progress.append)
     assert tiny.images_encoded == 1
     assert made.texts == ("a", "b", "c")
     assert progress[-1] == BuildProgress(read=4, written=3, failed=0, duplicates=1)
@@ -238,15 +237,15 @@ def test_a_stream_is_read_no_further_ahead_than_a_few_batches(tiny: TinyEncoder)
             yield np.full((4, 4, 3), i, np.uint8), "x"
 
     ahead: list[int] = []
-    build(stream(), tiny, batch=8, on_progress=lambda event: ahead.append(asked - event.read))
+    ReferenceSet.build(stream(), tiny, batch=8, on_progress=lambda event: ahead.append(asked - event.read))
     assert max(ahead) <= 16
 
 
-def test_a_path_that_is_not_there(tiny: TinyEncoder, tmp_path: Path) -> None:
+def test_a_missing_path_is_refused(tiny: TinyEncoder, tmp_path: Path) -> None:
     with pytest.raises(ReferenceSetError, match="does not exist"):
-        build(tmp_path / "nothing.csv", tiny)
+        ReferenceSet.build(tmp_path / "nothing.csv", tiny)
     with pytest.raises(ReferenceSetError, match="no image under"):
-        build(tmp_path, tiny)
+        ReferenceSet.build(tmp_path, tiny)
 
 
 def test_tidy_names() -> None:

@@ -1,4 +1,4 @@
-"""Where pairs come from, when something is wrong with it: what can be read is read, the rest is counted and named."""
+"""Damaged sources of pairs: readable pairs are listed, the others are reported with their place."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from PIL import Image
 
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.errors import DataError, ReferenceSetError
-from impart.refset.build import build
+from impart.refset.build import Failure
 from impart.refset.pairs import Pair, load_image, read_pairs
+from impart.refset.refset import ReferenceSet
 
 NAMES = ("red", "green", "blue", "white")
 
@@ -40,13 +41,13 @@ def colour_shard(path: Path, *names: str) -> Path:
     return write_shard(path, [part for n in names for part in ((f"{n}.png", png(n)), (f"{n}.txt", n.encode()))])
 
 
-def noted(path: Path) -> tuple[list[Pair], list[tuple[str, str]]]:
+def listed(path: Path) -> tuple[list[Pair], list[tuple[str, str]]]:
     failures: list[tuple[str, str]] = []
     pairs = list(read_pairs(path, on_failure=lambda name, reason: failures.append((name, reason))))
     return pairs, failures
 
 
-def test_a_caption_file_goes_before_json_and_json_brings_licence_and_source(tmp_path: Path) -> None:
+def test_a_caption_file_is_preferred_to_json_and_json_has_licence_and_source(tmp_path: Path) -> None:
     about = {"title": "by json", "licence": "CC BY 2.0", "source": "yfcc"}
     plain = {"caption": "by json", "license": "CC0"}
     shard = write_shard(
@@ -68,8 +69,8 @@ def test_a_caption_file_goes_before_json_and_json_brings_licence_and_source(tmp_
 
 
 @pytest.mark.parametrize("damage", ["cut", "header", "garbage", "empty"])
-def test_a_damaged_shard_costs_itself(damage: str, tmp_path: Path) -> None:
-    """Cut in the midst of its third sample, a header overwritten there, no tar at all, or nothing in it."""
+def test_a_damaged_shard_is_reported_and_the_others_are_read(damage: str, tmp_path: Path) -> None:
+    """Cut within its third sample, a header overwritten there, not a tar file, or empty."""
     colour_shard(tmp_path / "0.tar", "red")
     middle = colour_shard(tmp_path / "1.tar", *NAMES)
     colour_shard(tmp_path / "2.tar", "white")
@@ -82,7 +83,7 @@ def test_a_damaged_shard_costs_itself(damage: str, tmp_path: Path) -> None:
     else:
         data = bytearray(b"" if damage == "empty" else b"\x01no tar" * 400)
     middle.write_bytes(data)
-    pairs, failures = noted(tmp_path)
+    pairs, failures = listed(tmp_path)
     whole = [pair for pair in pairs if pair.text]
     assert [pair.text for pair in whole] == (
         ["red", "red", "green", "white"] if damage in ("cut", "header") else ["red", "white"]
@@ -95,24 +96,24 @@ def test_a_damaged_shard_costs_itself(damage: str, tmp_path: Path) -> None:
         list(read_pairs(tmp_path))
 
 
-def test_a_image_cut_off_with_its_shard_is_named_when_read(tmp_path: Path) -> None:
+def test_an_image_cut_off_with_its_shard_is_refused_when_read(tmp_path: Path) -> None:
     shard = colour_shard(tmp_path / "a.tar", "red", "blue")
     shard.write_bytes(shard.read_bytes()[: shard.read_bytes().index(b"blue.png") + 530])
-    pairs, failures = noted(shard)
+    pairs, failures = listed(shard)
     assert [pair.path for pair in pairs] == ["a.tar::red.png", "a.tar::blue.png"]
     assert len(failures) == 1
     with pytest.raises(DataError, match="not a readable image"):
         load_image(pairs[1].image, max_megapixels=1)
 
 
-def test_a_sample_without_a_image_is_named(tmp_path: Path) -> None:
+def test_a_sample_without_an_image_is_reported(tmp_path: Path) -> None:
     shard = write_shard(tmp_path / "a.tar", [("1.txt", b"lost"), ("2.txt", b"red"), ("2.png", png("red"))])
-    pairs, failures = noted(shard)
+    pairs, failures = listed(shard)
     assert [pair.text for pair in pairs] == ["red"]
     assert failures == [("a.tar::1", "the sample has no image")]
 
 
-def test_rows_without_a_image_or_text_are_named_by_their_place(tmp_path: Path) -> None:
+def test_rows_without_an_image_or_text_are_reported_by_their_place(tmp_path: Path) -> None:
     (tmp_path / "red.png").write_bytes(png("red"))
     with (tmp_path / "a.csv").open("w", newline="") as file:
         csv.writer(file).writerows(
@@ -133,36 +134,36 @@ def test_rows_without_a_image_or_text_are_named_by_their_place(tmp_path: Path) -
             load_image(pairs[1].image, max_megapixels=1)
 
 
-def test_a_damaged_parquet_file_costs_itself(tmp_path: Path) -> None:
+def test_a_damaged_parquet_file_is_reported_and_the_others_are_read(tmp_path: Path) -> None:
     for number, name in enumerate(NAMES):
         table = pa.Table.from_pylist([{"image": png(name), "text": name}])
         pq.write_table(table, tmp_path / f"{number}.parquet", compression="none")
     one, two = tmp_path / "1.parquet", tmp_path / "2.parquet"
-    one.write_bytes(one.read_bytes()[:-6])  # its end, where the layout stands
-    two.write_bytes(b"PAR1" + bytes(60) + two.read_bytes()[64:])  # its pages
-    pairs, failures = noted(tmp_path)
+    one.write_bytes(one.read_bytes()[:-6])  # its end, with the schema
+    two.write_bytes(b"PAR1" + bytes(60) + two.read_bytes()[64:])  # its data pages
+    pairs, failures = listed(tmp_path)
     assert [pair.text for pair in pairs] == ["red", "white"]
     assert [name for name, _ in failures] == [str(one), str(two)]
     with pytest.raises(ReferenceSetError, match=r"cannot read table .*1\.parquet"):
         list(read_pairs(tmp_path))
 
 
-def test_a_table_without_its_columns_is_an_error_even_so(tmp_path: Path) -> None:
+def test_a_table_without_its_columns_is_an_error_also_with_on_failure(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([{"a": 1}]), tmp_path / "a.parquet")
     with pytest.raises(ReferenceSetError, match="has no image column"):
-        noted(tmp_path)
+        listed(tmp_path)
 
 
-def test_a_reference_set_is_built_from_what_can_be_read(tmp_path: Path) -> None:
+def test_a_reference_set_is_built_from_the_readable_pairs(tmp_path: Path) -> None:
     shards = tmp_path / "shards"
     shards.mkdir()
     colour_shard(shards / "0.tar", "red", "green")
     (shards / "1.tar").write_bytes(b"\x01no tar" * 400)
-    told: list[str] = []
-    made = build(shards, TinyEncoder(), path=tmp_path / "set", on_failure=lambda failure: told.append(failure.path))
+    failures: list[Failure] = []
+    made = ReferenceSet.build(shards, TinyEncoder(), path=tmp_path / "set", on_failure=failures.append)
     assert made.texts == ("red", "green")
     assert made.manifest.failed == 1
-    assert told == [str(shards / "1.tar")]
+    assert [failure.path for failure in failures] == [str(shards / "1.tar")]
     assert "cannot read shard" in (tmp_path / "set" / "failures.csv").read_text()
     with pytest.raises(ReferenceSetError, match=r"no pair .* \(1 failed; the first: .*1\.tar: cannot read shard"):
-        build(shards / "1.tar", TinyEncoder())
+        ReferenceSet.build(shards / "1.tar", TinyEncoder())

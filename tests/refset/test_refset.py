@@ -1,4 +1,4 @@
-"""A reference set on disk: what comes back, joining, and being killed while saving."""
+"""A reference set on disk: round trip, merging, and a process killed while saving."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_float32_is_kept_exactly(tiny: TinyEncoder, tmp_path: Path) -> None:
     np.testing.assert_array_equal(ReferenceSet.open(tmp_path).text_embeddings, tiny.encode_texts(["red"]))
 
 
-def test_fingerprint_is_of_the_rows_and_not_of_batches(tiny: TinyEncoder, some: ReferenceSet) -> None:
+def test_the_fingerprint_depends_on_rows_and_not_on_batches(tiny: TinyEncoder, some: ReferenceSet) -> None:
     pairs = colours("red", "green", "blue")
     assert ReferenceSet.build(pairs, tiny, batch=1, source="paint", licence="CC0").fingerprint == some.fingerprint
     assert ReferenceSet.build(pairs[:2], tiny, source="paint", licence="CC0").fingerprint != some.fingerprint
@@ -62,12 +62,12 @@ def test_fingerprint_is_of_the_rows_and_not_of_batches(tiny: TinyEncoder, some: 
 
 def test_merge_and_add_drop_duplicates(some: ReferenceSet, tiny: TinyEncoder) -> None:
     more = ReferenceSet.build(colours("blue", "yellow"), tiny)
-    joined = some.merge(more)
-    assert joined.texts == ("red", "green", "blue", "yellow")
-    assert joined.manifest.duplicates == 1
-    assert joined.table["id"].to_pylist() == ["0", "1", "2", "3"]
-    np.testing.assert_array_equal(joined.image_embeddings[3], more.image_embeddings[1])
-    assert some.add(colours("blue", "yellow"), tiny).fingerprint == joined.fingerprint
+    merged = some.merge(more)
+    assert merged.texts == ("red", "green", "blue", "yellow")
+    assert merged.manifest.duplicates == 1
+    assert merged.table["id"].to_pylist() == ["0", "1", "2", "3"]
+    np.testing.assert_array_equal(merged.image_embeddings[3], more.image_embeddings[1])
+    assert some.add(colours("blue", "yellow"), tiny).fingerprint == merged.fingerprint
     assert len(some) == 3
 
 
@@ -103,7 +103,7 @@ def test_image_numbers_by_hash(some: ReferenceSet) -> None:
     assert some.image_numbers([hashes[2], "", "unknown"]).tolist() == [2, -1, -1]
 
 
-def test_what_is_not_a_set_is_refused(tmp_path: Path, some: ReferenceSet) -> None:
+def test_damaged_and_missing_sets_are_refused(tmp_path: Path, some: ReferenceSet) -> None:
     with pytest.raises(ReferenceSetError, match="impart refset build"):
         ReferenceSet.open(tmp_path)
     some.save(tmp_path)
@@ -146,7 +146,7 @@ def test_saving_over_a_set_leaves_one_table(some: ReferenceSet, tiny: TinyEncode
 
 
 def test_killed_while_saving_keeps_a_whole_set(tmp_path: Path) -> None:
-    """A process that saves two sets in turn is killed at ten moments; what is left always opens as one of the two."""
+    """A process that saves two sets in turn is killed at ten moments; the folder always opens as one of the two."""
     script = tmp_path / "saver.py"
     script.write_text(
         textwrap.dedent(
@@ -180,7 +180,7 @@ def test_killed_while_saving_keeps_a_whole_set(tmp_path: Path) -> None:
         assert len(left.image_embeddings) == len(left)
 
 
-def test_an_approximate_index_is_kept_and_a_damaged_one_built_again(tiny: TinyEncoder, tmp_path: Path) -> None:
+def test_an_approximate_index_is_stored_and_a_damaged_one_is_built_again(tiny: TinyEncoder, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pairs = [(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8), f"noise {i}") for i in range(300)]
     made = ReferenceSet.build(pairs, tiny, path=tmp_path / "set", index="hnsw")
@@ -202,14 +202,14 @@ def test_an_approximate_index_is_kept_and_a_damaged_one_built_again(tiny: TinyEn
 
 
 def test_without_rows_keeps_settings_and_znorm(some: ReferenceSet, tiny: TinyEncoder, tmp_path: Path) -> None:
-    random_images = ZNorm.of(np.eye(8, dtype=np.float32))
-    given = some.with_znorm(random_images).with_vanilla({"k": 2})
+    background = ZNorm.of(np.eye(8, dtype=np.float32))
+    given = some.with_znorm(background).with_vanilla({"k": 2})
     left = given.without([1])
     assert left.texts == ("red", "blue")
     np.testing.assert_array_equal(left.retrieval_embeddings, some.retrieval_embeddings[[0, 2]])
     assert left.manifest.vanilla == {"k": 2}
     assert left.given_znorm is not None
-    assert left.given_znorm.digest == random_images.digest
+    assert left.given_znorm.digest == background.digest
     assert left.manifest.sources == ({"source": "paint", "licence": "CC0", "pairs": 2},)
     rebuilt = ReferenceSet.build(colours("red", "blue"), tiny, source="paint", licence="CC0")
     assert left.data.drop_columns("path").equals(rebuilt.data.drop_columns("path"))
@@ -218,6 +218,19 @@ def test_without_rows_keeps_settings_and_znorm(some: ReferenceSet, tiny: TinyEnc
     assert len(some) == 3
     left.save(tmp_path / "left")
     assert ReferenceSet.open(tmp_path / "left").texts == ("red", "blue")
+
+
+def test_keys_and_files_on_disk_are_those_of_version_0_1_0(some: ReferenceSet, tmp_path: Path) -> None:
+    given = some.with_znorm(ZNorm.of(np.eye(8, dtype=np.float32)))
+    given.save(tmp_path)
+    (statistics,) = tmp_path.glob("cohort-*.npy")
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    assert content["cohort"] == statistics.name
+    assert "znorm" not in content
+    assert given.manifest.as_dict().keys() == content.keys()
+    opened = ReferenceSet.open(tmp_path)
+    assert opened.manifest.znorm == statistics.name
+    assert opened.znorm.digest == given.znorm.digest
 
 
 def test_without_all_rows_is_an_empty_set(some: ReferenceSet, tiny: TinyEncoder) -> None:

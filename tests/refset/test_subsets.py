@@ -1,4 +1,4 @@
-"""Choosing n of N pairs, and spoiling texts: nested, seeded, and against naive loops."""
+"""Choosing n of N pairs, and corrupting texts: nested, seeded, and against naive loops."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def make(
     rng = np.random.default_rng(0)
     image = l2_normalise(rng.standard_normal((len(texts), DIM)).astype(np.float32)) if image is None else image
     numbers = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-    worded = l2_normalise(np.random.default_rng(9).standard_normal((len(numbers), DIM)).astype(np.float32))
+    vectors = l2_normalise(np.random.default_rng(9).standard_normal((len(numbers), DIM)).astype(np.float32))
     return ReferenceSet.from_arrays(
         texts,
         image=image,
-        text=worded[[numbers[text] for text in texts]],
+        text=vectors[[numbers[text] for text in texts]],
         retrieval=l2_normalise(retrieval.astype(np.float32)),
         encoder_id="e",
         encoder_fingerprint="f",
@@ -54,7 +54,7 @@ def uneven() -> ReferenceSet:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_bigger_choice_contains_the_smaller(uneven: ReferenceSet, way: str, seed: int) -> None:
+def test_a_larger_choice_contains_the_smaller(uneven: ReferenceSet, way: str, seed: int) -> None:
     before: set[int] = set()
     for n in (1, 5, 17, 40, 60):
         rows = choose(uneven, way, n, seed=seed)
@@ -65,18 +65,18 @@ def test_a_bigger_choice_contains_the_smaller(uneven: ReferenceSet, way: str, se
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_seed_says_which(uneven: ReferenceSet, way: str) -> None:
+def test_the_seed_changes_every_selection_but_fixed_ones(uneven: ReferenceSet, way: str) -> None:
     choices = [choose(uneven, way, 3, seed=seed).tolist() for seed in range(6)]
     assert choices == [choose(uneven, way, 3, seed=seed).tolist() for seed in range(6)]
     assert (len({tuple(rows) for rows in choices}) == 1) == (way in FIXED)
 
 
-def test_random_is_as_uneven_as_the_set(uneven: ReferenceSet) -> None:
+def test_a_random_choice_is_as_uneven_as_the_set(uneven: ReferenceSet) -> None:
     shares = [np.mean([uneven.texts[row] == "fox" for row in random(uneven, 12, seed=seed)]) for seed in range(50)]
     assert np.mean(shares) == pytest.approx(40 / 60, abs=0.06)
 
 
-def test_class_balanced_takes_of_each_text_as_many(uneven: ReferenceSet) -> None:
+def test_class_balanced_takes_equal_numbers_per_text(uneven: ReferenceSet) -> None:
     texts = [uneven.texts[row] for row in class_balanced(uneven, 12, seed=5)]
     assert {text: texts.count(text) for text in set(texts)} == {"fox": 3, "owl": 3, "elk": 3, "bat": 3}
     texts = [uneven.texts[row] for row in class_balanced(uneven, 24, seed=5)]
@@ -91,7 +91,7 @@ def test_cluster_balanced_needs_no_texts(uneven: ReferenceSet) -> None:
     assert counts == [4, 4, 4, 4]
 
 
-def test_coverage_is_greedy_k_centre_as_a_naive_loop_has_it() -> None:
+def test_coverage_equals_a_naive_greedy_k_centre() -> None:
     rng = np.random.default_rng(2)
     references = make(["x"] * 50, rng.standard_normal((50, DIM)))
     vectors = references.retrieval_embeddings.astype(np.float64)
@@ -107,14 +107,14 @@ def test_coverage_takes_every_row_once_even_if_all_are_equal() -> None:
     assert sorted(coverage(references, 6).tolist()) == list(range(6))
 
 
-def test_agreement_keeps_the_pairs_that_fit() -> None:
+def test_agreement_takes_the_pairs_with_the_highest_cosine() -> None:
     texts = ["a", "b", "c", "d"]
-    worded = make(texts, np.eye(4, DIM)).text_embeddings
-    turned = l2_normalise(worded + np.array([[0.1], [5], [0], [1]]) * np.eye(DIM)[5].astype(np.float32))
+    matching = make(texts, np.eye(4, DIM)).text_embeddings
+    turned = l2_normalise(matching + np.array([[0.1], [5], [0], [1]]) * np.eye(DIM)[5].astype(np.float32))
     assert agreement(make(texts, np.eye(4, DIM), image=turned), 3).tolist() == [2, 0, 3]
 
 
-def test_dedup_drops_near_copies_and_other_captions_of_a_image() -> None:
+def test_dedup_drops_near_duplicates_and_other_captions_of_an_image() -> None:
     rng = np.random.default_rng(3)
     vectors = rng.standard_normal((40, DIM))
     vectors = np.concatenate([vectors, vectors[:10] + 0.01 * rng.standard_normal((10, DIM)), vectors[:5]])
@@ -138,29 +138,29 @@ def test_dedup_across_blocks(monkeypatch: pytest.MonkeyPatch, uneven: ReferenceS
 
 @pytest.mark.parametrize("fraction", [0.1, 0.3, 0.5, 1.0])
 def test_corruption_moves_texts_with_their_embeddings(uneven: ReferenceSet, fraction: float) -> None:
-    spoiled = corrupt(uneven, fraction, seed=2)
-    assert sorted(spoiled.texts) == sorted(uneven.texts)
-    np.testing.assert_array_equal(spoiled.retrieval_embeddings, uneven.retrieval_embeddings)
-    np.testing.assert_array_equal(spoiled.image_embeddings, uneven.image_embeddings)
+    corrupted = corrupt(uneven, fraction, seed=2)
+    assert sorted(corrupted.texts) == sorted(uneven.texts)
+    np.testing.assert_array_equal(corrupted.retrieval_embeddings, uneven.retrieval_embeddings)
+    np.testing.assert_array_equal(corrupted.image_embeddings, uneven.image_embeddings)
     known = dict(zip(uneven.texts, uneven.text_embeddings, strict=True))
-    np.testing.assert_array_equal(spoiled.text_embeddings, np.stack([known[text] for text in spoiled.texts]))
-    wrong = sum(a != b for a, b in zip(spoiled.texts, uneven.texts, strict=True))
+    np.testing.assert_array_equal(corrupted.text_embeddings, np.stack([known[text] for text in corrupted.texts]))
+    wrong = sum(a != b for a, b in zip(corrupted.texts, uneven.texts, strict=True))
     if fraction <= 0.5:
         assert wrong <= round(60 * fraction)
     if fraction == 1.0:  # of 40 equal texts only 20 can go to the 20 others
         assert wrong == 40
 
 
-def test_corruption_of_texts_that_differ_spoils_exactly_the_fraction() -> None:
+def test_corruption_of_different_texts_changes_exactly_the_fraction() -> None:
     references = make([str(i) for i in range(50)], np.random.default_rng(0).standard_normal((50, DIM)))
-    spoiled: set[int] = set()
+    corrupted: set[int] = set()
     for fraction, count in ((0.0, 0), (0.1, 5), (0.3, 15), (1.0, 50)):
         owners = texts_exchanged(references, fraction, seed=4)
         rows = set(np.flatnonzero(owners != np.arange(50)).tolist())
         assert len(rows) == count
-        assert spoiled <= rows
+        assert corrupted <= rows
         assert sorted(owners) == list(range(50))
-        spoiled = rows
+        corrupted = rows
     assert corrupt(references, 0.0) is references
 
 
@@ -172,7 +172,7 @@ def test_another_caption_of_the_same_image_is_no_corruption() -> None:
         assert not (references.images[owners] == references.images).any()
 
 
-def test_what_cannot_be_chosen_is_refused(uneven: ReferenceSet) -> None:
+def test_impossible_choices_are_refused(uneven: ReferenceSet) -> None:
     with pytest.raises(ConfigError, match="there are random, class, cluster"):
         choose(uneven, "best", 3)
     with pytest.raises(ConfigError, match="at least 1"):

@@ -1,4 +1,4 @@
-"""Nearest pairs: exactness, order, exclusion, measured recall."""
+"""Nearest neighbours: exactness, order, exclusion, measured recall."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_ties_go_to_the_lower_row_in_any_batch() -> None:
         np.testing.assert_array_equal(index.search(queries[row : row + 1], 4).ids[0], whole.ids[row])
 
 
-def test_an_opposite_pair_is_a_neighbour_all_the_same() -> None:
+def test_an_opposite_pair_is_a_neighbour_too() -> None:
     rows = np.array([[0.6, 0.8], [-1, 0]], np.float32)
     found = PairIndex(rows).search(np.array([[1, 0]], np.float32), 3)
     assert found.ids.tolist() == [[0, 1, -1]]

@@ -1,4 +1,4 @@
-"""Standings against a naive loop over random images, and a background statistics that travels with its set."""
+"""z-scores against a naive loop over a background set, and statistics that are saved with their reference set."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def unit(count: int, width: int, seed: int) -> np.ndarray:
     return l2_normalise(np.random.default_rng(seed).standard_normal((count, width)) + 0.3)
 
 
-def test_z_scores_is_the_z_score_against_random_images() -> None:
-    random, queries, references = unit(300, 12, 0), unit(5, 12, 1), unit(7, 12, 2)
+def test_z_scores_equal_a_naive_loop_over_the_background() -> None:
+    background, queries, references = unit(300, 12, 0), unit(5, 12, 1), unit(7, 12, 2)
     sims = queries @ references.T
-    chance = queries @ random.T
-    want = (sims - chance.mean(axis=1, keepdims=True)) / chance.std(axis=1, keepdims=True)
-    np.testing.assert_allclose(ZNorm.of(random).z_scores(queries, sims), want, atol=1e-4)
+    against = queries @ background.T
+    want = (sims - against.mean(axis=1, keepdims=True)) / against.std(axis=1, keepdims=True)
+    np.testing.assert_allclose(ZNorm.of(background).z_scores(queries, sims), want, atol=1e-4)
 
 
 def make(seed: int = 0) -> ReferenceSet:
@@ -36,7 +36,7 @@ def make(seed: int = 0) -> ReferenceSet:
     )
 
 
-def test_a_znorm_travels_with_its_set(tmp_path: Path) -> None:
+def test_statistics_are_saved_with_their_set(tmp_path: Path) -> None:
     znorm = ZNorm.of(unit(100, 12, 5))
     given = make().with_znorm(znorm)
     given.save(tmp_path / "set")
@@ -49,13 +49,13 @@ def test_a_znorm_travels_with_its_set(tmp_path: Path) -> None:
     assert len(list((tmp_path / "set").glob("cohort-*"))) == 1
 
 
-def test_without_one_the_set_is_its_own_znorm() -> None:
+def test_a_set_without_statistics_is_its_own_background() -> None:
     references = make()
     assert references.given_znorm is None
     assert references.znorm.digest == ZNorm.of(references.retrieval_embeddings).digest
 
 
-def test_a_missing_znorm_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_of_statistics_is_named(tmp_path: Path) -> None:
     make().with_znorm(ZNorm.of(unit(100, 12, 5))).save(tmp_path / "set")
     next((tmp_path / "set").glob("cohort-*")).unlink()
     with pytest.raises(ReferenceSetError, match="cohort-"):

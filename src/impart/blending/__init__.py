@@ -1,1 +1,1 @@
-"""v -> v': what a reference set adds to an image embedding."""
+"""Blend the references nearest to an image into its embedding: v to v'."""

@@ -1,4 +1,4 @@
-"""What an augmentation gives: how much of which reference pairs is added to which image."""
+"""Blend: weights of the references that are added to an image embedding. Blender: interface that computes them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Amounts", "Blender", "Blend"]
 
 @dataclass(frozen=True)
 class Blend:
-    """What the reference set adds to B image embeddings.
+    """Blend of B images: weights of their neighbours, and the norm of the sum.
 
     Sparse: v' = (v + sum img*r_img + sum txt*r_txt) / norm. Dense, where `added` is given: v' = (v + added) / norm, and
-    `img` and `txt` only explain.
+    `img` and `txt` serve only as an explanation.
 
     Attributes:
         ids: (B, K) int32 rows of the reference set; -1 = none.
@@ -46,14 +46,14 @@ class Blend:
         return len(self.ids)
 
     def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> Blend:
-        """The part that belongs to some images."""
+        """Select the blends of some images."""
         added = None if self.added is None else self.added[rows]
         return Blend(self.ids[rows], self.img[rows], self.txt[rows], self.norm[rows], added)
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """A blend before its length is known; the fields are those of `Blend`."""
+    """Blend without `ids` and `norm`; the fields are those of `Blend`."""
 
     img: Float32
     txt: Float32
@@ -61,11 +61,11 @@ class Amounts:
 
 
 class Blender(Protocol):
-    """How neighbours are blended in: `Vanilla`, or a RAM that learned it (`impart.blending.ram_onnx`)."""
+    """Interface of a blender: `Vanilla`, or a trained RAM (`impart.blending.ram_onnx`)."""
 
     @property
     def name(self) -> str:
-        """Its kind, as in manifests."""
+        """Kind of blender, as in manifests."""
         ...
 
     @property
@@ -73,26 +73,31 @@ class Blender(Protocol):
 
     @property
     def k(self) -> int:
-        """Pairs it wants retrieved."""
+        """K, pairs to retrieve per image."""
         ...
 
     @property
     def digest(self) -> str:
-        """Equal digests blend equally."""
+        """Digest of settings and weights; blenders with equal digests give equal blends."""
         ...
 
     def check_encoder(self, base: Encoder) -> None:
-        """Refuse an encoder that it was not made for (`EncoderMismatchError`)."""
+        """Check the base encoder.
+
+        Raises:
+            EncoderMismatchError: the blender was trained with another encoder.
+        """
         ...
 
     def amounts(
         self, images: ImageEmbeddings, neighbours: Neighbours, z_scores: Float32, references: ReferenceSet
     ) -> Amounts:
-        """What is added to B images.
+        """Compute the weights of the neighbours of B images.
 
         Args:
-            neighbours: of the images, `k` each.
-            z-score: (B, K) their similarities in standard deviations above random images.
-            references: what the neighbours are rows of.
+            images: embeddings (B, D) and retrieval embeddings (B, R).
+            neighbours: `k` per image.
+            z_scores: (B, K) z-scores of their similarities (`impart.retrieval.znorm`).
+            references: the set that the neighbours are rows of.
         """
         ...

@@ -1,9 +1,12 @@
-"""AugmentedEncoder: encoder + reference set + augmentation = encoder.
+"""AugmentedEncoder: base encoder, reference set and blender together; still an encoder.
 
-Who gets one need not know: it encodes images to v' and texts as its base does. Who keeps base vectors (the video index)
-asks for the `Blend` once and derives v', or scores without forming v', in one product with the reference set:
-t.v' = (t.v + sum_k img_k t.r_img_k + sum_k txt_k t.r_txt_k) / norm. What a learned RAM adds is no such sum; there the
-blend holds what is added itself.
+Drop-in replacement for its base encoder: `encode_images` returns the blended v', `encode_texts` is unchanged. A caller
+that stores base embeddings (the video index) computes the `Blend` once. From it `apply` derives v', and `scores`
+computes the cosines t.v' without v', by one product with the reference set:
+
+    t.v' = (t.v + sum_k img_k t.r_img_k + sum_k txt_k t.r_txt_k) / norm
+
+A RAM does not add such a sum; its blend contains the added vectors themselves.
 """
 
 from __future__ import annotations
@@ -19,75 +22,89 @@ from impart.blending.base import Blend, Blender
 from impart.blending.vanilla import Vanilla, mixture
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput
+from impart.encoders.bundled import bundled
 from impart.errors import ConfigError, ReferenceSetError
 from impart.files import sha256_hex
 from impart.refset.refset import ReferenceSet
 
-__all__ = ["AugmentedEncoder", "augment", "bundled", "default_augmented", "model_home", "settings_of"]
+__all__ = ["AugmentedEncoder", "augment", "default_augmented", "settings_of"]
 
-_CHUNK = 2048  # images at a time: their (chunk, D) sums stay in the cache
+_CHUNK = 2048  # images at a time, so that their (chunk, D) sums fit the CPU cache
 _PRODUCT = 32_000_000  # numbers of one texts x references product, 128 MB
 
 
 class AugmentedEncoder:
-    """An encoder whose image embeddings know a reference set.
+    """Encoder that blends the neighbours of an image in a reference set into its embedding.
 
     Args:
         base: the encoder that made the set.
-        references: the cheat sheet.
-        augmentation: how neighbours are blended in.
+        references: the set.
+        blender: `Vanilla`, or a trained RAM.
 
     Raises:
-        EncoderMismatchError: the set was made with another encoder, or the augmentation learned with another.
+        EncoderMismatchError: the set was made with another encoder, or the RAM was trained with another.
+
+    Example:
+        >>> import numpy as np
+        >>> from impart import ReferenceSet, load_encoder
+        >>> encoder = load_encoder("mini")
+        >>> logo = np.zeros((64, 64, 3), np.uint8)
+        >>> logo[16:48, 16:48] = (255, 0, 0)
+        >>> references = ReferenceSet.build([(logo, "our logo")], encoder)
+        >>> augmented = AugmentedEncoder(encoder, references, Vanilla(VanillaSettings(k=1, w_img=0, w_txt=1)))
+        >>> text = encoder.encode_texts(["our logo"])[0]
+        >>> plain, blended = (model.encode_images([logo]).embeddings[0] @ text for model in (encoder, augmented))
+        >>> bool(blended > plain)
+        True
     """
 
-    def __init__(self, base: Encoder, references: ReferenceSet, augmentation: Blender) -> None:
+    def __init__(self, base: Encoder, references: ReferenceSet, blender: Blender) -> None:
         references.check_encoder(base)
-        augmentation.check_encoder(base)
+        blender.check_encoder(base)
         self.base = base
         self.references = references
-        self.augmentation = augmentation
+        self.blender = blender
 
     def __repr__(self) -> str:
-        return f"AugmentedEncoder({self.base.traits.id!r}, {self.references!r}, {self.augmentation.settings})"
+        return f"AugmentedEncoder({self.base.traits.id!r}, {self.references!r}, {self.blender.settings})"
 
     @property
     def traits(self) -> EncoderTraits:
-        """The base's, with the set's name behind the id."""
+        """Traits of the base encoder, with the name of the set appended to the id."""
         return dataclasses.replace(self.base.traits, id=f"{self.base.traits.id}+{self.references.name}")
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest over base, reference rows, background statistics, the set's settings and augmentation."""
+        """Digest over base encoder, reference rows, background statistics, the set's settings and the blender."""
         set_ = f"{self.references.fingerprint} {self.references.znorm.digest} {self.references.manifest.vanilla}"
-        parts = f"{self.base.fingerprint} {set_} {self.augmentation.digest}"
+        parts = f"{self.base.fingerprint} {set_} {self.blender.digest}"
         return sha256_hex(parts)
 
     def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
-        """v' (B, D) of B images; the retrieval embeddings are the base's."""
+        """Encode B images to v' (B, D); the retrieval embeddings are those of the base encoder."""
         plain = self.base.encode_images(images)
         return ImageEmbeddings(self.apply(plain.embeddings, self.blend(plain)), plain.retrieval)
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
-        """(T, D), the base's."""
+        """Encode T texts with the base encoder to (T, D)."""
         return self.base.encode_texts(texts)
 
     def blend(self, embeddings: ImageEmbeddings) -> Blend:
-        """Find the neighbours of B images and how much of each is added."""
-        neighbours = self.references.search(embeddings.retrieval, self.augmentation.k)
+        """Search the neighbours of B images and compute their weights."""
+        neighbours = self.references.search(embeddings.retrieval, self.blender.k)
         z_scores = self.references.znorm.z_scores(embeddings.retrieval, neighbours.sims)
-        found = self.augmentation.amounts(embeddings, neighbours, z_scores, self.references)
+        found = self.blender.amounts(embeddings, neighbours, z_scores, self.references)
         norm = np.ones(len(neighbours), dtype=np.float32)
         blend = Blend(neighbours.ids, found.img, found.txt, norm, found.added)
         for part in _parts(len(neighbours)):
             total = self._sum(embeddings.embeddings[part], blend[part])
             norm[part] = np.sqrt(np.einsum("bd,bd->b", total, total))
-        # A sum of zero has no direction; its zero vector is kept by dividing by one.
+        # A sum of zero has no direction: division by one keeps it zero.
         norm[norm <= 0] = 1
         return blend
 
     def apply(self, embeddings: Float32, blend: Blend) -> Float32:
-        """v' (B, D), L2-normalised, from base embeddings v (B, D) and their blend."""
+        """Compute v' (B, D), L2-normalised, from base embeddings v (B, D) and their blend."""
         assert len(embeddings) == len(blend), (len(embeddings), len(blend))
         result = np.empty_like(embeddings, dtype=np.float32)
         for part in _parts(len(embeddings)):
@@ -95,11 +112,11 @@ class AugmentedEncoder:
         return result
 
     def scores(self, texts: Float32, base: Float32, blend: Blend) -> Float32:
-        """Cosines t.v' (T, B) of texts (T, D) with images whose base embeddings are (B, D)."""
+        """Compute the cosines t.v' (T, B) of texts (T, D) with images given by their base embeddings (B, D)."""
         assert len(base) == len(blend), (len(base), len(blend))
         if not len(self.references):
             return texts @ base.T / blend.norm
-        if blend.added is not None or len(texts) > texts.shape[1]:  # gathering T numbers a neighbour would cost more
+        if blend.added is not None or len(texts) > texts.shape[1]:  # gathering T numbers per neighbour costs more
             return texts @ self.apply(base, blend).T
         step = max(1, _PRODUCT // len(self.references))
         if len(texts) > step:
@@ -118,7 +135,7 @@ class AugmentedEncoder:
         return result
 
     def _sum(self, embeddings: Float32, blend: Blend) -> Float32:
-        """v + what is added: (b, D), not normalised."""
+        """Add the blend to v: (b, D), not normalised."""
         total = embeddings.astype(np.float32)  # a copy
         if not len(self.references):
             return total
@@ -133,18 +150,29 @@ class AugmentedEncoder:
 def augment(
     encoder: Encoder, references: ReferenceSet | str | Path, k: int | None = None, **settings: float
 ) -> AugmentedEncoder:
-    """Give an encoder a reference set.
+    """Give an encoder a reference set, blended by `Vanilla`.
 
     Args:
         encoder: the one that made the set.
         references: a set, or the folder of one.
-        k: pairs retrieved for an image.
-        settings: of `VanillaSettings`. With neither `k` nor `settings` given, those that `refset tune` stored with the
-            set are used, or the paper's where it is not tuned; a named setting stands on the paper's defaults.
+        k: pairs retrieved per image.
+        settings: of `VanillaSettings`. If `k` or one of them is given, the others are the paper's. If none is given,
+            those that `refset tune` stored with the set are used, or the paper's where it is not tuned.
 
     Raises:
         EncoderMismatchError: the set was made with another encoder.
         ConfigError: a setting is unknown or cannot work.
+
+    Example:
+        >>> import numpy as np
+        >>> from impart import ReferenceSet, load_encoder
+        >>> encoder = load_encoder("mini")
+        >>> logo = np.zeros((64, 64, 3), np.uint8)
+        >>> logo[16:48, 16:48] = (255, 0, 0)
+        >>> references = ReferenceSet.build([(logo, "our logo")], encoder)
+        >>> augmented = augment(encoder, references, k=1, w_img=0.5, w_txt=0.5)
+        >>> augmented.encode_images([logo]).embeddings.shape
+        (1, 384)
     """
     if not isinstance(references, ReferenceSet):
         references = ReferenceSet.open(references)
@@ -160,7 +188,7 @@ def augment(
 
 
 def settings_of(references: ReferenceSet) -> VanillaSettings | None:
-    """The settings stored with a set, or None where it was not tuned.
+    """Read the settings stored with a set; None where it was not tuned.
 
     Raises:
         ReferenceSetError: they are damaged.
@@ -172,13 +200,15 @@ def settings_of(references: ReferenceSet) -> VanillaSettings | None:
         return VanillaSettings(**{item.name: stored[item.name] for item in dataclasses.fields(VanillaSettings)})
     except (KeyError, TypeError) as error:
         raise ReferenceSetError(
-            f"reference set {references.name!r} holds blending settings that cannot be read ({error}): "
+            f"reference set {references.name!r} has blending settings that cannot be read ({error}): "
             "run 'impart refset tune' on it"
         ) from error
 
 
 def default_augmented(base: Encoder) -> Encoder:
-    """The encoder with the reference set bundled with its model, or itself where there is none or it is switched off.
+    """Augment an encoder with the reference set bundled with its model; return it as it is where there is none.
+
+    The encoder is also returned as it is where tuning switched the bundled set off.
 
     Raises:
         EncoderMismatchError: the bundled set does not belong to the model (a damaged installation).
@@ -193,24 +223,6 @@ def default_augmented(base: Encoder) -> Encoder:
     return AugmentedEncoder(base, references, Vanilla(chosen))
 
 
-def bundled(encoder_id: str, what: str) -> Path | None:
-    """Folder of a reference set (`references`, `background`) that comes with a model: one of ours, or a local folder.
-
-    >>> bundled("hf:openai/clip-vit-base-patch32", "references") is None
-    True
-    """
-    folder = model_home(encoder_id) / what
-    return folder if (folder / "manifest.json").is_file() else None
-
-
-def model_home(encoder_id: str) -> Path:
-    """Where things that come with a model would lie: among ours, or in the local folder that the id names."""
-    from importlib import resources
-
-    scheme, _, rest = encoder_id.partition(":")
-    return Path(rest) if rest else Path(str(resources.files("impart.encoders"))) / "models" / scheme
-
-
 def _parts(count: int) -> Iterator[slice]:
-    """Consecutive slices of at most `_CHUNK` images."""
+    """Cut `count` images into consecutive slices of at most `_CHUNK`."""
     return (slice(first, first + _CHUNK) for first in range(0, count, _CHUNK))

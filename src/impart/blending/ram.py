@@ -4,18 +4,19 @@
     text branch:  Q = v, K = r_img, V = r_txt
     image branch: Q = v, K = r_txt, V = r_img
 
-Form `paper` is that. A branch of L layers refines its query: h_0 = v, h_l = h_{l-1} + attention_l(h_{l-1}), and adds
-h_L - v; one layer is the paper's formula. With `norm = "l2"` what it adds has unit length (IMPART 4.1); with `gate`
-it is multiplied by a learned number that starts at zero.
+Form `paper` computes these formulas. A branch of L layers refines its query: h_0 = v,
+h_l = h_{l-1} + attention_l(h_{l-1}). It adds h_L - v; with one layer this is the paper's formula. With `norm = "l2"`
+the output of a branch has unit length (IMPART 4.1). With `gate` it is multiplied by a learned number that starts at 0.
 
 Form `vanilla` starts exactly at RA-CLIP Vanilla (`impart.blending.vanilla`): shares are softmax(similarity / tau),
-values are the embeddings themselves, weights and gate are Vanilla's. What it learns are corrections that start at
-zero: of the shares (from the retrieval embeddings, and from how image, neighbours and their texts agree), of the
-values, and a trust in 0..2 in what was found. Agreements are cosines, which mean the same in every reference set.
+values are the embeddings themselves, weights and gate are those of Vanilla. It learns corrections that start at zero.
+They change the shares (by the retrieval embeddings, and by agreements of image, neighbours and their texts) and the
+values. A learned trust, from 0 to 2, scales what is added. Agreements are cosines, so they are comparable between
+reference sets.
 
-Letters: B images, K neighbours, D embedding width, R retrieval width, H heads. Tensors in, tensors out; `export_ram`
-writes a trained module as ONNX, which is what indexing and searching run (`impart.blending.ram_onnx`), and `ModuleRam`
-augments with the module as it is.
+Letters: B images, K neighbours, D embedding width, R retrieval width, H heads. Inputs and outputs are tensors.
+`export_ram` writes a trained module as ONNX, for indexing and searching (`impart.blending.ram_onnx`); `ModuleRam` is a
+blender that runs the torch module itself.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from torch.nn import functional as F
 from impart.blending.ram_onnx import GRAPH_INPUTS, RamBlender
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, Float32
+from impart.encoders.onnx.session import OnnxSession
 from impart.encoders.torch_towers import quiet
 from impart.errors import ConfigError, EncoderError, MissingExtraError
 from impart.files import new_sha256
@@ -46,8 +48,9 @@ _FAR = -1e4  # a score whose softmax share is 0; finite in float16
 _RANK = 16  # width of a head's learned correction of the similarity
 _HIDDEN = 32
 _AGREEMENTS = 6
-_AGREES = 1e-4  # largest difference between a module and its export, of the largest number
-_Z_SCORES = 0.1  # brings z-score, some 0..20 standard deviations, to the size of cosines
+_TOLERANCE = 1e-4  # largest difference between a module and its export, relative to the largest number
+_Z_SCORES = 0.1  # scales z-scores, some 0..20 standard deviations, to the size of cosines
+_OLD_KEYS = {"z_scale": "standing_scale"}  # weights whose key on disk differs: version 0.1.0 wrote it
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Retrieved:
         r_img: (B, K, D) image embeddings of the neighbours, like r_txt (B, K, D) and r_ret (B, K, R); any finite
             numbers where there is no neighbour.
         sims: (B, K) cosines of q with r_ret, best first.
-        z-score: (B, K) the same in standard deviations above random images (`impart.retrieval.znorm`).
+        z_scores: (B, K) z-scores of these cosines (`impart.retrieval.znorm`).
         mask: (B, K) bool, True = a real neighbour.
     """
 
@@ -85,13 +88,13 @@ class Retrieved:
 
 @dataclass(frozen=True)
 class RamOutput:
-    """What is added to a batch: v' = normalise(v + added).
+    """Output of a RAM for a batch: v' = normalise(v + added).
 
     Attributes:
         added: (B, D); zero where an image has no neighbour.
-        img_weights: (B, K) how much each neighbour's image embedding counted: shares that sum to the length (for form
-            `vanilla`, the weight) of what its branch adds. They explain, they are not used to compute.
-        txt_weights: (B, K) the same of the text embeddings.
+        img_weights: (B, K) weight of each neighbour's image embedding: shares that sum to the length (for form
+            `vanilla`, the weight) of what its branch adds. They serve as an explanation and are not used to compute.
+        txt_weights: (B, K) the same for the text embeddings.
     """
 
     added: Tensor
@@ -100,7 +103,7 @@ class RamOutput:
 
 
 class Ram(nn.Module):
-    """Both forms: `forward(Retrieved) -> RamOutput`."""
+    """Base class of both forms: `forward(Retrieved) -> RamOutput`."""
 
     settings: RamSettings
 
@@ -109,7 +112,7 @@ class Ram(nn.Module):
 
 
 def build_ram(settings: RamSettings, *, dim: int, retrieval_dim: int) -> Ram:
-    """The module for an encoder of widths D and R.
+    """Build the module for an encoder of widths D and R.
 
     Raises:
         ConfigError: the heads do not divide D.
@@ -124,10 +127,10 @@ def build_ram(settings: RamSettings, *, dim: int, retrieval_dim: int) -> Ram:
 def export_ram(ram: Ram, path: Path, *, dim: int, retrieval_dim: int) -> None:
     """Write a module as ONNX: inputs are the fields of `Retrieved` that it reads, outputs those of `RamOutput`.
 
-    B and K stay free. The export is run beside the module and must agree with it.
+    B and K are dynamic. The export is run on random inputs, and its outputs are compared with those of the module.
 
     Raises:
-        EncoderError: torch cannot export it, or the export does not agree.
+        EncoderError: torch cannot export it, or the outputs differ.
         MissingExtraError: the exporter's packages are not installed.
     """
     try:
@@ -151,7 +154,7 @@ def export_ram(ram: Ram, path: Path, *, dim: int, retrieval_dim: int) -> None:
             )
             assert program is not None
             for node in program.model.graph.all_nodes():
-                node.metadata_props.clear()  # the exporter's notes name files of this machine
+                node.metadata_props.clear()  # the exporter writes paths of this machine
             program.save(str(path), external_data=False)
         except Exception as error:  # many kinds, from three packages
             raise EncoderError(f"torch cannot export the RAM to {path}: {error}") from error
@@ -159,30 +162,29 @@ def export_ram(ram: Ram, path: Path, *, dim: int, retrieval_dim: int) -> None:
 
 
 def _check_export(module: nn.Module, path: Path, sample: dict[str, Tensor]) -> None:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    got = session.run(None, {GRAPH_INPUTS.get(name, name): tensor.numpy() for name, tensor in sample.items()})
+    session = OnnxSession(path)
+    feeds = {GRAPH_INPUTS.get(name, name): tensor.numpy() for name, tensor in sample.items()}
+    got = session.run([item.name for item in session.outputs], feeds)
     with torch.no_grad():
         want = module(*sample.values())
     apart = max(float((torch.from_numpy(a) - b).abs().max()) for a, b in zip(got, want, strict=True))
     size = max(1.0, *(float(b.abs().max()) for b in want))
-    if not apart <= _AGREES * size:
-        raise EncoderError(f"the export {path} does not agree with the RAM: off by {apart:.2g}; do not use it")
+    if not apart <= _TOLERANCE * size:
+        raise EncoderError(f"the export {path} differs from the RAM by {apart:.2g}: do not use it")
 
 
 def write_weights(ram: Ram, path: Path) -> None:
-    """Keep a module's parameters, to train on from."""
+    """Write the weights of a module as safetensors, so that training can continue from them."""
     from safetensors.torch import save_file
 
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in ram.state_dict().items()}, str(path))
 
 
 def read_weights(ram: Ram, path: Path) -> None:
-    """Give a module the parameters of another of the same settings.
+    """Load weights that `write_weights` wrote into a module of the same settings.
 
     Raises:
-        EncoderError: the file cannot be read, or belongs to other settings.
+        EncoderError: the file cannot be read, or has the weights of other settings.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -190,11 +192,11 @@ def read_weights(ram: Ram, path: Path) -> None:
     try:
         ram.load_state_dict(load_file(str(path)))
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise EncoderError(f"{path} does not hold the weights of a RAM with {ram.settings}: {error}") from error
+        raise EncoderError(f"{path} does not have the weights of a RAM with {ram.settings}: {error}") from error
 
 
 def _sample(batch: int, k: int, dim: int, retrieval_dim: int) -> dict[str, Tensor]:
-    """Random unit vectors in the layout of `Retrieved`."""
+    """Draw random unit vectors in the layout of `Retrieved`."""
     draw = torch.Generator().manual_seed(0)
 
     def units(*shape: int) -> Tensor:
@@ -207,7 +209,7 @@ def _sample(batch: int, k: int, dim: int, retrieval_dim: int) -> dict[str, Tenso
 
 
 class _Flat(nn.Module):
-    """A RAM that takes and gives plain tensors, for the exporter."""
+    """RAM with plain tensors as inputs and outputs, for the exporter."""
 
     def __init__(self, ram: Ram):
         super().__init__()
@@ -219,7 +221,7 @@ class _Flat(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of one query an image to its K neighbours, with a mask that may hide all of them.
+    """Multi-head attention from one query per image to its K neighbours; a mask may hide all of them.
 
     Args:
         dim: D.
@@ -240,19 +242,23 @@ class CrossAttention(nn.Module):
             nn.init.zeros_(self.out.weight)
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Query (B, D), keys and values (B, K, D), mask (B, K) to output (B, D) and shares (B, K), mean over heads."""
+        """Attend from query (B, D) to keys and values (B, K, D), with mask (B, K).
+
+        Returns:
+            Output (B, D), and shares (B, K) as the mean over heads.
+        """
         q = self.query(query).unflatten(-1, (self.heads, -1))  # (B, H, D/H)
         k = self.key(keys).unflatten(-1, (self.heads, -1))  # (B, K, H, D/H)
         v = self.value(values).unflatten(-1, (self.heads, -1))
         scores = torch.einsum("bhd,bkhd->bhk", q, k) / math.sqrt(q.shape[-1])
         shares = masked_softmax(scores, mask[:, None])  # (B, H, K)
         mixed = torch.einsum("bhk,bkhd->bhd", self.dropout(shares), v).flatten(1)  # (B, D)
-        # Biases speak even where all neighbours are masked.
+        # Mask the output too: its bias would otherwise be added when every neighbour is masked.
         return self.out(mixed) * mask.any(dim=1, keepdim=True), shares.mean(dim=1)
 
 
 class Branch(nn.Module):
-    """L layers of cross-attention with a residual query: what they add to v, (B, D), and their shares (B, K)."""
+    """L layers of cross-attention with a residual query; the output is what they add to v (B, D), and shares (B, K)."""
 
     def __init__(self, dim: int, *, layers: int, heads: int, dropout: float, silent: bool = False):
         super().__init__()
@@ -269,7 +275,7 @@ class Branch(nn.Module):
 
 
 class PaperRam(Ram):
-    """RA-CLIP's module, with IMPART's normalisation and a gate as options."""
+    """Module of RA-CLIP, with the normalisation of IMPART and a gate as options."""
 
     def __init__(self, settings: RamSettings, *, dim: int):
         super().__init__()
@@ -294,7 +300,7 @@ class PaperRam(Ram):
 
 
 class VanillaRam(Ram):
-    """Vanilla at step 0; corrections of shares, values and trust are learned."""
+    """Module that equals Vanilla at step 0 and learns corrections of shares, values and trust."""
 
     def __init__(self, settings: RamSettings, *, dim: int, retrieval_dim: int):
         super().__init__()
@@ -318,6 +324,8 @@ class VanillaRam(Ram):
         deeper = settings.layers > 1
         self.text = Branch(dim, **shape) if deeper else None  # type: ignore[arg-type]
         self.image = Branch(dim, **shape) if deeper else None  # type: ignore[arg-type]
+        self.register_state_dict_post_hook(_write_old_keys)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_read_old_keys)  # type: ignore[no-untyped-call]
 
     def forward(self, found: Retrieved) -> RamOutput:
         z_scores = found.z_scores.masked_fill(~found.mask, _FAR)
@@ -339,7 +347,7 @@ class VanillaRam(Ram):
         return RamOutput(added, img_weights=weights[0], txt_weights=weights[1])
 
     def _scores(self, found: Retrieved, agreements: Tensor) -> Tensor:
-        """(B, 2, H, K) before the softmax: the sharpened similarity and what was learned to prefer."""
+        """Compute the scores (B, 2, H, K) before the softmax: scaled similarity, z-score and learned preferences."""
         sharpness = self.sharpness * self.log_sharpness.exp()
         q = self.query(found.q).unflatten(-1, (2, self.heads, _RANK))  # (B, 2, H, rank)
         k = self.key(found.r_ret).unflatten(-1, (2, self.heads, _RANK))  # (B, K, 2, H, rank)
@@ -350,7 +358,7 @@ class VanillaRam(Ram):
         return total
 
     def _gate(self, z_scores: Tensor) -> Tensor:
-        """(B, 1) Vanilla's: 0 below the floor, rising to 1 at floor + ramp."""
+        """Compute the gate (B, 1) of Vanilla: 0 below the floor, rising to 1 at floor + ramp."""
         best = z_scores.amax(dim=1, keepdim=True)
         if self.floor is None:
             return (best > _FAR).to(z_scores.dtype)
@@ -360,17 +368,17 @@ class VanillaRam(Ram):
         return rising
 
     def _trust(self, found: Retrieved, shares: Tensor, z_scores: Tensor, agreements: Tensor) -> Tensor:
-        """(B, 2) in 0..2, from how near and how much of one mind the neighbours are; 1 at the start."""
+        """Compute the trust (B, 2), from 0 to 2, by nearness and agreement of the neighbours; 1 at the start."""
         mean = shares.mean(dim=(1, 2))  # (B, K)
         pooled = torch.einsum("bk,bkf->bf", mean, agreements)
         best = found.sims.masked_fill(~found.mask, 0).amax(dim=1)
         nearest = _Z_SCORES * z_scores.amax(dim=1).clamp(min=0)
-        alone = mean.square().sum(dim=1)  # 1 = one neighbour has it all
+        alone = mean.square().sum(dim=1)  # 1 = one neighbour has the whole share
         return 2 * torch.sigmoid(self.trust(torch.cat([pooled, torch.stack([best, nearest, alone], dim=1)], dim=1)))
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last dimension where `mask` is True, 0 elsewhere; all 0 where nothing is.
+    """Compute a softmax over the last dimension where `mask` is True, 0 elsewhere; all 0 where no entry is True.
 
     >>> masked_softmax(torch.zeros(2, 2), torch.tensor([[True, False], [False, False]])).tolist()
     [[1.0, 0.0], [0.0, 0.0]]
@@ -380,7 +388,7 @@ def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def _agreements(found: Retrieved, kept: Tensor) -> Tensor:
-    """(B, K, 6): similarity, z-score, cosines of v with image and text, and of these with the other neighbours'."""
+    """Compute agreements (B, K, 6): similarity, z-score; for images and texts, products with v and with their mean."""
     count = kept.sum(dim=1).clamp(min=1)[:, None]  # (B, 1)
     columns = [found.sims, _Z_SCORES * found.z_scores]
     for values in (found.r_img, found.r_txt):
@@ -390,12 +398,25 @@ def _agreements(found: Retrieved, kept: Tensor) -> Tensor:
     return torch.stack(columns, dim=-1) * found.mask[..., None]
 
 
+def _write_old_keys(_module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    """Rename weights to their keys on disk, in checkpoints of a RAM and of training runs."""
+    for name, key in _OLD_KEYS.items():
+        state[prefix + key] = state.pop(prefix + name)
+
+
+def _read_old_keys(_module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Rename weights from their keys on disk."""
+    for name, key in _OLD_KEYS.items():
+        if prefix + key in state:
+            state[prefix + name] = state.pop(prefix + key)
+
+
 def _scorer(inputs: int, outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, _HIDDEN), nn.GELU(), _silent(nn.Linear(_HIDDEN, outputs)))
 
 
 def _silent(layer: nn.Linear) -> nn.Linear:
-    """A layer whose output starts at zero."""
+    """Initialise a layer with an output of zero."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -403,12 +424,12 @@ def _silent(layer: nn.Linear) -> nn.Linear:
 
 
 class ModuleRam(RamBlender):
-    """The module itself as an augmentation, for research, where an export would be one step too many.
+    """Blender that runs the torch module itself, without an export.
 
         encoder = AugmentedEncoder(base, references, ModuleRam(ram, base))
 
-    It runs in evaluation mode and without gradients, on its own device, with the weights that it has at that moment.
-    To index and serve, write it with `impart.blending.ram_checkpoint.write_checkpoint`.
+    It runs in evaluation mode and without gradients, on its own device, with the current weights. For indexing and
+    serving, write the module with `impart.blending.ram_checkpoint.write_checkpoint`.
 
     Args:
         ram: the module.
@@ -428,7 +449,7 @@ class ModuleRam(RamBlender):
 
     @property
     def digest(self) -> str:
-        """Over weights and settings, as they are now."""
+        """Digest over the current weights and the settings."""
         digest = new_sha256(json.dumps(dataclasses.asdict(self.settings), sort_keys=True))
         for name, tensor in self.ram.state_dict().items():
             plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)  # NumPy has no bfloat16

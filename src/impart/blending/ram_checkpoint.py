@@ -1,12 +1,12 @@
-"""A trained RAM as a folder: what `impart train` writes and `--encoder FOLDER` opens.
+"""Checkpoint of a RAM: the folder that `impart train` writes and `--encoder FOLDER` opens.
 
     manifest.json       kind "ram", the base encoder's id and fingerprint, settings, digests of the files
     ram.onnx            the module for indexing and searching
-    ram.safetensors     its weights, to train on from
-    references/         the reference set that it was trained with
+    ram.safetensors     its weights, to continue training from
+    references/         the reference set of the training
 
-The base encoder is named, not copied. One that lies in the folder itself (a run that trained it) is found again
-wherever the folder is moved to.
+The base encoder is named, not copied. One that is inside the folder (the run trained it) is found again wherever the
+folder is moved to.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ _GRAPH, _WEIGHTS, _REFERENCES = "ram.onnx", "ram.safetensors", "references"
 
 @dataclass(frozen=True, kw_only=True)
 class RamManifest:
-    """What `manifest.json` says.
+    """Content of `manifest.json`.
 
     Attributes:
         encoder_id: id of the base encoder.
-        encoder_folder: of the base encoder within the checkpoint; empty = it lies elsewhere.
+        encoder_folder: of the base encoder within the checkpoint; empty = it is elsewhere.
         encoder_fingerprint: of the base encoder.
         dim, retrieval_dim: D and R.
         settings: of the RAM.
@@ -84,11 +84,11 @@ class RamManifest:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise EncoderNotFoundError(f"{folder} holds no trained RAM: 'impart train' writes one") from error
+            raise EncoderNotFoundError(f"{folder} has no trained RAM: 'impart train' writes one") from error
         except (OSError, ValueError) as error:
             raise EncoderError(f"{path} is damaged ({error}): copy or train the RAM again") from error
         if not isinstance(values, dict) or values.get("kind") != _KIND:
-            raise EncoderNotFoundError(f"{folder} holds something else than a trained RAM: 'impart train' writes one")
+            raise EncoderNotFoundError(f"{folder} is not the folder of a trained RAM: 'impart train' writes one")
         if values.get("schema") != SCHEMA:
             raise EncoderError(f"{path} has schema {values.get('schema')}, this impart reads {SCHEMA}: update impart")
         try:
@@ -106,17 +106,17 @@ class RamManifest:
 def write_checkpoint(
     folder: str | Path, ram: Ram, *, settings: RamSettings, base: Encoder, references: ReferenceSet
 ) -> Path:
-    """Write a trained RAM, in place of one that is there.
+    """Write a trained RAM to a folder; a checkpoint that is there is replaced.
 
     Args:
         ram: the trained module.
         settings: that it was built with.
         base: the encoder that it was trained with.
-        references: embedded by that encoder; what the checkpoint blends in unless given another set.
+        references: made by that encoder; the checkpoint uses them unless another set is given.
 
     Raises:
         EncoderMismatchError: the references were made with another encoder.
-        EncoderError: the module cannot be exported, or the folder not be written.
+        EncoderError: the module cannot be exported, or the folder cannot be written.
     """
     from impart.blending.ram import export_ram, write_weights
 
@@ -149,13 +149,13 @@ def write_checkpoint(
 
 
 def is_checkpoint(place: str | Path) -> bool:
-    """Whether an encoder id or a path is the folder of a trained RAM; whether a sound one, opening it tells."""
+    """Whether an encoder id or a path is the folder of a trained RAM; its files are not checked."""
     folder = Path(place).expanduser()
     return (folder / _GRAPH).is_file() or (folder / _WEIGHTS).is_file()
 
 
 def encoder_id_of(folder: str | Path) -> str:
-    """Id of the base encoder of a checkpoint, as `load_encoder` takes it.
+    """Read the id of the base encoder of a checkpoint, as `load_encoder` accepts it.
 
     Raises:
         EncoderNotFoundError: there is no checkpoint in the folder.
@@ -166,12 +166,12 @@ def encoder_id_of(folder: str | Path) -> str:
 
 
 def references_of(folder: Path) -> ReferenceSet:
-    """The reference set of a checkpoint."""
+    """Open the reference set of a checkpoint."""
     return ReferenceSet.open(folder / _REFERENCES)
 
 
 def open_ram(folder: str | Path, *, options: RuntimeOptions | None = None) -> LearnedRam:
-    """The module of a checkpoint alone, to be given another reference set.
+    """Open the RAM of a checkpoint without its reference set, for use with another one.
 
     Raises:
         EncoderNotFoundError: there is no checkpoint in the folder.
@@ -184,16 +184,17 @@ def open_ram(folder: str | Path, *, options: RuntimeOptions | None = None) -> Le
 def open_checkpoint(
     folder: str | Path, *, references: ReferenceSet | None = None, base: Encoder | None = None, **options: Any
 ) -> AugmentedEncoder:
-    """A trained RAM on its base encoder.
+    """Open a checkpoint as an encoder: base encoder, reference set and RAM.
 
     Args:
+        folder: of the checkpoint.
         references: another set of the same encoder; None = the checkpoint's own.
-        base: the base encoder, where it is loaded already.
+        base: the base encoder, if it is already loaded.
         options: for `load_encoder`, such as `threads=2`.
 
     Raises:
         EncoderNotFoundError: there is no checkpoint in the folder, or its base encoder is missing.
-        EncoderMismatchError: the base encoder, or the one that made the set, is not the one it was trained with.
+        EncoderMismatchError: the base encoder, or the one that made the set, is not that of the training.
         EncoderError: the checkpoint is damaged.
         ReferenceSetError: its reference set is damaged.
     """
@@ -213,9 +214,10 @@ def open_checkpoint(
 
 
 def open_encoder(model_id: str, **options: Any) -> Encoder:
-    """What a person means by an encoder: a checkpoint's folder, or a model's id with its bundled reference set.
+    """Open the folder of a checkpoint, or load a model with the reference set that is bundled with it.
 
     Args:
+        model_id: folder of a checkpoint, or id of a model.
         options: for `load_encoder`.
     """
     if is_checkpoint(model_id):
@@ -240,7 +242,7 @@ def _learned(folder: Path, manifest: RamManifest, options: RuntimeOptions | None
 
 
 def _inside(encoder_id: str, folder: Path) -> str:
-    """Where in the checkpoint the encoder lies, or an empty string."""
+    """Path of the encoder within the checkpoint; empty where it is elsewhere."""
     _, _, rest = encoder_id.partition(":")
     if not rest:
         return ""

@@ -1,7 +1,7 @@
-"""A trained RAM as an augmentation: what a reference set adds to a batch of images. No torch.
+"""Blenders that run a trained RAM, without torch.
 
-`LearnedRam` runs it on ONNX Runtime: what indexing, searching and evaluation use. For research
-`impart.blending.ram.ModuleRam` runs the torch module itself.
+`LearnedRam` runs its ONNX graph; indexing, searching and evaluation use it. `impart.blending.ram.ModuleRam`, for
+research, runs the torch module itself.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from impart.blending.tune import USUAL
 from impart.blending.vanilla import gate, within_target
 from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
-from impart.encoders.onnx.session import RuntimeOptions
+from impart.encoders.onnx.session import OnnxSession, RuntimeOptions
 from impart.errors import EncoderError, EncoderMismatchError
 from impart.files import sha256_hex
 from impart.refset.refset import ReferenceSet
@@ -33,15 +33,16 @@ __all__ = ["LearnedRam", "RamBlender", "allowed"]
 _NUMBERS = 4_000_000  # of one gathered (b, K, D): 16 MB
 
 GRAPH_INPUTS = {"z_scores": "standing"}
-"""Inputs of `ram.onnx` whose names differ from the fields of `Retrieved`: as version 0.1.0 wrote them."""
+"""Inputs of `ram.onnx` whose names differ from the fields of `Retrieved`: version 0.1.0 wrote them."""
 
 
 class RamBlender(ABC):
-    """What both ways to run a RAM share.
+    """Base class of the blenders that run a RAM.
 
     Args:
-        settings: that it was trained with.
-        encoder_id: id of the encoder that it was trained with, and the fingerprint of that.
+        settings: of the training.
+        encoder_id: id of the encoder that the RAM was trained with.
+        encoder_fingerprint: its fingerprint.
     """
 
     def __init__(self, settings: RamSettings, *, encoder_id: str, encoder_fingerprint: str) -> None:
@@ -59,23 +60,23 @@ class RamBlender(ABC):
 
     @property
     def k(self) -> int:
-        """Pairs it wants retrieved."""
+        """K, pairs to retrieve per image."""
         return self._settings.k
 
     @property
     @abstractmethod
     def place(self) -> str:
-        """What messages call it."""
+        """Name of the RAM in messages."""
 
     @abstractmethod
     def run(self, feeds: dict[str, npt.NDArray[Any]]) -> tuple[Float32, Float32, Float32]:
-        """The fields of `impart.blending.ram.Retrieved` as arrays to those of `RamOutput`."""
+        """Run the module: the fields of `impart.blending.ram.Retrieved` as arrays to those of `RamOutput`."""
 
     def check_encoder(self, base: Encoder) -> None:
-        """Refuse another encoder than it was trained with.
+        """Check that a base encoder is the one of the training.
 
         Raises:
-            EncoderMismatchError: names both and the remedy.
+            EncoderMismatchError: it is another one.
         """
         if base.fingerprint != self.encoder_fingerprint:
             raise EncoderMismatchError(
@@ -87,7 +88,7 @@ class RamBlender(ABC):
     def amounts(
         self, images: ImageEmbeddings, neighbours: Neighbours, z_scores: Float32, references: ReferenceSet
     ) -> Amounts:
-        """The dense blend. What tuning decided about a set holds for a RAM too (see `allowed`)."""
+        """Compute the dense blend, limited by the settings of a tuned set (see `allowed`)."""
         count, dim = images.embeddings.shape
         shape = neighbours.ids.shape  # (B, K)
         added = np.zeros((count, dim), np.float32)
@@ -114,9 +115,9 @@ class RamBlender(ABC):
 
 
 class LearnedRam(RamBlender):
-    """A RAM's ONNX graph; any reference set of the encoder that it was trained with will do.
+    """Blender that runs the ONNX graph of a RAM, with any reference set of the encoder of its training.
 
-    The graph is opened when it first runs: a text search needs none.
+    The graph is opened at its first run: a text search does not run it.
 
     Args:
         path: of `ram.onnx`.
@@ -146,7 +147,7 @@ class LearnedRam(RamBlender):
 
     @cached_property
     def digest(self) -> str:
-        """Over graph and settings.
+        """Digest over graph and settings.
 
         Raises:
             EncoderError: the graph cannot be read.
@@ -159,49 +160,31 @@ class LearnedRam(RamBlender):
         return sha256_hex(graph, settings)
 
     def run(self, feeds: dict[str, npt.NDArray[Any]]) -> tuple[Float32, Float32, Float32]:
-        session, names = self._session
-        try:
-            inputs = {GRAPH_INPUTS.get(name, name): array for name, array in feeds.items()}
-            added, img, txt = session.run(
-                ["added", "img_weights", "txt_weights"], {name: inputs[name] for name in names}
-            )
-        except Exception as error:  # the runtime's exceptions share no public base
-            reason = str(error).strip().splitlines()[0]
-            raise EncoderError(f"{self.path} failed ({reason}); train or copy the RAM again") from error
+        inputs = {GRAPH_INPUTS.get(name, name): array for name, array in feeds.items()}
+        read = {item.name: inputs[item.name] for item in self._session.inputs if item.name in inputs}
+        added, img, txt = self._session.run(["added", "img_weights", "txt_weights"], read)
         return added, img, txt
 
     @cached_property
-    def _session(self) -> tuple[Any, list[str]]:
-        """The graph, and the inputs that it reads."""
-        import onnxruntime
-
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = self._options.threads
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if self._options.spin else "0")
-        settings.log_severity_level = 3
-        try:
-            session = onnxruntime.InferenceSession(str(self.path), settings, providers=list(self._options.providers))
-        except Exception as error:  # as above
-            reason = str(error).strip().splitlines()[0]
-            raise EncoderError(f"{self.path} cannot be opened ({reason}); train or copy the RAM again") from error
-        return session, [item.name for item in session.get_inputs()]
+    def _session(self) -> OnnxSession:
+        return OnnxSession(self.path, self._options, remedy="train or copy the RAM again")
 
 
 def allowed(v: Float32, added: Float32, z_scores: Float32, settings: VanillaSettings | None) -> Float32:
-    """How much of what a RAM adds the settings of a tuned set let through.
+    """Limit what a RAM adds by the settings of a tuned set.
 
-    The gate: it was set by looking at random images. The weights, where they are below the usual ones: a set that
-    helps only when blended in faintly is blended in faintly. The target: v is turned towards what is added as far as
-    its cosine with that is the target.
+    - The gate, which tuning chose by the background set, multiplies it.
+    - Weights below the usual ones reduce it in proportion: such a set helps only with small weights.
+    - The target bounds it: v is turned towards what is added only until their cosine is the target.
 
     Args:
         v: (B, D), L2-normalised.
         added: (B, D).
-        z-score: (B, K), see `impart.retrieval.znorm`.
+        z_scores: (B, K), see `impart.retrieval.znorm`.
         settings: None = the set is not tuned.
 
     Returns:
-        (B,) factors from 0 to 1; 1 where the set is not tuned, 0 where tuning found it useless.
+        (B,) factors from 0 to 1; 1 where the set is not tuned, 0 where tuning switched augmentation off.
     """
     if settings is None:
         return np.ones(len(v), np.float32)

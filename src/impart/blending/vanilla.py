@@ -5,15 +5,15 @@ IMPART, eq. 1, for an image embedding v and its K nearest reference pairs:
     v' = v + (w_img / K) * sum_k r_img_k + (w_txt / K) * sum_k r_txt_k
 
 Weighted: the mean becomes sum_k a_k r_k with a = softmax(similarity / tau). A floor drops far neighbours before the
-mean or softmax; where all are dropped v stays as it is. Far and near are told by a neighbour's *z-score*: how many
-standard deviations its similarity lies above what random images get (`impart.retrieval.znorm`). A ramp makes the
-gate smooth: an image whose best z-score is just above the floor is blended a little, and fully from `floor + ramp` on.
+mean or softmax; where all are dropped, v is unchanged. The floor is compared with the *z-score* of a neighbour: its
+similarity in standard deviations above the mean similarity to the background set (`impart.retrieval.znorm`). A ramp
+makes the gate smooth: it rises from 0 where the best z-score is `floor` to 1 at `floor + ramp`.
 
 A target bounds what the texts add: v is turned towards them until its cosine with them is the target, and no further.
-An image that the model already sees as what its neighbours are is left as it is, and one that it does not know comes
-as near to its name as known ones are, not nearer. A weight cannot do both, and fits no two encoders alike.
+An image that the model already encodes as near to these texts is unchanged. An image that is new to the model comes as
+near to its name as well-encoded images are, not nearer. A weight alone cannot do both, and depends on the encoder.
 
-Tensors only: what the numbers are chosen from is the business of `tune`.
+This module is the arithmetic alone; `impart.blending.tune` chooses the settings.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PART = 2048  # images at a time
 
 @dataclass(frozen=True)
 class Vanilla:
-    """Similarities to weights."""
+    """Training-free blender: computes the weights of the neighbours from their similarities."""
 
     settings: VanillaSettings
 
@@ -48,16 +48,16 @@ class Vanilla:
 
     @property
     def k(self) -> int:
-        """Pairs it wants retrieved."""
+        """K, pairs to retrieve per image."""
         return self.settings.k
 
     @property
     def digest(self) -> str:
-        """The settings: they say all."""
+        """JSON of the settings; Vanilla has no other state."""
         return json.dumps(dataclasses.asdict(self.settings), sort_keys=True)
 
     def check_encoder(self, base: Encoder) -> None:
-        """Any encoder will do."""
+        """Accept any encoder."""
 
     def amounts(
         self,
@@ -66,7 +66,7 @@ class Vanilla:
         z_scores: Float32,
         references: ReferenceSet,
     ) -> Amounts:
-        """The sparse blend."""
+        """Compute the sparse blend."""
         img, txt = self.coefficients(neighbours.sims, z_scores)
         if self.settings.target > 0:
             opened = gate(z_scores, floor=self.settings.floor, ramp=self.settings.ramp)
@@ -78,14 +78,14 @@ class Vanilla:
         return Amounts(img, txt)
 
     def coefficients(self, sims: Float32, z_scores: Float32) -> tuple[Float32, Float32]:
-        """Weights of the neighbours' image and text embeddings, before the target is looked at.
+        """Compute the weights of the neighbours' image and text embeddings, before the target bounds them.
 
         Args:
             sims: (B, K) cosines, best first; -1 where there is no neighbour.
-            z-score: (B, K) the same in standard deviations above random images.
+            z_scores: (B, K) z-scores of these cosines.
 
         Returns:
-            img (B, K) and txt (B, K), float32; each row sums to `gate * w`, or to 0 where nothing is blended.
+            img (B, K) and txt (B, K), float32; each row sums to `gate * w`, or to 0 where no neighbour is kept.
 
         >>> sims = np.array([[0.9, 0.1]], np.float32)
         >>> Vanilla(VanillaSettings(k=2, w_img=0.5, w_txt=1.0)).coefficients(sims, sims)[1]
@@ -98,7 +98,7 @@ class Vanilla:
 
 
 def neighbour_shares(sims: Float32, z_scores: Float32, *, tau: float, floor: float) -> Float32:
-    """a: (B, K) shares that sum to 1 over the kept neighbours of an image, or all 0 where none is kept."""
+    """Compute the shares a (B, K): they sum to 1 over the kept neighbours of an image; all are 0 where none is kept."""
     kept = sims > -1.0
     if floor > 0:
         kept &= z_scores >= floor
@@ -112,7 +112,7 @@ def neighbour_shares(sims: Float32, z_scores: Float32, *, tau: float, floor: flo
 
 
 def gate(z_scores: Float32, *, floor: float, ramp: float) -> Float32:
-    """(B,) how much an image is blended: 0 below the floor, rising to 1 at `floor + ramp`; 1 with a floor of 0."""
+    """Compute the gate (B,): 0 below the floor, rising to 1 at `floor + ramp`; always 1 with a floor of 0."""
     best: Float32 = z_scores.max(axis=1)
     if floor <= 0:
         return np.ones_like(best)
@@ -123,7 +123,7 @@ def gate(z_scores: Float32, *, floor: float, ramp: float) -> Float32:
 
 
 def mixture(weights: Float32, ids: npt.NDArray[np.int32], vectors: Float32) -> Float32:
-    """Weighted sums (B, D) of rows (B, K) of vectors (N, D); weights of absent neighbours (-1) are 0."""
+    """Compute weighted sums (B, D) of vectors (N, D) with row numbers (B, K); weights of absent rows (-1) are 0."""
     rows = np.maximum(ids, 0)
     total = np.zeros((len(rows), vectors.shape[1]), dtype=np.float32)
     for k in range(rows.shape[1]):
@@ -133,15 +133,15 @@ def mixture(weights: Float32, ids: npt.NDArray[np.int32], vectors: Float32) -> F
 
 
 def within_target(v: Float32, texts: Float32, opened: Float32, *, target: float) -> Float32:
-    """How much of the texts may be added.
+    """Compute the factors that limit added texts, so that they bring v to at most the target cosine with them.
 
-    Where the gate is open, the length of t that brings v to the target is `|v_rest| target / sqrt(1 - target^2) - v.t`,
-    with t of unit length and `v_rest` what of v is at right angles to it. A gate that is half open lets half of it in.
+    Where the gate is 1, v reaches the target with t of length `|v_rest| target / sqrt(1 - target^2) - v.t`: here t is
+    the direction of the texts and `v_rest` the part of v at right angles to it. A gate of one half allows half of this.
 
     Args:
         v: (B, D), L2-normalised.
-        texts: (B, D) what would be added, already multiplied by the gate.
-        opened: (B,) the gate, 0 to 1.
+        texts: (B, D) sums of the texts to be added, already multiplied by the gate.
+        opened: (B,) the gate, from 0 to 1.
         target: cosine, above 0 and below 1.
 
     Returns:

@@ -1,9 +1,10 @@
-"""`impart data`: from lists of images on the web to shards of image-text pairs."""
+"""`impart data`: make shards of image-text pairs from lists of images on the web."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -19,12 +20,13 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Training data: fetch images with captions and write them as shards.", no_args_is_help=True)
 
-_EVERY_S = 10.0
+_LINE_EVERY_S = 10.0  # where stderr is not a terminal
+_UPDATE_EVERY_S = 0.1
 
 
 @app.callback()
 def _group() -> None:
-    """Keeps `yfcc` a subcommand while it is the only one."""
+    """Keep `yfcc` a subcommand although it is the only one."""
 
 
 @app.command()
@@ -34,33 +36,33 @@ def yfcc(
         typer.Argument(metavar="FILE...", help="YFCC-style metadata: csv, tsv (.gz, .bz2) or parquet."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the shards.")],
-    reference: Annotated[float, typer.Option(help="Share of the photos that go to the reference split.")] = 0.1,
+    reference: Annotated[float, typer.Option(help="Fraction of the photos in the reference split.")] = 0.1,
     caption: Annotated[
         str,
         typer.Option(
             metavar="A,B,...",
             parser=ListOf(get_args(CaptionField)),
-            help="Fields that are joined to a caption: some of title, description, usertags.",
+            help="Fields joined to a caption: some of title, description, usertags.",
         ),
     ] = "title,description",
-    max_words: Annotated[int, typer.Option(min=0, help="Words in a caption at most; 0 = all.")] = 100,
+    max_words: Annotated[int, typer.Option(min=0, help="Maximum words per caption; 0 = all.")] = 100,
     image_size: Annotated[
-        int, typer.Option(min=0, help="Shorter side in pixels, where it is longer; 0 = as served.")
+        int, typer.Option(min=0, help="Reduce a longer shorter side to this many pixels; 0 = as served.")
     ] = 256,
-    min_size: Annotated[int, typer.Option(min=1, help="Images with a shorter side below are left out.")] = 32,
-    shard_size: Annotated[int, typer.Option(min=1, help="Pairs in a shard at most.")] = 10_000,
-    retries: Annotated[int, typer.Option(min=0, help="Further tries of an image that failed.")] = 2,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds of silence after which a try fails.")] = 10.0,
-    threads: Annotated[int, typer.Option(min=1, help="Connections a process.")] = 32,
+    min_size: Annotated[int, typer.Option(min=1, help="Leave out images with a shorter side below (pixels).")] = 32,
+    shard_size: Annotated[int, typer.Option(min=1, help="Maximum pairs per shard.")] = 10_000,
+    retries: Annotated[int, typer.Option(min=0, help="Further attempts per failed image.")] = 2,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds without data until an attempt fails.")] = 10.0,
+    threads: Annotated[int, typer.Option(min=1, help="Connections per process.")] = 32,
     processes: Annotated[int, typer.Option(min=1, help="Processes of img2dataset.")] = 1,
-    limit: Annotated[int, typer.Option(min=0, help="Rows read of each file; 0 = all.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="Rows read per file; 0 = all.")] = 0,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try what failed in an earlier run again.")
+        bool, typer.Option("--retry-failed", help="Fetch images again that failed in an earlier run.")
     ] = False,
 ) -> None:
     """Fetch the images of YFCC-style metadata and write train and reference shards (WebDataset).
 
-    Killed at any moment, the same command goes on where it stopped. What gave no pair is in DIR/failures.csv.
+    The command may be killed at any time; run it again to resume. Rows without a pair are in DIR/failures.csv.
     """
     from impart.data.fetch import FetchSettings
     from impart.data.shards import ImageSettings
@@ -76,29 +78,37 @@ def yfcc(
         limit=limit,
         retry_failed=retry_failed,
     )
-    manifest: dict[str, Any] = {}
-    show = _Line()
-    for event in prepare(files, out, settings):
-        show(event)
-        manifest = event.manifest
-    show.end()
+    manifest = _Line().follow(prepare(files, out, settings))
     _print_summary(manifest, out)
     if manifest["failed"]:
         raise typer.Exit(3)
 
 
 class _Line:
-    """Progress on stderr: one line that changes on a terminal, else a line now and then."""
+    """Progress on stderr: one line that is updated on a terminal, else a new line every ten seconds."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
         self._last = 0.0
 
-    def __call__(self, event: YfccProgress) -> None:
+    def follow(self, events: Generator[YfccProgress, None, dict[str, Any]]) -> dict[str, Any]:
+        """Show every event, and return the result of the generator."""
+        manifest: dict[str, Any] = {}
+
+        def results() -> Generator[YfccProgress, None, None]:
+            nonlocal manifest
+            manifest = yield from events
+
+        for event in results():
+            self._show(event)
+        if self._terminal:
+            print(file=sys.stderr)
+        return manifest
+
+    def _show(self, event: YfccProgress) -> None:
         now = time.monotonic()
-        if event.phase == "done" or (
-            now - self._last < (0.1 if self._terminal else _EVERY_S) and event.phase != "part"
-        ):
+        wait_s = _UPDATE_EVERY_S if self._terminal else _LINE_EVERY_S
+        if event.phase == "done" or (now - self._last < wait_s and event.phase != "part"):
             return
         self._last = now
         pairs = ", ".join(f"{count:,} {split}" for split, count in event.pairs.items())
@@ -106,19 +116,15 @@ class _Line:
         line = f"{event.file.name}: {event.rows:,} rows; {part}; pairs: {pairs}"
         print(f"\r\x1b[K{line}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr)
 
-    def end(self) -> None:
-        if self._terminal:
-            print(file=sys.stderr)
-
 
 def _print_summary(manifest: dict[str, Any], out: Path) -> None:
     counts = manifest["counts"]
     for split, count in counts.items():
         print(f"{out / split}: {count:,} pairs in {len(manifest['shards'][split])} shards")
-    for result in ("dropped", "failed"):
-        reasons = manifest[result]
+    for kind in ("dropped", "failed"):
+        reasons = manifest[kind]
         if reasons:
-            print(f"{result}: {sum(reasons.values()):,}, listed in {out / 'failures.csv'}", file=sys.stderr)
+            print(f"{kind}: {sum(reasons.values()):,}, listed in {out / 'failures.csv'}", file=sys.stderr)
             for reason, count in list(reasons.items())[:12]:
                 print(f"  {count:>9,}  {reason}", file=sys.stderr)
     if manifest["licences"]:

@@ -1,4 +1,4 @@
-"""`impart demo`: a small real library, indexed and searched, in about a minute."""
+"""`impart demo`: makes, indexes and searches a small real library, in about a minute."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _DEFAULT_FOLDER = Path("impart-demo")
 
 def demo(
     folder: Annotated[
-        Path, typer.Option("--dir", help="Where the demo's videos and index go.", metavar="DIR")
+        Path, typer.Option("--dir", help="Write the demo's videos and index to this folder.", metavar="DIR")
     ] = _DEFAULT_FOLDER,
 ) -> None:
-    """Make a small real library, index it, and answer three sentences and one image. Nothing is downloaded."""
+    """Make a small real library, index it, and search it by three sentences and one image. Nothing is downloaded."""
     from impart.cli.index import show_run
     from impart.demo import DEMO_IMAGE, DEMO_SENTENCES, make_demo_library
     from impart.video.index.index import VideoIndex
@@ -32,7 +32,7 @@ def demo(
     count = sum(1 for _ in make_demo_library(library))
     print(f"{count} videos in {library}")
     index = VideoIndex.open(index_dir)
-    bad = show_run(index.add([library]), index_dir)
+    failed = show_run(index.add([library]), index_dir)
     image = folder / DEMO_IMAGE
     for sentence in DEMO_SENTENCES:
         print()
@@ -49,5 +49,5 @@ def demo(
     print(f"  impart search 'a cat' --index {index_dir} --why")
     print(f"  impart search --image {image} --group scene --index {index_dir}")
     print("  impart index YOUR_FOLDER && impart search 'anything you remember of it'")
-    if bad:
+    if failed:
         raise typer.Exit(3)

@@ -1,4 +1,4 @@
-"""`impart index` and `impart stats`: fill an index, and say what is in it."""
+"""`impart index` and `impart stats`: index videos, and print what an index contains."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from impart.cli.options import (
     load,
     settings_for,
 )
+from impart.cli.output import settings_in_words
 from impart.config import DecodeSettings, Fit
 
 if TYPE_CHECKING:
@@ -32,39 +33,43 @@ __all__ = ["index", "show_run", "stats"]
 
 
 def index(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Video files, and folders of them.")],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="PATH...", help="Index these video files, and the videos in these folders.")
+    ],
     index_dir: IndexOption = DEFAULT_INDEX,
     encoder: EncoderOption = None,
     refset: RefsetOption = None,
     no_augment: NoAugmentOption = False,
     fps: Annotated[
-        float | None, typer.Option(help="Frames looked at a second.", show_default=f"{DecodeSettings.fps:g}")
+        float | None, typer.Option(help="Sample this many frames per second.", show_default=f"{DecodeSettings.fps:g}")
     ] = None,
     reuse_threshold: Annotated[
         float | None,
         typer.Option(
-            help="Frames that differ less than this (mean of 0..255) from the last encoded one share its embedding; "
-            "0 = encode every frame.",
+            help="Reuse the last embedding for frames that differ from its frame by less than this (mean of 0..255); "
+            "0 = encode every sampled frame.",
             show_default=f"{DecodeSettings.reuse_threshold:g}",
         ),
     ] = None,
     fit: Annotated[
         Fit | None,
         typer.Option(
-            help="How a frame becomes a square: all of it, squeezed, or the part that the encoder crops.",
+            help="Make a frame square: squash all of it, or let the encoder crop it.",
             show_default=DecodeSettings.fit,
         ),
     ] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Take videos out whose files are gone.")] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try files again that failed before.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove videos whose files are gone.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again the files that failed before.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     threads: ThreadsOption = 0,
     config: ConfigOption = None,
 ) -> None:
-    """Index new and changed videos. Safe to stop at any moment: the same command goes on where it stopped.
+    """Index new and changed videos. You may stop it at any moment: the same command continues.
 
-    Exit code 3 means that some files could not be read; they are listed, and not tried again until they change or
-    --retry-failed asks for it. All others are in the index.
+    Exit code 3 means that some files could not be read. They are listed, and tried again only when they change or with
+    --retry-failed. All others are in the index.
     """
     flags = {
         "decode.fps": fps,
@@ -100,11 +105,11 @@ def _open(
     return VideoIndex.open(index_dir, encoder, settings=settings)
 
 
-def show_run(events: Iterable[Event], index_dir: Path) -> int:
-    """Draw a run's events: a bar on a terminal, failures to stderr, the summary to stdout.
+def show_run(events: Iterable[Event], index_dir: Path) -> bool:
+    """Print a run's events: a bar on a terminal, failures to stderr, the summary to stdout.
 
     Returns:
-        How many files or paths could not be indexed (those that failed in an earlier run included, if they still do).
+        Whether files or paths could not be indexed completely, in this run or, unchanged, in an earlier one.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -123,30 +128,29 @@ def show_run(events: Iterable[Event], index_dir: Path) -> int:
         disable=not console.is_terminal,
         transient=True,
     )
-    bad = 0
+    failed = False
     with bar:
-        task = bar.add_task("looking for videos", total=None)
+        task = bar.add_task("searching for videos", total=None)
         for event in events:
             match event:
                 case kinds.ScanDone():
                     bar.update(task, total=max(event.bytes_total, 1), description="indexing")
                 case kinds.VideoProgress():
-                    speed = event.video_s / max(event.elapsed_s, 1e-6)
                     name = event.path.name if len(event.path.name) <= 32 else event.path.name[:29] + "..."
-                    text = f"{event.files_done}/{event.files_total} {name}  {speed:.0f} s of video a second"
+                    text = f"{event.files_done}/{event.files_total} {name}  {event.speed:.0f} s of video per second"
                     bar.update(task, completed=event.bytes_done, description=text)
                 case kinds.PathFailed() | kinds.VideoFailed():
-                    bad += 1
+                    failed = True
                     console.print(f"[red]failed[/red]  {_plain(event.path)}: {_plain(event.reason)}", soft_wrap=True)
                 case kinds.VideoSkipped():
-                    bad += 1
+                    failed = True
                     console.print(
                         f"[yellow]skipped[/yellow] {_plain(event.path)}: failed before ({_plain(event.reason)}); "
                         "--retry-failed tries it again",
                         soft_wrap=True,
                     )
                 case kinds.VideoDone(problem=str() as problem):
-                    bad += 1
+                    failed = True
                     console.print(f"[yellow]partial[/yellow] {_plain(event.path)}: {_plain(problem)}", soft_wrap=True)
                 case kinds.Planned():
                     detail = f"  ({event.detail})" if event.detail else ""
@@ -155,7 +159,7 @@ def show_run(events: Iterable[Event], index_dir: Path) -> int:
                     print(_summary(event, index_dir))
                 case _:
                     pass
-    return bad
+    return failed
 
 
 def _plain(value: object) -> str:
@@ -172,16 +176,15 @@ def _summary(done: IndexDone, index_dir: Path) -> str:
         "copied": done.copied,
         "removed": done.removed,
         "unchanged": done.unchanged,
-        "failed": done.failed + done.path_failures,
+        "failed": done.all_failures,
         "read in part": done.partial,
         "skipped (failed before)": done.skipped,
     }
     what = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no videos found"
     line = f"{index_dir}: {what}; {done.elapsed_s:.1f} s"
     if done.samples:
-        speed = done.video_s / max(done.elapsed_s, 1e-6)
         line += (
-            f"\n  {done.video_s:.0f} s of video ({speed:.0f} s a second), {done.samples} frames looked at, "
+            f"\n  {done.video_s:.0f} s of video ({done.speed:.0f} s per second), {done.samples} frames sampled, "
             f"{done.encoded} encoded"
         )
     return line
@@ -193,7 +196,7 @@ def stats(
     videos: Annotated[bool, typer.Option("--videos", help="List the indexed videos.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what an index holds, what failed and which reference set is in force."""
+    """Print what an index contains, what failed and which reference set is in force."""
     from impart.video.index.index import VideoIndex
 
     opened = VideoIndex.open(index_dir, create=False)
@@ -220,9 +223,11 @@ def stats(
         print(json.dumps(dataclasses.asdict(numbers), ensure_ascii=False, indent=2))
         return
     print(f"{index_dir}: {numbers.videos} videos, {numbers.video_s:.0f} s, {numbers.size_bytes / 1e6:.1f} MB on disk")
-    print(f"  {numbers.samples} frames looked at, {numbers.segments} kept, {numbers.scenes} scenes")
+    print(f"  {numbers.samples} frames sampled, {numbers.segments} segments, {numbers.scenes} scenes")
     print(f"  encoder {numbers.encoder_id} ({numbers.encoder_fingerprint[:12]})")
-    print(f"  reference set {numbers.references or 'none'}{f', {numbers.blending}' if numbers.blending else ''}")
+    print(f"  reference set {numbers.references or 'none'}")
+    if numbers.blending is not None:
+        print(f"  blending {settings_in_words(dataclasses.asdict(numbers.blending))}")
     if numbers.failures or numbers.partial:
         counts = f"{numbers.failures} failed, {numbers.partial} read in part"
         print(f"  {counts} (--failures lists them)", file=sys.stderr)

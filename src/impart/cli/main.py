@@ -1,6 +1,6 @@
-"""The `impart` command: groups are joined here, errors become one line and an exit code.
+"""The `impart` command: joins the commands, and prints an error as one line with an exit code.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 partly failed (the failures are listed, and kept in the index).
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 partly failed (the failures are listed, and recorded in the index).
 """
 
 from __future__ import annotations
@@ -58,20 +58,20 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line; the entry point of the console script."""
     try:
         app()
     except ImpartError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
-        if end.code == _INTERRUPTED:  # typer's answer to Ctrl-C, which says nothing
+        if end.code == _INTERRUPTED:  # typer's exit code after Ctrl-C
             print(
-                "stopped; what was finished is kept, and the same command (train: with --resume) goes on from there",
+                "stopped; finished work is kept, and the same command (train: with --resume) continues from there",
                 file=sys.stderr,
             )
         raise
     except BrokenPipeError:
-        # The reader of our output has gone (`impart search ... | head`); closing quietly is what it expects.
+        # The reader of the output has closed it (`impart search ... | head`): that is no error.
         sys.stderr.close()
         sys.exit(0)

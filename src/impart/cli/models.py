@@ -1,4 +1,4 @@
-"""`impart models`: list the models at hand, fetch one from the hub, export one to ONNX."""
+"""`impart models`: list models, fetch one from the hub, export one to ONNX."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["app"]
 app = typer.Typer(help="List, fetch and export models.", no_args_is_help=True)
 
 _KNOWN = (
-    ("onnx:immich-app/ViT-B-32__openai", "CLIP ViT-B/32 by OpenAI, 224 px, 512 numbers: small and quick"),
-    ("onnx:immich-app/ViT-B-16-SigLIP2__webli", "SigLIP 2 ViT-B/16, 224 px, 768 numbers: many languages"),
-    ("onnx:immich-app/ViT-SO400M-16-SigLIP2-384__webli", "SigLIP 2 SO400M, 384 px, 1152 numbers: best and slow"),
+    ("onnx:immich-app/ViT-B-32__openai", "CLIP ViT-B/32 by OpenAI, 224 px, width 512: small and fast"),
+    ("onnx:immich-app/ViT-B-16-SigLIP2__webli", "SigLIP 2 ViT-B/16, 224 px, width 768: many languages"),
+    ("onnx:immich-app/ViT-SO400M-16-SigLIP2-384__webli", "SigLIP 2 SO400M, 384 px, width 1152: best and slow"),
     ("hf:openai/clip-vit-base-patch32", "CLIP ViT-B/32 through transformers (extra torch)"),
     ("hf:openai/clip-vit-large-patch14", "CLIP ViT-L/14 through transformers (extra torch)"),
     ("hf:google/siglip-base-patch16-224", "SigLIP ViT-B/16 through transformers (extra torch)"),
@@ -29,9 +29,9 @@ _KNOWN = (
 
 @app.command("list")
 def list_models(
-    form: Annotated[Format, typer.Option("--format", "-f", help="How to print.")] = Format.table,
+    form: Annotated[Format, typer.Option("--format", "-f", help="Print in this format.")] = Format.table,
 ) -> None:
-    """List the bundled model and some that can be fetched; 'here' says which need no network."""
+    """List the bundled model and some that can be fetched; those marked 'here' need no network."""
     rows = [_mini_row(), *({"id": name, "here": _is_here(name), "what": what} for name, what in _KNOWN)]
     if form is Format.json:
         print(json.dumps(rows, ensure_ascii=False, indent=2))
@@ -52,10 +52,12 @@ def list_models(
 
 @app.command("get")
 def get(
-    model_id: Annotated[str, typer.Argument(help="onnx:<hub repo> or hf:<hub repo>, with @revision if wanted.")],
-    folder: Annotated[Path | None, typer.Argument(help="Where to put it; the hub's cache if left out.")] = None,
+    model_id: Annotated[
+        str, typer.Argument(help="Fetch this model: onnx:<hub repo> or hf:<hub repo>, with @revision if wanted.")
+    ],
+    folder: Annotated[Path | None, typer.Argument(help="Write it to this folder. Default: the hub's cache.")] = None,
 ) -> None:
-    """Fetch a model from the hub (again, if it is here), so that it then works without a network."""
+    """Fetch a model from the hub, so that it works without a network; fetch it again if it is here."""
     from impart.encoders.hub import HF_FILES, ONNX_FILES, fetch
 
     scheme, _, name = model_id.partition(":")
@@ -69,11 +71,11 @@ def get(
 
 @app.command("export")
 def export(
-    model_id: Annotated[str, typer.Argument(help="hf:<folder or hub repo>.")],
-    folder: Annotated[Path, typer.Argument(help="Where to write.")],
-    int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Also write 8-bit towers, to DIR/int8.")] = True,
+    model_id: Annotated[str, typer.Argument(help="Export this model: hf:<folder or hub repo>.")],
+    folder: Annotated[Path, typer.Argument(help="Write to this folder.")],
+    int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Also write 8-bit towers, to FOLDER/int8.")] = True,
 ) -> None:
-    """Write a transformers model in the ONNX layout, and check that it gives the same vectors."""
+    """Export a transformers model to ONNX, and check that its embeddings are the same."""
     scheme, _, name = model_id.partition(":")
     if scheme != "hf":
         raise typer.BadParameter(f"{model_id!r}: only hf:<folder or hub repo> is exported")
@@ -91,11 +93,11 @@ def _mini_row() -> dict[str, Any]:
         return {"id": "mini", "here": False, "what": "the bundled model, missing from this installation"}
     model = json.loads(path.read_text(encoding="utf-8"))
     size, dim = model.get("preprocess", {}).get("size"), model.get("dim")
-    return {"id": "mini", "here": True, "what": f"bundled, the default, {size} px, {dim} numbers: quick on a CPU"}
+    return {"id": "mini", "here": True, "what": f"bundled, the default, {size} px, width {dim}: fast on a CPU"}
 
 
 def _is_here(model_id: str) -> bool:
-    """Whether the hub's cache has it; never asks the network."""
+    """Whether the hub's cache contains the model; the network is not used."""
     from huggingface_hub import try_to_load_from_cache
 
     scheme, _, name = model_id.partition(":")

@@ -1,4 +1,4 @@
-"""Options that several commands share, with their help in one place."""
+"""Options that several commands share, each with its help text."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ IndexOption: TypeAlias = Annotated[
         "--index",
         "-i",
         envvar="IMPART_INDEX",
-        help="Folder of the video index.",
+        help="Use the video index in this folder.",
         metavar="DIR",
-        parser=lambda text: Path(text).expanduser(),  # the shell leaves ~ alone after = and in a variable
+        parser=lambda text: Path(text).expanduser(),  # the shell does not expand ~ after = or in a variable
     ),
 ]
 EncoderOption: TypeAlias = Annotated[
@@ -43,28 +43,31 @@ EncoderOption: TypeAlias = Annotated[
     typer.Option(
         "--encoder",
         "-e",
-        help="Model id: mini (bundled), onnx:<folder or hub repo>, hf:<folder or hub repo>, open_clip:<model>/<tag>; "
-        "or the folder of a trained RAM. An existing index names its own.",
+        help="Encode with this model: mini (bundled), onnx:<folder or hub repo>, hf:<folder or hub repo>, "
+        "open_clip:<model>/<tag>, or the folder of a trained RAM. Default: the index's own; mini for a new index.",
         metavar="ID",
     ),
 ]
 RefsetOption: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--refset", "-r", help="Reference set to blend in (see 'impart refset').", metavar="DIR"),
+    typer.Option("--refset", "-r", help="Blend in this reference set (see 'impart refset').", metavar="DIR"),
 ]
 NoAugmentOption: TypeAlias = Annotated[
-    bool, typer.Option("--no-augment", help="Use the plain model, without a reference set.")
+    bool, typer.Option("--no-augment", help="Use the base encoder, without a reference set.")
 ]
-ThreadsOption: TypeAlias = Annotated[int, typer.Option(help="CPU threads for the model; 0 = one a core.", min=0)]
+ThreadsOption: TypeAlias = Annotated[
+    int, typer.Option(help="Run the model on this many CPU threads; 0 = one per core.", min=0)
+]
 ConfigOption: TypeAlias = Annotated[
-    Path | None, typer.Option("--config", envvar="IMPART_CONFIG", help="Settings file (TOML).", metavar="FILE")
+    Path | None,
+    typer.Option("--config", envvar="IMPART_CONFIG", help="Read settings from this TOML file.", metavar="FILE"),
 ]
 
 DEFAULT_INDEX = Path("library.impart")
 
 
 class ListOf:
-    """Check values with commas between, each of which is one of `choices`: the parser of an option.
+    """Parser of an option whose value is a comma-separated list of `choices`.
 
     >>> ListOf(("title", "usertags"))("usertags, title")
     'usertags, title'
@@ -78,25 +81,25 @@ class ListOf:
         values = [part.strip() for part in text.split(",") if part.strip()]
         unknown = [value for value in values if value not in self.choices]
         if unknown or not values:
-            raise typer.BadParameter(f"{', '.join(unknown) or text!r}: give some of {', '.join(self.choices)}")
+            raise typer.BadParameter(f"{', '.join(unknown) or text!r}: give one or more of {', '.join(self.choices)}")
         return text
 
 
 def settings_for(manifest: IndexManifest | None, config: Path | None, flags: dict[str, Any]) -> Settings:
-    """The index's own settings (of a new one, the defaults) < TOML file < environment < flags."""
+    """Resolve settings: those of the index (or the defaults) < TOML file < environment < flags."""
     start = Settings(decode=manifest.decode, index=manifest.index) if manifest is not None else None
     return Settings.load(config, flags=flags, start=start)
 
 
 def load(model_id: str, *, refset: Path | None, augment: bool, threads: int = 0, bundled: bool = True) -> Encoder:
-    """The encoder a command asked for.
+    """Load the encoder of a command.
 
     Args:
         model_id: for `load_encoder`, or the folder of a trained RAM.
-        refset: reference set to blend in; None = the RAM's own, or the model's bundled one, if `bundled`.
-        augment: whether to blend anything in.
-        threads: CPU threads; 0 = one a core.
-        bundled: whether to fall back on the bundled set (an index that exists has its own in force).
+        refset: reference set to blend in; None = the RAM's own, or the model's bundled one if `bundled`.
+        augment: whether to blend in a reference set.
+        threads: CPU threads; 0 = one per core.
+        bundled: whether to use the bundled set by default; False for an existing index, which has its own in force.
     """
     from impart.blending.encoder import augment as augment_with
     from impart.blending.encoder import default_augmented

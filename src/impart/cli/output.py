@@ -1,4 +1,4 @@
-"""What a search prints: table, json, jsonl, csv. One JSON object a query."""
+"""Output: hits of a search as table, json, jsonl or csv (one JSON object per query), and settings in words."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from impart.video.index.index import Hit
 
-__all__ = ["Answer", "Format", "print_answers"]
+__all__ = ["Answer", "Format", "print_answers", "settings_in_words"]
 
 
 class Format(StrEnum):
-    """How results are printed."""
+    """Format of the output."""
 
     table = "table"
     json = "json"
@@ -32,9 +32,9 @@ class Answer:
     """One query and its hits.
 
     Attributes:
-        query: the text, or the image's path where there is no text.
+        query: the text; without a text, the path of the image.
         hits: best first.
-        extra: further parts of the query, such as the image or negative terms, for JSON.
+        extra: further parts of the query for JSON, such as the image or negative terms.
     """
 
     query: str
@@ -42,11 +42,12 @@ class Answer:
     extra: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
+        """Convert to the JSON object of a query."""
         return {"query": self.query, **self.extra, "hits": [_hit_dict(hit) for hit in self.hits]}
 
 
 def print_answers(answers: Iterable[Answer], form: Format, *, why: bool) -> None:
-    """Print answers as they come."""
+    """Print each answer as soon as it is there."""
     if form is Format.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         names = ["rank", "path", "start_s", "end_s", "timecode", "score"]
@@ -64,6 +65,20 @@ def print_answers(answers: Iterable[Answer], form: Format, *, why: bool) -> None
             print(json.dumps(answer.as_dict(), ensure_ascii=False))
         else:
             _print_table(answer, why=why)
+
+
+def settings_in_words(values: Mapping[str, Any]) -> str:
+    """Format the settings of a blend.
+
+    >>> settings_in_words({"k": 8, "w_img": 0.50, "form": "paper", "gate": False})
+    'k 8, w_img 0.5, form paper, gate off'
+    """
+    words = []
+    for name, value in values.items():
+        if isinstance(value, bool):
+            value = "on" if value else "off"
+        words.append(f"{name} {value}" if isinstance(value, str) else f"{name} {value:g}")
+    return ", ".join(words)
 
 
 def _hit_dict(hit: Hit) -> dict[str, Any]:
@@ -107,20 +122,20 @@ def _print_table(answer: Answer, *, why: bool) -> None:
     table.add_column("length", justify="right", no_wrap=True)
     table.add_column("video", overflow="fold")
     for hit in answer.hits:
-        length_s = f"{hit.end_s - hit.start_s:.2f} s"
-        table.add_row(str(hit.rank), f"{hit.score:.3f}", hit.timecode, length_s, escape(_short(Path(hit.path))))
+        length = f"{hit.length_s:.2f} s"
+        table.add_row(str(hit.rank), f"{hit.score:.3f}", hit.timecode, length, escape(_short(Path(hit.path))))
         if why:
             for reason in hit.why:
                 weights = f"image {reason.weight_img:.3f}, text {reason.weight_txt:.3f}"
                 note = f"  + {reason.text}  ({weights}, similarity {reason.similarity:.2f})"
                 table.add_row("", "", "", "", f"[dim]{escape(note)}[/dim]")
             if not hit.why:
-                table.add_row("", "", "", "", "[dim]  no reference pair was near enough[/dim]")
+                table.add_row("", "", "", "", "[dim]  no reference pair was blended in[/dim]")
     console.print(table)
 
 
 def _short(path: Path) -> str:
-    """The path relative to the working folder where it lies below it."""
+    """Shorten a path below the working folder to a relative one."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

@@ -1,4 +1,4 @@
-"""A progress bar on stderr where that is a terminal, and nothing where it is not."""
+"""Progress bar on stderr, only where that is a terminal."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["progress"]
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar that goes away when it is done.
+    """Show a progress bar, and remove it at the end.
 
     Yields:
-        What is told of the items done and their number; None where nobody looks.
+        A callback that takes the number of items done and of all items; None where stderr is no terminal.
     """
     if not sys.stderr.isatty():
         yield None

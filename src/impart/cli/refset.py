@@ -1,4 +1,4 @@
-"""`impart refset`: build, look at, grow, join, tune and use reference sets."""
+"""`impart refset`: build, inspect, grow, merge, tune and use reference sets."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 
 from impart.cli.eval.sweep import sweep
 from impart.cli.options import ThreadsOption
+from impart.cli.output import settings_in_words
 from impart.config import IndexKind, Storage
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Reference sets: images with names that teach a model, without training.", no_args_is_help=True)
+app = typer.Typer(help="Reference sets: teach a model new names by images, without training.", no_args_is_help=True)
 
 app.command()(sweep)
 
@@ -31,14 +32,14 @@ SourceArgument = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write the set to.")]
 ModelOption = Annotated[
-    str, typer.Option("--encoder", "-e", metavar="ID", help="Model id; the set serves this model alone.")
+    str, typer.Option("--encoder", "-e", metavar="ID", help="Model id; the set works with this model only.")
 ]
-ImageColumn = Annotated[str | None, typer.Option(help="Column of the image; guessed unless given.")]
-TextColumn = Annotated[str | None, typer.Option(help="Column of the text; guessed unless given.")]
-SourceOption = Annotated[str, typer.Option("--source", help="Collection named for pairs that name none.")]
+ImageColumn = Annotated[str | None, typer.Option(help="Column of the image; default: guessed by its name.")]
+TextColumn = Annotated[str | None, typer.Option(help="Column of the text; default: guessed by its name.")]
+SourceOption = Annotated[str, typer.Option("--source", help="Collection of the pairs that name none.")]
 LicenceOption = Annotated[str, typer.Option(help="Licence of pairs that state none.")]
 LimitOption = Annotated[int, typer.Option(min=0, help="At most this many pairs; 0 = all.")]
-PerClassOption = Annotated[int, typer.Option(min=0, help="At most this many pairs of each text; 0 = all.")]
+PerClassOption = Annotated[int, typer.Option(min=0, help="At most this many pairs per text; 0 = all.")]
 SeedOption = Annotated[int | None, typer.Option(help="Draw at random with this seed instead of taking the first.")]
 EnsembleOption = Annotated[
     bool, typer.Option("--class-prompts", help="Texts are class names: average their embeddings over several prompts.")
@@ -61,9 +62,9 @@ def build(
     text_column: TextColumn = None,
     source_name: SourceOption = "",
     licence: LicenceOption = "",
-    storage: Annotated[Storage, typer.Option(help="How vectors are kept.")] = "float16",
+    storage: Annotated[Storage, typer.Option(help="Precision of the stored vectors.")] = "float16",
     index: Annotated[
-        IndexKind, typer.Option(help="Search for neighbours; auto is exact up to 100,000 pairs, hnsw above.")
+        IndexKind, typer.Option(help="Index of nearest neighbours; auto is exact up to 100,000 pairs, hnsw above.")
     ] = "auto",
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings afterwards.")] = True,
     threads: ThreadsOption = 0,
@@ -71,15 +72,16 @@ def build(
     """Encode image-text pairs into a new reference set."""
     from impart.encoders import load_encoder
     from impart.refset.build import Selection
-    from impart.refset.build import build as build_set
-    from impart.refset.pairs import CLASS_PROMPTS, Columns
+    from impart.refset.pairs import Columns
+    from impart.refset.refset import ReferenceSet
+    from impart.retrieval.prompts import CLASS_PROMPTS
 
-    # With `--fraction` alone the seed draws the split; with it, `--limit` and `--per-class` draw too.
+    # With `--fraction` the seed draws the hold-out; without it, the pairs of `--limit` and `--per-class`.
     selection = Selection(
         fraction=fraction, limit=limit, per_class=per_class, seed=seed or 0, shuffle=seed is not None and fraction == 1
     )
     model = load_encoder(encoder, **({"threads": threads} if threads else {}))
-    made = build_set(
+    made = ReferenceSet.build(
         source,
         model,
         path=out,
@@ -108,12 +110,12 @@ def info(
     path: SetArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
-    """Say what a reference set holds and how it was made."""
+    """Print the content of a reference set and how it was made."""
     from impart.refset.refset import ReferenceSet
 
     references = ReferenceSet.open(path)
     if as_json:
-        print(json.dumps(dataclasses.asdict(references.manifest), ensure_ascii=False, indent=2))
+        print(json.dumps(references.manifest.as_dict(), ensure_ascii=False, indent=2))
     else:
         _print_info(references, path)
 
@@ -132,11 +134,12 @@ def add(
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings again.")] = True,
     threads: ThreadsOption = 0,
 ) -> None:
-    """Encode more pairs into a set; those it has already are left out."""
+    """Encode more pairs into a set; pairs that it already has are left out."""
     from impart.encoders import load_encoder
     from impart.refset.build import Selection
-    from impart.refset.pairs import CLASS_PROMPTS, Columns
+    from impart.refset.pairs import Columns
     from impart.refset.refset import ReferenceSet
+    from impart.retrieval.prompts import CLASS_PROMPTS
 
     references = ReferenceSet.open(path)
     model = load_encoder(references.encoder_id, **({"threads": threads} if threads else {}))
@@ -169,15 +172,15 @@ def merge(
     out: OutOption,
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings.")] = True,
 ) -> None:
-    """Join reference sets into a new one, without duplicates."""
+    """Merge reference sets into a new one, without duplicates."""
     from impart.refset.refset import ReferenceSet
 
     first, *others = [ReferenceSet.open(path) for path in paths]
-    joined = first.merge(*others).named(out.resolve().name)
-    if tune and len(joined) > 1:
-        joined = _tune(joined)
-    joined.save(out)
-    _print_info(joined, out)
+    merged = first.merge(*others).named(out.resolve().name)
+    if tune and len(merged) > 1:
+        merged = _tune(merged)
+    merged.save(out)
+    _print_info(merged, out)
 
 
 @app.command()
@@ -185,19 +188,19 @@ def tune(
     path: SetArgument,
     background: Annotated[
         Path | None,
-        typer.Option(help="Set of random images, against which near and far are told; default: the model's own."),
+        typer.Option(help="Reference set of unrelated images, to calibrate similarities; default: the model's own."),
     ] = None,
     closed: Annotated[
         bool,
         typer.Option(
             "--closed",
-            help="Every image to come shows one of the things that the set names: blend more, and without a gate. "
-            "For classifying among these names, not for searching: other images would suffer.",
+            help="Tune for images that all show one of the things that the set names: blend more, without a gate. "
+            "For classification among these names, not for search: it would harm other images.",
         ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the choice without storing it.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the choice without storing it.")] = False,
 ) -> None:
-    """Choose K, weights and tau by leave-one-out on the set itself; may switch augmentation off."""
+    """Choose K, weights and tau by leave-one-out on the set itself; augmentation may be switched off."""
     from impart.refset.refset import ReferenceSet
 
     references = _tune(ReferenceSet.open(path), background, closed=closed)
@@ -213,10 +216,10 @@ def use(
     index: Annotated[Path, typer.Option("--index", "-i", envvar="IMPART_INDEX", metavar="DIR", help="Video index.")],
     ram: Annotated[
         Path | None,
-        typer.Option("--ram", metavar="CHECKPOINT", help="Blend the set in by this trained RAM, not by its settings."),
+        typer.Option("--ram", metavar="CHECKPOINT", help="Blend the set by this trained RAM instead of its settings."),
     ] = None,
 ) -> None:
-    """Make a video index blend this set in from now on; no video is touched."""
+    """Blend this set into a video index from now on; no video is decoded or encoded again."""
     import time
 
     from impart.blending.ram_checkpoint import is_checkpoint, open_ram, references_of
@@ -228,7 +231,7 @@ def use(
     references = references_of(path) if own else ReferenceSet.open(path)
     trained = ram or (path if own else None)
     VideoIndex.open(index, create=False).use_references(references, ram=open_ram(trained) if trained else None)
-    by = f", blended in by the RAM {trained}" if trained else ""
+    by = f", blended by the RAM {trained}" if trained else ""
     print(f"{index} now uses {path} ({len(references)} pairs){by}, {time.monotonic() - started:.1f} s")
 
 
@@ -237,30 +240,27 @@ def _tune(references: ReferenceSet, background: Path | None = None, *, closed: b
     from impart.blending.tune import tune as tune_set
     from impart.refset.refset import ReferenceSet
 
-    foreign = ReferenceSet.open(background) if background else bundled_background(references.encoder_id)
-    if foreign is not None and background is None and foreign.encoder_fingerprint != references.encoder_fingerprint:
-        foreign = None
-    tuned = tune_set(references, background=foreign, closed=closed)
+    unrelated = (
+        ReferenceSet.open(background)
+        if background
+        else bundled_background(references.encoder_id, fingerprint=references.encoder_fingerprint)
+    )
+    tuned = tune_set(references, background=unrelated, closed=closed)
     chosen = tuned.settings
     off = not (chosen.w_img or chosen.w_txt)
-    values = ", ".join(f"{name} {value:g}" for name, value in dataclasses.asdict(chosen).items())
-    print(f"blending: {'off, it would not help' if off else values}")
+    print(f"blending: {'off, it would not help' if off else settings_in_words(dataclasses.asdict(chosen))}")
     if tuned.rule == "leave-one-out":
         print(
             f"  chosen by leave-one-out: of {tuned.items} own images, each without its own row, "
             f"{100 * tuned.before:.1f}% -> {100 * tuned.after:.1f}% right among {tuned.texts} texts"
         )
     elif tuned.rule == "known already":
-        print("  the plain model names most of these already, and one image a name cannot be checked: add more")
+        print("  the plain model already names most images, and one image per name cannot be checked: add more")
     else:
-        print("  usual weights: the set is too small, or has one image a name, and cannot be checked on itself")
-    if tuned.foreign and not off:
-        touched = (
-            "no gate: random images are blended in full"
-            if closed
-            else (f"for {tuned.foreign} random images the gate is open by {100 * tuned.touched:.1f}% on average")
-        )
-        print(f"  {touched}")
+        print("  usual weights: the set cannot be checked on itself, being small or with one image per name")
+    if tuned.background and not off:
+        gate = f"the gate is open by {100 * tuned.background_gate:.1f}% on average"
+        print(f"  {'no gate' if closed else f'for {tuned.background} background images {gate}'}")
     return tuned.references
 
 
@@ -268,7 +268,7 @@ def _print_info(references: ReferenceSet, path: Path) -> None:
     manifest = references.manifest
     print(f"{path}: {manifest.count} pairs, {len(set(references.texts))} texts")
     print(f"  encoder    {manifest.encoder_id} ({manifest.encoder_fingerprint[:12]})")
-    print(f"  vectors    {manifest.dim} and {manifest.retrieval_dim} (retrieval) numbers, {manifest.storage}")
+    print(f"  vectors    width {manifest.dim}, retrieval {manifest.retrieval_dim}, {manifest.storage}")
     index = manifest.index
     print(f"  search     {index['kind']}, recall@8 {index['recall']:g}")
     print(f"  created    {manifest.created}, rows {manifest.fingerprint[:12]}")
@@ -281,7 +281,7 @@ def _print_info(references: ReferenceSet, path: Path) -> None:
         print(f"  failed     {manifest.failed} (failures.csv)")
     blending = "not tuned: the paper's settings"
     if manifest.vanilla is not None:
-        blending = ", ".join(f"{name} {value:g}" for name, value in manifest.vanilla.items())
+        blending = settings_in_words(manifest.vanilla)
     print(f"  blending   {blending}")
 
 

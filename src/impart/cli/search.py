@@ -1,4 +1,4 @@
-"""`impart search` and `impart similar`: find moments by text, image, or another moment."""
+"""`impart search` and `impart similar`: find moments by text, by image, or by another moment."""
 
 from __future__ import annotations
 
@@ -26,19 +26,18 @@ from impart.errors import DataError, QueryError
 
 if TYPE_CHECKING:
     from impart.video.index.index import VideoIndex
+    from impart.video.search.query import SearchKeywords
 
 __all__ = ["search", "similar"]
 
-_AT_ONCE = 256
-
-
+_AT_ONCE = 256  # queries of a file that are answered together
 _DEFAULTS = SearchSettings()
 TopOption = Annotated[
-    int | None, typer.Option("--top", "-n", min=1, help="Hits to show.", show_default=str(_DEFAULTS.top))
+    int | None, typer.Option("--top", "-n", min=1, help="Return this many hits.", show_default=str(_DEFAULTS.top))
 ]
 GroupOption = Annotated[
     Group | None,
-    typer.Option("--group", "-g", help="One hit a video, scene or frame.", show_default=_DEFAULTS.group),
+    typer.Option("--group", "-g", help="Return one hit per video, scene or frame.", show_default=_DEFAULTS.group),
 ]
 ByOption = Annotated[
     By | None,
@@ -48,34 +47,40 @@ ByOption = Annotated[
     ),
 ]
 PathOption = Annotated[
-    str | None, typer.Option("--path", help="Only videos whose name matches, such as '*.mp4'.", metavar="GLOB")
+    str | None, typer.Option("--path", help="Search only videos whose name matches, such as '*.mp4'.", metavar="GLOB")
 ]
-WhyOption = Annotated[bool, typer.Option("--why", help="Name the reference pairs that were blended in, with weights.")]
+WhyOption = Annotated[
+    bool, typer.Option("--why", help="Name the reference pairs that were blended in, with their weights.")
+]
 FormatOption = Annotated[
     Format | None,
     typer.Option(
-        "--format", "-f", help="How hits are printed. Default: table; jsonl with --queries.", show_default=False
+        "--format", "-f", help="Print hits in this format. Default: table; jsonl with --queries.", show_default=False
     ),
 ]
 
 
 def search(
-    text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    text: Annotated[str | None, typer.Argument(help="Find this, described in words.")] = None,
     image: Annotated[
-        Path | None, typer.Option("--image", help="An image to look for; with a text, both count.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            "--image", help="Find moments that look like this image; with a text, both count.", metavar="FILE"
+        ),
     ] = None,
     not_text: Annotated[
-        list[str] | None, typer.Option("--not", help="What it should not look like; may be repeated.", metavar="TEXT")
+        list[str] | None,
+        typer.Option("--not", help="Rank lower what looks like this; may be repeated.", metavar="TEXT"),
     ] = None,
     queries: Annotated[
-        Path | None, typer.Option(help="Answer one query a line of this file ('-' = stdin).", metavar="FILE")
+        Path | None, typer.Option(help="Answer each line of this file as a query ('-' = stdin).", metavar="FILE")
     ] = None,
     together: Annotated[
         bool,
         typer.Option(
             "--together",
-            help="With --queries: what a video gets from many of the lines counts less for each. Finds more where the "
-            "lines have videos of their own; a line's hits then depend on the others.",
+            help="Correct the lines of --queries for hubs by each other: a video that many lines find counts less for "
+            "each. Finds more where each line has a video of its own; the hits of a line then depend on the others.",
         ),
     ] = False,
     index_dir: IndexOption = DEFAULT_INDEX,
@@ -89,42 +94,40 @@ def search(
     encoder: EncoderOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Find moments by a sentence, an image, or both. Works while indexing runs.
+    """Find moments by a text, an image, or both. Works while indexing runs.
 
     Scores are cosines: compare them within one query, not across models.
     """
-    from impart.video.search.ranking import Query
+    from impart.video.search.query import Query
 
     if queries is not None and (text is not None or image is not None):
-        raise typer.BadParameter("--queries brings its own texts: leave the text and --image out")
+        raise typer.BadParameter("--queries has its own texts: leave the text and --image out")
     if queries is None and text is None and image is None:
-        raise typer.BadParameter("say what to look for: a text, --image FILE, or --queries FILE")
+        raise typer.BadParameter("give a query: a text, --image FILE, or --queries FILE")
     if together and queries is None:
-        raise typer.BadParameter("--together is for --queries: one query has no others to be asked with")
+        raise typer.BadParameter("--together needs --queries: a single query cannot be corrected by others")
     negatives = tuple(not_text or ())
     opened = _open(index_dir, encoder, config, top=top, group=group, by=by)
-    settings: dict[str, Any] = {
-        "augment": not no_augment,
-        "path_glob": path,
-        "why": why,
-    }
+    keywords: SearchKeywords = {"augment": not no_augment, "path_glob": path, "why": why}
     extra: dict[str, Any] = {"not": list(negatives)} if negatives else {}
     if queries is None:
         if image is not None and text is not None:
             extra = {"image": str(image), **extra}
         query = Query(text=text, image=image, not_text=negatives)
         answers: Iterable[Answer] = [
-            Answer(query=text or str(image), hits=opened.search_many([query], **settings)[0], extra=extra)
+            Answer(query=text or str(image), hits=opened.search_many([query], **keywords)[0], extra=extra)
         ]
     else:
         answers = _answer_lines(
-            opened, _lines(queries), together=together, negatives=negatives, settings=settings, extra=extra
+            opened, _lines(queries), together=together, negatives=negatives, keywords=keywords, extra=extra
         )
     print_answers(answers, form or (Format.jsonl if queries else Format.table), why=why)
 
 
 def similar(
-    moment: Annotated[str, typer.Argument(help="A moment of an indexed video: clip.mp4@12.5 or clip.mp4@00:12.5.")],
+    moment: Annotated[
+        str, typer.Argument(help="Start from this moment of an indexed video: clip.mp4@12.5 or clip.mp4@00:12.5.")
+    ],
     index_dir: IndexOption = DEFAULT_INDEX,
     top: TopOption = None,
     group: GroupOption = None,
@@ -135,7 +138,7 @@ def similar(
     form: FormatOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Find what looks like a moment of an indexed video."""
+    """Find moments that look like a moment of an indexed video."""
     file, at_s = parse_moment(moment)
     opened = _open(index_dir, None, config, top=top, group=group, by=by)
     hits = opened.similar(file, at_s, augment=not no_augment, path_glob=path, why=why)
@@ -143,13 +146,13 @@ def similar(
 
 
 def parse_moment(moment: str) -> tuple[str, float]:
-    """Split `path@time`; time is seconds, MM:SS or HH:MM:SS, each with a fraction.
+    """Parse `path@time`; the time is seconds, MM:SS or HH:MM:SS, each with a fraction.
 
     >>> parse_moment("films/a@b.mp4@01:02.5")
     ('films/a@b.mp4', 62.5)
 
     Raises:
-        QueryError: there is no time, or it is not one.
+        QueryError: there is no valid time.
     """
     file, at, clock = moment.rpartition("@")
     try:
@@ -179,7 +182,7 @@ def _open(
 
 
 def _lines(queries: Path) -> Iterator[str]:
-    """Queries of a file, one a line; empty lines are none."""
+    """Read the queries of a file, one per line; empty lines are ignored."""
     piped = str(queries) == "-"
     try:
         source = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig") if piped else queries.open(encoding="utf-8-sig")
@@ -198,13 +201,13 @@ def _answer_lines(
     *,
     together: bool,
     negatives: tuple[str, ...],
-    settings: dict[str, Any],
+    keywords: SearchKeywords,
     extra: dict[str, Any],
 ) -> Iterator[Answer]:
-    from impart.video.search.ranking import Query
+    from impart.video.search.query import Query
 
     while part := list(itertools.islice(lines, None if together else _AT_ONCE)):
         asked = [Query(text=line, not_text=negatives) for line in part]
-        found = opened.search_many(asked, together=together, **settings)
+        found = opened.search_many(asked, together=together, **keywords)
         for line, hits in zip(part, found, strict=True):
             yield Answer(query=line, hits=hits, extra=extra)

@@ -1,1 +1,1 @@
-"""Data preparation: `impart data`."""
+"""Preparation of training data: what `impart data` runs."""

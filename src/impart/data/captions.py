@@ -1,7 +1,7 @@
-"""Captions out of what people typed on a photo site: markup, links and file names go, words stay.
+"""Clean the titles and descriptions of a photo site, and join them to captions.
 
-What photographers type is half caption, half housekeeping: percent-encoded text, HTML with entities, links, names that
-cameras gave (`DSC_0123.JPG`), letters without end (`aaaaaa...`). A caption that teaches is what is left of it.
+Such texts are percent-encoded and contain HTML, links, file names of cameras (`DSC_0123.JPG`) and very long words
+(`aaaaaa...`). All of these are removed.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 
 def decode_percent(text: str, *, plus_is_space: bool) -> str:
-    """Percent-decoding that leaves alone what is none.
+    """Decode percent-encoding; bytes that are not UTF-8 stay encoded.
 
     Args:
         text: as stored.
-        plus_is_space: also turn `+` into a space, as in the official YFCC100M dump.
+        plus_is_space: replace `+` by a space, as the official YFCC100M dump requires.
 
     >>> decode_percent("A+caf%C3%A9+100%25", plus_is_space=True), decode_percent("C++ at 50%de", plus_is_space=False)
     ('A café 100%', 'C++ at 50%de')
@@ -65,18 +65,18 @@ def decode_percent(text: str, *, plus_is_space: bool) -> str:
 
 
 def clean_text(text: str, *, max_word_letters: int = 25) -> str:
-    """A typed text without markup, links, file names and endless words; empty where nothing with a letter is left.
+    """Remove markup, links, file names and long words; return "" if no letter is left.
 
     Args:
         text: decoded (see `decode_percent`).
-        max_word_letters: longer words are dropped.
+        max_word_letters: longer words are removed.
 
     >>> clean_text('Our <b>dog</b> &amp; cat<br/>at the sea, see <a href="http://x.org/a">http://x.org/a</a>')
     'Our dog & cat at the sea, see'
     >>> clean_text("DSC_0123.JPG"), clean_text("IMG_2041"), clean_text("2 < 3 dogs")
     ('', '', '2 < 3 dogs')
     """
-    for _ in range(2):  # the second round is for markup that was itself written in entities
+    for _ in range(2):  # twice, for markup that is itself written in entities
         text = html.unescape(_TAG.sub(" ", _INLINE_TAG.sub("", text)))
     text = _TAG.sub(" ", _INLINE_TAG.sub("", text))
     text = _CONTROL.sub(" ", text)
@@ -90,11 +90,11 @@ def clean_text(text: str, *, max_word_letters: int = 25) -> str:
 
 
 def join_caption(texts: Sequence[str], *, max_words: int = 0) -> str:
-    """Cleaned texts as one caption; a text that another begins with is not said twice.
+    """Join cleaned texts to one caption; a text that another text begins with is left out.
 
     Args:
-        texts: such as title and description; empty ones are skipped.
-        max_words: cut there; 0 = never.
+        texts: such as title and description; empty texts are skipped.
+        max_words: words kept; 0 = all.
 
     >>> join_caption(["Golden Gate", "The bridge at dawn."]), join_caption(["A dog!", "a dog! in the snow"])
     ('Golden Gate. The bridge at dawn.', 'a dog! in the snow')

@@ -1,8 +1,8 @@
-"""Fetch images by their addresses with img2dataset, and read back what it got.
+"""Fetch images from URLs with img2dataset, and read the fetched files.
 
-img2dataset runs as a process of its own (`fetch_worker`) and keeps the files as they were served, because only the
-served bytes tell a truncated image and an HTML page from a good image. What it has finished it does not fetch
-again: a run that was killed goes on with the next shard.
+img2dataset runs in a separate process (`fetch_worker`) and stores the files as served: only the served bytes show
+whether an image is truncated or an HTML page. Finished shards are not fetched again, so a killed run resumes at the
+next shard.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 from impart.data.fetch_worker import LIMITS
 from impart.errors import DataError, MissingExtraError
 
-__all__ = ["FetchSettings", "Fetched", "explain", "fetch", "fetched", "require_img2dataset"]
+__all__ = ["FetchSettings", "Fetched", "fetch", "read_fetched", "require_img2dataset", "short_reason"]
 
 _ROWS = "rows.parquet"
 _LOG = "img2dataset.log"
@@ -34,17 +34,17 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class FetchSettings:
-    """How images are fetched.
+    """Settings of img2dataset and limits per image.
 
     Attributes:
-        retries: further tries after a failed one.
-        timeout_s: silence after which a try fails.
-        deadline_s: time one try may take in all.
-        max_megabytes: size one file may have.
-        pause_s: wait after a 429 or 5xx before the next try.
-        threads: connections a process.
-        processes: of img2dataset.
-        batch: images in a shard of img2dataset, the unit that a killed run repeats.
+        retries: further attempts after a failed one.
+        timeout_s: an attempt fails after this time without data.
+        deadline_s: time limit per attempt.
+        max_megabytes: size limit per file.
+        pause_s: wait after HTTP status 429 or 5xx, before the next attempt.
+        threads: connections per process.
+        processes: number of img2dataset processes.
+        batch: images per img2dataset shard; a resumed run repeats at most one shard per process.
     """
 
     retries: int = 2
@@ -59,12 +59,12 @@ class FetchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched:
-    """What came of one address.
+    """Result of fetching one URL.
 
     Attributes:
-        number: position in the list of addresses.
-        data: the file as served; None where nothing usable came.
-        fault: why nothing came, in a few words.
+        number: position in the list of URLs.
+        data: the file as served; None if the fetch failed.
+        fault: reason of the failure, in a few words.
     """
 
     number: int
@@ -73,22 +73,26 @@ class Fetched:
 
 
 def require_img2dataset() -> None:
-    """Raises MissingExtraError where img2dataset is not installed, without importing it."""
+    """Check, without an import, that img2dataset is installed.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     if importlib.util.find_spec("img2dataset") is None:
         raise MissingExtraError("img2dataset", extra="data", purpose="fetching images")
 
 
 def fetch(urls: Sequence[str], folder: Path, settings: FetchSettings) -> Iterator[int]:
-    """Fetch what is not fetched yet; yields how many addresses are done, now and then.
+    """Fetch the URLs that are not fetched yet; yield the number of finished URLs from time to time.
 
     Args:
-        urls: http or https; the same list each time for the same folder.
-        folder: of this list alone; kept until the caller has read it with `fetched`.
-        settings: of the fetching.
+        urls: http or https; the same list for the same folder.
+        folder: used for this list only; keep it until `read_fetched` has read it.
+        settings: limits and number of connections.
 
     Raises:
         MissingExtraError: img2dataset is not installed.
-        DataError: img2dataset failed; what it finished is kept.
+        DataError: img2dataset failed; finished shards are kept.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -107,21 +111,21 @@ def fetch(urls: Sequence[str], folder: Path, settings: FetchSettings) -> Iterato
         done = _done(folder)
     if len(done) < shards:
         raise DataError(
-            f"img2dataset left {shards - len(done)} of {shards} shards of {folder} undone; the same command goes on "
-            f"from there. Its last words: {_last_words(folder)}"
+            f"img2dataset did not finish {shards - len(done)} of {shards} shards of {folder}: run the same command "
+            f"again to resume. Last line of its log: {_log_tail(folder)}"
         )
     yield len(urls)
 
 
-def fetched(folder: Path, *, count: int) -> Iterator[Fetched]:
-    """What `fetch` got, in the order of the addresses.
+def read_fetched(folder: Path, *, count: int) -> Iterator[Fetched]:
+    """Read the files that `fetch` fetched, in the order of the URLs.
 
     Args:
         folder: as given to `fetch`.
-        count: how many addresses there were.
+        count: number of URLs.
 
     Raises:
-        DataError: a shard cannot be read; it is removed, so that the same command fetches it again.
+        DataError: a shard cannot be read; its mark is removed, so that the same command fetches it again.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -139,20 +143,20 @@ def fetched(folder: Path, *, count: int) -> Iterator[Fetched]:
                     member = members.get(row["key"])
                     opened = tar.extractfile(member) if member else None
                     data = opened.read() if opened else None
-                    fault = "" if data else explain(row["error_message"] or "the answer is empty")
+                    fault = "" if data else short_reason(row["error_message"] or "the answer is empty")
                     yield Fetched(number=row["number"], data=data or None, fault=fault)
         except (OSError, tarfile.TarError, pa.ArrowException) as error:
             shard.with_name(f"{shard.stem}_stats.json").unlink(missing_ok=True)
-            raise DataError(f"cannot read {shard}: {error}; run the same command again to fetch it anew") from error
+            raise DataError(f"cannot read {shard}: {error}; run the same command again to fetch it again") from error
     yield from (_lost(number) for number in range(following, count))
 
 
-def explain(message: str) -> str:
-    """An error of urllib in words that count well together.
+def short_reason(message: str) -> str:
+    """Shorten an error message of urllib, so that equal causes give equal texts.
 
-    >>> explain("HTTP Error 404: Not Found"), explain("<urlopen error timed out>")
+    >>> short_reason("HTTP Error 404: Not Found"), short_reason("<urlopen error timed out>")
     ('HTTP 404', 'timed out')
-    >>> explain("IncompleteRead(512 bytes read, 4096 more expected)")
+    >>> short_reason("IncompleteRead(512 bytes read, 4096 more expected)")
     'cut off by the server'
     """
     if found := re.search(r"HTTP Error (\d+)", message):
@@ -176,7 +180,7 @@ def _done(folder: Path) -> list[Path]:
 
 
 def _run(folder: Path, settings: FetchSettings) -> Iterator[None]:
-    """Run img2dataset to its end; whatever ends us ends it too."""
+    """Run img2dataset to its end; it ends as well when this process or generator ends."""
     arguments = {
         "url_list": str((folder / _ROWS).resolve()),
         "output_folder": str((folder / "images").resolve()),
@@ -198,10 +202,7 @@ def _run(folder: Path, settings: FetchSettings) -> Iterator[None]:
         "max_bytes": int(settings.max_megabytes * 1e6),
         "pause_s": settings.pause_s,
     }
-    environment = os.environ | {
-        LIMITS: json.dumps(limits),
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = os.environ | {LIMITS: json.dumps(limits), "OMP_NUM_THREADS": "1"}
     with (folder / _LOG).open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "impart.data.fetch_worker"],
@@ -228,11 +229,11 @@ def _run(folder: Path, settings: FetchSettings) -> Iterator[None]:
                 process.kill()
                 process.wait()
     if process.returncode:
-        raise DataError(f"img2dataset ended with code {process.returncode}: {_last_words(folder)}")
+        raise DataError(f"img2dataset ended with code {process.returncode}: {_log_tail(folder)}")
 
 
-def _last_words(folder: Path) -> str:
-    """The last line of img2dataset's log; the log itself is named."""
+def _log_tail(folder: Path) -> str:
+    """Return the last line of img2dataset's log, with the path of the log."""
     try:
         with io.TextIOWrapper((folder / _LOG).open("rb"), errors="replace") as log:
             lines = [line.strip() for line in log.read()[-4000:].splitlines() if line.strip()]

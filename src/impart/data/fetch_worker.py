@@ -1,13 +1,13 @@
-"""img2dataset in a process of its own: `python -m impart.data.fetch_worker`, its arguments as one JSON line on stdin.
+"""Run img2dataset in a separate process: `python -m impart.data.fetch_worker`, arguments as one JSON line on stdin.
 
-A process of its own, because img2dataset takes over signal handlers, prints, and starts worker processes that would
-outlive a killed parent. Here they do not: the parent holds our stdin open, and when it closes, whoever closed it, the
-whole group ends.
+The process is separate because img2dataset replaces signal handlers, prints, and starts workers that would survive a
+killed parent. The parent keeps the stdin of this process open; when stdin closes, the whole process group ends.
 
-It also mends what img2dataset leaves open, by the one door urllib offers to all who use it (an installed opener, which
-img2dataset's workers get because they import this module): a body without end (its issue 437) meets a deadline and a
-size limit, Flickr's image that says a photo is gone counts as gone, and a server that answers 429 or 5xx is left
-alone for a moment before the next try.
+The module also installs a urllib opener, which img2dataset's workers get because they import this module. The opener
+
+- limits the time and size of a body (img2dataset has no such limit, see its issue 437),
+- counts Flickr's placeholder for a removed photo as a failure,
+- waits after HTTP status 429 or 5xx, before the next attempt.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from http.client import HTTPResponse, IncompleteRead
 __all__ = ["BoundedHandler", "main"]
 
 LIMITS = "IMPART_FETCH_LIMITS"
-"""Environment variable: seconds and bytes a body may take, and seconds to wait after a server's error, as JSON."""
+"""Environment variable with the arguments of `BoundedHandler` as JSON."""
 
 _CHUNK = 1 << 16
 
 
 class BoundedHandler(urllib.request.BaseHandler):
-    """Bounds the body of every answer.
+    """urllib handler that limits the time and size of every response body.
 
     Args:
-        deadline_s: from the answer's head to the end of its body.
-        max_bytes: of the body.
-        pause_s: after a 429 or 5xx.
+        deadline_s: time limit per body.
+        max_bytes: size limit per body.
+        pause_s: wait after HTTP status 429 or 5xx.
     """
 
     handler_order = 900  # before the one that turns an error status into an exception
@@ -50,7 +50,7 @@ class BoundedHandler(urllib.request.BaseHandler):
         self.pause_s = pause_s
 
     def http_response(self, request: urllib.request.Request, response: HTTPResponse) -> HTTPResponse:
-        """Called by urllib for every answer."""
+        """Check a response and limit its body; urllib calls this for every response."""
         if "photo_unavailable" in request.full_url:
             raise urllib.error.URLError("gone: the site serves a placeholder")
         if response.status == 429 or response.status >= 500:
@@ -63,7 +63,7 @@ class BoundedHandler(urllib.request.BaseHandler):
 
     def _read(self, response: HTTPResponse) -> bytes:
         deadline = time.monotonic() + self.deadline_s
-        expected = response.length  # None where the server does not say
+        expected = response.length  # None without a Content-Length header
         body = io.BytesIO()
         while (expected is None or body.tell() < expected) and (chunk := response.read1(_CHUNK)):
             body.write(chunk)
@@ -77,22 +77,22 @@ class BoundedHandler(urllib.request.BaseHandler):
 
 
 def _prepare() -> None:
-    """In every process of img2dataset: bound the answers, and skip what plain fetching imports and never uses.
+    """Install the opener, and block imports that fetching does not use.
 
-    img2dataset imports wandb (for a log we do not ask for) and albumentations (for resizing, which we do ourselves),
-    webdataset imports torch where there is one: ten seconds a process, and a tenth without them.
+    img2dataset imports wandb (logging) and albumentations (resizing), and webdataset imports torch if it is installed.
+    The start takes ten seconds per process with these imports, and a tenth of that without them.
     """
     limits = os.environ.get(LIMITS)
     if limits:
         urllib.request.install_opener(urllib.request.build_opener(BoundedHandler(**json.loads(limits))))
         for name in ("wandb", "albumentations"):
             sys.modules.setdefault(name, types.ModuleType(name))
-        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # an import of it fails, as if there were none
+        sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # `import torch` fails, as if not installed
 
 
 def _end_with_parent() -> None:
-    """Block until stdin closes, then end this process and all it started."""
-    while os.read(0, _CHUNK):  # sys.stdin's lock, held here, would upset the interpreter's end
+    """Block until stdin closes, then end this process and all processes it started."""
+    while os.read(0, _CHUNK):  # not sys.stdin.read: its lock would block the interpreter's shutdown
         pass
     if hasattr(os, "killpg"):
         os.killpg(os.getpgrp(), signal.SIGKILL)

@@ -1,13 +1,13 @@
-"""The folder that `impart data` fills: shards, what was left out, and how far the work has come.
+"""Store the shards that `impart data` writes, the rows that were left out, and the state of the run.
 
     train/train-00000.tar, reference/reference-00000.tar    the pairs
-    failures.csv                                            photoid, url, result, reason
+    failures.csv                                            photoid, url, outcome, reason
     manifest.json                                           settings, counts, licences, shards
-    .state/                                                 parts done, and the part at work
+    .state/                                                 finished parts, and the part in progress
 
-Work goes in parts of some ten thousand rows. A part is named by the hash of its rows, so that it is known again in a
-file that was moved or has grown. It is committed by one rename; a run killed after that rename moves the shards to
-their places when it starts again, one killed before it begins the part's shards anew.
+Rows are processed in parts of tens of thousands. The key of a part is a hash of its rows, so a part is found again in
+a file that was moved or has grown. One rename commits a part. A run killed after this rename moves the shards to their
+places at the next start; a run killed before it writes the shards of the part again.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ from impart.files import move_synced, now, sha256_int, sync, write_csv_atomic, w
 __all__ = ["LeftOut", "PartSummary", "PairStore"]
 
 SCHEMA = 1
-_LEFT_OUT = ("photoid", "url", "result", "reason")
+_HEADER = ("photoid", "url", "outcome", "reason")  # `outcome` is `LeftOut.kind`: written so since schema 1
 Hashes = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """A row that gave no pair.
+    """A row without a pair: one row of `failures.csv`.
 
     Attributes:
-        result: `failed` (it could not be had) or `dropped` (it is not wanted).
-        reason: in words that count well together.
+        kind: `failed` (the image could not be fetched or read) or `dropped` (the row is not wanted).
+        reason: the same text for equal causes, since reasons are counted.
     """
 
     photoid: str
     url: str
-    result: str
+    kind: str
     reason: str
 
 
 @dataclass(kw_only=True)
 class PartSummary:
-    """What came of a part.
+    """Shards, hashes and counts of one part, as `PairStore.commit` records them.
 
     Attributes:
-        shards: names in the staging folder to numbers of pairs.
-        left_out: rows that gave no pair.
-        photos: hashes of the photoids that need not be looked at again.
-        images: hashes of the files taken.
-        licences: names to numbers of pairs.
+        shards: file name in the staging folder to its number of pairs.
+        left_out: rows without a pair.
+        photos: hashes of the photoids that are pairs or duplicates, and are skipped from now on.
+        images: hashes of the image files of the pairs.
+        licences: licence to its number of pairs.
     """
 
     shards: dict[str, int] = field(default_factory=dict)
@@ -74,14 +74,14 @@ class PartSummary:
 
 
 class PairStore:
-    """The folder and its state; a context manager that keeps other runs out.
+    """Folder of shards with its state; a context manager that locks the folder.
 
     Args:
-        folder: made where it is missing.
-        settings: that decide what the pairs look like; must stay the same for one folder.
+        folder: created if it is missing.
+        settings: the settings that change the pairs; they must stay the same for one folder.
 
     Raises:
-        DataError: another run is at work, or the folder was made with other settings.
+        DataError: another run uses the folder, or it was written with other settings.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -96,7 +96,9 @@ class PairStore:
 
     def __enter__(self) -> PairStore:
         if self.folder.is_file() or (self.folder.is_dir() and not self._state.is_dir() and any(self.folder.iterdir())):
-            raise DataError(f"{self.folder} holds other things: give --out a new folder, or one this command made")
+            raise DataError(
+                f"{self.folder} contains files of another program: give --out a new folder, or one of `impart data`"
+            )
         for path in (self._parts, self._state / "work", *(self.folder / split for split in SPLITS)):
             path.mkdir(parents=True, exist_ok=True)
         try:
@@ -113,24 +115,24 @@ class PairStore:
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
         self._lock.release()
 
-    def has(self, key: str) -> bool:
-        """Whether a part is done."""
+    def has_part(self, key: str) -> bool:
+        """Whether a part is committed."""
         return key in self._records
 
-    def attempts(self, key: str) -> int:
-        """How often a part's failures were tried again."""
-        return sum(known.startswith(f"{key}-r") for known in self._records)
+    def retries(self, key: str) -> int:
+        """Count the committed retries of the failures of a part."""
+        return sum(other.startswith(f"{key}-r") for other in self._records)
 
-    def knows_photo(self, photoid: str) -> bool:
-        """Whether this photo is among the pairs, or was found to be a duplicate."""
-        return _holds(self._photos, sha256_int(photoid))
+    def has_photo(self, photoid: str) -> bool:
+        """Whether this photo is a pair or a duplicate of one."""
+        return _contains(self._photos, sha256_int(photoid))
 
-    def knows_image(self, image: int) -> bool:
-        """Whether a file of this hash is among the pairs."""
-        return _holds(self._images, image)
+    def has_image(self, image: int) -> bool:
+        """Whether a file of this hash is the image of a pair."""
+        return _contains(self._images, image)
 
     def counts(self) -> dict[str, int]:
-        """Pairs of each split."""
+        """Count the committed pairs of each split."""
         totals = dict.fromkeys(SPLITS, 0)
         for record in self._records.values():
             for name, shard in record["shards"].items():
@@ -138,61 +140,62 @@ class PairStore:
         return totals
 
     def work(self, key: str) -> Path:
-        """Folder of a part at work; kept until it is committed."""
+        """Return the working folder of a part; it is kept until the part is committed."""
         path = self._state / "work" / key
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def staging(self, key: str) -> Path:
-        """An empty folder for a part's shards."""
+        """Return an empty folder for the shards of a part."""
         path = self.work(key) / "out"
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir()
         return path
 
-    def commit(self, key: str, result: PartSummary) -> None:
-        """Take over a part: its shards from `staging(key)`, and what was left out."""
+    def commit(self, key: str, summary: PartSummary) -> None:
+        """Commit a part: move its shards from `staging(key)` to their places and record its rows."""
         work = self.work(key)
         moves, shards = {}, {}
         following = {split: self._following(split) for split in SPLITS}
-        for name, pairs in result.shards.items():
+        for name, pairs in summary.shards.items():
             split = name.split("-")[0]
             final = f"{split}-{following[split]:05d}.tar"
             following[split] += 1
             moves[name] = final
             shards[final] = {"pairs": pairs, "bytes": (work / "out" / name).stat().st_size}
-        write_csv_atomic(work / "failures.csv", _LEFT_OUT, (dataclasses.astuple(item) for item in result.left_out))
-        np.savez(work / "ids.npz", photos=np.array(result.photos, np.uint64), images=np.array(result.images, np.uint64))
-        record = {"key": key, "shards": shards, "licences": dict(result.licences)}
-        sync(work)  # before the commit, which vouches for it
+        write_csv_atomic(work / "failures.csv", _HEADER, (dataclasses.astuple(item) for item in summary.left_out))
+        photos, images = np.array(summary.photos, np.uint64), np.array(summary.images, np.uint64)
+        np.savez(work / "ids.npz", photos=photos, images=images)
+        record = {"key": key, "shards": shards, "licences": dict(summary.licences)}
+        sync(work)  # the files must be on disk before the commit that names them
         write_json_atomic(work / "commit.json", {"record": record, "moves": moves})
-        self._take_over(work)
-        self._learn(key, record)
+        self._move_to_places(work)
+        self._add_record(key, record)
 
     def failed(self, key: str) -> set[str]:
-        """Photoids of a part that failed and are not among the pairs by now."""
-        keys = [known for known in self._records if known == key or known.startswith(f"{key}-r")]
-        rows = (row for known in keys for row in _read_csv(self._parts / f"{known}.csv"))
-        return {row[0] for row in rows if row[2] == "failed" and not self.knows_photo(row[0])}
+        """Return the photoids of a part that failed and are not pairs yet."""
+        keys = [other for other in self._records if other == key or other.startswith(f"{key}-r")]
+        rows = (row for other in keys for row in _read_csv(self._parts / f"{other}.csv"))
+        return {row[0] for row in rows if row[2] == "failed" and not self.has_photo(row[0])}
 
     def finish(self, *, sources: Collection[Path], complete: bool) -> dict[str, Any]:
-        """Write failures.csv and manifest.json anew; returns the manifest."""
+        """Write `failures.csv` and `manifest.json`, and return the manifest."""
         left_out: Counter[tuple[str, str]] = Counter()
 
         def rows() -> Iterator[tuple[str, ...]]:
             seen: set[int] = set()
             for key in self._records:
-                retried = self.attempts(key.partition("-r")[0]) > int(key.partition("-r")[2] or 0)
+                retried = self.retries(key.partition("-r")[0]) > int(key.partition("-r")[2] or 0)
                 for row in _read_csv(self._parts / f"{key}.csv"):
                     if row[2] == "failed":
                         photo = sha256_int(row[0])
-                        if retried or photo in seen or _holds(self._photos, photo):
+                        if retried or photo in seen or _contains(self._photos, photo):
                             continue
                         seen.add(photo)
                     left_out[row[2], row[3]] += 1
                     yield row
 
-        write_csv_atomic(self.folder / "failures.csv", _LEFT_OUT, rows())
+        write_csv_atomic(self.folder / "failures.csv", _HEADER, rows())
         licences: Counter[str] = Counter()
         shards: dict[str, dict[str, int]] = {}
         for record in self._records.values():
@@ -207,8 +210,8 @@ class PairStore:
             "sources": [path.name for path in sources],
             "settings": self.settings,
             "counts": self.counts(),
-            "failed": {reason: n for (result, reason), n in left_out.most_common() if result == "failed"},
-            "dropped": {reason: n for (result, reason), n in left_out.most_common() if result == "dropped"},
+            "failed": {reason: n for (kind, reason), n in left_out.most_common() if kind == "failed"},
+            "dropped": {reason: n for (kind, reason), n in left_out.most_common() if kind == "dropped"},
             "licences": dict(licences.most_common()),
             "shards": {split: [{"name": n, **s} for n, s in shards.items() if n.startswith(split)] for split in SPLITS},
         }
@@ -225,22 +228,22 @@ class PairStore:
             ]
             if changed:
                 raise DataError(
-                    f"{self.folder} was begun with other settings ({', '.join(changed)}): "
-                    "give the same, or another --out"
+                    f"{self.folder} was written with other settings ({', '.join(changed)}): "
+                    "give the same settings, or another --out"
                 )
         else:
             write_json_atomic(path, self.settings)
         for work in sorted((self._state / "work").iterdir()):
             if (work / "commit.json").is_file():
-                self._take_over(work)
+                self._move_to_places(work)
             elif (self._parts / f"{work.name}.json").is_file():
                 shutil.rmtree(work)
         records = [json.loads(path.read_text(encoding="utf-8")) for path in self._parts.glob("*.json")]
         for record in sorted(records, key=lambda record: record["order"]):
-            self._learn(record["key"], record)
+            self._add_record(record["key"], record)
 
-    def _take_over(self, work: Path) -> None:
-        """Move what a committed part made to its places; may be done twice."""
+    def _move_to_places(self, work: Path) -> None:
+        """Move the files of a committed part to their places; a second call after an interruption is safe."""
         commit = json.loads((work / "commit.json").read_text(encoding="utf-8"))
         record = commit["record"]
         moves = [
@@ -256,7 +259,7 @@ class PairStore:
             write_json_atomic(done, {"order": sum(1 for _ in self._parts.glob("*.json")), **record})
         shutil.rmtree(work)
 
-    def _learn(self, key: str, record: dict[str, Any]) -> None:
+    def _add_record(self, key: str, record: dict[str, Any]) -> None:
         self._records[key] = record
         with np.load(self._parts / f"{key}.npz") as ids:
             self._photos = np.union1d(self._photos, ids["photos"])
@@ -269,9 +272,10 @@ class PairStore:
         return max(numbers, default=-1) + 1
 
 
-def _holds(hashes: Hashes, one: int) -> bool:
-    i = int(np.searchsorted(hashes, np.uint64(one)))
-    return i < len(hashes) and int(hashes[i]) == one
+def _contains(hashes: Hashes, wanted: int) -> bool:
+    """Whether an ascending array contains a hash."""
+    i = int(np.searchsorted(hashes, np.uint64(wanted)))
+    return i < len(hashes) and int(hashes[i]) == wanted
 
 
 def _read_csv(path: Path) -> Iterator[tuple[str, ...]]:

@@ -1,7 +1,7 @@
-"""From files as they were served to WebDataset shards: an image is checked, made small, and written with its caption.
+"""Check and resize fetched images, and write them with their captions to WebDataset shards.
 
-A sample is `<photoid>.jpg`, `<photoid>.txt` (the caption) and `<photoid>.json` (photoid, licence, source and the
-rest). Which split a pair belongs to follows from its photoid alone, so that no pair ever moves when files are added.
+A sample is `<photoid>.jpg`, `<photoid>.txt` (the caption) and `<photoid>.json` (photoid, licence, url and other
+fields). The split of a pair depends on its photoid alone, so no pair changes its split when files are added.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _MARKUP = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<script")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings:
-    """How images are kept.
+    """Size limits and JPEG quality of the stored images.
 
     Attributes:
-        image_size: the shorter side is made this many pixels where it is longer; 0 = kept as served.
+        image_size: length in pixels to which a longer shorter side is reduced; 0 = no reduction.
         min_size: images with a shorter side below this many pixels are left out.
-        quality: of JPEG, where an image is encoded again.
-        max_megapixels: images above are left out.
+        quality: JPEG quality of images that are encoded again.
+        max_megapixels: larger images are left out.
     """
 
     image_size: int = 256
@@ -46,13 +46,13 @@ class ImageSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One pair, ready to be written.
+    """One pair as it is written to a shard.
 
     Attributes:
         key: photoid.
-        data: a JPEG file.
+        data: content of the JPEG file.
         caption: not empty.
-        about: what goes into the json beside it.
+        about: further fields of the JSON file.
     """
 
     key: str
@@ -62,7 +62,11 @@ class Sample:
 
 
 def split_of(photoid: str, *, reference: float) -> str:
-    """`reference` for this share of all photoids, else `train`; the same answer everywhere and always.
+    """Return the split of a photo, by a hash of its photoid.
+
+    Args:
+        photoid: as stored in the metadata.
+        reference: fraction of all photoids that get `reference`; the others get `train`.
 
     >>> split_of("6985418911", reference=0.1), split_of("6985418911", reference=1.0)
     ('train', 'reference')
@@ -71,10 +75,13 @@ def split_of(photoid: str, *, reference: float) -> str:
 
 
 def checked_image(data: bytes, settings: ImageSettings) -> tuple[bytes, int, int]:
-    """A served file as a JPEG of the wanted size, with its width and height in pixels.
+    """Check a served file and convert it to a JPEG of the wanted size.
+
+    Returns:
+        The content of the JPEG file, its width and its height in pixels.
 
     Raises:
-        DataError: it is not a whole image of an allowed size; the message is a reason that counts well.
+        DataError: it is not a complete image of an allowed size. The message is the reason for `failures.csv`.
     """
     head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if head.startswith(_MARKUP):
@@ -107,13 +114,13 @@ def _upright(data: bytes) -> bool:
 
 @dataclass
 class ShardWriter:
-    """Writes samples into `<split>-00000.tar` and so on in one folder; a context manager.
+    """Context manager that writes samples to `<split>-00000.tar` and following in one folder.
 
     The same samples give the same bytes.
 
     Attributes:
-        folder: emptied by the caller.
-        shard_size: pairs in a shard at most.
+        folder: empty at the start.
+        shard_size: maximum number of pairs per shard.
         counts: shard name to its number of pairs.
     """
 
@@ -131,7 +138,7 @@ class ShardWriter:
         self._open.clear()
 
     def write(self, split: str, sample: Sample) -> None:
-        """Append one."""
+        """Append a sample to the open shard of its split."""
         name, tar = self._open.get(split, ("", None))
         if tar is None or self.counts[name] >= self.shard_size:
             if tar is not None:

@@ -1,10 +1,10 @@
-"""From YFCC-style metadata to shards of image-text pairs, one of them the reference split: `impart data yfcc`.
+"""Turn YFCC-style metadata into shards of image-text pairs, in a training and a reference split: `impart data yfcc`.
 
     for event in prepare([Path("yfcc15m.csv")], Path("yfcc"), YfccSettings()):
         ...                                              # event.phase, event.done, event.total
 
-Rows become captions (`captions`), images are fetched by img2dataset (`fetch`), checked and written (`shards_out`),
-and what was done is remembered (`pair_store`), so that a run killed at any moment goes on where it stopped.
+Rows become captions (`captions`), images are fetched by img2dataset (`fetch`), checked and written (`shards`). The
+state is on disk (`pair_store`), so a run that was killed at any time resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
@@ -32,27 +32,28 @@ from impart.files import new_sha256, read_ahead, sha256_hex, sha256_int
 __all__ = ["CAPTION_FIELDS", "YfccProgress", "YfccSettings", "caption_of", "prepare"]
 
 CAPTION_FIELDS = get_args(CaptionField)
-_ALL_FAILED = 100
+_ALL_FAILED = 100  # a part with this many images and no success means that the network is down
+_CHECK_EVERY = 500  # images between two events
 _PLAIN_ID = re.compile(r"[\w-]{1,80}")
 _Checked: TypeAlias = "tuple[Fetched, tuple[bytes, int, int] | None, str]"
 
 
 @dataclass(frozen=True, kw_only=True)
 class YfccSettings:
-    """What the pairs look like, and how they are had.
+    """Settings of `prepare`.
 
     Attributes:
-        reference: share of the photos that go to the reference split.
+        reference: fraction of the photos in the reference split.
         caption: fields joined to a caption, of title, description and usertags.
-        max_word_letters: longer words are dropped from captions.
-        max_words: captions are cut there; 0 = never.
-        image: how images are kept.
-        shard_size: pairs in a shard at most.
-        fetch: how images are fetched.
+        max_word_letters: longer words are removed from captions.
+        max_words: words kept of a caption; 0 = all.
+        image: size limits and JPEG quality.
+        shard_size: maximum number of pairs per shard.
+        fetch: settings of img2dataset.
         part_size: rows that are fetched and committed together.
-        limit: rows read of each file; 0 = all.
+        limit: rows read per file; 0 = all.
         workers: threads that check images.
-        retry_failed: try images that failed in an earlier run again.
+        retry_failed: fetch images again that failed in an earlier run.
     """
 
     reference: float = 0.1
@@ -69,12 +70,12 @@ class YfccSettings:
 
     def __post_init__(self) -> None:
         if not 0 <= self.reference <= 0.5:
-            raise ConfigError(f"reference is {self.reference:g}: give a share between 0 and 0.5, such as 0.1")
+            raise ConfigError(f"reference is {self.reference:g}: give a fraction between 0 and 0.5, such as 0.1")
         if not self.caption or not set(self.caption) <= set(CAPTION_FIELDS):
             raise ConfigError(f"caption is {','.join(self.caption)!r}: give some of {', '.join(CAPTION_FIELDS)}")
 
     def lasting(self) -> dict[str, Any]:
-        """The settings that must stay the same for one folder."""
+        """Return the settings that must stay the same for one folder."""
         return {
             "reference": self.reference,
             "caption": list(self.caption),
@@ -87,16 +88,15 @@ class YfccSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class YfccProgress:
-    """How far a run has come.
+    """Progress of a run.
 
     Attributes:
-        phase: `known` (the part was done before), `fetch`, `check`, `part` (one is committed) or `done`.
-        file: at work.
-        rows: read of the file so far.
-        done: images of the part in this phase.
+        phase: `known` (the part was committed before), `fetch`, `check`, `part` (a part is committed) or `done`.
+        file: the metadata file.
+        rows: rows read of this file.
+        done: images of the part that this phase has finished.
         total: images of the part.
-        pairs: of each split, committed so far.
-        manifest: with `done` alone.
+        pairs: committed pairs of each split.
     """
 
     phase: str
@@ -105,17 +105,34 @@ class YfccProgress:
     done: int = 0
     total: int = 0
     pairs: dict[str, int] = field(default_factory=dict)
-    manifest: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Candidate:
+    """A row whose image is to be fetched."""
+
     row: MetaRow
     caption: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Rows that are fetched and committed together; `rows_read` counts the rows of the file up to their end."""
+
+    store: PairStore
+    settings: YfccSettings
+    file: Path
+    rows: list[MetaRow]
+    rows_read: int
+
+    def progress(self, phase: str, *, done: int = 0, total: int = 0) -> YfccProgress:
+        return YfccProgress(
+            phase=phase, file=self.file, rows=self.rows_read, done=done, total=total, pairs=self.store.counts()
+        )
+
+
 def caption_of(row: MetaRow, settings: YfccSettings) -> str:
-    """The caption of a row; empty where nothing is left."""
+    """Return the caption of a row; empty if no text is left."""
     texts = [getattr(row, name) for name in settings.caption]
     texts = [
         text.replace(",", ", ") if name == "usertags" else text
@@ -125,33 +142,40 @@ def caption_of(row: MetaRow, settings: YfccSettings) -> str:
     return join_caption(cleaned, max_words=settings.max_words)
 
 
-def prepare(files: Sequence[Path], out: Path, settings: YfccSettings) -> Iterator[YfccProgress]:
-    """Make or go on making the pairs of some metadata files.
+def prepare(files: Sequence[Path], out: Path, settings: YfccSettings) -> Generator[YfccProgress, None, dict[str, Any]]:
+    """Write the pairs of metadata files, or resume writing them.
 
     Args:
-        files: read in this order; others may follow in a later run.
-        out: folder to fill.
-        settings: see there.
+        files: read in this order; a later run may add files.
+        out: folder for the shards.
+        settings: captions, image sizes and limits.
+
+    Returns:
+        The manifest of the folder.
 
     Raises:
-        DataError: a file is no metadata, the folder is another's, or fetching failed altogether.
+        DataError: a file is not YFCC-style metadata, the folder is not one of `impart data`, or no image could be
+            fetched.
         MissingExtraError: img2dataset is not installed.
     """
     fetching.require_img2dataset()
     for file in files:
-        next(read_metadata(file), None)  # so that the last file's fault shows before the first one's work
+        next(read_metadata(file), None)  # report a fault of the last file before the first file is processed
     complete = False
     with PairStore(out, settings.lasting()) as store:
         try:
             for file in files:
-                read = 0
+                rows_read = 0
                 for rows in _parts(file, settings):
-                    read += len(rows)
-                    yield from _part(store, file, rows, read, settings)
+                    rows_read += len(rows)
+                    yield from _process(
+                        _Part(store=store, settings=settings, file=file, rows=rows, rows_read=rows_read)
+                    )
             complete = True
         finally:
             manifest = store.finish(sources=files, complete=complete)
-        yield YfccProgress(phase="done", file=files[-1], rows=read, pairs=store.counts(), manifest=manifest)
+        yield YfccProgress(phase="done", file=files[-1], rows=rows_read, pairs=store.counts())
+    return manifest
 
 
 def _parts(file: Path, settings: YfccSettings) -> Iterator[list[MetaRow]]:
@@ -160,38 +184,36 @@ def _parts(file: Path, settings: YfccSettings) -> Iterator[list[MetaRow]]:
         yield part
 
 
-def _part(
-    store: PairStore, file: Path, rows: list[MetaRow], read: int, settings: YfccSettings
-) -> Iterator[YfccProgress]:
+def _process(part: _Part) -> Iterator[YfccProgress]:
+    """Fetch, check, write and commit a part, unless it is committed already."""
+    store, settings, rows = part.store, part.settings, part.rows
     key = _key(rows)
-    if store.has(key):
+    if store.has_part(key):
         again = store.failed(key) if settings.retry_failed else set()
         if not again:
-            yield YfccProgress(phase="known", file=file, rows=read, pairs=store.counts())
+            yield part.progress("known")
             return
         rows = [row for row in rows if row.photoid in again]
-        key = f"{key}-r{store.attempts(key) + 1}"
-    result = PartSummary()
-    candidates = _candidates(store, rows, settings, result)
+        key = f"{key}-r{store.retries(key) + 1}"
+    candidates, left_out = _candidates(part, rows)
     urls = [candidate.row.url for candidate in candidates]
-    # The list of addresses names the folder: another list (a part taken up after others) is another fetch.
+    # The folder is named by the list of URLs: a part that is resumed after other parts may have another list.
     folder = store.work(key) / sha256_hex("\n".join(urls))[:16]
     if urls:
         for done in fetching.fetch(urls, folder, settings.fetch):
-            yield YfccProgress(phase="fetch", file=file, rows=read, done=done, total=len(urls), pairs=store.counts())
-    yield from _write(store, key, folder, file, read, candidates, settings, result)
-    store.commit(key, result)
-    yield YfccProgress(phase="part", file=file, rows=read, done=len(urls), total=len(urls), pairs=store.counts())
+            yield part.progress("fetch", done=done, total=len(urls))
+    summary = yield from _write(part, key, folder, candidates)
+    store.commit(key, replace(summary, left_out=[*left_out, *summary.left_out]))
+    yield part.progress("part", done=len(urls), total=len(urls))
 
 
-def _candidates(
-    store: PairStore, rows: Sequence[MetaRow], settings: YfccSettings, result: PartSummary
-) -> list[_Candidate]:
-    """Rows worth fetching; the others are noted in `result`."""
-    candidates = []
+def _candidates(part: _Part, rows: Sequence[MetaRow]) -> tuple[list[_Candidate], list[LeftOut]]:
+    """Divide rows into those to fetch and those left out; rows that are pairs already are in neither."""
+    candidates: list[_Candidate] = []
+    left_out: list[LeftOut] = []
     seen: set[str] = set()
     for row in rows:
-        if store.knows_photo(row.photoid):
+        if part.store.has_photo(row.photoid):
             continue
         caption = ""
         kind, reason = "failed", row.fault
@@ -203,72 +225,62 @@ def _candidates(
             kind, reason = "dropped", "the photoid was there before"
         elif not reason and not row.url.lower().startswith(("http://", "https://")):
             reason = "no http or https address"
-        elif not reason and not (caption := caption_of(row, settings)):
+        elif not reason and not (caption := caption_of(row, part.settings)):
             kind, reason = "dropped", "no caption"
         seen.add(row.photoid)
         if reason:
-            result.left_out.append(LeftOut(photoid=row.photoid, url=row.url, result=kind, reason=reason))
+            left_out.append(LeftOut(photoid=row.photoid, url=row.url, kind=kind, reason=reason))
         else:
             candidates.append(_Candidate(row=row, caption=caption))
-    return candidates
+    return candidates, left_out
 
 
 def _write(
-    store: PairStore,
-    key: str,
-    folder: Path,
-    file: Path,
-    read: int,
-    candidates: Sequence[_Candidate],
-    settings: YfccSettings,
-    result: PartSummary,
-) -> Iterator[YfccProgress]:
-    """Check what was fetched and write the shards of a part to its staging folder."""
+    part: _Part, key: str, folder: Path, candidates: Sequence[_Candidate]
+) -> Generator[YfccProgress, None, PartSummary]:
+    """Check the fetched images and write the shards of a part to its staging folder."""
+    summary = PartSummary()
     images: set[int] = set()
     faults: Counter[str] = Counter()
-    staging = store.staging(key)
     with (
-        ShardWriter(staging, settings.shard_size) as writer,
-        closing(_checked(folder, len(candidates), settings)) as checked,
+        ShardWriter(part.store.staging(key), part.settings.shard_size) as writer,
+        closing(_checked(folder, len(candidates), part.settings)) as checked,
     ):
         for number, (item, kept, fault) in enumerate(checked, start=1):
             candidate = candidates[item.number]
             row = candidate.row
             image = sha256_int(item.data or b"")
             kind = "failed"
-            if kept and (image in images or store.knows_image(image)):
+            if kept and (image in images or part.store.has_image(image)):
                 kind, fault = "dropped", "the same file as another photo"
             if fault or not kept:
                 faults[fault] += item.data is None
-                result.left_out.append(LeftOut(photoid=row.photoid, url=row.url, result=kind, reason=fault))
+                summary.left_out.append(LeftOut(photoid=row.photoid, url=row.url, kind=kind, reason=fault))
                 if kind == "dropped":
-                    result.photos.append(sha256_int(row.photoid))
+                    summary.photos.append(sha256_int(row.photoid))
             else:
                 data, width, height = kept
                 about = {name: getattr(row, name) for name in ("photoid", "uid", "licence", "licence_url", "url")}
                 about |= {"width": width, "height": height}
-                split = split_of(row.photoid, reference=settings.reference)
+                split = split_of(row.photoid, reference=part.settings.reference)
                 writer.write(split, Sample(key=row.photoid, data=data, caption=candidate.caption, about=about))
                 images.add(image)
-                result.photos.append(sha256_int(row.photoid))
-                result.licences[row.licence or "not stated"] += 1
-            if number % 500 == 0:
-                yield YfccProgress(
-                    phase="check", file=file, rows=read, done=number, total=len(candidates), pairs=store.counts()
-                )
+                summary.photos.append(sha256_int(row.photoid))
+                summary.licences[row.licence or "not stated"] += 1
+            if number % _CHECK_EVERY == 0:
+                yield part.progress("check", done=number, total=len(candidates))
     if len(candidates) >= _ALL_FAILED and faults.total() == len(candidates):
         shutil.rmtree(folder)
         reason, count = faults.most_common(1)[0]
         raise DataError(
-            f"none of {len(candidates)} images of {file} could be fetched ({count} times: {reason}): is the network "
-            "there? Nothing was recorded; the same command tries again"
+            f"none of {len(candidates)} images of {part.file} could be fetched ({count} times: {reason}): check the "
+            "network. Nothing was recorded; run the same command again"
         )
-    result.shards = writer.counts
-    result.images = list(images)
+    return replace(summary, shards=writer.counts, images=list(images))
 
 
 def _checked(folder: Path, count: int, settings: YfccSettings) -> Generator[_Checked, None, None]:
-    """Fetched files in order, checked by several threads with bounded look-ahead."""
+    """Check the fetched files in several threads, and yield them in order, with bounded read-ahead."""
 
     def check(item: Fetched) -> _Checked:
         if item.data is None:
@@ -278,11 +290,12 @@ def _checked(folder: Path, count: int, settings: YfccSettings) -> Generator[_Che
         except DataError as error:
             return item, None, str(error)
 
-    items = fetching.fetched(folder, count=count)
+    items = fetching.read_fetched(folder, count=count)
     return read_ahead(items, check, workers=settings.workers, ahead=4 * settings.workers)
 
 
 def _key(rows: Sequence[MetaRow]) -> str:
+    """Return the key of a part: a hash of its rows."""
     digest = new_sha256()
     for row in rows:
         digest.update(

@@ -1,8 +1,8 @@
-"""Read YFCC-style metadata: the official YFCC100M dump and the subsets people made of it.
+"""Read YFCC-style metadata: the official YFCC100M dump, and subsets such as YFCC15M.
 
-The official dump is tab separated, without a header and without quoting, its texts percent-encoded with `+` for a
-space: 23 columns, or 25 in the later release, which begins with a row number and adds a hash after the photo's id.
-Subsets such as YFCC15M are csv, tsv or parquet with a header.
+The official dump is tab-separated, without header and quoting. Its texts are percent-encoded, with `+` for a space. It
+has 23 columns; the later release has 25, with a row number first and a hash after the photoid. Subsets are csv, tsv or
+parquet files with a header.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OFFICIAL = [
     "serverid", "farmid", "secret", "secretoriginal", "ext", "marker",
 ]
 # fmt: on
-"""Columns of the official dump, in order."""
+"""Columns of the official dump, in their order."""
 OFFICIAL_LATER = ["line", OFFICIAL[0], "hash", *OFFICIAL[1:]]
 
 _NAMES = {
@@ -47,16 +47,16 @@ _NAMES = {
 _TEXTS = ("title", "description", "usertags")
 _SAMPLE_ROWS = 1000
 _MAX_FIELD = 1 << 24
-_LINES = 50  # of one quoted row, at most
+_MAX_LINES = 50  # of one quoted row
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetaRow:
-    """One row, its texts decoded but not cleaned.
+    """One row of metadata; texts are decoded but not cleaned.
 
     Attributes:
-        photoid: as stored; names the photo everywhere. Of a row without one, the file's name and the row's number.
-        fault: why the row cannot be read; empty where it can.
+        photoid: as stored. A row without photoid, or with a fault, gets the file name and the row number.
+        fault: reason why the row cannot be read; empty if it can.
     """
 
     photoid: str = ""
@@ -72,7 +72,7 @@ class MetaRow:
 
 
 def read_metadata(path: Path) -> Iterator[MetaRow]:
-    """Rows of a csv, tsv or parquet file (csv and tsv also as .gz and .bz2), in the file's order.
+    """Read the rows of a csv, tsv or parquet file (csv and tsv also as .gz and .bz2), in the order of the file.
 
     Raises:
         DataError: the file is missing, damaged, or not YFCC-style metadata.
@@ -102,7 +102,7 @@ def _opened(path: Path) -> IO[str]:
 
 
 def _text(path: Path, lines: IO[str]) -> tuple[list[str], bool, Iterator[Sequence[str]]]:
-    """Column names, whether this is the official dump, and the rows of a csv or tsv file."""
+    """Read a csv or tsv file: its column names, whether it is the official dump, and its rows."""
     csv.field_size_limit(_MAX_FIELD)
     first = lines.readline()
     if not first.strip():
@@ -121,11 +121,10 @@ def _text(path: Path, lines: IO[str]) -> tuple[list[str], bool, Iterator[Sequenc
 
 
 def _tab_rows(lines: Iterable[str], width: int) -> Iterator[Sequence[str]]:
-    """Rows of a tab-separated file that may or may not quote its fields.
+    """Read the rows of a tab-separated file that may or may not quote its fields.
 
-    A line with the right number of columns is a row, whatever quotes are in it; a lone quote is a character. Others are
-    read as csv, together with the lines after them that are no rows themselves: a quoted field may hold tabs and ends
-    of lines.
+    A line with `width` columns is a row, with any quotes in it; a single quote is a character. Other lines are read as
+    csv, together with following lines that are not rows, since a quoted field may contain tabs and line breaks.
     """
     source, ahead = iter(lines), deque[str]()
     while line := ahead.popleft() if ahead else next(source, ""):
@@ -135,7 +134,7 @@ def _tab_rows(lines: Iterable[str], width: int) -> Iterator[Sequence[str]]:
             yield [_unquoted(field) for field in plain]
             continue
         parts = [line]
-        while "".join(parts).count('"') % 2 and len(parts) < _LINES:
+        while "".join(parts).count('"') % 2 and len(parts) < _MAX_LINES:
             after = ahead.popleft() if ahead else next(source, "")
             if not after or len(_split(after)) == width:
                 ahead.extendleft([after] if after else [])
@@ -145,7 +144,7 @@ def _tab_rows(lines: Iterable[str], width: int) -> Iterator[Sequence[str]]:
         if len(fields) == width and "".join(parts).count('"') % 2 == 0:
             yield fields
         else:
-            yield [_unquoted(field) for field in plain]  # a fault, unless its number of columns is right
+            yield [_unquoted(field) for field in plain]  # becomes a fault if its number of columns is wrong
             ahead.extendleft(reversed(parts[1:]))
 
 
@@ -185,7 +184,7 @@ def _rows(path: Path, names: list[str], official: bool, rows: Iterator[Sequence[
     where = _locate(path, names)
     sample = list(itertools.islice(rows, _SAMPLE_ROWS))
     texts = [where[name] for name in _TEXTS if name in where]
-    # A percent-encoded file has no blank in any text; one blank tells that `+` means plus.
+    # A percent-encoded file has no space in any text, so one space means that `+` is a plus sign.
     plus = official or not any(" " in row[i] for row in sample if len(row) == len(names) for i in texts)
     for number, row in enumerate(itertools.chain(sample, rows), start=1):
         if not row or not any(row):
@@ -204,10 +203,10 @@ def _rows(path: Path, names: list[str], official: bool, rows: Iterator[Sequence[
 
 
 def _locate(path: Path, names: Sequence[str]) -> dict[str, int]:
-    """Positions of the columns that are there.
+    """Return the position of every column that the file has.
 
     Raises:
-        DataError: a needed one is missing.
+        DataError: a required column is missing.
     """
     lowered = [name.strip().lower() for name in names]
     where = {}
@@ -222,7 +221,7 @@ def _locate(path: Path, names: Sequence[str]) -> dict[str, int]:
         found_columns = ", ".join(name if len(name) <= 30 else f"{name[:30]}…" for name in names[:30])
         raise DataError(
             f"{path} is not YFCC-style metadata: it has the columns {found_columns}; it lacks {', '.join(missing)}. "
-            f"Needed are photoid, downloadurl and title or description in a header, or the {len(OFFICIAL)} or "
+            f"Give a header with photoid, downloadurl and title or description, or the {len(OFFICIAL)} or "
             f"{len(OFFICIAL_LATER)} tab-separated columns of the official YFCC100M dump"
         )
     return where

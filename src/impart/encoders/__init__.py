@@ -1,4 +1,4 @@
-"""Images and texts to vectors. Backends are imported when an id first asks for them."""
+"""Encoders: images and texts to unit vectors. A backend is imported when a model id first names it."""
 
 from __future__ import annotations
 

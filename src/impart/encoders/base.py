@@ -1,9 +1,9 @@
 """The encoder contract: images and texts to unit vectors, and the registry of model ids.
 
-Everything downstream (classification, video search, evaluation) takes an `Encoder` and never asks what is behind
-it. From one forward pass an image gives two vectors: the *embedding*, which is compared with texts, and the
-*retrieval embedding*, which finds neighbours among reference pairs (RA-CLIP retrieves with a frozen, unimodal image
-encoder; models without one use the embedding itself).
+Classification, video search and evaluation take any `Encoder`: a plain one, an augmented one, or the caller's own. One
+forward pass computes two vectors per image. The *embedding* is compared with texts. The *retrieval embedding* finds
+neighbours in a reference set: RA-CLIP retrieves with a frozen, unimodal image encoder, and models without one use the
+embedding itself.
 """
 
 from __future__ import annotations
@@ -36,17 +36,16 @@ ImageInput: TypeAlias = "Image.Image | npt.NDArray[np.uint8]"
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderTraits:
-    """What a caller may want to know of an encoder without running it.
+    """Properties of an encoder that need no forward pass.
 
     Attributes:
-        id: the id that `load_encoder` takes.
+        id: argument of `load_encoder`.
         dim: D, width of image and text embeddings.
         retrieval_dim: R, width of the retrieval embeddings.
-        own_retrieval: whether retrieval embeddings come from a separate head; False where they are the embedding.
-        image_size_px: side of the square that the image tower sees.
+        own_retrieval: whether retrieval embeddings have their own head; False where they equal the embeddings.
+        image_size_px: side of the square input of the image tower.
         context_tokens: texts are cut to this many tokens.
-        logit_scale: what the model multiplies its cosines with to get logits (its learned inverse temperature); 100 is
-            CLIP's.
+        logit_scale: factor from cosines to logits, the learned inverse temperature of the model; 100 in CLIP.
     """
 
     id: str
@@ -63,8 +62,8 @@ class ImageEmbeddings:
     """One forward pass over B images; both arrays float32 with L2-normalised rows.
 
     Attributes:
-        embeddings: (B, D), comparable with text embeddings.
-        retrieval: (B, R), comparable with the retrieval embeddings of reference pairs.
+        embeddings: (B, D), for cosines with text embeddings.
+        retrieval: (B, R), for cosines with the retrieval embeddings of references.
     """
 
     embeddings: Float32
@@ -81,18 +80,34 @@ class ImageEmbeddings:
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Images and texts to L2-normalised float32 vectors of one space."""
+    """Embeds images and texts as L2-normalised float32 vectors of one space.
+
+    Any object with these members is an encoder.
+
+    Example:
+        >>> import impart
+        >>> encoder = impart.load_encoder("mini")
+        >>> isinstance(encoder, impart.Encoder)
+        True
+        >>> red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
+        >>> images = encoder.encode_images([red, blue])
+        >>> images.embeddings.shape, images.retrieval.shape
+        ((2, 384), (2, 256))
+        >>> texts = encoder.encode_texts(["a red square", "a blue square"])
+        >>> (texts @ images.embeddings.T).argmax(axis=1).tolist()  # nearest image of each text
+        [0, 1]
+    """
 
     @property
     def traits(self) -> EncoderTraits: ...
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest over weights and preprocessing: equal fingerprints give equal vectors."""
+        """Hex digest of weights and preprocessing: equal fingerprints give equal vectors."""
         ...
 
     def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
-        """Embed B images in one forward pass (the caller chooses B)."""
+        """Embed B images in one forward pass; the caller chooses B."""
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
@@ -101,7 +116,7 @@ class Encoder(Protocol):
 
 
 def l2_normalise(vectors: npt.NDArray[Any]) -> Float32:
-    """Rows scaled to unit length, float32; a zero row stays zero.
+    """Scale rows to unit length, in float32; a zero row stays zero.
 
     >>> l2_normalise(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
@@ -116,9 +131,11 @@ _REGISTRY: dict[str, Loader] = {}
 
 
 def register(scheme: str, loader: Loader) -> None:
-    """Make `load_encoder("scheme")` and `load_encoder("scheme:rest")` call `loader(rest, **options)`.
+    """Register a loader: `load_encoder("scheme:rest", **options)` calls `loader(rest, **options)`.
 
-    `rest` is the empty string for a bare scheme. A researcher's own encoder needs one line.
+    Args:
+        scheme: first part of the model id.
+        loader: `rest` is empty where the id is the scheme alone.
     """
     _REGISTRY[scheme] = loader
 
@@ -129,11 +146,18 @@ def load_encoder(model_id: str = "mini", **options: Any) -> Encoder:
     Args:
         model_id: `mini` (bundled), `onnx:<folder or hub repo>`, `hf:<folder or hub repo>`,
             `open_clip:<model>/<tag>`, or a scheme added with `register`.
-        options: passed to the backend, such as `threads=2` for the ONNX ones or `device="cuda"` for the torch ones.
+        options: of the backend, such as `threads=2` on ONNX Runtime or `device="cuda"` on torch.
 
     Raises:
         EncoderNotFoundError: the scheme is unknown, or there is no such model.
+        EncoderError: a file of the model is missing or damaged.
         MissingExtraError: the backend is not installed.
+
+    Example:
+        >>> import impart
+        >>> encoder = impart.load_encoder("mini", threads=1)
+        >>> encoder.traits.id, encoder.traits.dim, encoder.traits.image_size_px
+        ('mini', 384, 256)
     """
     scheme, _, rest = model_id.partition(":")
     loader = _REGISTRY.get(scheme)

@@ -1,8 +1,8 @@
-"""`hf:<folder or hub repo>`: CLIP and SigLIP models through transformers, with our own preprocessing and tokenizing.
+"""`hf:<folder or hub repo>`: CLIP and SigLIP models of transformers, with the preprocessing and tokenizers of IMPART.
 
-Everything that makes embeddings silently wrong is read from the model's own files and checked: the activation
-(QuickGELU or GELU, by transformers from `hidden_act`), the normalisation, the text cleaning, the padding, and that
-every weight was found.
+A mistake in these makes embeddings silently wrong, so they are read from the model's own files and checked: the
+activation (QuickGELU or GELU, read by transformers from `hidden_act`), the normalisation, the text cleaning, the
+padding, and that no weight is missing.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ __all__ = ["load_hf"]
 
 @dataclass(frozen=True, kw_only=True)
 class _Family:
-    """What transformers' config does not say of a kind of model.
+    """Properties of a kind of model that its transformers config does not have.
 
     Attributes:
         model: class name in transformers.
-        pad_to_context: the text tower looks at the padding (SigLIP has neither a mask nor a causal order), so texts
-            are filled up to the length it was trained with; else the longest of the batch is enough.
-        clean: text cleaning where no tokenizer class says otherwise.
-        dim: D, from the model's config.
+        pad_to_context: pad texts to the length of training, since the text tower attends to padding (SigLIP has neither
+            a mask nor causal attention); else pad to the longest text of the batch.
+        clean: text cleaning, where the tokenizer class has none.
+        dim: reads D from the model's config.
     """
 
     model: str
@@ -64,20 +64,21 @@ _CLEAN_BY_TOKENIZER = {
     "PreTrainedTokenizer": "whitespace",
     "TokenizersBackend": "whitespace",
 }
-"""Cleaning that transformers' tokenizer classes do in Python, and `tokenizer.json` does not."""
+"""Cleaning of transformers' tokenizer classes, which `tokenizer.json` does not include."""
 
 
 def load_hf(rest: str, *, device: str = "auto", dtype: str = "float32", threads: int = 0) -> TorchEncoder:
-    """A CLIP or SigLIP model in transformers' format.
+    """Load a CLIP or SigLIP model in the format of transformers.
 
     Args:
         rest: a folder or a hub repository.
-        device: `auto` (CUDA, then MPS, then CPU) or a torch device.
+        device: `auto` (CUDA, else MPS, else CPU) or a torch device.
         dtype: `float32`, `float16` or `bfloat16`.
-        threads: CPU threads; 0 = as torch chooses.
+        threads: CPU threads; 0 = the default of torch.
 
     Raises:
-        EncoderNotFoundError: there is neither such a folder nor such a repository.
+        MissingExtraError: torch or transformers is not installed.
+        EncoderNotFoundError: no folder and no repository has this name.
         EncoderError: files are missing or damaged, or it is another kind of model.
     """
     try:
@@ -91,16 +92,16 @@ def load_hf(rest: str, *, device: str = "auto", dtype: str = "float32", threads:
     family = _FAMILIES.get(config.get("model_type", ""))
     if family is None:
         raise EncoderError(
-            f"{folder / 'config.json'}: model type {config.get('model_type')!r} is not known, only "
-            f"{' and '.join(_FAMILIES)} are; register a loader of your own with impart.encoders.register"
+            f"{folder / 'config.json'}: model type {config.get('model_type')!r} is unknown: use "
+            f"{' or '.join(_FAMILIES)}, or register a loader with impart.encoders.register"
         )
     preprocess_config = _preprocess(folder)
     model = _model(getattr(transformers, family.model), folder)
     size_px = model.config.vision_config.image_size
     if size_px != preprocess_config.size_px:
         raise EncoderError(
-            f"{folder}: the image tower takes {size_px} px, but its image processor gives "
-            f"{preprocess_config.size_px} px; the files do not belong together"
+            f"{folder}: the image tower takes {size_px} px, but the image processor returns "
+            f"{preprocess_config.size_px} px; the files do not belong together: fetch the model again"
         )
     context_tokens = int(model.config.text_config.max_position_embeddings)
     tokenizer = _tokenizer(folder, family=family, context_tokens=context_tokens)
@@ -145,16 +146,16 @@ def _preprocess(folder: Path) -> PreprocessConfig:
             except ConfigError as error:
                 raise EncoderError(f"{folder / name}: {error}") from error
     raise EncoderError(
-        f"{folder / 'preprocessor_config.json'} is missing: without the model's own size and normalisation its "
-        "embeddings would be silently wrong; copy the file from where the model came from"
+        f"{folder / 'preprocessor_config.json'} is missing: without the model's size and normalisation the "
+        "embeddings would be silently wrong; copy the file from the source of the model"
     )
 
 
 def _model(model_class: Any, folder: Path) -> Any:
-    """Load all weights; transformers itself would fill missing ones with noise and only warn."""
+    """Load all weights, and check that none is missing: transformers would only warn and fill it with noise."""
     try:
         model, info = model_class.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
-    except Exception as error:  # OSError, ValueError, SafetensorError, pickle's errors, ...
+    except Exception as error:  # OSError, ValueError, SafetensorError, errors of pickle, ...
         raise EncoderError(f"{folder} cannot be loaded with transformers: {error}; fetch the model again") from error
     missing = sorted({*info["missing_keys"], *(str(item) for item in info["mismatched_keys"])})
     if missing:
@@ -166,23 +167,23 @@ def _model(model_class: Any, folder: Path) -> Any:
 
 
 def _tokenizer(folder: Path, *, family: _Family, context_tokens: int) -> TextTokenizer:
-    """From `tokenizer.json`; from the older files of CLIP through transformers."""
+    """Read `tokenizer.json`, else the older files of CLIP through transformers."""
     clean = family.clean
     if (folder / "tokenizer_config.json").is_file():
         kind = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class", "")).removesuffix("Fast")
         clean = _CLEAN_BY_TOKENIZER.get(kind, clean)
     if (folder / "tokenizer.json").is_file():
         tokenizer = TextTokenizer.from_folder(folder, context_tokens=context_tokens, clean=clean)
-        # Texts that are only filled up to the longest of their batch must begin at the first place.
+        # Texts that are padded to the longest of their batch must begin at the first position.
         return tokenizer if family.pad_to_context else dataclasses.replace(tokenizer, pad_left=False)
     import transformers
 
     try:
         slow = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         backend = slow.backend_tokenizer
-    except Exception as error:  # what is missing decides the kind
+    except Exception as error:  # the type depends on what is missing
         raise EncoderError(
-            f"{folder / 'tokenizer.json'} is missing, and no tokenizer can be made from the other files ({error}); "
+            f"{folder / 'tokenizer.json'} is missing, and the other files give no tokenizer ({error}); "
             "fetch the model again, or save a fast tokenizer there with transformers"
         ) from error
     backend.no_padding()

@@ -1,7 +1,7 @@
-"""A model's folder, from "folder or hub repository". Nothing is downloaded unless the person named a repository.
+"""Find or fetch the folder of a model, named as a local folder or a hub repository.
 
-A repository that is in the local cache is used as it is, without asking the network, so that vectors do not change
-under an index; `impart models get` fetches the newest files.
+Nothing is downloaded unless a repository is named. A repository in the local cache is used without any network request,
+so that the vectors of an existing index do not change; `impart models get` fetches the newest files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class HubName:
 
     @classmethod
     def parse(cls, name: str) -> HubName | None:
-        """None where `name` cannot be a hub repository.
+        """Parse a name; None where it cannot be a hub repository.
 
         >>> HubName.parse("openai/clip-vit-base-patch32@main")
         HubName(repo='openai/clip-vit-base-patch32', folder='', revision='main')
@@ -47,12 +47,12 @@ class HubName:
 
 @dataclass(frozen=True, kw_only=True)
 class FileSet:
-    """Which files of a repository make a model.
+    """Files that make a model.
 
     Attributes:
-        patterns: what to download, relative to the model's folder.
-        fallback: what to download too where the first pass left the folder incomplete.
-        complete: whether a folder holds all that is needed.
+        patterns: to download, relative to the model's folder.
+        fallback: to download as well, where the folder is incomplete after `patterns`.
+        complete: whether a folder has all files.
     """
 
     patterns: Sequence[str]
@@ -91,15 +91,19 @@ HF_FILES = FileSet(
 
 
 def has_weights(folder: Path) -> list[Path]:
-    """The weight files of a transformers model, safetensors before pickles."""
+    """List the weight files of a transformers model: safetensors, else pickles."""
     return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def resolve(name: str, files: FileSet) -> Path:
-    """The folder of a model: the local folder of that name, the cached copy of the repository, or a fresh download.
+    """Return the folder of a model: a local folder, the cached copy of a repository, or a fresh download.
+
+    Args:
+        name: folder, or `org/name[/folder][@revision]` of a hub repository.
+        files: of the model.
 
     Raises:
-        EncoderNotFoundError: there is no such folder, and no such repository.
+        EncoderNotFoundError: no folder and no repository has this name.
         EncoderError: the repository cannot be reached or fetched.
     """
     if not name:
@@ -119,23 +123,27 @@ def resolve(name: str, files: FileSet) -> Path:
 
 
 def fetch(name: str, files: FileSet, *, into: Path | None = None) -> Path:
-    """Download a repository's model, into the hub's cache or into a folder, and return the model's folder.
+    """Download the model of a repository, and return its folder.
+
+    Args:
+        name: `org/name[/folder][@revision]`.
+        files: of the model.
+        into: target; None = the cache of the hub's library.
 
     Raises:
         EncoderNotFoundError: there is no such repository or revision.
-        EncoderError: it cannot be reached, needs a login, broke off, or does not hold such a model.
+        EncoderError: it cannot be reached, needs a login, was interrupted, or has no such model.
     """
     hub_name = HubName.parse(name)
     if hub_name is None:
-        raise EncoderNotFoundError(f"{name!r} is not the name of a hub repository; names look like 'org/name'")
+        raise EncoderNotFoundError(f"{name!r} is not the name of a hub repository: write 'org/name'")
     folder = _snapshot(hub_name, files.patterns, into=into)
     if files.fallback and not files.complete(folder):
         folder = _snapshot(hub_name, files.fallback, into=into)
     if not files.complete(folder):
         raise EncoderError(
-            f"hub repository {name!r} does not hold the files of such a model (looked for "
-            f"{', '.join(files.patterns)}); 'onnx:' ids need the visual/ + textual/ layout, "
-            "'hf:' ids a transformers model"
+            f"hub repository {name!r} does not have the files of such a model ({', '.join(files.patterns)}); "
+            "'onnx:' ids need the visual/ + textual/ layout, 'hf:' ids a transformers model"
         )
     return folder
 
@@ -149,7 +157,7 @@ def _cached(name: HubName, files: FileSet) -> Path | None:
             root = snapshot_download(
                 name.repo, revision=name.revision, local_files_only=True, **_selection(name, patterns)
             )
-        except (OSError, HFValidationError):  # not there, or not whole (LocalEntryNotFoundError is an OSError)
+        except (OSError, HFValidationError):  # missing or incomplete (LocalEntryNotFoundError is an OSError)
             continue
         folder = Path(root) / name.folder
         if files.complete(folder):
@@ -166,13 +174,16 @@ def _snapshot(name: HubName, patterns: Sequence[str], *, into: Path | None) -> P
     options: dict[str, Any] = {} if into is None else {"local_dir": into}
     try:
         root = snapshot_download(name.repo, revision=name.revision, **_selection(name, patterns), **options)
-    except Exception as error:  # requests, httpx or httpx2 below, by version of huggingface_hub
+    except Exception as error:  # of requests, httpx or httpx2, depending on the version
         raise _explained(name, error) from error
     return Path(root) / name.folder
 
 
 def _selection(name: HubName, patterns: Sequence[str]) -> dict[str, list[str]]:
-    """Without excluding deeper folders `*.safetensors` takes all copies in them: the hub's patterns cross slashes."""
+    """Restrict a download to the patterns in one folder.
+
+    The hub's patterns match slashes too: `*.safetensors` would also match the copies in deeper folders.
+    """
     prefix = f"{name.folder}/" if name.folder else ""
     depth = 1 + max(pattern.count("/") for pattern in patterns)
     return {
@@ -182,7 +193,7 @@ def _selection(name: HubName, patterns: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _explained(name: HubName, error: Exception) -> EncoderError:
-    """Say what failed and what to do about it."""
+    """Convert an error of the hub's library, with the remedy."""
     from huggingface_hub import errors
 
     what = f"{name.repo}@{name.revision}" if name.revision else name.repo
@@ -197,6 +208,6 @@ def _explained(name: HubName, error: Exception) -> EncoderError:
         return EncoderNotFoundError(f"hub repository {name.repo!r} has no revision {name.revision!r}; check its name")
     return EncoderError(
         f"hub repository {what!r} could not be fetched: {reason}. Check the network (or HF_ENDPOINT and "
-        "HF_HUB_OFFLINE) and try again; files that arrived are kept. Without a network, give the "
-        "path of a local folder instead"
+        "HF_HUB_OFFLINE) and try again; complete files are kept. Without a network, use the path of a local "
+        "folder instead"
     )

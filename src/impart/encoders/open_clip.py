@@ -1,4 +1,4 @@
-"""`open_clip:<model>/<tag>`: the models of open_clip, where it is installed, with our own preprocessing."""
+"""`open_clip:<model>/<tag>`: models of open_clip, where it is installed, with the preprocessing of IMPART."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ __all__ = ["load_open_clip"]
 
 
 def load_open_clip(rest: str, *, device: str = "auto", dtype: str = "float32", threads: int = 0) -> TorchEncoder:
-    """A model of open_clip.
+    """Load a model of open_clip.
 
     Args:
-        rest: `ViT-B-32/laion2b_s34b_b79k`, a model with a checkpoint file (`ViT-B-32//path/to/weights.pt`), or
-            open_clip's own `hf-hub:org/name` and `local-dir:/path`.
-        device: `auto` (CUDA, then MPS, then CPU) or a torch device.
+        rest: `ViT-B-32/laion2b_s34b_b79k`; a model with a checkpoint file (`ViT-B-32//path/to/weights.pt`); or an id of
+            open_clip: `hf-hub:org/name`, `local-dir:/path`.
+        device: `auto` (CUDA, else MPS, else CPU) or a torch device.
         dtype: `float32`, `float16` or `bfloat16`.
-        threads: CPU threads; 0 = as torch chooses.
+        threads: CPU threads; 0 = the default of torch.
 
     Raises:
         MissingExtraError: open_clip is not installed.
-        EncoderNotFoundError: open_clip does not know the model or the tag.
-        EncoderError: it cannot be loaded, or its activation does not fit the weights.
+        EncoderNotFoundError: the id has no tag.
+        EncoderError: the model cannot be loaded, or its activation does not match the weights.
     """
     open_clip = _import()
     own_scheme = rest.startswith(("hf-hub:", "local-dir:"))
     name, _, tag = (rest, "", "") if own_scheme else rest.partition("/")
     if not own_scheme and not tag:
         raise EncoderNotFoundError(
-            f"'open_clip:{rest}' names no weights: write 'open_clip:<model>/<tag>', as in "
+            f"'open_clip:{rest}' does not name weights: write 'open_clip:<model>/<tag>', as in "
             "'open_clip:ViT-B-32/laion2b_s34b_b79k'; open_clip.list_pretrained() lists them"
         )
     with warnings.catch_warnings(record=True) as caught:
@@ -45,7 +45,7 @@ def load_open_clip(rest: str, *, device: str = "auto", dtype: str = "float32", t
             preprocess_config = PreprocessConfig.from_dict(open_clip.get_model_preprocess_cfg(model))
         except ConfigError as error:
             raise EncoderError(f"open_clip:{rest}: {error}") from error
-        except Exception as error:  # RuntimeError for an unknown name, the hub's errors, torch's, ...
+        except Exception as error:  # RuntimeError for an unknown name, errors of the hub and of torch, ...
             raise EncoderError(
                 f"open_clip cannot load {rest!r} ({error}); open_clip.list_pretrained() lists models and tags"
             ) from error
@@ -85,8 +85,8 @@ def _import() -> Any:
         import open_clip
     except ImportError as error:
         raise MissingExtraError("open_clip", extra="open-clip", purpose="an 'open_clip:' model") from error
-    except RuntimeError as error:  # a torchvision built for another torch
+    except RuntimeError as error:  # torchvision was built for another torch
         raise EncoderError(
-            f"open_clip cannot be imported ({error}); install the torchvision that belongs to the installed torch"
+            f"open_clip cannot be imported ({error}); install the torchvision of the installed torch version"
         ) from error
     return open_clip

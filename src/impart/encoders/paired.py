@@ -1,7 +1,7 @@
-"""Two encoders as one: embeddings of the first, retrieval embeddings of the second.
+"""Combine two encoders: embeddings of the first, retrieval embeddings of the second.
 
-RA-CLIP finds neighbours with a frozen, unimodal image encoder that stands beside the towers that learn. A folder
-`paired:FOLDER` is the first encoder (`hf:FOLDER`) with a file `retrieval.json` that names the second.
+RA-CLIP finds neighbours with a frozen, unimodal image encoder beside the trained towers. The folder of `paired:FOLDER`
+has the first encoder (`hf:FOLDER`) and a file `retrieval.json` with the id of the second.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _NAME = "retrieval.json"
 
 
 class PairedEncoder:
-    """An `Encoder` of two.
+    """Two encoders as one `Encoder`.
 
     Args:
-        base: gives the embeddings of images and texts.
-        retrieval: gives the retrieval embeddings.
-        encoder_id: under which it is loaded again.
+        base: for the embeddings of images and texts.
+        retrieval: for the retrieval embeddings.
+        encoder_id: id that loads the pair again.
     """
 
     def __init__(self, base: Encoder, retrieval: Encoder, *, encoder_id: str) -> None:
@@ -38,49 +38,49 @@ class PairedEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Hash over both."""
+        """Digest of both fingerprints."""
         both = f"{self._base.fingerprint} {self._retrieval.fingerprint}"
         return blake2b_hex(both)
 
     def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
-        """Embed B images with both."""
+        """Embed B images with both encoders."""
         return ImageEmbeddings(
             self._base.encode_images(images).embeddings, self._retrieval.encode_images(images).retrieval
         )
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
-        """Embed T texts with the first: (T, D)."""
+        """Embed T texts with the first encoder: (T, D)."""
         return self._base.encode_texts(texts)
 
 
 def write_paired(folder: Path, retrieval: Encoder) -> str:
-    """Make `hf:FOLDER` a `paired:FOLDER`; returns its id."""
+    """Write `retrieval.json` beside the model of `hf:FOLDER`; return the id `paired:FOLDER`."""
     content = {"encoder": retrieval.traits.id, "fingerprint": retrieval.fingerprint}
     write_json_atomic(folder / _NAME, content, ascii_only=True)
     return f"paired:{folder}"
 
 
 def load_paired(rest: str, **options: Any) -> PairedEncoder:
-    """Both encoders of a folder.
+    """Load both encoders of a folder.
 
     Args:
         rest: the folder.
-        options: for either encoder, such as `threads=2`.
+        options: for the first encoder; `threads` is for both.
 
     Raises:
         EncoderError: the folder does not name a retrieval encoder.
-        EncoderMismatchError: the retrieval encoder is another one now.
+        EncoderMismatchError: the retrieval encoder has changed since training.
     """
     folder = Path(rest).expanduser()
     named = read_json(folder / _NAME)
     if not {"encoder", "fingerprint"} <= named.keys():
-        raise EncoderError(f"{folder / _NAME} names no retrieval encoder: copy or train the model again")
+        raise EncoderError(f"{folder / _NAME} does not name a retrieval encoder: copy or train the model again")
     shared = {name: value for name, value in options.items() if name == "threads"}
     retrieval = load_encoder(str(named["encoder"]), **shared)
     if retrieval.fingerprint != named["fingerprint"]:
         raise EncoderMismatchError(
-            f"{folder} finds neighbours with {named['encoder']!r} as it was in training "
-            f"({str(named['fingerprint'])[:12]}), which is another one now ({retrieval.fingerprint[:12]}): "
+            f"{folder} was trained with retrieval encoder {named['encoder']!r} of fingerprint "
+            f"{str(named['fingerprint'])[:12]}, but the installed one has {retrieval.fingerprint[:12]}: "
             "install the version it was trained with, or train again"
         )
     return PairedEncoder(load_encoder(f"hf:{folder}", **options), retrieval, encoder_id=f"paired:{rest}")

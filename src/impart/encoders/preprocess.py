@@ -1,14 +1,14 @@
-"""Pixels as the image towers want them: resize, crop, normalise. One implementation for every backend.
+"""Preprocess images for the image towers: resize, crop, normalise. All backends use this implementation.
 
-Resizing is PIL's antialiased filter (what OpenAI's CLIP, open_clip and transformers' PIL processors use), never its
-`reducing_gap` shortcut, which changes the values. Two details differ between the houses and are settings here:
+Resizing uses PIL's antialiased filter, as OpenAI's CLIP, open_clip and the PIL processors of transformers do. PIL's
+`reducing_gap` is not used: it changes the values.
 
-- the long side after "shortest" resizing is `int(size * long / short)` in both, never rounded;
-- the crop starts at `(extent - size) // 2` in transformers and at `round((extent - size) / 2)`, half to even, in
-  torchvision and therefore in open_clip: one pixel apart for every fourth extent.
+- The long side after "shortest" resizing is `int(size * long / short)`, not rounded, in open_clip and transformers.
+- The crop starts at `(extent - size) // 2` in transformers, and at `round((extent - size) / 2)`, half to even, in
+  torchvision and therefore in open_clip: a difference of one pixel for every fourth extent (setting `crop_start`).
 
-Transparent images are laid on white, as transformers does (open_clip drops the alpha channel); images with an
-EXIF orientation are turned upright first, and 16-bit ones are scaled to 8 bits instead of clipped.
+Transparent images are composited on white, as in transformers (open_clip drops the alpha channel). Images with an EXIF
+orientation are turned upright first. 16-bit images are scaled to 8 bits, not clipped.
 """
 
 from __future__ import annotations
@@ -36,21 +36,26 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _EXIF_ORIENTATION = 0x0112
 _WIDEST_ASPECT = 64
-"""Above this ratio of sides only the middle is resized: a 1 x 20,000 strip would else grow to gigabytes."""
+"""Above this aspect ratio only the middle is resized: a 1 x 20,000 image would become gigabytes otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessConfig:
-    """How an image becomes the (3, S, S) input of an image tower: `(pixel / 255 - mean) / std`, RGB, channels first.
+    """Preprocessing settings of an image tower.
+
+    The input is (3, S, S), RGB, channels first: `(pixel / 255 - mean) / std`.
 
     Attributes:
-        size_px: S, side of the square that the tower sees.
+        size_px: S, side of the square input.
         resize_mode: `shortest` scales the short side to S and crops the centre; `squash` scales both sides to S.
-        crop: which part is kept; only the centre is known.
+        crop: `center`.
         interpolation: `bicubic` or `bilinear`, both antialiased.
-        mean: by channel, on the 0..1 scale.
-        std: by channel, on the 0..1 scale.
-        crop_start: how half a pixel of crop offset is rounded: `floor` (transformers) or `round` (open_clip).
+        mean: per channel, on the 0..1 scale.
+        std: per channel, on the 0..1 scale.
+        crop_start: rounding of half a pixel of crop offset: `floor` (transformers) or `round` (open_clip).
+
+    Raises:
+        ConfigError: a value is not supported.
     """
 
     size_px: int = 224
@@ -70,16 +75,16 @@ class PreprocessConfig:
             ("crop start", self.crop_start, CropStart),
         ):
             if value not in get_args(kind):
-                raise ConfigError(f"preprocessing {name} is {value!r}: only {' and '.join(get_args(kind))} are known")
+                raise ConfigError(f"preprocessing {name} is {value!r}: use {' or '.join(get_args(kind))}")
         if self.crop != "center":
-            raise ConfigError(f"preprocessing crop is {self.crop!r}: only 'center' is known")
+            raise ConfigError(f"preprocessing crop is {self.crop!r}: only 'center' is supported")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ConfigError(
                 f"preprocessing needs three means and three positive deviations, not {self.mean}, {self.std}"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys of open_clip's `preprocess_cfg.json`, and `crop_start`."""
+        """Convert to the keys of open_clip's `preprocess_cfg.json`, and `crop_start`."""
         return {
             "size": self.size_px,
             "mode": "RGB",
@@ -92,23 +97,23 @@ class PreprocessConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PreprocessConfig:
-        """Read `to_dict`'s output, or a `preprocess_cfg.json` as open_clip writes it (the crop then is open_clip's).
+        """Convert the output of `to_dict`, or open_clip's `preprocess_cfg.json` (then with the crop of open_clip).
 
         Raises:
-            ConfigError: a key is missing or asks for something that is not done here.
+            ConfigError: a key is missing, or a value is not supported.
         """
         for name in ("size", "mean", "std"):
             if name not in values:
                 raise ConfigError(
-                    f"preprocessing settings have no {name!r}; embeddings would be silently wrong without it"
+                    f"preprocessing settings have no {name!r}: without it embeddings would be silently wrong"
                 )
         if values.get("mode", "RGB") != "RGB":
-            raise ConfigError(f"preprocessing mode is {values['mode']!r}: only RGB is known")
+            raise ConfigError(f"preprocessing mode is {values['mode']!r}: only RGB is supported")
         interpolation: Any = values.get("interpolation") or "bicubic"
         return cls(
             size_px=_square(values["size"], name="size"),
             resize_mode=values.get("resize_mode") or "shortest",
-            # open_clip's "random" is a training augmentation; at inference it reads as bicubic.
+            # "random" of open_clip is a training augmentation; at inference it means bicubic.
             interpolation="bicubic" if interpolation == "random" else interpolation,
             mean=_triple(values["mean"]),
             std=_triple(values["std"]),
@@ -117,35 +122,35 @@ class PreprocessConfig:
 
     @classmethod
     def from_transformers(cls, values: Mapping[str, Any]) -> PreprocessConfig:
-        """Read a transformers `preprocessor_config.json` (CLIP, SigLIP and their kin).
+        """Convert a `preprocessor_config.json` of transformers (CLIP, SigLIP and similar models).
 
         Raises:
-            ConfigError: a key is missing or asks for something that is not done here.
+            ConfigError: a key is missing, or a value is not supported.
         """
         values = values.get("image_processor", values)
         if "size" not in values or not values.get("do_resize", True):
-            raise ConfigError("the image processor's settings give no size to resize to")
+            raise ConfigError("the settings of the image processor have no size to resize to")
         if not values.get("do_rescale", True) or abs(values.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-4:
             raise ConfigError(
-                "the image processor does not scale pixels to 0..1; only a rescale factor of 1/255 is known"
+                "the image processor does not scale pixels to 0..1; only a rescale factor of 1/255 is supported"
             )
         normalised = values.get("do_normalize", True)
         if normalised and ("image_mean" not in values or "image_std" not in values):
-            raise ConfigError("the image processor's settings have no image_mean and image_std")
+            raise ConfigError("the settings of the image processor have no image_mean and image_std")
         size = values["size"]
         cropped = bool(values.get("do_center_crop", False))
         by_edge = isinstance(size, int) or "shortest_edge" in size
         size_px = size["shortest_edge"] if isinstance(size, Mapping) and by_edge else _square(size, name="size")
         if by_edge != cropped:
-            raise ConfigError(f"an image processor with size {size} and do_center_crop={cropped} is not known")
+            raise ConfigError(f"an image processor with size {size} and do_center_crop={cropped} is not supported")
         if cropped and _square(values.get("crop_size", size_px), name="crop_size") != size_px:
             raise ConfigError(
-                f"an image processor that resizes to {size_px} and crops to {values['crop_size']} is not known"
+                f"an image processor that resizes to {size_px} and crops to {values['crop_size']} is not supported"
             )
         resample = values.get("resample", 3)
         if resample not in (2, 3):
             raise ConfigError(
-                f"image processor filter {resample!r} is not known: only 2 (bilinear) and 3 (bicubic) are"
+                f"image processor filter {resample!r} is not supported: only 2 (bilinear) and 3 (bicubic) are"
             )
         return cls(
             size_px=int(size_px),
@@ -158,14 +163,14 @@ class PreprocessConfig:
 
 
 def preprocess(images: Sequence[ImageInput], config: PreprocessConfig) -> Float32:
-    """Turn B images into one input batch.
+    """Preprocess B images to one input batch.
 
-    An image whose short side already is S px is only cropped, an array that is S x S is only normalised: frames
-    that the video decoder has scaled take no PIL round trip.
+    An image whose short side is S px is only cropped, and an array of S x S is only normalised: frames that the video
+    decoder has scaled are not converted to PIL images.
 
     Args:
         images: B PIL images of any mode, or RGB uint8 arrays (height, width, 3), of any sizes.
-        config: the model's own settings.
+        config: of the model.
 
     Returns:
         (B, 3, S, S) float32.
@@ -175,7 +180,7 @@ def preprocess(images: Sequence[ImageInput], config: PreprocessConfig) -> Float3
     """
     size = config.size_px
     batch = np.empty((len(images), 3, size, size), dtype=np.float32)
-    # One table of 256 values a channel, computed in float64: exact, and one pass over the pixels.
+    # One table of 256 values per channel, computed in float64: exact, and one pass over the pixels.
     levels = np.arange(256, dtype=np.float64) / 255.0
     tables = [((levels - mean) / std).astype(np.float32) for mean, std in zip(config.mean, config.std, strict=True)]
     for row, image in zip(batch, images, strict=True):  # row: (3, S, S)
@@ -186,19 +191,19 @@ def preprocess(images: Sequence[ImageInput], config: PreprocessConfig) -> Float3
 
 
 def short_side(image: ImageInput) -> int:
-    """Pixels of the shorter side, whichever way up a PIL image or an array (height, width, 3) lies."""
+    """Return the shorter side of an image in pixels."""
     return min(image.shape[:2]) if isinstance(image, np.ndarray) else min(image.size)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Upright 8-bit RGB from a PIL image of any mode; transparency is laid on white.
+    """Convert a PIL image of any mode to upright 8-bit RGB; transparent pixels are composited on white.
 
     Raises:
         DataError: the file behind the image is damaged.
     """
     try:
         image.load()
-        # Looked up first, because exif_transpose copies the pixels even where there is nothing to turn.
+        # Checked first, because exif_transpose copies the pixels even of an upright image.
         if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError) as error:
@@ -215,7 +220,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _square_pixels(image: ImageInput, config: PreprocessConfig) -> npt.NDArray[np.uint8]:
-    """The (S, S, 3) uint8 pixels that the tower sees."""
+    """Resize and crop an image: (S, S, 3) uint8."""
     size = config.size_px
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
@@ -239,10 +244,14 @@ def _square_pixels(image: ImageInput, config: PreprocessConfig) -> npt.NDArray[n
 
 
 def squashed(image: ImageInput, *, side_px: int) -> ImageInput:
-    """A image (PIL, or uint8 (h, w, 3)) all of it in a square, as `DecodeSettings.fit = "squash"` has frames.
+    """Resize a whole image to a square, as `DecodeSettings.fit = "squash"` does with frames.
 
     Args:
-        side_px: of the square; a smaller image becomes one of its own short side, not a larger image.
+        image: PIL, or uint8 (height, width, 3). A square image is returned unchanged.
+        side_px: of the square, at most; the short side of a smaller image is kept.
+
+    Raises:
+        DataError: the file behind the image is damaged.
     """
     pil_image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     if pil_image.width == pil_image.height:
@@ -252,7 +261,7 @@ def squashed(image: ImageInput, *, side_px: int) -> ImageInput:
 
 
 def _resized(width: int, height: int, config: PreprocessConfig) -> tuple[int, int]:
-    """Width and height after the resize, before the crop."""
+    """Compute width and height after the resize, before the crop."""
     size = config.size_px
     if config.resize_mode == "squash":
         return size, size
@@ -267,7 +276,7 @@ def _crop_start(extent: int, config: PreprocessConfig) -> int:
 
 
 def _middle(image: Image.Image, *, aspect: int) -> Image.Image:
-    """The middle of a very long strip, at most `aspect` times as long as it is wide."""
+    """Crop the middle of a long image, to an aspect ratio of at most `aspect`."""
     width, height = image.size
     keep_width, keep_height = min(width, aspect * height), min(height, aspect * width)
     left, top = (width - keep_width) // 2, (height - keep_height) // 2
@@ -275,7 +284,7 @@ def _middle(image: Image.Image, *, aspect: int) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """(H, W) grey levels from 16-bit, 32-bit or float pixels; PIL's own conversion clips them to white."""
+    """Scale 16-bit, 32-bit or float pixels (H, W) to 8 bits; the conversion of PIL clips them to white."""
     pixels = np.asarray(image).astype(np.float64)
     highest = float(pixels.max(initial=0.0))
     if image.mode == "F":
@@ -288,17 +297,17 @@ def _eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def _square(size: Any, *, name: str) -> int:
-    """224, [224], [224, 224] or {"height": 224, "width": 224}, as one number."""
+    """Convert 224, [224], [224, 224] or {"height": 224, "width": 224} to 224."""
     if isinstance(size, Mapping):
         size = [size.get("height"), size.get("width")]
     sides = [size] if isinstance(size, int) else list(size)
     if not sides or len(set(sides)) != 1 or not isinstance(sides[0], int):
-        raise ConfigError(f"preprocessing {name} is {size!r}: only squares are known")
+        raise ConfigError(f"preprocessing {name} is {size!r}: only squares are supported")
     return sides[0]
 
 
 def _triple(values: Any) -> tuple[float, float, float]:
     numbers = [float(values)] * 3 if isinstance(values, int | float) else [float(value) for value in values]
     if len(numbers) != 3:
-        raise ConfigError(f"preprocessing needs one number a channel, got {values!r}")
+        raise ConfigError(f"preprocessing needs one number per channel, got {values!r}")
     return numbers[0], numbers[1], numbers[2]

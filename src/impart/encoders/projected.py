@@ -1,7 +1,7 @@
-"""An encoder whose embeddings are turned by two learned matrices; its retrieval embeddings stay.
+"""Project the embeddings of an encoder with two learned matrices; the retrieval embeddings are unchanged.
 
-Mode `ram` may learn them with the RAM (`projections.learn`): v' = norm(P v) for images, t' = norm(Q t) for texts. A
-folder `projected:FOLDER` holds the matrices and names the encoder.
+Training mode `ram` can learn the matrices together with the RAM (`projections.learn`): v' = norm(P v) for images,
+t' = norm(Q t) for texts. The folder of `projected:FOLDER` has the matrices and the id of the encoder.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ _NAME, _MATRICES = "projection.json", "projection.npz"
 
 
 class ProjectedEncoder:
-    """An `Encoder` behind two matrices.
+    """An encoder with projected embeddings.
 
     Args:
         base: the encoder.
-        image: (D, D) float32, of the image embeddings.
-        text: (D, D) float32, of the text embeddings.
-        encoder_id: under which it is loaded again.
+        image: P (D, D) float32, for image embeddings.
+        text: Q (D, D) float32, for text embeddings.
+        encoder_id: id that loads it again.
     """
 
     def __init__(self, base: Encoder, image: Float32, text: Float32, *, encoder_id: str) -> None:
         assert image.shape == text.shape == (base.traits.dim, base.traits.dim), (image.shape, text.shape)
         self._base, self._image, self._text = base, image, text
-        # Images that were each other's neighbours stay so, also where the embeddings served to find them.
+        # Retrieval embeddings are never projected, so neighbours do not change: also where they are the embeddings.
         self.traits: EncoderTraits = dataclasses.replace(base.traits, id=encoder_id, own_retrieval=True)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash over the encoder and the matrices."""
+        """Digest of the encoder's fingerprint and the matrices."""
         matrices = self._image.tobytes() + self._text.tobytes()
         return blake2b_hex(self._base.fingerprint, matrices)
 
@@ -64,16 +64,16 @@ class ProjectedEncoder:
         return self.project_texts(self._base.encode_texts(texts))
 
     def project_images(self, embeddings: Float32) -> Float32:
-        """(B, D) of the encoder to (B, D), L2-normalised."""
+        """Project image embeddings (B, D): (B, D), L2-normalised."""
         return l2_normalise(embeddings @ self._image.T)
 
     def project_texts(self, embeddings: Float32) -> Float32:
-        """(T, D) of the encoder to (T, D), L2-normalised."""
+        """Project text embeddings (T, D): (T, D), L2-normalised."""
         return l2_normalise(embeddings @ self._text.T)
 
 
 def write_projected(folder: Path, base: Encoder, image: Float32, text: Float32) -> ProjectedEncoder:
-    """Write the matrices (D, D) of an encoder; returns what `projected:FOLDER` loads."""
+    """Write the matrices (D, D) of an encoder; return the encoder that `projected:FOLDER` loads."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(folder / _MATRICES) as part, part.open("wb") as file:
         np.savez(file, image=image.astype(np.float32), text=text.astype(np.float32))
@@ -83,7 +83,7 @@ def write_projected(folder: Path, base: Encoder, image: Float32, text: Float32) 
 
 
 def load_projected(rest: str, **options: Any) -> ProjectedEncoder:
-    """The encoder that a folder names, behind the folder's matrices.
+    """Load the encoder that a folder names, with the matrices of the folder.
 
     Args:
         rest: the folder.
@@ -91,17 +91,18 @@ def load_projected(rest: str, **options: Any) -> ProjectedEncoder:
 
     Raises:
         EncoderError: the folder is damaged.
-        EncoderMismatchError: the encoder is another one now.
+        EncoderMismatchError: the encoder has changed since training.
     """
     folder = Path(rest).expanduser()
     named = read_json(folder / _NAME)
     if not {"encoder", "fingerprint"} <= named.keys():
-        raise EncoderError(f"{folder / _NAME} names no encoder: copy or train the model again")
+        raise EncoderError(f"{folder / _NAME} does not name an encoder: copy or train the model again")
     base = load_encoder(str(named["encoder"]), **options)
     if base.fingerprint != named["fingerprint"]:
         raise EncoderMismatchError(
-            f"{folder} was trained with {named['encoder']!r} as it was then ({str(named['fingerprint'])[:12]}), which "
-            f"is another one now ({base.fingerprint[:12]}): install the version it was trained with, or train again"
+            f"{folder} was trained with encoder {named['encoder']!r} of fingerprint "
+            f"{str(named['fingerprint'])[:12]}, but the installed one has {base.fingerprint[:12]}: "
+            "install the version it was trained with, or train again"
         )
     return _joined(folder, base, encoder_id=f"projected:{rest}")
 
@@ -114,5 +115,5 @@ def _joined(folder: Path, base: Encoder, *, encoder_id: str) -> ProjectedEncoder
     except (OSError, ValueError, KeyError) as error:
         raise EncoderError(f"{path} cannot be read ({error}): copy or train the model again") from error
     if image.shape != (dim, dim) or text.shape != (dim, dim):
-        raise EncoderError(f"{path} holds matrices {image.shape} and {text.shape}, not ({dim}, {dim}): train again")
+        raise EncoderError(f"{path} has matrices {image.shape} and {text.shape}, not ({dim}, {dim}): train again")
     return ProjectedEncoder(base, image, text, encoder_id=encoder_id)

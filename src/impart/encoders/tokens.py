@@ -1,7 +1,7 @@
-"""Texts to token ids, from a `tokenizer.json` alone (no transformers): what both backends feed their text towers.
+"""Convert texts to token ids with a `tokenizer.json`, without transformers.
 
-Text cleaning is part of the model: SigLIP was trained on lower-cased text without punctuation, and its `tokenizer.json`
-does not do that by itself. The names of the modes are open_clip's.
+Text cleaning is part of the model: SigLIP was trained on lower-case text without punctuation, and its `tokenizer.json`
+does not include that step. The names of the cleaners are those of open_clip.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ CLEANERS: Mapping[str, Callable[[str], str]] = {
     "lower": _lower,
     "canonicalize": _canonicalize,
 }
-"""What happens to a text before it is split into tokens, by name."""
+"""Name -> cleaning of a text before it is split into tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextTokenizer:
-    """Token ids of a text tower.
+    """Tokenizer of a text tower.
 
     Attributes:
-        tokenizer: a `tokenizers.Tokenizer` that adds the model's special tokens and cuts at `context_tokens`.
+        tokenizer: a `tokenizers.Tokenizer` that adds special tokens and truncates to `context_tokens`.
         context_tokens: L, longest input.
-        pad_id: fills short texts up.
-        pad_left: fill before the text instead of after it. SigLIP reads its answer from the last place, padding or not.
+        pad_id: id of the padding token.
+        pad_left: pad before the text instead of after it. SigLIP pools the last position, padding or not.
         clean: a name in `CLEANERS`.
     """
 
@@ -65,13 +65,18 @@ class TextTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path, *, context_tokens: int, clean: str) -> TextTokenizer:
-        """Read `tokenizer.json` and, for the padding token, the files beside it.
+        """Read `tokenizer.json`, and the padding token from the files beside it.
+
+        Args:
+            folder: with the files.
+            context_tokens: L, longest input.
+            clean: a name in `CLEANERS`.
 
         Raises:
             EncoderError: a file is missing or damaged, or no padding token is named.
         """
         if clean not in CLEANERS:
-            raise EncoderError(f"{folder}: text cleaning {clean!r} is not known; there are {', '.join(CLEANERS)}")
+            raise EncoderError(f"{folder}: text cleaning {clean!r} is unknown; there are {', '.join(CLEANERS)}")
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise EncoderError(f"{path} is missing: the text tower needs it; fetch or export the model again")
@@ -94,15 +99,19 @@ class TextTokenizer:
         )
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """T lists of ids, special tokens included, at most `context_tokens` long, not padded."""
+        """Convert T texts to T lists of ids, with special tokens, at most `context_tokens` long, not padded."""
         clean = CLEANERS[self.clean]
         return [row.ids for row in self.tokenizer.encode_batch([clean(text) for text in texts])]
 
     def pad(self, rows: Sequence[Sequence[int]], *, length: int | None = None) -> tuple[TokenIds, TokenIds]:
-        """Fill up to `length` tokens, or to the longest row.
+        """Pad T lists of ids.
+
+        Args:
+            rows: from `encode`.
+            length: L; None = that of the longest row.
 
         Returns:
-            ids (T, L) and mask (T, L), 1 where there is a token.
+            ids (T, L), and mask (T, L): 1 for a token, 0 for padding.
         """
         length = length or max((len(row) for row in rows), default=1) or 1
         ids = np.full((len(rows), length), self.pad_id, dtype=np.int64)
@@ -116,7 +125,7 @@ class TextTokenizer:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A model's JSON file.
+    """Read a JSON file of a model.
 
     Raises:
         EncoderError: it is missing, or not a JSON object.
@@ -128,12 +137,12 @@ def read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise EncoderError(f"{path} is not JSON ({error}); fetch or export the model again") from error
     if not isinstance(values, dict):
-        raise EncoderError(f"{path} does not hold a JSON object; fetch or export the model again")
+        raise EncoderError(f"{path} is not a JSON object; fetch or export the model again")
     return values
 
 
 def _pad_id(folder: Path, tokenizer: Any) -> int:
-    """The padding token as the repository names it, else as `tokenizer.json` itself does."""
+    """Read the padding token from the files of the repository, else from `tokenizer.json`."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if not (folder / name).is_file():
             continue
@@ -142,10 +151,10 @@ def _pad_id(folder: Path, tokenizer: Any) -> int:
         if token is not None:
             pad_id = tokenizer.token_to_id(token)
             if pad_id is None:
-                raise EncoderError(f"{folder / name} pads with {token!r}, which tokenizer.json does not know")
+                raise EncoderError(f"{folder / name} pads with {token!r}, which is not a token of tokenizer.json")
             return int(pad_id)
     if tokenizer.padding is not None:
         return int(tokenizer.padding["pad_id"])
     raise EncoderError(
-        f"{folder} names no padding token: put a tokenizer_config.json with 'pad_token' beside tokenizer.json"
+        f"{folder} does not name a padding token: put a tokenizer_config.json with 'pad_token' beside tokenizer.json"
     )

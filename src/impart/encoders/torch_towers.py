@@ -1,6 +1,6 @@
-"""Two torch modules as an `Encoder`, and their export to ONNX. The one module here that imports torch.
+"""Two torch modules as an `Encoder`, and their export to ONNX.
 
-`hf.py` and `open_clip.py` load the models.
+`hf.py` and `open_clip.py` load the models. No other module of this folder imports torch.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["TorchTower", "TorchEncoder", "hash_weights", "quiet", "write_graph"]
 
 _TEXTS_AT_ONCE = 64
 INLINE_BYTES = 1.5e9
-"""Heavier towers keep their weights in a file beside the graph: one ONNX file holds at most 2 GB."""
+"""Larger weights are written to a file beside the graph: one ONNX file has at most 2 GB."""
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -39,16 +39,19 @@ class TorchEncoder:
     """Two torch towers and a tokenizer as an `Encoder`.
 
     Args:
-        traits: what the encoder says of itself.
+        traits: of the encoder.
         image_tower: (B, 3, S, S) -> (B, D).
         text_tower: ids (T, L) -> (T, D).
-        tokenize: texts -> ids (T, L).
-        preprocess_config: how images become pixels.
-        fingerprint: computes the hash when it is first asked for.
-        tokenizer: what `tokenize` stands on, where it is one of ours (the export writes it).
-        device: where the towers run.
+        tokenize: T texts -> ids (T, L).
+        preprocess_config: of images.
+        fingerprint: computes the digest, called at most once.
+        tokenizer: that `tokenize` uses, for the export; None where it is not a `TextTokenizer`.
+        device: of the towers.
         dtype: number type of the towers.
-        threads: CPU threads of torch, for the whole process; 0 = as they are.
+        threads: CPU threads of torch, for the whole process; 0 = unchanged.
+
+    Raises:
+        ConfigError: the number type or the device is unknown.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class TorchEncoder:
         threads: int = 0,
     ) -> None:
         if dtype not in _DTYPES:
-            raise ConfigError(f"dtype is {dtype!r}: only {', '.join(_DTYPES)} are known")
+            raise ConfigError(f"dtype is {dtype!r}: use {', '.join(_DTYPES)}")
         if threads:
             torch.set_num_threads(threads)
         self.traits = traits
@@ -81,7 +84,7 @@ class TorchEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of weights, configuration, tokenizer and preprocessing (not of the device)."""
+        """Digest of weights, configuration, tokenizer and preprocessing (not of the device)."""
         return self._fingerprint()
 
     @torch.inference_mode()
@@ -105,7 +108,12 @@ class TorchEncoder:
 
 
 class TorchTower(nn.Module):
-    """One side of a model, as a module of its own with unit-length output."""
+    """One tower of a two-tower model as a module, with L2-normalised output.
+
+    Args:
+        model: has the weights.
+        side: runs the tower.
+    """
 
     def __init__(self, model: nn.Module, side: Callable[[Any], Any]) -> None:
         super().__init__()
@@ -114,13 +122,13 @@ class TorchTower(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         output = self._side(inputs)
-        # transformers 5 wraps the projected features, 4 returns them.
+        # transformers 5 wraps the projected features; 4 returns them.
         features = output if isinstance(output, torch.Tensor) else output.pooler_output
         return nn.functional.normalize(features, dim=-1)
 
 
 def hash_weights(*modules: nn.Module, settings: str) -> str:
-    """Hex digest over all weights in memory, for models that do not come from files of their own."""
+    """Digest the weights in memory, for models that are not loaded from their own files; in hex digits."""
     digest = new_blake2b(settings)
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
@@ -130,12 +138,13 @@ def hash_weights(*modules: nn.Module, settings: str) -> str:
 
 
 def write_graph(encoder: TorchEncoder, path: Path, *, side: str) -> None:
-    """Write one tower as ONNX: input `image` (float32) or `text` (int32), output `image_embedding` or
-    `text_embedding`, any batch size.
+    """Export one tower to ONNX, for any batch size.
+
+    The input is `image` (float32) or `text` (int32), the output `image_embedding` or `text_embedding`.
 
     Args:
         encoder: float32, on the CPU.
-        path: of the .onnx file; weights above `INLINE_BYTES` go to a file beside it.
+        path: of the .onnx file; weights above `INLINE_BYTES` are written to a file beside it.
         side: `image` or `text`.
 
     Raises:
@@ -155,7 +164,7 @@ def write_graph(encoder: TorchEncoder, path: Path, *, side: str) -> None:
                 tower,
                 (sample,),
                 input_names=[side],
-                output_names=[f"{side}_embedding"],  # plain "embedding" is a name that the exporter itself gives
+                output_names=[f"{side}_embedding"],  # the exporter itself uses "embedding"
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 opset_version=18,
                 dynamo=True,
@@ -163,9 +172,9 @@ def write_graph(encoder: TorchEncoder, path: Path, *, side: str) -> None:
             )
             assert program is not None
             for node in program.model.graph.all_nodes():
-                node.metadata_props.clear()  # the exporter's notes name files of this machine
+                node.metadata_props.clear()  # the exporter's notes contain paths of this machine
             program.save(str(path), external_data=weights > INLINE_BYTES)
-        except Exception as error:  # many kinds, from three packages
+        except Exception as error:  # many types, of three packages
             raise EncoderError(
                 f"{encoder.traits.id}: torch cannot export the {side} tower to {path}: {error}"
             ) from error
@@ -173,7 +182,7 @@ def write_graph(encoder: TorchEncoder, path: Path, *, side: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings from exporters: they speak of their own deprecations and of packages that are not needed."""
+    """Suppress warnings of exporters about their own deprecations and about optional packages."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

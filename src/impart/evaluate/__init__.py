@@ -1,4 +1,4 @@
-"""Measure an encoder: open a data set in any of many formats, run a task on it, compare what comes out."""
+"""Evaluation: open a data set in one of many formats, run a task on it, compare the results."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
-"""Embeddings kept on disk, by the encoder's fingerprint and the identity of the data: a second metric costs seconds.
+"""Cache of embeddings for evaluation: arrays on disk by the encoder's fingerprint and the identity of the data.
 
-    <cache>/embeddings/<fingerprint>/<data>/00000.npz ...   images in parts; a killed run goes on
-    <cache>/embeddings/<fingerprint>/texts/<digest>.npz     one list of texts
+    <cache>/embeddings/<fingerprint>/<image set>/00000.npz ...   images, in parts
+    <cache>/embeddings/<fingerprint>/texts/<digest>.npz          one list of texts
+    <cache>/embeddings/<fingerprint>/videos/<digest>.npz         the frames of one video
 
-A part is written under another name first, so a file that is there is whole; one that cannot be read is made again.
-The folder may be deleted at any time.
+One rule covers crashes and old versions: a file is written atomically, so it is whole. A file that cannot be read, or
+lacks an array, counts as missing and is made again. A killed run continues after the last file. The folder may be
+deleted at any time.
 """
 
 from __future__ import annotations
@@ -12,20 +14,27 @@ from __future__ import annotations
 import contextlib
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from impart.files import atomic_path
+from impart.encoders.base import Encoder
+from impart.files import atomic_path, digest_of
 
-__all__ = ["EmbeddingCache", "default_cache_folder"]
+__all__ = ["KEY_DIGITS", "Arrays", "EmbeddingCache", "default_cache_folder", "key_of"]
+
+Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+
+KEY_DIGITS = 24
+"""Hex digits of a digest in a key: 96 bits."""
+_FINGERPRINT_DIGITS = 16
 
 
 def default_cache_folder() -> Path:
-    """`IMPART_CACHE`, else `impart` in the user's cache folder."""
+    """Return `IMPART_CACHE`, else `impart` in the user's cache folder."""
     if chosen := os.environ.get("IMPART_CACHE"):
         return Path(chosen)
     home = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME")
@@ -33,34 +42,41 @@ def default_cache_folder() -> Path:
 
 
 class EmbeddingCache:
-    """Named arrays in a folder.
+    """Embeddings of base encoders in a folder.
 
     Args:
-        folder: made when something is first written; None = `default_cache_folder()`.
+        folder: made at the first write; None = `default_cache_folder()`.
     """
 
     def __init__(self, folder: Path | str | None = None) -> None:
         self.folder = Path(folder) if folder is not None else default_cache_folder()
 
-    def load(self, *key: str) -> dict[str, npt.NDArray[Any]] | None:
-        """The arrays stored under a key, or None."""
+    def load(self, encoder: Encoder, *key: str, names: Collection[str]) -> Arrays | None:
+        """Load the arrays of a key; None where the file is missing or damaged, or lacks one of the names.
+
+        Args:
+            encoder: a base encoder, never an augmented one.
+            key: parts of the path, as `store` got them.
+            names: arrays that must be there.
+        """
         try:
-            with np.load(self._path(key), allow_pickle=False) as stored:
-                return {name: stored[name] for name in stored.files}
+            with np.load(self._path(encoder, key), allow_pickle=False) as stored:
+                return {name: stored[name] for name in names}
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
 
-    def store(self, *key: str, **arrays: npt.NDArray[Any]) -> None:
-        """Keep arrays under a key. A folder that cannot be written to (read-only, full) is no reason to fail."""
-        path = self._path(key)
+    def store(self, encoder: Encoder, *key: str, arrays: Arrays) -> None:
+        """Store arrays under a key. A folder that cannot be written (read-only, full) is ignored."""
+        path = self._path(encoder, key)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as part, part.open("wb") as file:
-                _write(file, arrays)
+                np.savez(file, **arrays)  # type: ignore[arg-type]
 
-    def _path(self, key: Sequence[str]) -> Path:
-        return self.folder.joinpath("embeddings", *key).with_suffix(".npz")
+    def _path(self, encoder: Encoder, key: Sequence[str]) -> Path:
+        return self.folder.joinpath("embeddings", encoder.fingerprint[:_FINGERPRINT_DIGITS], *key).with_suffix(".npz")
 
 
-def _write(file: BinaryIO, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    np.savez(file, **arrays)  # type: ignore[arg-type]
+def key_of(parts: Sequence[str]) -> str:
+    """Digest of what a cached file depends on, as part of its key."""
+    return digest_of(parts)[:KEY_DIGITS]

@@ -1,37 +1,22 @@
-"""Class names to text embeddings: prompt templates and their ensemble (Radford et al. 2021, section 3.1.4)."""
+"""Classifier weights from class names: prompt ensembles (Radford et al. 2021, section 3.1.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from impart.encoders.base import Encoder, Float32, l2_normalise
+from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.embed import embed_texts
+from impart.retrieval.prompts import ZEROSHOT_ENSEMBLE, ZEROSHOT_SINGLE, prompt_ensemble
 
-__all__ = ["ENSEMBLE", "SINGLE", "class_embeddings", "templates_of", "tidy_class_name"]
+__all__ = ["class_embeddings", "templates_of", "tidy_class_name"]
 
-SINGLE: tuple[str, ...] = ("a photo of a {}.",)
-"""The single prompt of the CLIP paper."""
-
-ENSEMBLE: tuple[str, ...] = (
-    "a photo of a {}.",
-    "a blurry photo of a {}.",
-    "a close-up photo of a {}.",
-    "a picture of the {}.",
-    "a small photo of a {}.",
-    "a bright photo of one {}.",
-    "{}",
-)
-"""Seven prompts, averaged: sizes, distances and the bare name."""
-
-_NAMED = {"ensemble": ENSEMBLE, "single": SINGLE}
+_NAMED = {"ensemble": ZEROSHOT_ENSEMBLE, "single": ZEROSHOT_SINGLE}
 
 
 def tidy_class_name(folder: str) -> str:
-    """Folder name to words.
+    """Convert a folder name to words.
 
     >>> tidy_class_name("ceiling_fan")
     'ceiling fan'
@@ -42,11 +27,11 @@ def tidy_class_name(folder: str) -> str:
 def templates_of(
     prompts: str | Sequence[str], *, own: Sequence[str] | None = None, name: str = "given"
 ) -> tuple[str, ...]:
-    """The prompts meant by `ensemble` (`ENSEMBLE`), `single` (`SINGLE`) or `set` (those written for the data set).
+    """Return the prompts named `ensemble`, `single` or `set` (those written for the data set).
 
     Args:
         prompts: one of these names, or templates with `{}` for the class name.
-        own: what `set` means, where the data set has its own.
+        own: prompts of the data set, if it has some.
         name: of the data set, for messages.
 
     Raises:
@@ -71,17 +56,13 @@ def templates_of(
 def class_embeddings(
     encoder: Encoder,
     names: Sequence[str],
-    templates: Sequence[str] = ENSEMBLE,
+    templates: Sequence[str] = ZEROSHOT_ENSEMBLE,
     *,
     cache: EmbeddingCache | None = None,
 ) -> Float32:
-    """One classifier row a class: the mean of the normalised prompt embeddings, normalised again.
+    """Average the normalised embeddings of each class in its prompts, and normalise: one classifier row per class.
 
     Returns:
         (C, D) float32, L2-normalised rows.
     """
-    assert templates, "at least one template"
-    texts = [template.replace("{}", name) for name in names for template in templates]
-    embedded = embed_texts(encoder, texts, cache=cache)  # (C * P, D)
-    grouped = embedded.reshape(len(names), len(templates), -1)  # (C, P, D)
-    return l2_normalise(np.mean(grouped, axis=1))
+    return prompt_ensemble(names, lambda texts: embed_texts(encoder, texts, cache=cache), prompts=templates)

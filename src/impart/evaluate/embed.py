@@ -1,7 +1,7 @@
-"""Images and texts to embeddings: once for every encoder, kept in the cache, unreadable images counted and named.
+"""Embed images and texts for evaluation: once per base encoder, cached, with a list of the unreadable images.
 
-What an augmentation adds is computed from the base's embeddings, which are what the cache keeps: comparing ten
-reference sets on one data set encodes its images once.
+An augmented encoder's v' is computed from the cached embeddings of its base. So ten reference sets on one data set
+encode its images once.
 """
 
 from __future__ import annotations
@@ -16,33 +16,34 @@ import numpy.typing as npt
 from PIL import Image
 
 from impart.blending.encoder import AugmentedEncoder
-from impart.encoders.base import Encoder, Float32, ImageEmbeddings
+from impart.encoders.base import Encoder, Float32, ImageEmbeddings, ImageInput
 from impart.errors import DataError
-from impart.evaluate.cache import EmbeddingCache
+from impart.evaluate.cache import KEY_DIGITS, Arrays, EmbeddingCache, key_of
 from impart.evaluate.datasets.types import Images
-from impart.files import digest_of, read_ahead
+from impart.files import read_ahead
 
-__all__ = ["Embedded", "Progress", "base_of", "embed_images", "embed_texts"]
+__all__ = ["Batches", "Embedded", "Progress", "base_of", "blended", "embed_images", "embed_texts"]
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with the images done and their number."""
+"""Called with the number of items done, and of all items."""
 
-_PART = 512  # images in one part of the cache: what a kill can cost
+_PART = 512  # images per file of the cache: what a killed run loses at most
 _READERS = 4
 _AHEAD = 64  # images read or being read
 _TEXT_BATCH = 256
+_NAMES = ("kept", "embeddings", "retrieval", "hashes", "unreadable")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """Embeddings of the n images of a set that could be read.
+    """Embeddings of the n readable images of a set.
 
     Attributes:
         kept: (n,) their numbers in the set, ascending.
         embeddings: (n, D) L2-normalised; v' where the encoder is augmented.
-        retrieval: (n, R) L2-normalised retrieval embeddings, always the base's.
-        hashes: n content hashes (sha256), as reference sets have them.
-        unreadable: a reason for each image left out, with its key.
+        retrieval: (n, R) L2-normalised retrieval embeddings, always of the base encoder.
+        hashes: n content hashes (sha256), as in reference sets.
+        unreadable: key and reason of each image left out.
     """
 
     kept: npt.NDArray[np.int64]
@@ -54,10 +55,55 @@ class Embedded:
     def __len__(self) -> int:
         return len(self.kept)
 
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """A note per unreadable image, for a result."""
+        return tuple(f"left out: {reason}" for reason in self.unreadable)
+
+
+class Batches:
+    """Encode images in batches, in their order.
+
+    Args:
+        encoder: a base encoder.
+        size: images per forward pass.
+    """
+
+    def __init__(self, encoder: Encoder, size: int) -> None:
+        self._encoder, self._size = encoder, size
+        self._pending: list[ImageInput] = []
+        self._parts: list[ImageEmbeddings] = []
+
+    def add(self, image: ImageInput) -> None:
+        """Add an image; encode the batch if it is full."""
+        self._pending.append(image)
+        if len(self._pending) == self._size:
+            self._encode()
+
+    def finish(self) -> ImageEmbeddings:
+        """Encode the rest and return the embeddings (n, D) and (n, R) of all images."""
+        self._encode()
+        widths = self._encoder.traits.dim, self._encoder.traits.retrieval_dim
+        embeddings = [np.zeros((0, widths[0]), np.float32), *(part.embeddings for part in self._parts)]
+        retrieval = [np.zeros((0, widths[1]), np.float32), *(part.retrieval for part in self._parts)]
+        return ImageEmbeddings(np.concatenate(embeddings), np.concatenate(retrieval))
+
+    def _encode(self) -> None:
+        if self._pending:
+            self._parts.append(self._encoder.encode_images(self._pending))
+            self._pending = []
+
 
 def base_of(encoder: Encoder) -> Encoder:
-    """The encoder whose forward pass it is: the base of an augmented one, else itself."""
+    """Return the base of an augmented encoder, or the encoder itself."""
     return encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
+
+
+def blended(encoder: Encoder, plain: ImageEmbeddings) -> Float32:
+    """Return v' (n, D) of the base encoder's embeddings if the encoder is augmented, else v."""
+    if isinstance(encoder, AugmentedEncoder):
+        return encoder.apply(plain.embeddings, encoder.blend(plain))
+    return plain.embeddings
 
 
 def embed_images(
@@ -71,57 +117,58 @@ def embed_images(
     """Embed all images of a set.
 
     Args:
-        encoder: plain or augmented; an augmented one's images are embedded by its base and blended afterwards.
+        encoder: plain or augmented; of an augmented one, the base encodes and the blend is added afterwards.
         images: the set's images.
-        cache: where embeddings are kept; None = nowhere.
-        batch: images in one forward pass.
-        on_progress: told after each part, from the cache or not.
+        cache: of the base encoder's embeddings; None = no cache.
+        batch: images per forward pass.
+        on_progress: called with the images done after each part, cached or not.
 
     Raises:
         DataError: no image could be read.
     """
     base = base_of(encoder)
-    identity = images.identity()[:24] if cache is not None else ""
+    identity = images.identity()[:KEY_DIGITS] if cache is not None else ""
     parts: list[Embedded] = []
     for number, first in enumerate(range(0, len(images), _PART)):
         rows = range(first, min(first + _PART, len(images)))
-        key = (base.fingerprint[:16], identity, f"{number:05d}")
-        part = _stored(cache, key) if cache is not None else None
+        key = (identity, f"{number:05d}")
+        stored = cache.load(base, *key, names=_NAMES) if cache is not None else None
+        part = _of_arrays(stored) if stored is not None else None
         if part is None or _readable_now(images, rows, part):
             part = _encode(base, images, rows, batch)
             if cache is not None:
-                _store(cache, key, part)
+                cache.store(base, *key, arrays=_as_arrays(part))
         parts.append(part)
         if on_progress is not None:
             on_progress(rows.stop, len(images))
-    whole = _join(parts)
-    if not len(whole):
-        first_reason = whole.unreadable[0] if whole.unreadable else "the set is empty"
-        raise DataError(f"none of {len(images)} images could be read; first: {first_reason}")
-    if isinstance(encoder, AugmentedEncoder):
-        plain = ImageEmbeddings(whole.embeddings, whole.retrieval)
-        blended = encoder.apply(plain.embeddings, encoder.blend(plain))
-        whole = Embedded(
-            kept=whole.kept,
-            embeddings=blended,
-            retrieval=whole.retrieval,
-            hashes=whole.hashes,
-            unreadable=whole.unreadable,
+    unreadable = tuple(reason for part in parts for reason in part.unreadable)
+    if not any(map(len, parts)):
+        raise DataError(
+            f"none of {len(images)} images could be read; first: {unreadable[0] if unreadable else 'the set is empty'}"
         )
-    return whole
+    plain = ImageEmbeddings(
+        np.concatenate([part.embeddings for part in parts]), np.concatenate([part.retrieval for part in parts])
+    )
+    return Embedded(
+        kept=np.concatenate([part.kept for part in parts]),
+        embeddings=blended(encoder, plain),
+        retrieval=plain.retrieval,
+        hashes=tuple(one for part in parts for one in part.hashes),
+        unreadable=unreadable,
+    )
 
 
 def embed_texts(encoder: Encoder, texts: Sequence[str], *, cache: EmbeddingCache | None = None) -> Float32:
-    """(T, D) embeddings of texts, from the cache where it has this list."""
+    """Embed texts with the base encoder: (T, D), from the cache where it has this list."""
     base = base_of(encoder)
-    key = (base.fingerprint[:16], "texts", digest_of(texts)[:24])
-    stored = cache.load(*key) if cache is not None else None
-    if stored is not None and len(stored.get("texts", ())) == len(texts):
+    key = ("texts", key_of(texts))
+    stored = cache.load(base, *key, names=("texts",)) if cache is not None else None
+    if stored is not None and len(stored["texts"]) == len(texts):
         return np.asarray(stored["texts"], dtype=np.float32)
     parts = [base.encode_texts(texts[first : first + _TEXT_BATCH]) for first in range(0, len(texts), _TEXT_BATCH)]
     embedded: Float32 = np.concatenate(parts) if parts else np.zeros((0, base.traits.dim), np.float32)
     if cache is not None:
-        cache.store(*key, texts=embedded)
+        cache.store(base, *key, arrays={"texts": embedded})
     return embedded
 
 
@@ -129,16 +176,10 @@ def _encode(base: Encoder, images: Images, rows: range, batch: int) -> Embedded:
     kept: list[int] = []
     hashes: list[str] = []
     unreadable: list[str] = []
-    batches: list[ImageEmbeddings] = []
-    pending: list[Image.Image] = []
-
-    def flush() -> None:
-        if pending:
-            batches.append(base.encode_images(pending))
-            pending.clear()
+    batches = Batches(base, batch)
 
     def read(number: int) -> tuple[int, Image.Image | None, str, str]:
-        """(number, image or None, content hash, reason); runs in a reader thread."""
+        """Read (number, image or None, content hash, reason); runs in a reader thread."""
         try:
             image, content = images.read(number)
         except DataError as error:
@@ -150,25 +191,21 @@ def _encode(base: Encoder, images: Images, rows: range, batch: int) -> Embedded:
             if image is None:
                 unreadable.append(f"{images.keys[number]}: {reason}")
                 continue
-            pending.append(image)
+            batches.add(image)
             kept.append(number)
             hashes.append(content)
-            if len(pending) == batch:
-                flush()
-    flush()
-    dims = base.traits
-    empty = ImageEmbeddings(np.zeros((0, dims.dim), np.float32), np.zeros((0, dims.retrieval_dim), np.float32))
+    encoded = batches.finish()
     return Embedded(
         kept=np.asarray(kept, dtype=np.int64),
-        embeddings=np.concatenate([part.embeddings for part in batches] or [empty.embeddings]),
-        retrieval=np.concatenate([part.retrieval for part in batches] or [empty.retrieval]),
+        embeddings=encoded.embeddings,
+        retrieval=encoded.retrieval,
         hashes=tuple(hashes),
         unreadable=tuple(unreadable),
     )
 
 
 def _readable_now(images: Images, rows: range, part: Embedded) -> bool:
-    """Whether an image that could not be read when a part was stored can be now: a right or a drive came back."""
+    """Whether an image that was unreadable when a part was stored can be read now: a permission or drive is back."""
     for number in sorted(set(rows) - set(part.kept.tolist())):
         try:
             images.read(number)
@@ -178,38 +215,21 @@ def _readable_now(images: Images, rows: range, part: Embedded) -> bool:
     return False
 
 
-def _stored(cache: EmbeddingCache, key: tuple[str, ...]) -> Embedded | None:
-    found = cache.load(*key)
-    if found is None:
-        return None
-    try:
-        return Embedded(
-            kept=found["kept"],
-            embeddings=found["embeddings"],
-            retrieval=found["retrieval"],
-            hashes=tuple(found["hashes"].tolist()),
-            unreadable=tuple(found["unreadable"].tolist()),
-        )
-    except KeyError:
-        return None
-
-
-def _store(cache: EmbeddingCache, key: tuple[str, ...], part: Embedded) -> None:
-    cache.store(
-        *key,
-        kept=part.kept,
-        embeddings=part.embeddings,
-        retrieval=part.retrieval,
-        hashes=np.asarray(part.hashes, dtype=np.str_),
-        unreadable=np.asarray(part.unreadable, dtype=np.str_),
-    )
-
-
-def _join(parts: list[Embedded]) -> Embedded:
+def _of_arrays(arrays: Arrays) -> Embedded:
     return Embedded(
-        kept=np.concatenate([part.kept for part in parts]),
-        embeddings=np.concatenate([part.embeddings for part in parts]),
-        retrieval=np.concatenate([part.retrieval for part in parts]),
-        hashes=tuple(one for part in parts for one in part.hashes),
-        unreadable=tuple(reason for part in parts for reason in part.unreadable),
+        kept=arrays["kept"],
+        embeddings=arrays["embeddings"],
+        retrieval=arrays["retrieval"],
+        hashes=tuple(arrays["hashes"].tolist()),
+        unreadable=tuple(arrays["unreadable"].tolist()),
     )
+
+
+def _as_arrays(part: Embedded) -> Arrays:
+    return {
+        "kept": part.kept,
+        "embeddings": part.embeddings,
+        "retrieval": part.retrieval,
+        "hashes": np.asarray(part.hashes, dtype=np.str_),
+        "unreadable": np.asarray(part.unreadable, dtype=np.str_),
+    }

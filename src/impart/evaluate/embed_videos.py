@@ -1,41 +1,43 @@
-"""Videos to embeddings of their frames: one by one, kept in the cache; what is unreadable or cut short is told.
+"""Embed the frames of videos for evaluation: one video at a time, cached, with what is unreadable or cut short.
 
-How frames are read is the caller's: `impart.evaluate` decodes nothing. What an augmentation adds is computed from the
-base's cached embeddings, so ten reference sets on one set of videos decode and encode them once.
+Videos are decoded as for an index (`impart.video.decode`), or read by a function of the caller. An augmented encoder's
+v' is computed from the cached embeddings of its base. So ten reference sets decode and encode a set of videos once.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from impart.blending.encoder import AugmentedEncoder
+from impart.config import DecodeSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise
 from impart.errors import DataError, DecodeError
-from impart.evaluate.cache import EmbeddingCache
-from impart.evaluate.embed import Progress, base_of
+from impart.evaluate.cache import Arrays, EmbeddingCache, key_of
+from impart.evaluate.embed import Batches, Progress, base_of, blended
 from impart.files import digest_of, file_stamp
 
-__all__ = ["EmbeddedVideo", "FrameReader", "embed_videos", "mean_vector", "sampling_of"]
+__all__ = ["EmbeddedVideo", "FrameReader", "Frames", "decode_digest", "embed_videos", "frames_in_words", "mean_vector"]
 
 Span: TypeAlias = tuple[float, float]
 Frame: TypeAlias = tuple[float, float, npt.NDArray[np.uint8]]
-"""From when to when it is shown (s after the start), and the image (h, w, 3), RGB."""
+"""Start and end of its display (s after the start of the video), and the image (h, w, 3), RGB."""
 
 FrameReader: TypeAlias = Callable[[Path], Iterator[Frame]]
-"""Frames of a video in order of time; raises DecodeError or DataError where it cannot be read.
+"""Reads the frames of a video in order of time; raises DecodeError or DataError where it cannot.
 
-A generator may return why what it yielded is not the whole video (a file that is cut short, or damaged); None = it is.
-
-The cache knows a reader by its module, its name and the keywords of a `functools.partial`; what has no name that
-lasts (a lambda, a function within a function) is not cached.
+A generator may return the reason why its frames are not the whole video (the file is cut short, or damaged), or None.
 """
+
+Frames: TypeAlias = DecodeSettings | FrameReader | None
+"""How videos are read: settings of the decoder, None = the default settings; or a function, which is never cached."""
+
+_NAMES = ("spans", "embeddings", "retrieval", "problem")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +46,11 @@ class EmbeddedVideo:
 
     Attributes:
         number: of the video in the set.
-        spans: (f, 2) from when to when each frame is shown, in seconds after the start.
+        spans: (f, 2) start and end of each frame's display, in seconds after the start.
         embeddings: (f, D) L2-normalised; v' where the encoder is augmented. Empty where the video is unreadable.
-        retrieval: (f, R) L2-normalised retrieval embeddings, always the base's.
+        retrieval: (f, R) L2-normalised retrieval embeddings, always of the base encoder.
         unreadable: why the video could not be read, or None.
-        problem: why the frames are not the whole video, or None. Of a part of the video it is told all the same.
+        problem: why the frames are not the whole video, or None. It is kept for parts of the video too.
     """
 
     number: int
@@ -59,7 +61,7 @@ class EmbeddedVideo:
     problem: str | None = None
 
     def within(self, span: Span | None) -> EmbeddedVideo:
-        """The frames shown in a part of the video, their times cut to it; None = all of it."""
+        """Return the frames shown in a part of the video, their times cut to it; None = the whole video."""
         if span is None:
             return self
         cut = np.clip(self.spans, *span)
@@ -77,7 +79,7 @@ class EmbeddedVideo:
 def embed_videos(
     encoder: Encoder,
     videos: Sequence[Path],
-    frames: FrameReader,
+    frames: Frames = None,
     *,
     cache: EmbeddingCache | None = None,
     batch: int = 32,
@@ -86,52 +88,41 @@ def embed_videos(
     """Embed the frames of videos, one video after another; a file that is listed several times is read once.
 
     Args:
-        encoder: plain or augmented; an augmented one's frames are embedded by its base and blended afterwards.
+        encoder: plain or augmented; of an augmented one, the base encodes and the blend is added afterwards.
         videos: n files.
-        frames: reads one.
-        cache: where embeddings are kept, video by video: a killed run goes on. None = nowhere.
-        batch: frames in one forward pass.
-        on_progress: told the videos done.
+        frames: settings of the decoder, or a function that reads the frames of a video.
+        cache: of the base encoder's embeddings, one file per video. It is not used for a `frames` that is a function.
+            None = no cache.
+        batch: frames per forward pass.
+        on_progress: called with the videos done.
 
     Yields:
-        n videos; in the order given where no file is listed twice, else each file's entries together.
+        n videos, in the given order. The entries of a file that is listed several times come together.
     """
     places: dict[Path, list[int]] = {}
     for number, path in enumerate(videos):
         places.setdefault(Path(path), []).append(number)
-    base, sampling, done = base_of(encoder), sampling_of(frames), 0
+    base, done = base_of(encoder), 0
+    decode = None if callable(frames) else decode_digest(base, frames)
     for path, numbers in places.items():
-        stored = None
+        stored: Arrays | str | None = None
         key: tuple[str, ...] = ()
-        if cache is not None and sampling is not None:
-            key = (base.fingerprint[:16], "videos", digest_of([file_stamp(path), sampling])[:24])
-            stored = _whole(cache.load(*key))
+        if cache is not None and decode is not None:
+            key = ("videos", key_of([file_stamp(path), decode]))
+            stored = cache.load(base, *key, names=_NAMES)
         if stored is None:
             stored = _read(base, path, frames, batch)
             if isinstance(stored, dict) and cache is not None and key:
-                cache.store(*key, **stored)
+                cache.store(base, *key, arrays=stored)
         for number in numbers:
-            if isinstance(stored, str):
-                none = [np.zeros((0, width), np.float32) for width in (base.traits.dim, base.traits.retrieval_dim)]
-                yield EmbeddedVideo(
-                    number=number, spans=np.zeros((0, 2)), embeddings=none[0], retrieval=none[1], unreadable=stored
-                )
-            else:
-                plain = ImageEmbeddings(stored["embeddings"].astype(np.float32), stored["retrieval"].astype(np.float32))
-                yield EmbeddedVideo(
-                    number=number,
-                    spans=stored["spans"],
-                    embeddings=_seen(encoder, plain),
-                    retrieval=plain.retrieval,
-                    problem=str(stored["problem"]) or None,
-                )
+            yield _of_arrays(number, encoder, stored)
         done += len(numbers)
         if on_progress is not None:
             on_progress(done, len(videos))
 
 
 def mean_vector(video: EmbeddedVideo, *, without: npt.NDArray[np.int64] | None = None) -> Float32:
-    """The mean (D,) of the frames' vectors, each weighing as long as it is shown, normalised (IMPART 3.3).
+    """Average the frames' vectors, weighted by display time, and normalise: (D,) (IMPART 3.3).
 
     Args:
         video: has at least one frame.
@@ -143,51 +134,88 @@ def mean_vector(video: EmbeddedVideo, *, without: npt.NDArray[np.int64] | None =
     return np.asarray(l2_normalise((weights @ video.embeddings)[None])[0])
 
 
-def sampling_of(frames: FrameReader) -> str | None:
-    """What the cache knows a reader by; None where it has no lasting name.
-
-    >>> sampling_of(lambda path: iter(())) is None
-    True
-    """
-    function: object = frames
-    settings: list[str] = []
-    if isinstance(frames, functools.partial):
-        function = frames.func
-        settings = [repr(value) for value in frames.args]
-        settings += [f"{name}={value!r}" for name, value in sorted(frames.keywords.items())]
-    name = getattr(function, "__qualname__", "<")
-    return None if "<" in name else " ".join([f"{getattr(function, '__module__', '')}.{name}", *settings])
+def decode_digest(encoder: Encoder, decode: DecodeSettings | None = None) -> str:
+    """Digest the settings that determine the decoded frames: equal digests, equal frames of a file."""
+    return digest_of([json.dumps(_frame_settings(encoder, decode), sort_keys=True)])
 
 
-def _read(base: Encoder, path: Path, frames: FrameReader, batch: int) -> dict[str, npt.NDArray[Any]] | str:
+def frames_in_words(encoder: Encoder, frames: Frames) -> str:
+    """Name the way of reading frames, for reports."""
+    if callable(frames):
+        return getattr(frames, "__qualname__", "") or "a reader without a name"
+    settings = _frame_settings(encoder, frames)
+    return ", ".join(f"{name} {value}" for name, value in settings.items())
+
+
+def _frame_settings(encoder: Encoder, decode: DecodeSettings | None) -> dict[str, float | int | str]:
+    """The settings that change frames; the others of the decoder (threads, look-ahead, time limit) do not."""
+    decode = decode or DecodeSettings()
+    return {
+        "fps": float(decode.fps),
+        "reuse_threshold": float(decode.reuse_threshold),
+        "fit": decode.fit,
+        "short_side_px": encoder.traits.image_size_px,
+    }
+
+
+def _decoded(encoder: Encoder, path: Path, decode: DecodeSettings | None) -> Iterator[Frame]:
+    from impart.video.decode.sampler import sampled_frames  # here, so that images need no decoder
+
+    decode = decode or DecodeSettings()
+    return sampled_frames(
+        path,
+        short_side_px=encoder.traits.image_size_px,
+        fps=decode.fps,
+        reuse_threshold=decode.reuse_threshold,
+        fit=decode.fit,
+    )
+
+
+def _read(base: Encoder, path: Path, frames: Frames, batch: int) -> Arrays | str:
     """Spans and base embeddings of a video, and why they are not all of it; or why it cannot be read."""
     spans: list[Span] = []
-    parts: list[ImageEmbeddings] = []
-    pending: list[npt.NDArray[np.uint8]] = []
+    batches = Batches(base, batch)
     try:
-        reading = _Reading(frames(path))
+        reading = _Reading(frames(path) if callable(frames) else _decoded(base, path, frames))
         for start_s, end_s, image in reading:
             spans.append((start_s, end_s))
-            pending.append(image)
-            if len(pending) == batch:
-                parts.append(base.encode_images(pending))
-                pending = []
+            batches.add(image)
     except (DecodeError, DataError) as error:
         return error.reason if isinstance(error, DecodeError) else str(error)
-    if pending:
-        parts.append(base.encode_images(pending))
-    if not parts:
+    if not spans:
         return "it has no frame"
+    encoded = batches.finish()
     return {
         "spans": np.array(spans, dtype=np.float64),
-        "embeddings": np.concatenate([part.embeddings for part in parts]),
-        "retrieval": np.concatenate([part.retrieval for part in parts]),
+        "embeddings": encoded.embeddings,
+        "retrieval": encoded.retrieval,
         "problem": np.array(reading.problem or ""),
     }
 
 
+def _of_arrays(number: int, encoder: Encoder, stored: Arrays | str) -> EmbeddedVideo:
+    """A video of its base embeddings, or of the reason why it cannot be read."""
+    if isinstance(stored, str):
+        dim, retrieval_dim = encoder.traits.dim, encoder.traits.retrieval_dim
+        return EmbeddedVideo(
+            number=number,
+            spans=np.zeros((0, 2)),
+            embeddings=np.zeros((0, dim), np.float32),
+            retrieval=np.zeros((0, retrieval_dim), np.float32),
+            unreadable=stored,
+        )
+    plain = ImageEmbeddings(stored["embeddings"].astype(np.float32), stored["retrieval"].astype(np.float32))
+    return EmbeddedVideo(
+        number=number,
+        spans=stored["spans"],
+        embeddings=blended(encoder, plain),
+        retrieval=plain.retrieval,
+        problem=str(stored["problem"]) or None,
+    )
+
+
 class _Reading:
-    """The frames of a reader, and afterwards what it returned."""
+    """The frames of a reader, and afterwards the reason that it returned."""
 
     def __init__(self, frames: Iterator[Frame]) -> None:
         self._frames = frames
@@ -198,15 +226,3 @@ class _Reading:
             self.problem = yield from self._frames
         else:
             yield from self._frames
-
-
-def _whole(stored: Mapping[str, npt.NDArray[Any]] | None) -> dict[str, npt.NDArray[Any]] | str | None:
-    if stored is None or not {"spans", "embeddings", "retrieval", "problem"} <= stored.keys():
-        return None
-    return dict(stored)
-
-
-def _seen(encoder: Encoder, plain: ImageEmbeddings) -> Float32:
-    if isinstance(encoder, AugmentedEncoder):
-        return encoder.apply(plain.embeddings, encoder.blend(plain))
-    return plain.embeddings

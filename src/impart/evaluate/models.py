@@ -1,23 +1,13 @@
-"""Who is compared: encoders by name, plain or with a reference set, none of them with references from the test set.
+"""Models: what is evaluated, an encoder plain or with a reference set. They are opened by name.
 
-    mini                      the encoder alone
-    mini+vanilla              blended with --refset, by the settings that are stored with the set
-    mini+paper                the same set by the paper's settings (K=8, w_img 0.5, w_txt 0.05)
-    mini+ram                  blended by the trained RAM of --ram; with --refset, else with the RAM's own set
-    mini+bundled              with the reference set that comes with the model
-    mini+vanilla=SET, mini+ram=CHECKPOINT      a set or RAM of its own
-    CHECKPOINT                the folder of a trained RAM: its encoder, its set (or --refset)
-    CHECKPOINT+plain          the encoder of a trained RAM, alone
-
-A reference that shows a test image tells the answer. It is dropped where its content hash is a test image's, or
-where the cosine of the retrieval embeddings reaches `NEAR_DUPLICATE`.
-
-`NEAR_DUPLICATE` is 0.93. Measured with `mini`: of 200 images of Flickr8k (192 px) and their copies, 97.5% reach it
-where the copy was resized to 75%, 93% cropped by 5%, 85% as JPEG of quality 60, 80% mirrored (0.98: by 22%, 10%, 5% and
-1%); a copy at half the size mostly does not (13%). Of 2,500 different images of Flickr8k no two reach it (at most
-0.925, two racing motorcycles), nor any of 1,000 test images of CIFAR-10 with 1,500 train images (0.87). In
-CIFAR-100 4 of 1,500 test images do, three of them the same photograph; in Caltech-101 1% to 3%: the same image, the
-next of a series, or two of a kind on white. Dropping one too many costs the augmented encoder a little: the safe side.
+mini                      the encoder alone
+mini+vanilla              blended with --refset, by the settings that are stored with the set
+mini+paper                the same set by the paper's settings (K=8, w_img 0.5, w_txt 0.05)
+mini+ram                  blended by the trained RAM of --ram; with --refset, else with the RAM's own set
+mini+bundled              with the reference set that is bundled with the model
+mini+vanilla=SET, mini+ram=CHECKPOINT      with this set or RAM
+CHECKPOINT                the folder of a trained RAM: its encoder, and its set or --refset
+CHECKPOINT+plain          the encoder of a trained RAM, alone
 """
 
 from __future__ import annotations
@@ -29,47 +19,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from impart.blending.encoder import AugmentedEncoder, augment, default_augmented
 from impart.blending.ram_checkpoint import encoder_id_of, is_checkpoint, open_ram, references_of
 from impart.blending.ram_onnx import LearnedRam
 from impart.blending.vanilla import Vanilla
-from impart.config import EncoderSettings, EvaluateSettings, VanillaSettings
-from impart.encoders.base import Encoder, Float32, load_encoder
+from impart.config import EncoderSettings, VanillaSettings
+from impart.encoders.base import Encoder, load_encoder
 from impart.errors import ConfigError, EncoderNotFoundError
 from impart.evaluate.embed import base_of
 from impart.refset.refset import ReferenceSet
 
-__all__ = [
-    "FORMS",
-    "NEAR_DUPLICATE",
-    "EvaluatedModel",
-    "Copies",
-    "copies",
-    "describe",
-    "parse",
-    "usual",
-    "without_copies",
-]
-
-NEAR_DUPLICATE = EvaluateSettings.near_duplicate
+__all__ = ["FORMS", "EvaluatedModel", "default_names", "describe", "open_models"]
 
 FORMS = ("plain", "vanilla", "paper", "ram", "bundled")
 _SPEC = re.compile(rf"(?P<base>.+?)(?:\+(?P<form>{'|'.join(FORMS)})(?:=(?P<place>.+))?)?")
-_BLOCK = 4096  # images compared at a time
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedModel:
-    """One row of a comparison.
+    """An encoder that is evaluated.
 
     Attributes:
-        label: what reports call it.
+        label: its name in reports.
         encoder: plain or augmented.
         same: references dropped because the test set has the same file.
-        near: references dropped because the test set has nearly the same image.
+        near: references dropped because the test set has a near-duplicate.
     """
 
     label: str
@@ -79,26 +53,8 @@ class EvaluatedModel:
 
     @property
     def references(self) -> ReferenceSet | None:
-        """What it blends in."""
+        """The reference set of an augmented encoder, else None."""
         return self.encoder.references if isinstance(self.encoder, AugmentedEncoder) else None
-
-
-@dataclass(frozen=True)
-class Copies:
-    """Rows of a reference set that show test images.
-
-    Attributes:
-        same: rows with a test image's content hash.
-        near: further rows whose retrieval embedding is as good as a test image's.
-    """
-
-    same: npt.NDArray[np.int64]
-    near: npt.NDArray[np.int64]
-
-    @property
-    def rows(self) -> npt.NDArray[np.int64]:
-        """Both, ascending."""
-        return np.union1d(self.same, self.near)
 
 
 @dataclass(frozen=True)
@@ -110,18 +66,18 @@ class _Spec:
 
     @property
     def short(self) -> str:
-        """The text with the folder's name in place of its path."""
+        """The text, with the name of the folder in place of its path."""
         return self.text if self.place is None else f"{self.base}+{self.form}={Path(self.place).name}"
 
 
-def usual(*, refset: Sequence[Path] = (), ram: Sequence[Path] = ()) -> str:
-    """Who is compared where nobody was named: the encoder alone, and with whatever was given for it."""
+def default_names(*, refset: Sequence[Path] = (), ram: Sequence[Path] = ()) -> str:
+    """Return the names that are evaluated by default: the encoder alone, and with each kind of set or RAM given."""
     base = encoder_id_of(ram[0]) if ram else EncoderSettings.model
     forms = ["", *(["+vanilla"] if refset else []), *(["+ram"] if ram else [])]
     return ",".join(base + form for form in forms)
 
 
-def parse(
+def open_models(
     text: str,
     *,
     refset: Sequence[str | Path] = (),
@@ -129,100 +85,37 @@ def parse(
     load: Callable[..., Encoder] = load_encoder,
     options: Mapping[str, Any] | None = None,
 ) -> list[EvaluatedModel]:
-    """Open the models that a person named; an encoder that several are based on is opened once.
+    """Open models by their names; each encoder is opened once.
 
     Args:
         text: names as above, with commas between them.
-        refset: reference sets for `+vanilla`, `+paper`, `+ram` and bare checkpoints. Of several sets, those that the
-            encoder made count; where there are two, each makes a model.
+        refset: reference sets for `+vanilla`, `+paper`, `+ram` and bare checkpoints. Of several sets, each one that
+            was made with the encoder gives a model.
         ram: checkpoints for `+ram`, likewise.
-        load: opens an encoder by id.
+        load: opens an encoder by its id.
         options: for `load`, such as `threads=2`.
 
     Raises:
-        ConfigError: a name cannot be read, needs what was not given, comes twice, or nobody uses what was given.
+        ConfigError: a name is malformed, repeated, or needs a set or RAM that is not given; or no name uses a given
+            set or RAM.
         EncoderNotFoundError: there is no such encoder.
         EncoderMismatchError: a set or RAM belongs to another encoder.
     """
     specs = [_spec(name) for name in text.split(",") if name.strip()]
     if not specs:
         raise ConfigError("no encoder was named: write --encoders mini, or mini,mini+vanilla")
-    house = _House(load, options or {}, [Path(place) for place in refset], [Path(place) for place in ram])
-    found = [model for spec in specs for model in house.open(spec)]
-    _use_all(house, text)
+    opener = _Opener(load, options or {}, [Path(place) for place in refset], [Path(place) for place in ram])
+    found = [model for spec in specs for model in opener.open(spec)]
+    _check_all_used(opener, text)
     labels = [model.label for model in found]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        raise ConfigError(f"{', '.join(twice)} would be compared twice: name each once (folders by different names)")
+        raise ConfigError(f"{', '.join(twice)} would be evaluated twice: give each once, and folders different names")
     return found
 
 
-def copies(
-    references: ReferenceSet, retrieval: Float32, hashes: Sequence[str] = (), *, near: float = NEAR_DUPLICATE
-) -> Copies:
-    """References that show one of n test images.
-
-    Args:
-        references: the set.
-        retrieval: (n, R) retrieval embeddings of the test images, of the set's encoder.
-        hashes: n content hashes; none = compared by their embeddings alone.
-        near: cosine from which two images are nearly the same; above 1 = only equal files.
-    """
-    assert retrieval.shape[1] == references.manifest.retrieval_dim, retrieval.shape
-    held = references.image_numbers(set(hashes))
-    same = np.flatnonzero(np.isin(references.images, held[held >= 0])).astype(np.int64)
-    best = np.full(len(references), -1.0, dtype=np.float32)
-    if near <= 1 and len(references):
-        for first in range(0, len(references), _BLOCK):
-            rows = references.retrieval_embeddings[first : first + _BLOCK]  # (b, R)
-            for start in range(0, len(retrieval), _BLOCK):
-                sims = (rows @ retrieval[start : start + _BLOCK].T).max(axis=1)
-                best[first : first + _BLOCK] = np.maximum(best[first : first + _BLOCK], sims)
-    alike = np.flatnonzero(best >= near).astype(np.int64)
-    return Copies(same, np.setdiff1d(alike, same))
-
-
-def without_copies(
-    models: Sequence[EvaluatedModel],
-    images: Callable[[Encoder], tuple[Float32, Sequence[str]]],
-    *,
-    near: float = NEAR_DUPLICATE,
-) -> list[EvaluatedModel]:
-    """The models, none with references that show test images.
-
-    Args:
-        models: plain ones stay as they are.
-        images: base encoder -> retrieval embeddings (n, R) and content hashes of the test images. Asked once for
-            a base, and only where something is blended in.
-        near: see `copies`.
-    """
-    tests: dict[str, tuple[Float32, Sequence[str]]] = {}
-    cleaned: dict[tuple[str, str], tuple[ReferenceSet, Copies]] = {}
-    result = []
-    for model in models:
-        encoder = model.encoder
-        if not isinstance(encoder, AugmentedEncoder):
-            result.append(model)
-            continue
-        base = encoder.base.fingerprint
-        if base not in tests:
-            tests[base] = images(encoder.base)
-        key = (base, f"{encoder.references.fingerprint} {encoder.references.znorm.digest}")
-        if key not in cleaned:
-            found = copies(encoder.references, *tests[base], near=near)
-            cleaned[key] = encoder.references.without(found.rows), found
-        references, found = cleaned[key]
-        kept = encoder
-        if len(found.rows):
-            kept = AugmentedEncoder(encoder.base, references, encoder.augmentation)
-        result.append(
-            dataclasses.replace(model, encoder=kept, same=len(found.same), near=len(found.near)),
-        )
-    return result
-
-
 def describe(model: EvaluatedModel) -> dict[str, Any]:
-    """What a report says of a model: ids, fingerprints, the reference set, how it is blended in."""
+    """Describe a model for a report: ids, fingerprints, the reference set, the blending settings."""
     encoder, base = model.encoder, base_of(model.encoder)
     content: dict[str, Any] = {
         "label": model.label,
@@ -240,14 +133,14 @@ def describe(model: EvaluatedModel) -> dict[str, Any]:
             "dropped_near_duplicate": model.near,
         }
         content["augmentation"] = {
-            "kind": encoder.augmentation.name,
-            **dataclasses.asdict(encoder.augmentation.settings),
+            "kind": encoder.blender.name,
+            **dataclasses.asdict(encoder.blender.settings),
         }
     return content
 
 
-class _House:
-    """What is open: encoders by id, sets and RAMs by folder."""
+class _Opener:
+    """Opens encoders by id, sets and RAMs by folder, each once."""
 
     def __init__(
         self, load: Callable[..., Encoder], options: Mapping[str, Any], refsets: list[Path], rams: list[Path]
@@ -260,7 +153,7 @@ class _House:
         self.used: set[Path] = set()
 
     def open(self, spec: _Spec) -> list[EvaluatedModel]:
-        """One model, or several where several sets or RAMs fit."""
+        """Open one model, or several if several sets or RAMs were made with the encoder."""
         checkpoint = Path(spec.base) if is_checkpoint(spec.base) else None
         base = self.encoder(encoder_id_of(checkpoint) if checkpoint else spec.base, spec)
         match spec.form:
@@ -271,7 +164,7 @@ class _House:
             case "bundled":
                 whole = default_augmented(base)
                 if whole is base:
-                    raise ConfigError(f"{spec.text}: no reference set in use comes with {spec.base}; leave it out")
+                    raise ConfigError(f"{spec.text}: {spec.base} has no bundled reference set in use; leave it out")
                 return [EvaluatedModel(label=spec.text, encoder=whole)]
             case "ram":
                 return self._learned(spec, base, None)
@@ -287,7 +180,9 @@ class _House:
                 if not plus:
                     raise
                 known = ", ".join(f"+{name}" for name in FORMS)
-                raise EncoderNotFoundError(f"{error}. If '+{form}' was meant as a form, there are {known}") from error
+                raise EncoderNotFoundError(
+                    f"{error}. If '+{form}' is meant as a form: the forms are {known}"
+                ) from error
         return self._encoders[encoder_id]
 
     def references(self, place: Path) -> ReferenceSet:
@@ -349,7 +244,7 @@ class _House:
         return result
 
     def _fitting(self, places: list[Path], fingerprint: Callable[[Path], str], base: Encoder) -> list[Path]:
-        """Those made with the encoder; where there is but one, that one, so that a mismatch is told in full."""
+        """Return those made with the encoder. If there is none, the first, so that opening it reports the mismatch."""
         fit = [place for place in places if fingerprint(place) == base.fingerprint] or places[:1]
         self.used.update(fit)
         return fit
@@ -369,10 +264,10 @@ def _label(spec: _Spec, *places: Path | None) -> str:
     return f"{spec.short}={names}" if names else spec.short
 
 
-def _use_all(house: _House, text: str) -> None:
-    for option, places, form in (("--refset", house.refsets, "+vanilla"), ("--ram", house.rams, "+ram")):
-        unused = [str(place) for place in places if place not in house.used]
+def _check_all_used(opener: _Opener, text: str) -> None:
+    for option, places, form in (("--refset", opener.refsets, "+vanilla"), ("--ram", opener.rams, "+ram")):
+        unused = [str(place) for place in places if place not in opener.used]
         if unused:
             first = text.split(",")[0].strip()
             wanted = f"{first.partition('+')[0]}{form}"
-            raise ConfigError(f"nobody in {text!r} uses {option} {', '.join(unused)}: add {wanted}, or leave it out")
+            raise ConfigError(f"no name in {text!r} uses {option} {', '.join(unused)}: add {wanted}, or leave it out")

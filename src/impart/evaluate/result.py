@@ -1,4 +1,4 @@
-"""What a task measured for one encoder on one data set, with enough of it kept to compare two encoders item by item."""
+"""Result: the figures of one encoder on one data set, with values per item for paired comparisons."""
 
 from __future__ import annotations
 
@@ -14,24 +14,40 @@ __all__ = ["Result"]
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One row of a table.
+    """The result of a task for one model on one data set.
 
     Attributes:
         task: `zero-shot`, `linear probe`, `text to image`, `image to text`, `text to video`, `regions`, `moments`, ...
         dataset: name of the data set.
-        encoder: what reports call the encoder, such as `mini+vanilla`.
-        figures: name -> value. Accuracies and recalls are fractions of 1; names of other units end in it (`mean rank`).
-        items: q keys of what was asked (image, caption, box): equal keys are the same question in two runs.
-        per_item: figure -> (q,) values whose mean is the figure: 1 or 0 for an accuracy. What the bootstrap resamples.
-        clusters: (q,) numbers; items of one number are drawn together (captions of one image). None = each alone.
-        resampled: figure -> (R,) bootstrap replicates of a figure that is no mean over items, made with
+        encoder: the model's label in reports, such as `mini+vanilla`.
+        figures: name -> value. Accuracies and recalls are fractions of 1; other names end with the unit (`mean rank`).
+        items: q keys of the queries (images, captions, boxes); equal keys are the same query in two runs.
+        per_item: figure -> (q,) values whose mean is the figure, 1 or 0 for an accuracy; the bootstrap resamples them.
+        clusters: (q,) numbers; the bootstrap draws items of equal numbers together (captions of one image). None = each
+            item alone.
+        resampled: figure -> bootstrap replicates of a figure that is not a mean over items, from
             `impart.metrics.bootstrap.draws` of the same items, so that two encoders can be paired.
-        lower_is_better: figures of which less is better (ranks, calibration error).
-        counts: what was counted: images, classes, queries, items.
-        settings: prompts, scales, C chosen, whatever the figure depends on.
-        notes: what was left out, with reasons.
+        lower_is_better: figures that are better when lower (ranks, calibration error).
+        counts: numbers of images, classes, queries, items.
+        settings: what the figures depend on: prompts, scales, the chosen C.
+        notes: on what was left out, with reasons.
         arrays: for plots: `confusion` (C, C), `reliability` (bins, 3), ...
         labels: for plots: names of classes.
+
+    Example:
+        >>> import numpy as np
+        >>> import impart
+        >>> right = np.array([1.0, 0.0, 1.0, 1.0])
+        >>> result = impart.evaluate.Result(
+        ...     task="zero-shot",
+        ...     dataset="letters",
+        ...     encoder="mine",
+        ...     figures={"top-1": right.mean()},
+        ...     items=("a.png", "b.png", "c.png", "d.png"),
+        ...     per_item={"top-1": right},
+        ... )
+        >>> float(result.figures["top-1"])
+        0.75
     """
 
     task: str

@@ -1,49 +1,53 @@
 """The papers' first table for any encoder and reference set: CIFAR-10, CIFAR-100 and Caltech-101, zero-shot.
 
-Rows: CLIP alone; RA-CLIP, whose trained module (RAM) adds what its branches give as it is; the normalised RAM, which
-classifies much better (IMPART, Fig. 1); RA-CLIP Vanilla, which trains nothing (IMPART, eq. 1), with the paper's
-weights, and with those that `impart refset tune` chose for the set. A RAM that nobody trained has no figure here, only
+Rows: CLIP alone; RA-CLIP, whose trained module (RAM) adds the output of its branches without normalisation; the
+normalised RAM, which classifies much better (IMPART, Fig. 1); RA-CLIP Vanilla, which is training-free (IMPART, eq. 1),
+with the paper's weights and with those of `impart refset tune`. The row of a RAM that is not given has no figure, but
 the command that trains it.
 
-The paper's figures were measured with ViT-B/32 and a reference set of 1,000 pairs of YFCC15M. Ours stand beside them,
-not against them, unless encoder and set are the same; `settings_table` names what differs.
+The paper's figures were measured with ViT-B/32 and a reference set of 1,000 pairs of YFCC15M. They compare with ours
+only if encoder and set are the same; `settings_table` lists the differences.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from impart.blending.encoder import AugmentedEncoder, bundled, settings_of
+from impart.blending.encoder import AugmentedEncoder, settings_of
 from impart.blending.ram_checkpoint import encoder_id_of, open_ram, references_of
 from impart.blending.ram_onnx import LearnedRam
 from impart.blending.vanilla import Vanilla
 from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import Encoder, load_encoder
+from impart.encoders.bundled import bundled
 from impart.errors import ConfigError, DataError
 from impart.evaluate.datasets import READERS, open_set
 from impart.evaluate.datasets.types import ClassSet
 from impart.evaluate.models import EvaluatedModel
+from impart.evaluate.report.plots import bars
 from impart.evaluate.report.tables import Cell, Table, shown
 from impart.evaluate.result import Result
+from impart.evaluate.run import Run
 from impart.refset.refset import ReferenceSet
 
-__all__ = ["PAPER", "SETS", "Table1Row", "figures_table", "open_sets", "plan", "settings_table"]
+__all__ = ["PAPER", "SETS", "Table1Row", "add_tables", "figures_table", "open_sets", "plan_rows", "settings_table"]
 
 SETS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "CIFAR-10": ("cifar10", ("cifar10", "cifar-10", "CIFAR-10", "cifar-10-batches-py", "cifar-10-python.tar.gz")),
     "CIFAR-100": ("cifar100", ("cifar100", "cifar-100", "CIFAR-100", "cifar-100-python", "cifar-100-python.tar.gz")),
     "Caltech-101": ("caltech101", ("caltech101", "caltech-101", "Caltech-101", "101_ObjectCategories")),
 }
-"""Title -> the reader's name, and where a data folder may have the set."""
+"""Title -> the reader's name, and the possible places of the set in a data folder."""
 
 PAPER: Mapping[str, tuple[float, float, float]] = {
     "CLIP": (0.8878, 0.6168, 0.8539),
     "RA-CLIP": (0.8898, 0.5192, 0.7791),
     "Vanilla": (0.8817, 0.6180, 0.8602),
 }
-"""Top-1 on the three sets, as the paper prints them."""
+"""Top-1 on the three sets, as printed in the paper."""
 
 CLIP = "CLIP"
 UNNORMALISED = "RA-CLIP (RAM, unnormalised)"
@@ -52,7 +56,7 @@ LEARNED_VANILLA = "RA-CLIP (RAM, form vanilla)"
 VANILLA = "Vanilla, the paper's weights"
 TUNED = "Vanilla, tuned"
 
-_SOURCES = 3  # of a reference set that are named
+_SOURCES = 3  # sources of a reference set that are listed
 _PAPERS = {CLIP: PAPER["CLIP"], UNNORMALISED: PAPER["RA-CLIP"], VANILLA: PAPER["Vanilla"]}
 
 
@@ -61,8 +65,8 @@ class Table1Row:
     """One row of the table.
 
     Attributes:
-        name: what it is called.
-        model: who is measured; None = nobody, see `missing`.
+        name: of the row.
+        model: what is evaluated; None = see `missing`.
         missing: why there is no figure, and how to get one.
     """
 
@@ -72,22 +76,22 @@ class Table1Row:
 
     @property
     def paper(self) -> tuple[float, float, float] | None:
-        """The paper's figures, where it has some for this row."""
+        """The paper's figures, or None."""
         return _PAPERS.get(self.name)
 
 
 def open_sets(folder: Path, *, limit: int | None = None) -> tuple[dict[str, ClassSet], list[str]]:
-    """The test parts of the three sets that a folder holds.
+    """Open the test splits of the three sets in a folder.
 
     Args:
-        folder: with `cifar10`, `cifar100` and `caltech101`, each in any format that the readers know.
-        limit: images of each, drawn, always the same; None = all.
+        folder: with `cifar10`, `cifar100` and `caltech101`, each in any format of the readers.
+        limit: images per set, drawn at random with a fixed seed; None = all.
 
     Returns:
-        Title -> set, and notes on those that are missing.
+        Title -> set, and notes on missing sets.
 
     Raises:
-        DataError: all are missing; one that is there is damaged.
+        DataError: all sets are missing, or one is damaged.
     """
     found: dict[str, ClassSet] = {}
     notes = []
@@ -108,23 +112,23 @@ def open_sets(folder: Path, *, limit: int | None = None) -> tuple[dict[str, Clas
     return found, notes
 
 
-def plan(
+def plan_rows(
     encoder_id: str,
     *,
     refset: Path | None = None,
     rams: Sequence[Path] = (),
     options: Mapping[str, object] | None = None,
 ) -> list[Table1Row]:
-    """Who stands in which row.
+    """Assign a model to each row of the table.
 
     Args:
-        encoder_id: CLIP's place is taken by this encoder.
-        refset: its reference set; None = the one bundled with it, where there is one.
-        rams: trained RAMs of this encoder, or such that bring an encoder of their own (mode `pretrain`).
+        encoder_id: the encoder in the place of CLIP.
+        refset: its reference set; None = the bundled one, if there is one.
+        rams: trained RAMs of this encoder, or of their own encoder (mode `pretrain`).
         options: for `load_encoder`.
 
     Raises:
-        ConfigError: two RAMs of one form.
+        ConfigError: two RAMs have one form.
         EncoderMismatchError: the set was made with another encoder.
     """
     base = load_encoder(encoder_id, **(options or {}))
@@ -135,7 +139,7 @@ def plan(
     for ram in rams:
         row = _learned(ram, base, references if refset is not None else None, options or {})
         if row.name in trained:
-            raise ConfigError(f"two RAMs of one form, {row.name}: give --ram one of each")
+            raise ConfigError(f"two RAMs have the form of {row.name}: give one --ram per form")
         trained[row.name] = row
     for name, setting in ((UNNORMALISED, "none"), (NORMALISED, "l2")):
         command = (
@@ -161,17 +165,38 @@ def plan(
     ]
 
 
+def add_tables(run: Run, rows: Sequence[Table1Row], sets: Mapping[str, ClassSet], *, prompts: str) -> None:
+    """Add the table of figures, the table of settings and a bar plot to a run that has measured all models.
+
+    Args:
+        run: with the results of the rows' models on the sets.
+        rows: in order.
+        sets: title -> data set.
+        prompts: for the table of settings.
+    """
+    titles = {dataset.name: title for title, dataset in sets.items()}
+    run.tables += [
+        figures_table(rows, run.results, titles, run.summary.bounds),
+        settings_table(rows, sets, prompts=prompts),
+    ]
+    top1 = {(result.encoder, titles[result.dataset]): result.figures["top-1"] for result in run.results}
+    values = {
+        row.name: [top1.get((row.name, title), math.nan) for title in SETS] for row in rows if row.model is not None
+    }
+    run.plots.append(lambda folder: bars(folder / "table1.png", list(SETS), values, title="Zero-shot top-1"))
+
+
 def figures_table(
     rows: Sequence[Table1Row],
     results: Sequence[Result],
     titles: Mapping[str, str],
     bounds: Sequence[Mapping[str, tuple[float, float]]],
 ) -> Table:
-    """Top-1 of every row, the paper's beside ours; the best of ours in bold.
+    """Make the table of top-1 per row, the paper's beside ours; the best of ours in bold.
 
     Args:
         rows: in order.
-        results: of the models, each called by its row's name.
+        results: of the models, labelled with the name of the row.
         titles: name of a data set -> its title.
         bounds: the intervals of each result.
     """
@@ -201,7 +226,7 @@ def figures_table(
 
 
 def settings_table(rows: Sequence[Table1Row], sets: Mapping[str, ClassSet], *, prompts: str) -> Table:
-    """What differs from the paper's setting."""
+    """Make the table of settings, the paper's beside ours."""
     base = next(row.model.encoder for row in rows if row.name == CLIP and row.model is not None)
     lines = [("encoder", "ViT-B/32", _encoder_words(base))]
     known: dict[str, list[str]] = {}
@@ -213,8 +238,8 @@ def settings_table(rows: Sequence[Table1Row], sets: Mapping[str, ClassSet], *, p
             words = f"{references.name or 'unnamed'}, {len(references):,} pairs"
             words += f" of {', '.join(sources[:_SOURCES])}{more}" if sources else ""
             known.setdefault(words, []).append(row.name)
-    said = "; ".join(words if len(known) == 1 else f"{words} ({', '.join(names)})" for words, names in known.items())
-    lines.append(("reference set", "1,000 pairs of YFCC15M", said or "none"))
+    listed = "; ".join(words if len(known) == 1 else f"{words} ({', '.join(names)})" for words, names in known.items())
+    lines.append(("reference set", "1,000 pairs of YFCC15M", listed or "none"))
     full = {"CIFAR-10": "10,000 images", "CIFAR-100": "10,000 images"}
     lines += [
         (f"{title}, test", full.get(title, ""), f"{len(sets[title]):,} images" if title in sets else "missing")
@@ -223,12 +248,12 @@ def settings_table(rows: Sequence[Table1Row], sets: Mapping[str, ClassSet], *, p
     lines.append(("prompts", "", prompts))
     for row in rows:
         if row.model is not None and isinstance(row.model.encoder, AugmentedEncoder):
-            settings = row.model.encoder.augmentation.settings
+            settings = row.model.encoder.blender.settings
             paper = {VANILLA: "K 8, image 0.5, text 0.05", UNNORMALISED: "K 8, 2 layers, 8 heads"}.get(row.name, "")
             lines.append((row.name, paper, _words(settings)))
     cells = tuple(tuple(Cell(text) for text in line) for line in lines)
-    below = "An empty cell: the paper's choice is not known to this program. References that show a test image are "
-    below += "left out for the set in question."
+    below = "An empty cell: the paper's choice is not known. References that show a test image are left out for that "
+    below += "data set."
     return Table(title="Settings", columns=("", "the paper", "here"), rows=cells, words=3, below=(below,))
 
 

@@ -1,1 +1,1 @@
-"""Metrics as pure functions of arrays. Ties count against the encoder everywhere: a constant score is never good."""
+"""Metrics as pure functions of arrays. Ties are broken pessimistically, so a constant score is never good."""

@@ -1,7 +1,7 @@
-"""Bootstrap intervals: items, or whole clusters of them (the captions of one image), drawn with replacement.
+"""Bootstrap intervals: draw items, or clusters of items (the captions of one image), with replacement.
 
-A draw is a row of weights: how often each item was drawn. The same items, clusters and seed give the same draws, so the
-replicates of two encoders are paired: their difference replicate by replicate has the interval of the difference.
+A replicate is a row of weights: how often each item was drawn. Equal items, clusters and seed give equal draws, so the
+replicates of two encoders are paired: the differences per replicate give the interval of the difference.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ Counts = npt.NDArray[np.uint16]
 
 REPEATS = 1000
 SEED = 0
-_CELLS = 20_000_000  # widened to floats at once
+_CELLS = 20_000_000  # float64 values per block
 
 
 def draws(clusters: npt.NDArray[np.int64] | int, *, repeats: int = REPEATS, seed: int = SEED) -> Counts:
-    """How often each of q items is drawn in each of R replicates: (R, q).
+    """Draw R replicates of q items: (R, q), how often each item was drawn.
 
     Args:
-        clusters: (q,) numbers, items of one number are drawn together; or q, where each item stands alone.
+        clusters: (q,) cluster numbers, items of one cluster are drawn together; or q, where each item is one cluster.
         repeats: R.
-        seed: the same seed and clusters give the same draws.
+        seed: equal seeds and clusters give equal draws.
 
     >>> draws(np.array([7, 7, 9]), repeats=4).tolist()
     [[0, 0, 2], [1, 1, 1], [2, 2, 0], [2, 2, 0]]
@@ -46,7 +46,7 @@ def draws(clusters: npt.NDArray[np.int64] | int, *, repeats: int = REPEATS, seed
 
 
 def means(values: npt.NDArray[Any], drawn: npt.NDArray[Any]) -> Float64:
-    """The mean of the values (q,) in each replicate: (R,) from draws (R, q).
+    """Compute the mean of the values (q,) per replicate: (R,) from draws (R, q).
 
     >>> means(np.array([1.0, 0.0]), np.array([[1, 1], [2, 0]])).tolist()
     [0.5, 1.0]
@@ -57,7 +57,7 @@ def means(values: npt.NDArray[Any], drawn: npt.NDArray[Any]) -> Float64:
 
 
 def medians(values: npt.NDArray[Any], drawn: npt.NDArray[Any]) -> Float64:
-    """The median of the values (q,) in each replicate: (R,).
+    """Compute the median of the values (q,) per replicate: (R,) from draws (R, q).
 
     >>> medians(np.array([1, 5, 9]), np.array([[1, 1, 1], [2, 0, 2], [0, 3, 0]])).tolist()
     [5.0, 5.0, 5.0]
@@ -75,7 +75,7 @@ def medians(values: npt.NDArray[Any], drawn: npt.NDArray[Any]) -> Float64:
 
 
 def class_means(values: npt.NDArray[Any], labels: npt.NDArray[np.int64], drawn: npt.NDArray[Any]) -> Float64:
-    """Mean over the classes that were drawn of the mean of the values (q,) within the class: (R,)."""
+    """Average the values (q,) within each class, then over the drawn classes, per replicate: (R,)."""
     order = np.argsort(labels, kind="stable")
     starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
     result = []
@@ -90,7 +90,7 @@ def class_means(values: npt.NDArray[Any], labels: npt.NDArray[np.int64], drawn: 
 
 
 def interval(replicates: npt.NDArray[Any], level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of replicates (R,); those that are NaN (nothing to measure was drawn) do not count.
+    """Compute the percentile interval of replicates (R,). NaN is ignored: nothing that can be measured was drawn.
 
     >>> low, high = interval(np.arange(101.0), 0.9)
     >>> round(low, 6), round(high, 6)
@@ -101,6 +101,6 @@ def interval(replicates: npt.NDArray[Any], level: float = 0.95) -> tuple[float, 
 
 
 def _wide(drawn: npt.NDArray[Any]) -> Iterator[Float64]:
-    """Some replicates at a time as doubles."""
+    """Convert replicates to float64, block by block."""
     step = max(1, _CELLS // max(1, drawn.shape[1]))
     return (drawn[first : first + step].astype(np.float64) for first in range(0, len(drawn), step))

@@ -1,7 +1,7 @@
-"""How well scores (n, C) name the classes (n,): accuracy, mean per class, calibration, log-loss, confusion.
+"""Classification metrics from scores (n, C) and labels (n,): accuracy, calibration, log-loss, confusion.
 
-Ties are broken pessimistically: a wrong class that scores the same counts as ahead of the right one, and so does one
-that cannot be compared with it (NaN, from an encoder that overflows).
+Ties are broken pessimistically: a wrong class with an equal score ranks before the right class. So does a class with a
+score of NaN, from an encoder that overflows.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Ints = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
 
 LOGIT_SCALE = 100.0
-"""Cosines become logits by this factor (1 / 0.01), where CLIP's learned one is clamped (Radford et al. 2021)."""
+"""Factor from cosines to logits: the value at which CLIP's learned factor is clamped (Radford et al. 2021)."""
 
 BINS = 15
-"""Equal-width confidence bins of the calibration error (Guo et al. 2017)."""
+"""Number of equal-width confidence bins of the calibration error (Guo et al. 2017)."""
 
 
 def top_k(scores: Array, labels: Ints, *, k: int) -> npt.NDArray[np.bool_]:
-    """Whether fewer than k wrong classes score at least as high as the right one: (n,) from (n, C) and (n,).
+    """Whether fewer than k wrong classes score at least as high as the right class: (n,) from (n, C) and (n,).
 
     >>> scores = np.array([[0.9, 0.1, 0.0], [0.2, 0.2, 0.0]])
     >>> top_k(scores, np.array([0, 1]), k=1).tolist(), top_k(scores, np.array([0, 1]), k=2).tolist()
@@ -50,7 +50,7 @@ def top_k(scores: Array, labels: Ints, *, k: int) -> npt.NDArray[np.bool_]:
 
 
 def mean_per_class(right: Array, labels: Ints) -> float:
-    """Mean over the classes that occur of the fraction right within the class.
+    """Average the accuracy (n,) within each class, then over the classes that occur.
 
     >>> mean_per_class(np.array([True, True, False]), np.array([0, 0, 1]))
     0.5
@@ -62,7 +62,7 @@ def mean_per_class(right: Array, labels: Ints) -> float:
 
 
 def predicted(scores: Array, labels: Ints) -> Ints:
-    """The class with the highest score (n,); where the right one is tied, (the first of) the wrong ones.
+    """Return the class with the highest score (n,); where the right class is tied, the first wrong class.
 
     >>> predicted(np.array([[1.0, 1.0, 0.0]]), np.array([0])).tolist()
     [1]
@@ -76,13 +76,13 @@ def predicted(scores: Array, labels: Ints) -> Ints:
 
 
 def confusion(scores: Array, labels: Ints) -> Ints:
-    """Counts (C, C): row = right class, column = predicted class."""
+    """Count predictions: (C, C), row = right class, column = predicted class."""
     classes = scores.shape[1]
     return np.bincount(labels * classes + predicted(scores, labels), minlength=classes**2).reshape(classes, classes)
 
 
 def probabilities(scores: Array, *, scale: float = LOGIT_SCALE) -> Float64:
-    """Softmax of scores (n, C) times `scale` over the classes.
+    """Compute the softmax over the classes of scores (n, C) times `scale`.
 
     >>> probabilities(np.array([[0.01, 0.0]])).round(3).tolist()
     [[0.731, 0.269]]
@@ -94,14 +94,14 @@ def probabilities(scores: Array, *, scale: float = LOGIT_SCALE) -> Float64:
 
 
 def log_losses(probability: Float64, labels: Ints) -> Float64:
-    """Minus the log of the right class's probability (n,); a probability of zero counts as the smallest double."""
+    """Compute minus the log of the right class's probability: (n,). Zero is replaced by the smallest double."""
     _check(probability, labels)
     own = probability[np.arange(len(labels)), labels]
     return np.asarray(-np.log(np.maximum(own, np.finfo(np.float64).tiny)))
 
 
 def bins_of(confidence: Float64, *, bins: int = BINS) -> Ints:
-    """The equal-width bin (n,) of each confidence; bins are open below and closed above, 0 belongs to the first.
+    """Assign confidences to equal-width bins (n,), open below and closed above; 0 belongs to the first bin.
 
     >>> bins_of(np.array([0.0, 0.5, 0.51, 1.0]), bins=2).tolist()
     [0, 0, 1, 1]
@@ -110,7 +110,7 @@ def bins_of(confidence: Float64, *, bins: int = BINS) -> Ints:
 
 
 def calibration_error(confidence: Float64, right: Array, *, bins: int = BINS) -> float:
-    """Expected calibration error: |accuracy - mean confidence| of each bin, weighted by its share of the n items.
+    """Compute the expected calibration error: |accuracy - mean confidence| per bin, weighted by its share of the items.
 
     >>> round(calibration_error(np.array([0.9, 0.9, 0.6]), np.array([True, False, True]), bins=2), 4)
     0.1333
@@ -120,7 +120,7 @@ def calibration_error(confidence: Float64, right: Array, *, bins: int = BINS) ->
 
 
 def reliability(confidence: Float64, right: Array, *, bins: int = BINS) -> Float64:
-    """(bins, 3): mean confidence, accuracy and number of items of each bin; both means are NaN where a bin is empty."""
+    """Compute mean confidence, accuracy and number of items per bin: (bins, 3). Both means of an empty bin are NaN."""
     which = bins_of(confidence, bins=bins)
     count = np.bincount(which, minlength=bins).astype(np.float64)
     sums = [np.bincount(which, weights=values.astype(np.float64), minlength=bins) for values in (confidence, right)]

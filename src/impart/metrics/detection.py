@@ -1,8 +1,8 @@
-"""Average precision of categories over labelled boxes: every box of the set ranked by its score for the category.
+"""Average precision of categories over labelled boxes.
 
-Where the boxes are given (ROI classification) there is nothing to localise: a category's AP is that of ranking all
-boxes by how much they look like the category, the area under the step-wise precision-recall curve as scikit-learn
-defines it (no interpolation). Ties are broken pessimistically: boxes of other categories that score the same go ahead.
+The boxes are given (ROI classification), so nothing is localised. For each category, all boxes are ranked by their
+score. AP is the area under the step-wise precision-recall curve, as in scikit-learn (no interpolation). Ties are
+broken pessimistically: boxes of other categories with an equal score rank first.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ Float64 = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
-"""How LVIS groups its categories by the number of training images: at most 10, at most 100, more."""
+"""Groups of LVIS categories by number of training images: at most 10, at most 100, more."""
 
-_CELLS = 10_000_000  # weights ordered at once
+_CELLS = 10_000_000  # weights per block
 
 
 def average_precision(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_]) -> float:
-    """Mean over the relevant items of the precision at their place; NaN where none is relevant.
+    """Average the precision at the rank of each relevant item; NaN without relevant items.
 
     Args:
         scores: (b,), higher is better.
@@ -39,13 +39,17 @@ def average_precision(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_])
 
 
 def category_ap(scores: npt.NDArray[Any], labels: Ints) -> Float64:
-    """AP of each category (C,) from scores (b, C) and labels (b,); NaN where no box has the label."""
+    """Compute the AP per category (C,) from scores (b, C) and labels (b,); NaN for a category without boxes."""
     assert labels.shape == scores.shape[:1], (labels.shape, scores.shape)
     return np.array([average_precision(scores[:, c], labels == c) for c in range(scores.shape[1])])
 
 
 def mean_ap(ap: Float64, within: npt.NDArray[np.bool_] | None = None) -> float:
-    """Mean of AP (C,) over the categories that have boxes (and lie within the group); NaN where there are none.
+    """Average AP (C,) over the categories that have boxes; NaN where there are none.
+
+    Args:
+        ap: (C,), NaN for a category without boxes.
+        within: (C,) categories to average; None = all.
 
     >>> mean_ap(np.array([0.5, np.nan, 1.0])), mean_ap(np.array([0.5, np.nan]), np.array([False, True]))
     (0.75, nan)
@@ -61,15 +65,18 @@ def mean_ap_replicates(
     drawn: npt.NDArray[Any],
     groups: dict[str, npt.NDArray[np.bool_]],
 ) -> dict[str, Float64]:
-    """The mean AP of each replicate (R,), for groups of categories.
+    """Compute the mean AP of each bootstrap replicate, per group of categories.
 
-    A box that is drawn w times counts w times, its copies as one place: scikit-learn's `sample_weight`.
+    A box that is drawn w times has weight w at one rank, as with scikit-learn's `sample_weight`.
 
     Args:
         scores: (b, C).
         labels: (b,).
         drawn: (R, b), see `impart.metrics.bootstrap.draws`.
-        groups: name -> categories (C,) that it averages.
+        groups: name -> categories (C,) to average.
+
+    Returns:
+        Name of the group -> (R,).
     """
     total = {name: np.zeros(len(drawn)) for name in groups}
     count = {name: np.zeros(len(drawn)) for name in groups}
@@ -90,12 +97,12 @@ def mean_ap_replicates(
 
 
 def _weighted(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_], weights: npt.NDArray[Any]) -> Float64:
-    """AP of each row of weights (R, b): (R,), NaN where no relevant item has weight."""
-    known = np.where(np.isnan(scores) & ~relevant, np.inf, scores)  # what cannot be compared goes against the encoder
+    """Compute the AP per row of weights (R, b): (R,), NaN where no relevant item has weight."""
+    known = np.where(np.isnan(scores) & ~relevant, np.inf, scores)  # NaN of an irrelevant item ranks first
     order = np.lexsort((relevant, -known))  # of equal scores the irrelevant ones first
     right = relevant[order]
     ordered = weights[:, order].astype(np.float64)  # (R, b)
-    seen = np.cumsum(ordered, axis=1)[:, right]  # (R, P) weight down to each relevant item
+    seen = np.cumsum(ordered, axis=1)[:, right]  # (R, P) weight up to the rank of each relevant item
     own = ordered[:, right]
     hits = np.cumsum(own, axis=1)
     precision = np.divide(hits, seen, out=np.zeros_like(hits), where=seen > 0)

@@ -1,7 +1,7 @@
-"""How well scores (Q, n) rank what is relevant: R@K, median and mean rank, mean reciprocal rank, nDCG.
+"""Ranking metrics from scores (Q, n): Recall@K, median and mean rank, mean reciprocal rank, nDCG.
 
-A query's rank is the place of its best relevant item. Ties are broken pessimistically: an irrelevant item that scores
-the same counts as ahead, so that a constant score does not look perfect; so does one that cannot be compared (NaN).
+The rank of a query is the rank of its best relevant item. Ties are broken pessimistically: an irrelevant item with an
+equal score, or with NaN, ranks first. So a constant score is not perfect.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Float64 = npt.NDArray[np.float64]
 
 LOWER_IS_BETTER = frozenset({"median rank", "mean rank"})
 _RECALLS = (1, 5, 10)
-_CELLS = 50_000_000  # of one comparison of relevant items with all: 50 MB of booleans
+_CELLS = 50_000_000  # per comparison of relevant items with all items: 50 MB of booleans
 
 
 def ranks_of(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_]) -> Ints:
-    """Rank of each query's best relevant item.
+    """Rank the best relevant item of each query.
 
     Args:
         scores: (Q, n), higher is better.
@@ -47,10 +47,10 @@ def caption_ranks(scores: npt.NDArray[Any], owners: Ints) -> tuple[Ints, Ints]:
 
     Args:
         scores: (T, B), row text, column image.
-        owners: (T,) the image that each text belongs to; an image may have several texts.
+        owners: (T,) image of each text; an image may have several texts.
 
     Returns:
-        (T,) rank of each text's image, and the rank of the best own text of each image that has one.
+        Rank of each text's image (T,), and rank of the best own text of each image that has one.
 
     >>> text, image = caption_ranks(np.array([[0.9, 0.1], [0.8, 0.2]], dtype=np.float32), np.array([0, 1]))
     >>> text.tolist(), image.tolist()
@@ -63,7 +63,7 @@ def caption_ranks(scores: npt.NDArray[Any], owners: Ints) -> tuple[Ints, Ints]:
 
 
 def recall_at(ranks: Ints, ks: Sequence[int] = _RECALLS) -> dict[int, float]:
-    """Recall@K: share of the queries whose rank (Q,) is at most K, as a fraction of 1.
+    """Compute Recall@K: fraction of the queries whose rank (Q,) is at most K.
 
     >>> recall_at(np.array([1, 3, 20]), ks=(1, 5))
     {1: 0.3333333333333333, 5: 0.6666666666666666}
@@ -72,12 +72,15 @@ def recall_at(ranks: Ints, ks: Sequence[int] = _RECALLS) -> dict[int, float]:
 
 
 def ndcg(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_], *, k: int | None = 10) -> Float64:
-    """Normalised discounted cumulative gain of each query, relevant items gaining 1 each (Järvelin & Kekäläinen 2002).
+    """Compute the normalised discounted cumulative gain per query, with gain 1 per relevant item.
+
+    Source:
+        Järvelin & Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002.
 
     Args:
         scores: (Q, n).
         relevant: (Q, n); every query has at least one relevant item.
-        k: places that count; None = all.
+        k: ranks that count; None = all.
 
     Returns:
         (Q,) in 0..1.
@@ -90,7 +93,7 @@ def ndcg(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_], *, k: int | 
     own = scores[query, item]
     order = np.lexsort((-own, query))  # the relevant items of each query, best first; query itself is sorted
     own = own[order]
-    wanted = np.bincount(query, minlength=len(scores))  # (Q,) relevant items each
+    wanted = np.bincount(query, minlength=len(scores))  # (Q,) relevant items per query
     assert wanted.all(), "every query needs a relevant item"
     place = np.arange(len(query)) - np.repeat(np.cumsum(wanted) - wanted, wanted)  # 0, 1, ... within the query
     ahead = np.empty(len(query), dtype=np.int64)
@@ -98,7 +101,7 @@ def ndcg(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_], *, k: int | 
     for first in range(0, len(query), step):
         part = slice(first, first + step)
         ahead[part] = (~(scores[query[part]] < own[part, None]) & ~relevant[query[part]]).sum(axis=1)
-    rank = 1 + place + ahead  # irrelevant items with the same score go ahead
+    rank = 1 + place + ahead  # irrelevant items with an equal score rank first
     cut = scores.shape[1] if k is None else k
     gain = np.where(rank <= cut, 1 / np.log2(1 + rank), 0.0)
     ideal = np.cumsum(1 / np.log2(1 + np.arange(1, max(wanted.max(), 1) + 1)))  # of 1, 2, ... relevant items
@@ -106,7 +109,7 @@ def ndcg(scores: npt.NDArray[Any], relevant: npt.NDArray[np.bool_], *, k: int | 
 
 
 def rank_values(ranks: Ints) -> dict[str, Float64]:
-    """What each query adds: figure -> (Q,) values whose mean is the figure.
+    """Compute the values whose means are the figures: figure -> (Q,).
 
     >>> rank_values(np.array([1, 3, 20]))["R@5"].tolist()
     [1.0, 1.0, 0.0]
@@ -116,7 +119,7 @@ def rank_values(ranks: Ints) -> dict[str, Float64]:
 
 
 def rank_figures(ranks: Ints) -> dict[str, float]:
-    """R@1, R@5, R@10, median rank, mean rank and MRR of ranks (Q,); recalls are fractions of 1, ranks start at 1.
+    """Compute R@1, R@5, R@10, median rank, mean rank and MRR of ranks (Q,); recalls are fractions, ranks start at 1.
 
     >>> figures = rank_figures(np.array([1, 3, 20]))
     >>> figures["R@1"], figures["median rank"], figures["mean rank"]

@@ -1,9 +1,9 @@
-"""Moments in time: overlap of predicted windows with the right ones.
+"""Metrics of spans: the overlap of predicted spans with the right spans of a query.
 
-R1@t, mean IoU and mAP as the QVHighlights evaluation defines them (Lei et al., NeurIPS 2021): a query may have several
-right windows; its best-scored prediction is held against the one it overlaps most; AP is taken query by query over its
-ranked predictions, each right window to be found once, with interpolated precision, and averaged over IoU 0.5 to 0.95.
-Predictions of equal score are ordered pessimistically: what overlaps least goes first.
+R1@t, mean IoU and mAP are those of the QVHighlights evaluation (Lei et al., NeurIPS 2021). A query may have several
+right spans. R1 compares its best-scored prediction with the right span that it overlaps most. AP is computed per query
+over its ranked predictions, with interpolated precision, each right span to be found once, and averaged over IoU 0.5 to
+0.95. Predictions with equal scores are ordered pessimistically: the least overlap first.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ IOUS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 """Thresholds over which mAP is averaged: 0.5, 0.55, ... 0.95."""
 
 VERY_GOOD = 4.0
-"""Saliency (0..4) from which on a clip counts as a highlight."""
+"""Lowest saliency (0..4) of a highlight."""
 
-_SLACK = 1e-9  # 0.7 from rounded times still is 0.7
+_SLACK = 1e-9  # an IoU of 0.7 computed from rounded times counts as 0.7
 
 
 def iou(spans: npt.ArrayLike, others: npt.ArrayLike) -> Float64:
-    """Intersection over union of intervals (a, 2) and (b, 2): (a, b); without any length it is 0.
+    """Compute the intersection over union of spans (a, 2) and (b, 2): (a, b); 0 where both have no length.
 
     >>> iou([(0, 10)], [(5, 15), (20, 30), (0, 10)]).round(3).tolist()
     [[0.333, 0.0, 1.0]]
@@ -41,12 +41,12 @@ def iou(spans: npt.ArrayLike, others: npt.ArrayLike) -> Float64:
 
 
 def top_iou(windows: npt.ArrayLike, scores: npt.ArrayLike, right: npt.ArrayLike) -> float:
-    """IoU of the best-scored prediction with the right window that it overlaps most; 0 where nothing is predicted.
+    """Compute the IoU of the best-scored prediction with the right span that it overlaps most; 0 without predictions.
 
     Args:
-        windows: (p, 2) predicted.
-        scores: (p,), higher is better; of equals the worse window counts.
-        right: (g, 2).
+        windows: (p, 2) predicted spans.
+        scores: (p,), higher is better; of equal scores the worse span counts.
+        right: (g, 2) right spans.
 
     >>> top_iou([(0, 10), (50, 60)], [0.9, 0.2], [(0, 5), (50, 60)])
     0.5
@@ -61,22 +61,22 @@ def top_iou(windows: npt.ArrayLike, scores: npt.ArrayLike, right: npt.ArrayLike)
 def average_precisions(
     windows: npt.ArrayLike, scores: npt.ArrayLike, right: npt.ArrayLike, *, ious: Sequence[float] = IOUS
 ) -> Float64:
-    """AP of one query's ranked predictions at each IoU threshold: (t,).
+    """Compute the AP of the ranked predictions of one query at each IoU threshold: (t,).
 
-    From the best prediction down, each takes the right window that it overlaps most of those not yet taken, where that
-    overlap reaches the threshold; else it is wrong. Precision is made to never fall with falling recall.
+    From the best prediction down, each is matched to the unmatched right span that it overlaps most, if the overlap
+    reaches the threshold; else it is wrong. Precision is interpolated, so that it never falls with falling recall.
 
     Args:
-        windows: (p, 2) predicted.
+        windows: (p, 2) predicted spans.
         scores: (p,), higher is better.
-        right: (g, 2), at least one.
-        ious: thresholds.
+        right: (g, 2) right spans, at least one.
+        ious: t thresholds.
 
     >>> average_precisions([(0, 10), (50, 60)], [0.9, 0.2], [(50, 60)], ious=[0.5]).tolist()
     [0.5]
     """
     overlap = iou(windows, right)  # (p, g)
-    assert overlap.shape[1], "a query needs a right window"
+    assert overlap.shape[1], "a query needs a right span"
     order = np.lexsort((overlap.max(axis=1, initial=0.0), -np.asarray(scores, dtype=np.float64)))
     return np.array([_interpolated(_found(overlap[order], threshold), overlap.shape[1]) for threshold in ious])
 
@@ -85,8 +85,9 @@ def hit_at_1(scores: npt.ArrayLike, saliency: npt.NDArray[Any], *, least: float 
     """Whether the best-scored clip is a highlight.
 
     Args:
-        scores: (clips,) predicted; of equals the worst counts. Clips beyond the rated ones are no highlights.
-        saliency: (clips, people) ratings, of which one must reach `least` (as QVHighlights counts), or (clips,).
+        scores: (clips,) predicted; of equal scores the worst clip counts. Clips without a rating are no highlights.
+        saliency: (clips, people) ratings, of which one must reach `least` (as in QVHighlights), or (clips,).
+        least: lowest saliency of a highlight.
 
     >>> hit_at_1([0.1, 0.9], np.array([[0, 0, 0], [4, 2, 3]])), hit_at_1([0.1, 0.9], np.array([4, 3]))
     (True, False)
@@ -100,7 +101,7 @@ def hit_at_1(scores: npt.ArrayLike, saliency: npt.NDArray[Any], *, least: float 
 
 
 def _found(overlap: Float64, threshold: float) -> npt.NDArray[np.bool_]:
-    """Which predictions (p,), best first, find a right window of their own."""
+    """Match predictions (p,), best first, to right spans: True where a prediction is right."""
     taken = np.zeros(overlap.shape[1], dtype=bool)
     hits = np.zeros(len(overlap), dtype=bool)
     for number, row in enumerate(overlap):
@@ -112,7 +113,7 @@ def _found(overlap: Float64, threshold: float) -> npt.NDArray[np.bool_]:
 
 
 def _interpolated(hits: npt.NDArray[np.bool_], wanted: int) -> float:
-    """Area under the precision envelope."""
+    """Compute the area under the precision envelope."""
     if not hits.any():
         return 0.0
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)

@@ -1,4 +1,4 @@
-"""The cheat sheet: image-text pairs with their embeddings, and the search for the nearest of them."""
+"""Reference sets: image-text pairs with their embeddings, and the search for the nearest of them."""
 
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.nearest import Neighbours

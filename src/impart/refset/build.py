@@ -1,7 +1,7 @@
-"""Build a reference set: choose pairs from a source, encode them in batches, write rows as they come.
+"""Build the rows of a reference set: choose pairs from a source, encode them in batches, write rows as they come.
 
-Memory holds a few batches however long the source is, when the set is built into a folder. An image or text that
-cannot be used costs itself: it is counted, listed with its reason, and the rest goes on.
+When the rows are written to a folder, a few batches are in memory, however long the source is. A pair that cannot be
+used is counted and listed with its reason, and the build continues. `ReferenceSet.build` makes a set of the rows.
 """
 
 from __future__ import annotations
@@ -19,26 +19,29 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from impart.encoders.base import Encoder, Float32, l2_normalise
+from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError, ReferenceSetError
 from impart.files import library_versions, move_synced, now, read_ahead, write_csv_atomic
+from impart.refset.manifest import ReferenceSetManifest
 from impart.refset.pairs import Columns, Pair, PairSource, load_image, read_pairs
-from impart.refset.refset import ReferenceSet, ReferenceSetManifest
-from impart.refset.storage import STORAGES, RowWriter, read_table, sources_of, with_index
+from impart.refset.storage import STORAGES, RowWriter, file_name, read_rows, sources_of
+from impart.retrieval.prompts import prompt_ensemble
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from PIL import Image
 
-__all__ = ["BuildProgress", "Failure", "PairsInput", "Selection", "build", "select"]
+__all__ = ["BuildProgress", "BuiltRows", "Failure", "PairsInput", "Selection", "build", "select"]
 
 PairsInput: TypeAlias = "str | Path | Iterable[Pair | tuple[PairSource, str]]"
 _MAX_MEGAPIXELS = 100.0
 _READERS = 2
+_KEPT_TEXTS = 4096  # embeddings of texts kept during a build
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A pair that could not be used, and why."""
+    """A pair that could not be used, with the reason."""
 
     path: str
     reason: str
@@ -46,7 +49,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class BuildProgress:
-    """After each batch: how far the build is."""
+    """Counts of pairs after each batch."""
 
     read: int
     written: int
@@ -56,15 +59,15 @@ class BuildProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which pairs of a source become references.
+    """Choice of the pairs of a source that become references.
 
     Attributes:
-        fraction: share of the *images* held out as references; an image's captions stay together. The paper keeps
-            a tenth and trains on the rest.
+        fraction: share of the *images* held out as references; an image's captions stay together. The paper holds
+            out a tenth and trains on the rest.
         limit: at most this many pairs; 0 = all.
         per_class: at most this many pairs of each text; 0 = all.
         seed: of the draw for `fraction`; with `shuffle`, also of which pairs `limit` and `per_class` take.
-        shuffle: take a random choice instead of the first in order.
+        shuffle: take pairs at random instead of the first in order.
     """
 
     fraction: float = 1.0
@@ -81,9 +84,12 @@ class Selection:
 
 
 def select(pairs: Iterable[Pair], selection: Selection) -> Iterator[tuple[Pair, bool]]:
-    """Each pair with whether it becomes a reference.
+    """Mark each pair that becomes a reference.
 
     The fraction is exact: `round(fraction * images)`, drawn with the seed.
+
+    Returns:
+        Every pair in the order of the source, with True where it becomes a reference.
 
     >>> pairs = [Pair(image=b"", text=t, path=str(i)) for i, t in enumerate("aabbbc")]
     >>> [pair.path for pair, taken in select(pairs, Selection(per_class=1)) if taken]
@@ -127,6 +133,33 @@ def select(pairs: Iterable[Pair], selection: Selection) -> Iterator[tuple[Pair, 
                 yield pair, wanted(pair)
 
 
+@dataclass(frozen=True)
+class BuiltRows:
+    """Rows of a new reference set, not yet saved as one.
+
+    Attributes:
+        data: the table of rows.
+        manifest: without the index, which `ReferenceSet.build` chooses.
+        failures: pairs that could not be used.
+        rest: list of the pairs that are not held out.
+    """
+
+    data: pa.Table
+    manifest: ReferenceSetManifest
+    failures: tuple[Failure, ...]
+    rest: RestList
+
+    def write_lists(self, folder: Path) -> None:
+        """Write `failures.csv` and, for a hold-out, `rest.csv`: call it once the manifest names the rows."""
+        path = folder / "failures.csv"
+        if self.failures:
+            rows = ((failure.path, failure.reason) for failure in self.failures)
+            write_csv_atomic(path, ("path", "reason"), rows, line_end="\r\n")
+        else:
+            path.unlink(missing_ok=True)
+        self.rest.commit()
+
+
 def build(
     pairs: PairsInput,
     encoder: Encoder,
@@ -139,33 +172,32 @@ def build(
     licence: str = "",
     name: str = "",
     storage: str = "float16",
-    index: str = "auto",
     batch: int = 32,
     max_megapixels: float = _MAX_MEGAPIXELS,
     on_progress: Callable[[BuildProgress], None] | None = None,
     on_failure: Callable[[Failure], None] | None = None,
-) -> ReferenceSet:
-    """Encode pairs into a reference set.
+) -> BuiltRows:
+    """Encode pairs into rows.
 
     Args:
         pairs: a file or folder (see `pairs.read_pairs`), or pairs: `Pair`, or (image, text).
-        encoder: its fingerprint is kept; the set serves this encoder alone.
-        path: folder to write to, row by row, with `failures.csv` and, for a hold-out, `rest.csv` (file, text, source,
-            licence of the pairs that training may take). None = keep the set in memory.
+        encoder: its fingerprint is stored; the set serves this encoder alone.
+        path: folder to write rows to, batch by batch, and `rest.csv` for a hold-out (file, text, source, licence of the
+            pairs that training may use). None = keep the rows in memory.
         columns: of tables.
-        selection: which pairs are taken; default all.
+        selection: the pairs that are taken; default all.
         prompts: templates with `{}`; a text's embedding is the mean over them (class names). None = the text as it is.
-        source: collection named for pairs that name none.
-        licence: likewise.
+        source: collection of the pairs that name none.
+        licence: licence of the pairs that state none.
         name: of the set; default is the folder's.
         storage: `float16` or `float32`.
-        index: `auto`, `exact`, `hnsw` or `ivf`.
-        batch: images in one forward pass.
+        batch: images per forward pass.
         max_megapixels: larger images are refused.
         on_progress: called after each batch.
         on_failure: called for each pair that could not be used.
 
     Raises:
+        ConfigError: there is no such storage.
         ReferenceSetError: the source cannot be read, or no pair of it could be used.
     """
     if storage not in STORAGES:
@@ -188,16 +220,16 @@ def build(
         listed = _as_pairs(pairs, source=source, licence=licence)
     temporary = folder / f".pairs-building.{os.getpid()}" if folder is not None else None
     writer = RowWriter(dim=traits.dim, retrieval_dim=traits.retrieval_dim, storage=storage, path=temporary)
-    rest = _Rest(folder if selection.fraction < 1 else None)
+    rest = RestList(folder if selection.fraction < 1 else None)
     try:
         chosen = rest.divert(select(listed, selection))
         with closing(read_ahead(chosen, run.load, workers=_READERS, ahead=2 * batch)) as loaded:
             while items := list(itertools.islice(loaded, batch)):
                 run.encode(items, writer)
-                run.tell(on_failure)
+                run.report_failures(on_failure)
                 if on_progress is not None:
                     on_progress(BuildProgress(run.read, writer.count, len(run.failures), run.duplicates))
-        run.tell(on_failure)
+        run.report_failures(on_failure)
         writer.close()
         if not writer.count:
             first = f"; the first: {run.failures[0].path}: {run.failures[0].reason}" if run.failures else ""
@@ -209,10 +241,10 @@ def build(
         rest.discard()
         raise
     if folder is not None and temporary is not None:
-        # Not before the rows are complete: a build that fails leaves the set that was there as it was.
-        target = folder / f"pairs-{writer.fingerprint[:16]}.arrow"
+        # Only now that the rows are complete: a build that fails leaves the set that was there unchanged.
+        target = folder / file_name(writer.fingerprint)
         move_synced(temporary, target)
-        data = read_table(target)
+        data = read_rows(target, count=writer.count)
     else:
         data = writer.table()
     manifest = ReferenceSetManifest(
@@ -223,7 +255,7 @@ def build(
         dim=traits.dim,
         retrieval_dim=traits.retrieval_dim,
         storage=storage,
-        data=f"pairs-{writer.fingerprint[:16]}.arrow" if folder is not None else "",
+        data=file_name(writer.fingerprint) if folder is not None else "",
         name=(folder.resolve().name if folder is not None else "") or name,
         created=now(),
         sources=sources_of(data),
@@ -237,13 +269,43 @@ def build(
         duplicates=run.duplicates,
         versions=library_versions(),
     )
-    built = with_index(ReferenceSet(data, manifest), index)
-    if folder is None:
-        return built
-    built.save(folder)
-    _write_failures(folder / "failures.csv", run.failures)
-    rest.commit()
-    return ReferenceSet.open(folder)
+    return BuiltRows(data, manifest, tuple(run.failures), rest)
+
+
+class RestList:
+    """List of the pairs that are not held out: `rest.csv`, for training.
+
+    Args:
+        folder: where it is written; None = every pair is a reference, and there is no list.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._target = folder / "rest.csv" if folder is not None else None
+        self._temporary = folder / f".rest.{os.getpid()}" if folder is not None else None
+
+    def divert(self, chosen: Iterable[tuple[Pair, bool]]) -> Iterator[Pair]:
+        """Yield the chosen pairs and list the others."""
+        if self._temporary is None:
+            yield from (pair for pair, taken in chosen if taken)
+            return
+        with self._temporary.open("w", encoding="utf-8", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerow(("file", "text", "source", "licence"))
+            for pair, taken in chosen:
+                if taken:
+                    yield pair
+                else:
+                    rows.writerow((pair.image_key, pair.text, pair.source, pair.licence))
+
+    def commit(self) -> None:
+        """Put the list in place."""
+        if self._temporary is not None and self._target is not None and self._temporary.is_file():
+            move_synced(self._temporary, self._target)
+
+    def discard(self) -> None:
+        """Remove an unfinished list."""
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)
 
 
 @dataclass
@@ -261,7 +323,7 @@ class _Run:
     _texts: dict[str, Float32] = field(default_factory=dict)
 
     def load(self, pair: Pair) -> tuple[Pair, Image.Image | None, str]:
-        """(pair, image, hash), or (pair, None, reason); runs in a reader thread."""
+        """Read an image: (pair, image, hash), or (pair, None, reason). Runs in a reader thread."""
         if not pair.text.strip():
             return pair, None, "the text is empty"
         try:
@@ -271,13 +333,13 @@ class _Run:
         return pair, image, digest
 
     def fail(self, path: str, reason: str) -> None:
-        """Note what could not be used."""
+        """Record a pair that could not be used."""
         failure = Failure(path, reason)
         self.failures.append(failure)
         self.fresh.append(failure)
 
-    def tell(self, listener: Callable[[Failure], None] | None) -> None:
-        """Pass on what failed since the last time."""
+    def report_failures(self, listener: Callable[[Failure], None] | None) -> None:
+        """Report the failures since the last call."""
         fresh, self.fresh = self.fresh, []
         if listener is not None:
             for failure in fresh:
@@ -287,14 +349,14 @@ class _Run:
         """Encode one batch and write its rows."""
         self.read += len(items)
         good: list[tuple[Pair, Image.Image, str]] = []
-        for pair, image, result in items:
+        for pair, image, digest_or_reason in items:
             if image is None:
-                self.fail(pair.path or pair.image_key, result)
-            elif (result, pair.text) in self._seen:
+                self.fail(pair.path or pair.image_key, digest_or_reason)
+            elif (digest_or_reason, pair.text) in self._seen:
                 self.duplicates += 1
             else:
-                self._seen.add((result, pair.text))
-                good.append((pair, image, result))
+                self._seen.add((digest_or_reason, pair.text))
+                good.append((pair, image, digest_or_reason))
         if not good:
             return
         unique = {digest: image for _, image, digest in good}  # captions of one image share a forward pass
@@ -315,46 +377,15 @@ class _Run:
         )
 
     def _encode_texts(self, texts: Sequence[str]) -> Float32:
-        """(n, D); a class name comes back often, so embeddings of the last texts are kept."""
+        """Encode n texts to (n, D). Class names repeat, so embeddings of the last texts are kept."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
-        if len(self._texts) + len(missing) > 4096:
+        if len(self._texts) + len(missing) > _KEPT_TEXTS:
             self._texts.clear()
             missing = list(dict.fromkeys(texts))
         if missing:
-            templates = self.prompts or ("{}",)
-            filled = [template.replace("{}", text) for text in missing for template in templates]
-            vectors = self.encoder.encode_texts(filled).reshape(len(missing), len(templates), -1)  # (n, P, D)
-            self._texts.update(zip(missing, l2_normalise(vectors.mean(axis=1)), strict=True))
+            vectors = prompt_ensemble(missing, self.encoder.encode_texts, prompts=self.prompts or ("{}",))
+            self._texts.update(zip(missing, vectors, strict=True))
         return np.stack([self._texts[text] for text in texts])
-
-
-class _Rest:
-    """The pairs that are not held out, listed in rest.csv for training."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._target = folder / "rest.csv" if folder is not None else None
-        self._temporary = folder / f".rest.{os.getpid()}" if folder is not None else None
-
-    def divert(self, chosen: Iterable[tuple[Pair, bool]]) -> Iterator[Pair]:
-        if self._temporary is None:
-            yield from (pair for pair, taken in chosen if taken)
-            return
-        with self._temporary.open("w", encoding="utf-8", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerow(("file", "text", "source", "licence"))
-            for pair, taken in chosen:
-                if taken:
-                    yield pair
-                else:
-                    rows.writerow((pair.image_key, pair.text, pair.source, pair.licence))
-
-    def commit(self) -> None:
-        if self._temporary is not None and self._target is not None and self._temporary.is_file():
-            move_synced(self._temporary, self._target)
-
-    def discard(self) -> None:
-        if self._temporary is not None:
-            self._temporary.unlink(missing_ok=True)
 
 
 def _as_pairs(pairs: Iterable[Pair | tuple[PairSource, str]], *, source: str, licence: str) -> Iterator[Pair]:
@@ -366,11 +397,3 @@ def _as_pairs(pairs: Iterable[Pair | tuple[PairSource, str]], *, source: str, li
         image = Path(image) if isinstance(image, str) else image
         where = str(image) if isinstance(image, Path) else f"pair {number}"
         yield Pair(image=image, text=text, path=where, location=where, source=source, licence=licence)
-
-
-def _write_failures(path: Path, failures: Sequence[Failure]) -> None:
-    if not failures:
-        path.unlink(missing_ok=True)
-        return
-    rows = ((failure.path, failure.reason) for failure in failures)
-    write_csv_atomic(path, ("path", "reason"), rows, line_end="\r\n")

@@ -1,7 +1,7 @@
-"""Where reference pairs come from: csv and tsv files, parquet, image folders, WebDataset tars.
+"""List image-text pairs of a source: csv and tsv files, parquet, image folders, WebDataset tars.
 
-Everything is lazy: a `Pair` knows where its image is and reads it when asked, so that listing a source (to split or
-sample it) costs no images, and building from it holds a few batches in memory.
+Reading is lazy: a `Pair` has the place of its image, which `load_image` reads. Listing a source, to split or sample it,
+reads no images, and building from it needs memory for a few batches.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from impart.errors import DataError, ReferenceSetError
 from impart.files import sha256_hex
 
-__all__ = ["CLASS_PROMPTS", "Columns", "Pair", "PairSource", "check_header", "load_image", "read_pairs", "tidy_name"]
+__all__ = ["Columns", "Pair", "PairSource", "check_header", "load_image", "read_pairs", "tidy_name"]
 
 PairSource: TypeAlias = "Path | bytes | Callable[[], bytes] | Image.Image | npt.NDArray[np.uint8]"
-"""An image: a file, its bytes, a function that reads its bytes, or an image already in memory."""
+"""An image: a file, its bytes, a function that reads its bytes, or an image in memory."""
 
 _OnFailure: TypeAlias = "Callable[[str, str], None] | None"
 
@@ -37,21 +37,18 @@ LICENCE_KEYS = ("licence", "license", "licensename", "license_name")
 _TEXT_MEMBERS = {"cls": 0, "json": 1, "txt": 2, "text": 2, "caption": 2}
 SIDECAR_TABLES = ("captions.csv", "metadata.csv", "captions.tsv", "labels.csv", "metadata.tsv")
 
-CLASS_PROMPTS = ("{}", "a photo of a {}", "a picture of the {}", "a close-up of a {}", "a drawing of a {}")
-"""Prompts whose embeddings are averaged for a class name (the ensemble of CLIP, shortened)."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
     """One image and its text, not read yet.
 
     Attributes:
-        image: where the image is.
+        image: place of the image.
         text: caption or class name.
-        path: where it came from, relative to the source; the name in failure lists.
-        source: the collection it belongs to.
+        path: place relative to the source; the name in failure lists.
+        source: collection of the pair.
         licence: as stated at the source; empty = not stated.
-        location: where training can find the image again (absolute path, or `shard.tar::member`).
+        location: place from which training reads the image (absolute path, or `shard.tar::member`).
     """
 
     image: PairSource
@@ -63,20 +60,20 @@ class Pair:
 
     @property
     def image_key(self) -> str:
-        """Key of the image: the captions of one image share it."""
+        """Key of the image; the captions of one image share it."""
         return self.location or self.path
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Which columns of a table hold what; None = guessed from usual names.
+    """Names of the columns of a table; None = guessed from usual names.
 
     Attributes:
         image: path of the image (relative to the table, or to its folder `images`), or its bytes in parquet.
         text: the caption.
-        source: column naming the collection.
-        licence: column naming the licence.
-        where: rows are taken where these columns hold these values, such as `{"split": "train"}`.
+        source: name of the collection.
+        licence: its licence.
+        where: only rows with these values in these columns are taken, such as `{"split": "train"}`.
     """
 
     image: str | None = None
@@ -86,10 +83,10 @@ class Columns:
     where: Mapping[str, str] = field(default_factory=dict)
 
     def resolve(self, names: Sequence[str], *, table: Path) -> tuple[str, str, str | None, str | None]:
-        """Names of the (image, text, source, licence) columns among `names`.
+        """Find the (image, text, source, licence) columns among `names`.
 
         Raises:
-            ReferenceSetError: a column is not there and none of the usual names is.
+            ReferenceSetError: a named column is missing, or none of the usual names is there.
         """
         image = self._pick(names, self.image, IMAGE_COLUMNS, what="image", table=table)
         text = self._pick([n for n in names if n != image], self.text, TEXT_COLUMNS, what="text", table=table)
@@ -105,7 +102,7 @@ class Columns:
         return image, text, optional[0], optional[1]
 
     def selects(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row is taken."""
+        """Whether a row has the values of `where`."""
         return all(str(row[column]) == value for column, value in self.where.items())
 
     @staticmethod
@@ -125,7 +122,7 @@ class Columns:
 
 
 def tidy_name(name: str) -> str:
-    """A file or folder name as a text.
+    """Turn a file or folder name into a text.
 
     >>> tidy_name("golden_retriever_03"), tidy_name("n01440764-tench"), tidy_name("Faces_easy")
     ('golden retriever', 'n01440764 tench', 'Faces easy')
@@ -149,11 +146,11 @@ def read_pairs(
             folder of class folders (the text is the folder's name), or a flat folder (the text is the
             `.txt` beside the image, or else the file's name).
         columns: of tables.
-        source: for pairs without one of their own; default is the name of `path`.
-        licence: likewise; default is not stated.
-        on_failure: called with a name and a reason for each shard or parquet file that cannot be read (to its end), and
-            each sample of a shard that lacks its image; what can be read is listed. None = the first damaged file
-            ends the list with an error.
+        source: collection of the pairs that name none; default is the name of `path`.
+        licence: licence of the pairs that state none; default is not stated.
+        on_failure: called with a name and a reason for each shard or parquet file that cannot be read to its end, and
+            for each sample of a shard without an image; all other pairs are listed. None = the first damaged file
+            raises an error.
 
     Raises:
         ReferenceSetError: there is nothing to read, a table lacks its columns, or a file is damaged.
@@ -196,13 +193,13 @@ def read_pairs(
 
 
 def load_image(image: PairSource, *, max_megapixels: float) -> tuple[Image.Image, str]:
-    """Read a upright upright in RGB, with the sha256 of its content.
+    """Read an image upright in RGB, with the sha256 of its content.
 
-    The content of a file is its bytes, so that the same file has the same hash on every machine; of a upright in
-    memory, its size and RGB pixels.
+    The content of a file is its bytes, so that the same file has the same hash on every machine. The content of an
+    image in memory is its size and RGB pixels.
 
     Raises:
-        DataError: missing, empty, not a upright, cut off, or larger than allowed.
+        DataError: missing, empty, not an image, cut off, or larger than allowed.
     """
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
@@ -225,7 +222,7 @@ def load_image(image: PairSource, *, max_megapixels: float) -> tuple[Image.Image
 
 
 def check_header(data: bytes, *, max_megapixels: float) -> None:
-    """Whether bytes begin as an image of a known format and allowed size; nothing is decoded.
+    """Check that bytes start as an image of a known format and allowed size, without decoding it.
 
     Raises:
         DataError: they do not.
@@ -236,7 +233,7 @@ def check_header(data: bytes, *, max_megapixels: float) -> None:
 
 @contextmanager
 def _reading(data: bytes, max_megapixels: float) -> Iterator[Image.Image]:
-    """An opened image, not decoded yet."""
+    """Open an image without decoding it."""
     try:
         with Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size
@@ -326,9 +323,9 @@ def _from_folder(folder: Path) -> Iterator[Pair]:
 
 
 def _from_tar(shard: Path, on_failure: _OnFailure) -> Iterator[Pair]:
-    """WebDataset: members that share a name up to the first dot of the file name are one sample.
+    """List the pairs of a WebDataset shard: members with one name up to the first dot of the file name are a sample.
 
-    Of several texts of a sample, a text file goes before json, and json before a class.
+    Of several texts of a sample, a text file is preferred to json, and json to a class.
     """
     texts: dict[str, tuple[int, str]] = {}
     notes: dict[str, dict[str, str]] = {}
@@ -355,7 +352,7 @@ def _from_tar(shard: Path, on_failure: _OnFailure) -> Iterator[Pair]:
                     rank = _TEXT_MEMBERS[extension]
                     if text and rank >= texts.get(key, (0, ""))[0]:
                         texts[key] = (rank, text)
-            # tarfile takes a header that it cannot read for the end.
+            # tarfile treats a header that it cannot read as the end of the archive.
             if any(_reader(shard, tar.offset, tarfile.BLOCKSIZE)()):
                 raise tarfile.ReadError(f"damaged from byte {tar.offset}")
     except (OSError, tarfile.TarError, EOFError) as error:
@@ -379,7 +376,7 @@ def _from_tar(shard: Path, on_failure: _OnFailure) -> Iterator[Pair]:
 
 
 def _report(failure: ReferenceSetError, file: Path, on_failure: _OnFailure, cause: Exception) -> None:
-    """Tell of a damaged file, or raise where nobody listens."""
+    """Report a damaged file, or raise the error where there is no `on_failure`."""
     if on_failure is None:
         raise failure from cause
     on_failure(str(file), str(failure))
@@ -390,7 +387,7 @@ def _no_image() -> bytes:
 
 
 def _notes_of_json(raw: str) -> dict[str, str]:
-    """Text, source and licence that a sample's json states."""
+    """Read text, source and licence from the json of a sample."""
     import json
 
     try:

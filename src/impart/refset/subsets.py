@@ -1,16 +1,16 @@
-"""Ways to choose n of the N pairs of a reference set, and to spoil its texts: what size and quality are worth.
+"""Choose n of the N pairs of a reference set, or corrupt its texts, to measure the effect of its size and quality.
 
-Every way puts the rows in an order and takes the first n, so that for one seed a bigger choice contains the smaller.
-They look at the set alone, at no test item and no label of a target. `ReferenceSet.take(rows)` makes the smaller set.
+Each selection orders the rows and takes the first n, so that for one seed a larger choice contains the smaller. It uses
+the set alone: no test item and no target label. `ReferenceSet.take(rows)` makes the smaller set.
 
-| name | the order | random in it |
+| name | order | what the seed changes |
 | --- | --- | --- |
-| `random` | a permutation | all of it |
+| `random` | a permutation | the whole order |
 | `class` | round robin over the texts: one pair of each, then a second of each | texts, and pairs within one |
 | `cluster` | round robin over k-means clusters of the retrieval embeddings | clusters, and pairs within one |
-| `coverage` | the row farthest from those chosen before (greedy k-centre) | the first row |
+| `coverage` | each row is the farthest from those before it (greedy k-centre) | the first row |
 | `agreement` | by the cosine of image and text embedding, best first (as CLIP-filtered web data) | nothing |
-| `dedup` | a permutation without the near duplicates of earlier rows; may give fewer than n | all of it |
+| `dedup` | a permutation without near-duplicates of earlier rows; may give fewer than n | the whole order |
 
 Source of k-centre: Gonzalez, Clustering to minimize the maximum intercluster distance, 1985 (within twice the optimum).
 """
@@ -26,9 +26,9 @@ import numpy.typing as npt
 from impart.encoders.base import Float32
 from impart.errors import ConfigError, ReferenceSetError
 from impart.refset.refset import ReferenceSet
+from impart.retrieval.near_duplicates import NEAR_DUPLICATE
 
 __all__ = [
-    "DUPLICATE",
     "FIXED",
     "WAYS",
     "agreement",
@@ -44,16 +44,12 @@ __all__ = [
 
 Rows: TypeAlias = npt.NDArray[np.int64]
 
-DUPLICATE = 0.93
-"""Cosine of retrieval embeddings from which two images count as near duplicates (measured with `mini` on copies of
-Flickr8k images: resized, cropped by 5% or saved as JPEG of quality 60 nearly all reach it, different ones do not)."""
-
 _BLOCK = 2048  # rows compared at a time
-_SWAPS = 50  # tries to find a text that is not the row's own
+_SWAPS = 50  # attempts to find another text for a row
 
 
 def choose(references: ReferenceSet, way: str, n: int, *, seed: int = 0) -> Rows:
-    """The rows (at most n) that one of `WAYS` takes, ascending.
+    """Choose at most n rows by one of `WAYS`, sorted.
 
     Raises:
         ConfigError: there is no such way, or n is below 1.
@@ -69,25 +65,25 @@ def choose(references: ReferenceSet, way: str, n: int, *, seed: int = 0) -> Rows
 
 
 def random(references: ReferenceSet, n: int, *, seed: int = 0) -> Rows:
-    """n rows drawn at random."""
+    """Choose n rows at random."""
     return np.random.default_rng(seed).permutation(len(references))[:n]
 
 
 def class_balanced(references: ReferenceSet, n: int, *, seed: int = 0) -> Rows:
-    """n rows, of each text as many as of any other where it has them. Of captions, which all differ, random ones."""
+    """Choose n rows with equal numbers per text where it has enough; of captions, which all differ, random rows."""
     numbers: dict[str, int] = {}
     groups = np.array([numbers.setdefault(text, len(numbers)) for text in references.texts], dtype=np.int64)
     return round_robin(groups, np.random.default_rng(seed))[:n]
 
 
 def cluster_balanced(references: ReferenceSet, n: int, *, seed: int = 0, clusters: int = 0) -> Rows:
-    """n rows, of each k-means cluster of retrieval embeddings as many as of any other.
+    """Choose n rows with equal numbers per k-means cluster of the retrieval embeddings.
 
     Args:
         references: the set.
         n: rows wanted.
         seed: of clustering and draw.
-        clusters: 0 = the square root of N, whatever n is, so that choices are nested.
+        clusters: 0 = the square root of N; it does not depend on n, so that choices are nested.
     """
     vectors = np.ascontiguousarray(references.retrieval_embeddings, dtype=np.float32)
     count = min(clusters or max(1, round(len(vectors) ** 0.5)), len(vectors))
@@ -96,7 +92,7 @@ def cluster_balanced(references: ReferenceSet, n: int, *, seed: int = 0, cluster
 
 
 def coverage(references: ReferenceSet, n: int, *, seed: int = 0) -> Rows:
-    """n rows that leave no image far from one of them: each is the farthest from those before it.
+    """Choose n rows such that every image is near to one of them: each row is the farthest from those before it.
 
     The first is drawn with the seed; of equally far rows the lowest is taken.
     """
@@ -105,14 +101,14 @@ def coverage(references: ReferenceSet, n: int, *, seed: int = 0) -> Rows:
 
 
 def agreement(references: ReferenceSet, n: int, *, seed: int = 0) -> Rows:  # noqa: ARG001 - nothing is random
-    """The n rows whose image and text agree best, by the cosine of their embeddings."""
+    """Choose the n rows with the highest cosine of image and text embedding."""
     cosines = np.einsum("nd,nd->n", references.image_embeddings, references.text_embeddings)
     lengths = np.linalg.norm(references.image_embeddings, axis=1) * np.linalg.norm(references.text_embeddings, axis=1)
     return np.argsort(-cosines / np.maximum(lengths, 1e-12), kind="stable")[:n].astype(np.int64)
 
 
-def deduplicated(references: ReferenceSet, n: int, *, seed: int = 0, threshold: float = DUPLICATE) -> Rows:
-    """At most n rows drawn at random, none with an image that an earlier one nearly shows.
+def deduplicated(references: ReferenceSet, n: int, *, seed: int = 0, threshold: float = NEAR_DUPLICATE) -> Rows:
+    """Choose at most n rows at random, without near-duplicates of earlier ones.
 
     Captions of one image have one retrieval embedding: one of them stays.
 
@@ -120,14 +116,14 @@ def deduplicated(references: ReferenceSet, n: int, *, seed: int = 0, threshold: 
         references: the set.
         n: rows wanted; fewer are given where the set has fewer different images.
         seed: of the order.
-        threshold: cosine from which two images are nearly the same.
+        threshold: cosine from which two images are near-duplicates.
     """
     order = np.random.default_rng(seed).permutation(len(references))
     vectors = references.retrieval_embeddings
     kept: list[int] = []
     for first in range(0, len(order), _BLOCK):
         block = order[first : first + _BLOCK]
-        known = (vectors[block] @ vectors[kept].T >= threshold).any(axis=1)  # (b,) alike to a row of earlier blocks
+        known = (vectors[block] @ vectors[kept].T >= threshold).any(axis=1)  # (b,) near a row of earlier blocks
         alike = vectors[block] @ vectors[block].T >= threshold  # (b, b)
         taken = np.zeros(len(block), dtype=bool)
         for place in np.flatnonzero(~known):
@@ -146,23 +142,23 @@ WAYS: Mapping[str, Callable[..., Rows]] = {
     "agreement": agreement,
     "dedup": deduplicated,
 }
-"""What the command line calls them."""
+"""Selections by their names on the command line."""
 
 FIXED = frozenset({"agreement"})
-"""Ways that no seed changes."""
+"""Selections that do not depend on the seed."""
 
 
 def corrupt(references: ReferenceSet, fraction: float, *, seed: int = 0) -> ReferenceSet:
-    """The set with wrong texts on a fraction of its rows; see `texts_exchanged`."""
+    """Exchange the texts of a fraction of the rows; see `texts_exchanged`."""
     texts = texts_exchanged(references, fraction, seed=seed)
     return references.take(np.arange(len(references)), texts_of=texts) if fraction else references
 
 
 def texts_exchanged(references: ReferenceSet, fraction: float, *, seed: int = 0) -> Rows:
-    """The row whose text each row gets (N,) when `round(fraction * N)` rows exchange their texts at random.
+    """Draw the row whose text each row gets (N,) when `round(fraction * N)` rows exchange their texts at random.
 
-    No text is lost or doubled. A row gets a text that differs from its own, and is not another caption of its own
-    image, wherever such a one can be found. For one seed the rows of a smaller fraction are among those of a larger.
+    No text is lost or doubled. Where possible, a row gets a text that differs from its own and is not another caption
+    of its own image. For one seed the rows of a smaller fraction are among those of a larger.
 
     Raises:
         ConfigError: the fraction is not from 0 to 1.
@@ -175,14 +171,14 @@ def texts_exchanged(references: ReferenceSet, fraction: float, *, seed: int = 0)
     if len(rows) < 2:
         return owners
     rng = np.random.default_rng([seed, len(rows)])
-    given = np.roll(rows, 1)  # rows are in random order: each gets the text of the one before it
+    given = np.roll(rows, 1)  # rows are in random order; each gets the text of the one before it
     texts, images = references.texts, references.images
 
     def own(row: int, owner: int) -> bool:
         return texts[row] == texts[owner] or bool(images[row] == images[owner])
 
     for place in [i for i in range(len(rows)) if own(rows[i], given[i])]:
-        if not own(rows[place], given[place]):  # an earlier exchange settled it
+        if not own(rows[place], given[place]):  # an earlier exchange has changed it
             continue
         for other in rng.integers(len(rows), size=_SWAPS):
             if not own(rows[place], given[other]) and not own(rows[other], given[place]):
@@ -193,7 +189,7 @@ def texts_exchanged(references: ReferenceSet, fraction: float, *, seed: int = 0)
 
 
 def round_robin(groups: Rows, rng: np.random.Generator) -> Rows:
-    """All rows: one of each group, then a second of each, and so on; the order of groups changes with every round.
+    """Order all rows: one of each group, then a second of each, and so on; each round has its own order of groups.
 
     >>> order = round_robin(np.array([0, 0, 0, 1, 2, 2]), np.random.default_rng(0))
     >>> [sorted(np.array([0, 0, 0, 1, 2, 2])[part].tolist()) for part in (order[:3], order[3:5], order[5:])]
@@ -203,13 +199,13 @@ def round_robin(groups: Rows, rng: np.random.Generator) -> Rows:
     by_group = order[np.argsort(groups[order], kind="stable")]  # groups together, random within
     sizes = np.bincount(groups)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    rounds = np.arange(len(groups)) - starts[groups[by_group]]  # (N,) which of its group a row is
+    rounds = np.arange(len(groups)) - starts[groups[by_group]]  # (N,) place of a row in its group
     shuffled = rng.permutation(len(groups))
     return by_group[np.lexsort((shuffled, rounds))]
 
 
 def farthest_first(vectors: Float32, n: int, first: int) -> Rows:
-    """Greedy k-centre over L2-normalised rows (N, R): `first`, then always the row least similar to its nearest.
+    """Order L2-normalised rows (N, R) by greedy k-centre: `first`, then each time the row farthest from its nearest.
 
     >>> angles = np.radians([0, 10, 90, 180])
     >>> farthest_first(np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32), 3, 0).tolist()
@@ -221,13 +217,13 @@ def farthest_first(vectors: Float32, n: int, first: int) -> Rows:
     for place in range(n):
         chosen[place] = row
         np.maximum(nearest, vectors @ vectors[row], out=nearest)
-        nearest[row] = np.inf  # taken, however many rows are equal to it
+        nearest[row] = np.inf  # never taken again, even where other rows are equal to it
         row = int(nearest.argmin())
     return chosen
 
 
 def _k_means(vectors: Float32, clusters: int, seed: int) -> Rows:
-    """The cluster (N,) of each row, by spherical k-means."""
+    """Assign each row to a cluster (N,) by spherical k-means."""
     import faiss
 
     trained = faiss.Kmeans(

@@ -1,1 +1,1 @@
-"""Nearest reference pairs, z-scores against a background set, prompts, and the correction for hubs."""
+"""Nearest neighbours, z-scores against a background set, prompt ensembles, and hubness."""

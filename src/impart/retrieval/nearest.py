@@ -1,9 +1,8 @@
-"""Nearest reference pairs: exact up to a size, approximate above it with its recall measured.
+"""Search the nearest references: exact up to `ANN_ABOVE` rows, approximate above, with measured recall.
 
-Exact search is FAISS `IndexFlatIP` over unit vectors; above `ANN_ABOVE` rows an HNSW graph (or IVF on request).
-Whatever the backend, similarities of the candidates are computed again in a fixed order and compared rounded, so that
-the answer to one query depends neither on the batch it came in nor on the number of threads: near ties go to the lower
-row.
+Exact search is FAISS `IndexFlatIP` over unit vectors; approximate search is an HNSW graph, or IVF on request. The
+similarities of the candidates are then computed again in a fixed order and compared after rounding. So the result of a
+query depends neither on its batch nor on the number of threads, and near ties are won by the lower row.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from impart.files import atomic_path
 __all__ = ["ANN_ABOVE", "IndexInfo", "Neighbours", "PairIndex"]
 
 ANN_ABOVE = 100_000
-"""Rows up to which search is exact (measured: docs/reference-sets.md)."""
+"""Largest number of rows with exact search (measured: docs/reference-sets.md)."""
 
 KINDS = get_args(IndexKind)
-_SPARE = 8  # candidates fetched beyond k, so that near ties at the border are settled by us
-_DECIMALS = 6  # similarities closer than this are ties
+_SPARE = 8  # candidates beyond k, so that FAISS does not decide near ties at rank k
+_DECIMALS = 6  # similarities that are equal after rounding are ties
 _RECALL_QUERIES = 500
-_CHUNK = 4096  # queries at a time
-_LOWEST = np.nextafter(np.float32(-1), np.float32(0))  # of a pair that is there
+_CHUNK = 4096  # queries per block
+_LOWEST = np.nextafter(np.float32(-1), np.float32(0))  # of an existing pair; -1 marks a missing one
 
 
 @dataclass(frozen=True)
@@ -38,8 +37,8 @@ class Neighbours:
     """The K nearest pairs of B queries, most similar first.
 
     Attributes:
-        ids: (B, K) int32 rows of the reference set; -1 = there are fewer.
-        sims: (B, K) float32 cosines of retrieval embeddings, above -1; -1 where there is none.
+        ids: (B, K) int32 rows of the reference set; -1 = fewer than K pairs.
+        sims: (B, K) float32 cosines of retrieval embeddings, above -1; -1 where `ids` is -1.
     """
 
     ids: npt.NDArray[np.int32]
@@ -54,13 +53,12 @@ class Neighbours:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexInfo:
-    """How pairs are found; kept in the manifest.
+    """Kind and recall of a search index, as in the manifest.
 
     Attributes:
         kind: `exact`, `hnsw` or `ivf`.
-        recall: share of the exact 8 nearest that the index finds, over `sample` rows of the set as queries (their own
-            row left out); 1 for exact.
-        sample: queries that the recall was measured with; 0 for exact.
+        recall: share of the exact 8 nearest neighbours that the index finds, without the query's own row; 1 for exact.
+        sample: rows of the set that were the queries of that measurement; 0 for exact.
         parameters: of the FAISS index.
     """
 
@@ -74,13 +72,16 @@ class IndexInfo:
 
 
 class PairIndex:
-    """Search over (N, R) unit vectors. FAISS is imported and the index built at the first search.
+    """Nearest-neighbour index over (N, R) unit vectors. FAISS is imported and the index built at the first search.
 
     Args:
         vectors: (N, R) float32, L2-normalised.
         kind: `auto` (exact up to `ANN_ABOVE` rows, HNSW above), `exact`, `hnsw` or `ivf`.
-        images: (N,) int32, rows of the same image share a number; default is that all differ.
-        file: where `write` put a built index over the same vectors; read in place of building it again.
+        images: (N,) int32 image number of each row; None = every row has its own image.
+        file: written by `write` over the same vectors; read instead of building the index again.
+
+    Raises:
+        ConfigError: the kind is unknown.
     """
 
     def __init__(
@@ -102,13 +103,13 @@ class PairIndex:
         self._parameters: dict[str, int] | None = None
 
     def search(self, queries: Float32, k: int, *, exclude: npt.NDArray[np.int32] | None = None) -> Neighbours:
-        """The k nearest rows of each query.
+        """Search the k nearest rows of each query.
 
         Args:
             queries: (B, R), L2-normalised.
-            k: neighbours wanted.
-            exclude: (B,) an image number for each query, whose rows are left out (-1 = none): the query's own
-                image in leave-one-out, with all its captions.
+            k: K, neighbours per query.
+            exclude: (B,) image number per query whose rows are left out, -1 = none. Leave-one-out excludes the query's
+                own image with all its captions.
         """
         count, width = self._vectors.shape
         assert queries.ndim == 2, queries.shape
@@ -139,7 +140,7 @@ class PairIndex:
         return Neighbours(ids, sims)
 
     def measure(self) -> IndexInfo:
-        """Recall of the 8 nearest against exact search, on rows of the set as queries, each without its own row."""
+        """Measure the recall of the 8 nearest against exact search; queries are rows of the set, without themselves."""
         if self.kind == "exact" or not len(self._vectors):
             return IndexInfo(kind=self.kind)
         sample = min(_RECALL_QUERIES, len(self._vectors))
@@ -157,7 +158,7 @@ class PairIndex:
         )
 
     def write(self, path: Path) -> None:
-        """Keep an approximate index, which takes long to build, in a file, written in one step."""
+        """Write the built index to a file, atomically: an approximate index takes long to build."""
         import faiss
 
         if self._index is None:
@@ -166,14 +167,14 @@ class PairIndex:
             faiss.write_index(self._index, str(part))
 
     def _candidates(self, queries: Float32, count: int) -> npt.NDArray[np.int64]:
-        """(B, count) row numbers, roughly by similarity; -1 = none."""
+        """Find row numbers (B, count), roughly ordered by similarity; -1 = none."""
         if self._index is None:
             self._index = self._load()
         found: npt.NDArray[np.int64] = self._index.search(queries, min(count, len(self._vectors)))[1]
         return found
 
     def _load(self) -> Any:
-        """Read the index where it was kept, else build it: a missing or damaged file costs time and nothing else."""
+        """Read the index from its file, else build it: a missing or damaged file costs time only."""
         if self._file is not None and self._file.is_file():
             import faiss
 
@@ -198,7 +199,7 @@ class PairIndex:
             index.hnsw.efConstruction = 80
             index.hnsw.efSearch = 128
         else:
-            lists = max(1, min(int(4 * np.sqrt(count)), count))  # k-means needs a row a list
+            lists = max(1, min(int(4 * np.sqrt(count)), count))  # k-means needs one row per list
             probes = max(1, lists // 16)
             self._parameters = {"lists": lists, "probes": probes}
             index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)

@@ -1,13 +1,13 @@
-"""How near is near: similarities in standard deviations above what random images get.
+"""Calibrate similarities with a background set of unrelated images.
 
-Raw cosines do not compare across images: a blurry or dark one is similar to everything. A background statistics is the mean m and
-covariance C of the retrieval embeddings of random images c. For a query q the cosines q.c have mean q.m and variance
-q.C.q, so a similarity s to a reference stands
+Raw cosines are not comparable across images: a blurry or dark image is similar to everything. `ZNorm` has the mean m
+and the covariance C of the retrieval embeddings c of a background set. For a query q the cosines q.c have mean q.m and
+variance q.C.q. The z-score of a similarity s is
 
     z = (s - q.m) / sqrt(q.C.q)
 
-standard deviations above chance. (Speaker verification calls this Z-norm.) It needs no image at query time, and costs
-one (R, R) product.
+standard deviations above the mean similarity to the background set. Speaker verification calls this Z-norm. It needs
+one (R, R) product per query, and no background image.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = ["ZNorm"]
 
 @dataclass(frozen=True)
 class ZNorm:
-    """Statistics of random images' retrieval embeddings.
+    """Statistics of the retrieval embeddings of a background set.
 
     Attributes:
-        mean: (R,) float32.
-        covariance: (R, R) float32.
+        mean: m (R,) float32.
+        covariance: C (R, R) float32.
     """
 
     mean: Float32
@@ -39,9 +39,9 @@ class ZNorm:
 
     @classmethod
     def of(cls, retrieval: npt.NDArray[np.float32]) -> ZNorm:
-        """From the retrieval embeddings (M, R) of M random images."""
+        """Compute the statistics of the retrieval embeddings (M, R) of M background images."""
         rows = retrieval.astype(np.float64)
-        if not len(rows):  # nothing is known of chance: z-scores are cosines divided by almost nothing
+        if not len(rows):  # no background: z-scores are cosines divided by a tiny constant
             rows = np.zeros((1, retrieval.shape[1]))
         centred = rows - rows.mean(axis=0)
         covariance = centred.T @ centred / max(len(rows), 1)
@@ -52,7 +52,7 @@ class ZNorm:
         """Read what `save` wrote.
 
         Raises:
-            ReferenceSetError: missing or damaged.
+            ReferenceSetError: the file is missing or damaged.
         """
         try:
             stacked = np.load(path)
@@ -61,20 +61,20 @@ class ZNorm:
             raise ReferenceSetError(f"{path} cannot be read: {error}. Build the set again") from error
 
     def save(self, path: Path) -> None:
-        """Write one (R + 1, R) array in one step."""
+        """Write mean and covariance as one array (R + 1, R), atomically."""
         with atomic_path(path) as part, part.open("wb") as file:
             np.save(file, np.vstack([self.mean[None], self.covariance]))
 
     @property
     def digest(self) -> str:
-        """Equal digests give equal z-scores."""
+        """Digest of mean and covariance: equal digests give equal z-scores."""
         return sha256_hex(self.mean.tobytes(), self.covariance.tobytes())[:16]
 
     def z_scores(self, retrieval: Float32, sims: Float32) -> Float32:
-        """Standard deviations above chance.
+        """Compute the z-scores of similarities.
 
         Args:
-            retrieval: (B, R) of the queries.
+            retrieval: (B, R) retrieval embeddings of the queries, L2-normalised.
             sims: (B, K) cosines with references.
 
         Returns:

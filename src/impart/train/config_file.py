@@ -9,11 +9,15 @@ import typing
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from impart.config import check_names, read_toml
 from impart.errors import ConfigError
 from impart.train.retired import RETIRED, retired_names
 from impart.train.settings import TABLES, TrainConfig
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 __all__ = ["bundled_configs", "config_of", "load_config"]
 
@@ -23,7 +27,7 @@ def bundled_configs() -> list[str]:
     folder = resources.files("impart.train") / "configs"
     found = []
     for item in folder.iterdir():
-        if item.name.endswith(".toml") and "mode" in tomllib.loads(item.read_text(encoding="utf-8")):
+        if item.name.endswith(".toml") and "mode" in read_toml(item, what="config"):
             found.append(item.name)
     return sorted(found)
 
@@ -38,16 +42,10 @@ def load_config(name: str | Path, *, sets: Sequence[str] = ()) -> TrainConfig:
     Raises:
         ConfigError: there is no such file, it is not TOML, or a name or value is not valid.
     """
-    where = str(name)
-    try:
-        table = tomllib.loads(_text_of(Path(name)))
-    except OSError as error:
-        raise ConfigError(f"cannot read config {where}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"config {where} is not TOML: {error}") from error
+    table = read_toml(_file_of(Path(name)), what="config")
     for assignment in sets:
         _assign(table, assignment)
-    return config_of(table, where=where)
+    return config_of(table, where=str(name))
 
 
 def config_of(table: Mapping[str, Any], *, where: str) -> TrainConfig:
@@ -73,12 +71,12 @@ def config_of(table: Mapping[str, Any], *, where: str) -> TrainConfig:
     return config
 
 
-def _text_of(path: Path) -> str:
+def _file_of(path: Path) -> Path | Traversable:
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        return path
     name = path.name if path.suffix == ".toml" else f"{path.name}.toml"
     if name in bundled_configs():
-        return (resources.files("impart.train") / "configs" / name).read_text(encoding="utf-8")
+        return resources.files("impart.train") / "configs" / name
     if new := RETIRED["config"].get(name.removesuffix(".toml")):
         raise ConfigError(f"the bundled config {name} is called {new}.toml now")
     raise ConfigError(f"no config {path}: name a TOML file, or a bundled one: {', '.join(bundled_configs())}")
@@ -103,14 +101,10 @@ def _assign(table: dict[str, Any], assignment: str) -> None:
 def _build(kind: Any, table: Mapping[str, Any], *, where: str, name: str) -> Any:
     """Build a settings dataclass from a TOML table, with nested ones and lists of them."""
     hints = typing.get_type_hints(kind)
-    known = {item.name for item in dataclasses.fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        place = f"{name}.{key}" if name else key
-        if key not in known:
-            raise ConfigError(f"config {where}: no setting {place!r}; there are {', '.join(sorted(known))}")
-        values[key] = _convert(hints[key], value, where=where, name=place)
-    return kind(**values)
+    prefix = f"{name}." if name else ""
+    known = sorted(prefix + item.name for item in dataclasses.fields(kind))
+    check_names((prefix + key for key in table), known, where=f"config {where}")
+    return kind(**{key: _convert(hints[key], value, where=where, name=prefix + key) for key, value in table.items()})
 
 
 def _convert(hint: Any, value: Any, *, where: str, name: str) -> Any:

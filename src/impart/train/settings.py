@@ -25,6 +25,7 @@ from typing import Any
 
 from impart.config import RamSettings
 from impart.errors import ConfigError
+from impart.retrieval.near_duplicates import TRAINING_NEAR_DUPLICATE
 from impart.train.episodes.settings import EpisodeSettings
 from impart.train.heads.settings import BackboneSettings, HeadsSettings
 from impart.train.pretrain.settings import PretrainSettings
@@ -127,7 +128,7 @@ class ReferenceSettings:
     use: float = 1.0
     sources: tuple[str, ...] = ()
     captions: int = 1
-    near_duplicate: float = 0.97
+    near_duplicate: float = TRAINING_NEAR_DUPLICATE
     index: str = "auto"
     retrieval: str = "backbone"
     refresh: int = 1

@@ -1,1 +1,1 @@
-"""Video: decode, index, search."""
+"""Video: decode files, index their segments, search for moments."""

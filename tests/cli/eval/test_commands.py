@@ -1,4 +1,4 @@
-"""`impart eval` from the outside: what it prints, writes and returns."""
+"""`impart eval`: its output, its files and its exit codes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_models_are_measured_on_the_same_items_and_reported(classes: Path, refer
     assert (tmp_path / "out" / "plots").is_dir()
 
 
-def test_with_a_set_and_no_names_both_are_compared(classes: Path, references: Path) -> None:
+def test_the_default_models_use_the_given_set(classes: Path, references: Path) -> None:
     from impart.config import EncoderSettings
 
     assert EncoderSettings.model == "mini"
@@ -136,7 +136,7 @@ def test_compare_two_reports(classes: Path, references: Path) -> None:
     assert content["comparisons"][0]["differences"][0]["difference"] == 0
     assert (content["comparisons"][0]["shared"], content["comparisons"][0]["only_b"]) == (16, 1)
     missing = run("compare", "a", "nowhere", code=1)
-    assert "holds no report" in str(missing.exception)
+    assert "has no report" in str(missing.exception)
 
 
 def test_retrieval_both_ways(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_retrieval_both_ways(tmp_path: Path) -> None:
     assert tasks["text to image"]["counts"]["queries"] == 6
 
 
-def test_probe_learns_from_the_train_folder(tmp_path: Path) -> None:
+def test_probe_trains_on_the_train_folder(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     paint(tmp_path / "data" / "train", count=5, shade=10)
     paint(tmp_path / "data" / "test")
@@ -179,7 +179,7 @@ def clips(tmp_path: Path) -> Path:
     return folder
 
 
-def test_videos_are_found_by_text_and_by_their_own_frame(clips: Path, references: Path) -> None:
+def test_video_retrieval_by_text_and_by_frame(clips: Path, references: Path) -> None:
     (clips / "captions.csv").write_text("file,caption\na.mp4,red\na.mp4,green\nb.mp4,blue\nabsent.mp4,white\n")
     names = ("-e", "tiny,tiny+vanilla", "-r", references, "--near-duplicate", "2")
     said = run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", *names, "--image-queries", "--json")
@@ -194,7 +194,7 @@ def test_videos_are_found_by_text_and_by_their_own_frame(clips: Path, references
     run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", "-e", "tiny", "--no-report")
     assert sum(ENCODED) == encoded
     run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", "-e", "tiny", "--fit", "crop", "--no-report")
-    assert sum(ENCODED) > encoded  # other images: nothing in the cache is theirs
+    assert sum(ENCODED) > encoded  # other frames, not in the cache
     wrong = run("retrieval", "-d", f"video-captions:{clips / 'captions.csv'}", "-e", "tiny", "--fit", "stretch", code=2)
     assert "stretch" in wrong.stderr
 
@@ -229,7 +229,7 @@ def test_moments_of_the_baseline_and_of_a_file(clips: Path, tmp_path: Path) -> N
     assert "made elsewhere" in run("moments", "-d", f"qvhighlights:{clips}", *files, "-e", "tiny", code=2).output
 
 
-def test_videos_that_are_cut_short_are_counted_named_and_code_3(tmp_path: Path) -> None:
+def test_videos_that_are_cut_short_are_counted_and_named_with_code_3(tmp_path: Path) -> None:
     folder = tmp_path / "clips"
     folder.mkdir()
     write_clip(folder / "a.mp4", colours=["red"])
@@ -271,7 +271,7 @@ def test_regions_of_a_table_of_boxes(tmp_path: Path) -> None:
     assert "--scales 'big'" in run("regions", folder, "-e", "tiny", "--scales", "big", code=2).output
 
 
-def test_references_that_show_what_is_in_a_box_are_dropped(tmp_path: Path) -> None:
+def test_references_that_show_the_content_of_a_box_are_dropped(tmp_path: Path) -> None:
     folder = tmp_path / "boxes"
     folder.mkdir()
     image = Image.new("RGB", (16, 8), COLOURS["red"])
@@ -306,14 +306,14 @@ def test_data_sets_are_listed_with_their_files() -> None:
     assert "cifar-10-python.tar.gz" in run("datasets").stdout
 
 
-def test_usage_errors_say_what_to_do(classes: Path, tmp_path: Path) -> None:
+def test_usage_errors_name_the_remedy(classes: Path, tmp_path: Path) -> None:
     assert "--data cifar10:PATH" in run("zeroshot", "-e", "tiny", code=2).output
     wrong = run("zeroshot", classes, "-e", "tiny+vanilla", code=1)
     assert "give --refset DIR" in str(wrong.exception)
-    assert "with its own encoder" in run("retrieval", "x.csv", "-i", "library", "-e", "tiny", code=2).output
+    assert "--index has its own" in run("retrieval", "x.csv", "-i", "library", "-e", "tiny", code=2).output
 
 
-def test_two_data_sets_of_one_name_are_not_taken_for_one(tmp_path: Path) -> None:
+def test_two_data_sets_of_one_name_are_refused(tmp_path: Path) -> None:
     for place in ("one", "two"):
         paint(tmp_path / place / "birds" / "test", count=1)
     said = run("zeroshot", "one/birds/test", "two/birds/test", "-e", "tiny", "--no-report", code=1)
@@ -325,7 +325,7 @@ def test_intervals_can_be_left_out(classes: Path) -> None:
     assert content["results"][0]["figures"]["top-1"] == {"value": 1.0}
 
 
-def test_same_figures_whatever_the_batch(classes: Path) -> None:
+def test_figures_do_not_depend_on_the_batch(classes: Path) -> None:
     figures = [
         json.loads(run("zeroshot", classes, "-e", "tiny", "--no-cache", "--batch", n, "--json", "--no-report").stdout)
         for n in (1, 7)

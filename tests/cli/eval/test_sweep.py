@@ -1,4 +1,4 @@
-"""`impart refset sweep` from the outside: what it prints and writes, and that it goes on where it stopped."""
+"""`impart refset sweep`: its output, its files, and a sweep that continues after a stop."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def table(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_sweep_prints_writes_and_goes_on(references: Path, tmp_path: Path) -> None:
+def test_sweep_prints_writes_and_continues(references: Path, tmp_path: Path) -> None:
     data, out = paint(tmp_path / "test", 1), tmp_path / "report"
     arguments = ["sweep", str(references), "--data", str(data), "-o", str(out), *FEW]
     first = RUN.invoke(app, arguments)
@@ -81,7 +81,7 @@ def test_sweep_prints_writes_and_goes_on(references: Path, tmp_path: Path) -> No
     assert f"{len(rows)} of {len(rows) + 2} rows" in more.output
 
 
-def test_without_data_leave_one_out_alone(references: Path, tmp_path: Path) -> None:
+def test_without_data_only_leave_one_out(references: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     found = RUN.invoke(app, ["sweep", str(references), "-o", str(out), *FEW, "--around", "usual"])
     assert found.exit_code == 0, found.output
@@ -89,7 +89,7 @@ def test_without_data_leave_one_out_alone(references: Path, tmp_path: Path) -> N
     assert {row["floor"] for row in table(out)} == {"4.0"}
 
 
-def test_choosing_by_a_data_set_is_said_to_be_tuning(references: Path, tmp_path: Path) -> None:
+def test_choosing_by_a_data_set_has_a_warning(references: Path, tmp_path: Path) -> None:
     data, out = paint(tmp_path / "test", 1), tmp_path / "report"
     name = f"{tmp_path.name}/test"
     arguments = ["sweep", str(references), "--data", str(data), "-o", str(out), *FEW, "--choose-by"]
@@ -101,7 +101,7 @@ def test_choosing_by_a_data_set_is_said_to_be_tuning(references: Path, tmp_path:
     assert "choose leave-one-out" in str(wrong.exception)
 
 
-def test_values_that_are_none(references: Path, tmp_path: Path) -> None:
+def test_invalid_values_are_refused(references: Path, tmp_path: Path) -> None:
     for option, value in (("--k", "two"), ("--sizes", "much"), ("--corrupt", "30")):
         found = RUN.invoke(app, ["sweep", str(references), "-o", str(tmp_path / "report"), option, value])
         assert isinstance(found.exception, ConfigError), (option, found.output)

@@ -1,4 +1,4 @@
-"""The ONNX backend against NumPy, over the variations that published exports show."""
+"""The ONNX backend against NumPy, over the variations of published exports."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ TEXTS = ["a red square", "dog", "", "a photo of a green dog of a blue dog of a r
 
 
 def colours(images: list[np.ndarray]) -> np.ndarray:
-    """(B, 3) mean colours after the tiny models' normalisation."""
+    """Compute mean colours after the normalisation of the tiny models: (B, 3)."""
     return np.stack([(image / 255.0 - 0.5) / 0.5 for image in images]).mean(axis=(1, 2)).astype(np.float32)
 
 
 def text_vectors(texts: list[str], *, mask: bool) -> np.ndarray:
-    """The word model by a plain loop: <bos> words <eos>, cut at the context, padded unless masked."""
+    """Encode texts with a plain loop: <bos> words <eos>, truncated to the context, padded unless masked."""
     rows = []
     for text in texts:
         words = [tiny_onnx.WORDS.index(word) for word in text.split()][: tiny_onnx.CONTEXT - 2]
@@ -105,7 +105,7 @@ def test_text_is_cleaned_as_the_config_says(tmp_path: Path) -> None:
     assert clean.fingerprint != plain.fingerprint
 
 
-def test_mini_has_its_own_retrieval(tmp_path: Path) -> None:
+def test_mini_has_its_own_retrieval_embeddings(tmp_path: Path) -> None:
     encoder = load_mini(str(tiny_onnx.write_mini(tmp_path)))
     assert encoder.traits.own_retrieval
     assert encoder.traits.retrieval_dim == tiny_onnx.RETRIEVAL_DIM
@@ -115,14 +115,14 @@ def test_mini_has_its_own_retrieval(tmp_path: Path) -> None:
     np.testing.assert_allclose(encoder.encode_texts(TEXTS), text_vectors(TEXTS, mask=True), atol=1e-5)
 
 
-def test_small_images_go_through_their_own_weights(tmp_path: Path) -> None:
+def test_small_images_are_encoded_with_their_own_weights(tmp_path: Path) -> None:
     encoder = load_mini(str(tiny_onnx.write_mini(tmp_path, small={"up_to_px": 10, "size": 8})))
     sides = [(16, 16), (10, 40), (11, 11), (3, 9), (40, 10), (12, 90)]
     grey = [RNG.integers(0, 256, dtype=np.uint8) for _ in sides]
     images = [np.full((*side, 3), level, np.uint8) for side, level in zip(sides, grey, strict=True)]
-    images[4] = Image.fromarray(images[4])  # images and arrays alike
+    images[4] = Image.fromarray(images[4])  # a PIL image among arrays
     seen = colours([np.full((2, 2, 3), level, np.uint8) for level in grey])
-    seen[[1, 3, 4]] += 16 - 8  # what the tiny model adds where it is given 8 px
+    seen[[1, 3, 4]] += 16 - 8  # the tiny model adds this for an 8 px input
     embedding, retrieval = (l2_normalise(seen @ weights) for weights in tiny_onnx.image_weights())
     found = encoder.encode_images(images)
     np.testing.assert_allclose(found.embeddings, embedding, atol=1e-5)
@@ -132,14 +132,14 @@ def test_small_images_go_through_their_own_weights(tmp_path: Path) -> None:
     assert other.fingerprint != encoder.fingerprint
 
 
-def test_nothing_in_nothing_out(tmp_path: Path) -> None:
+def test_no_images_and_no_texts(tmp_path: Path) -> None:
     encoder = load_mini(str(tiny_onnx.write_mini(tmp_path)))
     assert encoder.encode_images([]).embeddings.shape == (0, tiny_onnx.DIM)
     assert encoder.encode_images([]).retrieval.shape == (0, tiny_onnx.RETRIEVAL_DIM)
     assert encoder.encode_texts([]).shape == (0, tiny_onnx.DIM)
 
 
-def test_towers_are_opened_one_by_one(tmp_path: Path) -> None:
+def test_a_tower_is_opened_when_it_is_first_used(tmp_path: Path) -> None:
     folder = tiny_onnx.write_mini(tmp_path)
     (folder / "image.onnx").write_bytes(b"not a model")
     encoder = load_mini(str(folder))
@@ -176,7 +176,7 @@ def test_fingerprint_covers_weights_tokenizer_and_preprocessing(tmp_path: Path) 
         ("visual/preprocess_cfg.json", '{"size": 16}', r"no 'mean'"),
         ("textual/tokenizer.json", None, r"tokenizer\.json is missing"),
         ("textual/tokenizer.json", "{}", r"tokenizer\.json is not a tokenizer"),
-        ("textual/tokenizer_config.json", None, r"no padding token"),
+        ("textual/tokenizer_config.json", None, "does not name a padding token"),
         ("textual/model.onnx", "scrambled", r"textual/model\.onnx cannot be opened"),
     ],
 )
@@ -208,7 +208,7 @@ def test_swapped_towers_and_unknown_options_are_named(tmp_path: Path) -> None:
         load_onnx(str(folder)).encode_texts(["a dog"])
 
 
-def test_missing_folder_says_so() -> None:
+def test_a_missing_folder_is_named() -> None:
     with pytest.raises(EncoderNotFoundError, match="no folder"):
         load_encoder("onnx:/no/such/folder")
     with pytest.raises(EncoderNotFoundError, match="needs a folder"):
@@ -226,7 +226,7 @@ def test_local_models_need_no_hub_library(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not (MINI_FOLDER / "model.json").is_file(), reason="the bundled model is not built yet")
-def test_bundled_model_tells_colours_apart() -> None:
+def test_bundled_model_separates_colours() -> None:
     encoder = load_encoder("mini")
     red, blue = (np.full((64, 64, 3), colour, dtype=np.uint8) for colour in ((220, 20, 20), (20, 20, 220)))
     result = encoder.encode_images([red, blue])

@@ -1,4 +1,4 @@
-"""Exports agree with the torch model they came from; one that does not is refused."""
+"""Exports agree with their torch model; an export that does not is refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_export_agrees(tmp_path: Path, kind: str) -> None:
     assert (tmp_path / "out" / "int8" / "textual" / "model.onnx").stat().st_size < size
 
 
-def test_quick_gelu_survives(tmp_path: Path) -> None:
+def test_quick_gelu_is_exported(tmp_path: Path) -> None:
     quick, exact = (
         load_encoder(f"hf:{tiny_hf.write_clip(tmp_path / act, hidden_act=act)}", device="cpu")
         for act in ("quick_gelu", "gelu")
@@ -67,7 +67,7 @@ def test_an_export_that_does_not_agree_is_refused(tmp_path: Path, monkeypatch: p
         export_hf(str(tmp_path / "model"), tmp_path / "out")
 
 
-def test_heavy_towers_keep_their_weights_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_weights_are_written_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from impart.encoders import torch_towers as backend
 
     tiny_hf.write_siglip(tmp_path / "model")

@@ -1,4 +1,4 @@
-"""Captioned images from the files as published; what is missing is counted."""
+"""Readers of captioned images, on small files in the published formats."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_captions_of_one_split(tmp_path: Path) -> None:
     assert dataset.images.identity() != opened(tmp_path / "set").images.identity()
 
 
-def test_missing_images_are_counted_and_all_of_them_are_an_error(tmp_path: Path) -> None:
+def test_missing_images_are_counted_and_a_set_without_images_is_an_error(tmp_path: Path) -> None:
     table = captioned(tmp_path / "set")
     (tmp_path / "set" / "red.png").unlink()
     dataset = opened(table)
@@ -58,7 +58,7 @@ def test_missing_images_are_counted_and_all_of_them_are_an_error(tmp_path: Path)
         opened(table)
 
 
-def test_tables_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
+def test_tables_without_rows_or_columns_are_refused(tmp_path: Path) -> None:
     table = captioned(tmp_path / "set")
     with pytest.raises(DataError, match="split 'c'"):
         opened(table, "c")
@@ -68,7 +68,7 @@ def test_tables_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
 
 
 def karpathy(name: str) -> dict[str, object]:
-    """As in caption_datasets.zip: one entry an image, with its split."""
+    """Content of a file of caption_datasets.zip: one entry per image, with its split."""
     images = []
     for number, (file, split) in enumerate([("red.png", "test"), ("blue.png", "val"), ("green.png", "test")]):
         raw = [f"A {file[:-4]} image .", f"{file[:-4]} ."]
@@ -163,12 +163,12 @@ def test_flickr30k_by_its_token_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["flickr8k", "flickr30k", "coco-captions"])
 def test_missing_and_damaged_files(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=r"wants dataset_.*published at https://"):
+    with pytest.raises(DataError, match=r"needs dataset_.*published at https://"):
         opened(f"{name}:{tmp_path}")
     file = tmp_path / f"dataset_{name.removesuffix('-captions')}.json"
     file.write_text('{"images": [')
     with pytest.raises(DataError, match="not json"):
         opened(f"{name}:{tmp_path}")
     file.write_text('{"images": {}}')
-    with pytest.raises(DataError, match="does not have the form"):
+    with pytest.raises(DataError, match="does not have the expected form"):
         opened(f"{name}:{tmp_path}")

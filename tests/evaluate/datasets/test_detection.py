@@ -1,4 +1,4 @@
-"""Boxes of COCO, LVIS and tables: fractions of the image, clipped, dropped and counted."""
+"""Readers of boxes of COCO, LVIS and tables: fractions of the image; clipped and left-out boxes are counted."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def test_coco_instances(tmp_path: Path) -> None:
         )
 
 
-def test_coco_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"wants annotations/instances_val2017\.json.*published at https://cocodataset"):
+def test_damaged_coco_files_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"needs annotations/instances_val2017\.json.*published at https://cocodataset"):
         opened(f"coco:{tmp_path}")
     file = coco(tmp_path)
     for name in ("000000000139", "000000000285"):
@@ -145,7 +145,7 @@ def test_a_table_of_boxes(tmp_path: Path) -> None:
         assert np.allclose(dataset.boxes, [[0.1, 0.2, 0.5, 0.6], [0.5, 0.5, 1, 1]])
         assert len(dataset.notes) == 2
     table.write_text("\n".join(["file,label,x0,y0,x1,y1", *rows, "a.jpg,cat,left,0,1,1"]))
-    assert "boxes.csv, line 5: a corner is no number" in opened(table).notes[0]
+    assert "boxes.csv, line 5: a corner is not a number" in opened(table).notes[0]
     table.write_text("file,label,x0,y0,x1,y1\n")
     with pytest.raises(DataError, match="has no boxes"):
         opened(table)

@@ -1,4 +1,4 @@
-"""docs/evaluation.md lists every reader, with its splits, the files it wants and where they are published."""
+"""docs/evaluation.md lists every reader, with its splits, the files needed and where they are published."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def test_every_reader_has_a_row_and_every_row_a_reader() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(READERS))
-def test_a_row_says_what_the_reader_says(name: str) -> None:
+def test_a_row_agrees_with_its_reader(name: str) -> None:
     reader = READERS[name]
     splits, files, home, what = rows()[name]
-    assert splits == (", ".join(reader.splits) or "as the files have them")
+    assert splits == (", ".join(reader.splits) or "defined by the files")
     plain = re.sub(r"<([a-z]+)>", lambda found: found[1].upper(), "; ".join(reader.files))  # <class> is CLASS there
     assert set(re.findall(r"[\w-]+\.[a-z]{2,4}\b", plain)) <= set(re.findall(r"[\w-]+\.[a-z]{2,4}\b", files))
     assert re.findall(r"https?://[^\s,;)>]+", reader.home) == re.findall(r"https?://[^\s,;)>]+", home)

@@ -1,4 +1,4 @@
-"""Class names and templates that are built in: counts, order, no two alike, and agreement with folders on disk."""
+"""Built-in class names and prompts: counts, order, no duplicates, and agreement with folders on disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COUNTS = {
 }
 
 
-def test_every_set_is_covered() -> None:
+def test_every_set_has_a_count_here() -> None:
     assert set(NAMED_SETS) == set(COUNTS)
 
 
@@ -41,7 +41,7 @@ def test_names_are_complete_plain_and_distinct(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(COUNTS))
-def test_templates_take_one_name(name: str) -> None:
+def test_every_prompt_has_one_place_for_the_name(name: str) -> None:
     prompts = templates(name)
     assert 4 <= len(prompts) <= 10
     assert len({prompt.lower() for prompt in prompts}) == len(prompts)
@@ -55,8 +55,8 @@ def test_official_order_is_the_sorted_one(name: str) -> None:
     assert keys == sorted(keys)
 
 
-def test_landmarks_of_the_official_orders() -> None:
-    """Class numbers that anybody can look up in the published files."""
+def test_some_classes_of_the_official_orders() -> None:
+    """The class numbers are those of the published files."""
     assert class_names("cifar10")[3] == "cat"
     assert class_names("imagenet")[0] == "tench fish"
     assert class_names("imagenet")[281] == "tabby cat"
@@ -78,27 +78,27 @@ def test_landmarks_of_the_official_orders() -> None:
     assert next(iter(class_names_by_folder("sun397"))) == "a/abbey"
 
 
-def test_one_word_with_two_meanings_gets_two_names() -> None:
+def test_ambiguous_words_have_different_names() -> None:
     names = class_names_by_folder("imagenet")
     assert {names["n02012849"], names["n03126707"]} == {"crane bird", "construction crane"}
     assert names["n03710637"] != names["n03710721"]  # maillot, twice
     assert names["n04355933"] != names["n04356056"]  # sunglass, sunglasses
 
 
-def test_an_unknown_set_is_named_with_the_choices() -> None:
+def test_the_error_for_an_unknown_set_lists_the_sets() -> None:
     with pytest.raises(DataError, match=r"'mnist': choose one of aircraft, .*sun397"):
         class_names("mnist")
 
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "caltech101"])
-def test_folders_at_hand_have_names(name: str, data_dir: Path) -> None:
+def test_the_development_folders_have_names(name: str, data_dir: Path) -> None:
     folders = {path.name for path in (data_dir / "images" / name / "test").iterdir() if path.is_dir()}
     assert folders == set(class_names_by_folder(name))
 
 
 @pytest.mark.data
-def test_imagenet_names_cover_the_wnids_at_hand(data_dir: Path) -> None:
+def test_the_development_wnids_have_names(data_dir: Path) -> None:
     sample = (data_dir / "images" / "imagenet_sample" / "labels.csv").read_text(encoding="utf-8").splitlines()[1:]
     wnids = {line.split(",")[1] for line in sample}
     assert wnids == set(class_names_by_folder("imagenet"))

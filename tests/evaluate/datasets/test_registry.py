@@ -1,4 +1,4 @@
-"""Data sets by name or by path: what a path is taken for, and what is said of one that is nothing."""
+"""`open_set`: data sets by name and by path, guessed formats, and errors."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from helpers.image_sets import class_folders, image
 from impart.errors import ConfigError, DataError
 from impart.evaluate import BoxSet, CaptionSet, ClassSet, open_set
 from impart.evaluate.datasets import READERS, Reader, register_reader
+from impart.evaluate.datasets.reader import OWN_FILES
 
 
-def test_every_reader_says_what_it_wants() -> None:
+def test_every_reader_names_its_files_and_their_home() -> None:
     for name, reader in READERS.items():
         assert (reader.name, bool(reader.files)) == (name, True)
-        assert reader.home.startswith(("https://", "nowhere"))
+        assert reader.home.startswith("https://") or reader.home == OWN_FILES
     kinds = {reader.kind for reader in READERS.values()}
     assert kinds == {"classes", "captions", "videos", "moments", "boxes"}
 
 
 @pytest.mark.parametrize("name", sorted(READERS))
-def test_a_name_needs_a_path_that_is_there(tmp_path: Path, name: str) -> None:
+def test_a_name_needs_an_existing_path(tmp_path: Path, name: str) -> None:
     if name.startswith("hf-"):
         pytest.importorskip("datasets")
         return
@@ -33,9 +34,9 @@ def test_a_name_needs_a_path_that_is_there(tmp_path: Path, name: str) -> None:
 
 
 def test_unknown_names_and_kinds(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no data set is called 'cifra10': there are .*cifar10"):
+    with pytest.raises(DataError, match=r"no data set has the name 'cifra10': choose one of .*cifar10"):
         open_set(f"cifra10:{tmp_path}")
-    with pytest.raises(DataError, match=r"is a set of classes, and captions are wanted: choose one of .*captions"):
+    with pytest.raises(DataError, match=r"is a set of classes, not of captions: choose one of .*captions"):
         open_set(f"cifar10:{tmp_path}", kind="captions")
     with pytest.raises(DataError, match="does not exist"):
         open_set(tmp_path / "nowhere.csv")
@@ -44,7 +45,7 @@ def test_unknown_names_and_kinds(tmp_path: Path) -> None:
         open_set(tmp_path / "thing.xyz")
 
 
-def test_what_a_path_is_taken_for(tmp_path: Path) -> None:
+def test_the_format_of_a_path_is_guessed(tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "classes", ["red", "blue"])
     assert isinstance(open_set(folder), ClassSet)
     image(tmp_path / "pairs" / "images" / "a.png")
@@ -56,7 +57,7 @@ def test_what_a_path_is_taken_for(tmp_path: Path) -> None:
     assert isinstance(open_set(str(folder)), ClassSet)
 
 
-def test_a_reader_of_ones_own() -> None:
+def test_register_reader() -> None:
     def opener(path: Path, split: str | None) -> ClassSet:
         raise DataError(f"{path} {split}")
 
@@ -101,6 +102,16 @@ def test_fewer_captioned_images_keep_their_captions(tmp_path: Path) -> None:
         assert Path(dataset.images.keys[owner]).stem == caption.split()[1]
     with pytest.raises(ConfigError, match="no classes"):
         open_set(table, per_class=2)
+
+
+def test_a_subset_keeps_the_given_order(tmp_path: Path) -> None:
+    rows = ["0.png,text 0", "1.png,text 1", "1.png,more 1", "2.png,text 2"]
+    for number in range(3):
+        image(tmp_path / f"{number}.png")
+    (tmp_path / "captions.csv").write_text("\n".join(["file,caption", *rows]))
+    dataset = open_set(tmp_path / "captions.csv", kind="captions").subset([2, 1])
+    assert [Path(key).name for key in dataset.images.keys] == ["2.png", "1.png"]
+    assert (dataset.captions, dataset.owners.tolist()) == (("text 1", "more 1", "text 2"), [1, 1, 0])
 
 
 def test_fewer_images_with_boxes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Shards in the layout that CLIP benchmarks publish."""
+"""WebDataset shards in the layout that CLIP benchmarks publish."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_folder_of_shards_itself(tmp_path: Path) -> None:
         open_set(root, split="train")
 
 
-def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
+def test_errors_name_the_missing_or_damaged_file(tmp_path: Path) -> None:
     root = classification(tmp_path / "colours")
     (root / "test" / "nshards.txt").write_text("3")
     with pytest.raises(DataError, match=r"2\.tar is missing"):

@@ -29,7 +29,7 @@ def test_the_interval_is_that_of_a_naive_paired_bootstrap() -> None:
     assert (found.noise, found.better) == (False, True)
 
 
-def test_pairing_finds_what_two_intervals_hide() -> None:
+def test_pairing_finds_a_difference_that_two_intervals_do_not_show() -> None:
     a, b = classified("a", EASY), classified("b", BETTER)
     (low_a, high_a), (low_b, _) = intervals(a)["top-1"], intervals(b)["top-1"]
     slightly = EASY.copy()
@@ -51,7 +51,7 @@ def test_lower_is_better() -> None:
     assert found.better
 
 
-def test_only_shared_items_count_and_the_others_are_counted() -> None:
+def test_only_shared_items_are_compared_and_the_others_are_counted() -> None:
     a = classified("a", [1, 0, 0, 1], items=["p", "q", "r", "only a"])
     b = classified("b", [1, 1, 0, 0, 1], items=["r", "q", "p", "only b", "b too"])
     found = paired(a, b)
@@ -59,16 +59,16 @@ def test_only_shared_items_count_and_the_others_are_counted() -> None:
     top1 = found.of("top-1")
     assert (top1.a, top1.b) == pytest.approx((1 / 3, 2 / 3))
     assert found.of("calibration error") is None
-    assert found.notes == ("calibration error: not compared, the items are not the same",)
+    assert found.notes == ("calibration error: not compared, the items differ",)
 
 
-def test_no_shared_item_is_said() -> None:
+def test_no_shared_item_is_noted() -> None:
     found = paired(classified("a", [1, 0]), classified("b", [1, 0], items=["x.jpg", "y.jpg"]))
     assert (found.shared, found.differences) == (0, ())
     assert "top-1: not compared, no item is shared" in found.notes
 
 
-def test_a_data_set_that_was_moved_is_met_below_its_folder() -> None:
+def test_items_of_a_moved_data_set_are_matched_below_its_folder() -> None:
     items = ["red/1.png", "red/2.png", "blue/1.png", "blue/2.png"]
     a = classified("a", [1, 0, 0, 1], items=[f"/here/set/{name}" for name in items])
     b = classified("b", [1, 1, 1, 1], items=[f"C:/there/{name}" for name in items])
@@ -78,7 +78,7 @@ def test_a_data_set_that_was_moved_is_met_below_its_folder() -> None:
     assert "different folders" in found.notes[0]
 
 
-def test_order_does_not_matter_and_equal_keys_are_told_apart() -> None:
+def test_order_does_not_matter_and_equal_keys_are_numbered() -> None:
     items = [f"{number // 2}" for number in range(200)]  # every key twice
     order = np.arange(200).reshape(100, 2)[::-1].reshape(-1)
     a, b = classified("a", EASY, items=items), classified("b", BETTER, items=items)
@@ -88,14 +88,16 @@ def test_order_does_not_matter_and_equal_keys_are_told_apart() -> None:
 
 
 def test_clusters_are_drawn_together() -> None:
-    values = np.repeat([1.0, 0.0, 1.0, 0.0, 1.0, 1.0], 50)  # items of a cluster agree: six facts, not 300
+    values = np.repeat(
+        [1.0, 0.0, 1.0, 0.0, 1.0, 1.0], 50
+    )  # items of a cluster are equal: six independent values, not 300
     clusters = np.repeat(np.arange(6), 50)
     alone, together = classified("a", values), classified("a", values, clusters=clusters.tolist())
     width = {name: np.ptp(intervals(one)["top-1"]) for name, one in (("alone", alone), ("together", together))}
     assert width["together"] > 4 * width["alone"]
 
 
-def test_without_draws_there_is_no_interval_and_no_verdict() -> None:
+def test_without_draws_there_is_no_interval_and_no_noise_flag() -> None:
     found = paired(classified("a", EASY), classified("b", BETTER), repeats=0).of("top-1")
     assert (found.low, found.noise) == (None, None)
     assert intervals(classified("a", EASY), repeats=0) == {}
@@ -116,7 +118,7 @@ def test_each_is_compared_with_the_first_of_its_task() -> None:
     ]
 
 
-def test_what_was_set_differently_is_said() -> None:
+def test_settings_that_differ_are_noted() -> None:
     other = dataclasses.replace(classified("mini", EASY), settings={"prompts": "single"}, labels=("crimson", "blue"))
     (found,), _ = compare_all([classified("mini", EASY)], [other])
     assert found.notes == ("not the same in both: prompts, names of the classes",)
@@ -124,7 +126,7 @@ def test_what_was_set_differently_is_said() -> None:
     assert found.notes == ()
 
 
-def test_two_runs_meet_by_label_else_by_the_first() -> None:
+def test_two_runs_are_matched_by_label_else_by_the_first() -> None:
     first = [classified("mini", EASY), classified("ram", EASY), classified("mini", EASY, dataset="lost")]
     found, notes = compare_all(first, [classified("ram", BETTER), classified("new", BETTER)])
     assert [(one.a, one.b) for one in found] == [("ram", "ram")]

@@ -1,10 +1,12 @@
-"""A report folder: what it says, what comes back, and what happens without matplotlib."""
+"""A report folder: its files, what is read back, and the case without matplotlib."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +14,25 @@ import pytest
 from helpers.results import classified
 from impart.errors import DataError
 from impart.evaluate.report.compare import paired
-from impart.evaluate.report.folder import read_report, summarise, write_report
+from impart.evaluate.report.folder import Report, read_report, summarise, write_report
 from impart.evaluate.report.tables import Cell, Table, markdown, shown
+from impart.evaluate.result import Result
 
 RIGHT = [1, 0, 0, 1, 1, 0, 1, 1, 0, 1] * 20
 ALWAYS = [1] * 200
-OUTCOMES = [classified("mini", RIGHT), classified("mini+vanilla", ALWAYS), classified("mini+paper", RIGHT)]
+RESULTS = [classified("mini", RIGHT), classified("mini+vanilla", ALWAYS), classified("mini+paper", RIGHT)]
 ENCODERS = [{"label": "mini", "encoder": "mini", "encoder_fingerprint": "abc", "fingerprint": "abc"}]
 
 
+def report(results: Sequence[Result] = RESULTS, settings: dict[str, str] | None = None, **more: Any) -> Report:
+    return Report(results=tuple(results), settings=settings or {}, **more)
+
+
 def test_round_trip(tmp_path: Path) -> None:
-    write_report(tmp_path / "run", OUTCOMES, {"prompts": "ensemble"}, encoders=ENCODERS, notes=["a note"], seconds=1.5)
+    write_report(
+        tmp_path / "run",
+        report(RESULTS, {"prompts": "ensemble"}, encoders=tuple(ENCODERS), notes=("a note",), seconds=1.5),
+    )
     back = read_report(tmp_path / "run")
     assert (back.settings, back.encoders, back.notes, back.seconds) == (
         {"prompts": "ensemble"},
@@ -30,7 +40,7 @@ def test_round_trip(tmp_path: Path) -> None:
         ("a note",),
         1.5,
     )
-    for one, other in zip(OUTCOMES, back.results, strict=True):
+    for one, other in zip(RESULTS, back.results, strict=True):
         assert (one.items, one.figures, one.lower_is_better) == (other.items, other.figures, other.lower_is_better)
         assert (one.counts, one.notes, one.labels) == (other.counts, other.notes, other.labels)
         for kind in ("per_item", "resampled", "arrays"):
@@ -38,11 +48,23 @@ def test_round_trip(tmp_path: Path) -> None:
             assert mine.keys() == read.keys()
             for name in mine:
                 np.testing.assert_array_equal(mine[name], read[name])
-    assert paired(back.results[0], OUTCOMES[1]) == paired(OUTCOMES[0], OUTCOMES[1])
+    assert paired(back.results[0], RESULTS[1]) == paired(RESULTS[0], RESULTS[1])
+
+
+def test_a_report_with_the_old_names_is_read(tmp_path: Path) -> None:
+    write_report(tmp_path, report(RESULTS), plots=False)
+    content = json.loads((tmp_path / "report.json").read_text())
+    content["outcomes"] = content.pop("results")
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    (tmp_path / "results.npz").rename(tmp_path / "outcomes.npz")
+    back = read_report(tmp_path).results
+    assert [(one.encoder, one.figures, one.items) for one in back] == [
+        (one.encoder, one.figures, one.items) for one in RESULTS
+    ]
 
 
 def test_the_json_has_figures_with_intervals_differences_and_versions(tmp_path: Path) -> None:
-    write_report(tmp_path, OUTCOMES, {}, encoders=ENCODERS)
+    write_report(tmp_path, report(RESULTS, {}, encoders=tuple(ENCODERS)))
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["schema"] == 1
     assert {"impart", "numpy"} <= content["versions"].keys()
@@ -57,7 +79,7 @@ def test_the_json_has_figures_with_intervals_differences_and_versions(tmp_path: 
 
 
 def test_the_text_marks_the_best_and_the_noise(tmp_path: Path) -> None:
-    written = write_report(tmp_path, OUTCOMES, {"command": "impart eval zeroshot x"}, encoders=ENCODERS)
+    written = write_report(tmp_path, report(RESULTS, {"command": "impart eval zeroshot x"}, encoders=tuple(ENCODERS)))
     text = (tmp_path / "report.md").read_text()
     rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| mini")}
     assert "**100.0 ±0.0**" in rows["mini+vanilla"]
@@ -79,9 +101,9 @@ def test_the_text_marks_the_best_and_the_noise(tmp_path: Path) -> None:
     ]
 
 
-def test_without_matplotlib_the_report_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_the_report_has_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    written = write_report(tmp_path, OUTCOMES[:1], {})
+    written = write_report(tmp_path, report(RESULTS[:1]))
     assert written.plots == ()
     assert "impart[eval]" in written.problem
     assert written.problem in (tmp_path / "report.md").read_text()
@@ -89,19 +111,19 @@ def test_without_matplotlib_the_report_says_so(tmp_path: Path, monkeypatch: pyte
 
 
 def test_writing_again_replaces(tmp_path: Path) -> None:
-    write_report(tmp_path, OUTCOMES, {})
-    write_report(tmp_path, OUTCOMES[:1], {})
+    write_report(tmp_path, report(RESULTS))
+    write_report(tmp_path, report(RESULTS[:1]))
     assert len(read_report(tmp_path).results) == 1
     assert not list((tmp_path / "plots").glob("*vanilla*"))
 
 
-def test_no_report_another_file_and_a_damaged_one_are_told_apart(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no report"):
+def test_a_missing_another_and_a_damaged_report_raise_different_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no report"):
         read_report(tmp_path)
     (tmp_path / "report.json").write_text("{}")
-    with pytest.raises(DataError, match="is no report of"):
+    with pytest.raises(DataError, match="is not a report of"):
         read_report(tmp_path)
-    write_report(tmp_path, OUTCOMES[:1], {}, plots=False)
+    write_report(tmp_path, report(RESULTS[:1]), plots=False)
     (tmp_path / "results.npz").write_bytes(b"half")
     with pytest.raises(DataError, match="is damaged"):
         read_report(tmp_path)
@@ -111,20 +133,20 @@ def test_no_report_another_file_and_a_damaged_one_are_told_apart(tmp_path: Path)
         read_report(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="choose another --out"):
-        write_report(tmp_path / "file", OUTCOMES[:1], {}, plots=False)
+        write_report(tmp_path / "file", report(RESULTS[:1]), plots=False)
 
 
-def test_a_figure_that_is_not_a_number_is_null_and_comes_back(tmp_path: Path) -> None:
+def test_a_nan_is_null_in_json_and_read_back_as_nan(tmp_path: Path) -> None:
     import dataclasses
 
     broken = dataclasses.replace(classified("mini", RIGHT), figures={"mAP rare": float("nan")})
-    write_report(tmp_path, [broken], {}, plots=False)
+    write_report(tmp_path, report([broken]), plots=False)
     content = json.loads((tmp_path / "report.json").read_text())
     assert content["results"][0]["figures"]["mAP rare"] == {"value": None}
     assert np.isnan(read_report(tmp_path).results[0].figures["mAP rare"])
 
 
-def test_small_differences_do_not_look_like_none() -> None:
+def test_small_differences_are_not_shown_as_zero() -> None:
     assert shown("top-1", 0.0002, sign=True) == "+0.02"
     assert shown("top-1", -0.0) == "0.0"
     assert shown("median rank", 2.5) == "2.5"
@@ -132,14 +154,14 @@ def test_small_differences_do_not_look_like_none() -> None:
     assert shown("mAP rare", float("nan")) == "-"
 
 
-def test_markdown_escapes_what_would_break_a_table() -> None:
+def test_markdown_escapes_bars_in_cells() -> None:
     table = Table(
         title="t", columns=("a", "b"), rows=((Cell("x|y"), Cell("1", best=True, noise=True)),), below=("end",)
     )
     assert markdown(table).splitlines()[2:6] == ["| a | b |", "| --- | ---: |", "| x\\|y | **1** ~ |", ""]
 
 
-def test_one_encoder_is_compared_with_nobody() -> None:
-    summary = summarise(OUTCOMES[:1])
+def test_one_encoder_has_no_comparison() -> None:
+    summary = summarise(RESULTS[:1])
     assert summary.comparisons == ()
     assert not any(cell.best or cell.noise for table in summary.tables for row in table.rows for cell in row)

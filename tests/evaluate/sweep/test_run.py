@@ -1,4 +1,4 @@
-"""Sweeps: the figures are those of the slow way, points are what was asked for, and a stopped sweep goes on."""
+"""Sweeps: figures equal to zero-shot with each encoder, the points of a plan, and a sweep that continues."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import pytest
 from helpers.sets_of_colours import class_set
 from helpers.tiny_encoder import COLOURS, DIM, RETRIEVAL_DIM, TinyEncoder
 from impart.blending.encoder import AugmentedEncoder
-from impart.blending.tune import own_questions, tune
+from impart.blending.few_shot import own_questions
+from impart.blending.tune import tune
 from impart.blending.vanilla import Vanilla
 from impart.config import SweepSettings, VanillaSettings
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError
 from impart.evaluate.sweep.folder import SweepFolder, best_in_words
 from impart.evaluate.sweep.plan import ALL, Point, SweepPlan, pairs_of
-from impart.evaluate.sweep.run import AROUND, LEAVE_ONE_OUT, Ground, SweepRow, prepare, sweep
+from impart.evaluate.sweep.run import AROUND, LEAVE_ONE_OUT, SweepData, SweepRow, prepare, sweep
 from impart.evaluate.sweep.tables import Best, choose_best
 from impart.evaluate.tasks.zeroshot import zeroshot
 from impart.refset.refset import ReferenceSet
@@ -51,19 +52,19 @@ def references(tiny: TinyEncoder) -> ReferenceSet:
 
 
 def odd_classes() -> list[str]:
-    """Class names that the tiny encoder reads as their neighbours', so that references have something to correct."""
+    """Class names that the tiny encoder confuses, so that references can correct them."""
     return ["red", "green orange", "blue", "yellow", "magenta", "cyan", "white", "black blue", "grey", "orange"]
 
 
 @pytest.fixture
-def ground(references: ReferenceSet, tiny: TinyEncoder) -> Ground:
+def data(references: ReferenceSet, tiny: TinyEncoder) -> SweepData:
     names = [*NAMES, *NAMES[:4]]
     called = [odd_classes()[NAMES.index(name)] for name in names]
     return prepare(references, tiny, [class_set(names, called=called, classes=odd_classes())], near=2)
 
 
-def point(ground: Ground, **changes: object) -> Point:
-    base = SweepPlan().points(len(ground.references), ground.settings)[0]
+def point(data: SweepData, **changes: object) -> Point:
+    base = SweepPlan().points(len(data.references), data.settings)[0]
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
 
@@ -79,13 +80,11 @@ def point(ground: Ground, **changes: object) -> Point:
         {"corrupt": 1.0, "seed": 2, "k": 8},
     ],
 )
-def test_rows_are_what_zero_shot_measures_with_that_encoder(
-    ground: Ground, tiny: TinyEncoder, changes: dict[str, object]
-) -> None:
-    asked = point(ground, **changes)
-    other = point(ground, k=1, w_txt=0.1)
-    row = next(row for row in sweep(ground, [other, asked]) if row.dataset == "colours" and row.point == asked)
-    spoiled = corrupt(ground.references, asked.corrupt, seed=asked.seed)
+def test_rows_equal_zero_shot_with_that_encoder(data: SweepData, tiny: TinyEncoder, changes: dict[str, object]) -> None:
+    asked = point(data, **changes)
+    other = point(data, k=1, w_txt=0.1)
+    row = next(row for row in sweep(data, [other, asked]) if row.dataset == "colours" and row.point == asked)
+    spoiled = corrupt(data.references, asked.corrupt, seed=asked.seed)
     rows = np.arange(60) if asked.way == ALL else choose(spoiled, asked.way, asked.pairs, seed=asked.seed)
     names = [*NAMES, *NAMES[:4]]
     called = [odd_classes()[NAMES.index(name)] for name in names]
@@ -98,19 +97,19 @@ def test_rows_are_what_zero_shot_measures_with_that_encoder(
     assert row.touched == pytest.approx((gated.img + gated.txt).any(axis=1).mean())
 
 
-def test_leave_one_out_is_what_tuning_measures(ground: Ground) -> None:
-    tuned = tune(ground.references)
-    asked = point(ground, **dataclasses.asdict(tuned.settings))
-    row = next(row for row in sweep(ground, [asked]) if row.dataset == LEAVE_ONE_OUT)
+def test_leave_one_out_equals_the_figure_of_tuning(data: SweepData) -> None:
+    tuned = tune(data.references)
+    asked = point(data, **dataclasses.asdict(tuned.settings))
+    row = next(row for row in sweep(data, [asked]) if row.dataset == LEAVE_ONE_OUT)
     assert (row.items, row.classes) == (tuned.items, tuned.texts)
     assert row.plain == pytest.approx(tuned.before)
     assert row.accuracy == pytest.approx(tuned.after)
 
 
-def test_leave_one_out_of_a_part_asks_the_whole_and_masks_what_the_part_has(ground: Ground) -> None:
-    asked = point(ground, way="random", pairs=20, seed=3, corrupt=0.5)
-    row = next(row for row in sweep(ground, [asked]) if row.dataset == LEAVE_ONE_OUT)
-    whole = ground.references
+def test_leave_one_out_of_a_part_measures_the_whole_set_and_masks_its_own_rows(data: SweepData) -> None:
+    asked = point(data, way="random", pairs=20, seed=3, corrupt=0.5)
+    row = next(row for row in sweep(data, [asked]) if row.dataset == LEAVE_ONE_OUT)
+    whole = data.references
     spoiled = corrupt(whole, 0.5, seed=3)
     rows = choose(spoiled, "random", 20, seed=3)
     own = own_questions(whole)
@@ -129,10 +128,9 @@ def test_leave_one_out_of_a_part_asks_the_whole_and_masks_what_the_part_has(grou
     assert row.accuracy == pytest.approx(np.mean(right))
 
 
-def test_wrong_captions_cost_what_right_ones_gave(ground: Ground) -> None:
+def test_wrong_captions_lose_the_gain_of_right_ones(data: SweepData) -> None:
     rows = {
-        (row.dataset, row.point.corrupt): row
-        for row in sweep(ground, [point(ground), point(ground, corrupt=1.0, seed=0)])
+        (row.dataset, row.point.corrupt): row for row in sweep(data, [point(data), point(data, corrupt=1.0, seed=0)])
     }
     assert rows[LEAVE_ONE_OUT, 0.0].gain > 0.05
     assert rows[LEAVE_ONE_OUT, 1.0].accuracy < rows[LEAVE_ONE_OUT, 0.0].plain
@@ -186,7 +184,7 @@ def test_grid_is_the_full_product() -> None:
         SweepPlan(tau=(), grid=True)
 
 
-def test_plan_names_every_way_and_refuses_what_cannot_work() -> None:
+def test_plan_has_every_selection_and_refuses_invalid_values() -> None:
     assert SweepSettings.ways == tuple(WAYS)
     assert pairs_of("100%", 7) == 7
     for size in ("ten", "0%", "120%", "-3"):
@@ -200,16 +198,16 @@ def test_plan_names_every_way_and_refuses_what_cannot_work() -> None:
         SweepPlan(k=(0,))
 
 
-def test_a_set_that_cannot_check_itself_needs_data(tiny: TinyEncoder, references: ReferenceSet) -> None:
+def test_a_set_with_one_image_per_text_needs_data(tiny: TinyEncoder, references: ReferenceSet) -> None:
     once = references.take(range(0, 60, 6))
     with pytest.raises(ConfigError, match="add --data"):
         prepare(once, tiny)
     found = prepare(once, tiny, [class_set(NAMES, classes=NAMES)], near=2)
     assert [questions.name for questions in found.questions] == ["colours"]
-    assert "leave-one-out says nothing" in " ".join(found.notes)
+    assert "leave-one-out was left out" in " ".join(found.notes)
 
 
-def test_what_is_swept_around(tiny: TinyEncoder, references: ReferenceSet) -> None:
+def test_settings_to_sweep_around(tiny: TinyEncoder, references: ReferenceSet) -> None:
     assert prepare(references, tiny).settings == AT
     assert prepare(references, tiny, around="paper").settings == VanillaSettings()
     off = references.with_vanilla(dataclasses.asdict(VanillaSettings(w_img=0.0, w_txt=0.0)))
@@ -223,46 +221,55 @@ def test_what_is_swept_around(tiny: TinyEncoder, references: ReferenceSet) -> No
 SMALL = SweepPlan(sizes=("20%", "100%"), ways=("random", "dedup"), corrupt=(0.0, 1.0), k=(1, 3), seeds=2)
 
 
-def test_a_stopped_sweep_goes_on(ground: Ground, tmp_path: Path) -> None:
-    points = SMALL.points(len(ground.references), ground.settings)
-    whole = list(sweep(ground, points))
+def test_a_stopped_sweep_continues(data: SweepData, tmp_path: Path) -> None:
+    points = SMALL.points(len(data.references), data.settings)
+    whole = list(sweep(data, points))
     assert len(whole) == 2 * len(points)
-    folder = SweepFolder(tmp_path, ground, SMALL, {})
+    folder = SweepFolder(tmp_path, data, SMALL, {})
     folder.add(whole[:11])
     with (tmp_path / "sweep.csv").open("a") as file:
         file.write("colours,random,12,0.0,1,")  # killed while it wrote
-    again = SweepFolder(tmp_path, ground, SMALL, {})
+    again = SweepFolder(tmp_path, data, SMALL, {})
     assert len(again.done) == 11
-    left = list(sweep(ground, points, done=again.done))
+    left = list(sweep(data, points, done=again.done))
     assert len(left) == len(whole) - 11
     again.add(left)
-    finished = SweepFolder(tmp_path, ground, SMALL, {})
+    finished = SweepFolder(tmp_path, data, SMALL, {})
     key = lambda row: (row.dataset, str(row.point))  # noqa: E731
     assert sorted(finished.rows(points), key=key) == sorted(whole, key=key)
-    assert not list(sweep(ground, points, done=finished.done))
+    assert not list(sweep(data, points, done=finished.done))
 
 
-def test_another_set_is_refused_and_more_settings_are_added(ground: Ground, tiny: TinyEncoder, tmp_path: Path) -> None:
-    SweepFolder(tmp_path, ground, SMALL, {}).add(sweep(ground, [point(ground)]))
-    other = dataclasses.replace(ground, references=ground.references.take(range(50)))
+def test_a_sweep_with_the_old_keys_continues(data: SweepData, tmp_path: Path) -> None:
+    SweepFolder(tmp_path, data, SMALL, {}).add(sweep(data, [point(data)]))
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    for dataset in content["datasets"].values():
+        dataset["pictures"] = dataset.pop("images")
+    (tmp_path / "sweep.json").write_text(json.dumps(content))
+    assert len(SweepFolder(tmp_path, data, SMALL, {}).done) == 2
+
+
+def test_another_set_is_refused_and_more_settings_are_added(data: SweepData, tiny: TinyEncoder, tmp_path: Path) -> None:
+    SweepFolder(tmp_path, data, SMALL, {}).add(sweep(data, [point(data)]))
+    other = dataclasses.replace(data, references=data.references.take(range(50)))
     with pytest.raises(ConfigError, match="another references: choose another --out"):
         SweepFolder(tmp_path, other, SMALL, {})
     longer = class_set([*NAMES, "red"], classes=NAMES)
     with pytest.raises(ConfigError, match="another colours"):
-        SweepFolder(tmp_path, prepare(ground.references, tiny, [longer], near=2), SMALL, {})
-    assert len(SweepFolder(tmp_path, ground, SweepPlan(k=(1, 5)), {}).done) == 2
+        SweepFolder(tmp_path, prepare(data.references, tiny, [longer], near=2), SMALL, {})
+    assert len(SweepFolder(tmp_path, data, SweepPlan(k=(1, 5)), {}).done) == 2
     (tmp_path / "sweep.json").write_text("{}")
-    with pytest.raises(ConfigError, match="holds no sweep"):
-        SweepFolder(tmp_path, ground, SMALL, {})
+    with pytest.raises(ConfigError, match="has no sweep"):
+        SweepFolder(tmp_path, data, SMALL, {})
 
 
-def test_report_says_what_was_chosen_and_by_what(
-    ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_report_has_the_best_setting_and_how_it_was_chosen(
+    data: SweepData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib")
-    points = SMALL.points(len(ground.references), ground.settings)
-    folder = SweepFolder(tmp_path, ground, SMALL, {"command": "impart refset sweep"})
-    folder.add(sweep(ground, points))
+    points = SMALL.points(len(data.references), data.settings)
+    folder = SweepFolder(tmp_path, data, SMALL, {"command": "impart refset sweep"})
+    folder.add(sweep(data, points))
     tables, best, problem = folder.finish(points, choose_by=LEAVE_ONE_OUT, seconds=1.0)
     assert problem == ""
     assert best is not None
@@ -270,7 +277,7 @@ def test_report_says_what_was_chosen_and_by_what(
     content = json.loads((tmp_path / "sweep.json").read_text())
     assert content["tuned_on"] == []
     assert content["best"]["figures"][LEAVE_ONE_OUT]["accuracy"] == pytest.approx(best.accuracy)
-    assert content["references"]["fingerprint"] == ground.references.fingerprint
+    assert content["references"]["fingerprint"] == data.references.fingerprint
     assert set(content["versions"]) >= {"impart", "numpy"}
     report = (tmp_path / "report.md").read_text()
     assert "without any test image or label" in report
@@ -315,7 +322,7 @@ def test_best_of_several() -> None:
     assert "plain encoder" in best_in_words(choose_best([row(0.51)], "d"), "d")
 
 
-def test_a_choice_without_a_gate_is_warned_of() -> None:
+def test_a_best_setting_without_a_gate_has_a_warning() -> None:
     point = Point(way=ALL, pairs=60, corrupt=0.0, seed=0, **dataclasses.asdict(AT))
     found = Best(by=LEAVE_ONE_OUT, point=point, accuracy=0.8, plain=0.5, error=0.01, settings=9, alike=0)
     assert "no gate (floor 0)" in best_in_words(found, LEAVE_ONE_OUT)

@@ -1,4 +1,4 @@
-"""Moments: predictions read and scored, the baseline, what cannot be used."""
+"""Moments: predictions read and scored, the baseline, and errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_figures_by_hand() -> None:
     assert "HIT@1" not in result.figures
 
 
-def test_unanswered_queries_count_as_wrong_and_foreign_ones_are_said() -> None:
+def test_unanswered_queries_count_as_wrong_and_foreign_ones_are_noted() -> None:
     result = score_predictions({"11": [(4, 10, 1)], "99": [(0, 1, 1)]}, SET)
     assert result.figures["mIoU"] == pytest.approx(1 / 3)
     assert result.counts["unanswered"] == 2
@@ -57,7 +57,7 @@ def test_only_the_best_ten_windows_count() -> None:
     assert result.figures["mAP"] == 0.0
 
 
-def test_which_of_equals_are_the_best_ten_does_not_depend_on_their_order() -> None:
+def test_the_best_ten_of_equal_windows_do_not_depend_on_their_order() -> None:
     bad = [(20.0 + n, 21.0 + n, 1.0) for n in range(10)]
     first, last = ({"11": windows} for windows in ([(4, 10, 1.0), *bad], [*bad, (4, 10, 1.0)]))
     assert score_predictions(first, SET).figures == score_predictions(last, SET).figures
@@ -78,7 +78,7 @@ def test_highlights() -> None:
     assert np.nanmin(result.resampled["HIT@1"]) == 0.0
 
 
-def test_predictions_in_the_form_of_a_submission(tmp_path: Path) -> None:
+def test_predictions_in_the_format_of_a_submission(tmp_path: Path) -> None:
     file = tmp_path / "hl_val_submission.jsonl"
     lines = [
         {"qid": 11, "query": "q", "vid": "v", "pred_relevant_windows": [[4, 10, 0.9]], "pred_saliency_scores": [0, 1]},
@@ -94,7 +94,7 @@ def test_predictions_in_the_form_of_a_submission(tmp_path: Path) -> None:
         ("{", "line 1"),
         ('{"qid": 1, "pred_relevant_windows": [[0, 1]]}', "line 1"),
         ('{"qid": 1, "pred_relevant_windows": [[0, NaN, 1]]}', "finite"),
-        ('{"qid": 1, "pred_relevant_windows": []}\n' * 2, "line 2.*before"),
+        ('{"qid": 1, "pred_relevant_windows": []}\n' * 2, "line 2.*twice"),
     ):
         file.write_text(wrong, encoding="utf-8")
         with pytest.raises(DataError, match=message):

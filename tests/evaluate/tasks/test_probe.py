@@ -1,4 +1,4 @@
-"""Linear probe: figures on separable and on noisy classes, the sweep, the split, what is refused."""
+"""Linear probe: figures on separable and on noisy classes, the sweep of C, the split, and errors."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class PixelEncoder:
         return ImageEmbeddings(l2_normalise(rows), l2_normalise(noise))
 
     def encode_texts(self, texts: object) -> np.ndarray:
-        raise AssertionError("a probe reads no text")
+        raise AssertionError("a probe encodes no text")
 
 
 def drawn(each: int, *, noise: float, seed: int, classes: int = 5) -> ClassSet:
-    """Class c is brightest at pixel c; the more noise, the harder."""
+    """Images whose class c is brightest at pixel c, with noise."""
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(classes), each)
     values = 60 + 100 * np.eye(WIDTH)[labels] + noise * rng.standard_normal((len(labels), WIDTH))
@@ -57,7 +57,7 @@ def drawn(each: int, *, noise: float, seed: int, classes: int = 5) -> ClassSet:
     )
 
 
-def test_separable_classes_are_learned_and_embeddings_are_what_counts() -> None:
+def test_separable_classes_are_learned_from_the_chosen_features() -> None:
     train, test = drawn(10, noise=3, seed=1), drawn(6, noise=3, seed=2)
     result = linear_probe(PixelEncoder(), train, test)
     assert result.figures == {"top-1": 1.0, "top-5": 1.0, "mean per class": 1.0}
@@ -82,7 +82,7 @@ def test_c_is_the_best_of_the_sweep_and_the_sweep_matters() -> None:
     assert sweep[:, 1].max() - sweep[:, 1].min() > 0.05
 
 
-def test_the_fit_is_scikit_learns_on_the_embeddings_themselves() -> None:
+def test_the_fit_equals_scikit_learn_on_unscaled_embeddings() -> None:
     def part(seed: int) -> _Part:
         rng = np.random.default_rng(seed)
         labels = np.repeat(np.arange(4), 30)
@@ -97,7 +97,7 @@ def test_the_fit_is_scikit_learns_on_the_embeddings_themselves() -> None:
     theirs = model.fit(train.features.astype(np.float64), train.labels).predict_log_proba(test.features)
     ours = scores[:, :4] - np.log(np.exp(scores[:, :4]).sum(axis=1, keepdims=True))
     assert ours == pytest.approx(theirs, abs=0.02)
-    assert np.isneginf(scores[:, 4]).all()  # a class that was never seen
+    assert np.isneginf(scores[:, 4]).all()  # a class without training images
 
 
 def test_two_classes_have_two_scores() -> None:
@@ -118,7 +118,7 @@ def test_the_validation_split_is_a_fifth_of_each_class() -> None:
         _validation_rows(np.array([0, 1]), name="x", seed=0)
 
 
-def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_arguments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     train, test = drawn(4, noise=3, seed=1), drawn(4, noise=3, seed=2)
     with pytest.raises(DataError, match="same order"):
         linear_probe(PixelEncoder(), train, replace(test, classes=tuple("edcba")))
@@ -129,7 +129,7 @@ def test_what_cannot_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         linear_probe(PixelEncoder(), train, test)
 
 
-def test_c_is_never_chosen_on_what_is_tested_nor_on_what_is_learned() -> None:
+def test_c_is_not_chosen_on_test_or_training_images() -> None:
     train, test = drawn(4, noise=3, seed=1), drawn(4, noise=3, seed=2)
     with pytest.raises(DataError, match="20 images of 'drawn 1' are in 'drawn 1' too"):
         linear_probe(PixelEncoder(), train, train)
@@ -137,11 +137,11 @@ def test_c_is_never_chosen_on_what_is_tested_nor_on_what_is_learned() -> None:
         linear_probe(PixelEncoder(), train, test, val=test)
     with pytest.raises(DataError, match="different images"):
         linear_probe(PixelEncoder(), train, test, val=train.subset(range(10)))
-    with pytest.raises(DataError, match="one class alone"):
+    with pytest.raises(DataError, match="one class only"):
         linear_probe(PixelEncoder(), train.subset(range(4)), test)
 
 
-def test_a_few_images_that_two_sets_share_are_said() -> None:
+def test_a_few_shared_images_are_noted() -> None:
     train, test = drawn(4, noise=3, seed=1), drawn(4, noise=3, seed=2)
     first = train.images
 
@@ -150,10 +150,10 @@ def test_a_few_images_that_two_sets_share_are_said() -> None:
         return image, first.read(0)[1] if number == 0 else content
 
     result = linear_probe(PixelEncoder(), train, replace(test, images=replace(test.images, read=read)))
-    assert "1 images of 'drawn 1' are in 'drawn 2' too, as these are given: kept" in result.notes
+    assert "1 images of 'drawn 1' are in 'drawn 2' too: kept" in result.notes
 
 
-def test_a_fit_that_runs_out_of_steps_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fit_that_does_not_converge_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("impart.evaluate.tasks.probe._FINAL_ITERATIONS", 1)
     monkeypatch.setattr("impart.evaluate.tasks.probe._SWEEP_ITERATIONS", 1)
     notes = linear_probe(PixelEncoder(), drawn(6, noise=40, seed=1), drawn(6, noise=40, seed=2)).notes
@@ -161,7 +161,7 @@ def test_a_fit_that_runs_out_of_steps_is_said(monkeypatch: pytest.MonkeyPatch) -
     assert any("of the sweep" in note for note in notes)
 
 
-def test_importing_the_package_loads_neither_scikit_learn_nor_matplotlib() -> None:
+def test_importing_the_package_loads_no_optional_library() -> None:
     import subprocess
 
     code = (

@@ -1,4 +1,4 @@
-"""ROI classification: what is cut out, figures by hand, one decoding an image, groups of categories."""
+"""ROI classification: crops, figures by hand, one decoding per image and scale, groups of categories."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 
 
 class Halves:
-    """Images of two colours side by side, 40 x 20; counts how often one is read."""
+    """Images of two colours side by side, 40 x 20, with a count of reads."""
 
     def __init__(self, *halves: tuple[str, str]) -> None:
         self.halves = halves
@@ -47,7 +47,7 @@ class Halves:
         )
 
 
-def test_boxes_are_cut_out_and_named(tiny: TinyEncoder) -> None:
+def test_boxes_are_cropped_and_classified(tiny: TinyEncoder) -> None:
     halves = Halves(("red", "blue"), ("blue", "green"))
     seen: list[tuple[int, int]] = []
     result = regions(
@@ -71,7 +71,7 @@ def test_boxes_are_cut_out_and_named(tiny: TinyEncoder) -> None:
     assert seen == [(4, 4)]
 
 
-def test_context_is_seen_and_a_image_is_decoded_once_a_scale(tiny: TinyEncoder) -> None:
+def test_crops_have_context_and_an_image_is_decoded_once_per_scale(tiny: TinyEncoder) -> None:
     halves = Halves(("red", "blue"), ("red", "green"))
     dataset = halves.boxes([["red", "blue"], ["red", "green"]])
     regions(tiny, dataset, scales=(1.0, 1.5, 2.0))
@@ -99,7 +99,7 @@ def test_frequency_splits_the_average(tiny: TinyEncoder) -> None:
     assert {"mAP", "mAP rare", "mAP frequent"} <= set(result.resampled)
 
 
-def test_images_that_cannot_be_read_are_one_note_each(tiny: TinyEncoder) -> None:
+def test_unreadable_images_have_one_note_each(tiny: TinyEncoder) -> None:
     dataset = Halves(("red", "blue"), ("broken", "red")).boxes([["red", "blue"], ["red", "red"]])
     result = regions(tiny, dataset, prompts=("{}",))
     assert result.counts["boxes"] == result.counts["unreadable"] == 2

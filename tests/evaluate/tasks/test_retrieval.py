@@ -1,4 +1,4 @@
-"""Retrieval both ways: several captions an image, what is left out, parts, the query bank."""
+"""Retrieval in both directions: several captions per image, left-out items, parts, the query bank."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_captions_of_the_wrong_image_rank_low(tiny: TinyEncoder) -> None:
     assert to_image.per_item["R@1"].tolist() == [0, 0, 1]
 
 
-def test_equal_images_of_other_captions_go_ahead(tiny: TinyEncoder) -> None:
+def test_equal_images_of_other_captions_rank_ahead(tiny: TinyEncoder) -> None:
     to_image, *_ = retrieval(tiny, caption_set(["red", "red"], [(0, "red"), (1, "red")]))
     assert to_image.per_item["mean rank"].tolist() == [2, 2]
 
@@ -55,11 +55,11 @@ def test_images_without_caption_are_searched_and_unreadable_ones_left_out(tiny: 
 def test_parts_of_the_scores_change_nothing(tiny: TinyEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = caption_set(["red", "grey", "orange", "yellow"], [(n % 4, text) for n, (_, text) in enumerate(CAPTIONS)])
     whole = retrieval(tiny, dataset)
-    monkeypatch.setattr(sys.modules["impart.evaluate.tasks.retrieval"], "_CELLS", 1)  # by path it would be the function
+    monkeypatch.setattr(sys.modules["impart.evaluate.tasks.retrieval"], "_CELLS", 1)  # the dotted path is the function
     assert [result.figures for result in retrieval(tiny, dataset)] == [result.figures for result in whole]
 
 
-def test_the_query_bank_gives_results_of_its_own(tiny: TinyEncoder) -> None:
+def test_the_query_bank_gives_separate_results(tiny: TinyEncoder) -> None:
     results = retrieval(tiny, caption_set(["red", "blue", "green"], CAPTIONS), query_bank=True)
     assert [result.task for result in results] == [
         "text to image",
@@ -72,12 +72,12 @@ def test_the_query_bank_gives_results_of_its_own(tiny: TinyEncoder) -> None:
     assert "query bank" not in results[0].settings
 
 
-def test_as_searched_captions_are_said_in_several_ways(tiny: TinyEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_searched_captions_are_put_in_several_prompts(tiny: TinyEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     encode = tiny.encode_texts
     monkeypatch.setattr(tiny, "encode_texts", lambda texts: said.extend(texts) or encode(texts))
     *_, searched = retrieval(tiny, caption_set(["red", "blue"], [(0, "Red."), (1, "blue")]))
     assert searched.task == "text to image (as searched)"
-    assert searched.settings["hub correction"] == "none"  # this encoder comes without captions
+    assert searched.settings["hub correction"] == "none"  # this encoder has no caption bank
     assert searched.figures["R@1"] == 1.0
     assert {"Red.", "a photo of Red.", "a picture of blue."} <= set(said)

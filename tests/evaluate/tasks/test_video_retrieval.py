@@ -1,8 +1,7 @@
-"""Videos: frames embedded once and kept, means, retrieval by text and by image, parts of files, broken files."""
+"""Videos: cached frame embeddings, means, retrieval by text and by image, parts of files, broken files."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -12,14 +11,21 @@ import pytest
 from helpers.sets_of_colours import colour_frames, coloured
 from helpers.tiny_encoder import TinyEncoder
 from impart.blending.encoder import augment
+from impart.config import DecodeSettings
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError, DataError
 from impart.evaluate import image_to_video, video_retrieval
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.datasets.types import VideoSet
-from impart.evaluate.embed_videos import embed_videos, mean_vector, sampling_of
-from impart.refset.build import build
+from impart.evaluate.embed_videos import decode_digest, embed_videos, mean_vector
 from impart.refset.pairs import Pair
+from impart.refset.refset import ReferenceSet
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode a file by its name, as `colour_frames`; what is decoded is cached."""
+    monkeypatch.setattr("impart.evaluate.embed_videos._decoded", lambda encoder, path, decode: colour_frames(path))
 
 
 def video_set(*names: str, captions: list[tuple[int, str]], spans: object = None) -> VideoSet:
@@ -46,7 +52,7 @@ def test_text_and_video_both_ways(tiny: TinyEncoder) -> None:
         video_retrieval(tiny, video_set("broken.avi", captions=[(0, "red")]), frames=colour_frames)
 
 
-def test_a_video_is_the_mean_of_its_frames_each_as_long_as_it_is_shown(tiny: TinyEncoder) -> None:
+def test_a_video_is_the_mean_of_its_frames_weighted_by_display_time(tiny: TinyEncoder) -> None:
     def reader(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
         yield 0.0, 3.0, np.full((8, 8, 3), (255, 0, 0), np.uint8)
         yield 3.0, 4.0, np.full((8, 8, 3), (0, 0, 255), np.uint8)
@@ -59,44 +65,68 @@ def test_a_video_is_the_mean_of_its_frames_each_as_long_as_it_is_shown(tiny: Tin
     assert mean_vector(video, without=np.array([0])) == pytest.approx(video.embeddings[1], abs=1e-6)
 
 
+@pytest.mark.usefixtures("decoded")
 def test_of_augmented_frames_the_mean_is_over_v_prime(tiny: TinyEncoder, tmp_path: Path) -> None:
     pairs = [Pair(image=coloured([name]).read(0)[0], text=name, path=name) for name in ("red", "blue", "green")]
-    augmented = augment(tiny, build(pairs, tiny, name="colours"), k=1, w_img=0.5, w_txt=0.3)
+    augmented = augment(tiny, ReferenceSet.build(pairs, tiny, name="colours"), k=1, w_img=0.5, w_txt=0.3)
     cache = EmbeddingCache(tmp_path)
     path = tmp_path / "red2-blue1.avi"
     path.touch()
     for _ in range(2):  # the second time from the cache of the base
-        (video,) = embed_videos(augmented, [path], colour_frames, cache=cache)
+        (video,) = embed_videos(augmented, [path], cache=cache)
         images = [image for _, _, image in colour_frames(path)]
         assert video.embeddings == pytest.approx(augmented.encode_images(images).embeddings, abs=1e-5)
 
 
-def test_a_killed_run_goes_on_and_a_reader_is_known_by_its_settings(tmp_path: Path, tiny: TinyEncoder) -> None:
+@pytest.mark.usefixtures("decoded")
+def test_a_killed_run_continues_from_the_cache(tmp_path: Path, tiny: TinyEncoder) -> None:
     paths = [tmp_path / name for name in ("red1.avi", "blue1.avi", "broken.avi")]
     for path in paths:
         path.touch()
     cache = EmbeddingCache(tmp_path / "cache")
-    videos = embed_videos(tiny, paths, colour_frames, cache=cache)
+    videos = embed_videos(tiny, paths, cache=cache)
     next(videos)
     videos.close()
     assert tiny.images_encoded == 4
     done: list[int] = []
-    again = list(embed_videos(tiny, paths, colour_frames, cache=cache, on_progress=lambda n, _: done.append(n)))
+    again = list(embed_videos(tiny, paths, cache=cache, on_progress=lambda n, _: done.append(n)))
     assert tiny.images_encoded == 8
     assert done == [1, 2, 3]
     assert [video.unreadable for video in again] == [None, None, "cannot be opened"]
     assert again[0].spans.tolist() == [[n / 4, n / 4 + 0.25] for n in range(4)]
-    list(embed_videos(tiny, paths[:1], functools.partial(colour_frames), cache=cache))
-    assert tiny.images_encoded == 8
-    list(embed_videos(tiny, paths[:1], lambda path: colour_frames(path), cache=cache))  # has no name that lasts
+    list(embed_videos(tiny, paths[:1], colour_frames, cache=cache))  # a reader of the caller: not cached
     assert tiny.images_encoded == 12
     paths[0].write_bytes(b"changed")
-    list(embed_videos(tiny, paths[:1], colour_frames, cache=cache))
+    list(embed_videos(tiny, paths[:1], cache=cache))
     assert tiny.images_encoded == 16
-    assert sampling_of(functools.partial(colour_frames, fps=2)) != sampling_of(functools.partial(colour_frames, fps=4))
 
 
-def test_parts_of_a_file_are_videos_of_their_own_and_it_is_read_once(tiny: TinyEncoder) -> None:
+@pytest.mark.usefixtures("decoded")
+def test_the_cache_key_contains_the_settings_that_change_frames(tmp_path: Path, tiny: TinyEncoder) -> None:
+    path = tmp_path / "red1.avi"
+    path.touch()
+    for settings, encoded in ((None, 4), (DecodeSettings(threads=3, look_ahead=9), 4), (DecodeSettings(fps=2), 8)):
+        list(embed_videos(tiny, [path], settings, cache=EmbeddingCache(tmp_path / "cache")))
+        assert tiny.images_encoded == encoded
+    assert (
+        decode_digest(tiny, DecodeSettings(fit="crop")) != decode_digest(tiny) == decode_digest(tiny, DecodeSettings())
+    )
+
+
+@pytest.mark.usefixtures("decoded")
+def test_a_cached_file_of_another_layout_is_made_again(tmp_path: Path, tiny: TinyEncoder) -> None:
+    path = tmp_path / "red1.avi"
+    path.touch()
+    cache = EmbeddingCache(tmp_path / "cache")
+    list(embed_videos(tiny, [path], cache=cache))
+    (stored,) = (tmp_path / "cache").rglob("*.npz")
+    for damage in (lambda: np.savez(stored, frames=np.zeros(3)), lambda: stored.write_bytes(b"half")):
+        damage()
+        assert len(next(embed_videos(tiny, [path], cache=cache)).embeddings) == 4
+    assert tiny.images_encoded == 12
+
+
+def test_parts_of_a_file_are_separate_videos_and_the_file_is_read_once(tiny: TinyEncoder) -> None:
     dataset = video_set(
         "red4-blue4.avi",
         "red4-blue4.avi",
@@ -108,7 +138,7 @@ def test_parts_of_a_file_are_videos_of_their_own_and_it_is_read_once(tiny: TinyE
     assert tiny.images_encoded == 32
     assert to_video.figures["R@1"] == 1.0
     assert to_video.items[0] == "red4-blue4.avi[4-8 s]#0"
-    assert "nothing of it lies within (20.0, 30.0)" in to_video.notes[0]
+    assert "it has no frame within (20.0, 30.0)" in to_video.notes[0]
 
 
 def test_images_find_their_videos(tiny: TinyEncoder) -> None:
@@ -131,8 +161,8 @@ def test_images_find_their_videos(tiny: TinyEncoder) -> None:
         image_to_video(tiny, dataset, frames=colour_frames, images=coloured(["red"]))
 
 
-def test_the_frame_asked_with_is_not_in_the_mean(tiny: TinyEncoder) -> None:
-    """The middle frame of the first video looks like the second video: without it the first has nothing of it."""
+def test_the_query_frame_is_not_in_the_mean(tiny: TinyEncoder) -> None:
+    """The middle frame of the first video is like the second video; without it, the first is not."""
 
     def reader(path: Path) -> Iterator[tuple[float, float, np.ndarray]]:
         colours = {"a": ("red", "blue", "red"), "b": ("blue", "blue", "blue"), "single": ("green",)}[path.stem]
@@ -146,12 +176,15 @@ def test_the_frame_asked_with_is_not_in_the_mean(tiny: TinyEncoder) -> None:
 
 
 def cut_short(path: Path) -> Generator[tuple[float, float, np.ndarray], None, str | None]:
-    """As `colour_frames`, and says of a file called `..._cut` that it is not all there."""
+    """As `colour_frames`; a file named `..._cut` is reported as cut short."""
     yield from colour_frames(path)
     return "stopped at 1.0 s of 9.0 s: the file ends there" if path.stem.endswith("_cut") else None
 
 
-def test_a_video_that_is_not_all_there_is_counted_and_named(tmp_path: Path, tiny: TinyEncoder) -> None:
+def test_a_video_that_is_cut_short_is_counted_and_named(
+    tmp_path: Path, tiny: TinyEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("impart.evaluate.embed_videos._decoded", lambda encoder, path, decode: cut_short(path))
     paths = [str(tmp_path / name) for name in ("red1_cut.avi", "blue2.avi")]
     for path in paths:
         Path(path).touch()
@@ -160,8 +193,8 @@ def test_a_video_that_is_not_all_there_is_counted_and_named(tmp_path: Path, tiny
     told = f"read in part: {paths[0]}: stopped at 1.0 s of 9.0 s: the file ends there"
     for _ in range(2):  # the second time from the cache
         results = [
-            *video_retrieval(tiny, dataset, frames=cut_short, cache=cache, query_bank=True),
-            image_to_video(tiny, dataset, frames=cut_short, cache=cache),
+            *video_retrieval(tiny, dataset, cache=cache, query_bank=True),
+            image_to_video(tiny, dataset, cache=cache),
         ]
         for result in results:
             assert (result.counts["read in part"], result.counts["unreadable"]) == (1, 0)

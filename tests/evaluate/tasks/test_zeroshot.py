@@ -1,4 +1,4 @@
-"""Zero-shot classification: figures by hand, prompts, what cannot be read, the cache."""
+"""Zero-shot classification: figures by hand, prompts, unreadable images, the cache."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from impart.encoders.base import EncoderTraits
 from impart.errors import ConfigError, DataError
 from impart.evaluate import zeroshot
 from impart.evaluate.cache import EmbeddingCache
-from impart.evaluate.class_prompts import ENSEMBLE, SINGLE, templates_of
+from impart.evaluate.class_prompts import templates_of
 from impart.evaluate.embed import embed_images
 from impart.metrics import bootstrap
+from impart.retrieval.prompts import ZEROSHOT_ENSEMBLE, ZEROSHOT_SINGLE
 
 RGB = ("red", "green", "blue")
 
 
-def test_it_names_the_colours(tiny: TinyEncoder) -> None:
+def test_colours_are_classified(tiny: TinyEncoder) -> None:
     result = zeroshot(tiny, class_set(["red", "red", "green", "blue"], classes=RGB), prompts=("{}",), label="me")
     assert (result.task, result.dataset, result.encoder) == ("zero-shot", "colours", "me")
     assert result.figures["top-1"] == result.figures["top-5"] == result.figures["mean per class"] == 1.0
@@ -32,14 +33,14 @@ def test_it_names_the_colours(tiny: TinyEncoder) -> None:
     assert result.labels == RGB
 
 
-def test_wrong_labels_are_wrong(tiny: TinyEncoder) -> None:
+def test_wrong_labels_lower_the_figures(tiny: TinyEncoder) -> None:
     dataset = class_set(["red", "red", "blue", "blue"], called=["red", "blue", "blue", "blue"], classes=("red", "blue"))
     result = zeroshot(tiny, dataset, prompts=("{}",))
     assert result.figures["top-1"] == 0.75
     assert result.figures["mean per class"] == pytest.approx((1 + 2 / 3) / 2)
     assert result.arrays["confusion"].tolist() == [[1, 0], [1, 2]]
     assert result.per_item["top-1"].tolist() == [1, 0, 1, 1]
-    assert result.figures["calibration error"] > 0.2  # sure, and wrong once in four
+    assert result.figures["calibration error"] > 0.2  # high confidence, and one error in four
 
 
 def test_two_classes_of_one_name_are_tied_and_count_as_wrong(tiny: TinyEncoder) -> None:
@@ -47,7 +48,7 @@ def test_two_classes_of_one_name_are_tied_and_count_as_wrong(tiny: TinyEncoder) 
     assert zeroshot(tiny, dataset, prompts=("{}",)).figures["top-1"] == 0.0
 
 
-def test_what_cannot_be_read_is_left_out_and_named(tiny: TinyEncoder) -> None:
+def test_unreadable_images_are_left_out_and_named(tiny: TinyEncoder) -> None:
     dataset = class_set(["broken", "red", "blue"], called=["red", "red", "blue"], classes=("red", "blue"))
     result = zeroshot(tiny, dataset, prompts=("{}",))
     assert result.counts["images"] == 2
@@ -60,19 +61,19 @@ def test_what_cannot_be_read_is_left_out_and_named(tiny: TinyEncoder) -> None:
 
 def test_prompts_by_name(tiny: TinyEncoder) -> None:
     dataset = class_set(["red"], classes=("red",))
-    assert templates_of("ensemble") == ENSEMBLE
-    assert templates_of("single") == SINGLE
+    assert templates_of("ensemble") == ZEROSHOT_ENSEMBLE
+    assert templates_of("single") == ZEROSHOT_SINGLE
     assert templates_of("set", own=("{} paint",)) == ("{} paint",)
     assert zeroshot(tiny, replace(dataset, templates=("{} paint",)), prompts="set").settings["templates"] == [
         "{} paint"
     ]
-    assert zeroshot(tiny, dataset, prompts="single").settings["templates"] == list(SINGLE)
+    assert zeroshot(tiny, dataset, prompts="single").settings["templates"] == list(ZEROSHOT_SINGLE)
     for wrong, message in (("set", "no prompts of its own"), ("many", "unknown prompts"), (["a photo"], "no {}")):
         with pytest.raises(ConfigError, match=message):
             templates_of(wrong)
 
 
-def test_a_second_time_nothing_is_encoded_and_the_figures_are_the_same(tmp_path: Path, tiny: TinyEncoder) -> None:
+def test_the_second_run_encodes_nothing_and_has_the_same_figures(tmp_path: Path, tiny: TinyEncoder) -> None:
     dataset, cache = class_set(["red", "grey", "blue"], called=["red", "blue", "blue"], classes=RGB), None
     first = zeroshot(tiny, dataset, cache=(cache := EmbeddingCache(tmp_path)))
     encoded = tiny.images_encoded
@@ -81,7 +82,7 @@ def test_a_second_time_nothing_is_encoded_and_the_figures_are_the_same(tmp_path:
     assert again.figures == first.figures == zeroshot(tiny, dataset).figures
 
 
-def test_replicates_are_made_with_the_draws_of_the_items(tiny: TinyEncoder) -> None:
+def test_replicates_use_the_draws_of_the_items(tiny: TinyEncoder) -> None:
     names = ["red", "grey", "blue", "orange", "yellow"] * 6
     called = ["red", "blue", "blue", "red", "green"] * 6
     result = zeroshot(tiny, class_set(names, called=called, classes=RGB), prompts=("{}",))
@@ -92,7 +93,7 @@ def test_replicates_are_made_with_the_draws_of_the_items(tiny: TinyEncoder) -> N
     assert np.ptp(bootstrap.means(result.per_item["top-1"], drawn)) > 0
 
 
-def test_probabilities_are_made_with_the_scale_that_the_encoder_names(tiny: TinyEncoder) -> None:
+def test_probabilities_use_the_logit_scale_of_the_encoder(tiny: TinyEncoder) -> None:
     dataset = class_set(["red", "grey", "blue"], called=["red", "blue", "blue"], classes=RGB)
     assert zeroshot(tiny, dataset).settings["logit scale"] == 100
 
@@ -107,7 +108,7 @@ def test_probabilities_are_made_with_the_scale_that_the_encoder_names(tiny: Tiny
     assert result.figures["log-loss"] != zeroshot(TinyEncoder(), dataset).figures["log-loss"]
 
 
-def test_a_image_that_can_be_read_again_is_not_left_out_by_the_cache(tiny: TinyEncoder, tmp_path: Path) -> None:
+def test_an_image_that_is_readable_again_is_not_left_out_by_the_cache(tiny: TinyEncoder, tmp_path: Path) -> None:
     away = [True]
     whole = coloured(["red", "green"])
 

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from helpers.tiny_encoder import COLOURS, TinyEncoder
-from impart.blending.encoder import AugmentedEncoder, bundled, default_augmented
+from impart.blending.encoder import AugmentedEncoder, default_augmented
 from impart.blending.tune import OFF, bundled_background
 from impart.encoders.base import EncoderTraits
+from impart.encoders.bundled import bundled
 from impart.recipes.mini.bundle import background_pairs, write_bundle
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import bundled_bank

@@ -1,4 +1,4 @@
-"""The decoder process: order, crashes, hangs, back-pressure, and nothing left behind."""
+"""Decoder process: order, crashes, hangs, back-pressure, and no process left."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_hang_costs_one_file_and_the_time_allowed(tmp_path, three):
         took_s = time.monotonic() - begun
     assert kinds(items) == [("a", "DecodeFinished"), ("bad", "DecodeFailed"), ("c", "DecodeFinished")]
     failed = next(item for item in items if isinstance(item, DecodeFailed))
-    assert failed.reason == "gave no frame for 1.5 s; decoding was stopped"
+    assert failed.reason == "no frame for 1.5 s; decoding was stopped"
     assert 1.5 <= took_s < 10
 
 
@@ -142,7 +142,7 @@ def test_waiting_for_the_encoder_is_not_a_hang(tmp_path):
 
 
 def test_a_long_still_is_not_a_hang(tmp_path, three):
-    # No segment for 3 s, but the worker says that it is alive.
+    # No segment for 3 s, but `alive` messages.
     trouble = "[(time.sleep(0.1), options['on_progress'](0.0)) for _ in range(30)]"
     settings = DecodeSettings(reuse_threshold=0, stall_s=2.0)
     with Decoder(settings, short_side_px=64, command=troubled(tmp_path, trouble)) as decoder:
@@ -157,11 +157,11 @@ def test_decodes_ahead_across_files_within_the_bound(tmp_path):
         next(stream)
         time.sleep(1.5)
         assert decoder._worker is not None
-        assert decoder._worker._answers.qsize() == 10  # further files are ready, and no more than allowed
+        assert decoder._worker._messages.qsize() == 10  # further files are ready, and no more than allowed
         assert len(list(stream)) == 12 * 5 - 1
 
 
-def test_leaving_early_ends_the_worker_and_the_decoder_can_go_on(three):
+def test_leaving_early_ends_the_worker_and_the_decoder_can_be_used_again(three):
     with Decoder(SETTINGS, short_side_px=64) as decoder:
         stream = decoder.decode(three)
         next(stream)
@@ -212,7 +212,7 @@ def test_the_worker_ends_with_the_process_that_started_it(tmp_path):
     assert not _runs(worker)
 
 
-def test_a_worker_that_cannot_start_is_not_the_files_fault(tmp_path, three):
+def test_a_worker_that_cannot_start_is_an_error_and_fails_no_file(tmp_path, three):
     broken = [sys.executable, "-c", "import no_such_module_anywhere"]
     with (
         Decoder(SETTINGS, short_side_px=64, command=broken) as decoder,

@@ -1,4 +1,4 @@
-"""Sampling by presentation time, upright and in the right colours; broken files with a reason."""
+"""Sampling by presentation time, upright and in the right colours; reasons for broken files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from helpers import clips
 from helpers.tiny_encoder import COLOURS
 from impart.config import DecodeSettings
 from impart.errors import ConfigError, DecodeError
-from impart.video.decode.sampler import DecodedSegment, DecodeFinished, sample_video
+from impart.video.decode.sampler import DecodedSegment, DecodeFinished, sample_video, sampled_frames
 from impart.video.decode.scaling import MAX_ASPECT, difference
 from impart.video.decode.timestamps import Tally, _packets, first_sample, timed_frames
 
@@ -101,7 +101,7 @@ def test_a_frame_shown_for_long_is_one_segment_with_its_weight(tmp_path):
 
 
 def test_timestamps_of_a_fast_grid_are_exact_to_a_millisecond(tmp_path):
-    # A frame's grey level says when it is shown: uneven steps between 20 and 60 ms.
+    # The grey level of a frame encodes its time: uneven steps between 20 and 60 ms.
     rng = np.random.default_rng(0)
     times = np.cumsum(np.r_[0.0, rng.uniform(0.02, 0.06, 29)]).tolist()
     images = [clips.solid((8 * i, 8 * i, 8 * i)) for i in range(30)]
@@ -117,13 +117,13 @@ def test_timestamps_of_a_fast_grid_are_exact_to_a_millisecond(tmp_path):
 def test_video_that_starts_after_its_sound(tmp_path):
     path = clips.write_clip(tmp_path / "late.mkv", colours=["red", "blue"], start_s=0.6, audio=True)
     segments, _ = sample(path)
-    # The first frame also stands for the grid time just before it (0.5); sound alone gives no sample.
+    # The first frame also represents the grid time just before it (0.5); sound alone has no sample.
     assert segments[0].start_s == 0.5
     assert colours(segments)[:5] == ["red"] * 5
     assert next(s.start_s for s in segments if colour(s.image) == "blue") == 1.75
 
 
-def test_start_that_is_not_zero_is_counted_from(tmp_path):
+def test_times_count_from_a_start_that_is_not_zero(tmp_path):
     path = clips.write_clip(tmp_path / "offset.ts", colours=["red", "blue"], start_s=100.0)
     segments, _ = sample(path)
     assert [s.start_s for s in segments] == [i / 4 for i in range(8)]
@@ -150,7 +150,7 @@ def test_gif(tmp_path):
     assert finished.info.codec == "gif"
 
 
-def test_a_clock_that_starts_again_and_a_image_that_changes_size(tmp_path):
+def test_a_clock_that_starts_again_and_an_image_that_changes_size(tmp_path):
     # Two recordings in one file, as broadcast recorders write them.
     first = clips.write_clip(tmp_path / "a.ts", colours=["red", "green"], size=(160, 120))
     second = clips.write_clip(tmp_path / "b.ts", colours=["blue", "white"], size=(320, 180))
@@ -264,7 +264,7 @@ def test_squashed_frames_are_whole(tmp_path, size):
     assert [colour(image[:, :6]), colour(image[:, -6:])] == ["red", "blue"]  # the centre crop of 16:9 has neither
 
 
-def test_a_strip_costs_no_gigabytes(tmp_path):
+def test_a_strip_is_cropped_to_the_largest_aspect(tmp_path):
     path = clips.write_clip(tmp_path / "strip.mkv", size=(8, 8000), seconds_each=0.1, codec="ffv1")
     image = sample(path, side=224)[0][0].image
     assert image.shape == (224 * MAX_ASPECT, 224, 3)
@@ -313,7 +313,7 @@ def test_still_shots_are_one_segment_each(tmp_path):
     assert finished.samples == 24
 
 
-def test_a_slow_fade_does_not_creep(tmp_path):
+def test_a_slow_fade_is_more_than_one_segment(tmp_path):
     # Half a grey level a frame: each is like the last one, but not like the first.
     images = [clips.solid((60 + i // 2,) * 3) for i in range(200)]
     path = clips.write_frames(tmp_path / "f.mp4", images, times_s=[i / 25 for i in range(200)])
@@ -323,7 +323,7 @@ def test_a_slow_fade_does_not_creep(tmp_path):
     assert max(b - a for a, b in itertools.pairwise(levels)) < 10
 
 
-def test_difference_sees_something_small_that_moves():
+def test_difference_counts_a_small_object_that_moves():
     still = np.zeros((32, 32, 3), np.float32)
     moved = still.copy()
     moved[8:16, 8:16] = 40.0  # one block of sixteen
@@ -353,7 +353,7 @@ def test_reasons(tmp_path):
     assert reason(tmp_path / "missing.mp4") == "no such file"
     assert "index (moov atom)" in reason(tmp_path / "cut.mp4")
     assert reason(tmp_path / "song.m4a") == "has sound but no image"
-    assert "too small to see anything: 1x1" in reason(tmp_path / "dot.mp4")
+    assert "too small: 1x1" in reason(tmp_path / "dot.mp4")
 
 
 def test_no_permission(tmp_path, monkeypatch):
@@ -401,7 +401,7 @@ def test_truncated_files_keep_what_can_be_read(tmp_path, name):
     assert colours(segments)[:8] == ["red"] * 4 + ["green"] * 4
 
 
-def test_damage_in_the_middle_is_stepped_over(tmp_path):
+def test_damage_in_the_middle_is_skipped(tmp_path):
     path = clips.write_clip(tmp_path / "d.ts", colours=["red", "green", "blue", "white"], seconds_each=1.0, g="5")
     clips.corrupt(path, start=0.4, stop=0.5)
     segments, _ = sample(path)
@@ -455,3 +455,39 @@ def test_streams_that_appear_in_a_damaged_file_end_it_and_lose_nothing():
     packets = list(_packets(Container(), None, tally=tally))
     assert [packet is None for packet in packets] == [False, True]
     assert not tally.gave_up
+
+
+# Frames for evaluation
+
+
+def test_frames_have_true_times_and_equal_ones_are_joined(tmp_path: Path) -> None:
+    clip = clips.write_clip(tmp_path / "clip.mp4", colours=["red", "blue"], seconds_each=1.0)
+    frames = list(sampled_frames(clip, short_side_px=32, fit="crop"))
+    assert [(start_s, end_s) for start_s, end_s, _ in frames] == [(0.0, 1.0), (1.0, 2.0)]
+    for (_, _, image), name in zip(frames, ("red", "blue"), strict=True):
+        assert image.shape == (32, 43, 3)
+        assert np.abs(image.mean(axis=(0, 1)) - COLOURS[name]).max() < 12
+    every = list(sampled_frames(clip, short_side_px=32, fps=2.0, reuse_threshold=0))
+    assert [start_s for start_s, _, _ in every] == [0.0, 0.5, 1.0, 1.5]
+
+
+def test_a_file_that_is_no_video_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "x.mp4").write_bytes(b"no video")
+    with pytest.raises(DecodeError, match=r"x\.mp4"):
+        list(sampled_frames(tmp_path / "x.mp4", short_side_px=32, fit="crop"))
+
+
+def test_the_reason_of_a_truncated_file_is_returned(tmp_path: Path) -> None:
+    def returned(path: Path) -> str | None:
+        frames = sampled_frames(path, short_side_px=32)
+        try:
+            while True:
+                next(frames)
+        except StopIteration as end:
+            return end.value
+
+    clip = clips.faststart(clips.write_clip(tmp_path / "clip.mp4", colours=["red", "blue"] * 4, g="10"))
+    assert returned(clip) is None
+    problem = returned(clips.truncate(clip, 0.6))
+    assert problem is not None
+    assert "of 8.0 s" in problem

@@ -1,4 +1,4 @@
-"""Runs of `VideoIndex.add`: what is found, decoded, skipped, moved, removed and remembered."""
+"""Runs of `VideoIndex.add`: files found, decoded, skipped, moved, removed and failed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from impart.blending.vanilla import Vanilla
 from impart.config import DecodeSettings, Settings, VanillaSettings
 from impart.errors import EncoderError
 from impart.video.decode import process as decoder
-from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished, VideoInfo
+from impart.video.decode.container import VideoInfo
+from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.index.events import (
     Event,
     IndexDone,
@@ -70,7 +71,7 @@ def names(index: VideoIndex) -> list[str]:
     return [video.path.name for video in index.videos()]
 
 
-def test_a_first_run_tells_what_it_does(films: Path, index: VideoIndex) -> None:
+def test_events_and_counts_of_a_first_run(films: Path, index: VideoIndex) -> None:
     events = list(index.add([films]))
     assert kinds(events) == ["ScanDone", "VideoDone", "VideoDone", "VideoDone", "IndexDone"]
     size = sum(file.stat().st_size for file in films.iterdir())
@@ -147,7 +148,7 @@ def test_copies_that_are_all_new_are_decoded_once(films: Path, index: VideoIndex
     assert {hit.score for hit in hits} == {hits[0].score}
 
 
-def test_prune_asks_for_certainty(films: Path, index: VideoIndex, tmp_path: Path) -> None:
+def test_prune_removes_only_what_is_surely_gone(films: Path, index: VideoIndex, tmp_path: Path) -> None:
     list(index.add([films]))
     (films / "a.mp4").unlink()
     assert kinds(index.add([films])) == ["ScanDone", "IndexDone"]
@@ -249,7 +250,7 @@ def test_a_folder_of_bad_files(tmp_path: Path, index: VideoIndex, monkeypatch: p
     assert "empty.mp4" not in {failure.path.name for failure in index.failures()}
 
 
-def test_an_unreadable_folder_is_told_and_nothing_below_it_pruned(
+def test_an_unreadable_folder_is_reported_and_nothing_below_it_pruned(
     films: Path, index: VideoIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner = films / "inner"
@@ -294,17 +295,17 @@ def test_stopping_early_keeps_what_was_committed(films: Path, index: VideoIndex)
     assert [event.path.name for event in index.add([films]) if isinstance(event, VideoDone)] == ["b.mp4", "c.mp4"]
 
 
-def test_other_settings_index_again(films: Path, index: VideoIndex) -> None:
+def test_files_are_indexed_again_with_other_settings(films: Path, index: VideoIndex) -> None:
     list(index.add([films]))
     finer = Settings(decode=DecodeSettings(fps=8))
     again = VideoIndex.open(index.path, TinyEncoder(), settings=finer)
     assert one(again.add([films / "a.mp4"]), VideoDone).samples == 8
     assert index.manifest.decode.fps == 8
-    kept = VideoIndex.open(index.path, TinyEncoder())  # asks for nothing: goes on with the index's own
+    kept = VideoIndex.open(index.path, TinyEncoder())  # without settings: the index's own apply
     assert [event.path.name for event in kept.add([films]) if isinstance(event, VideoDone)] == ["b.mp4", "c.mp4"]
 
 
-def test_neighbours_added_equal_neighbours_found_again(films: Path, tmp_path: Path) -> None:
+def test_neighbours_added_equal_neighbours_searched_again(films: Path, tmp_path: Path) -> None:
     encoder = AugmentedEncoder(TinyEncoder(), colour_set(), Vanilla(VanillaSettings(k=3, tau=0.1)))
     added = VideoIndex.open(tmp_path / "one", encoder)
     list(added.add([films]))
@@ -425,7 +426,7 @@ def test_names_of_undecodable_bytes_are_indexed(tmp_path: Path, index: VideoInde
     assert index.search(text="red")[0].path == tmp_path / name
 
 
-def test_content_hash_sees_size_ends_and_samples(tmp_path: Path) -> None:
+def test_content_hash_depends_on_size_ends_and_samples(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     raw = bytearray(rng.integers(0, 256, 5_000_000, dtype=np.uint8).tobytes())
     path = tmp_path / "x"

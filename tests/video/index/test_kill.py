@@ -23,31 +23,49 @@ from impart.video.index.index import VideoIndex
 from impart.video.index.store import Store
 from impart.video.index.writer import Writer
 
-KILLS = 10
-FILMS = 21
+FILMS = 22
+KILLS = [
+    ("ScanDone", 1),
+    ("VideoStarted", 1),
+    ("ScanDone", 0),
+    ("VideoDone", 1),
+    ("VideoProgress", 1),
+    ("VideoDone", 2),
+    ("ScanDone", 0),
+    ("VideoStarted", 2),
+    ("VideoProgress", 3),
+    ("VideoDone", 2),
+]
+"""After which event of a run it is killed: within starting (0 times), opening, encoding, writing, committing."""
+
+MOST_FILMS = 2
+"""Films that a killed run can encode, however late the kill comes: all kills together leave the index incomplete."""
+
 SCRIPT = """
-import sys, time
+import sys
 from impart.video.index.index import VideoIndex
 from helpers.colour_references import colour_set
-from test_index_kill import SlowEncoder
+from test_kill import PacedEncoder
 import impart
 
-folder, films, slow_s = sys.argv[1:]
-encoder = impart.augment(SlowEncoder(float(slow_s)), colour_set(), k=3)
+folder, films, slow_s, most = sys.argv[1:]
+encoder = impart.augment(PacedEncoder(float(slow_s), int(most)), colour_set(), k=3)
 for event in VideoIndex.open(folder, encoder).add([films]):
     print(type(event).__name__, flush=True)
 """
 
 
-class SlowEncoder(TinyEncoder):
-    """Takes its time, so that a kill lands anywhere in a run."""
+class PacedEncoder(TinyEncoder):
+    """Pauses before each batch, so that kills land anywhere in a run; hangs after `most` batches, one per film."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, pause_s: float, most: int) -> None:
         super().__init__()
-        self.seconds = seconds
+        self.pause_s = pause_s
+        self.left = most
 
     def encode_images(self, images: Any) -> Any:
-        time.sleep(self.seconds)
+        time.sleep(self.pause_s if self.left > 0 else 60)
+        self.left -= 1
         return super().encode_images(images)
 
 
@@ -80,38 +98,45 @@ def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def start(folder: Path, films: Path, *, slow_s: float) -> subprocess.Popen[str]:
+def start(folder: Path, films: Path, *, slow_s: float = 0.0, most: int = 1000) -> subprocess.Popen[str]:
+    """Start a run in a process of its own.
+
+    Args:
+        slow_s: pause before each batch.
+        most: batches after which the encoder hangs.
+    """
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
-    command = [sys.executable, "-c", SCRIPT, str(folder), str(films), str(slow_s)]
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(films), str(slow_s), str(most)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def wait_for(lines: IO[str], word: str, *, times: int) -> None:
-    """Read lines until `word` has come so often; at once for 0 times."""
+def wait_for(lines: IO[str], event: str, *, times: int) -> None:
+    """Read the names of events until one has come `times` times, or the run ends; at once for 0 times."""
     while times:
-        times -= next(lines, word).strip() == word
+        times -= next(lines, event).strip() == event
 
 
 @pytest.mark.slow
 def test_ten_kills_leave_the_index_of_an_undisturbed_run(films: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(whole, films, slow_s=0.0).wait() == 0
+    assert start(whole, films).wait() == 0
 
     rng = random.Random(20)
     counts = []
-    for _ in range(KILLS):
-        process = start(killed, films, slow_s=0.1)
+    for event, times in KILLS:
+        process = start(killed, films, slow_s=0.1, most=MOST_FILMS)
         assert process.stdout is not None
-        # Some commits, and a random while: within opening, encoding, writing, committing.
-        wait_for(process.stdout, "VideoDone", times=rng.randrange(4))
+        wait_for(process.stdout, event, times=times)
         time.sleep(rng.uniform(0, 0.15))
+        assert process.poll() is None, "the run is killed, it does not end by itself"
         process.kill()
         process.wait()
         counts.append(len(Store(killed).videos()) if (killed / "manifest.json").exists() else 0)
+    assert counts == sorted(counts)
     assert len(set(counts)) > 3, f"the kills landed at too few different places: {counts}"
     assert counts[-1] < FILMS, f"the index was complete before the last kill: {counts}"
-    assert start(killed, films, slow_s=0.0).wait() == 0
+    assert start(killed, films).wait() == 0
 
     expected, got = tables(whole), tables(killed)
     assert expected.keys() == got.keys()
@@ -133,7 +158,7 @@ def test_a_reader_searches_while_the_index_is_written(films: Path, tmp_path: Pat
         try:
             while not over.is_set():
                 if (folder / "manifest.json").exists():
-                    # A fresh object each time: the reading is what may fail, not the remembering.
+                    # A new object each time, so that nothing is kept in memory.
                     index = VideoIndex.open(folder, TinyEncoder())
                     counts.append(len(index.search(text="red", top=100)))
                     index.videos()
@@ -159,7 +184,7 @@ def test_a_reader_searches_while_the_index_is_written(films: Path, tmp_path: Pat
     reader.join()
     assert code == 0
     assert not errors, errors
-    assert len(set(counts)) > 2, "the reader saw the index grow"
+    assert len(set(counts)) > 2, "the reader got several states of the index"
     assert len(writer.search(text="red", top=100)) == FILMS
 
 

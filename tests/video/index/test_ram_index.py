@@ -1,4 +1,4 @@
-"""A video index seen through a trained RAM."""
+"""A video index with a trained RAM in force."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def test_scores_are_those_of_v_prime(index: VideoIndex, checkpoint: Path, cached
     if not cached:
         shutil.rmtree(index.path / "cache")
     fresh = VideoIndex.open(index.path, create=False)
-    seen, (text,) = expected(index, checkpoint), query_embeddings(["a blue square"], fresh.encoder.encode_texts)
+    augmented, (text,) = expected(index, checkpoint), query_embeddings(["a blue square"], fresh.encoder.encode_texts)
     snapshot = load_snapshot(index._store)
     frames = fresh.search(text="a blue square", group="frame", why=True)
-    assert sorted(hit.score for hit in frames) == pytest.approx(sorted(seen @ text), abs=1e-3)
+    assert sorted(hit.score for hit in frames) == pytest.approx(sorted(augmented @ text), abs=1e-3)
     want = [
-        l2_normalise(snapshot.weight[first:stop] @ seen[first:stop]) @ text
+        l2_normalise(snapshot.weight[first:stop] @ augmented[first:stop]) @ text
         for first, stop in zip(snapshot.offsets[:-1], snapshot.offsets[1:], strict=True)
     ]
     videos = fresh.search(text="a blue square")
@@ -86,7 +86,7 @@ def test_what_is_added_is_kept_in_the_index_precision(films: Path, checkpoint: P
         assert blend.added.dtype == precision
 
 
-def test_the_index_needs_the_checkpoint_no_more(index: VideoIndex, films: Path, checkpoint: Path) -> None:
+def test_the_index_does_not_need_the_checkpoint(index: VideoIndex, films: Path, checkpoint: Path) -> None:
     (checkpoint / "ram.onnx").unlink()
     fresh = VideoIndex.open(index.path, create=False)
     assert fresh.search(image=solid("red"))[0].path.name == "a.mp4"
@@ -94,11 +94,11 @@ def test_the_index_needs_the_checkpoint_no_more(index: VideoIndex, films: Path, 
     shutil.copy(films / "a.mp4", films / "d.mp4")
     list(fresh.add([films]))
     assert len(fresh.search(text="a green square")) == 4
-    assert fresh.stats().blending == fresh.encoder.augmentation.settings
+    assert fresh.stats().blending == fresh.encoder.blender.settings
     assert isinstance(fresh.stats().blending, RamSettings)
 
 
-def test_switching_over_equals_indexing_with_it(
+def test_switching_to_a_ram_equals_indexing_with_it(
     index: VideoIndex, films: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     trained = open_checkpoint(checkpoint)

@@ -1,4 +1,4 @@
-"""Tables, manifest, lock, cleaning up."""
+"""Tables, manifest, lock, clean-up."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def chunk_of(first: int, count: int, value: float = 1.0) -> SegmentChunk:
     )
 
 
-def test_nothing_is_seen_before_the_commit_and_the_old_until_then(store: Store) -> None:
+def test_rows_are_visible_after_the_commit_and_replace_the_older_ones_then(store: Store) -> None:
     record = record_of(Path("/a.mp4"), 5)
     reader = Store(store.folder)
     with Writer(store) as writer:
@@ -172,22 +172,22 @@ def test_a_newer_schema_and_foreign_folders_are_refused(store: Store, tmp_path: 
 
 
 def test_migrations_run_in_order_when_a_writer_opens(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
+    calls = []
 
     def one(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
-        seen.append((folder, values["schema"]))
+        calls.append((folder, values["schema"]))
         return values
 
     monkeypatch.setattr(manifests, "SCHEMA", 3)
     monkeypatch.setattr(manifests, "MIGRATIONS", {1: one, 2: one})
-    with pytest.raises(VideoIndexError, match="bring it up to date"):
+    with pytest.raises(VideoIndexError, match="migrate it with impart index"):
         IndexManifest.load(store.folder)
     with Writer(store) as writer:
         assert writer.manifest.schema == 3
-    assert seen == [(store.folder, 1), (store.folder, 2)]
+    assert calls == [(store.folder, 1), (store.folder, 2)]
 
 
-def test_the_manifest_says_what_the_index_was_made_with(tmp_path: Path) -> None:
+def test_the_manifest_names_encoder_settings_and_reference_set(tmp_path: Path) -> None:
     encoder = AugmentedEncoder(TinyEncoder(), colour_set(), Vanilla(VanillaSettings(k=4)))
     index = VideoIndex.open(tmp_path / "index", encoder)
     list(index.add([]))

@@ -1,4 +1,4 @@
-"""Cuts from embeddings: where they are, and what must not count as one."""
+"""Cut detection from embeddings: positions of cuts, and what is no cut."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_one_shot_is_one_scene():
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_very_short(count):
+def test_videos_of_up_to_two_segments(count):
     assert bounds(shots(count)) == ([(0, count - 1)] if count else [])
 
 
@@ -63,13 +63,13 @@ def test_segments_of_uneven_length_use_their_times():
     assert len(scene_bounds(rows, [0.0, 10.0, 10.25], [10.0, 10.25, 20.0], 0.5)) == 2
 
 
-def test_threshold_works_both_ways():
+def test_extreme_thresholds_give_no_cut_and_all_cuts():
     rows = shots(8, 8)
     assert len(bounds(rows, -1.0)) == 1
     assert len(bounds(rows, 2.0, min_scene_s=0.0)) == 16
 
 
-def test_continuity_against_a_plain_loop():
+def test_continuity_equals_a_naive_loop():
     rows = shots(3, 4, 2, jitter=0.3)
     for i in range(len(rows) - 1):
         before, after = rows[max(0, i - 1) : i + 1].mean(axis=0), rows[i + 1 : i + 3].mean(axis=0)

@@ -1,7 +1,10 @@
-"""Ranking against naive loops, and what a search returns."""
+"""Ranking against naive loops, and the hits of a search."""
 
 from __future__ import annotations
 
+import dataclasses
+import doctest
+import importlib
 import os
 import shutil
 from pathlib import Path
@@ -21,7 +24,9 @@ from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryErr
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import Query, VideoIndex
-from impart.video.search.ranking import combine, frame_scores, group_means, timecode, top_groups
+from impart.video.search.hits import timecode
+from impart.video.search.query import SearchKeywords, SearchOptions, combine
+from impart.video.search.ranking import frame_scores, group_means, top_groups
 from impart.video.search.snapshot import Snapshot, has_cache
 
 
@@ -86,7 +91,7 @@ def test_means_and_scores_equal_a_naive_loop() -> None:
     encoder = augmented(rng, 40)
     snapshot = snapshot_of(rng, [1, 7, 30, 2], encoder)
     assert snapshot.blend is not None
-    seen = encoder.apply(snapshot.vectors.astype(np.float32), snapshot.blend)  # v', formed
+    seen = encoder.apply(snapshot.vectors.astype(np.float32), snapshot.blend)  # v'
     queries = l2_normalise(rng.standard_normal((5, DIM)))
 
     for references, vectors in ((encoder.references, seen), (None, snapshot.vectors.astype(np.float32))):
@@ -106,7 +111,7 @@ def test_means_and_scores_equal_a_naive_loop() -> None:
     assert len(snapshot.blend[2:5]) == 3
 
 
-def test_ties_go_to_the_earlier_and_the_disallowed_never_come() -> None:
+def test_ties_go_to_the_earlier_group_and_disallowed_groups_are_not_returned() -> None:
     scores = np.array([0.5, 0.7, 0.7 + 1e-8, 0.1, 0.7], np.float32)
     assert top_groups(scores, top=2).tolist() == [1, 2]
     assert top_groups(scores, top=10).tolist() == [1, 2, 4, 0, 3]
@@ -115,7 +120,7 @@ def test_ties_go_to_the_earlier_and_the_disallowed_never_come() -> None:
     assert top_groups(np.zeros(0, np.float32), top=3).tolist() == []
 
 
-def test_rocchio() -> None:
+def test_negative_terms_are_subtracted() -> None:
     x, y = np.eye(2, dtype=np.float32)
     assert np.allclose(combine([x, y], [], negative_weight=0.5), [0.5**0.5, 0.5**0.5])
     away = combine([x], [y], negative_weight=0.5)
@@ -167,7 +172,7 @@ def test_images_negatives_and_globs(library: VideoIndex, tmp_path: Path) -> None
     assert library.search(text="red", path_glob="*.avi") == []
 
 
-def test_many_queries_answer_as_one_by_one(library: VideoIndex) -> None:
+def test_many_queries_at_once_equal_one_by_one(library: VideoIndex) -> None:
     queries = [Query(text=f"{a} {b}") for a in ("red", "green", "grey") for b in ("blue", "white", "")] * 9
     for group, by in (("video", "mean"), ("video", "moment"), ("scene", "mean"), ("frame", "mean")):
         together = library.search_many(queries, group=group, by=by, top=2)
@@ -183,7 +188,7 @@ def test_similar_leaves_the_moment_itself_out(library: VideoIndex, monkeypatch: 
     assert names(library.similar(films / "a red.mp4", 0, by="moment", top=1)) == ["b long"]
     monkeypatch.chdir(films)
     assert names(library.similar("c green.mp4", 0.1, group="scene", top=1)) == ["b long"]
-    with pytest.raises(QueryError, match="runs to 00:00:06"):
+    with pytest.raises(QueryError, match="ends at 00:00:06"):
         library.similar("b long.mp4", 7)
     with pytest.raises(QueryError, match="not in the index"):
         library.similar("z.mp4", 0)
@@ -218,7 +223,7 @@ def test_augmented_and_plain_search_equal_their_encoders(tmp_path: Path) -> None
         assert [hit.score for hit in hits] == pytest.approx(expected, abs=0.02)  # what x264 does to colours
 
 
-def test_a_query_must_make_sense(library: VideoIndex, tmp_path: Path) -> None:
+def test_an_invalid_query_or_option_is_refused(library: VideoIndex, tmp_path: Path) -> None:
     for query in ({}, {"text": " "}, {"not_text": ["red"]}, {"text": "red", "not_text": "blue"}):
         with pytest.raises(QueryError):
             library.search(**query)
@@ -251,7 +256,7 @@ def test_another_encoder_is_refused_with_both_names(library: VideoIndex) -> None
         VideoIndex.open(library.path, TinyEncoder(3))
 
 
-def test_a_model_that_changed_under_its_id_asks_for_a_new_index(
+def test_a_model_that_changed_under_its_id_needs_a_new_index(
     library: VideoIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TinyEncoder, "fingerprint", "f" * 16)
@@ -292,7 +297,7 @@ def test_the_cache_changes_nothing(library: VideoIndex) -> None:
     assert VideoIndex.open(library.path.parent / "bare", TinyEncoder()).search(text="red blue") == cached
 
 
-def test_a_text_is_corrected_for_hubs_and_a_image_is_not(
+def test_a_text_is_corrected_for_hubs_and_an_image_is_not(
     library: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder, folder = TinyEncoder(), library.path
@@ -311,10 +316,10 @@ def test_a_text_is_corrected_for_hubs_and_a_image_is_not(
         assert [hit.score for hit in images[0]] == [hit.score for hit in images[1]]
 
 
-def test_queries_asked_together_correct_each_other(library: VideoIndex) -> None:
+def test_queries_of_one_list_correct_each_other(library: VideoIndex) -> None:
     queries = [Query(text=text) for text in ["red"] * 60 + ["yellow"]]
     alone, together = (library.search_many(queries, top=99, together=way) for way in (False, True))
-    assert alone[-1] == library.search(text="yellow", top=99)  # whatever else is asked
+    assert alone[-1] == library.search(text="yellow", top=99)  # whatever the other queries are
     before, after = ({Path(hit.path).stem: hit.score for hit in found[-1]} for found in (alone, together))
     lost = {name: before[name] - after[name] for name in before}
     assert lost["a red"] > lost["c green"] + 0.1
@@ -322,25 +327,27 @@ def test_queries_asked_together_correct_each_other(library: VideoIndex) -> None:
     assert images[0] == images[1]  # only texts are corrected
 
 
-def test_texts_are_searched_for_in_the_prompts_of_the_settings(library: VideoIndex, monkeypatch) -> None:
+def test_texts_are_encoded_in_the_prompts_of_the_settings(library: VideoIndex, monkeypatch) -> None:
     encoder = TinyEncoder()
-    said: list[str] = []
+    encoded: list[str] = []
     encode = encoder.encode_texts
-    monkeypatch.setattr(encoder, "encode_texts", lambda texts: said.extend(texts) or encode(texts))
+    monkeypatch.setattr(encoder, "encode_texts", lambda texts: encoded.extend(texts) or encode(texts))
     VideoIndex.open(library.path, encoder).search(text="Something red. ", not_text=["{} blue"])
-    assert sorted(said) == sorted(
+    assert sorted(encoded) == sorted(
         prompt.replace("%", text)
-        for prompt in ("%.", "a photo of %.", "an image of %.")
+        for prompt in ("%.", "a photo of %.", "a picture of %.")
         for text in ("Something red", "{} blue")
     )
-    said.clear()
+    encoded.clear()
     typed = Settings(search=SearchSettings(prompts=("{}",)))
     VideoIndex.open(library.path, encoder, settings=typed).search(text="Something red. ")
-    assert said == ["Something red. "]
+    assert encoded == ["Something red. "]
 
 
 @pytest.mark.parametrize(("fit", "seen"), [("squash", (32, 32)), ("crop", (160, 90))])
-def test_a_image_is_seen_as_the_frames_are(tmp_path: Path, monkeypatch, fit: str, seen: tuple[int, int]) -> None:
+def test_a_query_image_becomes_a_square_like_the_frames(
+    tmp_path: Path, monkeypatch, fit: str, seen: tuple[int, int]
+) -> None:
     film = write_clip(tmp_path / "wide.mp4", colours=["red"], size=(160, 90))
     index = VideoIndex.open(tmp_path / "index", TinyEncoder(), settings=Settings(decode=DecodeSettings(fit=fit)))
     list(index.add([film]))
@@ -354,10 +361,19 @@ def test_a_image_is_seen_as_the_frames_are(tmp_path: Path, monkeypatch, fit: str
         lambda images: sizes.append(Image.fromarray(np.asarray(images[0])).size) or encode(images),
     )
     wide = solid("red", size=(160, 90))
-    reopened = VideoIndex.open(tmp_path / "index", encoder)  # the index knows how its frames were taken
+    reopened = VideoIndex.open(tmp_path / "index", encoder)  # the fit is in the manifest
     for image in (wide, Image.fromarray(wide)):
         assert reopened.search(image=image)[0].score == pytest.approx(1, abs=2e-3)
     assert sizes == [seen, seen]
+
+
+def test_options_take_their_defaults_from_the_settings() -> None:
+    settings = SearchSettings(top=3, group="scene", by="moment")
+    options = SearchOptions.of(settings, group=None, by="mean", path_glob="*.mp4")
+    assert options == SearchOptions(top=3, group="scene", by="mean", path_glob="*.mp4")
+    assert {*SearchKeywords.__annotations__, "together"} == {item.name for item in dataclasses.fields(SearchOptions)}
+    with pytest.raises(TypeError, match="shot"):
+        SearchOptions.of(settings, shot=1)  # type: ignore[call-arg]
 
 
 def test_settings_that_do_not_exist_are_refused() -> None:
@@ -368,7 +384,7 @@ def test_settings_that_do_not_exist_are_refused() -> None:
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "names"])
-def test_a_damaged_cache_is_read_past_and_made_anew(library: VideoIndex, damage: str) -> None:
+def test_a_damaged_cache_is_ignored_and_written_again(library: VideoIndex, damage: str) -> None:
     whole = VideoIndex.open(library.path, TinyEncoder()).search(text="red blue")
     copy = library.path.parent / damage
     shutil.copytree(library.path, copy)
@@ -386,7 +402,7 @@ def test_a_damaged_cache_is_read_past_and_made_anew(library: VideoIndex, damage:
     assert has_cache(index._store)
 
 
-def test_images_are_seen_as_everywhere(library: VideoIndex, tmp_path: Path) -> None:
+def test_query_images_are_read_like_all_images(library: VideoIndex, tmp_path: Path) -> None:
     grey = np.full((40, 40), 90, np.uint8)
     Image.fromarray(grey).save(tmp_path / "8.png")
     Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
@@ -399,3 +415,8 @@ def test_images_are_seen_as_everywhere(library: VideoIndex, tmp_path: Path) -> N
 def test_a_query_of_bytes_that_are_no_text_is_refused() -> None:
     with pytest.raises(QueryError, match="UTF-8"):
         Query(text="caf\udce9")
+
+
+@pytest.mark.parametrize("name", ["search.hits", "search.query", "search.ranking", "index.events"])
+def test_examples_in_the_docstrings(name: str) -> None:
+    assert doctest.testmod(importlib.import_module(f"impart.video.{name}")).failed == 0

@@ -1,16 +1,31 @@
-"""`impart eval`: measure encoders, plain or with a reference set, on the same items."""
+"""`impart eval`: evaluate models, plain or with a reference set, on the same items."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
-from impart.cli.eval.runs import Run, with_run
+from impart.cli.eval.options import (
+    BatchOption,
+    BootstrapOption,
+    CacheOption,
+    EncodersOption,
+    JsonOption,
+    NearDuplicateOption,
+    NoCacheOption,
+    NoReportOption,
+    RamsOption,
+    RefsetsOption,
+    ReportOption,
+)
+from impart.cli.eval.runs import evaluation, open_models, print_tables
+from impart.cli.options import ThreadsOption
 from impart.config import By, DecodeSettings, EvaluateSettings, Features, Fit, FixedPrompts, Prompts
 
 if TYPE_CHECKING:
@@ -19,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Measure encoders and reference sets: several at once, on the same items, with intervals and a report.",
+    help="Evaluate encoders and reference sets: several at once, on the same items, with intervals and a report.",
     no_args_is_help=True,
 )
 
@@ -31,152 +46,167 @@ _KINDS = {
     "moments": "Moments in videos (moments)",
 }
 
-DataArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="DATA", help="Data sets, as --data has them.", show_default=False)
+DataArgument: TypeAlias = Annotated[
+    list[str] | None, typer.Argument(metavar="DATA", help="Data sets, as in --data.", show_default=False)
 ]
-DataOption = Annotated[
+DataOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--data",
         "-d",
         metavar="NAME:PATH",
         help="Data set: its name and its folder or file ('impart eval datasets' lists the names and the files), or a "
-        "path alone (a folder with one sub-folder of images a class, or a csv). Repeatable.",
+        "path alone (a folder with one sub-folder of images per class, or a csv). Repeatable.",
     ),
 ]
-SplitOption = Annotated[
+SplitOption: TypeAlias = Annotated[
     str | None,
-    typer.Option("--split", help="Part of the data set. Default: the one that papers report.", metavar="NAME"),
+    typer.Option("--split", help="Split of the data set. Default: the one that papers report.", metavar="NAME"),
 ]
-LimitOption = Annotated[
-    int, typer.Option("--limit", min=0, metavar="N", help="Only so many images, drawn, always the same; 0 = all.")
+LimitOption: TypeAlias = Annotated[
+    int,
+    typer.Option("--limit", min=0, metavar="N", help="Only N images, drawn at random with a fixed seed; 0 = all."),
 ]
-FpsOption = Annotated[float, typer.Option("--fps", min=0.01, help="Videos: frames looked at a second.")]
-FitOption = Annotated[Fit, typer.Option("--fit", help="Videos: whole frames, squeezed, or the encoder's own crop.")]
-PromptsOption = Annotated[
+FpsOption: TypeAlias = Annotated[float, typer.Option("--fps", min=0.01, help="Videos: frames sampled per second.")]
+FitOption: TypeAlias = Annotated[
+    Fit, typer.Option("--fit", help="Videos: whole frames, squashed to a square, or the encoder's own crop.")
+]
+PromptsOption: TypeAlias = Annotated[
     Prompts,
     typer.Option(
         "--prompts",
-        help="Seven prompts averaged, 'a photo of a {}.' alone, or those written for the set.",
+        help="Seven prompts averaged, 'a photo of a {}.' alone, or the prompts of the data set.",
     ),
 ]
 
 
 @app.command(epilog="Example: impart eval zeroshot --data cifar10:data/cifar10 --encoders mini,mini+vanilla -r my-set")
-@with_run
 def zeroshot(
-    run: Run,
     data: DataArgument = None,
     more_data: DataOption = None,
     split: SplitOption = None,
     prompts: PromptsOption = "ensemble",
     per_class: Annotated[
-        int, typer.Option("--per-class", min=0, metavar="N", help="Only so many images of a class; 0 = all.")
+        int, typer.Option("--per-class", min=0, metavar="N", help="Only N images per class; 0 = all.")
     ] = 0,
     limit: LimitOption = 0,
+    encoders: EncodersOption = None,
+    refset: RefsetsOption = None,
+    ram: RamsOption = None,
+    near_duplicate: NearDuplicateOption = EvaluateSettings.near_duplicate,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    batch: BatchOption = EvaluateSettings.batch,
+    threads: ThreadsOption = 0,
+    bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
+    out: ReportOption = None,
+    no_report: NoReportOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Classify images by the names of their classes: top-1, top-5, mean per class, calibration, log-loss."""
-    from impart.evaluate.tasks.zeroshot import zeroshot as measure
+    with evaluation("zeroshot", locals()) as (run, options):
+        from impart.evaluate.tasks.zeroshot import zeroshot as task
 
-    for dataset in _open(data, more_data, kind="classes", split=split, per_class=per_class, limit=limit):
-        for model in run.cleaned(dataset.name, dataset.images):
-            task = partial(measure, model.encoder, dataset, prompts=prompts, label=model.label, **run.common)
-            run.measure(model, dataset.name, task)
+        opened = _open(data, more_data, kind="classes", split=split, per_class=per_class, limit=limit)
+        open_models(run, options)
+        for dataset in opened:
+            run.measure(dataset.name, [partial(task, dataset=dataset, prompts=prompts)], [dataset.images])
 
 
 @app.command(
     epilog="Example: impart eval probe --data cifar10:data/cifar10 --encoders mini,hf:openai/clip-vit-base-patch32"
 )
-@with_run
 def probe(
-    run: Run,
     data: DataArgument = None,
     more_data: DataOption = None,
-    train_split: Annotated[str, typer.Option("--train-split", metavar="NAME", help="Part to learn from.")] = "train",
-    split: Annotated[str, typer.Option("--split", metavar="NAME", help="Part to measure on.")] = "test",
+    train_split: Annotated[str, typer.Option("--train-split", metavar="NAME", help="Split to train on.")] = "train",
+    split: Annotated[str, typer.Option("--split", metavar="NAME", help="Split to measure on.")] = "test",
     val_split: Annotated[
         str | None,
         typer.Option(
-            "--val-split", metavar="NAME", help="Part that C is chosen on. Default: a fifth of the training images."
+            "--val-split", metavar="NAME", help="Split to choose C on. Default: a fifth of the training images."
         ),
     ] = None,
     features: Annotated[
         Features,
         typer.Option(
-            "--features", help="What is classified: v (or v'), the retrieval embedding, or one after the other."
+            "--features", help="What is classified: v (or v'), the retrieval embedding, or both, concatenated."
         ),
     ] = "embedding",
     per_class: Annotated[
-        int,
-        typer.Option("--per-class", min=0, metavar="N", help="Learn from only so many images of a class; 0 = all."),
+        int, typer.Option("--per-class", min=0, metavar="N", help="Train on only N images per class; 0 = all.")
     ] = 0,
-    limit: Annotated[
-        int, typer.Option("--limit", min=0, metavar="N", help="Measure only so many test images; 0 = all.")
-    ] = 0,
+    limit: Annotated[int, typer.Option("--limit", min=0, metavar="N", help="Measure only N test images; 0 = all.")] = 0,
+    encoders: EncodersOption = None,
+    refset: RefsetsOption = None,
+    ram: RamsOption = None,
+    near_duplicate: NearDuplicateOption = EvaluateSettings.near_duplicate,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    batch: BatchOption = EvaluateSettings.batch,
+    threads: ThreadsOption = 0,
+    bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
+    out: ReportOption = None,
+    no_report: NoReportOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a linear classifier on the embeddings of the training images: top-1, top-5, mean per class.
 
-    Logistic regression (scikit-learn, L-BFGS); its C is chosen on validation images for every encoder by itself.
+    Logistic regression (scikit-learn, L-BFGS). Its C is chosen on validation images for each encoder separately.
     """
-    from impart.evaluate.tasks.probe import linear_probe
+    with evaluation("probe", locals()) as (run, options):
+        from impart.evaluate.tasks.probe import linear_probe
 
-    tests = _open(data, more_data, kind="classes", split=split, limit=limit)
-    trains = _open(data, more_data, kind="classes", split=train_split, per_class=per_class)
-    vals = _open(data, more_data, kind="classes", split=val_split) if val_split else [None] * len(tests)
-    for train, val, test in zip(trains, vals, tests, strict=True):
-        for model in run.cleaned(test.name, test.images):
-            task = partial(
-                linear_probe,
-                model.encoder,
-                train,
-                test,
-                val=val,
-                features=features,
-                label=model.label,
-                **run.common,
-            )
-            run.measure(model, test.name, task)
+        tests = _open(data, more_data, kind="classes", split=split, limit=limit)
+        trains = _open(data, more_data, kind="classes", split=train_split, per_class=per_class)
+        vals = _open(data, more_data, kind="classes", split=val_split) if val_split else [None] * len(tests)
+        open_models(run, options)
+        for train, val, test in zip(trains, vals, tests, strict=True):
+            task = partial(linear_probe, train=train, test=test, val=val, features=features)
+            run.measure(test.name, [task], [test.images])
 
 
 @app.command(epilog="Example: impart eval regions --data coco:data/coco/instances_val2017.json --scales 1,1.5,2")
-@with_run
 def regions(
-    run: Run,
     data: DataArgument = None,
     more_data: DataOption = None,
     split: SplitOption = None,
     scales: Annotated[
-        str, typer.Option("--scales", metavar="X,Y", help="How much is cut out: 1 = the box, 1.5 = half as much again.")
+        str, typer.Option("--scales", metavar="X,Y", help="Sizes of the crops: 1 = the box, 1.5 = half as large again.")
     ] = "1,1.5",
     prompts: Annotated[
         FixedPrompts, typer.Option("--prompts", help="Seven prompts averaged, or 'a photo of a {}.' alone.")
     ] = "ensemble",
     limit: LimitOption = 0,
+    encoders: EncodersOption = None,
+    refset: RefsetsOption = None,
+    ram: RamsOption = None,
+    near_duplicate: NearDuplicateOption = EvaluateSettings.near_duplicate,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    batch: BatchOption = EvaluateSettings.batch,
+    threads: ThreadsOption = 0,
+    bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
+    out: ReportOption = None,
+    no_report: NoReportOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Name what is in given boxes (zero-shot ROI classification): box accuracy and AP over the categories."""
-    from impart.evaluate.tasks.regions import crops
-    from impart.evaluate.tasks.regions import regions as measure
+    """Classify the content of given boxes (zero-shot ROI classification): box accuracy and AP over the categories."""
+    with evaluation("regions", locals()) as (run, options):
+        from impart.evaluate.tasks.regions import crops
+        from impart.evaluate.tasks.regions import regions as task
 
-    chosen = _numbers(scales, "--scales")
-    for dataset in _open(data, more_data, kind="boxes", split=split, limit=limit):
-        cut = [crops(dataset, scale=scale) for scale in chosen]  # a reference may show what is in a box
-        for model in run.cleaned(dataset.name, dataset.images, *cut):
-            task = partial(
-                measure,
-                model.encoder,
-                dataset,
-                scales=chosen,
-                prompts=prompts,
-                label=model.label,
-                **run.common,
-            )
-            run.measure(model, dataset.name, task)
+        chosen = _numbers(scales, "--scales")
+        opened = _open(data, more_data, kind="boxes", split=split, limit=limit)
+        open_models(run, options)
+        for dataset in opened:
+            cut = [crops(dataset, scale=scale) for scale in chosen]  # a reference may show the content of a box
+            measured = partial(task, dataset=dataset, scales=chosen, prompts=prompts)
+            run.measure(dataset.name, [measured], [dataset.images, *cut])
 
 
 @app.command(epilog="Example: impart eval retrieval --data flickr8k:data/flickr8k --query-bank")
-@with_run
 def retrieval(
-    run: Run,
     data: DataArgument = None,
     more_data: DataOption = None,
     split: SplitOption = None,
@@ -184,14 +214,14 @@ def retrieval(
     query_bank: Annotated[
         bool,
         typer.Option(
-            "--query-bank", help="Also with query-bank normalisation, which sees all queries: figures of their own."
+            "--query-bank", help="Also with query-bank normalisation, which uses all queries: separate figures."
         ),
     ] = False,
     image_queries: Annotated[
         bool,
         typer.Option(
             "--image-queries",
-            help="Videos: also find each by its middle frame, which is held out of the video's mean.",
+            help="Videos: also search each by its middle frame, which is held out of the video's mean.",
         ),
     ] = False,
     fps: FpsOption = DecodeSettings.fps,
@@ -202,46 +232,65 @@ def retrieval(
             "--index",
             "-i",
             metavar="DIR",
-            help="Search this video index: the data is a csv with the columns file and caption. Its own encoder is "
-            "measured, and its reference set beside it where one is in force.",
+            help="Search this video index; the data is a csv with the columns file and caption. The index's own "
+            "encoder is measured, plain and with the reference set in use, if there is one.",
         ),
     ] = None,
     by: Annotated[
-        By, typer.Option("--by", help="With --index: a video counts by its mean or its best moment.")
+        By, typer.Option("--by", help="With --index: score a video by its mean or by its best moment.")
     ] = "mean",
+    encoders: EncodersOption = None,
+    refset: RefsetsOption = None,
+    ram: RamsOption = None,
+    near_duplicate: NearDuplicateOption = EvaluateSettings.near_duplicate,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    batch: BatchOption = EvaluateSettings.batch,
+    threads: ThreadsOption = 0,
+    bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
+    out: ReportOption = None,
+    no_report: NoReportOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Find each caption's image or video, and each one's captions: R@1, R@5, R@10, ranks, MRR, nDCG, both ways.
+    """Find the image or video of each caption, and the captions of each: R@1, R@5, R@10, ranks, MRR, nDCG.
 
     Sets of videos are named with their format, as in --data msrvtt:DIR, or --data video-captions:captions.csv for a csv
     with the columns file and caption. A video is the mean of its frames.
     """
-    if index is not None:
-        _search_index(run, index, [*(data or []), *(more_data or [])], by=by, split=split)
-        return
-    from impart.cli.eval.videos import find_videos
-    from impart.evaluate.datasets.types import VideoSet
-    from impart.evaluate.tasks.retrieval import retrieval as measure
+    with evaluation("retrieval", locals()) as (run, options):
+        if index is not None:
+            if options.encoders or options.refset or options.ram:
+                raise typer.BadParameter(
+                    "--index has its own encoder and set: leave --encoders, --refset and --ram out"
+                )
+            tables = [*(data or []), *(more_data or [])]
+            if not tables:
+                raise typer.BadParameter("name a csv with the columns file and caption: --data captions.csv")
+            from impart.evaluate.tasks.index_retrieval import index_retrieval
 
-    for dataset in _open(data, more_data, kind=("captions", "videos"), split=split, limit=limit):
-        if isinstance(dataset, VideoSet):
-            find_videos(
-                run,
-                dataset,
-                fps=fps,
-                fit=fit,
-                query_bank=query_bank,
-                image_queries=image_queries,
-            )
-            continue
-        for model in run.cleaned(dataset.name, dataset.images):
-            task = partial(measure, model.encoder, dataset, query_bank=query_bank, label=model.label, **run.common)
-            run.measure(model, dataset.name, task)
+            for table in tables:
+                run.results += index_retrieval(index, Path(table), by=by, split=split)
+            return
+        from impart.evaluate.datasets.types import VideoSet
+        from impart.evaluate.tasks.retrieval import retrieval as image_retrieval
+        from impart.evaluate.tasks.video_retrieval import image_to_video, video_retrieval
+
+        decode = DecodeSettings(fps=fps, fit=fit)
+        opened = _open(data, more_data, kind=("captions", "videos"), split=split, limit=limit)
+        open_models(run, options)
+        for dataset in opened:
+            if isinstance(dataset, VideoSet):
+                tasks = [partial(video_retrieval, dataset=dataset, frames=decode, query_bank=query_bank)]
+                by_image = [partial(image_to_video, dataset=dataset, frames=decode)] if image_queries else []
+                run.measure_videos(dataset, [*tasks, *by_image], decode)
+            else:
+                task = partial(image_retrieval, dataset=dataset, query_bank=query_bank)
+                run.measure(dataset.name, [task], [dataset.images])
 
 
 @app.command()
 def datasets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the data sets that --data knows, with the files they want and where those are published."""
-    from impart.cli.eval.runs import print_tables
+    """List the data sets of --data, with their files and where these are published."""
     from impart.evaluate.datasets import READERS
     from impart.evaluate.report.tables import Cell, Table
 
@@ -262,9 +311,7 @@ def datasets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
 
 
 @app.command(epilog="Example: impart eval moments --data qvhighlights:data/qvhighlights --predictions mine.jsonl")
-@with_run
 def moments(
-    run: Run,
     data: DataArgument = None,
     more_data: DataOption = None,
     split: SplitOption = None,
@@ -273,23 +320,40 @@ def moments(
         typer.Option(
             "--predictions",
             metavar="FILE.jsonl",
-            help="Windows that another method found, in the form of a QVHighlights submission; repeatable, each is "
-            "compared with the first. Default: a plain baseline, around the frames that look most like the sentence.",
+            help="Windows that another method predicted, in the format of a QVHighlights submission. Repeatable; each "
+            "is compared with the first. Default: a plain baseline, windows around the frames nearest to the sentence.",
         ),
     ] = None,
     fps: FpsOption = DecodeSettings.fps,
     fit: FitOption = DecodeSettings.fit,
+    encoders: EncodersOption = None,
+    refset: RefsetsOption = None,
+    ram: RamsOption = None,
+    near_duplicate: NearDuplicateOption = EvaluateSettings.near_duplicate,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    batch: BatchOption = EvaluateSettings.batch,
+    threads: ThreadsOption = 0,
+    bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
+    out: ReportOption = None,
+    no_report: NoReportOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Find when a sentence happens in its video: R1@0.3, 0.5 and 0.7, mIoU, mAP, HIT@1."""
-    from impart.cli.eval.videos import find_moments, score_files
+    """Find the moments of a video that a sentence describes: R1@0.3, 0.5 and 0.7, mIoU, mAP, HIT@1."""
+    with evaluation("moments", locals()) as (run, options):
+        from impart.evaluate.tasks.moments import moment_baseline, score_files
 
-    if predictions and (run.options.encoders or run.options.refset or run.options.ram):
-        raise typer.BadParameter("--predictions were made elsewhere: leave --encoders, --refset and --ram out")
-    for dataset in _open(data, more_data, kind="moments", split=split):
-        if predictions:
-            score_files(run, dataset, predictions)
-        else:
-            find_moments(run, dataset, fps=fps, fit=fit)
+        if predictions and (options.encoders or options.refset or options.ram):
+            raise typer.BadParameter("--predictions were made elsewhere: leave --encoders, --refset and --ram out")
+        opened = _open(data, more_data, kind="moments", split=split)
+        if not predictions:
+            open_models(run, options)
+        decode = DecodeSettings(fps=fps, fit=fit)
+        for dataset in opened:
+            if predictions:
+                run.results += score_files(predictions, dataset)
+            else:
+                run.measure_videos(dataset, [partial(moment_baseline, dataset=dataset, frames=decode)], decode)
 
 
 @app.command(epilog="Example: impart eval compare reports/monday reports/tuesday")
@@ -301,14 +365,11 @@ def compare(
     ] = EvaluateSettings.bootstrap,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what changed from report A to report B, figure by figure, on the items that both have.
+    """Compare report B with report A, figure by figure, on the items that both have.
 
-    Encoders of the same name are compared; where none is in both, all of B with the first of A. A difference whose 95%
+    Models of the same name are compared; if no name is in both, all of B with the first of A. A difference whose 95%
     interval (paired bootstrap) contains 0 is noise.
     """
-    import sys
-
-    from impart.cli.eval.runs import print_tables
     from impart.evaluate.report.compare import compare_all
     from impart.evaluate.report.folder import comparison_content, read_report
     from impart.evaluate.report.tables import difference_list
@@ -324,18 +385,6 @@ def compare(
         print(note, file=sys.stderr)
 
 
-def _search_index(run: Run, index: Path, tables: Sequence[str], *, by: By, split: str | None) -> None:
-    from impart.cli.eval.videos import search_index
-
-    options = run.options
-    if options.encoders or options.refset or options.ram:
-        raise typer.BadParameter("--index is searched with its own encoder and reference set ('impart refset use')")
-    if not tables:
-        raise typer.BadParameter("name a csv with the columns file and caption: --data captions.csv")
-    for table in tables:
-        run.results += search_index(index, Path(table), by=by, split=split)
-
-
 def _open(
     first: Sequence[str] | None,
     second: Sequence[str] | None,
@@ -345,7 +394,7 @@ def _open(
     per_class: int = 0,
     limit: int = 0,
 ) -> list[Any]:
-    """The data sets that were named. Of several kinds the first is taken where the name does not tell."""
+    """Open the named data sets. Of several kinds, the reader's is taken, else the first."""
     from impart.errors import ConfigError
     from impart.evaluate.datasets import READERS, open_set
 
@@ -361,7 +410,7 @@ def _open(
     names = [dataset.name for dataset in opened]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise ConfigError(f"two data sets are called {twice!r} and would be taken for one: measure each in its own run")
+        raise ConfigError(f"two data sets are called {twice!r}: measure each in its own run")
     return opened
 
 

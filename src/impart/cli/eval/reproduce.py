@@ -1,4 +1,4 @@
-"""`impart reproduce`: the papers' tables with one command, for any encoder and reference set."""
+"""`impart reproduce`: measure the papers' tables for any encoder and reference set."""
 
 from __future__ import annotations
 
@@ -8,8 +8,22 @@ from typing import Annotated
 
 import typer
 
-from impart.cli.eval.runs import Run, with_run
-from impart.config import EncoderSettings, Prompts
+from impart.cli.eval.options import (
+    BatchOption,
+    BootstrapOption,
+    CacheOption,
+    EncodersOption,
+    JsonOption,
+    NearDuplicateOption,
+    NoCacheOption,
+    NoReportOption,
+    RamsOption,
+    RefsetsOption,
+    ReportOption,
+)
+from impart.cli.eval.runs import evaluation
+from impart.cli.options import ThreadsOption
+from impart.config import EncoderSettings, EvaluateSettings, Prompts
 
 __all__ = ["app"]
 
@@ -25,9 +39,7 @@ def _group() -> None:
     epilog="Example: impart reproduce table1 --data data --encoder hf:openai/clip-vit-base-patch32 --refset yfcc-1000 "
     "--ram runs/ram-none/model --ram runs/ram-l2/model"
 )
-@with_run
 def table1(
-    run: Run,
     data: Annotated[
         Path,
         typer.Option(
@@ -39,52 +51,37 @@ def table1(
     ] = Path("data"),
     prompts: Annotated[Prompts, typer.Option("--prompts", help="As for 'impart eval zeroshot'.")] = "ensemble",
     limit: Annotated[
-        int, typer.Option("--limit", min=0, metavar="N", help="Only so many images of a set, drawn; 0 = all.")
+        int, typer.Option("--limit", min=0, metavar="N", help="Only N images per data set, drawn at random; 0 = all.")
     ] = 0,
+    encoders: EncodersOption = None,
+    refset: RefsetsOption = None,
+    ram: RamsOption = None,
+    near_duplicate: NearDuplicateOption = EvaluateSettings.near_duplicate,
+    cache: CacheOption = None,
+    no_cache: NoCacheOption = False,
+    batch: BatchOption = EvaluateSettings.batch,
+    threads: ThreadsOption = 0,
+    bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
+    out: ReportOption = None,
+    no_report: NoReportOption = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """CIFAR-10, CIFAR-100 and Caltech-101 for CLIP, RA-CLIP and Vanilla, with the paper's figures beside ours.
+    """Measure CIFAR-10, CIFAR-100 and Caltech-101 for CLIP, RA-CLIP and Vanilla, beside the paper's figures.
 
     One --encoder takes CLIP's place; --refset is its reference set (default: the bundled one); each --ram is a trained
-    RAM, which goes to the row of its form. Rows without a trained RAM say how to train one.
+    RAM, which fills the row of its form. Rows without a trained RAM name the command that trains one.
     """
-    from impart.evaluate.report.folder import summarise
-    from impart.evaluate.report.plots import bars
-    from impart.evaluate.table1 import SETS, figures_table, open_sets, plan, settings_table
-    from impart.evaluate.tasks.zeroshot import zeroshot
+    with evaluation("table1", locals()) as (run, options):
+        from impart.evaluate.table1 import add_tables, open_sets, plan_rows
+        from impart.evaluate.tasks.zeroshot import zeroshot
 
-    options = run.options
-    encoder = options.encoders or EncoderSettings.model
-    if "," in encoder or len(options.refset) > 1:
-        raise typer.BadParameter("one --encoder and one --refset make a table: run the command again for another")
-    sets, missing = open_sets(data, limit=limit or None)
-    more = {"threads": options.threads} if options.threads else {}
-    refset = options.refset[0] if options.refset else None
-    rows = plan(encoder, refset=refset, rams=options.ram, options=more)
-    run.models = [row.model for row in rows if row.model is not None]
-    for dataset in sets.values():
-        for model in run.cleaned(dataset.name, dataset.images):
-            task = partial(zeroshot, model.encoder, dataset, prompts=prompts, label=model.label, **run.common)
-            run.measure(model, dataset.name, task)
-    run.notes += missing
-    summary = summarise(run.results, repeats=options.bootstrap)
-    titles = {dataset.name: title for title, dataset in sets.items()}
-    run.extra = [
-        figures_table(rows, run.results, titles, summary.bounds),
-        settings_table(rows, sets, prompts=prompts),
-    ]
-    values = {
-        row.name: [
-            next(
-                (
-                    one.figures["top-1"]
-                    for one in run.results
-                    if (one.encoder, titles[one.dataset]) == (row.name, title)
-                ),
-                float("nan"),
-            )
-            for title in SETS
-        ]
-        for row in rows
-        if row.model is not None
-    }
-    run.more_plots.append(lambda folder: bars(folder / "table1.png", list(SETS), values, title="Zero-shot top-1"))
+        encoder = encoders or EncoderSettings.model
+        if "," in encoder or len(refset or []) > 1:
+            raise typer.BadParameter("one --encoder and one --refset make a table: run the command again for another")
+        sets, missing = open_sets(data, limit=limit or None)
+        rows = plan_rows(encoder, refset=refset[0] if refset else None, rams=ram or (), options=options.encoder_options)
+        run.models = [row.model for row in rows if row.model is not None]
+        for dataset in sets.values():
+            run.measure(dataset.name, [partial(zeroshot, dataset=dataset, prompts=prompts)], [dataset.images])
+        run.notes += missing
+        add_tables(run, rows, sets, prompts=prompts)

@@ -1,11 +1,11 @@
-"""`impart refset sweep`: what size, quality and blending of a reference set are worth."""
+"""`impart refset sweep`: measure accuracy over size, quality and blending settings of a reference set."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
@@ -19,13 +19,11 @@ from impart.config import Around, EvaluateSettings, Prompts, SelectionWay, Sweep
 if TYPE_CHECKING:
     from impart.evaluate.datasets.types import ClassSet
     from impart.evaluate.sweep.folder import SweepFolder
-    from impart.evaluate.sweep.plan import SweepPlan
-    from impart.evaluate.sweep.run import Ground
+    from impart.evaluate.sweep.plan import Point
 
 __all__ = ["sweep"]
 
 _T = TypeVar("_T")
-_AT_ONCE = 32  # rows between two writes
 
 
 def _default(name: str) -> str:
@@ -39,7 +37,7 @@ def _listed(what: str) -> Any:
 def sweep(
     path: Annotated[Path, typer.Argument(metavar="SET", help="Folder of the reference set.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the report; a stopped sweep goes on there.")
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the report; a stopped sweep continues there.")
     ],
     data: Annotated[
         list[str] | None,
@@ -47,52 +45,55 @@ def sweep(
             "--data",
             "-d",
             metavar="NAME:PATH",
-            help="Classification data set to measure on, repeatable; without one, leave-one-out on the set alone.",
+            help="Classification data set to measure on, repeatable; without one, only leave-one-out on the set.",
         ),
     ] = None,
-    sizes: Annotated[str, _listed("Shares of the set (10%) or numbers of pairs (300).")] = _default("sizes"),
+    sizes: Annotated[str, _listed("Sizes: shares of the set (10%) or numbers of pairs (300).")] = _default("sizes"),
     select: Annotated[
         str,
         typer.Option(
             metavar="A,B,...",
             parser=ListOf(get_args(SelectionWay)),
-            help="Ways of choosing them: random, class, cluster, coverage, agreement, dedup.",
+            help="Ways of selecting the pairs: random, class, cluster, coverage, agreement, dedup.",
         ),
     ] = _default("ways"),
     corrupt: Annotated[str, _listed("Fractions of the captions that are exchanged at random.")] = _default("corrupt"),
-    k: Annotated[str, _listed("Numbers of neighbours blended in.")] = _default("k"),
-    w_img: Annotated[str, _listed("Weights of their image embeddings.")] = _default("w_img"),
-    w_txt: Annotated[str, _listed("Weights of their text embeddings.")] = _default("w_txt"),
-    tau: Annotated[str, _listed("Temperatures of their shares; 0 = uniform mean.")] = _default("tau"),
-    seeds: Annotated[int, typer.Option(min=1, help="Draws of everything random.")] = SweepSettings.seeds,
+    k: Annotated[str, _listed("Numbers of neighbours to blend in.")] = _default("k"),
+    w_img: Annotated[str, _listed("Weights of the neighbours' image embeddings.")] = _default("w_img"),
+    w_txt: Annotated[str, _listed("Weights of the neighbours' text embeddings.")] = _default("w_txt"),
+    tau: Annotated[str, _listed("Temperatures of the neighbours' weights; 0 = uniform mean.")] = _default("tau"),
+    seeds: Annotated[int, typer.Option(min=1, help="Random seeds per selection and corruption.")] = SweepSettings.seeds,
     grid: Annotated[
-        bool, typer.Option("--grid", help="Everything with everything, not one at a time around the set's settings.")
+        bool,
+        typer.Option("--grid", help="Measure all combinations, not one setting at a time around --around."),
     ] = False,
     around: Annotated[
-        Around, typer.Option(help="Blending that is varied: the set's own, the usual, the paper's.")
+        Around, typer.Option(help="Blending settings to vary: the set's own, the usual, the paper's.")
     ] = "set",
     choose_by: Annotated[
         str,
         typer.Option(
             metavar="NAME",
-            help="What the best setting is chosen by: leave-one-out, or the name of a data set, which is then tuned "
-            "on.",
+            help="Choose the best setting by leave-one-out, or by a data set of this name, which is then tuned on.",
         ),
     ] = "leave-one-out",
     prompts: Annotated[Prompts, typer.Option(help="As in 'impart eval zeroshot'.")] = "ensemble",
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Part of the data sets; default: their test part.")
+        str | None, typer.Option(metavar="NAME", help="Split of the data sets; default: their test split.")
     ] = None,
     near_duplicate: Annotated[
         float,
-        typer.Option(metavar="COSINE", help="References so near to a test image are dropped; 2 = equal files."),
+        typer.Option(
+            metavar="COSINE",
+            help="Drop references that are this near to a test image, or the same file; 2 = only the same file.",
+        ),
     ] = EvaluateSettings.near_duplicate,
     cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where embeddings are kept; default: as in 'impart eval'.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of cached embeddings; default: as in 'impart eval'.")
     ] = None,
     threads: ThreadsOption = 0,
 ) -> None:
-    """Vary size, selection, captions, K and weights; a table, plots and the best setting."""
+    """Vary size, selection, captions, K and weights of a reference set: tables, plots and the best setting."""
     from impart.encoders import load_encoder
     from impart.evaluate.cache import EmbeddingCache
     from impart.evaluate.sweep.folder import SweepFolder, best_in_words
@@ -117,7 +118,7 @@ def sweep(
     choose_by = _chosen(choose_by, sets)
     encoder = load_encoder(references.encoder_id, **({"threads": threads} if threads else {}))
     with progress("images") as show:
-        ground = prepare(
+        prepared = prepare(
             references,
             encoder,
             sets,
@@ -125,7 +126,7 @@ def sweep(
             around=around,
             near=near_duplicate,
             cache=EmbeddingCache(cache),
-            on_progress=None if show is None else lambda _, done, total: show(done, total),
+            on_progress=show,
         )
     settings = {
         "command": shlex.join(["impart", *sys.argv[1:]]),
@@ -133,37 +134,26 @@ def sweep(
         "data": data or [],
         "prompts": prompts,
     }
-    folder = SweepFolder(out, ground, plan, settings)
-    points = plan.points(len(ground.references), ground.settings)
-    _measure(folder, ground, plan)
+    folder = SweepFolder(out, prepared, plan, settings)
+    points = plan.points(len(prepared.references), prepared.settings)
+    _measure(folder, points, len(points) * len(prepared.questions))
     tables, best, problem = folder.finish(points, choose_by=choose_by, seconds=time.monotonic() - started)
     print_tables(tables)
     print(best_in_words(best, choose_by))
-    for note in [*ground.notes, *([problem] if problem else [])]:
+    for note in [*prepared.notes, *([problem] if problem else [])]:
         print(note, file=sys.stderr)
     print(f"report: {out}", file=sys.stderr)
 
 
-def _measure(folder: SweepFolder, ground: Ground, plan: SweepPlan) -> None:
-    """Measure what is left; rows are on disk as they come."""
-    from impart.evaluate.sweep.run import sweep as run
-
-    points = plan.points(len(ground.references), ground.settings)
-    total = len(points) * len(ground.questions)
-    known = len(folder.rows(points))
-    if known:
-        print(f"{known} of {total} rows were measured before", file=sys.stderr)
+def _measure(folder: SweepFolder, points: Sequence[Point], total: int) -> None:
+    """Measure the points without a row, with a progress bar."""
     with progress("settings") as show:
-        waiting = []
-        for row in run(ground, points, done=folder.done):
-            waiting.append(row)
-            known += 1
-            if len(waiting) == _AT_ONCE:
-                folder.add(waiting)
-                waiting = []
-                if show is not None:
-                    show(known, total)
-        folder.add(waiting)
+        steps = folder.measure(points)
+        if known := next(steps):
+            print(f"{known} of {total} rows were measured before", file=sys.stderr)
+        for done in steps:
+            if show is not None:
+                show(done, total)
 
 
 def _open(data: list[str], split: str | None) -> list[ClassSet]:
@@ -175,7 +165,7 @@ def _open(data: list[str], split: str | None) -> list[ClassSet]:
 
 
 def _chosen(name: str, sets: list[ClassSet]) -> str:
-    """The full name of what is chosen by."""
+    """Complete the name of the data set that the best setting is chosen by."""
     from impart.errors import ConfigError
     from impart.evaluate.sweep.run import LEAVE_ONE_OUT
 

@@ -1,6 +1,6 @@
 """Encoders on ONNX Runtime: the bundled `mini`, and `onnx:<folder or hub repo>`. No torch.
 
-The layout of `onnx:` is the one that many published CLIP and SigLIP exports share (`immich-app/*` for example):
+`onnx:` reads the layout of many published CLIP and SigLIP exports (`immich-app/*` for example):
 
     config.json                   open_clip's model config: embed_dim, text_cfg.context_length, ...
     visual/model.onnx             pixels (B or 1, 3, S, S) -> embedding; optionally a second output `retrieval`
@@ -8,8 +8,8 @@ The layout of `onnx:` is the one that many published CLIP and SigLIP exports sha
     textual/model.onnx            ids (T or 1, L), int32 or int64, and optionally an attention mask -> embedding
     textual/tokenizer.json        and tokenizer_config.json, which names the padding token
 
-Input names, types and fixed batch sizes are read from the graphs. The two towers are opened when first used, each by
-itself: a text search never loads the image tower.
+Input names, types and fixed batch sizes are read from the graphs. Each tower is opened when it is first used: a text
+search does not load the image tower.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from impart.encoders.base import EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
+from impart.encoders.bundled import model_home
 from impart.encoders.onnx.session import OnnxTower, RuntimeOptions
 from impart.encoders.preprocess import PreprocessConfig, preprocess, short_side
 from impart.encoders.tokens import TextTokenizer, read_json
@@ -34,17 +35,17 @@ from impart.files import blake2b_of_file, new_blake2b
 
 __all__ = ["MINI_FOLDER", "OnnxEncoder", "RuntimeOptions", "hash_files", "load_mini", "load_onnx"]
 
-MINI_FOLDER = Path(__file__).parent.parent / "models" / "mini"
+MINI_FOLDER = model_home("mini")
 _TEXTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class SmallImages:
-    """How an image tower that takes two sizes of input sees small images.
+    """Preprocessing of small images, for an image tower with two input sizes.
 
     Attributes:
-        up_to_px: images whose short side is no longer are small.
-        config: how they become pixels.
+        up_to_px: longest short side of a small image.
+        config: preprocessing of small images.
     """
 
     up_to_px: int
@@ -55,14 +56,17 @@ class OnnxEncoder:
     """Two ONNX towers and a tokenizer as an `Encoder`.
 
     Args:
-        traits: what the encoder says of itself.
+        traits: of the encoder.
         image_model: path of the image tower.
         text_model: path of the text tower.
-        tokenizer: makes the tokenizer when the first text comes.
-        preprocess_config: how images become pixels.
-        small: how small images do, where the image tower has weights of their own for them.
-        fingerprint_of: further files that the vectors depend on (the tokenizer), and settings.
+        tokenizer: makes the tokenizer, called for the first text.
+        preprocess_config: of images.
+        small: of small images, where the image tower has separate weights for them.
+        fingerprint_of: further files and settings that the vectors depend on, such as the tokenizer.
         options: threads and devices.
+
+    Raises:
+        EncoderError: a tower is missing.
     """
 
     def __init__(
@@ -93,18 +97,18 @@ class OnnxEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of both towers (with their external weights), the tokenizer, and the preprocessing."""
+        """Digest of both towers (with external weights), the tokenizer and the preprocessing."""
         files, settings = self._fingerprint_of
         towers = [file for path in self._paths for file in sorted(path.parent.glob(f"{path.name}*"))]
-        said: dict[str, Any] = {**settings, "preprocess": self.preprocess_config.to_dict()}
+        described: dict[str, Any] = {**settings, "preprocess": self.preprocess_config.to_dict()}
         if self._small:
-            said["small"] = {"up_to_px": self._small.up_to_px, **self._small.config.to_dict()}
-        return hash_files([*towers, *files], settings=said)
+            described["small"] = {"up_to_px": self._small.up_to_px, **self._small.config.to_dict()}
+        return hash_files([*towers, *files], settings=described)
 
     def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
-        """Embed B images in one forward pass (or B passes where the graph takes one image at a time).
+        """Embed B images in one forward pass, or in B passes where the graph has batch size 1.
 
-        A tower with weights for small images takes these in a pass of their own.
+        Small images are encoded in a separate pass, where the tower has separate weights for them.
         """
         if not images:
             return ImageEmbeddings(
@@ -118,7 +122,7 @@ class OnnxEncoder:
         return ImageEmbeddings(embeddings, retrieval)
 
     def _run_images(self, images: Sequence[ImageInput]) -> dict[str, Float32]:
-        """The image tower's outputs, B rows each."""
+        """Run the image tower: outputs with B rows."""
         tower, small = self._image_tower, self._small
         short = np.array([small is not None and short_side(image) <= small.up_to_px for image in images])
         if small is None or not short.any():
@@ -135,7 +139,7 @@ class OnnxEncoder:
         """Embed T texts, 64 at a time: (T, D)."""
         tower, tokenizer = self._text_tower
         result = np.zeros((len(texts), self.traits.dim), dtype=np.float32)
-        # A graph with a mask and a free length takes short batches; others see texts as long as in training.
+        # Pad to the longest text only where the graph has a mask and a free length; else to the length of training.
         free = "mask" in tower.inputs and tower.length is None
         length = None if free else tower.length or self.traits.context_tokens
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
@@ -155,8 +159,8 @@ class OnnxEncoder:
                     tower.check_image(config.size_px)
                 if ("retrieval" in tower.outputs) != self.traits.own_retrieval:
                     raise EncoderError(
-                        f"{self._paths[0]} and its description disagree on whether there is an output 'retrieval': "
-                        "set 'retrieval_dim' in the model's JSON file to its width, or remove it"
+                        f"{self._paths[0]} and its description disagree on the output 'retrieval': set "
+                        "'retrieval_dim' in the model's JSON file to the width of that output, or remove it"
                     )
                 self._images = tower
             return self._images
@@ -171,17 +175,17 @@ class OnnxEncoder:
     def _check_width(self, vectors: Float32, what: str, width: int) -> None:
         if vectors.ndim != 2 or vectors.shape[1] != width:
             raise EncoderError(
-                f"model {self.traits.id!r} gives {what} vectors of shape {vectors.shape}, but its description says "
+                f"model {self.traits.id!r} returned {what} vectors of shape {vectors.shape}, but its description has "
                 f"width {width}; the files do not belong together: fetch or export the model again"
             )
 
 
 def load_mini(rest: str = "", *, threads: int = 0, **options: Any) -> OnnxEncoder:
-    """The bundled model.
+    """Load the bundled model, or a model of the same layout.
 
     Args:
-        rest: a folder with another model of the same layout, as in `mini:my-training-run`; empty for the bundled one.
-        threads: CPU threads; 0 = one a core.
+        rest: folder of another model, as in `mini:my-training-run`; empty = the bundled model.
+        threads: CPU threads; 0 = one per core.
         options: further fields of `RuntimeOptions`.
 
     Raises:
@@ -221,10 +225,15 @@ def load_mini(rest: str = "", *, threads: int = 0, **options: Any) -> OnnxEncode
 
 
 def load_onnx(folder_or_repo: str, *, threads: int = 0, **options: Any) -> OnnxEncoder:
-    """A CLIP or SigLIP export in the layout above, from a folder or from the hub.
+    """Load a CLIP or SigLIP export from a folder or from the hub.
+
+    Args:
+        folder_or_repo: in the layout of this module's docstring.
+        threads: CPU threads; 0 = one per core.
+        options: further fields of `RuntimeOptions`.
 
     Raises:
-        EncoderNotFoundError: there is neither such a folder nor such a repository.
+        EncoderNotFoundError: no folder and no repository has this name.
         EncoderError: a file is missing or damaged, or the hub cannot be reached.
     """
     folder = Path(folder_or_repo).expanduser() if folder_or_repo else None
@@ -268,7 +277,7 @@ def load_onnx(folder_or_repo: str, *, threads: int = 0, **options: Any) -> OnnxE
 
 
 def hash_files(paths: Sequence[Path], *, settings: Mapping[str, Any]) -> str:
-    """Hex digest over the files' contents, in order, and the settings.
+    """Digest the contents of files, in order, and settings; in hex digits.
 
     Raises:
         EncoderError: a file cannot be read.

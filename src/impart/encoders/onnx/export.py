@@ -1,4 +1,4 @@
-"""`hf:` models to the ONNX layout that `onnx:` loads, as float32 and as int8, each checked against the torch model.
+"""Export `hf:` models to the ONNX layout of `onnx:`, as float32 and int8, and check each against the torch model.
 
     DIR/             float32: `load_encoder("onnx:DIR")`
         config.json
@@ -6,7 +6,8 @@
         textual/     model.onnx, tokenizer.json, tokenizer_config.json
     DIR/int8/        the same layout with 8-bit MatMul and Gemm weights: `load_encoder("onnx:DIR/int8")`
 
-Convolutions (the patch embedding) stay float32: they are a small part of the work, and 8 bits hurt most there.
+Convolutions (the patch embedding) stay float32: they are a small part of the computation, and int8 costs most accuracy
+there.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from impart.files import write_json_atomic
 __all__ = ["FP32_COSINE", "INT8_COSINE", "Parity", "export_hf", "parity"]
 
 FP32_COSINE = 0.9999
+"""Lowest accepted cosine between the vectors of a float32 export and of the torch model."""
 INT8_COSINE = 0.98
+"""The same for an int8 export."""
 
 _SENTENCES = (
     "a photo of a dog",
@@ -41,7 +44,7 @@ _SENTENCES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """How far an exported model is from its original: the lowest cosine over test images and over test texts."""
+    """Agreement of an exported model with the torch model: the lowest cosine over test images and over test texts."""
 
     folder: Path
     image_cosine: float
@@ -51,16 +54,16 @@ class Parity:
 def export_hf(
     name: str, folder: Path, *, int8: bool = True, report: Callable[[str], None] = lambda _: None
 ) -> list[Parity]:
-    """Write a transformers model in the ONNX layout, and check it.
+    """Export a transformers model to the ONNX layout, and check it.
 
     Args:
         name: folder or hub repository, as after `hf:`.
-        folder: where to write; existing models there are replaced.
+        folder: target; existing models there are replaced.
         int8: also write `folder/int8`.
-        report: called with one line of progress at a time.
+        report: called with one line of progress per step.
 
     Returns:
-        The measured agreement of each written model.
+        Measured agreement of each written model.
 
     Raises:
         EncoderError: the model cannot be exported, or an export does not agree with it.
@@ -90,7 +93,7 @@ def export_hf(
 
 
 def parity(original: Encoder, exported: Encoder, *, folder: Path) -> Parity:
-    """Lowest cosine between two encoders' vectors of the same test samples and texts."""
+    """Measure the lowest cosine between the vectors of two encoders, over the same test images and texts."""
     samples = _images(original.traits.image_size_px)
     images = (original.encode_images(samples).embeddings * exported.encode_images(samples).embeddings).sum(axis=1)
     texts = (original.encode_texts(_SENTENCES) * exported.encode_texts(_SENTENCES)).sum(axis=1)
@@ -101,11 +104,11 @@ def _checked(encoder: Encoder, folder: Path, *, floor: float, report: Callable[[
     report(f"checking {folder} against the original")
     measured = parity(encoder, load_onnx(str(folder)), folder=folder)
     if not min(measured.image_cosine, measured.text_cosine) > floor:
-        remedy = " (the float32 export beside it is sound: pass --no-int8)" if floor == INT8_COSINE else ""
+        remedy = " (the float32 export agrees: pass --no-int8)" if floor == INT8_COSINE else ""
         raise EncoderError(
-            f"the export in {folder} does not agree with {encoder.traits.id}: lowest cosine "
-            f"{measured.image_cosine:.5f} for images and {measured.text_cosine:.5f} for texts, where more than "
-            f"{floor} is asked; do not use it{remedy}"
+            f"the export in {folder} does not agree with {encoder.traits.id}: the lowest cosine is "
+            f"{measured.image_cosine:.5f} for images and {measured.text_cosine:.5f} for texts, but must be above "
+            f"{floor}; do not use it{remedy}"
         )
     return measured
 
@@ -131,7 +134,7 @@ def _write_descriptions(encoder: Any, folder: Path) -> None:
 
 
 def _quantise(source: Path, target: Path) -> None:
-    """Weights of MatMul and Gemm to int8, one scale a column; activations are quantised as the model runs."""
+    """Quantise weights of MatMul and Gemm to int8, one scale per column; activations are quantised at run time."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     from impart.encoders.torch_towers import quiet
@@ -146,17 +149,17 @@ def _quantise(source: Path, target: Path) -> None:
                 op_types_to_quantize=["MatMul", "Gemm"],
                 weight_type=QuantType.QInt8,
                 per_channel=True,
-                # 7 bits: without VNNI, sums of 8-bit products saturate, silently and only on the user's machine.
+                # 7 bits: on processors without VNNI, sums of 8-bit products saturate silently.
                 reduce_range=True,
                 use_external_data_format=external,
             )
-    except Exception as error:  # onnx's and onnxruntime's own kinds
+    except Exception as error:  # exceptions of onnx and onnxruntime have no common base class
         shutil.rmtree(target.parent, ignore_errors=True)
         raise EncoderError(f"{source} cannot be quantised to int8 ({error}); pass --no-int8") from error
 
 
 def _images(size_px: int) -> list[npt.NDArray[np.uint8]]:
-    """Images of several shapes and spectra, the same on every machine: noise, smooth colour fields, edges."""
+    """Draw test images of several shapes and spectra, equal on every machine: noise, smooth colour fields, edges."""
     rng = np.random.default_rng(0)
     down, across = np.mgrid[0 : 2 * size_px, 0 : 3 * size_px] / size_px  # (2S, 3S)
     waves = np.stack([np.sin(down * speed + across * (4 - speed)) for speed in (1, 2, 5)], axis=-1)

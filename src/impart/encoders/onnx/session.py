@@ -1,11 +1,11 @@
-"""One ONNX graph on ONNX Runtime: opened, its inputs and outputs found by what they are, run in batches it takes."""
+"""Open ONNX graphs on ONNX Runtime, and run the towers of encoders in batches."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from impart.config import check_names
 from impart.encoders.base import Float32
-from impart.errors import ConfigError, EncoderError
+from impart.errors import EncoderError
 
-__all__ = ["RuntimeOptions", "OnnxTower"]
+__all__ = ["OnnxSession", "OnnxTower", "RuntimeOptions"]
 
 _TYPES = {
     "tensor(float)": np.float32,
@@ -26,18 +27,16 @@ _TYPES = {
     "tensor(int64)": np.int64,
 }
 _PIECE = 4
-"""Images in one pass of one thread. Their numbers stay in the caches: sixteen at once took a quarter more CPU time."""
+"""Images per pass of one thread. Their activations fit the caches: 16 images per pass took 25% more CPU time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeOptions:
-    """How ONNX Runtime may use the machine.
-
-    Threads do not spin while they wait unless asked to: next to a busy decoder spinning took a third of the speed.
+    """Threads and devices of ONNX Runtime.
 
     Attributes:
-        threads: CPU threads of one tower; 0 = one a core.
-        spin: let waiting threads spin.
+        threads: CPU threads per graph; 0 = one per core.
+        spin: waiting threads spin. Off, because beside a busy decoder it cost a third of the speed.
         providers: execution providers in order of preference.
     """
 
@@ -47,56 +46,118 @@ class RuntimeOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> RuntimeOptions:
-        """From a loader's options.
+        """Convert the options of a loader.
 
         Raises:
-            ConfigError: an option is not known.
+            ConfigError: an option is unknown.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ConfigError(f"models on ONNX Runtime have no option {name!r}; they have {', '.join(known)}")
+        known = (field.name for field in dataclasses.fields(cls))
+        check_names(options, known, where="a model on ONNX Runtime", kind="option")
         return cls(**options)
 
 
-class OnnxTower:
-    """One ONNX graph, with its inputs and outputs found by what they are instead of by name.
+class OnnxSession:
+    """An open ONNX graph. Failures of ONNX Runtime are raised as `EncoderError`.
 
-    An image tower on CPUs takes a batch in pieces, each run by one thread alone: threads that work on one piece
-    together wait for each other after every layer, the longer the busier the machine is. A single image gets all
-    threads, until the first batch comes.
+    Args:
+        path: of the graph.
+        options: threads and devices.
+        remedy: end of the error messages, for a graph that cannot be opened or run.
+
+    Attributes:
+        inputs, outputs: of the graph, each with `name`, `type` and `shape`.
+
+    Raises:
+        EncoderError: the graph cannot be opened.
+    """
+
+    def __init__(
+        self, path: Path, options: RuntimeOptions | None = None, *, remedy: str = "fetch or export the model again"
+    ) -> None:
+        import onnxruntime
+
+        options = options or RuntimeOptions()
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
+        # Without VNNI, int8 products overflow where the sum of two exceeds 16 bits; with VNNI this has no effect.
+        settings.add_session_config_entry("session.x64quantprecision", "1")
+        settings.log_severity_level = 3
+        self._path = path
+        self._remedy = remedy
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), settings, providers=list(options.providers))
+        except Exception as error:  # the runtime's exceptions have no public base class
+            raise self._failure("cannot be opened", error) from error
+        self.inputs: list[Any] = self._session.get_inputs()
+        self.outputs: list[Any] = self._session.get_outputs()
+
+    def run(self, outputs: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Run the graph.
+
+        Args:
+            outputs: names of the wanted outputs.
+            feeds: name of each input -> array.
+
+        Raises:
+            EncoderError: the graph fails.
+        """
+        try:
+            results: list[npt.NDArray[Any]] = self._session.run(list(outputs), dict(feeds))
+        except Exception as error:  # as above
+            raise self._failure("failed", error) from error
+        return results
+
+    def _failure(self, verb: str, error: Exception) -> EncoderError:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return EncoderError(f"{self._path} {verb} ({reason}); {self._remedy}")
+
+
+class OnnxTower:
+    """One tower of an encoder. Inputs are identified by shape and type, since their names differ between exports.
+
+    An image tower on CPUs splits a batch into pieces and runs each piece on one thread. Threads that share one piece
+    wait for each other after every layer, and wait longer on a busy machine. Until the first batch, a single image
+    runs on all threads.
 
     Attributes:
         inputs: role (`pixels`, `ids` or `mask`) -> (name in the graph, number type).
         outputs: role (`embedding`, `retrieval`) -> name in the graph.
-        length: L where the graph fixes the number of tokens.
+        length: L where the graph has a fixed number of tokens, else None.
+
+    Raises:
+        EncoderError: the graph cannot be opened, or has unknown inputs.
     """
 
     def __init__(self, path: Path, options: RuntimeOptions) -> None:
         self._path = path
         self._options = options
-        self._session = self._open(options.threads)
+        self._session = OnnxSession(path, options)
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
-        graph_inputs = self._session.get_inputs()
+        graph_inputs = self._session.inputs
         self.inputs: dict[str, tuple[str, Any]] = {}
         for item in graph_inputs:
             role = "pixels" if len(item.shape) == 4 else "mask" if "mask" in item.name else "ids"
             if role in self.inputs or item.type not in _TYPES:
                 names = ", ".join(f"{item.name} {item.type}" for item in graph_inputs)
-                raise EncoderError(f"{path} has inputs that are not known: {names}; export the towers one by one")
+                raise EncoderError(f"{path} has unknown inputs: {names}; export each tower to a graph of its own")
             self.inputs[role] = (item.name, _TYPES[item.type])
         shape = list(graph_inputs[0].shape)
         self._shape = shape
         self._batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
         self.length = shape[1] if len(shape) == 2 and isinstance(shape[1], int) and shape[1] > 0 else None
-        outputs = [item.name for item in self._session.get_outputs()]
+        outputs = [item.name for item in self._session.outputs]
         self.outputs = {"embedding": "embedding" if "embedding" in outputs else outputs[0]}
         if "retrieval" in outputs:
             self.outputs["retrieval"] = "retrieval"
 
     def check_image(self, size_px: int) -> None:
-        """Raise where the graph does not take images of this size."""
+        """Check that the graph takes images of this size.
+
+        Raises:
+            EncoderError: it does not.
+        """
         side = self._shape[-1]
         if "pixels" not in self.inputs or (isinstance(side, int) and side != size_px):
             raise EncoderError(
@@ -105,17 +166,23 @@ class OnnxTower:
             )
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, Float32]:
-        """Role -> array with B rows, to output -> array with B rows, float32."""
+        """Run B rows.
+
+        Args:
+            feeds: role -> array with B rows.
+
+        Returns:
+            Role of each output -> float32 array with B rows.
+
+        Raises:
+            EncoderError: an input is missing, or the graph fails.
+        """
         if not set(self.inputs) <= set(feeds):
             raise EncoderError(
                 f"{self._path} takes {', '.join(self.inputs)}, not {', '.join(feeds)}; is it the other tower?"
             )
         typed = {name: feeds[role].astype(kind, copy=False) for role, (name, kind) in self.inputs.items()}
-        try:
-            parts = list(self._passes(self._pieces(len(next(iter(typed.values())))), typed))
-        except Exception as error:  # as above
-            reason = str(error).strip().splitlines()[0]
-            raise EncoderError(f"{self._path} failed ({reason}); fetch or export the model again") from error
+        parts = list(self._passes(self._pieces(len(next(iter(typed.values())))), typed))
         columns = zip(*parts, strict=True)
         return {
             role: np.concatenate(column).astype(np.float32, copy=False)
@@ -123,7 +190,7 @@ class OnnxTower:
         }
 
     def _pieces(self, total: int) -> list[tuple[int, int]]:
-        """(first row, one past the last) of each pass: what a fixed batch takes, else pieces of nearly equal size."""
+        """Split rows into passes (first row, one past the last): of the fixed batch size, else nearly equal pieces."""
         if self._batch:
             return [(first, min(first + self._batch, total)) for first in range(0, total, self._batch)]
         count = 1
@@ -135,7 +202,7 @@ class OnnxTower:
     def _passes(
         self, pieces: list[tuple[int, int]], feeds: Mapping[str, npt.NDArray[Any]]
     ) -> Iterable[list[npt.NDArray[Any]]]:
-        """The outputs of each piece, in order."""
+        """Compute the outputs of each piece, in order."""
         names = list(self.outputs.values())
         session = self._session
 
@@ -150,7 +217,7 @@ class OnnxTower:
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="impart-onnx")
-                self._session = self._open(threads=1)
+                self._session = OnnxSession(self._path, dataclasses.replace(self._options, threads=1))
             session = self._session
         return self._pool.map(one, pieces)
 
@@ -161,18 +228,3 @@ class OnnxTower:
     @property
     def _in_pieces(self) -> bool:
         return "pixels" in self.inputs and self._options.providers[0] == "CPUExecutionProvider"
-
-    def _open(self, threads: int) -> Any:
-        import onnxruntime
-
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = threads
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if self._options.spin else "0")
-        # Without VNNI, int8 products would overflow where the sum of two passes 16 bits; with it this changes nothing.
-        settings.add_session_config_entry("session.x64quantprecision", "1")
-        settings.log_severity_level = 3
-        try:
-            return onnxruntime.InferenceSession(str(self._path), settings, providers=list(self._options.providers))
-        except Exception as error:  # its exception classes share no public base
-            reason = str(error).strip().splitlines()[0]
-            raise EncoderError(f"{self._path} cannot be opened ({reason}); fetch or export the model again") from error

@@ -1,6 +1,6 @@
-"""Reading annotation files: texts, tables and json, with errors that name the file and the line.
+"""Read annotation files: texts, tables and json, with errors that name the file and the line.
 
-One malformed line is left out and counted, as published files have them; more are an error.
+One malformed line is left out and counted, since published files have such lines; two or more are an error.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 
 from impart.errors import DataError
 
-__all__ = ["Malformed", "read_json", "read_lines", "read_table", "read_text", "records"]
+__all__ = ["Malformed", "read_bytes", "read_json", "read_lines", "read_table", "read_text", "records", "table_name"]
 
 
 @dataclass
 class Malformed:
-    """Lines (or records) of an annotation file that do not have the form they should have.
+    """Malformed lines or records of an annotation file.
 
     Attributes:
         file: the annotation file.
-        form: what was expected, for the message.
-        unit: what the number counts.
-        found: (number, what is wrong), in order.
+        form: the expected form, for the message.
+        unit: `line`, `entry` or another word for what the numbers count.
+        found: (number, reason), in order.
     """
 
     file: Path
@@ -35,14 +35,14 @@ class Malformed:
     found: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, number: int, reason: str) -> None:
-        """Remember one that cannot be used."""
+        """Record a malformed line."""
         self.found.append((number, reason))
 
     def notes(self) -> tuple[str, ...]:
-        """A note on the one malformed line, if there is one.
+        """Return a note on the malformed line, or no note if all lines are good.
 
         Raises:
-            DataError: there are more than one; the message names the file and the first line.
+            DataError: several lines are malformed; the message names the file and the first line.
         """
         if not self.found:
             return ()
@@ -55,12 +55,25 @@ class Malformed:
         return (f"left out as malformed: 1 {self.unit} ({self.file.name}, {self.unit} {number}: {reason})",)
 
 
-def read_text(path: Path, *, fallback: str | None = None) -> str:
-    """The text of an annotation file; `fallback` is tried where it is not UTF-8."""
+def read_bytes(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_text(path: Path, *, fallback: str | None = None) -> str:
+    """Read a text file as UTF-8; `fallback` is the encoding to use if it is not UTF-8.
+
+    Raises:
+        DataError: the file cannot be read, or is not UTF-8 and there is no fallback.
+    """
+    data = read_bytes(path)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -70,17 +83,17 @@ def read_text(path: Path, *, fallback: str | None = None) -> str:
 
 
 def read_lines(path: Path, *, fallback: str | None = None) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line) of the lines that are not blank."""
+    """Yield (line number from 1, line) of the lines that are not blank."""
     for number, line in enumerate(read_text(path, fallback=fallback).split("\n"), start=1):
         if line.strip():
             yield number, line.rstrip("\r")
 
 
 def read_json(path: Path, form: type) -> Any:
-    """A json file whose outermost value is a `dict` or a `list`.
+    """Read a json file whose outermost value is a `dict` or a `list`.
 
     Raises:
-        DataError: it is not json, or something else.
+        DataError: the file is not json, or its outermost value is of another type than `form`.
     """
     try:
         value = json.loads(read_text(path))
@@ -92,10 +105,10 @@ def read_json(path: Path, form: type) -> Any:
 
 
 def read_table(path: Path, needs: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, row) of a csv with a header; a row that is too short has empty cells.
+    """Yield (line number, row) of a csv with a header; missing cells of a short row are empty.
 
     Raises:
-        DataError: it cannot be read, or lacks one of the columns that it needs.
+        DataError: the file cannot be read, or lacks one of the columns in `needs`.
     """
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
     try:
@@ -110,10 +123,23 @@ def read_table(path: Path, needs: Sequence[str]) -> Iterator[tuple[int, dict[str
         raise DataError(f"{path}, line {rows.line_num}: {error}") from error
 
 
+def table_name(table: Path, split: str | None) -> str:
+    """Return the name of a user's table in reports: its folder, and the split.
+
+    >>> table_name(Path("/data/mine/captions.csv"), "test")
+    'mine/test'
+    """
+    return table.resolve().parent.name + (f"/{split}" if split else "")
+
+
 def records(values: Any, needs: tuple[str, ...], bad: Malformed) -> list[tuple[int, dict[str, Any]]]:
-    """(number from 1, object) of those of a list of json objects that have all the fields; the others are malformed."""
+    """Return (number from 1, object) of the json objects with all needed fields; add the others to `bad`.
+
+    Raises:
+        DataError: `values` is not a list.
+    """
     if not isinstance(values, list):
-        raise DataError(f"{bad.file} does not have the form expected: {bad.form}. Download it again")
+        raise DataError(f"{bad.file} does not have the expected form: {bad.form}. Download it again")
     good = []
     for number, value in enumerate(values, start=1):
         if isinstance(value, dict) and all(value.get(name) is not None for name in needs):

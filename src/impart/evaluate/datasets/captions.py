@@ -1,7 +1,7 @@
-"""Captioned images: a csv, the Karpathy splits of Flickr8k, Flickr30k and COCO, and the original annotation files.
+"""Read captioned images: a csv, the Karpathy splits of Flickr8k, Flickr30k and COCO, and their original annotations.
 
-The splits that retrieval papers report are those of Karpathy and Fei-Fei (2015): 1,000 test images of Flickr8k and
-Flickr30k, 5,000 of COCO, with five captions or a few more each.
+Retrieval papers report the splits of Karpathy and Fei-Fei (2015): 1,000 test images of Flickr8k and Flickr30k, 5,000 of
+COCO, with five captions or a few more per image.
 """
 
 from __future__ import annotations
@@ -10,23 +10,30 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from impart.errors import DataError
-from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records
-from impart.evaluate.datasets.image_files import ImageFinder, annotation_file, caption_set, optional_annotation
-from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records, table_name
+from impart.evaluate.datasets.image_files import (
+    ImageFinder,
+    annotation_file,
+    caption_set,
+    optional_annotation,
+    own_table,
+    split_in_name,
+)
+from impart.evaluate.datasets.reader import OWN_FILES, DataSetInfo, Reader
 from impart.evaluate.datasets.types import CaptionSet
 
 __all__ = ["READERS", "open_caption_table", "open_coco_captions", "open_flickr8k", "open_flickr30k"]
 
 _KARPATHY = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 
-TABLE = Published(
+TABLE = DataSetInfo(
     name="captions",
     title="A table of captioned images",
     splits=(),
     files=("captions.csv with the columns file and caption (or text), and optionally split", "the images"),
-    home="nowhere: you write it",
+    home=OWN_FILES,
 )
-FLICKR8K = Published(
+FLICKR8K = DataSetInfo(
     name="flickr8k",
     title="Flickr8k",
     splits=("test", "val", "train"),
@@ -36,7 +43,7 @@ FLICKR8K = Published(
     ),
     home=f"{_KARPATHY} (images: https://github.com/jbrownlee/Datasets/releases/tag/Flickr8k)",
 )
-FLICKR30K = Published(
+FLICKR30K = DataSetInfo(
     name="flickr30k",
     title="Flickr30k",
     splits=("test", "val", "train", "all"),
@@ -46,7 +53,7 @@ FLICKR30K = Published(
     ),
     home=f"{_KARPATHY} (images: https://shannon.cs.illinois.edu/DenotationGraph/)",
 )
-COCO = Published(
+COCO = DataSetInfo(
     name="coco-captions",
     title="COCO captions",
     splits=("test", "val", "train", "restval", "val2017", "train2017", "val2014", "train2014"),
@@ -57,24 +64,25 @@ COCO = Published(
     home=f"{_KARPATHY}; https://cocodataset.org/#download",
 )
 _FLICKR8K_LISTS = {"test": "testImages", "val": "devImages", "train": "trainImages"}
+_FLICKR8K_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images")
+_FLICKR30K_FOLDERS = ("flickr30k-images", "flickr30k_images", "flickr30k-images/flickr30k-images")
+_OWN_FOLDERS = ("images", ".")
 
 
 def open_caption_table(path: Path | str, split: str | None = None, *, name: str | None = None) -> CaptionSet:
-    """A csv with the columns `file` and `caption` (or `text`), and optionally `split`; an image may have several rows.
+    """Open a csv with the columns `file` and `caption` (or `text`), and optionally `split`.
+
+    An image may have several rows.
 
     Args:
-        path: the csv, or the folder of `captions.csv`; images lie in `images` beside it, or beside it.
+        path: the csv, or the folder of `captions.csv`. The images are beside it, or in `images` beside it.
         split: keep only rows of this split.
-        name: for reports; defaults to the table's folder, and the split.
+        name: name in reports; defaults to the folder of the table, and the split.
 
     Raises:
-        DataError: the table cannot be read, a column is missing, no row is left, or no image is there.
+        DataError: the table cannot be read, a column is missing, no row is left, or no image exists.
     """
-    table = Path(path)
-    if table.is_dir():
-        table = annotation_file(table, ("captions.csv",), published=TABLE)
-    elif not table.is_file():
-        raise TABLE.missing(f"{table} does not exist")
+    table = own_table(Path(path), "captions.csv", info=TABLE)
     rows = []
     for _, row in read_table(table, ["file"]):
         caption = row.get("caption") or row.get("text") or ""
@@ -83,59 +91,54 @@ def open_caption_table(path: Path | str, split: str | None = None, *, name: str 
     if not rows:
         where = f" with split {split!r}" if split else ""
         raise DataError(f"{table} has no captions{where}: expected the columns file and caption (or text)")
-    folder = table.resolve().parent
     finder = ImageFinder(folders=(table.parent / "images", table.parent), source=table)
-    return caption_set(name or folder.name + (f"/{split}" if split else ""), rows, finder)
+    return caption_set(name or table_name(table, split), rows, finder)
 
 
 def open_flickr8k(path: Path, split: str | None = None) -> CaptionSet:
-    """Flickr8k by the Karpathy split, or by its own token file and lists (the same images)."""
+    """Open Flickr8k by the Karpathy split, or by its own token file and lists (the same images)."""
     split = FLICKR8K.split(split)
-    name = f"flickr8k/{split}"
-    folders = ("Flicker8k_Dataset", "Flickr8k_Dataset", "Images")
     karpathy = optional_annotation(path, "dataset_flickr8k.json")
     if karpathy is not None:
-        return _open_karpathy(name, karpathy, split, folders)
-    token = annotation_file(path, ("Flickr8k.token.txt",), published=FLICKR8K)
-    listed = annotation_file(token.parent, (f"Flickr_8k.{_FLICKR8K_LISTS[split]}.txt",), published=FLICKR8K)
+        return _open_karpathy(FLICKR8K, karpathy, split, _FLICKR8K_FOLDERS)
+    token = annotation_file(path, ("Flickr8k.token.txt",), info=FLICKR8K)
+    listed = annotation_file(token.parent, (f"Flickr_8k.{_FLICKR8K_LISTS[split]}.txt",), info=FLICKR8K)
     inside = {line.strip() for _, line in read_lines(listed)}
     bad = Malformed(token, "image.jpg#0, a tab, and the caption")
     rows = [(image, caption) for image, caption in _tokens(token, bad) if image in inside]
-    return caption_set(name, rows, _finder(token, folders), notes=bad.notes())
+    finder = ImageFinder.near(token, *_FLICKR8K_FOLDERS, *_OWN_FOLDERS)
+    return caption_set(f"flickr8k/{split}", rows, finder, notes=bad.notes())
 
 
 def open_flickr30k(path: Path, split: str | None = None) -> CaptionSet:
-    """Flickr30k by the Karpathy split, or all of it from the token file."""
+    """Open Flickr30k by the Karpathy split, or all of it from the token file."""
     split = FLICKR30K.split(split)
-    name = f"flickr30k/{split}"
-    folders = ("flickr30k-images", "flickr30k_images", "flickr30k-images/flickr30k-images")
     karpathy = optional_annotation(path, "dataset_flickr30k.json")
     if karpathy is not None:
-        return _open_karpathy(name, karpathy, split, folders)
+        return _open_karpathy(FLICKR30K, karpathy, split, _FLICKR30K_FOLDERS)
     if split != "all":
-        raise FLICKR30K.missing(f"{path} holds no dataset_flickr30k.json, which says what the {split} split is")
-    token = annotation_file(path, ("results_20130124.token",), published=FLICKR30K)
+        raise FLICKR30K.missing(f"{path} holds no dataset_flickr30k.json, which defines the {split} split")
+    token = annotation_file(path, ("results_20130124.token",), info=FLICKR30K)
     bad = Malformed(token, "image.jpg#0, a tab, and the caption")
-    return caption_set(name, list(_tokens(token, bad)), _finder(token, folders), notes=bad.notes())
+    finder = ImageFinder.near(token, *_FLICKR30K_FOLDERS, *_OWN_FOLDERS)
+    return caption_set(f"flickr30k/{split}", list(_tokens(token, bad)), finder, notes=bad.notes())
 
 
 def open_coco_captions(path: Path, split: str | None = None) -> CaptionSet:
-    """COCO captions by the Karpathy split (`test`: 5,000 images), or of a whole year (`val2017`).
+    """Open COCO captions by the Karpathy split (`test`: 5,000 images), or of a whole year (`val2017`).
 
-    Without a split: the Karpathy test where its file is there, else the file that is.
+    Without a split: the Karpathy test split if its file exists, else the year whose file exists.
     """
-    if split is None and path.is_file() and path.stem.startswith("captions_"):
-        split = path.stem.removeprefix("captions_")
+    split = split_in_name(path, split, prefix="captions_")
     if split is None:
         years = ("val2017", "val2014")
         there = [year for year in years if optional_annotation(path, f"captions_{year}.json") is not None]
         split = "test" if optional_annotation(path, "dataset_coco.json") or not there else there[0]
     split = COCO.split(split)
-    name = f"coco-captions/{split}"
     if not split.endswith(("2014", "2017")):
-        karpathy = annotation_file(path, ("dataset_coco.json",), published=COCO)
-        return _open_karpathy(name, karpathy, split, ("val2014", "train2014"))
-    file = annotation_file(path, (f"captions_{split}.json",), published=COCO)
+        karpathy = annotation_file(path, ("dataset_coco.json",), info=COCO)
+        return _open_karpathy(COCO, karpathy, split, ("val2014", "train2014"))
+    file = annotation_file(path, (f"captions_{split}.json",), info=COCO)
     data = read_json(file, dict)
     bad = Malformed(file, "images with id and file_name, annotations with image_id and caption", unit="entry")
     files = {image["id"]: str(image["file_name"]) for _, image in records(data.get("images"), ("id", "file_name"), bad)}
@@ -146,10 +149,11 @@ def open_coco_captions(path: Path, split: str | None = None) -> CaptionSet:
         else:
             strange += 1
     unknown = (f"{strange} captions are of images that {file.name} does not list: left out",) if strange else ()
-    return caption_set(name, rows, _finder(file, (split,)), notes=(*bad.notes(), *unknown))
+    finder = ImageFinder.near(file, split, *_OWN_FOLDERS)
+    return caption_set(f"coco-captions/{split}", rows, finder, notes=(*bad.notes(), *unknown))
 
 
-def _open_karpathy(name: str, file: Path, split: str, folders: tuple[str, ...]) -> CaptionSet:
+def _open_karpathy(info: DataSetInfo, file: Path, split: str, folders: tuple[str, ...]) -> CaptionSet:
     bad = Malformed(file, "images with filename, split and sentences, each with raw", unit="image")
     rows: list[tuple[str, str]] = []
     for number, image in records(read_json(file, dict).get("images"), ("filename", "split", "sentences"), bad):
@@ -162,23 +166,18 @@ def _open_karpathy(name: str, file: Path, split: str, folders: tuple[str, ...]) 
             rows += [(file_name, str(sentence["raw"])) for sentence in image["sentences"]]
         except (KeyError, TypeError):
             bad.add(number, f"{file_name} has a sentence without raw")
-    return caption_set(name, rows, _finder(file, folders), notes=bad.notes())
+    finder = ImageFinder.near(file, *folders, *_OWN_FOLDERS)
+    return caption_set(f"{info.name}/{split}", rows, finder, notes=bad.notes())
 
 
 def _tokens(file: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
+    """Yield (image, caption) of the lines of a token file."""
     for number, line in read_lines(file, fallback="latin-1"):
         image, tab, caption = line.partition("\t")
         if tab:
             yield image.rpartition("#")[0] or image, caption
         else:
             bad.add(number, "no tab")
-
-
-def _finder(file: Path, folders: tuple[str, ...]) -> ImageFinder:
-    """Images below the folder of the annotation file, or below the folder above it."""
-    roots = (file.parent, file.parent.parent)
-    places = [root / folder for root in roots for folder in (*folders, "images", ".")]
-    return ImageFinder(folders=tuple(places), source=file)
 
 
 READERS: tuple[Reader, ...] = (

@@ -1,14 +1,14 @@
-"""Images with labelled boxes: COCO and LVIS instances, or a csv.
+"""Read images with labelled boxes: COCO and LVIS instances, or a csv.
 
-Boxes are fractions of the image's size. What sticks out of the image is clipped, and what is then empty is dropped,
-both counted; boxes around crowds are left out and counted.
+Boxes are fractions of the width and height. A box is clipped to its image. Empty boxes and boxes around crowds are left
+out. All of these are counted in the notes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,39 +16,41 @@ import numpy as np
 
 from impart.errors import DataError
 from impart.evaluate.class_prompts import tidy_class_name
-from impart.evaluate.datasets.annotations import Malformed, read_json, read_table, records
-from impart.evaluate.datasets.image_files import ImageFinder, annotation_file
-from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.annotations import Malformed, read_json, read_table, records, table_name
+from impart.evaluate.datasets.image_files import ImageFinder, annotation_file, own_table, split_in_name
+from impart.evaluate.datasets.reader import OWN_FILES, DataSetInfo, Reader
 from impart.evaluate.datasets.types import BoxSet, Images
 
 __all__ = ["READERS", "clip_box", "open_box_table", "open_coco", "open_lvis"]
 
-TABLE = Published(
+TABLE = DataSetInfo(
     name="boxes",
     title="A table of boxes",
     splits=(),
     files=("boxes.csv with the columns file, label, x0, y0, x1, y1 (fractions of width and height)", "the images"),
-    home="nowhere: you write it",
+    home=OWN_FILES,
 )
-COCO = Published(
+COCO = DataSetInfo(
     name="coco",
     title="COCO detection",
     splits=("val2017", "train2017", "val2014", "train2014"),
     files=("annotations/instances_val2017.json", "the images, in val2017"),
     home="https://cocodataset.org/#download",
 )
-LVIS = Published(
+LVIS = DataSetInfo(
     name="lvis",
     title="LVIS",
     splits=("val", "train"),
     files=("lvis_v1_val.json", "the images of COCO, in val2017 and train2017"),
     home="https://www.lvisdataset.org/dataset",
 )
-_TOLERANCE_PX = 0.5  # what rounding makes of a box along the edge is not reported
+_TOLERANCE_PX = 0.5  # a box that rounding moved over the edge is not counted as clipped
 _TOLERANCE = 1e-3  # the same for fractions
 
 
 class _Box(NamedTuple):
+    """A box as in the annotation file, with the excess per axis that is not counted as clipped."""
+
     image: str
     label: int
     corners: tuple[float, float, float, float]  # fractions, not clipped yet
@@ -57,26 +59,26 @@ class _Box(NamedTuple):
 
 @dataclass
 class _Counts:
-    """What was changed or left out."""
+    """Numbers of boxes that were clipped or left out."""
 
     crowds: int = 0
     clipped: int = 0
     empty: int = 0
     unknown: int = 0
-    notes: list[str] = field(default_factory=list)
 
-    def told(self) -> tuple[str, ...]:
-        said = (
+    def notes(self) -> tuple[str, ...]:
+        """Return a note per number that is not 0."""
+        counted = (
             (self.crowds, "boxes around crowds are left out"),
             (self.clipped, "boxes stick out of their image and are clipped"),
             (self.empty, "boxes are empty, or outside of their image, and left out"),
             (self.unknown, "boxes are of an image or category that the file does not list, and left out"),
         )
-        return (*self.notes, *(f"{count} {what}" for count, what in said if count))
+        return tuple(f"{count} {what}" for count, what in counted if count)
 
 
 def clip_box(corners: Sequence[float]) -> tuple[float, float, float, float] | None:
-    """A box (x0, y0, x1, y1) clipped to the image; None where nothing is left of it.
+    """Clip a box (x0, y0, x1, y1) to the image [0, 1] x [0, 1]; None if nothing is left.
 
     >>> clip_box((-0.25, 0.5, 0.5, 1.5))
     (0.0, 0.5, 0.5, 1.0)
@@ -88,44 +90,35 @@ def clip_box(corners: Sequence[float]) -> tuple[float, float, float, float] | No
 
 
 def open_coco(path: Path, split: str | None = None) -> BoxSet:
-    """COCO instances of a year, such as `val2017`.
+    """Open COCO instances of a year, such as `val2017`.
 
     Raises:
-        DataError: the annotations are missing or not of that form, or no image is there.
+        DataError: the annotations are missing or malformed, or no image exists.
     """
-    if split is None and path.is_file() and path.stem.startswith("instances_"):
-        split = path.stem.removeprefix("instances_")
-    split = COCO.split(split)
-    file = annotation_file(path, (f"instances_{split}.json",), published=COCO)
-    roots = (file.parent, file.parent.parent)
-    folders = tuple(root / folder for root in roots for folder in (split, "images", f"images/{split}", "."))
-    return _from_instances(f"coco/{split}", file, ImageFinder(folders=folders, source=file))
+    split = COCO.split(split_in_name(path, split, prefix="instances_"))
+    file = annotation_file(path, (f"instances_{split}.json",), info=COCO)
+    finder = ImageFinder.near(file, split, "images", f"images/{split}", ".")
+    return _from_instances(f"coco/{split}", file, finder)
 
 
 def open_lvis(path: Path, split: str | None = None) -> BoxSet:
-    """LVIS v1; the images are COCO's, and the categories say how frequent they are.
+    """Open LVIS v1: images of COCO, with the frequency of every category.
 
     Raises:
-        DataError: the annotations are missing or not of that form, or no image is there.
+        DataError: the annotations are missing or malformed, or no image exists.
     """
-    if split is None and path.is_file() and path.stem.startswith("lvis_v1_"):
-        split = path.stem.removeprefix("lvis_v1_")
-    split = LVIS.split(split)
-    file = annotation_file(path, (f"lvis_v1_{split}.json",), published=LVIS)
-    roots = (file.parent, file.parent.parent)
-    folders = tuple(root / folder for root in roots for folder in (".", "images", "coco"))
-    return _from_instances(f"lvis/{split}", file, ImageFinder(folders=folders, source=file))
+    split = LVIS.split(split_in_name(path, split, prefix="lvis_v1_"))
+    file = annotation_file(path, (f"lvis_v1_{split}.json",), info=LVIS)
+    return _from_instances(f"lvis/{split}", file, ImageFinder.near(file, ".", "images", "coco"))
 
 
 def open_box_table(path: Path, split: str | None = None) -> BoxSet:
-    """A csv with the columns `file`, `label`, `x0`, `y0`, `x1`, `y1` (fractions), and optionally `split`.
+    """Open a csv with the columns `file`, `label`, `x0`, `y0`, `x1`, `y1` (fractions), and optionally `split`.
 
     Raises:
-        DataError: the table cannot be read, a column is missing, no row is left, or no image is there.
+        DataError: the table cannot be read, a column is missing, no row is left, or no image exists.
     """
-    table = annotation_file(path, ("boxes.csv",), published=TABLE) if path.is_dir() else path
-    if not table.is_file():
-        raise TABLE.missing(f"{table} does not exist")
+    table = own_table(path, "boxes.csv", info=TABLE)
     bad = Malformed(table, "file,label,x0,y0,x1,y1 with x0 < x1 and y0 < y1 as fractions")
     rows: list[tuple[str, str, tuple[float, float, float, float]]] = []
     for line, row in read_table(table, ["file", "label", "x0", "y0", "x1", "y1"]):
@@ -134,21 +127,20 @@ def open_box_table(path: Path, split: str | None = None) -> BoxSet:
         try:
             x0, y0, x1, y1 = (float(row[name]) for name in ("x0", "y0", "x1", "y1"))
         except ValueError:
-            bad.add(line, "a corner is no number")
+            bad.add(line, "a corner is not a number")
             continue
         if not row["file"] or not row["label"] or not all(map(math.isfinite, (x0, y0, x1, y1))):
-            bad.add(line, "an empty or endless cell")
+            bad.add(line, "an empty cell, or a corner that is not finite")
             continue
         rows.append((row["file"], row["label"], (x0, y0, x1, y1)))
-    counts = _Counts(notes=list(bad.notes()))
+    notes = bad.notes()
     if not rows:
         raise DataError(f"{table} has no boxes" + (f" with split {split!r}" if split else ""))
     categories = tuple(sorted({label for _, label, _ in rows}))
     numbers = {label: number for number, label in enumerate(categories)}
     boxes = [_Box(file, numbers[label], corners) for file, label, corners in rows]
     finder = ImageFinder(folders=(table.parent / "images", table.parent), source=table)
-    name = table.resolve().parent.name + (f"/{split}" if split else "")
-    return _box_set(name, boxes, finder, counts, categories=categories)
+    return _box_set(table_name(table, split), boxes, finder, _Counts(), categories=categories, notes=notes)
 
 
 def _from_instances(name: str, file: Path, finder: ImageFinder) -> BoxSet:
@@ -177,7 +169,7 @@ def _from_instances(name: str, file: Path, finder: ImageFinder) -> BoxSet:
             boxes.append(_pixel_box(entry["bbox"], image, label))
         except (TypeError, ValueError, ZeroDivisionError):
             bad.add(number, f"bbox {entry['bbox']!r} in an image of {image['width']} x {image['height']}")
-    counts.notes += bad.notes()
+    notes = bad.notes()
     frequency = tuple(str(category.get("frequency", "")) for category in listed)
     return _box_set(
         name,
@@ -186,11 +178,12 @@ def _from_instances(name: str, file: Path, finder: ImageFinder) -> BoxSet:
         counts,
         categories=tuple(tidy_class_name(str(category["name"])) for category in listed),
         frequency=frequency if all(letter in ("r", "c", "f") for letter in frequency) else None,
+        notes=notes,
     )
 
 
 def _pixel_box(bbox: Any, image: dict[str, Any], label: int) -> _Box:
-    """A box of left, top, width and height in pixels, as fractions of its image."""
+    """Convert a box of left, top, width and height in pixels to fractions of its image."""
     x, y, width, height = (float(value) for value in bbox)
     across, down = float(image["width"]), float(image["height"])
     if not all(map(math.isfinite, (x, y, width, height))) or min(across, down) <= 0:
@@ -200,7 +193,7 @@ def _pixel_box(bbox: Any, image: dict[str, Any], label: int) -> _Box:
 
 
 def _file_of(image: dict[str, Any]) -> str:
-    """`file_name`; LVIS has none, and its `coco_url` ends in the folder and the name."""
+    """Return `file_name`, or folder and name from `coco_url`, since LVIS has no `file_name`."""
     if image.get("file_name"):
         return str(image["file_name"])
     return "/".join(str(image["coco_url"]).split("/")[-2:]) if image.get("coco_url") else f"{image['id']:012d}.jpg"
@@ -214,7 +207,13 @@ def _box_set(
     *,
     categories: tuple[str, ...],
     frequency: tuple[str, ...] | None = None,
+    notes: Sequence[str] = (),
 ) -> BoxSet:
+    """Make a set of boxes, without missing images and empty boxes.
+
+    Raises:
+        DataError: no box is left, or no image exists.
+    """
     numbers: dict[Path, int] = {}
     owners: list[int] = []
     labels: list[int] = []
@@ -236,7 +235,8 @@ def _box_set(
         kept.append(clipped)
     missing = finder.notes()
     if not kept:
-        raise DataError(f"{finder.source} has no boxes for {name}: {'; '.join(counts.told()) or 'it lists none'}")
+        left_out = "; ".join((*notes, *counts.notes()))
+        raise DataError(f"{finder.source} has no boxes for {name}: {left_out or 'it lists none'}")
     return BoxSet(
         name=name,
         images=Images.of_files(tuple(numbers)),
@@ -245,7 +245,7 @@ def _box_set(
         labels=np.asarray(labels, dtype=np.int64),
         categories=categories,
         frequency=frequency,
-        notes=(*counts.told(), *missing),
+        notes=(*notes, *counts.notes(), *missing),
     )
 
 

@@ -1,4 +1,4 @@
-"""Hugging Face `datasets`: a folder written by `save_to_disk`, a folder of parquet files, or a name on the hub."""
+"""Read Hugging Face datasets: a folder written by `save_to_disk`, a folder of parquet files, or a name on the hub."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 
 from impart.errors import DataError, MissingExtraError
 from impart.evaluate.class_prompts import tidy_class_name
-from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Images
 from impart.files import digest_of, file_stamp
 from impart.refset.pairs import load_image
 
 __all__ = ["READERS", "open_hf_captions", "open_hf_classes"]
 
-CLASSES = Published(
+CLASSES = DataSetInfo(
     name="hf-dataset",
     title="A Hugging Face dataset of classes",
     splits=(),
     files=("a folder written by save_to_disk, a folder of parquet files, or a name such as cifar10",),
     home="https://huggingface.co/datasets",
 )
-CAPTIONS = Published(
+CAPTIONS = DataSetInfo(
     name="hf-dataset-captions",
     title="A Hugging Face dataset of captions",
     splits=(),
@@ -36,15 +36,15 @@ _CAPTION_COLUMNS = ("captions", "caption", "sentences", "sentence", "text", "tex
 
 
 def open_hf_classes(path: Path, split: str | None = None) -> ClassSet:
-    """Images with a column of the kind ClassLabel.
+    """Open a dataset with a column of images and a column of type ClassLabel.
 
     Args:
-        path: the folder, or the name on the hub (which is then downloaded).
-        split: None = `test`, else `validation`, else the only one.
+        path: the folder, or the name on the hub (the dataset is then downloaded).
+        split: None = `test`, else `validation`, else the only split.
 
     Raises:
         MissingExtraError: `datasets` is not installed.
-        DataError: it cannot be loaded, has no such split, or no images or classes.
+        DataError: the dataset cannot be loaded, or has no such split, images or classes.
     """
     datasets = _package()
     table, name = _load(datasets, path, split)
@@ -55,7 +55,7 @@ def open_hf_classes(path: Path, split: str | None = None) -> ClassSet:
         raise DataError(f"{path} has no column of class labels; it has {', '.join(table.column_names)}")
     labels = np.asarray(table[column], dtype=np.int64)
     classes = tuple(tidy_class_name(one.split(",")[0]) for one in table.features[column].names)
-    known = np.flatnonzero((labels >= 0) & (labels < len(classes)))  # -1 = not published
+    known = np.flatnonzero((labels >= 0) & (labels < len(classes)))  # -1 = the label is not published
     if not len(known):
         raise DataError(f"{path}: none of the {len(labels)} labels of {name} is published: use another split")
     missing = len(labels) - len(known)
@@ -70,11 +70,11 @@ def open_hf_classes(path: Path, split: str | None = None) -> ClassSet:
 
 
 def open_hf_captions(path: Path, split: str | None = None) -> CaptionSet:
-    """Images with a column of captions: a text, or a list of texts.
+    """Open a dataset with a column of images and a column of captions: a text or a list of texts per image.
 
     Raises:
         MissingExtraError: `datasets` is not installed.
-        DataError: it cannot be loaded, has no such split, or no images or captions.
+        DataError: the dataset cannot be loaded, or has no such split, images or captions.
     """
     datasets = _package()
     table, name = _load(datasets, path, split)
@@ -108,19 +108,19 @@ def _package() -> Any:
 
 
 def _load(datasets: Any, path: Path, split: str | None) -> tuple[Any, str]:
-    """One split as a table, and what reports call it."""
+    """Load one split as a table, with its name in reports."""
     saved = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
     try:
         loaded = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(path.as_posix())
     except (OSError, ValueError, LookupError, RuntimeError, TypeError) as error:
         raise DataError(
-            f"cannot load the dataset {path} ({error}): check the folder, or the name and the net"
+            f"cannot load the dataset {path} ({error}): check the folder, or the name and the network"
         ) from error
     title = path.resolve().name if path.is_dir() else path.as_posix()
     if not isinstance(loaded, dict):
         own = str(loaded.split) if loaded.split is not None else None
         if split is not None and split != own:
-            raise DataError(f"{path} is one split ({own or 'without a name'}), not {split!r}")
+            raise DataError(f"{path} contains one split ({own or 'without a name'}), not {split!r}")
         return loaded, f"{title}/{own}" if own else title
     if split is None:
         usual = [name for name in ("test", "validation", "val") if name in loaded]
@@ -139,6 +139,7 @@ def _image_column(datasets: Any, table: Any, path: Path) -> str:
 
 
 def _texts(value: Any) -> Sequence[str]:
+    """Return the captions of a cell: a text, an object with `raw`, or a list of these."""
     values = value if isinstance(value, list) else [value]
     return [one.get("raw", "") if isinstance(one, dict) else one for one in values if isinstance(one, str | dict)]
 

@@ -1,6 +1,6 @@
-"""What the readers of annotated images share: finding the annotation file and the images that it names.
+"""Find the annotation file of a data set and the images that it names, and make sets of them.
 
-Images that are missing are left out and counted; only a set without any of them is an error.
+Missing images are left out and counted; a set without any image is an error.
 """
 
 from __future__ import annotations
@@ -12,18 +12,34 @@ from pathlib import Path
 import numpy as np
 
 from impart.errors import DataError
-from impart.evaluate.datasets.reader import Published
-from impart.evaluate.datasets.types import CaptionSet, Images
+from impart.evaluate.datasets.annotations import Malformed
+from impart.evaluate.datasets.names import class_names, class_names_by_folder, templates
+from impart.evaluate.datasets.reader import DataSetInfo
+from impart.evaluate.datasets.types import CaptionSet, ClassSet, Images
+from impart.refset.pairs import IMAGE_SUFFIXES as _PAIR_SUFFIXES
 
-__all__ = ["ImageFinder", "annotation_file", "caption_set", "optional_annotation"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageFinder",
+    "annotation_file",
+    "caption_set",
+    "class_set",
+    "find_root",
+    "optional_annotation",
+    "own_table",
+    "split_in_name",
+]
+
+IMAGE_SUFFIXES = _PAIR_SUFFIXES | {".ppm"}
+"""File suffixes of images, in class folders and shards."""
 
 
 @dataclass
 class ImageFinder:
-    """Finds images by the name in an annotation file, in the first folder that has them.
+    """Finds images by the names in an annotation file, in the first folder that contains them.
 
     Attributes:
-        folders: where they may lie, most likely first.
+        folders: folders to search, the most likely first.
         source: the annotation file, for messages.
         missing: names not found, in order.
     """
@@ -34,8 +50,14 @@ class ImageFinder:
     _found: dict[str, Path | None] = field(default_factory=dict)
     _last: int = 0
 
+    @classmethod
+    def near(cls, source: Path, *names: str) -> ImageFinder:
+        """Search the folders of these names beside the annotation file, then beside its folder."""
+        roots = (source.parent, source.parent.parent)
+        return cls(folders=tuple(root / name for root in roots for name in names), source=source)
+
     def find(self, name: str) -> Path | None:
-        """The image of this name, or None; asked for once or often, it is counted once."""
+        """Return the image of this name, or None; a missing name is counted once."""
         if name not in self._found:
             order = (self._last, *(number for number in range(len(self.folders)) if number != self._last))
             here = next((number for number in order if (self.folders[number] / name).is_file()), None)
@@ -47,54 +69,110 @@ class ImageFinder:
         return self._found[name]
 
     def notes(self) -> tuple[str, ...]:
-        """How many images were not there.
+        """Return a note with the number of missing images, or no note if there is none.
 
         Raises:
-            DataError: none of those asked for was.
+            DataError: all images are missing.
         """
         if not self.missing:
             return ()
         first = next(iter(self.missing))
         if len(self.missing) == len(self._found):
-            looked = ", ".join(str(folder) for folder in self.folders)
+            searched = ", ".join(str(folder) for folder in self.folders)
             raise DataError(
                 f"none of the {len(self.missing)} images that {self.source} names is there, first {first}: "
-                f"looked in {looked}"
+                f"searched {searched}"
             )
         return (f"{len(self.missing)} of {len(self._found)} images are missing and left out, first {first}",)
 
 
 def optional_annotation(path: Path, name: str) -> Path | None:
-    """The annotation file of this name in a folder or one folder below; `path` itself where it is that file."""
+    """Find an annotation file in a folder or its sub-folders; `path` may also be the file itself."""
     if path.is_file():
         return path if path.name == name else None
     if not path.is_dir():
         return None
     candidates = [path / name, path / "annotations" / name]
-    candidates += [one / name for one in sorted(path.iterdir()) if one.is_dir()]
-    return next((one for one in candidates if one.is_file()), None)
+    candidates += [folder / name for folder in sorted(path.iterdir()) if folder.is_dir()]
+    return next((file for file in candidates if file.is_file()), None)
 
 
-def annotation_file(path: Path, names: Sequence[str], *, published: Published) -> Path:
-    """The first of some annotation files that is there.
+def annotation_file(path: Path, names: Sequence[str], *, info: DataSetInfo) -> Path:
+    """Find the first existing annotation file of these names.
 
     Raises:
-        DataError: none is; the message says what the set wants and where it is published.
+        DataError: none exists; the message has the files needed and where they are published.
     """
     for name in names:
         found = optional_annotation(path, name)
         if found is not None:
             return found
-    raise published.missing(f"{path} holds no {' or '.join(names)}")
+    raise info.missing(f"{path} holds no {' or '.join(names)}")
+
+
+def own_table(path: Path, name: str, *, info: DataSetInfo) -> Path:
+    """Return a user's table: `path` itself, or the table of this name in the folder `path`.
+
+    Raises:
+        DataError: it does not exist.
+    """
+    if path.is_dir():
+        return annotation_file(path, (name,), info=info)
+    if not path.is_file():
+        raise info.missing(f"{path} does not exist")
+    return path
+
+
+def split_in_name(path: Path, split: str | None, *, prefix: str) -> str | None:
+    """Return the given split; for None, the split in the name of an annotation file, as in `PREFIXval2017.json`."""
+    if split is None and path.is_file() and path.stem.startswith(prefix):
+        return path.stem.removeprefix(prefix)
+    return split
+
+
+def find_root(path: Path, roots: Iterable[str], marker: str) -> Path | None:
+    """Return the first folder of `roots`, below `path`, that contains the file `marker`."""
+    return next((path / root for root in roots if (path / root / marker).is_file()), None)
+
+
+def class_set(
+    info: DataSetInfo, split: str, rows: Iterable[tuple[str, str]], finder: ImageFinder, bad: Malformed
+) -> ClassSet:
+    """Make a set of (image, key of its class) rows, with all classes in the official order.
+
+    Raises:
+        DataError: a key is not a class of the set, several lines are malformed, or no image exists.
+    """
+    numbers = {key: number for number, key in enumerate(class_names_by_folder(info.name))}
+    files: list[Path] = []
+    labels: list[int] = []
+    for name, key in rows:
+        if key not in numbers:
+            raise DataError(f"{finder.source}: {name} is of class {key!r}, which {info.title} does not have")
+        file = finder.find(name)
+        if file is not None:
+            files.append(file)
+            labels.append(numbers[key])
+    notes = (*bad.notes(), *finder.notes())
+    if not files:
+        raise DataError(f"{finder.source} names no images: download it again")
+    return ClassSet(
+        name=f"{info.name}/{split}",
+        images=Images.of_files(files),
+        labels=np.asarray(labels, dtype=np.int64),
+        classes=class_names(info.name),
+        templates=templates(info.name),
+        notes=notes,
+    )
 
 
 def caption_set(
     name: str, rows: Iterable[tuple[str, str]], finder: ImageFinder, *, notes: Sequence[str] = ()
 ) -> CaptionSet:
-    """(image, caption) rows as a set; rows of missing images and empty captions are left out.
+    """Make a set of (image, caption) rows, without missing images and empty captions.
 
     Raises:
-        DataError: no row is left, or no image is there.
+        DataError: no row is left, or no image exists.
     """
     numbers: dict[Path, int] = {}
     captions: list[str] = []

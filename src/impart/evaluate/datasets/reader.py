@@ -1,8 +1,8 @@
-"""What a reader of data sets is, and what it says when files are missing."""
+"""Describe data sets and their readers: name, splits, the files needed and where they are published."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -10,22 +10,34 @@ from typing import Literal, TypeAlias
 from impart.errors import DataError
 from impart.evaluate.datasets.types import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
 
-__all__ = ["DataSet", "Kind", "Published", "Reader"]
+__all__ = ["OWN_FILES", "DataSet", "DataSetInfo", "Kind", "Reader", "requirements"]
 
 DataSet: TypeAlias = ClassSet | CaptionSet | VideoSet | MomentSet | BoxSet
 Kind: TypeAlias = Literal["classes", "captions", "videos", "moments", "boxes"]
 
+OWN_FILES = "not published: your own files"
+"""`home` of a format, in place of an address."""
+
+
+def requirements(files: Sequence[str], home: str) -> str:
+    """Describe the files needed and where they are published, as the end of an error message.
+
+    >>> requirements(("clips.csv", "the videos"), "https://example.org")
+    'needs clips.csv, the videos; published at https://example.org'
+    """
+    return f"needs {', '.join(files)}; {home if home == OWN_FILES else f'published at {home}'}"
+
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
-    """What a set consists of, and where it is to be had.
+class DataSetInfo:
+    """Description of a published data set, or of a format.
 
     Attributes:
         name: the name for `--data NAME:PATH`.
-        title: what people call it.
-        splits: the splits; the first is taken where none is asked for. Empty = whatever the files know.
-        files: the files wanted, for messages.
-        home: where they are published.
+        title: the usual name, for messages.
+        splits: the splits; the first is the default. Empty = the splits that the files define.
+        files: the files needed, for messages.
+        home: where they are published, or `OWN_FILES`.
     """
 
     name: str
@@ -34,16 +46,11 @@ class Published:
     files: tuple[str, ...]
     home: str
 
-    @property
-    def wants(self) -> str:
-        """The end of a message about something missing."""
-        return f"{self.title} wants {', '.join(self.files)}; published at {self.home}"
-
     def split(self, asked: str | None) -> str:
-        """The split asked for, or the first.
+        """Return the given split, or the default split for None.
 
         Raises:
-            DataError: there is no such split.
+            DataError: the data set has no such split.
         """
         if asked is None:
             return self.splits[0]
@@ -51,40 +58,26 @@ class Published:
             raise DataError(f"{self.title} has no split {asked!r}: choose one of {', '.join(self.splits)}")
         return asked
 
-    def missing(self, what: str) -> DataError:
-        """An error that says what is missing, what the set wants and where it is published."""
-        return DataError(f"{what}. {self.wants}")
-
-    def within(self, path: Path, *names: str) -> Path:
-        """The folder that holds all the named files: `path`, or one of its sub-folders (as archives unpack).
-
-        Raises:
-            DataError: there is none.
-        """
-        if not path.is_dir():
-            raise self.missing(f"{path} is not a folder")
-        for folder in (path, *sorted(one for one in path.iterdir() if one.is_dir())):
-            if all((folder / name).exists() for name in names):
-                return folder
-        lacking = [name for name in names if not (path / name).exists()]
-        raise self.missing(f"{path} lacks {lacking[0]}")
+    def missing(self, problem: str) -> DataError:
+        """Make an error from a problem, the files needed and where they are published."""
+        return DataError(f"{problem}. {self.title} {requirements(self.files, self.home)}")
 
     def reader(self, kind: Kind, opener: Callable[[Path, str | None], DataSet]) -> Reader:
-        """The reader of this set."""
+        """Make the reader of this data set."""
         return Reader(name=self.name, kind=kind, splits=self.splits, files=self.files, home=self.home, open=opener)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """One format, or one published data set.
+    """Reader of one format, or of one published data set.
 
     Attributes:
         name: the name for `--data NAME:PATH`.
-        kind: what it opens.
-        splits: the splits; the first is taken where none is asked for. Empty = whatever the files know.
-        files: the files wanted, for messages and help.
-        home: where they are published.
-        open: (path, split or None) -> the set. Raises DataError where files are missing or damaged.
+        kind: the kind of data set that it returns.
+        splits: the splits; the first is the default. Empty = the splits that the files define.
+        files: the files needed, for messages and help.
+        home: where they are published, or `OWN_FILES`.
+        open: (path, split or None) -> data set. Raises DataError if files are missing or damaged.
     """
 
     name: str

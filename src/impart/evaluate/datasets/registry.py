@@ -1,4 +1,4 @@
-"""Data sets by name: `cifar10:/data`, `coco-captions:/data/coco`, or just a path, whose format is then guessed."""
+"""Open data sets by name, as in `cifar10:/data`, or by path alone; the format of a path is guessed."""
 
 from __future__ import annotations
 
@@ -7,41 +7,39 @@ from pathlib import Path
 from typing import Literal, overload
 
 import numpy as np
-import numpy.typing as npt
 
 from impart.errors import ConfigError, DataError
 from impart.evaluate.datasets import captions, detection, huggingface, webdataset
-from impart.evaluate.datasets.classification import caltech, cifar, folder, listed, stl10
-from impart.evaluate.datasets.classification import mat_files as mat_sets
-from impart.evaluate.datasets.reader import DataSet, Kind, Reader
+from impart.evaluate.datasets.classification import caltech, cifar, folder, matlab, split_lists, stl10
+from impart.evaluate.datasets.reader import DataSet, Kind, Reader, requirements
 from impart.evaluate.datasets.types import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
-from impart.evaluate.datasets.videos import captions as video_text
+from impart.evaluate.datasets.videos import captions as video_captions
 from impart.evaluate.datasets.videos import moments
 
 __all__ = ["READERS", "Reader", "open_set", "register_reader"]
 
 READERS: dict[str, Reader] = {}
-"""Every format and published set by its name."""
+"""Name of every format and published set -> its reader."""
 
-_SEED = 0  # of the images drawn by `limit`
+_SEED = 0  # of the images that `limit` draws
 
 
 def register_reader(reader: Reader) -> Reader:
-    """Make a reader available to `open_set`, and so to `impart eval --data NAME:PATH`.
+    """Make a reader available to `open_set` and `impart eval --data NAME:PATH`.
 
     Raises:
-        ConfigError: the name is taken, or cannot be told from a path.
+        ConfigError: the name is taken, or could be confused with a path.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]+", reader.name):
-        raise ConfigError(f"reader name {reader.name!r}: use two or more small letters, digits and hyphens")
+        raise ConfigError(f"reader name {reader.name!r}: use two or more lower-case letters, digits and hyphens")
     if reader.name in READERS:
-        raise ConfigError(f"there is a reader named {reader.name!r} already: give this one another name")
+        raise ConfigError(f"a reader named {reader.name!r} exists already: give this reader another name")
     READERS[reader.name] = reader
     return reader
 
 
-_IMAGES = (folder, cifar, caltech, listed, mat_sets, stl10, webdataset, huggingface, captions, detection)
-for _module in (*_IMAGES, video_text, moments):
+_IMAGES = (folder, cifar, caltech, split_lists, matlab, stl10, webdataset, huggingface, captions, detection)
+for _module in (*_IMAGES, video_captions, moments):
     for _reader in _module.READERS:
         register_reader(_reader)
 
@@ -84,19 +82,34 @@ def open_set(
     per_class: int | None = None,
     limit: int | None = None,
 ) -> DataSet:
-    """Open a data set; nothing is decoded yet.
+    """Open a data set; images are decoded when they are read.
 
     Args:
         spec: `NAME:PATH`, such as `cifar10:/data`, or a path: a class folder, a csv of captions, a WebDataset folder.
-        split: as the set calls it, such as `test` or `val`; None = the one that papers report.
-        kind: what is wanted, where a path could be several things; another kind is an error.
-        per_class: keep only the first this many images of each class.
-        limit: keep this many images, drawn at random and always the same, with what belongs to them.
+        split: a split of the set, such as `test` or `val`; None = its default, the split that papers report.
+        kind: the kind of set to open, if the path could be of several kinds; a set of another kind is an error.
+        per_class: keep only this many images per class, the first ones.
+        limit: keep only this many images, with their captions or boxes. The random draw is always the same.
 
     Raises:
-        DataError: the name is unknown, files are missing (the message lists what the set wants and where it is
+        DataError: the name is unknown, files are missing (the message has the files needed and where they are
             published) or damaged, or the set is of another kind.
-        ConfigError: `per_class` for a set without classes, or `limit` for one without images.
+        ConfigError: `per_class` for a set without classes, or `limit` for a set of videos.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from impart.evaluate import open_set
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> for name in ("cat", "dog"):
+        ...     path = Path(folder.name, name, "1.png")
+        ...     path.parent.mkdir()
+        ...     Image.new("RGB", (8, 8)).save(path)
+        >>> dataset = open_set(folder.name)
+        >>> dataset.classes, dataset.labels.tolist()
+        (('cat', 'dog'), [0, 1])
+        >>> folder.cleanup()
     """
     name, path = _parse(str(spec), kind)
     reader = READERS[name]
@@ -104,7 +117,7 @@ def open_set(
         reader = READERS.get(f"{name}-{kind}", reader)
     if kind is not None and reader.kind != kind:
         others = ", ".join(one.name for one in READERS.values() if one.kind == kind)
-        raise DataError(f"{spec} is a set of {reader.kind}, and {kind} are wanted: choose one of {others}")
+        raise DataError(f"{spec} is a set of {reader.kind}, not of {kind}: choose one of {others}")
     dataset = reader.open(path, split)
     if per_class is not None:
         dataset = _first_of_each(dataset, per_class)
@@ -117,26 +130,26 @@ def _parse(spec: str, kind: Kind | None) -> tuple[str, Path]:
     name, colon, rest = spec.partition(":")
     if colon and name in READERS:
         if not rest:
-            raise DataError(f"{spec} names no path: write {name}:PATH. {_wants(READERS[name])}")
+            raise DataError(f"{spec} has no path: write {name}:PATH. {_requirements(READERS[name])}")
         return name, Path(rest).expanduser()
     path = Path(spec).expanduser()
     if path.exists():
         return _guess(path, kind), path
     if colon and re.fullmatch(r"[\w-]{2,}", name):
-        raise DataError(f"no data set is called {name!r}: there are {', '.join(sorted(READERS))}")
+        raise DataError(f"no data set has the name {name!r}: choose one of {', '.join(sorted(READERS))}")
     if spec in READERS:
-        raise DataError(f"{spec} needs a path: write {spec}:PATH. {_wants(READERS[spec])}")
+        raise DataError(f"{spec} has no path: write {spec}:PATH. {_requirements(READERS[spec])}")
     raise DataError(f"{spec} does not exist: give a folder, a csv of captions, or NAME:PATH")
 
 
-def _wants(reader: Reader) -> str:
-    return f"It wants {', '.join(reader.files)}; published at {reader.home}"
+def _requirements(reader: Reader) -> str:
+    return f"It {requirements(reader.files, reader.home)}"
 
 
 def _guess(path: Path, kind: Kind | None) -> str:
-    """The format of a file or folder that nobody named."""
+    """Guess the reader of a file or folder given without a name."""
     if kind == "moments":
-        raise DataError(f"{path}: name the set, as in qvhighlights:{path}")
+        raise DataError(f"{path} has no name of a set: write it, as in qvhighlights:{path}")
     if kind == "videos":
         return "video-captions"
     if path.is_dir():
@@ -160,7 +173,7 @@ def _guess(path: Path, kind: Kind | None) -> str:
     for start, name in starts.items():
         if path.name.startswith(start):
             return name
-    raise DataError(f"{path}: the format is not known by its name, write NAME:{path} (names: {', '.join(READERS)})")
+    raise DataError(f"{path} has an unknown format: write NAME:{path}, with one of {', '.join(READERS)}")
 
 
 def _has_table(path: Path) -> bool:
@@ -169,7 +182,7 @@ def _has_table(path: Path) -> bool:
 
 def _first_of_each(dataset: DataSet, count: int) -> ClassSet:
     if not isinstance(dataset, ClassSet):
-        raise ConfigError(f"data set {dataset.name!r} has no classes to take {count} images of each from")
+        raise ConfigError(f"data set {dataset.name!r} has no classes: leave out the limit of {count} images per class")
     seen: dict[int, int] = {}
     rows = []
     for row, label in enumerate(dataset.labels.tolist()):
@@ -181,40 +194,7 @@ def _first_of_each(dataset: DataSet, count: int) -> ClassSet:
 
 def _drawn(dataset: DataSet, limit: int) -> DataSet:
     if not isinstance(dataset, ClassSet | CaptionSet | BoxSet):
-        raise ConfigError(f"data set {dataset.name!r} is one of videos: it is measured whole, without a limit")
+        raise ConfigError(f"data set {dataset.name!r} is a set of videos: leave out the limit")
     if limit >= len(dataset.images):
         return dataset
-    rows = np.sort(np.random.default_rng(_SEED).permutation(len(dataset.images))[:limit])
-    if isinstance(dataset, ClassSet):
-        return dataset.subset(rows)
-    kept, owners = _owned(dataset.owners, rows)
-    if isinstance(dataset, CaptionSet):
-        return CaptionSet(
-            name=dataset.name,
-            images=dataset.images.subset(rows),
-            captions=tuple(dataset.captions[number] for number in kept.tolist()),
-            owners=owners,
-            notes=dataset.notes,
-        )
-    return BoxSet(
-        name=dataset.name,
-        images=dataset.images.subset(rows),
-        owners=owners,
-        boxes=dataset.boxes[kept],
-        labels=dataset.labels[kept],
-        categories=dataset.categories,
-        frequency=dataset.frequency,
-        notes=dataset.notes,
-    )
-
-
-def _owned(
-    owners: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Numbers of what belongs to the images kept (`rows`, ascending), and their owners counted anew.
-
-    >>> _owned(np.array([0, 2, 1, 2]), np.array([1, 2]))
-    (array([1, 2, 3]), array([1, 0, 1]))
-    """
-    kept = np.flatnonzero(np.isin(owners, rows))
-    return kept, np.searchsorted(rows, owners[kept])
+    return dataset.subset(np.sort(np.random.default_rng(_SEED).permutation(len(dataset.images))[:limit]))

@@ -1,10 +1,10 @@
-"""WebDataset folders in the layout that CLIP benchmarks publish.
+"""Read WebDataset folders in the layout that CLIP benchmarks publish.
 
-    classnames.txt                           one class name a line, in the order of the class numbers
-    zeroshot_classification_templates.txt    one prompt a line, `{c}` for the class name
+    classnames.txt                           one class name per line, in the order of the class numbers
+    zeroshot_classification_templates.txt    one prompt per line, `{c}` for the class name
     test/nshards.txt, test/0.tar, 1.tar ...  members KEY.jpg (png, webp) with KEY.cls; retrieval: KEY.txt or KEY.json
 
-Shards are listed once, and members are read in place when they are needed.
+The members of a shard are listed once; an image is read from its shard on demand.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy as np
 from impart.errors import DataError
 from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.annotations import read_lines, read_text
-from impart.evaluate.datasets.classification.folder import IMAGE_SUFFIXES
-from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.image_files import IMAGE_SUFFIXES
+from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Images
 from impart.files import digest_of, file_stamp
 from impart.refset.pairs import load_image
@@ -31,18 +31,18 @@ from impart.refset.pairs import load_image
 __all__ = ["READERS", "open_webdataset", "open_webdataset_captions"]
 
 _HOME = "https://huggingface.co/clip-benchmark"
-CLASSES = Published(
+CLASSES = DataSetInfo(
     name="webdataset",
     title="A WebDataset of classes",
     splits=(),
-    files=("classnames.txt", "0.tar, 1.tar ... in it or in a folder a split, with KEY.jpg and KEY.cls"),
+    files=("classnames.txt", "0.tar, 1.tar ... beside it or in one folder per split", "in them KEY.jpg and KEY.cls"),
     home=_HOME,
 )
-CAPTIONS = Published(
+CAPTIONS = DataSetInfo(
     name="webdataset-captions",
     title="A WebDataset of captions",
     splits=(),
-    files=("0.tar, 1.tar ... in it or in a folder a split, with KEY.jpg and KEY.txt (a caption a line) or KEY.json",),
+    files=("0.tar, 1.tar ... in it or in one folder per split", "in them KEY.jpg and KEY.txt (lines) or KEY.json"),
     home=_HOME,
 )
 _LABELS = frozenset({"cls", "txt", "json"})
@@ -50,6 +50,8 @@ _LABELS = frozenset({"cls", "txt", "json"})
 
 @dataclass(frozen=True, kw_only=True)
 class _Member:
+    """Place of a file in a shard."""
+
     shard: Path
     offset: int
     size: int
@@ -62,7 +64,7 @@ class _Member:
 
 @dataclass(kw_only=True)
 class _Sample:
-    """What shards hold under one key; `labels` maps `cls`, `txt`, `json` to their content."""
+    """Members with one key; `labels` maps `cls`, `txt`, `json` to their content."""
 
     key: str
     image: _Member | None = None
@@ -70,11 +72,11 @@ class _Sample:
 
 
 def open_webdataset(path: Path, split: str | None = None) -> ClassSet:
-    """Images with classes.
+    """Open images with classes.
 
     Args:
         path: the folder of `classnames.txt`.
-        split: name of the folder of shards below it; None = `test`, or the folder itself.
+        split: name of the folder of shards in it; None = `test`, or the folder itself.
 
     Raises:
         DataError: files are missing, a shard is damaged, or a class number has no name.
@@ -95,7 +97,7 @@ def open_webdataset(path: Path, split: str | None = None) -> ClassSet:
         labels.append(_class_number(sample, len(classes), names_file))
         images.append((sample.key, sample.image))
     if not images:
-        raise DataError(f"{folder} has no sample with an image and a .cls; a set of captions is a webdataset-captions")
+        raise DataError(f"{folder} has no sample with an image and a .cls: for captions use webdataset-captions:PATH")
     templates, notes = _templates(folder, path)
     return ClassSet(
         name=_name(folder, path),
@@ -108,14 +110,14 @@ def open_webdataset(path: Path, split: str | None = None) -> ClassSet:
 
 
 def open_webdataset_captions(path: Path, split: str | None = None) -> CaptionSet:
-    """Images with captions.
+    """Open images with captions.
 
     Args:
-        path: the folder of the shards, or of a folder of shards a split.
-        split: name of that folder; None = `test`, or the folder itself.
+        path: the folder of shards, or the folder above it.
+        split: name of the folder of shards in it; None = `test`, or the folder itself.
 
     Raises:
-        DataError: there are no shards, one is damaged, or no sample has an image and a caption.
+        DataError: there are no shards, a shard is damaged, or no sample has an image and a caption.
     """
     folder = _shard_folder(path, split, CAPTIONS)
     shards = _shards(folder, CAPTIONS)
@@ -151,12 +153,12 @@ def _name(folder: Path, path: Path) -> str:
     return root.name if folder == path else f"{root.name}/{folder.name}"
 
 
-def _shard_folder(path: Path, split: str | None, published: Published) -> Path:
+def _shard_folder(path: Path, split: str | None, info: DataSetInfo) -> Path:
     if not path.is_dir():
-        raise published.missing(f"{path} is not a folder")
+        raise info.missing(f"{path} is not a folder")
     if split is not None:
         if not (path / split).is_dir():
-            raise published.missing(f"{path} has no folder {split!r}")
+            raise info.missing(f"{path} has no folder {split!r}")
         return path / split
     if next(path.glob("*.tar"), None) is None and (path / "test").is_dir():
         return path / "test"
@@ -167,8 +169,12 @@ def _beside(folder: Path, path: Path, name: str) -> tuple[Path, ...]:
     return path / name, folder / name, path.parent / name
 
 
-def _shards(folder: Path, published: Published) -> list[Path]:
-    """The shards in the order of their numbers; all that `nshards.txt` promises."""
+def _shards(folder: Path, info: DataSetInfo) -> list[Path]:
+    """List the shards in the order of their numbers; `nshards.txt`, if it exists, has their number.
+
+    Raises:
+        DataError: there are no shards, or one that `nshards.txt` counts is missing.
+    """
     counted = folder / "nshards.txt"
     if counted.is_file():
         text = read_text(counted).strip()
@@ -177,16 +183,16 @@ def _shards(folder: Path, published: Published) -> list[Path]:
         shards = [folder / f"{number}.tar" for number in range(int(text))]
         lacking = next((shard for shard in shards if not shard.is_file()), None)
         if lacking is not None:
-            raise published.missing(f"{lacking} is missing, and {counted.name} counts {text} shards")
+            raise info.missing(f"{lacking} is missing, and {counted.name} counts {text} shards")
     else:
         shards = sorted(folder.glob("*.tar"), key=lambda shard: (len(shard.name), shard.name))
     if not shards:
-        raise published.missing(f"{folder} holds no .tar")
+        raise info.missing(f"{folder} holds no .tar")
     return shards
 
 
 def _samples(shards: list[Path]) -> Iterator[_Sample]:
-    """Samples in order; the members of one lie together, and share the name up to the first dot of the file name."""
+    """Yield the samples of every shard in order; a sample has the members of one name up to its first dot."""
     for shard in shards:
         found: dict[str, _Sample] = {}
         try:
@@ -213,7 +219,7 @@ def _class_number(sample: _Sample, count: int, names_file: Path) -> int:
     if not text.isdecimal():
         raise DataError(f"{sample.key}.cls holds {text[:20]!r}, expected a class number")
     if int(text) >= count:
-        raise DataError(f"{sample.key}.cls is class {text}, and {names_file} names {count} (numbers begin at 0)")
+        raise DataError(f"{sample.key}.cls is class {text}, and {names_file} names {count} (numbers start at 0)")
     return int(text)
 
 

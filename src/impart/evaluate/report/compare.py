@@ -1,7 +1,7 @@
-"""Two results on the same items: the difference of every figure, its interval, and whether it may be noise.
+"""Compare two results on the same items: the difference of each figure, its interval, and whether it may be noise.
 
-The bootstrap is paired: both encoders are drawn the same items (or the same clusters of them, such as the captions of
-one image), so that what makes an item hard for both cancels. A difference whose 95% interval contains 0 is noise.
+The bootstrap is paired: each draw has the same items for both encoders (or the same clusters, such as the captions of
+one image). The difficulty of an item, equal for both, cancels. A difference whose 95% interval contains 0 is noise.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One figure of two encoders, on the items both were asked.
+    """One figure of two encoders, on the items that both have.
 
     Attributes:
         figure: its name.
         a, b: the two values.
-        low, high: interval of `b - a`; None = no interval could be made.
-        lower_is_better: whether less of the figure is better.
+        low, high: interval of `b - a`; None = no interval.
+        lower_is_better: whether a lower figure is better.
     """
 
     figure: str
@@ -45,7 +45,7 @@ class Difference:
 
     @property
     def difference(self) -> float:
-        """How much more b has."""
+        """`b - a`."""
         return self.b - self.a
 
     @property
@@ -55,7 +55,7 @@ class Difference:
 
     @property
     def better(self) -> bool:
-        """Whether b does better."""
+        """Whether b is better than a."""
         return self.difference < 0 if self.lower_is_better else self.difference > 0
 
 
@@ -66,10 +66,10 @@ class Comparison:
     Attributes:
         task, dataset: what was measured.
         a, b: the encoders' labels.
-        shared: items that both were asked.
-        only_a, only_b: items that the other was not asked.
-        differences: figure by figure.
-        notes: what could not be compared, and why.
+        shared: number of items that both have.
+        only_a, only_b: number of items that only one has.
+        differences: one per figure.
+        notes: figures that could not be compared, and why.
     """
 
     task: str
@@ -83,19 +83,19 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
     def of(self, figure: str) -> Difference | None:
-        """The difference of one figure, where it was compared."""
+        """Return the difference of one figure, or None."""
         return next((one for one in self.differences if one.figure == figure), None)
 
 
 def intervals(
     result: Result, *, repeats: int = bootstrap.REPEATS, level: float = LEVEL
 ) -> dict[str, tuple[float, float]]:
-    """Bootstrap interval of every figure that has one.
+    """Compute the bootstrap interval of each figure that has one.
 
     Args:
-        result: with values per item, or replicates.
+        result: with values per item, or bootstrap replicates.
         repeats: draws for figures that are means over items; 0 = no intervals.
-        level: of confidence.
+        level: confidence level.
     """
     if not repeats:
         return {}
@@ -110,14 +110,14 @@ def intervals(
 def paired(a: Result, b: Result, *, repeats: int = bootstrap.REPEATS, level: float = LEVEL) -> Comparison:
     """Compare two results of one task on one data set, item by item.
 
-    Figures that are means over items are compared on the items that both have; others (`resampled`) only where both
-    were asked exactly the same, since their replicates cannot be cut to a part.
+    Figures that are means over items are compared on the items that both have. Other figures (`resampled`) are compared
+    only if both have exactly the same items, since their replicates hold for all items.
 
     >>> def result(label, *right):
     ...     values = np.array(right, dtype=np.float64)
     ...     items = tuple("abcdefgh"[: len(right)])
-    ...     seen = {"items": items, "figures": {"top-1": float(values.mean())}, "per_item": {"top-1": values}}
-    ...     return Result(task="zero-shot", dataset="letters", encoder=label, **seen)
+    ...     measured = {"items": items, "figures": {"top-1": float(values.mean())}, "per_item": {"top-1": values}}
+    ...     return Result(task="zero-shot", dataset="letters", encoder=label, **measured)
     >>> found = paired(result("mini", 0, 0, 0, 0, 0, 1), result("ram", 1, 1, 1, 1, 1, 1)).differences[0]
     >>> round(found.difference, 3), found.noise, found.better
     (0.833, False, True)
@@ -128,14 +128,16 @@ def paired(a: Result, b: Result, *, repeats: int = bootstrap.REPEATS, level: flo
     rows_a, rows_b = (np.array([pair[side] for pair in both], dtype=np.int64) for side in (0, 1))
     same = in_a == in_b and _equal(a.clusters, b.clusters)
     differences: list[Difference] = []
-    notes = ["the data lay in different folders; items were met by their names below these"] if moved else []
+    notes = (
+        ["the data are in different folders; items were matched by their paths below these folders"] if moved else []
+    )
     for name in a.figures:
         if name not in b.figures:
             continue
         less = name in a.lower_is_better
         means = name in a.per_item and name in b.per_item
         if (means and not len(both)) or (not means and not same):
-            notes.append(f"{name}: not compared, {'no item is shared' if means else 'the items are not the same'}")
+            notes.append(f"{name}: not compared, {'no item is shared' if means else 'the items differ'}")
             continue
         if means:
             x, y = a.per_item[name][rows_a], b.per_item[name][rows_b]
@@ -162,7 +164,7 @@ def paired(a: Result, b: Result, *, repeats: int = bootstrap.REPEATS, level: flo
 
 
 def against_first(results: Sequence[Result], *, repeats: int = bootstrap.REPEATS) -> list[Comparison]:
-    """On every task and data set, each encoder against the first one there."""
+    """Compare each encoder with the first one, per task and data set."""
     first: dict[tuple[str, str], Result] = {}
     result = []
     for other in results:
@@ -175,11 +177,12 @@ def against_first(results: Sequence[Result], *, repeats: int = bootstrap.REPEATS
 def compare_all(
     a: Sequence[Result], b: Sequence[Result], *, repeats: int = bootstrap.REPEATS
 ) -> tuple[list[Comparison], list[str]]:
-    """Two runs: on every task and data set of both, encoders of equal labels; where no label is in both, all of b
-    against the first of a.
+    """Compare two runs on each task and data set that both have.
+
+    Encoders with equal labels are compared. If no label is in both, each encoder of b is compared with the first of a.
 
     Returns:
-        The comparisons, and notes on what only one run has.
+        The comparisons, and notes on tasks and data sets that only one run has.
 
     Raises:
         DataError: the runs have no task on a data set in common.
@@ -207,12 +210,14 @@ def compare_all(
             f"{name}: {', '.join(' on '.join(place) for place in places)}"
             for name, places in (("first", places_a), ("second", places_b))
         )
-        raise DataError(f"the two reports have no task on a data set in common ({have}): measure both alike")
+        raise DataError(
+            f"the two reports have no task on a data set in common ({have}): evaluate both on the same data"
+        )
     return result, notes
 
 
 def _set_differently(a: Result, b: Result) -> list[str]:
-    """What was not the same in the two runs, beside the encoders."""
+    """Note which settings differ between the two runs."""
     names = [name for name in {**a.settings, **b.settings} if a.settings.get(name) != b.settings.get(name)]
     if a.labels != b.labels:
         names.append("names of the classes")
@@ -237,7 +242,7 @@ def _bounds(
 
 
 def _replicates(result: Result, name: str, rows: npt.NDArray[np.int64], repeats: int) -> npt.NDArray[np.float64] | None:
-    """Of a figure, over some of the items."""
+    """Return the bootstrap replicates of a figure over some of the items, or None."""
     if name in result.per_item:
         if not len(rows):
             return None
@@ -254,19 +259,19 @@ def _drawn(clusters: npt.NDArray[np.int64] | None, count: int, repeats: int) -> 
 
 @lru_cache(maxsize=2)
 def _kept_draws(clusters: bytes | None, count: int, repeats: int) -> npt.NDArray[np.uint16]:
-    """The draws of the same items are made once for all figures and encoders."""
+    """Draw once for all figures and encoders with the same items."""
     numbers = count if clusters is None else np.frombuffer(clusters, dtype=np.int64)
     return bootstrap.draws(numbers, repeats=repeats)
 
 
 def _from_zero(clusters: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Clusters numbered in the order in which they come, so that equal items draw equally in two runs."""
+    """Number clusters in order of appearance, so that equal items are drawn equally in two runs."""
     _, first, which = np.unique(clusters, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[which].astype(np.int64)
 
 
 def _keys(a: Sequence[str], b: Sequence[str]) -> tuple[list[tuple[str, int]], list[tuple[str, int]], bool]:
-    """Unique keys of both; where none is shared, without the folders that all of one side lie in."""
+    """Make the keys of both unique; if none is shared, remove the folder that all keys of one side share."""
     in_a, in_b = _numbered(a), _numbered(b)
     if not a or not b or not set(in_a).isdisjoint(in_b):
         return in_a, in_b, False
@@ -277,19 +282,19 @@ def _keys(a: Sequence[str], b: Sequence[str]) -> tuple[list[tuple[str, int]], li
 
 
 def _below(items: Sequence[str]) -> list[str]:
-    """Keys without the folder that they share.
+    """Remove the folder that all keys share.
 
     >>> _below(["/data/set/cat/1.png", "/data/set/dog/1.png"])
     ['cat/1.png', 'dog/1.png']
     """
-    first, last = min(items), max(items)  # what these two share, all share
+    first, last = min(items), max(items)  # the common prefix of these two is that of all
     shared = next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
     folder = first[:shared].rfind("/") + 1
     return [key[folder:] for key in items]
 
 
 def _numbered(items: Iterable[str]) -> list[tuple[str, int]]:
-    """Keys with the number of their occurrence, so that they are unique."""
+    """Add the number of the occurrence to each key, so that keys are unique."""
     seen: Counter[str] = Counter()
     result = []
     for key in items:

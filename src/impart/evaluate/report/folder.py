@@ -1,10 +1,10 @@
-"""A run's report: one folder with all that was measured, for people, programs and later comparisons.
+"""The report of a run: one folder with all that was measured, for people, programs and later comparisons.
 
 report.json     settings, library versions, encoders and reference sets with fingerprints, data sets, counts, figures
                 with intervals, differences from the first encoder, notes, seconds
 report.md       the tables
-results.npz    values per item and replicates: what `impart eval compare` pairs two runs by
-plots/*.png     confusion, reliability, bars with intervals
+results.npz     values per item and bootstrap replicates, for the paired differences of `impart eval compare`
+plots/*.png     confusion matrices, reliability diagrams, bars with intervals
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,7 +30,7 @@ from impart.metrics import bootstrap
 __all__ = [
     "Report",
     "Summary",
-    "Written",
+    "WrittenReport",
     "comparison_content",
     "is_report",
     "read_report",
@@ -42,19 +42,21 @@ __all__ = [
 SCHEMA = 1
 _KIND = "evaluation"
 _JSON, _TEXT, _ARRAYS, _PLOTS = "report.json", "report.md", "results.npz", "plots"
+_RESULTS = "results"
+_OLD_RESULTS, _OLD_ARRAYS = "outcomes", "outcomes.npz"  # their names in reports of the first versions
 _NOTES_SHOWN = 30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a report folder holds.
+    """The content of a report folder.
 
     Attributes:
-        results: as measured.
-        settings: of the run.
-        encoders: see `impart.evaluate.models.describe`.
+        results: as measured, in the order of the tables; others are compared with the first.
+        settings: of the run: command, options.
+        encoders: of `impart.evaluate.models.describe`, one per model and data set.
         notes: of the whole run.
-        seconds: it took.
+        seconds: duration of the run.
         created: ISO 8601, UTC.
         versions: of the libraries.
     """
@@ -64,13 +66,18 @@ class Report:
     encoders: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
-    created: str = ""
-    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = field(default_factory=now)
+    versions: Mapping[str, str] = field(default_factory=library_versions)
+
+    @property
+    def all_notes(self) -> list[str]:
+        """Notes of the run and of its results, each once."""
+        return list(dict.fromkeys([*self.notes, *(note for result in self.results for note in result.notes)]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A run as shown: the intervals of each result, the comparisons, the tables."""
+    """Intervals of each result, comparisons with the first encoder, and tables."""
 
     bounds: tuple[Mapping[str, tuple[float, float]], ...]
     comparisons: tuple[Comparison, ...]
@@ -78,8 +85,8 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
-    """Where a report is, and what could not be written."""
+class WrittenReport:
+    """Paths of a report, and why it has no plots, if so."""
 
     folder: Path
     plots: tuple[Path, ...]
@@ -87,7 +94,7 @@ class Written:
 
 
 def summarise(results: Sequence[Result], *, repeats: int = bootstrap.REPEATS) -> Summary:
-    """Intervals, comparisons with the first encoder, and tables.
+    """Compute intervals, comparisons with the first encoder, and tables.
 
     Args:
         results: what was measured.
@@ -101,153 +108,44 @@ def summarise(results: Sequence[Result], *, repeats: int = bootstrap.REPEATS) ->
 
 def write_report(
     folder: str | Path,
-    results: Sequence[Result],
-    settings: Mapping[str, Any],
+    report: Report,
     *,
-    encoders: Sequence[Mapping[str, Any]] = (),
-    notes: Sequence[str] = (),
-    seconds: float = 0.0,
     summary: Summary | None = None,
-    extra: Sequence[Table] = (),
+    tables: Sequence[Table] = (),
     plots: bool = True,
     more_plots: Sequence[Callable[[Path], Path]] = (),
-) -> Written:
-    """Write a report, in place of one that is there.
+) -> WrittenReport:
+    """Write a report; an existing one is replaced.
 
     Args:
-        folder: made where it is missing.
-        results: what was measured; encoders in the order of the tables, the first is what others are compared with.
-        settings: of the run: command, options.
-        encoders: what each model is.
-        notes: of the whole run.
-        seconds: it took.
-        summary: of the results, where it was made already.
-        extra: tables to be shown above the others.
-        plots: whether to draw; without matplotlib the report is written without plots, and says so.
-        more_plots: draw further plots into a folder, to be shown above the others.
+        folder: made if it is missing.
+        report: the content.
+        summary: of the results, if it was computed already.
+        tables: shown above those of the results.
+        plots: whether to draw. Without matplotlib the report has no plots, but a note.
+        more_plots: functions that draw further plots into a folder; shown above the others.
 
     Raises:
         DataError: the folder cannot be written.
     """
     folder = Path(folder).expanduser()
-    summary = summary or summarise(results)
-    report = _report(results, settings, encoders=encoders, notes=notes, seconds=seconds)
+    summary = summary or summarise(report.results)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        drawn, problem = _draw(folder / _PLOTS, results, summary, more_plots) if plots else ([], "")
+        drawn, problem = _draw(folder / _PLOTS, report.results, summary, more_plots) if plots else ([], "")
         if problem:
-            report = Report(**{**vars(report), "notes": (*report.notes, problem)})
+            report = replace(report, notes=(*report.notes, problem))
         with atomic_path(folder / _ARRAYS) as part, part.open("wb") as file:
-            _savez(file, _pack(results))
-        write_atomic(folder / _TEXT, _text(report, summary, extra, [path.name for path in drawn]))
-        write_json_atomic(folder / _JSON, _content(report, summary), indent=1)
+            _savez(file, _pack(report.results))
+        write_atomic(folder / _TEXT, _text(report, summary, tables, [path.name for path in drawn]))
+        write_json_atomic(folder / _JSON, report_content(report, summary), indent=1)
     except OSError as error:
         raise DataError(f"cannot write the report {folder}: {error.strerror}; choose another --out") from error
-    return Written(folder=folder, plots=tuple(drawn), problem=problem)
+    return WrittenReport(folder=folder, plots=tuple(drawn), problem=problem)
 
 
-def report_content(
-    results: Sequence[Result],
-    settings: Mapping[str, Any],
-    *,
-    encoders: Sequence[Mapping[str, Any]] = (),
-    notes: Sequence[str] = (),
-    seconds: float = 0.0,
-    summary: Summary | None = None,
-) -> dict[str, Any]:
-    """What `report.json` would hold; the arguments are those of `write_report`."""
-    report = _report(results, settings, encoders=encoders, notes=notes, seconds=seconds)
-    return _content(report, summary or summarise(results))
-
-
-def comparison_content(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """Comparisons as JSON can hold them."""
-    rows = [
-        {
-            **{name: value for name, value in asdict(one).items() if name != "differences"},
-            "differences": [
-                {**asdict(found), "difference": found.difference, "noise": found.noise} for found in one.differences
-            ],
-        }
-        for one in comparisons
-    ]
-    plain: list[dict[str, Any]] = _plain(rows)
-    return plain
-
-
-def is_report(folder: Path) -> bool:
-    """Whether a folder holds a report; whether a sound one, reading it tells."""
-    return (folder / _JSON).is_file()
-
-
-def read_report(folder: str | Path) -> Report:
-    """Read a report with its values per item.
-
-    Raises:
-        DataError: there is none, or it is damaged.
-    """
-    folder = Path(folder).expanduser()
-    path = folder / _JSON
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{folder} holds no report: 'impart eval ... --out {folder}' writes one") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}. Measure again") from error
-    if not isinstance(content, dict) or content.get("kind") != _KIND:
-        raise DataError(f"{path} is no report of 'impart eval'")
-    if content.get("schema") != SCHEMA:
-        raise DataError(f"{path} has schema {content.get('schema')}, this version reads {SCHEMA}: measure again")
-    try:
-        with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
-            results = tuple(_result(one, arrays, number) for number, one in enumerate(content["results"]))
-        return Report(
-            results=results,
-            settings=content["settings"],
-            encoders=tuple(content["encoders"]),
-            notes=tuple(content["notes"]),
-            seconds=float(content["seconds"]),
-            created=content["created"],
-            versions=content["versions"],
-        )
-    except (OSError, KeyError, TypeError, ValueError, AssertionError, zipfile.BadZipFile) as error:
-        raise DataError(f"the report {folder} is damaged ({error}): measure again") from error
-
-
-def _report(
-    results: Sequence[Result],
-    settings: Mapping[str, Any],
-    *,
-    encoders: Sequence[Mapping[str, Any]],
-    notes: Sequence[str],
-    seconds: float,
-) -> Report:
-    return Report(
-        results=tuple(results),
-        settings=settings,
-        encoders=tuple(encoders),
-        notes=tuple(notes),
-        seconds=round(seconds, 3),
-        created=now(),
-        versions=library_versions(),
-    )
-
-
-def _draw(
-    folder: Path, results: Sequence[Result], summary: Summary, more: Sequence[Callable[[Path], Path]]
-) -> tuple[list[Path], str]:
-    from impart.evaluate.report.plots import draw
-
-    for stale in folder.glob("*.png"):
-        stale.unlink()
-    try:
-        drawn = draw(folder, results, summary.bounds)
-        return [*(one(folder) for one in more), *drawn], ""
-    except MissingExtraError as error:
-        return [], f"no plots: {error}"
-
-
-def _content(report: Report, summary: Summary) -> dict[str, Any]:
+def report_content(report: Report, summary: Summary) -> dict[str, Any]:
+    """Return the content of `report.json`."""
     results = [
         {
             "task": result.task,
@@ -274,7 +172,7 @@ def _content(report: Report, summary: Summary) -> dict[str, Any]:
         "versions": dict(report.versions),
         "encoders": [dict(one) for one in report.encoders],
         "datasets": list(dict.fromkeys(result.dataset for result in report.results)),
-        "results": results,
+        _RESULTS: results,
         "comparisons": comparison_content(summary.comparisons),
         "notes": list(report.notes),
     }
@@ -282,8 +180,79 @@ def _content(report: Report, summary: Summary) -> dict[str, Any]:
     return plain
 
 
+def comparison_content(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """Return comparisons as values for JSON."""
+    rows = [
+        {
+            **{name: value for name, value in asdict(one).items() if name != "differences"},
+            "differences": [
+                {**asdict(found), "difference": found.difference, "noise": found.noise} for found in one.differences
+            ],
+        }
+        for one in comparisons
+    ]
+    plain: list[dict[str, Any]] = _plain(rows)
+    return plain
+
+
+def is_report(folder: Path) -> bool:
+    """Whether a folder has a report, damaged or not."""
+    return (folder / _JSON).is_file()
+
+
+def read_report(folder: str | Path) -> Report:
+    """Read a report with its values per item, also one that the first versions wrote.
+
+    Raises:
+        DataError: the folder has no report, or a damaged one.
+    """
+    folder = Path(folder).expanduser()
+    path = folder / _JSON
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} has no report: 'impart eval ... --out {folder}' writes one") from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}. Run the evaluation again") from error
+    if not isinstance(content, dict) or content.get("kind") != _KIND:
+        raise DataError(f"{path} is not a report of 'impart eval'")
+    if content.get("schema") != SCHEMA:
+        raise DataError(
+            f"{path} has schema {content.get('schema')}, this version reads {SCHEMA}: run the evaluation again"
+        )
+    key, file = (_OLD_RESULTS, _OLD_ARRAYS) if _OLD_RESULTS in content else (_RESULTS, _ARRAYS)
+    try:
+        with np.load(folder / file, allow_pickle=False) as arrays:
+            results = tuple(_result(one, arrays, number) for number, one in enumerate(content[key]))
+        return Report(
+            results=results,
+            settings=content["settings"],
+            encoders=tuple(content["encoders"]),
+            notes=tuple(content["notes"]),
+            seconds=float(content["seconds"]),
+            created=content["created"],
+            versions=content["versions"],
+        )
+    except (OSError, KeyError, TypeError, ValueError, AssertionError, zipfile.BadZipFile) as error:
+        raise DataError(f"the report {folder} is damaged ({error}): run the evaluation again") from error
+
+
+def _draw(
+    folder: Path, results: Sequence[Result], summary: Summary, more: Sequence[Callable[[Path], Path]]
+) -> tuple[list[Path], str]:
+    from impart.evaluate.report.plots import draw
+
+    for stale in folder.glob("*.png"):
+        stale.unlink()
+    try:
+        drawn = draw(folder, results, summary.bounds)
+        return [*(one(folder) for one in more), *drawn], ""
+    except MissingExtraError as error:
+        return [], f"no plots: {error}"
+
+
 def _plain(value: Any) -> Any:
-    """What JSON can hold: NumPy numbers as numbers, what is not a number as null, the rest as text."""
+    """Convert a value for JSON: NumPy numbers to numbers, NaN and infinities to null, other objects to text."""
     match value:
         case Mapping():
             return {str(key): _plain(one) for key, one in value.items()}
@@ -301,16 +270,18 @@ def _plain(value: Any) -> Any:
             return str(value)
 
 
-def _text(report: Report, summary: Summary, extra: Sequence[Table], plots: Sequence[str]) -> str:
+def _text(report: Report, summary: Summary, tables: Sequence[Table], plots: Sequence[str]) -> str:
     command = report.settings.get("command")
-    parts = ["# Evaluation", f"{report.created}, {report.seconds:g} s" + (f", `{command}`" if command else "")]
-    parts += [markdown(table) for table in (*extra, *summary.tables)]
+    parts = [
+        "# Evaluation",
+        f"{report.created}, {report.seconds:g} s" + (f", `{command}`" if command else ""),
+    ]
+    parts += [markdown(table) for table in (*tables, *summary.tables)]
     parts.append(legend(compared=bool(summary.comparisons)))
     parts += [f"![{Path(name).stem}]({_PLOTS}/{name})" for name in plots]
     if report.encoders:
         parts += ["## Encoders", "\n".join(dict.fromkeys(f"- {_encoder_line(one)}" for one in report.encoders))]
-    notes = list(dict.fromkeys([*report.notes, *(note for result in report.results for note in result.notes)]))
-    if notes:
+    if notes := report.all_notes:
         more = [f"- and {len(notes) - _NOTES_SHOWN} more: see {_JSON}"] if len(notes) > _NOTES_SHOWN else []
         parts += ["## Notes", "\n".join([*(f"- {note}" for note in notes[:_NOTES_SHOWN]), *more])]
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
@@ -329,7 +300,7 @@ def _encoder_line(one: Mapping[str, Any]) -> str:
 
 
 def _pack(results: Sequence[Result]) -> dict[str, npt.NDArray[Any]]:
-    """All arrays by name; lists of keys that several results share are kept once."""
+    """Name all arrays; a list of item keys that several results share is stored once."""
     arrays: dict[str, npt.NDArray[Any]] = {}
     known: dict[tuple[str, ...], int] = {}
     for number, result in enumerate(results):

@@ -1,6 +1,6 @@
 """Plots of results as PNG: bars with intervals, confusion matrices, reliability diagrams.
 
-Drawn with matplotlib's Agg canvas directly: no window system, no global state, and a quick import.
+They are drawn with matplotlib's Agg canvas directly: no window system, no global state, and a quick import.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["COLOURS", "bars", "draw", "new_figure", "save_figure"]
 Intervals = Mapping[str, tuple[float, float]]
 
 _DPI = 110
-_NAMED = 40  # classes up to which a confusion matrix names its rows
+_NAMED = 40  # classes up to which a confusion matrix has class names
 _FIGURES = 8  # groups of bars at most
 COLOURS = (
     "#4c72b0",
@@ -39,12 +39,12 @@ COLOURS = (
 
 
 def draw(folder: Path, results: Sequence[Result], bounds: Sequence[Intervals]) -> list[Path]:
-    """All plots that the results have the arrays for.
+    """Draw all plots that the results have arrays for.
 
     Args:
-        folder: made where it is missing.
-        results: what was measured.
-        bounds: the interval of each result's figures.
+        folder: made if it is missing.
+        results: as measured.
+        bounds: the intervals of each result's figures.
 
     Returns:
         The files, in the order of the results.
@@ -54,7 +54,7 @@ def draw(folder: Path, results: Sequence[Result], bounds: Sequence[Intervals]) -
     """
     if not results:
         return []
-    new_figure(1, 1)  # tells at once where it is missing
+    new_figure(1, 1)  # raises before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     files: list[Path] = []
     for task, dataset in dict.fromkeys((result.task, result.dataset) for result in results):
@@ -88,13 +88,13 @@ def bars(
     errors: Mapping[str, Sequence[tuple[float, float] | None]] | None = None,
     title: str = "",
 ) -> Path:
-    """Groups of bars, one a series, with intervals where there are some.
+    """Draw groups of bars, one bar per series, with intervals.
 
     Args:
         path: of the PNG.
         groups: G names under the groups.
         values: series -> G fractions of 1; NaN = no bar.
-        errors: series -> G (low, high) bounds, or None where there is none.
+        errors: series -> G (low, high) bounds, or None for no interval.
         title: above the plot.
     """
     width = max(5.0, 1.2 + 0.32 * len(groups) * (len(values) + 1))
@@ -130,7 +130,7 @@ def bars(
 
 
 def _reliability(path: Path, rows: Sequence[Result]) -> Path:
-    """Accuracy over confidence; below the diagonal an encoder is too sure of itself."""
+    """Draw accuracy over confidence; below the diagonal an encoder is overconfident."""
     figure = new_figure(4.8, 4.2)
     axes = figure.add_subplot()
     axes.plot([0, 100], [0, 100], color="grey", linewidth=1, linestyle="--")
@@ -151,7 +151,7 @@ def _reliability(path: Path, rows: Sequence[Result]) -> Path:
 
 
 def _confusion(path: Path, row: Result) -> Path:
-    """Rows are the right classes, each row shown in shares of itself."""
+    """Draw the confusion matrix: true classes as rows, each row in per cent of its images."""
     counts = np.asarray(row.arrays["confusion"], dtype=np.float64)  # (C, C)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     named = len(shares) <= _NAMED and len(row.labels) == len(shares)
@@ -163,15 +163,15 @@ def _confusion(path: Path, row: Result) -> Path:
         names = [label if len(label) <= 18 else f"{label[:17]}…" for label in row.labels]
         axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
         axes.set_yticks(range(len(names)), names, fontsize=7)
-    axes.set_xlabel("answered")
-    axes.set_ylabel("right")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
     axes.set_title(f"{row.encoder}: {row.task}, {row.dataset}", fontsize=9)
     figure.colorbar(image, ax=axes, shrink=0.8, label="% of the class")
     return save_figure(figure, path)
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A figure of so many inches.
+    """Make a figure of a size in inches.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -193,7 +193,7 @@ def save_figure(figure: Any, path: Path) -> Path:
 
 
 def _slug(text: str) -> str:
-    """A text as part of a file name.
+    """Convert a text to a part of a file name.
 
     >>> _slug("text to image (query bank)"), _slug("cifar10/test")
     ('text-to-image-query-bank', 'cifar10-test')

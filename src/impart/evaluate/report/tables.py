@@ -1,7 +1,7 @@
-"""Results as tables for people: one a task and data set, a row an encoder, the best in bold, noise marked `~`.
+"""Tables of results: one per task and data set, one row per encoder, the best in bold, noise marked `~`.
 
-The same tables go to the terminal and into `report.md`. Shares are shown in per cent; what is no share (ranks, losses)
-as it is. `±` is half the width of the 95% interval; the bounds themselves are in `report.json`.
+The same tables go to the terminal and into `report.md`. Shares are shown in per cent, other figures (ranks, losses) in
+their own units. `±` is half the width of the 95% interval; its bounds are in `report.json`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Intervals = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a table.
+    """One cell of a table.
 
     Attributes:
-        text: as shown.
+        text: its content.
         best: whether it is the best of its column.
         noise: whether its difference from the first row may be noise.
     """
@@ -48,11 +48,11 @@ class Table:
     """A titled table.
 
     Attributes:
-        title: above it.
+        title: above the table.
         columns: names.
-        rows: cells, one a column.
+        rows: one cell per column.
         below: lines of explanation.
-        words: columns that hold words, from the left; the others hold numbers.
+        words: number of columns with words, from the left; the others have numbers.
     """
 
     title: str
@@ -63,7 +63,7 @@ class Table:
 
 
 def is_share(figure: str) -> bool:
-    """Whether a figure is a fraction of 1, by its name: other units stand at the end of it.
+    """Whether a figure is a fraction of 1, by its name: names of other figures end with the unit.
 
     >>> is_share("R@5"), is_share("median rank"), is_share("log-loss")
     (True, False, False)
@@ -72,7 +72,7 @@ def is_share(figure: str) -> bool:
 
 
 def shown(figure: str, value: float, *, sign: bool = False) -> str:
-    """A value as people read it.
+    """Format a value: shares in per cent.
 
     >>> shown("top-1", 0.61234), shown("median rank", 3.0), shown("top-1", 0.05, sign=True)
     ('61.2', '3.0', '+5.0')
@@ -81,7 +81,7 @@ def shown(figure: str, value: float, *, sign: bool = False) -> str:
         return "-"
     plus = "+" if sign else ""
     if is_share(figure):
-        digits = 2 if sign and 0 < abs(100 * value) < 0.05 else 1  # a small difference is not none
+        digits = 2 if sign and 0 < abs(100 * value) < 0.05 else 1  # a small difference is not shown as zero
         return f"{round(100 * value, digits) + 0.0:{plus}.{digits}f}"  # adding zero makes -0.0 a 0.0
     digits = 3 if figure.endswith("loss") else 1
     return f"{round(value, digits) + 0.0:{plus}.{digits}f}"
@@ -90,12 +90,12 @@ def shown(figure: str, value: float, *, sign: bool = False) -> str:
 def result_tables(
     results: Sequence[Result], bounds: Sequence[Intervals], comparisons: Sequence[Comparison]
 ) -> list[Table]:
-    """A table for each task and data set.
+    """Make one table per task and data set.
 
     Args:
-        results: what was measured.
+        results: as measured.
         bounds: the intervals of each result's figures.
-        comparisons: of encoders with the first one; theirs is the mark for noise.
+        comparisons: of encoders with the first one, for the mark of noise.
     """
     tables = []
     for task, dataset in dict.fromkeys((result.task, result.dataset) for result in results):
@@ -124,7 +124,7 @@ def result_tables(
 
 
 def difference_tables(comparisons: Sequence[Comparison]) -> list[Table]:
-    """A table for each task and data set: a row a comparison, a column a figure, with the interval."""
+    """Make one table per task and data set: one row per comparison, one column per figure, with the interval."""
     tables = []
     for task, dataset in dict.fromkeys((one.task, one.dataset) for one in comparisons):
         chosen = [one for one in comparisons if (one.task, one.dataset) == (task, dataset) and one.differences]
@@ -138,7 +138,7 @@ def difference_tables(comparisons: Sequence[Comparison]) -> list[Table]:
 
 
 def difference_list(comparisons: Sequence[Comparison]) -> Table | None:
-    """Every comparison in one table: a row for each figure; None where nothing was compared."""
+    """Put all comparisons in one table, one row per figure; None if there is none."""
     rows = []
     for one in comparisons:
         for found in one.differences:
@@ -163,13 +163,13 @@ def difference_list(comparisons: Sequence[Comparison]) -> Table | None:
 
 
 def legend(*, compared: bool) -> str:
-    """What the marks mean."""
+    """Explain the marks."""
     line = "± is half of the 95% interval."
     return f"{line} Best in bold. ~: the difference from the first row may be noise." if compared else line
 
 
 def markdown(table: Table) -> str:
-    """A table as Markdown."""
+    """Format a table as Markdown."""
     lines = [
         f"| {' | '.join(table.columns)} |",
         f"| {' | '.join('---' if number < table.words else '---:' for number in range(len(table.columns)))} |",
@@ -190,7 +190,7 @@ def _headings(figures: Sequence[str]) -> list[str]:
 
 
 def _counted(results: Sequence[Result]) -> tuple[str, ...]:
-    """What was counted, in words; with the encoders' names where it was not the same for all."""
+    """Format the counts; with the encoders' names if the counts differ."""
     by_line: dict[str, list[str]] = {}
     for result in results:
         line = ", ".join(f"{value:,} {name}" for name, value in result.counts.items() if value)

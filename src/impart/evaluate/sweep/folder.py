@@ -1,12 +1,12 @@
-"""A sweep's folder: rows as they are measured, and what they say.
+"""The folder of a sweep: rows as they are measured, and the report.
 
-sweep.csv       a row a setting and data set; a stopped sweep goes on from it
+sweep.csv       one row per setting and data set; a stopped sweep continues from it
 sweep.json      schema, settings, versions, fingerprints of encoder, set and data, the best setting
 report.md       the tables
-plots/*.png     accuracy over size for each way of choosing, over corruption, K, weights, tau
+plots/*.png     accuracy over size per selection, over corruption, K, weights, tau
 
-The best setting is chosen by leave-one-out, so that no data set is tuned on; or, where a person asks for it, by the
-figure of one data set, which then is no test any more, and the report says so.
+The best setting is chosen by leave-one-out, so that no data set is tuned on. On request it is chosen by the figure of
+one data set. That figure is then no test result, and the report has a warning.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from impart.errors import ConfigError, DataError, MissingExtraError
 from impart.evaluate.report.tables import Table, markdown
 from impart.evaluate.sweep.plan import ALL, Point, SweepPlan
 from impart.evaluate.sweep.plots import draw_panels
-from impart.evaluate.sweep.run import LEAVE_ONE_OUT, Ground, SweepRow
+from impart.evaluate.sweep.run import LEAVE_ONE_OUT, SweepData, SweepRow, sweep
 from impart.evaluate.sweep.tables import (
     AXES,
     Best,
@@ -40,6 +41,8 @@ __all__ = ["SweepFolder", "best_in_words"]
 SCHEMA = 1
 _KIND = "sweep"
 _CSV, _JSON, _TEXT, _PLOTS = "sweep.csv", "sweep.json", "report.md", "plots"
+_OLD_KEYS = {"pictures": "images"}
+_BATCH = 32  # rows between two writes: what a killed sweep loses at most
 _POINT = tuple(item.name for item in dataclasses.fields(Point))
 _MEASURED = ("used", "items", "classes", "plain", "accuracy", "error", "touched")
 _COLUMNS = ("dataset", *_POINT, *_MEASURED, "gain")
@@ -50,21 +53,21 @@ _KINDS: dict[str, Callable[[str], Any]] = {
 
 
 class SweepFolder:
-    """Where a sweep is kept.
+    """The rows and the report of a sweep, on disk.
 
     Args:
-        folder: made where it is missing.
-        ground: what is measured on.
-        plan: what is varied.
+        folder: made if it is missing.
+        data: the references and images of the sweep.
+        plan: the settings of the sweep.
         settings: of the run, for `sweep.json`.
 
     Raises:
-        ConfigError: it holds a sweep of another set, encoder or data, or something else.
+        ConfigError: the folder has a sweep of another set, encoder or data, or other files.
         DataError: its rows cannot be read.
     """
 
-    def __init__(self, folder: Path, ground: Ground, plan: SweepPlan, settings: Mapping[str, Any]) -> None:
-        self.folder, self.ground, self.plan = folder, ground, plan
+    def __init__(self, folder: Path, data: SweepData, plan: SweepPlan, settings: Mapping[str, Any]) -> None:
+        self.folder, self.data, self.plan = folder, data, plan
         self._content = self._identity(settings)
         self._rows: dict[tuple[str, Point], SweepRow] = {}
         if (folder / _CSV).exists() or (folder / _JSON).exists():
@@ -76,20 +79,34 @@ class SweepFolder:
 
     @property
     def done(self) -> frozenset[tuple[str, Point]]:
-        """What is measured already."""
+        """Data set and point of each row on disk."""
         return frozenset(self._rows)
 
     def add(self, rows: Iterable[SweepRow]) -> None:
-        """Keep rows, on disk at once."""
+        """Add rows, and append them to the file."""
         with (self.folder / _CSV).open("a", newline="", encoding="utf-8") as file:
             for row in rows:
                 self._rows[row.dataset, row.point] = row
                 csv.writer(file, lineterminator="\n").writerow(_cells(row))
 
     def rows(self, points: Sequence[Point]) -> list[SweepRow]:
-        """The rows of some points on the present data sets, in their order."""
-        names = [questions.name for questions in self.ground.questions]
+        """Return the rows of points on the present data sets, in the order of the points."""
+        names = [questions.name for questions in self.data.questions]
         return [self._rows[name, point] for point in points for name in names if (name, point) in self._rows]
+
+    def measure(self, points: Sequence[Point]) -> Iterator[int]:
+        """Measure the points that have no row yet, and write the rows in batches.
+
+        Yields:
+            Rows that are on disk: at the start those of an earlier sweep, then after each batch.
+        """
+        rows = len(self.rows(points))
+        yield rows
+        measured = sweep(self.data, points, done=self.done)
+        while batch := list(islice(measured, _BATCH)):
+            self.add(batch)
+            rows += len(batch)
+            yield rows
 
     def finish(
         self, points: Sequence[Point], *, choose_by: str, seconds: float
@@ -97,10 +114,10 @@ class SweepFolder:
         """Write the report.
 
         Returns:
-            The tables, the best setting (None where it cannot be chosen), and why there are no plots, if so.
+            The tables, the best setting (None if no row has figures of `choose_by`), and why there are no plots, if so.
         """
         rows = self.rows(points)
-        at = SweepPlan(grid=False).points(len(self.ground.references), self.ground.settings)[0]
+        at = SweepPlan(grid=False).points(len(self.data.references), self.data.settings)[0]
         by = choose_by if any(row.dataset == choose_by for row in rows) else ""
         best = choose_best(rows, by) if by else None
         tables = sweep_tables(rows, at, best)
@@ -114,26 +131,26 @@ class SweepFolder:
             "best": None if best is None else _best_content(best, rows),
         }
         write_json_atomic(self.folder / _JSON, content, indent=1)
-        text = _text(content, self.ground, tables, plots, best, choose_by)
+        text = _text(content, self.data, tables, plots, best, choose_by)
         write_atomic(self.folder / _TEXT, text)
         return tables, best, problem
 
     def _identity(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        ground = self.ground
+        data = self.data
         return {
             "schema": SCHEMA,
             "kind": _KIND,
             "created": now(),
             "versions": library_versions(),
-            "encoder": dict(ground.encoder),
+            "encoder": dict(data.encoder),
             "references": {
-                "name": ground.references.name,
-                "fingerprint": ground.references.fingerprint,
-                "cohort": ground.references.znorm.digest,
-                "pairs": len(ground.references),
-                "dropped": ground.dropped,
+                "name": data.references.name,
+                "fingerprint": data.references.fingerprint,
+                "cohort": data.references.znorm.digest,
+                "pairs": len(data.references),
+                "dropped": data.dropped,
             },
-            "around": dataclasses.asdict(ground.settings),
+            "around": dataclasses.asdict(data.settings),
             "datasets": {
                 questions.name: {
                     "identity": questions.identity,
@@ -141,28 +158,28 @@ class SweepFolder:
                     "classes": len(questions.classes),
                     "templates": list(questions.templates),
                 }
-                for questions in ground.questions
+                for questions in data.questions
             },
             "plan": dataclasses.asdict(self.plan),
             "settings": dict(settings),
-            "notes": [*ground.notes, *(f"{q.name}: {note}" for q in ground.questions for note in q.notes)],
+            "notes": [*data.notes, *(f"{q.name}: {note}" for q in data.questions for note in q.notes)],
         }
 
     def _check(self) -> None:
-        """Refuse rows that were measured on something else."""
+        """Refuse rows that were measured with another encoder, set or data set."""
         try:
             before = json.loads((self.folder / _JSON).read_text(encoding="utf-8"))
             kind = before.get("kind"), before.get("schema")
         except (OSError, ValueError, AttributeError) as error:
             raise ConfigError(f"{self.folder / _JSON} cannot be read: {error}. Choose another --out") from error
         if kind != (_KIND, SCHEMA):
-            raise ConfigError(f"{self.folder} holds no sweep of this version: choose another --out")
+            raise ConfigError(f"{self.folder} has no sweep of this version: choose another --out")
         other = [name for name in ("encoder", "references") if before.get(name) != self._content[name]]
-        datasets: dict[str, Any] = before.get("datasets", {})
+        datasets = {name: _with_new_keys(one) for name, one in before.get("datasets", {}).items()}
         mine = self._content["datasets"]
         other += [name for name, one in mine.items() if datasets.get(name, one) != one]
         if other:
-            raise ConfigError(f"{self.folder} holds a sweep with another {', '.join(other)}: choose another --out")
+            raise ConfigError(f"{self.folder} has a sweep with another {', '.join(other)}: choose another --out")
         mine.update({name: one for name, one in datasets.items() if name not in mine})
 
     def _draw(self, rows: Sequence[SweepRow], at: Point) -> tuple[list[str], str]:
@@ -170,7 +187,7 @@ class SweepFolder:
         for stale in folder.glob("*.png"):
             stale.unlink()
         folder.mkdir(exist_ok=True)
-        about = f"{self.ground.references.name}, {len(self.ground.references)} pairs, {self.ground.encoder.get('id')}"
+        about = f"{self.data.references.name}, {len(self.data.references)} pairs, {self.data.encoder.get('id')}"
         found: list[str] = []
         try:
             for name, (label, scale) in AXES.items():
@@ -182,6 +199,11 @@ class SweepFolder:
         except MissingExtraError as error:
             return [], f"no plots: {error}"
         return found, ""
+
+
+def _with_new_keys(dataset: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename the key that sweeps of the first versions have for the number of images."""
+    return {_OLD_KEYS.get(name, name): value for name, value in dataset.items()}
 
 
 def _best_content(best: Best, rows: Sequence[SweepRow]) -> dict[str, Any]:
@@ -197,18 +219,18 @@ def _best_content(best: Best, rows: Sequence[SweepRow]) -> dict[str, Any]:
 
 
 def best_in_words(best: Best | None, choose_by: str) -> str:
-    """What was chosen, by what, and what that is worth."""
+    """Describe the best setting, how it was chosen, and its gain."""
     return " ".join(_best_lines(best, choose_by)).replace("**", "")
 
 
 def _best_lines(best: Best | None, choose_by: str) -> list[str]:
     if best is None:
-        return [f"No best setting: there are no figures of {choose_by} to choose by. The set's own settings stay."]
+        return [f"No best setting: there are no figures of {choose_by} to choose by. The set keeps its settings."]
     lines = []
     if best.point is None:
         lines.append(
             f"**Best by {best.by}: the plain encoder.** Of {best.settings} settings none gains more than its standard "
-            f"error ({100 * best.error:.2f} points): this set is better left off for such images."
+            f"error ({100 * best.error:.2f} points): do not use this set for such images."
         )
     else:
         point = best.point
@@ -217,18 +239,18 @@ def _best_lines(best: Best | None, choose_by: str) -> list[str]:
         lines.append(
             f"**Best by {best.by}: {which}; {blend}.** {100 * best.plain:.1f}% plain, {100 * best.accuracy:.1f}% with "
             f"it (standard error of the gain {100 * best.error:.2f} points). It is the highest of {best.settings} "
-            f"settings, so its own figure flatters it; less than a standard error behind: {best.alike} of the others."
+            f"settings, so its figure is too high; {best.alike} of the others are less than a standard error lower."
         )
     if best.by == LEAVE_ONE_OUT:
         lines.append("It was chosen by the set's own images, without any test image or label.")
         if best.point is not None and not best.point.floor:
             lines.append(
-                "It has no gate (floor 0), and leave-one-out asks only images like the set's: others are blended as "
-                "much, and may suffer. Look at other data sets, or sweep around settings with a floor."
+                "It has no gate (floor 0), and leave-one-out measures only images like the set's. Other images are "
+                "blended as much and may get worse: measure other data sets, or sweep around settings with a floor."
             )
     else:
         lines.append(
-            f"**Warning: this was tuned on {best.by}.** Its figure there is no test any more; "
+            f"**Warning: this was tuned on {best.by}.** Its figure there is no test result: "
             "choose by leave-one-out, or report another data set."
         )
     return lines
@@ -236,7 +258,7 @@ def _best_lines(best: Best | None, choose_by: str) -> list[str]:
 
 def _text(
     content: Mapping[str, Any],
-    ground: Ground,
+    data: SweepData,
     tables: Sequence[Table],
     plots: Sequence[str],
     best: Best | None,
@@ -251,11 +273,11 @@ def _text(
         f"- references: {references['pairs']} pairs ({references['fingerprint'][:12]}), {references['dropped']} "
         "that show test images were dropped",
         f"- around: {around}",
-        *(f"- {q.name}: {len(q)} images, {len(q.classes)} texts" for q in ground.questions),
+        *(f"- {q.name}: {len(q)} images, {len(q.classes)} texts" for q in data.questions),
         f"- {content['rows']} rows in sweep.csv, {content['seconds']:g} s, {content['created']}",
         "",
-        "Top-1 accuracy in per cent; ties count as wrong. Leave-one-out: each of the set's images named among the "
-        "set's texts, its own pairs masked. Sizes and corruption are asked the questions of the whole, clean set.",
+        "Top-1 accuracy in per cent; ties count as wrong. Leave-one-out: each of the set's images is classified among "
+        "the set's texts, its own pairs masked. All sizes and corruptions classify the images of the whole, clean set.",
         "",
         *(line for one in _best_lines(best, choose_by) for line in (one, "")),
         *(line for table in tables for line in (markdown(table), "")),
@@ -272,14 +294,14 @@ def _cells(row: SweepRow) -> list[Any]:
 
 
 def _read(path: Path) -> list[SweepRow]:
-    """The rows of a table; one that was cut off while it was written is left out."""
+    """Read the rows of a table; a row that was only partly written is left out."""
     if not path.is_file():
         return []
     rows = []
     with path.open(newline="", encoding="utf-8") as file:
         table = csv.DictReader(file)
         if table.fieldnames is None or tuple(table.fieldnames) != _COLUMNS:
-            raise DataError(f"{path} is no table of a sweep: choose another --out")
+            raise DataError(f"{path} is not a table of a sweep: choose another --out")
         for cells in table:
             if any(cells[name] in (None, "") for name in _COLUMNS):
                 continue

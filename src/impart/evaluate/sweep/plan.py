@@ -1,4 +1,4 @@
-"""Which settings a sweep of a reference set goes through."""
+"""The settings that a sweep of a reference set measures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from impart.refset.subsets import FIXED, WAYS
 __all__ = ["ALL", "SweepPlan", "Point", "pairs_of"]
 
 ALL = "all"
-"""The way of choosing that takes every pair."""
+"""The selection that takes all pairs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,9 +22,9 @@ class Point:
 
     Attributes:
         way: of `impart.refset.subsets.WAYS`, or `ALL`.
-        pairs: references asked for; `dedup` may give fewer.
-        corrupt: fraction of the captions exchanged before references are chosen.
-        seed: of the choice and the corruption; 0 where nothing is random.
+        pairs: references to select; `dedup` may select fewer.
+        corrupt: fraction of the captions exchanged before references are selected.
+        seed: of the selection and the corruption; 0 if neither is random.
         k, w_img, w_txt, tau, floor, ramp, target: see `VanillaSettings`.
     """
 
@@ -42,26 +42,26 @@ class Point:
 
     @property
     def settings(self) -> VanillaSettings:
-        """How references are blended in."""
+        """The blending settings."""
         return VanillaSettings(**{item.name: getattr(self, item.name) for item in dataclasses.fields(VanillaSettings)})
 
     @property
     def references(self) -> tuple[str, int, float, int]:
-        """Which references it has: equal for points that share neighbours."""
+        """The settings that determine the references: equal for points that share neighbours."""
         return (self.way, self.pairs, self.corrupt, self.seed)
 
     @property
     def without_seed(self) -> Point:
-        """What it is averaged by."""
+        """The point with seed 0, by which seeds are averaged."""
         return dataclasses.replace(self, seed=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPlan(SweepSettings):
-    """The settings that are gone through.
+    """The values of each setting, varied one at a time or as a grid.
 
-    One thing at a time around one setting: every way of choosing at every size, corruption of the whole
-    set, K, both weights and tau with the whole set. Or, as a grid, everything with everything.
+    One at a time, around one point: each selection at each size; corruption, K, both weights and tau with the whole
+    set. As a grid: all combinations.
     """
 
     def __post_init__(self) -> None:
@@ -78,10 +78,10 @@ class SweepPlan(SweepSettings):
             if self.grid and not getattr(self, name):
                 raise ConfigError(f"a grid needs at least one value of {name}")
         for k, tau in product(self.k or (1,), self.tau or (0.0,)):
-            VanillaSettings(k=k, tau=tau)  # refuses what cannot work
+            VanillaSettings(k=k, tau=tau)  # raises ConfigError for invalid values
 
     def points(self, count: int, at: VanillaSettings) -> list[Point]:
-        """All settings for a set of `count` pairs, each once; points that share references follow each other."""
+        """List the points for a set of `count` pairs, each once; points that share references are adjacent."""
         seeds = range(self.seeds)
         found: dict[Point, None] = {self._point(count, at): None}
 
@@ -115,7 +115,7 @@ class SweepPlan(SweepSettings):
         corrupted: float = 0.0,
         seed: int = 0,
     ) -> Point:
-        """A point, so written that equal settings are equal points."""
+        """Make a point in a normal form, so that equal settings are equal points."""
         pairs = count if pairs is None else pairs
         if pairs == count and way != "dedup":
             way = ALL
@@ -125,13 +125,13 @@ class SweepPlan(SweepSettings):
 
 
 def pairs_of(size: str, count: int) -> int:
-    """How many of `count` pairs a size means, at least one.
+    """Convert a size to a number of pairs out of `count`, at least one.
 
     >>> pairs_of("10%", 303), pairs_of("0.1%", 303), pairs_of("50", 303), pairs_of("500", 303)
     (30, 1, 50, 303)
 
     Raises:
-        ConfigError: it is neither a percentage nor a number of pairs.
+        ConfigError: the size is neither a percentage nor a number of pairs.
     """
     text = size.strip()
     try:

@@ -1,4 +1,4 @@
-"""Plots of a sweep: accuracy over size, corruption, K, weights and tau, a panel for each data set."""
+"""Plots of a sweep: accuracy over size, corruption, K, weights and tau, one panel per data set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MARKERS = "osD^vPX*"
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: accuracies (fractions of 1) over x; `low` and `high` are the extremes over the seeds."""
+    """One line: accuracies (fractions of 1) over x; `low` and `high` are the minimum and maximum over the seeds."""
 
     x: tuple[float, ...]
     mean: tuple[float, ...]
@@ -29,10 +29,10 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """One data set.
+    """The plot of one data set.
 
     Attributes:
-        title: above it.
+        title: above the plot.
         curves: name -> line.
         plain: accuracy of the plain encoder, a dashed line.
         at: x of the setting swept around, a dotted line; None = none.
@@ -45,13 +45,13 @@ class Panel:
 
 
 def draw_panels(path: Path, panels: Sequence[Panel], *, label: str, scale: str = "linear", title: str = "") -> Path:
-    """Panels side by side, each with its own range of accuracies.
+    """Draw panels side by side, each with its own range of accuracies.
 
     Args:
         path: of the PNG.
         panels: at least one.
         label: under the x axis.
-        scale: of x: `linear`, `log` (base 10), `log2`, or `even`, each value as far from the next.
+        scale: of x: `linear`, `log` (base 10), `log2`, or `even` (equal distances between the values).
         title: above all.
 
     Raises:
@@ -83,7 +83,7 @@ def draw_panels(path: Path, panels: Sequence[Panel], *, label: str, scale: str =
         axes.set_xticks(at, [f"{tick:g}" for tick in ticks], fontsize=7, rotation=45 if len(ticks) > 7 else 0)
         axes.minorticks_off()
         shown = [100 * y for curve in panel.curves.values() for y in (*curve.low, *curve.high)] + [100 * panel.plain]
-        if max(shown) - min(shown) < 2:  # differences of a few images are not to look large
+        if max(shown) - min(shown) < 2:  # differences of a few images must not look large
             middle = (min(shown) + max(shown)) / 2
             axes.set_ylim(middle - 1.1, middle + 1.1)
         axes.tick_params(axis="y", labelsize=7)
@@ -101,7 +101,7 @@ def draw_panels(path: Path, panels: Sequence[Panel], *, label: str, scale: str =
 
 
 def _apart(values: Sequence[float]) -> list[float]:
-    """Those of ascending values whose labels do not overlap on a logarithmic axis; the last is among them.
+    """Select ascending values whose labels do not overlap on a logarithmic axis, the last included.
 
     >>> _apart([3, 9, 298, 299])
     [3, 9, 299]

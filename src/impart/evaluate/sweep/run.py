@@ -1,18 +1,18 @@
-"""What size, quality and blending of a reference set are worth: RA-CLIP Vanilla over many of them, zero-shot.
+"""Sweep: zero-shot accuracy of RA-CLIP Vanilla over size, quality and blending settings of a reference set.
 
-Images and references are embedded once (and kept in the cache); neighbours are searched once for each choice of
-references, for the largest K; what K, tau and the gate select is summed once, and weights only scale it. So hundreds of
-settings cost seconds.
+Images and references are embedded once and cached. Neighbours are searched once per selection of references, for the
+largest K. The sum for each K, tau and gate is computed once; weights only scale it. So hundreds of settings take
+seconds.
 
-Each setting is asked two kinds of questions. Those of data sets: name the class of each test image. And the set's
-own, by leave-one-out: name each reference image among the set's texts, its own rows masked. The own questions are
-those of the whole set whatever part of it answers them, so that sizes compare; right is what the text was before it
-was corrupted. References that show a test image of any of the data sets are dropped beforehand.
+Each setting is measured on two kinds of images. Test images of data sets: classify each. The set's own images, by
+leave-one-out: classify each among the set's texts, its own rows masked. These are always the images of the whole set,
+so that sizes compare; the right text is the one before corruption. References that show a test image of any data set
+are dropped beforehand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import get_args
@@ -21,23 +21,24 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.encoder import settings_of
-from impart.blending.tune import USUAL, own_questions
+from impart.blending.few_shot import own_questions
+from impart.blending.tune import USUAL
 from impart.blending.vanilla import Vanilla, mixture, within_target
 from impart.config import Around, EvaluateSettings, VanillaSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, ReferenceSetError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.class_prompts import class_embeddings, templates_of
+from impart.evaluate.contamination import find_contamination
 from impart.evaluate.datasets.types import ClassSet
-from impart.evaluate.embed import base_of, embed_images
-from impart.evaluate.models import copies
+from impart.evaluate.embed import Progress, base_of, embed_images
 from impart.evaluate.sweep.plan import ALL, Point
 from impart.files import digest_of, sha256_hex
 from impart.metrics import classification
 from impart.refset.refset import ReferenceSet
 from impart.refset.subsets import choose, corrupt
 
-__all__ = ["AROUND", "LEAVE_ONE_OUT", "Ground", "Questions", "SweepRow", "prepare", "sweep"]
+__all__ = ["AROUND", "LEAVE_ONE_OUT", "SweepData", "Questions", "SweepRow", "prepare", "sweep"]
 
 LEAVE_ONE_OUT = "leave-one-out"
 
@@ -47,14 +48,14 @@ AROUND = get_args(Around)
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRow:
-    """What one setting does on one set of questions; accuracies are fractions of 1.
+    """The figures of one setting on one data set; accuracies are fractions of 1.
 
     Attributes:
         dataset: name of the data set, or `LEAVE_ONE_OUT`.
         point: the setting.
-        used: references it had.
-        items: images asked.
-        classes: texts to choose from.
+        used: number of references.
+        items: number of images.
+        classes: number of texts to choose from.
         plain: accuracy of the plain encoder.
         accuracy: with the references. Ties count as wrong.
         error: standard error of the gain, from the paired differences of the items.
@@ -73,22 +74,22 @@ class SweepRow:
 
     @property
     def gain(self) -> float:
-        """Over the plain encoder."""
+        """Accuracy minus that of the plain encoder."""
         return self.accuracy - self.plain
 
 
 @dataclass(frozen=True, kw_only=True)
 class Questions:
-    """Q images to be named.
+    """Q labelled images of a data set, or of the reference set itself.
 
     Attributes:
         name: the data set's, or `LEAVE_ONE_OUT`.
         embeddings: (Q, D), L2-normalised, of the plain encoder.
         retrieval: (Q, R).
         classes: (C, D) text embeddings to choose from.
-        right: (Q,) number of the right one.
-        rows: (Q,) the reference that each image is, whose image is masked; None = they are no references.
-        identity: changes with the images, their classes and the prompts.
+        right: (Q,) number of the right class.
+        rows: (Q,) the reference of each image, which is masked; None = images of a data set.
+        identity: digest of the images, their classes and the prompts.
         templates: prompts around the class names.
         notes: what was left out.
     """
@@ -108,16 +109,16 @@ class Questions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
-    """All that settings are measured on.
+class SweepData:
+    """The references and images of a sweep.
 
     Attributes:
         references: the set without the references that show test images.
-        dropped: how many those were.
-        questions: of every data set, and of the set itself where it can check itself.
-        settings: the way of blending around which is swept.
+        dropped: number of references that show test images.
+        questions: of every data set, and of the set itself if leave-one-out is possible.
+        settings: the blending settings to sweep around.
         encoder: id and fingerprint of the plain encoder.
-        notes: what a reader must know.
+        notes: for the report.
     """
 
     references: ReferenceSet
@@ -137,23 +138,23 @@ def prepare(
     around: Around = "set",
     near: float = EvaluateSettings.near_duplicate,
     cache: EmbeddingCache | None = None,
-    on_progress: Callable[[str, int, int], None] | None = None,
-) -> Ground:
-    """Embed the data sets, drop references that show their images, and find the set's own questions.
+    on_progress: Progress | None = None,
+) -> SweepData:
+    """Embed the data sets, drop references that show their images, and prepare leave-one-out.
 
     Args:
         references: the set.
-        encoder: that made it; of an augmented one the base counts.
-        datasets: may be none.
+        encoder: that made it; of an augmented one, the base is used.
+        datasets: may be empty.
         prompts: see `impart.evaluate.zeroshot`.
-        around: of `AROUND`, the blending around which is swept.
+        around: of `AROUND`, the blending settings to sweep around.
         near: cosine from which a reference shows a test image; above 1 = only equal files.
-        cache: where embeddings are kept.
-        on_progress: told the data set, images done and their number.
+        cache: of embeddings.
+        on_progress: called with the images done, for each data set.
 
     Raises:
         EncoderMismatchError: the set was made with another encoder.
-        ConfigError: there is nothing to ask, or two data sets have one name.
+        ConfigError: there are no images to measure, or two data sets have one name.
         ReferenceSetError: fewer than two references are left.
     """
     base = base_of(encoder)
@@ -161,15 +162,14 @@ def prepare(
     names = [dataset.name for dataset in datasets]
     if len({*names, LEAVE_ONE_OUT}) <= len(names):
         raise ConfigError(f"data sets of one name: {', '.join(names)}. Name each differently, as in NAME:PATH")
-    asked: list[Questions] = []
+    questions: list[Questions] = []
     shown: list[npt.NDArray[np.int64]] = []
     for dataset in datasets:
         templates = templates_of(prompts, own=dataset.templates, name=dataset.name)
-        progress = None if on_progress is None else _named(on_progress, dataset.name)
-        embedded = embed_images(base, dataset.images, cache=cache, on_progress=progress)
-        shown.append(copies(references, embedded.retrieval, embedded.hashes, near=near).rows)
+        embedded = embed_images(base, dataset.images, cache=cache, on_progress=on_progress)
+        shown.append(find_contamination(references, embedded.retrieval, embedded.hashes, near=near).rows)
         right = dataset.labels[embedded.kept]
-        asked.append(
+        questions.append(
             Questions(
                 name=dataset.name,
                 embeddings=embedded.embeddings,
@@ -184,52 +184,52 @@ def prepare(
     rows = np.unique(np.concatenate(shown)) if shown else np.zeros(0, np.int64)
     kept = references.without(rows.tolist())
     if len(kept) < 2:
-        raise ReferenceSetError(f"reference set {references.name!r} has {len(kept)} pairs that no data set shows")
+        raise ReferenceSetError(
+            f"reference set {references.name!r} has {len(kept)} pairs without contamination: use a larger set"
+        )
     notes = [f"{len(rows)} of {len(references)} references show test images and were dropped"] if len(rows) else []
     own = own_questions(kept)
     if own.checks_itself:
-        asked.append(_of_the_set(kept, own.rows, own.right, own.texts))
+        questions.append(_of_the_set(kept, own.rows, own.right, own.texts))
     else:
-        notes.append("the set names each thing once, or is small: leave-one-out says nothing of it and was left out")
-    if not asked:
+        notes.append("leave-one-out was left out: the set has one image per text, or is small")
+    if not questions:
         raise ConfigError(
-            f"reference set {references.name!r} cannot check itself (it names each thing once): add --data"
+            f"reference set {references.name!r} has one image per text, so leave-one-out is impossible: add --data"
         )
     settings, note = _around(references, around)
     notes += [note] if note else []
-    return Ground(
+    return SweepData(
         references=kept,
         dropped=len(rows),
-        questions=tuple(asked),
+        questions=tuple(questions),
         settings=settings,
         encoder={"id": base.traits.id, "fingerprint": base.fingerprint},
         notes=tuple(notes),
     )
 
 
-def sweep(ground: Ground, points: Sequence[Point], *, done: Collection[tuple[str, Point]] = ()) -> Iterator[SweepRow]:
-    """Measure every point on every set of questions.
+def sweep(data: SweepData, points: Sequence[Point], *, done: Collection[tuple[str, Point]] = ()) -> Iterator[SweepRow]:
+    """Measure every point on every data set.
 
     Args:
-        ground: from `prepare`.
+        data: from `prepare`.
         points: from `impart.evaluate.sweep.plan.SweepPlan`.
-        done: (data set, point) that are known already and skipped.
+        done: (data set, point) that are measured already and skipped.
     """
     for key, group in groupby(points, key=lambda point: point.references):
         wanted = list(group)
-        left = {
-            questions.name: [p for p in wanted if (questions.name, p) not in done] for questions in ground.questions
-        }
+        left = {questions.name: [p for p in wanted if (questions.name, p) not in done] for questions in data.questions}
         if not any(left.values()):
             continue
-        subset, rows = _choose(ground.references, *key)
-        for questions in ground.questions:
+        subset, rows = _choose(data.references, *key)
+        for questions in data.questions:
             if left[questions.name]:
-                yield from _ask(questions, ground.references, subset, rows, left[questions.name])
+                yield from _measure_points(questions, data.references, subset, rows, left[questions.name])
 
 
 def _around(references: ReferenceSet, around: Around) -> tuple[VanillaSettings, str]:
-    """The settings to sweep around, and what a reader must know of them."""
+    """Return the settings to sweep around, and a note on them."""
     if around not in AROUND:
         raise ConfigError(f"cannot sweep around {around!r}: choose {', '.join(AROUND)}")
     if around == "paper":
@@ -240,24 +240,25 @@ def _around(references: ReferenceSet, around: Around) -> tuple[VanillaSettings, 
     if settings is None:
         return VanillaSettings(), "the set is not tuned: swept around the paper's settings"
     if not (settings.w_img or settings.w_txt):
-        return USUAL, "the set's own settings are off (tuning found no gain): swept around the usual ones"
+        return USUAL, "the set's own settings are off (tuning found no gain): swept around the usual settings"
     return settings, ""
 
 
 def _choose(
     references: ReferenceSet, way: str, pairs: int, corrupted: float, seed: int
 ) -> tuple[ReferenceSet, npt.NDArray[np.int64]]:
-    """The references of a point, and their rows in the whole set."""
-    spoiled = corrupt(references, corrupted, seed=seed)
+    """Select the references of a point, and their rows in the whole set."""
+    corrupted_set = corrupt(references, corrupted, seed=seed)
     if way == ALL:
-        return spoiled, np.arange(len(references))
-    rows = choose(spoiled, way, pairs, seed=seed)
-    return spoiled.take(rows), rows
+        return corrupted_set, np.arange(len(references))
+    rows = choose(corrupted_set, way, pairs, seed=seed)
+    return corrupted_set.take(rows), rows
 
 
-def _ask(
+def _measure_points(
     questions: Questions, whole: ReferenceSet, subset: ReferenceSet, rows: npt.NDArray[np.int64], points: list[Point]
 ) -> Iterator[SweepRow]:
+    """Measure points with the same references on one data set."""
     exclude = _own_images(questions, whole, subset, rows)
     neighbours = subset.search(questions.retrieval, max(point.k for point in points), exclude=exclude)
     z_scores = subset.znorm.z_scores(questions.retrieval, neighbours.sims)
@@ -300,7 +301,7 @@ def _ask(
 def _own_images(
     questions: Questions, whole: ReferenceSet, subset: ReferenceSet, rows: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int32] | None:
-    """The number that each question's own image has in the subset (Q,); -1 where the subset lacks it."""
+    """Number of each question's own image in the subset (Q,); -1 if the subset lacks it."""
     if questions.rows is None:
         return None
     numbers = np.full(int(whole.images.max()) + 1, -1, dtype=np.int32)
@@ -314,7 +315,7 @@ def _of_the_set(
     right: npt.NDArray[np.int64],
     texts: npt.NDArray[np.int64],
 ) -> Questions:
-    asked = sha256_hex(rows.tobytes(), right.tobytes(), texts.tobytes())
+    items = sha256_hex(rows.tobytes(), right.tobytes(), texts.tobytes())
     return Questions(
         name=LEAVE_ONE_OUT,
         embeddings=l2_normalise(references.image_embeddings[rows]),
@@ -322,9 +323,5 @@ def _of_the_set(
         classes=l2_normalise(references.text_embeddings[texts]),
         right=right,
         rows=rows,
-        identity=digest_of([references.fingerprint, asked])[:24],
+        identity=digest_of([references.fingerprint, items])[:24],
     )
-
-
-def _named(on_progress: Callable[[str, int, int], None], name: str) -> Callable[[int, int], None]:
-    return lambda done, total: on_progress(name, done, total)

@@ -1,4 +1,4 @@
-"""What the rows of a sweep say: the best setting, tables for people, panels for plots."""
+"""Summaries of the rows of a sweep: the best setting, tables, panels of plots."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ AXES = {
     "weights": ("weight", "even"),
     "tau": ("tau (0 = uniform mean)", "even"),
 }
-"""Plot -> what stands under its x axis, and its scale."""
+"""Plot -> label of its x axis, and the scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The setting that does best where it was chosen.
+    """The setting with the highest accuracy on the data set that it is chosen by.
 
     Attributes:
         by: the data set, or `LEAVE_ONE_OUT`.
-        point: the setting, its seed left out; None = the plain encoder, as no setting gains more than its standard
+        point: the setting, with seed 0; None = the plain encoder, because no setting gains more than its standard
             error.
-        accuracy: there, mean over the seeds.
-        plain: of the plain encoder there.
+        accuracy: on that data set, mean over the seeds.
+        plain: accuracy of the plain encoder on that data set.
         error: standard error of the gain.
-        settings: how many it was chosen from.
-        alike: how many of them are less than a standard error behind.
+        settings: number of settings that it was chosen from.
+        alike: number of other settings that are less than a standard error lower.
     """
 
     by: str
@@ -53,8 +53,11 @@ class Best:
 
 
 def choose_best(rows: Sequence[SweepRow], by: str) -> Best:
-    """The setting with the highest accuracy on `by`, mean over the seeds; of equals the one with fewer references,
-    fewer neighbours, smaller weights. Corrupted captions are no choice."""
+    """Choose the setting with the highest accuracy on `by`, mean over the seeds.
+
+    Of equal settings: fewer references, fewer neighbours, smaller weights. Settings with corrupted captions are not
+    chosen.
+    """
     groups = {point: list(found) for point, found in by_point(rows, by).items() if not point.corrupt}
     assert groups, by
     means = {point: float(np.mean([row.accuracy for row in found])) for point, found in groups.items()}
@@ -75,12 +78,12 @@ def choose_best(rows: Sequence[SweepRow], by: str) -> Best:
 
 
 def sweep_tables(rows: Sequence[SweepRow], at: Point, best: Best | None) -> list[Table]:
-    """What the rows say: in short, by size and way of choosing, by corruption, by each setting.
+    """Make the tables: a summary, by size and selection, by corruption, by each setting.
 
     Args:
-        rows: measured.
-        at: the setting swept around, which the one-at-a-time tables go through.
-        best: the choice.
+        rows: as measured.
+        at: the setting swept around, part of each one-at-a-time table.
+        best: the chosen setting.
     """
     datasets = datasets_of(rows)
     tables = [_summary(rows, at, best, datasets)]
@@ -113,8 +116,8 @@ def _summary(rows: Sequence[SweepRow], at: Point, best: Best | None, datasets: S
         lines.append((f"best by {best.by}", cells))
     table = _table("In short", ("", *datasets), lines)
     touched = [(dataset, by_point(rows, dataset).get(at)) for dataset in datasets]
-    said = ", ".join(f"{name} {100 * found[0].touched:.1f}%" for name, found in touched if found)
-    return dataclasses.replace(table, below=(f"images to which the setting swept around adds anything: {said}",))
+    shares = ", ".join(f"{name} {100 * found[0].touched:.1f}%" for name, found in touched if found)
+    return dataclasses.replace(table, below=(f"images that the setting swept around changes: {shares}",))
 
 
 def _size_table(rows: Sequence[SweepRow], at: Point, dataset: str) -> Table | None:
@@ -143,7 +146,7 @@ def _size_table(rows: Sequence[SweepRow], at: Point, dataset: str) -> Table | No
 def _table(
     title: str, columns: tuple[str, ...], lines: Sequence[tuple[str, Sequence[tuple[float, float] | None]]]
 ) -> Table:
-    """Per cent, with the spread over the seeds; the best of each column in bold."""
+    """Make a table in per cent, with the spread over the seeds; the best of each column in bold."""
     highest = [
         max((cell[0] for _, cells in lines if (cell := cells[column]) is not None), default=0.0)
         for column in range(len(columns) - 1)
@@ -162,7 +165,7 @@ def _table(
 
 
 def mean_and_spread(found: Sequence[SweepRow] | None) -> tuple[float, float] | None:
-    """Mean and standard deviation over the seeds."""
+    """Compute mean and standard deviation over the seeds; None without rows."""
     if not found:
         return None
     values = np.array([row.accuracy for row in found])
@@ -170,7 +173,7 @@ def mean_and_spread(found: Sequence[SweepRow] | None) -> tuple[float, float] | N
 
 
 def panel(rows: Sequence[SweepRow], at: Point, dataset: str, axis: str) -> Panel:
-    """One data set over one axis, all else as in the setting swept around."""
+    """Make the panel of one data set over one axis; all other settings are those swept around."""
     grouped = by_point(rows, dataset)
     plain = next(row.plain for row in rows if row.dataset == dataset)
     curves: dict[str, Curve] = {}
@@ -206,11 +209,12 @@ def _curve(values: Sequence[tuple[float, Sequence[SweepRow]]]) -> Curve:
 
 
 def _like(point: Point, at: Point, *but: str) -> bool:
-    """Whether a point (without its seed) is the other in all but some fields."""
+    """Whether two points are equal except for the seed and the given fields."""
     return all(getattr(point, name) == getattr(at, name) for name in _POINT if name not in ("seed", *but))
 
 
 def by_point(rows: Sequence[SweepRow], dataset: str) -> dict[Point, list[SweepRow]]:
+    """Group the rows of a data set by point, seeds together."""
     found: dict[Point, list[SweepRow]] = {}
     for row in rows:
         if row.dataset == dataset:
@@ -219,4 +223,5 @@ def by_point(rows: Sequence[SweepRow], dataset: str) -> dict[Point, list[SweepRo
 
 
 def datasets_of(rows: Sequence[SweepRow]) -> list[str]:
+    """List the data sets of rows, each once."""
     return list(dict.fromkeys(row.dataset for row in rows))

@@ -1,7 +1,7 @@
-"""Moments: predicted windows of a video, held against those that a sentence describes.
+"""Moment retrieval: predicted windows of a video, scored against the windows that a sentence describes.
 
-`score_predictions` measures anybody's predictions, read with `read_predictions` from the form in which QVHighlights
-takes submissions. `frame_peaks` is a plain baseline that needs nothing but an encoder.
+`score_predictions` scores predictions of any method. `read_predictions` reads them in the submission format of
+QVHighlights. `frame_peaks` is a plain baseline that needs only an encoder.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.datasets.types import MomentSet
 from impart.evaluate.embed import Progress, embed_texts
-from impart.evaluate.embed_videos import FrameReader, embed_videos, sampling_of
+from impart.evaluate.embed_videos import Frames, embed_videos, frames_in_words
 from impart.evaluate.result import Result
 from impart.metrics import bootstrap
 from impart.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, iou, top_iou
@@ -32,19 +32,21 @@ __all__ = [
     "Predictions",
     "Window",
     "frame_peaks",
+    "moment_baseline",
     "predict_moments",
     "read_predictions",
+    "score_files",
     "score_predictions",
 ]
 
 Float64 = npt.NDArray[np.float64]
 Window: TypeAlias = tuple[float, float, float]
-"""From, to (s), score; higher is better."""
+"""Start (s), end (s), score; higher is better."""
 
 MAX_WINDOWS = 10
-"""Windows of a query that count, the best ones (as QVHighlights)."""
+"""Windows per query that count: those with the highest scores (as in QVHighlights)."""
 CLIP_S = 2.0
-"""Length of the clips whose saliency QVHighlights rates."""
+"""Length of the clips with saliency ratings in QVHighlights."""
 SMOOTH_S = 3.0
 _R1 = (0.3, 0.5, 0.7)
 _STEP_S = 0.25
@@ -52,14 +54,14 @@ _STEP_S = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What is predicted for queries, by their ids.
+    """Predicted windows and saliency per query id.
 
     Attributes:
-        windows: query id -> windows; a query without any is not answered.
-        saliency: query id -> a score for each 2 s clip; empty where none is predicted.
-        settings: how they were made, for reports.
-        counts: for reports, such as the videos that could not be read.
-        notes: what was left out.
+        windows: query id -> windows; a query without windows is unanswered.
+        saliency: query id -> one score per 2 s clip; empty if none is predicted.
+        settings: of the method, for reports.
+        counts: for reports, such as the number of unreadable videos.
+        notes: on what was left out.
     """
 
     windows: Mapping[str, Sequence[Window]]
@@ -72,28 +74,42 @@ class Predictions:
 def score_predictions(
     predictions: Predictions | Mapping[str, Sequence[Window]], dataset: MomentSet, *, label: str = "predictions"
 ) -> Result:
-    """Hold predicted windows against the right ones.
+    """Score predicted windows against the right ones.
 
     Args:
-        predictions: for the queries of the set; others are counted and ignored. Of each query the `MAX_WINDOWS` best
-            count. A query without prediction scores 0 everywhere.
-        dataset: the right answers. Queries without a right window are left out.
-        label: what the report calls what predicted.
+        predictions: for the queries of the set; others are counted and ignored. The `MAX_WINDOWS` best windows per
+            query count. A query without prediction scores 0.
+        dataset: the right windows. Queries without a right window are left out.
+        label: name of the method in reports.
 
     Returns:
         `R1@0.3`, `R1@0.5`, `R1@0.7` and `mIoU` (the best-scored window), `mAP` (IoU 0.5 to 0.95), `mAP@0.5`,
-        `mAP@0.75`, and `HIT@1` where the set rates clips and clips are predicted (over the rated queries).
+        `mAP@0.75`, and `HIT@1` (over the rated queries) if the set has ratings of clips and saliency is predicted.
 
     Raises:
         DataError: no query of the set is answered.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> import impart
+        >>> dataset = impart.evaluate.MomentSet(
+        ...     name="days",
+        ...     videos=(Path("a.mp4"),),
+        ...     queries=("a dog runs",),
+        ...     query_ids=("7",),
+        ...     owners=np.array([0]),
+        ...     spans=(((2.0, 6.0),),),
+        ...     durations_s=np.array([10.0]),
+        ... )
+        >>> impart.evaluate.score_predictions({"7": [(2.0, 4.0, 0.9)]}, dataset).figures["mIoU"]
+        0.5
     """
     given = predictions if isinstance(predictions, Predictions) else Predictions(windows=predictions)
     asked = [number for number, spans in enumerate(dataset.spans) if spans]
     answered = [number for number in asked if given.windows.get(dataset.query_ids[number])]
     if not answered:
-        raise DataError(
-            f"none of the {len(asked)} queries of {dataset.name!r} is answered: do the ids (qid) belong to this set?"
-        )
+        raise DataError(f"none of the {len(asked)} queries of {dataset.name!r} is answered: check the ids (qid)")
     names = [*(f"R1@{least:g}" for least in _R1), "mIoU", "mAP", "mAP@0.5", "mAP@0.75"]
     values = np.zeros((len(asked), len(names)))
     for row, number in enumerate(asked):
@@ -142,13 +158,22 @@ def score_predictions(
 
 
 def read_predictions(file: Path | str) -> Predictions:
-    """Read predictions in the form of a QVHighlights submission: one JSON object a line.
+    """Read predictions in the format of a QVHighlights submission: one JSON object per line.
 
-    `qid`, `pred_relevant_windows` (a list of [start s, end s, score]) and, optionally, `pred_saliency_scores` (one
-    number for each 2 s clip).
+    Its keys are `qid`, `pred_relevant_windows` (a list of [start s, end s, score]) and, optionally,
+    `pred_saliency_scores` (one number per 2 s clip).
 
     Raises:
-        DataError: the file cannot be read, or a line is not of that form.
+        DataError: the file cannot be read, or a line has another format.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import impart
+        >>> file = Path(tempfile.mkdtemp()) / "mine.jsonl"
+        >>> _ = file.write_text('{"qid": 7, "pred_relevant_windows": [[2, 4, 0.9]]}')
+        >>> impart.evaluate.read_predictions(file).windows
+        {'7': [(2.0, 4.0, 0.9)]}
     """
     file = Path(file)
     windows: dict[str, list[Window]] = {}
@@ -169,7 +194,7 @@ def read_predictions(file: Path | str) -> Predictions:
             form = '{"qid": 1, "pred_relevant_windows": [[start, end, score]], "pred_saliency_scores": [...]}'
             raise DataError(f"{file}, line {number}: {error!r}; expected {form}") from error
         if query_id in windows:
-            raise DataError(f"{file}, line {number}: the query {query_id} has been answered before")
+            raise DataError(f"{file}, line {number}: the query {query_id} is answered twice")
         if scores.ndim != 1 or not (np.isfinite(scores).all() and np.isfinite(np.array(found)).all()):
             raise DataError(f"{file}, line {number}: times and scores must be finite numbers")
         windows[query_id] = found
@@ -178,24 +203,69 @@ def read_predictions(file: Path | str) -> Predictions:
     return Predictions(windows=windows, saliency=saliency, settings={"predictions": file.name})
 
 
+def score_files(files: Sequence[Path], dataset: MomentSet) -> list[Result]:
+    """Score files of predictions. The label is the file's name, or its path if two files have the same name."""
+    unique = len({file.stem for file in files}) == len(files)
+    return [
+        score_predictions(read_predictions(file), dataset, label=file.stem if unique else str(file)) for file in files
+    ]
+
+
+def moment_baseline(
+    encoder: Encoder,
+    dataset: MomentSet,
+    *,
+    frames: Frames = None,
+    cache: EmbeddingCache | None = None,
+    label: str | None = None,
+    batch: int = 32,
+    on_progress: Progress | None = None,
+) -> Result:
+    """Score the windows of `predict_moments`; the arguments are those of `predict_moments` and `score_predictions`."""
+    predicted = predict_moments(encoder, dataset, frames=frames, cache=cache, batch=batch, on_progress=on_progress)
+    return score_predictions(predicted, dataset, label=label or encoder.traits.id)
+
+
 def predict_moments(
     encoder: Encoder,
     dataset: MomentSet,
     *,
-    frames: FrameReader,
+    frames: Frames = None,
     cache: EmbeddingCache | None = None,
     batch: int = 32,
     on_progress: Progress | None = None,
 ) -> Predictions:
-    """The baseline `frame peaks`: windows around the frames that look most like the sentence.
+    """Predict windows around the frames nearest to the sentence (baseline `frame peaks`).
 
     Args:
         encoder: plain or augmented; a frame's score is the cosine of v (or v') with the sentence.
         dataset: queries and videos.
-        frames: reads a video.
-        cache: where embeddings are kept; None = nowhere.
-        batch: frames in one forward pass.
-        on_progress: told the videos done.
+        frames: settings of the decoder, None = the defaults; or a function that yields the frames of a video.
+        cache: of embeddings; None = no cache.
+        batch: frames per forward pass.
+        on_progress: called with the videos done.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from PIL import Image
+        >>> import impart
+        >>> def frames(path):
+        ...     for second in range(10):
+        ...         colour = "red" if 2 <= second < 6 else "blue"
+        ...         yield second, second + 1.0, np.asarray(Image.new("RGB", (64, 64), colour))
+        >>> dataset = impart.evaluate.MomentSet(
+        ...     name="days",
+        ...     videos=(Path("a.mp4"),),
+        ...     queries=("red",),
+        ...     query_ids=("7",),
+        ...     owners=np.array([0]),
+        ...     spans=(((2.0, 6.0),),),
+        ...     durations_s=np.array([10.0]),
+        ... )
+        >>> predicted = impart.evaluate.predict_moments(impart.load_encoder("mini"), dataset, frames=frames)
+        >>> [round(bound) for bound in predicted.windows["7"][0][:2]]
+        [2, 6]
     """
     texts = embed_texts(encoder, dataset.queries, cache=cache)  # (m, D)
     windows: dict[str, list[Window]] = {}
@@ -212,7 +282,7 @@ def predict_moments(
             scores = (video.embeddings @ texts[query]).astype(np.float64)  # (f,)
             windows[dataset.query_ids[query]] = frame_peaks(video.spans, scores)
             saliency[dataset.query_ids[query]] = _clip_scores(video.spans, scores)
-    settings = {"method": "frame peaks", "smoothed over": f"{SMOOTH_S:g} s", "frames": sampling_of(frames)}
+    settings = {"method": "frame peaks", "smoothed over": f"{SMOOTH_S:g} s", "frames": frames_in_words(encoder, frames)}
     counts = {"unreadable": len(lost), "read in part": len(partial)}
     notes = (*lost, *partial)
     return Predictions(windows=windows, saliency=saliency, settings=settings, counts=counts, notes=notes)
@@ -221,17 +291,18 @@ def predict_moments(
 def frame_peaks(
     spans: Float64, scores: Float64, *, smooth_s: float = SMOOTH_S, most: int = MAX_WINDOWS
 ) -> list[Window]:
-    """Windows grown around the peaks of the frames' scores.
+    """Find windows around the peaks of the frames' scores.
 
-    Scores are laid on a grid of quarter seconds and averaged over `smooth_s`. The highest time left is a peak; its
-    window goes as far as the scores stay above half the way from their median to the peak and reaches no time that is
-    taken. It scores as its peak. Then the next, until `most` are found or no time above the median is left.
+    Scores are sampled on a grid of quarter seconds and averaged over `smooth_s`. The highest free time is a peak. Its
+    window extends while the scores are above the middle between their median and the peak. It does not overlap earlier
+    windows, and its score is that of the peak. This repeats until there are `most` windows, or no free time above the
+    median.
 
     Args:
-        spans: (f, 2) from when to when each frame is shown, s.
+        spans: (f, 2) start and end of each frame's display, s.
         scores: (f,).
         smooth_s: width of the moving average.
-        most: windows wanted.
+        most: highest number of windows.
 
     Returns:
         Windows, best first.
@@ -259,7 +330,7 @@ def frame_peaks(
 
 
 def _grid(spans: Float64, scores: Float64) -> tuple[Float64, Float64]:
-    """The edges (g + 1,) of a grid over the video and the score (g,) of the frame shown in the middle of each cell."""
+    """Return the edges (g + 1,) of a time grid, and the score (g,) of the frame in the middle of each cell."""
     begin, end = float(spans[0, 0]), float(spans[-1, 1])
     cells = max(1, math.ceil((end - begin) / _STEP_S - 1e-6))
     edges = np.minimum(begin + _STEP_S * np.arange(cells + 1), end)
@@ -268,7 +339,7 @@ def _grid(spans: Float64, scores: Float64) -> tuple[Float64, Float64]:
 
 
 def _moving_average(values: Float64, width: int) -> Float64:
-    """Mean over `width` (odd) neighbours, over fewer at the ends."""
+    """Average over `width` (odd) values, over fewer at the ends."""
     kernel = np.ones(width)
     total = np.convolve(values, kernel, mode="full")[width // 2 : width // 2 + len(values)]
     count = np.convolve(np.ones(len(values)), kernel, mode="full")[width // 2 : width // 2 + len(values)]
@@ -276,7 +347,7 @@ def _moving_average(values: Float64, width: int) -> Float64:
 
 
 def _clip_scores(spans: Float64, scores: Float64) -> Float64:
-    """Mean score of each 2 s clip from the start on."""
+    """Average the scores per 2 s clip, from the start."""
     edges, grid = _grid(spans, scores)
     clip = (edges[:-1] // CLIP_S).astype(np.int64)
     total, count = np.bincount(clip, weights=grid), np.bincount(clip)
@@ -284,14 +355,14 @@ def _clip_scores(spans: Float64, scores: Float64) -> Float64:
 
 
 def _best(windows: Sequence[Window], right: Sequence[tuple[float, float]]) -> Float64:
-    """The best-scored windows (at most `MAX_WINDOWS`, 3); of equals those that overlap the right ones least."""
+    """Select the best windows (at most `MAX_WINDOWS`, 3); of equal scores, those that overlap the right ones least."""
     table = np.array(windows, dtype=np.float64).reshape(-1, 3)
     overlap = iou(table[:, :2], right).max(axis=1, initial=0.0)
     return np.asarray(table[np.lexsort((overlap, -table[:, 2]))[:MAX_WINDOWS]])
 
 
 def _hits(given: Predictions, dataset: MomentSet, asked: Sequence[int]) -> tuple[npt.NDArray[np.bool_], Float64]:
-    """Which queries have rated clips (q,), and whether the best clip predicted is a highlight (q,)."""
+    """Return which queries have rated clips (q,), and whether the best predicted clip is a highlight (q,)."""
     hits, rated = np.zeros(len(asked)), np.zeros(len(asked), dtype=bool)
     if dataset.saliency is None or not given.saliency:
         return rated, hits

@@ -1,14 +1,14 @@
 """Linear probe: scikit-learn's L-BFGS logistic regression on embeddings made once (Radford et al. 2021, section 3.2).
 
-The strength of the regularisation decides the figure: a probe whose C is not swept under-reports, by up to 5 points in
-published comparisons, and by how much differs from encoder to encoder. So C is chosen on a validation split (given, or
-a fifth of the training images, class by class) from a logarithmic grid of 1e-6 to 1e6: every second decade first,
-then in ever smaller steps around the best, down to an eighth of a decade as CLIP did. The probe is then fitted on
-training and validation images together.
+The figure depends on the strength of the regularisation. A probe without a sweep of C is too low, by up to 5 points in
+published comparisons, and by a different amount per encoder. So C is chosen on a validation split (given, or a fifth of
+the training images per class) from a logarithmic grid of 1e-6 to 1e6: first every second decade, then smaller steps
+around the best, down to an eighth of a decade as CLIP did. The probe is then fitted on training and validation images
+together.
 
-Embeddings are centred and divided by one number, so that their numbers have a variance of 1 on average over the
-training images. With an intercept that is not regularised this is the same problem as on the embeddings themselves
-but for the unit of C; it converges in far fewer steps, and C means the same for encoders of any width.
+Embeddings are centred and divided by one number, so that their mean variance over the training images is 1. The
+intercept is not regularised, so only the unit of C changes. The fit converges in far fewer steps, and C has the same
+meaning for encoders of any width.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Ints = npt.NDArray[np.int64]
 COARSE = tuple(float(power) for power in range(-6, 7, 2))
 """Powers of ten of the first sweep."""
 STEPS = (1.0, 0.5, 0.25, 0.125)
-"""Of the sweeps around the best, in decades."""
+"""Steps of the sweeps around the best, in decades."""
 VALIDATION_SHARE = 0.2
 _SWEEP_ITERATIONS = 200
 _FINAL_ITERATIONS = 1000
@@ -60,16 +60,16 @@ def linear_probe(
 
     Args:
         encoder: plain or augmented; the tower itself is not trained.
-        train: images to learn from.
-        test: images to measure on, with the same classes.
-        val: images on which C is chosen; None = a fifth of `train`, drawn class by class.
-        features: `embedding` (v, or v' of an augmented encoder), `retrieval` (what finds neighbours, the base's), or
-            `both`, one behind the other.
+        train: training images.
+        test: test images, with the same classes.
+        val: images to choose C on; None = a fifth of `train`, drawn per class.
+        features: `embedding` (v, or v' of an augmented encoder), `retrieval` (the retrieval embedding of the base), or
+            `both`, concatenated.
         seed: of the validation split.
-        cache: where embeddings are kept; None = nowhere.
-        label: what the report calls the encoder; None = its id.
-        batch: images in one forward pass.
-        on_progress: told after each part of the images of each set.
+        cache: of embeddings; None = no cache.
+        label: the encoder's name in reports; None = its id.
+        batch: images per forward pass.
+        on_progress: called after each part of the images of each set.
 
     Returns:
         `top-1`, `top-5`, `mean per class`; the array `confusion`, and `sweep` (fits, 2): C and validation top-1.
@@ -77,40 +77,55 @@ def linear_probe(
     Raises:
         DataError: the classes differ, a set cannot be read, `train` has too few images for a validation split or
             only one class, or two of the sets are mostly the same images.
-        ConfigError: `features` is none of these.
+        ConfigError: `features` is unknown.
         MissingExtraError: scikit-learn is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> import impart
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for number in range(6):
+        ...     for name, colour in (("red", (255 - 9 * number, 0, 0)), ("blue", (0, 0, 255 - 9 * number))):
+        ...         place = folder / ("test" if number % 3 == 0 else "train") / name
+        ...         place.mkdir(parents=True, exist_ok=True)
+        ...         Image.new("RGB", (64, 64), colour).save(place / f"{number}.png")
+        >>> train, test = (impart.evaluate.open_set(folder / part, kind="classes") for part in ("train", "test"))
+        >>> impart.evaluate.linear_probe(impart.load_encoder("mini"), train, test).figures["top-1"]
+        1.0
     """
     for other in (test, val):
         if other is not None and other.classes != train.classes:
             raise DataError(
                 f"{train.name!r} has {len(train.classes)} classes, {other.name!r} {len(other.classes)}, and they are "
-                "not the same in the same order: a probe is tested on the classes that it learned"
+                "not the same classes in the same order: test a probe on the classes of its training images"
             )
     if features not in ("embedding", "retrieval", "both"):
         raise ConfigError(f"unknown features {features!r}: use embedding, retrieval or both")
-    _regression(1)  # before an hour of embedding: is scikit-learn there?
+    _regression(1)  # raises before the embedding if scikit-learn is missing
     notes: list[str] = []
     sets = [train, test] if val is None else [train, test, val]
     opened = [
         _Part.of(encoder, one, features=features, cache=cache, batch=batch, on_progress=on_progress, notes=notes)
         for one in sets
     ]
-    learned, tested = opened[0], opened[1]
+    trained, tested = opened[0], opened[1]
     for i, j in itertools.combinations(range(len(sets)), 2):
         notes += _shared(opened[i], opened[j], names=(sets[i].name, sets[j].name))
-    if len(np.unique(learned.labels)) < 2:
-        raise DataError(f"{train.name!r} has images of one class alone: there is nothing to learn")
+    if len(np.unique(trained.labels)) < 2:
+        raise DataError(f"{train.name!r} has images of one class only: give two classes or more")
     if val is None:
-        chosen_on = np.zeros(len(learned), dtype=bool)
-        chosen_on[_validation_rows(learned.labels, name=train.name, seed=seed)] = True
-        fitted, validation = learned.only(~chosen_on), learned.only(chosen_on)
+        chosen_on = np.zeros(len(trained), dtype=bool)
+        chosen_on[_validation_rows(trained.labels, name=train.name, seed=seed)] = True
+        fitted, validation = trained.only(~chosen_on), trained.only(chosen_on)
     else:
-        fitted, validation = learned, opened[2]
+        fitted, validation = trained, opened[2]
     sweep, unfinished = _sweep(fitted, validation, classes=len(train.classes))
     best = max(sweep, key=lambda power: (sweep[power], -power))  # of equals the smaller C
     scores, converged, iterations = _final(_joined(fitted, validation), tested, best, classes=len(train.classes))
     if not converged:
-        notes.append(f"the final fit stopped at {iterations} steps without having converged")
+        notes.append(f"the final fit stopped at {iterations} steps and has not converged")
     if unfinished:
         notes.append(f"{unfinished} of {len(sweep)} fits of the sweep stopped at {_SWEEP_ITERATIONS} steps")
     right = {f"top-{k}": classification.top_k(scores, tested.labels, k=k) for k in (1, 5)}
@@ -153,7 +168,7 @@ def linear_probe(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Part:
-    """Features (n, D) and labels (n,) of images that could be read."""
+    """Features (n, D) and labels (n,) of the readable images of a set."""
 
     features: Float32
     labels: Ints
@@ -197,14 +212,14 @@ class _Part:
 
 
 def _shared(one: _Part, other: _Part, *, names: tuple[str, str]) -> list[str]:
-    """A note on images that two sets share, as some are published; an error where it is one set given twice."""
+    """Note the images that two sets share, as some published sets do; raise if they are mostly the same set."""
     count = len(set(one.hashes) & set(other.hashes))
     if 2 * count > min(len(set(one.hashes)), len(set(other.hashes))):
         raise DataError(
-            f"{count} images of {names[0]!r} are in {names[1]!r} too: a probe learns, chooses C and is tested on "
-            "different images (--train-split, --val-split, --split)"
+            f"{count} images of {names[0]!r} are in {names[1]!r} too: give different images for training, validation "
+            "and test (--train-split, --val-split, --split)"
         )
-    return [f"{count} images of {names[0]!r} are in {names[1]!r} too, as these are given: kept"] if count else []
+    return [f"{count} images of {names[0]!r} are in {names[1]!r} too: kept"] if count else []
 
 
 def _joined(one: _Part, other: _Part) -> _Part:
@@ -216,42 +231,42 @@ def _joined(one: _Part, other: _Part) -> _Part:
 
 
 def _validation_rows(labels: Ints, *, name: str, seed: int) -> Ints:
-    """A fifth of each class, at least one image of those that have two."""
+    """Draw a fifth of each class, at least one image if the class has two."""
     rng = np.random.default_rng(seed)
     rows: list[int] = []
     for number in np.unique(labels):
         own = rng.permutation(np.flatnonzero(labels == number))
         rows += own[: max(1, round(VALIDATION_SHARE * len(own))) if len(own) > 1 else 0].tolist()
     if not rows:
-        raise DataError(f"{name!r} has one image a class, none to choose C on: give a validation set")
+        raise DataError(f"{name!r} has one image per class, none to choose C on: give a validation set")
     return np.sort(np.array(rows, dtype=np.int64))
 
 
 def _sweep(train: _Part, validation: _Part, *, classes: int) -> tuple[dict[float, float], int]:
-    """Validation top-1 for each power of ten tried, and how many fits ran out of steps."""
+    """Compute validation top-1 per power of ten, and count the fits that did not converge."""
     prepare = _scaler(train)
     found: dict[float, float] = {}
     unfinished = 0
 
-    def look(powers: list[float]) -> None:
+    def fit_all(powers: list[float]) -> None:
         nonlocal unfinished
-        model = _regression(_SWEEP_ITERATIONS)  # of rising C, each begins where the last one ended
+        model = _regression(_SWEEP_ITERATIONS)  # warm start: each fit begins at the result for the last, smaller C
         for power in sorted(powers):
             converged = _fit(model, prepare(train.features), train.labels, power)
             scores = _scores(model, prepare(validation.features), classes=classes)
             found[power] = float(classification.top_k(scores, validation.labels, k=1).mean())
             unfinished += not converged
 
-    look(list(COARSE))
+    fit_all(list(COARSE))
     for step in STEPS:
         best = max(found, key=lambda power: (found[power], -power))
         around = [power for power in (best - step, best + step) if COARSE[0] <= power <= COARSE[-1]]
-        look([power for power in around if power not in found])
+        fit_all([power for power in around if power not in found])
     return found, unfinished
 
 
 def _final(train: _Part, test: _Part, power: float, *, classes: int) -> tuple[Float32, bool, int]:
-    """Scores (n, C) of the test images, whether the fit converged, and its steps."""
+    """Return scores (n, C) of the test images, whether the fit converged, and its steps."""
     prepare = _scaler(train)
     model = _regression(_FINAL_ITERATIONS)
     converged = _fit(model, prepare(train.features), train.labels, power)
@@ -273,7 +288,7 @@ def _regression(iterations: int) -> Any:
 
 
 def _fit(model: Any, features: Float32, labels: Ints, power: float) -> bool:
-    """Fit with C = 10^power; whether it converged."""
+    """Fit with C = 10^power, and return whether it converged."""
     from sklearn.exceptions import ConvergenceWarning
 
     model.set_params(C=float(10**power))
@@ -284,8 +299,8 @@ def _fit(model: Any, features: Float32, labels: Ints, power: float) -> bool:
 
 
 def _scores(model: Any, features: Float32, *, classes: int) -> Float32:
-    """(n, C): -inf for classes that the training images lack."""
-    known = features @ model.coef_.T + model.intercept_  # (n, classes seen), or (n, 1) of two
+    """Return scores (n, C); -inf for classes without training images."""
+    known = features @ model.coef_.T + model.intercept_  # (n, classes trained), or (n, 1) of two
     if known.shape[1] == 1:
         known = np.concatenate([np.zeros_like(known), known], axis=1)
     scores = np.full((len(features), classes), -np.inf, dtype=np.float32)

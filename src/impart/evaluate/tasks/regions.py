@@ -1,8 +1,8 @@
-"""Zero-shot ROI classification: ground-truth boxes, cut out with some context, named by the categories' prompts.
+"""Zero-shot ROI classification: crops of ground-truth boxes, classified by the prompts of the categories.
 
-A box is cut at several scales: 1 is the box itself, 1.5 the box grown about its centre by that factor, clipped to the
-image. The (augmented) embeddings of the scales are averaged and normalised. Crops are embedded like any image and
-kept in the cache scale by scale.
+A box is cropped at several scales: 1 is the box itself, 1.5 the box enlarged about its centre by that factor, clipped
+to the image. The (augmented) embeddings of the scales are averaged and normalised. Crops are embedded like any image
+and cached per scale.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from impart.metrics import bootstrap, classification, detection
 __all__ = ["SCALES", "crop_box", "crops", "regions"]
 
 SCALES = (1.0, 1.5)
-_OPEN = 4  # images kept decoded: as many as are read at once
-_WORK = 4_000_000_000  # boxes x categories x replicates of mAP, some 20 s; more replicates than that are not made
+_OPEN = 4  # images kept decoded: the number of reader threads
+_WORK = 4_000_000_000  # highest boxes x categories x replicates of mAP: about 20 s
 _MIN_REPEATS = 100
 
 
@@ -45,33 +45,48 @@ def regions(
     batch: int = 32,
     on_progress: Progress | None = None,
 ) -> Result:
-    """Classify every labelled box among the categories of the set.
+    """Classify each labelled box among the categories of the set.
 
     Args:
         encoder: plain or augmented.
         dataset: images with boxes.
-        scales: how much of the surroundings is seen, see above.
+        scales: sizes of the crops relative to the box, see above.
         prompts: `ensemble`, `single`, or templates with `{}` for the category.
-        cache: where embeddings are kept; None = nowhere.
-        label: what the report calls the encoder; None = its id.
-        batch: crops in one forward pass.
-        on_progress: told the crops done, over all scales.
+        cache: of embeddings; None = no cache.
+        label: the encoder's name in reports; None = its id.
+        batch: crops per forward pass.
+        on_progress: called with the crops done, over all scales.
 
     Returns:
         `top-1` and `top-5` (box accuracy), `mean per category`, `mAP`, and `mAP rare`, `mAP common`, `mAP frequent`
-        where the set says how frequent its categories are; the arrays `confusion` and `AP` (C,), NaN without boxes.
-        AP ranks boxes by the softmax over the categories: a box that looks like nothing does not rank high everywhere.
+        if the set has the frequency of its categories; the arrays `confusion` and `AP` (C,), NaN without boxes.
+        AP ranks boxes by the softmax over the categories, so that a box unlike any category ranks low everywhere.
         Boxes of one image are drawn together in the bootstrap.
 
     Raises:
         DataError: there is no box, or no image could be read.
-        ConfigError: a scale is not positive, or `prompts` names none.
+        ConfigError: a scale is not positive, or `prompts` is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> import impart
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> image = Image.new("RGB", (128, 64), "red")
+        >>> image.paste("blue", (64, 0, 128, 64))
+        >>> image.save(folder / "both.png")
+        >>> table = "file,label,x0,y0,x1,y1\\nboth.png,red,0,0,0.5,1\\nboth.png,blue,0.5,0,1,1\\n"
+        >>> _ = (folder / "boxes.csv").write_text(table)
+        >>> dataset = impart.evaluate.open_set(folder, kind="boxes")
+        >>> impart.evaluate.regions(impart.load_encoder("mini"), dataset, scales=(1.0,)).figures["top-1"]
+        1.0
     """
     if not scales or min(scales) <= 0:
         raise ConfigError(f"scales {tuple(scales)} of regions: give one or more, each above 0 (1 = the box itself)")
     if not len(dataset.boxes):
         raise DataError(f"data set {dataset.name!r} has no boxes")
-    factor = encoder.traits.logit_scale
+    scale = encoder.traits.logit_scale
     templates = templates_of(prompts, name=dataset.name)
     categories = class_embeddings(encoder, dataset.categories, templates, cache=cache)  # (C, D)
     parts = [
@@ -86,9 +101,9 @@ def regions(
     ]
     kept, vectors = _averaged(parts)
     owners, labels = dataset.owners[kept], dataset.labels[kept]
-    sure = classification.probabilities(vectors @ categories.T, scale=factor)  # (b, C)
-    right = {f"top-{k}": classification.top_k(sure, labels, k=k) for k in (1, 5)}
-    ap = detection.category_ap(sure, labels)
+    probabilities = classification.probabilities(vectors @ categories.T, scale=scale)  # (b, C)
+    right = {f"top-{k}": classification.top_k(probabilities, labels, k=k) for k in (1, 5)}
+    ap = detection.category_ap(probabilities, labels)
     groups = _groups(dataset, ap)
     repeats, note = _repeats(len(labels), len(dataset.categories))
     drawn = bootstrap.draws(owners)
@@ -107,7 +122,7 @@ def regions(
         clusters=owners,
         resampled={
             "mean per category": bootstrap.class_means(right["top-1"], labels, drawn),
-            **(detection.mean_ap_replicates(sure, labels, drawn[:repeats], groups) if repeats else {}),
+            **(detection.mean_ap_replicates(probabilities, labels, drawn[:repeats], groups) if repeats else {}),
         },
         counts={
             "boxes": len(labels),
@@ -119,11 +134,11 @@ def regions(
             "scales": [float(one) for one in scales],
             "prompts": prompts if isinstance(prompts, str) else "given",
             "templates": list(templates),
-            "logit scale": factor,
+            "logit scale": scale,
             "AP": "each category's boxes among all boxes, ranked by softmax over the categories, not interpolated",
         },
         notes=(*dataset.notes, *_left_out(parts), *note),
-        arrays={"confusion": classification.confusion(sure, labels), "AP": ap},
+        arrays={"confusion": classification.confusion(probabilities, labels), "AP": ap},
         labels=dataset.categories,
     )
 
@@ -131,12 +146,12 @@ def regions(
 def crop_box(
     box: Sequence[float] | npt.NDArray[np.float64], size_px: tuple[int, int], *, scale: float
 ) -> tuple[int, int, int, int]:
-    """Pixels (left, top, right, bottom) of a box grown about its centre and clipped to the image.
+    """Return the pixels (left, top, right, bottom) of a box enlarged about its centre and clipped to the image.
 
     Args:
         box: x0, y0, x1, y1 as fractions of width and height.
         size_px: width and height of the image.
-        scale: factor by which both sides grow.
+        scale: factor of both sides.
 
     >>> crop_box((0.25, 0.25, 0.75, 0.75), (100, 80), scale=1.5)
     (12, 10, 88, 70)
@@ -151,7 +166,7 @@ def crop_box(
 
 
 def crops(dataset: BoxSet, *, scale: float) -> Images:
-    """Every box as an image; an image is decoded once for boxes that follow one another."""
+    """Return each box as an image; an image is decoded once for adjacent boxes."""
     opened: OrderedDict[int, tuple[Image.Image, str]] = OrderedDict()
     lock = Lock()
 
@@ -174,7 +189,7 @@ def crops(dataset: BoxSet, *, scale: float) -> Images:
 
 
 def _box_names(dataset: BoxSet) -> list[str]:
-    """`file[box 3]`, counted within the image from 0."""
+    """Name boxes `file[box 3]`, counted within the image from 0."""
     seen: dict[int, int] = {}
     names = []
     for owner in dataset.owners.tolist():
@@ -184,18 +199,18 @@ def _box_names(dataset: BoxSet) -> list[str]:
 
 
 def _averaged(parts: Sequence[Embedded]) -> tuple[npt.NDArray[np.int64], Float32]:
-    """Boxes that could be read at every scale, and the normalised mean (b, D) of their embeddings."""
+    """Return the boxes that could be read at every scale, and the normalised mean (b, D) of their embeddings."""
     kept = parts[0].kept
     for part in parts[1:]:
         kept = np.intersect1d(kept, part.kept, assume_unique=True)
     if not len(kept):
-        raise DataError("no box could be read at every scale: run it again")
+        raise DataError("no box could be read at every scale: run the command again")
     vectors = [part.embeddings[np.searchsorted(part.kept, kept)] for part in parts]
     return kept, l2_normalise(np.mean(vectors, axis=0))
 
 
 def _groups(dataset: BoxSet, ap: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[np.bool_]]:
-    """Figure -> the categories (C,) that it averages; groups without any box are left out."""
+    """Map figures to the categories (C,) that they average; groups without boxes are left out."""
     groups = {"mAP": np.ones(len(dataset.categories), dtype=bool)}
     if dataset.frequency is not None:
         letters = np.array(dataset.frequency)
@@ -204,15 +219,15 @@ def _groups(dataset: BoxSet, ap: npt.NDArray[np.float64]) -> dict[str, npt.NDArr
 
 
 def _repeats(boxes: int, categories: int) -> tuple[int, tuple[str, ...]]:
-    """Replicates of mAP that can be had in reasonable time, and what is said where it is none."""
+    """Return the number of mAP replicates that fit the time limit, and a note if there are none."""
     repeats = min(bootstrap.REPEATS, _WORK // (boxes * categories))
     if repeats >= _MIN_REPEATS:
         return repeats, ()
-    return 0, (f"no interval of mAP: {boxes} boxes x {categories} categories would take too long to draw again",)
+    return 0, (f"no interval of mAP: {boxes} boxes x {categories} categories take too long to resample",)
 
 
 def _left_out(parts: Sequence[Embedded]) -> list[str]:
-    """One note an image, not one a box."""
+    """Make one note per image, not per box."""
     lost: dict[str, int] = {}
     for reason in parts[0].unreadable:
         head, _, why = reason.partition("]: ")
@@ -222,7 +237,7 @@ def _left_out(parts: Sequence[Embedded]) -> list[str]:
 
 
 def _shifted(on_progress: Progress | None, number: int, *, count: int) -> Progress | None:
-    """Progress of one of `count` passes as progress of all."""
+    """Turn the progress of one of `count` passes into the progress of all."""
     if on_progress is None:
         return None
     return lambda done, total: on_progress(number * total + done, count * total)

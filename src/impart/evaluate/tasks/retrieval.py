@@ -1,8 +1,8 @@
-"""Retrieval among captioned images: a text's image, an image's texts; scores are formed in parts.
+"""Retrieval among captioned images, text to image and image to text; scores are computed in blocks.
 
-Text to image is measured a second time `(as searched)`, as `impart search` ranks: captions in several prompts
-(`impart.retrieval.prompts`), and items that are near to everything held back by captions that come with the model
-(`impart.retrieval.hubness`), where it has them. `(query bank)` is an option that sees all queries.
+Text to image is measured a second time `(as searched)`, with the ranking of `impart search`: captions in several
+prompts (`impart.retrieval.prompts`), and a correction for hubs (`impart.retrieval.hubness`) if the model has a caption
+bank. `(query bank)` is an option that uses all queries.
 """
 
 from __future__ import annotations
@@ -19,29 +19,28 @@ from impart.encoders.base import Encoder, Float32
 from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.datasets.types import CaptionSet
-from impart.evaluate.embed import Progress, embed_images, embed_texts
+from impart.evaluate.embed import Progress, base_of, embed_images, embed_texts
 from impart.evaluate.result import Result
 from impart.metrics import bootstrap, ranking
-from impart.metrics.querybank import BETA, dynamic_inverted_softmax
-from impart.retrieval.hubness import CaptionBank, bundled_bank
+from impart.retrieval.hubness import BETA, CaptionBank, bundled_bank, dynamic_inverted_softmax
 from impart.retrieval.prompts import query_embeddings
 
 __all__ = ["Searched", "Side", "answer", "as_searched", "both_ways", "retrieval"]
 
 Ints = npt.NDArray[np.int64]
 
-_CELLS = 50_000_000  # of one part of the scores, 200 MB
+_CELLS = 50_000_000  # numbers in one block of scores, 200 MB
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Side:
-    """Queries, or what is searched.
+    """Queries or items of a retrieval task.
 
     Attributes:
         vectors: (q, D) L2-normalised.
-        owners: (q,) the thing (image, video) that each belongs to: what answers what.
+        owners: (q,) number of the image or video that each belongs to: equal numbers are relevant.
         keys: q names, unique.
-        clusters: (q,) what is drawn together in the bootstrap, or None.
+        clusters: (q,) numbers, equal for what the bootstrap draws together; or None.
     """
 
     vectors: Float32
@@ -53,7 +52,7 @@ class Side:
         return len(self.owners)
 
     def only(self, wanted: npt.NDArray[np.bool_]) -> Side:
-        """Those that are wanted (q,)."""
+        """Select by a mask (q,)."""
         return Side(
             vectors=self.vectors[wanted],
             owners=self.owners[wanted],
@@ -72,26 +71,41 @@ def retrieval(
     batch: int = 32,
     on_progress: Progress | None = None,
 ) -> tuple[Result, ...]:
-    """Text-to-image and image-to-text retrieval over one set of captioned images.
+    """Rank images by text and texts by image, over one set of captioned images.
 
-    Text to image: one query a caption, its image is relevant. Image to text: one query an image with captions, all
-    of them are relevant. Images without a caption are searched and not asked for.
+    Text to image: one query per caption, its image is relevant. Image to text: one query per image with captions, all
+    of them are relevant. Images without a caption are items but no queries.
 
     Args:
         encoder: plain or augmented.
         dataset: the images and captions.
         query_bank: measure both directions with query-bank normalisation as well.
-        cache: where embeddings are kept; None = nowhere.
-        label: what the report calls the encoder; None = its id.
-        batch: images in one forward pass.
-        on_progress: told after each part of the images.
+        cache: of embeddings; None = no cache.
+        label: the encoder's name in reports; None = its id.
+        batch: images per forward pass.
+        on_progress: called after each part of the images.
 
     Returns:
-        Text to image, image to text; then both with the query bank, where asked for; then text to image as
-        `impart search` ranks.
+        Text to image, image to text; then both with the query bank, if requested; then text to image with the ranking
+        of `impart search`.
 
     Raises:
-        DataError: no image could be read, or none that could has a caption.
+        DataError: no image could be read, or no readable image has a caption.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> import impart
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("red", "blue"):
+        ...     Image.new("RGB", (64, 64), name).save(folder / f"{name}.png")
+        >>> table = "file,caption\\nred.png,a red square\\nblue.png,a blue square\\n"
+        >>> _ = (folder / "captions.csv").write_text(table)
+        >>> dataset = impart.evaluate.open_set(folder, kind="captions")
+        >>> to_image, to_text, *_ = impart.evaluate.retrieval(impart.load_encoder("mini"), dataset)
+        >>> to_image.figures["R@1"], to_text.figures["R@1"]
+        (1.0, 1.0)
     """
     embedded = embed_images(encoder, dataset.images, cache=cache, batch=batch, on_progress=on_progress)
     images = Side(
@@ -125,11 +139,11 @@ def retrieval(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Searched:
-    """What `impart search` does beyond the cosine.
+    """The ranking of `impart search`: prompt ensemble and hub correction.
 
     Attributes:
         vectors: (T, D) of the captions in the prompts of a search.
-        bank: of the hub correction; None where the model has none.
+        bank: captions of the hub correction; None if the model has none.
     """
 
     vectors: Float32
@@ -137,15 +151,15 @@ class Searched:
 
 
 def as_searched(encoder: Encoder, captions: Sequence[str], *, cache: EmbeddingCache | None = None) -> Searched:
-    """Captions as `impart search` would ask for them."""
+    """Embed captions as the queries of `impart search`."""
     return Searched(
         vectors=query_embeddings(captions, lambda texts: embed_texts(encoder, texts, cache=cache)),
-        bank=bundled_bank(encoder),
+        bank=bundled_bank(base_of(encoder)),
     )
 
 
 def caption_keys(keys: tuple[str, ...], owners: Ints) -> tuple[str, ...]:
-    """A unique name for each caption: the image's, and the caption's number among those of the image.
+    """Name each caption by its image and its number among the captions of the image.
 
     >>> caption_keys(("a.jpg", "b.jpg"), np.array([0, 1, 0]))
     ('a.jpg#0', 'b.jpg#0', 'a.jpg#1')
@@ -160,31 +174,31 @@ def caption_keys(keys: tuple[str, ...], owners: Ints) -> tuple[str, ...]:
 
 def both_ways(
     texts: Side,
-    things: Side,
+    items: Side,
     *,
     names: tuple[str, str],
     common: Result,
     query_bank: bool = False,
     searched: Searched | None = None,
 ) -> tuple[Result, ...]:
-    """Text to thing and thing to text: plain, with the query bank where asked for; text to thing as a search ranks.
+    """Rank items by text and texts by item: plain, with the query bank if requested, and with the ranking of a search.
 
-    Captions whose thing is not there are left out; things without a caption ask nothing.
+    Captions of missing items are left out. Items without a caption are no queries.
     """
-    there_is = np.isin(texts.owners, things.owners)
-    asked = None if searched is None else dataclasses.replace(texts, vectors=searched.vectors).only(there_is)
-    texts = texts.only(there_is)
+    answerable = np.isin(texts.owners, items.owners)
+    asked = None if searched is None else dataclasses.replace(texts, vectors=searched.vectors).only(answerable)
+    texts = texts.only(answerable)
     if not len(texts):
-        raise DataError(f"data set {common.dataset!r} has no caption of {names[1]}s that could be read")
-    asking = things.only(np.isin(things.owners, texts.owners))
-    there, back = f"{names[0]} to {names[1]}", f"{names[1]} to {names[0]}"
+        raise DataError(f"data set {common.dataset!r} has no caption of a readable {names[1]}")
+    captioned = items.only(np.isin(items.owners, texts.owners))
+    to_item, to_text = f"{names[0]} to {names[1]}", f"{names[1]} to {names[0]}"
     results = [
-        answer(queries, items, task=task, common=common, query_bank=bank)
+        answer(queries, ranked, task=task, common=common, query_bank=bank)
         for bank in ([False, True] if query_bank else [False])
-        for queries, items, task in ((texts, things, there), (asking, texts, back))
+        for queries, ranked, task in ((texts, items, to_item), (captioned, texts, to_text))
     ]
     if searched is not None and asked is not None:
-        results.append(answer(asked, things, task=there, common=common, searched=searched))
+        results.append(answer(asked, items, task=to_item, common=common, searched=searched))
     return tuple(results)
 
 
@@ -197,15 +211,15 @@ def answer(
     query_bank: bool = False,
     searched: Searched | None = None,
 ) -> Result:
-    """Rank all items for each query by cosine; an item of the same owner is relevant.
+    """Rank all items for each query by cosine; items of the same owner are relevant.
 
     Args:
         queries: each has at least one relevant item.
-        items: what is searched.
+        items: what is ranked.
         task: name of the result.
         common: dataset, encoder, counts, settings and notes of the result.
         query_bank: normalise the scores with these queries as the bank (dynamic inverted softmax).
-        searched: rank as a search does; the queries are its vectors.
+        searched: use the ranking of a search; the queries are its vectors.
     """
     ranks, gains = [], []
     bank = None if searched is None else searched.bank

@@ -1,4 +1,4 @@
-"""Zero-shot classification: every image takes the class whose text embedding is nearest (Radford et al. 2021)."""
+"""Zero-shot classification: each image gets the class with the nearest text embedding (Radford et al. 2021)."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def zeroshot(
     batch: int = 32,
     on_progress: Progress | None = None,
 ) -> Result:
-    """Classify every image of a set by the text embeddings of the class names.
+    """Classify each image of a set by the text embeddings of the class names.
 
     Args:
         encoder: plain or augmented.
         dataset: the images and classes.
-        prompts: `ensemble`, `single`, `set` (those written for the set), or templates with `{}` for the class name;
-            the embeddings of a class's prompts are averaged.
-        scale: cosines times this are the logits behind log-loss and calibration error; the accuracies do not depend
-            on it. None = the encoder's own.
-        cache: where embeddings are kept; None = nowhere.
-        label: what the report calls the encoder; None = its id.
-        batch: images in one forward pass.
-        on_progress: told after each part of the images.
+        prompts: `ensemble`, `single`, `set` (those of the data set), or templates with `{}` for the class name. The
+            embeddings of a class in its prompts are averaged.
+        scale: factor from cosines to logits, for log-loss and calibration error. The accuracies do not depend on it.
+            None = the encoder's own.
+        cache: of embeddings; None = no cache.
+        label: the encoder's name in reports; None = its id.
+        batch: images per forward pass.
+        on_progress: called after each part of the images.
 
     Returns:
         `top-1`, `top-5`, `mean per class`, `calibration error` (15 bins) and `log-loss`; the arrays `confusion`
@@ -49,7 +49,20 @@ def zeroshot(
 
     Raises:
         DataError: no image could be read.
-        ConfigError: `prompts` names none.
+        ConfigError: `prompts` is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> import impart
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for name in ("red", "blue"):
+        ...     (folder / name).mkdir()
+        ...     Image.new("RGB", (64, 64), name).save(folder / name / "0.png")
+        >>> dataset = impart.evaluate.open_set(folder, kind="classes")
+        >>> impart.evaluate.zeroshot(impart.load_encoder("mini"), dataset).figures["top-1"]
+        1.0
     """
     scale = encoder.traits.logit_scale if scale is None else scale
     templates = templates_of(prompts, own=dataset.templates, name=dataset.name)
@@ -57,13 +70,13 @@ def zeroshot(
     embedded = embed_images(encoder, dataset.images, cache=cache, batch=batch, on_progress=on_progress)
     labels = dataset.labels[embedded.kept]
     scores = embedded.embeddings @ classes.T  # (n, C)
-    sure = classification.probabilities(scores, scale=scale)
-    confidence = sure.max(axis=1)  # (n,)
+    probabilities = classification.probabilities(scores, scale=scale)
+    confidence = probabilities.max(axis=1)  # (n,)
     top1 = classification.top_k(scores, labels, k=1)
     per_item = {
         "top-1": top1.astype(np.float64),
         "top-5": classification.top_k(scores, labels, k=5).astype(np.float64),
-        "log-loss": classification.log_losses(sure, labels),
+        "log-loss": classification.log_losses(probabilities, labels),
     }
     figures = {name: float(values.mean()) for name, values in per_item.items()}
     drawn = bootstrap.draws(len(labels))
@@ -103,7 +116,7 @@ def zeroshot(
 def _calibration_replicates(
     confidence: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], drawn: npt.NDArray[np.uint16]
 ) -> npt.NDArray[np.float64]:
-    """The calibration error of each replicate (R,) less its bias: drawing again adds noise, and noise adds gaps."""
+    """Calibration error of each replicate (R,), less its bias: resampling adds noise, and noise widens the gaps."""
     which = classification.bins_of(confidence)
     gap = right - confidence
     gaps = [np.abs(bootstrap.means(np.where(which == number, gap, 0.0), drawn)) for number in np.unique(which)]

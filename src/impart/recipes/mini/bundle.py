@@ -24,15 +24,17 @@ import numpy.typing as npt
 from PIL import Image
 
 from impart.blending.encoder import AugmentedEncoder
-from impart.blending.tune import OFF, anonymous
+from impart.blending.few_shot import anonymous
+from impart.blending.tune import OFF
 from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
-from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise
+from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.errors import DataError
 from impart.metrics.ranking import caption_ranks, recall_at
-from impart.refset.pairs import CLASS_PROMPTS, Pair, load_image, read_pairs
+from impart.refset.pairs import Pair, load_image, read_pairs
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import FILE, CaptionBank
+from impart.retrieval.prompts import CLASS_PROMPTS, prompt_ensemble
 from impart.retrieval.znorm import ZNorm
 
 __all__ = ["Validation", "choose_settings", "read_validation", "write_bundle"]
@@ -95,12 +97,10 @@ def write_bundle(model: Path, encoder: Encoder, data: Path, *, encoder_id: str =
     CaptionBank(np.concatenate(texts)).save(model / FILE, fingerprint=encoder.fingerprint)
     with np.load(model / "prototypes.npz") as prototypes:
         names = [str(name) for name in prototypes["names"]]
-        filled = [prompt.replace("{}", name) for name in names for prompt in CLASS_PROMPTS]
-        texts = encoder.encode_texts(filled).reshape(len(names), len(CLASS_PROMPTS), -1).mean(axis=1)
         references = ReferenceSet.from_arrays(
             names,
             image=prototypes["image"],
-            text=l2_normalise(texts),
+            text=prompt_ensemble(names, encoder.encode_texts, prompts=CLASS_PROMPTS),
             retrieval=prototypes["retrieval"],
             encoder_id=encoder_id,
             encoder_fingerprint=encoder.fingerprint,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from impart.config import check_names, read_toml
 from impart.errors import ConfigError
 from impart.recipes.mini.small_images import SmallSettings
 from impart.recipes.mini.text_tuning import TuningSettings
@@ -67,16 +67,7 @@ def load_config(path: Path | None = None) -> MiniConfig:
     Raises:
         ConfigError: the file cannot be read, a setting is unknown, or settings do not fit together.
     """
-    try:
-        if path is None:
-            text = (resources.files("impart.recipes.mini") / "configs" / "mini.toml").read_text(encoding="utf-8")
-        else:
-            text = path.read_text(encoding="utf-8")
-        table = tomllib.loads(text)
-    except OSError as error:
-        raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"recipe {path} is not TOML: {error}") from error
+    table = read_toml(path or resources.files("impart.recipes.mini") / "configs" / "mini.toml", what="recipe")
     train = config_of(table.pop("train", {}), where=f"{path or 'mini.toml'}, [train]")
     tuning = _checked(table.pop("tuning", {}), TuningSettings, f"{path}, [tuning]")
     small = _checked(table.pop("small", {}), SmallSettings, f"{path}, [small]")
@@ -90,8 +81,5 @@ def load_config(path: Path | None = None) -> MiniConfig:
 
 def _checked(table: dict[str, Any], kind: type, where: str) -> dict[str, Any]:
     """Return the settings of a table, lists as tuples."""
-    known = {item.name for item in dataclasses.fields(kind)}
-    for name in table:
-        if name not in known:
-            raise ConfigError(f"recipe {where} has no setting {name!r}; there are {', '.join(sorted(known))}")
+    check_names(table, sorted(item.name for item in dataclasses.fields(kind)), where=f"recipe {where}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}

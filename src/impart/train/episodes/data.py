@@ -15,6 +15,7 @@ from PIL import Image
 
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
 from impart.errors import TrainingError
+from impart.retrieval.prompts import EPISODE_PROMPTS
 from impart.retrieval.znorm import ZNorm
 from impart.train.episodes.episodes import Concepts, concept_of
 from impart.train.events import Note, TrainEvent
@@ -25,7 +26,6 @@ from impart.train.settings import TrainConfig
 
 __all__ = ["EpisodeData", "ViewEncoder", "prepare"]
 
-_PROMPTS = ("{}", "a photo of {}.")
 _BACKGROUND = 2000  # images of no concept, for the background statistics
 
 
@@ -108,8 +108,8 @@ def prepare(
             "from; give more pairs whose text is a name, or lower episodes.least"
         )
     yield Note(message=f"{len(train)} concepts to train on, {len(validation)} held out; {len(failures)} items failed")
-    texts = encoder.encode_texts([prompt.format(key) for key in concepts.keys for prompt in _PROMPTS])
-    embeddings = texts.reshape(len(concepts), len(_PROMPTS), -1)  # (C, P, D)
+    texts = encoder.encode_texts([prompt.format(key) for key in concepts.keys for prompt in EPISODE_PROMPTS])
+    embeddings = texts.reshape(len(concepts), len(EPISODE_PROMPTS), -1)  # (C, P, D)
     return EpisodeData(
         tuple(images),
         tuple(retrievals),

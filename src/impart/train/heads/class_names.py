@@ -18,11 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import ConfigError
+from impart.retrieval.prompts import RECIPE_PROMPTS
 
 __all__ = ["ClassVocabulary", "a_or_an", "class_vocabulary", "imagenet_vocabulary", "name_prompts"]
 
 _LINE = re.compile(r"^(n\d{8})(?:-(n\d{8}))?:\s*(.+)$")
-_PROMPTS = ("a photo of {}", "{}", "a picture of {}", "a blurry photo of {}", "a small photo of {}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ def name_prompts(name: str) -> list[str]:
     >>> name_prompts("owl")[:3]
     ['owl', 'a photo of an owl', 'an owl']
     """
-    return [name, *(prompt.format(a_or_an(name)) for prompt in _PROMPTS)]
+    return [name, *(prompt.format(a_or_an(name)) for prompt in RECIPE_PROMPTS)]
 
 
 def _kinds(wnid: str, ranges: Sequence[tuple[str, str, tuple[str, ...]]]) -> list[str]:

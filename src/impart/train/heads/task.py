@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from impart.blending.ram import build_ram
+from impart.retrieval.near_duplicates import SAME_IMAGE
 from impart.train.heads.corpus import Corpus, draw_variant, draw_views
 from impart.train.heads.corrections import CellAttention, Correction, Heads, ImageHead, TextHead
 from impart.train.heads.model import EmbeddedReferences, HeadsModel, nearest_rows
 from impart.train.heads.settings import HeadsSettings
 from impart.train.heads.towers.text_tail import TextTail
 from impart.train.losses import contrastive_loss, distillation_loss, partial_distillation_loss
-from impart.train.prepare.retrieved import ITSELF, ZNormTensors, replace_at_random, shows_itself
+from impart.train.prepare.retrieved import ZNormTensors, replace_at_random, shows_itself
 from impart.train.settings import TrainConfig
 from impart.train.task import Average, Temperature, TrainingTask, recall
 
@@ -281,7 +282,7 @@ class HeadsTask(TrainingTask):
         self._model.train()
         places = places.masked_fill(ids < 0, -1)
         if options.random:
-            near = shows_itself(q, retrieval.detach(), places, near_duplicate=min(options.near_duplicate, ITSELF))
+            near = shows_itself(q, retrieval.detach(), places, near_duplicate=min(options.near_duplicate, SAME_IMAGE))
             places = places.masked_fill((ids != found) & near, -1)
         embedded = EmbeddedReferences(image, text, retrieval, self._znorm)
         return self._model.augment(v, q, places, embedded)

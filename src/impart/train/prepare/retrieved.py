@@ -13,10 +13,7 @@ from torch.nn import functional as F
 from impart.blending.ram import Retrieved
 from impart.retrieval.znorm import ZNorm
 
-__all__ = ["ITSELF", "ZNormTensors", "gather", "replace_at_random", "shows_itself"]
-
-ITSELF = 0.999
-"""Cosine above which two images are the same, whatever `reference.near_duplicate` is."""
+__all__ = ["ZNormTensors", "gather", "replace_at_random", "shows_itself"]
 
 
 class ZNormTensors:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from impart.blending.ram import Retrieved, build_ram
+from impart.retrieval.near_duplicates import SAME_IMAGE
 from impart.train.losses import contrastive_loss
-from impart.train.prepare.retrieved import ITSELF, ZNormTensors, gather, replace_at_random, shows_itself
+from impart.train.prepare.retrieved import ZNormTensors, gather, replace_at_random, shows_itself
 from impart.train.ram.data import EmbeddedRows, RamData
 from impart.train.settings import TrainConfig
 from impart.train.task import Temperature, TrainingTask, recall
@@ -142,7 +143,7 @@ class RamTask(TrainingTask):
         if random:
             drawn = replace_at_random(ids, len(self._image), random, rng)
             same = shows_itself(
-                q, self._retrieval, drawn, near_duplicate=min(self._config.reference.near_duplicate, ITSELF)
+                q, self._retrieval, drawn, near_duplicate=min(self._config.reference.near_duplicate, SAME_IMAGE)
             )
             ids = drawn.masked_fill((drawn != ids) & same, -1)
         return gather(v, q, ids, image=self._image, text=self._text, retrieval=self._retrieval, znorm=self._znorm)

@@ -1,1 +1,1 @@
-"""Decode videos: sampled frames with presentation times, in a process of its own."""
+"""Decoding: sampled frames with presentation timestamps, in a worker process."""

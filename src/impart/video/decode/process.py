@@ -1,9 +1,9 @@
-"""Decodes videos in a worker process, ahead of whoever encodes the frames.
+"""Decoder: decodes videos in a worker process, ahead of the encoder.
 
     with Decoder(settings, short_side_px=224) as decoder:
         for item in decoder.decode(paths):        # DecodedSegment | DecodeFinished | DecodeFailed
 
-Order of files is kept. The worker goes on with the next file while this one is being encoded, until
+The order of files is kept. The worker continues with the next file while this one is being encoded, until
 `DecodeSettings.look_ahead` frames wait. A file on which it crashes, is killed or hangs is reported as `DecodeFailed`;
 the next files are decoded by a new worker.
 """
@@ -29,22 +29,23 @@ import numpy as np
 import impart
 from impart.config import DecodeSettings
 from impart.errors import DecodeError
-from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished, VideoInfo
+from impart.video.decode.container import VideoInfo
+from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.decode.worker import read_message
 
 __all__ = ["Decoder"]
 
-REQUESTS = 8  # files the worker knows of; enough that short clips fill the look-ahead too
+REQUESTS = 8  # files requested ahead; enough that short clips fill the look-ahead too
 END: tuple[dict[str, Any], bytes] = ({"kind": "end"}, b"")
 
 
 class Decoder:
-    """Runs `impart.video.decode.worker` and reads its answers.
+    """Runs `impart.video.decode.worker` and reads its messages.
 
     Args:
-        settings: how to sample; `look_ahead` and `stall_s` are used here, the rest goes to the worker.
-        short_side_px: short side of the images handed out.
-        command: starts a worker; another one in tests.
+        settings: of sampling; `look_ahead` and `stall_s` are used here, the rest by the worker.
+        short_side_px: short side of the images.
+        command: starts a worker; tests give another one.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Decoder:
         self.close()
 
     def close(self) -> None:
-        """End the worker; it may be used again afterwards."""
+        """End the worker. The decoder may be used again afterwards."""
         if self._worker is not None:
             self._worker.close()
             self._worker = None
@@ -73,7 +74,7 @@ class Decoder:
         """Decode files one after another.
 
         Args:
-            paths: consumed a few files ahead.
+            paths: read a few files ahead.
 
         Yields:
             For each path in order: its segments, then `DecodeFinished` or `DecodeFailed`.
@@ -82,7 +83,7 @@ class Decoder:
             DecodeError: the worker process cannot be started at all.
         """
         if self._worker is not None and not self._worker.runs:
-            self.close()  # it ended while nothing was asked of it: no file's fault
+            self.close()  # it ended between two calls: no file is the cause
         coming = iter(paths)
         waiting: deque[tuple[int, Path]] = deque()
         try:
@@ -100,13 +101,13 @@ class Decoder:
                 item = self._next(worker, number=number, path=path)
                 if not isinstance(item, DecodedSegment):
                     waiting.popleft()
-                    if self._worker is None:  # it died of this file; a new one gets the rest
+                    if self._worker is None:  # this file ended it; a new one gets the rest
                         worker = self._running()
                         for rest in waiting:
                             self._request(worker, *rest)
                 yield item
         finally:
-            if waiting:  # left early: the worker still has work that nobody wants
+            if waiting:  # the caller stopped early: the worker still has requests
                 self.close()
 
     def _next(self, worker: _Worker, *, number: int, path: Path) -> DecodedSegment | DecodeFinished | DecodeFailed:
@@ -115,7 +116,7 @@ class Decoder:
                 header, payload = worker.next(stall_s=self._settings.stall_s)
             except TimeoutError:
                 self.close()
-                return DecodeFailed(path, f"gave no frame for {self._settings.stall_s:g} s; decoding was stopped")
+                return DecodeFailed(path, f"no frame for {self._settings.stall_s:g} s; decoding was stopped")
             if header["kind"] == "end":
                 reason = worker.how_it_ended()
                 self.close()
@@ -132,7 +133,7 @@ class Decoder:
             except TimeoutError:
                 header = {"kind": "nothing"}
             if header["kind"] != "ready":
-                reason = worker.how_it_ended() if header["kind"] == "end" else "it does not answer"
+                reason = worker.how_it_ended() if header["kind"] == "end" else "it does not respond"
                 self.close()
                 raise DecodeError(f"the decoder process ({' '.join(self._command)}) cannot be started: {reason}")
         return self._worker
@@ -143,7 +144,7 @@ class Decoder:
 
 
 class _Worker:
-    """One worker process with the threads that empty its pipes."""
+    """One worker process, with the threads that read its pipes."""
 
     def __init__(self, command: Sequence[str], *, look_ahead: int) -> None:
         try:
@@ -157,13 +158,13 @@ class _Worker:
             )
         except OSError as error:
             raise DecodeError(f"the decoder process ({command[0]}) cannot be started: {error.strerror}") from error
-        self._answers: queue.Queue[tuple[dict[str, Any], bytes]] = queue.Queue(maxsize=look_ahead)
-        self._heard = time.monotonic()
+        self._messages: queue.Queue[tuple[dict[str, Any], bytes]] = queue.Queue(maxsize=look_ahead)
+        self._last_message_s = time.monotonic()
         self._closed = threading.Event()
-        self._words: deque[str] = deque(maxlen=20)
+        self._error_lines: deque[str] = deque(maxlen=20)
         self._threads = [
-            threading.Thread(target=self._listen, name="impart-decoder", daemon=True),
-            threading.Thread(target=self._overhear, name="impart-decoder-errors", daemon=True),
+            threading.Thread(target=self._read_messages, name="impart-decoder", daemon=True),
+            threading.Thread(target=self._read_errors, name="impart-decoder-errors", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -179,37 +180,38 @@ class _Worker:
             stdin.write(json.dumps(request).encode("ascii") + b"\n")
             stdin.flush()
         except OSError:
-            pass  # it has died: the end of its answers says so
+            pass  # the process is gone: `next` returns END
 
     def next(self, *, stall_s: float) -> tuple[dict[str, Any], bytes]:
-        """The next answer.
+        """Wait for the next message.
 
         Raises:
-            TimeoutError: nothing was heard for `stall_s` while we waited. While the queue is full the worker is
-                silent because of us; that time does not count.
+            TimeoutError: none came for `stall_s`. Time during which the queue was full does not count: the worker then
+                waits for this process.
         """
         asked = time.monotonic()
         while True:
-            silent_s = time.monotonic() - max(asked, self._heard)
+            silent_s = time.monotonic() - max(asked, self._last_message_s)
             if silent_s > stall_s:
                 raise TimeoutError
             try:
-                return self._answers.get(timeout=min(1.0, max(0.01, stall_s - silent_s)))
+                return self._messages.get(timeout=min(1.0, max(0.01, stall_s - silent_s)))
             except queue.Empty:
                 continue
 
     def how_it_ended(self) -> str:
-        """Why the process is gone, in words."""
+        """Name the reason why the process ended."""
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
             return "the decoder closed its output"
         self._threads[1].join(timeout=1)
-        said = next((line for line in reversed(self._words) if line.strip()), "")
+        last_line = next((line for line in reversed(self._error_lines) if line.strip()), "")
         how = _exit_in_words(code)
-        return f"the decoder {how}" + (f": {said.strip()}" if said else "")
+        return f"the decoder {how}" + (f": {last_line.strip()}" if last_line else "")
 
     def close(self) -> None:
+        """Kill the process and end the threads."""
         self._closed.set()
         self._process.kill()
         self._process.wait()
@@ -218,32 +220,32 @@ class _Worker:
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             _close(pipe)
 
-    def _listen(self) -> None:
+    def _read_messages(self) -> None:
         stdout = self._process.stdout
         assert stdout is not None
         while not self._closed.is_set():
-            answer = read_message(stdout)
-            self._heard = time.monotonic()
-            if answer is None:
+            message = read_message(stdout)
+            self._last_message_s = time.monotonic()
+            if message is None:
                 self._put(END)
                 return
-            if answer[0]["kind"] != "alive":
-                self._put(answer)
+            if message[0]["kind"] != "alive":
+                self._put(message)
 
-    def _put(self, answer: tuple[dict[str, Any], bytes]) -> None:
+    def _put(self, message: tuple[dict[str, Any], bytes]) -> None:
         while not self._closed.is_set():
             try:
-                self._answers.put(answer, timeout=0.2)
+                self._messages.put(message, timeout=0.2)
             except queue.Full:
                 continue
-            self._heard = time.monotonic()
+            self._last_message_s = time.monotonic()
             return
 
-    def _overhear(self) -> None:
+    def _read_errors(self) -> None:
         stderr = self._process.stderr
         assert stderr is not None
         for line in stderr:
-            self._words.append(line.decode("utf-8", "replace"))
+            self._error_lines.append(line.decode("utf-8", "replace"))
 
 
 def _item(path: Path, header: dict[str, Any], payload: bytes) -> DecodedSegment | DecodeFinished | DecodeFailed:
@@ -270,7 +272,7 @@ def _exit_in_words(code: int) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The worker must find this very package, however it came onto our own import path."""
+    """Make the worker's environment, in which it imports this very package."""
     root = str(Path(impart.__file__).parent.parent)
     known = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([root, known] if known else [root])}

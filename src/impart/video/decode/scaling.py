@@ -1,8 +1,8 @@
-"""From a decoded frame to the small upright RGB image an encoder takes, and to the thumbnail frames are compared by.
+"""Scaling: decoded frames to small upright RGB images for an encoder, and to thumbnails for comparison.
 
-Scaling is swscale's, straight from the decoder's own pixel format: a frame is never RGB at full size. swscale is told
-the colour matrix and range the stream declares; where it declares none it takes BT.601 limited range, as the ffmpeg
-command does. High dynamic range is converted without tone mapping.
+swscale converts straight from the decoder's pixel format: a frame is never RGB at full size. It uses the colour matrix
+and range that the stream declares; where none is declared, BT.601 limited range, as the ffmpeg command does. High
+dynamic range is converted without tone mapping.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from impart.config import Fit
 
 __all__ = ["MAX_ASPECT", "MIN_SIDE_PX", "THUMB_PX", "Scaler", "difference"]
 
-MIN_SIDE_PX = 8  # a smaller image shows nothing; its file is reported, not indexed
-MAX_ASPECT = 4.0  # of a longer strip the middle is kept, so that a 1 x 10,000 image costs no gigabytes
+MIN_SIDE_PX = 8  # a file with smaller frames is reported as failed
+MAX_ASPECT = 4.0  # of a longer strip the middle is kept: a 1 x 10,000 image would need gigabytes
 THUMB_PX = 32
-WIDE_PX = 4096  # swscale's filters have a limit; thumbnails of larger frames are made from the scaled image
+WIDE_PX = 4096  # limit of swscale's filters; thumbnails of larger frames are made from the scaled image
 BLOCKS = 4  # a thumbnail's side in blocks of 8 px
 
 
 class Scaler:
-    """Scales frames of one stream; keeps swscale's tables between frames, which may change size on the way.
+    """Scales frames of one stream; keeps swscale's tables between frames, whose size may change.
 
     Args:
-        short_side_px: short side of the images made.
+        short_side_px: short side of the images.
         fit: `squash` makes squares of whole frames, `crop` keeps their shape.
         aspect: sample aspect ratio (width of a pixel / its height).
         orientation: see `orientation`.
@@ -51,14 +51,14 @@ class Scaler:
         self._small = VideoReformatter()
 
     def image(self, frame: av.VideoFrame) -> np.ndarray:
-        """Upright RGB, uint8 (h, w, 3), min(h, w) = short_side_px."""
+        """Convert a frame to upright RGB, uint8 (h, w, 3), min(h, w) = short_side_px."""
         frame = self._within_aspect(frame)
         width, height = self._size(frame)
         rgb = _scale(self._large, frame, width=width, height=height, interpolation=Interpolation.BICUBIC)
         return _upright(rgb, self._orientation)
 
     def thumbnail(self, frame: av.VideoFrame) -> np.ndarray:
-        """The whole frame squeezed to RGB, float32 (THUMB_PX, THUMB_PX, 3), 0..255; only good for comparing."""
+        """Shrink the whole frame to RGB, float32 (THUMB_PX, THUMB_PX, 3), 0..255, for `difference`."""
         if max(frame.width, frame.height) > WIDE_PX:
             width, height = self._size(frame)
             small = _scale(self._large, frame, width=width, height=height, interpolation=Interpolation.BICUBIC)
@@ -75,7 +75,7 @@ class Scaler:
         return self._side, max(self._side, round(self._side / max(shown, 1 / MAX_ASPECT)))
 
     def _within_aspect(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """The middle of a strip longer than MAX_ASPECT (rare, so it may cost a conversion at full size)."""
+        """Crop a strip longer than MAX_ASPECT to its middle (rare, so a conversion at full size is acceptable)."""
         shown = frame.width * self._aspect / frame.height
         if 1 / MAX_ASPECT <= shown <= MAX_ASPECT:
             return frame
@@ -88,10 +88,10 @@ class Scaler:
 
 
 def difference(thumb: np.ndarray, other: np.ndarray) -> float:
-    """How far two thumbnails are apart, in grey levels (0..255).
+    """Compute the difference of two thumbnails, in grey levels (0..255).
 
-    The larger of the mean over the image and half the mean over the block that changed most, so that something
-    small that moves through a still scene counts.
+    It is the larger of the mean over the image and half the mean over the block that changed most, so that a small
+    object that moves in a still scene counts.
     """
     apart = np.abs(thumb - other).mean(axis=2)  # (32, 32)
     step = THUMB_PX // BLOCKS
@@ -100,9 +100,9 @@ def difference(thumb: np.ndarray, other: np.ndarray) -> float:
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """How to turn a decoded frame upright: (transpose, flip left-right, flip top-bottom), in this order.
+    """Read how to turn a decoded frame upright: (transpose, flip left-right, flip top-bottom), in this order.
 
-    Read from the display matrix `a b u c d v x y w`: a pixel at (x, y) is shown at (a x + c y, b x + d y).
+    The display matrix is `a b u c d v x y w`: a pixel at (x, y) is shown at (a x + c y, b x + d y).
     """
     data = frame.side_data.get(Type.DISPLAYMATRIX)
     if data is None:
@@ -138,6 +138,6 @@ def _scale(
     try:
         scaled = scaler.reformat(frame, **wanted)
     except av.error.FFmpegError:
-        # A colour matrix swscale does not know (or a nonsense one): better slightly wrong colours than no image.
+        # A colour matrix that swscale does not support, or an invalid one: slightly wrong colours, but an image.
         scaled = VideoReformatter().reformat(frame, src_colorspace=Colorspace.ITU601, **wanted)
     return np.asarray(scaled.to_ndarray())

@@ -1,12 +1,10 @@
-"""From a file to decoded frames in the order and at the times they are shown.
+"""Timestamps: decoded frames of a stream, in the order and at the times at which they are shown.
 
-Two things happen here that are easy to get wrong:
-
-- **Time** comes from presentation timestamps alone. A missing one is filled in from the decoding time or the frame
-  rate; a broadcast stream whose clock jumps is joined at the jump; edit lists are FFmpeg's business and arrive applied.
-- **Decoding less**: at 4 samples a second most frames are never looked at. A frame that no other frame refers to (B
-  frames, mostly) and that no grid time shows is not decoded. Which ones these are is read from the packets' own
-  timestamps, so the frames that are shown are the same to the last bit, only sooner.
+- **Time** comes from presentation timestamps alone. A missing one is computed from the decoding time or the frame rate.
+  A broadcast stream whose clock jumps is joined at the jump. FFmpeg applies edit lists.
+- **Skipping**: at 4 samples per second most frames are not needed. A frame is not decoded where no other frame refers
+  to it (mostly B frames) and no grid time shows it. This is read from the timestamps of the packets, so the frames that
+  are shown are the same to the last bit.
 """
 
 from __future__ import annotations
@@ -22,21 +20,21 @@ import av.error
 __all__ = ["Tally", "TimedFrame", "first_sample", "timed_frames"]
 
 EPS_S = 1e-5  # rounding of 90 kHz and microsecond clocks
-WINDOW = 20  # packets looked ahead; H.264 reorders at most 16
+WINDOW = 20  # packets read ahead; H.264 reorders at most 16
 SKIP_SAFE = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video"})  # "not a reference" is exact there
 CLOCK_JUMPS = frozenset({"mpegts", "mpeg", "mpegvideo"})  # containers whose clock may restart
 JUMP_S = 10.0
-LAST_FRAME_S = 60.0  # the longest time the last frame is taken to be shown
+LAST_FRAME_S = 60.0  # limit for the duration of the last frame
 READ_TRIES = 16
 
 
 @dataclass
 class Tally:
-    """What went wrong on the way, for `DecodeFinished.problem`.
+    """Damage found while decoding, for `DecodeFinished.problem`.
 
     Attributes:
         damaged: packets that could not be decoded and were skipped.
-        reason: FFmpeg's words for the last of them.
+        reason: FFmpeg's message for the last of them.
         gave_up: why reading stopped before the end of the file, or "".
     """
 
@@ -47,7 +45,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class TimedFrame:
-    """A decoded frame, when it appears on the file's clock, and how long it is shown if nothing follows."""
+    """A decoded frame, its time on the file's clock, and its duration if no frame follows."""
 
     time_s: float
     duration_s: float
@@ -55,7 +53,7 @@ class TimedFrame:
 
 
 def first_sample(time_s: float, *, fps: float) -> int:
-    """Number of the first grid time (n / fps) at or after `time_s`.
+    """Find the number n of the first grid time (n / fps) at or after `time_s`.
 
     >>> first_sample(0.0, fps=4), first_sample(0.26, fps=4), first_sample(0.5, fps=4)
     (0, 2, 2)
@@ -76,14 +74,14 @@ def timed_frames(
     """Decode one stream.
 
     Args:
-        origin_s: where on the file's clock grid time 0 lies.
-        fps: grid times a second, needed to tell which frames are never shown.
-        limit_s: the end the container declares, on the file's clock; later timestamps are taken for clock jumps.
-        tally: counts damage as it goes.
-        skip_unshown: leave out frames that no grid time shows and nothing refers to.
+        origin_s: grid time 0 on the file's clock.
+        fps: grid times per second.
+        limit_s: the declared end of the container, on the file's clock; later timestamps are treated as clock jumps.
+        tally: receives the damage found.
+        skip_unshown: skip frames that no grid time shows and no other frame refers to.
 
     Yields:
-        Frames with times that never fall.
+        Frames with non-decreasing times.
     """
     base = float(stream.time_base or 0) or 1e-3
     rate = stream.average_rate or stream.guessed_rate
@@ -144,11 +142,11 @@ def _decoded(
 def _planned(
     packets: Iterator[av.Packet | None], *, base: float, origin_s: float, fps: float
 ) -> Iterator[tuple[av.Packet | None, bool]]:
-    """Packets with whether a grid time may show their frame.
+    """Yield packets, each with whether a grid time may show its frame.
 
-    A frame is shown from its own timestamp to the next one in order of presentation. That next one lies at most
-    `WINDOW` packets behind or ahead in order of decoding, so the answer is exact; where a timestamp is missing or
-    doubled the answer is "may be shown".
+    A frame is shown from its own timestamp to the next one in order of presentation. That next one is at most `WINDOW`
+    packets behind or ahead in order of decoding, so the result is exact. Where a timestamp is missing or doubled, the
+    frame is taken as shown.
     """
     window: deque[av.Packet | None] = deque()
     past: deque[int | None] = deque(maxlen=WINDOW)
@@ -182,7 +180,7 @@ def _planned(
 def _packets(
     container: av.container.InputContainer, stream: av.VideoStream, *, tally: Tally
 ) -> Iterator[av.Packet | None]:
-    """Packets of the stream, then None (drain the decoder); a read error is stepped over a few times."""
+    """Yield the packets of the stream, then None (drain the decoder); reading continues after a few errors."""
     for _ in range(READ_TRIES):
         try:
             for packet in container.demux(stream):

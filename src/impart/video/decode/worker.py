@@ -1,15 +1,15 @@
-"""The process that decodes: `python -m impart.video.decode.worker`.
+"""Worker process of the decoder: `python -m impart.video.decode.worker`.
 
-FFmpeg reads files from anywhere, and some of them crash it or make it spin. Here that costs one process and one file.
+A damaged file may crash FFmpeg or make it hang. In a process of its own this costs one process and one file.
 
-Requests come on standard input, one JSON object a line; answers go to standard output, each a length, a JSON header
-and the image's bytes:
+Requests are read from standard input, one JSON object per line. Messages are written to standard output, each a length,
+a JSON header and the bytes of the image:
 
     request   {"id": 7, "path": "a.mp4", "short_side_px": 224, "settings": {"fps": 4.0, ...}}
-    answer    uint32 little endian, JSON {"kind": "segment", "id": 7, "size": 267456, ...}, `size` bytes
+    message   uint32 little endian, JSON {"kind": "segment", "id": 7, "size": 267456, ...}, `size` bytes
 
 Kinds: `ready` once, then for each request any number of `segment` and `alive`, and one `finished` or `failed`.
-The end of standard input means "stop now": the process that asked has closed or died.
+The end of standard input ends the process: its parent has closed it or died.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from impart.video.decode.sampler import DecodedSegment, sample_video
 
 __all__ = ["main", "read_message", "write_message"]
 
-ALIVE_S = 1.0
+ALIVE_S = 1.0  # pause after which an `alive` message is sent
 LENGTH = struct.Struct("<I")
 
 
 def write_message(pipe: IO[bytes], header: dict[str, Any], payload: bytes | memoryview = b"") -> None:
-    """Write one answer and flush it."""
+    """Write one message and flush it."""
     head = json.dumps({**header, "size": len(payload)}).encode("ascii")
     pipe.write(LENGTH.pack(len(head)) + head)
     pipe.write(payload)
@@ -45,7 +45,7 @@ def write_message(pipe: IO[bytes], header: dict[str, Any], payload: bytes | memo
 
 
 def read_message(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
-    """Read one answer; None where the pipe ends (also in the middle of one)."""
+    """Read one message; None where the pipe ends (also in the middle of one)."""
     length = pipe.read(LENGTH.size)
     if len(length) < LENGTH.size:
         return None
@@ -59,9 +59,9 @@ def read_message(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
 
 
 def main() -> None:
-    """Answer requests until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the other one decides
-    # Whatever a library prints to standard output must not end up between the messages.
+    """Serve requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both processes; the parent ends this one
+    # Text that a library prints to standard output must not get between the messages.
     pipe = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -69,27 +69,27 @@ def main() -> None:
     try:
         write_message(pipe, {"kind": "ready"})
         while True:
-            _answer(pipe, requests.get())
-    except OSError:  # nobody reads any more
+            _serve(pipe, requests.get())
+    except OSError:  # the parent closed the pipe
         os._exit(0)
 
 
 def _read_requests(requests: queue.SimpleQueue[dict[str, Any]]) -> None:
-    # Not sys.stdin: a thread that waits in it makes Python abort at exit, and hides the error that led there.
+    # Not sys.stdin: a thread that waits in it makes Python abort at exit, which hides the first error.
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as stdin:
         for line in stdin:
             requests.put(json.loads(line))
     os._exit(0)  # from this thread, so that it also ends a decoder that hangs
 
 
-def _answer(pipe: IO[bytes], request: dict[str, Any]) -> None:
-    told = time.monotonic()
+def _serve(pipe: IO[bytes], request: dict[str, Any]) -> None:
+    last_message_s = time.monotonic()
 
     def alive(time_s: float) -> None:
-        nonlocal told
-        now = time.monotonic()
-        if now - told >= ALIVE_S:
-            told = now
+        nonlocal last_message_s
+        now_s = time.monotonic()
+        if now_s - last_message_s >= ALIVE_S:
+            last_message_s = now_s
             write_message(pipe, {"kind": "alive", "id": request["id"], "time_s": time_s})
 
     found = sample_video(
@@ -100,7 +100,7 @@ def _answer(pipe: IO[bytes], request: dict[str, Any]) -> None:
     )
     try:
         for item in found:
-            told = time.monotonic()
+            last_message_s = time.monotonic()
             if isinstance(item, DecodedSegment):
                 height, width = item.image.shape[:2]
                 header = {"start_s": item.start_s, "end_s": item.end_s, "weight": item.weight, "shape": [height, width]}

@@ -1,1 +1,1 @@
-"""The video index on disk, and the indexer that fills it."""
+"""The video index on disk: tables, manifest, writer, and the indexer that fills it."""

@@ -1,4 +1,4 @@
-"""Which encoder an opened index works with: given or loaded, and with the reference set that is in force now."""
+"""The encoder of an open index: given or loaded, with the reference set that is in force now."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from impart.blending.ram_onnx import LearnedRam
 from impart.config import EncoderSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.errors import EncoderMismatchError
-from impart.video.index.manifest import IndexManifest
+from impart.video.index.manifest import Augmentation, IndexManifest
 from impart.video.index.refset_switch import check_encoder, describe, with_references
 
-__all__ = ["Session"]
+__all__ = ["EncoderInUse"]
 
 
-class Session:
+class EncoderInUse:
     """Encoders of one index, each loaded when it is first needed and then kept.
 
     Args:
         folder: of the index.
         given: the caller's encoder, or None for the index's own.
-        settings: which model a new index gets, and threads.
+        settings: model of a new index, and threads.
     """
 
     def __init__(self, folder: Path, given: Encoder | None, settings: EncoderSettings) -> None:
@@ -33,14 +33,14 @@ class Session:
         self._base: Encoder | None = None
         self._kept: dict[str | None, Encoder] = {}
 
-    def of_new(self) -> Encoder:
-        """The encoder of an index that is yet to be made: as given, or the setting's with its bundled references."""
+    def for_new_index(self) -> Encoder:
+        """Return the given encoder, or load that of the settings with its bundled reference set."""
         if self.given is None:
             self.given = open_encoder(self._settings.model, **self._options)
         return self.given
 
     def of(self, manifest: IndexManifest) -> Encoder:
-        """The base encoder with the reference set that a manifest names."""
+        """Return the base encoder, augmented by the reference set in force where there is one."""
         key = manifest.augmentation.fingerprint if manifest.augmentation else None
         if key not in self._kept:
             if isinstance(self.given, AugmentedEncoder) and self.given.fingerprint == key:
@@ -50,10 +50,10 @@ class Session:
         return self._kept[key]
 
     def base(self, manifest: IndexManifest) -> Encoder:
-        """The base encoder.
+        """Return the base encoder.
 
         Raises:
-            EncoderMismatchError: the model of the manifest's id is not the one the index was made with any more.
+            EncoderMismatchError: the model under the manifest's id is not the one that made the index.
         """
         if self._base is None:
             given = self.given
@@ -64,7 +64,7 @@ class Session:
         return self._base
 
     def check_given(self, manifest: IndexManifest, *, is_empty: Callable[[], bool]) -> None:
-        """Refuse an encoder that is not the index's; an empty index takes over any reference set.
+        """Refuse a given encoder that is not the index's; an empty index takes any reference set.
 
         Raises:
             EncoderMismatchError: names both and the remedy.
@@ -73,20 +73,23 @@ class Session:
             return
         check_encoder(self.given, self._folder, manifest)
         if not isinstance(self.given, AugmentedEncoder):
-            return  # a base encoder looks through whatever set is in force
-        force, asked = manifest.augmentation, describe(self.given)
-        if (force is None or force.fingerprint != asked.fingerprint) and not is_empty():
-            present = "no reference set"
-            if force is not None:
-                present = f"reference set {force.references_name!r} ({force.references_fingerprint[:12]}, "
-                present += f"{force.settings})"
-            what = "CHECKPOINT" if isinstance(self.given.augmentation, LearnedRam) else "R"
+            return  # a base encoder is augmented by the set in force
+        in_force, asked = manifest.augmentation, describe(self.given)
+        if (in_force is None or in_force.fingerprint != asked.fingerprint) and not is_empty():
+            what = "CHECKPOINT" if isinstance(self.given.blender, LearnedRam) else "SET"
             raise EncoderMismatchError(
-                f"the index {self._folder} has {present} in force, not {asked.references_name!r} "
-                f"({asked.references_fingerprint[:12]}, {asked.settings}): switch with "
+                f"the index {self._folder} has {_in_words(in_force)} in force, not {_in_words(asked)}: switch with "
                 f"impart refset use {what} --index {self._folder}, or open it without a reference set of your own"
             )
 
     @property
     def _options(self) -> dict[str, int]:
         return {"threads": self._settings.threads} if self._settings.threads else {}
+
+
+def _in_words(augmentation: Augmentation | None) -> str:
+    """Name a reference set, with the fingerprints of its rows and of its blend."""
+    if augmentation is None:
+        return "no reference set"
+    fingerprints = f"rows {augmentation.references_fingerprint[:12]}, blend {augmentation.fingerprint[:12]}"
+    return f"reference set {augmentation.references_name!r} ({augmentation.name}, {fingerprints})"

@@ -1,19 +1,21 @@
-"""What `VideoIndex.add` tells its caller while it works: one frozen dataclass an event.
+"""Events of `VideoIndex.add`: one frozen dataclass per kind.
 
-A run yields, in this order: `PathFailed` for paths that cannot be walked, one `ScanDone`, then for each file of the
-plan one of `VideoDone`, `VideoFailed`, `VideoMoved`, `VideoCopied`, `VideoRemoved`, `VideoSkipped` (with `VideoStarted`
-and `VideoProgress` before the first two), and `IndexDone` at the end. A dry run yields `Planned` in their place.
-Files that have not changed make no event; they are counted in `ScanDone`.
+A run yields, in this order: `PathFailed` for paths that cannot be walked; one `ScanDone`; for each file of the plan one
+of `VideoDone`, `VideoFailed`, `VideoMoved`, `VideoCopied`, `VideoRemoved`, `VideoSkipped` (with `VideoStarted` and
+`VideoProgress` before the first two); and `IndexDone`. A dry run yields `PathFailed`, `ScanDone` and `Planned`.
+Unchanged files have no event; `ScanDone` counts them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 __all__ = [
     "Action",
+    "Counts",
     "Event",
     "IndexDone",
     "PathFailed",
@@ -30,12 +32,12 @@ __all__ = [
 ]
 
 Action: TypeAlias = Literal["add", "update", "move", "copy", "touch", "skip", "remove"]
-"""What happens to a file; `touch`: its time changed and its content did not; `skip`: it failed before."""
+"""What is done with a file. `touch`: its time changed, its content did not. `skip`: it failed before."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PathFailed:
-    """A path given to `add`, or a folder below one, that cannot be walked. The rest goes on."""
+    """A path given to `add`, or a folder below one, that cannot be walked. The run continues."""
 
     path: Path
     reason: str
@@ -47,8 +49,8 @@ class ScanDone:
 
     Attributes:
         files: video files found.
-        unchanged: of these, in the index as they are.
-        to_add, to_update, to_move, to_copy, to_remove: what will be done.
+        unchanged: files found that are in the index already.
+        to_add, to_update, to_move, to_copy, to_remove: files per action.
         to_skip: files that failed before and have not changed since.
         bytes_total: size of the files to decode (`to_add` and `to_update`).
     """
@@ -66,7 +68,7 @@ class ScanDone:
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """Dry run: what would be done with a file. `detail`: the other path of a move or copy, or why it is skipped."""
+    """An action that a run would take. `detail`: the other path of a move or copy, or why a file is skipped."""
 
     path: Path
     action: Action
@@ -75,7 +77,7 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoStarted:
-    """The first frame of a file has arrived. `number` counts from 1 to `of`."""
+    """The first frame of a file was decoded. `number` counts from 1 to `of`."""
 
     path: Path
     number: int
@@ -85,16 +87,16 @@ class VideoStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoProgress:
-    """After each encoded batch, and after each file: enough for a bar with an estimate of the time left.
+    """Progress after an encoded batch or a file: enough for a bar with an estimate of the remaining time.
 
     Attributes:
-        path: the file being encoded.
+        path: the file that is being encoded.
         files_done, files_total: files to decode.
-        bytes_done, bytes_total: sizes of files finished and of all files to decode. The fraction of bytes is the best
-            estimate of the work done, since durations are not known before decoding.
-        position_s: how far into the present file, in seconds.
-        video_s: seconds of video finished in this run, the present file included.
-        samples: frames sampled (at `decode.fps`); encoded: of these, run through the encoder.
+        bytes_done, bytes_total: sizes of finished files and of all files to decode. Their ratio is the best estimate of
+            the work done, since durations are unknown before decoding.
+        position_s: position in the current file, in seconds.
+        video_s: seconds of video finished in this run, including the current file.
+        samples: frames sampled (at `decode.fps`); encoded: frames that went through the encoder.
         elapsed_s: seconds since decoding began.
     """
 
@@ -109,15 +111,20 @@ class VideoProgress:
     encoded: int
     elapsed_s: float
 
+    @property
+    def speed(self) -> float:
+        """Seconds of video per second."""
+        return _speed(self.video_s, self.elapsed_s)
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoDone:
     """A video is committed: searches find it from now on.
 
     Attributes:
-        duration_s: seconds of video; segments: rows of the index; samples: frames they stand for.
+        duration_s: seconds of video; segments: rows of the index; samples: frames that these represent.
         problem: what cut it short (the part before is indexed), or None.
-        replaced: whether it took the place of an older version.
+        replaced: whether it replaced an older version.
     """
 
     path: Path
@@ -132,7 +139,7 @@ class VideoDone:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFailed:
-    """A file could not be indexed. It is remembered and not tried again until it changes or is asked for."""
+    """A file could not be indexed. It is recorded, and tried again only when it changes or on request."""
 
     path: Path
     reason: str
@@ -150,7 +157,7 @@ class VideoSkipped:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoMoved:
-    """A video known under another path, which is gone; nothing was decoded."""
+    """A video that was indexed under another path, which is gone; nothing was decoded."""
 
     path: Path
     old_path: Path
@@ -166,39 +173,75 @@ class VideoCopied:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRemoved:
-    """A video whose file is gone was taken out of the index (`prune`)."""
+    """A video whose file is gone was removed from the index (`prune`)."""
 
     path: Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class IndexDone:
-    """The end of a run.
+class Counts:
+    """Counts of a run.
 
     Attributes:
-        added, updated, moved, copied, removed, failed: files in this run; partial: of those added or updated, the ones
-            that could be read only up to a point.
-        skipped: failed in an earlier run, not tried again.
-        path_failures: paths that could not be walked.
-        segments, samples, encoded, video_s: totals over the videos of this run.
-        elapsed_s: wall time of the run, the scan included.
+        added, updated, moved, copied, removed, failed: files.
+        partial: of the files added or updated, those that could be read only up to a point.
+        skipped: files that failed in an earlier run and were not tried again.
+        segments, samples, encoded, video_s: totals over the videos added or updated.
+
+    >>> Counts(added=1, video_s=2.5) + Counts(added=1, failed=1) == Counts(added=2, failed=1, video_s=2.5)
+    True
     """
 
-    added: int
-    updated: int
-    moved: int
-    copied: int
-    removed: int
-    failed: int
-    partial: int
-    skipped: int
+    added: int = 0
+    updated: int = 0
+    moved: int = 0
+    copied: int = 0
+    removed: int = 0
+    failed: int = 0
+    partial: int = 0
+    skipped: int = 0
+    segments: int = 0
+    samples: int = 0
+    encoded: int = 0
+    video_s: float = 0.0
+
+    def __add__(self, other: Counts) -> Counts:
+        names = [item.name for item in dataclasses.fields(Counts)]
+        return Counts(**{name: getattr(self, name) + getattr(other, name) for name in names})
+
+    @property
+    def files_done(self) -> int:
+        """Files that were decoded, or failed."""
+        return self.added + self.updated + self.failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexDone(Counts):
+    """End of a run, with its counts.
+
+    Attributes:
+        path_failures: paths that cannot be walked.
+        unchanged: files found that were in the index already.
+        elapsed_s: seconds of the run, including the scan.
+    """
+
     path_failures: int
     unchanged: int
-    segments: int
-    samples: int
-    encoded: int
-    video_s: float
     elapsed_s: float
+
+    @property
+    def all_failures(self) -> int:
+        """Files that could not be indexed and paths that cannot be walked."""
+        return self.failed + self.path_failures
+
+    @property
+    def speed(self) -> float:
+        """Seconds of video per second."""
+        return _speed(self.video_s, self.elapsed_s)
+
+
+def _speed(video_s: float, elapsed_s: float) -> float:
+    return video_s / max(elapsed_s, 1e-6)
 
 
 Event: TypeAlias = (

@@ -1,11 +1,6 @@
-"""`VideoIndex`: index a pile of video, find the moment.
+"""`VideoIndex`: index videos, and find moments in them.
 
-    index = VideoIndex.open("library.impart")
-    for event in index.add(["films/"]):
-        ...
-    hits = index.search(text="a dog on a skateboard")
-
-One process writes at a time; any number search meanwhile. An object may be shared by threads for searching.
+One process writes at a time; any number search meanwhile. Threads may share an object for searching.
 """
 
 from __future__ import annotations
@@ -15,45 +10,48 @@ import dataclasses
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from impart.blending.encoder import AugmentedEncoder, settings_of
 from impart.blending.ram_onnx import LearnedRam
 from impart.blending.vanilla import Vanilla
-from impart.config import RamSettings, Settings, VanillaSettings
+from impart.config import By, Group, RamSettings, Settings, VanillaSettings
 from impart.encoders.base import Encoder, ImageInput
-from impart.errors import VideoIndexError
 from impart.files import library_versions, now
 from impart.refset.refset import ReferenceSet
-from impart.video.index.encoder_in_use import Session
+from impart.video.index.encoder_in_use import EncoderInUse
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.refset_switch import install, switch
-from impart.video.index.store import FailureRecord, Store, TableGoneError, VideoRecord
+from impart.video.index.store import FailureRecord, Store, VideoRecord
 from impart.video.index.writer import Writer, write_lock
-from impart.video.search.ranking import By, Group, Hit, Query, Reason
-from impart.video.search.searcher import Searcher, SearchOptions
+from impart.video.search.hits import Hit, Reason
+from impart.video.search.query import Query, SearchKeywords, SearchOptions
+from impart.video.search.searcher import Searcher
 from impart.video.search.snapshot import has_cache, save_cache
 
 if TYPE_CHECKING:
     from impart.video.index.events import Event
     from impart.video.index.plan import IndexPlan
 
-__all__ = ["Hit", "IndexStats", "Query", "Reason", "VideoIndex"]
+__all__ = ["Hit", "IndexStats", "Query", "Reason", "SearchOptions", "VideoIndex"]
 _Row = TypeVar("_Row")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class IndexStats:
-    """An index in numbers.
+    """Statistics of an index.
 
     Attributes:
-        videos, partial, segments, samples, scenes, failures: counts.
+        videos, segments, scenes: counts.
+        partial: videos that could be read only up to a point.
+        samples: frames sampled.
+        failures: files that could not be indexed.
         video_s: seconds of video.
         size_bytes: on disk.
         encoder_id, encoder_fingerprint: of the base encoder.
-        references: name of the reference set in force, or None; blending: how it is blended in.
+        references: name of the reference set in force, or None; blending: settings of its blend.
     """
 
     videos: int
@@ -71,15 +69,30 @@ class IndexStats:
 
 
 class VideoIndex:
-    """A folder of indexed videos. Use `VideoIndex.open`."""
+    """An index of videos: a folder with the vectors of their segments. Made by `VideoIndex.open`.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> index = VideoIndex.open(Path(folder.name) / "library.impart")
+        >>> for event in index.add([folder.name]):  # files, and folders to walk
+        ...     print(type(event).__name__)
+        ScanDone
+        IndexDone
+        >>> index.search(text="a dog on a skateboard", top=10)  # the folder contains no video
+        []
+        >>> index.stats().encoder_id
+        'mini'
+        >>> folder.cleanup()
+    """
 
     def __init__(self, store: Store, *, encoder: Encoder | None, settings: Settings | None) -> None:
         self._store = store
         self.settings = settings or Settings()
-        self._session = Session(store.folder, encoder, self.settings.encoder)
         self._asked = settings
-        self._reading = Store(store.folder)  # its own handles: a thread may search while another adds
-        self._finder = Searcher(self._reading, encoder_of=self._session.of, settings=self.settings.search)
+        self._in_use = EncoderInUse(store.folder, encoder, self.settings.encoder)
+        self._reading = Store(store.folder)  # with its own handles: a thread may search while another adds
+        self._searcher = Searcher(self._reading, encoder_of=self._in_use.of, settings=self.settings.search)
 
     @classmethod
     def open(
@@ -90,26 +103,26 @@ class VideoIndex:
         create: bool = True,
         settings: Settings | None = None,
     ) -> VideoIndex:
-        """Open an index, or name a new one; it is made by the first `add`.
+        """Open an index. A new one is created by the first `add`.
 
         Args:
-            path: the index's folder.
-            encoder: must be the one the index was made with, with or without its reference set. None: that one, or for
+            path: folder of the index.
+            encoder: must be the one that made the index, with or without its reference set. None takes that one, or for
                 a new index `settings.encoder.model` with its bundled reference set. It is loaded when first needed.
             create: whether the index may be new.
-            settings: None takes the index's own. Others (another `decode.fps`) hold from the next `add` on, which
-                indexes again what it finds to have been indexed otherwise.
+            settings: None takes the index's own. Different ones (another `decode.fps`) apply from the next `add` on,
+                which indexes files again that were indexed with others.
 
         Raises:
             VideoIndexError: there is no index and `create` is False, or it is damaged or of another version.
-            EncoderMismatchError: the encoder or its reference set is not the index's; says what to do.
+            EncoderMismatchError: the encoder or its reference set is not the index's; names the remedy.
         """
         store = Store(Path(os.path.abspath(os.path.expanduser(path))))  # noqa: PTH100, PTH111
         index = cls(store, encoder=encoder, settings=settings)
         if IndexManifest.exists(store.folder):
-            index._session.check_given(IndexManifest.load(store.folder), is_empty=lambda: not index.videos())
+            index._in_use.check_given(IndexManifest.load(store.folder), is_empty=lambda: not index.videos())
         elif not create or (store.folder.exists() and not store.folder.is_dir()):
-            IndexManifest.load(store.folder)  # says what is missing
+            IndexManifest.load(store.folder)  # raises, with the remedy
         return index
 
     @property
@@ -118,24 +131,22 @@ class VideoIndex:
 
     @property
     def exists(self) -> bool:
-        """Whether the index has been made yet."""
+        """Whether the index was created."""
         return IndexManifest.exists(self.path)
 
     @property
     def manifest(self) -> IndexManifest:
-        """The manifest as it is now.
+        """The manifest, read now.
 
         Raises:
-            VideoIndexError: there is none yet.
+            VideoIndexError: the index was not created yet.
         """
         return IndexManifest.load(self.path)
 
     @property
     def encoder(self) -> Encoder:
-        """What the index encodes with: the base encoder, with the reference set in force where there is one."""
-        if self.exists:
-            return self._session.of(self.manifest)
-        return self._session.of_new()
+        """The encoder of the index: the base encoder, augmented by the reference set in force where there is one."""
+        return self._in_use.of(self.manifest) if self.exists else self._in_use.for_new_index()
 
     def add(
         self,
@@ -145,20 +156,20 @@ class VideoIndex:
         retry_failed: bool = False,
         dry_run: bool = False,
     ) -> Iterator[Event]:
-        """Index new and changed files. Safe to stop at any moment; the next run goes on.
+        """Index new and changed files. A run may be stopped at any moment; the next one continues.
 
         Args:
             paths: files, and folders to walk.
-            prune: take videos out whose files are gone, below the given paths.
+            prune: remove videos whose files are gone, below the given paths.
             retry_failed: try files again that failed before.
-            dry_run: only tell what would be done; nothing is written.
+            dry_run: only yield what would be done; nothing is written.
 
         Yields:
-            Events, see `impart.video.index.events`. Nothing happens until they are asked for.
+            Events, see `impart.video.index.events`. The work is done while they are consumed.
 
         Raises:
             IndexLockedError: another process is writing to the index.
-            VideoIndexError: the index cannot be written; what was committed stays.
+            VideoIndexError: the index cannot be written; committed videos stay.
         """
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         if dry_run:
@@ -183,73 +194,49 @@ class VideoIndex:
         path_glob: str | None = None,
         why: bool = False,
     ) -> list[Hit]:
-        """Find moments by a sentence, an image, or both.
+        """Find moments by a text, an image, or both.
 
         Args:
             text, image, not_text: see `Query`.
-            top, group, by: see `SearchSettings`; None = the setting.
-            augment: whether frames are seen through the reference set.
-            path_glob: only videos whose name (or path, where the pattern has a slash) matches.
-            why: name the reference pairs blended into each hit's best segment.
+            top, group, by, augment, path_glob, why: see `SearchOptions`; None = the setting.
 
         Returns:
             Hits, best first; none in an empty index.
 
         Raises:
-            QueryError: the query makes no sense.
+            QueryError: the query or an option is not valid.
             DataError: the image cannot be read.
         """
         query = Query(text=text, image=image, not_text=not_text)
         return self.search_many([query], top=top, group=group, by=by, augment=augment, path_glob=path_glob, why=why)[0]
 
     def search_many(
-        self,
-        queries: Sequence[Query],
-        *,
-        top: int | None = None,
-        group: Group | None = None,
-        by: By | None = None,
-        augment: bool = True,
-        path_glob: str | None = None,
-        why: bool = False,
-        together: bool = False,
+        self, queries: Sequence[Query], *, together: bool = False, **keywords: Unpack[SearchKeywords]
     ) -> list[list[Hit]]:
         """Answer many queries at once; the same hits as `search` for each, in much less time.
 
         Args:
-            together: the queries correct each other: what a video gets from many of them counts less for each. For
-                lists whose queries have videos of their own, such as the lines of a script.
+            together, keywords: see `SearchOptions`; None = the setting.
         """
-        options = self._options(top=top, group=group, by=by, augment=augment, path_glob=path_glob, why=why)
-        options = dataclasses.replace(options, together=together)
-        return self._finder.search(queries, options) if queries and self.exists else [[] for _ in queries]
+        options = SearchOptions.of(self.settings.search, together=together, **keywords)
+        return self._searcher.search(queries, options) if queries and self.exists else [[] for _ in queries]
 
-    def similar(
-        self,
-        path: str | os.PathLike[str],
-        at_s: float,
-        *,
-        top: int | None = None,
-        group: Group | None = None,
-        by: By | None = None,
-        augment: bool = True,
-        path_glob: str | None = None,
-        why: bool = False,
-    ) -> list[Hit]:
-        """Moments that look like a moment of an indexed video; its file is not needed.
+    def similar(self, path: str | os.PathLike[str], at_s: float, **keywords: Unpack[SearchKeywords]) -> list[Hit]:
+        """Find moments that look like a moment of an indexed video; its file is not needed.
 
-        The video, scene or frame (by `group`) that holds the moment is itself left out.
+        The video, scene or frame (by `group`) that contains the moment is itself left out.
 
         Args:
             path: of the video, as given to `add` or relative to the working folder.
-            at_s: seconds into it.
+            at_s: seconds from the start of the video.
+            keywords: see `SearchOptions`; None = the setting.
 
         Raises:
             QueryError: the video is not in the index, or is shorter.
         """
-        options = self._options(top=top, group=group, by=by, augment=augment, path_glob=path_glob, why=why)
-        self.manifest  # noqa: B018 - an index that does not exist has no moments
-        return self._finder.similar(path, at_s, options)
+        options = SearchOptions.of(self.settings.search, **keywords)
+        self.manifest  # noqa: B018 - raises where there is no index
+        return self._searcher.similar(path, at_s, options)
 
     def use_references(
         self,
@@ -258,37 +245,37 @@ class VideoIndex:
         *,
         ram: LearnedRam | None = None,
     ) -> None:
-        """Look through another reference set, or none. No video is touched; searches switch over at once.
+        """Put another reference set in force, or none. No video is decoded; searches use it at once.
 
         Args:
             references: copied into the index. None switches augmentation off.
             settings: of the blend; None = those stored with the set (`refset tune`), or the paper's.
-            ram: a trained RAM (`impart.blending.ram_checkpoint.open_ram`) that blends the set in, in place of settings;
-                copied into the index.
+            ram: a trained RAM (`impart.blending.ram_checkpoint.open_ram`) as the blender, in place of settings; copied
+                into the index.
 
         Raises:
-            EncoderMismatchError: the set was made, or the RAM trained, with another encoder than the index.
+            EncoderMismatchError: the set was made, or the RAM trained, with another encoder than the index's.
             IndexLockedError: another process is writing to the index.
         """
-        base = encoder = self._session.base(self.manifest)
+        base = encoder = self._in_use.base(self.manifest)
         if references is not None:
             blending = ram or Vanilla(settings or settings_of(references) or VanillaSettings())
             encoder = AugmentedEncoder(base, references, blending)
         with Writer(self._store) as writer:
             switch(writer, encoder)
-            self._session.given = base  # from now on the index says which set is in force
+            self._in_use.given = base  # the set in force is now that of the manifest
             self._save_cache()
 
     def videos(self) -> list[VideoRecord]:
-        """All indexed videos, by path."""
+        """List the indexed videos, sorted by path."""
         return self._read(self._reading.videos)
 
     def failures(self) -> list[FailureRecord]:
-        """Files that could not be indexed, and why, by path."""
+        """List the files that could not be indexed, with reasons, sorted by path."""
         return self._read(self._reading.failures)
 
     def stats(self) -> IndexStats:
-        """The index in numbers.
+        """Count what the index contains.
 
         Raises:
             VideoIndexError: there is no index yet.
@@ -312,72 +299,44 @@ class VideoIndex:
 
     def _add(self, writer: Writer, paths: list[Any], *, prune: bool, retry_failed: bool) -> Iterator[Event]:
         from impart.video.decode.process import Decoder
-        from impart.video.index.events import IndexDone, PathFailed
+        from impart.video.index.events import IndexDone
         from impart.video.index.indexer import Indexer
-        from impart.video.index.plan import make_plan
-        from impart.video.index.scan import scan
 
         began = time.monotonic()
-        found = scan(paths)
-        plan = make_plan(
-            found,
-            videos=writer.videos.values(),
-            failures=writer.failures,
-            manifest=writer.manifest,
-            retry_failed=retry_failed,
-            prune=prune,
-        )
-        problems = [*found.problems, *plan.refused]
-        for path, reason in problems:
-            yield PathFailed(path=path, reason=reason)
-        yield plan.summary()
-        encoder = self._session.of(writer.manifest)
-        decoder = Decoder(writer.manifest.decode, short_side_px=encoder.traits.image_size_px)
-        with decoder:
+        videos, failures = list(writer.videos.values()), writer.failures
+        plan = yield from _planned(paths, videos, failures, writer.manifest, prune=prune, retry_failed=retry_failed)
+        encoder = self._in_use.of(writer.manifest)
+        with Decoder(writer.manifest.decode, short_side_px=encoder.traits.image_size_px) as decoder:
             indexer = Indexer(writer, encoder, decoder=decoder, batch=self.settings.encoder.batch)
-            yield from indexer.run(plan)
+            counts = yield from indexer.run(plan)
         if not plan.empty:
             writer.compact()
         self._save_cache()
-        totals = indexer.totals
-        counts = {item.name: getattr(totals, item.name, None) for item in dataclasses.fields(IndexDone)}
-        known = {name: value for name, value in counts.items() if value is not None}
         yield IndexDone(
-            **known,
-            path_failures=len(problems),
+            **dataclasses.asdict(counts),
+            path_failures=len(plan.problems),
             unchanged=plan.summary().unchanged,
             elapsed_s=time.monotonic() - began,
         )
 
     def _dry_run(self, paths: list[Any], *, prune: bool, retry_failed: bool) -> Iterator[Event]:
-        from impart.video.index.events import PathFailed
-        from impart.video.index.plan import make_plan
-        from impart.video.index.scan import scan
-
-        found = scan(paths)
-        videos = self.videos() if self.exists else []
-        failures = {record.path: record for record in self.failures()} if self.exists else {}
         manifest = self._with_settings(self.manifest) if self.exists else self._new_manifest(self.encoder)
-        plan: IndexPlan = make_plan(
-            found, videos=videos, failures=failures, manifest=manifest, retry_failed=retry_failed, prune=prune
-        )
-        for path, reason in [*found.problems, *plan.refused]:
-            yield PathFailed(path=path, reason=reason)
-        yield plan.summary()
+        failures = {record.path: record for record in self.failures()}
+        plan = yield from _planned(paths, self.videos(), failures, manifest, prune=prune, retry_failed=retry_failed)
         yield from plan.planned()
 
     def _save_cache(self) -> None:
-        """Prepare the next cold search; the caller holds the write lock."""
-        if not has_cache(self._store):  # also after a run that was interrupted
-            save_cache(self._store, self._finder.current(), video_means=self._finder.video_means())
+        """Write the cache of the next cold search; the caller holds the write lock."""
+        if not has_cache(self._store):
+            save_cache(self._store, self._searcher.current(), video_means=self._searcher.video_means())
 
     def _create(self) -> None:
-        """Make the index, with the encoder's reference set in force."""
-        encoder = self._session.of_new()
+        """Create the index, with the encoder's reference set in force."""
+        encoder = self._in_use.for_new_index()
         manifest = self._new_manifest(encoder)
         Store.make_folder(self.path)
         with write_lock(self.path):
-            if self.exists:  # somebody was quicker
+            if self.exists:  # another process created it meanwhile
                 return
             self._store.create_tables(manifest)
             if isinstance(encoder, AugmentedEncoder):
@@ -385,11 +344,11 @@ class VideoIndex:
             manifest.save(self.path)
 
     def _adopt(self, writer: Writer) -> None:
-        """Bring the manifest in line with what was asked for at opening."""
+        """Apply the settings and the reference set given to `open`."""
         manifest = self._with_settings(writer.manifest)
         if manifest != writer.manifest:
             writer.save_manifest(manifest)
-        given = self._session.given
+        given = self._in_use.given
         if isinstance(given, AugmentedEncoder) and not writer.videos:
             switch(writer, given)
 
@@ -413,34 +372,39 @@ class VideoIndex:
             created_at=now(),
         )
 
-    def _options(
-        self, *, top: int | None, group: Group | None, by: By | None, augment: bool, path_glob: str | None, why: bool
-    ) -> SearchOptions:
-        default = self.settings.search
-        return SearchOptions(
-            top=default.top if top is None else top,
-            group=group or default.group,
-            by=by or default.by,
-            augment=augment,
-            path_glob=path_glob,
-            why=why,
-        )
-
     def _read(self, read: Callable[[], list[_Row]]) -> list[_Row]:
-        """Read a table that a writer may be changing."""
-        if not self.exists:
-            return []
-        for _ in range(5):
-            try:
-                return read()
-            except TableGoneError as error:
-                last = error
-                time.sleep(0.05)
-        raise VideoIndexError(f"the index {self.path} cannot be read: {last}") from last
+        return self._reading.retry(read) if self.exists else []
+
+
+def _planned(
+    paths: list[Any],
+    videos: list[VideoRecord],
+    failures: Mapping[Path, FailureRecord],
+    manifest: IndexManifest,
+    *,
+    prune: bool,
+    retry_failed: bool,
+) -> Generator[Event, None, IndexPlan]:
+    """Walk the paths and compare the files found with the index.
+
+    Yields:
+        `PathFailed` for each problem, then `ScanDone`.
+    """
+    from impart.video.index.events import PathFailed
+    from impart.video.index.plan import make_plan
+    from impart.video.index.scan import scan
+
+    plan = make_plan(
+        scan(paths), videos=videos, failures=failures, manifest=manifest, retry_failed=retry_failed, prune=prune
+    )
+    for path, reason in plan.problems:
+        yield PathFailed(path=path, reason=reason)
+    yield plan.summary()
+    return plan
 
 
 def _bytes_below(folder: Path) -> int:
-    """Size of all files of a folder that a writer may be changing."""
+    """Sum the sizes of the files of a folder that a writer may be changing."""
     total = 0
     for file in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):

@@ -1,8 +1,8 @@
-"""Carries out a plan: decode, encode, cut into scenes, commit; one video after another, in the order of paths.
+"""Indexer: decodes, encodes, cuts into scenes and commits the files of a plan, one after another, sorted by path.
 
-Decoding runs ahead in its own process, encoding in a thread of this one, and what is encoded is committed meanwhile:
-no core waits for another step. Steps are carried out, and told of, strictly in order. Batches never cross the border
-between two videos, so what is stored depends on the file alone and not on where an earlier run was interrupted.
+Decoding runs ahead in a process of its own, encoding in a thread of this one, and encoded rows are written meanwhile:
+no core waits for another step. Steps are carried out, and their events yielded, strictly in order. A batch never
+contains frames of two videos, so the stored rows depend on the file alone and not on where a run was interrupted.
 """
 
 from __future__ import annotations
@@ -10,22 +10,19 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
-from threadpoolctl import threadpool_limits
+from typing import Protocol
 
 from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.files import blake2b_hex
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.index.events import (
+    Counts,
     Event,
     VideoCopied,
     VideoDone,
@@ -38,134 +35,92 @@ from impart.video.index.events import (
 )
 from impart.video.index.plan import IndexPlan, IndexTask, hash_of
 from impart.video.index.store import VideoRecord, path_id, revision_of
-from impart.video.index.writer import CHUNK_ROWS, SegmentChunk, Writer
-from impart.video.scenes.cuts import scene_bounds
+from impart.video.index.video_buffer import Times, VideoBuffer
+from impart.video.index.writer import CHUNK_ROWS, Writer
 
-__all__ = ["Indexer", "Totals", "VideoSource"]
+__all__ = ["Indexer", "VideoSource"]
 
 _AHEAD = 2  # batches given to the encoder and not yet taken back
-_Times = list[tuple[float, float, int]]  # start_s, end_s, weight
 
 
 class VideoSource(Protocol):
-    """What the indexer needs of a decoder; `impart.video.decode.process.Decoder` is one."""
+    """A decoder of many files, such as `impart.video.decode.process.Decoder`."""
 
     def decode(self, paths: Iterable[Path]) -> Iterator[DecodedSegment | DecodeFinished | DecodeFailed]: ...
 
 
-@dataclass(kw_only=True)
-class Totals:
-    """Counts of a run; names as in `IndexDone` and `VideoProgress`."""
-
-    added: int = 0
-    updated: int = 0
-    moved: int = 0
-    copied: int = 0
-    removed: int = 0
-    failed: int = 0
-    partial: int = 0
-    skipped: int = 0
-    segments: int = 0
-    samples: int = 0
-    encoded: int = 0
-    video_s: float = 0.0
-    files_done: int = 0
-    bytes_done: int = 0
-
-
-@dataclass(kw_only=True)
-class _Video:
-    """A video in hand: frames that wait for the encoder, rows that wait for the store."""
-
-    task: IndexTask
-    video_id: str = ""  # known when its turn has come
-    revision: str = ""
-    content_hash: str = ""
-    images: list[npt.NDArray[np.uint8]] = field(default_factory=list)
-    image_times: _Times = field(default_factory=list)  # of `images`
-    times: _Times = field(default_factory=list)  # of rows not written
-    vectors: list[npt.NDArray[Any]] = field(default_factory=list)  # (b, D) each; of rows not written
-    retrieval: list[npt.NDArray[Any]] = field(default_factory=list)  # (b, R) each; of rows not written
-    # Of the whole video, for the scenes: 74 MB for ten hours at 4 frames a second, R = 256.
-    all_retrieval: list[npt.NDArray[Any]] = field(default_factory=list)
-    all_starts: list[float] = field(default_factory=list)
-    all_ends: list[float] = field(default_factory=list)
-    encoded: int = 0
-    written: int = 0
-    samples: int = 0
-    failure: str | None = None
-
-
 @dataclass(frozen=True)
 class _Step:
-    """Something to carry out in its turn, when the encoder has finished what it needs."""
+    """A step that is carried out in its turn, when the encoder has finished the batch that it needs."""
 
     do: Callable[[], Iterable[Event]]
     needs: Future[ImageEmbeddings] | None = None
 
 
 class Indexer:
-    """One run over a plan.
+    """Carries out one plan.
 
     Args:
         writer: of the index, entered.
-        encoder: base or augmented, as the index's manifest says.
-        decoder: gives the frames.
-        batch: images in one forward pass.
+        encoder: base or augmented, as in the index's manifest.
+        decoder: decodes the files.
+        batch: images per forward pass.
     """
 
     def __init__(self, writer: Writer, encoder: Encoder, *, decoder: VideoSource, batch: int) -> None:
-        self.totals = Totals()
         self._writer = writer
         self._encoder = encoder
         self._base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
         self._decoder = decoder
         self._batch = batch
-        self._dtype = np.float16 if writer.manifest.index.precision == "float16" else np.float32
+        self._precision = writer.manifest.index.precision
+        self._counts = Counts()
         self._files_total = 0
-        self._bytes_total = 0
+        self._bytes_done = self._bytes_total = 0
         self._number = 0
         self._since_compaction = 0
         self._steps: deque[_Step] = deque()
         self._began = time.monotonic()
 
-    def run(self, plan: IndexPlan) -> Iterator[Event]:
-        """Do it, and tell.
+    def run(self, plan: IndexPlan) -> Generator[Event, None, Counts]:
+        """Carry out the plan.
+
+        Yields:
+            An event per file, see `impart.video.index.events`.
+
+        Returns:
+            What was done.
 
         Raises:
-            VideoIndexError: the index cannot be written; what was committed stays.
+            VideoIndexError: the index cannot be written; committed videos stay.
         """
-        writer, totals = self._writer, self.totals
+        writer = self._writer
         if plan.remove:
             writer.remove(plan.remove)
-            totals.removed = len(plan.remove)
+            self._counts += Counts(removed=len(plan.remove))
             yield from (VideoRemoved(path=record.path) for record in plan.remove)
         writer.forget_failures(plan.forget)
         for task in plan.of("skip", "touch", "move"):
             yield from self._without_decoding(task)
         decoded = plan.of("add", "update")
-        copies = plan.of("copy")
-        self._files_total = len(decoded)
-        self._bytes_total = sum(task.file.size_bytes for task in decoded)
         yield from self._decode(decoded)
         # Copies come last: their original may have been new itself.
         originals = {record.revision: record for record in reversed(list(writer.videos.values()))}
         orphans = []
-        for task in copies:
+        for task in plan.of("copy"):
             original = originals.get(revision_of(task.content_hash or "", writer.manifest))
-            if original is None:  # it could not be decoded: let this one fail, or not, by itself
+            if original is None:  # it could not be decoded: try this file by itself
                 orphans.append(task)
                 continue
             writer.copy(original, self._record_at(task, original, video_id=self._video_id(task)))
-            totals.copied += 1
+            self._counts += Counts(copied=1)
             yield VideoCopied(path=task.file.path, original=original.path)
-        self._files_total += len(orphans)
-        self._bytes_total += sum(task.file.size_bytes for task in orphans)
         yield from self._decode(orphans)
+        return self._counts
 
     def _without_decoding(self, task: IndexTask) -> Iterator[Event]:
         if task.failure is not None:
-            self.totals.skipped += 1
+            self._counts += Counts(skipped=1)
             yield VideoSkipped(path=task.file.path, reason=task.failure.reason, attempts=task.failure.attempts)
             return
         record = task.record
@@ -173,10 +128,13 @@ class Indexer:
         self._writer.update(self._record_at(task, record, video_id=record.video_id))
         self._writer.forget_failures([task.file.path])
         if task.action == "move":
-            self.totals.moved += 1
+            self._counts += Counts(moved=1)
             yield VideoMoved(path=task.file.path, old_path=record.path)
 
     def _decode(self, tasks: Sequence[IndexTask]) -> Iterator[Event]:
+        """Decode, encode and commit files."""
+        self._files_total += len(tasks)
+        self._bytes_total += sum(task.file.size_bytes for task in tasks)
         hashes: dict[Path, str | None] = {}
         by_path = {task.file.path: task for task in tasks}
         readable = [task for task in tasks if task.file.problem is None]
@@ -189,21 +147,19 @@ class Indexer:
                 hashes[task.file.path] = task.content_hash or hash_of(task.file)
                 yield task.file.path
 
-        video: _Video | None = None
+        video: VideoBuffer | None = None
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="impart-encoder")
         try:
             for item in self._decoder.decode(paths()):
                 if video is None:
-                    digest = hashes.pop(item.path)
-                    revision = revision_of(digest or "", self._writer.manifest)
-                    video = _Video(task=by_path[item.path], revision=revision, content_hash=digest or "")
-                    if digest is None and not isinstance(item, DecodeFailed):
+                    video = self._buffer(by_path[item.path], hashes.pop(item.path))
+                    failed_at_once = isinstance(item, DecodeFailed)
+                    if not video.content_hash and not failed_at_once:
                         video.failure = "could not be read twice: is it being written, or its disk failing?"
-                    self._steps.append(_Step(partial(self._begin, video, told=not isinstance(item, DecodeFailed))))
+                    self._steps.append(_Step(partial(self._begin, video, announce=not failed_at_once)))
                 if isinstance(item, DecodedSegment):
-                    video.images.append(item.image)
-                    video.image_times.append((item.start_s, item.end_s, item.weight))
-                    if len(video.images) >= self._batch:
+                    video.add_frame(item)
+                    if video.waiting_frames >= self._batch:
                         self._encode(video, executor)
                 else:
                     if isinstance(item, DecodeFinished):
@@ -216,101 +172,69 @@ class Indexer:
             self._steps.clear()
             executor.shutdown(cancel_futures=True)
 
+    def _buffer(self, task: IndexTask, digest: str | None) -> VideoBuffer:
+        revision = revision_of(digest or "", self._writer.manifest)
+        return VideoBuffer(task, revision=revision, content_hash=digest or "", precision=self._precision)
+
     def _carry_out(self, *, ahead: int) -> Iterator[Event]:
-        """Do all steps whose turn has come; wait where the encoder is more than `ahead` batches behind."""
+        """Carry out the steps whose turn has come; wait where the encoder is more than `ahead` batches behind."""
         while self._steps:
             needs = self._steps[0].needs
             if needs is not None and not needs.done() and sum(step.needs is not None for step in self._steps) <= ahead:
                 return
             yield from self._steps.popleft().do()
 
-    def _begin(self, video: _Video, *, told: bool) -> Iterator[Event]:
+    def _begin(self, video: VideoBuffer, *, announce: bool) -> Iterator[Event]:
         self._number += 1
         video.video_id = self._video_id(video.task)
-        if told:
-            yield self._started(video.task)
+        if announce:
+            file = video.task.file
+            yield VideoStarted(path=file.path, number=self._number, of=self._files_total, size_bytes=file.size_bytes)
 
-    def _encode(self, video: _Video, executor: ThreadPoolExecutor) -> None:
+    def _encode(self, video: VideoBuffer, executor: ThreadPoolExecutor) -> None:
         """Give the waiting frames to the encoder."""
-        images, times = video.images, video.image_times
-        video.images, video.image_times = [], []
+        images, times = video.take_frames()
         if images and video.failure is None:
             coming = executor.submit(self._base.encode_images, images)
             self._steps.append(_Step(partial(self._take, video, coming, times), coming))
 
-    def _take(self, video: _Video, coming: Future[ImageEmbeddings], times: _Times) -> Iterator[Event]:
-        """Take a batch back from the encoder; its errors are the video's."""
+    def _take(self, video: VideoBuffer, coming: Future[ImageEmbeddings], times: Times) -> Iterator[Event]:
+        """Take a batch back from the encoder; an error of the encoder fails this video only."""
         if video.failure is not None:
             return
         try:
-            made = coming.result()
-            vectors, retrieval = made.embeddings.astype(self._dtype), made.retrieval.astype(self._dtype)
-            if not (np.isfinite(vectors).all() and np.isfinite(retrieval).all()):
-                raise FloatingPointError("it gave a vector that is not finite")
-        except Exception as error:  # noqa: BLE001 - encoders may be anybody's: whatever they raise costs one file
+            video.add_embeddings(coming.result(), times)
+        except Exception as error:  # noqa: BLE001 - anybody may write an encoder: any error of it costs one file
             video.failure = f"the encoder failed on a frame near {times[-1][0]:.1f} s: {error}"
             return
-        video.encoded += len(times)
-        self.totals.encoded += len(times)
-        video.times += times
-        video.samples += sum(weight for _, _, weight in times)
-        video.vectors.append(vectors)
-        video.retrieval.append(retrieval)
-        video.all_retrieval.append(retrieval)
-        if len(video.times) >= CHUNK_ROWS:
+        self._counts += Counts(encoded=len(times))
+        if video.waiting_rows >= CHUNK_ROWS:
             self._write(video)
         yield self._progress(video)
 
-    def _end(self, video: _Video, item: DecodeFinished | DecodeFailed) -> Iterator[Event]:
+    def _end(self, video: VideoBuffer, item: DecodeFinished | DecodeFailed) -> Iterator[Event]:
         if isinstance(item, DecodeFinished):
             yield self._finish(video, item)
         else:
             yield self._fail(video.task, item.reason, video=video)
-        yield self._progress(_Video(task=video.task))
+        yield self._progress(VideoBuffer(video.task, precision=self._precision))
         self._since_compaction += 1
         if self._since_compaction >= self._writer.manifest.index.compact_every:
             self._since_compaction = 0
             self._writer.compact()
 
-    def _write(self, video: _Video) -> None:
-        """Append the encoded rows to the store, not yet visible."""
-        vectors, retrieval = np.concatenate(video.vectors), np.concatenate(video.retrieval)  # (n, D), (n, R)
-        starts, ends, weights = zip(*video.times, strict=True)
-        blend = None
-        if isinstance(self._encoder, AugmentedEncoder):
-            # From the rounded vectors, as a later change of the reference set would.
-            stored = ImageEmbeddings(vectors.astype(np.float32), retrieval.astype(np.float32))
-            # One thread: the spinning of idle BLAS and OpenMP threads would take a core from the encoder.
-            with threadpool_limits(limits=1):
-                blend = self._encoder.blend(stored)
-        chunk = SegmentChunk(
-            first=video.written,
-            start_s=np.array(starts, np.float64),
-            end_s=np.array(ends, np.float64),
-            weight=np.array(weights, np.int32),
-            vectors=vectors,
-            retrieval=retrieval,
-            blend=blend,
-        )
-        self._writer.add_segments(video.video_id, video.revision, chunk)
-        video.written += len(chunk)
-        video.all_starts += starts
-        video.all_ends += ends
-        for waiting in (video.times, video.vectors, video.retrieval):
-            waiting.clear()
+    def _write(self, video: VideoBuffer) -> None:
+        """Append the encoded rows to the store; they are visible after the commit."""
+        self._writer.add_segments(video.video_id, video.revision, video.take_chunk(self._encoder))
 
-    def _finish(self, video: _Video, item: DecodeFinished) -> Event:
+    def _finish(self, video: VideoBuffer, item: DecodeFinished) -> Event:
         if video.failure is None and not video.encoded:
             video.failure = "has no frame"
         if video.failure is not None:
             return self._fail(video.task, video.failure, video=video)
-        if video.times:
+        if video.waiting_rows:
             self._write(video)
-        task, writer, info, totals = video.task, self._writer, item.info, self.totals
-        retrieval = np.concatenate(video.all_retrieval).astype(np.float32)
-        starts, ends = np.array(video.all_starts, np.float64), np.array(video.all_ends, np.float64)
-        with threadpool_limits(limits=1):
-            scenes = scene_bounds(retrieval, starts, ends, writer.manifest.index.cut_threshold)
+        task, info = video.task, item.info
         record = VideoRecord(
             video_id=video.video_id,
             revision=video.revision,
@@ -326,18 +250,21 @@ class Indexer:
             fps=info.fps,
             samples=item.samples,
             segments=video.written,
-            scene_starts=tuple(int(first) for first, _ in scenes),
+            scene_starts=video.scene_starts(self._writer.manifest.index.cut_threshold),
             problem=item.problem,
             indexed_at=time.time(),
         )
-        writer.commit(record)
-        totals.added += task.action != "update"
-        totals.updated += task.action == "update"
-        totals.partial += item.problem is not None
-        totals.segments += record.segments
-        totals.samples += record.samples
-        totals.video_s += info.duration_s
-        self._count(task)
+        self._writer.commit(record)
+        replaced = task.action == "update"
+        self._counts += Counts(
+            added=int(not replaced),
+            updated=int(replaced),
+            partial=int(item.problem is not None),
+            segments=record.segments,
+            samples=record.samples,
+            video_s=record.duration_s,
+        )
+        self._bytes_done += task.file.size_bytes
         return VideoDone(
             path=record.path,
             video_id=record.video_id,
@@ -346,25 +273,24 @@ class Indexer:
             samples=record.samples,
             scenes=len(record.scene_starts),
             problem=record.problem,
-            replaced=task.action == "update",
+            replaced=replaced,
         )
 
-    def _fail(self, task: IndexTask, reason: str, *, video: _Video | None = None) -> Event:
+    def _fail(self, task: IndexTask, reason: str, *, video: VideoBuffer | None = None) -> Event:
         if video is not None and video.written:
             self._writer.discard([(video.video_id, video.revision)])
         record = self._writer.remember_failure(
             task.file.path, size_bytes=task.file.size_bytes, mtime_ns=task.file.mtime_ns, reason=reason
         )
-        self.totals.failed += 1
-        self._count(task)
+        self._counts += Counts(failed=1)
+        self._bytes_done += task.file.size_bytes
         return VideoFailed(path=record.path, reason=reason, attempts=record.attempts)
 
-    def _count(self, task: IndexTask) -> None:
-        self.totals.files_done += 1
-        self.totals.bytes_done += task.file.size_bytes
-
     def _video_id(self, task: IndexTask) -> str:
-        """The id of the video at this path; a moved video keeps its own, so another file at its old place needs one."""
+        """Choose the id of a file: that of the video it updates, or a new one.
+
+        A moved video keeps its id, so another file at its old path needs a different one.
+        """
         if task.action == "update" and task.record is not None:
             return task.record.video_id
         video_id = path_id(task.file.path)
@@ -377,22 +303,17 @@ class Indexer:
         place = {"video_id": video_id, "path": file.path, "size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns}
         return dataclasses.replace(record, **place, indexed_at=time.time())  # type: ignore[arg-type]
 
-    def _started(self, task: IndexTask) -> Event:
-        size = task.file.size_bytes
-        return VideoStarted(path=task.file.path, number=self._number, of=self._files_total, size_bytes=size)
-
-    def _progress(self, video: _Video) -> Event:
-        totals = self.totals
-        position_s = video.times[-1][1] if video.times else video.all_ends[-1] if video.all_ends else 0.0
+    def _progress(self, video: VideoBuffer) -> Event:
+        counts = self._counts
         return VideoProgress(
             path=video.task.file.path,
-            files_done=totals.files_done,
+            files_done=counts.files_done,
             files_total=self._files_total,
-            bytes_done=totals.bytes_done,
+            bytes_done=self._bytes_done,
             bytes_total=self._bytes_total,
-            position_s=position_s,
-            video_s=totals.video_s + position_s,
-            samples=totals.samples + video.samples,
-            encoded=totals.encoded,
+            position_s=video.position_s,
+            video_s=counts.video_s + video.position_s,
+            samples=counts.samples + video.samples,
+            encoded=counts.encoded,
             elapsed_s=time.monotonic() - self._began,
         )

@@ -1,7 +1,7 @@
-"""`manifest.json` of a video index: what it was made with, and which reference set it looks through.
+"""`manifest.json` of a video index: encoder, settings, and the reference set in force.
 
-The manifest is small, read without the database, and replaced atomically. It names the neighbours table in force, so
-that replacing it is the moment a new reference set takes over.
+The manifest is small, read without the database, and replaced atomically. It names the neighbours table in force:
+replacing the manifest puts a new reference set in force.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ __all__ = ["MIGRATIONS", "SCHEMA", "Augmentation", "IndexManifest"]
 
 SCHEMA = 1
 MIGRATIONS: dict[int, Callable[[Path, dict[str, Any]], dict[str, Any]]] = {}
-"""From schema n to n + 1: takes the index's folder and the manifest as read, changes the tables, returns the manifest.
+"""Migrations from schema n to n + 1: take the folder and the manifest, change the tables, return the new manifest.
 
-A writer runs them in order, under the lock; a migration must be safe to run again after a crash.
+A writer runs them in order, under the lock. A migration must be safe to run again after a crash.
 """
 
 _KIND = "video-index"
@@ -32,16 +32,16 @@ _NAME = "manifest.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """The reference set in force.
+    """The reference set in force, and how it is blended in.
 
     Attributes:
-        name: kind of augmentation, `vanilla` or `ram`.
+        name: of the blender, `vanilla` or `ram`.
         fingerprint: of base encoder, references and settings together.
-        settings: of the augmentation.
-        references_name, references_fingerprint: the set; a copy lies in the index's `folder`.
-        folder: of that copy, relative to the index.
+        settings: of the blender.
+        references_name, references_fingerprint: of the set.
+        folder: copy of the set, relative to the index.
         table: name of the neighbours table.
-        graph: of a RAM: the copy of its `ram.onnx`, relative to the index.
+        graph: copy of the RAM's `ram.onnx`, relative to the index; empty for Vanilla.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Augmentation:
 
     @property
     def dense(self) -> bool:
-        """Whether what is added is kept as vectors: a RAM's sum is not one of reference embeddings."""
+        """Whether the table stores the added vectors: what a RAM adds is no sum of reference embeddings."""
         return self.name == "ram"
 
     @classmethod
@@ -66,12 +66,13 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexManifest:
-    """What is written in `manifest.json`.
+    """Content of `manifest.json`.
 
     Attributes:
         encoder_id, encoder_fingerprint: the base encoder.
         dim, retrieval_dim: D and R of the stored vectors.
-        decode, index: settings that new videos are indexed with.
+        decode, index: settings for new videos.
+        augmentation: None without a reference set.
         versions: of impart and of the libraries whose output is stored.
     """
 
@@ -95,7 +96,7 @@ class IndexManifest:
         """Read the manifest of the index in `folder`.
 
         Args:
-            migrate: bring an index of an older schema up to date (the caller holds the write lock).
+            migrate: migrate an index of an older schema; the caller holds the write lock.
 
         Raises:
             VideoIndexError: there is no index, it is damaged, or its schema is not this version's.
@@ -110,7 +111,7 @@ class IndexManifest:
         except (OSError, ValueError) as error:
             raise VideoIndexError(f"cannot read {path}: {error}") from error
         if not isinstance(values, dict) or values.get("kind") != _KIND:
-            raise VideoIndexError(f"{folder} holds something else than a video index: choose another --index folder")
+            raise VideoIndexError(f"{folder} contains something else than a video index: choose another --index folder")
         schema = values.get("schema")
         if not isinstance(schema, int) or schema > SCHEMA:
             raise VideoIndexError(
@@ -121,7 +122,7 @@ class IndexManifest:
             if not migrate:
                 raise VideoIndexError(
                     f"the index {folder} has schema {schema}, this impart needs {SCHEMA}: "
-                    f"bring it up to date with impart index --index {folder}"
+                    f"migrate it with impart index PATH... --index {folder}"
                 )
             for step in range(schema, SCHEMA):
                 values = MIGRATIONS[step](folder, values) | {"schema": step + 1}
@@ -132,7 +133,7 @@ class IndexManifest:
             raise VideoIndexError(f"{path} is damaged ({error!r}): restore it, or index into a new folder") from error
 
     def save(self, folder: Path) -> None:
-        """Replace the manifest in one step: a reader sees the old one or the new one."""
+        """Replace the manifest in one step: a reader gets the old one or the new one."""
         _write(folder / _NAME, {"kind": _KIND, **dataclasses.asdict(self)})
 
     @classmethod

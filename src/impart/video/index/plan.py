@@ -1,4 +1,4 @@
-"""What a run has to do: the files found, compared with the index. Nothing is written here, and little is read."""
+"""Plan of a run: the files found, compared with the index. Nothing is written here, and few files are read."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ __all__ = ["IndexPlan", "IndexTask", "hash_of", "make_plan"]
 
 @dataclass(frozen=True, kw_only=True)
 class IndexTask:
-    """One file and what happens to it.
+    """One file and the action for it.
 
     Attributes:
-        record: the video it is, was (update, touch, move), or is a copy of (None where that one is itself new).
+        record: the indexed video at this path (update, touch), that moved here (move), or with the same content (copy;
+            None where the other file is itself new).
         original: of a copy: the other file.
-        content_hash: where it had to be known already.
+        content_hash: set where the plan needed it.
         failure: of a skipped file.
     """
 
@@ -36,23 +37,25 @@ class IndexTask:
 
 @dataclass(kw_only=True)
 class IndexPlan:
-    """All of a run.
+    """All tasks of a run.
 
     Attributes:
         tasks: sorted by path.
         remove: videos whose files are gone, below the given paths.
-        refused: (path, reason) where pruning would be unsafe.
-        files, unchanged: how many were found, and need nothing.
+        forget: files whose recorded failure is out of date.
+        problems: (path, reason) of paths that cannot be walked, or below which pruning would be unsafe.
+        files, unchanged: files found; files that need nothing.
     """
 
     tasks: list[IndexTask] = field(default_factory=list)
     remove: list[VideoRecord] = field(default_factory=list)
     forget: list[Path] = field(default_factory=list)
-    refused: list[tuple[Path, str]] = field(default_factory=list)
+    problems: list[tuple[Path, str]] = field(default_factory=list)
     files: int = 0
     unchanged: int = 0
 
     def of(self, *actions: Action) -> list[IndexTask]:
+        """Select the tasks with one of these actions."""
         return [task for task in self.tasks if task.action in actions]
 
     @property
@@ -61,6 +64,7 @@ class IndexPlan:
         return not (self.remove or self.forget) and all(task.action == "skip" for task in self.tasks)
 
     def summary(self) -> ScanDone:
+        """Count the files per action."""
         decoded = self.of("add", "update")
         return ScanDone(
             files=self.files,
@@ -75,7 +79,7 @@ class IndexPlan:
         )
 
     def planned(self) -> Iterable[Planned]:
-        """The plan as a dry run shows it."""
+        """List the actions, as a dry run prints them."""
         for task in self.tasks:
             detail = str(task.original or "") if task.action == "copy" else ""
             if task.action == "move" and task.record is not None:
@@ -98,17 +102,18 @@ def make_plan(
 ) -> IndexPlan:
     """Compare the files found with the index.
 
-    A file is known by path, size and time. Only where these differ is content read: to tell a touched file from a
-    changed one, and a moved or copied file from a new one (then its size equals that of a known video).
+    A file with the path, size and time of an indexed one is unchanged. Content is read only where these differ: to
+    distinguish a touched file from a changed one, and a moved or copied file (its size equals that of an indexed video)
+    from a new one.
     """
     known = {record.path: record for record in videos}
-    plan = IndexPlan(files=len(found.files))
+    plan = IndexPlan(files=len(found.files), problems=list(found.problems))
     new: list[FoundFile] = []
     for file in found.files:
         record, failure = known.get(file.path), failures.get(file.path)
         if record and _same(file, record) and record.revision == revision_of(record.content_hash, manifest):
             plan.unchanged += 1
-            if failure:  # it was damaged in between, and came back as it was
+            if failure:  # it was damaged meanwhile, and restored
                 plan.forget.append(file.path)
         elif failure and _same(file, failure) and not retry_failed:
             plan.tasks.append(IndexTask(file=file, action="skip", failure=failure))
@@ -126,7 +131,7 @@ def make_plan(
 
 
 def hash_of(file: FoundFile) -> str | None:
-    """`content_hash`, or None where the file cannot be read; the decoder will say why."""
+    """Compute `content_hash`; None where the file cannot be read (the decoder reports the reason)."""
     try:
         return None if file.problem else content_hash(file.path)
     except OSError:
@@ -146,7 +151,7 @@ def _changed(file: FoundFile, record: VideoRecord, *, manifest: IndexManifest) -
 def _new(
     files: Sequence[FoundFile], *, known: Mapping[Path, VideoRecord], present: set[Path], manifest: IndexManifest
 ) -> list[IndexTask]:
-    """Files at paths the index does not know: moved, copied or new."""
+    """Decide for files at paths that are not in the index: moved, copied or new."""
     by_size: dict[int, int] = {}
     by_hash: dict[str, list[VideoRecord]] = {}
     for record in known.values():
@@ -186,12 +191,12 @@ def _prune(
     failures: Mapping[Path, FailureRecord],
     kept: set[Path],
 ) -> None:
-    """Videos that are gone below the roots; never below a root that looks like an unmounted disk."""
+    """Find the videos that are gone below the roots; never below a root that may be an unmounted disk."""
     unreadable = [path for path, _ in found.problems]
     roots = []
     for root in found.roots:
         if root.is_dir() and next(root.iterdir(), None) is None and any(_below(path, [root]) for path in known):
-            plan.refused.append((root, "is empty: is its disk mounted? Nothing below it was removed from the index"))
+            plan.problems.append((root, "is empty: is its disk mounted? Nothing below it was removed from the index"))
         else:
             roots.append(root)
 

@@ -1,8 +1,8 @@
-"""Which reference set an index looks through, and changing it without touching a video.
+"""Switch the reference set of an index, without decoding a video.
 
-Neighbours are found again from the stored retrieval vectors and written to a table of their own; the set (and the RAM
-that blends it in, if one was trained for that) is copied into the index; then one replacement of the manifest switches
-over. Killed before that, the old set stays in force.
+Neighbours are searched again from the stored retrieval embeddings and written to a table of their own. The set, and the
+trained RAM if one blends it in, is copied into the index. Then one replacement of the manifest puts the new set in
+force. A run that is killed before leaves the old set in force.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from impart.video.index.writer import Writer, blend_columns
 
 __all__ = ["check_encoder", "describe", "install", "switch", "with_references"]
 
-_ROWS = 16_384  # segments whose neighbours are found at once
+_ROWS = 16_384  # segments whose neighbours are searched at once
 
 
 def describe(encoder: AugmentedEncoder) -> Augmentation:
-    """What the manifest says of an augmentation."""
-    references, blending = encoder.references, encoder.augmentation
+    """Make the manifest's record of an augmentation."""
+    references, blending = encoder.references, encoder.blender
     return Augmentation(
         name=blending.name,
         fingerprint=encoder.fingerprint,
@@ -49,7 +49,7 @@ def describe(encoder: AugmentedEncoder) -> Augmentation:
 
 
 def with_references(base: Encoder, folder: Path, manifest: IndexManifest) -> Encoder:
-    """The encoder an index works with: `base`, with the reference set in force where there is one."""
+    """Augment `base` by the reference set in force; return `base` where there is none."""
     augmentation = manifest.augmentation
     if augmentation is None:
         return base
@@ -68,7 +68,7 @@ def with_references(base: Encoder, folder: Path, manifest: IndexManifest) -> Enc
 
 
 def check_encoder(encoder: Encoder, folder: Path, manifest: IndexManifest) -> None:
-    """Refuse another base encoder than the index was made with.
+    """Refuse a base encoder other than the one that made the index.
 
     Raises:
         EncoderMismatchError: names both and the remedy.
@@ -87,28 +87,30 @@ def check_encoder(encoder: Encoder, folder: Path, manifest: IndexManifest) -> No
 
 
 def install(store: Store, encoder: AugmentedEncoder, manifest: IndexManifest) -> Augmentation:
-    """Copy set and RAM into the index and make its (empty) neighbours table. In force once a manifest names it.
+    """Copy the set and the RAM into the index and create an empty neighbours table.
+
+    The set is in force once a manifest names it.
 
     Args:
-        manifest: of the index as it is. What it names already is left as it is, and so survives a crash.
+        manifest: of the index now. Files that it names already are not replaced, so that a crash cannot lose them.
     """
     augmentation, present = describe(encoder), manifest.augmentation
     folder = store.folder / augmentation.folder
     if present is None or present.folder != augmentation.folder:
-        shutil.rmtree(folder, ignore_errors=True)  # half a copy that a crash left
+        shutil.rmtree(folder, ignore_errors=True)  # an incomplete copy of an interrupted run
         encoder.references.save(folder)
     with store.errors("write to"):
-        if isinstance(encoder.augmentation, LearnedRam) and (present is None or present.graph != augmentation.graph):
+        if isinstance(encoder.blender, LearnedRam) and (present is None or present.graph != augmentation.graph):
             graph = store.folder / augmentation.graph
             graph.parent.mkdir(exist_ok=True)
             with atomic_path(graph) as part:
-                shutil.copyfile(encoder.augmentation.path, part)
+                shutil.copyfile(encoder.blender.path, part)
         store.make_neighbours(augmentation, manifest)
     return augmentation
 
 
 def switch(writer: Writer, encoder: Encoder) -> None:
-    """Put the encoder's reference set in force (none, if it is a base encoder).
+    """Put the encoder's reference set in force; none, if it is a base encoder.
 
     Raises:
         VideoIndexError: the index cannot be written; the old set stays in force.
@@ -127,12 +129,13 @@ def switch(writer: Writer, encoder: Encoder) -> None:
 
 
 def _batches(store: Store) -> Iterator[Any]:
+    """Read the segments in tables of about `_ROWS` rows."""
     columns = ["video_id", "revision", "number", "vector", "retrieval"]
     yield from _joined(store.table(SEGMENTS).search().select(columns).to_batches(_ROWS))
 
 
 def _joined(batches: Any) -> Iterator[Any]:
-    """Small batches (a fragment a video) put together to tables of about `_ROWS` rows."""
+    """Join small batches (one fragment per video) to tables of about `_ROWS` rows."""
     import pyarrow as pa
 
     waiting, count = [], 0
@@ -147,7 +150,7 @@ def _joined(batches: Any) -> Iterator[Any]:
 
 
 def _neighbours(rows: Any, encoder: AugmentedEncoder, manifest: IndexManifest) -> Any:
-    """Rows of a neighbours table from rows of the segments."""
+    """Compute rows of a neighbours table from rows of the segments."""
     import pyarrow as pa
 
     vectors, retrieval = (_matrix(rows[name]) for name in ("vector", "retrieval"))
@@ -157,6 +160,6 @@ def _neighbours(rows: Any, encoder: AugmentedEncoder, manifest: IndexManifest) -
 
 
 def _matrix(column: Any) -> Any:
-    """A column of n lists as (n, width) float32."""
+    """Convert a column of n lists to (n, width) float32."""
     flat = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks])
     return flat.reshape(len(column), -1).astype(np.float32)

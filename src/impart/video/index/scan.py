@@ -1,4 +1,4 @@
-"""Which files there are: folders walked in a fixed order, and a quick hash to know a moved file again."""
+"""Scan: walk folders for video files in a fixed order, and hash content to recognise moved files."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 from impart.files import new_blake2b
 
-__all__ = ["VIDEO_SUFFIXES", "FoundFile", "Scan", "content_hash", "scan"]
+__all__ = ["VIDEO_SUFFIXES", "FoundFile", "Scan", "absolute", "content_hash", "scan"]
 
 _SUFFIXES = """
     3g2 3gp amv asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2t m2ts m2v m4v mjpeg mjpg mkv mov mp4 mp4v mpe
     mpeg mpg mpv mts mxf nsv nut obu ogm ogv qt rm rmvb tod ts vob webm wmv wtv y4m
 """
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
-"""Files with these suffixes (in any case) are taken from folders; one named explicitly is tried in any case."""
+"""Suffixes of the files taken from folders, in upper or lower case; a file given explicitly needs none of them."""
 
 _TS_PACKET_BYTES = 188
 _BLOCK_BYTES = 1 << 16
@@ -27,7 +27,7 @@ _MIDDLE_BLOCKS = 14
 
 @dataclass(frozen=True, kw_only=True)
 class FoundFile:
-    """A file to consider. `problem`: why it cannot even be looked at (a symbolic link that leads nowhere)."""
+    """A video file. `problem`: why it cannot be opened at all (a broken symbolic link), or None."""
 
     path: Path
     size_bytes: int
@@ -37,12 +37,12 @@ class FoundFile:
 
 @dataclass(kw_only=True)
 class Scan:
-    """What a walk found.
+    """Result of a walk.
 
     Attributes:
         files: sorted by path, each once.
         problems: (path, reason) of given paths that do not exist and of folders that cannot be read.
-        roots: given paths that were walked without trouble at the root: pruning below them is safe.
+        roots: given paths that could be read: pruning below them is safe.
     """
 
     files: list[FoundFile] = field(default_factory=list)
@@ -54,14 +54,13 @@ def scan(paths: Iterable[str | os.PathLike[str]]) -> Scan:
     """Walk files and folders, recursively and sorted.
 
     Hidden files and folders (`.name`) below a given path are skipped. A folder is entered once, however many symbolic
-    links lead to it. Paths come out absolute, with symbolic links resolved in the folder part and not in the last one,
-    so that a link and the file it points to stay two entries.
+    links point to it. Paths are made absolute by `absolute`, so that a link and its target are two entries.
     """
     result = Scan()
     found: dict[Path, FoundFile] = {}
     entered: set[tuple[int, int]] = set()
     for given in paths:
-        path = _absolute(given)
+        path = absolute(given)
         try:
             info = path.stat()
         except OSError as error:
@@ -82,11 +81,11 @@ def scan(paths: Iterable[str | os.PathLike[str]]) -> Scan:
 
 
 def content_hash(path: Path) -> str:
-    """Digest of a file's size and of samples of its content, to know a moved or copied file again.
+    """Hash the size and parts of the content of a file, to recognise it when it was moved or copied.
 
-    Reads at most 1 MiB: the first and last 64 KiB and 14 blocks of 64 KiB evenly spaced between them (a small file
-    whole). Two files that agree in size and in all of these are taken for the same; a change in place that keeps the
-    size and misses every block is seen only through the file's time.
+    Reads at most 1 MiB: the first and last 64 KiB and 14 blocks of 64 KiB evenly spaced between them; a small file
+    whole. Two files with the same size and the same blocks are taken as equal. A change outside the blocks that keeps
+    the size is detected only by the file's time.
 
     Raises:
         OSError: the file cannot be read.
@@ -106,14 +105,14 @@ def content_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _absolute(given: str | os.PathLike[str]) -> Path:
-    """Absolute, with the folder part resolved and the last part left as it is."""
+def absolute(given: str | os.PathLike[str]) -> Path:
+    """Make a path absolute; resolve symbolic links in its folder part, not in its last part."""
     path = Path(os.path.abspath(os.path.expanduser(given)))  # noqa: PTH100, PTH111 - pathlib keeps `..`
     return Path(os.path.realpath(path.parent)) / path.name if path.name else path
 
 
 def _walk(root: Path, *, entered: set[tuple[int, int]], problems: list[tuple[Path, str]]) -> Iterator[FoundFile]:
-    """Video files below `root`; an explicit stack, since folders can be deeper than Python's."""
+    """Find the video files below `root`, with an explicit stack: folders may be deeper than Python's recursion."""
     stack = [root]
     while stack:
         folder = stack.pop()
@@ -143,7 +142,7 @@ def _walk(root: Path, *, entered: set[tuple[int, int]], problems: list[tuple[Pat
 
 
 def _is_typescript(path: Path) -> bool:
-    """Whether a `.ts` file is a program and not an MPEG transport stream, which has a sync byte every 188 bytes."""
+    """Whether a `.ts` file is TypeScript: an MPEG transport stream has a sync byte every 188 bytes."""
     if path.suffix.lower() != ".ts":
         return False
     with path.open("rb") as file:
@@ -154,12 +153,12 @@ def _is_typescript(path: Path) -> bool:
 def _unreachable(path: Path, error: OSError) -> FoundFile:
     try:
         info = path.lstat()
-    except OSError:  # gone between listing and looking
+    except OSError:  # deleted meanwhile
         return FoundFile(path=path, size_bytes=0, mtime_ns=0, problem=_reason(error))
     return FoundFile(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns, problem=_reason(error))
 
 
 def _reason(error: OSError) -> str:
     if error.errno == errno.ELOOP:
-        return "its symbolic links go in a circle"
+        return "its symbolic links form a circle"
     return error.strerror or str(error)

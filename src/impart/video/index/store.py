@@ -1,26 +1,27 @@
 """A video index on disk: LanceDB tables beside a manifest.
 
-    manifest.json            what the index was made with, and the reference set in force
-    videos.lance             one row a video; a video exists when its row does
-    segments.lance           one row a segment: times, weight, base and retrieval vectors
-    neighbours_<fp>.lance    one row a segment: the reference pairs blended into it, and what a RAM made of them
-    failures.lance           files that could not be indexed, and why
+    manifest.json            encoder, settings, and the reference set in force
+    videos.lance             one row per video; a video exists when its row does
+    segments.lance           one row per segment: times, weight, base and retrieval vectors
+    neighbours_<fp>.lance    one row per segment: its blend (reference pairs, weights, what a RAM adds)
+    failures.lance           files that could not be indexed, with reasons
     references/<fp>/         a copy of the reference set in force
     rams/<digest>.onnx       a copy of the trained RAM in force, if there is one
 
-Rows of `segments` and `neighbours_*` belong to a (video_id, revision) and count only while `videos` holds that pair.
-A video's row is written last, in one atomic step, so that an interrupted run leaves rows nobody believes; the next
-writer deletes them. Readers need no lock. This module reads; `writer.py` writes.
+Rows of `segments` and `neighbours_*` belong to a (video_id, revision) and count only while `videos` contains that pair.
+A video's row is written last, in one atomic step. An interrupted run leaves orphan rows: readers ignore them, and the
+next writer deletes them. Readers need no lock. This module reads; `writer.py` writes.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from impart.errors import VideoIndexError
 from impart.files import blake2b_hex, new_blake2b
@@ -34,17 +35,19 @@ __all__ = ["FailureRecord", "Store", "TableGoneError", "VideoRecord", "path_id",
 VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
 NEIGHBOURS_PREFIX = "neighbours_"
 
+_TRIES = 8
+_Read = TypeVar("_Read")
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoRecord:
     """One row of `videos`.
 
     Attributes:
-        video_id: stands for the file, and is kept when the file changes or moves.
-        revision: stands for the content and the settings it was indexed with.
+        video_id: id of the file; kept when the file changes or moves.
+        revision: id of the content and the settings it was indexed with.
         path: absolute; stored as the bytes of the file system, since not every name is text.
-        duration_s, width, height, codec, container, fps: of the video.
-        samples: frames sampled; segments: rows they were merged into.
+        samples: frames sampled; segments: rows into which they were merged.
         scene_starts: number of the first segment of each scene.
         problem: why only a part could be read; None for a whole video.
         indexed_at: Unix time in seconds.
@@ -75,7 +78,7 @@ class VideoRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class FailureRecord:
-    """One row of `failures`: a file that is not tried again until it changes or is asked for."""
+    """One row of `failures`: a file that is tried again only when it changes, or on request."""
 
     path: Path
     size_bytes: int
@@ -86,29 +89,29 @@ class FailureRecord:
 
 
 def path_id(path: Path) -> str:
-    """Id of the file at a path: 16 hex digits."""
+    """Compute the id of the file at a path: 16 hex digits."""
     return blake2b_hex(os.fsencode(path), size_bytes=8)
 
 
 def revision_of(content_hash: str, manifest: IndexManifest) -> str:
-    """Id of a content indexed with the settings that change the result: 16 hex digits."""
+    """Compute the id of a content and of the settings that change its rows: 16 hex digits."""
     settings: tuple[object, ...] = (
         manifest.decode.fps,
         manifest.decode.reuse_threshold,
         manifest.index.cut_threshold,
     )
-    if manifest.decode.fit != "crop":  # left out, so that the ids in existing indexes stay what they are
+    if manifest.decode.fit != "crop":  # left out, so that the ids in existing indexes stay valid
         settings += (manifest.decode.fit,)
     text = f"{content_hash} {settings!r} {manifest.encoder_fingerprint}"
     return blake2b_hex(text, size_bytes=8)
 
 
 class TableGoneError(RuntimeError):
-    """A table changed under a reader (replaced, or its old files cleaned); reading again helps."""
+    """A table changed during a read (it was replaced, or old files were deleted); reading again helps."""
 
 
 class Store:
-    """The tables of one index, for reading. Opening costs nothing; the database is imported at the first read."""
+    """Reads the tables of one index. Opening costs nothing: the database is imported at the first read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -120,7 +123,7 @@ class Store:
         """Make the folder of a new index.
 
         Raises:
-            VideoIndexError: it holds other things, or cannot be made.
+            VideoIndexError: it contains other files, or cannot be made.
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -129,17 +132,17 @@ class Store:
             raise VideoIndexError(f"cannot make an index in {folder}: {error.strerror or error}") from error
         if foreign:
             raise VideoIndexError(
-                f"{folder} is no index and holds other things ({foreign[0]}): choose an empty or new --index folder"
+                f"{folder} is no index and contains other files ({foreign[0]}): choose an empty or new --index folder"
             )
 
     def create_tables(self, manifest: IndexManifest) -> None:
-        """Make the empty tables. The caller saves the manifest last: without it there is no index."""
+        """Create the empty tables. The caller saves the manifest last: without it there is no index."""
         with self.errors("make"):
             for name, schema in _schemas(manifest).items():
                 self._make(name, schema)
 
     def state(self) -> str:
-        """Digest that changes with every commit; found without the database, in about a millisecond."""
+        """Compute a digest that changes with every commit, without the database, in about a millisecond."""
         digest = new_blake2b()
         try:
             digest.update((self.folder / "manifest.json").read_bytes())
@@ -150,7 +153,7 @@ class Store:
         return digest.hexdigest()
 
     def videos(self) -> list[VideoRecord]:
-        """All committed videos, by path."""
+        """Read all committed videos, sorted by path."""
         columns = self.read(VIDEOS).to_pydict()
         columns["path"] = [Path(os.fsdecode(path)) for path in columns["path"]]
         columns["scene_starts"] = [tuple(starts) for starts in columns["scene_starts"]]
@@ -159,16 +162,16 @@ class Store:
         return sorted(records, key=lambda record: os.fsencode(record.path))
 
     def failures(self) -> list[FailureRecord]:
-        """All remembered failures, by path."""
+        """Read all failures, sorted by path."""
         rows = self.read(FAILURES).drop_columns(["path_id"]).to_pylist()
         records = [FailureRecord(**(row | {"path": Path(os.fsdecode(row["path"]))})) for row in rows]
         return sorted(records, key=lambda record: os.fsencode(record.path))
 
     def read(self, name: str, *, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
-        """Rows of the newest version of a table.
+        """Read rows of the newest version of a table.
 
         Raises:
-            TableGoneError: the table changed meanwhile; read again.
+            TableGoneError: the table changed meanwhile; read again (`retry`).
         """
         try:
             query = self.table(name).search()
@@ -179,8 +182,22 @@ class Store:
             self._tables.pop(name, None)
             raise TableGoneError(f"table {name} of {self.folder}: {error}") from error
 
+    def retry(self, read: Callable[[], _Read]) -> _Read:
+        """Call `read`, again after a pause where a writer changed a table meanwhile.
+
+        Raises:
+            VideoIndexError: it failed each time.
+        """
+        for attempt in range(_TRIES):
+            try:
+                return read()
+            except TableGoneError as error:
+                last = error
+                time.sleep(0.02 * 2**attempt)
+        raise VideoIndexError(f"the index {self.folder} cannot be read: {last}") from last
+
     def table(self, name: str) -> Any:
-        """A table at its newest version."""
+        """Open a table at its newest version."""
         if name in self._tables:
             self._tables[name].checkout_latest()
         else:
@@ -195,7 +212,7 @@ class Store:
         return self._database
 
     def make_neighbours(self, augmentation: Augmentation, manifest: IndexManifest) -> None:
-        """Make an empty neighbours table, in place of one that a crash left behind."""
+        """Create an empty neighbours table, in place of one that an interrupted run left."""
         self._make(augmentation.table, _neighbours_schema(augmentation, manifest))
 
     def drop(self, name: str) -> None:
@@ -203,7 +220,7 @@ class Store:
         self.database().drop_table(name)
 
     def _make(self, name: str, schema: pa.Schema) -> None:
-        if name in self.table_names():  # a crash left it
+        if name in self.table_names():  # from an interrupted run
             self.drop(name)
         self.database().create_table(name, schema=schema)
 
@@ -212,7 +229,7 @@ class Store:
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
-        """The database's errors (a full disk, a lost mount) as ours."""
+        """Convert errors of the database (a full disk, a lost mount) to `VideoIndexError`."""
         try:
             yield
         except (OSError, RuntimeError, ValueError) as error:

@@ -1,6 +1,6 @@
-"""The one writer of a video index: atomic commits, cleaning up after a crash, compaction.
+"""Writer of a video index: atomic commits, clean-up after an interrupted run, compaction.
 
-`with Writer(store) as writer:` holds the index's lock. A video goes in as any number of `add_segments` and one
+`with Writer(store) as writer:` holds the index's lock. A video is written by any number of `add_segments` and one
 `commit`; nothing is visible before the commit.
 """
 
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 __all__ = ["CHUNK_ROWS", "SegmentChunk", "Writer", "blend_columns", "write_lock"]
 
 CHUNK_ROWS = 4096
-"""Segments written at once, so that a ten-hour video needs no more memory than a short one."""
+"""Segments written at once; it bounds the memory that a long video needs."""
 
 _KEEP_VERSIONS = timedelta(minutes=2)
-"""Readers hold a version for the second or so that they read it; one that is slower reads again."""
+"""Readers use a version for about a second; a slower reader reads again."""
 
 _DELETE_AT_ONCE = 200
 
@@ -54,10 +54,10 @@ class SegmentChunk:
     """n consecutive segments of a video.
 
     Attributes:
-        first: number of the first one.
-        start_s, end_s: (n,) seconds; weight: (n,) samples covered.
+        first: number of the first segment.
+        start_s, end_s: (n,) seconds; weight: (n,) sampled frames.
         vectors: (n, D) base embeddings and retrieval: (n, R), both in the index's precision.
-        blend: the reference pairs of each, or None in an index without a reference set.
+        blend: of the n segments, or None in an index without a reference set.
     """
 
     first: int
@@ -74,7 +74,7 @@ class SegmentChunk:
 
 @contextmanager
 def write_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of the index in `folder`, which must exist; the system frees it when the process dies.
+    """Hold the lock of the index in `folder`, which must exist; the system releases it when the process dies.
 
     Raises:
         IndexLockedError: another process, or another object of this one, holds it.
@@ -99,7 +99,7 @@ def write_lock(folder: Path) -> Iterator[None]:
 
 
 class Writer:
-    """Holds the write lock of an index from `__enter__` to `__exit__`.
+    """Writes one index; holds its lock from `__enter__` to `__exit__`.
 
     Raises:
         IndexLockedError: on entering, another process is writing.
@@ -153,7 +153,7 @@ class Writer:
                 self._table(augmentation.table).add(pa.table(keys | blend_columns(chunk.blend, self.manifest)))
 
     def commit(self, record: VideoRecord) -> None:
-        """Make a video whose segments are written exist, in place of its older revision if it has one."""
+        """Commit a video whose segments are written; it replaces its older revision, if there is one."""
         old = self.videos.get(record.video_id)
         with self.store.errors("write to"):
             self._put(record)
@@ -162,7 +162,7 @@ class Writer:
                 self.discard([(old.video_id, old.revision)])
 
     def update(self, record: VideoRecord) -> None:
-        """Replace the row of a video whose segments stay (it moved, or only its time changed)."""
+        """Replace the row of a video whose segments stay: it moved, or only its time changed."""
         with self.store.errors("write to"):
             self._put(record)
 
@@ -179,7 +179,7 @@ class Writer:
         self.commit(record)
 
     def remove(self, records: Sequence[VideoRecord]) -> None:
-        """Take videos out: first their rows in `videos`, then the rest."""
+        """Remove videos: first their rows in `videos`, then the others."""
         with self.store.errors("write to"):
             for group in _groups(records):
                 ids = ", ".join(f"'{record.video_id}'" for record in group)
@@ -189,7 +189,7 @@ class Writer:
                 self.discard([(record.video_id, record.revision) for record in group])
 
     def discard(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Delete the segments of (video_id, revision) pairs that are not, or no longer, committed."""
+        """Delete the segments of (video_id, revision) pairs that are not committed."""
         with self.store.errors("write to"):
             for group in _groups(list(pairs)):
                 where = " OR ".join(f"(video_id = '{one}' AND revision = '{two}')" for one, two in group)
@@ -197,7 +197,7 @@ class Writer:
                     self._table(name).delete(where)
 
     def remember_failure(self, path: Path, *, size_bytes: int, mtime_ns: int, reason: str) -> FailureRecord:
-        """Note that a file could not be indexed."""
+        """Record that a file could not be indexed."""
         import pyarrow as pa
 
         known = self.failures.get(path)
@@ -217,7 +217,7 @@ class Writer:
         return record
 
     def forget_failures(self, paths: Iterable[Path]) -> None:
-        """Drop the notes of failures of these paths."""
+        """Delete the recorded failures of these paths."""
         known = [path for path in paths if path in self.failures]
         with self.store.errors("write to"):
             for group in _groups(known):
@@ -227,19 +227,19 @@ class Writer:
             del self.failures[path]
 
     def save_manifest(self, manifest: IndexManifest) -> None:
-        """Switch to another manifest, and drop what only the old one named."""
+        """Replace the manifest, and delete the tables and folders that only the old one named."""
         manifest.save(self.store.folder)
         self.manifest = manifest
         with self.store.errors("clean"):
             self._drop_unnamed()
 
     def compact(self) -> None:
-        """Merge small fragments where that is worth its cost, and delete versions that no reader can hold."""
+        """Merge small fragments where that is worth its cost, and delete versions that no reader uses."""
         with self.store.errors("compact"):
             for name in [VIDEOS, FAILURES, *self._row_tables()]:
                 table = self._table(name)
                 if _worth_compacting(table.stats()):
-                    # Files of no version are leftovers of a crash: nobody else writes while we hold the lock.
+                    # Files of no version are from an interrupted run: this process alone holds the lock.
                     table.optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
 
     def _put(self, record: VideoRecord) -> None:
@@ -255,7 +255,7 @@ class Writer:
         self.videos[record.video_id] = record
 
     def _table(self, name: str) -> Any:
-        """A table; as the only writer we need not look for newer versions."""
+        """Open a table once: only this writer creates newer versions."""
         if name not in self._tables:
             self._tables[name] = self.store.table(name)
         return self._tables[name]
@@ -265,24 +265,25 @@ class Writer:
         return [SEGMENTS] if augmentation is None else [SEGMENTS, augmentation.table]
 
     def _clean_up(self) -> None:
-        """Delete what an interrupted run left: rows without a video, tables and folders without a name."""
+        """Delete what an interrupted run left: orphan rows, tables and folders that the manifest does not name."""
         self._drop_unnamed()
         for name in [VIDEOS, FAILURES, *self._row_tables()]:
             versions = self.store.folder / f"{name}.lance" / "_versions"
             if self._table(name).stats()["fragment_stats"]["num_fragments"] <= 1 and len(list(versions.iterdir())) > 2:
-                # Nothing to merge, so this only deletes what the last run's compaction replaced.
+                # There is nothing to merge: this deletes the files that the last compaction replaced.
                 self._table(name).optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
         expected = sum(record.segments for record in self.videos.values())
-        believed = {(record.video_id, record.revision) for record in self.videos.values()}
+        committed = {(record.video_id, record.revision) for record in self.videos.values()}
         for name in self._row_tables():
             if self._table(name).count_rows() == expected:
                 continue
             pairs = self.store.read(name, columns=["video_id", "revision"]).group_by(["video_id", "revision"])
             present = pairs.aggregate([]).to_pydict()
             found = set(zip(present["video_id"], present["revision"], strict=True))
-            self.discard(sorted(found - believed))
+            self.discard(sorted(found - committed))
 
     def _drop_unnamed(self) -> None:
+        """Delete neighbours tables, reference sets and RAMs that the manifest does not name."""
         augmentation = self.manifest.augmentation
         for name in self.store.table_names():
             if name.startswith(NEIGHBOURS_PREFIX) and (augmentation is None or name != augmentation.table):
@@ -299,7 +300,7 @@ class Writer:
 
 
 def blend_columns(blend: Blend, manifest: IndexManifest) -> dict[str, pa.Array]:
-    """A blend as columns of a neighbours table."""
+    """Convert a blend to columns of a neighbours table."""
     import pyarrow as pa
 
     columns = {
@@ -314,7 +315,7 @@ def blend_columns(blend: Blend, manifest: IndexManifest) -> dict[str, pa.Array]:
 
 
 def _lists(matrix: npt.NDArray[Any]) -> pa.FixedSizeListArray:
-    """(n, width) as a column of lists of `width`."""
+    """Convert (n, width) to a column of n lists."""
     import pyarrow as pa
 
     flat = pa.array(np.ascontiguousarray(matrix).reshape(-1))  # (n * width,)
@@ -330,8 +331,11 @@ def _groups(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
 
 
 def _worth_compacting(stats: Mapping[str, Any]) -> bool:
-    """Compaction rewrites every fragment below a million rows, the big one of last time included: do it when the
-    rows outside that one have grown to a fifth of the table, or when the fragments are too many to read quickly."""
+    """Decide whether a table is compacted.
+
+    Compaction rewrites every fragment below a million rows, the large one of last time included. So it waits until the
+    rows outside that one are a fifth of the table, or the fragments are too many to be read quickly.
+    """
     fragments = stats["fragment_stats"]
     count, largest = fragments["num_fragments"], fragments["lengths"]["max"]
     return bool(count >= 512 or (count >= 32 and stats["num_rows"] - largest >= 0.2 * stats["num_rows"]))

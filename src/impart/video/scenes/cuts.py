@@ -1,8 +1,8 @@
-"""Scenes: runs of segments between cuts, found from the retrieval embeddings the index computes anyway.
+"""Cut detection: split a video into scenes, from the retrieval embeddings of its segments.
 
-A cut is where the images before and the images after have little to do with each other. Two cosines must both be
-low: that of the two neighbouring segments, and that of the means of the two segments on either side. The second keeps
-a flash or a single bad frame, after which the scene goes on, from being a cut.
+A cut is a boundary at which the images change. Two cosines must both be low: that of the two segments at the boundary,
+and that of the means of the two segments on either side. The second excludes a flash or a single bad frame, after which
+the scene continues.
 
 Measured by `benchmarks/cuts.py` with `mini` on 40 rendered films (160 hard cuts, 40 dissolves): precision and recall
 are 1.0 for thresholds of 0.55 to 0.65; on `bikes.mp4` (five cuts, found by eye) for 0.40 to 0.60.
@@ -19,17 +19,17 @@ from impart.encoders.base import l2_normalise
 
 __all__ = ["MIN_SCENE_S", "continuity", "scene_bounds"]
 
-MIN_SCENE_S = 0.75  # of two cuts closer than this the clearer one is kept (a dissolve, a whip pan)
+MIN_SCENE_S = 0.75  # of two cuts closer than this the one with the lower cosine is kept (a dissolve, a whip pan)
 
 
 def continuity(retrieval: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """How much the images on both sides of each border have in common.
+    """Compute the similarity of the images on both sides of each boundary.
 
     Args:
         retrieval: (n, R), L2-normalised, in order of time.
 
     Returns:
-        (n - 1,) cosines; entry i is for the border between segments i and i + 1.
+        (n - 1,) cosines; entry i is for the boundary between segments i and i + 1.
     """
     rows = np.asarray(retrieval, np.float32)
     count = len(rows)
@@ -37,11 +37,11 @@ def continuity(retrieval: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
         return np.zeros(0, np.float32)
     neighbours = np.einsum("nr,nr->n", rows[:-1], rows[1:])
     pairs = l2_normalise(rows[:-1] + rows[1:])
-    before = np.concatenate([rows[:1], pairs[:-1]])  # the means of up to two segments before each border
+    before = np.concatenate([rows[:1], pairs[:-1]])  # the means of up to two segments before each boundary
     after = np.concatenate([pairs[1:], rows[-1:]])
     sides = np.einsum("nr,nr->n", before, after)
-    together: npt.NDArray[np.float32] = np.maximum(neighbours, sides).astype(np.float32)
-    return together
+    similarity: npt.NDArray[np.float32] = np.maximum(neighbours, sides).astype(np.float32)
+    return similarity
 
 
 def scene_bounds(
@@ -56,10 +56,9 @@ def scene_bounds(
 
     Args:
         retrieval: (n, R) retrieval embeddings of the segments, L2-normalised, in order of time.
-        starts_s: (n,) where the segments start.
-        ends_s: (n,) where they end.
-        threshold: a border whose `continuity` is below this is a cut (`IndexSettings.cut_threshold`).
-        min_scene_s: of two cuts nearer than this, only the clearer one counts.
+        starts_s, ends_s: (n,) spans of the segments.
+        threshold: a boundary whose `continuity` is below this is a cut (`IndexSettings.cut_threshold`).
+        min_scene_s: of two cuts closer than this, only the one with the lower continuity counts.
 
     Returns:
         (first, last) segment of each scene, both inclusive, covering all n segments.
@@ -70,15 +69,15 @@ def scene_bounds(
     """
     count = len(retrieval)
     if not count == len(starts_s) == len(ends_s):
-        raise ValueError(f"{count} embeddings, {len(starts_s)} starts and {len(ends_s)} ends: one of each a segment")
+        raise ValueError(f"{count} embeddings, {len(starts_s)} starts and {len(ends_s)} ends: one of each per segment")
     if count == 0:
         return []
-    together = continuity(retrieval)
-    cuts: list[int] = []  # numbers of the segments that open a scene
-    for border in np.flatnonzero(together < threshold):
-        cut = int(border) + 1
+    similarity = continuity(retrieval)
+    cuts: list[int] = []  # first segments of scenes, without the first scene
+    for boundary in np.flatnonzero(similarity < threshold):
+        cut = int(boundary) + 1
         if cuts and starts_s[cut] - starts_s[cuts[-1]] < min_scene_s:
-            if together[border] < together[cuts[-1] - 1]:
+            if similarity[boundary] < similarity[cuts[-1] - 1]:
                 cuts[-1] = cut
         else:
             cuts.append(cut)

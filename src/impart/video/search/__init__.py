@@ -1,1 +1,1 @@
-"""Search an index: snapshot in memory, ranking, hits."""
+"""Search: snapshot of an index in memory, query vectors, ranking, hits."""

@@ -1,141 +1,33 @@
-"""Ranking: pure functions from query vectors and a snapshot of the index to hits.
+"""Ranking: pure functions from query vectors and a snapshot of the index to scores and the best groups.
 
-- A query vector is the normalised sum of its text's and its image's embeddings, less `negative_weight` times the mean
-  of its negative terms (Rocchio), normalised again. It need not keep its length: only the order matters.
-- The score of a frame is the cosine q.v', v' the frame's (augmented) unit vector.
-- For a text, what the frame or video gets from any text is taken off (`impart.retrieval.hubness`), where the model comes
-  with captions to tell.
-- The score of a video by `mean` (IMPART 3.3) is the cosine with the mean of its frames' vectors; by `moment`, the score
-  of its best frame. A segment counts as many times as frames were sampled in it. Scenes likewise.
+- The score of a frame is the cosine q.v' of the query with the frame's (augmented) unit vector.
+- The score of a video or scene is, by `mean` (IMPART 3.3), the cosine with the mean of its frame vectors; by `moment`,
+  the score of its best frame. A segment counts as many times as frames were sampled in it.
+- For a text, the hubness of the frame or mean is subtracted (`impart.retrieval.hubness`), where the model comes with
+  captions.
+
+A group is a video, a scene or a frame: a run of segments that gives one hit.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from impart.blending.encoder import AugmentedEncoder
-from impart.config import By, Fit, Group, SearchSettings
-from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
-from impart.encoders.preprocess import squashed, to_rgb
-from impart.errors import QueryError
+from impart.encoders.base import Float32, l2_normalise
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import CaptionBank
-from impart.retrieval.prompts import query_embeddings
 from impart.video.search.snapshot import Snapshot
 
-__all__ = [
-    "By",
-    "Group",
-    "Hit",
-    "Query",
-    "Reason",
-    "best_of",
-    "combine",
-    "frame_hubness",
-    "frame_scores",
-    "group_means",
-    "path_mask",
-    "query_vectors",
-    "timecode",
-    "top_groups",
-]
+__all__ = ["best_of", "frame_hubness", "frame_scores", "group_means", "path_mask", "top_groups"]
 
-_ROWS = 16_384  # segments widened to float32 at once: 42 MB at D = 640
+_ROWS = 16_384  # segments converted to float32 at once: 42 MB at D = 640
 _COEFFICIENTS = 4_000_000  # (groups x pairs) at once: 32 MB
-_DECIMALS = 6  # scores nearer than this tie: the last bits depend on how a product was split
-
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """What to look for: a text, an image (a file, PIL image or RGB array), or both; and what not."""
-
-    text: str | None = None
-    image: str | os.PathLike[str] | ImageInput | None = None
-    not_text: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        if self.text is not None and not self.text.strip():
-            raise QueryError("the query's text is empty: say what to look for")
-        if self.text is None and self.image is None:
-            raise QueryError("a query needs a text, an image or both; negative terms alone find nothing")
-        if isinstance(self.not_text, str) or any(not text.strip() for text in self.not_text):
-            raise QueryError("negative terms are a list of texts, none of them empty")
-        for text in (self.text or "", *self.not_text):
-            if any("\ud800" <= letter <= "\udfff" for letter in text):  # bytes that were no text
-                raise QueryError(f"the query {text!r} is not UTF-8 text: write it as UTF-8")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reason:
-    """A reference pair that was blended into a hit's best segment.
-
-    Attributes:
-        text, source: of the pair.
-        weight_img, weight_txt: how much of its image and text embedding was added to the segment's own (length 1).
-        similarity: cosine of the retrieval embeddings of segment and pair; NaN where the video was replaced meanwhile.
-    """
-
-    text: str
-    source: str
-    weight_img: float
-    weight_txt: float
-    similarity: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hit:
-    """One answer.
-
-    Attributes:
-        rank: from 1.
-        start_s, end_s: of the scene where scenes are asked for, else of the best segment.
-        score: a cosine, for a text less the hub correction; good ones lie at different heights for different models.
-        best_s: start of the best segment, where to look first.
-        why: what the reference set added to that segment, strongest first (only where asked for).
-    """
-
-    rank: int
-    path: Path
-    start_s: float
-    end_s: float
-    score: float
-    video_id: str
-    best_s: float
-    why: tuple[Reason, ...] = ()
-
-    @property
-    def timecode(self) -> str:
-        return timecode(self.start_s)
-
-
-def timecode(seconds: float) -> str:
-    """Seconds as HH:MM:SS.mmm.
-
-    >>> timecode(3723.0456)
-    '01:02:03.046'
-    """
-    ms = round(seconds * 1000)
-    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
-
-
-def combine(wanted: Sequence[Float32], unwanted: Sequence[Float32], *, negative_weight: float) -> Float32:
-    """One unit query vector (D,) from unit vectors of what is wanted and what is not.
-
-    >>> combine([np.array([1, 0], np.float32)], [np.array([0, 1], np.float32)], negative_weight=0.75).round(1).tolist()
-    [0.800000011920929, -0.6000000238418579]
-    """
-    vector = l2_normalise(np.sum(wanted, axis=0))
-    if len(unwanted):
-        vector = l2_normalise(vector - negative_weight * np.mean(unwanted, axis=0))
-    return vector
+_DECIMALS = 6  # scores that differ by less are ties: the last bits depend on how a product was split
 
 
 def frame_scores(
@@ -145,11 +37,11 @@ def frame_scores(
     *,
     rows: npt.NDArray[np.int64] | None = None,
 ) -> Float32:
-    """Cosines of queries (T, D) with segments.
+    """Compute the cosines of queries (T, D) with segments.
 
     Args:
         encoder: the augmentation in force; None scores the base vectors.
-        rows: (m,) segments wanted; None = all n.
+        rows: (m,) numbers of the segments; None = all n.
 
     Returns:
         (T, m) or (T, n).
@@ -168,29 +60,28 @@ def frame_scores(
 
 
 def frame_hubness(bank: CaptionBank, snapshot: Snapshot, encoder: AugmentedEncoder | None) -> Float32:
-    """(n,) how near each segment is to any text, see `impart.retrieval.hubness`."""
+    """Compute the hubness (n,) of each segment, see `impart.retrieval.hubness`."""
     result = np.empty(len(snapshot), np.float32)
     for first in range(0, len(snapshot), _ROWS):
         part = slice(first, first + _ROWS)
         base = snapshot.vectors[part].astype(np.float32)  # (b, D)
-        seen = (
-            l2_normalise(base)
-            if encoder is None or snapshot.blend is None
-            else encoder.apply(base, snapshot.blend[part])
-        )
-        result[part] = bank.hubness(seen)
+        if encoder is None or snapshot.blend is None:
+            vectors = l2_normalise(base)
+        else:
+            vectors = encoder.apply(base, snapshot.blend[part])
+        result[part] = bank.hubness(vectors)
     return result
 
 
 def group_means(snapshot: Snapshot, starts: npt.NDArray[np.int64], *, references: ReferenceSet | None) -> Float32:
-    """Unit means (G, D) of the vectors v' of consecutive groups of segments.
+    """Compute the unit means (G, D) of the vectors v' of consecutive groups of segments.
 
-    The mean of v' is linear in the base vectors and in what was added, so v' itself is never formed: base vectors are
-    summed with weight / norm, and pairs with the sum of their coefficients over the group.
+    The mean of v' is linear in the base vectors and in the reference pairs, so v' itself is never formed: base vectors
+    are summed with weight / norm, and pairs with the sum of their coefficients over the group.
 
     Args:
         starts: (G,) first segment of each group; the groups cover all segments.
-        references: of the augmentation in force; None takes the base vectors.
+        references: the set in force; None takes the base vectors.
     """
     blend = snapshot.blend if references is not None else None
     share = snapshot.weight.astype(np.float32)  # (n,)
@@ -213,11 +104,11 @@ def group_means(snapshot: Snapshot, starts: npt.NDArray[np.int64], *, references
 
 
 def top_groups(scores: Float32, *, top: int, allowed: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int64]:
-    """Numbers of the best of G groups, best first; ties go to the lower number, which is the earlier path and time.
+    """Select the best of G groups, best first; ties go to the lower number, which is the earlier path and time.
 
     Args:
         scores: (G,).
-        allowed: (G,) groups that may be found.
+        allowed: (G,) groups that may be returned; None = all.
 
     >>> top_groups(np.array([0.1, 0.5, 0.3, 0.5], np.float32), top=3).tolist()
     [1, 3, 2]
@@ -231,7 +122,7 @@ def top_groups(scores: Float32, *, top: int, allowed: npt.NDArray[np.bool_] | No
 
 
 def best_of(frames: Float32) -> int:
-    """Number of the best frame; the first of equals.
+    """Find the number of the best frame; of ties, the first.
 
     >>> best_of(np.array([0.2, 0.7, 0.7], np.float32))
     1
@@ -240,9 +131,9 @@ def best_of(frames: Float32) -> int:
 
 
 def path_mask(snapshot: Snapshot, pattern: str) -> npt.NDArray[np.bool_]:
-    """(V,) videos whose path matches a shell pattern.
+    """Match the paths of V videos with a shell pattern.
 
-    A pattern without a slash is matched with the file's name, one with a slash with the whole path or its end.
+    A pattern without a slash is matched with the file name, one with a slash with the whole path or its end.
     """
     if "/" not in pattern and os.sep not in pattern:
         videos = [fnmatch.fnmatch(path.name, pattern) for path in snapshot.paths]
@@ -252,65 +143,19 @@ def path_mask(snapshot: Snapshot, pattern: str) -> npt.NDArray[np.bool_]:
     return np.array(videos, bool)
 
 
-def query_vectors(queries: Sequence[Query], encoder: Encoder, settings: SearchSettings, *, fit: Fit) -> Float32:
-    """(T, D) unit vectors; texts in batches, images one by one.
-
-    Args:
-        settings: prompts of texts, weight of what is unwanted.
-        fit: how the index sees frames; images are seen alike.
-
-    Raises:
-        DataError: an image cannot be read.
-    """
-    texts = list(dict.fromkeys(text for query in queries for text in (query.text, *query.not_text) if text is not None))
-    vectors: dict[str, Float32] = {}
-    if texts:
-        embedded = query_embeddings(texts, encoder.encode_texts, prompts=settings.prompts)
-        vectors = dict(zip(texts, embedded, strict=True))
-    rows = []
-    for query in queries:
-        wanted = [vectors[query.text]] if query.text is not None else []
-        if query.image is not None:
-            image = _image(query.image)
-            if fit == "squash":
-                image = squashed(image, side_px=encoder.traits.image_size_px)
-            wanted.append(encoder.encode_images([image]).embeddings[0])
-        unwanted = [vectors[text] for text in query.not_text]
-        rows.append(combine(wanted, unwanted, negative_weight=settings.negative_weight))
-    return np.stack(rows)
-
-
-def _image(image: str | os.PathLike[str] | ImageInput) -> Any:
-    if not isinstance(image, str | os.PathLike):
-        return image
-    from PIL import Image, UnidentifiedImageError
-
-    from impart.errors import DataError
-
-    path = Path(image)
-    try:
-        with Image.open(path) as opened:
-            return to_rgb(opened)
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image that can be read: use a JPEG, PNG or the like") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read the image {path}: {reason}") from error
-
-
 def _add_pairs(
     sums: Float32, vectors: Float32, ids: npt.NDArray[np.int32], weights: Float32, *, group: npt.NDArray[np.int64]
 ) -> None:
     """Add the sum of weight * vectors[id] to each group.
 
-    Segments of a group share most of their pairs, so the coefficients (G, N) are summed first and then multiplied with
+    Segments of a group share most of their pairs. So the coefficients (G, N) are summed first and then multiplied with
     all pairs, some groups at a time.
 
     Args:
-        sums: (G, D), changed.
+        sums: (G, D), changed in place.
         vectors: (N, D).
         ids, weights: (n, K); -1 = none.
-        group: (n,), never falling.
+        group: (n,) group of each segment, in ascending order.
     """
     count = len(vectors)
     step = max(1, _COEFFICIENTS // count)

@@ -1,14 +1,14 @@
-"""A video index in memory, for searching: columns of NumPy, sorted by path and time.
+"""Snapshot: a video index in memory, as of one commit. NumPy columns, sorted by path and time.
 
-Read from the tables, or, where nothing was committed since, from plain arrays in the index's `cache` folder: these are
-memory-mapped, which makes a cold search fast (the database alone takes longer to import than the search to run).
+A snapshot is read from the tables, or from plain arrays in the index's `cache` folder where nothing was committed since
+they were written. The arrays are memory-mapped, which makes a cold search fast: importing the database alone takes
+longer than the search.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.base import Blend
-from impart.errors import VideoIndexError
 from impart.files import move_synced
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, Store, TableGoneError, VideoRecord
@@ -28,26 +27,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Snapshot", "has_cache", "load_snapshot", "save_cache"]
 
-_TRIES = 8
 _ARRAYS = ("offsets", "scenes", "start_s", "end_s", "weight", "vectors")
 _BLEND = ("ids", "img", "txt", "norm")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """V videos of n segments in S scenes, as of one moment.
+    """V videos of n segments in S scenes, as of one commit.
 
     Attributes:
-        state: `Store.state` at that moment.
+        state: `Store.state` at that commit.
         video_ids: V, in the order of `paths`.
         paths: V, sorted.
         offsets: (V + 1,) the segments of video i are [offsets[i], offsets[i + 1]).
         scenes: (S,) first segment of each scene, over all videos.
         start_s, end_s: (n,) seconds.
-        weight: (n,) samples a segment covers.
+        weight: (n,) sampled frames per segment.
         vectors: (n, D) base embeddings, float16 or float32.
         blend: of all n segments, or None without a reference set.
-        video_means: (V, D) unit means of the vectors seen through the reference set, where the cache has them.
+        video_means: (V, D) unit means of the vectors v', where the cache contains them.
     """
 
     state: str
@@ -68,34 +66,30 @@ class Snapshot:
 
     @cached_property
     def video_of(self) -> npt.NDArray[np.int64]:
-        """(n,) number of the video of each segment."""
+        """Number (n,) of the video of each segment."""
         return np.repeat(np.arange(len(self.paths)), np.diff(self.offsets))
 
 
 def load_snapshot(store: Store) -> Snapshot:
-    """The index as it is now. Works while a writer is at it: what changes under the reader is read again.
+    """Read the index as it is now, also while a writer changes it.
 
     Raises:
         VideoIndexError: the index is damaged.
     """
-    for attempt in range(_TRIES):
+
+    def read() -> Snapshot:
         state = store.state()
         manifest = IndexManifest.load(store.folder)
         cached = _from_cache(store, state, manifest)
-        if cached is not None:
-            return cached
-        try:
-            return _from_tables(store, state, manifest)
-        except TableGoneError as error:
-            last = error
-            time.sleep(0.02 * 2**attempt)
-    raise VideoIndexError(f"the index {store.folder} cannot be read: {last}") from last
+        return _from_tables(store, state, manifest) if cached is None else cached
+
+    return store.retry(read)
 
 
 def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.float32]) -> None:
-    """Write the arrays that make the next cold search fast; the caller holds the write lock.
+    """Write the arrays of the next cold search; the caller holds the write lock.
 
-    Only a convenience: a disk too full for it is no error.
+    The cache is optional: a disk that is too full for it is no error.
     """
     cache = store.folder / "cache"
     target, part = cache / snapshot.state, cache / f"{snapshot.state}.part"
@@ -117,17 +111,18 @@ def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.
 
 
 def has_cache(store: Store) -> bool:
-    """Whether a cold search would find the arrays of the index as it is, whole."""
+    """Whether the cache is complete and belongs to the newest commit."""
     return _from_cache(store, store.state(), IndexManifest.load(store.folder)) is not None
 
 
 def _blend_names(manifest: IndexManifest) -> tuple[str, ...]:
-    """Columns that an index keeps of a blend."""
+    """List the columns of a blend that an index stores."""
     dense = manifest.augmentation is not None and manifest.augmentation.dense
     return (*_BLEND, "added") if dense else _BLEND
 
 
 def _from_cache(store: Store, state: str, manifest: IndexManifest) -> Snapshot | None:
+    """Map the arrays of the cache; None where there are none of this state, or they are damaged."""
     folder = store.folder / "cache" / state
     try:
         meta = json.loads((folder / "videos.json").read_text(encoding="ascii"))
@@ -140,7 +135,7 @@ def _from_cache(store: Store, state: str, manifest: IndexManifest) -> Snapshot |
         paths = tuple(Path(path) for path in meta["paths"])
         ids = tuple(meta["video_ids"])
         total = int(arrays["offsets"][-1])
-    except (OSError, EOFError, ValueError, LookupError, TypeError):  # there is none, it is being replaced, or damaged
+    except (OSError, EOFError, ValueError, LookupError, TypeError):
         return None
     of_segments = [arrays[name] for name in ("vectors", "start_s", "end_s", "weight")]
     if blend is not None:
@@ -154,6 +149,11 @@ def _from_cache(store: Store, state: str, manifest: IndexManifest) -> Snapshot |
 
 
 def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
+    """Read the tables.
+
+    Raises:
+        TableGoneError: a writer changed them meanwhile.
+    """
     records = store.videos()
     counts = np.array([record.segments for record in records], np.int64)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -193,10 +193,12 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
 
 
 def _places(rows: pa.Table, records: list[VideoRecord], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(rows,) where each row of a table belongs among the n segments; -1 = to a video or revision not in the index.
+    """Find the position (rows,) of each row of a table among the n segments; -1 = an orphan row, which is ignored.
+
+    A row is an orphan where `videos` does not contain its (video_id, revision).
 
     Raises:
-        TableGoneError: rows are missing, because a writer replaced their video after we read `videos`.
+        TableGoneError: rows are missing, because a writer replaced their video after `videos` was read.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -206,12 +208,12 @@ def _places(rows: pa.Table, records: list[VideoRecord], offsets: npt.NDArray[np.
     wanted = np.array([code[record.revision] for record in records] + [-2], np.int64)  # the last one for unknown videos
     video = _codes(pc.index_in(rows["video_id"], pa.array([record.video_id for record in records], pa.string())))
     revision = _codes(pc.index_in(rows["revision"], pa.array(revisions, pa.string())))
-    believed = (video >= 0) & (wanted[video] == revision)
+    committed = (video >= 0) & (wanted[video] == revision)
     number = rows["number"].to_numpy()
-    place = np.where(believed, offsets[np.maximum(video, 0)] + number, -1)
-    present = np.bincount(video[believed], minlength=len(records))
+    place = np.where(committed, offsets[np.maximum(video, 0)] + number, -1)
+    present = np.bincount(video[committed], minlength=len(records))
     if not np.array_equal(present, np.diff(offsets)):
-        raise TableGoneError("some videos lack rows")
+        raise TableGoneError("some videos have fewer rows than segments")
     return place
 
 
@@ -221,7 +223,7 @@ def _codes(indices: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def _spread(column: pa.ChunkedArray, place: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Copy a column to `out` (n, ...), row i to `place[i]`, chunk by chunk."""
+    """Copy a column to `out` (n, ...), row i to `out[place[i]]`, chunk by chunk."""
     first = 0
     for chunk in column.chunks:
         flat = chunk.flatten() if out.ndim == 2 else chunk

@@ -1,4 +1,4 @@
-"""Class folders: what is read, what is refused, what they are called."""
+"""Class folders: images, class names, and folders that are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def open_classes(spec: Path | str, **options: object) -> ClassSet:
     return dataset
 
 
-def test_zeroshot_names_the_colours(tmp_path: Path, tiny: TinyEncoder) -> None:
+def test_zeroshot_classifies_the_colours(tmp_path: Path, tiny: TinyEncoder) -> None:
     dataset = open_classes(class_folders(tmp_path / "set", ["red", "green", "blue"]))
     assert dataset.classes == ("blue", "green", "red")
     result = zeroshot(tiny, dataset, prompts=("{}",))
@@ -40,7 +40,7 @@ def test_a_corrupt_image_is_left_out_and_named(tmp_path: Path, tiny: TinyEncoder
     assert any("0.png" in note for note in result.notes)
 
 
-def test_folders_that_cannot_be_a_data_set_are_refused(tmp_path: Path) -> None:
+def test_folders_without_classes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a folder"):
         open_set(f"folder:{tmp_path / 'nowhere'}")
     with pytest.raises(DataError, match="does not exist"):
@@ -52,7 +52,7 @@ def test_folders_that_cannot_be_a_data_set_are_refused(tmp_path: Path) -> None:
         open_set(tmp_path)
 
 
-def test_a_folder_of_splits_asks_for_one(tmp_path: Path) -> None:
+def test_a_folder_of_splits_needs_a_split(tmp_path: Path) -> None:
     class_folders(tmp_path / "set" / "test", ["red", "blue"])
     class_folders(tmp_path / "set" / "valid", ["red"])
     with pytest.raises(DataError, match="if test is a split, ask for it"):
@@ -74,8 +74,8 @@ def test_folders_with_codes_are_named_by_their_table(tmp_path: Path) -> None:
         open_set(folder)
 
 
-def test_known_sets_bring_their_names(tmp_path: Path) -> None:
-    """Folder names may be spelled as file systems do; what is not known goes by its own name and is counted."""
+def test_class_folders_of_a_published_set_get_its_class_names(tmp_path: Path) -> None:
+    """Folder names may be spelled as file systems require; an unknown folder keeps its name and is counted."""
     root = tmp_path / "tree"
     class_folders(root / "test", ["F-16A_B", "707-320", "my_plane"])
     dataset = open_classes(f"aircraft:{root}")
@@ -89,14 +89,14 @@ def test_known_sets_bring_their_names(tmp_path: Path) -> None:
     assert "3 of 100 classes" in dataset.notes[1]
 
 
-def test_a_known_set_may_be_one_folder_of_classes(tmp_path: Path) -> None:
+def test_a_published_set_may_be_one_class_folder(tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "some", ["cat", "dog"])
     assert open_classes(f"cifar10:{folder}").name == "cifar10/some"
     with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz.*published at https://"):
         open_set(f"cifar10:{folder}", split="train")
 
 
-def test_a_image_elsewhere_is_no_class(tmp_path: Path) -> None:
+def test_images_outside_of_class_folders_are_ignored(tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "set", ["red"])
     image(folder / "loose.png")
     (folder / ".hidden").mkdir()

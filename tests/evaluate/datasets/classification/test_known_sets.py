@@ -1,4 +1,4 @@
-"""Published classification sets, each written here in the layout that its archives unpack to."""
+"""Published classification sets, each with small files in the layout of its unpacked archives."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_every_named_set_has_a_reader_with_its_own_home() -> None:
+def test_every_named_set_has_a_reader_with_the_same_home() -> None:
     for name in NAMED_SETS:
         assert READERS[name].kind == "classes"
         assert READERS[name].home.startswith(named_set(name).home)
 
 
 @pytest.mark.parametrize("name", NAMED_SETS)
-def test_what_is_missing_is_named_with_its_source(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=r"wants .*; published at https://"):
+def test_errors_for_missing_files_name_the_files_and_their_home(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"needs .*; published at https://"):
         open_set(f"{name}:{tmp_path / 'nowhere'}")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"wants .*; published at https://"):
+    with pytest.raises(DataError, match=r"needs .*; published at https://"):
         open_set(f"{name}:{tmp_path / 'empty'}")
     with pytest.raises(DataError, match="no split 'strange': choose one of"):
         open_set(f"{name}:{tmp_path}", split="strange")
@@ -191,7 +191,7 @@ def test_caltech101_as_released(tmp_path: Path) -> None:
     for path in (tmp_path, root):
         whole = opened(f"caltech101:{path}", "all", count=66)
         assert whole.classes == (class_names("caltech101")[0], "accordion")
-        assert any("BACKGROUND_Google is no class: its 4 images" in note for note in whole.notes)
+        assert any("BACKGROUND_Google is not a class: its 4 images" in note for note in whole.notes)
     train, test = opened(f"caltech101:{tmp_path}", "train", count=60), opened(f"caltech101:{tmp_path}", count=6)
     assert np.bincount(train.labels).tolist() == [30, 30]
     assert set(train.images.keys) | set(test.images.keys) == set(whole.images.keys)
@@ -200,7 +200,7 @@ def test_caltech101_as_released(tmp_path: Path) -> None:
 
 
 def test_stl10(tmp_path: Path) -> None:
-    """The published files hold each plane column by column."""
+    """The planes of the published files are in column-major order."""
     root = tmp_path / "stl10_binary"
     root.mkdir()
     shown = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)  # row, column, colour

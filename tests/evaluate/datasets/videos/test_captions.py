@@ -1,4 +1,4 @@
-"""Readers of captioned videos, on small files in exactly the official formats. Videos are empty files."""
+"""Readers of captioned videos, on small files in the official formats; the videos are empty files."""
 
 from __future__ import annotations
 
@@ -198,13 +198,13 @@ def test_activitynet_paragraphs(tmp_path: Path) -> None:
             "timestamps": [[0.28, 55.15], [13.79, 54.32]],
             "sentences": ["A weight lifting tutorial is given.", " The coach helps the guy."],
         },
-        "v_bXdq2zI1Ms0": {"duration": 73.1, "timestamps": [[0, 10.23]], "sentences": ["Three men are z-score."]},
+        "v_bXdq2zI1Ms0": {"duration": 73.1, "timestamps": [[0, 10.23]], "sentences": ["Three men are standing."]},
     }
     write(tmp_path / "captions" / "val_1.json", json.dumps(data))
     touch(tmp_path, "v_uqiMw7tQ1Cc.mkv", "bXdq2zI1Ms0.mp4")
     assert pairs(open_activitynet(tmp_path)) == [
         ("v_uqiMw7tQ1Cc.mkv", "A weight lifting tutorial is given. The coach helps the guy."),
-        ("bXdq2zI1Ms0.mp4", "Three men are z-score."),
+        ("bXdq2zI1Ms0.mp4", "Three men are standing."),
     ]
     with pytest.raises(DataError, match=r"no val_2\.json.*densevid"):
         open_activitynet(tmp_path, "val_2")
@@ -243,7 +243,7 @@ def test_condensed_movies(tmp_path: Path) -> None:
     assert pairs(open_condensed_movies(tmp_path, "test")) == [("PK0i_dyx230.mp4", "Two men")]
 
 
-def test_a_table_of_ones_own(tmp_path: Path) -> None:
+def test_a_table_of_captioned_videos(tmp_path: Path) -> None:
     touch(tmp_path / "mine", "a.mp4", "b.gif")
     table = write(
         tmp_path / "mine" / "captions.csv",
@@ -265,14 +265,14 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
-def test_what_is_missing_is_named_with_its_home(reader: object, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"(csv|txt|json).* wants .*published at"):
+def test_errors_for_missing_files_name_the_files_and_their_home(reader: object, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"(csv|txt|json).* needs .*published"):
         reader.open(tmp_path, None)  # type: ignore[attr-defined]
-    with pytest.raises(DataError, match=r"not a folder.*published at"):
+    with pytest.raises(DataError, match=r"not a folder.*published"):
         reader.open(tmp_path / "nowhere", None)  # type: ignore[attr-defined]
 
 
-def test_no_video_at_all_is_an_error(tmp_path: Path) -> None:
+def test_a_set_without_any_video_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "MSRVTT_JSFUSION_test.csv", JSFUSION)
     with pytest.raises(
         DataError, match=r"none of the 3 videos .*first video9770.*videos named video7020\.mp4.*https://"
@@ -280,18 +280,18 @@ def test_no_video_at_all_is_an_error(tmp_path: Path) -> None:
         open_msrvtt(tmp_path)
 
 
-def test_an_unknown_split_lists_the_splits(tmp_path: Path) -> None:
+def test_the_error_for_an_unknown_split_lists_the_splits(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"MSR-VTT has no split '1kB': choose one of 1ka, test"):
         open_msrvtt(tmp_path, "1kB")
 
 
-def test_strange_line_separators_stay_inside_a_caption(tmp_path: Path) -> None:
+def test_unicode_line_separators_do_not_end_a_caption(tmp_path: Path) -> None:
     write(tmp_path / "captions.csv", 'file,caption\na.mp4,"a dog\u2028and a\ncat"\n')
     touch(tmp_path, "a.mp4")
     assert open_captions(tmp_path).captions == ("a dog and a cat",)
 
 
-def test_an_annotation_file_in_place_of_the_folder_says_the_split(tmp_path: Path) -> None:
+def test_an_annotation_file_in_place_of_the_folder_selects_the_split(tmp_path: Path) -> None:
     for name, sentence in (("val_1", "One."), ("val_2", "Two.")):
         data = {"v_a": {"duration": 9.0, "timestamps": [[0, 1]], "sentences": [sentence]}}
         write(tmp_path / f"{name}.json", json.dumps(data))
@@ -300,13 +300,15 @@ def test_an_annotation_file_in_place_of_the_folder_says_the_split(tmp_path: Path
     second = open_activitynet(tmp_path / "val_2.json")
     assert (second.name, second.captions) == ("activitynet/val_2", ("Two.",))
     assert open_activitynet(tmp_path / "val_2.json", "val_2").captions == ("Two.",)
-    with pytest.raises(DataError, match=r"val_2\.json: name the folder, or val_1\.json"):
+    with pytest.raises(DataError, match=r"val_2\.json is another file: give the folder, or val_1\.json"):
         open_activitynet(tmp_path / "val_2.json", "val_1")
-    with pytest.raises(DataError, match=r"other\.json: name the folder, or val_1\.json or val_2\.json or train\.json"):
+    with pytest.raises(
+        DataError, match=r"other\.json is another file: give the folder, or val_1\.json or val_2\.json or train\.json"
+    ):
         open_activitynet(write(tmp_path / "other.json", "{}"))
 
 
-def test_a_folder_that_links_to_itself_is_walked_once(tmp_path: Path) -> None:
+def test_a_folder_that_links_to_itself_is_listed_once(tmp_path: Path) -> None:
     write(tmp_path / "MSRVTT_JSFUSION_test.csv", JSFUSION)
     touch(tmp_path, "clips/video9770.mp4")
     (tmp_path / "clips" / "loop").symlink_to(tmp_path, target_is_directory=True)
@@ -314,6 +316,6 @@ def test_a_folder_that_links_to_itself_is_walked_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-def test_the_clips_at_hand(data_dir: Path) -> None:
+def test_the_development_clips(data_dir: Path) -> None:
     assert len(open_captions(data_dir / "videos" / "panda").videos) == 66
     assert len(open_captions(data_dir / "videos" / "misc").videos) == 24

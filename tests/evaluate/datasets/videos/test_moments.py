@@ -1,4 +1,4 @@
-"""Readers of sentences with moments, on small files in exactly the official formats. Videos are empty files."""
+"""Readers of sentences with moments, on small files in the official formats; the videos are empty files."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_charades(tmp_path: Path) -> None:
     dataset = open_charades(tmp_path)
     assert dataset.durations_s.tolist() == [30.0, 11.5]
     assert dataset.spans[0] == ((24.3, 30.0),)
-    assert dataset.notes == ("moments put right that ran backwards or past an end of the video: 2",)
+    assert dataset.notes == ("moments repaired that ran backwards or past an end of the video: 2",)
 
 
 def test_charades_malformed(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_charades_malformed(tmp_path: Path) -> None:
     write(tmp_path / "3MSZA.mp4", "")
     dataset = open_charades(tmp_path)
     assert len(dataset.queries) == 2
-    assert "charades_sta_test.txt, line 4: 'no times here' is not of the form" in dataset.notes[0]
+    assert "charades_sta_test.txt, line 4: 'no times here' has another form" in dataset.notes[0]
     write(file, "no times here\n" * 2)
     with pytest.raises(DataError, match=r"charades_sta_test\.txt, line 1: .*expected VID start end##sentence"):
         open_charades(tmp_path)
@@ -154,7 +154,7 @@ def test_activitynet_moments(tmp_path: Path) -> None:
     assert dataset.query_ids == ("v_uqiMw7tQ1Cc#0", "v_uqiMw7tQ1Cc#1")
     assert dataset.durations_s.tolist() == [55.15]
     assert dataset.notes == (
-        "moments put right that ran backwards or past an end of the video: 2",
+        "moments repaired that ran backwards or past an end of the video: 2",
         "moments left out that have no length inside the video: 1",
         "sentences left out that are blank or without a moment: 1",
     )
@@ -167,18 +167,18 @@ def test_activitynet_moments(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
-def test_what_is_missing_is_named_with_its_home(reader: object, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no .*(jsonl|txt|json)\. .* wants .*published at http"):
+def test_errors_for_missing_files_name_the_files_and_their_home(reader: object, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has no .*(jsonl|txt|json)\. .* needs .*published at http"):
         reader.open(tmp_path, None)  # type: ignore[attr-defined]
 
 
-def test_readers_have_names_of_their_own() -> None:
+def test_reader_names() -> None:
     names = [reader.name for reader in READERS]
     assert names == ["qvhighlights", "charades-sta", "didemo-moments", "activitynet-moments"]
     assert all(reader.kind == "moments" and reader.home.startswith("http") for reader in READERS)
 
 
-def test_one_name_serves_paragraphs_and_moments(tmp_path: Path) -> None:
+def test_one_name_opens_paragraphs_and_moments(tmp_path: Path) -> None:
     entry = {"video": "1@N0_2.mov", "description": "a bug", "annotation_id": 1, "times": [[4, 4]], "num_segments": 6}
     write(tmp_path / "val_data.json", json.dumps([entry]))
     write(tmp_path / "1@N0_2.mov", "")

@@ -1,1 +1,1 @@
-"""Readers of classification data sets."""
+"""Readers of classification data sets, for `zeroshot` and `linear_probe`."""

@@ -1,53 +1,48 @@
-"""CIFAR-10 and CIFAR-100: the python batches as published, in their folder or in the archive, or class folders.
-
-Batches are pickles, which can run code when they are loaded; they are loaded here by an unpickler that knows arrays,
-texts, lists and dictionaries and refuses everything else.
-"""
+"""Read CIFAR-10 and CIFAR-100: the Python batches as published, in a folder or in the archive, or class folders."""
 
 from __future__ import annotations
 
-import io
-import pickle
 import tarfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from impart.errors import DataError
 from impart.evaluate.class_prompts import tidy_class_name
+from impart.evaluate.datasets.annotations import read_bytes
 from impart.evaluate.datasets.classification.folder import open_known_folder
 from impart.evaluate.datasets.names import class_names, class_names_by_folder, templates
-from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.plain_pickle import load_plain_pickle
+from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet, Images
 from impart.files import digest_of, file_stamp
 from impart.refset.pairs import load_image
 
-__all__ = ["CIFAR10", "CIFAR100", "READERS", "load_plain_pickle", "open_cifar"]
+__all__ = ["CIFAR10", "CIFAR100", "READERS", "open_cifar"]
 
 _HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
 _SIDE_PX = 32
-_BROKEN_PICKLE = (  # what damaged pickles raise
-    pickle.UnpicklingError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """How one of the two is packed: where its batches are and what their fields are called."""
+    """Files and field names of CIFAR-10 or CIFAR-100.
 
-    published: Published
+    Attributes:
+        info: the files needed and where they are published.
+        folder: folder of the batches.
+        archive: archive of that folder.
+        batches: split -> files of its batches.
+        meta: file with the class names.
+        labels: field of a batch with the labels.
+        names: field of `meta` with the class names.
+    """
+
+    info: DataSetInfo
     folder: str
     archive: str
     batches: dict[str, tuple[str, ...]]
@@ -57,7 +52,7 @@ class _Layout:
 
 
 CIFAR10 = _Layout(
-    published=Published(
+    info=DataSetInfo(
         name="cifar10",
         title="CIFAR-10",
         splits=("test", "train"),
@@ -72,7 +67,7 @@ CIFAR10 = _Layout(
     names=b"label_names",
 )
 CIFAR100 = _Layout(
-    published=Published(
+    info=DataSetInfo(
         name="cifar100",
         title="CIFAR-100",
         splits=("test", "train"),
@@ -89,35 +84,32 @@ CIFAR100 = _Layout(
 
 
 def open_cifar(layout: _Layout, path: Path, split: str | None = None) -> ClassSet:
-    """One split of CIFAR-10 or CIFAR-100.
+    """Open one split of CIFAR-10 or CIFAR-100.
 
     Args:
-        layout: which of the two.
-        path: the archive, the folder of its batches, a folder that holds either, or one of class folders.
+        layout: `CIFAR10` or `CIFAR100`.
+        path: the archive, the folder of its batches, the folder above one of these, or a folder of class folders.
         split: `test` (the default) or `train`.
 
     Raises:
-        DataError: there is nothing of the kind, the archive or a batch is damaged, or a pickle wants to run code.
+        DataError: none of these exists, the archive or a batch is damaged, or a pickle could run code.
     """
-    published = layout.published
-    wanted = published.split(split)
+    info = layout.info
+    wanted = info.split(split)
     files = layout.batches[wanted]
     if path.is_file():
         return _from_batches(layout, wanted, _unpack(path, layout, [*files, layout.meta]), [path])
     for folder in (path, path / layout.folder):
         if all((folder / file).is_file() for file in files):
             parts = [*(folder / file for file in files), *(one for one in [folder / layout.meta] if one.is_file())]
-            return _from_batches(layout, wanted, {part.name: _bytes_of(part) for part in parts}, parts)
+            return _from_batches(layout, wanted, {part.name: read_bytes(part) for part in parts}, parts)
     if (path / layout.archive).is_file():
         return open_cifar(layout, path / layout.archive, split)
-    found = open_known_folder(published, path, split)
-    if found is None:
-        raise published.missing(f"{path} holds no {published.title} {wanted} split")
-    return found
+    return open_known_folder(info, path, split, lacking=f"{info.title} {wanted} split")
 
 
 def _from_batches(layout: _Layout, split: str, parts: dict[str, bytes], sources: Sequence[Path]) -> ClassSet:
-    name = layout.published.name
+    name = layout.info.name
     classes, notes = _classes(layout, parts.get(layout.meta), sources[-1])
     pixels: list[npt.NDArray[np.uint8]] = []
     labels: list[npt.NDArray[np.int64]] = []
@@ -146,13 +138,13 @@ def _from_batches(layout: _Layout, split: str, parts: dict[str, bytes], sources:
 def _batch(
     data: bytes, field: bytes, *, where: str, classes: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Images (n, 32, 32, 3) and labels (n,) of one batch."""
+    """Load the images (n, 32, 32, 3) and labels (n,) of one batch."""
     content = load_plain_pickle(data, where=where)
     try:
         pixels = np.asarray(content[b"data"])
         labels = np.asarray(content[field], dtype=np.int64)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{where} is no batch of images ({error!r}): download it again") from error
+        raise DataError(f"{where} is not a batch of images ({error!r}): download it again") from error
     if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3 * _SIDE_PX**2) or labels.ndim != 1:
         raise DataError(f"{where}: data of shape {pixels.shape}, {pixels.dtype} for {len(labels)} labels: damaged")
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
@@ -161,8 +153,8 @@ def _batch(
 
 
 def _classes(layout: _Layout, meta: bytes | None, source: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Class names in the order of the meta file, which is the official one unless somebody made their own."""
-    name = layout.published.name
+    """Return the class names in the order of the meta file, or in the official order without one, with notes."""
+    name = layout.info.name
     if meta is None:
         return class_names(name), (f"no {layout.meta}: the official order of classes is assumed",)
     listed = load_plain_pickle(meta, where=f"{source}: {layout.meta}")
@@ -175,7 +167,7 @@ def _classes(layout: _Layout, meta: bytes | None, source: Path) -> tuple[tuple[s
 
 
 def _unpack(archive: Path, layout: _Layout, wanted: Sequence[str]) -> dict[str, bytes]:
-    """The members wanted of an archive, by their names without folder; nothing is written to disk."""
+    """Read members of an archive into memory, by their names without folder."""
     found: dict[str, bytes] = {}
     try:
         with tarfile.open(archive, "r:*") as tar:
@@ -190,60 +182,11 @@ def _unpack(archive: Path, layout: _Layout, wanted: Sequence[str]) -> dict[str, 
         raise DataError(f"{archive} is damaged or no tar archive ({error}): download it again") from error
     lacking = [name for name in wanted if name not in found]
     if lacking and lacking != [layout.meta]:
-        raise layout.published.missing(f"{archive} holds no {layout.folder}/{lacking[0]}")
+        raise layout.info.missing(f"{archive} holds no {layout.folder}/{lacking[0]}")
     return found
 
 
-def _bytes_of(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """What Python 3 writes for bytes into pickles that Python 2 can read; no other codec."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes encoded as {encoding!r}")
-    return text.encode("latin1")
-
-
-def _frombuffer(data: bytes, dtype: Any, shape: Any, order: Any) -> npt.NDArray[Any]:
-    """What the newer pickles call to make an array."""
-    return np.frombuffer(data, dtype=dtype).reshape(shape, order=order)
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Arrays, texts, numbers, lists, dictionaries; anything else could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        plain: dict[tuple[str, str], Any] = {
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("_codecs", "encode"): _latin1,
-        }
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np.empty(0).__reduce__()[0]  # under either name of numpy's module
-        if module in ("numpy.core.numeric", "numpy._core.numeric") and name == "_frombuffer":
-            return _frombuffer
-        if (module, name) in plain:
-            return plain[module, name]
-        raise pickle.UnpicklingError(f"it wants {module}.{name}, which a file of plain data has no use for")
-
-
-def load_plain_pickle(data: bytes, *, where: str) -> Any:
-    """A pickle of arrays and plain values; texts of Python 2 become bytes.
-
-    Raises:
-        DataError: it is damaged, or names anything else than plain data (it is not run).
-    """
-    try:
-        return _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
-    except _BROKEN_PICKLE as error:
-        raise DataError(f"{where} is not a pickle of plain data ({error}): download it again") from error
-
-
 READERS: tuple[Reader, ...] = (
-    CIFAR10.published.reader("classes", lambda path, split: open_cifar(CIFAR10, path, split)),
-    CIFAR100.published.reader("classes", lambda path, split: open_cifar(CIFAR100, path, split)),
+    CIFAR10.info.reader("classes", lambda path, split: open_cifar(CIFAR10, path, split)),
+    CIFAR100.info.reader("classes", lambda path, split: open_cifar(CIFAR100, path, split)),
 )

@@ -1,9 +1,8 @@
-"""Class folders: one folder a class, in them the images; any such folder, or a known set kept in that way.
+"""Read class folders: one sub-folder of images per class, of any images or of a published data set.
 
-A known set brings its class names and prompts. Any other folder is named by its sub-folders, underscores as spaces.
-Where sub-folders have codes for names (`n01443537`), a table `classes.csv` in the folder, or beside it, whose first
-column is the code and whose column `name` holds the names, says what they are called; of several names, separated by
-commas, the first counts.
+A published set has built-in class names and prompts. For other folders the class names are the names of the
+sub-folders, with underscores as spaces. If these are codes (`n01443537`), a table `classes.csv` in the folder or beside
+it gives the names: the first column is the code, the column `name` the name (the first of several between commas).
 """
 
 from __future__ import annotations
@@ -19,43 +18,44 @@ import numpy.typing as npt
 from impart.errors import DataError
 from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.annotations import read_table
+from impart.evaluate.datasets.image_files import IMAGE_SUFFIXES
 from impart.evaluate.datasets.names import class_names_by_folder, templates
-from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.reader import OWN_FILES, DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet, Images
 
-__all__ = ["IMAGE_SUFFIXES", "READERS", "open_class_folder", "open_known_folder", "image_folder"]
+__all__ = ["READERS", "open_class_folder", "open_known_folder"]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-
-FOLDER = Published(
+FOLDER = DataSetInfo(
     name="folder",
     title="A class folder",
     splits=(),
-    files=("one sub-folder of images a class", "classes.csv beside them where the sub-folders have codes for names"),
-    home="nowhere: you make it",
+    files=("one sub-folder of images per class", "classes.csv beside them if the names of the sub-folders are codes"),
+    home=OWN_FILES,
 )
 _OTHER_NAMES = {"val": ("valid", "validation"), "test": ("testing",), "train": ("training",)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Listing:
+    """Sub-folders and image files of a class folder."""
+
     folders: tuple[str, ...]  # C, sorted
     files: list[Path]  # n
     labels: npt.NDArray[np.int64]  # (n,)
 
 
 def open_class_folder(path: Path | str, split: str | None = None, *, name: str | None = None) -> ClassSet:
-    """Any class folder.
+    """Open a class folder.
 
     Args:
-        path: holds one sub-folder a class; with a split, a sub-folder of that name does.
-        split: the name of that sub-folder.
-        name: for reports; defaults to the last two parts of the path.
+        path: the folder with one sub-folder per class, or, with a split, the folder above it.
+        split: name of the class folder in `path`.
+        name: name in reports; defaults to the last two parts of the path.
 
     Raises:
-        DataError: the folder is missing or empty, a class has no images, or `classes.csv` does not name it.
+        DataError: the folder is missing or empty, a class has no images, or `classes.csv` has no name for it.
     """
-    folder = image_folder(Path(path), split)
+    folder = _split_folder(Path(path), split)
     if split is not None and folder is None:
         raise DataError(f"{path} has no sub-folder {split!r}: give another split, or the class folder itself")
     folder = folder or Path(path)
@@ -69,47 +69,48 @@ def open_class_folder(path: Path | str, split: str | None = None, *, name: str |
 
 
 def open_known_folder(
-    published: Published, path: Path, split: str | None, *, leave_out: Collection[str] = ()
-) -> ClassSet | None:
-    """A known set kept as class folders: `path/<split>/<class>`, or `path/<class>` where no split is asked for.
+    info: DataSetInfo, path: Path, split: str | None, *, lacking: str, leave_out: Collection[str] = ()
+) -> ClassSet:
+    """Open a published set as class folders: `path/<split>/<class>`, or `path/<class>` for no given split.
 
     Args:
-        published: the set; its name is that of the built-in class names.
+        info: the set; its name selects the built-in class names.
         path: the folder.
-        split: as asked for; None = the set's first, where there is a folder of that name.
-        leave_out: sub-folders that are no class.
+        split: None = the default split, if there is a folder of that name.
+        lacking: the published files that `path` does not have either, for the message.
+        leave_out: sub-folders that are not classes.
 
     Returns:
-        The set, with the classes that have a folder; None where this is no such folder.
+        The set, with the classes that have a folder.
 
     Raises:
-        DataError: a class has no images.
+        DataError: there are no class folders, or a class has no images.
     """
-    folder = image_folder(path, split or published.splits[0])
-    known = {_loose(key): name for key, name in class_names_by_folder(published.name).items()}
+    folder = _split_folder(path, split or info.splits[0])
+    known = {_loose(key): name for key, name in class_names_by_folder(info.name).items()}
     if folder is None and path.is_dir() and split in (None, path.name):
         folder = path if any(_loose(one.name) in known for one in path.iterdir() if one.is_dir()) else None
     if folder is None:
-        return None
+        raise info.missing(f"{path} holds no {lacking}")
     listing = _list(folder, leave_out=leave_out)
     strange = [one for one in listing.folders if _loose(one) not in known]
     notes = []
     if strange:
-        notes.append(f"{len(strange)} class folders have no built-in name and go by their own, first {strange[0]}")
+        notes.append(f"{len(strange)} class folders have no built-in name and keep their own, first {strange[0]}")
     if len(listing.folders) < len(known):
-        notes.append(f"{len(listing.folders)} of {len(known)} classes are there: figures are over these")
+        notes.append(f"{len(listing.folders)} of {len(known)} classes have a folder: figures are over these")
     return ClassSet(
-        name=f"{published.name}/{path.name if folder == path else split or published.splits[0]}",
+        name=f"{info.name}/{path.name if folder == path else split or info.splits[0]}",
         images=Images.of_files(listing.files),
         labels=listing.labels,
         classes=tuple(known.get(_loose(one)) or tidy_class_name(one) for one in listing.folders),
-        templates=templates(published.name),
+        templates=templates(info.name),
         notes=tuple(notes),
     )
 
 
-def image_folder(path: Path, split: str | None) -> Path | None:
-    """The sub-folder of a split that holds class folders, under one of its usual names; None where there is none."""
+def _split_folder(path: Path, split: str | None) -> Path | None:
+    """Find the sub-folder of a split, under one of its usual names; it must have sub-folders itself."""
     if split is None:
         return None
     candidates = (path / name for name in (split, *_OTHER_NAMES.get(split, ())))
@@ -155,7 +156,7 @@ def _named(table: Path) -> Mapping[str, str]:
 
 
 def _loose(name: str) -> str:
-    """A key as any archive or file system may spell it: `F-16A/B`, `F-16A_B`."""
+    """Normalise a key, since archives and file systems spell it differently: `F-16A/B`, `F-16A_B`."""
     return re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()
 
 

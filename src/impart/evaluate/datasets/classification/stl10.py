@@ -1,4 +1,4 @@
-"""STL-10: the binary files as published (96 x 96 px, planes of red, green and blue, each column by column)."""
+"""Read STL-10: the binary files as published (96 x 96 px; red, green and blue planes, in column-major order)."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 
 from impart.errors import DataError
 from impart.evaluate.datasets.classification.folder import open_known_folder
-from impart.evaluate.datasets.classification.listed import find_root
+from impart.evaluate.datasets.image_files import find_root
 from impart.evaluate.datasets.names import class_names, templates
-from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet, Images
 from impart.files import digest_of, file_stamp
 from impart.refset.pairs import load_image
 
 __all__ = ["READERS", "STL10", "open_stl10"]
 
-STL10 = Published(
+STL10 = DataSetInfo(
     name="stl10",
     title="STL-10",
     splits=("test", "train"),
@@ -29,24 +29,21 @@ _BYTES = 3 * _SIDE_PX**2
 
 
 def open_stl10(path: Path, split: str | None = None) -> ClassSet:
-    """One split of STL-10, from its binary files or from class folders.
+    """Open one split of STL-10, from its binary files or from class folders.
 
     Raises:
-        DataError: files are missing, of a strange size, or hold a label that is no class.
+        DataError: files are missing or have a wrong size, or a label is not a class.
     """
     wanted = STL10.split(split)
     root = find_root(path, ("", "stl10_binary"), f"{wanted}_X.bin")
     if root is None:
-        found = open_known_folder(STL10, path, split)
-        if found is None:
-            raise STL10.missing(f"{path} holds no {wanted}_X.bin")
-        return found
+        return open_known_folder(STL10, path, split, lacking=f"{wanted}_X.bin")
     pixels_file, labels_file = root / f"{wanted}_X.bin", root / f"{wanted}_y.bin"
     if not labels_file.is_file():
         raise STL10.missing(f"{root} holds no {labels_file.name}")
     classes = class_names("stl10")
     try:
-        labels = np.fromfile(labels_file, dtype=np.uint8).astype(np.int64) - 1  # they count from 1
+        labels = np.fromfile(labels_file, dtype=np.uint8).astype(np.int64) - 1  # the file counts from 1
         if not len(labels) or pixels_file.stat().st_size != len(labels) * _BYTES:
             raise DataError(f"{pixels_file} does not hold the {len(labels)} images of {labels_file.name}: damaged")
         pixels = np.memmap(pixels_file, dtype=np.uint8, mode="r", shape=(len(labels), 3, _SIDE_PX, _SIDE_PX))

@@ -1,9 +1,9 @@
 """Class names and prompt templates of the classification sets that CLIP papers report, written for this project.
 
-One json file a set: its official order, and for every class the key that the published files use (a folder name, a
-wnid, a label) beside words that a text encoder understands. Words that mean two things are told apart (`crane bird`,
-`construction crane`). The ImageNet names began as the synset words of WordNet (Princeton University); the rest is
-common knowledge.
+There is one json file per set: the classes in the official order, each with the key in the published files (a folder
+name, a wnid, a label) and a name for the text encoder. Ambiguous words have a second word (`crane bird`,
+`construction crane`). The ImageNet names are based on the synset words of WordNet (Princeton University); the others
+are common knowledge.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ NAMED_SETS: tuple[str, ...] = (
     "stl10",
     "sun397",
 )
-"""The sets that have names built in."""
+"""The sets with built-in names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NamedSet:
-    """What is known by heart of a classification set.
+    """Built-in classes and prompts of a classification set.
 
     Attributes:
-        title: what people call the set.
+        title: the usual name of the set.
         home: where it is published.
-        order: what the order of the classes is, in words.
+        order: description of the order of the classes.
         keys: C keys of the published files, in the official order of class numbers.
-        names: C class names, lower case, no two alike.
+        names: C different class names, in lower case.
         templates: prompts with one `{}` for the class name.
     """
 
@@ -57,13 +57,13 @@ class NamedSet:
 
 @cache
 def named_set(set_name: str) -> NamedSet:
-    """All that is known of one set.
+    """Load the built-in classes and prompts of a set.
 
     Raises:
-        DataError: the set has no names built in.
+        DataError: the set has no built-in names.
     """
     if set_name not in NAMED_SETS:
-        raise DataError(f"no class names are built in for {set_name!r}: choose one of {', '.join(NAMED_SETS)}")
+        raise DataError(f"there are no built-in class names for {set_name!r}: choose one of {', '.join(NAMED_SETS)}")
     known = json.loads((resources.files(__name__) / f"{set_name}.json").read_text(encoding="utf-8"))
     return NamedSet(
         title=known["title"],
@@ -76,7 +76,7 @@ def named_set(set_name: str) -> NamedSet:
 
 
 def class_names(set_name: str) -> tuple[str, ...]:
-    """The class names of a set, in the official order of class numbers.
+    """Return the class names of a set, in the official order of class numbers.
 
     >>> class_names("cifar10")[:3]
     ('airplane', 'automobile', 'bird')
@@ -85,7 +85,7 @@ def class_names(set_name: str) -> tuple[str, ...]:
 
 
 def class_names_by_folder(set_name: str) -> dict[str, str]:
-    """Key of the published files (folder name, wnid, label) -> class name.
+    """Map the keys of the published files (folder name, wnid, label) to class names.
 
     >>> class_names_by_folder("imagenet")["n02012849"]
     'crane bird'
@@ -95,7 +95,7 @@ def class_names_by_folder(set_name: str) -> dict[str, str]:
 
 
 def templates(set_name: str) -> tuple[str, ...]:
-    """The prompts of a set, with `{}` for the class name.
+    """Return the prompts of a set, with `{}` for the class name.
 
     >>> len(templates("food101")) >= 4
     True

@@ -1,1 +1,1 @@
-"""Readers of video data sets."""
+"""Readers of video data sets, for `video_retrieval` and the moment tasks."""

@@ -1,7 +1,6 @@
-"""Videos with captions, from the annotation files as they are published: what text-to-video retrieval is measured on.
+"""Read videos with captions, for text-to-video retrieval, from the annotation files as published.
 
-Each reader says which files it wants and where they are to be had. The videos may lie in any sub-folder. Videos that
-are missing are left out and counted in the set's notes.
+The videos may be in any sub-folder. Missing videos are left out and counted in the notes.
 """
 
 from __future__ import annotations
@@ -11,22 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from impart.errors import DataError
-from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records
-from impart.evaluate.datasets.classification.cifar import load_plain_pickle
-from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.annotations import (
+    Malformed,
+    read_bytes,
+    read_json,
+    read_lines,
+    read_table,
+    records,
+    table_name,
+)
+from impart.evaluate.datasets.plain_pickle import load_plain_pickle
+from impart.evaluate.datasets.reader import OWN_FILES, DataSetInfo, Reader
 from impart.evaluate.datasets.types import VideoSet
-from impart.evaluate.datasets.videos.files import CaptionRow, VideoFolder, chosen_split, video_set
+from impart.evaluate.datasets.videos.files import CaptionRow, VideoFolder, open_annotation, video_set
 
 __all__ = ["READERS"]
 
-MSRVTT = Published(
+MSRVTT = DataSetInfo(
     name="msrvtt",
     title="MSR-VTT",
     splits=("1ka", "test", "validate", "train"),
     files=("MSRVTT_JSFUSION_test.csv (split 1ka) or MSRVTT_data.json (the others)", "videos named video7020.mp4"),
     home="https://github.com/ArrowLuo/CLIP4Clip#data-preparing",
 )
-MSVD = Published(
+MSVD = DataSetInfo(
     name="msvd",
     title="MSVD",
     splits=("test", "val", "train"),
@@ -38,21 +45,21 @@ MSVD = Published(
     home="https://www.cs.utexas.edu/~ml/clamp/videoDescription/ (lists and captions: "
     "https://github.com/ArrowLuo/CLIP4Clip#data-preparing)",
 )
-DIDEMO = Published(
+DIDEMO = DataSetInfo(
     name="didemo",
     title="DiDeMo",
     splits=("test", "val", "train"),
-    files=("test_data.json", "videos named as its field `video`, with whatever suffix"),
+    files=("test_data.json", "videos named as its field `video`, with any suffix"),
     home="https://github.com/LisaAnne/LocalizingMoments",
 )
-ACTIVITYNET = Published(
+ACTIVITYNET = DataSetInfo(
     name="activitynet",
     title="ActivityNet Captions",
     splits=("val_1", "val_2", "train"),
     files=("val_1.json (val_2.json, train.json)", "videos named v_uqiMw7tQ1Cc.mp4"),
     home="https://cs.stanford.edu/people/ranjaykrishna/densevid/ (videos: http://activity-net.org/download.html)",
 )
-LSMDC = Published(
+LSMDC = DataSetInfo(
     name="lsmdc",
     title="LSMDC",
     splits=("test", "val", "train"),
@@ -62,14 +69,14 @@ LSMDC = Published(
     ),
     home="https://sites.google.com/site/describingmovies/download",
 )
-CONDENSED_MOVIES = Published(
+CONDENSED_MOVIES = DataSetInfo(
     name="condensed-movies",
     title="Condensed Movies",
     splits=("all", "test", "val", "train"),
     files=("clips.csv", "descriptions.csv", "split.csv (for a split other than all)", "videos named <videoid>.mkv"),
     home="https://github.com/m-bain/CondensedMovies",
 )
-CAPTIONS = Published(
+CAPTIONS = DataSetInfo(
     name="video-captions",
     title="A table of captioned videos",
     splits=(),
@@ -77,7 +84,7 @@ CAPTIONS = Published(
         "captions.csv with the columns file and caption (or text), and optionally split, start_s, end_s",
         "the videos",
     ),
-    home="nowhere: you write it",
+    home=OWN_FILES,
 )
 
 
@@ -93,20 +100,17 @@ LSMDC_FILES = {
 
 
 def open_msrvtt(path: Path, split: str | None = None) -> VideoSet:
-    """MSR-VTT: the 1,000 pairs of the split 1kA (Yu et al. 2018), or an official split with all captions of a video."""
-    split = chosen_split(MSRVTT, path, split, MSRVTT_FILES)
-    folder = VideoFolder(path, MSRVTT)
+    """Open MSR-VTT: the 1,000 pairs of the split 1kA (Yu et al. 2018), or an official split with all captions."""
+    split, folder, file = open_annotation(MSRVTT, path, split, MSRVTT_FILES)
     if split == "1ka":
-        table = folder.annotation(MSRVTT_FILES[split])
-        bad = Malformed(table, "key,vid_key,video_id,sentence")
+        bad = Malformed(file, "key,vid_key,video_id,sentence")
         rows = []
-        for line, row in read_table(table, ["key", "vid_key", "video_id", "sentence"]):
+        for line, row in read_table(file, ["key", "vid_key", "video_id", "sentence"]):
             if row["video_id"]:
                 rows.append(CaptionRow(row["video_id"], row["sentence"]))
             else:
                 bad.add(line, "no video_id")
         return video_set("msrvtt/1ka", folder, rows, notes=bad.notes())
-    file = folder.annotation(MSRVTT_FILES[split])
     data = read_json(file, dict)
     bad = Malformed(file, "videos with video_id and split, sentences with video_id and caption", unit="entry")
     videos = {
@@ -122,10 +126,9 @@ def open_msrvtt(path: Path, split: str | None = None) -> VideoSet:
 
 
 def open_msvd(path: Path, split: str | None = None) -> VideoSet:
-    """MSVD: every caption of a video is a query (about 40 each)."""
-    split = chosen_split(MSVD, path, split, MSVD_FILES)
-    folder = VideoFolder(path, MSVD)
-    listed = [line.strip() for _, line in read_lines(folder.annotation(MSVD_FILES[split]))]
+    """Open MSVD: every caption is a query (about 40 per video)."""
+    split, folder, video_list = open_annotation(MSVD, path, split, MSVD_FILES)
+    listed = [line.strip() for _, line in read_lines(video_list)]
     file = folder.annotation("raw-captions.pkl")
     captions = _plain_captions(file)
     bad = Malformed(file, "captions of the video, each a list of words", unit="video")
@@ -137,7 +140,7 @@ def open_msvd(path: Path, split: str | None = None) -> VideoSet:
                 raise TypeError
             rows += [CaptionRow(video, _text(text)) for text in texts]
         except TypeError:
-            bad.add(number, f"{video} has no captions, or not of that form")
+            bad.add(number, f"{video} has no captions, or captions of another form")
     mapping = folder.optional("youtube_mapping.txt")
     pairs = [line.split() for _, line in read_lines(mapping)] if mapping else []
     aliases = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
@@ -145,12 +148,8 @@ def open_msvd(path: Path, split: str | None = None) -> VideoSet:
 
 
 def _plain_captions(file: Path) -> dict[str, Any]:
-    """Video -> its captions, each a list of words; texts that Python 2 wrote arrive as bytes."""
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
-    value = load_plain_pickle(data, where=str(file))
+    """Load the captions of every video, each a list of words; texts of Python 2 are bytes."""
+    value = load_plain_pickle(read_bytes(file), where=str(file))
     if not isinstance(value, dict):
         raise DataError(f"{file} holds a {type(value).__name__}, expected captions by video: download it again")
     return {_text(video): captions for video, captions in value.items()}
@@ -161,14 +160,12 @@ def _text(value: Any) -> str:
         return value.decode("utf-8", errors="replace")
     if isinstance(value, str):
         return value
-    return " ".join(_text(word) for word in value)  # TypeError where it is no list of words
+    return " ".join(_text(word) for word in value)  # TypeError if it is not a list of words
 
 
 def open_didemo(path: Path, split: str | None = None) -> VideoSet:
-    """DiDeMo for paragraph retrieval: the descriptions of a video, in the file's order, are one caption."""
-    split = chosen_split(DIDEMO, path, split, DIDEMO_FILES)
-    folder = VideoFolder(path, DIDEMO)
-    file = folder.annotation(DIDEMO_FILES[split])
+    """Open DiDeMo for paragraph retrieval: the descriptions of a video, in the order of the file, are one caption."""
+    split, folder, file = open_annotation(DIDEMO, path, split, DIDEMO_FILES)
     bad = Malformed(file, "objects with video and description", unit="entry")
     paragraphs: dict[str, list[str]] = {}
     for _, entry in records(read_json(file, list), ("video", "description"), bad):
@@ -178,10 +175,8 @@ def open_didemo(path: Path, split: str | None = None) -> VideoSet:
 
 
 def open_activitynet(path: Path, split: str | None = None) -> VideoSet:
-    """ActivityNet Captions for paragraph retrieval: the sentences of a video, in order, are one caption."""
-    split = chosen_split(ACTIVITYNET, path, split, ACTIVITYNET_FILES)
-    folder = VideoFolder(path, ACTIVITYNET)
-    file = folder.annotation(ACTIVITYNET_FILES[split])
+    """Open ActivityNet Captions for paragraph retrieval: the sentences of a video, in order, are one caption."""
+    split, folder, file = open_annotation(ACTIVITYNET, path, split, ACTIVITYNET_FILES)
     bad = Malformed(file, "video: {duration, timestamps, sentences}", unit="entry")
     rows = []
     for number, (video, entry) in enumerate(read_json(file, dict).items(), start=1):
@@ -195,10 +190,8 @@ def open_activitynet(path: Path, split: str | None = None) -> VideoSet:
 
 
 def open_lsmdc(path: Path, split: str | None = None) -> VideoSet:
-    """LSMDC: one sentence a clip; the test split is the 1,000 clips of the 2016 challenge."""
-    split = chosen_split(LSMDC, path, split, LSMDC_FILES)
-    folder = VideoFolder(path, LSMDC)
-    file = folder.annotation(LSMDC_FILES[split])
+    """Open LSMDC: one sentence per clip; the test split is the 1,000 clips of the 2016 challenge."""
+    split, folder, file = open_annotation(LSMDC, path, split, LSMDC_FILES)
     bad = Malformed(file, "clip, start, end, start extracted, end extracted and sentence, separated by tabs")
     rows = []
     for line, text in read_lines(file, fallback="cp1252"):
@@ -211,7 +204,7 @@ def open_lsmdc(path: Path, split: str | None = None) -> VideoSet:
 
 
 def open_condensed_movies(path: Path, split: str | None = None) -> VideoSet:
-    """Condensed Movies: one description a clip; `split.csv` divides by movie."""
+    """Open Condensed Movies: one description per clip; `split.csv` assigns movies to splits."""
     split = CONDENSED_MOVIES.split(split)
     folder = VideoFolder(path, CONDENSED_MOVIES)
     clips = folder.annotation("clips.csv")
@@ -235,7 +228,7 @@ def open_condensed_movies(path: Path, split: str | None = None) -> VideoSet:
 
 
 def open_captions(path: Path, split: str | None = None) -> VideoSet:
-    """A csv with the columns `file` and `caption` (or `text`), and optionally `split`, `start_s` and `end_s`.
+    """Open a csv with the columns `file` and `caption` (or `text`), and optionally `split`, `start_s` and `end_s`.
 
     A video may have several rows; rows of one file with different times are different items.
     """
@@ -253,7 +246,7 @@ def open_captions(path: Path, split: str | None = None) -> VideoSet:
         try:
             span = _span(row.get("start_s", ""), row.get("end_s", ""))
         except ValueError:
-            bad.add(line, f"start_s {row.get('start_s')!r} and end_s {row.get('end_s')!r} are no times in order")
+            bad.add(line, f"start_s {row.get('start_s')!r} and end_s {row.get('end_s')!r} are not ascending times")
             continue
         if row["file"]:
             rows.append(CaptionRow(row["file"], caption, span))
@@ -261,8 +254,7 @@ def open_captions(path: Path, split: str | None = None) -> VideoSet:
             bad.add(line, "no file")
     if not rows and not bad.found:
         raise DataError(f"{table} has no row" + (f" with split {split!r}" if split else ""))
-    name = table.resolve().parent.name + (f"/{split}" if split else "")
-    return video_set(name, folder, rows, notes=bad.notes())
+    return video_set(table_name(table, split), folder, rows, notes=bad.notes())
 
 
 def _span(start: str, end: str) -> tuple[float, float] | None:
@@ -283,4 +275,3 @@ READERS: tuple[Reader, ...] = (
     CONDENSED_MOVIES.reader("videos", open_condensed_movies),
     CAPTIONS.reader("videos", open_captions),
 )
-"""What `impart.evaluate.datasets.registry` offers by name."""

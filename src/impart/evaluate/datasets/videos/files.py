@@ -1,14 +1,13 @@
-"""What the readers of video data sets share: finding files in a folder, and putting sets together.
+"""Find the videos and annotation files of a data set, and make sets of them.
 
-Published video sets lose files over the years, so a missing video is left out and counted, and only a folder without
-any of them is an error.
+Published videos disappear over the years. Missing videos are therefore left out and counted; a set without any video is
+an error.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -16,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import DataError
-from impart.evaluate.datasets.reader import Published
+from impart.evaluate.datasets.reader import DataSetInfo
 from impart.evaluate.datasets.types import MomentSet, VideoSet
 
-__all__ = ["CaptionRow", "MomentRow", "Spans", "VideoFolder", "chosen_split", "moment_set", "video_set"]
+__all__ = ["CaptionRow", "MomentRow", "VideoFolder", "moment_set", "open_annotation", "video_set"]
 
 _SUFFIXES = "3g2 3gp avi flv gif m4v mkv mov mp4 mpeg mpg mts ogv ts webm wmv"
 _VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
-_NAMED = 3  # missing videos that a note names
+_NAMED = 3  # missing videos named in a note
 
 
 class CaptionRow(NamedTuple):
-    """A caption of a video, both as the annotation file has them."""
+    """A caption of a video, as in the annotation file."""
 
     video: str
     caption: str
@@ -35,7 +34,7 @@ class CaptionRow(NamedTuple):
 
 
 class MomentRow(NamedTuple):
-    """A sentence and the moments of a video that it describes; `duration_s` is NaN where nobody says."""
+    """A sentence and the moments of a video that it describes; `duration_s` is NaN if it is unknown."""
 
     video: str
     query: str
@@ -46,21 +45,21 @@ class MomentRow(NamedTuple):
 
 
 class VideoFolder:
-    """A folder of videos and annotation files, in whatever sub-folders, walked once.
+    """Folder of videos and annotation files, at any depth; its files are listed once.
 
     Args:
         path: the folder, or an annotation file in it.
-        published: what the set consists of, for messages.
+        info: the files needed, for messages.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: the folder does not exist.
     """
 
-    def __init__(self, path: Path, published: Published) -> None:
+    def __init__(self, path: Path, info: DataSetInfo) -> None:
         self.root = path.parent if path.is_file() else path
-        self.published = published
+        self.info = info
         if not self.root.is_dir():
-            raise published.missing(f"{self.root} is not a folder")
+            raise info.missing(f"{self.root} is not a folder")
         self._by_name: dict[str, Path] = {}
         self._by_stem: dict[str, Path] = {}
         for file in _walk(self.root):
@@ -69,22 +68,22 @@ class VideoFolder:
                 self._by_stem.setdefault(file.stem, file)
 
     def annotation(self, name: str) -> Path:
-        """The annotation file of this name, the one nearest to the folder itself.
+        """Find the annotation file of this name with the shortest path.
 
         Raises:
-            DataError: there is none; the message says what the set wants and where it is published.
+            DataError: it does not exist; the message has the files needed and where they are published.
         """
         found = self.optional(name)
         if found is None:
-            raise self.published.missing(f"{self.root} has no {name}")
+            raise self.info.missing(f"{self.root} has no {name}")
         return found
 
     def optional(self, name: str) -> Path | None:
-        """The annotation file of this name, or None."""
+        """Find the annotation file of this name; None if it does not exist."""
         return self._by_name.get(name)
 
     def video(self, name: str, *others: str) -> Path | None:
-        """The video of this name, with or without a suffix; other names are tried in turn; None = not there."""
+        """Find the video of one of these names, with or without a suffix; None if it does not exist."""
         for candidate in (name, *others):
             bare = Path(candidate)
             stem = bare.stem if bare.suffix.lower() in _VIDEO_SUFFIXES else candidate.rstrip(".")
@@ -94,37 +93,48 @@ class VideoFolder:
         return None
 
     def no_videos(self, names: Sequence[str]) -> DataError:
-        """The error for a folder that has none of the videos that the annotations name."""
-        return self.published.missing(
+        """Make the error for a folder without any of the videos in the annotations."""
+        return self.info.missing(
             f"{self.root} has none of the {len(names)} videos that its annotations name (first {names[0]})"
         )
 
 
-def chosen_split(published: Published, path: Path, asked: str | None, files: Mapping[str, str]) -> str:
-    """The split asked for; where an annotation file was named in place of the folder, the split that it is of.
+def open_annotation(
+    info: DataSetInfo, path: Path, asked: str | None, files: Mapping[str, str]
+) -> tuple[str, VideoFolder, Path]:
+    """Find the annotation file of a split.
 
     Args:
-        published: the set.
-        path: as the person gave it.
-        asked: a split, or None.
+        info: the data set.
+        path: the folder, or an annotation file in it, which selects its split.
+        asked: a split; None = the default.
         files: split -> its annotation file.
 
+    Returns:
+        The split, the folder of the videos, and the annotation file.
+
     Raises:
-        DataError: there is no such split, or the file named is not of it.
+        DataError: the data set has no such split, `path` is not its annotation file, or there is no such file.
     """
+    split = _chosen_split(info, path, asked, files)
+    folder = VideoFolder(path, info)
+    return split, folder, folder.annotation(files[split])
+
+
+def _chosen_split(info: DataSetInfo, path: Path, asked: str | None, files: Mapping[str, str]) -> str:
     if not path.is_file():
-        return published.split(asked)
-    there = [split for split in published.splits if files[split] == path.name]
-    if asked is not None and published.split(asked) in there:
+        return info.split(asked)
+    there = [split for split in info.splits if files[split] == path.name]
+    if asked is not None and info.split(asked) in there:
         return asked
     if asked is not None or not there:
         wanted = files[asked] if asked is not None else " or ".join(dict.fromkeys(files.values()))
-        raise published.missing(f"{path}: name the folder, or {wanted}")
+        raise info.missing(f"{path} is another file: give the folder, or {wanted}")
     return there[0]
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Files below a folder, nearest first, then by name; links are followed, each real folder is seen once."""
+    """Yield the files below a folder by depth, then by name; links are followed, each real folder is listed once."""
     seen: set[Path] = set()
     level = [root]
     while level:
@@ -143,45 +153,13 @@ def _walk(root: Path) -> Iterator[Path]:
         level = below
 
 
-@dataclass
-class Spans:
-    """Puts moments right: start before end, inside the video; counts what it had to do."""
-
-    mended: int = 0
-    empty: int = 0
-
-    def mend(self, start_s: float, end_s: float, duration_s: float) -> tuple[float, float] | None:
-        """The moment, or None where nothing of it is inside the video.
-
-        >>> Spans().mend(12.0, 3.0, 10.0)
-        (3.0, 10.0)
-        """
-        low, high = max(0.0, min(start_s, end_s)), max(start_s, end_s)
-        if duration_s > 0.0:  # False for NaN
-            high = min(high, duration_s)
-        if not low < high:
-            self.empty += 1
-            return None
-        self.mended += (low, high) != (start_s, end_s)
-        return low, high
-
-    def notes(self) -> tuple[str, ...]:
-        """What was done."""
-        notes = []
-        if self.mended:
-            notes.append(f"moments put right that ran backwards or past an end of the video: {self.mended}")
-        if self.empty:
-            notes.append(f"moments left out that have no length inside the video: {self.empty}")
-        return tuple(notes)
-
-
-_Key: TypeAlias = tuple[str, tuple[float, float] | None]  # a video, and the part of it that is meant
+_Key: TypeAlias = tuple[str, tuple[float, float] | None]  # name of a video, and its span; None = all of it
 
 
 def _find_videos(
     folder: VideoFolder, keys: Iterable[_Key], aliases: Mapping[str, str]
 ) -> tuple[dict[_Key, int], tuple[Path, ...], tuple[str, ...]]:
-    """Number of each video (or part of one) that is there, their files, and a note on those that are not."""
+    """Number the videos (or parts of videos) that exist; return the numbers, the files and a note on the others."""
     wanted = list(dict.fromkeys(keys))
     if not wanted:
         raise DataError(f"the annotations in {folder.root} name no video: download them again")
@@ -213,23 +191,23 @@ def video_set(
     notes: Sequence[str] = (),
     aliases: Mapping[str, str] | None = None,
 ) -> VideoSet:
-    """Captions of the videos that are there, in the order of the annotations.
+    """Make a set of caption rows, without missing videos and blank captions.
 
     Args:
-        name: what reports call the set.
-        folder: where the videos are.
-        rows: captions; those that are blank are left out and counted.
-        notes: what was left out so far.
-        aliases: video -> another name that its file may have.
+        name: name in reports.
+        folder: the folder of the videos.
+        rows: captions, in the order of the annotations.
+        notes: notes of the reader.
+        aliases: video -> another possible name of its file.
 
     Raises:
-        DataError: no caption, or none of the videos.
+        DataError: there is no caption, or no video exists.
     """
     kept = [row for row in rows if row.caption.strip()]
     blank = (f"blank captions left out: {len(rows) - len(kept)}",) if len(kept) < len(rows) else ()
     numbers, files, missing = _find_videos(folder, ((row.video, row.span) for row in kept), aliases or {})
     kept = [row for row in kept if (row.video, row.span) in numbers]
-    spans = tuple(span for _, span in numbers)  # numbers run in this order
+    spans = tuple(span for _, span in numbers)  # in the order of the numbers
     return VideoSet(
         name=name,
         videos=files,
@@ -248,12 +226,12 @@ def moment_set(
     notes: Sequence[str] = (),
     aliases: Mapping[str, str] | None = None,
 ) -> MomentSet:
-    """Sentences with their moments in the videos that are there, in the order of the annotations.
+    """Make a set of moment rows, without missing videos, blank sentences and sentences without a moment.
 
-    Args as in `video_set`; sentences that are blank or have no moment left are left out and counted.
+    Args as in `video_set`.
 
     Raises:
-        DataError: no sentence, or none of the videos.
+        DataError: there is no sentence, or no video exists.
     """
     kept = [row for row in rows if row.query.strip() and row.spans]
     without = (f"sentences left out that are blank or without a moment: {len(rows) - len(kept)}",)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from impart.config import read_toml
 from impart.errors import ConfigError
 
 __all__ = ["SourceList", "Source", "SourceTable", "read_source_list"]
@@ -106,21 +106,13 @@ def read_source_list(path: Path | None = None) -> SourceList:
         ConfigError: the file cannot be read, is not TOML, or has an unknown or missing setting.
     """
     name = str(path or "configs/mini_sources.toml")
+    folder = resources.files("impart.recipes.mini") / "configs"
+    table = read_toml(path or folder / "mini_sources.toml", what="source list")
     try:
-        text = (
-            path.read_text(encoding="utf-8")
-            if path
-            else resources.files("impart.recipes.mini")
-            .joinpath("configs", "mini_sources.toml")
-            .read_text(encoding="utf-8")
-        )
-        table = tomllib.loads(text)
         sources = tuple(_source(entry) for entry in table.pop("source", []))
         guarded, known = tuple(table.pop("guarded")), tuple(table.pop("known", ()))
         found = SourceList(sources=sources, guarded=guarded, known=known, **table)
-    except OSError as error:
-        raise ConfigError(f"cannot read the source list {name}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, re.error) as error:
+    except (KeyError, TypeError, re.error) as error:
         raise ConfigError(
             f"{name}: {error}; the settings are those of SourceList and Source in recipes/mini/collect/source_list.py"
         ) from error

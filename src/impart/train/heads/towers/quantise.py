@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from impart.encoders.onnx.session import OnnxSession, RuntimeOptions
 from impart.encoders.preprocess import PreprocessConfig, preprocess
 from impart.files import atomic_path, sha256_hex
 from impart.train.heads.onnx_export import export_graph
@@ -150,17 +151,12 @@ class BackboneSession:
     """
 
     def __init__(self, path: Path, preprocessing: PreprocessConfig) -> None:
-        import onnxruntime
-
         self.path = path
         self.key = sha256_hex(path.read_bytes(), repr(preprocessing))[:16]
         self.preprocessing = preprocessing
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # one piece per thread: threads on one piece wait for each other
-        options.add_session_config_entry("session.x64quantprecision", "1")
-        session = onnxruntime.InferenceSession(path, options)
-        self.width: int = session.get_outputs()[0].shape[1]
-        self._run: Callable[..., list[npt.NDArray[np.float32]]] = session.run
+        # One piece per thread: threads that work on one piece wait for each other.
+        self._session = OnnxSession(path, RuntimeOptions(threads=1))
+        self.width: int = self._session.outputs[0].shape[1]
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
 
     def __call__(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
@@ -169,4 +165,4 @@ class BackboneSession:
         return np.concatenate(list(self._pool.map(self._features, pieces)))
 
     def _features(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
-        return self._run(["features"], {"pixels": preprocess(images, self.preprocessing)})[0]
+        return self._session.run(["features"], {"pixels": preprocess(images, self.preprocessing)})[0]

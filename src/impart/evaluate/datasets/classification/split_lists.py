@@ -1,6 +1,6 @@
-"""Classification sets whose splits are text files: Food-101, SUN397, FGVC Aircraft, DTD, Oxford Pets, ImageNet.
+"""Read classification sets with one list per split: Food-101, SUN397, FGVC Aircraft, DTD, Oxford Pets, ImageNet.
 
-Each is read in the layout that its archive unpacks to, or as class folders below the names of its splits.
+The files have the layout of the unpacked archive, or are class folders in one folder per split.
 """
 
 from __future__ import annotations
@@ -9,102 +9,59 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from impart.errors import DataError
 from impart.evaluate.datasets.annotations import Malformed, read_lines, read_table
 from impart.evaluate.datasets.classification.folder import open_known_folder
-from impart.evaluate.datasets.image_files import ImageFinder
-from impart.evaluate.datasets.names import class_names, class_names_by_folder, templates
-from impart.evaluate.datasets.reader import Published, Reader
-from impart.evaluate.datasets.types import ClassSet, Images
+from impart.evaluate.datasets.image_files import ImageFinder, class_set, find_root
+from impart.evaluate.datasets.reader import DataSetInfo, Reader
+from impart.evaluate.datasets.types import ClassSet
 
-__all__ = ["READERS", "Rows", "find_root", "labelled_set"]
+__all__ = ["READERS"]
 
-Rows = Iterable[tuple[str, str]]
-"""(image as the list names it, key of its class)."""
+_Rows = Iterable[tuple[str, str]]  # (file name of the image, key of its class)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Listed:
-    """How the lists of a set are found and read.
+class _ListedSet:
+    """Description of a set, with the places of its lists and images.
 
     Attributes:
-        published: what the set consists of.
-        lists: split -> its list, below one of `roots`.
-        roots: where the archive may have been unpacked, below the path given.
-        images: folders of the images, below the root or the path given.
+        info: the files needed and where they are published.
+        lists: split -> its list, in one of `roots`.
+        roots: folders where the archive may be unpacked, below the given path.
+        images: folders of the images, below the root or the given path.
         rows: reads a list.
     """
 
-    published: Published
+    info: DataSetInfo
     lists: Mapping[str, str]
     roots: tuple[str, ...]
     images: tuple[str, ...]
-    rows: Callable[[Path, Malformed], Rows]
+    rows: Callable[[Path, Malformed], _Rows]
 
     def open(self, path: Path, split: str | None = None) -> ClassSet:
-        """One split, from its list or from class folders.
+        """Open one split, from its list or from class folders.
 
         Raises:
-            DataError: there is neither, a line names an unknown class, or no image is there.
+            DataError: neither exists, a line names an unknown class, or no image exists.
         """
-        wanted = self.published.split(split)
+        wanted = self.info.split(split)
         root = find_root(path, self.roots, self.lists[wanted]) if wanted in self.lists else None
         if root is None:
-            found = open_known_folder(self.published, path, split)
-            if found is None:
-                what = self.lists.get(wanted, f"folder {wanted}")
-                raise self.published.missing(f"{path} holds no {what}")
-            return found
+            return open_known_folder(self.info, path, split, lacking=self.lists.get(wanted, f"folder {wanted}"))
         source = root / self.lists[wanted]
-        bad = Malformed(source, "one image a line, as published")
+        bad = Malformed(source, "one image per line, as published")
         finder = ImageFinder(folders=tuple(one / name for one in (root, path) for name in self.images), source=source)
-        return labelled_set(self.published, wanted, self.rows(source, bad), finder, bad)
-
-
-def find_root(path: Path, roots: Iterable[str], marker: str) -> Path | None:
-    """The first of some folders below `path` that holds a file."""
-    return next((path / root for root in roots if (path / root / marker).is_file()), None)
-
-
-def labelled_set(published: Published, split: str, rows: Rows, finder: ImageFinder, bad: Malformed) -> ClassSet:
-    """Images with the keys of their classes, as a set with all classes in the official order.
-
-    Raises:
-        DataError: a key is no class of the set, more than one line is malformed, or no image is there.
-    """
-    numbers = {key: number for number, key in enumerate(class_names_by_folder(published.name))}
-    files: list[Path] = []
-    labels: list[int] = []
-    for name, key in rows:
-        if key not in numbers:
-            raise DataError(f"{finder.source}: {name} is of class {key!r}, which {published.title} does not have")
-        file = finder.find(name)
-        if file is not None:
-            files.append(file)
-            labels.append(numbers[key])
-    notes = (*bad.notes(), *finder.notes())
-    if not files:
-        raise DataError(f"{finder.source} names no images: download it again")
-    return ClassSet(
-        name=f"{published.name}/{split}",
-        images=Images.of_files(files),
-        labels=np.asarray(labels, dtype=np.int64),
-        classes=class_names(published.name),
-        templates=templates(published.name),
-        notes=notes,
-    )
+        return class_set(self.info, wanted, self.rows(source, bad), finder, bad)
 
 
 def _food(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:  # noqa: ARG001
-    """`apple_pie/1005649`"""
+    """Read lines such as `apple_pie/1005649`."""
     for _, line in read_lines(source):
         yield f"{line.strip()}.jpg", line.strip().partition("/")[0]
 
 
 def _sun(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
-    """`/a/abbey/sun_aakbdcgfpksytcwj.jpg`"""
+    """Read lines such as `/a/abbey/sun_aakbdcgfpksytcwj.jpg`."""
     for number, line in read_lines(source):
         name = line.strip().lstrip("/")
         key = name.rpartition("/")[0]
@@ -115,7 +72,7 @@ def _sun(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
 
 
 def _aircraft(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
-    """`1514522 707-320`"""
+    """Read lines such as `1514522 707-320`."""
     for number, line in read_lines(source):
         name, space, variant = line.strip().partition(" ")
         if space:
@@ -125,13 +82,13 @@ def _aircraft(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
 
 
 def _dtd(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:  # noqa: ARG001
-    """`banded/banded_0002.jpg`"""
+    """Read lines such as `banded/banded_0002.jpg`."""
     for _, line in read_lines(source):
         yield line.strip(), line.strip().partition("/")[0]
 
 
 def _pets(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
-    """`Abyssinian_201 1 1 1`: image, class, species, number of the breed within the species"""
+    """Read lines such as `Abyssinian_201 1 1 1`: image, class, species, number of the breed within the species."""
     for number, line in read_lines(source):
         name, *numbers = line.split()
         if name.startswith("#"):
@@ -143,7 +100,7 @@ def _pets(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
 
 
 def _imagenet(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
-    """`ILSVRC2012_val_00048981,n03995372 85 1 499 272`"""
+    """Read rows such as `ILSVRC2012_val_00048981,n03995372 85 1 499 272`."""
     for number, row in read_table(source, ["ImageId", "PredictionString"]):
         if row["ImageId"] and row["PredictionString"]:
             yield f"{row['ImageId']}.JPEG", row["PredictionString"].split()[0]
@@ -151,8 +108,8 @@ def _imagenet(source: Path, bad: Malformed) -> Iterator[tuple[str, str]]:
             bad.add(number, "an empty cell")
 
 
-FOOD101 = _Listed(
-    published=Published(
+FOOD101 = _ListedSet(
+    info=DataSetInfo(
         name="food101",
         title="Food-101",
         splits=("test", "train"),
@@ -164,8 +121,8 @@ FOOD101 = _Listed(
     images=("images",),
     rows=_food,
 )
-SUN397 = _Listed(
-    published=Published(
+SUN397 = _ListedSet(
+    info=DataSetInfo(
         name="sun397",
         title="SUN397 (the first of its ten partitions)",
         splits=("test", "train"),
@@ -177,8 +134,8 @@ SUN397 = _Listed(
     images=("", "SUN397", "images"),
     rows=_sun,
 )
-AIRCRAFT = _Listed(
-    published=Published(
+AIRCRAFT = _ListedSet(
+    info=DataSetInfo(
         name="aircraft",
         title="FGVC Aircraft",
         splits=("test", "val", "train", "trainval"),
@@ -193,8 +150,8 @@ AIRCRAFT = _Listed(
     images=("images",),
     rows=_aircraft,
 )
-DTD = _Listed(
-    published=Published(
+DTD = _ListedSet(
+    info=DataSetInfo(
         name="dtd",
         title="DTD (the first of its ten partitions)",
         splits=("test", "val", "train"),
@@ -206,8 +163,8 @@ DTD = _Listed(
     images=("images",),
     rows=_dtd,
 )
-PETS = _Listed(
-    published=Published(
+PETS = _ListedSet(
+    info=DataSetInfo(
         name="pets",
         title="Oxford-IIIT Pets",
         splits=("test", "trainval"),
@@ -223,13 +180,13 @@ PETS = _Listed(
     images=("images",),
     rows=_pets,
 )
-IMAGENET = _Listed(
-    published=Published(
+IMAGENET = _ListedSet(
+    info=DataSetInfo(
         name="imagenet",
         title="ImageNet-1k",
         splits=("val", "train"),
         files=(
-            "val/<wnid>/*.JPEG, one folder a class",
+            "val/<wnid>/*.JPEG, one folder per class",
             "or LOC_val_solution.csv with ILSVRC/Data/CLS-LOC/val/ILSVRC2012_val_00000001.JPEG",
         ),
         home="https://www.image-net.org/challenges/LSVRC/2012/ "
@@ -242,5 +199,5 @@ IMAGENET = _Listed(
 )
 
 READERS: tuple[Reader, ...] = tuple(
-    one.published.reader("classes", one.open) for one in (FOOD101, SUN397, AIRCRAFT, DTD, PETS, IMAGENET)
+    one.info.reader("classes", one.open) for one in (FOOD101, SUN397, AIRCRAFT, DTD, PETS, IMAGENET)
 )

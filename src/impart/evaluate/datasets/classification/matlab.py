@@ -1,4 +1,4 @@
-"""Classification sets whose labels are MATLAB files: Stanford Cars and Oxford Flowers-102."""
+"""Read classification sets with labels in MATLAB files: Stanford Cars and Oxford Flowers-102."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ import numpy as np
 from impart.errors import DataError, MissingExtraError
 from impart.evaluate.datasets.annotations import Malformed
 from impart.evaluate.datasets.classification.folder import open_known_folder
-from impart.evaluate.datasets.classification.listed import find_root, labelled_set
-from impart.evaluate.datasets.image_files import ImageFinder
+from impart.evaluate.datasets.image_files import ImageFinder, class_set, find_root
 from impart.evaluate.datasets.names import class_names_by_folder
-from impart.evaluate.datasets.reader import Published, Reader
+from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet
 
 __all__ = ["CARS", "FLOWERS", "READERS", "open_cars", "open_flowers"]
 
-CARS = Published(
+CARS = DataSetInfo(
     name="cars",
     title="Stanford Cars",
     splits=("test", "train"),
@@ -31,7 +30,7 @@ CARS = Published(
     ),
     home="https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
 )
-FLOWERS = Published(
+FLOWERS = DataSetInfo(
     name="flowers102",
     title="Oxford Flowers-102",
     splits=("test", "val", "train"),
@@ -42,15 +41,12 @@ _SET_IDS = {"test": "tstid", "val": "valid", "train": "trnid"}
 
 
 def open_cars(path: Path, split: str | None = None) -> ClassSet:
-    """Stanford Cars from the annotations of its development kit, or from class folders."""
+    """Open Stanford Cars, from the annotations of its development kit or from class folders."""
     wanted = CARS.split(split)
     marker = {"test": "cars_test_annos_withlabels.mat", "train": "cars_train_annos.mat"}[wanted]
     root = find_root(path, ("", "devkit", "stanford_cars", "stanford_cars/devkit"), marker)
     if root is None:
-        found = open_known_folder(CARS, path, split)
-        if found is None:
-            raise CARS.missing(f"{path} holds no {marker}")
-        return found
+        return open_known_folder(CARS, path, split, lacking=marker)
     file = root / marker
     keys = tuple(class_names_by_folder("cars"))
     rows = _mat(file, "annotations")
@@ -62,21 +58,18 @@ def open_cars(path: Path, split: str | None = None) -> ClassSet:
             try:
                 name, number = str(row["fname"]), int(row["class"])
             except (KeyError, IndexError, ValueError, TypeError) as error:
-                raise DataError(f"{file}: annotations without fname or class: it is not the labelled one") from error
+                raise DataError(f"{file}: annotations without fname or class: it is not the labelled file") from error
             yield name, _key(keys, number, file)
 
-    return labelled_set(CARS, wanted, listed(), finder, Malformed(file, ""))
+    return class_set(CARS, wanted, listed(), finder, Malformed(file, ""))
 
 
 def open_flowers(path: Path, split: str | None = None) -> ClassSet:
-    """Flowers-102: the labels of `imagelabels.mat`, divided by `setid.mat`, or class folders."""
+    """Open Flowers-102, from `imagelabels.mat` and the splits of `setid.mat`, or from class folders."""
     wanted = FLOWERS.split(split)
     root = find_root(path, ("", "flowers-102", "102flowers"), "setid.mat")
     if root is None:
-        found = open_known_folder(FLOWERS, path, split)
-        if found is None:
-            raise FLOWERS.missing(f"{path} holds no setid.mat")
-        return found
+        return open_known_folder(FLOWERS, path, split, lacking="setid.mat")
     file = root / "imagelabels.mat"
     if not file.is_file():
         raise FLOWERS.missing(f"{root} holds no imagelabels.mat")
@@ -90,18 +83,18 @@ def open_flowers(path: Path, split: str | None = None) -> ClassSet:
                 raise DataError(f"{root / 'setid.mat'}: image {number} of {len(labels)}: download it again")
             yield f"image_{number:05d}.jpg", _key(keys, labels[number - 1], file)
 
-    return labelled_set(FLOWERS, wanted, listed(), finder, Malformed(file, ""))
+    return class_set(FLOWERS, wanted, listed(), finder, Malformed(file, ""))
 
 
 def _key(keys: tuple[str, ...], number: int, file: Path) -> str:
-    """The key of a class counted from 1."""
+    """Return the key of a class; `number` counts from 1."""
     if not 1 <= number <= len(keys):
         raise DataError(f"{file}: class {number} of {len(keys)}: download it again")
     return keys[number - 1]
 
 
 def _mat(file: Path, variable: str) -> np.ndarray[Any, Any]:
-    """One variable of a MATLAB file as a flat array."""
+    """Read one variable of a MATLAB file as a flat array."""
     try:
         import scipy.io
         from scipy.io.matlab import MatReadError

@@ -1,0 +1,65 @@
+"""Hits: the results of a search, with their time span, score and reference pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Hit", "Reason", "timecode"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """A reference pair that was blended into a hit's best segment.
+
+    Attributes:
+        text, source: of the pair.
+        weight_img, weight_txt: weights of its image and text embedding in the sum; the segment's own weight is 1.
+        similarity: cosine of the retrieval embeddings of segment and pair; NaN where the video was replaced meanwhile.
+    """
+
+    text: str
+    source: str
+    weight_img: float
+    weight_txt: float
+    similarity: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """One result of a search.
+
+    Attributes:
+        rank: from 1.
+        start_s, end_s: of the scene with `group="scene"`, else of the best segment.
+        score: a cosine; for a text query, less the hubness. Scores of different models cannot be compared.
+        best_s: start of the best segment.
+        why: reference pairs that were blended into that segment, largest weight first; empty unless asked for.
+    """
+
+    rank: int
+    path: Path
+    start_s: float
+    end_s: float
+    score: float
+    video_id: str
+    best_s: float
+    why: tuple[Reason, ...] = ()
+
+    @property
+    def timecode(self) -> str:
+        return timecode(self.start_s)
+
+    @property
+    def length_s(self) -> float:
+        return self.end_s - self.start_s
+
+
+def timecode(seconds: float) -> str:
+    """Format seconds as HH:MM:SS.mmm.
+
+    >>> timecode(3723.0456)
+    '01:02:03.046'
+    """
+    ms = round(seconds * 1000)
+    return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
