@@ -163,7 +163,7 @@ def _store(store: ColumnStore, keys: Sequence[str], prints: Sequence[Prints], no
 
 
 def _stored(store: ColumnStore, rows: NDArray[np.int64]) -> Prints:
-    """Read the prints of some rows, those of one row after those of the other."""
+    """Read the prints of some rows, in order; a row of a clip has several."""
     offsets = store.offsets("bits")
     items = [np.arange(offsets[row], offsets[row + 1]) for row in rows]
     chosen = np.concatenate([np.zeros(0, np.int64), *items])

@@ -106,7 +106,8 @@ def read_source_list(path: Path | None = None) -> SourceList:
         ConfigError: the file cannot be read, is not TOML, or has an unknown or missing setting.
     """
     name = str(path or "configs/mini_sources.toml")
-    table = read_toml(path or resources.files("impart.recipes.mini") / "configs" / "mini_sources.toml", what="recipe")
+    folder = resources.files("impart.recipes.mini") / "configs"
+    table = read_toml(path or folder / "mini_sources.toml", what="source list")
     try:
         sources = tuple(_source(entry) for entry in table.pop("source", []))
         guarded, known = tuple(table.pop("guarded")), tuple(table.pop("known", ()))
