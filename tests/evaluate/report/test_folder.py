@@ -55,9 +55,20 @@ def test_a_report_with_the_old_names_is_read(tmp_path: Path) -> None:
     write_report(tmp_path, report(RESULTS), plots=False)
     content = json.loads((tmp_path / "report.json").read_text())
     content["outcomes"] = content.pop("results")
+    first = content["outcomes"][0]
+    first["counts"] = {"pictures": 5}
+    first["settings"] = {
+        "phrasings": ["{}"],
+        "frames": "impart.video.sampling.sampled_frames fit='squash' fps=4.0 short_side_px=256",
+    }
     (tmp_path / "report.json").write_text(json.dumps(content))
     (tmp_path / "results.npz").rename(tmp_path / "outcomes.npz")
     back = read_report(tmp_path).results
+    assert back[0].counts == {"images": 5}
+    assert back[0].settings == {
+        "prompts": ["{}"],
+        "frames": "fps 4.0, reuse_threshold 2.0, fit squash, short_side_px 256",
+    }
     assert [(one.encoder, one.figures, one.items) for one in back] == [
         (one.encoder, one.figures, one.items) for one in RESULTS
     ]

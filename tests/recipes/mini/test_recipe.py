@@ -71,7 +71,8 @@ def test_recipe_overrides_and_mistakes(tmp_path):
         (f'{MODE}[train.backbone]\nviews = ["small0"]\n', "clean"),
         (f"seed = 3\n{MODE}", "no setting 'seed'"),
         (f"{MODE}[tuning]\nlayers = 2\n", "no setting 'layers'"),
-        ('[train]\nmode = "heads"\n', "augment"),
+        ('[train.reference]\naugment = "ram"\nfraction = 0.1\n', "augment"),
+        ("size_px = 256\n", "size_px"),
         ('[train]\nmode = "ram"\n', 'mode = "heads"'),
         (f"{MODE}[tuning]\nsteps = [5]\n", "text_layers"),
         (f"{MODE}[train.heads]\ntext_layers = 2\n", "text_layers"),
@@ -81,6 +82,16 @@ def test_recipe_overrides_and_mistakes(tmp_path):
             load_config(path)
     with pytest.raises(ConfigError, match="missing"):
         load_config(tmp_path / "missing.toml")
+
+
+def test_what_a_recipe_leaves_out_has_the_defaults_of_the_recipe(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text("seeds = [0]\n[train.loop]\nepochs = 3\n")
+    config = load_config(path)
+    assert (config.seeds, config.train.loop.epochs, config.train.loop.batch) == ((0,), 3, 512)
+    assert (config.train.optimiser.betas, config.train.optimiser.clip) == ((0.9, 0.999), 0.0)
+    assert config.train.loss == MiniConfig().train.loss == load_config().train.loss
+    assert config.train.backbone.views == ("clean", "crop0", "crop1", "small0", "small1")
 
 
 def test_resolved_settings_have_the_tables_of_the_mode():

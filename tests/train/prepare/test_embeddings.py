@@ -80,9 +80,9 @@ def test_a_stopped_run_continues_after_its_complete_rows(folder, tmp_path):
     for event in store.images(pairs):
         if event.done >= 6:
             break  # two batches are written
-    with (store.folder / "images.image").open("ab") as file:
+    with (store.folder / "pictures.image").open("ab") as file:
         file.write(b"torn row of a killed writer")
-    with (store.folder / "images.keys").open("r+b") as file:
+    with (store.folder / "pictures.keys").open("r+b") as file:
         file.truncate(5 * 98 + 40)  # the sixth key was being written
     encoder = TinyEncoder()
     resumed = EmbeddingStore(tmp_path / "store", encoder, batch=3)
@@ -193,4 +193,4 @@ def test_an_encoder_without_retrieval_of_its_own_stores_one_vector(folder, tmp_p
     store = EmbeddingStore(tmp_path / "store", Plain())
     found = result_of(store.images(_pairs(folder)))
     assert np.array_equal(store.retrieval[found.rows], store.image[found.rows])
-    assert not (store.folder / "images.retrieval").exists()
+    assert not (store.folder / "pictures.retrieval").exists()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -44,6 +45,8 @@ _KIND = "evaluation"
 _JSON, _TEXT, _ARRAYS, _PLOTS = "report.json", "report.md", "results.npz", "plots"
 _RESULTS = "results"
 _OLD_RESULTS, _OLD_ARRAYS = "outcomes", "outcomes.npz"  # their names in reports of the first versions
+_OLD_COUNTS, _OLD_SETTINGS = {"pictures": "images"}, {"phrasings": "prompts"}
+_OLD_FRAMES = "impart.video.sampling.sampled_frames "
 _NOTES_SHOWN = 30
 
 
@@ -223,7 +226,8 @@ def read_report(folder: str | Path) -> Report:
     key, file = (_OLD_RESULTS, _OLD_ARRAYS) if _OLD_RESULTS in content else (_RESULTS, _ARRAYS)
     try:
         with np.load(folder / file, allow_pickle=False) as arrays:
-            results = tuple(_result(one, arrays, number) for number, one in enumerate(content[key]))
+            entries = [_renewed(one) for one in content[key]] if key == _OLD_RESULTS else content[key]
+            results = tuple(_result(one, arrays, number) for number, one in enumerate(entries))
         return Report(
             results=results,
             settings=content["settings"],
@@ -313,6 +317,19 @@ def _pack(results: Sequence[Result]) -> dict[str, npt.NDArray[Any]]:
             for name, values in getattr(result, kind).items():
                 arrays[f"{number}/{kind}/{name}"] = np.asarray(values)
     return arrays
+
+
+def _renewed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result of version 0.1.0 with the present names of counts and settings, so that both compare."""
+    counts = {_OLD_COUNTS.get(name, name): value for name, value in content["counts"].items()}
+    settings = {_OLD_SETTINGS.get(name, name): value for name, value in content["settings"].items()}
+    frames = settings.get("frames")
+    if isinstance(frames, str) and frames.startswith(_OLD_FRAMES):
+        given = dict(re.findall(r"(\w+)='?([\w.]+)'?", frames.removeprefix(_OLD_FRAMES)))
+        known = {"fps": "4.0", "reuse_threshold": "2.0", "fit": "squash"} | given  # its defaults
+        names = ("fps", "reuse_threshold", "fit", "short_side_px")
+        settings["frames"] = ", ".join(f"{name} {known[name]}" for name in names if name in known)
+    return {**content, "counts": counts, "settings": settings}
 
 
 def _result(content: Mapping[str, Any], arrays: Any, number: int) -> Result:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -13,13 +15,28 @@ from impart.errors import ConfigError
 from impart.recipes.mini.small_images import SmallSettings
 from impart.recipes.mini.text_tuning import TuningSettings
 from impart.train.config_file import config_of
-from impart.train.settings import ReferenceSettings, TrainConfig
+from impart.train.settings import (
+    BackboneSettings,
+    LoopSettings,
+    LossSettings,
+    OptimiserSettings,
+    ReferenceSettings,
+    TrainConfig,
+)
 
 __all__ = ["MiniConfig", "load_config"]
 
 
 def _plain_heads() -> TrainConfig:
-    return TrainConfig(mode="heads", reference=ReferenceSettings(augment="none", fraction=0.0))
+    """Return the defaults of the recipe: `[train]` of a recipe file overrides them, setting by setting."""
+    return TrainConfig(
+        mode="heads",
+        reference=ReferenceSettings(augment="none", fraction=0.0),
+        backbone=BackboneSettings(views=("clean", "crop0", "crop1", "small0", "small1")),
+        loss=LossSettings(init_scale=14.0, max_scale=50.0, near_text=0.9),
+        optimiser=OptimiserSettings(betas=(0.9, 0.999), eps=1e-8, warmup=0.1, clip=0.0),
+        loop=LoopSettings(epochs=12, batch=512),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +85,11 @@ def load_config(path: Path | None = None) -> MiniConfig:
         ConfigError: the file cannot be read, a setting is unknown, or settings do not fit together.
     """
     table = read_toml(path or resources.files("impart.recipes.mini") / "configs" / "mini.toml", what="recipe")
-    train = config_of(table.pop("train", {}), where=f"{path or 'mini.toml'}, [train]")
+    check_names(table, sorted(item.name for item in dataclasses.fields(MiniConfig)), where=f"recipe {path}")
+    given = table.pop("train", {})
+    if given.get("mode", "heads") == "heads":
+        given = _overlaid(json.loads(json.dumps(_plain_heads().as_dict())), given)  # through JSON: lists, as in TOML
+    train = config_of(given, where=f"{path or 'mini.toml'}, [train]")
     tuning = _checked(table.pop("tuning", {}), TuningSettings, f"{path}, [tuning]")
     small = _checked(table.pop("small", {}), SmallSettings, f"{path}, [small]")
     return MiniConfig(
@@ -77,6 +98,15 @@ def load_config(path: Path | None = None) -> MiniConfig:
         tuning=TuningSettings(**tuning),
         small=SmallSettings(**small),
     )
+
+
+def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested tables, `above` in place of `below` where both have a value."""
+    values = dict(below) | dict(above)
+    for name, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(name), Mapping):
+            values[name] = _overlaid(below[name], value)
+    return values
 
 
 def _checked(table: dict[str, Any], kind: type, where: str) -> dict[str, Any]:

@@ -71,6 +71,9 @@ def image_key(pair: Pair) -> str:
     return column_key(f"{location}|{state}")
 
 
+_IMAGES_ON_DISK = "pictures"  # name of the files, as version 0.1.0 wrote them
+
+
 class EmbeddingStore:
     """Embeddings of one encoder on disk.
 
@@ -93,7 +96,7 @@ class EmbeddingStore:
         images = {"image": Column(np.float16, (traits.dim,))}
         if traits.own_retrieval:
             images["retrieval"] = Column(np.float16, (traits.retrieval_dim,))
-        self._images = ColumnStore(self.folder, "images", images, note=_SHA256)
+        self._images = ColumnStore(self.folder, _IMAGES_ON_DISK, images, note=_SHA256)
         self._texts = ColumnStore(self.folder, "texts", {"vectors": Column(np.float16, (traits.dim,))})
 
     @classmethod
