@@ -212,7 +212,7 @@ def main() -> None:
         left_out[name] = len(whole.labels) - len(trains[name].labels)
         texts = encoder.encode_texts([tidy_class_name(label) for label in trains[name].classes])
         drawn = reference_set(encoder, trains[name], trains[name].draw(3, 0), texts, name=name)
-        foreign[f"{name}, 3 a class"] = tune(drawn, background=background).references
+        foreign[f"{name}, 3 per class"] = tune(drawn, background=background).references
 
     fitting: list[list[str]] = []
     figures: dict[str, list[float]] = {}
@@ -238,7 +238,7 @@ def main() -> None:
             shown = [f"{problem.augmented(way):.1f}" for way in ways(encoder, references, ram).values()]
             foreigners.append([name, title, base[name], *shown])
             print(*foreigners[-1], sep=" | ", flush=True)
-    lines = table(["set", "images a class", "base", *figures], fitting, words=1)
+    lines = table(["set", "images per class", "base", *figures], fitting, words=1)
     lines += ["", *table(["set", "foreign references", "base", "Vanilla", "RAM"][: 4 + bool(ram)], foreigners, words=2)]
     dropped = ", ".join(f"{count} of {name}" for name, count in left_out.items())
     head = [

@@ -90,12 +90,12 @@ def main() -> None:
     tests = [open_test(encoder, images / name, name) for name in TESTS]
     plain = [test.top1(None) for test in tests]
     lines = [
-        "| images a class | reference set | " + " | ".join(f"{t.name} ({len(t.labels)})" for t in tests) + " |",
+        "| images per class | reference set | " + " | ".join(f"{t.name} ({len(t.labels)})" for t in tests) + " |",
         "| ---: | --- | " + "---: | " * len(tests),
         row_of(0, "none", plain, plain),
     ]
     choices = [
-        "| images a class | chosen settings | rule | own images right, own row masked | gate open for strangers |",
+        "| images per class | chosen settings | rule | leave-one-out accuracy of own images | gate for the background set |",
         "| ---: | --- | --- | --- | --- |",
     ]
     left_out = []

@@ -49,8 +49,8 @@ def main() -> None:
                 print(f"indexed {event.added}, unchanged {event.unchanged}, failed {event.failed}", flush=True)
         name = index.manifest.encoder_id
         lines = [
-            f"Encoder `{name}`, {index.settings.decode.fps:g} frames a second, {len(dataset.captions)} captions, "
-            "one right clip each.",
+            f"Encoder `{name}`, {index.settings.decode.fps:g} frames per second, {len(dataset.captions)} captions, "
+            "one relevant clip per caption.",
             "",
             "| among | form | video ranked by | asked | R@1 | R@5 | R@10 | MedR |",
             "| --- | --- | --- | --- | ---: | ---: | ---: | ---: |",
