@@ -95,7 +95,8 @@ def main() -> None:
         row_of(0, "none", plain, plain),
     ]
     choices = [
-        "| images per class | chosen settings | rule | leave-one-out accuracy of own images | gate for the background set |",
+        "| images per class | chosen settings | rule | leave-one-out accuracy of own images "
+        "| gate for the background set |",
         "| ---: | --- | --- | --- | --- |",
     ]
     left_out = []

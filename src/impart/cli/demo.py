@@ -48,6 +48,6 @@ def demo(
     print(f"\ndone in {time.monotonic() - started:.0f} s. Try next:")
     print(f"  impart search 'a cat' --index {index_dir} --why")
     print(f"  impart search --image {image} --group scene --index {index_dir}")
-    print("  impart index YOUR_FOLDER && impart search 'anything you remember of it'")
+    print("  impart index YOUR_FOLDER && impart search 'a dog on a beach'")
     if failed:
         raise typer.Exit(3)

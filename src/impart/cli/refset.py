@@ -255,12 +255,14 @@ def _tune(references: ReferenceSet, background: Path | None = None, *, closed: b
             f"{100 * tuned.before:.1f}% -> {100 * tuned.after:.1f}% right among {tuned.texts} texts"
         )
     elif tuned.rule == "known already":
-        print("  the plain model already names most images, and one image per name cannot be checked: add more")
+        print(
+            "  off: the plain model already classifies most images correctly, and one image per name cannot be checked: add more"
+        )
     else:
-        print("  usual weights: the set cannot be checked on itself, being small or with one image per name")
+        print("  usual weights: too few pairs, or one image per name, to choose weights by leave-one-out")
     if tuned.background and not off:
-        gate = f"the gate is open by {100 * tuned.background_gate:.1f}% on average"
-        print(f"  {'no gate' if closed else f'for {tuned.background} background images {gate}'}")
+        gate = f"mean gate on {tuned.background} unrelated images: {100 * tuned.background_gate:.1f}% (low is good)"
+        print(f"  {'no gate' if closed else gate}")
     return tuned.references
 
 

@@ -162,9 +162,7 @@ def parse_moment(moment: str) -> tuple[str, float]:
         for part in clock.split(":"):
             seconds = seconds * 60 + float(part)
     except ValueError as error:
-        raise QueryError(
-            f"{moment!r} names no moment: write path@seconds or path@MM:SS, as in clip.mp4@12.5"
-        ) from error
+        raise QueryError(f"{moment!r} has no time: write path@seconds or path@MM:SS, as in clip.mp4@12.5") from error
     return file, seconds
 
 

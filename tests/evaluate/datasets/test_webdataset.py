@@ -92,7 +92,7 @@ def test_errors_name_the_missing_or_damaged_file(tmp_path: Path) -> None:
     assert isinstance(dataset, ClassSet)
     assert (len(dataset), dataset.notes) == (2, ("2 samples without an image or a .cls are left out",))
     (root / "classnames.txt").unlink()
-    with pytest.raises(DataError, match=r"holds no classnames\.txt.*published at"):
+    with pytest.raises(DataError, match=r"has no classnames\.txt.*published at"):
         open_set(f"webdataset:{root}")
 
 

@@ -160,7 +160,7 @@ def test_a_newer_schema_and_foreign_folders_are_refused(store: Store, tmp_path: 
     with pytest.raises(VideoIndexError, match="newer impart"):
         VideoIndex.open(store.folder)
     path.write_text(json.dumps({"some": "thing"}))
-    with pytest.raises(VideoIndexError, match="something else"):
+    with pytest.raises(VideoIndexError, match="is not a video index"):
         VideoIndex.open(store.folder)
     path.write_text("{")
     with pytest.raises(VideoIndexError, match=r"manifest\.json"):

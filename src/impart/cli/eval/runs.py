@@ -94,7 +94,7 @@ def _check_folders(options: EvalOptions) -> None:
         if path is not None and path.exists() and not path.is_dir():
             raise DataError(f"{option} {path} is a file: give a folder")
     if options.out is not None and not options.no_report and is_report(options.out):
-        raise DataError(f"{options.out} holds a report already: give another folder with --out, or delete it")
+        raise DataError(f"{options.out} contains a report already: give another folder with --out, or delete it")
 
 
 def _print(run: Run, options: EvalOptions) -> None:

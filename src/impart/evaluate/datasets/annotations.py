@@ -100,7 +100,7 @@ def read_json(path: Path, form: type) -> Any:
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not json ({error.msg}): download it again") from error
     if not isinstance(value, form):
-        raise DataError(f"{path} holds a {type(value).__name__}, expected a {form.__name__}: download it again")
+        raise DataError(f"{path} contains a {type(value).__name__}, expected a {form.__name__}: download it again")
     return value
 
 

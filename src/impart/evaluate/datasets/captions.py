@@ -117,7 +117,7 @@ def open_flickr30k(path: Path, split: str | None = None) -> CaptionSet:
     if karpathy is not None:
         return _open_karpathy(FLICKR30K, karpathy, split, _FLICKR30K_FOLDERS)
     if split != "all":
-        raise FLICKR30K.missing(f"{path} holds no dataset_flickr30k.json, which defines the {split} split")
+        raise FLICKR30K.missing(f"{path} has no dataset_flickr30k.json, which defines the {split} split")
     token = annotation_file(path, ("results_20130124.token",), info=FLICKR30K)
     bad = Malformed(token, "image.jpg#0, a tab, and the caption")
     finder = ImageFinder.near(token, *_FLICKR30K_FOLDERS, *_OWN_FOLDERS)

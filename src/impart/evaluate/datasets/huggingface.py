@@ -90,7 +90,7 @@ def open_hf_captions(path: Path, split: str | None = None) -> CaptionSet:
         captions += texts
         owners += [number] * len(texts)
     if not captions:
-        raise DataError(f"{path}: column {column!r} holds no text")
+        raise DataError(f"{path}: column {column!r} has no text")
     return CaptionSet(
         name=name,
         images=_images(datasets, table, image, name),

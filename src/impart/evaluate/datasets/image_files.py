@@ -107,7 +107,7 @@ def annotation_file(path: Path, names: Sequence[str], *, info: DataSetInfo) -> P
         found = optional_annotation(path, name)
         if found is not None:
             return found
-    raise info.missing(f"{path} holds no {' or '.join(names)}")
+    raise info.missing(f"{path} has no {' or '.join(names)}")
 
 
 def own_table(path: Path, name: str, *, info: DataSetInfo) -> Path:

@@ -84,7 +84,7 @@ def open_webdataset(path: Path, split: str | None = None) -> ClassSet:
     folder = _shard_folder(path, split, CLASSES)
     names_file = next((one for one in _beside(folder, path, "classnames.txt") if one.is_file()), None)
     if names_file is None:
-        raise CLASSES.missing(f"{path} holds no classnames.txt")
+        raise CLASSES.missing(f"{path} has no classnames.txt")
     classes = tuple(tidy_class_name(line) for _, line in read_lines(names_file))
     labels: list[int] = []
     images: list[tuple[str, _Member]] = []
@@ -179,7 +179,7 @@ def _shards(folder: Path, info: DataSetInfo) -> list[Path]:
     if counted.is_file():
         text = read_text(counted).strip()
         if not text.isdecimal():
-            raise DataError(f"{counted} holds {text[:20]!r}, expected the number of shards")
+            raise DataError(f"{counted} contains {text[:20]!r}, expected the number of shards")
         shards = [folder / f"{number}.tar" for number in range(int(text))]
         lacking = next((shard for shard in shards if not shard.is_file()), None)
         if lacking is not None:
@@ -187,7 +187,7 @@ def _shards(folder: Path, info: DataSetInfo) -> list[Path]:
     else:
         shards = sorted(folder.glob("*.tar"), key=lambda shard: (len(shard.name), shard.name))
     if not shards:
-        raise info.missing(f"{folder} holds no .tar")
+        raise info.missing(f"{folder} has no .tar")
     return shards
 
 

@@ -111,7 +111,7 @@ class IndexManifest:
         except (OSError, ValueError) as error:
             raise VideoIndexError(f"cannot read {path}: {error}") from error
         if not isinstance(values, dict) or values.get("kind") != _KIND:
-            raise VideoIndexError(f"{folder} contains something else than a video index: choose another --index folder")
+            raise VideoIndexError(f"{folder} is not a video index: choose another --index folder")
         schema = values.get("schema")
         if not isinstance(schema, int) or schema > SCHEMA:
             raise VideoIndexError(

@@ -288,7 +288,7 @@ class Searcher:
         first, stop = int(snapshot.offsets[number]), int(snapshot.offsets[number + 1])
         end_s = float(snapshot.end_s[stop - 1])
         if not 0 <= at_s <= end_s:
-            raise QueryError(f"{given} has no moment {at_s:g} s: it ends at {timecode(end_s)}")
+            raise QueryError(f"{at_s:g} s is outside {given}: it ends at {timecode(end_s)}")
         return first + max(0, int(np.searchsorted(snapshot.start_s[first:stop], at_s, side="right")) - 1)
 
 

@@ -162,7 +162,7 @@ def test_damaged_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no tar archive"):
         open_set(archive)
     write_archive(archive, "elsewhere", good)
-    with pytest.raises(DataError, match=r"holds no cifar-10-batches-py/test_batch.*published at"):
+    with pytest.raises(DataError, match=r"has no cifar-10-batches-py/test_batch.*published at"):
         open_set(archive)
 
 

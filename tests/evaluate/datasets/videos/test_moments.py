@@ -162,7 +162,7 @@ def test_activitynet_moments(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"val_1\.json, line 2: not json"):
         open_activitynet_moments(tmp_path)
     write(tmp_path / "val_1.json", "[]")
-    with pytest.raises(DataError, match=r"val_1\.json holds a list, expected a dict"):
+    with pytest.raises(DataError, match=r"val_1\.json contains a list, expected a dict"):
         open_activitynet_moments(tmp_path)
 
 

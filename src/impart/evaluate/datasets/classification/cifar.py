@@ -182,7 +182,7 @@ def _unpack(archive: Path, layout: _Layout, wanted: Sequence[str]) -> dict[str, 
         raise DataError(f"{archive} is damaged or no tar archive ({error}): download it again") from error
     lacking = [name for name in wanted if name not in found]
     if lacking and lacking != [layout.meta]:
-        raise layout.info.missing(f"{archive} holds no {layout.folder}/{lacking[0]}")
+        raise layout.info.missing(f"{archive} has no {layout.folder}/{lacking[0]}")
     return found
 
 

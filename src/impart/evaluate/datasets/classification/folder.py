@@ -91,7 +91,7 @@ def open_known_folder(
     if folder is None and path.is_dir() and split in (None, path.name):
         folder = path if any(_loose(one.name) in known for one in path.iterdir() if one.is_dir()) else None
     if folder is None:
-        raise info.missing(f"{path} holds no {lacking}")
+        raise info.missing(f"{path} has no {lacking}")
     listing = _list(folder, leave_out=leave_out)
     strange = [one for one in listing.folders if _loose(one) not in known]
     notes = []
@@ -131,7 +131,7 @@ def _list(folder: Path, *, leave_out: Collection[str] = ()) -> _Listing:
         if not found:
             deeper = any(one.is_dir() for one in subfolder.iterdir())
             remedy = f"if {subfolder.name} is a split, ask for it (--split)" if deeper else "remove it or fill it"
-            raise DataError(f"class folder {subfolder} holds no images: {remedy}")
+            raise DataError(f"class folder {subfolder} has no images: {remedy}")
         files += found
         labels += [number] * len(found)
     return _Listing(

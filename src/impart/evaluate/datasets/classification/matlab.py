@@ -72,7 +72,7 @@ def open_flowers(path: Path, split: str | None = None) -> ClassSet:
         return open_known_folder(FLOWERS, path, split, lacking="setid.mat")
     file = root / "imagelabels.mat"
     if not file.is_file():
-        raise FLOWERS.missing(f"{root} holds no imagelabels.mat")
+        raise FLOWERS.missing(f"{root} has no imagelabels.mat")
     labels = _mat(file, "labels").tolist()
     keys = tuple(class_names_by_folder("flowers102"))
     finder = ImageFinder(folders=(root / "jpg", path / "jpg", root), source=root / "setid.mat")

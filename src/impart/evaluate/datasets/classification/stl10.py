@@ -40,7 +40,7 @@ def open_stl10(path: Path, split: str | None = None) -> ClassSet:
         return open_known_folder(STL10, path, split, lacking=f"{wanted}_X.bin")
     pixels_file, labels_file = root / f"{wanted}_X.bin", root / f"{wanted}_y.bin"
     if not labels_file.is_file():
-        raise STL10.missing(f"{root} holds no {labels_file.name}")
+        raise STL10.missing(f"{root} has no {labels_file.name}")
     classes = class_names("stl10")
     try:
         labels = np.fromfile(labels_file, dtype=np.uint8).astype(np.int64) - 1  # the file counts from 1

@@ -151,7 +151,7 @@ def _plain_captions(file: Path) -> dict[str, Any]:
     """Load the captions of every video, each a list of words; texts of Python 2 are bytes."""
     value = load_plain_pickle(read_bytes(file), where=str(file))
     if not isinstance(value, dict):
-        raise DataError(f"{file} holds a {type(value).__name__}, expected captions by video: download it again")
+        raise DataError(f"{file} contains a {type(value).__name__}, expected captions by video: download it again")
     return {_text(video): captions for video, captions in value.items()}
 
 
