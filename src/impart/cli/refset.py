@@ -255,7 +255,7 @@ def _tune(references: ReferenceSet, background: Path | None = None, *, closed: b
             f"{100 * tuned.before:.1f}% -> {100 * tuned.after:.1f}% right among {tuned.texts} texts"
         )
     elif tuned.rule == "known already":
-        print("  off: the plain model classifies most images correctly, and one image per name cannot be checked: add more")
+        print("  off: the model classifies most images correctly, and one image per name cannot be checked: add more")
     else:
         print("  usual weights: too few pairs, or one image per name, to choose weights by leave-one-out")
     if tuned.background and not off:
