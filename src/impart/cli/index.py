@@ -222,8 +222,8 @@ def stats(
     if as_json:
         print(json.dumps(dataclasses.asdict(numbers), ensure_ascii=False, indent=2))
         return
-    videos = f"{numbers.videos} video{'' if numbers.videos == 1 else 's'}"
-    print(f"{index_dir}: {videos}, {numbers.video_s:.0f} s, {numbers.size_bytes / 1e6:.1f} MB on disk")
+    count = f"{numbers.videos} video{'' if numbers.videos == 1 else 's'}"
+    print(f"{index_dir}: {count}, {numbers.video_s:.0f} s, {numbers.size_bytes / 1e6:.1f} MB on disk")
     print(f"  {numbers.samples} frames sampled, {numbers.segments} segments, {numbers.scenes} scenes")
     print(f"  encoder {numbers.encoder_id} ({numbers.encoder_fingerprint[:12]})")
     print(f"  reference set {numbers.references or 'none'}")
