@@ -116,7 +116,7 @@ def test_without_matplotlib_the_report_has_a_note(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     written = write_report(tmp_path, report(RESULTS[:1]))
     assert written.plots == ()
-    assert "impart[eval]" in written.problem
+    assert "impart-clip[eval]" in written.problem
     assert written.problem in (tmp_path / "report.md").read_text()
     assert read_report(tmp_path).notes == (written.problem,)
 
