@@ -22,8 +22,9 @@ import numpy as np
 from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError, ReferenceSetError
 from impart.files import library_versions, move_synced, now, read_ahead, write_csv_atomic
+from impart.images import ImageSource, load_image
 from impart.refset.manifest import ReferenceSetManifest
-from impart.refset.pairs import Columns, Pair, PairSource, load_image, read_pairs
+from impart.refset.pairs import Columns, Pair, read_pairs
 from impart.refset.storage import STORAGES, RowWriter, file_name, read_rows, sources_of
 from impart.retrieval.prompts import prompt_ensemble
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BuildProgress", "BuiltRows", "Failure", "PairsInput", "Selection", "build", "select"]
 
-PairsInput: TypeAlias = "str | Path | Iterable[Pair | tuple[PairSource, str]]"
+PairsInput: TypeAlias = "str | Path | Iterable[Pair | tuple[ImageSource, str]]"
 _MAX_MEGAPIXELS = 100.0
 _READERS = 2
 _KEPT_TEXTS = 4096  # embeddings of texts kept during a build
@@ -388,7 +389,7 @@ class _Run:
         return np.stack([self._texts[text] for text in texts])
 
 
-def _as_pairs(pairs: Iterable[Pair | tuple[PairSource, str]], *, source: str, licence: str) -> Iterator[Pair]:
+def _as_pairs(pairs: Iterable[Pair | tuple[ImageSource, str]], *, source: str, licence: str) -> Iterator[Pair]:
     for number, item in enumerate(pairs):
         if isinstance(item, Pair):
             yield dataclasses.replace(item, source=item.source or source, licence=item.licence or licence)

@@ -20,7 +20,7 @@ from impart.evaluate.datasets.plain_pickle import load_plain_pickle
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet, Images
 from impart.files import digest_of, file_stamp
-from impart.refset.pairs import load_image
+from impart.images import load_image
 
 __all__ = ["CIFAR10", "CIFAR100", "READERS", "open_cifar"]
 
