@@ -1,7 +1,7 @@
 """List image-text pairs of a source: csv and tsv files, parquet, image folders, WebDataset tars.
 
-Reading is lazy: a `Pair` has the place of its image, which `impart.images.load_image` reads. Listing a source, to split or sample it,
-reads no images, and building from it needs memory for a few batches.
+Reading is lazy: a `Pair` has the place of its image, which `impart.images` reads. Listing a source, to split or sample
+it, reads no images, and building from it needs memory for a few batches.
 """
 
 from __future__ import annotations
