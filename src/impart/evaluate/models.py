@@ -22,8 +22,7 @@ from typing import Any
 from impart.blending.encoder import AugmentedEncoder, augment, default_augmented
 from impart.blending.ram_checkpoint import encoder_id_of, is_checkpoint, open_ram, references_of
 from impart.blending.ram_onnx import LearnedRam
-from impart.blending.vanilla import Vanilla
-from impart.config import EncoderSettings, VanillaSettings
+from impart.config import EncoderSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.errors import ConfigError, EncoderNotFoundError
 from impart.evaluate.embed import base_of
@@ -214,9 +213,7 @@ class _Opener:
 
     def _blended(self, spec: _Spec, base: Encoder, place: Path) -> Encoder:
         references = self.references(place)
-        if spec.form == "paper":
-            return AugmentedEncoder(base, references, Vanilla(VanillaSettings()))
-        return augment(base, references)
+        return augment(base, references, settings="paper" if spec.form == "paper" else "tuned")
 
     def _learned(self, spec: _Spec, base: Encoder, checkpoint: Path | None) -> list[EvaluatedModel]:
         if checkpoint is not None:
