@@ -1,9 +1,9 @@
 """The papers' first table for any encoder and reference set: CIFAR-10, CIFAR-100 and Caltech-101, zero-shot.
 
 Rows, all of one encoder and named by it: CLIP alone; RA-CLIP, whose trained module (RAM) adds the output of its
-branches without normalisation; the normalised RAM, which classifies much better (IMPART, Fig. 1); RA-CLIP Vanilla, which
-is training-free (IMPART, eq. 1), with the paper's weights and with those of `impart refset tune`. The row of a RAM that
-is not given has no figure, but the command that trains it.
+branches without normalisation; the normalised RAM, which classifies much better (IMPART, Fig. 1); RA-CLIP Vanilla,
+which is training-free (IMPART, eq. 1), with the paper's weights and with those of `impart refset tune`. The row of a
+RAM that is not given has no figure, but the command that trains it.
 
 The paper's figures were measured with ViT-B/32 and a reference set of 1,000 pairs of YFCC15M. They compare with ours
 only if encoder and set are the same; `settings_table` lists the differences.
