@@ -49,7 +49,8 @@ NearDuplicateOption: TypeAlias = Annotated[
     typer.Option(
         "--near-duplicate",
         metavar="COSINE",
-        help="Drop references that are this near to a test image, or the same file; 2 = only the same file.",
+        help="Drop references that show a test image: the same file, the same perceptual hash, or this cosine. "
+        "0 = the cosine that unrelated images of the encoder do not reach; 2 = only the same file.",
     ),
 ]
 CacheOption: TypeAlias = Annotated[
