@@ -212,9 +212,10 @@ def _eight_bits(image: Image.Image, transparent: Any) -> npt.NDArray[np.uint8]:
     pixels = np.nan_to_num(stored.astype(np.float32), nan=0.0, posinf=np.inf, neginf=-np.inf)
     tags: Any = getattr(image, "tag_v2", {})
     black, white = _range(image, pixels, tags)
-    scaled = np.clip(np.rint((pixels - black) * (255.0 / (white - black))), 0, 255).astype(np.uint8)
+    levels = np.rint((pixels - black) * (255.0 / (white - black)))
+    scaled: npt.NDArray[np.uint8] = np.clip(levels, 0, 255).astype(np.uint8)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        scaled = 255 - scaled
+        scaled = np.uint8(255) - scaled
     if isinstance(transparent, int):
         scaled[stored == transparent] = 255
     return scaled

@@ -178,4 +178,6 @@ def test_bounds_stand_above_the_unrelated_images_of_any_encoder() -> None:
         assert cosines.max() < bounds.copy < 1
         assert np.mean(cosines >= bounds.rare) == pytest.approx(1e-4, abs=1e-4)
     assert CopyBounds.of(l2_normalise(plain + np.float32(100)), texts, images).copy > 1  # all cosines are nearly 1
-    assert CopyBounds.of(plain[:3], texts[:3], images[:3]) == CopyBounds()
+    assert CopyBounds.of(plain[:1], texts[:1], images[:1]) == CopyBounds()
+    few = CopyBounds.of(l2_normalise(plain[:3]), texts[:3], images[:3])
+    assert few.rare > (l2_normalise(plain[:3]) @ l2_normalise(plain[:3]).T)[np.triu_indices(3, 1)].max()

@@ -57,7 +57,7 @@ class Contamination:
         alike: further rows with nearly the perceptual hash of a test image.
         near: further rows whose retrieval embedding is nearly that of a test image.
         bound: cosine from which embeddings count; above 1 = they do not count.
-        unhashed: rows without a perceptual hash.
+        unhashed: rows that could not be compared by perceptual hash.
     """
 
     same: npt.NDArray[np.int64]
@@ -104,14 +104,15 @@ def find_contamination(references: ReferenceSet, tests: ImagesUnderTest, *, near
                 close[rows] |= nearby.any(axis=1)
     by_hash = np.setdiff1d(np.flatnonzero(alike), same)
     by_embedding = np.setdiff1d(np.flatnonzero(close), np.union1d(same, by_hash))
+    unhashed = phashes.count("") if tests.phashes else len(phashes)
     return Contamination(
-        same=same, alike=by_hash, near=by_embedding, bound=bound if near <= 1 else 2.0, unhashed=phashes.count("")
+        same=same, alike=by_hash, near=by_embedding, bound=bound if near <= 1 else 2.0, unhashed=unhashed
     )
 
 
 def _bits_apart(one: Float32, other: Float32) -> Float32:
     """Count the bits that differ between hashes (b, 256) and (t, 256) of signs: (b, t), NaN where one is empty."""
-    apart: Float32 = (HASH_BITS - one @ other.T) / 2
+    apart: Float32 = np.float32(HASH_BITS / 2) - one @ other.T / np.float32(2)
     apart[~one.any(axis=1)] = np.nan
     apart[:, ~other.any(axis=1)] = np.nan
     return apart

@@ -45,7 +45,7 @@ class EvaluatedModel:
         alike: references dropped by their perceptual hash.
         near: references dropped by their retrieval embedding alone.
         bound: the cosine for that; above 1 = embeddings did not count.
-        unhashed: references without a perceptual hash.
+        unhashed: references that could not be compared by perceptual hash.
     """
 
     label: str

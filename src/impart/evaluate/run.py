@@ -139,20 +139,25 @@ class Run:
         """Count the references of a model, kept and dropped, with a note on those dropped."""
         if model.references is None:
             return {}, []
-        how = (
-            f"embeddings, cosine from {model.bound:.3f}" if model.bound <= 1 else "embeddings, which were not compared"
-        )
         notes = []
         if model.dropped:
+            found = [f"{model.same} the same file (certain)"]
+            if self._near_duplicate <= 1:
+                found.append(f"{model.alike} by perceptual hash (nearly certain)")
+                found.append(
+                    f"{model.near} by embedding alone (likely, cosine from {model.bound:.3f})"
+                    if model.bound <= 1
+                    else "embeddings of the set cannot tell copies"
+                )
             notes.append(
                 f"{model.label} on {dataset}: {model.dropped} references show test images and were left out: "
-                f"{model.same} by the same file (certain), {model.alike} by the perceptual hash (nearly certain), "
-                f"{model.near} by {how} (likely)"
+                + ", ".join(found)
             )
         if model.unhashed and self._near_duplicate <= 1:
             notes.append(
-                f"{model.label} on {dataset}: {model.unhashed} references have no perceptual hash (the set is of an "
-                f"older version, or images are flat): shrunk and recompressed copies among them may be missed"
+                f"{model.label} on {dataset}: {model.unhashed} references were not compared by perceptual hash (the "
+                "set is of an older version, images are flat, or frames of videos are tested): shrunk copies may be "
+                "missed"
             )
         return {"references": len(model.references), "references dropped": model.dropped}, notes
 

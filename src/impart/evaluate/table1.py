@@ -27,8 +27,8 @@ from impart.evaluate.datasets import READERS, open_set
 from impart.evaluate.datasets.types import ClassSet
 from impart.evaluate.models import EvaluatedModel
 from impart.evaluate.report.plots import bars
-from impart.evaluate.report.tables import Cell, Table, shown
-from impart.evaluate.result import Result
+from impart.evaluate.report.tables import Cell, Table
+from impart.evaluate.result import Result, shown
 from impart.evaluate.run import Run
 from impart.refset.refset import ReferenceSet
 

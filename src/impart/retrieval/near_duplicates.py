@@ -58,7 +58,7 @@ SAME_TEXT = 0.97
 """Cosine of text embeddings from which two names mean the same."""
 
 HASH_BITS = 256
-COPY_BITS = 56
+COPY_BITS = 64
 """Two images whose hashes differ in at most this many bits are copies (measured above)."""
 UNLIKE_BITS = 108
 """Two images whose hashes differ in more bits are no copies, however near their embeddings: 99% of unrelated pairs."""
@@ -71,7 +71,6 @@ _RARE = 1e-4  # share of pairs of unrelated images above the upper quantile
 _DECADE = 0.6  # a tenth as many pairs leave a distance 1 / 0.6 times as long: measured on the embeddings of `mini`
 _OF_DISTANCE = 0.25
 _SHARPEST = 0.999  # float16 vectors cannot tell cosines above this apart
-_FEWEST_PAIRS = 10
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,8 @@ class CopyBounds:
 
     Attributes:
         rare: cosine that one of 10,000 pairs of unrelated images reaches.
-        copy: cosine from which two images count as copies; above 1 where embeddings cannot tell, or are too few.
+        copy: cosine from which two images count as copies; above 1 where embeddings cannot tell, and in
+            a set of one image.
     """
 
     rare: float = 1.0
@@ -111,7 +111,7 @@ class CopyBounds:
         _, names = np.unique(np.asarray([texts[row] for row in rows], dtype=np.str_), return_inverse=True)
         pairs = np.triu(names[:, None] != names[None], k=1)
         cosines = (retrieval[rows] @ retrieval[rows].T)[pairs]
-        if len(cosines) < _FEWEST_PAIRS:
+        if not len(cosines):
             return cls()
         rare = float(np.quantile(cosines, 1 - _RARE))
         missing = max(0.0, math.log10(1 / _RARE / len(cosines)))  # decades of pairs that would be needed
