@@ -15,8 +15,8 @@ from helpers.results import classified
 from impart.errors import DataError
 from impart.evaluate.report.compare import paired
 from impart.evaluate.report.folder import Report, read_report, summarise, write_report
-from impart.evaluate.report.tables import Cell, Table, markdown, shown
-from impart.evaluate.result import Result
+from impart.evaluate.report.tables import Cell, Table, markdown
+from impart.evaluate.result import Result, shown
 
 RIGHT = [1, 0, 0, 1, 1, 0, 1, 1, 0, 1] * 20
 ALWAYS = [1] * 200
