@@ -38,7 +38,8 @@ from impart.video.decode.container import (
     video_info,
     video_stream,
 )
-from impart.video.decode.scaling import MIN_SIDE_PX, Scaler, difference, orientation
+from impart.video.decode.scaling import MIN_SIDE_PX, Scaler, difference
+from impart.video.decode.side_data import orientation
 from impart.video.decode.timestamps import Tally, first_sample, timed_frames
 
 __all__ = ["DecodeFailed", "DecodeFinished", "DecodedSegment", "sample_video", "sampled_frames"]
@@ -204,7 +205,8 @@ def _segments(
             _check_size(path, timed.frame)
             turn = orientation(timed.frame)
             aspect = float(stream.sample_aspect_ratio or 1)
-            scaler = Scaler(short_side_px, fit=settings.fit, aspect=aspect, orientation=turn)
+            codec = stream.codec_context.codec.canonical_name
+            scaler = Scaler(short_side_px, fit=settings.fit, aspect=aspect, orientation=turn, codec=codec)
             # The first frame also represents the grid time just before it: every video has a sample.
             begin = count = max(0, math.floor(time_s * fps + 1e-6))
             first = begin
