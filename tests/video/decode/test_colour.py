@@ -133,16 +133,27 @@ def test_colours_that_cannot_be_converted_are_named(monkeypatch):
     assert colour.colour_problem(frame) is None
 
 
-def test_transparent_parts_are_black(tmp_path):
-    rgba = np.zeros((64, 64, 4), np.uint8)
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pix_fmt", "ground"),
+    [
+        (".mov", "png", "rgba", 0),
+        (".mov", "qtrle", "argb", 0),
+        (".mkv", "ffv1", "yuva444p", 0),
+        (".apng", "apng", "rgba", 255),
+    ],
+)
+@pytest.mark.parametrize("stored", [0, 255])
+def test_transparent_parts(tmp_path, suffix, codec, pix_fmt, ground, stored):
+    rgba = np.full((64, 64, 4), (stored, stored, stored, 0), np.uint8)
     rgba[16:48, 16:48] = (*clips.COLOURS["red"], 255)
-    path = tmp_path / "clear.mov"
+    path = tmp_path / f"clear{suffix}"
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("png", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 64, 64, "rgba"
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, format="rgba")))
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, pix_fmt
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, format="rgba")))
         container.mux(stream.encode(None))
     first = next(iter(sample_video(path, settings=DecodeSettings(), short_side_px=64)))
     assert isinstance(first, DecodedSegment)
-    assert first.image[4, 4].tolist() == [0, 0, 0]
-    assert np.abs(first.image[32, 32].astype(int) - clips.COLOURS["red"]).max() <= 2
+    assert first.image[4, 4].tolist() == [ground] * 3
+    assert np.abs(first.image[32, 32].astype(int) - clips.COLOURS["red"]).max() <= 4

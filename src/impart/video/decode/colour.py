@@ -14,6 +14,7 @@ of its own for each reformatter, which takes seconds.
 | transfer linear, log 100:1, log 316:1 | converted; 1.0 is white |
 | primaries BT.2020, P3 with an SDR transfer | converted to BT.709 |
 | other transfers (BT.709, BT.601, sRGB, gamma 2.2, 2.8) and primaries | as they are: players show them alike |
+| alpha | laid on black, as players show it; of animated images (GIF, APNG, WebP) on white, as images are |
 | no matrix | BT.2020 with PQ, HLG or BT.2020 primaries; BT.709 from 1,280 x 577 on; BT.601 below |
 """
 
@@ -30,16 +31,18 @@ from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 
 from impart.video.decode.side_data import side_data
 
-__all__ = ["colour_problem", "is_converted", "matrix_of", "to_sdr"]
+__all__ = ["colour_problem", "ground_of", "has_alpha", "is_converted", "matrix_of", "to_sdr"]
 
 Floats = npt.NDArray[np.float32]
 
 WHITE_CD_M2 = 203.0  # diffuse white of PQ and HLG (BT.2408)
 SDR_GAMMA = 2.4  # of an SDR display (BT.1886)
 HLG_PEAK_CD_M2, HLG_GAMMA = 1000.0, 1.2
+STEPS = 1 << 14
 LUMA_2020 = np.array([0.2627, 0.6780, 0.0593], np.float32)
 HD_WIDTH, SD_HEIGHT = 1280, 576  # where no matrix is declared: BT.709 from HD_WIDTH on, or above SD_HEIGHT
 UNSPECIFIED = 2
+ANIMATED_IMAGES = frozenset({"gif", "apng", "webp"})  # codecs of images that a page shows
 ICTCP, IPT_C2 = 14, 15  # matrices that swscale does not have
 
 # Linear RGB of these primaries to linear RGB of BT.709, both with white D65.
@@ -101,8 +104,9 @@ def to_sdr(image: npt.NDArray[np.uint16], *, transfer: int, primaries: int) -> n
     if primaries in TO_BT709:
         light = light @ np.array(TO_BT709[ColorPrimaries(primaries)], np.float32).T
     np.maximum(light, 0, out=light)
-    light /= np.maximum(light.max(axis=2, keepdims=True), 1)  # brighter than white: as bright as white, in its own hue
-    return np.asarray(np.rint(light ** np.float32(1 / SDR_GAMMA) * 255), np.uint8)
+    brightest = np.maximum(np.maximum(light[..., 0], light[..., 1]), light[..., 2])  # (h, w)
+    light /= np.maximum(brightest, 1)[..., None]  # brighter than white: as bright as white, in its own hue
+    return _coded()[(np.sqrt(light) * (STEPS - 1) + 0.5).astype(np.uint16)]
 
 
 @lru_cache(maxsize=8)
@@ -111,6 +115,27 @@ def _table(transfer: int) -> Floats:
     signal = np.arange(1 << 16) / ((1 << 16) - 1)
     curve = TO_LINEAR.get(transfer)
     return (signal**SDR_GAMMA if curve is None else curve(signal)).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _coded() -> npt.NDArray[np.uint8]:
+    """Tabulate SDR values over the square root of linear light 0..1, uint8 (STEPS,)."""
+    root = np.arange(STEPS) / (STEPS - 1)
+    return np.rint(root ** (2 / SDR_GAMMA) * 255).astype(np.uint8)
+
+
+def has_alpha(frame: av.VideoFrame) -> bool:
+    """Whether a frame has transparent parts: its pixel format has an alpha component."""
+    return any(component.is_alpha for component in frame.format.components)
+
+
+def ground_of(codec: str) -> int:
+    """Choose the grey level below transparent parts, 0 or 255.
+
+    Args:
+        codec: FFmpeg's canonical name.
+    """
+    return 255 if codec in ANIMATED_IMAGES else 0
 
 
 def matrix_of(frame: av.VideoFrame) -> Colorspace | None:

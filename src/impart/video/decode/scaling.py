@@ -2,8 +2,8 @@
 
 swscale converts straight from the decoder's pixel format: a frame is never RGB at full size. It uses the colour matrix
 and range that the stream declares; `impart.video.decode.colour` chooses a matrix where none is declared, and converts
-high dynamic range. Of an interlaced frame one field is scaled (`impart.video.decode.fields`). Transparent parts are as
-the video stores them, mostly black, as players show them.
+high dynamic range. Of an interlaced frame one field is scaled (`impart.video.decode.fields`). Transparent parts become
+black, as players show them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from impart.config import Fit
-from impart.video.decode.colour import is_converted, matrix_of, to_sdr
+from impart.video.decode.colour import ground_of, has_alpha, is_converted, matrix_of, to_sdr
 from impart.video.decode.fields import FIELD_ASPECT, FieldFilter
 
 __all__ = ["MAX_ASPECT", "MIN_SIDE_PX", "THUMB_PX", "Scaler", "difference"]
@@ -36,7 +36,7 @@ class Scaler:
         fit: `squash` makes squares of whole frames, `crop` keeps their shape.
         aspect: sample aspect ratio (width of a pixel / its height).
         orientation: see `impart.video.decode.side_data.orientation`.
-        codec: FFmpeg's canonical name of the codec, for interlaced frames.
+        codec: FFmpeg's canonical name of the codec, for fields and transparent parts.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Scaler:
         self._side, self._fit = short_side_px, fit
         self._aspect = aspect if 0.1 < aspect < 10 else 1.0
         self._orientation = orientation
-        self._fields = FieldFilter(codec)
+        self._fields, self._ground = FieldFilter(codec), ground_of(codec)
         self._large = VideoReformatter()
         self._small = VideoReformatter()
 
@@ -65,7 +65,14 @@ class Scaler:
         field, aspect = self._field(frame)
         if max(field.width, field.height) > WIDE_PX:
             field = av.VideoFrame.from_ndarray(self._image(field, aspect=aspect), format="rgb24")
-        thumb = _scale(self._small, field, width=THUMB_PX, height=THUMB_PX, interpolation=Interpolation.AREA)
+        thumb = _scale(
+            self._small,
+            field,
+            width=THUMB_PX,
+            height=THUMB_PX,
+            ground=self._ground,
+            interpolation=Interpolation.AREA,
+        )
         return thumb.astype(np.float32)
 
     def _field(self, frame: av.VideoFrame) -> tuple[av.VideoFrame, float]:
@@ -74,9 +81,9 @@ class Scaler:
         return field, self._aspect * (FIELD_ASPECT if field is not frame else 1)
 
     def _image(self, frame: av.VideoFrame, *, aspect: float) -> np.ndarray:
-        frame = _within_aspect(frame, aspect=aspect)
+        frame = _within_aspect(frame, aspect=aspect, ground=self._ground)
         width, height = self._size(frame, aspect=aspect)
-        return _scale(self._large, frame, width=width, height=height, interpolation=Interpolation.BICUBIC)
+        return _scale(self._large, frame, width=width, height=height, ground=self._ground)
 
     def _size(self, frame: av.VideoFrame, *, aspect: float) -> tuple[int, int]:
         shown = frame.width * aspect / frame.height
@@ -99,14 +106,12 @@ def difference(thumb: np.ndarray, other: np.ndarray) -> float:
     return float(max(blocks.mean(), blocks.max() / 2))
 
 
-def _within_aspect(frame: av.VideoFrame, *, aspect: float) -> av.VideoFrame:
+def _within_aspect(frame: av.VideoFrame, *, aspect: float, ground: int) -> av.VideoFrame:
     """Crop a strip longer than MAX_ASPECT to its middle (rare, so a conversion at full size is acceptable)."""
     shown = frame.width * aspect / frame.height
     if 1 / MAX_ASPECT <= shown <= MAX_ASPECT:
         return frame
-    full = _scale(
-        VideoReformatter(), frame, width=frame.width, height=frame.height, interpolation=Interpolation.BICUBIC
-    )
+    full = _scale(VideoReformatter(), frame, width=frame.width, height=frame.height, ground=ground)
     width = min(frame.width, max(1, round(frame.height * MAX_ASPECT / aspect)))
     height = min(frame.height, max(1, round(frame.width * MAX_ASPECT * aspect)))
     top, left = (frame.height - height) // 2, (frame.width - width) // 2
@@ -126,14 +131,22 @@ def _upright(image: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
 
 
 def _scale(
-    scaler: VideoReformatter, frame: av.VideoFrame, *, width: int, height: int, interpolation: Interpolation
+    scaler: VideoReformatter,
+    frame: av.VideoFrame,
+    *,
+    width: int,
+    height: int,
+    ground: int,
+    interpolation: Interpolation = Interpolation.BICUBIC,
 ) -> np.ndarray:
     """Scale to RGB in the range and primaries of SDR, uint8 (height, width, 3)."""
-    wide = is_converted(frame)
+    wide, clear = is_converted(frame), has_alpha(frame)
     wanted: dict[str, Any] = {
         "width": width,
         "height": height,
-        "format": "rgb48le" if wide else "rgb24",
+        "format": {(False, False): "rgb24", (False, True): "rgba", (True, False): "rgb48le", (True, True): "rgba64le"}[
+            wide, clear
+        ],
         "interpolation": interpolation,
         "threads": 1,
     }
@@ -143,7 +156,11 @@ def _scale(
         # A colour matrix that swscale does not support, or an invalid one: slightly wrong colours, but an image.
         matrix = Colorspace.BT2020 if wide else Colorspace.ITU601
         scaled = VideoReformatter().reformat(frame, src_colorspace=matrix, **wanted)
-    rgb = np.asarray(scaled.to_ndarray())
-    if not wide:
-        return rgb
-    return to_sdr(rgb.astype(np.uint16, copy=False), transfer=frame.color_trc, primaries=frame.color_primaries)
+    pixels = np.asarray(scaled.to_ndarray())
+    rgb = pixels[..., :3]
+    if wide:
+        rgb = to_sdr(rgb.astype(np.uint16, copy=False), transfer=frame.color_trc, primaries=frame.color_primaries)
+    if clear:
+        opaque = pixels[..., 3:].astype(np.float32) / (65535 if wide else 255)
+        rgb = np.rint(ground + (rgb.astype(np.float32) - ground) * opaque).astype(np.uint8)
+    return rgb
