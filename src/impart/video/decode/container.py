@@ -161,7 +161,7 @@ def video_info(
     """Collect the properties of a file.
 
     Args:
-        turn: see `impart.video.decode.side_data.orientation`.
+        turn: see `impart.video.decode.frames.side_data.orientation`.
         duration_s: end of the last frame.
     """
     rate = stream.average_rate or stream.guessed_rate

@@ -38,8 +38,8 @@ from impart.video.decode.container import (
     video_info,
     video_stream,
 )
+from impart.video.decode.frames.side_data import orientation
 from impart.video.decode.scaling import MIN_SIDE_PX, Scaler, difference
-from impart.video.decode.side_data import orientation
 from impart.video.decode.timestamps import Tally, first_sample, timed_frames
 
 __all__ = ["DecodeFailed", "DecodeFinished", "DecodedSegment", "sample_video", "sampled_frames"]

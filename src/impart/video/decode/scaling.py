@@ -1,8 +1,8 @@
 """Scaling: decoded frames to small upright RGB images for an encoder, and to thumbnails for comparison.
 
 swscale converts straight from the decoder's pixel format: a frame is never RGB at full size. It uses the colour matrix
-and range that the stream declares; `impart.video.decode.colour` chooses a matrix where none is declared, and converts
-high dynamic range. Of an interlaced frame one field is scaled (`impart.video.decode.fields`). Transparent parts become
+and range that the stream declares; `impart.video.decode.frames.colour` chooses a matrix where none is declared, and converts
+high dynamic range. Of an interlaced frame one field is scaled (`impart.video.decode.frames.fields`). Transparent parts become
 black, as players show them.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from impart.config import Fit
-from impart.video.decode.colour import ground_of, has_alpha, is_converted, matrix_of, to_sdr
-from impart.video.decode.fields import FIELD_ASPECT, FieldFilter
+from impart.video.decode.frames.colour import ground_of, has_alpha, is_converted, matrix_of, to_sdr
+from impart.video.decode.frames.fields import FIELD_ASPECT, FieldFilter
 
 __all__ = ["MAX_ASPECT", "MIN_SIDE_PX", "THUMB_PX", "Scaler", "difference"]
 
@@ -35,7 +35,7 @@ class Scaler:
         short_side_px: short side of the images.
         fit: `squash` makes squares of whole frames, `crop` keeps their shape.
         aspect: sample aspect ratio (width of a pixel / its height).
-        orientation: see `impart.video.decode.side_data.orientation`.
+        orientation: see `impart.video.decode.frames.side_data.orientation`.
         codec: FFmpeg's canonical name of the codec, for fields and transparent parts.
     """
 

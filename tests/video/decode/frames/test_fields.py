@@ -10,7 +10,7 @@ import pytest
 
 from helpers import clips
 from impart.config import DecodeSettings
-from impart.video.decode.fields import FieldFilter
+from impart.video.decode.frames.fields import FieldFilter
 from impart.video.decode.sampler import DecodedSegment, sample_video
 
 WIDTH, HEIGHT, COUNT = 360, 288, 5

@@ -13,7 +13,7 @@ from av.video.reformatter import ColorPrimaries, ColorTrc
 
 from helpers import clips
 from impart.config import DecodeSettings
-from impart.video.decode import colour
+from impart.video.decode.frames import colour
 from impart.video.decode.sampler import DecodedSegment, sample_video
 
 # sRGB primaries to BT.2020, linear (ITU-R BT.2087).

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from av.sidedata.sidedata import Type
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 
-from impart.video.decode.side_data import side_data
+from impart.video.decode.frames.side_data import side_data
 
 __all__ = ["colour_problem", "ground_of", "has_alpha", "is_converted", "matrix_of", "to_sdr"]
 
