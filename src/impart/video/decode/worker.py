@@ -107,9 +107,11 @@ def _serve(pipe: IO[bytes], request: dict[str, Any]) -> None:
                 write_message(pipe, {"kind": "segment", "id": request["id"], **header}, item.image.data.cast("B"))
             else:
                 finished = {"info": dataclasses.asdict(item.info), "samples": item.samples, "problem": item.problem}
+                finished["lasting"] = item.lasting
                 write_message(pipe, {"kind": "finished", "id": request["id"], **finished})
     except DecodeError as error:
-        write_message(pipe, {"kind": "failed", "id": request["id"], "reason": error.reason})
+        failed = {"id": request["id"], "reason": error.reason, "lasting": error.lasting}
+        write_message(pipe, {"kind": "failed", **failed})
 
 
 if __name__ == "__main__":
