@@ -58,9 +58,17 @@ def index(
             show_default=DecodeSettings.fit,
         ),
     ] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove videos whose files are gone.")] = False,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune", help="Remove videos whose files are gone; keep and name those in a folder that may be unmounted."
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --prune, also remove videos in folders that are missing or empty.")
+    ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again the files that failed before.")
+        bool, typer.Option("--retry-failed", help="Try again the files that failed, or were read in part, before.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     threads: ThreadsOption = 0,
@@ -78,7 +86,7 @@ def index(
         "encoder.threads": threads or None,
     }
     opened = _open(index_dir, encoder, refset=refset, augment=not no_augment, config=config, flags=flags)
-    events = opened.add(paths, prune=prune, retry_failed=retry_failed, dry_run=dry_run)
+    events = opened.add(paths, prune=prune, force=force, retry_failed=retry_failed, dry_run=dry_run)
     if show_run(events, index_dir):
         raise typer.Exit(3)
 

@@ -32,6 +32,7 @@ from impart.video.decode.container import (
     declared_end_s,
     decoder_threads,
     failure,
+    is_read_error,
     open_video,
     origin_s,
     size_in_words,
@@ -70,20 +71,23 @@ class DecodeFinished:
     Attributes:
         samples: number of grid times: the sum of the segments' weights.
         problem: why this is not the whole video, or None.
+        lasting: whether the file itself is the cause; False for a read error of its disk.
     """
 
     path: Path
     info: VideoInfo
     samples: int
     problem: str | None = None
+    lasting: bool = True
 
 
 @dataclass(frozen=True)
 class DecodeFailed:
-    """A file has no (further) frame; its earlier segments are void."""
+    """A file has no (further) frame; its earlier segments are void. `lasting`: see `DecodeError`."""
 
     path: Path
     reason: str
+    lasting: bool = True
 
 
 def sample_video(
@@ -129,7 +133,8 @@ def sample_video(
         except (av.error.MemoryError, MemoryError) as error:
             raise failure(path, f"not enough memory for images of {size_in_words(stream)}") from error
         except av.error.FFmpegError as error:
-            raise failure(path, f"cannot be decoded: {error.strerror or error}") from error
+            reason = f"cannot be decoded: {error.strerror or error}"
+            raise failure(path, reason, lasting=not is_read_error(error)) from error
 
 
 def sampled_frames(
@@ -219,7 +224,7 @@ def _segments(
         held, end_s = timed.frame, max(end_s, time_s + timed.duration_s)
 
     if held is None or scaler is None:
-        raise failure(path, _why_no_frame(tally))
+        raise failure(path, _why_no_frame(tally), lasting=not tally.read_error)
     upto = max(begin, first_sample(end_s, fps=fps), first + 1)
     if upto > begin:
         done, run = _extend(run, held, begin=begin, upto=upto, scaler=scaler, threshold=settings.reuse_threshold)
@@ -230,7 +235,7 @@ def _segments(
     yield run.segment(path, end_s=max(min(count / fps, end_s), run.begin / fps + 1e-3), fps=fps)
     problem = _problem(tally, end_s=end_s, declared_s=declared_s)
     info = video_info(container, stream, turn=turn, duration_s=max(end_s, declared_s or 0.0) if problem else end_s)
-    yield DecodeFinished(path=path, info=info, samples=count - first, problem=problem)
+    yield DecodeFinished(path=path, info=info, samples=count - first, problem=problem, lasting=not tally.read_error)
 
 
 @dataclass
@@ -277,6 +282,8 @@ def _problem(tally: Tally, *, end_s: float, declared_s: float | None) -> str | N
         return f"stopped at {end_s:.1f} s: {tally.gave_up}"
     if tally.damaged:
         return f"{_packets(tally.damaged)} skipped: {tally.reason}"
+    if tally.read_error:
+        return f"a part could not be read: {tally.read_error}"
     return None
 
 

@@ -1,9 +1,9 @@
 """Scaling: decoded frames to small upright RGB images for an encoder, and to thumbnails for comparison.
 
 swscale converts straight from the decoder's pixel format: a frame is never RGB at full size. It uses the colour matrix
-and range that the stream declares; `impart.video.decode.frames.colour` chooses a matrix where none is declared, and converts
-high dynamic range. Of an interlaced frame one field is scaled (`impart.video.decode.frames.fields`). Transparent parts become
-black, as players show them.
+and range that the stream declares. `impart.video.decode.frames.colour` chooses a matrix where none is declared, and
+converts high dynamic range. Of an interlaced frame one field is scaled (`impart.video.decode.frames.fields`).
+Transparent parts become black, as players show them.
 """
 
 from __future__ import annotations

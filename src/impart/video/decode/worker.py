@@ -104,14 +104,14 @@ def _serve(pipe: IO[bytes], request: dict[str, Any]) -> None:
         except StopIteration:
             return
         except DecodeError as error:
-            reason = error.reason
+            failed = {"reason": error.reason, "lasting": error.lasting}
         except Exception as error:  # noqa: BLE001 - whatever one file raises is that file's failure
-            reason = f"cannot be decoded: {type(error).__name__}: {error}"
+            failed = {"reason": f"cannot be decoded: {type(error).__name__}: {error}", "lasting": True}
         else:
             last_message_s = time.monotonic()
             _write_item(pipe, request["id"], item)
             continue
-        write_message(pipe, {"kind": "failed", "id": request["id"], "reason": reason})
+        write_message(pipe, {"kind": "failed", "id": request["id"], **failed})
         return
 
 
@@ -121,7 +121,8 @@ def _write_item(pipe: IO[bytes], number: int, item: DecodedSegment | DecodeFinis
         header = {"start_s": item.start_s, "end_s": item.end_s, "weight": item.weight, "shape": [height, width]}
         write_message(pipe, {"kind": "segment", "id": number, **header}, item.image.data.cast("B"))
     else:
-        finished = {"info": dataclasses.asdict(item.info), "samples": item.samples, "problem": item.problem}
+        finished = dataclasses.asdict(item)
+        del finished["path"]  # the parent has it; a name may have bytes that JSON has not
         write_message(pipe, {"kind": "finished", "id": number, **finished})
 
 

@@ -139,7 +139,10 @@ class VideoDone:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFailed:
-    """A file could not be indexed. It is recorded, and tried again only when it changes or on request."""
+    """A file could not be indexed. It is recorded, and tried again only when it changes or on request.
+
+    A read error of a disk, a missing permission or a file that vanished is not recorded: the next run tries again.
+    """
 
     path: Path
     reason: str

@@ -43,11 +43,13 @@ class Scan:
         files: sorted by path, each once.
         problems: (path, reason) of given paths that do not exist and of folders that cannot be read.
         roots: given paths that could be read: pruning below them is safe.
+        missing: given paths that do not exist; they are problems too.
     """
 
     files: list[FoundFile] = field(default_factory=list)
     problems: list[tuple[Path, str]] = field(default_factory=list)
     roots: list[Path] = field(default_factory=list)
+    missing: list[Path] = field(default_factory=list)
 
 
 def scan(paths: Iterable[str | os.PathLike[str]]) -> Scan:
@@ -65,6 +67,8 @@ def scan(paths: Iterable[str | os.PathLike[str]]) -> Scan:
             info = path.stat()
         except OSError as error:
             result.problems.append((path, f"cannot be found: {_reason(error)}"))
+            if isinstance(error, FileNotFoundError):
+                result.missing.append(path)
             continue
         if not stat.S_ISDIR(info.st_mode):
             found[path] = FoundFile(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
