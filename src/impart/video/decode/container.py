@@ -32,29 +32,10 @@ HUGE_PX = 4096 * 2304  # frames above this are decoded by two threads at most: e
 
 _READ_ERRORS = frozenset(
     getattr(errno, name)
-    for name in [
-        "EACCES",
-        "EBUSY",
-        "ECONNABORTED",
-        "ECONNRESET",
-        "EHOSTDOWN",
-        "EHOSTUNREACH",
-        "EINTR",
-        "EIO",
-        "EMFILE",
-        "ENETDOWN",
-        "ENETUNREACH",
-        "ENFILE",
-        "ENODEV",
-        "ENOENT",
-        "ENOMEDIUM",
-        "ENOTCONN",
-        "ENXIO",
-        "EPERM",
-        "EREMOTEIO",
-        "ESTALE",
-        "ETIMEDOUT",
-    ]
+    for name in """
+    EACCES EBUSY ECONNABORTED ECONNRESET EHOSTDOWN EHOSTUNREACH EINTR EIO EMFILE ENETDOWN ENETUNREACH ENFILE ENODEV
+    ENOENT ENOMEDIUM ENOTCONN ENXIO EPERM EREMOTEIO ESTALE ETIMEDOUT
+    """.split()
     if hasattr(errno, name)  # not every system has all of them
 )
 
