@@ -12,6 +12,8 @@ import av.error
 from av.stream import Disposition
 
 from impart.errors import DecodeError
+from impart.video.decode.content import content_of
+from impart.video.decode.frames.animated_webp import as_video
 
 __all__ = [
     "VideoInfo",
@@ -61,8 +63,7 @@ def open_video(path: Path) -> av.container.InputContainer:
     """
     try:
         if path.is_file():
-            with path.open("rb") as file:  # FFmpeg's own messages for these are less clear
-                empty = not file.read(1)
+            content = content_of(path)  # FFmpeg's own messages for these are less clear
         elif path.exists():
             raise failure(path, "is not a file")
         else:
@@ -71,8 +72,12 @@ def open_video(path: Path) -> av.container.InputContainer:
         raise failure(path, "permission denied", lasting=False) from error
     except OSError as error:
         raise failure(path, f"cannot be read: {error.strerror or error}", lasting=not is_read_error(error)) from error
-    if empty:
+    if content == "empty":
         raise failure(path, "the file is empty")
+    if content == "heif photo":  # FFmpeg would give one of its tiles
+        raise failure(path, "a photo (HEIC or AVIF), not a video")
+    if content == "animated webp":
+        return _open_webp(path)
     try:
         # An absolute path: "a:b.mp4" is a file, not a protocol.
         return av.open(os.path.abspath(path), metadata_errors="replace", options=OPTIONS)  # noqa: PTH100
@@ -91,6 +96,13 @@ def open_video(path: Path) -> av.container.InputContainer:
         else:
             reason = f"cannot be opened: {error.strerror or error}"
         raise failure(path, reason) from error
+
+
+def _open_webp(path: Path) -> av.container.InputContainer:
+    try:
+        return av.open(as_video(path))
+    except (OSError, SyntaxError, ValueError) as error:  # as Pillow and FFmpeg raise them
+        raise failure(path, f"cannot be decoded: {error}") from error
 
 
 def _lacks_index(path: Path) -> bool:

@@ -12,7 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from impart.blending.encoder import AugmentedEncoder, settings_of
 from impart.blending.ram_onnx import LearnedRam
@@ -157,6 +157,8 @@ class VideoIndex:
         force: bool = False,
         retry_failed: bool = False,
         dry_run: bool = False,
+        exclude: Iterable[str] = (),
+        name_ignored: bool = False,
     ) -> Iterator[Event]:
         """Index new and changed files. A run may be stopped at any moment; the next one continues.
 
@@ -169,6 +171,8 @@ class VideoIndex:
             force: with `prune`, remove these as well.
             retry_failed: try files again that failed, or were read in part, before.
             dry_run: only yield what would be done; nothing is written.
+            exclude: patterns of files and folders to leave out, see `impart.video.index.scan.scan`.
+            name_ignored: also yield `PathIgnored` for each file and folder that is left out; they are always counted.
 
         Yields:
             Events, see `impart.video.index.events`. The work is done while they are consumed.
@@ -177,13 +181,16 @@ class VideoIndex:
             IndexLockedError: another process is writing to the index.
             VideoIndexError: the index cannot be written; committed videos stay.
         """
+        from impart.video.index.events import PathIgnored
         from impart.video.index.plan import Request
         from impart.video.index.scan import scan
 
         began = time.monotonic()
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         request = Request(prune=prune, force=force, retry_failed=retry_failed)
-        found = scan(given)
+        found = scan(given, exclude=exclude)
+        if name_ignored:
+            yield from (PathIgnored(path=Path(path), reason=reason) for path, reason in found.ignored)
         if dry_run:
             yield from self._dry_run(found, request)
         elif self.exists or found.files or not given:
@@ -351,7 +358,7 @@ class VideoIndex:
         from impart.video.index.plan import IndexPlan
 
         yield from (PathFailed(path=path, reason=reason) for path, reason in found.problems)
-        yield IndexPlan().summary()
+        yield dataclasses.replace(IndexPlan().summary(), ignored=found.ignored_by_reason())
         yield IndexDone(path_failures=len(found.problems), unchanged=0, elapsed_s=time.monotonic() - began)
 
     def _save_cache(self) -> None:
@@ -425,7 +432,7 @@ def _planned(
     plan = make_plan(found, videos=videos, failures=failures, manifest=manifest, request=request, devices=devices)
     for path, reason in plan.problems:
         yield PathFailed(path=path, reason=reason)
-    yield plan.summary()
+    yield dataclasses.replace(plan.summary(), ignored=found.ignored_by_reason())
     return plan
 
 
