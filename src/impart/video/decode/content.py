@@ -19,6 +19,7 @@ HEAD_BYTES = 1 << 13
 TS_PACKETS = (188, 192, 204)  # MPEG-TS; with a time code (Blu-ray, AVCHD); with error correction (DVB)
 TS_LONGEST_JUNK = 1024  # a recording may start in the middle of a packet
 TS_SYNCS = 5
+MOSTLY = 0.8
 
 STARTS: tuple[tuple[bytes, Content], ...] = (
     (b"\x1a\x45\xdf\xa3", "video"),  # Matroska, WebM
@@ -81,11 +82,10 @@ def content_of(path: Path) -> Content:
         return "video" if b"acTL" in head.partition(b"IDAT")[0] else "photo"
     if head.startswith(b"OggS"):
         return "video" if any(mark in head for mark in (b"\x80theora", b"\x01video\x00", b"BBCD\x00")) else "sound"
-    if _is_transport_stream(head):
-        return "video"
     if _is_text(head):
         return "text"
-    return "video" if head[4:8] in OLD_QUICKTIME or _starts_with_nal(head) else "unknown"
+    is_video = head[4:8] in OLD_QUICKTIME or _starts_with_nal(head) or _is_transport_stream(head)
+    return "video" if is_video else "unknown"
 
 
 def _iso(file: BinaryIO, head: bytes) -> Content:
@@ -149,5 +149,10 @@ def _is_transport_stream(head: bytes) -> bool:
 
 
 def _is_text(head: bytes) -> bool:
-    """Test for text in any encoding: no control characters, or the mark of UTF-16."""
-    return head.startswith((b"\xff\xfe", b"\xfe\xff")) or not any(byte < 9 or 13 < byte < 27 for byte in head)
+    """Test for text: the mark of UTF-16 or UTF-8, or no control characters and mostly ASCII or valid UTF-8."""
+    if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")):
+        return True
+    if any(byte < 9 or 13 < byte < 27 for byte in head):
+        return False
+    ascii_share = sum(byte < 128 for byte in head) / len(head)
+    return ascii_share > MOSTLY or "\ufffd" not in head[:-4].decode("utf-8", "replace")
