@@ -255,7 +255,12 @@ def _item(path: Path, header: dict[str, Any], payload: bytes) -> DecodedSegment 
         return DecodedSegment(path, header["start_s"], header["end_s"], header["weight"], image)
     if header["kind"] == "finished":
         return DecodeFinished(
-            path, VideoInfo(**header["info"]), header["samples"], header["problem"], header["lasting"]
+            path,
+            VideoInfo(**header["info"]),
+            header["samples"],
+            header["problem"],
+            header["lasting"],
+            tuple(header["notes"]),
         )
     return DecodeFailed(path, header["reason"], header["lasting"])
 

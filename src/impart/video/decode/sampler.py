@@ -39,6 +39,7 @@ from impart.video.decode.container import (
     video_info,
     video_stream,
 )
+from impart.video.decode.frames.colour import colour_problem
 from impart.video.decode.frames.side_data import orientation
 from impart.video.decode.scaling import MIN_SIDE_PX, Scaler, difference
 from impart.video.decode.timestamps import Tally, first_sample, timed_frames
@@ -72,6 +73,7 @@ class DecodeFinished:
         samples: number of grid times: the sum of the segments' weights.
         problem: why this is not the whole video, or None.
         lasting: whether the file itself is the cause; False for a read error of its disk.
+        notes: what is different from what a player shows, such as colours that cannot be converted.
     """
 
     path: Path
@@ -79,6 +81,7 @@ class DecodeFinished:
     samples: int
     problem: str | None = None
     lasting: bool = True
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,7 @@ def _segments(
     held: av.VideoFrame | None = None
     scaler: Scaler | None = None
     turn = (False, False, False)
+    wrong_colours: str | None = None
     count, begin, end_s = 0, 0, 0.0  # grid times yielded, first grid time of `held`, end of the last frame
 
     for timed in frames:
@@ -209,6 +213,7 @@ def _segments(
         if scaler is None:
             _check_size(path, timed.frame)
             turn = orientation(timed.frame)
+            wrong_colours = colour_problem(timed.frame)
             aspect = float(stream.sample_aspect_ratio or 1)
             codec = stream.codec_context.codec.canonical_name
             scaler = Scaler(short_side_px, fit=settings.fit, aspect=aspect, orientation=turn, codec=codec)
@@ -235,7 +240,14 @@ def _segments(
     yield run.segment(path, end_s=max(min(count / fps, end_s), run.begin / fps + 1e-3), fps=fps)
     problem = _problem(tally, end_s=end_s, declared_s=declared_s)
     info = video_info(container, stream, turn=turn, duration_s=max(end_s, declared_s or 0.0) if problem else end_s)
-    yield DecodeFinished(path=path, info=info, samples=count - first, problem=problem, lasting=not tally.read_error)
+    yield DecodeFinished(
+        path=path,
+        info=info,
+        samples=count - first,
+        problem=problem,
+        lasting=not tally.read_error,
+        notes=(wrong_colours,) if wrong_colours else (),
+    )
 
 
 @dataclass

@@ -13,8 +13,9 @@ from av.video.reformatter import ColorPrimaries, ColorTrc
 
 from helpers import clips
 from impart.config import DecodeSettings
+from impart.video.decode.decoder import Decoder
 from impart.video.decode.frames import colour
-from impart.video.decode.sampler import DecodedSegment, sample_video
+from impart.video.decode.sampler import DecodedSegment, DecodeFinished, sample_video
 
 # sRGB primaries to BT.2020, linear (ITU-R BT.2087).
 TO_2020 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
@@ -58,7 +59,7 @@ def write(path: Path, signal: np.ndarray, *, transfer: int, primaries: int = 9, 
             1,
         )
         frame = av.VideoFrame.from_ndarray(rgb, format="rgb48le")
-        frame = frame.reformat(format="yuv444p10le", dst_colorspace=matrix, dst_color_range=1)
+        frame = frame.reformat(format="yuv444p10le", dst_colorspace=min(matrix, 9), dst_color_range=1)
         frame.color_trc, frame.color_primaries, frame.colorspace, frame.color_range = transfer, primaries, matrix, 1
         container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -131,6 +132,17 @@ def test_colours_that_cannot_be_converted_are_named(monkeypatch):
     assert "Dolby Vision profile 5" in str(colour.colour_problem(frame))
     frame.color_trc = ColorTrc.ARIB_STD_B67  # profile 8.4 of phones: an HLG base layer
     assert colour.colour_problem(frame) is None
+
+
+@pytest.mark.parametrize(("matrix", "words"), [(9, []), (14, ["ICtCp"]), (15, ["Dolby Vision profile 5"])])
+def test_a_video_with_such_colours_has_a_note(tmp_path, matrix, words):
+    path = write(tmp_path / "a.mkv", pq(light_of(patches_image())), transfer=ColorTrc.SMPTE2084, matrix=matrix)
+    with Decoder(DecodeSettings(), short_side_px=64) as decoder:
+        *_, finished = decoder.decode([path])
+    assert isinstance(finished, DecodeFinished)
+    assert finished.problem is None
+    assert len(finished.notes) == len(words)
+    assert all(word in note for word, note in zip(words, finished.notes, strict=True))
 
 
 @pytest.mark.parametrize(
