@@ -168,8 +168,8 @@ def main() -> None:
             hdr if number % 2 else clip for number, (clip, hdr) in enumerate(zip(clips, files["HDR10"], strict=True))
         ]
         lines = [
-            f"{len(clips)} clips, {len(dataset.captions)} captions, `mini` without a reference set, videos ranked by the "
-            "mean of their frames. R@K in %; captions asked alone, or all in one search (`--together`).",
+            f"{len(clips)} clips, {len(dataset.captions)} captions, `mini` without a reference set, videos ranked by "
+            "the mean of their frames. R@K in %; captions asked alone, or all in one search (`--together`).",
             "",
             "| form | R@1 asked alone | R@5 alone | R@1 together | R@5 together |",
             "| --- | ---: | ---: | ---: | ---: |",
