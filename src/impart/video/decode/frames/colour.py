@@ -38,6 +38,7 @@ Floats = npt.NDArray[np.float32]
 WHITE_CD_M2 = 203.0  # diffuse white of PQ and HLG (BT.2408)
 SDR_GAMMA = 2.4  # of an SDR display (BT.1886)
 HLG_PEAK_CD_M2, HLG_GAMMA = 1000.0, 1.2
+SWSCALE_WHITE = 65_280  # swscale makes 16-bit RGB of YUV in steps of 256: white is 255 steps, not 65,535
 STEPS = 1 << 14
 LUMA_2020 = np.array([0.2627, 0.6780, 0.0593], np.float32)
 HD_WIDTH, SD_HEIGHT = 1280, 576  # where no matrix is declared: BT.709 from HD_WIDTH on, or above SD_HEIGHT
@@ -91,7 +92,7 @@ def to_sdr(image: npt.NDArray[np.uint16], *, transfer: int, primaries: int) -> n
     """Convert an RGB image to BT.709 primaries and SDR.
 
     Args:
-        image: uint16 (h, w, 3), coded with `transfer`, full range.
+        image: uint16 (h, w, 3), coded with `transfer`, white at SWSCALE_WHITE.
         transfer, primaries: as FFmpeg numbers them; unknown ones are taken as SDR and BT.709.
 
     Returns:
@@ -112,7 +113,7 @@ def to_sdr(image: npt.NDArray[np.uint16], *, transfer: int, primaries: int) -> n
 @lru_cache(maxsize=8)
 def _table(transfer: int) -> Floats:
     """Tabulate linear light over 16-bit values, float32 (65536,); 1.0 = SDR white (HLG: light of the scene)."""
-    signal = np.arange(1 << 16) / ((1 << 16) - 1)
+    signal = np.minimum(np.arange(1 << 16) / SWSCALE_WHITE, 1)
     curve = TO_LINEAR.get(transfer)
     return (signal**SDR_GAMMA if curve is None else curve(signal)).astype(np.float32)
 
