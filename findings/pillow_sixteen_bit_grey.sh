@@ -26,5 +26,5 @@ opened = Image.open(file)
 converted = np.asarray(opened.convert("RGB"))[0, :, 0]
 white = int((converted == 255).sum())
 print(f"mode {opened.mode}: {white} of 256 columns are white, the middle is {converted[128]}")
-sys.exit(0 if white >= 255 else "the conversion has changed")
+sys.exit(0 if white >= 255 else "the behaviour has changed")
 PY

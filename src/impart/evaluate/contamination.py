@@ -35,7 +35,7 @@ _BLOCK = 4096  # rows and columns of one matrix of cosines
 
 @dataclass(frozen=True, kw_only=True)
 class ImagesUnderTest:
-    """What is compared of n test images.
+    """Embeddings and hashes of n test images.
 
     Attributes:
         retrieval: (n, R) retrieval embeddings, of the encoder of the reference set.

@@ -82,7 +82,7 @@ class Table1Row:
 
     @property
     def model(self) -> EvaluatedModel | None:
-        """What is evaluated, labelled with the name of the row."""
+        """The evaluated model, labelled with the name of the row."""
         return None if self.whole is None else EvaluatedModel(label=self.name, encoder=self.whole)
 
     @property

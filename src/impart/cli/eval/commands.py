@@ -400,7 +400,7 @@ def table(
         typer.Option("--figure", metavar="NAME", help="Figure to show, such as R@5. Repeatable. Default: the first."),
     ] = None,
     bootstrap: Annotated[
-        int, typer.Option("--bootstrap", min=0, help="csv and json: draws for the intervals; 0 = none.")
+        int, typer.Option("--bootstrap", min=0, help="Draws for the intervals, which the table leaves out; 0 = none.")
     ] = EvaluateSettings.bootstrap,
     form: Annotated[
         Form, typer.Option("--format", help="Print one table, or one csv row or JSON object per figure.")
