@@ -32,10 +32,10 @@ def as_video(path: Path) -> io.BytesIO:
         stream.width, stream.height, stream.pix_fmt = image.width, image.height, "bgr0"
         stream.codec_context.time_base = Fraction(1, TICKS_PER_S)
         ticks = 0
-        for picture in ImageSequence.Iterator(image):
-            frame = av.VideoFrame.from_image(to_rgb(picture))
+        for shown in ImageSequence.Iterator(image):
+            frame = av.VideoFrame.from_image(to_rgb(shown))
             frame.pts, frame.time_base = ticks, Fraction(1, TICKS_PER_S)
-            frame.duration = max(1, round(picture.info.get("duration", 0)))
+            frame.duration = max(1, round(shown.info.get("duration", 0)))
             ticks += frame.duration
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
