@@ -254,7 +254,8 @@ def _item(path: Path, header: dict[str, Any], payload: bytes) -> DecodedSegment 
         image = np.frombuffer(payload, np.uint8).reshape(height, width, 3)
         return DecodedSegment(path, header["start_s"], header["end_s"], header["weight"], image)
     if header["kind"] == "finished":
-        return DecodeFinished(path, VideoInfo(**header["info"]), header["samples"], header["problem"])
+        notes = tuple(header.get("notes", ()))
+        return DecodeFinished(path, VideoInfo(**header["info"]), header["samples"], header["problem"], notes)
     return DecodeFailed(path, header["reason"])
 
 

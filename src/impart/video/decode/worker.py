@@ -106,8 +106,9 @@ def _serve(pipe: IO[bytes], request: dict[str, Any]) -> None:
                 header = {"start_s": item.start_s, "end_s": item.end_s, "weight": item.weight, "shape": [height, width]}
                 write_message(pipe, {"kind": "segment", "id": request["id"], **header}, item.image.data.cast("B"))
             else:
-                finished = {"info": dataclasses.asdict(item.info), "samples": item.samples, "problem": item.problem}
-                write_message(pipe, {"kind": "finished", "id": request["id"], **finished})
+                finished = {"samples": item.samples, "problem": item.problem, "notes": item.notes}
+                info = dataclasses.asdict(item.info)
+                write_message(pipe, {"kind": "finished", "id": request["id"], "info": info, **finished})
     except DecodeError as error:
         write_message(pipe, {"kind": "failed", "id": request["id"], "reason": error.reason})
 

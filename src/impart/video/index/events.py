@@ -22,6 +22,7 @@ __all__ = [
     "Planned",
     "VideoProgress",
     "ScanDone",
+    "VideoAbsent",
     "VideoCopied",
     "VideoDone",
     "VideoFailed",
@@ -124,6 +125,7 @@ class VideoDone:
     Attributes:
         duration_s: seconds of video; segments: rows of the index; samples: frames that these represent.
         problem: what cut it short (the part before is indexed), or None.
+        notes: what was left out on purpose, such as a second video stream.
         replaced: whether it replaced an older version.
     """
 
@@ -135,6 +137,7 @@ class VideoDone:
     scenes: int
     problem: str | None
     replaced: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +147,14 @@ class VideoFailed:
     path: Path
     reason: str
     attempts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoAbsent:
+    """A file without a video stream, such as a sound recording. It is recorded and not decoded again; no failure."""
+
+    path: Path
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +197,7 @@ class Counts:
         added, updated, moved, copied, removed, failed: files.
         partial: of the files added or updated, those that could be read only up to a point.
         skipped: files that failed in an earlier run and were not tried again.
+        no_video: files without a video stream, found in this run or before.
         segments, samples, encoded, video_s: totals over the videos added or updated.
 
     >>> Counts(added=1, video_s=2.5) + Counts(added=1, failed=1) == Counts(added=2, failed=1, video_s=2.5)
@@ -200,6 +212,7 @@ class Counts:
     failed: int = 0
     partial: int = 0
     skipped: int = 0
+    no_video: int = 0
     segments: int = 0
     samples: int = 0
     encoded: int = 0
@@ -252,6 +265,7 @@ Event: TypeAlias = (
     | VideoProgress
     | VideoDone
     | VideoFailed
+    | VideoAbsent
     | VideoSkipped
     | VideoMoved
     | VideoCopied

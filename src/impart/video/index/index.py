@@ -47,7 +47,7 @@ class IndexStats:
         videos, segments, scenes: counts.
         partial: videos that could be read only up to a point.
         samples: frames sampled.
-        failures: files that could not be indexed.
+        failures: files that could not be indexed; no_video: files without a video stream.
         video_s: seconds of video.
         size_bytes: on disk.
         encoder_id, encoder_fingerprint: of the base encoder.
@@ -60,6 +60,7 @@ class IndexStats:
     samples: int
     scenes: int
     failures: int
+    no_video: int
     video_s: float
     size_bytes: int
     encoder_id: str
@@ -280,7 +281,7 @@ class VideoIndex:
         Raises:
             VideoIndexError: there is no index yet.
         """
-        manifest, videos = self.manifest, self.videos()
+        manifest, videos, failures = self.manifest, self.videos(), self.failures()
         augmentation = manifest.augmentation
         return IndexStats(
             videos=len(videos),
@@ -288,7 +289,8 @@ class VideoIndex:
             segments=sum(video.segments for video in videos),
             samples=sum(video.samples for video in videos),
             scenes=sum(len(video.scene_starts) for video in videos),
-            failures=len(self.failures()),
+            failures=sum(not failure.no_video for failure in failures),
+            no_video=sum(failure.no_video for failure in failures),
             video_s=sum(video.duration_s for video in videos),
             size_bytes=_bytes_below(self.path),
             encoder_id=manifest.encoder_id,

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,13 @@ from typing import Protocol
 
 from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, ImageEmbeddings
+from impart.errors import VideoIndexError
 from impart.files import blake2b_hex
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.index.events import (
     Counts,
     Event,
+    VideoAbsent,
     VideoCopied,
     VideoDone,
     VideoFailed,
@@ -40,6 +43,7 @@ from impart.video.index.writer import CHUNK_ROWS, Writer
 
 __all__ = ["Indexer", "VideoSource"]
 
+MOST_SAMPLES = 2**31 - 1  # of a column of the store
 _AHEAD = 2  # batches given to the encoder and not yet taken back
 
 
@@ -55,6 +59,17 @@ class _Step:
 
     do: Callable[[], Iterable[Event]]
     needs: Future[ImageEmbeddings] | None = None
+
+
+@contextmanager
+def _errors_of(video: VideoBuffer) -> Iterator[None]:
+    """Make any error the failure of one video, but for those of the index itself."""
+    try:
+        yield
+    except VideoIndexError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever one video raises, the rest of the run goes on
+        video.failure = f"cannot be stored: {type(error).__name__}: {error}"
 
 
 class Indexer:
@@ -119,6 +134,9 @@ class Indexer:
         return self._counts
 
     def _without_decoding(self, task: IndexTask) -> Iterator[Event]:
+        if task.failure is not None and task.failure.no_video:
+            self._counts += Counts(no_video=1)
+            return
         if task.failure is not None:
             self._counts += Counts(skipped=1)
             yield VideoSkipped(path=task.file.path, reason=task.failure.reason, attempts=task.failure.attempts)
@@ -209,7 +227,8 @@ class Indexer:
             return
         self._counts += Counts(encoded=len(times))
         if video.waiting_rows >= CHUNK_ROWS:
-            self._write(video)
+            with _errors_of(video):
+                self._write(video)
         yield self._progress(video)
 
     def _end(self, video: VideoBuffer, item: DecodeFinished | DecodeFailed) -> Iterator[Event]:
@@ -230,8 +249,38 @@ class Indexer:
     def _finish(self, video: VideoBuffer, item: DecodeFinished) -> Event:
         if video.failure is None and not video.encoded:
             video.failure = "has no frame"
-        if video.failure is not None:
-            return self._fail(video.task, video.failure, video=video)
+        record = None
+        if video.failure is None:
+            with _errors_of(video):
+                record = self._commit(video, item)
+        if record is None:
+            return self._fail(video.task, video.failure or "", video=video)
+        task = video.task
+        replaced = task.action == "update"
+        self._counts += Counts(
+            added=int(not replaced),
+            updated=int(replaced),
+            partial=int(item.problem is not None),
+            segments=record.segments,
+            samples=record.samples,
+            video_s=record.duration_s,
+        )
+        self._bytes_done += task.file.size_bytes
+        return VideoDone(
+            path=record.path,
+            video_id=record.video_id,
+            duration_s=record.duration_s,
+            segments=record.segments,
+            samples=record.samples,
+            scenes=len(record.scene_starts),
+            problem=record.problem,
+            notes=item.notes,
+            replaced=replaced,
+        )
+
+    def _commit(self, video: VideoBuffer, item: DecodeFinished) -> VideoRecord:
+        if item.samples > MOST_SAMPLES:
+            raise OverflowError(f"{item.samples} samples: its timestamps cannot be right")
         if video.waiting_rows:
             self._write(video)
         task, info = video.task, item.info
@@ -255,26 +304,7 @@ class Indexer:
             indexed_at=time.time(),
         )
         self._writer.commit(record)
-        replaced = task.action == "update"
-        self._counts += Counts(
-            added=int(not replaced),
-            updated=int(replaced),
-            partial=int(item.problem is not None),
-            segments=record.segments,
-            samples=record.samples,
-            video_s=record.duration_s,
-        )
-        self._bytes_done += task.file.size_bytes
-        return VideoDone(
-            path=record.path,
-            video_id=record.video_id,
-            duration_s=record.duration_s,
-            segments=record.segments,
-            samples=record.samples,
-            scenes=len(record.scene_starts),
-            problem=record.problem,
-            replaced=replaced,
-        )
+        return record
 
     def _fail(self, task: IndexTask, reason: str, *, video: VideoBuffer | None = None) -> Event:
         if video is not None and video.written:
@@ -282,8 +312,11 @@ class Indexer:
         record = self._writer.remember_failure(
             task.file.path, size_bytes=task.file.size_bytes, mtime_ns=task.file.mtime_ns, reason=reason
         )
-        self._counts += Counts(failed=1)
         self._bytes_done += task.file.size_bytes
+        if record.no_video:
+            self._counts += Counts(no_video=1)
+            return VideoAbsent(path=record.path, reason=reason)
+        self._counts += Counts(failed=1)
         return VideoFailed(path=record.path, reason=reason, attempts=record.attempts)
 
     def _video_id(self, task: IndexTask) -> str:
