@@ -211,9 +211,7 @@ def _segments(
 
     if held is None or scaler is None:
         raise failure(path, why_undecodable(path, container, stream) or _why_no_frame(tally))
-    found = outcome(
-        path, container, stream, tally, origin_s=start_s, last_s=last_s + start_s, end_s=end_s + start_s
-    )
+    found = outcome(path, container, stream, tally, origin_s=start_s, last_s=last_s + start_s, end_s=end_s + start_s)
     if slide and first_sample(found.end_s - start_s, fps=fps) <= begin:  # the last picture has a sample too
         end_s = (begin + 1) / fps
     else:

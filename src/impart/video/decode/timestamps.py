@@ -351,7 +351,7 @@ class _Packets:
         if last is None or last.dts is None or packet.dts is None or packet.pos is None or packet.pos < 0:
             return None
         # A packet is given when the next one of its stream begins, so that the last one comes late.
-        beside = {number for at, number in self._beside if at < packet.pos}
+        beside = {number for at, number in self._beside if (last.pos or 0) < at < packet.pos}
         self._beside = [(at, number) for at, number in self._beside if at >= packet.pos]
         step_s = float((packet.dts - last.dts) * (packet.time_base or 0))
         if abs(step_s) <= GAP_S:
@@ -360,9 +360,7 @@ class _Packets:
         return Range.after(last, packet.pos)
 
 
-def _planned(
-    items: Iterator[Item], *, base: float, origin_s: float, fps: float
-) -> Iterator[tuple[Item, bool]]:
+def _planned(items: Iterator[Item], *, base: float, origin_s: float, fps: float) -> Iterator[tuple[Item, bool]]:
     """Yield packets, each with whether a grid time may show its frame.
 
     A frame is shown from its own timestamp to the next one in order of presentation. That next one is at most `WINDOW`
