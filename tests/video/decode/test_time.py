@@ -106,13 +106,16 @@ def test_a_live_recording_without_a_duration_lasts_as_long_as_its_sound(tmp_path
     whole = tmp_path / "whole.mkv"
     clips.write_frames(whole, [grey(2), grey(7)], times_s=[0.0, 3.1], last_s=20.0, codec="libvpx", audio=True)
     path = tmp_path / "live.mkv"
-    with av.open(str(whole)) as source, path.open("wb") as file:
-        with av.open(Pipe(file), "w", format="matroska") as target:
-            streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
-            for packet in source.demux():
-                if packet.dts is not None:
-                    packet.stream = streams[packet.stream.index]
-                    target.mux(packet)
+    with (
+        av.open(str(whole)) as source,
+        path.open("wb") as file,
+        av.open(Pipe(file), "w", format="matroska") as target,
+    ):
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
     with av.open(str(path)) as container:
         assert container.duration is None
     grid, finished = shown(path)

@@ -3,8 +3,8 @@
 FFmpeg reads a file that was cut short to its last byte and reports no error. A picture that stays until the end of a
 recording looks the same to it. The sizes that a container declares tell the two apart.
 
-Sources: ISO/IEC 14496-12 (boxes) and 23001-7 (`encv`), RFC 9559 (Matroska), the AVI and ASF file formats, ISO/IEC 13818-1
-(transport packets, scrambling control), RFC 3533 (Ogg pages), Adobe's FLV 10.1.
+Sources: ISO/IEC 14496-12 (boxes) and 23001-7 (`encv`), RFC 9559 (Matroska), the AVI and ASF file formats, ISO/IEC
+13818-1 (transport packets, scrambling control), RFC 3533 (Ogg pages), Adobe's FLV 10.1.
 """
 
 from __future__ import annotations

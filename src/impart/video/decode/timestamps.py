@@ -48,8 +48,8 @@ class Tally:
     Attributes:
         damaged: packets that could not be decoded and were skipped; reason: FFmpeg's message for the last of them.
         damaged_last: those of them behind the last frame.
-        concealed: frames in which FFmpeg replaced damaged parts, but for those before the first whole frame of a file or
-            behind a clock jump: there a recording starts between two key frames.
+        concealed: frames in which FFmpeg replaced damaged parts. Those before the first whole frame of a file, or
+            behind a clock jump, do not count: there a recording starts between two key frames.
         gave_up: why reading stopped before the end of the file, or "".
         cut_packet: whether the last packet of the file is incomplete.
         jumps: clock jumps joined.
