@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -39,6 +40,20 @@ def test_a_file_that_was_cut_is_called_so_and_a_whole_one_is_not(tmp_path, name)
     assert cut.problem.startswith("stopped at ")
     assert "the file ends" in cut.problem
     assert cut.samples < whole.samples
+
+
+def test_a_cut_fragment_is_said_although_the_fragments_before_are_whole(tmp_path):
+    source = clips.write_clip(tmp_path / "source.mp4", colours=COLOURS, g="25")
+    path = tmp_path / "fragments.mp4"
+    with av.open(str(source)) as film, av.open(str(path), "w", options={"movflags": "frag_keyframe+empty_moov"}) as out:
+        stream = out.add_stream_from_template(film.streams.video[0])
+        for packet in film.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    assert end_of(path).problem is None
+    clips.truncate(path, 0.6)
+    assert "in the middle of a fragment" in (end_of(path).problem or "")
 
 
 def test_a_recording_in_progress_is_read_as_far_as_it_is(tmp_path):

@@ -1,7 +1,7 @@
 """Completeness: whether the whole video was decoded, until when its last frame is shown, and what was left out.
 
-A video that ends before the declared end is either cut short, or its last frame stays on the screen. FFmpeg reports
-neither. The first is said only where the container tells so: bytes that it declares are missing, its last packet is
+A video that ends before the declared end is either cut short, or its last frame is shown until then. FFmpeg reports
+neither. A file is cut short only where the container proves it: bytes that it declares are missing, its last packet is
 incomplete, reading failed, or the last packets cannot be decoded.
 """
 
@@ -13,15 +13,15 @@ from pathlib import Path
 import av
 
 from impart.video.decode.streams import Choice, container_end_s
-from impart.video.decode.structure import HAS_READER, TS, missing_at_end
+from impart.video.decode.structure import HAS_READER, IN_FRAGMENT, TS, missing_at_end
 from impart.video.decode.timestamps import DAY_S, HOUR_S, Tally
 
-__all__ = ["Outcome", "further_streams", "outcome", "packets_in_words"]
+__all__ = ["Ending", "further_streams", "ending_of", "packets_in_words"]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How far a video was decoded, on the file's clock.
+class Ending:
+    """The end of what was decoded of a video, on the file's clock.
 
     Attributes:
         end_s: until when the last frame is shown.
@@ -34,7 +34,7 @@ class Outcome:
     problem: str | None
 
 
-def outcome(
+def ending_of(
     path: Path,
     container: av.container.InputContainer,
     stream: av.VideoStream,
@@ -43,7 +43,7 @@ def outcome(
     origin_s: float,
     last_s: float,
     end_s: float,
-) -> Outcome:
+) -> Ending:
     """Judge a file of which all that can be read was read.
 
     Args:
@@ -55,7 +55,7 @@ def outcome(
         end_s = min(end_s, declared_s)  # with B-frames, MP4 stores steps of the decoding time as durations
     expected_s = max(tally.sound_end_s, end_s) if declared_s is None else declared_s
     short = end_s < expected_s - max(0.5, 0.02 * (expected_s - origin_s))
-    missing = tally.gave_up or missing_at_end(path, container.format.name)
+    missing = tally.gave_up or _missing(path, container.format.name)
     if missing is None and container.format.name not in HAS_READER:
         if tally.cut_packet:
             missing = "the file ends in the middle of a packet"
@@ -63,18 +63,20 @@ def outcome(
             missing = "the file ends there"
     if missing is None and short and tally.damaged_last:
         missing = tally.reason
+    if missing == IN_FRAGMENT:
+        declared_s = None
     if missing and (short or declared_s is None):
         whole = "" if declared_s is None else f" of {declared_s - origin_s:.1f} s"
-        return Outcome(end_s, declared_s, f"stopped at {end_s - origin_s:.1f} s{whole}: {missing}")
+        return Ending(end_s, declared_s, f"stopped at {end_s - origin_s:.1f} s{whole}: {missing}")
     longest_s = last_s + (HOUR_S if declared_s is None else DAY_S)
     held_s = tally.sound_end_s
     if declared_s is not None and declared_s > held_s - 1:  # sound may be padded
         held_s = declared_s
-    return Outcome(max(end_s, held_s) if held_s <= longest_s else end_s, None, _damage(tally))
+    return Ending(max(end_s, held_s) if held_s <= longest_s else end_s, None, _damage(tally))
 
 
 def further_streams(container: av.container.InputContainer, choice: Choice, tally: Tally) -> tuple[str, ...]:
-    """Name the video streams that were left out, in words. A stream that went on with the pictures is not one."""
+    """Name the video streams that were left out, in words. A stream that continues the decoded one is not counted."""
     left_out = list(choice.further)
     if container.format.name == TS:
         left_out = [stream for stream in left_out if stream.id in tally.parallel]
@@ -86,6 +88,13 @@ def further_streams(container: av.container.InputContainer, choice: Choice, tall
 def packets_in_words(tally: Tally) -> str:
     """Format the number of packets that could not be decoded."""
     return f"{tally.damaged} damaged packet" + ("" if tally.damaged == 1 else "s")
+
+
+def _missing(path: Path, format_name: str) -> str | None:
+    try:
+        return missing_at_end(path, format_name)
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _damage(tally: Tally) -> str | None:

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.config import DecodeSettings, Fit
-from impart.video.decode.completeness import further_streams, outcome, packets_in_words
+from impart.video.decode.completeness import ending_of, further_streams, packets_in_words
 from impart.video.decode.container import VideoInfo, failure, open_video, size_in_words, video_info
 from impart.video.decode.scaling import MIN_SIDE_PX, Scaler, difference, orientation
 from impart.video.decode.streams import Choice, choose_stream, latest_end_s, origin_s, why_undecodable
@@ -102,7 +102,10 @@ def sample_video(
     path = Path(path)
     container = open_video(path)
     with container:
-        choice = choose_stream(path, container, number=settings.stream)
+        try:
+            choice = choose_stream(path, container, number=settings.stream)
+        except OSError as error:
+            raise failure(path, f"cannot be read: {error.strerror or error}") from error
         try:
             yield from _segments(
                 path,
@@ -183,7 +186,7 @@ def _segments(
     source: av.VideoStream | None = None
     turn = (False, False, False)
     count, begin, first = 0, 0, 0  # grid times yielded, first grid time of `held`, first one of all
-    last_s, end_s, slide = 0.0, 0.0, False  # time of the last frame, its end, and whether it is a picture of its own
+    last_s, end_s, slide = 0.0, 0.0, False  # time of the last frame, its end, and whether it is a slide
 
     for timed in reader.read(container, stream):
         time_s = timed.time_s - start_s
@@ -211,8 +214,8 @@ def _segments(
 
     if held is None or scaler is None:
         raise failure(path, why_undecodable(path, container, stream) or _why_no_frame(tally))
-    found = outcome(path, container, stream, tally, origin_s=start_s, last_s=last_s + start_s, end_s=end_s + start_s)
-    if slide and first_sample(found.end_s - start_s, fps=fps) <= begin:  # the last picture has a sample too
+    found = ending_of(path, container, stream, tally, origin_s=start_s, last_s=last_s + start_s, end_s=end_s + start_s)
+    if slide and first_sample(found.end_s - start_s, fps=fps) <= begin:  # the last slide has a sample too
         end_s = (begin + 1) / fps
     else:
         end_s = found.end_s - start_s

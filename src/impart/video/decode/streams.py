@@ -1,4 +1,4 @@
-"""Streams of a video file: choose the one to decode, count the others, and tell the time at which they end."""
+"""Streams of a video file: choose the one to decode, count the others, and read when they end."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import av
 from av.stream import Discard, Disposition
 
 from impart.video.decode.container import failure
-from impart.video.decode.structure import ISO, TS, is_encrypted_iso, is_scrambled
+from impart.video.decode.structure import AVI, ISO, TS, is_encrypted_iso, is_scrambled
 
 __all__ = [
     "ENCRYPTED",
     "NO_VIDEO",
     "Choice",
+    "beside",
     "choose_stream",
     "container_end_s",
     "latest_end_s",
@@ -29,8 +30,8 @@ NO_VIDEO = frozenset({"has sound but no image", "has no video stream"})
 """Reasons of files that are no failures: they contain no video."""
 ENCRYPTED = "encrypted (DRM or a pay channel): it cannot be decoded without its key"
 
-_PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image | Disposition.dependent
-_PICTURE_CODECS = frozenset({"mjpeg", "png", "bmp", "gif", "webp", "tiff"})
+_STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image | Disposition.dependent
+_STILL_CODECS = frozenset({"mjpeg", "png", "bmp", "gif", "webp", "tiff"})
 _ESTIMATED = frozenset({"mpegts", "mpeg", "nut", "ogg"})  # FFmpeg reads the last timestamp there: nothing is declared
 _ENDS = frozenset({"matroska,webm", "flv", "asf"})  # their duration is the time of the end, not the length
 _ASF_KEYS = frozenset({"ASF_Protection_Type", "ASF_Key_ID"})
@@ -62,13 +63,13 @@ def choose_stream(path: Path, container: av.container.InputContainer, *, number:
     """
     if container.format.name == "tty":
         raise failure(path, "a text file, not a video")
-    videos = [s for s in container.streams.video if not s.disposition & _PICTURES]
+    videos = [s for s in container.streams.video if not s.disposition & _STILLS]
     if not videos:
         kinds = {s.type for s in container.streams if s.type != "video"}
         raise failure(path, "has sound but no image" if "audio" in kinds else "has no video stream")
     if _is_encrypted(path, container):
         raise failure(path, ENCRYPTED)
-    films = [s for s in videos if not _is_picture(container, s)] or videos
+    films = [s for s in videos if not _is_still(container, s)] or videos
     usable = [s for s in films if s.codec_context is not None]
     if not usable:
         raise failure(path, "its video codec is not one this FFmpeg can decode")
@@ -101,9 +102,6 @@ def why_undecodable(path: Path, container: av.container.InputContainer, stream: 
 def prepare(container: av.container.InputContainer, stream: av.VideoStream, *, threads: int) -> None:
     """Set the decoder's threads, and leave out the streams that are not read.
 
-    Sound is read for its times: the last frame lasts to its end. Another video stream of a transport stream may go on
-    with the pictures of this one.
-
     Args:
         threads: 0 = half the cores, since the encoder works at the same time.
     """
@@ -111,10 +109,20 @@ def prepare(container: av.container.InputContainer, stream: av.VideoStream, *, t
     wanted = threads or max(1, min(8, (os.cpu_count() or 2) // 2))
     huge = stream.codec_context.width * stream.codec_context.height > HUGE_PX
     stream.codec_context.thread_count = min(wanted, 2) if huge else wanted
-    kept = ("video", "audio") if container.format.name == TS else ("audio",)
+    kept = {stream.index, *(other.index for other in beside(container))}
     for other in container.streams:
-        if other.index != stream.index and other.type not in kept:
+        if other.index not in kept:
             other.discard = Discard.all
+
+
+def beside(container: av.container.InputContainer) -> list[av.stream.Stream]:
+    """List the streams that are read for their times.
+
+    The last frame lasts to the end of the sound; MP4 declares that end. Another video stream of a transport stream may
+    continue the decoded one.
+    """
+    kinds = {ISO: (), TS: ("audio", "video")}.get(container.format.name, ("audio",))
+    return [stream for stream in container.streams if stream.type in kinds]
 
 
 def origin_s(container: av.container.InputContainer, stream: av.VideoStream) -> float:
@@ -129,40 +137,45 @@ def origin_s(container: av.container.InputContainer, stream: av.VideoStream) -> 
 def container_end_s(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
     """Read the declared end of the whole container, on the file's clock; None = not declared.
 
-    The end of the video stream alone is not what counts: its last frame stays on the screen while the sound goes on.
+    The end of the video stream alone is not what counts: its last frame is shown while the sound continues.
     """
     if container.format.name in _ESTIMATED:
         return None
     ends = [end for end in (_end_s(s) for s in container.streams if s.type in ("video", "audio")) if end is not None]
-    if container.format.name == "avi" and stream.frames and stream.time_base:
+    if container.format.name == AVI and stream.frames and stream.time_base:
         ends.append(float(stream.frames * stream.time_base))  # FFmpeg shortens the durations of a file that is cut
     if container.duration and container.format.name in _ENDS:
-        start_s, duration_s = (container.start_time or 0) / 1e6, container.duration / 1e6
-        return duration_s if duration_s > start_s else start_s + duration_s
+        duration_s = float(container.duration) / 1e6
+        return duration_s if container.duration > (container.start_time or 0) else _header_end_s(container)
     if ends:
         return max(ends)
-    return ((container.start_time or 0) + container.duration) / 1e6 if container.duration else None
+    return _header_end_s(container)
 
 
 def latest_end_s(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
     """Compute the latest time that the declared durations allow: later timestamps are clock jumps. None = any."""
-    end_s = container_end_s(container, stream)
-    if end_s is None or not container.duration:
-        return end_s
-    return max(end_s, ((container.start_time or 0) + container.duration) / 1e6)
+    end_s, header_s = container_end_s(container, stream), _header_end_s(container)
+    return end_s if end_s is None or header_s is None else max(end_s, header_s)
+
+
+def _header_end_s(container: av.container.InputContainer) -> float | None:
+    if not container.duration:
+        return None
+    ticks: int = (container.start_time or 0) + container.duration
+    return ticks / 1e6
 
 
 def _end_s(stream: av.stream.Stream) -> float | None:
-    if not stream.duration or not stream.time_base or stream.disposition & _PICTURES:
+    if not stream.duration or not stream.time_base or stream.disposition & _STILLS:
         return None
     return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
 
 
-def _is_picture(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
-    """Test whether a stream is one still picture, such as the unmarked thumbnail track of some cameras."""
+def _is_still(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+    """Test whether a stream is one still image, such as the unmarked thumbnail track of some cameras."""
     if stream.frames == 1:
         return True
-    if stream.codec_context is None or stream.codec_context.name not in _PICTURE_CODECS:
+    if stream.codec_context is None or stream.codec_context.name not in _STILL_CODECS:
         return False
     own_s = _end_s(stream)
     if own_s is None:

@@ -1,7 +1,7 @@
 """Structure of a file, read without FFmpeg: whether bytes are missing at its end, and whether it is encrypted.
 
-FFmpeg reads a file that was cut short to its last byte and reports no error. A picture that stays until the end of a
-recording looks the same to it. The sizes that a container declares tell the two apart.
+FFmpeg reads a file that was cut short to its last byte and reports no error. A frame that is shown until the end of a
+recording looks the same to it. The sizes that a container declares distinguish the two.
 
 Sources: ISO/IEC 14496-12 (boxes) and 23001-7 (`encv`), RFC 9559 (Matroska), the AVI and ASF file formats, ISO/IEC
 13818-1 (transport packets, scrambling control), RFC 3533 (Ogg pages), Adobe's FLV 10.1.
@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["HAS_READER", "is_encrypted_iso", "is_scrambled", "lacks_index", "missing_at_end"]
+__all__ = ["HAS_READER", "IN_FRAGMENT", "is_encrypted_iso", "is_scrambled", "lacks_index", "missing_at_end"]
 
+IN_FRAGMENT = "the file ends in the middle of a fragment"
 Boxes = Iterator[tuple[bytes, int, int]]
 """(kind, start of the content, end) of ISO boxes; the end may lie behind the end of the file."""
 
@@ -78,7 +79,7 @@ def missing_at_end(path: Path, format_name: str) -> str | None:
         format_name: FFmpeg's name of the container.
 
     Returns:
-        What is missing, in words; None where nothing is, or where the container does not tell.
+        What is missing, in words; None where nothing is, or where the container does not declare it.
     """
     reader = _READERS.get(format_name)
     if reader is None:
@@ -93,10 +94,12 @@ def _of_bytes(size: int, wanted: int) -> str | None:
 
 
 def _iso(file: IO[bytes], size: int) -> str | None:
+    fragments = False  # their durations are summed: those that are missing are not declared
     for kind, _, end in _boxes(file, 0, size):
+        fragments = fragments or kind == b"moof"
         if kind in (b"mdat", b"moof", b"moov"):
             if end > size:
-                return _of_bytes(size, end)
+                return IN_FRAGMENT if fragments else _of_bytes(size, end)
         elif not kind.isalnum():
             return None  # something else behind the last box
     return None

@@ -6,7 +6,7 @@
 - **Skipping**: at 4 samples per second most frames are not needed. A frame is not decoded where no other frame refers
   to it (mostly B frames) and no grid time shows it. This is read from the timestamps of the packets, so the frames that
   are shown are the same to the last bit.
-- **Other streams**: in an MPEG transport stream the pictures may go on under another identifier. Where the decoded
+- **Other streams**: an MPEG transport stream may continue its video under another identifier. Where the decoded
   stream has a gap in the file, the bytes between are searched for it (`impart.video.decode.transport`).
 """
 
@@ -22,7 +22,7 @@ from typing import TypeAlias
 import av
 import av.error
 
-from impart.video.decode.streams import prepare
+from impart.video.decode.streams import beside, prepare
 from impart.video.decode.structure import AVI, TS
 from impart.video.decode.transport import Range, open_range
 
@@ -43,7 +43,7 @@ Item: TypeAlias = "av.Packet | Range | None"
 
 @dataclass
 class Tally:
-    """What was found while decoding, for `DecodeFinished`.
+    """Counts of what was found while decoding, for `DecodeFinished`.
 
     Attributes:
         damaged: packets that could not be decoded and were skipped; reason: FFmpeg's message for the last of them.
@@ -54,7 +54,7 @@ class Tally:
         cut_packet: whether the last packet of the file is incomplete.
         jumps: clock jumps joined.
         sound_end_s: end of the last sound on the file's clock.
-        parallel: identifiers of video streams that run beside the decoded one; continued: of those decoded after it.
+        parallel: identifiers of video streams that run beside the decoded one.
     """
 
     damaged: int = 0
@@ -66,7 +66,6 @@ class Tally:
     jumps: int = 0
     sound_end_s: float = -math.inf
     parallel: set[int] = field(default_factory=set)
-    continued: set[int] = field(default_factory=set)
     _settled: bool = False
     _whole: int = 0
     _before: int = 0
@@ -159,7 +158,7 @@ def first_sample(time_s: float, *, fps: float) -> int:
 
 
 class FrameReader:
-    """Decodes the pictures of one file.
+    """Decodes the video of one file.
 
     Args:
         origin_s: grid time 0 on the file's clock.
@@ -191,7 +190,7 @@ class FrameReader:
         self._due: deque[int] | None = None  # decoding times of an AVI that no frame has taken yet
 
     def read(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[TimedFrame]:
-        """Decode a stream, and what goes on with its pictures.
+        """Decode a stream, and the streams that continue it.
 
         Yields:
             Frames with non-decreasing times.
@@ -199,12 +198,7 @@ class FrameReader:
         clock = Clock(self._origin_s, limit_s=self._limit_s)
         self._due = deque() if container.format.name == AVI else None
         rest = yield from self._frames(container, stream, clock, whole=Range(0, None))
-        while rest is not None:
-            with open_range(self._path, rest) as found:
-                if found is None or found[1].id in self._tally.parallel:
-                    return
-                self._tally.continued.add(found[1].id)
-                rest = yield from self._frames(*found, clock, whole=rest)
+        yield from self._elsewhere(rest, clock)
 
     def _frames(
         self, container: av.container.InputContainer, stream: av.VideoStream, clock: Clock, *, whole: Range
@@ -216,14 +210,15 @@ class FrameReader:
         packets = _Packets(container, stream, tally=tally, clock=clock)
         skip_safe = codec.name in SKIP_SAFE and self._due is None
         plan: Iterator[tuple[Item, bool]]
-        if stream.time_base and self._skip_unshown and (codec.codec.intra_only or skip_safe):
+        skip = self._skip_unshown and whole.start == 0  # in other ranges the grid may lie differently
+        if stream.time_base and skip and (codec.codec.intra_only or skip_safe):
             plan = _planned(iter(packets), base=base, origin_s=self._origin_s, fps=self._fps)
         else:
             plan = ((item, True) for item in packets)
         skipping = False
         for item, shown in plan:
             if isinstance(item, Range):
-                yield from self._between(stream, clock, item.within(whole))
+                yield from self._elsewhere(item.within(whole), clock, interrupted=stream)
                 continue
             if not shown and codec.codec.intra_only:
                 continue
@@ -233,17 +228,25 @@ class FrameReader:
             yield from self._decode(stream, item, clock)
         return None if packets.rest is None else packets.rest.within(whole)
 
-    def _between(self, stream: av.VideoStream, clock: Clock, gap: Range) -> Iterator[TimedFrame]:
-        """Decode the pictures in a gap of a stream, if another stream has them."""
-        with open_range(self._path, gap) as found:
-            if found is None or found[1].id in self._tally.parallel:
-                return
-            yield from self._decode(stream, None, clock)
-            stream.codec_context.flush_buffers()
-            self._tally.continued.add(found[1].id)
-            own = clock.copy()
-            yield from self._frames(*found, own, whole=gap)
-            clock.last_s = max(clock.last_s, own.last_s)
+    def _elsewhere(
+        self, wanted: Range | None, clock: Clock, *, interrupted: av.VideoStream | None = None
+    ) -> Iterator[TimedFrame]:
+        """Decode a range in which the decoded stream has no packet, if another video stream has some.
+
+        Args:
+            interrupted: the stream that continues behind the range.
+        """
+        own = clock
+        while wanted is not None:
+            with open_range(self._path, wanted) as found:
+                if found is None or found[1].id in self._tally.parallel:
+                    break
+                if interrupted is not None and own is clock:
+                    yield from self._decode(interrupted, None, clock)
+                    interrupted.codec_context.flush_buffers()
+                    own = clock.copy()  # what is inserted may have a clock of its own
+                wanted = yield from self._frames(*found, own, whole=wanted)
+        clock.last_s = max(clock.last_s, own.last_s)
 
     def _decode(self, stream: av.VideoStream, packet: av.Packet | None, clock: Clock) -> Iterator[TimedFrame]:
         tally = self._tally
@@ -275,14 +278,15 @@ class FrameReader:
 
     def _ticks(self, frame: av.VideoFrame, *, threads: int) -> int | None:
         if self._due is None:
-            return frame.pts if frame.pts is not None else frame.dts
+            ticks: int | None = frame.pts if frame.pts is not None else frame.dts
+            return ticks
         while len(self._due) > WINDOW + threads:  # frames were lost without an error
             self._due.popleft()
         return self._due.popleft() if self._due else None
 
 
 class _Packets:
-    """Packets of one stream, then None; between them ranges without any, in which another stream may go on.
+    """Packets of one stream, then None; between them ranges without any, in which another stream may continue.
 
     Reading continues after a few errors.
 
@@ -332,8 +336,7 @@ class _Packets:
             self.rest = Range.after(last, None)
 
     def _read(self) -> Iterator[av.Packet]:
-        kept = ("audio", "video") if self._transport else ("audio",)
-        others = [s for s in self._container.streams if s.type in kept and s.index != self._stream.index]
+        others = [s for s in beside(self._container) if s.index != self._stream.index]
         return (packet for packet in self._container.demux(self._stream, *others) if packet.size)
 
     def _listen(self, packet: av.Packet) -> None:
@@ -347,15 +350,15 @@ class _Packets:
         self._tally.sound_end_s = max(self._tally.sound_end_s, time_s + min(duration_s, BACK_S))
 
     def _gap(self, last: av.Packet | None, packet: av.Packet) -> Range | None:
-        """Find the range between two packets, if it is one in which another stream may have the pictures."""
+        """Find the range between two packets, if it is one in which another stream may continue."""
         if last is None or last.dts is None or packet.dts is None or packet.pos is None or packet.pos < 0:
             return None
         # A packet is given when the next one of its stream begins, so that the last one comes late.
-        beside = {number for at, number in self._beside if (last.pos or 0) < at < packet.pos}
+        between = {number for at, number in self._beside if (last.pos or 0) < at < packet.pos}
         self._beside = [(at, number) for at, number in self._beside if at >= packet.pos]
         step_s = float((packet.dts - last.dts) * (packet.time_base or 0))
         if abs(step_s) <= GAP_S:
-            self._tally.parallel |= beside
+            self._tally.parallel |= between
             return None
         return Range.after(last, packet.pos)
 

@@ -1,7 +1,7 @@
 """Ranges of an MPEG transport stream, opened as files of their own.
 
 FFmpeg finds the streams of a transport stream in its first seconds. Inserted advertising, or a channel that changes its
-codec, goes on under another packet identifier (PID) that may appear later, and PyAV does not give its packets. A range
+codec, continues under another packet identifier (PID) that may appear later, and PyAV does not yield its packets. A range
 without packets of the stream that is being decoded is therefore opened again.
 """
 
