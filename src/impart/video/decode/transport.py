@@ -1,8 +1,8 @@
 """Ranges of an MPEG transport stream, opened as files of their own.
 
 FFmpeg finds the streams of a transport stream in its first seconds. Inserted advertising, or a channel that changes its
-codec, continues under another packet identifier (PID) that may appear later, and PyAV does not yield its packets. A range
-without packets of the stream that is being decoded is therefore opened again.
+codec, continues under another packet identifier (PID) that may appear later, and PyAV does not yield its packets. A
+range without packets of the stream that is being decoded is therefore opened again.
 """
 
 from __future__ import annotations

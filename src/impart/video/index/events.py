@@ -1,9 +1,10 @@
 """Events of `VideoIndex.add`: one frozen dataclass per kind.
 
 A run yields, in this order: `PathFailed` for paths that cannot be walked; one `ScanDone`; for each file of the plan one
-of `VideoDone`, `VideoFailed`, `VideoMoved`, `VideoCopied`, `VideoRemoved`, `VideoSkipped` (with `VideoStarted` and
-`VideoProgress` before the first two); and `IndexDone`. A dry run yields `PathFailed`, `ScanDone` and `Planned`.
-Unchanged files have no event; `ScanDone` counts them.
+of `VideoDone`, `VideoFailed`, `VideoAbsent`, `VideoMoved`, `VideoCopied`, `VideoRemoved`, `VideoSkipped` (with
+`VideoStarted` and `VideoProgress` before the first two); and `IndexDone`. A dry run yields `PathFailed`, `ScanDone` and
+`Planned`. Unchanged files have no event; `ScanDone` counts them. Files in which an earlier run found no video have none
+either; `IndexDone` counts them.
 """
 
 from __future__ import annotations
