@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from helpers.clips import write_audio, write_clip
+from helpers.clips import write_audio, write_clip, write_two_streams
 from helpers.tiny_encoder import TinyEncoder
 from impart.cli.main import app
 from impart.cli.search import parse_moment
@@ -167,7 +167,8 @@ def test_bad_files_are_listed_and_the_rest_is_indexed(library: Path, tmp_path: P
     (library / "loop").symlink_to(library)
     result = run("index", library, "-i", index, "-e", "tiny", code=3)
     assert "5 added" in result.stdout
-    assert "4 failed" in result.stdout
+    assert "3 failed" in result.stdout
+    assert "1 without a video stream" in result.stdout
     for name in ("empty.mp4", "notes.mp4", "dot.mkv", "sound.mp4"):
         assert f"{name}: " in result.stderr
     assert "Traceback" not in result.output
@@ -179,8 +180,32 @@ def test_bad_files_are_listed_and_the_rest_is_indexed(library: Path, tmp_path: P
         "sound.mp4",
     ]
     again = run("index", library, "-i", index, code=3)
-    assert "4 skipped (failed before)" in again.stdout
-    assert "4 failed" in run("index", library, "-i", index, "--retry-failed", code=3).stdout
+    assert "3 skipped (failed before)" in again.stdout
+    assert "3 failed" in run("index", library, "-i", index, "--retry-failed", code=3).stdout
+
+
+def test_sound_recordings_do_not_fail_a_run(tmp_path: Path) -> None:
+    write_audio(tmp_path / "podcast.mp4")
+    write_clip(tmp_path / "film.mp4")
+    index = tmp_path / "sound.impart"
+    first = run("index", tmp_path, "-i", index, "-e", "tiny", code=0)
+    assert "podcast.mp4: has sound but no image" in first.stderr
+    assert "1 without a video stream" in first.stdout
+    again = run("index", tmp_path, "-i", index, code=0)
+    assert "podcast" not in again.stderr
+    assert "0 failed, 0 read in part, 1 without a video stream" in run("stats", "-i", index).stderr
+
+
+def test_another_video_stream_is_named_and_can_be_chosen(tmp_path: Path) -> None:
+    film = write_two_streams(tmp_path / "two.mkv", "red", "blue")
+    index = tmp_path / "two.impart"
+    result = run("index", film, "-i", index, "-e", "tiny", code=0)
+    assert "two.mkv: 1 further video stream left out (--stream chooses)" in result.stderr
+    for number, colour in ((1, "red"), (2, "blue")):
+        run("index", film, "-i", index, "--stream", str(number), code=0)
+        found = json.loads(run("search", colour, "-i", index, "-f", "json", "--by", "moment").stdout)["hits"]
+        assert found[0]["score"] > 0.9
+    assert "1 unchanged" in run("index", film, "-i", index, code=0).stdout
 
 
 def test_eval_counts_each_captions_own_video(index: Path, tmp_path: Path) -> None:

@@ -106,6 +106,22 @@ def write_frames(
     return path
 
 
+def write_two_streams(path: Path, *colours: Colour) -> Path:
+    """Write a file with one video stream of two seconds per colour."""
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("mpeg4", rate=25) for _ in colours]
+        for stream in streams:
+            stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for number in range(50):
+            for stream, colour in zip(streams, colours, strict=True):
+                frame = av.VideoFrame.from_ndarray(solid(colour), format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    return path
+
+
 def write_audio(path: Path, *, seconds: float = 1.0) -> Path:
     """Write a file with a sound track and no video (.m4a, .mp4, .mkv, .wav)."""
     with av.open(str(path), "w") as container:

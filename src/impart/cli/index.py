@@ -60,6 +60,14 @@ def index(
             show_default=DecodeSettings.fit,
         ),
     ] = None,
+    stream: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Take this video stream of a file, counted from 1; 0 = the best one. Files with fewer: the best one.",
+            show_default=f"{DecodeSettings.stream}",
+        ),
+    ] = None,
     prune: Annotated[
         bool,
         typer.Option(
@@ -95,6 +103,7 @@ def index(
         "decode.fps": fps,
         "decode.reuse_threshold": reuse_threshold,
         "decode.fit": fit,
+        "decode.stream": stream,
         "encoder.threads": threads or None,
     }
     opened = _open(index_dir, encoder, refset=refset, augment=not no_augment, config=config, flags=flags)
@@ -180,9 +189,15 @@ def show_run(events: Iterable[Event], index_dir: Path) -> bool:
                         "--retry-failed tries it again",
                         soft_wrap=True,
                     )
-                case kinds.VideoDone(problem=str() as problem):
-                    failed = True
-                    console.print(f"[yellow]partial[/yellow] {_plain(event.path)}: {_plain(problem)}", soft_wrap=True)
+                case kinds.VideoAbsent():
+                    console.print(f"no video {_plain(event.path)}: {_plain(event.reason)}", soft_wrap=True)
+                case kinds.VideoDone():
+                    for note in event.notes:
+                        console.print(f"note    {_plain(event.path)}: {_plain(note)}", soft_wrap=True)
+                    if event.problem is not None:
+                        failed = True
+                        problem = _plain(event.problem)
+                        console.print(f"[yellow]partial[/yellow] {_plain(event.path)}: {problem}", soft_wrap=True)
                 case kinds.Planned():
                     detail = f"  ({event.detail})" if event.detail else ""
                     print(f"{event.action:7} {event.path}{detail}")
@@ -222,6 +237,7 @@ def _summary(done: IndexDone, index_dir: Path) -> str:
         "failed": done.all_failures,
         "read in part": done.partial,
         "skipped (failed before)": done.skipped,
+        "without a video stream": done.no_video,
     }
     what = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no videos found"
     line = f"{index_dir}: {what}; {done.elapsed_s:.1f} s"
@@ -272,6 +288,7 @@ def stats(
     print(f"  reference set {numbers.references or 'none'}")
     if numbers.blending is not None:
         print(f"  blending {settings_in_words(dataclasses.asdict(numbers.blending))}")
-    if numbers.failures or numbers.partial:
+    if numbers.failures or numbers.partial or numbers.no_video:
         counts = f"{numbers.failures} failed, {numbers.partial} read in part"
+        counts += f", {numbers.no_video} without a video stream" if numbers.no_video else ""
         print(f"  {counts} (--failures lists them)", file=sys.stderr)

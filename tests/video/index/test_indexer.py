@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.clips import solid, truncate, write_audio, write_clip
+from helpers.clips import solid, truncate, write_audio, write_clip, write_frames
 from helpers.colour_references import colour_set
 from helpers.tiny_encoder import TinyEncoder
 from impart.blending.encoder import AugmentedEncoder
@@ -28,6 +28,7 @@ from impart.video.index.events import (
     PathFailed,
     Planned,
     ScanDone,
+    VideoAbsent,
     VideoCopied,
     VideoDone,
     VideoFailed,
@@ -233,8 +234,9 @@ def test_a_folder_of_bad_files(tmp_path: Path, index: VideoIndex, monkeypatch: p
     assert "sound" in failures["sound.mp4"]
     assert "truncated" in failures["truncated.mp4"]
     done = one(events, IndexDone)
-    assert done.failed == len(failures)
+    assert (done.failed, done.no_video) == (len(failures) - 1, 1)
     assert done.path_failures == 1
+    del failures["sound.mp4"]  # it is remembered, but no failure
 
     events = list(index.add([folder]))
     assert not [event for event in events if isinstance(event, VideoStarted | VideoFailed | VideoDone)]
@@ -362,6 +364,80 @@ def test_a_long_film_is_written_in_parts_and_a_broken_one_leaves_nothing(
     assert Store(index.path).table(SEGMENTS).stats()["fragment_stats"]["num_fragments"] == 3
     hit = index.search(text="green", group="scene", top=1)[0]
     assert (hit.start_s, hit.end_s) == (250, 500)
+
+
+class OddFilms:
+    """A decoder whose files have impossible numbers, in the place of `impart.video.decode.decoder.Decoder`."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> OddFilms:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def decode(self, paths: Iterable[Path]) -> Iterator[DecodedSegment | DecodeFinished | DecodeFailed]:
+        image = solid("red", size=(8, 8))
+        info = VideoInfo(1.0, 8, 8, "h264", "mp4", 25.0)
+        for path in paths:
+            weights = {"a weight": [10**10], "a sum": [2**31 - 1] * 3, "fine": [4]}[path.stem]
+            for i, weight in enumerate(weights):
+                yield DecodedSegment(path, i / 4, (i + 1) / 4, weight, image)
+            yield DecodeFinished(path, info, sum(weights))
+
+
+def test_what_one_video_raises_is_its_own_failure(
+    tmp_path: Path, index: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "Decoder", OddFilms)
+    for name in ("a sum.mp4", "a weight.mp4", "fine.mp4"):
+        (tmp_path / name).write_text(name)
+    events = list(index.add([tmp_path / "a sum.mp4", tmp_path / "a weight.mp4", tmp_path / "fine.mp4"]))
+    failed = {event.path.stem: event.reason for event in events if isinstance(event, VideoFailed)}
+    assert failed.keys() == {"a sum", "a weight"}
+    assert all("OverflowError" in reason for reason in failed.values())
+    assert names(index) == ["fine.mp4"]
+    assert Store(index.path).read(SEGMENTS).num_rows == 1
+    assert one(events, IndexDone).failed == 2
+
+
+def test_a_camera_clock_that_was_set_late_costs_nothing(tmp_path: Path, index: VideoIndex) -> None:
+    years_s = 30 * 365 * 86_400.0
+    images = [solid(colour) for colour in ("red", "red", "blue", "blue")]
+    write_frames(tmp_path / "a.mkv", images, times_s=[0.0, 1.0, years_s, years_s + 1], last_s=1.0)
+    write_clip(tmp_path / "b.mp4", colours=["green"])
+    done = one(index.add([tmp_path]), IndexDone)
+    assert (done.added, done.failed, done.partial) == (2, 0, 0)
+    hit = index.search(text="blue", group="frame", by="moment", top=1)[0]
+    assert hit.path.name == "a.mkv"
+    assert hit.start_s < 5
+
+
+def test_a_sound_recording_is_remembered_and_no_failure(tmp_path: Path, index: VideoIndex) -> None:
+    write_audio(tmp_path / "podcast.mp4")
+    write_clip(tmp_path / "film.mp4")
+    events = list(index.add([tmp_path]))
+    assert one(events, VideoAbsent).reason == "has sound but no image"
+    done = one(events, IndexDone)
+    assert (done.added, done.no_video, done.all_failures) == (1, 1, 0)
+    again = list(index.add([tmp_path]))
+    assert kinds(again) == ["ScanDone", "IndexDone"]
+    assert (one(again, IndexDone).no_video, one(again, IndexDone).skipped) == (1, 0)
+    stats = index.stats()
+    assert (stats.failures, stats.no_video) == (0, 1)
+
+
+def test_another_stream_is_indexed_anew(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "film.mp4")
+    folder = tmp_path / "index"
+    assert one(VideoIndex.open(folder, TinyEncoder()).add([film]), IndexDone).added == 1
+    second = Settings(decode=DecodeSettings(stream=2))
+    done = one(VideoIndex.open(folder, TinyEncoder(), settings=second).add([film]), VideoDone)
+    assert done.notes == ("has 1 video stream: stream 2 was asked for, the best one is taken",)
+    assert one(VideoIndex.open(folder, TinyEncoder()).add([film]), IndexDone).unchanged == 1
+    assert VideoIndex.open(folder).manifest.decode.stream == 2
 
 
 def test_ten_thousand_unchanged_files_take_about_a_second(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """Events of `VideoIndex.add`: one frozen dataclass per kind.
 
 A run yields, in this order: `PathFailed` for paths that cannot be walked, where asked for `PathIgnored` for those left
-out; one `ScanDone`; for each file of the plan one
-of `VideoDone`, `VideoFailed`, `VideoMoved`, `VideoCopied`, `VideoRemoved`, `VideoSkipped` (with `VideoStarted` and
-`VideoProgress` before the first two); and `IndexDone`. A dry run yields `PathFailed`, `ScanDone` and `Planned`.
-Unchanged files have no event; `ScanDone` counts them.
+out; one `ScanDone`; for each file of the plan one of `VideoDone`, `VideoFailed`, `VideoAbsent`, `VideoMoved`,
+`VideoCopied`, `VideoRemoved`, `VideoSkipped` (with `VideoStarted` and `VideoProgress` before the first two); and
+`IndexDone`. A dry run yields `PathFailed`, `ScanDone` and `Planned`. Unchanged files have no event; `ScanDone` counts
+them. Files in which an earlier run found no video have none either; `IndexDone` counts them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = [
     "Planned",
     "VideoProgress",
     "ScanDone",
+    "VideoAbsent",
     "VideoCopied",
     "VideoDone",
     "VideoFailed",
@@ -137,6 +138,7 @@ class VideoDone:
     Attributes:
         duration_s: seconds of video; segments: rows of the index; samples: frames that these represent.
         problem: what cut it short (the part before is indexed), or None.
+        notes: what was left out on purpose, such as a second video stream.
         replaced: whether it replaced an older version.
     """
 
@@ -148,6 +150,7 @@ class VideoDone:
     scenes: int
     problem: str | None
     replaced: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +163,14 @@ class VideoFailed:
     path: Path
     reason: str
     attempts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoAbsent:
+    """A file without a video stream, such as a sound recording. It is recorded and not decoded again; no failure."""
+
+    path: Path
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +213,7 @@ class Counts:
         added, updated, moved, copied, removed, failed: files.
         partial: of the files added or updated, those that could be read only up to a point.
         skipped: files that failed in an earlier run and were not tried again.
+        no_video: files without a video stream, found in this run or before.
         segments, samples, encoded, video_s: totals over the videos added or updated.
 
     >>> Counts(added=1, video_s=2.5) + Counts(added=1, failed=1) == Counts(added=2, failed=1, video_s=2.5)
@@ -216,6 +228,7 @@ class Counts:
     failed: int = 0
     partial: int = 0
     skipped: int = 0
+    no_video: int = 0
     segments: int = 0
     samples: int = 0
     encoded: int = 0
@@ -269,6 +282,7 @@ Event: TypeAlias = (
     | VideoProgress
     | VideoDone
     | VideoFailed
+    | VideoAbsent
     | VideoSkipped
     | VideoMoved
     | VideoCopied

@@ -12,7 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from impart.blending.encoder import AugmentedEncoder, settings_of
 from impart.blending.ram_onnx import LearnedRam
@@ -48,7 +48,7 @@ class IndexStats:
         videos, segments, scenes: counts.
         partial: videos that could be read only up to a point.
         samples: frames sampled.
-        failures: files that could not be indexed.
+        failures: files that could not be indexed; no_video: files without a video stream.
         video_s: seconds of video.
         size_bytes: on disk.
         encoder_id, encoder_fingerprint: of the base encoder.
@@ -61,6 +61,7 @@ class IndexStats:
     samples: int
     scenes: int
     failures: int
+    no_video: int
     video_s: float
     size_bytes: int
     encoder_id: str
@@ -301,7 +302,7 @@ class VideoIndex:
         Raises:
             VideoIndexError: there is no index yet.
         """
-        manifest, videos = self.manifest, self.videos()
+        manifest, videos, failures = self.manifest, self.videos(), self.failures()
         augmentation = manifest.augmentation
         return IndexStats(
             videos=len(videos),
@@ -309,7 +310,8 @@ class VideoIndex:
             segments=sum(video.segments for video in videos),
             samples=sum(video.samples for video in videos),
             scenes=sum(len(video.scene_starts) for video in videos),
-            failures=len(self.failures()),
+            failures=sum(not failure.no_video for failure in failures),
+            no_video=sum(failure.no_video for failure in failures),
             video_s=sum(video.duration_s for video in videos),
             size_bytes=_bytes_below(self.path),
             encoder_id=manifest.encoder_id,

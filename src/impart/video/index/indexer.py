@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,14 @@ from typing import Protocol
 
 from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, ImageEmbeddings
+from impart.errors import VideoIndexError
 from impart.files import blake2b_hex
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.index.events import (
     Action,
     Counts,
     Event,
+    VideoAbsent,
     VideoCopied,
     VideoDone,
     VideoFailed,
@@ -42,6 +45,7 @@ from impart.video.index.writer import CHUNK_ROWS, Writer
 __all__ = ["Indexer", "VideoSource"]
 
 _READ_AGAIN = "; the next run reads it again"
+MOST_SAMPLES = 2**31 - 1  # of a column of the store
 _AHEAD = 2  # batches given to the encoder and not yet taken back
 
 
@@ -57,6 +61,17 @@ class _Step:
 
     do: Callable[[], Iterable[Event]]
     needs: Future[ImageEmbeddings] | None = None
+
+
+@contextmanager
+def _errors_of(video: VideoBuffer) -> Iterator[None]:
+    """Make any error the failure of one video, but for those of the index itself."""
+    try:
+        yield
+    except VideoIndexError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever one video raises, the rest of the run goes on
+        video.failure = f"cannot be stored: {type(error).__name__}: {error}"
 
 
 class Indexer:
@@ -140,6 +155,9 @@ class Indexer:
                 yield VideoMoved(path=task.file.path, old_path=record.path)
         for task in plan.of("skip"):
             assert task.failure is not None
+            if task.failure.no_video:
+                self._counts += Counts(no_video=1)
+                continue
             self._counts += Counts(skipped=1)
             yield VideoSkipped(path=task.file.path, reason=task.failure.reason, attempts=task.failure.attempts)
 
@@ -223,7 +241,8 @@ class Indexer:
             return
         self._counts += Counts(encoded=len(times))
         if video.waiting_rows >= CHUNK_ROWS:
-            self._write(video)
+            with _errors_of(video):
+                self._write(video)
         yield self._progress(video)
 
     def _end(self, video: VideoBuffer, item: DecodeFinished | DecodeFailed) -> Iterator[Event]:
@@ -252,6 +271,37 @@ class Indexer:
                 reason = f"{problem}; what was indexed before is kept"
                 return self._fail(video.task, reason, lasting=False, video=video)
             problem = f"{problem}{_READ_AGAIN}"
+        committed: list[VideoRecord] = []
+        with _errors_of(video):
+            committed.append(self._commit(video, item, problem=problem))
+        if not committed:
+            return self._fail(video.task, video.failure or "", lasting=video.lasting, video=video)
+        (record,) = committed
+        replaced = video.task.action == "update"
+        self._counts += Counts(
+            added=int(not replaced),
+            updated=int(replaced),
+            partial=int(problem is not None),
+            segments=record.segments,
+            samples=record.samples,
+            video_s=record.duration_s,
+        )
+        self._bytes_done += video.task.file.size_bytes
+        return VideoDone(
+            path=record.path,
+            video_id=record.video_id,
+            duration_s=record.duration_s,
+            segments=record.segments,
+            samples=record.samples,
+            scenes=len(record.scene_starts),
+            problem=record.problem,
+            notes=item.notes,
+            replaced=replaced,
+        )
+
+    def _commit(self, video: VideoBuffer, item: DecodeFinished, *, problem: str | None) -> VideoRecord:
+        if item.samples > MOST_SAMPLES:
+            raise OverflowError(f"{item.samples} samples: its timestamps cannot be right")
         if video.waiting_rows:
             self._write(video)
         task, info = video.task, item.info
@@ -275,39 +325,24 @@ class Indexer:
             indexed_at=time.time(),
         )
         self._writer.commit(record)
-        replaced = task.action == "update"
-        self._counts += Counts(
-            added=int(not replaced),
-            updated=int(replaced),
-            partial=int(problem is not None),
-            segments=record.segments,
-            samples=record.samples,
-            video_s=record.duration_s,
-        )
-        self._bytes_done += task.file.size_bytes
-        return VideoDone(
-            path=record.path,
-            video_id=record.video_id,
-            duration_s=record.duration_s,
-            segments=record.segments,
-            samples=record.samples,
-            scenes=len(record.scene_starts),
-            problem=record.problem,
-            replaced=replaced,
-        )
+        return record
 
     def _fail(self, task: IndexTask, reason: str, *, lasting: bool, video: VideoBuffer | None = None) -> Event:
         """Report a file that cannot be indexed; remember it where the file itself is the cause."""
         file = task.file
         if video is not None and video.written:
             self._writer.discard([(video.video_id, video.revision)])
-        self._counts += Counts(failed=1)
         self._bytes_done += file.size_bytes
         if not lasting:
+            self._counts += Counts(failed=1)
             return VideoFailed(path=file.path, reason=f"{reason}{_READ_AGAIN}", attempts=1)
         record = self._writer.remember_failure(
             file.path, size_bytes=file.size_bytes, mtime_ns=file.mtime_ns, reason=reason
         )
+        if record.no_video:
+            self._counts += Counts(no_video=1)
+            return VideoAbsent(path=file.path, reason=reason)
+        self._counts += Counts(failed=1)
         return VideoFailed(path=file.path, reason=reason, attempts=record.attempts)
 
     def _video_id(self, task: IndexTask) -> str:

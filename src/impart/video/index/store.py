@@ -36,6 +36,8 @@ VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
 NEIGHBOURS_PREFIX = "neighbours_"
 UNREAD = -(2**63)
 _OURS = ("references", "rams", "cache", "manifest.json", "folders.json", ".lock")
+NO_VIDEO = frozenset({"has sound but no image", "has no video stream"})
+"""Reasons, as the decoder words them, of files that contain no video."""
 
 _TRIES = 8
 _Read = TypeVar("_Read")
@@ -91,6 +93,11 @@ class FailureRecord:
     attempts: int
     failed_at: float
 
+    @property
+    def no_video(self) -> bool:
+        """Whether the file is no video at all, such as a sound recording: that is no failure."""
+        return self.reason in NO_VIDEO
+
 
 def path_id(path: Path) -> str:
     """Compute the id of the file at a path: 16 hex digits."""
@@ -111,6 +118,8 @@ def revision_of(content_hash: str, manifest: IndexManifest, *, again: bool = Fal
     )
     if manifest.decode.fit != "crop":  # left out, so that the ids in existing indexes stay valid
         settings += (manifest.decode.fit,)
+    if manifest.decode.stream:
+        settings += (f"stream {manifest.decode.stream}",)
     text = f"{content_hash} {settings!r} {manifest.encoder_fingerprint}" + (" again" if again else "")
     return blake2b_hex(text, size_bytes=8)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 from PIL import Image, ImageSequence
 
-from impart.encoders.preprocess import to_rgb
+from impart.images import to_rgb
 
 __all__ = ["as_video"]
 
