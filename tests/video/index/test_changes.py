@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ from impart.video.index.writer import Writer
 class Disk:
     """A decoder of red films with 8 samples, and what goes wrong with their disk or content, per file name."""
 
-    faults: dict[str, DecodeFinished | DecodeFailed] = {}
+    faults: ClassVar[dict[str, DecodeFinished | DecodeFailed]] = {}
 
     def __init__(self, *_: object, **__: object) -> None:
         pass
@@ -98,6 +98,10 @@ def of(events: Any, kind: type) -> list[Any]:
 
 def paths(index: VideoIndex) -> list[str]:
     return [video.path.name for video in index.videos()]
+
+
+def ids_of(index: VideoIndex) -> dict[str, str]:
+    return {video.path.name: video.video_id for video in index.videos()}
 
 
 def decoded(events: list[Event]) -> list[str]:
@@ -295,12 +299,18 @@ def test_shifted_times_are_one_commit(
     assert {video.mtime_ns for video in index.videos()} == {film.stat().st_mtime_ns for film in films.iterdir()}
     assert len(index.videos()) == 153
 
+    shutil.copytree(films, films.with_name("copy"))  # copies are few commits as well
+    before = len(list(versions.iterdir()))
+    assert len(of(run(index, films.with_name("copy")), VideoCopied)) == 153
+    assert len(list(versions.iterdir())) == before + 1
+    assert Store(index.path).read(SEGMENTS).num_rows == index.stats().segments == 2 * 153 * 8
+
 
 def test_a_rename_or_copy_onto_an_indexed_path_decodes_nothing(
     films: Path, index: VideoIndex, disk: dict[str, Any]
 ) -> None:
     run(index, films)
-    ids = {video.path.name: video.video_id for video in index.videos()}
+    ids = ids_of(index)
     (films / "b.mp4").rename(films / "a.mp4")  # what was in a.mp4 is gone
     events = run(index, films)
     assert decoded(events) == []

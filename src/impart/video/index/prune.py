@@ -142,7 +142,8 @@ def _holds_a_file(folder: Path) -> bool:
     Raises:
         OSError: it cannot be listed.
     """
-    os.listdir(folder)
+    with os.scandir(folder):  # `os.walk` hides the error
+        pass
     for _, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if any(not name.startswith(".") for name in names):
