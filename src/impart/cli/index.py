@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +21,7 @@ from impart.cli.options import (
     load,
     settings_for,
 )
-from impart.cli.output import settings_in_words
+from impart.cli.output import print_json, settings_in_words
 from impart.config import DecodeSettings, Fit
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     from impart.video.index.index import VideoIndex
 
 __all__ = ["index", "show_run", "stats"]
+
+NO_VIDEOS = "no videos found (folders are searched for files with the suffix of a video, such as .mp4 or .mkv)"
 
 
 def index(
@@ -77,7 +78,7 @@ def index(
     """Index new and changed videos. You may stop it at any moment: the same command continues.
 
     Exit code 3 means that some files could not be read. They are listed, and tried again only when they change or with
-    --retry-failed. All others are in the index.
+    --retry-failed; after a read error of the disk, in the next run. All others are in the index.
     """
     flags = {
         "decode.fps": fps,
@@ -137,11 +138,14 @@ def show_run(events: Iterable[Event], index_dir: Path) -> bool:
         transient=True,
     )
     failed = False
+    planned = 0
+    scanned = None
     with bar:
         task = bar.add_task("searching for videos", total=None)
         for event in events:
             match event:
                 case kinds.ScanDone():
+                    scanned = event
                     bar.update(task, total=max(event.bytes_total, 1), description="indexing")
                 case kinds.VideoProgress():
                     name = event.path.name if len(event.path.name) <= 32 else event.path.name[:29] + "..."
@@ -161,12 +165,17 @@ def show_run(events: Iterable[Event], index_dir: Path) -> bool:
                     failed = True
                     console.print(f"[yellow]partial[/yellow] {_plain(event.path)}: {_plain(problem)}", soft_wrap=True)
                 case kinds.Planned():
+                    planned += 1
                     detail = f"  ({event.detail})" if event.detail else ""
                     print(f"{event.action:7} {event.path}{detail}")
                 case kinds.IndexDone():
                     print(_summary(event, index_dir))
+                    scanned = None
                 case _:
                     pass
+    if scanned is not None and not planned:  # a dry run
+        found = f"{scanned.files} files found, none of them new or changed" if scanned.files else NO_VIDEOS
+        print(f"{index_dir}: nothing to do: {found}")
     return failed
 
 
@@ -188,7 +197,7 @@ def _summary(done: IndexDone, index_dir: Path) -> str:
         "read in part": done.partial,
         "skipped (failed before)": done.skipped,
     }
-    what = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no videos found"
+    what = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or NO_VIDEOS
     line = f"{index_dir}: {what}; {done.elapsed_s:.1f} s"
     if done.samples:
         line += (
@@ -218,9 +227,12 @@ def stats(
                 {"path": video.path, "duration_s": video.duration_s, "segments": video.segments, "codec": video.codec}
                 for video in opened.videos()
             ]
+        if not rows and not as_json:
+            wanted = [name for name, asked in (("failures", failures), ("videos", videos)) if asked]
+            print(f"{index_dir}: no {' and no '.join(wanted)}")
         for row in rows:
             if as_json:
-                print(json.dumps(row, ensure_ascii=False, default=str))
+                print_json(row)
             elif "reason" in row:
                 print(f"{row['path']}: {row['reason']}")
             else:
@@ -228,7 +240,7 @@ def stats(
         return
     numbers = opened.stats()
     if as_json:
-        print(json.dumps(dataclasses.asdict(numbers), ensure_ascii=False, indent=2))
+        print_json(dataclasses.asdict(numbers), indent=2)
         return
     count = f"{numbers.videos} video{'' if numbers.videos == 1 else 's'}"
     print(f"{index_dir}: {count}, {numbers.video_s:.0f} s, {numbers.size_bytes / 1e6:.1f} MB on disk")

@@ -12,7 +12,7 @@ from pathlib import Path
 from impart.video.index.events import Action, Planned, ScanDone
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.prune import find_gone
-from impart.video.index.scan import FoundFile, Scan, content_hash
+from impart.video.index.scan import FoundFile, Scan, as_listed, content_hash
 from impart.video.index.store import FailureRecord, VideoRecord, is_current
 
 __all__ = ["IndexPlan", "IndexTask", "Request", "hash_of", "make_plan"]
@@ -197,7 +197,7 @@ def _decide(
         """Whether the content of a video is no longer at its path."""
         if record.path in present:
             return record.path in resized or digests.get(record.path) not in (None, record.content_hash)
-        return not os.path.lexists(record.path)
+        return not os.path.lexists(record.path) or as_listed(record.path) != record.path
 
     moved: set[str] = set()
     first: dict[str, Path] = {}

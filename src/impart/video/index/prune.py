@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from impart.files import write_json_atomic
-from impart.video.index.scan import Scan
+from impart.video.index.scan import Scan, as_listed
 from impart.video.index.store import FailureRecord, VideoRecord
 
 __all__ = ["DEVICES_NAME", "Gone", "devices_of", "find_gone", "read_devices", "save_devices"]
@@ -156,11 +156,11 @@ def _below(path: Path, folders: Iterable[Path]) -> bool:
 
 
 def _exists(path: Path) -> bool:
-    """Whether a path exists; one that cannot be asked for may."""
+    """Whether a path exists, spelled like this; one that cannot be asked for may."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
         return True
-    return True
+    return as_listed(path) == path

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from impart.files import new_blake2b
 
-__all__ = ["VIDEO_SUFFIXES", "FoundFile", "Scan", "absolute", "content_hash", "scan"]
+__all__ = ["VIDEO_SUFFIXES", "FoundFile", "Scan", "absolute", "as_listed", "content_hash", "scan"]
 
 _SUFFIXES = """
     3g2 3gp amv asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2t m2ts m2v m4v mjpeg mjpg mkv mov mp4 mp4v mpe
@@ -20,6 +22,12 @@ _SUFFIXES = """
 VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 """Suffixes of the files taken from folders, in upper or lower case; a file given explicitly needs none of them."""
 
+_SPECIAL = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 _TS_PACKET_BYTES = 188
 _BLOCK_BYTES = 1 << 16
 _MIDDLE_BLOCKS = 14
@@ -71,10 +79,14 @@ def scan(paths: Iterable[str | os.PathLike[str]]) -> Scan:
                 result.missing.append(path)
             continue
         if not stat.S_ISDIR(info.st_mode):
+            if not stat.S_ISREG(info.st_mode):
+                kind = next((name for is_one, name in _SPECIAL if is_one(info.st_mode)), "no file")
+                result.problems.append((path, f"is {kind}: give video files, and folders with videos"))
+                continue
             found[path] = FoundFile(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
             result.roots.append(path)
             continue
-        root = path.resolve()
+        root = as_listed(path.resolve())
         problems_before = len(result.problems)
         for item in _walk(root, entered=entered, problems=result.problems):
             found[item.path] = item
@@ -110,9 +122,45 @@ def content_hash(path: Path) -> str:
 
 
 def absolute(given: str | os.PathLike[str]) -> Path:
-    """Make a path absolute; resolve symbolic links in its folder part, not in its last part."""
+    """Make a path absolute; resolve symbolic links in its folder part, not in its last part.
+
+    On a disk that ignores case, names are spelled as the disk lists them: a file has one path, however it is given.
+    """
     path = Path(os.path.abspath(os.path.expanduser(given)))  # noqa: PTH100, PTH111 - pathlib keeps `..`
-    return Path(os.path.realpath(path.parent)) / path.name if path.name else path
+    return as_listed(Path(os.path.realpath(path.parent)) / path.name) if path.name else path
+
+
+def as_listed(path: Path) -> Path:
+    """Spell each name of an absolute path as its folder lists it; only a disk that ignores case changes it."""
+    listed = Path(path.anchor)
+    for name in path.parts[1:]:
+        listed /= _listed_name(listed, name)
+    return listed
+
+
+def _listed_name(folder: Path, name: str) -> str:
+    """Find the name of an existing entry in the listing of its folder; the name itself where that fails."""
+    try:
+        (folder / name).lstat()
+        (folder / name.swapcase()).lstat()  # fails where the disk distinguishes case
+        alike = _names_of(folder, folder.stat().st_mtime_ns).get(_folded(name), [name])
+    except OSError:
+        return name
+    # Inode numbers are no help: some FUSE disks give each spelling its own.
+    return name if name in alike else alike[0]
+
+
+@functools.lru_cache(maxsize=64)
+def _names_of(folder: Path, _mtime_ns: int) -> dict[str, list[str]]:
+    """List a folder, by folded name."""
+    names: dict[str, list[str]] = {}
+    for name in os.listdir(folder):  # noqa: PTH208 - many names
+        names.setdefault(_folded(name), []).append(name)
+    return names
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _walk(root: Path, *, entered: set[tuple[int, int]], problems: list[tuple[Path, str]]) -> Iterator[FoundFile]:
@@ -135,7 +183,7 @@ def _walk(root: Path, *, entered: set[tuple[int, int]], problems: list[tuple[Pat
             suffix_known = os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES  # noqa: PTH122 - a path is slow
             try:
                 if entry.is_dir():
-                    stack.append(path.resolve() if entry.is_symlink() else path)
+                    stack.append(as_listed(path.resolve()) if entry.is_symlink() else path)
                 elif suffix_known:
                     info = entry.stat()
                     if stat.S_ISREG(info.st_mode) and not _is_typescript(path):
