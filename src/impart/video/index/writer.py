@@ -30,6 +30,7 @@ from impart.video.index.store import (
     FailureRecord,
     Store,
     VideoRecord,
+    check_hard_links,
     path_id,
 )
 
@@ -78,10 +79,11 @@ def write_lock(folder: Path) -> Iterator[None]:
 
     Raises:
         IndexLockedError: another process, or another object of this one, holds it.
-        VideoIndexError: the folder cannot be written.
+        VideoIndexError: the folder cannot be written, or its file system has no hard links.
     """
     from filelock import FileLock, Timeout
 
+    check_hard_links(folder)
     lock = FileLock(str(folder / ".lock"), timeout=0)
     try:
         lock.acquire()
