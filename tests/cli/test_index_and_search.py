@@ -333,5 +333,7 @@ def test_nothing_found_leaves_nothing_and_is_told(library: Path, index: Path, tm
     kept = run("index", library, "-i", index, "--prune", code=3)
     assert "3 indexed videos are kept" in kept.stderr
     assert "3 removed" in run("index", library, "-i", index, "--prune", "--force").stdout
+    assert "typo" in run("index", library / "typo", "-i", index, "--prune", "--force", code=3).stderr
+    assert "--force needs --prune" in run("index", library, "-i", index, "--force", code=2).output
     assert "holds no videos" in run("search", "red", "-i", index).stderr
     assert "no videos" in run("stats", "-i", index, "--videos").stdout

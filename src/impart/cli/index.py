@@ -80,6 +80,8 @@ def index(
     Exit code 3 means that some files could not be read. They are listed, and tried again only when they change or with
     --retry-failed; after a read error of the disk, in the next run. All others are in the index.
     """
+    if force and not prune:
+        raise typer.BadParameter("--force needs --prune: it removes videos in folders that are missing or empty")
     flags = {
         "decode.fps": fps,
         "decode.reuse_threshold": reuse_threshold,

@@ -20,7 +20,7 @@ __all__ = ["IndexPlan", "IndexTask", "Request", "hash_of", "make_plan"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a run is asked for, beyond new and changed files.
+    """Options of a run.
 
     Attributes:
         prune: remove videos whose files are gone; force: also those whose disk may be away.
@@ -154,7 +154,9 @@ def make_plan(
         )
         plan.remove, plan.forget = gone.remove, plan.forget + gone.forget
         if request.force:
-            plan.problems = [(path, reason) for path, reason in plan.problems if path not in found.missing]
+            removed = [*(record.path for record in gone.remove), *gone.forget]
+            expected = {path for path in found.missing if any(one.is_relative_to(path) for one in removed)}
+            plan.problems = [(path, reason) for path, reason in plan.problems if path not in expected]
         plan.problems = _joined([*plan.problems, *gone.problems])
     return plan
 

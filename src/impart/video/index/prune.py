@@ -24,7 +24,7 @@ DEVICES_NAME = "folders.json"
 
 @dataclass(kw_only=True)
 class Gone:
-    """What pruning does.
+    """Result of a search for missing files.
 
     Attributes:
         remove: videos whose files are gone.
