@@ -181,6 +181,8 @@ def test_a_copy_of_a_damaged_video_is_decoded_by_itself(films: Path, index: Vide
     events = run(index, films)
     assert of(events, VideoCopied)[0].original.name == "z.mp4"
     assert [video.samples for video in index.videos()] == [5, 8, 8, 8, 8]
+    also_at = {hit.path.name: [path.name for path in hit.also_at] for hit in index.search(text="red")}
+    assert also_at == {"a.mp4": [], "b.mp4": [], "c.mp4": [], "z.mp4": ["zz.mp4"]}
 
 
 def test_a_read_error_of_the_disk_is_no_property_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +261,8 @@ def test_another_disk_at_the_same_place_removes_nothing(films: Path, index: Vide
         (films / "usb" / name).write_bytes(name.encode())
     run(index, films)
     devices = read_devices(index.path)
-    assert devices == {str(films): films.stat().st_dev, str(films / "usb"): films.stat().st_dev}
+    assert devices.keys() == {str(films), str(films / "usb")}
+    assert len(set(devices.values())) == 1
     save_devices(index.path, devices | {str(films / "usb"): 1})
     (films / "usb" / "1.mp4").unlink()
     (films / "usb" / "notes.txt").touch()

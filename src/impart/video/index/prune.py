@@ -84,7 +84,7 @@ def devices_of(files: Iterable[Path]) -> dict[str, int]:
     devices = {}
     for folder in {path.parent for path in files}:
         try:
-            devices[str(folder)] = folder.stat().st_dev
+            devices[str(folder)] = _device(folder)
         except OSError:  # it went away meanwhile
             continue
     return devices
@@ -129,11 +129,21 @@ def _suspicion(folder: Path, *, alive: bool, device: int | None) -> tuple[Path, 
             return here, "the folder is empty"
         if folder != here:
             return folder, "the folder is missing"
-        if device is not None and device != here.stat().st_dev:
+        if device is not None and device != _device(here):
             return here, "the folder is on another disk than before"
     except OSError as error:
         return here, f"the folder cannot be read ({error.strerror or error})"
     return None
+
+
+def _device(folder: Path) -> int:
+    """Read the number of a folder's file system, which is that of its format where it has one, else of its device.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    of_format = os.statvfs(folder).f_fsid if hasattr(os, "statvfs") else 0
+    return of_format or folder.stat().st_dev
 
 
 def _holds_a_file(folder: Path) -> bool:

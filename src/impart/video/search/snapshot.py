@@ -203,7 +203,8 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
         manifest=manifest,
         video_ids=tuple(record.video_id for record in records),
         paths=tuple(record.path for record in records),
-        revisions=tuple(record.revision for record in records),
+        # A video read in part stands for no other one, whose whole content was found.
+        revisions=tuple(record.revision if record.problem is None else record.video_id for record in records),
         offsets=offsets,
         scenes=np.concatenate([np.zeros(0, np.int64), *scenes]),
         start_s=_spread(rows["start_s"], place, np.empty(total, np.float64)),
