@@ -169,7 +169,7 @@ class Indexer:
                     video = self._buffer(by_path[item.path], hashes.pop(item.path))
                     failed_at_once = isinstance(item, DecodeFailed)
                     if not video.content_hash and not failed_at_once:
-                        video.failure, video.lasting = "could not be read twice: is its disk failing?", False
+                        video.failure, video.lasting = "could not be read a second time", False
                     self._steps.append(_Step(partial(self._begin, video, announce=not failed_at_once)))
                 if isinstance(item, DecodedSegment):
                     video.add_frame(item)
