@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from impart.cli.options import (
     load,
     settings_for,
 )
-from impart.cli.output import settings_in_words
+from impart.cli.output import print_json, settings_in_words
 from impart.config import DecodeSettings, Fit
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["index", "show_run", "stats"]
 
 MOST_NAMED = 8  # suffixes in the line that counts what was left out
+NO_VIDEOS = "no videos found (suffix and content decide; --verbose names what was left out)"
 
 
 def index(
@@ -97,8 +97,10 @@ def index(
     """Index new and changed videos. You may stop it at any moment: the same command continues.
 
     Exit code 3 means that some files could not be read. They are listed, and tried again only when they change or with
-    --retry-failed. All others are in the index.
+    --retry-failed; after a read error of the disk, in the next run. All others are in the index.
     """
+    if force and not prune:
+        raise typer.BadParameter("--force needs --prune: it removes videos in folders that are missing or empty")
     flags = {
         "decode.fps": fps,
         "decode.reuse_threshold": reuse_threshold,
@@ -166,12 +168,15 @@ def show_run(events: Iterable[Event], index_dir: Path) -> bool:
         transient=True,
     )
     failed, ignored = False, ""
+    planned = 0
+    scanned = None
     with bar:
         task = bar.add_task("searching for videos", total=None)
         for event in events:
             match event:
                 case kinds.ScanDone():
                     ignored = _ignored(event.ignored)
+                    scanned = event
                     bar.update(task, total=max(event.bytes_total, 1), description="indexing")
                 case kinds.PathIgnored():
                     console.print(f"left out {_plain(event.path)} ({_plain(event.reason)})", soft_wrap=True)
@@ -199,12 +204,17 @@ def show_run(events: Iterable[Event], index_dir: Path) -> bool:
                         problem = _plain(event.problem)
                         console.print(f"[yellow]partial[/yellow] {_plain(event.path)}: {problem}", soft_wrap=True)
                 case kinds.Planned():
+                    planned += 1
                     detail = f"  ({event.detail})" if event.detail else ""
                     print(f"{event.action:7} {event.path}{detail}")
                 case kinds.IndexDone():
                     print(_summary(event, index_dir))
+                    scanned = None
                 case _:
                     pass
+    if scanned is not None and not planned:  # a dry run
+        found = f"{scanned.files} files found, none of them new or changed" if scanned.files else NO_VIDEOS
+        print(f"{index_dir}: nothing to do: {found}")
     if ignored:
         print(ignored, file=sys.stderr)
     return failed
@@ -239,7 +249,7 @@ def _summary(done: IndexDone, index_dir: Path) -> str:
         "skipped (failed before)": done.skipped,
         "without a video stream": done.no_video,
     }
-    what = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no videos found"
+    what = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or NO_VIDEOS
     line = f"{index_dir}: {what}; {done.elapsed_s:.1f} s"
     if done.samples:
         line += (
@@ -269,9 +279,12 @@ def stats(
                 {"path": video.path, "duration_s": video.duration_s, "segments": video.segments, "codec": video.codec}
                 for video in opened.videos()
             ]
+        if not rows and not as_json:
+            wanted = [name for name, asked in (("failures", failures), ("videos", videos)) if asked]
+            print(f"{index_dir}: no {' and no '.join(wanted)}")
         for row in rows:
             if as_json:
-                print(json.dumps(row, ensure_ascii=False, default=str))
+                print_json(row)
             elif "reason" in row:
                 print(f"{row['path']}: {row['reason']}")
             else:
@@ -279,7 +292,7 @@ def stats(
         return
     numbers = opened.stats()
     if as_json:
-        print(json.dumps(dataclasses.asdict(numbers), ensure_ascii=False, indent=2))
+        print_json(dataclasses.asdict(numbers), indent=2)
         return
     count = f"{numbers.videos} video{'' if numbers.videos == 1 else 's'}"
     print(f"{index_dir}: {count}, {numbers.video_s:.0f} s, {numbers.size_bytes / 1e6:.1f} MB on disk")

@@ -27,33 +27,11 @@ __all__ = [
 OPTIONS = {"protocol_whitelist": "file"}  # a playlist named .mp4 opens no network connection
 
 
-_READ_ERRORS = frozenset(
-    getattr(errno, name)
-    for name in [
-        "EACCES",
-        "EBUSY",
-        "ECONNABORTED",
-        "ECONNRESET",
-        "EHOSTDOWN",
-        "EHOSTUNREACH",
-        "EINTR",
-        "EIO",
-        "EMFILE",
-        "ENETDOWN",
-        "ENETUNREACH",
-        "ENFILE",
-        "ENODEV",
-        "ENOENT",
-        "ENOMEDIUM",
-        "ENOTCONN",
-        "ENXIO",
-        "EPERM",
-        "EREMOTEIO",
-        "ESTALE",
-        "ETIMEDOUT",
-    ]
-    if hasattr(errno, name)  # not every system has all of them
-)
+_READ_ERROR_NAMES = """
+    EACCES EBUSY ECONNABORTED ECONNRESET EHOSTDOWN EHOSTUNREACH EINTR EIO EMFILE ENETDOWN ENETUNREACH ENFILE ENODEV
+    ENOENT ENOMEDIUM ENOTCONN ENXIO EPERM EREMOTEIO ESTALE ETIMEDOUT
+"""
+_READ_ERRORS = {getattr(errno, name, None) for name in _READ_ERROR_NAMES.split()}  # no system has all of them
 
 
 @dataclass(frozen=True)
@@ -154,7 +132,7 @@ def size_in_words(stream: av.VideoStream) -> str:
 
 def is_read_error(error: BaseException) -> bool:
     """Whether an error of Python or FFmpeg means that a file could not be read, whatever it contains."""
-    return isinstance(error, OSError) and error.errno in _READ_ERRORS
+    return isinstance(error, OSError) and error.errno is not None and error.errno in _READ_ERRORS
 
 
 def failure(path: Path, reason: str, *, lasting: bool = True) -> DecodeError:

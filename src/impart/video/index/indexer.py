@@ -126,16 +126,18 @@ class Indexer:
             for record in reversed(list(writer.videos.values()))
             if record.problem is None and is_current(record, writer.manifest)
         }
-        orphans = []
+        orphans: list[IndexTask] = []
+        copies: list[tuple[VideoRecord, VideoRecord]] = []
         for task in plan.of("copy"):
             original = originals.get(task.content_hash or "")
             if original is None:  # it could not be read whole: try this file by itself
                 action: Action = "add" if task.replaced is None else "update"
                 orphans.append(dataclasses.replace(task, action=action, record=task.replaced))
                 continue
-            writer.copy(original, self._record_at(task, original, video_id=self._video_id(task)))
-            self._counts += Counts(copied=1)
-            yield VideoCopied(path=task.file.path, original=original.path)
+            copies.append((original, self._record_at(task, original, video_id=self._video_id(task))))
+        writer.copy(copies)
+        self._counts += Counts(copied=len(copies))
+        yield from (VideoCopied(path=record.path, original=original.path) for original, record in copies)
         yield from self._decode(orphans)
         return self._counts
 
@@ -185,7 +187,7 @@ class Indexer:
                     video = self._buffer(by_path[item.path], hashes.pop(item.path))
                     failed_at_once = isinstance(item, DecodeFailed)
                     if not video.content_hash and not failed_at_once:
-                        video.failure, video.lasting = "could not be read twice: is its disk failing?", False
+                        video.failure, video.lasting = "could not be read a second time", False
                     self._steps.append(_Step(partial(self._begin, video, announce=not failed_at_once)))
                 if isinstance(item, DecodedSegment):
                     video.add_frame(item)

@@ -12,7 +12,7 @@ from pathlib import Path
 from impart.video.index.events import Action, Planned, ScanDone
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.prune import find_gone
-from impart.video.index.scan import FoundFile, Scan, content_hash
+from impart.video.index.scan import FoundFile, Scan, as_listed, content_hash
 from impart.video.index.store import FailureRecord, VideoRecord, is_current
 
 __all__ = ["IndexPlan", "IndexTask", "Request", "hash_of", "make_plan"]
@@ -20,7 +20,7 @@ __all__ = ["IndexPlan", "IndexTask", "Request", "hash_of", "make_plan"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a run is asked for, beyond new and changed files.
+    """Options of a run.
 
     Attributes:
         prune: remove videos whose files are gone; force: also those whose disk may be away.
@@ -154,7 +154,9 @@ def make_plan(
         )
         plan.remove, plan.forget = gone.remove, plan.forget + gone.forget
         if request.force:
-            plan.problems = [(path, reason) for path, reason in plan.problems if path not in found.missing]
+            removed = [*(record.path for record in gone.remove), *gone.forget]
+            expected = {path for path in found.missing if any(one.is_relative_to(path) for one in removed)}
+            plan.problems = [(path, reason) for path, reason in plan.problems if path not in expected]
         plan.problems = _joined([*plan.problems, *gone.problems])
     return plan
 
@@ -197,7 +199,7 @@ def _decide(
         """Whether the content of a video is no longer at its path."""
         if record.path in present:
             return record.path in resized or digests.get(record.path) not in (None, record.content_hash)
-        return not os.path.lexists(record.path)
+        return not os.path.lexists(record.path) or as_listed(record.path) != record.path
 
     moved: set[str] = set()
     first: dict[str, Path] = {}

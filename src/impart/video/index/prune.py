@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from impart.files import write_json_atomic
-from impart.video.index.scan import Scan
+from impart.video.index.scan import Scan, as_listed
 from impart.video.index.store import FailureRecord, VideoRecord
 
 __all__ = ["DEVICES_NAME", "Gone", "devices_of", "find_gone", "read_devices", "save_devices"]
@@ -24,7 +24,7 @@ DEVICES_NAME = "folders.json"
 
 @dataclass(kw_only=True)
 class Gone:
-    """What pruning does.
+    """Result of a search for missing files.
 
     Attributes:
         remove: videos whose files are gone.
@@ -84,7 +84,7 @@ def devices_of(files: Iterable[Path]) -> dict[str, int]:
     devices = {}
     for folder in {path.parent for path in files}:
         try:
-            devices[str(folder)] = folder.stat().st_dev
+            devices[str(folder)] = _device(folder)
         except OSError:  # it went away meanwhile
             continue
     return devices
@@ -129,11 +129,21 @@ def _suspicion(folder: Path, *, alive: bool, device: int | None) -> tuple[Path, 
             return here, "the folder is empty"
         if folder != here:
             return folder, "the folder is missing"
-        if device is not None and device != here.stat().st_dev:
+        if device is not None and device != _device(here):
             return here, "the folder is on another disk than before"
     except OSError as error:
         return here, f"the folder cannot be read ({error.strerror or error})"
     return None
+
+
+def _device(folder: Path) -> int:
+    """Read the number of a folder's file system, which is that of its format where it has one, else of its device.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    of_format = os.statvfs(folder).f_fsid if hasattr(os, "statvfs") else 0
+    return of_format or folder.stat().st_dev
 
 
 def _holds_a_file(folder: Path) -> bool:
@@ -142,7 +152,8 @@ def _holds_a_file(folder: Path) -> bool:
     Raises:
         OSError: it cannot be listed.
     """
-    os.listdir(folder)
+    with os.scandir(folder):  # `os.walk` hides the error
+        pass
     for _, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if any(not name.startswith(".") for name in names):
@@ -155,11 +166,11 @@ def _below(path: Path, folders: Iterable[Path]) -> bool:
 
 
 def _exists(path: Path) -> bool:
-    """Whether a path exists; one that cannot be asked for may."""
+    """Whether a path exists, spelled like this; one that cannot be asked for may."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
         return True
-    return True
+    return as_listed(path) == path

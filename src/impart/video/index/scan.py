@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import functools
 import os
 import re
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,7 +21,16 @@ from pathlib import Path
 from impart.files import new_blake2b
 from impart.video.decode.content import content_of
 
-__all__ = ["OTHER_SUFFIXES", "VIDEO_SUFFIXES", "FoundFile", "Scan", "absolute", "content_hash", "scan"]
+__all__ = [
+    "OTHER_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "FoundFile",
+    "Scan",
+    "absolute",
+    "as_listed",
+    "content_hash",
+    "scan",
+]
 
 
 def _suffixes(names: str) -> frozenset[str]:
@@ -53,6 +64,12 @@ FOREIGN_FOLDERS = frozenset({
 })  # fmt: skip
 """Folders of network storage and operating systems, in lower case: previews, deleted files, snapshots."""
 
+_SPECIAL = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 _BLOCK_BYTES = 1 << 16
 _MIDDLE_BLOCKS = 14
 
@@ -116,10 +133,14 @@ def scan(paths: Iterable[str | os.PathLike[str]], *, exclude: Iterable[str] = ()
                 result.missing.append(path)
             continue
         if not stat.S_ISDIR(info.st_mode):
+            if not stat.S_ISREG(info.st_mode):
+                kind = next((name for is_one, name in _SPECIAL if is_one(info.st_mode)), "no file")
+                result.problems.append((path, f"is {kind}: give video files, and folders with videos"))
+                continue
             found[path] = FoundFile(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
             result.roots.append(path)
             continue
-        root = path.resolve()
+        root = as_listed(path.resolve())
         problems_before = len(result.problems)
         for item in _walk(root, entered=entered, result=result, excluded=excluded):
             found[item.path] = item
@@ -155,9 +176,45 @@ def content_hash(path: Path) -> str:
 
 
 def absolute(given: str | os.PathLike[str]) -> Path:
-    """Make a path absolute; resolve symbolic links in its folder part, not in its last part."""
+    """Make a path absolute; resolve symbolic links in its folder part, not in its last part.
+
+    On a disk that ignores case, names are spelled as the disk lists them: a file has one path, however it is given.
+    """
     path = Path(os.path.abspath(os.path.expanduser(given)))  # noqa: PTH100, PTH111 - pathlib keeps `..`
-    return Path(os.path.realpath(path.parent)) / path.name if path.name else path
+    return as_listed(Path(os.path.realpath(path.parent)) / path.name) if path.name else path
+
+
+def as_listed(path: Path) -> Path:
+    """Spell each name of an absolute path as its folder lists it; only a disk that ignores case changes it."""
+    listed = Path(path.anchor)
+    for name in path.parts[1:]:
+        listed /= _listed_name(listed, name)
+    return listed
+
+
+def _listed_name(folder: Path, name: str) -> str:
+    """Find the name of an existing entry in the listing of its folder; the name itself where that fails."""
+    try:
+        (folder / name).lstat()
+        (folder / name.swapcase()).lstat()  # fails where the disk distinguishes case
+        alike = _names_of(folder, folder.stat().st_mtime_ns).get(_folded(name), [name])
+    except OSError:
+        return name
+    # Inode numbers are no help: some FUSE disks give each spelling its own.
+    return name if name in alike else alike[0]
+
+
+@functools.lru_cache(maxsize=64)
+def _names_of(folder: Path, _mtime_ns: int) -> dict[str, list[str]]:
+    """List a folder, by folded name."""
+    names: dict[str, list[str]] = {}
+    for name in os.listdir(folder):  # noqa: PTH208 - many names
+        names.setdefault(_folded(name), []).append(name)
+    return names
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _walk(
@@ -202,7 +259,7 @@ def _decide(entry: os.DirEntry[str], *, below: str, excluded: Callable[[str, str
         if entry.is_dir():
             if entry.name.lower() in FOREIGN_FOLDERS:
                 return entry.name
-            return path.resolve() if entry.is_symlink() else path
+            return as_listed(path.resolve()) if entry.is_symlink() else path
         if suffix in OTHER_SUFFIXES:
             return suffix
         info = entry.stat()

@@ -16,6 +16,7 @@ next writer deletes them. Readers need no lock. This module reads; `writer.py` w
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,11 +31,21 @@ from impart.video.index.manifest import Augmentation, IndexManifest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FailureRecord", "Store", "TableGoneError", "VideoRecord", "is_current", "path_id", "revision_of"]
+__all__ = [
+    "FailureRecord",
+    "Store",
+    "TableGoneError",
+    "VideoRecord",
+    "check_hard_links",
+    "is_current",
+    "path_id",
+    "revision_of",
+]
 
 VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
 NEIGHBOURS_PREFIX = "neighbours_"
 UNREAD = -(2**63)
+_PROBE = ".impart-"
 _OURS = ("references", "rams", "cache", "manifest.json", "folders.json", ".lock")
 NO_VIDEO = frozenset({"has sound but no image", "has no video stream"})
 """Reasons, as the decoder words them, of files that contain no video."""
@@ -129,6 +140,33 @@ def is_current(record: VideoRecord, manifest: IndexManifest) -> bool:
     return any(record.revision == revision_of(record.content_hash, manifest, again=again) for again in (False, True))
 
 
+def check_hard_links(folder: Path) -> None:
+    """Refuse a folder, which need not exist yet, on a file system without hard links; Lance commits with them.
+
+    Raises:
+        VideoIndexError: names the remedy.
+    """
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        number, made = tempfile.mkstemp(prefix=_PROBE, dir=folder)
+        os.close(number)
+    except OSError:  # it cannot be written: this is told where it is
+        return
+    linked = Path(f"{made}.link")
+    try:
+        os.link(made, linked)
+    except OSError as error:
+        raise VideoIndexError(
+            f"{folder} is on a file system without hard links (exFAT, FAT, some network and FUSE disks), which a video "
+            "index needs: choose a folder on another disk, such as --index ~/library.impart; the videos may stay where "
+            "they are. An index that was copied here can be searched, but not changed"
+        ) from error
+    finally:
+        linked.unlink(missing_ok=True)
+        Path(made).unlink(missing_ok=True)
+
+
 class TableGoneError(RuntimeError):
     """A table changed during a read (it was replaced, or old files were deleted); reading again helps."""
 
@@ -146,8 +184,9 @@ class Store:
         """Make the folder of a new index.
 
         Raises:
-            VideoIndexError: it contains other files, or cannot be made.
+            VideoIndexError: it contains other files, or cannot be made, or its file system has no hard links.
         """
+        check_hard_links(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             foreign = [entry.name for entry in folder.iterdir() if not _is_ours(entry.name)]
@@ -262,7 +301,7 @@ class Store:
 
 
 def _is_ours(name: str) -> bool:
-    return name.endswith((".lance", ".part")) or name in _OURS
+    return name.endswith((".lance", ".part")) or name.startswith(_PROBE) or name in _OURS
 
 
 def _schemas(manifest: IndexManifest) -> dict[str, pa.Schema]:

@@ -30,6 +30,7 @@ from impart.video.index.store import (
     FailureRecord,
     Store,
     VideoRecord,
+    check_hard_links,
     path_id,
 )
 
@@ -78,10 +79,11 @@ def write_lock(folder: Path) -> Iterator[None]:
 
     Raises:
         IndexLockedError: another process, or another object of this one, holds it.
-        VideoIndexError: the folder cannot be written.
+        VideoIndexError: the folder cannot be written, or its file system has no hard links.
     """
     from filelock import FileLock, Timeout
 
+    check_hard_links(folder)
     lock = FileLock(str(folder / ".lock"), timeout=0)
     try:
         lock.acquire()
@@ -154,30 +156,42 @@ class Writer:
 
     def commit(self, record: VideoRecord) -> None:
         """Commit a video whose segments are written; it replaces its older revision, if there is one."""
-        old = self.videos.get(record.video_id)
         with self.store.errors("write to"):
-            self._put(record)
-            self.forget_failures([record.path])
-            if old is not None and old.revision != record.revision:
-                self.discard([(old.video_id, old.revision)])
+            self._commit([record])
 
     def update(self, records: Sequence[VideoRecord]) -> None:
         """Replace the rows of videos whose segments stay, in one step: they moved, or only their times changed."""
-        if records:
-            with self.store.errors("write to"):
-                self._put(*records)
-
-    def copy(self, original: VideoRecord, record: VideoRecord) -> None:
-        """Commit `record` with the segments of another video of the same content."""
-        import pyarrow as pa
-
-        where = f"video_id = '{original.video_id}' AND revision = '{original.revision}'"
         with self.store.errors("write to"):
-            for name in self._row_tables():
-                rows = self.store.read(name, where=where).sort_by("number")
-                ids = pa.array([record.video_id] * len(rows), pa.string())
-                self._table(name).add(rows.set_column(rows.schema.get_field_index("video_id"), "video_id", ids))
-        self.commit(record)
+            self._put(*records)
+
+    def copy(self, pairs: Sequence[tuple[VideoRecord, VideoRecord]]) -> None:
+        """Commit videos with the segments of others.
+
+        Args:
+            pairs: (original, record) of the same content. They are copied in few steps: a step costs as much as a
+                thousand rows.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        at_once: list[tuple[VideoRecord, VideoRecord]] = []
+        for pair in pairs:
+            at_once.append(pair)
+            rows_waiting = sum(original.segments for original, _ in at_once)
+            if pair is not pairs[-1] and len(at_once) < _DELETE_AT_ONCE and rows_waiting < CHUNK_ROWS:
+                continue
+            where = _where((original.video_id, original.revision) for original, _ in at_once)
+            with self.store.errors("write to"):
+                for name in self._row_tables():
+                    read = self.store.read(name, where=where).sort_by("number")
+                    copied = []
+                    for original, record in at_once:
+                        rows = read.filter(pc.equal(read["video_id"], original.video_id))
+                        ids = pa.array([record.video_id] * len(rows), pa.string())
+                        copied.append(rows.set_column(rows.schema.get_field_index("video_id"), "video_id", ids))
+                    self._table(name).add(pa.concat_tables(copied))
+                self._commit([record for _, record in at_once])
+            at_once = []
 
     def remove(self, records: Sequence[VideoRecord]) -> None:
         """Remove videos: first their rows in `videos`, then the others."""
@@ -193,9 +207,8 @@ class Writer:
         """Delete the segments of (video_id, revision) pairs that are not committed."""
         with self.store.errors("write to"):
             for group in _groups(list(pairs)):
-                where = " OR ".join(f"(video_id = '{one}' AND revision = '{two}')" for one, two in group)
                 for name in self._row_tables():
-                    self._table(name).delete(where)
+                    self._table(name).delete(_where(group))
 
     def remember_failure(self, path: Path, *, size_bytes: int, mtime_ns: int, reason: str) -> FailureRecord:
         """Record that a file could not be indexed."""
@@ -243,10 +256,21 @@ class Writer:
                     # Files of no version are from an interrupted run: this process alone holds the lock.
                     table.optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
 
+    def _commit(self, records: Sequence[VideoRecord]) -> None:
+        old = [self.videos[record.video_id] for record in records if record.video_id in self.videos]
+        new = {record.video_id: record for record in records}
+        self._put(*(record for record in records if record.video_id in self.videos))
+        self._put(*(record for record in records if record.video_id not in self.videos))
+        self.forget_failures([record.path for record in records])
+        replaced = [one for one in old if one.revision != new[one.video_id].revision]
+        self.discard([(one.video_id, one.revision) for one in replaced])
+
     def _put(self, *records: VideoRecord) -> None:
         """Write the rows of videos in one step; they are all new, or all known."""
         import pyarrow as pa
 
+        if not records:
+            return
         table = self._table(VIDEOS)
         rows = pa.Table.from_pylist(
             [vars(record) | {"path": os.fsencode(record.path)} for record in records], schema=table.schema
@@ -327,6 +351,11 @@ def _lists(matrix: npt.NDArray[Any]) -> pa.FixedSizeListArray:
 
 def _upsert(table: Any, rows: pa.Table, *, key: str) -> None:
     table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows)
+
+
+def _where(pairs: Iterable[tuple[str, str]]) -> str:
+    """Make the filter of the rows of (video_id, revision) pairs."""
+    return " OR ".join(f"(video_id = '{video_id}' AND revision = '{revision}')" for video_id, revision in pairs)
 
 
 def _groups(items: Sequence[Any]) -> Iterable[Sequence[Any]]:

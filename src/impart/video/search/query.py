@@ -54,6 +54,7 @@ class SearchKeywords(TypedDict, total=False):
     augment: bool
     path_glob: str | None
     why: bool
+    fold_copies: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,7 @@ class SearchOptions:
         augment: score the augmented vectors v'; False scores the base vectors.
         path_glob: only videos whose name matches (whose path, where the pattern contains a slash).
         why: add to each hit the reference pairs that were blended in.
+        fold_copies: return one hit for files of the same content (`Hit.also_at` names the others).
         together: correct the text queries for hubs by each other (`CaptionBank.with_queries`). For lists in which each
             query has a video of its own. False answers each query as if it were alone.
 
@@ -81,6 +83,7 @@ class SearchOptions:
     path_glob: str | None = None
     why: bool = False
     together: bool = False
+    fold_copies: bool = True
 
     def __post_init__(self) -> None:
         if self.top < 1:
