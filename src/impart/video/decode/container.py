@@ -12,7 +12,6 @@ import av.error
 
 from impart.errors import DecodeError
 from impart.video.decode.content import content_of
-from impart.video.decode.frames.animated_webp import as_video
 from impart.video.decode.structure import lacks_index
 
 __all__ = [
@@ -91,6 +90,8 @@ def open_video(path: Path) -> av.container.InputContainer:
 
 
 def _open_webp(path: Path) -> av.container.InputContainer:
+    from impart.video.decode.frames.animated_webp import as_video  # Pillow: rarely needed, and it takes time
+
     try:
         return av.open(as_video(path))
     except (OSError, SyntaxError, ValueError) as error:  # as Pillow and FFmpeg raise them
