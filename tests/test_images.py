@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,30 @@ def test_transparency_is_composited_on_white() -> None:
 def test_a_transparent_colour_is_white(mode: str, key: Any, tmp_path: Path) -> None:
     Image.new(mode, (8, 8), key).save(tmp_path / "keyed.png", transparency=key)
     assert load_image(tmp_path / "keyed.png")[0].getpixel((0, 0)) == (255, 255, 255)
+
+
+def png(bits: int, colour: int, row: bytes, key: bytes) -> bytes:
+    """Write an 8 x 8 PNG of a bit depth and a transparent colour that Pillow does not write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", 8, 8, bits, colour, 0, 0, 0)
+    parts = (b"IHDR", header), (b"tRNS", key), (b"IDAT", zlib.compress((b"\0" + row) * 8)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+@pytest.mark.parametrize(("bits", "level", "row"), [(1, 1, b"\xff"), (2, 2, b"\xaa" * 2), (4, 5, b"\x55" * 4)])
+def test_a_transparent_level_of_few_bits_is_white(bits: int, level: int, row: bytes) -> None:
+    assert load_image(png(bits, 0, row, struct.pack(">H", level)))[0].getpixel((3, 3)) == (255, 255, 255)
+    other = load_image(png(bits, 0, row, struct.pack(">H", 0)))[0].getpixel((3, 3))
+    assert other == (round(255 * level / (2**bits - 1)),) * 3
+
+
+def test_a_transparent_colour_of_sixteen_bits_is_white() -> None:
+    colour = struct.pack(">HHH", 1000, 40000, 65535)
+    assert load_image(png(16, 2, colour * 8, colour))[0].getpixel((3, 3)) == (255, 255, 255)
+    assert load_image(png(16, 2, colour * 8, struct.pack(">HHH", 9, 9, 9)))[0].getpixel((3, 3)) == (3, 156, 255)
 
 
 @pytest.mark.parametrize(("level", "expected"), [(0, 0), (32768, 128), (65535, 255)])

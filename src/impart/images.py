@@ -61,6 +61,9 @@ _TURNS = {
 }
 """EXIF orientation -> the operation that turns the image upright."""
 
+_FEW_BITS = {"L;2": 85, "L;4": 17}
+"""Grey of 2 or 4 bits: Pillow scales the pixels by this factor to 8 bits, but not the transparent level."""
+
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 _WHITE_IS_ZERO, _SIGNED = 0, 2
 _FLOAT_WHITES = ((16.0, 1.0), (512.0, 255.0), (2.0 * 65535, 65535.0))
@@ -172,7 +175,11 @@ def _opened(data: bytes, max_megapixels: float) -> Iterator[Image.Image]:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
+    stored_as = [str(tile.args) for tile in getattr(image, "tile", ())]  # known until the pixels are loaded
     image.load()
+    key = image.info.get("transparency")
+    if isinstance(key, int) and stored_as and stored_as[0] in _FEW_BITS:
+        image.info["transparency"] = key * _FEW_BITS[stored_as[0]]
     turn = _TURNS.get(_orientation(image))
     image = _rgb(image)
     if turn is not None:
