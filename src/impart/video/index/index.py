@@ -5,10 +5,8 @@ One process writes at a time; any number search meanwhile. Threads may share an 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import stat
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,8 +20,9 @@ from impart.encoders.base import Encoder, ImageInput
 from impart.files import library_versions, now
 from impart.refset.refset import ReferenceSet
 from impart.video.index.encoder_in_use import EncoderInUse
+from impart.video.index.integrity import bytes_below
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.refset_switch import install, switch
+from impart.video.index.refset_switch import complete, install, switch
 from impart.video.index.store import FailureRecord, Store, VideoRecord
 from impart.video.index.writer import Writer, write_lock
 from impart.video.search.hits import Hit, Reason
@@ -46,6 +45,7 @@ class IndexStats:
     Attributes:
         videos, segments, scenes: counts.
         partial: videos that could be read only up to a point.
+        incomplete: videos that lack rows; searches leave them out, and the next run indexes them again.
         samples: frames sampled.
         failures: files that could not be indexed.
         video_s: seconds of video.
@@ -56,6 +56,7 @@ class IndexStats:
 
     videos: int
     partial: int
+    incomplete: int
     segments: int
     samples: int
     scenes: int
@@ -123,6 +124,8 @@ class VideoIndex:
             index._in_use.check_given(IndexManifest.load(store.folder), is_empty=lambda: not index.videos())
         elif not create or (store.folder.exists() and not store.folder.is_dir()):
             IndexManifest.load(store.folder)  # raises, with the remedy
+        else:
+            IndexManifest.check_absent(store.folder)
         return index
 
     @property
@@ -270,6 +273,10 @@ class VideoIndex:
         """List the indexed videos, sorted by path."""
         return self._read(self._reading.videos)
 
+    def incomplete(self) -> list[VideoRecord]:
+        """List the indexed videos that lack rows, sorted by path: searches leave them out."""
+        return self._read(lambda: self._reading.incomplete(self._reading.videos()))
+
     def failures(self) -> list[FailureRecord]:
         """List the files that could not be indexed, with reasons, sorted by path."""
         return self._read(self._reading.failures)
@@ -285,12 +292,13 @@ class VideoIndex:
         return IndexStats(
             videos=len(videos),
             partial=sum(video.problem is not None for video in videos),
+            incomplete=len(self.incomplete()),
             segments=sum(video.segments for video in videos),
             samples=sum(video.samples for video in videos),
             scenes=sum(len(video.scene_starts) for video in videos),
             failures=len(self.failures()),
             video_s=sum(video.duration_s for video in videos),
-            size_bytes=_bytes_below(self.path),
+            size_bytes=bytes_below(self.path),
             encoder_id=manifest.encoder_id,
             encoder_fingerprint=manifest.encoder_fingerprint,
             references=augmentation.references_name if augmentation else None,
@@ -306,6 +314,7 @@ class VideoIndex:
         videos, failures = list(writer.videos.values()), writer.failures
         plan = yield from _planned(paths, videos, failures, writer.manifest, prune=prune, retry_failed=retry_failed)
         encoder = self._in_use.of(writer.manifest)
+        complete(writer, encoder)
         with Decoder(writer.manifest.decode, short_side_px=encoder.traits.image_size_px) as decoder:
             indexer = Indexer(writer, encoder, decoder=decoder, batch=self.settings.encoder.batch)
             counts = yield from indexer.run(plan)
@@ -322,7 +331,9 @@ class VideoIndex:
     def _dry_run(self, paths: list[Any], *, prune: bool, retry_failed: bool) -> Iterator[Event]:
         manifest = self._with_settings(self.manifest) if self.exists else self._new_manifest(self.encoder)
         failures = {record.path: record for record in self.failures()}
-        plan = yield from _planned(paths, self.videos(), failures, manifest, prune=prune, retry_failed=retry_failed)
+        lacking = {record.video_id for record in self.incomplete()}
+        videos = [record for record in self.videos() if record.video_id not in lacking]
+        plan = yield from _planned(paths, videos, failures, manifest, prune=prune, retry_failed=retry_failed)
         yield from plan.planned()
 
     def _save_cache(self) -> None:
@@ -338,9 +349,12 @@ class VideoIndex:
         with write_lock(self.path):
             if self.exists:  # another process created it meanwhile
                 return
+            IndexManifest.check_absent(self.path)
             self._store.create_tables(manifest)
             if isinstance(encoder, AugmentedEncoder):
-                manifest = dataclasses.replace(manifest, augmentation=install(self._store, encoder, manifest))
+                augmentation = install(self._store, encoder)
+                self._store.make_neighbours(augmentation, manifest)
+                manifest = dataclasses.replace(manifest, augmentation=augmentation)
             manifest.save(self.path)
 
     def _adopt(self, writer: Writer) -> None:
@@ -401,13 +415,3 @@ def _planned(
         yield PathFailed(path=path, reason=reason)
     yield plan.summary()
     return plan
-
-
-def _bytes_below(folder: Path) -> int:
-    """Sum the sizes of the files of a folder that a writer may be changing."""
-    total = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            status = file.stat()
-            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return total

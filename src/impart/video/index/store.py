@@ -1,6 +1,7 @@
 """A video index on disk: LanceDB tables beside a manifest.
 
     manifest.json            encoder, settings, and the reference set in force
+    manifest.copy.json       the same, in case the first is lost
     videos.lance             one row per video; a video exists when its row does
     segments.lance           one row per segment: times, weight, base and retrieval vectors
     neighbours_<fp>.lance    one row per segment: its blend (reference pairs, weights, what a RAM adds)
@@ -16,16 +17,18 @@ next writer deletes them. Readers need no lock. This module reads; `writer.py` w
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from impart.errors import VideoIndexError
 from impart.files import blake2b_hex, new_blake2b
-from impart.video.index.manifest import Augmentation, IndexManifest
+from impart.video.index.integrity import COPY_REMEDY, KEYS, damaged_file, damaged_version, place_rows
+from impart.video.index.manifest import MANIFESTS, Augmentation, IndexManifest, manifest_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -107,7 +110,7 @@ def revision_of(content_hash: str, manifest: IndexManifest) -> str:
 
 
 class TableGoneError(RuntimeError):
-    """A table changed during a read (it was replaced, or old files were deleted); reading again helps."""
+    """A table cannot be read: a writer replaced it or deleted old files, and reading again helps; or it is damaged."""
 
 
 class Store:
@@ -145,10 +148,10 @@ class Store:
         """Compute a digest that changes with every commit, without the database, in about a millisecond."""
         digest = new_blake2b()
         try:
-            digest.update((self.folder / "manifest.json").read_bytes())
+            digest.update(manifest_bytes(self.folder))
             names = [entry.name for entry in (self.folder / f"{VIDEOS}.lance" / "_versions").iterdir()]
         except OSError as error:
-            raise VideoIndexError(f"the index {self.folder} cannot be read: {error}") from error
+            raise VideoIndexError(f"the index {self.folder} cannot be read: {error}; {COPY_REMEDY}") from error
         digest.update("\n".join(sorted(names)).encode())
         return digest.hexdigest()
 
@@ -174,6 +177,8 @@ class Store:
             TableGoneError: the table changed meanwhile; read again (`retry`).
         """
         try:
+            if damaged_version(self.folder / f"{name}.lance") is not None:
+                raise ValueError("its newest version is damaged, or there is none")
             query = self.table(name).search()
             query = query.where(where) if where else query
             query = query.select(list(columns)) if columns else query
@@ -193,8 +198,19 @@ class Store:
                 return read()
             except TableGoneError as error:
                 last = error
+                if attempt > 1 and self._damage() is not None:
+                    break
                 time.sleep(0.02 * 2**attempt)
-        raise VideoIndexError(f"the index {self.folder} cannot be read: {last}") from last
+        raise VideoIndexError(f"the index {self.folder} cannot be read: {self._why(last)}") from last
+
+    def incomplete(self, records: Sequence[VideoRecord]) -> list[VideoRecord]:
+        """Find the videos that lack rows of `segments`, in the order given.
+
+        Raises:
+            TableGoneError: the table changed meanwhile; read again (`retry`).
+        """
+        whole = place_rows(self.read(SEGMENTS, columns=KEYS), records).whole
+        return [record for record, complete in zip(records, whole, strict=True) if not complete]
 
     def table(self, name: str) -> Any:
         """Open a table at its newest version."""
@@ -216,8 +232,11 @@ class Store:
         self._make(augmentation.table, _neighbours_schema(augmentation, manifest))
 
     def drop(self, name: str) -> None:
+        """Delete a table, also a damaged one."""
         self._tables.pop(name, None)
-        self.database().drop_table(name)
+        with suppress(ValueError):  # of a folder that is no table
+            self.database().drop_table(name)
+        shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
 
     def _make(self, name: str, schema: pa.Schema) -> None:
         if name in self.table_names():  # from an interrupted run
@@ -234,12 +253,25 @@ class Store:
             yield
         except (OSError, RuntimeError, ValueError) as error:
             raise VideoIndexError(
-                f"cannot {doing} the index {self.folder}: {error}; what was committed before is kept"
+                f"cannot {doing} the index {self.folder}: {self._why(error)}; what was committed before is kept"
             ) from error
+
+    def _why(self, error: Exception) -> str:
+        """Name the damaged file behind an error of the database, with the remedy; the error itself where none is."""
+        file = self._damage()
+        if file is not None:
+            return f"{file} is missing or damaged: {COPY_REMEDY}"
+        if isinstance(error, TableGoneError):
+            return f"{error}. A file of this table may be damaged: {COPY_REMEDY}"
+        return str(error)
+
+    def _damage(self) -> Path | None:
+        found = (damaged_file(self.folder / f"{name}.lance") for name in (VIDEOS, SEGMENTS, FAILURES))
+        return next((file for file in found if file is not None), None)
 
 
 def _is_ours(name: str) -> bool:
-    return name.endswith((".lance", ".part")) or name in ("references", "rams", "cache", "manifest.json", ".lock")
+    return name.endswith((".lance", ".part")) or name in ("references", "rams", "cache", *MANIFESTS, ".lock")
 
 
 def _schemas(manifest: IndexManifest) -> dict[str, pa.Schema]:

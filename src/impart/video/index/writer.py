@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import IndexLockedError, VideoIndexError
+from impart.video.index.integrity import KEYS, ROWS_MISSING, bytes_below, damaged_file, place_rows, remove_temporary
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import (
     FAILURES,
@@ -29,6 +31,7 @@ from impart.video.index.store import (
     VIDEOS,
     FailureRecord,
     Store,
+    TableGoneError,
     VideoRecord,
     path_id,
 )
@@ -47,6 +50,7 @@ _KEEP_VERSIONS = timedelta(minutes=2)
 """Readers use a version for about a second; a slower reader reads again."""
 
 _DELETE_AT_ONCE = 200
+_SPARE_BYTES = 8_000_000  # replaced files that a table may have without being rewritten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +105,9 @@ def write_lock(folder: Path) -> Iterator[None]:
 class Writer:
     """Writes one index; holds its lock from `__enter__` to `__exit__`.
 
+    Attributes:
+        unblended: videos without all of their rows in the neighbours table; see `impart.video.index.refset_switch`.
+
     Raises:
         IndexLockedError: on entering, another process is writing.
     """
@@ -111,6 +118,7 @@ class Writer:
         self.manifest: IndexManifest
         self.videos: dict[str, VideoRecord] = {}
         self.failures: dict[Path, FailureRecord] = {}
+        self.unblended: list[VideoRecord] = []
         self._tables: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -190,11 +198,7 @@ class Writer:
 
     def discard(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Delete the segments of (video_id, revision) pairs that are not committed."""
-        with self.store.errors("write to"):
-            for group in _groups(list(pairs)):
-                where = " OR ".join(f"(video_id = '{one}' AND revision = '{two}')" for one, two in group)
-                for name in self._row_tables():
-                    self._table(name).delete(where)
+        self._delete(list(pairs), self._row_tables())
 
     def remember_failure(self, path: Path, *, size_bytes: int, mtime_ns: int, reason: str) -> FailureRecord:
         """Record that a file could not be indexed."""
@@ -236,11 +240,16 @@ class Writer:
     def compact(self) -> None:
         """Merge small fragments where that is worth its cost, and delete versions that no reader uses."""
         with self.store.errors("compact"):
-            for name in [VIDEOS, FAILURES, *self._row_tables()]:
-                table = self._table(name)
-                if _worth_compacting(table.stats()):
-                    # Files of no version are from an interrupted run: this process alone holds the lock.
-                    table.optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
+            self._tidy()
+
+    def _tidy(self) -> None:
+        for name in [VIDEOS, FAILURES, *self._row_tables()]:
+            table, folder = self._table(name), self.store.folder / f"{name}.lance"
+            stats = table.stats()
+            replaced = stats["fragment_stats"]["num_fragments"] <= 1 and len(list((folder / "_versions").iterdir())) > 2
+            if replaced or _worth_compacting(stats) or _wasteful(stats, bytes_below(folder)):
+                # Files of no version are from an interrupted run: this process alone holds the lock.
+                table.optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
 
     def _put(self, record: VideoRecord) -> None:
         import pyarrow as pa
@@ -264,23 +273,56 @@ class Writer:
         augmentation = self.manifest.augmentation
         return [SEGMENTS] if augmentation is None else [SEGMENTS, augmentation.table]
 
+    def _delete(self, pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> None:
+        with self.store.errors("write to"):
+            for group in _groups(pairs):
+                where = " OR ".join(f"(video_id = '{one}' AND revision = '{two}')" for one, two in group)
+                for name in names:
+                    self._table(name).delete(where)
+
     def _clean_up(self) -> None:
-        """Delete what an interrupted run left: orphan rows, tables and folders that the manifest does not name."""
+        """Delete what an interrupted run left, and take out the videos that lack rows.
+
+        An interrupted run leaves temporary files, orphan rows, and tables and folders that the manifest does not name.
+        """
+        remove_temporary(self.store.folder)
         self._drop_unnamed()
-        for name in [VIDEOS, FAILURES, *self._row_tables()]:
-            versions = self.store.folder / f"{name}.lance" / "_versions"
-            if self._table(name).stats()["fragment_stats"]["num_fragments"] <= 1 and len(list(versions.iterdir())) > 2:
-                # There is nothing to merge: this deletes the files that the last compaction replaced.
-                self._table(name).optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
-        expected = sum(record.segments for record in self.videos.values())
-        committed = {(record.video_id, record.revision) for record in self.videos.values()}
-        for name in self._row_tables():
-            if self._table(name).count_rows() == expected:
-                continue
-            pairs = self.store.read(name, columns=["video_id", "revision"]).group_by(["video_id", "revision"])
-            present = pairs.aggregate([]).to_pydict()
-            found = set(zip(present["video_id"], present["revision"], strict=True))
-            self.discard(sorted(found - committed))
+        if self.manifest.augmentation is not None:
+            self._check_neighbours()
+        incomplete = self._sort_rows(SEGMENTS)
+        for record in incomplete:  # first, so that a kill loses none of them in silence; no file has this time
+            self.remember_failure(record.path, size_bytes=record.size_bytes, mtime_ns=0, reason=ROWS_MISSING)
+        self.remove(incomplete)
+        if self.manifest.augmentation is not None:
+            self.unblended = self._sort_rows(self.manifest.augmentation.table)
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # on a full disk, a run may still remove videos
+            self._tidy()
+
+    def _sort_rows(self, name: str) -> list[VideoRecord]:
+        """Delete the orphan rows of a table, and find the videos that lack rows in it."""
+        records = list(self.videos.values())
+        rows = self.store.read(name, columns=KEYS)
+        found = place_rows(rows, records)
+        lacking = [record for record, whole in zip(records, found.whole, strict=True) if not whole]
+        if np.any(found.place < 0) or lacking:
+            present = rows.group_by(["video_id", "revision"]).aggregate([]).to_pydict()
+            pairs = set(zip(present["video_id"], present["revision"], strict=True))
+            whole = {(record.video_id, record.revision) for record in records} - {_key(record) for record in lacking}
+            self._delete(sorted(pairs - whole), [name])
+        return lacking
+
+    def _check_neighbours(self) -> None:
+        """Replace a neighbours table that is lost or damaged by an empty one: its rows can be computed again."""
+        augmentation = self.manifest.augmentation
+        assert augmentation is not None
+        try:
+            if damaged_file(self.store.folder / f"{augmentation.table}.lance") is None:
+                self.store.read(augmentation.table, columns=KEYS)
+                return
+        except TableGoneError:
+            pass
+        self._tables.pop(augmentation.table, None)
+        self.store.make_neighbours(augmentation, self.manifest)
 
     def _drop_unnamed(self) -> None:
         """Delete neighbours tables, reference sets and RAMs that the manifest does not name."""
@@ -326,6 +368,10 @@ def _upsert(table: Any, rows: pa.Table, *, key: str) -> None:
     table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
 
+def _key(record: VideoRecord) -> tuple[str, str]:
+    return record.video_id, record.revision
+
+
 def _groups(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
     return (items[first : first + _DELETE_AT_ONCE] for first in range(0, len(items), _DELETE_AT_ONCE))
 
@@ -339,3 +385,9 @@ def _worth_compacting(stats: Mapping[str, Any]) -> bool:
     fragments = stats["fragment_stats"]
     count, largest = fragments["num_fragments"], fragments["lengths"]["max"]
     return bool(count >= 512 or (count >= 32 and stats["num_rows"] - largest >= 0.2 * stats["num_rows"]))
+
+
+def _wasteful(stats: Mapping[str, Any], on_disk: int) -> bool:
+    """Decide whether the replaced files of a table are deleted, which rewrites the table as well."""
+    live = stats["total_bytes"]
+    return bool(on_disk - live > _SPARE_BYTES + live / 4)

@@ -1,0 +1,224 @@
+"""Indexes with lost or damaged files: what is whole stays searchable, and the next run heals the rest."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.clips import write_clip
+from helpers.colour_references import colour_set
+from helpers.tiny_encoder import TinyEncoder
+from impart.blending.encoder import AugmentedEncoder
+from impart.blending.vanilla import Vanilla
+from impart.config import VanillaSettings
+from impart.errors import ImpartWarning, VideoIndexError
+from impart.video.index.index import VideoIndex
+from impart.video.index.integrity import damaged_file
+from impart.video.index.store import SEGMENTS, Store
+from impart.video.index.writer import Writer
+from impart.video.search.snapshot import load_snapshot
+
+COLOURS = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    for colour in COLOURS:
+        write_clip(folder / f"{colour}.mp4", colours=[colour, "white"], seconds_each=0.5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(films: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An index of the three films, and a copy of it made in the order of names while the last film was written."""
+    folder = tmp_path_factory.mktemp("made")
+    whole, torn = folder / "whole", folder / "torn"
+    index = VideoIndex.open(whole, augmented())
+    list(index.add([films / "green.mp4", films / "blue.mp4"]))
+    torn.mkdir()
+    for part in sorted(whole.iterdir()):
+        if part.name == "videos.lance":
+            list(index.add([films]))
+        if part.is_dir():
+            shutil.copytree(part, torn / part.name)
+        else:
+            shutil.copyfile(part, torn / part.name)
+    return whole, torn
+
+
+@pytest.fixture
+def whole(made: tuple[Path, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made[0], tmp_path / "whole", ignore=shutil.ignore_patterns("cache")))
+
+
+@pytest.fixture
+def torn(made: tuple[Path, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made[1], tmp_path / "torn", ignore=shutil.ignore_patterns("cache")))
+
+
+def augmented() -> AugmentedEncoder:
+    return AugmentedEncoder(TinyEncoder(), colour_set(), Vanilla(VanillaSettings(k=3)))
+
+
+def names(index: VideoIndex) -> list[str]:
+    return sorted({hit.path.name for hit in index.search(text="red", top=100)})
+
+
+def rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """All rows of the tables that hold vectors, sorted."""
+    store = Store(folder)
+    tables = [name for name in store.table_names() if name not in ("videos", "failures")]
+    keys = ("video_id", "number")
+    return {name: sorted(store.read(name).to_pylist(), key=lambda row: [row[key] for key in keys]) for name in tables}
+
+
+def test_a_video_without_all_of_its_rows_is_left_out_and_healed(
+    made: tuple[Path, Path], torn: Path, films: Path
+) -> None:
+    index = VideoIndex.open(torn, TinyEncoder())
+    with pytest.warns(ImpartWarning, match=r"1 video \(.*red\.mp4\) is left out.*impart index PATH"):
+        assert names(index) == ["blue.mp4", "green.mp4"]
+    assert index.stats().incomplete == 1
+    done = list(index.add([films], dry_run=True))
+    assert [event.path.name for event in done if type(event).__name__ == "Planned"] == ["red.mp4"]
+
+    done = list(index.add([films], prune=True))
+    assert (done[-1].added, done[-1].unchanged) == (1, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert names(index) == ["blue.mp4", "green.mp4", "red.mp4"]
+    assert (index.stats().incomplete, index.stats().failures) == (0, 0)
+    assert rows(torn) == rows(made[0])
+
+
+def test_a_video_without_its_rows_is_listed_until_its_file_is_found(torn: Path, films: Path) -> None:
+    index = VideoIndex.open(torn, TinyEncoder())
+    done = list(index.add([films / "blue.mp4"]))
+    assert done[-1].unchanged == 1
+    assert [(failure.path.name, failure.reason[:12]) for failure in index.failures()] == [("red.mp4", "rows of it a")]
+    assert names(index) == ["blue.mp4", "green.mp4"]
+    list(index.add([films / "red.mp4"]))  # without --retry-failed
+    assert names(index) == ["blue.mp4", "green.mp4", "red.mp4"]
+    assert index.failures() == []
+
+
+@pytest.mark.parametrize("fault", ["a row is missing", "a row is there twice", "a number is too high"])
+def test_rows_are_counted_one_by_one(whole: Path, fault: str) -> None:
+    store = Store(whole)
+    (red,) = [record for record in store.videos() if record.path.name == "red.mp4"]
+    table, where = store.table(SEGMENTS), f"video_id = '{red.video_id}' AND number = 0"
+    if fault != "a row is missing":
+        table.add(store.read(SEGMENTS, where=where))
+    if fault != "a row is there twice":
+        table.update(where=where, values={"number": 99}) if "high" in fault else table.delete(where)
+    snapshot = load_snapshot(Store(whole))
+    assert [path.name for path in snapshot.left_out] == ["red.mp4"]
+    with Writer(Store(whole)) as writer:
+        assert [path.name for path in writer.failures] == ["red.mp4"]
+        assert len(writer.videos) == 2
+    assert Store(whole).read(SEGMENTS).num_rows == sum(record.segments for record in store.videos())
+
+
+@pytest.mark.parametrize("fault", ["lost", "lost file", "short", "cut", "not a table"])
+def test_a_neighbours_table_is_computed_anew(made: tuple[Path, Path], whole: Path, films: Path, fault: str) -> None:
+    index = VideoIndex.open(whole, TinyEncoder())
+    augmentation = index.manifest.augmentation
+    assert augmentation is not None
+    table = whole / f"{augmentation.table}.lance"
+    if fault == "lost":
+        shutil.rmtree(table)
+    elif fault == "lost file":
+        next((table / "data").iterdir()).unlink()
+    elif fault == "cut":
+        file = next((table / "data").iterdir())
+        file.write_bytes(file.read_bytes()[:-50])
+    elif fault == "not a table":
+        shutil.rmtree(table / "_versions")
+    else:
+        Store(whole).table(augmentation.table).delete("number = 1")
+    with pytest.warns(ImpartWarning, match="without the reference set.*impart index PATH"):
+        assert len(names(index)) == 3
+    with pytest.warns(ImpartWarning):
+        before = index.search(text="red", top=3)
+    list(index.add([films]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        after = index.search(text="red", top=3)
+    assert [hit.score for hit in after] != [hit.score for hit in before], "the search that runs reads them again"
+    assert rows(whole) == rows(made[0])
+
+
+def test_a_lost_manifest_is_taken_from_its_copy(whole: Path, films: Path) -> None:
+    manifest = (whole / "manifest.json").read_bytes()
+    (whole / "manifest.json").unlink()
+    index = VideoIndex.open(whole, TinyEncoder(), create=False)
+    assert len(names(index)) == 3
+    done = list(index.add([films]))
+    assert done[-1].unchanged == 3
+    assert (whole / "manifest.json").read_bytes() == manifest
+
+
+def test_an_index_without_any_manifest_is_not_started_anew(whole: Path, films: Path) -> None:
+    for name in ("manifest.json", "manifest.copy.json"):
+        (whole / name).unlink()
+    before = sorted(str(path) for path in whole.rglob("*"))
+    for create in (True, False):
+        with pytest.raises(VideoIndexError, match=r"manifest\.json is missing.*restore.*--index DIR"):
+            VideoIndex.open(whole, TinyEncoder(), create=create)
+    assert sorted(str(path) for path in whole.rglob("*")) == before
+
+    empty = whole.with_name("interrupted")  # a first run that was killed before it saved its manifest
+    list(VideoIndex.open(empty, TinyEncoder()).add([]))
+    for name in ("manifest.json", "manifest.copy.json"):
+        (empty / name).unlink()
+    assert list(VideoIndex.open(empty, TinyEncoder()).add([films / "red.mp4"]))[-1].added == 1
+
+
+def test_an_older_index_gets_its_copy_from_the_next_writer(whole: Path) -> None:
+    (whole / "manifest.copy.json").unlink()
+    with Writer(Store(whole)):
+        pass
+    assert (whole / "manifest.copy.json").read_bytes() == (whole / "manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize("fault", ["lost", "cut", "empty", "overwritten"])
+@pytest.mark.parametrize("table", ["segments", "videos"])
+def test_a_damaged_file_is_named_with_the_remedy(
+    whole: Path, films: Path, table: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    files = sorted((whole / f"{table}.lance" / "data").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    assert damaged_file(whole / f"{table}.lance") is None
+    file, content = files[-1], files[-1].read_bytes()
+    if fault == "lost":
+        file.unlink()
+    else:
+        file.write_bytes(
+            {"cut": content[: len(content) // 2], "empty": b"", "overwritten": b"\0" * len(content)}[fault]
+        )
+    index = VideoIndex.open(whole, TinyEncoder())
+    with pytest.raises(VideoIndexError, match=rf"{file} is missing or damaged.*--index DIR"):
+        index.search(text="red")
+    with pytest.raises(VideoIndexError, match=rf"{file} is missing or damaged"):
+        list(index.add([films]))
+
+
+def test_a_damaged_version_is_no_older_index(whole: Path) -> None:
+    newest = min((whole / "videos.lance" / "_versions").glob("*.manifest"))
+    newest.write_bytes(bytes(newest.stat().st_size))
+    with pytest.raises(VideoIndexError, match=rf"{newest} is missing or damaged"):
+        VideoIndex.open(whole, TinyEncoder()).search(text="red")
+
+
+def test_the_names_in_a_manifest_stay_inside_the_index(whole: Path) -> None:
+    text = (whole / "manifest.json").read_text()
+    folder = VideoIndex.open(whole, TinyEncoder()).manifest.augmentation.folder  # type: ignore[union-attr]
+    for place in ("references/../../../home", "/etc", "references/0123456789abcdef-0123456g"):
+        (whole / "manifest.json").write_text(text.replace(folder, place))
+        with pytest.raises(VideoIndexError, match="no path of an index"):
+            VideoIndex.open(whole, TinyEncoder())
