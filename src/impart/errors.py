@@ -103,11 +103,14 @@ class DecodeError(ImpartError):
     Args:
         message: names the file and what is wrong with it.
         reason: what is wrong, without the file's name, for lists that have the name in another column.
+        lasting: whether the file itself is the cause. False where it could not be read (a disk that fails or is away,
+            a missing permission): reading it later may succeed.
     """
 
-    def __init__(self, message: str, *, reason: str | None = None) -> None:
+    def __init__(self, message: str, *, reason: str | None = None, lasting: bool = True) -> None:
         super().__init__(message)
         self.reason = message if reason is None else reason
+        self.lasting = lasting
 
 
 class TrainingError(ImpartError):

@@ -198,7 +198,7 @@ def stats(
 ) -> None:
     """Print what an index contains, what failed and which reference set is in force."""
     from impart.video.index.index import VideoIndex
-    from impart.video.index.integrity import ROWS_MISSING
+    from impart.video.integrity import ROWS_MISSING
 
     opened = VideoIndex.open(index_dir, create=False)
     if failures or videos:

@@ -79,10 +79,11 @@ class DecodeFinished:
 
 @dataclass(frozen=True)
 class DecodeFailed:
-    """A file has no (further) frame; its earlier segments are void."""
+    """A file has no (further) frame; its earlier segments are void. `lasting`: see `DecodeError`."""
 
     path: Path
     reason: str
+    lasting: bool = True
 
 
 def sample_video(

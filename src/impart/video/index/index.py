@@ -20,11 +20,11 @@ from impart.encoders.base import Encoder, ImageInput
 from impart.files import library_versions, now
 from impart.refset.refset import ReferenceSet
 from impart.video.index.encoder_in_use import EncoderInUse
-from impart.video.index.integrity import bytes_below
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.refset_switch import complete, install, switch
 from impart.video.index.store import FailureRecord, Store, VideoRecord
 from impart.video.index.writer import Writer, write_lock
+from impart.video.integrity import bytes_below
 from impart.video.search.hits import Hit, Reason
 from impart.video.search.query import Query, SearchKeywords, SearchOptions
 from impart.video.search.searcher import Searcher

@@ -180,8 +180,7 @@ def complete(writer: Writer, encoder: Encoder) -> None:
             rows = batch.filter(pc.is_in(batch["video_id"], lacking))
             if len(rows):
                 store.table(manifest.augmentation.table).add(_neighbours(rows, encoder, manifest))
-    writer.update(writer.unblended[0])  # a commit: searches that run read the index again
-    writer.unblended = []
+    writer.blended()
 
 
 def _batches(store: Store) -> Iterator[Any]:

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from impart.errors import VideoIndexError
 from impart.files import blake2b_hex, new_blake2b
-from impart.video.index.integrity import COPY_REMEDY, KEYS, damaged_file, damaged_version, place_rows
 from impart.video.index.manifest import MANIFESTS, Augmentation, IndexManifest, manifest_bytes
+from impart.video.integrity import COPY_REMEDY, KEYS, damaged_file, damaged_version, place_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import IndexLockedError, VideoIndexError
-from impart.video.index.integrity import KEYS, ROWS_MISSING, bytes_below, damaged_file, place_rows, remove_temporary
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import (
     FAILURES,
@@ -35,6 +34,7 @@ from impart.video.index.store import (
     VideoRecord,
     path_id,
 )
+from impart.video.integrity import KEYS, ROWS_MISSING, bytes_below, damaged_file, place_rows, remove_temporary
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -173,6 +173,12 @@ class Writer:
         """Replace the row of a video whose segments stay: it moved, or only its time changed."""
         with self.store.errors("write to"):
             self._put(record)
+
+    def blended(self) -> None:
+        """Record that the neighbours table is whole; this is a commit, so that readers read the index again."""
+        with self.store.errors("write to"):
+            self._put(self.unblended[0])
+        self.unblended = []
 
     def copy(self, original: VideoRecord, record: VideoRecord) -> None:
         """Commit `record` with the segments of another video of the same content."""

@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from impart.blending.base import Blend
 from impart.files import move_synced
-from impart.video.index.integrity import KEYS, Placed, damaged_file, place_rows
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, Store, TableGoneError, VideoRecord
+from impart.video.integrity import KEYS, Placed, damaged_file, place_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,14 @@ from helpers.colour_references import colour_set
 from helpers.tiny_encoder import TinyEncoder
 from impart.blending.encoder import AugmentedEncoder
 from impart.blending.vanilla import Vanilla
+from impart.cli.main import main
 from impart.config import VanillaSettings
+from impart.encoders.base import register
 from impart.errors import ImpartWarning, VideoIndexError
 from impart.video.index.index import VideoIndex
-from impart.video.index.integrity import damaged_file
 from impart.video.index.store import SEGMENTS, Store
 from impart.video.index.writer import Writer
+from impart.video.integrity import damaged_file
 from impart.video.search.snapshot import load_snapshot
 
 COLOURS = ("red", "green", "blue")
@@ -222,3 +226,39 @@ def test_the_names_in_a_manifest_stay_inside_the_index(whole: Path) -> None:
         (whole / "manifest.json").write_text(text.replace(folder, place))
         with pytest.raises(VideoIndexError, match="no path of an index"):
             VideoIndex.open(whole, TinyEncoder())
+
+
+def test_the_command_line_prints_what_is_left_out(
+    torn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register("tiny", lambda rest, **options: TinyEncoder())
+    monkeypatch.setattr(sys, "argv", ["impart", "search", "red", "--index", str(torn), "--format", "jsonl"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    captured = capsys.readouterr()
+    assert end.value.code == 0
+    assert [Path(hit["path"]).name for hit in json.loads(captured.out)["hits"]] != []
+    assert captured.err.startswith("warning: 1 video (")
+    assert captured.err.count("\n") == 1
+    monkeypatch.setattr(sys, "argv", ["impart", "stats", "--index", str(torn)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "1 lack rows" in capsys.readouterr().err
+
+
+def test_a_search_that_loads_a_model_while_the_set_is_switched_takes_the_new_one(whole: Path) -> None:
+    other = colour_set().take([0, 1, 2]).named("three")
+    switches = iter([other, None, colour_set()])
+
+    def slow(rest: str, **options: Any) -> TinyEncoder:
+        VideoIndex.open(whole, TinyEncoder()).use_references(next(switches))
+        return TinyEncoder()
+
+    register("tiny", slow)
+    for expected in (3, None, 10):
+        index = VideoIndex.open(whole)
+        hits = index.search(text="red", top=3)
+        assert len(hits) == 3
+        augmentation = index.manifest.augmentation
+        assert (augmentation and len(index.encoder.references)) == expected  # type: ignore[attr-defined]
+    register("tiny", lambda rest, **options: TinyEncoder())
