@@ -262,3 +262,25 @@ def test_a_search_that_loads_a_model_while_the_set_is_switched_takes_the_new_one
         augmentation = index.manifest.augmentation
         assert (augmentation and len(index.encoder.references)) == expected  # type: ignore[attr-defined]
     register("tiny", lambda rest, **options: TinyEncoder())
+
+
+@pytest.mark.parametrize("fault", ["a changed bit", "lost rows", "lost folder"])
+def test_refset_use_repairs_the_copy_in_the_index(whole: Path, fault: str) -> None:
+    augmentation = VideoIndex.open(whole, TinyEncoder()).manifest.augmentation
+    assert augmentation is not None
+    copy = whole / augmentation.folder
+    rows_file = next(copy.glob("pairs-*.arrow"))
+    if fault == "a changed bit":
+        content = bytearray(rows_file.read_bytes())
+        content[content.index(b"magenta")] ^= 1
+        rows_file.write_bytes(content)
+    elif fault == "lost rows":
+        rows_file.unlink()
+    else:
+        shutil.rmtree(copy)
+    with pytest.raises(VideoIndexError, match=rf"the reference set of the index {whole}.*impart refset use SET"):
+        VideoIndex.open(whole, TinyEncoder()).search(text="red")
+    VideoIndex.open(whole, TinyEncoder()).use_references(colour_set(), VanillaSettings(k=3))
+    index = VideoIndex.open(whole, TinyEncoder())
+    assert len(names(index)) == 3
+    assert index.manifest.augmentation == augmentation
