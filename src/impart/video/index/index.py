@@ -319,7 +319,7 @@ class VideoIndex:
             indexer = Indexer(writer, encoder, decoder=decoder, batch=self.settings.encoder.batch)
             counts = yield from indexer.run(plan)
         if not plan.empty:
-            writer.compact()
+            writer.compact(last=True)
         self._save_cache()
         yield IndexDone(
             **dataclasses.asdict(counts),

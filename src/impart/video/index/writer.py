@@ -243,19 +243,35 @@ class Writer:
         with self.store.errors("clean"):
             self._drop_unnamed()
 
-    def compact(self) -> None:
-        """Merge small fragments where that is worth its cost, and delete versions that no reader uses."""
-        with self.store.errors("compact"):
-            self._tidy()
+    def compact(self, *, last: bool = False) -> None:
+        """Merge small fragments where that is worth its cost, and delete versions that no reader uses.
 
-    def _tidy(self) -> None:
+        Args:
+            last: whether the run ends. Tables with many replaced files are then merged to one fragment, so that the
+                next writer can delete these files at no cost.
+        """
+        with self.store.errors("compact"):
+            for name, stats, replaced in self._sizes():
+                if _worth_compacting(stats) or (last and replaced > _SPARE_BYTES + stats["total_bytes"] / 4):
+                    self._optimize(name)
+
+    def _delete_replaced(self) -> None:
+        """Delete replaced files where there is nothing to merge, or where they are larger than the table itself."""
+        for name, stats, replaced in self._sizes():
+            one_piece = stats["fragment_stats"]["num_fragments"] <= 1
+            versions = self.store.folder / f"{name}.lance" / "_versions"
+            if (one_piece and len(list(versions.iterdir())) > 2) or replaced > _SPARE_BYTES + stats["total_bytes"]:
+                self._optimize(name)
+
+    def _sizes(self) -> Iterator[tuple[str, Mapping[str, Any], int]]:
+        """Yield name, statistics and bytes of replaced files of each table."""
         for name in [VIDEOS, FAILURES, *self._row_tables()]:
-            table, folder = self._table(name), self.store.folder / f"{name}.lance"
-            stats = table.stats()
-            replaced = stats["fragment_stats"]["num_fragments"] <= 1 and len(list((folder / "_versions").iterdir())) > 2
-            if replaced or _worth_compacting(stats) or _wasteful(stats, bytes_below(folder)):
-                # Files of no version are from an interrupted run: this process alone holds the lock.
-                table.optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
+            stats = self._table(name).stats()
+            yield name, stats, bytes_below(self.store.folder / f"{name}.lance") - stats["total_bytes"]
+
+    def _optimize(self, name: str) -> None:
+        # Files of no version are from an interrupted run: this process alone holds the lock.
+        self._table(name).optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
 
     def _put(self, record: VideoRecord) -> None:
         import pyarrow as pa
@@ -302,7 +318,7 @@ class Writer:
         if self.manifest.augmentation is not None:
             self.unblended = self._sort_rows(self.manifest.augmentation.table)
         with contextlib.suppress(OSError, RuntimeError, ValueError):  # on a full disk, a run may still remove videos
-            self._tidy()
+            self._delete_replaced()
 
     def _sort_rows(self, name: str) -> list[VideoRecord]:
         """Delete the orphan rows of a table, and find the videos that lack rows in it."""
@@ -391,9 +407,3 @@ def _worth_compacting(stats: Mapping[str, Any]) -> bool:
     fragments = stats["fragment_stats"]
     count, largest = fragments["num_fragments"], fragments["lengths"]["max"]
     return bool(count >= 512 or (count >= 32 and stats["num_rows"] - largest >= 0.2 * stats["num_rows"]))
-
-
-def _wasteful(stats: Mapping[str, Any], on_disk: int) -> bool:
-    """Decide whether the replaced files of a table are deleted, which rewrites the table as well."""
-    live = stats["total_bytes"]
-    return bool(on_disk - live > _SPARE_BYTES + live / 4)
