@@ -212,7 +212,7 @@ def test_a_damaged_file_is_named_with_the_remedy(
         list(index.add([films]))
 
 
-def test_a_damaged_version_is_no_older_index(whole: Path) -> None:
+def test_a_damaged_version_is_no_empty_index(whole: Path) -> None:
     newest = min((whole / "videos.lance" / "_versions").glob("*.manifest"))
     newest.write_bytes(bytes(newest.stat().st_size))
     with pytest.raises(VideoIndexError, match=rf"{newest} is missing or damaged"):

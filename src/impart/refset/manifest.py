@@ -18,10 +18,11 @@ __all__ = ["SCHEMA_VERSION", "ReferenceSetManifest"]
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 
+_DIGEST = "[0-9a-f]{16}"
 _FORMS = {
-    "fingerprint": re.compile(r"[0-9a-f]{64}"),
-    "data": re.compile(r"pairs-[0-9a-f]{16}\.arrow"),
-    "znorm": re.compile(r"(cohort-[0-9a-f]{16}\.npy)?"),
+    "fingerprint": re.compile("[0-9a-f]{64}"),
+    "data": re.compile(f"pairs-{_DIGEST}[.]arrow"),
+    "znorm": re.compile(f"cohort-{_DIGEST}[.]npy|"),
 }
 """Forms of what becomes part of a path: nothing outside the folder is ever read, replaced or deleted through it."""
 

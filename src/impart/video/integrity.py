@@ -102,7 +102,8 @@ def damaged_file(table: Path) -> Path | None:
         return broken
     newest = _newest_version(table)
     assert newest is not None
-    for name in sorted(set(_DATA_FILE.findall(newest.read_bytes()))):
+    names: set[bytes] = set(_DATA_FILE.findall(newest.read_bytes()))
+    for name in sorted(names):
         file = table / "data" / name.decode("ascii")
         if not _ends_well(file):
             return file
@@ -110,7 +111,7 @@ def damaged_file(table: Path) -> Path | None:
 
 
 def damaged_version(table: Path) -> Path | None:
-    """Return the newest version of a table where it is damaged: the database would take an older one in silence.
+    """Return the newest version of a table where it is damaged: the database may read it as an empty table.
 
     Returns:
         The file, or the table's folder where it has no version; None where all is well.
