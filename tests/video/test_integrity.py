@@ -212,6 +212,33 @@ def test_a_damaged_file_is_named_with_the_remedy(
         list(index.add([films]))
 
 
+@pytest.mark.parametrize("fault", ["lost", "no version"])
+def test_a_lost_table_of_failures_costs_no_video(
+    whole: Path, films: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    shutil.rmtree(whole / "failures.lance" / ("_versions" if fault == "no version" else ""))
+    index = VideoIndex.open(whole, TinyEncoder())
+    assert len(names(index)) == 3
+    with pytest.raises(VideoIndexError, match=r"failures\.lance.*impart index PATH"):
+        index.failures()
+    assert list(index.add([films]))[-1].unchanged == 3
+    assert index.failures() == []
+
+
+@pytest.mark.parametrize("table", ["videos", "segments"])
+def test_a_lost_table_is_named_with_the_remedy(
+    whole: Path, films: Path, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    shutil.rmtree(whole / f"{table}.lance")
+    index = VideoIndex.open(whole, TinyEncoder())
+    for use in (lambda: index.search(text="red"), lambda: list(index.add([films]))):
+        with pytest.raises(VideoIndexError, match=rf"{table}\.lance.*--index DIR"):
+            use()
+    assert not (whole / f"{table}.lance").exists()
+
+
 def test_a_damaged_version_is_no_empty_index(whole: Path) -> None:
     newest = min((whole / "videos.lance" / "_versions").glob("*.manifest"))
     newest.write_bytes(bytes(newest.stat().st_size))

@@ -231,6 +231,10 @@ class Store:
         """Create an empty neighbours table, in place of one that an interrupted run left."""
         self._make(augmentation.table, _neighbours_schema(augmentation, manifest))
 
+    def make_failures(self, manifest: IndexManifest) -> None:
+        """Create an empty table of failures, in place of a lost or damaged one: its files are tried again."""
+        self._make(FAILURES, _schemas(manifest)[FAILURES])
+
     def drop(self, name: str) -> None:
         """Delete a table, also a damaged one."""
         self._tables.pop(name, None)
@@ -260,7 +264,9 @@ class Store:
         """Name the damaged file behind an error of the database, with the remedy; the error itself where none is."""
         file = self._damage()
         if file is not None:
-            return f"{file} is missing or damaged: {COPY_REMEDY}"
+            own = file.is_relative_to(self.folder / f"{FAILURES}.lance")
+            remedy = "impart index PATH... makes it again, and tries the failed files again" if own else COPY_REMEDY
+            return f"{file} is missing or damaged: {remedy}"
         if isinstance(error, TableGoneError):
             return f"{error}. A file of this table may be damaged: {COPY_REMEDY}"
         return str(error)

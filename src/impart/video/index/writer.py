@@ -127,6 +127,8 @@ class Writer:
             self.manifest = IndexManifest.load(self.store.folder, migrate=True)
             with self.store.errors("open"):
                 self.videos = {record.video_id: record for record in self.store.videos()}
+                if damaged_file(self.store.folder / f"{FAILURES}.lance") is not None:
+                    self.store.make_failures(self.manifest)
                 self.failures = {record.path: record for record in self.store.failures()}
                 self._clean_up()
         except BaseException:
