@@ -94,12 +94,12 @@ class EvaluateSettings:
 
     Attributes:
         near_duplicate: a reference with at least this cosine of retrieval embeddings to a test image counts as
-            contamination and is left out (measured: `impart.evaluate.contamination`).
+            contamination and is left out; 0 = the bound of the encoder (`impart.retrieval.near_duplicates`).
         bootstrap: replicates per interval.
         batch: images per forward pass.
     """
 
-    near_duplicate: float = 0.93
+    near_duplicate: float = 0.0
     bootstrap: int = 1000
     batch: int = 32
 
@@ -207,6 +207,8 @@ class DecodeSettings:
             reuses that embedding; 0 = encode every sampled frame.
         fit: how a frame becomes the square input of an image tower. `squash` resizes the whole frame to a square;
             `crop` leaves the frame to the encoder, which mostly crops the centre: 56% of a 16:9 frame.
+        stream: video stream to decode, from 1 in the file's order; 0 = the best one, as players choose it. Files with
+            fewer streams are decoded at the best one.
         stall_s: a decoder without output for this long is stopped, and its file is reported.
         look_ahead: decoded frames kept in memory while the encoder is busy.
         threads: CPU threads of the decoder; 0 = half the cores (the others are for the encoder).
@@ -215,6 +217,7 @@ class DecodeSettings:
     fps: float = 4.0
     reuse_threshold: float = 2.0
     fit: Fit = "squash"
+    stream: int = 0
     stall_s: float = 60.0
     look_ahead: int = 128
     threads: int = 0
@@ -226,6 +229,8 @@ class DecodeSettings:
             raise ConfigError(f"decode.reuse_threshold is {self.reuse_threshold}: use 0 to encode every frame")
         if self.fit not in get_args(Fit):
             raise ConfigError(f"decode.fit is {self.fit!r}: use {' or '.join(get_args(Fit))}")
+        if self.stream < 0:
+            raise ConfigError(f"decode.stream is {self.stream}: streams count from 1; 0 takes the best one")
         if self.look_ahead < 1:
             raise ConfigError(f"decode.look_ahead is {self.look_ahead}: it must be at least 1 frame")
         if self.stall_s <= 0:

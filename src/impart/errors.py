@@ -20,6 +20,7 @@ A message names the file or the setting, and the remedy. Causes are chained with
 from __future__ import annotations
 
 __all__ = [
+    "DISTRIBUTION",
     "ConfigError",
     "DataError",
     "DecodeError",
@@ -34,7 +35,11 @@ __all__ = [
     "ReferenceSetError",
     "TrainingError",
     "VideoIndexError",
+    "install_command",
 ]
+
+DISTRIBUTION = "impart-clip"
+"""Name of the package for pip; the name `impart` belongs to another project on the package index."""
 
 
 class ImpartError(Exception):
@@ -54,6 +59,11 @@ class ConfigError(ImpartError):
     """Raised when a setting is unknown, or has a value that cannot work."""
 
 
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra of this project, also where the package came from a checkout."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
 class MissingExtraError(ImpartError):
     """Raised when an optional dependency is needed and not installed.
 
@@ -64,7 +74,7 @@ class MissingExtraError(ImpartError):
     """
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package!r}, which is not installed: pip install 'impart[{extra}]'")
+        super().__init__(f"{purpose} needs {package!r}, which is not installed: {install_command(extra)}")
         self.package = package
         self.extra = extra
 

@@ -152,6 +152,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (16, 8), COLOURS["red"]).save(folder / "boxes" / "red.png")
     (folder / "boxes" / "boxes.csv").write_text("file,label,x0,y0,x1,y1\nred.png,red,0,0,1,1\nred.png,blue,0,0,0.5,1\n")
     _run("index", folder / "clips", "-i", folder / "index", "-e", "tiny")
+    _run("eval", "zeroshot", folder / "pairs", "-e", "tiny", "--bootstrap", 0, "--no-cache", "-o", folder / "report")
     return folder
 
 
@@ -208,6 +209,15 @@ TRIALS: dict[tuple[str, str], Callable[[Path, Path], list[object]]] = {
         *("eval", "retrieval", "-d", place / "clips" / "captions.csv", "-i", place / "index", "--no-report")
     ],
     ("eval moments", "--fit"): lambda place, _: _measured("moments", "-d", f"qvhighlights:{place / 'clips'}"),
+    ("eval zeroshot", "--format"): lambda place, _: _measured("zeroshot", place / "pairs"),
+    ("eval probe", "--format"): lambda place, _: _measured("probe", place / "caltech101"),
+    ("eval regions", "--format"): lambda place, _: _measured("regions", place / "boxes"),
+    ("eval retrieval", "--format"): lambda place, _: _videos(place),
+    ("eval moments", "--format"): lambda place, _: _measured("moments", "-d", f"qvhighlights:{place / 'clips'}"),
+    ("eval table", "--format"): lambda place, _: ["eval", "table", place / "report", "--bootstrap", 0],
+    ("reproduce table1", "--format"): lambda place, _: [
+        *("reproduce", "table1", "-d", place, "-e", "tiny", "-r", place / "set", "--bootstrap", 0, "--no-report")
+    ],
     ("reproduce table1", "--prompts"): lambda place, _: [
         *("reproduce", "table1", "-d", place, "-e", "tiny", "-r", place / "set", "--bootstrap", 0, "--no-report")
     ],

@@ -9,12 +9,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from helpers.clips import write_audio, write_clip
+from helpers.clips import write_audio, write_clip, write_two_streams
 from helpers.tiny_encoder import TinyEncoder
 from impart.cli.main import app
 from impart.cli.search import parse_moment
@@ -167,7 +168,8 @@ def test_bad_files_are_listed_and_the_rest_is_indexed(library: Path, tmp_path: P
     (library / "loop").symlink_to(library)
     result = run("index", library, "-i", index, "-e", "tiny", code=3)
     assert "5 added" in result.stdout
-    assert "4 failed" in result.stdout
+    assert "3 failed" in result.stdout
+    assert "1 without a video stream" in result.stdout
     for name in ("empty.mp4", "notes.mp4", "dot.mkv", "sound.mp4"):
         assert f"{name}: " in result.stderr
     assert "Traceback" not in result.output
@@ -179,8 +181,32 @@ def test_bad_files_are_listed_and_the_rest_is_indexed(library: Path, tmp_path: P
         "sound.mp4",
     ]
     again = run("index", library, "-i", index, code=3)
-    assert "4 skipped (failed before)" in again.stdout
-    assert "4 failed" in run("index", library, "-i", index, "--retry-failed", code=3).stdout
+    assert "3 skipped (failed before)" in again.stdout
+    assert "3 failed" in run("index", library, "-i", index, "--retry-failed", code=3).stdout
+
+
+def test_sound_recordings_do_not_fail_a_run(tmp_path: Path) -> None:
+    write_audio(tmp_path / "podcast.mp4")
+    write_clip(tmp_path / "film.mp4")
+    index = tmp_path / "sound.impart"
+    first = run("index", tmp_path, "-i", index, "-e", "tiny", code=0)
+    assert "podcast.mp4: has sound but no image" in first.stderr
+    assert "1 without a video stream" in first.stdout
+    again = run("index", tmp_path, "-i", index, code=0)
+    assert "podcast" not in again.stderr
+    assert "0 failed, 0 read in part, 1 without a video stream" in run("stats", "-i", index).stderr
+
+
+def test_another_video_stream_is_named_and_can_be_chosen(tmp_path: Path) -> None:
+    film = write_two_streams(tmp_path / "two.mkv", "red", "blue")
+    index = tmp_path / "two.impart"
+    result = run("index", film, "-i", index, "-e", "tiny", code=0)
+    assert "two.mkv: 1 further video stream left out (--stream chooses)" in result.stderr
+    for number, colour in ((1, "red"), (2, "blue")):
+        run("index", film, "-i", index, "--stream", str(number), code=0)
+        found = json.loads(run("search", colour, "-i", index, "-f", "json", "--by", "moment").stdout)["hits"]
+        assert found[0]["score"] > 0.9
+    assert "1 unchanged" in run("index", film, "-i", index, code=0).stdout
 
 
 def test_eval_counts_each_captions_own_video(index: Path, tmp_path: Path) -> None:
@@ -259,3 +285,80 @@ def test_queries_from_a_pipe_are_utf8_too(index: Path) -> None:
     refused = RUN.invoke(app, given, input=b"caf\xe9\n")
     assert isinstance(refused.exception, DataError)
     assert "UTF-8" in str(refused.exception)
+
+
+MAIN = "from helpers.tiny_encoder import TinyEncoder as T; from impart.encoders.base import register; "
+MAIN += "register('tiny', lambda rest, **options: T()); from impart.cli.main import main; main()"
+
+
+def console(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+    """Start the console script with the tiny encoder, in an ordinary UTF-8 locale (which is strict)."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "utf-8:strict"}
+    command = [sys.executable, "-c", MAIN, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, **options)
+
+
+def test_names_that_are_not_utf8_are_printed_and_come_back_from_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.mp4")
+    (tmp_path / "films").mkdir()
+    clip = write_clip(tmp_path / "films" / "x.mp4", colours=["red"])
+    try:
+        clip.rename(tmp_path / "films" / name)
+    except OSError:
+        pytest.skip("this file system takes only text for names")
+    run("index", tmp_path / "films", "-i", tmp_path / "i", "-e", "tiny")
+    printed = {}
+    for arguments in (
+        ("search", "red", "-i", tmp_path / "i"),
+        ("search", "red", "-i", tmp_path / "i", "-f", "csv"),
+        ("search", "red", "-i", tmp_path / "i", "-f", "jsonl"),
+        ("stats", "-i", tmp_path / "i", "--videos"),
+        ("index", tmp_path / "films", "-i", tmp_path / "new", "-e", "tiny", "--dry-run"),
+    ):
+        output, errors = (started := console(*arguments)).communicate(timeout=60)
+        assert (started.returncode, errors) == (0, b""), arguments
+        assert "caf\\udce9.mp4" in output.decode("utf-8")
+        printed[arguments[-1]] = output.decode("utf-8")
+    (hit,) = json.loads(printed["jsonl"])["hits"]
+    assert Path(hit["path"]) == tmp_path / "films" / name
+
+
+def test_a_closed_pipe_is_no_error(index: Path) -> None:
+    for arguments in (("search", "red", "-f", "csv"), ("search", "red"), ("stats", "--videos")):
+        started = console(*arguments, "-i", index)
+        assert started.stdout is not None
+        started.stdout.close()
+        assert started.wait(timeout=60) == 0, arguments
+        assert started.stderr is not None
+        assert started.stderr.read() == b"", arguments
+        started.stderr.close()
+
+
+def test_copies_are_named_in_every_format(library: Path, index: Path) -> None:
+    (library / "blue copy.mp4").write_bytes((library / "blue.mp4").read_bytes())
+    run("index", library, "-i", index)
+    (hit,) = json.loads(run("search", "blue", "-i", index, "-f", "jsonl", "-n", 1).stdout)["hits"]
+    assert (Path(hit["path"]).name, [Path(path).name for path in hit["also_at"]]) == ("blue copy.mp4", ["blue.mp4"])
+    (row,) = csv.DictReader(io.StringIO(run("search", "blue", "-i", index, "-f", "csv", "-n", 1).stdout))
+    assert json.loads(row["also_at"]) == hit["also_at"]
+    assert "also at" in run("search", "blue", "-i", index, "-n", 1).stdout
+
+
+def test_nothing_found_leaves_nothing_and_is_told(library: Path, index: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    printed = run("index", tmp_path / "empty", "-i", tmp_path / "new", "-e", "tiny").stdout
+    assert "no videos found" in printed
+    assert ".mp4" in printed
+    assert "typo" in run("index", tmp_path / "typo", "-i", tmp_path / "new", "-e", "tiny", code=3).stderr
+    assert not (tmp_path / "new").exists()
+    assert "nothing to do: 3 files" in run("index", library, "-i", index, "--dry-run").stdout
+    assert "no failures" in run("stats", "-i", index, "--failures").stdout
+    for clip in library.iterdir():
+        clip.unlink()
+    kept = run("index", library, "-i", index, "--prune", code=3)
+    assert "3 indexed videos are kept" in kept.stderr
+    assert "3 removed" in run("index", library, "-i", index, "--prune", "--force").stdout
+    assert "typo" in run("index", library / "typo", "-i", index, "--prune", "--force", code=3).stderr
+    assert "--force needs --prune" in run("index", library, "-i", index, "--force", code=2).output
+    assert "holds no videos" in run("search", "red", "-i", index).stderr
+    assert "no videos" in run("stats", "-i", index, "--videos").stdout

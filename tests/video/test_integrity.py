@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import shutil
 import sys
 import warnings
@@ -20,6 +22,8 @@ from impart.cli.main import main
 from impart.config import VanillaSettings
 from impart.encoders.base import register
 from impart.errors import ImpartWarning, VideoIndexError
+from impart.video.decode import decoder
+from impart.video.index.events import VideoFailed
 from impart.video.index.index import VideoIndex
 from impart.video.index.store import SEGMENTS, Store
 from impart.video.index.writer import Writer
@@ -311,3 +315,27 @@ def test_refset_use_repairs_the_copy_in_the_index(whole: Path, fault: str) -> No
     index = VideoIndex.open(whole, TinyEncoder())
     assert len(names(index)) == 3
     assert index.manifest.augmentation == augmentation
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals by number")
+def test_a_file_whose_decoder_is_killed_each_time_is_read_by_the_next_run(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import os\nfrom impart.video.decode import worker\nreal = worker.sample_video\n"
+        "def sample(path, **options):\n"
+        "    if path.name == 'green.mp4':\n        os.kill(os.getpid(), 9)\n"
+        "    return real(path, **options)\n"
+        "worker.sample_video = sample\nworker.main()\n"
+    )
+    index = VideoIndex.open(tmp_path / "index", TinyEncoder())
+    with monkeypatch.context() as patch:
+        command = [sys.executable, str(script)]
+        patch.setattr(decoder, "Decoder", functools.partial(decoder.Decoder, command=command))
+        events = list(index.add([films]))
+    failed = [event for event in events if isinstance(event, VideoFailed)]
+    assert [(event.path.name, "SIGKILL" in event.reason) for event in failed] == [("green.mp4", True)]
+    assert events[-1].added == 2
+    assert index.failures() == []
+    assert list(index.add([films]))[-1].added == 1

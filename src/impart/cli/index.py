@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +21,7 @@ from impart.cli.options import (
     load,
     settings_for,
 )
-from impart.cli.output import settings_in_words
+from impart.cli.output import print_json, settings_in_words
 from impart.config import DecodeSettings, Fit
 
 if TYPE_CHECKING:
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
     from impart.video.index.index import VideoIndex
 
 __all__ = ["index", "show_run", "stats"]
+
+MOST_NAMED = 8  # suffixes in the line that counts what was left out
+NO_VIDEOS = "no videos found (suffix and content decide; --verbose names what was left out)"
 
 
 def index(
@@ -58,9 +60,35 @@ def index(
             show_default=DecodeSettings.fit,
         ),
     ] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove videos whose files are gone.")] = False,
+    stream: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Take this video stream of a file, counted from 1; 0 = the best one. Files with fewer: the best one.",
+            show_default=f"{DecodeSettings.stream}",
+        ),
+    ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune", help="Remove videos whose files are gone; keep and name those in a folder that may be unmounted."
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --prune, also remove videos in folders that are missing or empty.")
+    ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again the files that failed before.")
+        bool, typer.Option("--retry-failed", help="Try again the files that failed, or were read in part, before.")
+    ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Leave out files and folders with this name, or path below PATH; may be given several times.",
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Also name the files and folders that are left out.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     threads: ThreadsOption = 0,
@@ -69,16 +97,27 @@ def index(
     """Index new and changed videos. You may stop it at any moment: the same command continues.
 
     Exit code 3 means that some files could not be read. They are listed, and tried again only when they change or with
-    --retry-failed. All others are in the index.
+    --retry-failed; after a read error of the disk, in the next run. All others are in the index.
     """
+    if force and not prune:
+        raise typer.BadParameter("--force needs --prune: it removes videos in folders that are missing or empty")
     flags = {
         "decode.fps": fps,
         "decode.reuse_threshold": reuse_threshold,
         "decode.fit": fit,
+        "decode.stream": stream,
         "encoder.threads": threads or None,
     }
     opened = _open(index_dir, encoder, refset=refset, augment=not no_augment, config=config, flags=flags)
-    events = opened.add(paths, prune=prune, retry_failed=retry_failed, dry_run=dry_run)
+    events = opened.add(
+        paths,
+        prune=prune,
+        force=force,
+        retry_failed=retry_failed,
+        dry_run=dry_run,
+        exclude=exclude or (),
+        name_ignored=verbose,
+    )
     if show_run(events, index_dir):
         raise typer.Exit(3)
 
@@ -128,13 +167,19 @@ def show_run(events: Iterable[Event], index_dir: Path) -> bool:
         disable=not console.is_terminal,
         transient=True,
     )
-    failed = False
+    failed, ignored = False, ""
+    planned = 0
+    scanned = None
     with bar:
         task = bar.add_task("searching for videos", total=None)
         for event in events:
             match event:
                 case kinds.ScanDone():
+                    ignored = _ignored(event.ignored)
+                    scanned = event
                     bar.update(task, total=max(event.bytes_total, 1), description="indexing")
+                case kinds.PathIgnored():
+                    console.print(f"left out {_plain(event.path)} ({_plain(event.reason)})", soft_wrap=True)
                 case kinds.VideoProgress():
                     name = event.path.name if len(event.path.name) <= 32 else event.path.name[:29] + "..."
                     text = f"{event.files_done}/{event.files_total} {name}  {event.speed:.0f} s of video per second"
@@ -149,17 +194,40 @@ def show_run(events: Iterable[Event], index_dir: Path) -> bool:
                         "--retry-failed tries it again",
                         soft_wrap=True,
                     )
-                case kinds.VideoDone(problem=str() as problem):
-                    failed = True
-                    console.print(f"[yellow]partial[/yellow] {_plain(event.path)}: {_plain(problem)}", soft_wrap=True)
+                case kinds.VideoAbsent():
+                    console.print(f"no video {_plain(event.path)}: {_plain(event.reason)}", soft_wrap=True)
+                case kinds.VideoDone():
+                    for note in event.notes:
+                        console.print(f"note    {_plain(event.path)}: {_plain(note)}", soft_wrap=True)
+                    if event.problem is not None:
+                        failed = True
+                        problem = _plain(event.problem)
+                        console.print(f"[yellow]partial[/yellow] {_plain(event.path)}: {problem}", soft_wrap=True)
                 case kinds.Planned():
+                    planned += 1
                     detail = f"  ({event.detail})" if event.detail else ""
                     print(f"{event.action:7} {event.path}{detail}")
                 case kinds.IndexDone():
                     print(_summary(event, index_dir))
+                    scanned = None
                 case _:
                     pass
+    if scanned is not None and not planned:  # a dry run
+        found = f"{scanned.files} files found, none of them new or changed" if scanned.files else NO_VIDEOS
+        print(f"{index_dir}: nothing to do: {found}")
+    if ignored:
+        print(ignored, file=sys.stderr)
     return failed
+
+
+def _ignored(counts: Mapping[str, int]) -> str:
+    """Count in words what a scan left out, the most frequent suffixes first; "" = nothing."""
+    if not counts:
+        return ""
+    named = [f"{count:,} {reason}" for reason, count in list(counts.items())[:MOST_NAMED]]
+    rest = sum(counts.values()) - sum(list(counts.values())[:MOST_NAMED])
+    named += [f"{rest:,} others"] if rest else []
+    return f"left out, no videos: {', '.join(named)} (--verbose names them)"
 
 
 def _plain(value: object) -> str:
@@ -179,8 +247,9 @@ def _summary(done: IndexDone, index_dir: Path) -> str:
         "failed": done.all_failures,
         "read in part": done.partial,
         "skipped (failed before)": done.skipped,
+        "without a video stream": done.no_video,
     }
-    what = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "no videos found"
+    what = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or NO_VIDEOS
     line = f"{index_dir}: {what}; {done.elapsed_s:.1f} s"
     if done.samples:
         line += (
@@ -212,9 +281,12 @@ def stats(
                 {"path": video.path, "duration_s": video.duration_s, "segments": video.segments, "codec": video.codec}
                 for video in opened.videos()
             ]
+        if not rows and not as_json:
+            wanted = [name for name, asked in (("failures", failures), ("videos", videos)) if asked]
+            print(f"{index_dir}: no {' and no '.join(wanted)}")
         for row in rows:
             if as_json:
-                print(json.dumps(row, ensure_ascii=False, default=str))
+                print_json(row)
             elif "reason" in row:
                 print(f"{row['path']}: {row['reason']}")
             else:
@@ -222,7 +294,7 @@ def stats(
         return
     numbers = opened.stats()
     if as_json:
-        print(json.dumps(dataclasses.asdict(numbers), ensure_ascii=False, indent=2))
+        print_json(dataclasses.asdict(numbers), indent=2)
         return
     count = f"{numbers.videos} video{'' if numbers.videos == 1 else 's'}"
     print(f"{index_dir}: {count}, {numbers.video_s:.0f} s, {numbers.size_bytes / 1e6:.1f} MB on disk")
@@ -234,6 +306,7 @@ def stats(
     if numbers.incomplete:
         what = f"{numbers.incomplete} lack rows, and searches leave them out"
         print(f"  {what}: impart index PATH... --index {index_dir} indexes them again", file=sys.stderr)
-    if numbers.failures or numbers.partial:
+    if numbers.failures or numbers.partial or numbers.no_video:
         counts = f"{numbers.failures} failed, {numbers.partial} read in part"
+        counts += f", {numbers.no_video} without a video stream" if numbers.no_video else ""
         print(f"  {counts} (--failures lists them)", file=sys.stderr)

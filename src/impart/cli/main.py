@@ -5,9 +5,12 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 partly failed (the failures are l
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
 import warnings
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -71,12 +74,21 @@ def main() -> None:
     """Run the command line; the entry point of the console script."""
     warnings.simplefilter("always", ImpartWarning)
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that is no text, or that the locale cannot print
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:  # it is None where the shell closed it
+                sys.stdout.flush()
     except ImpartError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich and typer end with exit code 1 then
+            _end_quietly()
         if end.code == _INTERRUPTED:  # typer's exit code after Ctrl-C
             print(
                 "stopped; finished work is kept, and the same command (train: with --resume) continues from there",
@@ -84,6 +96,14 @@ def main() -> None:
             )
         raise
     except BrokenPipeError:
-        # The reader of the output has closed it (`impart search ... | head`): that is no error.
-        sys.stderr.close()
-        sys.exit(0)
+        _end_quietly()
+
+
+def _end_quietly() -> NoReturn:
+    """End with exit code 0: that the reader of the output has closed it (`impart search ... | head`) is no error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):  # what they hold back would fail at exit
+        if stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(nowhere, stream.fileno())
+    sys.exit(0)

@@ -1,10 +1,16 @@
-"""Output: hits of a search as table, json, jsonl or csv (one JSON object per query), and settings in words."""
+"""Output: hits of a search as table, json, jsonl or csv (one JSON object per query), and settings in words.
+
+A file name may contain bytes that are no text. In tables and CSV such a byte is printed as `\\udcXX`, XX in hex digits,
+by the error handler that `main` sets. In JSON it is the escape `\\udcXX`, which Python's `json` and `os.fsencode` turn
+into the name again.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from impart.video.index.index import Hit
 
-__all__ = ["Answer", "Format", "print_answers", "settings_in_words"]
+__all__ = ["Answer", "Format", "print_answers", "print_json", "settings_in_words"]
 
 
 class Format(StrEnum):
@@ -46,25 +52,41 @@ class Answer:
         return {"query": self.query, **self.extra, "hits": [_hit_dict(hit) for hit in self.hits]}
 
 
-def print_answers(answers: Iterable[Answer], form: Format, *, why: bool) -> None:
-    """Print each answer as soon as it is there."""
+def print_answers(answers: Iterable[Answer], form: Format, *, why: bool) -> int:
+    """Print each answer as soon as it is there.
+
+    Returns:
+        The number of hits.
+    """
+    count = 0
     if form is Format.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         names = ["rank", "path", "start_s", "end_s", "timecode", "score"]
-        writer.writerow(["query", *names, *(["why"] if why else [])])
+        writer.writerow(["query", *names, *(["why"] if why else []), "also_at"])
         for answer in answers:
+            count += len(answer.hits)
             for hit in answer.hits:
                 row = _hit_dict(hit)
                 reasons = [json.dumps(row.get("why", []), ensure_ascii=False)] if why else []
-                writer.writerow([answer.query, *(row[name] for name in names), *reasons])
-        return
+                copies = json.dumps(row["also_at"]) if "also_at" in row else ""
+                writer.writerow([answer.query, *(row[name] for name in names), *reasons, copies])
+        return count
     for answer in answers:
+        count += len(answer.hits)
         if form is Format.json:
-            print(json.dumps(answer.as_dict(), ensure_ascii=False, indent=2))
+            print_json(answer.as_dict(), indent=2)
         elif form is Format.jsonl:
-            print(json.dumps(answer.as_dict(), ensure_ascii=False))
+            print_json(answer.as_dict())
         else:
             _print_table(answer, why=why)
+    return count
+
+
+def print_json(value: Any, *, indent: int | None = None) -> None:
+    """Print a value as JSON that any output can take: what its encoding lacks is escaped."""
+    utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("-", "").replace("_", "") == "utf8"
+    text = json.dumps(value, ensure_ascii=not utf8, indent=indent, default=str)
+    print(re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def settings_in_words(values: Mapping[str, Any]) -> str:
@@ -90,6 +112,8 @@ def _hit_dict(hit: Hit) -> dict[str, Any]:
         "timecode": hit.timecode,
         "score": round(hit.score, 6),
     }
+    if hit.also_at:
+        row["also_at"] = [str(path) for path in hit.also_at]
     if hit.why:
         row["why"] = [
             {
@@ -124,6 +148,8 @@ def _print_table(answer: Answer, *, why: bool) -> None:
     for hit in answer.hits:
         length = f"{hit.length_s:.2f} s"
         table.add_row(str(hit.rank), f"{hit.score:.3f}", hit.timecode, length, escape(_short(Path(hit.path))))
+        for copy in hit.also_at:
+            table.add_row("", "", "", "", f"[dim]also at {escape(_short(copy))}[/dim]")
         if why:
             for reason in hit.why:
                 weights = f"image {reason.weight_img:.3f}, text {reason.weight_txt:.3f}"

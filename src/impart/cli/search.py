@@ -121,7 +121,11 @@ def search(
         answers = _answer_lines(
             opened, _lines(queries), together=together, negatives=negatives, keywords=keywords, extra=extra
         )
-    print_answers(answers, form or (Format.jsonl if queries else Format.table), why=why)
+    hits = print_answers(answers, form or (Format.jsonl if queries else Format.table), why=why)
+    if not hits and not opened.videos():
+        print(
+            f"the index {index_dir} holds no videos: add some with impart index PATH... -i {index_dir}", file=sys.stderr
+        )
 
 
 def similar(

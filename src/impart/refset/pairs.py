@@ -1,32 +1,23 @@
 """List image-text pairs of a source: csv and tsv files, parquet, image folders, WebDataset tars.
 
-Reading is lazy: a `Pair` has the place of its image, which `load_image` reads. Listing a source, to split or sample it,
-reads no images, and building from it needs memory for a few batches.
+Reading is lazy: a `Pair` has the place of its image, which `impart.images` reads. Listing a source, to split or sample
+it, reads no images, and building from it needs memory for a few batches.
 """
 
 from __future__ import annotations
 
 import csv
-import io
 import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
-
 from impart.errors import DataError, ReferenceSetError
-from impart.files import sha256_hex
+from impart.images import ImageSource
 
-__all__ = ["Columns", "Pair", "PairSource", "check_header", "load_image", "read_pairs", "tidy_name"]
-
-PairSource: TypeAlias = "Path | bytes | Callable[[], bytes] | Image.Image | npt.NDArray[np.uint8]"
-"""An image: a file, its bytes, a function that reads its bytes, or an image in memory."""
+__all__ = ["Columns", "Pair", "read_pairs", "tidy_name"]
 
 _OnFailure: TypeAlias = "Callable[[str, str], None] | None"
 
@@ -51,7 +42,7 @@ class Pair:
         location: place from which training reads the image (absolute path, or `shard.tar::member`).
     """
 
-    image: PairSource
+    image: ImageSource
     text: str
     path: str = ""
     source: str = ""
@@ -192,61 +183,6 @@ def read_pairs(
         )
 
 
-def load_image(image: PairSource, *, max_megapixels: float) -> tuple[Image.Image, str]:
-    """Read an image upright in RGB, with the sha256 of its content.
-
-    The content of a file is its bytes, so that the same file has the same hash on every machine. The content of an
-    image in memory is its size and RGB pixels.
-
-    Raises:
-        DataError: missing, empty, not an image, cut off, or larger than allowed.
-    """
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise DataError(f"array of shape {image.shape}, {image.dtype}: an RGB uint8 array (h, w, 3) is needed")
-        image = Image.fromarray(image)
-    if isinstance(image, Image.Image):
-        upright = image.convert("RGB")
-        return upright, sha256_hex(repr(upright.size), upright.tobytes())
-    try:
-        data = image if isinstance(image, bytes) else image.read_bytes() if isinstance(image, Path) else image()
-    except FileNotFoundError as error:
-        raise DataError("the file is missing") from error
-    except (OSError, tarfile.TarError) as error:
-        raise DataError(f"cannot be read: {error.strerror if isinstance(error, OSError) else error}") from error
-    if not data:
-        raise DataError("the file is empty")
-    with _reading(data, max_megapixels) as opened:
-        upright = ImageOps.exif_transpose(opened).convert("RGB")
-    return upright, sha256_hex(data)
-
-
-def check_header(data: bytes, *, max_megapixels: float) -> None:
-    """Check that bytes start as an image of a known format and allowed size, without decoding it.
-
-    Raises:
-        DataError: they do not.
-    """
-    with _reading(data, max_megapixels):
-        pass
-
-
-@contextmanager
-def _reading(data: bytes, max_megapixels: float) -> Iterator[Image.Image]:
-    """Open an image without decoding it."""
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            width, height = opened.size
-            if width * height > max_megapixels * 1e6:
-                raise DataError(f"{width} x {height} px is over the limit of {max_megapixels:g} megapixels")
-            yield opened
-    except Image.DecompressionBombError as error:
-        raise DataError(f"over the limit of {max_megapixels:g} megapixels") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, ArithmeticError) as error:
-        reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(f"not a readable image: {reason}") from error
-
-
 def _from_table(table: Path, columns: Columns) -> Iterator[Pair]:
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
@@ -291,7 +227,7 @@ def _from_parquet(table: Path, columns: Columns, on_failure: _OnFailure) -> Iter
                 value: Any = row[image]
                 if isinstance(value, dict):  # the layout of Hugging Face datasets: {"bytes": ..., "path": ...}
                     value = value.get("bytes") or value.get("path")
-                place: PairSource = root / value if isinstance(value, str) and value else value or _no_image
+                place: ImageSource = root / value if isinstance(value, str) and value else value or _no_image
                 yield Pair(
                     image=place,
                     text=" ".join(str(row[text] or "").split()),

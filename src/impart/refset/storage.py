@@ -35,7 +35,9 @@ __all__ = [
     "write_rows",
 ]
 
-META_COLUMNS = ("id", "text", "source", "licence", "hash", "path")
+META_COLUMNS = ("id", "text", "source", "licence", "hash", "path", "phash")
+_LATER_COLUMNS = ("phash",)
+"""Columns that older files lack: they are empty then, and no part of the fingerprint."""
 VECTOR_COLUMNS = ("image", "text_embedding", "retrieval")
 STORAGES = {"float16": np.float16, "float32": np.float32}
 _REMEDY = "Build the set again, or restore it from a copy"
@@ -77,7 +79,7 @@ class RowWriter:
         """Append n rows.
 
         Args:
-            meta: n strings for each of text, source, licence, hash, path; ids are row numbers.
+            meta: n strings for each of text, source, licence, hash, path and, if known, phash; ids are row numbers.
             columns: image (n, D), text_embedding (n, D), retrieval (n, R).
         """
         import pyarrow as pa
@@ -85,7 +87,7 @@ class RowWriter:
         count = len(meta["text"])
         if not count:
             return
-        meta = {"id": [str(self.count + i) for i in range(count)], **meta}
+        meta = {"id": [str(self.count + i) for i in range(count)], "phash": [""] * count, **meta}
         arrays: list[Any] = []
         for column in META_COLUMNS:
             self._digests[column].update("\0".join([*meta[column], ""]).encode())
@@ -150,6 +152,9 @@ def read_rows(path: Path, *, count: int, fingerprint: str, storage: str) -> pa.T
 
     try:
         data = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        for column in _LATER_COLUMNS:
+            if column not in data.column_names:
+                data = data.append_column(column, pa.array([""] * data.num_rows, pa.string()))
         wrong = _difference(data, count=count, storage=storage)
         if not wrong and not _is_known(path, fingerprint):
             if fingerprint_of(data, storage=storage) != fingerprint:
@@ -157,11 +162,9 @@ def read_rows(path: Path, *, count: int, fingerprint: str, storage: str) -> pa.T
             else:
                 _remember(path, fingerprint)
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise ReferenceSetError(
-            f"{path} cannot be read: {error}. Build the set again, or restore it from a copy"
-        ) from error
+        raise ReferenceSetError(f"{path} cannot be read: {error}. {_REMEDY}") from error
     if wrong:
-        raise ReferenceSetError(f"{path} {wrong}. Build the set again, or restore it from a copy")
+        raise ReferenceSetError(f"{path} {wrong}. {_REMEDY}")
     return data
 
 
@@ -182,7 +185,7 @@ def fingerprint_of(data: pa.Table, *, storage: str) -> str:
 
 
 def _fingerprint(digests: Mapping[str, Digest], storage: str, count: int) -> str:
-    joined = "".join(digest.hexdigest() for digest in digests.values())
+    joined = "".join(digest.hexdigest() for column, digest in digests.items() if column not in _LATER_COLUMNS)
     return sha256_hex(f"{storage} {count} {joined}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.clips import solid, truncate, write_audio, write_clip
+from helpers.clips import solid, truncate, write_audio, write_clip, write_frames
 from helpers.colour_references import colour_set
 from helpers.tiny_encoder import TinyEncoder
 from impart.blending.encoder import AugmentedEncoder
@@ -22,12 +23,14 @@ from impart.errors import EncoderError
 from impart.video.decode import decoder
 from impart.video.decode.container import VideoInfo
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
+from impart.video.index import plan
 from impart.video.index.events import (
     Event,
     IndexDone,
     PathFailed,
     Planned,
     ScanDone,
+    VideoAbsent,
     VideoCopied,
     VideoDone,
     VideoFailed,
@@ -37,8 +40,8 @@ from impart.video.index.events import (
     VideoSkipped,
     VideoStarted,
 )
-from impart.video.index.index import VideoIndex
-from impart.video.index.scan import content_hash, scan
+from impart.video.index.index import Query, VideoIndex
+from impart.video.index.scan import absolute, as_listed, content_hash, scan
 from impart.video.index.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
 from impart.video.search.snapshot import load_snapshot
 
@@ -143,7 +146,8 @@ def test_copies_that_are_all_new_are_decoded_once(films: Path, index: VideoIndex
         shutil.copy(films / "b.mp4", films / name)
     events = list(index.add([films]))
     assert [event.path.name for event in events if isinstance(event, VideoCopied)] == ["z1.mp4", "z2.mp4"]
-    hits = index.search(text="green", by="moment", top=3)
+    asked = Query(text="green")
+    hits = index.search_many([asked], by="moment", top=3, fold_copies=False)[0]
     assert [hit.path.name for hit in hits] == ["b.mp4", "z1.mp4", "z2.mp4"]
     assert {hit.score for hit in hits} == {hits[0].score}
 
@@ -219,8 +223,7 @@ def test_a_folder_of_bad_files(tmp_path: Path, index: VideoIndex, monkeypatch: p
     bad = {"circle.mp4", "empty.mp4", "nowhere.mp4", "sound.mp4", "text.mp4", "truncated.mp4"}
     if os.name == "posix" and os.geteuid() != 0:  # root reads everything
         locked = write_clip(folder / "locked.mp4", colours=["cyan"])
-        locked.chmod(0)
-        bad.add("locked.mp4")
+        locked.chmod(0)  # no property of the file: it is not remembered
 
     events = list(index.add([folder, folder / "missing folder"]))
     assert one(events, PathFailed).path.name == "missing folder"
@@ -233,8 +236,9 @@ def test_a_folder_of_bad_files(tmp_path: Path, index: VideoIndex, monkeypatch: p
     assert "sound" in failures["sound.mp4"]
     assert "truncated" in failures["truncated.mp4"]
     done = one(events, IndexDone)
-    assert done.failed == len(failures)
+    assert (done.failed, done.no_video) == (len(failures) - 1, 1)
     assert done.path_failures == 1
+    del failures["sound.mp4"]  # it is remembered, but no failure
 
     events = list(index.add([folder]))
     assert not [event for event in events if isinstance(event, VideoStarted | VideoFailed | VideoDone)]
@@ -364,8 +368,81 @@ def test_a_long_film_is_written_in_parts_and_a_broken_one_leaves_nothing(
     assert (hit.start_s, hit.end_s) == (250, 500)
 
 
+class OddFilms:
+    """A decoder whose files have impossible numbers, in the place of `impart.video.decode.decoder.Decoder`."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __enter__(self) -> OddFilms:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def decode(self, paths: Iterable[Path]) -> Iterator[DecodedSegment | DecodeFinished | DecodeFailed]:
+        image = solid("red", size=(8, 8))
+        info = VideoInfo(1.0, 8, 8, "h264", "mp4", 25.0)
+        for path in paths:
+            weights = {"a weight": [10**10], "a sum": [2**31 - 1] * 3, "fine": [4]}[path.stem]
+            for i, weight in enumerate(weights):
+                yield DecodedSegment(path, i / 4, (i + 1) / 4, weight, image)
+            yield DecodeFinished(path, info, sum(weights))
+
+
+def test_what_one_video_raises_is_its_own_failure(
+    tmp_path: Path, index: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder, "Decoder", OddFilms)
+    for name in ("a sum.mp4", "a weight.mp4", "fine.mp4"):
+        (tmp_path / name).write_text(name)
+    events = list(index.add([tmp_path / "a sum.mp4", tmp_path / "a weight.mp4", tmp_path / "fine.mp4"]))
+    failed = {event.path.stem: event.reason for event in events if isinstance(event, VideoFailed)}
+    assert failed.keys() == {"a sum", "a weight"}
+    assert all("OverflowError" in reason for reason in failed.values())
+    assert names(index) == ["fine.mp4"]
+    assert Store(index.path).read(SEGMENTS).num_rows == 1
+    assert one(events, IndexDone).failed == 2
+
+
+def test_a_camera_clock_that_was_set_late_costs_nothing(tmp_path: Path, index: VideoIndex) -> None:
+    years_s = 30 * 365 * 86_400.0
+    images = [solid(colour) for colour in ("red", "red", "blue", "blue")]
+    write_frames(tmp_path / "a.mkv", images, times_s=[0.0, 1.0, years_s, years_s + 1], last_s=1.0)
+    write_clip(tmp_path / "b.mp4", colours=["green"])
+    done = one(index.add([tmp_path]), IndexDone)
+    assert (done.added, done.failed, done.partial) == (2, 0, 0)
+    hit = index.search(text="blue", group="frame", by="moment", top=1)[0]
+    assert hit.path.name == "a.mkv"
+    assert hit.start_s < 5
+
+
+def test_a_sound_recording_is_remembered_and_no_failure(tmp_path: Path, index: VideoIndex) -> None:
+    write_audio(tmp_path / "podcast.mp4")
+    write_clip(tmp_path / "film.mp4")
+    events = list(index.add([tmp_path]))
+    assert one(events, VideoAbsent).reason == "has sound but no image"
+    done = one(events, IndexDone)
+    assert (done.added, done.no_video, done.all_failures) == (1, 1, 0)
+    again = list(index.add([tmp_path]))
+    assert kinds(again) == ["ScanDone", "IndexDone"]
+    assert (one(again, IndexDone).no_video, one(again, IndexDone).skipped) == (1, 0)
+    stats = index.stats()
+    assert (stats.failures, stats.no_video) == (0, 1)
+
+
+def test_another_stream_is_indexed_anew(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "film.mp4")
+    folder = tmp_path / "index"
+    assert one(VideoIndex.open(folder, TinyEncoder()).add([film]), IndexDone).added == 1
+    second = Settings(decode=DecodeSettings(stream=2))
+    done = one(VideoIndex.open(folder, TinyEncoder(), settings=second).add([film]), VideoDone)
+    assert done.notes == ("has 1 video stream: stream 2 was asked for, the best one is taken",)
+    assert one(VideoIndex.open(folder, TinyEncoder()).add([film]), IndexDone).unchanged == 1
+    assert VideoIndex.open(folder).manifest.decode.stream == 2
+
+
 def test_ten_thousand_unchanged_files_take_about_a_second(tmp_path: Path) -> None:
-    from impart.video.index.plan import make_plan
     from impart.video.index.store import VideoRecord, path_id, revision_of
 
     index = VideoIndex.open(tmp_path / "index", TinyEncoder())
@@ -393,9 +470,9 @@ def test_ten_thousand_unchanged_files_take_about_a_second(tmp_path: Path) -> Non
     ]
     began = time.process_time()
     found = scan([tmp_path / "films"])
-    plan = make_plan(found, videos=videos, failures={}, manifest=manifest, retry_failed=False, prune=True)
+    made = plan.make_plan(found, videos=videos, failures={}, manifest=manifest, request=plan.Request(prune=True))
     assert time.process_time() - began < 2.0
-    assert (plan.files, plan.unchanged, plan.empty) == (10_000, 10_000, True)
+    assert (made.files, made.unchanged, made.empty) == (10_000, 10_000, True)
 
 
 def test_scan_order_suffixes_and_explicit_files(tmp_path: Path) -> None:
@@ -462,3 +539,44 @@ def test_a_file_that_comes_back_as_it_was_is_no_failure(films: Path, index: Vide
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     list(index.add([films]))
     assert not index.failures()
+
+
+def test_a_pipe_a_socket_and_a_device_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(str(tmp_path / "socket.mp4"))
+        found = scan([tmp_path / "pipe.mp4", tmp_path / "socket.mp4", "/dev/null", tmp_path])
+    assert found.files == []
+    assert [reason.split(":")[0] for _, reason in found.problems] == ["is a pipe", "is a socket", "is a device"]
+
+
+def test_a_file_has_one_path_on_a_disk_that_ignores_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    films = tmp_path / "Films"
+    films.mkdir()
+    (films / "Clip.MP4").touch()
+    (films / "clip 2.mp4").touch()
+    (films / "CLIP 2.mp4").touch()  # this disk distinguishes case: two files
+    assert len(scan([films, films / "CLIP 2.mp4"]).files) == 3
+    for folder, name, other in ((films, "Clip.MP4", "clip.mp4"), (tmp_path, "Films", "FILMS")):
+        for spelled in (other, other.swapcase(), name.swapcase()):  # now it does not: links stand for other spellings
+            if not (folder / spelled).exists():
+                (folder / spelled).symlink_to(folder / name)
+    listed = os.listdir
+    monkeypatch.setattr(
+        os, "listdir", lambda path: [name for name in listed(path) if not (Path(path) / name).is_symlink()]
+    )
+    assert absolute(films / "clip.mp4") == films / "Clip.MP4"
+    assert as_listed(tmp_path / "FILMS" / "clip.mp4") == films / "Clip.MP4"
+    assert absolute(films / "gone.mp4") == films / "gone.mp4"
+
+
+def test_a_renamed_spelling_is_a_move(films: Path, index: VideoIndex, monkeypatch: pytest.MonkeyPatch) -> None:
+    list(index.add([films]))
+    (films / "a.mp4").rename(films / "A.mp4")
+    (films / "a.mp4").symlink_to(films / "A.mp4")  # on a disk that ignores case, the old path still exists
+    real = plan.as_listed
+    monkeypatch.setattr(plan, "as_listed", lambda path: films / "A.mp4" if path.name == "a.mp4" else real(path))
+    found = scan([films])
+    found.files = [file for file in found.files if file.path.name != "a.mp4"]
+    made = plan.make_plan(found, videos=index.videos(), failures={}, manifest=index.manifest, request=plan.Request())
+    assert [(task.action, task.file.path.name) for task in made.tasks] == [("move", "A.mp4")]

@@ -211,3 +211,21 @@ def test_compaction_waits_until_it_pays() -> None:
     assert _worth_compacting(stats(40, 4000, 100))
     assert not _worth_compacting(stats(40, 1_000_000, 990_000))
     assert _worth_compacting(stats(512, 1_000_000, 990_000))
+
+
+def test_a_disk_without_hard_links_is_refused_before_anything_is_written(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    before = sorted(tmp_path.rglob("*"))
+    new = VideoIndex.open(tmp_path / "a" / "new", TinyEncoder())
+    with pytest.raises(VideoIndexError, match=r"without hard links.*--index ~/"):
+        list(new.add([]))
+    old = VideoIndex.open(store.folder, TinyEncoder())
+    with pytest.raises(VideoIndexError, match="can be searched, but not changed"):
+        list(old.add([tmp_path]))
+    assert old.search(text="red") == []
+    assert sorted(tmp_path.rglob("*")) == before

@@ -40,7 +40,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
     write_clip(films / "b long.mp4", colours=["blue", "red", "green"], seconds_each=2)
     write_clip(films / "c green.mp4", colours=["green"], seconds_each=1)
     write_clip(films / "d grey.mp4", colours=["grey", "black"], seconds_each=1)
-    write_clip(films / "sub" / "e red too.mp4", colours=["red"], seconds_each=1)
+    write_clip(films / "sub" / "e red too.mp4", colours=["red"], seconds_each=1, g="5")
     index = VideoIndex.open(folder / "index", TinyEncoder())
     for _ in index.add([films]):
         pass
@@ -420,3 +420,30 @@ def test_a_query_of_bytes_that_are_no_text_is_refused() -> None:
 @pytest.mark.parametrize("name", ["search.hits", "search.query", "search.ranking", "index.events"])
 def test_examples_in_the_docstrings(name: str) -> None:
     assert doctest.testmod(importlib.import_module(f"impart.video.{name}")).failed == 0
+
+
+def test_copies_and_hard_links_are_one_hit(tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    (films / "sub").mkdir(parents=True)
+    long = write_clip(films / "b long.mp4", colours=["blue", "red"])
+    write_clip(films / "c.mp4", colours=["green", "magenta"])
+    shutil.copy(long, films / "a copy.mp4")
+    os.link(long, films / "sub" / "link.mp4")
+    index = VideoIndex.open(tmp_path / "index", TinyEncoder())
+    list(index.add([films]))
+    for _ in range(2):  # from the tables, and from the cache of a new process
+        for group in ("video", "scene", "frame"):
+            hits = index.search(text="red", group=group, top=4)
+            assert names(hits).count("a copy") == len(hits) - names(hits).count("c") > 0
+            assert [path.stem for path in hits[0].also_at] == ["b long", "link"]
+        assert next(hit for hit in index.search(text="green") if hit.path.stem == "c").also_at == ()
+        only = index.search(text="red", path_glob="sub/*")
+        assert names(only) == ["link"]
+        assert [path.stem for path in only[0].also_at] == ["a copy", "b long"]
+        like = index.similar(long, 1.5, group="scene")  # the scene itself is left out, also in its copies
+        assert sorted(names(like)) == ["b long", "c", "c"]
+        assert all(hit.start_s == 0 for hit in like if hit.path.stem == "b long")
+        apart = index.search_many([Query(text="red")], fold_copies=False)[0]
+        assert names(apart)[:3] == ["a copy", "b long", "link"]
+        assert apart[0].also_at == ()
+        index = VideoIndex.open(tmp_path / "index", TinyEncoder())

@@ -13,7 +13,7 @@ from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Images
 from impart.files import digest_of, file_stamp
-from impart.refset.pairs import load_image
+from impart.images import load_image
 
 __all__ = ["READERS", "open_hf_captions", "open_hf_classes"]
 

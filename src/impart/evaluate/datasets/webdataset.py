@@ -26,7 +26,7 @@ from impart.evaluate.datasets.image_files import IMAGE_SUFFIXES
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Images
 from impart.files import digest_of, file_stamp
-from impart.refset.pairs import load_image
+from impart.images import load_image
 
 __all__ = ["READERS", "open_webdataset", "open_webdataset_captions"]
 

@@ -88,7 +88,8 @@ def index_retrieval(index: Path, table: Path, *, by: By, split: str | None = Non
 
 def _ranks(index: VideoIndex, known: Sequence[tuple[str, str]], *, by: By, augment: bool, last: int) -> list[int]:
     """Rank of each caption's video, behind videos of equal score; the last rank if the search does not return it."""
-    found = index.search_many([Query(text=text) for _, text in known], top=last, group="video", by=by, augment=augment)
+    asked = [Query(text=text) for _, text in known]
+    found = index.search_many(asked, top=last, group="video", by=by, augment=augment, fold_copies=False)
     ranks = []
     for (name, _), hits in zip(known, found, strict=True):
         own = next((hit.score for hit in hits if hit.path.name == name), None)

@@ -24,22 +24,15 @@ import av
 import av.error
 import numpy as np
 import numpy.typing as npt
-from av.stream import Discard
 
 from impart.config import DecodeSettings, Fit
-from impart.video.decode.container import (
-    VideoInfo,
-    declared_end_s,
-    decoder_threads,
-    failure,
-    open_video,
-    origin_s,
-    size_in_words,
-    video_info,
-    video_stream,
-)
-from impart.video.decode.scaling import MIN_SIDE_PX, Scaler, difference, orientation
-from impart.video.decode.timestamps import Tally, first_sample, timed_frames
+from impart.video.decode.completeness import ending_of, further_streams, packets_in_words
+from impart.video.decode.container import VideoInfo, failure, is_read_error, open_video, size_in_words, video_info
+from impart.video.decode.frames.colour import colour_problem
+from impart.video.decode.frames.side_data import orientation
+from impart.video.decode.scaling import MIN_SIDE_PX, Scaler, difference
+from impart.video.decode.streams import Choice, choose_stream, latest_end_s, origin_s, why_undecodable
+from impart.video.decode.timestamps import FrameReader, Tally, first_sample
 
 __all__ = ["DecodeFailed", "DecodeFinished", "DecodedSegment", "sample_video", "sampled_frames"]
 
@@ -69,12 +62,17 @@ class DecodeFinished:
     Attributes:
         samples: number of grid times: the sum of the segments' weights.
         problem: why this is not the whole video, or None.
+        lasting: whether the file itself is the cause; False for a read error of its disk.
+        notes: what is different from what a player shows, such as colours that cannot be converted, or a second video
+            stream.
     """
 
     path: Path
     info: VideoInfo
     samples: int
     problem: str | None = None
+    lasting: bool = True
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,26 +108,25 @@ def sample_video(
     path = Path(path)
     container = open_video(path)
     with container:
-        stream = video_stream(path, container)
-        stream.thread_type = "AUTO"
-        stream.codec_context.thread_count = decoder_threads(stream, wanted=settings.threads)
-        for other in container.streams:
-            if other.index != stream.index:
-                other.discard = Discard.all
+        try:
+            choice = choose_stream(path, container, number=settings.stream)
+        except OSError as error:
+            raise failure(path, f"cannot be read: {error.strerror or error}") from error
         try:
             yield from _segments(
                 path,
                 container,
-                stream,
+                choice,
                 settings=settings,
                 short_side_px=short_side_px,
                 on_progress=on_progress,
                 skip_unshown=skip_unshown,
             )
         except (av.error.MemoryError, MemoryError) as error:
-            raise failure(path, f"not enough memory for images of {size_in_words(stream)}") from error
+            raise failure(path, f"not enough memory for images of {size_in_words(choice.stream)}") from error
         except av.error.FFmpegError as error:
-            raise failure(path, f"cannot be decoded: {error.strerror or error}") from error
+            reason = f"cannot be decoded: {error.strerror or error}"
+            raise failure(path, reason, lasting=not is_read_error(error)) from error
 
 
 def sampled_frames(
@@ -172,53 +169,67 @@ def sampled_frames(
 def _segments(
     path: Path,
     container: av.container.InputContainer,
-    stream: av.VideoStream,
+    choice: Choice,
     *,
     settings: DecodeSettings,
     short_side_px: int,
     on_progress: Callable[[float], None] | None,
     skip_unshown: bool,
 ) -> Iterator[DecodedSegment | DecodeFinished]:
-    fps, tally = settings.fps, Tally()
+    fps, tally, stream = settings.fps, Tally(), choice.stream
     start_s = origin_s(container, stream)
-    declared_s = declared_end_s(container, stream, start_s=start_s)
-    frames = timed_frames(
-        container,
-        stream,
+    reader = FrameReader(
+        path,
         origin_s=start_s,
         fps=fps,
-        limit_s=None if declared_s is None else declared_s + start_s,
+        limit_s=latest_end_s(container, stream),
         tally=tally,
+        threads=settings.threads,
         skip_unshown=skip_unshown,
     )
     run: _Run | None = None
     held: av.VideoFrame | None = None
     scaler: Scaler | None = None
+    source: av.VideoStream | None = None
     turn = (False, False, False)
-    count, begin, end_s = 0, 0, 0.0  # grid times yielded, first grid time of `held`, end of the last frame
+    wrong_colours: str | None = None
+    count, begin, first = 0, 0, 0  # grid times yielded, first grid time of `held`, first one of all
+    last_s, end_s, slide = 0.0, 0.0, False  # time of the last frame, its end, and whether it is a slide
 
-    for timed in frames:
+    for timed in reader.read(container, stream):
         time_s = timed.time_s - start_s
         if on_progress is not None:
             on_progress(time_s)
-        if scaler is None:
+        if timed.stream is not source:
+            source = timed.stream
             _check_size(path, timed.frame)
             turn = orientation(timed.frame)
-            aspect = float(stream.sample_aspect_ratio or 1)
-            scaler = Scaler(short_side_px, fit=settings.fit, aspect=aspect, orientation=turn)
+            wrong_colours = wrong_colours or colour_problem(timed.frame)
+            aspect = float(source.sample_aspect_ratio or 1)
+            codec = source.codec_context.codec.canonical_name
+            coming = Scaler(short_side_px, fit=settings.fit, aspect=aspect, orientation=turn, codec=codec)
+        if held is None:
             # The first frame also represents the grid time just before it: every video has a sample.
             begin = count = max(0, math.floor(time_s * fps + 1e-6))
             first = begin
         upto = max(begin, first_sample(time_s, fps=fps))
-        if held is not None and upto > begin:
+        if held is not None and scaler is not None and upto > begin:
             done, run = _extend(run, held, begin=begin, upto=upto, scaler=scaler, threshold=settings.reuse_threshold)
             if done is not None:
                 yield done.segment(path, end_s=begin / fps, fps=fps)
             begin = count = upto
-        held, end_s = timed.frame, max(end_s, time_s + timed.duration_s)
+        held, scaler = timed.frame, coming
+        slide = time_s - last_s >= 1 / fps  # not one of the frames of a movement
+        last_s, end_s = time_s, time_s + timed.duration_s
 
     if held is None or scaler is None:
-        raise failure(path, _why_no_frame(tally))
+        reason = why_undecodable(path, container, stream) or _why_no_frame(tally)
+        raise failure(path, reason, lasting=not tally.read_error)
+    found = ending_of(path, container, stream, tally, origin_s=start_s, last_s=last_s + start_s, end_s=end_s + start_s)
+    if slide and first_sample(found.end_s - start_s, fps=fps) <= begin:  # the last slide has a sample too
+        end_s = (begin + 1) / fps
+    else:
+        end_s = found.end_s - start_s
     upto = max(begin, first_sample(end_s, fps=fps), first + 1)
     if upto > begin:
         done, run = _extend(run, held, begin=begin, upto=upto, scaler=scaler, threshold=settings.reuse_threshold)
@@ -227,9 +238,17 @@ def _segments(
         count = upto
     assert run is not None  # there is at least one grid time
     yield run.segment(path, end_s=max(min(count / fps, end_s), run.begin / fps + 1e-3), fps=fps)
-    problem = _problem(tally, end_s=end_s, declared_s=declared_s)
-    info = video_info(container, stream, turn=turn, duration_s=max(end_s, declared_s or 0.0) if problem else end_s)
-    yield DecodeFinished(path=path, info=info, samples=count - first, problem=problem)
+    duration_s = end_s if found.declared_s is None else max(end_s, found.declared_s - start_s)
+    info = video_info(container, stream, turn=turn, duration_s=duration_s)
+    notes = (*([wrong_colours] if wrong_colours else []), *choice.notes, *further_streams(container, choice, tally))
+    yield DecodeFinished(
+        path=path,
+        info=info,
+        samples=count - first,
+        problem=found.problem,
+        lasting=not tally.read_error,
+        notes=notes,
+    )
 
 
 @dataclass
@@ -268,22 +287,7 @@ def _check_size(path: Path, frame: av.VideoFrame) -> None:
         raise failure(path, f"too small: {size} pixels, at least {MIN_SIDE_PX} per side are needed")
 
 
-def _problem(tally: Tally, *, end_s: float, declared_s: float | None) -> str | None:
-    if declared_s is not None and end_s < declared_s - max(0.5, 0.02 * declared_s):
-        why = tally.gave_up or (tally.reason if tally.damaged else "") or "the file ends there"
-        return f"stopped at {end_s:.1f} s of {declared_s:.1f} s: {why}"
-    if tally.gave_up:
-        return f"stopped at {end_s:.1f} s: {tally.gave_up}"
-    if tally.damaged:
-        return f"{_packets(tally.damaged)} skipped: {tally.reason}"
-    return None
-
-
-def _packets(damaged: int) -> str:
-    return f"{damaged} damaged packet" + ("" if damaged == 1 else "s")
-
-
 def _why_no_frame(tally: Tally) -> str:
     if tally.damaged:
-        return f"no frame can be decoded: {_packets(tally.damaged)} ({tally.reason})"
+        return f"no frame can be decoded: {packets_in_words(tally)} ({tally.reason})"
     return "has a video stream but no frame" + (f": {tally.gave_up}" if tally.gave_up else "")

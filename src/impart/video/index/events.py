@@ -1,15 +1,17 @@
 """Events of `VideoIndex.add`: one frozen dataclass per kind.
 
-A run yields, in this order: `PathFailed` for paths that cannot be walked; one `ScanDone`; for each file of the plan one
-of `VideoDone`, `VideoFailed`, `VideoMoved`, `VideoCopied`, `VideoRemoved`, `VideoSkipped` (with `VideoStarted` and
-`VideoProgress` before the first two); and `IndexDone`. A dry run yields `PathFailed`, `ScanDone` and `Planned`.
-Unchanged files have no event; `ScanDone` counts them.
+A run yields, in this order: `PathFailed` for paths that cannot be walked, where asked for `PathIgnored` for those left
+out; one `ScanDone`; for each file of the plan one of `VideoDone`, `VideoFailed`, `VideoAbsent`, `VideoMoved`,
+`VideoCopied`, `VideoRemoved`, `VideoSkipped` (with `VideoStarted` and `VideoProgress` before the first two); and
+`IndexDone`. A dry run yields `PathFailed`, `ScanDone` and `Planned`. Unchanged files have no event; `ScanDone` counts
+them. Files in which an earlier run found no video have none either; `IndexDone` counts them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -19,9 +21,11 @@ __all__ = [
     "Event",
     "IndexDone",
     "PathFailed",
+    "PathIgnored",
     "Planned",
     "VideoProgress",
     "ScanDone",
+    "VideoAbsent",
     "VideoCopied",
     "VideoDone",
     "VideoFailed",
@@ -53,6 +57,7 @@ class ScanDone:
         to_add, to_update, to_move, to_copy, to_remove: files per action.
         to_skip: files that failed before and have not changed since.
         bytes_total: size of the files to decode (`to_add` and `to_update`).
+        ignored: what was left out below given folders, counted by suffix or by the kind of folder.
     """
 
     files: int
@@ -64,6 +69,15 @@ class ScanDone:
     to_skip: int
     to_remove: int
     bytes_total: int
+    ignored: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathIgnored:
+    """A file or folder below a given folder that was left out: by its suffix, its content or its name."""
+
+    path: Path
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +138,7 @@ class VideoDone:
     Attributes:
         duration_s: seconds of video; segments: rows of the index; samples: frames that these represent.
         problem: what cut it short (the part before is indexed), or None.
+        notes: what was left out on purpose, such as a second video stream.
         replaced: whether it replaced an older version.
     """
 
@@ -135,15 +150,27 @@ class VideoDone:
     scenes: int
     problem: str | None
     replaced: bool
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFailed:
-    """A file could not be indexed. It is recorded, and tried again only when it changes or on request."""
+    """A file could not be indexed. It is recorded, and tried again only when it changes or on request.
+
+    A read error of a disk, a missing permission or a file that vanished is not recorded: the next run tries again.
+    """
 
     path: Path
     reason: str
     attempts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoAbsent:
+    """A file without a video stream, such as a sound recording. It is recorded and not decoded again; no failure."""
+
+    path: Path
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +213,7 @@ class Counts:
         added, updated, moved, copied, removed, failed: files.
         partial: of the files added or updated, those that could be read only up to a point.
         skipped: files that failed in an earlier run and were not tried again.
+        no_video: files without a video stream, found in this run or before.
         segments, samples, encoded, video_s: totals over the videos added or updated.
 
     >>> Counts(added=1, video_s=2.5) + Counts(added=1, failed=1) == Counts(added=2, failed=1, video_s=2.5)
@@ -200,6 +228,7 @@ class Counts:
     failed: int = 0
     partial: int = 0
     skipped: int = 0
+    no_video: int = 0
     segments: int = 0
     samples: int = 0
     encoded: int = 0
@@ -246,12 +275,14 @@ def _speed(video_s: float, elapsed_s: float) -> float:
 
 Event: TypeAlias = (
     PathFailed
+    | PathIgnored
     | ScanDone
     | Planned
     | VideoStarted
     | VideoProgress
     | VideoDone
     | VideoFailed
+    | VideoAbsent
     | VideoSkipped
     | VideoMoved
     | VideoCopied

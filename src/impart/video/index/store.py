@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -33,10 +34,24 @@ from impart.video.integrity import COPY_REMEDY, KEYS, damaged_file, damaged_vers
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FailureRecord", "Store", "TableGoneError", "VideoRecord", "path_id", "revision_of"]
+__all__ = [
+    "FailureRecord",
+    "Store",
+    "TableGoneError",
+    "VideoRecord",
+    "check_hard_links",
+    "is_current",
+    "path_id",
+    "revision_of",
+]
 
 VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
 NEIGHBOURS_PREFIX = "neighbours_"
+UNREAD = -(2**63)
+_PROBE = ".impart-"
+_OURS = ("references", "rams", "cache", *MANIFESTS, "folders.json", ".lock")
+NO_VIDEO = frozenset({"has sound but no image", "has no video stream"})
+"""Reasons, as the decoder words them, of files that contain no video."""
 
 _TRIES = 8
 _Read = TypeVar("_Read")
@@ -52,6 +67,8 @@ class VideoRecord:
         path: absolute; stored as the bytes of the file system, since not every name is text.
         samples: frames sampled; segments: rows into which they were merged.
         scene_starts: number of the first segment of each scene.
+        mtime_ns: modification time; `UNREAD` where a read error of the disk cut the video short: no file has this time,
+            so the next run decodes it again.
         problem: why only a part could be read; None for a whole video.
         indexed_at: Unix time in seconds.
     """
@@ -90,14 +107,24 @@ class FailureRecord:
     attempts: int
     failed_at: float
 
+    @property
+    def no_video(self) -> bool:
+        """Whether the file is no video at all, such as a sound recording: that is no failure."""
+        return self.reason in NO_VIDEO
+
 
 def path_id(path: Path) -> str:
     """Compute the id of the file at a path: 16 hex digits."""
     return blake2b_hex(os.fsencode(path), size_bytes=8)
 
 
-def revision_of(content_hash: str, manifest: IndexManifest) -> str:
-    """Compute the id of a content and of the settings that change its rows: 16 hex digits."""
+def revision_of(content_hash: str, manifest: IndexManifest, *, again: bool = False) -> str:
+    """Compute the id of a content and of the settings that change its rows: 16 hex digits.
+
+    Args:
+        again: of the same content decoded once more, which a video with a problem is: while its new rows are written,
+            the old ones must stay apart from them. A third time takes the first id again.
+    """
     settings: tuple[object, ...] = (
         manifest.decode.fps,
         manifest.decode.reuse_threshold,
@@ -105,8 +132,42 @@ def revision_of(content_hash: str, manifest: IndexManifest) -> str:
     )
     if manifest.decode.fit != "crop":  # left out, so that the ids in existing indexes stay valid
         settings += (manifest.decode.fit,)
-    text = f"{content_hash} {settings!r} {manifest.encoder_fingerprint}"
+    if manifest.decode.stream:
+        settings += (f"stream {manifest.decode.stream}",)
+    text = f"{content_hash} {settings!r} {manifest.encoder_fingerprint}" + (" again" if again else "")
     return blake2b_hex(text, size_bytes=8)
+
+
+def is_current(record: VideoRecord, manifest: IndexManifest) -> bool:
+    """Whether a video was indexed with the settings and the encoder of a manifest."""
+    return any(record.revision == revision_of(record.content_hash, manifest, again=again) for again in (False, True))
+
+
+def check_hard_links(folder: Path) -> None:
+    """Refuse a folder, which need not exist yet, on a file system without hard links; Lance commits with them.
+
+    Raises:
+        VideoIndexError: names the remedy.
+    """
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        number, made = tempfile.mkstemp(prefix=_PROBE, dir=folder)
+        os.close(number)
+    except OSError:  # it cannot be written: this is told where it is
+        return
+    linked = Path(f"{made}.link")
+    try:
+        os.link(made, linked)
+    except OSError as error:
+        raise VideoIndexError(
+            f"{folder} is on a file system without hard links (exFAT, FAT, some network and FUSE disks), which a video "
+            "index needs: choose a folder on another disk, such as --index ~/library.impart; the videos may stay where "
+            "they are. An index that was copied here can be searched, but not changed"
+        ) from error
+    finally:
+        linked.unlink(missing_ok=True)
+        Path(made).unlink(missing_ok=True)
 
 
 class TableGoneError(RuntimeError):
@@ -126,8 +187,9 @@ class Store:
         """Make the folder of a new index.
 
         Raises:
-            VideoIndexError: it contains other files, or cannot be made.
+            VideoIndexError: it contains other files, or cannot be made, or its file system has no hard links.
         """
+        check_hard_links(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             foreign = [entry.name for entry in folder.iterdir() if not _is_ours(entry.name)]
@@ -277,7 +339,7 @@ class Store:
 
 
 def _is_ours(name: str) -> bool:
-    return name.endswith((".lance", ".part")) or name in ("references", "rams", "cache", *MANIFESTS, ".lock")
+    return name.endswith((".lance", ".part")) or name.startswith(_PROBE) or name in _OURS
 
 
 def _schemas(manifest: IndexManifest) -> dict[str, pa.Schema]:

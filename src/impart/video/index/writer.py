@@ -27,11 +27,13 @@ from impart.video.index.store import (
     FAILURES,
     NEIGHBOURS_PREFIX,
     SEGMENTS,
+    UNREAD,
     VIDEOS,
     FailureRecord,
     Store,
     TableGoneError,
     VideoRecord,
+    check_hard_links,
     path_id,
 )
 from impart.video.integrity import KEYS, ROWS_MISSING, bytes_below, damaged_file, place_rows, remove_temporary
@@ -82,10 +84,11 @@ def write_lock(folder: Path) -> Iterator[None]:
 
     Raises:
         IndexLockedError: another process, or another object of this one, holds it.
-        VideoIndexError: the folder cannot be written.
+        VideoIndexError: the folder cannot be written, or its file system has no hard links.
     """
     from filelock import FileLock, Timeout
 
+    check_hard_links(folder)
     lock = FileLock(str(folder / ".lock"), timeout=0)
     try:
         lock.acquire()
@@ -164,17 +167,13 @@ class Writer:
 
     def commit(self, record: VideoRecord) -> None:
         """Commit a video whose segments are written; it replaces its older revision, if there is one."""
-        old = self.videos.get(record.video_id)
         with self.store.errors("write to"):
-            self._put(record)
-            self.forget_failures([record.path])
-            if old is not None and old.revision != record.revision:
-                self.discard([(old.video_id, old.revision)])
+            self._commit([record])
 
-    def update(self, record: VideoRecord) -> None:
-        """Replace the row of a video whose segments stay: it moved, or only its time changed."""
+    def update(self, records: Sequence[VideoRecord]) -> None:
+        """Replace the rows of videos whose segments stay, in one step: they moved, or only their times changed."""
         with self.store.errors("write to"):
-            self._put(record)
+            self._put(*records)
 
     def blended(self) -> None:
         """Record that the neighbours table is whole; this is a commit, so that readers read the index again."""
@@ -182,17 +181,34 @@ class Writer:
             self._put(self.unblended[0])
         self.unblended = []
 
-    def copy(self, original: VideoRecord, record: VideoRecord) -> None:
-        """Commit `record` with the segments of another video of the same content."""
-        import pyarrow as pa
+    def copy(self, pairs: Sequence[tuple[VideoRecord, VideoRecord]]) -> None:
+        """Commit videos with the segments of others.
 
-        where = f"video_id = '{original.video_id}' AND revision = '{original.revision}'"
-        with self.store.errors("write to"):
-            for name in self._row_tables():
-                rows = self.store.read(name, where=where).sort_by("number")
-                ids = pa.array([record.video_id] * len(rows), pa.string())
-                self._table(name).add(rows.set_column(rows.schema.get_field_index("video_id"), "video_id", ids))
-        self.commit(record)
+        Args:
+            pairs: (original, record) of the same content. They are copied in few steps: a step costs as much as a
+                thousand rows.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        at_once: list[tuple[VideoRecord, VideoRecord]] = []
+        for pair in pairs:
+            at_once.append(pair)
+            rows_waiting = sum(original.segments for original, _ in at_once)
+            if pair is not pairs[-1] and len(at_once) < _DELETE_AT_ONCE and rows_waiting < CHUNK_ROWS:
+                continue
+            where = _where((original.video_id, original.revision) for original, _ in at_once)
+            with self.store.errors("write to"):
+                for name in self._row_tables():
+                    read = self.store.read(name, where=where).sort_by("number")
+                    copied = []
+                    for original, record in at_once:
+                        rows = read.filter(pc.equal(read["video_id"], original.video_id))
+                        ids = pa.array([record.video_id] * len(rows), pa.string())
+                        copied.append(rows.set_column(rows.schema.get_field_index("video_id"), "video_id", ids))
+                    self._table(name).add(pa.concat_tables(copied))
+                self._commit([record for _, record in at_once])
+            at_once = []
 
     def remove(self, records: Sequence[VideoRecord]) -> None:
         """Remove videos: first their rows in `videos`, then the others."""
@@ -275,17 +291,30 @@ class Writer:
         # Files of no version are from an interrupted run: this process alone holds the lock.
         self._table(name).optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
 
-    def _put(self, record: VideoRecord) -> None:
+    def _commit(self, records: Sequence[VideoRecord]) -> None:
+        old = [self.videos[record.video_id] for record in records if record.video_id in self.videos]
+        new = {record.video_id: record for record in records}
+        self._put(*(record for record in records if record.video_id in self.videos))
+        self._put(*(record for record in records if record.video_id not in self.videos))
+        self.forget_failures([record.path for record in records])
+        replaced = [one for one in old if one.revision != new[one.video_id].revision]
+        self.discard([(one.video_id, one.revision) for one in replaced])
+
+    def _put(self, *records: VideoRecord) -> None:
+        """Write the rows of videos in one step; they are all new, or all known."""
         import pyarrow as pa
 
+        if not records:
+            return
         table = self._table(VIDEOS)
-        row = dataclasses.asdict(record) | {"path": os.fsencode(record.path)}
-        rows = pa.Table.from_pylist([row], schema=table.schema)
-        if record.video_id in self.videos:
+        rows = pa.Table.from_pylist(
+            [vars(record) | {"path": os.fsencode(record.path)} for record in records], schema=table.schema
+        )
+        if records[0].video_id in self.videos:
             _upsert(table, rows, key="video_id")
         else:
             table.add(rows)
-        self.videos[record.video_id] = record
+        self.videos.update((record.video_id, record) for record in records)
 
     def _table(self, name: str) -> Any:
         """Open a table once: only this writer creates newer versions."""
@@ -300,9 +329,8 @@ class Writer:
     def _delete(self, pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> None:
         with self.store.errors("write to"):
             for group in _groups(pairs):
-                where = " OR ".join(f"(video_id = '{one}' AND revision = '{two}')" for one, two in group)
                 for name in names:
-                    self._table(name).delete(where)
+                    self._table(name).delete(_where(group))
 
     def _clean_up(self) -> None:
         """Delete what an interrupted run left, and take out the videos that lack rows.
@@ -315,7 +343,7 @@ class Writer:
             self._check_neighbours()
         incomplete = self._sort_rows(SEGMENTS)
         for record in incomplete:  # first, so that a kill loses none of them in silence; no file has this time
-            self.remember_failure(record.path, size_bytes=record.size_bytes, mtime_ns=0, reason=ROWS_MISSING)
+            self.remember_failure(record.path, size_bytes=record.size_bytes, mtime_ns=UNREAD, reason=ROWS_MISSING)
         self.remove(incomplete)
         if self.manifest.augmentation is not None:
             self.unblended = self._sort_rows(self.manifest.augmentation.table)
@@ -394,6 +422,11 @@ def _upsert(table: Any, rows: pa.Table, *, key: str) -> None:
 
 def _key(record: VideoRecord) -> tuple[str, str]:
     return record.video_id, record.revision
+
+
+def _where(pairs: Iterable[tuple[str, str]]) -> str:
+    """Make the filter of the rows of (video_id, revision) pairs."""
+    return " OR ".join(f"(video_id = '{video_id}' AND revision = '{revision}')" for video_id, revision in pairs)
 
 
 def _groups(items: Sequence[Any]) -> Iterable[Sequence[Any]]:

@@ -34,6 +34,7 @@ class Hit:
         start_s, end_s: of the scene with `group="scene"`, else of the best segment.
         score: a cosine; for a text query, less the hubness. Scores of different models cannot be compared.
         best_s: start of the best segment.
+        also_at: other files with the same content, copies and hard links, sorted; they are no hits of their own.
         why: reference pairs that were blended into that segment, largest weight first; empty unless asked for.
     """
 
@@ -44,6 +45,7 @@ class Hit:
     score: float
     video_id: str
     best_s: float
+    also_at: tuple[Path, ...] = ()
     why: tuple[Reason, ...] = ()
 
     @property

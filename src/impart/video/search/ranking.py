@@ -28,7 +28,7 @@ from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import CaptionBank
 from impart.video.search.snapshot import Snapshot
 
-__all__ = ["best_of", "frame_hubness", "frame_scores", "group_means", "path_mask", "top_groups"]
+__all__ = ["best_of", "first_copies", "frame_hubness", "frame_scores", "group_means", "path_mask", "top_groups"]
 
 _ROWS = 4096  # segments converted to float32 at once: 10 MB at D = 640
 _MOST_ROWS = 16_384  # of a piece where the reference set is larger than that: it is multiplied once per piece
@@ -164,6 +164,25 @@ def best_of(frames: Float32) -> int:
     1
     """
     return int(np.argmax(np.round(frames, _DECIMALS)))
+
+
+def first_copies(
+    snapshot: Snapshot, allowed: npt.NDArray[np.bool_] | None, *, own: int | None = None
+) -> npt.NDArray[np.bool_]:
+    """Select one of the videos with the same content: the first that is allowed.
+
+    Args:
+        allowed: (V,) videos; None = all.
+        own: number of a video that is selected in place of its copies.
+
+    Returns:
+        (V,) the selected videos.
+    """
+    result = np.ones(len(snapshot.paths), bool) if allowed is None else allowed.copy()
+    for copies in set(snapshot.copies.values()):
+        first = own if own in copies else next((video for video in copies if result[video]), None)
+        result[[video for video in copies if video != first]] = False
+    return result
 
 
 def path_mask(snapshot: Snapshot, pattern: str) -> npt.NDArray[np.bool_]:

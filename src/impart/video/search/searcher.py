@@ -24,7 +24,15 @@ from impart.video.index.scan import absolute
 from impart.video.index.store import SEGMENTS, Store, TableGoneError
 from impart.video.search.hits import Hit, Reason, timecode
 from impart.video.search.query import Query, SearchOptions, query_vectors
-from impart.video.search.ranking import best_of, frame_hubness, frame_scores, group_means, path_mask, top_groups
+from impart.video.search.ranking import (
+    best_of,
+    first_copies,
+    frame_hubness,
+    frame_scores,
+    group_means,
+    path_mask,
+    top_groups,
+)
 from impart.video.search.snapshot import Snapshot, load_snapshot
 
 __all__ = ["Searcher"]
@@ -170,8 +178,14 @@ class Searcher:
         else:
             starts = snapshot.offsets[:-1] if options.group == "video" else snapshot.scenes
         allowed = None
-        if options.path_glob is not None and len(starts):
-            allowed = path_mask(snapshot, options.path_glob)[snapshot.video_of[starts]]
+        videos: npt.NDArray[np.bool_] | None = None  # (V,)
+        if options.path_glob is not None:
+            videos = path_mask(snapshot, options.path_glob)
+        if options.fold_copies and snapshot.copies:
+            own = None if without is None else int(snapshot.video_of[without])
+            videos = first_copies(snapshot, videos, own=own)
+        if videos is not None and len(starts):
+            allowed = videos[snapshot.video_of[starts]]
         if without is not None:
             allowed = np.ones(len(starts), bool) if allowed is None else allowed
             allowed[int(np.searchsorted(starts, without, side="right")) - 1] = False
@@ -223,6 +237,7 @@ class Searcher:
         snapshot, options = groups.snapshot, groups.options
         number = int(snapshot.video_of[best])
         scene = options.group == "scene"
+        copies = snapshot.copies.get(number, ()) if options.fold_copies else ()
         return Hit(
             rank=rank,
             path=snapshot.paths[number],
@@ -231,6 +246,7 @@ class Searcher:
             score=score,
             video_id=snapshot.video_ids[number],
             best_s=float(snapshot.start_s[best]),
+            also_at=tuple(snapshot.paths[copy] for copy in copies if copy != number),
             why=self._reasons(best, groups) if options.why else (),
         )
 

@@ -50,6 +50,7 @@ class Snapshot:
         left_out: paths of the videos that lack rows; they are not among the V.
         unblended: paths of the videos that lack rows of their blends; they have their base vectors alone.
         video_means: (V, D) unit means of the vectors v', where the cache contains them.
+        revisions: V; those of videos with the same content are equal. Empty: no two have the same.
     """
 
     state: str
@@ -66,9 +67,18 @@ class Snapshot:
     left_out: tuple[Path, ...] = ()
     unblended: tuple[Path, ...] = ()
     video_means: npt.NDArray[np.float32] | None = None
+    revisions: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.start_s)
+
+    @cached_property
+    def copies(self) -> dict[int, tuple[int, ...]]:
+        """Numbers of all videos with the content of a video, in order; only of videos that have copies."""
+        numbers: dict[str, list[int]] = {}
+        for video, revision in enumerate(self.revisions):
+            numbers.setdefault(revision, []).append(video)
+        return {video: tuple(same) for same in numbers.values() if len(same) > 1 for video in same}
 
     @cached_property
     def video_of(self) -> npt.NDArray[np.int64]:
@@ -131,7 +141,11 @@ def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.
         if snapshot.blend is not None:
             for name in _blend_names(snapshot.manifest):
                 np.save(part / f"{name}.npy", getattr(snapshot.blend, name))
-        meta = {"video_ids": snapshot.video_ids, "paths": [str(path) for path in snapshot.paths]}
+        meta = {
+            "video_ids": snapshot.video_ids,
+            "paths": [str(path) for path in snapshot.paths],
+            "revisions": snapshot.revisions,
+        }
         (part / "videos.json").write_text(json.dumps(meta), encoding="ascii")
         move_synced(part, target)
     except OSError:
@@ -161,7 +175,7 @@ def _from_cache(store: Store, state: str, manifest: IndexManifest) -> Snapshot |
             names = _blend_names(manifest)
             blend = Blend(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names})
         paths = tuple(Path(path) for path in meta["paths"])
-        ids = tuple(meta["video_ids"])
+        ids, revisions = tuple(meta["video_ids"]), tuple(meta["revisions"])
         total = int(arrays["offsets"][-1])
     except (OSError, EOFError, ValueError, LookupError, TypeError):
         return None
@@ -169,10 +183,17 @@ def _from_cache(store: Store, state: str, manifest: IndexManifest) -> Snapshot |
     if blend is not None:
         of_segments += [blend.ids, blend.img, blend.txt, blend.norm]
         of_segments += [] if blend.added is None else [blend.added]
-    if any(len(part) != total for part in of_segments) or not len(means) == len(paths) == len(ids):
+    if any(len(part) != total for part in of_segments) or not len(means) == len(paths) == len(ids) == len(revisions):
         return None
     return Snapshot(
-        state=state, manifest=manifest, video_ids=ids, paths=paths, blend=blend, video_means=means, **arrays
+        state=state,
+        manifest=manifest,
+        video_ids=ids,
+        paths=paths,
+        revisions=revisions,
+        blend=blend,
+        video_means=means,
+        **arrays,
     )
 
 
@@ -197,6 +218,8 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
         manifest=manifest,
         video_ids=tuple(record.video_id for record in records),
         paths=tuple(record.path for record in records),
+        # A video read in part stands for no other one, whose whole content was found.
+        revisions=tuple(record.revision if record.problem is None else record.video_id for record in records),
         offsets=offsets,
         scenes=np.concatenate([np.zeros(0, np.int64), *scenes]),
         start_s=_spread(rows["start_s"], place, np.empty(total, np.float64)),

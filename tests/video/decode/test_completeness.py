@@ -1,0 +1,98 @@
+"""What is called cut short or damaged, and what is whole although a picture stays long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from helpers import clips
+from impart.config import DecodeSettings
+from impart.video.decode.sampler import DecodeFinished, sample_video
+
+COLOURS = ["red", "green", "blue", "white"] * 2
+
+
+def end_of(path: Path) -> DecodeFinished:
+    *_, finished = sample_video(path, settings=DecodeSettings(), short_side_px=32)
+    assert isinstance(finished, DecodeFinished)
+    return finished
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.avi", "a.flv", "a.ts", "a.mov", "a.webm", "a.wmv"])
+def test_a_file_that_was_cut_is_called_so_and_a_whole_one_is_not(tmp_path, name):
+    codec = {"avi": "mpeg4", "flv": "flv1", "webm": "libvpx", "wmv": "wmv2"}
+    suffix = name.split(".")[1]
+    path = tmp_path / name
+    options = {"deadline": "realtime", "cpu-used": "8"} if suffix == "webm" else {}
+    clips.write_clip(path, colours=COLOURS, codec=codec.get(suffix, "libx264"), g="10", **options)
+    if suffix in ("mp4", "mov"):
+        clips.faststart(path)
+    whole = end_of(path)
+    assert (whole.problem, round(whole.info.duration_s)) == (None, 8)
+    raw = path.read_bytes()
+    kept = raw.rindex(b"idx1") if suffix == "avi" else len(raw)  # two thirds of this AVI are its index
+    path.write_bytes(raw[: int(kept * 0.6) + 1])
+    cut = end_of(path)
+    assert cut.problem is not None
+    assert cut.problem.startswith("stopped at ")
+    assert "the file ends" in cut.problem
+    assert cut.samples < whole.samples
+
+
+def test_a_cut_fragment_is_said_although_the_fragments_before_are_whole(tmp_path):
+    source = clips.write_clip(tmp_path / "source.mp4", colours=COLOURS, g="25")
+    path = tmp_path / "fragments.mp4"
+    with av.open(str(source)) as film, av.open(str(path), "w", options={"movflags": "frag_keyframe+empty_moov"}) as out:
+        stream = out.add_stream_from_template(film.streams.video[0])
+        for packet in film.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    assert end_of(path).problem is None
+    clips.truncate(path, 0.6)
+    assert "in the middle of a fragment" in (end_of(path).problem or "")
+
+
+def test_a_recording_in_progress_is_read_as_far_as_it_is(tmp_path):
+    path = clips.write_clip(tmp_path / "growing.mkv", colours=COLOURS, g="10")
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) // 2])
+    assert "of 8.0 s" in (end_of(path).problem or "")
+    path.write_bytes(raw)
+    assert end_of(path).problem is None
+
+
+def test_an_avi_without_its_index_has_all_frames(tmp_path):
+    path = clips.write_clip(tmp_path / "recording.avi", colours=COLOURS, codec="mpeg4")
+    raw = path.read_bytes()
+    path.write_bytes(raw[: raw.rindex(b"idx1")])
+    finished = end_of(path)
+    assert (finished.samples, finished.problem) == (32, None)
+
+
+@pytest.mark.parametrize(("name", "codec"), [("d.mp4", "libx264"), ("d.avi", "mpeg4"), ("d.mkv", "libx264")])
+def test_damage_that_is_concealed_is_counted(tmp_path, name, codec):
+    rng = np.random.default_rng(3)
+    noise = rng.integers(0, 255, (12, 200, 3), dtype=np.uint8).repeat(12, axis=0)
+    images = [np.ascontiguousarray(noise[:120, i : i + 160]) for i in range(40)]
+    path = tmp_path / name
+    clips.write_frames(path, images, times_s=[i / 25 for i in range(40)], codec=codec, g="10")
+    assert end_of(path).problem is None
+    raw = bytearray(path.read_bytes())
+    middle = (raw.rindex(b"idx1") if name.endswith("avi") else len(raw)) // 2
+    raw[middle : middle + 200] = rng.integers(0, 256, 200, dtype=np.uint8).tobytes()
+    path.write_bytes(raw)
+    problem = end_of(path).problem
+    assert problem is not None
+    assert "damaged frame" in problem
+    assert "concealed" in problem
+
+
+def test_a_recording_that_begins_between_two_key_frames_is_not_damaged(tmp_path):
+    path = clips.write_clip(tmp_path / "tv.ts", colours=COLOURS, g="12", bf="2", preset="medium")
+    raw = path.read_bytes()
+    path.write_bytes(raw[188 * (len(raw) // 188 // 3) :])
+    assert end_of(path).problem is None
