@@ -185,7 +185,7 @@ def remove_stale(folder: Path, patterns: Iterable[str], *, keep: Collection[str]
 class Digest(Protocol):
     """A digest that is updated piece by piece."""
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         """Add the next bytes."""
 
     def digest(self) -> bytes:

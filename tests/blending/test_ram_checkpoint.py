@@ -113,3 +113,11 @@ def test_a_killed_write_leaves_no_checkpoint(checkpoint: Path, monkeypatch: pyte
 def test_model_ids_are_not_checkpoints(tmp_path: Path) -> None:
     assert not is_checkpoint("mini")
     assert not is_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["../elsewhere", "/etc", "encoder/../../x"])
+def test_a_manifest_names_no_encoder_outside_the_checkpoint(checkpoint: Path, place: str) -> None:
+    path = checkpoint / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"encoder_folder": place}))
+    with pytest.raises(EncoderError, match=r"manifest\.json is damaged.*outside the checkpoint"):
+        open_checkpoint(checkpoint)

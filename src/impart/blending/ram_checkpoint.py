@@ -15,7 +15,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from impart.blending.encoder import AugmentedEncoder, default_augmented
@@ -94,6 +94,11 @@ class RamManifest:
         try:
             known = {item.name for item in dataclasses.fields(cls)}
             values["settings"] = RamSettings(**values["settings"])
+            place = PurePosixPath(values["encoder_folder"])
+            if place.is_absolute() or ".." in place.parts:
+                raise ConfigError(f"encoder_folder is {str(place)!r}, which is outside the checkpoint")
+            if not isinstance(values["files"], dict):
+                raise ConfigError("files is no table of digests")
             return cls(**{name: value for name, value in values.items() if name in known})
         except (KeyError, TypeError, ConfigError) as error:
             raise EncoderError(f"{path} is damaged ({error!r}): copy or train the RAM again") from error

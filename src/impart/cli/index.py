@@ -267,11 +267,13 @@ def stats(
 ) -> None:
     """Print what an index contains, what failed and which reference set is in force."""
     from impart.video.index.index import VideoIndex
+    from impart.video.integrity import ROWS_MISSING
 
     opened = VideoIndex.open(index_dir, create=False)
     if failures or videos:
         rows: list[dict[str, Any]] = []
         if failures:
+            rows += [{"path": video.path, "reason": ROWS_MISSING} for video in opened.incomplete()]
             rows += [dataclasses.asdict(record) for record in opened.failures()]
             rows += [{"path": video.path, "reason": video.problem} for video in opened.videos() if video.problem]
         if videos:
@@ -301,6 +303,9 @@ def stats(
     print(f"  reference set {numbers.references or 'none'}")
     if numbers.blending is not None:
         print(f"  blending {settings_in_words(dataclasses.asdict(numbers.blending))}")
+    if numbers.incomplete:
+        what = f"{numbers.incomplete} lack rows, and searches leave them out"
+        print(f"  {what}: impart index PATH... --index {index_dir} indexes them again", file=sys.stderr)
     if numbers.failures or numbers.partial or numbers.no_video:
         counts = f"{numbers.failures} failed, {numbers.partial} read in part"
         counts += f", {numbers.no_video} without a video stream" if numbers.no_video else ""

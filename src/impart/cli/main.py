@@ -9,13 +9,14 @@ import contextlib
 import io
 import os
 import sys
-from typing import Annotated, NoReturn
+import warnings
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from impart.cli import data, demo, index, models, refset, search, train
 from impart.cli.eval import commands, reproduce
-from impart.errors import ImpartError
+from impart.errors import ImpartError, ImpartWarning
 
 __all__ = ["app", "main"]
 
@@ -58,10 +59,21 @@ def _root(
 
 
 _INTERRUPTED = 130
+_PYTHONS_OWN = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **keywords: Any) -> None:
+    """Print a warning of IMPART as one line, and any other as Python does."""
+    if issubclass(category, ImpartWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        _PYTHONS_OWN(message, category, *place, **keywords)
 
 
 def main() -> None:
     """Run the command line; the entry point of the console script."""
+    warnings.simplefilter("always", ImpartWarning)
+    warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that is no text, or that the locale cannot print
             stream.reconfigure(errors="backslashreplace")

@@ -247,7 +247,7 @@ def build(
         # Only now that the rows are complete: a build that fails leaves the set that was there unchanged.
         target = folder / file_name(writer.fingerprint)
         move_synced(temporary, target)
-        data = read_rows(target, count=writer.count)
+        data = read_rows(target, count=writer.count, fingerprint=writer.fingerprint, storage=storage)
     else:
         data = writer.table()
     manifest = ReferenceSetManifest(

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from impart.errors import ReferenceSetError
 from impart.files import write_json_atomic
-from impart.retrieval.nearest import IndexInfo
+from impart.retrieval.nearest import KINDS, IndexInfo
 
 __all__ = ["SCHEMA_VERSION", "ReferenceSetManifest"]
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+
+_DIGEST = "[0-9a-f]{16}"
+_FORMS = {
+    "fingerprint": re.compile("[0-9a-f]{64}"),
+    "data": re.compile(f"pairs-{_DIGEST}[.]arrow"),
+    "znorm": re.compile(f"cohort-{_DIGEST}[.]npy|"),
+}
+"""Forms of what becomes part of a path: nothing outside the folder is ever read, replaced or deleted through it."""
 
 _KEY_OF_FIELD = {"znorm": "cohort"}  # keys that differ from the field: version 0.1.0 wrote them
 _FIELD_OF_KEY = {key: name for name, key in _KEY_OF_FIELD.items()}
@@ -72,7 +81,7 @@ class ReferenceSetManifest:
         """Read and check `manifest.json`.
 
         Raises:
-            ReferenceSetError: missing, damaged, or of another schema.
+            ReferenceSetError: missing, damaged, of another schema, or with names that no set has.
         """
         path = folder / MANIFEST
         try:
@@ -90,9 +99,25 @@ class ReferenceSetManifest:
         known = {item.name for item in dataclasses.fields(cls)}
         try:
             content["sources"] = tuple(content["sources"])
-            return cls(**{name: value for name, value in content.items() if name in known})
+            manifest = cls(**{name: value for name, value in content.items() if name in known})
         except (KeyError, TypeError) as error:
             raise ReferenceSetError(f"{path} is incomplete: {error}. Build the set again") from error
+        manifest._check(path)
+        return manifest
+
+    def _check(self, path: Path) -> None:
+        """Check what becomes part of a path, or of an array's shape.
+
+        Raises:
+            ReferenceSetError: names the key.
+        """
+        wrong = [name for name, form in _FORMS.items() if not form.fullmatch(str(getattr(self, name)))]
+        wrong += [] if isinstance(self.index, dict) and self.index.get("kind") in KINDS else ["index"]
+        wrong += [] if self.storage in ("float16", "float32") else ["storage"]
+        wrong += [name for name in ("count", "dim", "retrieval_dim") if not isinstance(getattr(self, name), int)]
+        if wrong:
+            keys = ", ".join(_KEY_OF_FIELD.get(name, name) for name in wrong)
+            raise ReferenceSetError(f"{path} is damaged: no set has such a value of {keys}. Build the set again")
 
     def write(self, folder: Path) -> None:
         """Replace `manifest.json` in one step."""

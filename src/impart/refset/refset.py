@@ -79,7 +79,7 @@ class ReferenceSet:
         """
         folder = Path(path).expanduser()
         manifest = ReferenceSetManifest.read(folder)
-        return cls(read_rows(folder / manifest.data, count=manifest.count), manifest, folder=folder)
+        return cls(_rows_of(folder, manifest), manifest, folder=folder)
 
     @classmethod
     def build(
@@ -231,7 +231,10 @@ class ReferenceSet:
     def given_znorm(self) -> ZNorm | None:
         """Background statistics given to the set; None = it has none but its own."""
         if self._znorm is None and self.manifest.znorm and self._folder is not None:
-            self._znorm = ZNorm.load(self._folder / self.manifest.znorm)
+            path = self._folder / self.manifest.znorm
+            self._znorm = ZNorm.load(path)
+            if self._znorm.digest not in path.name:
+                raise ReferenceSetError(f"{path} is damaged. Build the set again, or restore it from a copy")
         return self._znorm
 
     @cached_property
@@ -296,7 +299,7 @@ class ReferenceSet:
         data = file_name(self.fingerprint)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / data).is_file():
+            if not _has_rows(folder, dataclasses.replace(self.manifest, data=data)):
                 write_rows(self._data, folder / data)
             if self._index_kind != "exact" and not (folder / self._index_name).is_file():
                 self.index.write(folder / self._index_name)
@@ -313,8 +316,7 @@ class ReferenceSet:
         if self.given_znorm is None:
             return ""
         name = f"cohort-{self.given_znorm.digest}.npy"
-        if not (folder / name).is_file():
-            self.given_znorm.save(folder / name)
+        self.given_znorm.save(folder / name)
         return name
 
     def with_vanilla(self, settings: dict[str, Any] | None) -> ReferenceSet:
@@ -397,3 +399,17 @@ class ReferenceSet:
 
     def _float32(self, column: str) -> Float32:
         return vectors(self._data, column).astype(np.float32, copy=False)
+
+
+def _rows_of(folder: Path, manifest: ReferenceSetManifest) -> pa.Table:
+    return read_rows(
+        folder / manifest.data, count=manifest.count, fingerprint=manifest.fingerprint, storage=manifest.storage
+    )
+
+
+def _has_rows(folder: Path, manifest: ReferenceSetManifest) -> bool:
+    """Whether the rows of a set are in a folder, whole."""
+    try:
+        return (folder / manifest.data).is_file() and _rows_of(folder, manifest) is not None
+    except ReferenceSetError:
+        return False

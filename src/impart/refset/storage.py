@@ -1,11 +1,14 @@
 """Rows of a reference set on disk: an Arrow IPC file with texts, sources and vectors, one row per pair.
 
-`RowWriter` writes rows in batches and keeps their digest; `read_rows` memory-maps and checks a finished file.
+`RowWriter` writes rows in batches and keeps their digest; `read_rows` memory-maps a finished file and compares it with
+its digest. That of a large file is computed once: `<name>.checked` beside it then has the file's size, time and number.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +16,19 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import ReferenceSetError
-from impart.files import atomic_path, new_sha256, sha256_hex
+from impart.files import Digest, atomic_path, file_state, new_sha256, sha256_hex, write_atomic
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "CHECKED_EACH_TIME",
     "META_COLUMNS",
     "STORAGES",
     "VECTOR_COLUMNS",
     "RowWriter",
     "file_name",
+    "fingerprint_of",
     "read_rows",
     "sources_of",
     "vectors",
@@ -35,6 +40,9 @@ _LATER_COLUMNS = ("phash",)
 """Columns that older files lack: they are empty then, and no part of the fingerprint."""
 VECTOR_COLUMNS = ("image", "text_embedding", "retrieval")
 STORAGES = {"float16": np.float16, "float32": np.float32}
+_REMEDY = "Build the set again, or restore it from a copy"
+CHECKED_EACH_TIME = 16_000_000
+"""Bytes up to which the digest of a file is computed each time it is opened."""
 
 
 class RowWriter:
@@ -65,8 +73,7 @@ class RowWriter:
     @property
     def fingerprint(self) -> str:
         """Hex digest over the rows so far; it does not depend on how they were cut into batches."""
-        joined = "".join(digest.hexdigest() for column, digest in self._digests.items() if column not in _LATER_COLUMNS)
-        return sha256_hex(f"{self._dtype.__name__} {self.count} {joined}")
+        return _fingerprint(self._digests, self._dtype.__name__, self.count)
 
     def write(self, meta: dict[str, list[str]], **columns: npt.NDArray[Any]) -> None:
         """Append n rows.
@@ -131,12 +138,12 @@ def write_rows(data: pa.Table, path: Path) -> None:
         file.write_table(data)
 
 
-def read_rows(path: Path, *, count: int) -> pa.Table:
-    """Memory-map a file of rows.
+def read_rows(path: Path, *, count: int, fingerprint: str, storage: str) -> pa.Table:
+    """Memory-map a file of rows and compare it with its digest.
 
     Args:
         path: of the file.
-        count: rows that the manifest states.
+        count, fingerprint, storage: as the manifest states them.
 
     Raises:
         ReferenceSetError: the file cannot be read, or has other rows or columns.
@@ -145,19 +152,80 @@ def read_rows(path: Path, *, count: int) -> pa.Table:
 
     try:
         data = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (OSError, pa.ArrowException) as error:
-        raise ReferenceSetError(f"{path} cannot be read: {error}. Build the set again") from error
-    for column in _LATER_COLUMNS:
-        if column not in data.column_names:
-            data = data.append_column(column, pa.array([""] * data.num_rows, pa.string()))
+        for column in _LATER_COLUMNS:
+            if column not in data.column_names:
+                data = data.append_column(column, pa.array([""] * data.num_rows, pa.string()))
+        wrong = _difference(data, count=count, storage=storage)
+        if not wrong and not _is_known(path, fingerprint):
+            if fingerprint_of(data, storage=storage) != fingerprint:
+                wrong = "has other rows than the manifest states (was it damaged, or copied in part?)"
+            else:
+                _remember(path, fingerprint)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise ReferenceSetError(f"{path} cannot be read: {error}. {_REMEDY}") from error
+    if wrong:
+        raise ReferenceSetError(f"{path} {wrong}. {_REMEDY}")
+    return data
+
+
+def fingerprint_of(data: pa.Table, *, storage: str) -> str:
+    """Compute the digest over all rows of a table, as `RowWriter` does."""
+    import pyarrow.compute as pc
+
+    digests = {column: new_sha256() for column in (*META_COLUMNS, *VECTOR_COLUMNS)}
+    for column in META_COLUMNS:
+        for chunk in data[column].chunks:
+            ended = pc.binary_join_element_wise(chunk, "", "\0")  # each text and a zero byte
+            first, last = np.frombuffer(ended.buffers()[1], np.int32)[[ended.offset, ended.offset + len(ended)]]
+            digests[column].update(memoryview(ended.buffers()[2] or b"")[first:last])
+    for column in VECTOR_COLUMNS:
+        for chunk in data[column].chunks:
+            digests[column].update(chunk.flatten().to_numpy(zero_copy_only=True).view(np.uint8).data)
+    return _fingerprint(digests, storage, data.num_rows)
+
+
+def _fingerprint(digests: Mapping[str, Digest], storage: str, count: int) -> str:
+    joined = "".join(digest.hexdigest() for column, digest in digests.items() if column not in _LATER_COLUMNS)
+    return sha256_hex(f"{storage} {count} {joined}")
+
+
+def _difference(data: pa.Table, *, count: int, storage: str) -> str:
+    """Describe in what a table differs from its manifest; empty = in nothing."""
+    import pyarrow as pa
+
     missing = {*META_COLUMNS, *VECTOR_COLUMNS} - set(data.column_names)
     if missing or data.num_rows != count:
-        raise ReferenceSetError(
-            f"{path} has {data.num_rows} pairs, the manifest states {count}"
-            + (f"; missing columns: {', '.join(sorted(missing))}" if missing else "")
-            + ". Build the set again"
-        )
-    return data
+        what = f"has {data.num_rows} pairs, the manifest states {count}"
+        return what + (f"; missing columns: {', '.join(sorted(missing))}" if missing else "")
+    number = pa.float16() if storage == "float16" else pa.float32()
+    types = {data.schema.field(column).type for column in VECTOR_COLUMNS}
+    if not all(pa.types.is_fixed_size_list(kind) and kind.value_type == number for kind in types):
+        return f"has vectors of another kind than {storage}, which the manifest states"
+    return ""
+
+
+def _is_known(path: Path, fingerprint: str) -> bool:
+    """Whether a large file was compared with this digest before, and was not changed since."""
+    if path.stat().st_size <= CHECKED_EACH_TIME:
+        return False
+    try:
+        return _mark_of(path).read_text(encoding="utf-8") == _state(path, fingerprint)
+    except (OSError, ValueError):
+        return False
+
+
+def _remember(path: Path, fingerprint: str) -> None:
+    if path.stat().st_size > CHECKED_EACH_TIME:
+        with contextlib.suppress(OSError):  # of a folder that cannot be written, the file is compared each time
+            write_atomic(_mark_of(path), _state(path, fingerprint))
+
+
+def _mark_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.checked")
+
+
+def _state(path: Path, fingerprint: str) -> str:
+    return f"{fingerprint} {file_state(path)} {path.stat().st_ino}"
 
 
 def vectors(data: pa.Table, column: str) -> npt.NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal as signals
 import subprocess
 import sys
 import textwrap
@@ -110,12 +111,52 @@ def test_a_crash_costs_one_file(tmp_path, three, trouble, words):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals by name")
-def test_being_killed_is_named(tmp_path, three):
+def test_being_killed_each_time_is_named_and_no_property_of_the_file(tmp_path, three):
     command = troubled(tmp_path, "os.kill(os.getpid(), 9)")
     with Decoder(SETTINGS, short_side_px=64, command=command) as decoder:
-        failed = [item for item in decoder.decode(three) if isinstance(item, DecodeFailed)]
+        items = list(decoder.decode(three))
+    failed = [item for item in items if isinstance(item, DecodeFailed)]
     assert [item.path.stem for item in failed] == ["bad"]
     assert failed[0].reason == "the decoder was killed by SIGKILL (out of memory?)"
+    assert not failed[0].lasting
+    assert kinds(items) == [("a", "DecodeFinished"), ("bad", "DecodeFailed"), ("c", "DecodeFinished")]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals by name")
+@pytest.mark.parametrize("signal", ["SIGKILL", "SIGTERM"])
+def test_a_file_whose_decoder_is_killed_once_is_decoded_again(tmp_path, three, signal):
+    mark, number = tmp_path / "killed", getattr(signals, signal).value
+    once = f"Path({str(mark)!r}).exists() or (Path({str(mark)!r}).touch(), os.kill(os.getpid(), {number}))"
+    with Decoder(SETTINGS, short_side_px=64) as decoder:
+        expected = list(decoder.decode(three))
+    with Decoder(SETTINGS, short_side_px=64, command=troubled(tmp_path, once)) as decoder:
+        items = list(decoder.decode(three))
+    assert mark.exists()
+    assert kinds(items) == kinds(expected)
+    spans = [
+        [(item.path, item.start_s, item.end_s, item.image.tobytes()) for item in each if hasattr(item, "image")]
+        for each in (items, expected)
+    ]
+    assert spans[0] == spans[1], "no segment is missing or there twice"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals by name")
+@pytest.mark.parametrize("kills", [1, 2, 9])
+def test_a_worker_that_is_killed_while_it_starts_is_started_again(tmp_path, three, kills):
+    script = tmp_path / "killed.py"
+    script.write_text(
+        f"import os, pathlib\nmark = pathlib.Path({str(tmp_path / 'starts')!r})\n"
+        "mark.open('a').write('x')\n"
+        f"if len(mark.read_text()) <= {kills}:\n    os.kill(os.getpid(), 9)\n"
+        "from impart.video.decode import worker\nworker.main()\n"
+    )
+    with Decoder(SETTINGS, short_side_px=64, command=[sys.executable, str(script)]) as decoder:
+        if kills < 3:
+            assert [kind for _, kind in kinds(list(decoder.decode(three)))] == ["DecodeFinished"] * 3
+        else:
+            with pytest.raises(DecodeError, match=r"killed by SIGKILL.*\(3 times\)"):
+                list(decoder.decode(three))
+            assert len((tmp_path / "starts").read_text()) == 3
 
 
 def test_a_hang_costs_one_file_and_the_time_allowed(tmp_path, three):

@@ -16,7 +16,7 @@ from impart.blending.ram_checkpoint import open_checkpoint, open_ram
 from impart.blending.ram_onnx import LearnedRam
 from impart.config import IndexSettings, RamSettings, Settings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
-from impart.errors import EncoderMismatchError
+from impart.errors import EncoderMismatchError, VideoIndexError
 from impart.retrieval.prompts import query_embeddings
 from impart.video.index.index import VideoIndex
 from impart.video.index.store import SEGMENTS, Store
@@ -128,3 +128,30 @@ def test_a_ram_of_another_encoder_is_refused(index: VideoIndex, films: Path, che
     list(plain.add([films]))
     with pytest.raises(EncoderMismatchError, match="impart refset use CHECKPOINT"):
         VideoIndex.open(tmp_path / "plain", open_checkpoint(checkpoint))
+
+
+def test_a_damaged_copy_of_the_ram_is_named_and_repaired(index: VideoIndex, checkpoint: Path) -> None:
+    augmentation = index.manifest.augmentation
+    assert augmentation is not None
+    graph = index.path / augmentation.graph
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(VideoIndexError, match=rf"{graph} is damaged.*impart refset use SET, or the checkpoint"):
+        VideoIndex.open(index.path).search(text="red")
+    references = open_checkpoint(checkpoint).references
+    VideoIndex.open(index.path).use_references(references, ram=open_ram(checkpoint))
+    assert graph.read_bytes() == whole
+    assert len(VideoIndex.open(index.path).search(text="red")) == 2
+
+
+def test_a_lost_neighbours_table_of_a_ram_is_computed_anew(index: VideoIndex, films: Path, checkpoint: Path) -> None:
+    augmentation = index.manifest.augmentation
+    assert augmentation is not None
+    shutil.rmtree(index.path / f"{augmentation.table}.lance")
+    shutil.rmtree(index.path / "cache")
+    done = list(VideoIndex.open(index.path).add([films]))
+    assert done[-1].unchanged == 2
+    snapshot = load_snapshot(Store(index.path))
+    assert snapshot.blend is not None
+    made = index.encoder.apply(snapshot.vectors.astype(np.float32), snapshot.blend)
+    np.testing.assert_allclose(made, expected(index, checkpoint), atol=2e-3)

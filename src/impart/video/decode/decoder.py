@@ -4,8 +4,9 @@
         for item in decoder.decode(paths):        # DecodedSegment | DecodeFinished | DecodeFailed
 
 The order of files is kept. The worker continues with the next file while this one is being encoded, until
-`DecodeSettings.look_ahead` frames wait. A file on which it crashes, is killed or hangs is reported as `DecodeFailed`;
-the next files are decoded by a new worker.
+`DecodeSettings.look_ahead` frames wait. A file on which it crashes or hangs is reported as `DecodeFailed`; the next
+files are decoded by a new worker. A worker that is killed from outside (by the system when memory is short, or by a
+person) is started again, with the same file. Only where that one is killed as well, the file is reported.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from impart.video.decode.worker import read_message
 
 __all__ = ["Decoder"]
 
+STARTS = 3  # of a worker that is killed while it starts
 REQUESTS = 8  # files requested ahead; enough that short clips fill the look-ahead too
+KILLED = tuple(-getattr(signal, name) for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name))
 END: tuple[dict[str, Any], bytes] = ({"kind": "end"}, b"")
 
 
@@ -86,6 +89,9 @@ class Decoder:
             self.close()  # it ended between two calls: no file is the cause
         coming = iter(paths)
         waiting: deque[tuple[int, Path]] = deque()
+        yielded = 0  # segments of the first file that waits
+        passed_over = 0  # of these, how many the present worker has not sent again yet
+        tried_again = False
         try:
             while True:
                 worker = self._running()
@@ -99,13 +105,24 @@ class Decoder:
                     return
                 number, path = waiting[0]
                 item = self._next(worker, number=number, path=path)
-                if not isinstance(item, DecodedSegment):
+                if isinstance(item, DecodedSegment):
+                    if passed_over:  # decoding is deterministic: these are the ones that were yielded before
+                        passed_over -= 1
+                    else:
+                        yielded += 1
+                        yield item
+                    continue
+                again = isinstance(item, DecodeFailed) and not item.lasting and self._worker is None and not tried_again
+                if not again:
                     waiting.popleft()
-                    if self._worker is None:  # this file ended it; a new one gets the rest
-                        worker = self._running()
-                        for rest in waiting:
-                            self._request(worker, *rest)
-                yield item
+                if self._worker is None:  # this file ended it; a new one gets the rest
+                    worker = self._running()
+                    for rest in waiting:
+                        self._request(worker, *rest)
+                tried_again, passed_over = again, yielded if again else 0
+                if not again:
+                    yielded = 0
+                    yield item
         finally:
             if waiting:  # the caller stopped early: the worker still has requests
                 self.close()
@@ -118,24 +135,35 @@ class Decoder:
                 self.close()
                 return DecodeFailed(path, f"no frame for {self._settings.stall_s:g} s; decoding was stopped")
             if header["kind"] == "end":
-                reason = worker.how_it_ended()
+                reason, killed = worker.how_it_ended(), worker.was_killed
                 self.close()
-                return DecodeFailed(path, reason)
+                return DecodeFailed(path, reason, lasting=not killed)
             if header.get("id") == number:
                 return _item(path, header, payload)
 
     def _running(self) -> _Worker:
-        if self._worker is None:
-            worker = _Worker(self._command, look_ahead=self._settings.look_ahead)
-            self._worker = worker
+        """Return the worker; start one where there is none.
+
+        Raises:
+            DecodeError: it does not start, or is killed each time.
+        """
+        for start in range(STARTS):
+            if self._worker is not None:
+                break
+            worker = self._worker = _Worker(self._command, look_ahead=self._settings.look_ahead)
             try:
                 header, _ = worker.next(stall_s=self._settings.stall_s)
             except TimeoutError:
                 header = {"kind": "nothing"}
             if header["kind"] != "ready":
                 reason = worker.how_it_ended() if header["kind"] == "end" else "it does not respond"
+                killed = worker.was_killed
                 self.close()
-                raise DecodeError(f"the decoder process ({' '.join(self._command)}) cannot be started: {reason}")
+                if not killed or start == STARTS - 1:
+                    times = f" ({STARTS} times)" if killed else ""
+                    command = " ".join(self._command)
+                    raise DecodeError(f"the decoder process ({command}) cannot be started: {reason}{times}")
+        assert self._worker is not None
         return self._worker
 
     def _request(self, worker: _Worker, number: int, path: Path) -> None:
@@ -209,6 +237,11 @@ class _Worker:
         last_line = next((line for line in reversed(self._error_lines) if line.strip()), "")
         how = _exit_in_words(code)
         return f"the decoder {how}" + (f": {last_line.strip()}" if last_line else "")
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether the process was ended from outside: by the system when memory is short, or by a person."""
+        return self._process.poll() in KILLED
 
     def close(self) -> None:
         """Kill the process and end the threads."""

@@ -5,10 +5,8 @@ One process writes at a time; any number search meanwhile. Threads may share an 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import stat
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,9 +21,10 @@ from impart.files import library_versions, now
 from impart.refset.refset import ReferenceSet
 from impart.video.index.encoder_in_use import EncoderInUse
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.refset_switch import install, switch
+from impart.video.index.refset_switch import complete, install, switch
 from impart.video.index.store import FailureRecord, Store, VideoRecord
 from impart.video.index.writer import Writer, write_lock
+from impart.video.integrity import bytes_below
 from impart.video.search.hits import Hit, Reason
 from impart.video.search.query import Query, SearchKeywords, SearchOptions
 from impart.video.search.searcher import Searcher
@@ -47,6 +46,7 @@ class IndexStats:
     Attributes:
         videos, segments, scenes: counts.
         partial: videos that could be read only up to a point.
+        incomplete: videos that lack rows; searches leave them out, and the next run indexes them again.
         samples: frames sampled.
         failures: files that could not be indexed; no_video: files without a video stream.
         video_s: seconds of video.
@@ -57,6 +57,7 @@ class IndexStats:
 
     videos: int
     partial: int
+    incomplete: int
     segments: int
     samples: int
     scenes: int
@@ -125,6 +126,8 @@ class VideoIndex:
             index._in_use.check_given(IndexManifest.load(store.folder), is_empty=lambda: not index.videos())
         elif not create or (store.folder.exists() and not store.folder.is_dir()):
             IndexManifest.load(store.folder)  # raises, with the remedy
+        else:
+            IndexManifest.check_absent(store.folder)
         return index
 
     @property
@@ -292,6 +295,10 @@ class VideoIndex:
         """List the indexed videos, sorted by path."""
         return self._read(self._reading.videos)
 
+    def incomplete(self) -> list[VideoRecord]:
+        """List the indexed videos that lack rows, sorted by path: searches leave them out."""
+        return self._read(lambda: self._reading.incomplete(self._reading.videos()))
+
     def failures(self) -> list[FailureRecord]:
         """List the files that could not be indexed, with reasons, sorted by path."""
         return self._read(self._reading.failures)
@@ -307,13 +314,14 @@ class VideoIndex:
         return IndexStats(
             videos=len(videos),
             partial=sum(video.problem is not None for video in videos),
+            incomplete=len(self.incomplete()),
             segments=sum(video.segments for video in videos),
             samples=sum(video.samples for video in videos),
             scenes=sum(len(video.scene_starts) for video in videos),
             failures=sum(not failure.no_video for failure in failures),
             no_video=sum(failure.no_video for failure in failures),
             video_s=sum(video.duration_s for video in videos),
-            size_bytes=_bytes_below(self.path),
+            size_bytes=bytes_below(self.path),
             encoder_id=manifest.encoder_id,
             encoder_fingerprint=manifest.encoder_fingerprint,
             references=augmentation.references_name if augmentation else None,
@@ -329,11 +337,12 @@ class VideoIndex:
         videos, failures, devices = list(writer.videos.values()), writer.failures, read_devices(self.path)
         plan = yield from _planned(found, videos, failures, writer.manifest, request=request, devices=devices)
         encoder = self._in_use.of(writer.manifest)
+        complete(writer, encoder)
         with Decoder(writer.manifest.decode, short_side_px=encoder.traits.image_size_px) as decoder:
             indexer = Indexer(writer, encoder, decoder=decoder, batch=self.settings.encoder.batch)
             counts = yield from indexer.run(plan)
         if not plan.empty:
-            writer.compact()
+            writer.compact(last=True)
         folders = {str(video.path.parent) for video in writer.videos.values()}
         devices |= devices_of(file.path for file in found.files)
         with self._store.errors("write to"):
@@ -351,7 +360,9 @@ class VideoIndex:
 
         manifest = self._with_settings(self.manifest) if self.exists else self._new_manifest(self.encoder)
         failures, devices = {record.path: record for record in self.failures()}, read_devices(self.path)
-        plan = yield from _planned(found, self.videos(), failures, manifest, request=request, devices=devices)
+        lacking = {record.video_id for record in self.incomplete()}
+        videos = [record for record in self.videos() if record.video_id not in lacking]
+        plan = yield from _planned(found, videos, failures, manifest, request=request, devices=devices)
         yield from plan.planned()
 
     def _nothing(self, found: Scan, *, began: float) -> Iterator[Event]:
@@ -376,9 +387,12 @@ class VideoIndex:
         with write_lock(self.path):
             if self.exists:  # another process created it meanwhile
                 return
+            IndexManifest.check_absent(self.path)
             self._store.create_tables(manifest)
             if isinstance(encoder, AugmentedEncoder):
-                manifest = dataclasses.replace(manifest, augmentation=install(self._store, encoder, manifest))
+                augmentation = install(self._store, encoder)
+                self._store.make_neighbours(augmentation, manifest)
+                manifest = dataclasses.replace(manifest, augmentation=augmentation)
             manifest.save(self.path)
 
     def _adopt(self, writer: Writer) -> None:
@@ -436,13 +450,3 @@ def _planned(
         yield PathFailed(path=path, reason=reason)
     yield dataclasses.replace(plan.summary(), ignored=found.ignored_by_reason())
     return plan
-
-
-def _bytes_below(folder: Path) -> int:
-    """Sum the sizes of the files of a folder that a writer may be changing."""
-    total = 0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            status = file.stat()
-            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
-    return total

@@ -1,13 +1,15 @@
 """`manifest.json` of a video index: encoder, settings, and the reference set in force.
 
 The manifest is small, read without the database, and replaced atomically. It names the neighbours table in force:
-replacing the manifest puts a new reference set in force.
+replacing the manifest puts a new reference set in force. `manifest.copy.json` is written after it, with the same
+content. Where `manifest.json` is lost, readers take the copy, and the next writer restores the file from it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +17,9 @@ from typing import Any
 
 from impart.config import DecodeSettings, IndexSettings, RamSettings, VanillaSettings
 from impart.errors import ConfigError, VideoIndexError
-from impart.files import write_json_atomic
+from impart.files import write_atomic, write_json_atomic
 
-__all__ = ["MIGRATIONS", "SCHEMA", "Augmentation", "IndexManifest"]
+__all__ = ["MANIFESTS", "MIGRATIONS", "SCHEMA", "Augmentation", "IndexManifest", "manifest_bytes"]
 
 SCHEMA = 1
 MIGRATIONS: dict[int, Callable[[Path, dict[str, Any]], dict[str, Any]]] = {}
@@ -27,7 +29,13 @@ A writer runs them in order, under the lock. A migration must be safe to run aga
 """
 
 _KIND = "video-index"
-_NAME = "manifest.json"
+_NAME, _COPY = MANIFESTS = ("manifest.json", "manifest.copy.json")
+_PLACES = {
+    "folder": re.compile(r"references/[0-9a-f]{16}-[0-9a-f]{8}"),
+    "table": re.compile(r"neighbours_[0-9a-f]{16}"),
+    "graph": re.compile(r"(rams/[0-9a-f]{16}\.onnx)?"),
+}
+"""Forms of the paths in a manifest: nothing outside the index is ever read, replaced or deleted through one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +68,15 @@ class Augmentation:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Augmentation:
+        """Read the record of a manifest.
+
+        Raises:
+            ConfigError: a path in it is none that an index has, or a setting cannot work.
+        """
         kind = RamSettings if values["name"] == "ram" else VanillaSettings
+        for name, form in _PLACES.items():
+            if not form.fullmatch(str(values.get(name, ""))):
+                raise ConfigError(f"augmentation.{name} is {values.get(name)!r}, which is no path of an index")
         return cls(**(dict(values) | {"settings": kind(**values["settings"])}))
 
 
@@ -89,7 +105,24 @@ class IndexManifest:
 
     @staticmethod
     def exists(folder: Path) -> bool:
-        return (folder / _NAME).is_file()
+        """Whether there is an index in `folder`: its manifest, or the copy of it."""
+        return any((folder / name).is_file() for name in MANIFESTS)
+
+    @staticmethod
+    def check_absent(folder: Path) -> None:
+        """Refuse a folder without a manifest whose tables have rows: its manifest was lost.
+
+        The empty tables of an interrupted first run are no such index.
+
+        Raises:
+            VideoIndexError: names the remedy.
+        """
+        if not IndexManifest.exists(folder) and any((folder / "videos.lance" / "data").glob("*")):
+            raise VideoIndexError(
+                f"{folder / _NAME} is missing, but the folder has the tables of an index with videos: restore that "
+                "file from a copy of the index, or index your videos into a new folder (--index DIR). Nothing was "
+                "changed"
+            )
 
     @classmethod
     def load(cls, folder: Path, *, migrate: bool = False) -> IndexManifest:
@@ -103,13 +136,15 @@ class IndexManifest:
         """
         path = folder / _NAME
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            content = manifest_bytes(folder)
+            values = json.loads(content)
         except FileNotFoundError as error:
+            cls.check_absent(folder)
             raise VideoIndexError(
                 f"there is no video index in {folder}: make one with impart index PATH... --index {folder}"
             ) from error
         except (OSError, ValueError) as error:
-            raise VideoIndexError(f"cannot read {path}: {error}") from error
+            raise VideoIndexError(f"cannot read {path}: {error}. {_remedy(folder)}") from error
         if not isinstance(values, dict) or values.get("kind") != _KIND:
             raise VideoIndexError(f"{folder} is not a video index: choose another --index folder")
         schema = values.get("schema")
@@ -126,15 +161,18 @@ class IndexManifest:
                 )
             for step in range(schema, SCHEMA):
                 values = MIGRATIONS[step](folder, values) | {"schema": step + 1}
-                _write(path, values)
+                _write(folder, values)
         try:
-            return cls._from_dict(values)
-        except (KeyError, TypeError, ConfigError) as error:
-            raise VideoIndexError(f"{path} is damaged ({error!r}): restore it, or index into a new folder") from error
+            manifest = cls._from_dict(values)
+        except (KeyError, TypeError, AttributeError, ConfigError) as error:
+            raise VideoIndexError(f"{path} is damaged ({error}). {_remedy(folder)}") from error
+        if migrate:
+            _restore(folder, content if schema == SCHEMA else manifest_bytes(folder))
+        return manifest
 
     def save(self, folder: Path) -> None:
-        """Replace the manifest in one step: a reader gets the old one or the new one."""
-        _write(folder / _NAME, {"kind": _KIND, **dataclasses.asdict(self)})
+        """Replace the manifest in one step, then its copy: a reader gets the old one or the new one."""
+        _write(folder, {"kind": _KIND, **dataclasses.asdict(self)})
 
     @classmethod
     def _from_dict(cls, values: Mapping[str, Any]) -> IndexManifest:
@@ -146,8 +184,40 @@ class IndexManifest:
         return cls(**kept)
 
 
-def _write(path: Path, values: Mapping[str, Any]) -> None:
+def manifest_bytes(folder: Path) -> bytes:
+    """Read the manifest of an index, or its copy where the manifest is lost.
+
+    Raises:
+        OSError: there is neither, or it cannot be read.
+    """
     try:
-        write_json_atomic(path, values, ascii_only=True)
-    except OSError as error:
-        raise VideoIndexError(f"cannot write {path}: {error.strerror or error}") from error
+        return (folder / _NAME).read_bytes()
+    except FileNotFoundError:
+        if not (folder / _COPY).is_file():
+            raise
+        return (folder / _COPY).read_bytes()
+
+
+def _write(folder: Path, values: Mapping[str, Any]) -> None:
+    for name in MANIFESTS:  # the copy last: it never names what is not yet in force
+        try:
+            write_json_atomic(folder / name, values, ascii_only=True)
+        except OSError as error:
+            raise VideoIndexError(f"cannot write {folder / name}: {error.strerror or error}") from error
+
+
+def _restore(folder: Path, content: bytes) -> None:
+    """Write the manifest and its copy anew where one is missing or differs."""
+    for name in MANIFESTS:
+        path = folder / name
+        try:
+            if not path.is_file() or path.read_bytes() != content:
+                write_atomic(path, content)
+        except OSError as error:
+            raise VideoIndexError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _remedy(folder: Path) -> str:
+    if (folder / _NAME).is_file() and (folder / _COPY).is_file():
+        return f"Remove it: its copy {_COPY} is taken then"
+    return "Restore it from a copy of the index, or index your videos into a new folder (--index DIR)"

@@ -21,14 +21,14 @@ from impart.blending.ram_onnx import LearnedRam
 from impart.blending.vanilla import Vanilla
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, ImageEmbeddings
-from impart.errors import EncoderMismatchError
-from impart.files import atomic_path
+from impart.errors import EncoderError, EncoderMismatchError, ReferenceSetError, VideoIndexError
+from impart.files import atomic_path, sha256_of_file
 from impart.refset.refset import ReferenceSet
 from impart.video.index.manifest import Augmentation, IndexManifest
 from impart.video.index.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
 from impart.video.index.writer import Writer, blend_columns
 
-__all__ = ["check_encoder", "describe", "install", "switch", "with_references"]
+__all__ = ["check_encoder", "complete", "describe", "install", "switch", "with_references"]
 
 _ROWS = 16_384  # segments whose neighbours are searched at once
 
@@ -53,18 +53,30 @@ def with_references(base: Encoder, folder: Path, manifest: IndexManifest) -> Enc
     augmentation = manifest.augmentation
     if augmentation is None:
         return base
-    references, settings = ReferenceSet.open(folder / augmentation.folder), augmentation.settings
+    settings = augmentation.settings
     blending: Blender
-    if isinstance(settings, RamSettings):
-        blending = LearnedRam(
-            folder / augmentation.graph,
-            settings,
-            encoder_id=manifest.encoder_id,
-            encoder_fingerprint=manifest.encoder_fingerprint,
-        )
-    else:
-        blending = Vanilla(settings)
-    return AugmentedEncoder(base, references, blending)
+    try:
+        references = ReferenceSet.open(folder / augmentation.folder)
+        if references.fingerprint != augmentation.references_fingerprint:
+            raise ReferenceSetError(f"{folder / augmentation.folder} contains another set than the index names")
+        if isinstance(settings, RamSettings):
+            blending = LearnedRam(
+                folder / augmentation.graph,
+                settings,
+                encoder_id=manifest.encoder_id,
+                encoder_fingerprint=manifest.encoder_fingerprint,
+            )
+            if blending.digest[:16] != Path(augmentation.graph).stem:
+                raise EncoderError(f"{blending.path} is damaged")
+        else:
+            blending = Vanilla(settings)
+        return AugmentedEncoder(base, references, blending)
+    except (ReferenceSetError, EncoderError) as error:
+        what = "SET, or the checkpoint of the RAM," if isinstance(settings, RamSettings) else "SET"
+        raise VideoIndexError(
+            f"the reference set of the index {folder} cannot be used: {error}. Put {augmentation.references_name!r} or "
+            f"another in force: impart refset use {what} --index {folder}"
+        ) from error
 
 
 def check_encoder(encoder: Encoder, folder: Path, manifest: IndexManifest) -> None:
@@ -86,27 +98,43 @@ def check_encoder(encoder: Encoder, folder: Path, manifest: IndexManifest) -> No
     )
 
 
-def install(store: Store, encoder: AugmentedEncoder, manifest: IndexManifest) -> Augmentation:
-    """Copy the set and the RAM into the index and create an empty neighbours table.
+def install(store: Store, encoder: AugmentedEncoder) -> Augmentation:
+    """Copy the set and the RAM into the index; copies that are there and whole are kept.
 
     The set is in force once a manifest names it.
 
-    Args:
-        manifest: of the index now. Files that it names already are not replaced, so that a crash cannot lose them.
+    Raises:
+        VideoIndexError: the index cannot be written.
     """
-    augmentation, present = describe(encoder), manifest.augmentation
-    folder = store.folder / augmentation.folder
-    if present is None or present.folder != augmentation.folder:
-        shutil.rmtree(folder, ignore_errors=True)  # an incomplete copy of an interrupted run
-        encoder.references.save(folder)
+    augmentation = describe(encoder)
     with store.errors("write to"):
-        if isinstance(encoder.blender, LearnedRam) and (present is None or present.graph != augmentation.graph):
-            graph = store.folder / augmentation.graph
-            graph.parent.mkdir(exist_ok=True)
-            with atomic_path(graph) as part:
-                shutil.copyfile(encoder.blender.path, part)
-        store.make_neighbours(augmentation, manifest)
+        folder = store.folder / augmentation.folder
+        if not _is_copy(folder, encoder.references):
+            shutil.rmtree(folder, ignore_errors=True)  # damaged, or of an interrupted run
+            encoder.references.save(folder)
+            if not _is_copy(folder, encoder.references):
+                raise OSError(f"the copy of the reference set in {folder} cannot be read back: is the disk failing?")
+        if isinstance(encoder.blender, LearnedRam):
+            _copy_graph(encoder.blender, store.folder / augmentation.graph)
     return augmentation
+
+
+def _is_copy(folder: Path, references: ReferenceSet) -> bool:
+    """Whether a folder contains a whole copy of a reference set."""
+    try:
+        copy = ReferenceSet.open(folder)
+        return copy.fingerprint == references.fingerprint and copy.znorm.digest == references.znorm.digest
+    except ReferenceSetError:
+        return False
+
+
+def _copy_graph(ram: LearnedRam, graph: Path) -> None:
+    """Copy the graph of a RAM to a file, unless it is there and whole."""
+    if graph.is_file() and sha256_of_file(graph) == sha256_of_file(ram.path):
+        return
+    graph.parent.mkdir(exist_ok=True)
+    with atomic_path(graph) as part:
+        shutil.copyfile(ram.path, part)
 
 
 def switch(writer: Writer, encoder: Encoder) -> None:
@@ -119,13 +147,40 @@ def switch(writer: Writer, encoder: Encoder) -> None:
     if not isinstance(encoder, AugmentedEncoder):
         writer.save_manifest(dataclasses.replace(manifest, augmentation=None))
         return
-    if manifest.augmentation is not None and manifest.augmentation.fingerprint == encoder.fingerprint:
+    in_force = manifest.augmentation
+    augmentation = install(store, encoder)
+    if in_force is not None and in_force.fingerprint == encoder.fingerprint:
+        complete(writer, encoder)
         return
-    augmentation = install(store, encoder, manifest)
     with store.errors("write to"):
+        store.make_neighbours(augmentation, manifest)
         for rows in _batches(store):
             store.table(augmentation.table).add(_neighbours(rows, encoder, manifest))
     writer.save_manifest(dataclasses.replace(manifest, augmentation=augmentation))
+
+
+def complete(writer: Writer, encoder: Encoder) -> None:
+    """Compute the rows that the neighbours table lacks from the stored vectors.
+
+    Args:
+        encoder: augmented by the set in force.
+
+    Raises:
+        VideoIndexError: the index cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    store, manifest = writer.store, writer.manifest
+    if not writer.unblended or manifest.augmentation is None or not isinstance(encoder, AugmentedEncoder):
+        return
+    lacking = pa.array([record.video_id for record in writer.unblended], pa.string())
+    with store.errors("write to"):
+        for batch in _batches(store):
+            rows = batch.filter(pc.is_in(batch["video_id"], lacking))
+            if len(rows):
+                store.table(manifest.augmentation.table).add(_neighbours(rows, encoder, manifest))
+    writer.blended()
 
 
 def _batches(store: Store) -> Iterator[Any]:

@@ -1,6 +1,7 @@
 """A video index on disk: LanceDB tables beside a manifest.
 
     manifest.json            encoder, settings, and the reference set in force
+    manifest.copy.json       the same, in case the first is lost
     videos.lance             one row per video; a video exists when its row does
     segments.lance           one row per segment: times, weight, base and retrieval vectors
     neighbours_<fp>.lance    one row per segment: its blend (reference pairs, weights, what a RAM adds)
@@ -16,17 +17,19 @@ next writer deletes them. Readers need no lock. This module reads; `writer.py` w
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from impart.errors import VideoIndexError
 from impart.files import blake2b_hex, new_blake2b
-from impart.video.index.manifest import Augmentation, IndexManifest
+from impart.video.index.manifest import MANIFESTS, Augmentation, IndexManifest, manifest_bytes
+from impart.video.integrity import COPY_REMEDY, KEYS, damaged_file, damaged_version, place_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,7 +49,7 @@ VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
 NEIGHBOURS_PREFIX = "neighbours_"
 UNREAD = -(2**63)
 _PROBE = ".impart-"
-_OURS = ("references", "rams", "cache", "manifest.json", "folders.json", ".lock")
+_OURS = ("references", "rams", "cache", *MANIFESTS, "folders.json", ".lock")
 NO_VIDEO = frozenset({"has sound but no image", "has no video stream"})
 """Reasons, as the decoder words them, of files that contain no video."""
 
@@ -168,7 +171,7 @@ def check_hard_links(folder: Path) -> None:
 
 
 class TableGoneError(RuntimeError):
-    """A table changed during a read (it was replaced, or old files were deleted); reading again helps."""
+    """A table cannot be read: a writer replaced it or deleted old files, and reading again helps; or it is damaged."""
 
 
 class Store:
@@ -207,10 +210,10 @@ class Store:
         """Compute a digest that changes with every commit, without the database, in about a millisecond."""
         digest = new_blake2b()
         try:
-            digest.update((self.folder / "manifest.json").read_bytes())
+            digest.update(manifest_bytes(self.folder))
             names = [entry.name for entry in (self.folder / f"{VIDEOS}.lance" / "_versions").iterdir()]
         except OSError as error:
-            raise VideoIndexError(f"the index {self.folder} cannot be read: {error}") from error
+            raise VideoIndexError(f"the index {self.folder} cannot be read: {error}; {COPY_REMEDY}") from error
         digest.update("\n".join(sorted(names)).encode())
         return digest.hexdigest()
 
@@ -236,6 +239,8 @@ class Store:
             TableGoneError: the table changed meanwhile; read again (`retry`).
         """
         try:
+            if damaged_version(self.folder / f"{name}.lance") is not None:
+                raise ValueError("its newest version is damaged, or there is none")
             query = self.table(name).search()
             query = query.where(where) if where else query
             query = query.select(list(columns)) if columns else query
@@ -255,8 +260,19 @@ class Store:
                 return read()
             except TableGoneError as error:
                 last = error
+                if attempt > 1 and self._damage() is not None:
+                    break
                 time.sleep(0.02 * 2**attempt)
-        raise VideoIndexError(f"the index {self.folder} cannot be read: {last}") from last
+        raise VideoIndexError(f"the index {self.folder} cannot be read: {self._why(last)}") from last
+
+    def incomplete(self, records: Sequence[VideoRecord]) -> list[VideoRecord]:
+        """Find the videos that lack rows of `segments`, in the order given.
+
+        Raises:
+            TableGoneError: the table changed meanwhile; read again (`retry`).
+        """
+        whole = place_rows(self.read(SEGMENTS, columns=KEYS), records).whole
+        return [record for record, complete in zip(records, whole, strict=True) if not complete]
 
     def table(self, name: str) -> Any:
         """Open a table at its newest version."""
@@ -277,9 +293,16 @@ class Store:
         """Create an empty neighbours table, in place of one that an interrupted run left."""
         self._make(augmentation.table, _neighbours_schema(augmentation, manifest))
 
+    def make_failures(self, manifest: IndexManifest) -> None:
+        """Create an empty table of failures, in place of a lost or damaged one: its files are tried again."""
+        self._make(FAILURES, _schemas(manifest)[FAILURES])
+
     def drop(self, name: str) -> None:
+        """Delete a table, also a damaged one."""
         self._tables.pop(name, None)
-        self.database().drop_table(name)
+        with suppress(ValueError):  # of a folder that is no table
+            self.database().drop_table(name)
+        shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
 
     def _make(self, name: str, schema: pa.Schema) -> None:
         if name in self.table_names():  # from an interrupted run
@@ -296,8 +319,23 @@ class Store:
             yield
         except (OSError, RuntimeError, ValueError) as error:
             raise VideoIndexError(
-                f"cannot {doing} the index {self.folder}: {error}; what was committed before is kept"
+                f"cannot {doing} the index {self.folder}: {self._why(error)}; what was committed before is kept"
             ) from error
+
+    def _why(self, error: Exception) -> str:
+        """Name the damaged file behind an error of the database, with the remedy; the error itself where none is."""
+        file = self._damage()
+        if file is not None:
+            own = file.is_relative_to(self.folder / f"{FAILURES}.lance")
+            remedy = "impart index PATH... makes it again, and tries the failed files again" if own else COPY_REMEDY
+            return f"{file} is missing or damaged: {remedy}"
+        if isinstance(error, TableGoneError):
+            return f"{error}. A file of this table may be damaged: {COPY_REMEDY}"
+        return str(error)
+
+    def _damage(self) -> Path | None:
+        found = (damaged_file(self.folder / f"{name}.lance") for name in (VIDEOS, SEGMENTS, FAILURES))
+        return next((file for file in found if file is not None), None)
 
 
 def _is_ours(name: str) -> bool:

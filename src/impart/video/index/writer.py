@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -26,13 +27,16 @@ from impart.video.index.store import (
     FAILURES,
     NEIGHBOURS_PREFIX,
     SEGMENTS,
+    UNREAD,
     VIDEOS,
     FailureRecord,
     Store,
+    TableGoneError,
     VideoRecord,
     check_hard_links,
     path_id,
 )
+from impart.video.integrity import KEYS, ROWS_MISSING, bytes_below, damaged_file, place_rows, remove_temporary
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +52,7 @@ _KEEP_VERSIONS = timedelta(minutes=2)
 """Readers use a version for about a second; a slower reader reads again."""
 
 _DELETE_AT_ONCE = 200
+_SPARE_BYTES = 8_000_000  # replaced files that a table may have without being rewritten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +108,9 @@ def write_lock(folder: Path) -> Iterator[None]:
 class Writer:
     """Writes one index; holds its lock from `__enter__` to `__exit__`.
 
+    Attributes:
+        unblended: videos without all of their rows in the neighbours table; see `impart.video.index.refset_switch`.
+
     Raises:
         IndexLockedError: on entering, another process is writing.
     """
@@ -113,6 +121,7 @@ class Writer:
         self.manifest: IndexManifest
         self.videos: dict[str, VideoRecord] = {}
         self.failures: dict[Path, FailureRecord] = {}
+        self.unblended: list[VideoRecord] = []
         self._tables: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -121,6 +130,8 @@ class Writer:
             self.manifest = IndexManifest.load(self.store.folder, migrate=True)
             with self.store.errors("open"):
                 self.videos = {record.video_id: record for record in self.store.videos()}
+                if damaged_file(self.store.folder / f"{FAILURES}.lance") is not None:
+                    self.store.make_failures(self.manifest)
                 self.failures = {record.path: record for record in self.store.failures()}
                 self._clean_up()
         except BaseException:
@@ -164,6 +175,12 @@ class Writer:
         with self.store.errors("write to"):
             self._put(*records)
 
+    def blended(self) -> None:
+        """Record that the neighbours table is whole; this is a commit, so that readers read the index again."""
+        with self.store.errors("write to"):
+            self._put(self.unblended[0])
+        self.unblended = []
+
     def copy(self, pairs: Sequence[tuple[VideoRecord, VideoRecord]]) -> None:
         """Commit videos with the segments of others.
 
@@ -205,10 +222,7 @@ class Writer:
 
     def discard(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Delete the segments of (video_id, revision) pairs that are not committed."""
-        with self.store.errors("write to"):
-            for group in _groups(list(pairs)):
-                for name in self._row_tables():
-                    self._table(name).delete(_where(group))
+        self._delete(list(pairs), self._row_tables())
 
     def remember_failure(self, path: Path, *, size_bytes: int, mtime_ns: int, reason: str) -> FailureRecord:
         """Record that a file could not be indexed."""
@@ -247,14 +261,35 @@ class Writer:
         with self.store.errors("clean"):
             self._drop_unnamed()
 
-    def compact(self) -> None:
-        """Merge small fragments where that is worth its cost, and delete versions that no reader uses."""
+    def compact(self, *, last: bool = False) -> None:
+        """Merge small fragments where that is worth its cost, and delete versions that no reader uses.
+
+        Args:
+            last: whether the run ends. Tables with many replaced files are then merged to one fragment, so that the
+                next writer can delete these files at no cost.
+        """
         with self.store.errors("compact"):
-            for name in [VIDEOS, FAILURES, *self._row_tables()]:
-                table = self._table(name)
-                if _worth_compacting(table.stats()):
-                    # Files of no version are from an interrupted run: this process alone holds the lock.
-                    table.optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
+            for name, stats, replaced in self._sizes():
+                if _worth_compacting(stats) or (last and replaced > _SPARE_BYTES + stats["total_bytes"] / 4):
+                    self._optimize(name)
+
+    def _delete_replaced(self) -> None:
+        """Delete replaced files where there is nothing to merge, or where they are larger than the table itself."""
+        for name, stats, replaced in self._sizes():
+            one_piece = stats["fragment_stats"]["num_fragments"] <= 1
+            versions = self.store.folder / f"{name}.lance" / "_versions"
+            if (one_piece and len(list(versions.iterdir())) > 2) or replaced > _SPARE_BYTES + stats["total_bytes"]:
+                self._optimize(name)
+
+    def _sizes(self) -> Iterator[tuple[str, Mapping[str, Any], int]]:
+        """Yield name, statistics and bytes of replaced files of each table."""
+        for name in [VIDEOS, FAILURES, *self._row_tables()]:
+            stats = self._table(name).stats()
+            yield name, stats, bytes_below(self.store.folder / f"{name}.lance") - stats["total_bytes"]
+
+    def _optimize(self, name: str) -> None:
+        # Files of no version are from an interrupted run: this process alone holds the lock.
+        self._table(name).optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
 
     def _commit(self, records: Sequence[VideoRecord]) -> None:
         old = [self.videos[record.video_id] for record in records if record.video_id in self.videos]
@@ -291,23 +326,55 @@ class Writer:
         augmentation = self.manifest.augmentation
         return [SEGMENTS] if augmentation is None else [SEGMENTS, augmentation.table]
 
+    def _delete(self, pairs: Sequence[tuple[str, str]], names: Sequence[str]) -> None:
+        with self.store.errors("write to"):
+            for group in _groups(pairs):
+                for name in names:
+                    self._table(name).delete(_where(group))
+
     def _clean_up(self) -> None:
-        """Delete what an interrupted run left: orphan rows, tables and folders that the manifest does not name."""
+        """Delete what an interrupted run left, and take out the videos that lack rows.
+
+        An interrupted run leaves temporary files, orphan rows, and tables and folders that the manifest does not name.
+        """
+        remove_temporary(self.store.folder)
         self._drop_unnamed()
-        for name in [VIDEOS, FAILURES, *self._row_tables()]:
-            versions = self.store.folder / f"{name}.lance" / "_versions"
-            if self._table(name).stats()["fragment_stats"]["num_fragments"] <= 1 and len(list(versions.iterdir())) > 2:
-                # There is nothing to merge: this deletes the files that the last compaction replaced.
-                self._table(name).optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
-        expected = sum(record.segments for record in self.videos.values())
-        committed = {(record.video_id, record.revision) for record in self.videos.values()}
-        for name in self._row_tables():
-            if self._table(name).count_rows() == expected:
-                continue
-            pairs = self.store.read(name, columns=["video_id", "revision"]).group_by(["video_id", "revision"])
-            present = pairs.aggregate([]).to_pydict()
-            found = set(zip(present["video_id"], present["revision"], strict=True))
-            self.discard(sorted(found - committed))
+        if self.manifest.augmentation is not None:
+            self._check_neighbours()
+        incomplete = self._sort_rows(SEGMENTS)
+        for record in incomplete:  # first, so that a kill loses none of them in silence; no file has this time
+            self.remember_failure(record.path, size_bytes=record.size_bytes, mtime_ns=UNREAD, reason=ROWS_MISSING)
+        self.remove(incomplete)
+        if self.manifest.augmentation is not None:
+            self.unblended = self._sort_rows(self.manifest.augmentation.table)
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # on a full disk, a run may still remove videos
+            self._delete_replaced()
+
+    def _sort_rows(self, name: str) -> list[VideoRecord]:
+        """Delete the orphan rows of a table, and find the videos that lack rows in it."""
+        records = list(self.videos.values())
+        rows = self.store.read(name, columns=KEYS)
+        found = place_rows(rows, records)
+        lacking = [record for record, whole in zip(records, found.whole, strict=True) if not whole]
+        if np.any(found.place < 0) or lacking:
+            present = rows.group_by(["video_id", "revision"]).aggregate([]).to_pydict()
+            pairs = set(zip(present["video_id"], present["revision"], strict=True))
+            whole = {(record.video_id, record.revision) for record in records} - {_key(record) for record in lacking}
+            self._delete(sorted(pairs - whole), [name])
+        return lacking
+
+    def _check_neighbours(self) -> None:
+        """Replace a neighbours table that is lost or damaged by an empty one: its rows can be computed again."""
+        augmentation = self.manifest.augmentation
+        assert augmentation is not None
+        try:
+            if damaged_file(self.store.folder / f"{augmentation.table}.lance") is None:
+                self.store.read(augmentation.table, columns=KEYS)
+                return
+        except TableGoneError:
+            pass
+        self._tables.pop(augmentation.table, None)
+        self.store.make_neighbours(augmentation, self.manifest)
 
     def _drop_unnamed(self) -> None:
         """Delete neighbours tables, reference sets and RAMs that the manifest does not name."""
@@ -351,6 +418,10 @@ def _lists(matrix: npt.NDArray[Any]) -> pa.FixedSizeListArray:
 
 def _upsert(table: Any, rows: pa.Table, *, key: str) -> None:
     table.merge_insert(key).when_matched_update_all().when_not_matched_insert_all().execute(rows)
+
+
+def _key(record: VideoRecord) -> tuple[str, str]:
+    return record.video_id, record.revision
 
 
 def _where(pairs: Iterable[tuple[str, str]]) -> str:

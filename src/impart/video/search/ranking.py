@@ -13,9 +13,14 @@ from __future__ import annotations
 
 import fnmatch
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Float32, l2_normalise
@@ -25,7 +30,10 @@ from impart.video.search.snapshot import Snapshot
 
 __all__ = ["best_of", "first_copies", "frame_hubness", "frame_scores", "group_means", "path_mask", "top_groups"]
 
-_ROWS = 16_384  # segments converted to float32 at once: 42 MB at D = 640
+_ROWS = 4096  # segments converted to float32 at once: 10 MB at D = 640
+_MOST_ROWS = 16_384  # of a piece where the reference set is larger than that: it is multiplied once per piece
+_LIMITED = Lock()
+_SHORTEST = np.float32(1e-12)  # a vector of zeros stays one
 _COEFFICIENTS = 4_000_000  # (groups x pairs) at once: 32 MB
 _DECIMALS = 6  # scores that differ by less are ties: the last bits depend on how a product was split
 
@@ -48,29 +56,57 @@ def frame_scores(
     """
     count = len(snapshot) if rows is None else len(rows)
     scores = np.empty((len(queries), count), np.float32)
-    for first in range(0, count, _ROWS):
-        part = slice(first, first + _ROWS)
+    blend = snapshot.blend
+
+    def score(part: slice) -> None:
         taken = part if rows is None else rows[part]
         base = snapshot.vectors[taken].astype(np.float32)  # (b, D)
-        if encoder is None or snapshot.blend is None:
-            scores[:, part] = queries @ l2_normalise(base).T  # float16 rounded the lengths
+        if encoder is None or blend is None:
+            lengths = np.sqrt(np.einsum("bd,bd->b", base, base))  # float16 rounded them
+            np.divide(queries @ base.T, np.maximum(lengths, _SHORTEST), out=scores[:, part])
         else:
-            scores[:, part] = encoder.scores(queries, base, snapshot.blend[taken])
+            scores[:, part] = encoder.scores(queries, base, blend[taken])
+
+    large = encoder is not None and len(encoder.references) > _MOST_ROWS
+    _in_pieces(count, score, rows=_MOST_ROWS if large else _ROWS)
     return scores
 
 
 def frame_hubness(bank: CaptionBank, snapshot: Snapshot, encoder: AugmentedEncoder | None) -> Float32:
     """Compute the hubness (n,) of each segment, see `impart.retrieval.hubness`."""
     result = np.empty(len(snapshot), np.float32)
-    for first in range(0, len(snapshot), _ROWS):
-        part = slice(first, first + _ROWS)
+    blend = snapshot.blend
+
+    def score(part: slice) -> None:
         base = snapshot.vectors[part].astype(np.float32)  # (b, D)
-        if encoder is None or snapshot.blend is None:
-            vectors = l2_normalise(base)
-        else:
-            vectors = encoder.apply(base, snapshot.blend[part])
+        vectors = l2_normalise(base) if encoder is None or blend is None else encoder.apply(base, blend[part])
         result[part] = bank.hubness(vectors)
+
+    _in_pieces(len(snapshot), score, rows=_ROWS)
     return result
+
+
+def _in_pieces(count: int, work: Callable[[slice], None], *, rows: int) -> None:
+    """Call `work` for all pieces of n segments, in threads.
+
+    Each piece is computed on one thread. The threads of a BLAS would instead wait for the next product in a loop, which
+    takes the cores from the work between two products (measured: `benchmarks/frame_ranking.py`).
+    """
+    pieces = [slice(first, min(first + rows, count)) for first in range(0, count, rows)]
+    if len(pieces) <= 1:
+        for piece in pieces:
+            work(piece)
+        return
+    workers = min(len(pieces), os.cpu_count() or 1)
+    # Of two searches at once, the second would take the limit of the first for the state to return to.
+    with _LIMITED, _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers, "impart-rank") as pool:
+        for _ in pool.map(work, pieces):
+            pass
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()  # finding the libraries takes milliseconds
 
 
 def group_means(snapshot: Snapshot, starts: npt.NDArray[np.int64], *, references: ReferenceSet | None) -> Float32:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,7 @@ import numpy.typing as npt
 from impart.blending.encoder import AugmentedEncoder
 from impart.config import SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
-from impart.errors import QueryError
+from impart.errors import EncoderError, ImpartWarning, QueryError, ReferenceSetError, VideoIndexError
 from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.scan import absolute
@@ -36,6 +38,8 @@ from impart.video.search.snapshot import Snapshot, load_snapshot
 __all__ = ["Searcher"]
 
 _AT_ONCE = 64  # queries scored together
+_TRIES = 5  # of a search, while other sets are put in force
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +87,9 @@ class Searcher:
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
         """Find the hits of each query."""
+        return self._as_of_one_set(lambda: self._search(queries, options))
+
+    def _search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
         # Reading the index and loading the model take different cores.
         with ThreadPoolExecutor(1, thread_name_prefix="impart-index") as pool:
             reading = pool.submit(self.current)
@@ -113,6 +120,9 @@ class Searcher:
         Raises:
             QueryError: the video is not in the index, or is shorter.
         """
+        return self._as_of_one_set(lambda: self._similar(path, at_s, options))
+
+    def _similar(self, path: str | os.PathLike[str], at_s: float, options: SearchOptions) -> list[Hit]:
         snapshot = self.current()
         moment = self._locate(snapshot, path, at_s)
         one = slice(moment, moment + 1)
@@ -121,6 +131,24 @@ class Searcher:
         if groups.encoder is not None and snapshot.blend is not None:
             vector = groups.encoder.apply(snapshot.vectors[one].astype(np.float32), snapshot.blend[one])
         return self._rank(vector, groups)[0]
+
+    def _as_of_one_set(self, find: Callable[[], _Found]) -> _Found:
+        """Call `find`, again where the index was changed meanwhile: the set that it was opening is deleted then.
+
+        Raises:
+            ImpartError: it failed although nothing was changed, or each time.
+        """
+        for attempt in range(_TRIES):
+            state = self._store.state()
+            try:
+                found = find()
+                break
+            except (EncoderError, ReferenceSetError, VideoIndexError):
+                if attempt == _TRIES - 1 or self._store.state() == state:
+                    raise
+        for text in self.current().warnings():
+            warnings.warn(text, ImpartWarning, stacklevel=4)
+        return found
 
     def current(self) -> Snapshot:
         """Return the snapshot of the index as it is now; it is read again only after a commit."""

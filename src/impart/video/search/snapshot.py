@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from impart.blending.base import Blend
 from impart.files import move_synced
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, Store, TableGoneError, VideoRecord
+from impart.video.integrity import KEYS, Placed, damaged_file, place_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +47,8 @@ class Snapshot:
         weight: (n,) sampled frames per segment.
         vectors: (n, D) base embeddings, float16 or float32.
         blend: of all n segments, or None without a reference set.
+        left_out: paths of the videos that lack rows; they are not among the V.
+        unblended: paths of the videos that lack rows of their blends; they have their base vectors alone.
         video_means: (V, D) unit means of the vectors v', where the cache contains them.
         revisions: V; those of videos with the same content are equal. Empty: no two have the same.
     """
@@ -60,6 +64,8 @@ class Snapshot:
     weight: npt.NDArray[np.int32]
     vectors: npt.NDArray[Any]
     blend: Blend | None
+    left_out: tuple[Path, ...] = ()
+    unblended: tuple[Path, ...] = ()
     video_means: npt.NDArray[np.float32] | None = None
     revisions: tuple[str, ...] = ()
 
@@ -79,9 +85,24 @@ class Snapshot:
         """Number (n,) of the video of each segment."""
         return np.repeat(np.arange(len(self.paths)), np.diff(self.offsets))
 
+    def warnings(self) -> Iterator[str]:
+        """Name what a search lacks, with the remedy."""
+        if self.left_out:
+            yield (
+                f"{_in_words(self.left_out)} left out of the search, since rows are missing (was the index copied "
+                "while it was written, or a file of it lost?): impart index PATH... indexes them again"
+            )
+        if self.unblended:
+            yield (
+                f"{_in_words(self.unblended)} searched without the reference set, since rows of the neighbours table "
+                "are missing: impart index PATH... computes them again, without decoding"
+            )
+
 
 def load_snapshot(store: Store) -> Snapshot:
     """Read the index as it is now, also while a writer changes it.
+
+    Videos that lack rows are left out, and named in `Snapshot.left_out`.
 
     Raises:
         VideoIndexError: the index is damaged.
@@ -91,7 +112,12 @@ def load_snapshot(store: Store) -> Snapshot:
         state = store.state()
         manifest = IndexManifest.load(store.folder)
         cached = _from_cache(store, state, manifest)
-        return _from_tables(store, state, manifest) if cached is None else cached
+        if cached is not None:
+            return cached
+        made = _from_tables(store, state, manifest)
+        if (made.left_out or made.unblended) and store.state() != state:
+            raise TableGoneError("a video was replaced meanwhile")
+        return made
 
     return store.retry(read)
 
@@ -99,8 +125,10 @@ def load_snapshot(store: Store) -> Snapshot:
 def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.float32]) -> None:
     """Write the arrays of the next cold search; the caller holds the write lock.
 
-    The cache is optional: a disk that is too full for it is no error.
+    The cache is optional: a disk that is too full for it is no error. There is none of an index that lacks rows.
     """
+    if snapshot.left_out or snapshot.unblended:
+        return
     cache = store.folder / "cache"
     target, part = cache / snapshot.state, cache / f"{snapshot.state}.part"
     try:
@@ -175,29 +203,16 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
     Raises:
         TableGoneError: a writer changed them meanwhile.
     """
-    records = store.videos()
-    counts = np.array([record.segments for record in records], np.int64)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    everything = store.videos()
+    rows = store.read(SEGMENTS, columns=[*KEYS, "start_s", "end_s", "weight", "vector"])
+    found = place_rows(rows, everything)
+    records = [record for record, whole in zip(everything, found.whole, strict=True) if whole]
+    place = found.place if found.whole.all() else place_rows(rows, records).place
+    offsets = np.concatenate([[0], np.cumsum([record.segments for record in records])]).astype(np.int64)
     scenes = [np.array(record.scene_starts, np.int64) + first for record, first in zip(records, offsets, strict=False)]
     total = int(offsets[-1])
-
-    rows = store.read(SEGMENTS, columns=["video_id", "revision", "number", "start_s", "end_s", "weight", "vector"])
-    place = _places(rows, records, offsets)
     number = np.float16 if manifest.index.precision == "float16" else np.float32
-    blend = None
-    if manifest.augmentation is not None:
-        columns = ["video_id", "revision", "number", *_blend_names(manifest)]
-        neighbours = store.read(manifest.augmentation.table, columns=columns)
-        k, where = manifest.augmentation.settings.k, _places(neighbours, records, offsets)
-        blend = Blend(
-            ids=_spread(neighbours["ids"], where, np.empty((total, k), np.int32)),
-            img=_spread(neighbours["img"], where, np.empty((total, k), np.float32)),
-            txt=_spread(neighbours["txt"], where, np.empty((total, k), np.float32)),
-            norm=_spread(neighbours["norm"], where, np.empty(total, np.float32)),
-            added=_spread(neighbours["added"], where, np.empty((total, manifest.dim), number))
-            if manifest.augmentation.dense
-            else None,
-        )
+    blend, unblended = _blend_from_table(store, manifest, records)
     return Snapshot(
         state=state,
         manifest=manifest,
@@ -212,37 +227,52 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
         weight=_spread(rows["weight"], place, np.empty(total, np.int32)),
         vectors=_spread(rows["vector"], place, np.empty((total, manifest.dim), number)),
         blend=blend,
+        left_out=_lacking(everything, found),
+        unblended=unblended,
     )
 
 
-def _places(rows: pa.Table, records: list[VideoRecord], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Find the position (rows,) of each row of a table among the n segments; -1 = an orphan row, which is ignored.
+def _blend_from_table(
+    store: Store, manifest: IndexManifest, records: list[VideoRecord]
+) -> tuple[Blend | None, tuple[Path, ...]]:
+    """Read the blends of all segments; those of which rows are missing add nothing.
 
-    A row is an orphan where `videos` does not contain its (video_id, revision).
-
-    Raises:
-        TableGoneError: rows are missing, because a writer replaced their video after `videos` was read.
+    Returns:
+        The blend, None without a reference set; paths of the videos that lack rows.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    if manifest.augmentation is None:
+        return None, ()
+    k, total = manifest.augmentation.settings.k, sum(record.segments for record in records)
+    number = np.float16 if manifest.index.precision == "float16" else np.float32
+    blend = Blend(
+        ids=np.full((total, k), -1, np.int32),
+        img=np.zeros((total, k), np.float32),
+        txt=np.zeros((total, k), np.float32),
+        norm=np.ones(total, np.float32),
+        added=np.zeros((total, manifest.dim), number) if manifest.augmentation.dense else None,
+    )
+    rows = _neighbours(store, manifest.augmentation.table, [*KEYS, *_blend_names(manifest)])
+    if rows is None:
+        return blend, tuple(record.path for record in records)
+    found = place_rows(rows, records)
+    for name in _blend_names(manifest):
+        _spread(rows[name], found.place, getattr(blend, name))
+    return blend, _lacking(records, found)
 
-    revisions = sorted({record.revision for record in records})
-    code = {revision: i for i, revision in enumerate(revisions)}
-    wanted = np.array([code[record.revision] for record in records] + [-2], np.int64)  # the last one for unknown videos
-    video = _codes(pc.index_in(rows["video_id"], pa.array([record.video_id for record in records], pa.string())))
-    revision = _codes(pc.index_in(rows["revision"], pa.array(revisions, pa.string())))
-    committed = (video >= 0) & (wanted[video] == revision)
-    number = rows["number"].to_numpy()
-    place = np.where(committed, offsets[np.maximum(video, 0)] + number, -1)
-    present = np.bincount(video[committed], minlength=len(records))
-    if not np.array_equal(present, np.diff(offsets)):
-        raise TableGoneError("some videos have fewer rows than segments")
-    return place
+
+def _lacking(records: list[VideoRecord], found: Placed) -> tuple[Path, ...]:
+    return tuple(record.path for record, whole in zip(records, found.whole, strict=True) if not whole)
 
 
-def _codes(indices: pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    codes: npt.NDArray[np.int64] = indices.fill_null(-1).to_numpy().astype(np.int64)
-    return codes
+def _neighbours(store: Store, name: str, columns: list[str]) -> pa.Table | None:
+    """Read a neighbours table; None where it is lost or damaged, since its rows can be computed again."""
+    folder = store.folder / f"{name}.lance"
+    try:
+        return store.read(name, columns=columns)
+    except TableGoneError:
+        if folder.is_dir() and damaged_file(folder) is None:
+            raise
+        return None
 
 
 def _spread(column: pa.ChunkedArray, place: npt.NDArray[np.int64], out: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -258,3 +288,9 @@ def _spread(column: pa.ChunkedArray, place: npt.NDArray[np.int64], out: npt.NDAr
         else:
             out[here[here >= 0]] = values[here >= 0]
     return out
+
+
+def _in_words(paths: Sequence[Path]) -> str:
+    """Count videos, and name up to three."""
+    names = ", ".join(str(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
+    return f"{len(paths)} video{'s' if len(paths) > 1 else ''} ({names}) {'are' if len(paths) > 1 else 'is'}"
