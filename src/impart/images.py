@@ -25,12 +25,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from impart.errors import DataError
 from impart.files import sha256_hex
 
-__all__ = ["ImageHeader", "ImageSource", "load_image", "read_header", "to_rgb"]
+__all__ = ["ImageHeader", "ImageSource", "animation_frames", "load_image", "read_header", "to_rgb"]
 
 ImageSource: TypeAlias = "Path | bytes | Callable[[], bytes] | Image.Image | npt.NDArray[np.uint8]"
 """An image: a file, its bytes, a function that reads its bytes, or an image in memory."""
@@ -143,6 +143,23 @@ def to_rgb(image: Image.Image) -> Image.Image:
     except _DAMAGE as error:
         name = getattr(image, "filename", "") or "the image"
         raise DataError(f"{name} cannot be read as an image ({error}); replace or leave out the file") from error
+
+
+def animation_frames(path: Path, *, most_px: int) -> Iterator[tuple[Image.Image, int]]:
+    """Yield the frames of an animated image, each in RGB (see the module) with its duration in milliseconds.
+
+    Args:
+        most_px: refuse an animation with more pixels in all frames together.
+
+    Raises:
+        OSError, SyntaxError: the file is damaged.
+        ValueError: the animation is too large.
+    """
+    with Image.open(path) as image:
+        if image.width * image.height * getattr(image, "n_frames", 1) > most_px:
+            raise ValueError(f"an animation of more than {most_px:,} pixels")
+        for shown in ImageSequence.Iterator(image):
+            yield to_rgb(shown), round(shown.info.get("duration", 0))
 
 
 def _content(image: Path | bytes | Callable[[], bytes]) -> bytes:

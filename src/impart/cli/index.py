@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["index", "show_run", "stats"]
 
 MOST_NAMED = 8  # suffixes in the line that counts what was left out
-NO_VIDEOS = "no videos found (suffix and content decide; --verbose names what was left out)"
+NO_VIDEOS = "no videos found (such as .mp4 or .mkv; --verbose names the files that were left out)"
 
 
 def index(

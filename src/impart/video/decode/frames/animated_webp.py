@@ -1,4 +1,4 @@
-"""Animated WebP, which FFmpeg 8.1 does not decode: Pillow reads it, and it is handed on as a video without loss."""
+"""Animated WebP, which FFmpeg 8.1 does not decode: Pillow reads it, and it becomes a video without loss."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-from PIL import Image, ImageSequence
 
-from impart.images import to_rgb
+from impart.images import animation_frames
 
 __all__ = ["as_video"]
 
@@ -21,23 +20,23 @@ def as_video(path: Path) -> io.BytesIO:
     """Decode an animated WebP to a Matroska file in memory; transparent parts become white.
 
     Raises:
-        OSError: Pillow cannot decode it.
+        OSError, SyntaxError: Pillow cannot decode it.
         ValueError: it is too large.
     """
     file = io.BytesIO()
-    with Image.open(path) as image, av.open(file, "w", format="matroska") as container:
-        if image.width * image.height * getattr(image, "n_frames", 1) > MOST_PX:
-            raise ValueError(f"an animation of more than {MOST_PX:,} pixels")
-        stream = container.add_stream("ffv1", rate=TICKS_PER_S)
-        stream.width, stream.height, stream.pix_fmt = image.width, image.height, "bgr0"
-        stream.codec_context.time_base = Fraction(1, TICKS_PER_S)
-        ticks = 0
-        for shown in ImageSequence.Iterator(image):
-            frame = av.VideoFrame.from_image(to_rgb(shown))
+    with av.open(file, "w", format="matroska") as container:
+        stream, ticks = None, 0
+        for image, duration_ms in animation_frames(path, most_px=MOST_PX):
+            if stream is None:
+                stream = container.add_stream("ffv1", rate=TICKS_PER_S)
+                stream.width, stream.height, stream.pix_fmt = image.width, image.height, "bgr0"
+                stream.codec_context.time_base = Fraction(1, TICKS_PER_S)
+            frame = av.VideoFrame.from_image(image)
             frame.pts, frame.time_base = ticks, Fraction(1, TICKS_PER_S)
-            frame.duration = max(1, round(shown.info.get("duration", 0)))
+            frame.duration = max(1, duration_ms)
             ticks += frame.duration
             container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        if stream is not None:
+            container.mux(stream.encode(None))
     file.seek(0)
     return file
