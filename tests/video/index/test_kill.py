@@ -165,7 +165,7 @@ def test_a_reader_searches_while_the_index_is_written(films: Path, tmp_path: Pat
                 if (folder / "manifest.json").exists():
                     # A new object each time, so that nothing is kept in memory.
                     index = VideoIndex.open(folder, TinyEncoder())
-                    counts.append(len(index.search(text="red", top=100)))
+                    counts.append(files_of(index.search(text="red", top=100)))
                     index.videos()
                     index.failures()
         except BaseException as error:  # noqa: BLE001 - the test is that there is none
