@@ -197,19 +197,15 @@ def test_a_read_error_of_the_disk_is_no_property_of_the_file(tmp_path: Path, mon
         return found
 
     assert last().lasting
-    real = timestamps._packets
+    real = timestamps._Packets._read
 
-    def breaks(container: Any, stream: Any, *, tally: timestamps.Tally) -> Iterator[Any]:
-        class Fails:
-            def demux(self, _: Any) -> Iterator[Any]:
-                for number, packet in enumerate(container.demux(stream)):
-                    if number == 10:
-                        raise timestamps.av.error.OSError(errno.EIO, "Input/output error")
-                    yield packet
+    def breaks(packets: Any) -> Iterator[Any]:
+        for number, packet in enumerate(real(packets)):
+            if number == 10:
+                raise timestamps.av.error.OSError(errno.EIO, "Input/output error")
+            yield packet
 
-        return real(Fails(), stream, tally=tally)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(timestamps, "_packets", breaks)
+    monkeypatch.setattr(timestamps._Packets, "_read", breaks)
     assert not last().lasting
     assert "Input/output error" in (last().problem or "")
     monkeypatch.undo()
