@@ -24,6 +24,7 @@ FLOORS = (
     ("config",),
     ("files",),
     ("metrics",),
+    ("readers",),
     ("encoders",),
     ("retrieval",),
     ("refset",),

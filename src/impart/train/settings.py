@@ -54,6 +54,7 @@ class PairsFrom:
         path: a table, a shard, or a folder, below the run's data folder unless absolute; `*` matches names.
         image: column of the image; empty = guessed.
         text: column of the text; empty = guessed.
+        class_names: file with the names of class numbers or codes, found like `path`; empty = those of the source.
         where: value by column; other rows of a table are left out.
         source: name of the collection; empty = the folder's or file's name.
 
@@ -64,6 +65,7 @@ class PairsFrom:
     path: str = ""
     image: str = ""
     text: str = ""
+    class_names: str = ""
     where: dict[str, str] = field(default_factory=dict)
     source: str = ""
 
