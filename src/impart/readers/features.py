@@ -92,7 +92,8 @@ def sample_of_row(
     value = row[picked.text]
     names = features.classes.get(picked.text)
     is_label = picked.labels or picked.text in features.numbers
-    problem, texts = "", ()
+    problem = ""
+    texts: tuple[str, ...] = ()
     if names is not None:
         values = [one for one in (value if isinstance(value, list) else [value]) if one is not None]
         wrong = next((one for one in values if not 0 <= int(one) < len(names)), None)

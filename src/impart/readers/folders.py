@@ -124,7 +124,8 @@ def samples_of_folder(folder: Path, names: ClassNames | None, note: Listener) ->
 
 def _captioned(root: Path, images: list[Path]) -> Iterator[ImageSample]:
     for image in images:
-        problem, captions = "", ()
+        problem = ""
+        captions: tuple[str, ...] = ()
         try:
             captions = lines_of(image.with_suffix(".txt").read_bytes(), name=f"{image.stem}.txt beside it")
         except FileNotFoundError:

@@ -198,7 +198,8 @@ def _sample(path: Path, key: str, members: Sequence[Member], shard: Shard) -> Sh
     shard.further += [f"{path.name}::{one.name}" for one in (*images, *texts) if one is not image and one not in chosen]
     shard.others.update(_suffix(one.name) for one in members if _suffix(one.name) not in _READ | IMAGE_SUFFIXES)
     problem = ""
-    captions, labels, content = (), (), {}
+    captions: tuple[str, ...] = ()
+    content: dict[str, Any] = {}
     classes = [one for one in members if _suffix(one.name) == ".cls"]
     cls = classes[0]().decode("utf-8", errors="replace").strip() if classes else ""
     try:
