@@ -16,6 +16,7 @@ from helpers.shards import write_shard
 from helpers.tiny_encoder import TinyEncoder
 from impart.errors import ReferenceSetError
 from impart.evaluate import CaptionSet, ClassSet, open_set
+from impart.refset.build import Selection
 from impart.refset.pairs import Columns, Pair, read_pairs
 from impart.refset.refset import ReferenceSet
 from impart.train.prepare.pairs import Failures, list_images
@@ -279,3 +280,38 @@ def test_synonyms_are_shortened_where_all_names_stay_distinct(tmp_path: Path) ->
     assert texts_of(listed(tmp_path)[0]) == countries
     columns = Columns(text="label")
     assert texts_of(listed(tmp_path, columns=columns)[0]) == countries
+
+
+def test_a_table_of_json_lines_has_lists_of_captions(tmp_path: Path) -> None:
+    image(tmp_path / "1.png")
+    rows = [
+        {"file_name": "1.png", "text": ["a dog", "a cat"]},
+        {"file_name": "1.png", "text": "a cow", "licence": "CC0"},
+    ]
+    lines = [*(json.dumps(row) for row in rows), "{"]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    pairs, _, _ = listed(tmp_path)
+    assert [pair.text for pair in pairs] == ["a dog", "a cat", "a cow", ""]
+    assert pairs[3].problem.startswith("line 3 is not json")
+
+
+def test_numbers_at_the_end_of_file_names_are_left_out_but_not_model_numbers(tmp_path: Path) -> None:
+    for name in ("737-200", "737-300", "rosa_1", "Rosa Luxemburg (2)"):
+        image(tmp_path / f"{name}.png")
+    assert texts_of(listed(tmp_path)[0]) == ["737-200", "737-300", "Rosa Luxemburg", "rosa"]
+
+
+def test_pairs_with_a_problem_count_for_no_limit(tmp_path: Path, tiny: TinyEncoder) -> None:
+    for number in range(4):
+        image(tmp_path / f"{number}.png", size=(20 + number, 16))
+    (tmp_path / "captions.csv").write_text("file,text\n0.png,7\n1.png,a dog\n2.png,8\n3.png,a cat\n")
+    for selection in (Selection(limit=2), Selection(per_class=1), Selection(limit=2, shuffle=True)):
+        made = ReferenceSet.build(tmp_path, tiny, selection=selection)
+        assert set(made.texts) == {"a dog", "a cat"}
+
+
+def test_shards_in_a_sub_folder_are_named(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    write_shard(tmp_path / "train" / "0.tar", [("1.png", png(1)), ("1.txt", b"a dog")])
+    with pytest.raises(ReferenceSetError, match=r"train has some, give that folder"):
+        listed(tmp_path)

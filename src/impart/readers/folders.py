@@ -112,7 +112,9 @@ def samples_of_folder(folder: Path, names: ClassNames | None, note: Listener) ->
     root = folder.resolve()
     listing = ImageFiles.below(root)
     if not listing.files:
-        raise DataError(f"no image under {folder} ({', '.join(sorted(IMAGE_SUFFIXES))}), and no table or tar")
+        deeper = sorted({file.parent for kind in ("*.tar", "*.parquet") for file in root.glob(f"*/{kind}")})
+        where = f": {deeper[0]} has some, give that folder" if deeper else ""
+        raise DataError(f"no image under {folder} ({', '.join(sorted(IMAGE_SUFFIXES))}), and no table or tar{where}")
     if any(image.with_suffix(".txt").is_file() for image in listing.files):
         samples = _captioned(root, listing.files)
     else:
@@ -151,6 +153,8 @@ def _labelled(root: Path, images: list[Path], names: ClassNames | None, note: Li
     loose = {image.stem: file_text(image.stem) for image in images if image.parent == root}
     for one in merged_names(loose, what="file names"):
         note(one)
+    if folders and loose:
+        note(f"{len(loose)} images beside the folders are named by their file names, first {next(iter(loose))!r}")
     for image in images:
         in_folder = image.parent != root
         text = found.texts[image.parent.name] if in_folder else loose[image.stem]

@@ -11,6 +11,7 @@ __all__ = ["equal_names", "file_text", "folder_texts", "is_code", "label_text", 
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)*")
 _WORDNET_ID = re.compile(r"n\d{8}")
 _PREFIX = re.compile(r"(?:\d+\.(?=[^\d\s])|n\d{8}[-_.\s]+(?=\S))")
+_COUNTER = re.compile(r"[_\-\s]*(?:[_\-\s]\d+|\(\d+\))$")
 _HYPHEN = re.compile(r"(?<=[^\W\d_]{2})-(?=[^\W\d_]{2})")
 _FUNCTION_WORDS = frozenset(
     "a an and at by except for from in not of on or other others the to with without".split()  # noqa: SIM905
@@ -39,11 +40,13 @@ def label_text(label: str) -> str:
 def file_text(stem: str) -> str:
     """Write a file name as words. A number at its end counts images of one thing, and is left out.
 
-    >>> file_text("golden_retriever_03"), file_text("Faces-easy"), file_text("0012")
-    ('golden retriever', 'Faces easy', '0012')
+    >>> file_text("golden_retriever_03"), file_text("Rosa (2)"), file_text("F-16A 7")
+    ('golden retriever', 'Rosa', 'F-16A')
+    >>> file_text("737-200"), file_text("0012")
+    ('737-200', '0012')
     """
-    words = re.sub(r"[_\-\s]+", " ", stem).strip()
-    return re.sub(r"\s+\d+$", "", words)
+    words = _COUNTER.sub("", stem)
+    return _words(words if any(letter.isalpha() for letter in words) else stem)
 
 
 def folder_texts(names: Sequence[str]) -> dict[str, str]:
@@ -60,14 +63,14 @@ def folder_texts(names: Sequence[str]) -> dict[str, str]:
     >>> folder_texts(["1.cent", "2.cent"])["1.cent"]
     '1.cent'
     """
-    bare = {name: _folder_words(_PREFIX.sub("", name, count=1)) for name in names}
+    bare = {name: _words(_PREFIX.sub("", name, count=1)) for name in names}
     prefixed = all(_PREFIX.match(name) for name in bare)
     if prefixed and len({text.casefold() for text in bare.values()}) == len(bare):
         return bare
-    return {name: _folder_words(name) for name in names}
+    return {name: _words(name) for name in names}
 
 
-def _folder_words(name: str) -> str:
+def _words(name: str) -> str:
     return label_text(name if re.search(r"[_\s]", name) else _HYPHEN.sub(" ", name))
 
 

@@ -1,19 +1,20 @@
-"""Read csv and tsv tables."""
+"""Read tables: csv, tsv, and jsonl (one json object per line)."""
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from impart.errors import DataError
 from impart.readers.captions import captions_of
 from impart.readers.columns import Columns
 from impart.readers.sample import ImageSample
 
-__all__ = ["CsvTable", "samples_of_table"]
+__all__ = ["CsvTable", "JsonLines", "samples_of_table"]
 
 _LONGEST_CELL = 16 * 2**20
 
@@ -81,6 +82,50 @@ class CsvTable:
         return DataError(f"cannot read table {path}: {reason if isinstance(error, OSError | UnicodeError) else error}")
 
 
+@dataclass(frozen=True)
+class JsonLines:
+    """A file with one json object per line.
+
+    Attributes:
+        path: the file.
+        columns: fields of all objects, in the order of their first occurrence.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+
+    @classmethod
+    def open(cls, path: Path) -> JsonLines:
+        """Read the names of the fields.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        return cls(path, tuple(dict.fromkeys(name for _, row, _ in cls(path, ()).rows() for name in row)))
+
+    def rows(self) -> Iterator[tuple[int, dict[str, Any], str]]:
+        """Yield (line number, object, problem); absent fields are empty.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        try:
+            with _opened(self.path) as file:
+                for number, line in enumerate(file, start=1):
+                    if not line.strip():
+                        continue
+                    try:
+                        value = json.loads(line)
+                    except ValueError as error:
+                        value, problem = {}, f"line {number} is not json: {error}"
+                    else:
+                        problem = "" if isinstance(value, dict) else f"line {number} is no json object"
+                    found = value if isinstance(value, dict) else {}
+                    yield number, dict.fromkeys(self.columns, "") | found, problem
+        except (OSError, UnicodeError) as error:
+            raise DataError(f"cannot read table {self.path}: {error}") from error
+
+
 def samples_of_table(path: Path, columns: Columns) -> Iterator[ImageSample]:
     """List the samples of a table, one per row.
 
@@ -89,13 +134,13 @@ def samples_of_table(path: Path, columns: Columns) -> Iterator[ImageSample]:
     Raises:
         DataError: the table cannot be read, or lacks its columns.
     """
-    table = CsvTable.open(path)
+    table = JsonLines.open(path) if path.suffix.lower() == ".jsonl" else CsvTable.open(path)
     picked = columns.pick(table.columns, table=path)
     root = path.resolve().parent
     for line, row, problem in table.rows():
-        if not columns.selects(row):
+        if not problem and not columns.selects(row):
             continue
-        name = row[picked.image]
+        name = str(row[picked.image] or "")
         place = root / name
         if name and not place.is_file() and (root / "images" / name).is_file():
             place = root / "images" / name
@@ -106,8 +151,8 @@ def samples_of_table(path: Path, columns: Columns) -> Iterator[ImageSample]:
             location=str(place) if name else f"{path.resolve()}::{line}",
             captions=() if picked.labels else texts,
             labels=texts if picked.labels else (),
-            source=row[picked.source] if picked.source else "",
-            licence=row[picked.licence] if picked.licence else "",
+            source=str(row[picked.source] or "") if picked.source else "",
+            licence=str(row[picked.licence] or "") if picked.licence else "",
             problem=problem,
         )
 

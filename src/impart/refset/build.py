@@ -101,7 +101,7 @@ def select(pairs: Iterable[Pair], selection: Selection) -> Iterator[tuple[Pair, 
     if selection.fraction < 1 or selection.shuffle:
         pairs = list(pairs)
         if selection.fraction < 1:
-            keys = list(dict.fromkeys(pair.image_key for pair in pairs))
+            keys = list(dict.fromkeys(pair.image_key for pair in pairs if not pair.problem))
             count = round(selection.fraction * len(keys))
             held = {keys[i] for i in rng.choice(len(keys), count, replace=False)}
         if selection.shuffle:
@@ -111,6 +111,8 @@ def select(pairs: Iterable[Pair], selection: Selection) -> Iterator[tuple[Pair, 
 
     def wanted(pair: Pair) -> bool:
         nonlocal taken
+        if pair.problem:  # it is listed among the failures, and counts for no limit
+            return True
         if held is not None and pair.image_key not in held:
             return False
         if selection.limit and taken >= selection.limit:

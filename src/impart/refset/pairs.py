@@ -36,7 +36,7 @@ __all__ = ["Columns", "Pair", "PairSource", "check_header", "load_image", "read_
 PairSource: TypeAlias = "ImagePlace | Image.Image | npt.NDArray[np.uint8]"
 """An image: a file, its bytes, a function that reads its bytes, or an image in memory."""
 
-SIDECAR_TABLES = ("captions.csv", "metadata.csv", "captions.tsv", "labels.csv", "metadata.tsv")
+SIDECAR_TABLES = ("captions.csv", "metadata.csv", "captions.tsv", "labels.csv", "metadata.tsv", "metadata.jsonl")
 _REMEDY = (
     "give its name in a file (--class-names, in a training config class_names) or in classnames.txt beside the source, "
     "or name a column of texts (--text-column)"
@@ -85,9 +85,9 @@ def read_pairs(
     """List the pairs of a source in a fixed order, without reading images. Each caption of an image is a pair.
 
     Args:
-        path: a .csv or .tsv table, a .parquet file, a .tar shard, a folder of shards, a folder that `datasets` saved, a
-            folder with a captions table, a folder of class folders (the text is the folder's name), or a flat folder
-            (the texts are the lines of the `.txt` beside the image, or else the file's name).
+        path: a .csv, .tsv or .jsonl table, a .parquet file, a .tar shard, a folder of shards, a folder that `datasets`
+            saved, a folder with a captions table, a folder of class folders (the text is the folder's name), or a flat
+            folder (the texts are the lines of the `.txt` beside the image, or else the file's name).
         columns: of tables.
         class_names: file with the names of class numbers or codes (`ClassNames.read`); default: those in the schema of
             the table, or `classes.csv` or `classnames.txt` beside the source.
@@ -147,16 +147,16 @@ class _Reading:
         if path.is_dir():
             yield from self._of_folder()
         elif not path.is_file():
-            remedy = "give a csv, tsv, parquet or tar file, or a folder of images"
+            remedy = "give a csv, tsv, jsonl, parquet or tar file, or a folder of images"
             raise ReferenceSetError(f"{path} does not exist: {remedy}")
-        elif suffix in (".csv", ".tsv", ".txt"):
+        elif suffix in (".csv", ".tsv", ".txt", ".jsonl"):
             yield from samples_of_table(path, self.columns)
         elif suffix == ".parquet":
             yield from self._of_parquets([path])
         elif suffix == ".tar":
             yield from self._of_shards([path])
         else:
-            raise ReferenceSetError(f"{path} is not a csv, tsv, parquet or tar file, nor a folder of images")
+            raise ReferenceSetError(f"{path} is not a csv, tsv, jsonl, parquet or tar file, nor a folder of images")
 
     def texts(self, sample: ImageSample) -> Iterator[tuple[str, str]]:
         """Yield (text, problem) of each caption of a sample, or else of each label."""
@@ -202,7 +202,8 @@ class _Reading:
         unread = [file.name for other, files in kinds.items() if other != kind for file in files]
         unread += [file.name for file in kinds["table"][1:]] if kind == "table" else []
         if unread:
-            self.note(f"{path} is read from its {kinds[kind][0].name}; left out: {', '.join(unread)}")
+            others = unread[0] if len(unread) == 1 else f"{len(unread)} files, first {unread[0]}"
+            self.note(f"{path} is read from its {kinds[kind][0].name}; left out: {others}")
         if kind == "tar":
             yield from self._of_shards(kinds["tar"])
         elif kind == "table":

@@ -22,6 +22,7 @@ from impart.evaluate.datasets.reader import OWN_FILES, DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet, Images
 from impart.readers.folders import FolderNames, ImageFiles
 from impart.readers.names import equal_names, label_text
+from impart.readers.sample import IMAGE_SUFFIXES
 
 __all__ = ["READERS", "open_class_folder", "open_known_folder"]
 
@@ -142,12 +143,14 @@ def _list(folder: Path, *, leave_out: Collection[str] = ()) -> _Listing:
             raise DataError(f"class folder {subfolder} has no images: {remedy}")
         files += found
         labels += [number] * len(found)
+    loose = [one for one in folder.iterdir() if one.suffix.lower() in IMAGE_SUFFIXES and not one.name.startswith(".")]
+    beside = [f"{len(loose)} images beside the class folders are left out"] if loose else []
     notes = [f"{len(deep)} images below the class folders are left out, first {deep[0]}"] if deep else []
     return _Listing(
         folders=tuple(one.name for one in subfolders),
         files=files,
         labels=np.asarray(labels, dtype=np.int64),
-        notes=(*notes, *ImageFiles([], others).notes()),
+        notes=(*notes, *beside, *ImageFiles([], others).notes()),
     )
 
 
