@@ -133,9 +133,9 @@ def test_a_saved_data_set_is_read_by_all_three(names: list[str], tmp_path: Path,
     assert ReferenceSet.build(tmp_path / "saved" / "test", tiny).texts == (*names, *names)
     images = list_images([PairsFrom(path="saved/test")], tmp_path, Failures())
     assert [image.texts[0] for image in images] == [*names, *names]
-    dataset = open_set(f"hf-dataset:{tmp_path / 'saved'}")
+    dataset = open_set(tmp_path / "saved")
     assert isinstance(dataset, ClassSet)
-    assert (dataset.classes, dataset.labels.tolist()) == (tuple(names), [0, 1, 0, 1])
+    assert (dataset.name, dataset.classes, dataset.labels.tolist()) == ("saved/test", tuple(names), [0, 1, 0, 1])
 
 
 def test_numbers_without_names_are_refused_with_the_remedy_in_every_format(tmp_path: Path, tiny: TinyEncoder) -> None:
@@ -315,3 +315,25 @@ def test_shards_in_a_sub_folder_are_named(tmp_path: Path) -> None:
     write_shard(tmp_path / "train" / "0.tar", [("1.png", png(1)), ("1.txt", b"a dog")])
     with pytest.raises(ReferenceSetError, match=r"train has some, give that folder"):
         listed(tmp_path)
+
+
+def test_numbered_folders_are_named_by_a_list(tmp_path: Path) -> None:
+    class_folders(tmp_path / "digits", ["0", "1"])
+    dataset = open_set(tmp_path / "digits", kind="classes")
+    assert dataset.notes == ("2 classes are named by a number or code alone, first '0': add classes.csv",)
+    (tmp_path / "digits" / "classnames.txt").write_text("zero\none\n")
+    assert texts_of(listed(tmp_path / "digits")[0]) == ["zero", "one"]
+    assert open_set(tmp_path / "digits", kind="classes").classes == ("zero", "one")
+
+
+def test_values_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    values = [{"answers": [1]}, [{"from": "human"}], None, []]
+    for number, value in enumerate(values):
+        table = pa.Table.from_pylist([{"image": png(1), "text": value}, {"image": png(2), "text": value}])
+        pq.write_table(table, tmp_path / f"{number}.parquet")
+        pairs, _, _ = listed(tmp_path / f"{number}.parquet")
+        assert [pair.text for pair in pairs] == ["", ""]
+        assert pairs[0].problem.startswith("there is no caption in column 'text'" if value else "the text is empty")
+    pq.write_table(pa.table({"image": [png(1), png(2)], "label": [True, False]}), tmp_path / "a.parquet")
+    with pytest.raises(ReferenceSetError, match=r"its class is '1', a number or a code"):
+        listed(tmp_path / "a.parquet")

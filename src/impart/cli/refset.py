@@ -28,7 +28,9 @@ app.command()(sweep)
 SetArgument = Annotated[Path, typer.Argument(metavar="SET", help="Folder of the reference set.")]
 SourceArgument = Annotated[
     Path,
-    typer.Argument(metavar="SOURCE", help="A csv, tsv, parquet or WebDataset tar file, or a folder of images."),
+    typer.Argument(
+        metavar="SOURCE", help="A csv, tsv, jsonl, parquet or tar file, or a folder of images or of shards."
+    ),
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write the set to.")]
 ModelOption = Annotated[

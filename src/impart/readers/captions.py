@@ -36,7 +36,7 @@ def captions_of(value: Any) -> tuple[str, ...]:
         return tuple(caption for one in value for caption in captions_of(one))
     if value is None or value != value:  # a missing value of pandas is NaN
         return ()
-    return (str(value),)
+    return (str(int(value) if isinstance(value, bool) else value),)
 
 
 def lines_of(data: bytes, *, name: str = "") -> tuple[str, ...]:

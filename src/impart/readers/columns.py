@@ -13,7 +13,7 @@ from impart.readers.captions import CAPTION_KEYS
 __all__ = ["LABEL_KEYS", "LICENCE_KEYS", "Columns", "PickedColumns"]
 
 IMAGE_KEYS = ("file", "image", "path", "filepath", "file_name", "filename", "image_path", "img", "jpg")
-LABEL_KEYS = ("label", "fine_label", "labels", "class", "category", "name")
+LABEL_KEYS = ("label", "fine_label", "labels", "class", "category", "class_name", "label_name", "name")
 LICENCE_KEYS = ("licence", "license", "licensename", "license_name")
 
 

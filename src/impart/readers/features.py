@@ -103,8 +103,8 @@ def sample_of_row(
             texts = tuple(names[int(one)] for one in values)
     else:
         texts = captions_of(value)
-        if not texts and isinstance(value, Mapping) and value:
-            problem = f"column {picked.text!r} has an object without a caption; its fields are {', '.join(value)}"
+        if not texts and isinstance(value, Mapping | list) and value:
+            problem = f"there is no caption in column {picked.text!r}: {str(value)[:80]}"
     root = table.resolve().parent
     place = image if isinstance(image, Path) else None
     inside = place is not None and place.is_relative_to(root)

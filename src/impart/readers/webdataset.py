@@ -10,8 +10,8 @@ from __future__ import annotations
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from impart.errors import DataError
@@ -91,19 +91,23 @@ def _are_samples(direct: _Parts, deeper: Mapping[str, _Parts]) -> bool:
 
 
 def _suffix(name: str) -> str:
-    return PurePosixPath(name).suffix.lower()
+    _, dot, extension = name.rpartition("/")[2].rpartition(".")
+    return f"{dot}{extension.lower()}" if dot else ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """Place of a file in a shard; calling it reads the file."""
+    """Place of a file in a shard; calling it reads the file. Small files are read with the list of the shard."""
 
     shard: Path
     name: str
     offset: int
     size: int
+    content: bytes | None = None
 
     def __call__(self) -> bytes:
+        if self.content is not None:
+            return self.content
         with self.shard.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
@@ -147,7 +151,7 @@ def read_shard(path: Path) -> Shard:
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                _add(path, member, members, shard)
+                _add(tar, member, members, shard, path=path)
             # tarfile treats a header that it cannot read as the end of the archive.
             if any(Member(shard=path, name="", offset=tar.offset, size=tarfile.BLOCKSIZE)()):
                 raise tarfile.ReadError(f"damaged from byte {tar.offset}")
@@ -156,7 +160,8 @@ def read_shard(path: Path) -> Shard:
     groups = group_members(list(members))
     grouped = {name for names in groups.values() for name in names}
     shard.others.update(_suffix(name) for name in members if name not in grouped and not _is_hidden(name))
-    samples = [_sample(path, key, [members[name] for name in names], shard) for key, names in groups.items()]
+    real = path.resolve()
+    samples = [_sample(path, real, key, [members[name] for name in names], shard) for key, names in groups.items()]
     places = {name: place for place, name in enumerate(members)}
     shard.samples = sorted(samples, key=lambda one: places[one.image.name] if one.image else len(places))
     return shard
@@ -176,21 +181,23 @@ def _is_hidden(name: str) -> bool:
     return name.rpartition("/")[2].startswith(".")
 
 
-def _add(path: Path, member: tarfile.TarInfo, members: dict[str, Member], shard: Shard) -> None:
+def _add(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, members: dict[str, Member], shard: Shard, *, path: Path
+) -> None:
     name = member.name
-    if member.islnk() and member.linkname in members:  # tar writes a second hard link to a file as a link
-        first = members[member.linkname]
-        members[name] = Member(shard=path, name=name, offset=first.offset, size=first.size)
+    if name in members:
+        shard.further.append(f"{path.name}::{name}")
+    elif member.islnk() and member.linkname in members:  # tar writes a second hard link to a file as a link
+        members[name] = replace(members[member.linkname], name=name)
     elif member.isfile():
-        if name in members:
-            shard.further.append(f"{path.name}::{name}")
-        else:
-            members[name] = Member(shard=path, name=name, offset=member.offset_data, size=member.size)
+        opened = tar.extractfile(member) if _suffix(name) in _READ else None
+        content = opened.read() if opened is not None else None
+        members[name] = Member(shard=path, name=name, offset=member.offset_data, size=member.size, content=content)
     elif not member.isdir():
         shard.others["links"] += 1
 
 
-def _sample(path: Path, key: str, members: Sequence[Member], shard: Shard) -> ShardSample:
+def _sample(path: Path, real: Path, key: str, members: Sequence[Member], shard: Shard) -> ShardSample:
     images = [one for one in members if _suffix(one.name) in IMAGE_SUFFIXES]
     texts = [one for one in members if _suffix(one.name) in _TEXTS]
     image = _preferred(images, key, _IMAGE_ROLES, beside=[one for one in members if _suffix(one.name) in _NAMED])
@@ -214,7 +221,7 @@ def _sample(path: Path, key: str, members: Sequence[Member], shard: Shard) -> Sh
         cls=cls,
         image=image,
         path=f"{path.name}::{image.name if image else key}",
-        location=f"{path.resolve()}::{image.name if image else key}",
+        location=f"{real}::{image.name if image else key}",
         captions=captions,
         labels=labels,
         source=_word(content, ("source",)),

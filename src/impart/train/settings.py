@@ -330,6 +330,9 @@ class TrainConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return the tables that the mode reads as nested dictionaries, as written to the run's folder."""
         tables = dataclasses.asdict(self)
+        for source in (*tables["data"]["pairs"], *tables["data"]["validation"]):
+            if not source["class_names"]:  # runs of version 0.1.0 do not have it, and can be resumed
+                del source["class_names"]
         unread = set(tables) - {"mode", "seed"} - TABLES.get(self.mode, set(tables))
         return {name: value for name, value in tables.items() if name not in unread}
 

@@ -133,7 +133,7 @@ def resolve(source: PairsFrom, data: Path) -> list[Path]:
         return [path]
     anchor = Path(path.anchor)
     found = sorted(anchor.glob(str(path.relative_to(anchor)) if path.anchor else str(path)))
-    found = [item for item in found if item.is_dir() or item.suffix in (".csv", ".tsv", ".parquet", ".tar")]
+    found = [item for item in found if item.is_dir() or item.suffix in (".csv", ".tsv", ".jsonl", ".parquet", ".tar")]
     if not found:
         raise TrainingError(f"nothing matches {path}: --data names the folder that relative paths start from")
     return found

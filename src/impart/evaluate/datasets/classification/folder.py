@@ -158,8 +158,10 @@ def _class_names(folder: Path, folders: Sequence[str]) -> tuple[tuple[str, ...],
     """Return the class names, and notes on them."""
     found = FolderNames.find(folder, folders)
     names = tuple(found.texts[one] for one in folders)
-    coded = f"{len(found.codes)} classes are named by a number or code alone, first {found.codes[:1]}: add classes.csv"
-    return names, (*equal_names(names), *([coded] if found.codes else []))
+    if not found.codes:
+        return names, equal_names(names)
+    coded = f"{len(found.codes)} classes are named by a number or code alone, first {found.codes[0]!r}: add classes.csv"
+    return names, (*equal_names(names), coded)
 
 
 def _loose(name: str) -> str:
