@@ -89,7 +89,9 @@ def test_names_that_become_one_text_are_reported(tmp_path: Path, tiny: TinyEncod
     made = ReferenceSet.build(tmp_path / "phones", tiny, path=tmp_path / "set")
     assert ReferenceSet.open(tmp_path / "set").manifest.notes == (note,)
     assert made.add([(image(tmp_path / "x.png"), "x")], tiny).manifest.notes == (note,)
-    assert any(note == one for one in open_set(tmp_path / "phones", kind="classes").notes) is False
+    assert open_set(tmp_path / "phones", kind="classes").notes == (
+        "2 classes share a name with another, first 'iphone 12' (class numbers 0, 1): they cannot be told apart",
+    )
     for name in ("retriever_01", "retriever_02", "pug"):
         image(tmp_path / "flat" / f"{name}.png")
     pairs, _, notes = listed(tmp_path / "flat")
@@ -337,3 +339,16 @@ def test_values_that_are_no_text_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [png(1), png(2)], "label": [True, False]}), tmp_path / "a.parquet")
     with pytest.raises(ReferenceSetError, match=r"its class is '1', a number or a code"):
         listed(tmp_path / "a.parquet")
+
+
+def test_labels_and_classes_that_become_one_text_are_reported(tmp_path: Path) -> None:
+    for number in range(3):
+        image(tmp_path / f"{number}.png")
+    (tmp_path / "a.csv").write_text("file,label\n0.png,fire_truck\n1.png,fire truck\n2.png,dog\n")
+    assert listed(tmp_path / "a.csv")[2] == ["2 labels share 1 text, first 'fire_truck' and 'fire truck': 'fire truck'"]
+    classes_as_datasets_writes_them(tmp_path / "a.parquet", ["crane", "dog", "crane"], [0, 1, 2])
+    (note,) = listed(tmp_path / "a.parquet")[2]
+    assert note.startswith("2 classes share a name with another, first 'crane' (class numbers 0, 2)")
+    (tmp_path / "classnames.txt").write_text("crane\ndog\ncrane\n")
+    write_shard(tmp_path / "a.tar", [m for n in range(3) for m in ((f"{n}.png", png(n)), (f"{n}.cls", b"%d" % n))])
+    assert listed(tmp_path / "a.tar")[2] == ["2 labels share 1 text, first '0' and '2': 'crane'"]

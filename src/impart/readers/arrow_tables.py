@@ -12,7 +12,8 @@ from impart.errors import DataError
 from impart.readers.class_names import ClassNames
 from impart.readers.columns import Columns
 from impart.readers.features import Features, image_of, sample_of_row
-from impart.readers.sample import ImagePlace, ImageSample
+from impart.readers.names import equal_names
+from impart.readers.sample import ImagePlace, ImageSample, Listener
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,7 +24,12 @@ _BATCH = 64  # rows read at once
 
 
 def samples_of_parquet(
-    path: Path, columns: Columns, names: ClassNames | None = None, *, on_damage: Callable[[Path, str, Exception], None]
+    path: Path,
+    columns: Columns,
+    names: ClassNames | None = None,
+    *,
+    note: Listener,
+    on_damage: Callable[[Path, str, Exception], None],
 ) -> Iterator[ImageSample]:
     """List the samples of a parquet file, one per row.
 
@@ -31,6 +37,7 @@ def samples_of_parquet(
         path: the file.
         columns: columns to read.
         names: class names that the user gives; they replace those of the schema.
+        note: receives a note on equal class names.
         on_damage: called with file, message and cause when the file cannot be read to its end.
 
     Raises:
@@ -44,6 +51,8 @@ def samples_of_parquet(
         with pq.ParquetFile(path) as file:
             features = Features.of(file.schema_arrow).with_names(names)
             picked = columns.pick(features.columns, table=path, images=features.images, classes=features.classes)
+            for one in equal_names(features.classes.get(picked.text, ())):
+                note(one)
             wanted = [picked.image, picked.text, picked.source, picked.licence, *columns.where]
             wanted = list(dict.fromkeys(name for name in wanted if name))
             batches = file.iter_batches(batch_size=_BATCH, columns=wanted)
@@ -126,18 +135,21 @@ class ArrowTable:
         """Return the place of the image in a row; None = the cell is empty."""
         return image_of(self.table[column][number].as_py(), root=self.folder.resolve())
 
-    def samples(self, columns: Columns, names: ClassNames | None = None) -> Iterator[ImageSample]:
+    def samples(self, columns: Columns, names: ClassNames | None = None, *, note: Listener) -> Iterator[ImageSample]:
         """List the samples, one per row; an image is copied from the table when it is read.
 
         Args:
             columns: columns to read.
             names: class names that the user gives; they replace those of the schema.
+            note: receives a note on equal class names.
 
         Raises:
             DataError: the table lacks the columns.
         """
         features = self.features.with_names(names)
         picked = columns.pick(features.columns, table=self.folder, images=features.images, classes=features.classes)
+        for one in equal_names(features.classes.get(picked.text, ())):
+            note(one)
         wanted = [picked.text, picked.source, picked.licence, *columns.where]
         light = self.table.select(list(dict.fromkeys(name for name in wanted if name)))
         rows = (row for batch in light.to_batches(max_chunksize=_BATCH) for row in batch.to_pylist())

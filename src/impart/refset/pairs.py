@@ -12,7 +12,7 @@ import itertools
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
@@ -26,7 +26,7 @@ from impart.readers.arrow_tables import ArrowTable, is_saved, samples_of_parquet
 from impart.readers.class_names import ClassNames
 from impart.readers.columns import Columns
 from impart.readers.folders import samples_of_folder
-from impart.readers.names import is_code, label_text
+from impart.readers.names import is_code, label_text, merged_names
 from impart.readers.sample import ImagePlace, ImageSample, Listener
 from impart.readers.tables import samples_of_table
 from impart.readers.webdataset import Shard, notes_on, read_shard
@@ -41,6 +41,7 @@ _REMEDY = (
     "give its name in a file (--class-names, in a training config class_names) or in classnames.txt beside the source, "
     "or name a column of texts (--text-column)"
 )
+_MOST_LABELS = 100_000  # labels compared with each other
 _PROBED = 20  # pairs looked at before a source whose texts are all numbers is refused
 
 
@@ -125,6 +126,8 @@ def read_pairs(
             raise ReferenceSetError(f"{path}: {probed[0].path}: {probed[0].problem}")
         for pair in itertools.chain(probed, pairs):
             yield dataclasses.replace(pair, text="") if pair.problem else pair
+        for note in merged_names(read.labels, what="labels"):
+            read.note(note)
     except DataError as error:
         raise ReferenceSetError(str(error)) from error
 
@@ -138,6 +141,7 @@ class _Reading:
     on_failure: Callable[[str, str], None] | None
     note: Listener
     names: ClassNames | None = None
+    labels: dict[str, str] = field(default_factory=dict)
     _beside: ClassNames | None = None
     _searched: bool = False
 
@@ -177,7 +181,10 @@ class _Reading:
         if name is None and is_code(label):
             where = f", and {names.file} has no name for it" if names is not None else ""
             return label, f"its class is {label!r}, a number or a code{where}: {_REMEDY}"
-        return name or label_text(label), ""
+        text = name or label_text(label)
+        if len(self.labels) < _MOST_LABELS:
+            self.labels[label] = text
+        return text, ""
 
     def _class_names(self) -> ClassNames | None:
         if self.names is None and not self._searched:
@@ -218,11 +225,11 @@ class _Reading:
                 f"{self.path} has the splits {', '.join(splits)}: give one of them, such as {self.path / splits[0]}"
             )
         table = ArrowTable.open_saved(self.path / splits[0] if splits else self.path)
-        yield from table.samples(self.columns, self.names)
+        yield from table.samples(self.columns, self.names, note=self.note)
 
     def _of_parquets(self, files: list[Path]) -> Iterator[ImageSample]:
         for file in files:
-            yield from samples_of_parquet(file, self.columns, self.names, on_damage=self._report)
+            yield from samples_of_parquet(file, self.columns, self.names, note=self.note, on_damage=self._report)
 
     def _of_shards(self, files: list[Path]) -> Iterator[ImageSample]:
         shards: list[Shard] = []
