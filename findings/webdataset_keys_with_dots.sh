@@ -7,7 +7,7 @@
 # Seen:     one sample with the key `IMG` and the fields `0001.jpg`, `0001.txt`, `0002.jpg`, `0002.txt`; no error.
 #           A pipeline that asks for `jpg` and `txt` finds no sample.
 # Remedy:   find images by the full names of members (`tar_file_expander`), and group members with the whole shard in
-#           view (`impart.readers.webdataset.group_members`).
+#           view.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
