@@ -26,6 +26,7 @@ SLOW_PLACES = (
     "evaluate/sweep/",
     "recipes/",
     "test_examples.py",
+    "test_readme.py",
     "train/episodes/",
     "train/heads/",
     "train/pretrain/",

@@ -23,6 +23,7 @@ FLOORS = (
     ("errors",),
     ("config",),
     ("files",),
+    ("images",),
     ("metrics",),
     ("readers",),
     ("encoders",),
@@ -202,6 +203,21 @@ def test_only_files_replaces_syncs_and_digests(path: Path) -> None:
         # str.replace takes two arguments, dataclasses.replace the fields by name: one alone is a path's.
         if isinstance(node.func, ast.Attribute) and node.func.attr in {"replace", "rename"}:
             assert len(node.args) != 1 or node.keywords, where
+
+
+@pytest.mark.parametrize("path", MODULES, ids=relative)
+def test_only_images_opens_and_converts_still_images(path: Path) -> None:
+    if relative(path) == "images.py":
+        return
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            where = (
+                f"{relative(path)}:{node.lineno} calls {called}: use load_image, read_header or to_rgb of impart.images"
+            )
+            assert called not in {"Image.open", "PIL.Image.open", "ImageOps.exif_transpose"}, where
+            if called.endswith(".convert") and node.args:
+                assert ast.unparse(node.args[0]) != "'RGB'", where
 
 
 def test_files_is_cheap_to_import() -> None:

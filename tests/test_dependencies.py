@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import impart
+from impart.errors import DISTRIBUTION, install_command
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -78,3 +79,36 @@ def test_every_import_is_a_dependency() -> None:
 
 def test_the_lists_name_nothing_else() -> None:
     assert (IMPORTED_AS.keys() | INDIRECT.keys()) <= set(REQUIRED)
+
+
+PAGES = [
+    path
+    for pattern in (
+        "*.md",
+        "Makefile",
+        "docs/**/*.md",
+        "examples/*.*",
+        "src/**/*.md",
+        "src/**/*.py",
+        ".github/**/*.yml",
+    )
+    for path in sorted(ROOT.glob(pattern))
+]
+
+
+def test_every_install_command_is_for_this_project() -> None:
+    """The name `impart` on the package index belongs to another project: pip must never be given it."""
+    assert PROJECT["name"] == DISTRIBUTION != "impart"
+    wrong = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in PAGES
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"(?<![\w.-])impart\[", line)
+        or re.search(r"pip install[^#&\n]*\s['\"]?impart(?![\w-])['\"]?(\s|$)", line)
+    ]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("extra", sorted(EXTRAS))
+def test_the_command_of_a_missing_extra_names_the_package(extra: str) -> None:
+    assert install_command(extra) == f"pip install '{PROJECT['name']}[{extra}]'"

@@ -94,12 +94,12 @@ class EvaluateSettings:
 
     Attributes:
         near_duplicate: a reference with at least this cosine of retrieval embeddings to a test image counts as
-            contamination and is left out (measured: `impart.evaluate.contamination`).
+            contamination and is left out; 0 = the bound of the encoder (`impart.retrieval.near_duplicates`).
         bootstrap: replicates per interval.
         batch: images per forward pass.
     """
 
-    near_duplicate: float = 0.93
+    near_duplicate: float = 0.0
     bootstrap: int = 1000
     batch: int = 32
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from impart.errors import MissingExtraError
 from impart.files import atomic_path
+from impart.images import load_image
 
 __all__ = ["DEMO_IMAGE", "DEMO_SENTENCES", "make_demo_library"]
 
@@ -78,8 +79,7 @@ def _package_folder(module: str, package: str) -> Path:
 
 def _photo(folder: Path, name: str) -> Image.Image:
     path = next(path for path in (folder / f"{name}.png", folder / f"{name}.jpg") if path.exists())
-    with Image.open(path) as image:
-        return image.convert("RGB")
+    return load_image(path)[0]
 
 
 def _render(path: Path, photos: list[Image.Image]) -> None:

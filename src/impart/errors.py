@@ -20,6 +20,7 @@ A message names the file or the setting, and the remedy. Causes are chained with
 from __future__ import annotations
 
 __all__ = [
+    "DISTRIBUTION",
     "ConfigError",
     "DataError",
     "DecodeError",
@@ -33,7 +34,11 @@ __all__ = [
     "ReferenceSetError",
     "TrainingError",
     "VideoIndexError",
+    "install_command",
 ]
+
+DISTRIBUTION = "impart-clip"
+"""Name of the package for pip; the name `impart` belongs to another project on the package index."""
 
 
 class ImpartError(Exception):
@@ -53,6 +58,11 @@ class ConfigError(ImpartError):
     """Raised when a setting is unknown, or has a value that cannot work."""
 
 
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra of this project, also where the package came from a checkout."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
+
 class MissingExtraError(ImpartError):
     """Raised when an optional dependency is needed and not installed.
 
@@ -63,7 +73,7 @@ class MissingExtraError(ImpartError):
     """
 
     def __init__(self, package: str, *, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package!r}, which is not installed: pip install 'impart[{extra}]'")
+        super().__init__(f"{purpose} needs {package!r}, which is not installed: {install_command(extra)}")
         self.package = package
         self.extra = extra
 
@@ -102,11 +112,14 @@ class DecodeError(ImpartError):
     Args:
         message: names the file and what is wrong with it.
         reason: what is wrong, without the file's name, for lists that have the name in another column.
+        lasting: whether the file itself is the cause. False where it could not be read (a disk that fails or is away,
+            a missing permission): reading it later may succeed.
     """
 
-    def __init__(self, message: str, *, reason: str | None = None) -> None:
+    def __init__(self, message: str, *, reason: str | None = None, lasting: bool = True) -> None:
         super().__init__(message)
         self.reason = message if reason is None else reason
+        self.lasting = lasting
 
 
 class TrainingError(ImpartError):

@@ -20,6 +20,8 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from impart.errors import DISTRIBUTION
+
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
@@ -294,7 +296,7 @@ def library_versions(names: Sequence[str] = _VERSIONED) -> dict[str, str]:
     """Return the installed versions of libraries; by default of those that determine a reference set's content."""
     from importlib import metadata
 
-    return {name: metadata.version(name) for name in names}
+    return {name: metadata.version(DISTRIBUTION if name == "impart" else name) for name in names}
 
 
 def read_ahead(

@@ -151,11 +151,17 @@ def test_another_encoders_set_is_refused_with_both_names(tiny: TinyEncoder) -> N
         augment(tiny, make_set(4, encoder=TinyEncoder(5)))
 
 
-def test_stored_settings_are_used_unless_others_are_given(tiny: TinyEncoder) -> None:
+def test_named_settings_stand_on_the_tuned_ones(tiny: TinyEncoder) -> None:
     stored = {"k": 3, "w_img": 0.25, "w_txt": 1.0, "tau": 0.05, "floor": 0.3, "ramp": 0.1, "target": 0.4}
     references = make_set(10).with_vanilla(stored)
     assert augment(tiny, references).blender.settings == VanillaSettings(**stored)
-    assert augment(tiny, references, k=2).blender.settings == VanillaSettings(k=2)
+    assert augment(tiny, references, k=2).blender.settings == VanillaSettings(**{**stored, "k": 2})
+    assert augment(tiny, references, w_txt=0.0).blender.settings == VanillaSettings(**{**stored, "w_txt": 0.0})
+    assert augment(tiny, references, settings="paper").blender.settings == VanillaSettings()
+    assert augment(tiny, references, k=2, settings="paper").blender.settings == VanillaSettings(k=2)
+    assert augment(tiny, make_set(10), k=2).blender.settings == VanillaSettings(k=2)  # an untuned set has the paper's
+    with pytest.raises(ConfigError, match="use tuned or paper"):
+        augment(tiny, references, settings="best")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="there are k, w_img"):
         augment(tiny, references, weight=2)
 

@@ -43,4 +43,4 @@ def test_without_the_extra_the_remedy_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     done = RUN.invoke(app, ["demo", "--dir", str(tmp_path)])
     assert isinstance(done.exception, MissingExtraError)
-    assert "impart[demo]" in str(done.exception)
+    assert "impart-clip[demo]" in str(done.exception)

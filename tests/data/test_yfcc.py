@@ -470,7 +470,7 @@ def test_nothing_is_recorded_when_all_images_fail(tmp_path: Path, directly: list
 
 def test_without_img2dataset_the_error_shows_the_pip_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "img2dataset", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'impart\[data\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'impart-clip\[data\]'"):
         run([tmp_path / "a.csv"], tmp_path / "out", YfccSettings())
 
 

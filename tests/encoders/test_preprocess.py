@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from impart.encoders.preprocess import CLIP_MEAN, PreprocessConfig, preprocess, to_rgb
+from impart.encoders.preprocess import CLIP_MEAN, PreprocessConfig, preprocess
 from impart.errors import ConfigError, DataError
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -122,47 +122,6 @@ def test_read_only_and_strided_frames() -> None:
     frame.flags.writeable = False
     config = PreprocessConfig(size_px=32)
     np.testing.assert_array_equal(preprocess([frame], config), preprocess([frame.copy()], config))
-
-
-@pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "PA", "RGBA", "RGBa", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "I;16"]
-)
-def test_every_mode_becomes_rgb(mode: str) -> None:
-    image = Image.new(mode, (50, 40))
-    assert preprocess([image], PreprocessConfig(size_px=16)).shape == (1, 3, 16, 16)
-    assert to_rgb(image).mode == "RGB"
-
-
-def test_transparency_is_composited_on_white() -> None:
-    clear = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
-    assert to_rgb(clear).getpixel((0, 0)) == (255, 255, 255)
-    palette = Image.new("P", (8, 8), 1)
-    palette.putpalette([0, 0, 0, 10, 20, 30])
-    assert to_rgb(palette).getpixel((0, 0)) == (10, 20, 30)
-    palette.info["transparency"] = 1
-    assert to_rgb(palette).getpixel((0, 0)) == (255, 255, 255)
-
-
-@pytest.mark.parametrize(("level", "expected"), [(0, 0), (32768, 128), (65535, 255)])
-def test_sixteen_bits_are_scaled(level: int, expected: int) -> None:
-    pixels = np.full((4, 4), level, dtype=np.uint16)
-    pixels[0, 0] = 65535  # makes it a 16-bit image at every level
-    for image in (Image.fromarray(pixels), Image.fromarray(pixels.astype(np.int32))):
-        assert to_rgb(image).getpixel((2, 2)) == (expected,) * 3
-    assert to_rgb(Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32))).getpixel((0, 0)) == (128,) * 3
-
-
-def test_exif_orientation_is_obeyed() -> None:
-    image = Image.new("RGB", (40, 20), (255, 0, 0))
-    image.paste((0, 0, 255), (20, 0, 40, 20))  # red left, blue right
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotate clockwise: red on top
-    file = io.BytesIO()
-    image.save(file, "PNG", exif=exif)
-    upright = to_rgb(Image.open(file))
-    assert upright.size == (20, 40)
-    assert upright.getpixel((10, 5)) == (255, 0, 0)
-    assert upright.getpixel((10, 35)) == (0, 0, 255)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (20000, 2), (3, 2)])

@@ -48,8 +48,10 @@ def test_models_get_the_same_items_and_no_contaminated_reference(run: Run, tiny:
     assert "references" not in plain.counts
     assert (augmented.counts["references"], augmented.counts["references dropped"]) == (8, 2)
     assert run.report.all_notes == [
-        "with set on colours: 2 references show test images and were left out "
-        "(0 the same file, 2 nearly the same, cosine from 0.999)"
+        "with set on colours: 2 references show test images and were left out: 0 the same file (certain), 0 by "
+        "perceptual hash (nearly certain), 2 by embedding alone (likely, cosine from 0.999)",
+        "with set on colours: 10 references were not compared by perceptual hash (the set is of an older version, "
+        "images are flat, or frames of videos are tested): shrunk copies may be missed",
     ]
     assert tiny.images_encoded == 2  # once, for contamination and both models
     assert TITLES == ["tiny on colours", "plain on colours", "with set on colours"]

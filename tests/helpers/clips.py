@@ -23,6 +23,7 @@ from helpers.tiny_encoder import COLOURS
 Colour = str | tuple[int, int, int]
 
 TICKS = 12_800  # time base of written streams; 1/TICKS s is the resolution of times
+LIMITED_TICKS = {"mpeg4": 1000, "mpeg2video": 25}  # time bases that these encoders accept
 
 
 def write_clip(
@@ -88,7 +89,7 @@ def write_frames(
     with av.open(str(path), "w", options=keep) as container:
         stream = container.add_stream(codec, rate=Fraction(25))
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
-        stream.codec_context.time_base = Fraction(1, ticks if codec != "mpeg4" else 1000)
+        stream.codec_context.time_base = Fraction(1, LIMITED_TICKS.get(codec, ticks))
         stream.options = options
         stream.codec_context.flags |= Flags.frame_duration.value  # keep the duration of the last frame
         base = stream.codec_context.time_base
@@ -136,9 +137,19 @@ def quarters(
 
 def rotate(path: Path, degrees: int) -> Path:
     """Set the display matrix of an .mp4 or .mov, so that players rotate it by 90, 180 or 270 degrees clockwise."""
-    one = 1 << 16
     cos, sin = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees % 360]
-    matrix = [cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 1 << 30]
+    return _set_matrix(path, (cos, sin, -sin, cos))
+
+
+def mirror(path: Path, *, left_right: bool = False, top_bottom: bool = False) -> Path:
+    """Set the display matrix of an .mp4 or .mov, so that players flip it."""
+    return _set_matrix(path, (-1 if left_right else 1, 0, 0, -1 if top_bottom else 1))
+
+
+def _set_matrix(path: Path, turn: tuple[int, int, int, int]) -> Path:
+    one = 1 << 16
+    a, b, c, d = turn
+    matrix = [a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30]
     raw = bytearray(path.read_bytes())
     at = raw.index(b"tkhd") + 44  # version and flags 4, times and ids 20, reserved 8, layer to volume 8
     raw[at : at + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in matrix)

@@ -74,11 +74,14 @@ def test_by_hand() -> None:
     assert average_precisions([(0, 7)], [1], [(0, 10)], ious=[0.7]).tolist() == [1.0]  # 0.7 reaches 0.7
 
 
-def test_equal_scores_put_the_worst_first() -> None:
+def test_equal_scores_keep_the_order_of_the_predictions() -> None:
+    """The evaluation of QVHighlights takes the first window, sorts stably, and takes the first best clip."""
     predicted, right = [(0, 10), (50, 60)], [(0, 10)]
-    assert top_iou(predicted, [1, 1], right) == top_iou(predicted[::-1], [1, 1], right) == 0.0
-    assert average_precisions(predicted, [1, 1], right, ious=[0.5]).tolist() == [0.5]
-    assert hit_at_1([1, 1], np.array([4.0, 0.0])) is False
+    assert (top_iou(predicted, [1, 1], right), top_iou(predicted[::-1], [1, 1], right)) == (1.0, 0.0)
+    assert average_precisions(predicted, [1, 1], right, ious=[0.5]).tolist() == [1.0]
+    assert average_precisions(predicted[::-1], [1, 1], right, ious=[0.5]).tolist() == [0.5]
+    ratings = np.array([4.0, 0.0])
+    assert (hit_at_1([1, 1], ratings), hit_at_1([1, 1], ratings[::-1])) == (True, False)
 
 
 def test_a_highlight_is_rated_very_good_by_one_of_three_people() -> None:

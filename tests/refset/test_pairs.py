@@ -15,8 +15,9 @@ from PIL import Image
 
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.errors import DataError, ReferenceSetError
+from impart.images import load_image
 from impart.refset.build import Failure
-from impart.refset.pairs import Pair, load_image, read_pairs
+from impart.refset.pairs import Pair, read_pairs
 from impart.refset.refset import ReferenceSet
 
 NAMES = ("red", "green", "blue", "white")

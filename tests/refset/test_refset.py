@@ -35,7 +35,7 @@ def test_round_trip(some: ReferenceSet, tiny: TinyEncoder, tmp_path: Path) -> No
     back = ReferenceSet.open(tmp_path / "set")
     assert back.fingerprint == some.fingerprint
     assert back.table.equals(some.table)
-    assert back.table.column_names == ["id", "text", "source", "licence", "hash", "path"]
+    assert back.table.column_names == ["id", "text", "source", "licence", "hash", "path", "phash"]
     for name in ("image_embeddings", "text_embeddings", "retrieval_embeddings"):
         vectors = getattr(back, name)
         assert vectors.dtype == np.float32

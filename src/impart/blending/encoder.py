@@ -15,6 +15,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -148,7 +149,12 @@ class AugmentedEncoder:
 
 
 def augment(
-    encoder: Encoder, references: ReferenceSet | str | Path, k: int | None = None, **settings: float
+    encoder: Encoder,
+    references: ReferenceSet | str | Path,
+    k: int | None = None,
+    *,
+    settings: Literal["tuned", "paper"] = "tuned",
+    **named: float,
 ) -> AugmentedEncoder:
     """Give an encoder a reference set, blended by `Vanilla`.
 
@@ -156,8 +162,9 @@ def augment(
         encoder: the one that made the set.
         references: a set, or the folder of one.
         k: pairs retrieved per image.
-        settings: of `VanillaSettings`. If `k` or one of them is given, the others are the paper's. If none is given,
-            those that `refset tune` stored with the set are used, or the paper's where it is not tuned.
+        settings: `tuned`, those that `refset tune` stored with the set, or the paper's where it is not tuned; `paper`,
+            the paper's (K=8, w_img 0.5, w_txt 0.05, uniform mean).
+        named: of `VanillaSettings`. These, and `k`, replace their values in `settings`; the others stay.
 
     Raises:
         EncoderMismatchError: the set was made with another encoder.
@@ -176,14 +183,14 @@ def augment(
     """
     if not isinstance(references, ReferenceSet):
         references = ReferenceSet.open(references)
-    if k is None and not settings:
-        chosen = settings_of(references) or VanillaSettings()
-    else:
-        try:
-            chosen = VanillaSettings(**({} if k is None else {"k": k}), **settings)  # type: ignore[arg-type]
-        except TypeError as error:
-            names = ", ".join(item.name for item in dataclasses.fields(VanillaSettings))
-            raise ConfigError(f"unknown blending setting in {', '.join(settings)}: there are {names}") from error
+    if settings not in ("tuned", "paper"):
+        raise ConfigError(f"settings is {settings!r}: use tuned or paper, and name single settings, as in k=8")
+    chosen = (settings_of(references) if settings == "tuned" else None) or VanillaSettings()
+    try:
+        chosen = dataclasses.replace(chosen, **({} if k is None else {"k": k}), **named)  # type: ignore[arg-type]
+    except TypeError as error:
+        names = ", ".join(item.name for item in dataclasses.fields(VanillaSettings))
+        raise ConfigError(f"unknown blending setting in {', '.join(named)}: there are {names}") from error
     return AugmentedEncoder(encoder, references, Vanilla(chosen))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from impart.video.index.index import VideoIndex
 
 __all__ = ["index", "show_run", "stats"]
+
+MOST_NAMED = 8  # suffixes in the line that counts what was left out
 
 
 def index(
@@ -58,9 +60,27 @@ def index(
             show_default=DecodeSettings.fit,
         ),
     ] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Remove videos whose files are gone.")] = False,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune", help="Remove videos whose files are gone; keep and name those in a folder that may be unmounted."
+        ),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --prune, also remove videos in folders that are missing or empty.")
+    ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again the files that failed before.")
+        bool, typer.Option("--retry-failed", help="Try again the files that failed, or were read in part, before.")
+    ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Leave out files and folders with this name, or path below PATH; may be given several times.",
+        ),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Also name the files and folders that are left out.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     threads: ThreadsOption = 0,
@@ -78,7 +98,15 @@ def index(
         "encoder.threads": threads or None,
     }
     opened = _open(index_dir, encoder, refset=refset, augment=not no_augment, config=config, flags=flags)
-    events = opened.add(paths, prune=prune, retry_failed=retry_failed, dry_run=dry_run)
+    events = opened.add(
+        paths,
+        prune=prune,
+        force=force,
+        retry_failed=retry_failed,
+        dry_run=dry_run,
+        exclude=exclude or (),
+        name_ignored=verbose,
+    )
     if show_run(events, index_dir):
         raise typer.Exit(3)
 
@@ -128,13 +156,16 @@ def show_run(events: Iterable[Event], index_dir: Path) -> bool:
         disable=not console.is_terminal,
         transient=True,
     )
-    failed = False
+    failed, ignored = False, ""
     with bar:
         task = bar.add_task("searching for videos", total=None)
         for event in events:
             match event:
                 case kinds.ScanDone():
+                    ignored = _ignored(event.ignored)
                     bar.update(task, total=max(event.bytes_total, 1), description="indexing")
+                case kinds.PathIgnored():
+                    console.print(f"left out {_plain(event.path)} ({_plain(event.reason)})", soft_wrap=True)
                 case kinds.VideoProgress():
                     name = event.path.name if len(event.path.name) <= 32 else event.path.name[:29] + "..."
                     text = f"{event.files_done}/{event.files_total} {name}  {event.speed:.0f} s of video per second"
@@ -159,7 +190,19 @@ def show_run(events: Iterable[Event], index_dir: Path) -> bool:
                     print(_summary(event, index_dir))
                 case _:
                     pass
+    if ignored:
+        print(ignored, file=sys.stderr)
     return failed
+
+
+def _ignored(counts: Mapping[str, int]) -> str:
+    """Count in words what a scan left out, the most frequent suffixes first; "" = nothing."""
+    if not counts:
+        return ""
+    named = [f"{count:,} {reason}" for reason, count in list(counts.items())[:MOST_NAMED]]
+    rest = sum(counts.values()) - sum(list(counts.values())[:MOST_NAMED])
+    named += [f"{rest:,} others"] if rest else []
+    return f"left out, no videos: {', '.join(named)} (--verbose names them)"
 
 
 def _plain(value: object) -> str:

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from impart.errors import DataError
 from impart.files import sha256_int
-from impart.refset.pairs import load_image
+from impart.images import load_image, read_header
 
 __all__ = ["SPLITS", "ImageSettings", "Sample", "ShardWriter", "checked_image", "split_of"]
 
@@ -97,7 +97,7 @@ def checked_image(data: bytes, settings: ImageSettings) -> tuple[bytes, int, int
     if min(width, height) < settings.min_size:
         raise DataError(f"smaller than {settings.min_size} px")
     size = settings.image_size
-    if data.startswith(b"\xff\xd8") and (not size or min(width, height) <= size) and _upright(data):
+    if data.startswith(b"\xff\xd8") and (not size or min(width, height) <= size) and read_header(data).plain:
         return data, width, height
     if size and min(width, height) > size:
         scale = size / min(width, height)
@@ -105,11 +105,6 @@ def checked_image(data: bytes, settings: ImageSettings) -> tuple[bytes, int, int
     encoded = io.BytesIO()
     image.save(encoded, "JPEG", quality=settings.quality)
     return encoded.getvalue(), *image.size
-
-
-def _upright(data: bytes) -> bool:
-    with Image.open(io.BytesIO(data)) as opened:
-        return opened.mode == "RGB" and opened.getexif().get(0x0112, 1) == 1
 
 
 @dataclass

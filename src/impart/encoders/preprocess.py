@@ -7,8 +7,7 @@ Resizing uses PIL's antialiased filter, as OpenAI's CLIP, open_clip and the PIL 
 - The crop starts at `(extent - size) // 2` in transformers, and at `round((extent - size) / 2)`, half to even, in
   torchvision and therefore in open_clip: a difference of one pixel for every fourth extent (setting `crop_start`).
 
-Transparent images are composited on white, as in transformers (open_clip drops the alpha channel). Images with an EXIF
-orientation are turned upright first. 16-bit images are scaled to 8 bits, not clipped.
+An image of any mode becomes upright 8-bit RGB first, by the rule of `impart.images`.
 """
 
 from __future__ import annotations
@@ -19,12 +18,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from impart.encoders.base import Float32, ImageInput
 from impart.errors import ConfigError, DataError
+from impart.images import to_rgb
 
-__all__ = ["CLIP_MEAN", "CLIP_STD", "PreprocessConfig", "preprocess", "short_side", "squashed", "to_rgb"]
+__all__ = ["CLIP_MEAN", "CLIP_STD", "PreprocessConfig", "preprocess", "short_side", "squashed"]
 
 ResizeMode = Literal["shortest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
@@ -34,7 +34,6 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-_EXIF_ORIENTATION = 0x0112
 _WIDEST_ASPECT = 64
 """Above this aspect ratio only the middle is resized: a 1 x 20,000 image would become gigabytes otherwise."""
 
@@ -195,30 +194,6 @@ def short_side(image: ImageInput) -> int:
     return min(image.shape[:2]) if isinstance(image, np.ndarray) else min(image.size)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a PIL image of any mode to upright 8-bit RGB; transparent pixels are composited on white.
-
-    Raises:
-        DataError: the file behind the image is damaged.
-    """
-    try:
-        image.load()
-        # Checked first, because exif_transpose copies the pixels even of an upright image.
-        if image.getexif().get(_EXIF_ORIENTATION, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        name = getattr(image, "filename", "") or "the image"
-        raise DataError(f"{name} cannot be read as an image ({error}); replace or leave out the file") from error
-    if image.mode == "RGB":
-        return image
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
-    if "A" in image.getbands() or "a" in image.getbands() or image.info.get("transparency") is not None:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
-    return image.convert("RGB")
-
-
 def _square_pixels(image: ImageInput, config: PreprocessConfig) -> npt.NDArray[np.uint8]:
     """Resize and crop an image: (S, S, 3) uint8."""
     size = config.size_px
@@ -281,19 +256,6 @@ def _middle(image: Image.Image, *, aspect: int) -> Image.Image:
     keep_width, keep_height = min(width, aspect * height), min(height, aspect * width)
     left, top = (width - keep_width) // 2, (height - keep_height) // 2
     return image.crop((left, top, left + keep_width, top + keep_height))
-
-
-def _eight_bits(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """Scale 16-bit, 32-bit or float pixels (H, W) to 8 bits; the conversion of PIL clips them to white."""
-    pixels = np.asarray(image).astype(np.float64)
-    highest = float(pixels.max(initial=0.0))
-    if image.mode == "F":
-        scale = 255.0 if highest <= 1.0 else 1.0
-    elif image.mode == "I" and highest <= 255:
-        scale = 1.0
-    else:
-        scale = 255.0 / 65535.0
-    return np.clip(np.rint(pixels * scale), 0, 255).astype(np.uint8)
 
 
 def _square(size: Any, *, name: str) -> int:

@@ -21,6 +21,7 @@ from impart.errors import DataError
 from impart.evaluate.cache import KEY_DIGITS, Arrays, EmbeddingCache, key_of
 from impart.evaluate.datasets.types import Images
 from impart.files import read_ahead
+from impart.retrieval.near_duplicates import perceptual_hash
 
 __all__ = ["Batches", "Embedded", "Progress", "base_of", "blended", "embed_images", "embed_texts"]
 
@@ -31,7 +32,7 @@ _PART = 512  # images per file of the cache: what a killed run loses at most
 _READERS = 4
 _AHEAD = 64  # images read or being read
 _TEXT_BATCH = 256
-_NAMES = ("kept", "embeddings", "retrieval", "hashes", "unreadable")
+_NAMES = ("kept", "embeddings", "retrieval", "hashes", "phashes", "unreadable")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class Embedded:
         embeddings: (n, D) L2-normalised; v' where the encoder is augmented.
         retrieval: (n, R) L2-normalised retrieval embeddings, always of the base encoder.
         hashes: n content hashes (sha256), as in reference sets.
+        phashes: n pairs of perceptual hashes, of the image and of its mirrored copy.
         unreadable: key and reason of each image left out.
     """
 
@@ -50,6 +52,7 @@ class Embedded:
     embeddings: Float32
     retrieval: Float32
     hashes: tuple[str, ...]
+    phashes: tuple[tuple[str, str], ...] = ()
     unreadable: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -154,6 +157,7 @@ def embed_images(
         embeddings=blended(encoder, plain),
         retrieval=plain.retrieval,
         hashes=tuple(one for part in parts for one in part.hashes),
+        phashes=tuple(one for part in parts for one in part.phashes),
         unreadable=unreadable,
     )
 
@@ -175,31 +179,38 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], *, cache: EmbeddingCache
 def _encode(base: Encoder, images: Images, rows: range, batch: int) -> Embedded:
     kept: list[int] = []
     hashes: list[str] = []
+    phashes: list[tuple[str, str]] = []
     unreadable: list[str] = []
     batches = Batches(base, batch)
 
-    def read(number: int) -> tuple[int, Image.Image | None, str, str]:
-        """Read (number, image or None, content hash, reason); runs in a reader thread."""
+    def read(number: int) -> tuple[int, Image.Image | None, str, tuple[str, str]]:
+        """Read (number, image, content hash, perceptual hashes), or (number, None, reason, none).
+
+        Runs in a reader thread.
+        """
         try:
             image, content = images.read(number)
         except DataError as error:
-            return number, None, "", str(error)
-        return number, image, content, ""
+            return number, None, str(error), ("", "")
+        mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return number, image, content, (perceptual_hash(image), perceptual_hash(mirrored))
 
     with closing(read_ahead(rows, read, workers=_READERS, ahead=_AHEAD)) as loaded:
-        for number, image, content, reason in loaded:
+        for number, image, content_or_reason, both in loaded:
             if image is None:
-                unreadable.append(f"{images.keys[number]}: {reason}")
+                unreadable.append(f"{images.keys[number]}: {content_or_reason}")
                 continue
             batches.add(image)
             kept.append(number)
-            hashes.append(content)
+            hashes.append(content_or_reason)
+            phashes.append(both)
     encoded = batches.finish()
     return Embedded(
         kept=np.asarray(kept, dtype=np.int64),
         embeddings=encoded.embeddings,
         retrieval=encoded.retrieval,
         hashes=tuple(hashes),
+        phashes=tuple(phashes),
         unreadable=tuple(unreadable),
     )
 
@@ -221,6 +232,7 @@ def _of_arrays(arrays: Arrays) -> Embedded:
         embeddings=arrays["embeddings"],
         retrieval=arrays["retrieval"],
         hashes=tuple(arrays["hashes"].tolist()),
+        phashes=tuple((own, mirrored) for own, mirrored in arrays["phashes"].tolist()),
         unreadable=tuple(arrays["unreadable"].tolist()),
     )
 
@@ -231,5 +243,6 @@ def _as_arrays(part: Embedded) -> Arrays:
         "embeddings": part.embeddings,
         "retrieval": part.retrieval,
         "hashes": np.asarray(part.hashes, dtype=np.str_),
+        "phashes": np.asarray(part.phashes, dtype=np.str_).reshape(-1, 2),
         "unreadable": np.asarray(part.unreadable, dtype=np.str_),
     }

@@ -22,8 +22,7 @@ from typing import Any
 from impart.blending.encoder import AugmentedEncoder, augment, default_augmented
 from impart.blending.ram_checkpoint import encoder_id_of, is_checkpoint, open_ram, references_of
 from impart.blending.ram_onnx import LearnedRam
-from impart.blending.vanilla import Vanilla
-from impart.config import EncoderSettings, VanillaSettings
+from impart.config import EncoderSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.errors import ConfigError, EncoderNotFoundError
 from impart.evaluate.embed import base_of
@@ -43,13 +42,24 @@ class EvaluatedModel:
         label: its name in reports.
         encoder: plain or augmented.
         same: references dropped because the test set has the same file.
-        near: references dropped because the test set has a near-duplicate.
+        alike: references dropped by their perceptual hash.
+        near: references dropped by their retrieval embedding alone.
+        bound: the cosine for that; above 1 = embeddings did not count.
+        unhashed: references that could not be compared by perceptual hash.
     """
 
     label: str
     encoder: Encoder
     same: int = 0
+    alike: int = 0
     near: int = 0
+    bound: float = 2.0
+    unhashed: int = 0
+
+    @property
+    def dropped(self) -> int:
+        """References dropped because they show a test image."""
+        return self.same + self.alike + self.near
 
     @property
     def references(self) -> ReferenceSet | None:
@@ -130,7 +140,11 @@ def describe(model: EvaluatedModel) -> dict[str, Any]:
             "fingerprint": references.fingerprint,
             "pairs": len(references),
             "dropped_same_file": model.same,
-            "dropped_near_duplicate": model.near,
+            "dropped_near_duplicate": model.alike + model.near,
+            "dropped_by_hash": model.alike,
+            "dropped_by_embedding": model.near,
+            "embedding_bound": round(model.bound, 4) if model.bound <= 1 else None,
+            "without_hash": model.unhashed,
         }
         content["augmentation"] = {
             "kind": encoder.blender.name,
@@ -214,9 +228,7 @@ class _Opener:
 
     def _blended(self, spec: _Spec, base: Encoder, place: Path) -> Encoder:
         references = self.references(place)
-        if spec.form == "paper":
-            return AugmentedEncoder(base, references, Vanilla(VanillaSettings()))
-        return augment(base, references)
+        return augment(base, references, settings="paper" if spec.form == "paper" else "tuned")
 
     def _learned(self, spec: _Spec, base: Encoder, checkpoint: Path | None) -> list[EvaluatedModel]:
         if checkpoint is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,10 +10,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Result"]
+__all__ = ["Result", "is_share", "shown"]
 
 
-@dataclass(frozen=True, kw_only=True)
+def is_share(figure: str) -> bool:
+    """Whether a figure is a fraction of 1, by its name: names of other figures end with the unit.
+
+    >>> is_share("R@5"), is_share("median rank"), is_share("log-loss")
+    (True, False, False)
+    """
+    return not figure.endswith(("rank", "loss", " s", " ms", "seconds"))
+
+
+def shown(figure: str, value: float, *, sign: bool = False) -> str:
+    """Format a value: shares in per cent.
+
+    >>> shown("top-1", 0.61234), shown("median rank", 3.0), shown("top-1", 0.05, sign=True)
+    ('61.2', '3.0', '+5.0')
+    """
+    if math.isnan(value):
+        return "-"
+    plus = "+" if sign else ""
+    if is_share(figure):
+        digits = 2 if sign and 0 < abs(100 * value) < 0.05 else 1  # a small difference is not shown as zero
+        return f"{round(100 * value, digits) + 0.0:{plus}.{digits}f}"  # adding zero makes -0.0 a 0.0
+    digits = 3 if figure.endswith("loss") else 1
+    return f"{round(value, digits) + 0.0:{plus}.{digits}f}"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Result:
     """The result of a task for one model on one data set.
 
@@ -48,6 +74,8 @@ class Result:
         ... )
         >>> float(result.figures["top-1"])
         0.75
+        >>> print(result)
+        mine, zero-shot on letters: top-1 75.0% (4 items)
     """
 
     task: str
@@ -68,3 +96,12 @@ class Result:
     def __post_init__(self) -> None:
         for name, values in self.per_item.items():
             assert values.shape == (len(self.items),), (name, values.shape, len(self.items))
+
+    def __repr__(self) -> str:
+        """Format the figures and counts in one line; the values per item are left out."""
+        figures = ", ".join(
+            f"{name} {shown(name, value)}{'%' if is_share(name) and not math.isnan(value) else ''}"
+            for name, value in self.figures.items()
+        )
+        counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
+        return f"{self.encoder}, {self.task} on {self.dataset}: {figures} ({counts or f'{len(self.items):,} items'})"

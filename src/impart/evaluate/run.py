@@ -13,9 +13,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from impart.config import DecodeSettings, EvaluateSettings
-from impart.encoders.base import Encoder, Float32
+from impart.encoders.base import Encoder
 from impart.evaluate.cache import EmbeddingCache
-from impart.evaluate.contamination import without_contamination
+from impart.evaluate.contamination import ImagesUnderTest, without_contamination
 from impart.evaluate.datasets.types import Images, MomentSet, VideoSet
 from impart.evaluate.embed import Progress, embed_images
 from impart.evaluate.embed_videos import embed_videos
@@ -28,8 +28,6 @@ __all__ = ["Run", "ShowProgress", "Task"]
 
 ShowProgress: TypeAlias = Callable[[str], AbstractContextManager[Progress | None]]
 """Title -> context in which the progress of a step is shown."""
-
-TestImages: TypeAlias = Callable[[Encoder], tuple[Float32, Sequence[str]]]
 
 
 class Task(Protocol):
@@ -55,7 +53,7 @@ class Run:
         cache: of embeddings; every task uses it.
         models: what is evaluated, in the order of the report; others are compared with the first.
         batch: images per forward pass.
-        near_duplicate: cosine from which a reference shows a test image.
+        near_duplicate: cosine from which a reference shows a test image; 0 = the bound of the encoder.
         bootstrap: draws per interval; 0 = no intervals.
         settings: for the report.
         show_progress: shows the progress of each step.
@@ -98,25 +96,30 @@ class Run:
             images: all images that the tasks use: references that show one of them are dropped.
         """
 
-        def embedded(base: Encoder) -> tuple[Float32, Sequence[str]]:
+        def embedded(base: Encoder) -> ImagesUnderTest:
             with self._show_progress(f"{base.traits.id} on {dataset}") as show:
                 found = [embed_images(base, part, **self._common, on_progress=show) for part in images]
-            return np.concatenate([part.retrieval for part in found]), [one for part in found for one in part.hashes]
+            return ImagesUnderTest(
+                retrieval=np.concatenate([part.retrieval for part in found]),
+                hashes=[one for part in found for one in part.hashes],
+                phashes=[one for part in found for one in part.phashes],
+            )
 
         self._measure(dataset, tasks, embedded)
 
     def measure_videos(self, dataset: VideoSet | MomentSet, tasks: Sequence[Task], decode: DecodeSettings) -> None:
         """Measure every model by tasks on videos, whose frames are decoded by these settings."""
 
-        def embedded(base: Encoder) -> tuple[Float32, Sequence[str]]:
+        def embedded(base: Encoder) -> ImagesUnderTest:
             with self._show_progress(f"{base.traits.id} on {dataset.name}") as show:
                 found = embed_videos(base, dataset.videos, decode, on_progress=show, **self._common)
                 parts = [video.retrieval for video in found]
-            return np.concatenate([np.zeros((0, base.traits.retrieval_dim), np.float32), *parts]), ()
+            none = np.zeros((0, base.traits.retrieval_dim), np.float32)
+            return ImagesUnderTest(retrieval=np.concatenate([none, *parts]))
 
         self._measure(dataset.name, tasks, embedded)
 
-    def _measure(self, dataset: str, tasks: Sequence[Task], test_images: TestImages) -> None:
+    def _measure(self, dataset: str, tasks: Sequence[Task], test_images: Callable[[Encoder], ImagesUnderTest]) -> None:
         for model in without_contamination(self.models, test_images, near=self._near_duplicate):
             counts, notes = self._contamination_of(model, dataset)
             for task in tasks:
@@ -136,12 +139,27 @@ class Run:
         """Count the references of a model, kept and dropped, with a note on those dropped."""
         if model.references is None:
             return {}, []
-        dropped = model.same + model.near
-        notes = [
-            f"{model.label} on {dataset}: {dropped} references show test images and were left out "
-            f"({model.same} the same file, {model.near} nearly the same, cosine from {self._near_duplicate:g})"
-        ]
-        return {"references": len(model.references), "references dropped": dropped}, notes if dropped else []
+        notes = []
+        if model.dropped:
+            found = [f"{model.same} the same file (certain)"]
+            if self._near_duplicate <= 1:
+                found.append(f"{model.alike} by perceptual hash (nearly certain)")
+                found.append(
+                    f"{model.near} by embedding alone (likely, cosine from {model.bound:.3f})"
+                    if model.bound <= 1
+                    else "embeddings of the set cannot tell copies"
+                )
+            notes.append(
+                f"{model.label} on {dataset}: {model.dropped} references show test images and were left out: "
+                + ", ".join(found)
+            )
+        if model.unhashed and self._near_duplicate <= 1:
+            notes.append(
+                f"{model.label} on {dataset}: {model.unhashed} references were not compared by perceptual hash (the "
+                "set is of an older version, images are flat, or frames of videos are tested): shrunk copies may be "
+                "missed"
+            )
+        return {"references": len(model.references), "references dropped": model.dropped}, notes
 
     @property
     def complete(self) -> bool:

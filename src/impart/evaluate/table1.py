@@ -1,9 +1,9 @@
 """The papers' first table for any encoder and reference set: CIFAR-10, CIFAR-100 and Caltech-101, zero-shot.
 
-Rows: CLIP alone; RA-CLIP, whose trained module (RAM) adds the output of its branches without normalisation; the
-normalised RAM, which classifies much better (IMPART, Fig. 1); RA-CLIP Vanilla, which is training-free (IMPART, eq. 1),
-with the paper's weights and with those of `impart refset tune`. The row of a RAM that is not given has no figure, but
-the command that trains it.
+Rows, all of one encoder and named by it: CLIP alone; RA-CLIP, whose trained module (RAM) adds the output of its
+branches without normalisation; the normalised RAM, which classifies much better (IMPART, Fig. 1); RA-CLIP Vanilla,
+which is training-free (IMPART, eq. 1), with the paper's weights and with those of `impart refset tune`. The row of a
+RAM that is not given has no figure, but the command that trains it.
 
 The paper's figures were measured with ViT-B/32 and a reference set of 1,000 pairs of YFCC15M. They compare with ours
 only if encoder and set are the same; `settings_table` lists the differences.
@@ -14,22 +14,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from impart.blending.encoder import AugmentedEncoder, settings_of
+from impart.blending.encoder import AugmentedEncoder, augment, settings_of
 from impart.blending.ram_checkpoint import encoder_id_of, open_ram, references_of
-from impart.blending.ram_onnx import LearnedRam
-from impart.blending.vanilla import Vanilla
 from impart.config import RamSettings, VanillaSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.encoders.bundled import bundled
-from impart.errors import ConfigError, DataError
+from impart.errors import ConfigError, DataError, EncoderMismatchError
 from impart.evaluate.datasets import READERS, open_set
 from impart.evaluate.datasets.types import ClassSet
 from impart.evaluate.models import EvaluatedModel
 from impart.evaluate.report.plots import bars
-from impart.evaluate.report.tables import Cell, Table, shown
-from impart.evaluate.result import Result
+from impart.evaluate.report.tables import Cell, Table
+from impart.evaluate.result import Result, shown
 from impart.evaluate.run import Run
 from impart.refset.refset import ReferenceSet
 
@@ -65,19 +64,31 @@ class Table1Row:
     """One row of the table.
 
     Attributes:
-        name: of the row.
-        model: what is evaluated; None = see `missing`.
+        kind: `CLIP`, or what is added to it.
+        encoder: id of the encoder.
+        whole: what is evaluated; None = see `missing`.
         missing: why there is no figure, and how to get one.
     """
 
-    name: str
-    model: EvaluatedModel | None = None
+    kind: str
+    encoder: str
+    whole: Encoder | None = None
     missing: str = ""
+
+    @property
+    def name(self) -> str:
+        """The encoder, and what is added to it."""
+        return self.encoder if self.kind == CLIP else f"{self.encoder} + {self.kind}"
+
+    @property
+    def model(self) -> EvaluatedModel | None:
+        """What is evaluated, labelled with the name of the row."""
+        return None if self.whole is None else EvaluatedModel(label=self.name, encoder=self.whole)
 
     @property
     def paper(self) -> tuple[float, float, float] | None:
         """The paper's figures, or None."""
-        return _PAPERS.get(self.name)
+        return _PAPERS.get(self.kind)
 
 
 def open_sets(folder: Path, *, limit: int | None = None) -> tuple[dict[str, ClassSet], list[str]]:
@@ -124,45 +135,39 @@ def plan_rows(
     Args:
         encoder_id: the encoder in the place of CLIP.
         refset: its reference set; None = the bundled one, if there is one.
-        rams: trained RAMs of this encoder, or of their own encoder (mode `pretrain`).
+        rams: RAMs that were trained with this encoder.
         options: for `load_encoder`.
 
     Raises:
         ConfigError: two RAMs have one form.
-        EncoderMismatchError: the set was made with another encoder.
+        EncoderMismatchError: the set, or a RAM, was made with another encoder.
     """
     base = load_encoder(encoder_id, **(options or {}))
     place = refset or bundled(encoder_id, "references")
     references = ReferenceSet.open(place) if place is not None else None
-    rows = [Table1Row(name=CLIP, model=EvaluatedModel(label=CLIP, encoder=base))]
+    row = partial(Table1Row, encoder=base.traits.id)
+    rows = [row(kind=CLIP, whole=base)]
     trained: dict[str, Table1Row] = {}
     for ram in rams:
-        row = _learned(ram, base, references if refset is not None else None, options or {})
-        if row.name in trained:
-            raise ConfigError(f"two RAMs have the form of {row.name}: give one --ram per form")
-        trained[row.name] = row
-    for name, setting in ((UNNORMALISED, "none"), (NORMALISED, "l2")):
+        kind, whole = _learned(ram, base, references if refset is not None else None)
+        if kind in trained:
+            raise ConfigError(f"two RAMs have the form of {kind}: give one --ram per form")
+        trained[kind] = row(kind=kind, whole=whole)
+    for kind, setting in ((UNNORMALISED, "none"), (NORMALISED, "l2")):
         command = (
             f"impart train ram_mini --pairs PAIRS --set data.encoder={encoder_id} --set ram.form=paper "
             f"--set ram.layers=2 --set ram.norm={setting} --out runs/ram-{setting}"
         )
         none = f"no RAM of this form was given; train one ({command}) and give --ram runs/ram-{setting}/model"
-        rows.append(trained.pop(name, Table1Row(name=name, missing=none)))
+        rows.append(trained.pop(kind, row(kind=kind, missing=none)))
     rows += trained.values()
     if references is None:
         how = f"no reference set: impart refset build PAIRS --encoder {encoder_id} --out SET, then --refset SET"
-        return [*rows, Table1Row(name=VANILLA, missing=how), Table1Row(name=TUNED, missing=how)]
-    paper = AugmentedEncoder(base, references, Vanilla(VanillaSettings()))
-    rows.append(Table1Row(name=VANILLA, model=EvaluatedModel(label=VANILLA, encoder=paper)))
-    tuned = settings_of(references)
-    if tuned is None:
-        return [*rows, Table1Row(name=TUNED, missing=f"the set is not tuned: impart refset tune {place}")]
-    return [
-        *rows,
-        Table1Row(
-            name=TUNED, model=EvaluatedModel(label=TUNED, encoder=AugmentedEncoder(base, references, Vanilla(tuned)))
-        ),
-    ]
+        return [*rows, row(kind=VANILLA, missing=how), row(kind=TUNED, missing=how)]
+    rows.append(row(kind=VANILLA, whole=augment(base, references, settings="paper")))
+    if settings_of(references) is None:
+        return [*rows, row(kind=TUNED, missing=f"the set is not tuned: impart refset tune {place}")]
+    return [*rows, row(kind=TUNED, whole=augment(base, references))]
 
 
 def add_tables(run: Run, rows: Sequence[Table1Row], sets: Mapping[str, ClassSet], *, prompts: str) -> None:
@@ -227,12 +232,12 @@ def figures_table(
 
 def settings_table(rows: Sequence[Table1Row], sets: Mapping[str, ClassSet], *, prompts: str) -> Table:
     """Make the table of settings, the paper's beside ours."""
-    base = next(row.model.encoder for row in rows if row.name == CLIP and row.model is not None)
+    base = next(row.whole for row in rows if row.kind == CLIP and row.whole is not None)
     lines = [("encoder", "ViT-B/32", _encoder_words(base))]
     known: dict[str, list[str]] = {}
     for row in rows:
-        references = row.model.references if row.model is not None else None
-        if references is not None:
+        if isinstance(row.whole, AugmentedEncoder):
+            references = row.whole.references
             sources = [str(one["source"]) for one in references.manifest.sources if one["source"]]
             more = f" and {len(sources) - _SOURCES} more sources" if len(sources) > _SOURCES else ""
             words = f"{references.name or 'unnamed'}, {len(references):,} pairs"
@@ -247,9 +252,9 @@ def settings_table(rows: Sequence[Table1Row], sets: Mapping[str, ClassSet], *, p
     ]
     lines.append(("prompts", "", prompts))
     for row in rows:
-        if row.model is not None and isinstance(row.model.encoder, AugmentedEncoder):
-            settings = row.model.encoder.blender.settings
-            paper = {VANILLA: "K 8, image 0.5, text 0.05", UNNORMALISED: "K 8, 2 layers, 8 heads"}.get(row.name, "")
+        if isinstance(row.whole, AugmentedEncoder):
+            settings = row.whole.blender.settings
+            paper = {VANILLA: "K 8, image 0.5, text 0.05", UNNORMALISED: "K 8, 2 layers, 8 heads"}.get(row.kind, "")
             lines.append((row.name, paper, _words(settings)))
     cells = tuple(tuple(Cell(text) for text in line) for line in lines)
     below = "An empty cell: the paper's choice is not known. References that show a test image are left out for that "
@@ -257,16 +262,23 @@ def settings_table(rows: Sequence[Table1Row], sets: Mapping[str, ClassSet], *, p
     return Table(title="Settings", columns=("", "the paper", "here"), rows=cells, words=3, below=(below,))
 
 
-def _learned(ram: Path, base: Encoder, references: ReferenceSet | None, options: Mapping[str, object]) -> Table1Row:
-    learned: LearnedRam = open_ram(ram)
+def _learned(ram: Path, base: Encoder, references: ReferenceSet | None) -> tuple[str, AugmentedEncoder]:
+    """Open a RAM: the kind of its row, and the augmented encoder.
+
+    Raises:
+        EncoderMismatchError: it was trained with another encoder.
+    """
+    learned = open_ram(ram)
+    if learned.encoder_fingerprint != base.fingerprint:
+        raise EncoderMismatchError(
+            f"the RAM {ram} was trained with encoder {learned.encoder_id!r} ({learned.encoder_fingerprint[:12]}), the "
+            f"table is of {base.traits.id!r} ({base.fingerprint[:12]}): the rows of a table have one encoder. Make a "
+            f"table of its own with --encoder {encoder_id_of(ram)}"
+        )
     settings = learned.settings
     assert isinstance(settings, RamSettings)
-    name = LEARNED_VANILLA if settings.form == "vanilla" else NORMALISED if settings.norm == "l2" else UNNORMALISED
-    own = base
-    if learned.encoder_fingerprint != base.fingerprint:
-        own, references = load_encoder(encoder_id_of(ram), **options), None
-    whole = AugmentedEncoder(own, references if references is not None else references_of(ram), learned)
-    return Table1Row(name=name, model=EvaluatedModel(label=name, encoder=whole))
+    kind = LEARNED_VANILLA if settings.form == "vanilla" else NORMALISED if settings.norm == "l2" else UNNORMALISED
+    return kind, AugmentedEncoder(base, references if references is not None else references_of(ram), learned)
 
 
 def _encoder_words(encoder: Encoder) -> str:

@@ -3,7 +3,7 @@
 R1@t, mean IoU and mAP are those of the QVHighlights evaluation (Lei et al., NeurIPS 2021). A query may have several
 right spans. R1 compares its best-scored prediction with the right span that it overlaps most. AP is computed per query
 over its ranked predictions, with interpolated precision, each right span to be found once, and averaged over IoU 0.5 to
-0.95. Predictions with equal scores are ordered pessimistically: the least overlap first.
+0.95. Predictions are an ordered list, as in that evaluation: of equal scores the first given counts as the better one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def top_iou(windows: npt.ArrayLike, scores: npt.ArrayLike, right: npt.ArrayLike)
 
     Args:
         windows: (p, 2) predicted spans.
-        scores: (p,), higher is better; of equal scores the worse span counts.
+        scores: (p,), higher is better; of equal scores the first counts.
         right: (g, 2) right spans.
 
     >>> top_iou([(0, 10), (50, 60)], [0.9, 0.2], [(0, 5), (50, 60)])
@@ -54,8 +54,7 @@ def top_iou(windows: npt.ArrayLike, scores: npt.ArrayLike, right: npt.ArrayLike)
     score = np.asarray(scores, dtype=np.float64)
     if not len(score):
         return 0.0
-    best = iou(windows, right).max(axis=1, initial=0.0)
-    return float(best[score == score.max()].min())
+    return float(iou(windows, right)[score.argmax()].max(initial=0.0))
 
 
 def average_precisions(
@@ -68,7 +67,7 @@ def average_precisions(
 
     Args:
         windows: (p, 2) predicted spans.
-        scores: (p,), higher is better.
+        scores: (p,), higher is better; predictions of equal scores are ranked in the order given.
         right: (g, 2) right spans, at least one.
         ious: t thresholds.
 
@@ -77,7 +76,7 @@ def average_precisions(
     """
     overlap = iou(windows, right)  # (p, g)
     assert overlap.shape[1], "a query needs a right span"
-    order = np.lexsort((overlap.max(axis=1, initial=0.0), -np.asarray(scores, dtype=np.float64)))
+    order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
     return np.array([_interpolated(_found(overlap[order], threshold), overlap.shape[1]) for threshold in ious])
 
 
@@ -85,7 +84,7 @@ def hit_at_1(scores: npt.ArrayLike, saliency: npt.NDArray[Any], *, least: float 
     """Whether the best-scored clip is a highlight.
 
     Args:
-        scores: (clips,) predicted; of equal scores the worst clip counts. Clips without a rating are no highlights.
+        scores: (clips,) predicted; of equal scores the first clip counts. Clips without a rating are no highlights.
         saliency: (clips, people) ratings, of which one must reach `least` (as in QVHighlights), or (clips,).
         least: lowest saliency of a highlight.
 
@@ -96,8 +95,8 @@ def hit_at_1(scores: npt.ArrayLike, saliency: npt.NDArray[Any], *, least: float 
     if not len(score):
         return False
     rated = (saliency if saliency.ndim == 1 else saliency.max(axis=1)) >= least
-    best = np.flatnonzero(score == score.max())
-    return bool(best[-1] < len(rated) and rated[best].all())
+    best = int(score.argmax())
+    return bool(best < len(rated) and rated[best])
 
 
 def _found(overlap: Float64, threshold: float) -> npt.NDArray[np.bool_]:

@@ -22,9 +22,11 @@ import numpy as np
 from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError, ReferenceSetError
 from impart.files import library_versions, move_synced, now, read_ahead, write_csv_atomic
+from impart.images import ImageSource, load_image
 from impart.refset.manifest import ReferenceSetManifest
-from impart.refset.pairs import Columns, Pair, PairSource, load_image, read_pairs
+from impart.refset.pairs import Columns, Pair, read_pairs
 from impart.refset.storage import STORAGES, RowWriter, file_name, read_rows, sources_of
+from impart.retrieval.near_duplicates import perceptual_hash
 from impart.retrieval.prompts import prompt_ensemble
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BuildProgress", "BuiltRows", "Failure", "PairsInput", "Selection", "build", "select"]
 
-PairsInput: TypeAlias = "str | Path | Iterable[Pair | tuple[PairSource, str]]"
+PairsInput: TypeAlias = "str | Path | Iterable[Pair | tuple[ImageSource, str]]"
+_Loaded: TypeAlias = "tuple[Pair, Image.Image | None, str, str]"
 _MAX_MEGAPIXELS = 100.0
 _READERS = 2
 _KEPT_TEXTS = 4096  # embeddings of texts kept during a build
@@ -334,15 +337,15 @@ class _Run:
     _seen: set[tuple[str, str]] = field(default_factory=set)
     _texts: dict[str, Float32] = field(default_factory=dict)
 
-    def load(self, pair: Pair) -> tuple[Pair, Image.Image | None, str]:
-        """Read an image: (pair, image, hash), or (pair, None, reason). Runs in a reader thread."""
+    def load(self, pair: Pair) -> _Loaded:
+        """Read an image: (pair, image, hash, perceptual hash), or (pair, None, reason, ""). Runs in a reader thread."""
         if pair.problem or not pair.text.strip():
-            return pair, None, pair.problem or "the text is empty"
+            return pair, None, pair.problem or "the text is empty", ""
         try:
             image, digest = load_image(pair.image, max_megapixels=self.max_megapixels)
         except DataError as error:
-            return pair, None, str(error)
-        return pair, image, digest
+            return pair, None, str(error), ""
+        return pair, image, digest, perceptual_hash(image)
 
     def fail(self, path: str, reason: str) -> None:
         """Record a pair that could not be used."""
@@ -357,34 +360,35 @@ class _Run:
             for failure in fresh:
                 listener(failure)
 
-    def encode(self, items: Sequence[tuple[Pair, Image.Image | None, str]], writer: RowWriter) -> None:
+    def encode(self, items: Sequence[_Loaded], writer: RowWriter) -> None:
         """Encode one batch and write its rows."""
         self.read += len(items)
-        good: list[tuple[Pair, Image.Image, str]] = []
-        for pair, image, digest_or_reason in items:
+        good: list[tuple[Pair, Image.Image, str, str]] = []
+        for pair, image, digest_or_reason, phash in items:
             if image is None:
                 self.fail(pair.path or pair.image_key, digest_or_reason)
             elif (digest_or_reason, pair.text) in self._seen:
                 self.duplicates += 1
             else:
                 self._seen.add((digest_or_reason, pair.text))
-                good.append((pair, image, digest_or_reason))
+                good.append((pair, image, digest_or_reason, phash))
         if not good:
             return
-        unique = {digest: image for _, image, digest in good}  # captions of one image share a forward pass
+        unique = {digest: image for _, image, digest, _ in good}  # captions of one image share a forward pass
         images = self.encoder.encode_images(list(unique.values()))
         row = {digest: i for i, digest in enumerate(unique)}
-        rows = [row[digest] for _, _, digest in good]
+        rows = [row[digest] for _, _, digest, _ in good]
         writer.write(
             {
-                "text": [pair.text for pair, _, _ in good],
-                "source": [pair.source for pair, _, _ in good],
-                "licence": [pair.licence for pair, _, _ in good],
-                "hash": [digest for _, _, digest in good],
-                "path": [pair.path for pair, _, _ in good],
+                "text": [pair.text for pair, *_ in good],
+                "source": [pair.source for pair, *_ in good],
+                "licence": [pair.licence for pair, *_ in good],
+                "hash": [digest for _, _, digest, _ in good],
+                "path": [pair.path for pair, *_ in good],
+                "phash": [phash for *_, phash in good],
             },
             image=images.embeddings[rows],
-            text_embedding=self._encode_texts([pair.text for pair, _, _ in good]),
+            text_embedding=self._encode_texts([pair.text for pair, *_ in good]),
             retrieval=images.retrieval[rows],
         )
 
@@ -400,7 +404,7 @@ class _Run:
         return np.stack([self._texts[text] for text in texts])
 
 
-def _as_pairs(pairs: Iterable[Pair | tuple[PairSource, str]], *, source: str, licence: str) -> Iterator[Pair]:
+def _as_pairs(pairs: Iterable[Pair | tuple[ImageSource, str]], *, source: str, licence: str) -> Iterator[Pair]:
     for number, item in enumerate(pairs):
         if isinstance(item, Pair):
             yield dataclasses.replace(item, source=item.source or source, licence=item.licence or licence)

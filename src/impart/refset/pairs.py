@@ -1,40 +1,29 @@
 """List image-text pairs of a source: csv and tsv files, parquet, image folders, WebDataset tars, saved data sets.
 
 The readers of `impart.readers` list samples; here each caption or class name of a sample becomes a pair. A `Pair` has
-the place of its image, which `load_image` reads. Listing a source, to split or sample it, reads no images.
+the place of its image, which `impart.images` reads. Listing a source, to split or sample it, reads no images.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
-import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
-
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from impart.errors import DataError, ReferenceSetError
-from impart.files import sha256_hex
+from impart.images import ImageSource
 from impart.readers.arrow_tables import ArrowTable, is_saved, samples_of_parquet, saved_splits
 from impart.readers.class_names import ClassNames
 from impart.readers.columns import Columns
 from impart.readers.folders import samples_of_folder
 from impart.readers.names import is_code, label_text, merged_names
-from impart.readers.sample import ImagePlace, ImageSample, Listener
+from impart.readers.sample import ImageSample, Listener
 from impart.readers.tables import samples_of_table
 from impart.readers.webdataset import Shard, notes_on, read_shard
 
-__all__ = ["Columns", "Pair", "PairSource", "check_header", "load_image", "read_pairs"]
-
-PairSource: TypeAlias = "ImagePlace | Image.Image | npt.NDArray[np.uint8]"
-"""An image: a file, its bytes, a function that reads its bytes, or an image in memory."""
+__all__ = ["Columns", "Pair", "read_pairs"]
 
 SIDECAR_TABLES = ("captions.csv", "metadata.csv", "captions.tsv", "labels.csv", "metadata.tsv", "metadata.jsonl")
 _REMEDY = (
@@ -59,7 +48,7 @@ class Pair:
         problem: reason why the pair has no usable text; empty = it has one.
     """
 
-    image: PairSource
+    image: ImageSource
     text: str
     path: str = ""
     source: str = ""
@@ -252,61 +241,6 @@ class _Reading:
         if self.on_failure is None:
             raise ReferenceSetError(message) from cause
         self.on_failure(str(file), message)
-
-
-def load_image(image: PairSource, *, max_megapixels: float) -> tuple[Image.Image, str]:
-    """Read an image upright in RGB, with the sha256 of its content.
-
-    The content of a file is its bytes, so that the same file has the same hash on every machine. The content of an
-    image in memory is its size and RGB pixels.
-
-    Raises:
-        DataError: missing, empty, not an image, cut off, or larger than allowed.
-    """
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise DataError(f"array of shape {image.shape}, {image.dtype}: an RGB uint8 array (h, w, 3) is needed")
-        image = Image.fromarray(image)
-    if isinstance(image, Image.Image):
-        upright = image.convert("RGB")
-        return upright, sha256_hex(repr(upright.size), upright.tobytes())
-    try:
-        data = image if isinstance(image, bytes) else image.read_bytes() if isinstance(image, Path) else image()
-    except FileNotFoundError as error:
-        raise DataError("the file is missing") from error
-    except (OSError, tarfile.TarError) as error:
-        raise DataError(f"cannot be read: {error.strerror if isinstance(error, OSError) else error}") from error
-    if not data:
-        raise DataError("the file is empty")
-    with _reading(data, max_megapixels) as opened:
-        upright = ImageOps.exif_transpose(opened).convert("RGB")
-    return upright, sha256_hex(data)
-
-
-def check_header(data: bytes, *, max_megapixels: float) -> None:
-    """Check that bytes start as an image of a known format and allowed size, without decoding it.
-
-    Raises:
-        DataError: they do not.
-    """
-    with _reading(data, max_megapixels):
-        pass
-
-
-@contextmanager
-def _reading(data: bytes, max_megapixels: float) -> Iterator[Image.Image]:
-    """Open an image without decoding it."""
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            width, height = opened.size
-            if width * height > max_megapixels * 1e6:
-                raise DataError(f"{width} x {height} px is over the limit of {max_megapixels:g} megapixels")
-            yield opened
-    except Image.DecompressionBombError as error:
-        raise DataError(f"over the limit of {max_megapixels:g} megapixels") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, ArithmeticError) as error:
-        reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
-        raise DataError(f"not a readable image: {reason}") from error
 
 
 def _no_image() -> bytes:

@@ -26,6 +26,7 @@ from impart.refset import combine
 from impart.refset.build import PairsInput, build
 from impart.refset.manifest import ReferenceSetManifest
 from impart.refset.storage import META_COLUMNS, RowWriter, file_name, read_rows, sources_of, vectors, write_rows
+from impart.retrieval.near_duplicates import CopyBounds
 from impart.retrieval.nearest import ANN_ABOVE, IndexInfo, Neighbours, PairIndex
 from impart.retrieval.znorm import ZNorm
 
@@ -127,7 +128,7 @@ class ReferenceSet:
         Args:
             texts: N.
             image: (N, D), L2-normalised, like `text` (N, D) and `retrieval` (N, R).
-            meta: N strings each of `source`, `licence`, `hash` and `path`, where the pairs differ in them.
+            meta: N strings each of `source`, `licence`, `hash`, `path` and `phash`, where the pairs differ in them.
         """
         writer = RowWriter(dim=image.shape[1], retrieval_dim=retrieval.shape[1], storage=storage)
         count = len(texts)
@@ -187,7 +188,7 @@ class ReferenceSet:
 
     @property
     def table(self) -> pa.Table:
-        """Columns id, text, source, licence, hash and path; one row per pair."""
+        """Columns id, text, source, licence, hash, path and phash; one row per pair."""
         return self._data.select(list(META_COLUMNS))
 
     @property
@@ -242,6 +243,11 @@ class ReferenceSet:
             images=self.images,
             file=self._folder / self._index_name if self._folder is not None else None,
         )
+
+    @cached_property
+    def copy_bounds(self) -> CopyBounds:
+        """Bounds of the cosine of copies, by the set's own unrelated images."""
+        return CopyBounds.of(self.retrieval_embeddings, self.texts, self.images)
 
     @property
     def _index_kind(self) -> str:

@@ -30,7 +30,9 @@ __all__ = [
     "write_rows",
 ]
 
-META_COLUMNS = ("id", "text", "source", "licence", "hash", "path")
+META_COLUMNS = ("id", "text", "source", "licence", "hash", "path", "phash")
+_LATER_COLUMNS = ("phash",)
+"""Columns that older files lack: they are empty then, and no part of the fingerprint."""
 VECTOR_COLUMNS = ("image", "text_embedding", "retrieval")
 STORAGES = {"float16": np.float16, "float32": np.float32}
 
@@ -63,14 +65,14 @@ class RowWriter:
     @property
     def fingerprint(self) -> str:
         """Hex digest over the rows so far; it does not depend on how they were cut into batches."""
-        joined = "".join(digest.hexdigest() for digest in self._digests.values())
+        joined = "".join(digest.hexdigest() for column, digest in self._digests.items() if column not in _LATER_COLUMNS)
         return sha256_hex(f"{self._dtype.__name__} {self.count} {joined}")
 
     def write(self, meta: dict[str, list[str]], **columns: npt.NDArray[Any]) -> None:
         """Append n rows.
 
         Args:
-            meta: n strings for each of text, source, licence, hash, path; ids are row numbers.
+            meta: n strings for each of text, source, licence, hash, path and, if known, phash; ids are row numbers.
             columns: image (n, D), text_embedding (n, D), retrieval (n, R).
         """
         import pyarrow as pa
@@ -78,7 +80,7 @@ class RowWriter:
         count = len(meta["text"])
         if not count:
             return
-        meta = {"id": [str(self.count + i) for i in range(count)], **meta}
+        meta = {"id": [str(self.count + i) for i in range(count)], "phash": [""] * count, **meta}
         arrays: list[Any] = []
         for column in META_COLUMNS:
             self._digests[column].update("\0".join([*meta[column], ""]).encode())
@@ -145,6 +147,9 @@ def read_rows(path: Path, *, count: int) -> pa.Table:
         data = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except (OSError, pa.ArrowException) as error:
         raise ReferenceSetError(f"{path} cannot be read: {error}. Build the set again") from error
+    for column in _LATER_COLUMNS:
+        if column not in data.column_names:
+            data = data.append_column(column, pa.array([""] * data.num_rows, pa.string()))
     missing = {*META_COLUMNS, *VECTOR_COLUMNS} - set(data.column_names)
     if missing or data.num_rows != count:
         raise ReferenceSetError(

@@ -26,7 +26,6 @@ import numpy.typing as npt
 from impart.encoders.base import Float32
 from impart.errors import ConfigError, ReferenceSetError
 from impart.refset.refset import ReferenceSet
-from impart.retrieval.near_duplicates import NEAR_DUPLICATE
 
 __all__ = [
     "FIXED",
@@ -107,24 +106,27 @@ def agreement(references: ReferenceSet, n: int, *, seed: int = 0) -> Rows:  # no
     return np.argsort(-cosines / np.maximum(lengths, 1e-12), kind="stable")[:n].astype(np.int64)
 
 
-def deduplicated(references: ReferenceSet, n: int, *, seed: int = 0, threshold: float = NEAR_DUPLICATE) -> Rows:
+def deduplicated(references: ReferenceSet, n: int, *, seed: int = 0, threshold: float = 0.0) -> Rows:
     """Choose at most n rows at random, without near-duplicates of earlier ones.
 
-    Captions of one image have one retrieval embedding: one of them stays.
+    Of captions of one image one stays.
 
     Args:
         references: the set.
         n: rows wanted; fewer are given where the set has fewer different images.
         seed: of the order.
-        threshold: cosine from which two images are near-duplicates.
+        threshold: cosine from which two images are near-duplicates; 0 = the set's own bound (`CopyBounds`).
     """
+    threshold = threshold or references.copy_bounds.copy
     order = np.random.default_rng(seed).permutation(len(references))
-    vectors = references.retrieval_embeddings
+    vectors, images = references.retrieval_embeddings, references.images
     kept: list[int] = []
     for first in range(0, len(order), _BLOCK):
         block = order[first : first + _BLOCK]
-        known = (vectors[block] @ vectors[kept].T >= threshold).any(axis=1)  # (b,) near a row of earlier blocks
+        near = vectors[block] @ vectors[kept].T >= threshold
+        known = near.any(axis=1) | np.isin(images[block], images[kept])  # (b,) near a row of earlier blocks
         alike = vectors[block] @ vectors[block].T >= threshold  # (b, b)
+        alike |= images[block][:, None] == images[block][None]
         taken = np.zeros(len(block), dtype=bool)
         for place in np.flatnonzero(~known):
             taken[place] = not (alike[place] & taken).any()

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from impart.errors import TrainingError
+from impart.errors import TrainingError, install_command
 from impart.files import write_atomic
 
 __all__ = ["RunLog", "read_log"]
@@ -42,7 +42,7 @@ class RunLog:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                _log.warning("tensorboard is not installed (pip install 'impart[train]'): only log.jsonl is written")
+                _log.warning("tensorboard is not installed (%s): only log.jsonl is written", install_command("train"))
             else:
                 writer: Any = SummaryWriter
                 self._writer = writer(str(folder / "tensorboard"), purge_step=start + 1 if start else None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -106,7 +108,7 @@ def test_references_from_the_test_set_are_dropped_and_counted(classes: Path, tmp
     ReferenceSet.build(classes / "red", TinyEncoder(), name="leak").save(tmp_path / "leak")
     options = ("-e", "tiny,tiny+vanilla", "-r", "leak", "--near-duplicate", "2", "--json")
     said = run("zeroshot", classes, *options, "-o", "out")
-    assert "4 references show test images and were left out (4 the same file, 0 nearly the same" in said.stderr
+    assert "4 references show test images and were left out: 4 the same file (certain)\n" in said.stderr
     content = json.loads(said.stdout)
     assert content == json.loads((tmp_path / "out" / "report.json").read_text()) | {
         "created": content["created"],
@@ -137,6 +139,30 @@ def test_compare_two_reports(classes: Path, references: Path) -> None:
     assert (content["comparisons"][0]["shared"], content["comparisons"][0]["only_b"]) == (16, 1)
     missing = run("compare", "a", "nowhere", code=1)
     assert "has no report" in str(missing.exception)
+
+
+def test_many_reports_in_one_table_and_figures_as_csv(classes: Path, references: Path) -> None:
+    options = ("-e", "tiny,tiny+vanilla", "-r", references, "--near-duplicate", "2")
+    printed = run("zeroshot", classes, *options, "-o", "first", "--format", "csv").stdout
+    rows = list(csv.DictReader(io.StringIO(printed)))
+    assert list(rows[0]) == ["report", "task", "dataset", "model", "figure", "value", "low", "high"]
+    assert {row["model"] for row in rows} == {"tiny", "tiny+vanilla"}
+    first = next(row for row in rows if row["figure"] == "top-1")
+    assert float(first["low"]) <= float(first["value"]) <= float(first["high"]) <= 1
+    run("zeroshot", classes, "-e", "tiny", "-o", "second")
+    table = run("table", "first", "second")
+    assert "Results of all reports" in table.stdout
+    lines = [line.split() for line in table.stdout.splitlines() if line.startswith(("first", "second"))]
+    assert [line[:2] for line in lines] == [["first", "tiny"], ["first", "tiny+vanilla"], ["second", "tiny"]]
+    assert lines[0][2] == lines[2][2] == f"{100 * float(first['value']):.1f}"
+    listed = list(csv.DictReader(io.StringIO(run("table", "first", "second", "--format", "csv").stdout)))
+    assert {row["report"] for row in listed} == {"first", "second"}
+    again = json.loads(run("table", "first", "--format", "json", "--figure", "top-1", "--bootstrap", "0").stdout)
+    assert [row["model"] for row in again] == ["tiny", "tiny+vanilla"]
+    assert again[0]["low"] is None
+    content = json.loads(run("zeroshot", classes, "-e", "tiny", "--format", "json", "--no-report").stdout)
+    assert content["kind"] == "evaluation"
+    assert "there are top-1" in str(run("table", "first", "--figure", "R@5", code=1).exception)
 
 
 def test_retrieval_both_ways(tmp_path: Path) -> None:

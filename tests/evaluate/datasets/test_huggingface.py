@@ -22,7 +22,7 @@ def encoded(colour: str) -> dict[str, object]:
 
 def test_without_the_package_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'impart\[datasets\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'impart-clip\[datasets\]'"):
         open_set(f"hf-dataset:{tmp_path}")
 
 

@@ -15,8 +15,8 @@ from helpers.results import classified
 from impart.errors import DataError
 from impart.evaluate.report.compare import paired
 from impart.evaluate.report.folder import Report, read_report, summarise, write_report
-from impart.evaluate.report.tables import Cell, Table, markdown, shown
-from impart.evaluate.result import Result
+from impart.evaluate.report.tables import Cell, Table, markdown
+from impart.evaluate.result import Result, shown
 
 RIGHT = [1, 0, 0, 1, 1, 0, 1, 1, 0, 1] * 20
 ALWAYS = [1] * 200
@@ -116,7 +116,7 @@ def test_without_matplotlib_the_report_has_a_note(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     written = write_report(tmp_path, report(RESULTS[:1]))
     assert written.plots == ()
-    assert "impart[eval]" in written.problem
+    assert "impart-clip[eval]" in written.problem
     assert written.problem in (tmp_path / "report.md").read_text()
     assert read_report(tmp_path).notes == (written.problem,)
 

@@ -92,7 +92,8 @@ def test_same_as_in_process_and_in_order(tmp_path, three):
     [
         ("os.abort()", "crashed with"),
         ("os._exit(7)", "exit code 7"),
-        ("raise ValueError('a bug')", "ValueError: a bug"),
+        ("raise ValueError('a bug')", "cannot be decoded: ValueError: a bug"),
+        ("raise OverflowError('too late')", "cannot be decoded: OverflowError: too late"),
         ("sys.stdout.write('noise')", None),
     ],
 )
@@ -104,6 +105,7 @@ def test_a_crash_costs_one_file(tmp_path, three, trouble, words):
     if words is not None:
         failed = next(item for item in items if isinstance(item, DecodeFailed))
         assert words in failed.reason
+        assert "raise" not in trouble or failed.reason == words  # not: the decoder stopped with exit code 1
     assert sum(item.weight for item in items if isinstance(item, DecodedSegment) and item.path.stem == "c") == 4
 
 

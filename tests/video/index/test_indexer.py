@@ -365,7 +365,7 @@ def test_a_long_film_is_written_in_parts_and_a_broken_one_leaves_nothing(
 
 
 def test_ten_thousand_unchanged_files_take_about_a_second(tmp_path: Path) -> None:
-    from impart.video.index.plan import make_plan
+    from impart.video.index.plan import Request, make_plan
     from impart.video.index.store import VideoRecord, path_id, revision_of
 
     index = VideoIndex.open(tmp_path / "index", TinyEncoder())
@@ -393,7 +393,7 @@ def test_ten_thousand_unchanged_files_take_about_a_second(tmp_path: Path) -> Non
     ]
     began = time.process_time()
     found = scan([tmp_path / "films"])
-    plan = make_plan(found, videos=videos, failures={}, manifest=manifest, retry_failed=False, prune=True)
+    plan = make_plan(found, videos=videos, failures={}, manifest=manifest, request=Request(prune=True))
     assert time.process_time() - began < 2.0
     assert (plan.files, plan.unchanged, plan.empty) == (10_000, 10_000, True)
 

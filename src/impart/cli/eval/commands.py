@@ -16,6 +16,8 @@ from impart.cli.eval.options import (
     BootstrapOption,
     CacheOption,
     EncodersOption,
+    Form,
+    FormatOption,
     JsonOption,
     NearDuplicateOption,
     NoCacheOption,
@@ -24,7 +26,7 @@ from impart.cli.eval.options import (
     RefsetsOption,
     ReportOption,
 )
-from impart.cli.eval.runs import evaluation, open_models, print_tables
+from impart.cli.eval.runs import evaluation, open_models, print_figures, print_tables
 from impart.cli.options import ThreadsOption
 from impart.config import By, DecodeSettings, EvaluateSettings, Features, Fit, FixedPrompts, Prompts
 
@@ -101,6 +103,7 @@ def zeroshot(
     bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
     out: ReportOption = None,
     no_report: NoReportOption = False,
+    form: FormatOption = "table",
     as_json: JsonOption = False,
 ) -> None:
     """Classify images by the names of their classes: top-1, top-5, mean per class, calibration, log-loss."""
@@ -148,6 +151,7 @@ def probe(
     bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
     out: ReportOption = None,
     no_report: NoReportOption = False,
+    form: FormatOption = "table",
     as_json: JsonOption = False,
 ) -> None:
     """Train a linear classifier on the embeddings of the training images: top-1, top-5, mean per class.
@@ -189,6 +193,7 @@ def regions(
     bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
     out: ReportOption = None,
     no_report: NoReportOption = False,
+    form: FormatOption = "table",
     as_json: JsonOption = False,
 ) -> None:
     """Classify the content of given boxes (zero-shot ROI classification): box accuracy and AP over the categories."""
@@ -250,6 +255,7 @@ def retrieval(
     bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
     out: ReportOption = None,
     no_report: NoReportOption = False,
+    form: FormatOption = "table",
     as_json: JsonOption = False,
 ) -> None:
     """Find the image or video of each caption, and the captions of each: R@1, R@5, R@10, ranks, MRR, nDCG.
@@ -337,6 +343,7 @@ def moments(
     bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
     out: ReportOption = None,
     no_report: NoReportOption = False,
+    form: FormatOption = "table",
     as_json: JsonOption = False,
 ) -> None:
     """Find the moments of a video that a sentence describes: R1@0.3, 0.5 and 0.7, mIoU, mAP, HIT@1."""
@@ -383,6 +390,39 @@ def compare(
         print_tables([table] if table is not None else [])
     for note in notes:
         print(note, file=sys.stderr)
+
+
+@app.command(epilog="Example: impart eval table reports/* --format csv > all.csv")
+def table(
+    reports: Annotated[list[Path], typer.Argument(metavar="REPORT...", help="Folders of reports.")],
+    figure: Annotated[
+        list[str] | None,
+        typer.Option("--figure", metavar="NAME", help="Figure to show, such as R@5. Repeatable. Default: the first."),
+    ] = None,
+    bootstrap: Annotated[
+        int, typer.Option("--bootstrap", min=0, help="csv and json: draws for the intervals; 0 = none.")
+    ] = EvaluateSettings.bootstrap,
+    form: Annotated[
+        Form, typer.Option("--format", help="Print one table, or one csv row or JSON object per figure.")
+    ] = "table",
+) -> None:
+    """Put the results of many reports in one table: a row per report and model, a column per data set."""
+    from impart.evaluate.report.compare import intervals
+    from impart.evaluate.report.folder import read_report
+    from impart.evaluate.report.overview import figure_rows, overview
+
+    unique = len({folder.resolve().name for folder in reports}) == len(reports)
+    opened = {folder.resolve().name if unique else str(folder): read_report(folder).results for folder in reports}
+    if form == "table":
+        print_tables([overview(opened, figures=figure or ())])
+        return
+    rows = [
+        row
+        for name, results in opened.items()
+        for row in figure_rows(name, results, [intervals(result, repeats=bootstrap) for result in results])
+        if not figure or row["figure"] in figure
+    ]
+    print_figures(rows, form)
 
 
 def _open(

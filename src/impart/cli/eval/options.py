@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -15,6 +15,8 @@ __all__ = [
     "CacheOption",
     "EncodersOption",
     "EvalOptions",
+    "Form",
+    "FormatOption",
     "JsonOption",
     "NearDuplicateOption",
     "NoCacheOption",
@@ -49,7 +51,8 @@ NearDuplicateOption: TypeAlias = Annotated[
     typer.Option(
         "--near-duplicate",
         metavar="COSINE",
-        help="Drop references that are this near to a test image, or the same file; 2 = only the same file.",
+        help="Drop references that show a test image: the same file, the same perceptual hash, or this cosine. "
+        "0 = the cosine that unrelated images of the encoder do not reach; 2 = only the same file.",
     ),
 ]
 CacheOption: TypeAlias = Annotated[
@@ -71,9 +74,11 @@ ReportOption: TypeAlias = Annotated[
     typer.Option("--out", "-o", metavar="DIR", help="Folder of the report. Default: reports/TASK-DATE-TIME."),
 ]
 NoReportOption: TypeAlias = Annotated[bool, typer.Option("--no-report", help="Print only; write no report.")]
-JsonOption: TypeAlias = Annotated[
-    bool, typer.Option("--json", help="Print the content of report.json instead of tables.")
+Form: TypeAlias = Literal["table", "csv", "json"]
+FormatOption: TypeAlias = Annotated[
+    Form, typer.Option("--format", help="Print tables, one csv row per figure, or the content of report.json.")
 ]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +96,7 @@ class EvalOptions:
     bootstrap: int
     out: Path | None
     no_report: bool
+    form: Form
     as_json: bool
 
     @classmethod

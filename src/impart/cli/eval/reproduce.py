@@ -13,6 +13,7 @@ from impart.cli.eval.options import (
     BootstrapOption,
     CacheOption,
     EncodersOption,
+    FormatOption,
     JsonOption,
     NearDuplicateOption,
     NoCacheOption,
@@ -64,6 +65,7 @@ def table1(
     bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
     out: ReportOption = None,
     no_report: NoReportOption = False,
+    form: FormatOption = "table",
     as_json: JsonOption = False,
 ) -> None:
     """Measure CIFAR-10, CIFAR-100 and Caltech-101 for CLIP, RA-CLIP and Vanilla, beside the paper's figures.

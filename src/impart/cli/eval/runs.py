@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import shlex
@@ -15,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from impart.cli.eval.options import EvalOptions
+from impart.cli.eval.options import EvalOptions, Form
 from impart.cli.progress import progress
 
 if TYPE_CHECKING:
     from impart.evaluate.report.tables import Cell, Table
     from impart.evaluate.run import Run
 
-__all__ = ["evaluation", "open_models", "print_tables"]
+__all__ = ["evaluation", "open_models", "print_figures", "print_tables"]
 
 _NOTES_SHOWN = 12
 PARTLY = 3
@@ -101,8 +102,12 @@ def _print(run: Run, options: EvalOptions) -> None:
     """Print tables or JSON to stdout, notes to stderr."""
     from impart.evaluate.report.tables import legend
 
-    if options.as_json:
+    if options.as_json or options.form == "json":
         print(json.dumps(run.content(), ensure_ascii=False, indent=1))
+    elif options.form == "csv":
+        from impart.evaluate.report.overview import figure_rows
+
+        print_figures(figure_rows("", run.results, run.summary.bounds), "csv")
     else:
         print_tables([*run.tables, *run.summary.tables])
         if options.bootstrap:
@@ -112,6 +117,21 @@ def _print(run: Run, options: EvalOptions) -> None:
         print(note, file=sys.stderr)
     if len(notes) > _NOTES_SHOWN:
         print(f"and {len(notes) - _NOTES_SHOWN} more notes: --json or the report has all", file=sys.stderr)
+
+
+def print_figures(rows: Sequence[Mapping[str, Any]], form: Form) -> None:
+    """Print rows of `impart.evaluate.report.overview.figure_rows` to stdout, as csv or JSON."""
+    from impart.evaluate.report.overview import FIELDS
+
+    if form == "json":
+        plain = [
+            {name: value if value != "" and value == value else None for name, value in row.items()} for row in rows
+        ]
+        print(json.dumps(plain, ensure_ascii=False, indent=1))
+        return
+    writer = csv.DictWriter(sys.stdout, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
 
 
 def print_tables(tables: Sequence[Table]) -> None:

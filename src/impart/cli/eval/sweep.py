@@ -85,7 +85,7 @@ def sweep(
         float,
         typer.Option(
             metavar="COSINE",
-            help="Drop references that are this near to a test image, or the same file; 2 = only the same file.",
+            help="Drop references that show a test image, as in 'impart eval'; 2 = only the same file.",
         ),
     ] = EvaluateSettings.near_duplicate,
     cache: Annotated[

@@ -13,12 +13,12 @@ from impart.errors import DataError, MissingExtraError
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Images
 from impart.files import digest_of, file_stamp
+from impart.images import load_image
 from impart.readers.arrow_tables import ArrowTable, is_saved, saved_splits
 from impart.readers.captions import CAPTION_KEYS, captions_of
 from impart.readers.columns import LABEL_KEYS
 from impart.readers.features import Features
 from impart.readers.names import equal_names
-from impart.refset.pairs import load_image
 
 __all__ = ["READERS", "open_hf_captions", "open_hf_classes"]
 

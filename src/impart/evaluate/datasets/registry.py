@@ -10,7 +10,7 @@ import numpy as np
 
 from impart.errors import ConfigError, DataError
 from impart.evaluate.datasets import captions, detection, huggingface, webdataset
-from impart.evaluate.datasets.classification import caltech, cifar, folder, matlab, split_lists, stl10
+from impart.evaluate.datasets.classification import caltech, cifar, folder, imagenet_v2, matlab, split_lists, stl10
 from impart.evaluate.datasets.reader import DataSet, Kind, Reader, requirements
 from impart.evaluate.datasets.types import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
 from impart.evaluate.datasets.videos import captions as video_captions
@@ -39,7 +39,8 @@ def register_reader(reader: Reader) -> Reader:
     return reader
 
 
-_IMAGES = (folder, cifar, caltech, split_lists, matlab, stl10, webdataset, huggingface, captions, detection)
+_CLASSES = (folder, cifar, caltech, split_lists, imagenet_v2, matlab, stl10)
+_IMAGES = (*_CLASSES, webdataset, huggingface, captions, detection)
 for _module in (*_IMAGES, video_captions, moments):
     for _reader in _module.READERS:
         register_reader(_reader)
@@ -158,6 +159,8 @@ def _guess(path: Path, kind: Kind | None) -> str:
             return "hf-dataset"
         if any(next(path.glob(pattern), None) is not None for pattern in ("*.tar", "*/*.tar")):
             return "webdataset"
+        if path.name.startswith("imagenetv2-"):
+            return "imagenet-v2"
         if kind == "captions" or (kind is None and _has_table(path)):
             return "captions"
         return "folder" if kind != "boxes" else "boxes"

@@ -16,7 +16,7 @@ from PIL import Image
 
 from impart.errors import DataError
 from impart.files import digest_of, file_stamp
-from impart.refset.pairs import load_image
+from impart.images import load_image
 
 __all__ = ["BoxSet", "CaptionSet", "ClassSet", "Images", "MomentSet", "VideoSet"]
 
@@ -29,7 +29,7 @@ class Images:
 
     Attributes:
         keys: n unique names for messages and reports: a path, `archive.tar:member` or `test_batch[17]`.
-        read: number -> (RGB image, sha256 of its content as in `impart.refset.pairs.load_image`). Raises
+        read: number -> (RGB image, sha256 of its content as in `impart.images.load_image`). Raises
             DataError, without the key in its message, if the image cannot be read.
         identity: returns a hex digest that changes when any image changes: the key of the embedding cache.
     """

@@ -19,10 +19,10 @@ from impart.evaluate.datasets.annotations import read_lines, read_text
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Images
 from impart.files import digest_of, file_stamp
+from impart.images import load_image
 from impart.readers.class_names import ClassNames
 from impart.readers.names import equal_names
 from impart.readers.webdataset import Member, ShardSample, notes_on, read_shard
-from impart.refset.pairs import load_image
 
 __all__ = ["READERS", "open_webdataset", "open_webdataset_captions"]
 

@@ -50,7 +50,7 @@ _OLD_FRAMES = "impart.video.sampling.sampled_frames "
 _NOTES_SHOWN = 30
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Report:
     """The content of a report folder.
 
@@ -76,6 +76,10 @@ class Report:
     def all_notes(self) -> list[str]:
         """Notes of the run and of its results, each once."""
         return list(dict.fromkeys([*self.notes, *(note for result in self.results for note in result.notes)]))
+
+    def __repr__(self) -> str:
+        """Format the report as one line per result."""
+        return "\n".join([f"report of {self.created}, {len(self.results)} results", *map(repr, self.results)])
 
 
 @dataclass(frozen=True, kw_only=True)

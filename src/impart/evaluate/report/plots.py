@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from impart.errors import MissingExtraError
-from impart.evaluate.report.tables import is_share
-from impart.evaluate.result import Result
+from impart.evaluate.result import Result, is_share
 
 __all__ = ["COLOURS", "bars", "draw", "new_figure", "save_figure"]
 

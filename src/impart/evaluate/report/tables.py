@@ -11,18 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from impart.evaluate.report.compare import Comparison, Difference
-from impart.evaluate.result import Result
+from impart.evaluate.result import Result, is_share, shown
 
 __all__ = [
     "Cell",
     "Table",
     "difference_list",
     "difference_tables",
-    "is_share",
     "legend",
     "markdown",
     "result_tables",
-    "shown",
 ]
 
 Intervals = Mapping[str, tuple[float, float]]
@@ -60,31 +58,6 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     below: tuple[str, ...] = ()
     words: int = 1
-
-
-def is_share(figure: str) -> bool:
-    """Whether a figure is a fraction of 1, by its name: names of other figures end with the unit.
-
-    >>> is_share("R@5"), is_share("median rank"), is_share("log-loss")
-    (True, False, False)
-    """
-    return not figure.endswith(("rank", "loss", " s", " ms", "seconds"))
-
-
-def shown(figure: str, value: float, *, sign: bool = False) -> str:
-    """Format a value: shares in per cent.
-
-    >>> shown("top-1", 0.61234), shown("median rank", 3.0), shown("top-1", 0.05, sign=True)
-    ('61.2', '3.0', '+5.0')
-    """
-    if math.isnan(value):
-        return "-"
-    plus = "+" if sign else ""
-    if is_share(figure):
-        digits = 2 if sign and 0 < abs(100 * value) < 0.05 else 1  # a small difference is not shown as zero
-        return f"{round(100 * value, digits) + 0.0:{plus}.{digits}f}"  # adding zero makes -0.0 a 0.0
-    digits = 3 if figure.endswith("loss") else 1
-    return f"{round(value, digits) + 0.0:{plus}.{digits}f}"
 
 
 def result_tables(

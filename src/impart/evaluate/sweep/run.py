@@ -29,7 +29,7 @@ from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import ConfigError, ReferenceSetError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.class_prompts import class_embeddings, templates_of
-from impart.evaluate.contamination import find_contamination
+from impart.evaluate.contamination import ImagesUnderTest, find_contamination
 from impart.evaluate.datasets.types import ClassSet
 from impart.evaluate.embed import Progress, base_of, embed_images
 from impart.evaluate.sweep.plan import ALL, Point
@@ -148,7 +148,7 @@ def prepare(
         datasets: may be empty.
         prompts: see `impart.evaluate.zeroshot`.
         around: of `AROUND`, the blending settings to sweep around.
-        near: cosine from which a reference shows a test image; above 1 = only equal files.
+        near: see `find_contamination`.
         cache: of embeddings.
         on_progress: called with the images done, for each data set.
 
@@ -167,7 +167,8 @@ def prepare(
     for dataset in datasets:
         templates = templates_of(prompts, own=dataset.templates, name=dataset.name)
         embedded = embed_images(base, dataset.images, cache=cache, on_progress=on_progress)
-        shown.append(find_contamination(references, embedded.retrieval, embedded.hashes, near=near).rows)
+        tests = ImagesUnderTest(retrieval=embedded.retrieval, hashes=embedded.hashes, phashes=embedded.phashes)
+        shown.append(find_contamination(references, tests, near=near).rows)
         right = dataset.labels[embedded.kept]
         questions.append(
             Questions(

@@ -24,7 +24,7 @@ from impart.evaluate.embed import Progress, embed_texts
 from impart.evaluate.embed_videos import Frames, embed_videos, frames_in_words
 from impart.evaluate.result import Result
 from impart.metrics import bootstrap
-from impart.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, iou, top_iou
+from impart.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, top_iou
 
 __all__ = [
     "CLIP_S",
@@ -44,7 +44,7 @@ Window: TypeAlias = tuple[float, float, float]
 """Start (s), end (s), score; higher is better."""
 
 MAX_WINDOWS = 10
-"""Windows per query that count: those with the highest scores (as in QVHighlights)."""
+"""Windows per query that count: those with the highest scores; of equal scores the first given (as in QVHighlights)."""
 CLIP_S = 2.0
 """Length of the clips with saliency ratings in QVHighlights."""
 SMOOTH_S = 3.0
@@ -78,7 +78,7 @@ def score_predictions(
 
     Args:
         predictions: for the queries of the set; others are counted and ignored. The `MAX_WINDOWS` best windows per
-            query count. A query without prediction scores 0.
+            query count; windows of equal scores are ranked in the order given. A query without prediction scores 0.
         dataset: the right windows. Queries without a right window are left out.
         label: name of the method in reports.
 
@@ -114,7 +114,7 @@ def score_predictions(
     values = np.zeros((len(asked), len(names)))
     for row, number in enumerate(asked):
         right = dataset.spans[number]
-        windows = _best(given.windows.get(dataset.query_ids[number], ()), right)
+        windows = _best(given.windows.get(dataset.query_ids[number], ()))
         if not len(windows):
             continue
         overlap = top_iou(windows[:, :2], windows[:, 2], right)
@@ -354,11 +354,10 @@ def _clip_scores(spans: Float64, scores: Float64) -> Float64:
     return np.asarray(np.divide(total, count, out=np.full(len(count), scores.min()), where=count > 0))
 
 
-def _best(windows: Sequence[Window], right: Sequence[tuple[float, float]]) -> Float64:
-    """Select the best windows (at most `MAX_WINDOWS`, 3); of equal scores, those that overlap the right ones least."""
+def _best(windows: Sequence[Window]) -> Float64:
+    """Select the best windows (at most `MAX_WINDOWS`, 3), best first; equal scores keep their order."""
     table = np.array(windows, dtype=np.float64).reshape(-1, 3)
-    overlap = iou(table[:, :2], right).max(axis=1, initial=0.0)
-    return np.asarray(table[np.lexsort((overlap, -table[:, 2]))[:MAX_WINDOWS]])
+    return np.asarray(table[np.argsort(-table[:, 2], kind="stable")[:MAX_WINDOWS]])
 
 
 def _hits(given: Predictions, dataset: MomentSet, asked: Sequence[int]) -> tuple[npt.NDArray[np.bool_], Float64]:

@@ -30,8 +30,9 @@ from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.errors import DataError
+from impart.images import load_image
 from impart.metrics.ranking import caption_ranks, recall_at
-from impart.refset.pairs import Pair, load_image, read_pairs
+from impart.refset.pairs import Pair, read_pairs
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import FILE, CaptionBank
 from impart.retrieval.prompts import CLASS_PROMPTS, prompt_ensemble

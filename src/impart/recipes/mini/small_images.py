@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from impart.encoders.preprocess import PreprocessConfig, preprocess, to_rgb
+from impart.encoders.preprocess import PreprocessConfig, preprocess
 from impart.errors import ConfigError, DataError
 from impart.files import file_key, read_ahead
+from impart.images import load_image
 from impart.train.events import StepDone
 from impart.train.heads.towers.backbone import CELL_WIDTH, CELLS, FEATURES, EfficientNetLite
 from impart.train.loop import fit
@@ -124,10 +125,8 @@ class Squares:
 
 def _square(path: Path) -> npt.NDArray[np.uint8]:
     try:
-        with Image.open(path) as opened:
-            opened.draft("RGB", (2 * _SIDE_PX, 2 * _SIDE_PX))
-            image = to_rgb(opened)
-    except (OSError, SyntaxError) as error:
+        image, _ = load_image(path, draft_px=2 * _SIDE_PX)
+    except DataError as error:
         raise DataError(f"cannot read image {path}: {error}") from error
     width, height = image.size
     side = min(width, height)

@@ -15,6 +15,7 @@ from PIL import Image
 
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
 from impart.errors import TrainingError
+from impart.images import to_rgb
 from impart.retrieval.prompts import EPISODE_PROMPTS
 from impart.retrieval.znorm import ZNorm
 from impart.train.episodes.episodes import Concepts, concept_of
@@ -65,7 +66,7 @@ class ViewEncoder:
         opened = [image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)) for image in images]
         seeds = [zlib.crc32(image.tobytes()) for image in opened]
         return self._base.encode_images(
-            [views.view(image.convert("RGB"), self._view, seed=seed) for image, seed in zip(opened, seeds, strict=True)]
+            [views.view(to_rgb(image), self._view, seed=seed) for image, seed in zip(opened, seeds, strict=True)]
         )
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from impart.errors import DataError, TrainingError
 from impart.files import sha256_hex, sha256_of_file, write_atomic
-from impart.refset.pairs import PairSource, load_image
+from impart.images import ImageSource, load_image
 from impart.train.events import Note, Preparing, TrainEvent
 from impart.train.heads.checkpoint import ReferenceRow
 from impart.train.heads.class_names import imagenet_vocabulary
@@ -252,7 +252,7 @@ def _listed(sources: Sequence[PairsFrom], data: Path, cache: Path, failures: Fai
     return found
 
 
-def _unpacked(image: PairSource, folder: Path) -> Path:
+def _unpacked(image: ImageSource, folder: Path) -> Path:
     """Write the content of an image to a file named after its digest."""
     if isinstance(image, bytes):
         content = image

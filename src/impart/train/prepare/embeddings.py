@@ -23,7 +23,8 @@ from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
 from impart.errors import DataError
 from impart.files import file_state, read_ahead
-from impart.refset.pairs import Pair, load_image
+from impart.images import load_image
+from impart.refset.pairs import Pair
 from impart.train.events import Preparing
 from impart.train.prepare.columns import Column, ColumnStore, column_key
 from impart.train.settings import DataSettings

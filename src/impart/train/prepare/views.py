@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from impart.errors import DataError
+from impart.images import load_image
 
 __all__ = ["FILTERS", "random_crop_box", "open_view", "portable_name", "recompress", "try_open_view", "view"]
 
@@ -95,7 +96,7 @@ def recompress(image: Image.Image, *, quality: int) -> Image.Image:
     """Encode an image as JPEG and decode it again."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
-    return Image.open(buffer).convert("RGB")
+    return load_image(buffer.getvalue())[0]
 
 
 def portable_name(path: Path) -> str:
@@ -111,9 +112,8 @@ def open_view(job: tuple[Path, str, int]) -> Image.Image:
     """
     path, name, seed = job
     try:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
-    except (OSError, SyntaxError) as error:
+        rgb, _ = load_image(path)
+    except DataError as error:
         raise DataError(f"cannot read image {path}: {error}") from error
     return view(rgb, name, seed=zlib.crc32(f"{seed}|{name}|{portable_name(path)}".encode()))
 

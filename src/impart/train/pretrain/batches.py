@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from impart.encoders.preprocess import PreprocessConfig, preprocess
 from impart.errors import DataError, TrainingError
-from impart.refset.pairs import PairSource, load_image
+from impart.images import ImageSource, load_image
 from impart.train.prepare.pairs import ListedImage
 from impart.train.prepare.views import random_crop_box
 from impart.train.pretrain.shards import ShardReader, shards_of
@@ -86,7 +86,7 @@ class ImageDataset:
         for turn in range(_TRIES):
             place = (row + turn) % len(self.items)
             item = self.items[place]
-            source: PairSource = item.pair.image if data is None or turn else data
+            source: ImageSource = item.pair.image if data is None or turn else data
             try:
                 image, _ = load_image(source, max_megapixels=self.max_megapixels)
             except DataError as error:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from impart.encoders.base import Encoder
 from impart.errors import DataError
 from impart.files import read_ahead, sha256_hex
-from impart.refset.pairs import check_header
+from impart.images import read_header
 from impart.train.events import Preparing, TrainEvent
 from impart.train.prepare.embeddings import EmbeddingStore
 from impart.train.prepare.neighbours import NeighbourTable, neighbours_of_parts
@@ -162,7 +162,7 @@ def _content_hash(image: ListedImage, *, max_megapixels: float) -> tuple[str, st
     if not data:
         return "", "the file is empty"
     try:
-        check_header(data, max_megapixels=max_megapixels)
+        read_header(data, max_megapixels=max_megapixels)
     except DataError as error:
         return "", str(error)
     return sha256_hex(data), ""

@@ -63,5 +63,5 @@ def _projected_set(references: ReferenceSet, encoder: ProjectedEncoder) -> Refer
         encoder_id=encoder.traits.id,
         encoder_fingerprint=encoder.fingerprint,
         name=references.name,
-        meta={name: references.table[name].to_pylist() for name in ("source", "licence", "hash", "path")},
+        meta={name: references.table[name].to_pylist() for name in ("source", "licence", "hash", "path", "phash")},
     )

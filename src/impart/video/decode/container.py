@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,15 @@ import av.error
 from av.stream import Disposition
 
 from impart.errors import DecodeError
+from impart.video.decode.content import content_of
+from impart.video.decode.frames.animated_webp import as_video
 
 __all__ = [
     "VideoInfo",
     "decoder_threads",
     "declared_end_s",
     "failure",
+    "is_read_error",
     "open_video",
     "origin_s",
     "size_in_words",
@@ -26,6 +30,16 @@ __all__ = [
 
 OPTIONS = {"protocol_whitelist": "file"}  # a playlist named .mp4 opens no network connection
 HUGE_PX = 4096 * 2304  # frames above this are decoded by two threads at most: each holds several frames
+
+
+_READ_ERRORS = frozenset(
+    getattr(errno, name)
+    for name in """
+    EACCES EBUSY ECONNABORTED ECONNRESET EHOSTDOWN EHOSTUNREACH EINTR EIO EMFILE ENETDOWN ENETUNREACH ENFILE ENODEV
+    ENOENT ENOMEDIUM ENOTCONN ENXIO EPERM EREMOTEIO ESTALE ETIMEDOUT
+    """.split()
+    if hasattr(errno, name)  # not every system has all of them
+)
 
 
 @dataclass(frozen=True)
@@ -49,29 +63,46 @@ def open_video(path: Path) -> av.container.InputContainer:
     """
     try:
         if path.is_file():
-            with path.open("rb") as file:  # FFmpeg's own messages for these are less clear
-                empty = not file.read(1)
+            content = content_of(path)  # FFmpeg's own messages for these are less clear
         elif path.exists():
             raise failure(path, "is not a file")
         else:
-            raise failure(path, "no such file")
+            raise failure(path, "no such file", lasting=False)
     except PermissionError as error:
-        raise failure(path, "permission denied") from error
+        raise failure(path, "permission denied", lasting=False) from error
     except OSError as error:
-        raise failure(path, f"cannot be read: {error.strerror or error}") from error
-    if empty:
+        raise failure(path, f"cannot be read: {error.strerror or error}", lasting=not is_read_error(error)) from error
+    if content == "empty":
         raise failure(path, "the file is empty")
+    if content == "heif photo":  # FFmpeg would give one of its tiles
+        raise failure(path, "a photo (HEIC or AVIF), not a video")
+    if content == "animated webp":
+        return _open_webp(path)
     try:
         # An absolute path: "a:b.mp4" is a file, not a protocol.
         return av.open(os.path.abspath(path), metadata_errors="replace", options=OPTIONS)  # noqa: PTH100
     except av.error.FFmpegError as error:
-        if _lacks_index(path):
+        try:
+            if is_read_error(error):
+                raise error
+            lacks_index = _lacks_index(path)
+        except OSError as read_error:
+            reason = f"cannot be read: {read_error.strerror or read_error}"
+            raise failure(path, reason, lasting=False) from read_error
+        if lacks_index:
             reason = "truncated: the file ends before its index (moov atom); copy or download it again"
         elif isinstance(error, av.error.InvalidDataError | av.error.EOFError):
             reason = "not a video, or damaged from its first bytes on"
         else:
             reason = f"cannot be opened: {error.strerror or error}"
         raise failure(path, reason) from error
+
+
+def _open_webp(path: Path) -> av.container.InputContainer:
+    try:
+        return av.open(as_video(path))
+    except (OSError, SyntaxError, ValueError) as error:  # as Pillow and FFmpeg raise them
+        raise failure(path, f"cannot be decoded: {error}") from error
 
 
 def _lacks_index(path: Path) -> bool:
@@ -161,7 +192,7 @@ def video_info(
     """Collect the properties of a file.
 
     Args:
-        turn: see `impart.video.decode.scaling.orientation`.
+        turn: see `impart.video.decode.frames.side_data.orientation`.
         duration_s: end of the last frame.
     """
     rate = stream.average_rate or stream.guessed_rate
@@ -184,6 +215,11 @@ def size_in_words(stream: av.VideoStream) -> str:
     return f"{stream.codec_context.width}x{stream.codec_context.height} pixels"
 
 
-def failure(path: Path, reason: str) -> DecodeError:
-    """Make the error of a file that cannot be decoded."""
-    return DecodeError(f"cannot decode {path}: {reason}", reason=reason)
+def is_read_error(error: BaseException) -> bool:
+    """Whether an error of Python or FFmpeg means that a file could not be read, whatever it contains."""
+    return isinstance(error, OSError) and error.errno in _READ_ERRORS
+
+
+def failure(path: Path, reason: str, *, lasting: bool = True) -> DecodeError:
+    """Make the error of a file that cannot be decoded; see `DecodeError` for `lasting`."""
+    return DecodeError(f"cannot decode {path}: {reason}", reason=reason, lasting=lasting)

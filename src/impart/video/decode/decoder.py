@@ -254,8 +254,15 @@ def _item(path: Path, header: dict[str, Any], payload: bytes) -> DecodedSegment 
         image = np.frombuffer(payload, np.uint8).reshape(height, width, 3)
         return DecodedSegment(path, header["start_s"], header["end_s"], header["weight"], image)
     if header["kind"] == "finished":
-        return DecodeFinished(path, VideoInfo(**header["info"]), header["samples"], header["problem"])
-    return DecodeFailed(path, header["reason"])
+        return DecodeFinished(
+            path,
+            VideoInfo(**header["info"]),
+            header["samples"],
+            header["problem"],
+            header["lasting"],
+            tuple(header["notes"]),
+        )
+    return DecodeFailed(path, header["reason"], header["lasting"])
 
 
 def _exit_in_words(code: int) -> str:

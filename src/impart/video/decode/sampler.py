@@ -32,13 +32,16 @@ from impart.video.decode.container import (
     declared_end_s,
     decoder_threads,
     failure,
+    is_read_error,
     open_video,
     origin_s,
     size_in_words,
     video_info,
     video_stream,
 )
-from impart.video.decode.scaling import MIN_SIDE_PX, Scaler, difference, orientation
+from impart.video.decode.frames.colour import colour_problem
+from impart.video.decode.frames.side_data import orientation
+from impart.video.decode.scaling import MIN_SIDE_PX, Scaler, difference
 from impart.video.decode.timestamps import Tally, first_sample, timed_frames
 
 __all__ = ["DecodeFailed", "DecodeFinished", "DecodedSegment", "sample_video", "sampled_frames"]
@@ -69,20 +72,25 @@ class DecodeFinished:
     Attributes:
         samples: number of grid times: the sum of the segments' weights.
         problem: why this is not the whole video, or None.
+        lasting: whether the file itself is the cause; False for a read error of its disk.
+        notes: what is different from what a player shows, such as colours that cannot be converted.
     """
 
     path: Path
     info: VideoInfo
     samples: int
     problem: str | None = None
+    lasting: bool = True
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class DecodeFailed:
-    """A file has no (further) frame; its earlier segments are void."""
+    """A file has no (further) frame; its earlier segments are void. `lasting`: see `DecodeError`."""
 
     path: Path
     reason: str
+    lasting: bool = True
 
 
 def sample_video(
@@ -128,7 +136,8 @@ def sample_video(
         except (av.error.MemoryError, MemoryError) as error:
             raise failure(path, f"not enough memory for images of {size_in_words(stream)}") from error
         except av.error.FFmpegError as error:
-            raise failure(path, f"cannot be decoded: {error.strerror or error}") from error
+            reason = f"cannot be decoded: {error.strerror or error}"
+            raise failure(path, reason, lasting=not is_read_error(error)) from error
 
 
 def sampled_frames(
@@ -194,6 +203,7 @@ def _segments(
     held: av.VideoFrame | None = None
     scaler: Scaler | None = None
     turn = (False, False, False)
+    wrong_colours: str | None = None
     count, begin, end_s = 0, 0, 0.0  # grid times yielded, first grid time of `held`, end of the last frame
 
     for timed in frames:
@@ -203,8 +213,10 @@ def _segments(
         if scaler is None:
             _check_size(path, timed.frame)
             turn = orientation(timed.frame)
+            wrong_colours = colour_problem(timed.frame)
             aspect = float(stream.sample_aspect_ratio or 1)
-            scaler = Scaler(short_side_px, fit=settings.fit, aspect=aspect, orientation=turn)
+            codec = stream.codec_context.codec.canonical_name
+            scaler = Scaler(short_side_px, fit=settings.fit, aspect=aspect, orientation=turn, codec=codec)
             # The first frame also represents the grid time just before it: every video has a sample.
             begin = count = max(0, math.floor(time_s * fps + 1e-6))
             first = begin
@@ -217,7 +229,7 @@ def _segments(
         held, end_s = timed.frame, max(end_s, time_s + timed.duration_s)
 
     if held is None or scaler is None:
-        raise failure(path, _why_no_frame(tally))
+        raise failure(path, _why_no_frame(tally), lasting=not tally.read_error)
     upto = max(begin, first_sample(end_s, fps=fps), first + 1)
     if upto > begin:
         done, run = _extend(run, held, begin=begin, upto=upto, scaler=scaler, threshold=settings.reuse_threshold)
@@ -228,7 +240,14 @@ def _segments(
     yield run.segment(path, end_s=max(min(count / fps, end_s), run.begin / fps + 1e-3), fps=fps)
     problem = _problem(tally, end_s=end_s, declared_s=declared_s)
     info = video_info(container, stream, turn=turn, duration_s=max(end_s, declared_s or 0.0) if problem else end_s)
-    yield DecodeFinished(path=path, info=info, samples=count - first, problem=problem)
+    yield DecodeFinished(
+        path=path,
+        info=info,
+        samples=count - first,
+        problem=problem,
+        lasting=not tally.read_error,
+        notes=(wrong_colours,) if wrong_colours else (),
+    )
 
 
 @dataclass
@@ -275,6 +294,8 @@ def _problem(tally: Tally, *, end_s: float, declared_s: float | None) -> str | N
         return f"stopped at {end_s:.1f} s: {tally.gave_up}"
     if tally.damaged:
         return f"{_packets(tally.damaged)} skipped: {tally.reason}"
+    if tally.read_error:
+        return f"a part could not be read: {tally.read_error}"
     return None
 
 

@@ -1,8 +1,9 @@
 """Scaling: decoded frames to small upright RGB images for an encoder, and to thumbnails for comparison.
 
 swscale converts straight from the decoder's pixel format: a frame is never RGB at full size. It uses the colour matrix
-and range that the stream declares; where none is declared, BT.601 limited range, as the ffmpeg command does. High
-dynamic range is converted without tone mapping.
+and range that the stream declares. `impart.video.decode.frames.colour` chooses a matrix where none is declared, and
+converts high dynamic range. Of an interlaced frame one field is scaled (`impart.video.decode.frames.fields`).
+Transparent parts become black, as players show them.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from typing import Any
 import av
 import av.error
 import numpy as np
-from av.sidedata.sidedata import Type
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from impart.config import Fit
+from impart.video.decode.frames.colour import ground_of, has_alpha, is_converted, matrix_of, to_sdr
+from impart.video.decode.frames.fields import FIELD_ASPECT, FieldFilter
 
 __all__ = ["MAX_ASPECT", "MIN_SIDE_PX", "THUMB_PX", "Scaler", "difference"]
 
@@ -33,7 +35,8 @@ class Scaler:
         short_side_px: short side of the images.
         fit: `squash` makes squares of whole frames, `crop` keeps their shape.
         aspect: sample aspect ratio (width of a pixel / its height).
-        orientation: see `orientation`.
+        orientation: see `impart.video.decode.frames.side_data.orientation`.
+        codec: FFmpeg's canonical name of the codec, for fields and transparent parts.
     """
 
     def __init__(
@@ -43,48 +46,52 @@ class Scaler:
         fit: Fit = "crop",
         aspect: float = 1.0,
         orientation: tuple[bool, bool, bool] = (False, False, False),
+        codec: str = "",
     ) -> None:
         self._side, self._fit = short_side_px, fit
         self._aspect = aspect if 0.1 < aspect < 10 else 1.0
         self._orientation = orientation
+        self._fields, self._ground = FieldFilter(codec), ground_of(codec)
         self._large = VideoReformatter()
         self._small = VideoReformatter()
 
     def image(self, frame: av.VideoFrame) -> np.ndarray:
         """Convert a frame to upright RGB, uint8 (h, w, 3), min(h, w) = short_side_px."""
-        frame = self._within_aspect(frame)
-        width, height = self._size(frame)
-        rgb = _scale(self._large, frame, width=width, height=height, interpolation=Interpolation.BICUBIC)
-        return _upright(rgb, self._orientation)
+        field, aspect = self._field(frame)
+        return _upright(self._image(field, aspect=aspect), self._orientation)
 
     def thumbnail(self, frame: av.VideoFrame) -> np.ndarray:
         """Shrink the whole frame to RGB, float32 (THUMB_PX, THUMB_PX, 3), 0..255, for `difference`."""
-        if max(frame.width, frame.height) > WIDE_PX:
-            width, height = self._size(frame)
-            small = _scale(self._large, frame, width=width, height=height, interpolation=Interpolation.BICUBIC)
-            frame = av.VideoFrame.from_ndarray(small, format="rgb24")
-        thumb = _scale(self._small, frame, width=THUMB_PX, height=THUMB_PX, interpolation=Interpolation.AREA)
+        field, aspect = self._field(frame)
+        if max(field.width, field.height) > WIDE_PX:
+            field = av.VideoFrame.from_ndarray(self._image(field, aspect=aspect), format="rgb24")
+        thumb = _scale(
+            self._small,
+            field,
+            width=THUMB_PX,
+            height=THUMB_PX,
+            ground=self._ground,
+            interpolation=Interpolation.AREA,
+        )
         return thumb.astype(np.float32)
 
-    def _size(self, frame: av.VideoFrame) -> tuple[int, int]:
-        shown = frame.width * self._aspect / frame.height
+    def _field(self, frame: av.VideoFrame) -> tuple[av.VideoFrame, float]:
+        """Take one field of an interlaced frame; also returns its sample aspect."""
+        field = self._fields.field(frame)
+        return field, self._aspect * (FIELD_ASPECT if field is not frame else 1)
+
+    def _image(self, frame: av.VideoFrame, *, aspect: float) -> np.ndarray:
+        frame = _within_aspect(frame, aspect=aspect, ground=self._ground)
+        width, height = self._size(frame, aspect=aspect)
+        return _scale(self._large, frame, width=width, height=height, ground=self._ground)
+
+    def _size(self, frame: av.VideoFrame, *, aspect: float) -> tuple[int, int]:
+        shown = frame.width * aspect / frame.height
         if self._fit == "squash":
             return self._side, self._side
         if shown >= 1:
             return max(self._side, round(self._side * min(shown, MAX_ASPECT))), self._side
         return self._side, max(self._side, round(self._side / max(shown, 1 / MAX_ASPECT)))
-
-    def _within_aspect(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """Crop a strip longer than MAX_ASPECT to its middle (rare, so a conversion at full size is acceptable)."""
-        shown = frame.width * self._aspect / frame.height
-        if 1 / MAX_ASPECT <= shown <= MAX_ASPECT:
-            return frame
-        full = frame.to_ndarray(format="rgb24")
-        width = min(frame.width, max(1, round(frame.height * MAX_ASPECT / self._aspect)))
-        height = min(frame.height, max(1, round(frame.width * MAX_ASPECT * self._aspect)))
-        top, left = (frame.height - height) // 2, (frame.width - width) // 2
-        part = np.ascontiguousarray(full[top : top + height, left : left + width])
-        return av.VideoFrame.from_ndarray(part, format="rgb24")
 
 
 def difference(thumb: np.ndarray, other: np.ndarray) -> float:
@@ -99,19 +106,17 @@ def difference(thumb: np.ndarray, other: np.ndarray) -> float:
     return float(max(blocks.mean(), blocks.max() / 2))
 
 
-def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """Read how to turn a decoded frame upright: (transpose, flip left-right, flip top-bottom), in this order.
-
-    The display matrix is `a b u c d v x y w`: a pixel at (x, y) is shown at (a x + c y, b x + d y).
-    """
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
-    if data is None:
-        return False, False, False
-    matrix = np.frombuffer(bytes(data), np.int32)
-    a, b, c, d = (int(matrix[i]) for i in (0, 1, 3, 4))
-    if abs(a) >= abs(b):
-        return False, a < 0, d < 0
-    return True, c < 0, b < 0
+def _within_aspect(frame: av.VideoFrame, *, aspect: float, ground: int) -> av.VideoFrame:
+    """Crop a strip longer than MAX_ASPECT to its middle (rare, so a conversion at full size is acceptable)."""
+    shown = frame.width * aspect / frame.height
+    if 1 / MAX_ASPECT <= shown <= MAX_ASPECT:
+        return frame
+    full = _scale(VideoReformatter(), frame, width=frame.width, height=frame.height, ground=ground)
+    width = min(frame.width, max(1, round(frame.height * MAX_ASPECT / aspect)))
+    height = min(frame.height, max(1, round(frame.width * MAX_ASPECT * aspect)))
+    top, left = (frame.height - height) // 2, (frame.width - width) // 2
+    part = np.ascontiguousarray(full[top : top + height, left : left + width])
+    return av.VideoFrame.from_ndarray(part, format="rgb24")
 
 
 def _upright(image: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
@@ -126,18 +131,36 @@ def _upright(image: np.ndarray, turn: tuple[bool, bool, bool]) -> np.ndarray:
 
 
 def _scale(
-    scaler: VideoReformatter, frame: av.VideoFrame, *, width: int, height: int, interpolation: Interpolation
+    scaler: VideoReformatter,
+    frame: av.VideoFrame,
+    *,
+    width: int,
+    height: int,
+    ground: int,
+    interpolation: Interpolation = Interpolation.BICUBIC,
 ) -> np.ndarray:
+    """Scale to RGB in the range and primaries of SDR, uint8 (height, width, 3)."""
+    wide, clear = is_converted(frame), has_alpha(frame)
     wanted: dict[str, Any] = {
         "width": width,
         "height": height,
-        "format": "rgb24",
+        "format": {(False, False): "rgb24", (False, True): "rgba", (True, False): "rgb48le", (True, True): "rgba64le"}[
+            wide, clear
+        ],
         "interpolation": interpolation,
         "threads": 1,
     }
     try:
-        scaled = scaler.reformat(frame, **wanted)
+        scaled = scaler.reformat(frame, src_colorspace=matrix_of(frame), **wanted)
     except av.error.FFmpegError:
         # A colour matrix that swscale does not support, or an invalid one: slightly wrong colours, but an image.
-        scaled = VideoReformatter().reformat(frame, src_colorspace=Colorspace.ITU601, **wanted)
-    return np.asarray(scaled.to_ndarray())
+        matrix = Colorspace.BT2020 if wide else Colorspace.ITU601
+        scaled = VideoReformatter().reformat(frame, src_colorspace=matrix, **wanted)
+    pixels = np.asarray(scaled.to_ndarray())
+    rgb = pixels[..., :3]
+    if wide:
+        rgb = to_sdr(rgb.astype(np.uint16, copy=False), transfer=frame.color_trc, primaries=frame.color_primaries)
+    if clear:
+        opaque = pixels[..., 3:].astype(np.float32) / (65535 if wide else 255)
+        rgb = np.rint(ground + (rgb.astype(np.float32) - ground) * opaque).astype(np.uint8)
+    return rgb

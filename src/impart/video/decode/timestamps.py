@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import av
 import av.error
 
+from impart.video.decode.container import is_read_error
+
 __all__ = ["Tally", "TimedFrame", "first_sample", "timed_frames"]
 
 EPS_S = 1e-5  # rounding of 90 kHz and microsecond clocks
@@ -36,11 +38,13 @@ class Tally:
         damaged: packets that could not be decoded and were skipped.
         reason: FFmpeg's message for the last of them.
         gave_up: why reading stopped before the end of the file, or "".
+        read_error: message of a read error of the disk, or "". Reading may have continued behind it.
     """
 
     damaged: int = 0
     reason: str = ""
     gave_up: str = ""
+    read_error: str = ""
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,8 @@ def _packets(
                     yield packet
         except av.error.FFmpegError as error:
             tally.gave_up = error.strerror or str(error)
+            if is_read_error(error):
+                tally.read_error = tally.gave_up
         except IndexError:  # PyAV, at the end of a file in which damage made streams appear: all packets were read
             tally.gave_up = ""
             break

@@ -28,7 +28,7 @@ from typing import IO, Any
 
 from impart.config import DecodeSettings
 from impart.errors import DecodeError
-from impart.video.decode.sampler import DecodedSegment, sample_video
+from impart.video.decode.sampler import DecodedSegment, DecodeFinished, sample_video
 
 __all__ = ["main", "read_message", "write_message"]
 
@@ -98,18 +98,32 @@ def _serve(pipe: IO[bytes], request: dict[str, Any]) -> None:
         short_side_px=request["short_side_px"],
         on_progress=alive,
     )
-    try:
-        for item in found:
+    while True:
+        try:
+            item = next(found)
+        except StopIteration:
+            return
+        except DecodeError as error:
+            failed = {"reason": error.reason, "lasting": error.lasting}
+        except Exception as error:  # noqa: BLE001 - whatever one file raises is that file's failure
+            failed = {"reason": f"cannot be decoded: {type(error).__name__}: {error}", "lasting": True}
+        else:
             last_message_s = time.monotonic()
-            if isinstance(item, DecodedSegment):
-                height, width = item.image.shape[:2]
-                header = {"start_s": item.start_s, "end_s": item.end_s, "weight": item.weight, "shape": [height, width]}
-                write_message(pipe, {"kind": "segment", "id": request["id"], **header}, item.image.data.cast("B"))
-            else:
-                finished = {"info": dataclasses.asdict(item.info), "samples": item.samples, "problem": item.problem}
-                write_message(pipe, {"kind": "finished", "id": request["id"], **finished})
-    except DecodeError as error:
-        write_message(pipe, {"kind": "failed", "id": request["id"], "reason": error.reason})
+            _write_item(pipe, request["id"], item)
+            continue
+        write_message(pipe, {"kind": "failed", "id": request["id"], **failed})
+        return
+
+
+def _write_item(pipe: IO[bytes], number: int, item: DecodedSegment | DecodeFinished) -> None:
+    if isinstance(item, DecodedSegment):
+        height, width = item.image.shape[:2]
+        header = {"start_s": item.start_s, "end_s": item.end_s, "weight": item.weight, "shape": [height, width]}
+        write_message(pipe, {"kind": "segment", "id": number, **header}, item.image.data.cast("B"))
+    else:
+        finished = dataclasses.asdict(item)
+        del finished["path"]  # the parent has it; a name may have bytes that JSON has not
+        write_message(pipe, {"kind": "finished", "id": number, **finished})
 
 
 if __name__ == "__main__":

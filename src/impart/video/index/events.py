@@ -1,6 +1,7 @@
 """Events of `VideoIndex.add`: one frozen dataclass per kind.
 
-A run yields, in this order: `PathFailed` for paths that cannot be walked; one `ScanDone`; for each file of the plan one
+A run yields, in this order: `PathFailed` for paths that cannot be walked, where asked for `PathIgnored` for those left
+out; one `ScanDone`; for each file of the plan one
 of `VideoDone`, `VideoFailed`, `VideoMoved`, `VideoCopied`, `VideoRemoved`, `VideoSkipped` (with `VideoStarted` and
 `VideoProgress` before the first two); and `IndexDone`. A dry run yields `PathFailed`, `ScanDone` and `Planned`.
 Unchanged files have no event; `ScanDone` counts them.
@@ -9,7 +10,8 @@ Unchanged files have no event; `ScanDone` counts them.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -19,6 +21,7 @@ __all__ = [
     "Event",
     "IndexDone",
     "PathFailed",
+    "PathIgnored",
     "Planned",
     "VideoProgress",
     "ScanDone",
@@ -53,6 +56,7 @@ class ScanDone:
         to_add, to_update, to_move, to_copy, to_remove: files per action.
         to_skip: files that failed before and have not changed since.
         bytes_total: size of the files to decode (`to_add` and `to_update`).
+        ignored: what was left out below given folders, counted by suffix or by the kind of folder.
     """
 
     files: int
@@ -64,6 +68,15 @@ class ScanDone:
     to_skip: int
     to_remove: int
     bytes_total: int
+    ignored: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathIgnored:
+    """A file or folder below a given folder that was left out: by its suffix, its content or its name."""
+
+    path: Path
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +152,10 @@ class VideoDone:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFailed:
-    """A file could not be indexed. It is recorded, and tried again only when it changes or on request."""
+    """A file could not be indexed. It is recorded, and tried again only when it changes or on request.
+
+    A read error of a disk, a missing permission or a file that vanished is not recorded: the next run tries again.
+    """
 
     path: Path
     reason: str
@@ -246,6 +262,7 @@ def _speed(video_s: float, elapsed_s: float) -> float:
 
 Event: TypeAlias = (
     PathFailed
+    | PathIgnored
     | ScanDone
     | Planned
     | VideoStarted

@@ -33,7 +33,8 @@ from impart.video.search.snapshot import has_cache, save_cache
 
 if TYPE_CHECKING:
     from impart.video.index.events import Event
-    from impart.video.index.plan import IndexPlan
+    from impart.video.index.plan import IndexPlan, Request
+    from impart.video.index.scan import Scan
 
 __all__ = ["Hit", "IndexStats", "Query", "Reason", "SearchOptions", "VideoIndex"]
 _Row = TypeVar("_Row")
@@ -81,8 +82,8 @@ class VideoIndex:
         IndexDone
         >>> index.search(text="a dog on a skateboard", top=10)  # the folder contains no video
         []
-        >>> index.stats().encoder_id
-        'mini'
+        >>> index.exists  # it is created with its first video
+        False
         >>> folder.cleanup()
     """
 
@@ -153,16 +154,25 @@ class VideoIndex:
         paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str],
         *,
         prune: bool = False,
+        force: bool = False,
         retry_failed: bool = False,
         dry_run: bool = False,
+        exclude: Iterable[str] = (),
+        name_ignored: bool = False,
     ) -> Iterator[Event]:
         """Index new and changed files. A run may be stopped at any moment; the next one continues.
 
+        A new index is created only where a file is found, or where no path is given.
+
         Args:
             paths: files, and folders to walk.
-            prune: remove videos whose files are gone, below the given paths.
-            retry_failed: try files again that failed before.
+            prune: remove videos whose files are gone, below the given paths. Those in a folder that may be an unmounted
+                disk (missing, empty, or on another device than before) are kept and reported.
+            force: with `prune`, remove these as well.
+            retry_failed: try files again that failed, or were read in part, before.
             dry_run: only yield what would be done; nothing is written.
+            exclude: patterns of files and folders to leave out, see `impart.video.index.scan.scan`.
+            name_ignored: also yield `PathIgnored` for each file and folder that is left out; they are always counted.
 
         Yields:
             Events, see `impart.video.index.events`. The work is done while they are consumed.
@@ -171,15 +181,26 @@ class VideoIndex:
             IndexLockedError: another process is writing to the index.
             VideoIndexError: the index cannot be written; committed videos stay.
         """
+        from impart.video.index.events import PathIgnored
+        from impart.video.index.plan import Request
+        from impart.video.index.scan import scan
+
+        began = time.monotonic()
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+        request = Request(prune=prune, force=force, retry_failed=retry_failed)
+        found = scan(given, exclude=exclude)
+        if name_ignored:
+            yield from (PathIgnored(path=Path(path), reason=reason) for path, reason in found.ignored)
         if dry_run:
-            yield from self._dry_run(given, prune=prune, retry_failed=retry_failed)
-            return
-        if not self.exists:
-            self._create()
-        with Writer(self._store) as writer:
-            self._adopt(writer)
-            yield from self._add(writer, given, prune=prune, retry_failed=retry_failed)
+            yield from self._dry_run(found, request)
+        elif self.exists or found.files or not given:
+            if not self.exists:
+                self._create()
+            with Writer(self._store) as writer:
+                self._adopt(writer)
+                yield from self._add(writer, found, request, began=began)
+        else:
+            yield from self._nothing(found, began=began)
 
     def search(
         self,
@@ -297,20 +318,24 @@ class VideoIndex:
             blending=augmentation.settings if augmentation else None,
         )
 
-    def _add(self, writer: Writer, paths: list[Any], *, prune: bool, retry_failed: bool) -> Iterator[Event]:
+    def _add(self, writer: Writer, found: Scan, request: Request, *, began: float) -> Iterator[Event]:
         from impart.video.decode.decoder import Decoder
         from impart.video.index.events import IndexDone
         from impart.video.index.indexer import Indexer
+        from impart.video.index.prune import devices_of, read_devices, save_devices
 
-        began = time.monotonic()
-        videos, failures = list(writer.videos.values()), writer.failures
-        plan = yield from _planned(paths, videos, failures, writer.manifest, prune=prune, retry_failed=retry_failed)
+        videos, failures, devices = list(writer.videos.values()), writer.failures, read_devices(self.path)
+        plan = yield from _planned(found, videos, failures, writer.manifest, request=request, devices=devices)
         encoder = self._in_use.of(writer.manifest)
         with Decoder(writer.manifest.decode, short_side_px=encoder.traits.image_size_px) as decoder:
             indexer = Indexer(writer, encoder, decoder=decoder, batch=self.settings.encoder.batch)
             counts = yield from indexer.run(plan)
         if not plan.empty:
             writer.compact()
+        folders = {str(video.path.parent) for video in writer.videos.values()}
+        devices |= devices_of(file.path for file in found.files)
+        with self._store.errors("write to"):
+            save_devices(self.path, {folder: device for folder, device in devices.items() if folder in folders})
         self._save_cache()
         yield IndexDone(
             **dataclasses.asdict(counts),
@@ -319,11 +344,22 @@ class VideoIndex:
             elapsed_s=time.monotonic() - began,
         )
 
-    def _dry_run(self, paths: list[Any], *, prune: bool, retry_failed: bool) -> Iterator[Event]:
+    def _dry_run(self, found: Scan, request: Request) -> Iterator[Event]:
+        from impart.video.index.prune import read_devices
+
         manifest = self._with_settings(self.manifest) if self.exists else self._new_manifest(self.encoder)
-        failures = {record.path: record for record in self.failures()}
-        plan = yield from _planned(paths, self.videos(), failures, manifest, prune=prune, retry_failed=retry_failed)
+        failures, devices = {record.path: record for record in self.failures()}, read_devices(self.path)
+        plan = yield from _planned(found, self.videos(), failures, manifest, request=request, devices=devices)
         yield from plan.planned()
+
+    def _nothing(self, found: Scan, *, began: float) -> Iterator[Event]:
+        """Report that no file was found for a new index, which is then not created."""
+        from impart.video.index.events import IndexDone, PathFailed
+        from impart.video.index.plan import IndexPlan
+
+        yield from (PathFailed(path=path, reason=reason) for path, reason in found.problems)
+        yield dataclasses.replace(IndexPlan().summary(), ignored=found.ignored_by_reason())
+        yield IndexDone(path_failures=len(found.problems), unchanged=0, elapsed_s=time.monotonic() - began)
 
     def _save_cache(self) -> None:
         """Write the cache of the next cold search; the caller holds the write lock."""
@@ -377,29 +413,26 @@ class VideoIndex:
 
 
 def _planned(
-    paths: list[Any],
+    found: Scan,
     videos: list[VideoRecord],
     failures: Mapping[Path, FailureRecord],
     manifest: IndexManifest,
     *,
-    prune: bool,
-    retry_failed: bool,
+    request: Request,
+    devices: Mapping[str, int],
 ) -> Generator[Event, None, IndexPlan]:
-    """Walk the paths and compare the files found with the index.
+    """Compare the files found with the index.
 
     Yields:
         `PathFailed` for each problem, then `ScanDone`.
     """
     from impart.video.index.events import PathFailed
     from impart.video.index.plan import make_plan
-    from impart.video.index.scan import scan
 
-    plan = make_plan(
-        scan(paths), videos=videos, failures=failures, manifest=manifest, retry_failed=retry_failed, prune=prune
-    )
+    plan = make_plan(found, videos=videos, failures=failures, manifest=manifest, request=request, devices=devices)
     for path, reason in plan.problems:
         yield PathFailed(path=path, reason=reason)
-    yield plan.summary()
+    yield dataclasses.replace(plan.summary(), ignored=found.ignored_by_reason())
     return plan
 
 

@@ -22,6 +22,7 @@ from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.files import blake2b_hex
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.index.events import (
+    Action,
     Counts,
     Event,
     VideoCopied,
@@ -34,12 +35,13 @@ from impart.video.index.events import (
     VideoStarted,
 )
 from impart.video.index.plan import IndexPlan, IndexTask, hash_of
-from impart.video.index.store import VideoRecord, path_id, revision_of
+from impart.video.index.store import UNREAD, VideoRecord, is_current, path_id, revision_of
 from impart.video.index.video_buffer import Times, VideoBuffer
 from impart.video.index.writer import CHUNK_ROWS, Writer
 
 __all__ = ["Indexer", "VideoSource"]
 
+_READ_AGAIN = "; the next run reads it again"
 _AHEAD = 2  # batches given to the encoder and not yet taken back
 
 
@@ -100,17 +102,21 @@ class Indexer:
             self._counts += Counts(removed=len(plan.remove))
             yield from (VideoRemoved(path=record.path) for record in plan.remove)
         writer.forget_failures(plan.forget)
-        for task in plan.of("skip", "touch", "move"):
-            yield from self._without_decoding(task)
+        yield from self._without_decoding(plan)
         decoded = plan.of("add", "update")
         yield from self._decode(decoded)
         # Copies come last: their original may have been new itself.
-        originals = {record.revision: record for record in reversed(list(writer.videos.values()))}
+        originals = {
+            record.content_hash: record
+            for record in reversed(list(writer.videos.values()))
+            if record.problem is None and is_current(record, writer.manifest)
+        }
         orphans = []
         for task in plan.of("copy"):
-            original = originals.get(revision_of(task.content_hash or "", writer.manifest))
-            if original is None:  # it could not be decoded: try this file by itself
-                orphans.append(task)
+            original = originals.get(task.content_hash or "")
+            if original is None:  # it could not be read whole: try this file by itself
+                action: Action = "add" if task.replaced is None else "update"
+                orphans.append(dataclasses.replace(task, action=action, record=task.replaced))
                 continue
             writer.copy(original, self._record_at(task, original, video_id=self._video_id(task)))
             self._counts += Counts(copied=1)
@@ -118,18 +124,24 @@ class Indexer:
         yield from self._decode(orphans)
         return self._counts
 
-    def _without_decoding(self, task: IndexTask) -> Iterator[Event]:
-        if task.failure is not None:
+    def _without_decoding(self, plan: IndexPlan) -> Iterator[Event]:
+        """Carry out what changes rows of `videos` alone: however many files, it is one commit."""
+        tasks = plan.of("touch", "move")
+        # First: a path belongs to one video at any moment. The content of these is no longer there.
+        replaced = [task.replaced for task in tasks if task.replaced is not None]
+        if replaced:
+            self._writer.remove(replaced)
+        known = [(task, task.record) for task in tasks if task.record is not None]
+        self._writer.update([self._record_at(task, record, video_id=record.video_id) for task, record in known])
+        self._writer.forget_failures([task.file.path for task in tasks])
+        for task, record in known:
+            if task.action == "move":
+                self._counts += Counts(moved=1)
+                yield VideoMoved(path=task.file.path, old_path=record.path)
+        for task in plan.of("skip"):
+            assert task.failure is not None
             self._counts += Counts(skipped=1)
             yield VideoSkipped(path=task.file.path, reason=task.failure.reason, attempts=task.failure.attempts)
-            return
-        record = task.record
-        assert record is not None
-        self._writer.update(self._record_at(task, record, video_id=record.video_id))
-        self._writer.forget_failures([task.file.path])
-        if task.action == "move":
-            self._counts += Counts(moved=1)
-            yield VideoMoved(path=task.file.path, old_path=record.path)
 
     def _decode(self, tasks: Sequence[IndexTask]) -> Iterator[Event]:
         """Decode, encode and commit files."""
@@ -140,7 +152,7 @@ class Indexer:
         readable = [task for task in tasks if task.file.problem is None]
         for task in tasks:
             if task.file.problem is not None:
-                yield self._fail(task, task.file.problem)
+                yield self._fail(task, task.file.problem, lasting=True)
 
         def paths() -> Iterator[Path]:
             for task in readable:
@@ -155,7 +167,7 @@ class Indexer:
                     video = self._buffer(by_path[item.path], hashes.pop(item.path))
                     failed_at_once = isinstance(item, DecodeFailed)
                     if not video.content_hash and not failed_at_once:
-                        video.failure = "could not be read twice: is it being written, or its disk failing?"
+                        video.failure, video.lasting = "could not be read twice: is its disk failing?", False
                     self._steps.append(_Step(partial(self._begin, video, announce=not failed_at_once)))
                 if isinstance(item, DecodedSegment):
                     video.add_frame(item)
@@ -174,6 +186,8 @@ class Indexer:
 
     def _buffer(self, task: IndexTask, digest: str | None) -> VideoBuffer:
         revision = revision_of(digest or "", self._writer.manifest)
+        if task.record is not None and task.record.revision == revision:  # its rows stay until the commit
+            revision = revision_of(digest or "", self._writer.manifest, again=True)
         return VideoBuffer(task, revision=revision, content_hash=digest or "", precision=self._precision)
 
     def _carry_out(self, *, ahead: int) -> Iterator[Event]:
@@ -216,7 +230,7 @@ class Indexer:
         if isinstance(item, DecodeFinished):
             yield self._finish(video, item)
         else:
-            yield self._fail(video.task, item.reason, video=video)
+            yield self._fail(video.task, item.reason, lasting=item.lasting, video=video)
         yield self._progress(VideoBuffer(video.task, precision=self._precision))
         self._since_compaction += 1
         if self._since_compaction >= self._writer.manifest.index.compact_every:
@@ -231,7 +245,13 @@ class Indexer:
         if video.failure is None and not video.encoded:
             video.failure = "has no frame"
         if video.failure is not None:
-            return self._fail(video.task, video.failure, video=video)
+            return self._fail(video.task, video.failure, lasting=video.lasting, video=video)
+        known, problem = video.task.record, item.problem
+        if not item.lasting:
+            if known is not None and (known.problem is None or known.samples >= item.samples):
+                reason = f"{problem}; what was indexed before is kept"
+                return self._fail(video.task, reason, lasting=False, video=video)
+            problem = f"{problem}{_READ_AGAIN}"
         if video.waiting_rows:
             self._write(video)
         task, info = video.task, item.info
@@ -240,7 +260,7 @@ class Indexer:
             revision=video.revision,
             path=task.file.path,
             size_bytes=task.file.size_bytes,
-            mtime_ns=task.file.mtime_ns,
+            mtime_ns=task.file.mtime_ns if item.lasting else UNREAD,
             content_hash=video.content_hash,
             duration_s=info.duration_s,
             width=info.width,
@@ -251,7 +271,7 @@ class Indexer:
             samples=item.samples,
             segments=video.written,
             scene_starts=video.scene_starts(self._writer.manifest.index.cut_threshold),
-            problem=item.problem,
+            problem=problem,
             indexed_at=time.time(),
         )
         self._writer.commit(record)
@@ -259,7 +279,7 @@ class Indexer:
         self._counts += Counts(
             added=int(not replaced),
             updated=int(replaced),
-            partial=int(item.problem is not None),
+            partial=int(problem is not None),
             segments=record.segments,
             samples=record.samples,
             video_s=record.duration_s,
@@ -276,15 +296,19 @@ class Indexer:
             replaced=replaced,
         )
 
-    def _fail(self, task: IndexTask, reason: str, *, video: VideoBuffer | None = None) -> Event:
+    def _fail(self, task: IndexTask, reason: str, *, lasting: bool, video: VideoBuffer | None = None) -> Event:
+        """Report a file that cannot be indexed; remember it where the file itself is the cause."""
+        file = task.file
         if video is not None and video.written:
             self._writer.discard([(video.video_id, video.revision)])
-        record = self._writer.remember_failure(
-            task.file.path, size_bytes=task.file.size_bytes, mtime_ns=task.file.mtime_ns, reason=reason
-        )
         self._counts += Counts(failed=1)
-        self._bytes_done += task.file.size_bytes
-        return VideoFailed(path=record.path, reason=reason, attempts=record.attempts)
+        self._bytes_done += file.size_bytes
+        if not lasting:
+            return VideoFailed(path=file.path, reason=f"{reason}{_READ_AGAIN}", attempts=1)
+        record = self._writer.remember_failure(
+            file.path, size_bytes=file.size_bytes, mtime_ns=file.mtime_ns, reason=reason
+        )
+        return VideoFailed(path=file.path, reason=reason, attempts=record.attempts)
 
     def _video_id(self, task: IndexTask) -> str:
         """Choose the id of a file: that of the video it updates, or a new one.
@@ -293,6 +317,8 @@ class Indexer:
         """
         if task.action == "update" and task.record is not None:
             return task.record.video_id
+        if task.replaced is not None:
+            return task.replaced.video_id
         video_id = path_id(task.file.path)
         while video_id in self._writer.videos:
             video_id = blake2b_hex(video_id, size_bytes=8)
@@ -300,7 +326,8 @@ class Indexer:
 
     def _record_at(self, task: IndexTask, record: VideoRecord, *, video_id: str) -> VideoRecord:
         file = task.file
-        place = {"video_id": video_id, "path": file.path, "size_bytes": file.size_bytes, "mtime_ns": file.mtime_ns}
+        mtime_ns = UNREAD if record.mtime_ns == UNREAD else file.mtime_ns
+        place = {"video_id": video_id, "path": file.path, "size_bytes": file.size_bytes, "mtime_ns": mtime_ns}
         return dataclasses.replace(record, **place, indexed_at=time.time())  # type: ignore[arg-type]
 
     def _progress(self, video: VideoBuffer) -> Event:

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from impart.video.index.events import Action, Planned, ScanDone
 from impart.video.index.manifest import IndexManifest
+from impart.video.index.prune import find_gone
 from impart.video.index.scan import FoundFile, Scan, content_hash
-from impart.video.index.store import FailureRecord, VideoRecord, revision_of
+from impart.video.index.store import FailureRecord, VideoRecord, is_current
 
-__all__ = ["IndexPlan", "IndexTask", "hash_of", "make_plan"]
+__all__ = ["IndexPlan", "IndexTask", "Request", "hash_of", "make_plan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a run is asked for, beyond new and changed files.
+
+    Attributes:
+        prune: remove videos whose files are gone; force: also those whose disk may be away.
+        retry_failed: try files again that failed or were read in part.
+    """
+
+    prune: bool = False
+    force: bool = False
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +40,7 @@ class IndexTask:
         record: the indexed video at this path (update, touch), that moved here (move), or with the same content (copy;
             None where the other file is itself new).
         original: of a copy: the other file.
+        replaced: the indexed video at the path of an update, or of a file that was moved or copied to it.
         content_hash: set where the plan needed it.
         failure: of a skipped file.
     """
@@ -33,6 +51,7 @@ class IndexTask:
     original: Path | None = None
     content_hash: str | None = None
     failure: FailureRecord | None = None
+    replaced: VideoRecord | None = None
 
 
 @dataclass(kw_only=True)
@@ -97,36 +116,46 @@ def make_plan(
     videos: Iterable[VideoRecord],
     failures: Mapping[Path, FailureRecord],
     manifest: IndexManifest,
-    retry_failed: bool,
-    prune: bool,
+    request: Request,
+    devices: Mapping[str, int] | None = None,
 ) -> IndexPlan:
     """Compare the files found with the index.
 
     A file with the path, size and time of an indexed one is unchanged. Content is read only where these differ: to
     distinguish a touched file from a changed one, and a moved or copied file (its size equals that of an indexed video)
-    from a new one.
+    from a new one. A video with a problem is decoded again when its time changed or on request, also where its content
+    hash is the same: a hash of parts of the content does not cover a piece that arrived later.
+
+    Args:
+        devices: see `impart.video.index.prune`.
     """
+    retry_failed = request.retry_failed
     known = {record.path: record for record in videos}
     plan = IndexPlan(files=len(found.files), problems=list(found.problems))
-    new: list[FoundFile] = []
+    left: list[FoundFile] = []
     for file in found.files:
         record, failure = known.get(file.path), failures.get(file.path)
-        if record and _same(file, record) and record.revision == revision_of(record.content_hash, manifest):
+        retry = retry_failed and record is not None and record.problem is not None
+        if record and _same(file, record) and is_current(record, manifest) and not retry:
             plan.unchanged += 1
             if failure:  # it was damaged meanwhile, and restored
                 plan.forget.append(file.path)
         elif failure and _same(file, failure) and not retry_failed:
             plan.tasks.append(IndexTask(file=file, action="skip", failure=failure))
-        elif record:
-            plan.tasks.append(_changed(file, record, manifest=manifest))
         else:
-            new.append(file)
+            left.append(file)
     present = {file.path for file in found.files}
-    plan.tasks += _new(new, known=known, present=present, manifest=manifest)
+    plan.tasks += _decide(left, known=known, present=present, manifest=manifest)
     plan.tasks.sort(key=lambda task: os.fsencode(task.file.path))
-    if prune:
+    if request.prune:
         moved = {task.record.path for task in plan.of("move") if task.record}
-        _prune(plan, found, known=known, failures=failures, kept=present | moved)
+        gone = find_gone(
+            found, known=known, failures=failures, kept=present | moved, devices=devices or {}, force=request.force
+        )
+        plan.remove, plan.forget = gone.remove, plan.forget + gone.forget
+        if request.force:
+            plan.problems = [(path, reason) for path, reason in plan.problems if path not in found.missing]
+        plan.problems = _joined([*plan.problems, *gone.problems])
     return plan
 
 
@@ -138,78 +167,76 @@ def hash_of(file: FoundFile) -> str | None:
         return None
 
 
+def _joined(problems: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    """Join the reasons of each path."""
+    joined: dict[Path, str] = {}
+    for path, reason in problems:
+        joined[path] = f"{joined[path]}; {reason}" if path in joined else reason
+    return list(joined.items())
+
+
 def _same(file: FoundFile, known: VideoRecord | FailureRecord) -> bool:
     return file.size_bytes == known.size_bytes and file.mtime_ns == known.mtime_ns
 
 
-def _changed(file: FoundFile, record: VideoRecord, *, manifest: IndexManifest) -> IndexTask:
-    digest = hash_of(file)
-    same = digest == record.content_hash and record.revision == revision_of(record.content_hash, manifest)
-    return IndexTask(file=file, action="touch" if same else "update", record=record, content_hash=digest)
-
-
-def _new(
+def _decide(
     files: Sequence[FoundFile], *, known: Mapping[Path, VideoRecord], present: set[Path], manifest: IndexManifest
 ) -> list[IndexTask]:
-    """Decide for files at paths that are not in the index: moved, copied or new."""
-    by_size: dict[int, int] = {}
-    by_hash: dict[str, list[VideoRecord]] = {}
+    """Decide for files that are new, or differ from the video at their path: touched, moved, copied, changed or new."""
+    sizes = Counter(record.size_bytes for record in known.values())
+    sizes.update(file.size_bytes for file in files if file.path not in known)
+    twins_of: dict[str, list[VideoRecord]] = {}
     for record in known.values():
-        by_size[record.size_bytes] = by_size.get(record.size_bytes, 0) + 1
-        if record.revision == revision_of(record.content_hash, manifest):
-            by_hash.setdefault(record.content_hash, []).append(record)
-    for file in files:
-        by_size[file.size_bytes] = by_size.get(file.size_bytes, 0) + 1
+        if is_current(record, manifest):
+            twins_of.setdefault(record.content_hash, []).append(record)
+    digests = {file.path: hash_of(file) for file in files if file.size_bytes and _may_be_known(file, known, sizes)}
+
+    resized = {file.path for file in files if file.path in known and file.size_bytes != known[file.path].size_bytes}
+
+    def vacated(record: VideoRecord) -> bool:
+        """Whether the content of a video is no longer at its path."""
+        if record.path in present:
+            return record.path in resized or digests.get(record.path) not in (None, record.content_hash)
+        return not os.path.lexists(record.path)
+
     moved: set[str] = set()
     first: dict[str, Path] = {}
     tasks = []
     for file in files:
-        digest = hash_of(file) if file.size_bytes and by_size[file.size_bytes] > 1 else None
-        twins = by_hash.get(digest, []) if digest else []
-        gone = [one for one in twins if one.video_id not in moved and one.path not in present and not _exists(one.path)]
+        here, digest = known.get(file.path), digests.get(file.path)
+        if here and digest == here.content_hash:
+            whole = here.problem is None and is_current(here, manifest)
+            action: Action = "touch" if whole else "update"
+            tasks.append(IndexTask(file=file, action=action, record=here, content_hash=digest))
+            continue
+        twins = twins_of.get(digest, []) if digest else []
+        gone = [one for one in twins if one.video_id not in moved and vacated(one)]
+        whole_twins = [one for one in twins if one.problem is None]
         if gone:
             moved.add(gone[0].video_id)
-            tasks.append(IndexTask(file=file, action="move", record=gone[0], content_hash=digest))
-        elif twins:
-            tasks.append(
-                IndexTask(file=file, action="copy", record=twins[0], original=twins[0].path, content_hash=digest)
-            )
+            task = IndexTask(file=file, action="move", record=gone[0])
+        elif whole_twins:
+            task = IndexTask(file=file, action="copy", record=whole_twins[0], original=whole_twins[0].path)
         elif digest and digest in first:
-            tasks.append(IndexTask(file=file, action="copy", original=first[digest], content_hash=digest))
+            task = IndexTask(file=file, action="copy", original=first[digest])
         else:
             if digest:
                 first[digest] = file.path
-            tasks.append(IndexTask(file=file, action="add", content_hash=digest))
-    return tasks
+            task = IndexTask(file=file, action="add")
+        tasks.append(dataclasses.replace(task, content_hash=digest, replaced=here))
+    return [_settled(task, moved=moved) for task in tasks]
 
 
-def _prune(
-    plan: IndexPlan,
-    found: Scan,
-    *,
-    known: Mapping[Path, VideoRecord],
-    failures: Mapping[Path, FailureRecord],
-    kept: set[Path],
-) -> None:
-    """Find the videos that are gone below the roots; never below a root that may be an unmounted disk."""
-    unreadable = [path for path, _ in found.problems]
-    roots = []
-    for root in found.roots:
-        if root.is_dir() and next(root.iterdir(), None) is None and any(_below(path, [root]) for path in known):
-            plan.problems.append((root, "is empty: is its disk mounted? Nothing below it was removed from the index"))
-        else:
-            roots.append(root)
-
-    def gone(path: Path) -> bool:
-        return path not in kept and _below(path, roots) and not _below(path, unreadable) and not _exists(path)
-
-    plan.remove = [record for path, record in known.items() if gone(path)]
-    plan.forget += [path for path in failures if gone(path)]
+def _may_be_known(file: FoundFile, known: Mapping[Path, VideoRecord], sizes: Mapping[int, int]) -> bool:
+    """Whether another file, or the video at its path, has the size of a file: only then its content is read."""
+    here = known.get(file.path)
+    return (here is not None and here.size_bytes == file.size_bytes) or sizes[file.size_bytes] > (here is None)
 
 
-def _below(path: Path, folders: Iterable[Path]) -> bool:
-    return any(path.is_relative_to(folder) for folder in folders)
-
-
-def _exists(path: Path) -> bool:
-    return os.path.lexists(path)
+def _settled(task: IndexTask, *, moved: set[str]) -> IndexTask:
+    """Settle what becomes of the video that was at the path of a task: a moved one is not replaced."""
+    if task.replaced is None:
+        return task
+    if task.replaced.video_id in moved:
+        return dataclasses.replace(task, replaced=None)
+    return dataclasses.replace(task, action="update", record=task.replaced) if task.action == "add" else task

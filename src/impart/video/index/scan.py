@@ -1,26 +1,58 @@
-"""Scan: walk folders for video files in a fixed order, and hash content to recognise moved files."""
+"""Scan: walk folders for video files in a fixed order, and hash content to recognise moved files.
+
+A suffix of `VIDEO_SUFFIXES` is enough to take a file, one of `OTHER_SUFFIXES` to leave it out. All other files are
+opened, and their first bytes decide (`impart.video.decode.content`). What is left out is counted.
+"""
 
 from __future__ import annotations
 
 import errno
+import fnmatch
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from impart.files import new_blake2b
+from impart.video.decode.content import content_of
 
-__all__ = ["VIDEO_SUFFIXES", "FoundFile", "Scan", "absolute", "content_hash", "scan"]
+__all__ = ["OTHER_SUFFIXES", "VIDEO_SUFFIXES", "FoundFile", "Scan", "absolute", "content_hash", "scan"]
 
-_SUFFIXES = """
-    3g2 3gp amv asf avi divx dv f4v flv gif h264 h265 hevc ivf m1v m2t m2ts m2v m4v mjpeg mjpg mkv mov mp4 mp4v mpe
-    mpeg mpg mpv mts mxf nsv nut obu ogm ogv qt rm rmvb tod ts vob webm wmv wtv y4m
-"""
-VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
+
+def _suffixes(names: str) -> frozenset[str]:
+    return frozenset(f".{name}" for name in names.split())
+
+
+VIDEO_SUFFIXES = _suffixes("""
+    264 265 3g2 3gp 3gp2 3gpp amv asf avc avi dav divx dv dvr-ms evo f4v flv gif gifv h263 h264 h265 hevc insv ismv ivf
+    lrv m1v m2t m2ts m2v m4p m4v mj2 mjpeg mjpg mk3d mkv moov mov mp2v mp4 mp4v mpe mpeg mpeg4 mpg mpv mpv2 mts mxf nsv
+    nut obu ogm ogv qt rm rmvb ssif tod trp vob vro webm wm wmv wtv xvid y4m
+""")
 """Suffixes of the files taken from folders, in upper or lower case; a file given explicitly needs none of them."""
 
-_TS_PACKET_BYTES = 188
+OTHER_SUFFIXES = _suffixes("""
+    arw bmp cr2 cr3 dng eps exr hdr ico jfif jpe jpeg jpg jxl nef orf pef psb psd raf rw2 srw svg tga thm tif tiff xcf
+    aac ac3 aif aiff amr ape dts flac m4a m4b mid midi mka mp3 oga ogg opus wav wma
+    aae ass idx lrc nfo smi srt ssa sub sup vtt xmp
+    csv doc docx epub htm html ipynb json jsonl log md odp ods odt pdf ppt pptx rst rtf tex tsv txt xls xlsx xml
+    bat c cc cfg class conf cpp css go h hpp ini java js jsx lock map mjs o php ps1 py pyc rb rs sh sql toml tsx vue
+    yaml yml
+    7z apk app bz2 cab deb dll dmg dylib exe gz jar msi rar rpm so tar tgz whl xz zip zst
+    arrow db h5 lance npy npz onnx parquet pkl pt pth safetensors sqlite otf ttf woff woff2 lnk torrent url
+    crdownload download opdownload part partial tmp
+""")
+"""Suffixes of files that are left out of folders without being opened: images, sound, subtitles, documents, source
+code, archives, data, and downloads that are not complete."""
+
+FOREIGN_FOLDERS = frozenset({
+    "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle", "lost+found", "recycled",
+    "recycler", "system volume information",
+})  # fmt: skip
+"""Folders of network storage and operating systems, in lower case: previews, deleted files, snapshots."""
+
 _BLOCK_BYTES = 1 << 16
 _MIDDLE_BLOCKS = 14
 
@@ -43,19 +75,34 @@ class Scan:
         files: sorted by path, each once.
         problems: (path, reason) of given paths that do not exist and of folders that cannot be read.
         roots: given paths that could be read: pruning below them is safe.
+        missing: given paths that do not exist; they are problems too.
+        ignored: (path, reason) of the files and folders below given folders that were left out.
     """
 
     files: list[FoundFile] = field(default_factory=list)
     problems: list[tuple[Path, str]] = field(default_factory=list)
     roots: list[Path] = field(default_factory=list)
+    missing: list[Path] = field(default_factory=list)
+    ignored: list[tuple[str, str]] = field(default_factory=list)
+
+    def ignored_by_reason(self) -> dict[str, int]:
+        """Count what was left out, by suffix or by the kind of folder, most frequent first."""
+        return dict(Counter(reason for _, reason in self.ignored).most_common())
 
 
-def scan(paths: Iterable[str | os.PathLike[str]]) -> Scan:
+def scan(paths: Iterable[str | os.PathLike[str]], *, exclude: Iterable[str] = ()) -> Scan:
     """Walk files and folders, recursively and sorted.
 
-    Hidden files and folders (`.name`) below a given path are skipped. A folder is entered once, however many symbolic
-    links point to it. Paths are made absolute by `absolute`, so that a link and its target are two entries.
+    Hidden files and folders (`.name`), `FOREIGN_FOLDERS` and IMPART's own artefacts below a given path are left out. A
+    folder is entered once, however many symbolic links point to it. Paths are made absolute by `absolute`, so that a
+    link and its target are two entries.
+
+    Args:
+        paths: files and folders.
+        exclude: patterns of files and folders to leave out below given folders. A pattern is compared with the name,
+            with the path below the given folder and with the whole path; `*` also matches `/`.
     """
+    excluded = _matcher(exclude)
     result = Scan()
     found: dict[Path, FoundFile] = {}
     entered: set[tuple[int, int]] = set()
@@ -65,6 +112,8 @@ def scan(paths: Iterable[str | os.PathLike[str]]) -> Scan:
             info = path.stat()
         except OSError as error:
             result.problems.append((path, f"cannot be found: {_reason(error)}"))
+            if isinstance(error, FileNotFoundError):
+                result.missing.append(path)
             continue
         if not stat.S_ISDIR(info.st_mode):
             found[path] = FoundFile(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
@@ -72,7 +121,7 @@ def scan(paths: Iterable[str | os.PathLike[str]]) -> Scan:
             continue
         root = path.resolve()
         problems_before = len(result.problems)
-        for item in _walk(root, entered=entered, problems=result.problems):
+        for item in _walk(root, entered=entered, result=result, excluded=excluded):
             found[item.path] = item
         if not any(problem_path == root for problem_path, _ in result.problems[problems_before:]):
             result.roots.append(root)
@@ -111,7 +160,9 @@ def absolute(given: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path.parent)) / path.name if path.name else path
 
 
-def _walk(root: Path, *, entered: set[tuple[int, int]], problems: list[tuple[Path, str]]) -> Iterator[FoundFile]:
+def _walk(
+    root: Path, *, entered: set[tuple[int, int]], result: Scan, excluded: Callable[[str, str], bool]
+) -> Iterator[FoundFile]:
     """Find the video files below `root`, with an explicit stack: folders may be deeper than Python's recursion."""
     stack = [root]
     while stack:
@@ -122,32 +173,73 @@ def _walk(root: Path, *, entered: set[tuple[int, int]], problems: list[tuple[Pat
                 continue
             entered.add((info.st_dev, info.st_ino))
             with os.scandir(folder) as listing:
-                entries = [entry for entry in listing if not entry.name.startswith(".")]
+                entries = list(listing)
         except OSError as error:
-            problems.append((folder, f"the folder cannot be read: {_reason(error)}"))
+            result.problems.append((folder, f"the folder cannot be read: {_reason(error)}"))
+            continue
+        if folder != root and _is_artefact(entry.name for entry in entries):
+            result.ignored.append((str(folder), "IMPART folder"))
             continue
         for entry in entries:
-            path = Path(entry.path)
-            suffix_known = os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES  # noqa: PTH122 - a path is slow
-            try:
-                if entry.is_dir():
-                    stack.append(path.resolve() if entry.is_symlink() else path)
-                elif suffix_known:
-                    info = entry.stat()
-                    if stat.S_ISREG(info.st_mode) and not _is_typescript(path):
-                        yield FoundFile(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
-            except OSError as error:
-                if suffix_known:
-                    yield _unreachable(path, error)
+            decided = _decide(entry, below=str(root), excluded=excluded)
+            if isinstance(decided, FoundFile):
+                yield decided
+            elif isinstance(decided, Path):
+                stack.append(decided)
+            else:
+                result.ignored.append((entry.path, decided))
 
 
-def _is_typescript(path: Path) -> bool:
-    """Whether a `.ts` file is TypeScript: an MPEG transport stream has a sync byte every 188 bytes."""
-    if path.suffix.lower() != ".ts":
-        return False
-    with path.open("rb") as file:
-        head = file.read(_TS_PACKET_BYTES + 1)
-    return bool(head) and not (head[0] == head[-1] == 0x47)
+def _decide(entry: os.DirEntry[str], *, below: str, excluded: Callable[[str, str], bool]) -> FoundFile | Path | str:
+    """Decide on one entry of a folder: a file to take, a folder to enter, or the reason to leave it out."""
+    if entry.name.startswith("."):
+        return "hidden"
+    if excluded(entry.path, below):
+        return "excluded"
+    path = Path(entry.path)
+    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a path is slow
+    try:
+        if entry.is_dir():
+            if entry.name.lower() in FOREIGN_FOLDERS:
+                return entry.name
+            return path.resolve() if entry.is_symlink() else path
+        if suffix in OTHER_SUFFIXES:
+            return suffix
+        info = entry.stat()
+        if not stat.S_ISREG(info.st_mode):
+            return "not a file"
+        if suffix in VIDEO_SUFFIXES or _is_video(path, suffix):
+            return FoundFile(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
+    except OSError as error:
+        return _unreachable(path, error) if suffix in VIDEO_SUFFIXES else "cannot be read"
+    return suffix or "no suffix"
+
+
+def _is_video(path: Path, suffix: str) -> bool:
+    """Decide by content. A `.ts` that is neither a known container nor text is taken: the decoder names the reason."""
+    content = content_of(path)
+    return content in ("video", "animated webp") or (suffix == ".ts" and content == "unknown")
+
+
+def _is_artefact(names: Iterable[str]) -> bool:
+    """Whether a folder is an index, a reference set or a trained RAM of IMPART."""
+    found = set(names)
+    marks = {"videos.lance", "ram.onnx"} & found or any(name.endswith(".arrow") for name in found)
+    return "manifest.json" in found and bool(marks)
+
+
+def _matcher(patterns: Iterable[str]) -> Callable[[str, str], bool]:
+    """Compile patterns into a function of (path, folder that is walked)."""
+    joined = "|".join(fnmatch.translate(pattern.rstrip("/")) for pattern in patterns)
+    match = re.compile(joined).match
+
+    def excluded(path: str, below: str) -> bool:
+        if not joined:
+            return False
+        inner = os.path.relpath(path, below).replace(os.sep, "/")
+        return bool(match(os.path.basename(path)) or match(inner) or match(path))  # noqa: PTH119
+
+    return excluded
 
 
 def _unreachable(path: Path, error: OSError) -> FoundFile:

@@ -30,10 +30,12 @@ from impart.video.index.manifest import Augmentation, IndexManifest
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["FailureRecord", "Store", "TableGoneError", "VideoRecord", "path_id", "revision_of"]
+__all__ = ["FailureRecord", "Store", "TableGoneError", "VideoRecord", "is_current", "path_id", "revision_of"]
 
 VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
 NEIGHBOURS_PREFIX = "neighbours_"
+UNREAD = -(2**63)
+_OURS = ("references", "rams", "cache", "manifest.json", "folders.json", ".lock")
 
 _TRIES = 8
 _Read = TypeVar("_Read")
@@ -49,6 +51,8 @@ class VideoRecord:
         path: absolute; stored as the bytes of the file system, since not every name is text.
         samples: frames sampled; segments: rows into which they were merged.
         scene_starts: number of the first segment of each scene.
+        mtime_ns: modification time; `UNREAD` where a read error of the disk cut the video short: no file has this time,
+            so the next run decodes it again.
         problem: why only a part could be read; None for a whole video.
         indexed_at: Unix time in seconds.
     """
@@ -93,8 +97,13 @@ def path_id(path: Path) -> str:
     return blake2b_hex(os.fsencode(path), size_bytes=8)
 
 
-def revision_of(content_hash: str, manifest: IndexManifest) -> str:
-    """Compute the id of a content and of the settings that change its rows: 16 hex digits."""
+def revision_of(content_hash: str, manifest: IndexManifest, *, again: bool = False) -> str:
+    """Compute the id of a content and of the settings that change its rows: 16 hex digits.
+
+    Args:
+        again: of the same content decoded once more, which a video with a problem is: while its new rows are written,
+            the old ones must stay apart from them. A third time takes the first id again.
+    """
     settings: tuple[object, ...] = (
         manifest.decode.fps,
         manifest.decode.reuse_threshold,
@@ -102,8 +111,13 @@ def revision_of(content_hash: str, manifest: IndexManifest) -> str:
     )
     if manifest.decode.fit != "crop":  # left out, so that the ids in existing indexes stay valid
         settings += (manifest.decode.fit,)
-    text = f"{content_hash} {settings!r} {manifest.encoder_fingerprint}"
+    text = f"{content_hash} {settings!r} {manifest.encoder_fingerprint}" + (" again" if again else "")
     return blake2b_hex(text, size_bytes=8)
+
+
+def is_current(record: VideoRecord, manifest: IndexManifest) -> bool:
+    """Whether a video was indexed with the settings and the encoder of a manifest."""
+    return any(record.revision == revision_of(record.content_hash, manifest, again=again) for again in (False, True))
 
 
 class TableGoneError(RuntimeError):
@@ -239,7 +253,7 @@ class Store:
 
 
 def _is_ours(name: str) -> bool:
-    return name.endswith((".lance", ".part")) or name in ("references", "rams", "cache", "manifest.json", ".lock")
+    return name.endswith((".lance", ".part")) or name in _OURS
 
 
 def _schemas(manifest: IndexManifest) -> dict[str, pa.Schema]:

@@ -34,7 +34,7 @@ class VideoBuffer:
 
     Attributes:
         video_id: set when the turn of the video has come.
-        failure: why the video cannot be indexed, or None.
+        failure: why the video cannot be indexed, or None; lasting: whether the file itself is the cause.
         encoded: frames encoded; samples: frames sampled that these represent; written: rows written.
     """
 
@@ -44,6 +44,7 @@ class VideoBuffer:
         self.content_hash = content_hash
         self.video_id = ""
         self.failure: str | None = None
+        self.lasting = True
         self.encoded = self.samples = self.written = 0
         self._dtype = np.dtype(precision)
         self._images: list[npt.NDArray[np.uint8]] = []

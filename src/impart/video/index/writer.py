@@ -161,10 +161,11 @@ class Writer:
             if old is not None and old.revision != record.revision:
                 self.discard([(old.video_id, old.revision)])
 
-    def update(self, record: VideoRecord) -> None:
-        """Replace the row of a video whose segments stay: it moved, or only its time changed."""
-        with self.store.errors("write to"):
-            self._put(record)
+    def update(self, records: Sequence[VideoRecord]) -> None:
+        """Replace the rows of videos whose segments stay, in one step: they moved, or only their times changed."""
+        if records:
+            with self.store.errors("write to"):
+                self._put(*records)
 
     def copy(self, original: VideoRecord, record: VideoRecord) -> None:
         """Commit `record` with the segments of another video of the same content."""
@@ -242,17 +243,19 @@ class Writer:
                     # Files of no version are from an interrupted run: this process alone holds the lock.
                     table.optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
 
-    def _put(self, record: VideoRecord) -> None:
+    def _put(self, *records: VideoRecord) -> None:
+        """Write the rows of videos in one step; they are all new, or all known."""
         import pyarrow as pa
 
         table = self._table(VIDEOS)
-        row = dataclasses.asdict(record) | {"path": os.fsencode(record.path)}
-        rows = pa.Table.from_pylist([row], schema=table.schema)
-        if record.video_id in self.videos:
+        rows = pa.Table.from_pylist(
+            [vars(record) | {"path": os.fsencode(record.path)} for record in records], schema=table.schema
+        )
+        if records[0].video_id in self.videos:
             _upsert(table, rows, key="video_id")
         else:
             table.add(rows)
-        self.videos[record.video_id] = record
+        self.videos.update((record.video_id, record) for record in records)
 
     def _table(self, name: str) -> Any:
         """Open a table once: only this writer creates newer versions."""

@@ -17,8 +17,9 @@ import numpy as np
 
 from impart.config import By, Fit, Group, SearchSettings
 from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
-from impart.encoders.preprocess import squashed, to_rgb
+from impart.encoders.preprocess import squashed
 from impart.errors import DataError, QueryError
+from impart.images import load_image
 from impart.retrieval.prompts import query_embeddings
 
 __all__ = ["Query", "SearchKeywords", "SearchOptions", "combine", "query_vectors"]
@@ -152,14 +153,8 @@ def _image(image: str | os.PathLike[str] | ImageInput) -> Any:
     """Read an image file as RGB; images in memory pass unchanged."""
     if not isinstance(image, str | os.PathLike):
         return image
-    from PIL import Image, UnidentifiedImageError
-
     path = Path(image)
     try:
-        with Image.open(path) as opened:
-            return to_rgb(opened)
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image that can be read: use a JPEG, PNG or the like") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read the image {path}: {reason}") from error
+        return load_image(path)[0]
+    except DataError as error:
+        raise DataError(f"cannot use {path} as a query image: {error}; give a JPEG, PNG or the like") from error

@@ -172,3 +172,58 @@ def test_the_development_copies(data_dir: Path) -> None:
         assert len(dataset) == count
         assert sorted(dataset.classes) == sorted(class_names(name))
         assert dataset.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "older"), [(2, False), (2, True), (3, True), (4, False), (pickle.HIGHEST_PROTOCOL, False)]
+)
+def test_batches_saved_again_by_python_3(tmp_path: Path, protocol: int, older: bool) -> None:
+    data = pixels(3)
+    batch = {
+        "labels": [np.int64(3), np.int64(0), 9],
+        "data": np.asfortranarray(data) if protocol % 2 else data,
+        "filenames": np.array(["a.png", "b.png", "c.png"]),
+        "raw": bytearray(b"\xff\x00"),
+    }
+    meta = {"label_names": [np.str_(key) for key in named_set("cifar10").keys]}
+
+    def saved(content: object) -> bytes:
+        written = pickle.dumps(content, protocol=protocol)
+        return written.replace(b"numpy._core", b"numpy.core") if older else written  # its name before NumPy 2
+
+    write_folder(tmp_path / "cifar-10-batches-py", {"test_batch": saved(batch), "batches.meta": saved(meta)})
+    dataset = open_set(f"cifar10:{tmp_path}", split="test")
+    assert isinstance(dataset, ClassSet)
+    assert dataset.labels.tolist() == [3, 0, 9]
+    assert dataset.classes == class_names("cifar10")
+    wanted = data[1].reshape(3, 32, 32).transpose(1, 2, 0)
+    np.testing.assert_array_equal(np.asarray(dataset.images.read(1)[0]), wanted)
+
+
+class _Calls:
+    """Pickles as a call of a function with arguments."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _Calls(print, "run"),
+        _Calls(bytearray, 2**40),
+        _Calls(getattr, "text", "upper"),
+        _Calls(np.load, "file.npy"),
+        np.array([{"an": "object"}], dtype=object)[0:1].dtype.type,
+    ],
+    ids=["print", "memory", "getattr", "load", "type"],
+)
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_what_is_no_plain_data_is_refused_in_every_protocol(content: object, protocol: int, tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    write_folder(folder, {**cifar10_files(), "test_batch": pickle.dumps({"data": content}, protocol=protocol)})
+    with pytest.raises(DataError, match="not a pickle of plain data"):
+        open_set(f"cifar10:{tmp_path}", split="test")

@@ -222,3 +222,20 @@ def test_the_development_copy_of_caltech(data_dir: Path) -> None:
     assert len(dataset) == 984
     assert dataset.classes == class_names("caltech101")
     assert dataset.notes == ()
+
+
+@pytest.mark.parametrize("spec", ["imagenet-v2:{}", "imagenet:{}", "{}"])
+def test_imagenet_v2_is_sorted_by_number(tmp_path: Path, spec: str) -> None:
+    folder = tmp_path / "imagenetv2-matched-frequency-format-val"
+    for number in (0, 1, 2, 10, 100, 999):
+        (folder / str(number)).mkdir(parents=True)
+        image(folder / str(number) / "a.jpeg")
+    dataset = open_set(spec.format(folder), kind="classes")
+    assert dataset.name == "imagenet-v2/matched-frequency"
+    assert dataset.labels.tolist() == [0, 1, 2, 10, 100, 999]
+    assert len(dataset.classes) == 1000
+    assert dataset.classes[1] == class_names("imagenet")[1] == "goldfish"
+    assert dataset.notes == ("6 of 1000 classes have images: all names are candidates",)
+    assert open_set(f"imagenet-v2:{tmp_path}", kind="classes").labels.tolist() == dataset.labels.tolist()
+    with pytest.raises(DataError, match=r"imagenetv2-top-images-format-val.*ImageNetV2"):
+        open_set(f"imagenet-v2:{tmp_path}", split="top-images")

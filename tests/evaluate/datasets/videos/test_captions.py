@@ -60,6 +60,27 @@ def test_msrvtt_1ka(tmp_path: Path) -> None:
     assert dataset.spans is None
 
 
+def test_msrvtt_under_the_names_of_its_archives(tmp_path: Path) -> None:
+    def annotation(name: str, *videos: tuple[str, str]) -> None:
+        content = {
+            "videos": [{"video_id": video, "split": split, "category": 1, "id": 0} for video, split in videos],
+            "sentences": [{"caption": f"caption of {video}", "video_id": video, "sen_id": 0} for video, _ in videos],
+        }
+        write(tmp_path / name, json.dumps(content))
+
+    annotation("train_val_annotation/train_val_videodatainfo.json", ("video0", "train"), ("video6513", "validate"))
+    annotation("test_videodatainfo.json", ("video7010", "test"))
+    write(tmp_path / "msrvtt_jsfusion_test.csv", JSFUSION)
+    write(tmp_path / "category.txt", "music\t0\n")
+    touch(tmp_path, "TrainValVideo/video0.mp4", "TrainValVideo/video6513.mp4", "TestVideo/video7010.mp4")
+    touch(tmp_path, "TestVideo/video7020.mp4")
+    assert pairs(open_msrvtt(tmp_path, "test")) == [("video7010.mp4", "caption of video7010")]
+    assert pairs(open_msrvtt(tmp_path, "validate")) == [("video6513.mp4", "caption of video6513")]
+    assert pairs(open_msrvtt(tmp_path, "train")) == [("video0.mp4", "caption of video0")]
+    assert pairs(open_msrvtt(tmp_path)) == [("video7020.mp4", "a woman creating a fondant baby and flower")]
+    assert open_msrvtt(tmp_path / "test_videodatainfo.json").name == "msrvtt/test"
+
+
 def test_msrvtt_other_splits_have_all_captions(tmp_path: Path) -> None:
     video = {"category": 9, "url": "https://www.youtube.com/watch?v=x", "start time": 1.5, "end time": 9.0, "id": 0}
     data = {

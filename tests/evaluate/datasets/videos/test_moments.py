@@ -59,6 +59,17 @@ def test_qvhighlights(tmp_path: Path) -> None:
     assert dataset.notes == ("missing videos left out: 1 of 2 (gone_0.0_150.0)",)
 
 
+def test_the_test_split_of_qvhighlights_has_answers_in_a_file_of_its_own(tmp_path: Path) -> None:
+    hidden = json.dumps({key: QV[key] for key in ("qid", "query", "duration", "vid")}) + "\n"
+    write(tmp_path / "highlight_test_release.jsonl", hidden)
+    write(tmp_path / "bP5KfdFJzC4_660.0_810.0.mp4", "")
+    with pytest.raises(DataError, match=r"highlight_test_release\.jsonl has no answers: highlight_test_with_gt\.jsonl"):
+        open_qvhighlights(tmp_path, "test")
+    write(tmp_path / "highlight_test_with_gt.jsonl", json.dumps(QV) + "\n")
+    dataset = open_qvhighlights(tmp_path, "test")
+    assert (dataset.name, dataset.spans) == ("qvhighlights/test", (((0.0, 4.0), (10.0, 12.0)),))
+
+
 def test_qvhighlights_without_answers(tmp_path: Path) -> None:
     hidden = json.dumps({key: QV[key] for key in ("qid", "query", "duration", "vid")}) + "\n"
     file = write(tmp_path / "highlight_val_release.jsonl", json.dumps(QV) + "\n" + hidden)

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +20,8 @@ from impart.evaluate.datasets.plain_pickle import load_plain_pickle
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet, Images
 from impart.files import digest_of, file_stamp
+from impart.images import load_image
 from impart.readers.names import label_text
-from impart.refset.pairs import load_image
 
 __all__ = ["CIFAR10", "CIFAR100", "READERS", "open_cifar"]
 
@@ -47,8 +48,8 @@ class _Layout:
     archive: str
     batches: dict[str, tuple[str, ...]]
     meta: str
-    labels: bytes
-    names: bytes
+    labels: str
+    names: str
 
 
 CIFAR10 = _Layout(
@@ -63,8 +64,8 @@ CIFAR10 = _Layout(
     archive="cifar-10-python.tar.gz",
     batches={"test": ("test_batch",), "train": tuple(f"data_batch_{number}" for number in range(1, 6))},
     meta="batches.meta",
-    labels=b"labels",
-    names=b"label_names",
+    labels="labels",
+    names="label_names",
 )
 CIFAR100 = _Layout(
     info=DataSetInfo(
@@ -78,8 +79,8 @@ CIFAR100 = _Layout(
     archive="cifar-100-python.tar.gz",
     batches={"test": ("test",), "train": ("train",)},
     meta="meta",
-    labels=b"fine_labels",
-    names=b"fine_label_names",
+    labels="fine_labels",
+    names="fine_label_names",
 )
 
 
@@ -135,13 +136,11 @@ def _from_batches(layout: _Layout, split: str, parts: dict[str, bytes], sources:
     )
 
 
-def _batch(
-    data: bytes, field: bytes, *, where: str, classes: int
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+def _batch(data: bytes, field: str, *, where: str, classes: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Load the images (n, 32, 32, 3) and labels (n,) of one batch."""
-    content = load_plain_pickle(data, where=where)
+    content = _fields(load_plain_pickle(data, where=where))
     try:
-        pixels = np.asarray(content[b"data"])
+        pixels = np.asarray(content["data"])
         labels = np.asarray(content[field], dtype=np.int64)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{where} is not a batch of images ({error!r}): download it again") from error
@@ -152,12 +151,19 @@ def _batch(
     return pixels.reshape(-1, 3, _SIDE_PX, _SIDE_PX).transpose(0, 2, 3, 1), labels  # rows are R, G, B planes
 
 
+def _fields(content: Any) -> Any:
+    """Name the fields of a pickle in text: as published they are bytes, saved again by Python 3 they are text."""
+    if not isinstance(content, dict):
+        return content
+    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
+
+
 def _classes(layout: _Layout, meta: bytes | None, source: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the class names in the order of the meta file, or in the official order without one, with notes."""
     name = layout.info.name
     if meta is None:
         return class_names(name), (f"no {layout.meta}: the official order of classes is assumed",)
-    listed = load_plain_pickle(meta, where=f"{source}: {layout.meta}")
+    listed = _fields(load_plain_pickle(meta, where=f"{source}: {layout.meta}"))
     try:
         keys = [key.decode() if isinstance(key, bytes) else str(key) for key in listed[layout.names]]
     except (KeyError, TypeError, UnicodeDecodeError) as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from impart.evaluate.datasets.annotations import Malformed, read_lines, read_table
 from impart.evaluate.datasets.classification.folder import open_known_folder
+from impart.evaluate.datasets.classification.imagenet_v2 import has_numbered_classes, open_imagenet_v2
 from impart.evaluate.datasets.image_files import ImageFinder, class_set, find_root
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet
@@ -198,6 +199,15 @@ IMAGENET = _ListedSet(
     rows=_imagenet,
 )
 
-READERS: tuple[Reader, ...] = tuple(
-    one.info.reader("classes", one.open) for one in (FOOD101, SUN397, AIRCRAFT, DTD, PETS, IMAGENET)
+
+def _open_imagenet(path: Path, split: str | None = None) -> ClassSet:
+    """Open ImageNet-1k, or ImageNet-V2, whose folders are numbered."""
+    if path.is_dir() and has_numbered_classes(path):
+        return open_imagenet_v2(path)
+    return IMAGENET.open(path, split)
+
+
+READERS: tuple[Reader, ...] = (
+    *(one.info.reader("classes", one.open) for one in (FOOD101, SUN397, AIRCRAFT, DTD, PETS)),
+    IMAGENET.info.reader("classes", _open_imagenet),
 )

@@ -13,7 +13,7 @@ from impart.evaluate.datasets.names import class_names, templates
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet, Images
 from impart.files import digest_of, file_stamp
-from impart.refset.pairs import load_image
+from impart.images import load_image
 
 __all__ = ["READERS", "STL10", "open_stl10"]
 

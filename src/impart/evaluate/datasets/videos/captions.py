@@ -30,7 +30,11 @@ MSRVTT = DataSetInfo(
     name="msrvtt",
     title="MSR-VTT",
     splits=("1ka", "test", "validate", "train"),
-    files=("MSRVTT_JSFUSION_test.csv (split 1ka) or MSRVTT_data.json (the others)", "videos named video7020.mp4"),
+    files=(
+        "MSRVTT_JSFUSION_test.csv (split 1ka), or MSRVTT_data.json, or test_videodatainfo.json and "
+        "train_val_videodatainfo.json (the others)",
+        "videos named video7020.mp4",
+    ),
     home="https://github.com/ArrowLuo/CLIP4Clip#data-preparing",
 )
 MSVD = DataSetInfo(
@@ -88,14 +92,20 @@ CAPTIONS = DataSetInfo(
 )
 
 
-MSRVTT_FILES = dict.fromkeys(MSRVTT.splits, "MSRVTT_data.json") | {"1ka": "MSRVTT_JSFUSION_test.csv"}
-MSVD_FILES = {split: f"{split}_list.txt" for split in MSVD.splits}
-DIDEMO_FILES = {split: f"{split}_data.json" for split in DIDEMO.splits}
-ACTIVITYNET_FILES = {split: f"{split}.json" for split in ACTIVITYNET.splits}
+MSRVTT_FILES = {
+    "1ka": ("MSRVTT_JSFUSION_test.csv",),
+    "test": ("MSRVTT_data.json", "test_videodatainfo.json"),
+    "validate": ("MSRVTT_data.json", "train_val_videodatainfo.json"),
+    "train": ("MSRVTT_data.json", "train_val_videodatainfo.json"),
+}
+"""The second names are those of the archives of the challenge, the first those of later copies with all splits."""
+MSVD_FILES = {split: (f"{split}_list.txt",) for split in MSVD.splits}
+DIDEMO_FILES = {split: (f"{split}_data.json",) for split in DIDEMO.splits}
+ACTIVITYNET_FILES = {split: (f"{split}.json",) for split in ACTIVITYNET.splits}
 LSMDC_FILES = {
-    "test": "LSMDC16_challenge_1000_publictect.csv",
-    "val": "LSMDC16_annos_val.csv",
-    "train": "LSMDC16_annos_training.csv",
+    "test": ("LSMDC16_challenge_1000_publictect.csv",),
+    "val": ("LSMDC16_annos_val.csv",),
+    "train": ("LSMDC16_annos_training.csv",),
 }
 
 

@@ -61,26 +61,28 @@ class VideoFolder:
         if not self.root.is_dir():
             raise info.missing(f"{self.root} is not a folder")
         self._by_name: dict[str, Path] = {}
+        self._by_lower: dict[str, Path] = {}
         self._by_stem: dict[str, Path] = {}
         for file in _walk(self.root):
             self._by_name.setdefault(file.name, file)
+            self._by_lower.setdefault(file.name.lower(), file)
             if file.suffix.lower() in _VIDEO_SUFFIXES:
                 self._by_stem.setdefault(file.stem, file)
 
-    def annotation(self, name: str) -> Path:
-        """Find the annotation file of this name with the shortest path.
+    def annotation(self, *names: str) -> Path:
+        """Find the annotation file of the first of these names that exists, with the shortest path.
 
         Raises:
-            DataError: it does not exist; the message has the files needed and where they are published.
+            DataError: none exists; the message has the files needed and where they are published.
         """
-        found = self.optional(name)
+        found = next((file for name in names if (file := self.optional(name)) is not None), None)
         if found is None:
-            raise self.info.missing(f"{self.root} has no {name}")
+            raise self.info.missing(f"{self.root} has no {' or '.join(names)}")
         return found
 
     def optional(self, name: str) -> Path | None:
-        """Find the annotation file of this name; None if it does not exist."""
-        return self._by_name.get(name)
+        """Find the annotation file of this name, in this case or another; None if it does not exist."""
+        return self._by_name.get(name) or self._by_lower.get(name.lower())
 
     def video(self, name: str, *others: str) -> Path | None:
         """Find the video of one of these names, with or without a suffix; None if it does not exist."""
@@ -100,7 +102,7 @@ class VideoFolder:
 
 
 def open_annotation(
-    info: DataSetInfo, path: Path, asked: str | None, files: Mapping[str, str]
+    info: DataSetInfo, path: Path, asked: str | None, files: Mapping[str, tuple[str, ...]]
 ) -> tuple[str, VideoFolder, Path]:
     """Find the annotation file of a split.
 
@@ -108,7 +110,7 @@ def open_annotation(
         info: the data set.
         path: the folder, or an annotation file in it, which selects its split.
         asked: a split; None = the default.
-        files: split -> its annotation file.
+        files: split -> the names of its annotation file, the preferred one first.
 
     Returns:
         The split, the folder of the videos, and the annotation file.
@@ -118,17 +120,18 @@ def open_annotation(
     """
     split = _chosen_split(info, path, asked, files)
     folder = VideoFolder(path, info)
-    return split, folder, folder.annotation(files[split])
+    return split, folder, path if path.is_file() else folder.annotation(*files[split])
 
 
-def _chosen_split(info: DataSetInfo, path: Path, asked: str | None, files: Mapping[str, str]) -> str:
+def _chosen_split(info: DataSetInfo, path: Path, asked: str | None, files: Mapping[str, tuple[str, ...]]) -> str:
     if not path.is_file():
         return info.split(asked)
-    there = [split for split in info.splits if files[split] == path.name]
+    there = [split for split in info.splits if path.name.lower() in (name.lower() for name in files[split])]
     if asked is not None and info.split(asked) in there:
         return asked
     if asked is not None or not there:
-        wanted = files[asked] if asked is not None else " or ".join(dict.fromkeys(files.values()))
+        named = files[asked] if asked is not None else [name for names in files.values() for name in names]
+        wanted = " or ".join(dict.fromkeys(named))
         raise info.missing(f"{path} is another file: give the folder, or {wanted}")
     return there[0]
 

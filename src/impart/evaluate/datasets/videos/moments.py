@@ -25,8 +25,11 @@ __all__ = ["READERS"]
 QVHIGHLIGHTS = DataSetInfo(
     name="qvhighlights",
     title="QVHighlights",
-    splits=("val", "train"),
-    files=("highlight_val_release.jsonl (highlight_train_release.jsonl)", "videos named bP5KfdFJzC4_660.0_810.0.mp4"),
+    splits=("val", "train", "test"),
+    files=(
+        "highlight_val_release.jsonl (highlight_train_release.jsonl, highlight_test_with_gt.jsonl)",
+        "videos named bP5KfdFJzC4_660.0_810.0.mp4",
+    ),
     home="https://github.com/jayleicn/moment_detr/tree/main/data",
 )
 CHARADES = DataSetInfo(
@@ -37,8 +40,10 @@ CHARADES = DataSetInfo(
     home="https://github.com/jiyanggao/TALL (videos: https://prior.allenai.org/projects/charades)",
 )
 
-QVHIGHLIGHTS_FILES = {split: f"highlight_{split}_release.jsonl" for split in QVHIGHLIGHTS.splits}
-CHARADES_FILES = {split: f"charades_sta_{split}.txt" for split in CHARADES.splits}
+QVHIGHLIGHTS_FILES = {split: (f"highlight_{split}_release.jsonl",) for split in QVHIGHLIGHTS.splits} | {
+    "test": ("highlight_test_with_gt.jsonl", "highlight_test_release.jsonl")
+}
+CHARADES_FILES = {split: (f"charades_sta_{split}.txt",) for split in CHARADES.splits}
 
 CLIP_S = 2.0  # QVHighlights rates clips of two seconds
 RATERS = 3
@@ -86,7 +91,8 @@ class SpanRepair:
 def open_qvhighlights(path: Path, split: str | None = None) -> MomentSet:
     """Open QVHighlights (Lei et al. 2021): one or more moments per sentence, and three ratings per 2 s clip.
 
-    The test split has no public answers. Clips outside the moments have saliency 0.
+    The answers of the test split are public since March 2026, in a file of their own. Clips outside the moments have
+    saliency 0.
     """
     split, folder, file = open_annotation(QVHIGHLIGHTS, path, split, QVHIGHLIGHTS_FILES)
     bad, spans = Malformed(file, "json with qid, query, duration, vid, relevant_windows"), SpanRepair()
@@ -112,6 +118,8 @@ def open_qvhighlights(path: Path, split: str | None = None) -> MomentSet:
             bad.add(line, str(error))
         else:
             rows.append(row)
+    if not rows and split == "test" and bad.found:
+        raise QVHIGHLIGHTS.missing(f"{file} has no answers: highlight_test_with_gt.jsonl has them")
     return moment_set(f"qvhighlights/{split}", folder, rows, notes=(*bad.notes(), *spans.notes()))
 
 

@@ -7,7 +7,6 @@ of its centre square.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
@@ -18,10 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from impart.errors import DataError
 from impart.files import file_key, read_ahead, sha256_hex, sha256_of_file
+from impart.images import load_image, read_header
 from impart.train.prepare.columns import Column, ColumnStore
 
 if TYPE_CHECKING:
@@ -174,17 +174,15 @@ def _evaluation_prints(path: Path) -> tuple[Prints, str]:
     """Compute the prints of an evaluation file and its SHA-256."""
     try:
         return Prints.join([prints_of(image) for image in _frames(path)]), sha256_of_file(path)
-    except (OSError, ValueError) as error:
+    except (DataError, OSError, ValueError) as error:
         raise DataError(f"cannot read evaluation image {path}: {error}") from error
 
 
 def _prints_of_file(path: Path) -> Prints:
     """Compute the prints of a training image; those of a broken file are zero."""
     try:
-        with Image.open(path) as opened:
-            opened.draft("RGB", (64, 64))  # JPEG: decode small
-            return prints_of(ImageOps.exif_transpose(opened).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return prints_of(load_image(path, draft_px=64)[0])
+    except DataError:
         return Prints(bits=np.zeros((1, 2, 32), np.uint8), thumbs=np.zeros((1, 2, 256), np.float32))
 
 
@@ -209,19 +207,14 @@ def clean(content: bytes, *, min_side_px: int, short_side_px: int, trim: bool = 
     Transparent parts become white; `trim` crops most of an even white border.
     """
     try:
-        with Image.open(io.BytesIO(content)) as opened:
-            if min(opened.size) < min_side_px or max(opened.size) > 4 * min(opened.size):
-                return None
-            opened.draft("RGB", (2 * short_side_px, 2 * short_side_px))  # JPEG: decode small, four times as fast
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                layer = image.convert("RGBA")
-                image = Image.new("RGB", layer.size, "white")
-                image.paste(layer, mask=layer.getchannel("A"))
-            image = image.convert("RGB")
-            image = _trimmed(image) if trim else image
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        header = read_header(content)
+        sides = header.width, header.height
+        if min(sides) < min_side_px or max(sides) > 4 * min(sides):
+            return None
+        image, _ = load_image(content, draft_px=2 * short_side_px)  # decoding small is four times as fast
+    except DataError:
         return None
+    image = _trimmed(image) if trim else image
     scale = short_side_px / min(image.size)
     if scale < 1:
         image = image.resize(
@@ -271,8 +264,7 @@ def looks_drawn(image: Image.Image) -> bool:
 def _frames(path: Path) -> list[Image.Image]:
     """Open an image, or the first, middle and last frame of a clip."""
     if path.suffix.lower() not in _CLIPS:
-        with Image.open(path) as opened:
-            return [opened.convert("RGB")]
+        return [load_image(path)[0]]
     import av
 
     with av.open(str(path)) as clip:

@@ -1,0 +1,165 @@
+"""Pruning: find the indexed videos whose files are surely gone.
+
+A file that is missing was deleted, or the disk with its folder is away. A folder that is missing, empty, on another
+device than when it was indexed, or that cannot be read, may be an unmounted disk: its videos are kept and named. The
+caller removes them with `force`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from impart.files import write_json_atomic
+from impart.video.index.scan import Scan
+from impart.video.index.store import FailureRecord, VideoRecord
+
+__all__ = ["DEVICES_NAME", "Gone", "devices_of", "find_gone", "read_devices", "save_devices"]
+
+DEVICES_NAME = "folders.json"
+
+
+@dataclass(kw_only=True)
+class Gone:
+    """What pruning does.
+
+    Attributes:
+        remove: videos whose files are gone.
+        forget: files with a recorded failure that are gone.
+        problems: (folder, reason) of folders whose videos are kept.
+    """
+
+    remove: list[VideoRecord] = field(default_factory=list)
+    forget: list[Path] = field(default_factory=list)
+    problems: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def find_gone(
+    found: Scan,
+    *,
+    known: Mapping[Path, VideoRecord],
+    failures: Mapping[Path, FailureRecord],
+    kept: set[Path],
+    devices: Mapping[str, int],
+    force: bool,
+) -> Gone:
+    """Find the videos that are gone below the roots of a scan.
+
+    Args:
+        kept: paths that are not gone: the files found, and those that were moved.
+        devices: device number per folder, as it was when its videos were found (`devices_of`).
+        force: remove the videos of folders that may be an unmounted disk as well.
+    """
+    result = Gone()
+    unreadable = [path for path, _ in found.problems if path not in found.missing]
+    roots = [*found.roots, *found.missing]
+    alive = {file.path.parent for file in found.files if file.path in known}
+    missing: dict[Path, list[Path]] = {}
+    for path in {**known, **failures}:
+        if path not in kept and _below(path, roots) and not _below(path, unreadable) and not _exists(path):
+            missing.setdefault(path.parent, []).append(path)
+    suspects: dict[tuple[Path, str], int] = {}
+    for folder, paths in missing.items():
+        suspect = None if force else _suspicion(folder, alive=folder in alive, device=devices.get(str(folder)))
+        videos = [known[path] for path in paths if path in known]
+        if suspect is None:
+            result.remove += videos
+            result.forget += [path for path in paths if path in failures]
+        elif videos:
+            suspects[suspect] = suspects.get(suspect, 0) + len(videos)
+    for (folder, reason), count in sorted(suspects.items()):
+        videos_kept = f"{count} indexed video{' is' if count == 1 else 's are'} kept"
+        result.problems.append(
+            (folder, f"{reason}: is its disk mounted? {videos_kept}; --prune --force removes what is gone for good")
+        )
+    result.remove.sort(key=lambda record: os.fsencode(record.path))
+    return result
+
+
+def devices_of(files: Iterable[Path]) -> dict[str, int]:
+    """Read the device number of each folder that contains one of the files."""
+    devices = {}
+    for folder in {path.parent for path in files}:
+        try:
+            devices[str(folder)] = folder.stat().st_dev
+        except OSError:  # it went away meanwhile
+            continue
+    return devices
+
+
+def read_devices(index: Path) -> dict[str, int]:
+    """Read the device numbers stored in an index; none where there are none, or they are damaged."""
+    try:
+        values = json.loads((index / DEVICES_NAME).read_text(encoding="ascii"))
+        return {str(folder): int(device) for folder, device in values["devices"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def save_devices(index: Path, devices: Mapping[str, int]) -> None:
+    """Store device numbers in an index; the caller holds the write lock.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if read_devices(index) != devices:
+        write_json_atomic(index / DEVICES_NAME, {"devices": dict(sorted(devices.items()))}, ascii_only=True)
+
+
+def _suspicion(folder: Path, *, alive: bool, device: int | None) -> tuple[Path, str] | None:
+    """Name why a folder with missing files may be an unmounted disk; None = it is not.
+
+    Args:
+        alive: whether another indexed video is in it.
+        device: its number when it was indexed.
+
+    Returns:
+        The folder to name, and the reason.
+    """
+    if alive:
+        return None
+    here = folder
+    try:
+        while not _exists(here):
+            folder, here = here, here.parent
+        if not _holds_a_file(here):
+            return here, "the folder is empty"
+        if folder != here:
+            return folder, "the folder is missing"
+        if device is not None and device != here.stat().st_dev:
+            return here, "the folder is on another disk than before"
+    except OSError as error:
+        return here, f"the folder cannot be read ({error.strerror or error})"
+    return None
+
+
+def _holds_a_file(folder: Path) -> bool:
+    """Whether a folder, or one below it, contains a file that is not hidden: empty folders are where disks are mounted.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    os.listdir(folder)
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if any(not name.startswith(".") for name in names):
+            return True
+    return False
+
+
+def _below(path: Path, folders: Iterable[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _exists(path: Path) -> bool:
+    """Whether a path exists; one that cannot be asked for may."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
