@@ -37,8 +37,9 @@ from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.encoders.base import Float32
 from impart.encoders.bundled import bundled
 from impart.evaluate import open_set
-from impart.evaluate.class_prompts import class_embeddings, tidy_class_name
+from impart.evaluate.class_prompts import class_embeddings
 from impart.evaluate.embed import embed_images
+from impart.readers.names import label_text
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.near_duplicates import NEAR_DUPLICATE
 from impart.retrieval.znorm import ZNorm
@@ -124,7 +125,7 @@ def reference_set(
     """Make a reference set of the drawn images, not tuned."""
     labels = train.labels[rows]
     return ReferenceSet.from_arrays(
-        [tidy_class_name(train.classes[label]) for label in labels],
+        [label_text(train.classes[label]) for label in labels],
         image=train.images.embeddings[rows],
         text=texts[labels],
         retrieval=train.images.retrieval[rows],
@@ -159,7 +160,7 @@ def few_shot_figures(
     ram: LearnedRam | None,
 ) -> dict[str, list[float]]:
     """Measure top-1 of every draw, by method."""
-    texts = encoder.encode_texts([tidy_class_name(name) for name in train.classes])
+    texts = encoder.encode_texts([label_text(name) for name in train.classes])
     figures: dict[str, list[float]] = {}
     for seed in range(draws):
         rows = train.draw(shots, seed)
@@ -210,7 +211,7 @@ def main() -> None:
         whole = Embedded.read(encoder, images / name / "train")
         trains[name] = whole.apart_from(problems[name].test)
         left_out[name] = len(whole.labels) - len(trains[name].labels)
-        texts = encoder.encode_texts([tidy_class_name(label) for label in trains[name].classes])
+        texts = encoder.encode_texts([label_text(label) for label in trains[name].classes])
         drawn = reference_set(encoder, trains[name], trains[name].draw(3, 0), texts, name=name)
         foreign[f"{name}, 3 per class"] = tune(drawn, background=background).references
 

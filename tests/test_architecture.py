@@ -25,6 +25,7 @@ FLOORS = (
     ("files",),
     ("images",),
     ("metrics",),
+    ("readers",),
     ("encoders",),
     ("retrieval",),
     ("refset",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,8 @@ def test_build_info_add_merge_tune(classes: Path, tmp_path: Path) -> None:
     assert "24 pairs" in added.output
     assert "12 duplicates" in added.output
     other = tmp_path / "other"
-    RUN.invoke(app, ["build", str(classes / "red"), "-o", str(other), "-e", "tiny", "--no-tune"])
+    shutil.copytree(classes / "red", tmp_path / "named" / "crimson")
+    RUN.invoke(app, ["build", str(tmp_path / "named"), "-o", str(other), "-e", "tiny", "--no-tune"])
     merged = RUN.invoke(app, ["merge", str(out), str(other), "-o", str(tmp_path / "both")])
     assert merged.exit_code == 0, merged.output
     assert "30 pairs" in merged.output
@@ -74,3 +76,18 @@ def test_hold_out(classes: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "6 pairs" in result.output
     assert len((tmp_path / "set" / "rest.csv").read_text().splitlines()) == 1 + 18
+
+
+def test_class_names_are_given_by_a_file_and_notes_are_printed(classes: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("red", "green", "blue", "white")):
+        (classes / name).rename(classes / str(number))
+    shutil.copytree(classes / "0", classes / "0_")
+    arguments = ["build", str(classes), "-o", str(tmp_path / "set"), "-e", "tiny", "--no-tune"]
+    refused = RUN.invoke(app, arguments)
+    assert "its class is '0', a number or a code: give its name in a file (--class-names" in str(refused.exception)
+    names = tmp_path / "names.json"
+    names.write_text(json.dumps({"0": "red", "1": "green", "2": "blue", "3": "white", "0_": "red"}))
+    result = RUN.invoke(app, [*arguments, "--class-names", str(names)])
+    assert result.exit_code == 0, result.output
+    assert "4 texts" in result.output
+    assert "note       2 folders share 1 text, first '0' and '0_': 'red'" in result.output

@@ -19,7 +19,7 @@ from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError, ReferenceSetError
 from impart.refset.build import BuildProgress, Selection
-from impart.refset.pairs import Columns, read_pairs, tidy_name
+from impart.refset.pairs import Columns, read_pairs
 from impart.refset.refset import ReferenceSet
 
 
@@ -133,8 +133,10 @@ def test_webdataset_shards(tiny: TinyEncoder, tmp_path: Path) -> None:
         add(tar, "002.cls", b"7")
         add(tar, "003.png", png("white"))
     made = ReferenceSet.build(tmp_path, tiny, path=tmp_path / "set")
-    assert made.texts == ("red by text", "blue by json", "7")
-    assert "shard-1.tar::003.png,the text is empty" in (tmp_path / "set" / "failures.csv").read_text()
+    assert made.texts == ("red by text", "blue by json")
+    failures = (tmp_path / "set" / "failures.csv").read_text()
+    assert "shard-1.tar::003.png,the text is empty" in failures
+    assert "shard-1.tar::002.png,\"its class is '7', a number or a code: give its name in a file" in failures
 
 
 def test_unusable_images_are_listed_and_the_rest_is_built(tiny: TinyEncoder, images: Path, tmp_path: Path) -> None:
@@ -246,7 +248,3 @@ def test_a_missing_path_is_refused(tiny: TinyEncoder, tmp_path: Path) -> None:
         ReferenceSet.build(tmp_path / "nothing.csv", tiny)
     with pytest.raises(ReferenceSetError, match="no image under"):
         ReferenceSet.build(tmp_path, tiny)
-
-
-def test_tidy_names() -> None:
-    assert tidy_name("black__cab_12") == "black cab"

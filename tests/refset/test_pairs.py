@@ -60,13 +60,13 @@ def test_a_caption_file_is_preferred_to_json_and_json_has_licence_and_source(tmp
             ("2.json", json.dumps(plain).encode()),
             ("2.cls", b"7"),
             ("2.png", png("blue")),
-            ("3.cls", b"8"),
+            ("3.cls", b"grass_green"),
             ("3.json", b"[broken"),
             ("3.png", png("green")),
         ],
     )
     found = [(pair.text, pair.licence, pair.source) for pair in read_pairs(shard, source="mine", licence="none")]
-    assert found == [("by text", "CC BY 2.0", "yfcc"), ("by json", "CC0", "mine"), ("8", "none", "mine")]
+    assert found == [("by text", "CC BY 2.0", "yfcc"), ("by json", "CC0", "mine"), ("grass green", "none", "mine")]
 
 
 @pytest.mark.parametrize("damage", ["cut", "header", "garbage", "empty"])

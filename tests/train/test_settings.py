@@ -15,7 +15,7 @@ from impart.train import settings
 from impart.train.config_file import bundled_configs, load_config
 from impart.train.retired import RETIRED
 from impart.train.run import MODES
-from impart.train.settings import TABLES
+from impart.train.settings import TABLES, DataSettings, PairsFrom, TrainConfig
 
 
 def test_every_bundled_config_resolves_and_names_its_command():
@@ -116,6 +116,13 @@ def test_an_unknown_config_lists_the_bundled_ones(tmp_path):
 def test_the_kept_settings_are_those_the_mode_reads():
     kept = load_config("ram_mini").as_dict()
     assert set(kept) == {"mode", "seed", *TABLES["ram"]}
+
+
+def test_a_run_of_an_earlier_version_has_the_same_kept_pairs():
+    kept = TrainConfig(
+        data=DataSettings(pairs=(PairsFrom(path="a"), PairsFrom(path="b", class_names="c.txt")))
+    ).as_dict()
+    assert [pairs.get("class_names") for pairs in kept["data"]["pairs"]] == [None, "c.txt"]
 
 
 def test_every_mode_is_named_where_modes_are_listed():

@@ -28,7 +28,9 @@ app.command()(sweep)
 SetArgument = Annotated[Path, typer.Argument(metavar="SET", help="Folder of the reference set.")]
 SourceArgument = Annotated[
     Path,
-    typer.Argument(metavar="SOURCE", help="A csv, tsv, parquet or WebDataset tar file, or a folder of images."),
+    typer.Argument(
+        metavar="SOURCE", help="A csv, tsv, jsonl, parquet or tar file, or a folder of images or of shards."
+    ),
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write the set to.")]
 ModelOption = Annotated[
@@ -36,6 +38,15 @@ ModelOption = Annotated[
 ]
 ImageColumn = Annotated[str | None, typer.Option(help="Column of the image; default: guessed by its name.")]
 TextColumn = Annotated[str | None, typer.Option(help="Column of the text; default: guessed by its name.")]
+ClassNamesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-names",
+        metavar="FILE",
+        help="Names of class numbers or codes: one name per line, a csv (code, name), or json. "
+        "Default: classnames.txt or classes.csv beside the source.",
+    ),
+]
 SourceOption = Annotated[str, typer.Option("--source", help="Collection of the pairs that name none.")]
 LicenceOption = Annotated[str, typer.Option(help="Licence of pairs that state none.")]
 LimitOption = Annotated[int, typer.Option(min=0, help="At most this many pairs; 0 = all.")]
@@ -60,6 +71,7 @@ def build(
     class_prompts: EnsembleOption = False,
     image_column: ImageColumn = None,
     text_column: TextColumn = None,
+    class_names: ClassNamesOption = None,
     source_name: SourceOption = "",
     licence: LicenceOption = "",
     storage: Annotated[Storage, typer.Option(help="Precision of the stored vectors.")] = "float16",
@@ -86,6 +98,7 @@ def build(
         model,
         path=out,
         columns=Columns(image=image_column, text=text_column),
+        class_names=class_names,
         selection=selection,
         prompts=CLASS_PROMPTS if class_prompts else (),
         source=source_name,
@@ -129,6 +142,7 @@ def add(
     class_prompts: EnsembleOption = False,
     image_column: ImageColumn = None,
     text_column: TextColumn = None,
+    class_names: ClassNamesOption = None,
     source_name: SourceOption = "",
     licence: LicenceOption = "",
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings again.")] = True,
@@ -148,6 +162,7 @@ def add(
         source,
         model,
         columns=Columns(image=image_column, text=text_column),
+        class_names=class_names,
         selection=Selection(limit=limit, per_class=per_class),
         prompts=CLASS_PROMPTS if class_prompts else (),
         source=source_name,
@@ -277,6 +292,8 @@ def _print_info(references: ReferenceSet, path: Path) -> None:
         print(f"  source     {source['source'] or 'unnamed'}: {source['pairs']} pairs, {licence}")
     if manifest.duplicates:
         print(f"  left out   {manifest.duplicates} duplicates")
+    for note in manifest.notes:
+        print(f"  note       {note}")
     if manifest.failed:
         print(f"  failed     {manifest.failed} (failures.csv)")
     blending = "not tuned: the paper's settings"

@@ -10,18 +10,9 @@ from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.embed import embed_texts
 from impart.retrieval.prompts import ZEROSHOT_ENSEMBLE, ZEROSHOT_SINGLE, prompt_ensemble
 
-__all__ = ["class_embeddings", "templates_of", "tidy_class_name"]
+__all__ = ["class_embeddings", "templates_of"]
 
 _NAMED = {"ensemble": ZEROSHOT_ENSEMBLE, "single": ZEROSHOT_SINGLE}
-
-
-def tidy_class_name(folder: str) -> str:
-    """Convert a folder name to words.
-
-    >>> tidy_class_name("ceiling_fan")
-    'ceiling fan'
-    """
-    return " ".join(folder.replace("_", " ").split())
 
 
 def templates_of(

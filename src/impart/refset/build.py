@@ -104,7 +104,7 @@ def select(pairs: Iterable[Pair], selection: Selection) -> Iterator[tuple[Pair, 
     if selection.fraction < 1 or selection.shuffle:
         pairs = list(pairs)
         if selection.fraction < 1:
-            keys = list(dict.fromkeys(pair.image_key for pair in pairs))
+            keys = list(dict.fromkeys(pair.image_key for pair in pairs if not pair.problem))
             count = round(selection.fraction * len(keys))
             held = {keys[i] for i in rng.choice(len(keys), count, replace=False)}
         if selection.shuffle:
@@ -114,6 +114,8 @@ def select(pairs: Iterable[Pair], selection: Selection) -> Iterator[tuple[Pair, 
 
     def wanted(pair: Pair) -> bool:
         nonlocal taken
+        if pair.problem:  # it is listed among the failures, and counts for no limit
+            return True
         if held is not None and pair.image_key not in held:
             return False
         if selection.limit and taken >= selection.limit:
@@ -169,6 +171,7 @@ def build(
     *,
     path: str | Path | None = None,
     columns: Columns | None = None,
+    class_names: str | Path | None = None,
     selection: Selection | None = None,
     prompts: Sequence[str] = (),
     source: str = "",
@@ -188,6 +191,7 @@ def build(
         path: folder to write rows to, batch by batch, and `rest.csv` for a hold-out (file, text, source, licence of the
             pairs that training may use). None = keep the rows in memory.
         columns: of tables.
+        class_names: file with the names of class numbers or codes (see `pairs.read_pairs`).
         selection: the pairs that are taken; default all.
         prompts: templates with `{}`; a text's embedding is the mean over them (class names). None = the text as it is.
         source: collection of the pairs that name none.
@@ -216,7 +220,13 @@ def build(
     run = _Run(encoder=encoder, prompts=tuple(prompts), max_megapixels=max_megapixels)
     if isinstance(pairs, (str, Path)):
         listed: Iterable[Pair] = read_pairs(
-            Path(pairs), columns=columns, source=source, licence=licence, on_failure=run.fail
+            Path(pairs),
+            columns=columns,
+            class_names=Path(class_names) if class_names is not None else None,
+            source=source,
+            licence=licence,
+            on_failure=run.fail,
+            on_note=run.notes.append,
         )
         name = name or Path(pairs).resolve().stem
     else:
@@ -270,6 +280,7 @@ def build(
         },
         failed=len(run.failures),
         duplicates=run.duplicates,
+        notes=tuple(run.notes),
         versions=library_versions(),
     )
     return BuiltRows(data, manifest, tuple(run.failures), rest)
@@ -322,13 +333,14 @@ class _Run:
     duplicates: int = 0
     failures: list[Failure] = field(default_factory=list)
     fresh: list[Failure] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     _seen: set[tuple[str, str]] = field(default_factory=set)
     _texts: dict[str, Float32] = field(default_factory=dict)
 
     def load(self, pair: Pair) -> _Loaded:
         """Read an image: (pair, image, hash, perceptual hash), or (pair, None, reason, ""). Runs in a reader thread."""
-        if not pair.text.strip():
-            return pair, None, "the text is empty", ""
+        if pair.problem or not pair.text.strip():
+            return pair, None, pair.problem or "the text is empty", ""
         try:
             image, digest = load_image(pair.image, max_megapixels=self.max_megapixels)
         except DataError as error:

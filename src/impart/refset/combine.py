@@ -68,6 +68,7 @@ def merge(parts: Sequence[RowsAndManifest]) -> RowsAndManifest:
         settings={"merged": [manifest.name for manifest in manifests]},
         failed=sum(manifest.failed for manifest in manifests),
         duplicates=sum(manifest.count for manifest in manifests) - writer.count,
+        notes=tuple(dict.fromkeys(note for manifest in manifests for note in manifest.notes)),
         vanilla=None,
     )
 

@@ -49,6 +49,7 @@ class ReferenceSetManifest:
         settings: resolved settings of the build.
         failed: pairs that could not be used (listed in failures.csv).
         duplicates: pairs dropped because the set had the same image with the same text.
+        notes: what the reader left out or merged.
         index: kind of the nearest-neighbour index, with its recall.
         znorm: file with the statistics of the background set; empty = computed from the set's own images.
         vanilla: settings that `refset tune` or the model's recipe chose for this set; None = not tuned.
@@ -70,6 +71,7 @@ class ReferenceSetManifest:
     settings: dict[str, Any] = field(default_factory=dict)
     failed: int = 0
     duplicates: int = 0
+    notes: tuple[str, ...] = ()
     index: dict[str, Any] = field(default_factory=lambda: IndexInfo().as_dict())
     znorm: str = ""
     vanilla: dict[str, Any] | None = None
@@ -99,6 +101,7 @@ class ReferenceSetManifest:
         known = {item.name for item in dataclasses.fields(cls)}
         try:
             content["sources"] = tuple(content["sources"])
+            content["notes"] = tuple(content.get("notes", ()))
             manifest = cls(**{name: value for name, value in content.items() if name in known})
         except (KeyError, TypeError) as error:
             raise ReferenceSetError(f"{path} is incomplete: {error}. Build the set again") from error

@@ -1,32 +1,37 @@
-"""List image-text pairs of a source: csv and tsv files, parquet, image folders, WebDataset tars.
+"""List image-text pairs of a source: csv and tsv files, parquet, image folders, WebDataset tars, saved data sets.
 
-Reading is lazy: a `Pair` has the place of its image, which `impart.images` reads. Listing a source, to split or sample
-it, reads no images, and building from it needs memory for a few batches.
+The readers of `impart.readers` list samples; here each caption or class name of a sample becomes a pair. A `Pair` has
+the place of its image, which `impart.images` reads. Listing a source, to split or sample it, reads no images.
 """
 
 from __future__ import annotations
 
-import csv
-import re
-import tarfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
 
 from impart.errors import DataError, ReferenceSetError
 from impart.images import ImageSource
+from impart.readers.arrow_tables import ArrowTable, is_saved, samples_of_parquet, saved_splits
+from impart.readers.class_names import ClassNames
+from impart.readers.columns import Columns
+from impart.readers.folders import samples_of_folder
+from impart.readers.names import is_code, label_text, merged_names
+from impart.readers.sample import ImageSample, Listener
+from impart.readers.tables import samples_of_table
+from impart.readers.webdataset import Shard, notes_on, read_shard
 
-__all__ = ["Columns", "Pair", "read_pairs", "tidy_name"]
+__all__ = ["Columns", "Pair", "read_pairs"]
 
-_OnFailure: TypeAlias = "Callable[[str, str], None] | None"
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-IMAGE_COLUMNS = ("file", "image", "path", "filepath", "file_name", "filename", "image_path", "img", "jpg")
-TEXT_COLUMNS = ("text", "caption", "title", "alt", "description", "label", "class", "name", "txt")
-LICENCE_KEYS = ("licence", "license", "licensename", "license_name")
-_TEXT_MEMBERS = {"cls": 0, "json": 1, "txt": 2, "text": 2, "caption": 2}
-SIDECAR_TABLES = ("captions.csv", "metadata.csv", "captions.tsv", "labels.csv", "metadata.tsv")
+SIDECAR_TABLES = ("captions.csv", "metadata.csv", "captions.tsv", "labels.csv", "metadata.tsv", "metadata.jsonl")
+_REMEDY = (
+    "give its name in a file (--class-names, in a training config class_names) or in classnames.txt beside the source, "
+    "or name a column of texts (--text-column)"
+)
+_MOST_LABELS = 100_000  # labels compared with each other
+_PROBED = 20  # pairs looked at before a source whose texts are all numbers is refused
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,7 @@ class Pair:
         source: collection of the pair.
         licence: as stated at the source; empty = not stated.
         location: place from which training reads the image (absolute path, or `shard.tar::member`).
+        problem: reason why the pair has no usable text; empty = it has one.
     """
 
     image: ImageSource
@@ -48,6 +54,7 @@ class Pair:
     source: str = ""
     licence: str = ""
     location: str = ""
+    problem: str = ""
 
     @property
     def image_key(self) -> str:
@@ -55,294 +62,186 @@ class Pair:
         return self.location or self.path
 
 
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """Names of the columns of a table; None = guessed from usual names.
-
-    Attributes:
-        image: path of the image (relative to the table, or to its folder `images`), or its bytes in parquet.
-        text: the caption.
-        source: name of the collection.
-        licence: its licence.
-        where: only rows with these values in these columns are taken, such as `{"split": "train"}`.
-    """
-
-    image: str | None = None
-    text: str | None = None
-    source: str | None = None
-    licence: str | None = None
-    where: Mapping[str, str] = field(default_factory=dict)
-
-    def resolve(self, names: Sequence[str], *, table: Path) -> tuple[str, str, str | None, str | None]:
-        """Find the (image, text, source, licence) columns among `names`.
-
-        Raises:
-            ReferenceSetError: a named column is missing, or none of the usual names is there.
-        """
-        image = self._pick(names, self.image, IMAGE_COLUMNS, what="image", table=table)
-        text = self._pick([n for n in names if n != image], self.text, TEXT_COLUMNS, what="text", table=table)
-        optional = []
-        for asked, usual in ((self.source, ("source",)), (self.licence, ("licence", "license"))):
-            found = self._find(names, asked, usual)
-            if asked and not found:
-                raise ReferenceSetError(f"{table} has no column {asked!r}; it has {', '.join(names)}")
-            optional.append(found)
-        for column in self.where:
-            if column not in names:
-                raise ReferenceSetError(f"{table} has no column {column!r} to select by; it has {', '.join(names)}")
-        return image, text, optional[0], optional[1]
-
-    def selects(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row has the values of `where`."""
-        return all(str(row[column]) == value for column, value in self.where.items())
-
-    @staticmethod
-    def _find(names: Sequence[str], asked: str | None, usual: Sequence[str]) -> str | None:
-        lowered = {name.strip().lower(): name for name in reversed(names)}
-        return next((lowered[name.lower()] for name in ([asked] if asked else usual) if name.lower() in lowered), None)
-
-    @classmethod
-    def _pick(cls, names: Sequence[str], asked: str | None, usual: Sequence[str], *, what: str, table: Path) -> str:
-        found = cls._find(names, asked, usual)
-        if found is None:
-            missing = repr(asked) if asked else f"one of {', '.join(usual)}"
-            raise ReferenceSetError(
-                f"{table} has no {what} column ({missing}); it has {', '.join(names)}. Name it with --{what}-column"
-            )
-        return found
-
-
-def tidy_name(name: str) -> str:
-    """Turn a file or folder name into a text.
-
-    >>> tidy_name("golden_retriever_03"), tidy_name("n01440764-tench"), tidy_name("Faces_easy")
-    ('golden retriever', 'n01440764 tench', 'Faces easy')
-    """
-    words = re.sub(r"[_\-\s]+", " ", name).strip()
-    return re.sub(r"\s+\d+$", "", words)
-
-
 def read_pairs(
     path: Path,
     *,
     columns: Columns | None = None,
+    class_names: Path | None = None,
     source: str = "",
     licence: str = "",
     on_failure: Callable[[str, str], None] | None = None,
+    on_note: Listener | None = None,
 ) -> Iterator[Pair]:
-    """List the pairs of a source in a fixed order, without reading images.
+    """List the pairs of a source in a fixed order, without reading images. Each caption of an image is a pair.
 
     Args:
-        path: a .csv or .tsv table, a .parquet file, a .tar shard, a folder of shards, a folder with a captions table, a
-            folder of class folders (the text is the folder's name), or a flat folder (the text is the
-            `.txt` beside the image, or else the file's name).
+        path: a .csv, .tsv or .jsonl table, a .parquet file, a .tar shard, a folder of shards, a folder that `datasets`
+            saved, a folder with a captions table, a folder of class folders (the text is the folder's name), or a flat
+            folder (the texts are the lines of the `.txt` beside the image, or else the file's name).
         columns: of tables.
+        class_names: file with the names of class numbers or codes (`ClassNames.read`); default: those in the schema of
+            the table, or `classes.csv` or `classnames.txt` beside the source.
         source: collection of the pairs that name none; default is the name of `path`.
         licence: licence of the pairs that state none; default is not stated.
         on_failure: called with a name and a reason for each shard or parquet file that cannot be read to its end, and
             for each sample of a shard without an image; all other pairs are listed. None = the first damaged file
             raises an error.
+        on_note: called with each note on what was left out or has one text for different names.
 
     Raises:
-        ReferenceSetError: there is nothing to read, a table lacks its columns, or a file is damaged.
+        ReferenceSetError: there is nothing to read, a table lacks its columns, a file is damaged, or the texts are
+            numbers without names.
     """
     path = path.expanduser()
-    columns = columns or Columns()
-    if path.is_dir():
-        shards = sorted(path.glob("*.tar"))
-        tables = [path / name for name in SIDECAR_TABLES if (path / name).is_file()]
-        parquets = sorted(path.glob("*.parquet"))
-        pairs: Iterator[Pair]
-        if shards:
-            pairs = (pair for shard in shards for pair in _from_tar(shard, on_failure))
-        elif tables:
-            pairs = _from_table(tables[0], columns)
-        elif parquets:
-            pairs = (pair for file in parquets for pair in _from_parquet(file, columns, on_failure))
-        else:
-            pairs = _from_folder(path)
-    elif not path.is_file():
-        raise ReferenceSetError(f"{path} does not exist: give a csv, tsv, parquet or tar file, or a folder of images")
-    elif path.suffix.lower() in (".csv", ".tsv", ".txt"):
-        pairs = _from_table(path, columns)
-    elif path.suffix.lower() == ".parquet":
-        pairs = _from_parquet(path, columns, on_failure)
-    elif path.suffix.lower() == ".tar":
-        pairs = _from_tar(path, on_failure)
-    else:
-        raise ReferenceSetError(f"{path} is not a csv, tsv, parquet or tar file, nor a folder of images")
+    read = _Reading(path, columns or Columns(), on_failure, on_note or (lambda _: None))
     name = source or path.resolve().stem
-    for pair in pairs:
-        yield Pair(
-            image=pair.image,
-            text=pair.text,
-            path=pair.path,
-            source=pair.source or name,
-            licence=pair.licence or licence,
-            location=pair.location,
+    try:
+        read.names = ClassNames.read(class_names.expanduser()) if class_names is not None else None
+        pairs = (
+            Pair(
+                image=sample.image if sample.image is not None else _no_image,
+                text=text,
+                path=sample.path,
+                source=" ".join(sample.source.split()) or name,
+                licence=" ".join(sample.licence.split()) or licence,
+                location=sample.location,
+                problem=problem,
+            )
+            for sample in read.samples()
+            for text, problem in read.texts(sample)
         )
+        probed = list(itertools.islice(pairs, _PROBED))
+        if probed and all(is_code(pair.text) and pair.problem for pair in probed):
+            raise ReferenceSetError(f"{path}: {probed[0].path}: {probed[0].problem}")
+        for pair in itertools.chain(probed, pairs):
+            yield dataclasses.replace(pair, text="") if pair.problem else pair
+        for note in merged_names(read.labels, what="labels"):
+            read.note(note)
+    except DataError as error:
+        raise ReferenceSetError(str(error)) from error
 
 
-def _from_table(table: Path, columns: Columns) -> Iterator[Pair]:
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            file.seek(0)
-            delimiter = max(",\t;|", key=header.count) if table.suffix.lower() != ".tsv" else "\t"
-            rows = csv.DictReader(file, delimiter=delimiter)
-            image, text, source, licence = columns.resolve(list(rows.fieldnames or []), table=table)
-            root = table.resolve().parent
-            for row in rows:
-                if not columns.selects(row):
-                    continue
-                name = (row[image] or "").strip()
-                place = root / name
-                if not place.is_file() and (root / "images" / name).is_file():
-                    place = root / "images" / name
-                yield Pair(
-                    image=place if name else _no_image,
-                    text=" ".join((row[text] or "").split()),
-                    path=name or f"{table.name}::{rows.line_num}",
-                    source=(row[source] or "").strip() if source else "",
-                    licence=(row[licence] or "").strip() if licence else "",
-                    location=str(place) if name else f"{table.resolve()}::{rows.line_num}",
-                )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ReferenceSetError(f"cannot read table {table}: {error}") from error
+@dataclass
+class _Reading:
+    """One source while it is read."""
 
+    path: Path
+    columns: Columns
+    on_failure: Callable[[str, str], None] | None
+    note: Listener
+    names: ClassNames | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    _beside: ClassNames | None = None
+    _searched: bool = False
 
-def _from_parquet(table: Path, columns: Columns, on_failure: _OnFailure) -> Iterator[Pair]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(table) as file:
-            image, text, source, licence = columns.resolve(file.schema_arrow.names, table=table)
-            wanted = list(dict.fromkeys(name for name in (image, text, source, licence, *columns.where) if name))
-            root = table.resolve().parent
-            rows = (row for batch in file.iter_batches(batch_size=64, columns=wanted) for row in batch.to_pylist())
-            for number, row in enumerate(rows):
-                if not columns.selects(row):
-                    continue
-                value: Any = row[image]
-                if isinstance(value, dict):  # the layout of Hugging Face datasets: {"bytes": ..., "path": ...}
-                    value = value.get("bytes") or value.get("path")
-                place: ImageSource = root / value if isinstance(value, str) and value else value or _no_image
-                yield Pair(
-                    image=place,
-                    text=" ".join(str(row[text] or "").split()),
-                    path=value if isinstance(value, str) and value else f"{table.name}::{number}",
-                    source=str(row[source] or "") if source else "",
-                    licence=str(row[licence] or "") if licence else "",
-                    location=str(place) if isinstance(place, Path) else f"{table.resolve()}::{number}",
-                )
-    except (OSError, pa.ArrowException) as error:
-        _report(ReferenceSetError(f"cannot read table {table}: {error}"), table, on_failure, error)
-
-
-def _from_folder(folder: Path) -> Iterator[Pair]:
-    root = folder.resolve()
-    images = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    if not images:
-        raise ReferenceSetError(f"no image under {folder} ({', '.join(sorted(IMAGE_SUFFIXES))}), and no table or tar")
-    sidecars = any(p.with_suffix(".txt").is_file() for p in images)
-    for image in images:
-        if sidecars:
-            try:
-                text = " ".join(image.with_suffix(".txt").read_text(encoding="utf-8").split())
-            except (OSError, UnicodeDecodeError):
-                text = ""  # reported as a pair without a text
+    def samples(self) -> Iterator[ImageSample]:
+        """Choose the reader of the source and list its samples."""
+        path, suffix = self.path, self.path.suffix.lower()
+        if path.is_dir():
+            yield from self._of_folder()
+        elif not path.is_file():
+            remedy = "give a csv, tsv, jsonl, parquet or tar file, or a folder of images"
+            raise ReferenceSetError(f"{path} does not exist: {remedy}")
+        elif suffix in (".csv", ".tsv", ".txt", ".jsonl"):
+            yield from samples_of_table(path, self.columns)
+        elif suffix == ".parquet":
+            yield from self._of_parquets([path])
+        elif suffix == ".tar":
+            yield from self._of_shards([path])
         else:
-            text = tidy_name(image.stem if image.parent == root else image.parent.name)
-        relative = image.relative_to(root).as_posix()
-        yield Pair(image=image, text=text, path=relative, location=str(image))
+            raise ReferenceSetError(f"{path} is not a csv, tsv, jsonl, parquet or tar file, nor a folder of images")
 
+    def texts(self, sample: ImageSample) -> Iterator[tuple[str, str]]:
+        """Yield (text, problem) of each caption of a sample, or else of each label."""
+        if sample.captions:
+            for caption in dict.fromkeys(sample.captions):
+                yield caption, f"its text is {caption!r}, a number or a code: {_REMEDY}" if is_code(caption) else ""
+        elif sample.labels:
+            for label in dict.fromkeys(sample.labels):
+                yield self._named(label, named=sample.named)
+        else:
+            yield "", sample.problem or "the text is empty"
 
-def _from_tar(shard: Path, on_failure: _OnFailure) -> Iterator[Pair]:
-    """List the pairs of a WebDataset shard: members with one name up to the first dot of the file name are a sample.
+    def _named(self, label: str, *, named: bool) -> tuple[str, str]:
+        if named:
+            return label, ""
+        names = self._class_names() if is_code(label) else self.names
+        name = names.find(label) if names is not None else None
+        if name is None and is_code(label):
+            where = f", and {names.file} has no name for it" if names is not None else ""
+            return label, f"its class is {label!r}, a number or a code{where}: {_REMEDY}"
+        text = name or label_text(label)
+        if len(self.labels) < _MOST_LABELS:
+            self.labels[label] = text
+        return text, ""
 
-    Of several texts of a sample, a text file is preferred to json, and json to a class.
-    """
-    texts: dict[str, tuple[int, str]] = {}
-    notes: dict[str, dict[str, str]] = {}
-    images: dict[str, tarfile.TarInfo] = {}
-    damage: Exception | None = None
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                folder, _, name = member.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                extension = extension.lower()
-                if f".{extension}" in IMAGE_SUFFIXES:
-                    images.setdefault(key, member)
-                elif extension in _TEXT_MEMBERS:
-                    opened = tar.extractfile(member)
-                    text = opened.read().decode("utf-8", errors="replace") if opened else ""
-                    if extension == "json":
-                        notes[key] = _notes_of_json(text)
-                        text = notes[key].get("text", "")
-                    text = " ".join(text.split())
-                    rank = _TEXT_MEMBERS[extension]
-                    if text and rank >= texts.get(key, (0, ""))[0]:
-                        texts[key] = (rank, text)
-            # tarfile treats a header that it cannot read as the end of the archive.
-            if any(_reader(shard, tar.offset, tarfile.BLOCKSIZE)()):
-                raise tarfile.ReadError(f"damaged from byte {tar.offset}")
-    except (OSError, tarfile.TarError, EOFError) as error:
-        damage = error
-    for key, member in images.items():
-        note = notes.get(key, {})
-        yield Pair(
-            image=_reader(shard, member.offset_data, member.size),
-            text=texts.get(key, (0, ""))[1],
-            path=f"{shard.name}::{member.name}",
-            source=note.get("source", ""),
-            licence=note.get("licence", ""),
-            location=f"{shard.resolve()}::{member.name}",
-        )
-    if on_failure is not None:
-        for key in sorted(texts.keys() - images.keys()):
-            on_failure(f"{shard.name}::{key}", "the sample has no image")
-    if damage is not None:
-        found = f", {len(images)} images before the damage" if images else ""
-        _report(ReferenceSetError(f"cannot read shard {shard}: {damage}{found}"), shard, on_failure, damage)
+    def _class_names(self) -> ClassNames | None:
+        if self.names is None and not self._searched:
+            self._searched = True
+            self._beside = ClassNames.beside(self.path if self.path.is_dir() else self.path.parent)
+        return self.names or self._beside
 
+    def _of_folder(self) -> Iterator[ImageSample]:
+        path = self.path
+        kinds = {
+            "tar": sorted(path.glob("*.tar"), key=lambda shard: shard.name),
+            "table": [path / name for name in SIDECAR_TABLES if (path / name).is_file()],
+            "parquet": sorted(path.glob("*.parquet")),
+        }
+        if is_saved(path):
+            yield from self._of_saved()
+            return
+        kind = next((kind for kind, files in kinds.items() if files), None)
+        if kind is None:
+            yield from samples_of_folder(path, self.names, self.note)
+            return
+        unread = [file.name for other, files in kinds.items() if other != kind for file in files]
+        unread += [file.name for file in kinds["table"][1:]] if kind == "table" else []
+        if unread:
+            others = unread[0] if len(unread) == 1 else f"{len(unread)} files, first {unread[0]}"
+            self.note(f"{path} is read from its {kinds[kind][0].name}; left out: {others}")
+        if kind == "tar":
+            yield from self._of_shards(kinds["tar"])
+        elif kind == "table":
+            yield from samples_of_table(kinds["table"][0], self.columns)
+        else:
+            yield from self._of_parquets(kinds["parquet"])
 
-def _report(failure: ReferenceSetError, file: Path, on_failure: _OnFailure, cause: Exception) -> None:
-    """Report a damaged file, or raise the error where there is no `on_failure`."""
-    if on_failure is None:
-        raise failure from cause
-    on_failure(str(file), str(failure))
+    def _of_saved(self) -> Iterator[ImageSample]:
+        splits = saved_splits(self.path)
+        if len(splits) > 1:
+            raise ReferenceSetError(
+                f"{self.path} has the splits {', '.join(splits)}: give one of them, such as {self.path / splits[0]}"
+            )
+        table = ArrowTable.open_saved(self.path / splits[0] if splits else self.path)
+        yield from table.samples(self.columns, self.names, note=self.note)
+
+    def _of_parquets(self, files: list[Path]) -> Iterator[ImageSample]:
+        for file in files:
+            yield from samples_of_parquet(file, self.columns, self.names, note=self.note, on_damage=self._report)
+
+    def _of_shards(self, files: list[Path]) -> Iterator[ImageSample]:
+        shards: list[Shard] = []
+        for file in files:
+            shard = read_shard(file)
+            shards.append(Shard(further=shard.further, others=shard.others))
+            images = [sample for sample in shard.samples if sample.image is not None]
+            yield from images
+            for sample in shard.samples:
+                if sample.image is None and self.on_failure is not None and (sample.captions or sample.labels):
+                    self.on_failure(sample.path, "the sample has no image")
+            if shard.damage is not None:
+                found = f", {len(images)} images before the damage" if images else ""
+                self._report(file, f"cannot read shard {file}: {shard.damage}{found}", shard.damage)
+        for note in notes_on(shards):
+            self.note(note)
+
+    def _report(self, file: Path, message: str, cause: Exception) -> None:
+        """Report a damaged file, or raise the error where there is no `on_failure`."""
+        if self.on_failure is None:
+            raise ReferenceSetError(message) from cause
+        self.on_failure(str(file), message)
 
 
 def _no_image() -> bytes:
     raise DataError("the row names no image")
-
-
-def _notes_of_json(raw: str) -> dict[str, str]:
-    """Read text, source and licence from the json of a sample."""
-    import json
-
-    try:
-        content = json.loads(raw)
-    except json.JSONDecodeError:
-        return {}
-    if not isinstance(content, dict):
-        return {}
-    wanted = {"text": TEXT_COLUMNS, "source": ("source",), "licence": LICENCE_KEYS}
-    found = {
-        key: next((str(content[name]) for name in names if content.get(name)), "") for key, names in wanted.items()
-    }
-    return {key: " ".join(value.split()) for key, value in found.items()}
-
-
-def _reader(file: Path, offset: int, size: int) -> Callable[[], bytes]:
-    def read() -> bytes:
-        with file.open("rb") as opened:
-            opened.seek(offset)
-            return opened.read(size)
-
-    return read

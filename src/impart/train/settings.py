@@ -54,6 +54,7 @@ class PairsFrom:
         path: a table, a shard, or a folder, below the run's data folder unless absolute; `*` matches names.
         image: column of the image; empty = guessed.
         text: column of the text; empty = guessed.
+        class_names: file with the names of class numbers or codes, found like `path`; empty = those of the source.
         where: value by column; other rows of a table are left out.
         source: name of the collection; empty = the folder's or file's name.
 
@@ -64,6 +65,7 @@ class PairsFrom:
     path: str = ""
     image: str = ""
     text: str = ""
+    class_names: str = ""
     where: dict[str, str] = field(default_factory=dict)
     source: str = ""
 
@@ -328,6 +330,9 @@ class TrainConfig:
     def as_dict(self) -> dict[str, Any]:
         """Return the tables that the mode reads as nested dictionaries, as written to the run's folder."""
         tables = dataclasses.asdict(self)
+        for source in (*tables["data"]["pairs"], *tables["data"]["validation"]):
+            if not source["class_names"]:  # runs of version 0.1.0 do not have it, and can be resumed
+                del source["class_names"]
         unread = set(tables) - {"mode", "seed"} - TABLES.get(self.mode, set(tables))
         return {name: value for name, value in tables.items() if name not in unread}
 

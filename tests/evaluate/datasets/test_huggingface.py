@@ -60,3 +60,49 @@ def test_captions_of_one_split(tmp_path: Path) -> None:
     assert dataset.images.read(1)[0].getpixel((0, 0)) == COLOURS["blue"]
     with pytest.raises(DataError, match="no column of class labels"):
         open_set(f"hf-dataset:{tmp_path / 'pairs'}")
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (["tench, Tinca tinca", "maillot", "maillot, tank suit"], ("tench", "maillot", "maillot, tank suit")),
+        (["Korea, Republic of", "Chad", "Iran"], ("Korea, Republic of", "Chad", "Iran")),
+        (["cheese, brie", "cheese, cheddar", "bread, white"], ("cheese, brie", "cheese, cheddar", "bread, white")),
+    ],
+)
+def test_class_names_stay_distinct(names: list[str], classes: tuple[str, ...], tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    rows = {"image": [encoded("red")] * 3, "label": [0, 1, 2]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "set")
+    dataset = open_set(f"hf-dataset:{tmp_path / 'set'}")
+    assert isinstance(dataset, ClassSet)
+    assert (dataset.classes, dataset.notes) == (classes, ())
+
+
+def test_equal_names_are_reported_and_saved_folders_need_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    names = ["crane_bird", "dog", "crane bird"]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    rows = {"image": [encoded("red")] * 3, "label": [0, 1, 2]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "set")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    dataset = open_set(f"hf-dataset:{tmp_path / 'set'}")
+    assert dataset.notes == (
+        "2 classes share a name with another, first 'crane bird' (class numbers 0, 2): they cannot be told apart",
+    )
+
+
+def test_a_folder_that_the_package_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["red", "dark_grey"])})
+    rows = {"img": [encoded("red"), encoded("blue")], "label": [0, 1]}
+    (tmp_path / "set").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "set" / "test-00000-of-00001.parquet")
+    dataset = open_set(f"hf-dataset:{tmp_path / 'set'}")
+    assert isinstance(dataset, ClassSet)
+    assert (dataset.name, dataset.classes, dataset.labels.tolist()) == ("set/test", ("red", "dark grey"), [0, 1])
+    assert dataset.images.read(1)[0].getpixel((0, 0)) == COLOURS["blue"]

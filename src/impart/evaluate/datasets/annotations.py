@@ -5,8 +5,6 @@ One malformed line is left out and counted, since published files have such line
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from impart.errors import DataError
+from impart.readers.tables import CsvTable
 
 __all__ = ["Malformed", "read_bytes", "read_json", "read_lines", "read_table", "read_text", "records", "table_name"]
 
@@ -110,17 +109,12 @@ def read_table(path: Path, needs: Sequence[str]) -> Iterator[tuple[int, dict[str
     Raises:
         DataError: the file cannot be read, or lacks one of the columns in `needs`.
     """
-    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
-    try:
-        columns = [str(name).strip() for name in rows.fieldnames or []]
-        absent = [name for name in needs if name not in columns]
-        if absent:
-            raise DataError(f"{path} lacks the column {absent[0]!r}; it has {', '.join(columns) or 'nothing'}")
-        rows.fieldnames = columns
-        for row in rows:
-            yield rows.line_num, {name: str(value).strip() for name, value in row.items() if isinstance(name, str)}
-    except csv.Error as error:
-        raise DataError(f"{path}, line {rows.line_num}: {error}") from error
+    table = CsvTable.open(path)
+    absent = [name for name in needs if name not in table.columns]
+    if absent:
+        raise DataError(f"{path} lacks the column {absent[0]!r}; it has {', '.join(table.columns) or 'nothing'}")
+    for line, row, _ in table.rows():
+        yield line, row
 
 
 def table_name(table: Path, split: str | None) -> str:

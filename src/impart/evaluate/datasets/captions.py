@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from impart.errors import DataError
-from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, read_table, records, table_name
+from impart.evaluate.datasets.annotations import Malformed, read_json, read_lines, records, table_name
 from impart.evaluate.datasets.image_files import (
     ImageFinder,
     annotation_file,
@@ -21,6 +21,8 @@ from impart.evaluate.datasets.image_files import (
 )
 from impart.evaluate.datasets.reader import OWN_FILES, DataSetInfo, Reader
 from impart.evaluate.datasets.types import CaptionSet
+from impart.readers.columns import Columns
+from impart.readers.tables import samples_of_table
 
 __all__ = ["READERS", "open_caption_table", "open_coco_captions", "open_flickr8k", "open_flickr30k"]
 
@@ -70,12 +72,12 @@ _OWN_FOLDERS = ("images", ".")
 
 
 def open_caption_table(path: Path | str, split: str | None = None, *, name: str | None = None) -> CaptionSet:
-    """Open a csv with the columns `file` and `caption` (or `text`), and optionally `split`.
+    """Open a table with a column of images (`file`, `image`, ...), one of captions, and optionally `split`.
 
-    An image may have several rows.
+    An image may have several rows, and a cell a list of captions.
 
     Args:
-        path: the csv, or the folder of `captions.csv`. The images are beside it, or in `images` beside it.
+        path: the table, or the folder of `captions.csv`. The images are beside it, or in `images` beside it.
         split: keep only rows of this split.
         name: name in reports; defaults to the folder of the table, and the split.
 
@@ -83,16 +85,20 @@ def open_caption_table(path: Path | str, split: str | None = None, *, name: str 
         DataError: the table cannot be read, a column is missing, no row is left, or no image exists.
     """
     table = own_table(Path(path), "captions.csv", info=TABLE)
-    rows = []
-    for _, row in read_table(table, ["file"]):
-        caption = row.get("caption") or row.get("text") or ""
-        if row["file"] and caption and (split is None or row.get("split") == split):
-            rows.append((row["file"], caption))
+    columns = Columns(where={"split": split} if split is not None else {})
+    rows: list[tuple[str, str]] = []
+    strange: list[str] = []
+    for sample in samples_of_table(table, columns):
+        if sample.problem:
+            strange.append(sample.problem)
+        elif sample.image is not None:
+            rows += [(sample.path, text) for text in sample.captions or sample.labels]
     if not rows:
         where = f" with split {split!r}" if split else ""
         raise DataError(f"{table} has no captions{where}: expected the columns file and caption (or text)")
-    finder = ImageFinder(folders=(table.parent / "images", table.parent), source=table)
-    return caption_set(name or table_name(table, split), rows, finder)
+    finder = ImageFinder(folders=(table.parent, table.parent / "images"), source=table)
+    notes = (f"{len(strange)} rows are left out, first: {strange[0]}",) if strange else ()
+    return caption_set(name or table_name(table, split), rows, finder, notes=notes)
 
 
 def open_flickr8k(path: Path, split: str | None = None) -> CaptionSet:

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from impart.errors import DataError
-from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.annotations import Malformed, read_json, read_table, records, table_name
 from impart.evaluate.datasets.image_files import ImageFinder, annotation_file, own_table, split_in_name
 from impart.evaluate.datasets.reader import OWN_FILES, DataSetInfo, Reader
 from impart.evaluate.datasets.types import BoxSet, Images
+from impart.readers.names import label_text
 
 __all__ = ["READERS", "clip_box", "open_box_table", "open_coco", "open_lvis"]
 
@@ -176,7 +176,7 @@ def _from_instances(name: str, file: Path, finder: ImageFinder) -> BoxSet:
         boxes,
         finder,
         counts,
-        categories=tuple(tidy_class_name(str(category["name"])) for category in listed),
+        categories=tuple(label_text(str(category["name"])) for category in listed),
         frequency=frequency if all(letter in ("r", "c", "f") for letter in frequency) else None,
         notes=notes,
     )

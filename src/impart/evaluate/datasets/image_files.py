@@ -16,10 +16,8 @@ from impart.evaluate.datasets.annotations import Malformed
 from impart.evaluate.datasets.names import class_names, class_names_by_folder, templates
 from impart.evaluate.datasets.reader import DataSetInfo
 from impart.evaluate.datasets.types import CaptionSet, ClassSet, Images
-from impart.refset.pairs import IMAGE_SUFFIXES as _PAIR_SUFFIXES
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "ImageFinder",
     "annotation_file",
     "caption_set",
@@ -29,9 +27,6 @@ __all__ = [
     "own_table",
     "split_in_name",
 ]
-
-IMAGE_SUFFIXES = _PAIR_SUFFIXES | {".ppm"}
-"""File suffixes of images, in class folders and shards."""
 
 
 @dataclass

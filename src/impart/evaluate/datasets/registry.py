@@ -15,6 +15,7 @@ from impart.evaluate.datasets.reader import DataSet, Kind, Reader, requirements
 from impart.evaluate.datasets.types import BoxSet, CaptionSet, ClassSet, MomentSet, VideoSet
 from impart.evaluate.datasets.videos import captions as video_captions
 from impart.evaluate.datasets.videos import moments
+from impart.readers.arrow_tables import is_saved
 
 __all__ = ["READERS", "Reader", "open_set", "register_reader"]
 
@@ -154,7 +155,9 @@ def _guess(path: Path, kind: Kind | None) -> str:
     if kind == "videos":
         return "video-captions"
     if path.is_dir():
-        if (path / "classnames.txt").is_file() or next(path.glob("*.tar"), None) is not None:
+        if is_saved(path):
+            return "hf-dataset"
+        if any(next(path.glob(pattern), None) is not None for pattern in ("*.tar", "*/*.tar")):
             return "webdataset"
         if path.name.startswith("imagenetv2-"):
             return "imagenet-v2"

@@ -9,24 +9,20 @@ The members of a shard are listed once; an image is read from its shard on deman
 
 from __future__ import annotations
 
-import json
 import re
-import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from impart.errors import DataError
-from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.annotations import read_lines, read_text
-from impart.evaluate.datasets.image_files import IMAGE_SUFFIXES
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Images
 from impart.files import digest_of, file_stamp
 from impart.images import load_image
+from impart.readers.class_names import ClassNames
+from impart.readers.names import equal_names
+from impart.readers.webdataset import Member, ShardSample, notes_on, read_shard
 
 __all__ = ["READERS", "open_webdataset", "open_webdataset_captions"]
 
@@ -45,30 +41,6 @@ CAPTIONS = DataSetInfo(
     files=("0.tar, 1.tar ... in it or in one folder per split", "in them KEY.jpg and KEY.txt (lines) or KEY.json"),
     home=_HOME,
 )
-_LABELS = frozenset({"cls", "txt", "json"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Member:
-    """Place of a file in a shard."""
-
-    shard: Path
-    offset: int
-    size: int
-
-    def read(self) -> bytes:
-        with self.shard.open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
-
-
-@dataclass(kw_only=True)
-class _Sample:
-    """Members with one key; `labels` maps `cls`, `txt`, `json` to their content."""
-
-    key: str
-    image: _Member | None = None
-    labels: dict[str, bytes] = field(default_factory=dict)
 
 
 def open_webdataset(path: Path, split: str | None = None) -> ClassSet:
@@ -82,20 +54,20 @@ def open_webdataset(path: Path, split: str | None = None) -> ClassSet:
         DataError: files are missing, a shard is damaged, or a class number has no name.
     """
     folder = _shard_folder(path, split, CLASSES)
-    names_file = next((one for one in _beside(folder, path, "classnames.txt") if one.is_file()), None)
-    if names_file is None:
+    names = ClassNames.beside(folder, ("classnames.txt",)) or ClassNames.beside(path, ("classnames.txt",))
+    if names is None:
         raise CLASSES.missing(f"{path} has no classnames.txt")
-    classes = tuple(tidy_class_name(line) for _, line in read_lines(names_file))
-    labels: list[int] = []
-    images: list[tuple[str, _Member]] = []
     shards = _shards(folder, CLASSES)
+    labels: list[int] = []
+    images: list[tuple[str, Member]] = []
     bare = 0
-    for sample in _samples(shards):
-        if sample.image is None or "cls" not in sample.labels:
+    samples, left_out = _samples(shards)
+    for key, sample in samples:
+        if sample.image is None or not sample.cls:
             bare += 1
             continue
-        labels.append(_class_number(sample, len(classes), names_file))
-        images.append((sample.key, sample.image))
+        labels.append(_class_number(key, sample.cls, names))
+        images.append((key, sample.image))
     if not images:
         raise DataError(f"{folder} has no sample with an image and a .cls: for captions use webdataset-captions:PATH")
     templates, notes = _templates(folder, path)
@@ -103,9 +75,9 @@ def open_webdataset(path: Path, split: str | None = None) -> ClassSet:
         name=_name(folder, path),
         images=_images(images, shards),
         labels=np.asarray(labels, dtype=np.int64),
-        classes=classes,
+        classes=names.names,
         templates=templates,
-        notes=(*notes, *_bare(bare, ".cls")),
+        notes=(*notes, *equal_names(names.names), *_bare(bare, ".cls"), *left_out),
     )
 
 
@@ -123,29 +95,32 @@ def open_webdataset_captions(path: Path, split: str | None = None) -> CaptionSet
     shards = _shards(folder, CAPTIONS)
     captions: list[str] = []
     owners: list[int] = []
-    images: list[tuple[str, _Member]] = []
-    bare = 0
-    for sample in _samples(shards):
-        texts = _captions(sample)
-        if sample.image is None or not texts:
+    images: list[tuple[str, Member]] = []
+    bare, problem = 0, ""
+    samples, left_out = _samples(shards)
+    for key, sample in samples:
+        if sample.image is None or not sample.captions:
             bare += 1
+            problem = problem or sample.problem
             continue
-        owners += [len(images)] * len(texts)
-        captions += texts
-        images.append((sample.key, sample.image))
+        owners += [len(images)] * len(sample.captions)
+        captions += sample.captions
+        images.append((key, sample.image))
     if not images:
-        raise DataError(f"{folder} has no sample with an image and a caption (.txt or .json)")
+        reason = f": {problem}" if problem else ""
+        raise DataError(f"{folder} has no sample with an image and a caption (.txt or .json){reason}")
     return CaptionSet(
         name=_name(folder, path),
         images=_images(images, shards),
         captions=tuple(captions),
         owners=np.asarray(owners, dtype=np.int64),
-        notes=_bare(bare, "caption"),
+        notes=(*_bare(bare, "caption", problem), *left_out),
     )
 
 
-def _bare(count: int, what: str) -> tuple[str, ...]:
-    return (f"{count} samples without an image or a {what} are left out",) if count else ()
+def _bare(count: int, what: str, problem: str = "") -> tuple[str, ...]:
+    reason = f", such as: {problem}" if problem else ""
+    return (f"{count} samples without an image or a {what} are left out{reason}",) if count else ()
 
 
 def _name(folder: Path, path: Path) -> str:
@@ -191,52 +166,26 @@ def _shards(folder: Path, info: DataSetInfo) -> list[Path]:
     return shards
 
 
-def _samples(shards: list[Path]) -> Iterator[_Sample]:
-    """Yield the samples of every shard in order; a sample has the members of one name up to its first dot."""
-    for shard in shards:
-        found: dict[str, _Sample] = {}
-        try:
-            with tarfile.open(shard, "r:") as tar:
-                for member in tar:
-                    folder, _, name = member.name.rpartition("/")
-                    stem, _, extension = name.partition(".")
-                    if not member.isfile() or not extension:
-                        continue
-                    key = f"{shard.name}:{folder}/{stem}" if folder else f"{shard.name}:{stem}"
-                    sample = found.setdefault(key, _Sample(key=key))
-                    place = _Member(shard=shard, offset=member.offset_data, size=member.size)
-                    if f".{extension.lower()}" in IMAGE_SUFFIXES:
-                        sample.image = place
-                    elif extension.lower() in _LABELS:
-                        sample.labels[extension.lower()] = place.read()
-        except (OSError, EOFError, tarfile.TarError) as error:
-            raise DataError(f"{shard} is damaged or no tar archive ({error}): download it again") from error
-        yield from found.values()
+def _samples(paths: list[Path]) -> tuple[list[tuple[str, ShardSample]], tuple[str, ...]]:
+    """Return the (key, sample) of every shard in order, and notes on what is left out."""
+    shards = [read_shard(path) for path in paths]
+    for path, shard in zip(paths, shards, strict=True):
+        if shard.damage is not None:
+            raise DataError(f"{path} is damaged or no tar archive ({shard.damage}): download it again")
+    samples = [
+        (f"{path.name}:{sample.key}", sample)
+        for path, shard in zip(paths, shards, strict=True)
+        for sample in shard.samples
+    ]
+    return samples, tuple(notes_on(shards))
 
 
-def _class_number(sample: _Sample, count: int, names_file: Path) -> int:
-    text = sample.labels["cls"].decode("ascii", errors="replace").strip()
+def _class_number(key: str, text: str, names: ClassNames) -> int:
     if not text.isdecimal():
-        raise DataError(f"{sample.key}.cls holds {text[:20]!r}, expected a class number")
-    if int(text) >= count:
-        raise DataError(f"{sample.key}.cls is class {text}, and {names_file} names {count} (numbers start at 0)")
+        raise DataError(f"{key}.cls holds {text[:20]!r}, expected a class number")
+    if int(text) >= len(names.names):
+        raise DataError(f"{key}.cls is class {text}, and {names.file} names {len(names.names)} (numbers start at 0)")
     return int(text)
-
-
-def _captions(sample: _Sample) -> list[str]:
-    if "txt" in sample.labels:
-        lines: list[Any] = sample.labels["txt"].decode("utf-8", errors="replace").splitlines()
-    elif "json" in sample.labels:
-        try:
-            content = json.loads(sample.labels["json"])
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{sample.key}.json is not json ({error})") from error
-        if isinstance(content, dict):
-            content = content.get("captions") or content.get("caption") or content.get("text")
-        lines = content if isinstance(content, list) else [content]
-    else:
-        lines = []
-    return [" ".join(line.split()) for line in lines if isinstance(line, str) and line.strip()]
 
 
 def _templates(folder: Path, path: Path) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
@@ -250,12 +199,12 @@ def _templates(folder: Path, path: Path) -> tuple[tuple[str, ...] | None, tuple[
     return good or None, note if len(good) < len(lines) else ()
 
 
-def _images(members: list[tuple[str, _Member]], shards: list[Path]) -> Images:
+def _images(members: list[tuple[str, Member]], shards: list[Path]) -> Images:
     keys = tuple(key for key, _ in members)
     places = tuple(place for _, place in members)
     return Images(
         keys=keys,
-        read=lambda number: load_image(places[number].read, max_megapixels=MAX_MEGAPIXELS),
+        read=lambda number: load_image(places[number], max_megapixels=MAX_MEGAPIXELS),
         identity=lambda: digest_of([*(file_stamp(shard) for shard in shards), *keys]),
     )
 

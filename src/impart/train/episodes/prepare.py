@@ -108,7 +108,8 @@ def prepare(
             f"{len(train)} concepts have a name and at least {options.least} images each: too few to draw episodes "
             "from; give more pairs whose text is a name, or lower episodes.least"
         )
-    yield Note(message=f"{len(train)} concepts to train on, {len(validation)} held out; {len(failures)} items failed")
+    counts = f"{len(train)} concepts to train on, {len(validation)} held out; {len(failures)} items failed"
+    yield Note(message="; ".join([counts, *failures.notes]))
     texts = encoder.encode_texts([prompt.format(key) for key in concepts.keys for prompt in EPISODE_PROMPTS])
     embeddings = texts.reshape(len(concepts), len(EPISODE_PROMPTS), -1)  # (C, P, D)
     return EpisodeData(

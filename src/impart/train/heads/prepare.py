@@ -100,6 +100,8 @@ def prepare(
     device = "cuda" if config.loop.device == "auto" and torch.cuda.is_available() else "cpu"
     cache = Path(config.data.cache).expanduser() if config.data.cache else out / "features"
     images, validation = _images(config, data, cache, failures)
+    for note in failures.notes:
+        yield Note(message=note)
     backbone = load_lite2()
     everyday = [item.path for item in images if item.source != "imagenet_sample"]
     tower = backbone_session(backbone, everyday, cache, size_px=config.backbone.size_px)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -56,9 +56,15 @@ class Listing:
 
 @dataclass
 class Failures:
-    """Items that could not be used, with the reasons; kept as failures.csv (path, reason) beside the run."""
+    """Items that could not be used, with the reasons; kept as failures.csv (path, reason) beside the run.
+
+    Attributes:
+        items: (path, reason) of each.
+        notes: what the readers left out or merged.
+    """
 
     items: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, path: str, reason: str) -> None:
         """Add one."""
@@ -88,7 +94,7 @@ def list_run(options: DataSettings, data: Path, failures: Failures) -> Generator
         raise TrainingError("the config names no pairs: add [[data.pairs]] with a path, or give --pairs")
     own = list_images(options.pairs, data, failures)
     listing = Listing(own + list_images(options.validation, data, failures), len(own))
-    yield Note(message=f"{len(listing.images)} images with {len(listing.texts)} texts")
+    yield Note(message="; ".join([f"{len(listing.images)} images with {len(listing.texts)} texts", *failures.notes]))
     return listing
 
 
@@ -103,15 +109,16 @@ def list_images(sources: Sequence[PairsFrom], data: Path, failures: Failures) ->
     images: dict[str, ListedImage] = {}
     for source in sources:
         for path in resolve(source, data):
-            for pair in _pairs(source, path, failures):
-                if not pair.text.strip():
-                    failures.add(pair.path or pair.image_key, "the text is empty")
+            for pair in _pairs(source, path, data, failures):
+                if pair.problem or not pair.text.strip():
+                    failures.add(pair.path or pair.image_key, pair.problem or "the text is empty")
                 elif pair.image_key not in images:
                     images[pair.image_key] = ListedImage(pair, [pair.text])
                 elif pair.text not in images[pair.image_key].texts:
                     images[pair.image_key].texts.append(pair.text)
     if not images and sources:
-        raise TrainingError(f"no usable pair in {', '.join(source.path for source in sources)} below {data}")
+        reason = f" ({failures})" if failures else ""
+        raise TrainingError(f"no usable pair in {', '.join(source.path for source in sources)} below {data}{reason}")
     return list(images.values())
 
 
@@ -126,20 +133,22 @@ def resolve(source: PairsFrom, data: Path) -> list[Path]:
         return [path]
     anchor = Path(path.anchor)
     found = sorted(anchor.glob(str(path.relative_to(anchor)) if path.anchor else str(path)))
-    found = [item for item in found if item.is_dir() or item.suffix in (".csv", ".tsv", ".parquet", ".tar")]
+    found = [item for item in found if item.is_dir() or item.suffix in (".csv", ".tsv", ".jsonl", ".parquet", ".tar")]
     if not found:
         raise TrainingError(f"nothing matches {path}: --data names the folder that relative paths start from")
     return found
 
 
-def _pairs(source: PairsFrom, path: Path, failures: Failures) -> Iterator[Pair]:
+def _pairs(source: PairsFrom, path: Path, data: Path, failures: Failures) -> Iterator[Pair]:
     columns = Columns(image=source.image or None, text=source.text or None, where=source.where)
-    shards: Iterable[Path] = sorted(path.glob("*.tar")) if path.is_dir() else []
-    name = source.source or path.resolve().stem
-    for part in shards or [path]:
-        try:
-            yield from read_pairs(part, columns=columns, source=name, on_failure=failures.add)
-        except ReferenceSetError as error:
-            if part.suffix != ".tar" or not part.is_file():
-                raise TrainingError(f"{error}; relative paths of a config start from --data") from error
-            failures.add(str(part), str(error))
+    try:
+        yield from read_pairs(
+            path,
+            columns=columns,
+            class_names=data / Path(source.class_names).expanduser() if source.class_names else None,
+            source=source.source,
+            on_failure=failures.add,
+            on_note=failures.notes.append,
+        )
+    except ReferenceSetError as error:
+        raise TrainingError(f"{error}; relative paths of a config start from --data") from error

@@ -10,14 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from impart.errors import MissingExtraError, TrainingError
-from impart.refset.pairs import IMAGE_SUFFIXES
 
-__all__ = ["ShardReader", "sample_key", "shards_of"]
-
-_SUFFIXES = tuple(suffix[1:] for suffix in sorted(IMAGE_SUFFIXES))
+__all__ = ["ShardReader", "shards_of"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class ShardReader:
 
     Attributes:
         shards: all shards.
-        rows: row of each wanted sample, by `sample_key`.
+        rows: row of each wanted image, by its location, such as `/data/a.tar::001.jpg`.
         number: of this reader.
         readers: in all.
         shuffle: samples in the buffer.
@@ -62,6 +60,7 @@ class ShardReader:
     def _once(self, name: str) -> Iterator[tuple[int, bytes]]:
         try:
             import webdataset as wds
+            from webdataset.tariterators import tar_file_expander, url_opener
         except ImportError as error:
             raise MissingExtraError("webdataset", extra="train", purpose="pretrain.stream") from error
         order = list(self.shards)
@@ -69,24 +68,27 @@ class ShardReader:
         apart = len(order) >= self.readers
         pipeline = wds.DataPipeline(
             wds.SimpleShardList(order[self.number :: self.readers] if apart else order),
-            wds.tarfile_to_samples(handler=self._note),
+            partial(url_opener, handler=self._note),
+            partial(tar_file_expander, handler=self._note),
             self._wanted(1 if apart else self.readers),
             wds.shuffle(self.shuffle, initial=self.shuffle, rng=random.Random(f"{name} {self.number}")),
         )
         yield from pipeline
 
     def _wanted(self, share: int) -> Callable[[Any], Iterator[tuple[int, bytes]]]:
-        """Return a stage that keeps (row, bytes) of each `share`-th wanted sample."""
+        """Return a stage that keeps (row, bytes) of each `share`-th wanted image.
+
+        Images are found by their member names. The samples of WebDataset are not used: it cuts a key at the first dot.
+        """
 
         def stage(source: Any) -> Iterator[tuple[int, bytes]]:
             count = 0
-            for sample in source:
-                row = self.rows.get(sample_key(sample["__url__"], sample["__key__"]))
-                data = next((sample[suffix] for suffix in _SUFFIXES if suffix in sample), None)
-                if row is None or data is None:
+            for member in source:
+                row = self.rows.get(f"{member['__url__']}::{member['fname']}") if member else None
+                if row is None:
                     continue
                 if count % share == self.number % share:
-                    yield row, data
+                    yield row, member["data"]
                 count += 1
 
         return stage
@@ -98,18 +100,8 @@ class ShardReader:
         return True
 
 
-def sample_key(shard: str, member: str) -> str:
-    """Return the key of a sample, from its shard and the name of one of its members, with or without extensions.
-
-    >>> sample_key("a.tar", "cats/001.seg.png") == sample_key("a.tar", "cats/001")
-    True
-    """
-    folder, slash, name = member.rpartition("/")
-    return f"{shard}::{folder}{slash}{name.partition('.')[0]}"
-
-
 def shards_of(locations: Sequence[str]) -> tuple[list[str], dict[str, int]]:
-    """Return shards, and rows by `sample_key`, from locations such as `/data/a.tar::001.jpg`.
+    """Return shards, and rows by location, from locations such as `/data/a.tar::001.jpg`.
 
     Raises:
         TrainingError: an image is in no shard.
@@ -117,9 +109,9 @@ def shards_of(locations: Sequence[str]) -> tuple[list[str], dict[str, int]]:
     shards: dict[str, None] = {}
     rows: dict[str, int] = {}
     for row, location in enumerate(locations):
-        shard, colons, member = location.partition("::")
+        shard, colons, _ = location.partition("::")
         if not colons or not shard.endswith(".tar"):
             raise TrainingError(f"{location} is in no shard: pretrain.stream reads .tar shards alone, set it to false")
         shards[shard] = None
-        rows[sample_key(shard, member)] = row
+        rows[location] = row
     return list(shards), rows

@@ -100,4 +100,5 @@ def test_images_outside_of_class_folders_are_ignored(tmp_path: Path) -> None:
     folder = class_folders(tmp_path / "set", ["red"])
     image(folder / "loose.png")
     (folder / ".hidden").mkdir()
-    assert len(open_classes(folder)) == 2
+    dataset = open_classes(folder)
+    assert (len(dataset), dataset.notes) == (2, ("1 images beside the class folders are left out",))

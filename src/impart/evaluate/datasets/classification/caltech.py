@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.evaluate.datasets.classification.folder import open_known_folder
-from impart.evaluate.datasets.image_files import IMAGE_SUFFIXES
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet
+from impart.readers.sample import IMAGE_SUFFIXES
 
 __all__ = ["CALTECH101", "READERS", "open_caltech101"]
 

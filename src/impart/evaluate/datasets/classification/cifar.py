@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import DataError
-from impart.evaluate.class_prompts import tidy_class_name
 from impart.evaluate.datasets.annotations import read_bytes
 from impart.evaluate.datasets.classification.folder import open_known_folder
 from impart.evaluate.datasets.names import class_names, class_names_by_folder, templates
@@ -22,6 +21,7 @@ from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet, Images
 from impart.files import digest_of, file_stamp
 from impart.images import load_image
+from impart.readers.names import label_text
 
 __all__ = ["CIFAR10", "CIFAR100", "READERS", "open_cifar"]
 
@@ -169,7 +169,7 @@ def _classes(layout: _Layout, meta: bytes | None, source: Path) -> tuple[tuple[s
     except (KeyError, TypeError, UnicodeDecodeError) as error:
         raise DataError(f"{source}: {layout.meta} names no classes: download it again") from error
     known = class_names_by_folder(name)
-    return tuple(known.get(key) or tidy_class_name(key) for key in keys), ()
+    return tuple(known.get(key) or label_text(key) for key in keys), ()
 
 
 def _unpack(archive: Path, layout: _Layout, wanted: Sequence[str]) -> dict[str, bytes]:

@@ -1,14 +1,15 @@
 """Read class folders: one sub-folder of images per class, of any images or of a published data set.
 
-A published set has built-in class names and prompts. For other folders the class names are the names of the
-sub-folders, with underscores as spaces. If these are codes (`n01443537`), a table `classes.csv` in the folder or beside
-it gives the names: the first column is the code, the column `name` the name (the first of several between commas).
+A published set has built-in class names and prompts. For other folders the class names are those of the sub-folders as
+words (`impart.readers.names.folder_texts`). If these are codes (`n01443537`) or numbers, `classes.csv` in the folder or
+beside it gives the names (first column the code, column `name` the name), or `classnames.txt` (one name per line).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import DataError
-from impart.evaluate.class_prompts import tidy_class_name
-from impart.evaluate.datasets.annotations import read_table
-from impart.evaluate.datasets.image_files import IMAGE_SUFFIXES
 from impart.evaluate.datasets.names import class_names_by_folder, templates
 from impart.evaluate.datasets.reader import OWN_FILES, DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet, Images
+from impart.readers.folders import FolderNames, ImageFiles
+from impart.readers.names import equal_names, label_text
+from impart.readers.sample import IMAGE_SUFFIXES
 
 __all__ = ["READERS", "open_class_folder", "open_known_folder"]
 
@@ -42,6 +43,7 @@ class _Listing:
     folders: tuple[str, ...]  # C, sorted
     files: list[Path]  # n
     labels: npt.NDArray[np.int64]  # (n,)
+    notes: tuple[str, ...]
 
 
 def open_class_folder(path: Path | str, split: str | None = None, *, name: str | None = None) -> ClassSet:
@@ -60,11 +62,13 @@ def open_class_folder(path: Path | str, split: str | None = None, *, name: str |
         raise DataError(f"{path} has no sub-folder {split!r}: give another split, or the class folder itself")
     folder = folder or Path(path)
     listing = _list(folder)
+    classes, notes = _class_names(folder, listing.folders)
     return ClassSet(
         name=name or "/".join(folder.resolve().parts[-2:]),
         images=Images.of_files(listing.files),
         labels=listing.labels,
-        classes=_class_names(folder, listing.folders),
+        classes=classes,
+        notes=(*listing.notes, *notes),
     )
 
 
@@ -94,7 +98,7 @@ def open_known_folder(
         raise info.missing(f"{path} has no {lacking}")
     listing = _list(folder, leave_out=leave_out)
     strange = [one for one in listing.folders if _loose(one) not in known]
-    notes = []
+    notes = list(listing.notes)
     if strange:
         notes.append(f"{len(strange)} class folders have no built-in name and keep their own, first {strange[0]}")
     if len(listing.folders) < len(known):
@@ -103,7 +107,7 @@ def open_known_folder(
         name=f"{info.name}/{path.name if folder == path else split or info.splits[0]}",
         images=Images.of_files(listing.files),
         labels=listing.labels,
-        classes=tuple(known.get(_loose(one)) or tidy_class_name(one) for one in listing.folders),
+        classes=tuple(known.get(_loose(one)) or label_text(one) for one in listing.folders),
         templates=templates(info.name),
         notes=tuple(notes),
     )
@@ -126,33 +130,38 @@ def _list(folder: Path, *, leave_out: Collection[str] = ()) -> _Listing:
         raise DataError(f"{folder} has no sub-folders: expected one sub-folder of images a class")
     files: list[Path] = []
     labels: list[int] = []
+    deep: list[Path] = []
+    others: Counter[str] = Counter()
     for number, subfolder in enumerate(subfolders):
-        found = sorted(one for one in subfolder.iterdir() if one.suffix.lower() in IMAGE_SUFFIXES)
+        listing = ImageFiles.below(subfolder)
+        found = [one for one in listing.files if one.parent == subfolder]
+        deep += [one for one in listing.files if one.parent != subfolder]
+        others += listing.others
         if not found:
             deeper = any(one.is_dir() for one in subfolder.iterdir())
             remedy = f"if {subfolder.name} is a split, ask for it (--split)" if deeper else "remove it or fill it"
             raise DataError(f"class folder {subfolder} has no images: {remedy}")
         files += found
         labels += [number] * len(found)
+    loose = [one for one in folder.iterdir() if one.suffix.lower() in IMAGE_SUFFIXES and not one.name.startswith(".")]
+    beside = [f"{len(loose)} images beside the class folders are left out"] if loose else []
+    notes = [f"{len(deep)} images below the class folders are left out, first {deep[0]}"] if deep else []
     return _Listing(
-        folders=tuple(one.name for one in subfolders), files=files, labels=np.asarray(labels, dtype=np.int64)
+        folders=tuple(one.name for one in subfolders),
+        files=files,
+        labels=np.asarray(labels, dtype=np.int64),
+        notes=(*notes, *beside, *ImageFiles([], others).notes()),
     )
 
 
-def _class_names(folder: Path, folders: Sequence[str]) -> tuple[str, ...]:
-    table = next((path for path in (folder / "classes.csv", folder.parent / "classes.csv") if path.is_file()), None)
-    if table is None:
-        return tuple(tidy_class_name(name) for name in folders)
-    names = _named(table)
-    missing = [code for code in folders if not names.get(code)]
-    if missing:
-        raise DataError(f"{table} has no name for the class folder {missing[0]!r}: add a row, or remove the table")
-    return tuple(names[code] for code in folders)
-
-
-def _named(table: Path) -> Mapping[str, str]:
-    rows = [row for _, row in read_table(table, ["name"])]
-    return {next(iter(row.values())): row["name"].split(",")[0].strip() for row in rows}
+def _class_names(folder: Path, folders: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the class names, and notes on them."""
+    found = FolderNames.find(folder, folders)
+    names = tuple(found.texts[one] for one in folders)
+    if not found.codes:
+        return names, equal_names(names)
+    coded = f"{len(found.codes)} classes are named by a number or code alone, first {found.codes[0]!r}: add classes.csv"
+    return names, (*equal_names(names), coded)
 
 
 def _loose(name: str) -> str:

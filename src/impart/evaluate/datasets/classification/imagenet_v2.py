@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from impart.evaluate.datasets.image_files import IMAGE_SUFFIXES
 from impart.evaluate.datasets.names import class_names, templates
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet, Images
+from impart.readers.sample import IMAGE_SUFFIXES
 
 __all__ = ["IMAGENET_V2", "READERS", "has_numbered_classes", "open_imagenet_v2"]
 
