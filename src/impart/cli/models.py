@@ -75,14 +75,17 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Write to this folder.")],
     int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Also write 8-bit towers, to FOLDER/int8.")] = True,
 ) -> None:
-    """Export a transformers model to ONNX, and check that its embeddings are the same."""
+    """Export a transformers model to ONNX, and check that its embeddings and logits are the same."""
     scheme, _, name = model_id.partition(":")
     if scheme != "hf":
         raise typer.BadParameter(f"{model_id!r}: only hf:<folder or hub repo> is exported")
     from impart.encoders.onnx.export import export_hf
 
     for result in export_hf(name, folder, int8=int8, report=lambda line: print(line, file=sys.stderr)):
-        print(f"onnx:{result.folder}  cosine: images {result.image_cosine:.5f}, texts {result.text_cosine:.5f}")
+        print(
+            f"onnx:{result.folder}  cosine: images {result.image_cosine:.5f}, texts {result.text_cosine:.5f}"
+            f"  logits differ by at most {result.logits:.4f}"
+        )
 
 
 def _mini_row() -> dict[str, Any]:
