@@ -94,7 +94,7 @@ def export_hf(
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(error.name or "onnx", extra="torch", purpose="export to ONNX") from error
-    from impart.encoders.hf import load_hf
+    from impart.encoders.hf.encoder import load_hf
     from impart.encoders.torch_towers import write_graph
 
     encoder = load_hf(name, device="cpu")

@@ -235,7 +235,7 @@ def open_tokenizer(folder: Path, settings: PretrainSettings) -> TextTokenizer:
 
 
 def _from_weights(folder: Path, settings: PretrainSettings) -> Towers:
-    from impart.encoders.hf import load_hf
+    from impart.encoders.hf.encoder import load_hf
 
     encoder = load_hf(str(folder), device="cpu")
     model: Any = encoder.image_tower.model
