@@ -24,12 +24,14 @@ from impart.errors import EncoderError
 IMAGES = [np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8) for seed in range(5)]
 
 
-@pytest.mark.parametrize("kind", ["clip_quick_gelu", "clip_gelu", "siglip"])
+@pytest.mark.parametrize("kind", ["clip_quick_gelu", "clip_gelu", "siglip", "altclip"])
 def test_export_agrees(tmp_path: Path, kind: str) -> None:
     model = tmp_path / "model"
     if kind == "siglip":
         tiny_hf.write_siglip(model)
         tiny_hf.set_json(model / "tokenizer_config.json", tokenizer_class="SiglipTokenizer", padding_side="left")
+    elif kind == "altclip":  # its text tower takes a mask
+        tiny_hf.write_two_towers(model, kind)
     else:
         tiny_hf.write_clip(model, hidden_act=kind.removeprefix("clip_"))
     weights = load_file(model / "model.safetensors")
@@ -97,6 +99,14 @@ def test_another_logit_scale_is_noticed(exported_clip: tuple[Path, Path], tmp_pa
     tiny_hf.set_json(folder / "config.json", logit_scale="high")
     with pytest.raises(EncoderError, match=r"config\.json: 'logit_scale' is 'high'"):
         load_encoder(f"onnx:{folder}")
+
+
+@pytest.mark.parametrize(("kind", "message"), [("vit", "is an image model"), ("siglip2", "is a NaFlex model")])
+def test_other_kinds_are_not_exported(tmp_path: Path, kind: str, message: str) -> None:
+    write = tiny_hf.write_image_model if kind == "vit" else tiny_hf.write_two_towers
+    with pytest.raises(EncoderError, match=message):
+        export_hf(str(write(tmp_path / "model", kind)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_large_weights_are_written_beside_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

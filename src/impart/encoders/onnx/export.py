@@ -98,6 +98,9 @@ def export_hf(
     from impart.encoders.torch_towers import write_graph
 
     encoder = load_hf(name, device="cpu")
+    if encoder.text_tower is None or encoder.preprocess_config is None:
+        kind = "an image model" if encoder.text_tower is None else "a NaFlex model, whose images become patches"
+        raise EncoderError(f"{encoder.traits.id} is {kind}: only two-tower models with square input are exported")
     for side, place in (("image", "visual"), ("text", "textual")):
         report(f"writing {place}/model.onnx")
         write_graph(encoder, folder / place / "model.onnx", side=side)

@@ -239,7 +239,7 @@ def _from_weights(folder: Path, settings: PretrainSettings) -> Towers:
 
     encoder = load_hf(str(folder), device="cpu")
     model: Any = encoder.image_tower.model
-    if model.config.model_type != "clip" or encoder.tokenizer is None:
+    if model.config.model_type != "clip" or encoder.tokenizer is None or encoder.preprocess_config is None:
         raise ConfigError(f"pretrain.model hf:{folder} is a {model.config.model_type}: mode 'pretrain' needs a CLIP")
     model.requires_grad_(True)
     for config in (model.config.vision_config, model.config.text_config):
