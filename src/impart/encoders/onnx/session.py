@@ -229,7 +229,7 @@ class OnnxTower:
             EncoderError: no output or several could be it; the first is not taken for it.
         """
         side = "image" if "pixels" in self.inputs else "text"
-        flat = {  # the shape is empty where the graph does not declare it
+        flat: dict[str, Any] = {  # the shape is empty where the graph does not declare it
             item.name: item.shape for item in self._session.outputs if not item.shape or len(item.shape) == 2
         }
         for name in (pattern.format(side=side) for pattern in _EMBEDDING_OUTPUTS):
