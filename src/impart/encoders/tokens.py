@@ -1,7 +1,7 @@
 """Convert texts to token ids with a `tokenizer.json`, without transformers.
 
 Text cleaning is part of the model: SigLIP was trained on lower-case text without punctuation, and its `tokenizer.json`
-does not include that step. The names of the cleaners are those of open_clip.
+does not include that step. `whitespace`, `lower` and `canonicalize` are open_clip's, which all join whitespace.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ def _whitespace(text: str) -> str:
     return " ".join(text.split())
 
 
+def _lower_only(text: str) -> str:
+    return text.lower()
+
+
 def _lower(text: str) -> str:
     return _whitespace(text).lower()
 
@@ -48,6 +52,7 @@ def _none(text: str) -> str:
 CLEANERS: Mapping[str, Callable[[str], str]] = {
     "none": _none,
     "no_punctuation": _no_punctuation,
+    "lower_only": _lower_only,
     "whitespace": _whitespace,
     "lower": _lower,
     "canonicalize": _canonicalize,

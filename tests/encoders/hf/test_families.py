@@ -25,7 +25,7 @@ IMAGES = [
     Image.fromarray(RNG.integers(0, 256, (height, width, 3), dtype=np.uint8)).resize((width * 3, height * 3))
     for height, width in ((20, 31), (48, 17), (32, 32), (9, 60))
 ]
-TEXTS = ["a photo of a dog", "Two RED squares", "", "word " * 40, "the dog"]
+TEXTS = ["a photo of a dog", "Two RED  squares", "", "word " * 40, "the dog"]
 
 
 def normalised(output: object) -> np.ndarray:
@@ -101,6 +101,19 @@ def test_clipseg_is_loaded_without_its_decoder(tmp_path: Path) -> None:
     whole.clip.load_state_dict(transformers.CLIPSegModel.from_pretrained(folder).state_dict())
     whole.save_pretrained(folder)
     np.testing.assert_allclose(load_encoder(f"hf:{folder}", device="cpu").encode_texts(TEXTS), expected, atol=1e-6)
+
+
+def test_a_pooler_that_no_embedding_uses_is_left_out(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_hf.write_two_towers(tmp_path, "chinese_clip")
+    expected = load_encoder(f"hf:{folder}", device="cpu").encode_texts(TEXTS)
+    weights = load_file(folder / "model.safetensors")
+    weights["text_model.pooler.dense.weight"] = torch.ones(tiny_hf.DIM, tiny_hf.DIM)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    capfd.readouterr()
+    np.testing.assert_allclose(load_encoder(f"hf:{folder}", device="cpu").encode_texts(TEXTS), expected, atol=1e-6)
+    assert "UNEXPECTED" not in capfd.readouterr().err
 
 
 def test_a_text_does_not_depend_on_its_batch(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from impart.encoders.hub import HF_FILES, has_weights, resolve
 from impart.encoders.onnx.encoder import hash_files
 from impart.encoders.preprocess import preprocess
 from impart.encoders.tokens import TextTokenizer, read_json
-from impart.encoders.torch_towers import Inputs, TorchEncoder, TorchTower
+from impart.encoders.torch_towers import Inputs, TorchEncoder, TorchTower, quiet
 from impart.errors import EncoderError, MissingExtraError
 from impart.files import blake2b_hex
 
@@ -126,7 +126,8 @@ def _model(folder: Path, *, family: Family) -> tuple[Any, set[str]]:
             f"{folder}: transformers {transformers.__version__} has no {family.model}; install a newer version"
         )
     try:
-        model, info = model_class.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
+        with quiet():  # its report of unused weights: they are refused or harmless below
+            model, info = model_class.from_pretrained(str(folder), local_files_only=True, output_loading_info=True)
     except Exception as error:  # OSError, ValueError, SafetensorError, errors of pickle, ...
         raise EncoderError(f"{folder} cannot be loaded with transformers: {error}; fetch the model again") from error
     missing = {str(name) for name in info["missing_keys"]}

@@ -13,6 +13,11 @@ from typing import Any
 __all__ = ["FAMILIES", "Family", "logit_bias_of", "logit_scale_of"]
 
 
+_LOGITS = (r"^logit_scale$", r"^logit_bias$", r"^temperature$")
+_TEXT_POOLER = (r"^text_model\.(roberta\.)?pooler\.",)
+"""BERT's pooler, where the text embedding is a projection of the class token."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """Properties of a kind of model that its transformers config does not have.
@@ -24,7 +29,7 @@ class Family:
         mask: the text tower takes an attention mask: BERT and its relatives attend to padding without one.
         pad_to_context: pad texts to the length of training, since the text tower attends to padding (SigLIP has neither
             a mask nor causal attention); else pad to the longest text of the batch.
-        clean: text cleaning, where the tokenizer class has none.
+        clean: text cleaning, where the tokenizer class that the files name has none.
         tokenizer: tokenizer class, whatever the files name; empty = the class that they name.
         fixed_size: the image tower takes images of one size only.
         patches: the image tower takes patches of images that keep their aspect ratio (NaFlex).
@@ -44,7 +49,7 @@ class Family:
     patches: bool = False
     embed: Callable[[Any], Any] | None = None
     unused: tuple[str, ...] = ()
-    absent: tuple[str, ...] = (r"^logit_scale$", r"^logit_bias$", r"^temperature$")
+    absent: tuple[str, ...] = _LOGITS
 
 
 def _projection(config: Any) -> int:
@@ -72,6 +77,7 @@ def _class_token(output: Any) -> Any:
 
 
 _HEADS = (r"^(classifier|cls_classifier|distillation_classifier|head|lm_head|decoder)\.", r"(^|\.)mask_token$")
+_BERT: dict[str, Any] = {"mask": True, "unused": _TEXT_POOLER, "absent": (*_LOGITS, *_TEXT_POOLER)}
 _IMAGE: dict[str, Any] = {
     "model": "AutoModel",
     "texts": False,
@@ -86,7 +92,7 @@ FAMILIES = {
     "siglip2": Family(
         model="Siglip2Model",
         pad_to_context=True,
-        clean="lower",
+        clean="lower_only",
         tokenizer="Siglip2Tokenizer",  # published files name Gemma's; transformers replaces it as well
         fixed_size=False,
         patches=True,
@@ -96,9 +102,9 @@ FAMILIES = {
     "clipseg": Family(
         model="CLIPSegModel", clean="whitespace", fixed_size=False, unused=(r"^decoder\.",), dim=_projection
     ),
-    "align": Family(model="AlignModel", mask=True, fixed_size=False, dim=_projection),
-    "altclip": Family(model="AltCLIPModel", mask=True, dim=_projection),
-    "chinese_clip": Family(model="ChineseCLIPModel", mask=True, dim=_projection),
+    "align": Family(**_BERT, model="AlignModel", fixed_size=False, dim=_projection),
+    "altclip": Family(**_BERT, model="AltCLIPModel", dim=_projection),
+    "chinese_clip": Family(**_BERT, model="ChineseCLIPModel", dim=_projection),
     "vision-text-dual-encoder": Family(
         model="VisionTextDualEncoderModel", mask=True, fixed_size=False, dim=_projection
     ),

@@ -48,7 +48,8 @@ def read_tokenizer(folder: Path, *, family: Family, context_tokens: int) -> Text
     path = folder / "tokenizer_config.json"
     config = read_json(path) if path.is_file() else {}
     kind = family.tokenizer or str(config.get("tokenizer_class") or "").removesuffix("Fast")
-    clean = _CLEAN_BY_TOKENIZER.get(kind, family.clean) if family.clean != "none" else "none"
+    known = {} if family.tokenizer or family.clean == "none" else _CLEAN_BY_TOKENIZER
+    clean = known.get(kind, family.clean)
     if clean == "canonicalize" and config.get("do_lower_case") is False:
         clean = "no_punctuation"
     # Texts that are padded to the longest of their batch must begin at the first position.
