@@ -38,6 +38,8 @@ from typing import Any
 
 import numpy as np
 
+import impart
+
 WAYS = ("decode", "encode", "side by side", "pipeline", "script")
 
 
@@ -200,9 +202,7 @@ def _frame_by_frame(way: str, clips: list[Path], embed: Callable[[Any], np.ndarr
 
 def _load(encoder_id: str) -> Any:
     """Load the base encoder and run its image tower once."""
-    from impart import load_encoder
-
-    encoder = load_encoder(encoder_id)
+    encoder = impart.load_encoder(encoder_id)
     side = encoder.traits.image_size_px
     encoder.encode_images([np.zeros((side, side, 3), np.uint8)] * 8)
     return encoder

@@ -21,7 +21,7 @@ SLOW_PLACES = (
     "cli/test_ram_command.py",
     "cli/test_train.py",
     "encoders/onnx/test_export.py",
-    "encoders/test_hf.py",
+    "encoders/hf/",
     "encoders/test_hub.py",
     "evaluate/sweep/",
     "recipes/",

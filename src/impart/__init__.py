@@ -36,12 +36,14 @@ Example:
     ('film.gif', 1.0, 2.0)
     >>> temporary.cleanup()
 
-Importing this package is cheap: each public name is imported when it is first used.
+Importing this package is cheap: each public name is imported when it is first used. It switches off the telemetry of
+libraries, since ONNX Runtime reads its switch once, at its own import.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,6 +53,9 @@ if TYPE_CHECKING:
     from impart.errors import ImpartError
     from impart.refset.refset import ReferenceSet
     from impart.video.index.index import VideoIndex
+
+for _switch in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "NO_ALBUMENTATIONS_UPDATE"):
+    os.environ.setdefault(_switch, "1")  # child processes inherit it; a value that the user has set is kept
 
 __version__ = "0.1.0"
 __all__ = [

@@ -42,7 +42,9 @@ def largest_difference(processor: object, config: PreprocessConfig, images: Iter
 def test_agrees_with_transformers_clip(resample: int) -> None:
     module = pytest.importorskip("transformers.models.clip.image_processing_pil_clip", reason="transformers missing")
     processor = module.CLIPImageProcessorPil(resample=resample)
-    config = PreprocessConfig.from_transformers(processor.to_dict())
+    from impart.encoders.hf.processor import square_settings
+
+    config = square_settings(processor.to_dict())
     assert (config.resize_mode, config.size_px, config.mean) == ("shortest", 224, CLIP_MEAN)
     assert largest_difference(processor, config, photos()) < 1e-5
 
@@ -52,7 +54,9 @@ def test_agrees_with_transformers_siglip() -> None:
         "transformers.models.siglip.image_processing_pil_siglip", reason="transformers missing"
     )
     processor = module.SiglipImageProcessorPil()
-    config = PreprocessConfig.from_transformers(processor.to_dict())
+    from impart.encoders.hf.processor import square_settings
+
+    config = square_settings(processor.to_dict())
     assert config.resize_mode == "squash"
     assert largest_difference(processor, config, photos()) < 1e-5
 
@@ -62,7 +66,9 @@ def test_agrees_with_transformers_on_development_photos(data_dir: Path) -> None:
     module = pytest.importorskip("transformers.models.clip.image_processing_pil_clip", reason="transformers missing")
     processor = module.CLIPImageProcessorPil()
     files = sorted((data_dir / "images" / "openstax").rglob("*.jpg"))[::25]
-    config = PreprocessConfig.from_transformers(processor.to_dict())
+    from impart.encoders.hf.processor import square_settings
+
+    config = square_settings(processor.to_dict())
     assert largest_difference(processor, config, (Image.open(file) for file in files)) < 1e-5
 
 
@@ -165,35 +171,3 @@ def test_settings_survive_a_round_trip() -> None:
 def test_settings_that_cannot_work(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         PreprocessConfig.from_dict(values)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"image_mean": None}, "image_mean"),
-        ({"size": None}, "no size"),
-        ({"do_rescale": False}, "0..1"),
-        ({"rescale_factor": 1 / 127.5}, "1/255"),
-        ({"crop_size": 200}, "crops to 200"),
-        ({"resample": 0}, "filter 0"),
-        ({"do_center_crop": False}, "not supported"),
-    ],
-)
-def test_unsupported_image_processors(change: dict[str, object], message: str) -> None:
-    clip = {
-        "size": {"shortest_edge": 224},
-        "crop_size": {"height": 224, "width": 224},
-        "do_center_crop": True,
-        "resample": 3,
-        "image_mean": [0.5] * 3,
-        "image_std": [0.5] * 3,
-    }
-    values = {key: value for key, value in {**clip, **change}.items() if value is not None}
-    with pytest.raises(ConfigError, match=message):
-        PreprocessConfig.from_transformers(values)
-
-
-def test_old_and_nested_image_processors() -> None:
-    old = {"size": 224, "crop_size": 224, "do_center_crop": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    assert PreprocessConfig.from_transformers(old).resize_mode == "shortest"
-    assert PreprocessConfig.from_transformers({"image_processor": old}) == PreprocessConfig.from_transformers(old)

@@ -1,4 +1,4 @@
-"""`impart models`: list models, fetch one from the hub, export one to ONNX."""
+"""`impart models`: list models, fetch one from the hub, export one to ONNX, join two."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from impart.cli.output import Format
 
 __all__ = ["app"]
 
-app = typer.Typer(help="List, fetch and export models.", no_args_is_help=True)
+app = typer.Typer(help="List, fetch, export and join models.", no_args_is_help=True)
 
 _KNOWN = (
     ("onnx:immich-app/ViT-B-32__openai", "CLIP ViT-B/32 by OpenAI, 224 px, width 512: small and fast"),
@@ -75,14 +75,35 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Write to this folder.")],
     int8: Annotated[bool, typer.Option("--int8/--no-int8", help="Also write 8-bit towers, to FOLDER/int8.")] = True,
 ) -> None:
-    """Export a transformers model to ONNX, and check that its embeddings are the same."""
+    """Export a transformers model to ONNX, and check that its embeddings and logits are the same."""
     scheme, _, name = model_id.partition(":")
     if scheme != "hf":
         raise typer.BadParameter(f"{model_id!r}: only hf:<folder or hub repo> is exported")
     from impart.encoders.onnx.export import export_hf
 
     for result in export_hf(name, folder, int8=int8, report=lambda line: print(line, file=sys.stderr)):
-        print(f"onnx:{result.folder}  cosine: images {result.image_cosine:.5f}, texts {result.text_cosine:.5f}")
+        print(
+            f"onnx:{result.folder}  cosine: images {result.image_cosine:.5f}, texts {result.text_cosine:.5f}"
+            f"  logits differ by at most {result.logits:.4f}"
+        )
+
+
+@app.command("pair")
+def pair(
+    model_id: Annotated[str, typer.Argument(help="Model for the embeddings of images and texts.")],
+    retrieval_id: Annotated[
+        str, typer.Argument(help="Model that finds the neighbours, such as hf:facebook/dinov2-base.")
+    ],
+    folder: Annotated[Path, typer.Argument(help="Write to this folder.")],
+) -> None:
+    """Join two models: embeddings of the first, neighbours by the second, as the RA-CLIP paper does."""
+    from impart.encoders import load_encoder
+    from impart.encoders.paired import write_paired
+
+    base, retrieval = load_encoder(model_id), load_encoder(retrieval_id)
+    base.encode_texts([""])  # an image model is refused here
+    folder.mkdir(parents=True, exist_ok=True)
+    print(write_paired(folder.resolve(), retrieval, base=base))
 
 
 def _mini_row() -> dict[str, Any]:

@@ -38,7 +38,7 @@ def _onnx(rest: str, **options: Any) -> Encoder:
 
 
 def _hf(rest: str, **options: Any) -> Encoder:
-    from impart.encoders.hf import load_hf
+    from impart.encoders.hf.encoder import load_hf
 
     return load_hf(rest, **options)
 

@@ -46,6 +46,7 @@ class EncoderTraits:
         image_size_px: side of the square input of the image tower.
         context_tokens: texts are cut to this many tokens.
         logit_scale: factor from cosines to logits, the learned inverse temperature of the model; 100 in CLIP.
+        logit_bias: added to the scaled cosines, for the sigmoid of SigLIP; 0 in models that are trained with softmax.
     """
 
     id: str
@@ -55,6 +56,7 @@ class EncoderTraits:
     image_size_px: int
     context_tokens: int
     logit_scale: float = 100.0
+    logit_bias: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ ONNX_FILES = FileSet(
 )
 
 HF_FILES = FileSet(
-    patterns=("*.json", "*.txt", "spiece.model", "tokenizer.model", "*.safetensors"),
+    patterns=("*.json", "*.txt", "*.model", "*.safetensors"),
     fallback=("pytorch_model*.bin",),
     complete=lambda folder: (folder / "config.json").is_file() and any(has_weights(folder)),
 )

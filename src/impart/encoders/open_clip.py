@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from impart.encoders.base import EncoderTraits
-from impart.encoders.preprocess import PreprocessConfig
+from impart.encoders.preprocess import PreprocessConfig, preprocess
 from impart.encoders.torch_towers import TorchEncoder, TorchTower, hash_weights
 from impart.errors import ConfigError, EncoderError, EncoderNotFoundError, MissingExtraError
 
@@ -67,11 +67,13 @@ def load_open_clip(rest: str, *, device: str = "auto", dtype: str = "float32", t
             own_retrieval=False,
             image_size_px=preprocess_config.size_px,
             context_tokens=int(tokenizer.context_length),
-            logit_scale=float(model.logit_scale.detach().exp()),
+            logit_scale=float(model.logit_scale.detach().float().exp()),
+            logit_bias=float(bias.detach()) if (bias := getattr(model, "logit_bias", None)) is not None else 0.0,
         ),
         image_tower=image_tower,
+        prepare=lambda images: [preprocess(images, preprocess_config)],
         text_tower=text_tower,
-        tokenize=lambda texts: tokenizer(list(texts)).numpy(),
+        tokenize=lambda texts: [tokenizer(list(texts)).numpy()],
         preprocess_config=preprocess_config,
         fingerprint=lambda: hash_weights(model, settings=settings),
         device=device,

@@ -1,7 +1,7 @@
 """Combine two encoders: embeddings of the first, retrieval embeddings of the second.
 
 RA-CLIP finds neighbours with a frozen, unimodal image encoder beside the trained towers. The folder of `paired:FOLDER`
-has the first encoder (`hf:FOLDER`) and a file `retrieval.json` with the id of the second.
+has a file `retrieval.json` with the ids of both. Where it names no first encoder, that is `hf:FOLDER`.
 """
 
 from __future__ import annotations
@@ -53,9 +53,17 @@ class PairedEncoder:
         return self._base.encode_texts(texts)
 
 
-def write_paired(folder: Path, retrieval: Encoder) -> str:
-    """Write `retrieval.json` beside the model of `hf:FOLDER`; return the id `paired:FOLDER`."""
+def write_paired(folder: Path, retrieval: Encoder, *, base: Encoder | None = None) -> str:
+    """Write `retrieval.json`; return the id `paired:FOLDER`.
+
+    Args:
+        folder: of the pair.
+        retrieval: for the retrieval embeddings.
+        base: for the embeddings; None = `hf:FOLDER`.
+    """
     content = {"encoder": retrieval.traits.id, "fingerprint": retrieval.fingerprint}
+    if base is not None:
+        content |= {"base": base.traits.id, "base_fingerprint": base.fingerprint}
     write_json_atomic(folder / _NAME, content, ascii_only=True)
     return f"paired:{folder}"
 
@@ -69,18 +77,24 @@ def load_paired(rest: str, **options: Any) -> PairedEncoder:
 
     Raises:
         EncoderError: the folder does not name a retrieval encoder.
-        EncoderMismatchError: the retrieval encoder has changed since training.
+        EncoderMismatchError: an encoder has changed since the pair was made.
     """
     folder = Path(rest).expanduser()
     named = read_json(folder / _NAME)
-    if not {"encoder", "fingerprint"} <= named.keys():
+    if not {"encoder", "fingerprint"} <= named.keys() or ("base" in named) != ("base_fingerprint" in named):
         raise EncoderError(f"{folder / _NAME} does not name a retrieval encoder: copy or train the model again")
     shared = {name: value for name, value in options.items() if name == "threads"}
     retrieval = load_encoder(str(named["encoder"]), **shared)
-    if retrieval.fingerprint != named["fingerprint"]:
+    _check(retrieval, named["fingerprint"], f"{folder} was made with retrieval encoder {named['encoder']!r}")
+    base = load_encoder(str(named.get("base", f"hf:{folder}")), **options)
+    if "base" in named:
+        _check(base, named["base_fingerprint"], f"{folder} was made with encoder {named['base']!r}")
+    return PairedEncoder(base, retrieval, encoder_id=f"paired:{rest}")
+
+
+def _check(encoder: Encoder, fingerprint: object, made: str) -> None:
+    if encoder.fingerprint != fingerprint:
         raise EncoderMismatchError(
-            f"{folder} was trained with retrieval encoder {named['encoder']!r} of fingerprint "
-            f"{str(named['fingerprint'])[:12]}, but the installed one has {retrieval.fingerprint[:12]}: "
-            "install the version it was trained with, or train again"
+            f"{made} of fingerprint {str(fingerprint)[:12]}, but the installed one has {encoder.fingerprint[:12]}: "
+            "install the version it was made with, or make it again"
         )
-    return PairedEncoder(load_encoder(f"hf:{folder}", **options), retrieval, encoder_id=f"paired:{rest}")

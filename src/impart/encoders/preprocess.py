@@ -24,7 +24,16 @@ from impart.encoders.base import Float32, ImageInput
 from impart.errors import ConfigError, DataError
 from impart.images import to_rgb
 
-__all__ = ["CLIP_MEAN", "CLIP_STD", "PreprocessConfig", "preprocess", "short_side", "squashed"]
+__all__ = [
+    "CLIP_MEAN",
+    "CLIP_STD",
+    "PreprocessConfig",
+    "per_channel",
+    "preprocess",
+    "short_side",
+    "square_side",
+    "squashed",
+]
 
 ResizeMode = Literal["shortest", "squash"]
 Interpolation = Literal["bicubic", "bilinear"]
@@ -52,6 +61,7 @@ class PreprocessConfig:
         mean: per channel, on the 0..1 scale.
         std: per channel, on the 0..1 scale.
         crop_start: rounding of half a pixel of crop offset: `floor` (transformers) or `round` (open_clip).
+        resize_px: side to scale to before the crop, where it is larger than S; None = S.
 
     Raises:
         ConfigError: a value is not supported.
@@ -64,10 +74,13 @@ class PreprocessConfig:
     mean: tuple[float, float, float] = CLIP_MEAN
     std: tuple[float, float, float] = CLIP_STD
     crop_start: CropStart = "floor"
+    resize_px: int | None = None
 
     def __post_init__(self) -> None:
         if self.size_px < 1:
             raise ConfigError(f"preprocessing size is {self.size_px} px: it must be at least 1")
+        if self.resize_px is not None and self.resize_px <= self.size_px:
+            raise ConfigError(f"preprocessing resizes to {self.resize_px} px, but crops to {self.size_px} px")
         for name, value, kind in (
             ("resize mode", self.resize_mode, ResizeMode),
             ("interpolation", self.interpolation, Interpolation),
@@ -83,7 +96,8 @@ class PreprocessConfig:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Convert to the keys of open_clip's `preprocess_cfg.json`, and `crop_start`."""
+        """Convert to the keys of open_clip's `preprocess_cfg.json`, and `crop_start` and `resize_px`."""
+        resized = {} if self.resize_px is None else {"resize_px": self.resize_px}  # digests of other models stay
         return {
             "size": self.size_px,
             "mode": "RGB",
@@ -92,6 +106,7 @@ class PreprocessConfig:
             "interpolation": self.interpolation,
             "resize_mode": self.resize_mode,
             "crop_start": self.crop_start,
+            **resized,
         }
 
     @classmethod
@@ -110,54 +125,14 @@ class PreprocessConfig:
             raise ConfigError(f"preprocessing mode is {values['mode']!r}: only RGB is supported")
         interpolation: Any = values.get("interpolation") or "bicubic"
         return cls(
-            size_px=_square(values["size"], name="size"),
+            size_px=square_side(values["size"], name="size"),
             resize_mode=values.get("resize_mode") or "shortest",
             # "random" of open_clip is a training augmentation; at inference it means bicubic.
             interpolation="bicubic" if interpolation == "random" else interpolation,
-            mean=_triple(values["mean"]),
-            std=_triple(values["std"]),
+            mean=per_channel(values["mean"]),
+            std=per_channel(values["std"]),
             crop_start=values.get("crop_start", "round"),
-        )
-
-    @classmethod
-    def from_transformers(cls, values: Mapping[str, Any]) -> PreprocessConfig:
-        """Convert a `preprocessor_config.json` of transformers (CLIP, SigLIP and similar models).
-
-        Raises:
-            ConfigError: a key is missing, or a value is not supported.
-        """
-        values = values.get("image_processor", values)
-        if "size" not in values or not values.get("do_resize", True):
-            raise ConfigError("the settings of the image processor have no size to resize to")
-        if not values.get("do_rescale", True) or abs(values.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-4:
-            raise ConfigError(
-                "the image processor does not scale pixels to 0..1; only a rescale factor of 1/255 is supported"
-            )
-        normalised = values.get("do_normalize", True)
-        if normalised and ("image_mean" not in values or "image_std" not in values):
-            raise ConfigError("the settings of the image processor have no image_mean and image_std")
-        size = values["size"]
-        cropped = bool(values.get("do_center_crop", False))
-        by_edge = isinstance(size, int) or "shortest_edge" in size
-        size_px = size["shortest_edge"] if isinstance(size, Mapping) and by_edge else _square(size, name="size")
-        if by_edge != cropped:
-            raise ConfigError(f"an image processor with size {size} and do_center_crop={cropped} is not supported")
-        if cropped and _square(values.get("crop_size", size_px), name="crop_size") != size_px:
-            raise ConfigError(
-                f"an image processor that resizes to {size_px} and crops to {values['crop_size']} is not supported"
-            )
-        resample = values.get("resample", 3)
-        if resample not in (2, 3):
-            raise ConfigError(
-                f"image processor filter {resample!r} is not supported: only 2 (bilinear) and 3 (bicubic) are"
-            )
-        return cls(
-            size_px=int(size_px),
-            resize_mode="shortest" if cropped else "squash",
-            interpolation="bicubic" if resample == 3 else "bilinear",
-            mean=_triple(values["image_mean"]) if normalised else (0.0, 0.0, 0.0),
-            std=_triple(values["image_std"]) if normalised else (1.0, 1.0, 1.0),
-            crop_start="floor",
+            resize_px=values.get("resize_px"),
         )
 
 
@@ -237,7 +212,7 @@ def squashed(image: ImageInput, *, side_px: int) -> ImageInput:
 
 def _resized(width: int, height: int, config: PreprocessConfig) -> tuple[int, int]:
     """Compute width and height after the resize, before the crop."""
-    size = config.size_px
+    size = config.resize_px or config.size_px
     if config.resize_mode == "squash":
         return size, size
     if width <= height:
@@ -258,8 +233,12 @@ def _middle(image: Image.Image, *, aspect: int) -> Image.Image:
     return image.crop((left, top, left + keep_width, top + keep_height))
 
 
-def _square(size: Any, *, name: str) -> int:
-    """Convert 224, [224], [224, 224] or {"height": 224, "width": 224} to 224."""
+def square_side(size: Any, *, name: str) -> int:
+    """Convert 224, [224], [224, 224] or {"height": 224, "width": 224} to 224.
+
+    Raises:
+        ConfigError: it is not a square.
+    """
     if isinstance(size, Mapping):
         size = [size.get("height"), size.get("width")]
     sides = [size] if isinstance(size, int) else list(size)
@@ -268,7 +247,12 @@ def _square(size: Any, *, name: str) -> int:
     return sides[0]
 
 
-def _triple(values: Any) -> tuple[float, float, float]:
+def per_channel(values: Any) -> tuple[float, float, float]:
+    """Convert a number, or one number per channel, to three numbers.
+
+    Raises:
+        ConfigError: there are not three.
+    """
     numbers = [float(values)] * 3 if isinstance(values, int | float) else [float(value) for value in values]
     if len(numbers) != 3:
         raise ConfigError(f"preprocessing needs one number per channel, got {values!r}")

@@ -1,7 +1,7 @@
 """Convert texts to token ids with a `tokenizer.json`, without transformers.
 
 Text cleaning is part of the model: SigLIP was trained on lower-case text without punctuation, and its `tokenizer.json`
-does not include that step. The names of the cleaners are those of open_clip.
+does not include that step. `whitespace`, `lower` and `canonicalize` are open_clip's, which all join whitespace.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from impart.errors import EncoderError
 
-__all__ = ["CLEANERS", "TextTokenizer", "TokenIds", "read_json"]
+__all__ = ["CLEANERS", "PADDING_SIDE", "TextTokenizer", "TokenIds", "read_json"]
 
 TokenIds: TypeAlias = npt.NDArray[np.int64]
 
@@ -29,6 +29,10 @@ def _whitespace(text: str) -> str:
     return " ".join(text.split())
 
 
+def _lower_only(text: str) -> str:
+    return text.lower()
+
+
 def _lower(text: str) -> str:
     return _whitespace(text).lower()
 
@@ -37,12 +41,35 @@ def _canonicalize(text: str) -> str:
     return _whitespace(text.translate(_NO_PUNCTUATION)).lower()
 
 
+def _no_punctuation(text: str) -> str:
+    return _whitespace(text.translate(_NO_PUNCTUATION))
+
+
+def _none(text: str) -> str:
+    return text
+
+
 CLEANERS: Mapping[str, Callable[[str], str]] = {
+    "none": _none,
+    "no_punctuation": _no_punctuation,
+    "lower_only": _lower_only,
     "whitespace": _whitespace,
     "lower": _lower,
     "canonicalize": _canonicalize,
 }
 """Name -> cleaning of a text before it is split into tokens."""
+
+PADDING_SIDE: Mapping[str, str] = {
+    "BertTokenizer": "right",
+    "CLIPTokenizer": "right",
+    "GemmaTokenizer": "left",
+    "PreTrainedTokenizer": "right",
+    "SiglipTokenizer": "right",
+    "Siglip2Tokenizer": "left",
+    "TokenizersBackend": "right",
+    "XLMRobertaTokenizer": "right",
+}
+"""Tokenizer class of transformers -> `padding_side` where `tokenizer_config.json` does not state it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +91,30 @@ class TextTokenizer:
     pad_left: bool = False
 
     @classmethod
-    def from_folder(cls, folder: Path, *, context_tokens: int, clean: str) -> TextTokenizer:
-        """Read `tokenizer.json`, and the padding token from the files beside it.
+    def from_folder(
+        cls,
+        folder: Path,
+        *,
+        context_tokens: int,
+        clean: str,
+        padding_side: str | None = None,
+        tokenizer_class: str = "",
+        default: Callable[[str], str] | None = None,
+    ) -> TextTokenizer:
+        """Read `tokenizer.json`, and the padding from the files beside it.
 
         Args:
             folder: with the files.
             context_tokens: L, longest input.
             clean: a name in `CLEANERS`.
+            padding_side: `left` or `right`, where the files do not matter; None = of the files, else of the class.
+            tokenizer_class: of transformers, without `Fast`; empty = as the files name it.
+            default: returns `pad_token` or `padding_side` where neither the files nor a known class state it;
+                None = no padding token is an error, and the side is `right`.
 
         Raises:
             EncoderError: a file is missing or damaged, or no padding token is named.
         """
-        if clean not in CLEANERS:
-            raise EncoderError(f"{folder}: text cleaning {clean!r} is unknown; there are {', '.join(CLEANERS)}")
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise EncoderError(f"{path} is missing: the text tower needs it; fetch or export the model again")
@@ -86,16 +124,63 @@ class TextTokenizer:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the Rust library raises Exception itself
             raise EncoderError(f"{path} is not a tokenizer ({error}); fetch or export the model again") from error
-        pad_id = _pad_id(folder, tokenizer)
         config = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").is_file() else {}
+        kind = tokenizer_class or str(config.get("tokenizer_class") or "").removesuffix("Fast")
+        side = padding_side or config.get("padding_side") or PADDING_SIDE.get(kind)
+        if side is None:
+            side = default("padding_side") if default is not None else "right"
+        pad_token = _pad_token(folder, tokenizer)
+        if pad_token is None and default is not None:
+            pad_token = default("pad_token")
+        return cls.of(
+            tokenizer,
+            context_tokens=context_tokens,
+            pad_token=pad_token,
+            clean=clean,
+            padding_side=side,
+            source=folder,
+        )
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Any,
+        *,
+        context_tokens: int,
+        pad_token: str | int | None,
+        clean: str,
+        padding_side: str,
+        source: Path,
+    ) -> TextTokenizer:
+        """Set up a `tokenizers.Tokenizer`; the other arguments are those of `from_folder`.
+
+        Args:
+            tokenizer: of any settings.
+            context_tokens, clean, padding_side: as in `from_folder`.
+            pad_token: the padding token or its id.
+            source: named in messages.
+
+        Raises:
+            EncoderError: the cleaning is unknown, or there is no such padding token.
+        """
+        if clean not in CLEANERS:
+            raise EncoderError(f"{source}: text cleaning {clean!r} is unknown; there are {', '.join(CLEANERS)}")
+        if pad_token is None:
+            raise EncoderError(
+                f"{source} does not name a padding token: put a tokenizer_config.json with 'pad_token' beside "
+                "tokenizer.json"
+            )
+        pad_id = tokenizer.token_to_id(pad_token) if isinstance(pad_token, str) else pad_token
+        if pad_id is None:
+            raise EncoderError(f"{source} pads with {pad_token!r}, which is not a token of its tokenizer")
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length=context_tokens)
         return cls(
             tokenizer=tokenizer,
             context_tokens=context_tokens,
-            pad_id=pad_id,
+            pad_id=int(pad_id),
             clean=clean,
-            pad_left=config.get("padding_side") == "left",
+            pad_left=padding_side == "left",
         )
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -141,7 +226,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _pad_id(folder: Path, tokenizer: Any) -> int:
+def _pad_token(folder: Path, tokenizer: Any) -> str | int | None:
     """Read the padding token from the files of the repository, else from `tokenizer.json`."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if not (folder / name).is_file():
@@ -149,12 +234,5 @@ def _pad_id(folder: Path, tokenizer: Any) -> int:
         token = read_json(folder / name).get("pad_token")
         token = token.get("content") if isinstance(token, dict) else token
         if token is not None:
-            pad_id = tokenizer.token_to_id(token)
-            if pad_id is None:
-                raise EncoderError(f"{folder / name} pads with {token!r}, which is not a token of tokenizer.json")
-            return int(pad_id)
-    if tokenizer.padding is not None:
-        return int(tokenizer.padding["pad_id"])
-    raise EncoderError(
-        f"{folder} does not name a padding token: put a tokenizer_config.json with 'pad_token' beside tokenizer.json"
-    )
+            return str(token)
+    return None if tokenizer.padding is None else int(tokenizer.padding["pad_id"])

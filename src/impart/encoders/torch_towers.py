@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from impart.encoders.base import EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
-from impart.encoders.preprocess import PreprocessConfig, preprocess
-from impart.encoders.tokens import TextTokenizer, TokenIds
+from impart.encoders.preprocess import PreprocessConfig
+from impart.encoders.tokens import TextTokenizer
 from impart.errors import ConfigError, EncoderError, MissingExtraError
 from impart.files import new_blake2b
 
@@ -27,8 +28,10 @@ try:
 except ImportError as error:
     raise MissingExtraError("torch", extra="torch", purpose="an 'hf:' or 'open_clip:' model") from error
 
-__all__ = ["TorchTower", "TorchEncoder", "hash_weights", "quiet", "write_graph"]
+__all__ = ["Inputs", "TorchTower", "TorchEncoder", "hash_weights", "quiet", "write_graph"]
 
+Inputs: TypeAlias = Sequence[npt.NDArray[Any]]
+"""Inputs of a tower, arrays of equally many rows."""
 _TEXTS_AT_ONCE = 64
 INLINE_BYTES = 1.5e9
 """Larger weights are written to a file beside the graph: one ONNX file has at most 2 GB."""
@@ -40,11 +43,12 @@ class TorchEncoder:
 
     Args:
         traits: of the encoder.
-        image_tower: (B, 3, S, S) -> (B, D).
-        text_tower: ids (T, L) -> (T, D).
-        tokenize: T texts -> ids (T, L).
-        preprocess_config: of images.
+        image_tower: inputs from `prepare`, usually pixels (B, 3, S, S) -> (B, D).
+        prepare: B images -> the inputs of the image tower, arrays of B rows.
+        text_tower: inputs from `tokenize`, ids (T, L) and perhaps a mask (T, L) -> (T, D); None for an image model.
+        tokenize: T texts -> the inputs of the text tower, arrays of T rows.
         fingerprint: computes the digest, called at most once.
+        preprocess_config: of the images, for the export; None where they are not preprocessed to squares.
         tokenizer: that `tokenize` uses, for the export; None where it is not a `TextTokenizer`.
         device: of the towers.
         dtype: number type of the towers.
@@ -59,10 +63,11 @@ class TorchEncoder:
         *,
         traits: EncoderTraits,
         image_tower: nn.Module,
-        text_tower: nn.Module,
-        tokenize: Callable[[Sequence[str]], TokenIds],
-        preprocess_config: PreprocessConfig,
+        prepare: Callable[[Sequence[ImageInput]], Inputs],
+        text_tower: nn.Module | None,
+        tokenize: Callable[[Sequence[str]], Inputs],
         fingerprint: Callable[[], str],
+        preprocess_config: PreprocessConfig | None = None,
         tokenizer: TextTokenizer | None = None,
         device: str = "auto",
         dtype: str = "float32",
@@ -76,9 +81,10 @@ class TorchEncoder:
         self.preprocess_config = preprocess_config
         self.device = _device(device)
         self.image_tower = image_tower.eval().requires_grad_(False).to(self.device, _DTYPES[dtype])
-        self.text_tower = text_tower.eval().requires_grad_(False).to(self.device, _DTYPES[dtype])
+        self.text_tower = text_tower and text_tower.eval().requires_grad_(False).to(self.device, _DTYPES[dtype])
         self.tokenizer = tokenizer
-        self._tokenize = tokenize
+        self.tokenize = tokenize
+        self._prepare = prepare
         self._dtype = _DTYPES[dtype]
         self._fingerprint = fingerprint
 
@@ -93,18 +99,34 @@ class TorchEncoder:
         if not images:
             empty = np.zeros((0, self.traits.dim), dtype=np.float32)
             return ImageEmbeddings(empty, empty)
-        pixels = torch.from_numpy(preprocess(images, self.preprocess_config)).to(self.device, self._dtype)
-        embeddings = _to_numpy(self.image_tower(pixels))  # (B, D)
+        embeddings = self._run(self.image_tower, self._prepare(images), "image")  # (B, D)
         return ImageEmbeddings(embeddings, embeddings)
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Float32:
-        """Embed T texts, 64 at a time: (T, D)."""
+        """Embed T texts, 64 at a time: (T, D).
+
+        Raises:
+            EncoderError: it is an image model.
+        """
+        if self.text_tower is None:
+            raise EncoderError(
+                f"{self.traits.id} has no text tower: it can find neighbours, but not compare images with texts; join "
+                "it to a two-tower model with 'impart models pair'"
+            )
         rows = [np.zeros((0, self.traits.dim), dtype=np.float32)]
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            ids = torch.from_numpy(self._tokenize(texts[start : start + _TEXTS_AT_ONCE])).to(self.device)  # (t, L)
-            rows.append(_to_numpy(self.text_tower(ids)))
+            rows.append(self._run(self.text_tower, self.tokenize(texts[start : start + _TEXTS_AT_ONCE]), "text"))
         return np.concatenate(rows)
+
+    def _run(self, tower: nn.Module, arrays: Inputs, side: str) -> Float32:
+        """Run a tower: L2-normalised rows."""
+        inputs = [torch.from_numpy(array).to(self.device) for array in arrays]
+        try:
+            vectors = tower(*(each.to(self._dtype) if each.is_floating_point() else each for each in inputs))
+        except Exception as error:  # RuntimeError of torch, ValueError of transformers, ...
+            raise EncoderError(f"{self.traits.id}: the {side} tower failed ({error})") from error
+        return l2_normalise(vectors.float().cpu().numpy())
 
 
 class TorchTower(nn.Module):
@@ -115,13 +137,13 @@ class TorchTower(nn.Module):
         side: runs the tower.
     """
 
-    def __init__(self, model: nn.Module, side: Callable[[Any], Any]) -> None:
+    def __init__(self, model: nn.Module, side: Callable[..., Any]) -> None:
         super().__init__()
         self.model = model
         self._side = side
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        output = self._side(inputs)
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        output = self._side(*inputs)
         # transformers 5 wraps the projected features; 4 returns them.
         features = output if isinstance(output, torch.Tensor) else output.pooler_output
         return nn.functional.normalize(features, dim=-1)
@@ -140,7 +162,8 @@ def hash_weights(*modules: nn.Module, settings: str) -> str:
 def write_graph(encoder: TorchEncoder, path: Path, *, side: str) -> None:
     """Export one tower to ONNX, for any batch size.
 
-    The input is `image` (float32) or `text` (int32), the output `image_embedding` or `text_embedding`.
+    The input is `image` (float32) or `text` (int32), with `attention_mask` (int32) where the text tower takes one; the
+    output is `image_embedding` or `text_embedding`.
 
     Args:
         encoder: float32, on the CPU.
@@ -150,22 +173,30 @@ def write_graph(encoder: TorchEncoder, path: Path, *, side: str) -> None:
     Raises:
         EncoderError: torch cannot export the model.
     """
-    size, length = encoder.traits.image_size_px, encoder.traits.context_tokens
-    sample: torch.Tensor
+    size = encoder.traits.image_size_px
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length", max=encoder.traits.context_tokens)
+    names, shapes = [side], [{0: batch}]
     if side == "image":
-        tower, sample = encoder.image_tower, torch.zeros(2, 3, size, size)
+        tower: Any = encoder.image_tower
+        samples = [torch.zeros(2, 3, size, size)]
     else:
-        tower, sample = encoder.text_tower, torch.ones(2, length, dtype=torch.int32)
+        tower = encoder.text_tower
+        arrays = encoder.tokenize(["a", "a photo of a dog"])
+        if len(arrays) == 1:  # padding is a part of the text: always the length of training
+            samples = [torch.ones(2, encoder.traits.context_tokens, dtype=torch.int32)]
+        else:
+            names, shapes = [side, "attention_mask"], [{0: batch, 1: length}] * 2
+            samples = [torch.from_numpy(array).int() for array in arrays]
     weights = sum(parameter.numel() * parameter.element_size() for parameter in tower.parameters())
     path.parent.mkdir(parents=True, exist_ok=True)
     with quiet():
         try:
             program = torch.onnx.export(
                 tower,
-                (sample,),
-                input_names=[side],
+                tuple(samples),
+                input_names=names,
                 output_names=[f"{side}_embedding"],  # the exporter itself uses "embedding"
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=(tuple(shapes),),
                 opset_version=18,
                 dynamo=True,
                 verbose=False,
@@ -202,7 +233,3 @@ def _device(name: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
-def _to_numpy(vectors: torch.Tensor) -> Float32:
-    return l2_normalise(vectors.float().cpu().numpy())

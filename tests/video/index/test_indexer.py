@@ -19,6 +19,8 @@ from helpers.tiny_encoder import TinyEncoder
 from impart.blending.encoder import AugmentedEncoder
 from impart.blending.vanilla import Vanilla
 from impart.config import DecodeSettings, Settings, VanillaSettings
+from impart.encoders import load_encoder
+from impart.encoders.onnx.encoder import MINI_FOLDER
 from impart.errors import EncoderError
 from impart.video.decode import decoder
 from impart.video.decode.container import VideoInfo
@@ -287,6 +289,26 @@ def test_a_failing_encoder_costs_the_video_only(films: Path, tmp_path: Path) -> 
     assert "no blue, please" in one(events, VideoFailed).reason
     assert names(index) == ["a.mp4", "c.mp4"]
     assert Store(index.path).read(SEGMENTS).num_rows == 2
+
+
+def test_a_damaged_model_is_one_error_and_no_failure_of_any_video(films: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(MINI_FOLDER, tmp_path / "model", ignore=shutil.ignore_patterns("references", "b*")))
+    weights = (folder / "image.onnx").read_bytes()
+    (folder / "image.onnx").write_bytes(weights[: len(weights) // 2])
+    index = VideoIndex.open(tmp_path / "index", load_encoder(f"mini:{folder}"))
+    events: list[Event] = []
+    with pytest.raises(EncoderError, match=r"image\.onnx cannot be opened"):
+        events.extend(index.add([films]))
+    assert not [event for event in events if isinstance(event, VideoFailed | VideoStarted)]
+    (folder / "image.onnx").write_bytes(weights)
+    assert one(index.add([films / "a.mp4"]), VideoDone).path.name == "a.mp4"
+
+    class Broken(TinyEncoder):
+        def encode_images(self, images: Any) -> Any:
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(EncoderError, match=r"out of memory.*no video was read"):
+        list(VideoIndex.open(tmp_path / "other", Broken()).add([films]))
 
 
 def test_stopping_early_keeps_what_was_committed(films: Path, index: VideoIndex) -> None:

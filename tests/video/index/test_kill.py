@@ -61,7 +61,7 @@ class PacedEncoder(TinyEncoder):
     def __init__(self, pause_s: float, most: int) -> None:
         super().__init__()
         self.pause_s = pause_s
-        self.left = most
+        self.left = most + 1  # a run begins with one blank image
 
     def encode_images(self, images: Any) -> Any:
         time.sleep(self.pause_s if self.left > 0 else 60)

@@ -2,7 +2,7 @@
 
 `onnx:` reads the layout of many published CLIP and SigLIP exports (`immich-app/*` for example):
 
-    config.json                   open_clip's model config: embed_dim, text_cfg.context_length, ...
+    config.json                   open_clip's model config: embed_dim, text_cfg.context_length, ...; ours: logit_scale
     visual/model.onnx             pixels (B or 1, 3, S, S) -> embedding; optionally a second output `retrieval`
     visual/preprocess_cfg.json    open_clip's: size, mean, std, interpolation, resize_mode
     textual/model.onnx            ids (T or 1, L), int32 or int64, and optionally an attention mask -> embedding
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -263,6 +264,8 @@ def load_onnx(folder_or_repo: str, *, threads: int = 0, **options: Any) -> OnnxE
             own_retrieval="retrieval_dim" in model,
             image_size_px=config.size_px,
             context_tokens=context_tokens,
+            logit_scale=_number(model, "logit_scale", EncoderTraits.logit_scale, path=folder / "config.json"),
+            logit_bias=_number(model, "logit_bias", EncoderTraits.logit_bias, path=folder / "config.json"),
         ),
         image_model=folder / "visual" / "model.onnx",
         text_model=folder / "textual" / "model.onnx",
@@ -274,6 +277,14 @@ def load_onnx(folder_or_repo: str, *, threads: int = 0, **options: Any) -> OnnxE
         ),
         options=RuntimeOptions.of({"threads": threads, **options}),
     )
+
+
+def _number(model: Mapping[str, Any], name: str, default: float, *, path: Path) -> float:
+    """Read a finite number of a model's description; the default where it has none."""
+    value = model.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise EncoderError(f"{path}: {name!r} is {value!r}, not a number; export the model again")
+    return float(value)
 
 
 def hash_files(paths: Sequence[Path], *, settings: Mapping[str, Any]) -> str:

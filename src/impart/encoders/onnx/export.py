@@ -26,12 +26,24 @@ from impart.encoders.onnx.encoder import load_onnx
 from impart.errors import EncoderError, MissingExtraError
 from impart.files import write_json_atomic
 
-__all__ = ["FP32_COSINE", "INT8_COSINE", "Parity", "export_hf", "parity"]
+__all__ = ["FP32", "INT8", "Bounds", "Parity", "export_hf", "parity"]
 
-FP32_COSINE = 0.9999
-"""Lowest accepted cosine between the vectors of a float32 export and of the torch model."""
-INT8_COSINE = 0.98
-"""The same for an int8 export."""
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """Disagreement up to which an export is accepted.
+
+    Attributes:
+        cosine: lowest cosine between the vectors of the export and of the torch model.
+        logits: largest difference between their logits, as a share of the logit scale.
+    """
+
+    cosine: float
+    logits: float
+
+
+FP32 = Bounds(cosine=0.9999, logits=0.01)
+INT8 = Bounds(cosine=0.98, logits=0.1)
 
 _SENTENCES = (
     "a photo of a dog",
@@ -44,11 +56,19 @@ _SENTENCES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """Agreement of an exported model with the torch model: the lowest cosine over test images and over test texts."""
+    """Agreement of an exported model with the torch model, over test images and test texts.
+
+    Attributes:
+        folder: of the export.
+        image_cosine: lowest cosine over the images.
+        text_cosine: lowest cosine over the texts.
+        logits: largest difference between the logits (scaled cosines and bias) of images and texts.
+    """
 
     folder: Path
     image_cosine: float
     text_cosine: float
+    logits: float
 
 
 def export_hf(
@@ -74,41 +94,55 @@ def export_hf(
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(error.name or "onnx", extra="torch", purpose="export to ONNX") from error
-    from impart.encoders.hf import load_hf
+    from impart.encoders.hf.encoder import load_hf
     from impart.encoders.torch_towers import write_graph
 
     encoder = load_hf(name, device="cpu")
+    if encoder.text_tower is None or encoder.preprocess_config is None:
+        kind = "an image model" if encoder.text_tower is None else "a NaFlex model, whose images become patches"
+        raise EncoderError(f"{encoder.traits.id} is {kind}: only two-tower models with square input are exported")
     for side, place in (("image", "visual"), ("text", "textual")):
         report(f"writing {place}/model.onnx")
         write_graph(encoder, folder / place / "model.onnx", side=side)
     _write_descriptions(encoder, folder)
-    measured = [_checked(encoder, folder, floor=FP32_COSINE, report=report)]
+    measured = [_checked(encoder, folder, bounds=FP32, report=report)]
     if int8:
         for place in ("visual", "textual"):
             report(f"writing int8/{place}/model.onnx")
             _quantise(folder / place / "model.onnx", folder / "int8" / place / "model.onnx")
         _write_descriptions(encoder, folder / "int8")
-        measured.append(_checked(encoder, folder / "int8", floor=INT8_COSINE, report=report))
+        measured.append(_checked(encoder, folder / "int8", bounds=INT8, report=report))
     return measured
 
 
 def parity(original: Encoder, exported: Encoder, *, folder: Path) -> Parity:
-    """Measure the lowest cosine between the vectors of two encoders, over the same test images and texts."""
+    """Compare the vectors and the logits of two encoders, over the same test images and texts."""
     samples = _images(original.traits.image_size_px)
-    images = (original.encode_images(samples).embeddings * exported.encode_images(samples).embeddings).sum(axis=1)
-    texts = (original.encode_texts(_SENTENCES) * exported.encode_texts(_SENTENCES)).sum(axis=1)
-    return Parity(folder=folder, image_cosine=float(images.min()), text_cosine=float(texts.min()))
+    images = [encoder.encode_images(samples).embeddings for encoder in (original, exported)]  # (B, D)
+    texts = [encoder.encode_texts(_SENTENCES) for encoder in (original, exported)]  # (T, D)
+    logits = [
+        encoder.traits.logit_scale * (rows @ columns.T) + encoder.traits.logit_bias  # (B, T)
+        for encoder, rows, columns in zip((original, exported), images, texts, strict=True)
+    ]
+    return Parity(
+        folder=folder,
+        image_cosine=float((images[0] * images[1]).sum(axis=1).min()),
+        text_cosine=float((texts[0] * texts[1]).sum(axis=1).min()),
+        logits=float(np.abs(logits[0] - logits[1]).max()),
+    )
 
 
-def _checked(encoder: Encoder, folder: Path, *, floor: float, report: Callable[[str], None]) -> Parity:
+def _checked(encoder: Encoder, folder: Path, *, bounds: Bounds, report: Callable[[str], None]) -> Parity:
     report(f"checking {folder} against the original")
     measured = parity(encoder, load_onnx(str(folder)), folder=folder)
-    if not min(measured.image_cosine, measured.text_cosine) > floor:
-        remedy = " (the float32 export agrees: pass --no-int8)" if floor == INT8_COSINE else ""
+    highest = bounds.logits * encoder.traits.logit_scale
+    if not (min(measured.image_cosine, measured.text_cosine) > bounds.cosine and measured.logits < highest):
+        remedy = " (the float32 export agrees: pass --no-int8)" if bounds is INT8 else ""
         raise EncoderError(
             f"the export in {folder} does not agree with {encoder.traits.id}: the lowest cosine is "
             f"{measured.image_cosine:.5f} for images and {measured.text_cosine:.5f} for texts, but must be above "
-            f"{floor}; do not use it{remedy}"
+            f"{bounds.cosine}; logits differ by {measured.logits:.3f}, but may differ by {highest:.3f}; "
+            f"do not use it{remedy}"
         )
     return measured
 
@@ -128,6 +162,8 @@ def _write_descriptions(encoder: Any, folder: Path) -> None:
             "embed_dim": traits.dim,
             "vision_cfg": {"image_size": traits.image_size_px},
             "text_cfg": {"context_length": traits.context_tokens, "tokenizer_kwargs": {"clean": tokenizer.clean}},
+            "logit_scale": traits.logit_scale,
+            "logit_bias": traits.logit_bias,
             "exported_from": traits.id,
         },
     )

@@ -26,6 +26,8 @@ _TYPES = {
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
+_EMBEDDING_OUTPUTS = ("embedding", "{side}_embedding", "{side}_embeds", "{side}_features", "pooler_output")
+"""Names of the output with the embeddings, in order of preference: ours, our exports, then those of other exporters."""
 _PIECE = 4
 """Images per pass of one thread. Their activations fit the caches: 16 images per pass took 25% more CPU time."""
 
@@ -147,9 +149,8 @@ class OnnxTower:
         self._shape = shape
         self._batch = shape[0] if isinstance(shape[0], int) and shape[0] > 0 else None
         self.length = shape[1] if len(shape) == 2 and isinstance(shape[1], int) and shape[1] > 0 else None
-        outputs = [item.name for item in self._session.outputs]
-        self.outputs = {"embedding": "embedding" if "embedding" in outputs else outputs[0]}
-        if "retrieval" in outputs:
+        self.outputs = {"embedding": self._embedding_output()}
+        if "retrieval" in (item.name for item in self._session.outputs):
             self.outputs["retrieval"] = "retrieval"
 
     def check_image(self, size_px: int) -> None:
@@ -220,6 +221,28 @@ class OnnxTower:
                 self._session = OnnxSession(self._path, dataclasses.replace(self._options, threads=1))
             session = self._session
         return self._pool.map(one, pieces)
+
+    def _embedding_output(self) -> str:
+        """Choose the output with the embeddings: by its name, else the only one with two dimensions (B, D).
+
+        Raises:
+            EncoderError: no output or several could be it; the first is not taken for it.
+        """
+        side = "image" if "pixels" in self.inputs else "text"
+        flat: dict[str, Any] = {  # the shape is empty where the graph does not declare it
+            item.name: item.shape for item in self._session.outputs if not item.shape or len(item.shape) == 2
+        }
+        for name in (pattern.format(side=side) for pattern in _EMBEDDING_OUTPUTS):
+            if name in flat:
+                return name
+        others = [name for name in flat if name != "retrieval"]
+        if len(others) == 1:
+            return others[0]
+        found = ", ".join(f"{item.name} {item.shape}" for item in self._session.outputs)
+        raise EncoderError(
+            f"{self._path}: {len(others)} outputs could be the embedding (outputs: {found}); export the tower with an "
+            f"output 'embedding', '{side}_embeds' or 'pooler_output' of shape (batch, width)"
+        )
 
     @property
     def _threads(self) -> int:

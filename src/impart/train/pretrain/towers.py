@@ -235,11 +235,11 @@ def open_tokenizer(folder: Path, settings: PretrainSettings) -> TextTokenizer:
 
 
 def _from_weights(folder: Path, settings: PretrainSettings) -> Towers:
-    from impart.encoders.hf import load_hf
+    from impart.encoders.hf.encoder import load_hf
 
     encoder = load_hf(str(folder), device="cpu")
     model: Any = encoder.image_tower.model
-    if model.config.model_type != "clip" or encoder.tokenizer is None:
+    if model.config.model_type != "clip" or encoder.tokenizer is None or encoder.preprocess_config is None:
         raise ConfigError(f"pretrain.model hf:{folder} is a {model.config.model_type}: mode 'pretrain' needs a CLIP")
     model.requires_grad_(True)
     for config in (model.config.vision_config, model.config.text_config):

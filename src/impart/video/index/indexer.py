@@ -18,9 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, ImageEmbeddings
-from impart.errors import VideoIndexError
+from impart.errors import EncoderError, ImpartError, VideoIndexError
 from impart.files import blake2b_hex
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.index.events import (
@@ -110,8 +112,11 @@ class Indexer:
 
         Raises:
             VideoIndexError: the index cannot be written; committed videos stay.
+            EncoderError: the encoder cannot encode any image, such as one with a damaged model file.
         """
         writer = self._writer
+        if plan.of("add", "update"):
+            self._check_encoder()
         if plan.remove:
             writer.remove(plan.remove)
             self._counts += Counts(removed=len(plan.remove))
@@ -140,6 +145,18 @@ class Indexer:
         yield from (VideoCopied(path=record.path, original=original.path) for original, record in copies)
         yield from self._decode(orphans)
         return self._counts
+
+    def _check_encoder(self) -> None:
+        """Encode a blank image: a model that does not load is one error, not a failure of every video."""
+        side = self._base.traits.image_size_px
+        try:
+            self._base.encode_images([np.zeros((side, side, 3), dtype=np.uint8)])
+        except ImpartError:
+            raise
+        except Exception as error:  # anybody may write an encoder
+            raise EncoderError(
+                f"encoder {self._base.traits.id!r} cannot encode a blank image ({error}); no video was read"
+            ) from error
 
     def _without_decoding(self, plan: IndexPlan) -> Iterator[Event]:
         """Carry out what changes rows of `videos` alone: however many files, it is one commit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -106,8 +107,6 @@ def test_siglip_text_is_cleaned_as_its_tokenizer_class_does(tmp_path: Path, kind
 def test_clip_without_tokenizer_json(tmp_path: Path) -> None:
     folder = tiny_hf.write_clip(tmp_path)
     expected = load_encoder(f"hf:{folder}", device="cpu").encode_texts(tiny_hf.TEXTS)
-    import json
-
     model = json.loads((folder / "tokenizer.json").read_text())["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"]))
     pairs = [" ".join(pair) if isinstance(pair, list) else pair for pair in model["merges"]]
@@ -133,9 +132,13 @@ def test_half_precision(tmp_path: Path) -> None:
 
 def test_missing_preprocessing_is_refused(tmp_path: Path) -> None:
     folder = tiny_hf.write_clip(tmp_path)
+    expected = load_encoder(f"hf:{folder}", device="cpu").encode_images(IMAGES).embeddings
     path = folder / "preprocessor_config.json"
-    tiny_hf.set_json(path, image_mean=None)
-    with pytest.raises(EncoderError, match="image_mean"):
+    tiny_hf.set_json(path, image_mean=None, image_std=None)  # those of the class
+    found = load_encoder(f"hf:{folder}", device="cpu").encode_images(IMAGES).embeddings
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    tiny_hf.set_json(path, image_processor_type="NoSuchProcessor")
+    with pytest.raises(EncoderError, match=r"preprocessor_config\.json: .*image_mean"):
         load_encoder(f"hf:{folder}")
     path.unlink()
     with pytest.raises(EncoderError, match=r"preprocessor_config\.json is missing"):
@@ -153,10 +156,43 @@ def test_missing_weights_are_refused(tmp_path: Path) -> None:
         load_encoder(f"hf:{folder}")
 
 
+def test_weights_that_the_model_does_not_use_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_hf.write_clip(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    buffers = {"text_model.embeddings.position_ids": torch.arange(16)[None]}
+    save_file(weights | buffers, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load_encoder(f"hf:{folder}", device="cpu").traits.dim == 24
+    added = {"text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(4, 32)}
+    save_file(weights | added, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(EncoderError, match=r"1 weights do not belong .*lora_A.*merge an adapter"):
+        load_encoder(f"hf:{folder}")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["vision_config"]["num_hidden_layers"] = 1
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EncoderError, match=r"vision_model\.encoder\.layers\.1"):
+        load_encoder(f"hf:{folder}")
+
+
+def test_a_clip_without_logit_scale_loads(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = tiny_hf.write_clip(tmp_path)
+    expected = load_encoder(f"hf:{folder}", device="cpu").encode_texts(tiny_hf.TEXTS)
+    weights = load_file(folder / "model.safetensors")
+    del weights["logit_scale"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    encoder = load_encoder(f"hf:{folder}", device="cpu")
+    np.testing.assert_allclose(encoder.encode_texts(tiny_hf.TEXTS), expected, atol=1e-6)
+    assert encoder.traits.logit_scale == 100.0
+
+
 def test_other_models_are_refused(tmp_path: Path) -> None:
     folder = tiny_hf.write_clip(tmp_path)
     tiny_hf.set_json(folder / "config.json", model_type="bert")
-    with pytest.raises(EncoderError, match="'bert' is unknown: use clip or siglip"):
+    with pytest.raises(EncoderError, match=r"'bert' is unknown: use clip, siglip, .*open_clip:"):
         load_encoder(f"hf:{folder}")
     with pytest.raises(EncoderNotFoundError, match="no folder"):
         load_encoder("hf:/no/such/folder")

@@ -1,0 +1,1 @@
+"""Models of transformers: two-tower models as encoders, and image models that find neighbours."""
