@@ -26,13 +26,18 @@ from impart.refset import combine
 from impart.refset.build import PairsInput, build
 from impart.refset.manifest import ReferenceSetManifest
 from impart.refset.storage import META_COLUMNS, RowWriter, file_name, read_rows, sources_of, vectors, write_rows
-from impart.retrieval.nearest import ANN_ABOVE, IndexInfo, Neighbours, PairIndex
+from impart.retrieval.nearest import IndexInfo, Neighbours, PairIndex, kind_of
 from impart.retrieval.znorm import ZNorm
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["ReferenceSet"]
+
+_HEX = "[0-9a-f]" * 16
+_KINDS = ("pairs", ".pairs", "cohort", ".cohort")
+_OWN_FILES = (*(f"{kind}-{_HEX}.*" for kind in _KINDS), ".pairs-building.*")
+"""Patterns of the files of a set; other files of its folder belong to others."""
 
 
 class ReferenceSet:
@@ -78,6 +83,8 @@ class ReferenceSet:
         """
         folder = Path(path).expanduser()
         manifest = ReferenceSetManifest.read(folder)
+        if kind_of(manifest.index["kind"], manifest.count) == "exact":  # earlier versions searched few pairs otherwise
+            manifest = dataclasses.replace(manifest, index=IndexInfo().as_dict())
         return cls(read_rows(folder / manifest.data, count=manifest.count), manifest, folder=folder)
 
     @classmethod
@@ -91,7 +98,7 @@ class ReferenceSet:
             encoder: its fingerprint is stored; the set serves this encoder alone.
             path: folder to write to, with `failures.csv` and, for a hold-out, `rest.csv` (pairs that training may use).
                 None = keep the set in memory.
-            index: `auto`, `exact`, `hnsw` or `ivf`.
+            index: `auto`, `exact`, `hnsw` or `ivf`; fewer than `EXACT_BELOW` pairs are always searched exactly.
             options: see `impart.refset.build.build`.
 
         Raises:
@@ -300,7 +307,7 @@ class ReferenceSet:
             raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror}") from error
         # Files of earlier sets and of killed writers; one that another process still maps may remain.
         keep = {data.removesuffix(".arrow"), znorm.removesuffix(".npy")}
-        remove_stale(folder, ("pairs-*", ".pairs-*", "cohort-*", ".cohort-*"), keep=keep)
+        remove_stale(folder, _OWN_FILES, keep=keep)
         return folder
 
     def _save_znorm(self, folder: Path) -> str:
@@ -381,7 +388,7 @@ class ReferenceSet:
         """Return the set with this kind of index; the recall of an approximate one is measured."""
         index: PairIndex | None = None
         info = IndexInfo()
-        if kind != "exact" and not (kind == "auto" and len(self) <= ANN_ABOVE):
+        if kind_of(kind, len(self)) != "exact":
             index = PairIndex(self.retrieval_embeddings, kind=kind, images=self.images)
             info = index.measure()
         chosen = self._replaced(index=info.as_dict())
