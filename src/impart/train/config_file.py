@@ -23,12 +23,12 @@ __all__ = ["bundled_configs", "config_of", "load_config"]
 
 
 def bundled_configs() -> list[str]:
-    """List the configs that come with the package."""
+    """List the names of the configs that come with the package, as `load_config` takes them."""
     folder = resources.files("impart.train") / "configs"
     found = []
     for item in folder.iterdir():
         if item.name.endswith(".toml") and "mode" in read_toml(item, what="config"):
-            found.append(item.name)
+            found.append(item.name.removesuffix(".toml"))
     return sorted(found)
 
 
@@ -74,11 +74,11 @@ def config_of(table: Mapping[str, Any], *, where: str) -> TrainConfig:
 def _file_of(path: Path) -> Path | Traversable:
     if path.is_file():
         return path
-    name = path.name if path.suffix == ".toml" else f"{path.name}.toml"
+    name = path.name.removesuffix(".toml")
     if name in bundled_configs():
-        return resources.files("impart.train") / "configs" / name
-    if new := RETIRED["config"].get(name.removesuffix(".toml")):
-        raise ConfigError(f"the bundled config {name} is called {new}.toml now")
+        return resources.files("impart.train") / "configs" / f"{name}.toml"
+    if new := RETIRED["config"].get(name):
+        raise ConfigError(f"the bundled config {name} is called {new} now")
     raise ConfigError(f"no config {path}: name a TOML file, or a bundled one: {', '.join(bundled_configs())}")
 
 
