@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from impart.config import RETIRED, DecodeSettings, Settings, VanillaSettings, check_names, read_toml
+from impart.config import RETIRED, DecodeSettings, Settings, VanillaSettings
 from impart.errors import ConfigError
+from impart.validation import check_names, read_toml
 
 
 def test_each_source_wins_over_the_one_before(tmp_path: Path) -> None:
