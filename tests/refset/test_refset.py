@@ -127,7 +127,7 @@ def test_a_manifest_that_lacks_a_key_is_incomplete(tmp_path: Path, some: Referen
     content = json.loads(manifest.read_text())
     del content[key]
     manifest.write_text(json.dumps(content))
-    with pytest.raises(ReferenceSetError, match=r"incomplete.*Build the set again"):
+    with pytest.raises(ReferenceSetError, match=rf"manifest.json lacks {key}.*Build the set again"):
         ReferenceSet.open(tmp_path / "set")
 
 

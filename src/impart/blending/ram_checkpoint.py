@@ -26,6 +26,7 @@ from impart.encoders.onnx.session import RuntimeOptions
 from impart.errors import ConfigError, EncoderError, EncoderMismatchError, EncoderNotFoundError
 from impart.files import library_versions, now, sha256_of_file, sync, write_json_atomic
 from impart.refset.refset import ReferenceSet
+from impart.validation import build
 
 if TYPE_CHECKING:
     from impart.blending.ram import Ram
@@ -93,10 +94,10 @@ class RamManifest:
             raise EncoderError(f"{path} has schema {values.get('schema')}, this impart reads {SCHEMA}: update impart")
         try:
             known = {item.name for item in dataclasses.fields(cls)}
-            values["settings"] = RamSettings(**values["settings"])
-            return cls(**{name: value for name, value in values.items() if name in known})
-        except (KeyError, TypeError, ConfigError) as error:
-            raise EncoderError(f"{path} is damaged ({error!r}): copy or train the RAM again") from error
+            kept = {name: value for name, value in values.items() if name in known}
+            return build(cls, kept, where=str(path), given="entry")
+        except ConfigError as error:
+            raise EncoderError(f"damaged manifest: {error}. Copy or train the RAM again") from error
 
     def write(self, folder: Path) -> None:
         """Replace the manifest in one step."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from impart.errors import ReferenceSetError
+from impart.errors import ConfigError, ReferenceSetError
 from impart.files import write_json_atomic
 from impart.retrieval.nearest import IndexInfo
+from impart.validation import build
 
 __all__ = ["SCHEMA_VERSION", "ReferenceSetManifest", "artefact_in", "check_target"]
 
@@ -136,10 +137,13 @@ class ReferenceSetManifest:
         content = {_FIELD_OF_KEY.get(key, key): value for key, value in content.items()}
         known = {item.name for item in dataclasses.fields(cls)}
         try:
-            content["sources"] = tuple(content["sources"])
-            return cls(**{name: value for name, value in content.items() if name in known})
-        except (KeyError, TypeError) as error:
-            raise ReferenceSetError(f"{path} is incomplete: {error}. Build the set again") from error
+            if "sources" not in content:
+                raise ConfigError(f"{path} lacks sources")
+            made = build(cls, {k: v for k, v in content.items() if k in known}, where=str(path), given="entry")
+            build(IndexInfo, made.index, where=str(path), name="index")
+        except ConfigError as error:
+            raise ReferenceSetError(f"damaged manifest: {error}. Build the set again") from error
+        return made
 
     def write(self, folder: Path) -> None:
         """Replace `manifest.json` in one step."""

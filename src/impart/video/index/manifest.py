@@ -16,6 +16,7 @@ from typing import Any
 from impart.config import DecodeSettings, IndexSettings, RamSettings, VanillaSettings
 from impart.errors import ConfigError, VideoIndexError
 from impart.files import write_json_atomic
+from impart.validation import build
 
 __all__ = ["MIGRATIONS", "SCHEMA", "Augmentation", "IndexManifest"]
 
@@ -59,9 +60,17 @@ class Augmentation:
         return self.name == "ram"
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Augmentation:
-        kind = RamSettings if values["name"] == "ram" else VanillaSettings
-        return cls(**(dict(values) | {"settings": kind(**values["settings"])}))
+    def from_dict(cls, values: Any, *, where: str) -> Augmentation:
+        """Read it from the manifest `where`.
+
+        Raises:
+            ConfigError: a name or type is wrong.
+        """
+        if not isinstance(values, dict):
+            raise ConfigError(f"{where}: augmentation is {values!r}, but must be a table or null")
+        kind: Any = RamSettings if values.get("name") == "ram" else VanillaSettings
+        settings = build(kind, values.get("settings"), where=where, name="augmentation.settings")
+        return build(cls, values | {"settings": settings}, where=where, name="augmentation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,22 +137,23 @@ class IndexManifest:
                 values = MIGRATIONS[step](folder, values) | {"schema": step + 1}
                 _write(path, values)
         try:
-            return cls._from_dict(values)
-        except (KeyError, TypeError, ConfigError) as error:
-            raise VideoIndexError(f"{path} is damaged ({error!r}): restore it, or index into a new folder") from error
+            return cls._from_dict(values, where=str(path))
+        except ConfigError as error:
+            raise VideoIndexError(
+                f"the manifest is damaged: {error}. Restore it, or index into a new folder"
+            ) from error
 
     def save(self, folder: Path) -> None:
         """Replace the manifest in one step: a reader gets the old one or the new one."""
         _write(folder / _NAME, {"kind": _KIND, **dataclasses.asdict(self)})
 
     @classmethod
-    def _from_dict(cls, values: Mapping[str, Any]) -> IndexManifest:
+    def _from_dict(cls, values: Mapping[str, Any], *, where: str) -> IndexManifest:
         names = {item.name for item in dataclasses.fields(cls)}
         kept = {name: value for name, value in values.items() if name in names}
-        kept["decode"] = DecodeSettings(**kept["decode"])
-        kept["index"] = IndexSettings(**kept["index"])
-        kept["augmentation"] = kept["augmentation"] and Augmentation.from_dict(kept["augmentation"])
-        return cls(**kept)
+        if kept.get("augmentation") is not None:
+            kept["augmentation"] = Augmentation.from_dict(kept["augmentation"], where=where)
+        return build(cls, kept, where=where, given="entry")
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
