@@ -202,8 +202,8 @@ def settings_of(references: ReferenceSet) -> VanillaSettings | None:
         return build(VanillaSettings, chosen, where="vanilla in its manifest.json")
     except (KeyError, ConfigError) as error:
         raise ReferenceSetError(
-            f"reference set {references.name!r} has blending settings that cannot be read ({error}): "
-            "run 'impart refset tune' on it"
+            f"reference set {references.folder or references.name} has blending settings that cannot be read "
+            f"({error}): run 'impart refset tune' on it"
         ) from error
 
 

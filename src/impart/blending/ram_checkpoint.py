@@ -86,7 +86,7 @@ class RamManifest:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise EncoderNotFoundError(f"{folder} has no trained RAM: 'impart train' writes one") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise EncoderError(f"{path} is damaged ({error}): copy or train the RAM again") from error
         if not isinstance(values, dict) or values.get("kind") != _KIND:
             raise EncoderNotFoundError(f"{folder} is not the folder of a trained RAM: 'impart train' writes one")

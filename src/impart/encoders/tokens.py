@@ -191,7 +191,7 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise EncoderError(f"{path} cannot be read ({error.strerror}); fetch or export the model again") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EncoderError(f"{path} is not JSON ({error}); fetch or export the model again") from error
     if not isinstance(values, dict):
         raise EncoderError(f"{path} is not a JSON object; fetch or export the model again")

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from impart.config import IndexKind, Storage
 from impart.errors import ConfigError, ReferenceSetError
 from impart.files import write_json_atomic
 from impart.retrieval.nearest import IndexInfo
-from impart.validation import build
+from impart.validation import build, check_value
 
 __all__ = ["SCHEMA_VERSION", "ReferenceSetManifest", "artefact_in", "check_target"]
 
@@ -34,7 +35,7 @@ def artefact_in(folder: Path) -> str:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return ""
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return "a damaged artefact"
     kind = content.get("kind") if isinstance(content, dict) else None
     if kind is None:
@@ -127,7 +128,7 @@ class ReferenceSetManifest:
             raise ReferenceSetError(
                 f"{folder} contains no reference set: make one with 'impart refset build'"
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ReferenceSetError(f"{path} cannot be read: {error}. Build the set again") from error
         if isinstance(content, dict) and "kind" in content:
             raise ReferenceSetError(f"{folder} is {artefact_in(folder)}, not a reference set: name the folder of a set")
@@ -141,6 +142,8 @@ class ReferenceSetManifest:
                 raise ConfigError(f"{path} lacks sources")
             made = build(cls, {k: v for k, v in content.items() if k in known}, where=str(path), given="entry")
             build(IndexInfo, made.index, where=str(path), name="index")
+            check_value(IndexKind, made.index["kind"], name="index.kind", where=str(path))
+            check_value(Storage, made.storage, name="storage", where=str(path))
         except ConfigError as error:
             raise ReferenceSetError(f"damaged manifest: {error}. Build the set again") from error
         return made

@@ -180,6 +180,11 @@ class ReferenceSet:
         return self.manifest.name
 
     @property
+    def folder(self) -> Path | None:
+        """Folder that the set was opened from; None for a set in memory."""
+        return self._folder
+
+    @property
     def encoder_id(self) -> str:
         return self.manifest.encoder_id
 

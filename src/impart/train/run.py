@@ -153,7 +153,7 @@ def _take(path: Path, settings: Mapping[str, Any], out: Path, *, resume: bool) -
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path} cannot be read ({error}): start in another folder") from error
     return content if isinstance(content, dict) else {}
 

@@ -117,7 +117,7 @@ class IndexManifest:
             raise VideoIndexError(
                 f"there is no video index in {folder}: make one with impart index PATH... --index {folder}"
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise VideoIndexError(f"cannot read {path}: {error}") from error
         if not isinstance(values, dict) or values.get("kind") != _KIND:
             raise VideoIndexError(f"{folder} is not a video index: choose another --index folder")
