@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -298,3 +299,18 @@ def test_the_description_of_a_model(made: Path, tmp_path: Path, name: str, value
     (tmp_path / "model.json").write_text(json.dumps(_entry(name, value)(content)))
     arguments = ["build", made / "classes", "-o", tmp_path / "new", "-e", f"mini:{tmp_path}"]
     assert "model.json" in refused("refset", *arguments)
+
+
+def test_a_cache_of_an_index_that_does_not_fit_is_made_anew(place: Path) -> None:
+    arguments = ["search", "red", "-i", str(place / "library"), "-f", "json"]
+    want = RUN.invoke(app, arguments).stdout
+    (cache,) = [path for path in (place / "library" / "cache").iterdir() if path.is_dir()]
+    for path in sorted(cache.glob("*.npy")):
+        kept = path.read_bytes()
+        whole = np.load(path)
+        for odd in (whole[..., :-1], np.array(5)):
+            np.save(path, odd)
+            result = RUN.invoke(app, arguments)
+            assert result.exit_code == 0, (path.name, odd.shape, result.exception)
+            assert result.stdout == want
+        path.write_bytes(kept)

@@ -242,7 +242,7 @@ class ReferenceSet:
     def given_znorm(self) -> ZNorm | None:
         """Background statistics given to the set; None = it has none but its own."""
         if self._znorm is None and self.manifest.znorm and self._folder is not None:
-            self._znorm = ZNorm.load(self._folder / self.manifest.znorm)
+            self._znorm = ZNorm.load(self._folder / self.manifest.znorm, width=self.manifest.retrieval_dim)
         return self._znorm
 
     @cached_property
