@@ -75,3 +75,7 @@ def main() -> None:
         # The reader of the output has closed it (`impart search ... | head`): that is no error.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:  # a closed folder, a full disk: what no command expects
+        name = f"{error.filename}: " if error.filename else ""
+        print(f"error: {name}{error.strerror or error}. Check the path, its permissions and the disk", file=sys.stderr)
+        sys.exit(1)
