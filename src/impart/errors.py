@@ -1,4 +1,4 @@
-"""Every error that IMPART raises on purpose, as one tree.
+"""Every error that IMPART raises on purpose, as one tree, and the category of its warnings.
 
     ImpartError
     ├── ConfigError
@@ -27,6 +27,7 @@ __all__ = [
     "EncoderMismatchError",
     "EncoderNotFoundError",
     "ImpartError",
+    "ImpartWarning",
     "IndexLockedError",
     "MissingExtraError",
     "QueryError",
@@ -115,3 +116,7 @@ class TrainingError(ImpartError):
 
 class QueryError(ImpartError):
     """Raised when a search query is empty or contradicts itself."""
+
+
+class ImpartWarning(UserWarning):
+    """Category of the warnings that IMPART issues: a result is right, but something is left out of it."""

@@ -140,7 +140,7 @@ def build(kind: type[Kind], table: Any, *, where: str, name: str = "", given: st
     missing = [f"{prefix}{key}" for key, item in fields.items() if key not in table and _required(item)]
     if missing:
         raise ConfigError(f"{where} lacks {', '.join(missing)}")
-    hints = type_hints(kind)
+    hints = type_hints(typing.cast(Any, kind))
     values = {
         key: _converted(hints[key], value, name=prefix + key, where=where, example=_default(fields[key]))
         for key, value in table.items()
@@ -157,7 +157,7 @@ def check_types(settings: Any, *, where: str) -> None:
     Raises:
         ConfigError: a value has another type, such as a text in place of a list.
     """
-    hints = type_hints(type(settings))
+    hints = type_hints(typing.cast(Any, type(settings)))
     for item in dataclasses.fields(settings):
         value = getattr(settings, item.name)
         if not dataclasses.is_dataclass(value):

@@ -6,13 +6,14 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 partly failed (the failures are l
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import warnings
+from typing import Annotated, Any
 
 import typer
 
 from impart.cli import data, demo, index, models, refset, search, train
 from impart.cli.eval import commands, reproduce
-from impart.errors import ImpartError
+from impart.errors import ImpartError, ImpartWarning
 
 __all__ = ["app", "main"]
 
@@ -55,10 +56,21 @@ def _root(
 
 
 _INTERRUPTED = 130
+_PYTHONS_OWN = warnings.showwarning
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **keywords: Any) -> None:
+    """Print a warning of IMPART as one line, and any other as Python does."""
+    if issubclass(category, ImpartWarning):
+        print(f"warning: {message}", file=sys.stderr)
+    else:
+        _PYTHONS_OWN(message, category, *place, **keywords)
 
 
 def main() -> None:
     """Run the command line; the entry point of the console script."""
+    warnings.simplefilter("always", ImpartWarning)
+    warnings.showwarning = _show_warning
     try:
         app()
     except ImpartError as error:

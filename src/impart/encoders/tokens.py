@@ -19,7 +19,7 @@ import numpy.typing as npt
 from impart.errors import ConfigError, EncoderError
 from impart.validation import check_value
 
-__all__ = ["CLEANERS", "TextTokenizer", "TokenIds", "read_json"]
+__all__ = ["CLEANERS", "TextTokenizer", "TokenIds", "read_json", "tokenizer_of"]
 
 TokenIds: TypeAlias = npt.NDArray[np.int64]
 
@@ -160,6 +160,17 @@ class TextTokenizer:
         clean = CLEANERS[self.clean]
         return [row.ids for row in self.tokenizer.encode_batch([clean(text) for text in texts])]
 
+    def remark(self, text: str) -> str:
+        """Return why a text is not read as a whole, as the end of a sentence; empty where it is."""
+        row = self.tokenizer.encode(CLEANERS[self.clean](text))
+        if row.overflowing:
+            return f"is longer than the {self.context_tokens} tokens that the model reads: its end is ignored"
+        unknown = getattr(self.tokenizer.model, "unk_token", None)
+        words = [token for token, special in zip(row.tokens, row.special_tokens_mask, strict=True) if not special]
+        if all(token == unknown for token in words):
+            return "has no word that the model knows: the hits are arbitrary, write it in other words"
+        return ""
+
     def pad(self, rows: Sequence[Sequence[int]], *, length: int | None = None) -> tuple[TokenIds, TokenIds]:
         """Pad T lists of ids.
 
@@ -179,6 +190,16 @@ class TextTokenizer:
             ids[index, place] = cut
             mask[index, place] = 1
         return ids, mask
+
+
+def tokenizer_of(encoder: Any) -> TextTokenizer | None:
+    """Return the tokenizer of an encoder, or of the encoder that it is made of; None where it has none of this kind."""
+    while encoder is not None:
+        tokenizer = getattr(encoder, "tokenizer", None)
+        if isinstance(tokenizer, TextTokenizer):
+            return tokenizer
+        encoder = getattr(encoder, "base", None)
+    return None
 
 
 def read_json(path: Path) -> dict[str, Any]:
