@@ -223,8 +223,8 @@ def _wanted(hint: Any) -> str:
         return _WORDS[hint]
     if origin is typing.Literal:
         return " or ".join(map(str, arguments)) if len(arguments) < 3 else f"one of {', '.join(map(str, arguments))}"
-    if origin is tuple:
-        count = "" if arguments[-1] is ... else f"{len(arguments)} "
+    if origin in (tuple, list):
+        count = "" if origin is list or arguments[-1] is ... else f"{len(arguments)} "
         return f"a list of {count}{_PLURALS.get(arguments[0], 'values')}"
     if origin in (dict, Mapping):
         return f"a table of {_PLURALS.get(arguments[1], 'values')}"
