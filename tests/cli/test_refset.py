@@ -167,7 +167,9 @@ def test_one_image_under_two_texts_is_named_by_build_and_add(classes: Path, tmp_
     assert "two texts" not in built.stderr  # captions of one image are no mistake
 
 
-def test_the_set_in_force_is_switched_off_and_on(classes: Path, index: Path, tmp_path: Path) -> None:
+def test_the_set_in_force_is_switched_off_and_on(
+    classes: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = built(classes, tmp_path / "set")
 
     def in_force() -> str | None:
@@ -194,6 +196,12 @@ def test_the_set_in_force_is_switched_off_and_on(classes: Path, index: Path, tmp
     use(out, "--index", index)
     use("--none", "--index", index)
     assert in_force() is None
+    use(out, "--index", index)
+    monkeypatch.setenv("IMPART_INDEX", str(tmp_path / "another"))
+    use(index, "--none")  # what is named counts, not the environment
+    assert in_force() is None
+    assert "not both" in refused(["use", out, "--none"])
+    monkeypatch.delenv("IMPART_INDEX")
     assert "no reference set comes with the model 'tiny'" in refused(["use", "--default", "-i", index])
 
 

@@ -252,6 +252,7 @@ def use(
     """Blend this set into a video index from now on; no video is decoded or encoded again."""
     import time
 
+    from impart.refset.manifest import artefact_in
     from impart.video.index.index import VideoIndex
 
     started = time.monotonic()
@@ -260,8 +261,8 @@ def use(
             raise typer.BadParameter("--default and --none contradict each other: give one of them")
         if ram is not None:
             raise typer.BadParameter("--ram needs a set: leave --default and --none out")
-        if path is not None and index is not None and path.resolve() != index.resolve():
-            raise typer.BadParameter(f"name {path}, or --default or --none, not both")
+        if path is not None and artefact_in(path.expanduser()) == "a reference set":
+            raise typer.BadParameter(f"name the set {path}, or --default or --none, not both")
         index, path = path or index, None
     elif path is None:
         raise typer.BadParameter("name a reference set; or give --default (the model's own set), or --none")
