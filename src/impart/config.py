@@ -84,6 +84,12 @@ class EncoderSettings:
     threads: int = 0
     batch: int = 16
 
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ConfigError(f"encoder.threads is {self.threads}: use 0 for one per core, or a number of threads")
+        if self.batch < 1:
+            raise ConfigError(f"encoder.batch is {self.batch}: it must be at least 1 image")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
@@ -227,6 +233,8 @@ class DecodeSettings:
             raise ConfigError(f"decode.fit is {self.fit!r}: use {' or '.join(get_args(Fit))}")
         if self.look_ahead < 1:
             raise ConfigError(f"decode.look_ahead is {self.look_ahead}: it must be at least 1 frame")
+        if self.threads < 0:
+            raise ConfigError(f"decode.threads is {self.threads}: use 0 for half the cores, or a number of threads")
         if self.stall_s <= 0:
             raise ConfigError(f"decode.stall_s is {self.stall_s}: use a positive number of seconds")
 
@@ -247,6 +255,10 @@ class IndexSettings:
 
     def __post_init__(self) -> None:
         _check_finite(self, "index")
+        if not -1 <= self.cut_threshold <= 1:
+            raise ConfigError(f"index.cut_threshold is {self.cut_threshold}: it is a cosine, from -1 to 1")
+        if self.compact_every < 1:
+            raise ConfigError(f"index.compact_every is {self.compact_every}: it must be at least 1 video")
         if self.precision not in ("float16", "float32"):
             raise ConfigError(f"index.precision is {self.precision!r}: use float16 or float32")
 

@@ -90,6 +90,10 @@ SETTINGS: dict[str, tuple[bytes, str]] = {
     "a misspelt setting": (b"[search]\ntpo = 3\n", "search.tpo"),
     "a misspelt table": (b"[serach]\ntop = 3\n", "serach"),
     "out of range": (b"[search]\ntop = 0\n", "search.top is 0"),
+    "no batch": (b"[encoder]\nbatch = 0\n", "encoder.batch is 0"),
+    "negative threads": (b"[decode]\nthreads = -1\n", "decode.threads is -1"),
+    "a cosine of two": (b"[index]\ncut_threshold = 2.0\n", "index.cut_threshold is 2.0"),
+    "never compacted": (b"[index]\ncompact_every = 0\n", "index.compact_every is 0"),
     "a number in place of a truth value": (b"[search]\nhub_correction = 1\n", "must be true or false"),
     "a number in place of a model": (b"[encoder]\nmodel = 5\n", "encoder.model is 5, but must be a text in quotes"),
 }
@@ -278,7 +282,7 @@ def test_the_manifest_of_a_set(place: Path, name: str, value: Any) -> None:
     _damaged(place / "set" / "manifest.json", _entry("cohort" if name == "znorm" else name, value))
     commands: list[list[object]] = [["refset", "info", place / "set"]]
     if name.startswith("vanilla"):
-        commands = [["refset", "use", place / "set", "-i", place / "library"]]
+        commands.append(["refset", "use", place / "set", "-i", place / "library"])
     for command in commands:
         assert str(place / "set") in refused(*command)
 

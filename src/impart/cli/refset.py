@@ -354,6 +354,8 @@ def _tune(references: ReferenceSet, background: Path | None = None, *, closed: b
 
 
 def _print_info(references: ReferenceSet, path: Path, *, asked: str = "exact") -> None:
+    from impart.blending.encoder import settings_of
+
     manifest = references.manifest
     print(f"{path}: {manifest.count} pairs, {len(set(references.texts))} texts")
     print(f"  encoder    {manifest.encoder_id} ({manifest.encoder_fingerprint[:12]})")
@@ -371,8 +373,8 @@ def _print_info(references: ReferenceSet, path: Path, *, asked: str = "exact") -
     if manifest.failed:
         print(f"  failed     {manifest.failed} (failures.csv)")
     blending = "not tuned: the paper's settings"
-    if manifest.vanilla is not None:
-        blending = settings_in_words(manifest.vanilla)
+    if (chosen := settings_of(references)) is not None:
+        blending = settings_in_words(dataclasses.asdict(chosen))
     print(f"  blending   {blending}")
 
 

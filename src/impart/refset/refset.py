@@ -25,7 +25,16 @@ from impart.files import library_versions, now, remove_stale
 from impart.refset import combine
 from impart.refset.build import PairsInput, build
 from impart.refset.manifest import ReferenceSetManifest
-from impart.refset.storage import META_COLUMNS, RowWriter, file_name, read_rows, sources_of, vectors, write_rows
+from impart.refset.storage import (
+    META_COLUMNS,
+    VECTOR_COLUMNS,
+    RowWriter,
+    file_name,
+    read_rows,
+    sources_of,
+    vectors,
+    write_rows,
+)
 from impart.retrieval.nearest import IndexInfo, Neighbours, PairIndex, kind_of
 from impart.retrieval.znorm import ZNorm
 
@@ -85,7 +94,14 @@ class ReferenceSet:
         manifest = ReferenceSetManifest.read(folder)
         if kind_of(manifest.index["kind"], manifest.count) == "exact":  # earlier versions searched few pairs otherwise
             manifest = dataclasses.replace(manifest, index=IndexInfo().as_dict())
-        return cls(read_rows(folder / manifest.data, count=manifest.count), manifest, folder=folder)
+        data = read_rows(folder / manifest.data, count=manifest.count)
+        widths = tuple(data.schema.field(column).type.list_size for column in VECTOR_COLUMNS)
+        if widths != (manifest.dim, manifest.dim, manifest.retrieval_dim):
+            raise ReferenceSetError(
+                f"{folder / manifest.data} has vectors of width {widths}, the manifest states {manifest.dim} and "
+                f"{manifest.retrieval_dim}. Build the set again"
+            )
+        return cls(data, manifest, folder=folder)
 
     @classmethod
     def build(

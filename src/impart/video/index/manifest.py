@@ -153,7 +153,10 @@ class IndexManifest:
         kept = {name: value for name, value in values.items() if name in names}
         if kept.get("augmentation") is not None:
             kept["augmentation"] = Augmentation.from_dict(kept["augmentation"], where=where)
-        return build(cls, kept, where=where, given="entry")
+        manifest = build(cls, kept, where=where, given="entry")
+        if min(manifest.dim, manifest.retrieval_dim) < 1:
+            raise ConfigError(f"{where}: dim and retrieval_dim are {manifest.dim} and {manifest.retrieval_dim}")
+        return manifest
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:
