@@ -21,6 +21,7 @@ ROOT = SOURCE.parent.parent
 MODULES = sorted(SOURCE.rglob("*.py"))
 FLOORS = (
     ("errors",),
+    ("validation",),
     ("config",),
     ("files",),
     ("images",),

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from impart.config import RETIRED, DecodeSettings, Settings, VanillaSettings, check_names, read_toml
+from impart import config
+from impart.config import (
+    RETIRED,
+    VARIABLES,
+    DecodeSettings,
+    IndexSettings,
+    SearchSettings,
+    Settings,
+    VanillaSettings,
+    _variable,
+)
 from impart.errors import ConfigError
+from impart.validation import check_names, read_toml
 
 
 def test_each_source_wins_over_the_one_before(tmp_path: Path) -> None:
@@ -69,6 +81,41 @@ def test_a_renamed_setting_is_refused_and_its_new_name_is_given(tmp_path: Path, 
         Settings.load(environ={f"IMPART_{concern}_{name}".upper(): "{}"})
     with pytest.raises(ConfigError, match=f"'{old}' is now '{new}'"):
         Settings.load(environ={}, flags={old: ["{}"]})
+
+
+def test_every_environment_variable_that_is_read_is_known() -> None:
+    settings = {_variable(f"{concern}.{name}") for concern, table in Settings().as_dict().items() for name in table}
+    used = set()
+    for path in Path(config.__file__).parent.rglob("*.py"):
+        used |= set(re.findall(r"IMPART_[A-Z]+(?:_[A-Z]+)*", path.read_text(encoding="utf-8")))
+    assert used - settings - set(VARIABLES) == set()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (VanillaSettings, "w_img"),
+        (VanillaSettings, "tau"),
+        (DecodeSettings, "stall_s"),
+        (IndexSettings, "cut_threshold"),
+        (SearchSettings, "negative_weight"),
+    ],
+)
+def test_settings_made_in_python_are_finite(kind: type, name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} is (nan|inf): it must be a finite number"):
+        kind(**{name: value})
+
+
+def test_a_settings_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("[search]\ntop = 3\n", encoding="utf-8-sig")
+    assert Settings.load(tmp_path / "a.toml", environ={}).search.top == 3
+
+
+def test_the_remedy_names_the_source_of_a_value_out_of_range(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("[search]\ntop = 3\n")
+    with pytest.raises(ConfigError, match=r"^environment variable IMPART_SEARCH_TOP: search\.top is 0"):
+        Settings.load(tmp_path / "a.toml", environ={"IMPART_SEARCH_TOP": "0"})
 
 
 def test_a_list_from_the_environment_has_one_value() -> None:

@@ -17,17 +17,15 @@ Settings that shape an artefact are saved in its manifest.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from impart.errors import ConfigError
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
+from impart.validation import check_names, check_value, closest, read_toml, type_hints
 
 __all__ = [
     "Around",
@@ -50,8 +48,6 @@ __all__ = [
     "Storage",
     "SweepSettings",
     "VanillaSettings",
-    "check_names",
-    "read_toml",
 ]
 
 # Values of command-line options. They are defined here so that `--help` imports nothing heavy.
@@ -70,7 +66,8 @@ Storage: TypeAlias = Literal["float16", "float32"]
 RETIRED = {"search.phrasings": "search.prompts"}
 """Settings that were renamed: old name -> new name. The old names are refused."""
 
-_BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+VARIABLES = ("IMPART_INDEX", "IMPART_CONFIG", "IMPART_CACHE", "IMPART_DATA", "IMPART_FETCH_LIMITS")
+"""Environment variables that are no setting: default of --index and --config, folders, and one for a worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +83,12 @@ class EncoderSettings:
     model: str = "mini"
     threads: int = 0
     batch: int = 16
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ConfigError(f"encoder.threads is {self.threads}: use 0 for one per core, or a number of threads")
+        if self.batch < 1:
+            raise ConfigError(f"encoder.batch is {self.batch}: it must be at least 1 image")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +133,7 @@ class VanillaSettings:
     target: float = 0.0
 
     def __post_init__(self) -> None:
+        _check_finite(self, "vanilla")
         if self.k < 1:
             raise ConfigError(f"vanilla.k is {self.k}: at least one pair must be retrieved")
         if self.tau < 0:
@@ -223,6 +227,7 @@ class DecodeSettings:
     threads: int = 0
 
     def __post_init__(self) -> None:
+        _check_finite(self, "decode")
         if not 0 < self.fps <= 240:
             raise ConfigError(f"decode.fps is {self.fps}: frames per second must be above 0 and at most 240")
         if self.reuse_threshold < 0:
@@ -233,6 +238,8 @@ class DecodeSettings:
             raise ConfigError(f"decode.stream is {self.stream}: streams count from 1; 0 takes the best one")
         if self.look_ahead < 1:
             raise ConfigError(f"decode.look_ahead is {self.look_ahead}: it must be at least 1 frame")
+        if self.threads < 0:
+            raise ConfigError(f"decode.threads is {self.threads}: use 0 for half the cores, or a number of threads")
         if self.stall_s <= 0:
             raise ConfigError(f"decode.stall_s is {self.stall_s}: use a positive number of seconds")
 
@@ -252,6 +259,11 @@ class IndexSettings:
     compact_every: int = 64
 
     def __post_init__(self) -> None:
+        _check_finite(self, "index")
+        if not -1 <= self.cut_threshold <= 1:
+            raise ConfigError(f"index.cut_threshold is {self.cut_threshold}: it is a cosine, from -1 to 1")
+        if self.compact_every < 1:
+            raise ConfigError(f"index.compact_every is {self.compact_every}: it must be at least 1 video")
         if self.precision not in ("float16", "float32"):
             raise ConfigError(f"index.precision is {self.precision!r}: use float16 or float32")
 
@@ -278,6 +290,7 @@ class SearchSettings:
     hub_correction: bool = True
 
     def __post_init__(self) -> None:
+        _check_finite(self, "search")
         if self.top < 1:
             raise ConfigError(f"search.top is {self.top}: it must be at least 1 hit")
         if self.group not in get_args(Group):
@@ -349,10 +362,8 @@ class Settings:
         flags = flags or {}
         where = f"settings file {path}"
         check_names(tables, concerns, where=where, kind="table")
-        for old, new in RETIRED.items():
-            if _variable(old) in environ:
-                raise ConfigError(f"environment variable {_variable(old)} is now {_variable(new)}: rename it")
         known = [f"{concern}.{item.name}" for concern, kind in concerns.items() for item in dataclasses.fields(kind)]
+        _check_variables(environ, known)
         check_names(flags, known, where="the command line", retired=RETIRED)
         resolved: dict[str, Any] = {}
         for concern, kind in concerns.items():
@@ -362,13 +373,28 @@ class Settings:
             own = [name for name in known if name.startswith(f"{concern}.")]
             check_names((f"{concern}.{name}" for name in table), own, where=where, retired=RETIRED)
             values: dict[str, Any] = {}
+            sources: dict[str, str] = {}
             for item in dataclasses.fields(kind):
                 name = f"{concern}.{item.name}"
-                value = environ.get(_variable(name), table.get(item.name))
-                value = value if flags.get(name) is None else flags[name]
-                if value is not None:
-                    values[item.name] = _convert(value, kind=type(item.default), name=name)
-            resolved[concern] = dataclasses.replace(getattr(start or cls(), concern), **values)
+                given = {where: table.get(item.name), "the command line": flags.get(name)}
+                if (text := environ.get(_variable(name))) is not None:
+                    given = {where: given[where], f"environment variable {_variable(name)}": text} | given
+                for source, value in given.items():  # the last one counts; each is checked
+                    if value is not None:
+                        values[item.name] = check_value(
+                            type_hints(kind)[item.name],
+                            value,
+                            name=name,
+                            where=source,
+                            text=source.startswith("environment"),
+                            example=item.default,
+                        )
+                        sources[name] = source
+            try:
+                resolved[concern] = dataclasses.replace(getattr(start or cls(), concern), **values)
+            except ConfigError as error:
+                origin = next((source for name, source in sources.items() if name in str(error)), where)
+                raise ConfigError(f"{origin}: {error}") from error
         return cls(**resolved)
 
     def as_dict(self) -> dict[str, Any]:
@@ -376,50 +402,11 @@ class Settings:
         return dataclasses.asdict(self)
 
 
-def read_toml(file: Path | Traversable, *, what: str) -> dict[str, Any]:
-    """Read a TOML file.
-
-    Args:
-        file: a path, or a file of a package (`importlib.resources`).
-        what: kind of file, for messages, such as `settings file`.
-
-    Raises:
-        ConfigError: the file cannot be read, or is not TOML.
-    """
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {what} {file}: {error.strerror}") from error
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise ConfigError(f"{what} {file} is not TOML: {error}") from error
-
-
-def check_names(
-    names: Iterable[str],
-    known: Iterable[str],
-    *,
-    where: str,
-    kind: str = "setting",
-    retired: Mapping[str, str] | None = None,
-) -> None:
-    """Refuse unknown names.
-
-    Args:
-        names: to check.
-        known: all valid names.
-        where: the names are from, for messages, such as `settings file impart.toml`.
-        kind: what is named, for messages.
-        retired: old name -> new name.
-
-    Raises:
-        ConfigError: a name is unknown or retired. The message has the new name, or all valid names.
-    """
-    valid = list(known)
-    for name in names:
-        if retired and name in retired:
-            raise ConfigError(f"{where}: {kind} {name!r} is now {retired[name]!r}: rename it")
-        if name not in valid:
-            raise ConfigError(f"{where} has no {kind} {name!r}; there are {', '.join(valid)}")
+def _check_finite(settings: Any, concern: str) -> None:
+    for item in dataclasses.fields(settings):
+        value = getattr(settings, item.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{concern}.{item.name} is {value}: it must be a finite number")
 
 
 def _variable(name: str) -> str:
@@ -431,15 +418,19 @@ def _variable(name: str) -> str:
     return f"IMPART_{name.upper().replace('.', '_')}"
 
 
-def _convert(value: Any, *, kind: type, name: str) -> Any:
-    if kind is bool:
-        result = _BOOLEANS.get(str(value).lower())
-        if result is None:
-            raise ConfigError(f"setting {name} is {value!r}: use true or false")
-        return result
-    if kind is tuple and isinstance(value, str):  # from the environment: a list of one
-        return (value,)
-    try:
-        return kind(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"setting {name} is {value!r}: expected {kind.__name__}") from error
+def _check_variables(environ: Mapping[str, str], known: list[str]) -> None:
+    """Refuse environment variables that would be ignored.
+
+    Raises:
+        ConfigError: a variable is misspelt or retired.
+    """
+    for old, new in RETIRED.items():
+        if _variable(old) in environ:
+            raise ConfigError(f"environment variable {_variable(old)} is now {_variable(new)}: rename it")
+    valid = [*VARIABLES, *map(_variable, known)]
+    for name in environ:
+        if name.startswith("IMPART_") and name not in valid:
+            raise ConfigError(
+                f"environment variable {name} is unknown{closest(name, valid)}: rename it, or unset it. Settings are "
+                f"IMPART_<TABLE>_<NAME>, such as {_variable('decode.fps')}"
+            )

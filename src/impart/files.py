@@ -16,7 +16,7 @@ import itertools
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Digest",
+    "arrays_fit",
     "atomic_path",
     "blake2b_hex",
     "blake2b_of_file",
@@ -172,6 +173,32 @@ def _sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(number)
+
+
+def arrays_fit(arrays: Mapping[str, Any], layout: Mapping[str, tuple[str, tuple[int | str, ...]]]) -> bool:
+    """Whether stored arrays have the kinds of numbers and the shapes of a layout.
+
+    Args:
+        arrays: by name.
+        layout: by name, kind (`f`, `i`, `U` of NumPy) and shape; equal letters in shapes are equal sizes.
+
+    Example:
+        >>> import numpy as np
+        >>> stored = {"ids": np.zeros((3, 8), np.int32), "sims": np.zeros((3, 8))}
+        >>> arrays_fit(stored, {"ids": ("i", ("n", 8)), "sims": ("f", ("n", 8))})
+        True
+        >>> arrays_fit(stored, {"ids": ("i", ("n", 5)), "sims": ("f", ("n", 5))})
+        False
+    """
+    sizes: dict[str, int] = {}
+    for name, (kind, shape) in layout.items():
+        array = arrays.get(name)
+        if array is None or array.dtype.kind != kind or array.ndim != len(shape):
+            return False
+        for size, wanted in zip(array.shape, shape, strict=True):
+            if size != (sizes.setdefault(wanted, size) if isinstance(wanted, str) else wanted):
+                return False
+    return True
 
 
 def remove_stale(folder: Path, patterns: Iterable[str], *, keep: Collection[str]) -> None:

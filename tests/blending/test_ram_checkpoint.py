@@ -64,7 +64,7 @@ def test_references_of_another_encoder_are_refused(checkpoint: Path) -> None:
         ("[]", EncoderNotFoundError, "is not the folder of a trained RAM"),
         ('{"kind": "video-index"}', EncoderNotFoundError, "is not the folder of a trained RAM"),
         ('{"kind": "ram", "schema": 9}', EncoderError, "has schema 9, this impart reads 1: update impart"),
-        ('{"kind": "ram", "schema": 1}', EncoderError, "manifest.json is damaged"),
+        ('{"kind": "ram", "schema": 1}', EncoderError, "manifest.json lacks encoder_id"),
         (None, EncoderNotFoundError, "has no trained RAM: 'impart train' writes one"),
     ],
 )

@@ -138,7 +138,14 @@ def test_sets_that_cannot_be_tuned_are_refused() -> None:
     with pytest.raises(EncoderMismatchError, match=r"'other'.*'tiny'"):
         tune(world.references(2), background=World(5, 1, "foreign").references(2, encoder="other"))
     with pytest.raises(ReferenceSetError, match="nothing to tune on"):
-        tune(World(1, 0, "alone").references(1))
+        tune(world.references(1).take([]))
+
+
+def test_a_single_pair_gets_the_usual_settings() -> None:
+    alone = World(1, 0, "alone").references(1)
+    tuned = tune(alone, background=World(60, 1, "foreign").references(10))
+    assert tuned.rule == "usual weights"
+    assert tuned.settings.floor >= 4
 
 
 def test_names_that_the_model_already_has_are_not_taught_without_a_check() -> None:

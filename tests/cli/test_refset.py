@@ -10,9 +10,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from helpers.clips import write_clip
 from helpers.tiny_encoder import COLOURS, TinyEncoder
+from impart.cli.main import app as whole
 from impart.cli.refset import app
 from impart.encoders.base import register
+from impart.errors import ImpartError
+from impart.refset.refset import ReferenceSet
+from impart.video.index.manifest import IndexManifest
 
 RUN = CliRunner()
 
@@ -76,6 +81,143 @@ def test_hold_out(classes: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "6 pairs" in result.output
     assert len((tmp_path / "set" / "rest.csv").read_text().splitlines()) == 1 + 18
+
+
+def refused(arguments: list[object], *, within: str = "refset") -> str:
+    """Run a command that must fail without a traceback; return its message."""
+    result = RUN.invoke(whole, [within, *map(str, arguments)])
+    assert result.exit_code != 0, result.output
+    assert isinstance(result.exception, ImpartError | SystemExit), result.exception
+    return result.output + (str(result.exception) if isinstance(result.exception, ImpartError) else "")
+
+
+def built(source: Path, out: Path, *more: str) -> Path:
+    result = RUN.invoke(app, ["build", str(source), "-o", str(out), "-e", "tiny", *more])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return out
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    (tmp_path / "films").mkdir()
+    write_clip(tmp_path / "films" / "red.mp4", colours=["red"])
+    folder = tmp_path / "library.impart"
+    result = RUN.invoke(whole, ["index", str(tmp_path / "films"), "-i", str(folder), "-e", "tiny"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    return folder
+
+
+def test_a_set_and_other_files_are_not_overwritten_without_a_word(classes: Path, index: Path, tmp_path: Path) -> None:
+    out = built(classes, tmp_path / "set", "--no-tune")
+    before = (out / "manifest.json").read_bytes()
+    arguments = ["build", classes / "red", "-o", out, "-e", "tiny", "--no-tune"]
+    assert "--overwrite replaces it" in refused(arguments)
+    assert "--overwrite replaces it" in refused(["merge", out, out, "-o", out])
+    assert (out / "manifest.json").read_bytes() == before
+    built(classes / "red", out, "--no-tune", "--overwrite")
+    assert len(ReferenceSet.open(out)) == 6
+    (tmp_path / "notes").mkdir()
+    notes = [tmp_path / "notes" / name for name in ("pairs-2024.csv", "cohort-list.txt")]
+    for note in notes:
+        note.write_text("mine")
+    assert "contains other files" in refused(["build", classes, "-o", tmp_path / "notes", "-e", "tiny"])
+    built(classes, tmp_path / "notes", "--no-tune", "--overwrite")
+    assert [note.read_text() for note in notes] == ["mine", "mine"]
+    assert "is a video index" in refused(["build", classes, "-o", index, "-e", "tiny", "--overwrite"])
+    IndexManifest.load(index)
+    assert "is a file" in refused(["build", classes, "-o", notes[0], "-e", "tiny", "--overwrite"])
+
+
+def test_a_build_that_fails_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    refused(["build", tmp_path / "empty", "-o", tmp_path / "set", "-e", "tiny"])
+    assert not (tmp_path / "set").exists()
+
+
+def test_one_pair_gets_the_gated_settings(classes: Path, tmp_path: Path) -> None:
+    out = built(classes, tmp_path / "set", "--limit", "1")
+    stored = ReferenceSet.open(out).manifest.vanilla
+    assert stored is not None
+    assert stored["floor"] >= 4
+    assert stored["w_img"] == 0
+
+
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
+@pytest.mark.parametrize("limit", ["1", "5", "20"])
+def test_a_small_set_is_searched_exactly(classes: Path, tmp_path: Path, kind: str, limit: str) -> None:
+    arguments = ["build", str(classes), "-o", str(tmp_path / "set"), "-e", "tiny", "--index", kind, "--limit", limit]
+    result = RUN.invoke(app, [*arguments, "--no-tune"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert f"exact, not {kind}: a set of this size is always searched exactly, recall@8 1" in result.output
+    assert ReferenceSet.open(tmp_path / "set").manifest.index["recall"] == 1
+
+
+def test_one_image_under_two_texts_is_named_by_build_and_add(classes: Path, tmp_path: Path) -> None:
+    (classes / "blue" / "copy.png").write_bytes((classes / "red" / "0.png").read_bytes())
+    result = RUN.invoke(app, ["build", str(classes), "-o", str(tmp_path / "set"), "-e", "tiny", "--no-tune"])
+    assert "the same image under two texts: blue/copy.png (blue), red/0.png (red)" in result.stderr
+    other = tmp_path / "more" / "green"
+    other.mkdir(parents=True)
+    (other / "white.png").write_bytes((classes / "white" / "1.png").read_bytes())
+    added = RUN.invoke(app, ["add", str(tmp_path / "set"), str(other.parent), "--no-tune"])
+    assert "white/1.png (white), green/white.png (green)" in added.stderr
+    assert "impart refset use" in added.stdout  # an index has a copy of the set
+    captions = tmp_path / "captions.csv"
+    captions.write_text(f"file,text\n{classes / 'red' / '0.png'},a wall\n{classes / 'red' / '0.png'},a red wall\n")
+    built = RUN.invoke(app, ["build", str(captions), "-o", str(tmp_path / "captions"), "-e", "tiny", "--no-tune"])
+    assert built.exit_code == 0
+    assert "two texts" not in built.stderr  # captions of one image are no mistake
+
+
+def test_the_set_in_force_is_switched_off_and_on(
+    classes: Path, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = built(classes, tmp_path / "set")
+
+    def in_force() -> str | None:
+        augmentation = IndexManifest.load(index).augmentation
+        return augmentation.references_name if augmentation else None
+
+    def use(*arguments: object) -> str:
+        result = RUN.invoke(app, ["use", *map(str, arguments)])
+        assert result.exit_code == 0, (result.output, result.exception)
+        return result.output
+
+    assert in_force() is None
+    use(out, "--index", index)
+    assert in_force() == "set"
+    message = refused([tmp_path / "films", "-i", index, "--no-augment"], within="index")
+    assert f"impart refset use --none --index {index}" in message
+    message = refused([tmp_path / "films", "-i", index, "--no-augment", "--refset", out], within="index")
+    assert "contradict" in message
+    assert "no reference set" in use(index, "--none")
+    assert in_force() is None
+    result = RUN.invoke(whole, ["index", str(tmp_path / "films"), "-i", str(index), "--no-augment"])
+    assert result.exit_code == 0, result.output
+    assert "impart refset use" in refused([tmp_path / "films", "-i", index, "--refset", out], within="index")
+    use(out, "--index", index)
+    use("--none", "--index", index)
+    assert in_force() is None
+    use(out, "--index", index)
+    monkeypatch.setenv("IMPART_INDEX", str(tmp_path / "another"))
+    use(index, "--none")  # what is named counts, not the environment
+    assert in_force() is None
+    assert "not both" in refused(["use", out, "--none"])
+    monkeypatch.delenv("IMPART_INDEX")
+    assert "no reference set comes with the model 'tiny'" in refused(["use", "--default", "-i", index])
+
+
+def test_wrong_places_give_the_right_remedy(classes: Path, index: Path, tmp_path: Path) -> None:
+    out = built(classes, tmp_path / "set", "--no-tune")
+    assert f"impart refset use {out} --index {index}" in refused(["use", index, "--index", out])
+    assert f"impart refset use SET --index {index}" in refused(["use", index])
+    assert f"impart refset use SET --index {index}" in refused(["use", index, "-i", index])
+    assert "is a reference set" in refused(["use", out, "-i", out])
+    assert "--index DIR" in refused(["use", out])
+    assert "contradict" in refused(["use", index, "--default", "--none"])
+    for command in (["info", index], ["add", index, classes], ["tune", index], ["merge", out, index, "-o", "both"]):
+        assert "is a video index, not a reference set" in refused(command)
+    assert "contains no reference set" in refused(["use", tmp_path / "nowhere", "-i", index])
 
 
 def test_class_names_are_given_by_a_file_and_notes_are_printed(classes: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from typer.testing import CliRunner
 
@@ -31,6 +33,8 @@ def test_pairs_to_a_checkpoint(data, tmp_path):
     result = _run("ram_mini", "--pairs", data / "captions.csv", "--out", out)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-1] == str(out / "model")
+    assert result.stderr.splitlines()[-1] == f"next: impart index VIDEOS --encoder {out / 'model'}"
+    assert re.search(r"validation on \d+ images: .* without augmentation", result.stderr)
     assert "images to train on" in result.stderr
     assert "t2i_r1" in result.stderr
     assert (out / "model" / "ram.onnx").is_file()
@@ -52,10 +56,19 @@ def test_failures_give_exit_code_3(data, tmp_path):
     assert "red_0.png" in (tmp_path / "run" / "failures.csv").read_text()
 
 
+def test_pairs_that_do_not_exist_give_the_right_remedy(data, tmp_path):
+    result = _run("ram_mini", "--pairs", "nothere.csv", "--data", data, "--out", tmp_path / "run")
+    assert isinstance(result.exception, ImpartError)
+    assert str(result.exception).startswith("--pairs nothere.csv does not exist")
+    assert "--data" not in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
 def test_configs_are_listed_and_mistakes_are_usage(tmp_path):
     listed = CliRunner().invoke(app, ["train", "--list"])
     assert listed.exit_code == 0
-    assert "ram_mini.toml" in listed.stdout.splitlines()
+    assert "ram_mini" in listed.stdout.splitlines()
+    assert ".toml" not in listed.stdout
     assert CliRunner().invoke(app, ["train"]).exit_code == 2
     wrong = CliRunner().invoke(app, ["train", "ram_mini", "--out", str(tmp_path), "--set", "loop.epoch=3"])
     assert "loop.epoch" in str(wrong.exception)

@@ -18,6 +18,7 @@ from impart.blending.encoder import settings_of
 from impart.config import VanillaSettings
 from impart.errors import EncoderMismatchError, ReferenceSetError
 from impart.refset.refset import ReferenceSet
+from impart.retrieval import nearest
 from impart.retrieval.znorm import ZNorm
 
 
@@ -126,7 +127,7 @@ def test_a_manifest_that_lacks_a_key_is_incomplete(tmp_path: Path, some: Referen
     content = json.loads(manifest.read_text())
     del content[key]
     manifest.write_text(json.dumps(content))
-    with pytest.raises(ReferenceSetError, match=r"incomplete.*Build the set again"):
+    with pytest.raises(ReferenceSetError, match=rf"manifest.json lacks {key}.*Build the set again"):
         ReferenceSet.open(tmp_path / "set")
 
 
@@ -180,7 +181,10 @@ def test_killed_while_saving_keeps_a_whole_set(tmp_path: Path) -> None:
         assert len(left.image_embeddings) == len(left)
 
 
-def test_an_approximate_index_is_stored_and_a_damaged_one_is_built_again(tiny: TinyEncoder, tmp_path: Path) -> None:
+def test_an_approximate_index_is_stored_and_a_damaged_one_is_built_again(
+    tiny: TinyEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest, "EXACT_BELOW", 0)
     rng = np.random.default_rng(0)
     pairs = [(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8), f"noise {i}") for i in range(300)]
     made = ReferenceSet.build(pairs, tiny, path=tmp_path / "set", index="hnsw")
@@ -199,6 +203,18 @@ def test_an_approximate_index_is_stored_and_a_damaged_one_is_built_again(tiny: T
     )
     made.merge(ReferenceSet.build(pairs[:1], tiny)).save(tmp_path / "set")
     assert len(list((tmp_path / "set").iterdir())) == 3
+
+
+def test_a_small_set_of_an_earlier_version_is_searched_exactly(some: ReferenceSet, tmp_path: Path) -> None:
+    some.save(tmp_path)
+    path = tmp_path / "manifest.json"
+    stored = json.loads(path.read_text())
+    stored["index"] = {"kind": "ivf", "recall": 0.04, "sample": 3, "parameters": {"lists": 3, "probes": 1}}
+    path.write_text(json.dumps(stored))
+    again = ReferenceSet.open(tmp_path)
+    assert (again.index.kind, again.manifest.index["recall"]) == ("exact", 1)
+    again.save(tmp_path / "copy")
+    assert not list((tmp_path / "copy").glob("*.ivf"))
 
 
 def test_without_rows_keeps_settings_and_znorm(some: ReferenceSet, tiny: TinyEncoder, tmp_path: Path) -> None:

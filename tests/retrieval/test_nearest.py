@@ -7,7 +7,8 @@ import pytest
 
 from impart.encoders.base import l2_normalise
 from impart.errors import ConfigError
-from impart.retrieval.nearest import PairIndex
+from impart.retrieval import nearest
+from impart.retrieval.nearest import EXACT_BELOW, PairIndex, kind_of
 
 
 def vectors(count: int, width: int = 16, seed: int = 0) -> np.ndarray:
@@ -64,7 +65,8 @@ def test_small_and_empty_sets() -> None:
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
-def test_approximate_search_measures_its_recall(kind: str) -> None:
+def test_approximate_search_measures_its_recall(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest, "EXACT_BELOW", 0)
     centres = vectors(50, 32)
     rows = l2_normalise(centres[np.arange(5000) % 50] + 0.2 * np.random.default_rng(1).standard_normal((5000, 32)))
     index = PairIndex(rows, kind=kind)
@@ -84,7 +86,27 @@ def test_unknown_kind() -> None:
         PairIndex(vectors(3), kind="annoy")
 
 
-def test_ivf_of_fewer_rows_than_it_would_have_lists() -> None:
+@pytest.mark.parametrize("kind", ["hnsw", "ivf", "exact", "auto"])
+@pytest.mark.parametrize("count", [0, 1, 5, 15, 16, 20, 300])
+def test_few_rows_are_searched_exactly(count: int, kind: str) -> None:
+    rows = vectors(count) if count else np.empty((0, 16), np.float32)
+    index = PairIndex(rows, kind=kind)
+    assert (index.kind, index.measure().recall) == ("exact", 1)
+    queries = vectors(4, seed=1)
+    assert index.search(queries, 8).ids.tolist() == PairIndex(rows).search(queries, 8).ids.tolist()
+
+
+def test_a_set_is_searched_approximately_where_ivf_finds_nearly_all() -> None:
+    assert kind_of("ivf", EXACT_BELOW - 1) == "exact"
+    assert kind_of("ivf", EXACT_BELOW) == "ivf"
+    centres = vectors(200, 32)
+    noise = 0.2 * np.random.default_rng(1).standard_normal((EXACT_BELOW, 32))
+    rows = l2_normalise(centres[np.arange(EXACT_BELOW) % 200] + noise)
+    assert PairIndex(rows, kind="ivf").measure().recall > 0.95
+
+
+def test_ivf_of_fewer_rows_than_it_would_have_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest, "EXACT_BELOW", 0)
     vectors = l2_normalise(np.random.default_rng(0).standard_normal((5, 8)))
     found = PairIndex(vectors, kind="ivf").search(vectors, 1)
     assert found.ids.shape == (5, 1)

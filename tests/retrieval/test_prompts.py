@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from impart.encoders.base import l2_normalise
+from impart.errors import ConfigError
 from impart.retrieval import prompts
 from impart.retrieval.prompts import CLASS_PROMPTS, SEARCH_PROMPTS, prompt_ensemble, query_embeddings
 
@@ -41,3 +42,9 @@ def test_a_query_has_one_full_stop_in_every_prompt() -> None:
 @pytest.mark.parametrize("name", [name for name in prompts.__all__ if name.isupper()])
 def test_every_prompt_has_one_place_for_the_text(name: str) -> None:
     assert all(prompt.count("{}") == 1 for prompt in getattr(prompts, name))
+
+
+@pytest.mark.parametrize("odd", ["a photo of {}", [], ["a photo"], ["{} and {}"], ["{}", "a photo"]])
+def test_prompts_without_the_place_of_the_text_are_refused(odd: object) -> None:
+    with pytest.raises(ConfigError, match="give a list of texts"):
+        prompt_ensemble(["dog"], lambda texts: np.eye(len(texts), dtype=np.float32), prompts=odd)  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ from impart.encoders.bundled import bundled
 from impart.errors import ConfigError, ReferenceSetError
 from impart.files import sha256_hex
 from impart.refset.refset import ReferenceSet
+from impart.validation import build
 
 __all__ = ["AugmentedEncoder", "augment", "default_augmented", "settings_of"]
 
@@ -204,11 +205,12 @@ def settings_of(references: ReferenceSet) -> VanillaSettings | None:
     if stored is None:
         return None
     try:
-        return VanillaSettings(**{item.name: stored[item.name] for item in dataclasses.fields(VanillaSettings)})
-    except (KeyError, TypeError) as error:
+        chosen = {item.name: stored[item.name] for item in dataclasses.fields(VanillaSettings)}
+        return build(VanillaSettings, chosen, where="vanilla in its manifest.json")
+    except (KeyError, ConfigError) as error:
         raise ReferenceSetError(
-            f"reference set {references.name!r} has blending settings that cannot be read ({error}): "
-            "run 'impart refset tune' on it"
+            f"reference set {references.folder or references.name} has blending settings that cannot be read "
+            f"({error}): run 'impart refset tune' on it"
         ) from error
 
 

@@ -26,6 +26,7 @@ from impart.encoders.onnx.session import RuntimeOptions
 from impart.errors import ConfigError, EncoderError, EncoderMismatchError, EncoderNotFoundError
 from impart.files import library_versions, now, sha256_of_file, sync, write_json_atomic
 from impart.refset.refset import ReferenceSet
+from impart.validation import build
 
 if TYPE_CHECKING:
     from impart.blending.ram import Ram
@@ -85,7 +86,7 @@ class RamManifest:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise EncoderNotFoundError(f"{folder} has no trained RAM: 'impart train' writes one") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise EncoderError(f"{path} is damaged ({error}): copy or train the RAM again") from error
         if not isinstance(values, dict) or values.get("kind") != _KIND:
             raise EncoderNotFoundError(f"{folder} is not the folder of a trained RAM: 'impart train' writes one")
@@ -93,15 +94,14 @@ class RamManifest:
             raise EncoderError(f"{path} has schema {values.get('schema')}, this impart reads {SCHEMA}: update impart")
         try:
             known = {item.name for item in dataclasses.fields(cls)}
-            values["settings"] = RamSettings(**values["settings"])
-            place = PurePosixPath(values["encoder_folder"])
+            kept = {name: value for name, value in values.items() if name in known}
+            manifest = build(cls, kept, where=str(path), given="entry")
+            place = PurePosixPath(manifest.encoder_folder)
             if place.is_absolute() or ".." in place.parts:
-                raise ConfigError(f"encoder_folder is {str(place)!r}, which is outside the checkpoint")
-            if not isinstance(values["files"], dict):
-                raise ConfigError("files is no table of digests")
-            return cls(**{name: value for name, value in values.items() if name in known})
-        except (KeyError, TypeError, ConfigError) as error:
-            raise EncoderError(f"{path} is damaged ({error!r}): copy or train the RAM again") from error
+                raise ConfigError(f"{path}: encoder_folder is {str(place)!r}, which is outside the checkpoint")
+            return manifest
+        except ConfigError as error:
+            raise EncoderError(f"damaged manifest: {error}. Copy or train the RAM again") from error
 
     def write(self, folder: Path) -> None:
         """Replace the manifest in one step."""

@@ -109,11 +109,11 @@ def tune(
         seed: of the samples taken from large sets.
 
     Raises:
-        ReferenceSetError: the set has fewer than two pairs.
+        ReferenceSetError: the set is empty.
         EncoderMismatchError: set and background were made with different encoders.
     """
-    if len(references) < 2:
-        raise ReferenceSetError(f"reference set {references.name!r} has {len(references)} pairs: nothing to tune on")
+    if not len(references):
+        raise ReferenceSetError(f"reference set {references.name!r} has no pairs: nothing to tune on")
     if background is not None:
         if background.encoder_fingerprint != references.encoder_fingerprint:
             raise EncoderMismatchError(

@@ -18,6 +18,7 @@ from impart.cli.options import (
     NoAugmentOption,
     RefsetOption,
     ThreadsOption,
+    check_augmentation,
     load,
     settings_for,
 )
@@ -135,6 +136,7 @@ def _open(
     from impart.video.index.manifest import IndexManifest
 
     manifest = IndexManifest.load(index_dir) if IndexManifest.exists(index_dir) else None
+    check_augmentation(manifest, index_dir, refset=refset, no_augment=not augment)
     settings = settings_for(manifest, config, flags)
     encoder = None
     if model_id or refset or (not augment and manifest is None):

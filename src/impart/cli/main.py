@@ -97,6 +97,10 @@ def main() -> None:
         raise
     except BrokenPipeError:
         _end_quietly()
+    except OSError as error:  # a closed folder, a full disk: what no command expects
+        name = f"{error.filename}: " if error.filename else ""
+        print(f"error: {name}{error.strerror or error}. Check the path, its permissions and the disk", file=sys.stderr)
+        sys.exit(1)
 
 
 def _end_quietly() -> NoReturn:

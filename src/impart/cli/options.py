@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from impart.config import Settings
+from impart.errors import ConfigError
 
 if TYPE_CHECKING:
     from impart.encoders.base import Encoder
@@ -23,6 +24,7 @@ __all__ = [
     "NoAugmentOption",
     "RefsetOption",
     "ThreadsOption",
+    "check_augmentation",
     "load",
     "settings_for",
 ]
@@ -89,6 +91,23 @@ def settings_for(manifest: IndexManifest | None, config: Path | None, flags: dic
     """Resolve settings: those of the index (or the defaults) < TOML file < environment < flags."""
     start = Settings(decode=manifest.decode, index=manifest.index) if manifest is not None else None
     return Settings.load(config, flags=flags, start=start)
+
+
+def check_augmentation(
+    manifest: IndexManifest | None, index_dir: Path, *, refset: Path | None, no_augment: bool
+) -> None:
+    """Refuse `--no-augment` for an index that has a reference set in force: it holds for a new index alone.
+
+    Raises:
+        ConfigError: names the command that switches the set off.
+    """
+    if refset is not None and no_augment:
+        raise typer.BadParameter("--refset and --no-augment contradict each other: give one of them")
+    if no_augment and manifest is not None and manifest.augmentation is not None:
+        raise ConfigError(
+            f"--no-augment: the index {index_dir} has the reference set {manifest.augmentation.references_name!r} in "
+            f"force. Switch it off with: impart refset use --none --index {index_dir}"
+        )
 
 
 def load(model_id: str, *, refset: Path | None, augment: bool, threads: int = 0, bundled: bool = True) -> Encoder:

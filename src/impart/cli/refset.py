@@ -14,12 +14,16 @@ from impart.cli.eval.sweep import sweep
 from impart.cli.options import ThreadsOption
 from impart.cli.output import settings_in_words
 from impart.config import IndexKind, Storage
+from impart.errors import ReferenceSetError, VideoIndexError
 
 if TYPE_CHECKING:
     from impart.refset.build import BuildProgress, Failure
     from impart.refset.refset import ReferenceSet
+    from impart.video.index.index import VideoIndex
 
 __all__ = ["app"]
+
+_SHOWN = 5  # images under two texts that are named
 
 app = typer.Typer(help="Reference sets: teach a model new names by images, without training.", no_args_is_help=True)
 
@@ -52,6 +56,9 @@ LicenceOption = Annotated[str, typer.Option(help="Licence of pairs that state no
 LimitOption = Annotated[int, typer.Option(min=0, help="At most this many pairs; 0 = all.")]
 PerClassOption = Annotated[int, typer.Option(min=0, help="At most this many pairs per text; 0 = all.")]
 SeedOption = Annotated[int | None, typer.Option(help="Draw at random with this seed instead of taking the first.")]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the set in --out, or write beside the other files there.")
+]
 EnsembleOption = Annotated[
     bool, typer.Option("--class-prompts", help="Texts are class names: average their embeddings over several prompts.")
 ]
@@ -76,18 +83,25 @@ def build(
     licence: LicenceOption = "",
     storage: Annotated[Storage, typer.Option(help="Precision of the stored vectors.")] = "float16",
     index: Annotated[
-        IndexKind, typer.Option(help="Index of nearest neighbours; auto is exact up to 100,000 pairs, hnsw above.")
+        IndexKind,
+        typer.Option(
+            help="Index of nearest neighbours; auto is exact up to 100,000 pairs, hnsw above. Fewer than 20,000 pairs "
+            "are always searched exactly."
+        ),
     ] = "auto",
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings afterwards.")] = True,
+    overwrite: OverwriteOption = False,
     threads: ThreadsOption = 0,
 ) -> None:
     """Encode image-text pairs into a new reference set."""
     from impart.encoders import load_encoder
     from impart.refset.build import Selection
+    from impart.refset.manifest import check_target
     from impart.refset.pairs import Columns
     from impart.refset.refset import ReferenceSet
     from impart.retrieval.prompts import CLASS_PROMPTS
 
+    check_target(out.expanduser(), overwrite=overwrite)
     # With `--fraction` the seed draws the hold-out; without it, the pairs of `--limit` and `--per-class`.
     selection = Selection(
         fraction=fraction, limit=limit, per_class=per_class, seed=seed or 0, shuffle=seed is not None and fraction == 1
@@ -109,10 +123,11 @@ def build(
         on_failure=_show_failure,
     )
     _end_progress()
-    if tune and len(made) > 1:
+    if tune:
         made = _tune(made)
         made.save(out)
-    _print_info(made, out)
+    _print_info(made, out, asked=index)
+    _report_same_images(made)
     if made.manifest.failed:
         print(f"{made.manifest.failed} pairs could not be used: {out / 'failures.csv'}", file=sys.stderr)
         raise typer.Exit(3)
@@ -175,6 +190,8 @@ def add(
         grown = _tune(grown)
     grown.save(path)
     _print_info(grown, path)
+    _report_same_images(grown)
+    _remind_of_copies(path)
     for failure in failures:
         _show_failure(failure)
     if failures:
@@ -186,16 +203,20 @@ def merge(
     paths: Annotated[list[Path], typer.Argument(metavar="SET...", help="Two or more reference sets of one model.")],
     out: OutOption,
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings.")] = True,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Merge reference sets into a new one, without duplicates."""
+    from impart.refset.manifest import check_target
     from impart.refset.refset import ReferenceSet
 
+    check_target(out.expanduser(), overwrite=overwrite)
     first, *others = [ReferenceSet.open(path) for path in paths]
     merged = first.merge(*others).named(out.resolve().name)
-    if tune and len(merged) > 1:
+    if tune:
         merged = _tune(merged)
     merged.save(out)
     _print_info(merged, out)
+    _report_same_images(merged)
 
 
 @app.command()
@@ -221,33 +242,99 @@ def tune(
     references = _tune(ReferenceSet.open(path), background, closed=closed)
     if not dry_run:
         references.save(path)
+        _remind_of_copies(path)
 
 
 @app.command()
 def use(
     path: Annotated[
-        Path, typer.Argument(metavar="SET", help="Folder of a reference set, or of a trained RAM with its own set.")
-    ],
-    index: Annotated[Path, typer.Option("--index", "-i", envvar="IMPART_INDEX", metavar="DIR", help="Video index.")],
+        Path | None,
+        typer.Argument(
+            metavar="[SET]",
+            help="Folder of a reference set, or of a trained RAM with its own set; with --default or --none the index.",
+        ),
+    ] = None,
+    index: Annotated[
+        Path | None, typer.Option("--index", "-i", envvar="IMPART_INDEX", metavar="DIR", help="Video index.")
+    ] = None,
     ram: Annotated[
         Path | None,
         typer.Option("--ram", metavar="CHECKPOINT", help="Blend the set by this trained RAM instead of its settings."),
     ] = None,
+    default: Annotated[bool, typer.Option("--default", help="Use the set that comes with the index's model.")] = False,
+    none: Annotated[bool, typer.Option("--none", help="Use no reference set: switch augmentation off.")] = False,
 ) -> None:
     """Blend this set into a video index from now on; no video is decoded or encoded again."""
     import time
 
-    from impart.blending.ram_checkpoint import is_checkpoint, open_ram, references_of
-    from impart.refset.refset import ReferenceSet
+    from impart.refset.manifest import artefact_in
     from impart.video.index.index import VideoIndex
 
     started = time.monotonic()
+    if default or none:
+        if default and none:
+            raise typer.BadParameter("--default and --none contradict each other: give one of them")
+        if ram is not None:
+            raise typer.BadParameter("--ram needs a set: leave --default and --none out")
+        if path is not None and artefact_in(path.expanduser()) == "a reference set":
+            raise typer.BadParameter(f"name the set {path}, or --default or --none, not both")
+        index, path = path or index, None
+    elif path is None:
+        raise typer.BadParameter("name a reference set; or give --default (the model's own set), or --none")
+    _check_places(path, index)
+    if index is None:
+        raise typer.BadParameter("name the video index: --index DIR")
+    opened = VideoIndex.open(index, create=False)
+    if path is None:
+        references = _default_set(opened.manifest.encoder_id) if default else None
+        opened.use_references(references)
+        what = f"the set that comes with its model ({len(references)} pairs)" if references else "no reference set"
+    else:
+        what = _use(opened, path, ram)
+    print(f"{index} now uses {what}, {time.monotonic() - started:.1f} s")
+
+
+def _use(index: VideoIndex, path: Path, ram: Path | None) -> str:
+    """Put a set, or a RAM with its set, in force; return its description."""
+    from impart.blending.ram_checkpoint import is_checkpoint, open_ram, references_of
+    from impart.refset.refset import ReferenceSet
+
     own = is_checkpoint(path)
     references = references_of(path) if own else ReferenceSet.open(path)
     trained = ram or (path if own else None)
-    VideoIndex.open(index, create=False).use_references(references, ram=open_ram(trained) if trained else None)
-    by = f", blended by the RAM {trained}" if trained else ""
-    print(f"{index} now uses {path} ({len(references)} pairs){by}, {time.monotonic() - started:.1f} s")
+    index.use_references(references, ram=open_ram(trained) if trained else None)
+    return f"{path} ({len(references)} pairs)" + (f", blended by the RAM {trained}" if trained else "")
+
+
+def _check_places(path: Path | None, index: Path | None) -> None:
+    """Refuse a set in the place of the index, and the other way round."""
+    from impart.refset.manifest import artefact_in
+
+    kinds = {"a video index": "video index", "a reference set": "reference set"}
+    given = kinds.get(artefact_in(path.expanduser()) if path is not None else "")
+    place = kinds.get(artefact_in(index.expanduser()) if index is not None else "")
+    if given == "video index" and place == "reference set":
+        raise ReferenceSetError(
+            f"{path} is a video index and {index} a reference set: impart refset use {index} --index {path}"
+        )
+    if given == "video index":
+        raise ReferenceSetError(
+            f"{path} is a video index: name the reference set first, impart refset use SET --index {path}"
+        )
+    if place == "reference set":
+        raise VideoIndexError(f"{index} is a reference set: name the video index, --index DIR")
+
+
+def _default_set(encoder_id: str) -> ReferenceSet:
+    from impart.encoders.bundled import bundled
+    from impart.refset.refset import ReferenceSet
+
+    folder = bundled(encoder_id, "references")
+    if folder is None:
+        raise ReferenceSetError(
+            f"no reference set comes with the model {encoder_id!r}: name a set of your own, or give --none"
+        )
+    return ReferenceSet.open(folder)
 
 
 def _tune(references: ReferenceSet, background: Path | None = None, *, closed: bool = False) -> ReferenceSet:
@@ -276,16 +363,22 @@ def _tune(references: ReferenceSet, background: Path | None = None, *, closed: b
     if tuned.background and not off:
         gate = f"mean gate on {tuned.background} unrelated images: {100 * tuned.background_gate:.1f}% (low is good)"
         print(f"  {'no gate' if closed else gate}")
+    elif not tuned.background and not closed:
+        print("  this model has no background set: the gate follows from the set's own images (--background SET)")
     return tuned.references
 
 
-def _print_info(references: ReferenceSet, path: Path) -> None:
+def _print_info(references: ReferenceSet, path: Path, *, asked: str = "exact") -> None:
+    from impart.blending.encoder import settings_of
+
     manifest = references.manifest
     print(f"{path}: {manifest.count} pairs, {len(set(references.texts))} texts")
     print(f"  encoder    {manifest.encoder_id} ({manifest.encoder_fingerprint[:12]})")
     print(f"  vectors    width {manifest.dim}, retrieval {manifest.retrieval_dim}, {manifest.storage}")
     index = manifest.index
-    print(f"  search     {index['kind']}, recall@8 {index['recall']:g}")
+    few = f", not {asked}: a set of this size is always searched exactly"
+    other = few if asked not in ("auto", index["kind"]) and index["kind"] == "exact" else ""
+    print(f"  search     {index['kind']}{other}, recall@8 {index['recall']:g}")
     print(f"  created    {manifest.created}, rows {manifest.fingerprint[:12]}")
     for source in manifest.sources[:20]:
         licence = source["licence"] or "no licence stated"
@@ -297,9 +390,27 @@ def _print_info(references: ReferenceSet, path: Path) -> None:
     if manifest.failed:
         print(f"  failed     {manifest.failed} (failures.csv)")
     blending = "not tuned: the paper's settings"
-    if manifest.vanilla is not None:
-        blending = settings_in_words(manifest.vanilla)
+    if (chosen := settings_of(references)) is not None:
+        blending = settings_in_words(dataclasses.asdict(chosen))
     print(f"  blending   {blending}")
+
+
+def _report_same_images(references: ReferenceSet) -> None:
+    """Name images that the set has in two files under two texts."""
+    from impart.refset.same_image import same_images
+
+    found = same_images(references)
+    for same in found[:_SHOWN]:
+        print(
+            f"the same image under two texts: {same.first} ({same.first_text}), {same.second} ({same.second_text})",
+            file=sys.stderr,
+        )
+    if len(found) > _SHOWN:
+        print(f"... and {len(found) - _SHOWN} more images under two texts", file=sys.stderr)
+
+
+def _remind_of_copies(path: Path) -> None:
+    print(f"an index that uses this set has a copy of it: run 'impart refset use {path} --index DIR' again")
 
 
 def _show_progress(event: BuildProgress) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from impart.errors import TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,6 +57,12 @@ def train(
         raise typer.BadParameter("give a config and --out, such as: impart train ram_mini --data DATA --out runs/ram")
     settings = load_config(config, sets=sets or [])
     if pairs:
+        for path in pairs:
+            if "*" not in str(path) and not path.exists():
+                raise TrainingError(
+                    f"--pairs {path} does not exist: give a csv, tsv, parquet or tar file, or a folder of images; "
+                    "a relative path starts from the working folder"
+                )
         sources = tuple(PairsFrom(path=str(path.resolve())) for path in pairs)
         settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, pairs=sources, validation=()))
     from impart.train.run import train as run
@@ -111,7 +120,10 @@ def _render(events: Iterable[TrainEvent]) -> int:
                     failed = event.failed
                     progress.console.print(f"{event.step} steps done in {_duration(event.seconds)}")
                     if event.folder is not None:
-                        print(event.folder)
+                        print(event.folder, flush=True)
+                    if event.encoder:
+                        following = f"next: impart index VIDEOS --encoder {shlex.quote(event.encoder)}"
+                        progress.console.print(following, soft_wrap=True, markup=False)
     return failed
 
 

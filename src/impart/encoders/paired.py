@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput, load_encoder
-from impart.encoders.tokens import read_json
+from impart.encoders.tokens import TextTokenizer, read_json, tokenizer_of
 from impart.errors import EncoderError, EncoderMismatchError
 from impart.files import blake2b_hex, write_json_atomic
 
@@ -41,6 +41,11 @@ class PairedEncoder:
         """Digest of both fingerprints."""
         both = f"{self._base.fingerprint} {self._retrieval.fingerprint}"
         return blake2b_hex(both)
+
+    @property
+    def tokenizer(self) -> TextTokenizer | None:
+        """The tokenizer of the encoder that embeds texts."""
+        return tokenizer_of(self._base)
 
     def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
         """Embed B images with both encoders."""

@@ -23,7 +23,7 @@ from impart.encoders.base import (
     l2_normalise,
     load_encoder,
 )
-from impart.encoders.tokens import read_json
+from impart.encoders.tokens import TextTokenizer, read_json, tokenizer_of
 from impart.errors import EncoderError, EncoderMismatchError
 from impart.files import atomic_path, blake2b_hex, write_json_atomic
 
@@ -53,6 +53,11 @@ class ProjectedEncoder:
         """Digest of the encoder's fingerprint and the matrices."""
         matrices = self._image.tobytes() + self._text.tobytes()
         return blake2b_hex(self._base.fingerprint, matrices)
+
+    @property
+    def tokenizer(self) -> TextTokenizer | None:
+        """The tokenizer of the encoder that embeds texts."""
+        return tokenizer_of(self._base)
 
     def encode_images(self, images: Sequence[ImageInput]) -> ImageEmbeddings:
         """Embed B images."""

@@ -16,11 +16,66 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from impart.errors import EncoderError
+from impart.errors import ConfigError, EncoderError
+from impart.validation import check_value
 
-__all__ = ["CLEANERS", "PADDING_SIDE", "TextTokenizer", "TokenIds", "read_json"]
+__all__ = ["CLEANERS", "PADDING_SIDE", "TextTokenizer", "TokenIds", "read_json", "tokenizer_of"]
 
 TokenIds: TypeAlias = npt.NDArray[np.int64]
+
+_SIZE: Any = int | list[int] | dict[str, int]
+_IMAGES: dict[str, Any] = {
+    "size": _SIZE,
+    "crop_size": _SIZE,
+    "mean": float | list[float],
+    "std": float | list[float],
+    "image_mean": float | list[float],
+    "image_std": float | list[float],
+    "interpolation": str,
+    "resize_mode": str,
+    "crop_start": str,
+    "resample": int,
+    "rescale_factor": float,
+    "do_resize": bool,
+    "do_center_crop": bool,
+    "do_rescale": bool,
+    "do_normalize": bool,
+}
+_ENTRIES: dict[str, dict[str, Any]] = {
+    "model.json": {
+        "dim": int,
+        "retrieval_dim": int,
+        "context_tokens": int,
+        "logit_scale": float,
+        "clean": str,
+        "preprocess": dict[str, Any],
+        **{f"preprocess.{name}": kind for name, kind in _IMAGES.items()},
+        "small_pictures": dict[str, Any],
+        "small_pictures.up_to_px": int,
+        "small_pictures.size": int,
+    },
+    "config.json": {
+        "model_type": str,
+        "embed_dim": int,
+        "projection_dim": int,
+        "retrieval_dim": int,
+        "logit_scale": float,
+        "text_cfg": dict[str, Any],
+        "text_cfg.context_length": int,
+        "text_cfg.tokenizer_kwargs": dict[str, Any],
+    },
+    "preprocess_cfg.json": _IMAGES,
+    "preprocessor_config.json": _IMAGES,
+    "processor_config.json": {
+        "image_processor": dict[str, Any],
+        **{f"image_processor.{name}": kind for name, kind in _IMAGES.items()},
+    },
+    "tokenizer_config.json": {"pad_token": str | dict[str, Any], "padding_side": str, "tokenizer_class": str},
+    "special_tokens_map.json": {"pad_token": str | dict[str, Any]},
+    "retrieval.json": {"encoder": str, "fingerprint": str},
+    "projection.json": {"encoder": str, "fingerprint": str},
+}
+"""Types of the entries that are read, by file and dotted key; other entries are not checked, null is no value."""
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -115,6 +170,10 @@ class TextTokenizer:
         Raises:
             EncoderError: a file is missing or damaged, or no padding token is named.
         """
+        if clean not in CLEANERS:
+            raise EncoderError(f"{folder}: text cleaning {clean!r} is unknown; there are {', '.join(CLEANERS)}")
+        if context_tokens < 1:
+            raise EncoderError(f"{folder}: a context of {context_tokens} tokens is too short: at least 1")
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise EncoderError(f"{path} is missing: the text tower needs it; fetch or export the model again")
@@ -188,6 +247,17 @@ class TextTokenizer:
         clean = CLEANERS[self.clean]
         return [row.ids for row in self.tokenizer.encode_batch([clean(text) for text in texts])]
 
+    def remark(self, text: str) -> str:
+        """Return why a text is not read as a whole, as the end of a sentence; empty where it is."""
+        row = self.tokenizer.encode(CLEANERS[self.clean](text))
+        if row.overflowing:
+            return f"is longer than the {self.context_tokens} tokens that the model reads: its end is ignored"
+        unknown = getattr(self.tokenizer.model, "unk_token", None)
+        words = [token for token, special in zip(row.tokens, row.special_tokens_mask, strict=True) if not special]
+        if all(token == unknown for token in words):
+            return "has no word that the model knows: the hits are arbitrary, write it in other words"
+        return ""
+
     def pad(self, rows: Sequence[Sequence[int]], *, length: int | None = None) -> tuple[TokenIds, TokenIds]:
         """Pad T lists of ids.
 
@@ -209,20 +279,43 @@ class TextTokenizer:
         return ids, mask
 
 
+def tokenizer_of(encoder: Any) -> TextTokenizer | None:
+    """Return the tokenizer of an encoder, or of the encoder that it is made of; None where it has none of this kind."""
+    while encoder is not None:
+        tokenizer = getattr(encoder, "tokenizer", None)
+        if isinstance(tokenizer, TextTokenizer):
+            return tokenizer
+        encoder = getattr(encoder, "base", None)
+    return None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file of a model.
 
     Raises:
-        EncoderError: it is missing, or not a JSON object.
+        EncoderError: it is missing, not a JSON object, or has an entry of another type.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise EncoderError(f"{path} cannot be read ({error.strerror}); fetch or export the model again") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EncoderError(f"{path} is not JSON ({error}); fetch or export the model again") from error
     if not isinstance(values, dict):
         raise EncoderError(f"{path} is not a JSON object; fetch or export the model again")
+    try:
+        for key, kind in _ENTRIES.get(path.name, {}).items():
+            if (value := _entry(values, key)) is not None:
+                check_value(kind, value, name=key, where=str(path))
+    except ConfigError as error:
+        raise EncoderError(f"{error}; fetch or export the model again") from error
+    return values
+
+
+def _entry(values: Any, key: str) -> Any:
+    """Return the value under a dotted key; None where there is none."""
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
     return values
 
 

@@ -4,9 +4,9 @@
     <cache>/embeddings/<fingerprint>/texts/<digest>.npz          one list of texts
     <cache>/embeddings/<fingerprint>/videos/<digest>.npz         the frames of one video
 
-One rule covers crashes and old versions: a file is written atomically, so it is whole. A file that cannot be read, or
-lacks an array, counts as missing and is made again. A killed run continues after the last file. The folder may be
-deleted at any time.
+One rule covers crashes and old versions: a file is written atomically, so it is whole. A file that cannot be read,
+lacks an array, or has arrays of other shapes counts as missing and is made again. A killed run continues after the last
+file. The folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from __future__ import annotations
 import contextlib
 import os
 import zipfile
-from collections.abc import Collection, Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,11 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Encoder
-from impart.files import atomic_path, digest_of
+from impart.files import arrays_fit, atomic_path, digest_of
 
-__all__ = ["KEY_DIGITS", "Arrays", "EmbeddingCache", "default_cache_folder", "key_of"]
+__all__ = ["KEY_DIGITS", "Arrays", "EmbeddingCache", "Layout", "default_cache_folder", "key_of"]
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
+Layout: TypeAlias = Mapping[str, tuple[str, tuple[int | str, ...]]]
 
 KEY_DIGITS = 24
 """Hex digits of a digest in a key: 96 bits."""
@@ -51,19 +53,21 @@ class EmbeddingCache:
     def __init__(self, folder: Path | str | None = None) -> None:
         self.folder = Path(folder) if folder is not None else default_cache_folder()
 
-    def load(self, encoder: Encoder, *key: str, names: Collection[str]) -> Arrays | None:
-        """Load the arrays of a key; None where the file is missing or damaged, or lacks one of the names.
+    def load(self, encoder: Encoder, *key: str, layout: Layout) -> Arrays | None:
+        """Load the arrays of a key; None where the file is missing or damaged, or has other arrays: they are made anew.
 
         Args:
             encoder: a base encoder, never an augmented one.
             key: parts of the path, as `store` got them.
-            names: arrays that must be there.
+            layout: arrays that must be there, see `impart.files.arrays_fit`; numbers must be finite.
         """
         try:
             with np.load(self._path(encoder, key), allow_pickle=False) as stored:
-                return {name: stored[name] for name in names}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                arrays = {name: stored[name] for name in layout}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError):
             return None
+        numbers = [array for array in arrays.values() if array.dtype.kind == "f"]
+        return arrays if arrays_fit(arrays, layout) and all(np.isfinite(array).all() for array in numbers) else None
 
     def store(self, encoder: Encoder, *key: str, arrays: Arrays) -> None:
         """Store arrays under a key. A folder that cannot be written (read-only, full) is ignored."""

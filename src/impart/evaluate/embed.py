@@ -18,7 +18,7 @@ from PIL import Image
 from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings, ImageInput
 from impart.errors import DataError
-from impart.evaluate.cache import KEY_DIGITS, Arrays, EmbeddingCache, key_of
+from impart.evaluate.cache import KEY_DIGITS, Arrays, EmbeddingCache, Layout, key_of
 from impart.evaluate.datasets.types import Images
 from impart.files import read_ahead
 from impart.retrieval.near_duplicates import perceptual_hash
@@ -32,7 +32,6 @@ _PART = 512  # images per file of the cache: what a killed run loses at most
 _READERS = 4
 _AHEAD = 64  # images read or being read
 _TEXT_BATCH = 256
-_NAMES = ("kept", "embeddings", "retrieval", "hashes", "phashes", "unreadable")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +134,8 @@ def embed_images(
     for number, first in enumerate(range(0, len(images), _PART)):
         rows = range(first, min(first + _PART, len(images)))
         key = (identity, f"{number:05d}")
-        stored = cache.load(base, *key, names=_NAMES) if cache is not None else None
-        part = _of_arrays(stored) if stored is not None else None
+        stored = cache.load(base, *key, layout=_layout(base)) if cache is not None else None
+        part = _of_arrays(stored) if stored is not None and np.isin(stored["kept"], rows).all() else None
         if part is None or _readable_now(images, rows, part):
             part = _encode(base, images, rows, batch)
             if cache is not None:
@@ -166,8 +165,9 @@ def embed_texts(encoder: Encoder, texts: Sequence[str], *, cache: EmbeddingCache
     """Embed texts with the base encoder: (T, D), from the cache where it has this list."""
     base = base_of(encoder)
     key = ("texts", key_of(texts))
-    stored = cache.load(base, *key, names=("texts",)) if cache is not None else None
-    if stored is not None and len(stored["texts"]) == len(texts):
+    layout: Layout = {"texts": ("f", (len(texts), base.traits.dim))}
+    stored = cache.load(base, *key, layout=layout) if cache is not None else None
+    if stored is not None:
         return np.asarray(stored["texts"], dtype=np.float32)
     parts = [base.encode_texts(texts[first : first + _TEXT_BATCH]) for first in range(0, len(texts), _TEXT_BATCH)]
     embedded: Float32 = np.concatenate(parts) if parts else np.zeros((0, base.traits.dim), np.float32)
@@ -224,6 +224,18 @@ def _readable_now(images: Images, rows: range, part: Embedded) -> bool:
             continue
         return True
     return False
+
+
+def _layout(base: Encoder) -> Layout:
+    """Arrays of one part of an image set."""
+    return {
+        "kept": ("i", ("n",)),
+        "embeddings": ("f", ("n", base.traits.dim)),
+        "retrieval": ("f", ("n", base.traits.retrieval_dim)),
+        "hashes": ("U", ("n",)),
+        "phashes": ("U", ("n", 2)),
+        "unreadable": ("U", ("m",)),
+    }
 
 
 def _of_arrays(arrays: Arrays) -> Embedded:

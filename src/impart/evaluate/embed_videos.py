@@ -18,7 +18,7 @@ import numpy.typing as npt
 from impart.config import DecodeSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise
 from impart.errors import DataError, DecodeError
-from impart.evaluate.cache import Arrays, EmbeddingCache, key_of
+from impart.evaluate.cache import Arrays, EmbeddingCache, Layout, key_of
 from impart.evaluate.embed import Batches, Progress, base_of, blended
 from impart.files import digest_of, file_stamp
 
@@ -36,8 +36,6 @@ A generator may return the reason why its frames are not the whole video (the fi
 
 Frames: TypeAlias = DecodeSettings | FrameReader | None
 """Settings of the decoder (None = the defaults), or a function that yields frames, whose output is never cached."""
-
-_NAMES = ("spans", "embeddings", "retrieval", "problem")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +107,7 @@ def embed_videos(
         key: tuple[str, ...] = ()
         if cache is not None and decode is not None:
             key = ("videos", key_of([file_stamp(path), decode]))
-            stored = cache.load(base, *key, names=_NAMES)
+            stored = cache.load(base, *key, layout=_layout(base))
         if stored is None:
             stored = _read(base, path, frames, batch)
             if isinstance(stored, dict) and cache is not None and key:
@@ -190,6 +188,16 @@ def _read(base: Encoder, path: Path, frames: Frames, batch: int) -> Arrays | str
         "embeddings": encoded.embeddings,
         "retrieval": encoded.retrieval,
         "problem": np.array(reading.problem or ""),
+    }
+
+
+def _layout(base: Encoder) -> Layout:
+    """Arrays of one video."""
+    return {
+        "spans": ("f", ("n", 2)),
+        "embeddings": ("f", ("n", base.traits.dim)),
+        "retrieval": ("f", ("n", base.traits.retrieval_dim)),
+        "problem": ("U", ()),
     }
 
 

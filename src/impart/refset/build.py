@@ -6,6 +6,7 @@ used is counted and listed with its reason, and the build continues. `ReferenceS
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import itertools
@@ -252,6 +253,9 @@ def build(
     except BaseException:
         writer.discard()
         rest.discard()
+        if folder is not None:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only an empty one: a build that fails leaves nothing behind
         raise
     if folder is not None and temporary is not None:
         # Only now that the rows are complete: a build that fails leaves the set that was there unchanged.

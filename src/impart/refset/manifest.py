@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from impart.errors import ReferenceSetError
+from impart.config import IndexKind, Storage
+from impart.errors import ConfigError, ReferenceSetError
 from impart.files import write_json_atomic
-from impart.retrieval.nearest import KINDS, IndexInfo
+from impart.retrieval.nearest import IndexInfo
+from impart.validation import build, check_value
 
-__all__ = ["SCHEMA_VERSION", "ReferenceSetManifest"]
+__all__ = ["SCHEMA_VERSION", "ReferenceSetManifest", "artefact_in", "check_target"]
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
@@ -28,6 +30,51 @@ _FORMS = {
 
 _KEY_OF_FIELD = {"znorm": "cohort"}  # keys that differ from the field: version 0.1.0 wrote them
 _FIELD_OF_KEY = {key: name for name, key in _KEY_OF_FIELD.items()}
+
+
+_ARTEFACTS = {"video-index": "a video index", "ram": "a trained RAM", "heads": "a model of mode 'heads'"}
+
+
+def artefact_in(folder: Path) -> str:
+    """Name the artefact whose `manifest.json` is in a folder, with its article; empty where there is none.
+
+    A manifest that cannot be read is named too: its folder must not be taken for an empty one.
+    """
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except (OSError, ValueError, RecursionError):
+        return "a damaged artefact"
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind is None:
+        return "a reference set" if isinstance(content, dict) and "encoder_fingerprint" in content else "an artefact"
+    return _ARTEFACTS.get(kind, f"an artefact ({kind})") if isinstance(kind, str) else "an artefact"
+
+
+def check_target(folder: Path, *, overwrite: bool) -> None:
+    """Check that a new set may be written to a folder, before anything is computed.
+
+    Args:
+        folder: may be missing or empty.
+        overwrite: allow a folder with a set, which is replaced, or with other files, which stay.
+
+    Raises:
+        ReferenceSetError: the folder is in use, or is another artefact, which is never replaced.
+    """
+    there = artefact_in(folder)
+    if there not in ("", "a reference set"):
+        raise ReferenceSetError(f"{folder} is {there}: write the reference set to another folder (--out)")
+    try:
+        used = bool(there) or (folder.exists() and (not folder.is_dir() or any(folder.iterdir())))
+    except OSError as error:
+        raise ReferenceSetError(f"cannot read {folder}: {error.strerror}") from error
+    if used and not folder.is_dir():
+        raise ReferenceSetError(f"{folder} is a file: write the reference set to a folder (--out)")
+    if used and not overwrite:
+        what = "contains a reference set already" if there else "contains other files"
+        remedy = "--overwrite replaces it" if there else "--overwrite writes the set beside them"
+        raise ReferenceSetError(f"{folder} {what}: name another folder (--out), or {remedy}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,36 +135,38 @@ class ReferenceSetManifest:
         path = folder / MANIFEST
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise ReferenceSetError(
                 f"{folder} contains no reference set: make one with 'impart refset build'"
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ReferenceSetError(f"{path} cannot be read: {error}. Build the set again") from error
+        if isinstance(content, dict) and "kind" in content:
+            raise ReferenceSetError(f"{folder} is {artefact_in(folder)}, not a reference set: name the folder of a set")
         schema = content.get("schema") if isinstance(content, dict) else None
         if schema != SCHEMA_VERSION:
             raise ReferenceSetError(f"{path} has schema {schema}, this version reads {SCHEMA_VERSION}: update impart")
         content = {_FIELD_OF_KEY.get(key, key): value for key, value in content.items()}
         known = {item.name for item in dataclasses.fields(cls)}
         try:
-            content["sources"] = tuple(content["sources"])
-            content["notes"] = tuple(content.get("notes", ()))
-            manifest = cls(**{name: value for name, value in content.items() if name in known})
-        except (KeyError, TypeError) as error:
-            raise ReferenceSetError(f"{path} is incomplete: {error}. Build the set again") from error
-        manifest._check(path)
-        return manifest
+            if "sources" not in content:
+                raise ConfigError(f"{path} lacks sources")
+            made = build(cls, {k: v for k, v in content.items() if k in known}, where=str(path), given="entry")
+            build(IndexInfo, made.index, where=str(path), name="index")
+            check_value(IndexKind, made.index["kind"], name="index.kind", where=str(path))
+            check_value(Storage, made.storage, name="storage", where=str(path))
+        except ConfigError as error:
+            raise ReferenceSetError(f"damaged manifest: {error}. Build the set again") from error
+        made._check_places(path)
+        return made
 
-    def _check(self, path: Path) -> None:
-        """Check what becomes part of a path, or of an array's shape.
+    def _check_places(self, path: Path) -> None:
+        """Check what becomes part of a path.
 
         Raises:
             ReferenceSetError: names the key.
         """
         wrong = [name for name, form in _FORMS.items() if not form.fullmatch(str(getattr(self, name)))]
-        wrong += [] if isinstance(self.index, dict) and self.index.get("kind") in KINDS else ["index"]
-        wrong += [] if self.storage in ("float16", "float32") else ["storage"]
-        wrong += [name for name in ("count", "dim", "retrieval_dim") if not isinstance(getattr(self, name), int)]
         if wrong:
             keys = ", ".join(_KEY_OF_FIELD.get(name, name) for name in wrong)
             raise ReferenceSetError(f"{path} is damaged: no set has such a value of {keys}. Build the set again")

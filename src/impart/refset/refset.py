@@ -25,15 +25,29 @@ from impart.files import library_versions, now, remove_stale
 from impart.refset import combine
 from impart.refset.build import PairsInput, build
 from impart.refset.manifest import ReferenceSetManifest
-from impart.refset.storage import META_COLUMNS, RowWriter, file_name, read_rows, sources_of, vectors, write_rows
+from impart.refset.storage import (
+    META_COLUMNS,
+    VECTOR_COLUMNS,
+    RowWriter,
+    file_name,
+    read_rows,
+    sources_of,
+    vectors,
+    write_rows,
+)
 from impart.retrieval.near_duplicates import CopyBounds
-from impart.retrieval.nearest import ANN_ABOVE, IndexInfo, Neighbours, PairIndex
+from impart.retrieval.nearest import IndexInfo, Neighbours, PairIndex, kind_of
 from impart.retrieval.znorm import ZNorm
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["ReferenceSet"]
+
+_HEX = "[0-9a-f]" * 16
+_KINDS = ("pairs", ".pairs", "cohort", ".cohort")
+_OWN_FILES = (*(f"{kind}-{_HEX}.*" for kind in _KINDS), ".pairs-building.*")
+"""Patterns of the files of a set; other files of its folder belong to others."""
 
 
 class ReferenceSet:
@@ -79,6 +93,8 @@ class ReferenceSet:
         """
         folder = Path(path).expanduser()
         manifest = ReferenceSetManifest.read(folder)
+        if kind_of(manifest.index["kind"], manifest.count) == "exact":  # earlier versions searched few pairs otherwise
+            manifest = dataclasses.replace(manifest, index=IndexInfo().as_dict())
         return cls(_rows_of(folder, manifest), manifest, folder=folder)
 
     @classmethod
@@ -92,7 +108,7 @@ class ReferenceSet:
             encoder: its fingerprint is stored; the set serves this encoder alone.
             path: folder to write to, with `failures.csv` and, for a hold-out, `rest.csv` (pairs that training may use).
                 None = keep the set in memory.
-            index: `auto`, `exact`, `hnsw` or `ivf`.
+            index: `auto`, `exact`, `hnsw` or `ivf`; fewer than `EXACT_BELOW` pairs are always searched exactly.
             options: see `impart.refset.build.build`.
 
         Raises:
@@ -174,6 +190,11 @@ class ReferenceSet:
         return self.manifest.name
 
     @property
+    def folder(self) -> Path | None:
+        """Folder that the set was opened from; None for a set in memory."""
+        return self._folder
+
+    @property
     def encoder_id(self) -> str:
         return self.manifest.encoder_id
 
@@ -232,7 +253,7 @@ class ReferenceSet:
         """Background statistics given to the set; None = it has none but its own."""
         if self._znorm is None and self.manifest.znorm and self._folder is not None:
             path = self._folder / self.manifest.znorm
-            self._znorm = ZNorm.load(path)
+            self._znorm = ZNorm.load(path, width=self.manifest.retrieval_dim)
             if self._znorm.digest not in path.name:
                 raise ReferenceSetError(f"{path} is damaged. Build the set again, or restore it from a copy")
         return self._znorm
@@ -309,7 +330,7 @@ class ReferenceSet:
             raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror}") from error
         # Files of earlier sets and of killed writers; one that another process still maps may remain.
         keep = {data.removesuffix(".arrow"), znorm.removesuffix(".npy")}
-        remove_stale(folder, ("pairs-*", ".pairs-*", "cohort-*", ".cohort-*"), keep=keep)
+        remove_stale(folder, _OWN_FILES, keep=keep)
         return folder
 
     def _save_znorm(self, folder: Path) -> str:
@@ -389,7 +410,7 @@ class ReferenceSet:
         """Return the set with this kind of index; the recall of an approximate one is measured."""
         index: PairIndex | None = None
         info = IndexInfo()
-        if kind != "exact" and not (kind == "auto" and len(self) <= ANN_ABOVE):
+        if kind_of(kind, len(self)) != "exact":
             index = PairIndex(self.retrieval_embeddings, kind=kind, images=self.images)
             info = index.measure()
         chosen = self._replaced(index=info.as_dict())
@@ -402,9 +423,15 @@ class ReferenceSet:
 
 
 def _rows_of(folder: Path, manifest: ReferenceSetManifest) -> pa.Table:
-    return read_rows(
-        folder / manifest.data, count=manifest.count, fingerprint=manifest.fingerprint, storage=manifest.storage
-    )
+    path = folder / manifest.data
+    rows = read_rows(path, count=manifest.count, fingerprint=manifest.fingerprint, storage=manifest.storage)
+    widths = tuple(rows.schema.field(column).type.list_size for column in VECTOR_COLUMNS)
+    if widths != (manifest.dim, manifest.dim, manifest.retrieval_dim):
+        raise ReferenceSetError(
+            f"{path} has vectors of width {widths}, the manifest states {manifest.dim} and {manifest.retrieval_dim}. "
+            "Build the set again"
+        )
+    return rows
 
 
 def _has_rows(folder: Path, manifest: ReferenceSetManifest) -> bool:

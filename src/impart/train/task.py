@@ -26,10 +26,12 @@ class TrainingTask(Protocol):
     Attributes:
         steps_per_epoch: optimiser steps of one pass over the pairs.
         pairs_per_step: pairs of one optimiser step, over accumulated batches and processes.
+        validated: what `validate` measures, such as `500 images`; empty = not counted.
     """
 
     steps_per_epoch: int
     pairs_per_step: int
+    validated: str = ""
 
     def modules(self) -> dict[str, nn.Module]:
         """Return the modules that learn, by name: the loop moves, wraps and saves them."""

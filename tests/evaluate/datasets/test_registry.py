@@ -126,3 +126,10 @@ def test_fewer_images_with_boxes(tmp_path: Path) -> None:
     assert len(dataset.categories) == 4
     for label, owner in zip(dataset.labels, dataset.owners, strict=True):
         assert Path(dataset.images.keys[owner]).stem == dataset.categories[label].split()[1]
+
+
+@pytest.mark.parametrize(("kind", "meant"), [("klasses", "classes"), ("caption", "captions"), ("xyz", "")])
+def test_an_unknown_kind_names_the_kinds(tmp_path: Path, kind: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match="use classes, captions, videos, moments, boxes") as refused:
+        open_set(tmp_path, kind=kind)  # type: ignore[call-overload]
+    assert (f"did you mean {meant}?" in str(refused.value)) == bool(meant)

@@ -70,7 +70,7 @@ def test_recipe_overrides_and_mistakes(tmp_path):
         (f"{MODE}[train.loop]\nepoch = 3\n", "epoch"),
         (f'{MODE}[train.backbone]\nviews = ["small0"]\n', "clean"),
         (f"seed = 3\n{MODE}", "no setting 'seed'"),
-        (f"{MODE}[tuning]\nlayers = 2\n", "no setting 'layers'"),
+        (f"{MODE}[tuning]\nlayers = 2\n", "no setting 'tuning.layers'"),
         ('[train.reference]\naugment = "ram"\nfraction = 0.1\n', "augment"),
         ("size_px = 256\n", "size_px"),
         ('[train]\nmode = "ram"\n', 'mode = "heads"'),

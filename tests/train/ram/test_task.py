@@ -142,7 +142,8 @@ def test_ram_learns_and_the_folder_opens_as_an_encoder(data, tmp_path):
     metrics = [event for event in events if isinstance(event, Validated)][-1].metrics
     assert metrics["t2i_r5"] >= metrics["base_t2i_r5"]
     finished = events[-1]
-    assert finished == Finished(step=60, seconds=finished.seconds, folder=tmp_path / "run" / "model", failed=0)
+    folder = tmp_path / "run" / "model"
+    assert finished == Finished(step=60, seconds=finished.seconds, folder=folder, encoder=str(folder), failed=0)
     opened = open_checkpoint(finished.folder, base=TinyEncoder())
     made = _prepared(config, data, tmp_path / "run")
     task = RamTask(made, config)

@@ -152,6 +152,11 @@ class OnnxEncoder:
         return result
 
     @property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer of the text tower."""
+        return self._text_tower[1]
+
+    @property
     def _image_tower(self) -> OnnxTower:
         with self._lock:
             if self._images is None:

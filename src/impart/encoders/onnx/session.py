@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from impart.config import check_names
 from impart.encoders.base import Float32
 from impart.errors import EncoderError
+from impart.validation import check_names
 
 __all__ = ["OnnxSession", "OnnxTower", "RuntimeOptions"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, get_args, overload
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from impart.evaluate.datasets.types import BoxSet, CaptionSet, ClassSet, MomentS
 from impart.evaluate.datasets.videos import captions as video_captions
 from impart.evaluate.datasets.videos import moments
 from impart.readers.arrow_tables import is_saved
+from impart.validation import closest
 
 __all__ = ["READERS", "Reader", "open_set", "register_reader"]
 
@@ -96,7 +97,7 @@ def open_set(
     Raises:
         DataError: the name is unknown, files are missing (the message has the files needed and where they are
             published) or damaged, or the set is of another kind.
-        ConfigError: `per_class` for a set without classes, or `limit` for a set of videos.
+        ConfigError: `kind` is unknown, `per_class` for a set without classes, or `limit` for a set of videos.
 
     Example:
         >>> import tempfile
@@ -113,6 +114,9 @@ def open_set(
         (('cat', 'dog'), [0, 1])
         >>> folder.cleanup()
     """
+    if kind is not None and kind not in get_args(Kind):
+        kinds = get_args(Kind)
+        raise ConfigError(f"there is no kind {kind!r} of data sets{closest(str(kind), kinds)}: use {', '.join(kinds)}")
     name, path = _parse(str(spec), kind)
     reader = READERS[name]
     if kind is not None and reader.kind != kind:

@@ -170,12 +170,13 @@ class SweepFolder:
         try:
             before = json.loads((self.folder / _JSON).read_text(encoding="utf-8"))
             kind = before.get("kind"), before.get("schema")
-        except (OSError, ValueError, AttributeError) as error:
+            content = before.get("datasets", {})
+            datasets = {name: _with_new_keys(one) for name, one in content.items()}
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{self.folder / _JSON} cannot be read: {error}. Choose another --out") from error
         if kind != (_KIND, SCHEMA):
             raise ConfigError(f"{self.folder} has no sweep of this version: choose another --out")
         other = [name for name in ("encoder", "references") if before.get(name) != self._content[name]]
-        datasets = {name: _with_new_keys(one) for name, one in before.get("datasets", {}).items()}
         mine = self._content["datasets"]
         other += [name for name, one in mine.items() if datasets.get(name, one) != one]
         if other:

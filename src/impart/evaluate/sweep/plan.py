@@ -9,6 +9,7 @@ from itertools import product
 from impart.config import SweepSettings, VanillaSettings
 from impart.errors import ConfigError
 from impart.refset.subsets import FIXED, WAYS
+from impart.validation import check_types
 
 __all__ = ["ALL", "SweepPlan", "Point", "pairs_of"]
 
@@ -65,6 +66,7 @@ class SweepPlan(SweepSettings):
     """
 
     def __post_init__(self) -> None:
+        check_types(self, where="the sweep")
         for size in self.sizes:
             pairs_of(size, 1_000_000)
         unknown = [way for way in self.ways if way not in WAYS]

@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from impart.config import check_names, read_toml
 from impart.errors import ConfigError
 from impart.recipes.mini.small_images import SmallSettings
 from impart.recipes.mini.text_tuning import TuningSettings
@@ -23,6 +22,7 @@ from impart.train.settings import (
     ReferenceSettings,
     TrainConfig,
 )
+from impart.validation import build, read_toml
 
 __all__ = ["MiniConfig", "load_config"]
 
@@ -85,19 +85,14 @@ def load_config(path: Path | None = None) -> MiniConfig:
         ConfigError: the file cannot be read, a setting is unknown, or settings do not fit together.
     """
     table = read_toml(path or resources.files("impart.recipes.mini") / "configs" / "mini.toml", what="recipe")
-    check_names(table, sorted(item.name for item in dataclasses.fields(MiniConfig)), where=f"recipe {path}")
-    given = table.pop("train", {})
-    if given.get("mode", "heads") == "heads":
+    given = table.get("train", {})
+    where = f"recipe {path or 'mini.toml'}"
+    if isinstance(given, dict) and given.get("mode", "heads") == "heads":
         given = _overlaid(json.loads(json.dumps(_plain_heads().as_dict())), given)  # through JSON: lists, as in TOML
+    if not isinstance(given, dict):
+        raise ConfigError(f"{where}: train is {given!r}: write a table [train]")
     train = config_of(given, where=f"{path or 'mini.toml'}, [train]")
-    tuning = _checked(table.pop("tuning", {}), TuningSettings, f"{path}, [tuning]")
-    small = _checked(table.pop("small", {}), SmallSettings, f"{path}, [small]")
-    return MiniConfig(
-        **_checked(table, MiniConfig, str(path)),
-        train=train,
-        tuning=TuningSettings(**tuning),
-        small=SmallSettings(**small),
-    )
+    return build(MiniConfig, table | {"train": train}, where=where)
 
 
 def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,9 +102,3 @@ def _overlaid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, A
         if isinstance(value, Mapping) and isinstance(below.get(name), Mapping):
             values[name] = _overlaid(below[name], value)
     return values
-
-
-def _checked(table: dict[str, Any], kind: type, where: str) -> dict[str, Any]:
-    """Return the settings of a table, lists as tuples."""
-    check_names(table, sorted(item.name for item in dataclasses.fields(kind)), where=f"recipe {where}")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in table.items()}

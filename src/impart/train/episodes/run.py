@@ -41,7 +41,8 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
     task.ram.eval()
     references = _references(prepared, encoder)
     write_checkpoint(out / "model", task.ram.cpu(), settings=config.ram, base=encoder, references=references)
-    yield dataclasses.replace(finished, folder=out / "model", failed=len(failures))
+    model = out / "model"
+    yield dataclasses.replace(finished, folder=model, encoder=str(model), failed=len(failures))
 
 
 def _references(data: EpisodeData, encoder: Encoder) -> ReferenceSet:

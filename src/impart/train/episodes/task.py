@@ -41,6 +41,7 @@ class EpisodeTask(TrainingTask):
         self._called: dict[str, nn.Module] = self.modules()
         self._device = torch.device("cpu")
         self.pairs_per_step = self._options.concepts * self._options.queries * config.loop.accumulate
+        self.validated = f"{len(data.validation)} concepts"
         self.steps_per_epoch = 100  # an epoch of episodes has no natural end
 
     def modules(self) -> dict[str, nn.Module]:

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+from impart.blending.ram_checkpoint import is_checkpoint
 from impart.train.events import TrainEvent
 from impart.train.heads.checkpoint import save_heads
 from impart.train.heads.encoder_folder import export_heads
@@ -73,4 +74,5 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
         features=features.cpu().float(),
         texts=texts.cpu(),
     )
-    yield dataclasses.replace(finished, folder=folder, failed=len(failures))
+    encoder = str(folder) if is_checkpoint(folder) else f"mini:{folder}"  # without RAM: the layout of `mini`
+    yield dataclasses.replace(finished, folder=folder, encoder=encoder, failed=len(failures))

@@ -100,6 +100,7 @@ class HeadsTask(TrainingTask):
     ):
         self.config, self._corpus = config, corpus
         self._references, self._validation = references, validation
+        self.validated = f"{len(validation.features)} images" if validation is not None else ""
         width = corpus.texts.shape[1]
         torch.manual_seed(config.seed)
         own = copy.deepcopy(image)

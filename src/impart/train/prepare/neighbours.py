@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Float32
 from impart.errors import TrainingError
-from impart.files import atomic_path, new_sha256, write_json_atomic
+from impart.files import arrays_fit, atomic_path, new_sha256, write_json_atomic
 from impart.retrieval.nearest import PairIndex
 from impart.train.events import Note, Preparing, TrainEvent
 from impart.train.settings import TrainConfig
@@ -121,8 +121,10 @@ def find_neighbours(
     facts["queries"], facts["references"] = _digest(queries, query_hashes), _digest(references, reference_hashes)
     paths = {part: folder / f"{name}.{part}.npy" for part in ("ids", "sims")}
     known = _read(folder / f"{name}.json")
-    if {key: known.get(key) for key in facts} == facts and all(path.is_file() for path in paths.values()):
-        return _open(paths, known)
+    if {key: known.get(key) for key in facts} == facts:
+        table = _open(paths, known, shape=(len(queries), k))
+        if table is not None:
+            return table
     folder.mkdir(parents=True, exist_ok=True)
     numbers: dict[str, int] = {}
     groups = np.array([numbers.setdefault(key, len(numbers)) for key in reference_hashes], dtype=np.int64)
@@ -143,7 +145,10 @@ def find_neighbours(
         sims.flush()
         del ids, sims
     write_json_atomic(folder / f"{name}.json", {**facts, "masked": masked}, indent=None, ascii_only=True)
-    return _open(paths, {"masked": masked})
+    made = _open(paths, {"masked": masked}, shape=(len(queries), k))
+    if made is None:
+        raise TrainingError(f"{paths['ids']} cannot be read: the disk may be full or damaged")
+    return made
 
 
 Queries = tuple[npt.NDArray[Any], Sequence[str]]
@@ -180,12 +185,16 @@ def neighbours_of_parts(
     return tables
 
 
-def _open(paths: dict[str, Path], facts: dict[str, Any]) -> NeighbourTable:
+def _open(paths: dict[str, Path], facts: dict[str, Any], *, shape: tuple[int, int]) -> NeighbourTable | None:
+    """Map a table; None where it is missing, damaged or of another shape: it is computed again."""
     try:
-        ids, sims = (np.load(paths[part], mmap_mode="r") for part in ("ids", "sims"))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{paths['ids']} cannot be read ({error}): remove it, it is computed again") from error
-    return NeighbourTable(ids, sims, int(facts.get("masked", 0)))
+        arrays = {part: np.load(path, mmap_mode="r") for part, path in paths.items()}
+    except (OSError, ValueError, EOFError):
+        return None
+    if not arrays_fit(arrays, {"ids": ("i", shape), "sims": ("f", shape)}):
+        return None
+    masked = facts.get("masked", 0)
+    return NeighbourTable(arrays["ids"], arrays["sims"], masked if isinstance(masked, int) else 0)
 
 
 def _read(path: Path) -> dict[str, Any]:

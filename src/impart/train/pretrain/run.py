@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from impart.blending.ram_checkpoint import write_checkpoint
+from impart.blending.ram_checkpoint import is_checkpoint, write_checkpoint
 from impart.encoders import load_encoder
 from impart.encoders.base import Encoder
 from impart.encoders.paired import PairedEncoder, write_paired
@@ -71,7 +71,8 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
     if model is not None:
         failures.write(out / "failures.csv")
         folder = _export(task, model, encoder, out / "model")
-        yield dataclasses.replace(finished, folder=folder, failed=len(failures))
+        opens = str(folder) if is_checkpoint(folder) else f"hf:{folder}"
+        yield dataclasses.replace(finished, folder=folder, encoder=opens, failed=len(failures))
     accelerator.wait_for_everyone()
 
 

@@ -84,6 +84,7 @@ class PretrainTask(TrainingTask):
             raise ConfigError(
                 "reference.gradient belongs to mode 'heads': mode 'pretrain' embeds the references before an epoch"
             )
+        self.validated = f"{len(self.data.validation)} images"
         self.frozen = references.retrieval is not None
         ram = None
         if config.reference.augment == "ram":

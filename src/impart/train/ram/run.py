@@ -44,7 +44,8 @@ def run(config: TrainConfig, *, data: Path, out: Path, resume: bool) -> Iterator
         encoder = write_projected(out / "model" / "encoder", encoder, image, text)
         references = _projected_set(references, encoder)
     write_checkpoint(out / "model", task.ram.cpu(), settings=config.ram, base=encoder, references=references)
-    yield dataclasses.replace(finished, folder=out / "model", failed=len(failures))
+    model = out / "model"
+    yield dataclasses.replace(finished, folder=model, encoder=str(model), failed=len(failures))
 
 
 def _with_rates(config: TrainConfig) -> TrainConfig:

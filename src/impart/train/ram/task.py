@@ -61,6 +61,7 @@ class RamTask(TrainingTask):
         self.temperature = Temperature(config.loss.init_scale, config.loss.max_scale)
         self.projections = (Projection(dim), Projection(dim)) if config.projections.learn else None
         self._called: dict[str, nn.Module] = self.modules()
+        self.validated = f"{len(data.validation)} images"
         self._batch = min(config.loop.batch, len(data.train))
         self.pairs_per_step = self._batch * config.loop.accumulate
         self.steps_per_epoch = max(1, len(data.train) // self.pairs_per_step)

@@ -18,6 +18,7 @@ from typing import Any
 from impart.config import DecodeSettings, IndexSettings, RamSettings, VanillaSettings
 from impart.errors import ConfigError, VideoIndexError
 from impart.files import write_atomic, write_json_atomic
+from impart.validation import build
 
 __all__ = ["MANIFESTS", "MIGRATIONS", "SCHEMA", "Augmentation", "IndexManifest", "manifest_bytes"]
 
@@ -67,17 +68,20 @@ class Augmentation:
         return self.name == "ram"
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Augmentation:
-        """Read the record of a manifest.
+    def from_dict(cls, values: Any, *, where: str) -> Augmentation:
+        """Read it from the manifest `where`.
 
         Raises:
-            ConfigError: a path in it is none that an index has, or a setting cannot work.
+            ConfigError: a name or type is wrong, or a path in it is none that an index has.
         """
-        kind = RamSettings if values["name"] == "ram" else VanillaSettings
+        if not isinstance(values, dict):
+            raise ConfigError(f"{where}: augmentation is {values!r}, but must be a table or null")
+        kind: Any = RamSettings if values.get("name") == "ram" else VanillaSettings
+        settings = build(kind, values.get("settings"), where=where, name="augmentation.settings")
         for name, form in _PLACES.items():
             if not form.fullmatch(str(values.get(name, ""))):
-                raise ConfigError(f"augmentation.{name} is {values.get(name)!r}, which is no path of an index")
-        return cls(**(dict(values) | {"settings": kind(**values["settings"])}))
+                raise ConfigError(f"{where}: augmentation.{name} is {values.get(name)!r}, which is no path of an index")
+        return build(cls, values | {"settings": settings}, where=where, name="augmentation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +147,7 @@ class IndexManifest:
             raise VideoIndexError(
                 f"there is no video index in {folder}: make one with impart index PATH... --index {folder}"
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise VideoIndexError(f"cannot read {path}: {error}. {_remedy(folder)}") from error
         if not isinstance(values, dict) or values.get("kind") != _KIND:
             raise VideoIndexError(f"{folder} is not a video index: choose another --index folder")
@@ -163,9 +167,9 @@ class IndexManifest:
                 values = MIGRATIONS[step](folder, values) | {"schema": step + 1}
                 _write(folder, values)
         try:
-            manifest = cls._from_dict(values)
-        except (KeyError, TypeError, AttributeError, ConfigError) as error:
-            raise VideoIndexError(f"{path} is damaged ({error}). {_remedy(folder)}") from error
+            manifest = cls._from_dict(values, where=str(path))
+        except ConfigError as error:
+            raise VideoIndexError(f"the manifest is damaged: {error}. {_remedy(folder)}") from error
         if migrate:
             _restore(folder, content if schema == SCHEMA else manifest_bytes(folder))
         return manifest
@@ -175,13 +179,15 @@ class IndexManifest:
         _write(folder, {"kind": _KIND, **dataclasses.asdict(self)})
 
     @classmethod
-    def _from_dict(cls, values: Mapping[str, Any]) -> IndexManifest:
+    def _from_dict(cls, values: Mapping[str, Any], *, where: str) -> IndexManifest:
         names = {item.name for item in dataclasses.fields(cls)}
         kept = {name: value for name, value in values.items() if name in names}
-        kept["decode"] = DecodeSettings(**kept["decode"])
-        kept["index"] = IndexSettings(**kept["index"])
-        kept["augmentation"] = kept["augmentation"] and Augmentation.from_dict(kept["augmentation"])
-        return cls(**kept)
+        if kept.get("augmentation") is not None:
+            kept["augmentation"] = Augmentation.from_dict(kept["augmentation"], where=where)
+        manifest = build(cls, kept, where=where, given="entry")
+        if min(manifest.dim, manifest.retrieval_dim) < 1:
+            raise ConfigError(f"{where}: dim and retrieval_dim are {manifest.dim} and {manifest.retrieval_dim}")
+        return manifest
 
 
 def manifest_bytes(folder: Path) -> bytes:

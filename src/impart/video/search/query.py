@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ import numpy as np
 from impart.config import By, Fit, Group, SearchSettings
 from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
 from impart.encoders.preprocess import squashed
-from impart.errors import DataError, QueryError
+from impart.encoders.tokens import tokenizer_of
+from impart.errors import DataError, ImpartWarning, QueryError
 from impart.images import load_image
-from impart.retrieval.prompts import query_embeddings
+from impart.retrieval.prompts import fill_sentence, query_embeddings
 
 __all__ = ["Query", "SearchKeywords", "SearchOptions", "combine", "query_vectors"]
 
@@ -138,6 +140,7 @@ def query_vectors(queries: Sequence[Query], encoder: Encoder, settings: SearchSe
     vectors: dict[str, Float32] = {}
     if texts:
         embedded = query_embeddings(texts, encoder.encode_texts, prompts=settings.prompts)
+        _warn_of_unread(texts, encoder, settings.prompts)
         vectors = dict(zip(texts, embedded, strict=True))
     rows = []
     for query in queries:
@@ -150,6 +153,19 @@ def query_vectors(queries: Sequence[Query], encoder: Encoder, settings: SearchSe
         unwanted = [vectors[text] for text in query.not_text]
         rows.append(combine(wanted, unwanted, negative_weight=settings.negative_weight))
     return np.stack(rows)
+
+
+def _warn_of_unread(texts: Sequence[str], encoder: Encoder, prompts: Sequence[str]) -> None:
+    """Warn of texts that the model reads in part, or not at all."""
+    tokenizer = tokenizer_of(encoder)
+    if tokenizer is None:
+        return
+    longest = max(prompts, key=len)
+    for text in texts:
+        remark = tokenizer.remark(text) or tokenizer.remark(fill_sentence(longest, text))
+        if remark:
+            shown = text if len(text) <= 60 else f"{text[:57]}..."
+            warnings.warn(f"the query {shown!r} {remark}", ImpartWarning, stacklevel=2)
 
 
 def _image(image: str | os.PathLike[str] | ImageInput) -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.base import Blend
-from impart.files import move_synced
+from impart.files import arrays_fit, move_synced
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, Store, TableGoneError, VideoRecord
 from impart.video.integrity import KEYS, Placed, damaged_file, place_rows
@@ -168,22 +168,20 @@ def _from_cache(store: Store, state: str, manifest: IndexManifest) -> Snapshot |
     folder = store.folder / "cache" / state
     try:
         meta = json.loads((folder / "videos.json").read_text(encoding="ascii"))
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS}
-        means = np.load(folder / "video_means.npy", mmap_mode="r")
+        names = (*_ARRAYS, "video_means", *(_blend_names(manifest) if manifest.augmentation is not None else ()))
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        if not arrays_fit(arrays, _layout(names, manifest.dim)):
+            return None
+        means = arrays.pop("video_means")
         blend = None
         if manifest.augmentation is not None:
-            names = _blend_names(manifest)
-            blend = Blend(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names})
+            blend = Blend(**{name: arrays.pop(name) for name in _blend_names(manifest)})
         paths = tuple(Path(path) for path in meta["paths"])
         ids, revisions = tuple(meta["video_ids"]), tuple(meta["revisions"])
         total = int(arrays["offsets"][-1])
     except (OSError, EOFError, ValueError, LookupError, TypeError):
         return None
-    of_segments = [arrays[name] for name in ("vectors", "start_s", "end_s", "weight")]
-    if blend is not None:
-        of_segments += [blend.ids, blend.img, blend.txt, blend.norm]
-        of_segments += [] if blend.added is None else [blend.added]
-    if any(len(part) != total for part in of_segments) or not len(means) == len(paths) == len(ids) == len(revisions):
+    if len(arrays["vectors"]) != total or not len(means) == len(paths) == len(ids) == len(revisions):
         return None
     return Snapshot(
         state=state,
@@ -195,6 +193,25 @@ def _from_cache(store: Store, state: str, manifest: IndexManifest) -> Snapshot |
         video_means=means,
         **arrays,
     )
+
+
+def _layout(names: Sequence[str], dim: int) -> dict[str, tuple[str, tuple[int | str, ...]]]:
+    """Kinds and shapes of the arrays of the cache: n segments, D numbers, K neighbours."""
+    layout: dict[str, tuple[str, tuple[int | str, ...]]] = {
+        "offsets": ("i", ("offsets",)),
+        "scenes": ("i", ("scenes",)),
+        "start_s": ("f", ("n",)),
+        "end_s": ("f", ("n",)),
+        "weight": ("i", ("n",)),
+        "vectors": ("f", ("n", dim)),
+        "video_means": ("f", ("videos", dim)),
+        "ids": ("i", ("n", "k")),
+        "img": ("f", ("n", "k")),
+        "txt": ("f", ("n", "k")),
+        "norm": ("f", ("n",)),
+        "added": ("f", ("n", dim)),
+    }
+    return {name: layout[name] for name in names}
 
 
 def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:

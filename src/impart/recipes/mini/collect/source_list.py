@@ -9,8 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from impart.config import read_toml
 from impart.errors import ConfigError
+from impart.validation import read_toml
 
 __all__ = ["SourceList", "Source", "SourceTable", "read_source_list"]
 
