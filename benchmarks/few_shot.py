@@ -5,8 +5,7 @@
 
 The references are 1, 2, 3, 4 and 8 images per class of the `train` folders of Caltech-101 and CIFAR-100, in several
 draws. The figures are top-1 on the `test` folders, mean and standard deviation over the draws. Draw 0 takes the first
-images by file name, as `teaching.py` does. Images that show a test image (cosine of retrieval embeddings of at least
-0.93, as in `impart eval`) are not drawn.
+images by file name, as `teaching.py` does. Images that show a test image, as `impart eval` finds them, are not drawn.
 
 Tip-Adapter (Zhang et al., ECCV 2022, training-free) scores 100 v.t + alpha sum exp(-beta (1 - s)) over the images of a
 class. Alpha and beta are chosen by leave-one-out on the drawn images. One image per class leaves nothing for that, so
@@ -38,10 +37,10 @@ from impart.encoders.base import Float32
 from impart.encoders.bundled import bundled
 from impart.evaluate import open_set
 from impart.evaluate.class_prompts import class_embeddings
+from impart.evaluate.contamination import ImagesUnderTest, find_contamination
 from impart.evaluate.embed import embed_images
 from impart.readers.names import label_text
 from impart.refset.refset import ReferenceSet
-from impart.retrieval.near_duplicates import NEAR_DUPLICATE
 from impart.retrieval.znorm import ZNorm
 
 SHOTS = (1, 2, 3, 4, 8)
@@ -52,24 +51,28 @@ _SCALE = 100.0
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embedded class folder: embeddings v (n, D) and q (n, R), labels (n,)."""
+    """Embedded class folder: embeddings v (n, D) and q (n, R), labels (n,); content hashes and perceptual hashes."""
 
     images: ImageEmbeddings
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
+    hashes: tuple[str, ...]
+    phashes: tuple[tuple[str, str], ...]
 
     @classmethod
     def read(cls, encoder: Encoder, folder: Path) -> Embedded:
         dataset = open_set(folder, kind="classes")
         embedded = embed_images(encoder, dataset.images)
         images = ImageEmbeddings(embedded.embeddings, embedded.retrieval)
-        return cls(images, dataset.labels[embedded.kept], dataset.classes)
+        labels = dataset.labels[embedded.kept]
+        return cls(images, labels, dataset.classes, embedded.hashes, embedded.phashes)
 
-    def apart_from(self, test: Embedded) -> Embedded:
-        """Leave out the images that show an image of `test`."""
-        near = (self.images.retrieval @ test.images.retrieval.T).max(axis=1) >= NEAR_DUPLICATE
-        images = ImageEmbeddings(self.images.embeddings[~near], self.images.retrieval[~near])
-        return Embedded(images, self.labels[~near], self.classes)
+    def without(self, hashes: set[str]) -> Embedded:
+        """Leave out the images with these content hashes."""
+        kept = np.array([row for row, own in enumerate(self.hashes) if own not in hashes])
+        images = ImageEmbeddings(self.images.embeddings[kept], self.images.retrieval[kept])
+        left = (tuple(self.hashes[row] for row in kept), tuple(self.phashes[row] for row in kept))
+        return Embedded(images, self.labels[kept], self.classes, *left)
 
     def draw(self, shots: int, seed: int) -> npt.NDArray[np.int64]:
         """Draw the rows of `shots` images per class; seed 0 = the first ones. More shots include fewer of a seed."""
@@ -95,12 +98,20 @@ class Problem:
         return self.top1(encoder.apply(self.test.images.embeddings, encoder.blend(self.test.images)))
 
 
+def shown_by(references: ReferenceSet, test: Embedded) -> set[str]:
+    """Find the content hashes of the references that show a test image, as `impart eval` does."""
+    tests = ImagesUnderTest(retrieval=test.images.retrieval, hashes=test.hashes, phashes=test.phashes)
+    rows = find_contamination(references, tests).rows
+    return {references.table["hash"][int(row)].as_py() for row in rows}
+
+
 def tip_scores(
     v: Float32, sims: Float32, classes: Float32, labels: npt.NDArray[np.int64], *, alpha: float, beta: float
 ) -> Float32:
     """Score v (B, D) with a cache of N images: `sims` (B, N) cosines, `labels` (N,). Returns (B, C)."""
     cache = np.exp(-beta * (1 - sims)) * (sims > -1)  # -1 = the image itself
-    return _SCALE * v @ classes.T + alpha * cache @ np.eye(len(classes), dtype=np.float32)[labels]
+    scores: Float32 = _SCALE * v @ classes.T + alpha * cache @ np.eye(len(classes), dtype=np.float32)[labels]
+    return scores
 
 
 def choose_tip(problem: Problem, train: Embedded, rows: npt.NDArray[np.int64]) -> tuple[float, float]:
@@ -209,7 +220,9 @@ def main() -> None:
         foreign["bundled set"] = ReferenceSet.open(folder)
     for name in ("caltech101", "cifar100"):
         whole = Embedded.read(encoder, images / name / "train")
-        trains[name] = whole.apart_from(problems[name].test)
+        trains[name] = whole.without(
+            shown_by(ReferenceSet.build(images / name / "train", encoder), problems[name].test)
+        )
         left_out[name] = len(whole.labels) - len(trains[name].labels)
         texts = encoder.encode_texts([label_text(label) for label in trains[name].classes])
         drawn = reference_set(encoder, trains[name], trains[name].draw(3, 0), texts, name=name)

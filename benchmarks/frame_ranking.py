@@ -41,7 +41,7 @@ def snapshot_of(segments: int, dim: int, pairs: int) -> Snapshot:
     blend = None
     if pairs:
         shape = (segments, K)
-        weights = rng.random(shape, np.float32) / K
+        weights = (rng.random(shape, np.float32) / K).astype(np.float32)
         blend = Blend(rng.integers(0, pairs, shape, np.int32), weights, weights, np.ones(segments, np.float32))
     manifest = IndexManifest(
         encoder_id="random",
@@ -54,7 +54,7 @@ def snapshot_of(segments: int, dim: int, pairs: int) -> Snapshot:
         versions={},
         created_at="",
     )
-    start_s = np.arange(segments) * 0.25
+    start_s = np.arange(segments, dtype=np.float64) * 0.25
     return Snapshot(
         state="",
         manifest=manifest,

@@ -51,7 +51,7 @@ from impart.train.heads.towers.backbone import FEATURES, load_lite2
 from impart.train.heads.towers.quantise import backbone_session
 from impart.train.heads.towers.sentences import SentenceCache
 from impart.train.loop import fit
-from impart.train.prepare.development_data import read_validation
+from impart.train.prepare.development_data import read_images, read_validation
 from impart.train.prepare.pairs import Failures
 from impart.train.settings import TrainConfig
 from impart.video.decode.sampler import DecodedSegment, sample_video
@@ -189,7 +189,8 @@ def decoded(images: Images) -> Iterator[Image.Image]:
 
 def build_tests(data: Path, cache: Path) -> Tests:
     """Compute the pooled features of the backbone and the sentence embeddings of every test."""
-    tower = backbone_session(load_lite2(), data, cache, size_px=256)
+    everyday = [image.path for image in read_images(data)]
+    tower = backbone_session(load_lite2(), everyday, cache, size_px=256)
     sentences = SentenceCache(cache)
 
     def features_of(images: Iterator[Image.Image]) -> Tensor:
@@ -401,8 +402,8 @@ class Experiment:
             if isinstance(event, StepDone) and event.step % 20 == 0:
                 print(f"  {run.name} {event.step}/{event.steps} {event.loss:.3f} eta {event.eta_s:.0f} s", flush=True)
         trained_s = time.monotonic() - started
-        held = {"features": references.features, "sentences": references.sentences}
-        save_heads(folder / "model", task.finished(), config=config, rows=rows, **held)
+        features, sentences = references.features, references.sentences
+        save_heads(folder / "model", task.finished(), config=config, rows=rows, features=features, sentences=sentences)
         trained = load_heads(folder)
         keep = self.own_rows(trained)
         facts = {

@@ -29,7 +29,7 @@ def frame_at(hit: Hit) -> Image.Image:
         for frame in container.decode(stream):
             if frame.time is not None and frame.time + 1e-6 >= hit.best_s:
                 break
-    image = frame.to_image()
+    image: Image.Image = frame.to_image()
     scale = max(TILE[0] / image.width, TILE[1] / image.height)
     size = (round(image.width * scale), round(image.height * scale))
     left, top = (size[0] - TILE[0]) // 2, (size[1] - TILE[1]) // 2

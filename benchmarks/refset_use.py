@@ -94,7 +94,7 @@ def fill(index: VideoIndex, segments: int) -> list[float]:
             retrieval = l2_normalise(rows[:, traits.dim :]).astype(np.float16)
             path = Path(f"/films/{number:06d}.mp4")
             began = time.perf_counter()
-            start_s = np.arange(PER_VIDEO) * 0.25
+            start_s = np.arange(PER_VIDEO, dtype=np.float64) * 0.25
             chunk = SegmentChunk(
                 first=0,
                 start_s=start_s,

@@ -28,7 +28,7 @@ from impart.config import VanillaSettings
 from impart.encoders import Encoder, ImageEmbeddings, load_encoder
 from impart.evaluate import open_set
 from impart.evaluate.class_prompts import class_embeddings
-from impart.evaluate.contamination import find_contamination
+from impart.evaluate.contamination import ImagesUnderTest, find_contamination
 from impart.evaluate.embed import embed_images
 from impart.metrics.classification import top_k
 from impart.refset.build import Selection
@@ -46,7 +46,8 @@ class TestSet:
     images: ImageEmbeddings
     classes: np.ndarray
     labels: np.ndarray
-    hashes: frozenset[str]
+    hashes: tuple[str, ...]
+    phashes: tuple[tuple[str, str], ...]
 
     def top1(self, augmented: AugmentedEncoder | None) -> float:
         embeddings = self.images.embeddings
@@ -60,7 +61,7 @@ def open_test(encoder: Encoder, folder: Path, name: str) -> TestSet:
     embedded = embed_images(encoder, dataset.images)
     images = ImageEmbeddings(embedded.embeddings, embedded.retrieval)
     classes = class_embeddings(encoder, dataset.classes)
-    return TestSet(name, images, classes, dataset.labels[embedded.kept], frozenset(embedded.hashes))
+    return TestSet(name, images, classes, dataset.labels[embedded.kept], embedded.hashes, embedded.phashes)
 
 
 def row_of(shots: int, kind: str, results: Sequence[float], plain: Sequence[float]) -> str:
@@ -102,7 +103,9 @@ def main() -> None:
     left_out = []
     for shots in SHOTS:
         references = ReferenceSet.build(images / "caltech101" / "train", encoder, selection=Selection(per_class=shots))
-        shown = find_contamination(references, tests[0].images.retrieval, sorted(tests[0].hashes)).rows
+        retrieval = tests[0].images.retrieval
+        under_test = ImagesUnderTest(retrieval=retrieval, hashes=tests[0].hashes, phashes=tests[0].phashes)
+        shown = find_contamination(references, under_test).rows
         references = references.without(shown)
         left_out.append(str(len(shown)))
         started = time.monotonic()

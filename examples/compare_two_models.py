@@ -21,7 +21,7 @@ def main(test: str, references: str) -> None:
     found = paired(plain, better).of("top-1")
     assert found is not None
     verdict = "noise" if found.noise else "a difference"
-    interval = "" if found.low is None else f" [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+    interval = "" if found.low is None or found.high is None else f" [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
     print(f"difference {100 * found.difference:+.1f} points{interval}: {verdict}")
 
 
