@@ -437,3 +437,16 @@ def test_parquet_files_of_several_splits_are_noted(tmp_path: Path) -> None:
     pairs, _, notes = listed(tmp_path)
     assert len(pairs) == 2
     assert notes == ["the parquet files are of the splits test, train: all are read"]
+
+
+def test_a_list_of_names_that_is_too_short_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "classnames.txt").write_text("red\nblue\n")
+    write_shard(tmp_path / "0.tar", [(f"{n}.{kind}", data) for n in (1, 2) for kind, data in sample_of(n)])
+    with pytest.raises(ReferenceSetError, match=r"class 2, and .*classnames.txt names 2 \(numbers start at 0\)"):
+        listed(tmp_path)
+    with pytest.raises(DataError, match=r"class 2, and .*classnames.txt names 2 \(numbers start at 0\)"):
+        open_set(tmp_path, kind="classes")
+
+
+def sample_of(number: int) -> list[tuple[str, bytes]]:
+    return [("png", png(number)), ("cls", str(number).encode())]

@@ -169,6 +169,12 @@ class _Reading:
             return label, ""
         names = self._class_names() if is_code(label) else self.names
         name = names.find(label) if names is not None else None
+        if names is not None and name is None and names.names and label.isdecimal():
+            # Names of a list that is too short are those of other classes, as where the numbers start at 1.
+            raise ReferenceSetError(
+                f"{self.path} has class {label}, and {names.file} names {len(names.names)} (numbers start at 0): "
+                "give a name for every class number"
+            )
         if name is None and is_code(label):
             where = f", and {names.file} has no name for it" if names is not None else ""
             return label, f"its class is {label!r}, a number or a code{where}: {_REMEDY}"
