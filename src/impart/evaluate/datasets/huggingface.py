@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,7 @@ def _load(path: Path, split: str | None) -> tuple[ArrowTable, str]:
     """Load one split as a table, with its name in reports."""
     title = path.resolve().name if path.exists() else path.as_posix()
     if path.suffix.lower() == ".parquet" and path.is_file():
-        splits: Mapping[str, Callable[[], ArrowTable]] = {"": partial(ArrowTable.open_parquet, path)}
+        splits: dict[str, Callable[[], ArrowTable]] = {"": partial(ArrowTable.open_parquet, path)}
     else:
         splits = _saved(path) if is_saved(path) else _loaded(path)
     if "" in splits or len(splits) == 1:
