@@ -162,8 +162,12 @@ def test_named_settings_stand_on_the_tuned_ones(tiny: TinyEncoder) -> None:
     assert augment(tiny, make_set(10), k=2).blender.settings == VanillaSettings(k=2)  # an untuned set has the paper's
     with pytest.raises(ConfigError, match="use tuned or paper"):
         augment(tiny, references, settings="best")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="there are k, w_img"):
+    assert augment(tiny, references, np.int64(2)).blender.settings.k == 2  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no setting 'weight'; there are floor, k"):
         augment(tiny, references, weight=2)
+    for wrong in (2.5, "8", True):
+        with pytest.raises(ConfigError, match="must be a whole number"):
+            augment(tiny, references, k=wrong)  # type: ignore[arg-type]
 
 
 def test_a_model_without_bundled_references_is_returned_unchanged(tiny: TinyEncoder) -> None:

@@ -35,6 +35,8 @@ def test_a_changed_retrieval_encoder_is_refused(tmp_path, monkeypatch):
     encoder_id = write_paired(tmp_path, found["tiny"])
     encoder = load_paired(encoder_id.removeprefix("paired:"))
     assert encoder.traits.id == encoder_id
+    monkeypatch.chdir(tmp_path.parent)
+    assert load_paired(tmp_path.name).traits.id == encoder_id  # the id holds in every working folder
     found["tiny"] = TinyEncoder(3)
     with pytest.raises(EncoderMismatchError, match="tiny:2"):
         load_paired(str(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 from helpers.image_sets import class_folders, image
 from helpers.shards import write_shard
 from helpers.tiny_encoder import TinyEncoder
-from impart.errors import ReferenceSetError
+from impart.errors import DataError, ReferenceSetError
 from impart.evaluate import CaptionSet, ClassSet, open_set
 from impart.refset.build import Selection
 from impart.refset.pairs import Columns, Pair, read_pairs
@@ -100,11 +101,11 @@ def test_names_that_become_one_text_are_reported(tmp_path: Path, tiny: TinyEncod
 
 
 def test_files_that_are_no_images_are_counted(tmp_path: Path) -> None:
-    folder = class_folders(tmp_path, ["dog"])
+    folder = class_folders(tmp_path, ["dog", "cat"])
     (folder / "dog" / "a.heic").write_bytes(b"x")
     (folder / "dog" / ".hidden.png").write_bytes(b"x")
     pairs, _, notes = listed(folder)
-    assert len(pairs) == 2
+    assert len(pairs) == 4
     assert notes == ["files that are no images are left out: 1 .heic"]
 
 
@@ -352,3 +353,100 @@ def test_labels_and_classes_that_become_one_text_are_reported(tmp_path: Path) ->
     (tmp_path / "classnames.txt").write_text("crane\ndog\ncrane\n")
     write_shard(tmp_path / "a.tar", [m for n in range(3) for m in ((f"{n}.png", png(n)), (f"{n}.cls", b"%d" % n))])
     assert listed(tmp_path / "a.tar")[2] == ["2 labels share 1 text, first '0' and '2': 'crane'"]
+
+
+def test_padded_running_numbers_of_folders_are_left_out(tmp_path: Path) -> None:
+    names = ("00000_Aves_Turdus_merula", "00001_Aves_Corvus_corax", "00010_Plantae_Bellis")
+    class_folders(tmp_path / "padded", names)
+    assert open_set(tmp_path / "padded", kind="classes").classes[0] == "Aves Turdus merula"
+    class_folders(tmp_path / "coins", ("01_cent", "05_cent"))
+    pairs, _, _ = listed(tmp_path / "coins")
+    assert texts_of(pairs) == ["01 cent", "05 cent"]
+
+
+def test_folders_of_one_name_or_case_and_tables_below_are_noted(tmp_path: Path) -> None:
+    class_folders(tmp_path / "deep", ("dogs/black", "cats/black"))
+    assert any("first 'cats/black' and 'dogs/black': 'black'" in note for note in listed(tmp_path / "deep")[2])
+    class_folders(tmp_path / "case", ("Lady_Bug", "lady-bug", "ant"))
+    assert any("2 folders share 1 text" in note for note in listed(tmp_path / "case")[2])
+    class_folders(tmp_path / "split", ("train",))
+    image(tmp_path / "split" / "train" / "more.png", "red")
+    (tmp_path / "split" / "train" / "metadata.csv").write_text("file_name,text\nmore.png,a red square\n")
+    _, _, notes = listed(tmp_path / "split")
+    assert any("in one folder" in note and "'train'" in note for note in notes)
+    assert any("1 table is not read" in note and "metadata.csv" in note for note in notes)
+    assert any("1 table is not read" in note for note in open_set(tmp_path / "split", kind="classes").notes)
+
+
+def test_compressed_shards_are_named(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    shard = write_shard(tmp_path / "set" / "0.tar", [("1.png", png(1)), ("1.txt", b"a dog")])
+    (tmp_path / "set" / "1.tar.gz").write_bytes(gzip.compress(shard.read_bytes()))
+    pairs, failures, _ = listed(tmp_path / "set")
+    assert texts_of(pairs) == ["a dog"]
+    assert [Path(name).name for name, _ in failures] == ["1.tar.gz"]
+    assert "compressed by gzip" in failures[0][1]
+    with pytest.raises(DataError, match=r"1.tar.gz .*compressed by gzip"):
+        open_set(f"webdataset-captions:{tmp_path / 'set'}")
+    shard.unlink()
+    with pytest.raises(ReferenceSetError, match=r"1.tar.gz is compressed"):
+        listed(tmp_path / "set")
+    # An archive beside images is none of their shards.
+    class_folders(tmp_path / "images", ("cat", "dog"))
+    (tmp_path / "images" / "images.tar.gz").write_bytes(b"")
+    assert texts_of(listed(tmp_path / "images")[0]) == ["cat", "dog"]
+    assert isinstance(open_set(tmp_path / "images"), ClassSet)
+
+
+def test_numbers_are_no_captions_in_evaluation(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        image(tmp_path / name, "red")
+    table = tmp_path / "captions.csv"
+    table.write_text("file,caption\n1.png,7\n2.png,a dog\n")
+    dataset = open_set(table, kind="captions")
+    assert (dataset.captions, len(dataset.images)) == (("a dog",), 1)
+    assert dataset.notes == ("1 captions that are a number or a code alone are left out, first '7'",)
+    table.write_text("file,label\n1.png,7\n2.png,8\n")
+    with pytest.raises(DataError, match="only numbers or codes, first '7'"):
+        open_set(table, kind="captions")
+    (tmp_path / "shards").mkdir()
+    members = [("1.png", png(1)), ("1.txt", b"a dog\n3"), ("2.png", png(2)), ("2.txt", b"4")]
+    write_shard(tmp_path / "shards" / "0.tar", members)
+    shards = open_set(f"webdataset-captions:{tmp_path / 'shards'}", kind="captions")
+    assert (shards.captions, len(shards.images)) == (("a dog",), 1)
+    assert any("first '3'" in note for note in shards.notes)
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
+def test_a_parquet_file_has_the_same_captions_everywhere(kind: pa.DataType, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.parquet"
+    captions = [["a dog", "a big dog"], None]
+    pq.write_table(pa.table({"image": pa.array([png(1), png(2)], kind), "caption": captions}), path)
+    pairs, _, _ = listed(path)
+    assert [pair.text for pair in pairs] == ["a dog", "a big dog", ""]
+    dataset = open_set(f"hf-dataset-captions:{path}", kind="captions")
+    assert dataset.captions == ("a dog", "a big dog")
+    assert dataset.notes == ("1 images have no caption, and are searched all the same",)
+    assert dataset.images.read(1)[0].size == (8, 8)
+
+
+def test_parquet_files_of_several_splits_are_noted(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        table = pa.table({"image": [png(len(split))], "caption": [f"a {split} image"]})
+        pq.write_table(table, tmp_path / f"{split}-00000-of-00001.parquet")
+    pairs, _, notes = listed(tmp_path)
+    assert len(pairs) == 2
+    assert notes == ["the parquet files are of the splits test, train: all are read"]
+
+
+def test_a_list_of_names_that_is_too_short_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "classnames.txt").write_text("red\nblue\n")
+    write_shard(tmp_path / "0.tar", [(f"{n}.{kind}", data) for n in (1, 2) for kind, data in sample_of(n)])
+    with pytest.raises(ReferenceSetError, match=r"class 2, and .*classnames.txt names 2 \(numbers start at 0\)"):
+        listed(tmp_path)
+    with pytest.raises(DataError, match=r"class 2, and .*classnames.txt names 2 \(numbers start at 0\)"):
+        open_set(tmp_path, kind="classes")
+
+
+def sample_of(number: int) -> list[tuple[str, bytes]]:
+    return [("png", png(number)), ("cls", str(number).encode())]

@@ -187,11 +187,9 @@ def augment(
     if settings not in ("tuned", "paper"):
         raise ConfigError(f"settings is {settings!r}: use tuned or paper, and name single settings, as in k=8")
     chosen = (settings_of(references) if settings == "tuned" else None) or VanillaSettings()
-    try:
-        chosen = dataclasses.replace(chosen, **({} if k is None else {"k": k}), **named)  # type: ignore[arg-type]
-    except TypeError as error:
-        names = ", ".join(item.name for item in dataclasses.fields(VanillaSettings))
-        raise ConfigError(f"unknown blending setting in {', '.join(named)}: there are {names}") from error
+    given = dataclasses.asdict(chosen) | ({} if k is None else {"k": k}) | named
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
+    chosen = build(VanillaSettings, plain, where="augment")
     return AugmentedEncoder(encoder, references, Vanilla(chosen))
 
 

@@ -84,7 +84,7 @@ def load_paired(rest: str, **options: Any) -> PairedEncoder:
         EncoderError: the folder does not name a retrieval encoder.
         EncoderMismatchError: an encoder has changed since the pair was made.
     """
-    folder = Path(rest).expanduser()
+    folder = Path(rest).expanduser().resolve()
     named = read_json(folder / _NAME)
     if not {"encoder", "fingerprint"} <= named.keys() or ("base" in named) != ("base_fingerprint" in named):
         raise EncoderError(f"{folder / _NAME} does not name a retrieval encoder: copy or train the model again")
@@ -94,7 +94,7 @@ def load_paired(rest: str, **options: Any) -> PairedEncoder:
     base = load_encoder(str(named.get("base", f"hf:{folder}")), **options)
     if "base" in named:
         _check(base, named["base_fingerprint"], f"{folder} was made with encoder {named['base']!r}")
-    return PairedEncoder(base, retrieval, encoder_id=f"paired:{rest}")
+    return PairedEncoder(base, retrieval, encoder_id=f"paired:{folder}")
 
 
 def _check(encoder: Encoder, fingerprint: object, made: str) -> None:

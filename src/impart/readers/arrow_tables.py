@@ -131,6 +131,22 @@ class ArrowTable:
         table = pa.concat_tables(tables)
         return cls(folder, table, Features.of(table.schema, declared), files, str(state.get("_split") or ""))
 
+    @classmethod
+    def open_parquet(cls, path: Path) -> ArrowTable:
+        """Read a parquet file into memory.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.ParquetFile(path).read()
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"cannot read table {path}: {error}") from error
+        return cls(path.parent, table, Features.of(table.schema), (path,))
+
     def image(self, number: int, column: str) -> ImagePlace | None:
         """Return the place of the image in a row; None = the cell is empty."""
         return image_of(self.table[column][number].as_py(), root=self.folder.resolve())

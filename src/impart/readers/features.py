@@ -55,7 +55,8 @@ class Features:
         images = [name for name in schema.names if _kind(declared.get(name)) == "Image"]
         for column in schema:
             is_cell = types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0
-            if (is_cell or types.is_binary(column.type) or types.is_large_binary(column.type)) and not images:
+            kinds = (types.is_binary, types.is_large_binary, types.is_binary_view)
+            if (is_cell or any(test(column.type) for test in kinds)) and not images:
                 images.append(column.name)
         names = {name: _class_names(declared.get(name)) for name in schema.names}
         return cls(

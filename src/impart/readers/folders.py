@@ -13,8 +13,12 @@ from impart.readers.captions import lines_of
 from impart.readers.class_names import ClassNames
 from impart.readers.names import file_text, folder_texts, is_code, merged_names
 from impart.readers.sample import IMAGE_SUFFIXES, ImageSample, Listener, count_suffixes
+from impart.readers.webdataset import is_shard
 
-__all__ = ["FolderNames", "ImageFiles", "samples_of_folder"]
+__all__ = ["SIDECAR_TABLES", "FolderNames", "ImageFiles", "samples_of_folder"]
+
+SIDECAR_TABLES = ("captions.csv", "metadata.csv", "captions.tsv", "labels.csv", "metadata.tsv", "metadata.jsonl")
+"""Usual names of the table of a folder of images, the preferred first."""
 
 _SYSTEM = frozenset({"__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN"})
 _SILENT = frozenset({".txt", ".csv", ".tsv", ".json", ".md", ".db", ".ini", ".html"})
@@ -27,16 +31,19 @@ class ImageFiles:
     Attributes:
         files: images, sorted; hidden files and folders of the system are left out.
         others: number of other files by suffix, without texts and tables.
+        tables: tables among them, by their usual names.
     """
 
     files: list[Path]
     others: Counter[str] = field(default_factory=Counter)
+    tables: list[Path] = field(default_factory=list)
 
     @classmethod
     def below(cls, folder: Path) -> ImageFiles:
         """List the images in a folder and its sub-folders."""
         files: list[Path] = []
         others: Counter[str] = Counter()
+        tables: list[Path] = []
         seen: set[str] = set()
         for place, folders, names in os.walk(folder, followlinks=True):
             if (real := os.path.realpath(place)) in seen:  # a link to a folder above it
@@ -50,13 +57,19 @@ class ImageFiles:
                     continue
                 if path.suffix.lower() in IMAGE_SUFFIXES:
                     files.append(path)
+                elif name in SIDECAR_TABLES:
+                    tables.append(path)
                 elif path.suffix.lower() not in _SILENT:
                     others[path.suffix.lower()] += 1
-        return cls(sorted(files), others)
+        return cls(sorted(files), others, sorted(tables))
 
-    def notes(self) -> tuple[str, ...]:
-        """Return a note on files that are no images, or no note."""
-        return (f"files that are no images are left out: {count_suffixes(self.others)}",) if self.others else ()
+    def notes(self) -> Iterator[str]:
+        """Yield notes on files that are no images, and on tables that are not read."""
+        if self.others:
+            yield f"files that are no images are left out: {count_suffixes(self.others)}"
+        if self.tables:
+            count = "1 table is" if len(self.tables) == 1 else f"{len(self.tables)} tables are"
+            yield f"{count} not read, first {self.tables[0]}: to read one, give it or its folder"
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,8 @@ def samples_of_folder(folder: Path, names: ClassNames | None, note: Listener) ->
     if not listing.files:
         deeper = sorted({file.parent for kind in ("*.tar", "*.parquet") for file in root.glob(f"*/{kind}")})
         where = f": {deeper[0]} has some, give that folder" if deeper else ""
+        packed = next((path for path in sorted(root.iterdir()) if is_shard(path)), None)
+        where = f": {packed.name} is compressed, decompress it" if packed else where
         raise DataError(f"no image under {folder} ({', '.join(sorted(IMAGE_SUFFIXES))}), and no table or tar{where}")
     if any(image.with_suffix(".txt").is_file() for image in listing.files):
         samples = _captioned(root, listing.files)
@@ -148,11 +163,14 @@ def _captioned(root: Path, images: list[Path]) -> Iterator[ImageSample]:
 def _labelled(root: Path, images: list[Path], names: ClassNames | None, note: Listener) -> Iterator[ImageSample]:
     folders = list(dict.fromkeys(image.parent.name for image in images if image.parent != root))
     found = FolderNames.find(root, folders, names) if folders else FolderNames({})
-    for one in merged_names(found.texts, what="folders"):
+    places = {image.parent.relative_to(root).as_posix(): image.parent.name for image in images if image.parent != root}
+    for one in merged_names({place: found.texts[name] for place, name in places.items()}, what="folders"):
         note(one)
     loose = {image.stem: file_text(image.stem) for image in images if image.parent == root}
     for one in merged_names(loose, what="file names"):
         note(one)
+    if len(folders) == 1 and not loose and len(images) > 1:
+        note(f"all {len(images)} images are in one folder, and have its name as text: {found.texts[folders[0]]!r}")
     if folders and loose:
         note(f"{len(loose)} images beside the folders are named by their file names, first {next(iter(loose))!r}")
     for image in images:

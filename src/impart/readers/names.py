@@ -10,7 +10,8 @@ __all__ = ["equal_names", "file_text", "folder_texts", "is_code", "label_text", 
 
 _NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)*")
 _WORDNET_ID = re.compile(r"n\d{8}")
-_PREFIX = re.compile(r"(?:\d+\.(?=[^\d\s])|n\d{8}[-_.\s]+(?=\S))")
+_PREFIX = re.compile(r"(?:\d+\.\s*(?=[^\d\s])|n\d{8}[-_.\s]+(?=\S))")
+_PADDED = re.compile(r"(\d{2,})[-_\s]+(?=[^\W\d])")
 _COUNTER = re.compile(r"[_\-\s]*(?:[_\-\s]\d+|\(\d+\))$")
 _HYPHEN = re.compile(r"(?<=[^\W\d_]{2})-(?=[^\W\d_]{2})")
 _FUNCTION_WORDS = frozenset(
@@ -53,21 +54,32 @@ def folder_texts(names: Sequence[str]) -> dict[str, str]:
     """Write the names of sibling folders as words; numbers are part of a name.
 
     Underscores become spaces, and so do hyphens between words where hyphens are the only separator. A running number
-    with a dot, or a WordNet id, before every name (`001.Black_footed_Albatross`, `n02085620-Chihuahua`) is left out
-    where the names remain different without it.
+    with a dot or with leading zeros, or a WordNet id, before every name (`001.Black_footed_Albatross`, `00042_Aves`,
+    `n02085620-Chihuahua`) is left out where the names remain different without it.
 
     >>> folder_texts(["iphone_12", "737-200", "deep-red"])
     {'iphone_12': 'iphone 12', '737-200': '737-200', 'deep-red': 'deep red'}
     >>> folder_texts(["001.Black_footed_Albatross", "002.Laysan_Albatross"])["001.Black_footed_Albatross"]
     'Black footed Albatross'
-    >>> folder_texts(["1.cent", "2.cent"])["1.cent"]
-    '1.cent'
+    >>> folder_texts(["00_cat", "01_dog"])["00_cat"], folder_texts(["1.cent", "2.cent"])["1.cent"]
+    ('cat', '1.cent')
     """
-    bare = {name: _words(_PREFIX.sub("", name, count=1)) for name in names}
-    prefixed = all(_PREFIX.match(name) for name in bare)
+    prefix = _PADDED if _are_padded(names) else _PREFIX
+    bare = {name: _words(prefix.sub("", name, count=1)) for name in names}
+    prefixed = all(prefix.match(name) for name in bare)
     if prefixed and len({text.casefold() for text in bare.values()}) == len(bare):
         return bare
     return {name: _words(name) for name in names}
+
+
+def _are_padded(names: Sequence[str]) -> bool:
+    """Test whether all names begin with a number of one width, no two equal, and zeros fill up the small ones."""
+    numbers = [found[1] for name in dict.fromkeys(names) if (found := _PADDED.match(name))]
+    return (
+        len(numbers) == len(set(numbers)) == len(set(names))
+        and len({len(number) for number in numbers}) == 1
+        and any(number.startswith("0") for number in numbers)
+    )
 
 
 def _words(name: str) -> str:
@@ -123,7 +135,7 @@ def equal_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def merged_names(texts: Mapping[str, str], *, what: str) -> tuple[str, ...]:
-    """Return a note on sources with different names and one text, or no note.
+    """Return a note on sources with different names and one text, upper and lower case alike, or no note.
 
     Args:
         texts: text by name.
@@ -134,13 +146,13 @@ def merged_names(texts: Mapping[str, str], *, what: str) -> tuple[str, ...]:
     """
     names: dict[str, list[str]] = {}
     for name, text in texts.items():
-        names.setdefault(text, []).append(name)
-    shared = {text: found for text, found in names.items() if len(found) > 1}
+        names.setdefault(text.casefold(), []).append(name)
+    shared = [found for found in names.values() if len(found) > 1]
     if not shared:
         return ()
-    text, found = next(iter(shared.items()))
+    found = shared[0]
     words = "text" if len(shared) == 1 else "texts"
     return (
-        f"{sum(map(len, shared.values()))} {what} share {len(shared)} {words}, "
-        f"first {found[0]!r} and {found[1]!r}: {text!r}",
+        f"{sum(map(len, shared))} {what} share {len(shared)} {words}, "
+        f"first {found[0]!r} and {found[1]!r}: {texts[found[0]]!r}",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,20 +60,20 @@ class CsvTable:
         """
         try:
             with _opened(self.path) as file:
-                lines = csv.reader(file, delimiter=self.delimiter)
-                next(lines, None)
-                for cells in lines:
+                records = _records(file, self.delimiter)
+                next(records, None)
+                for number, cells in records:
                     if not cells:
                         continue
                     problem = ""
                     if any(cell.strip() for cell in cells[len(self.columns) :]):
                         problem = (
-                            f"{len(cells)} cells in line {lines.line_num}, {len(self.columns)} in the header: "
+                            f"{len(cells)} cells in line {number}, {len(self.columns)} in the header: "
                             "put a text with the delimiter in quotes"
                         )
                     cells += [""] * (len(self.columns) - len(cells))
                     row = {name: cell.strip() for name, cell in zip(self.columns, cells, strict=False)}
-                    yield lines.line_num, row, problem
+                    yield number, row, problem
         except (OSError, UnicodeError, csv.Error) as error:
             raise self._unreadable(self.path, error) from error
 
@@ -155,6 +156,60 @@ def samples_of_table(path: Path, columns: Columns) -> Iterator[ImageSample]:
             licence=str(row[picked.licence] or "") if picked.licence else "",
             problem=problem,
         )
+
+
+def _records(file: TextIO, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (number of its last line, cells) of each row.
+
+    A quote that opens no cell of CSV is a character of the text: it has no end, its end is no end of a cell, or it
+    would join lines of a table with tabs. Without this rule the lines up to the next quote would become one cell.
+    """
+    lines = _Lines(file)
+    while True:
+        try:
+            for cells in csv.reader(lines, delimiter=delimiter, strict=True):
+                if delimiter == "\t" and any("\t" in cell and "\n" in cell for cell in cells):
+                    yield lines.only_first(delimiter)
+                else:
+                    yield lines.number, cells
+                lines.held.clear()
+            return
+        except csv.Error:
+            if not lines.held:
+                raise
+            yield lines.only_first(delimiter)
+            lines.held.clear()
+
+
+class _Lines:
+    """Lines of a file, with those of the current row; they can be given back.
+
+    Attributes:
+        held: lines of the current row.
+        number: of the last line.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._given_back: deque[str] = deque()
+        self.held: list[str] = []
+        self.number = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._given_back.popleft() if self._given_back else next(self._file)
+        self.held.append(line)
+        self.number += 1
+        return line
+
+    def only_first(self, delimiter: str) -> tuple[int, list[str]]:
+        """Give back all lines of the row but its first; return (number, cells) of that line, quotes as characters."""
+        first, *others = self.held
+        self._given_back.extendleft(reversed(others))
+        self.number -= len(others)
+        return self.number, next(csv.reader([first], delimiter=delimiter, quoting=csv.QUOTE_NONE), [])
 
 
 def _opened(path: Path) -> TextIO:

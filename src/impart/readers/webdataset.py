@@ -7,6 +7,7 @@ group of members is divided at the next dot where its parts are samples of their
 
 from __future__ import annotations
 
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,15 +20,31 @@ from impart.readers.captions import CAPTION_KEYS, captions_of, lines_of, parsed_
 from impart.readers.columns import LABEL_KEYS, LICENCE_KEYS
 from impart.readers.sample import IMAGE_SUFFIXES, ImageSample, count_suffixes
 
-__all__ = ["Member", "Shard", "ShardSample", "group_members", "notes_on", "read_shard"]
+__all__ = ["Member", "Shard", "ShardSample", "group_members", "is_shard", "notes_on", "read_shard", "shard_files"]
 
 _TEXTS = frozenset({".txt", ".text", ".caption"})
 _NAMED = _TEXTS | {".cls"}
+_SHARD = re.compile(r"\.(tar|tar\.(gz|bz2|xz|zst)|tgz)$")
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _READ = _NAMED | {".json"}
 _IMAGE_ROLES = ("image", "img", "photo", "rgb", "input")
 _TEXT_ROLES = ("caption", "captions", "text", "txt")
 
 _Parts: TypeAlias = "list[tuple[str, tuple[str, ...]]]"
+
+
+def is_shard(path: Path) -> bool:
+    """Test by its name whether a file is a shard, also one that is compressed."""
+    return bool(_SHARD.search(path.name.lower()))
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """List the shards of a folder in the order of their names.
+
+    Compressed ones, which are damaged to `read_shard`, are among them; alone they are some archive, and no shards.
+    """
+    found = sorted((path for path in folder.iterdir() if is_shard(path) and path.is_file()), key=lambda path: path.name)
+    return found if any(path.suffix.lower() == ".tar" for path in found) else []
 
 
 def group_members(names: Sequence[str]) -> dict[str, list[str]]:
@@ -145,10 +162,17 @@ class Shard:
 
 
 def read_shard(path: Path) -> Shard:
-    """List the samples of a shard; texts are read, images are not."""
+    """List the samples of a shard; texts are read, images are not.
+
+    A compressed shard is damaged: its images have no places of their own, from which they could be read one by one.
+    """
     shard = Shard()
     members: dict[str, Member] = {}
     try:
+        with path.open("rb") as file:
+            start = file.read(6)
+        if packed := next((name for magic, name in _PACKED.items() if start.startswith(magic)), ""):
+            raise tarfile.ReadError(f"it is compressed by {packed}, and shards are read in place: decompress it")
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 _add(tar, member, members, shard, path=path)

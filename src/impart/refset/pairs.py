@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,19 +18,20 @@ from impart.images import ImageSource
 from impart.readers.arrow_tables import ArrowTable, is_saved, samples_of_parquet, saved_splits
 from impart.readers.class_names import ClassNames
 from impart.readers.columns import Columns
-from impart.readers.folders import samples_of_folder
+from impart.readers.folders import SIDECAR_TABLES, samples_of_folder
 from impart.readers.names import is_code, label_text, merged_names
 from impart.readers.sample import ImageSample, Listener
 from impart.readers.tables import samples_of_table
-from impart.readers.webdataset import Shard, notes_on, read_shard
+from impart.readers.webdataset import Shard, is_shard, notes_on, read_shard, shard_files
 
 __all__ = ["Columns", "Pair", "read_pairs"]
 
-SIDECAR_TABLES = ("captions.csv", "metadata.csv", "captions.tsv", "labels.csv", "metadata.tsv", "metadata.jsonl")
 _REMEDY = (
     "give its name in a file (--class-names, in a training config class_names) or in classnames.txt beside the source, "
     "or name a column of texts (--text-column)"
 )
+_SPLIT = re.compile(r"(\w[\w.-]*)-\d{5}-of-\d{5}")
+"""Name of a parquet file of a published data set: its split, and its number."""
 _MOST_LABELS = 100_000  # labels compared with each other
 _PROBED = 20  # pairs looked at before a source whose texts are all numbers is refused
 
@@ -146,7 +148,7 @@ class _Reading:
             yield from samples_of_table(path, self.columns)
         elif suffix == ".parquet":
             yield from self._of_parquets([path])
-        elif suffix == ".tar":
+        elif is_shard(path):
             yield from self._of_shards([path])
         else:
             raise ReferenceSetError(f"{path} is not a csv, tsv, jsonl, parquet or tar file, nor a folder of images")
@@ -167,6 +169,12 @@ class _Reading:
             return label, ""
         names = self._class_names() if is_code(label) else self.names
         name = names.find(label) if names is not None else None
+        if names is not None and name is None and names.names and label.isdecimal():
+            # Names of a list that is too short are those of other classes, as where the numbers start at 1.
+            raise ReferenceSetError(
+                f"{self.path} has class {label}, and {names.file} names {len(names.names)} (numbers start at 0): "
+                "give a name for every class number"
+            )
         if name is None and is_code(label):
             where = f", and {names.file} has no name for it" if names is not None else ""
             return label, f"its class is {label!r}, a number or a code{where}: {_REMEDY}"
@@ -184,7 +192,7 @@ class _Reading:
     def _of_folder(self) -> Iterator[ImageSample]:
         path = self.path
         kinds = {
-            "tar": sorted(path.glob("*.tar"), key=lambda shard: shard.name),
+            "tar": shard_files(path),
             "table": [path / name for name in SIDECAR_TABLES if (path / name).is_file()],
             "parquet": sorted(path.glob("*.parquet")),
         }
@@ -217,6 +225,9 @@ class _Reading:
         yield from table.samples(self.columns, self.names, note=self.note)
 
     def _of_parquets(self, files: list[Path]) -> Iterator[ImageSample]:
+        splits = sorted({found[1] for file in files if (found := _SPLIT.match(file.name))})
+        if len(splits) > 1:
+            self.note(f"the parquet files are of the splits {', '.join(splits)}: all are read")
         for file in files:
             yield from samples_of_parquet(file, self.columns, self.names, note=self.note, on_damage=self._report)
 

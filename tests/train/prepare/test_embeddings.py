@@ -17,6 +17,7 @@ from helpers.clips import solid
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.errors import TrainingError
 from impart.refset.pairs import Pair, read_pairs
+from impart.retrieval.near_duplicates import perceptual_hash
 from impart.train.events import result_of
 from impart.train.prepare.embeddings import EmbeddedImages, EmbeddingStore
 from impart.train.prepare.pairs import Failures, list_images
@@ -194,3 +195,24 @@ def test_an_encoder_without_retrieval_of_its_own_stores_one_vector(folder, tmp_p
     found = result_of(store.images(_pairs(folder)))
     assert np.array_equal(store.retrieval[found.rows], store.image[found.rows])
     assert not (store.folder / "pictures.retrieval").exists()
+
+
+def test_perceptual_hashes_are_kept_and_older_stores_lack_them(tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = []
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}.png"
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((64, 64)).save(path)
+        pairs.append(Pair(image=path, text=name, path=path.name, location=str(path)))
+    flat = tmp_path / "flat.png"
+    _image("red").save(flat)
+    pairs.insert(1, Pair(image=flat, text="red", path="flat.png", location=str(flat)))
+    store = EmbeddingStore(tmp_path / "store", TinyEncoder())
+    expected = [perceptual_hash(Image.open(pair.image)) for pair in pairs]
+    assert result_of(store.images(pairs)).phashes == expected
+    assert [bool(one) for one in expected] == [True, False, True]
+    again = EmbeddingStore(tmp_path / "store", TinyEncoder())
+    assert result_of(again.images(pairs[::-1])).phashes == expected[::-1]
+    for file in again.folder.glob("phash.*"):
+        file.unlink()
+    assert result_of(EmbeddingStore(tmp_path / "store", TinyEncoder()).images(pairs)).phashes == ["", "", ""]

@@ -15,6 +15,8 @@ from impart.evaluate.datasets.image_files import (
     ImageFinder,
     annotation_file,
     caption_set,
+    captions_in_words,
+    code_notes,
     optional_annotation,
     own_table,
     split_in_name,
@@ -88,17 +90,19 @@ def open_caption_table(path: Path | str, split: str | None = None, *, name: str 
     columns = Columns(where={"split": split} if split is not None else {})
     rows: list[tuple[str, str]] = []
     strange: list[str] = []
+    codes: list[str] = []
     for sample in samples_of_table(table, columns):
         if sample.problem:
             strange.append(sample.problem)
         elif sample.image is not None:
-            rows += [(sample.path, text) for text in sample.captions or sample.labels]
+            rows += [(sample.path, text) for text in captions_in_words(sample.captions or sample.labels, codes)]
+    coded = code_notes(codes, kept=len(rows), source=table)
     if not rows:
         where = f" with split {split!r}" if split else ""
         raise DataError(f"{table} has no captions{where}: expected the columns file and caption (or text)")
     finder = ImageFinder(folders=(table.parent, table.parent / "images"), source=table)
     notes = (f"{len(strange)} rows are left out, first: {strange[0]}",) if strange else ()
-    return caption_set(name or table_name(table, split), rows, finder, notes=notes)
+    return caption_set(name or table_name(table, split), rows, finder, notes=(*notes, *coded))
 
 
 def open_flickr8k(path: Path, split: str | None = None) -> CaptionSet:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from impart.errors import DataError, MissingExtraError
+from impart.evaluate.datasets.image_files import captions_in_words, code_notes
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Images
 from impart.files import digest_of, file_stamp
@@ -26,7 +27,7 @@ CLASSES = DataSetInfo(
     name="hf-dataset",
     title="A Hugging Face dataset of classes",
     splits=(),
-    files=("a folder written by save_to_disk, a folder of parquet files, or a name such as cifar10",),
+    files=("a folder written by save_to_disk, a parquet file, a folder of them, or a name such as cifar10",),
     home="https://huggingface.co/datasets",
 )
 CAPTIONS = DataSetInfo(
@@ -88,24 +89,31 @@ def open_hf_captions(path: Path, split: str | None = None) -> CaptionSet:
         raise DataError(f"{path} has no column of captions; it has {', '.join(rows.features.columns)}")
     captions: list[str] = []
     owners: list[int] = []
+    codes: list[str] = []
     for number, value in enumerate(rows.table[column].to_pylist()):
-        texts = captions_of(value)
+        texts = captions_in_words(captions_of(value), codes)
         captions += texts
         owners += [number] * len(texts)
+    coded = code_notes(codes, kept=len(captions), source=path)
     if not captions:
         raise DataError(f"{path}: column {column!r} has no text")
+    bare = len(rows.table) - len(set(owners))
     return CaptionSet(
         name=name,
         images=_images(rows, image, name),
         captions=tuple(captions),
         owners=np.asarray(owners, dtype=np.int64),
+        notes=(*coded, *((f"{bare} images have no caption, and are searched all the same",) if bare else ())),
     )
 
 
 def _load(path: Path, split: str | None) -> tuple[ArrowTable, str]:
     """Load one split as a table, with its name in reports."""
-    title = path.resolve().name if path.is_dir() else path.as_posix()
-    splits = _saved(path) if is_saved(path) else _loaded(path)
+    title = path.resolve().name if path.exists() else path.as_posix()
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        splits: dict[str, Callable[[], ArrowTable]] = {"": partial(ArrowTable.open_parquet, path)}
+    else:
+        splits = _saved(path) if is_saved(path) else _loaded(path)
     if "" in splits or len(splits) == 1:
         own, opened = next(iter(splits.items()))
         rows = opened()

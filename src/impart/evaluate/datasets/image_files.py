@@ -16,12 +16,15 @@ from impart.evaluate.datasets.annotations import Malformed
 from impart.evaluate.datasets.names import class_names, class_names_by_folder, templates
 from impart.evaluate.datasets.reader import DataSetInfo
 from impart.evaluate.datasets.types import CaptionSet, ClassSet, Images
+from impart.readers.names import is_code
 
 __all__ = [
     "ImageFinder",
     "annotation_file",
     "caption_set",
+    "captions_in_words",
     "class_set",
+    "code_notes",
     "find_root",
     "optional_annotation",
     "own_table",
@@ -116,6 +119,25 @@ def own_table(path: Path, name: str, *, info: DataSetInfo) -> Path:
     if not path.is_file():
         raise info.missing(f"{path} does not exist")
     return path
+
+
+def captions_in_words(captions: Sequence[str], codes: list[str]) -> list[str]:
+    """Return the captions that have words; the others (class numbers, codes) are added to `codes`."""
+    codes += filter(is_code, captions)
+    return [caption for caption in captions if not is_code(caption)]
+
+
+def code_notes(codes: Sequence[str], *, kept: int, source: Path) -> tuple[str, ...]:
+    """Return a note on captions that are numbers or codes alone, or no note.
+
+    Raises:
+        DataError: no other caption is `kept`.
+    """
+    if not codes:
+        return ()
+    if not kept:
+        raise DataError(f"{source} has no captions, only numbers or codes, first {codes[0]!r}: give a column of texts")
+    return (f"{len(codes)} captions that are a number or a code alone are left out, first {codes[0]!r}",)
 
 
 def split_in_name(path: Path, split: str | None, *, prefix: str) -> str | None:

@@ -16,6 +16,7 @@ from impart.evaluate.datasets.types import BoxSet, CaptionSet, ClassSet, MomentS
 from impart.evaluate.datasets.videos import captions as video_captions
 from impart.evaluate.datasets.videos import moments
 from impart.readers.arrow_tables import is_saved
+from impart.readers.webdataset import shard_files
 from impart.validation import closest
 
 __all__ = ["READERS", "Reader", "open_set", "register_reader"]
@@ -161,8 +162,10 @@ def _guess(path: Path, kind: Kind | None) -> str:
     if path.is_dir():
         if is_saved(path):
             return "hf-dataset"
-        if any(next(path.glob(pattern), None) is not None for pattern in ("*.tar", "*/*.tar")):
+        if any(shard_files(one) for one in (path, *(one for one in path.iterdir() if one.is_dir()))):
             return "webdataset"
+        if next(path.glob("*.parquet"), None) is not None:
+            return "hf-dataset"
         if path.name.startswith("imagenetv2-"):
             return "imagenet-v2"
         if kind == "captions" or (kind is None and _has_table(path)):
@@ -170,6 +173,8 @@ def _guess(path: Path, kind: Kind | None) -> str:
         return "folder" if kind != "boxes" else "boxes"
     if path.suffix.lower() == ".csv":
         return "boxes" if kind == "boxes" else "captions"
+    if path.suffix.lower() == ".parquet":
+        return "hf-dataset"
     starts = {
         "cifar-10-": "cifar10",
         "cifar-100-": "cifar100",

@@ -16,13 +16,14 @@ import numpy as np
 
 from impart.errors import DataError
 from impart.evaluate.datasets.annotations import read_lines, read_text
+from impart.evaluate.datasets.image_files import captions_in_words, code_notes
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import MAX_MEGAPIXELS, CaptionSet, ClassSet, Images
 from impart.files import digest_of, file_stamp
 from impart.images import load_image
 from impart.readers.class_names import ClassNames
 from impart.readers.names import equal_names
-from impart.readers.webdataset import Member, ShardSample, notes_on, read_shard
+from impart.readers.webdataset import Member, ShardSample, notes_on, read_shard, shard_files
 
 __all__ = ["READERS", "open_webdataset", "open_webdataset_captions"]
 
@@ -97,15 +98,20 @@ def open_webdataset_captions(path: Path, split: str | None = None) -> CaptionSet
     owners: list[int] = []
     images: list[tuple[str, Member]] = []
     bare, problem = 0, ""
+    codes: list[str] = []
     samples, left_out = _samples(shards)
     for key, sample in samples:
         if sample.image is None or not sample.captions:
             bare += 1
             problem = problem or sample.problem
             continue
-        owners += [len(images)] * len(sample.captions)
-        captions += sample.captions
+        texts = captions_in_words(sample.captions, codes)
+        if not texts:
+            continue
+        owners += [len(images)] * len(texts)
+        captions += texts
         images.append((key, sample.image))
+    coded = code_notes(codes, kept=len(images), source=folder)
     if not images:
         reason = f": {problem}" if problem else ""
         raise DataError(f"{folder} has no sample with an image and a caption (.txt or .json){reason}")
@@ -114,7 +120,7 @@ def open_webdataset_captions(path: Path, split: str | None = None) -> CaptionSet
         images=_images(images, shards),
         captions=tuple(captions),
         owners=np.asarray(owners, dtype=np.int64),
-        notes=(*_bare(bare, "caption", problem), *left_out),
+        notes=(*_bare(bare, "caption", problem), *coded, *left_out),
     )
 
 
@@ -135,7 +141,7 @@ def _shard_folder(path: Path, split: str | None, info: DataSetInfo) -> Path:
         if not (path / split).is_dir():
             raise info.missing(f"{path} has no folder {split!r}")
         return path / split
-    if next(path.glob("*.tar"), None) is None and (path / "test").is_dir():
+    if not shard_files(path) and (path / "test").is_dir():
         return path / "test"
     return path
 
@@ -160,7 +166,7 @@ def _shards(folder: Path, info: DataSetInfo) -> list[Path]:
         if lacking is not None:
             raise info.missing(f"{lacking} is missing, and {counted.name} counts {text} shards")
     else:
-        shards = sorted(folder.glob("*.tar"), key=lambda shard: (len(shard.name), shard.name))
+        shards = sorted(shard_files(folder), key=lambda shard: (len(shard.name), shard.name))
     if not shards:
         raise info.missing(f"{folder} has no .tar")
     return shards
@@ -171,7 +177,7 @@ def _samples(paths: list[Path]) -> tuple[list[tuple[str, ShardSample]], tuple[st
     shards = [read_shard(path) for path in paths]
     for path, shard in zip(paths, shards, strict=True):
         if shard.damage is not None:
-            raise DataError(f"{path} is damaged or no tar archive ({shard.damage}): download it again")
+            raise DataError(f"{path} is damaged or no plain tar archive ({shard.damage}): download or unpack it again")
     samples = [
         (f"{path.name}:{sample.key}", sample)
         for path, shard in zip(paths, shards, strict=True)

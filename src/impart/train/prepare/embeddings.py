@@ -4,6 +4,8 @@ A store is a folder named after the encoder's fingerprint with two `ColumnStore`
 
     images.*  columns `image` (D) and, where the encoder has retrieval embeddings of its own, `retrieval` (R), float16;
               the key is of the image's location and file state, the note is the sha256 of its content
+    phash.*   column `bits` (32) uint8, the perceptual hash, under the keys of the images; stores of earlier versions
+              lack it
     texts.*   column `vectors` (D), float16; the key is of the text
 """
 
@@ -14,7 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,7 @@ from impart.errors import DataError
 from impart.files import file_state, read_ahead
 from impart.images import load_image
 from impart.refset.pairs import Pair
+from impart.retrieval.near_duplicates import HASH_BITS, perceptual_hash
 from impart.train.events import Preparing
 from impart.train.prepare.columns import Column, ColumnStore, column_key
 from impart.train.settings import DataSettings
@@ -38,6 +41,7 @@ _READERS = 2
 _TEXTS = 256
 _SHA256 = 64  # hex digits
 Float16 = npt.NDArray[np.float16]
+_Loaded: TypeAlias = "tuple[int, Image.Image | None, str, str]"
 
 
 @dataclass
@@ -47,12 +51,14 @@ class EmbeddedImages:
     Attributes:
         rows: (n,) rows of the store.
         hashes: n content hashes (sha256).
+        phashes: n perceptual hashes; empty where the image is too plain, or the row is of an earlier version.
         usable: position among the n of each image asked for, or -1.
         failures: (path, reason) of the others.
     """
 
     rows: npt.NDArray[np.int64]
     hashes: list[str]
+    phashes: list[str]
     usable: npt.NDArray[np.int64]
     failures: list[tuple[str, str]] = field(default_factory=list)
 
@@ -98,6 +104,7 @@ class EmbeddingStore:
         if traits.own_retrieval:
             images["retrieval"] = Column(np.float16, (traits.retrieval_dim,))
         self._images = ColumnStore(self.folder, _IMAGES_ON_DISK, images, note=_SHA256)
+        self._phashes = ColumnStore(self.folder, "phash", {"bits": Column(np.uint8, (HASH_BITS // 8,))})
         self._texts = ColumnStore(self.folder, "texts", {"vectors": Column(np.float16, (traits.dim,))})
 
     @classmethod
@@ -137,8 +144,8 @@ class EmbeddingStore:
         jobs = ((number, pairs[number]) for number in missing)
         with closing(read_ahead(jobs, self._load, workers=_READERS, ahead=2 * self._batch)) as loaded:
             while items := list(islice(loaded, self._batch)):
-                good = [(number, image, digest) for number, image, digest in items if image is not None]
-                failures.update((number, reason) for number, image, reason in items if image is None)
+                good = [item for item in items if item[1] is not None]
+                failures.update((number, reason) for number, image, reason, _ in items if image is None)
                 if good:
                     self._append(good, keys)
                 done += len(items)
@@ -150,7 +157,8 @@ class EmbeddingStore:
         listed = [
             (pairs[number].path or pairs[number].image_key, reason) for number, reason in sorted(failures.items())
         ]
-        return EmbeddedImages(rows, self._images.notes(rows), usable, listed)
+        kept = [key for key, lost in zip(keys, failed, strict=True) if not lost]
+        return EmbeddedImages(rows, self._images.notes(rows), self._perceptual(kept), usable, listed)
 
     def texts(self, texts: Sequence[str]) -> Generator[Preparing, None, npt.NDArray[np.int64]]:
         """Embed the texts that have no row yet.
@@ -171,18 +179,28 @@ class EmbeddingStore:
             yield Preparing(what="texts", done=done, total=len(texts))
         return self._texts.rows(keys)
 
-    def _append(self, items: Sequence[tuple[int, Image.Image | None, str]], keys: Sequence[str]) -> None:
-        made = self._encoder.encode_images([image for _, image, _ in items if image is not None])
+    def _perceptual(self, keys: Sequence[str]) -> list[str]:
+        """Return the perceptual hash of each image; empty where there is none."""
+        rows = self._phashes.rows(keys)
+        bits = self._phashes.column("bits")
+        return [bits[row].tobytes().hex() if row >= 0 else "" for row in rows]
+
+    def _append(self, items: Sequence[_Loaded], keys: Sequence[str]) -> None:
+        hashed = [(keys[number], bytes.fromhex(phash)) for number, _, _, phash in items if phash]
+        new = self._phashes.missing([key for key, _ in hashed])
+        bits = np.array([list(hashed[number][1]) for number in new], dtype=np.uint8).reshape(-1, HASH_BITS // 8)
+        self._phashes.append([hashed[number][0] for number in new], {"bits": bits})
+        made = self._encoder.encode_images([image for _, image, _, _ in items if image is not None])
         values: dict[str, npt.NDArray[Any]] = {"image": made.embeddings}
         if self._encoder.traits.own_retrieval:
             values["retrieval"] = made.retrieval
-        self._images.append([keys[number] for number, _, _ in items], values, [digest for _, _, digest in items])
+        self._images.append([keys[number] for number, *_ in items], values, [digest for _, _, digest, _ in items])
 
-    def _load(self, job: tuple[int, Pair]) -> tuple[int, Image.Image | None, str]:
-        """Return (number, image, hash), or (number, None, reason) of an unreadable one; runs in a reader thread."""
+    def _load(self, job: tuple[int, Pair]) -> _Loaded:
+        """Read an image: (number, image, hash, perceptual hash), or (number, None, reason, ""); in a reader thread."""
         number, pair = job
         try:
             image, digest = load_image(pair.image, max_megapixels=self._max_megapixels)
         except DataError as error:
-            return number, None, str(error)
-        return number, image, digest
+            return number, None, str(error), ""
+        return number, image, digest, perceptual_hash(image)

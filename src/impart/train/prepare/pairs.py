@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from impart.errors import ReferenceSetError, TrainingError
 from impart.files import write_csv_atomic
+from impart.readers.webdataset import is_shard
 from impart.refset.pairs import Columns, Pair, read_pairs
 from impart.train.events import Note
 from impart.train.settings import DataSettings, PairsFrom
@@ -133,7 +134,8 @@ def resolve(source: PairsFrom, data: Path) -> list[Path]:
         return [path]
     anchor = Path(path.anchor)
     found = sorted(anchor.glob(str(path.relative_to(anchor)) if path.anchor else str(path)))
-    found = [item for item in found if item.is_dir() or item.suffix in (".csv", ".tsv", ".jsonl", ".parquet", ".tar")]
+    tables = (".csv", ".tsv", ".jsonl", ".parquet")
+    found = [item for item in found if item.is_dir() or item.suffix in tables or is_shard(item)]
     if not found:
         raise TrainingError(f"nothing matches {path}: --data names the folder that relative paths start from")
     return found

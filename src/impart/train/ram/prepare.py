@@ -149,5 +149,6 @@ def _reference_set(
             "licence": [image.pair.licence for image in images],
             "hash": [embedded.hashes[number] for number in owners],
             "path": [image.pair.path for image in images],
+            "phash": [embedded.phashes[number] for number in owners],
         },
     )

@@ -20,7 +20,7 @@ from impart.errors import DataError
 from impart.evaluate.datasets.names import class_names_by_folder, templates
 from impart.evaluate.datasets.reader import OWN_FILES, DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet, Images
-from impart.readers.folders import FolderNames, ImageFiles
+from impart.readers.folders import SIDECAR_TABLES, FolderNames, ImageFiles
 from impart.readers.names import equal_names, label_text
 from impart.readers.sample import IMAGE_SUFFIXES
 
@@ -132,11 +132,13 @@ def _list(folder: Path, *, leave_out: Collection[str] = ()) -> _Listing:
     labels: list[int] = []
     deep: list[Path] = []
     others: Counter[str] = Counter()
+    tables = [folder / name for name in SIDECAR_TABLES if (folder / name).is_file()]
     for number, subfolder in enumerate(subfolders):
         listing = ImageFiles.below(subfolder)
         found = [one for one in listing.files if one.parent == subfolder]
         deep += [one for one in listing.files if one.parent != subfolder]
         others += listing.others
+        tables += listing.tables
         if not found:
             deeper = any(one.is_dir() for one in subfolder.iterdir())
             remedy = f"if {subfolder.name} is a split, ask for it (--split)" if deeper else "remove it or fill it"
@@ -150,7 +152,7 @@ def _list(folder: Path, *, leave_out: Collection[str] = ()) -> _Listing:
         folders=tuple(one.name for one in subfolders),
         files=files,
         labels=np.asarray(labels, dtype=np.int64),
-        notes=(*notes, *beside, *ImageFiles([], others).notes()),
+        notes=(*notes, *beside, *ImageFiles([], others, tables).notes()),
     )
 
 
