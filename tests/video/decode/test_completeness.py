@@ -98,6 +98,16 @@ def test_a_gif_that_was_cut_or_damaged_is_called_so(tmp_path):
     assert "the file" in (end_of(path).problem or "")
 
 
+def test_a_second_film_that_was_joined_byte_by_byte_is_named(tmp_path):
+    first = clips.write_clip(tmp_path / "a.mp4", colours=COLOURS[:2], g="10")
+    assert end_of(first).notes == ()
+    joined = tmp_path / "joined.mp4"
+    joined.write_bytes(first.read_bytes() * 2)
+    found = end_of(joined)
+    assert (found.problem, round(found.info.duration_s)) == (None, 2)
+    assert "a second film" in found.notes[0]
+
+
 def test_a_recording_in_progress_is_read_as_far_as_it_is(tmp_path):
     path = clips.write_clip(tmp_path / "growing.mkv", colours=COLOURS, g="10")
     raw = path.read_bytes()

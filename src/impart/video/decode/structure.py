@@ -14,7 +14,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["HAS_READER", "IN_FRAGMENT", "is_encrypted_iso", "is_scrambled", "lacks_index", "missing_at_end"]
+__all__ = [
+    "HAS_READER",
+    "IN_FRAGMENT",
+    "has_second_film",
+    "is_encrypted_iso",
+    "is_scrambled",
+    "lacks_index",
+    "missing_at_end",
+]
 
 IN_FRAGMENT = "the file ends in the middle of a fragment"
 Boxes = Iterator[tuple[bytes, int, int]]
@@ -73,6 +81,25 @@ def is_scrambled(path: Path, *, pid: int) -> bool:
             if int.from_bytes(data[at + 1 : at + 3], "big") & 0x1FFF == pid and data[at + 3] & 0x10
         ]
         return sum(flags) * 2 > len(flags)
+    return False
+
+
+def has_second_film(path: Path, format_name: str) -> bool:
+    """Test whether an ISO media file has two `moov` boxes: files that were joined byte by byte. FFmpeg reads the first.
+
+    Args:
+        format_name: FFmpeg's name of the container; False for all others.
+    """
+    if format_name != ISO:
+        return False
+    films = 0
+    with path.open("rb") as file:
+        for kind, _, _ in _boxes(file, 0, path.stat().st_size):
+            if kind == b"moof":
+                return False
+            films += kind == b"moov"
+            if films == 2:
+                return True
     return False
 
 
