@@ -98,10 +98,11 @@ def test_a_gif_that_was_cut_or_damaged_is_called_so(tmp_path):
     assert "the file" in (end_of(path).problem or "")
 
 
-def test_a_second_film_that_was_joined_byte_by_byte_is_named(tmp_path):
-    first = clips.write_clip(tmp_path / "a.mp4", colours=COLOURS[:2], g="10")
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "libx264"), ("flv", "flv1")])
+def test_a_second_film_that_was_joined_byte_by_byte_is_named(tmp_path, suffix, codec):
+    first = clips.write_clip(tmp_path / f"a.{suffix}", colours=COLOURS[:2], codec=codec, g="10")
     assert end_of(first).notes == ()
-    joined = tmp_path / "joined.mp4"
+    joined = tmp_path / f"joined.{suffix}"
     joined.write_bytes(first.read_bytes() * 2)
     found = end_of(joined)
     assert (found.problem, round(found.info.duration_s)) == (None, 2)

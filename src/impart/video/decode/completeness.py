@@ -91,7 +91,7 @@ def second_film(path: Path, format_name: str) -> tuple[str, ...]:
         found = has_second_film(path, format_name)
     except OSError:  # `ending_of` reports it
         return ()
-    return ("a second film behind the first is left out (join mp4 files by a tool, not byte by byte)",) if found else ()
+    return ("a second film behind the first is left out (join films by a tool, not byte by byte)",) if found else ()
 
 
 def packets_in_words(tally: Tally) -> str:

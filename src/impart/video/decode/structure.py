@@ -10,6 +10,7 @@ Sources: ISO/IEC 14496-12 (boxes) and 23001-7 (`encv`), RFC 9559 (Matroska), the
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -85,15 +86,22 @@ def is_scrambled(path: Path, *, pid: int) -> bool:
 
 
 def has_second_film(path: Path, format_name: str) -> bool:
-    """Test whether an ISO media file has two `moov` boxes: files that were joined byte by byte. FFmpeg reads the first.
+    """Test whether a file consists of two that were joined byte by byte: FFmpeg reads the first.
+
+    An ISO media file has two `moov` boxes then. An FLV has a second header at its declared size.
 
     Args:
-        format_name: FFmpeg's name of the container; False for all others.
+        format_name: FFmpeg's name of the container; False for all but these two.
     """
-    if format_name != ISO:
+    if format_name not in (ISO, FLV):
         return False
     films = 0
     with path.open("rb") as file:
+        if format_name == FLV:
+            _, found, value = file.read(HEAD_BYTES).partition(b"\x00\x08filesize\x00")
+            size = struct.unpack(">d", value[:8])[0] if found and len(value) >= 8 else 0
+            file.seek(int(size) if 0 < size < path.stat().st_size else 0)
+            return file.tell() > 0 and file.read(4) == b"FLV\x01"
         for kind, _, _ in _boxes(file, 0, path.stat().st_size):
             if kind == b"moof":
                 return False
