@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers import clips
 from impart.config import DecodeSettings
@@ -54,6 +55,58 @@ def test_a_cut_fragment_is_said_although_the_fragments_before_are_whole(tmp_path
     assert end_of(path).problem is None
     clips.truncate(path, 0.6)
     assert "in the middle of a fragment" in (end_of(path).problem or "")
+
+
+@pytest.mark.parametrize("options", [{"live": "1"}, {}], ids=["unknown cluster size", "known cluster size"])
+def test_a_recording_that_was_interrupted_is_called_so_although_its_header_declares_nothing(tmp_path, options):
+    source = clips.write_clip(tmp_path / "source.mp4", colours=COLOURS, g="10")
+    path = tmp_path / "screen.mkv"
+    with av.open(str(source)) as film, av.open(str(path), "w", options=options) as out:
+        stream = out.add_stream_from_template(film.streams.video[0])
+        for packet in film.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    raw = bytearray(path.read_bytes())
+    segment = raw.index(b"\x18\x53\x80\x67") + 4
+    raw[segment : segment + 8] = b"\x01" + b"\xff" * 7
+    duration = raw.find(b"\x44\x89\x88")
+    if duration >= 0:
+        raw[duration + 3 : duration + 11] = bytes(8)
+    path.write_bytes(raw)
+    assert end_of(path).problem is None
+    for share in (0.4, 0.7):
+        path.write_bytes(raw[: int(len(raw) * share)])
+        assert "the file ends in the middle of a cluster" in (end_of(path).problem or "")
+
+
+def test_a_gif_that_was_cut_or_damaged_is_called_so(tmp_path):
+    path = tmp_path / "a.gif"
+    images = [Image.effect_noise((64, 48), 60 + number).convert("P") for number in range(8)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=500)
+    raw = path.read_bytes()
+    for rest in (b"", b"appended by a web server"):
+        path.write_bytes(raw + rest)
+        assert end_of(path).problem is None
+    path.write_bytes(raw[:-1])  # some writers leave the last byte out
+    assert end_of(path).problem is None
+    path.write_bytes(raw[: len(raw) // 2])
+    cut = end_of(path)
+    assert "the file ends in the middle of a frame" in (cut.problem or "")
+    assert cut.samples < 16
+    path.write_bytes(raw[: len(raw) // 2] + b"\xfe" * 300 + raw[len(raw) // 2 + 300 :])
+    assert "the file" in (end_of(path).problem or "")
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "libx264"), ("flv", "flv1")])
+def test_a_second_film_that_was_joined_byte_by_byte_is_named(tmp_path, suffix, codec):
+    first = clips.write_clip(tmp_path / f"a.{suffix}", colours=COLOURS[:2], codec=codec, g="10")
+    assert end_of(first).notes == ()
+    joined = tmp_path / f"joined.{suffix}"
+    joined.write_bytes(first.read_bytes() * 2)
+    found = end_of(joined)
+    assert (found.problem, round(found.info.duration_s)) == (None, 2)
+    assert "a second film" in found.notes[0]
 
 
 def test_a_recording_in_progress_is_read_as_far_as_it_is(tmp_path):

@@ -102,7 +102,8 @@ def test_animated_images_are_decoded_with_their_times(tmp_path, suffix):
     images[0].save(path, save_all=True, append_images=images[1:], duration=1000)
     *segments, finished = sample_video(path, settings=DecodeSettings(), short_side_px=64)
     assert isinstance(finished, DecodeFinished)
-    assert [(s.start_s, s.weight) for s in segments[:2]] == [(0.0, 4), (1.0, 4)]
+    times = [(s.start_s, s.end_s, s.weight) for s in segments if isinstance(s, DecodedSegment)]
+    assert times == [(0.0, 1.0, 4), (1.0, 2.0, 4), (2.0, 3.0, 4)]
     for segment, name in zip(segments, ("red", "blue", "white"), strict=True):
         assert isinstance(segment, DecodedSegment)
         assert np.abs(segment.image[32, 32].astype(int) - clips.COLOURS[name]).max() <= 12

@@ -13,10 +13,10 @@ from pathlib import Path
 import av
 
 from impart.video.decode.streams import Choice, container_end_s
-from impart.video.decode.structure import HAS_READER, IN_FRAGMENT, TS, missing_at_end
+from impart.video.decode.structure import HAS_READER, IN_FRAGMENT, TS, has_second_film, missing_at_end
 from impart.video.decode.timestamps import DAY_S, HOUR_S, Tally
 
-__all__ = ["Ending", "further_streams", "ending_of", "packets_in_words"]
+__all__ = ["Ending", "ending_of", "further_streams", "packets_in_words", "second_film"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,15 @@ def further_streams(container: av.container.InputContainer, choice: Choice, tall
     if not left_out:
         return ()
     return (f"{len(left_out)} further video stream{'' if len(left_out) == 1 else 's'} left out (--stream chooses)",)
+
+
+def second_film(path: Path, format_name: str) -> tuple[str, ...]:
+    """Name a second film behind the first, in words. No player shows it."""
+    try:
+        found = has_second_film(path, format_name)
+    except OSError:  # `ending_of` reports it
+        return ()
+    return ("a second film behind the first is left out (join films by a tool, not byte by byte)",) if found else ()
 
 
 def packets_in_words(tally: Tally) -> str:

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.config import DecodeSettings, Fit
-from impart.video.decode.completeness import ending_of, further_streams, packets_in_words
+from impart.video.decode.completeness import ending_of, further_streams, packets_in_words, second_film
 from impart.video.decode.container import VideoInfo, failure, is_read_error, open_video, size_in_words, video_info
 from impart.video.decode.frames.colour import colour_problem
 from impart.video.decode.frames.side_data import orientation
@@ -240,7 +240,12 @@ def _segments(
     yield run.segment(path, end_s=max(min(count / fps, end_s), run.begin / fps + 1e-3), fps=fps)
     duration_s = end_s if found.declared_s is None else max(end_s, found.declared_s - start_s)
     info = video_info(container, stream, turn=turn, duration_s=duration_s)
-    notes = (*([wrong_colours] if wrong_colours else []), *choice.notes, *further_streams(container, choice, tally))
+    notes = (
+        *([wrong_colours] if wrong_colours else []),
+        *choice.notes,
+        *further_streams(container, choice, tally),
+        *second_film(path, container.format.name),
+    )
     yield DecodeFinished(
         path=path,
         info=info,

@@ -32,7 +32,9 @@ ENCRYPTED = "encrypted (DRM or a pay channel): it cannot be decoded without its 
 
 _STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image | Disposition.dependent
 _STILL_CODECS = frozenset({"mjpeg", "png", "bmp", "gif", "webp", "tiff"})
-_ESTIMATED = frozenset({"mpegts", "mpeg", "nut", "ogg"})  # FFmpeg reads the last timestamp there: nothing is declared
+_ESTIMATED = frozenset(
+    {"mpegts", "mpeg", "nut", "ogg", "gif"}
+)  # FFmpeg reads the last timestamp there: nothing is declared
 _ENDS = frozenset({"matroska,webm", "flv", "asf"})  # their duration is the time of the end, not the length
 _ASF_KEYS = frozenset({"ASF_Protection_Type", "ASF_Key_ID"})
 

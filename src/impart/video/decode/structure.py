@@ -4,25 +4,38 @@ FFmpeg reads a file that was cut short to its last byte and reports no error. A 
 recording looks the same to it. The sizes that a container declares distinguish the two.
 
 Sources: ISO/IEC 14496-12 (boxes) and 23001-7 (`encv`), RFC 9559 (Matroska), the AVI and ASF file formats, ISO/IEC
-13818-1 (transport packets, scrambling control), RFC 3533 (Ogg pages), Adobe's FLV 10.1.
+13818-1 (transport packets, scrambling control), RFC 3533 (Ogg pages), Adobe's FLV 10.1, GIF89a.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["HAS_READER", "IN_FRAGMENT", "is_encrypted_iso", "is_scrambled", "lacks_index", "missing_at_end"]
+__all__ = [
+    "HAS_READER",
+    "IN_FRAGMENT",
+    "has_second_film",
+    "is_encrypted_iso",
+    "is_scrambled",
+    "lacks_index",
+    "missing_at_end",
+]
 
 IN_FRAGMENT = "the file ends in the middle of a fragment"
 Boxes = Iterator[tuple[bytes, int, int]]
 """(kind, start of the content, end) of ISO boxes; the end may lie behind the end of the file."""
 
 ISO, MATROSKA, AVI, ASF, FLV, OGG, TS = "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "asf", "flv", "ogg", "mpegts"
+GIF = "gif"
 ENCRYPTED_ENTRIES = frozenset({b"encv", b"drmi"})  # Common Encryption, FairPlay
 ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+SEGMENT, CLUSTER = b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"  # elements of Matroska
+CLUSTER_CHILDREN = frozenset({0xE7, 0xEC, 0xBF})  # its first: time, padding or a checksum
+CLUSTER_BYTES = (1 << 20, 1 << 26)  # where the last cluster begins, from the end: usually, at most
 HEAD_BYTES = 1 << 16
 SCRAMBLED_BYTES = 4 << 20
 PACKET_BYTES = (188, 192, 204)
@@ -72,6 +85,32 @@ def is_scrambled(path: Path, *, pid: int) -> bool:
     return False
 
 
+def has_second_film(path: Path, format_name: str) -> bool:
+    """Test whether a file consists of two that were joined byte by byte: FFmpeg reads the first.
+
+    An ISO media file has two `moov` boxes then. An FLV has a second header at its declared size.
+
+    Args:
+        format_name: FFmpeg's name of the container; False for all but these two.
+    """
+    if format_name not in (ISO, FLV):
+        return False
+    films = 0
+    with path.open("rb") as file:
+        if format_name == FLV:
+            _, found, value = file.read(HEAD_BYTES).partition(b"\x00\x08filesize\x00")
+            size = struct.unpack(">d", value[:8])[0] if found and len(value) >= 8 else 0
+            file.seek(int(size) if 0 < size < path.stat().st_size else 0)
+            return file.tell() > 0 and file.read(4) == b"FLV\x01"
+        for kind, _, _ in _boxes(file, 0, path.stat().st_size):
+            if kind == b"moof":
+                return False
+            films += kind == b"moov"
+            if films == 2:
+                return True
+    return False
+
+
 def missing_at_end(path: Path, format_name: str) -> str | None:
     """Find whether the file ends before its own structure does.
 
@@ -111,19 +150,43 @@ def _matroska(file: IO[bytes], size: int) -> str | None:
     while at + 12 <= len(head):
         kind, at = head[at : at + 4], at + 4
         length, at = _ebml_size(head, at)
+        if kind == SEGMENT:
+            return _of_bytes(size, at + length) if length is not None else _last_cluster(file, size)
         if length is None:
             return None
-        if kind == b"\x18\x53\x80\x67":  # Segment
-            return _of_bytes(size, at + length)
         at += length
     return None
+
+
+def _last_cluster(file: IO[bytes], size: int) -> str | None:
+    """Read the last cluster of a Matroska segment of unknown size: a live recording, or one that was interrupted."""
+    for count in CLUSTER_BYTES:
+        tail = _tail(file, size, count)
+        at = tail.rfind(CLUSTER)
+        while at >= 0:
+            body = _ebml_size(tail, at + 4)[1] if at + 12 <= len(tail) else len(tail)
+            if body >= len(tail) or tail[body] in CLUSTER_CHILDREN:
+                return None if _whole_elements(tail, at) else "the file ends in the middle of a cluster"
+            at = tail.rfind(CLUSTER, 0, at)
+    return None
+
+
+def _whole_elements(data: bytes, at: int) -> bool:
+    """Test whether the last Matroska element ends within the data; elements of unknown size are entered."""
+    while at < len(data):
+        at += max(1, 9 - data[at].bit_length())
+        if at >= len(data):
+            return False
+        length, body = _ebml_size(data, at)
+        at = body + (length or 0)
+    return at == len(data)
 
 
 def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
     """Read an EBML size; None = unknown (a live recording)."""
     width = 9 - data[at].bit_length()
     if width > 8:
-        return None, at
+        return None, at + 1
     value = int.from_bytes(data[at : at + width], "big") - (1 << (7 * width))
     return (None if value == (1 << (7 * width)) - 1 else value), at + width
 
@@ -184,6 +247,33 @@ def _ts(file: IO[bytes], size: int) -> str | None:
     return None
 
 
+def _gif(file: IO[bytes], size: int) -> str | None:
+    head = file.read(13)
+    if len(head) < 13:
+        return "the file ends in its header"
+    file.seek(_gif_colours(head[10]), os.SEEK_CUR)
+    while (at := file.tell()) < size:
+        kind = file.read(1)
+        if kind == b"\x3b":  # the end; anything may follow
+            return None
+        if kind == b"\x2c":
+            image = file.read(9)
+            file.seek(_gif_colours(image[8] if len(image) == 9 else 0) + 1, os.SEEK_CUR)
+        elif kind == b"\x21":
+            file.seek(1, os.SEEK_CUR)
+        elif kind != b"\x00":
+            return f"the file is damaged before byte {at}"
+        while kind != b"\x00" and (count := file.read(1)) != b"\x00":
+            if not count:
+                return "the file ends in the middle of a frame"
+            file.seek(count[0], os.SEEK_CUR)
+    return None if at == size else "the file ends in the middle of a frame"
+
+
+def _gif_colours(flags: int) -> int:
+    return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+
 def _tail(file: IO[bytes], size: int, count: int) -> bytes:
     file.seek(max(0, size - count), os.SEEK_SET)
     return file.read(count)
@@ -220,6 +310,7 @@ _READERS: dict[str, Callable[[IO[bytes], int], str | None]] = {
     AVI: _avi,
     ASF: _asf,
     FLV: _flv,
+    GIF: _gif,
     OGG: _ogg,
     TS: _ts,
 }

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.codec.context import Flags
 
 from impart.images import animation_frames
 
@@ -31,6 +32,7 @@ def as_video(path: Path) -> io.BytesIO:
                 stream = container.add_stream("ffv1", rate=TICKS_PER_S)
                 stream.width, stream.height, stream.pix_fmt = image.width, image.height, "bgr0"
                 stream.codec_context.time_base = Fraction(1, TICKS_PER_S)
+                stream.codec_context.flags |= Flags.frame_duration  # else the last frame has no duration
             frame = av.VideoFrame.from_image(image)
             frame.pts, frame.time_base = ticks, Fraction(1, TICKS_PER_S)
             frame.duration = max(1, duration_ms)
