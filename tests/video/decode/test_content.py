@@ -95,14 +95,15 @@ def test_written_videos_are_recognised(tmp_path, suffix):
     assert content_of(path) == "video"
 
 
-@pytest.mark.parametrize("suffix", ["WEBP", "PNG", "AVIF"])
+@pytest.mark.parametrize("suffix", ["WEBP", "PNG", "AVIF", "GIF"])
 def test_animated_images_are_decoded_with_their_times(tmp_path, suffix):
     path = tmp_path / f"sticker.{suffix.lower()}"
     images = [Image.fromarray(clips.solid(name)) for name in ("red", "blue", "white")]
     images[0].save(path, save_all=True, append_images=images[1:], duration=1000)
     *segments, finished = sample_video(path, settings=DecodeSettings(), short_side_px=64)
     assert isinstance(finished, DecodeFinished)
-    assert [(s.start_s, s.weight) for s in segments[:2]] == [(0.0, 4), (1.0, 4)]
+    assert [(s.start_s, s.weight) for s in segments] == [(0.0, 4), (1.0, 4), (2.0, 4)]
+    assert finished.info.duration_s == 3.0
     for segment, name in zip(segments, ("red", "blue", "white"), strict=True):
         assert isinstance(segment, DecodedSegment)
         assert np.abs(segment.image[32, 32].astype(int) - clips.COLOURS[name]).max() <= 12
