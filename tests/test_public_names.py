@@ -53,6 +53,14 @@ def test_signatures_of_the_public_functions() -> None:
     assert names(impart.evaluate.zeroshot)[:2] == ["encoder", "dataset"]
 
 
+def test_the_query_of_search_many_is_imported_from_the_package_of_search() -> None:
+    import impart.video.search
+    import impart.video.search.query
+
+    assert impart.video.search.__all__ == ["Query"]
+    assert impart.video.search.Query is impart.video.search.query.Query
+
+
 def test_importing_impart_loads_nothing_heavy() -> None:
     code = (
         "import sys, impart\n"

@@ -95,7 +95,7 @@ def test_written_videos_are_recognised(tmp_path, suffix):
     assert content_of(path) == "video"
 
 
-@pytest.mark.parametrize("suffix", ["WEBP", "PNG", "AVIF"])
+@pytest.mark.parametrize("suffix", ["WEBP", "PNG", "AVIF", "GIF"])
 def test_animated_images_are_decoded_with_their_times(tmp_path, suffix):
     path = tmp_path / f"sticker.{suffix.lower()}"
     images = [Image.fromarray(clips.solid(name)) for name in ("red", "blue", "white")]
@@ -104,6 +104,7 @@ def test_animated_images_are_decoded_with_their_times(tmp_path, suffix):
     assert isinstance(finished, DecodeFinished)
     times = [(s.start_s, s.end_s, s.weight) for s in segments if isinstance(s, DecodedSegment)]
     assert times == [(0.0, 1.0, 4), (1.0, 2.0, 4), (2.0, 3.0, 4)]
+    assert finished.info.duration_s == 3.0
     for segment, name in zip(segments, ("red", "blue", "white"), strict=True):
         assert isinstance(segment, DecodedSegment)
         assert np.abs(segment.image[32, 32].astype(int) - clips.COLOURS[name]).max() <= 12

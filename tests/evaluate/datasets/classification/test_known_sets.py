@@ -217,6 +217,29 @@ def test_stl10(tmp_path: Path) -> None:
         opened(f"stl10:{tmp_path}")
 
 
+def test_caltech101_without_images_for_test_names_the_remedy(tmp_path: Path) -> None:
+    class_folders(tmp_path / "101_ObjectCategories", ["Faces", "accordion"], each=2, suffix=".jpg")
+    with pytest.raises(DataError, match=r"at most 30 images per class, .*--split all"):
+        open_set(f"caltech101:{tmp_path}", kind="classes")
+    assert len(opened(f"caltech101:{tmp_path}", "all", count=4)) == 4
+
+
+def test_the_background_of_caltech101_is_no_class_in_any_spelling(tmp_path: Path) -> None:
+    class_folders(tmp_path / "test", ["faces", "accordion", "background_google"], each=2, suffix=".jpg")
+    dataset = opened(f"caltech101:{tmp_path}", count=4)
+    assert set(dataset.classes) == {class_names("caltech101")[0], "accordion"}
+    assert "background_google is not a class: its 2 images are left out" in dataset.notes
+
+
+def test_a_numbered_split_of_imagenet_has_the_names_of_its_classes(tmp_path: Path) -> None:
+    class_folders(tmp_path / "val", ["0", "1", "10"], each=1, suffix=".jpeg")
+    dataset = opened(f"imagenet:{tmp_path}", count=3)
+    assert dataset.name == "imagenet/val"
+    assert [dataset.classes[label] for label in dataset.labels] == [
+        class_names("imagenet")[number] for number in (0, 1, 10)
+    ]
+
+
 def test_the_development_copy_of_caltech(data_dir: Path) -> None:
     dataset = opened(f"caltech101:{data_dir / 'images' / 'caltech101'}")
     assert len(dataset) == 984

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from impart.errors import DataError
 from impart.evaluate.datasets.classification.folder import open_known_folder
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
 from impart.evaluate.datasets.types import ClassSet
-from impart.readers.sample import IMAGE_SUFFIXES
 
 __all__ = ["CALTECH101", "READERS", "open_caltech101"]
 
@@ -40,7 +40,7 @@ def open_caltech101(path: Path, split: str | None = None) -> ClassSet:
         split: `test` (the default), `train` or `all`. In the release, 30 drawn images per class are `train`.
 
     Raises:
-        DataError: no such folder exists, or a class has no images.
+        DataError: no such folder exists, a class has no images, or none is left for `test`.
     """
     wanted = CALTECH101.split(split)
     candidates = (path, path / _RELEASE, path / "caltech-101" / _RELEASE)
@@ -55,11 +55,11 @@ def open_caltech101(path: Path, split: str | None = None) -> ClassSet:
     if wanted != "all":
         train = _drawn(whole)
         rows = train if wanted == "train" else np.setdiff1d(rows, train)
+        if not len(rows):
+            raise DataError(
+                f"{release} has at most {_TRAIN_PER_CLASS} images per class, which are all train: ask for --split all"
+            )
         notes.append(f"the release has no split: train is {_TRAIN_PER_CLASS} images per class, drawn (seed {_SEED})")
-    background = release / BACKGROUND
-    if background.is_dir():
-        count = sum(one.suffix.lower() in IMAGE_SUFFIXES for one in background.iterdir())
-        notes.append(f"{BACKGROUND} is not a class: its {count} images are left out")
     return replace(whole.subset(rows), name=f"caltech101/{wanted}", notes=tuple(notes))
 
 

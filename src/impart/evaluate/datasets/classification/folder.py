@@ -24,7 +24,7 @@ from impart.readers.folders import SIDECAR_TABLES, FolderNames, ImageFiles
 from impart.readers.names import equal_names, label_text
 from impart.readers.sample import IMAGE_SUFFIXES
 
-__all__ = ["READERS", "open_class_folder", "open_known_folder"]
+__all__ = ["READERS", "open_class_folder", "open_known_folder", "split_folder"]
 
 FOLDER = DataSetInfo(
     name="folder",
@@ -57,7 +57,7 @@ def open_class_folder(path: Path | str, split: str | None = None, *, name: str |
     Raises:
         DataError: the folder is missing or empty, a class has no images, or `classes.csv` has no name for it.
     """
-    folder = _split_folder(Path(path), split)
+    folder = split_folder(Path(path), split)
     if split is not None and folder is None:
         raise DataError(f"{path} has no sub-folder {split!r}: give another split, or the class folder itself")
     folder = folder or Path(path)
@@ -90,7 +90,7 @@ def open_known_folder(
     Raises:
         DataError: there are no class folders, or a class has no images.
     """
-    folder = _split_folder(path, split or info.splits[0])
+    folder = split_folder(path, split or info.splits[0])
     known = {_loose(key): name for key, name in class_names_by_folder(info.name).items()}
     if folder is None and path.is_dir() and split in (None, path.name):
         folder = path if any(_loose(one.name) in known for one in path.iterdir() if one.is_dir()) else None
@@ -113,7 +113,7 @@ def open_known_folder(
     )
 
 
-def _split_folder(path: Path, split: str | None) -> Path | None:
+def split_folder(path: Path, split: str | None) -> Path | None:
     """Find the sub-folder of a split, under one of its usual names; it must have sub-folders itself."""
     if split is None:
         return None
@@ -125,7 +125,9 @@ def _list(folder: Path, *, leave_out: Collection[str] = ()) -> _Listing:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: expected one sub-folder of images a class")
     subfolders = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
-    subfolders = [one for one in subfolders if one.name not in leave_out]
+    unwanted = {_loose(name) for name in leave_out}
+    no_classes = [one for one in subfolders if _loose(one.name) in unwanted]
+    subfolders = [one for one in subfolders if one not in no_classes]
     if not subfolders:
         raise DataError(f"{folder} has no sub-folders: expected one sub-folder of images a class")
     files: list[Path] = []
@@ -148,6 +150,8 @@ def _list(folder: Path, *, leave_out: Collection[str] = ()) -> _Listing:
     loose = [one for one in folder.iterdir() if one.suffix.lower() in IMAGE_SUFFIXES and not one.name.startswith(".")]
     beside = [f"{len(loose)} images beside the class folders are left out"] if loose else []
     notes = [f"{len(deep)} images below the class folders are left out, first {deep[0]}"] if deep else []
+    for one in no_classes:
+        notes.append(f"{one.name} is not a class: its {len(ImageFiles.below(one).files)} images are left out")
     return _Listing(
         folders=tuple(one.name for one in subfolders),
         files=files,

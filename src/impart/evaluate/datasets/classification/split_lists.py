@@ -6,11 +6,11 @@ The files have the layout of the unpacked archive, or are class folders in one f
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from impart.evaluate.datasets.annotations import Malformed, read_lines, read_table
-from impart.evaluate.datasets.classification.folder import open_known_folder
+from impart.evaluate.datasets.classification.folder import open_known_folder, split_folder
 from impart.evaluate.datasets.classification.imagenet_v2 import has_numbered_classes, open_imagenet_v2
 from impart.evaluate.datasets.image_files import ImageFinder, class_set, find_root
 from impart.evaluate.datasets.reader import DataSetInfo, Reader
@@ -201,9 +201,12 @@ IMAGENET = _ListedSet(
 
 
 def _open_imagenet(path: Path, split: str | None = None) -> ClassSet:
-    """Open ImageNet-1k, or ImageNet-V2, whose folders are numbered."""
+    """Open ImageNet-1k, or ImageNet-V2, whose folders are numbered; a split of ImageNet-1k may be numbered, too."""
     if path.is_dir() and has_numbered_classes(path):
         return open_imagenet_v2(path)
+    folder = split_folder(path, split or IMAGENET.info.splits[0])
+    if folder is not None and has_numbered_classes(folder):
+        return replace(open_imagenet_v2(folder), name=f"{IMAGENET.info.name}/{folder.name}")
     return IMAGENET.open(path, split)
 
 
