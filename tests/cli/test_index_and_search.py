@@ -18,9 +18,11 @@ from typer.testing import CliRunner, Result
 from helpers.clips import write_audio, write_clip, write_two_streams
 from helpers.tiny_encoder import TinyEncoder
 from impart.cli.main import app
+from impart.cli.output import Answer, Format, print_answers
 from impart.cli.search import parse_moment
 from impart.encoders.base import register
-from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryError
+from impart.errors import ConfigError, DataError, EncoderMismatchError, EncoderNotFoundError, QueryError
+from impart.video.search.hits import Hit, Reason
 
 RUN = CliRunner()
 
@@ -93,6 +95,47 @@ def test_together_needs_queries(index: Path, tmp_path: Path) -> None:
 def test_reasons_in_csv(index: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(run("search", "red", "-i", index, "-f", "csv", "--why").stdout)))
     assert all(json.loads(row["why"]) == [] for row in rows)  # the tiny encoder has no references
+
+
+def test_a_text_without_quotes_is_answered_by_the_right_command(index: Path) -> None:
+    assert "impart search 'a red car'" in run("search", "a", "red", "car", "-i", index, code=2).output
+
+
+def test_a_long_text_takes_one_line_of_the_table(index: Path) -> None:
+    lines = run("search", "red " * 100, "-i", index).stdout.splitlines()
+    assert len(lines) == 5
+    assert lines[0].endswith("...")
+    assert len(lines[0]) <= 80
+    assert not any(line.endswith(" ") for line in lines)
+
+
+def test_reasons_name_only_weights_that_count(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = Reason(text="skis", source="", weight_img=0.0, weight_txt=0.02, similarity=0.8)
+    hit = Hit(rank=1, path=Path("a.mp4"), start_s=0, end_s=1, score=0.3, video_id="", best_s=0, why=(reason,))
+    print_answers([Answer(query="snow", hits=[hit], extra={})], Format.table, why=True)
+    printed = capsys.readouterr().out
+    assert "+ skis  (text 0.020, similarity 0.80)" in printed
+    assert "the moment's vector" in printed.splitlines()[-1]
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_the_first_run_names_the_next_command(library: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "my lib"
+    first = run("index", library, "-i", folder, "-e", "tiny")
+    assert f"next: impart search \"a dog on a skateboard\" -i '{folder}'" in first.stderr
+    assert "next:" not in run("index", library, "-i", folder).stderr
+
+
+def test_a_time_outside_names_the_indexed_file(index: Path, library: Path) -> None:
+    error = RUN.invoke(app, ["similar", "red.mp4@99", "-i", str(index)]).exception
+    assert str(library / "red.mp4") in str(error)
+
+
+def test_a_misspelt_encoder_and_a_folder_without_a_model(tmp_path: Path) -> None:
+    for model, told in (("minni", "did you mean mini?"), (str(tmp_path), "has no trained RAM: write onnx:")):
+        refused = RUN.invoke(app, ["index", str(tmp_path), "-e", model, "-i", str(tmp_path / "x")])
+        assert isinstance(refused.exception, EncoderNotFoundError)
+        assert told in str(refused.exception)
 
 
 def test_a_single_query_in_every_format(index: Path) -> None:

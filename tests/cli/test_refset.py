@@ -213,7 +213,7 @@ def test_wrong_places_give_the_right_remedy(classes: Path, index: Path, tmp_path
     assert f"impart refset use SET --index {index}" in refused(["use", index])
     assert f"impart refset use SET --index {index}" in refused(["use", index, "-i", index])
     assert "is a reference set" in refused(["use", out, "-i", out])
-    assert "--index DIR" in refused(["use", out])
+    assert "library.impart: make one with" in refused(["use", out])
     assert "contradict" in refused(["use", index, "--default", "--none"])
     for command in (["info", index], ["add", index, classes], ["tune", index], ["merge", out, index, "-o", "both"]):
         assert "is a video index, not a reference set" in refused(command)

@@ -68,6 +68,7 @@ def test_configs_are_listed_and_mistakes_are_usage(tmp_path):
     listed = CliRunner().invoke(app, ["train", "--list"])
     assert listed.exit_code == 0
     assert "ram_mini" in listed.stdout.splitlines()
+    assert "    Mode `ram`: RA-CLIP on the bundled model." in listed.stdout
     assert ".toml" not in listed.stdout
     assert CliRunner().invoke(app, ["train"]).exit_code == 2
     wrong = CliRunner().invoke(app, ["train", "ram_mini", "--out", str(tmp_path), "--set", "loop.epoch=3"])

@@ -33,7 +33,7 @@ def _group() -> None:
 def yfcc(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="YFCC-style metadata: csv, tsv (.gz, .bz2) or parquet."),
+        typer.Argument(metavar="FILE", help="YFCC-style metadata: csv, tsv (.gz, .bz2) or parquet."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the shards.")],
     reference: Annotated[float, typer.Option(help="Fraction of the photos in the reference split.")] = 0.1,

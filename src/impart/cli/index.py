@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -37,7 +38,7 @@ NO_VIDEOS = "no videos found (such as .mp4 or .mkv; --verbose names the files th
 
 def index(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Index these video files, and the videos in these folders.")
+        list[Path], typer.Argument(metavar="PATH", help="Index these video files, and the videos in these folders.")
     ],
     index_dir: IndexOption = DEFAULT_INDEX,
     encoder: EncoderOption = None,
@@ -119,7 +120,7 @@ def index(
         exclude=exclude or (),
         name_ignored=verbose,
     )
-    if show_run(events, index_dir):
+    if show_run(events, index_dir, name_next=True):
         raise typer.Exit(3)
 
 
@@ -146,8 +147,12 @@ def _open(
     return VideoIndex.open(index_dir, encoder, settings=settings)
 
 
-def show_run(events: Iterable[Event], index_dir: Path) -> bool:
+def show_run(events: Iterable[Event], index_dir: Path, *, name_next: bool = False) -> bool:
     """Print a run's events: a bar on a terminal, failures to stderr, the summary to stdout.
+
+    Args:
+        events, index_dir: of the run.
+        name_next: name the command that follows the first run.
 
     Returns:
         Whether files or paths could not be indexed completely, in this run or, unchanged, in an earlier one.
@@ -211,6 +216,9 @@ def show_run(events: Iterable[Event], index_dir: Path) -> bool:
                     print(f"{event.action:7} {event.path}{detail}")
                 case kinds.IndexDone():
                     print(_summary(event, index_dir))
+                    if name_next and event.added and not event.unchanged:
+                        place = "" if index_dir == DEFAULT_INDEX else f" -i {shlex.quote(str(index_dir))}"
+                        print(f'next: impart search "a dog on a skateboard"{place}', file=sys.stderr)
                     scanned = None
                 case _:
                     pass

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Format", "print_answers", "print_json", "settings_in_words"]
 
+_LONGEST_TITLE = 80
+_WHY = "+ reference pair: weight of its image or text in the moment's vector (own weight 1), similarity"
+
 
 class Format(StrEnum):
     """Format of the output."""
@@ -139,7 +142,9 @@ def _print_table(answer: Answer, *, why: bool) -> None:
     if not answer.hits:
         console.print(f"no hits for [bold]{escape(answer.query)}[/bold]")
         return
-    table = Table(title=escape(answer.query), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    query = answer.query if len(answer.query) <= _LONGEST_TITLE else f"{answer.query[: _LONGEST_TITLE - 3]}..."
+    console.print(f"[bold]{escape(query)}[/bold]", soft_wrap=True)
+    table = Table(box=None, pad_edge=False)
     table.add_column("#", justify="right", style="dim")
     table.add_column("score", justify="right")
     table.add_column("at", style="cyan", no_wrap=True)
@@ -152,12 +157,17 @@ def _print_table(answer: Answer, *, why: bool) -> None:
             table.add_row("", "", "", "", f"[dim]also at {escape(_short(copy))}[/dim]")
         if why:
             for reason in hit.why:
-                weights = f"image {reason.weight_img:.3f}, text {reason.weight_txt:.3f}"
-                note = f"  + {reason.text}  ({weights}, similarity {reason.similarity:.2f})"
+                parts = (("image", reason.weight_img), ("text", reason.weight_txt))
+                weights = [f"{part} {weight:.3f}" for part, weight in parts if f"{abs(weight):.3f}" != "0.000"]
+                note = f"  + {reason.text}  ({', '.join([*weights, f'similarity {reason.similarity:.2f}'])})"
                 table.add_row("", "", "", "", f"[dim]{escape(note)}[/dim]")
             if not hit.why:
                 table.add_row("", "", "", "", "[dim]  no reference pair was blended in[/dim]")
-    console.print(table)
+    with console.capture() as drawn:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+    if why and any(hit.why for hit in answer.hits):
+        console.print(f"[dim]{_WHY}[/dim]", soft_wrap=True)
 
 
 def _short(path: Path) -> str:

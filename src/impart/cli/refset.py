@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from impart.cli.eval.sweep import sweep
-from impart.cli.options import ThreadsOption
+from impart.cli.options import DEFAULT_INDEX, IndexOption, ThreadsOption
 from impart.cli.output import settings_in_words
 from impart.config import IndexKind, Storage
 from impart.errors import ReferenceSetError, VideoIndexError
@@ -128,6 +129,7 @@ def build(
         made.save(out)
     _print_info(made, out, asked=index)
     _report_same_images(made)
+    print(f"next: impart refset use {shlex.quote(str(out))} --index {DEFAULT_INDEX}", file=sys.stderr)
     if made.manifest.failed:
         print(f"{made.manifest.failed} pairs could not be used: {out / 'failures.csv'}", file=sys.stderr)
         raise typer.Exit(3)
@@ -200,7 +202,7 @@ def add(
 
 @app.command()
 def merge(
-    paths: Annotated[list[Path], typer.Argument(metavar="SET...", help="Two or more reference sets of one model.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="SET", help="Two or more reference sets of one model.")],
     out: OutOption,
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings.")] = True,
     overwrite: OverwriteOption = False,
@@ -250,13 +252,11 @@ def use(
     path: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[SET]",
+            metavar="SET",
             help="Folder of a reference set, or of a trained RAM with its own set; with --default or --none the index.",
         ),
     ] = None,
-    index: Annotated[
-        Path | None, typer.Option("--index", "-i", envvar="IMPART_INDEX", metavar="DIR", help="Video index.")
-    ] = None,
+    index: IndexOption = DEFAULT_INDEX,
     ram: Annotated[
         Path | None,
         typer.Option("--ram", metavar="CHECKPOINT", help="Blend the set by this trained RAM instead of its settings."),
@@ -282,8 +282,6 @@ def use(
     elif path is None:
         raise typer.BadParameter("name a reference set; or give --default (the model's own set), or --none")
     _check_places(path, index)
-    if index is None:
-        raise typer.BadParameter("name the video index: --index DIR")
     opened = VideoIndex.open(index, create=False)
     if path is None:
         references = _default_set(opened.manifest.encoder_id) if default else None
@@ -306,13 +304,13 @@ def _use(index: VideoIndex, path: Path, ram: Path | None) -> str:
     return f"{path} ({len(references)} pairs)" + (f", blended by the RAM {trained}" if trained else "")
 
 
-def _check_places(path: Path | None, index: Path | None) -> None:
+def _check_places(path: Path | None, index: Path) -> None:
     """Refuse a set in the place of the index, and the other way round."""
     from impart.refset.manifest import artefact_in
 
     kinds = {"a video index": "video index", "a reference set": "reference set"}
     given = kinds.get(artefact_in(path.expanduser()) if path is not None else "")
-    place = kinds.get(artefact_in(index.expanduser()) if index is not None else "")
+    place = kinds.get(artefact_in(index.expanduser()) or "")
     if given == "video index" and place == "reference set":
         raise ReferenceSetError(
             f"{path} is a video index and {index} a reference set: impart refset use {index} --index {path}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -50,7 +51,7 @@ PathOption = Annotated[
     str | None, typer.Option("--path", help="Search only videos whose name matches, such as '*.mp4'.", metavar="GLOB")
 ]
 WhyOption = Annotated[
-    bool, typer.Option("--why", help="Name the reference pairs that were blended in, with their weights.")
+    bool, typer.Option("--why", help="Name the reference pairs that were blended into each moment, with weights.")
 ]
 FormatOption = Annotated[
     Format | None,
@@ -61,7 +62,9 @@ FormatOption = Annotated[
 
 
 def search(
-    text: Annotated[str | None, typer.Argument(help="Find this, described in words.")] = None,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="TEXT", help="Find this, described in words, in quotes.")
+    ] = None,
     image: Annotated[
         Path | None,
         typer.Option(
@@ -96,10 +99,13 @@ def search(
 ) -> None:
     """Find moments by a text, an image, or both. Works while indexing runs.
 
-    Scores are cosines: compare them within one query, not across models.
+    Scores are cosines, those of a text less a correction for hubs: compare them within one query only.
     """
     from impart.video.search.query import Query
 
+    if len(words or ()) > 1:
+        raise typer.BadParameter(f"put the text in quotes: impart search {shlex.quote(' '.join(words or ()))}")
+    text = words[0] if words else None
     if queries is not None and (text is not None or image is not None):
         raise typer.BadParameter("--queries has its own texts: leave the text and --image out")
     if queries is None and text is None and image is None:

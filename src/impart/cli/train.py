@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +26,7 @@ __all__ = ["train"]
 def train(
     config: Annotated[
         str | None,
-        typer.Argument(metavar="[CONFIG]", help="A TOML file, or the name of a bundled one (see --list)."),
+        typer.Argument(metavar="CONFIG", help="A TOML file, or the name of a bundled one (see --list)."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder of the run.")] = None,
     data: Annotated[
@@ -46,12 +47,13 @@ def train(
     show: Annotated[bool, typer.Option("--list", help="List the bundled configs and stop.")] = False,
 ) -> None:
     """Train a model by a config: RAM, heads or whole towers. A stopped run continues with --resume."""
-    from impart.train.config_file import bundled_configs, load_config
+    from impart.train.config_file import bundled_configs, describe_config, load_config
     from impart.train.settings import PairsFrom
 
     if show:
         for name in bundled_configs():
             print(name)
+            print(textwrap.fill(describe_config(name), 100, initial_indent="    ", subsequent_indent="    "))
         return
     if config is None or out is None:
         raise typer.BadParameter("give a config and --out, such as: impart train ram_mini --data DATA --out runs/ram")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from impart.errors import EncoderNotFoundError
+from impart.validation import closest
 
 __all__ = [
     "Encoder",
@@ -165,8 +167,12 @@ def load_encoder(model_id: str = "mini", **options: Any) -> Encoder:
     loader = _REGISTRY.get(scheme)
     if loader is None:
         known = ", ".join(sorted(_REGISTRY))
+        if Path(model_id).expanduser().is_dir():
+            raise EncoderNotFoundError(
+                f"the folder {model_id} has no trained RAM: write onnx:{model_id} or hf:{model_id} for a model in it"
+            )
         raise EncoderNotFoundError(
-            f"no encoder {model_id!r}: ids start with one of {known}, "
+            f"no encoder {model_id!r}{closest(scheme, _REGISTRY)}: ids start with one of {known}, "
             "such as 'mini' or 'hf:openai/clip-vit-base-patch32'"
         )
     return loader(rest, **options)

@@ -77,6 +77,7 @@ _ENTRIES: dict[str, dict[str, Any]] = {
 }
 """Types of the entries that are read, by file and dotted key; other entries are not checked, null is no value."""
 
+_SHORT_PIECES = 2.0  # letters per token, up to which a word is read by letters
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -256,6 +257,13 @@ class TextTokenizer:
         words = [token for token, special in zip(row.tokens, row.special_tokens_mask, strict=True) if not special]
         if all(token == unknown for token in words):
             return "has no word that the model knows: the hits are arbitrary, write it in other words"
+        if not text.translate(_NO_PUNCTUATION).strip():
+            return "has punctuation only: the hits are arbitrary, write what to look for in words"
+        if _in_letters(CLEANERS[self.clean](text), row):
+            return (
+                "has no word of the model's vocabulary, it is read in pieces of one or two letters: if the hits look "
+                "arbitrary, write it in other words"
+            )
         return ""
 
     def pad(self, rows: Sequence[Sequence[int]], *, length: int | None = None) -> tuple[TokenIds, TokenIds]:
@@ -329,3 +337,24 @@ def _pad_token(folder: Path, tokenizer: Any) -> str | int | None:
         if token is not None:
             return str(token)
     return None if tokenizer.padding is None else int(tokenizer.padding["pad_id"])
+
+
+def _in_letters(text: str, row: Any) -> bool:
+    """Test whether a tokenizer cuts each word of a text into pieces of one or two letters.
+
+    Single letters and punctuation are no words. Scripts without cases, such as Chinese, are not tested: a token of one
+    character is a word there.
+    """
+    spans: dict[int, list[tuple[int, int]]] = {}
+    for word, span in zip(row.word_ids, row.offsets, strict=True):
+        if word is not None:
+            spans.setdefault(word, []).append(span)
+    found = False
+    for pieces in spans.values():
+        word = text[pieces[0][0] : pieces[-1][1]].strip()
+        if not any(character.isalnum() for character in word) or len(word) == 1:
+            continue
+        if len(pieces) == 1 or word.lower() == word.upper() or len(word) / len(pieces) > _SHORT_PIECES:
+            return False
+        found = True
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -16,7 +17,7 @@ from impart.validation import build, closest, read_toml
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-__all__ = ["bundled_configs", "config_of", "load_config"]
+__all__ = ["bundled_configs", "config_of", "describe_config", "load_config"]
 
 
 def bundled_configs() -> list[str]:
@@ -27,6 +28,13 @@ def bundled_configs() -> list[str]:
         if item.name.endswith(".toml") and "mode" in read_toml(item, what="config"):
             found.append(item.name.removesuffix(".toml"))
     return sorted(found)
+
+
+def describe_config(name: str) -> str:
+    """Return the sentences at the top of a bundled config, which describe its purpose."""
+    text = (resources.files("impart.train") / "configs" / f"{name}.toml").read_text(encoding="utf-8")
+    top = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return " ".join(line.removeprefix("#").strip() for line in top).partition(" Run it with")[0]
 
 
 def load_config(name: str | Path, *, sets: Sequence[str] = ()) -> TrainConfig:

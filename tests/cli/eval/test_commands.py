@@ -329,7 +329,10 @@ def test_reproduce_table1(tmp_path: Path, references: Path) -> None:
 def test_data_sets_are_listed_with_their_files() -> None:
     listed = {one["name"]: one for one in json.loads(run("datasets", "--json").stdout)}
     assert listed["cifar10"]["home"].startswith("https://www.cs.toronto.edu")
-    assert "cifar-10-python.tar.gz" in run("datasets").stdout
+    printed = run("datasets").stdout
+    assert "cifar-10-python.tar.gz" in printed
+    assert max(map(len, printed.splitlines())) <= 130  # addresses are not cut
+    assert "  cifar10  (splits: test, train)" in printed.splitlines()
 
 
 def test_usage_errors_name_the_remedy(classes: Path, tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def test_a_name_needs_an_existing_path(tmp_path: Path, name: str) -> None:
 
 
 def test_unknown_names_and_kinds(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no data set has the name 'cifra10': choose one of .*cifar10"):
+    with pytest.raises(
+        DataError, match=r"no data set has the name 'cifra10' \(did you mean cifar10\?\): choose one of .*cifar10"
+    ):
         open_set(f"cifra10:{tmp_path}")
     with pytest.raises(DataError, match=r"is a set of classes, not of captions: choose one of .*captions"):
         open_set(f"cifar10:{tmp_path}", kind="captions")

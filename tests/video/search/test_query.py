@@ -43,6 +43,24 @@ def test_a_query_that_is_cut(mini: Encoder, text: str) -> None:
     assert len(message) < 200
 
 
+@pytest.mark.parametrize("text", ["qwzx blorft", "jklö", "a qwzx", "Hund", "собака"])
+def test_a_query_that_is_read_in_letters(mini: Encoder, text: str) -> None:
+    (message,) = told(mini, Query(text=text))
+    assert f"the query {text!r} has no word of the model's vocabulary" in message
+
+
+def test_a_query_of_punctuation(mini: Encoder) -> None:
+    (message,) = told(mini, Query(text="?!"))
+    assert "punctuation only" in message
+
+
+@pytest.mark.parametrize(
+    "text", ["snowboarder", "xylophone", "Pikachu", "the qwzx", "2024", "u2", "犬", "a black pug", "don't"]
+)
+def test_rare_words_are_not_mentioned(mini: Encoder, text: str) -> None:
+    assert told(mini, Query(text=text)) == []
+
+
 def test_ordinary_queries_are_not_mentioned_and_negative_terms_are(mini: Encoder) -> None:
     assert told(mini, Query(text="a dog"), Query(text="a 🦄 in a wood"), Query(text="chien dans la forêt")) == []
     (message,) = told(mini, Query(text="a dog", not_text=["🦄"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+_WIDTH, _INDENT = 100, 6 * " "  # of the list of data sets
 _KINDS = {
     "classes": "Images with a class each (zeroshot, probe)",
     "captions": "Images with captions (retrieval)",
@@ -298,22 +300,21 @@ def retrieval(
 def datasets(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the data sets of --data, with their files and where these are published."""
     from impart.evaluate.datasets import READERS
-    from impart.evaluate.report.tables import Cell, Table
 
     readers = sorted(READERS.values(), key=lambda reader: (reader.kind, reader.name))
     if as_json:
         fields = ("name", "kind", "splits", "files", "home")
         print(json.dumps([{name: getattr(reader, name) for name in fields} for reader in readers], indent=1))
         return
-    tables = []
     for kind, title in _KINDS.items():
-        rows = tuple(
-            (Cell(reader.name), Cell(", ".join(reader.splits)), Cell(", ".join(reader.files)), Cell(reader.home))
-            for reader in readers
-            if reader.kind == kind
-        )
-        tables.append(Table(title=title, columns=("name", "splits", "files", "published at"), rows=rows, words=4))
-    print_tables(tables)
+        print(title)
+        for reader in readers:
+            if reader.kind == kind:
+                splits = f"  (splits: {', '.join(reader.splits)})" if reader.splits else ""
+                print(f"  {reader.name}{splits}")
+                for line in (", ".join(reader.files), reader.home):
+                    print(textwrap.fill(line, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT + "  "))
+        print()
 
 
 @app.command(epilog="Example: impart eval moments --data qvhighlights:data/qvhighlights --predictions mine.jsonl")
@@ -394,7 +395,7 @@ def compare(
 
 @app.command(epilog="Example: impart eval table reports/* --format csv > all.csv")
 def table(
-    reports: Annotated[list[Path], typer.Argument(metavar="REPORT...", help="Folders of reports.")],
+    reports: Annotated[list[Path], typer.Argument(metavar="REPORT", help="Folders of reports.")],
     figure: Annotated[
         list[str] | None,
         typer.Option("--figure", metavar="NAME", help="Figure to show, such as R@5. Repeatable. Default: the first."),

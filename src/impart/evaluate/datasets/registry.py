@@ -143,7 +143,8 @@ def _parse(spec: str, kind: Kind | None) -> tuple[str, Path]:
     if path.exists():
         return _guess(path, kind), path
     if colon and re.fullmatch(r"[\w-]{2,}", name):
-        raise DataError(f"no data set has the name {name!r}: choose one of {', '.join(sorted(READERS))}")
+        names = sorted(READERS)
+        raise DataError(f"no data set has the name {name!r}{closest(name, names)}: choose one of {', '.join(names)}")
     if spec in READERS:
         raise DataError(f"{spec} has no path: write {spec}:PATH. {_requirements(READERS[spec])}")
     raise DataError(f"{spec} does not exist: give a folder, a csv of captions, or NAME:PATH")

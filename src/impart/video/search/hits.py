@@ -10,7 +10,7 @@ __all__ = ["Hit", "Reason", "timecode"]
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """A reference pair that was blended into a hit's best segment.
+    """A reference pair that was blended into a hit's best segment; pairs with weights below 0.0005 are left out.
 
     Attributes:
         text, source: of the pair.

@@ -38,6 +38,7 @@ from impart.video.search.snapshot import Snapshot, load_snapshot
 __all__ = ["Searcher"]
 
 _AT_ONCE = 64  # queries scored together
+_LEAST_WEIGHT = 0.0005  # of a reference pair that is named; the weight of the segment is 1
 _TRIES = 5  # of a search, while other sets are put in force
 _Found = TypeVar("_Found")
 
@@ -251,12 +252,13 @@ class Searcher:
         )
 
     def _reasons(self, segment: int, groups: _Groups) -> tuple[Reason, ...]:
-        """List the reference pairs blended into a segment, largest weight first."""
+        """List the reference pairs blended into a segment with at least `_LEAST_WEIGHT`, largest weight first."""
         snapshot, encoder, blend = groups.snapshot, groups.encoder, groups.snapshot.blend
         if encoder is None or blend is None:
             return ()
         references = encoder.references
-        used = np.flatnonzero((blend.ids[segment] >= 0) & ((blend.img[segment] != 0) | (blend.txt[segment] != 0)))
+        weights = np.maximum(np.abs(blend.img[segment]), np.abs(blend.txt[segment]))
+        used = np.flatnonzero((blend.ids[segment] >= 0) & (weights >= _LEAST_WEIGHT))
         if not len(used):
             return ()
         ids = blend.ids[segment][used]
@@ -332,7 +334,7 @@ class Searcher:
         first, stop = int(snapshot.offsets[number]), int(snapshot.offsets[number + 1])
         end_s = float(snapshot.end_s[stop - 1])
         if not 0 <= at_s <= end_s:
-            raise QueryError(f"{at_s:g} s is outside {given}: it ends at {timecode(end_s)}")
+            raise QueryError(f"{at_s:g} s is outside {snapshot.paths[number]}: it ends at {timecode(end_s)}")
         return first + max(0, int(np.searchsorted(snapshot.start_s[first:stop], at_s, side="right")) - 1)
 
 
