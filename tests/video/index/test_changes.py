@@ -272,6 +272,41 @@ def test_another_disk_at_the_same_place_removes_nothing(films: Path, index: Vide
     assert len(of(run(index, films, prune=True), VideoRemoved)) == 2
 
 
+def test_disks_in_turn_at_the_same_place_keep_their_videos(
+    films: Path, index: VideoIndex, disk: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = {"now": 1}
+    monkeypatch.setattr("impart.video.index.prune._device", lambda folder: numbers["now"] if folder == usb else 9)
+    usb = films / "usb"
+
+    def mount(number: int, content: dict[str, bytes]) -> list[str]:
+        numbers["now"] = number
+        shutil.rmtree(usb, ignore_errors=True)
+        usb.mkdir()
+        for name, data in content.items():
+            (usb / name).write_bytes(data)
+            os.utime(usb / name, ns=(number, number))
+        kept = of(run(index, films, prune=True), PathFailed)
+        assert all("another disk" in event.reason for event in kept)
+        return [path.name for path in paths_below(index, usb)]
+
+    one = {"1.mp4": b"one", "2.mp4": b"two", "same.mp4": b"same"}
+    two = {"3.mp4": b"three", "same.mp4": b"other"}  # two cameras give equal names
+    everything = ["1.mp4", "2.mp4", "3.mp4", "same.mp4"]
+    assert mount(1, one) == ["1.mp4", "2.mp4", "same.mp4"]
+    for _ in range(2):
+        assert mount(2, two) == everything
+        assert mount(2, two) == everything
+        assert mount(1, one) == everything
+        assert mount(1, one) == everything
+    one.pop("1.mp4")  # a deleted file is gone: the others of its disk are there
+    assert mount(1, one) == ["2.mp4", "3.mp4", "same.mp4"]
+
+
+def paths_below(index: VideoIndex, folder: Path) -> list[Path]:
+    return [video.path for video in index.videos() if video.path.parent == folder]
+
+
 def test_an_index_without_device_numbers_prunes_as_before(films: Path, index: VideoIndex, disk: dict[str, Any]) -> None:
     run(index, films)
     (index.path / "folders.json").unlink()
