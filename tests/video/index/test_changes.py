@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -301,6 +302,34 @@ def test_disks_in_turn_at_the_same_place_keep_their_videos(
         assert mount(1, one) == everything
     one.pop("1.mp4")  # a deleted file is gone: the others of its disk are there
     assert mount(1, one) == ["2.mp4", "3.mp4", "same.mp4"]
+
+
+def test_a_file_in_a_folder_that_may_not_be_entered_is_not_remembered(
+    films: Path, index: VideoIndex, disk: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Locked:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.path = entry.name, entry.path
+
+        def is_dir(self) -> bool:
+            return False
+
+        def stat(self) -> os.stat_result:
+            raise PermissionError(13, "Permission denied")
+
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def locked() -> Iterator[list[Locked]]:
+        with scandir(films) as entries:
+            yield [Locked(entry) for entry in entries]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.scandir", lambda folder: locked() if folder == films else scandir(folder))
+        for _ in range(2):
+            assert len(of(run(index, films), VideoFailed)) == 3
+            assert index.failures() == []
+    assert len(decoded(run(index, films))) == 3
 
 
 def paths_below(index: VideoIndex, folder: Path) -> list[Path]:

@@ -143,9 +143,7 @@ def _number(path: Path, devices: Mapping[str, int]) -> int | None:
     return devices.get(str(path), devices.get(str(path.parent)))
 
 
-def _alive(
-    found: Scan, known: Mapping[Path, VideoRecord], devices: Mapping[str, int]
-) -> set[tuple[Path, int | None]]:
+def _alive(found: Scan, known: Mapping[Path, VideoRecord], devices: Mapping[str, int]) -> set[tuple[Path, int | None]]:
     """List the (folder, device) of videos that are where they were: that disk is there, whatever its number is now."""
     alive = set()
     for file in found.files:
