@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import os
 import shutil
@@ -16,6 +17,7 @@ import pytest
 
 from helpers.clips import truncate, write_clip
 from helpers.tiny_encoder import TinyEncoder
+from impart.errors import VideoIndexError
 from impart.video.decode import decoder, timestamps
 from impart.video.decode.container import VideoInfo
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished, sample_video
@@ -435,3 +437,12 @@ def test_a_folder_without_videos_makes_no_index(tmp_path: Path, index: VideoInde
     assert [event.path.name for event in of(events, PathFailed)] == ["typo"]
     assert not index.path.exists()
     assert index.search(text="red") == []
+
+
+def test_a_manifest_with_another_width_is_damaged(films: Path, index: VideoIndex, disk: dict[str, Any]) -> None:
+    run(index, films)
+    manifest = index.manifest
+    for change in ({"dim": 7}, {"dim": 10**9}, {"retrieval_dim": 5}):
+        dataclasses.replace(manifest, **change).save(index.path)
+        with pytest.raises(VideoIndexError, match=r"manifest .* is damaged: dim"):
+            VideoIndex.open(index.path, TinyEncoder()).search(text="red")
