@@ -91,7 +91,7 @@ def test_the_digest_of_a_large_file_is_computed_when_it_changed(folder: Path, mo
 def test_a_manifest_names_nothing_outside_its_folder(folder: Path, key: str, value: object) -> None:
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    with pytest.raises(ReferenceSetError, match=rf"manifest\.json is damaged.* of {key}\."):
+    with pytest.raises(ReferenceSetError, match=rf"manifest\.json.*\b{key}\b"):
         ReferenceSet.open(folder)
 
 
