@@ -149,7 +149,7 @@ def write_checkpoint(
         )
         manifest.write(folder)
     except OSError as error:
-        raise EncoderError(f"cannot write the checkpoint {folder}: {error.strerror}") from error
+        raise EncoderError(f"cannot write the checkpoint {folder}: {error.strerror or error}") from error
     return folder
 
 
@@ -236,7 +236,7 @@ def _learned(folder: Path, manifest: RamManifest, options: RuntimeOptions | None
         if sha256_of_file(path) != manifest.files.get(_GRAPH):
             raise EncoderError(f"{path} is not the file that {folder / _NAME} names: copy or train the RAM again")
     except OSError as error:
-        raise EncoderError(f"cannot read {path}: {error.strerror}; copy or train the RAM again") from error
+        raise EncoderError(f"cannot read {path}: {error.strerror or error}; copy or train the RAM again") from error
     return LearnedRam(
         path,
         manifest.settings,

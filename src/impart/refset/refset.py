@@ -327,7 +327,7 @@ class ReferenceSet:
             znorm = self._save_znorm(folder)
             dataclasses.replace(self.manifest, data=data, name=name, znorm=znorm).write(folder)
         except OSError as error:
-            raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror}") from error
+            raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror or error}") from error
         # Files of earlier sets and of killed writers; one that another process still maps may remain.
         keep = {data.removesuffix(".arrow"), znorm.removesuffix(".npy")}
         remove_stale(folder, _OWN_FILES, keep=keep)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import errno
 import os
 import shutil
@@ -15,6 +17,7 @@ import pytest
 
 from helpers.clips import truncate, write_clip
 from helpers.tiny_encoder import TinyEncoder
+from impart.errors import VideoIndexError
 from impart.video.decode import decoder, timestamps
 from impart.video.decode.container import VideoInfo
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished, sample_video
@@ -272,6 +275,69 @@ def test_another_disk_at_the_same_place_removes_nothing(films: Path, index: Vide
     assert len(of(run(index, films, prune=True), VideoRemoved)) == 2
 
 
+def test_disks_in_turn_at_the_same_place_keep_their_videos(
+    films: Path, index: VideoIndex, disk: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = {"now": 1}
+    monkeypatch.setattr("impart.video.index.prune._device", lambda folder: numbers["now"] if folder == usb else 9)
+    usb = films / "usb"
+
+    def mount(number: int, content: dict[str, bytes]) -> list[str]:
+        numbers["now"] = number
+        shutil.rmtree(usb, ignore_errors=True)
+        usb.mkdir()
+        for name, data in content.items():
+            (usb / name).write_bytes(data)
+            os.utime(usb / name, ns=(number, number))
+        kept = of(run(index, films, prune=True), PathFailed)
+        assert all("another disk" in event.reason for event in kept)
+        return [path.name for path in paths_below(index, usb)]
+
+    one = {"1.mp4": b"one", "2.mp4": b"two", "same.mp4": b"same"}
+    two = {"3.mp4": b"three", "same.mp4": b"other"}  # two cameras give equal names
+    everything = ["1.mp4", "2.mp4", "3.mp4", "same.mp4"]
+    assert mount(1, one) == ["1.mp4", "2.mp4", "same.mp4"]
+    for _ in range(2):
+        assert mount(2, two) == everything
+        assert mount(2, two) == everything
+        assert mount(1, one) == everything
+        assert mount(1, one) == everything
+    one.pop("1.mp4")  # a deleted file is gone: the others of its disk are there
+    assert mount(1, one) == ["2.mp4", "3.mp4", "same.mp4"]
+
+
+def test_a_file_in_a_folder_that_may_not_be_entered_is_not_remembered(
+    films: Path, index: VideoIndex, disk: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Locked:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.path = entry.name, entry.path
+
+        def is_dir(self) -> bool:
+            return False
+
+        def stat(self) -> os.stat_result:
+            raise PermissionError(13, "Permission denied")
+
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def locked() -> Iterator[list[Locked]]:
+        with scandir(films) as entries:
+            yield [Locked(entry) for entry in entries]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.scandir", lambda folder: locked() if folder == films else scandir(folder))
+        for _ in range(2):
+            assert len(of(run(index, films), VideoFailed)) == 3
+            assert index.failures() == []
+    assert len(decoded(run(index, films))) == 3
+
+
+def paths_below(index: VideoIndex, folder: Path) -> list[Path]:
+    return [video.path for video in index.videos() if video.path.parent == folder]
+
+
 def test_an_index_without_device_numbers_prunes_as_before(films: Path, index: VideoIndex, disk: dict[str, Any]) -> None:
     run(index, films)
     (index.path / "folders.json").unlink()
@@ -371,3 +437,12 @@ def test_a_folder_without_videos_makes_no_index(tmp_path: Path, index: VideoInde
     assert [event.path.name for event in of(events, PathFailed)] == ["typo"]
     assert not index.path.exists()
     assert index.search(text="red") == []
+
+
+def test_a_manifest_with_another_width_is_damaged(films: Path, index: VideoIndex, disk: dict[str, Any]) -> None:
+    run(index, films)
+    manifest = index.manifest
+    for change in ({"dim": 7}, {"dim": 10**9}, {"retrieval_dim": 5}):
+        dataclasses.replace(manifest, **change).save(index.path)
+        with pytest.raises(VideoIndexError, match=r"manifest .* is damaged: dim"):
+            VideoIndex.open(index.path, TinyEncoder()).search(text="red")

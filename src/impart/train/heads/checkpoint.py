@@ -121,7 +121,7 @@ def save_heads(
         sync(folder)  # before the manifest, which marks the folder as complete
         write_json_atomic(folder / "manifest.json", manifest, ascii_only=True)
     except OSError as error:
-        raise TrainingError(f"cannot write the model to {folder}: {error.strerror}") from error
+        raise TrainingError(f"cannot write the model to {folder}: {error.strerror or error}") from error
     return folder
 
 

@@ -75,7 +75,7 @@ def export_heads(
             card["retrieval_dim"] = model.components.shape[1]
         write_json_atomic(towers / "model.json", card, ascii_only=True)
     except OSError as error:
-        raise TrainingError(f"cannot write the encoder to {towers}: {error.strerror}") from error
+        raise TrainingError(f"cannot write the encoder to {towers}: {error.strerror or error}") from error
     if model.ram is None:
         return towers
     encoder = load_mini(str(towers))

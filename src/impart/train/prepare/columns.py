@@ -113,7 +113,7 @@ class ColumnStore:
             with self._lock:
                 self._trim()
         except OSError as error:
-            raise TrainingError(f"cannot write to {folder}: {error.strerror}") from error
+            raise TrainingError(f"cannot write to {folder}: {error.strerror or error}") from error
 
     def __len__(self) -> int:
         return self.count

@@ -332,7 +332,7 @@ class VideoIndex:
         from impart.video.decode.decoder import Decoder
         from impart.video.index.events import IndexDone
         from impart.video.index.indexer import Indexer
-        from impart.video.index.prune import devices_of, read_devices, save_devices
+        from impart.video.index.prune import devices_after, read_devices, save_devices
 
         videos, failures, devices = list(writer.videos.values()), writer.failures, read_devices(self.path)
         plan = yield from _planned(found, videos, failures, writer.manifest, request=request, devices=devices)
@@ -343,10 +343,9 @@ class VideoIndex:
             counts = yield from indexer.run(plan)
         if not plan.empty:
             writer.compact(last=True)
-        folders = {str(video.path.parent) for video in writer.videos.values()}
-        devices |= devices_of(file.path for file in found.files)
+        known, left = {video.path: video for video in videos}, [video.path for video in writer.videos.values()]
         with self._store.errors("write to"):
-            save_devices(self.path, {folder: device for folder, device in devices.items() if folder in folders})
+            save_devices(self.path, devices_after(devices, found, known=known, left=left))
         self._save_cache()
         yield IndexDone(
             **dataclasses.asdict(counts),

@@ -189,7 +189,7 @@ class Indexer:
         readable = [task for task in tasks if task.file.problem is None]
         for task in tasks:
             if task.file.problem is not None:
-                yield self._fail(task, task.file.problem, lasting=True)
+                yield self._fail(task, task.file.problem, lasting=task.file.lasting)
 
         def paths() -> Iterator[Path]:
             for task in readable:

@@ -147,6 +147,8 @@ class IndexManifest:
             raise VideoIndexError(
                 f"there is no video index in {folder}: make one with impart index PATH... --index {folder}"
             ) from error
+        except PermissionError as error:  # the copy in its place would be no remedy
+            raise VideoIndexError(f"cannot read {path}: {error.strerror}. Check its permissions") from error
         except (OSError, ValueError, RecursionError) as error:
             raise VideoIndexError(f"cannot read {path}: {error}. {_remedy(folder)}") from error
         if not isinstance(values, dict) or values.get("kind") != _KIND:

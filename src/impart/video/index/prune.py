@@ -2,7 +2,8 @@
 
 A file that is missing was deleted, or the disk with its folder is away. A folder that is missing, empty, on another
 device than when it was indexed, or that cannot be read, may be an unmounted disk: its videos are kept and named. The
-caller removes them with `force`.
+caller removes them with `force`. Disks may be mounted in turn at one folder: a video that is kept keeps the number of
+its own device.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from impart.files import write_json_atomic
 from impart.video.index.scan import Scan, as_listed
 from impart.video.index.store import FailureRecord, VideoRecord
 
-__all__ = ["DEVICES_NAME", "Gone", "devices_of", "find_gone", "read_devices", "save_devices"]
+__all__ = ["DEVICES_NAME", "Gone", "devices_after", "find_gone", "read_devices", "save_devices"]
 
 DEVICES_NAME = "folders.json"
 
@@ -50,20 +51,20 @@ def find_gone(
 
     Args:
         kept: paths that are not gone: the files found, and those that were moved.
-        devices: device number per folder, as it was when its videos were found (`devices_of`).
+        devices: device numbers, see `devices_after`.
         force: remove the videos of folders that may be an unmounted disk as well.
     """
     result = Gone()
     unreadable = [path for path, _ in found.problems if path not in found.missing]
     roots = [*found.roots, *found.missing]
-    alive = {file.path.parent for file in found.files if file.path in known}
-    missing: dict[Path, list[Path]] = {}
+    alive = _alive(found, known, devices)
+    missing: dict[tuple[Path, int | None], list[Path]] = {}
     for path in {**known, **failures}:
         if path not in kept and _below(path, roots) and not _below(path, unreadable) and not _exists(path):
-            missing.setdefault(path.parent, []).append(path)
+            missing.setdefault((path.parent, _number(path, devices)), []).append(path)
     suspects: dict[tuple[Path, str], int] = {}
-    for folder, paths in missing.items():
-        suspect = None if force else _suspicion(folder, alive=folder in alive, device=devices.get(str(folder)))
+    for (folder, device), paths in missing.items():
+        suspect = None if force else _suspicion(folder, alive=(folder, device) in alive, device=device)
         videos = [known[path] for path in paths if path in known]
         if suspect is None:
             result.remove += videos
@@ -79,15 +80,32 @@ def find_gone(
     return result
 
 
-def devices_of(files: Iterable[Path]) -> dict[str, int]:
-    """Read the device number of each folder that contains one of the files."""
-    devices = {}
-    for folder in {path.parent for path in files}:
-        try:
-            devices[str(folder)] = _device(folder)
-        except OSError:  # it went away meanwhile
-            continue
-    return devices
+def devices_after(
+    devices: Mapping[str, int], found: Scan, *, known: Mapping[Path, VideoRecord], left: Iterable[Path]
+) -> dict[str, int]:
+    """Compute the device numbers to store after a run.
+
+    Args:
+        devices: those stored before.
+        known: the indexed videos before the run; left: paths of those after it.
+
+    Returns:
+        The number per folder with videos, as it was when they were found last, and per video that was missing while
+        another disk was mounted at its folder.
+    """
+    present = {file.path for file in found.files}
+    alive = _alive(found, known, devices)
+    current = _devices_of(present)
+    after: dict[str, int] = {}
+    for path in left:
+        folder, number = str(path.parent), _number(path, devices)
+        here = current.get(folder, devices.get(folder))
+        if here is not None:
+            after[folder] = here
+        away = path not in present and (path.parent, number) not in alive
+        if away and number is not None and number != here:
+            after[str(path)] = number
+    return after
 
 
 def read_devices(index: Path) -> dict[str, int]:
@@ -109,11 +127,37 @@ def save_devices(index: Path, devices: Mapping[str, int]) -> None:
         write_json_atomic(index / DEVICES_NAME, {"devices": dict(sorted(devices.items()))}, ascii_only=True)
 
 
+def _devices_of(files: Iterable[Path]) -> dict[str, int]:
+    """Read the device number of each folder that contains one of the files."""
+    devices = {}
+    for folder in {path.parent for path in files}:
+        try:
+            devices[str(folder)] = _device(folder)
+        except OSError:  # it went away meanwhile
+            continue
+    return devices
+
+
+def _number(path: Path, devices: Mapping[str, int]) -> int | None:
+    """Look up the device that a file was on."""
+    return devices.get(str(path), devices.get(str(path.parent)))
+
+
+def _alive(found: Scan, known: Mapping[Path, VideoRecord], devices: Mapping[str, int]) -> set[tuple[Path, int | None]]:
+    """List the (folder, device) of videos that are where they were: that disk is there, whatever its number is now."""
+    alive = set()
+    for file in found.files:
+        record = known.get(file.path)
+        if record and (file.size_bytes, file.mtime_ns) == (record.size_bytes, record.mtime_ns):
+            alive.add((file.path.parent, _number(file.path, devices)))
+    return alive
+
+
 def _suspicion(folder: Path, *, alive: bool, device: int | None) -> tuple[Path, str] | None:
     """Name why a folder with missing files may be an unmounted disk; None = it is not.
 
     Args:
-        alive: whether another indexed video is in it.
+        alive: whether another indexed video of its device is in it.
         device: its number when it was indexed.
 
     Returns:

@@ -84,9 +84,17 @@ def check_encoder(encoder: Encoder, folder: Path, manifest: IndexManifest) -> No
 
     Raises:
         EncoderMismatchError: names both and the remedy.
+        VideoIndexError: the manifest has other widths than this encoder.
     """
     base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
     if base.fingerprint == manifest.encoder_fingerprint:
+        given, named = (base.traits.dim, base.traits.retrieval_dim), (manifest.dim, manifest.retrieval_dim)
+        if given != named:
+            raise VideoIndexError(
+                f"the manifest of the index {folder} is damaged: dim and retrieval_dim are {named[0]} and {named[1]}, "
+                f"but {given[0]} and {given[1]} with encoder {manifest.encoder_id!r}. Restore it from a copy of the "
+                "index, or index your videos into a new folder (--index DIR)"
+            )
         return
     if base.traits.id == manifest.encoder_id:
         remedy = "the model has changed since: index your videos again into a new folder (--index DIR)"

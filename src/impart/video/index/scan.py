@@ -76,12 +76,18 @@ _MIDDLE_BLOCKS = 14
 
 @dataclass(frozen=True, kw_only=True)
 class FoundFile:
-    """A video file. `problem`: why it cannot be opened at all (a broken symbolic link), or None."""
+    """A video file.
+
+    Attributes:
+        problem: why it cannot be opened at all (a broken symbolic link), or None; lasting: whether the entry itself is
+            the cause, not its disk or its permissions.
+    """
 
     path: Path
     size_bytes: int
     mtime_ns: int
     problem: str | None = None
+    lasting: bool = True
 
 
 @dataclass(kw_only=True)
@@ -302,9 +308,12 @@ def _matcher(patterns: Iterable[str]) -> Callable[[str, str], bool]:
 def _unreachable(path: Path, error: OSError) -> FoundFile:
     try:
         info = path.lstat()
-    except OSError:  # deleted meanwhile
-        return FoundFile(path=path, size_bytes=0, mtime_ns=0, problem=_reason(error))
-    return FoundFile(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns, problem=_reason(error))
+    except OSError:  # deleted meanwhile, or the folder may not be entered
+        return FoundFile(path=path, size_bytes=0, mtime_ns=0, problem=_reason(error), lasting=False)
+    broken = stat.S_ISLNK(info.st_mode) and error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR)
+    return FoundFile(
+        path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns, problem=_reason(error), lasting=broken
+    )
 
 
 def _reason(error: OSError) -> str:
