@@ -110,11 +110,13 @@ def index(tmp_path: Path) -> Path:
 def test_a_set_and_other_files_are_not_overwritten_without_a_word(classes: Path, index: Path, tmp_path: Path) -> None:
     out = built(classes, tmp_path / "set", "--no-tune")
     before = (out / "manifest.json").read_bytes()
-    arguments = ["build", classes / "red", "-o", out, "-e", "tiny", "--no-tune"]
+    one = tmp_path / "one"
+    shutil.copytree(classes / "red", one / "red")
+    arguments = ["build", one, "-o", out, "-e", "tiny", "--no-tune"]
     assert "--overwrite replaces it" in refused(arguments)
     assert "--overwrite replaces it" in refused(["merge", out, out, "-o", out])
     assert (out / "manifest.json").read_bytes() == before
-    built(classes / "red", out, "--no-tune", "--overwrite")
+    built(one, out, "--no-tune", "--overwrite")
     assert len(ReferenceSet.open(out)) == 6
     (tmp_path / "notes").mkdir()
     notes = [tmp_path / "notes" / name for name in ("pairs-2024.csv", "cohort-list.txt")]

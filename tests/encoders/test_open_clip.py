@@ -87,5 +87,5 @@ def test_unknown_models_are_named() -> None:
 
 def test_without_open_clip_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(MissingExtraError, match=r"impart\[open-clip\]"):
+    with pytest.raises(MissingExtraError, match=r"impart-clip\[open-clip\]"):
         load_encoder("open_clip:ViT-B-32/openai")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ def test_without_a_cache_a_run_still_encodes_once(classes: Path, references: Pat
 
 
 def test_references_from_the_test_set_are_dropped_and_counted(classes: Path, tmp_path: Path) -> None:
-    ReferenceSet.build(classes / "red", TinyEncoder(), name="leak").save(tmp_path / "leak")
+    shutil.copytree(classes / "red", tmp_path / "one" / "red")
+    ReferenceSet.build(tmp_path / "one", TinyEncoder(), name="leak").save(tmp_path / "leak")
     options = ("-e", "tiny,tiny+vanilla", "-r", "leak", "--near-duplicate", "2", "--json")
     said = run("zeroshot", classes, *options, "-o", "out")
     assert "4 references show test images and were left out: 4 the same file (certain)\n" in said.stderr

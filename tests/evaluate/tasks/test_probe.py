@@ -125,7 +125,7 @@ def test_invalid_arguments_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="features"):
         linear_probe(PixelEncoder(), train, test, features="all")  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
-    with pytest.raises(MissingExtraError, match=r"impart\[eval\]"):
+    with pytest.raises(MissingExtraError, match=r"impart-clip\[eval\]"):
         linear_probe(PixelEncoder(), train, test)
 
 

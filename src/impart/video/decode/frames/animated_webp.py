@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,7 +27,6 @@ def as_video(path: Path) -> io.BytesIO:
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as container:
         stream, ticks = None, 0
-        durations: dict[int | None, int] = {}  # of frames, by presentation time: the encoder gives packets none
         for image, duration_ms in animation_frames(path, most_px=MOST_PX):
             if stream is None:
                 stream = container.add_stream("ffv1", rate=TICKS_PER_S)
@@ -37,17 +35,10 @@ def as_video(path: Path) -> io.BytesIO:
                 stream.codec_context.flags |= Flags.frame_duration  # else the last frame has no duration
             frame = av.VideoFrame.from_image(image)
             frame.pts, frame.time_base = ticks, Fraction(1, TICKS_PER_S)
-            durations[ticks] = max(1, duration_ms)
-            ticks += durations[ticks]
-            container.mux(_timed(stream.encode(frame), durations))
+            frame.duration = max(1, duration_ms)
+            ticks += frame.duration
+            container.mux(stream.encode(frame))
         if stream is not None:
-            container.mux(_timed(stream.encode(None), durations))
+            container.mux(stream.encode(None))
     file.seek(0)
     return file
-
-
-def _timed(packets: list[av.Packet], durations: Mapping[int | None, int]) -> list[av.Packet]:
-    """Set the duration of each packet to that of its frame: the last one is shown until then."""
-    for packet in packets:
-        packet.duration = durations[packet.pts]
-    return packets
