@@ -28,7 +28,7 @@ __all__ = ["Columns", "Pair", "read_pairs"]
 
 _REMEDY = (
     "give its name in a file (--class-names, in a training config class_names) or in classnames.txt beside the source, "
-    "or name a column of texts (--text-column)"
+    "put its images into a folder with that name, or name a column of texts (--text-column)"
 )
 _SPLIT = re.compile(r"(\w[\w.-]*)-\d{5}-of-\d{5}")
 """Name of a parquet file of a published data set: its split, and its number."""

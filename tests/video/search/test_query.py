@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.clips import write_clip
 from helpers.tiny_onnx import write_tokenizer
 from impart.config import SearchSettings
 from impart.encoders.base import Encoder, load_encoder
@@ -82,6 +83,7 @@ def test_the_limit_of_any_tokenizer(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_it_on_stderr(tmp_path: Path) -> None:
+    write_clip(tmp_path / "red.mp4")
     index = "from impart.video.index.index import VideoIndex as V; list(V.open('x').add(['.']))"
     subprocess.run([sys.executable, "-c", index], cwd=tmp_path, check=True)
     command = [sys.executable, "-m", "impart", "search", "🦄", "-i", "x", "-f", "json"]
