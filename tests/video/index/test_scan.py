@@ -130,3 +130,13 @@ def test_an_index_in_the_folder_is_not_searched_for_videos(tmp_path, tiny: TinyE
     done = next(event for event in events if isinstance(event, ScanDone))
     assert dict(done.ignored) == {".txt": 1, "IMPART folder": 1}
     assert next(event for event in events if isinstance(event, IndexDone)).unchanged == 1
+
+
+def test_a_folder_of_videos_that_has_a_reference_set_is_searched(tmp_path):
+    for folder in ("set", "films"):
+        (tmp_path / folder).mkdir()
+        for name in ("manifest.json", "pairs-0123456789abcdef.arrow"):
+            (tmp_path / folder / name).write_text("{}")
+    (tmp_path / "films" / "a.mp4").write_bytes(b"video")
+    assert names(tmp_path) == ["films/a.mp4"]
+    assert scan([tmp_path]).ignored_by_reason() == {"IMPART folder": 1, ".arrow": 1, ".json": 1}

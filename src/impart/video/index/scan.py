@@ -285,10 +285,11 @@ def _is_video(path: Path, suffix: str) -> bool:
 
 
 def _is_artefact(names: Iterable[str]) -> bool:
-    """Whether a folder is an index, a reference set or a trained RAM of IMPART."""
+    """Whether a folder is an index, a reference set or a trained RAM of IMPART, and has no videos of its own."""
     found = set(names)
     marks = {"videos.lance", "ram.onnx"} & found or any(name.endswith(".arrow") for name in found)
-    return "manifest.json" in found and bool(marks)
+    videos = any(os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES for name in found)  # noqa: PTH122 - a path is slow
+    return "manifest.json" in found and bool(marks) and not videos
 
 
 def _matcher(patterns: Iterable[str]) -> Callable[[str, str], bool]:
