@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import socket
@@ -22,6 +23,7 @@ from impart.config import DecodeSettings, Settings, VanillaSettings
 from impart.encoders import load_encoder
 from impart.encoders.onnx.encoder import MINI_FOLDER
 from impart.errors import EncoderError
+from impart.files import blake2b_hex
 from impart.video.decode import decoder
 from impart.video.decode.container import VideoInfo
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
@@ -44,7 +46,7 @@ from impart.video.index.events import (
 )
 from impart.video.index.index import Query, VideoIndex
 from impart.video.index.scan import absolute, as_listed, content_hash, scan
-from impart.video.index.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
+from impart.video.index.store import NEIGHBOURS_PREFIX, SEGMENTS, Store, is_current
 from impart.video.search.snapshot import load_snapshot
 
 
@@ -329,6 +331,19 @@ def test_files_are_indexed_again_with_other_settings(films: Path, index: VideoIn
     assert index.manifest.decode.fps == 8
     kept = VideoIndex.open(index.path, TinyEncoder())  # without settings: the index's own apply
     assert [event.path.name for event in kept.add([films]) if isinstance(event, VideoDone)] == ["b.mp4", "c.mp4"]
+
+
+def test_whole_numbers_of_settings_may_have_been_part_of_an_id_without_a_point(films: Path, index: VideoIndex) -> None:
+    """Version 0.1.0 took `fps = 8` of a settings file as 8, and 8.0 as 8.0; both are the same setting."""
+    list(index.add([films / "a.mp4"]))
+    (record,) = index.videos()
+    manifest = dataclasses.replace(index.manifest, decode=DecodeSettings(fps=8))
+    cut = manifest.index.cut_threshold
+    for numbers in (f"8, 2.0, {cut}", f"8.0, 2.0, {cut}", f"8, 2, {cut}"):
+        text = f"{record.content_hash} ({numbers}, 'squash') {manifest.encoder_fingerprint}"
+        old = dataclasses.replace(record, revision=blake2b_hex(text, size_bytes=8))
+        assert is_current(old, manifest)
+        assert not is_current(old, index.manifest)
 
 
 def test_neighbours_added_equal_neighbours_searched_again(films: Path, tmp_path: Path) -> None:

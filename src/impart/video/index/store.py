@@ -16,6 +16,7 @@ next writer deletes them. Readers need no lock. This module reads; `writer.py` w
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import tempfile
@@ -125,22 +126,34 @@ def revision_of(content_hash: str, manifest: IndexManifest, *, again: bool = Fal
         again: of the same content decoded once more, which a video with a problem is: while its new rows are written,
             the old ones must stay apart from them. A third time takes the first id again.
     """
-    settings: tuple[object, ...] = (
-        manifest.decode.fps,
-        manifest.decode.reuse_threshold,
-        manifest.index.cut_threshold,
+    return _revision(content_hash, manifest, _numbers_of(manifest), again=again)
+
+
+def is_current(record: VideoRecord, manifest: IndexManifest) -> bool:
+    """Whether a video was indexed with the settings and the encoder of a manifest.
+
+    In version 0.1.0 a whole number that was given without a point (`fps = 8`) was part of the id without it.
+    """
+    spelled = [(one, int(one)) if one.is_integer() else (one,) for one in _numbers_of(manifest)]
+    return any(
+        record.revision == _revision(record.content_hash, manifest, numbers, again=again)
+        for numbers in itertools.product(*spelled)
+        for again in (False, True)
     )
+
+
+def _numbers_of(manifest: IndexManifest) -> tuple[float, ...]:
+    return float(manifest.decode.fps), float(manifest.decode.reuse_threshold), float(manifest.index.cut_threshold)
+
+
+def _revision(content_hash: str, manifest: IndexManifest, numbers: tuple[float, ...], *, again: bool) -> str:
+    settings: tuple[object, ...] = numbers
     if manifest.decode.fit != "crop":  # left out, so that the ids in existing indexes stay valid
         settings += (manifest.decode.fit,)
     if manifest.decode.stream:
         settings += (f"stream {manifest.decode.stream}",)
     text = f"{content_hash} {settings!r} {manifest.encoder_fingerprint}" + (" again" if again else "")
     return blake2b_hex(text, size_bytes=8)
-
-
-def is_current(record: VideoRecord, manifest: IndexManifest) -> bool:
-    """Whether a video was indexed with the settings and the encoder of a manifest."""
-    return any(record.revision == revision_of(record.content_hash, manifest, again=again) for again in (False, True))
 
 
 def check_hard_links(folder: Path) -> None:
