@@ -146,6 +146,8 @@ def _print_table(answer: Answer, *, why: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from impart.video.search.hits import timecode
+
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
         console.width = 160
@@ -163,6 +165,9 @@ def _print_table(answer: Answer, *, why: bool) -> None:
     for hit in answer.hits:
         length = f"{hit.length_s:.2f} s"
         table.add_row(str(hit.rank), f"{hit.score:.3f}", hit.timecode, length, escape(_short(Path(hit.path))))
+        if hit.moments:
+            others = ", ".join(timecode(moment.start_s) for moment in hit.moments)
+            table.add_row("", "", "", "", f"[dim]further moments at {others}[/dim]")
         for copy in hit.also_at:
             table.add_row("", "", "", "", f"[dim]also at {escape(_short(copy))}[/dim]")
         if why:

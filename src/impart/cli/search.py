@@ -38,12 +38,17 @@ TopOption = Annotated[
 ]
 GroupOption = Annotated[
     Group | None,
-    typer.Option("--group", "-g", help="Return one hit per video, scene or frame.", show_default=_DEFAULTS.group),
+    typer.Option(
+        "--group",
+        "-g",
+        help="Return one hit per video, with its best moment and further ones; or one per moment, scene or frame.",
+        show_default=_DEFAULTS.group,
+    ),
 ]
 ByOption = Annotated[
     By | None,
     typer.Option(
-        help="Rank a video or scene by the mean of its frames, or by its best moment (for long films).",
+        help="Rank a video by its best moment, by the mean of all its frames (for short clips), or by its best frame.",
         show_default=_DEFAULTS.by,
     ),
 ]
@@ -52,6 +57,12 @@ PathOption = Annotated[
 ]
 WhyOption = Annotated[
     bool, typer.Option("--why", help="Name the reference pairs that were blended into each moment, with weights.")
+]
+ExactOption = Annotated[
+    bool,
+    typer.Option(
+        "--exact", help="Refine bounds at cuts to the exact frame, by decoding the frames around them. Takes longer."
+    ),
 ]
 FormatOption = Annotated[
     Format | None,
@@ -92,6 +103,7 @@ def search(
     by: ByOption = None,
     path: PathOption = None,
     why: WhyOption = False,
+    exact: ExactOption = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
     encoder: EncoderOption = None,
@@ -114,7 +126,7 @@ def search(
         raise typer.BadParameter("--together needs --queries: a single query cannot be corrected by others")
     negatives = tuple(not_text or ())
     opened = _open(index_dir, encoder, config, top=top, group=group, by=by)
-    keywords: SearchKeywords = {"augment": not no_augment, "path_glob": path, "why": why}
+    keywords: SearchKeywords = {"augment": not no_augment, "path_glob": path, "why": why, "exact": exact}
     extra: dict[str, Any] = {"not": list(negatives)} if negatives else {}
     if queries is None:
         if image is not None and text is not None:
@@ -144,6 +156,7 @@ def similar(
     by: ByOption = None,
     path: PathOption = None,
     why: WhyOption = False,
+    exact: ExactOption = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
     config: ConfigOption = None,
@@ -151,7 +164,7 @@ def similar(
     """Find moments that look like a moment of an indexed video."""
     file, at_s = parse_moment(moment)
     opened = _open(index_dir, None, config, top=top, group=group, by=by)
-    hits = opened.similar(file, at_s, augment=not no_augment, path_glob=path, why=why)
+    hits = opened.similar(file, at_s, augment=not no_augment, path_glob=path, why=why, exact=exact)
     print_answers([Answer(query=moment, hits=hits, extra={})], form or Format.table, why=why)
 
 

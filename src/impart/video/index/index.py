@@ -218,12 +218,13 @@ class VideoIndex:
         augment: bool = True,
         path_glob: str | None = None,
         why: bool = False,
+        exact: bool = False,
     ) -> list[Hit]:
         """Find moments by a text, an image, or both.
 
         Args:
             text, image, not_text: see `Query`.
-            top, group, by, augment, path_glob, why: see `SearchOptions`; None = the setting.
+            top, group, by, augment, path_glob, why, exact: see `SearchOptions`; None = the setting.
 
         Returns:
             Hits, best first; none in an empty index.
@@ -233,7 +234,9 @@ class VideoIndex:
             DataError: the image cannot be read.
         """
         query = Query(text=text, image=image, not_text=not_text)
-        return self.search_many([query], top=top, group=group, by=by, augment=augment, path_glob=path_glob, why=why)[0]
+        return self.search_many(
+            [query], top=top, group=group, by=by, augment=augment, path_glob=path_glob, why=why, exact=exact
+        )[0]
 
     def search_many(
         self, queries: Sequence[Query], *, together: bool = False, **keywords: Unpack[SearchKeywords]
@@ -249,7 +252,7 @@ class VideoIndex:
     def similar(self, path: str | os.PathLike[str], at_s: float, **keywords: Unpack[SearchKeywords]) -> list[Hit]:
         """Find moments that look like a moment of an indexed video; its file is not needed.
 
-        The video, scene or frame (by `group`) that contains the moment is itself left out.
+        The video, scene or frame (by `group`; with `moment`, the scene) that contains the moment is itself left out.
 
         Args:
             path: of the video, as given to `add` or relative to the working folder.

@@ -9,24 +9,25 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from impart.blending.encoder import AugmentedEncoder
-from impart.config import SearchSettings
+from impart.config import Group, SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
-from impart.errors import EncoderError, ImpartWarning, QueryError, ReferenceSetError, VideoIndexError
+from impart.errors import DecodeError, EncoderError, ImpartWarning, QueryError, ReferenceSetError, VideoIndexError
 from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.scan import absolute
 from impart.video.index.store import SEGMENTS, Store, TableGoneError
 from impart.video.search.filters import allowed_videos
-from impart.video.search.hits import Hit, Reason, timecode
+from impart.video.search.hits import Hit, Moment, Reason, timecode
+from impart.video.search.moments import MOST, FoundSpan, Parts, ScoredParts, split_scenes
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, group_means, top_groups
-from impart.video.search.scoring import frame_hubness, frame_scores, without_hubs
+from impart.video.search.scoring import frame_hubness, frame_scores, frame_vectors, without_hubs
 from impart.video.search.snapshot import Snapshot, load_snapshot
 
 __all__ = ["Searcher"]
@@ -39,12 +40,13 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, kw_only=True)
 class _Groups:
-    """The G groups (videos, scenes or frames) that a search ranks.
+    """The G groups (videos, moments, scenes or frames) that a search ranks.
 
     Attributes:
         encoder: the augmented encoder in force; None ranks base vectors.
         starts: (G,) first segment of each group; the groups cover all n segments.
         allowed: (G,) groups that may be returned; None = all.
+        parts: what spans are made of; None where hits are no spans.
     """
 
     snapshot: Snapshot
@@ -52,6 +54,7 @@ class _Groups:
     encoder: AugmentedEncoder | None
     starts: npt.NDArray[np.int64]
     allowed: npt.NDArray[np.bool_] | None
+    parts: Parts | None = None
 
     @property
     def stops(self) -> npt.NDArray[np.int64]:
@@ -78,6 +81,7 @@ class Searcher:
         self._snapshot: Snapshot | None = None
         self._means: dict[tuple[str, str, bool], Float32] = {}
         self._hubness: dict[tuple[str, str, bool], Float32] = {}
+        self._parts: tuple[Snapshot, Parts] | None = None
         self._bank: CaptionBank | None = None
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
@@ -171,10 +175,16 @@ class Searcher:
         if options.augment and snapshot.blend is not None:
             in_force = self._encoder_of(snapshot.manifest)
             encoder = in_force if isinstance(in_force, AugmentedEncoder) else None
+        parts = None
+        if len(snapshot) and (options.group == "moment" or (options.group == "video" and options.by != "frame")):
+            parts = self._parts_of(snapshot)
+        starts = snapshot.scenes
         if options.group == "frame":
             starts = np.arange(len(snapshot))
-        else:
-            starts = snapshot.offsets[:-1] if options.group == "video" else snapshot.scenes
+        elif options.group == "video":
+            starts = snapshot.offsets[:-1]
+        elif parts is not None:
+            starts = parts.bounds[:-1]
         allowed = None
         own = None if without is None else int(snapshot.video_of[without])
         videos = allowed_videos(snapshot, options, own=own)
@@ -183,7 +193,15 @@ class Searcher:
         if without is not None:
             allowed = np.ones(len(starts), bool) if allowed is None else allowed
             allowed[int(np.searchsorted(starts, without, side="right")) - 1] = False
-        return _Groups(snapshot=snapshot, options=options, encoder=encoder, starts=starts, allowed=allowed)
+            if options.group == "moment" and parts is not None:
+                allowed[parts.scene_of == snapshot.scene_of[without]] = False
+        return _Groups(snapshot=snapshot, options=options, encoder=encoder, starts=starts, allowed=allowed, parts=parts)
+
+    def _parts_of(self, snapshot: Snapshot) -> Parts:
+        if self._parts is None or self._parts[0] is not snapshot:
+            made = split_scenes(snapshot.scenes, snapshot.offsets, snapshot.start_s, snapshot.end_s)
+            self._parts = (snapshot, made)
+        return self._parts[1]
 
     def _rank(
         self,
@@ -202,8 +220,10 @@ class Searcher:
         snapshot, options, starts, stops = groups.snapshot, groups.options, groups.starts, groups.stops
         if not len(snapshot):
             return [[] for _ in vectors]
+        if groups.parts is not None and (options.spans or options.ranked_by == "moment"):
+            return self._rank_spans(vectors, groups, groups.parts, by_text=by_text, hubness=hubness)
         frames: Float32 | None = None
-        if options.by_means:
+        if options.ranked_by == "mean":
             scores = without_hubs(vectors @ self._group_means(groups).T, by_text, hubness)  # (T, G)
         else:
             frames = without_hubs(frame_scores(vectors, snapshot, groups.encoder), by_text, hubness)  # (T, n)
@@ -223,20 +243,70 @@ class Searcher:
                 first, stop = int(starts[group]), int(stops[group])
                 best = first + best_of(of_frames[at[group] : at[group] + stop - first])
                 score = float(np.round(of_groups[group], 6))
-                hits.append(self._hit(rank, score, range(first, stop), best, groups))
+                segments = range(first, stop) if options.group == "scene" else range(best, best + 1)
+                hits.append(self._hit(rank, score, segments, best, groups))
             answers.append(hits)
         return answers
 
-    def _hit(self, rank: int, score: float, segments: range, best: int, groups: _Groups) -> Hit:
+    def _rank_spans(
+        self,
+        vectors: Float32,
+        groups: _Groups,
+        parts: Parts,
+        *,
+        by_text: npt.NDArray[np.bool_] | None,
+        hubness: Float32 | None,
+    ) -> list[list[Hit]]:
+        """Find the hits of T query vectors as spans: one per video with its further moments, or all spans alike."""
+        snapshot, options, encoder = groups.snapshot, groups.options, groups.encoder
+        means = self._group_means(groups, kind="part")  # (P, D)
+        cosines = vectors @ means.T  # (T, P)
+        of_videos: Float32 | None = None
+        if options.ranked_by == "mean":
+            of_videos = without_hubs(vectors @ self._group_means(groups).T, by_text, hubness)  # (T, V)
+            if hubness is not None and self._bank is not None:
+                hubness = self._hubness_of(self._bank, groups, kind="part")
+        scores = without_hubs(cosines, by_text, hubness)
+        answers = []
+        for number, vector in enumerate(vectors):
+
+            def frames(first: int, stop: int, vector: Float32 = vector) -> Float32:
+                return frame_vectors(snapshot, encoder, slice(first, stop)) @ vector
+
+            scored = ScoredParts(
+                parts=parts, means=means, scores=scores[number], cosines=cosines[number], frames=frames
+            )
+            found: list[list[FoundSpan]]
+            if options.group == "moment":
+                found = [[span] for span in scored.best(options.top, allowed=groups.allowed)]
+                values = [spans[0].score for spans in found]
+            else:
+                of_video = scores[number] if of_videos is None else of_videos[number]
+                if of_videos is None:
+                    of_video = np.maximum.reduceat(of_video, parts.offsets[:-1])
+                chosen = top_groups(of_video, top=options.top, allowed=groups.allowed)
+                found = [scored.spans_of(video, most=MOST if options.spans else 1) for video in chosen.tolist()]
+                values = np.round(of_video[chosen], 6).tolist()
+            answers.append(
+                [
+                    self._hit(rank, value, range(span.first, span.stop), span.best, groups, moments=more)
+                    for rank, (value, (span, *more)) in enumerate(zip(values, found, strict=True), 1)
+                ]
+            )
+        return answers
+
+    def _hit(
+        self, rank: int, score: float, segments: range, best: int, groups: _Groups, moments: Sequence[FoundSpan] = ()
+    ) -> Hit:
         snapshot, options = groups.snapshot, groups.options
         number = int(snapshot.video_of[best])
-        scene = options.group == "scene"
+        start_s, end_s = self._times(segments, snapshot, exact=options.exact)
         copies = snapshot.copies.get(number, ()) if options.fold_copies else ()
         return Hit(
             rank=rank,
             path=snapshot.paths[number],
-            start_s=float(snapshot.start_s[segments[0] if scene else best]),
-            end_s=float(snapshot.end_s[segments[-1] if scene else best]),
+            start_s=start_s,
+            end_s=end_s,
             score=score,
             video_id=snapshot.video_ids[number],
             best_s=float(snapshot.start_s[best]),
@@ -244,9 +314,47 @@ class Searcher:
             scene_end_s=float(snapshot.scene_end_s[snapshot.scene_of[best]]),
             video_s=float(snapshot.durations_s[number]),
             kind=snapshot.kinds[number],
+            moments=tuple(self._moment(span, groups) for span in moments),
             also_at=tuple(snapshot.paths[copy] for copy in copies if copy != number),
             why=self._reasons(best, groups) if options.why else (),
         )
+
+    def _moment(self, span: FoundSpan, groups: _Groups) -> Moment:
+        snapshot = groups.snapshot
+        start_s, end_s = self._times(range(span.first, span.stop), snapshot, exact=groups.options.exact)
+        return Moment(start_s=start_s, end_s=end_s, score=span.score, best_s=float(snapshot.start_s[span.best]))
+
+    def _times(self, segments: range, snapshot: Snapshot, *, exact: bool) -> tuple[float, float]:
+        """Return start and end (s) of segments; at the bounds of a scene, those of the scene.
+
+        Args:
+            exact: decode around bounds at cuts, for the time of the frame.
+        """
+        first, last = segments[0], segments[-1]
+        start_s, end_s = float(snapshot.start_s[first]), float(snapshot.end_s[last])
+        scene, behind = int(snapshot.scene_of[first]), int(snapshot.scene_of[last])
+        if snapshot.scenes[scene] == first:
+            start_s = float(snapshot.scene_start_s[scene])
+        if last + 1 in (len(snapshot), *snapshot.scenes[behind + 1 : behind + 2].tolist()):
+            end_s = float(snapshot.scene_end_s[behind])
+        if exact:
+            start_s = self._cut(first, snapshot) or start_s
+            end_s = self._cut(last + 1, snapshot) or end_s
+        return start_s, end_s
+
+    def _cut(self, segment: int, snapshot: Snapshot) -> float | None:
+        """Find the exact time (s) of the cut before the first segment of a scene; None where there is none."""
+        if segment in snapshot.offsets or snapshot.scenes[snapshot.scene_of[segment]] != segment:
+            return None
+        from impart.video.scenes.exact import exact_cut  # imports the decoder
+
+        path = snapshot.paths[int(snapshot.video_of[segment])]
+        decode, start_s = snapshot.manifest.decode, float(snapshot.start_s[segment])
+        try:
+            return exact_cut(path, max(0.0, start_s - 2 / decode.fps), start_s, stream=decode.stream)
+        except (DecodeError, OSError) as error:
+            warnings.warn(f"cannot refine the bounds in {path}: {error}", ImpartWarning, stacklevel=2)
+            return None
 
     def _reasons(self, segment: int, groups: _Groups) -> tuple[Reason, ...]:
         """List the reference pairs blended into a segment with at least `_LEAST_WEIGHT`, largest weight first."""
@@ -288,30 +396,43 @@ class Searcher:
                 rows = []
         return l2_normalise(np.array(rows[-1]["retrieval"], np.float32)) if rows else None
 
-    def _group_means(self, groups: _Groups) -> Float32:
-        """Compute the unit means (G, D) of groups, or take them from the snapshot."""
+    def _group_means(self, groups: _Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
+        """Compute the unit means (G, D) of groups, or take them from the snapshot.
+
+        Args:
+            kind: `part` for those of the parts; None = those of the groups.
+        """
         snapshot, augmented = groups.snapshot, groups.encoder is not None
-        key = (snapshot.state, groups.options.group, augmented)
+        key = (snapshot.state, kind or groups.options.group, augmented)
         means = self._means.get(key)
         if means is None and snapshot.video_means is not None and key[1:] == ("video", snapshot.blend is not None):
             means = snapshot.video_means
         if means is None:
             references = groups.encoder.references if groups.encoder else None
-            means = group_means(snapshot, groups.starts, references=references)
+            starts = groups.parts.bounds[:-1] if kind == "part" and groups.parts is not None else groups.starts
+            means = group_means(snapshot, starts, references=references)
             self._means[key] = means
         return means
 
-    def _hubness_of(self, bank: CaptionBank, groups: _Groups) -> Float32:
-        """Compute the hubness that is subtracted from text scores: (G,) of groups ranked by means, else (n,)."""
-        by_means = groups.options.by_means
-        key = (groups.snapshot.state, groups.options.group if by_means else "", groups.encoder is not None)
+    def _hubness_of(
+        self, bank: CaptionBank, groups: _Groups, *, kind: Group | Literal["part"] | None = None
+    ) -> Float32:
+        """Compute the hubness that is subtracted from text scores.
+
+        Args:
+            kind: of `frame`s (n,), `part`s (P,), or means of `video`s or `scene`s (G,); None = what the search ranks by.
+        """
+        by = groups.options.ranked_by
+        if kind is None:
+            kind = "part" if by == "moment" else "frame" if by == "frame" else groups.options.group
+        key = (groups.snapshot.state, kind, groups.encoder is not None)
         known = self._hubness.get(key) if bank is self._bank else None
         if known is not None:
             return known
-        if by_means:
-            hubness = bank.hubness(self._group_means(groups))
-        else:
+        if kind == "frame":
             hubness = frame_hubness(bank, groups.snapshot, groups.encoder)
+        else:
+            hubness = bank.hubness(self._group_means(groups, kind=kind))
         if bank is self._bank:
             self._hubness[key] = hubness
         return hubness
