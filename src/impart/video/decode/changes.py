@@ -3,8 +3,9 @@
 A hard cut is such a step. So is much else: a flash, a quick object, movement on every second frame. Steps are
 candidates; `impart.video.scenes.bounds` decides with the retrieval embeddings which of them are cuts.
 
-The measure is the mean absolute difference of two thumbnails. A step counts where it is several times the median
-difference around it, and where the images on its two sides stay different: after a flash they do not.
+The measure is the mean absolute difference of two thumbnails. A step counts where it is several times what the
+movement around it explains, and where the images on its two sides stay different: after a flash they do not. Movement
+counts per second, since frames may be skipped and the rate may vary.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ Thumbnail = npt.NDArray[np.float32]
 
 SIDE_FRAMES = 6  # on either side of a step
 MIN_CHANGE = 4.0  # grey levels
-MIN_RATIO = 3.0  # of a step to the median difference around it, to which one grey level is added
+MIN_RATIO = 2.5  # of a step to the median difference around it, to which one grey level is added
+SLIDE_S = 0.2  # frames further apart are slides: all of their changes are steps
 MIN_STAYS = 0.5  # least difference of any frame before to any frame after, as a share of the step
 FLASH_FRAMES = 2  # a flash is this long at most
 
@@ -33,7 +35,8 @@ class Step:
     Attributes:
         before_s, after_s: times of the two frames, seconds after the container's start.
         change: mean absolute difference of their thumbnails, in grey levels (0..255).
-        calm: third largest difference among the `SIDE_FRAMES` on either side, in grey levels.
+        calm: third largest difference among the `SIDE_FRAMES` on either side, in grey levels; each is scaled to the time
+            between the two frames.
         sure: whether no frame between the two was skipped.
     """
 
@@ -89,8 +92,9 @@ class StepFinder:
         if change < MIN_CHANGE:
             return
         near = range(max(0, number - SIDE_FRAMES), min(len(self._changes), number + SIDE_FRAMES + 1))
-        around = sorted(self._changes[other] for other in near if other != number)
-        if around and change < MIN_RATIO * (around[len(around) // 2] + 1):
+        gap_s = self._gap_s(number)
+        around = sorted(self._changes[other] * gap_s / self._gap_s(other) for other in near if other != number)
+        if around and gap_s < SLIDE_S and change < MIN_RATIO * (around[len(around) // 2] + 1):
             return
         first, last = max(0, number - FLASH_FRAMES), min(len(self._thumbs), number + 2 + FLASH_FRAMES)
         before = [self._thumbs[i] for i in range(first, number + 1)]
@@ -100,4 +104,7 @@ class StepFinder:
             return
         after_s = self._times[number + 1]
         calm = around[-3] if len(around) > 2 else 0.0
-        self._steps.append(Step(self._times[number], after_s, change, calm, after_s <= self._ends[number]))
+        self._steps.append(Step(self._times[number], after_s, change, calm, bool(after_s <= self._ends[number])))
+
+    def _gap_s(self, number: int) -> float:
+        return max(self._times[number + 1] - self._times[number], 1e-3)
