@@ -37,14 +37,12 @@ class Step:
         change: mean absolute difference of their thumbnails, in grey levels (0..255).
         calm: third largest difference among the `SIDE_FRAMES` on either side, in grey levels; each is scaled to the time
             between the two frames.
-        sure: whether no frame between the two was skipped.
     """
 
     before_s: float
     after_s: float
     change: float
     calm: float
-    sure: bool
 
 
 class StepFinder:
@@ -53,7 +51,7 @@ class StepFinder:
     >>> finder = StepFinder()
     >>> black, white = (np.full((32, 32, 3), level, np.float32) for level in (0, 255))
     >>> for number, thumb in enumerate([black] * 8 + [white] * 8):
-    ...     finder.add(number / 25, thumb, duration_s=1 / 25)
+    ...     finder.add(number / 25, thumb)
     >>> [step.after_s for step in finder.finish()]
     [0.32]
     """
@@ -61,22 +59,19 @@ class StepFinder:
     def __init__(self) -> None:
         self._thumbs: deque[Thumbnail] = deque(maxlen=2 * SIDE_FRAMES + 2)
         self._times: deque[float] = deque(maxlen=2 * SIDE_FRAMES + 2)
-        self._ends: deque[float] = deque(maxlen=2 * SIDE_FRAMES + 2)
         self._changes: deque[float] = deque(maxlen=2 * SIDE_FRAMES + 1)
         self._steps: list[Step] = []
 
-    def add(self, time_s: float, thumb: Thumbnail, *, duration_s: float) -> None:
+    def add(self, time_s: float, thumb: Thumbnail) -> None:
         """Add the next frame.
 
         Args:
             thumb: (h, w, 3), 0..255, of one size for all frames.
-            duration_s: how long the frame is shown if no frame is skipped.
         """
         if self._thumbs:
             self._changes.append(float(np.abs(thumb - self._thumbs[-1]).mean()))
         self._thumbs.append(thumb)
         self._times.append(time_s)
-        self._ends.append(time_s + 1.5 * duration_s)
         if len(self._changes) > SIDE_FRAMES:
             self._judge(len(self._changes) - 1 - SIDE_FRAMES)
 
@@ -102,9 +97,8 @@ class StepFinder:
         stays = min(float(np.abs(one - other).mean()) for one in before for other in after)
         if stays < MIN_STAYS * change:
             return
-        after_s = self._times[number + 1]
         calm = around[-3] if len(around) > 2 else 0.0
-        self._steps.append(Step(self._times[number], after_s, change, calm, bool(after_s <= self._ends[number])))
+        self._steps.append(Step(self._times[number], self._times[number + 1], change, calm))
 
     def _gap_s(self, number: int) -> float:
         return max(self._times[number + 1] - self._times[number], 1e-3)

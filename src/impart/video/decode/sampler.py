@@ -226,7 +226,7 @@ def _segments(
                 yield done.segment(path, end_s=begin / fps, fps=fps)
             begin = count = upto
         held, scaler, thumb = timed.frame, coming, coming.thumbnail(timed.frame)
-        finder.add(time_s, thumb, duration_s=timed.duration_s)
+        finder.add(time_s, thumb)
         slide = time_s - last_s >= 1 / fps  # not one of the frames of a movement
         last_s, end_s = time_s, time_s + timed.duration_s
 
@@ -240,9 +240,7 @@ def _segments(
         end_s = found.end_s - start_s
     upto = max(begin, first_sample(end_s, fps=fps), first + 1)
     if upto > begin:
-        done, run = _extend(
-            run, held, thumb, begin=begin, upto=upto, scaler=scaler, threshold=settings.reuse_threshold
-        )
+        done, run = _extend(run, held, thumb, begin=begin, upto=upto, scaler=scaler, threshold=settings.reuse_threshold)
         if done is not None:
             yield done.segment(path, end_s=begin / fps, fps=fps)
         count = upto

@@ -22,7 +22,7 @@ from impart.video.scenes.samples import Samples
 
 __all__ = ["SceneBounds", "find_scenes"]
 
-MARGINS = ((5.0, 0.3), (2.0, 0.1), (0.0, -0.1))
+MARGINS = ((5.0, 0.3), (2.5, 0.1))
 """Least ratio of a step to the movement around it (`Step.calm`), and what is added to the threshold there."""
 NEAR_CUT_S = 0.5  # a gradual transition so near to a hard cut is part of it
 _EPS_S = 1e-4
@@ -57,7 +57,7 @@ def find_scenes(samples: Samples, steps: Iterable[Step], *, end_s: float, thresh
     >>> rows = np.repeat([[1.0, 0.0], [0.0, 1.0]], 4, axis=0)  # two shots of a second
     >>> flat = np.zeros((8, 16, 16), np.uint8)
     >>> samples = Samples.of_segments(rows, flat, starts_s=np.arange(8) / 4, weights=[1] * 8, fps=4)
-    >>> step = Step(before_s=0.88, after_s=0.92, change=60.0, calm=1.0, sure=True)
+    >>> step = Step(before_s=0.88, after_s=0.92, change=60.0, calm=1.0)
     >>> find_scenes(samples, [step], end_s=2.0, threshold=0.55)
     SceneBounds(first=(0, 4), start_s=(0.0, 0.92), end_s=(0.92, 2.0), kinds=('cut', 'cut'))
     """
@@ -86,7 +86,7 @@ def _hard_cuts(samples: Samples, steps: Iterable[Step], *, threshold: float) -> 
     before, after = samples.retrieval[places - 1], samples.retrieval[places]  # (c, R) each
     cosines: npt.NDArray[np.float32] = np.einsum("cr,cr->c", before, after, dtype=np.float32)
     ratios = [best[at].change / (best[at].calm + 1) for at in places.tolist()]
-    margins = [next(margin for least, margin in MARGINS if ratio >= least) for ratio in ratios]
+    margins = [next((margin for least, margin in MARGINS if ratio >= least), -np.inf) for ratio in ratios]
     kept = cosines < threshold + np.array(margins)
     return [(int(at), best[int(at)].after_s) for at in places[kept]]
 
