@@ -27,7 +27,6 @@ from impart.evaluate.embed_videos import EmbeddedVideo, Frames, embed_videos, fr
 from impart.evaluate.result import Result
 from impart.metrics import bootstrap
 from impart.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, top_iou
-from impart.video.scenes.cuts import scene_bounds
 from impart.video.search.moments import ScoredParts, split_scenes
 
 __all__ = [
@@ -303,18 +302,21 @@ def predict_moments(
 
 
 def _spans(video: EmbeddedVideo, texts: Float32) -> list[list[Window]]:
-    """Find the spans of a video for texts (T, D): T lists of windows, best first."""
+    """Find the spans of a video for texts (T, D): T lists of windows, best first.
+
+    A cut is where the retrieval embeddings of two frames differ; frames between the sampled ones are not known here.
+    """
     start_s, end_s = video.spans[:, 0], video.spans[:, 1]
-    bounds = scene_bounds(video.retrieval, start_s, end_s, IndexSettings().cut_threshold)
-    scenes = np.array([first for first, _ in bounds], dtype=np.int64)
+    cosines = np.einsum("fr,fr->f", video.retrieval[:-1], video.retrieval[1:])  # (f - 1,) of frames to the next
+    scenes = np.append(0, 1 + np.flatnonzero(cosines < IndexSettings().cut_threshold))
     parts = split_scenes(scenes, np.array([0, len(start_s)]), start_s, end_s)
     shown_s = np.maximum(end_s - start_s, 1e-6)[:, None]
     means = l2_normalise(np.add.reduceat(video.embeddings * shown_s, parts.bounds[:-1]).astype(np.float32))  # (P, D)
     answers = []
     for text in texts:
-        curve, cosines = video.embeddings @ text, means @ text  # (f,), (P,)
+        curve, scores = video.embeddings @ text, means @ text  # (f,), (P,)
         scored = ScoredParts(
-            parts=parts, means=means, scores=cosines, cosines=cosines, frames=lambda a, b, curve=curve: curve[a:b]
+            parts=parts, means=means, scores=scores, cosines=scores, frames=lambda a, b, curve=curve: curve[a:b]
         )
         found = scored.spans_of(0, most=MAX_WINDOWS, least=-math.inf)
         answers.append([(float(start_s[one.first]), float(end_s[one.stop - 1]), one.score) for one in found])
