@@ -262,10 +262,10 @@ def query_vectors(queries: Sequence[Query], encoder: Encoder, settings: SearchSe
         vectors = dict(zip(texts, embedded, strict=True))
     rows = []
     for of_query in terms:
-        embedded = [
+        of_terms = [
             vectors[term.text] if term.image is None else _image_vector(term.image, encoder, fit) for term in of_query
         ]
-        rows.append(combine(np.stack(embedded), [term.weight for term in of_query]))
+        rows.append(combine(np.stack(of_terms), [term.weight for term in of_query]))
     return np.stack(rows)
 
 
@@ -320,7 +320,8 @@ def _image_vector(image: str | os.PathLike[str] | ImageInput, encoder: Encoder, 
     loaded = _image(image)
     if fit == "squash":
         loaded = squashed(loaded, side_px=encoder.traits.image_size_px)
-    return encoder.encode_images([loaded]).embeddings[0]
+    vector: Float32 = encoder.encode_images([loaded]).embeddings[0]
+    return vector
 
 
 def _image(image: str | os.PathLike[str] | ImageInput) -> Any:

@@ -144,8 +144,8 @@ def standardised(scores: Float32, *, weight: npt.NDArray[np.int32]) -> Float32:
     """
     share = (weight / max(int(weight.sum()), 1)).astype(np.float32)
     centred = scores - (scores @ share)[:, None]
-    sd = np.sqrt(np.square(centred) @ share)
-    return centred / np.maximum(sd, _LEAST_SD)[:, None]
+    sd = np.maximum(np.sqrt(np.square(centred) @ share), _LEAST_SD)
+    return np.divide(centred, sd[:, None], dtype=np.float32)
 
 
 @dataclass(frozen=True)
