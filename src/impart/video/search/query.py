@@ -78,7 +78,7 @@ class Term:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What to find: terms with weights; and what follows it, or is beside it, in the same video.
+    """A sum of terms with weights; and a query that follows it, or that the same span fits, in one video.
 
     Attributes:
         text, image, not_text: the simple form: a text, an image (a file, PIL image or RGB array) or both, each of
