@@ -2,8 +2,8 @@
 
 Frames and examples are compared by their retrieval embeddings, after three steps.
 
-1. **Whitening.** Cosines of raw embeddings are high between all frames of one kind, such as two beaches. The covariance C
-   of unrelated images tells which directions those are. Rows become `W(x - m) / |W(x - m)|` with `W = C_s^(-1/2)` and
+1. **Whitening.** Cosines of raw embeddings are high between all frames of one kind, such as two beaches. The covariance
+   C of unrelated images tells which directions those are. Rows become `W(x - m) / |W(x - m)|` with `W = C_s^(-1/2)` and
    `C_s = (1 - s) C + s t I`, t the mean eigenvalue (linear discriminant analysis with shrinkage). C and the mean m are
    half from the frames of the index and half from the background set of the encoder.
 2. **Examples.** The score of a frame is the mean of its cosine with the nearest example and of its mean cosine with the
@@ -31,7 +31,7 @@ _UNLIKE_Z, _ALIKE_Z = 2.0, 4.0  # of the nearest other example: below, it is unl
 _USUAL_CUT_Z = 6.0  # of a name with one example
 _LOWEST_CUT_Z, _HIGHEST_CUT_Z = 5.0, 9.0
 _CUT_SHARE = 0.5  # of the z-scores of the examples among each other
-_OF_TOP = 0.6  # of the z-score of an example itself
+_OF_TOP = 0.7  # of the z-score of an example itself
 _WIDTH_Z = 0.75
 _ROWS = 16_384  # frames at once
 
