@@ -92,7 +92,7 @@ def test_background_without_any_rows_is_refused():
 
 def test_narrow_embeddings_have_a_cut_that_can_be_reached():
     rng = np.random.default_rng(2)
-    frames = l2_normalise(rng.standard_normal((200, 6)))
+    frames = l2_normalise(rng.standard_normal((200, 8)))
     found = presence(frames, frames[:1], Background.of(frames))
     assert found[0] > 0.5
     assert (found > 0.5).sum() < 10
