@@ -112,8 +112,8 @@ def test_ties_go_to_the_earlier_group_and_disallowed_groups_are_not_returned() -
 
 def test_negative_terms_are_subtracted() -> None:
     x, y = np.eye(2, dtype=np.float32)
-    assert np.allclose(combine([x, y], [], negative_weight=0.5), [0.5**0.5, 0.5**0.5])
-    away = combine([x], [y], negative_weight=0.5)
+    assert np.allclose(combine(np.stack([x, y]), [1, 1]), [0.5**0.5, 0.5**0.5])
+    away = combine(np.stack([x, y]), [1, -0.5])
     assert away[1] < 0
     assert np.isclose(np.linalg.norm(away), 1)
 

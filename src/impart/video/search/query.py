@@ -1,18 +1,27 @@
 """Queries and options of a search, and the unit vector of a query.
 
-The vector of a query is the normalised sum of its text embedding and its image embedding. `negative_weight` times the
-mean embedding of the negative terms is subtracted (Rocchio), and the result is normalised again.
+A query is a sum of terms, each a text or an image with a weight. Its vector is the unit vector of
+
+    u - sum_j |w_j| t_j,    u = normalise(sum_i w_i t_i)
+
+over wanted terms i and unwanted terms j (negative weights): weights of wanted terms are relative to each other, weights
+of unwanted ones to the wanted part as a whole. `not_text` shares `negative_weight` among its texts (Rocchio).
+
+Queries are also joined in time: `then` (one followed by the other) and `also` (both in one span), see
+`impart.video.search.temporal`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 import numpy as np
 
@@ -24,27 +33,123 @@ from impart.errors import DataError, ImpartWarning, QueryError
 from impart.images import load_image
 from impart.retrieval.prompts import fill_sentence, query_embeddings
 
-__all__ = ["Query", "SearchKeywords", "SearchOptions", "combine", "query_vectors"]
+__all__ = [
+    "WITHIN_S",
+    "Query",
+    "SearchKeywords",
+    "SearchOptions",
+    "Term",
+    "combine",
+    "parse_expression",
+    "query_vectors",
+]
+
+WITHIN_S = 20.0
+"""Most seconds between the spans of a sequence, by default."""
+
+_SIGN = re.compile(r"\s+[+-](?:\s+|$)")
+_TERM = re.compile(
+    r"""\s*(?:(?P<weight>\d+(?:\.\d*)?|\.\d+)\s*\*\s*)?(?P<image>image:)?(?:"(?P<quoted>[^"]*)"|(?![+-](?:\s|$))(?P<plain>[^"]*?))(?=\s*$|\s+[+-](?:\s|$))"""
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """A text or an image, with its weight in a query.
+
+    Attributes:
+        text, image: one of them; an image is a file, PIL image or RGB array.
+        weight: negative = unwanted.
+
+    Raises:
+        QueryError: it has both or neither, or a weight of zero.
+    """
+
+    text: str | None = None
+    image: str | os.PathLike[str] | ImageInput | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.image is None):
+            raise QueryError("a term is a text or an image: give one of them")
+        if not math.isfinite(self.weight) or self.weight == 0:
+            raise QueryError(f"the weight of a term is {self.weight:g}: give a number other than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """A text, an image (a file, PIL image or RGB array), or both; and negative terms."""
+    """What to find: terms with weights; and what follows it, or is beside it, in the same video.
+
+    Attributes:
+        text, image, not_text: the simple form: a text, an image (a file, PIL image or RGB array) or both, each of
+            weight 1; and negative terms.
+        terms: further terms.
+        also: a query that the same span fits.
+        then: a query that fits a later span; it may have a `then` of its own.
+        within_s: most seconds from the end of this span to the start of the next.
+        keep: the span of a hit: from the first to the last of the sequence, or one of them.
+
+    Example:
+        >>> rain = Query(text="people with umbrellas", then=Query(text="a rainbow"), within_s=30)
+        >>> red = Query(terms=[Term(text="a red car", weight=2), Term(text="people", weight=-0.5)])
+    """
 
     text: str | None = None
     image: str | os.PathLike[str] | ImageInput | None = None
     not_text: Sequence[str] = ()
+    terms: Sequence[Term] = ()
+    also: Query | None = None
+    then: Query | None = None
+    within_s: float = WITHIN_S
+    keep: Literal["all", "first", "last"] = "all"
 
     def __post_init__(self) -> None:
-        if self.text is not None and not self.text.strip():
-            raise QueryError("the query's text is empty: write what to look for")
-        if self.text is None and self.image is None:
-            raise QueryError("a query needs a text, an image or both; negative terms alone find nothing")
         if isinstance(self.not_text, str) or any(not text.strip() for text in self.not_text):
             raise QueryError("negative terms are a list of texts, none of them empty")
-        for text in (self.text or "", *self.not_text):
+        terms = self.weighted(1.0)
+        for text in [term.text for term in terms if term.text is not None]:
+            if not text.strip():
+                raise QueryError("the query's text is empty: write what to look for")
             if any("\ud800" <= letter <= "\udfff" for letter in text):  # bytes that were no text
                 raise QueryError(f"the query {text!r} is not UTF-8 text: write it as UTF-8")
+        if not any(term.weight > 0 for term in terms):
+            raise QueryError("a query needs a text, an image or both; negative terms alone find nothing")
+        if not self.within_s >= 0:
+            raise QueryError(f"within {self.within_s:g} s: give 0 seconds or more")
+        if self.keep not in ("all", "first", "last"):
+            raise QueryError(f"cannot keep {self.keep!r} of a sequence: use all, first or last")
+        if self.also is not None and (self.also.then is not None or self.also.also is not None):
+            raise QueryError("a query in the same span is one query: give it no sequence of its own")
+
+    def weighted(self, negative_weight: float) -> tuple[Term, ...]:
+        """List all terms of the query itself, with weights; `negative_weight` is shared by the texts of `not_text`."""
+        simple = [Term(text=self.text)] if self.text is not None else []
+        simple += [Term(image=self.image)] if self.image is not None else []
+        share = -negative_weight / max(len(self.not_text), 1)
+        unwanted = [Term(text=text, weight=share) for text in self.not_text] if share else []
+        return (*simple, *self.terms, *unwanted)
+
+    @property
+    def has_image(self) -> bool:
+        """Whether an image is among the terms of the query itself."""
+        return self.image is not None or any(term.image is not None for term in self.terms)
+
+    @property
+    def joined(self) -> bool:
+        """Whether the query consists of several queries that are joined in time."""
+        return self.also is not None or self.then is not None
+
+    def steps(self) -> list[Query]:
+        """List the queries of a sequence, in the order of time.
+
+        >>> [step.text for step in Query(text="a", then=Query(text="b", then=Query(text="c"))).steps()]
+        ['a', 'b', 'c']
+        """
+        return [self, *(self.then.steps() if self.then is not None else [])]
+
+    def parts(self) -> list[Query]:
+        """List all queries that are joined: the steps, each followed by its `also`."""
+        return [part for step in self.steps() for part in (step, step.also) if part is not None]
 
 
 class SearchKeywords(TypedDict, total=False):
@@ -114,20 +219,21 @@ class SearchOptions:
         return self.by == "mean" and self.group != "frame"
 
 
-def combine(wanted: Sequence[Float32], unwanted: Sequence[Float32], *, negative_weight: float) -> Float32:
-    """Combine unit vectors of wanted and unwanted terms into one unit query vector (D,).
+def combine(vectors: Float32, weights: Sequence[float]) -> Float32:
+    """Combine unit vectors of k terms (k, D) into one unit query vector (D,); negative weights are of unwanted terms.
 
-    >>> combine([np.array([1, 0], np.float32)], [np.array([0, 1], np.float32)], negative_weight=0.75).round(1).tolist()
+    >>> combine(np.eye(2, dtype=np.float32), [1, -0.75]).round(1).tolist()
     [0.800000011920929, -0.6000000238418579]
     """
-    vector = l2_normalise(np.sum(wanted, axis=0))
-    if len(unwanted):
-        vector = l2_normalise(vector - negative_weight * np.mean(unwanted, axis=0))
+    share = np.asarray(weights, np.float32)
+    vector = l2_normalise(np.maximum(share, 0) @ vectors)
+    if (share < 0).any():
+        vector = l2_normalise(vector + np.minimum(share, 0) @ vectors)
     return vector
 
 
 def query_vectors(queries: Sequence[Query], encoder: Encoder, settings: SearchSettings, *, fit: Fit) -> Float32:
-    """Encode queries to unit vectors (T, D); texts in batches, images one by one.
+    """Encode queries to unit vectors (T, D); texts in batches, images one by one. What they are joined with is not.
 
     Args:
         settings: prompts of texts, weight of negative terms.
@@ -136,23 +242,53 @@ def query_vectors(queries: Sequence[Query], encoder: Encoder, settings: SearchSe
     Raises:
         DataError: an image cannot be read.
     """
-    texts = list(dict.fromkeys(text for query in queries for text in (query.text, *query.not_text) if text is not None))
-    vectors: dict[str, Float32] = {}
+    terms = [query.weighted(settings.negative_weight) for query in queries]
+    texts = list(dict.fromkeys(term.text for of_query in terms for term in of_query if term.text is not None))
+    vectors: dict[str | None, Float32] = {}
     if texts:
         embedded = query_embeddings(texts, encoder.encode_texts, prompts=settings.prompts)
         _warn_of_unread(texts, encoder, settings.prompts)
         vectors = dict(zip(texts, embedded, strict=True))
     rows = []
-    for query in queries:
-        wanted = [vectors[query.text]] if query.text is not None else []
-        if query.image is not None:
-            image = _image(query.image)
-            if fit == "squash":
-                image = squashed(image, side_px=encoder.traits.image_size_px)
-            wanted.append(encoder.encode_images([image]).embeddings[0])
-        unwanted = [vectors[text] for text in query.not_text]
-        rows.append(combine(wanted, unwanted, negative_weight=settings.negative_weight))
+    for of_query in terms:
+        embedded = [
+            vectors[term.text] if term.image is None else _image_vector(term.image, encoder, fit) for term in of_query
+        ]
+        rows.append(combine(np.stack(embedded), [term.weight for term in of_query]))
     return np.stack(rows)
+
+
+def parse_expression(expression: str) -> tuple[Term, ...]:
+    """Parse arithmetic with terms: `2*a red car + at night - 0.5*people`.
+
+    Terms are separated by ` + ` and ` - ` with spaces around; `number*` is a weight; `image:FILE` is an image. A
+    text in double quotes may contain anything else.
+
+    Raises:
+        QueryError: shows the form.
+
+    >>> [(term.text, term.weight) for term in parse_expression('2*a red car + at night - 0.5*"pros - cons"')]
+    [('a red car', 2.0), ('at night', 1.0), ('pros - cons', -0.5)]
+    """
+    terms, place, sign = [], 0, 1
+    if found := _SIGN.match(f" {expression}"):  # a leading sign needs no space before it
+        place, sign = found.end() - 1, -1 if "-" in found[0] else 1
+    while True:
+        found = _TERM.match(expression, place)
+        text = (found["quoted"] if found["quoted"] is not None else found["plain"]).strip() if found else ""
+        if found is None or not text:
+            raise QueryError(
+                f"cannot read the expression {expression!r} at {expression[place:].strip()[:20]!r}: write terms with "
+                "weights, such as 2*a red car + at night - 0.5*people + image:photo.jpg"
+            )
+        weight = sign * float(found["weight"] or 1)
+        terms.append(Term(image=text, weight=weight) if found["image"] else Term(text=text, weight=weight))
+        place = found.end()
+        if not expression[place:].strip():
+            return tuple(terms)
+        between = _SIGN.match(expression, place)
+        assert between is not None, expression
+        place, sign = between.end(), -1 if "-" in between[0] else 1
 
 
 def _warn_of_unread(texts: Sequence[str], encoder: Encoder, prompts: Sequence[str]) -> None:
@@ -166,6 +302,14 @@ def _warn_of_unread(texts: Sequence[str], encoder: Encoder, prompts: Sequence[st
         if remark:
             shown = text if len(text) <= 60 else f"{text[:57]}..."
             warnings.warn(f"the query {shown!r} {remark}", ImpartWarning, stacklevel=2)
+
+
+def _image_vector(image: str | os.PathLike[str] | ImageInput, encoder: Encoder, fit: Fit) -> Float32:
+    """Encode a query image to a unit vector (D,), fitted as the frames of the index are."""
+    loaded = _image(image)
+    if fit == "squash":
+        loaded = squashed(loaded, side_px=encoder.traits.image_size_px)
+    return encoder.encode_images([loaded]).embeddings[0]
 
 
 def _image(image: str | os.PathLike[str] | ImageInput) -> Any:
