@@ -20,17 +20,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Sentence", "read_sentence"]
+from impart.video.search.query import Query, Term
+
+__all__ = ["NamedQuery", "Sentence", "named_query", "read_sentence"]
 
 _SOMEONE = "someone"
 _PLACE = "\x00"
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # scripts that set no space between words
 _BEFORE = {
     "a", "an", "the", "some", "any", "no", "every", "each", "this", "that", "these", "those", "my", "your", "his",
-    "her", "its", "our", "their", "one", "two", "three", "many", "of",
+    "her", "its", "our", "their", "one", "two", "three", "many",
 }  # fmt: skip
 _ADJECTIVES = {
     "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey", "gray", "golden",
@@ -44,7 +46,9 @@ _NO_CONTEXT = {
 _ONE_OF = re.compile(rf"^(?:(?:an?|the|some|all) )?\w+ of {_PLACE}$", re.IGNORECASE)
 _JOINED = re.compile(rf"{_PLACE}(?:(?:\s*,\s*|\s*&\s*|\s+and\s+|\s+or\s+|\s*,\s*and\s+){_PLACE})+", re.IGNORECASE)
 _ARTICLE = re.compile(rf"\b(?:an?|the|my|our) (?={_PLACE})", re.IGNORECASE)
-_ENDS = re.compile(r"^(?:\s|[,;:&]|(?:and|or)\b)+|(?:\s|[,;:&]|\b(?:and|or|with|of|by|near|an?|the|to)\s*[.!?]*$)+$", re.I)
+_ENDS = re.compile(
+    r"^(?:\s|[,;:&]|(?:and|or)\b)+|(?:\s|[,;:&]|\b(?:and|or|with|of|by|near|an?|the|to)\s*[.!?]*$)+$", re.I
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +86,8 @@ def read_sentence(text: str, names: Iterable[str]) -> Sentence:
     found: list[str] = []
     rest, place = "", 0
     for match in pattern.finditer(text) if pattern is not None else ():
-        name = known[_key(match["name"])]
-        if _is_word(name, match["name"], text[: match.start()]):
+        name = known.get(_key(match["name"]))  # None of a letter that only resembles one, as the dotless i does
+        if name is None or _is_word(name, match["name"], text[: match.start()]):
             continue
         if name not in found:
             found.append(name)
@@ -94,6 +98,63 @@ def read_sentence(text: str, names: Iterable[str]) -> Sentence:
         return Sentence(names=(), contexts=())
     rest = _ARTICLE.sub("", _JOINED.sub(_PLACE, rest + text[place:]))
     return Sentence(names=tuple(found), contexts=_contexts(rest))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedQuery:
+    """A query with taught names in it, taken apart.
+
+    Attributes:
+        context: the query without the names; None, where it is the names alone.
+        present: names that the frames shall show; each raises the score.
+        absent: names that they shall not show.
+    """
+
+    context: Query | None
+    present: tuple[str, ...]
+    absent: tuple[str, ...] = ()
+
+
+def named_query(query: Query, names: Collection[str], *, negative_weight: float) -> NamedQuery | None:
+    """Take the taught names out of the texts of a query; what it is joined with is not read.
+
+    An unwanted text that is a name alone makes the name absent. With other words ("Rex asleep") it is not changed.
+
+    Args:
+        query: of any terms.
+        names: as they were taught.
+        negative_weight: of the negative terms, see `Query.weighted`.
+
+    Returns:
+        None where the query has no name: it is searched as it is.
+
+    Example:
+        >>> found = named_query(Query(text="Rex on a beach", not_text=["Anna"]), ["Rex", "Anna"], negative_weight=0.75)
+        >>> found.present, found.absent, [(term.text, term.weight) for term in found.context.terms]
+        (('Rex',), ('Anna',), [('on a beach', 0.5), ('someone on a beach', 0.5)])
+    """
+    if not names:
+        return None
+    present: list[str] = []
+    absent: list[str] = []
+    terms: list[Term] = []
+    for term in query.weighted(negative_weight):
+        sentence = read_sentence(term.text, names) if term.text is not None else None
+        if sentence is None or not sentence.names or (term.weight < 0 and sentence.contexts):
+            terms.append(term)
+            continue
+        (present if term.weight > 0 else absent).extend(sentence.names)
+        share = term.weight / max(len(sentence.contexts), 1)
+        terms += [Term(text=text, weight=share) for text in sentence.contexts]
+    if not present and not absent:
+        return None
+    if terms and not any(term.weight > 0 for term in terms):  # "Rex", without something
+        terms.append(Term(text=_SOMEONE))
+    return NamedQuery(
+        context=Query(terms=terms) if terms else None,
+        present=tuple(dict.fromkeys(present)),
+        absent=tuple(dict.fromkeys(absent)),
+    )
 
 
 def _key(name: str) -> str:
@@ -121,7 +182,7 @@ def _is_word(name: str, written: str, before: str) -> bool:
         return False
     if words and words[-1] in _ADJECTIVES:
         words = words[:-1]
-    return bool(words) and words[-1] in _BEFORE - {"of"}
+    return bool(words) and words[-1] in _BEFORE
 
 
 def _contexts(rest: str) -> tuple[str, ...]:
