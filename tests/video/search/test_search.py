@@ -437,3 +437,58 @@ def test_copies_and_hard_links_are_one_hit(tmp_path: Path) -> None:
         assert names(apart)[:3] == ["a copy", "b long", "link"]
         assert apart[0].also_at == ()
         index = VideoIndex.open(tmp_path / "index", TinyEncoder())
+
+
+def test_one_colour_followed_by_another_is_a_span_of_one_film(library: VideoIndex) -> None:
+    first = library.search_many([Query(text="blue", then=Query(text="red"))])[0][0]
+    assert first.path.stem == "b long"
+    assert (first.start_s, first.end_s) == (pytest.approx(0, abs=0.3), pytest.approx(4, abs=0.3))
+    assert [round(step.start_s) for step in first.steps] == [0, 2]
+    assert first.strong
+    skipped = library.search_many([Query(text="blue", then=Query(text="green"), within_s=2.5)])[0][0]
+    assert (round(skipped.start_s), round(skipped.end_s)) == (0, 6)
+    close = library.search_many([Query(text="blue", then=Query(text="green"), within_s=0.5)])[0][0]
+    assert close.score < 0.9 * skipped.score
+
+
+def test_of_a_sequence_the_first_or_last_span_is_kept(library: VideoIndex) -> None:
+    red = Query(text="red")
+    before, after = (
+        library.search_many([Query(text="blue", then=red, keep=keep)], top=1)[0][0] for keep in ("first", "last")
+    )
+    assert (round(before.start_s), round(before.end_s)) == (0, 2)
+    assert (round(after.start_s), round(after.end_s)) == (2, 4)
+    assert len(before.steps) == len(after.steps) == 2
+
+
+def test_joined_and_plain_queries_in_one_call(library: VideoIndex) -> None:
+    queries = [Query(text="grey"), Query(text="blue", then=Query(text="red")), Query(text="green")]
+    alone = [library.search_many([query])[0] for query in queries]
+    for hits, want in zip(library.search_many(queries), alone, strict=True):
+        assert [(hit.path, hit.start_s, hit.end_s) for hit in hits] == [
+            (hit.path, hit.start_s, hit.end_s) for hit in want
+        ]
+        assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in want], abs=1e-5)
+
+
+def test_pages_continue_each_other(library: VideoIndex) -> None:
+    everything = library.search(text="red", top=5)
+    pages = [library.search_many([Query(text="red")], top=2, offset=offset)[0] for offset in (0, 2, 4)]
+    assert [hit for page in pages for hit in page] == everything
+    assert [hit.rank for hit in everything] == [1, 2, 3, 4, 5]
+    assert library.search_many([Query(text="red")], offset=5)[0] == []
+    least = everything[2].score
+    assert library.search_many([Query(text="red")], min_score=least)[0] == everything[:3]
+
+
+@pytest.mark.parametrize("option", [{"offset": -1}, {"min_score": float("nan")}])
+def test_options_of_a_page_are_checked(library: VideoIndex, option: dict[str, float]) -> None:
+    with pytest.raises(QueryError, match=r"offset|min_score"):
+        library.search_many([Query(text="red")], **option)  # type: ignore[arg-type]
+
+
+def test_a_mark_shows_where_good_hits_end(library: VideoIndex) -> None:
+    hits = library.search(text="red")
+    marked = [hit.path.stem for hit in hits if hit.strong]
+    assert marked[:2] == ["a red", "e red too"]
+    assert "c green" not in marked

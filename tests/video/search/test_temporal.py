@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
-from impart.video.search.temporal import Windows, standardised
+from helpers.snapshots import make_snapshot
+from impart.video.search.query import Query
+from impart.video.search.snapshot import Snapshot
+from impart.video.search.temporal import Found, Windows, find_sequences, standardised
 
 
 def library(seed: int, *, runs: int = 7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -78,3 +83,63 @@ def test_scores_of_two_queries_get_the_same_scale() -> None:
 def test_an_index_of_equal_frames_gives_no_infinite_scores() -> None:
     assert np.isfinite(standardised(np.full((1, 5), 0.25, np.float32), weight=np.ones(5, np.int32))).all()
     assert standardised(np.zeros((2, 0), np.float32), weight=np.zeros(0, np.int32)).shape == (2, 0)
+
+
+def sequences_of(seed: int, query: Query, *, more: bool = True) -> tuple[list[list[Found]], np.ndarray, Snapshot]:
+    """Return what is found in three videos of two scenes each, their z-scores, and the snapshot."""
+    rng = np.random.default_rng(seed)
+    snapshot = make_snapshot(np.zeros((60, 2), np.float32), lengths=[10, 30, 20], scenes=[0, 5, 10, 25, 40, 50])
+    scores = rng.standard_normal((len(query.parts()), 60)).astype(np.float32)
+    found = find_sequences(query, scores, snapshot, snapshot.offsets[:-1], allowed=None, top=9, more=more)
+    return found, standardised(scores, weight=snapshot.weight), snapshot
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_three_steps_as_in_a_naive_loop(seed: int) -> None:
+    query = Query(text="a", within_s=1, then=Query(text="b", within_s=2, then=Query(text="c")))
+    found, z, snapshot = sequences_of(seed, query)
+    best: dict[int, tuple[float, tuple[int, int, int]]] = {}
+    gap = lambda i, j: round(snapshot.start_s[j] - snapshot.end_s[i], 6)  # noqa: E731
+    for i, j, k in itertools.combinations(range(60), 3):
+        video = snapshot.video_of[i]
+        if video == snapshot.video_of[k] and 0 <= gap(i, j) <= 1 and 0 <= gap(j, k) <= 2:
+            score = float(z[0, i] + z[1, j] + z[2, k]) / 3
+            best[video] = max(best.get(video, (-np.inf, (0, 0, 0))), (score, (i, j, k)))
+    want = sorted(best.values(), reverse=True)
+    assert [tuple(span.best for span in of_video[0].spans) for of_video in found] == [frames for _, frames in want]
+    np.testing.assert_allclose([of_video[0].score for of_video in found], [score for score, _ in want], atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_spans_are_in_order_and_within_their_scenes(seed: int) -> None:
+    found, _, snapshot = sequences_of(seed, Query(text="a", within_s=3, then=Query(text="b")))
+    assert any(len(of_video) > 1 for of_video in found)
+    for of_video in found:
+        for one in of_video:
+            assert [span.first <= span.best < span.stop for span in one.spans] == [True, True]
+            assert one.spans[0].stop <= one.spans[1].first
+            assert all(snapshot.scene_of[span.first] == snapshot.scene_of[span.stop - 1] for span in one.spans)
+        whole = sorted((one.spans[0].first, one.spans[-1].stop) for one in of_video)
+        assert all(stop <= first for (_, stop), (first, _) in itertools.pairwise(whole))
+        assert [one.score for one in of_video] == sorted((one.score for one in of_video), reverse=True)
+
+
+def test_a_video_that_is_too_short_for_a_sequence_is_no_hit() -> None:
+    snapshot = make_snapshot(np.zeros((5, 2), np.float32), lengths=[1, 4])
+    scores = np.array([[9, 1, 0, 0, 0], [9, 0, 0, 1, 0]], np.float32)
+    query = Query(text="a", then=Query(text="b"))
+    (only,) = find_sequences(query, scores, snapshot, snapshot.offsets[:-1], allowed=None, top=9, more=False)
+    assert [span.best for span in only[0].spans] == [1, 3]
+
+
+def test_both_in_one_span_need_not_be_in_the_same_frame_but_in_the_same_scene() -> None:
+    snapshot = make_snapshot(np.zeros((24, 2), np.float32), lengths=[12, 12], scenes=[0, 6, 12, 18])
+    scores = np.zeros((2, 24), np.float32)
+    scores[0, [5, 14]] = 1  # A
+    scores[1, [6, 17]] = 1  # B: in video 0 in the next scene, in video 1 in the same, 0.5 s later
+    query = Query(text="a", also=Query(text="b"))
+    first, second = find_sequences(query, scores, snapshot, snapshot.offsets[:-1], allowed=None, top=9, more=False)
+    assert snapshot.video_of[first[0].spans[0].best] == 1
+    assert first[0].spans[0].first <= 14
+    assert first[0].spans[0].stop > 17
+    assert second[0].score < 0.6 * first[0].score

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from impart.video.index.store import Kind
 
-__all__ = ["Hit", "Moment", "Reason", "timecode"]
+__all__ = ["Hit", "Moment", "NearCopy", "Reason", "timecode"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,20 @@ class Moment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NearCopy:
+    """A span of another video that shows the same as a hit, such as a trimmed or re-encoded copy.
+
+    Attributes:
+        start_s, end_s: of the span; score: as of a hit.
+    """
+
+    path: Path
+    start_s: float
+    end_s: float
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hit:
     """One result of a search.
 
@@ -56,7 +70,10 @@ class Hit:
         video_s: length of the video; 0 for a photo.
         kind: `video` or `photo`.
         names: taught names that raised its score.
+        strong: whether it is among the good hits, see `impart.video.search.cutoff`.
+        steps: the spans of a sequence (`Query.then`), in the order of time.
         moments: further spans of the same video, best first.
+        near_copies: spans of other videos that show the same; they are no hits of their own.
         also_at: other files with the same content, copies and hard links, sorted; they are no hits of their own.
         why: reference pairs that were blended into that segment, largest weight first; empty unless asked for.
     """
@@ -73,7 +90,10 @@ class Hit:
     video_s: float
     kind: Kind = "video"
     names: tuple[str, ...] = ()
+    strong: bool = True
+    steps: tuple[Moment, ...] = ()
     moments: tuple[Moment, ...] = ()
+    near_copies: tuple[NearCopy, ...] = ()
     also_at: tuple[Path, ...] = ()
     why: tuple[Reason, ...] = ()
 

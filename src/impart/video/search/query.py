@@ -162,6 +162,8 @@ class SearchKeywords(TypedDict, total=False):
     path_glob: str | None
     why: bool
     fold_copies: bool
+    offset: int
+    min_score: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +177,10 @@ class SearchOptions:
         augment: score the augmented vectors v'; False scores the base vectors.
         path_glob: only videos whose name matches (whose path, where the pattern contains a slash).
         why: add to each hit the reference pairs that were blended in.
-        fold_copies: return one hit for files of the same content (`Hit.also_at` names the others).
+        fold_copies: return one hit for files of the same content (`Hit.also_at` names the others), and one of those
+            that show the same (`Hit.near_copies`).
+        offset: hits that are left out before the first one returned; ranks count them.
+        min_score: least score of a hit; None = no bound.
         together: correct the text queries for hubs by each other (`CaptionBank.with_queries`). For lists in which each
             query has a video of its own. False answers each query as if it were alone.
 
@@ -191,10 +196,16 @@ class SearchOptions:
     why: bool = False
     together: bool = False
     fold_copies: bool = True
+    offset: int = 0
+    min_score: float | None = None
 
     def __post_init__(self) -> None:
         if self.top < 1:
             raise QueryError(f"top is {self.top}: ask for at least one hit")
+        if self.offset < 0:
+            raise QueryError(f"offset is {self.offset}: give the number of hits to leave out, 0 or more")
+        if self.min_score is not None and not math.isfinite(self.min_score):
+            raise QueryError(f"min_score is {self.min_score}: give a number, such as 0.3")
         if self.group not in ("video", "scene", "frame"):
             raise QueryError(f"cannot group by {self.group!r}: use video, scene or frame")
         if self.by not in ("mean", "moment"):

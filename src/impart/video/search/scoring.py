@@ -31,7 +31,7 @@ from impart.encoders.base import Float32, l2_normalise
 from impart.retrieval.hubness import CaptionBank
 from impart.video.search.snapshot import Snapshot
 
-__all__ = ["frame_hubness", "frame_scores", "named_scores", "without_hubs"]
+__all__ = ["frame_hubness", "frame_scores", "frame_vectors", "named_scores", "without_hubs"]
 
 _ROWS = 4096  # segments converted to float32 at once: 10 MB at D = 640
 _MOST_ROWS = 16_384  # of a piece where the reference set is larger than that: it is multiplied once per piece
@@ -75,15 +75,20 @@ def frame_scores(
     return scores
 
 
+def frame_vectors(snapshot: Snapshot, encoder: AugmentedEncoder | None, part: slice | npt.NDArray[np.int64]) -> Float32:
+    """Compute the unit vectors v' (m, D) of some segments."""
+    base = snapshot.vectors[part].astype(np.float32)
+    if encoder is None or snapshot.blend is None:
+        return l2_normalise(base)
+    return encoder.apply(base, snapshot.blend[part])
+
+
 def frame_hubness(bank: CaptionBank, snapshot: Snapshot, encoder: AugmentedEncoder | None) -> Float32:
     """Compute the hubness (n,) of each segment, see `impart.retrieval.hubness`."""
     result = np.empty(len(snapshot), np.float32)
-    blend = snapshot.blend
 
     def score(part: slice) -> None:
-        base = snapshot.vectors[part].astype(np.float32)  # (b, D)
-        vectors = l2_normalise(base) if encoder is None or blend is None else encoder.apply(base, blend[part])
-        result[part] = bank.hubness(vectors)
+        result[part] = bank.hubness(frame_vectors(snapshot, encoder, part))
 
     _in_pieces(len(snapshot), score, rows=_ROWS)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import warnings
@@ -22,12 +23,14 @@ from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.scan import absolute
 from impart.video.index.store import SEGMENTS, Store, TableGoneError
+from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, wide
 from impart.video.search.filters import allowed_videos
 from impart.video.search.hits import Hit, Reason, timecode
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, group_means, top_groups
 from impart.video.search.scoring import frame_hubness, frame_scores, without_hubs
 from impart.video.search.snapshot import Snapshot, load_snapshot
+from impart.video.search.temporal import find_sequences, moment_of
 
 __all__ = ["Searcher"]
 
@@ -78,6 +81,7 @@ class Searcher:
         self._snapshot: Snapshot | None = None
         self._means: dict[tuple[str, str, bool], Float32] = {}
         self._hubness: dict[tuple[str, str, bool], Float32] = {}
+        self._copy_bound: tuple[tuple[str, bool], float] | None = None
         self._bank: CaptionBank | None = None
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
@@ -91,23 +95,76 @@ class Searcher:
             manifest = IndexManifest.load(self._store.folder)
             encoder = self._encoder_of(manifest)
             base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
+            parts = [part for query in queries for part in query.parts()]
             vectors = query_vectors(
-                queries, encoder if options.augment else base, self._settings, fit=manifest.decode.fit
+                parts, encoder if options.augment else base, self._settings, fit=manifest.decode.fit
             )
             if self._settings.hub_correction and self._bank is None:
                 self._bank = bundled_bank(base)
             snapshot = reading.result()
-        by_text = np.array([query.image is None for query in queries])
+        by_text = np.array([not part.has_image for part in parts])
         bank = self._bank
         if options.together:
             bank = (bank or CaptionBank(vectors[:0])).with_queries(vectors[by_text])
-        groups = self._groups(snapshot, options)
-        hubness = self._hubness_of(bank, groups) if bank is not None and by_text.any() else None
+        groups = self._groups(snapshot, wide(options))
+        counts = [len(query.parts()) for query in queries]
+        rows = np.cumsum([0, *counts[:-1]])  # of the first part of each query
+        plain = rows[[not query.joined for query in queries]]
+        hubness = self._hubness_of(bank, groups) if bank is not None and by_text[plain].any() else None
+        ranked: list[list[Hit]] = []
+        for first in range(0, len(plain), _AT_ONCE):
+            part = plain[first : first + _AT_ONCE]
+            ranked += self._rank(vectors[part], groups, by_text=by_text[part], hubness=hubness)
+        of_plain, answers = iter(ranked), []
+        for query, row, count in zip(queries, rows, counts, strict=True):
+            own = slice(row, row + count)
+            asked = Asked(query=query, vectors=vectors[own], by_text=by_text[own])
+            hits = self._sequences(asked, groups, bank) if query.joined else next(of_plain)
+            answers.append(self._finished(hits, asked, groups, options))
+        return answers
+
+    def _sequences(self, asked: Asked, groups: _Groups, bank: CaptionBank | None) -> list[Hit]:
+        """Find the hits of queries that are joined in time."""
+        snapshot, options = groups.snapshot, groups.options
+        if not len(snapshot) or asked.query is None:
+            return []
+        hubness = None
+        if bank is not None and asked.by_text.any():
+            hubness = self._hubness_of(bank, groups, by_means=False)
+        scores = without_hubs(frame_scores(asked.vectors, snapshot, groups.encoder), asked.by_text, hubness)
+        more = options.group == "video"
+        found = find_sequences(
+            asked.query, scores, snapshot, groups.starts, allowed=groups.allowed, top=options.top, more=more
+        )
         hits = []
-        for first in range(0, len(vectors), _AT_ONCE):
-            part = slice(first, first + _AT_ONCE)
-            hits += self._rank(vectors[part], groups, by_text=by_text[part], hubness=hubness)
+        for rank, (sequence, *others) in enumerate(found, 1):
+            spans = sequence.kept(asked.query.keep)
+            within = range(spans[0].first, spans[-1].stop)
+            hit = self._hit(rank, float(np.round(sequence.score, 6)), within, spans[0].best, groups)
+            whole = moment_of(spans, sequence.score, snapshot)
+            hits.append(
+                dataclasses.replace(
+                    hit,
+                    start_s=whole.start_s,
+                    end_s=whole.end_s,
+                    steps=tuple(moment_of([span], span.score, snapshot) for span in sequence.spans),
+                    moments=tuple(moment_of(one.kept(asked.query.keep), one.score, snapshot) for one in others),
+                )
+            )
         return hits
+
+    def _finished(self, hits: list[Hit], asked: Asked, groups: _Groups, options: SearchOptions) -> list[Hit]:
+        """Fold hits that show the same, mark the strong ones, and take those that are asked for."""
+        snapshot, encoder = groups.snapshot, groups.encoder
+        if options.fold_copies and options.group not in ("scene", "frame"):
+            if not self._copy_bound or self._copy_bound[0] != (snapshot.state, encoder is not None):
+                bound = copy_bound(snapshot, encoder.references if encoder is not None else None)
+                self._copy_bound = (snapshot.state, encoder is not None), bound
+            hits = fold_hits(hits, snapshot, bound=self._copy_bound[1])
+        if options.min_score is not None:
+            hits = [hit for hit in hits if hit.score >= options.min_score]
+        marked = mark_hits(hits, asked, snapshot, encoder, bank=self._bank)
+        return marked[options.offset : options.offset + options.top]
 
     def similar(self, path: str | os.PathLike[str], at_s: float, options: SearchOptions) -> list[Hit]:
         """Find the hits of a moment of an indexed video, without the group that contains it.
@@ -122,10 +179,11 @@ class Searcher:
         moment = self._locate(snapshot, path, at_s)
         one = slice(moment, moment + 1)
         vector = l2_normalise(snapshot.vectors[one])  # (1, D)
-        groups = self._groups(snapshot, options, without=moment)
+        groups = self._groups(snapshot, wide(options), without=moment)
         if groups.encoder is not None and snapshot.blend is not None:
             vector = groups.encoder.apply(snapshot.vectors[one].astype(np.float32), snapshot.blend[one])
-        return self._rank(vector, groups)[0]
+        asked = Asked(vectors=vector, by_text=np.zeros(1, bool))
+        return self._finished(self._rank(vector, groups)[0], asked, groups, options)
 
     def _as_of_one_set(self, find: Callable[[], _Found]) -> _Found:
         """Call `find`, again where the index was changed meanwhile: the set that it was opening is deleted then.
@@ -301,9 +359,9 @@ class Searcher:
             self._means[key] = means
         return means
 
-    def _hubness_of(self, bank: CaptionBank, groups: _Groups) -> Float32:
+    def _hubness_of(self, bank: CaptionBank, groups: _Groups, *, by_means: bool | None = None) -> Float32:
         """Compute the hubness that is subtracted from text scores: (G,) of groups ranked by means, else (n,)."""
-        by_means = groups.options.by_means
+        by_means = groups.options.by_means if by_means is None else by_means
         key = (groups.snapshot.state, groups.options.group if by_means else "", groups.encoder is not None)
         known = self._hubness.get(key) if bank is self._bank else None
         if known is not None:

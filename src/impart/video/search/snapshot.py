@@ -102,6 +102,11 @@ class Snapshot:
         return {video: tuple(same) for same in numbers.values() if len(same) > 1 for video in same}
 
     @cached_property
+    def number_of(self) -> dict[str, int]:
+        """Number of the video with an id."""
+        return {video_id: number for number, video_id in enumerate(self.video_ids)}
+
+    @cached_property
     def retrieval(self) -> npt.NDArray[Any]:
         """Retrieval embeddings (n, R) in the precision of the index; read when they are first used.
 

@@ -4,7 +4,7 @@ The scores of two queries have different means and widths: a long sentence score
 standardised over the frames of the index (`standardised`), so that neither outweighs the other. Then
 
     A then B:  c(i) = (z_A(i) + max z_B(j)) / 2                j starts after i ends, at most `within_s` later
-    A with B:  c(i) = (max z_A(j) + max z_B(j)) / 2            j at most `within_s` from i, in the same scene
+    A with B:  c(i) = (max z_A(j) + max z_B(j)) / 2            j at most 2 s from i, in the same scene
 
 where j is a frame of the same video. The mean was chosen on slide shows of Flickr8k `val` images, 25 of 20 images each:
 of 475 pairs of captions it finds the right join for 78% within 5 s, the weaker of the two scores 70%, the first caption
@@ -13,16 +13,24 @@ alone 41%. The maximum over all windows takes O(n log w) for windows of w frames
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Float32
+from impart.video.search.hits import Moment
+from impart.video.search.query import Query
+from impart.video.search.ranking import best_of, top_groups
+from impart.video.search.snapshot import Snapshot
 
-__all__ = ["Windows", "standardised"]
+__all__ = ["Found", "Span", "Windows", "extent", "find_sequences", "moment_of", "standardised"]
 
 _LEAST_SD = np.float32(1e-6)  # of the scores of an index in which all frames are equal
+_ALSO_S = 2.0  # most seconds between two things in one span
+_MORE = 3  # further sequences of a video
+_LEAST_SHARE = 0.5  # of the best score of its video that a further sequence has
 _EPSILON_S = 1e-6  # times of neighbouring frames are equal up to rounding
 
 
@@ -136,3 +144,136 @@ def standardised(scores: Float32, *, weight: npt.NDArray[np.int32]) -> Float32:
     centred = scores - (scores @ share)[:, None]
     sd = np.sqrt(np.square(centred) @ share)
     return centred / np.maximum(sd, _LEAST_SD)[:, None]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Segments [first, stop) that fit one step of a sequence, the best of them, and its z-score."""
+
+    first: int
+    best: int
+    stop: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """A sequence in one video: its spans in the order of time, and the mean of their z-scores."""
+
+    spans: tuple[Span, ...]
+    score: float
+
+    def kept(self, keep: str) -> tuple[Span, ...]:
+        """Select the spans that a hit covers: `all`, the `first` or the `last`."""
+        return {"all": self.spans, "first": self.spans[:1], "last": self.spans[-1:]}[keep]
+
+
+def find_sequences(
+    query: Query,
+    scores: Float32,
+    snapshot: Snapshot,
+    starts: npt.NDArray[np.int64],
+    *,
+    allowed: npt.NDArray[np.bool_] | None,
+    top: int,
+    more: bool,
+) -> list[list[Found]]:
+    """Find the best sequence of each of the best groups, and further ones of the same group.
+
+    Args:
+        scores: (P, n) frame scores of the P parts of the query, see `Query.parts`.
+        starts: (G,) first segment of each group: a sequence starts in its group, and may end in a later one.
+        allowed: (G,) groups that may be returned; None = all.
+        top: groups returned.
+        more: whether to return further sequences, which share no segment with a better one.
+
+    Returns:
+        For each group, best first, its sequences, best first.
+    """
+    steps = _step_scores(query, scores, snapshot)
+    queries = query.steps()
+    windows = [
+        Windows.after(snapshot.start_s, snapshot.end_s, snapshot.offsets, within_s=step.within_s)
+        for step in queries[:-1]
+    ]
+    totals = [steps[-1]]  # of the steps from k on, where step k is at each segment
+    for step, window in zip(reversed(steps[:-1]), reversed(windows), strict=True):
+        totals.insert(0, step + window.maxima(totals[0]))
+    stops = np.append(starts, len(snapshot))[1:]
+    best = np.maximum.reduceat(totals[0], starts)
+    result = []
+    for group in top_groups(best, top=top, allowed=allowed):
+        left = totals[0][starts[group] : stops[group]].copy()
+        found: list[Found] = []
+        while np.isfinite(left).any() and len(found) <= (_MORE if more else 0):
+            frame = int(starts[group]) + best_of(left)
+            score = float(totals[0][frame]) / len(steps)
+            if found and score < _LEAST_SHARE * found[0].score:
+                break
+            spans = _spans(frame, steps, totals, windows, snapshot)
+            low, high = spans[0].first - int(starts[group]), spans[-1].stop - int(starts[group])
+            if all(spans[0].first >= other.spans[-1].stop or spans[-1].stop <= other.spans[0].first for other in found):
+                found.append(Found(tuple(spans), score))
+                left[max(low, 0) : high] = -np.inf
+            left[frame - int(starts[group])] = -np.inf
+        result.append(found)
+    return result
+
+
+def moment_of(spans: Sequence[Span], score: float, snapshot: Snapshot) -> Moment:
+    """Convert spans that follow each other to one moment, from the start of the first to the end of the last."""
+    return Moment(
+        start_s=float(snapshot.start_s[spans[0].first]),
+        end_s=float(snapshot.end_s[spans[-1].stop - 1]),
+        score=float(np.round(score, 6)),
+        best_s=float(snapshot.start_s[spans[0].best]),
+    )
+
+
+def extent(values: Float32, frame: int, *, first: int, stop: int) -> tuple[int, int]:
+    """Grow a span from its best frame: the frames around it with at least half of its z-score.
+
+    Args:
+        first, stop: bounds of the span, such as those of the scene.
+
+    Returns:
+        Its first frame, and the frame behind its last.
+
+    >>> extent(np.array([0.1, 1.2, 2.0, 1.1, 0.3], np.float32), 2, first=0, stop=5)
+    (1, 4)
+    """
+    low_ones = np.flatnonzero(values[first:stop] < values[frame] / 2) + first
+    before, after = low_ones[low_ones < frame], low_ones[low_ones > frame]
+    return (int(before[-1]) + 1 if len(before) else first), (int(after[0]) if len(after) else stop)
+
+
+def _step_scores(query: Query, scores: Float32, snapshot: Snapshot) -> list[Float32]:
+    """Compute the z-scores (n,) of each step; of a step with `also`, the mean of both within 2 s."""
+    rows = iter(standardised(scores, weight=snapshot.weight))
+    scenes = np.append(snapshot.scenes, len(snapshot))
+    steps = []
+    for step in query.steps():
+        own = next(rows)
+        if step.also is not None:
+            near = Windows.around(snapshot.start_s, snapshot.end_s, scenes, within_s=_ALSO_S)
+            own = (near.maxima(own) + near.maxima(next(rows))) / np.float32(2)
+        steps.append(own)
+    return steps
+
+
+def _spans(
+    frame: int, steps: Sequence[Float32], totals: Sequence[Float32], windows: Sequence[Windows], snapshot: Snapshot
+) -> list[Span]:
+    """Find the spans of the best sequence whose first step is at a frame. They do not overlap, or cross scenes."""
+    frames = [frame]
+    for window, total in zip(windows, totals[1:], strict=True):
+        frames.append(window.best(total, frames[-1]))
+    scenes = np.append(snapshot.scenes, len(snapshot))
+    spans: list[Span] = []
+    for number, at in enumerate(frames):
+        scene = int(snapshot.scene_of[at])
+        first = max(int(scenes[scene]), frames[number - 1] + 1 if number else 0, spans[-1].stop if spans else 0)
+        stop = min(int(scenes[scene + 1]), frames[number + 1] if number + 1 < len(frames) else len(snapshot))
+        low, high = extent(steps[number], at, first=first, stop=stop)
+        spans.append(Span(low, at, high, float(steps[number][at])))
+    return spans
