@@ -134,16 +134,14 @@ def find(
 
     The score is the mean presence in the span, from 0 to 1. For a name in a sentence, use 'impart search'.
     """
-    from impart.video.search.last_search import LastSearch, SavedHit, save_last_search
+    from impart.video.search.last_search import LastSearch, save_last_search
 
     opened = _open(index_dir)
     hits = opened.find(name, top=top, path_glob=path, by_time=by_time)
     print_answers([Answer(query=name, hits=hits, extra={})], form, why=False)
     save_last_search(opened.path, LastSearch.of(hits, query=name, command="names find"))
     if hits:
-        print(
-            f"next: impart export --help writes these spans as clips or timelines{_place(index_dir)}", file=sys.stderr
-        )
+        print("next: impart export --help: write these spans as clips, a reel or a timeline", file=sys.stderr)
     elif not opened.videos():
         print(f"the index {index_dir} holds no videos: add some with impart index PATH...", file=sys.stderr)
 
@@ -167,7 +165,7 @@ def _print_added(done: Added, index_dir: Path) -> None:
     for source, reason in done.failed:
         print(f"left out: {source}: {reason}", file=sys.stderr)
     for name, source in done.known:
-        print(f"{name} has this image already: {source}", file=sys.stderr)
+        print(f"the same image again, left out: {source} ({name})", file=sys.stderr)
     for report in done.reports:
         new = done.added.get(report.name, 0)
         print(f"{report.name}: {_count(new, 'new image')}, {len(report)} in all, {_found(report)}")

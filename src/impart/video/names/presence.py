@@ -219,6 +219,7 @@ def _kept(among: Float32, usual: float) -> npt.NDArray[np.bool_]:
     if count < 3:
         return kept
     nearest = (among - 2 * np.eye(count, dtype=np.float32)).max(axis=1)
+    usual = min(usual, _OF_TOP / _ALIKE_Z)  # narrow embeddings
     unlike = nearest < _UNLIKE_Z * usual
     if (nearest > _ALIKE_Z * usual).sum() >= 2 and unlike.sum() <= max(1, count // 4):
         kept &= ~unlike

@@ -79,7 +79,8 @@ def _on_finding(
     elif count and len(alone) == count:
         yield f"{name}: none of its {count} images is found by the others: add images, more of one kind"
     elif alone:
-        yield f"{name}: {_listed(alone)} not found by the others: add images like {'it' if len(alone) == 1 else 'them'}"
+        them = "it" if len(alone) == 1 else "them"
+        yield f"{name}: {_listed(alone)} not found by the others: remove {them} if wrong, else add images like {them}"
 
 
 def _on_others(name: str, prepared: Prepared) -> Iterator[str]:
