@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +110,7 @@ def test_moment_of_a_file_or_of_an_indexed_video_whose_file_is_gone(index: Video
     new = write_clip(tmp_path / "new.mp4", colours=["yellow", "red"], seconds_each=2)
     index.names.add("Rex", [f"{new}@00:03"])
     assert spans(index, "Rex") == [("a", 0, 2), ("a", 6, 8), ("c", 2, 4)]
-    os.rename(tmp_path / "films" / "b.mp4", tmp_path / "away.mp4")
+    (tmp_path / "films" / "b.mp4").rename(tmp_path / "away.mp4")
     done = index.names.add("Cy", ["b.mp4@5"])
     assert done.added == {"Cy": 1}
     assert spans(index, "Cy") == [("b", 4, 6)]
