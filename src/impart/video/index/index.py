@@ -9,6 +9,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from impart.video.index.events import Event
     from impart.video.index.plan import IndexPlan, Request
     from impart.video.index.scan import Scan
+    from impart.video.names.taught import Names
 
 __all__ = ["Hit", "IndexStats", "Query", "Reason", "SearchOptions", "VideoIndex"]
 _Row = TypeVar("_Row")
@@ -262,6 +264,26 @@ class VideoIndex:
         options = SearchOptions.of(self.settings.search, **keywords)
         self.manifest  # noqa: B018 - raises where there is no index
         return self._searcher.similar(path, at_s, options)
+
+    @cached_property
+    def names(self) -> Names:
+        """The taught names of the index: add, list, remove, rename, find."""
+        from impart.video.names.taught import Names
+
+        return Names(self.path, base_of=self._in_use.base, snapshot=self._searcher.current)
+
+    def find(
+        self, name: str, *, top: int | None = None, path_glob: str | None = None, by_time: bool = False
+    ) -> list[Hit]:
+        """Find the spans in which a taught name is present; see `Names.find`.
+
+        Args:
+            name, top, path_glob, by_time: see `Names.find`.
+
+        Raises:
+            QueryError: there is no such name.
+        """
+        return self.names.find(name, top=top, path_glob=path_glob, by_time=by_time)
 
     def use_references(
         self,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +15,14 @@ from impart.blending.tune import bundled_background
 from impart.encoders.base import Float32
 from impart.video.names.presence import Background, Detector
 from impart.video.names.store import NameStore, TaughtNames
+from impart.video.search.filters import allowed_videos
+from impart.video.search.hits import Hit
+from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot
 
-__all__ = ["NamesInForce", "Prepared", "Span", "presence_spans", "smoothed"]
+__all__ = ["Hits", "NamesInForce", "Prepared", "Span", "hits_of", "presence_spans", "smoothed"]
+
+Hits: TypeAlias = "list[Hit]"
 
 _GAP_S = 1.0  # shorter absences do not end a span
 _PRESENT = 0.5
@@ -160,10 +167,52 @@ def presence_spans(
     apart = (video[1:] != video[:-1]) | (start_s[present[1:]] - end_s[present[:-1]] > gap_s + 1e-6)
     bounds = np.concatenate([[0], np.flatnonzero(apart) + 1, [len(present)]])
     spans = []
-    for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for begin, end in itertools.pairwise(bounds):
         first, last = int(present[begin]), int(present[end - 1])
         part = slice(first, last + 1)
         shown_s = np.maximum(end_s[part] - start_s[part], 1e-6)
         score = float(np.average(presence[part], weights=shown_s))
         spans.append(Span(first=first, last=last, best=first + int(np.argmax(presence[part])), score=score))
     return spans
+
+
+def hits_of(name: str, prepared: Prepared, *, top: int | None, path_glob: str | None, by_time: bool) -> Hits:
+    """Make a hit of each span in which a name is present.
+
+    Args:
+        name: a taught name.
+        top: most spans; None = all.
+        path_glob: only in videos whose name matches, see `SearchOptions`.
+        by_time: in order of path and time, not the best first.
+    """
+    snapshot = prepared.snapshot
+    if not len(snapshot):
+        return []
+    options = SearchOptions(top=top or 1, group="scene", by="mean", path_glob=path_glob)
+    spans = presence_spans(prepared.presence(name), snapshot.start_s, snapshot.end_s, snapshot.offsets)
+    allowed = allowed_videos(snapshot, options)
+    if allowed is not None:
+        spans = [span for span in spans if allowed[snapshot.video_of[span.best]]]
+    chosen = sorted(spans, key=lambda span: -round(span.score, 6))[:top]
+    if by_time:
+        chosen = sorted(chosen, key=lambda span: span.first)
+    return [_hit(rank, name, span, snapshot) for rank, span in enumerate(chosen, 1)]
+
+
+def _hit(rank: int, name: str, span: Span, snapshot: Snapshot) -> Hit:
+    number, scene = int(snapshot.video_of[span.best]), int(snapshot.scene_of[span.best])
+    return Hit(
+        rank=rank,
+        path=snapshot.paths[number],
+        start_s=float(snapshot.start_s[span.first]),
+        end_s=float(snapshot.end_s[span.last]),
+        score=round(span.score, 6),
+        video_id=snapshot.video_ids[number],
+        best_s=float(snapshot.start_s[span.best]),
+        scene_start_s=float(snapshot.scene_start_s[scene]),
+        scene_end_s=float(snapshot.scene_end_s[scene]),
+        video_s=float(snapshot.durations_s[number]),
+        kind=snapshot.kinds[number],
+        names=(name,),
+        also_at=tuple(snapshot.paths[copy] for copy in snapshot.copies.get(number, ()) if copy != number),
+    )

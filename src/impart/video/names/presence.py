@@ -121,7 +121,7 @@ class Detector:
             background: of the index and the encoder.
         """
         rows = background.whiten(examples)
-        among = rows @ rows.T  # (m, m)
+        among: Float32 = rows @ rows.T  # (m, m)
         usual = _standard_deviation(background.unrelated[:: max(1, len(background.unrelated) // _MOST)])
         kept = _kept(among, usual)
         scores = _combined(background.unrelated @ rows[kept].T)
@@ -132,7 +132,7 @@ class Detector:
         for i in range(len(rows)):
             others = np.flatnonzero(kept & (np.arange(len(rows)) != i))
             if len(others):
-                own_z[i] = (_combined(among[i : i + 1, others])[0] - centre) / spread
+                own_z[i] = (float(_combined(among[[i]][:, others])[0]) - centre) / spread
         reached = own_z[kept & np.isfinite(own_z)]
         cut_z = _USUAL_CUT_Z
         if len(reached):
@@ -155,7 +155,8 @@ class Detector:
         result = np.empty(len(frames), np.float32)
         for first in range(0, len(frames), _ROWS):
             part = slice(first, first + _ROWS)
-            cosines = (np.asarray(frames[part], np.float32) @ towards - offset) / lengths[part, None]
+            rows = np.asarray(frames[part], np.float32)
+            cosines = np.asarray((rows @ towards - offset) / lengths[part, None], np.float32)
             result[part] = (_combined(cosines) - self.centre) / self.spread
         return result
 
@@ -218,6 +219,7 @@ def _kept(among: Float32, usual: float) -> npt.NDArray[np.bool_]:
     if count < 3:
         return kept
     nearest = (among - 2 * np.eye(count, dtype=np.float32)).max(axis=1)
+    usual = min(usual, _OF_TOP / _ALIKE_Z)  # narrow embeddings
     unlike = nearest < _UNLIKE_Z * usual
     if (nearest > _ALIKE_Z * usual).sum() >= 2 and unlike.sum() <= max(1, count // 4):
         kept &= ~unlike

@@ -1,6 +1,6 @@
 """The taught names of an index on disk: `names/` in its folder.
 
-    manifest.json, pairs-<digest>.arrow    a reference set: one row per image of a name (`impart refset info INDEX/names`)
+    manifest.json, pairs-<digest>.arrow    a reference set, one row per image (`impart refset info INDEX/names`)
     images/<hash>.jpg                      a small copy of each image, for people
 
 A taught name is a set of reference pairs: image and name. `text` has the name, `path` what was given (a file, or
