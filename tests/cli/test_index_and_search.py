@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +20,11 @@ from helpers.clips import write_audio, write_clip, write_two_streams
 from helpers.tiny_encoder import TinyEncoder
 from impart.cli.main import app
 from impart.cli.output import Answer, Format, print_answers
+from impart.cli.search import _print_one
 from impart.encoders.base import register
 from impart.errors import ConfigError, DataError, EncoderMismatchError, EncoderNotFoundError, QueryError
-from impart.video.search.hits import Hit, Reason, parse_moment
+from impart.video.search.hits import Hit, Moment, NearCopy, Reason, parse_moment
+from impart.video.search.last_search import load_last_search
 
 RUN = CliRunner()
 
@@ -101,7 +104,7 @@ def test_a_text_without_quotes_is_answered_by_the_right_command(index: Path) -> 
 
 
 def test_a_long_text_takes_one_line_of_the_table(index: Path) -> None:
-    lines = run("search", "red " * 100, "-i", index).stdout.splitlines()
+    lines = run("search", "red " * 100, "-i", index, "--all").stdout.splitlines()
     assert len(lines) == 5
     assert lines[0].endswith("...")
     assert len(lines[0]) <= 80
@@ -411,3 +414,130 @@ def test_nothing_found_leaves_nothing_and_is_told(library: Path, index: Path, tm
     assert "--force needs --prune" in run("index", library, "-i", index, "--force", code=2).output
     assert "holds no videos" in run("search", "red", "-i", index).stderr
     assert "no videos" in run("stats", "-i", index, "--videos").stdout
+
+
+def hits_of(index: Path, *arguments: object) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run("search", *arguments, "-i", index, "-f", "json").stdout)["hits"]
+    return found
+
+
+def test_one_colour_then_another(index: Path) -> None:
+    found = json.loads(
+        run("search", "green", "--then", "yellow", "--within", "1s", "-i", index, "-f", "json", "-n", 1).stdout
+    )
+    assert (found["then"], found["within_s"]) == (["yellow"], 1.0)
+    (hit,) = found["hits"]
+    assert Path(hit["path"]).name == "both.mp4"
+    assert (hit["start_s"], hit["end_s"]) == (pytest.approx(0, abs=0.3), pytest.approx(4, abs=0.3))
+    assert [step["start_s"] for step in hit["steps"]] == [pytest.approx(0, abs=0.3), pytest.approx(2, abs=0.3)]
+    before, after = hits_of(index, "green", "--before", "yellow"), hits_of(index, "yellow", "--after", "green")
+    assert (before[0]["start_s"], before[0]["end_s"]) == (pytest.approx(0, abs=0.3), pytest.approx(2, abs=0.3))
+    assert (after[0]["start_s"], after[0]["end_s"]) == (pytest.approx(2, abs=0.3), pytest.approx(4, abs=0.3))
+    printed = run("search", "green", "--then", "yellow", "-i", index, "-n", 1).stdout
+    assert "part 1" in printed
+    assert "part 2" in printed
+
+
+def test_both_in_one_span(index: Path) -> None:
+    assert Path(hits_of(index, "green", "--with", "red")[0]["path"]).name != "blue.mp4"
+    assert len(hits_of(index, "yellow", "--with", "green", "--then", "green")) <= 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("red", "--then", "blue", "--before", "green"), "one of --then, --before and --after"),
+        (("red", "--within", "5s"), "--within needs"),
+        (("--expression", "--image", "x.png"), "--expression needs a text"),
+    ],
+)
+def test_options_that_do_not_go_together(index: Path, arguments: tuple[str, ...], told: str) -> None:
+    assert told in " ".join(run("search", *arguments, "-i", index, code=2).output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("within", ["soon", "-3s", "5h", "nan", ""])
+def test_a_length_of_time_that_is_none_is_refused(index: Path, within: str) -> None:
+    refused = RUN.invoke(app, ["search", "red", "--then", "blue", f"--within={within}", "-i", str(index)])
+    assert isinstance(refused.exception, QueryError)
+    assert "20s, 2m or 1:30" in str(refused.exception)
+
+
+def test_an_expression_and_a_plain_sentence(index: Path, tmp_path: Path) -> None:
+    image = tmp_path / "blue - 1.png"
+    Image.new("RGB", (40, 30), (0, 0, 255)).save(image)
+    assert Path(hits_of(index, "3*blue + red - 0.5*green", "--expression")[0]["path"]).name == "blue.mp4"
+    assert Path(hits_of(index, "3*red + blue - 0.5*green", "--expression")[0]["path"]).name == "red.mp4"
+    assert Path(hits_of(index, f'red + 5*image:"{image}"', "--expression")[0]["path"]).name == "blue.mp4"
+    plain = hits_of(index, "3*blue + red - 0.5*green")
+    assert plain == hits_of(index, "blue and red and green")  # without the option, a sentence as any other
+    weights = [hits_of(index, "red", "--image", image, "--image-weight", w)[0]["path"] for w in (0.2, 5)]
+    assert [Path(path).name for path in weights] == ["red.mp4", "blue.mp4"]
+
+
+def test_pages_and_least_scores(index: Path) -> None:
+    everything = hits_of(index, "red")
+    assert [hit["rank"] for hit in everything] == [1, 2, 3]
+    assert hits_of(index, "red", "--top", 1, "--offset", 1) == everything[1:2]
+    assert hits_of(index, "red", "--min-score", everything[1]["score"]) == everything[:2]
+
+
+def test_the_table_ends_where_good_hits_end(index: Path) -> None:
+    marked = [hit["strong"] for hit in hits_of(index, "red")]
+    assert marked[0]
+    assert not marked[-1]
+    printed = run("search", "red", "-i", index).stdout
+    assert f"{marked[::-1].index(True)} more below: --all" in printed
+    assert "more below" not in run("search", "red", "-i", index, "--all").stdout
+    assert len(run("search", "red", "-i", index, "--all").stdout.splitlines()) == 5
+
+
+def test_a_query_that_nothing_matches_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    times = {"start_s": 0, "end_s": 1, "best_s": 0, "scene_start_s": 0, "scene_end_s": 1, "video_s": 1}
+    weak = [
+        Hit(rank=rank, path=Path(f"{rank}.mp4"), score=0.1, video_id="", strong=False, **times) for rank in range(1, 9)
+    ]
+    answer = Answer(query="asdf", hits=weak, extra={})
+    assert _print_one(answer, Format.table, tmp_path, command="search", why=False) == 8
+    out, err = capsys.readouterr()
+    assert "nothing matches 'asdf' well: these are the best hits" in err
+    assert "5 more below: --all" in out
+    assert "3.mp4" in out
+    assert "4.mp4" not in out
+
+
+def test_the_last_search_is_kept_as_printed(index: Path) -> None:
+    run("search", "red", "-i", index)
+    shown = load_last_search(index)
+    assert (shown.query, shown.command) == ("red", "search")
+    assert shown.hits[0].number == 1
+    assert len(shown.hits) < 3
+    run("search", "red", "-i", index, "--all", "--offset", 1)
+    assert [hit.number for hit in load_last_search(index).hits] == [2, 3]
+    run("similar", "red.mp4@0.5", "-i", index, "-f", "json")
+    assert load_last_search(index).command == "similar"
+
+
+def test_a_table_of_eighty_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    hit = Hit(
+        rank=12,
+        path=Path("/films/holidays/a long name of a film in the mountains.mp4"),
+        score=0.3456,
+        video_id="",
+        start_s=3723.2,
+        end_s=3731.75,
+        best_s=3725,
+        scene_start_s=3700,
+        scene_end_s=3800,
+        video_s=7200,
+        moments=(Moment(start_s=61, end_s=64.5, score=0.3, best_s=62),),
+        near_copies=(NearCopy(path=Path("/films/copy.mp4"), start_s=5, end_s=9, score=0.3),),
+    )
+    print_answers([Answer(query="a dog", hits=[hit], extra={})], Format.table, why=False)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert lines[1].split() == ["#", "score", "start", "-", "end", "length", "video"]
+    assert "12  0.346  1:02:03.2 - 1:02:11.8   8.6 s  /films/holidays/" in lines[2]
+    assert any("1:01.0 - 1:04.5   3.5 s" in line for line in lines)
+    assert any("0:05.0 - 0:09.0          same in /films/copy.mp4" in line for line in lines)

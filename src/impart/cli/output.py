@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from impart.video.index.index import Hit
+    from impart.video.search.hits import Hit, Moment, NearCopy
 
-__all__ = ["Answer", "Format", "print_answers", "print_json", "settings_in_words"]
+__all__ = ["Answer", "Format", "clock", "print_answers", "print_json", "settings_in_words"]
 
 _LONGEST_TITLE = 80
-_PLACE = ("best_s", "scene_start_s", "scene_end_s", "video_s", "kind", "names", "moments")
+_LISTS = ("names", "steps", "moments", "near_copies", "also_at")
+_NAMES = ("rank", "path", "start_s", "end_s", "timecode", "score", "strong", "best_s", "scene_start_s", "scene_end_s")
+_FEW = 3  # hits shown where none is strong
 _WHY = "+ reference pair: weight of its image or text in the moment's vector (own weight 1), similarity"
 
 
@@ -45,11 +47,19 @@ class Answer:
         query: the text; without a text, the path of the image.
         hits: best first.
         extra: further parts of the query for JSON, such as the image or negative terms.
+        everything: show all hits in a table; else those up to the last strong one.
     """
 
     query: str
     hits: Sequence[Hit]
     extra: dict[str, Any]
+    everything: bool = False
+
+    @property
+    def shown(self) -> Sequence[Hit]:
+        """The hits of a table; a few where none is strong."""
+        last = max((number for number, hit in enumerate(self.hits, 1) if hit.strong), default=_FEW)
+        return self.hits if self.everything else self.hits[:last]
 
     def as_dict(self) -> dict[str, Any]:
         """Convert to the JSON object of a query."""
@@ -65,17 +75,15 @@ def print_answers(answers: Iterable[Answer], form: Format, *, why: bool) -> int:
     count = 0
     if form is Format.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        names = ["rank", "path", "start_s", "end_s", "timecode", "score", *_PLACE]
-        writer.writerow(["query", *names, *(["why"] if why else []), "also_at"])
+        names = [*_NAMES, "video_s", "kind", *(["why"] if why else []), *_LISTS]
+        writer.writerow(["query", *names])
         for answer in answers:
             count += len(answer.hits)
             for hit in answer.hits:
-                row = _hit_dict(hit)
-                reasons = [json.dumps(row.get("why", []), ensure_ascii=False)] if why else []
-                copies = json.dumps(row["also_at"]) if "also_at" in row else ""
-                for name in ("names", "moments"):
-                    row[name] = json.dumps(row[name], ensure_ascii=False) if row[name] else ""
-                writer.writerow([answer.query, *(row[name] for name in names), *reasons, copies])
+                row = {"why": [], "also_at": [], **_hit_dict(hit)}
+                row |= {name: json.dumps(row[name], ensure_ascii=False) if row[name] else "" for name in _LISTS}
+                row["why"] = json.dumps(row["why"], ensure_ascii=False)
+                writer.writerow([answer.query, *(row[name] for name in names)])
         return count
     for answer in answers:
         count += len(answer.hits)
@@ -117,13 +125,24 @@ def _hit_dict(hit: Hit) -> dict[str, Any]:
         "end_s": round(hit.end_s, 3),
         "timecode": hit.timecode,
         "score": round(hit.score, 6),
+        "strong": hit.strong,
         "best_s": round(hit.best_s, 3),
         "scene_start_s": round(hit.scene_start_s, 3),
         "scene_end_s": round(hit.scene_end_s, 3),
         "video_s": round(hit.video_s, 3),
         "kind": hit.kind,
         "names": list(hit.names),
+        "steps": [{name: round(value, 6) for name, value in vars(step).items()} for step in hit.steps],
         "moments": [{name: round(value, 6) for name, value in vars(moment).items()} for moment in hit.moments],
+        "near_copies": [
+            {
+                "path": str(copy.path),
+                "start_s": round(copy.start_s, 3),
+                "end_s": round(copy.end_s, 3),
+                "score": round(copy.score, 6),
+            }
+            for copy in hit.near_copies
+        ],
     }
     if hit.also_at:
         row["also_at"] = [str(path) for path in hit.also_at]
@@ -156,13 +175,21 @@ def _print_table(answer: Answer, *, why: bool) -> None:
     console.print(f"[bold]{escape(query)}[/bold]", soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     table.add_column("#", justify="right", style="dim")
-    table.add_column("score", justify="right")
-    table.add_column("at", style="cyan", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("start - end", justify="right", style="cyan", no_wrap=True)
     table.add_column("length", justify="right", no_wrap=True)
     table.add_column("video", overflow="fold")
-    for hit in answer.hits:
-        length = f"{hit.length_s:.2f} s"
-        table.add_row(str(hit.rank), f"{hit.score:.3f}", hit.timecode, length, escape(_short(Path(hit.path))))
+    for hit in answer.shown:
+        path = escape(_short(Path(hit.path)) + (f"  [{', '.join(hit.names)}]" if hit.names else ""))
+        place = ("photo", "") if hit.kind == "photo" else (_span(hit), f"{hit.length_s:.1f} s")
+        table.add_row(str(hit.rank), f"{hit.score:.3f}", *place, path)
+        for number, step in enumerate(hit.steps, 1):
+            table.add_row("", "", f"[dim]{_span(step)}[/dim]", "", f"[dim]  part {number}[/dim]")
+        for moment in hit.moments:
+            length = f"[dim]{moment.end_s - moment.start_s:.1f} s[/dim]"
+            table.add_row("", f"[dim]{moment.score:.3f}[/dim]", f"[dim]{_span(moment)}[/dim]", length)
+        for near in hit.near_copies:
+            table.add_row("", "", f"[dim]{_span(near)}[/dim]", "", f"[dim]same in {escape(_short(near.path))}[/dim]")
         for copy in hit.also_at:
             table.add_row("", "", "", "", f"[dim]also at {escape(_short(copy))}[/dim]")
         if why:
@@ -176,8 +203,25 @@ def _print_table(answer: Answer, *, why: bool) -> None:
     with console.capture() as drawn:
         console.print(table)
     print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
-    if why and any(hit.why for hit in answer.hits):
+    if below := len(answer.hits) - len(answer.shown):
+        console.print(f"[dim]{below} more below: --all[/dim]", soft_wrap=True)
+    if why and any(hit.why for hit in answer.shown):
         console.print(f"[dim]{_WHY}[/dim]", soft_wrap=True)
+
+
+def clock(seconds: float) -> str:
+    """Format seconds to a tenth, without leading zeros.
+
+    >>> clock(62.04), clock(3723.97)
+    ('1:02.0', '1:02:04.0')
+    """
+    tenths = round(seconds * 10)
+    hours, minutes, rest = tenths // 36_000, tenths // 600 % 60, tenths % 600 / 10
+    return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
+
+
+def _span(span: Hit | Moment | NearCopy) -> str:
+    return f"{clock(span.start_s)} - {clock(span.end_s)}"
 
 
 def _short(path: Path) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
+import math
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,7 +29,7 @@ from impart.errors import DataError
 
 if TYPE_CHECKING:
     from impart.video.index.index import VideoIndex
-    from impart.video.search.query import SearchKeywords
+    from impart.video.search.query import Query, SearchKeywords
 
 __all__ = ["search", "similar"]
 
@@ -50,6 +52,22 @@ ByOption = Annotated[
 PathOption = Annotated[
     str | None, typer.Option("--path", help="Search only videos whose name matches, such as '*.mp4'.", metavar="GLOB")
 ]
+OffsetOption = Annotated[
+    int, typer.Option(min=0, help="Leave out this many of the best hits: --offset 10 shows hits 11 to 20.")
+]
+MinScoreOption = Annotated[
+    float | None,
+    typer.Option(help="Leave out hits that score less. Scores compare within one query only.", metavar="SCORE"),
+]
+AllOption = Annotated[
+    bool, typer.Option("--all", help="Also show the hits below the good ones in the table, up to --top.")
+]
+NoFoldOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-fold", help="Show each copy as a hit of its own: of equal files, and of other videos that show the same."
+    ),
+]
 WhyOption = Annotated[
     bool, typer.Option("--why", help="Name the reference pairs that were blended into each moment, with weights.")
 ]
@@ -71,9 +89,52 @@ def search(
             "--image", help="Find moments that look like this image; with a text, both count.", metavar="FILE"
         ),
     ] = None,
+    image_weight: Annotated[
+        float,
+        typer.Option(help="Weight of --image; the text has 1. With 0.3 the text counts more.", metavar="NUMBER"),
+    ] = 1.0,
     not_text: Annotated[
         list[str] | None,
-        typer.Option("--not", help="Rank lower what looks like this; may be repeated.", metavar="TEXT"),
+        typer.Option(
+            "--not", help="Rank lower what looks like this; may be repeated: 'a dog' --not snow.", metavar="TEXT"
+        ),
+    ] = None,
+    expression: Annotated[
+        bool,
+        typer.Option(
+            "--expression",
+            help="Read TEXT as terms with weights: '2*a red car + at night - 0.5*people + image:photo.jpg'. "
+            "Spaces around + and -; put a term that contains them in double quotes.",
+        ),
+    ] = False,
+    also: Annotated[
+        str | None,
+        typer.Option("--with", help="Find spans that show this as well: 'a dog' --with 'a red ball'.", metavar="TEXT"),
+    ] = None,
+    then: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--then",
+            help="Find TEXT followed by this in the same video; a hit is the span of both. May be repeated: "
+            "'a man opens a door' --then 'a dog runs out' --within 10s.",
+            metavar="TEXT",
+        ),
+    ] = None,
+    before: Annotated[
+        str | None,
+        typer.Option(help="Find TEXT where this follows; a hit is the span of TEXT alone.", metavar="TEXT"),
+    ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(help="Find TEXT where this came before; a hit is the span of TEXT alone.", metavar="TEXT"),
+    ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option(
+            help="Most time between the parts of --then, --before and --after: 20s, 2m or 1:30.",
+            metavar="TIME",
+            show_default="20s",
+        ),
     ] = None,
     queries: Annotated[
         Path | None, typer.Option(help="Answer each line of this file as a query ('-' = stdin).", metavar="FILE")
@@ -91,6 +152,10 @@ def search(
     group: GroupOption = None,
     by: ByOption = None,
     path: PathOption = None,
+    offset: OffsetOption = 0,
+    min_score: MinScoreOption = None,
+    everything: AllOption = False,
+    no_fold: NoFoldOption = False,
     why: WhyOption = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
@@ -99,9 +164,11 @@ def search(
 ) -> None:
     """Find moments by a text, an image, or both. Works while indexing runs.
 
-    Scores are cosines, those of a text less a correction for hubs: compare them within one query only.
+    Scores are cosines, those of a text less a correction for hubs; those of --with and --then are standard deviations
+    above the mean of the index. Compare scores within one query only. The table ends where the good hits end; in the
+    other formats each hit has the field strong. The hits are kept for: impart export
     """
-    from impart.video.search.query import Query
+    from impart.video.search.query import WITHIN_S, Query, Term, parse_expression
 
     if len(words or ()) > 1:
         raise typer.BadParameter(f"put the text in quotes: impart search {shlex.quote(' '.join(words or ()))}")
@@ -112,23 +179,60 @@ def search(
         raise typer.BadParameter("give a query: a text, --image FILE, or --queries FILE")
     if together and queries is None:
         raise typer.BadParameter("--together needs --queries: a single query cannot be corrected by others")
+    if sum(map(bool, (then, before, after))) > 1:
+        raise typer.BadParameter("give one of --then, --before and --after")
+    if within is not None and not (then or before or after):
+        raise typer.BadParameter("--within needs --then, --before or --after: it is the most time between two parts")
+    if expression and queries is None and text is None:
+        raise typer.BadParameter("--expression needs a text, such as: impart search --expression '2*dog - 0.5*snow'")
+    within_s = parse_duration(within) if within is not None else WITHIN_S
     negatives = tuple(not_text or ())
     opened = _open(index_dir, encoder, config, top=top, group=group, by=by)
-    keywords: SearchKeywords = {"augment": not no_augment, "path_glob": path, "why": why}
+    keywords: SearchKeywords = {
+        "augment": not no_augment,
+        "path_glob": path,
+        "why": why,
+        "offset": offset,
+        "min_score": min_score,
+        "fold_copies": not no_fold,
+    }
+
+    def query_of(asked: str | None) -> Query:
+        terms = parse_expression(asked) if expression and asked is not None else ()
+        if image is not None:
+            terms = (*terms, Term(image=image, weight=image_weight))
+        own = Query(
+            text=None if expression else asked,
+            terms=terms,
+            not_text=negatives,
+            also=Query(text=also) if also is not None else None,
+            within_s=within_s,
+        )
+        if after is not None:
+            return Query(text=after, within_s=within_s, then=own, keep="last")
+        later = None
+        for follows in reversed([before] if before is not None else then or []):
+            later = Query(text=follows, within_s=within_s, then=later)
+        return dataclasses.replace(own, then=later, keep="all" if before is None else "first")
+
+    given = {"with": also, "then": then, "before": before, "after": after}
     extra: dict[str, Any] = {"not": list(negatives)} if negatives else {}
+    extra |= {"expression": True} if expression else {}
+    extra |= {name: value for name, value in given.items() if value}
+    extra |= {"within_s": within_s} if then or before or after else {}
+    form = form or (Format.jsonl if queries else Format.table)
     if queries is None:
         if image is not None and text is not None:
-            extra = {"image": str(image), **extra}
-        query = Query(text=text, image=image, not_text=negatives)
-        answers: Iterable[Answer] = [
-            Answer(query=text or str(image), hits=opened.search_many([query], **keywords)[0], extra=extra)
-        ]
+            extra = {"image": str(image), "image_weight": image_weight, **extra}
+        hits = opened.search_many([query_of(text)], **keywords)[0]
+        answer = Answer(query=text or str(image), hits=hits, extra=extra, everything=everything)
+        count = _print_one(answer, form, index_dir, command="search", why=why)
     else:
-        answers = _answer_lines(
-            opened, _lines(queries), together=together, negatives=negatives, keywords=keywords, extra=extra
-        )
-    hits = print_answers(answers, form or (Format.jsonl if queries else Format.table), why=why)
-    if not hits and not opened.videos():
+        answers = _answer_lines(opened, _lines(queries), query_of, together=together, keywords=keywords, extra=extra)
+        if everything:
+            answers = (dataclasses.replace(answer, everything=True) for answer in answers)
+        count = print_answers(answers, form, why=why)
+    if not count and not opened.videos():
         print(
             f"the index {index_dir} holds no videos: add some with impart index PATH... -i {index_dir}", file=sys.stderr
         )
@@ -143,6 +247,10 @@ def similar(
     group: GroupOption = None,
     by: ByOption = None,
     path: PathOption = None,
+    offset: OffsetOption = 0,
+    min_score: MinScoreOption = None,
+    everything: AllOption = False,
+    no_fold: NoFoldOption = False,
     why: WhyOption = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
@@ -153,8 +261,65 @@ def similar(
 
     file, at_s = parse_moment(moment)
     opened = _open(index_dir, None, config, top=top, group=group, by=by)
-    hits = opened.similar(file, at_s, augment=not no_augment, path_glob=path, why=why)
-    print_answers([Answer(query=moment, hits=hits, extra={})], form or Format.table, why=why)
+    hits = opened.similar(
+        file,
+        at_s,
+        augment=not no_augment,
+        path_glob=path,
+        why=why,
+        offset=offset,
+        min_score=min_score,
+        fold_copies=not no_fold,
+    )
+    answer = Answer(query=moment, hits=hits, extra={}, everything=everything)
+    _print_one(answer, form or Format.table, index_dir, command="similar", why=why)
+
+
+def _print_one(answer: Answer, form: Format, index_dir: Path, *, command: str, why: bool) -> int:
+    """Print the hits of one query, keep them for other commands, and name the next command; return their number."""
+    from impart.video.search.last_search import LastSearch, save_last_search, saved_hits
+
+    count = print_answers([answer], form, why=why)
+    printed = answer.shown if form is Format.table else answer.hits
+    kept = LastSearch(query=answer.query, command=command, hits=saved_hits(printed, label=answer.query))
+    save_last_search(index_dir, kept)
+    if answer.hits and not any(hit.strong for hit in answer.hits):
+        best = "these are the best hits" if answer.hits[0].rank == 1 else "these are further hits"
+        print(f"nothing matches {answer.query!r} well: {best}", file=sys.stderr)
+    if printed and form is Format.table and sys.stderr.isatty():
+        own = f" -i {shlex.quote(str(index_dir))}" if index_dir != DEFAULT_INDEX else ""
+        more = f"; more hits: --offset {answer.hits[-1].rank}" if len(printed) == len(answer.hits) else ""
+        print(f"next: impart export {printed[0].rank}{own} cuts out the first hit{more}", file=sys.stderr)
+    return count
+
+
+def parse_duration(text: str) -> float:
+    """Parse a length of time: seconds (`20`, `20s`), minutes (`2m`) or MM:SS.
+
+    >>> parse_duration("20s"), parse_duration("1.5m"), parse_duration("1:30")
+    (20.0, 90.0, 90.0)
+
+    Raises:
+        QueryError: it is none.
+    """
+    number, minutes = text.strip().lower(), 1
+    if number.endswith(("s", "m")):
+        number, minutes = number[:-1], 60 if number.endswith("m") else 1
+    try:
+        seconds = _seconds(number) * minutes
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise QueryError(f"{text!r} is no length of time: write 20s, 2m or 1:30")
+    return seconds
+
+
+def _seconds(clock: str) -> float:
+    """Parse seconds, MM:SS or HH:MM:SS, each with a fraction; raise ValueError otherwise."""
+    seconds = 0.0
+    for part in clock.split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds
 
 
 def _open(
@@ -187,16 +352,14 @@ def _lines(queries: Path) -> Iterator[str]:
 def _answer_lines(
     opened: VideoIndex,
     lines: Iterator[str],
+    query_of: Callable[[str], Query],
     *,
     together: bool,
-    negatives: tuple[str, ...],
     keywords: SearchKeywords,
     extra: dict[str, Any],
 ) -> Iterator[Answer]:
-    from impart.video.search.query import Query
-
     while part := list(itertools.islice(lines, None if together else _AT_ONCE)):
-        asked = [Query(text=line, not_text=negatives) for line in part]
+        asked = [query_of(line) for line in part]
         found = opened.search_many(asked, together=together, **keywords)
         for line, hits in zip(part, found, strict=True):
             yield Answer(query=line, hits=hits, extra=extra)
