@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from impart.blending.encoder import AugmentedEncoder, settings_of
 from impart.blending.ram_onnx import LearnedRam
+from impart.blending.tune import gated_if_single
 from impart.blending.vanilla import Vanilla
 from impart.config import By, Group, RamSettings, Settings, VanillaSettings
 from impart.encoders.base import Encoder, ImageInput
@@ -296,7 +297,8 @@ class VideoIndex:
 
         Args:
             references: copied into the index. None switches augmentation off.
-            settings: of the blend; None = those stored with the set (`refset tune`), or the paper's.
+            settings: of the blend; None = those stored with the set (`refset tune`), or the paper's. A set of one image
+                that is not tuned gets the usual ones, which have a gate.
             ram: a trained RAM (`impart.blending.ram_checkpoint.open_ram`) as the blender, in place of settings; copied
                 into the index.
 
@@ -306,6 +308,8 @@ class VideoIndex:
         """
         base = encoder = self._in_use.base(self.manifest)
         if references is not None:
+            if ram is None and settings is None:
+                references = gated_if_single(references)
             blending = ram or Vanilla(settings or settings_of(references) or VanillaSettings())
             encoder = AugmentedEncoder(base, references, blending)
         with Writer(self._store) as writer:
