@@ -25,7 +25,7 @@ from impart.cli.options import (
 )
 from impart.cli.output import Answer, Format, print_answers
 from impart.config import By, Group, SearchSettings
-from impart.errors import DataError
+from impart.errors import DataError, QueryError
 
 if TYPE_CHECKING:
     from impart.video.index.index import VideoIndex

@@ -1,12 +1,12 @@
 """Discover: people, animals, places and things that recur in an index, as clusters of scenes to be named.
 
-Each scene gives one vector, the whitened mean of its retrieval embeddings (`presence.Background`), so that a long static
-shot counts once. Agglomerative clustering with average linkage joins scenes down to a mean cosine of `ALIKE`: unlike
-density-based clustering, it joins many nearly equal scenes and leaves strangers apart.
+Each scene gives one vector, the whitened mean of its retrieval embeddings (`presence.Background`), so that a long
+static shot counts once. Agglomerative clustering with average linkage joins scenes down to a mean cosine of `ALIKE`.
+Unlike density-based clustering, it joins many nearly equal scenes and leaves strangers apart.
 
 Clusters can only form within the connected components of the graph of scenes with a cosine of at least `ALIKE`. So the
-pairs are found in blocks, and only the components are clustered: the result is that of clustering all scenes. A component
-of more than `_LARGEST` scenes is first split at higher cosines.
+pairs are found in blocks, and only the components are clustered: the result is that of clustering all scenes. A
+component of more than `_LARGEST` scenes is first split at higher cosines.
 """
 
 from __future__ import annotations

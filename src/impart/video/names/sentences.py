@@ -10,10 +10,10 @@ without one, and it stands behind an article or the like, perhaps with one adjec
 "a red rose in a vase" is a flower, while "Rose in a garden" and "rose in a garden" are the name.
 
 The context is embedded as the mean of two texts: without the name ("on a beach") and with `someone` in its place
-("someone on a beach"). Measured on Flickr8k `val` (250 captions whose subject was replaced; the right one of four images
-of that subject) and on rendered images (168, a thing on a scene; first of 408): the mean 0.90 and 0.68, without the name
-0.89 and 0.69, `someone` 0.91 and 0.63, `something` 0.89 and 0.67. Without it, "Rex" itself in the text gave 0.85 of the
-former.
+("someone on a beach"). Two measurements led to that: 250 captions of Flickr8k `val` with the subject replaced (the
+right one of four images of that subject), and 168 rendered images of a thing on a scene (first of 408). Right are 90
+and 68% by the mean, 89 and 69% without the name, 91 and 63% with `someone`, 89 and 67% with `something`; of the
+captions with the made-up name in the text 85%.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ _BEFORE = {
 }  # fmt: skip
 _ADJECTIVES = {
     "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey", "gray", "golden",
-    "dark", "bright", "big", "large", "small", "little", "tiny", "tall", "old", "young", "new", "wild", "single", "fresh",
+    "dark", "bright", "big", "large", "small", "little", "tiny", "tall", "old", "young", "new", "wild", "single",
+    "fresh",
 }  # fmt: skip
 _NO_CONTEXT = {
     "a", "an", "the", "and", "or", "of", "with", "in", "is", "are", "find", "show", "me", "where", "when", "all", "any",

@@ -59,21 +59,7 @@ class LastSearch:
     @classmethod
     def of(cls, hits: Sequence[Hit], *, query: str, command: str) -> LastSearch:
         """Make the record of hits that are printed with their ranks as numbers."""
-        saved = tuple(
-            SavedHit(
-                number=hit.rank,
-                path=hit.path,
-                start_s=hit.start_s,
-                end_s=hit.end_s,
-                best_s=hit.best_s,
-                score=hit.score,
-                video_id=hit.video_id,
-                kind=hit.kind,
-                label=query,
-            )
-            for hit in hits
-        )
-        return cls(query=query, command=command, hits=saved)
+        return cls(query=query, command=command, hits=saved_hits(hits, label=query))
 
     def take(self, numbers: Sequence[int]) -> list[SavedHit]:
         """Return the hits with these numbers, in the order given; all, where none is given.

@@ -17,8 +17,9 @@ about equally good.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from threading import Lock
 
@@ -31,7 +32,18 @@ from impart.encoders.base import Float32, l2_normalise
 from impart.retrieval.hubness import CaptionBank
 from impart.video.search.snapshot import Snapshot
 
-__all__ = ["frame_hubness", "frame_scores", "frame_vectors", "named_scores", "without_hubs"]
+__all__ = [
+    "PRESENT",
+    "NamedScores",
+    "frame_hubness",
+    "frame_scores",
+    "frame_vectors",
+    "named_scores",
+    "without_hubs",
+]
+
+PRESENT = 0.5
+"""Presence from which a segment shows a name."""
 
 _ROWS = 4096  # segments converted to float32 at once: 10 MB at D = 640
 _MOST_ROWS = 16_384  # of a piece where the reference set is larger than that: it is multiplied once per piece
@@ -92,6 +104,27 @@ def frame_hubness(bank: CaptionBank, snapshot: Snapshot, encoder: AugmentedEncod
 
     _in_pieces(len(snapshot), score, rows=_ROWS)
     return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedScores:
+    """What a query with taught names found.
+
+    Attributes:
+        scores: (n,) of the segments, see `named_scores`.
+        present: (n,) presence of each name that the segments shall show.
+    """
+
+    scores: Float32
+    present: Mapping[str, Float32]
+
+    def names_in(self, segments: slice | npt.NDArray[np.int64]) -> tuple[str, ...]:
+        """List the names that are present in one of some segments."""
+        return tuple(name for name, presence in self.present.items() if (presence[segments] >= PRESENT).any())
+
+    def shown(self, segments: npt.NDArray[np.int64]) -> bool:
+        """Tell whether all the names are present in some segments, on the mean."""
+        return all(float(presence[segments].mean()) >= PRESENT for presence in self.present.values())
 
 
 def named_scores(

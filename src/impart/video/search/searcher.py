@@ -23,12 +23,15 @@ from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.scan import absolute
 from impart.video.index.store import SEGMENTS, Store, TableGoneError
+from impart.video.names.find import NamesInForce, Prepared
+from impart.video.names.sentences import NamedQuery, named_query
+from impart.video.names.store import NameStore
 from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, wide
 from impart.video.search.filters import allowed_videos
 from impart.video.search.hits import Hit, Reason, timecode
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, group_means, top_groups
-from impart.video.search.scoring import frame_hubness, frame_scores, without_hubs
+from impart.video.search.scoring import NamedScores, frame_hubness, frame_scores, named_scores, without_hubs
 from impart.video.search.snapshot import Snapshot, load_snapshot
 from impart.video.search.temporal import find_sequences, moment_of
 
@@ -77,6 +80,7 @@ class Searcher:
         self._store = store
         self._encoder_of = encoder_of
         self._settings = settings
+        self._names = NamesInForce(NameStore(store.folder))
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._means: dict[tuple[str, str, bool], Float32] = {}
@@ -96,6 +100,9 @@ class Searcher:
             encoder = self._encoder_of(manifest)
             base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
             parts = [part for query in queries for part in query.parts()]
+            prepared = self._names.of(reading.result()) if options.names and self._names.store.state() else None
+            named = [self._named_query(part, prepared) for part in parts]
+            parts = [part if one is None else one.context or part for part, one in zip(parts, named, strict=True)]
             vectors = query_vectors(
                 parts, encoder if options.augment else base, self._settings, fit=manifest.decode.fit
             )
@@ -109,7 +116,13 @@ class Searcher:
         groups = self._groups(snapshot, wide(options))
         counts = [len(query.parts()) for query in queries]
         rows = np.cumsum([0, *counts[:-1]])  # of the first part of each query
-        plain = rows[[not query.joined for query in queries]]
+        by_names = [
+            None
+            if one is None or prepared is None
+            else self._by_names(one, vectors[i], prepared, groups, bank if by_text[i] else None)
+            for i, one in enumerate(named)
+        ]
+        plain = rows[[not query.joined and named[row] is None for query, row in zip(queries, rows, strict=True)]]
         hubness = self._hubness_of(bank, groups) if bank is not None and by_text[plain].any() else None
         ranked: list[list[Hit]] = []
         for first in range(0, len(plain), _AT_ONCE):
@@ -118,10 +131,54 @@ class Searcher:
         of_plain, answers = iter(ranked), []
         for query, row, count in zip(queries, rows, counts, strict=True):
             own = slice(row, row + count)
-            asked = Asked(query=query, vectors=vectors[own], by_text=by_text[own])
-            hits = self._sequences(asked, groups, bank) if query.joined else next(of_plain)
+            asked = Asked(query=query, vectors=vectors[own], by_text=by_text[own], named=tuple(by_names[own]))
+            if query.joined:
+                hits = self._sequences(asked, groups, bank)
+            else:
+                hits = next(of_plain) if by_names[row] is None else self._rank_named(by_names[row], groups)
             answers.append(self._finished(hits, asked, groups, options))
         return answers
+
+    def _named_query(self, query: Query, prepared: Prepared | None) -> NamedQuery | None:
+        """Take the taught names out of a query; None where it has none."""
+        names = prepared.taught.names if prepared is not None else ()
+        return named_query(query, names, negative_weight=self._settings.negative_weight)
+
+    def _by_names(
+        self, named: NamedQuery, vector: Float32, prepared: Prepared, groups: _Groups, bank: CaptionBank | None
+    ) -> NamedScores:
+        """Score all segments for a query with taught names.
+
+        Args:
+            vector: (D,) of its context.
+            bank: corrects the context for hubs; None = it is not corrected.
+        """
+        snapshot, context = groups.snapshot, None
+        if named.context is not None:
+            context = frame_scores(vector[None], snapshot, groups.encoder)[0]  # (n,)
+            if bank is not None:
+                context = context - self._hubness_of(bank, groups, by_means=False)
+        present = {name: prepared.presence(name) for name in named.present}
+        absent = [prepared.presence(name) for name in named.absent]
+        scores = named_scores(context, list(present.values()), absent, weight=snapshot.weight)
+        return NamedScores(scores=scores, present=present)
+
+    def _rank_named(self, named: NamedScores, groups: _Groups) -> list[Hit]:
+        """Find the hits of a query with taught names."""
+        snapshot, starts, stops = groups.snapshot, groups.starts, groups.stops
+        if not len(snapshot):
+            return []
+        if groups.options.by_means:
+            weight = snapshot.weight.astype(np.float32)
+            scores = np.add.reduceat(named.scores * weight, starts) / np.add.reduceat(weight, starts)
+        else:
+            scores = np.maximum.reduceat(named.scores, starts)
+        hits = []
+        for rank, group in enumerate(top_groups(scores, top=groups.options.top, allowed=groups.allowed), 1):
+            segments = range(int(starts[group]), int(stops[group]))
+            best = segments[best_of(named.scores[segments.start : segments.stop])]
+            hits.append(self._hit(rank, float(np.round(scores[group], 6)), segments, best, groups))
+        return hits
 
     def _sequences(self, asked: Asked, groups: _Groups, bank: CaptionBank | None) -> list[Hit]:
         """Find the hits of queries that are joined in time."""
@@ -132,6 +189,9 @@ class Searcher:
         if bank is not None and asked.by_text.any():
             hubness = self._hubness_of(bank, groups, by_means=False)
         scores = without_hubs(frame_scores(asked.vectors, snapshot, groups.encoder), asked.by_text, hubness)
+        for part, one in enumerate(asked.named):
+            if one is not None:
+                scores[part] = one.scores
         more = options.group == "video"
         found = find_sequences(
             asked.query, scores, snapshot, groups.starts, allowed=groups.allowed, top=options.top, more=more
