@@ -21,7 +21,8 @@ def library(seed: int, *, runs: int = 7) -> tuple[np.ndarray, np.ndarray, np.nda
         lengths = rng.choice([0.04, 0.25, 1.0, 3.0], count)
         gaps = rng.choice([0.0, 0.0, 0.5], count)
         end = 100 * rng.random() + np.cumsum(lengths + gaps)
-        starts.append(end - lengths)
+        overlap = rng.choice([0.0, 0.0, 0.3, 1.0], count)  # some frames start before the last one ends
+        starts.append(np.maximum.accumulate(end - lengths - overlap))
         ends.append(end)
         offsets.append(offsets[-1] + count)
     return np.concatenate(starts), np.concatenate(ends), np.array(offsets)

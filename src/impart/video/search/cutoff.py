@@ -38,7 +38,7 @@ LEAST_SCORE = 0.22
 SHARE = 0.7
 """Least share of the best score that a strong hit has."""
 
-_COMPARED = 200  # best hits that are marked, and compared with each other
+_COMPARED = 100  # best hits that are marked, and compared with each other
 _ROWS_OF_HIT = 8  # frames of a span that are compared; evenly spaced
 _SAMPLED = 256  # frames of an index whose mean score stands for all
 _BOUND_FRAMES = 1500

@@ -71,7 +71,7 @@ class Hit:
         video_s: length of the video; 0 for a photo.
         kind: `video` or `photo`.
         names: taught names that raised its score.
-        strong: whether it is among the good hits, see `impart.video.search.cutoff`.
+        strong: whether it is among the good hits, see `impart.video.search.cutoff`; of the best 100 alone.
         steps: the spans of a sequence (`Query.then`), in the order of time.
         moments: further spans of the same video, best first.
         near_copies: spans of other videos that show the same; they are no hits of their own.

@@ -78,7 +78,7 @@ class Term:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What to find: terms with weights; and what follows it, or is beside it, in the same video.
+    """A sum of terms with weights; and a query that follows it, or that the same span fits, in one video.
 
     Attributes:
         text, image, not_text: the simple form: a text, an image (a file, PIL image or RGB array) or both, each of
@@ -265,10 +265,10 @@ def query_vectors(queries: Sequence[Query], encoder: Encoder, settings: SearchSe
         vectors = dict(zip(texts, embedded, strict=True))
     rows = []
     for of_query in terms:
-        embedded = [
+        of_terms = [
             vectors[term.text] if term.image is None else _image_vector(term.image, encoder, fit) for term in of_query
         ]
-        rows.append(combine(np.stack(embedded), [term.weight for term in of_query]))
+        rows.append(combine(np.stack(of_terms), [term.weight for term in of_query]))
     return np.stack(rows)
 
 
@@ -323,7 +323,8 @@ def _image_vector(image: str | os.PathLike[str] | ImageInput, encoder: Encoder, 
     loaded = _image(image)
     if fit == "squash":
         loaded = squashed(loaded, side_px=encoder.traits.image_size_px)
-    return encoder.encode_images([loaded]).embeddings[0]
+    vector: Float32 = encoder.encode_images([loaded]).embeddings[0]
+    return vector
 
 
 def _image(image: str | os.PathLike[str] | ImageInput) -> Any:

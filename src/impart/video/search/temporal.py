@@ -67,8 +67,10 @@ class Windows:
         """
         shift = _apart(start_s, end_s, offsets, gap_s=within_s)
         starts, ends = start_s + shift, end_s + shift
-        first = np.searchsorted(starts, ends - _EPSILON_S, side="left")
-        first = np.maximum(first, np.arange(len(starts)) + 1)  # a frame without length does not follow itself
+        first = np.arange(1, len(starts) + 1)
+        overlapping = np.flatnonzero(starts[1:] < ends[:-1] - _EPSILON_S)  # rare: most frames end where the next starts
+        found = np.searchsorted(starts, ends[overlapping] - _EPSILON_S, side="left")
+        first[overlapping] = np.maximum(found, first[overlapping])
         return cls(first, np.searchsorted(starts, ends + within_s + _EPSILON_S, side="right"))
 
     @classmethod
@@ -142,8 +144,8 @@ def standardised(scores: Float32, *, weight: npt.NDArray[np.int32]) -> Float32:
     """
     share = (weight / max(int(weight.sum()), 1)).astype(np.float32)
     centred = scores - (scores @ share)[:, None]
-    sd = np.sqrt(np.square(centred) @ share)
-    return centred / np.maximum(sd, _LEAST_SD)[:, None]
+    sd = np.maximum(np.sqrt(np.square(centred) @ share), _LEAST_SD)
+    return np.divide(centred, sd[:, None], dtype=np.float32)
 
 
 @dataclass(frozen=True)
