@@ -6,6 +6,7 @@ Nothing is indexed again. A name is in force from the moment it is saved, also i
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,7 +248,7 @@ class Names:
         known = taught.known(name)
         if known is None:
             names = ", ".join(taught.names[:20]) + (", ..." if len(taught) > 20 else "")
-            remedy = f"there are: {names}" if names else f"teach it with: impart names add {name!r} IMAGE..."
+            remedy = f"there are: {names}" if names else f"teach it with: impart names add {shlex.quote(name)} IMAGE..."
             raise QueryError(f"no name {name!r} in the index {self._index}: {remedy}")
         return known
 
