@@ -150,7 +150,7 @@ class Names:
         Args:
             check: add the report of each name.
         """
-        prepared = self._prepared()
+        prepared = self.prepared()
         taught = prepared.taught
         infos = []
         for name, rows in taught.rows.items():
@@ -232,11 +232,12 @@ class Names:
         Raises:
             QueryError: there is no such name.
         """
-        prepared = self._prepared()
+        prepared = self.prepared()
         known = self._known(prepared.taught, name)
         return hits_of(known, prepared, top=top, path_glob=path_glob, by_time=by_time)
 
-    def _prepared(self) -> Prepared:
+    def prepared(self) -> Prepared:
+        """Return the names with the index in memory, as they are now: presence of any name in any segment."""
         return self.in_force.of(self._snapshot())
 
     def _known(self, taught: TaughtNames, name: str) -> str:
@@ -274,7 +275,7 @@ class Names:
             examples = self._encoded(new, encoder, manifest)
             with write_lock(self._index):
                 self._store.add([*examples], manifest)
-        prepared = self._prepared()
+        prepared = self.prepared()
         counts: dict[str, int] = {}
         for name, _, _ in new.images:
             counts[name] = counts.get(name, 0) + 1
