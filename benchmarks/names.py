@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ import numpy.typing as npt
 
 from films import Films, Told, clip_films
 from impart.evaluate import open_set
+from impart.video.decode.sampler import sampled_frames
 from impart.video.index.index import VideoIndex
 
 SETS = ("1 image", "2 images", "3 images", "30 images", "3 and 1 wrong", "3 of the first third")
@@ -42,12 +44,20 @@ class Measured:
     shown_s: float
 
 
-def times(label: str, length_s: float) -> list[float]:
-    """Choose the moments of a clip: evenly spaced, without its first and last tenth of a second."""
-    count, share = {"1 image": (1, 1.0), "2 images": (2, 1.0), "30 images": (30, 1.0)}.get(label, (3, 1.0))
+@cache
+def frames_of(clip: Path) -> list[npt.NDArray[np.uint8]]:
+    """Decode eight frames per second of a clip."""
+    frames = sampled_frames(clip, short_side_px=256, fps=8, reuse_threshold=0, fit="crop")
+    return [image for _, _, image in frames]
+
+
+def images_of(clip: Path, label: str) -> list[npt.NDArray[np.uint8]]:
+    """Choose evenly spaced frames of a clip, or of its first third."""
+    frames = frames_of(clip)
     if label == "3 of the first third":
-        share = 1 / 3
-    return [0.1 + (share * length_s - 0.2) * (i + 0.5) / count for i in range(count)]
+        frames = frames[: len(frames) // 3]
+    count = min({"1 image": 1, "2 images": 2, "30 images": 30}.get(label, 3), len(frames))
+    return [frames[int((i + 0.5) * len(frames) / count)] for i in range(count)]
 
 
 def average_precision(scores: npt.NDArray[np.floating], right: npt.NDArray[np.bool_], weight: np.ndarray) -> float:
@@ -65,12 +75,12 @@ def average_precision(scores: npt.NDArray[np.floating], right: npt.NDArray[np.bo
 def measure(index: VideoIndex, told: Told, clip: Path, wrong: Path, label: str) -> Measured:
     """Teach a clip as a name, look for it, and remove it."""
     length_s = told.end_s - told.start_s
-    images = [f"{clip}@{at_s:.3f}" for at_s in times(label, length_s)]
+    images = images_of(clip, label)
     if label == "3 and 1 wrong":
-        images.append(f"{wrong}@1")
+        images.append(frames_of(wrong)[len(frames_of(wrong)) // 2])
     name = clip.stem
     index.names.add(name, images)
-    prepared = index.names.in_force.of(index._searcher.current())
+    prepared = index.names.prepared()
     snapshot = prepared.snapshot
     begin_s = told.start_s + (length_s / 3 if label == "3 of the first third" else 0)
     shown = np.array([snapshot.paths[number] == told.film for number in snapshot.video_of])
@@ -145,8 +155,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         lines = presence_table(options.data, options.keep or Path(scratch))
     notes = (
-        f"Encoder `mini`, {FILMS} films of 20 clips of panda each, {FILMS * 20} names taught one at a time by frames of "
-        "their clip; nothing was tuned on these clips."
+        f"Encoder `mini`, {FILMS} films of 20 clips of panda each, {FILMS * 20} names, taught one at a time by frames "
+        "of their clip. Nothing was tuned on these clips."
     )
     text = "\n".join([notes, "", *lines, ""])
     print("\n" + text)

@@ -20,13 +20,14 @@ from impart.video.search.hits import Hit
 from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot
 
-__all__ = ["Hits", "NamesInForce", "Prepared", "Span", "hits_of", "presence_spans", "smoothed"]
+__all__ = ["Hits", "NamesInForce", "Prepared", "Span", "hits_of", "presence_spans", "smoothed", "windows"]
 
 Hits: TypeAlias = "list[Hit]"
 
 _GAP_S = 1.0  # shorter absences do not end a span
 _PRESENT = 0.5
-_SIDES = (0.25, 0.5, 0.25)  # weights of the segment before, the segment, and the one after
+_AROUND_S = 2.0  # of a window; its mean counts as much as the segment itself (chosen on crops of 320 photos)
+_APART_S = 1e7  # more than any video lasts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,11 @@ class Prepared:
         """Lengths (n,) of the whitened frames, see `Background.lengths`."""
         return self.background.lengths(self.snapshot.retrieval)
 
+    @cached_property
+    def windows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Windows of the segments, see `windows`."""
+        return windows(self.snapshot.start_s, self.snapshot.end_s, self.snapshot.scenes)
+
     def detector(self, name: str) -> Detector:
         """Return the detector of a taught name."""
         if name not in self._detectors:
@@ -82,7 +88,7 @@ class Prepared:
         """Compute the presence (n,) of a taught name in the segments of the index, smoothed over time."""
         detector = self.detector(name)
         z_scores = detector.z_scores(self.snapshot.retrieval, self.lengths)
-        return detector.as_presence(smoothed(z_scores, self.snapshot.scenes))
+        return detector.as_presence(smoothed(z_scores, *self.windows))
 
 
 class NamesInForce:
@@ -114,25 +120,38 @@ class NamesInForce:
             return self._last
 
 
-_SHARED = ("background", "lengths")
+_SHARED = ("background", "lengths", "windows")
 
 
-def smoothed(scores: Float32, scenes: npt.NDArray[np.int64]) -> Float32:
-    """Smooth scores (n,) over neighbouring segments of one scene: one bad frame is no absence.
+def windows(
+    start_s: npt.NDArray[np.float64], end_s: npt.NDArray[np.float64], scenes: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Compute the segments around each segment: at most `_AROUND_S` away, in the same scene.
 
     Args:
+        start_s, end_s: (n,) of the segments.
         scenes: (S,) first segment of each scene.
 
-    >>> smoothed(np.array([0, 4, 0, 8], np.float32), np.array([0, 3])).tolist()
-    [1.0, 2.0, 1.0, 8.0]
+    Returns:
+        (n,) first segment of each window, and (n,) first segment behind it.
     """
-    if not len(scores):
-        return scores
-    scene = np.searchsorted(scenes, np.arange(len(scores)), side="right")
-    same = scene[1:] == scene[:-1]
-    before = np.concatenate([scores[:1], np.where(same, scores[:-1], scores[1:])])
-    after = np.concatenate([np.where(same, scores[1:], scores[:-1]), scores[-1:]])
-    result: Float32 = (_SIDES[0] * before + _SIDES[1] * scores + _SIDES[2] * after).astype(np.float32)
+    scene = np.searchsorted(scenes, np.arange(len(start_s)), side="right")
+    time_s = scene * _APART_S + (start_s + end_s) / 2  # ascending, and far apart at each cut
+    return np.searchsorted(time_s, time_s - _AROUND_S), np.searchsorted(time_s, time_s + _AROUND_S, side="right")
+
+
+def smoothed(scores: Float32, first: npt.NDArray[np.int64], stop: npt.NDArray[np.int64]) -> Float32:
+    """Average scores (n,) with the mean of their windows: one bad frame is no absence.
+
+    Args:
+        first, stop: (n,) the window of segment i is [first[i], stop[i]).
+
+    >>> smoothed(np.array([0, 4, 2], np.float32), np.array([0, 0, 2]), np.array([2, 2, 3])).tolist()
+    [1.0, 3.0, 2.0]
+    """
+    total = np.concatenate([[0.0], np.cumsum(scores, dtype=np.float64)])
+    mean = (total[stop] - total[first]) / np.maximum(stop - first, 1)
+    result: Float32 = ((scores + mean) / 2).astype(np.float32)
     return result
 
 

@@ -6,6 +6,7 @@ Nothing is indexed again. A name is in force from the moment it is saved, also i
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,7 @@ class Names:
         Args:
             check: add the report of each name.
         """
-        prepared = self._prepared()
+        prepared = self.prepared()
         taught = prepared.taught
         infos = []
         for name, rows in taught.rows.items():
@@ -231,11 +232,12 @@ class Names:
         Raises:
             QueryError: there is no such name.
         """
-        prepared = self._prepared()
+        prepared = self.prepared()
         known = self._known(prepared.taught, name)
         return hits_of(known, prepared, top=top, path_glob=path_glob, by_time=by_time)
 
-    def _prepared(self) -> Prepared:
+    def prepared(self) -> Prepared:
+        """Return the names with the index in memory, as they are now: presence of any name in any segment."""
         return self.in_force.of(self._snapshot())
 
     def _known(self, taught: TaughtNames, name: str) -> str:
@@ -247,7 +249,7 @@ class Names:
         known = taught.known(name)
         if known is None:
             names = ", ".join(taught.names[:20]) + (", ..." if len(taught) > 20 else "")
-            remedy = f"there are: {names}" if names else f"teach it with: impart names add {name!r} IMAGE..."
+            remedy = f"there are: {names}" if names else f"teach it with: impart names add {shlex.quote(name)} IMAGE..."
             raise QueryError(f"no name {name!r} in the index {self._index}: {remedy}")
         return known
 
@@ -273,7 +275,7 @@ class Names:
             examples = self._encoded(new, encoder, manifest)
             with write_lock(self._index):
                 self._store.add([*examples], manifest)
-        prepared = self._prepared()
+        prepared = self.prepared()
         counts: dict[str, int] = {}
         for name, _, _ in new.images:
             counts[name] = counts.get(name, 0) + 1
