@@ -20,10 +20,10 @@ from helpers.clips import write_audio, write_clip, write_two_streams
 from helpers.tiny_encoder import TinyEncoder
 from impart.cli.main import app
 from impart.cli.output import Answer, Format, print_answers
-from impart.cli.search import _print_one, parse_moment
+from impart.cli.search import _print_one
 from impart.encoders.base import register
 from impart.errors import ConfigError, DataError, EncoderMismatchError, EncoderNotFoundError, QueryError
-from impart.video.search.hits import Hit, Moment, NearCopy, Reason
+from impart.video.search.hits import Hit, Moment, NearCopy, Reason, parse_moment
 from impart.video.search.last_search import load_last_search
 
 RUN = CliRunner()

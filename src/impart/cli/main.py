@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from impart.cli import data, demo, index, models, refset, scenes, search, train
+from impart.cli import data, demo, index, models, names, refset, scenes, search, train
 from impart.cli.eval import commands, reproduce
 from impart.errors import ImpartError, ImpartWarning
 
@@ -35,6 +35,7 @@ app.command("similar")(search.similar)
 app.command("scenes")(scenes.scenes)
 app.command("stats")(index.stats)
 app.command("train")(train.train)
+app.add_typer(names.app, name="names")
 app.add_typer(refset.app, name="refset")
 app.add_typer(models.app, name="models")
 app.add_typer(commands.app, name="eval")

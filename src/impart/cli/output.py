@@ -165,8 +165,6 @@ def _print_table(answer: Answer, *, why: bool) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from impart.video.search.hits import timecode
-
     console = Console(file=sys.stdout, highlight=False)
     if not console.is_terminal:
         console.width = 160

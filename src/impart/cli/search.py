@@ -271,6 +271,8 @@ def similar(
     config: ConfigOption = None,
 ) -> None:
     """Find moments that look like a moment of an indexed video."""
+    from impart.video.search.hits import parse_moment
+
     file, at_s = parse_moment(moment)
     opened = _open(index_dir, None, config, top=top, group=group, by=by)
     hits = opened.similar(
@@ -324,25 +326,6 @@ def parse_duration(text: str) -> float:
     if not 0 <= seconds < math.inf:
         raise QueryError(f"{text!r} is no length of time: write 20s, 2m or 1:30")
     return seconds
-
-
-def parse_moment(moment: str) -> tuple[str, float]:
-    """Parse `path@time`; the time is seconds, MM:SS or HH:MM:SS, each with a fraction.
-
-    >>> parse_moment("films/a@b.mp4@01:02.5")
-    ('films/a@b.mp4', 62.5)
-
-    Raises:
-        QueryError: there is no valid time.
-    """
-    file, at, clock = moment.rpartition("@")
-    try:
-        if not at or not file:
-            raise ValueError("no time")
-        seconds = _seconds(clock)
-    except ValueError as error:
-        raise QueryError(f"{moment!r} has no time: write path@seconds or path@MM:SS, as in clip.mp4@12.5") from error
-    return file, seconds
 
 
 def _seconds(clock: str) -> float:

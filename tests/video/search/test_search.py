@@ -149,7 +149,7 @@ def test_moments_of_all_videos_in_one_list(library: VideoIndex) -> None:
     assert names(hits)[:3] == ["a red", "b long", "e red too"]
     assert (hits[1].start_s, hits[1].end_s) == (2, 4)
     every = library.search(text="red", group="moment", top=50)
-    assert sum((hit.length_s for hit in every)) == pytest.approx(11)  # each second of the library once
+    assert sum(hit.length_s for hit in every) == pytest.approx(11)  # each second of the library once
     assert sorted(names(every)).count("b long") == 3
     again = library.similar(library.path.parent / "films" / "b long.mp4", 2.5, group="moment", top=50)
     assert len(again) == len(every) - 1

@@ -28,7 +28,7 @@ from impart.retrieval.hubness import CaptionBank
 from impart.retrieval.near_duplicates import CopyBounds
 from impart.video.search.hits import Hit, NearCopy
 from impart.video.search.query import Query, SearchOptions
-from impart.video.search.scoring import frame_vectors
+from impart.video.search.scoring import NamedScores, frame_vectors
 from impart.video.search.snapshot import Snapshot
 
 __all__ = ["LEAST_SCORE", "SHARE", "Asked", "copy_bound", "fold_hits", "leaders", "mark_hits", "strong_hits", "wide"]
@@ -53,11 +53,13 @@ class Asked:
         vectors: (P, D) of its parts, see `Query.parts`.
         by_text: (P,) parts without an image.
         query: None for a moment of an indexed video.
+        named: P, of the parts with taught names; None of others. Empty: no part has one.
     """
 
     vectors: Float32
     by_text: npt.NDArray[np.bool_]
     query: Query | None = None
+    named: tuple[NamedScores | None, ...] = ()
 
     def spans_of(self, hit: Hit) -> list[tuple[float, float]]:
         """List start and end (s) of the P spans of a hit that the parts of the query fit."""
@@ -114,20 +116,35 @@ def mark_hits(
     if compared:
         bank = bank if asked.by_text.all() else None
         least = None if bank is None else LEAST_SCORE
-        means = _mean_scores(compared, asked, snapshot, encoder, bank=bank)  # (k, P)
+        rows = [[_span_rows(snapshot, hit, span) for span in asked.spans_of(hit)] for hit in compared]
+        means = _mean_scores(rows, asked, snapshot, encoder, bank=bank)  # (k, P)
         if asked.query is not None and asked.query.joined:
             strong[: len(compared)] = strong_hits(np.array([hit.score for hit in compared]))
-            strong[: len(compared)] &= (means >= (-np.inf if least is None else least)).all(axis=1)
+            strong[: len(compared)] &= _reached(rows, means, asked, least=least).all(axis=1)
+        elif any(asked.named):
+            strong[: len(compared)] = strong_hits(means[:, 0]) & _reached(rows, means, asked, least=least)[:, 0]
         else:
             floor = 0.0
             if bank is None:
                 sample = frame_vectors(snapshot, encoder, _evenly(0, len(snapshot), _SAMPLED))
                 floor = float((sample @ asked.vectors[0]).mean())
             strong[: len(compared)] = strong_hits(means[:, 0], floor=floor, least=least)
+    names = [_names_in(hit, asked, snapshot) for hit in hits]
     return [
-        dataclasses.replace(hit, rank=rank, strong=bool(one))
-        for rank, (hit, one) in enumerate(zip(hits, strong, strict=True), 1)
+        dataclasses.replace(hit, rank=rank, strong=bool(one), names=of_hit)
+        for rank, (hit, one, of_hit) in enumerate(zip(hits, strong, names, strict=True), 1)
     ]
+
+
+def _names_in(hit: Hit, asked: Asked, snapshot: Snapshot) -> tuple[str, ...]:
+    """List the taught names of a query that are present in a hit."""
+    if not any(asked.named):
+        return hit.names
+    found: list[str] = []
+    for named, span in zip(asked.named, asked.spans_of(hit), strict=True):
+        if named is not None:
+            found += named.names_in(_span_rows(snapshot, hit, span))
+    return tuple(dict.fromkeys(found))
 
 
 def copy_bound(snapshot: Snapshot, references: ReferenceSet | None) -> float:
@@ -193,16 +210,38 @@ def fold_hits(hits: Sequence[Hit], snapshot: Snapshot, *, bound: float) -> list[
     return [*kept, *hits[_COMPARED:]]
 
 
+def _reached(
+    rows: Sequence[Sequence[npt.NDArray[np.int64]]],
+    means: npt.NDArray[np.float64],
+    asked: Asked,
+    *,
+    least: float | None,
+) -> npt.NDArray[np.bool_]:
+    """Tell (k, P) which parts of a query the hits reach: a name is present, or the score is at least `least`."""
+    reached: npt.NDArray[np.bool_] = means >= (-np.inf if least is None else least)
+    for part, named in enumerate(asked.named):
+        if named is not None:
+            reached[:, part] = [named.shown(of_hit[part]) for of_hit in rows]
+    return reached
+
+
 def _mean_scores(
-    hits: Sequence[Hit], asked: Asked, snapshot: Snapshot, encoder: AugmentedEncoder | None, *, bank: CaptionBank | None
+    rows: Sequence[Sequence[npt.NDArray[np.int64]]],
+    asked: Asked,
+    snapshot: Snapshot,
+    encoder: AugmentedEncoder | None,
+    *,
+    bank: CaptionBank | None,
 ) -> npt.NDArray[np.float64]:
-    """Compute the mean score (k, P) of the frames of k hits with the P parts of a query."""
-    rows = [[_span_rows(snapshot, hit, span) for span in asked.spans_of(hit)] for hit in hits]
+    """Compute the mean score (k, P) of segments of k hits with the P parts of a query."""
     every = np.unique(np.concatenate([one for of_hit in rows for one in of_hit]))
     vectors = frame_vectors(snapshot, encoder, every)
     scores = asked.vectors @ vectors.T  # (P, m)
     if bank is not None:
         scores -= bank.hubness(vectors)
+    for part, named in enumerate(asked.named):
+        if named is not None:
+            scores[part] = named.scores[every]
     return np.array(
         [[scores[part, np.searchsorted(every, one)].mean() for part, one in enumerate(of_hit)] for of_hit in rows]
     )

@@ -56,6 +56,11 @@ class LastSearch:
     command: str
     hits: tuple[SavedHit, ...]
 
+    @classmethod
+    def of(cls, hits: Sequence[Hit], *, query: str, command: str) -> LastSearch:
+        """Make the record of hits that are printed with their ranks as numbers."""
+        return cls(query=query, command=command, hits=saved_hits(hits, label=query))
+
     def take(self, numbers: Sequence[int]) -> list[SavedHit]:
         """Return the hits with these numbers, in the order given; all, where none is given.
 

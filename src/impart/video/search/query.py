@@ -166,6 +166,7 @@ class SearchKeywords(TypedDict, total=False):
     exact: bool
     offset: int
     min_score: float | None
+    names: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +185,7 @@ class SearchOptions:
             that show the same (`Hit.near_copies`).
         offset: hits that are left out before the first one returned; ranks count them.
         min_score: least score of a hit; None = no bound.
+        names: find taught names in the texts; False takes them as ordinary words.
         together: correct the text queries for hubs by each other (`CaptionBank.with_queries`). For lists in which each
             query has a video of its own. False answers each query as if it were alone.
         spans: the hit of a video is a span, and further spans of the video are added. False gives the best segment
@@ -206,6 +208,7 @@ class SearchOptions:
     exact: bool = False
     offset: int = 0
     min_score: float | None = None
+    names: bool = True
 
     def __post_init__(self) -> None:
         if self.top < 1:

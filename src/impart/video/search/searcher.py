@@ -8,7 +8,6 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -18,51 +17,37 @@ import numpy.typing as npt
 from impart.blending.encoder import AugmentedEncoder
 from impart.config import Group, SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
-from impart.errors import DecodeError, EncoderError, ImpartWarning, QueryError, ReferenceSetError, VideoIndexError
+from impart.errors import EncoderError, ImpartWarning, QueryError, ReferenceSetError, VideoIndexError
 from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.scan import absolute
-from impart.video.index.store import SEGMENTS, Store, TableGoneError
+from impart.video.index.store import Store, TableGoneError
+from impart.video.names.find import NamesInForce, Prepared
+from impart.video.names.sentences import NamedQuery, named_query
+from impart.video.names.store import NameStore
 from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, wide
 from impart.video.search.filters import allowed_videos
-from impart.video.search.hits import Hit, Moment, Reason, timecode
-from impart.video.search.moments import MOST, FoundSpan, Parts, ScoredParts, split_scenes
+from impart.video.search.groups import Groups, make_hit, with_exact_bounds
+from impart.video.search.hits import Hit, timecode
+from impart.video.search.moments import MOST, FoundSpan, Parts, ScoredParts, spans_above, split_scenes
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, group_means, top_groups
-from impart.video.search.scoring import frame_hubness, frame_scores, frame_vectors, without_hubs
+from impart.video.search.scoring import (
+    NamedScores,
+    frame_hubness,
+    frame_scores,
+    frame_vectors,
+    named_scores,
+    without_hubs,
+)
 from impart.video.search.snapshot import Snapshot, load_snapshot
 from impart.video.search.temporal import find_sequences, moment_of
 
 __all__ = ["Searcher"]
 
 _AT_ONCE = 64  # queries scored together
-_LEAST_WEIGHT = 0.0005  # of a reference pair that is named; the weight of the segment is 1
 _TRIES = 5  # of a search, while other sets are put in force
 _Found = TypeVar("_Found")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Groups:
-    """The G groups (videos, moments, scenes or frames) that a search ranks.
-
-    Attributes:
-        encoder: the augmented encoder in force; None ranks base vectors.
-        starts: (G,) first segment of each group; the groups cover all n segments.
-        allowed: (G,) groups that may be returned; None = all.
-        parts: what spans are made of; None where hits are no spans.
-    """
-
-    snapshot: Snapshot
-    options: SearchOptions
-    encoder: AugmentedEncoder | None
-    starts: npt.NDArray[np.int64]
-    allowed: npt.NDArray[np.bool_] | None
-    parts: Parts | None = None
-
-    @property
-    def stops(self) -> npt.NDArray[np.int64]:
-        """(G,) first segment behind each group."""
-        return np.append(self.starts, len(self.snapshot))[1:]
 
 
 class Searcher:
@@ -80,6 +65,7 @@ class Searcher:
         self._store = store
         self._encoder_of = encoder_of
         self._settings = settings
+        self._names = NamesInForce(NameStore(store.folder))
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._means: dict[tuple[str, str, bool], Float32] = {}
@@ -100,6 +86,9 @@ class Searcher:
             encoder = self._encoder_of(manifest)
             base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
             parts = [part for query in queries for part in query.parts()]
+            prepared = self._names.of(reading.result()) if options.names and self._names.store.state() else None
+            named = [self._named_query(part, prepared) for part in parts]
+            parts = [part if one is None else one.context or part for part, one in zip(parts, named, strict=True)]
             vectors = query_vectors(
                 parts, encoder if options.augment else base, self._settings, fit=manifest.decode.fit
             )
@@ -113,7 +102,13 @@ class Searcher:
         groups = self._groups(snapshot, wide(options))
         counts = [len(query.parts()) for query in queries]
         rows = np.cumsum([0, *counts[:-1]])  # of the first part of each query
-        plain = rows[[not query.joined for query in queries]]
+        by_names = [
+            None
+            if one is None or prepared is None
+            else self._by_names(one, vectors[i], prepared, groups, bank if by_text[i] else None)
+            for i, one in enumerate(named)
+        ]
+        plain = rows[[not query.joined and named[row] is None for query, row in zip(queries, rows, strict=True)]]
         hubness = self._hubness_of(bank, groups) if bank is not None and by_text[plain].any() else None
         ranked: list[list[Hit]] = []
         for first in range(0, len(plain), _AT_ONCE):
@@ -122,12 +117,80 @@ class Searcher:
         of_plain, answers = iter(ranked), []
         for query, row, count in zip(queries, rows, counts, strict=True):
             own = slice(row, row + count)
-            asked = Asked(query=query, vectors=vectors[own], by_text=by_text[own])
-            hits = self._sequences(asked, groups, bank) if query.joined else next(of_plain)
+            asked = Asked(query=query, vectors=vectors[own], by_text=by_text[own], named=tuple(by_names[own]))
+            if query.joined:
+                hits = self._sequences(asked, groups, bank)
+            else:
+                hits = next(of_plain) if by_names[row] is None else self._rank_named(by_names[row], groups)
             answers.append(self._finished(hits, asked, groups, options))
         return answers
 
-    def _sequences(self, asked: Asked, groups: _Groups, bank: CaptionBank | None) -> list[Hit]:
+    def _named_query(self, query: Query, prepared: Prepared | None) -> NamedQuery | None:
+        """Take the taught names out of a query; None where it has none."""
+        names = prepared.taught.names if prepared is not None else ()
+        return named_query(query, names, negative_weight=self._settings.negative_weight)
+
+    def _by_names(
+        self, named: NamedQuery, vector: Float32, prepared: Prepared, groups: Groups, bank: CaptionBank | None
+    ) -> NamedScores:
+        """Score all segments for a query with taught names.
+
+        Args:
+            vector: (D,) of its context.
+            bank: corrects the context for hubs; None = it is not corrected.
+        """
+        snapshot, context = groups.snapshot, None
+        if named.context is not None:
+            context = frame_scores(vector[None], snapshot, groups.encoder)[0]  # (n,)
+            if bank is not None:
+                context = context - self._hubness_of(bank, groups, kind="frame")
+        present = {name: prepared.presence(name) for name in named.present}
+        absent = [prepared.presence(name) for name in named.absent]
+        scores = named_scores(context, list(present.values()), absent, weight=snapshot.weight)
+        return NamedScores(scores=scores, present=present)
+
+    def _rank_named(self, named: NamedScores, groups: Groups) -> list[Hit]:
+        """Find the hits of a query with taught names."""
+        options, parts = groups.options, groups.parts
+        if not len(groups.snapshot):
+            return []
+        if options.ranked_by == "moment" and parts is not None:
+            found = self._named_spans(named, groups)
+            return [
+                make_hit(rank, span.score, range(span.first, span.stop), span.best, groups, moments=more)
+                for rank, (span, *more) in enumerate(found[: options.top], 1)
+            ]
+        starts, stops = groups.starts, groups.stops
+        if options.ranked_by == "mean":
+            weight = groups.snapshot.weight.astype(np.float32)
+            scores = np.add.reduceat(named.scores * weight, starts) / np.add.reduceat(weight, starts)
+        else:
+            scores = np.maximum.reduceat(named.scores, starts)
+        hits = []
+        for rank, group in enumerate(top_groups(scores, top=options.top, allowed=groups.allowed), 1):
+            segments = range(int(starts[group]), int(stops[group]))
+            best = segments[best_of(named.scores[segments.start : segments.stop])]
+            shown = segments if options.group == "scene" else range(best, best + 1)
+            hits.append(make_hit(rank, float(np.round(scores[group], 6)), shown, best, groups))
+        return hits
+
+    def _named_spans(self, named: NamedScores, groups: Groups) -> list[list[FoundSpan]]:
+        """Find the spans of a query with taught names, best first; of each video alone, or all alike."""
+        snapshot, by_video = groups.snapshot, groups.options.group == "video"
+        starts = snapshot.offsets[:-1]
+        allowed = groups.allowed if groups.allowed is None or by_video else groups.allowed_videos
+        best = np.maximum.reduceat(named.scores, starts)  # (V,)
+        found = []
+        for video in top_groups(best, top=groups.options.top, allowed=allowed).tolist():
+            part = range(int(snapshot.offsets[video]), int(snapshot.offsets[video + 1]))
+            found.append(
+                spans_above(named.scores, part, snapshot.start_s, snapshot.end_s, most=MOST if by_video else 0)
+            )
+        if by_video:
+            return found
+        return sorted(([span] for spans in found for span in spans), key=lambda one: -one[0].score)
+
+    def _sequences(self, asked: Asked, groups: Groups, bank: CaptionBank | None) -> list[Hit]:
         """Find the hits of queries that are joined in time."""
         snapshot, options = groups.snapshot, groups.options
         if not len(snapshot) or asked.query is None:
@@ -136,6 +199,9 @@ class Searcher:
         if bank is not None and asked.by_text.any():
             hubness = self._hubness_of(bank, groups, kind="frame")
         scores = without_hubs(frame_scores(asked.vectors, snapshot, groups.encoder), asked.by_text, hubness)
+        for part, one in enumerate(asked.named):
+            if one is not None:
+                scores[part] = one.scores
         more = options.group == "video"
         found = find_sequences(
             asked.query, scores, snapshot, groups.starts, allowed=groups.allowed, top=options.top, more=more
@@ -144,7 +210,7 @@ class Searcher:
         for rank, (sequence, *others) in enumerate(found, 1):
             spans = sequence.kept(asked.query.keep)
             within = range(spans[0].first, spans[-1].stop)
-            hit = self._hit(rank, float(np.round(sequence.score, 6)), within, spans[0].best, groups)
+            hit = make_hit(rank, float(np.round(sequence.score, 6)), within, spans[0].best, groups)
             whole = moment_of(spans, sequence.score, snapshot)
             hits.append(
                 dataclasses.replace(
@@ -157,7 +223,7 @@ class Searcher:
             )
         return hits
 
-    def _finished(self, hits: list[Hit], asked: Asked, groups: _Groups, options: SearchOptions) -> list[Hit]:
+    def _finished(self, hits: list[Hit], asked: Asked, groups: Groups, options: SearchOptions) -> list[Hit]:
         """Fold hits that show the same, mark the strong ones, and take those that are asked for."""
         snapshot, encoder = groups.snapshot, groups.encoder
         if options.fold_copies and options.group not in ("scene", "frame"):
@@ -168,7 +234,8 @@ class Searcher:
         if options.min_score is not None:
             hits = [hit for hit in hits if hit.score >= options.min_score]
         marked = mark_hits(hits, asked, snapshot, encoder, bank=self._bank)
-        return marked[options.offset : options.offset + options.top]
+        returned = marked[options.offset : options.offset + options.top]
+        return [with_exact_bounds(hit, snapshot) for hit in returned] if options.exact else returned
 
     def similar(self, path: str | os.PathLike[str], at_s: float, options: SearchOptions) -> list[Hit]:
         """Find the hits of a moment of an indexed video, without the group that contains it.
@@ -223,7 +290,7 @@ class Searcher:
         """Compute the unit means (V, D) of the videos' augmented vectors, for `save_cache`."""
         return self._group_means(self._groups(self.current(), SearchOptions(top=1, group="video", by="mean")))
 
-    def _groups(self, snapshot: Snapshot, options: SearchOptions, *, without: int | None = None) -> _Groups:
+    def _groups(self, snapshot: Snapshot, options: SearchOptions, *, without: int | None = None) -> Groups:
         """Form the groups of a search.
 
         Args:
@@ -253,7 +320,7 @@ class Searcher:
             allowed[int(np.searchsorted(starts, without, side="right")) - 1] = False
             if options.group == "moment" and parts is not None:
                 allowed[parts.scene_of == snapshot.scene_of[without]] = False
-        return _Groups(snapshot=snapshot, options=options, encoder=encoder, starts=starts, allowed=allowed, parts=parts)
+        return Groups(snapshot=snapshot, options=options, encoder=encoder, starts=starts, allowed=allowed, parts=parts)
 
     def _parts_of(self, snapshot: Snapshot) -> Parts:
         if self._parts is None or self._parts[0] is not snapshot:
@@ -264,7 +331,7 @@ class Searcher:
     def _rank(
         self,
         vectors: Float32,
-        groups: _Groups,
+        groups: Groups,
         *,
         by_text: npt.NDArray[np.bool_] | None = None,
         hubness: Float32 | None = None,
@@ -302,14 +369,14 @@ class Searcher:
                 best = first + best_of(of_frames[at[group] : at[group] + stop - first])
                 score = float(np.round(of_groups[group], 6))
                 segments = range(first, stop) if options.group == "scene" else range(best, best + 1)
-                hits.append(self._hit(rank, score, segments, best, groups))
+                hits.append(make_hit(rank, score, segments, best, groups))
             answers.append(hits)
         return answers
 
     def _rank_spans(
         self,
         vectors: Float32,
-        groups: _Groups,
+        groups: Groups,
         parts: Parts,
         *,
         by_text: npt.NDArray[np.bool_] | None,
@@ -347,114 +414,13 @@ class Searcher:
                 values = np.round(of_video[chosen], 6).tolist()
             answers.append(
                 [
-                    self._hit(rank, value, range(span.first, span.stop), span.best, groups, moments=more)
+                    make_hit(rank, value, range(span.first, span.stop), span.best, groups, moments=more)
                     for rank, (value, (span, *more)) in enumerate(zip(values, found, strict=True), 1)
                 ]
             )
         return answers
 
-    def _hit(
-        self, rank: int, score: float, segments: range, best: int, groups: _Groups, moments: Sequence[FoundSpan] = ()
-    ) -> Hit:
-        snapshot, options = groups.snapshot, groups.options
-        number = int(snapshot.video_of[best])
-        start_s, end_s = self._times(segments, snapshot, exact=options.exact)
-        copies = snapshot.copies.get(number, ()) if options.fold_copies else ()
-        return Hit(
-            rank=rank,
-            path=snapshot.paths[number],
-            start_s=start_s,
-            end_s=end_s,
-            score=score,
-            video_id=snapshot.video_ids[number],
-            best_s=float(snapshot.start_s[best]),
-            scene_start_s=float(snapshot.scene_start_s[snapshot.scene_of[best]]),
-            scene_end_s=float(snapshot.scene_end_s[snapshot.scene_of[best]]),
-            video_s=float(snapshot.durations_s[number]),
-            kind=snapshot.kinds[number],
-            moments=tuple(self._moment(span, groups) for span in moments),
-            also_at=tuple(snapshot.paths[copy] for copy in copies if copy != number),
-            why=self._reasons(best, groups) if options.why else (),
-        )
-
-    def _moment(self, span: FoundSpan, groups: _Groups) -> Moment:
-        snapshot = groups.snapshot
-        start_s, end_s = self._times(range(span.first, span.stop), snapshot, exact=groups.options.exact)
-        return Moment(start_s=start_s, end_s=end_s, score=span.score, best_s=float(snapshot.start_s[span.best]))
-
-    def _times(self, segments: range, snapshot: Snapshot, *, exact: bool) -> tuple[float, float]:
-        """Return start and end (s) of segments; at the bounds of a scene, those of the scene.
-
-        Args:
-            exact: decode around bounds at cuts, for the time of the frame.
-        """
-        first, last = segments[0], segments[-1]
-        start_s, end_s = float(snapshot.start_s[first]), float(snapshot.end_s[last])
-        scene, behind = int(snapshot.scene_of[first]), int(snapshot.scene_of[last])
-        if snapshot.scenes[scene] == first:
-            start_s = float(snapshot.scene_start_s[scene])
-        if last + 1 in (len(snapshot), *snapshot.scenes[behind + 1 : behind + 2].tolist()):
-            end_s = float(snapshot.scene_end_s[behind])
-        if exact:
-            start_s = self._cut(first, snapshot) or start_s
-            end_s = self._cut(last + 1, snapshot) or end_s
-        return start_s, end_s
-
-    def _cut(self, segment: int, snapshot: Snapshot) -> float | None:
-        """Find the exact time (s) of the cut before the first segment of a scene; None where there is none."""
-        if segment in snapshot.offsets or snapshot.scenes[snapshot.scene_of[segment]] != segment:
-            return None
-        from impart.video.scenes.exact import exact_cut  # imports the decoder
-
-        path = snapshot.paths[int(snapshot.video_of[segment])]
-        decode, start_s = snapshot.manifest.decode, float(snapshot.start_s[segment])
-        try:
-            return exact_cut(path, max(0.0, start_s - 2 / decode.fps), start_s, stream=decode.stream)
-        except (DecodeError, OSError) as error:
-            warnings.warn(f"cannot refine the bounds in {path}: {error}", ImpartWarning, stacklevel=2)
-            return None
-
-    def _reasons(self, segment: int, groups: _Groups) -> tuple[Reason, ...]:
-        """List the reference pairs blended into a segment with at least `_LEAST_WEIGHT`, largest weight first."""
-        snapshot, encoder, blend = groups.snapshot, groups.encoder, groups.snapshot.blend
-        if encoder is None or blend is None:
-            return ()
-        references = encoder.references
-        weights = np.maximum(np.abs(blend.img[segment]), np.abs(blend.txt[segment]))
-        used = np.flatnonzero((blend.ids[segment] >= 0) & (weights >= _LEAST_WEIGHT))
-        if not len(used):
-            return ()
-        ids = blend.ids[segment][used]
-        retrieval = self._retrieval_embedding(segment, snapshot)
-        similarities = np.full(len(ids), np.nan)
-        if retrieval is not None:
-            similarities = references.retrieval_embeddings[ids] @ retrieval
-        sources = references.table["source"]
-        reasons = [
-            Reason(
-                text=references.texts[row],
-                source=sources[int(row)].as_py() or "",
-                weight_img=float(blend.img[segment, k]),
-                weight_txt=float(blend.txt[segment, k]),
-                similarity=float(similarity),
-            )
-            for row, k, similarity in zip(ids, used, similarities, strict=True)
-        ]
-        return tuple(sorted(reasons, key=lambda reason: -(abs(reason.weight_img) + abs(reason.weight_txt))))
-
-    def _retrieval_embedding(self, segment: int, snapshot: Snapshot) -> Float32 | None:
-        """Read the unit retrieval embedding (R,) of a segment; None where its video is being replaced."""
-        video = int(snapshot.video_of[segment])
-        number = segment - int(snapshot.offsets[video])
-        where = f"video_id = '{snapshot.video_ids[video]}' AND number = {number}"
-        with self._lock:  # of two revisions, an orphan and the committed one, either will do for a note
-            try:
-                rows = self._store.read(SEGMENTS, columns=["retrieval"], where=where).to_pylist()
-            except TableGoneError:
-                rows = []
-        return l2_normalise(np.array(rows[-1]["retrieval"], np.float32)) if rows else None
-
-    def _group_means(self, groups: _Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
+    def _group_means(self, groups: Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
         """Compute the unit means (G, D) of groups, or take them from the snapshot.
 
         Args:
@@ -472,13 +438,11 @@ class Searcher:
             self._means[key] = means
         return means
 
-    def _hubness_of(
-        self, bank: CaptionBank, groups: _Groups, *, kind: Group | Literal["part"] | None = None
-    ) -> Float32:
+    def _hubness_of(self, bank: CaptionBank, groups: Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
         """Compute the hubness that is subtracted from text scores.
 
         Args:
-            kind: of `frame`s (n,), `part`s (P,), or means of `video`s or `scene`s (G,); None = what the search ranks by.
+            kind: of `frame`s (n,), `part`s (P,), or means of `video`s or `scene`s (G,); None = what is ranked.
         """
         by = groups.options.ranked_by
         if kind is None:

@@ -1,0 +1,169 @@
+"""Groups of segments that a search ranks, and the hits made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.blending.encoder import AugmentedEncoder
+from impart.encoders.base import l2_normalise
+from impart.errors import DecodeError, ImpartWarning
+from impart.video.search.hits import Hit, Moment, Reason
+from impart.video.search.moments import FoundSpan, Parts
+from impart.video.search.query import SearchOptions
+from impart.video.search.snapshot import Snapshot
+
+__all__ = ["Groups", "make_hit", "with_exact_bounds"]
+
+_LEAST_WEIGHT = 0.0005  # of a reference pair that is named; the weight of the segment is 1
+_EPS_S = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    """The G groups (videos, moments, scenes or frames) that a search ranks.
+
+    Attributes:
+        encoder: the augmented encoder in force; None ranks base vectors.
+        starts: (G,) first segment of each group; the groups cover all n segments.
+        allowed: (G,) groups that may be returned; None = all.
+        parts: what spans are made of; None where hits are no spans.
+    """
+
+    snapshot: Snapshot
+    options: SearchOptions
+    encoder: AugmentedEncoder | None
+    starts: npt.NDArray[np.int64]
+    allowed: npt.NDArray[np.bool_] | None
+    parts: Parts | None = None
+
+    @property
+    def stops(self) -> npt.NDArray[np.int64]:
+        """(G,) first segment behind each group."""
+        return np.append(self.starts, len(self.snapshot))[1:]
+
+    @property
+    def allowed_videos(self) -> npt.NDArray[np.bool_] | None:
+        """(V,) videos of which a group may be returned; None = all."""
+        if self.allowed is None:
+            return None
+        videos = np.zeros(len(self.snapshot.paths), bool)
+        videos[self.snapshot.video_of[self.starts[self.allowed]]] = True
+        return videos
+
+
+def make_hit(
+    rank: int, score: float, segments: range, best: int, groups: Groups, moments: Sequence[FoundSpan] = ()
+) -> Hit:
+    """Make the hit of a run of segments.
+
+    Args:
+        best: segment with the highest score.
+        moments: further spans of the same video.
+    """
+    snapshot, options = groups.snapshot, groups.options
+    number = int(snapshot.video_of[best])
+    start_s, end_s = _times(segments, snapshot)
+    copies = snapshot.copies.get(number, ()) if options.fold_copies else ()
+    return Hit(
+        rank=rank,
+        path=snapshot.paths[number],
+        start_s=start_s,
+        end_s=end_s,
+        score=score,
+        video_id=snapshot.video_ids[number],
+        best_s=float(snapshot.start_s[best]),
+        scene_start_s=float(snapshot.scene_start_s[snapshot.scene_of[best]]),
+        scene_end_s=float(snapshot.scene_end_s[snapshot.scene_of[best]]),
+        video_s=float(snapshot.durations_s[number]),
+        kind=snapshot.kinds[number],
+        moments=tuple(_moment(span, snapshot) for span in moments),
+        also_at=tuple(snapshot.paths[copy] for copy in copies if copy != number),
+        why=_reasons(best, groups) if options.why else (),
+    )
+
+
+def with_exact_bounds(hit: Hit, snapshot: Snapshot) -> Hit:
+    """Refine the bounds of a hit that are cuts to the exact frame, by decoding the frames around them."""
+    if hit.kind == "photo" or hit.video_id not in snapshot.video_ids:
+        return hit
+    video = snapshot.video_ids.index(hit.video_id)
+
+    def refined(start_s: float, end_s: float) -> tuple[float, float]:
+        first, behind = _cut(start_s, video, snapshot), _cut(end_s, video, snapshot)
+        return (start_s if first is None else first), (end_s if behind is None else behind)
+
+    start_s, end_s = refined(hit.start_s, hit.end_s)
+    moments = []
+    for moment in hit.moments:
+        bounds = refined(moment.start_s, moment.end_s)
+        moments.append(dataclasses.replace(moment, start_s=bounds[0], end_s=bounds[1]))
+    return dataclasses.replace(hit, start_s=start_s, end_s=end_s, moments=tuple(moments))
+
+
+def _moment(span: FoundSpan, snapshot: Snapshot) -> Moment:
+    start_s, end_s = _times(range(span.first, span.stop), snapshot)
+    return Moment(start_s=start_s, end_s=end_s, score=span.score, best_s=float(snapshot.start_s[span.best]))
+
+
+def _times(segments: range, snapshot: Snapshot) -> tuple[float, float]:
+    """Return start and end (s) of segments; at the bounds of a scene, those of the scene."""
+    first, last = segments[0], segments[-1]
+    start_s, end_s = float(snapshot.start_s[first]), float(snapshot.end_s[last])
+    scene, behind = int(snapshot.scene_of[first]), int(snapshot.scene_of[last])
+    if snapshot.scenes[scene] == first:
+        start_s = float(snapshot.scene_start_s[scene])
+    if last + 1 in (len(snapshot), *snapshot.scenes[behind + 1 : behind + 2].tolist()):
+        end_s = float(snapshot.scene_end_s[behind])
+    return start_s, end_s
+
+
+def _cut(time_s: float, video: int, snapshot: Snapshot) -> float | None:
+    """Find the exact time (s) of the cut at a bound; None where the bound is no cut."""
+    first, stop = snapshot.offsets[video : video + 2].tolist()
+    scenes = np.flatnonzero((snapshot.scenes > first) & (snapshot.scenes < stop))  # without the first one
+    at = scenes[np.abs(snapshot.scene_start_s[scenes] - time_s) < _EPS_S]
+    if not len(at):
+        return None
+    from impart.video.scenes.exact import exact_cut  # imports the decoder
+
+    path: Path = snapshot.paths[video]
+    decode, start_s = snapshot.manifest.decode, float(snapshot.start_s[snapshot.scenes[at[0]]])
+    try:
+        return exact_cut(path, max(0.0, start_s - 2 / decode.fps), start_s, stream=decode.stream)
+    except (DecodeError, OSError) as error:
+        warnings.warn(f"cannot refine the bounds in {path}: {error}", ImpartWarning, stacklevel=2)
+        return None
+
+
+def _reasons(segment: int, groups: Groups) -> tuple[Reason, ...]:
+    """List the reference pairs blended into a segment with at least `_LEAST_WEIGHT`, largest weight first."""
+    snapshot, encoder, blend = groups.snapshot, groups.encoder, groups.snapshot.blend
+    if encoder is None or blend is None:
+        return ()
+    references = encoder.references
+    weights = np.maximum(np.abs(blend.img[segment]), np.abs(blend.txt[segment]))
+    used = np.flatnonzero((blend.ids[segment] >= 0) & (weights >= _LEAST_WEIGHT))
+    if not len(used):
+        return ()
+    ids = blend.ids[segment][used]
+    retrieval = l2_normalise(np.asarray(snapshot.retrieval[segment], np.float32))  # (R,)
+    similarities = references.retrieval_embeddings[ids] @ retrieval
+    sources = references.table["source"]
+    reasons = [
+        Reason(
+            text=references.texts[row],
+            source=sources[int(row)].as_py() or "",
+            weight_img=float(blend.img[segment, k]),
+            weight_txt=float(blend.txt[segment, k]),
+            similarity=float(similarity),
+        )
+        for row, k, similarity in zip(ids, used, similarities, strict=True)
+    ]
+    return tuple(sorted(reasons, key=lambda reason: -(abs(reason.weight_img) + abs(reason.weight_txt))))
