@@ -31,7 +31,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("films")
     write_clip(folder / "a.mp4", colours=["red", "green", "blue", "red"], seconds_each=2)
     write_clip(folder / "b.mp4", colours=["grey", "yellow", "cyan", "black"], seconds_each=2)
-    write_clip(folder / "c.mp4", colours=["white", "red", "orange", "magenta"], seconds_each=2)
+    write_clip(folder / "c.mp4", colours=["white", "red", "magenta", "orange"], seconds_each=2)
     made = VideoIndex.open(folder / "index", TinyEncoder())
     for _ in made.add([folder / f"{name}.mp4" for name in "abc"]):
         pass

@@ -411,7 +411,7 @@ class Searcher:
                     of_video = np.maximum.reduceat(of_video, parts.offsets[:-1])
                 chosen = top_groups(of_video, top=options.top, allowed=groups.allowed)
                 found = [scored.spans_of(video, most=MOST if options.spans else 1) for video in chosen.tolist()]
-                values = np.round(of_video[chosen], 6).tolist()
+                values = np.round(of_video[chosen].astype(np.float64), 6).tolist()  # as printed
             answers.append(
                 [
                     make_hit(rank, value, range(span.first, span.stop), span.best, groups, moments=more)
