@@ -21,7 +21,7 @@ from impart.blending.encoder import AugmentedEncoder
 from impart.blending.vanilla import Vanilla
 from impart.config import DecodeSettings, SearchSettings, Settings, VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
-from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryError, VideoIndexError
+from impart.errors import ConfigError, DataError, EncoderMismatchError, ImpartWarning, QueryError, VideoIndexError
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import Query, VideoIndex
@@ -472,6 +472,25 @@ def test_copies_and_hard_links_are_one_hit(tmp_path: Path) -> None:
         index = VideoIndex.open(tmp_path / "index", TinyEncoder())
 
 
+def test_exact_bounds_are_decoded_where_an_index_has_none(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "f.mp4", colours=["blue", "red", "green"], seconds_each=1.6, fps=25)
+    index = VideoIndex.open(tmp_path / "index", TinyEncoder())
+    list(index.add(film))
+    (hit,) = index.search(text="red")
+    assert (hit.start_s, hit.end_s) == pytest.approx((1.6, 3.2), abs=1e-3)
+    # An index of version 0.1.0 has the bounds of segments alone.
+    snapshot = index._searcher.current()
+    last = np.append(snapshot.scenes[1:], len(snapshot)) - 1
+    coarse = {"scene_start_s": snapshot.start_s[snapshot.scenes], "scene_end_s": snapshot.end_s[last]}
+    index._searcher._snapshot = dataclasses.replace(snapshot, **coarse)
+    (hit,) = index.search(text="red")
+    assert hit.start_s == pytest.approx(1.75)
+    (hit,) = index.search(text="red", exact=True)
+    assert (hit.start_s, hit.end_s) == pytest.approx((1.6, 3.2), abs=1e-3)
+    film.unlink()
+    with pytest.warns(ImpartWarning, match=r"cannot refine the bounds in .*f\.mp4"):
+        (hit,) = index.search(text="red", exact=True)
+    assert hit.start_s == pytest.approx(1.75)
 def test_one_colour_followed_by_another_is_a_span_of_one_film(library: VideoIndex) -> None:
     first = library.search_many([Query(text="blue", then=Query(text="red"))])[0][0]
     assert first.path.stem == "b long"

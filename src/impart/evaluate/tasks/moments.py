@@ -1,8 +1,8 @@
 """Moment retrieval: predicted windows of a video, scored against the windows that a sentence describes.
 
 `score_predictions` scores predictions of any method. `read_predictions` reads them in the submission format of
-QVHighlights. `predict_moments` predicts as `impart search` finds moments (`impart.video.search.moments`), with an encoder
-alone. `frame_peaks` is a plain baseline.
+QVHighlights. `predict_moments` predicts as `impart search` finds moments (`impart.video.search.moments`), with an
+encoder alone. `frame_peaks` is a plain baseline.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -27,7 +28,7 @@ from impart.evaluate.embed_videos import EmbeddedVideo, Frames, embed_videos, fr
 from impart.evaluate.result import Result
 from impart.metrics import bootstrap
 from impart.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, top_iou
-from impart.video.search.moments import ScoredParts, split_scenes
+from impart.video.search.moments import ScoredParts, join_alike, split_scenes
 
 __all__ = [
     "CLIP_S",
@@ -312,15 +313,25 @@ def _spans(video: EmbeddedVideo, texts: Float32) -> list[list[Window]]:
     parts = split_scenes(scenes, np.array([0, len(start_s)]), start_s, end_s)
     shown_s = np.maximum(end_s - start_s, 1e-6)[:, None]
     means = l2_normalise(np.add.reduceat(video.embeddings * shown_s, parts.bounds[:-1]).astype(np.float32))  # (P, D)
+    units = join_alike(parts, means, np.maximum(np.rint(shown_s[:, 0] * 1000), 1).astype(np.int32))
     answers = []
     for text in texts:
-        curve, scores = video.embeddings @ text, means @ text  # (f,), (P,)
+        curve = video.embeddings @ text  # (f,)
         scored = ScoredParts(
-            parts=parts, means=means, scores=scores, cosines=scores, frames=lambda a, b, curve=curve: curve[a:b]
+            parts=parts,
+            means=means,
+            query=text,
+            scores=(units.means @ text)[units.of_part],
+            hubness=None,
+            frames=partial(_slice, curve),
         )
         found = scored.spans_of(0, most=MAX_WINDOWS, least=-math.inf)
         answers.append([(float(start_s[one.first]), float(end_s[one.stop - 1]), one.score) for one in found])
     return answers
+
+
+def _slice(values: Float32, first: int, stop: int) -> Float32:
+    return values[first:stop]
 
 
 def frame_peaks(

@@ -29,7 +29,7 @@ from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, 
 from impart.video.search.filters import allowed_videos
 from impart.video.search.groups import Groups, make_hit, with_exact_bounds
 from impart.video.search.hits import Hit, timecode
-from impart.video.search.moments import MOST, FoundSpan, Parts, ScoredParts, spans_above, split_scenes
+from impart.video.search.moments import MOST, FoundSpan, Parts, ScoredParts, Units, join_alike, spans_above, split_scenes
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, group_means, top_groups
 from impart.video.search.scoring import (
@@ -72,6 +72,7 @@ class Searcher:
         self._hubness: dict[tuple[str, str, bool], Float32] = {}
         self._parts: tuple[Snapshot, Parts] | None = None
         self._copy_bound: tuple[tuple[str, bool], float] | None = None
+        self._units: dict[tuple[str, bool], Units] = {}
         self._bank: CaptionBank | None = None
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
@@ -283,6 +284,7 @@ class Searcher:
             if self._snapshot is None or self._snapshot.state != self._store.state():
                 self._snapshot = load_snapshot(self._store)
                 self._means.clear()
+                self._units.clear()
                 self._hubness.clear()
             return self._snapshot
 
@@ -384,31 +386,37 @@ class Searcher:
     ) -> list[list[Hit]]:
         """Find the hits of T query vectors as spans: one per video with its further moments, or all spans alike."""
         snapshot, options, encoder = groups.snapshot, groups.options, groups.encoder
-        means = self._group_means(groups, kind="part")  # (P, D)
-        cosines = vectors @ means.T  # (T, P)
+        means, units = self._group_means(groups, kind="part"), self._units_of(groups)
         of_videos: Float32 | None = None
         if options.ranked_by == "mean":
             of_videos = without_hubs(vectors @ self._group_means(groups).T, by_text, hubness)  # (T, V)
             if hubness is not None and self._bank is not None:
-                hubness = self._hubness_of(self._bank, groups, kind="part")
-        scores = without_hubs(cosines, by_text, hubness)
+                hubness = self._hubness_of(self._bank, groups, kind="unit")
+        of_units = without_hubs(vectors @ units.means.T, by_text, hubness)  # (T, U)
         answers = []
         for number, vector in enumerate(vectors):
 
             def frames(first: int, stop: int, vector: Float32 = vector) -> Float32:
                 return frame_vectors(snapshot, encoder, slice(first, stop)) @ vector
 
+            corrected = hubness is not None and by_text is not None and bool(by_text[number])
             scored = ScoredParts(
-                parts=parts, means=means, scores=scores[number], cosines=cosines[number], frames=frames
+                parts=parts,
+                means=means,
+                query=vector,
+                scores=of_units[number][units.of_part],
+                hubness=hubness[units.of_part] if corrected and hubness is not None else None,
+                frames=frames,
             )
             found: list[list[FoundSpan]]
             if options.group == "moment":
                 found = [[span] for span in scored.best(options.top, allowed=groups.allowed)]
                 values = [spans[0].score for spans in found]
             else:
-                of_video = scores[number] if of_videos is None else of_videos[number]
                 if of_videos is None:
-                    of_video = np.maximum.reduceat(of_video, parts.offsets[:-1])
+                    of_video = np.maximum.reduceat(of_units[number], units.offsets[:-1])
+                else:
+                    of_video = of_videos[number]
                 chosen = top_groups(of_video, top=options.top, allowed=groups.allowed)
                 found = [scored.spans_of(video, most=MOST if options.spans else 1) for video in chosen.tolist()]
                 values = np.round(of_video[chosen].astype(np.float64), 6).tolist()  # as printed
@@ -438,15 +446,34 @@ class Searcher:
             self._means[key] = means
         return means
 
-    def _hubness_of(self, bank: CaptionBank, groups: Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
+    def _units_of(self, groups: Groups) -> Units:
+        """Join the parts of the snapshot to units, or take those that are known."""
+        assert groups.parts is not None
+        key = (groups.snapshot.state, groups.encoder is not None)
+        if key not in self._units:
+            means = self._group_means(groups, kind="part")
+            self._units[key] = join_alike(groups.parts, means, groups.snapshot.weight)
+        return self._units[key]
+
+    def _hubness_of(
+        self, bank: CaptionBank, groups: Groups, *, kind: Literal["video", "scene", "frame", "unit"] | None = None
+    ) -> Float32:
         """Compute the hubness that is subtracted from text scores.
 
         Args:
-            kind: of `frame`s (n,), `part`s (P,), or means of `video`s or `scene`s (G,); None = what is ranked.
+            kind: of `frame`s (n,), `unit`s (U,), or means of `video`s or `scene`s (G,); None = what is ranked by.
         """
         by = groups.options.ranked_by
         if kind is None:
-            kind = "part" if by == "moment" else "frame" if by == "frame" else groups.options.group
+            kind = (
+                "unit"
+                if by == "moment"
+                else "frame"
+                if by == "frame"
+                else "scene"
+                if groups.options.group == "scene"
+                else "video"
+            )
         key = (groups.snapshot.state, kind, groups.encoder is not None)
         known = self._hubness.get(key) if bank is self._bank else None
         if known is not None:
@@ -454,7 +481,7 @@ class Searcher:
         if kind == "frame":
             hubness = frame_hubness(bank, groups.snapshot, groups.encoder)
         else:
-            hubness = bank.hubness(self._group_means(groups, kind=kind))
+            hubness = bank.hubness(self._units_of(groups).means if kind == "unit" else self._group_means(groups))
         if bank is self._bank:
             self._hubness[key] = hubness
         return hubness
