@@ -29,7 +29,16 @@ from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, 
 from impart.video.search.filters import allowed_videos
 from impart.video.search.groups import Groups, make_hit, with_exact_bounds
 from impart.video.search.hits import Hit, timecode
-from impart.video.search.moments import MOST, FoundSpan, Parts, ScoredParts, Units, join_alike, spans_above, split_scenes
+from impart.video.search.moments import (
+    MOST,
+    FoundSpan,
+    Parts,
+    ScoredParts,
+    Units,
+    join_alike,
+    spans_above,
+    split_scenes,
+)
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, group_means, top_groups
 from impart.video.search.scoring import (
