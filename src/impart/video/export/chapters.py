@@ -1,0 +1,147 @@
+"""Chapters: spans of one film as ffmetadata, or inside a copy of the film.
+
+Players show chapters as a list to jump to. Containers keep less than they seem to: MP4 has starts only, so that a first
+chapter at 1 s reads back as one from 0 and overlapping ones are shifted; Matroska leaves out unsorted ones. So chapters
+are sorted, overlaps are cut at the next start, and the time between them becomes chapters of its own, from 0 to the end.
+What was written into a copy is read back and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+
+from impart.errors import DataError
+from impart.files import atomic_path
+from impart.video.decode.container import open_video
+from impart.video.export.editors.events import Event
+from impart.video.export.file_names import one_line
+
+__all__ = ["Chapter", "chapters_of", "copy_with_chapters", "ffmetadata"]
+
+BETWEEN = "-"  # title of the time between two spans
+_TICKS = 1000
+_APART_MS = 2
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A chapter of a film, in milliseconds."""
+
+    start_ms: int
+    end_ms: int
+    title: str
+
+
+def chapters_of(events: Sequence[Event]) -> list[Chapter]:
+    """Make chapters that cover a film, of the spans on it.
+
+    Args:
+        events: of one film.
+    """
+    source = events[0].source
+    film_ms = round(source.duration_s * 1000)
+
+    def at(frame: int) -> int:
+        return round(float(source.first_s + frame / source.timebase.rate) * 1000)
+
+    made: list[Chapter] = []
+    reached = 0
+    for event in sorted(events, key=lambda one: (one.first, one.end)):
+        start, end = at(event.first), min(at(event.end), film_ms)
+        if made and start < reached:  # the earlier one ends where this one starts
+            last = made.pop()
+            if last.start_ms < start:
+                made.append(Chapter(last.start_ms, start, last.title))
+            start = max(start, last.start_ms)
+        elif start > reached:
+            made.append(Chapter(reached, start, BETWEEN))
+        title = one_line(event.span.label or event.name)
+        made.append(Chapter(start, max(end, start + 1), title))
+        reached = made[-1].end_ms
+    if reached < film_ms:
+        made.append(Chapter(reached, film_ms, BETWEEN))
+    return made
+
+
+def ffmetadata(chapters: Sequence[Chapter]) -> str:
+    """Format chapters as FFmpeg's metadata file; mpv reads it with `--chapters-file`.
+
+    >>> print(ffmetadata([Chapter(0, 1500, "a=b")]), end="")
+    ;FFMETADATA1
+    [CHAPTER]
+    TIMEBASE=1/1000
+    START=0
+    END=1500
+    title=a\\=b
+    """
+    lines = [";FFMETADATA1"]
+    for chapter in chapters:
+        title = "".join(f"\\{letter}" if letter in "=;#\\" else letter for letter in chapter.title)
+        lines += ["[CHAPTER]", f"TIMEBASE=1/{_TICKS}", f"START={chapter.start_ms}", f"END={chapter.end_ms}"]
+        lines.append(f"title={title}")
+    return "\n".join([*lines, ""])
+
+
+def copy_with_chapters(source: Path, target: Path, chapters: Sequence[Chapter]) -> tuple[str, ...]:
+    """Copy a film, without encoding it again, and write chapters into the copy.
+
+    Args:
+        target: an .mp4, .m4v, .mov or .mkv file.
+
+    Returns:
+        Notes: streams that the container cannot hold, which are left out.
+
+    Raises:
+        DataError: it cannot be written, or reads back with other chapters.
+    """
+    notes: list[str] = []
+    try:
+        with atomic_path(target, keep_suffix=True) as part:
+            with open_video(source) as film, av.open(str(part), "w") as copy:
+                streams = {}
+                for stream in film.streams:
+                    if stream.type in ("video", "audio", "subtitle") and stream.codec_context is not None:
+                        try:
+                            streams[stream.index] = copy.add_stream_from_template(stream)
+                        except (ValueError, av.error.FFmpegError):
+                            notes.append(f"{target.name}: stream {stream.index} ({stream.type}) does not fit into it")
+                copy.metadata.update(film.metadata)
+                copy.set_chapters(
+                    [
+                        {
+                            "id": number,
+                            "start": chapter.start_ms,
+                            "end": chapter.end_ms,
+                            "time_base": Fraction(1, _TICKS),
+                            "metadata": {"title": chapter.title},
+                        }
+                        for number, chapter in enumerate(chapters)
+                    ]
+                )
+                for packet in film.demux([film.streams[index] for index in streams]):
+                    if packet.dts is not None:
+                        packet.stream = streams[packet.stream.index]
+                        copy.mux(packet)
+            _compare(part, chapters, target)
+    except av.error.FFmpegError as error:
+        raise DataError(f"cannot write {target}: {error.strerror or error}. Try a name that ends with .mkv") from error
+    return tuple(notes)
+
+
+def _compare(file: Path, chapters: Sequence[Chapter], target: Path) -> None:
+    with av.open(str(file)) as copy:
+        read = [
+            Chapter(*(round(float(one[end] * one["time_base"]) * 1000) for end in ("start", "end")), "")
+            for one in copy.chapters()
+        ]
+    wanted = list(chapters)
+    if len(read) != len(wanted) or any(
+        abs(one.start_ms - other.start_ms) > _APART_MS for one, other in zip(read, wanted, strict=True)
+    ):
+        raise DataError(f"{target}: its container changed the chapters ({len(read)} of {len(wanted)} read back)")
