@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
@@ -25,7 +26,6 @@ __all__ = [
     "parse_selection",
     "parse_span",
     "read_spans",
-    "select_hits",
     "span_of_hit",
     "without_photos",
 ]
@@ -165,20 +165,6 @@ def parse_selection(text: str) -> list[int]:
     return numbers
 
 
-def select_hits(hits: Sequence[ExportSpan], numbers: Sequence[int]) -> list[ExportSpan]:
-    """Select hits by their numbers, in the order of the numbers.
-
-    Raises:
-        QueryError: there is no hit of a number.
-    """
-    by_number = {span.number: span for span in hits}
-    missing = [number for number in numbers if number not in by_number]
-    if missing:
-        listed = ", ".join(map(str, missing))
-        raise QueryError(f"the last search has no hit {listed}: it has {len(hits)}, from 1 to {len(hits)}")
-    return [by_number[number] for number in numbers]
-
-
 def parse_span(text: str, *, number: int = 0) -> ExportSpan:
     """Parse `path@start-end`; times are seconds, MM:SS or HH:MM:SS.
 
@@ -212,12 +198,10 @@ def read_spans(file: Path) -> list[ExportSpan]:
         DataError: it cannot be read, or a row is no span; names the row.
     """
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")  # names of files may be no text
     except OSError as error:
         raise DataError(f"cannot read the spans {file}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"the spans {file} are not UTF-8 text: save them as UTF-8") from error
-    rows = _json_rows(file, text) if file.suffix.lower() == ".json" else list(csv.DictReader(text.splitlines()))
+    rows = _json_rows(file, text) if file.suffix.lower() == ".json" else list(csv.DictReader(io.StringIO(text)))
     spans = [_span_of_row(file, row, number) for number, row in enumerate(rows, start=1)]
     if not spans:
         raise DataError(f"{file} has no spans: it needs rows of path,start_s,end_s")

@@ -116,7 +116,7 @@ def write_timeline(
     if form in _ONE_FILE or form == "csv":
         check_free([file], overwrite=overwrite, sources=sources)
         text = _csv_text(timeline) if form == "csv" else _ONE_FILE[form](timeline)
-        write_atomic(file, text)
+        write_atomic(file, text.encode("utf-8", "surrogateescape"))  # names of files may be no text
         files = [file]
     else:
         films = by_film(timeline)

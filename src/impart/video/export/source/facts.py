@@ -9,9 +9,12 @@ from pathlib import Path
 
 import av
 import av.error
+import numpy as np
+from av.sidedata.sidedata import Type
 
 from impart.errors import DataError, DecodeError
 from impart.video.decode.container import open_video
+from impart.video.decode.frames.side_data import orientation, side_data
 from impart.video.decode.streams import choose_stream, container_end_s, origin_s
 from impart.video.export.source.timecode import Timebase, can_drop, timecode_rate
 
@@ -31,7 +34,8 @@ class SourceFacts:
         has_timecode: whether the file has a time code of its own.
         first_s: time of the first frame, in seconds after the start of the file.
         duration_s: end of the last frame, in seconds after the start of the file.
-        width, height: of the stored frames; `turned`: they are shown turned by 90 degrees.
+            width, height: of the stored frames.
+        matrix: display matrix that turns or mirrors them, or None; `turned`: it turns them by 90 degrees.
         sound_channels: of the first sound stream; 0 = no sound.
         sound_hz: its samples per second.
     """
@@ -46,6 +50,7 @@ class SourceFacts:
     width: int
     height: int
     turned: bool
+    matrix: tuple[int, ...] | None
     sound_channels: int
     sound_hz: int
 
@@ -110,11 +115,12 @@ def _facts(path: Path, container: av.container.InputContainer, stream: av.VideoS
             own = None
     base = float(stream.time_base or 0)
     first_s = stream.start_time * base - origin if stream.start_time is not None and base else 0.0
-    end_s = container_end_s(container, stream)
+    end_s = _own_end_s(stream) or container_end_s(container, stream)
     if end_s is None:
         end_s = origin + float(container.duration or 0) / 1e6
     sound = next((one for one in container.streams.audio if one.codec_context is not None), None)
     codec = stream.codec_context
+    turned, matrix = _turn(container, stream)
     average = stream.average_rate or stream.guessed_rate
     return SourceFacts(
         path=path,
@@ -126,7 +132,8 @@ def _facts(path: Path, container: av.container.InputContainer, stream: av.VideoS
         duration_s=max(end_s - origin, first_s + 1 / float(rate)),
         width=codec.width,
         height=codec.height,
-        turned=_turned(stream),
+        turned=turned,
+        matrix=matrix,
         sound_channels=sound.codec_context.channels if sound is not None else 0,
         sound_hz=sound.codec_context.sample_rate if sound is not None else 0,
     )
@@ -147,13 +154,33 @@ def _timecode_of(container: av.container.InputContainer, stream: av.VideoStream)
     return None
 
 
-def _turned(stream: av.VideoStream) -> bool:
-    """Whether the display matrix turns frames by 90 degrees; read from the first frame that can be decoded."""
-    from impart.video.decode.frames.side_data import orientation
-
+def _own_end_s(stream: av.VideoStream) -> float | None:
+    """Read the end of the video on the file's clock: sound may go on behind the last frame; None = not declared."""
+    start = stream.start_time or 0
+    if stream.duration and stream.time_base:
+        return float((start + stream.duration) * stream.time_base)
+    parts = stream.metadata.get("DURATION", "").split(":")  # Matroska: the end, as 00:01:02.345000000
     try:
-        for frame in stream.container.decode(stream):
-            return orientation(frame)[0]
+        hours, minutes, seconds = map(float, parts)
+    except ValueError:
+        return None
+    return (hours * 60 + minutes) * 60 + seconds
+
+
+def _turn(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> tuple[bool, tuple[int, ...] | None]:
+    """Read from the first frame whether it is turned by 90 degrees, and its display matrix."""
+    try:
+        frame = next(iter(container.decode(stream)), None)
     except av.error.FFmpegError:
-        pass
-    return False
+        return False, None
+    if frame is None:
+        return False, None
+    return orientation(frame)[0], display_matrix(frame)
+
+
+def display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    """Read the nine numbers of a frame's display matrix; None = it has none."""
+    data = next((item for item in side_data(frame) if item.type == Type.DISPLAYMATRIX), None)
+    return None if data is None else tuple(int(value) for value in np.frombuffer(bytes(data), np.int32))
