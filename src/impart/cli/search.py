@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from impart.cli.export import OpenOption, PageOption, show_hits
 from impart.cli.options import (
     DEFAULT_INDEX,
     ConfigOption,
@@ -94,6 +95,8 @@ def search(
     why: WhyOption = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
+    page: PageOption = None,
+    open_first: OpenOption = False,
     encoder: EncoderOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -127,7 +130,11 @@ def search(
         answers = _answer_lines(
             opened, _lines(queries), together=together, negatives=negatives, keywords=keywords, extra=extra
         )
+    shown = page is not None or open_first
+    answers = list(answers) if shown else answers
     hits = print_answers(answers, form or (Format.jsonl if queries else Format.table), why=why)
+    if shown:
+        show_hits(answers, page=page, open_first=open_first)
     if not hits and not opened.videos():
         print(
             f"the index {index_dir} holds no videos: add some with impart index PATH... -i {index_dir}", file=sys.stderr

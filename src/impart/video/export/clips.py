@@ -183,7 +183,9 @@ def _encode(
         following = iter(rest)
         while shown is not None:
             if shown.frame.width != first.frame.width or shown.frame.height != first.frame.height:
-                notes.append(f"{span.path.name}: its frame size changes at {shown.time_s:.3f} s; later frames are scaled")
+                notes.append(
+                    f"{span.path.name}: its frame size changes at {shown.time_s:.3f} s; later frames are scaled"
+                )
             at = _ticks(shown.time_s - first.time_s, video, facts)
             until = _ticks(shown.end_s - first.time_s, video, facts)
             at = max(at, last + 1)
@@ -224,7 +226,9 @@ def copy_clip(span: ExportSpan, target: Path, *, handles: Handles = NO_HANDLES) 
             origin = origin_s(film, stream)
             begin, finish = _key_frames(film, stream, origin + start_s, origin + end_s)
             with atomic_path(target, keep_suffix=True) as part:
-                first_s, last_s, notes = _copy(span, facts, film, stream, part, begin=begin, finish=finish, origin=origin)
+                first_s, last_s, notes = _copy(
+                    span, facts, film, stream, part, begin=begin, finish=finish, origin=origin
+                )
     except av.error.FFmpegError as error:
         raise DataError(f"cannot copy {span.path} to {target}: {error.strerror or error}") from error
     moved = (
@@ -328,8 +332,10 @@ def _copy(
         for packet in waiting:
             out.mux(packet)
     if not started:
-        raise DataError(f"cannot copy from {span.path}: its key frame at {begin_s - origin:.3f} s was not found again. "
-                        "Leave --copy out to encode it")
+        raise DataError(
+            f"cannot copy from {span.path}: its key frame at {begin_s - origin:.3f} s was not found again. "
+            "Leave --copy out to encode it"
+        )
     return begin_s - origin, last_s - origin, tuple(notes)
 
 

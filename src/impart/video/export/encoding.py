@@ -21,7 +21,7 @@ from av.video.reformatter import ColorTrc
 from impart.errors import ConfigError
 from impart.video.export.source.frames import Samples
 
-__all__ = ["FINEST_HZ", "SoundSink", "VideoCodec", "VideoSink", "choose_codec", "sound_rate", "time_base_of"]
+__all__ = ["FINEST_HZ", "SoundSink", "VideoCodec", "VideoSink", "choose_codec", "is_hdr", "sound_rate", "time_base_of"]
 
 FINEST_HZ = 10_000  # times of a clip are at least as fine as this
 AAC_LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
@@ -39,9 +39,7 @@ class VideoCodec:
 
 
 _SDR = (
-    VideoCodec(
-        encoder="libx264", pix_fmt="yuv420p", words="H.264 (x264)", options={"preset": "fast", "crf": "18"}
-    ),
+    VideoCodec(encoder="libx264", pix_fmt="yuv420p", words="H.264 (x264)", options={"preset": "fast", "crf": "18"}),
     VideoCodec(encoder="libopenh264", pix_fmt="yuv420p", words="H.264 (OpenH264)", options={"b": "12M"}),
     VideoCodec(encoder="mpeg4", pix_fmt="yuv420p", words="MPEG-4 Part 2", options={"q": "2"}),
 )

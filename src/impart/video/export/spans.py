@@ -7,11 +7,11 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from impart.errors import DataError, QueryError
 
@@ -26,8 +26,6 @@ __all__ = [
     "parse_selection",
     "parse_span",
     "read_spans",
-    "span_of_hit",
-    "without_photos",
 ]
 
 _NUMBERS = re.compile(r"\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*")
@@ -43,6 +41,7 @@ class ExportSpan:
         label: a text for editors and sheets; "" = none.
         number: rank of the hit, or position in the list, from 1.
         score: of the hit; None where no search found the span.
+        shown_s: time of the frame that stands for the span; None = its middle.
         kind: `photo` for still images: sheets and pages show them, timelines and clips leave them out.
 
     Example:
@@ -56,7 +55,13 @@ class ExportSpan:
     label: str = ""
     number: int = 0
     score: float | None = None
+    shown_s: float | None = None
     kind: Literal["video", "photo"] = "video"
+
+    @property
+    def frame_s(self) -> float:
+        """Time of the frame that stands for the span."""
+        return (self.start_s + self.end_s) / 2 if self.shown_s is None else self.shown_s
 
     @property
     def length_s(self) -> float:
@@ -88,21 +93,6 @@ class Handles:
 
 
 NO_HANDLES = Handles()
-
-
-class _Hit(Protocol):
-    """The part of a hit that an export needs."""
-
-    @property
-    def rank(self) -> int: ...
-    @property
-    def path(self) -> Path: ...
-    @property
-    def start_s(self) -> float: ...
-    @property
-    def end_s(self) -> float: ...
-    @property
-    def score(self) -> float: ...
 
 
 def parse_clock(text: str) -> float:
@@ -192,7 +182,8 @@ def read_spans(file: Path) -> list[ExportSpan]:
     """Read spans from a csv or json file.
 
     A csv has a header with `path,start_s,end_s` and, if wanted, `label` and `score`; a json file is a list of objects
-    with these keys, or an object with such a list under `hits` or `spans`. Relative paths count from the current folder.
+    with these keys, or an object with such a list under `hits` or `spans`. Relative paths count from the current
+    folder.
 
     Raises:
         DataError: it cannot be read, or a row is no span; names the row.
@@ -206,26 +197,6 @@ def read_spans(file: Path) -> list[ExportSpan]:
     if not spans:
         raise DataError(f"{file} has no spans: it needs rows of path,start_s,end_s")
     return spans
-
-
-def span_of_hit(hit: _Hit, *, label: str = "") -> ExportSpan:
-    """Make the span of a hit; `label` is the query."""
-    return ExportSpan(
-        path=Path(hit.path),
-        start_s=hit.start_s,
-        end_s=hit.end_s,
-        label=label,
-        number=hit.rank,
-        score=hit.score,
-        kind="photo" if getattr(hit, "kind", "video") == "photo" else "video",
-    )
-
-
-def without_photos(spans: Iterable[ExportSpan]) -> tuple[list[ExportSpan], int]:
-    """Leave out photos, which have no place on a timeline; also returns how many there were."""
-    spans = list(spans)
-    films = [span for span in spans if span.kind != "photo"]
-    return films, len(spans) - len(films)
 
 
 def _json_rows(file: Path, text: str) -> list[Any]:
@@ -281,6 +252,4 @@ def _checked(
 ) -> ExportSpan:
     if end_s <= start_s and kind == "video":
         raise ValueError(f"the end {end_s:g} s is not after the start {start_s:g} s")
-    return ExportSpan(
-        path=path, start_s=start_s, end_s=end_s, number=number, label=label, score=score, kind=kind
-    )
+    return ExportSpan(path=path, start_s=start_s, end_s=end_s, number=number, label=label, score=score, kind=kind)

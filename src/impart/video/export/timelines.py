@@ -42,7 +42,8 @@ SUFFIXES = {
 """Usual suffix of each format."""
 
 COLUMNS = (
-    "number", "path", "start_s", "end_s", "in_timecode", "out_timecode", "in_frame", "out_frame", "fps", "score", "label",
+    "number", "path", "start_s", "end_s", "in_timecode", "out_timecode", "in_frame", "out_frame", "fps", "score",
+    "label",
 )  # fmt: skip
 _FILMS = (".mp4", ".m4v", ".mov", ".mkv")  # of chapters: a copy of the film
 _ONE_FILE: dict[str, Callable[[Timeline], str]] = {
@@ -122,7 +123,9 @@ def write_timeline(
         films = by_film(timeline)
         names = _names(file, list(films))
         if form == "chapters" and file.suffix.lower() in _FILMS and len(films) > 1:
-            raise DataError(f"{file} can have the chapters of one film, and these are of {len(films)}: export one alone")
+            raise DataError(
+                f"{file} can have the chapters of one film, and these are of {len(films)}: export one alone"
+            )
         check_free(names.values(), overwrite=overwrite, sources=sources)
         for path, events in films.items():
             notes += _write_film(path, events, names[path], form)
@@ -182,6 +185,6 @@ def _notes(source: SourceFacts) -> list[str]:
     if source.steady:
         return []
     return [
-        f"{source.path.name}: its frame rate is variable or odd; frames are counted at {source.timebase.rate} per second,"
-        " by their times"
+        f"{source.path.name}: its frame rate is variable or odd; frames are counted at {source.timebase.rate} per "
+        "second, by their times"
     ]

@@ -94,4 +94,3 @@ def _check(timeline: Timeline) -> None:
 
 def _fcm(drop: bool) -> str:
     return f"FCM: {'DROP FRAME' if drop else 'NON-DROP FRAME'}"
-

@@ -36,7 +36,9 @@ def fcp7_text(timeline: Timeline) -> str:
     files = {source.path: f"file-{number}" for number, source in enumerate(timeline.sources, start=1)}
     written: set[str] = set()
     for number, event in enumerate(timeline.events, start=1):
-        _clip(track, timeline, event, number=number, kind="video", track=1, file=files[event.span.path], written=written)
+        _clip(
+            track, timeline, event, number=number, kind="video", track=1, file=files[event.span.path], written=written
+        )
     tracks = min(_MOST_TRACKS, max(event.source.sound_channels for event in timeline.events))
     audio = ET.SubElement(media, "audio")
     for index in range(1, tracks + 1):

@@ -29,7 +29,9 @@ def fcpxml_text(timeline: Timeline) -> str:
     assets = {}
     for number, source in enumerate(timeline.sources, start=1):
         assets[source.path] = f"a{number}"
-        _asset(resources, source, name=f"a{number}", form=_format(resources, formats, source.timebase, source.shown_size))
+        _asset(
+            resources, source, name=f"a{number}", form=_format(resources, formats, source.timebase, source.shown_size)
+        )
     library = ET.SubElement(root, "library")
     event = ET.SubElement(library, "event", name=clean(timeline.name))
     project = ET.SubElement(event, "project", name=clean(timeline.name))
@@ -66,7 +68,7 @@ def _format(
 
 
 def _asset(resources: ET.Element, source: SourceFacts, *, name: str, form: str) -> None:
-    sound = {}
+    sound: dict[str, str] = {}
     if source.sound_channels:
         sound = {
             "hasAudio": "1",
@@ -74,18 +76,16 @@ def _asset(resources: ET.Element, source: SourceFacts, *, name: str, form: str) 
             "audioChannels": str(source.sound_channels),
             "audioRate": str(source.sound_hz),
         }
-    ET.SubElement(
-        resources,
-        "asset",
-        id=name,
-        name=clean(source.path.name),
-        src=source.path.absolute().as_uri(),
-        start=_time(source.start_frame, source.timebase),
-        duration=_time(source.frames, source.timebase),
-        hasVideo="1",
-        format=form,
-        **sound,
-    )
+    attributes = {
+        "id": name,
+        "name": clean(source.path.name),
+        "src": source.path.absolute().as_uri(),
+        "start": _time(source.start_frame, source.timebase),
+        "duration": _time(source.frames, source.timebase),
+        "hasVideo": "1",
+        "format": form,
+    }
+    ET.SubElement(resources, "asset", attributes | sound)
 
 
 def _clip(spine: ET.Element, timeline: Timeline, event: Event, *, asset: str) -> None:

@@ -35,6 +35,7 @@ class SourceFacts:
         first_s: time of the first frame, in seconds after the start of the file.
         duration_s: end of the last frame, in seconds after the start of the file.
             width, height: of the stored frames.
+        aspect: width of a pixel / its height.
         matrix: display matrix that turns or mirrors them, or None; `turned`: it turns them by 90 degrees.
         sound_channels: of the first sound stream; 0 = no sound.
         sound_hz: its samples per second.
@@ -49,6 +50,7 @@ class SourceFacts:
     duration_s: float
     width: int
     height: int
+    aspect: float
     turned: bool
     matrix: tuple[int, ...] | None
     sound_channels: int
@@ -61,8 +63,9 @@ class SourceFacts:
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """Width and height as shown."""
-        return (self.height, self.width) if self.turned else (self.width, self.height)
+        """Width and height as shown, in square pixels."""
+        width = max(1, round(self.width * self.aspect))
+        return (self.height, width) if self.turned else (width, self.height)
 
     def frame_at(self, time_s: float) -> int:
         """Find the frame boundary nearest to a time: a number from 0, the first frame, to `frames`."""
@@ -108,7 +111,7 @@ def _facts(path: Path, container: av.container.InputContainer, stream: av.VideoS
     own = _timecode_of(container, stream)
     timebase, start_frame = Timebase(rate, can_drop(rate)), 0
     if own is not None:
-        timebase = Timebase(rate, can_drop(rate) and not own[-3] == ":")
+        timebase = Timebase(rate, can_drop(rate) and own[-3] != ":")
         try:
             start_frame = timebase.frame(own)
         except ValueError:  # it counts at another rate than the frames have
@@ -132,6 +135,7 @@ def _facts(path: Path, container: av.container.InputContainer, stream: av.VideoS
         duration_s=max(end_s - origin, first_s + 1 / float(rate)),
         width=codec.width,
         height=codec.height,
+        aspect=float(stream.sample_aspect_ratio or 1),
         turned=turned,
         matrix=matrix,
         sound_channels=sound.codec_context.channels if sound is not None else 0,
@@ -148,7 +152,7 @@ def _timecode_of(container: av.container.InputContainer, stream: av.VideoStream)
     """Read the start time code: of a tmcd track, an MXF or a broadcast stream."""
     own = [stream.metadata, *(one.metadata for one in container.streams if one.type == "data"), container.metadata]
     for metadata in own:
-        text = metadata.get("timecode", "")
+        text = str(metadata.get("timecode", ""))
         if _TIMECODE.fullmatch(text):
             return text
     return None
@@ -167,9 +171,7 @@ def _own_end_s(stream: av.VideoStream) -> float | None:
     return (hours * 60 + minutes) * 60 + seconds
 
 
-def _turn(
-    container: av.container.InputContainer, stream: av.VideoStream
-) -> tuple[bool, tuple[int, ...] | None]:
+def _turn(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[bool, tuple[int, ...] | None]:
     """Read from the first frame whether it is turned by 90 degrees, and its display matrix."""
     try:
         frame = next(iter(container.decode(stream)), None)

@@ -1,8 +1,8 @@
 """Frames and sound of a span: decoded from the key frame before it, with times on the clock of the index.
 
 The bounds of a span are moved to the nearest frame boundaries, so that at least one frame is in it. Where a seek ends
-behind the span, it is repeated from further back, and at last from the start of the file. A transport stream whose clock
-jumps (joined parts) is read from its start, since its times say nothing about positions.
+behind the span, it is repeated from further back, and at last from the start of the file. A transport stream whose
+clock jumps (joined parts) is read from its start, since its times say nothing about positions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ from impart.video.decode.streams import choose_stream, latest_end_s, origin_s
 from impart.video.decode.structure import TS
 from impart.video.decode.timestamps import BACK_S, JUMP_S, Clock, FrameReader, Tally
 
-__all__ = ["Samples", "ShownFrame", "SoundOfSpan", "frame_image", "frames_of_span", "has_jumps", "scaler_of"]
+__all__ = [
+    "Samples",
+    "ShownFrame",
+    "SoundOfSpan",
+    "first_sound",
+    "frame_image",
+    "frames_of_span",
+    "has_jumps",
+    "scaler_of",
+]
 
 Samples = npt.NDArray[np.float32]
 
@@ -43,7 +52,9 @@ class ShownFrame:
     stream: av.VideoStream
 
 
-def frames_of_span(path: Path, start_s: float, end_s: float, *, jumps: bool = False) -> Generator[ShownFrame, None, None]:
+def frames_of_span(
+    path: Path, start_s: float, end_s: float, *, jumps: bool = False
+) -> Generator[ShownFrame, None, None]:
     """Decode the frames of a span, at least one.
 
     Args:
@@ -168,6 +179,19 @@ def _opened(path: Path) -> av.container.InputContainer:
         raise DataError(f"cannot export {path}: {error.reason}") from error
 
 
+def first_sound(path: Path) -> int:
+    """Find the index of the first sound stream that can be decoded.
+
+    Raises:
+        DataError: there is none.
+    """
+    with _opened(path) as container:
+        for stream in container.streams.audio:
+            if stream.codec_context is not None:
+                return int(stream.index)
+    raise DataError(f"{path} has no sound")
+
+
 class SoundOfSpan:
     """Reads one sound stream from a time on, with silence where it has none.
 
@@ -194,7 +218,10 @@ class SoundOfSpan:
 
     def take(self, until_s: float) -> Samples:
         """Read the samples from the end of the last call to a time, float32 (channels, samples)."""
-        wanted = max(0, round((until_s - self._start_s) * self._hz) - self._at)
+        return self.read(max(0, round((until_s - self._start_s) * self._hz) - self._at))
+
+    def read(self, wanted: int) -> Samples:
+        """Read the next samples, float32 (channels, wanted)."""
         while self._buffer.shape[1] < wanted:
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -238,7 +265,9 @@ class SoundOfSpan:
                     reached += samples.shape[1]
 
 
-def _sound_frames(container: av.container.InputContainer, stream: av.AudioStream) -> Generator[av.AudioFrame, None, None]:
+def _sound_frames(
+    container: av.container.InputContainer, stream: av.AudioStream
+) -> Generator[av.AudioFrame, None, None]:
     """Decode sound; damaged packets are skipped, which leaves silence."""
     for packet in container.demux(stream):
         try:
