@@ -8,6 +8,7 @@ The number of a frame is 16 bits in two rows of eight blocks. A click of 5 ms be
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -79,7 +80,7 @@ def write_coded_film(
         stream.codec_context.time_base = base
         stream.codec_context.flags |= Flags.frame_duration.value
         track = container.add_stream("aac", rate=HZ, layout="mono") if sound else None
-        for number, (time_s, end_s) in enumerate(zip(times, times[1:], strict=False)):
+        for number, (time_s, end_s) in enumerate(itertools.pairwise(times)):
             frame = av.VideoFrame.from_ndarray(coded_image(number, size=size), format="rgb24")
             frame.pts, frame.time_base = round(Fraction(time_s) / base), base
             frame.duration = round(Fraction(end_s) / base) - frame.pts

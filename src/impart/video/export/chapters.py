@@ -2,7 +2,8 @@
 
 Players show chapters as a list to jump to. Containers keep less than they seem to: MP4 has starts only, so that a first
 chapter at 1 s reads back as one from 0 and overlapping ones are shifted; Matroska leaves out unsorted ones. So chapters
-are sorted, overlaps are cut at the next start, and the time between them becomes chapters too, from 0 to the end. What was written into a copy is read back and compared.
+are sorted, overlaps are cut at the next start, and the time between them becomes chapters too, from 0 to the end. A copy
+is read back and compared.
 """
 
 from __future__ import annotations
@@ -123,10 +124,16 @@ def copy_with_chapters(source: Path, target: Path, chapters: Sequence[Chapter]) 
                         for number, chapter in enumerate(chapters)
                     ]
                 )
+                origin = Fraction(film.start_time or 0, 1_000_000)
                 for packet in film.demux([film.streams[index] for index in streams]):
-                    if packet.dts is not None:
-                        packet.stream = streams[packet.stream.index]
-                        copy.mux(packet)
+                    if packet.dts is None or packet.pts is None or not packet.time_base:
+                        continue
+                    shift = round(origin / packet.time_base)
+                    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                    if packet.pts < 0 and packet.stream.type == "audio" and target.suffix.lower() == ".mkv":
+                        continue  # a coder's run-up, never heard: Matroska would move all times by it
+                    packet.stream = streams[packet.stream.index]
+                    copy.mux(packet)
             _compare(part, chapters, target)
     except av.error.FFmpegError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}. Try a name that ends with .mkv") from error

@@ -92,6 +92,8 @@ class VideoSink:
     Args:
         like: a frame with the size and colours of all.
         rate: usual frames per second; the times given with the frames count.
+        steady: whether all frames have this rate. MP4 keeps durations in the order of decoding: with other rates, frames
+            are coded in the order of presentation, so that the last one keeps its own.
     """
 
     def __init__(
@@ -102,10 +104,13 @@ class VideoSink:
         codec: VideoCodec,
         rate: Fraction,
         aspect: Fraction | None = None,
+        steady: bool = True,
     ) -> None:
         self._container, self._codec, self._like = container, codec, like
         self.time_base = time_base_of(rate)
         options = dict(codec.options)
+        if not steady:
+            options["bf"] = "0"
         if like.interlaced_frame and codec.encoder == "libx264":
             options["x264-params"] = "tff=1"
         self.stream: Any = container.add_stream(codec.encoder, rate=rate, options=options)

@@ -7,6 +7,7 @@ one field, turned ones are upright. Sound is stereo of 48 kHz, silent where a sp
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
@@ -37,6 +38,7 @@ from impart.video.export.timelines import Written
 
 __all__ = ["write_reel"]
 
+_EARLY = 1e-3  # of a frame, for rounded times
 HZ, LAYOUT = 48_000, "stereo"
 Image = npt.NDArray[np.uint8]
 
@@ -126,7 +128,9 @@ def _at_rate(shown: Iterator[ShownFrame], rate: Fraction, size: tuple[int, int])
     scaler = None
     for frame in shown:
         start_s = frame.time_s if start_s is None else start_s
-        until = max(round((frame.end_s - start_s) * rate), count or 1)
+        until = math.ceil(
+            (frame.end_s - start_s) * float(rate) - _EARLY
+        )  # frames of the reel that begin before its end
         if until > count:
             if scaler is None:
                 scaler = scaler_of(frame, short_side_px=_short_side(frame, size))
