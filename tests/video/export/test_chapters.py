@@ -8,8 +8,10 @@ from pathlib import Path
 import av
 import pytest
 
+from helpers.clips import rotate
 from helpers.coded_films import numbers_of, write_coded_film
 from impart.errors import DataError
+from impart.video.export.source.facts import read_facts
 from impart.video.export.spans import ExportSpan
 from impart.video.export.timelines import write_timeline
 
@@ -34,7 +36,11 @@ def spans_of(film: Path) -> list[ExportSpan]:
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_chapters_in_a_copy_of_the_film(film: Path, tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("source", [".mp4", ".mkv", ".ts"])
+def test_chapters_in_a_copy_of_the_film(film: Path, tmp_path: Path, source: str, suffix: str) -> None:
+    if source != ".mp4":
+        film = tmp_path / f"film{source}"
+        write_coded_film(film, frames=150, sound=source != ".ts")  # sound of a TS starts before its frames
     file = tmp_path / f"with{suffix}"
     write_timeline(spans_of(film), file, "chapters")
     with av.open(str(file)) as container:
@@ -46,9 +52,20 @@ def test_chapters_in_a_copy_of_the_film(film: Path, tmp_path: Path, suffix: str)
             )
             for chapter in container.chapters()
         ]
-        assert len(container.streams.audio) == 1
+        assert len(container.streams.audio) == (source != ".ts")
     assert found == WANTED
-    assert numbers_of(file) == numbers_of(film)
+    assert [number for _, number in numbers_of(file)] == list(range(150))
+    assert [time_s for time_s, _ in numbers_of(file)] == pytest.approx([number / 25 for number in range(150)], abs=1e-3)
+
+
+def test_a_copy_stays_upright_and_keeps_its_time_code(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    write_coded_film(film, frames=50, timecode="10:00:00:00")
+    rotate(film, 90)
+    write_timeline([ExportSpan(path=film, start_s=0.4, end_s=1)], tmp_path / "with.mp4", "chapters")
+    facts = read_facts(tmp_path / "with.mp4")
+    assert facts.turned
+    assert facts.timecode_at(0) == "10:00:00:00"
 
 
 def test_ffmetadata(film: Path, tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Players show chapters as a list to jump to. Containers keep less than they seem to: MP4 has starts only, so that a first
 chapter at 1 s reads back as one from 0 and overlapping ones are shifted; Matroska leaves out unsorted ones. So chapters
-are sorted, overlaps are cut at the next start, and the time between them becomes chapters too, from 0 to the end. A copy
-is read back and compared.
+are sorted, overlaps are cut at the next start, and the time between them becomes chapters too, from 0 to the end. A
+copy is read back and compared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from impart.errors import DataError
 from impart.files import atomic_path
 from impart.video.decode.container import open_video
 from impart.video.export.editors.events import Event
+from impart.video.export.encoding import PacketSink
 from impart.video.export.file_names import one_line
+from impart.video.export.source.facts import SourceFacts
 
 __all__ = ["Chapter", "chapters_of", "copy_with_chapters", "ffmetadata"]
 
@@ -88,10 +90,11 @@ def ffmetadata(chapters: Sequence[Chapter]) -> str:
     return "\n".join([*lines, ""])
 
 
-def copy_with_chapters(source: Path, target: Path, chapters: Sequence[Chapter]) -> tuple[str, ...]:
+def copy_with_chapters(source: SourceFacts, target: Path, chapters: Sequence[Chapter]) -> tuple[str, ...]:
     """Copy a film, without encoding it again, and write chapters into the copy.
 
     Args:
+        source: the film.
         target: an .mp4, .m4v, .mov or .mkv file.
 
     Returns:
@@ -101,17 +104,23 @@ def copy_with_chapters(source: Path, target: Path, chapters: Sequence[Chapter]) 
         DataError: it cannot be written, or reads back with other chapters.
     """
     notes: list[str] = []
+    options = {"write_tmcd": "1"} if source.has_timecode and target.suffix.lower() != ".mkv" else {}
     try:
         with atomic_path(target, keep_suffix=True) as part:
-            with open_video(source) as film, av.open(str(part), "w") as copy:
+            with open_video(source.path) as film, av.open(str(part), "w", options=options) as copy:
                 streams = {}
                 for stream in film.streams:
                     if stream.type in ("video", "audio", "subtitle") and stream.codec_context is not None:
                         try:
-                            streams[stream.index] = copy.add_stream_from_template(stream)
+                            streams[stream.index] = copy.add_stream_from_template(stream, opaque=True)
                         except (ValueError, av.error.FFmpegError):
                             notes.append(f"{target.name}: stream {stream.index} ({stream.type}) does not fit into it")
                 copy.metadata.update(film.metadata)
+                if source.has_timecode:
+                    copy.metadata["timecode"] = source.timecode_at(0)
+                video = next(one for one in streams.values() if isinstance(one, av.VideoStream))
+                video.set_display_matrix(source.matrix)
+                video.codec_context.framerate = source.timebase.rate  # without it, MP4 takes no time code
                 copy.set_chapters(
                     [
                         {
@@ -124,16 +133,18 @@ def copy_with_chapters(source: Path, target: Path, chapters: Sequence[Chapter]) 
                         for number, chapter in enumerate(chapters)
                     ]
                 )
+                rate = source.timebase.rate
+                sinks = {index: PacketSink(copy, stream, rate=rate) for index, stream in streams.items()}
                 origin = Fraction(film.start_time or 0, 1_000_000)
                 for packet in film.demux([film.streams[index] for index in streams]):
-                    if packet.dts is None or packet.pts is None or not packet.time_base:
+                    if packet.pts is None or not packet.time_base:
                         continue
                     shift = round(origin / packet.time_base)
-                    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-                    if packet.pts < 0 and packet.stream.type == "audio" and target.suffix.lower() == ".mkv":
+                    if packet.pts < shift and packet.stream.type == "audio" and target.suffix.lower() == ".mkv":
                         continue  # a coder's run-up, never heard: Matroska would move all times by it
-                    packet.stream = streams[packet.stream.index]
-                    copy.mux(packet)
+                    sinks[packet.stream.index].put(packet, shift=shift)
+                for sink in sinks.values():
+                    sink.finish()
             _compare(part, chapters, target)
     except av.error.FFmpegError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}. Try a name that ends with .mkv") from error

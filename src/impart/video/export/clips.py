@@ -24,7 +24,7 @@ from impart.files import atomic_path
 from impart.video.decode.container import open_video
 from impart.video.decode.streams import choose_stream, origin_s
 from impart.video.decode.structure import AVI
-from impart.video.export.encoding import AAC_LAYOUTS, SoundSink, VideoSink, choose_codec, is_hdr, sound_rate
+from impart.video.export.encoding import AAC_LAYOUTS, PacketSink, SoundSink, VideoSink, choose_codec, is_hdr, sound_rate
 from impart.video.export.file_names import check_free, safe_stem
 from impart.video.export.source.facts import SourceFacts, read_facts
 from impart.video.export.source.frames import ShownFrame, SoundOfSpan, frames_of_span, has_jumps
@@ -303,7 +303,8 @@ def _copy(
         streams[stream.index].codec_context.framerate = facts.timebase.rate  # without it, MP4 takes no time code
         film.seek(max(0, round((begin_s - _BEFORE_S) * 1e6)), backward=True)
         last_s, started = begin_s, False
-        waiting: list[av.Packet] = []
+        rate = facts.timebase.rate
+        sinks = {index: PacketSink(out, one, rate=rate) for index, one in streams.items()}
         for packet in film.demux([film.streams[index] for index in streams]):
             if packet.pts is None or packet.time_base is None:
                 continue
@@ -319,36 +320,15 @@ def _copy(
             elif time_s < begin_s - _END or (finish_s is not None and time_s >= finish_s):
                 continue
             shift = round(begin_s / packet.time_base)
-            packet.pts, packet.dts = packet.pts - shift, None if packet.dts is None else packet.dts - shift
-            packet.stream = streams[packet.stream.index]
-            if ours:
-                waiting.append(packet)
-                if packet.dts is None:  # Matroska has none, and FFmpeg computes them from the third packet on
-                    continue
-                _fill_decoding_times(waiting, step=round(1 / (facts.timebase.rate * packet.time_base)))
-                while waiting:
-                    out.mux(waiting.pop(0))
-            else:
-                out.mux(packet)
-        _fill_decoding_times(waiting, step=1)
-        for packet in waiting:
-            out.mux(packet)
+            sinks[packet.stream.index].put(packet, shift=shift)
+        for sink in sinks.values():
+            sink.finish()
     if not started:
         raise DataError(
             f"cannot copy from {span.path}: its key frame at {begin_s - origin:.3f} s was not found again. "
             "Leave --copy out to encode it"
         )
     return begin_s - origin, last_s - origin, tuple(notes)
-
-
-def _fill_decoding_times(packets: Sequence[av.Packet], *, step: int) -> None:
-    """Give packets without a decoding time one, counted back from the last packet."""
-    known = packets[-1].dts if packets else None
-    if known is None:
-        known = min((packet.pts or 0 for packet in packets), default=0)
-    for back, packet in enumerate(reversed(packets)):
-        if packet.dts is None:
-            packet.dts = known - back * step
 
 
 def _facts_for(span: ExportSpan) -> SourceFacts:

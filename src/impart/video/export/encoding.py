@@ -21,7 +21,17 @@ from av.video.reformatter import ColorTrc
 from impart.errors import ConfigError
 from impart.video.export.source.frames import Samples
 
-__all__ = ["FINEST_HZ", "SoundSink", "VideoCodec", "VideoSink", "choose_codec", "is_hdr", "sound_rate", "time_base_of"]
+__all__ = [
+    "FINEST_HZ",
+    "PacketSink",
+    "SoundSink",
+    "VideoCodec",
+    "VideoSink",
+    "choose_codec",
+    "is_hdr",
+    "sound_rate",
+    "time_base_of",
+]
 
 FINEST_HZ = 10_000  # times of a clip are at least as fine as this
 AAC_LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
@@ -92,8 +102,8 @@ class VideoSink:
     Args:
         like: a frame with the size and colours of all.
         rate: usual frames per second; the times given with the frames count.
-        steady: whether all frames have this rate. MP4 keeps durations in the order of decoding: with other rates, frames
-            are coded in the order of presentation, so that the last one keeps its own.
+        steady: whether all frames have this rate. MP4 keeps durations in the order of decoding: with other rates,
+            frames are coded in the order of presentation, so that the last one keeps its own.
     """
 
     def __init__(
@@ -205,3 +215,44 @@ class SoundSink:
         if rest is not None:
             self._container.mux(self.stream.encode(rest))
         self._container.mux(self.stream.encode(None))
+
+
+class PacketSink:
+    """Copies the packets of one stream into a file, without encoding.
+
+    The first packets of a Matroska file have no decoding time, and FFmpeg computes those from the third on. They are
+    held back until one is known, and get times counted back from it.
+
+    Args:
+        stream: of the file that is written.
+        rate: frames per second, for packets without a decoding time.
+    """
+
+    def __init__(self, container: av.container.OutputContainer, stream: av.stream.Stream, *, rate: Fraction) -> None:
+        self._container, self._stream, self._rate = container, stream, rate
+        self._waiting: list[av.Packet] = []
+
+    def put(self, packet: av.Packet, *, shift: int) -> None:
+        """Write a packet, with its times earlier by `shift` units of its time base."""
+        packet.pts = (packet.pts or 0) - shift
+        packet.dts = None if packet.dts is None else packet.dts - shift
+        packet.stream = self._stream
+        self._waiting.append(packet)
+        if packet.dts is not None:
+            self.finish()
+
+    def finish(self) -> None:
+        """Write the packets that are held back."""
+        if not self._waiting:
+            return
+        base = self._waiting[-1].time_base or Fraction(1, 1000)
+        step = round(1 / (self._rate * base))
+        known = self._waiting[-1].dts
+        if known is None:
+            known = min(packet.pts or 0 for packet in self._waiting)
+        for back, packet in enumerate(reversed(self._waiting)):
+            if packet.dts is None:
+                packet.dts = known - back * step
+        for packet in self._waiting:
+            self._container.mux(packet)
+        self._waiting.clear()

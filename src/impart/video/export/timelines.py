@@ -128,7 +128,7 @@ def write_timeline(
             )
         check_free(names.values(), overwrite=overwrite, sources=sources)
         for path, events in films.items():
-            notes += _write_film(path, events, names[path], form)
+            notes += _write_film(events, names[path], form)
         files = list(names.values())
     return Written(
         files=tuple(files),
@@ -139,11 +139,11 @@ def write_timeline(
     )
 
 
-def _write_film(path: Path, events: Sequence[Event], target: Path, form: str) -> tuple[str, ...]:
+def _write_film(events: Sequence[Event], target: Path, form: str) -> tuple[str, ...]:
     if form == "resolve":
         write_atomic(target, resolve_text(target.stem, events))
     elif target.suffix.lower() in _FILMS:
-        return copy_with_chapters(path, target, chapters_of(events))
+        return copy_with_chapters(events[0].source, target, chapters_of(events))
     else:
         write_atomic(target, ffmetadata(chapters_of(events)))
     return ()
