@@ -15,7 +15,7 @@ from impart.cli.options import DEFAULT_INDEX, IndexOption
 if TYPE_CHECKING:
     from impart.cli.output import Answer
     from impart.video.export.clips import Clip
-    from impart.video.export.spans import ExportSpan, Failure
+    from impart.video.export.spans import ExportSpan, SpanFailure
     from impart.video.export.timelines import TimelineForm, Written
 
 __all__ = ["OpenOption", "PageOption", "export", "show_hits"]
@@ -35,7 +35,7 @@ OpenOption = Annotated[
 
 
 class To(StrEnum):
-    """What to export to."""
+    """Form of an export."""
 
     clips = "clips"
     reel = "reel"
@@ -71,7 +71,7 @@ def export(
         typer.Option(
             "--out",
             "-o",
-            help="Write to this folder (clips) or file. Default: the folder clips, or a file such as export.edl.",
+            help="Write to this folder or file. Default: the folder clips, or a file such as export.edl.",
             metavar="PATH",
         ),
     ] = None,
@@ -83,7 +83,7 @@ def export(
         ),
     ] = False,
     handles: Annotated[
-        str, typer.Option(help="Add this much on both sides: frames (12f) or seconds (0.5s).", metavar="12f|0.5s")
+        str, typer.Option(help="Add this much on both sides: frames (12f) or seconds (0.5s).", metavar="LENGTH")
     ] = "0f",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
 ) -> None:
@@ -99,7 +99,7 @@ def export(
         raise typer.BadParameter(f"--copy is for --to clips; {to} does not encode, or needs to")
     margin = parse_handles(handles)
     chosen, failures = _spans(spans or [], index_dir)
-    target = out or _default_target(to)
+    target = _target(out, to)
     _report_failures(failures)
     if not chosen:
         raise typer.Exit(1)
@@ -145,14 +145,14 @@ def show_hits(answers: Iterable[Answer], *, page: Path | None, open_first: bool)
             print(open_at(hit.path, hit.start_s, photo=hit.kind == "photo"), file=sys.stderr)
 
 
-def _spans(given: Sequence[str], index_dir: Path) -> tuple[list[ExportSpan], list[Failure]]:
+def _spans(given: Sequence[str], index_dir: Path) -> tuple[list[ExportSpan], list[SpanFailure]]:
     from impart.video.export.last_hits import spans_of_last_search
     from impart.video.export.spans import is_selection, parse_selection, parse_span, read_spans
 
     if not given:
         return spans_of_last_search(index_dir)
     chosen: list[ExportSpan] = []
-    failures: list[Failure] = []
+    failures: list[SpanFailure] = []
     for one in given:
         if is_selection(one):
             found, lost = spans_of_last_search(index_dir, parse_selection(one))
@@ -165,12 +165,16 @@ def _spans(given: Sequence[str], index_dir: Path) -> tuple[list[ExportSpan], lis
     return chosen, failures
 
 
-def _default_target(to: To) -> Path:
+def _target(out: Path | None, to: To) -> Path:
+    """Find the file or folder to write: in a folder that exists, a file gets its usual name."""
     from impart.video.export.timelines import SUFFIXES
 
     if to is To.clips:
-        return Path("clips")
-    return Path({To.reel: "reel.mp4", To.sheet: "sheet.png"}.get(to) or f"export{SUFFIXES[to.value]}")
+        return out or Path("clips")
+    usual = {To.reel: "reel.mp4", To.sheet: "sheet.png"}.get(to) or f"export{SUFFIXES[to.value]}"
+    if out is None:
+        return Path(usual)
+    return out / usual if out.is_dir() else out
 
 
 def _print_clip(clip: Clip) -> None:
@@ -190,7 +194,7 @@ def _report(written: Written, *, printed: bool) -> None:
     print(f"exported {written.spans} {spans}", file=sys.stderr)
 
 
-def _report_failures(failures: Sequence[Failure]) -> None:
+def _report_failures(failures: Sequence[SpanFailure]) -> None:
     for failure in failures:
         number = f"hit {failure.span.number}: " if failure.span.number else ""
         print(f"not exported: {number}{failure.reason}", file=sys.stderr)

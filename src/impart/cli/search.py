@@ -130,11 +130,10 @@ def search(
         answers = _answer_lines(
             opened, _lines(queries), together=together, negatives=negatives, keywords=keywords, extra=extra
         )
-    shown = page is not None or open_first
-    answers = list(answers) if shown else answers
-    hits = print_answers(answers, form or (Format.jsonl if queries else Format.table), why=why)
-    if shown:
+    if page is not None or open_first:
+        answers = list(answers)
         show_hits(answers, page=page, open_first=open_first)
+    hits = print_answers(answers, form or (Format.jsonl if queries else Format.table), why=why)
     if not hits and not opened.videos():
         print(
             f"the index {index_dir} holds no videos: add some with impart index PATH... -i {index_dir}", file=sys.stderr

@@ -28,7 +28,7 @@ from impart.video.export.encoding import AAC_LAYOUTS, PacketSink, SoundSink, Vid
 from impart.video.export.file_names import check_free, safe_stem
 from impart.video.export.source.facts import SourceFacts, read_facts
 from impart.video.export.source.frames import ShownFrame, SoundOfSpan, frames_of_span, has_jumps
-from impart.video.export.spans import NO_HANDLES, ExportSpan, Failure, Handles
+from impart.video.export.spans import NO_HANDLES, ExportSpan, SpanFailure, Handles
 from impart.video.export.timelines import Written
 
 __all__ = ["Clip", "clip_name", "copy_clip", "encode_clip", "write_clips"]
@@ -100,12 +100,12 @@ def write_clips(
         raise DataError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     check_free(names.values(), overwrite=overwrite, sources=(span.path for _, span in films))
     clips: list[Clip] = []
-    failures: list[Failure] = []
+    failures: list[SpanFailure] = []
     for number, span in films:
         try:
             clip = (copy_clip if copy else encode_clip)(span, names[number], handles=handles)
         except DataError as error:
-            failures.append(Failure(span=span, reason=str(error)))
+            failures.append(SpanFailure(span=span, reason=str(error)))
             continue
         clips.append(clip)
         if on_clip is not None:

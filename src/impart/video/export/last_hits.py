@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from impart.errors import QueryError
-from impart.video.export.spans import ExportSpan, Failure
+from impart.video.export.spans import ExportSpan, SpanFailure
 from impart.video.index.scan import content_hash
 from impart.video.index.store import Store, VideoRecord
 from impart.video.search.last_search import load_last_search
@@ -14,7 +14,7 @@ from impart.video.search.last_search import load_last_search
 __all__ = ["spans_of_last_search"]
 
 
-def spans_of_last_search(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[ExportSpan], list[Failure]]:
+def spans_of_last_search(folder: Path, numbers: Sequence[int] = ()) -> tuple[list[ExportSpan], list[SpanFailure]]:
     """Read the hits of the last search.
 
     Args:
@@ -35,7 +35,7 @@ def spans_of_last_search(folder: Path, numbers: Sequence[int] = ()) -> tuple[lis
     records = {record.path: record for record in Store(folder).videos()}
     reasons = {path: _problem(path, records.get(path)) for path in {hit.path for hit in hits}}
     spans: list[ExportSpan] = []
-    failures: list[Failure] = []
+    failures: list[SpanFailure] = []
     for hit in hits:
         span = ExportSpan(
             path=hit.path,
@@ -51,7 +51,7 @@ def spans_of_last_search(folder: Path, numbers: Sequence[int] = ()) -> tuple[lis
         if reason is None:
             spans.append(span)
         else:
-            failures.append(Failure(span=span, reason=reason))
+            failures.append(SpanFailure(span=span, reason=reason))
     return spans, failures
 
 

@@ -34,7 +34,8 @@ article { border: 1px solid var(--line); border-radius: 8px; overflow: hidden; }
 video, article > img { display: block; width: 100%; aspect-ratio: 16/9; object-fit: contain; background: #000; }
 .text { padding: .6rem .8rem .8rem; overflow-wrap: anywhere; }
 .text p { margin: .15rem 0; } .faint, summary { color: var(--faint); font-size: .88rem; }
-.rank { font-weight: 700; } .score { float: right; font-variant-numeric: tabular-nums; }
+.rank { font-weight: 700; } .head { display: flex; gap: .5em; white-space: nowrap; }
+.score { margin-left: auto; font-variant-numeric: tabular-nums; }
 .name { background: #2a62; border-radius: 4px; padding: 0 .4em; } ul { margin: .3rem 0; padding-left: 1.2rem; }
 """
 _MARK = '<meta name=generator content="impart search --page">'
@@ -103,7 +104,7 @@ def _card(hit: Hit, thumb: Thumbnail) -> str:
         shown = f'<video controls preload=none poster="{image}" src="{source}"></video>'
         times = f'<a href="{source}" target=_blank>{timecode(hit.start_s)} – {timecode(hit.end_s)}</a>'
     rows = [
-        f"<p><span class=rank>{hit.rank}</span> {times} <span class=score>{hit.score:.3f}</span></p>",
+        f"<p class=head><span class=rank>{hit.rank}</span> {times} <span class=score>{hit.score:.3f}</span></p>",
         f'<p title="{_text(str(hit.path))}">{name}</p>',
     ]
     if hit.names:

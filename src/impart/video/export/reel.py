@@ -33,7 +33,7 @@ from impart.video.export.source.frames import (
     has_jumps,
     scaler_of,
 )
-from impart.video.export.spans import NO_HANDLES, ExportSpan, Failure, Handles
+from impart.video.export.spans import NO_HANDLES, ExportSpan, SpanFailure, Handles
 from impart.video.export.timelines import Written
 
 __all__ = ["write_reel"]
@@ -72,7 +72,7 @@ def write_reel(
                 try:
                     added = _add(event, handles, video=video, sound=sound, size=size, rate=rate, reached=frames)
                 except DataError as error:
-                    failures.append(Failure(span=event.span, reason=str(error)))
+                    failures.append(SpanFailure(span=event.span, reason=str(error)))
                     continue
                 frames += added
                 written += 1

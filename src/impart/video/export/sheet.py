@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from impart.errors import DataError
 from impart.files import atomic_path
 from impart.video.export.file_names import check_free, clean
-from impart.video.export.spans import ExportSpan, Failure
+from impart.video.export.spans import ExportSpan, SpanFailure
 from impart.video.export.thumbnails import thumbnails
 from impart.video.export.timelines import Written
 from impart.video.search.hits import timecode
@@ -48,7 +48,7 @@ def write_sheet(spans: Sequence[ExportSpan], file: Path, *, title: str = "", ove
         files += [file.with_name(f"{file.stem}-{number}{file.suffix}") for number in range(2, len(parts) + 1)]
     check_free(files, overwrite=overwrite, sources=(span.path for span in spans))
     font = _font()
-    failures: list[Failure] = []
+    failures: list[SpanFailure] = []
     pages = []
     made = thumbnails([(span.path, span.frame_s, span.kind) for span in spans], size=THUMB)
     for part in parts:
@@ -56,7 +56,7 @@ def write_sheet(spans: Sequence[ExportSpan], file: Path, *, title: str = "", ove
         for place, span in enumerate(part):
             thumb = next(made)
             if isinstance(thumb, DataError):
-                failures.append(Failure(span=span, reason=str(thumb)))
+                failures.append(SpanFailure(span=span, reason=str(thumb)))
             _draw(page, place, span, thumb if isinstance(thumb, Image.Image) else None, font=font, top=_head(title))
         pages.append(page)
     if len(failures) == len(spans):

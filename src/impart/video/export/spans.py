@@ -18,7 +18,7 @@ from impart.errors import DataError, QueryError
 __all__ = [
     "NO_HANDLES",
     "ExportSpan",
-    "Failure",
+    "SpanFailure",
     "Handles",
     "is_selection",
     "parse_clock",
@@ -69,7 +69,7 @@ class ExportSpan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class SpanFailure:
     """A span that could not be exported, and why."""
 
     span: ExportSpan

@@ -24,7 +24,7 @@ from impart.video.export.editors.fcpxml import fcpxml_text
 from impart.video.export.editors.otio_form import otio_text
 from impart.video.export.file_names import check_free, unique_stems
 from impart.video.export.source.facts import SourceFacts
-from impart.video.export.spans import NO_HANDLES, ExportSpan, Failure, Handles
+from impart.video.export.spans import NO_HANDLES, ExportSpan, SpanFailure, Handles
 
 __all__ = ["SUFFIXES", "TIMELINE_FORMS", "TimelineForm", "Written", "write_timeline"]
 
@@ -56,7 +56,7 @@ _ONE_FILE: dict[str, Callable[[Timeline], str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What an export wrote.
+    """Result of an export.
 
     Attributes:
         files: in order.
@@ -68,7 +68,7 @@ class Written:
 
     files: tuple[Path, ...]
     spans: int
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[SpanFailure, ...] = ()
     photos: int = 0
     notes: tuple[str, ...] = ()
 

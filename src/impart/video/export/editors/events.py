@@ -11,7 +11,7 @@ from pathlib import Path
 from impart.errors import DataError
 from impart.video.export.source.facts import SourceFacts, read_facts
 from impart.video.export.source.timecode import Timebase
-from impart.video.export.spans import NO_HANDLES, ExportSpan, Failure, Handles
+from impart.video.export.spans import NO_HANDLES, ExportSpan, SpanFailure, Handles
 
 __all__ = ["Event", "Timeline", "build_timeline", "by_film", "rate_in_words"]
 
@@ -61,7 +61,7 @@ class Timeline:
     name: str
     timebase: Timebase
     events: tuple[Event, ...]
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[SpanFailure, ...] = ()
     photos: int = 0
 
     @property
@@ -92,7 +92,7 @@ def build_timeline(spans: Sequence[ExportSpan], *, name: str, handles: Handles =
     """
     facts: dict[Path, SourceFacts | str] = {}
     found: list[tuple[ExportSpan, SourceFacts]] = []
-    failures: list[Failure] = []
+    failures: list[SpanFailure] = []
     films = [span for span in spans if span.kind != "photo"]
     for span in films:
         if span.path not in facts:
@@ -102,10 +102,10 @@ def build_timeline(spans: Sequence[ExportSpan], *, name: str, handles: Handles =
                 facts[span.path] = str(error)
         known = facts[span.path]
         if isinstance(known, str):
-            failures.append(Failure(span=span, reason=known))
+            failures.append(SpanFailure(span=span, reason=known))
         elif span.start_s >= known.duration_s:
             reason = f"{span.path}: {span.start_s:g} s is behind its end at {known.duration_s:g} s"
-            failures.append(Failure(span=span, reason=reason))
+            failures.append(SpanFailure(span=span, reason=reason))
         else:
             found.append((span, known))
     photos = len(spans) - len(films)
