@@ -28,7 +28,7 @@ from impart.video.export.encoding import AAC_LAYOUTS, PacketSink, SoundSink, Vid
 from impart.video.export.file_names import check_free, safe_stem
 from impart.video.export.source.facts import SourceFacts, read_facts
 from impart.video.export.source.frames import ShownFrame, SoundOfSpan, frames_of_span, has_jumps
-from impart.video.export.spans import NO_HANDLES, ExportSpan, SpanFailure, Handles
+from impart.video.export.spans import NO_HANDLES, ExportSpan, Handles, SpanFailure
 from impart.video.export.timelines import Written
 
 __all__ = ["Clip", "clip_name", "copy_clip", "encode_clip", "write_clips"]

@@ -33,7 +33,7 @@ from impart.video.export.source.frames import (
     has_jumps,
     scaler_of,
 )
-from impart.video.export.spans import NO_HANDLES, ExportSpan, SpanFailure, Handles
+from impart.video.export.spans import NO_HANDLES, ExportSpan, Handles, SpanFailure
 from impart.video.export.timelines import Written
 
 __all__ = ["write_reel"]

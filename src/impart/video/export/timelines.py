@@ -24,7 +24,7 @@ from impart.video.export.editors.fcpxml import fcpxml_text
 from impart.video.export.editors.otio_form import otio_text
 from impart.video.export.file_names import check_free, unique_stems
 from impart.video.export.source.facts import SourceFacts
-from impart.video.export.spans import NO_HANDLES, ExportSpan, SpanFailure, Handles
+from impart.video.export.spans import NO_HANDLES, ExportSpan, Handles, SpanFailure
 
 __all__ = ["SUFFIXES", "TIMELINE_FORMS", "TimelineForm", "Written", "write_timeline"]
 

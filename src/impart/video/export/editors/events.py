@@ -11,7 +11,7 @@ from pathlib import Path
 from impart.errors import DataError
 from impart.video.export.source.facts import SourceFacts, read_facts
 from impart.video.export.source.timecode import Timebase
-from impart.video.export.spans import NO_HANDLES, ExportSpan, SpanFailure, Handles
+from impart.video.export.spans import NO_HANDLES, ExportSpan, Handles, SpanFailure
 
 __all__ = ["Event", "Timeline", "build_timeline", "by_film", "rate_in_words"]
 
