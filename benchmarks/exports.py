@@ -2,8 +2,8 @@
 
     python benchmarks/exports.py [--minutes 11] [--spans 40]
 
-Films are rendered: each frame has its number as grey blocks, and a start time code where its kind has one. The spans are
-random and lie between frames. Every format is read back by a parser of this program, and by OpenTimelineIO's adapter
+Films are rendered: each frame has its number as grey blocks, and a start time code where its kind has one. The spans
+are random and lie between frames. Every format is read back by a parser of this program, and by OpenTimelineIO's adapter
 where there is one (extra: dev). Of clips and the reel, the first and the last frame are decoded and their numbers read.
 An error is the distance of the point read back from the one asked for, in frames of the film.
 """
@@ -288,6 +288,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="not needed: the films are rendered")
     parser.add_argument("--minutes", type=float, default=11, help="length of each film")
     parser.add_argument("--spans", type=int, default=40, help="spans per film")
+    parser.add_argument("--out", type=Path, help="markdown file to write as well")
     options = parser.parse_args()
     cells: dict[str, list[str]] = {}
     remarks: list[str] = []
@@ -306,15 +307,17 @@ def main() -> None:
                 if remark:
                     remarks.append(f"- {kind}, {form}: {remark}")
                 print(kind, form, f"{wrong.max() if wrong.size else 0:.2f}", remark, file=sys.stderr, flush=True)
-    print(
+    text = (
         f"{len(KINDS)} films of {options.minutes:g} minutes, {options.spans} spans each. Largest distance, in frames, "
         f"between a point asked for and the one read back. {near:,} of {points:,} points are within one frame "
-        "(without the adapters, which read the same files).\n"
+        "(without the adapters, which read the same files).\n\n"
+        f"| form | {' | '.join(KINDS)} |\n| --- |{' ---: |' * len(KINDS)}\n"
     )
-    print(f"| form | {' | '.join(KINDS)} |\n| --- |{' ---: |' * len(KINDS)}")
-    for form, row in cells.items():
-        print(f"| {form} | {' | '.join(row)} |")
-    print("", *remarks, sep="\n")
+    text += "\n".join(f"| {form} | {' | '.join(row)} |" for form, row in cells.items())
+    text += "\n\n" + "\n".join(remarks)
+    print(text)
+    if options.out:
+        options.out.write_text(f"{text}\n", encoding="utf-8")
 
 
 def counted_rate(path: Path) -> Fraction:
