@@ -3,9 +3,9 @@
     python benchmarks/exports.py [--minutes 11] [--spans 40]
 
 Films are rendered: each frame has its number as grey blocks, and a start time code where its kind has one. The spans
-are random and lie between frames. Every format is read back by a parser of this program, and by OpenTimelineIO's adapter
-where there is one (extra: dev). Of clips and the reel, the first and the last frame are decoded and their numbers read.
-An error is the distance of the point read back from the one asked for, in frames of the film.
+are random and lie between frames. Every format is read back by a parser of this program, and by the adapter of
+OpenTimelineIO where there is one (extra: dev). Of clips and the reel, the first and the last frame are decoded and
+their numbers read. An error is the distance of the point read back from the one asked for, in frames of the film.
 """
 
 from __future__ import annotations

@@ -65,6 +65,8 @@ def test_the_last_search_becomes_clips(index: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
     assert result.stdout.split() == [str(tmp_path / "out" / name) for name in names]
     assert "H.264 (x264)" in result.stderr
+    assert run(index, "3,1", "-o", str(tmp_path / "some")).exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "some").iterdir()) == [names[0], names[2]]  # numbers of the hits
     again = run(index, "1", "-o", str(tmp_path / "out"))
     assert isinstance(again.exception, Exception)
     assert "--overwrite" in str(again.exception)

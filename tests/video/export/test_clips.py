@@ -242,3 +242,45 @@ def test_a_damaged_or_foreign_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"text\.mp4: not a video"):
         encode_clip(ExportSpan(path=tmp_path / "text.mp4", start_s=0, end_s=1), tmp_path / "clip.mp4")
     assert not (tmp_path / "clip.mp4").exists()
+
+
+def test_interlaced_films_stay_interlaced(tmp_path: Path) -> None:
+    film = tmp_path / "film.mkv"
+    options = {"preset": "ultrafast", "crf": "10", "x264-params": "tff=1"}
+    with av.open(str(film), "w") as container:
+        video = container.add_stream("libx264", rate=25, options=options)
+        video.width, video.height, video.pix_fmt = 160, 96, "yuv420p"
+        for number in range(40):
+            image = np.full((96, 160, 3), 200, np.uint8)
+            image[1::2] = 40 + number
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+    clip = encode_clip(ExportSpan(path=film, start_s=0.4, end_s=0.8), tmp_path / "clip.mp4")
+    with av.open(str(clip.file)) as container:
+        frames = list(container.decode(video=0))
+    assert len(frames) == 10
+    assert all(frame.interlaced_frame for frame in frames)
+    rows = frames[3].to_ndarray(format="gray").mean(axis=1)
+    assert rows[10::2].min() - rows[11::2].max() > 100  # the fields are still apart
+
+
+def test_sound_of_six_channels_keeps_them(tmp_path: Path) -> None:
+    film = tmp_path / "film.mkv"
+    with av.open(str(film), "w") as container:
+        video, sound = container.add_stream("libx264", rate=25), container.add_stream("ac3", rate=48_000, layout="5.1")
+        video.width, video.height, video.pix_fmt = 160, 96, "yuv420p"
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(coded_image(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        for first in range(0, 96_000, 1536):
+            piece = av.AudioFrame.from_ndarray(np.zeros((6, 1536), np.float32), format="fltp", layout="5.1")
+            piece.sample_rate, piece.pts, piece.time_base = 48_000, first, Fraction(1, 48_000)
+            container.mux(sound.encode(piece))
+        container.mux(sound.encode(None))
+    clip = encode_clip(ExportSpan(path=film, start_s=0.4, end_s=0.8), tmp_path / "clip.mp4")
+    with av.open(str(clip.file)) as container:
+        assert container.streams.audio[0].codec_context.layout.name == "5.1"

@@ -24,7 +24,15 @@ from impart.files import atomic_path
 from impart.video.decode.container import open_video
 from impart.video.decode.streams import choose_stream, origin_s
 from impart.video.decode.structure import AVI
-from impart.video.export.encoding import AAC_LAYOUTS, PacketSink, SoundSink, VideoSink, choose_codec, is_hdr, sound_rate
+from impart.video.export.encoding import (
+    PacketSink,
+    SoundSink,
+    VideoSink,
+    choose_codec,
+    is_hdr,
+    sound_layout,
+    sound_rate,
+)
 from impart.video.export.file_names import check_free, safe_stem
 from impart.video.export.source.facts import SourceFacts, read_facts
 from impart.video.export.source.frames import ShownFrame, SoundOfSpan, frames_of_span, has_jumps
@@ -89,7 +97,7 @@ def write_clips(
     Raises:
         DataError: a file exists, or nothing can be written.
     """
-    films = [(number, span) for number, span in enumerate(spans, start=1) if span.kind != "photo"]
+    films = [(number, span) for number, span in zip(_numbers(spans), spans, strict=True) if span.kind != "photo"]
     names: dict[int, Path] = {}
     for number, span in films:
         suffix = _COPY_CONTAINERS.get(span.path.suffix.lower(), ".mkv") if copy else ".mp4"
@@ -120,6 +128,12 @@ def write_clips(
         photos=len(spans) - len(films),
         notes=tuple(dict.fromkeys(note for clip in clips for note in clip.notes)),
     )
+
+
+def _numbers(spans: Sequence[ExportSpan]) -> list[int]:
+    """Number clips as the hits are numbered, or by position where those numbers are not unique."""
+    own = [span.number for span in spans]
+    return own if all(own) and len(set(own)) == len(own) else list(range(1, len(own) + 1))
 
 
 def encode_clip(span: ExportSpan, target: Path, *, handles: Handles = NO_HANDLES) -> Clip:
@@ -173,7 +187,7 @@ def _encode(
                 notes.append(f"{span.path.name}: sound stream {index} has an unknown codec and is left out")
                 continue
             hz = sound_rate(context.sample_rate)
-            layout = context.layout.name if context.layout.name in AAC_LAYOUTS else "stereo"
+            layout = sound_layout(context.channels)
             sound = SoundOfSpan(span.path, index, start_s=first.time_s, hz=hz, layout=layout, jumps=jumps)
             sink = SoundSink(out, hz=hz, layout=layout)
             if "language" in metadata:

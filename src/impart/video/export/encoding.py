@@ -29,12 +29,13 @@ __all__ = [
     "VideoSink",
     "choose_codec",
     "is_hdr",
+    "sound_layout",
     "sound_rate",
     "time_base_of",
 ]
 
 FINEST_HZ = 10_000  # times of a clip are at least as fine as this
-AAC_LAYOUTS = ("mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1")
+AAC_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
 KBITS_PER_PAIR = 192
 
 
@@ -73,7 +74,8 @@ def choose_codec(*, hdr: bool) -> VideoCodec:
         >>> choose_codec(hdr=False).words
         'H.264 (x264)'
     """
-    for codec in (*(_HDR if hdr else ()), *_SDR):
+    codecs: tuple[VideoCodec, ...] = (*_HDR, *_SDR) if hdr else _SDR
+    for codec in codecs:
         try:
             Codec(codec.encoder, "w")
         except ValueError:
@@ -186,6 +188,15 @@ def sound_rate(hz: int) -> int:
     (44100, 48000)
     """
     return hz if hz in (48_000, 44_100, 32_000, 24_000, 22_050, 16_000) else 48_000
+
+
+def sound_layout(channels: int) -> str:
+    """Choose the layout of AAC for a number of channels; where it has none, sound is mixed to stereo.
+
+    >>> sound_layout(1), sound_layout(6), sound_layout(7)
+    ('mono', '5.1', 'stereo')
+    """
+    return AAC_LAYOUTS.get(channels, "stereo")
 
 
 class SoundSink:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from impart.errors import DataError
@@ -30,7 +29,6 @@ def thumbnails(wanted: Sequence[tuple[Path, float, str]], *, size: tuple[int, in
     Yields:
         An RGB image per entry, or the error of a file that cannot be read.
     """
-    jumping: dict[Path, bool] = {}
 
     def make(one: tuple[Path, float, str]) -> Thumbnail:
         path, time_s, kind = one
@@ -38,10 +36,8 @@ def thumbnails(wanted: Sequence[tuple[Path, float, str]], *, size: tuple[int, in
             if kind == "photo":
                 image = load_image(path)[0]
             else:
-                if path not in jumping:
-                    jumping[path] = has_jumps(path)
-                short = min(size)
-                image = Image.fromarray(np.asarray(frame_image(path, time_s, short_side_px=short, jumps=jumping[path])))
+                pixels = frame_image(path, time_s, short_side_px=min(size), jumps=has_jumps(path))
+                image = Image.fromarray(pixels)
             image.thumbnail(size)
         except DataError as error:
             return error

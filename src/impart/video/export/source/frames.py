@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import av
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import DataError, DecodeError
+from impart.files import file_state
 from impart.video.decode.container import open_video
 from impart.video.decode.frames.side_data import orientation
 from impart.video.decode.scaling import Scaler
@@ -120,6 +122,12 @@ def has_jumps(path: Path) -> bool:
     Raises:
         DataError: the file cannot be read.
     """
+    return _has_jumps(path, file_state(path))
+
+
+@lru_cache(maxsize=64)
+def _has_jumps(path: Path, _state: str) -> bool:
+    """Read the times of all packets; kept by the state of the file, since this reads the whole of it."""
     with _opened(path) as container:
         if container.format.name != TS:
             return False
