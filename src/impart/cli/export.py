@@ -114,7 +114,7 @@ def export(
     elif to is To.sheet:
         from impart.video.export.sheet import write_sheet
 
-        written = write_sheet(chosen, target, title=target.stem, overwrite=overwrite)
+        written = write_sheet(chosen, target, overwrite=overwrite)
     else:
         from impart.video.export.timelines import write_timeline
 

@@ -186,6 +186,14 @@ def test_a_copy_starts_at_zero_and_says_how_far_it_moved(tmp_path: Path, suffix:
         assert all((stream.start_time or 0) >= 0 for stream in container.streams)
 
 
+def test_a_copy_up_to_the_end_of_the_film_ends_there(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    write_coded_film(film, frames=60, gop=25, sound=False)
+    clip = copy_clip(ExportSpan(path=film, start_s=2.1, end_s=9), tmp_path / "copy.mp4")
+    assert [number for _, number in numbers_of(clip.file)] == list(range(50, 60))
+    assert "0.100 s before and ends 0.000 s behind" in clip.notes[0]
+
+
 def test_a_copy_changes_no_packet(tmp_path: Path) -> None:
     film = tmp_path / "film.mp4"
     write_coded_film(film, frames=100, gop=25)

@@ -94,6 +94,16 @@ def test_a_sheet_shows_each_span_in_its_place(tmp_path: Path, film: Path, photo:
     assert (below < 100).any()  # there is text
 
 
+def test_the_words_of_a_search_stand_above_its_hits(tmp_path: Path, photo: Path) -> None:
+    spans = [ExportSpan(path=photo, start_s=0, end_s=0, kind="photo", label=label) for label in ("dog", "dog", "cat")]
+    write_sheet(spans[:2], tmp_path / "one.png")
+    write_sheet(spans, tmp_path / "two.png")
+    heads = [np.asarray(Image.open(tmp_path / name))[: 2 * GAP_PX + 10] for name in ("one.png", "two.png")]
+    assert (heads[0] < 100).any(axis=2).sum() < 400  # letters
+    assert (heads[0] < 100).any()
+    assert Image.open(tmp_path / "one.png").height == Image.open(tmp_path / "two.png").height + 36
+
+
 def test_a_pdf_has_a_page_per_24_spans_and_an_image_a_file_per_240(
     tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

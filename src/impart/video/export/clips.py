@@ -232,6 +232,7 @@ def copy_clip(span: ExportSpan, target: Path, *, handles: Handles = NO_HANDLES) 
     """
     facts = _facts_for(span)
     start_s, end_s = _with_handles(span, facts, handles)
+    end_s = min(end_s, facts.duration_s)
     if has_jumps(span.path):
         raise DataError(f"cannot copy from {span.path}: its clock jumps. Leave --copy out to encode it")
     try:

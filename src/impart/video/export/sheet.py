@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -30,8 +31,8 @@ INK, FAINT, PAPER = (20, 20, 20), (100, 100, 100), (255, 255, 255)
 def write_sheet(spans: Sequence[ExportSpan], file: Path, *, title: str = "", overwrite: bool = False) -> Written:
     """Write a contact sheet of spans and photos.
 
-    A PDF has 24 spans per page, an image 240; further ones go to `NAME-2.png` and so on. A file that cannot be read
-    keeps its place, with the reason, and counts as a failure.
+    Without a title, a label that all spans share is the title. A PDF has 24 spans per page, an image 240; further ones
+    go to `NAME-2.png` and so on. A file that cannot be read keeps its place, with the reason, and counts as a failure.
 
     Raises:
         DataError: the name has another suffix, a file exists, or no span can be shown.
@@ -41,6 +42,10 @@ def write_sheet(spans: Sequence[ExportSpan], file: Path, *, title: str = "", ove
         raise DataError(f"a contact sheet is a png, jpg or pdf file: name it {file.with_suffix('.png').name} with -o")
     if not spans:
         raise DataError("nothing to export: there are no spans")
+    labels = {span.label for span in spans}
+    if not title and len(labels) == 1:  # one search: its words stand above all
+        (title,) = labels
+        spans = [replace(span, label="") for span in spans]
     per_page = COLUMNS * (PDF_ROWS if suffix == ".pdf" else IMAGE_ROWS)
     parts = [list(spans[first : first + per_page]) for first in range(0, len(spans), per_page)]
     files = [file]
