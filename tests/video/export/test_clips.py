@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 
-from helpers.clips import quarters, rotate, write_frames
+from helpers.clips import quarters, rotate, write_clip, write_frames
 from helpers.coded_films import EVERY, clicks_of, coded_image, number_in, numbers_of, write_coded_film
 from impart.errors import DataError
 from impart.video.export.clips import copy_clip, encode_clip, write_clips
@@ -192,6 +192,15 @@ def test_a_copy_up_to_the_end_of_the_film_ends_there(tmp_path: Path) -> None:
     clip = copy_clip(ExportSpan(path=film, start_s=2.1, end_s=9), tmp_path / "copy.mp4")
     assert [number for _, number in numbers_of(clip.file)] == list(range(50, 60))
     assert "0.100 s before and ends 0.000 s behind" in clip.notes[0]
+
+
+def test_what_cannot_be_copied_can_be_encoded(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "film.gif", colours=["red", "blue"], fps=10)
+    span = ExportSpan(path=film, start_s=0.5, end_s=1.5)
+    with pytest.raises(DataError, match=r"\.mkv holds no gif. Leave --copy out"):
+        copy_clip(span, tmp_path / "copy.mkv")
+    with av.open(str(encode_clip(span, tmp_path / "clip.mp4").file)) as container:
+        assert len(list(container.decode(video=0))) == 10
 
 
 def test_a_copy_changes_no_packet(tmp_path: Path) -> None:

@@ -310,9 +310,12 @@ def _copy(
         for one in (stream, *film.streams.audio):
             try:
                 streams[one.index] = out.add_stream_from_template(one, opaque=True)  # needs no encoder of the codec
-            except (ValueError, av.error.FFmpegError):
+            except (ValueError, av.error.FFmpegError) as error:
                 if one is stream:
-                    raise
+                    codec = stream.codec_context.name
+                    raise DataError(
+                        f"cannot copy from {span.path}: {part.suffix} holds no {codec}. Leave --copy out to encode it"
+                    ) from error
                 notes.append(f"{span.path.name}: sound stream {one.index} does not fit into {part.suffix}")
         streams[stream.index].set_display_matrix(facts.matrix)
         streams[stream.index].codec_context.framerate = facts.timebase.rate  # without it, MP4 takes no time code
