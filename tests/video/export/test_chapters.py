@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import pytest
 
-from helpers.clips import rotate
+from helpers.clips import rotate, write_clip
 from helpers.coded_films import numbers_of, write_coded_film
 from impart.errors import DataError
 from impart.video.export.source.facts import read_facts
@@ -100,5 +100,8 @@ def test_a_copy_has_the_chapters_of_one_film(film: Path, tmp_path: Path) -> None
         write_timeline(spans, tmp_path / "with.mp4", "chapters")
     with pytest.raises(DataError, match="one of the exported videos"):
         write_timeline(spans_of(film), film, "chapters", overwrite=True)
+    image = write_clip(tmp_path / "film.gif", fps=10)
+    with pytest.raises(DataError, match="cannot hold gif"):
+        write_timeline([ExportSpan(path=image, start_s=0, end_s=1)], tmp_path / "with.mkv", "chapters")
     written = write_timeline(spans, tmp_path / "marks.ffmetadata", "chapters")
     assert [file.name for file in written.files] == ["marks-film.ffmetadata", "marks-other.ffmetadata"]

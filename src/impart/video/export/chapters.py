@@ -113,7 +113,10 @@ def copy_with_chapters(source: SourceFacts, target: Path, chapters: Sequence[Cha
                     if stream.type in ("video", "audio", "subtitle") and stream.codec_context is not None:
                         try:
                             streams[stream.index] = copy.add_stream_from_template(stream, opaque=True)
-                        except (ValueError, av.error.FFmpegError):
+                        except (ValueError, av.error.FFmpegError) as error:
+                            if stream.type == "video":
+                                codec = stream.codec_context.name
+                                raise DataError(f"{target} cannot hold {codec}: name it .mkv, or .mp4") from error
                             notes.append(f"{target.name}: stream {stream.index} ({stream.type}) does not fit into it")
                 copy.metadata.update(film.metadata)
                 if source.has_timecode:
