@@ -19,6 +19,7 @@ import av.error
 from impart.errors import DataError
 from impart.files import atomic_path
 from impart.video.decode.container import open_video
+from impart.video.decode.streams import choose_stream
 from impart.video.export.editors.events import Event
 from impart.video.export.encoding import PacketSink
 from impart.video.export.file_names import one_line
@@ -98,7 +99,7 @@ def copy_with_chapters(source: SourceFacts, target: Path, chapters: Sequence[Cha
         target: an .mp4, .m4v, .mov or .mkv file.
 
     Returns:
-        Notes: streams that the container cannot hold, which are left out.
+        Notes: streams that are left out, such as cover art, and those that the container cannot hold.
 
     Raises:
         DataError: it cannot be written, or reads back with other chapters.
@@ -108,20 +109,24 @@ def copy_with_chapters(source: SourceFacts, target: Path, chapters: Sequence[Cha
     try:
         with atomic_path(target, keep_suffix=True) as part:
             with open_video(source.path) as film, av.open(str(part), "w", options=options) as copy:
+                stream = choose_stream(source.path, film).stream
+                others = [one for one in film.streams if one.type in ("audio", "subtitle")]
                 streams = {}
-                for stream in film.streams:
-                    if stream.type in ("video", "audio", "subtitle") and stream.codec_context is not None:
-                        try:
-                            streams[stream.index] = copy.add_stream_from_template(stream, opaque=True)
-                        except (ValueError, av.error.FFmpegError) as error:
-                            if stream.type == "video":
-                                codec = stream.codec_context.name
-                                raise DataError(f"{target} cannot hold {codec}: name it .mkv, or .mp4") from error
-                            notes.append(f"{target.name}: stream {stream.index} ({stream.type}) does not fit into it")
+                for one in (stream, *others):
+                    try:
+                        streams[one.index] = copy.add_stream_from_template(one, opaque=True)
+                    except (ValueError, av.error.FFmpegError) as error:
+                        if one is stream:
+                            codec = stream.codec_context.name
+                            raise DataError(f"{target} cannot hold {codec}: name it .mkv, or .mp4") from error
+                        notes.append(f"{target.name}: stream {one.index} ({one.type}) does not fit into it")
+                left = sum(one.index not in streams for one in film.streams if one.type == "video")
+                if left:
+                    notes.append(f"{target.name}: {left} further video stream(s), such as cover art, are left out")
                 copy.metadata.update(film.metadata)
                 if source.has_timecode:
                     copy.metadata["timecode"] = source.timecode_at(0)
-                video = next(one for one in streams.values() if isinstance(one, av.VideoStream))
+                video = streams[stream.index]
                 video.set_display_matrix(source.matrix)
                 video.codec_context.framerate = source.timebase.rate  # without it, MP4 takes no time code
                 copy.set_chapters(
