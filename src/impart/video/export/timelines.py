@@ -99,10 +99,16 @@ def write_timeline(
         MissingExtraError: the format `otio` without OpenTimelineIO.
 
     Example:
-        >>> import tempfile
-        >>> from helpers.clips import write_clip
+        >>> import av, tempfile
         >>> folder = tempfile.TemporaryDirectory()
-        >>> film = write_clip(Path(folder.name) / "film.mp4", seconds_each=2, fps=25)
+        >>> film = Path(folder.name) / "film.mp4"
+        >>> with av.open(str(film), "w") as container:
+        ...     stream = container.add_stream("mpeg4", rate=25)
+        ...     for number in range(50):
+        ...         frame = av.VideoFrame(stream.width, stream.height, "yuv420p")
+        ...         frame.pts = number
+        ...         container.mux(stream.encode(frame))
+        ...     container.mux(stream.encode(None))
         >>> span = ExportSpan(path=film, start_s=0.48, end_s=1.2, label="a red wall")
         >>> written = write_timeline([span], film.with_name("cut.edl"), "edl")
         >>> print(written.files[0].read_text(encoding="utf-8").splitlines()[3])
