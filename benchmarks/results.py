@@ -27,6 +27,7 @@ PARTS = {
     "reuse": ["reuse.py", "retrieval", "{data}"],
     "cuts": ["cuts.py", "{data}"],
     "names": ["names.py", "--data", "{data}", "--out", "{out}"],
+    "exports": ["exports.py", "--out", "{out}"],
     "switching": ["refset_use.py"],
     "training": ["train_speed.py"],
     "speed": ["index_speed.py", "{data}/videos/panda", "--torch", "--repeat", "2", "--out", "{out}"],

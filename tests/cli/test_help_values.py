@@ -192,6 +192,7 @@ TRIALS: dict[tuple[str, str], Callable[[Path, Path], list[object]]] = {
     ("search", "--group"): lambda place, _: ["search", "red", "-i", place / "index"],
     ("search", "--by"): lambda place, _: ["search", "red", "-i", place / "index"],
     ("search", "--format"): lambda place, _: ["search", "red", "-i", place / "index"],
+    ("export", "--to"): lambda place, out: [*("export", f"{place / 'clips' / 'a.mp4'}@0-1", "-o", out.parent)],
     ("similar", "--group"): lambda place, _: ["similar", f"{place / 'clips' / 'a.mp4'}@1", "-i", place / "index"],
     ("similar", "--by"): lambda place, _: ["similar", f"{place / 'clips' / 'a.mp4'}@1", "-i", place / "index"],
     ("similar", "--format"): lambda place, _: ["similar", f"{place / 'clips' / 'a.mp4'}@1", "-i", place / "index"],

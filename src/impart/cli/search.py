@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from impart.cli.export import OpenOption, PageOption, show_hits
 from impart.cli.options import (
     DEFAULT_INDEX,
     ConfigOption,
@@ -171,6 +172,8 @@ def search(
     exact: ExactOption = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
+    page: PageOption = None,
+    open_first: OpenOption = False,
     encoder: EncoderOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -239,11 +242,15 @@ def search(
             extra = {"image": str(image), "image_weight": image_weight, **extra}
         hits = opened.search_many([query_of(text)], **keywords)[0]
         answer = Answer(query=text or str(image), hits=hits, extra=extra, everything=everything)
+        show_hits([answer], page=page, open_first=open_first)
         count = _print_one(answer, form, index_dir, command="search", why=why)
     else:
         answers = _answer_lines(opened, _lines(queries), query_of, together=together, keywords=keywords, extra=extra)
         if everything:
             answers = (dataclasses.replace(answer, everything=True) for answer in answers)
+        if page is not None or open_first:
+            answers = list(answers)
+            show_hits(answers, page=page, open_first=open_first)
         count = print_answers(answers, form, why=why)
     if not count and not opened.videos():
         print(

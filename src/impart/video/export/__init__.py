@@ -1,0 +1,1 @@
+"""Export: clips, reels, contact sheets, timelines, chapters and a page, of spans of videos."""

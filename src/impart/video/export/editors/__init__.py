@@ -1,0 +1,1 @@
+"""Files that video editors read, one module per format."""
