@@ -23,7 +23,7 @@ from impart.blending.vanilla import Vanilla
 from impart.config import DecodeSettings, IndexSettings, VanillaSettings
 from impart.encoders.base import Float32, l2_normalise
 from impart.video.index.manifest import IndexManifest
-from impart.video.search.ranking import frame_scores
+from impart.video.search.scoring import frame_scores
 from impart.video.search.snapshot import Snapshot
 from refset_use import RETRIEVAL_DIM, RandomEncoder, reference_set
 
@@ -67,6 +67,12 @@ def snapshot_of(segments: int, dim: int, pairs: int) -> Snapshot:
         weight=np.ones(segments, np.int32),
         vectors=vectors,
         blend=blend,
+        scene_start_s=start_s[:1],
+        scene_end_s=start_s[-1:] + 0.25,
+        durations_s=start_s[-1:] + 0.25,
+        recorded_at=np.array([np.nan]),
+        kinds=("video",),
+        read_retrieval=lambda: np.zeros((segments, 0), np.float16),
     )
 
 

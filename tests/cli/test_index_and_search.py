@@ -111,7 +111,8 @@ def test_a_long_text_takes_one_line_of_the_table(index: Path) -> None:
 
 def test_reasons_name_only_weights_that_count(capsys: pytest.CaptureFixture[str]) -> None:
     reason = Reason(text="skis", source="", weight_img=0.0, weight_txt=0.02, similarity=0.8)
-    hit = Hit(rank=1, path=Path("a.mp4"), start_s=0, end_s=1, score=0.3, video_id="", best_s=0, why=(reason,))
+    times = {"start_s": 0, "end_s": 1, "best_s": 0, "scene_start_s": 0, "scene_end_s": 1, "video_s": 1}
+    hit = Hit(rank=1, path=Path("a.mp4"), score=0.3, video_id="", why=(reason,), **times)
     print_answers([Answer(query="snow", hits=[hit], extra={})], Format.table, why=True)
     printed = capsys.readouterr().out
     assert "+ skis  (text 0.020, similarity 0.80)" in printed
@@ -144,7 +145,13 @@ def test_a_single_query_in_every_format(index: Path) -> None:
     assert [hit["rank"] for hit in found["hits"]] == [1, 2, 3]
     assert Path(found["hits"][0]["path"]).name == "red.mp4"
     assert found["hits"][0]["score"] > 0.99
-    assert set(found["hits"][0]) == {"rank", "path", "start_s", "end_s", "timecode", "score"}
+    assert {"rank", "path", "start_s", "end_s", "timecode", "score", "best_s", "scene_start_s", "scene_end_s"} < set(
+        found["hits"][0]
+    )
+    assert (found["hits"][0]["kind"], found["hits"][0]["video_s"]) == (
+        "video",
+        pytest.approx(found["hits"][0]["scene_end_s"], abs=0.05),
+    )
     lines = run("search", "red", "-i", index, "-f", "jsonl").stdout.splitlines()
     assert [json.loads(line) for line in lines] == [found]
     rows = list(csv.DictReader(io.StringIO(run("search", "red", "-i", index, "-f", "csv").stdout)))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Format", "print_answers", "print_json", "settings_in_words"]
 
 _LONGEST_TITLE = 80
+_PLACE = ("best_s", "scene_start_s", "scene_end_s", "video_s", "kind", "names", "moments")
 _WHY = "+ reference pair: weight of its image or text in the moment's vector (own weight 1), similarity"
 
 
@@ -64,7 +65,7 @@ def print_answers(answers: Iterable[Answer], form: Format, *, why: bool) -> int:
     count = 0
     if form is Format.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        names = ["rank", "path", "start_s", "end_s", "timecode", "score"]
+        names = ["rank", "path", "start_s", "end_s", "timecode", "score", *_PLACE]
         writer.writerow(["query", *names, *(["why"] if why else []), "also_at"])
         for answer in answers:
             count += len(answer.hits)
@@ -72,6 +73,8 @@ def print_answers(answers: Iterable[Answer], form: Format, *, why: bool) -> int:
                 row = _hit_dict(hit)
                 reasons = [json.dumps(row.get("why", []), ensure_ascii=False)] if why else []
                 copies = json.dumps(row["also_at"]) if "also_at" in row else ""
+                for name in ("names", "moments"):
+                    row[name] = json.dumps(row[name], ensure_ascii=False) if row[name] else ""
                 writer.writerow([answer.query, *(row[name] for name in names), *reasons, copies])
         return count
     for answer in answers:
@@ -114,6 +117,13 @@ def _hit_dict(hit: Hit) -> dict[str, Any]:
         "end_s": round(hit.end_s, 3),
         "timecode": hit.timecode,
         "score": round(hit.score, 6),
+        "best_s": round(hit.best_s, 3),
+        "scene_start_s": round(hit.scene_start_s, 3),
+        "scene_end_s": round(hit.scene_end_s, 3),
+        "video_s": round(hit.video_s, 3),
+        "kind": hit.kind,
+        "names": list(hit.names),
+        "moments": [{name: round(value, 6) for name, value in vars(moment).items()} for moment in hit.moments],
     }
     if hit.also_at:
         row["also_at"] = [str(path) for path in hit.also_at]

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
 from helpers.colour_references import colour_set
+from helpers.snapshots import make_snapshot
 from helpers.tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
 from impart.blending.encoder import AugmentedEncoder
 from impart.blending.vanilla import Vanilla
-from impart.config import DecodeSettings, IndexSettings, VanillaSettings
+from impart.config import VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
 from impart.retrieval.hubness import CaptionBank
-from impart.video.index.manifest import IndexManifest
-from impart.video.search import ranking
-from impart.video.search.ranking import frame_hubness, frame_scores
+from impart.video.search import scoring
+from impart.video.search.scoring import frame_hubness, frame_scores
 from impart.video.search.snapshot import Snapshot
 
 COUNT = 1000
@@ -35,37 +34,14 @@ def snapshot(augmented: AugmentedEncoder) -> Snapshot:
     vectors = l2_normalise(rng.standard_normal((COUNT, DIM))).astype(np.float16)
     vectors[7] = 0
     retrieval = l2_normalise(rng.standard_normal((COUNT, RETRIEVAL_DIM)))
-    manifest = IndexManifest(
-        encoder_id="tiny",
-        encoder_fingerprint="0",
-        dim=DIM,
-        retrieval_dim=RETRIEVAL_DIM,
-        decode=DecodeSettings(),
-        index=IndexSettings(),
-        augmentation=None,
-        versions={},
-        created_at="",
-    )
-    return Snapshot(
-        state="",
-        manifest=manifest,
-        video_ids=("0",),
-        paths=(Path("0.mp4"),),
-        offsets=np.array([0, COUNT]),
-        scenes=np.array([0]),
-        start_s=np.arange(COUNT) / 4,
-        end_s=np.arange(COUNT) / 4 + 0.25,
-        weight=np.ones(COUNT, np.int32),
-        vectors=vectors,
-        blend=augmented.blend(ImageEmbeddings(vectors.astype(np.float32), retrieval)),
-    )
+    return make_snapshot(vectors, blend=augmented.blend(ImageEmbeddings(vectors.astype(np.float32), retrieval)))
 
 
 @pytest.mark.parametrize("blended", [False, True])
 def test_pieces_give_the_scores_of_one_product(
     snapshot: Snapshot, augmented: AugmentedEncoder, blended: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ranking, "_ROWS", 64)
+    monkeypatch.setattr(scoring, "_ROWS", 64)
     encoder = augmented if blended else None
     queries = l2_normalise(np.random.default_rng(1).standard_normal((5, DIM)))
     base = snapshot.vectors.astype(np.float32)
@@ -84,7 +60,7 @@ def test_the_blas_has_one_thread_in_a_piece_and_its_own_afterwards(
     def threads() -> list[int]:
         return [library["num_threads"] for library in threadpool_info() if "numpy" in library["filepath"]]
 
-    monkeypatch.setattr(ranking, "_ROWS", 64)
+    monkeypatch.setattr(scoring, "_ROWS", 64)
     before, within = threads(), []
 
     class Counting(AugmentedEncoder):

@@ -15,6 +15,7 @@ from PIL import Image
 
 from helpers.clips import solid, write_clip
 from helpers.colour_references import colour_set
+from helpers.snapshots import make_snapshot
 from helpers.tiny_encoder import DIM, RETRIEVAL_DIM, TinyEncoder
 from impart.blending.encoder import AugmentedEncoder
 from impart.blending.vanilla import Vanilla
@@ -26,7 +27,8 @@ from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import Query, VideoIndex
 from impart.video.search.hits import timecode
 from impart.video.search.query import SearchKeywords, SearchOptions, combine
-from impart.video.search.ranking import frame_scores, group_means, top_groups
+from impart.video.search.ranking import group_means, top_groups
+from impart.video.search.scoring import frame_scores
 from impart.video.search.snapshot import Snapshot, has_cache
 
 
@@ -70,20 +72,8 @@ def snapshot_of(rng: np.random.Generator, lengths: list[int], encoder: Augmented
     vectors = l2_normalise(rng.standard_normal((count, DIM))).astype(np.float16)
     retrieval = l2_normalise(rng.standard_normal((count, RETRIEVAL_DIM)))
     blend = encoder.blend(ImageEmbeddings(vectors.astype(np.float32), retrieval))
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Snapshot(
-        state="",
-        manifest=None,  # type: ignore[arg-type]
-        video_ids=tuple(f"{i}" for i in range(len(lengths))),
-        paths=tuple(Path(f"/{i}.mp4") for i in range(len(lengths))),
-        offsets=offsets,
-        scenes=offsets[:-1],
-        start_s=np.arange(count) / 4,
-        end_s=np.arange(1, count + 1) / 4,
-        weight=rng.integers(1, 9, count).astype(np.int32),
-        vectors=vectors,
-        blend=blend,
-    )
+    weight = rng.integers(1, 9, count).astype(np.int32)
+    return make_snapshot(vectors, lengths=lengths, weight=weight, blend=blend)
 
 
 def test_means_and_scores_equal_a_naive_loop() -> None:

@@ -16,6 +16,7 @@ next writer deletes them. Readers need no lock. This module reads; `writer.py` w
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import shutil
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from impart.errors import VideoIndexError
 from impart.files import blake2b_hex, new_blake2b
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FailureRecord",
+    "Kind",
     "Store",
     "TableGoneError",
     "VideoRecord",
@@ -50,10 +52,12 @@ VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
 NEIGHBOURS_PREFIX = "neighbours_"
 UNREAD = -(2**63)
 _PROBE = ".impart-"
-_OURS = ("references", "rams", "cache", *MANIFESTS, "folders.json", ".lock")
+LAST_SEARCH = "last-search.json"
+_OURS = ("references", "rams", "names", "cache", *MANIFESTS, "folders.json", LAST_SEARCH, ".lock")
 NO_VIDEO = frozenset({"has sound but no image", "has no video stream"})
 """Reasons, as the decoder words them, of files that contain no video."""
 
+Kind: TypeAlias = Literal["video", "photo"]
 _TRIES = 8
 _Read = TypeVar("_Read")
 
@@ -72,6 +76,11 @@ class VideoRecord:
             so the next run decodes it again.
         problem: why only a part could be read; None for a whole video.
         indexed_at: Unix time in seconds.
+        kind: `video` or `photo`.
+        recorded_at: when it was recorded, by the file itself, Unix time in seconds; None = it does not say.
+        scene_start_s, scene_end_s: bounds of each scene in seconds. Empty in indexes of version 0.1.0: then those of
+            its segments.
+        scene_kinds: how each scene begins: `cut`, `dissolve` or `fade`; may be empty as well.
     """
 
     video_id: str
@@ -91,6 +100,11 @@ class VideoRecord:
     scene_starts: tuple[int, ...]
     problem: str | None
     indexed_at: float
+    kind: Kind = "video"
+    recorded_at: float | None = None
+    scene_start_s: tuple[float, ...] = ()
+    scene_end_s: tuple[float, ...] = ()
+    scene_kinds: tuple[str, ...] = ()
 
     @property
     def status(self) -> str:
@@ -234,8 +248,13 @@ class Store:
         """Read all committed videos, sorted by path."""
         columns = self.read(VIDEOS).to_pydict()
         columns["path"] = [Path(os.fsdecode(path)) for path in columns["path"]]
-        columns["scene_starts"] = [tuple(starts) for starts in columns["scene_starts"]]
-        names = list(columns)
+        names = [item.name for item in dataclasses.fields(VideoRecord) if item.name in columns]
+        for name in names:
+            if name.startswith("scene_"):
+                columns[name] = [tuple(values or ()) for values in columns[name]]
+        columns = {name: columns[name] for name in names}
+        if "kind" in columns:
+            columns["kind"] = [kind or "video" for kind in columns["kind"]]
         records = [VideoRecord(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
         return sorted(records, key=lambda record: os.fsencode(record.path))
 
@@ -310,6 +329,16 @@ class Store:
         """Create an empty table of failures, in place of a lost or damaged one: its files are tried again."""
         self._make(FAILURES, _schemas(manifest)[FAILURES])
 
+    def add_columns(self, manifest: IndexManifest) -> None:
+        """Add the columns of `videos` that an older version did not have; their values are null."""
+        import pyarrow as pa
+
+        table = self.table(VIDEOS)
+        lacking = [field for field in _schemas(manifest)[VIDEOS] if field.name not in table.schema.names]
+        if lacking:
+            table.add_columns(pa.schema(lacking))
+            self._tables.pop(VIDEOS)
+
     def drop(self, name: str) -> None:
         """Delete a table, also a damaged one."""
         self._tables.pop(name, None)
@@ -377,6 +406,12 @@ def _schemas(manifest: IndexManifest) -> dict[str, pa.Schema]:
         pa.field("scene_starts", pa.list_(pa.int32())),
         pa.field("problem", pa.string()),
         pa.field("indexed_at", pa.float64()),
+        # Indexes of version 0.1.0 lack these; `add_columns` adds them.
+        pa.field("kind", pa.string()),
+        pa.field("recorded_at", pa.float64()),
+        pa.field("scene_start_s", pa.list_(pa.float64())),
+        pa.field("scene_end_s", pa.list_(pa.float64())),
+        pa.field("scene_kinds", pa.list_(pa.string())),
     ]
     segments = [
         pa.field("video_id", pa.string()),

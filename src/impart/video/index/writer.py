@@ -129,6 +129,7 @@ class Writer:
         try:
             self.manifest = IndexManifest.load(self.store.folder, migrate=True)
             with self.store.errors("open"):
+                self.store.add_columns(self.manifest)
                 self.videos = {record.video_id: record for record in self.store.videos()}
                 if damaged_file(self.store.folder / f"{FAILURES}.lance") is not None:
                     self.store.make_failures(self.manifest)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Hit", "Reason", "timecode"]
+from impart.video.index.store import Kind
+
+__all__ = ["Hit", "Moment", "Reason", "timecode"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,22 @@ class Reason:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Moment:
+    """A span of a video that a query describes.
+
+    Attributes:
+        start_s, end_s: of the span.
+        score: as of a hit.
+        best_s: start of its best segment.
+    """
+
+    start_s: float
+    end_s: float
+    score: float
+    best_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hit:
     """One result of a search.
 
@@ -34,6 +52,11 @@ class Hit:
         start_s, end_s: of the scene with `group="scene"`, else of the best segment.
         score: a cosine; for a text query, less the hubness. Scores of different models cannot be compared.
         best_s: start of the best segment.
+        scene_start_s, scene_end_s: of the scene that contains `best_s`.
+        video_s: length of the video; 0 for a photo.
+        kind: `video` or `photo`.
+        names: taught names that raised its score.
+        moments: further spans of the same video, best first.
         also_at: other files with the same content, copies and hard links, sorted; they are no hits of their own.
         why: reference pairs that were blended into that segment, largest weight first; empty unless asked for.
     """
@@ -45,6 +68,12 @@ class Hit:
     score: float
     video_id: str
     best_s: float
+    scene_start_s: float
+    scene_end_s: float
+    video_s: float
+    kind: Kind = "video"
+    names: tuple[str, ...] = ()
+    moments: tuple[Moment, ...] = ()
     also_at: tuple[Path, ...] = ()
     why: tuple[Reason, ...] = ()
 

@@ -1,112 +1,25 @@
-"""Ranking: pure functions from query vectors and a snapshot of the index to scores and the best groups.
+"""Ranking: pure functions from scores to the best groups.
 
-- The score of a frame is the cosine q.v' of the query with the frame's (augmented) unit vector.
-- The score of a video or scene is, by `mean` (IMPART 3.3), the cosine with the mean of its frame vectors; by `moment`,
-  the score of its best frame. A segment counts as many times as frames were sampled in it.
-- For a text, the hubness of the frame or mean is subtracted (`impart.retrieval.hubness`), where the model comes with
-  captions.
+The score of a video or scene is, by `mean` (IMPART 3.3), the cosine with the mean of its frame vectors; by `moment`,
+the score of its best frame. A segment counts as many times as frames were sampled in it. Scores of frames:
+`impart.video.search.scoring`.
 
 A group is a video, a scene or a frame: a run of segments that gives one hit.
 """
 
 from __future__ import annotations
 
-import fnmatch
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from threading import Lock
-
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import ThreadpoolController
 
-from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Float32, l2_normalise
 from impart.refset.refset import ReferenceSet
-from impart.retrieval.hubness import CaptionBank
 from impart.video.search.snapshot import Snapshot
 
-__all__ = ["best_of", "first_copies", "frame_hubness", "frame_scores", "group_means", "path_mask", "top_groups"]
+__all__ = ["best_of", "group_means", "top_groups"]
 
-_ROWS = 4096  # segments converted to float32 at once: 10 MB at D = 640
-_MOST_ROWS = 16_384  # of a piece where the reference set is larger than that: it is multiplied once per piece
-_LIMITED = Lock()
-_SHORTEST = np.float32(1e-12)  # a vector of zeros stays one
 _COEFFICIENTS = 4_000_000  # (groups x pairs) at once: 32 MB
 _DECIMALS = 6  # scores that differ by less are ties: the last bits depend on how a product was split
-
-
-def frame_scores(
-    queries: Float32,
-    snapshot: Snapshot,
-    encoder: AugmentedEncoder | None,
-    *,
-    rows: npt.NDArray[np.int64] | None = None,
-) -> Float32:
-    """Compute the cosines of queries (T, D) with segments.
-
-    Args:
-        encoder: the augmentation in force; None scores the base vectors.
-        rows: (m,) numbers of the segments; None = all n.
-
-    Returns:
-        (T, m) or (T, n).
-    """
-    count = len(snapshot) if rows is None else len(rows)
-    scores = np.empty((len(queries), count), np.float32)
-    blend = snapshot.blend
-
-    def score(part: slice) -> None:
-        taken = part if rows is None else rows[part]
-        base = snapshot.vectors[taken].astype(np.float32)  # (b, D)
-        if encoder is None or blend is None:
-            lengths = np.sqrt(np.einsum("bd,bd->b", base, base))  # float16 rounded them
-            np.divide(queries @ base.T, np.maximum(lengths, _SHORTEST), out=scores[:, part])
-        else:
-            scores[:, part] = encoder.scores(queries, base, blend[taken])
-
-    large = encoder is not None and len(encoder.references) > _MOST_ROWS
-    _in_pieces(count, score, rows=_MOST_ROWS if large else _ROWS)
-    return scores
-
-
-def frame_hubness(bank: CaptionBank, snapshot: Snapshot, encoder: AugmentedEncoder | None) -> Float32:
-    """Compute the hubness (n,) of each segment, see `impart.retrieval.hubness`."""
-    result = np.empty(len(snapshot), np.float32)
-    blend = snapshot.blend
-
-    def score(part: slice) -> None:
-        base = snapshot.vectors[part].astype(np.float32)  # (b, D)
-        vectors = l2_normalise(base) if encoder is None or blend is None else encoder.apply(base, blend[part])
-        result[part] = bank.hubness(vectors)
-
-    _in_pieces(len(snapshot), score, rows=_ROWS)
-    return result
-
-
-def _in_pieces(count: int, work: Callable[[slice], None], *, rows: int) -> None:
-    """Call `work` for all pieces of n segments, in threads.
-
-    Each piece is computed on one thread. The threads of a BLAS would instead wait for the next product in a loop, which
-    takes the cores from the work between two products (measured: `benchmarks/frame_ranking.py`).
-    """
-    pieces = [slice(first, min(first + rows, count)) for first in range(0, count, rows)]
-    if len(pieces) <= 1:
-        for piece in pieces:
-            work(piece)
-        return
-    workers = min(len(pieces), os.cpu_count() or 1)
-    # Of two searches at once, the second would take the limit of the first for the state to return to.
-    with _LIMITED, _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers, "impart-rank") as pool:
-        for _ in pool.map(work, pieces):
-            pass
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()  # finding the libraries takes milliseconds
 
 
 def group_means(snapshot: Snapshot, starts: npt.NDArray[np.int64], *, references: ReferenceSet | None) -> Float32:
@@ -164,38 +77,6 @@ def best_of(frames: Float32) -> int:
     1
     """
     return int(np.argmax(np.round(frames, _DECIMALS)))
-
-
-def first_copies(
-    snapshot: Snapshot, allowed: npt.NDArray[np.bool_] | None, *, own: int | None = None
-) -> npt.NDArray[np.bool_]:
-    """Select one of the videos with the same content: the first that is allowed.
-
-    Args:
-        allowed: (V,) videos; None = all.
-        own: number of a video that is selected in place of its copies.
-
-    Returns:
-        (V,) the selected videos.
-    """
-    result = np.ones(len(snapshot.paths), bool) if allowed is None else allowed.copy()
-    for copies in set(snapshot.copies.values()):
-        first = own if own in copies else next((video for video in copies if result[video]), None)
-        result[[video for video in copies if video != first]] = False
-    return result
-
-
-def path_mask(snapshot: Snapshot, pattern: str) -> npt.NDArray[np.bool_]:
-    """Match the paths of V videos with a shell pattern.
-
-    A pattern without a slash is matched with the file name, one with a slash with the whole path or its end.
-    """
-    if "/" not in pattern and os.sep not in pattern:
-        videos = [fnmatch.fnmatch(path.name, pattern) for path in snapshot.paths]
-    else:
-        tail = pattern if os.path.isabs(pattern) else f"*/{pattern}"  # noqa: PTH117
-        videos = [fnmatch.fnmatch(path.as_posix(), tail.replace(os.sep, "/")) for path in snapshot.paths]
-    return np.array(videos, bool)
 
 
 def _add_pairs(

@@ -22,17 +22,11 @@ from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.scan import absolute
 from impart.video.index.store import SEGMENTS, Store, TableGoneError
+from impart.video.search.filters import allowed_videos
 from impart.video.search.hits import Hit, Reason, timecode
 from impart.video.search.query import Query, SearchOptions, query_vectors
-from impart.video.search.ranking import (
-    best_of,
-    first_copies,
-    frame_hubness,
-    frame_scores,
-    group_means,
-    path_mask,
-    top_groups,
-)
+from impart.video.search.ranking import best_of, group_means, top_groups
+from impart.video.search.scoring import frame_hubness, frame_scores, without_hubs
 from impart.video.search.snapshot import Snapshot, load_snapshot
 
 __all__ = ["Searcher"]
@@ -147,6 +141,9 @@ class Searcher:
             except (EncoderError, ReferenceSetError, VideoIndexError):
                 if attempt == _TRIES - 1 or self._store.state() == state:
                     raise
+            except TableGoneError as error:  # a column that is read when it is first used
+                if attempt == _TRIES - 1:
+                    raise VideoIndexError(f"{error}; try again") from error
         for text in self.current().warnings():
             warnings.warn(text, ImpartWarning, stacklevel=4)
         return found
@@ -179,12 +176,8 @@ class Searcher:
         else:
             starts = snapshot.offsets[:-1] if options.group == "video" else snapshot.scenes
         allowed = None
-        videos: npt.NDArray[np.bool_] | None = None  # (V,)
-        if options.path_glob is not None:
-            videos = path_mask(snapshot, options.path_glob)
-        if options.fold_copies and snapshot.copies:
-            own = None if without is None else int(snapshot.video_of[without])
-            videos = first_copies(snapshot, videos, own=own)
+        own = None if without is None else int(snapshot.video_of[without])
+        videos = allowed_videos(snapshot, options, own=own)
         if videos is not None and len(starts):
             allowed = videos[snapshot.video_of[starts]]
         if without is not None:
@@ -211,9 +204,9 @@ class Searcher:
             return [[] for _ in vectors]
         frames: Float32 | None = None
         if options.by_means:
-            scores = _without_hubs(vectors @ self._group_means(groups).T, by_text, hubness)  # (T, G)
+            scores = without_hubs(vectors @ self._group_means(groups).T, by_text, hubness)  # (T, G)
         else:
-            frames = _without_hubs(frame_scores(vectors, snapshot, groups.encoder), by_text, hubness)  # (T, n)
+            frames = without_hubs(frame_scores(vectors, snapshot, groups.encoder), by_text, hubness)  # (T, n)
             scores = frames if options.group == "frame" else np.maximum.reduceat(frames, starts, axis=1)
         chosen = [top_groups(row, top=options.top, allowed=groups.allowed) for row in scores]
         at = starts  # where a group's frames begin in `frames`
@@ -247,6 +240,10 @@ class Searcher:
             score=score,
             video_id=snapshot.video_ids[number],
             best_s=float(snapshot.start_s[best]),
+            scene_start_s=float(snapshot.scene_start_s[snapshot.scene_of[best]]),
+            scene_end_s=float(snapshot.scene_end_s[snapshot.scene_of[best]]),
+            video_s=float(snapshot.durations_s[number]),
+            kind=snapshot.kinds[number],
             also_at=tuple(snapshot.paths[copy] for copy in copies if copy != number),
             why=self._reasons(best, groups) if options.why else (),
         )
@@ -336,10 +333,3 @@ class Searcher:
         if not 0 <= at_s <= end_s:
             raise QueryError(f"{at_s:g} s is outside {snapshot.paths[number]}: it ends at {timecode(end_s)}")
         return first + max(0, int(np.searchsorted(snapshot.start_s[first:stop], at_s, side="right")) - 1)
-
-
-def _without_hubs(scores: Float32, by_text: npt.NDArray[np.bool_] | None, hubness: Float32 | None) -> Float32:
-    """Subtract the hubness (G,) from those of the scores (T, G) that belong to texts."""
-    if by_text is None or hubness is None:
-        return scores
-    return scores - by_text[:, None].astype(np.float32) * hubness[None]

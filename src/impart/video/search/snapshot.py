@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from impart.blending.base import Blend
 from impart.files import arrays_fit, move_synced
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.store import SEGMENTS, Store, TableGoneError, VideoRecord
+from impart.video.index.store import SEGMENTS, Kind, Store, TableGoneError, VideoRecord
 from impart.video.integrity import KEYS, Placed, damaged_file, place_rows
 
 if TYPE_CHECKING:
@@ -29,7 +29,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Snapshot", "has_cache", "load_snapshot", "save_cache"]
 
-_ARRAYS = ("offsets", "scenes", "start_s", "end_s", "weight", "vectors")
+_ARRAYS = (
+    "offsets",
+    "scenes",
+    "start_s",
+    "end_s",
+    "weight",
+    "vectors",
+    "scene_start_s",
+    "scene_end_s",
+    "durations_s",
+    "recorded_at",
+)
+_RETRIEVAL = "retrieval.npy"
 _BLEND = ("ids", "img", "txt", "norm")
 
 
@@ -46,6 +58,9 @@ class Snapshot:
         start_s, end_s: (n,) seconds.
         weight: (n,) sampled frames per segment.
         vectors: (n, D) base embeddings, float16 or float32.
+        scene_start_s, scene_end_s: (S,) bounds of the scenes, seconds.
+        durations_s: (V,) seconds; recorded_at: (V,) Unix time, NaN = unknown; kinds: V, `video` or `photo`.
+        read_retrieval: reads `retrieval`.
         blend: of all n segments, or None without a reference set.
         left_out: paths of the videos that lack rows; they are not among the V.
         unblended: paths of the videos that lack rows of their blends; they have their base vectors alone.
@@ -64,6 +79,12 @@ class Snapshot:
     weight: npt.NDArray[np.int32]
     vectors: npt.NDArray[Any]
     blend: Blend | None
+    scene_start_s: npt.NDArray[np.float64]
+    scene_end_s: npt.NDArray[np.float64]
+    durations_s: npt.NDArray[np.float64]
+    recorded_at: npt.NDArray[np.float64]
+    kinds: tuple[Kind, ...]
+    read_retrieval: Callable[[], npt.NDArray[Any]]
     left_out: tuple[Path, ...] = ()
     unblended: tuple[Path, ...] = ()
     video_means: npt.NDArray[np.float32] | None = None
@@ -79,6 +100,20 @@ class Snapshot:
         for video, revision in enumerate(self.revisions):
             numbers.setdefault(revision, []).append(video)
         return {video: tuple(same) for same in numbers.values() if len(same) > 1 for video in same}
+
+    @cached_property
+    def retrieval(self) -> npt.NDArray[Any]:
+        """Retrieval embeddings (n, R) in the precision of the index; read when they are first used.
+
+        Raises:
+            TableGoneError: a video was replaced meanwhile; take a new snapshot.
+        """
+        return self.read_retrieval()
+
+    @cached_property
+    def scene_of(self) -> npt.NDArray[np.int64]:
+        """Number (n,) of the scene of each segment."""
+        return np.repeat(np.arange(len(self.scenes)), np.diff(np.append(self.scenes, len(self))))
 
     @cached_property
     def video_of(self) -> npt.NDArray[np.int64]:
@@ -138,6 +173,7 @@ def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.
         for name in _ARRAYS:
             np.save(part / f"{name}.npy", getattr(snapshot, name))
         np.save(part / "video_means.npy", video_means)
+        np.save(part / _RETRIEVAL, snapshot.retrieval)
         if snapshot.blend is not None:
             for name in _blend_names(snapshot.manifest):
                 np.save(part / f"{name}.npy", getattr(snapshot.blend, name))
@@ -145,10 +181,11 @@ def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.
             "video_ids": snapshot.video_ids,
             "paths": [str(path) for path in snapshot.paths],
             "revisions": snapshot.revisions,
+            "kinds": snapshot.kinds,
         }
         (part / "videos.json").write_text(json.dumps(meta), encoding="ascii")
         move_synced(part, target)
-    except OSError:
+    except (OSError, TableGoneError):
         shutil.rmtree(part, ignore_errors=True)
 
 
@@ -177,11 +214,15 @@ def _from_cache(store: Store, state: str, manifest: IndexManifest) -> Snapshot |
         if manifest.augmentation is not None:
             blend = Blend(**{name: arrays.pop(name) for name in _blend_names(manifest)})
         paths = tuple(Path(path) for path in meta["paths"])
-        ids, revisions = tuple(meta["video_ids"]), tuple(meta["revisions"])
+        ids, revisions, kinds = (tuple(meta[name]) for name in ("video_ids", "revisions", "kinds"))
+        retrieval = np.load(folder / _RETRIEVAL, mmap_mode="r")
         total = int(arrays["offsets"][-1])
     except (OSError, EOFError, ValueError, LookupError, TypeError):
         return None
-    if len(arrays["vectors"]) != total or not len(means) == len(paths) == len(ids) == len(revisions):
+    per_video = (means, ids, revisions, kinds, arrays["durations_s"], arrays["recorded_at"])
+    if len(arrays["vectors"]) != total or any(len(values) != len(paths) for values in per_video):
+        return None
+    if retrieval.shape != (total, manifest.retrieval_dim):
         return None
     return Snapshot(
         state=state,
@@ -189,8 +230,10 @@ def _from_cache(store: Store, state: str, manifest: IndexManifest) -> Snapshot |
         video_ids=ids,
         paths=paths,
         revisions=revisions,
+        kinds=kinds,
         blend=blend,
         video_means=means,
+        read_retrieval=lambda: retrieval,
         **arrays,
     )
 
@@ -204,6 +247,10 @@ def _layout(names: Sequence[str], dim: int) -> dict[str, tuple[str, tuple[int | 
         "end_s": ("f", ("n",)),
         "weight": ("i", ("n",)),
         "vectors": ("f", ("n", dim)),
+        "scene_start_s": ("f", ("scenes",)),
+        "scene_end_s": ("f", ("scenes",)),
+        "durations_s": ("f", ("videos",)),
+        "recorded_at": ("f", ("videos",)),
         "video_means": ("f", ("videos", dim)),
         "ids": ("i", ("n", "k")),
         "img": ("f", ("n", "k")),
@@ -230,6 +277,12 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
     total = int(offsets[-1])
     number = np.float16 if manifest.index.precision == "float16" else np.float32
     blend, unblended = _blend_from_table(store, manifest, records)
+    start_s = _spread(rows["start_s"], place, np.empty(total, np.float64))
+    end_s = _spread(rows["end_s"], place, np.empty(total, np.float64))
+    bounds = [
+        _scene_bounds(record, start_s[first:stop], end_s[first:stop])
+        for record, first, stop in zip(records, offsets, offsets[1:], strict=False)
+    ]
     return Snapshot(
         state=state,
         manifest=manifest,
@@ -239,14 +292,46 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
         revisions=tuple(record.revision if record.problem is None else record.video_id for record in records),
         offsets=offsets,
         scenes=np.concatenate([np.zeros(0, np.int64), *scenes]),
-        start_s=_spread(rows["start_s"], place, np.empty(total, np.float64)),
-        end_s=_spread(rows["end_s"], place, np.empty(total, np.float64)),
+        start_s=start_s,
+        end_s=end_s,
+        scene_start_s=np.concatenate([np.zeros(0), *(starts for starts, _ in bounds)]),
+        scene_end_s=np.concatenate([np.zeros(0), *(ends for _, ends in bounds)]),
+        durations_s=np.array([record.duration_s for record in records], np.float64),
+        recorded_at=np.array([record.recorded_at for record in records], np.float64),  # None becomes NaN
+        kinds=tuple(record.kind for record in records),
+        read_retrieval=partial(_read_retrieval, store, manifest, records),
         weight=_spread(rows["weight"], place, np.empty(total, np.int32)),
         vectors=_spread(rows["vector"], place, np.empty((total, manifest.dim), number)),
         blend=blend,
         left_out=_lacking(everything, found),
         unblended=unblended,
     )
+
+
+def _scene_bounds(
+    record: VideoRecord, start_s: npt.NDArray[np.float64], end_s: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return start and end (s) of the scenes of a video; where the index has none stored, those of its segments."""
+    if len(record.scene_start_s) == len(record.scene_end_s) == len(record.scene_starts):
+        return np.array(record.scene_start_s, np.float64), np.array(record.scene_end_s, np.float64)
+    first = np.array(record.scene_starts, np.int64)
+    last = np.append(first[1:], len(start_s)) - 1
+    return start_s[first], end_s[last]
+
+
+def _read_retrieval(store: Store, manifest: IndexManifest, records: list[VideoRecord]) -> npt.NDArray[Any]:
+    """Read the retrieval embeddings (n, R) of the videos of a snapshot.
+
+    Raises:
+        TableGoneError: a video was replaced meanwhile.
+    """
+    rows = store.read(SEGMENTS, columns=[*KEYS, "retrieval"])
+    found = place_rows(rows, records)
+    if not found.whole.all():
+        raise TableGoneError("a video was replaced meanwhile")
+    number = np.float16 if manifest.index.precision == "float16" else np.float32
+    total = sum(record.segments for record in records)
+    return _spread(rows["retrieval"], found.place, np.empty((total, manifest.retrieval_dim), number))
 
 
 def _blend_from_table(
