@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Format", "print_answers", "print_json", "settings_in_words"]
 
 _LONGEST_TITLE = 80
-_PLACE = ("best_s", "scene_start_s", "scene_end_s", "video_s", "kind", "names", "moments")
+_PLACE = ("best_s", "scene_start_s", "scene_end_s", "video_s", "kind", "recorded_at", "names", "moments")
 _WHY = "+ reference pair: weight of its image or text in the moment's vector (own weight 1), similarity"
 
 
@@ -122,6 +123,7 @@ def _hit_dict(hit: Hit) -> dict[str, Any]:
         "scene_end_s": round(hit.scene_end_s, 3),
         "video_s": round(hit.video_s, 3),
         "kind": hit.kind,
+        "recorded_at": None if hit.recorded_at is None else _iso(hit.recorded_at),
         "names": list(hit.names),
         "moments": [{name: round(value, 6) for name, value in vars(moment).items()} for moment in hit.moments],
     }
@@ -139,6 +141,11 @@ def _hit_dict(hit: Hit) -> dict[str, Any]:
             for reason in hit.why
         ]
     return row
+
+
+def _iso(time_s: float) -> str:
+    """Format a Unix time as local time with its offset."""
+    return datetime.fromtimestamp(time_s).astimezone().isoformat(timespec="seconds")
 
 
 def _print_table(answer: Answer, *, why: bool) -> None:
@@ -161,8 +168,9 @@ def _print_table(answer: Answer, *, why: bool) -> None:
     table.add_column("length", justify="right", no_wrap=True)
     table.add_column("video", overflow="fold")
     for hit in answer.hits:
-        length = f"{hit.length_s:.2f} s"
-        table.add_row(str(hit.rank), f"{hit.score:.3f}", hit.timecode, length, escape(_short(Path(hit.path))))
+        photo = hit.kind == "photo"
+        at, length = ("photo", "") if photo else (hit.timecode, f"{hit.length_s:.2f} s")
+        table.add_row(str(hit.rank), f"{hit.score:.3f}", at, length, escape(_short(Path(hit.path))))
         for copy in hit.also_at:
             table.add_row("", "", "", "", f"[dim]also at {escape(_short(copy))}[/dim]")
         if why:

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["search", "similar"]
 
 _AT_ONCE = 256  # queries of a file that are answered together
+_FILTERS = ("path_glob", "folder", "kind", "since", "until", "min_length", "max_length")
 _DEFAULTS = SearchSettings()
 TopOption = Annotated[
     int | None, typer.Option("--top", "-n", min=1, help="Return this many hits.", show_default=str(_DEFAULTS.top))
@@ -49,6 +50,26 @@ ByOption = Annotated[
 ]
 PathOption = Annotated[
     str | None, typer.Option("--path", help="Search only videos whose name matches, such as '*.mp4'.", metavar="GLOB")
+]
+FolderOption = Annotated[Path | None, typer.Option(help="Search only in this folder.", metavar="DIR")]
+KindOption = Annotated[
+    Literal["video", "photo"] | None, typer.Option(help="Search only videos, or only photos.", show_default="both")
+]
+SinceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Search only what was recorded on this date or later: 2024, 2024-05, 2024-05-01 or 2024-05-01T18:30.",
+        metavar="DATE",
+    ),
+]
+UntilOption = Annotated[
+    str | None, typer.Option(help="Search only what was recorded on this date or earlier.", metavar="DATE")
+]
+MinLengthOption = Annotated[
+    str | None, typer.Option(help="Search only videos of at least this length: 90, 10s, 5m or 1h30m.", metavar="LENGTH")
+]
+MaxLengthOption = Annotated[
+    str | None, typer.Option(help="Search only videos of at most this length.", metavar="LENGTH")
 ]
 WhyOption = Annotated[
     bool, typer.Option("--why", help="Name the reference pairs that were blended into each moment, with weights.")
@@ -91,6 +112,12 @@ def search(
     group: GroupOption = None,
     by: ByOption = None,
     path: PathOption = None,
+    folder: FolderOption = None,
+    kind: KindOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    min_length: MinLengthOption = None,
+    max_length: MaxLengthOption = None,
     why: WhyOption = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
@@ -114,7 +141,17 @@ def search(
         raise typer.BadParameter("--together needs --queries: a single query cannot be corrected by others")
     negatives = tuple(not_text or ())
     opened = _open(index_dir, encoder, config, top=top, group=group, by=by)
-    keywords: SearchKeywords = {"augment": not no_augment, "path_glob": path, "why": why}
+    keywords: SearchKeywords = {
+        "augment": not no_augment,
+        "path_glob": path,
+        "folder": folder,
+        "kind": kind,
+        "since": since,
+        "until": until,
+        "min_length": min_length,
+        "max_length": max_length,
+        "why": why,
+    }
     extra: dict[str, Any] = {"not": list(negatives)} if negatives else {}
     if queries is None:
         if image is not None and text is not None:
@@ -132,6 +169,8 @@ def search(
         print(
             f"the index {index_dir} holds no videos: add some with impart index PATH... -i {index_dir}", file=sys.stderr
         )
+    elif not hits and any(keywords.get(name) is not None for name in _FILTERS):
+        print("no file of the index fits the filters (impart stats --videos lists its files)", file=sys.stderr)
 
 
 def similar(
@@ -143,6 +182,12 @@ def similar(
     group: GroupOption = None,
     by: ByOption = None,
     path: PathOption = None,
+    folder: FolderOption = None,
+    kind: KindOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    min_length: MinLengthOption = None,
+    max_length: MaxLengthOption = None,
     why: WhyOption = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
@@ -151,7 +196,19 @@ def similar(
     """Find moments that look like a moment of an indexed video."""
     file, at_s = parse_moment(moment)
     opened = _open(index_dir, None, config, top=top, group=group, by=by)
-    hits = opened.similar(file, at_s, augment=not no_augment, path_glob=path, why=why)
+    hits = opened.similar(
+        file,
+        at_s,
+        augment=not no_augment,
+        path_glob=path,
+        folder=folder,
+        kind=kind,
+        since=since,
+        until=until,
+        min_length=min_length,
+        max_length=max_length,
+        why=why,
+    )
     print_answers([Answer(query=moment, hits=hits, extra={})], form or Format.table, why=why)
 
 

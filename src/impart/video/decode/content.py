@@ -27,7 +27,7 @@ PHOTO_SUFFIXES = RAW_SUFFIXES | {f".{name}" for name in _PHOTOS.split()}
 """Suffixes of still images, in lower case; a few of these files are animations."""
 
 ICON_PX = 32
-ICON = f"an icon: both sides are below {ICON_PX} pixels"
+ICON = f"icon below {ICON_PX} pixels"
 """Reason of an image that is left out; it is no failure."""
 
 HEAD_BYTES = 1 << 13

@@ -55,6 +55,7 @@ class Hit:
         scene_start_s, scene_end_s: of the scene that contains `best_s`.
         video_s: length of the video; 0 for a photo.
         kind: `video` or `photo`.
+        recorded_at: Unix time (s) at which it was recorded, by the file itself; None = unknown.
         names: taught names that raised its score.
         moments: further spans of the same video, best first.
         also_at: other files with the same content, copies and hard links, sorted; they are no hits of their own.
@@ -72,6 +73,7 @@ class Hit:
     scene_end_s: float
     video_s: float
     kind: Kind = "video"
+    recorded_at: float | None = None
     names: tuple[str, ...] = ()
     moments: tuple[Moment, ...] = ()
     also_at: tuple[Path, ...] = ()

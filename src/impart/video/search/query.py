@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack, get_args
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from impart.encoders.tokens import tokenizer_of
 from impart.errors import DataError, ImpartWarning, QueryError
 from impart.images import load_image
 from impart.retrieval.prompts import fill_sentence, query_embeddings
+from impart.video.index.store import Kind
+from impart.video.search.dates import Date, Length, end_of, length_s, start_of
 
 __all__ = ["Query", "SearchKeywords", "SearchOptions", "combine", "query_vectors"]
 
@@ -55,6 +57,12 @@ class SearchKeywords(TypedDict, total=False):
     by: By | None
     augment: bool
     path_glob: str | None
+    folder: str | os.PathLike[str] | None
+    kind: Kind | None
+    since: Date | None
+    until: Date | None
+    min_length: Length | None
+    max_length: Length | None
     why: bool
     fold_copies: bool
 
@@ -69,6 +77,11 @@ class SearchOptions:
         by: rank a video or scene by the `mean` of its frames or by its best `moment`.
         augment: score the augmented vectors v'; False scores the base vectors.
         path_glob: only videos whose name matches (whose path, where the pattern contains a slash).
+        folder: only videos in this folder, or below it.
+        kind: only files of this kind, `video` or `photo`.
+        since, until: only what was recorded in this time; both are part of it. A file that does not state when it was
+            recorded counts by the time of its last change.
+        min_length, max_length: only videos of this length; photos have none and are left out.
         why: add to each hit the reference pairs that were blended in.
         fold_copies: return one hit for files of the same content (`Hit.also_at` names the others).
         together: correct the text queries for hubs by each other (`CaptionBank.with_queries`). For lists in which each
@@ -83,6 +96,12 @@ class SearchOptions:
     by: By
     augment: bool = True
     path_glob: str | None = None
+    folder: str | os.PathLike[str] | None = None
+    kind: Kind | None = None
+    since: Date | None = None
+    until: Date | None = None
+    min_length: Length | None = None
+    max_length: Length | None = None
     why: bool = False
     together: bool = False
     fold_copies: bool = True
@@ -94,6 +113,14 @@ class SearchOptions:
             raise QueryError(f"cannot group by {self.group!r}: use video, scene or frame")
         if self.by not in ("mean", "moment"):
             raise QueryError(f"cannot rank by {self.by!r}: use mean or moment")
+        if self.kind is not None and self.kind not in get_args(Kind):
+            raise QueryError(f"there is no kind {self.kind!r}: use {' or '.join(get_args(Kind))}")
+        since = -np.inf if self.since is None else start_of(self.since)
+        if self.until is not None and end_of(self.until) <= since:
+            raise QueryError(f"since {self.since} is later than until {self.until}: nothing was recorded then")
+        shortest = 0.0 if self.min_length is None else length_s(self.min_length)
+        if self.max_length is not None and length_s(self.max_length) < shortest:
+            raise QueryError(f"the least length {self.min_length} is above the greatest one, {self.max_length}")
 
     @classmethod
     def of(

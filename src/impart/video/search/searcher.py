@@ -22,7 +22,7 @@ from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.scan import absolute
 from impart.video.index.store import SEGMENTS, Store, TableGoneError
-from impart.video.search.filters import allowed_videos
+from impart.video.search.filters import allowed_videos, narrowed
 from impart.video.search.hits import Hit, Reason, timecode
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, group_means, top_groups
@@ -96,7 +96,7 @@ class Searcher:
             )
             if self._settings.hub_correction and self._bank is None:
                 self._bank = bundled_bank(base)
-            snapshot = reading.result()
+            snapshot = self._narrowed(reading.result(), options)
         by_text = np.array([query.image is None for query in queries])
         bank = self._bank
         if options.together:
@@ -108,6 +108,15 @@ class Searcher:
             part = slice(first, first + _AT_ONCE)
             hits += self._rank(vectors[part], groups, by_text=by_text[part], hubness=hubness)
         return hits
+
+    def _narrowed(self, snapshot: Snapshot, options: SearchOptions) -> Snapshot:
+        """Take the videos that the filters allow; what was computed for another filter is forgotten."""
+        part = narrowed(snapshot, options)
+        if part is not snapshot:
+            for known in (self._means, self._hubness):
+                for key in [key for key in known if key[0] not in (snapshot.state, part.state)]:
+                    known.pop(key, None)
+        return part
 
     def similar(self, path: str | os.PathLike[str], at_s: float, options: SearchOptions) -> list[Hit]:
         """Find the hits of a moment of an indexed video, without the group that contains it.
@@ -244,6 +253,7 @@ class Searcher:
             scene_end_s=float(snapshot.scene_end_s[snapshot.scene_of[best]]),
             video_s=float(snapshot.durations_s[number]),
             kind=snapshot.kinds[number],
+            recorded_at=None if np.isnan(snapshot.recorded_at[number]) else float(snapshot.recorded_at[number]),
             also_at=tuple(snapshot.paths[copy] for copy in copies if copy != number),
             why=self._reasons(best, groups) if options.why else (),
         )
