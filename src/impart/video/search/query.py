@@ -21,7 +21,7 @@ from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
 from impart.encoders.preprocess import squashed
 from impart.encoders.tokens import tokenizer_of
 from impart.errors import DataError, ImpartWarning, QueryError
-from impart.images import load_image
+from impart.images import DRAFT_SIDES, load_image
 from impart.retrieval.prompts import fill_sentence, query_embeddings
 from impart.video.index.store import Kind
 from impart.video.search.dates import Date, Length, end_of, length_s, start_of
@@ -173,7 +173,7 @@ def query_vectors(queries: Sequence[Query], encoder: Encoder, settings: SearchSe
     for query in queries:
         wanted = [vectors[query.text]] if query.text is not None else []
         if query.image is not None:
-            image = _image(query.image)
+            image = _image(query.image, draft_px=DRAFT_SIDES * encoder.traits.image_size_px)
             if fit == "squash":
                 image = squashed(image, side_px=encoder.traits.image_size_px)
             wanted.append(encoder.encode_images([image]).embeddings[0])
@@ -195,12 +195,12 @@ def _warn_of_unread(texts: Sequence[str], encoder: Encoder, prompts: Sequence[st
             warnings.warn(f"the query {shown!r} {remark}", ImpartWarning, stacklevel=2)
 
 
-def _image(image: str | os.PathLike[str] | ImageInput) -> Any:
+def _image(image: str | os.PathLike[str] | ImageInput, *, draft_px: int) -> Any:
     """Read an image file as RGB; images in memory pass unchanged."""
     if not isinstance(image, str | os.PathLike):
         return image
     path = Path(image)
     try:
-        return load_image(path)[0]
+        return load_image(path, draft_px=draft_px)[0]
     except DataError as error:
         raise DataError(f"cannot use {path} as a query image: {error}; give a JPEG, PNG or the like") from error
