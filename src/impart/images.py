@@ -174,7 +174,7 @@ def load_photo(path: Path, *, draft_px: int = 0) -> Photo:
     """
     with _opened(_content(path), math.inf) as opened:
         name = opened.format or "unknown"
-        notes = ()
+        notes: tuple[str, ...] = ()
         if name in _SEVERAL and (count := getattr(opened, "n_frames", 1)) > 1:
             notes = (f"has {count} {_SEVERAL[name]}: the first one is taken",)
         recorded_at = _recorded_at(opened)

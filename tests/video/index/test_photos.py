@@ -242,6 +242,16 @@ def test_a_run_that_ends_within_a_batch_loses_nothing(
     assert Store(index.path).read(SEGMENTS).num_rows == 40
 
 
+def test_an_image_query_finds_its_photo_with_a_score_of_one(folder: Path, index: VideoIndex) -> None:
+    for number in range(6):
+        write_photo(folder / f"{number}.jpg", halves(NAMES[number], size=(700 + number, 500)))
+    list(index.add([folder]))
+    for number in range(6):
+        hit = index.search(image=folder / f"{number}.jpg", top=1)[0]
+        assert hit.path.name == f"{number}.jpg"
+        assert hit.score == pytest.approx(1, abs=1e-3)
+
+
 def run(*args: object) -> Any:
     result = CliRunner().invoke(app, [str(arg) for arg in args])
     assert result.exit_code == 0, result.output

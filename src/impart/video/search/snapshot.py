@@ -178,7 +178,8 @@ def _ranges(starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> npt.
     """Join the numbers of ranges [start, stop)."""
     lengths = stops - starts
     firsts = np.cumsum(lengths) - lengths  # place of each range in the result
-    return np.arange(int(lengths.sum())) + np.repeat(starts - firsts, lengths)
+    joined: npt.NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(starts - firsts, lengths)
+    return joined
 
 
 def load_snapshot(store: Store) -> Snapshot:
