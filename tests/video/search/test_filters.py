@@ -38,7 +38,7 @@ def snapshot() -> Snapshot:
         recorded_at=[MAY, np.nan, JUNE, MAY + 5, np.nan],
         paths=PATHS,
     )
-    return dataclasses.replace(made, modified_at=np.array([0, JUNE, 0, 0, np.nan]), revisions=("x", "p", "x", "q", "y"))
+    return dataclasses.replace(made, modified_at=np.array([0, JUNE, 0, 0, np.nan]), revisions=("x", "p", "y", "x", "z"))
 
 
 def options(**given: Any) -> SearchOptions:
@@ -104,7 +104,7 @@ def test_a_part_has_the_rows_of_its_videos(snapshot: Snapshot) -> None:
 
 def test_copies_of_what_is_allowed_are_kept(snapshot: Snapshot) -> None:
     part = narrowed(snapshot, options(path_glob="1.mp4", fold_copies=True))
-    assert [str(path) for path in part.paths] == ["/a/1.mp4", "/a/b/3.mp4"]
+    assert [str(path) for path in part.paths] == ["/a/1.mp4", "/a/b/4.jpg"]
     mask = allowed_videos(part, options(path_glob="1.mp4", fold_copies=True))
     assert mask is not None
     assert mask.tolist() == [True, False]

@@ -18,7 +18,7 @@ from impart.video.search.snapshot import Snapshot
 
 __all__ = ["allowed_videos", "first_copies", "narrowed", "path_mask"]
 
-_LARGEST_SHARE = 0.5  # of the segments, above which taking them out costs more than it saves
+_LARGEST_SHARE = 0.4  # of the segments, above which taking them out costs more than it saves (benchmarks/filters.py)
 
 
 def allowed_videos(
