@@ -22,6 +22,7 @@ from impart.blending.encoder import AugmentedEncoder
 from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Float32, l2_normalise
+from impart.video.index.store import Kind
 from impart.video.search.filters import narrowed
 from impart.video.search.query import SearchOptions
 from impart.video.search.scoring import frame_scores
@@ -65,11 +66,12 @@ def _split(snapshot: Snapshot, count: int) -> Snapshot:
     """Make videos of equal length of one, each a second younger than the last."""
     offsets = np.linspace(0, len(snapshot), count + 1).astype(np.int64)
     first, last = offsets[:-1], offsets[1:] - 1
+    kind: Kind = "video"
     return dataclasses.replace(
         snapshot,
         video_ids=tuple(map(str, range(count))),
         paths=tuple(Path(f"{number}.mp4") for number in range(count)),
-        kinds=("video",) * count,
+        kinds=(kind,) * count,
         offsets=offsets,
         scenes=first,
         scene_start_s=snapshot.start_s[first],

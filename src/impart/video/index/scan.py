@@ -68,6 +68,7 @@ FOREIGN_FOLDERS = frozenset({
 THUMBNAIL_FOLDERS = frozenset({"thumbnail", "thumbnails", "thumbs"})
 """Folders whose images are small copies, in lower case; their videos are taken."""
 
+_MAY_MOVE = _suffixes("apng avif gif heic heics heif heifs hif png webp")
 _REMEDIES = {".jxl": ".jxl (cannot be read: save these as JPEG)"}
 _ICON_BYTES = 8192  # an image of fewer than 32 x 32 pixels is smaller, but for rare formats
 
@@ -299,17 +300,14 @@ def _left_out(path: Path, suffix: str, *, size_bytes: int, photos: bool) -> str 
     Raises:
         OSError: it cannot be read.
     """
-    if suffix in VIDEO_SUFFIXES and suffix != ".gif":
-        return None
     photo = suffix in PHOTO_SUFFIXES
-    if not photo or not photos:
-        if suffix == ".gif" or photo:
-            photo = is_photo(path)
-        else:
-            content = content_of(path)
-            photo = content in ("photo", "heif photo")
-            if not photo and content not in ("video", "animated webp") and (suffix, content) != (".ts", "unknown"):
-                return suffix or "no suffix"
+    if suffix == ".gif" or (not photos and suffix in _MAY_MOVE):
+        photo = is_photo(path)
+    elif not photo and suffix not in VIDEO_SUFFIXES:
+        content = content_of(path)
+        photo = content in ("photo", "heif photo")
+        if not photo and content not in ("video", "animated webp") and (suffix, content) != (".ts", "unknown"):
+            return suffix or "no suffix"
     if not photo:
         return None
     if not photos:
