@@ -13,7 +13,7 @@ from PIL import Image
 from helpers.photos import exif, halves
 from impart.errors import DataError
 from impart.images import load_image, load_photo
-from impart.raw_previews import RAW_SUFFIXES, with_preview
+from impart.raw_previews import RAW_SUFFIXES
 from impart.video.decode.content import is_photo
 
 
@@ -30,7 +30,8 @@ def raw_file(*, head: bytes = b"", orientation: int = 6) -> bytes:
     # SOI and SOF3 (lossless) of 4000 x 3000 pixels
     sensor = b"\xff\xd8\xff\xc3" + struct.pack(">HBHHB", 11, 14, 3000, 4000, 1) + b"\x01\x11\x00"
     noise = np.random.default_rng(0).integers(0, 256, 5000, dtype=np.uint8).tobytes()
-    return (head or tags[:4]) + tags[4:] + thumb + noise + preview + noise + sensor + noise
+    smaller = jpeg(halves("green", "green", size=(300, 200)))
+    return (head or tags[:4]) + tags[4:] + thumb + noise + preview + noise + smaller + sensor + noise
 
 
 @pytest.mark.parametrize("suffix", ["dng", "NEF", "cr2", "arw"])
@@ -59,9 +60,10 @@ def test_a_preview_keeps_an_orientation_that_is_the_files(tmp_path: Path) -> Non
     assert load_image(tmp_path / "a.dng")[0].size == (600, 400)
 
 
-def test_without_a_preview_the_remedy_is_named() -> None:
+def test_without_a_preview_the_remedy_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.dng").write_bytes(b"II*\0" + bytes(1000) + jpeg(halves(size=(160, 120))))
     with pytest.raises(DataError, match="export it as JPEG or TIFF"):
-        with_preview(b"II*\0" + bytes(1000) + jpeg(halves(size=(160, 120))))
+        load_image(tmp_path / "a.dng")
 
 
 def test_suffixes_are_in_lower_case() -> None:

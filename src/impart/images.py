@@ -31,7 +31,7 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from impart.errors import DataError
 from impart.files import sha256_hex
-from impart.raw_previews import RAW_SUFFIXES, with_preview
+from impart.raw_previews import RAW_SUFFIXES, jpegs_in, with_exif_of
 
 __all__ = [
     "DRAFT_SIDES",
@@ -71,6 +71,7 @@ _ORIENTATION = 0x0112
 _EXIF_IFD = 0x8769
 _TIMES = ((0x9003, 0x9011), (0x9004, 0x9012))
 """EXIF tags of the time at which a photo was taken, then digitised, each with the tag of its offset from UTC."""
+_LEAST_PREVIEW_PX = 256  # of the long side of the JPEG in a raw file: a smaller one is a thumbnail
 _FIRST_YEAR = 1826  # of the oldest photograph; 0000:00:00 is a clock that was not set
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 _SEVERAL = {"TIFF": "pages", "HEIF": "images"}
@@ -248,8 +249,27 @@ def _content(image: Path | bytes | Callable[[], bytes]) -> bytes:
     if not data:
         raise DataError("the file is empty")
     if isinstance(image, Path) and image.suffix.lower() in RAW_SUFFIXES:
-        return with_preview(data)
+        return _preview_of(data)
     return data
+
+
+def _preview_of(raw: bytes) -> bytes:
+    """Find the largest JPEG in the content of a raw file."""
+    best, most_px = b"", 0
+    for part in jpegs_in(raw):
+        try:
+            with Image.open(io.BytesIO(part), formats=["JPEG"]) as image:
+                size_px = image.width * image.height
+                if max(image.size) < _LEAST_PREVIEW_PX or size_px <= most_px:
+                    continue
+                image.draft("RGB", (32, 32))
+                image.load()  # the sensor's values are a JPEG of a kind that cannot be decoded
+        except _DAMAGE:
+            continue
+        best, most_px = part, size_px
+    if not best:
+        raise DataError("a raw file without a preview that can be read: export it as JPEG or TIFF")
+    return with_exif_of(raw, best)
 
 
 @contextmanager
