@@ -71,6 +71,7 @@ def snapshot_of(segments: int, dim: int, pairs: int) -> Snapshot:
         scene_end_s=start_s[-1:] + 0.25,
         durations_s=start_s[-1:] + 0.25,
         recorded_at=np.array([np.nan]),
+        modified_at=np.array([np.nan]),
         kinds=("video",),
         read_retrieval=lambda: np.zeros((segments, 0), np.float16),
     )

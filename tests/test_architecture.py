@@ -24,6 +24,7 @@ FLOORS = (
     ("validation",),
     ("config",),
     ("files",),
+    ("raw_previews",),
     ("images",),
     ("metrics",),
     ("readers",),

@@ -3,7 +3,7 @@
 Reference sets, training, evaluation, encoders and image queries use it, so that one file gives the same pixels
 everywhere. The rule, in this order:
 
-- an animation gives its first frame;
+- an animation gives its first frame, a raw file its largest preview (`impart.raw_previews`);
 - transparent pixels are composited on white, as in transformers (open_clip drops the alpha channel);
 - 16-bit, 32-bit and float pixels are scaled from the range of their format to 8 bits, not clipped;
 - every other mode (palette, grey, 1-bit, CMYK, LAB, ...) is converted to RGB;
@@ -12,6 +12,7 @@ everywhere. The rule, in this order:
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import struct
@@ -20,6 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,11 +31,27 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from impart.errors import DataError
 from impart.files import sha256_hex
+from impart.raw_previews import RAW_SUFFIXES, jpegs_in, with_exif_of
 
-__all__ = ["ImageHeader", "ImageSource", "animation_frames", "load_image", "read_header", "to_rgb"]
+__all__ = [
+    "DRAFT_SIDES",
+    "ImageHeader",
+    "ImageSource",
+    "Photo",
+    "animation_frames",
+    "is_animation",
+    "load_image",
+    "load_photo",
+    "read_header",
+    "to_rgb",
+]
 
 ImageSource: TypeAlias = "Path | bytes | Callable[[], bytes] | Image.Image | npt.NDArray[np.uint8]"
 """An image: a file, its bytes, a function that reads its bytes, or an image in memory."""
+
+DRAFT_SIDES = 2
+"""A JPEG is decoded with sides of at least this many times the encoder's: a photo of 12 megapixels in a fifth of the
+time. Photos of an index, images of a reference set and image queries use the same factor, so their pixels are equal."""
 
 _DAMAGE = (
     OSError,
@@ -50,6 +68,14 @@ _DAMAGE = (
 """Errors that Pillow raises for damaged files."""
 
 _ORIENTATION = 0x0112
+_EXIF_IFD = 0x8769
+_TIMES = ((0x9003, 0x9011), (0x9004, 0x9012))
+"""EXIF tags of the time at which a photo was taken, then digitised, each with the tag of its offset from UTC."""
+_LEAST_PREVIEW_PX = 256  # of the long side of the JPEG in a raw file: a smaller one is a thumbnail
+_FIRST_YEAR = 1826  # of the oldest photograph; 0000:00:00 is a clock that was not set
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+_SEVERAL = {"TIFF": "pages", "HEIF": "images"}
+"""Formats whose further images are others; a JPEG's are previews, and those of a PSD are layers."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -87,6 +113,23 @@ class ImageHeader:
     plain: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """A still image file.
+
+    Attributes:
+        image: upright RGB, as `load_image` returns it.
+        format: name of the format in lower case, such as `jpeg`, `png` or `heif`.
+        recorded_at: Unix time (s) at which it was taken; None = unknown.
+        notes: what was left out, such as further pages.
+    """
+
+    image: Image.Image
+    format: str
+    recorded_at: float | None
+    notes: tuple[str, ...] = ()
+
+
 def load_image(image: ImageSource, *, max_megapixels: float = math.inf, draft_px: int = 0) -> tuple[Image.Image, str]:
     """Read an image upright in RGB (see the module), with the sha256 of its content.
 
@@ -119,6 +162,40 @@ def load_image(image: ImageSource, *, max_megapixels: float = math.inf, draft_px
             opened.draft("RGB", (draft_px, draft_px))
         upright = _upright_rgb(opened)
     return upright, sha256_hex(data)
+
+
+def load_photo(path: Path, *, draft_px: int = 0) -> Photo:
+    """Read an image file: the same pixels as `load_image`, with what else the file states about itself.
+
+    Args:
+        draft_px: see `load_image`.
+
+    Raises:
+        DataError: missing, empty, not an image, cut off, or larger than allowed.
+    """
+    with _opened(_content(path), math.inf) as opened:
+        name = opened.format or "unknown"
+        notes: tuple[str, ...] = ()
+        if name in _SEVERAL and (count := getattr(opened, "n_frames", 1)) > 1:
+            notes = (f"has {count} {_SEVERAL[name]}: the first one is taken",)
+        recorded_at = _recorded_at(opened)
+        if draft_px:
+            opened.draft("RGB", (draft_px, draft_px))
+        return Photo(image=_upright_rgb(opened), format=name.lower(), recorded_at=recorded_at, notes=notes)
+
+
+def is_animation(path: Path) -> bool:
+    """Tell whether an image file has several frames; True where this cannot be read.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            with Image.open(file) as image:
+                return bool(getattr(image, "is_animated", False))
+        except _DAMAGE:
+            return True
 
 
 def read_header(image: Path | bytes, *, max_megapixels: float = math.inf) -> ImageHeader:
@@ -171,12 +248,35 @@ def _content(image: Path | bytes | Callable[[], bytes]) -> bytes:
         raise DataError(f"cannot be read: {error.strerror if isinstance(error, OSError) else error}") from error
     if not data:
         raise DataError("the file is empty")
+    if isinstance(image, Path) and image.suffix.lower() in RAW_SUFFIXES:
+        return _preview_of(data)
     return data
+
+
+def _preview_of(raw: bytes) -> bytes:
+    """Find the largest JPEG in the content of a raw file."""
+    best, most_px = b"", 0
+    for part in jpegs_in(raw):
+        try:
+            with Image.open(io.BytesIO(part), formats=["JPEG"]) as image:
+                size_px = image.width * image.height
+                if max(image.size) < _LEAST_PREVIEW_PX or size_px <= most_px:
+                    continue
+                image.draft("RGB", (32, 32))
+                image.load()  # the sensor's values are a JPEG of a kind that cannot be decoded
+        except _DAMAGE:
+            continue
+        best, most_px = part, size_px
+    if not best:
+        raise DataError("a raw file without a preview that can be read: export it as JPEG or TIFF")
+    return with_exif_of(raw, best)
 
 
 @contextmanager
 def _opened(data: bytes, max_megapixels: float) -> Iterator[Image.Image]:
     """Open an image without decoding it; whatever its decoder raises becomes a `DataError`."""
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        _register_heif()
     try:
         with Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size
@@ -189,6 +289,35 @@ def _opened(data: bytes, max_megapixels: float) -> Iterator[Image.Image]:
     except _DAMAGE as error:
         reason = "its format is unknown" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"not a readable image: {reason}") from error
+
+
+@functools.cache
+def _register_heif() -> None:
+    """Teach Pillow to read HEIC and HEIF: with the first of them, since loading the decoder takes time."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+
+def _recorded_at(image: Image.Image) -> float | None:
+    """Read the EXIF time at which a photo was taken, as Unix time (s). Without an offset, it is local time."""
+    try:
+        tags = image.getexif().get_ifd(_EXIF_IFD)
+    except _DAMAGE:
+        return None
+    for time_tag, offset_tag in _TIMES:
+        text = f"{tags.get(time_tag, '')}".strip("\0 ")[:19].replace("-", ":").replace("T", " ")
+        offset = f"{tags.get(offset_tag, '')}".strip("\0 ")
+        try:
+            clock = datetime.strptime(text, "%Y:%m:%d %H:%M:%S")
+            if clock.year < _FIRST_YEAR:
+                continue
+            if offset:
+                clock = datetime.fromisoformat(f"{clock.isoformat()}{offset}")
+            return clock.timestamp()
+        except (ValueError, OverflowError, OSError):
+            continue
+    return None
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:

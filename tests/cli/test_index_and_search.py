@@ -221,7 +221,7 @@ def test_bad_files_are_listed_and_the_rest_is_indexed(library: Path, tmp_path: P
     result = run("index", library, "-i", index, "-e", "tiny", code=3)
     assert "5 added" in result.stdout
     assert "3 failed" in result.stdout
-    assert "1 without a video stream" in result.stdout
+    assert "1 without a video or photo" in result.stdout
     for name in ("empty.mp4", "notes.mp4", "dot.mkv", "sound.mp4"):
         assert f"{name}: " in result.stderr
     assert "Traceback" not in result.output
@@ -243,10 +243,10 @@ def test_sound_recordings_do_not_fail_a_run(tmp_path: Path) -> None:
     index = tmp_path / "sound.impart"
     first = run("index", tmp_path, "-i", index, "-e", "tiny", code=0)
     assert "podcast.mp4: has sound but no image" in first.stderr
-    assert "1 without a video stream" in first.stdout
+    assert "1 without a video or photo" in first.stdout
     again = run("index", tmp_path, "-i", index, code=0)
     assert "podcast" not in again.stderr
-    assert "0 failed, 0 read in part, 1 without a video stream" in run("stats", "-i", index).stderr
+    assert "0 failed, 0 read in part, 1 without a video or photo" in run("stats", "-i", index).stderr
 
 
 def test_another_video_stream_is_named_and_can_be_chosen(tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_copies_are_named_in_every_format(library: Path, index: Path) -> None:
 def test_nothing_found_leaves_nothing_and_is_told(library: Path, index: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     printed = run("index", tmp_path / "empty", "-i", tmp_path / "new", "-e", "tiny").stdout
-    assert "no videos found" in printed
+    assert "no videos or photos found" in printed
     assert ".mp4" in printed
     assert "typo" in run("index", tmp_path / "typo", "-i", tmp_path / "new", "-e", "tiny", code=3).stderr
     assert not (tmp_path / "new").exists()
@@ -459,7 +459,7 @@ def test_options_that_do_not_go_together(index: Path, arguments: tuple[str, ...]
 def test_a_length_of_time_that_is_none_is_refused(index: Path, within: str) -> None:
     refused = RUN.invoke(app, ["search", "red", "--then", "blue", f"--within={within}", "-i", str(index)])
     assert isinstance(refused.exception, QueryError)
-    assert "20s, 2m or 1:30" in str(refused.exception)
+    assert "10s, 5m, 1h30m or 1:30" in str(refused.exception)
 
 
 def test_an_expression_and_a_plain_sentence(index: Path, tmp_path: Path) -> None:

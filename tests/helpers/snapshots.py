@@ -71,6 +71,7 @@ def make_snapshot(
         scene_end_s=start_s[last] + 0.25,
         durations_s=np.array(lengths) / 4,
         recorded_at=np.full(len(lengths), np.nan) if recorded_at is None else np.array(recorded_at, np.float64),
+        modified_at=np.full(len(lengths), np.nan),
         kinds=("video",) * len(lengths) if kinds is None else tuple(kinds),
         read_retrieval=lambda: np.zeros((count, 0), np.float16) if retrieval is None else retrieval,
     )

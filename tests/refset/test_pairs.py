@@ -8,11 +8,13 @@ import json
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from helpers.photos import write_photo
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.errors import DataError, ReferenceSetError
 from impart.images import load_image
@@ -40,6 +42,20 @@ def write_shard(path: Path, members: list[tuple[str, bytes]]) -> Path:
 
 def colour_shard(path: Path, *names: str) -> Path:
     return write_shard(path, [part for n in names for part in ((f"{n}.png", png(n)), (f"{n}.txt", n.encode()))])
+
+
+def test_photos_of_phones_are_read(tmp_path: Path) -> None:
+    for suffix in ("heic", "avif", "jp2", "jpg"):
+        for name in ("red", "blue"):
+            (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
+            write_photo(tmp_path / "set" / name / f"{suffix}.{suffix}", name)
+    pairs, failures = listed(tmp_path / "set")
+    assert (len(pairs), failures) == (8, [])
+    references = ReferenceSet.build(pairs, TinyEncoder())
+    assert len(references) == 8
+    expected = TinyEncoder().encode_images([Image.new("RGB", (64, 48), COLOURS["red"])]).embeddings[0]
+    red = references.image_embeddings[[text == "red" for text in references.texts]]
+    np.testing.assert_allclose(red @ expected, 1, atol=1e-3)
 
 
 def listed(path: Path) -> tuple[list[Pair], list[tuple[str, str]]]:

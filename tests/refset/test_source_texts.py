@@ -102,11 +102,11 @@ def test_names_that_become_one_text_are_reported(tmp_path: Path, tiny: TinyEncod
 
 def test_files_that_are_no_images_are_counted(tmp_path: Path) -> None:
     folder = class_folders(tmp_path, ["dog", "cat"])
-    (folder / "dog" / "a.heic").write_bytes(b"x")
+    (folder / "dog" / "a.jxl").write_bytes(b"x")
     (folder / "dog" / ".hidden.png").write_bytes(b"x")
     pairs, _, notes = listed(folder)
     assert len(pairs) == 4
-    assert notes == ["files that are no images are left out: 1 .heic"]
+    assert notes == ["files that are no images are left out: 1 .jxl"]
 
 
 def classes_as_datasets_writes_them(path: Path, names: list[str], labels: list[int | None]) -> None:

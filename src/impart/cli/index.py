@@ -1,4 +1,4 @@
-"""`impart index` and `impart stats`: index videos, and print what an index contains."""
+"""`impart index` and `impart stats`: index videos and photos, and print what an index contains."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["index", "show_run", "stats"]
 
 MOST_NAMED = 8  # suffixes in the line that counts what was left out
-NO_VIDEOS = "no videos found (such as .mp4 or .mkv; --verbose names the files that were left out)"
+NO_VIDEOS = "no videos or photos found (such as .mp4 or .jpg; --verbose names the files that were left out)"
 
 
 def index(
     paths: Annotated[
-        list[Path], typer.Argument(metavar="PATH", help="Index these video files, and the videos in these folders.")
+        list[Path], typer.Argument(metavar="PATH", help="Index these videos and photos, and those in these folders.")
     ],
     index_dir: IndexOption = DEFAULT_INDEX,
     encoder: EncoderOption = None,
@@ -89,6 +89,9 @@ def index(
             help="Leave out files and folders with this name, or path below PATH; may be given several times.",
         ),
     ] = None,
+    no_photos: Annotated[
+        bool, typer.Option("--no-photos", help="Leave out the photos in folders, such as the images of web pages.")
+    ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Also name the files and folders that are left out.")
     ] = False,
@@ -96,7 +99,10 @@ def index(
     threads: ThreadsOption = 0,
     config: ConfigOption = None,
 ) -> None:
-    """Index new and changed videos. You may stop it at any moment: the same command continues.
+    """Index new and changed videos and photos. You may stop it at any moment: the same command continues.
+
+    Photos: JPEG, PNG, WebP, TIFF, HEIC, AVIF and others, and the previews of raw files. Icons below 32 pixels and
+    thumbnail folders are left out.
 
     Exit code 3 means that some files could not be read. They are listed, and tried again only when they change or with
     --retry-failed; after a read error of the disk, in the next run. All others are in the index.
@@ -118,6 +124,7 @@ def index(
         retry_failed=retry_failed,
         dry_run=dry_run,
         exclude=exclude or (),
+        photos=not no_photos,
         name_ignored=verbose,
     )
     if show_run(events, index_dir, name_next=True):
@@ -178,7 +185,7 @@ def show_run(events: Iterable[Event], index_dir: Path, *, name_next: bool = Fals
     planned = 0
     scanned = None
     with bar:
-        task = bar.add_task("searching for videos", total=None)
+        task = bar.add_task("searching for videos and photos", total=None)
         for event in events:
             match event:
                 case kinds.ScanDone():
@@ -237,7 +244,7 @@ def _ignored(counts: Mapping[str, int]) -> str:
     named = [f"{count:,} {reason}" for reason, count in list(counts.items())[:MOST_NAMED]]
     rest = sum(counts.values()) - sum(list(counts.values())[:MOST_NAMED])
     named += [f"{rest:,} others"] if rest else []
-    return f"left out, no videos: {', '.join(named)} (--verbose names them)"
+    return f"left out, no videos or photos: {', '.join(named)} (--verbose names them)"
 
 
 def _plain(value: object) -> str:
@@ -257,11 +264,13 @@ def _summary(done: IndexDone, index_dir: Path) -> str:
         "failed": done.all_failures,
         "read in part": done.partial,
         "skipped (failed before)": done.skipped,
-        "without a video stream": done.no_video,
+        "without a video or photo": done.no_video,
     }
     what = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or NO_VIDEOS
     line = f"{index_dir}: {what}; {done.elapsed_s:.1f} s"
     if done.samples:
+        videos = done.added + done.updated - done.photos
+        line += f"\n  {videos} videos, {done.photos} photos" if done.photos else ""
         line += (
             f"\n  {done.video_s:.0f} s of video ({done.speed:.0f} s per second), {done.samples} frames sampled, "
             f"{done.encoded} encoded"
@@ -287,10 +296,8 @@ def stats(
             rows += [dataclasses.asdict(record) for record in opened.failures()]
             rows += [{"path": video.path, "reason": video.problem} for video in opened.videos() if video.problem]
         if videos:
-            rows += [
-                {"path": video.path, "duration_s": video.duration_s, "segments": video.segments, "codec": video.codec}
-                for video in opened.videos()
-            ]
+            names = ("path", "kind", "duration_s", "segments", "codec", "recorded_at")
+            rows += [{name: getattr(video, name) for name in names} for video in opened.videos()]
         if not rows and not as_json:
             wanted = [name for name, asked in (("failures", failures), ("videos", videos)) if asked]
             print(f"{index_dir}: no {' and no '.join(wanted)}")
@@ -299,6 +306,8 @@ def stats(
                 print_json(row)
             elif "reason" in row:
                 print(f"{row['path']}: {row['reason']}")
+            elif row["kind"] == "photo":
+                print(f"{row['path']}: photo")
             else:
                 print(f"{row['path']}: {row['duration_s']:.1f} s, {row['segments']} segments")
         return
@@ -307,6 +316,7 @@ def stats(
         print_json(dataclasses.asdict(numbers), indent=2)
         return
     count = f"{numbers.videos} video{'' if numbers.videos == 1 else 's'}"
+    count += f", {numbers.photos} photo{'' if numbers.photos == 1 else 's'}" if numbers.photos else ""
     print(f"{index_dir}: {count}, {numbers.video_s:.0f} s, {numbers.size_bytes / 1e6:.1f} MB on disk")
     print(f"  {numbers.samples} frames sampled, {numbers.segments} segments, {numbers.scenes} scenes")
     print(f"  encoder {numbers.encoder_id} ({numbers.encoder_fingerprint[:12]})")
@@ -318,5 +328,5 @@ def stats(
         print(f"  {what}: impart index PATH... --index {index_dir} indexes them again", file=sys.stderr)
     if numbers.failures or numbers.partial or numbers.no_video:
         counts = f"{numbers.failures} failed, {numbers.partial} read in part"
-        counts += f", {numbers.no_video} without a video stream" if numbers.no_video else ""
+        counts += f", {numbers.no_video} without a video or photo" if numbers.no_video else ""
         print(f"  {counts} (--failures lists them)", file=sys.stderr)

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ def print_answers(answers: Iterable[Answer], form: Format, *, why: bool) -> int:
     count = 0
     if form is Format.csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        names = [*_NAMES, "video_s", "kind", *(["why"] if why else []), *_LISTS]
+        names = [*_NAMES, "video_s", "kind", "recorded_at", *(["why"] if why else []), *_LISTS]
         writer.writerow(["query", *names])
         for answer in answers:
             count += len(answer.hits)
@@ -131,6 +132,7 @@ def _hit_dict(hit: Hit) -> dict[str, Any]:
         "scene_end_s": round(hit.scene_end_s, 3),
         "video_s": round(hit.video_s, 3),
         "kind": hit.kind,
+        "recorded_at": None if hit.recorded_at is None else _iso(hit.recorded_at),
         "names": list(hit.names),
         "steps": [{name: round(value, 6) for name, value in vars(step).items()} for step in hit.steps],
         "moments": [{name: round(value, 6) for name, value in vars(moment).items()} for moment in hit.moments],
@@ -158,6 +160,11 @@ def _hit_dict(hit: Hit) -> dict[str, Any]:
             for reason in hit.why
         ]
     return row
+
+
+def _iso(time_s: float) -> str:
+    """Format a Unix time as local time with its offset."""
+    return datetime.fromtimestamp(time_s).astimezone().isoformat(timespec="seconds")
 
 
 def _print_table(answer: Answer, *, why: bool) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
-import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,15 +25,17 @@ from impart.cli.options import (
 )
 from impart.cli.output import Answer, Format, print_answers
 from impart.config import By, Group, SearchSettings
-from impart.errors import DataError, QueryError
+from impart.errors import DataError
 
 if TYPE_CHECKING:
     from impart.video.index.index import VideoIndex
+    from impart.video.search.dates import length_s
     from impart.video.search.query import Query, SearchKeywords
 
 __all__ = ["search", "similar"]
 
 _AT_ONCE = 256  # queries of a file that are answered together
+_FILTERS = ("path_glob", "folder", "kind", "since", "until", "min_length", "max_length")
 _DEFAULTS = SearchSettings()
 TopOption = Annotated[
     int | None, typer.Option("--top", "-n", min=1, help="Return this many hits.", show_default=str(_DEFAULTS.top))
@@ -73,6 +74,26 @@ NoFoldOption = Annotated[
     typer.Option(
         "--no-fold", help="Show each copy as a hit of its own: of equal files, and of other videos that show the same."
     ),
+]
+FolderOption = Annotated[Path | None, typer.Option(help="Search only in this folder.", metavar="DIR")]
+KindOption = Annotated[
+    Literal["video", "photo"] | None, typer.Option(help="Search only videos, or only photos.", show_default="both")
+]
+SinceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Search only what was recorded on this date or later: 2024, 2024-05, 2024-05-01 or 2024-05-01T18:30.",
+        metavar="DATE",
+    ),
+]
+UntilOption = Annotated[
+    str | None, typer.Option(help="Search only what was recorded on this date or earlier.", metavar="DATE")
+]
+MinLengthOption = Annotated[
+    str | None, typer.Option(help="Search only videos of at least this length: 90, 10s, 5m or 1h30m.", metavar="LENGTH")
+]
+MaxLengthOption = Annotated[
+    str | None, typer.Option(help="Search only videos of at most this length.", metavar="LENGTH")
 ]
 WhyOption = Annotated[
     bool, typer.Option("--why", help="Name the reference pairs that were blended into each moment, with weights.")
@@ -164,6 +185,12 @@ def search(
     group: GroupOption = None,
     by: ByOption = None,
     path: PathOption = None,
+    folder: FolderOption = None,
+    kind: KindOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    min_length: MinLengthOption = None,
+    max_length: MaxLengthOption = None,
     offset: OffsetOption = 0,
     min_score: MinScoreOption = None,
     everything: AllOption = False,
@@ -200,12 +227,18 @@ def search(
         raise typer.BadParameter("--within needs --then, --before or --after: it is the most time between two parts")
     if expression and queries is None and text is None:
         raise typer.BadParameter("--expression needs a text, such as: impart search --expression '2*dog - 0.5*snow'")
-    within_s = parse_duration(within) if within is not None else WITHIN_S
+    within_s = length_s(within) if within is not None else WITHIN_S
     negatives = tuple(not_text or ())
     opened = _open(index_dir, encoder, config, top=top, group=group, by=by)
     keywords: SearchKeywords = {
         "augment": not no_augment,
         "path_glob": path,
+        "folder": folder,
+        "kind": kind,
+        "since": since,
+        "until": until,
+        "min_length": min_length,
+        "max_length": max_length,
         "why": why,
         "exact": exact,
         "offset": offset,
@@ -249,13 +282,16 @@ def search(
         if everything:
             answers = (dataclasses.replace(answer, everything=True) for answer in answers)
         if page is not None or open_first:
-            answers = list(answers)
-            show_hits(answers, page=page, open_first=open_first)
+            shown = list(answers)
+            show_hits(shown, page=page, open_first=open_first)
+            answers = iter(shown)
         count = print_answers(answers, form, why=why)
     if not count and not opened.videos():
         print(
             f"the index {index_dir} holds no videos: add some with impart index PATH... -i {index_dir}", file=sys.stderr
         )
+    elif not hits and any(keywords.get(name) is not None for name in _FILTERS):
+        print("no file of the index fits the filters (impart stats --videos lists its files)", file=sys.stderr)
 
 
 def similar(
@@ -267,6 +303,12 @@ def similar(
     group: GroupOption = None,
     by: ByOption = None,
     path: PathOption = None,
+    folder: FolderOption = None,
+    kind: KindOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    min_length: MinLengthOption = None,
+    max_length: MaxLengthOption = None,
     offset: OffsetOption = 0,
     min_score: MinScoreOption = None,
     everything: AllOption = False,
@@ -287,6 +329,12 @@ def similar(
         at_s,
         augment=not no_augment,
         path_glob=path,
+        folder=folder,
+        kind=kind,
+        since=since,
+        until=until,
+        min_length=min_length,
+        max_length=max_length,
         why=why,
         exact=exact,
         offset=offset,
@@ -299,12 +347,11 @@ def similar(
 
 def _print_one(answer: Answer, form: Format, index_dir: Path, *, command: str, why: bool) -> int:
     """Print the hits of one query, keep them for other commands, and name the next command; return their number."""
-    from impart.video.search.last_search import LastSearch, save_last_search, saved_hits
+    from impart.video.search.last_search import LastSearch, save_last_search
 
     count = print_answers([answer], form, why=why)
     printed = answer.shown if form is Format.table else answer.hits
-    kept = LastSearch(query=answer.query, command=command, hits=saved_hits(printed, label=answer.query))
-    save_last_search(index_dir, kept)
+    save_last_search(index_dir, LastSearch.of(printed, query=answer.query, command=command))
     if answer.hits and answer.hits[0].rank == 1 and not any(hit.strong for hit in answer.hits):
         print(f"nothing matches {answer.query!r} well: these are the best hits", file=sys.stderr)
     if printed and form is Format.table and sys.stderr.isatty():
@@ -312,35 +359,6 @@ def _print_one(answer: Answer, form: Format, index_dir: Path, *, command: str, w
         more = f"; more hits: --offset {answer.hits[-1].rank}" if len(printed) == len(answer.hits) else ""
         print(f"next: impart export {printed[0].rank}{own} cuts out the first hit{more}", file=sys.stderr)
     return count
-
-
-def parse_duration(text: str) -> float:
-    """Parse a length of time: seconds (`20`, `20s`), minutes (`2m`) or MM:SS.
-
-    >>> parse_duration("20s"), parse_duration("1.5m"), parse_duration("1:30")
-    (20.0, 90.0, 90.0)
-
-    Raises:
-        QueryError: it is none.
-    """
-    number, minutes = text.strip().lower(), 1
-    if number.endswith(("s", "m")):
-        number, minutes = number[:-1], 60 if number.endswith("m") else 1
-    try:
-        seconds = _seconds(number) * minutes
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise QueryError(f"{text!r} is no length of time: write 20s, 2m or 1:30")
-    return seconds
-
-
-def _seconds(clock: str) -> float:
-    """Parse seconds, MM:SS or HH:MM:SS, each with a fraction; raise ValueError otherwise."""
-    seconds = 0.0
-    for part in clock.split(":"):
-        seconds = seconds * 60 + float(part)
-    return seconds
 
 
 def _open(

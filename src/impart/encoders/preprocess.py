@@ -28,6 +28,7 @@ __all__ = [
     "CLIP_MEAN",
     "CLIP_STD",
     "PreprocessConfig",
+    "fitted",
     "per_channel",
     "preprocess",
     "short_side",
@@ -183,11 +184,7 @@ def _square_pixels(image: ImageInput, config: PreprocessConfig) -> npt.NDArray[n
         width, height = image.size
     new_width, new_height = _resized(width, height, config)
     if (new_width, new_height) != (width, height):
-        opened = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-        if config.resize_mode == "shortest" and max(width, height) > _WIDEST_ASPECT * min(width, height):
-            opened = _middle(opened, aspect=_WIDEST_ASPECT)
-            new_width, new_height = _resized(*opened.size, config)
-        image = opened.resize((new_width, new_height), resample=_FILTERS[config.interpolation])
+        image = _scaled(Image.fromarray(image) if isinstance(image, np.ndarray) else image, config)
     pixels = np.asarray(image)  # (new_height, new_width, 3)
     top, left = (_crop_start(extent, config) for extent in pixels.shape[:2])
     return pixels[top : top + size, left : left + size]
@@ -208,6 +205,30 @@ def squashed(image: ImageInput, *, side_px: int) -> ImageInput:
         return image
     side = min(side_px, pil_image.width, pil_image.height)
     return to_rgb(pil_image).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def fitted(image: Image.Image, *, side_px: int, squash: bool) -> Image.Image:
+    """Resize a photo before it is encoded, so that a large one need not be kept until then.
+
+    An encoder of this size that resizes with the bicubic filter makes the same of the result as of the photo itself.
+
+    Args:
+        image: RGB, upright.
+        side_px: short side of the result, at most.
+        squash: make a square of the whole photo (`squashed`); else its shape is kept.
+    """
+    if squash:
+        made = squashed(image, side_px=side_px)
+        assert isinstance(made, Image.Image)
+        image = made
+    return _scaled(image, PreprocessConfig(size_px=side_px)) if short_side(image) > side_px else image
+
+
+def _scaled(image: Image.Image, config: PreprocessConfig) -> Image.Image:
+    """Resize an image; of a long one only the middle."""
+    if config.resize_mode == "shortest" and max(image.size) > _WIDEST_ASPECT * min(image.size):
+        image = _middle(image, aspect=_WIDEST_ASPECT)
+    return image.resize(_resized(*image.size, config), resample=_FILTERS[config.interpolation])
 
 
 def _resized(width: int, height: int, config: PreprocessConfig) -> tuple[int, int]:

@@ -19,7 +19,7 @@ Listener: TypeAlias = "Callable[[str], None]"
 IMAGE_SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-        *(".ppm", ".pgm", ".pnm", ".avif"),
+        *(".ppm", ".pgm", ".pnm", ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k"),
     }
 )
 """File suffixes of images, in lower case, in folders and shards."""
@@ -55,7 +55,7 @@ class ImageSample:
 def count_suffixes(counts: Counter[str]) -> str:
     """Describe how many files have which suffix, the most frequent first.
 
-    >>> count_suffixes(Counter({".heic": 1, ".npy": 2, "": 1}))
-    '2 .npy, 1 .heic, 1 without a suffix'
+    >>> count_suffixes(Counter({".svg": 1, ".npy": 2, "": 1}))
+    '2 .npy, 1 .svg, 1 without a suffix'
     """
     return ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in counts.most_common())

@@ -23,7 +23,7 @@ import numpy as np
 from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError, ReferenceSetError
 from impart.files import library_versions, move_synced, now, read_ahead, write_csv_atomic
-from impart.images import ImageSource, load_image
+from impart.images import DRAFT_SIDES, ImageSource, load_image
 from impart.refset.manifest import ReferenceSetManifest
 from impart.refset.pairs import Columns, Pair, read_pairs
 from impart.refset.storage import STORAGES, RowWriter, file_name, read_rows, sources_of
@@ -346,7 +346,8 @@ class _Run:
         if pair.problem or not pair.text.strip():
             return pair, None, pair.problem or "the text is empty", ""
         try:
-            image, digest = load_image(pair.image, max_megapixels=self.max_megapixels)
+            side_px = self.encoder.traits.image_size_px
+            image, digest = load_image(pair.image, max_megapixels=self.max_megapixels, draft_px=DRAFT_SIDES * side_px)
         except DataError as error:
             return pair, None, str(error), ""
         return pair, image, digest, perceptual_hash(image)

@@ -1,4 +1,4 @@
-"""Which files a scan takes: by suffix, else by content; what it leaves out is counted."""
+"""Which files a scan takes: by suffix, else by content; what it leaves out is counted. For photos: test_photos.py."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from helpers import clips
 from helpers.tiny_encoder import TinyEncoder
 from impart.video.decode import content
+from impart.video.decode.content import PHOTO_SUFFIXES
 from impart.video.index import scan as module
 from impart.video.index.events import IndexDone, PathIgnored, ScanDone
 from impart.video.index.index import VideoIndex
@@ -28,6 +29,7 @@ def names(folder: Path, **options: object) -> list[str]:
 def test_no_suffix_is_both():
     assert not VIDEO_SUFFIXES & OTHER_SUFFIXES
     assert not {".ts", ".mod", ".png", ".webp", ".avif", ".heic", ".dat"} & (VIDEO_SUFFIXES | OTHER_SUFFIXES)
+    assert not PHOTO_SUFFIXES & (VIDEO_SUFFIXES | OTHER_SUFFIXES)
 
 
 def test_shapes_of_ts_files(tmp_path):
@@ -66,7 +68,7 @@ def test_what_is_no_video_is_counted_by_suffix(tmp_path):
     for name in ("a.jpg", "b.JPG", "notes.txt", "tune.mod", "photo.heic", "Makefile", "film.mkv.part"):
         (tmp_path / name).write_bytes(b"text")
     clips.write_clip(tmp_path / "film.mp4", seconds_each=0.2)
-    found = scan([tmp_path])
+    found = scan([tmp_path], photos=False)
     assert [file.path.name for file in found.files] == ["film.mp4"]
     expected = {".jpg": 2, ".txt": 1, ".mod": 1, ".heic": 1, "no suffix": 1, ".part": 1}
     assert found.ignored_by_reason() == expected
@@ -105,7 +107,8 @@ def test_a_named_pipe_is_not_opened(tmp_path):
 
 def test_only_files_that_the_suffix_does_not_decide_are_opened(tmp_path, monkeypatch):
     for number in range(2000):
-        (tmp_path / f"{number}.jpg").touch()
+        (tmp_path / f"{number}.jpg").write_bytes(bytes(9000))  # no icon
+        (tmp_path / f"{number}.srt").touch()
         (tmp_path / f"{number}.mp4").touch()
     opened: list[Path] = []
     monkeypatch.setattr(module, "content_of", lambda path: opened.append(path) or content.content_of(path))
@@ -113,7 +116,7 @@ def test_only_files_that_the_suffix_does_not_decide_are_opened(tmp_path, monkeyp
     began = time.perf_counter()
     found = scan([tmp_path])
     assert time.perf_counter() - began < 5
-    assert (len(found.files), found.ignored_by_reason()) == (2000, {".jpg": 2000, ".ts": 1})
+    assert (len(found.files), found.ignored_by_reason()) == (4000, {".srt": 2000, ".ts": 1})
     assert [path.name for path in opened] == ["x.ts"]
 
 

@@ -491,6 +491,8 @@ def test_exact_bounds_are_decoded_where_an_index_has_none(tmp_path: Path) -> Non
     with pytest.warns(ImpartWarning, match=r"cannot refine the bounds in .*f\.mp4"):
         (hit,) = index.search(text="red", exact=True)
     assert hit.start_s == pytest.approx(1.75)
+
+
 def test_one_colour_followed_by_another_is_a_span_of_one_film(library: VideoIndex) -> None:
     first = library.search_many([Query(text="blue", then=Query(text="red"))])[0][0]
     assert first.path.stem == "b long"

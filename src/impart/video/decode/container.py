@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import av
 import av.error
@@ -23,6 +25,9 @@ __all__ = [
     "video_info",
 ]
 
+_TIMES = ("com.apple.quicktime.creationdate", "creation_time", "date")  # the first has the offset from UTC
+_ZEROS_END = datetime(1970, 1, 3)  # clocks count from 1904 or 1970
+
 OPTIONS = {"protocol_whitelist": "file"}  # a playlist named .mp4 opens no network connection
 
 
@@ -35,7 +40,12 @@ _READ_ERRORS = {getattr(errno, name, None) for name in _READ_ERROR_NAMES.split()
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Properties of a video file; `width` and `height` are as shown (upright)."""
+    """Properties of a file; `width` and `height` are as shown (upright).
+
+    Attributes:
+        kind: a `photo` has neither a duration nor a rate.
+        recorded_at: Unix time (s) at which it was recorded; None = unknown.
+    """
 
     duration_s: float
     width: int
@@ -44,6 +54,8 @@ class VideoInfo:
     container: str
     fps: float
     rotation_deg: int = 0
+    kind: Literal["video", "photo"] = "video"
+    recorded_at: float | None = None
 
 
 def open_video(path: Path) -> av.container.InputContainer:
@@ -123,7 +135,21 @@ def video_info(
         container=container.format.name,
         fps=float(rate) if rate else 0.0,
         rotation_deg=rotation,
+        recorded_at=_recorded_at(container, stream),
     )
+
+
+def _recorded_at(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
+    """Read the time at which a video was recorded; the zero of a clock that was not set is unknown."""
+    for tags in (container.metadata, stream.metadata):
+        for name in _TIMES:
+            try:
+                clock = datetime.fromisoformat(tags.get(name, "").strip())
+                if clock.replace(tzinfo=None) > _ZEROS_END:
+                    return clock.timestamp()  # without an offset, it is local time
+            except (ValueError, OverflowError, OSError):
+                continue
+    return None
 
 
 def size_in_words(stream: av.VideoStream) -> str:

@@ -1,5 +1,7 @@
 """Content: tell by the first bytes of a file whether it is a video, a photo, sound or something else.
 
+A GIF, an animated WebP or PNG with a single frame is a photo (`is_photo`).
+
 Names lie, and many suffixes have several meanings: `.ts` is also TypeScript, `.mod` also music and source code, `.webp`
 and `.heic` are photos or animations. FFmpeg's own probe takes much longer and finds a video in most text and image
 files. Only the signatures of containers are tested here; whether the video can be decoded shows later.
@@ -11,9 +13,22 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
-__all__ = ["HEAD_BYTES", "Content", "content_of"]
+from impart.raw_previews import RAW_SUFFIXES
+
+__all__ = ["HEAD_BYTES", "ICON", "ICON_PX", "PHOTO_SUFFIXES", "Content", "content_of", "is_photo"]
 
 Content: TypeAlias = Literal["video", "animated webp", "photo", "heif photo", "sound", "text", "empty", "unknown"]
+
+_PHOTOS = """
+    apng avif bmp dds dib heic heics heif heifs hif j2c j2k jfif jp2 jpc jpe jpeg jpf jpg jpx pbm pcx pgm png pnm ppm
+    psd qoi sgi tga tif tiff webp
+"""
+PHOTO_SUFFIXES = RAW_SUFFIXES | {f".{name}" for name in _PHOTOS.split()}
+"""Suffixes of still images, in lower case; a few of these files are animations."""
+
+ICON_PX = 32
+ICON = f"icon below {ICON_PX} pixels"
+"""Reason of an image that is left out; it is no failure."""
 
 HEAD_BYTES = 1 << 13
 TS_PACKETS = (188, 192, 204)  # MPEG-TS; with a time code (Blu-ray, AVCHD); with error correction (DVB)
@@ -50,10 +65,15 @@ STARTS: tuple[tuple[bytes, Content], ...] = (
     (b"II*\x00", "photo"),  # TIFF and most raw formats
     (b"MM\x00*", "photo"),
     (b"8BPS", "photo"),
+    (b"\x00\x00\x00\x0cjP  ", "photo"),  # JPEG 2000
+    (b"\xff\x4f\xff\x51", "photo"),  # its bare codestream
+    (b"qoif", "photo"),
     (b"fLaC", "sound"),
     (b"ID3", "sound"),
 )
 RIFF: dict[bytes, Content] = {b"AVI ": "video", b"AMV ": "video", b"CDXA": "video", b"WAVE": "sound"}
+BMP_HEADERS = frozenset(size.to_bytes(4, "little") for size in (12, 40, 52, 56, 64, 108, 124))
+JPEG_VIDEO_SUFFIXES = frozenset({".mjpeg", ".mjpg"})
 OLD_QUICKTIME = frozenset({b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"moof", b"styp", b"sidx"})
 SOUND_BRANDS = frozenset({b"M4A ", b"M4B ", b"F4A ", b"F4B "})
 PHOTO_BRANDS = frozenset({b"jp2 ", b"jpx ", b"crx "})
@@ -80,12 +100,36 @@ def content_of(path: Path) -> Content:
         return _webp(head) if head[8:12] == b"WEBP" else RIFF.get(head[8:12], "unknown")
     if head.startswith(b"\x89PNG"):
         return "video" if b"acTL" in head.partition(b"IDAT")[0] else "photo"
+    if head.startswith(b"BM") and head[14:18] in BMP_HEADERS:
+        return "photo"
     if head.startswith(b"OggS"):
         return "video" if any(mark in head for mark in (b"\x80theora", b"\x01video\x00", b"BBCD\x00")) else "sound"
     if _is_text(head):
         return "text"
     is_video = head[4:8] in OLD_QUICKTIME or _starts_with_nal(head) or _is_transport_stream(head)
     return "video" if is_video else "unknown"
+
+
+def is_photo(path: Path) -> bool:
+    """Tell whether a file is a still image, and not a video, an animation, sound or text.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    content, suffix = content_of(path), path.suffix.lower()
+    if content in ("photo", "heif photo"):
+        return suffix not in JPEG_VIDEO_SUFFIXES
+    if content == "animated webp" or (content == "video" and _may_be_animation(path)):
+        from impart.images import is_animation  # Pillow: rarely needed, and it takes time
+
+        return not is_animation(path)
+    return content in ("text", "unknown", "empty") and suffix in PHOTO_SUFFIXES
+
+
+def _may_be_animation(path: Path) -> bool:
+    """Test for a GIF, or a PNG with an animation."""
+    with path.open("rb") as file:
+        return file.read(8).startswith((b"GIF87a", b"GIF89a", b"\x89PNG"))
 
 
 def _iso(file: BinaryIO, head: bytes) -> Content:

@@ -286,7 +286,8 @@ def _item(path: Path, header: dict[str, Any], payload: bytes) -> DecodedSegment 
     if header["kind"] == "segment":
         height, width = header["shape"]
         image = np.frombuffer(payload, np.uint8).reshape(height, width, 3)
-        return DecodedSegment(path, header["start_s"], header["end_s"], header["weight"], image)
+        still = header["still"]
+        return DecodedSegment(path, header["start_s"], header["end_s"], header["weight"], image, still=still)
     if header["kind"] == "finished":
         return DecodeFinished(
             path,

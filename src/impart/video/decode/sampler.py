@@ -47,6 +47,7 @@ class DecodedSegment:
         weight: number of grid times.
         image: the run's first frame, uint8 (h, w, 3) RGB, upright, min(h, w) = short_side_px; a square where
             `DecodeSettings.fit` is `squash`.
+        still: whether this is a photo: the only image of its file, without duration.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class DecodedSegment:
     end_s: float
     weight: int
     image: np.ndarray
+    still: bool = False
 
 
 @dataclass(frozen=True)

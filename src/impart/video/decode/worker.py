@@ -23,11 +23,13 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from impart.config import DecodeSettings
 from impart.errors import DecodeError
+from impart.video.decode.content import is_photo
 from impart.video.decode.sampler import DecodedSegment, DecodeFinished, sample_video
 
 __all__ = ["main", "read_message", "write_message"]
@@ -92,12 +94,7 @@ def _serve(pipe: IO[bytes], request: dict[str, Any]) -> None:
             last_message_s = now_s
             write_message(pipe, {"kind": "alive", "id": request["id"], "time_s": time_s})
 
-    found = sample_video(
-        Path(request["path"]),
-        settings=DecodeSettings(**request["settings"]),
-        short_side_px=request["short_side_px"],
-        on_progress=alive,
-    )
+    found = _sample(request, on_progress=alive)
     while True:
         try:
             item = next(found)
@@ -115,10 +112,27 @@ def _serve(pipe: IO[bytes], request: dict[str, Any]) -> None:
         return
 
 
+def _sample(
+    request: dict[str, Any], *, on_progress: Callable[[float], None]
+) -> Iterator[DecodedSegment | DecodeFinished]:
+    """Decode a photo or a video."""
+    path, settings = Path(request["path"]), DecodeSettings(**request["settings"])
+    try:
+        photo = path.is_file() and is_photo(path)
+    except OSError:
+        photo = False  # as a video, the reason is named
+    if photo:
+        from impart.video.decode.photo import sample_photo  # Pillow: not needed for videos, and it takes time
+
+        return sample_photo(path, settings=settings, short_side_px=request["short_side_px"])
+    return sample_video(path, settings=settings, short_side_px=request["short_side_px"], on_progress=on_progress)
+
+
 def _write_item(pipe: IO[bytes], number: int, item: DecodedSegment | DecodeFinished) -> None:
     if isinstance(item, DecodedSegment):
         height, width = item.image.shape[:2]
         header = {"start_s": item.start_s, "end_s": item.end_s, "weight": item.weight, "shape": [height, width]}
+        header["still"] = item.still
         write_message(pipe, {"kind": "segment", "id": number, **header}, item.image.data.cast("B"))
     else:
         finished = dataclasses.asdict(item)

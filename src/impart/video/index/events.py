@@ -52,7 +52,7 @@ class ScanDone:
     """All folders are walked and compared with the index.
 
     Attributes:
-        files: video files found.
+        files: video and photo files found.
         unchanged: files found that are in the index already.
         to_add, to_update, to_move, to_copy, to_remove: files per action.
         to_skip: files that failed before and have not changed since.
@@ -140,6 +140,7 @@ class VideoDone:
         problem: what cut it short (the part before is indexed), or None.
         notes: what was left out on purpose, such as a second video stream.
         replaced: whether it replaced an older version.
+        kind: `video` or `photo`.
     """
 
     path: Path
@@ -151,6 +152,7 @@ class VideoDone:
     problem: str | None
     replaced: bool
     notes: tuple[str, ...] = ()
+    kind: Literal["video", "photo"] = "video"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +169,7 @@ class VideoFailed:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoAbsent:
-    """A file without a video stream, such as a sound recording. It is recorded and not decoded again; no failure."""
+    """A file without a video or photo, such as a sound recording. It is recorded and not decoded again; no failure."""
 
     path: Path
     reason: str
@@ -213,8 +215,9 @@ class Counts:
         added, updated, moved, copied, removed, failed: files.
         partial: of the files added or updated, those that could be read only up to a point.
         skipped: files that failed in an earlier run and were not tried again.
-        no_video: files without a video stream, found in this run or before.
-        segments, samples, encoded, video_s: totals over the videos added or updated.
+        no_video: files without a video or photo, found in this run or before.
+        photos: of the files added or updated, those that are photos.
+        segments, samples, encoded, video_s: totals over the files added or updated.
 
     >>> Counts(added=1, video_s=2.5) + Counts(added=1, failed=1) == Counts(added=2, failed=1, video_s=2.5)
     True
@@ -229,6 +232,7 @@ class Counts:
     partial: int = 0
     skipped: int = 0
     no_video: int = 0
+    photos: int = 0
     segments: int = 0
     samples: int = 0
     encoded: int = 0

@@ -24,9 +24,10 @@ from impart.refset.refset import ReferenceSet
 from impart.video.index.encoder_in_use import EncoderInUse
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.refset_switch import complete, install, switch
-from impart.video.index.store import FailureRecord, Store, VideoRecord
+from impart.video.index.store import FailureRecord, Kind, Store, VideoRecord
 from impart.video.index.writer import Writer, write_lock
 from impart.video.integrity import bytes_below
+from impart.video.search.dates import Date, Length
 from impart.video.search.hits import Hit, Reason
 from impart.video.search.query import Query, SearchKeywords, SearchOptions
 from impart.video.search.searcher import Searcher
@@ -48,11 +49,11 @@ class IndexStats:
     """Statistics of an index.
 
     Attributes:
-        videos, segments, scenes: counts.
+        videos, photos, segments, scenes: counts; a photo is no video, but has a segment and a scene.
         partial: videos that could be read only up to a point.
         incomplete: videos that lack rows; searches leave them out, and the next run indexes them again.
         samples: frames sampled.
-        failures: files that could not be indexed; no_video: files without a video stream.
+        failures: files that could not be indexed; no_video: files without a video or photo.
         video_s: seconds of video.
         size_bytes: on disk.
         encoder_id, encoder_fingerprint: of the base encoder.
@@ -60,6 +61,7 @@ class IndexStats:
     """
 
     videos: int
+    photos: int
     partial: int
     incomplete: int
     segments: int
@@ -166,9 +168,10 @@ class VideoIndex:
         retry_failed: bool = False,
         dry_run: bool = False,
         exclude: Iterable[str] = (),
+        photos: bool = True,
         name_ignored: bool = False,
     ) -> Iterator[Event]:
-        """Index new and changed files. A run may be stopped at any moment; the next one continues.
+        """Index new and changed videos and photos. A run may be stopped at any moment; the next one continues.
 
         A new index is created only where a file is found, or where no path is given.
 
@@ -179,7 +182,8 @@ class VideoIndex:
             force: with `prune`, remove these as well.
             retry_failed: try files again that failed, or were read in part, before.
             dry_run: only yield what would be done; nothing is written.
-            exclude: patterns of files and folders to leave out, see `impart.video.index.scan.scan`.
+            exclude, photos: patterns of files and folders to leave out, and whether photos of given folders are taken;
+                see `impart.video.index.scan.scan`.
             name_ignored: also yield `PathIgnored` for each file and folder that is left out; they are always counted.
 
         Yields:
@@ -196,7 +200,7 @@ class VideoIndex:
         began = time.monotonic()
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         request = Request(prune=prune, force=force, retry_failed=retry_failed)
-        found = scan(given, exclude=exclude)
+        found = scan(given, exclude=exclude, photos=photos)
         if name_ignored:
             yield from (PathIgnored(path=Path(path), reason=reason) for path, reason in found.ignored)
         if dry_run:
@@ -221,6 +225,12 @@ class VideoIndex:
         by: By | None = None,
         augment: bool = True,
         path_glob: str | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        kind: Kind | None = None,
+        since: Date | None = None,
+        until: Date | None = None,
+        min_length: Length | None = None,
+        max_length: Length | None = None,
         why: bool = False,
         exact: bool = False,
     ) -> list[Hit]:
@@ -228,7 +238,9 @@ class VideoIndex:
 
         Args:
             text, image, not_text: see `Query`.
-            top, group, by, augment, path_glob, why, exact: see `SearchOptions`; None = the setting.
+            top, group, by, augment, why, exact: see `SearchOptions`; None = the setting.
+            path_glob, folder, kind, since, until, min_length, max_length: the files that are searched, see
+                `SearchOptions`; None = all.
 
         Returns:
             Hits, best first; none in an empty index.
@@ -239,7 +251,20 @@ class VideoIndex:
         """
         query = Query(text=text, image=image, not_text=not_text)
         return self.search_many(
-            [query], top=top, group=group, by=by, augment=augment, path_glob=path_glob, why=why, exact=exact
+            [query],
+            top=top,
+            group=group,
+            by=by,
+            augment=augment,
+            path_glob=path_glob,
+            folder=folder,
+            kind=kind,
+            since=since,
+            until=until,
+            min_length=min_length,
+            max_length=max_length,
+            why=why,
+            exact=exact,
         )[0]
 
     def search_many(
@@ -374,7 +399,8 @@ class VideoIndex:
         manifest, videos, failures = self.manifest, self.videos(), self.failures()
         augmentation = manifest.augmentation
         return IndexStats(
-            videos=len(videos),
+            videos=sum(video.kind == "video" for video in videos),
+            photos=sum(video.kind == "photo" for video in videos),
             partial=sum(video.problem is not None for video in videos),
             incomplete=len(self.incomplete()),
             segments=sum(video.segments for video in videos),

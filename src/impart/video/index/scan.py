@@ -1,7 +1,7 @@
-"""Scan: walk folders for video files in a fixed order, and hash content to recognise moved files.
+"""Scan: walk folders for videos and photos in a fixed order, and hash content to recognise moved files.
 
-A suffix of `VIDEO_SUFFIXES` is enough to take a file, one of `OTHER_SUFFIXES` to leave it out. All other files are
-opened, and their first bytes decide (`impart.video.decode.content`). What is left out is counted.
+A suffix of `VIDEO_SUFFIXES` or `PHOTO_SUFFIXES` is enough to take a file, one of `OTHER_SUFFIXES` to leave it out. All
+other files are opened, and their first bytes decide (`impart.video.decode.content`). What is left out is counted.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from impart.errors import DataError
 from impart.files import new_blake2b
-from impart.video.decode.content import content_of
+from impart.video.decode.content import ICON, ICON_PX, PHOTO_SUFFIXES, content_of, is_photo
 
 __all__ = [
     "OTHER_SUFFIXES",
@@ -45,7 +46,7 @@ VIDEO_SUFFIXES = _suffixes("""
 """Suffixes of the files taken from folders, in upper or lower case; a file given explicitly needs none of them."""
 
 OTHER_SUFFIXES = _suffixes("""
-    arw bmp cr2 cr3 dng eps exr hdr ico jfif jpe jpeg jpg jxl nef orf pef psb psd raf rw2 srw svg tga thm tif tiff xcf
+    cur eps exr hdr icns ico jxl psb svg thm xcf
     aac ac3 aif aiff amr ape dts flac m4a m4b mid midi mka mp3 oga ogg opus wav wma
     aae ass idx lrc nfo smi srt ssa sub sup vtt xmp
     csv doc docx epub htm html ipynb json jsonl log md odp ods odt pdf ppt pptx rst rtf tex tsv txt xls xlsx xml
@@ -55,14 +56,21 @@ OTHER_SUFFIXES = _suffixes("""
     arrow db h5 lance npy npz onnx parquet pkl pt pth safetensors sqlite otf ttf woff woff2 lnk torrent url
     crdownload download opdownload part partial tmp
 """)
-"""Suffixes of files that are left out of folders without being opened: images, sound, subtitles, documents, source
-code, archives, data, and downloads that are not complete."""
+"""Suffixes of files that are left out of folders without being opened: other images, sound, subtitles, documents,
+source code, archives, data, and downloads that are not complete."""
 
 FOREIGN_FOLDERS = frozenset({
     "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle", "lost+found", "recycled",
     "recycler", "system volume information",
 })  # fmt: skip
 """Folders of network storage and operating systems, in lower case: previews, deleted files, snapshots."""
+
+THUMBNAIL_FOLDERS = frozenset({"thumbnail", "thumbnails", "thumbs"})
+"""Folders whose images are small copies, in lower case; their videos are taken."""
+
+_MAY_MOVE = _suffixes("apng avif gif heic heics heif heifs hif png webp")
+_REMEDIES = {".jxl": ".jxl (cannot be read: save these as JPEG)"}
+_ICON_BYTES = 8192  # an image of fewer than 32 x 32 pixels is smaller, but for rare formats
 
 _SPECIAL = (
     (stat.S_ISFIFO, "a pipe"),
@@ -76,7 +84,7 @@ _MIDDLE_BLOCKS = 14
 
 @dataclass(frozen=True, kw_only=True)
 class FoundFile:
-    """A video file.
+    """A video or photo file.
 
     Attributes:
         problem: why it cannot be opened at all (a broken symbolic link), or None; lasting: whether the entry itself is
@@ -113,7 +121,7 @@ class Scan:
         return dict(Counter(reason for _, reason in self.ignored).most_common())
 
 
-def scan(paths: Iterable[str | os.PathLike[str]], *, exclude: Iterable[str] = ()) -> Scan:
+def scan(paths: Iterable[str | os.PathLike[str]], *, exclude: Iterable[str] = (), photos: bool = True) -> Scan:
     """Walk files and folders, recursively and sorted.
 
     Hidden files and folders (`.name`), `FOREIGN_FOLDERS` and IMPART's own artefacts below a given path are left out. A
@@ -124,6 +132,7 @@ def scan(paths: Iterable[str | os.PathLike[str]], *, exclude: Iterable[str] = ()
         paths: files and folders.
         exclude: patterns of files and folders to leave out below given folders. A pattern is compared with the name,
             with the path below the given folder and with the whole path; `*` also matches `/`.
+        photos: whether the photos of given folders are taken; a photo given by name always is.
     """
     excluded = _matcher(exclude)
     result = Scan()
@@ -141,14 +150,14 @@ def scan(paths: Iterable[str | os.PathLike[str]], *, exclude: Iterable[str] = ()
         if not stat.S_ISDIR(info.st_mode):
             if not stat.S_ISREG(info.st_mode):
                 kind = next((name for is_one, name in _SPECIAL if is_one(info.st_mode)), "no file")
-                result.problems.append((path, f"is {kind}: give video files, and folders with videos"))
+                result.problems.append((path, f"is {kind}: give videos, photos, and folders with these"))
                 continue
             found[path] = FoundFile(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
             result.roots.append(path)
             continue
         root = as_listed(path.resolve())
         problems_before = len(result.problems)
-        for item in _walk(root, entered=entered, result=result, excluded=excluded):
+        for item in _walk(root, entered=entered, result=result, excluded=excluded, photos=photos):
             found[item.path] = item
         if not any(problem_path == root for problem_path, _ in result.problems[problems_before:]):
             result.roots.append(root)
@@ -224,9 +233,12 @@ def _folded(name: str) -> str:
 
 
 def _walk(
-    root: Path, *, entered: set[tuple[int, int]], result: Scan, excluded: Callable[[str, str], bool]
+    root: Path, *, entered: set[tuple[int, int]], result: Scan, excluded: Callable[[str, str], bool], photos: bool
 ) -> Iterator[FoundFile]:
-    """Find the video files below `root`, with an explicit stack: folders may be deeper than Python's recursion."""
+    """Find the videos and photos below `root`.
+
+    The stack is explicit: folders may be deeper than Python's recursion.
+    """
     stack = [root]
     while stack:
         folder = stack.pop()
@@ -244,7 +256,7 @@ def _walk(
             result.ignored.append((str(folder), "IMPART folder"))
             continue
         for entry in entries:
-            decided = _decide(entry, below=str(root), excluded=excluded)
+            decided = _decide(entry, below=str(root), excluded=excluded, photos=photos)
             if isinstance(decided, FoundFile):
                 yield decided
             elif isinstance(decided, Path):
@@ -253,7 +265,9 @@ def _walk(
                 result.ignored.append((entry.path, decided))
 
 
-def _decide(entry: os.DirEntry[str], *, below: str, excluded: Callable[[str, str], bool]) -> FoundFile | Path | str:
+def _decide(
+    entry: os.DirEntry[str], *, below: str, excluded: Callable[[str, str], bool], photos: bool
+) -> FoundFile | Path | str:
     """Decide on one entry of a folder: a file to take, a folder to enter, or the reason to leave it out."""
     if entry.name.startswith("."):
         return "hidden"
@@ -265,23 +279,53 @@ def _decide(entry: os.DirEntry[str], *, below: str, excluded: Callable[[str, str
         if entry.is_dir():
             if entry.name.lower() in FOREIGN_FOLDERS:
                 return entry.name
+            if entry.name == "derivatives" and ".photoslibrary" in entry.path:  # small copies of Apple's Photos
+                return "thumbnail"
             return as_listed(path.resolve()) if entry.is_symlink() else path
         if suffix in OTHER_SUFFIXES:
-            return suffix
+            return _REMEDIES.get(suffix, suffix)
         info = entry.stat()
         if not stat.S_ISREG(info.st_mode):
             return "not a file"
-        if suffix in VIDEO_SUFFIXES or _is_video(path, suffix):
-            return FoundFile(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
+        left_out = _left_out(path, suffix, size_bytes=info.st_size, photos=photos)
     except OSError as error:
-        return _unreachable(path, error) if suffix in VIDEO_SUFFIXES else "cannot be read"
-    return suffix or "no suffix"
+        wanted = suffix in VIDEO_SUFFIXES or (photos and suffix in PHOTO_SUFFIXES)
+        return _unreachable(path, error) if wanted else "cannot be read"
+    return left_out or FoundFile(path=path, size_bytes=info.st_size, mtime_ns=info.st_mtime_ns)
 
 
-def _is_video(path: Path, suffix: str) -> bool:
-    """Decide by content. A `.ts` that is neither a known container nor text is taken: the decoder names the reason."""
-    content = content_of(path)
-    return content in ("video", "animated webp") or (suffix == ".ts" and content == "unknown")
+def _left_out(path: Path, suffix: str, *, size_bytes: int, photos: bool) -> str | None:
+    """Find the reason to leave a file out; None takes it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    photo = suffix in PHOTO_SUFFIXES
+    if suffix == ".gif" or (not photos and suffix in _MAY_MOVE):
+        photo = is_photo(path)
+    elif not photo and suffix not in VIDEO_SUFFIXES:
+        content = content_of(path)
+        photo = content in ("photo", "heif photo")
+        if not photo and content not in ("video", "animated webp") and (suffix, content) != (".ts", "unknown"):
+            return suffix or "no suffix"
+    if not photo:
+        return None
+    if not photos:
+        return suffix or "no suffix"
+    if path.parent.name.lower() in THUMBNAIL_FOLDERS:
+        return "thumbnail"
+    return ICON if size_bytes < _ICON_BYTES and _is_icon(path) else None
+
+
+def _is_icon(path: Path) -> bool:
+    """Test for an image of which both sides are below `ICON_PX`."""
+    from impart.images import read_header  # Pillow: it takes time
+
+    try:
+        header = read_header(path)
+    except DataError:
+        return False  # the reason is named when it is decoded
+    return max(header.width, header.height) < ICON_PX
 
 
 def _is_artefact(names: Iterable[str]) -> bool:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from impart.errors import VideoIndexError
 from impart.files import blake2b_hex, new_blake2b
+from impart.video.decode.content import ICON
 from impart.video.index.manifest import MANIFESTS, Augmentation, IndexManifest, manifest_bytes
 from impart.video.integrity import COPY_REMEDY, KEYS, damaged_file, damaged_version, place_rows
 
@@ -54,8 +55,8 @@ UNREAD = -(2**63)
 _PROBE = ".impart-"
 LAST_SEARCH = "last-search.json"
 _OURS = ("references", "rams", "names", "cache", *MANIFESTS, "folders.json", LAST_SEARCH, ".lock")
-NO_VIDEO = frozenset({"has sound but no image", "has no video stream"})
-"""Reasons, as the decoder words them, of files that contain no video."""
+NO_VIDEO = frozenset({"has sound but no image", "has no video stream", ICON})
+"""Reasons, as the decoder words them, of files that contain neither a video nor a photo."""
 
 Kind: TypeAlias = Literal["video", "photo"]
 _TRIES = 8

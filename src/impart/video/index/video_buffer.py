@@ -1,6 +1,7 @@
 """Buffer of the video that is being indexed: frames that wait for the encoder, rows that wait for the store.
 
-Rows are written in chunks, so that a film of ten hours needs little more memory than a short clip.
+Rows are written in chunks, so that a film of ten hours needs little more memory than a short clip. A photo is a video
+of one row; the rows of several are written together.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from impart.video.index.writer import SegmentChunk
 from impart.video.scenes.bounds import SceneBounds, find_scenes
 from impart.video.scenes.samples import Samples, grey_thumbnail
 
-__all__ = ["Times", "VideoBuffer"]
+__all__ = ["Times", "VideoBuffer", "take_photos"]
 
 Times: TypeAlias = list[tuple[float, float, int]]
 """(start_s, end_s, weight) of consecutive segments."""
@@ -113,31 +114,7 @@ class VideoBuffer:
         Args:
             encoder: base or augmented; an augmented one computes the blends.
         """
-        vectors, retrieval = np.concatenate(self._vectors), np.concatenate(self._retrieval)  # (n, D), (n, R)
-        starts, ends, weights = zip(*self._times, strict=True)
-        blend = None
-        if isinstance(encoder, AugmentedEncoder):
-            # From the rounded vectors, as a later change of the reference set would.
-            stored = ImageEmbeddings(vectors.astype(np.float32), retrieval.astype(np.float32))
-            # One thread: idle BLAS and OpenMP threads that spin would take a core from the encoder.
-            with threadpool_limits(limits=1):
-                blend = encoder.blend(stored)
-        chunk = SegmentChunk(
-            first=self.written,
-            start_s=np.array(starts, np.float64),
-            end_s=np.array(ends, np.float64),
-            weight=np.array(weights, np.int32),
-            vectors=vectors,
-            retrieval=retrieval,
-            blend=blend,
-        )
-        self.written += len(chunk)
-        self._all_starts += starts
-        self._all_weights += weights
-        self._end_s = ends[-1]
-        for waiting in (self._times, self._vectors, self._retrieval):
-            waiting.clear()
-        return chunk
+        return _take([self], encoder)
 
     def scenes(self, steps: Sequence[Step], *, fps: float, threshold: float) -> SceneBounds:
         """Find the scenes, from the rows written and the steps between decoded frames.
@@ -155,3 +132,43 @@ class VideoBuffer:
         )
         with threadpool_limits(limits=1):
             return find_scenes(samples, steps, end_s=self._end_s, threshold=threshold)
+
+    def _written(self) -> None:
+        """Forget the rows that waited for the store, but for what the scenes need."""
+        self.written += len(self._times)
+        self._all_starts += [start_s for start_s, _, _ in self._times]
+        self._all_weights += [weight for _, _, weight in self._times]
+        self._end_s = self._times[-1][1]
+        for waiting in (self._times, self._vectors, self._retrieval):
+            waiting.clear()
+
+
+def take_photos(photos: Sequence[VideoBuffer], encoder: Encoder) -> SegmentChunk:
+    """Remove the rows of P photos that wait for the store, and return them, one row each."""
+    assert all(photo.waiting_rows == 1 for photo in photos)
+    return _take(photos, encoder)
+
+
+def _take(buffers: Sequence[VideoBuffer], encoder: Encoder) -> SegmentChunk:
+    vectors = np.concatenate([part for buffer in buffers for part in buffer._vectors])  # (n, D)
+    retrieval = np.concatenate([part for buffer in buffers for part in buffer._retrieval])  # (n, R)
+    starts, ends, weights = zip(*(times for buffer in buffers for times in buffer._times), strict=True)
+    blend = None
+    if isinstance(encoder, AugmentedEncoder):
+        # From the rounded vectors, as a later change of the reference set would.
+        stored = ImageEmbeddings(vectors.astype(np.float32), retrieval.astype(np.float32))
+        # One thread: idle BLAS and OpenMP threads that spin would take a core from the encoder.
+        with threadpool_limits(limits=1):
+            blend = encoder.blend(stored)
+    chunk = SegmentChunk(
+        first=buffers[0].written,
+        start_s=np.array(starts, np.float64),
+        end_s=np.array(ends, np.float64),
+        weight=np.array(weights, np.int32),
+        vectors=vectors,
+        retrieval=retrieval,
+        blend=blend,
+    )
+    for buffer in buffers:
+        buffer._written()
+    return chunk

@@ -145,12 +145,24 @@ class Writer:
 
     def add_segments(self, video_id: str, revision: str, chunk: SegmentChunk) -> None:
         """Append segments of a video that is not committed yet."""
+        numbers = np.arange(chunk.first, chunk.first + len(chunk), dtype=np.int32)
+        self._append([(video_id, revision)] * len(chunk), numbers, chunk)
+
+    def add_photos(self, pairs: Sequence[tuple[str, str]], chunk: SegmentChunk) -> None:
+        """Append the only segment of each of several photos that are not committed yet.
+
+        Args:
+            pairs: (video_id, revision) of each.
+        """
+        self._append(pairs, np.zeros(len(chunk), np.int32), chunk)
+
+    def _append(self, pairs: Sequence[tuple[str, str]], numbers: npt.NDArray[np.int32], chunk: SegmentChunk) -> None:
         import pyarrow as pa
 
         keys: dict[str, Any] = {
-            "video_id": pa.array([video_id] * len(chunk), pa.string()),
-            "revision": pa.array([revision] * len(chunk), pa.string()),
-            "number": pa.array(np.arange(chunk.first, chunk.first + len(chunk), dtype=np.int32)),
+            "video_id": pa.array([video_id for video_id, _ in pairs], pa.string()),
+            "revision": pa.array([revision for _, revision in pairs], pa.string()),
+            "number": pa.array(numbers),
         }
         rows = keys | {
             "start_s": pa.array(chunk.start_s),
@@ -166,10 +178,10 @@ class Writer:
                 assert chunk.blend is not None
                 self._table(augmentation.table).add(pa.table(keys | blend_columns(chunk.blend, self.manifest)))
 
-    def commit(self, record: VideoRecord) -> None:
-        """Commit a video whose segments are written; it replaces its older revision, if there is one."""
+    def commit(self, *records: VideoRecord) -> None:
+        """Commit videos whose segments are written; each replaces its older revision, if there is one."""
         with self.store.errors("write to"):
-            self._commit([record])
+            self._commit(records)
 
     def update(self, records: Sequence[VideoRecord]) -> None:
         """Replace the rows of videos whose segments stay, in one step: they moved, or only their times changed."""

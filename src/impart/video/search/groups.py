@@ -83,6 +83,7 @@ def make_hit(
         scene_end_s=float(snapshot.scene_end_s[snapshot.scene_of[best]]),
         video_s=float(snapshot.durations_s[number]),
         kind=snapshot.kinds[number],
+        recorded_at=None if np.isnan(snapshot.recorded_at[number]) else float(snapshot.recorded_at[number]),
         moments=tuple(_moment(span, snapshot) for span in moments),
         also_at=tuple(snapshot.paths[copy] for copy in copies if copy != number),
         why=_reasons(best, groups) if options.why else (),

@@ -71,6 +71,7 @@ class Hit:
         scene_start_s, scene_end_s: of the scene that contains `best_s`.
         video_s: length of the video; 0 for a photo.
         kind: `video` or `photo`.
+        recorded_at: Unix time (s) at which it was recorded, by the file itself; None = unknown.
         names: taught names that raised its score.
         strong: whether it is among the good hits, see `impart.video.search.cutoff`; of the best 100 alone.
         steps: the spans of a sequence (`Query.then`), in the order of time.
@@ -91,6 +92,7 @@ class Hit:
     scene_end_s: float
     video_s: float
     kind: Kind = "video"
+    recorded_at: float | None = None
     names: tuple[str, ...] = ()
     strong: bool = True
     steps: tuple[Moment, ...] = ()

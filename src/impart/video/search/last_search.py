@@ -19,7 +19,7 @@ from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import LAST_SEARCH, Kind
 from impart.video.search.hits import Hit
 
-__all__ = ["LastSearch", "SavedHit", "load_last_search", "save_last_search", "saved_hits"]
+__all__ = ["LastSearch", "SavedHit", "load_last_search", "save_last_search"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,9 @@ class LastSearch:
     @classmethod
     def of(cls, hits: Sequence[Hit], *, query: str, command: str) -> LastSearch:
         """Make the record of hits that are printed with their ranks as numbers."""
-        return cls(query=query, command=command, hits=saved_hits(hits, label=query))
+        same = ("path", "start_s", "end_s", "best_s", "score", "video_id", "kind")
+        saved = (SavedHit(number=hit.rank, label=query, **{name: getattr(hit, name) for name in same}) for hit in hits)
+        return cls(query=query, command=command, hits=tuple(saved))
 
     def take(self, numbers: Sequence[int]) -> list[SavedHit]:
         """Return the hits with these numbers, in the order given; all, where none is given.
@@ -75,12 +77,6 @@ class LastSearch:
                 + (f"its numbers are 1 to {max(known)}" if known else "it found nothing")
             )
         return [known[number] for number in numbers] if numbers else list(self.hits)
-
-
-def saved_hits(hits: Sequence[Hit], *, label: str) -> tuple[SavedHit, ...]:
-    """Convert hits to what is kept of them; their ranks are the numbers."""
-    same = ("path", "start_s", "end_s", "best_s", "score", "video_id", "kind")
-    return tuple(SavedHit(number=hit.rank, label=label, **{name: getattr(hit, name) for name in same}) for hit in hits)
 
 
 def save_last_search(folder: Path, search: LastSearch) -> None:

@@ -30,8 +30,10 @@ from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
 from impart.encoders.preprocess import squashed
 from impart.encoders.tokens import tokenizer_of
 from impart.errors import DataError, ImpartWarning, QueryError
-from impart.images import load_image
+from impart.images import DRAFT_SIDES, load_image
 from impart.retrieval.prompts import fill_sentence, query_embeddings
+from impart.video.index.store import Kind
+from impart.video.search.dates import Date, Length, end_of, length_s, start_of
 
 __all__ = [
     "WITHIN_S",
@@ -160,6 +162,12 @@ class SearchKeywords(TypedDict, total=False):
     by: By | None
     augment: bool
     path_glob: str | None
+    folder: str | os.PathLike[str] | None
+    kind: Kind | None
+    since: Date | None
+    until: Date | None
+    min_length: Length | None
+    max_length: Length | None
     why: bool
     fold_copies: bool
     spans: bool
@@ -180,6 +188,11 @@ class SearchOptions:
             of its frames, or with `frame` by the best one. Moments and frames have one order.
         augment: score the augmented vectors v'; False scores the base vectors.
         path_glob: only videos whose name matches (whose path, where the pattern contains a slash).
+        folder: only videos in this folder, or below it.
+        kind: only files of this kind, `video` or `photo`.
+        since, until: only what was recorded in this time; both are part of it. A file that does not state when it was
+            recorded counts by the time of its last change.
+        min_length, max_length: only videos of this length; photos have none and are left out.
         why: add to each hit the reference pairs that were blended in.
         fold_copies: return one hit for files of the same content (`Hit.also_at` names the others), and one of those
             that show the same (`Hit.near_copies`).
@@ -201,6 +214,12 @@ class SearchOptions:
     by: By
     augment: bool = True
     path_glob: str | None = None
+    folder: str | os.PathLike[str] | None = None
+    kind: Kind | None = None
+    since: Date | None = None
+    until: Date | None = None
+    min_length: Length | None = None
+    max_length: Length | None = None
     why: bool = False
     together: bool = False
     fold_copies: bool = True
@@ -221,6 +240,14 @@ class SearchOptions:
             raise QueryError(f"cannot group by {self.group!r}: use {', '.join(get_args(Group))}")
         if self.by not in get_args(By):
             raise QueryError(f"cannot rank by {self.by!r}: use {', '.join(get_args(By))}")
+        if self.kind is not None and self.kind not in get_args(Kind):
+            raise QueryError(f"there is no kind {self.kind!r}: use {' or '.join(get_args(Kind))}")
+        since = -np.inf if self.since is None else start_of(self.since)
+        if self.until is not None and end_of(self.until) <= since:
+            raise QueryError(f"since {self.since} is later than until {self.until}: nothing was recorded then")
+        shortest = 0.0 if self.min_length is None else length_s(self.min_length)
+        if self.max_length is not None and length_s(self.max_length) < shortest:
+            raise QueryError(f"the least length {self.min_length} is above the greatest one, {self.max_length}")
 
     @classmethod
     def of(
@@ -330,19 +357,19 @@ def _warn_of_unread(texts: Sequence[str], encoder: Encoder, prompts: Sequence[st
 
 def _image_vector(image: str | os.PathLike[str] | ImageInput, encoder: Encoder, fit: Fit) -> Float32:
     """Encode a query image to a unit vector (D,), fitted as the frames of the index are."""
-    loaded = _image(image)
+    loaded = _image(image, draft_px=DRAFT_SIDES * encoder.traits.image_size_px)
     if fit == "squash":
         loaded = squashed(loaded, side_px=encoder.traits.image_size_px)
     vector: Float32 = encoder.encode_images([loaded]).embeddings[0]
     return vector
 
 
-def _image(image: str | os.PathLike[str] | ImageInput) -> Any:
+def _image(image: str | os.PathLike[str] | ImageInput, *, draft_px: int) -> Any:
     """Read an image file as RGB; images in memory pass unchanged."""
     if not isinstance(image, str | os.PathLike):
         return image
     path = Path(image)
     try:
-        return load_image(path)[0]
+        return load_image(path, draft_px=draft_px)[0]
     except DataError as error:
         raise DataError(f"cannot use {path} as a query image: {error}; give a JPEG, PNG or the like") from error

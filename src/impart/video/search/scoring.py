@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -128,7 +129,7 @@ class NamedScores:
 
 
 def named_scores(
-    context: Float32 | None, presences: Sequence[Float32], absences: Sequence[Float32] = (), *, weight: Float32
+    context: Float32 | None, presences: Sequence[Float32], absences: Sequence[Float32] = (), *, weight: npt.NDArray[Any]
 ) -> Float32:
     """Compute the scores (n,) of a query with taught names, from 0 to 1.
 

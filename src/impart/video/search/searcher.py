@@ -26,7 +26,7 @@ from impart.video.names.find import NamesInForce, Prepared
 from impart.video.names.sentences import NamedQuery, named_query
 from impart.video.names.store import NameStore
 from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, wide
-from impart.video.search.filters import allowed_videos
+from impart.video.search.filters import allowed_videos, narrowed
 from impart.video.search.groups import Groups, make_hit, with_exact_bounds
 from impart.video.search.hits import Hit, timecode
 from impart.video.search.moments import (
@@ -105,6 +105,8 @@ class Searcher:
             if self._settings.hub_correction and self._bank is None:
                 self._bank = bundled_bank(base)
             snapshot = reading.result()
+        if not any(query.joined for query in queries) and not any(named):  # these compare with all frames of the index
+            snapshot = self._narrowed(snapshot, options)
         by_text = np.array([not part.has_image for part in parts])
         bank = self._bank
         if options.together:
@@ -173,7 +175,8 @@ class Searcher:
         starts, stops = groups.starts, groups.stops
         if options.ranked_by == "mean":
             weight = groups.snapshot.weight.astype(np.float32)
-            scores = np.add.reduceat(named.scores * weight, starts) / np.add.reduceat(weight, starts)
+            means = np.add.reduceat(named.scores * weight, starts) / np.add.reduceat(weight, starts)
+            scores: Float32 = means.astype(np.float32)
         else:
             scores = np.maximum.reduceat(named.scores, starts)
         hits = []
@@ -246,6 +249,17 @@ class Searcher:
         marked = mark_hits(hits, asked, snapshot, encoder, bank=self._bank)
         returned = marked[options.offset : options.offset + options.top]
         return [with_exact_bounds(hit, snapshot) for hit in returned] if options.exact else returned
+
+    def _narrowed(self, snapshot: Snapshot, options: SearchOptions) -> Snapshot:
+        """Take the videos that the filters allow; what was computed for another filter is forgotten."""
+        part = narrowed(snapshot, options)
+        if part is not snapshot:
+            states = (snapshot.state, part.state)
+            for known in (self._means, self._hubness):
+                for key in [key for key in known if key[0] not in states]:
+                    known.pop(key, None)
+            self._units = {key: units for key, units in self._units.items() if key[0] in states}
+        return part
 
     def similar(self, path: str | os.PathLike[str], at_s: float, options: SearchOptions) -> list[Hit]:
         """Find the hits of a moment of an indexed video, without the group that contains it.

@@ -7,6 +7,7 @@ longer than the search.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.base import Blend
-from impart.files import arrays_fit, move_synced
+from impart.files import arrays_fit, blake2b_hex, move_synced
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.store import SEGMENTS, Kind, Store, TableGoneError, VideoRecord
+from impart.video.index.store import SEGMENTS, UNREAD, Kind, Store, TableGoneError, VideoRecord
 from impart.video.integrity import KEYS, Placed, damaged_file, place_rows
 from impart.video.scenes.stored import stored_bounds
 
@@ -41,6 +42,7 @@ _ARRAYS = (
     "scene_end_s",
     "durations_s",
     "recorded_at",
+    "modified_at",
 )
 _RETRIEVAL = "retrieval.npy"
 _BLEND = ("ids", "img", "txt", "norm")
@@ -61,6 +63,7 @@ class Snapshot:
         vectors: (n, D) base embeddings, float16 or float32.
         scene_start_s, scene_end_s: (S,) bounds of the scenes, seconds.
         durations_s: (V,) seconds; recorded_at: (V,) Unix time, NaN = unknown; kinds: V, `video` or `photo`.
+        modified_at: (V,) time of the last change of the file, Unix time; NaN = unknown.
         read_retrieval: reads `retrieval`.
         blend: of all n segments, or None without a reference set.
         left_out: paths of the videos that lack rows; they are not among the V.
@@ -84,6 +87,7 @@ class Snapshot:
     scene_end_s: npt.NDArray[np.float64]
     durations_s: npt.NDArray[np.float64]
     recorded_at: npt.NDArray[np.float64]
+    modified_at: npt.NDArray[np.float64]
     kinds: tuple[Kind, ...]
     read_retrieval: Callable[[], npt.NDArray[Any]]
     left_out: tuple[Path, ...] = ()
@@ -126,6 +130,42 @@ class Snapshot:
         """Number (n,) of the video of each segment."""
         return np.repeat(np.arange(len(self.paths)), np.diff(self.offsets))
 
+    def part(self, videos: npt.NDArray[np.int64]) -> Snapshot:
+        """Copy some of the videos.
+
+        Args:
+            videos: numbers of the videos, in ascending order.
+        """
+        segments = _ranges(self.offsets[videos], self.offsets[videos + 1])  # (m,)
+        scene_bounds = np.searchsorted(self.scenes, self.offsets)  # (V + 1,) first scene of each video
+        scenes = _ranges(scene_bounds[videos], scene_bounds[videos + 1])
+        lengths = np.diff(self.offsets)[videos]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        shift = np.repeat(self.offsets[videos] - offsets[:-1], np.diff(scene_bounds)[videos])  # of each scene
+        chosen = videos.tolist()
+        return dataclasses.replace(
+            self,
+            state=f"{self.state}/{blake2b_hex(videos.tobytes(), size_bytes=8)}",
+            video_ids=tuple(self.video_ids[video] for video in chosen),
+            paths=tuple(self.paths[video] for video in chosen),
+            revisions=tuple(self.revisions[video] for video in chosen) if self.revisions else (),
+            kinds=tuple(self.kinds[video] for video in chosen),
+            offsets=offsets,
+            scenes=self.scenes[scenes] - shift,
+            scene_start_s=self.scene_start_s[scenes],
+            scene_end_s=self.scene_end_s[scenes],
+            start_s=self.start_s[segments],
+            end_s=self.end_s[segments],
+            weight=self.weight[segments],
+            vectors=self.vectors[segments],
+            blend=None if self.blend is None else self.blend[segments],
+            durations_s=self.durations_s[videos],
+            recorded_at=self.recorded_at[videos],
+            modified_at=self.modified_at[videos],
+            video_means=None if self.video_means is None else self.video_means[videos],
+            read_retrieval=lambda: self.retrieval[segments],
+        )
+
     def warnings(self) -> Iterator[str]:
         """Name what a search lacks, with the remedy."""
         if self.left_out:
@@ -138,6 +178,14 @@ class Snapshot:
                 f"{_in_words(self.unblended)} searched without the reference set, since rows of the neighbours table "
                 "are missing: impart index PATH... computes them again, without decoding"
             )
+
+
+def _ranges(starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Join the numbers of ranges [start, stop)."""
+    lengths = stops - starts
+    firsts = np.cumsum(lengths) - lengths  # place of each range in the result
+    joined: npt.NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(starts - firsts, lengths)
+    return joined
 
 
 def load_snapshot(store: Store) -> Snapshot:
@@ -257,6 +305,7 @@ def _layout(names: Sequence[str], dim: int) -> dict[str, tuple[str, tuple[int | 
         "scene_end_s": ("f", ("scenes",)),
         "durations_s": ("f", ("videos",)),
         "recorded_at": ("f", ("videos",)),
+        "modified_at": ("f", ("videos",)),
         "video_means": ("f", ("videos", dim)),
         "ids": ("i", ("n", "k")),
         "img": ("f", ("n", "k")),
@@ -304,6 +353,7 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
         scene_end_s=np.concatenate([np.zeros(0), *(scenes.end_s for scenes in bounds)]),
         durations_s=np.array([record.duration_s for record in records], np.float64),
         recorded_at=np.array([record.recorded_at for record in records], np.float64),  # None becomes NaN
+        modified_at=np.array([_modified_at(record) for record in records], np.float64),
         kinds=tuple(record.kind for record in records),
         read_retrieval=partial(_read_retrieval, store, manifest, records),
         weight=_spread(rows["weight"], place, np.empty(total, np.int32)),
@@ -312,6 +362,10 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
         left_out=_lacking(everything, found),
         unblended=unblended,
     )
+
+
+def _modified_at(record: VideoRecord) -> float:
+    return float("nan") if record.mtime_ns == UNREAD else record.mtime_ns / 1e9
 
 
 def _read_retrieval(store: Store, manifest: IndexManifest, records: list[VideoRecord]) -> npt.NDArray[Any]:
