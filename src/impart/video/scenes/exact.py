@@ -48,8 +48,8 @@ def exact_cut(path: Path, low_s: float, high_s: float, *, stream: int = 0) -> fl
         >>> from PIL import Image
         >>> folder = tempfile.TemporaryDirectory()
         >>> film = Path(folder.name) / "film.gif"
-        >>> red, blue = (Image.new("RGB", (64, 64), name) for name in ("red", "blue"))
-        >>> red.save(film, save_all=True, append_images=[red, blue, blue], duration=600)
+        >>> red, rings = Image.new("RGB", (256, 256), "red"), Image.radial_gradient("L").convert("RGB")
+        >>> red.save(film, save_all=True, append_images=[red, rings, rings], duration=600)
         >>> exact_cut(film, 1.0, 1.25)
         1.2
         >>> folder.cleanup()
