@@ -188,7 +188,7 @@ def report(groups: Sequence[Group], finders: dict[str, Finder]) -> str:
             for number, film in enumerate(group.films):
                 count(film, find(film), group.ignored[number] if group.ignored else (), counts)
             results[name] = counts, time.perf_counter() - began
-        keys = sorted({key for counts, _ in results.values() for key in counts} - {"false"})
+        keys = [*dict.fromkeys(key for counts, _ in results.values() for key in sorted(counts) if key != "false")]
         totals = next(iter(results.values()))[0]
         length_s = sum(film.duration_s for film in group.films)
         lines += ["", f"**{group.name}**: {len(group.films)} films, {length_s:.0f} s.", ""]
@@ -197,7 +197,7 @@ def report(groups: Sequence[Group], finders: dict[str, Finder]) -> str:
         lines.append(f"| --- | --- | --- |{' --- |' * (len(heads) + 1)}")
         for name, (counts, wall_s) in results.items():
             right, of = sum(counts[key].right for key in keys), sum(counts[key].of for key in keys)
-            total = Count(right, of, counts["false"].false)
+            total = Count(right, of, counts.get("false", Count()).false)
             cells = [str(counts[key].right) for key in keys]
             lines.append(f"| {name} | {total.text()} | {total.false} | {' | '.join(cells)} | {wall_s:.0f} |")
         print("\n".join(lines[-len(results) - 5 :]), flush=True)

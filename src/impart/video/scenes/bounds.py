@@ -22,7 +22,7 @@ from impart.video.scenes.samples import Samples
 
 __all__ = ["SceneBounds", "find_scenes"]
 
-MARGINS = ((5.0, 0.3), (2.5, 0.1))
+MARGINS = ((5.0, 0.3), (2.5, 0.1), (1.5, -0.3))
 """Least ratio of a step to the movement around it (`Step.calm`), and what is added to the threshold there."""
 NEAR_CUT_S = 0.5  # a gradual transition so near to a hard cut is part of it
 _EPS_S = 1e-4
