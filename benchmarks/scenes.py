@@ -106,7 +106,9 @@ def joined(data: Path, folder: Path, *, scale: float) -> Iterator[Group]:
         chosen = order[number : number + 11]
         shots = [ClipShot(path) for path in chosen]
         path = folder / f"hard-{number}.mp4"
-        film = join(path, shots, [("cut", 0.0)] * (len(shots) - 1), fps=25 if number % 2 else 30_000 / 1001, seed=number)
+        film = join(
+            path, shots, [("cut", 0.0)] * (len(shots) - 1), fps=25 if number % 2 else 30_000 / 1001, seed=number
+        )
         starts = np.concatenate([[0.0], np.cumsum([shot.seconds for shot in shots])])
         inside = [
             Transition("inside", start + at_s, 0.0)

@@ -9,12 +9,14 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from helpers.clips import write_frames
+from helpers.tiny_encoder import COLOURS
 
 
 def photo_like(number: int, *, size: tuple[int, int] = (160, 120)) -> np.ndarray:
-    """Make an image of coloured patches, uint8 (h, w, 3); `size` is (width, height)."""
+    """Make an image of patches, uint8 (h, w, 3), with a mean colour of its own; `size` is (width, height)."""
     rng = np.random.default_rng(number)
-    small = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    colour = np.array(list(COLOURS.values())[number % len(COLOURS)])
+    small = Image.fromarray((rng.integers(0, 128, (9, 12, 3)) + colour // 2).astype(np.uint8))
     return np.asarray(small.resize(size, Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(1)))
 
 

@@ -24,7 +24,9 @@ def image(number: int) -> np.ndarray:
 def film(*mixes: dict[int, float]) -> Samples:
     """Samples whose images and embeddings are mixes of numbered shots; what is missing to 1 is black."""
     rows = [sum((part * vector(number) for number, part in mix.items()), 0.01 * vector(99)) for mix in mixes]
-    thumbs = [sum((part * image(number) for number, part in mix.items()), np.zeros((THUMB_PX, THUMB_PX))) for mix in mixes]
+    thumbs = [
+        sum((part * image(number) for number, part in mix.items()), np.zeros((THUMB_PX, THUMB_PX))) for mix in mixes
+    ]
     retrieval = np.stack([row / np.linalg.norm(row) for row in rows]).astype(np.float16)
     return Samples.of_segments(
         retrieval,

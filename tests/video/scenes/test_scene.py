@@ -43,6 +43,7 @@ def test_a_file_gives_the_same_scenes_as_the_index(tmp_path: Path, tiny: TinyEnc
     path = write_shots(tmp_path / "a.mp4", LENGTHS)
     (found,) = scenes_of_files([path], tiny)
     assert list(found.scenes) == of_index(path, tmp_path, tiny).scenes("a.mp4")
+    assert [scene.start_s for scene in found.scenes] == pytest.approx([0, 2.12, 3.36], abs=1e-3)
     assert found.problem is None
 
 

@@ -1,7 +1,7 @@
 """Exact cuts on demand: decode the frames between two times, and find the first one behind a cut.
 
-An index has the times of its cuts already. This is for what has none: an index of version 0.1.0, the bounds of a moment,
-a cut between two frames that the decoder skipped.
+An index has the times of its cuts already. This is for what has none: an index of version 0.1.0, or the bounds of a
+moment.
 """
 
 from __future__ import annotations
