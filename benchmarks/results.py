@@ -25,7 +25,7 @@ PARTS = {
     "sequences": ["sequences.py", "--data", "{data}", "--out", "{out}"],
     "teaching": ["teaching.py", "--data", "{data}", "--out", "{out}"],
     "reuse": ["reuse.py", "retrieval", "{data}"],
-    "cuts": ["cuts.py", "{data}"],
+    "scenes": ["scenes.py", "--data", "{data}", "--out", "{out}"],
     "names": ["names.py", "--data", "{data}", "--out", "{out}"],
     "exports": ["exports.py", "--out", "{out}"],
     "switching": ["refset_use.py"],

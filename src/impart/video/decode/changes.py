@@ -35,7 +35,7 @@ class Step:
     Attributes:
         before_s, after_s: times of the two frames, seconds after the container's start.
         change: mean absolute difference of their thumbnails, in grey levels (0..255).
-        calm: third largest difference among the `SIDE_FRAMES` on either side, in grey levels; each is scaled to the time
+        calm: third largest difference among the `SIDE_FRAMES` on either side, in grey levels, each scaled to the time
             between the two frames.
     """
 

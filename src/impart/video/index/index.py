@@ -365,8 +365,8 @@ class VideoIndex:
             >>> from PIL import Image
             >>> folder = tempfile.TemporaryDirectory()
             >>> film = Path(folder.name) / "film.gif"
-            >>> red, blue = (Image.new("RGB", (64, 64), name) for name in ("red", "blue"))
-            >>> red.save(film, save_all=True, append_images=[red, blue, blue], duration=600)
+            >>> red, rings = Image.new("RGB", (256, 256), "red"), Image.radial_gradient("L").convert("RGB")
+            >>> red.save(film, save_all=True, append_images=[red, rings, rings], duration=600)
             >>> index = VideoIndex.open(Path(folder.name) / "library.impart")
             >>> events = list(index.add([film]))
             >>> [(scene.number, scene.kind, round(scene.start_s, 2)) for scene in index.scenes(film)]

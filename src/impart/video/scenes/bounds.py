@@ -1,15 +1,16 @@
 """Scene bounds: hard cuts to the frame, dissolves and fades, from what was seen while a video was decoded.
 
 A hard cut is a step between two decoded frames (`impart.video.decode.changes`) whose sampled frames on both sides have
-retrieval embeddings with a low cosine. How low depends on how far the step stands out: quick movement makes steps of its
-own, so that beside other steps the embeddings must differ more. Gradual transitions are searched for between the hard
-cuts (`impart.video.scenes.gradual`).
+retrieval embeddings with a low cosine. How low depends on how far the step stands out: quick movement makes steps of
+its own, so that beside other steps the embeddings must differ more. Gradual transitions are searched for between the
+hard cuts (`impart.video.scenes.gradual`).
 
 The constants were chosen on rendered films, see `benchmarks/scenes.py`.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from impart.video.scenes.samples import Samples
 
 __all__ = ["SceneBounds", "find_scenes"]
 
-MARGINS = ((5.0, 0.3), (2.5, 0.1))
+MARGINS = ((5.0, 0.3), (2.5, 0.1), (1.5, -0.3))
 """Least ratio of a step to the movement around it (`Step.calm`), and what is added to the threshold there."""
 NEAR_CUT_S = 0.5  # a gradual transition so near to a hard cut is part of it
 _EPS_S = 1e-4
@@ -66,7 +67,7 @@ def find_scenes(samples: Samples, steps: Iterable[Step], *, end_s: float, thresh
     cuts = _hard_cuts(samples, steps, threshold=threshold)
     bounds = [(time_s, "cut") for _, time_s in cuts]
     edges = [0, *(at for at, _ in cuts), len(samples)]
-    for first, stop in zip(edges, edges[1:], strict=False):
+    for first, stop in itertools.pairwise(edges):
         for one in find_gradual(samples, first, stop, threshold=threshold):
             if all(abs(one.time_s - time_s) >= NEAR_CUT_S for _, time_s in cuts):
                 bounds.append((one.time_s, one.kind))

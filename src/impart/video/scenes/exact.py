@@ -1,7 +1,7 @@
 """Exact cuts on demand: decode the frames between two times, and find the first one behind a cut.
 
-An index has the times of its cuts already. This is for what has none: an index of version 0.1.0, the bounds of a moment,
-a cut between two frames that the decoder skipped.
+An index has the times of its cuts already. This is for what has none: an index of version 0.1.0, or the bounds of a
+moment.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from impart.video.decode.container import failure, is_read_error, open_video
 from impart.video.decode.frames.side_data import orientation
 from impart.video.decode.scaling import THUMB_PX, Scaler
 from impart.video.decode.streams import choose_stream, latest_end_s, origin_s
+from impart.video.decode.structure import AVI
 from impart.video.decode.timestamps import BACK_S, JUMP_S, FrameReader, Tally, TimedFrame
 
 __all__ = ["exact_cut"]
@@ -48,8 +49,8 @@ def exact_cut(path: Path, low_s: float, high_s: float, *, stream: int = 0) -> fl
         >>> from PIL import Image
         >>> folder = tempfile.TemporaryDirectory()
         >>> film = Path(folder.name) / "film.gif"
-        >>> red, blue = (Image.new("RGB", (64, 64), name) for name in ("red", "blue"))
-        >>> red.save(film, save_all=True, append_images=[red, blue, blue], duration=600)
+        >>> red, rings = Image.new("RGB", (256, 256), "red"), Image.radial_gradient("L").convert("RGB")
+        >>> red.save(film, save_all=True, append_images=[red, rings, rings], duration=600)
         >>> exact_cut(film, 1.0, 1.25)
         1.2
         >>> folder.cleanup()
@@ -73,7 +74,7 @@ def _frames_from(path: Path, start_s: float, *, stream: int) -> Iterator[tuple[f
     Yields:
         Frames with their times, seconds after the container's start.
     """
-    tries = EARLIER_S if start_s > 0 and not _jumps(path, stream=stream) else ()
+    tries = EARLIER_S if start_s > 0 and _is_seekable(path, stream=stream) else ()
     for earlier_s in (*tries, math.inf):
         with open_video(path) as container, _errors_of(path):
             chosen = choose_stream(path, container, number=stream).stream
@@ -95,21 +96,27 @@ def _frames_from(path: Path, start_s: float, *, stream: int) -> Iterator[tuple[f
             return
 
 
-def _jumps(path: Path, *, stream: int) -> bool:
-    """Test whether the clock of a file without a declared end jumps: a seek would arrive elsewhere."""
+def _is_seekable(path: Path, *, stream: int) -> bool:
+    """Test whether a seek arrives at the time that a frame has in a run from the start.
+
+    It does not in AVI, where frames have no presentation times and are counted, nor where the clock jumps. That is read
+    from the packets of a file without a declared end.
+    """
     with open_video(path) as container, _errors_of(path):
         chosen = choose_stream(path, container, number=stream).stream
-        if latest_end_s(container, chosen) is not None:
+        if container.format.name == AVI:
             return False
+        if latest_end_s(container, chosen) is not None:
+            return True
         last = None
         for packet in container.demux(chosen):
             if packet.dts is None:
                 continue
             step_s = float((packet.dts - last) * (packet.time_base or 0)) if last is not None else 0.0
             if step_s < -BACK_S or step_s > JUMP_S:
-                return True
+                return False
             last = packet.dts
-    return False
+    return True
 
 
 @contextmanager

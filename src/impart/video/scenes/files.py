@@ -55,8 +55,8 @@ def scenes_of_files(
         >>> from impart import load_encoder
         >>> folder = tempfile.TemporaryDirectory()
         >>> film = Path(folder.name) / "film.gif"
-        >>> red, blue = (Image.new("RGB", (64, 64), name) for name in ("red", "blue"))
-        >>> red.save(film, save_all=True, append_images=[red, blue, blue], duration=600)
+        >>> red, rings = Image.new("RGB", (256, 256), "red"), Image.radial_gradient("L").convert("RGB")
+        >>> red.save(film, save_all=True, append_images=[red, rings, rings], duration=600)
         >>> for found in scenes_of_files([film], load_encoder("mini")):
         ...     print([(scene.kind, round(scene.start_s, 2)) for scene in found.scenes])
         [('cut', 0.0), ('cut', 1.2)]
