@@ -5,8 +5,10 @@ Nothing is indexed again. A name is in force from the moment it is saved, also i
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,9 +130,7 @@ class Names:
         """
         notes: list[str] = []
         given = given_folder(Path(folder).expanduser(), on_note=notes.append)
-        for name in dict.fromkeys(one.name for one in given):
-            _checked(name)
-        return self._add(given, notes=notes)
+        return self._add([dataclasses.replace(one, name=_checked(one.name)) for one in given], notes=notes)
 
     def add_hits(self, name: str, numbers: Sequence[int]) -> Added:
         """Teach a name by hits of the last search: the best frames of each.
@@ -363,12 +363,12 @@ def _is_same(phash: str, others: Sequence[str]) -> bool:
 
 
 def _checked(name: str) -> str:
-    """Return a name with single spaces.
+    """Return a name with single spaces, composed (NFC): folders of macOS have decomposed names.
 
     Raises:
         ConfigError: it is empty, too long, or contains control characters.
     """
-    words = " ".join(name.split())
+    words = unicodedata.normalize("NFC", " ".join(name.split()))
     if not words or len(words) > _LONGEST or not words.isprintable():
         raise ConfigError(f"{name!r} is no name: give 1 to {_LONGEST} printable letters")
     return words
