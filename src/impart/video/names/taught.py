@@ -17,10 +17,11 @@ import numpy as np
 
 from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
 from impart.encoders.preprocess import squashed
-from impart.errors import ConfigError, DataError, DecodeError, QueryError
+from impart.errors import ConfigError, DataError, DecodeError, QueryError, VideoIndexError
 from impart.retrieval.near_duplicates import HASH_BITS, hash_signs, perceptual_hash
 from impart.retrieval.prompts import query_embeddings
 from impart.video.index.manifest import IndexManifest
+from impart.video.index.store import TableGoneError
 from impart.video.index.writer import write_lock
 from impart.video.names.examples import Given, Loaded, given_folder, given_hits, given_images, load
 from impart.video.names.find import Hits, NamesInForce, Prepared, hits_of
@@ -32,6 +33,7 @@ from impart.video.search.snapshot import Snapshot
 __all__ = ["Added", "NameInfo", "Names"]
 
 _BATCH = 16
+_TRIES = 5  # of reading the index, while a writer changes it
 _LONGEST = 100  # letters of a name
 
 
@@ -237,8 +239,21 @@ class Names:
         return hits_of(known, prepared, top=top, path_glob=path_glob, by_time=by_time)
 
     def prepared(self) -> Prepared:
-        """Return the names with the index in memory, as they are now: presence of any name in any segment."""
-        return self.in_force.of(self._snapshot())
+        """Return the names with the index in memory, as they are now: presence of any name in any segment.
+
+        Raises:
+            VideoIndexError: the names or the index are damaged.
+            EncoderMismatchError: the names were taught with another encoder.
+        """
+        for attempt in range(_TRIES):
+            prepared = self.in_force.of(self._snapshot())
+            try:
+                prepared.snapshot.retrieval  # noqa: B018 - read now: a writer may replace the table before it is used
+                break
+            except TableGoneError as error:
+                if attempt == _TRIES - 1:
+                    raise VideoIndexError(f"{error}; try again") from error
+        return prepared
 
     def _known(self, taught: TaughtNames, name: str) -> str:
         """Return the name as it was taught.
