@@ -238,4 +238,3 @@ def _kept(among: Float32, usual: float) -> npt.NDArray[np.bool_]:
     if (nearest > _ALIKE_Z * usual).sum() >= 2 and unlike.sum() <= max(1, count // 4):
         kept &= ~unlike
     return kept
-
