@@ -40,12 +40,17 @@ TopOption = Annotated[
 ]
 GroupOption = Annotated[
     Group | None,
-    typer.Option("--group", "-g", help="Return one hit per video, scene or frame.", show_default=_DEFAULTS.group),
+    typer.Option(
+        "--group",
+        "-g",
+        help="Return one hit per video, with its best moment and further ones; or one per moment, scene or frame.",
+        show_default=_DEFAULTS.group,
+    ),
 ]
 ByOption = Annotated[
     By | None,
     typer.Option(
-        help="Rank a video or scene by the mean of its frames, or by its best moment (for long films).",
+        help="Rank a video by its best moment, by the mean of all its frames (for short clips), or by its best frame.",
         show_default=_DEFAULTS.by,
     ),
 ]
@@ -70,6 +75,12 @@ NoFoldOption = Annotated[
 ]
 WhyOption = Annotated[
     bool, typer.Option("--why", help="Name the reference pairs that were blended into each moment, with weights.")
+]
+ExactOption = Annotated[
+    bool,
+    typer.Option(
+        "--exact", help="Refine bounds at cuts to the exact frame, by decoding the frames around them. Takes longer."
+    ),
 ]
 FormatOption = Annotated[
     Format | None,
@@ -157,6 +168,10 @@ def search(
     everything: AllOption = False,
     no_fold: NoFoldOption = False,
     why: WhyOption = False,
+    exact: ExactOption = False,
+    no_names: Annotated[
+        bool, typer.Option("--no-names", help="Take taught names in the text as ordinary words.")
+    ] = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
     encoder: EncoderOption = None,
@@ -195,6 +210,8 @@ def search(
         "offset": offset,
         "min_score": min_score,
         "fold_copies": not no_fold,
+        "exact": exact,
+        "names": not no_names,
     }
 
     def query_of(asked: str | None) -> Query:
@@ -252,6 +269,7 @@ def similar(
     everything: AllOption = False,
     no_fold: NoFoldOption = False,
     why: WhyOption = False,
+    exact: ExactOption = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
     config: ConfigOption = None,
@@ -270,6 +288,7 @@ def similar(
         offset=offset,
         min_score=min_score,
         fold_copies=not no_fold,
+        exact=exact,
     )
     answer = Answer(query=moment, hits=hits, extra={}, everything=everything)
     _print_one(answer, form or Format.table, index_dir, command="similar", why=why)

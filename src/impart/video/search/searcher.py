@@ -8,61 +8,48 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from impart.blending.encoder import AugmentedEncoder
-from impart.config import SearchSettings
+from impart.config import Group, SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import EncoderError, ImpartWarning, QueryError, ReferenceSetError, VideoIndexError
 from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.scan import absolute
-from impart.video.index.store import SEGMENTS, Store, TableGoneError
+from impart.video.index.store import Store, TableGoneError
 from impart.video.names.find import NamesInForce, Prepared
 from impart.video.names.sentences import NamedQuery, named_query
 from impart.video.names.store import NameStore
 from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, wide
 from impart.video.search.filters import allowed_videos
-from impart.video.search.hits import Hit, Reason, timecode
+from impart.video.search.hit_maker import Groups, HitMaker
+from impart.video.search.hits import Hit, timecode
+from impart.video.search.moments import MOST, FoundSpan, Parts, ScoredParts, split_scenes
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, group_means, top_groups
-from impart.video.search.scoring import NamedScores, frame_hubness, frame_scores, named_scores, without_hubs
+from impart.video.search.scoring import (
+    NamedScores,
+    context_fit,
+    frame_hubness,
+    frame_scores,
+    frame_vectors,
+    group_averages,
+    named_scores,
+    without_hubs,
+)
 from impart.video.search.snapshot import Snapshot, load_snapshot
 from impart.video.search.temporal import find_sequences, moment_of
 
 __all__ = ["Searcher"]
 
 _AT_ONCE = 64  # queries scored together
-_LEAST_WEIGHT = 0.0005  # of a reference pair that is named; the weight of the segment is 1
 _TRIES = 5  # of a search, while other sets are put in force
 _Found = TypeVar("_Found")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Groups:
-    """The G groups (videos, scenes or frames) that a search ranks.
-
-    Attributes:
-        encoder: the augmented encoder in force; None ranks base vectors.
-        starts: (G,) first segment of each group; the groups cover all n segments.
-        allowed: (G,) groups that may be returned; None = all.
-    """
-
-    snapshot: Snapshot
-    options: SearchOptions
-    encoder: AugmentedEncoder | None
-    starts: npt.NDArray[np.int64]
-    allowed: npt.NDArray[np.bool_] | None
-
-    @property
-    def stops(self) -> npt.NDArray[np.int64]:
-        """(G,) first segment behind each group."""
-        return np.append(self.starts, len(self.snapshot))[1:]
 
 
 class Searcher:
@@ -82,10 +69,12 @@ class Searcher:
         self._settings = settings
         self._names = NamesInForce(NameStore(store.folder))
         self._lock = threading.Lock()
+        self._maker = HitMaker(store, self._lock)
         self._snapshot: Snapshot | None = None
         self._means: dict[tuple[str, str, bool], Float32] = {}
         self._hubness: dict[tuple[str, str, bool], Float32] = {}
         self._copy_bound: tuple[tuple[str, bool], float] | None = None
+        self._parts: tuple[Snapshot, Parts] | None = None
         self._bank: CaptionBank | None = None
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
@@ -145,7 +134,7 @@ class Searcher:
         return named_query(query, names, negative_weight=self._settings.negative_weight)
 
     def _by_names(
-        self, named: NamedQuery, vector: Float32, prepared: Prepared, groups: _Groups, bank: CaptionBank | None
+        self, named: NamedQuery, vector: Float32, prepared: Prepared, groups: Groups, bank: CaptionBank | None
     ) -> NamedScores:
         """Score all segments for a query with taught names.
 
@@ -153,41 +142,57 @@ class Searcher:
             vector: (D,) of its context.
             bank: corrects the context for hubs; None = it is not corrected.
         """
-        snapshot, context = groups.snapshot, None
-        if named.context is not None:
-            context = frame_scores(vector[None], snapshot, groups.encoder)[0]  # (n,)
-            if bank is not None:
-                context = context - self._hubness_of(bank, groups, by_means=False)
+        snapshot, fit = groups.snapshot, None
+        if not len(snapshot):
+            return NamedScores(scores=np.zeros(0, np.float32), present={})
+        if named.context is not None and groups.parts is not None:  # the context of a part is that of its segments
+            bounds = groups.parts.bounds
+            context = self._group_means(groups, kind="part") @ vector
+            context = context if bank is None else context - self._hubness_of(bank, groups, kind="part")
+            of_parts = context_fit(context, np.add.reduceat(snapshot.weight, bounds[:-1]))
+            fit = np.repeat(of_parts, np.diff(bounds))
+        elif named.context is not None:
+            context = frame_scores(vector[None], snapshot, groups.encoder)[0]
+            context = context if bank is None else context - self._hubness_of(bank, groups, kind="frame")
+            fit = context_fit(context, snapshot.weight)
         present = {name: prepared.presence(name) for name in named.present}
         absent = [prepared.presence(name) for name in named.absent]
-        scores = named_scores(context, list(present.values()), absent, weight=snapshot.weight)
+        scores = named_scores(fit, list(present.values()), absent, count=len(snapshot))
         return NamedScores(scores=scores, present=present)
 
-    def _rank_named(self, named: NamedScores, groups: _Groups) -> list[Hit]:
+    def _rank_named(self, named: NamedScores, groups: Groups) -> list[Hit]:
         """Find the hits of a query with taught names."""
-        snapshot, starts, stops = groups.snapshot, groups.starts, groups.stops
+        snapshot, options, starts, stops = groups.snapshot, groups.options, groups.starts, groups.stops
         if not len(snapshot):
             return []
-        if groups.options.by_means:
-            weight = snapshot.weight.astype(np.float32)
-            scores = np.add.reduceat(named.scores * weight, starts) / np.add.reduceat(weight, starts)
-        else:
-            scores = np.maximum.reduceat(named.scores, starts)
+        means = group_averages(named.scores, snapshot.weight, starts)
+        if groups.parts is not None and (options.spans or options.ranked_by == "moment"):
+            of_parts = group_averages(named.scores, snapshot.weight, groups.parts.bounds[:-1])
+            scored = ScoredParts(
+                parts=groups.parts,
+                means=self._group_means(groups, kind="part"),
+                scores=of_parts,
+                cosines=of_parts,
+                frames=lambda first, stop: named.scores[first:stop],
+            )
+            return self._spans(scored, groups, of_videos=means if options.ranked_by == "mean" else None)
+        scores = means if options.ranked_by == "mean" else np.maximum.reduceat(named.scores, starts)
         hits = []
-        for rank, group in enumerate(top_groups(scores, top=groups.options.top, allowed=groups.allowed), 1):
-            segments = range(int(starts[group]), int(stops[group]))
-            best = segments[best_of(named.scores[segments.start : segments.stop])]
-            hits.append(self._hit(rank, float(np.round(scores[group], 6)), segments, best, groups))
+        for rank, group in enumerate(top_groups(scores, top=options.top, allowed=groups.allowed), 1):
+            whole = range(int(starts[group]), int(stops[group]))
+            best = whole.start + best_of(named.scores[whole.start : whole.stop])
+            segments = whole if options.group == "scene" else range(best, best + 1)
+            hits.append(self._maker.hit(rank, float(np.round(scores[group], 6)), segments, best, groups))
         return hits
 
-    def _sequences(self, asked: Asked, groups: _Groups, bank: CaptionBank | None) -> list[Hit]:
+    def _sequences(self, asked: Asked, groups: Groups, bank: CaptionBank | None) -> list[Hit]:
         """Find the hits of queries that are joined in time."""
         snapshot, options = groups.snapshot, groups.options
         if not len(snapshot) or asked.query is None:
             return []
         hubness = None
         if bank is not None and asked.by_text.any():
-            hubness = self._hubness_of(bank, groups, by_means=False)
+            hubness = self._hubness_of(bank, groups, kind="frame")
         scores = without_hubs(frame_scores(asked.vectors, snapshot, groups.encoder), asked.by_text, hubness)
         for part, one in enumerate(asked.named):
             if one is not None:
@@ -200,7 +205,7 @@ class Searcher:
         for rank, (sequence, *others) in enumerate(found, 1):
             spans = sequence.kept(asked.query.keep)
             within = range(spans[0].first, spans[-1].stop)
-            hit = self._hit(rank, float(np.round(sequence.score, 6)), within, spans[0].best, groups)
+            hit = self._maker.hit(rank, float(np.round(sequence.score, 6)), within, spans[0].best, groups)
             whole = moment_of(spans, sequence.score, snapshot)
             hits.append(
                 dataclasses.replace(
@@ -213,7 +218,7 @@ class Searcher:
             )
         return hits
 
-    def _finished(self, hits: list[Hit], asked: Asked, groups: _Groups, options: SearchOptions) -> list[Hit]:
+    def _finished(self, hits: list[Hit], asked: Asked, groups: Groups, options: SearchOptions) -> list[Hit]:
         """Fold hits that show the same, mark the strong ones, and take those that are asked for."""
         snapshot, encoder = groups.snapshot, groups.encoder
         if options.fold_copies and options.group not in ("scene", "frame"):
@@ -279,7 +284,7 @@ class Searcher:
         """Compute the unit means (V, D) of the videos' augmented vectors, for `save_cache`."""
         return self._group_means(self._groups(self.current(), SearchOptions(top=1, group="video", by="mean")))
 
-    def _groups(self, snapshot: Snapshot, options: SearchOptions, *, without: int | None = None) -> _Groups:
+    def _groups(self, snapshot: Snapshot, options: SearchOptions, *, without: int | None = None) -> Groups:
         """Form the groups of a search.
 
         Args:
@@ -289,10 +294,16 @@ class Searcher:
         if options.augment and snapshot.blend is not None:
             in_force = self._encoder_of(snapshot.manifest)
             encoder = in_force if isinstance(in_force, AugmentedEncoder) else None
+        parts = None
+        if len(snapshot) and (options.group == "moment" or (options.group == "video" and options.by != "frame")):
+            parts = self._parts_of(snapshot)
+        starts = snapshot.scenes
         if options.group == "frame":
             starts = np.arange(len(snapshot))
-        else:
-            starts = snapshot.offsets[:-1] if options.group == "video" else snapshot.scenes
+        elif options.group == "video":
+            starts = snapshot.offsets[:-1]
+        elif parts is not None:
+            starts = parts.bounds[:-1]
         allowed = None
         own = None if without is None else int(snapshot.video_of[without])
         videos = allowed_videos(snapshot, options, own=own)
@@ -301,12 +312,20 @@ class Searcher:
         if without is not None:
             allowed = np.ones(len(starts), bool) if allowed is None else allowed
             allowed[int(np.searchsorted(starts, without, side="right")) - 1] = False
-        return _Groups(snapshot=snapshot, options=options, encoder=encoder, starts=starts, allowed=allowed)
+            if options.group == "moment" and parts is not None:
+                allowed[parts.scene_of == snapshot.scene_of[without]] = False
+        return Groups(snapshot=snapshot, options=options, encoder=encoder, starts=starts, allowed=allowed, parts=parts)
+
+    def _parts_of(self, snapshot: Snapshot) -> Parts:
+        if self._parts is None or self._parts[0] is not snapshot:
+            made = split_scenes(snapshot.scenes, snapshot.offsets, snapshot.start_s, snapshot.end_s)
+            self._parts = (snapshot, made)
+        return self._parts[1]
 
     def _rank(
         self,
         vectors: Float32,
-        groups: _Groups,
+        groups: Groups,
         *,
         by_text: npt.NDArray[np.bool_] | None = None,
         hubness: Float32 | None = None,
@@ -320,8 +339,10 @@ class Searcher:
         snapshot, options, starts, stops = groups.snapshot, groups.options, groups.starts, groups.stops
         if not len(snapshot):
             return [[] for _ in vectors]
+        if groups.parts is not None and (options.spans or options.ranked_by == "moment"):
+            return self._rank_spans(vectors, groups, groups.parts, by_text=by_text, hubness=hubness)
         frames: Float32 | None = None
-        if options.by_means:
+        if options.ranked_by == "mean":
             scores = without_hubs(vectors @ self._group_means(groups).T, by_text, hubness)  # (T, G)
         else:
             frames = without_hubs(frame_scores(vectors, snapshot, groups.encoder), by_text, hubness)  # (T, n)
@@ -341,95 +362,100 @@ class Searcher:
                 first, stop = int(starts[group]), int(stops[group])
                 best = first + best_of(of_frames[at[group] : at[group] + stop - first])
                 score = float(np.round(of_groups[group], 6))
-                hits.append(self._hit(rank, score, range(first, stop), best, groups))
+                segments = range(first, stop) if options.group == "scene" else range(best, best + 1)
+                hits.append(self._maker.hit(rank, score, segments, best, groups))
             answers.append(hits)
         return answers
 
-    def _hit(self, rank: int, score: float, segments: range, best: int, groups: _Groups) -> Hit:
-        snapshot, options = groups.snapshot, groups.options
-        number = int(snapshot.video_of[best])
-        scene = options.group == "scene"
-        copies = snapshot.copies.get(number, ()) if options.fold_copies else ()
-        return Hit(
-            rank=rank,
-            path=snapshot.paths[number],
-            start_s=float(snapshot.start_s[segments[0] if scene else best]),
-            end_s=float(snapshot.end_s[segments[-1] if scene else best]),
-            score=score,
-            video_id=snapshot.video_ids[number],
-            best_s=float(snapshot.start_s[best]),
-            scene_start_s=float(snapshot.scene_start_s[snapshot.scene_of[best]]),
-            scene_end_s=float(snapshot.scene_end_s[snapshot.scene_of[best]]),
-            video_s=float(snapshot.durations_s[number]),
-            kind=snapshot.kinds[number],
-            also_at=tuple(snapshot.paths[copy] for copy in copies if copy != number),
-            why=self._reasons(best, groups) if options.why else (),
-        )
+    def _rank_spans(
+        self,
+        vectors: Float32,
+        groups: Groups,
+        parts: Parts,
+        *,
+        by_text: npt.NDArray[np.bool_] | None,
+        hubness: Float32 | None,
+    ) -> list[list[Hit]]:
+        """Find the hits of T query vectors as spans: one per video with its further moments, or all spans alike."""
+        snapshot, options, encoder = groups.snapshot, groups.options, groups.encoder
+        means = self._group_means(groups, kind="part")  # (P, D)
+        cosines = vectors @ means.T  # (T, P)
+        of_videos: Float32 | None = None
+        if options.ranked_by == "mean":
+            of_videos = without_hubs(vectors @ self._group_means(groups).T, by_text, hubness)  # (T, V)
+            if hubness is not None and self._bank is not None:
+                hubness = self._hubness_of(self._bank, groups, kind="part")
+        scores = without_hubs(cosines, by_text, hubness)
+        answers = []
+        for number, vector in enumerate(vectors):
 
-    def _reasons(self, segment: int, groups: _Groups) -> tuple[Reason, ...]:
-        """List the reference pairs blended into a segment with at least `_LEAST_WEIGHT`, largest weight first."""
-        snapshot, encoder, blend = groups.snapshot, groups.encoder, groups.snapshot.blend
-        if encoder is None or blend is None:
-            return ()
-        references = encoder.references
-        weights = np.maximum(np.abs(blend.img[segment]), np.abs(blend.txt[segment]))
-        used = np.flatnonzero((blend.ids[segment] >= 0) & (weights >= _LEAST_WEIGHT))
-        if not len(used):
-            return ()
-        ids = blend.ids[segment][used]
-        retrieval = self._retrieval_embedding(segment, snapshot)
-        similarities = np.full(len(ids), np.nan)
-        if retrieval is not None:
-            similarities = references.retrieval_embeddings[ids] @ retrieval
-        sources = references.table["source"]
-        reasons = [
-            Reason(
-                text=references.texts[row],
-                source=sources[int(row)].as_py() or "",
-                weight_img=float(blend.img[segment, k]),
-                weight_txt=float(blend.txt[segment, k]),
-                similarity=float(similarity),
+            def frames(first: int, stop: int, vector: Float32 = vector) -> Float32:
+                return frame_vectors(snapshot, encoder, slice(first, stop)) @ vector
+
+            scored = ScoredParts(
+                parts=parts, means=means, scores=scores[number], cosines=cosines[number], frames=frames
             )
-            for row, k, similarity in zip(ids, used, similarities, strict=True)
+            answers.append(self._spans(scored, groups, of_videos=None if of_videos is None else of_videos[number]))
+        return answers
+
+    def _spans(self, scored: ScoredParts, groups: Groups, *, of_videos: Float32 | None) -> list[Hit]:
+        """Make the hits of one query: one per video with its further moments, or all spans alike.
+
+        Args:
+            of_videos: (V,) scores that rank the videos; None = those of their best parts.
+        """
+        options = groups.options
+        found: list[list[FoundSpan]]
+        if options.group == "moment":
+            found = [[span] for span in scored.best(options.top, allowed=groups.allowed)]
+            values = [spans[0].score for spans in found]
+        else:
+            if of_videos is None:
+                of_videos = np.maximum.reduceat(scored.scores, scored.parts.offsets[:-1])
+            chosen = top_groups(of_videos, top=options.top, allowed=groups.allowed)
+            found = [scored.spans_of(video, most=MOST if options.spans else 1) for video in chosen.tolist()]
+            values = np.round(of_videos[chosen], 6).tolist()
+        return [
+            self._maker.hit(rank, value, range(span.first, span.stop), span.best, groups, moments=more)
+            for rank, (value, (span, *more)) in enumerate(zip(values, found, strict=True), 1)
         ]
-        return tuple(sorted(reasons, key=lambda reason: -(abs(reason.weight_img) + abs(reason.weight_txt))))
 
-    def _retrieval_embedding(self, segment: int, snapshot: Snapshot) -> Float32 | None:
-        """Read the unit retrieval embedding (R,) of a segment; None where its video is being replaced."""
-        video = int(snapshot.video_of[segment])
-        number = segment - int(snapshot.offsets[video])
-        where = f"video_id = '{snapshot.video_ids[video]}' AND number = {number}"
-        with self._lock:  # of two revisions, an orphan and the committed one, either will do for a note
-            try:
-                rows = self._store.read(SEGMENTS, columns=["retrieval"], where=where).to_pylist()
-            except TableGoneError:
-                rows = []
-        return l2_normalise(np.array(rows[-1]["retrieval"], np.float32)) if rows else None
+    def _group_means(self, groups: Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
+        """Compute the unit means (G, D) of groups, or take them from the snapshot.
 
-    def _group_means(self, groups: _Groups) -> Float32:
-        """Compute the unit means (G, D) of groups, or take them from the snapshot."""
+        Args:
+            kind: `part` for those of the parts; None = those of the groups.
+        """
         snapshot, augmented = groups.snapshot, groups.encoder is not None
-        key = (snapshot.state, groups.options.group, augmented)
+        key = (snapshot.state, kind or groups.options.group, augmented)
         means = self._means.get(key)
         if means is None and snapshot.video_means is not None and key[1:] == ("video", snapshot.blend is not None):
             means = snapshot.video_means
         if means is None:
             references = groups.encoder.references if groups.encoder else None
-            means = group_means(snapshot, groups.starts, references=references)
+            starts = groups.parts.bounds[:-1] if kind == "part" and groups.parts is not None else groups.starts
+            means = group_means(snapshot, starts, references=references)
             self._means[key] = means
         return means
 
-    def _hubness_of(self, bank: CaptionBank, groups: _Groups, *, by_means: bool | None = None) -> Float32:
-        """Compute the hubness that is subtracted from text scores: (G,) of groups ranked by means, else (n,)."""
-        by_means = groups.options.by_means if by_means is None else by_means
-        key = (groups.snapshot.state, groups.options.group if by_means else "", groups.encoder is not None)
+    def _hubness_of(self, bank: CaptionBank, groups: Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
+        """Compute the hubness that is subtracted from text scores.
+
+        Args:
+            kind: of `frame`s (n,), `part`s (P,), or means of `video`s or `scene`s (G,); None = what the search ranks
+                by.
+        """
+        by = groups.options.ranked_by
+        if kind is None:
+            kind = "part" if by == "moment" else "frame" if by == "frame" else groups.options.group
+        key = (groups.snapshot.state, kind, groups.encoder is not None)
         known = self._hubness.get(key) if bank is self._bank else None
         if known is not None:
             return known
-        if by_means:
-            hubness = bank.hubness(self._group_means(groups))
-        else:
+        if kind == "frame":
             hubness = frame_hubness(bank, groups.snapshot, groups.encoder)
+        else:
+            hubness = bank.hubness(self._group_means(groups, kind=kind))
         if bank is self._bank:
             self._hubness[key] = hubness
         return hubness
