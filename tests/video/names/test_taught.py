@@ -201,6 +201,13 @@ def test_rename_keeps_images_and_vectors(index: VideoIndex, tmp_path: Path) -> N
     assert index.names.rename("sea", "SEA") == "SEA"  # only another case
 
 
+def test_composed_and_decomposed_letters_are_one_name(index: VideoIndex, tmp_path: Path) -> None:
+    photo(tmp_path / "people" / "Zoe\u0308" / "z.png")
+    index.names.add_folder(tmp_path / "people")
+    assert [info.name for info in index.names.list()] == ["Zo\u00eb"]
+    assert index.find("zoe\u0308") == index.find("Zo\u00eb") != []
+
+
 @pytest.mark.parametrize("name", ["", "  ", "a\nb\x00", "x" * 200])
 def test_bad_names_are_refused(index: VideoIndex, tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="is no name"):
@@ -233,6 +240,19 @@ def test_names_of_another_encoder_and_damaged_ones_are_refused(index: VideoIndex
     (index.path / "names" / "manifest.json").write_text("{")
     with pytest.raises(VideoIndexError, match="teach the names again"):
         index.names.list()
+
+
+def test_lengths_are_kept_in_the_cache_and_a_damaged_file_is_made_again(index: VideoIndex, tmp_path: Path) -> None:
+    index.names.add("Rex", [photo(tmp_path / "r.png")])
+    before = index.find("Rex")
+    (kept,) = (index.path / "cache").rglob("lengths-*.npy")
+    lengths = np.load(kept)
+    assert len(lengths) == len(index.names.prepared().snapshot)
+    np.save(kept, lengths * 2)  # what is kept is taken
+    assert VideoIndex.open(index.path, TinyEncoder()).find("Rex") != before
+    kept.write_bytes(b"cut")
+    assert VideoIndex.open(index.path, TinyEncoder()).find("Rex") == before
+    assert np.array_equal(np.load(kept), lengths)
 
 
 def test_empty_index_takes_names(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from impart.blending.tune import bundled_background
 from impart.encoders.base import Float32
+from impart.files import atomic_path
 from impart.video.names.presence import Background, Detector
 from impart.video.names.store import NameStore, TaughtNames
 from impart.video.search.filters import allowed_videos
@@ -70,8 +72,23 @@ class Prepared:
 
     @cached_property
     def lengths(self) -> Float32:
-        """Lengths (n,) of the whitened frames, see `Background.lengths`."""
-        return self.background.lengths(self.snapshot.retrieval)
+        """Lengths (n,) of the whitened frames, see `Background.lengths`.
+
+        They cost more than all else, so they are kept in the cache of the index, which may be deleted at any time.
+        """
+        cache = self.taught.folder.parent / "cache" / self.snapshot.state
+        file = cache / f"lengths-{self.background.digest}.npy"
+        try:
+            known: Float32 = np.load(file)
+            if known.shape == (len(self.snapshot),) and known.dtype == np.float32:
+                return known
+        except (OSError, ValueError, EOFError):
+            pass
+        made = self.background.lengths(self.snapshot.retrieval)
+        if self.snapshot.state and cache.is_dir():
+            with suppress(OSError), atomic_path(file) as part, part.open("wb") as open_file:
+                np.save(open_file, made)
+        return made
 
     @cached_property
     def windows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Float32, l2_normalise
+from impart.files import sha256_hex
 
 __all__ = ["Background", "Detector", "presence"]
 
@@ -77,6 +78,11 @@ class Background:
         whitening = ((vectors * scale) @ vectors.T).astype(np.float32)
         chosen = np.concatenate([rows[:: max(1, -(-len(rows) // _MOST))] for rows in sets])
         return cls(mean=mean, whitening=whitening, unrelated=l2_normalise((chosen - mean) @ whitening))
+
+    @property
+    def digest(self) -> str:
+        """Digest of mean and whitening: equal digests give equal lengths."""
+        return sha256_hex(self.mean.tobytes(), self.whitening.tobytes())[:16]
 
     def whiten(self, rows: npt.NDArray[np.floating]) -> Float32:
         """Whiten retrieval embeddings (n, R) to unit rows (n, R)."""

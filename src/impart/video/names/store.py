@@ -12,6 +12,7 @@ lock of the index.
 from __future__ import annotations
 
 import io
+import unicodedata
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -41,12 +42,12 @@ _QUALITY = 85
 
 
 def fold(name: str) -> str:
-    """Return the key under which a name is unique: without case, with single spaces.
+    """Return the key under which a name is unique: without case, with single spaces, composed (NFC).
 
     >>> fold("  Uncle  Joe ")
     'uncle joe'
     """
-    return " ".join(name.split()).casefold()
+    return unicodedata.normalize("NFC", " ".join(name.split())).casefold()
 
 
 @dataclass(frozen=True, kw_only=True)

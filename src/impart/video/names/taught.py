@@ -5,8 +5,10 @@ Nothing is indexed again. A name is in force from the moment it is saved, also i
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,11 @@ import numpy as np
 
 from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
 from impart.encoders.preprocess import squashed
-from impart.errors import ConfigError, DataError, DecodeError, QueryError
+from impart.errors import ConfigError, DataError, DecodeError, QueryError, VideoIndexError
 from impart.retrieval.near_duplicates import HASH_BITS, hash_signs, perceptual_hash
 from impart.retrieval.prompts import query_embeddings
 from impart.video.index.manifest import IndexManifest
+from impart.video.index.store import TableGoneError
 from impart.video.index.writer import write_lock
 from impart.video.names.cluster_page import frames_of, load_clusters, save_clusters, write_page
 from impart.video.names.discover import Discovered, discover
@@ -32,6 +35,7 @@ from impart.video.search.snapshot import Snapshot
 __all__ = ["Added", "Discovery", "NameInfo", "Names"]
 
 _BATCH = 16
+_TRIES = 5  # of reading the index, while a writer changes it
 _LONGEST = 100  # letters of a name
 
 
@@ -143,9 +147,7 @@ class Names:
         """
         notes: list[str] = []
         given = given_folder(Path(folder).expanduser(), on_note=notes.append)
-        for name in dict.fromkeys(one.name for one in given):
-            _checked(name)
-        return self._add(given, notes=notes)
+        return self._add([dataclasses.replace(one, name=_checked(one.name)) for one in given], notes=notes)
 
     def add_hits(self, name: str, numbers: Sequence[int]) -> Added:
         """Teach a name by hits of the last search: the best frames of each.
@@ -281,8 +283,21 @@ class Names:
         return hits_of(known, prepared, top=top, path_glob=path_glob, by_time=by_time)
 
     def prepared(self) -> Prepared:
-        """Return the names with the index in memory, as they are now: presence of any name in any segment."""
-        return self.in_force.of(self._snapshot())
+        """Return the names with the index in memory, as they are now: presence of any name in any segment.
+
+        Raises:
+            VideoIndexError: the names or the index are damaged.
+            EncoderMismatchError: the names were taught with another encoder.
+        """
+        for attempt in range(_TRIES):
+            prepared = self.in_force.of(self._snapshot())
+            try:
+                prepared.snapshot.retrieval  # noqa: B018 - read now: a writer may replace the table before it is used
+                break
+            except TableGoneError as error:
+                if attempt == _TRIES - 1:
+                    raise VideoIndexError(f"{error}; try again") from error
+        return prepared
 
     def _known(self, taught: TaughtNames, name: str) -> str:
         """Return the name as it was taught.
@@ -407,12 +422,12 @@ def _is_same(phash: str, others: Sequence[str]) -> bool:
 
 
 def _checked(name: str) -> str:
-    """Return a name with single spaces.
+    """Return a name with single spaces, composed (NFC): folders of macOS have decomposed names.
 
     Raises:
         ConfigError: it is empty, too long, or contains control characters.
     """
-    words = " ".join(name.split())
+    words = unicodedata.normalize("NFC", " ".join(name.split()))
     if not words or len(words) > _LONGEST or not words.isprintable():
         raise ConfigError(f"{name!r} is no name: give 1 to {_LONGEST} printable letters")
     return words
