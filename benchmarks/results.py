@@ -23,6 +23,7 @@ PARTS = {
     "sequences": ["sequences.py", "--data", "{data}", "--out", "{out}"],
     "teaching": ["teaching.py", "--data", "{data}", "--out", "{out}"],
     "reuse": ["reuse.py", "retrieval", "{data}"],
+    "sentences": ["names_sentences.py", "--data", "{data}", "--out", "{out}"],
     "cuts": ["cuts.py", "{data}"],
     "names": ["names.py", "--data", "{data}", "--out", "{out}"],
     "switching": ["refset_use.py"],
