@@ -152,6 +152,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.new("RGB", (16, 8), COLOURS["red"]).save(folder / "boxes" / "red.png")
     (folder / "boxes" / "boxes.csv").write_text("file,label,x0,y0,x1,y1\nred.png,red,0,0,1,1\nred.png,blue,0,0,0.5,1\n")
     _run("index", folder / "clips", "-i", folder / "index", "-e", "tiny")
+    _run("names", "add", "Rex", folder / "pairs" / "red", "-i", folder / "index")
     _run("eval", "zeroshot", folder / "pairs", "-e", "tiny", "--bootstrap", 0, "--no-cache", "-o", folder / "report")
     return folder
 
@@ -200,6 +201,7 @@ TRIALS: dict[tuple[str, str], Callable[[Path, Path], list[object]]] = {
     ("refset sweep", "--select"): _sweep,
     ("refset sweep", "--around"): _sweep,
     ("refset sweep", "--prompts"): _sweep,
+    ("names find", "--format"): lambda place, _: ["names", "find", "Rex", "-i", place / "index"],
     ("models list", "--format"): lambda _, __: ["models", "list"],
     ("eval zeroshot", "--prompts"): lambda place, _: _measured("zeroshot", f"caltech101:{place / 'caltech101'}"),
     ("eval probe", "--features"): lambda place, _: _measured("probe", place / "caltech101"),

@@ -16,6 +16,7 @@ Frames and examples are compared by their retrieval embeddings, after three step
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +40,7 @@ _ROWS = 16_384  # frames at once
 
 @dataclass(frozen=True, kw_only=True)
 class Background:
-    """What unrelated images look like: mean, whitening, and rows that calibrate scores.
+    """Statistics of unrelated images: mean, whitening, and rows that calibrate scores.
 
     Attributes:
         mean: m (R,).
@@ -83,6 +84,13 @@ class Background:
     def digest(self) -> str:
         """Digest of mean and whitening: equal digests give equal lengths."""
         return sha256_hex(self.mean.tobytes(), self.whitening.tobytes())[:16]
+
+    @cached_property
+    def usual(self) -> float:
+        """Standard deviation of the cosines of unrelated whitened rows, from the median of their distances."""
+        rows = self.unrelated[:: max(1, len(self.unrelated) // _MOST)]
+        cosines = (rows @ rows.T)[np.triu_indices(len(rows), k=1)]
+        return max(1.4826 * float(np.median(np.abs(cosines - np.median(cosines)))), 1e-3) if len(cosines) else 0.1
 
     def whiten(self, rows: npt.NDArray[np.floating]) -> Float32:
         """Whiten retrieval embeddings (n, R) to unit rows (n, R)."""
@@ -128,7 +136,7 @@ class Detector:
         """
         rows = background.whiten(examples)
         among: Float32 = rows @ rows.T  # (m, m)
-        usual = _standard_deviation(background.unrelated[:: max(1, len(background.unrelated) // _MOST)])
+        usual = background.usual
         kept = _kept(among, usual)
         scores = _combined(background.unrelated @ rows[kept].T)
         centre = float(np.median(scores))
@@ -230,9 +238,3 @@ def _kept(among: Float32, usual: float) -> npt.NDArray[np.bool_]:
     if (nearest > _ALIKE_Z * usual).sum() >= 2 and unlike.sum() <= max(1, count // 4):
         kept &= ~unlike
     return kept
-
-
-def _standard_deviation(rows: Float32) -> float:
-    """Standard deviation of the cosines of different unit rows (M, R), from the median of their distances."""
-    cosines = (rows @ rows.T)[np.triu_indices(len(rows), k=1)]
-    return max(1.4826 * float(np.median(np.abs(cosines - np.median(cosines)))), 1e-3) if len(cosines) else 0.1

@@ -25,7 +25,7 @@ _SHOWN = 3  # images that one line names
 
 @dataclass(frozen=True, kw_only=True)
 class NameReport:
-    """What leave-one-out tells about one name.
+    """Result of the check of one name by leave-one-out.
 
     Attributes:
         name: the name.

@@ -60,7 +60,7 @@ class NameInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Added:
-    """What `Names.add` did.
+    """Result of `Names.add`.
 
     Attributes:
         added: number of new images per name.
