@@ -26,6 +26,7 @@ PARTS = {
     "teaching": ["teaching.py", "--data", "{data}", "--out", "{out}"],
     "reuse": ["reuse.py", "retrieval", "{data}"],
     "scenes": ["scenes.py", "--data", "{data}", "--out", "{out}"],
+    "sentences": ["names_sentences.py", "--data", "{data}", "--out", "{out}"],
     "names": ["names.py", "--data", "{data}", "--out", "{out}"],
     "exports": ["exports.py", "--out", "{out}"],
     "switching": ["refset_use.py"],

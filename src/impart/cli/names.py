@@ -45,6 +45,10 @@ def add(
         str | None,
         typer.Option("--from-hits", metavar="N,N,...", help="Take the best frames of these hits of the last search."),
     ] = None,
+    from_cluster: Annotated[
+        int | None,
+        typer.Option("--from-cluster", metavar="N", min=1, help="Take the frames of this cluster of names discover."),
+    ] = None,
     index_dir: IndexOption = DEFAULT_INDEX,
 ) -> None:
     """Teach a name, or add images to it. It is in force at once.
@@ -53,9 +57,11 @@ def add(
     others. Exit code 3 means that some images could not be read.
     """
     opened = _open(index_dir)
-    if from_hits is not None:
-        if images:
-            raise typer.BadParameter("--from-hits has its own images: leave the others out")
+    if sum((bool(images), from_hits is not None, from_cluster is not None)) > 1:
+        raise typer.BadParameter("give images, --from-hits or --from-cluster: each has its own images")
+    if from_cluster is not None:
+        done = opened.names.add_cluster(name, from_cluster)
+    elif from_hits is not None:
         done = opened.names.add_hits(name, _numbers(from_hits))
     elif images:
         done = opened.names.add(name, images)
@@ -144,6 +150,33 @@ def find(
         print("next: impart export --help: write these spans as clips, a reel or a timeline", file=sys.stderr)
     elif not opened.videos():
         print(f"the index {index_dir} holds no videos: add some with impart index PATH...", file=sys.stderr)
+
+
+@app.command()
+def discover(
+    index_dir: IndexOption = DEFAULT_INDEX,
+    page: Annotated[Path, typer.Option("--page", metavar="FILE", help="Write the page here.")] = Path("names.html"),
+    top: Annotated[int, typer.Option("--top", "-n", min=1, help="Show this many clusters, the biggest ones.")] = 40,
+    least: Annotated[int, typer.Option("--least", min=2, help="Leave out clusters of fewer scenes.")] = 2,
+) -> None:
+    """Find people, animals, places and things that recur, and show them on a page with numbers.
+
+    Then give a number a name: impart names add --from-cluster 3 Rex. Scenes are compared as wholes.
+    """
+    done = _open(index_dir).names.discover(page, least=least, top=top)
+    for path, reason in done.failed:
+        print(f"not on the page: {path}: {reason}", file=sys.stderr)
+    found = done.found
+    if found.left_out:
+        print(f"note: {found.left_out} of {found.left_out + found.scenes} scenes were not compared", file=sys.stderr)
+    for cluster in found.clusters:
+        known = f"  [{', '.join(cluster.names)}]" if cluster.names else ""
+        print(f"{cluster.number}: {_count(len(cluster), 'scene')} in {_count(cluster.videos, 'video')}{known}")
+    if found.clusters:
+        print(f"{page}: {_count(len(found.clusters), 'cluster')} of {_count(found.scenes, 'scene')}")
+        print(f"next: impart names add --from-cluster 1 NAME{_place(index_dir)}", file=sys.stderr)
+    else:
+        print(f"{index_dir}: of {_count(found.scenes, 'scene')}, no {least} show the same")
 
 
 def _open(index_dir: Path) -> VideoIndex:

@@ -197,6 +197,9 @@ def search(
     no_fold: NoFoldOption = False,
     why: WhyOption = False,
     exact: ExactOption = False,
+    no_names: Annotated[
+        bool, typer.Option("--no-names", help="Take taught names in the text as ordinary words.")
+    ] = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
     page: PageOption = None,
@@ -244,6 +247,7 @@ def search(
         "offset": offset,
         "min_score": min_score,
         "fold_copies": not no_fold,
+        "names": not no_names,
     }
 
     def query_of(asked: str | None) -> Query:

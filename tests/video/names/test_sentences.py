@@ -7,7 +7,7 @@ import pytest
 
 from impart.video.names.sentences import Sentence, named_query, read_sentence
 from impart.video.search.query import Query, Term
-from impart.video.search.scoring import named_scores
+from impart.video.search.scoring import context_fit, group_averages, named_scores
 
 NAMES = ["Rex", "Rex Junior", "Anna", "Rose", "bonsai", "Uncle Joe", "O'Brien", "小明", "Zoë"]
 
@@ -82,7 +82,8 @@ def test_the_context_is_the_rest_without_the_name_and_with_someone(text: str, co
 )
 def test_a_name_alone_has_no_context(text: str) -> None:
     found = read_sentence(text, NAMES)
-    assert found.names and found.contexts == ()
+    assert found.names
+    assert found.contexts == ()
 
 
 def test_without_names_nothing_is_found() -> None:
@@ -94,7 +95,8 @@ def test_without_names_nothing_is_found() -> None:
 def test_terms_keep_their_weights() -> None:
     query = Query(text="Rex on a beach", terms=[Term(text="at night", weight=2), Term(text="rain", weight=-0.5)])
     found = named_query(query, NAMES, negative_weight=0.75)
-    assert found is not None and found.context is not None
+    assert found is not None
+    assert found.context is not None
     assert found.present == ("Rex",)
     assert [(term.text, term.weight) for term in found.context.terms] == [
         ("on a beach", 0.5),
@@ -106,14 +108,16 @@ def test_terms_keep_their_weights() -> None:
 
 def test_an_unwanted_name_is_absent_and_an_unwanted_sentence_is_not_changed() -> None:
     found = named_query(Query(text="a beach", not_text=["Rex", "Anna asleep"]), NAMES, negative_weight=0.75)
-    assert found is not None and found.context is not None
+    assert found is not None
+    assert found.context is not None
     assert (found.present, found.absent) == ((), ("Rex",))
     assert [(term.text, term.weight) for term in found.context.terms] == [("a beach", 1.0), ("Anna asleep", -0.375)]
 
 
 def test_a_name_without_something_compares_with_someone() -> None:
     found = named_query(Query(text="Rex", not_text=["snow"]), NAMES, negative_weight=0.75)
-    assert found is not None and found.context is not None
+    assert found is not None
+    assert found.context is not None
     assert [(term.text, term.weight) for term in found.context.terms] == [("snow", -0.75), ("someone", 1.0)]
 
 
@@ -122,27 +126,31 @@ def test_the_score_is_high_only_where_name_and_context_meet() -> None:
     rex, beach = np.zeros(n, np.float32), np.full(n, 0.1, np.float32)
     rex[:4] = 1.0
     beach[3:6] = 0.4  # the name on the beach is frame 3; 4 and 5 are the beach without it
-    scores = named_scores(beach, [rex], weight=np.ones(n, np.float32))
-    assert scores.argmax() == 3 and (scores[4:] == 0).all() and scores[3] > 5 * scores[:3].max()
-    assert scores.min() >= 0 and scores.max() <= 1
+    scores = named_scores(context_fit(beach, np.ones(n, int)), [rex], count=n)
+    assert scores.argmax() == 3
+    assert (scores[4:] == 0).all()
+    assert scores[3] > 5 * scores[:3].max()
+    assert scores.min() >= 0
+    assert scores.max() <= 1
 
 
 def test_several_names_multiply_and_an_absent_one_excludes() -> None:
     rex, anna = np.float32([1, 1, 0, 0.5]), np.float32([1, 0, 1, 0.5])
-    weight = np.ones(4, np.float32)
-    assert named_scores(None, [rex, anna], weight=weight).tolist() == [1, 0, 0, 0.25]
-    assert named_scores(None, [rex], [anna], weight=weight).tolist() == [0, 1, 0, 0.25]
+    assert named_scores(None, [rex, anna], count=4).tolist() == [1, 0, 0, 0.25]
+    assert named_scores(None, [rex], [anna], count=4).tolist() == [0, 1, 0, 0.25]
 
 
 def test_the_context_is_standardised_over_the_frames_that_segments_stand_for() -> None:
-    context, rex = np.float32([0.1, 0.3, 0.2, 0.5]), np.ones(4, np.float32)
-    weight = np.array([3, 1, 2, 1])
-    once = named_scores(context, [rex], weight=weight)
-    repeated = named_scores(np.repeat(context, weight), [np.ones(7, np.float32)], weight=np.ones(7, np.float32))
-    assert np.allclose(once, repeated[[0, 3, 4, 6]])
-    assert np.allclose(once, named_scores(10 * context - 3, [rex], weight=weight), atol=1e-6)  # of any encoder
+    context, weight = np.float32([0.1, 0.3, 0.2, 0.5]), np.array([3, 1, 2, 1])
+    once = context_fit(context, weight)
+    assert np.allclose(once, context_fit(np.repeat(context, weight), np.ones(7, int))[[0, 3, 4, 6]])
+    assert np.allclose(once, context_fit(10 * context - 3, weight), atol=1e-6)  # of any encoder
+    assert np.isfinite(context_fit(np.full(3, 0.2, np.float32), np.ones(3, int))).all()
 
 
-def test_frames_that_are_all_equal_rank_by_presence() -> None:
-    scores = named_scores(np.full(3, 0.2, np.float32), [np.float32([0.2, 0.9, 0.1])], weight=np.ones(3, np.float32))
-    assert scores.argmax() == 1 and np.isfinite(scores).all()
+def test_averages_of_groups_equal_a_loop() -> None:
+    rng = np.random.default_rng(0)
+    values, weight = rng.random(9).astype(np.float32), rng.integers(1, 5, 9)
+    parts = [slice(0, 2), slice(2, 3), slice(3, 9)]
+    expected = [np.average(values[part], weights=weight[part]) for part in parts]
+    assert np.allclose(group_averages(values, weight, np.array([0, 2, 3])), expected)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "CLUSTERS",
     "FailureRecord",
     "Kind",
     "Store",
@@ -53,8 +54,8 @@ VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
 NEIGHBOURS_PREFIX = "neighbours_"
 UNREAD = -(2**63)
 _PROBE = ".impart-"
-LAST_SEARCH = "last-search.json"
-_OURS = ("references", "rams", "names", "cache", *MANIFESTS, "folders.json", LAST_SEARCH, ".lock")
+LAST_SEARCH, CLUSTERS = "last-search.json", "names-clusters.json"
+_OURS = ("references", "rams", "names", "cache", *MANIFESTS, "folders.json", LAST_SEARCH, CLUSTERS, ".lock")
 NO_VIDEO = frozenset({"has sound but no image", "has no video stream", ICON})
 """Reasons, as the decoder words them, of files that contain neither a video nor a photo."""
 

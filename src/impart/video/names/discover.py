@@ -154,6 +154,8 @@ def _components(vectors: Float32, least: float) -> list[npt.NDArray[np.int64]]:
         later = j > i
         left.append(i[later] + first)
         right.append(j[later] + first)
+    if not count:
+        return []
     i, j = np.concatenate(left), np.concatenate(right)
     _, label = connected_components(coo_array((np.ones(len(i), bool), (i, j)), shape=(count, count)), directed=False)
     return _groups(label)

@@ -23,6 +23,8 @@ from impart.retrieval.prompts import query_embeddings
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import TableGoneError
 from impart.video.index.writer import write_lock
+from impart.video.names.cluster_page import frames_of, load_clusters, save_clusters, write_page
+from impart.video.names.discover import Discovered, discover
 from impart.video.names.examples import Given, Loaded, given_folder, given_hits, given_images, load
 from impart.video.names.find import Hits, NamesInForce, Prepared, hits_of
 from impart.video.names.report import SAME_BITS, NameReport, report_on
@@ -30,7 +32,7 @@ from impart.video.names.store import Example, NameStore, TaughtNames, fold
 from impart.video.search.last_search import load_last_search
 from impart.video.search.snapshot import Snapshot
 
-__all__ = ["Added", "NameInfo", "Names"]
+__all__ = ["Added", "Discovery", "NameInfo", "Names"]
 
 _BATCH = 16
 _TRIES = 5  # of reading the index, while a writer changes it
@@ -73,6 +75,19 @@ class Added:
     failed: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     reports: tuple[NameReport, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovery:
+    """What `Names.discover` did.
+
+    Attributes:
+        found: the clusters.
+        failed: (file, reason) of frames that are missing on the page.
+    """
+
+    found: Discovered
+    failed: tuple[tuple[Path, str], ...]
 
 
 class Names:
@@ -145,6 +160,35 @@ class Names:
         """
         hits = load_last_search(self._index).take(numbers)
         return self._add(given_hits(_checked(name), hits, self._snapshot()))
+
+    def add_cluster(self, name: str, number: int) -> Added:
+        """Teach a name by a cluster that `discover` found: its frames nearest to the mean.
+
+        Raises:
+            QueryError: there is no such cluster.
+        """
+        frames = load_clusters(self._index, number)
+        return self._add([frame.given(_checked(name)) for frame in frames])
+
+    def discover(self, page: str | os.PathLike[str], *, least: int = 2, top: int | None = None) -> Discovery:
+        """Cluster what recurs in the index, and show it on a page with numbers for `add_cluster`.
+
+        Args:
+            page: HTML file to write.
+            least: scenes of a cluster.
+            top: most clusters, the biggest ones; None = all.
+
+        Raises:
+            VideoIndexError: the page cannot be written.
+        """
+        prepared = self.prepared()
+        found = discover(prepared, least=least, top=top)
+        save_clusters(
+            self._index, [frame for cluster in found.clusters for frame in frames_of(cluster, prepared.snapshot)]
+        )
+        stream = prepared.snapshot.manifest.decode.stream
+        failed = write_page(Path(page), found.clusters, prepared.snapshot, index=self._index, stream=stream)
+        return Discovery(found=found, failed=tuple(failed))
 
     def list(self, *, check: bool = False) -> tuple[NameInfo, ...]:
         """List the names in alphabetical order.

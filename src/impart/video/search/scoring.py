@@ -22,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from threading import Lock
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +35,11 @@ from impart.video.search.snapshot import Snapshot
 __all__ = [
     "PRESENT",
     "NamedScores",
+    "context_fit",
     "frame_hubness",
     "frame_scores",
     "frame_vectors",
+    "group_averages",
     "named_scores",
     "without_hubs",
 ]
@@ -128,33 +129,54 @@ class NamedScores:
         return all(float(presence[segments].mean()) >= PRESENT for presence in self.present.values())
 
 
+def context_fit(context: Float32, weight: npt.NDArray[np.integer]) -> Float32:
+    """Compute how well the context of a name fits (u,), from 0 to 1: the logistic of its z-scores.
+
+    Args:
+        context: (u,) scores of the query without the names, of all segments or parts of the index.
+        weight: (u,) sampled frames of each.
+
+    >>> context_fit(np.float32([0.1, 0.1, 0.1, 0.9]), np.array([9, 9, 9, 1])).round(2).tolist()
+    [0.0, 0.0, 0.0, 1.0]
+    """
+    mean = np.average(context, weights=weight)
+    deviation = np.sqrt(np.average((context - mean) ** 2, weights=weight))
+    z_scores = (context - mean) / max(float(deviation), _LEAST_DEVIATION)
+    fit: Float32 = (1 / (1 + np.exp((_CONTEXT_Z - z_scores) / _CONTEXT_WIDTH_Z))).astype(np.float32)
+    return fit
+
+
 def named_scores(
-    context: Float32 | None, presences: Sequence[Float32], absences: Sequence[Float32] = (), *, weight: npt.NDArray[Any]
+    fit: Float32 | None, presences: Sequence[Float32], absences: Sequence[Float32] = (), *, count: int
 ) -> Float32:
     """Compute the scores (n,) of a query with taught names, from 0 to 1.
 
     Args:
-        context: (n,) scores of the query without the names, of all segments; None = it is the names alone.
+        fit: (n,) `context_fit` of the segments; None = the query is the names alone.
         presences: (n,) presence of each name that the segments shall show.
         absences: (n,) presence of each name that they shall not show.
-        weight: (n,) sampled frames per segment.
+        count: n.
 
-    Example:
-        >>> rex, beach = np.float32([1, 1, 0, 0]), np.float32([0.3, 0.1, 0.3, 0.1])
-        >>> int(named_scores(beach, [rex], weight=np.ones(4, np.float32)).argmax())
-        0
+    >>> named_scores(np.float32([0.9, 0.1, 0.9]), [np.float32([1, 1, 0])], count=3).round(1).tolist()
+    [0.8999999761581421, 0.10000000149011612, 0.0]
     """
-    scores = np.ones_like(weight, dtype=np.float64)
+    scores = np.ones(count, np.float32) if fit is None else fit.copy()
     for presence in presences:
         scores *= presence
     for presence in absences:
         scores *= 1 - presence
-    if context is not None and len(context):
-        mean = np.average(context, weights=weight)
-        deviation = np.sqrt(np.average((context - mean) ** 2, weights=weight))
-        z_scores = (context - mean) / max(float(deviation), _LEAST_DEVIATION)
-        scores /= 1 + np.exp((_CONTEXT_Z - z_scores) / _CONTEXT_WIDTH_Z)
-    return scores.astype(np.float32)
+    return scores
+
+
+def group_averages(values: Float32, weight: npt.NDArray[np.integer], starts: npt.NDArray[np.int64]) -> Float32:
+    """Average values (n,) over G consecutive groups of segments; a segment counts as many times as frames.
+
+    >>> group_averages(np.float32([1, 0, 0.5]), np.array([3, 1, 1]), np.array([0, 2])).tolist()
+    [0.75, 0.5]
+    """
+    share = weight.astype(np.float64)
+    averages: Float32 = (np.add.reduceat(values * share, starts) / np.add.reduceat(share, starts)).astype(np.float32)
+    return averages
 
 
 def _in_pieces(count: int, work: Callable[[slice], None], *, rows: int) -> None:

@@ -43,9 +43,11 @@ from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, group_means, top_groups
 from impart.video.search.scoring import (
     NamedScores,
+    context_fit,
     frame_hubness,
     frame_scores,
     frame_vectors,
+    group_averages,
     named_scores,
     without_hubs,
 )
@@ -151,32 +153,37 @@ class Searcher:
             vector: (D,) of its context.
             bank: corrects the context for hubs; None = it is not corrected.
         """
-        snapshot, context = groups.snapshot, None
-        if named.context is not None:
+        snapshot, fit = groups.snapshot, None
+        if not len(snapshot):
+            return NamedScores(scores=np.zeros(0, np.float32), present={})
+        if named.context is not None and groups.parts is not None:  # a segment has the context of its unit
+            bounds, units = groups.parts.bounds, self._units_of(groups)
+            context = units.means @ vector  # (U,)
+            context = context if bank is None else context - self._hubness_of(bank, groups, kind="unit")
+            of_parts = context_fit(context[units.of_part], np.add.reduceat(snapshot.weight, bounds[:-1]))  # (P,)
+            fit = np.repeat(of_parts, np.diff(bounds))
+        elif named.context is not None:
             context = frame_scores(vector[None], snapshot, groups.encoder)[0]  # (n,)
-            if bank is not None:
-                context = context - self._hubness_of(bank, groups, kind="frame")
+            context = context if bank is None else context - self._hubness_of(bank, groups, kind="frame")
+            fit = context_fit(context, snapshot.weight)
         present = {name: prepared.presence(name) for name in named.present}
         absent = [prepared.presence(name) for name in named.absent]
-        scores = named_scores(context, list(present.values()), absent, weight=snapshot.weight)
+        scores = named_scores(fit, list(present.values()), absent, count=len(snapshot))
         return NamedScores(scores=scores, present=present)
 
     def _rank_named(self, named: NamedScores, groups: Groups) -> list[Hit]:
         """Find the hits of a query with taught names."""
-        options, parts = groups.options, groups.parts
+        options, starts, stops, weight = groups.options, groups.starts, groups.stops, groups.snapshot.weight
         if not len(groups.snapshot):
             return []
-        if options.ranked_by == "moment" and parts is not None:
-            found = self._named_spans(named, groups)
+        if options.ranked_by == "moment" and groups.parts is not None:
+            found = self._named_spans(named, groups, groups.parts)
             return [
-                make_hit(rank, span.score, range(span.first, span.stop), span.best, groups, moments=more)
-                for rank, (span, *more) in enumerate(found[: options.top], 1)
+                make_hit(rank, score, range(span.first, span.stop), span.best, groups, moments=more)
+                for rank, (score, (span, *more)) in enumerate(found[: options.top], 1)
             ]
-        starts, stops = groups.starts, groups.stops
         if options.ranked_by == "mean":
-            weight = groups.snapshot.weight.astype(np.float32)
-            means = np.add.reduceat(named.scores * weight, starts) / np.add.reduceat(weight, starts)
-            scores: Float32 = means.astype(np.float32)
+            scores = group_averages(named.scores, weight, starts)
         else:
             scores = np.maximum.reduceat(named.scores, starts)
         hits = []
@@ -187,21 +194,25 @@ class Searcher:
             hits.append(make_hit(rank, float(np.round(scores[group], 6)), shown, best, groups))
         return hits
 
-    def _named_spans(self, named: NamedScores, groups: Groups) -> list[list[FoundSpan]]:
-        """Find the spans of a query with taught names, best first; of each video alone, or all alike."""
+    def _named_spans(self, named: NamedScores, groups: Groups, parts: Parts) -> list[tuple[float, list[FoundSpan]]]:
+        """Find the spans of a query with taught names, best first; of each video, or all alike.
+
+        A video has the score of its best part: the mean of the part's segments.
+        """
         snapshot, by_video = groups.snapshot, groups.options.group == "video"
-        starts = snapshot.offsets[:-1]
+        of_parts = group_averages(named.scores, snapshot.weight, parts.bounds[:-1])  # (P,)
+        best = np.maximum.reduceat(of_parts, parts.offsets[:-1])  # (V,)
         allowed = groups.allowed if groups.allowed is None or by_video else groups.allowed_videos
-        best = np.maximum.reduceat(named.scores, starts)  # (V,)
         found = []
         for video in top_groups(best, top=groups.options.top, allowed=allowed).tolist():
-            part = range(int(snapshot.offsets[video]), int(snapshot.offsets[video + 1]))
-            found.append(
-                spans_above(named.scores, part, snapshot.start_s, snapshot.end_s, most=MOST if by_video else 0)
-            )
+            segments = range(int(snapshot.offsets[video]), int(snapshot.offsets[video + 1]))
+            most = MOST if by_video else 0
+            spans = spans_above(named.scores, segments, snapshot.start_s, snapshot.end_s, most=most)
+            found.append((float(np.round(best[video].astype(np.float64), 6)), spans))
         if by_video:
             return found
-        return sorted(([span] for spans in found for span in spans), key=lambda one: -one[0].score)
+        alike = [(span.score, [span]) for _, spans in found for span in spans]
+        return sorted(alike, key=lambda one: -one[0])
 
     def _sequences(self, asked: Asked, groups: Groups, bank: CaptionBank | None) -> list[Hit]:
         """Find the hits of queries that are joined in time."""
