@@ -23,6 +23,8 @@ PARTS = {
     "teaching": ["teaching.py", "--data", "{data}", "--out", "{out}"],
     "reuse": ["reuse.py", "retrieval", "{data}"],
     "cuts": ["cuts.py", "{data}"],
+    "photos": ["photos.py", "--data", "{data}", "--count", "48", "--repeat", "2", "--out", "{out}"],
+    "filters": ["filters.py", "--out", "{out}"],
     "switching": ["refset_use.py"],
     "training": ["train_speed.py"],
     "speed": ["index_speed.py", "{data}/videos/panda", "--torch", "--repeat", "2", "--out", "{out}"],
