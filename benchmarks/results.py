@@ -29,6 +29,8 @@ PARTS = {
     "sentences": ["names_sentences.py", "--data", "{data}", "--out", "{out}"],
     "names": ["names.py", "--data", "{data}", "--out", "{out}"],
     "exports": ["exports.py", "--out", "{out}"],
+    "photos": ["photos.py", "--data", "{data}", "--count", "48", "--repeat", "2", "--out", "{out}"],
+    "filters": ["filters.py", "--out", "{out}"],
     "switching": ["refset_use.py"],
     "training": ["train_speed.py"],
     "speed": ["index_speed.py", "{data}/videos/panda", "--torch", "--repeat", "2", "--out", "{out}"],
