@@ -1,6 +1,6 @@
 """Measure cuts, dissolves and fades: precision and recall, beside the detectors of PySceneDetect.
 
-    python benchmarks/scenes.py --data DATA [--out FILE] [--model mini] [--scale 1.0]
+    python benchmarks/scenes.py --data DATA [--out FILE] [--model mini] [--scale 0.6]
 
 PySceneDetect is no dependency of the project: pip install scenedetect==0.7.2 opencv-python-headless. Its detectors run
 with min_scene_len=1, since at its default of 0.6 s none of them finds a shot of 8 frames.
@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -174,8 +175,8 @@ def other_finders() -> dict[str, Finder]:
     kinds = ("Content", "Adaptive", "Histogram", "Hash", "Threshold")
     made = {kind: getattr(scenedetect, f"{kind}Detector") for kind in kinds}
     return {
-        **{f"{kind}Detector": finder(lambda kind=kind: made[kind](min_scene_len=1)) for kind in kinds},
-        "ContentDetector, default length": finder(lambda: made["Content"]()),
+        **{f"{kind}Detector": finder(partial(made[kind], min_scene_len=1)) for kind in kinds},
+        "ContentDetector, default length": finder(made["Content"]),
     }
 
 
@@ -211,7 +212,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the photographs and clips")
+    parser.add_argument("--scale", type=float, default=0.6, help="share of the photographs and clips")
     arguments = parser.parse_args()
     finders = {"IMPART": impart_finder(load_encoder(arguments.model)), **other_finders()}
     with tempfile.TemporaryDirectory() as scratch:
