@@ -1,6 +1,7 @@
 """Cutoff: mark where the good hits of a search end, and fold hits that show the same.
 
-No score is good for every query. A hit is marked as strong where both hold, for the mean score of its frames:
+No score is good for every query. A hit is marked as strong where both hold, for the mean score of the better half of
+its frames:
 
 - it is at least `SHARE` of the best hit's score. Scores of a text count from 0, which is what the captions that come
   with the model reach on the same frames (`impart.retrieval.hubness`). Scores of an image, or of a model without
@@ -35,7 +36,7 @@ __all__ = ["LEAST_SCORE", "SHARE", "Asked", "copy_bound", "fold_hits", "leaders"
 
 LEAST_SCORE = 0.22
 """Least score of a strong hit of a text."""
-SHARE = 0.7
+SHARE = 0.8
 """Least share of the best score that a strong hit has."""
 
 _COMPARED = 100  # best hits that are marked, and compared with each other
@@ -101,9 +102,9 @@ def strong_hits(
 def mark_hits(
     hits: Sequence[Hit], asked: Asked, snapshot: Snapshot, encoder: AugmentedEncoder | None, *, bank: CaptionBank | None
 ) -> list[Hit]:
-    """Number hits, best first, and mark the strong ones by the mean scores of up to 8 frames of each span.
+    """Number hits, best first, and mark the strong ones by the scores of up to 8 frames of each span.
 
-    Of a query that is joined in time, each part must reach `LEAST_SCORE`, and the score of the hit the share.
+    Of a query that is joined in time, the mean of its parts must reach `LEAST_SCORE`, and the hit's score the share.
 
     Args:
         encoder: the augmentation in force; None compares the base vectors.
@@ -117,7 +118,7 @@ def mark_hits(
         means = _mean_scores(compared, asked, snapshot, encoder, bank=bank)  # (k, P)
         if asked.query is not None and asked.query.joined:
             strong[: len(compared)] = strong_hits(np.array([hit.score for hit in compared]))
-            strong[: len(compared)] &= (means >= (-np.inf if least is None else least)).all(axis=1)
+            strong[: len(compared)] &= means.mean(axis=1) >= (-np.inf if least is None else least)
         else:
             floor = 0.0
             if bank is None:
@@ -196,7 +197,7 @@ def fold_hits(hits: Sequence[Hit], snapshot: Snapshot, *, bound: float) -> list[
 def _mean_scores(
     hits: Sequence[Hit], asked: Asked, snapshot: Snapshot, encoder: AugmentedEncoder | None, *, bank: CaptionBank | None
 ) -> npt.NDArray[np.float64]:
-    """Compute the mean score (k, P) of the frames of k hits with the P parts of a query."""
+    """Compute the mean score (k, P) of the better half of the frames of k hits with the P parts of a query."""
     rows = [[_span_rows(snapshot, hit, span) for span in asked.spans_of(hit)] for hit in hits]
     every = np.unique(np.concatenate([one for of_hit in rows for one in of_hit]))
     vectors = frame_vectors(snapshot, encoder, every)
@@ -204,8 +205,15 @@ def _mean_scores(
     if bank is not None:
         scores -= bank.hubness(vectors)
     return np.array(
-        [[scores[part, np.searchsorted(every, one)].mean() for part, one in enumerate(of_hit)] for of_hit in rows]
+        [
+            [_of_better_half(scores[part, np.searchsorted(every, one)]) for part, one in enumerate(of_hit)]
+            for of_hit in rows
+        ]
     )
+
+
+def _of_better_half(scores: Float32) -> float:
+    return float(np.sort(scores)[len(scores) // 2 :].mean())
 
 
 def _span_rows(snapshot: Snapshot, hit: Hit, span: tuple[float, float]) -> npt.NDArray[np.int64]:
