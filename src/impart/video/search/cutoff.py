@@ -11,8 +11,8 @@ its frames:
 
 All were chosen with `mini` on Flickr8k `val`, where the image of each caption is known, and on photos of OpenStax
 books. Of the captions whose image is the best of 66, 94% reach both bounds there, and 30 of 35 single words that some
-of 500 images show. Of 200 descriptions of textbook photos, which those 500 images do not show, 62% have no strong hit, of 20
-texts without sense 95%, and 75% among textbook photos.
+of 500 images show. Of 200 descriptions of textbook photos, which those 500 images do not show, 62% have no strong hit,
+of 20 texts without sense 95%, and 75% among textbook photos.
 """
 
 from __future__ import annotations
@@ -220,7 +220,8 @@ def _of_spans(
             [_of_better_half(values[part, np.searchsorted(every, one)]) for part, one in enumerate(of_hit)]
             for of_hit in rows
         ]
-        return np.array(parts).mean(axis=1)
+        means: npt.NDArray[np.float64] = np.array(parts).mean(axis=1)
+        return means
 
     return of_spans(scores), of_spans(cosines)
 
