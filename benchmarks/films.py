@@ -8,6 +8,7 @@ evaluation data, so constants are chosen on them.
 from __future__ import annotations
 
 import csv
+import json
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,14 +42,15 @@ class Told:
 
 @dataclass(frozen=True)
 class Films:
-    """Films with their sentences, and the clips that are in none of them.
+    """Films with the sentences of their shots.
 
     Attributes:
+        clips: clips that are in none of the films, with their sentences.
         dissolve_s: length of each transition; 0 = hard cuts.
     """
 
     told: list[Told]
-    others: list[Path]
+    clips: list[tuple[Path, str]]
     dissolve_s: float
 
     @property
@@ -65,8 +67,12 @@ def write_film(
         dissolve_s: overlap of neighbouring shots; 0 = hard cuts. A shot is longer than two overlaps.
 
     Returns:
-        Start and end (s) of each shot; within a dissolve, its middle.
+        Start and end (s) of each shot; within a dissolve, its middle. They are kept beside the film, which is not
+        written again.
     """
+    kept = path.with_suffix(".json")
+    if kept.exists():
+        return [(first, last) for first, last in json.loads(kept.read_text(encoding="ascii"))]
     overlap = round(dissolve_s * fps)
     joins: list[float] = [0.0]
     count = 0
@@ -97,7 +103,9 @@ def write_film(
             put(image)
             count += 1
         container.mux(stream.encode(None))
-    return list(zip(joins, [*joins[1:], count / fps], strict=True))
+    spans = list(zip(joins, [*joins[1:], count / fps], strict=True))
+    kept.write_text(json.dumps(spans), encoding="ascii")
+    return spans
 
 
 def clip_frames(path: Path) -> Iterator[np.ndarray]:
@@ -128,7 +136,8 @@ def clip_films(clips: Path, folder: Path, *, films: int, dissolve_s: float, seed
         shots = (clip_frames(clips / row["file"]) for row in chosen)
         spans = write_film(path, shots, fps=CLIP_FPS, dissolve_s=dissolve_s)
         told += [Told(path, row["caption"], *span) for row, span in zip(chosen, spans, strict=True)]
-    return Films(told, [clips / rows[number]["file"] for number in order[films * SHOTS :]], dissolve_s)
+    rest = [rows[number] for number in order[films * SHOTS :]]
+    return Films(told, [(clips / row["file"], row["caption"]) for row in rest], dissolve_s)
 
 
 def photo_films(
@@ -137,7 +146,7 @@ def photo_films(
     """Show photographs of Flickr8k as films of `SHOTS` and as single clips.
 
     Args:
-        singles: further photographs, each a clip of its own. Their sentences are `Told` as well.
+        singles: further photographs, each a clip of its own.
     """
     flickr = data / "images" / "flickr8k"
     captions: dict[str, str] = {}
@@ -148,14 +157,18 @@ def photo_films(
     names = list(rng.permutation(sorted(captions)))[: films * SHOTS + singles]
     folder.mkdir(parents=True, exist_ok=True)
     told: list[Told] = []
+    clips: list[tuple[Path, str]] = []
     groups = [names[film * SHOTS : (film + 1) * SHOTS] for film in range(films)] + [[n] for n in names[films * SHOTS :]]
     with tempfile.TemporaryDirectory() as scratch:
         for number, group in enumerate(groups):
             path = folder / f"{'film' if len(group) > 1 else 'clip'} {seed}-{number}.mp4"
             shots = [partial(_photo_frames, flickr / "images" / name, rng, Path(scratch)) for name in group]
             spans = write_film(path, (shot() for shot in shots), fps=PHOTO_FPS, dissolve_s=dissolve_s)
-            told += [Told(path, captions[name], *span) for name, span in zip(group, spans, strict=True)]
-    return Films(told, [], dissolve_s)
+            if len(group) == 1:
+                clips.append((path, captions[group[0]]))
+            else:
+                told += [Told(path, captions[name], *span) for name, span in zip(group, spans, strict=True)]
+    return Films(told, clips, dissolve_s)
 
 
 def _photo_frames(photo: Path, rng: np.random.Generator, scratch: Path) -> Iterator[np.ndarray]:

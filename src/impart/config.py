@@ -52,12 +52,12 @@ __all__ = [
 
 # Values of command-line options. They are defined here so that `--help` imports nothing heavy.
 Around: TypeAlias = Literal["set", "usual", "paper"]
-By: TypeAlias = Literal["mean", "moment"]
+By: TypeAlias = Literal["moment", "mean", "frame"]
 CaptionField: TypeAlias = Literal["title", "description", "usertags"]
 Features: TypeAlias = Literal["embedding", "retrieval", "both"]
 Fit: TypeAlias = Literal["squash", "crop"]
 FixedPrompts: TypeAlias = Literal["ensemble", "single"]
-Group: TypeAlias = Literal["video", "scene", "frame"]
+Group: TypeAlias = Literal["video", "moment", "scene", "frame"]
 IndexKind: TypeAlias = Literal["auto", "exact", "hnsw", "ivf"]
 Prompts: TypeAlias = Literal["ensemble", "single", "set"]
 SelectionWay: TypeAlias = Literal["random", "class", "cluster", "coverage", "agreement", "dedup"]
@@ -274,8 +274,8 @@ class SearchSettings:
 
     Attributes:
         top: number of hits.
-        group: one hit per `video`, `scene` or `frame`.
-        by: rank a video or scene by the `mean` of its frames (IMPART 3.3) or by its best `moment`.
+        group: one hit per `video`, `moment`, `scene` or `frame`.
+        by: rank a video by its best `moment`, by the `mean` of its frames (IMPART 3.3) or by its best `frame`.
         negative_weight: weight with which the mean of the negative terms is subtracted from the query (Rocchio's
             gamma).
         prompts: prompt ensemble of a text query (`impart.retrieval.prompts`); `["{}"]` = the text as typed.
@@ -284,7 +284,7 @@ class SearchSettings:
 
     top: int = 10
     group: Group = "video"
-    by: By = "mean"
+    by: By = "moment"
     negative_weight: float = 0.5
     prompts: tuple[str, ...] = ("{}.", "a photo of {}.", "a picture of {}.")
     hub_correction: bool = True
@@ -294,9 +294,9 @@ class SearchSettings:
         if self.top < 1:
             raise ConfigError(f"search.top is {self.top}: it must be at least 1 hit")
         if self.group not in get_args(Group):
-            raise ConfigError(f"search.group is {self.group!r}: use video, scene or frame")
+            raise ConfigError(f"search.group is {self.group!r}: use {_either(Group)}")
         if self.by not in get_args(By):
-            raise ConfigError(f"search.by is {self.by!r}: use mean or moment")
+            raise ConfigError(f"search.by is {self.by!r}: use {_either(By)}")
         if not self.prompts or any(prompt.count("{}") != 1 for prompt in self.prompts):
             raise ConfigError(
                 f"search.prompts are {list(self.prompts)}: use one or more, each with one {{}} for the text"
@@ -400,6 +400,16 @@ class Settings:
     def as_dict(self) -> dict[str, Any]:
         """Convert to nested dictionaries, as in manifests."""
         return dataclasses.asdict(self)
+
+
+def _either(values: Any) -> str:
+    """List the values of an option.
+
+    >>> _either(Fit)
+    'squash or crop'
+    """
+    *first, last = get_args(values)
+    return f"{', '.join(first)} or {last}"
 
 
 def _check_finite(settings: Any, concern: str) -> None:

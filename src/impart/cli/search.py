@@ -40,12 +40,17 @@ TopOption = Annotated[
 ]
 GroupOption = Annotated[
     Group | None,
-    typer.Option("--group", "-g", help="Return one hit per video, scene or frame.", show_default=_DEFAULTS.group),
+    typer.Option(
+        "--group",
+        "-g",
+        help="Return one hit per video, with its best moment and further ones; or one per moment, scene or frame.",
+        show_default=_DEFAULTS.group,
+    ),
 ]
 ByOption = Annotated[
     By | None,
     typer.Option(
-        help="Rank a video or scene by the mean of its frames, or by its best moment (for long films).",
+        help="Rank a video by its best moment, by the mean of all its frames (for short clips), or by its best frame.",
         show_default=_DEFAULTS.by,
     ),
 ]
@@ -70,6 +75,12 @@ NoFoldOption = Annotated[
 ]
 WhyOption = Annotated[
     bool, typer.Option("--why", help="Name the reference pairs that were blended into each moment, with weights.")
+]
+ExactOption = Annotated[
+    bool,
+    typer.Option(
+        "--exact", help="Refine bounds at cuts to the exact frame, by decoding the frames around them. Takes longer."
+    ),
 ]
 FormatOption = Annotated[
     Format | None,
@@ -157,6 +168,7 @@ def search(
     everything: AllOption = False,
     no_fold: NoFoldOption = False,
     why: WhyOption = False,
+    exact: ExactOption = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
     encoder: EncoderOption = None,
@@ -192,6 +204,7 @@ def search(
         "augment": not no_augment,
         "path_glob": path,
         "why": why,
+        "exact": exact,
         "offset": offset,
         "min_score": min_score,
         "fold_copies": not no_fold,
@@ -252,6 +265,7 @@ def similar(
     everything: AllOption = False,
     no_fold: NoFoldOption = False,
     why: WhyOption = False,
+    exact: ExactOption = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
     config: ConfigOption = None,
@@ -265,6 +279,7 @@ def similar(
         augment=not no_augment,
         path_glob=path,
         why=why,
+        exact=exact,
         offset=offset,
         min_score=min_score,
         fold_copies=not no_fold,

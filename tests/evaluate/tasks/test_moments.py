@@ -13,7 +13,14 @@ from helpers.sets_of_colours import colour_frames
 from helpers.tiny_encoder import TinyEncoder
 from impart.errors import DataError
 from impart.evaluate.datasets.types import MomentSet
-from impart.evaluate.tasks.moments import Predictions, frame_peaks, predict_moments, read_predictions, score_predictions
+from impart.evaluate.tasks.moments import (
+    Method,
+    Predictions,
+    frame_peaks,
+    predict_moments,
+    read_predictions,
+    score_predictions,
+)
 
 SET = MomentSet(
     name="days",
@@ -118,14 +125,17 @@ def test_peaks_of_two_bumps() -> None:
     assert frame_peaks(np.array([[0.0, 0.1]]), np.array([0.3])) == [(0.0, 0.1, 0.3)]
 
 
-def test_the_baseline_finds_colours(tiny: TinyEncoder) -> None:
+@pytest.mark.parametrize("method", ["search", "frame peaks"])
+def test_predictions_find_colours(tiny: TinyEncoder, method: Method) -> None:
     seen: list[tuple[int, int]] = []
-    found = predict_moments(tiny, SET, frames=colour_frames, on_progress=lambda done, total: seen.append((done, total)))
-    result = score_predictions(found, SET, label="frame peaks")
+    found = predict_moments(
+        tiny, SET, frames=colour_frames, on_progress=lambda done, total: seen.append((done, total)), method=method
+    )
+    result = score_predictions(found, SET, label=method)
     assert result.per_item["R1@0.7"][:2].tolist() == [1, 1]
     assert found.saliency["11"].argmax() in (2, 3, 4)
     assert len(found.saliency["11"]) == 5
-    assert found.settings["method"] == "frame peaks"
+    assert found.settings["method"] == method
     assert seen == [(1, 2), (2, 2)]
 
 

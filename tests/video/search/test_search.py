@@ -21,7 +21,7 @@ from impart.blending.encoder import AugmentedEncoder
 from impart.blending.vanilla import Vanilla
 from impart.config import DecodeSettings, SearchSettings, Settings, VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
-from impart.errors import ConfigError, DataError, EncoderMismatchError, QueryError, VideoIndexError
+from impart.errors import ConfigError, DataError, EncoderMismatchError, ImpartWarning, QueryError, VideoIndexError
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import Query, VideoIndex
@@ -125,16 +125,36 @@ def test_timecode(seconds: float, shown: str) -> None:
     assert timecode(seconds) == shown
 
 
-def test_text_finds_videos_by_mean_and_by_moment(library: VideoIndex) -> None:
+def test_text_finds_videos_by_moment_by_mean_and_by_frame(library: VideoIndex) -> None:
     hits = library.search(text="red")
-    assert names(hits)[:2] == ["a red", "e red too"]  # equal scores: by path
+    assert names(hits)[:3] == ["a red", "b long", "e red too"]  # equal scores: by path
     assert [hit.rank for hit in hits] == list(range(1, 6))
     assert hits[0].score == pytest.approx(1, abs=1e-3)
-    moments = library.search(text="red", by="moment", top=3)
-    assert names(moments) == ["a red", "b long", "e red too"]
-    assert (moments[1].start_s, moments[1].end_s, moments[1].timecode) == (2, 4, "00:00:02.000")
-    long = next(hit for hit in hits if hit.path.stem == "b long")
-    assert long.start_s == 2  # ranked by its mean, it still points to its best moment
+    assert (hits[1].start_s, hits[1].end_s, hits[1].timecode) == (2, 4, "00:00:02.000")
+    assert (hits[1].scene_start_s, hits[1].scene_end_s, hits[1].video_s) == (2, 4, 6)
+    assert hits[1].moments == ()  # blue and green are far below red
+    means = library.search(text="red", by="mean")
+    assert names(means)[:2] == ["a red", "e red too"]
+    long = next(hit for hit in means if hit.path.stem == "b long")
+    assert (long.start_s, long.end_s) == (2, 4)  # ranked by its mean, it still points to its best moment
+    assert long.score < hits[1].score
+    frames = library.search(text="red", by="frame", top=3)
+    assert names(frames) == ["a red", "b long", "e red too"]
+    fast = library.search_many([Query(text="red")], spans=False)[0]
+    assert [(hit.path, hit.score) for hit in fast] == [(hit.path, hit.score) for hit in hits]
+
+
+def test_moments_of_all_videos_in_one_list(library: VideoIndex) -> None:
+    hits = library.search(text="red", group="moment", top=4)
+    assert names(hits)[:3] == ["a red", "b long", "e red too"]
+    assert (hits[1].start_s, hits[1].end_s) == (2, 4)
+    every = library.search(text="red", group="moment", top=50)
+    assert sum(hit.length_s for hit in every) == pytest.approx(11)  # each second of the library once
+    assert sorted(names(every)).count("b long") == 3
+    again = library.similar(library.path.parent / "films" / "b long.mp4", 2.5, group="moment", top=50)
+    assert len(again) == len(every) - 1
+    assert not any(hit.path.stem == "b long" and hit.start_s == 2 for hit in again)
+    assert names(again)[:2] == ["a red", "e red too"]
 
 
 def test_scenes_and_frames(library: VideoIndex) -> None:
@@ -151,10 +171,11 @@ def test_images_negatives_and_globs(library: VideoIndex, tmp_path: Path) -> None
 
     image = tmp_path / "green.png"
     Image.fromarray(solid("green")).save(image)
-    assert names(library.search(image=image, top=1)) == ["c green"]
-    assert names(library.search(image=solid("green"), top=1)) == ["c green"]
-    assert names(library.search(text="green", image=image, by="moment", top=2)) == ["b long", "c green"]
-    without = library.search(text="red", not_text=["red"], by="moment")
+    assert names(library.search(image=image, top=1, by="mean")) == ["c green"]
+    assert names(library.search(image=solid("green"), top=1, by="mean")) == ["c green"]
+    assert names(library.search(text="green", image=image, top=2)) == ["b long", "c green"]
+    assert library.search(image=image)[0].start_s == 4
+    without = library.search(text="red", not_text=["red"])
     assert np.isfinite([hit.score for hit in without]).all()
     assert library.search(text="grey", not_text=["black"])[0].score < library.search(text="grey")[0].score
     assert names(library.search(text="red", path_glob="*too*")) == ["e red too"]
@@ -164,7 +185,12 @@ def test_images_negatives_and_globs(library: VideoIndex, tmp_path: Path) -> None
 
 def test_many_queries_at_once_equal_one_by_one(library: VideoIndex) -> None:
     queries = [Query(text=f"{a} {b}") for a in ("red", "green", "grey") for b in ("blue", "white", "")] * 9
-    for group, by in (("video", "mean"), ("video", "moment"), ("scene", "mean"), ("frame", "mean")):
+    ways = [("video", by) for by in ("moment", "mean", "frame")] + [
+        ("moment", "moment"),
+        ("scene", "mean"),
+        ("frame", "mean"),
+    ]
+    for group, by in ways:
         together = library.search_many(queries, group=group, by=by, top=2)
         for query, hits in list(zip(queries, together, strict=True))[:9]:
             alone = library.search(text=query.text, group=group, by=by, top=2)
@@ -175,7 +201,7 @@ def test_many_queries_at_once_equal_one_by_one(library: VideoIndex) -> None:
 def test_similar_leaves_the_moment_itself_out(library: VideoIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     films = library.path.parent / "films"
     assert names(library.similar(films / "b long.mp4", 2.5, group="frame", top=2)) == ["a red", "e red too"]
-    assert names(library.similar(films / "a red.mp4", 0, by="moment", top=1)) == ["b long"]
+    assert names(library.similar(films / "a red.mp4", 0, top=1)) == ["b long"]
     monkeypatch.chdir(films)
     assert names(library.similar("c green.mp4", 0.1, group="scene", top=1)) == ["b long"]
     with pytest.raises(QueryError, match="ends at 00:00:06"):
@@ -233,7 +259,7 @@ def test_an_empty_index_finds_nothing_and_a_missing_one_is_named(tmp_path: Path)
     assert index.videos() == index.failures() == []
     assert not (tmp_path / "new").exists()
     list(index.add([]))
-    for group in ("video", "scene", "frame"):
+    for group in ("video", "moment", "scene", "frame"):
         assert index.search(text="red", group=group) == []
     with pytest.raises(VideoIndexError, match="no video index"):
         VideoIndex.open(tmp_path / "other", create=False)
@@ -296,7 +322,14 @@ def test_a_text_is_corrected_for_hubs_and_an_image_is_not(
     corrected = VideoIndex.open(folder, encoder)
     plain = VideoIndex.open(folder, encoder, settings=Settings(search=SearchSettings(hub_correction=False)))
     red = solid("red")
-    for options in ({"by": "mean"}, {"by": "moment"}, {"group": "scene"}, {"group": "frame"}):
+    for options in (
+        {"by": "mean"},
+        {"by": "moment"},
+        {"by": "frame"},
+        {"group": "moment"},
+        {"group": "scene"},
+        {"group": "frame"},
+    ):
         before = {(hit.path, hit.start_s): hit.score for hit in plain.search(text="yellow", top=99, **options)}
         after = {(hit.path, hit.start_s): hit.score for hit in corrected.search(text="yellow", top=99, **options)}
         lost = {where[0].stem: before[where] - after[where] for where in before.keys() & after.keys()}
@@ -490,5 +523,26 @@ def test_options_of_a_page_are_checked(library: VideoIndex, option: dict[str, fl
 def test_a_mark_shows_where_good_hits_end(library: VideoIndex) -> None:
     hits = library.search(text="red")
     marked = [hit.path.stem for hit in hits if hit.strong]
-    assert marked[:2] == ["a red", "e red too"]
+    assert {"a red", "b long", "e red too"} <= set(marked)
     assert "c green" not in marked
+
+
+def test_exact_bounds_are_decoded_where_an_index_has_none(tmp_path: Path) -> None:
+    film = write_clip(tmp_path / "f.mp4", colours=["blue", "red", "green"], seconds_each=1.6, fps=25)
+    index = VideoIndex.open(tmp_path / "index", TinyEncoder())
+    list(index.add(film))
+    (hit,) = index.search(text="red")
+    assert (hit.start_s, hit.end_s) == pytest.approx((1.6, 3.2), abs=1e-3)
+    # An index of version 0.1.0 has the bounds of segments alone.
+    snapshot = index._searcher.current()
+    last = np.append(snapshot.scenes[1:], len(snapshot)) - 1
+    coarse = {"scene_start_s": snapshot.start_s[snapshot.scenes], "scene_end_s": snapshot.end_s[last]}
+    index._searcher._snapshot = dataclasses.replace(snapshot, **coarse)
+    (hit,) = index.search(text="red")
+    assert hit.start_s == pytest.approx(1.75)
+    (hit,) = index.search(text="red", exact=True)
+    assert (hit.start_s, hit.end_s) == pytest.approx((1.6, 3.2), abs=1e-3)
+    film.unlink()
+    with pytest.warns(ImpartWarning, match=r"cannot refine the bounds in .*f\.mp4"):
+        (hit,) = index.search(text="red", exact=True)
+    assert hit.start_s == pytest.approx(1.75)

@@ -244,7 +244,7 @@ def retrieval(
         ),
     ] = None,
     by: Annotated[
-        By, typer.Option("--by", help="With --index: score a video by its mean or by its best moment.")
+        By, typer.Option("--by", help="With --index: score a video by its mean, its best moment or its best frame.")
     ] = "mean",
     encoders: EncodersOption = None,
     refset: RefsetsOption = None,
@@ -328,7 +328,7 @@ def moments(
             "--predictions",
             metavar="FILE.jsonl",
             help="Windows that another method predicted, in the format of a QVHighlights submission. Repeatable; each "
-            "is compared with the first. Default: a plain baseline, windows around the frames nearest to the sentence.",
+            "is compared with the first. Default: the moments that a search finds in the video.",
         ),
     ] = None,
     fps: FpsOption = DecodeSettings.fps,

@@ -27,7 +27,7 @@ def index_retrieval(index: Path, table: Path, *, by: By, split: str | None = Non
         index: folder of the index.
         table: csv with the columns `file` and `caption` (or `text`). Files are matched by name. Names that the index
             lacks, or has in several folders, are left out.
-        by: whether a video is scored by the mean of its frames or by its best moment.
+        by: whether a video is scored by the mean of its frames, by its best moment or by its best frame.
         split: only rows with this value in the column `split`.
 
     Returns:
@@ -89,7 +89,7 @@ def index_retrieval(index: Path, table: Path, *, by: By, split: str | None = Non
 def _ranks(index: VideoIndex, known: Sequence[tuple[str, str]], *, by: By, augment: bool, last: int) -> list[int]:
     """Rank of each caption's video, behind videos of equal score; the last rank if the search does not return it."""
     asked = [Query(text=text) for _, text in known]
-    found = index.search_many(asked, top=last, group="video", by=by, augment=augment, fold_copies=False)
+    found = index.search_many(asked, top=last, group="video", by=by, augment=augment, fold_copies=False, spans=False)
     ranks = []
     for (name, _), hits in zip(known, found, strict=True):
         own = next((hit.score for hit in hits if hit.path.name == name), None)

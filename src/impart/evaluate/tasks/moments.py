@@ -1,7 +1,8 @@
 """Moment retrieval: predicted windows of a video, scored against the windows that a sentence describes.
 
 `score_predictions` scores predictions of any method. `read_predictions` reads them in the submission format of
-QVHighlights. `frame_peaks` is a plain baseline that needs only an encoder.
+QVHighlights. `predict_moments` predicts as `impart search` finds moments (`impart.video.search.moments`), with an encoder
+alone. `frame_peaks` is a plain baseline.
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from impart.encoders.base import Encoder
+from impart.config import IndexSettings
+from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import DataError
 from impart.evaluate.cache import EmbeddingCache
 from impart.evaluate.datasets.types import MomentSet
 from impart.evaluate.embed import Progress, embed_texts
-from impart.evaluate.embed_videos import Frames, embed_videos, frames_in_words
+from impart.evaluate.embed_videos import EmbeddedVideo, Frames, embed_videos, frames_in_words
 from impart.evaluate.result import Result
 from impart.metrics import bootstrap
 from impart.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, top_iou
+from impart.video.search.moments import ScoredParts, join_alike, split_scenes
 
 __all__ = [
     "CLIP_S",
@@ -42,6 +45,8 @@ __all__ = [
 Float64 = npt.NDArray[np.float64]
 Window: TypeAlias = tuple[float, float, float]
 """Start (s), end (s), score; higher is better."""
+
+Method: TypeAlias = Literal["search", "frame peaks"]
 
 MAX_WINDOWS = 10
 """Windows per query that count: those with the highest scores; of equal scores the first given (as in QVHighlights)."""
@@ -234,8 +239,11 @@ def predict_moments(
     cache: EmbeddingCache | None = None,
     batch: int = 32,
     on_progress: Progress | None = None,
+    method: Method = "search",
 ) -> Predictions:
-    """Predict windows around the frames nearest to the sentence (baseline `frame peaks`).
+    """Predict the spans of each video that its sentences describe, by the rule of the search.
+
+    The proposals are scenes and their neighbours (`impart.video.search.moments`). No correction for hubs is made.
 
     Args:
         encoder: plain or augmented; a frame's score is the cosine of v (or v') with the sentence.
@@ -244,6 +252,7 @@ def predict_moments(
         cache: of embeddings; None = no cache.
         batch: frames per forward pass.
         on_progress: called with the videos done.
+        method: `search`, or the baseline `frame peaks`.
 
     Example:
         >>> from pathlib import Path
@@ -278,14 +287,46 @@ def predict_moments(
             continue
         if video.problem is not None:
             partial.append(f"read in part: {dataset.videos[video.number]}: {video.problem}")
-        for query in np.flatnonzero(dataset.owners == video.number):
+        asked = np.flatnonzero(dataset.owners == video.number)
+        found = _spans(video, texts[asked]) if method == "search" else None
+        for row, query in enumerate(asked):
             scores = (video.embeddings @ texts[query]).astype(np.float64)  # (f,)
-            windows[dataset.query_ids[query]] = frame_peaks(video.spans, scores)
+            windows[dataset.query_ids[query]] = found[row] if found else frame_peaks(video.spans, scores)
             saliency[dataset.query_ids[query]] = _clip_scores(video.spans, scores)
-    settings = {"method": "frame peaks", "smoothed over": f"{SMOOTH_S:g} s", "frames": frames_in_words(encoder, frames)}
+    settings = {"method": method, "frames": frames_in_words(encoder, frames)}
+    if method == "frame peaks":
+        settings["smoothed over"] = f"{SMOOTH_S:g} s"
     counts = {"unreadable": len(lost), "read in part": len(partial)}
     notes = (*lost, *partial)
     return Predictions(windows=windows, saliency=saliency, settings=settings, counts=counts, notes=notes)
+
+
+def _spans(video: EmbeddedVideo, texts: Float32) -> list[list[Window]]:
+    """Find the spans of a video for texts (T, D): T lists of windows, best first.
+
+    A cut is where the retrieval embeddings of two frames differ; frames between the sampled ones are not known here.
+    """
+    start_s, end_s = video.spans[:, 0], video.spans[:, 1]
+    cosines = np.einsum("fr,fr->f", video.retrieval[:-1], video.retrieval[1:])  # (f - 1,) of frames to the next
+    scenes = np.append(0, 1 + np.flatnonzero(cosines < IndexSettings().cut_threshold))
+    parts = split_scenes(scenes, np.array([0, len(start_s)]), start_s, end_s)
+    shown_s = np.maximum(end_s - start_s, 1e-6)[:, None]
+    means = l2_normalise(np.add.reduceat(video.embeddings * shown_s, parts.bounds[:-1]).astype(np.float32))  # (P, D)
+    units = join_alike(parts, means, np.maximum(np.rint(shown_s[:, 0] * 1000), 1).astype(np.int32))
+    answers = []
+    for text in texts:
+        curve = video.embeddings @ text  # (f,)
+        scored = ScoredParts(
+            parts=parts,
+            means=means,
+            query=text,
+            scores=(units.means @ text)[units.of_part],
+            hubness=None,
+            frames=lambda a, b, curve=curve: curve[a:b],
+        )
+        found = scored.spans_of(0, most=MAX_WINDOWS, least=-math.inf)
+        answers.append([(float(start_s[one.first]), float(end_s[one.stop - 1]), one.score) for one in found])
+    return answers
 
 
 def frame_peaks(

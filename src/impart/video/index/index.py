@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from impart.video.index.events import Event
     from impart.video.index.plan import IndexPlan, Request
     from impart.video.index.scan import Scan
+    from impart.video.scenes.scene import Scene
 
 __all__ = ["Hit", "IndexStats", "Query", "Reason", "SearchOptions", "VideoIndex"]
 _Row = TypeVar("_Row")
@@ -218,12 +219,13 @@ class VideoIndex:
         augment: bool = True,
         path_glob: str | None = None,
         why: bool = False,
+        exact: bool = False,
     ) -> list[Hit]:
         """Find moments by a text, an image, or both.
 
         Args:
             text, image, not_text: see `Query`.
-            top, group, by, augment, path_glob, why: see `SearchOptions`; None = the setting.
+            top, group, by, augment, path_glob, why, exact: see `SearchOptions`; None = the setting.
 
         Returns:
             Hits, best first; none in an empty index.
@@ -233,7 +235,9 @@ class VideoIndex:
             DataError: the image cannot be read.
         """
         query = Query(text=text, image=image, not_text=not_text)
-        return self.search_many([query], top=top, group=group, by=by, augment=augment, path_glob=path_glob, why=why)[0]
+        return self.search_many(
+            [query], top=top, group=group, by=by, augment=augment, path_glob=path_glob, why=why, exact=exact
+        )[0]
 
     def search_many(
         self, queries: Sequence[Query], *, together: bool = False, **keywords: Unpack[SearchKeywords]
@@ -249,7 +253,7 @@ class VideoIndex:
     def similar(self, path: str | os.PathLike[str], at_s: float, **keywords: Unpack[SearchKeywords]) -> list[Hit]:
         """Find moments that look like a moment of an indexed video; its file is not needed.
 
-        The video, scene or frame (by `group`) that contains the moment is itself left out.
+        The video, scene or frame (by `group`; with `moment`, the scene) that contains the moment is itself left out.
 
         Args:
             path: of the video, as given to `add` or relative to the working folder.
@@ -290,6 +294,38 @@ class VideoIndex:
             switch(writer, encoder)
             self._in_use.given = base  # the set in force is now that of the manifest
             self._save_cache()
+
+    def scenes(self, path: str | os.PathLike[str]) -> list[Scene]:
+        """List the scenes of an indexed video; its file is not needed.
+
+        Args:
+            path: of the video, as given to `add` or relative to the working folder; a bare name is enough where only
+                one video has it.
+
+        Returns:
+            In order of time, each with its bounds, its kind, its vector and the time of a representative frame.
+
+        Raises:
+            QueryError: the video is not in the index.
+            VideoIndexError: there is no index, or the video lacks rows.
+
+        Example:
+            >>> import tempfile
+            >>> from PIL import Image
+            >>> folder = tempfile.TemporaryDirectory()
+            >>> film = Path(folder.name) / "film.gif"
+            >>> red, blue = (Image.new("RGB", (64, 64), name) for name in ("red", "blue"))
+            >>> red.save(film, save_all=True, append_images=[red, blue, blue], duration=600)
+            >>> index = VideoIndex.open(Path(folder.name) / "library.impart")
+            >>> events = list(index.add([film]))
+            >>> [(scene.number, scene.kind, round(scene.start_s, 2)) for scene in index.scenes(film)]
+            [(1, 'cut', 0.0), (2, 'cut', 1.2)]
+            >>> folder.cleanup()
+        """
+        from impart.video.scenes.stored import stored_scenes
+
+        self.manifest  # noqa: B018 - raises where there is no index
+        return self._reading.retry(lambda: stored_scenes(self._reading, path))
 
     def videos(self) -> list[VideoRecord]:
         """List the indexed videos, sorted by path."""

@@ -63,7 +63,8 @@ class Hit:
 
     Attributes:
         rank: from 1.
-        start_s, end_s: of the scene with `group="scene"`, else of the best segment.
+        start_s, end_s: of the best moment, of the scene with `group="scene"`, of the best segment with `by="frame"` or
+            `group="frame"`.
         score: a cosine; for a text query, less the hubness. Scores of different models cannot be compared.
         best_s: start of the best segment.
         scene_start_s, scene_end_s: of the scene that contains `best_s`.

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 
@@ -164,6 +164,8 @@ class SearchKeywords(TypedDict, total=False):
     fold_copies: bool
     offset: int
     min_score: float | None
+    spans: bool
+    exact: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +174,9 @@ class SearchOptions:
 
     Attributes:
         top: hits returned.
-        group: one hit per `video`, `scene` or `frame`.
-        by: rank a video or scene by the `mean` of its frames or by its best `moment`.
+        group: one hit per `video`, `moment`, `scene` or `frame`.
+        by: rank a video by its best `moment`, by the `mean` of its frames or by its best `frame`; a scene by the mean
+            of its frames, or with `frame` by the best one. Moments and frames have one order.
         augment: score the augmented vectors v'; False scores the base vectors.
         path_glob: only videos whose name matches (whose path, where the pattern contains a slash).
         why: add to each hit the reference pairs that were blended in.
@@ -183,6 +186,9 @@ class SearchOptions:
         min_score: least score of a hit; None = no bound.
         together: correct the text queries for hubs by each other (`CaptionBank.with_queries`). For lists in which each
             query has a video of its own. False answers each query as if it were alone.
+        spans: the hit of a video is a span, and further spans of the video are added. False gives the best segment
+            alone, which is faster for long lists.
+        exact: refine bounds at cuts to the exact frame, by decoding the frames around them.
 
     Raises:
         QueryError: a value is not one of these.
@@ -198,6 +204,8 @@ class SearchOptions:
     fold_copies: bool = True
     offset: int = 0
     min_score: float | None = None
+    spans: bool = True
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if self.top < 1:
@@ -206,10 +214,10 @@ class SearchOptions:
             raise QueryError(f"offset is {self.offset}: give the number of hits to leave out, 0 or more")
         if self.min_score is not None and not math.isfinite(self.min_score):
             raise QueryError(f"min_score is {self.min_score}: give a number, such as 0.3")
-        if self.group not in ("video", "scene", "frame"):
-            raise QueryError(f"cannot group by {self.group!r}: use video, scene or frame")
-        if self.by not in ("mean", "moment"):
-            raise QueryError(f"cannot rank by {self.by!r}: use mean or moment")
+        if self.group not in get_args(Group):
+            raise QueryError(f"cannot group by {self.group!r}: use {', '.join(get_args(Group))}")
+        if self.by not in get_args(By):
+            raise QueryError(f"cannot rank by {self.by!r}: use {', '.join(get_args(By))}")
 
     @classmethod
     def of(
@@ -225,9 +233,11 @@ class SearchOptions:
         return dataclasses.replace(defaults, **given)
 
     @property
-    def by_means(self) -> bool:
-        """Whether groups are ranked by the mean of their frames; else by their best frame."""
-        return self.by == "mean" and self.group != "frame"
+    def ranked_by(self) -> By:
+        """What gives the score of a group: its best moment, the mean of its frames, or its best frame."""
+        if self.group == "scene":
+            return "frame" if self.by == "frame" else "mean"
+        return self.by if self.group == "video" else self.group
 
 
 def combine(vectors: Float32, weights: Sequence[float]) -> Float32:

@@ -9,28 +9,27 @@ import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from impart.blending.encoder import AugmentedEncoder
-from impart.config import SearchSettings
+from impart.config import Group, SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
-from impart.errors import EncoderError, ImpartWarning, QueryError, ReferenceSetError, VideoIndexError
+from impart.errors import DecodeError, EncoderError, ImpartWarning, ReferenceSetError, VideoIndexError
 from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.scan import absolute
 from impart.video.index.store import SEGMENTS, Store, TableGoneError
 from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, wide
 from impart.video.search.filters import allowed_videos
-from impart.video.search.hits import Hit, Reason, timecode
+from impart.video.search.hits import Hit, Moment, Reason
+from impart.video.search.moments import MOST, FoundSpan, Parts, ScoredParts, Units, join_alike, split_scenes
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, group_means, top_groups
-from impart.video.search.scoring import frame_hubness, frame_scores, without_hubs
-from impart.video.search.snapshot import Snapshot, load_snapshot
-from impart.video.search.temporal import find_sequences, moment_of
+from impart.video.search.scoring import frame_hubness, frame_scores, frame_vectors, without_hubs
+from impart.video.search.snapshot import Snapshot, load_snapshot, locate_segment
+from impart.video.search.temporal import find_sequences
 
 __all__ = ["Searcher"]
 
@@ -42,12 +41,13 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, kw_only=True)
 class _Groups:
-    """The G groups (videos, scenes or frames) that a search ranks.
+    """The G groups (videos, moments, scenes or frames) that a search ranks.
 
     Attributes:
         encoder: the augmented encoder in force; None ranks base vectors.
         starts: (G,) first segment of each group; the groups cover all n segments.
         allowed: (G,) groups that may be returned; None = all.
+        parts: what spans are made of; None where hits are no spans.
     """
 
     snapshot: Snapshot
@@ -55,6 +55,7 @@ class _Groups:
     encoder: AugmentedEncoder | None
     starts: npt.NDArray[np.int64]
     allowed: npt.NDArray[np.bool_] | None
+    parts: Parts | None = None
 
     @property
     def stops(self) -> npt.NDArray[np.int64]:
@@ -82,6 +83,8 @@ class Searcher:
         self._means: dict[tuple[str, str, bool], Float32] = {}
         self._hubness: dict[tuple[str, str, bool], Float32] = {}
         self._copy_bound: tuple[tuple[str, bool], float] | None = None
+        self._parts: tuple[Snapshot, Parts] | None = None
+        self._units: dict[tuple[str, bool], Units] = {}
         self._bank: CaptionBank | None = None
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
@@ -130,27 +133,18 @@ class Searcher:
             return []
         hubness = None
         if bank is not None and asked.by_text.any():
-            hubness = self._hubness_of(bank, groups, by_means=False)
+            hubness = self._hubness_of(bank, groups, kind="frame")
         scores = without_hubs(frame_scores(asked.vectors, snapshot, groups.encoder), asked.by_text, hubness)
-        more = options.group == "video"
         found = find_sequences(
-            asked.query, scores, snapshot, groups.starts, allowed=groups.allowed, top=options.top, more=more
+            asked.query, scores, snapshot, groups.starts, allowed=groups.allowed, top=options.top, group=options.group
         )
         hits = []
         for rank, (sequence, *others) in enumerate(found, 1):
-            spans = sequence.kept(asked.query.keep)
-            within = range(spans[0].first, spans[-1].stop)
-            hit = self._hit(rank, float(np.round(sequence.score, 6)), within, spans[0].best, groups)
-            whole = moment_of(spans, sequence.score, snapshot)
-            hits.append(
-                dataclasses.replace(
-                    hit,
-                    start_s=whole.start_s,
-                    end_s=whole.end_s,
-                    steps=tuple(moment_of([span], span.score, snapshot) for span in sequence.spans),
-                    moments=tuple(moment_of(one.kept(asked.query.keep), one.score, snapshot) for one in others),
-                )
-            )
+            whole = sequence.whole(asked.query.keep)
+            more = [other.whole(asked.query.keep) for other in others]
+            hit = self._hit(rank, whole.score, range(whole.first, whole.stop), whole.best, groups, moments=more)
+            steps = tuple(self._moment(span, groups) for span in sequence.spans)
+            hits.append(dataclasses.replace(hit, steps=steps))
         return hits
 
     def _finished(self, hits: list[Hit], asked: Asked, groups: _Groups, options: SearchOptions) -> list[Hit]:
@@ -176,7 +170,7 @@ class Searcher:
 
     def _similar(self, path: str | os.PathLike[str], at_s: float, options: SearchOptions) -> list[Hit]:
         snapshot = self.current()
-        moment = self._locate(snapshot, path, at_s)
+        moment = locate_segment(snapshot, path, at_s, folder=self._store.folder)
         one = slice(moment, moment + 1)
         vector = l2_normalise(snapshot.vectors[one])  # (1, D)
         groups = self._groups(snapshot, wide(options), without=moment)
@@ -212,6 +206,7 @@ class Searcher:
             if self._snapshot is None or self._snapshot.state != self._store.state():
                 self._snapshot = load_snapshot(self._store)
                 self._means.clear()
+                self._units.clear()
                 self._hubness.clear()
             return self._snapshot
 
@@ -229,10 +224,16 @@ class Searcher:
         if options.augment and snapshot.blend is not None:
             in_force = self._encoder_of(snapshot.manifest)
             encoder = in_force if isinstance(in_force, AugmentedEncoder) else None
+        parts = None
+        if len(snapshot) and (options.group == "moment" or (options.group == "video" and options.by != "frame")):
+            parts = self._parts_of(snapshot)
+        starts = snapshot.scenes
         if options.group == "frame":
             starts = np.arange(len(snapshot))
-        else:
-            starts = snapshot.offsets[:-1] if options.group == "video" else snapshot.scenes
+        elif options.group == "video":
+            starts = snapshot.offsets[:-1]
+        elif parts is not None:
+            starts = parts.bounds[:-1]
         allowed = None
         own = None if without is None else int(snapshot.video_of[without])
         videos = allowed_videos(snapshot, options, own=own)
@@ -241,7 +242,15 @@ class Searcher:
         if without is not None:
             allowed = np.ones(len(starts), bool) if allowed is None else allowed
             allowed[int(np.searchsorted(starts, without, side="right")) - 1] = False
-        return _Groups(snapshot=snapshot, options=options, encoder=encoder, starts=starts, allowed=allowed)
+            if options.group == "moment" and parts is not None:
+                allowed[parts.scene_of == snapshot.scene_of[without]] = False
+        return _Groups(snapshot=snapshot, options=options, encoder=encoder, starts=starts, allowed=allowed, parts=parts)
+
+    def _parts_of(self, snapshot: Snapshot) -> Parts:
+        if self._parts is None or self._parts[0] is not snapshot:
+            made = split_scenes(snapshot.scenes, snapshot.offsets, snapshot.start_s, snapshot.end_s)
+            self._parts = (snapshot, made)
+        return self._parts[1]
 
     def _rank(
         self,
@@ -260,8 +269,10 @@ class Searcher:
         snapshot, options, starts, stops = groups.snapshot, groups.options, groups.starts, groups.stops
         if not len(snapshot):
             return [[] for _ in vectors]
+        if groups.parts is not None and (options.spans or options.ranked_by == "moment"):
+            return self._rank_spans(vectors, groups, groups.parts, by_text=by_text, hubness=hubness)
         frames: Float32 | None = None
-        if options.by_means:
+        if options.ranked_by == "mean":
             scores = without_hubs(vectors @ self._group_means(groups).T, by_text, hubness)  # (T, G)
         else:
             frames = without_hubs(frame_scores(vectors, snapshot, groups.encoder), by_text, hubness)  # (T, n)
@@ -281,20 +292,76 @@ class Searcher:
                 first, stop = int(starts[group]), int(stops[group])
                 best = first + best_of(of_frames[at[group] : at[group] + stop - first])
                 score = float(np.round(of_groups[group], 6))
-                hits.append(self._hit(rank, score, range(first, stop), best, groups))
+                segments = range(first, stop) if options.group == "scene" else range(best, best + 1)
+                hits.append(self._hit(rank, score, segments, best, groups))
             answers.append(hits)
         return answers
 
-    def _hit(self, rank: int, score: float, segments: range, best: int, groups: _Groups) -> Hit:
+    def _rank_spans(
+        self,
+        vectors: Float32,
+        groups: _Groups,
+        parts: Parts,
+        *,
+        by_text: npt.NDArray[np.bool_] | None,
+        hubness: Float32 | None,
+    ) -> list[list[Hit]]:
+        """Find the hits of T query vectors as spans: one per video with its further moments, or all spans alike."""
+        snapshot, options, encoder = groups.snapshot, groups.options, groups.encoder
+        means, units = self._group_means(groups, kind="part"), self._units_of(groups)
+        of_videos: Float32 | None = None
+        if options.ranked_by == "mean":
+            of_videos = without_hubs(vectors @ self._group_means(groups).T, by_text, hubness)  # (T, V)
+            if hubness is not None and self._bank is not None:
+                hubness = self._hubness_of(self._bank, groups, kind="unit")
+        of_units = without_hubs(vectors @ units.means.T, by_text, hubness)  # (T, U)
+        answers = []
+        for number, vector in enumerate(vectors):
+
+            def frames(first: int, stop: int, vector: Float32 = vector) -> Float32:
+                return frame_vectors(snapshot, encoder, slice(first, stop)) @ vector
+
+            corrected = hubness is not None and by_text is not None and bool(by_text[number])
+            scored = ScoredParts(
+                parts=parts,
+                means=means,
+                query=vector,
+                scores=of_units[number][units.of_part],
+                hubness=hubness[units.of_part] if corrected and hubness is not None else None,
+                frames=frames,
+            )
+            found: list[list[FoundSpan]]
+            if options.group == "moment":
+                found = [[span] for span in scored.best(options.top, allowed=groups.allowed)]
+                values = [spans[0].score for spans in found]
+            else:
+                if of_videos is None:
+                    of_video = np.maximum.reduceat(of_units[number], units.offsets[:-1])
+                else:
+                    of_video = of_videos[number]
+                chosen = top_groups(of_video, top=options.top, allowed=groups.allowed)
+                found = [scored.spans_of(video, most=MOST if options.spans else 1) for video in chosen.tolist()]
+                values = np.round(of_video[chosen], 6).tolist()
+            answers.append(
+                [
+                    self._hit(rank, value, range(span.first, span.stop), span.best, groups, moments=more)
+                    for rank, (value, (span, *more)) in enumerate(zip(values, found, strict=True), 1)
+                ]
+            )
+        return answers
+
+    def _hit(
+        self, rank: int, score: float, segments: range, best: int, groups: _Groups, moments: Sequence[FoundSpan] = ()
+    ) -> Hit:
         snapshot, options = groups.snapshot, groups.options
         number = int(snapshot.video_of[best])
-        scene = options.group == "scene"
+        start_s, end_s = self._times(segments, snapshot, exact=options.exact)
         copies = snapshot.copies.get(number, ()) if options.fold_copies else ()
         return Hit(
             rank=rank,
             path=snapshot.paths[number],
-            start_s=float(snapshot.start_s[segments[0] if scene else best]),
-            end_s=float(snapshot.end_s[segments[-1] if scene else best]),
+            start_s=start_s,
+            end_s=end_s,
             score=score,
             video_id=snapshot.video_ids[number],
             best_s=float(snapshot.start_s[best]),
@@ -302,9 +369,47 @@ class Searcher:
             scene_end_s=float(snapshot.scene_end_s[snapshot.scene_of[best]]),
             video_s=float(snapshot.durations_s[number]),
             kind=snapshot.kinds[number],
+            moments=tuple(self._moment(span, groups) for span in moments),
             also_at=tuple(snapshot.paths[copy] for copy in copies if copy != number),
             why=self._reasons(best, groups) if options.why else (),
         )
+
+    def _moment(self, span: FoundSpan, groups: _Groups) -> Moment:
+        snapshot = groups.snapshot
+        start_s, end_s = self._times(range(span.first, span.stop), snapshot, exact=groups.options.exact)
+        return Moment(start_s=start_s, end_s=end_s, score=span.score, best_s=float(snapshot.start_s[span.best]))
+
+    def _times(self, segments: range, snapshot: Snapshot, *, exact: bool) -> tuple[float, float]:
+        """Return start and end (s) of segments; at the bounds of a scene, those of the scene.
+
+        Args:
+            exact: decode around bounds at cuts, for the time of the frame.
+        """
+        first, last = segments[0], segments[-1]
+        start_s, end_s = float(snapshot.start_s[first]), float(snapshot.end_s[last])
+        scene, behind = int(snapshot.scene_of[first]), int(snapshot.scene_of[last])
+        if snapshot.scenes[scene] == first:
+            start_s = float(snapshot.scene_start_s[scene])
+        if last + 1 in (len(snapshot), *snapshot.scenes[behind + 1 : behind + 2].tolist()):
+            end_s = float(snapshot.scene_end_s[behind])
+        if exact:
+            start_s = self._cut(first, snapshot) or start_s
+            end_s = self._cut(last + 1, snapshot) or end_s
+        return start_s, end_s
+
+    def _cut(self, segment: int, snapshot: Snapshot) -> float | None:
+        """Find the exact time (s) of the cut before the first segment of a scene; None where there is none."""
+        if segment in snapshot.offsets or snapshot.scenes[snapshot.scene_of[segment]] != segment:
+            return None
+        from impart.video.scenes.exact import exact_cut  # imports the decoder
+
+        path = snapshot.paths[int(snapshot.video_of[segment])]
+        decode, start_s = snapshot.manifest.decode, float(snapshot.start_s[segment])
+        try:
+            return exact_cut(path, max(0.0, start_s - 2 / decode.fps), start_s, stream=decode.stream)
+        except (DecodeError, OSError) as error:
+            warnings.warn(f"cannot refine the bounds in {path}: {error}", ImpartWarning, stacklevel=2)
+            return None
 
     def _reasons(self, segment: int, groups: _Groups) -> tuple[Reason, ...]:
         """List the reference pairs blended into a segment with at least `_LEAST_WEIGHT`, largest weight first."""
@@ -346,48 +451,60 @@ class Searcher:
                 rows = []
         return l2_normalise(np.array(rows[-1]["retrieval"], np.float32)) if rows else None
 
-    def _group_means(self, groups: _Groups) -> Float32:
-        """Compute the unit means (G, D) of groups, or take them from the snapshot."""
+    def _group_means(self, groups: _Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
+        """Compute the unit means (G, D) of groups, or take them from the snapshot.
+
+        Args:
+            kind: `part` for those of the parts; None = those of the groups.
+        """
         snapshot, augmented = groups.snapshot, groups.encoder is not None
-        key = (snapshot.state, groups.options.group, augmented)
+        key = (snapshot.state, kind or groups.options.group, augmented)
         means = self._means.get(key)
         if means is None and snapshot.video_means is not None and key[1:] == ("video", snapshot.blend is not None):
             means = snapshot.video_means
         if means is None:
             references = groups.encoder.references if groups.encoder else None
-            means = group_means(snapshot, groups.starts, references=references)
+            starts = groups.parts.bounds[:-1] if kind == "part" and groups.parts is not None else groups.starts
+            means = group_means(snapshot, starts, references=references)
             self._means[key] = means
         return means
 
-    def _hubness_of(self, bank: CaptionBank, groups: _Groups, *, by_means: bool | None = None) -> Float32:
-        """Compute the hubness that is subtracted from text scores: (G,) of groups ranked by means, else (n,)."""
-        by_means = groups.options.by_means if by_means is None else by_means
-        key = (groups.snapshot.state, groups.options.group if by_means else "", groups.encoder is not None)
+    def _units_of(self, groups: _Groups) -> Units:
+        """Join the parts of the snapshot to units, or take those that are known."""
+        assert groups.parts is not None
+        key = (groups.snapshot.state, groups.encoder is not None)
+        if key not in self._units:
+            means = self._group_means(groups, kind="part")
+            self._units[key] = join_alike(groups.parts, means, groups.snapshot.weight)
+        return self._units[key]
+
+    def _hubness_of(
+        self, bank: CaptionBank, groups: _Groups, *, kind: Literal["video", "scene", "frame", "unit"] | None = None
+    ) -> Float32:
+        """Compute the hubness that is subtracted from text scores.
+
+        Args:
+            kind: of `frame`s (n,), `unit`s (U,), or means of `video`s or `scene`s (G,); None = what the search ranks by.
+        """
+        by = groups.options.ranked_by
+        if kind is None:
+            kind = (
+                "unit"
+                if by == "moment"
+                else "frame"
+                if by == "frame"
+                else "scene"
+                if groups.options.group == "scene"
+                else "video"
+            )
+        key = (groups.snapshot.state, kind, groups.encoder is not None)
         known = self._hubness.get(key) if bank is self._bank else None
         if known is not None:
             return known
-        if by_means:
-            hubness = bank.hubness(self._group_means(groups))
-        else:
+        if kind == "frame":
             hubness = frame_hubness(bank, groups.snapshot, groups.encoder)
+        else:
+            hubness = bank.hubness(self._units_of(groups).means if kind == "unit" else self._group_means(groups))
         if bank is self._bank:
             self._hubness[key] = hubness
         return hubness
-
-    def _locate(self, snapshot: Snapshot, path: str | os.PathLike[str], at_s: float) -> int:
-        """Find the segment of a video at a time. A bare file name is enough where only one video has it."""
-        given = absolute(path)
-        known = {video: i for i, video in enumerate(snapshot.paths)}
-        number = known.get(given, known.get(Path(path)))
-        if number is None and Path(path).name == str(path):
-            namesakes = [i for i, known_path in enumerate(snapshot.paths) if known_path.name == str(path)]
-            if len(namesakes) > 1:
-                raise QueryError(f"{len(namesakes)} indexed videos are called {path}: give the path of one of them")
-            number = namesakes[0] if namesakes else None
-        if number is None:
-            raise QueryError(f"{given} is not in the index {self._store.folder}: index it first, or check its path")
-        first, stop = int(snapshot.offsets[number]), int(snapshot.offsets[number + 1])
-        end_s = float(snapshot.end_s[stop - 1])
-        if not 0 <= at_s <= end_s:
-            raise QueryError(f"{at_s:g} s is outside {snapshot.paths[number]}: it ends at {timecode(end_s)}")
-        return first + max(0, int(np.searchsorted(snapshot.start_s[first:stop], at_s, side="right")) - 1)

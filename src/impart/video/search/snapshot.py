@@ -8,6 +8,7 @@ longer than the search.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,15 +20,19 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.base import Blend
+from impart.errors import QueryError
 from impart.files import arrays_fit, move_synced
 from impart.video.index.manifest import IndexManifest
+from impart.video.index.scan import absolute
 from impart.video.index.store import SEGMENTS, Kind, Store, TableGoneError, VideoRecord
 from impart.video.integrity import KEYS, Placed, damaged_file, place_rows
+from impart.video.scenes.stored import stored_bounds
+from impart.video.search.hits import timecode
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Snapshot", "has_cache", "load_snapshot", "save_cache"]
+__all__ = ["Snapshot", "has_cache", "load_snapshot", "locate_segment", "save_cache"]
 
 _ARRAYS = (
     "offsets",
@@ -162,6 +167,32 @@ def load_snapshot(store: Store) -> Snapshot:
     return store.retry(read)
 
 
+def locate_segment(snapshot: Snapshot, path: str | os.PathLike[str], at_s: float, *, folder: Path) -> int:
+    """Find the segment of a video at a time. A bare file name is enough where only one video has it.
+
+    Args:
+        folder: of the index, for messages.
+
+    Raises:
+        QueryError: the video is not in the index, or is shorter.
+    """
+    given = absolute(path)
+    known = {video: i for i, video in enumerate(snapshot.paths)}
+    number = known.get(given, known.get(Path(path)))
+    if number is None and Path(path).name == str(path):
+        namesakes = [i for i, known_path in enumerate(snapshot.paths) if known_path.name == str(path)]
+        if len(namesakes) > 1:
+            raise QueryError(f"{len(namesakes)} indexed videos are called {path}: give the path of one of them")
+        number = namesakes[0] if namesakes else None
+    if number is None:
+        raise QueryError(f"{given} is not in the index {folder}: index it first, or check its path")
+    first, stop = int(snapshot.offsets[number]), int(snapshot.offsets[number + 1])
+    end_s = float(snapshot.end_s[stop - 1])
+    if not 0 <= at_s <= end_s:
+        raise QueryError(f"{at_s:g} s is outside {snapshot.paths[number]}: it ends at {timecode(end_s)}")
+    return first + max(0, int(np.searchsorted(snapshot.start_s[first:stop], at_s, side="right")) - 1)
+
+
 def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.float32]) -> None:
     """Write the arrays of the next cold search; the caller holds the write lock.
 
@@ -285,7 +316,7 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
     start_s = _spread(rows["start_s"], place, np.empty(total, np.float64))
     end_s = _spread(rows["end_s"], place, np.empty(total, np.float64))
     bounds = [
-        _scene_bounds(record, start_s[first:stop], end_s[first:stop])
+        stored_bounds(record, start_s[first:stop], end_s[first:stop])
         for record, first, stop in zip(records, offsets, offsets[1:], strict=False)
     ]
     return Snapshot(
@@ -299,8 +330,8 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
         scenes=np.concatenate([np.zeros(0, np.int64), *scenes]),
         start_s=start_s,
         end_s=end_s,
-        scene_start_s=np.concatenate([np.zeros(0), *(starts for starts, _ in bounds)]),
-        scene_end_s=np.concatenate([np.zeros(0), *(ends for _, ends in bounds)]),
+        scene_start_s=np.concatenate([np.zeros(0), *(scenes.start_s for scenes in bounds)]),
+        scene_end_s=np.concatenate([np.zeros(0), *(scenes.end_s for scenes in bounds)]),
         durations_s=np.array([record.duration_s for record in records], np.float64),
         recorded_at=np.array([record.recorded_at for record in records], np.float64),  # None becomes NaN
         kinds=tuple(record.kind for record in records),
@@ -311,17 +342,6 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
         left_out=_lacking(everything, found),
         unblended=unblended,
     )
-
-
-def _scene_bounds(
-    record: VideoRecord, start_s: npt.NDArray[np.float64], end_s: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return start and end (s) of the scenes of a video; where the index has none stored, those of its segments."""
-    if len(record.scene_start_s) == len(record.scene_end_s) == len(record.scene_starts):
-        return np.array(record.scene_start_s, np.float64), np.array(record.scene_end_s, np.float64)
-    first = np.array(record.scene_starts, np.int64)
-    last = np.append(first[1:], len(start_s)) - 1
-    return start_s[first], end_s[last]
 
 
 def _read_retrieval(store: Store, manifest: IndexManifest, records: list[VideoRecord]) -> npt.NDArray[Any]:
