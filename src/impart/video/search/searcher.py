@@ -156,7 +156,7 @@ class Searcher:
                 self._copy_bound = (snapshot.state, encoder is not None), bound
             hits = fold_hits(hits, snapshot, bound=self._copy_bound[1])
         if options.min_score is not None:
-            hits = [hit for hit in hits if hit.score >= options.min_score]
+            hits = [hit for hit in hits if round(hit.score, 6) >= options.min_score]  # as scores are printed
         marked = mark_hits(hits, asked, snapshot, encoder, bank=self._bank)
         return marked[options.offset : options.offset + options.top]
 
