@@ -355,9 +355,9 @@ def _print_one(answer: Answer, form: Format, index_dir: Path, *, command: str, w
 
     count = print_answers([answer], form, why=why)
     printed = answer.shown if form is Format.table else answer.hits
-    save_last_search(index_dir, LastSearch.of(printed, query=answer.query, command=command))
+    save_last_search(index_dir, LastSearch.of(printed, query=answer.title, command=command))
     if answer.hits and answer.hits[0].rank == 1 and not any(hit.strong for hit in answer.hits):
-        print(f"nothing matches {answer.query!r} well: these are the best hits", file=sys.stderr)
+        print(f"nothing matches {answer.title!r} well: these are the best hits", file=sys.stderr)
     if printed and form is Format.table and sys.stderr.isatty():
         own = f" -i {shlex.quote(str(index_dir))}" if index_dir != DEFAULT_INDEX else ""
         more = f"; more hits: --offset {answer.hits[-1].rank}" if len(printed) == len(answer.hits) else ""

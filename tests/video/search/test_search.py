@@ -544,5 +544,5 @@ def test_options_of_a_page_are_checked(library: VideoIndex, option: dict[str, fl
 def test_a_mark_shows_where_good_hits_end(library: VideoIndex) -> None:
     hits = library.search(text="red", by="mean")
     marked = [hit.path.stem for hit in hits if hit.strong]
-    assert sorted(marked)[:3] == ["a red", "b long", "e red too"]
+    assert {"a red", "b long", "e red too"} <= set(marked)
     assert "c green" not in marked

@@ -19,7 +19,7 @@ from impart.video.search.moments import FoundSpan, Parts
 from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot
 
-__all__ = ["Groups", "make_hit", "with_exact_bounds"]
+__all__ = ["Groups", "make_hit", "make_moment", "with_exact_bounds"]
 
 _LEAST_WEIGHT = 0.0005  # of a reference pair that is named; the weight of the segment is 1
 _EPS_S = 1e-6
@@ -84,7 +84,7 @@ def make_hit(
         video_s=float(snapshot.durations_s[number]),
         kind=snapshot.kinds[number],
         recorded_at=None if np.isnan(snapshot.recorded_at[number]) else float(snapshot.recorded_at[number]),
-        moments=tuple(_moment(span, snapshot) for span in moments),
+        moments=tuple(make_moment(span, snapshot) for span in moments),
         also_at=tuple(snapshot.paths[copy] for copy in copies if copy != number),
         why=_reasons(best, groups) if options.why else (),
     )
@@ -108,7 +108,8 @@ def with_exact_bounds(hit: Hit, snapshot: Snapshot) -> Hit:
     return dataclasses.replace(hit, start_s=start_s, end_s=end_s, moments=tuple(moments))
 
 
-def _moment(span: FoundSpan, snapshot: Snapshot) -> Moment:
+def make_moment(span: FoundSpan, snapshot: Snapshot) -> Moment:
+    """Make the moment of a span, with its times."""
     start_s, end_s = _times(range(span.first, span.stop), snapshot)
     return Moment(start_s=start_s, end_s=end_s, score=span.score, best_s=float(snapshot.start_s[span.best]))
 

@@ -8,7 +8,6 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -17,18 +16,17 @@ import numpy.typing as npt
 from impart.blending.encoder import AugmentedEncoder
 from impart.config import Group, SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
-from impart.errors import EncoderError, ImpartWarning, QueryError, ReferenceSetError, VideoIndexError
+from impart.errors import EncoderError, ImpartWarning, ReferenceSetError, VideoIndexError
 from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.scan import absolute
 from impart.video.index.store import Store, TableGoneError
 from impart.video.names.find import NamesInForce, Prepared
 from impart.video.names.sentences import NamedQuery, named_query
 from impart.video.names.store import NameStore
 from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, wide
 from impart.video.search.filters import allowed_videos, narrowed
-from impart.video.search.groups import Groups, make_hit, with_exact_bounds
-from impart.video.search.hits import Hit, timecode
+from impart.video.search.groups import Groups, make_hit, make_moment, with_exact_bounds
+from impart.video.search.hits import Hit
 from impart.video.search.moments import (
     MOST,
     FoundSpan,
@@ -51,8 +49,8 @@ from impart.video.search.scoring import (
     named_scores,
     without_hubs,
 )
-from impart.video.search.snapshot import Snapshot, load_snapshot
-from impart.video.search.temporal import find_sequences, moment_of
+from impart.video.search.snapshot import Snapshot, load_snapshot, locate_segment
+from impart.video.search.temporal import find_sequences
 
 __all__ = ["Searcher"]
 
@@ -226,25 +224,16 @@ class Searcher:
         for part, one in enumerate(asked.named):
             if one is not None:
                 scores[part] = one.scores
-        more = options.group == "video"
         found = find_sequences(
-            asked.query, scores, snapshot, groups.starts, allowed=groups.allowed, top=options.top, more=more
+            asked.query, scores, snapshot, groups.starts, allowed=groups.allowed, top=options.top, group=options.group
         )
         hits = []
         for rank, (sequence, *others) in enumerate(found, 1):
-            spans = sequence.kept(asked.query.keep)
-            within = range(spans[0].first, spans[-1].stop)
-            hit = make_hit(rank, float(np.round(sequence.score, 6)), within, spans[0].best, groups)
-            whole = moment_of(spans, sequence.score, snapshot)
-            hits.append(
-                dataclasses.replace(
-                    hit,
-                    start_s=whole.start_s,
-                    end_s=whole.end_s,
-                    steps=tuple(moment_of([span], span.score, snapshot) for span in sequence.spans),
-                    moments=tuple(moment_of(one.kept(asked.query.keep), one.score, snapshot) for one in others),
-                )
-            )
+            whole = sequence.whole(asked.query.keep)
+            more = [other.whole(asked.query.keep) for other in others]
+            hit = make_hit(rank, whole.score, range(whole.first, whole.stop), whole.best, groups, moments=more)
+            steps = tuple(make_moment(span, snapshot) for span in sequence.spans)
+            hits.append(dataclasses.replace(hit, steps=steps))
         return hits
 
     def _finished(self, hits: list[Hit], asked: Asked, groups: Groups, options: SearchOptions) -> list[Hit]:
@@ -256,7 +245,7 @@ class Searcher:
                 self._copy_bound = (snapshot.state, encoder is not None), bound
             hits = fold_hits(hits, snapshot, bound=self._copy_bound[1])
         if options.min_score is not None:
-            hits = [hit for hit in hits if hit.score >= options.min_score]
+            hits = [hit for hit in hits if round(hit.score, 6) >= options.min_score]  # as scores are printed
         marked = mark_hits(hits, asked, snapshot, encoder, bank=self._bank)
         returned = marked[options.offset : options.offset + options.top]
         return [with_exact_bounds(hit, snapshot) for hit in returned] if options.exact else returned
@@ -282,7 +271,7 @@ class Searcher:
 
     def _similar(self, path: str | os.PathLike[str], at_s: float, options: SearchOptions) -> list[Hit]:
         snapshot = self.current()
-        moment = self._locate(snapshot, path, at_s)
+        moment = locate_segment(snapshot, path, at_s, folder=self._store.folder)
         one = slice(moment, moment + 1)
         vector = l2_normalise(snapshot.vectors[one])  # (1, D)
         groups = self._groups(snapshot, wide(options), without=moment)
@@ -519,21 +508,3 @@ class Searcher:
         if bank is self._bank:
             self._hubness[key] = hubness
         return hubness
-
-    def _locate(self, snapshot: Snapshot, path: str | os.PathLike[str], at_s: float) -> int:
-        """Find the segment of a video at a time. A bare file name is enough where only one video has it."""
-        given = absolute(path)
-        known = {video: i for i, video in enumerate(snapshot.paths)}
-        number = known.get(given, known.get(Path(path)))
-        if number is None and Path(path).name == str(path):
-            namesakes = [i for i, known_path in enumerate(snapshot.paths) if known_path.name == str(path)]
-            if len(namesakes) > 1:
-                raise QueryError(f"{len(namesakes)} indexed videos are called {path}: give the path of one of them")
-            number = namesakes[0] if namesakes else None
-        if number is None:
-            raise QueryError(f"{given} is not in the index {self._store.folder}: index it first, or check its path")
-        first, stop = int(snapshot.offsets[number]), int(snapshot.offsets[number + 1])
-        end_s = float(snapshot.end_s[stop - 1])
-        if not 0 <= at_s <= end_s:
-            raise QueryError(f"{at_s:g} s is outside {snapshot.paths[number]}: it ends at {timecode(end_s)}")
-        return first + max(0, int(np.searchsorted(snapshot.start_s[first:stop], at_s, side="right")) - 1)
