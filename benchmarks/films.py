@@ -8,6 +8,7 @@ evaluation data, so constants are chosen on them.
 from __future__ import annotations
 
 import csv
+import json
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -66,8 +67,12 @@ def write_film(
         dissolve_s: overlap of neighbouring shots; 0 = hard cuts. A shot is longer than two overlaps.
 
     Returns:
-        Start and end (s) of each shot; within a dissolve, its middle.
+        Start and end (s) of each shot; within a dissolve, its middle. They are kept beside the film, which is not
+        written again.
     """
+    kept = path.with_suffix(".json")
+    if kept.exists():
+        return [(first, last) for first, last in json.loads(kept.read_text(encoding="ascii"))]
     overlap = round(dissolve_s * fps)
     joins: list[float] = [0.0]
     count = 0
@@ -98,7 +103,9 @@ def write_film(
             put(image)
             count += 1
         container.mux(stream.encode(None))
-    return list(zip(joins, [*joins[1:], count / fps], strict=True))
+    spans = list(zip(joins, [*joins[1:], count / fps], strict=True))
+    kept.write_text(json.dumps(spans), encoding="ascii")
+    return spans
 
 
 def clip_frames(path: Path) -> Iterator[np.ndarray]:

@@ -222,22 +222,24 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--tune", action="store_true", help="films of photographs, on which constants are chosen")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="folder to keep the films and indexes in")
     parser.add_argument("--out", type=Path, help="markdown file to write as well")
     options = parser.parse_args()
     panda = options.data.resolve() / "videos" / "panda"
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch).resolve()
+        folder = (options.keep or Path(scratch)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
         if options.tune:
             kinds = [
                 photo_films(
                     options.data, folder / name, films=5, singles=60, dissolve_s=length_s, seed=options.seed + n
                 )
-                for n, (name, length_s) in enumerate((("hard", 0.0), ("soft", 1.0)))
+                for n, (name, soft_s) in enumerate((("hard", 0.0), ("soft", 1.0)))
             ]
         else:
             kinds = [
-                clip_films(panda, folder / name, films=count, dissolve_s=length_s, seed=options.seed + n)
-                for n, (name, count, length_s) in enumerate((("hard", 3, 0.0), ("soft", 2, 1.0)))
+                clip_films(panda, folder / name, films=count, dissolve_s=soft_s, seed=options.seed + n)
+                for n, (name, count, soft_s) in enumerate((("hard", 3, 0.0), ("soft", 2, 1.0)))
             ]
         lines = [
             "| films | method | within: R1@0.5 | R1@0.7 | mIoU | median error of the bounds | library: R1@0.5 |",

@@ -74,12 +74,11 @@ def sequence_table(index: VideoIndex, told: Sequence[Told]) -> list[str]:
         "| query | its film | its moment of A | its join of A and B |",
         "| --- | ---: | ---: | ---: |",
     ]
-    frame: dict[str, str] = {"group": "scene", "by": "moment"}
-    alone = index.search_many([Query(text=a.sentence) for a, _ in pairs], top=1, **frame)  # type: ignore[arg-type]
-    lines.append(f"| A alone, best scene | {share(alone, film)} | {share(alone, in_a)} | - |")
+    alone = index.search_many([Query(text=a.sentence) for a, _ in pairs], top=1)
+    lines.append(f"| A alone | {share(alone, film)} | {share(alone, in_a)} | - |")
     sentences = [Query(text=f"{a.sentence.rstrip('. ')}, then {b.sentence}") for a, b in pairs]
-    one = index.search_many(sentences, top=1, **frame)  # type: ignore[arg-type]
-    lines.append(f"| A and B as one sentence, best scene | {share(one, film)} | {share(one, in_a)} | - |")
+    one = index.search_many(sentences, top=1)
+    lines.append(f"| A and B as one sentence | {share(one, film)} | {share(one, in_a)} | - |")
     for within_s in (5.0, 20.0, 60.0):
         queries = [Query(text=a.sentence, then=Query(text=b.sentence), within_s=within_s) for a, b in pairs]
         then = index.search_many(queries, top=1)
@@ -145,7 +144,9 @@ def main() -> None:
         work = options.work or Path(scratch)
         clips = options.data / "videos" / "panda"
         made = clip_films(clips, work / "films", films=options.films, dissolve_s=0.0, seed=0)
-        lines = sequence_table(indexed(work / "films.impart", [*made.paths, *made.others]), made.told)
+        lines = sequence_table(
+            indexed(work / "films.impart", [*made.paths, *(clip for clip, _ in made.clips)]), made.told
+        )
         print("\n".join(lines), flush=True)
         flickr = options.data / "images" / "flickr8k"
         rows = csv.DictReader((flickr / "captions.csv").open(encoding="utf-8"))

@@ -27,7 +27,7 @@ def ranks(index: VideoIndex, dataset: VideoSet, **settings: object) -> tuple[np.
     glob = settings.get("path_glob")
     total = sum(glob is None or "/panda/" in Path(video.path).as_posix() for video in index.videos())
     queries = [Query(text=text) for text in dataset.captions]
-    found = index.search_many(queries, top=total, **settings)  # type: ignore[arg-type]
+    found = index.search_many(queries, top=total, fold_copies=False, **settings)  # type: ignore[arg-type]
     own = [
         next((hit.rank for hit in hits if Path(hit.path).name == dataset.videos[owner].name), total + 1)
         for owner, hits in zip(dataset.owners, found, strict=True)

@@ -434,6 +434,7 @@ def test_one_colour_then_another(index: Path) -> None:
     assert (before[0]["start_s"], before[0]["end_s"]) == (pytest.approx(0, abs=0.3), pytest.approx(2, abs=0.3))
     assert (after[0]["start_s"], after[0]["end_s"]) == (pytest.approx(2, abs=0.3), pytest.approx(4, abs=0.3))
     printed = run("search", "green", "--then", "yellow", "-i", index, "-n", 1).stdout
+    assert printed.splitlines()[0] == "green, then yellow"
     assert "part 1" in printed
     assert "part 2" in printed
 
@@ -539,5 +540,5 @@ def test_a_table_of_eighty_columns(capsys: pytest.CaptureFixture[str], monkeypat
     assert max(map(len, lines)) <= 80
     assert lines[1].split() == ["#", "score", "start", "-", "end", "length", "video"]
     assert "12  0.346  1:02:03.2 - 1:02:11.8   8.6 s  /films/holidays/" in lines[2]
-    assert any("1:01.0 - 1:04.5   3.5 s" in line for line in lines)
+    assert any("1:01.0 - 1:04.5   3.5 s    further span" in line for line in lines)
     assert any("0:05.0 - 0:09.0          same in /films/copy.mp4" in line for line in lines)

@@ -61,6 +61,19 @@ class Answer:
         last = max((number for number, hit in enumerate(self.hits, 1) if hit.strong), default=_FEW)
         return self.hits if self.everything else self.hits[:last]
 
+    @property
+    def title(self) -> str:
+        """The query in words, with what it is joined with.
+
+        >>> Answer(query="a dog", hits=[], extra={"with": "a ball", "then": ["a cat"]}).title
+        'a dog, with a ball, then a cat'
+        """
+        parts = [self.query]
+        for word in ("with", "then", "before", "after", "not"):
+            given = self.extra.get(word, [])
+            parts += [f"{word} {text}" for text in ([given] if isinstance(given, str) else given)]
+        return ", ".join(parts)
+
     def as_dict(self) -> dict[str, Any]:
         """Convert to the JSON object of a query."""
         return {"query": self.query, **self.extra, "hits": [_hit_dict(hit) for hit in self.hits]}
@@ -169,9 +182,9 @@ def _print_table(answer: Answer, *, why: bool) -> None:
     if not console.is_terminal:
         console.width = 160
     if not answer.hits:
-        console.print(f"no hits for [bold]{escape(answer.query)}[/bold]")
+        console.print(f"no hits for [bold]{escape(answer.title)}[/bold]")
         return
-    query = answer.query if len(answer.query) <= _LONGEST_TITLE else f"{answer.query[: _LONGEST_TITLE - 3]}..."
+    query = answer.title if len(answer.title) <= _LONGEST_TITLE else f"{answer.title[: _LONGEST_TITLE - 3]}..."
     console.print(f"[bold]{escape(query)}[/bold]", soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     table.add_column("#", justify="right", style="dim")
@@ -183,11 +196,12 @@ def _print_table(answer: Answer, *, why: bool) -> None:
         path = escape(_short(Path(hit.path)) + (f"  [{', '.join(hit.names)}]" if hit.names else ""))
         place = ("photo", "") if hit.kind == "photo" else (_span(hit), f"{hit.length_s:.1f} s")
         table.add_row(str(hit.rank), f"{hit.score:.3f}", *place, path)
-        for number, step in enumerate(hit.steps, 1):
+        for number, step in enumerate(hit.steps if len(hit.steps) > 1 else (), 1):
             table.add_row("", "", f"[dim]{_span(step)}[/dim]", "", f"[dim]  part {number}[/dim]")
         for moment in hit.moments:
             length = f"[dim]{moment.end_s - moment.start_s:.1f} s[/dim]"
-            table.add_row("", f"[dim]{moment.score:.3f}[/dim]", f"[dim]{_span(moment)}[/dim]", length)
+            score = f"[dim]{moment.score:.3f}[/dim]"
+            table.add_row("", score, f"[dim]{_span(moment)}[/dim]", length, "[dim]  further span[/dim]")
         for near in hit.near_copies:
             table.add_row("", "", f"[dim]{_span(near)}[/dim]", "", f"[dim]same in {escape(_short(near.path))}[/dim]")
         for copy in hit.also_at:

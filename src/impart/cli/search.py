@@ -207,11 +207,11 @@ def search(
         "augment": not no_augment,
         "path_glob": path,
         "why": why,
+        "exact": exact,
+        "names": not no_names,
         "offset": offset,
         "min_score": min_score,
         "fold_copies": not no_fold,
-        "exact": exact,
-        "names": not no_names,
     }
 
     def query_of(asked: str | None) -> Query:
@@ -285,10 +285,10 @@ def similar(
         augment=not no_augment,
         path_glob=path,
         why=why,
+        exact=exact,
         offset=offset,
         min_score=min_score,
         fold_copies=not no_fold,
-        exact=exact,
     )
     answer = Answer(query=moment, hits=hits, extra={}, everything=everything)
     _print_one(answer, form or Format.table, index_dir, command="similar", why=why)
@@ -300,10 +300,10 @@ def _print_one(answer: Answer, form: Format, index_dir: Path, *, command: str, w
 
     count = print_answers([answer], form, why=why)
     printed = answer.shown if form is Format.table else answer.hits
-    kept = LastSearch(query=answer.query, command=command, hits=saved_hits(printed, label=answer.query))
+    kept = LastSearch(query=answer.title, command=command, hits=saved_hits(printed, label=answer.title))
     save_last_search(index_dir, kept)
     if answer.hits and answer.hits[0].rank == 1 and not any(hit.strong for hit in answer.hits):
-        print(f"nothing matches {answer.query!r} well: these are the best hits", file=sys.stderr)
+        print(f"nothing matches {answer.title!r} well: these are the best hits", file=sys.stderr)
     if printed and form is Format.table and sys.stderr.isatty():
         own = f" -i {shlex.quote(str(index_dir))}" if index_dir != DEFAULT_INDEX else ""
         more = f"; more hits: --offset {answer.hits[-1].rank}" if len(printed) == len(answer.hits) else ""

@@ -6,9 +6,9 @@ import doctest
 
 import numpy as np
 import pytest
+from impart.video.scenes.cuts import continuity, scene_bounds
 
 from impart.video.scenes import cuts as scenes
-from impart.video.scenes.cuts import continuity, scene_bounds
 
 STEP_S = 0.25
 

@@ -9,8 +9,17 @@ import pytest
 
 from helpers.snapshots import make_snapshot
 from impart.encoders.base import l2_normalise
-from impart.retrieval.hubness import CaptionBank
-from impart.video.search.cutoff import LEAST_SCORE, SHARE, Asked, fold_hits, leaders, mark_hits, strong_hits
+from impart.retrieval.hubness import WEIGHT, CaptionBank
+from impart.video.search.cutoff import (
+    LEAST_COSINE,
+    LEAST_SCORE,
+    SHARE,
+    Asked,
+    fold_hits,
+    leaders,
+    mark_hits,
+    strong_hits,
+)
 from impart.video.search.hits import Hit
 
 
@@ -26,10 +35,23 @@ def test_a_share_of_the_best_counts_from_the_floor() -> None:
     assert strong_hits(np.zeros(0)).tolist() == []
 
 
-def test_a_text_that_nothing_matches_has_no_strong_hit() -> None:
-    assert not strong_hits(np.array([LEAST_SCORE - 0.01, 0.1]), least=LEAST_SCORE).any()
-    assert strong_hits(np.array([LEAST_SCORE, LEAST_SCORE - 0.01]), least=LEAST_SCORE).tolist() == [True, False]
-    assert not strong_hits(np.array([-0.1, -0.2]), least=LEAST_SCORE).any()
+@pytest.mark.parametrize(
+    ("cosine", "hubness", "strong"),
+    [
+        (LEAST_COSINE + 0.01, 0.0, True),
+        (LEAST_COSINE - 0.01, 0.0, False),
+        (LEAST_COSINE + 0.3, 0.29 + LEAST_COSINE - LEAST_SCORE, True),
+        (LEAST_COSINE + 0.3, 0.31 + LEAST_COSINE - LEAST_SCORE, False),
+    ],
+)
+def test_a_text_needs_a_cosine_and_to_stand_out_against_captions(cosine: float, hubness: float, strong: bool) -> None:
+    query, other = np.eye(2, 16, dtype=np.float32)
+    vector = cosine * query + np.sqrt(1 - cosine**2) * other
+    caption = hubness / WEIGHT * vector  # its cosine with the vector is what is subtracted, before the weight
+    snapshot = make_snapshot(np.repeat(vector[None].astype(np.float32), 8, axis=0))
+    asked = Asked(vectors=query[None], by_text=np.array([True]))
+    (marked,) = mark_hits([hit(1, "0")], asked, snapshot, None, bank=CaptionBank(caption[None].astype(np.float32)))
+    assert marked.strong == strong
 
 
 def test_hits_that_show_the_same_are_folded_under_the_first() -> None:
@@ -60,12 +82,13 @@ def test_folded_hits_keep_their_times() -> None:
 @pytest.mark.parametrize("text", [True, False])
 def test_hits_are_marked_by_the_frames_of_their_spans(text: bool) -> None:
     query, other = np.eye(2, 16, dtype=np.float32)
-    near = l2_normalise((query + 0.5 * other)[None])[0]
+    near = l2_normalise((query + 0.4 * other)[None])[0]
     vectors = np.repeat(np.stack([query, near, other, other]), 8, axis=0)
     snapshot = make_snapshot(vectors, lengths=[8, 8, 8, 8])
     asked = Asked(vectors=query[None], by_text=np.array([text]))
     bank = CaptionBank(other[None])  # its hubness is 0.6 x the cosine with `other`
     hits = [hit(rank, str(rank - 1)) for rank in (1, 2, 3)]
+    # the sample's mean is 0.48: 0.93 is 0.86 of the way from there to the best; a text's score is 0.93 - 0.6 x 0.37
     assert [one.strong for one in mark_hits(hits, asked, snapshot, None, bank=bank)] == [True, not text, False]
     weak = mark_hits(hits[2:], asked, snapshot, None, bank=bank)
     assert [(one.rank, one.strong) for one in weak] == [(1, not text)]  # the best hit of an image is always strong

@@ -24,7 +24,11 @@ def scored(parts: Parts, curve: npt.ArrayLike, means: Float32 | None = None) -> 
     frames = np.asarray(curve, np.float32)
     scores = np.array([frames[a:b].mean() for a, b in zip(parts.bounds, parts.bounds[1:], strict=False)], np.float32)
     means = np.eye(len(parts), DIM, dtype=np.float32) if means is None else means
-    return ScoredParts(parts=parts, means=means, scores=scores, cosines=scores, frames=lambda a, b: frames[a:b])
+    means = np.concatenate([means, scores[:, None]], axis=1)  # the last number gives the score
+    query = np.append(np.zeros(means.shape[1] - 1), 1).astype(np.float32)
+    return ScoredParts(
+        parts=parts, means=means, query=query, scores=scores, hubness=None, frames=lambda a, b: frames[a:b]
+    )
 
 
 def seconds(*spans: tuple[float, float]) -> Float32:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.snapshots import make_snapshot
+from impart.config import Group
 from impart.video.search.query import Query
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.temporal import Found, Windows, find_sequences, standardised
@@ -86,12 +87,12 @@ def test_an_index_of_equal_frames_gives_no_infinite_scores() -> None:
     assert standardised(np.zeros((2, 0), np.float32), weight=np.zeros(0, np.int32)).shape == (2, 0)
 
 
-def sequences_of(seed: int, query: Query, *, more: bool = True) -> tuple[list[list[Found]], np.ndarray, Snapshot]:
+def sequences_of(seed: int, query: Query, *, group: Group = "video") -> tuple[list[list[Found]], np.ndarray, Snapshot]:
     """Return what is found in three videos of two scenes each, their z-scores, and the snapshot."""
     rng = np.random.default_rng(seed)
     snapshot = make_snapshot(np.zeros((60, 2), np.float32), lengths=[10, 30, 20], scenes=[0, 5, 10, 25, 40, 50])
     scores = rng.standard_normal((len(query.parts()), 60)).astype(np.float32)
-    found = find_sequences(query, scores, snapshot, snapshot.offsets[:-1], allowed=None, top=9, more=more)
+    found = find_sequences(query, scores, snapshot, snapshot.offsets[:-1], allowed=None, top=9, group=group)
     return found, standardised(scores, weight=snapshot.weight), snapshot
 
 
@@ -129,7 +130,7 @@ def test_a_video_that_is_too_short_for_a_sequence_is_no_hit() -> None:
     snapshot = make_snapshot(np.zeros((5, 2), np.float32), lengths=[1, 4])
     scores = np.array([[9, 1, 0, 0, 0], [9, 0, 0, 1, 0]], np.float32)
     query = Query(text="a", then=Query(text="b"))
-    (only,) = find_sequences(query, scores, snapshot, snapshot.offsets[:-1], allowed=None, top=9, more=False)
+    (only,) = find_sequences(query, scores, snapshot, snapshot.offsets[:-1], allowed=None, top=9, group="scene")
     assert [span.best for span in only[0].spans] == [1, 3]
 
 
@@ -139,7 +140,7 @@ def test_both_in_one_span_need_not_be_in_the_same_frame_but_in_the_same_scene() 
     scores[0, [5, 14]] = 1  # A
     scores[1, [6, 17]] = 1  # B: in video 0 in the next scene, in video 1 in the same, 0.5 s later
     query = Query(text="a", also=Query(text="b"))
-    first, second = find_sequences(query, scores, snapshot, snapshot.offsets[:-1], allowed=None, top=9, more=False)
+    first, second = find_sequences(query, scores, snapshot, snapshot.offsets[:-1], allowed=None, top=9, group="scene")
     assert snapshot.video_of[first[0].spans[0].best] == 1
     assert first[0].spans[0].first <= 14
     assert first[0].spans[0].stop > 17

@@ -27,7 +27,7 @@ from impart.evaluate.embed_videos import EmbeddedVideo, Frames, embed_videos, fr
 from impart.evaluate.result import Result
 from impart.metrics import bootstrap
 from impart.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, top_iou
-from impart.video.search.moments import ScoredParts, split_scenes
+from impart.video.search.moments import ScoredParts, join_alike, split_scenes
 
 __all__ = [
     "CLIP_S",
@@ -312,11 +312,17 @@ def _spans(video: EmbeddedVideo, texts: Float32) -> list[list[Window]]:
     parts = split_scenes(scenes, np.array([0, len(start_s)]), start_s, end_s)
     shown_s = np.maximum(end_s - start_s, 1e-6)[:, None]
     means = l2_normalise(np.add.reduceat(video.embeddings * shown_s, parts.bounds[:-1]).astype(np.float32))  # (P, D)
+    units = join_alike(parts, means, np.maximum(np.rint(shown_s[:, 0] * 1000), 1).astype(np.int32))
     answers = []
     for text in texts:
-        curve, scores = video.embeddings @ text, means @ text  # (f,), (P,)
+        curve = video.embeddings @ text  # (f,)
         scored = ScoredParts(
-            parts=parts, means=means, scores=scores, cosines=scores, frames=lambda a, b, curve=curve: curve[a:b]
+            parts=parts,
+            means=means,
+            query=text,
+            scores=(units.means @ text)[units.of_part],
+            hubness=None,
+            frames=lambda a, b, curve=curve: curve[a:b],
         )
         found = scored.spans_of(0, most=MAX_WINDOWS, least=-math.inf)
         answers.append([(float(start_s[one.first]), float(end_s[one.stop - 1]), one.score) for one in found])

@@ -1,13 +1,14 @@
 """Moments: the spans of a video that a query describes, from the scores of its parts and frames. No training.
 
-1. The parts of a video are its scenes; a long scene is cut into equal parts. The score of a part is the cosine of the
-   query with the unit mean of the part's frames, less its hubness. So a clip of one scene has the score of the clip's
-   mean, and one scene of a long film is not lost in the film's mean.
-2. The best part is the seed of a span. Within its scene, the span reaches from the best frame as far as the frames'
-   scores stay above the middle between the video's median and the best frame. What this cuts off the scene counts only
-   from `LEAST_S` on: a true cut is more exact than the scores of frames.
-3. Where the span reaches the end of its scene, neighbouring scenes join it while they look alike and their scores are
-   above the middle as well: an object that is filmed from two sides.
+1. The parts of a video are its scenes; a long scene is cut into equal parts. Neighbouring scenes that look alike form a
+   unit: one thing, filmed from two sides. A query has the score of a unit: the cosine with the unit mean of its frames,
+   less its hubness. So a short clip has about the score of its mean, and one scene of a long film is not lost in the
+   film's mean. The best unit ranks the video.
+2. The best part of the unit is the seed of a span. Within its scene, the span reaches from the best frame as far as the
+   frames' scores stay above the middle between the video's median and the best frame. What this cuts off the scene counts
+   only from `LEAST_S` on: a true cut is more exact than the scores of frames.
+3. Where the span reaches the end of its scene, neighbouring parts join it while they look alike and their own scores are
+   above the middle as well.
 4. Parts that the span contains are suppressed, and the next best part is the seed of the next span.
 
 Proposals between shot boundaries and merged neighbours are those of training-free moment retrieval with CLIP (Diwan et
@@ -23,9 +24,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from impart.encoders.base import Float32
+from impart.encoders.base import Float32, l2_normalise
 
-__all__ = ["MOST", "FoundSpan", "Frames", "Parts", "ScoredParts", "split_scenes"]
+__all__ = ["MOST", "FoundSpan", "Frames", "Parts", "ScoredParts", "Units", "join_alike", "split_scenes"]
 
 LONG_S, PART_S = 12.0, 8.0
 """A scene of at least `LONG_S` is cut into parts of about `PART_S`."""
@@ -34,7 +35,9 @@ LEAST_S = 1.0
 SHARE = 0.5
 """Height of the middle, between the median (0) and the best score (1) of a video."""
 ALIKE = 0.5
-"""Neighbouring scenes with at least this cosine of their unit means may belong to one moment."""
+"""Neighbouring scenes with at least this cosine of their unit means look alike."""
+UNIT_S = 30.0
+"""Longest unit of several scenes."""
 GAP_S = 1.0
 """Frames with lower scores for up to this long do not end a span."""
 REACH_S = 120.0
@@ -128,21 +131,74 @@ def split_scenes(
 
 
 @dataclass(frozen=True, kw_only=True)
+class Units:
+    """U units of neighbouring parts.
+
+    Attributes:
+        offsets: (V + 1,) video v has the units from offsets[v] up to offsets[v + 1].
+        of_part: (P,) number of the unit of each part.
+        means: (U, D) unit means.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    of_part: npt.NDArray[np.int64]
+    means: Float32
+
+
+def join_alike(parts: Parts, means: Float32, weight: npt.NDArray[np.int32]) -> Units:
+    """Join neighbouring scenes of a video that look alike to units, and leave parts of long scenes alone.
+
+    Args:
+        means: (P, D) unit means of the parts.
+        weight: (n,) sampled frames per segment.
+    """
+    starts = parts.bounds[:-1]
+    whole = np.diff(np.searchsorted(starts, parts.scenes))[parts.scene_of] == 1  # (P,) scenes of one part
+    alike = np.einsum("pd,pd->p", means[:-1], means[1:]) >= ALIKE
+    alike &= whole[:-1] & whole[1:]
+    alike[parts.offsets[1:-1] - 1] = False
+    first = np.append(True, ~alike)[: len(starts)]  # (P,) parts that begin a unit
+    begin = 0
+    for part in np.flatnonzero(~first).tolist():
+        begin = part - 1 if first[part - 1] else begin
+        if parts.length_s(int(parts.bounds[begin]), int(parts.bounds[part + 1])) > UNIT_S:
+            first[part], begin = True, part
+    units = np.flatnonzero(first)
+    frames = np.add.reduceat(weight, starts).astype(np.float32)  # (P,)
+    return Units(
+        offsets=np.searchsorted(units, parts.offsets).astype(np.int64),
+        of_part=np.cumsum(first) - 1,
+        means=l2_normalise(np.add.reduceat(means * frames[:, None], units)),
+    )
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """The parts of one video: their numbers, cosines (p,) and scores (p,), which are the cosines less the hubness."""
+
+    own: range
+    cosines: Float32
+    scores: Float32
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoredParts:
     """All parts with their scores for one query.
 
     Attributes:
         parts: of all videos.
         means: (P, D) unit means of the parts.
-        scores: (P,) of the query.
-        cosines: (P,) the scores before the hubness was subtracted.
+        query: (D,) unit vector.
+        scores: (P,) of the query with the unit of each part.
+        hubness: (P,) what is subtracted from the cosine of each part; None = nothing.
         frames: see `Frames`.
     """
 
     parts: Parts
     means: Float32
+    query: Float32
     scores: Float32
-    cosines: Float32
+    hubness: Float32 | None
     frames: Frames
 
     def spans_of(
@@ -161,18 +217,21 @@ class ScoredParts:
             allowed: (P,) parts that spans may be made of; None = all.
         """
         own = self.parts.of_video(video)
-        scores = np.round(self.scores[own.start : own.stop], _DECIMALS)
+        here = slice(own.start, own.stop)
+        cosines = self.means[here] @ self.query  # (p,)
+        curve = _Curve(own, cosines, cosines if self.hubness is None else cosines - self.hubness[here])
+        scores = np.round(self.scores[here], _DECIMALS)
         floor = _middle(scores, float(scores.max())) if least is None else least
         origin = int(self.parts.bounds[own.start])
         taken = np.zeros(int(self.parts.bounds[own.stop]) - origin, bool)
         spans: list[FoundSpan] = []
-        for part in (own.start + np.argsort(-scores, kind="stable")).tolist():
+        for part in (own.start + np.lexsort((-np.round(curve.scores, _DECIMALS), -scores))).tolist():
             if len(spans) == most or scores[part - own.start] < floor:
                 break
             low, high = self.parts.bounds[part : part + 2] - origin
             if (allowed is not None and not allowed[part]) or 2 * taken[low:high].sum() > high - low:
                 continue
-            span = self._grown(part, own, taken, origin)
+            span = self._grown(part, curve, taken, origin)
             taken[span.first - origin : span.stop - origin] = True
             spans.append(span)
         return spans
@@ -203,11 +262,11 @@ class ScoredParts:
             wanted *= 4
         return sorted(found, key=lambda span: (-span.score, span.first))[:top]
 
-    def _grown(self, part: int, own: range, taken: npt.NDArray[np.bool_], origin: int) -> FoundSpan:
+    def _grown(self, part: int, curve: _Curve, taken: npt.NDArray[np.bool_], origin: int) -> FoundSpan:
         """Grow the span of a part.
 
         Args:
-            own: parts of the video.
+            curve: of the video.
             taken: (m,) segments of the video, from `origin` on, that belong to earlier spans.
         """
         parts = self.parts
@@ -218,7 +277,7 @@ class ScoredParts:
         frames = np.round(self.frames(a, b), _DECIMALS)
         free = np.flatnonzero(~taken[low - origin : high - origin])
         best = low + int(free[np.argmax(frames[low - a : high - a][free])])
-        level = _middle(self.cosines[own.start : own.stop], float(frames[best - a]))
+        level = _middle(curve.cosines, float(frames[best - a]))
         if level > frames[best - a]:  # below the median of the video, which has better spans: the whole scene
             level = -np.inf
         first, stop = self._within_scene(frames >= level, a, b, best)
@@ -227,7 +286,7 @@ class ScoredParts:
             first += int(before[-1]) + 1
         if len(behind):
             stop = min(stop, best + int(behind[0]))
-        first, stop = self._with_neighbours(part, own, first, stop, taken, origin)
+        first, stop = self._with_neighbours(part, curve, first, stop, taken, origin)
         return FoundSpan(first=first, stop=stop, best=best, score=float(np.round(self.scores[part], _DECIMALS)))
 
     def _within_scene(self, high: npt.NDArray[np.bool_], a: int, b: int, best: int) -> tuple[int, int]:
@@ -251,14 +310,14 @@ class ScoredParts:
         return first, stop
 
     def _with_neighbours(
-        self, part: int, own: range, first: int, stop: int, taken: npt.NDArray[np.bool_], origin: int
+        self, part: int, curve: _Curve, first: int, stop: int, taken: npt.NDArray[np.bool_], origin: int
     ) -> tuple[int, int]:
         """Add whole parts before and behind that look alike and have high scores, where the span reaches them."""
-        bounds = self.parts.bounds
-        least = _middle(self.scores[own.start : own.stop], float(self.scores[part]))
+        bounds, own, scores = self.parts.bounds, curve.own, curve.scores
+        least = _middle(scores, float(scores[part - own.start]))
 
         def joins(new: int, old: int) -> bool:
-            if new not in own or self.scores[new] < least or self.means[new] @ self.means[old] < ALIKE:
+            if new not in own or scores[new - own.start] < least or self.means[new] @ self.means[old] < ALIKE:
                 return False
             return not taken[bounds[new] - origin : bounds[new + 1] - origin].any()
 

@@ -41,6 +41,7 @@ __all__ = [
     "frame_vectors",
     "group_averages",
     "named_scores",
+    "spans_of_scores",
     "without_hubs",
 ]
 
@@ -124,10 +125,6 @@ class NamedScores:
         """List the names that are present in one of some segments."""
         return tuple(name for name, presence in self.present.items() if (presence[segments] >= PRESENT).any())
 
-    def shown(self, segments: npt.NDArray[np.int64]) -> bool:
-        """Tell whether all the names are present in some segments, on the mean."""
-        return all(float(presence[segments].mean()) >= PRESENT for presence in self.present.values())
-
 
 def context_fit(context: Float32, weight: npt.NDArray[np.integer]) -> Float32:
     """Compute how well the context of a name fits (u,), from 0 to 1: the logistic of its z-scores.
@@ -177,6 +174,29 @@ def group_averages(values: Float32, weight: npt.NDArray[np.integer], starts: npt
     share = weight.astype(np.float64)
     averages: Float32 = (np.add.reduceat(values * share, starts) / np.add.reduceat(share, starts)).astype(np.float32)
     return averages
+
+
+def spans_of_scores(
+    scores: Float32, snapshot: Snapshot, video: int, *, containing: int, gap_s: float = 1.0
+) -> list[tuple[range, int]]:
+    """Find the spans of a video in which the scores (n,) are at least half of its best score.
+
+    Args:
+        containing: the segment whose span comes first; the others follow by their best scores.
+        gap_s: lower scores for up to this long do not end a span.
+
+    Returns:
+        Segments of each span, and the best one of them.
+    """
+    first, stop = int(snapshot.offsets[video]), int(snapshot.offsets[video + 1])
+    high = scores[first:stop] >= min(0.5 * float(scores[first:stop].max()), float(scores[containing]))
+    rows = first + np.flatnonzero(high)
+    apart = snapshot.start_s[rows[1:]] - snapshot.end_s[rows[:-1]] > gap_s
+    spans = []
+    for part in np.split(rows, np.flatnonzero(apart) + 1):
+        span = range(int(part[0]), int(part[-1]) + 1)
+        spans.append((span, span.start + int(np.argmax(scores[span.start : span.stop]))))
+    return sorted(spans, key=lambda one: (containing not in one[0], -float(scores[one[1]])))
 
 
 def _in_pieces(count: int, work: Callable[[slice], None], *, rows: int) -> None:

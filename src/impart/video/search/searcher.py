@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -17,19 +17,17 @@ import numpy.typing as npt
 from impart.blending.encoder import AugmentedEncoder
 from impart.config import Group, SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
-from impart.errors import EncoderError, ImpartWarning, QueryError, ReferenceSetError, VideoIndexError
+from impart.errors import DecodeError, EncoderError, ImpartWarning, ReferenceSetError, VideoIndexError
 from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.scan import absolute
-from impart.video.index.store import Store, TableGoneError
+from impart.video.index.store import SEGMENTS, Store, TableGoneError
 from impart.video.names.find import NamesInForce, Prepared
 from impart.video.names.sentences import NamedQuery, named_query
 from impart.video.names.store import NameStore
 from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, wide
 from impart.video.search.filters import allowed_videos
-from impart.video.search.hit_maker import Groups, HitMaker
-from impart.video.search.hits import Hit, timecode
-from impart.video.search.moments import MOST, FoundSpan, Parts, ScoredParts, split_scenes
+from impart.video.search.hits import Hit, Moment, Reason
+from impart.video.search.moments import MOST, FoundSpan, Parts, ScoredParts, Units, join_alike, split_scenes
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, group_means, top_groups
 from impart.video.search.scoring import (
@@ -40,16 +38,42 @@ from impart.video.search.scoring import (
     frame_vectors,
     group_averages,
     named_scores,
+    spans_of_scores,
     without_hubs,
 )
-from impart.video.search.snapshot import Snapshot, load_snapshot
-from impart.video.search.temporal import find_sequences, moment_of
+from impart.video.search.snapshot import Snapshot, load_snapshot, locate_segment
+from impart.video.search.temporal import find_sequences
 
 __all__ = ["Searcher"]
 
 _AT_ONCE = 64  # queries scored together
+_LEAST_WEIGHT = 0.0005  # of a reference pair that is named; the weight of the segment is 1
 _TRIES = 5  # of a search, while other sets are put in force
 _Found = TypeVar("_Found")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Groups:
+    """The G groups (videos, moments, scenes or frames) that a search ranks.
+
+    Attributes:
+        encoder: the augmented encoder in force; None ranks base vectors.
+        starts: (G,) first segment of each group; the groups cover all n segments.
+        allowed: (G,) groups that may be returned; None = all.
+        parts: what spans are made of; None where hits are no spans.
+    """
+
+    snapshot: Snapshot
+    options: SearchOptions
+    encoder: AugmentedEncoder | None
+    starts: npt.NDArray[np.int64]
+    allowed: npt.NDArray[np.bool_] | None
+    parts: Parts | None = None
+
+    @property
+    def stops(self) -> npt.NDArray[np.int64]:
+        """(G,) first segment behind each group."""
+        return np.append(self.starts, len(self.snapshot))[1:]
 
 
 class Searcher:
@@ -69,12 +93,12 @@ class Searcher:
         self._settings = settings
         self._names = NamesInForce(NameStore(store.folder))
         self._lock = threading.Lock()
-        self._maker = HitMaker(store, self._lock)
         self._snapshot: Snapshot | None = None
         self._means: dict[tuple[str, str, bool], Float32] = {}
         self._hubness: dict[tuple[str, str, bool], Float32] = {}
         self._copy_bound: tuple[tuple[str, bool], float] | None = None
         self._parts: tuple[Snapshot, Parts] | None = None
+        self._units: dict[tuple[str, bool], Units] = {}
         self._bank: CaptionBank | None = None
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
@@ -105,12 +129,12 @@ class Searcher:
         groups = self._groups(snapshot, wide(options))
         counts = [len(query.parts()) for query in queries]
         rows = np.cumsum([0, *counts[:-1]])  # of the first part of each query
-        by_names = [
-            None
-            if one is None or prepared is None
-            else self._by_names(one, vectors[i], prepared, groups, bank if by_text[i] else None)
-            for i, one in enumerate(named)
-        ]
+        by_names: list[NamedScores | None] = []
+        for one, vector, text in zip(named, vectors, by_text, strict=True):
+            scored = None
+            if one is not None and prepared is not None:
+                scored = self._by_names(one, vector, prepared, groups, bank if text else None)
+            by_names.append(scored)
         plain = rows[[not query.joined and named[row] is None for query, row in zip(queries, rows, strict=True)]]
         hubness = self._hubness_of(bank, groups) if bank is not None and by_text[plain].any() else None
         ranked: list[list[Hit]] = []
@@ -121,10 +145,11 @@ class Searcher:
         for query, row, count in zip(queries, rows, counts, strict=True):
             own = slice(row, row + count)
             asked = Asked(query=query, vectors=vectors[own], by_text=by_text[own], named=tuple(by_names[own]))
+            found = by_names[row]
             if query.joined:
                 hits = self._sequences(asked, groups, bank)
             else:
-                hits = next(of_plain) if by_names[row] is None else self._rank_named(by_names[row], groups)
+                hits = next(of_plain) if found is None else self._rank_named(found, groups)
             answers.append(self._finished(hits, asked, groups, options))
         return answers
 
@@ -134,7 +159,7 @@ class Searcher:
         return named_query(query, names, negative_weight=self._settings.negative_weight)
 
     def _by_names(
-        self, named: NamedQuery, vector: Float32, prepared: Prepared, groups: Groups, bank: CaptionBank | None
+        self, named: NamedQuery, vector: Float32, prepared: Prepared, groups: _Groups, bank: CaptionBank | None
     ) -> NamedScores:
         """Score all segments for a query with taught names.
 
@@ -145,12 +170,12 @@ class Searcher:
         snapshot, fit = groups.snapshot, None
         if not len(snapshot):
             return NamedScores(scores=np.zeros(0, np.float32), present={})
-        if named.context is not None and groups.parts is not None:  # the context of a part is that of its segments
-            bounds = groups.parts.bounds
-            context = self._group_means(groups, kind="part") @ vector
-            context = context if bank is None else context - self._hubness_of(bank, groups, kind="part")
-            of_parts = context_fit(context, np.add.reduceat(snapshot.weight, bounds[:-1]))
-            fit = np.repeat(of_parts, np.diff(bounds))
+        if named.context is not None and groups.parts is not None:  # a segment has the context of its unit
+            units = self._units_of(groups)
+            context = units.means @ vector
+            context = context if bank is None else context - self._hubness_of(bank, groups, kind="unit")
+            unit_of = np.repeat(units.of_part, np.diff(groups.parts.bounds))  # (n,)
+            fit = context_fit(context, np.bincount(unit_of, weights=snapshot.weight))[unit_of]
         elif named.context is not None:
             context = frame_scores(vector[None], snapshot, groups.encoder)[0]
             context = context if bank is None else context - self._hubness_of(bank, groups, kind="frame")
@@ -160,32 +185,41 @@ class Searcher:
         scores = named_scores(fit, list(present.values()), absent, count=len(snapshot))
         return NamedScores(scores=scores, present=present)
 
-    def _rank_named(self, named: NamedScores, groups: Groups) -> list[Hit]:
-        """Find the hits of a query with taught names."""
+    def _rank_named(self, named: NamedScores, groups: _Groups) -> list[Hit]:
+        """Find the hits of a query with taught names; spans are where the score is at least half of the video's best."""
         snapshot, options, starts, stops = groups.snapshot, groups.options, groups.starts, groups.stops
         if not len(snapshot):
             return []
-        means = group_averages(named.scores, snapshot.weight, starts)
-        if groups.parts is not None and (options.spans or options.ranked_by == "moment"):
-            of_parts = group_averages(named.scores, snapshot.weight, groups.parts.bounds[:-1])
-            scored = ScoredParts(
-                parts=groups.parts,
-                means=self._group_means(groups, kind="part"),
-                scores=of_parts,
-                cosines=of_parts,
-                frames=lambda first, stop: named.scores[first:stop],
-            )
-            return self._spans(scored, groups, of_videos=means if options.ranked_by == "mean" else None)
-        scores = means if options.ranked_by == "mean" else np.maximum.reduceat(named.scores, starts)
-        hits = []
-        for rank, group in enumerate(top_groups(scores, top=options.top, allowed=groups.allowed), 1):
+        by_mean = options.ranked_by == "mean"
+        scores = np.maximum.reduceat(named.scores, starts)
+        if by_mean:
+            scores = group_averages(named.scores, snapshot.weight, starts)
+        hits: list[Hit] = []
+        for group in top_groups(scores, top=options.top, allowed=groups.allowed).tolist():
             whole = range(int(starts[group]), int(stops[group]))
+            score = float(np.round(scores[group], 6))
             best = whole.start + best_of(named.scores[whole.start : whole.stop])
-            segments = whole if options.group == "scene" else range(best, best + 1)
-            hits.append(self._maker.hit(rank, float(np.round(scores[group], 6)), segments, best, groups))
+            segments, more = (whole if options.group == "scene" else range(best, best + 1)), []
+            if groups.parts is not None and options.spans:
+                spans = spans_of_scores(named.scores, snapshot, int(snapshot.video_of[best]), containing=best)
+                (segments, _), *others = spans
+                more = [
+                    FoundSpan(first=at.start, stop=at.stop, best=peak, score=float(np.round(named.scores[peak], 6)))
+                    for at, peak in others[: MOST - 1]
+                ]
+            if options.group == "moment":
+                if any(
+                    hit.video_id == snapshot.video_ids[snapshot.video_of[best]]
+                    and hit.best_s >= snapshot.start_s[segments.start]
+                    and hit.best_s < snapshot.end_s[segments.stop - 1]
+                    for hit in hits
+                ):
+                    continue  # another part of the same span
+                more = []
+            hits.append(self._hit(len(hits) + 1, score, segments, best, groups, moments=more))
         return hits
 
-    def _sequences(self, asked: Asked, groups: Groups, bank: CaptionBank | None) -> list[Hit]:
+    def _sequences(self, asked: Asked, groups: _Groups, bank: CaptionBank | None) -> list[Hit]:
         """Find the hits of queries that are joined in time."""
         snapshot, options = groups.snapshot, groups.options
         if not len(snapshot) or asked.query is None:
@@ -197,28 +231,19 @@ class Searcher:
         for part, one in enumerate(asked.named):
             if one is not None:
                 scores[part] = one.scores
-        more = options.group == "video"
         found = find_sequences(
-            asked.query, scores, snapshot, groups.starts, allowed=groups.allowed, top=options.top, more=more
+            asked.query, scores, snapshot, groups.starts, allowed=groups.allowed, top=options.top, group=options.group
         )
         hits = []
         for rank, (sequence, *others) in enumerate(found, 1):
-            spans = sequence.kept(asked.query.keep)
-            within = range(spans[0].first, spans[-1].stop)
-            hit = self._maker.hit(rank, float(np.round(sequence.score, 6)), within, spans[0].best, groups)
-            whole = moment_of(spans, sequence.score, snapshot)
-            hits.append(
-                dataclasses.replace(
-                    hit,
-                    start_s=whole.start_s,
-                    end_s=whole.end_s,
-                    steps=tuple(moment_of([span], span.score, snapshot) for span in sequence.spans),
-                    moments=tuple(moment_of(one.kept(asked.query.keep), one.score, snapshot) for one in others),
-                )
-            )
+            whole = sequence.whole(asked.query.keep)
+            more = [other.whole(asked.query.keep) for other in others]
+            hit = self._hit(rank, whole.score, range(whole.first, whole.stop), whole.best, groups, moments=more)
+            steps = tuple(self._moment(span, groups) for span in sequence.spans)
+            hits.append(dataclasses.replace(hit, steps=steps))
         return hits
 
-    def _finished(self, hits: list[Hit], asked: Asked, groups: Groups, options: SearchOptions) -> list[Hit]:
+    def _finished(self, hits: list[Hit], asked: Asked, groups: _Groups, options: SearchOptions) -> list[Hit]:
         """Fold hits that show the same, mark the strong ones, and take those that are asked for."""
         snapshot, encoder = groups.snapshot, groups.encoder
         if options.fold_copies and options.group not in ("scene", "frame"):
@@ -227,7 +252,7 @@ class Searcher:
                 self._copy_bound = (snapshot.state, encoder is not None), bound
             hits = fold_hits(hits, snapshot, bound=self._copy_bound[1])
         if options.min_score is not None:
-            hits = [hit for hit in hits if hit.score >= options.min_score]
+            hits = [hit for hit in hits if round(hit.score, 6) >= options.min_score]  # as scores are printed
         marked = mark_hits(hits, asked, snapshot, encoder, bank=self._bank)
         return marked[options.offset : options.offset + options.top]
 
@@ -241,7 +266,7 @@ class Searcher:
 
     def _similar(self, path: str | os.PathLike[str], at_s: float, options: SearchOptions) -> list[Hit]:
         snapshot = self.current()
-        moment = self._locate(snapshot, path, at_s)
+        moment = locate_segment(snapshot, path, at_s, folder=self._store.folder)
         one = slice(moment, moment + 1)
         vector = l2_normalise(snapshot.vectors[one])  # (1, D)
         groups = self._groups(snapshot, wide(options), without=moment)
@@ -277,6 +302,7 @@ class Searcher:
             if self._snapshot is None or self._snapshot.state != self._store.state():
                 self._snapshot = load_snapshot(self._store)
                 self._means.clear()
+                self._units.clear()
                 self._hubness.clear()
             return self._snapshot
 
@@ -284,7 +310,7 @@ class Searcher:
         """Compute the unit means (V, D) of the videos' augmented vectors, for `save_cache`."""
         return self._group_means(self._groups(self.current(), SearchOptions(top=1, group="video", by="mean")))
 
-    def _groups(self, snapshot: Snapshot, options: SearchOptions, *, without: int | None = None) -> Groups:
+    def _groups(self, snapshot: Snapshot, options: SearchOptions, *, without: int | None = None) -> _Groups:
         """Form the groups of a search.
 
         Args:
@@ -314,7 +340,7 @@ class Searcher:
             allowed[int(np.searchsorted(starts, without, side="right")) - 1] = False
             if options.group == "moment" and parts is not None:
                 allowed[parts.scene_of == snapshot.scene_of[without]] = False
-        return Groups(snapshot=snapshot, options=options, encoder=encoder, starts=starts, allowed=allowed, parts=parts)
+        return _Groups(snapshot=snapshot, options=options, encoder=encoder, starts=starts, allowed=allowed, parts=parts)
 
     def _parts_of(self, snapshot: Snapshot) -> Parts:
         if self._parts is None or self._parts[0] is not snapshot:
@@ -325,7 +351,7 @@ class Searcher:
     def _rank(
         self,
         vectors: Float32,
-        groups: Groups,
+        groups: _Groups,
         *,
         by_text: npt.NDArray[np.bool_] | None = None,
         hubness: Float32 | None = None,
@@ -363,14 +389,14 @@ class Searcher:
                 best = first + best_of(of_frames[at[group] : at[group] + stop - first])
                 score = float(np.round(of_groups[group], 6))
                 segments = range(first, stop) if options.group == "scene" else range(best, best + 1)
-                hits.append(self._maker.hit(rank, score, segments, best, groups))
+                hits.append(self._hit(rank, score, segments, best, groups))
             answers.append(hits)
         return answers
 
     def _rank_spans(
         self,
         vectors: Float32,
-        groups: Groups,
+        groups: _Groups,
         parts: Parts,
         *,
         by_text: npt.NDArray[np.bool_] | None,
@@ -378,49 +404,150 @@ class Searcher:
     ) -> list[list[Hit]]:
         """Find the hits of T query vectors as spans: one per video with its further moments, or all spans alike."""
         snapshot, options, encoder = groups.snapshot, groups.options, groups.encoder
-        means = self._group_means(groups, kind="part")  # (P, D)
-        cosines = vectors @ means.T  # (T, P)
+        means, units = self._group_means(groups, kind="part"), self._units_of(groups)
         of_videos: Float32 | None = None
         if options.ranked_by == "mean":
             of_videos = without_hubs(vectors @ self._group_means(groups).T, by_text, hubness)  # (T, V)
             if hubness is not None and self._bank is not None:
-                hubness = self._hubness_of(self._bank, groups, kind="part")
-        scores = without_hubs(cosines, by_text, hubness)
+                hubness = self._hubness_of(self._bank, groups, kind="unit")
+        of_units = without_hubs(vectors @ units.means.T, by_text, hubness)  # (T, U)
         answers = []
         for number, vector in enumerate(vectors):
 
             def frames(first: int, stop: int, vector: Float32 = vector) -> Float32:
                 return frame_vectors(snapshot, encoder, slice(first, stop)) @ vector
 
+            corrected = hubness is not None and by_text is not None and bool(by_text[number])
             scored = ScoredParts(
-                parts=parts, means=means, scores=scores[number], cosines=cosines[number], frames=frames
+                parts=parts,
+                means=means,
+                query=vector,
+                scores=of_units[number][units.of_part],
+                hubness=hubness[units.of_part] if corrected and hubness is not None else None,
+                frames=frames,
             )
-            answers.append(self._spans(scored, groups, of_videos=None if of_videos is None else of_videos[number]))
+            found: list[list[FoundSpan]]
+            if options.group == "moment":
+                found = [[span] for span in scored.best(options.top, allowed=groups.allowed)]
+                values = [spans[0].score for spans in found]
+            else:
+                if of_videos is None:
+                    of_video = np.maximum.reduceat(of_units[number], units.offsets[:-1])
+                else:
+                    of_video = of_videos[number]
+                chosen = top_groups(of_video, top=options.top, allowed=groups.allowed)
+                found = [scored.spans_of(video, most=MOST if options.spans else 1) for video in chosen.tolist()]
+                values = np.round(of_video[chosen], 6).tolist()
+            answers.append(
+                [
+                    self._hit(rank, value, range(span.first, span.stop), span.best, groups, moments=more)
+                    for rank, (value, (span, *more)) in enumerate(zip(values, found, strict=True), 1)
+                ]
+            )
         return answers
 
-    def _spans(self, scored: ScoredParts, groups: Groups, *, of_videos: Float32 | None) -> list[Hit]:
-        """Make the hits of one query: one per video with its further moments, or all spans alike.
+    def _hit(
+        self, rank: int, score: float, segments: range, best: int, groups: _Groups, moments: Sequence[FoundSpan] = ()
+    ) -> Hit:
+        snapshot, options = groups.snapshot, groups.options
+        number = int(snapshot.video_of[best])
+        start_s, end_s = self._times(segments, snapshot, exact=options.exact)
+        copies = snapshot.copies.get(number, ()) if options.fold_copies else ()
+        return Hit(
+            rank=rank,
+            path=snapshot.paths[number],
+            start_s=start_s,
+            end_s=end_s,
+            score=score,
+            video_id=snapshot.video_ids[number],
+            best_s=float(snapshot.start_s[best]),
+            scene_start_s=float(snapshot.scene_start_s[snapshot.scene_of[best]]),
+            scene_end_s=float(snapshot.scene_end_s[snapshot.scene_of[best]]),
+            video_s=float(snapshot.durations_s[number]),
+            kind=snapshot.kinds[number],
+            moments=tuple(self._moment(span, groups) for span in moments),
+            also_at=tuple(snapshot.paths[copy] for copy in copies if copy != number),
+            why=self._reasons(best, groups) if options.why else (),
+        )
+
+    def _moment(self, span: FoundSpan, groups: _Groups) -> Moment:
+        snapshot = groups.snapshot
+        start_s, end_s = self._times(range(span.first, span.stop), snapshot, exact=groups.options.exact)
+        return Moment(start_s=start_s, end_s=end_s, score=span.score, best_s=float(snapshot.start_s[span.best]))
+
+    def _times(self, segments: range, snapshot: Snapshot, *, exact: bool) -> tuple[float, float]:
+        """Return start and end (s) of segments; at the bounds of a scene, those of the scene.
 
         Args:
-            of_videos: (V,) scores that rank the videos; None = those of their best parts.
+            exact: decode around bounds at cuts, for the time of the frame.
         """
-        options = groups.options
-        found: list[list[FoundSpan]]
-        if options.group == "moment":
-            found = [[span] for span in scored.best(options.top, allowed=groups.allowed)]
-            values = [spans[0].score for spans in found]
-        else:
-            if of_videos is None:
-                of_videos = np.maximum.reduceat(scored.scores, scored.parts.offsets[:-1])
-            chosen = top_groups(of_videos, top=options.top, allowed=groups.allowed)
-            found = [scored.spans_of(video, most=MOST if options.spans else 1) for video in chosen.tolist()]
-            values = np.round(of_videos[chosen], 6).tolist()
-        return [
-            self._maker.hit(rank, value, range(span.first, span.stop), span.best, groups, moments=more)
-            for rank, (value, (span, *more)) in enumerate(zip(values, found, strict=True), 1)
-        ]
+        first, last = segments[0], segments[-1]
+        start_s, end_s = float(snapshot.start_s[first]), float(snapshot.end_s[last])
+        scene, behind = int(snapshot.scene_of[first]), int(snapshot.scene_of[last])
+        if snapshot.scenes[scene] == first:
+            start_s = float(snapshot.scene_start_s[scene])
+        if last + 1 in (len(snapshot), *snapshot.scenes[behind + 1 : behind + 2].tolist()):
+            end_s = float(snapshot.scene_end_s[behind])
+        if exact:
+            start_s = self._cut(first, snapshot) or start_s
+            end_s = self._cut(last + 1, snapshot) or end_s
+        return start_s, end_s
 
-    def _group_means(self, groups: Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
+    def _cut(self, segment: int, snapshot: Snapshot) -> float | None:
+        """Find the exact time (s) of the cut before the first segment of a scene; None where there is none."""
+        if segment in snapshot.offsets or snapshot.scenes[snapshot.scene_of[segment]] != segment:
+            return None
+        from impart.video.scenes.exact import exact_cut  # imports the decoder
+
+        path = snapshot.paths[int(snapshot.video_of[segment])]
+        decode, start_s = snapshot.manifest.decode, float(snapshot.start_s[segment])
+        try:
+            return exact_cut(path, max(0.0, start_s - 2 / decode.fps), start_s, stream=decode.stream)
+        except (DecodeError, OSError) as error:
+            warnings.warn(f"cannot refine the bounds in {path}: {error}", ImpartWarning, stacklevel=2)
+            return None
+
+    def _reasons(self, segment: int, groups: _Groups) -> tuple[Reason, ...]:
+        """List the reference pairs blended into a segment with at least `_LEAST_WEIGHT`, largest weight first."""
+        snapshot, encoder, blend = groups.snapshot, groups.encoder, groups.snapshot.blend
+        if encoder is None or blend is None:
+            return ()
+        references = encoder.references
+        weights = np.maximum(np.abs(blend.img[segment]), np.abs(blend.txt[segment]))
+        used = np.flatnonzero((blend.ids[segment] >= 0) & (weights >= _LEAST_WEIGHT))
+        if not len(used):
+            return ()
+        ids = blend.ids[segment][used]
+        retrieval = self._retrieval_embedding(segment, snapshot)
+        similarities = np.full(len(ids), np.nan)
+        if retrieval is not None:
+            similarities = references.retrieval_embeddings[ids] @ retrieval
+        sources = references.table["source"]
+        reasons = [
+            Reason(
+                text=references.texts[row],
+                source=sources[int(row)].as_py() or "",
+                weight_img=float(blend.img[segment, k]),
+                weight_txt=float(blend.txt[segment, k]),
+                similarity=float(similarity),
+            )
+            for row, k, similarity in zip(ids, used, similarities, strict=True)
+        ]
+        return tuple(sorted(reasons, key=lambda reason: -(abs(reason.weight_img) + abs(reason.weight_txt))))
+
+    def _retrieval_embedding(self, segment: int, snapshot: Snapshot) -> Float32 | None:
+        """Read the unit retrieval embedding (R,) of a segment; None where its video is being replaced."""
+        video = int(snapshot.video_of[segment])
+        number = segment - int(snapshot.offsets[video])
+        where = f"video_id = '{snapshot.video_ids[video]}' AND number = {number}"
+        with self._lock:  # of two revisions, an orphan and the committed one, either will do for a note
+            try:
+                rows = self._store.read(SEGMENTS, columns=["retrieval"], where=where).to_pylist()
+            except TableGoneError:
+                rows = []
+        return l2_normalise(np.array(rows[-1]["retrieval"], np.float32)) if rows else None
+
+    def _group_means(self, groups: _Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
         """Compute the unit means (G, D) of groups, or take them from the snapshot.
 
         Args:
@@ -438,16 +565,34 @@ class Searcher:
             self._means[key] = means
         return means
 
-    def _hubness_of(self, bank: CaptionBank, groups: Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
+    def _units_of(self, groups: _Groups) -> Units:
+        """Join the parts of the snapshot to units, or take those that are known."""
+        assert groups.parts is not None
+        key = (groups.snapshot.state, groups.encoder is not None)
+        if key not in self._units:
+            means = self._group_means(groups, kind="part")
+            self._units[key] = join_alike(groups.parts, means, groups.snapshot.weight)
+        return self._units[key]
+
+    def _hubness_of(
+        self, bank: CaptionBank, groups: _Groups, *, kind: Literal["video", "scene", "frame", "unit"] | None = None
+    ) -> Float32:
         """Compute the hubness that is subtracted from text scores.
 
         Args:
-            kind: of `frame`s (n,), `part`s (P,), or means of `video`s or `scene`s (G,); None = what the search ranks
-                by.
+            kind: of `frame`s (n,), `unit`s (U,), or means of `video`s or `scene`s (G,); None = what the search ranks by.
         """
         by = groups.options.ranked_by
         if kind is None:
-            kind = "part" if by == "moment" else "frame" if by == "frame" else groups.options.group
+            kind = (
+                "unit"
+                if by == "moment"
+                else "frame"
+                if by == "frame"
+                else "scene"
+                if groups.options.group == "scene"
+                else "video"
+            )
         key = (groups.snapshot.state, kind, groups.encoder is not None)
         known = self._hubness.get(key) if bank is self._bank else None
         if known is not None:
@@ -455,25 +600,7 @@ class Searcher:
         if kind == "frame":
             hubness = frame_hubness(bank, groups.snapshot, groups.encoder)
         else:
-            hubness = bank.hubness(self._group_means(groups, kind=kind))
+            hubness = bank.hubness(self._units_of(groups).means if kind == "unit" else self._group_means(groups))
         if bank is self._bank:
             self._hubness[key] = hubness
         return hubness
-
-    def _locate(self, snapshot: Snapshot, path: str | os.PathLike[str], at_s: float) -> int:
-        """Find the segment of a video at a time. A bare file name is enough where only one video has it."""
-        given = absolute(path)
-        known = {video: i for i, video in enumerate(snapshot.paths)}
-        number = known.get(given, known.get(Path(path)))
-        if number is None and Path(path).name == str(path):
-            namesakes = [i for i, known_path in enumerate(snapshot.paths) if known_path.name == str(path)]
-            if len(namesakes) > 1:
-                raise QueryError(f"{len(namesakes)} indexed videos are called {path}: give the path of one of them")
-            number = namesakes[0] if namesakes else None
-        if number is None:
-            raise QueryError(f"{given} is not in the index {self._store.folder}: index it first, or check its path")
-        first, stop = int(snapshot.offsets[number]), int(snapshot.offsets[number + 1])
-        end_s = float(snapshot.end_s[stop - 1])
-        if not 0 <= at_s <= end_s:
-            raise QueryError(f"{at_s:g} s is outside {snapshot.paths[number]}: it ends at {timecode(end_s)}")
-        return first + max(0, int(np.searchsorted(snapshot.start_s[first:stop], at_s, side="right")) - 1)

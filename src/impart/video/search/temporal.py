@@ -19,16 +19,18 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from impart.config import Group
 from impart.encoders.base import Float32
-from impart.video.search.hits import Moment
+from impart.video.search.moments import FoundSpan
 from impart.video.search.query import Query
 from impart.video.search.ranking import best_of, top_groups
 from impart.video.search.snapshot import Snapshot
 
-__all__ = ["Found", "Span", "Windows", "extent", "find_sequences", "moment_of", "standardised"]
+__all__ = ["Found", "Windows", "extent", "find_sequences", "standardised"]
 
 _LEAST_SD = np.float32(1e-6)  # of the scores of an index in which all frames are equal
 _ALSO_S = 2.0  # most seconds between two things in one span
+_MOST_OVERLAPPING = 4  # times as many sequences are found as are returned, since some share segments
 _MORE = 3  # further sequences of a video
 _LEAST_SHARE = 0.5  # of the best score of its video that a further sequence has
 _EPSILON_S = 1e-6  # times of neighbouring frames are equal up to rounding
@@ -149,25 +151,21 @@ def standardised(scores: Float32, *, weight: npt.NDArray[np.int32]) -> Float32:
 
 
 @dataclass(frozen=True)
-class Span:
-    """Segments [first, stop) that fit one step of a sequence, the best of them, and its z-score."""
-
-    first: int
-    best: int
-    stop: int
-    score: float
-
-
-@dataclass(frozen=True)
 class Found:
     """A sequence in one video: its spans in the order of time, and the mean of their z-scores."""
 
-    spans: tuple[Span, ...]
+    spans: tuple[FoundSpan, ...]
     score: float
 
-    def kept(self, keep: str) -> tuple[Span, ...]:
-        """Select the spans that a hit covers: `all`, the `first` or the `last`."""
-        return {"all": self.spans, "first": self.spans[:1], "last": self.spans[-1:]}[keep]
+    def whole(self, keep: str) -> FoundSpan:
+        """Return the span of a hit: from the first to the last, or the `first` or the `last` alone."""
+        first, last = {"all": (0, -1), "first": (0, 0), "last": (-1, -1)}[keep]
+        begin, end = self.spans[first], self.spans[last]
+        return FoundSpan(first=begin.first, stop=end.stop, best=begin.best, score=round(self.score, 6))
+
+    def overlaps(self, other: Found) -> bool:
+        """Whether both have a segment in common."""
+        return self.spans[0].first < other.spans[-1].stop and other.spans[0].first < self.spans[-1].stop
 
 
 def find_sequences(
@@ -178,16 +176,17 @@ def find_sequences(
     *,
     allowed: npt.NDArray[np.bool_] | None,
     top: int,
-    more: bool,
+    group: Group,
 ) -> list[list[Found]]:
-    """Find the best sequence of each of the best groups, and further ones of the same group.
+    """Find the best sequence of each of the best groups, and further ones of the same video.
 
     Args:
         scores: (P, n) frame scores of the P parts of the query, see `Query.parts`.
         starts: (G,) first segment of each group: a sequence starts in its group, and may end in a later one.
         allowed: (G,) groups that may be returned; None = all.
         top: groups returned.
-        more: whether to return further sequences, which share no segment with a better one.
+        group: what the groups are. A `video` has further sequences, which share no segment with a better one. Of
+            `moment`s, those that share a segment with a better one are left out.
 
     Returns:
         For each group, best first, its sequences, best first.
@@ -203,33 +202,24 @@ def find_sequences(
         totals.insert(0, step + window.maxima(totals[0]))
     stops = np.append(starts, len(snapshot))[1:]
     best = np.maximum.reduceat(totals[0], starts)
-    result = []
-    for group in top_groups(best, top=top, allowed=allowed):
-        left = totals[0][starts[group] : stops[group]].copy()
+    result: list[list[Found]] = []
+    for number in top_groups(best, top=top * (_MOST_OVERLAPPING if group == "moment" else 1), allowed=allowed):
+        first = int(starts[number])
+        left = totals[0][first : stops[number]].copy()
         found: list[Found] = []
-        while np.isfinite(left).any() and len(found) <= (_MORE if more else 0):
-            frame = int(starts[group]) + best_of(left)
+        while np.isfinite(left).any() and len(found) <= (_MORE if group == "video" else 0):
+            frame = first + best_of(left)
             score = float(totals[0][frame]) / len(steps)
             if found and score < _LEAST_SHARE * found[0].score:
                 break
-            spans = _spans(frame, steps, totals, windows, snapshot)
-            low, high = spans[0].first - int(starts[group]), spans[-1].stop - int(starts[group])
-            if all(spans[0].first >= other.spans[-1].stop or spans[-1].stop <= other.spans[0].first for other in found):
-                found.append(Found(tuple(spans), score))
-                left[max(low, 0) : high] = -np.inf
-            left[frame - int(starts[group])] = -np.inf
-        result.append(found)
-    return result
-
-
-def moment_of(spans: Sequence[Span], score: float, snapshot: Snapshot) -> Moment:
-    """Convert spans that follow each other to one moment, from the start of the first to the end of the last."""
-    return Moment(
-        start_s=float(snapshot.start_s[spans[0].first]),
-        end_s=float(snapshot.end_s[spans[-1].stop - 1]),
-        score=float(np.round(score, 6)),
-        best_s=float(snapshot.start_s[spans[0].best]),
-    )
+            one = Found(tuple(_spans(frame, steps, totals, windows, snapshot)), score)
+            if not any(one.overlaps(other) for other in found):
+                found.append(one)
+                left[max(one.spans[0].first - first, 0) : one.spans[-1].stop - first] = -np.inf
+            left[frame - first] = -np.inf
+        if group != "moment" or not any(found[0].overlaps(of_group[0]) for of_group in result):
+            result.append(found)
+    return result[:top]
 
 
 def extent(values: Float32, frame: int, *, first: int, stop: int) -> tuple[int, int]:
@@ -265,17 +255,18 @@ def _step_scores(query: Query, scores: Float32, snapshot: Snapshot) -> list[Floa
 
 def _spans(
     frame: int, steps: Sequence[Float32], totals: Sequence[Float32], windows: Sequence[Windows], snapshot: Snapshot
-) -> list[Span]:
+) -> list[FoundSpan]:
     """Find the spans of the best sequence whose first step is at a frame. They do not overlap, or cross scenes."""
     frames = [frame]
     for window, total in zip(windows, totals[1:], strict=True):
         frames.append(window.best(total, frames[-1]))
     scenes = np.append(snapshot.scenes, len(snapshot))
-    spans: list[Span] = []
+    spans: list[FoundSpan] = []
     for number, at in enumerate(frames):
         scene = int(snapshot.scene_of[at])
         first = max(int(scenes[scene]), frames[number - 1] + 1 if number else 0, spans[-1].stop if spans else 0)
         stop = min(int(scenes[scene + 1]), frames[number + 1] if number + 1 < len(frames) else len(snapshot))
         low, high = extent(steps[number], at, first=first, stop=stop)
-        spans.append(Span(low, at, high, float(steps[number][at])))
+        score = round(float(steps[number][at]), 6)
+        spans.append(FoundSpan(first=low, stop=high, best=at, score=score))
     return spans
