@@ -124,10 +124,6 @@ class NamedScores:
         """List the names that are present in one of some segments."""
         return tuple(name for name, presence in self.present.items() if (presence[segments] >= PRESENT).any())
 
-    def shown(self, segments: npt.NDArray[np.int64]) -> bool:
-        """Tell whether all the names are present in some segments, on the mean."""
-        return all(float(presence[segments].mean()) >= PRESENT for presence in self.present.values())
-
 
 def context_fit(context: Float32, weight: npt.NDArray[np.integer]) -> Float32:
     """Compute how well the context of a name fits (u,), from 0 to 1: the logistic of its z-scores.

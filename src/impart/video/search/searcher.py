@@ -155,11 +155,11 @@ class Searcher:
         if not len(snapshot):
             return NamedScores(scores=np.zeros(0, np.float32), present={})
         if named.context is not None and groups.parts is not None:  # a segment has the context of its unit
-            bounds, units = groups.parts.bounds, self._units_of(groups)
+            units = self._units_of(groups)
             context = units.means @ vector  # (U,)
             context = context if bank is None else context - self._hubness_of(bank, groups, kind="unit")
-            of_parts = context_fit(context[units.of_part], np.add.reduceat(snapshot.weight, bounds[:-1]))  # (P,)
-            fit = np.repeat(of_parts, np.diff(bounds))
+            unit_of = np.repeat(units.of_part, np.diff(groups.parts.bounds))  # (n,)
+            fit = context_fit(context, np.bincount(unit_of, weights=snapshot.weight))[unit_of]
         elif named.context is not None:
             context = frame_scores(vector[None], snapshot, groups.encoder)[0]  # (n,)
             context = context if bank is None else context - self._hubness_of(bank, groups, kind="frame")
@@ -175,7 +175,7 @@ class Searcher:
         if not len(groups.snapshot):
             return []
         if options.ranked_by == "moment" and groups.parts is not None:
-            found = self._named_spans(named, groups, groups.parts)
+            found = self._named_spans(named, groups)
             return [
                 make_hit(rank, score, range(span.first, span.stop), span.best, groups, moments=more)
                 for rank, (score, (span, *more)) in enumerate(found[: options.top], 1)
@@ -192,14 +192,10 @@ class Searcher:
             hits.append(make_hit(rank, float(np.round(scores[group], 6)), shown, best, groups))
         return hits
 
-    def _named_spans(self, named: NamedScores, groups: Groups, parts: Parts) -> list[tuple[float, list[FoundSpan]]]:
-        """Find the spans of a query with taught names, best first; of each video, or all alike.
-
-        A video has the score of its best part: the mean of the part's segments.
-        """
+    def _named_spans(self, named: NamedScores, groups: Groups) -> list[tuple[float, list[FoundSpan]]]:
+        """Find the spans of a query with taught names, best first; of each video, or all alike."""
         snapshot, by_video = groups.snapshot, groups.options.group == "video"
-        of_parts = group_averages(named.scores, snapshot.weight, parts.bounds[:-1])  # (P,)
-        best = np.maximum.reduceat(of_parts, parts.offsets[:-1])  # (V,)
+        best = np.maximum.reduceat(named.scores, snapshot.offsets[:-1])  # (V,)
         allowed = groups.allowed if groups.allowed is None or by_video else groups.allowed_videos
         found = []
         for video in top_groups(best, top=groups.options.top, allowed=allowed).tolist():
