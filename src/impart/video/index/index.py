@@ -9,6 +9,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
@@ -31,6 +32,8 @@ from impart.video.search.searcher import Searcher
 from impart.video.search.snapshot import has_cache, save_cache
 
 if TYPE_CHECKING:
+    from impart.video.copies.library import CopyLibrary, DuplicatesKeywords, FindKeywords
+    from impart.video.copies.spans import Copy, DuplicateGroup
     from impart.video.index.events import Event
     from impart.video.index.plan import IndexPlan, Request
     from impart.video.index.scan import Scan
@@ -262,6 +265,24 @@ class VideoIndex:
         options = SearchOptions.of(self.settings.search, **keywords)
         self.manifest  # noqa: B018 - raises where there is no index
         return self._searcher.similar(path, at_s, options)
+
+    def find_copies(self, path: str | os.PathLike[str], **keywords: Unpack[FindKeywords]) -> list[Copy]:
+        """Find the indexed videos that contain a clip, or a part of it; see `impart.video.copies.library.CopyLibrary`.
+
+        Args:
+            path: of the clip, which is decoded; it need not be in the index.
+        """
+        return self._copies.find_copies(path, **keywords)
+
+    def duplicates(self, **keywords: Unpack[DuplicatesKeywords]) -> list[DuplicateGroup]:
+        """Find the indexed videos that share content. Nothing is decoded or deleted; see `CopyLibrary`."""
+        return self._copies.duplicates(**keywords)
+
+    @cached_property
+    def _copies(self) -> CopyLibrary:
+        from impart.video.copies.library import CopyLibrary
+
+        return CopyLibrary(self._searcher, self._in_use, self.settings)
 
     def use_references(
         self,
