@@ -16,7 +16,7 @@ from impart.encoders.base import Float32
 
 __all__ = ["SPEEDS", "Line", "best_line", "on_grid"]
 
-SPEEDS = tuple(float(speed) for speed in np.geomspace(0.8, 1.25, 11))
+SPEEDS = tuple(float(round(speed, 4)) for speed in np.geomspace(0.8, 1.25, 11))
 """Speeds that are tried first: seconds of the indexed video per second of the query. The middle one is 1."""
 
 _FINER = np.linspace(-0.024, 0.024, 9)  # around the best speed: half the distance between two of `SPEEDS`
@@ -70,30 +70,53 @@ def best_line(evidence: Float32) -> Line | None:
     if not count or not width or float(evidence.max()) <= 0:
         return None
     framed = np.pad(evidence, ((0, 0), (1, 1)), constant_values=_OUTSIDE)  # column j is at j + 1
-    middle = len(SPEEDS) // 2
-    found = [_on_lines(framed, speed, np.arange(-np.ceil(speed * (count - 1)), width)) for speed in SPEEDS]
-    best = max(found, key=lambda line: line.evidence)
-    if found[middle].evidence * _AS_RECORDED >= best.evidence:
-        return found[middle]
+    offsets = [np.arange(-np.ceil(speed * (count - 1)), width) for speed in SPEEDS]
+    speeds = [np.full(len(of_speed), speed) for speed, of_speed in zip(SPEEDS, offsets, strict=True)]
+    best, middle = _best_of(framed, np.concatenate(speeds), np.concatenate(offsets))
+    if middle is not None and middle.evidence * _AS_RECORDED >= best.evidence:
+        return middle
     nearby = best.offset + np.arange(-3, 3.5, 0.5)
     pivot = (best.first + best.stop) / 2  # the run turns around its middle
-    finer = [_on_lines(framed, best.speed + change, nearby - change * pivot) for change in _FINER]
-    return max([best, *finer], key=lambda line: line.evidence)
+    speeds = [np.full(len(nearby), best.speed + change) for change in _FINER]
+    finer, _ = _best_of(framed, np.concatenate(speeds), np.concatenate([nearby - change * pivot for change in _FINER]))
+    return max(best, finer, key=lambda line: line.evidence)
 
 
-def _on_lines(framed: Float32, speed: float, offsets: npt.NDArray[np.floating]) -> Line:
-    """Find the best run on the lines of one speed; `framed` has one column outside on either side."""
+def _best_of(
+    framed: Float32, speeds: npt.NDArray[np.floating], offsets: npt.NDArray[np.floating]
+) -> tuple[Line, Line | None]:
+    """Find the best run of L lines; `framed` (A, B + 2) has one column outside on either side.
+
+    Returns:
+        The best of all, and the best at speed 1 where it is among the speeds.
+    """
     count, width = framed.shape
-    columns = np.rint(offsets[:, None] + speed * np.arange(count)).astype(np.int64)  # (O, A)
-    along = framed[np.arange(count), columns.clip(-1, width - 2) + 1]  # (O, A)
-    sums = np.cumsum(along, axis=1, dtype=np.float64)
-    before = np.concatenate([np.zeros((len(sums), 1)), sums[:, :-1]], axis=1)
-    lowest = np.minimum.accumulate(before, axis=1)
-    gains = sums - lowest
-    best = int(gains.argmax())
-    line, last = divmod(best, count)
-    first = int(before[line, : last + 1].argmin())
-    return Line(first=first, stop=last + 1, offset=float(offsets[line]), speed=speed, evidence=float(gains[line, last]))
+    frames = np.arange(count, dtype=np.float32)
+    columns = speeds.astype(np.float32) * frames[:, None] + (offsets + 1).astype(np.float32)  # (A, L)
+    np.clip(columns, 0, width - 1, out=columns)
+    along = np.take_along_axis(framed, np.rint(columns, out=columns).astype(np.int64), axis=1)  # (A, L)
+    total = np.zeros(len(speeds), np.float32)
+    largest = np.zeros(len(speeds), np.float32)
+    for row in along:
+        np.maximum(total, 0, out=total)
+        total += row
+        np.maximum(largest, total, out=largest)
+
+    def line(number: int) -> Line:
+        return _run(along[:, number], speed=float(speeds[number]), offset=float(offsets[number]))
+
+    recorded = np.flatnonzero(speeds == 1)
+    best = line(int(largest.argmax()))
+    return best, line(int(recorded[largest[recorded].argmax()])) if len(recorded) else None
+
+
+def _run(along: Float32, *, speed: float, offset: float) -> Line:
+    """Find the run with the largest sum on one line (A,)."""
+    sums = np.cumsum(along, dtype=np.float64)
+    before = np.concatenate([[0.0], sums[:-1]])
+    last = int((sums - np.minimum.accumulate(before)).argmax())
+    first = int(before[: last + 1].argmin())
+    return Line(first=first, stop=last + 1, offset=offset, speed=speed, evidence=float(sums[last] - before[first]))
 
 
 def on_grid(

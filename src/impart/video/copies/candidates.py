@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,11 @@ from impart.video.copies.frames import Blocks, Clip
 
 __all__ = ["Place", "places"]
 
-_FRAMES = 24  # of a chunk that vote
+_FRAMES = 32  # of a chunk that vote
 _VOTE = 0.3  # normalised similarity of a frame and a block from which the frame votes
 _MOST_VOTES = 400  # per frame: the blocks most similar to it
 _BIN_S = 6.0  # votes whose times differ by this much less than twice are counted together
-_MOST_PLACES = 24
+_MOST_PLACES = 12
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,23 @@ class Place:
     votes: float
 
 
-def places(clip: Clip, blocks: Blocks, *, allowed: npt.NDArray[np.bool_] | None = None) -> list[Place]:
+def places(views: Sequence[Clip], blocks: Blocks, *, allowed: npt.NDArray[np.bool_] | None = None) -> list[Place]:
     """Find the places with the most votes of a clip's frames.
 
     Args:
-        clip: some twenty seconds at most.
+        views: one clip of some twenty seconds at most, as it is and mirrored. The views take turns to vote: a frame and
+            its mirror image are similar enough to find the same blocks.
         allowed: (V,) videos that may be returned; None = all.
 
     Returns:
-        At most 24, most votes first.
+        At most 12, most votes first.
     """
+    clip = views[0]
     rows = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), _FRAMES)).round().astype(np.int64))
-    frame, block, vote = _votes(clip.rows[rows], clip.levels[rows], blocks)
+    turn = np.arange(len(rows)) % len(views)
+    voters = np.stack([views[view].rows[row] for view, row in zip(turn, rows, strict=True)])
+    levels = np.array([views[view].levels[row] for view, row in zip(turn, rows, strict=True)], np.float32)
+    frame, block, vote = _votes(voters, levels, blocks)
     if allowed is not None:
         kept = allowed[blocks.video[block]]
         frame, block, vote = frame[kept], block[kept], vote[kept]
@@ -75,19 +81,24 @@ def _votes(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float32]:
     """Compare frames (A, R) with all blocks.
 
+    r >= t  is the same as  s - (1 - t)(a_1 + a_2)/2 >= t, which needs one pass over the similarities.
+
     Returns:
         Numbers of frame and block, and the vote, of each pair above the least similarity.
     """
+    sims = rows @ blocks.rows.T  # (A, b)
+    bound = (1 - _VOTE) / 2 * blocks.levels  # (b,)
     frames, numbers, votes = [], [], []
-    for frame, (row, level) in enumerate(zip(rows @ blocks.rows.T, levels, strict=True)):  # (b,) each
-        both = (blocks.levels + level) / 2
-        vote = (row - both) / (1 - both) - _VOTE
-        near = np.flatnonzero(vote > 0)
+    for frame, (row, level) in enumerate(zip(sims, levels, strict=True)):
+        near = np.flatnonzero(row >= bound + (_VOTE + (1 - _VOTE) / 2 * level))
+        both = (blocks.levels[near] + level) / 2
+        vote = (row[near] - both) / (1 - both) - _VOTE
         if len(near) > _MOST_VOTES:
-            near = near[np.argpartition(-vote[near], _MOST_VOTES)[:_MOST_VOTES]]
+            best = np.argpartition(-vote, _MOST_VOTES)[:_MOST_VOTES]
+            near, vote = near[best], vote[best]
         frames.append(np.full(len(near), frame))
         numbers.append(near)
-        votes.append(vote[near])
+        votes.append(vote)
     return np.concatenate(frames), np.concatenate(numbers), np.concatenate(votes)
 
 

@@ -42,12 +42,12 @@ def find(
         By the number of the video: spans, most evidence first.
     """
     found: dict[int, list[AlignedSpan]] = {}
-    for mirrored, view in enumerate(views):
-        for chunk in chunks(view):
-            reach_s = FASTEST * float(chunk.ends_s[-1] - chunk.starts_s[0]) + _ROOM_S
-            for place in places(chunk, frames.blocks, allowed=allowed):
-                window = frames.window(place.video, place.start_s - reach_s, place.end_s + reach_s)
-                spans = parallels(chunk, window, frames.background, fps=fps, least=least)
+    for parts in zip(*map(chunks, views), strict=True):
+        reach_s = FASTEST * float(parts[0].ends_s[-1] - parts[0].starts_s[0]) + _ROOM_S
+        for place in places(parts, frames.blocks, allowed=allowed):
+            window = frames.window(place.video, place.start_s - reach_s, place.end_s + reach_s)
+            for mirrored, part in enumerate(parts):
+                spans = parallels(part, window, frames.background, fps=fps, least=least)
                 if spans:
                     own = found.setdefault(place.video, [])
                     own += [AlignedSpan.of(span, mirrored=bool(mirrored)) for span in spans]

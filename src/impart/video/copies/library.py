@@ -29,7 +29,7 @@ from impart.video.search.snapshot import Snapshot
 if TYPE_CHECKING:
     from impart.video.copies.query_clip import QueryClip
 
-__all__ = ["SHARED_S", "CopyLibrary", "DuplicatesKeywords", "FindKeywords"]
+__all__ = ["SHARED_S", "CopyLibrary", "DuplicatesKeywords", "FindKeywords", "indexed_frames", "views_of"]
 
 SHARED_S = 2.0
 """Least seconds that duplicates share."""
@@ -111,15 +111,11 @@ class CopyLibrary:
         if not len(snapshot):
             return []
         frames = self.frames_of(snapshot, base)
-        views = []
-        for view in clip.views:
-            rows = l2_normalise(view)
-            views.append(Clip(rows, frames.background.levels(rows), clip.starts_s, clip.ends_s))
         allowed = np.array([known != clip.path for known in snapshot.paths])
         for same in snapshot.copies.values():
             others = [video for video in same if allowed[video]]
             allowed[others[1:]] = False
-        found = find(views, frames, fps=_grid_fps(snapshot.manifest), allowed=allowed, least=least)
+        found = find(views_of(clip, frames), frames, fps=_grid_fps(snapshot.manifest), allowed=allowed, least=least)
         ranked = sorted(found.items(), key=lambda item: (-item[1][0].evidence_s, item[0]))[:top]
         return [_copy(rank, video, spans, snapshot, clip) for rank, (video, spans) in enumerate(ranked, 1)]
 
@@ -152,24 +148,34 @@ class CopyLibrary:
         return self._searcher.ask(find_all)
 
     def frames_of(self, snapshot: Snapshot, base: Encoder) -> IndexedFrames:
-        """Return the frames of a snapshot; they are read and grouped at the first call.
-
-        Args:
-            base: the base encoder of the index; it encodes a few images of one colour.
-        """
+        """Return the frames of a snapshot; they are read and grouped at the first call."""
         with self._lock:
             if self._frames is None or self._frames[0] != snapshot.state:
-                frames = IndexedFrames(
-                    snapshot.retrieval,
-                    starts_s=snapshot.start_s,
-                    ends_s=snapshot.end_s,
-                    offsets=snapshot.offsets,
-                    scenes=snapshot.scenes,
-                    images=_unrelated(base),
-                    flat_rows=flat_images(base),
-                )
-                self._frames = snapshot.state, frames
+                self._frames = snapshot.state, indexed_frames(snapshot, base)
             return self._frames[1]
+
+
+def indexed_frames(snapshot: Snapshot, base: Encoder) -> IndexedFrames:
+    """Read and group the frames of a snapshot.
+
+    Args:
+        base: the base encoder of the index; it encodes a few images of one colour.
+    """
+    return IndexedFrames(
+        snapshot.retrieval,
+        starts_s=snapshot.start_s,
+        ends_s=snapshot.end_s,
+        offsets=snapshot.offsets,
+        scenes=snapshot.scenes,
+        images=_unrelated(base),
+        flat_rows=flat_images(base),
+    )
+
+
+def views_of(clip: QueryClip, frames: IndexedFrames) -> list[Clip]:
+    """Add the levels to the views of a clip."""
+    views = map(l2_normalise, clip.views)
+    return [Clip(rows, frames.background.levels(rows), clip.starts_s, clip.ends_s) for rows in views]
 
 
 def _copy(rank: int, video: int, spans: list[AlignedSpan], snapshot: Snapshot, clip: QueryClip) -> Copy:

@@ -11,7 +11,8 @@ from impart.video.copies.matching import Parallel
 __all__ = ["AlignedSpan", "Copy", "Duplicate", "DuplicateGroup", "joined", "seconds_of"]
 
 _SAME_PLACE_S = 1.0  # two spans whose lines are this near continue one another
-_FOR_MIRROR = 0.01  # larger score that a mirrored clip needs: many frames are nearly symmetric to an encoder
+_FOR_MIRROR = 0.02  # larger score that a mirrored clip needs: many frames are nearly symmetric to an encoder
+_WORSE = 0.15  # smaller score with which a second place of the same part does not count
 _SHARED = 0.5  # share of the shorter span that two spans have in common, to be the same one
 
 
@@ -152,7 +153,8 @@ def joined(spans: Iterable[AlignedSpan]) -> list[AlignedSpan]:
     for span in sorted(kept, key=lambda span: (-span.evidence_s, span.mirrored, span.start_s)):
         same = next((place for place, other in enumerate(best) if _is_same(other, span)), None)
         if same is None:
-            best.append(span)
+            if not any(_is_worse(span, other) for other in best):
+                best.append(span)
         elif _view_score(span) > _view_score(best[same]) and span.mirrored != best[same].mirrored:
             best[same] = span
     return best
@@ -201,11 +203,21 @@ def _union(first: AlignedSpan, second: AlignedSpan) -> AlignedSpan:
     )
 
 
+def _is_worse(span: AlignedSpan, other: AlignedSpan) -> bool:
+    """Whether a span is a weak second place of a part that has a much better one."""
+    return max(_shares(span, other)) > _SHARED and span.score < other.score - _WORSE
+
+
 def _is_same(one: AlignedSpan, other: AlignedSpan) -> bool:
     """Whether two spans have more than half of the shorter one in common, in both videos."""
+    return min(_shares(one, other)) > _SHARED
+
+
+def _shares(one: AlignedSpan, other: AlignedSpan) -> tuple[float, float]:
+    """Compute the parts of the shorter span that two spans have in common: in the clip, and in the indexed video."""
     in_clip = _common(one.start_s, one.end_s, other.start_s, other.end_s)
     in_video = _common(one.video_start_s, one.video_end_s, other.video_start_s, other.video_end_s)
-    return in_clip > _SHARED and in_video > _SHARED
+    return in_clip, in_video
 
 
 def _common(start_s: float, end_s: float, other_start_s: float, other_end_s: float) -> float:
