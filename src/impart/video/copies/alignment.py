@@ -47,7 +47,7 @@ class Line:
     def columns(self, width: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """List the frames of the run, in A and in B (of `width` frames)."""
         rows = np.arange(self.first, self.stop)
-        return rows, np.rint(self.at(0) + self.speed * rows).astype(np.int64).clip(0, width - 1)
+        return rows, np.floor(self.offset + self.speed * rows + 0.5).astype(np.int64).clip(0, width - 1)
 
 
 def best_line(evidence: Float32) -> Line | None:
@@ -92,9 +92,9 @@ def _best_of(
     """
     count, width = framed.shape
     frames = np.arange(count, dtype=np.float32)
-    columns = speeds.astype(np.float32) * frames[:, None] + (offsets + 1).astype(np.float32)  # (A, L)
+    columns = speeds.astype(np.float32) * frames[:, None] + (offsets + 1.5).astype(np.float32)  # (A, L)
     np.clip(columns, 0, width - 1, out=columns)
-    along = np.take_along_axis(framed, np.rint(columns, out=columns).astype(np.int64), axis=1)  # (A, L)
+    along = np.take_along_axis(framed, columns.astype(np.int64), axis=1)  # (A, L)
     total = np.zeros(len(speeds), np.float32)
     largest = np.zeros(len(speeds), np.float32)
     for row in along:

@@ -13,7 +13,7 @@ from impart.video.copies.frames import Blocks, Clip
 
 __all__ = ["Place", "places"]
 
-_FRAMES = 32  # of a chunk that vote
+_FRAMES = 24  # of a chunk that vote
 _VOTE = 0.3  # normalised similarity of a frame and a block from which the frame votes
 _MOST_VOTES = 400  # per frame: the blocks most similar to it
 _BIN_S = 6.0  # votes whose times differ by this much less than twice are counted together

@@ -1,6 +1,6 @@
 """Frames of the whole index as one array, and blocks of them for a first, coarse search.
 
-A block is the mean of up to eight neighbouring segments of one scene. A hundred hours are 1.4 million segments, but
+A block is the mean of up to sixteen neighbouring segments of one scene. A hundred hours are 1.4 million segments, but
 less than a quarter of a million blocks: one product with a clip's frames takes a tenth of a second.
 """
 
@@ -17,7 +17,7 @@ from impart.video.copies.background import MOST, Background
 
 __all__ = ["Blocks", "Clip", "IndexedFrames"]
 
-_SEGMENTS = 8  # of a block
+_SEGMENTS = 16  # of a block
 _ROWS = 65_536  # rows converted at once
 _EACH = 2  # background frames per video, at least
 _WANTED = 200  # background frames of an index with few videos

@@ -13,6 +13,7 @@ __all__ = ["AlignedSpan", "Copy", "Duplicate", "DuplicateGroup", "joined", "seco
 _SAME_PLACE_S = 1.0  # two spans whose lines are this near continue one another
 _FOR_MIRROR = 0.02  # larger score that a mirrored clip needs: many frames are nearly symmetric to an encoder
 _WORSE = 0.15  # smaller score with which a second place of the same part does not count
+_BESIDE_S, _MUCH_SHORTER = 2.0, 0.6
 _SHARED = 0.5  # share of the shorter span that two spans have in common, to be the same one
 
 
@@ -204,8 +205,19 @@ def _union(first: AlignedSpan, second: AlignedSpan) -> AlignedSpan:
 
 
 def _is_worse(span: AlignedSpan, other: AlignedSpan) -> bool:
-    """Whether a span is a weak second place of a part that has a much better one."""
-    return max(_shares(span, other)) > _SHARED and span.score < other.score - _WORSE
+    """Whether a span is no second place of a part that has a better one.
+
+    It has a much lower score, or it lies beside the better one and is much shorter: the frames before and after a part
+    are like its first and last ones.
+    """
+    in_clip, in_video = _shares(span, other)
+    if max(in_clip, in_video) <= _SHARED:
+        return False
+    starts, ends = max(span.video_start_s, other.video_start_s), min(span.video_end_s, other.video_end_s)
+    if in_video > _SHARED:
+        starts, ends = max(span.start_s, other.start_s), min(span.end_s, other.end_s)
+    beside = starts - ends <= _BESIDE_S and span.evidence_s < _MUCH_SHORTER * other.evidence_s
+    return beside or span.score < other.score - _WORSE
 
 
 def _is_same(one: AlignedSpan, other: AlignedSpan) -> bool:
