@@ -24,6 +24,8 @@ PARTS = {
     "reuse": ["reuse.py", "retrieval", "{data}"],
     "cuts": ["cuts.py", "{data}"],
     "switching": ["refset_use.py"],
+    "copies": ["copies.py", "--data", "{data}", "--out", "{out}"],
+    "copies-speed": ["copies.py", "--speed", "--out", "{out}"],
     "training": ["train_speed.py"],
     "speed": ["index_speed.py", "{data}/videos/panda", "--torch", "--repeat", "2", "--out", "{out}"],
 }
