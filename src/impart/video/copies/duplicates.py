@@ -23,7 +23,7 @@ __all__ = ["duplicate_groups"]
 
 _TILE = 2048, 16_384  # blocks compared at once: 128 MB of similarities
 _VOTE = 0.45  # normalised similarity from which two blocks vote
-_MOST_VOTES = 64  # of a block in one tile: those most similar
+_MOST_VOTES = 32  # of a block in one tile: those most similar
 _BIN_S = 6.0
 _MOST_PLACES = 6  # of a chunk in one other video
 _ROOM_S = 2.0
