@@ -65,7 +65,8 @@ def duplicates(
     if min_seconds is not None:
         keywords["min_length_s"] = min_seconds
     with progress("compare") as show:
-        groups = opened.duplicates(on_progress=show, **keywords)
+        keywords["on_progress"] = show
+        groups = opened.duplicates(**keywords)
     if form is CopyFormat.json:
         print_json({"groups": [_group_dict(group) for group in groups]}, indent=2)
     elif form is CopyFormat.csv:

@@ -79,8 +79,7 @@ def normalised(sims: Float32, levels_a: Float32, levels_b: Float32) -> Float32:
     [[0.5]]
     """
     level = (levels_a[:, None] + levels_b[None]) / 2
-    found: Float32 = (sims - level) / (1 - level)
-    return found
+    return np.asarray((sims - level) / (1 - level), np.float32)
 
 
 def flat_images(encoder: Encoder) -> Float32:

@@ -49,9 +49,9 @@ def places(views: Sequence[Clip], blocks: Blocks, *, allowed: npt.NDArray[np.boo
     """
     clip = views[0]
     rows = np.unique(np.linspace(0, len(clip) - 1, min(len(clip), _FRAMES)).round().astype(np.int64))
-    turn = np.arange(len(rows)) % len(views)
-    voters = np.stack([views[view].rows[row] for view, row in zip(turn, rows, strict=True)])
-    levels = np.array([views[view].levels[row] for view, row in zip(turn, rows, strict=True)], np.float32)
+    turns = [views[number % len(views)] for number in range(len(rows))]
+    voters = np.stack([view.rows[row] for view, row in zip(turns, rows, strict=True)])
+    levels = np.array([view.levels[row] for view, row in zip(turns, rows, strict=True)], np.float32)
     frame, block, vote = _votes(voters, levels, blocks)
     if allowed is not None:
         kept = allowed[blocks.video[block]]

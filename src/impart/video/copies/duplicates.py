@@ -69,8 +69,8 @@ def duplicate_groups(
         videos = np.stack([frames.blocks.video[one], frames.blocks.video[other]], axis=1)
         keys, key = np.unique(videos, axis=0, return_inverse=True)
         order = np.argsort(key.reshape(-1), kind="stable")
-        parts = np.split(order, np.cumsum(np.bincount(key.reshape(-1)))[:-1])
-        for (first, second), part in zip(keys.tolist(), parts, strict=True):
+        own = np.split(order, np.cumsum(np.bincount(key.reshape(-1)))[:-1])
+        for (first, second), part in zip(keys.tolist(), own, strict=True):
             votes[first, second].append((one[part], other[part]))
     for (first, second), parts in sorted(votes.items()):
         one, other = (np.concatenate(side) for side in zip(*parts, strict=True))
