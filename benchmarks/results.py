@@ -32,6 +32,8 @@ PARTS = {
     "photos": ["photos.py", "--data", "{data}", "--count", "48", "--repeat", "2", "--out", "{out}"],
     "filters": ["filters.py", "--out", "{out}"],
     "switching": ["refset_use.py"],
+    "copies": ["copies.py", "--data", "{data}", "--out", "{out}"],
+    "copies-speed": ["copies.py", "--speed", "--out", "{out}"],
     "training": ["train_speed.py"],
     "speed": ["index_speed.py", "{data}/videos/panda", "--torch", "--repeat", "2", "--out", "{out}"],
 }

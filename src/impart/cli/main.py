@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from impart.cli import data, demo, export, index, models, names, refset, scenes, search, train
+from impart.cli import copies, data, demo, export, index, models, names, refset, scenes, search, train
 from impart.cli.eval import commands, reproduce
 from impart.errors import ImpartError, ImpartWarning
 
@@ -34,6 +34,7 @@ app.command("search")(search.search)
 app.command("similar")(search.similar)
 app.command("scenes")(scenes.scenes)
 app.command("export")(export.export)
+app.command("duplicates")(copies.duplicates)
 app.command("stats")(index.stats)
 app.command("train")(train.train)
 app.add_typer(names.app, name="names")

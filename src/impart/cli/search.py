@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from impart.cli.copies import CopyFormat, print_copies
 from impart.cli.export import OpenOption, PageOption, show_hits
 from impart.cli.options import (
     DEFAULT_INDEX,
@@ -300,8 +301,19 @@ def search(
 
 def similar(
     moment: Annotated[
-        str, typer.Argument(help="Start from this moment of an indexed video: clip.mp4@12.5 or clip.mp4@00:12.5.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="MOMENT", help="Start from this moment of an indexed video: clip.mp4@12.5 or clip.mp4@00:12.5."
+        ),
+    ] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            "--video",
+            help="Find the indexed videos that contain this clip or a part of it, and where. It need not be indexed.",
+            metavar="FILE",
+        ),
+    ] = None,
     index_dir: IndexOption = DEFAULT_INDEX,
     top: TopOption = None,
     group: GroupOption = None,
@@ -323,7 +335,22 @@ def similar(
     form: FormatOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Find moments that look like a moment of an indexed video."""
+    """Find moments that look like a moment of an indexed video, or the videos that contain a clip.
+
+    A clip is found although it was cropped, mirrored, titled, compressed, or played at 0.8 to 1.25 times the speed.
+    """
+    if video is not None:
+        places = (moment, group, by, path, folder, kind, since, until, min_length, max_length, min_score)
+        switches = (offset, everything, no_fold, why, exact, no_augment)
+        if any(place is not None for place in places) or any(switches):
+            raise typer.BadParameter("--video takes --index, --top, --format and --config alone")
+        if form is Format.jsonl:
+            raise typer.BadParameter("--video prints table, json or csv")
+        opened = _open(index_dir, None, config, top=top, group=None, by=None)
+        print_copies(video, opened.find_copies(video), CopyFormat(form or Format.table))
+        return
+    if moment is None:
+        raise typer.BadParameter("give a moment, such as clip.mp4@12.5, or --video FILE")
     from impart.video.search.hits import parse_moment
 
     file, at_s = parse_moment(moment)

@@ -34,6 +34,8 @@ from impart.video.search.searcher import Searcher
 from impart.video.search.snapshot import has_cache, save_cache
 
 if TYPE_CHECKING:
+    from impart.video.copies.library import CopyLibrary, DuplicatesKeywords, FindKeywords
+    from impart.video.copies.spans import Copy, DuplicateGroup
     from impart.video.index.events import Event
     from impart.video.index.plan import IndexPlan, Request
     from impart.video.index.scan import Scan
@@ -314,6 +316,24 @@ class VideoIndex:
             QueryError: there is no such name.
         """
         return self.names.find(name, top=top, path_glob=path_glob, by_time=by_time)
+
+    def find_copies(self, path: str | os.PathLike[str], **keywords: Unpack[FindKeywords]) -> list[Copy]:
+        """Find the indexed videos that contain a clip, or a part of it; see `impart.video.copies.library.CopyLibrary`.
+
+        Args:
+            path: of the clip, which is decoded; it need not be in the index.
+        """
+        return self._copies.find_copies(path, **keywords)
+
+    def duplicates(self, **keywords: Unpack[DuplicatesKeywords]) -> list[DuplicateGroup]:
+        """Find the indexed videos that share content. Nothing is decoded or deleted; see `CopyLibrary`."""
+        return self._copies.duplicates(**keywords)
+
+    @cached_property
+    def _copies(self) -> CopyLibrary:
+        from impart.video.copies.library import CopyLibrary
+
+        return CopyLibrary(self._searcher, self._in_use, self.settings)
 
     def use_references(
         self,

@@ -276,6 +276,22 @@ class Searcher:
         asked = Asked(vectors=vector, by_text=np.zeros(1, bool))
         return self._finished(self._rank(vector, groups)[0], asked, groups, options)
 
+    def manifest(self) -> IndexManifest:
+        """Read the manifest of the index.
+
+        Raises:
+            VideoIndexError: the index was not created yet.
+        """
+        return IndexManifest.load(self._store.folder)
+
+    def ask(self, use: Callable[[Snapshot], _Found]) -> _Found:
+        """Call `use` with the snapshot, again where the index was changed meanwhile.
+
+        Raises:
+            ImpartError: it failed although nothing was changed, or each time.
+        """
+        return self._as_of_one_set(lambda: use(self.current()))
+
     def _as_of_one_set(self, find: Callable[[], _Found]) -> _Found:
         """Call `find`, again where the index was changed meanwhile: the set that it was opening is deleted then.
 
