@@ -53,7 +53,7 @@ NEIGHBOURS_PREFIX = "neighbours_"
 UNREAD = -(2**63)
 _PROBE = ".impart-"
 LAST_SEARCH = "last-search.json"
-_OURS = ("references", "rams", "names", "cache", *MANIFESTS, "folders.json", LAST_SEARCH, ".lock")
+_OURS = ("references", "rams", "names", "faces", "cache", *MANIFESTS, "folders.json", LAST_SEARCH, ".lock")
 NO_VIDEO = frozenset({"has sound but no image", "has no video stream"})
 """Reasons, as the decoder words them, of files that contain no video."""
 
