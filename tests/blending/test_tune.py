@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from helpers.tiny_encoder import TinyEncoder
-from impart.blending.encoder import AugmentedEncoder
-from impart.blending.tune import _OPEN, OFF, USUAL, bundled_background, tune
+from impart.blending.encoder import AugmentedEncoder, augment
+from impart.blending.tune import _OPEN, OFF, USUAL, bundled_background, gated_if_single, tune
 from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import ImageEmbeddings, l2_normalise
@@ -179,3 +179,41 @@ def test_the_bundled_background_belongs_to_one_encoder() -> None:
 def usual(settings: VanillaSettings) -> bool:
     """Whether these are the usual settings; floor and target follow from the background set."""
     return dataclasses.replace(settings, floor=USUAL.floor, target=USUAL.target) == USUAL
+
+
+@pytest.mark.parametrize("text", ["Rex", "a dog that is called Rex lies on a red sofa in the sun"])
+def test_one_pair_teaches_its_name_and_does_not_hurt_other_images(text: str) -> None:
+    """Under the paper's weights, without a gate, the pair would be added to every image."""
+    foreign, unseen = World(60, 1, "foreign", vague=0.5), World(60, 2, "unseen", vague=1.0)
+    single = World(1, 0, text).references(1)
+    single = ReferenceSet.from_arrays(
+        [text],
+        image=single.image_embeddings,
+        text=single.text_embeddings,
+        retrieval=single.retrieval_embeddings,
+        encoder_id="tiny",
+        encoder_fingerprint=TinyEncoder().fingerprint,
+    )
+    tuned = tune(single, background=foreign.references(10))
+    assert tuned.rule == "usual weights"
+    assert usual(tuned.settings)
+    augmented = AugmentedEncoder(TinyEncoder(), tuned.references, Vanilla(tuned.settings))
+    _, embeddings, retrieval = unseen.draw(10, 99)
+    images = ImageEmbeddings(embeddings, retrieval)
+    assert np.allclose(augmented.apply(embeddings, augmented.blend(images)), embeddings, atol=1e-6)
+    own = ImageEmbeddings(single.image_embeddings, single.retrieval_embeddings)
+    taught = augmented.apply(own.embeddings, augmented.blend(own)) @ single.text_embeddings[0]
+    assert taught[0] > own.embeddings[0] @ single.text_embeddings[0] + 0.05
+    paper = AugmentedEncoder(TinyEncoder(), tuned.references, Vanilla(VanillaSettings()))
+    assert not np.allclose(paper.apply(embeddings, paper.blend(images)), embeddings, atol=0.01)
+
+
+def test_one_pair_is_gated_also_where_nobody_tuned_it() -> None:
+    single, unseen = World(1, 0, "Rex").references(1), World(60, 2, "unseen")
+    assert single.manifest.vanilla is None
+    augmented = augment(TinyEncoder(), single)
+    assert augmented.blender.settings.floor > 0  # type: ignore[union-attr]
+    assert unseen.accuracy(augmented) == pytest.approx(unseen.accuracy(None), abs=0.005)
+    two = World(2, 0, "Rex").references(1)
+    assert gated_if_single(two) is two
+    assert augment(TinyEncoder(), single, settings="paper").blender.settings == VanillaSettings()

@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 
 from impart.blending.base import Blend, Blender
+from impart.blending.tune import gated_if_single
 from impart.blending.vanilla import Vanilla, mixture
 from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings, ImageInput
@@ -163,8 +164,9 @@ def augment(
         encoder: the one that made the set.
         references: a set, or the folder of one.
         k: pairs retrieved per image.
-        settings: `tuned`, those that `refset tune` stored with the set, or the paper's where it is not tuned; `paper`,
-            the paper's (K=8, w_img 0.5, w_txt 0.05, uniform mean).
+        settings: `tuned`, those that `refset tune` stored with the set, or the paper's where it is not tuned (a set of
+            one image is tuned then, see `gated_if_single`); `paper`, the paper's (K=8, w_img 0.5, w_txt 0.05, uniform
+            mean).
         named: of `VanillaSettings`. These, and `k`, replace their values in `settings`; the others stay.
 
     Raises:
@@ -186,6 +188,8 @@ def augment(
         references = ReferenceSet.open(references)
     if settings not in ("tuned", "paper"):
         raise ConfigError(f"settings is {settings!r}: use tuned or paper, and name single settings, as in k=8")
+    if settings == "tuned" and k is None and not named:
+        references = gated_if_single(references)
     chosen = (settings_of(references) if settings == "tuned" else None) or VanillaSettings()
     given = dataclasses.asdict(chosen) | ({} if k is None else {"k": k}) | named
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}

@@ -20,6 +20,9 @@ gate, no target, weights as large as leave-one-out finds best, and off only wher
 A set that names each thing once cannot be checked: with the own row masked, no row has the right text. It gets the
 usual weights where it teaches names that are new to the model. It stays off where the plain model classifies most of
 its images correctly, among its own names and those of the background set.
+
+A set of one image is never blended with the weights of the paper, which have no gate: it is the nearest reference of
+every image, teaches nothing, and lowers other searches.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ from impart.refset.refset import ReferenceSet
 from impart.retrieval.near_duplicates import BACKGROUND_COPY, SAME_TEXT
 from impart.retrieval.znorm import ZNorm
 
-__all__ = ["CLOSED", "OFF", "USUAL", "Tuned", "bundled_background", "tune"]
+__all__ = ["CLOSED", "OFF", "USUAL", "Tuned", "bundled_background", "gated_if_single", "tune"]
 
 USUAL = VanillaSettings(k=3, w_img=0.0, w_txt=0.5, tau=0.05, floor=4.0, ramp=3.0)
 """Settings of a set unless leave-one-out clearly prefers others; the target is that of the background set.
@@ -125,7 +128,7 @@ def tune(
     before = own.hits(OFF)
     usual = CLOSED if closed else _usual(references, background)
     chosen, rule = usual, "usual weights"
-    if own.checks_itself:
+    if own.checks_itself and len(own) > 1:
         chosen, rule = _best(own, usual, closed), "leave-one-out"
         hits = own.hits(chosen)
         # A masked image has one reference fewer than a new one, so that the estimate is low: where no other image can
@@ -145,6 +148,18 @@ def tune(
         background=len(background) if background is not None else 0,
         background_gate=_background_gate(references, background, chosen) if background is not None else 0.0,
     )
+
+
+def gated_if_single(references: ReferenceSet) -> ReferenceSet:
+    """Tune a set of one image that was not tuned; return any other set as it is.
+
+    Raises:
+        EncoderMismatchError: the background set belongs to another encoder (a damaged installation).
+    """
+    if references.manifest.vanilla is not None or len(np.unique(references.images)) != 1:
+        return references
+    background = bundled_background(references.encoder_id, fingerprint=references.encoder_fingerprint)
+    return tune(references, background=background).references
 
 
 def bundled_background(encoder_id: str, *, fingerprint: str | None = None) -> ReferenceSet | None:

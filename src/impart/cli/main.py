@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from impart.cli import data, demo, index, models, refset, search, train
+from impart.cli import data, demo, index, models, names, refset, search, train
 from impart.cli.eval import commands, reproduce
 from impart.errors import ImpartError, ImpartWarning
 
@@ -34,6 +34,7 @@ app.command("search")(search.search)
 app.command("similar")(search.similar)
 app.command("stats")(index.stats)
 app.command("train")(train.train)
+app.add_typer(names.app, name="names")
 app.add_typer(refset.app, name="refset")
 app.add_typer(models.app, name="models")
 app.add_typer(commands.app, name="eval")

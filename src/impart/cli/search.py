@@ -23,7 +23,7 @@ from impart.cli.options import (
 )
 from impart.cli.output import Answer, Format, print_answers
 from impart.config import By, Group, SearchSettings
-from impart.errors import DataError, QueryError
+from impart.errors import DataError
 
 if TYPE_CHECKING:
     from impart.video.index.index import VideoIndex
@@ -149,31 +149,12 @@ def similar(
     config: ConfigOption = None,
 ) -> None:
     """Find moments that look like a moment of an indexed video."""
+    from impart.video.search.hits import parse_moment
+
     file, at_s = parse_moment(moment)
     opened = _open(index_dir, None, config, top=top, group=group, by=by)
     hits = opened.similar(file, at_s, augment=not no_augment, path_glob=path, why=why)
     print_answers([Answer(query=moment, hits=hits, extra={})], form or Format.table, why=why)
-
-
-def parse_moment(moment: str) -> tuple[str, float]:
-    """Parse `path@time`; the time is seconds, MM:SS or HH:MM:SS, each with a fraction.
-
-    >>> parse_moment("films/a@b.mp4@01:02.5")
-    ('films/a@b.mp4', 62.5)
-
-    Raises:
-        QueryError: there is no valid time.
-    """
-    file, at, clock = moment.rpartition("@")
-    try:
-        if not at or not file:
-            raise ValueError("no time")
-        seconds = 0.0
-        for part in clock.split(":"):
-            seconds = seconds * 60 + float(part)
-    except ValueError as error:
-        raise QueryError(f"{moment!r} has no time: write path@seconds or path@MM:SS, as in clip.mp4@12.5") from error
-    return file, seconds
 
 
 def _open(

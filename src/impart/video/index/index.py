@@ -9,11 +9,13 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from impart.blending.encoder import AugmentedEncoder, settings_of
 from impart.blending.ram_onnx import LearnedRam
+from impart.blending.tune import gated_if_single
 from impart.blending.vanilla import Vanilla
 from impart.config import By, Group, RamSettings, Settings, VanillaSettings
 from impart.encoders.base import Encoder, ImageInput
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from impart.video.index.events import Event
     from impart.video.index.plan import IndexPlan, Request
     from impart.video.index.scan import Scan
+    from impart.video.names.taught import Names
 
 __all__ = ["Hit", "IndexStats", "Query", "Reason", "SearchOptions", "VideoIndex"]
 _Row = TypeVar("_Row")
@@ -263,6 +266,26 @@ class VideoIndex:
         self.manifest  # noqa: B018 - raises where there is no index
         return self._searcher.similar(path, at_s, options)
 
+    @cached_property
+    def names(self) -> Names:
+        """The taught names of the index: add, list, remove, rename, find."""
+        from impart.video.names.taught import Names
+
+        return Names(self.path, base_of=self._in_use.base, snapshot=self._searcher.current)
+
+    def find(
+        self, name: str, *, top: int | None = None, path_glob: str | None = None, by_time: bool = False
+    ) -> list[Hit]:
+        """Find the spans in which a taught name is present; see `Names.find`.
+
+        Args:
+            name, top, path_glob, by_time: see `Names.find`.
+
+        Raises:
+            QueryError: there is no such name.
+        """
+        return self.names.find(name, top=top, path_glob=path_glob, by_time=by_time)
+
     def use_references(
         self,
         references: ReferenceSet | None,
@@ -274,7 +297,8 @@ class VideoIndex:
 
         Args:
             references: copied into the index. None switches augmentation off.
-            settings: of the blend; None = those stored with the set (`refset tune`), or the paper's.
+            settings: of the blend; None = those stored with the set (`refset tune`), or the paper's. A set of one image
+                that is not tuned gets the usual ones, which have a gate.
             ram: a trained RAM (`impart.blending.ram_checkpoint.open_ram`) as the blender, in place of settings; copied
                 into the index.
 
@@ -284,6 +308,8 @@ class VideoIndex:
         """
         base = encoder = self._in_use.base(self.manifest)
         if references is not None:
+            if ram is None and settings is None:
+                references = gated_if_single(references)
             blending = ram or Vanilla(settings or settings_of(references) or VanillaSettings())
             encoder = AugmentedEncoder(base, references, blending)
         with Writer(self._store) as writer:

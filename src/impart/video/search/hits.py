@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from impart.errors import QueryError
 from impart.video.index.store import Kind
 
-__all__ = ["Hit", "Moment", "Reason", "timecode"]
+__all__ = ["Hit", "Moment", "Reason", "parse_moment", "timecode"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,3 +95,24 @@ def timecode(seconds: float) -> str:
     """
     ms = round(seconds * 1000)
     return f"{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}"
+
+
+def parse_moment(moment: str) -> tuple[str, float]:
+    """Parse `path@time`; the time is seconds, MM:SS or HH:MM:SS, each with a fraction.
+
+    >>> parse_moment("films/a@b.mp4@01:02.5")
+    ('films/a@b.mp4', 62.5)
+
+    Raises:
+        QueryError: there is no valid time.
+    """
+    file, at, clock = moment.rpartition("@")
+    try:
+        if not at or not file:
+            raise ValueError("no time")
+        seconds = 0.0
+        for part in clock.split(":"):
+            seconds = seconds * 60 + float(part)
+    except ValueError as error:
+        raise QueryError(f"{moment!r} has no time: write path@seconds or path@MM:SS, as in clip.mp4@12.5") from error
+    return file, seconds

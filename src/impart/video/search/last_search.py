@@ -17,6 +17,7 @@ from impart.errors import QueryError
 from impart.files import atomic_path
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import LAST_SEARCH, Kind
+from impart.video.search.hits import Hit
 
 __all__ = ["LastSearch", "SavedHit", "load_last_search", "save_last_search"]
 
@@ -54,6 +55,25 @@ class LastSearch:
     query: str
     command: str
     hits: tuple[SavedHit, ...]
+
+    @classmethod
+    def of(cls, hits: Sequence[Hit], *, query: str, command: str) -> LastSearch:
+        """Make the record of hits that are printed with their ranks as numbers."""
+        saved = tuple(
+            SavedHit(
+                number=hit.rank,
+                path=hit.path,
+                start_s=hit.start_s,
+                end_s=hit.end_s,
+                best_s=hit.best_s,
+                score=hit.score,
+                video_id=hit.video_id,
+                kind=hit.kind,
+                label=query,
+            )
+            for hit in hits
+        )
+        return cls(query=query, command=command, hits=saved)
 
     def take(self, numbers: Sequence[int]) -> list[SavedHit]:
         """Return the hits with these numbers, in the order given; all, where none is given.

@@ -1,0 +1,219 @@
+"""`impart names`: teach the names of people, animals, places and things by a few images, and find them."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from impart.cli.options import DEFAULT_INDEX, IndexOption
+from impart.cli.output import Answer, Format, print_answers, print_json
+
+if TYPE_CHECKING:
+    from impart.video.index.index import VideoIndex
+    from impart.video.names.report import NameReport
+    from impart.video.names.taught import Added, NameInfo
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Names of people, animals, places and things: teach them by a few images, then find them. Nothing is indexed "
+    "again.",
+    no_args_is_help=True,
+)
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Name, in any case, in quotes if it has spaces.")]
+
+
+@app.command()
+def add(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="Name to teach; or, alone, a folder with one sub-folder per name."),
+    ],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGE",
+            help="Image files, folders of them, or moments of videos: clip.mp4@12.5 or clip.mp4@00:12.5.",
+        ),
+    ] = None,
+    from_hits: Annotated[
+        str | None,
+        typer.Option("--from-hits", metavar="N,N,...", help="Take the best frames of these hits of the last search."),
+    ] = None,
+    index_dir: IndexOption = DEFAULT_INDEX,
+) -> None:
+    """Teach a name, or add images to it. It is in force at once.
+
+    One image works, three of different views are better. Each name is checked: which of its images are found by the
+    others. Exit code 3 means that some images could not be read.
+    """
+    opened = _open(index_dir)
+    if from_hits is not None:
+        if images:
+            raise typer.BadParameter("--from-hits has its own images: leave the others out")
+        done = opened.names.add_hits(name, _numbers(from_hits))
+    elif images:
+        done = opened.names.add(name, images)
+    elif Path(name).expanduser().is_dir():
+        done = opened.names.add_folder(name)
+    else:
+        raise typer.BadParameter(
+            f"{name!r} is no folder: give one with a sub-folder per name, or images: "
+            f"impart names add {shlex.quote(name)} a.jpg b.jpg clip.mp4@00:12.5"
+        )
+    _print_added(done, index_dir)
+    if done.failed:
+        raise typer.Exit(3)
+
+
+@app.command("list")
+def list_names(
+    check: Annotated[
+        bool, typer.Option("--check", help="Check each name: which of its images are found by the others.")
+    ] = False,
+    images: Annotated[bool, typer.Option("--images", help="Also list the images of each name.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    index_dir: IndexOption = DEFAULT_INDEX,
+) -> None:
+    """List the names, with the number of images of each and how many of them are in force."""
+    infos = _open(index_dir).names.list(check=check)
+    if as_json:
+        print_json([_as_dict(info) for info in infos], indent=2)
+        return
+    if not infos:
+        print(f"{index_dir}: no names")
+        print(f"next: impart names add Rex a.jpg b.jpg c.jpg{_place(index_dir)}", file=sys.stderr)
+    for info in infos:
+        _print_info(info, images=images)
+
+
+@app.command()
+def remove(
+    name: NameArgument,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGE", help="Remove only these images, as 'impart names list --images' has them."),
+    ] = None,
+    index_dir: IndexOption = DEFAULT_INDEX,
+) -> None:
+    """Remove a name, or some of its images."""
+    count = _open(index_dir).names.remove(name, images or ())
+    print(f"{index_dir}: removed {_count(count, 'image')} of {name}")
+
+
+@app.command()
+def rename(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="Name as it was taught.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="New name.")],
+    index_dir: IndexOption = DEFAULT_INDEX,
+) -> None:
+    """Give a name another spelling; its images stay."""
+    print(f"{index_dir}: {old} is now {_open(index_dir).names.rename(old, new)}")
+
+
+@app.command()
+def find(
+    name: NameArgument,
+    index_dir: IndexOption = DEFAULT_INDEX,
+    top: Annotated[int | None, typer.Option("--top", "-n", min=1, help="Return this many spans; default all.")] = None,
+    path: Annotated[
+        str | None,
+        typer.Option("--path", help="Find it only in videos whose name matches, such as '*.mp4'.", metavar="GLOB"),
+    ] = None,
+    by_time: Annotated[
+        bool, typer.Option("--by-time", help="List the spans by video and time, not the best first.")
+    ] = False,
+    form: Annotated[Format, typer.Option("--format", "-f", help="Print the spans in this format.")] = Format.table,
+) -> None:
+    """Find the spans in which a name is present, by its images alone.
+
+    The score is the mean presence in the span, from 0 to 1. For a name in a sentence, use 'impart search'.
+    """
+    from impart.video.search.last_search import LastSearch, save_last_search
+
+    opened = _open(index_dir)
+    hits = opened.find(name, top=top, path_glob=path, by_time=by_time)
+    print_answers([Answer(query=name, hits=hits, extra={})], form, why=False)
+    save_last_search(opened.path, LastSearch.of(hits, query=name, command="names find"))
+    if hits:
+        print("next: impart export --help: write these spans as clips, a reel or a timeline", file=sys.stderr)
+    elif not opened.videos():
+        print(f"the index {index_dir} holds no videos: add some with impart index PATH...", file=sys.stderr)
+
+
+def _open(index_dir: Path) -> VideoIndex:
+    from impart.video.index.index import VideoIndex
+
+    return VideoIndex.open(index_dir, create=False)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise typer.BadParameter(f"--from-hits {text}: give numbers of hits, such as 1,3,4") from error
+
+
+def _print_added(done: Added, index_dir: Path) -> None:
+    for note in done.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for source, reason in done.failed:
+        print(f"left out: {source}: {reason}", file=sys.stderr)
+    for name, source in done.known:
+        print(f"the same image again, left out: {source} ({name})", file=sys.stderr)
+    for report in done.reports:
+        new = done.added.get(report.name, 0)
+        print(f"{report.name}: {_count(new, 'new image')}, {len(report)} in all, {_found(report)}")
+        _print_remarks(report)
+    first = next(iter(done.added), None)
+    if first is not None:
+        print(f"next: impart names find {shlex.quote(first)}{_place(index_dir)}", file=sys.stderr)
+
+
+def _print_info(info: NameInfo, *, images: bool) -> None:
+    left_out = f", {info.in_force} in force" if info.in_force < info.images else ""
+    checked = f", {_found(info.report)}" if info.report is not None else ""
+    print(f"{info.name}: {_count(info.images, 'image')}{left_out}{checked}")
+    if info.report is not None:
+        _print_remarks(info.report)
+    if images:
+        for source in info.sources:
+            print(f"  {source}")
+
+
+def _print_remarks(report: NameReport) -> None:
+    for remark in report.remarks:
+        print(f"  {remark}")
+
+
+def _found(report: NameReport) -> str:
+    if len(report) == 1:
+        return "not checked"
+    return f"{int(report.found.sum())} of {len(report)} found by the others"
+
+
+def _as_dict(info: NameInfo) -> dict[str, object]:
+    row: dict[str, object] = {
+        "name": info.name,
+        "images": info.images,
+        "in_force": info.in_force,
+        "sources": list(info.sources),
+        "thumbnails": [str(path) if path is not None else None for path in info.thumbnails],
+    }
+    if info.report is not None:
+        row["found"] = [bool(one) for one in info.report.found]
+        row["remarks"] = list(info.report.remarks)
+    return row
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _place(index_dir: Path) -> str:
+    return "" if index_dir == DEFAULT_INDEX else f" -i {shlex.quote(str(index_dir))}"

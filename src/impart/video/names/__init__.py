@@ -1,0 +1,1 @@
+"""Names of people, animals, places and things, taught by a few images."""

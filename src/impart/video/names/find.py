@@ -1,0 +1,218 @@
+"""Find a name: the spans of the videos in which it is present, by the vectors of the index alone."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from impart.blending.tune import bundled_background
+from impart.encoders.base import Float32
+from impart.video.names.presence import Background, Detector
+from impart.video.names.store import NameStore, TaughtNames
+from impart.video.search.filters import allowed_videos
+from impart.video.search.hits import Hit
+from impart.video.search.query import SearchOptions
+from impart.video.search.snapshot import Snapshot
+
+__all__ = ["Hits", "NamesInForce", "Prepared", "Span", "hits_of", "presence_spans", "smoothed"]
+
+Hits: TypeAlias = "list[Hit]"
+
+_GAP_S = 1.0  # shorter absences do not end a span
+_PRESENT = 0.5
+_SIDES = (0.25, 0.5, 0.25)  # weights of the segment before, the segment, and the one after
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A run of segments in which a name is present.
+
+    Attributes:
+        first, last: segments, both inclusive.
+        best: segment with the highest presence.
+        score: mean presence over time.
+    """
+
+    first: int
+    last: int
+    best: int
+    score: float
+
+
+class Prepared:
+    """The names of an index and a snapshot of it, with what all names share. Made by `NamesInForce.of`.
+
+    Attributes:
+        taught: the names.
+        snapshot: the index.
+    """
+
+    def __init__(self, taught: TaughtNames, snapshot: Snapshot, others: Float32 | None) -> None:
+        self.taught = taught
+        self.snapshot = snapshot
+        self._others = others
+        self._detectors: dict[str, Detector] = {}
+
+    @cached_property
+    def background(self) -> Background:
+        """Statistics of the frames of the index and of the encoder's background set."""
+        others = self._others
+        if not len(self.snapshot) and others is None:  # an empty index of a model without a background set
+            others = np.eye(self.snapshot.manifest.retrieval_dim, dtype=np.float32)
+        return Background.of(self.snapshot.retrieval, others)
+
+    @cached_property
+    def lengths(self) -> Float32:
+        """Lengths (n,) of the whitened frames, see `Background.lengths`."""
+        return self.background.lengths(self.snapshot.retrieval)
+
+    def detector(self, name: str) -> Detector:
+        """Return the detector of a taught name."""
+        if name not in self._detectors:
+            self._detectors[name] = Detector.of(self.taught.retrieval(name), self.background)
+        return self._detectors[name]
+
+    def presence(self, name: str) -> Float32:
+        """Compute the presence (n,) of a taught name in the segments of the index, smoothed over time."""
+        detector = self.detector(name)
+        z_scores = detector.z_scores(self.snapshot.retrieval, self.lengths)
+        return detector.as_presence(smoothed(z_scores, self.snapshot.scenes))
+
+
+class NamesInForce:
+    """The names of one index, prepared once per commit of the index or of the names. May be shared by threads."""
+
+    def __init__(self, store: NameStore) -> None:
+        self.store = store
+        self._lock = threading.Lock()
+        self._last: Prepared | None = None
+
+    def of(self, snapshot: Snapshot) -> Prepared:
+        """Return the names as they are now, for a snapshot of the index.
+
+        Raises:
+            VideoIndexError: the names are damaged.
+            EncoderMismatchError: they were taught with another encoder.
+        """
+        with self._lock:
+            taught, last = self.store.read(snapshot.manifest), self._last
+            if last is None or last.taught.state != taught.state or last.snapshot is not snapshot:
+                fingerprint = snapshot.manifest.encoder_fingerprint
+                background = bundled_background(snapshot.manifest.encoder_id, fingerprint=fingerprint)
+                others = background.retrieval_embeddings if background is not None else None
+                made = Prepared(taught, snapshot, others)
+                if last is not None and last.snapshot is snapshot:  # other names, the same frames
+                    made.__dict__.update({key: last.__dict__[key] for key in _SHARED if key in last.__dict__})
+                self._last = made
+            assert self._last is not None
+            return self._last
+
+
+_SHARED = ("background", "lengths")
+
+
+def smoothed(scores: Float32, scenes: npt.NDArray[np.int64]) -> Float32:
+    """Smooth scores (n,) over neighbouring segments of one scene: one bad frame is no absence.
+
+    Args:
+        scenes: (S,) first segment of each scene.
+
+    >>> smoothed(np.array([0, 4, 0, 8], np.float32), np.array([0, 3])).tolist()
+    [1.0, 2.0, 1.0, 8.0]
+    """
+    if not len(scores):
+        return scores
+    scene = np.searchsorted(scenes, np.arange(len(scores)), side="right")
+    same = scene[1:] == scene[:-1]
+    before = np.concatenate([scores[:1], np.where(same, scores[:-1], scores[1:])])
+    after = np.concatenate([np.where(same, scores[1:], scores[:-1]), scores[-1:]])
+    result: Float32 = (_SIDES[0] * before + _SIDES[1] * scores + _SIDES[2] * after).astype(np.float32)
+    return result
+
+
+def presence_spans(
+    presence: Float32,
+    start_s: npt.NDArray[np.float64],
+    end_s: npt.NDArray[np.float64],
+    offsets: npt.NDArray[np.int64],
+    *,
+    gap_s: float = _GAP_S,
+) -> list[Span]:
+    """Join the segments with a presence of at least one half to spans.
+
+    Args:
+        presence: (n,).
+        start_s, end_s: (n,) of the segments.
+        offsets: (V + 1,) the segments of video i are [offsets[i], offsets[i + 1]).
+        gap_s: absences up to this long do not end a span.
+
+    Returns:
+        Spans in order of video and time.
+
+    >>> times = np.arange(6) / 2
+    >>> found = presence_spans(np.array([0, 1, 0, 1, 0, 0.6], np.float32), times, times + 0.5, np.array([0, 5, 6]))
+    >>> [(span.first, span.last, span.best) for span in found]
+    [(1, 3, 1), (5, 5, 5)]
+    """
+    present = np.flatnonzero(presence >= _PRESENT)
+    if not len(present):
+        return []
+    video = np.searchsorted(offsets, present, side="right")
+    apart = (video[1:] != video[:-1]) | (start_s[present[1:]] - end_s[present[:-1]] > gap_s + 1e-6)
+    bounds = np.concatenate([[0], np.flatnonzero(apart) + 1, [len(present)]])
+    spans = []
+    for begin, end in itertools.pairwise(bounds):
+        first, last = int(present[begin]), int(present[end - 1])
+        part = slice(first, last + 1)
+        shown_s = np.maximum(end_s[part] - start_s[part], 1e-6)
+        score = float(np.average(presence[part], weights=shown_s))
+        spans.append(Span(first=first, last=last, best=first + int(np.argmax(presence[part])), score=score))
+    return spans
+
+
+def hits_of(name: str, prepared: Prepared, *, top: int | None, path_glob: str | None, by_time: bool) -> Hits:
+    """Make a hit of each span in which a name is present.
+
+    Args:
+        name: a taught name.
+        top: most spans; None = all.
+        path_glob: only in videos whose name matches, see `SearchOptions`.
+        by_time: in order of path and time, not the best first.
+    """
+    snapshot = prepared.snapshot
+    if not len(snapshot):
+        return []
+    options = SearchOptions(top=top or 1, group="scene", by="mean", path_glob=path_glob)
+    spans = presence_spans(prepared.presence(name), snapshot.start_s, snapshot.end_s, snapshot.offsets)
+    allowed = allowed_videos(snapshot, options)
+    if allowed is not None:
+        spans = [span for span in spans if allowed[snapshot.video_of[span.best]]]
+    chosen = sorted(spans, key=lambda span: -round(span.score, 6))[:top]
+    if by_time:
+        chosen = sorted(chosen, key=lambda span: span.first)
+    return [_hit(rank, name, span, snapshot) for rank, span in enumerate(chosen, 1)]
+
+
+def _hit(rank: int, name: str, span: Span, snapshot: Snapshot) -> Hit:
+    number, scene = int(snapshot.video_of[span.best]), int(snapshot.scene_of[span.best])
+    return Hit(
+        rank=rank,
+        path=snapshot.paths[number],
+        start_s=float(snapshot.start_s[span.first]),
+        end_s=float(snapshot.end_s[span.last]),
+        score=round(span.score, 6),
+        video_id=snapshot.video_ids[number],
+        best_s=float(snapshot.start_s[span.best]),
+        scene_start_s=float(snapshot.scene_start_s[scene]),
+        scene_end_s=float(snapshot.scene_end_s[scene]),
+        video_s=float(snapshot.durations_s[number]),
+        kind=snapshot.kinds[number],
+        names=(name,),
+        also_at=tuple(snapshot.paths[copy] for copy in snapshot.copies.get(number, ()) if copy != number),
+    )

@@ -1,0 +1,380 @@
+"""Names: teach the names of people, animals, places and things to an index by a few images, and find them.
+
+Nothing is indexed again. A name is in force from the moment it is saved, also in processes that search meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
+from impart.encoders.preprocess import squashed
+from impart.errors import ConfigError, DataError, DecodeError, QueryError
+from impart.retrieval.near_duplicates import HASH_BITS, hash_signs, perceptual_hash
+from impart.retrieval.prompts import query_embeddings
+from impart.video.index.manifest import IndexManifest
+from impart.video.index.writer import write_lock
+from impart.video.names.examples import Given, Loaded, given_folder, given_hits, given_images, load
+from impart.video.names.find import Hits, NamesInForce, Prepared, hits_of
+from impart.video.names.report import SAME_BITS, NameReport, report_on
+from impart.video.names.store import Example, NameStore, TaughtNames, fold
+from impart.video.search.last_search import load_last_search
+from impart.video.search.snapshot import Snapshot
+
+__all__ = ["Added", "NameInfo", "Names"]
+
+_BATCH = 16
+_LONGEST = 100  # letters of a name
+
+
+@dataclass(frozen=True, kw_only=True)
+class NameInfo:
+    """One taught name.
+
+    Attributes:
+        images: number of images; in_force: how many of them count, all but those that are unlike the others.
+        sources: the images, as they were given.
+        thumbnails: their small copies in the index; None where there is none.
+        report: the check by leave-one-out; None where it was not asked for.
+    """
+
+    name: str
+    images: int
+    in_force: int
+    sources: tuple[str, ...]
+    thumbnails: tuple[Path | None, ...]
+    report: NameReport | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Added:
+    """What `Names.add` did.
+
+    Attributes:
+        added: number of new images per name.
+        known: (name, source) of images that the name already had.
+        failed: (source, reason) of images that could not be read.
+        notes: what was left out, in words.
+        reports: of the names that were changed.
+    """
+
+    added: dict[str, int]
+    known: tuple[tuple[str, str], ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    reports: tuple[NameReport, ...] = ()
+
+
+class Names:
+    """The taught names of one index; `VideoIndex.names`. May be shared by threads.
+
+    Args:
+        index: folder of the index.
+        base_of: returns the base encoder of a manifest.
+        snapshot: returns the index in memory, as it is now.
+        stream: number of the video stream that is decoded.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from impart import VideoIndex
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> index = VideoIndex.open(Path(folder.name) / "library.impart")
+        >>> events = list(index.add([]))  # an empty index
+        >>> index.names.add("our logo", [Image.radial_gradient("L")]).added
+        {'our logo': 1}
+        >>> [(info.name, info.images) for info in index.names.list()]
+        [('our logo', 1)]
+        >>> index.names.remove("our logo")
+        1
+        >>> folder.cleanup()
+    """
+
+    def __init__(
+        self, index: Path, *, base_of: Callable[[IndexManifest], Encoder], snapshot: Callable[[], Snapshot]
+    ) -> None:
+        self._index = index
+        self._base_of = base_of
+        self._snapshot = snapshot
+        self._store = NameStore(index)
+        self.in_force = NamesInForce(self._store)
+
+    def add(self, name: str, images: Sequence[str | os.PathLike[str] | ImageInput]) -> Added:
+        """Teach a name, or add images to a known one.
+
+        Args:
+            name: as people write it; a known name is found whatever its case.
+            images: image files, folders of them, moments of videos such as `clip.mp4@12.5`, or images in memory.
+
+        Raises:
+            ConfigError: the name is empty, too long, or contains control characters.
+            DataError: none of the images can be read.
+            IndexLockedError: another process is writing to the index.
+        """
+        return self._add(given_images(_checked(name), images))
+
+    def add_folder(self, folder: str | os.PathLike[str]) -> Added:
+        """Teach the names of a folder: one sub-folder per name.
+
+        Raises:
+            DataError: it has no sub-folders with images, or none of these can be read.
+            IndexLockedError: another process is writing to the index.
+        """
+        notes: list[str] = []
+        given = given_folder(Path(folder).expanduser(), on_note=notes.append)
+        for name in dict.fromkeys(one.name for one in given):
+            _checked(name)
+        return self._add(given, notes=notes)
+
+    def add_hits(self, name: str, numbers: Sequence[int]) -> Added:
+        """Teach a name by hits of the last search: the best frames of each.
+
+        Args:
+            numbers: of the hits, as printed; none = all.
+
+        Raises:
+            QueryError: there was no search, or it had no such hit.
+        """
+        hits = load_last_search(self._index).take(numbers)
+        return self._add(given_hits(_checked(name), hits, self._snapshot()))
+
+    def list(self, *, check: bool = False) -> tuple[NameInfo, ...]:
+        """List the names in alphabetical order.
+
+        Args:
+            check: add the report of each name.
+        """
+        prepared = self._prepared()
+        taught = prepared.taught
+        infos = []
+        for name, rows in taught.rows.items():
+            infos.append(
+                NameInfo(
+                    name=name,
+                    images=len(rows),
+                    in_force=int(prepared.detector(name).kept.sum()),
+                    sources=tuple(taught.column(name, "path")),
+                    thumbnails=tuple(taught.thumbnail(one) for one in taught.column(name, "hash")),
+                    report=report_on(name, prepared) if check else None,
+                )
+            )
+        return tuple(infos)
+
+    def remove(self, name: str, sources: Iterable[str] = ()) -> int:
+        """Remove a name, or some of its images.
+
+        Args:
+            sources: images as `list` has them; a file name is enough. None = the whole name.
+
+        Returns:
+            The number of images removed.
+
+        Raises:
+            QueryError: there is no such name or image.
+        """
+        manifest = IndexManifest.load(self._index)
+        with write_lock(self._index):
+            taught = self._store.read(manifest)
+            known = self._known(taught, name)
+            rows = taught.rows[known]
+            wanted = list(sources)
+            if wanted:
+                given = taught.column(known, "path")
+                chosen = []
+                for one in wanted:
+                    found = [row for row, path in zip(rows, given, strict=True) if one in (path, Path(path).name)]
+                    if not found:
+                        raise QueryError(f"{known} has no image {one}: it has {', '.join(given)}")
+                    chosen += found
+                rows = np.unique(chosen)
+            self._store.remove(rows, manifest)
+        return len(rows)
+
+    def rename(self, old: str, new: str) -> str:
+        """Give a name another spelling.
+
+        Returns:
+            The new name.
+
+        Raises:
+            QueryError: there is no such name, or the new one is another name already.
+            ConfigError: the new name is empty, too long, or contains control characters.
+        """
+        new = _checked(new)
+        manifest = IndexManifest.load(self._index)
+        text = self._text_embedding([new], manifest)[new]
+        with write_lock(self._index):
+            taught = self._store.read(manifest)
+            known = self._known(taught, old)
+            other = taught.known(new)
+            if other is not None and other != known:
+                raise QueryError(f"{other} is a name already: remove it first, or add the images of {known} to it")
+            self._store.rename(known, new, text, manifest)
+        return new
+
+    def find(self, name: str, *, top: int | None = None, path_glob: str | None = None, by_time: bool = False) -> Hits:
+        """Find the spans in which a name is present, by its images alone.
+
+        Args:
+            top: most spans; None = all.
+            path_glob: only in videos whose name matches, see `SearchOptions`.
+            by_time: in order of path and time, not the best first.
+
+        Returns:
+            Hits whose score is the mean presence in the span, 0 to 1.
+
+        Raises:
+            QueryError: there is no such name.
+        """
+        prepared = self._prepared()
+        known = self._known(prepared.taught, name)
+        return hits_of(known, prepared, top=top, path_glob=path_glob, by_time=by_time)
+
+    def _prepared(self) -> Prepared:
+        return self.in_force.of(self._snapshot())
+
+    def _known(self, taught: TaughtNames, name: str) -> str:
+        """Return the name as it was taught.
+
+        Raises:
+            QueryError: it was not; names those that were.
+        """
+        known = taught.known(name)
+        if known is None:
+            names = ", ".join(taught.names[:20]) + (", ..." if len(taught) > 20 else "")
+            remedy = f"there are: {names}" if names else f"teach it with: impart names add {name!r} IMAGE..."
+            raise QueryError(f"no name {name!r} in the index {self._index}: {remedy}")
+        return known
+
+    def _add(self, given: Iterable[Given], *, notes: Sequence[str] = ()) -> Added:
+        """Read, encode and store images."""
+        manifest = IndexManifest.load(self._index)
+        encoder = self._base_of(manifest)
+        snapshot, taught = self._snapshot(), self._store.read(manifest)
+        new = _New(taught)
+        failed: list[tuple[str, str]] = []
+        for one in given:
+            try:
+                side_px, stream = encoder.traits.image_size_px, manifest.decode.stream
+                new.take(load(one, snapshot, short_side_px=side_px, stream=stream))
+            except (DataError, DecodeError, QueryError) as error:
+                reason = error.reason if isinstance(error, DecodeError) else str(error)
+                failed.append((one.source, reason))
+        if not new.images:
+            if not new.known:
+                first = f": {failed[0][0]}: {failed[0][1]}" if failed else ""
+                raise DataError(f"no image was given that can be read{first}")
+        else:
+            examples = self._encoded(new, encoder, manifest)
+            with write_lock(self._index):
+                self._store.add([*examples], manifest)
+        prepared = self._prepared()
+        counts: dict[str, int] = {}
+        for name, _, _ in new.images:
+            counts[name] = counts.get(name, 0) + 1
+        touched = dict.fromkeys([*counts, *(name for name, _ in new.known)])
+        return Added(
+            added=counts,
+            known=tuple(new.known),
+            failed=tuple(failed),
+            notes=tuple(notes),
+            reports=tuple(report_on(name, prepared) for name in touched if name in prepared.taught.rows),
+        )
+
+    def _encoded(self, new: _New, encoder: Encoder, manifest: IndexManifest) -> Sequence[Example]:
+        texts = self._text_embedding([name for name, _, _ in new.images], manifest)
+        fit, side_px = manifest.decode.fit, encoder.traits.image_size_px
+        examples = []
+        for first in range(0, len(new.images), _BATCH):
+            part = new.images[first : first + _BATCH]
+            pixels: Sequence[ImageInput] = [loaded.image for _, loaded, _ in part if loaded.image is not None]
+            if fit == "squash":
+                pixels = [squashed(image, side_px=side_px) for image in pixels]
+            encoded = encoder.encode_images(pixels) if len(pixels) else None
+            coming = iter(zip(encoded.embeddings, encoded.retrieval, strict=True)) if encoded else iter(())
+            for name, loaded, phash in part:
+                embedding, retrieval = loaded.vectors or next(coming)
+                examples.append(
+                    Example(
+                        name=name,
+                        source=_absolute(loaded.given),
+                        hash=loaded.hash,
+                        phash=phash,
+                        embedding=embedding,
+                        text_embedding=texts[name],
+                        retrieval=retrieval,
+                        thumbnail=loaded.image,
+                    )
+                )
+        return examples
+
+    def _text_embedding(self, names: Sequence[str], manifest: IndexManifest) -> dict[str, Float32]:
+        """Embed names as the texts of a search."""
+        unique = list(dict.fromkeys(names))
+        rows = query_embeddings(unique, self._base_of(manifest).encode_texts)
+        return dict(zip(unique, l2_normalise(rows), strict=True))
+
+
+class _New:
+    """Images that are to be added: (name as it is taught, image, perceptual hash), without those that are known.
+
+    Attributes:
+        known: (name, source) of images that the name already has, or that were given twice.
+    """
+
+    def __init__(self, taught: TaughtNames) -> None:
+        self.images: list[tuple[str, Loaded, str]] = []
+        self.known: list[tuple[str, str]] = []
+        self._taught = taught
+        self._spelled: dict[str, str] = {}
+        self._hashes: dict[str, tuple[list[str], list[str]]] = {}
+
+    def take(self, loaded: Loaded) -> None:
+        """Add an image, or record that it is known."""
+        given = loaded.given
+        name = self._taught.known(given.name) or self._spelled.setdefault(fold(given.name), given.name)
+        phash = perceptual_hash(loaded.image) if loaded.image is not None else ""
+        if name not in self._hashes:
+            there = name in self._taught.rows
+            columns = [self._taught.column(name, column) if there else [] for column in ("hash", "phash")]
+            self._hashes[name] = (columns[0], columns[1])
+        hashes, phashes = self._hashes[name]
+        if loaded.hash in hashes or _is_same(phash, phashes):
+            self.known.append((name, given.source))
+            return
+        hashes.append(loaded.hash)
+        phashes.append(phash)
+        self.images.append((name, loaded, phash))
+
+
+def _is_same(phash: str, others: Sequence[str]) -> bool:
+    """Whether an image with one of the other perceptual hashes is this one, resized or saved again."""
+    if not phash or not others:
+        return False
+    differ = (HASH_BITS - hash_signs([phash]) @ hash_signs(others).T) / 2
+    return bool((differ <= SAME_BITS).any())
+
+
+def _checked(name: str) -> str:
+    """Return a name with single spaces.
+
+    Raises:
+        ConfigError: it is empty, too long, or contains control characters.
+    """
+    words = " ".join(name.split())
+    if not words or len(words) > _LONGEST or not words.isprintable():
+        raise ConfigError(f"{name!r} is no name: give 1 to {_LONGEST} printable letters")
+    return words
+
+
+def _absolute(given: Given) -> str:
+    """Write the source of an image so that it is found from any folder."""
+    if not isinstance(given.image, Path):
+        return given.source
+    path = os.path.abspath(given.image)  # noqa: PTH100 - links stay
+    return path if given.at_s is None else f"{path}@{given.at_s:g}"
