@@ -69,15 +69,12 @@ def main() -> None:
         others = [frame for place, other in enumerate(found) if place != number for frame in other if frame]
         strangers += len(others)
         false += sum(float(face_presence(stacked(frame), examples).max()) >= 0.5 for frame in others)
-    print(
-        "| clips | frames (1 per second) | with a face | people taught | found in the rest of their clip | of strangers |"
-    )
+    print("| clips | frames (1 per second) | with a face | people taught | found in their clip | of strangers |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     with_face = sum(bool(frame) for clip in found for frame in clip)
-    print(
-        f"| {len(clips)} | {frames} | {with_face} | {people} | {right} of {asked} ({100 * right / max(asked, 1):.1f}%) | "
-        f"{false} of {strangers} ({100 * false / max(strangers, 1):.2f}%) |"
-    )
+    own = f"{right} of {asked} ({100 * right / max(asked, 1):.1f}%)"
+    rest = f"{false} of {strangers} ({100 * false / max(strangers, 1):.2f}%)"
+    print(f"| {len(clips)} | {frames} | {with_face} | {people} | {own} | {rest} |")
     print(f"\n{seconds / max(frames, 1):.2f} s per frame on this machine, decoding included.")
 
 

@@ -119,3 +119,31 @@ def test_a_person_is_found_in_a_video_and_a_coffee_cup_is_not(tmp_path: Path) ->
     faces = FaceStore(index.path).videos()
     assert faces.start_s.min() >= 1.9
     assert list(find_in_videos(index.path, index.videos(), index.settings.decode)) == []  # each video once
+
+
+@needs_dlib
+def test_a_person_in_other_surroundings_is_found_by_the_face_until_it_is_purged(tmp_path: Path) -> None:
+    from skimage import data
+
+    astronaut = Image.fromarray(data.astronaut())
+    portrait = astronaut.crop((130, 20, 330, 220)).resize((360, 360))
+    scene = Image.new("RGB", (640, 480), "blue")  # the encoder of this test names images by their colour
+    scene.paste(portrait, (200, 60))
+    (tmp_path / "v").mkdir()
+    frames = [np.full((480, 640, 3), (0, 160, 0), np.uint8)] * 20 + [np.asarray(scene)] * 20
+    write_frames(tmp_path / "v" / "film.mp4", frames, times_s=[i / 10 for i in range(40)])
+    index = VideoIndex.open(tmp_path / "library", TinyEncoder())
+    for _ in index.add(tmp_path / "v"):
+        pass
+    example = tmp_path / "eileen.png"
+    astronaut.save(example)
+    index.names.add("Eileen", [example])
+    before = [(hit.start_s, hit.end_s) for hit in index.find("Eileen")]
+    for _ in index.names.find_faces(index.videos()):
+        pass
+    (hit,) = [hit for hit in index.find("Eileen") if hit.score > 0.9]
+    assert hit.start_s == pytest.approx(2.0, abs=0.3)
+    assert hit.end_s == pytest.approx(4.0, abs=0.3)
+    index.names.purge_faces()
+    assert not (index.path / "faces").exists()
+    assert [(hit.start_s, hit.end_s) for hit in index.find("Eileen")] == before

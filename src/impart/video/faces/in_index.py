@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Float32
-from impart.video.faces.matching import face_presence, tracks
-from impart.video.faces.store import VideoFaces
+from impart.video.faces.matching import combine, example_faces, face_presence, tracks
+from impart.video.faces.store import FaceStore, VideoFaces
 from impart.video.search.snapshot import Snapshot
 
-__all__ = ["FaceTracks"]
+__all__ = ["FaceTracks", "KnownFaces"]
 
 
 class FaceTracks:
@@ -62,3 +64,27 @@ class FaceTracks:
             part = slice(int(self._first[track]), int(self._last[track]) + 1)
             np.maximum(result[part], best[track], out=result[part])
         return result
+
+
+class KnownFaces:
+    """The faces of an index and of the images of its names, read once per change of either.
+
+    Attributes:
+        state: of the store when they were read.
+        snapshot: of the index.
+    """
+
+    def __init__(self, store: FaceStore, snapshot: Snapshot) -> None:
+        self.state = store.state()
+        self.snapshot = snapshot
+        self._tracks = FaceTracks(store.videos(), snapshot)
+        self._examples = store.examples()
+
+    def combined(self, in_frames: Float32, hashes: Sequence[str]) -> Float32:
+        """Combine the presence (n,) of a name in whole frames with that of its face.
+
+        Args:
+            hashes: of the name's images.
+        """
+        examples = example_faces([self._examples[one] for one in hashes if one in self._examples])
+        return combine(in_frames, self._tracks.presence(examples)) if len(examples) else in_frames
