@@ -173,8 +173,9 @@ class FaceStore:
     def _write(self, file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         try:
             self.folder.mkdir(exist_ok=True)
+            named: dict[str, Any] = dict(arrays)
             with atomic_path(file) as part, part.open("wb") as stream:
-                np.savez(stream, **arrays)
+                np.savez(stream, **named)
         except OSError as error:
             raise VideoIndexError(f"cannot write {file}: {error.strerror or error}; the old one is kept") from error
 
