@@ -70,6 +70,7 @@ def random_snapshot(hours: float, *, dim: int, seed: int) -> Snapshot:
         scene_end_s=start_s[scenes] + SCENE_S,
         durations_s=np.full(films, float(FILM_S)),
         recorded_at=np.full(films, np.nan),
+        modified_at=np.full(films, np.nan),
         kinds=tuple(cast("list[Kind]", ["video"] * films)),
         read_retrieval=lambda: np.zeros((total, 0), np.float16),
     )

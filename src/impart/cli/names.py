@@ -179,6 +179,46 @@ def discover(
         print(f"{index_dir}: of {_count(found.scenes, 'scene')}, no {least} show the same")
 
 
+@app.command()
+def faces(index_dir: IndexOption = DEFAULT_INDEX) -> None:
+    """Find faces, so that names of people are also found by their faces. Off until this is run; needs the extra faces.
+
+    One frame per second of each video is searched. Descriptors of faces are personal data in many countries: they are
+    kept in the folder faces/ of the index, and 'impart names purge' deletes them.
+    """
+    from impart.cli.progress import progress
+
+    opened = _open(index_dir)
+    videos, problems = opened.videos(), []
+    run = opened.names.find_faces(videos)
+    with progress("faces") as show:
+        while True:
+            try:
+                event = next(run)
+            except StopIteration as end:
+                total = end.value
+                break
+            if event.problem is not None:
+                problems.append(f"{event.path}: {event.problem}")
+            if show is not None:
+                show(event.done, event.total)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"{index_dir}: {_count(total, 'face')} in {_count(len(videos), 'video')}")
+    print(
+        "next: impart names add NAME IMAGE... teaches a person; impart names purge deletes all faces", file=sys.stderr
+    )
+    if problems:
+        raise typer.Exit(3)
+
+
+@app.command()
+def purge(index_dir: IndexOption = DEFAULT_INDEX) -> None:
+    """Delete all data of faces from the index. Names and their images stay."""
+    _open(index_dir).names.purge_faces()
+    print(f"{index_dir}: no data of faces is left")
+
+
 def _open(index_dir: Path) -> VideoIndex:
     from impart.video.index.index import VideoIndex
 

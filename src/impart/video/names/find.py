@@ -15,6 +15,8 @@ import numpy.typing as npt
 from impart.blending.tune import bundled_background
 from impart.encoders.base import Float32
 from impart.files import atomic_path
+from impart.video.faces.in_index import KnownFaces
+from impart.video.faces.store import FaceStore
 from impart.video.names.presence import Background, Detector
 from impart.video.names.store import NameStore, TaughtNames
 from impart.video.search.filters import allowed_videos
@@ -54,10 +56,14 @@ class Prepared:
     Attributes:
         taught: the names.
         snapshot: the index.
+        faces: of the index; None where they were not searched for.
     """
 
-    def __init__(self, taught: TaughtNames, snapshot: Snapshot, others: Float32 | None) -> None:
+    def __init__(
+        self, taught: TaughtNames, snapshot: Snapshot, others: Float32 | None, faces: KnownFaces | None = None
+    ) -> None:
         self.taught = taught
+        self.faces = faces
         self.snapshot = snapshot
         self._others = others
         self._detectors: dict[str, Detector] = {}
@@ -105,7 +111,8 @@ class Prepared:
         """Compute the presence (n,) of a taught name in the segments of the index, smoothed over time."""
         detector = self.detector(name)
         z_scores = detector.z_scores(self.snapshot.retrieval, self.lengths)
-        return detector.as_presence(smoothed(z_scores, *self.windows))
+        in_frames = detector.as_presence(smoothed(z_scores, *self.windows))
+        return in_frames if self.faces is None else self.faces.combined(in_frames, self.taught.column(name, "hash"))
 
 
 class NamesInForce:
@@ -113,6 +120,8 @@ class NamesInForce:
 
     def __init__(self, store: NameStore) -> None:
         self.store = store
+        self._face_store = FaceStore(store.index)
+        self._faces: KnownFaces | None = None
         self._lock = threading.Lock()
         self._last: Prepared | None = None
 
@@ -125,16 +134,28 @@ class NamesInForce:
         """
         with self._lock:
             taught, last = self.store.read(snapshot.manifest), self._last
-            if last is None or last.taught.state != taught.state or last.snapshot is not snapshot:
+            faces = self._faces_in(snapshot)
+            current = last is not None and last.taught.state == taught.state and last.snapshot is snapshot
+            if last is None or not current or last.faces is not faces:
                 fingerprint = snapshot.manifest.encoder_fingerprint
                 background = bundled_background(snapshot.manifest.encoder_id, fingerprint=fingerprint)
                 others = background.retrieval_embeddings if background is not None else None
-                made = Prepared(taught, snapshot, others)
+                made = Prepared(taught, snapshot, others, faces)
                 if last is not None and last.snapshot is snapshot:  # other names, the same frames
                     made.__dict__.update({key: last.__dict__[key] for key in _SHARED if key in last.__dict__})
                 self._last = made
             assert self._last is not None
             return self._last
+
+    def _faces_in(self, snapshot: Snapshot) -> KnownFaces | None:
+        """Return the faces of the index; None where they were not searched for."""
+        if not self._face_store.on:
+            self._faces = None
+        elif (
+            self._faces is None or self._faces.snapshot is not snapshot or self._faces.state != self._face_store.state()
+        ):
+            self._faces = KnownFaces(self._face_store, snapshot)
+        return self._faces
 
 
 _SHARED = ("background", "lengths", "windows")

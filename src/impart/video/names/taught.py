@@ -9,7 +9,7 @@ import dataclasses
 import os
 import shlex
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,11 @@ from impart.encoders.preprocess import squashed
 from impart.errors import ConfigError, DataError, DecodeError, QueryError, VideoIndexError
 from impart.retrieval.near_duplicates import HASH_BITS, hash_signs, perceptual_hash
 from impart.retrieval.prompts import query_embeddings
+from impart.video.faces.examples import faces_of_examples
+from impart.video.faces.finding import FacesFound, find_in_videos
+from impart.video.faces.store import FaceStore
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.store import TableGoneError
+from impart.video.index.store import TableGoneError, VideoRecord
 from impart.video.index.writer import write_lock
 from impart.video.names.cluster_page import frames_of, load_clusters, save_clusters, write_page
 from impart.video.names.discover import Discovered, discover
@@ -239,7 +242,7 @@ class Names:
                         raise QueryError(f"{known} has no image {one}: it has {', '.join(given)}")
                     chosen += found
                 rows = np.unique(chosen)
-            self._store.remove(rows, manifest)
+            self._match_faces(self._store.remove(rows, manifest))
         return len(rows)
 
     def rename(self, old: str, new: str) -> str:
@@ -299,6 +302,47 @@ class Names:
                     raise VideoIndexError(f"{error}; try again") from error
         return prepared
 
+    def find_faces(self, records: Sequence[VideoRecord]) -> Generator[FacesFound, None, int]:
+        """Find the faces in the videos that were not searched yet, and in the images of the names.
+
+        Faces of a name then raise its presence. `purge_faces` deletes all of this data. A run may be stopped at any
+        moment; the next one continues.
+
+        Args:
+            records: videos of the index.
+
+        Yields:
+            An event per video. The work is done while they are consumed.
+
+        Returns:
+            The number of faces in the videos.
+
+        Raises:
+            MissingExtraError: the extra `faces` is not installed.
+            IndexLockedError: another process was writing to the index.
+        """
+        manifest = IndexManifest.load(self._index)
+        faces = yield from find_in_videos(self._index, records, manifest.decode)
+        with write_lock(self._index):
+            self._match_faces(self._store.read(manifest))
+        return len(faces)
+
+    def purge_faces(self) -> None:
+        """Delete all data of faces; names and their images stay.
+
+        Raises:
+            IndexLockedError: another process is writing to the index.
+        """
+        IndexManifest.load(self._index)
+        with write_lock(self._index):
+            FaceStore(self._index).purge()
+
+    def _match_faces(self, taught: TaughtNames) -> None:
+        """Find the faces in the images of names, where faces are searched for; the caller holds the write lock."""
+        store = FaceStore(self._index)
+        if store.on:
+            store.save_examples(faces_of_examples(taught, store.examples()))
+
     def _known(self, taught: TaughtNames, name: str) -> str:
         """Return the name as it was taught.
 
@@ -333,7 +377,7 @@ class Names:
         else:
             examples = self._encoded(new, encoder, manifest)
             with write_lock(self._index):
-                self._store.add([*examples], manifest)
+                self._match_faces(self._store.add([*examples], manifest))
         prepared = self.prepared()
         counts: dict[str, int] = {}
         for name, _, _ in new.images:

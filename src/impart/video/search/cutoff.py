@@ -242,7 +242,7 @@ def _reached(
         reached &= cosines[:, others].mean(axis=1) >= LEAST_COSINE
     for part, one in enumerate(asked.named):
         if one is not None:
-            reached &= np.array([one.shown(of_hit[part]) for of_hit in rows])
+            reached &= np.array([set(one.present) <= set(one.names_in(of_hit[part])) for of_hit in rows])
     return reached
 
 
