@@ -157,7 +157,7 @@ def windows(length_s: float) -> np.ndarray:
 def detected(film: Path) -> np.ndarray | None:
     """Scenes (S, 2) of PySceneDetect's adaptive detector; None where it is not installed."""
     try:
-        from scenedetect import AdaptiveDetector, detect  # type: ignore[import-not-found]
+        from scenedetect import AdaptiveDetector, detect
     except ImportError:
         return None
     found = [(first.seconds, last.seconds) for first, last in detect(str(film), AdaptiveDetector())]

@@ -22,7 +22,7 @@ def demo(
     ] = _DEFAULT_FOLDER,
 ) -> None:
     """Make a small real library, index it, and search it by three sentences and one image. Nothing is downloaded."""
-    from impart.cli.index import show_run
+    from impart.cli.video.index import show_run
     from impart.demo import DEMO_IMAGE, DEMO_SENTENCES, make_demo_library
     from impart.video.index.index import VideoIndex
 

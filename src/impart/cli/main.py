@@ -14,8 +14,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from impart.cli import copies, data, demo, export, index, models, names, refset, scenes, search, train
+from impart.cli import data, demo, models, refset, train
 from impart.cli.eval import commands, reproduce
+from impart.cli.video import copies, export, index, names, scenes, search
 from impart.errors import ImpartError, ImpartWarning
 
 __all__ = ["app", "main"]

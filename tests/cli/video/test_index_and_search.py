@@ -20,7 +20,7 @@ from helpers.clips import write_audio, write_clip, write_two_streams
 from helpers.tiny_encoder import TinyEncoder
 from impart.cli.main import app
 from impart.cli.output import Answer, Format, print_answers
-from impart.cli.search import _print_one
+from impart.cli.video.search import _print_one
 from impart.encoders.base import register
 from impart.errors import ConfigError, DataError, EncoderMismatchError, EncoderNotFoundError, QueryError
 from impart.video.search.hits import Hit, Moment, NearCopy, Reason, parse_moment

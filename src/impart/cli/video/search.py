@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from impart.cli.copies import CopyFormat, print_copies
-from impart.cli.export import OpenOption, PageOption, show_hits
 from impart.cli.options import (
     DEFAULT_INDEX,
     ConfigOption,
@@ -25,6 +23,8 @@ from impart.cli.options import (
     settings_for,
 )
 from impart.cli.output import Answer, Format, print_answers
+from impart.cli.video.copies import CopyFormat, print_copies
+from impart.cli.video.export import OpenOption, PageOption, show_hits
 from impart.config import By, Group, SearchSettings
 from impart.errors import DataError
 

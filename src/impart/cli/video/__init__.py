@@ -1,0 +1,1 @@
+"""Commands on videos and photos: index, search, names, scenes, copies, export."""
