@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from impart.video.decode.changes import Step
+from impart.video.decode.frames.changes import Step
 from impart.video.scenes.bounds import SceneBounds, find_scenes
 from impart.video.scenes.samples import THUMB_PX, Samples
 

@@ -30,8 +30,8 @@ import numpy as np
 import impart
 from impart.config import DecodeSettings
 from impart.errors import DecodeError
-from impart.video.decode.changes import Step
 from impart.video.decode.container import VideoInfo
+from impart.video.decode.frames.changes import Step
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.decode.worker import read_message
 

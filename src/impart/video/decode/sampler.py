@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.config import DecodeSettings, Fit
-from impart.video.decode.changes import Step, StepFinder
 from impart.video.decode.completeness import ending_of, further_streams, packets_in_words, second_film
 from impart.video.decode.container import VideoInfo, failure, is_read_error, open_video, size_in_words, video_info
+from impart.video.decode.frames.changes import Step, StepFinder
 from impart.video.decode.frames.colour import colour_problem
 from impart.video.decode.frames.side_data import orientation
 from impart.video.decode.scaling import MIN_SIDE_PX, Scaler, difference

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, ImageEmbeddings
-from impart.video.decode.changes import Step
+from impart.video.decode.frames.changes import Step
 from impart.video.decode.sampler import DecodedSegment
 from impart.video.index.plan import IndexTask
 from impart.video.index.writer import SegmentChunk

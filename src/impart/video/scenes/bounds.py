@@ -1,6 +1,6 @@
 """Scene bounds: hard cuts to the frame, dissolves and fades, from what was seen while a video was decoded.
 
-A hard cut is a step between two decoded frames (`impart.video.decode.changes`) whose sampled frames on both sides have
+A hard cut is a step between two decoded frames (`impart.video.decode.frames.changes`) whose sampled frames on both sides have
 retrieval embeddings with a low cosine. How low depends on how far the step stands out: quick movement makes steps of
 its own, so that beside other steps the embeddings must differ more. Gradual transitions are searched for between the
 hard cuts (`impart.video.scenes.gradual`).
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from impart.video.decode.changes import Step
+from impart.video.decode.frames.changes import Step
 from impart.video.scenes.gradual import find_gradual
 from impart.video.scenes.samples import Samples
 

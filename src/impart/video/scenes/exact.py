@@ -14,8 +14,8 @@ from pathlib import Path
 
 import av.error
 
-from impart.video.decode.changes import StepFinder
 from impart.video.decode.container import failure, is_read_error, open_video
+from impart.video.decode.frames.changes import StepFinder
 from impart.video.decode.frames.side_data import orientation
 from impart.video.decode.scaling import THUMB_PX, Scaler
 from impart.video.decode.streams import choose_stream, latest_end_s, origin_s

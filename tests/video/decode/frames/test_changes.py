@@ -9,7 +9,7 @@ import pytest
 
 from helpers.clips import quarters, solid, write_frames
 from impart.config import DecodeSettings
-from impart.video.decode.changes import StepFinder
+from impart.video.decode.frames.changes import StepFinder
 from impart.video.decode.sampler import DecodeFinished, sample_video
 
 
