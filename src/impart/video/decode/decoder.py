@@ -30,6 +30,7 @@ import numpy as np
 import impart
 from impart.config import DecodeSettings
 from impart.errors import DecodeError
+from impart.video.decode.changes import Step
 from impart.video.decode.container import VideoInfo
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.decode.worker import read_message
@@ -294,6 +295,7 @@ def _item(path: Path, header: dict[str, Any], payload: bytes) -> DecodedSegment 
             header["problem"],
             header["lasting"],
             tuple(header["notes"]),
+            tuple(Step(**step) for step in header["steps"]),
         )
     return DecodeFailed(path, header["reason"], header["lasting"])
 

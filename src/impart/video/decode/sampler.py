@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.config import DecodeSettings, Fit
+from impart.video.decode.changes import Step, StepFinder
 from impart.video.decode.completeness import ending_of, further_streams, packets_in_words, second_film
 from impart.video.decode.container import VideoInfo, failure, is_read_error, open_video, size_in_words, video_info
 from impart.video.decode.frames.colour import colour_problem
@@ -65,6 +66,7 @@ class DecodeFinished:
         lasting: whether the file itself is the cause; False for a read error of its disk.
         notes: what is different from what a player shows, such as colours that cannot be converted, or a second video
             stream.
+        steps: between decoded frames, where the images change at once; candidates for cuts.
     """
 
     path: Path
@@ -73,6 +75,7 @@ class DecodeFinished:
     problem: str | None = None
     lasting: bool = True
     notes: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,8 @@ def _segments(
     )
     run: _Run | None = None
     held: av.VideoFrame | None = None
+    thumb: npt.NDArray[np.float32] | None = None  # of `held`
+    finder = StepFinder()
     scaler: Scaler | None = None
     source: av.VideoStream | None = None
     turn = (False, False, False)
@@ -213,16 +218,19 @@ def _segments(
             begin = count = max(0, math.floor(time_s * fps + 1e-6))
             first = begin
         upto = max(begin, first_sample(time_s, fps=fps))
-        if held is not None and scaler is not None and upto > begin:
-            done, run = _extend(run, held, begin=begin, upto=upto, scaler=scaler, threshold=settings.reuse_threshold)
+        if held is not None and scaler is not None and thumb is not None and upto > begin:
+            done, run = _extend(
+                run, held, thumb, begin=begin, upto=upto, scaler=scaler, threshold=settings.reuse_threshold
+            )
             if done is not None:
                 yield done.segment(path, end_s=begin / fps, fps=fps)
             begin = count = upto
-        held, scaler = timed.frame, coming
+        held, scaler, thumb = timed.frame, coming, coming.thumbnail(timed.frame)
+        finder.add(time_s, thumb)
         slide = time_s - last_s >= 1 / fps  # not one of the frames of a movement
         last_s, end_s = time_s, time_s + timed.duration_s
 
-    if held is None or scaler is None:
+    if held is None or scaler is None or thumb is None:
         reason = why_undecodable(path, container, stream) or _why_no_frame(tally)
         raise failure(path, reason, lasting=not tally.read_error)
     found = ending_of(path, container, stream, tally, origin_s=start_s, last_s=last_s + start_s, end_s=end_s + start_s)
@@ -232,7 +240,7 @@ def _segments(
         end_s = found.end_s - start_s
     upto = max(begin, first_sample(end_s, fps=fps), first + 1)
     if upto > begin:
-        done, run = _extend(run, held, begin=begin, upto=upto, scaler=scaler, threshold=settings.reuse_threshold)
+        done, run = _extend(run, held, thumb, begin=begin, upto=upto, scaler=scaler, threshold=settings.reuse_threshold)
         if done is not None:
             yield done.segment(path, end_s=begin / fps, fps=fps)
         count = upto
@@ -253,6 +261,7 @@ def _segments(
         problem=found.problem,
         lasting=not tally.read_error,
         notes=notes,
+        steps=tuple(finder.finish()),
     )
 
 
@@ -263,7 +272,7 @@ class _Run:
     begin: int
     upto: int
     image: np.ndarray
-    thumb: np.ndarray | None
+    thumb: np.ndarray
 
     def segment(self, path: Path, *, end_s: float, fps: float) -> DecodedSegment:
         return DecodedSegment(
@@ -272,17 +281,20 @@ class _Run:
 
 
 def _extend(
-    run: _Run | None, frame: av.VideoFrame, *, begin: int, upto: int, scaler: Scaler, threshold: float
+    run: _Run | None,
+    frame: av.VideoFrame,
+    thumb: npt.NDArray[np.float32],
+    *,
+    begin: int,
+    upto: int,
+    scaler: Scaler,
+    threshold: float,
 ) -> tuple[_Run | None, _Run]:
     """Add `frame` at grid times [begin, upto): extend the run, or return it as closed together with a new one."""
-    if threshold <= 0:
-        thumb = None
-    else:
-        thumb = scaler.thumbnail(frame)
-        # Compared with the run's first frame, not the last one: else a slow pan would be one endless run.
-        if run is not None and run.thumb is not None and difference(thumb, run.thumb) < threshold:
-            run.upto = upto
-            return None, run
+    # Compared with the run's first frame, not the last one: else a slow pan would be one endless run.
+    if threshold > 0 and run is not None and difference(thumb, run.thumb) < threshold:
+        run.upto = upto
+        return None, run
     return run, _Run(begin=begin, upto=upto, image=scaler.image(frame), thumb=thumb)
 
 

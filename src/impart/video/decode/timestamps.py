@@ -5,7 +5,8 @@
   (`Clock`); a gap stays a gap. FFmpeg applies edit lists.
 - **Skipping**: at 4 samples per second most frames are not needed. A frame is not decoded where no other frame refers
   to it (mostly B frames) and no grid time shows it. This is read from the timestamps of the packets, so the frames that
-  are shown are the same to the last bit.
+  are shown are the same to the last bit. Frames just before an unusually large packet are decoded too: a cut may be
+  between them, and its time is then known to the frame.
 - **Other streams**: an MPEG transport stream may continue its video under another identifier. Where the decoded
   stream has a gap in the file, the bytes between are searched for it (`impart.video.decode.transport`).
 """
@@ -37,6 +38,8 @@ JUMP_S = 10.0
 HOUR_S, DAY_S = 3600.0, 86_400.0
 GAP_S = 1.0
 READ_TRIES = 16
+LARGE = 2.0  # size of a packet with much new content, as a multiple of that of one in five around it
+BEFORE_LARGE = 4  # frames in order of presentation, more than encoders mostly put between two references
 
 Item: TypeAlias = "av.Packet | Range | None"
 """A packet, a range of the file without packets of the stream, or None: drain the decoder."""
@@ -376,21 +379,22 @@ def _planned(items: Iterator[Item], *, base: float, origin_s: float, fps: float)
     frame is taken as shown. Behind a jump of the clock all are: the grid may lie differently there.
     """
     window: deque[av.Packet] = deque()
-    past: deque[int | None] = deque(maxlen=WINDOW)
+    past: deque[tuple[int | None, int]] = deque(maxlen=WINDOW)  # timestamps and sizes
     count, jumped, last_dts = 0, False, None
 
     def shown(packet: av.Packet) -> bool:
         if jumped or count <= WINDOW or packet.pts is None:
             return True
         pts = packet.pts
-        near = [*past, *(other.pts for other in window)]
-        if None in near:
-            return True
-        after = [other for other in near if other is not None and other > pts]
-        if not after or near.count(pts):
+        near = [*past, *((other.pts, other.size) for other in window)]
+        after = sorted((other, size) for other, size in near if other is not None and other > pts)
+        if not after or any(other is None or other == pts for other, _ in near):
             return True
         begin = first_sample(pts * base - origin_s, fps=fps)
-        return begin < first_sample(min(after) * base - origin_s, fps=fps)
+        if begin < first_sample(after[0][0] * base - origin_s, fps=fps):
+            return True
+        usual = sorted(size for _, size in near)[-(len(near) // 5) - 1]
+        return any(size > LARGE * usual for _, size in after[:BEFORE_LARGE])
 
     for item in items:
         if isinstance(item, av.Packet):
@@ -402,7 +406,7 @@ def _planned(items: Iterator[Item], *, base: float, origin_s: float, fps: float)
             head = window.popleft()
             count += 1
             yield head, shown(head) if isinstance(item, av.Packet) else True
-            past.append(head.pts)
+            past.append((head.pts, head.size))
         if not isinstance(item, av.Packet):
             yield item, True
             count = 0
