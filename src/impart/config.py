@@ -249,7 +249,8 @@ class IndexSettings:
     """Scenes and storage of a video index.
 
     Attributes:
-        cut_threshold: two neighbouring segments with a lower cosine of retrieval embeddings belong to two scenes.
+        cut_threshold: cosine of retrieval embeddings below which the frames on two sides belong to two scenes. More is
+            added for a step between frames that stands out (`impart.video.scenes.bounds.MARGINS`).
         precision: stored number type of vectors: `float16`, or `float32` at twice the size.
         compact_every: videos committed between two checks whether to compact the tables.
     """

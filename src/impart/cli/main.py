@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from impart.cli import data, demo, index, models, refset, search, train
+from impart.cli import data, demo, index, models, refset, scenes, search, train
 from impart.cli.eval import commands, reproduce
 from impart.errors import ImpartError, ImpartWarning
 
@@ -32,6 +32,7 @@ app.command("demo")(demo.demo)
 app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("similar")(search.similar)
+app.command("scenes")(scenes.scenes)
 app.command("stats")(index.stats)
 app.command("train")(train.train)
 app.add_typer(refset.app, name="refset")

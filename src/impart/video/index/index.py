@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from impart.video.index.events import Event
     from impart.video.index.plan import IndexPlan, Request
     from impart.video.index.scan import Scan
+    from impart.video.scenes.scene import Scene
 
 __all__ = ["Hit", "IndexStats", "Query", "Reason", "SearchOptions", "VideoIndex"]
 _Row = TypeVar("_Row")
@@ -290,6 +291,38 @@ class VideoIndex:
             switch(writer, encoder)
             self._in_use.given = base  # the set in force is now that of the manifest
             self._save_cache()
+
+    def scenes(self, path: str | os.PathLike[str]) -> list[Scene]:
+        """List the scenes of an indexed video; its file is not needed.
+
+        Args:
+            path: of the video, as given to `add` or relative to the working folder; a bare name is enough where only
+                one video has it.
+
+        Returns:
+            In order of time, each with its bounds, its kind, its vector and the time of a representative frame.
+
+        Raises:
+            QueryError: the video is not in the index.
+            VideoIndexError: there is no index, or the video lacks rows.
+
+        Example:
+            >>> import tempfile
+            >>> from PIL import Image
+            >>> folder = tempfile.TemporaryDirectory()
+            >>> film = Path(folder.name) / "film.gif"
+            >>> red, rings = Image.new("RGB", (256, 256), "red"), Image.radial_gradient("L").convert("RGB")
+            >>> red.save(film, save_all=True, append_images=[red, rings, rings], duration=600)
+            >>> index = VideoIndex.open(Path(folder.name) / "library.impart")
+            >>> events = list(index.add([film]))
+            >>> [(scene.number, scene.kind, round(scene.start_s, 2)) for scene in index.scenes(film)]
+            [(1, 'cut', 0.0), (2, 'cut', 1.2)]
+            >>> folder.cleanup()
+        """
+        from impart.video.scenes.stored import stored_scenes
+
+        self.manifest  # noqa: B018 - raises where there is no index
+        return self._reading.retry(lambda: stored_scenes(self._reading, path))
 
     def videos(self) -> list[VideoRecord]:
         """List the indexed videos, sorted by path."""

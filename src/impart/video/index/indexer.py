@@ -323,7 +323,8 @@ class Indexer:
             raise OverflowError(f"{item.samples} samples: its timestamps cannot be right")
         if video.waiting_rows:
             self._write(video)
-        task, info = video.task, item.info
+        task, info, manifest = video.task, item.info, self._writer.manifest
+        scenes = video.scenes(item.steps, fps=manifest.decode.fps, threshold=manifest.index.cut_threshold)
         record = VideoRecord(
             video_id=video.video_id,
             revision=video.revision,
@@ -339,7 +340,10 @@ class Indexer:
             fps=info.fps,
             samples=item.samples,
             segments=video.written,
-            scene_starts=video.scene_starts(self._writer.manifest.index.cut_threshold),
+            scene_starts=scenes.first,
+            scene_start_s=scenes.start_s,
+            scene_end_s=scenes.end_s,
+            scene_kinds=scenes.kinds,
             problem=problem,
             indexed_at=time.time(),
         )

@@ -5,6 +5,7 @@ Rows are written in chunks, so that a film of ten hours needs little more memory
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,10 +14,12 @@ from threadpoolctl import threadpool_limits
 
 from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, ImageEmbeddings
+from impart.video.decode.changes import Step
 from impart.video.decode.sampler import DecodedSegment
 from impart.video.index.plan import IndexTask
 from impart.video.index.writer import SegmentChunk
-from impart.video.scenes.cuts import scene_bounds
+from impart.video.scenes.bounds import SceneBounds, find_scenes
+from impart.video.scenes.samples import Samples, grey_thumbnail
 
 __all__ = ["Times", "VideoBuffer"]
 
@@ -55,7 +58,9 @@ class VideoBuffer:
         # Of the whole video, to find its scenes: 74 MB for ten hours at 4 frames per second, R = 256.
         self._all_retrieval: list[npt.NDArray[Any]] = []
         self._all_starts: list[float] = []
-        self._all_ends: list[float] = []
+        self._all_weights: list[int] = []
+        self._thumbs: list[npt.NDArray[np.uint8]] = []
+        self._end_s = 0.0
 
     @property
     def waiting_frames(self) -> int:
@@ -72,11 +77,12 @@ class VideoBuffer:
         """End of the last encoded segment."""
         if self._times:
             return self._times[-1][1]
-        return self._all_ends[-1] if self._all_ends else 0.0
+        return self._end_s
 
     def add_frame(self, segment: DecodedSegment) -> None:
         """Append a decoded segment, represented by its first frame."""
         self._images.append(segment.image)
+        self._thumbs.append(grey_thumbnail(segment.image))
         self._image_times.append((segment.start_s, segment.end_s, segment.weight))
 
     def take_frames(self) -> tuple[list[npt.NDArray[np.uint8]], Times]:
@@ -127,15 +133,25 @@ class VideoBuffer:
         )
         self.written += len(chunk)
         self._all_starts += starts
-        self._all_ends += ends
+        self._all_weights += weights
+        self._end_s = ends[-1]
         for waiting in (self._times, self._vectors, self._retrieval):
             waiting.clear()
         return chunk
 
-    def scene_starts(self, cut_threshold: float) -> tuple[int, ...]:
-        """Find the first segment of each scene, from the rows written."""
-        retrieval = np.concatenate(self._all_retrieval).astype(np.float32)  # (n, R)
-        starts, ends = np.array(self._all_starts, np.float64), np.array(self._all_ends, np.float64)
+    def scenes(self, steps: Sequence[Step], *, fps: float, threshold: float) -> SceneBounds:
+        """Find the scenes, from the rows written and the steps between decoded frames.
+
+        Args:
+            fps: sampled frames per second.
+            threshold: `IndexSettings.cut_threshold`.
+        """
+        samples = Samples.of_segments(
+            np.concatenate(self._all_retrieval),
+            np.stack(self._thumbs),
+            starts_s=self._all_starts,
+            weights=self._all_weights,
+            fps=fps,
+        )
         with threadpool_limits(limits=1):
-            scenes = scene_bounds(retrieval, starts, ends, cut_threshold)
-        return tuple(int(first) for first, _ in scenes)
+            return find_scenes(samples, steps, end_s=self._end_s, threshold=threshold)

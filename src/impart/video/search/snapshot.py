@@ -23,6 +23,7 @@ from impart.files import arrays_fit, move_synced
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, Kind, Store, TableGoneError, VideoRecord
 from impart.video.integrity import KEYS, Placed, damaged_file, place_rows
+from impart.video.scenes.stored import stored_bounds
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -280,7 +281,7 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
     start_s = _spread(rows["start_s"], place, np.empty(total, np.float64))
     end_s = _spread(rows["end_s"], place, np.empty(total, np.float64))
     bounds = [
-        _scene_bounds(record, start_s[first:stop], end_s[first:stop])
+        stored_bounds(record, start_s[first:stop], end_s[first:stop])
         for record, first, stop in zip(records, offsets, offsets[1:], strict=False)
     ]
     return Snapshot(
@@ -294,8 +295,8 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
         scenes=np.concatenate([np.zeros(0, np.int64), *scenes]),
         start_s=start_s,
         end_s=end_s,
-        scene_start_s=np.concatenate([np.zeros(0), *(starts for starts, _ in bounds)]),
-        scene_end_s=np.concatenate([np.zeros(0), *(ends for _, ends in bounds)]),
+        scene_start_s=np.concatenate([np.zeros(0), *(scenes.start_s for scenes in bounds)]),
+        scene_end_s=np.concatenate([np.zeros(0), *(scenes.end_s for scenes in bounds)]),
         durations_s=np.array([record.duration_s for record in records], np.float64),
         recorded_at=np.array([record.recorded_at for record in records], np.float64),  # None becomes NaN
         kinds=tuple(record.kind for record in records),
@@ -306,17 +307,6 @@ def _from_tables(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
         left_out=_lacking(everything, found),
         unblended=unblended,
     )
-
-
-def _scene_bounds(
-    record: VideoRecord, start_s: npt.NDArray[np.float64], end_s: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return start and end (s) of the scenes of a video; where the index has none stored, those of its segments."""
-    if len(record.scene_start_s) == len(record.scene_end_s) == len(record.scene_starts):
-        return np.array(record.scene_start_s, np.float64), np.array(record.scene_end_s, np.float64)
-    first = np.array(record.scene_starts, np.int64)
-    last = np.append(first[1:], len(start_s)) - 1
-    return start_s[first], end_s[last]
 
 
 def _read_retrieval(store: Store, manifest: IndexManifest, records: list[VideoRecord]) -> npt.NDArray[Any]:
