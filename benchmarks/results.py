@@ -22,7 +22,7 @@ PARTS = {
     "video": ["video_retrieval.py", "--data", "{data}", "--out", "{out}"],
     "teaching": ["teaching.py", "--data", "{data}", "--out", "{out}"],
     "reuse": ["reuse.py", "retrieval", "{data}"],
-    "cuts": ["cuts.py", "{data}"],
+    "scenes": ["scenes.py", "--data", "{data}", "--out", "{out}"],
     "switching": ["refset_use.py"],
     "training": ["train_speed.py"],
     "speed": ["index_speed.py", "{data}/videos/panda", "--torch", "--repeat", "2", "--out", "{out}"],
