@@ -230,8 +230,11 @@ TRIALS: dict[tuple[str, str], Callable[[Path, Path], list[object]]] = {
 }
 """Command and option -> the arguments of a run that uses the option; `--option value` is appended."""
 
-ELSEWHERE = {("data yfcc", "--caption"): "test_every_caption_field_is_accepted"}
-"""Options whose values are tried by another test, since the command fetches images."""
+ELSEWHERE = {
+    ("data yfcc", "--caption"): "test_every_caption_field_is_accepted",
+    ("scenes", "--format"): "test_every_format_of_scenes_is_accepted",
+}
+"""Options whose values are tried by another test: one command fetches images, one writes into the working folder."""
 
 
 def test_every_choice_is_tried() -> None:
@@ -248,6 +251,15 @@ def test_every_choice_is_accepted(parameter: Parameter, value: str, place: Path,
     if parameter.command == "eval probe":
         pytest.importorskip("sklearn")
     _run(*TRIALS[parameter.command, parameter.name](place, tmp_path / "out"), parameter.name, value)
+
+
+def test_every_format_of_scenes_is_accepted(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (parameter,) = (one for one in WITH_CHOICES if (one.command, one.name) == ("scenes", "--format"))
+    for form in parameter.choices:
+        if form in ("edl", "otio"):
+            pytest.importorskip("impart.video.export.timelines")
+        _run("scenes", "-i", place / "index", "--format", form)
 
 
 def test_every_caption_field_is_accepted() -> None:

@@ -25,6 +25,7 @@ from impart.encoders.onnx.encoder import MINI_FOLDER
 from impart.errors import EncoderError
 from impart.files import blake2b_hex
 from impart.video.decode import decoder
+from impart.video.decode.changes import Step
 from impart.video.decode.container import VideoInfo
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.index import plan
@@ -384,7 +385,9 @@ class LongFilm:
             if path.stem == "broken":
                 yield DecodeFailed(path, "the decoder crashed with SIGSEGV")
             else:
-                yield DecodeFinished(path, VideoInfo(2250.0, 8, 8, "h264", "mp4", 25.0), 9_000, "stopped at 2250.0 s")
+                info = VideoInfo(2250.0, 8, 8, "h264", "mp4", 25.0)
+                steps = tuple(Step(time_s - 0.04, time_s, 170.0, 0.0) for time_s in range(250, 2250, 250))
+                yield DecodeFinished(path, info, 9_000, "stopped at 2250.0 s", steps=steps)
 
 
 def test_a_long_film_is_written_in_parts_and_a_broken_one_leaves_nothing(

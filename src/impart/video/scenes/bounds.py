@@ -84,8 +84,8 @@ def _hard_cuts(samples: Samples, steps: Iterable[Step], *, threshold: float) -> 
     if not best:
         return []
     places = np.array(sorted(best))
-    before, after = samples.retrieval[places - 1], samples.retrieval[places]  # (c, R) each
-    cosines: npt.NDArray[np.float32] = np.einsum("cr,cr->c", before, after, dtype=np.float32)
+    before, after = (samples.retrieval[at].astype(np.float32) for at in (places - 1, places))  # (c, R) each
+    cosines: npt.NDArray[np.float32] = np.einsum("cr,cr->c", before, after)
     ratios = [best[at].change / (best[at].calm + 1) for at in places.tolist()]
     margins = [next((margin for least, margin in MARGINS if ratio >= least), -np.inf) for ratio in ratios]
     kept = cosines < threshold + np.array(margins)
