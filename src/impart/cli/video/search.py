@@ -303,7 +303,7 @@ def similar(
     moment: Annotated[
         str | None,
         typer.Argument(
-            metavar="MOMENT", help="Start from this moment of an indexed video: clip.mp4@12.5 or clip.mp4@00:12.5."
+            metavar="MOMENT", help="Start from a time of an indexed file: clip.mp4@12.5 or clip.mp4@00:12.5."
         ),
     ] = None,
     video: Annotated[
