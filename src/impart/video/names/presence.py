@@ -26,7 +26,7 @@ from impart.files import sha256_hex
 
 __all__ = ["Background", "Detector", "presence"]
 
-_SHRINKAGE = 0.3  # chosen on rendered clips of 320 photos, like all constants here
+_SHRINKAGE = 0.3  # chosen on crops of 320 photos and on photos of 107 things, like all constants here
 _NEAREST = 5  # examples whose mean cosine counts
 _MOST = 400  # frames of the index that calibrate, as many as the background set of `mini` has
 _UNLIKE_Z, _ALIKE_Z = 2.0, 4.0  # of the nearest other example: below, it is unlike; above, two are alike
