@@ -253,7 +253,7 @@ def search(
 
 def similar(
     moment: Annotated[
-        str, typer.Argument(help="Start from this moment of an indexed video: clip.mp4@12.5 or clip.mp4@00:12.5.")
+        str, typer.Argument(help="Start from a time of an indexed file: clip.mp4@12.5 or clip.mp4@00:12.5.")
     ],
     index_dir: IndexOption = DEFAULT_INDEX,
     top: TopOption = None,
