@@ -3,11 +3,11 @@
     python benchmarks/moments.py --data ../shared/data               # films of joined clips of videos/panda
     python benchmarks/moments.py --data ../shared/data --tune        # films of moving photographs of Flickr8k
 
-A film is 20 shots in random order; a shot has a sentence, and its span is the truth. `within`: the sentence is searched
-in its film alone. `library`: among the films of one kind and all clips that are in none of them. Beside the search stand
-proposals with the same vectors, of which the best is taken by the cosine with the mean of its frames, less the hubness:
-windows, the scenes of PySceneDetect (`pip install scenedetect opencv-python-headless`; left out where it is missing) and
-the true shots. The last is the bound of the model: what a search with perfect cuts finds.
+A film is 20 shots in random order; a shot has a sentence, and its span is the truth. `within`: the sentence is
+searched in its film alone. `library`: among the films of one kind and all clips that are in none of them. Beside the
+search stand proposals with the same vectors, of which the best is taken by the cosine with the mean of its frames, less
+the hubness: windows, the scenes of PySceneDetect (`pip install scenedetect opencv-python-headless`; left out where it
+is missing) and the true shots. The last is the bound of the model: what a search with perfect cuts finds.
 
 All constants of `impart.video.search.moments` were chosen with --tune. Nothing was chosen on panda.
 """
@@ -19,10 +19,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from films import SHOTS, Films, clip_films, photo_films
+from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import l2_normalise
 from impart.encoders.bundled import model_home
 from impart.metrics.spans import iou
@@ -50,7 +52,7 @@ class Measured:
     @property
     def overlap(self) -> np.ndarray:
         each = [iou([span], [true])[0, 0] for span, true in zip(self.spans, self.truth, strict=True)]
-        return np.array(each) * self.right
+        return np.where(self.right, np.array(each), 0.0)
 
     def cells(self) -> str:
         found = self.overlap >= 0.5
@@ -78,6 +80,7 @@ class Library:
         index = VideoIndex.open(folder)
         list(index.add([*films.paths, *(path for path, _ in films.clips)]))
         snapshot, encoder = index._searcher.current(), index._in_use.of(index.manifest)
+        assert isinstance(encoder, AugmentedEncoder)
         asked = [Query(text=one.sentence) for one in films.told]
         fit = index.settings.decode.fit
         texts = query_vectors(asked, encoder, index.settings.search, fit=fit) if asked else np.zeros((0, 1))
@@ -88,7 +91,7 @@ class Library:
     def truth(self) -> np.ndarray:
         return np.array([(one.start_s, one.end_s) for one in self.films.told])
 
-    def searched(self, *, within: bool, **keywords: object) -> Measured:
+    def searched(self, *, within: bool, **keywords: Any) -> Measured:
         """Search the sentences, each in its film alone or in the whole library."""
         hits: list[Hit] = []
         for one in self.films.told:
@@ -128,9 +131,9 @@ class Library:
         outside = inside.max(axis=0) - inside
         frames = self.texts[own] @ vectors.T  # (q, m)
         shares = [weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9) for weights in (inside, outside)]
-        return frames @ (shares[0] - shares[1]).T
+        return np.asarray(frames @ (shares[0] - shares[1]).T)
 
-    def ranks(self, own: Sequence[Path], sentences: Sequence[str], **keywords: object) -> np.ndarray:
+    def ranks(self, own: Sequence[Path], sentences: Sequence[str], **keywords: Any) -> np.ndarray:
         """Rank (q,) of the video of each sentence."""
         total = len(self.index.videos())
         found = self.index.search_many(
@@ -154,7 +157,7 @@ def windows(length_s: float) -> np.ndarray:
 def detected(film: Path) -> np.ndarray | None:
     """Scenes (S, 2) of PySceneDetect's adaptive detector; None where it is not installed."""
     try:
-        from scenedetect import AdaptiveDetector, detect
+        from scenedetect import AdaptiveDetector, detect  # type: ignore[import-not-found]
     except ImportError:
         return None
     found = [(first.seconds, last.seconds) for first, last in detect(str(film), AdaptiveDetector())]
@@ -177,9 +180,12 @@ def rows(library: Library) -> list[str]:
     whole = {film: np.array([(0.0, length)]) for film, length in lengths.items()}
     found = {film: detected(film) for film in films.paths}
     methods: dict[str, tuple[Measured, Measured | None]] = {
-        "the search": tuple(library.searched(within=within) for within in (True, False)),
-        "`--group scene`": tuple(library.searched(within=within, group="scene") for within in (True, False)),
-        "`--by frame`": tuple(library.searched(within=within, by="frame") for within in (True, False)),
+        "the search": (library.searched(within=True), library.searched(within=False)),
+        "`--group scene`": (
+            library.searched(within=True, group="scene"),
+            library.searched(within=False, group="scene"),
+        ),
+        "`--by frame`": (library.searched(within=True, by="frame"), library.searched(within=False, by="frame")),
         "scenes, inside less outside": (library.proposed(scenes, contrast=True), None),
         "runs of up to 3 scenes, inside less outside": (
             library.proposed({film: runs(bounds, 3) for film, bounds in scenes.items()}, contrast=True),
@@ -231,9 +237,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if options.tune:
             kinds = [
-                photo_films(
-                    options.data, folder / name, films=5, singles=60, dissolve_s=length_s, seed=options.seed + n
-                )
+                photo_films(options.data, folder / name, films=5, singles=60, dissolve_s=soft_s, seed=options.seed + n)
                 for n, (name, soft_s) in enumerate((("hard", 0.0), ("soft", 1.0)))
             ]
         else:

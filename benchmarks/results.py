@@ -20,6 +20,8 @@ DOCUMENT = HERE.parent / "docs" / "results.md"
 PARTS = {
     "evaluation": ["evaluation.py", "--data", "{data}", "--out", "{out}", "--plots", "{docs}/evaluation"],
     "video": ["video_retrieval.py", "--data", "{data}", "--out", "{out}"],
+    "moments": ["moments.py", "--data", "{data}", "--out", "{out}"],
+    "latency": ["search_latency.py", "--out", "{out}"],
     "sequences": ["sequences.py", "--data", "{data}", "--out", "{out}"],
     "teaching": ["teaching.py", "--data", "{data}", "--out", "{out}"],
     "reuse": ["reuse.py", "retrieval", "{data}"],

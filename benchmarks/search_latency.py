@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from impart.config import DecodeSettings, IndexSettings, SearchSettings
 from impart.encoders.base import l2_normalise
 from impart.retrieval.hubness import bundled_bank
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.store import Store
+from impart.video.index.store import Kind, Store
 from impart.video.search.query import SearchOptions
 from impart.video.search.searcher import Searcher
 from impart.video.search.snapshot import Snapshot
@@ -69,7 +70,7 @@ def random_snapshot(hours: float, *, dim: int, seed: int) -> Snapshot:
         scene_end_s=start_s[scenes] + SCENE_S,
         durations_s=np.full(films, float(FILM_S)),
         recorded_at=np.full(films, np.nan),
-        kinds=("video",) * films,
+        kinds=tuple(cast("list[Kind]", ["video"] * films)),
         read_retrieval=lambda: np.zeros((total, 0), np.float16),
     )
 
@@ -90,7 +91,7 @@ def main() -> None:
         texts = np.random.default_rng(1).standard_normal((options.repeat, encoder.traits.dim), np.float32)
         vectors = l2_normalise(texts)
 
-        def asked(*, text: bool, **keywords: object) -> Callable[[int], None]:
+        def asked(*, text: bool, **keywords: Any) -> Callable[[int], None]:
             groups = searcher._groups(snapshot, SearchOptions.of(SearchSettings(), **keywords))
 
             def search(number: int) -> None:
@@ -108,7 +109,8 @@ def main() -> None:
             "image, moments of videos": asked(text=False),
             "image, `--by frame`": asked(text=False, by="frame"),
         }
-        first, spent = {}, {name: [] for name in kinds}
+        first: dict[str, float] = {}
+        spent: dict[str, list[float]] = {name: [] for name in kinds}
         for name, search in kinds.items():
             began = time.perf_counter()
             search(0)

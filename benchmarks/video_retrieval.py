@@ -1,4 +1,4 @@
-"""Measure text-to-video retrieval with the index: plain and Vanilla, by mean and by best moment.
+"""Measure text-to-video retrieval with the index: plain and Vanilla, by mean, by best moment and by best frame.
 
     python benchmarks/video_retrieval.py --data ../shared/data
 
@@ -27,7 +27,7 @@ def ranks(index: VideoIndex, dataset: VideoSet, **settings: object) -> tuple[np.
     glob = settings.get("path_glob")
     total = sum(glob is None or "/panda/" in Path(video.path).as_posix() for video in index.videos())
     queries = [Query(text=text) for text in dataset.captions]
-    found = index.search_many(queries, top=total, fold_copies=False, **settings)  # type: ignore[arg-type]
+    found = index.search_many(queries, top=total, spans=False, fold_copies=False, **settings)  # type: ignore[arg-type]
     own = [
         next((hit.rank for hit in hits if Path(hit.path).name == dataset.videos[owner].name), total + 1)
         for owner, hits in zip(dataset.owners, found, strict=True)
@@ -57,7 +57,7 @@ def main() -> None:
         ]
         for glob in ("*/panda/*", None):
             for augment in (False, True):
-                for by, together in product(("mean", "moment"), (False, True)):
+                for by, together in product(("mean", "moment", "frame"), (False, True)):
                     own, total = ranks(index, dataset, by=by, augment=augment, path_glob=glob, together=together)
                     figures = rank_figures(own)
                     where = f"{total} clips of {'videos/panda' if glob else 'videos'}"

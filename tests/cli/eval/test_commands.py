@@ -235,7 +235,8 @@ def test_references_that_show_a_frame_are_dropped(clips: Path, references: Path)
     assert counts["tiny+vanilla"]["references dropped"] > 0
 
 
-def test_moments_of_the_baseline_and_of_a_file(clips: Path, tmp_path: Path) -> None:
+def test_moments_of_the_search_and_of_a_file(clips: Path, tmp_path: Path) -> None:
+    write_clip(clips / "a.mp4", colours=["red", "green"], seconds_each=2)
     lines = [
         {"qid": 1, "query": "red", "duration": 4, "vid": "a", "relevant_windows": [[0, 2]]},
         {"qid": 2, "query": "green", "duration": 4, "vid": "a", "relevant_windows": [[2, 4]]},
@@ -246,7 +247,11 @@ def test_moments_of_the_baseline_and_of_a_file(clips: Path, tmp_path: Path) -> N
     content = json.loads(run("moments", "-d", f"qvhighlights:{clips}", "-e", "tiny", "--json", "--no-report").stdout)
     (result,) = content["results"]
     assert (result["task"], result["counts"]["queries"]) == ("moments", 2)
-    assert 0 <= result["figures"]["mIoU"]["value"] <= 1
+    assert result["figures"]["R1@0.7"]["value"] == 1.0
+    assert result["settings"]["method"] == "search"
+    (clips / "charades_sta_test.txt").write_text("a 0.0 2.0##red\na 2.0 4.0##green\n")
+    content = json.loads(run("moments", "-d", f"charades-sta:{clips}", "-e", "tiny", "--json", "--no-report").stdout)
+    assert content["results"][0]["figures"]["R1@0.7"]["value"] == 1.0
     for name, windows in (("right", ([[0, 2, 1.0]], [[2, 4, 1.0]])), ("wrong", ([[2, 4, 1.0]], [[0, 1, 1.0]]))):
         answers = [{"qid": qid, "pred_relevant_windows": found} for qid, found in enumerate(windows, start=1)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(answer) for answer in answers))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -15,14 +17,14 @@ DIM = 16
 def parts_of(scenes: list[int], count: int, offsets: list[int] | None = None) -> Parts:
     """Parts of videos of `count` segments of a quarter of a second; offsets are those of the videos."""
     offsets = [0, count] if offsets is None else offsets
-    start_s = np.concatenate([np.arange(b - a) / 4 for a, b in zip(offsets, offsets[1:], strict=False)])
+    start_s = np.concatenate([np.arange(b - a) / 4 for a, b in itertools.pairwise(offsets)])
     return split_scenes(np.array(scenes), np.array(offsets), start_s, start_s + 0.25)
 
 
 def scored(parts: Parts, curve: npt.ArrayLike, means: Float32 | None = None) -> ScoredParts:
     """Parts with the scores of a curve (n,) of frame scores; without means, no two parts look alike."""
     frames = np.asarray(curve, np.float32)
-    scores = np.array([frames[a:b].mean() for a, b in zip(parts.bounds, parts.bounds[1:], strict=False)], np.float32)
+    scores = np.array([frames[a:b].mean() for a, b in itertools.pairwise(parts.bounds)], np.float32)
     means = np.eye(len(parts), DIM, dtype=np.float32) if means is None else means
     means = np.concatenate([means, scores[:, None]], axis=1)  # the last number gives the score
     query = np.append(np.zeros(means.shape[1] - 1), 1).astype(np.float32)

@@ -1,8 +1,8 @@
 """Moment retrieval: predicted windows of a video, scored against the windows that a sentence describes.
 
 `score_predictions` scores predictions of any method. `read_predictions` reads them in the submission format of
-QVHighlights. `predict_moments` predicts as `impart search` finds moments (`impart.video.search.moments`), with an encoder
-alone. `frame_peaks` is a plain baseline.
+QVHighlights. `predict_moments` predicts as `impart search` finds moments (`impart.video.search.moments`), with an
+encoder alone. `frame_peaks` is a plain baseline.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -322,11 +323,15 @@ def _spans(video: EmbeddedVideo, texts: Float32) -> list[list[Window]]:
             query=text,
             scores=(units.means @ text)[units.of_part],
             hubness=None,
-            frames=lambda a, b, curve=curve: curve[a:b],
+            frames=partial(_slice, curve),
         )
         found = scored.spans_of(0, most=MAX_WINDOWS, least=-math.inf)
         answers.append([(float(start_s[one.first]), float(end_s[one.stop - 1]), one.score) for one in found])
     return answers
+
+
+def _slice(values: Float32, first: int, stop: int) -> Float32:
+    return values[first:stop]
 
 
 def frame_peaks(

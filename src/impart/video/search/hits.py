@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from impart.errors import DecodeError, ImpartWarning
 from impart.video.index.store import Kind
 
-__all__ = ["Hit", "Moment", "NearCopy", "Reason", "timecode"]
+if TYPE_CHECKING:
+    from impart.video.search.snapshot import Snapshot
+
+__all__ = ["Hit", "Moment", "NearCopy", "Reason", "span_times", "timecode"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +111,40 @@ class Hit:
     @property
     def length_s(self) -> float:
         return self.end_s - self.start_s
+
+
+def span_times(segments: range, snapshot: Snapshot, *, exact: bool) -> tuple[float, float]:
+    """Return start and end (s) of neighbouring segments of one video; at the bounds of a scene, those of the scene.
+
+    Args:
+        exact: decode the frames around bounds at cuts, for the time of the first frame behind the cut. A video that
+            cannot be read keeps its bounds, with a warning.
+    """
+    first, last = segments[0], segments[-1]
+    start_s, end_s = float(snapshot.start_s[first]), float(snapshot.end_s[last])
+    scene, behind = int(snapshot.scene_of[first]), int(snapshot.scene_of[last])
+    if snapshot.scenes[scene] == first:
+        start_s = float(snapshot.scene_start_s[scene])
+    if last + 1 in (len(snapshot), *snapshot.scenes[behind + 1 : behind + 2].tolist()):
+        end_s = float(snapshot.scene_end_s[behind])
+    if exact:
+        start_s, end_s = _cut(first, snapshot) or start_s, _cut(last + 1, snapshot) or end_s
+    return start_s, end_s
+
+
+def _cut(segment: int, snapshot: Snapshot) -> float | None:
+    """Find the time (s) of the cut before the first segment of a scene; None where there is no cut."""
+    from impart.video.scenes.exact import exact_cut  # imports the decoder
+
+    if segment in snapshot.offsets or snapshot.scenes[snapshot.scene_of[segment]] != segment:
+        return None
+    path, decode = snapshot.paths[int(snapshot.video_of[segment])], snapshot.manifest.decode
+    start_s = float(snapshot.start_s[segment])
+    try:
+        return exact_cut(path, max(0.0, start_s - 2 / decode.fps), start_s, stream=decode.stream)
+    except (DecodeError, OSError) as error:
+        warnings.warn(f"cannot refine the bounds in {path}: {error}", ImpartWarning, stacklevel=2)
+        return None
 
 
 def timecode(seconds: float) -> str:

@@ -4,11 +4,11 @@
    unit: one thing, filmed from two sides. A query has the score of a unit: the cosine with the unit mean of its frames,
    less its hubness. So a short clip has about the score of its mean, and one scene of a long film is not lost in the
    film's mean. The best unit ranks the video.
-2. The best part of the unit is the seed of a span. Within its scene, the span reaches from the best frame as far as the
-   frames' scores stay above the middle between the video's median and the best frame. What this cuts off the scene counts
-   only from `LEAST_S` on: a true cut is more exact than the scores of frames.
-3. Where the span reaches the end of its scene, neighbouring parts join it while they look alike and their own scores are
-   above the middle as well.
+2. The best part of the unit is the seed of a span. Within its scene, the span reaches from the best frame as far as
+   the frames' scores stay above the middle between the video's median and the best frame. What this cuts off the scene
+   counts only from `LEAST_S` on: a true cut is more exact than the scores of frames.
+3. Where the span reaches the end of its scene, neighbouring parts join it while they look alike and their own scores
+   are above the middle as well.
 4. Parts that the span contains are suppressed, and the next best part is the seed of the next span.
 
 Proposals between shot boundaries and merged neighbours are those of training-free moment retrieval with CLIP (Diwan et

@@ -234,7 +234,7 @@ class SearchOptions:
 
     @property
     def ranked_by(self) -> By:
-        """What gives the score of a group: its best moment, the mean of its frames, or its best frame."""
+        """Return what gives the score of a group: its best moment, the mean of its frames, or its best frame."""
         if self.group == "scene":
             return "frame" if self.by == "frame" else "mean"
         return self.by if self.group == "video" else self.group

@@ -17,18 +17,18 @@ import numpy.typing as npt
 from impart.blending.encoder import AugmentedEncoder
 from impart.config import Group, SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
-from impart.errors import DecodeError, EncoderError, ImpartWarning, ReferenceSetError, VideoIndexError
+from impart.errors import EncoderError, ImpartWarning, ReferenceSetError, VideoIndexError
 from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, Store, TableGoneError
 from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, wide
-from impart.video.search.filters import allowed_videos
-from impart.video.search.hits import Hit, Moment, Reason
+from impart.video.search.filters import allowed_videos, locate_segment
+from impart.video.search.hits import Hit, Moment, Reason, span_times
 from impart.video.search.moments import MOST, FoundSpan, Parts, ScoredParts, Units, join_alike, split_scenes
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, group_means, top_groups
 from impart.video.search.scoring import frame_hubness, frame_scores, frame_vectors, without_hubs
-from impart.video.search.snapshot import Snapshot, load_snapshot, locate_segment
+from impart.video.search.snapshot import Snapshot, load_snapshot
 from impart.video.search.temporal import find_sequences
 
 __all__ = ["Searcher"]
@@ -355,7 +355,7 @@ class Searcher:
     ) -> Hit:
         snapshot, options = groups.snapshot, groups.options
         number = int(snapshot.video_of[best])
-        start_s, end_s = self._times(segments, snapshot, exact=options.exact)
+        start_s, end_s = span_times(segments, snapshot, exact=options.exact)
         copies = snapshot.copies.get(number, ()) if options.fold_copies else ()
         return Hit(
             rank=rank,
@@ -376,40 +376,8 @@ class Searcher:
 
     def _moment(self, span: FoundSpan, groups: _Groups) -> Moment:
         snapshot = groups.snapshot
-        start_s, end_s = self._times(range(span.first, span.stop), snapshot, exact=groups.options.exact)
+        start_s, end_s = span_times(range(span.first, span.stop), snapshot, exact=groups.options.exact)
         return Moment(start_s=start_s, end_s=end_s, score=span.score, best_s=float(snapshot.start_s[span.best]))
-
-    def _times(self, segments: range, snapshot: Snapshot, *, exact: bool) -> tuple[float, float]:
-        """Return start and end (s) of segments; at the bounds of a scene, those of the scene.
-
-        Args:
-            exact: decode around bounds at cuts, for the time of the frame.
-        """
-        first, last = segments[0], segments[-1]
-        start_s, end_s = float(snapshot.start_s[first]), float(snapshot.end_s[last])
-        scene, behind = int(snapshot.scene_of[first]), int(snapshot.scene_of[last])
-        if snapshot.scenes[scene] == first:
-            start_s = float(snapshot.scene_start_s[scene])
-        if last + 1 in (len(snapshot), *snapshot.scenes[behind + 1 : behind + 2].tolist()):
-            end_s = float(snapshot.scene_end_s[behind])
-        if exact:
-            start_s = self._cut(first, snapshot) or start_s
-            end_s = self._cut(last + 1, snapshot) or end_s
-        return start_s, end_s
-
-    def _cut(self, segment: int, snapshot: Snapshot) -> float | None:
-        """Find the exact time (s) of the cut before the first segment of a scene; None where there is none."""
-        if segment in snapshot.offsets or snapshot.scenes[snapshot.scene_of[segment]] != segment:
-            return None
-        from impart.video.scenes.exact import exact_cut  # imports the decoder
-
-        path = snapshot.paths[int(snapshot.video_of[segment])]
-        decode, start_s = snapshot.manifest.decode, float(snapshot.start_s[segment])
-        try:
-            return exact_cut(path, max(0.0, start_s - 2 / decode.fps), start_s, stream=decode.stream)
-        except (DecodeError, OSError) as error:
-            warnings.warn(f"cannot refine the bounds in {path}: {error}", ImpartWarning, stacklevel=2)
-            return None
 
     def _reasons(self, segment: int, groups: _Groups) -> tuple[Reason, ...]:
         """List the reference pairs blended into a segment with at least `_LEAST_WEIGHT`, largest weight first."""
@@ -484,7 +452,7 @@ class Searcher:
         """Compute the hubness that is subtracted from text scores.
 
         Args:
-            kind: of `frame`s (n,), `unit`s (U,), or means of `video`s or `scene`s (G,); None = what the search ranks by.
+            kind: of `frame`s (n,), `unit`s (U,), or means of `video`s or `scene`s (G,); None = what is ranked by.
         """
         by = groups.options.ranked_by
         if kind is None:

@@ -8,7 +8,6 @@ longer than the search.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,19 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.base import Blend
-from impart.errors import QueryError
 from impart.files import arrays_fit, move_synced
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.scan import absolute
 from impart.video.index.store import SEGMENTS, Kind, Store, TableGoneError, VideoRecord
 from impart.video.integrity import KEYS, Placed, damaged_file, place_rows
 from impart.video.scenes.stored import stored_bounds
-from impart.video.search.hits import timecode
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Snapshot", "has_cache", "load_snapshot", "locate_segment", "save_cache"]
+__all__ = ["Snapshot", "has_cache", "load_snapshot", "save_cache"]
 
 _ARRAYS = (
     "offsets",
@@ -165,32 +161,6 @@ def load_snapshot(store: Store) -> Snapshot:
         return made
 
     return store.retry(read)
-
-
-def locate_segment(snapshot: Snapshot, path: str | os.PathLike[str], at_s: float, *, folder: Path) -> int:
-    """Find the segment of a video at a time. A bare file name is enough where only one video has it.
-
-    Args:
-        folder: of the index, for messages.
-
-    Raises:
-        QueryError: the video is not in the index, or is shorter.
-    """
-    given = absolute(path)
-    known = {video: i for i, video in enumerate(snapshot.paths)}
-    number = known.get(given, known.get(Path(path)))
-    if number is None and Path(path).name == str(path):
-        namesakes = [i for i, known_path in enumerate(snapshot.paths) if known_path.name == str(path)]
-        if len(namesakes) > 1:
-            raise QueryError(f"{len(namesakes)} indexed videos are called {path}: give the path of one of them")
-        number = namesakes[0] if namesakes else None
-    if number is None:
-        raise QueryError(f"{given} is not in the index {folder}: index it first, or check its path")
-    first, stop = int(snapshot.offsets[number]), int(snapshot.offsets[number + 1])
-    end_s = float(snapshot.end_s[stop - 1])
-    if not 0 <= at_s <= end_s:
-        raise QueryError(f"{at_s:g} s is outside {snapshot.paths[number]}: it ends at {timecode(end_s)}")
-    return first + max(0, int(np.searchsorted(snapshot.start_s[first:stop], at_s, side="right")) - 1)
 
 
 def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.float32]) -> None:
