@@ -41,7 +41,7 @@ def test_an_index_of_0_1_0_gives_the_same_hits(
     expected: dict[str, Any], index: str, written: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(written)
-    arguments = [*_named_now(expected["arguments"]), "--index", index, "--format", "json"]
+    arguments = [*_named_now(expected["arguments"]), "--index", index, "--format", "json", "--no-fold"]
     why = ["--why"] if any("why" in hit for hit in expected["hits"]) else []
     answer = CliRunner().invoke(app, [*arguments, *why])
     assert answer.exit_code == 0, answer.output

@@ -11,8 +11,8 @@ its frames:
 
 All were chosen with `mini` on Flickr8k `val`, where the image of each caption is known, and on photos of OpenStax
 books. Of the captions whose image is the best of 66, 94% reach both bounds there, and 30 of 35 single words that some
-of 500 images show. Of 200 descriptions of textbook photos, which those 500 images do not show, 62% have no strong hit,
-of 20 texts without sense 95%, and 75% among textbook photos.
+of 500 images show. Of 200 descriptions of textbook photos, which those 500 images do not show, 53% have no strong hit,
+of 20 texts without sense 95% (`benchmarks/sequences.py`).
 """
 
 from __future__ import annotations
