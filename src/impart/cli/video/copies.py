@@ -41,7 +41,7 @@ def duplicates(
             help="Least score of a span, from 0 to 1. Lower finds copies that were changed more, and more strangers.",
             min=0,
             max=1,
-            show_default="0.6",
+            show_default="0.68",
         ),
     ] = None,
     min_seconds: Annotated[

@@ -24,7 +24,7 @@ __all__ = ["COPY", "FLOOR", "Parallel", "parallels"]
 
 FLOOR = 0.35
 """Normalised similarity from which a pair of frames speaks for a copy."""
-COPY = 0.6
+COPY = 0.68
 """Least score of a copy; see `Parallel.score`."""
 
 _MOST_EVIDENCE = 1 - FLOOR  # of one pair of frames, for a copy: they are equal
