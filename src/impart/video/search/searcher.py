@@ -22,6 +22,7 @@ from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, Store, TableGoneError
 from impart.video.names.find import NamesInForce, Prepared
+from impart.video.names.scores import NamedScores, context_fit, named_scores, rank_named
 from impart.video.names.sentences import NamedQuery, named_query
 from impart.video.names.store import NameStore
 from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, wide
@@ -30,17 +31,7 @@ from impart.video.search.hits import Hit, Moment, Reason
 from impart.video.search.moments import MOST, FoundSpan, Parts, ScoredParts, Units, join_alike, split_scenes
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, group_means, top_groups
-from impart.video.search.scoring import (
-    NamedScores,
-    context_fit,
-    frame_hubness,
-    frame_scores,
-    frame_vectors,
-    group_averages,
-    named_scores,
-    spans_of_scores,
-    without_hubs,
-)
+from impart.video.search.scoring import frame_hubness, frame_scores, frame_vectors, without_hubs
 from impart.video.search.snapshot import Snapshot, load_snapshot, locate_segment
 from impart.video.search.temporal import find_sequences
 
@@ -186,38 +177,12 @@ class Searcher:
         return NamedScores(scores=scores, present=present)
 
     def _rank_named(self, named: NamedScores, groups: _Groups) -> list[Hit]:
-        """Find the hits of a query with taught names; spans are where the score is at least half of the video's best."""
-        snapshot, options, starts, stops = groups.snapshot, groups.options, groups.starts, groups.stops
-        if not len(snapshot):
-            return []
-        by_mean = options.ranked_by == "mean"
-        scores = np.maximum.reduceat(named.scores, starts)
-        if by_mean:
-            scores = group_averages(named.scores, snapshot.weight, starts)
-        hits: list[Hit] = []
-        for group in top_groups(scores, top=options.top, allowed=groups.allowed).tolist():
-            whole = range(int(starts[group]), int(stops[group]))
-            score = float(np.round(scores[group], 6))
-            best = whole.start + best_of(named.scores[whole.start : whole.stop])
-            segments, more = (whole if options.group == "scene" else range(best, best + 1)), []
-            if groups.parts is not None and options.spans:
-                spans = spans_of_scores(named.scores, snapshot, int(snapshot.video_of[best]), containing=best)
-                (segments, _), *others = spans
-                more = [
-                    FoundSpan(first=at.start, stop=at.stop, best=peak, score=float(np.round(named.scores[peak], 6)))
-                    for at, peak in others[: MOST - 1]
-                ]
-            if options.group == "moment":
-                if any(
-                    hit.video_id == snapshot.video_ids[snapshot.video_of[best]]
-                    and hit.best_s >= snapshot.start_s[segments.start]
-                    and hit.best_s < snapshot.end_s[segments.stop - 1]
-                    for hit in hits
-                ):
-                    continue  # another part of the same span
-                more = []
-            hits.append(self._hit(len(hits) + 1, score, segments, best, groups, moments=more))
-        return hits
+        """Find the hits of a query with taught names."""
+        ranked = rank_named(named, groups.snapshot, groups.starts, groups.options, allowed=groups.allowed)
+        return [
+            self._hit(rank, one.score, one.segments, one.best, groups, moments=one.more)
+            for rank, one in enumerate(ranked, 1)
+        ]
 
     def _sequences(self, asked: Asked, groups: _Groups, bank: CaptionBank | None) -> list[Hit]:
         """Find the hits of queries that are joined in time."""
