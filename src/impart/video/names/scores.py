@@ -38,7 +38,7 @@ _GAP_S = 1.0  # lower scores for up to this long do not end a span
 
 @dataclass(frozen=True, kw_only=True)
 class NamedScores:
-    """What a query with taught names found.
+    """Scores of a query with taught names, and the presence of each.
 
     Attributes:
         scores: (n,) of the segments, see `named_scores`.
