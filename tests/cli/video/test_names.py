@@ -113,3 +113,23 @@ def test_unknown_names_are_refused_with_those_that_exist(index: Path, tmp_path: 
     run("names", "add", "Sea", image(tmp_path / "sea.png", "blue"), "-i", index)
     failed = RUN.invoke(app, ["names", "find", "Rex", "-i", str(index)])
     assert "there are: Sea" in str(failed.exception)
+
+
+def test_discover_what_recurs_and_name_it_by_its_number(index: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    found = run("names", "discover", "--page", page, "-n", "1", "-i", index)
+    assert found.stdout.splitlines()[0].startswith("1: 2 scenes in 1 video")
+    assert f"next: impart names add --from-cluster 1 NAME -i {index}" in found.stderr
+    assert page.read_text("utf-8").count("<figure>") == 2
+    added = run("names", "add", "Rex", "--from-cluster", "1", "-i", index)
+    assert added.stdout.startswith("Rex: ")
+    missing = RUN.invoke(app, ["names", "add", "Rex", "--from-cluster", "9", "-i", str(index)])
+    assert isinstance(missing.exception, QueryError)
+    run("names", "add", "Rex", "a.png", "--from-cluster", "1", "-i", index, code=2)
+
+
+def test_a_name_in_a_sentence_is_marked_and_can_be_taken_as_a_word(index: Path, tmp_path: Path) -> None:
+    run("names", "add", "Rex", image(tmp_path / "red.png", "red"), "-i", index)
+    for extra, names in (((), ["Rex"]), (("--no-names",), [])):
+        rows = json.loads(run("search", "Rex, red", "-i", index, "-f", "json", *extra).stdout)["hits"]
+        assert rows[0]["names"] == names

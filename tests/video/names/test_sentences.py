@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from impart.video.names.scores import context_fit, group_averages, named_scores
 from impart.video.names.sentences import Sentence, named_query, read_sentence
 from impart.video.search.query import Query, Term
-from impart.video.search.scoring import context_fit, group_averages, named_scores
 
 NAMES = ["Rex", "Rex Junior", "Anna", "Rose", "bonsai", "Uncle Joe", "O'Brien", "小明", "Zoë"]
 

@@ -58,7 +58,7 @@ def add(
     """
     opened = _open(index_dir)
     if sum((bool(images), from_hits is not None, from_cluster is not None)) > 1:
-        raise typer.BadParameter("give images, --from-hits or --from-cluster: each has its own images")
+        raise typer.BadParameter("each of --from-hits and --from-cluster has its own images: leave the others out")
     if from_cluster is not None:
         done = opened.names.add_cluster(name, from_cluster)
     elif from_hits is not None:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from impart.errors import DataError, DecodeError, QueryError, VideoIndexError
 from impart.files import atomic_path, write_atomic
+from impart.images import to_rgb
 from impart.video.index.store import CLUSTERS
 from impart.video.names.discover import Cluster
 from impart.video.names.examples import Given, load
@@ -147,5 +148,5 @@ def write_page(
 
 def _data_url(image: Image.Image) -> str:
     stream = io.BytesIO()
-    image.convert("RGB").save(stream, "JPEG", quality=80)
+    to_rgb(image).save(stream, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

@@ -1,7 +1,7 @@
 """Sentences: taught names in the text of a query, and what remains of it.
 
 "Rex on a beach" has the name Rex and the context "on a beach". A frame is scored by the product of both
-(`impart.video.search.scoring.named_scores`): the presence of the name, found by its images, and the fit of the context,
+(`impart.video.names.scores.named_scores`): the presence of the name, found by its images, and the fit of the context,
 found by the text model, which has never read the name.
 
 A name is recognised as whole words, whatever the case, the longest name first, also as a possessive ("Rex's ball"). One

@@ -82,7 +82,7 @@ class Added:
 
 @dataclass(frozen=True, kw_only=True)
 class Discovery:
-    """What `Names.discover` did.
+    """Result of `Names.discover`.
 
     Attributes:
         found: the clusters.

@@ -29,9 +29,10 @@ from impart.encoders.base import Float32, l2_normalise
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import CaptionBank
 from impart.retrieval.near_duplicates import CopyBounds
+from impart.video.names.scores import NamedScores
 from impart.video.search.hits import Hit, NearCopy
 from impart.video.search.query import Query, SearchOptions
-from impart.video.search.scoring import NamedScores, frame_vectors
+from impart.video.search.scoring import frame_vectors
 from impart.video.search.snapshot import Snapshot
 
 __all__ = [

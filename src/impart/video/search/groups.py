@@ -48,15 +48,6 @@ class Groups:
         """(G,) first segment behind each group."""
         return np.append(self.starts, len(self.snapshot))[1:]
 
-    @property
-    def allowed_videos(self) -> npt.NDArray[np.bool_] | None:
-        """(V,) videos of which a group may be returned; None = all."""
-        if self.allowed is None:
-            return None
-        videos = np.zeros(len(self.snapshot.paths), bool)
-        videos[self.snapshot.video_of[self.starts[self.allowed]]] = True
-        return videos
-
 
 def make_hit(
     rank: int, score: float, segments: range, best: int, groups: Groups, moments: Sequence[FoundSpan] = ()

@@ -18,7 +18,6 @@ photographs of Flickr8k (`benchmarks/moments.py --tune`).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,7 +34,6 @@ __all__ = [
     "ScoredParts",
     "Units",
     "join_alike",
-    "spans_above",
     "split_scenes",
 ]
 
@@ -100,50 +98,6 @@ class FoundSpan:
     stop: int
     best: int
     score: float
-
-
-def spans_above(
-    scores: Float32,
-    segments: range,
-    start_s: npt.NDArray[np.float64],
-    end_s: npt.NDArray[np.float64],
-    *,
-    share: float = SHARE,
-    gap_s: float = GAP_S,
-    most: int = 0,
-) -> list[FoundSpan]:
-    """Join the segments of one video whose scores are at least a share of its best one.
-
-    Args:
-        scores: (n,) of all segments, none negative.
-        segments: those of the video.
-        start_s, end_s: (n,) bounds of the segments.
-        share: of the best score.
-        gap_s: lower scores for up to this long do not end a span.
-        most: spans returned; 0 = all.
-
-    Returns:
-        Spans, best first; at least one. A span has the score of its best segment.
-
-    >>> times = np.arange(5.0)
-    >>> found = spans_above(np.array([0, 4, 3, 0, 2], np.float32), range(5), times, times + 1, gap_s=0.5)
-    >>> [(span.first, span.stop, span.score) for span in found]
-    [(1, 3, 4.0), (4, 5, 2.0)]
-    """
-    first = segments.start
-    own = np.asarray(scores[first : segments.stop], np.float64)
-    rows = first + np.flatnonzero((own >= share * own.max()) & (own > 0))
-    if not len(rows):
-        rows = np.array([first + int(own.argmax())])
-    apart = start_s[rows[1:]] - end_s[rows[:-1]] > gap_s + 1e-6
-    bounds = np.concatenate([[0], np.flatnonzero(apart) + 1, [len(rows)]])
-    spans = []
-    for begin, end in itertools.pairwise(bounds.tolist()):
-        low, high = int(rows[begin]), int(rows[end - 1]) + 1
-        best = low + int(np.argmax(np.round(scores[low:high], 6)))
-        spans.append(FoundSpan(first=low, stop=high, best=best, score=float(np.round(scores[best], 6))))
-    spans.sort(key=lambda span: (-span.score, span.first))
-    return spans[:most] if most else spans
 
 
 def split_scenes(

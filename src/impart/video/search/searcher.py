@@ -21,6 +21,7 @@ from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import Store, TableGoneError
 from impart.video.names.find import NamesInForce, Prepared
+from impart.video.names.scores import NamedScores, context_fit, named_scores, rank_named
 from impart.video.names.sentences import NamedQuery, named_query
 from impart.video.names.store import NameStore
 from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, wide
@@ -34,21 +35,11 @@ from impart.video.search.moments import (
     ScoredParts,
     Units,
     join_alike,
-    spans_above,
     split_scenes,
 )
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, group_means, top_groups
-from impart.video.search.scoring import (
-    NamedScores,
-    context_fit,
-    frame_hubness,
-    frame_scores,
-    frame_vectors,
-    group_averages,
-    named_scores,
-    without_hubs,
-)
+from impart.video.search.scoring import frame_hubness, frame_scores, frame_vectors, without_hubs
 from impart.video.search.snapshot import Snapshot, load_snapshot, locate_segment
 from impart.video.search.temporal import find_sequences
 
@@ -171,42 +162,11 @@ class Searcher:
 
     def _rank_named(self, named: NamedScores, groups: Groups) -> list[Hit]:
         """Find the hits of a query with taught names."""
-        options, starts, stops, weight = groups.options, groups.starts, groups.stops, groups.snapshot.weight
-        if not len(groups.snapshot):
-            return []
-        if options.ranked_by == "moment" and groups.parts is not None:
-            found = self._named_spans(named, groups)
-            return [
-                make_hit(rank, score, range(span.first, span.stop), span.best, groups, moments=more)
-                for rank, (score, (span, *more)) in enumerate(found[: options.top], 1)
-            ]
-        if options.ranked_by == "mean":
-            scores = group_averages(named.scores, weight, starts)
-        else:
-            scores = np.maximum.reduceat(named.scores, starts)
-        hits = []
-        for rank, group in enumerate(top_groups(scores, top=options.top, allowed=groups.allowed), 1):
-            segments = range(int(starts[group]), int(stops[group]))
-            best = segments[best_of(named.scores[segments.start : segments.stop])]
-            shown = segments if options.group == "scene" else range(best, best + 1)
-            hits.append(make_hit(rank, float(np.round(scores[group], 6)), shown, best, groups))
-        return hits
-
-    def _named_spans(self, named: NamedScores, groups: Groups) -> list[tuple[float, list[FoundSpan]]]:
-        """Find the spans of a query with taught names, best first; of each video, or all alike."""
-        snapshot, by_video = groups.snapshot, groups.options.group == "video"
-        best = np.maximum.reduceat(named.scores, snapshot.offsets[:-1])  # (V,)
-        allowed = groups.allowed if groups.allowed is None or by_video else groups.allowed_videos
-        found = []
-        for video in top_groups(best, top=groups.options.top, allowed=allowed).tolist():
-            segments = range(int(snapshot.offsets[video]), int(snapshot.offsets[video + 1]))
-            most = MOST if by_video else 0
-            spans = spans_above(named.scores, segments, snapshot.start_s, snapshot.end_s, most=most)
-            found.append((float(np.round(best[video].astype(np.float64), 6)), spans))
-        if by_video:
-            return found
-        alike = [(span.score, [span]) for _, spans in found for span in spans]
-        return sorted(alike, key=lambda one: -one[0])
+        ranked = rank_named(named, groups.snapshot, groups.starts, groups.options, allowed=groups.allowed)
+        return [
+            make_hit(rank, one.score, one.segments, one.best, groups, moments=one.more)
+            for rank, one in enumerate(ranked, 1)
+        ]
 
     def _sequences(self, asked: Asked, groups: Groups, bank: CaptionBank | None) -> list[Hit]:
         """Find the hits of queries that are joined in time."""
