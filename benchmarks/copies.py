@@ -28,7 +28,7 @@ from impart import VideoIndex, load_encoder
 from impart.config import DecodeSettings
 from impart.video.copies.duplicates import duplicate_groups
 from impart.video.copies.finder import find
-from impart.video.copies.frames import Clip, IndexedFrames
+from impart.video.copies.frames import FrameRun, IndexedFrames
 from impart.video.copies.library import SHARED_S, indexed_frames, views_of
 from impart.video.copies.matching import COPY
 from impart.video.copies.query_clip import read_clip
@@ -354,7 +354,9 @@ def speed(hours: float, queries: int, *, pairs: bool) -> str:
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
             spans = np.arange(40) / 4
             began, cpu = time.perf_counter(), time.process_time()
-            views = [Clip(view, frames.background.levels(view), spans, spans + 0.25) for view in (rows, rows[:, ::-1])]
+            views = [
+                FrameRun(view, frames.background.levels(view), spans, spans + 0.25) for view in (rows, rows[:, ::-1])
+            ]
             found = find(views, frames, fps=4)
             took.append(time.perf_counter() - began)
             used.append(time.process_time() - cpu)

@@ -9,7 +9,7 @@ search stand proposals with the same vectors, of which the best is taken by the 
 the hubness: windows, the scenes of PySceneDetect (`pip install scenedetect opencv-python-headless`; left out where it
 is missing) and the true shots. The last is the bound of the model: what a search with perfect cuts finds.
 
-All constants of `impart.video.search.moments` were chosen with --tune. Nothing was chosen on panda.
+All constants of `impart.video.search.spans.moments` were chosen with --tune. Nothing was chosen on panda.
 """
 
 from __future__ import annotations

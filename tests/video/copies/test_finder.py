@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from impart.encoders.base import l2_normalise
-from impart.video.copies.background import Background, normalised
+from impart.video.copies.background import CopyBackground, normalised
 from impart.video.copies.finder import CHUNK_S, chunks, find
-from impart.video.copies.frames import Clip, IndexedFrames
+from impart.video.copies.frames import FrameRun, IndexedFrames
 
 WIDTH, FPS = 64, 4
 FLAT = np.eye(WIDTH, dtype=np.float32)[:1]
@@ -48,9 +48,9 @@ def index(films: list[np.ndarray], *, flat_rows: np.ndarray = FLAT) -> IndexedFr
     )
 
 
-def clip(rows: np.ndarray, frames: IndexedFrames) -> Clip:
+def clip(rows: np.ndarray, frames: IndexedFrames) -> FrameRun:
     times = np.arange(len(rows)) / FPS
-    return Clip(rows, frames.background.levels(rows), times, times + 1 / FPS)
+    return FrameRun(rows, frames.background.levels(rows), times, times + 1 / FPS)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_chunks_overlap_by_half_and_cover_the_clip() -> None:
 
 def test_the_level_is_the_mean_of_the_fifth_to_tenth_largest_cosine() -> None:
     rows, background = film(1, seconds=5), film(2, seconds=60, shot_s=1.0)
-    levels = Background(background, FLAT).levels(rows)
+    levels = CopyBackground(background, FLAT).levels(rows)
     expected = [np.sort(row)[::-1][4:10].mean() for row in rows @ background.T]
     np.testing.assert_allclose(levels, expected, rtol=1e-5)
     near = normalised(rows @ rows.T, levels, levels)
@@ -148,7 +148,7 @@ def test_the_level_is_the_mean_of_the_fifth_to_tenth_largest_cosine() -> None:
 
 def test_without_a_background_set_equal_frames_are_still_1() -> None:
     rows = film(1, seconds=2)
-    empty = Background(rows[:0], FLAT[:0])
+    empty = CopyBackground(rows[:0], FLAT[:0])
     levels = empty.levels(rows)
     assert np.diag(normalised(rows @ rows.T, levels, levels)) == pytest.approx(1, abs=1e-5)
     assert not empty.flat(rows).any()

@@ -1,7 +1,7 @@
 """Moment retrieval: predicted windows of a video, scored against the windows that a sentence describes.
 
 `score_predictions` scores predictions of any method. `read_predictions` reads them in the submission format of
-QVHighlights. `predict_moments` predicts as `impart search` finds moments (`impart.video.search.moments`), with an
+QVHighlights. `predict_moments` predicts as `impart search` finds moments (`impart.video.search.spans.moments`), with an
 encoder alone. `frame_peaks` is a plain baseline.
 """
 
@@ -28,7 +28,7 @@ from impart.evaluate.embed_videos import EmbeddedVideo, Frames, embed_videos, fr
 from impart.evaluate.result import Result
 from impart.metrics import bootstrap
 from impart.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, top_iou
-from impart.video.search.moments import ScoredParts, join_alike, split_scenes
+from impart.video.search.spans.moments import ScoredParts, join_alike, split_scenes
 
 __all__ = [
     "CLIP_S",
@@ -244,7 +244,7 @@ def predict_moments(
 ) -> Predictions:
     """Predict the spans of each video that its sentences describe, by the rule of the search.
 
-    The proposals are scenes and their neighbours (`impart.video.search.moments`). No correction for hubs is made.
+    The proposals are scenes and their neighbours (`impart.video.search.spans.moments`). No correction for hubs is made.
 
     Args:
         encoder: plain or augmented; a frame's score is the cosine of v (or v') with the sentence.

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Encoder, Float32, l2_normalise
 
-__all__ = ["MOST", "Background", "flat_images", "normalised"]
+__all__ = ["MOST", "CopyBackground", "flat_images", "normalised"]
 
 MOST = 1000
 """Largest number of background frames."""
@@ -36,7 +36,7 @@ _TOP = 0.99  # largest level: r of equal frames stays 1
 
 
 @dataclass(frozen=True)
-class Background:
+class CopyBackground:
     """Embeddings of unrelated frames, and of flat images.
 
     Attributes:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Float32
-from impart.video.copies.frames import Blocks, Clip
+from impart.video.copies.frames import Blocks, FrameRun
 
 __all__ = ["Place", "places"]
 
@@ -36,7 +36,7 @@ class Place:
     votes: float
 
 
-def places(views: Sequence[Clip], blocks: Blocks, *, allowed: npt.NDArray[np.bool_] | None = None) -> list[Place]:
+def places(views: Sequence[FrameRun], blocks: Blocks, *, allowed: npt.NDArray[np.bool_] | None = None) -> list[Place]:
     """Find the places with the most votes of a clip's frames.
 
     Args:

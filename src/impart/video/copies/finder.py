@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.video.copies.candidates import places
-from impart.video.copies.frames import Clip, IndexedFrames
+from impart.video.copies.frames import FrameRun, IndexedFrames
 from impart.video.copies.matching import COPY, parallels
 from impart.video.copies.spans import AlignedSpan, joined
 
@@ -23,7 +23,7 @@ _ROOM_S = 2.0  # a block and a bit, on either side of the place that was voted f
 
 
 def find(
-    views: Sequence[Clip],
+    views: Sequence[FrameRun],
     frames: IndexedFrames,
     *,
     fps: float,
@@ -54,7 +54,7 @@ def find(
     return {video: joined(spans) for video, spans in found.items()}
 
 
-def chunks(clip: Clip) -> Iterator[Clip]:
+def chunks(clip: FrameRun) -> Iterator[FrameRun]:
     """Split a clip into chunks of `CHUNK_S` that overlap by half: a copy of half a chunk lies in one of them whole."""
     if not len(clip):
         return
@@ -67,4 +67,4 @@ def chunks(clip: Clip) -> Iterator[Clip]:
         high = int(np.searchsorted(clip.starts_s, stop_s, side="left"))
         if high > low:
             part = slice(low, high)
-            yield Clip(clip.rows[part], clip.levels[part], clip.starts_s[part], clip.ends_s[part])
+            yield FrameRun(clip.rows[part], clip.levels[part], clip.starts_s[part], clip.ends_s[part])

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Float32, l2_normalise
-from impart.video.copies.background import MOST, Background
+from impart.video.copies.background import MOST, CopyBackground
 
-__all__ = ["Blocks", "Clip", "IndexedFrames"]
+__all__ = ["Blocks", "FrameRun", "IndexedFrames"]
 
 _SEGMENTS = 16  # of a block
 _ROWS = 65_536  # rows converted at once
@@ -24,12 +24,12 @@ _WANTED = 200  # background frames of an index with few videos
 
 
 @dataclass(frozen=True)
-class Clip:
+class FrameRun:
     """Frames of one video, or of a part of it, in order of time.
 
     Attributes:
         rows: (n, R) retrieval embeddings, L2-normalised.
-        levels: (n,), see `Background`.
+        levels: (n,), see `CopyBackground`.
         starts_s, ends_s: (n,) seconds.
     """
 
@@ -74,7 +74,7 @@ class IndexedFrames:
         offsets: (V + 1,) the segments of video i are [offsets[i], offsets[i + 1]).
         scenes: (S,) first segment of each scene.
         images: (M, R) retrieval embeddings of unrelated images, L2-normalised; M may be 0.
-        flat_rows: (F, R), see `Background`.
+        flat_rows: (F, R), see `CopyBackground`.
     """
 
     def __init__(
@@ -92,17 +92,17 @@ class IndexedFrames:
         self._starts_s, self._ends_s = starts_s, ends_s
         self.offsets = offsets
         own = self._retrieval[_even_rows(offsets, scenes, most=max(0, MOST - len(images)))]
-        self.background = Background(np.concatenate([images, l2_normalise(own.astype(np.float32))]), flat_rows)
+        self.background = CopyBackground(np.concatenate([images, l2_normalise(own.astype(np.float32))]), flat_rows)
         self.blocks = self._make_blocks(scenes)
         self._levels = np.repeat(self.blocks.levels, self.blocks.stop - self.blocks.first)  # (n,)
 
-    def clip(self, first: int, stop: int) -> Clip:
+    def clip(self, first: int, stop: int) -> FrameRun:
         """Read the segments [first, stop)."""
         part = slice(first, stop)
         rows = l2_normalise(self._retrieval[part].astype(np.float32))
-        return Clip(rows, self._levels[part], self._starts_s[part], self._ends_s[part])
+        return FrameRun(rows, self._levels[part], self._starts_s[part], self._ends_s[part])
 
-    def window(self, video: int, start_s: float, end_s: float) -> Clip:
+    def window(self, video: int, start_s: float, end_s: float) -> FrameRun:
         """Read the segments of a video that lie in a span, in part or whole."""
         first, stop = int(self.offsets[video]), int(self.offsets[video + 1])
         low = first + int(np.searchsorted(self._ends_s[first:stop], start_s, side="right"))

@@ -17,7 +17,7 @@ from impart.errors import ImpartWarning
 from impart.video.copies.background import flat_images
 from impart.video.copies.duplicates import duplicate_groups
 from impart.video.copies.finder import find
-from impart.video.copies.frames import Clip, IndexedFrames
+from impart.video.copies.frames import FrameRun, IndexedFrames
 from impart.video.copies.matching import COPY
 from impart.video.copies.spans import AlignedSpan, Copy, DuplicateGroup
 from impart.video.index.encoder_in_use import EncoderInUse
@@ -172,10 +172,10 @@ def indexed_frames(snapshot: Snapshot, base: Encoder) -> IndexedFrames:
     )
 
 
-def views_of(clip: QueryClip, frames: IndexedFrames) -> list[Clip]:
+def views_of(clip: QueryClip, frames: IndexedFrames) -> list[FrameRun]:
     """Add the levels to the views of a clip."""
     views = map(l2_normalise, clip.views)
-    return [Clip(rows, frames.background.levels(rows), clip.starts_s, clip.ends_s) for rows in views]
+    return [FrameRun(rows, frames.background.levels(rows), clip.starts_s, clip.ends_s) for rows in views]
 
 
 def _copy(rank: int, video: int, spans: list[AlignedSpan], snapshot: Snapshot, clip: QueryClip) -> Copy:

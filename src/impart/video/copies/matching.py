@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from impart.encoders.base import Float32
 from impart.video.copies.alignment import Line, best_line, on_grid
-from impart.video.copies.background import Background, normalised
-from impart.video.copies.frames import Clip
+from impart.video.copies.background import CopyBackground, normalised
+from impart.video.copies.frames import FrameRun
 
 __all__ = ["COPY", "FLOOR", "Parallel", "parallels"]
 
@@ -60,7 +60,9 @@ class Parallel:
     evidence_s: float
 
 
-def parallels(a: Clip, b: Clip, background: Background, *, fps: float, least: float = COPY) -> list[Parallel]:
+def parallels(
+    a: FrameRun, b: FrameRun, background: CopyBackground, *, fps: float, least: float = COPY
+) -> list[Parallel]:
     """Find the spans of two clips that are copies of one another, most evidence first; they do not overlap.
 
     Args:
@@ -102,7 +104,7 @@ def _grown(alike: npt.NDArray[np.bool_], low: int, high: int) -> slice:
     return slice(int(before[-1]) + 1 if len(before) else 0, high + int(after[0]) if len(after) else len(alike))
 
 
-def _measured(line: Line, near: Float32, a: Clip, b: Clip, *, fps: float) -> Parallel:
+def _measured(line: Line, near: Float32, a: FrameRun, b: FrameRun, *, fps: float) -> Parallel:
     """Measure a line, from the normalised similarities (n, n) of its frames in A with its frames in B."""
     count = len(near)
     along = float(np.diag(near).mean())

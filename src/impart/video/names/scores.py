@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Float32
-from impart.video.search.moments import MOST, FoundSpan
 from impart.video.search.query import SearchOptions
 from impart.video.search.ranking import best_of, top_groups
 from impart.video.search.snapshot import Snapshot
+from impart.video.search.spans.moments import MOST, FoundSpan
 
 __all__ = ["PRESENT", "NamedScores", "Ranked", "context_fit", "group_averages", "named_scores", "rank_named"]
 

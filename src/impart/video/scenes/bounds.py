@@ -1,9 +1,9 @@
 """Scene bounds: hard cuts to the frame, dissolves and fades, from what was seen while a video was decoded.
 
-A hard cut is a step between two decoded frames (`impart.video.decode.frames.changes`) whose sampled frames on both sides have
-retrieval embeddings with a low cosine. How low depends on how far the step stands out: quick movement makes steps of
-its own, so that beside other steps the embeddings must differ more. Gradual transitions are searched for between the
-hard cuts (`impart.video.scenes.gradual`).
+A hard cut is a step between two decoded frames (`impart.video.decode.frames.changes`) whose sampled frames on both
+sides have retrieval embeddings with a low cosine. How low depends on how far the step stands out: quick movement makes
+steps of its own, so that beside other steps the embeddings must differ more. Gradual transitions are searched for
+between the hard cuts (`impart.video.scenes.gradual`).
 
 The constants were chosen on rendered films, see `benchmarks/scenes.py`.
 """

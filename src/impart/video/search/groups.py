@@ -15,9 +15,9 @@ from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import l2_normalise
 from impart.errors import DecodeError, ImpartWarning
 from impart.video.search.hits import Hit, Moment, Reason
-from impart.video.search.moments import FoundSpan, Parts
 from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot
+from impart.video.search.spans.moments import FoundSpan, Parts
 
 __all__ = ["Groups", "make_hit", "make_moment", "with_exact_bounds"]
 

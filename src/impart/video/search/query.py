@@ -8,7 +8,7 @@ over wanted terms i and unwanted terms j (negative weights): weights of wanted t
 of unwanted ones to the wanted part as a whole. `not_text` shares `negative_weight` among its texts (Rocchio).
 
 Queries are also joined in time: `then` (one followed by the other) and `also` (both in one span), see
-`impart.video.search.temporal`.
+`impart.video.search.spans.temporal`.
 """
 
 from __future__ import annotations

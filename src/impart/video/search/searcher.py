@@ -28,7 +28,11 @@ from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, 
 from impart.video.search.filters import allowed_videos, narrowed
 from impart.video.search.groups import Groups, make_hit, make_moment, with_exact_bounds
 from impart.video.search.hits import Hit
-from impart.video.search.moments import (
+from impart.video.search.query import Query, SearchOptions, query_vectors
+from impart.video.search.ranking import best_of, group_means, top_groups
+from impart.video.search.scoring import frame_hubness, frame_scores, frame_vectors, without_hubs
+from impart.video.search.snapshot import Snapshot, load_snapshot, locate_segment
+from impart.video.search.spans.moments import (
     MOST,
     FoundSpan,
     Parts,
@@ -37,11 +41,7 @@ from impart.video.search.moments import (
     join_alike,
     split_scenes,
 )
-from impart.video.search.query import Query, SearchOptions, query_vectors
-from impart.video.search.ranking import best_of, group_means, top_groups
-from impart.video.search.scoring import frame_hubness, frame_scores, frame_vectors, without_hubs
-from impart.video.search.snapshot import Snapshot, load_snapshot, locate_segment
-from impart.video.search.temporal import find_sequences
+from impart.video.search.spans.temporal import find_sequences
 
 __all__ = ["Searcher"]
 

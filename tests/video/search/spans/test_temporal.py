@@ -11,7 +11,7 @@ from helpers.snapshots import make_snapshot
 from impart.config import Group
 from impart.video.search.query import Query
 from impart.video.search.snapshot import Snapshot
-from impart.video.search.temporal import Found, Windows, find_sequences, standardised
+from impart.video.search.spans.temporal import Found, Windows, find_sequences, standardised
 
 
 def library(seed: int, *, runs: int = 7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -21,10 +21,10 @@ import numpy.typing as npt
 
 from impart.config import Group
 from impart.encoders.base import Float32
-from impart.video.search.moments import FoundSpan
 from impart.video.search.query import Query
 from impart.video.search.ranking import best_of, top_groups
 from impart.video.search.snapshot import Snapshot
+from impart.video.search.spans.moments import FoundSpan
 
 __all__ = ["Found", "Windows", "extent", "find_sequences", "standardised"]
 

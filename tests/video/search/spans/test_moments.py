@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from impart.encoders.base import Float32, l2_normalise
-from impart.video.search.moments import LEAST_S, LONG_S, PART_S, Parts, ScoredParts, split_scenes
+from impart.video.search.spans.moments import LEAST_S, LONG_S, PART_S, Parts, ScoredParts, split_scenes
 
 DIM = 16
 

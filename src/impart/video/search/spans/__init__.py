@@ -1,0 +1,1 @@
+"""Spans of time: moments, and sequences of moments. Pure functions of scores."""
