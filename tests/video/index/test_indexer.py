@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from impart.video.decode.changes import Step
 
 from helpers.clips import solid, truncate, write_audio, write_clip, write_frames
 from helpers.colour_references import colour_set
@@ -27,6 +26,7 @@ from impart.errors import EncoderError
 from impart.files import blake2b_hex
 from impart.video.decode import decoder
 from impart.video.decode.container import VideoInfo
+from impart.video.decode.frames.changes import Step
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.index import plan
 from impart.video.index.events import (
