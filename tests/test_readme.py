@@ -58,6 +58,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(root / "clip.mp4", videos / "clip.mp4")
     for name in ("photo.jpg", "car.jpg"):
         image(root / name, "red")
+    image(root / "a.jpg", "green")
+    image(root / "b.jpg", "blue")
     class_folders(root / "my-things", ("red", "blue", "green"), each=3)
     (root / "FILE").write_text("a red square\nsomething blue\n", encoding="utf-8")
     shades(root / "photos", each=8)
