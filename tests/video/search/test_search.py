@@ -335,6 +335,7 @@ def test_a_text_is_corrected_for_hubs_and_an_image_is_not(
         lost = {where[0].stem: before[where] - after[where] for where in before.keys() & after.keys()}
         assert lost["a red"] == pytest.approx(0.6, abs=0.01)
         assert lost["c green"] < 0.4
+        assert corrected.search(text="yellow", path_glob="no such file", **options) == []
         images = [index.search(image=red, top=9, **options) for index in (plain, corrected)]
         assert [hit.score for hit in images[0]] == [hit.score for hit in images[1]]
 
