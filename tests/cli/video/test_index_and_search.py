@@ -449,6 +449,7 @@ def test_both_in_one_span(index: Path) -> None:
     [
         (("red", "--then", "blue", "--before", "green"), "one of --then, --before and --after"),
         (("red", "--within", "5s"), "--within needs"),
+        (("red", "--image-weight", "2"), "--image-weight needs"),
         (("--expression", "--image", "x.png"), "--expression needs a text"),
     ],
 )

@@ -173,7 +173,7 @@ def test_only_allowed_frames_are_scored(library: VideoIndex, monkeypatch: pytest
         return scores
 
     monkeypatch.setattr(searcher, "frame_scores", counted)
-    library.search(text="red", by="moment", path_glob="green.*")
+    library.search(text="red", by="frame", path_glob="green.*")
     green = sum(record.segments for record in library.videos() if record.path.stem == "green")
     assert max(seen) == green
 

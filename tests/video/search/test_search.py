@@ -488,6 +488,8 @@ def test_exact_bounds_are_decoded_where_an_index_has_none(tmp_path: Path) -> Non
     assert hit.start_s == pytest.approx(1.75)
     (hit,) = index.search(text="red", exact=True)
     assert (hit.start_s, hit.end_s) == pytest.approx((1.6, 3.2), abs=1e-3)
+    ((hit,),) = index.search_many([Query(text="red", then=Query(text="green"))], exact=True)
+    assert [hit.start_s, *(step.start_s for step in hit.steps)] == pytest.approx([1.6, 1.6, 3.2], abs=1e-3)
     film.unlink()
     with pytest.warns(ImpartWarning, match=r"cannot refine the bounds in .*f\.mp4"):
         (hit,) = index.search(text="red", exact=True)

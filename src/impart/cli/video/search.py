@@ -223,6 +223,8 @@ def search(
         raise typer.BadParameter("--queries has its own texts: leave the text and --image out")
     if queries is None and text is None and image is None:
         raise typer.BadParameter("give a query: a text, --image FILE, or --queries FILE")
+    if image is None and image_weight != 1:
+        raise typer.BadParameter("--image-weight needs --image FILE")
     if together and queries is None:
         raise typer.BadParameter("--together needs --queries: a single query cannot be corrected by others")
     if sum(map(bool, (then, before, after))) > 1:
@@ -280,8 +282,8 @@ def search(
             extra = {"image": str(image), "image_weight": image_weight, **extra}
         hits = opened.search_many([query_of(text)], **keywords)[0]
         answer = Answer(query=text or str(image), hits=hits, extra=extra, everything=everything)
-        show_hits([answer], page=page, open_first=open_first)
         count = _print_one(answer, form, index_dir, command="search", why=why)
+        show_hits([answer], page=page, open_first=open_first)
     else:
         answers = _answer_lines(opened, _lines(queries), query_of, together=together, keywords=keywords, extra=extra)
         if everything:
