@@ -66,11 +66,11 @@ class Answer:
     def title(self) -> str:
         """The query in words, with what it is joined with.
 
-        >>> Answer(query="a dog", hits=[], extra={"with": "a ball", "then": ["a cat"]}).title
-        'a dog, with a ball, then a cat'
+        >>> Answer(query="a dog", hits=[], extra={"with": "a ball", "then": ["a cat"], "not": ["snow"]}).title
+        'a dog, not snow, with a ball, then a cat'
         """
         parts = [self.query]
-        for word in ("with", "then", "before", "after", "not"):
+        for word in ("image", "not", "with", "then", "before", "after"):
             given = self.extra.get(word, [])
             parts += [f"{word} {text}" for text in ([given] if isinstance(given, str) else given)]
         return ", ".join(parts)

@@ -449,6 +449,7 @@ def test_both_in_one_span(index: Path) -> None:
     [
         (("red", "--then", "blue", "--before", "green"), "one of --then, --before and --after"),
         (("red", "--within", "5s"), "--within needs"),
+        (("red", "--image-weight", "2"), "--image-weight needs"),
         (("--expression", "--image", "x.png"), "--expression needs a text"),
     ],
 )
@@ -456,7 +457,7 @@ def test_options_that_do_not_go_together(index: Path, arguments: tuple[str, ...]
     assert told in " ".join(run("search", *arguments, "-i", index, code=2).output.replace("│", " ").split())
 
 
-@pytest.mark.parametrize("within", ["soon", "-3s", "5h", "nan", ""])
+@pytest.mark.parametrize("within", ["soon", "-3s", "5d", "nan", ""])
 def test_a_length_of_time_that_is_none_is_refused(index: Path, within: str) -> None:
     refused = RUN.invoke(app, ["search", "red", "--then", "blue", f"--within={within}", "-i", str(index)])
     assert isinstance(refused.exception, QueryError)
@@ -480,6 +481,15 @@ def test_pages_and_least_scores(index: Path) -> None:
     assert [hit["rank"] for hit in everything] == [1, 2, 3]
     assert hits_of(index, "red", "--top", 1, "--offset", 1) == everything[1:2]
     assert hits_of(index, "red", "--min-score", everything[1]["score"]) == everything[:2]
+
+
+def test_filters_without_a_hit_are_told(index: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "queries.txt"
+    lines.write_text("red\nblue\n")
+    for asked in (["red"], ["--queries", lines], ["red", "--then", "blue"]):
+        assert "fits the filters" in run("search", *asked, "--path", "none", "-i", index).stderr
+        assert "fits the filters" not in run("search", *asked, "--path", "*.mp4", "-i", index).stderr
+        assert "fits the filters" not in run("search", *asked, "--min-score", "99", "-i", index).stderr
 
 
 def test_the_table_ends_where_good_hits_end(index: Path) -> None:

@@ -335,6 +335,7 @@ def test_a_text_is_corrected_for_hubs_and_an_image_is_not(
         lost = {where[0].stem: before[where] - after[where] for where in before.keys() & after.keys()}
         assert lost["a red"] == pytest.approx(0.6, abs=0.01)
         assert lost["c green"] < 0.4
+        assert corrected.search(text="yellow", path_glob="no such file", **options) == []
         images = [index.search(image=red, top=9, **options) for index in (plain, corrected)]
         assert [hit.score for hit in images[0]] == [hit.score for hit in images[1]]
 
@@ -487,6 +488,8 @@ def test_exact_bounds_are_decoded_where_an_index_has_none(tmp_path: Path) -> Non
     assert hit.start_s == pytest.approx(1.75)
     (hit,) = index.search(text="red", exact=True)
     assert (hit.start_s, hit.end_s) == pytest.approx((1.6, 3.2), abs=1e-3)
+    ((hit,),) = index.search_many([Query(text="red", then=Query(text="green"))], exact=True)
+    assert [hit.start_s, *(step.start_s for step in hit.steps)] == pytest.approx([1.6, 1.6, 3.2], abs=1e-3)
     film.unlink()
     with pytest.warns(ImpartWarning, match=r"cannot refine the bounds in .*f\.mp4"):
         (hit,) = index.search(text="red", exact=True)

@@ -131,7 +131,7 @@ def show_hits(answers: Iterable[Answer], *, page: Path | None, open_first: bool)
     if page is not None:
         from impart.video.export.page import write_page
 
-        problems = write_page([(answer.query, answer.hits) for answer in answers], page)
+        problems = write_page([(answer.title, answer.hits) for answer in answers], page)
         for _, reason in problems:
             print(f"warning: no thumbnail: {reason}", file=sys.stderr)
         print(f"wrote {page}: open it in a browser", file=sys.stderr)

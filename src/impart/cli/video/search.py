@@ -30,7 +30,6 @@ from impart.errors import DataError
 
 if TYPE_CHECKING:
     from impart.video.index.index import VideoIndex
-    from impart.video.search.dates import length_s
     from impart.video.search.query import Query, SearchKeywords
 
 __all__ = ["search", "similar"]
@@ -214,6 +213,7 @@ def search(
     above the mean of the index. Compare scores within one query only. The table ends where the good hits end; in the
     other formats each hit has the field strong. The hits are kept for: impart export
     """
+    from impart.video.search.dates import length_s
     from impart.video.search.query import WITHIN_S, Query, Term, parse_expression
 
     if len(words or ()) > 1:
@@ -223,6 +223,8 @@ def search(
         raise typer.BadParameter("--queries has its own texts: leave the text and --image out")
     if queries is None and text is None and image is None:
         raise typer.BadParameter("give a query: a text, --image FILE, or --queries FILE")
+    if image is None and image_weight != 1:
+        raise typer.BadParameter("--image-weight needs --image FILE")
     if together and queries is None:
         raise typer.BadParameter("--together needs --queries: a single query cannot be corrected by others")
     if sum(map(bool, (then, before, after))) > 1:
@@ -280,8 +282,8 @@ def search(
             extra = {"image": str(image), "image_weight": image_weight, **extra}
         hits = opened.search_many([query_of(text)], **keywords)[0]
         answer = Answer(query=text or str(image), hits=hits, extra=extra, everything=everything)
-        show_hits([answer], page=page, open_first=open_first)
         count = _print_one(answer, form, index_dir, command="search", why=why)
+        show_hits([answer], page=page, open_first=open_first)
     else:
         answers = _answer_lines(opened, _lines(queries), query_of, together=together, keywords=keywords, extra=extra)
         if everything:
@@ -295,8 +297,8 @@ def search(
         print(
             f"the index {index_dir} holds no videos: add some with impart index PATH... -i {index_dir}", file=sys.stderr
         )
-    elif not hits and any(keywords.get(name) is not None for name in _FILTERS):
-        print("no file of the index fits the filters (impart stats --videos lists its files)", file=sys.stderr)
+    elif not count and any(keywords.get(name) is not None for name in _FILTERS):
+        print("no hit in a file that fits the filters (impart stats --videos lists all files)", file=sys.stderr)
 
 
 def similar(

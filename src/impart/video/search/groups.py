@@ -92,11 +92,17 @@ def with_exact_bounds(hit: Hit, snapshot: Snapshot) -> Hit:
         return (start_s if first is None else first), (end_s if behind is None else behind)
 
     start_s, end_s = refined(hit.start_s, hit.end_s)
-    moments = []
-    for moment in hit.moments:
-        bounds = refined(moment.start_s, moment.end_s)
-        moments.append(dataclasses.replace(moment, start_s=bounds[0], end_s=bounds[1]))
-    return dataclasses.replace(hit, start_s=start_s, end_s=end_s, moments=tuple(moments))
+
+    def all_refined(moments: tuple[Moment, ...]) -> tuple[Moment, ...]:
+        bounds = [refined(moment.start_s, moment.end_s) for moment in moments]
+        return tuple(
+            dataclasses.replace(moment, start_s=first, end_s=behind)
+            for moment, (first, behind) in zip(moments, bounds, strict=True)
+        )
+
+    return dataclasses.replace(
+        hit, start_s=start_s, end_s=end_s, steps=all_refined(hit.steps), moments=all_refined(hit.moments)
+    )
 
 
 def make_moment(span: FoundSpan, snapshot: Snapshot) -> Moment:

@@ -147,13 +147,14 @@ def test_both_in_one_span_need_not_be_in_the_same_frame_but_in_the_same_scene() 
     assert second[0].score < 0.6 * first[0].score
 
 
+@pytest.mark.parametrize("group", ["moment", "frame"])
 @pytest.mark.parametrize("seed", range(3))
-def test_sequences_of_a_flat_list_share_no_segment(seed: int) -> None:
+def test_sequences_of_a_flat_list_share_no_segment(seed: int, group: Group) -> None:
     rng = np.random.default_rng(seed)
     snapshot = make_snapshot(np.zeros((60, 2), np.float32), lengths=[40, 20])
     scores = rng.standard_normal((2, 60)).astype(np.float32)
-    query, starts = Query(text="a", then=Query(text="b"), within_s=1), np.arange(0, 60, 4)
-    found = find_sequences(query, scores, snapshot, starts, allowed=None, top=5, group="moment")
+    query, starts = Query(text="a", then=Query(text="b"), within_s=1), np.arange(0, 60, 4 if group == "moment" else 1)
+    found = find_sequences(query, scores, snapshot, starts, allowed=None, top=5, group=group)
     assert 2 <= len(found) <= 5
     assert [len(of_group) for of_group in found] == [1] * len(found)
     whole = sorted((one[0].spans[0].first, one[0].spans[-1].stop) for one in found)

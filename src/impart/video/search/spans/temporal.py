@@ -30,7 +30,7 @@ __all__ = ["Found", "Windows", "extent", "find_sequences", "standardised"]
 
 _LEAST_SD = np.float32(1e-6)  # of the scores of an index in which all frames are equal
 _ALSO_S = 2.0  # most seconds between two things in one span
-_MOST_OVERLAPPING = 4  # times as many sequences are found as are returned, since some share segments
+_MOST_OVERLAPPING = {"moment": 4, "frame": 32}  # times as many sequences are found as are returned: some share segments
 _MORE = 3  # further sequences of a video
 _LEAST_SHARE = 0.5  # of the best score of its video that a further sequence has
 _EPSILON_S = 1e-6  # times of neighbouring frames are equal up to rounding
@@ -186,7 +186,7 @@ def find_sequences(
         allowed: (G,) groups that may be returned; None = all.
         top: groups returned.
         group: what the groups are. A `video` has further sequences, which share no segment with a better one. Of
-            `moment`s, those that share a segment with a better one are left out.
+            `moment`s and `frame`s, those that share a segment with a better one are left out.
 
     Returns:
         For each group, best first, its sequences, best first.
@@ -203,7 +203,9 @@ def find_sequences(
     stops = np.append(starts, len(snapshot))[1:]
     best = np.maximum.reduceat(totals[0], starts)
     result: list[list[Found]] = []
-    for number in top_groups(best, top=top * (_MOST_OVERLAPPING if group == "moment" else 1), allowed=allowed):
+    for number in top_groups(best, top=top * _MOST_OVERLAPPING.get(group, 1), allowed=allowed):
+        if len(result) == top:
+            break
         first = int(starts[number])
         left = totals[0][first : stops[number]].copy()
         found: list[Found] = []
@@ -217,9 +219,9 @@ def find_sequences(
                 found.append(one)
                 left[max(one.spans[0].first - first, 0) : one.spans[-1].stop - first] = -np.inf
             left[frame - first] = -np.inf
-        if group != "moment" or not any(found[0].overlaps(of_group[0]) for of_group in result):
+        if group not in _MOST_OVERLAPPING or not any(found[0].overlaps(of_group[0]) for of_group in result):
             result.append(found)
-    return result[:top]
+    return result
 
 
 def extent(values: Float32, frame: int, *, first: int, stop: int) -> tuple[int, int]:
