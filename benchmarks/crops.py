@@ -3,8 +3,8 @@
     python benchmarks/crops.py --data ../shared/data --out FILE
 
 **Small things**: objects on a white ground (flashpics, ikea, fashion_products) are cut out and pasted into photos of
-Flickr8k at 15 to 25% of the side. Each photo is a clip of half a second with a small movement. A thing is taught by three
-images in which it is large, on other photos, and looked for in all clips.
+Flickr8k at 15 to 25% of the side. Each photo is a clip of half a second with a small movement. A thing is taught by
+three images in which it is large, on other photos, and looked for in all clips.
 
 **Films**: clips of `videos/panda` joined to a film, each taught by three of its frames, as in `names.py`.
 """
@@ -192,8 +192,8 @@ def main() -> None:
         scratch = Path(folder)
         lines = [*small_part(options.data, scratch), "", *film_part(options.data, scratch, options.films)]
     note = (
-        f"Encoder `mini`. {THINGS} things in {THINGS * CLIPS_EACH + CLIPS_WITHOUT} clips of two frames, half of the clips "
-        f"without any; {options.films * 20} clips of panda joined to films."
+        f"Encoder `mini`. {THINGS} things in {THINGS * CLIPS_EACH + CLIPS_WITHOUT} clips of two frames, "
+        f"{CLIPS_WITHOUT} of them without any; {options.films * 20} clips of panda joined to films."
     )
     text = "\n".join([note, "", *lines, ""])
     print("\n" + text)
