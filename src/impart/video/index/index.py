@@ -222,7 +222,7 @@ class VideoIndex:
     def add_crops(self) -> Iterator[CropsMade]:
         """Encode five parts of each frame, for the videos and photos that have none: taught names find smaller things.
 
-        It takes about five times as long as `add`. A run may be stopped at any moment; the next one continues.
+        It takes three to four times as long as `add`. A run may be stopped at any moment; the next one continues.
 
         Yields:
             Events. The work is done while they are consumed.
