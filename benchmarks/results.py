@@ -27,6 +27,7 @@ PARTS = {
     "reuse": ["reuse.py", "retrieval", "{data}"],
     "scenes": ["scenes.py", "--data", "{data}", "--out", "{out}"],
     "sentences": ["names_sentences.py", "--data", "{data}", "--out", "{out}"],
+    "crops": ["crops.py", "--data", "{data}", "--out", "{out}"],
     "names": ["names.py", "--data", "{data}", "--out", "{out}"],
     "exports": ["exports.py", "--out", "{out}"],
     "photos": ["photos.py", "--data", "{data}", "--count", "48", "--repeat", "2", "--out", "{out}"],

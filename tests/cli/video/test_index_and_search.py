@@ -57,6 +57,19 @@ def index(library: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def test_crops_are_made_for_an_index_that_exists_and_counted(library: Path, index: Path) -> None:
+    assert "crops of" not in run("stats", "-i", index).stdout
+    assert "crops of" not in run("index", library, "-i", index, "--crops", "--dry-run").stdout
+    printed = run("index", library, "-i", index, "--crops").stdout
+    assert "3 unchanged" in printed
+    assert "crops of 3 videos, 0.0 MB" in printed
+    assert "crops of 3 of 3 videos and photos" in run("stats", "-i", index).stdout
+    assert json.loads(run("stats", "-i", index, "--json").stdout)["with_crops"] == 3
+    (library / next(path.name for path in sorted(library.glob("*.mp4")))).unlink()
+    printed = run("index", library, "-i", index, "--crops", "--prune").stdout
+    assert "crops of 2 videos" in printed
+
+
 def test_a_second_run_has_nothing_to_do(library: Path, index: Path) -> None:
     assert "3 unchanged" in run("index", library, "-i", index).stdout
     assert "added" not in run("index", library, "-i", index, "--dry-run").stdout

@@ -92,6 +92,12 @@ def index(
     no_photos: Annotated[
         bool, typer.Option("--no-photos", help="Leave out the photos in folders, such as the images of web pages.")
     ] = False,
+    crops: Annotated[
+        bool,
+        typer.Option(
+            "--crops", help="Also encode five parts of each frame: taught names find smaller things; takes much longer."
+        ),
+    ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Also name the files and folders that are left out.")
     ] = False,
@@ -127,8 +133,31 @@ def index(
         photos=not no_photos,
         name_ignored=verbose,
     )
-    if show_run(events, index_dir, name_next=True):
+    failed = show_run(events, index_dir, name_next=True)
+    if crops and not dry_run and opened.exists:
+        failed |= _make_crops(opened, index_dir)
+    if failed:
         raise typer.Exit(3)
+
+
+def _make_crops(opened: VideoIndex, index_dir: Path) -> bool:
+    """Make the crops that are missing, and print how many there are. Returns whether some could not be made."""
+    from impart.cli.progress import progress
+    from impart.video.crops.store import CropStore
+
+    problems = []
+    with progress("crops") as show:
+        for event in opened.add_crops():
+            if event.problem is not None:
+                problems.append(f"no crops of {event.path}: {event.problem}")
+            if show is not None:
+                show(event.done, event.total)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    numbers, size_bytes = opened.stats(), CropStore(opened.path).size_bytes()
+    what = "videos and photos" if numbers.photos else "videos"
+    print(f"{index_dir}: crops of {numbers.with_crops} {what}, {size_bytes / 1e6:.1f} MB")
+    return bool(problems)
 
 
 def _open(
@@ -319,6 +348,8 @@ def stats(
     count += f", {numbers.photos} photo{'' if numbers.photos == 1 else 's'}" if numbers.photos else ""
     print(f"{index_dir}: {count}, {numbers.video_s:.0f} s, {numbers.size_bytes / 1e6:.1f} MB on disk")
     print(f"  {numbers.samples} frames sampled, {numbers.segments} segments, {numbers.scenes} scenes")
+    if numbers.with_crops:
+        print(f"  crops of {numbers.with_crops} of {numbers.videos + numbers.photos} videos and photos")
     print(f"  encoder {numbers.encoder_id} ({numbers.encoder_fingerprint[:12]})")
     print(f"  reference set {numbers.references or 'none'}")
     if numbers.blending is not None:

@@ -36,6 +36,7 @@ from impart.video.search.snapshot import has_cache, save_cache
 if TYPE_CHECKING:
     from impart.video.copies.library import CopyLibrary, DuplicatesKeywords, FindKeywords
     from impart.video.copies.spans import Copy, DuplicateGroup
+    from impart.video.crops.encoding import CropsMade
     from impart.video.index.events import Event
     from impart.video.index.plan import IndexPlan, Request
     from impart.video.index.scan import Scan
@@ -58,6 +59,7 @@ class IndexStats:
         failures: files that could not be indexed; no_video: files without a video or photo.
         video_s: seconds of video.
         size_bytes: on disk.
+        with_crops: videos and photos that have crops, see `VideoIndex.add_crops`.
         encoder_id, encoder_fingerprint: of the base encoder.
         references: name of the reference set in force, or None; blending: settings of its blend.
     """
@@ -73,6 +75,7 @@ class IndexStats:
     no_video: int
     video_s: float
     size_bytes: int
+    with_crops: int
     encoder_id: str
     encoder_fingerprint: str
     references: str | None
@@ -215,6 +218,26 @@ class VideoIndex:
                 yield from self._add(writer, found, request, began=began)
         else:
             yield from self._nothing(found, began=began)
+
+    def add_crops(self) -> Iterator[CropsMade]:
+        """Encode five parts of each frame, for the videos and photos that have none: taught names find smaller things.
+
+        It takes three to four times as long as `add`. A run may be stopped at any moment; the next one continues.
+
+        Yields:
+            Events. The work is done while they are consumed.
+
+        Raises:
+            IndexLockedError: another process is writing to the index.
+            VideoIndexError: there is no index yet, or it cannot be written.
+        """
+        from impart.video.crops.encoding import make_crops
+        from impart.video.crops.store import CropStore
+
+        manifest, batch = self.manifest, self.settings.encoder.batch
+        with write_lock(self.path):
+            encoder = self._in_use.base(manifest)
+            yield from make_crops(CropStore(self.path), self.videos(), manifest.decode, encoder, batch=batch)
 
     def search(
         self,
@@ -416,7 +439,10 @@ class VideoIndex:
         Raises:
             VideoIndexError: there is no index yet.
         """
+        from impart.video.crops.store import CropStore, key_of
+
         manifest, videos, failures = self.manifest, self.videos(), self.failures()
+        crops = CropStore(self.path).known()
         augmentation = manifest.augmentation
         return IndexStats(
             videos=sum(video.kind == "video" for video in videos),
@@ -430,6 +456,7 @@ class VideoIndex:
             no_video=sum(failure.no_video for failure in failures),
             video_s=sum(video.duration_s for video in videos),
             size_bytes=bytes_below(self.path),
+            with_crops=sum(key_of(video) in crops for video in videos),
             encoder_id=manifest.encoder_id,
             encoder_fingerprint=manifest.encoder_fingerprint,
             references=augmentation.references_name if augmentation else None,
@@ -437,6 +464,7 @@ class VideoIndex:
         )
 
     def _add(self, writer: Writer, found: Scan, request: Request, *, began: float) -> Iterator[Event]:
+        from impart.video.crops.store import CropStore
         from impart.video.decode.decoder import Decoder
         from impart.video.index.events import IndexDone
         from impart.video.index.indexer import Indexer
@@ -455,6 +483,7 @@ class VideoIndex:
         with self._store.errors("write to"):
             save_devices(self.path, devices_after(devices, found, known=known, left=left))
         self._save_cache()
+        CropStore(self.path).keep(writer.videos.values())
         yield IndexDone(
             **dataclasses.asdict(counts),
             path_failures=len(plan.problems),

@@ -55,7 +55,8 @@ NEIGHBOURS_PREFIX = "neighbours_"
 UNREAD = -(2**63)
 _PROBE = ".impart-"
 LAST_SEARCH, CLUSTERS = "last-search.json", "names-clusters.json"
-_OURS = ("references", "rams", "names", "faces", "cache", *MANIFESTS, "folders.json", LAST_SEARCH, CLUSTERS, ".lock")
+_FOLDERS = ("references", "rams", "names", "faces", "crops", "cache")
+_OURS = (*_FOLDERS, *MANIFESTS, "folders.json", LAST_SEARCH, CLUSTERS, ".lock")
 NO_VIDEO = frozenset({"has sound but no image", "has no video stream", ICON})
 """Reasons, as the decoder words them, of files that contain neither a video nor a photo."""
 

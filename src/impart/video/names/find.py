@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -14,7 +13,8 @@ import numpy.typing as npt
 
 from impart.blending.tune import bundled_background
 from impart.encoders.base import Float32
-from impart.files import atomic_path
+from impart.video.crops.presence import KnownCrops
+from impart.video.crops.store import CropStore
 from impart.video.faces.in_index import KnownFaces
 from impart.video.faces.store import FaceStore
 from impart.video.names.presence import Background, Detector
@@ -22,7 +22,7 @@ from impart.video.names.store import NameStore, TaughtNames
 from impart.video.search.filters import allowed_videos
 from impart.video.search.hits import Hit
 from impart.video.search.query import SearchOptions
-from impart.video.search.snapshot import Snapshot
+from impart.video.search.snapshot import Snapshot, kept_array
 
 __all__ = ["Hits", "NamesInForce", "Prepared", "Span", "hits_of", "presence_spans", "smoothed", "windows"]
 
@@ -57,13 +57,21 @@ class Prepared:
         taught: the names.
         snapshot: the index.
         faces: of the index; None where they were not searched for.
+        crops: of the index; None where there are none.
     """
 
     def __init__(
-        self, taught: TaughtNames, snapshot: Snapshot, others: Float32 | None, faces: KnownFaces | None = None
+        self,
+        taught: TaughtNames,
+        snapshot: Snapshot,
+        others: Float32 | None,
+        *,
+        faces: KnownFaces | None = None,
+        crops: KnownCrops | None = None,
     ) -> None:
         self.taught = taught
         self.faces = faces
+        self.crops = crops
         self.snapshot = snapshot
         self._others = others
         self._detectors: dict[str, Detector] = {}
@@ -82,19 +90,9 @@ class Prepared:
 
         They cost more than all else, so they are kept in the cache of the index, which may be deleted at any time.
         """
-        cache = self.taught.folder.parent / "cache" / self.snapshot.state
-        file = cache / f"lengths-{self.background.digest}.npy"
-        try:
-            known: Float32 = np.load(file)
-            if known.shape == (len(self.snapshot),) and known.dtype == np.float32:
-                return known
-        except (OSError, ValueError, EOFError):
-            pass
-        made = self.background.lengths(self.snapshot.retrieval)
-        if self.snapshot.state and cache.is_dir():
-            with suppress(OSError), atomic_path(file) as part, part.open("wb") as open_file:
-                np.save(open_file, made)
-        return made
+        index, rows = self.taught.folder.parent, self.snapshot.retrieval
+        name = f"lengths-{self.background.digest}"
+        return kept_array(index, self.snapshot, name, (len(rows),), lambda: self.background.lengths(rows))
 
     @cached_property
     def windows(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -112,6 +110,9 @@ class Prepared:
         detector = self.detector(name)
         z_scores = detector.z_scores(self.snapshot.retrieval, self.lengths)
         in_frames = detector.as_presence(smoothed(z_scores, *self.windows))
+        if self.crops is not None:
+            in_parts = detector.as_presence(smoothed(self.crops.z_scores(detector), *self.windows))
+            in_frames = np.maximum(in_frames, in_parts)
         return in_frames if self.faces is None else self.faces.combined(in_frames, self.taught.column(name, "hash"))
 
 
@@ -122,6 +123,8 @@ class NamesInForce:
         self.store = store
         self._face_store = FaceStore(store.index)
         self._faces: KnownFaces | None = None
+        self._crop_store = CropStore(store.index)
+        self._crops: KnownCrops | None = None
         self._lock = threading.Lock()
         self._last: Prepared | None = None
 
@@ -134,13 +137,13 @@ class NamesInForce:
         """
         with self._lock:
             taught, last = self.store.read(snapshot.manifest), self._last
-            faces = self._faces_in(snapshot)
+            faces, crops = self._faces_in(snapshot), self._crops_in(snapshot)
             current = last is not None and last.taught.state == taught.state and last.snapshot is snapshot
-            if last is None or not current or last.faces is not faces:
+            if last is None or not current or last.faces is not faces or last.crops is not crops:
                 fingerprint = snapshot.manifest.encoder_fingerprint
                 background = bundled_background(snapshot.manifest.encoder_id, fingerprint=fingerprint)
                 others = background.retrieval_embeddings if background is not None else None
-                made = Prepared(taught, snapshot, others, faces)
+                made = Prepared(taught, snapshot, others, faces=faces, crops=crops)
                 if last is not None and last.snapshot is snapshot:  # other names, the same frames
                     made.__dict__.update({key: last.__dict__[key] for key in _SHARED if key in last.__dict__})
                 self._last = made
@@ -156,6 +159,15 @@ class NamesInForce:
         ):
             self._faces = KnownFaces(self._face_store, snapshot)
         return self._faces
+
+    def _crops_in(self, snapshot: Snapshot) -> KnownCrops | None:
+        """Return the crops of the index; None where there are none."""
+        state = self._crop_store.state()
+        if not state:
+            self._crops = None
+        elif self._crops is None or self._crops.snapshot is not snapshot or self._crops.state != state:
+            self._crops = KnownCrops(self._crop_store, snapshot)
+        return self._crops
 
 
 _SHARED = ("background", "lengths", "windows")

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy.typing as npt
 
 from impart.blending.base import Blend
 from impart.errors import QueryError
-from impart.files import arrays_fit, blake2b_hex, move_synced
+from impart.files import arrays_fit, atomic_path, blake2b_hex, move_synced
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.scan import absolute
 from impart.video.index.store import SEGMENTS, UNREAD, Kind, Store, TableGoneError, VideoRecord
@@ -33,7 +34,7 @@ from impart.video.search.hits import timecode
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Snapshot", "has_cache", "load_snapshot", "locate_segment", "save_cache"]
+__all__ = ["Snapshot", "has_cache", "kept_array", "load_snapshot", "locate_segment", "save_cache"]
 
 _ARRAYS = (
     "offsets",
@@ -271,6 +272,30 @@ def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.
         move_synced(part, target)
     except (OSError, TableGoneError):
         shutil.rmtree(part, ignore_errors=True)
+
+
+def kept_array(
+    index: Path, snapshot: Snapshot, name: str, shape: tuple[int, ...], make: Callable[[], npt.NDArray[np.float32]]
+) -> npt.NDArray[np.float32]:
+    """Read an array from the cache of the index, or make it and keep it there. The next commit deletes it.
+
+    Args:
+        index: folder of the index.
+        name: of the file, without suffix; unique for what the array depends on besides the snapshot.
+    """
+    folder = index / "cache" / snapshot.state
+    file = folder / f"{name}.npy"
+    try:
+        known: npt.NDArray[np.float32] = np.load(file)
+        if known.shape == shape and known.dtype == np.float32:
+            return known
+    except (OSError, ValueError, EOFError):
+        pass
+    made = make()
+    if snapshot.state and folder.is_dir():
+        with suppress(OSError), atomic_path(file) as part, part.open("wb") as open_file:
+            np.save(open_file, made)
+    return made
 
 
 def has_cache(store: Store) -> bool:
