@@ -112,7 +112,9 @@ class Searcher:
             for i, one in enumerate(named)
         ]
         plain = rows[[not query.joined and named[row] is None for query, row in zip(queries, rows, strict=True)]]
-        hubness = self._hubness_of(bank, groups) if bank is not None and by_text[plain].any() else None
+        hubness = None
+        if bank is not None and len(snapshot) and by_text[plain].any():
+            hubness = self._hubness_of(bank, groups)
         ranked: list[list[Hit]] = []
         for first in range(0, len(plain), _AT_ONCE):
             part = plain[first : first + _AT_ONCE]
