@@ -211,7 +211,7 @@ def fold_hits(hits: Sequence[Hit], snapshot: Snapshot, *, bound: float) -> list[
     copies: dict[int, list[NearCopy]] = {}
     for hit, first in zip(compared, leader, strict=True):
         if compared[first] is not hit:
-            copy = NearCopy(path=hit.path, start_s=hit.start_s, end_s=hit.end_s, score=hit.score)
+            copy = NearCopy(path=hit.path, start_s=hit.start_s, end_s=hit.end_s, score=hit.score, kind=hit.kind)
             copies.setdefault(first, []).append(copy)
     kept = [
         dataclasses.replace(hit, near_copies=tuple(copies.get(number, ())))
