@@ -210,7 +210,8 @@ def _print_table(answer: Answer, *, why: bool) -> None:
             score = f"[dim]{moment.score:.3f}[/dim]"
             table.add_row("", score, f"[dim]{_span(moment)}[/dim]", length, "[dim]  further span[/dim]")
         for near in hit.near_copies:
-            table.add_row("", "", f"[dim]{_span(near)}[/dim]", "", f"[dim]same in {escape(_short(near.path))}[/dim]")
+            at = "photo" if near.kind == "photo" else _span(near)
+            table.add_row("", "", f"[dim]{at}[/dim]", "", f"[dim]same in {escape(_short(near.path))}[/dim]")
         for copy in hit.also_at:
             table.add_row("", "", "", "", f"[dim]also at {escape(_short(copy))}[/dim]")
         if why:

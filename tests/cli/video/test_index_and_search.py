@@ -201,6 +201,20 @@ def test_images_and_negatives(index: Path, tmp_path: Path) -> None:
     assert Path(both["hits"][0]["path"]).name == "blue.mp4"
 
 
+def test_similar_takes_a_photo_without_a_time(library: Path, index: Path) -> None:
+    Image.new("RGB", (64, 48), (255, 0, 0)).save(library / "still@home.png")
+    assert "0 videos, 1 photo\n" in run("index", library, "-i", index).stdout
+    plain, timed = (
+        json.loads(run("similar", f"{library / 'still@home.png'}{at}", "-i", index, "-f", "json").stdout)["hits"]
+        for at in ("", "@0")
+    )
+    assert plain == timed
+    assert plain[0]["path"] == str(library / "red.mp4")
+    error = RUN.invoke(app, ["similar", str(library / "red.mp4"), "-i", str(index)]).exception
+    assert isinstance(error, QueryError)
+    assert "has no time" in str(error)
+
+
 def test_similar_takes_a_name_or_a_path(library: Path, index: Path) -> None:
     by_name = run("similar", "red.mp4@0.5", "-i", index, "-f", "json").stdout
     by_path = run("similar", f"{library / 'red.mp4'}@00:00.5", "-i", index, "-f", "json").stdout
@@ -556,7 +570,10 @@ def test_a_table_of_eighty_columns(capsys: pytest.CaptureFixture[str], monkeypat
         scene_end_s=3800,
         video_s=7200,
         moments=(Moment(start_s=61, end_s=64.5, score=0.3, best_s=62),),
-        near_copies=(NearCopy(path=Path("/films/copy.mp4"), start_s=5, end_s=9, score=0.3),),
+        near_copies=(
+            NearCopy(path=Path("/films/copy.mp4"), start_s=5, end_s=9, score=0.3),
+            NearCopy(path=Path("/films/still.jpg"), start_s=0, end_s=0, score=0.3, kind="photo"),
+        ),
     )
     print_answers([Answer(query="a dog", hits=[hit], extra={})], Format.table, why=False)
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in capsys.readouterr().out.splitlines()]
@@ -565,3 +582,4 @@ def test_a_table_of_eighty_columns(capsys: pytest.CaptureFixture[str], monkeypat
     assert "12  0.346  1:02:03.2 - 1:02:11.8   8.6 s  /films/holidays/" in lines[2]
     assert any("1:01.0 - 1:04.5   3.5 s    further span" in line for line in lines)
     assert any("0:05.0 - 0:09.0          same in /films/copy.mp4" in line for line in lines)
+    assert any(re.search(r"   photo +same in /films/still.jpg", line) for line in lines)

@@ -138,3 +138,12 @@ def test_lengths_must_agree():
         Samples.of_segments(
             np.zeros((3, 8)), np.zeros((3, THUMB_PX, THUMB_PX), np.uint8), starts_s=[0, 1], weights=[1] * 3, fps=FPS
         )
+
+
+def test_slides_among_slides_are_scenes():
+    samples = film(*[one for number in range(6) for one in still(number, 4)])
+    slides = [Step(before_s=at - 1.0, after_s=float(at), change=60.0, calm=70.0) for at in range(1, 6)]
+    assert found(samples, *slides).start_s == (0, 1, 2, 3, 4, 5)
+    assert found(samples, *(step(float(at), calm=70.0) for at in range(1, 6))).start_s == (0,)  # frames of movement
+    alike = film(*[{0: 1.0, number: 0.5} for number in range(1, 7) for _ in range(4)])
+    assert found(alike, *slides).start_s == (0,)

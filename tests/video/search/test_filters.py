@@ -18,6 +18,7 @@ from helpers.tiny_encoder import TinyEncoder
 from impart.blending.base import Blend
 from impart.blending.encoder import augment
 from impart.errors import QueryError
+from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import VideoIndex
 from impart.video.search import searcher
 from impart.video.search.filters import allowed_videos, narrowed
@@ -161,6 +162,18 @@ def test_a_search_of_a_part_has_the_hits_of_the_whole(
     monkeypatch.setattr(searcher, "narrowed", lambda snapshot, _options: snapshot)
     assert library.search(text="red", group=group, by=by, top=5, **given) == small
     assert (not small) == (given == {"path_glob": "nothing"})
+
+
+@pytest.mark.parametrize("group", ["video", "moment", "scene", "frame"])
+@pytest.mark.parametrize("by", ["mean", "moment", "frame"])
+def test_no_file_passes_the_filters_of_a_model_with_captions(
+    library: VideoIndex, monkeypatch: pytest.MonkeyPatch, group: Any, by: Any
+) -> None:
+    bank = CaptionBank(TinyEncoder().encode_texts(["red", "blue"]))
+    monkeypatch.setattr(searcher, "bundled_bank", lambda _encoder: bank)
+    index = VideoIndex.open(library.path, library.encoder)
+    assert index.search(text="red", group=group, by=by, path_glob="nothing") == []
+    assert index.search(text="red", group=group, by=by)
 
 
 def test_only_allowed_frames_are_scored(library: VideoIndex, monkeypatch: pytest.MonkeyPatch) -> None:

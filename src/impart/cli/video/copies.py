@@ -116,7 +116,7 @@ def _print_copies_table(clip: Path, found: Sequence[Copy]) -> None:
 
 def _print_table(groups: Sequence[DuplicateGroup]) -> None:
     for group in groups:
-        print(f"group {group.number}: {len(group.paths)} videos")
+        print(f"group {group.number}: {len(group.paths)} files")
         rows = []
         for pair in group.duplicates:
             names = f"{short_path(pair.path)} | {short_path(pair.other_path)}"

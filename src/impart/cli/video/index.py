@@ -299,7 +299,7 @@ def _summary(done: IndexDone, index_dir: Path) -> str:
     line = f"{index_dir}: {what}; {done.elapsed_s:.1f} s"
     if done.samples:
         videos = done.added + done.updated - done.photos
-        line += f"\n  {videos} videos, {done.photos} photos" if done.photos else ""
+        line += f"\n  {_counted(videos, 'video')}, {_counted(done.photos, 'photo')}" if done.photos else ""
         line += (
             f"\n  {done.video_s:.0f} s of video ({done.speed:.0f} s per second), {done.samples} frames sampled, "
             f"{done.encoded} encoded"
@@ -344,8 +344,8 @@ def stats(
     if as_json:
         print_json(dataclasses.asdict(numbers), indent=2)
         return
-    count = f"{numbers.videos} video{'' if numbers.videos == 1 else 's'}"
-    count += f", {numbers.photos} photo{'' if numbers.photos == 1 else 's'}" if numbers.photos else ""
+    count = _counted(numbers.videos, "video")
+    count += f", {_counted(numbers.photos, 'photo')}" if numbers.photos else ""
     print(f"{index_dir}: {count}, {numbers.video_s:.0f} s, {numbers.size_bytes / 1e6:.1f} MB on disk")
     print(f"  {numbers.samples} frames sampled, {numbers.segments} segments, {numbers.scenes} scenes")
     if numbers.with_crops:
@@ -361,3 +361,7 @@ def stats(
         counts = f"{numbers.failures} failed, {numbers.partial} read in part"
         counts += f", {numbers.no_video} without a video or photo" if numbers.no_video else ""
         print(f"  {counts} (--failures lists them)", file=sys.stderr)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -26,7 +26,7 @@ from impart.cli.output import Answer, Format, print_answers
 from impart.cli.video.copies import CopyFormat, print_copies
 from impart.cli.video.export import OpenOption, PageOption, show_hits
 from impart.config import By, Group, SearchSettings
-from impart.errors import DataError
+from impart.errors import DataError, QueryError
 
 if TYPE_CHECKING:
     from impart.video.index.index import VideoIndex
@@ -305,7 +305,8 @@ def similar(
     moment: Annotated[
         str | None,
         typer.Argument(
-            metavar="MOMENT", help="Start from a time of an indexed file: clip.mp4@12.5 or clip.mp4@00:12.5."
+            metavar="MOMENT",
+            help="Start from a time of an indexed file, clip.mp4@12.5 or clip.mp4@00:12.5, or from an indexed photo.",
         ),
     ] = None,
     video: Annotated[
@@ -353,10 +354,8 @@ def similar(
         return
     if moment is None:
         raise typer.BadParameter("give a moment, such as clip.mp4@12.5, or --video FILE")
-    from impart.video.search.hits import parse_moment
-
-    file, at_s = parse_moment(moment)
     opened = _open(index_dir, None, config, top=top, group=group, by=by)
+    file, at_s = _moment_of(moment, opened)
     hits = opened.similar(
         file,
         at_s,
@@ -376,6 +375,20 @@ def similar(
     )
     answer = Answer(query=moment, hits=hits, extra={}, everything=everything)
     _print_one(answer, form or Format.table, index_dir, command="similar", why=why)
+
+
+def _moment_of(moment: str, opened: VideoIndex) -> tuple[str, float]:
+    """Split a moment into file and time; an indexed photo needs no time."""
+    from impart.video.index.scan import absolute
+    from impart.video.search.hits import parse_moment
+
+    try:
+        return parse_moment(moment)
+    except QueryError:
+        given = absolute(moment)
+        if any(record.kind == "photo" and given == record.path for record in opened.videos()):
+            return moment, 0.0
+        raise
 
 
 def _print_one(answer: Answer, form: Format, index_dir: Path, *, command: str, why: bool) -> int:

@@ -25,6 +25,7 @@ __all__ = ["SceneBounds", "find_scenes"]
 
 MARGINS = ((5.0, 0.3), (2.5, 0.1), (1.5, -0.3))
 """Least ratio of a step to the movement around it (`Step.calm`), and what is added to the threshold there."""
+SLIDE_MARGIN = 0.1  # least that is added for slides: other slides around them are no movement
 NEAR_CUT_S = 0.5  # a gradual transition so near to a hard cut is part of it
 _EPS_S = 1e-4
 
@@ -86,10 +87,16 @@ def _hard_cuts(samples: Samples, steps: Iterable[Step], *, threshold: float) -> 
     places = np.array(sorted(best))
     before, after = (samples.retrieval[at].astype(np.float32) for at in (places - 1, places))  # (c, R) each
     cosines: npt.NDArray[np.float32] = np.einsum("cr,cr->c", before, after)
-    ratios = [best[at].change / (best[at].calm + 1) for at in places.tolist()]
-    margins = [next((margin for least, margin in MARGINS if ratio >= least), -np.inf) for ratio in ratios]
-    kept = cosines < threshold + np.array(margins)
+    margins = np.array([_margin(best[at]) for at in places.tolist()])
+    kept = cosines < threshold + margins
     return [(int(at), best[int(at)].after_s) for at in places[kept]]
+
+
+def _margin(step: Step) -> float:
+    """Tell what is added to the threshold at a step; -inf = it is no cut, whatever the embeddings."""
+    ratio = step.change / (step.calm + 1)
+    margin = next((margin for least, margin in MARGINS if ratio >= least), -np.inf)
+    return max(margin, SLIDE_MARGIN) if step.slides else margin
 
 
 def _scenes(samples: Samples, bounds: Sequence[tuple[float, str]], *, end_s: float) -> SceneBounds:

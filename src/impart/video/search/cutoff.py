@@ -212,7 +212,7 @@ def fold_hits(hits: Sequence[Hit], snapshot: Snapshot, *, bound: float) -> list[
     for hit, first in zip(compared, leader, strict=True):
         if compared[first] is not hit:
             for path in (hit.path, *hit.also_at):
-                copy = NearCopy(path=path, start_s=hit.start_s, end_s=hit.end_s, score=hit.score)
+                copy = NearCopy(path=path, start_s=hit.start_s, end_s=hit.end_s, score=hit.score, kind=hit.kind)
                 copies.setdefault(first, []).append(copy)
     kept = [
         dataclasses.replace(hit, near_copies=tuple(copies.get(number, ())))

@@ -49,13 +49,14 @@ class NearCopy:
     """A span of another video that shows the same as a hit, such as a trimmed or re-encoded copy.
 
     Attributes:
-        start_s, end_s: of the span; score: as of a hit.
+        start_s, end_s: of the span; score, kind: as of a hit.
     """
 
     path: Path
     start_s: float
     end_s: float
     score: float
+    kind: Kind = "video"
 
 
 @dataclass(frozen=True, kw_only=True)

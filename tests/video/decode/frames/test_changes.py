@@ -48,6 +48,16 @@ def test_shots_of_eight_frames_are_found():
     assert steps_of(thumbs) == [8, 16, 24, 32]
 
 
+def test_each_change_of_a_slide_show_is_a_step_also_back_to_an_earlier_slide():
+    numbers = [0, 1, 0, 2, 2, 3]
+    finder = StepFinder()
+    for second, number in enumerate(numbers):
+        finder.add(float(second), noise(number))
+    steps = finder.finish()
+    assert [step.after_s for step in steps] == [1, 2, 3, 5]
+    assert all(step.slides for step in steps)
+
+
 def test_movement_is_no_step():
     assert steps_of(pan(40, speed=3)) == []
 

@@ -23,9 +23,10 @@ Thumbnail = npt.NDArray[np.float32]
 SIDE_FRAMES = 6  # on either side of a step
 MIN_CHANGE = 4.0  # grey levels
 MIN_RATIO = 2.5  # of a step to the median difference around it, to which one grey level is added
-SLIDE_S = 0.2  # frames further apart are slides: all of their changes are steps
+SLIDE_S = 0.2  # frames so far apart are slides: all of their changes are steps, and none is a flash
 MIN_STAYS = 0.5  # least difference of any frame before to any frame after, as a share of the step
 FLASH_FRAMES = 2  # a flash is this long at most
+_EPS_S = 1e-6
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class Step:
     after_s: float
     change: float
     calm: float
+
+    @property
+    def slides(self) -> bool:
+        """Whether the two frames are slides: other slides around them are no movement."""
+        return self.after_s - self.before_s >= SLIDE_S - _EPS_S
 
 
 class StepFinder:
@@ -89,16 +95,18 @@ class StepFinder:
         near = range(max(0, number - SIDE_FRAMES), min(len(self._changes), number + SIDE_FRAMES + 1))
         gap_s = self._gap_s(number)
         around = sorted(self._changes[other] * gap_s / self._gap_s(other) for other in near if other != number)
-        if around and gap_s < SLIDE_S and change < MIN_RATIO * (around[len(around) // 2] + 1):
+        calm = around[-3] if len(around) > 2 else 0.0
+        step = Step(self._times[number], self._times[number + 1], change, calm)
+        if around and not step.slides and change < MIN_RATIO * (around[len(around) // 2] + 1):
             return
-        first, last = max(0, number - FLASH_FRAMES), min(len(self._thumbs), number + 2 + FLASH_FRAMES)
+        flash = 0 if step.slides else FLASH_FRAMES
+        first, last = max(0, number - flash), min(len(self._thumbs), number + 2 + flash)
         before = [self._thumbs[i] for i in range(first, number + 1)]
         after = [self._thumbs[i] for i in range(number + 1, last)]
         stays = min(float(np.abs(one - other).mean()) for one in before for other in after)
         if stays < MIN_STAYS * change:
             return
-        calm = around[-3] if len(around) > 2 else 0.0
-        self._steps.append(Step(self._times[number], self._times[number + 1], change, calm))
+        self._steps.append(step)
 
     def _gap_s(self, number: int) -> float:
         return max(self._times[number + 1] - self._times[number], 1e-3)
