@@ -30,7 +30,6 @@ from impart.errors import DataError
 
 if TYPE_CHECKING:
     from impart.video.index.index import VideoIndex
-    from impart.video.search.dates import length_s
     from impart.video.search.query import Query, SearchKeywords
 
 __all__ = ["search", "similar"]
@@ -212,8 +211,9 @@ def search(
 
     Scores are cosines, those of a text less a correction for hubs; those of --with and --then are standard deviations
     above the mean of the index. Compare scores within one query only. The table ends where the good hits end; in the
-    other formats each hit has the field strong. The hits are kept for: impart export
+    other formats each hit has the field strong. The hits are kept for impart export, but not those of --queries.
     """
+    from impart.video.search.dates import length_s
     from impart.video.search.query import WITHIN_S, Query, Term, parse_expression
 
     if len(words or ()) > 1:
@@ -295,7 +295,7 @@ def search(
         print(
             f"the index {index_dir} holds no videos: add some with impart index PATH... -i {index_dir}", file=sys.stderr
         )
-    elif not hits and any(keywords.get(name) is not None for name in _FILTERS):
+    elif not count and any(keywords.get(name) is not None for name in _FILTERS):
         print("no file of the index fits the filters (impart stats --videos lists its files)", file=sys.stderr)
 
 
