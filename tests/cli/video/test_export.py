@@ -15,7 +15,7 @@ from helpers.tiny_encoder import TinyEncoder
 from impart.cli.main import app
 from impart.encoders import register
 from impart.video.index.index import VideoIndex
-from impart.video.search.last_search import LastSearch, SavedHit, save_last_search
+from impart.video.search.last_search import LastSearch, SavedHit, load_last_search, save_last_search
 
 runner = CliRunner()
 
@@ -173,3 +173,10 @@ def test_search_writes_a_page_and_opens_a_player(index: Path, tmp_path: Path, mo
     assert "one.mp4" in page.read_text()
     assert f"wrote {page}" in result.stderr
     assert [path.suffix for path, _ in opened] == [".mp4"]
+
+
+def test_the_numbers_of_a_later_page_are_told(index: Path) -> None:
+    hits = load_last_search(index).hits[1:]
+    save_last_search(index, LastSearch(query="red", command="search", hits=hits))
+    refused = run(index, "1", "--to", "csv")
+    assert "has no hit 1: its numbers are 2 to 3" in str(refused.exception)

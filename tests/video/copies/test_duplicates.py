@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from impart.video.copies import duplicates
+from impart.encoders.base import l2_normalise
+from impart.video.copies import duplicates, matching
 from impart.video.copies.duplicates import duplicate_groups
 from impart.video.copies.spans import DuplicateGroup
 from video.copies.test_finder import FPS, changed, film, index
@@ -74,3 +75,17 @@ def test_exact_copies_are_one_video_when_frames_are_compared(films: list[np.ndar
     assert (exact.share, exact.other_share) == (1, 1)
     assert {exact.path.name, exact.other_path.name} == {"0.mp4", "1.mp4"}
     assert {near.path.name, near.other_path.name} == {"0.mp4", "2.mp4"}
+
+
+def test_pairs_that_cannot_be_copies_are_not_aligned_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = film(9, seconds=100)
+    alike = [l2_normalise(kind + 0.9 * film(seed, seconds=100)) for seed in range(20, 23)]  # vote, but are no copies
+    films = [*alike, changed(alike[0])[100:140]]
+    aligned: list[object] = []
+    best_line = matching.best_line
+    monkeypatch.setattr(matching, "best_line", lambda evidence: aligned.append(evidence) or best_line(evidence))
+    fast, few = groups_of(films, least=matching.COPY), len(aligned)
+    monkeypatch.setattr(matching, "_reaches", lambda values, mean, *, count: True)
+    assert groups_of(films, least=matching.COPY) == fast
+    assert [path.name for path in fast[0].paths] == ["0.mp4", "3.mp4"]
+    assert few < 0.8 * (len(aligned) - few)

@@ -211,7 +211,7 @@ def search(
 
     Scores are cosines, those of a text less a correction for hubs; those of --with and --then are standard deviations
     above the mean of the index. Compare scores within one query only. The table ends where the good hits end; in the
-    other formats each hit has the field strong. The hits are kept for: impart export
+    other formats each hit has the field strong. The hits are kept for impart export, but not those of --queries.
     """
     from impart.video.search.dates import length_s
     from impart.video.search.query import WITHIN_S, Query, Term, parse_expression

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from impart.encoders.base import Float32
 from impart.video.copies.finder import FASTEST, chunks
@@ -72,11 +73,12 @@ def duplicate_groups(
         own = np.split(order, np.cumsum(np.bincount(key.reshape(-1)))[:-1])
         for (first, second), part in zip(keys.tolist(), own, strict=True):
             votes[first, second].append((one[part], other[part]))
-    for (first, second), parts in sorted(votes.items()):
-        one, other = (np.concatenate(side) for side in zip(*parts, strict=True))
-        spans = _aligned(frames, first, second, one, other, fps=fps, least=least)
-        if seconds_of((span.start_s, span.end_s) for span in spans) >= min_length_s:
-            pairs.append(_near(paths, first, second, spans, durations_s))
+    with threadpool_limits(limits=1, user_api="blas"):  # of small products, waiting threads take more than they give
+        for (first, second), parts in sorted(votes.items()):
+            one, other = (np.concatenate(side) for side in zip(*parts, strict=True))
+            spans = _aligned(frames, first, second, one, other, fps=fps, least=least)
+            if seconds_of((span.start_s, span.end_s) for span in spans) >= min_length_s:
+                pairs.append(_near(paths, first, second, spans, durations_s))
     return _grouped(pairs)
 
 

@@ -10,6 +10,7 @@ Flat frames, such as black ones, are no evidence.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +36,7 @@ _FOR_ORDER = 0.2  # largest addition to the score
 _FULL_ORDER = 0.4  # difference of r that earns all of it
 _APART_S = 1.0  # frames that are compared to learn whether the order agrees
 _SPANS = 4  # of one pair of videos
+_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +74,13 @@ def parallels(
     if not len(a) or not len(b):
         return []
     near = normalised(a.rows @ b.rows.T, a.levels, b.levels)
+    of_a = on_grid(a.starts_s, a.ends_s, fps=fps)
+    shortest = max(_LEAST_FRAMES, math.ceil(_LEAST_S * fps))
+    if not _reaches(near.max(axis=1)[of_a], least - _FOR_ORDER, count=shortest):
+        return []  # no line can have that score: by far most of the pairs that are compared
     evidence = np.clip(near - FLOOR, _LEAST_EVIDENCE, _MOST_EVIDENCE)
     flat = background.flat(a.rows)[:, None] | background.flat(b.rows)[None]
     evidence[flat] = np.minimum(evidence[flat], 0)
-    of_a = on_grid(a.starts_s, a.ends_s, fps=fps)
     of_b = on_grid(b.starts_s, b.ends_s, fps=fps)
     near, evidence = near[of_a[:, None], of_b[None]], evidence[of_a[:, None], of_b[None]]
     needed = _LEAST_EVIDENCE_S * _MOST_EVIDENCE * fps
@@ -84,7 +89,7 @@ def parallels(
     found: list[Parallel] = []
     for _ in range(_SPANS):
         line = best_line(evidence)
-        if line is None or line.evidence < needed or line.stop - line.first < max(_LEAST_FRAMES, _LEAST_S * fps):
+        if line is None or line.evidence < needed or line.stop - line.first < shortest:
             break
         rows, columns = line.columns(near.shape[1])
         one = _measured(line, near[rows[:, None], columns[None]], a, b, fps=fps)
@@ -96,6 +101,20 @@ def parallels(
         evidence[line.first : line.stop, around_b] = _LEAST_EVIDENCE
         evidence[around_a, low:high] = _LEAST_EVIDENCE
     return found
+
+
+def _reaches(values: Float32, mean: float, *, count: int) -> bool:
+    """Whether a run of `count` values or more has at least this mean.
+
+    >>> _reaches(np.array([0.2, 0.6, 0.5, 0.4], np.float32), 0.5, count=3)
+    True
+    >>> _reaches(np.array([0.9, 0.2, 0.2, 0.9], np.float32), 0.6, count=2)
+    False
+    """
+    sums = np.concatenate([[0.0], np.cumsum(values - mean, dtype=np.float64)])
+    if len(sums) <= count:
+        return False
+    return bool((sums[count:] - np.minimum.accumulate(sums[:-count])).max() >= -_ROUNDING)
 
 
 def _grown(alike: npt.NDArray[np.bool_], low: int, high: int) -> slice:

@@ -74,7 +74,7 @@ class LastSearch:
         if absent:
             raise QueryError(
                 f"the last search ({self.query!r}) has no hit {', '.join(map(str, absent))}: "
-                + (f"its numbers are 1 to {max(known)}" if known else "it found nothing")
+                + (f"its numbers are {min(known)} to {max(known)}" if known else "it found nothing")
             )
         return [known[number] for number in numbers] if numbers else list(self.hits)
 
