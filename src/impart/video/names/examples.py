@@ -181,11 +181,12 @@ def load(given: Given, snapshot: Snapshot | None, *, short_side_px: int, stream:
         return Loaded(given=given, hash=digest, image=image)
     assert isinstance(given.image, Path)
     number = None if snapshot is None else _indexed(snapshot, given.image)
+    path, at_s = given.image, given.at_s
     if snapshot is not None and number is not None:
-        given = replace(given, image=snapshot.paths[number])  # a bare name was enough: the source is the whole path
-        assert isinstance(given.image, Path)
+        path = snapshot.paths[number]
+        given = replace(given, image=path)  # a bare name was enough: the source is the whole path
     try:
-        frame = Image.fromarray(still_at(given.image, given.at_s, short_side_px=short_side_px, stream=stream))
+        frame = Image.fromarray(still_at(path, at_s, short_side_px=short_side_px, stream=stream))
     except DecodeError:
         if snapshot is None or number is None:
             raise
