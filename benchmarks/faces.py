@@ -1,6 +1,6 @@
 """Measure how well a face that was taught from one part of a clip is found in the rest of it, and in no other clip.
 
-    python benchmarks/faces.py --data DATA
+    python benchmarks/faces.py --data DATA --out FILE
 
 Each clip of `DATA/videos/panda` in whose first and second half a face is found gives one person: the three largest
 faces of its first half are the examples. Found: frames of its second half that contain a face, and in which presence is
@@ -50,7 +50,9 @@ def stacked(faces: Sequence[Face]) -> Float32:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    clips = sorted((parser.parse_args().data / "videos" / "panda").glob("*.mp4"))
+    parser.add_argument("--out", type=Path, help="markdown file to write as well")
+    options = parser.parse_args()
+    clips = sorted((options.data / "videos" / "panda").glob("*.mp4"))
     began = time.monotonic()
     found = faces_of(clips)
     seconds = time.monotonic() - began
@@ -69,13 +71,18 @@ def main() -> None:
         others = [frame for place, other in enumerate(found) if place != number for frame in other if frame]
         strangers += len(others)
         false += sum(float(face_presence(stacked(frame), examples).max()) >= 0.5 for frame in others)
-    print("| clips | frames (1 per second) | with a face | people taught | found in their clip | of strangers |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     with_face = sum(bool(frame) for clip in found for frame in clip)
     own = f"{right} of {asked} ({100 * right / max(asked, 1):.1f}%)"
     rest = f"{false} of {strangers} ({100 * false / max(strangers, 1):.2f}%)"
-    print(f"| {len(clips)} | {frames} | {with_face} | {people} | {own} | {rest} |")
-    print(f"\n{seconds / max(frames, 1):.2f} s per frame on this machine, decoding included.")
+    text = (
+        "| clips | frames (1 per second) | with a face | people taught | found in their clip | of strangers |\n"
+        "| ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        f"| {len(clips)} | {frames} | {with_face} | {people} | {own} | {rest} |\n\n"
+        f"{seconds / max(frames, 1):.2f} s per frame on this machine, decoding included.\n"
+    )
+    print(text)
+    if options.out:
+        options.out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

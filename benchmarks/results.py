@@ -29,6 +29,7 @@ PARTS = {
     "sentences": ["names_sentences.py", "--data", "{data}", "--out", "{out}"],
     "crops": ["crops.py", "--data", "{data}", "--out", "{out}"],
     "names": ["names.py", "--data", "{data}", "--out", "{out}"],
+    "faces": ["faces.py", "--data", "{data}", "--out", "{out}"],
     "exports": ["exports.py", "--out", "{out}"],
     "photos": ["photos.py", "--data", "{data}", "--count", "48", "--repeat", "2", "--out", "{out}"],
     "filters": ["filters.py", "--out", "{out}"],

@@ -12,12 +12,15 @@ from PIL import Image
 from helpers.clips import write_frames
 from helpers.snapshots import make_snapshot
 from helpers.tiny_encoder import TinyEncoder
-from impart.errors import VideoIndexError
+from impart.errors import MissingExtraError, VideoIndexError
+from impart.video.faces import examples, finding
+from impart.video.faces.detector import Face
 from impart.video.faces.finding import find_in_videos
 from impart.video.faces.in_index import FaceTracks
 from impart.video.faces.matching import combine, example_faces, face_presence, tracks
 from impart.video.faces.store import FaceStore, VideoFaces
 from impart.video.index.index import VideoIndex
+from impart.video.index.writer import write_lock
 
 needs_dlib = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("dlib", "face_recognition_models", "skimage")),
@@ -147,3 +150,95 @@ def test_a_person_in_other_surroundings_is_found_by_the_face_until_it_is_purged(
     index.names.purge_faces()
     assert not (index.path / "faces").exists()
     assert [(hit.start_s, hit.end_s) for hit in index.find("Eileen")] == before
+
+
+def index_of_colours(folder: Path, *colours: tuple[int, int, int]) -> VideoIndex:
+    (folder / "v").mkdir()
+    for number, colour in enumerate(colours):
+        write_frames(
+            folder / "v" / f"{number}.mp4",
+            [np.full((48, 64, 3), colour, np.uint8)] * 8,
+            times_s=[i / 10 for i in range(8)],
+        )
+    index = VideoIndex.open(folder / "library", TinyEncoder())
+    for _ in index.add(folder / "v"):
+        pass
+    return index
+
+
+@pytest.fixture
+def one_face(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every image has the face A."""
+    face = Face(box=np.array([0, 0, 1, 1], np.float32), descriptor=A)
+    for module in (finding, examples):
+        monkeypatch.setattr(module, "find_faces", lambda _: [face])
+
+
+@pytest.mark.usefixtures("one_face")
+def test_a_stopped_run_keeps_its_faces_and_the_next_one_continues(tmp_path: Path) -> None:
+    index = index_of_colours(tmp_path, (200, 0, 0), (0, 200, 0))
+    run = index.names.find_faces(index.videos())
+    first = next(run)
+    run.close()  # as Ctrl-C does
+    assert len(FaceStore(index.path).videos().searched) == 1
+    rest = [event.path for event in index.names.find_faces(index.videos())]
+    assert sorted([first.path, *rest]) == [video.path for video in index.videos()]
+    assert len(FaceStore(index.path).videos().searched) == 2
+
+
+@pytest.mark.usefixtures("one_face")
+def test_what_is_deleted_during_a_run_stays_deleted(tmp_path: Path) -> None:
+    index = index_of_colours(tmp_path, (200, 0, 0), (0, 200, 0))
+    run = index.names.find_faces(index.videos())
+    next(run)
+    index.names.purge_faces()
+    with pytest.raises(VideoIndexError, match="was deleted meanwhile"):
+        list(run)
+    assert not (index.path / "faces").exists()
+
+
+@pytest.mark.usefixtures("one_face")
+def test_a_run_waits_for_another_writer_and_keeps_what_it_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = index_of_colours(tmp_path, (200, 0, 0), (0, 200, 0))
+    monkeypatch.setattr(finding, "_SAVE_EVERY_S", 0.0)
+    run = index.names.find_faces(index.videos())
+    next(run)
+    with write_lock(index.path):
+        next(run)
+        assert len(FaceStore(index.path).videos().searched) == 1
+    assert list(run) == []
+    assert len(FaceStore(index.path).videos().searched) == 2
+
+
+@pytest.mark.usefixtures("one_face")
+def test_faces_of_a_removed_video_and_of_a_removed_name_are_deleted(tmp_path: Path) -> None:
+    index = index_of_colours(tmp_path, (200, 0, 0), (0, 200, 0))
+    list(index.names.find_faces(index.videos()))
+    index.names.add("Ann", [f"{tmp_path}/v/0.mp4@0.1"])
+    store = FaceStore(index.path)
+    assert len(store.examples()) == 1
+    (tmp_path / "v" / "0.mp4").unlink()
+    for _ in index.add(tmp_path / "v", prune=True):
+        pass
+    assert {video for video, _ in store.videos().keys} == {video.video_id for video in index.videos()}
+    index.names.remove("Ann")
+    assert store.examples() == {}
+
+
+@pytest.mark.usefixtures("one_face")
+def test_names_are_taught_and_removed_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = index_of_colours(tmp_path, (200, 0, 0))
+    index.names.add("Ann", [Image.new("RGB", (40, 40), "red")])
+    list(index.names.find_faces(index.videos()))
+
+    def missing(_: object) -> list[Face]:
+        raise MissingExtraError("dlib-bin", extra="faces", purpose="finding faces")
+
+    monkeypatch.setattr(examples, "find_faces", missing)
+    added = index.names.add("Bob", [Image.radial_gradient("L")])
+    assert added.added == {"Bob": 1}
+    assert "faces in the new images are not found: finding faces needs 'dlib-bin'" in added.notes[0]
+    index.names.remove("Ann")
+    assert FaceStore(index.path).examples() == {}

@@ -196,6 +196,7 @@ def show_run(events: Iterable[Event], index_dir: Path, *, name_next: bool = Fals
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    from impart.video.faces.store import FaceStore
     from impart.video.index import events as kinds
 
     console = Console(stderr=True, highlight=False)
@@ -255,6 +256,9 @@ def show_run(events: Iterable[Event], index_dir: Path, *, name_next: bool = Fals
                     if name_next and event.added and not event.unchanged:
                         place = "" if index_dir == DEFAULT_INDEX else f" -i {shlex.quote(str(index_dir))}"
                         print(f'next: impart search "a dog on a skateboard"{place}', file=sys.stderr)
+                    if (event.added or event.updated) and FaceStore(index_dir).on:
+                        note = "new videos are not searched for faces yet: impart names faces"
+                        print(f"note: {note} -i {shlex.quote(str(index_dir))}", file=sys.stderr)
                     scanned = None
                 case _:
                     pass

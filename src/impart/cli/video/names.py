@@ -205,9 +205,9 @@ def faces(index_dir: IndexOption = DEFAULT_INDEX) -> None:
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{index_dir}: {_count(total, 'face')} in {_count(len(videos), 'video')}")
-    print(
-        "next: impart names add NAME IMAGE... teaches a person; impart names purge deletes all faces", file=sys.stderr
-    )
+    place = _place(index_dir)
+    print(f"next: impart names add NAME IMAGE...{place} teaches a person", file=sys.stderr)
+    print(f"to delete all data of faces: impart names purge{place}", file=sys.stderr)
     if problems:
         raise typer.Exit(3)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.config import DecodeSettings
-from impart.errors import ImpartError
+from impart.errors import ImpartError, IndexLockedError, VideoIndexError
 from impart.images import load_image
 from impart.video.decode.decoder import Decoder
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed
@@ -30,6 +31,7 @@ SHORT_SIDE_PX = 480
 """Short side of these frames; faces below a twelfth of it are missed."""
 
 _SAVE_EVERY_S = 30.0
+_WAIT_S = 60.0  # for the write lock, when all is found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,32 +71,55 @@ def find_in_videos(
 
     Raises:
         MissingExtraError: dlib or its models are not installed.
-        IndexLockedError: another process was writing to the index when faces were saved.
+        IndexLockedError: another process is writing to the index, at the start or for long at the end.
+        VideoIndexError: all faces were deleted meanwhile.
     """
     find_faces(np.zeros((64, 64, 3), np.uint8))  # a missing extra is one error, not one per video
     store = FaceStore(index)
     committed = frozenset((record.video_id, record.revision) for record in records)
-    known = store.videos().only(committed)
+    with write_lock(index):
+        known = store.videos().only(committed)
+        store.save_videos(known)  # a run finds by this file that all faces were deleted meanwhile
     new = [record for record in records if (record.video_id, record.revision) not in known.searched]
     ours = dataclasses.replace(settings, fps=FPS, fit="crop")
-    saved_at = time.monotonic()
-    with Decoder(ours, short_side_px=SHORT_SIDE_PX) as decoder:
-        for number, record in enumerate(new, 1):
-            found, frames, problem = _photo(record) if record.kind == "photo" else _video(record, decoder)
-            known = known.joined(found)
-            if time.monotonic() - saved_at > _SAVE_EVERY_S:
-                _save(store, index, known)
-                saved_at = time.monotonic()
-            yield FacesFound(
-                path=record.path, frames=frames, faces=len(found), done=number, total=len(new), problem=problem
+    saved_at, unsaved = time.monotonic(), VideoFaces.none()
+    try:
+        with Decoder(ours, short_side_px=SHORT_SIDE_PX) as decoder:
+            for number, record in enumerate(new, 1):
+                found, frames, problem = _photo(record) if record.kind == "photo" else _video(record, decoder)
+                unsaved = unsaved.joined(found)
+                if time.monotonic() - saved_at > _SAVE_EVERY_S:
+                    saved_at = time.monotonic()
+                    with suppress(IndexLockedError):  # they are saved later
+                        _save(store, index, unsaved)
+                        unsaved = VideoFaces.none()
+                yield FacesFound(
+                    path=record.path, frames=frames, faces=len(found), done=number, total=len(new), problem=problem
+                )
+    except (KeyboardInterrupt, GeneratorExit):
+        if unsaved.searched:
+            with suppress(ImpartError):  # locked, or deleted meanwhile
+                _save(store, index, unsaved)
+        raise
+    return _save(store, index, unsaved, wait_s=_WAIT_S)
+
+
+def _save(store: FaceStore, index: Path, new: VideoFaces, *, wait_s: float = 0.0) -> VideoFaces:
+    """Add faces to those on disk: another run may have saved some. Return all.
+
+    Raises:
+        IndexLockedError: another process is writing to the index.
+        VideoIndexError: all faces were deleted since the run began.
+    """
+    with write_lock(index, wait_s=wait_s):
+        if not store.on:
+            raise VideoIndexError(
+                f"all data of faces in {index} was deleted meanwhile, so none is saved; to find faces again: "
+                f"impart names faces -i {index}"
             )
-    _save(store, index, known)
-    return known
-
-
-def _save(store: FaceStore, index: Path, faces: VideoFaces) -> None:
-    with write_lock(index):
+        faces = store.videos().without(new.searched).joined(new)
         store.save_videos(faces)
+    return faces
 
 
 def _photo(record: VideoRecord) -> tuple[VideoFaces, int, str | None]:

@@ -68,6 +68,10 @@ class VideoFaces:
             descriptors=np.concatenate([self.descriptors, other.descriptors]),
         )
 
+    def without(self, videos: frozenset[tuple[str, str]]) -> VideoFaces:
+        """Leave out the faces of some videos."""
+        return self.only((self.searched | frozenset(self.keys)) - videos)
+
     def only(self, wanted: frozenset[tuple[str, str]]) -> VideoFaces:
         """Keep the faces of some videos."""
         kept = np.array([key in wanted for key in self.keys], bool)
@@ -136,6 +140,13 @@ class FaceStore:
                 "descriptors": faces.descriptors,
             },
         )
+
+    def keep(self, committed: frozenset[tuple[str, str]]) -> None:
+        """Delete the faces of all other videos: those that were removed from the index, or changed."""
+        if self.on:
+            faces = self.videos()
+            if faces.searched - committed:
+                self.save_videos(faces.only(committed))
 
     def examples(self) -> dict[str, Float32]:
         """Read the faces (f, 128) of the images of taught names, by the hash of the image.

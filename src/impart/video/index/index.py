@@ -9,6 +9,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, Unpack
@@ -19,8 +20,10 @@ from impart.blending.tune import gated_if_single
 from impart.blending.vanilla import Vanilla
 from impart.config import By, Group, RamSettings, Settings, VanillaSettings
 from impart.encoders.base import Encoder, ImageInput
+from impart.errors import VideoIndexError
 from impart.files import library_versions, now
 from impart.refset.refset import ReferenceSet
+from impart.video.faces.store import FaceStore
 from impart.video.index.encoder_in_use import EncoderInUse
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.refset_switch import complete, install, switch
@@ -482,6 +485,8 @@ class VideoIndex:
         known, left = {video.path: video for video in videos}, [video.path for video in writer.videos.values()]
         with self._store.errors("write to"):
             save_devices(self.path, devices_after(devices, found, known=known, left=left))
+        with suppress(VideoIndexError):  # damaged: the commands that read faces say so
+            FaceStore(self.path).keep(frozenset((video.video_id, video.revision) for video in writer.videos.values()))
         self._save_cache()
         CropStore(self.path).keep(writer.videos.values())
         yield IndexDone(

@@ -79,8 +79,11 @@ class SegmentChunk:
 
 
 @contextmanager
-def write_lock(folder: Path) -> Iterator[None]:
+def write_lock(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the lock of the index in `folder`, which must exist; the system releases it when the process dies.
+
+    Args:
+        wait_s: for another process that holds it.
 
     Raises:
         IndexLockedError: another process, or another object of this one, holds it.
@@ -89,7 +92,7 @@ def write_lock(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     check_hard_links(folder)
-    lock = FileLock(str(folder / ".lock"), timeout=0)
+    lock = FileLock(str(folder / ".lock"), timeout=wait_s)
     try:
         lock.acquire()
     except Timeout as error:

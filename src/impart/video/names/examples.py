@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -115,14 +115,15 @@ def given_folder(folder: Path, *, on_note: Callable[[str], None]) -> list[Given]
         found += [Given(name=name, source=str(file), image=file) for file in images.files]
     beside = [entry for entry in entries if entry.is_file() and not entry.name.startswith(".")]
     if not found:
-        direct = f" (its {len(beside)} files belong to no name)" if beside else ""
+        direct = f" (files directly in it belong to no name: {len(beside)})" if beside else ""
         raise DataError(
             f"{folder} has no sub-folders with images{direct}: make one sub-folder per name, or name what the images "
             f"show: impart names add NAME {folder}"
         )
     if beside:
         on_note(
-            f"{len(beside)} files directly in {folder}, first {beside[0].name}, belong to no name: they are left out"
+            f"left out, as they belong to no name: {len(beside)} file{'' if len(beside) == 1 else 's'} directly in "
+            f"{folder}, first {beside[0].name}"
         )
     return found
 
@@ -180,9 +181,12 @@ def load(given: Given, snapshot: Snapshot | None, *, short_side_px: int, stream:
         return Loaded(given=given, hash=digest, image=image)
     assert isinstance(given.image, Path)
     number = None if snapshot is None else _indexed(snapshot, given.image)
-    path = given.image if snapshot is None or number is None else snapshot.paths[number]
+    path, at_s = given.image, given.at_s
+    if snapshot is not None and number is not None:
+        path = snapshot.paths[number]
+        given = replace(given, image=path)  # a bare name was enough: the source is the whole path
     try:
-        frame = Image.fromarray(still_at(path, given.at_s, short_side_px=short_side_px, stream=stream))
+        frame = Image.fromarray(still_at(path, at_s, short_side_px=short_side_px, stream=stream))
     except DecodeError:
         if snapshot is None or number is None:
             raise

@@ -6,8 +6,9 @@ found by the text model, which has never read the name.
 
 A name is recognised as whole words, whatever the case, the longest name first, also as a possessive ("Rex's ball"). One
 that is also an ordinary word is recognised unless all of this holds: it was taught with a capital letter, it is written
-without one, and it stands behind an article or the like, perhaps with one adjective between: of a taught `Rose`,
-"a red rose in a vase" is a flower, while "Rose in a garden" and "rose in a garden" are the name.
+without one, and it stands behind an article, a pronoun or the like, perhaps with one adjective between: of a taught
+`Rose`, "a red rose in a vase" is a flower, while "Rose in a garden" and "rose in a garden" are the name; of a taught
+`May`, "it may rain" is the verb.
 
 The context is embedded as the mean of two texts: without the name ("on a beach") and with `someone` in its place
 ("someone on a beach"). Two measurements led to that: 250 captions of Flickr8k `val` with the subject replaced (the
@@ -32,7 +33,8 @@ _PLACE = "\x00"
 _UNSPACED = "\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # scripts that set no space between words
 _BEFORE = {
     "a", "an", "the", "some", "any", "no", "every", "each", "this", "that", "these", "those", "my", "your", "his",
-    "her", "its", "our", "their", "one", "two", "three", "many",
+    "her", "its", "our", "their", "one", "two", "three", "many", "i", "you", "he", "she", "it", "we", "they", "there",
+    "who", "which",
 }  # fmt: skip
 _ADJECTIVES = {
     "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "grey", "gray", "golden",

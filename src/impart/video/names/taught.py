@@ -17,7 +17,7 @@ import numpy as np
 
 from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
 from impart.encoders.preprocess import squashed
-from impart.errors import ConfigError, DataError, DecodeError, QueryError, VideoIndexError
+from impart.errors import ConfigError, DataError, DecodeError, MissingExtraError, QueryError, VideoIndexError
 from impart.retrieval.near_duplicates import HASH_BITS, hash_signs, perceptual_hash
 from impart.retrieval.prompts import query_embeddings
 from impart.video.faces.examples import faces_of_examples
@@ -40,6 +40,7 @@ __all__ = ["Added", "Discovery", "NameInfo", "Names"]
 _BATCH = 16
 _TRIES = 5  # of reading the index, while a writer changes it
 _LONGEST = 100  # letters of a name
+_WAIT_S = 5.0  # for another process that teaches names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +229,7 @@ class Names:
             QueryError: there is no such name or image.
         """
         manifest = IndexManifest.load(self._index)
-        with write_lock(self._index):
+        with write_lock(self._index, wait_s=_WAIT_S):
             taught = self._store.read(manifest)
             known = self._known(taught, name)
             rows = taught.rows[known]
@@ -258,7 +259,7 @@ class Names:
         new = _checked(new)
         manifest = IndexManifest.load(self._index)
         text = self._text_embedding([new], manifest)[new]
-        with write_lock(self._index):
+        with write_lock(self._index, wait_s=_WAIT_S):
             taught = self._store.read(manifest)
             known = self._known(taught, old)
             other = taught.known(new)
@@ -323,7 +324,7 @@ class Names:
         """
         manifest = IndexManifest.load(self._index)
         faces = yield from find_in_videos(self._index, records, manifest.decode)
-        with write_lock(self._index):
+        with write_lock(self._index, wait_s=_WAIT_S):
             self._match_faces(self._store.read(manifest))
         return len(faces)
 
@@ -334,14 +335,26 @@ class Names:
             IndexLockedError: another process is writing to the index.
         """
         IndexManifest.load(self._index)
-        with write_lock(self._index):
+        with write_lock(self._index, wait_s=_WAIT_S):
             FaceStore(self._index).purge()
 
-    def _match_faces(self, taught: TaughtNames) -> None:
-        """Find the faces in the images of names, where faces are searched for; the caller holds the write lock."""
+    def _match_faces(self, taught: TaughtNames) -> tuple[str, ...]:
+        """Find the faces in the images of names, where faces are searched for; the caller holds the write lock.
+
+        Returns:
+            A note where the extra is missing. Faces of removed images are deleted all the same.
+        """
         store = FaceStore(self._index)
-        if store.on:
-            store.save_examples(faces_of_examples(taught, store.examples()))
+        if not store.on:
+            return ()
+        known = store.examples()
+        try:
+            store.save_examples(faces_of_examples(taught, known))
+        except MissingExtraError as error:
+            hashes = {one for name in taught.names for one in taught.column(name, "hash")}
+            store.save_examples({one: faces for one, faces in known.items() if one in hashes})
+            return (f"faces in the new images are not found: {error}; then: impart names faces -i {self._index}",)
+        return ()
 
     def _known(self, taught: TaughtNames, name: str) -> str:
         """Return the name as it was taught.
@@ -376,8 +389,8 @@ class Names:
                 raise DataError(f"no image was given that can be read{first}")
         else:
             examples = self._encoded(new, encoder, manifest)
-            with write_lock(self._index):
-                self._match_faces(self._store.add([*examples], manifest))
+            with write_lock(self._index, wait_s=_WAIT_S):
+                notes = [*notes, *self._match_faces(self._store.add([*examples], manifest))]
         prepared = self.prepared()
         counts: dict[str, int] = {}
         for name, _, _ in new.images:
