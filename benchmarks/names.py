@@ -158,7 +158,8 @@ def main() -> None:
         lines = presence_table(options.data, options.keep or Path(scratch))
     notes = (
         f"Encoder `mini`, {FILMS} films of 20 clips of panda each, {FILMS * 20} names, taught one at a time by frames "
-        "of their clip. Nothing was tuned on these clips."
+        "of their clip. Constants were chosen on photographs; these figures were in view before the last of them was "
+        "set."
     )
     text = "\n".join([notes, "", *lines, ""])
     print("\n" + text)

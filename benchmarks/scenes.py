@@ -8,9 +8,10 @@ with min_scene_len=1, since at its default of 0.6 s none of them finds a shot of
 - **Photos**: films of shots with camera movement over photographs that are not evaluation data (`scene_films.py`), of
   24, 25, 29.97 and 60 frames per second and of a variable rate. The constants of `impart.video.scenes` were chosen on
   such films with other photographs and another seed.
-- **Clips**: the clips of `videos/panda`, joined. Nothing was chosen on them. They contain cuts of their own, found by
-  eye among all changes that IMPART or one of three detectors of PySceneDetect report; changes that could not be decided
-  count for nobody (`UNCLEAR`). Dissolves and fades join clips that are a single shot.
+- **Clips**: the clips of `videos/panda`, joined. The least ratio of a step to the movement around it was introduced
+  after false cuts were seen on them; its value is from the photos. They contain cuts of their own, found by eye among
+  all changes that IMPART or one of three detectors of PySceneDetect report; changes that could not be decided count for
+  nobody (`UNCLEAR`). Dissolves and fades join clips that are a single shot.
 
 A hard cut counts as found within one frame (within 0.1 s inside a clip), a dissolve or fade within 0.5 s of its middle.
 What is found counts for one transition. What is left over is false.
