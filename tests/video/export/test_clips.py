@@ -16,7 +16,7 @@ from impart.errors import DataError
 from impart.video.export.clips import copy_clip, encode_clip, write_clips
 from impart.video.export.source.facts import read_facts
 from impart.video.export.spans import ExportSpan, Handles
-from impart.video.index.scan import content_hash
+from impart.video.index.files.scan import content_hash
 
 RATES = {
     "23.976": Fraction(24000, 1001),

@@ -32,8 +32,8 @@ from impart.video.index.events import (
     VideoRemoved,
     VideoSkipped,
 )
+from impart.video.index.files.prune import read_devices, save_devices
 from impart.video.index.index import VideoIndex
-from impart.video.index.prune import read_devices, save_devices
 from impart.video.index.store import SEGMENTS, Store
 from impart.video.index.writer import Writer
 
@@ -279,7 +279,7 @@ def test_disks_in_turn_at_the_same_place_keep_their_videos(
     films: Path, index: VideoIndex, disk: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers = {"now": 1}
-    monkeypatch.setattr("impart.video.index.prune._device", lambda folder: numbers["now"] if folder == usb else 9)
+    monkeypatch.setattr("impart.video.index.files.prune._device", lambda folder: numbers["now"] if folder == usb else 9)
     usb = films / "usb"
 
     def mount(number: int, content: dict[str, bytes]) -> list[str]:

@@ -28,7 +28,6 @@ from impart.video.decode import decoder
 from impart.video.decode.container import VideoInfo
 from impart.video.decode.frames.changes import Step
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
-from impart.video.index import plan
 from impart.video.index.events import (
     Event,
     IndexDone,
@@ -45,8 +44,9 @@ from impart.video.index.events import (
     VideoSkipped,
     VideoStarted,
 )
+from impart.video.index.files import plan
+from impart.video.index.files.scan import absolute, as_listed, content_hash, scan
 from impart.video.index.index import Query, VideoIndex
-from impart.video.index.scan import absolute, as_listed, content_hash, scan
 from impart.video.index.store import NEIGHBOURS_PREFIX, SEGMENTS, Store, is_current
 from impart.video.search.snapshot import load_snapshot
 

@@ -22,8 +22,8 @@ from impart.config import EncoderSettings, Settings
 from impart.encoders.base import ImageEmbeddings, register
 from impart.video.decode.content import ICON
 from impart.video.index.events import Event, IndexDone, ScanDone, VideoAbsent, VideoDone, VideoFailed, VideoMoved
+from impart.video.index.files.scan import scan
 from impart.video.index.index import VideoIndex
-from impart.video.index.scan import scan
 from impart.video.index.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
 from impart.video.index.writer import Writer
 
@@ -264,7 +264,7 @@ def test_photos_on_the_command_line(folder: Path, tmp_path: Path) -> None:
     write_photo(folder / "b.png", "green")
     write_clip(folder / "c.mp4", colours=["blue"])
     index = tmp_path / "index"
-    assert "1 videos, 2 photos" in run("index", folder, "-i", index, "-e", "tiny").stdout
+    assert "1 video, 2 photos" in run("index", folder, "-i", index, "-e", "tiny").stdout
     assert "1 video, 2 photos" in run("stats", "-i", index).stdout
     assert f"{folder / 'a.jpg'}: photo" in run("stats", "-i", index, "--videos").stdout
     listed = [json.loads(line) for line in run("stats", "-i", index, "--videos", "--json").stdout.splitlines()]

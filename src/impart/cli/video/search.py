@@ -379,7 +379,7 @@ def similar(
 
 def _moment_of(moment: str, opened: VideoIndex) -> tuple[str, float]:
     """Split a moment into file and time; an indexed photo needs no time."""
-    from impart.video.index.scan import absolute
+    from impart.video.index.files.scan import absolute
     from impart.video.search.hits import parse_moment
 
     try:

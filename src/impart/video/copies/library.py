@@ -21,8 +21,8 @@ from impart.video.copies.frames import FrameRun, IndexedFrames
 from impart.video.copies.matching import COPY
 from impart.video.copies.spans import AlignedSpan, Copy, DuplicateGroup
 from impart.video.index.encoder_in_use import EncoderInUse
+from impart.video.index.files.scan import absolute
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.scan import absolute
 from impart.video.search.searcher import Searcher
 from impart.video.search.snapshot import Snapshot
 

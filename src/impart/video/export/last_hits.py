@@ -7,7 +7,7 @@ from pathlib import Path
 
 from impart.errors import QueryError
 from impart.video.export.spans import ExportSpan, SpanFailure
-from impart.video.index.scan import content_hash
+from impart.video.index.files.scan import content_hash
 from impart.video.index.store import Store, VideoRecord
 from impart.video.search.last_search import load_last_search
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from impart.blending.encoder import AugmentedEncoder, settings_of
 from impart.blending.ram_onnx import LearnedRam
 from impart.blending.tune import gated_if_single
 from impart.blending.vanilla import Vanilla
-from impart.config import By, Group, RamSettings, Settings, VanillaSettings
+from impart.config import By, Group, Settings, VanillaSettings
 from impart.encoders.base import Encoder, ImageInput
 from impart.errors import VideoIndexError
 from impart.files import library_versions, now
@@ -27,9 +27,9 @@ from impart.video.faces.store import FaceStore
 from impart.video.index.encoder_in_use import EncoderInUse
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.refset_switch import complete, install, switch
+from impart.video.index.stats import IndexStats
 from impart.video.index.store import FailureRecord, Kind, Store, VideoRecord
 from impart.video.index.writer import Writer, write_lock
-from impart.video.integrity import bytes_below
 from impart.video.search.dates import Date, Length
 from impart.video.search.hits import Hit, Reason
 from impart.video.search.query import Query, SearchKeywords, SearchOptions
@@ -41,48 +41,13 @@ if TYPE_CHECKING:
     from impart.video.copies.spans import Copy, DuplicateGroup
     from impart.video.crops.encoding import CropsMade
     from impart.video.index.events import Event
-    from impart.video.index.plan import IndexPlan, Request
-    from impart.video.index.scan import Scan
+    from impart.video.index.files.plan import Request
+    from impart.video.index.files.scan import Scan
     from impart.video.names.taught import Names
     from impart.video.scenes.scene import Scene
 
 __all__ = ["Hit", "IndexStats", "Query", "Reason", "SearchOptions", "VideoIndex"]
 _Row = TypeVar("_Row")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class IndexStats:
-    """Statistics of an index.
-
-    Attributes:
-        videos, photos, segments, scenes: counts; a photo is no video, but has a segment and a scene.
-        partial: videos that could be read only up to a point.
-        incomplete: videos that lack rows; searches leave them out, and the next run indexes them again.
-        samples: frames sampled.
-        failures: files that could not be indexed; no_video: files without a video or photo.
-        video_s: seconds of video.
-        size_bytes: on disk.
-        with_crops: videos and photos that have crops, see `VideoIndex.add_crops`.
-        encoder_id, encoder_fingerprint: of the base encoder.
-        references: name of the reference set in force, or None; blending: settings of its blend.
-    """
-
-    videos: int
-    photos: int
-    partial: int
-    incomplete: int
-    segments: int
-    samples: int
-    scenes: int
-    failures: int
-    no_video: int
-    video_s: float
-    size_bytes: int
-    with_crops: int
-    encoder_id: str
-    encoder_fingerprint: str
-    references: str | None
-    blending: VanillaSettings | RamSettings | None
 
 
 class VideoIndex:
@@ -191,7 +156,7 @@ class VideoIndex:
             retry_failed: try files again that failed, or were read in part, before.
             dry_run: only yield what would be done; nothing is written.
             exclude, photos: patterns of files and folders to leave out, and whether photos of given folders are taken;
-                see `impart.video.index.scan.scan`.
+                see `impart.video.index.files.scan.scan`.
             name_ignored: also yield `PathIgnored` for each file and folder that is left out; they are always counted.
 
         Yields:
@@ -202,8 +167,8 @@ class VideoIndex:
             VideoIndexError: the index cannot be written; committed videos stay.
         """
         from impart.video.index.events import PathIgnored
-        from impart.video.index.plan import Request
-        from impart.video.index.scan import scan
+        from impart.video.index.files.plan import Request
+        from impart.video.index.files.scan import scan
 
         began = time.monotonic()
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
@@ -442,39 +407,19 @@ class VideoIndex:
         Raises:
             VideoIndexError: there is no index yet.
         """
-        from impart.video.crops.store import CropStore, key_of
-
         manifest, videos, failures = self.manifest, self.videos(), self.failures()
-        crops = CropStore(self.path).known()
-        augmentation = manifest.augmentation
-        return IndexStats(
-            videos=sum(video.kind == "video" for video in videos),
-            photos=sum(video.kind == "photo" for video in videos),
-            partial=sum(video.problem is not None for video in videos),
-            incomplete=len(self.incomplete()),
-            segments=sum(video.segments for video in videos),
-            samples=sum(video.samples for video in videos),
-            scenes=sum(len(video.scene_starts) for video in videos),
-            failures=sum(not failure.no_video for failure in failures),
-            no_video=sum(failure.no_video for failure in failures),
-            video_s=sum(video.duration_s for video in videos),
-            size_bytes=bytes_below(self.path),
-            with_crops=sum(key_of(video) in crops for video in videos),
-            encoder_id=manifest.encoder_id,
-            encoder_fingerprint=manifest.encoder_fingerprint,
-            references=augmentation.references_name if augmentation else None,
-            blending=augmentation.settings if augmentation else None,
-        )
+        return IndexStats.of(self.path, manifest, videos, failures, incomplete=len(self.incomplete()))
 
     def _add(self, writer: Writer, found: Scan, request: Request, *, began: float) -> Iterator[Event]:
         from impart.video.crops.store import CropStore
         from impart.video.decode.decoder import Decoder
         from impart.video.index.events import IndexDone
+        from impart.video.index.files.plan import planned
+        from impart.video.index.files.prune import devices_after, read_devices, save_devices
         from impart.video.index.indexer import Indexer
-        from impart.video.index.prune import devices_after, read_devices, save_devices
 
         videos, failures, devices = list(writer.videos.values()), writer.failures, read_devices(self.path)
-        plan = yield from _planned(found, videos, failures, writer.manifest, request=request, devices=devices)
+        plan = yield from planned(found, videos, failures, writer.manifest, request=request, devices=devices)
         encoder = self._in_use.of(writer.manifest)
         complete(writer, encoder)
         with Decoder(writer.manifest.decode, short_side_px=encoder.traits.image_size_px) as decoder:
@@ -497,19 +442,20 @@ class VideoIndex:
         )
 
     def _dry_run(self, found: Scan, request: Request) -> Iterator[Event]:
-        from impart.video.index.prune import read_devices
+        from impart.video.index.files.plan import planned
+        from impart.video.index.files.prune import read_devices
 
         manifest = self._with_settings(self.manifest) if self.exists else self._new_manifest(self.encoder)
         failures, devices = {record.path: record for record in self.failures()}, read_devices(self.path)
         lacking = {record.video_id for record in self.incomplete()}
         videos = [record for record in self.videos() if record.video_id not in lacking]
-        plan = yield from _planned(found, videos, failures, manifest, request=request, devices=devices)
+        plan = yield from planned(found, videos, failures, manifest, request=request, devices=devices)
         yield from plan.planned()
 
     def _nothing(self, found: Scan, *, began: float) -> Iterator[Event]:
         """Report that no file was found for a new index, which is then not created."""
         from impart.video.index.events import IndexDone, PathFailed
-        from impart.video.index.plan import IndexPlan
+        from impart.video.index.files.plan import IndexPlan
 
         yield from (PathFailed(path=path, reason=reason) for path, reason in found.problems)
         yield dataclasses.replace(IndexPlan().summary(), ignored=found.ignored_by_reason())
@@ -567,27 +513,3 @@ class VideoIndex:
 
     def _read(self, read: Callable[[], list[_Row]]) -> list[_Row]:
         return self._reading.retry(read) if self.exists else []
-
-
-def _planned(
-    found: Scan,
-    videos: list[VideoRecord],
-    failures: Mapping[Path, FailureRecord],
-    manifest: IndexManifest,
-    *,
-    request: Request,
-    devices: Mapping[str, int],
-) -> Generator[Event, None, IndexPlan]:
-    """Compare the files found with the index.
-
-    Yields:
-        `PathFailed` for each problem, then `ScanDone`.
-    """
-    from impart.video.index.events import PathFailed
-    from impart.video.index.plan import make_plan
-
-    plan = make_plan(found, videos=videos, failures=failures, manifest=manifest, request=request, devices=devices)
-    for path, reason in plan.problems:
-        yield PathFailed(path=path, reason=reason)
-    yield dataclasses.replace(plan.summary(), ignored=found.ignored_by_reason())
-    return plan

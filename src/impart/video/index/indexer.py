@@ -43,7 +43,7 @@ from impart.video.index.events import (
     VideoSkipped,
     VideoStarted,
 )
-from impart.video.index.plan import IndexPlan, IndexTask, hash_of
+from impart.video.index.files.plan import IndexPlan, IndexTask, hash_of
 from impart.video.index.store import UNREAD, VideoRecord, is_current, path_id, revision_of
 from impart.video.index.video_buffer import Times, VideoBuffer, take_photos
 from impart.video.index.writer import CHUNK_ROWS, Writer

@@ -17,7 +17,7 @@ from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.video.decode.frames.changes import Step
 from impart.video.decode.sampler import DecodedSegment
-from impart.video.index.plan import IndexTask
+from impart.video.index.files.plan import IndexTask
 from impart.video.index.writer import SegmentChunk
 from impart.video.scenes.bounds import SceneBounds, find_scenes
 from impart.video.scenes.samples import Samples, grey_thumbnail

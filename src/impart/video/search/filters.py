@@ -11,7 +11,7 @@ import os
 import numpy as np
 import numpy.typing as npt
 
-from impart.video.index.scan import absolute
+from impart.video.index.files.scan import absolute
 from impart.video.search.dates import end_of, length_s, start_of
 from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot

@@ -24,8 +24,8 @@ import numpy.typing as npt
 from impart.blending.base import Blend
 from impart.errors import QueryError
 from impart.files import arrays_fit, atomic_path, blake2b_hex, move_synced
+from impart.video.index.files.scan import absolute
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.scan import absolute
 from impart.video.index.store import SEGMENTS, UNREAD, Kind, Store, TableGoneError, VideoRecord
 from impart.video.integrity import KEYS, Placed, damaged_file, place_rows
 from impart.video.scenes.stored import stored_bounds

@@ -13,10 +13,10 @@ from helpers import clips
 from helpers.tiny_encoder import TinyEncoder
 from impart.video.decode import content
 from impart.video.decode.content import PHOTO_SUFFIXES
-from impart.video.index import scan as module
 from impart.video.index.events import IndexDone, PathIgnored, ScanDone
+from impart.video.index.files import scan as module
+from impart.video.index.files.scan import OTHER_SUFFIXES, VIDEO_SUFFIXES, scan
 from impart.video.index.index import VideoIndex
-from impart.video.index.scan import OTHER_SUFFIXES, VIDEO_SUFFIXES, scan
 
 PACKETS = np.full((8, 188), 200, np.uint8)
 PACKETS[:, 0] = 0x47

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from impart.files import write_json_atomic
-from impart.video.index.scan import Scan, as_listed
+from impart.video.index.files.scan import Scan, as_listed
 from impart.video.index.store import FailureRecord, VideoRecord
 
 __all__ = ["DEVICES_NAME", "Gone", "devices_after", "find_gone", "read_devices", "save_devices"]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from impart.video.index.events import Action, Planned, ScanDone
+from impart.video.index.events import Action, Event, PathFailed, Planned, ScanDone
+from impart.video.index.files.prune import find_gone
+from impart.video.index.files.scan import FoundFile, Scan, as_listed, content_hash
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.prune import find_gone
-from impart.video.index.scan import FoundFile, Scan, as_listed, content_hash
 from impart.video.index.store import FailureRecord, VideoRecord, is_current
 
-__all__ = ["IndexPlan", "IndexTask", "Request", "hash_of", "make_plan"]
+__all__ = ["IndexPlan", "IndexTask", "Request", "hash_of", "make_plan", "planned"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ def make_plan(
     hash is the same: a hash of parts of the content does not cover a piece that arrived later.
 
     Args:
-        devices: see `impart.video.index.prune`.
+        devices: see `impart.video.index.files.prune`.
     """
     retry_failed = request.retry_failed
     known = {record.path: record for record in videos}
@@ -242,3 +242,24 @@ def _settled(task: IndexTask, *, moved: set[str]) -> IndexTask:
     if task.replaced.video_id in moved:
         return dataclasses.replace(task, replaced=None)
     return dataclasses.replace(task, action="update", record=task.replaced) if task.action == "add" else task
+
+
+def planned(
+    found: Scan,
+    videos: Sequence[VideoRecord],
+    failures: Mapping[Path, FailureRecord],
+    manifest: IndexManifest,
+    *,
+    request: Request,
+    devices: Mapping[str, int],
+) -> Generator[Event, None, IndexPlan]:
+    """Compare the files found with the index.
+
+    Yields:
+        `PathFailed` for each problem, then `ScanDone`.
+    """
+    plan = make_plan(found, videos=videos, failures=failures, manifest=manifest, request=request, devices=devices)
+    for path, reason in plan.problems:
+        yield PathFailed(path=path, reason=reason)
+    yield dataclasses.replace(plan.summary(), ignored=found.ignored_by_reason())
+    return plan

@@ -1,0 +1,1 @@
+"""Files of an index: scan folders, compare with the index, drop what is gone."""
