@@ -34,11 +34,15 @@ if TYPE_CHECKING:
 
 __all__ = ["search", "similar"]
 
+_QUERY, _FILES, _HITS = "Query", "Which files", "Hits"  # panels of the help
 _AT_ONCE = 256  # queries of a file that are answered together
 _FILTERS = ("path_glob", "folder", "kind", "since", "until", "min_length", "max_length")
 _DEFAULTS = SearchSettings()
 TopOption = Annotated[
-    int | None, typer.Option("--top", "-n", min=1, help="Return this many hits.", show_default=str(_DEFAULTS.top))
+    int | None,
+    typer.Option(
+        "--top", "-n", min=1, help="Return this many hits.", show_default=str(_DEFAULTS.top), rich_help_panel=_HITS
+    ),
 ]
 GroupOption = Annotated[
     Group | None,
@@ -47,6 +51,7 @@ GroupOption = Annotated[
         "-g",
         help="Return one hit per video, with its best moment and further ones; or one per moment, scene or frame.",
         show_default=_DEFAULTS.group,
+        rich_help_panel=_HITS,
     ),
 ]
 ByOption = Annotated[
@@ -54,60 +59,98 @@ ByOption = Annotated[
     typer.Option(
         help="Rank a video by its best moment, by the mean of all its frames (for short clips), or by its best frame.",
         show_default=_DEFAULTS.by,
+        rich_help_panel=_HITS,
     ),
 ]
 PathOption = Annotated[
-    str | None, typer.Option("--path", help="Search only videos whose name matches, such as '*.mp4'.", metavar="GLOB")
+    str | None,
+    typer.Option(
+        "--path", help="Search only videos whose name matches, such as '*.mp4'.", metavar="GLOB", rich_help_panel=_FILES
+    ),
 ]
 OffsetOption = Annotated[
-    int, typer.Option(min=0, help="Leave out this many of the best hits: --offset 10 shows hits 11 to 20.")
+    int,
+    typer.Option(
+        min=0, help="Leave out this many of the best hits: --offset 10 shows hits 11 to 20.", rich_help_panel=_HITS
+    ),
 ]
 MinScoreOption = Annotated[
     float | None,
-    typer.Option(help="Leave out hits that score less. Scores compare within one query only.", metavar="SCORE"),
+    typer.Option(
+        help="Leave out hits that score less. Scores compare within one query only.",
+        metavar="SCORE",
+        rich_help_panel=_HITS,
+    ),
 ]
 AllOption = Annotated[
-    bool, typer.Option("--all", help="Also show the hits below the good ones in the table, up to --top.")
+    bool,
+    typer.Option(
+        "--all", help="Also show the hits below the good ones in the table, up to --top.", rich_help_panel=_HITS
+    ),
 ]
 NoFoldOption = Annotated[
     bool,
     typer.Option(
-        "--no-fold", help="Show each copy as a hit of its own: of equal files, and of other videos that show the same."
+        "--no-fold",
+        help="Show each copy as a hit of its own: of equal files, and of other videos that show the same.",
+        rich_help_panel=_HITS,
     ),
 ]
-FolderOption = Annotated[Path | None, typer.Option(help="Search only in this folder.", metavar="DIR")]
+FolderOption = Annotated[
+    Path | None, typer.Option(help="Search only in this folder.", metavar="DIR", rich_help_panel=_FILES)
+]
 KindOption = Annotated[
-    Literal["video", "photo"] | None, typer.Option(help="Search only videos, or only photos.", show_default="both")
+    Literal["video", "photo"] | None,
+    typer.Option(help="Search only videos, or only photos.", show_default="both", rich_help_panel=_FILES),
 ]
 SinceOption = Annotated[
     str | None,
     typer.Option(
         help="Search only what was recorded on this date or later: 2024, 2024-05, 2024-05-01 or 2024-05-01T18:30.",
         metavar="DATE",
+        rich_help_panel=_FILES,
     ),
 ]
 UntilOption = Annotated[
-    str | None, typer.Option(help="Search only what was recorded on this date or earlier.", metavar="DATE")
+    str | None,
+    typer.Option(help="Search only what was recorded on this date or earlier.", metavar="DATE", rich_help_panel=_FILES),
 ]
 MinLengthOption = Annotated[
-    str | None, typer.Option(help="Search only videos of at least this length: 90, 10s, 5m or 1h30m.", metavar="LENGTH")
+    str | None,
+    typer.Option(
+        help="Search only videos of at least this length: 90, 10s, 5m or 1h30m.",
+        metavar="LENGTH",
+        rich_help_panel=_FILES,
+    ),
 ]
 MaxLengthOption = Annotated[
-    str | None, typer.Option(help="Search only videos of at most this length.", metavar="LENGTH")
+    str | None,
+    typer.Option(help="Search only videos of at most this length.", metavar="LENGTH", rich_help_panel=_FILES),
 ]
 WhyOption = Annotated[
-    bool, typer.Option("--why", help="Name the reference pairs that were blended into each moment, with weights.")
+    bool,
+    typer.Option(
+        "--why",
+        help="Name the reference pairs that were blended into each moment, with weights.",
+        rich_help_panel=_HITS,
+    ),
 ]
 ExactOption = Annotated[
     bool,
     typer.Option(
-        "--exact", help="Refine bounds at cuts to the exact frame, by decoding the frames around them. Takes longer."
+        "--exact",
+        help="Refine bounds at cuts to the exact frame, by decoding the frames around them. Takes longer.",
+        rich_help_panel=_HITS,
     ),
 ]
 FormatOption = Annotated[
     Format | None,
     typer.Option(
-        "--format", "-f", help="Print hits in this format. Default: table; jsonl with --queries.", show_default=False
+        "--format",
+        "-f",
+        help="Print hits in this format. Default: table; jsonl with --queries.",
+        show_default=False,
+        rich_help_panel=_HITS,
     ),
 ]
 
@@ -119,17 +162,27 @@ def search(
     image: Annotated[
         Path | None,
         typer.Option(
-            "--image", help="Find moments that look like this image; with a text, both count.", metavar="FILE"
+            "--image",
+            help="Find moments that look like this image; with a text, both count.",
+            metavar="FILE",
+            rich_help_panel=_QUERY,
         ),
     ] = None,
     image_weight: Annotated[
         float,
-        typer.Option(help="Weight of --image; the text has 1. With 0.3 the text counts more.", metavar="NUMBER"),
+        typer.Option(
+            help="Weight of --image; the text has 1. With 0.3 the text counts more.",
+            metavar="NUMBER",
+            rich_help_panel=_QUERY,
+        ),
     ] = 1.0,
     not_text: Annotated[
         list[str] | None,
         typer.Option(
-            "--not", help="Rank lower what looks like this; may be repeated: 'a dog' --not snow.", metavar="TEXT"
+            "--not",
+            help="Rank lower what looks like this; may be repeated: 'a dog' --not snow.",
+            metavar="TEXT",
+            rich_help_panel=_QUERY,
         ),
     ] = None,
     expression: Annotated[
@@ -138,11 +191,17 @@ def search(
             "--expression",
             help="Read TEXT as terms with weights: '2*a red car + at night - 0.5*people + image:photo.jpg'. "
             "Spaces around + and -; put a term that contains them in double quotes.",
+            rich_help_panel=_QUERY,
         ),
     ] = False,
     also: Annotated[
         str | None,
-        typer.Option("--with", help="Find spans that show this as well: 'a dog' --with 'a red ball'.", metavar="TEXT"),
+        typer.Option(
+            "--with",
+            help="Find spans that show this as well: 'a dog' --with 'a red ball'.",
+            metavar="TEXT",
+            rich_help_panel=_QUERY,
+        ),
     ] = None,
     then: Annotated[
         list[str] | None,
@@ -151,15 +210,24 @@ def search(
             help="Find TEXT followed by this in the same video; a hit is the span of both. May be repeated: "
             "'a man opens a door' --then 'a dog runs out' --within 10s.",
             metavar="TEXT",
+            rich_help_panel=_QUERY,
         ),
     ] = None,
     before: Annotated[
         str | None,
-        typer.Option(help="Find TEXT where this follows; a hit is the span of TEXT alone.", metavar="TEXT"),
+        typer.Option(
+            help="Find TEXT where this follows; a hit is the span of TEXT alone.",
+            metavar="TEXT",
+            rich_help_panel=_QUERY,
+        ),
     ] = None,
     after: Annotated[
         str | None,
-        typer.Option(help="Find TEXT where this came before; a hit is the span of TEXT alone.", metavar="TEXT"),
+        typer.Option(
+            help="Find TEXT where this came before; a hit is the span of TEXT alone.",
+            metavar="TEXT",
+            rich_help_panel=_QUERY,
+        ),
     ] = None,
     within: Annotated[
         str | None,
@@ -167,10 +235,14 @@ def search(
             help="Most time between the parts of --then, --before and --after: 20s, 2m or 1:30.",
             metavar="TIME",
             show_default="20s",
+            rich_help_panel=_QUERY,
         ),
     ] = None,
     queries: Annotated[
-        Path | None, typer.Option(help="Answer each line of this file as a query ('-' = stdin).", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Answer each line of this file as a query ('-' = stdin).", metavar="FILE", rich_help_panel=_QUERY
+        ),
     ] = None,
     together: Annotated[
         bool,
@@ -178,6 +250,7 @@ def search(
             "--together",
             help="Correct the lines of --queries for hubs by each other: a video that many lines find counts less for "
             "each. Finds more where each line has a video of its own; the hits of a line then depend on the others.",
+            rich_help_panel=_QUERY,
         ),
     ] = False,
     index_dir: IndexOption = DEFAULT_INDEX,
@@ -198,7 +271,8 @@ def search(
     why: WhyOption = False,
     exact: ExactOption = False,
     no_names: Annotated[
-        bool, typer.Option("--no-names", help="Take taught names in the text as ordinary words.")
+        bool,
+        typer.Option("--no-names", help="Take taught names in the text as ordinary words.", rich_help_panel=_QUERY),
     ] = False,
     no_augment: NoAugmentOption = False,
     form: FormatOption = None,
