@@ -24,11 +24,15 @@ from impart.encoders.base import l2_normalise
 from impart.retrieval.hubness import bundled_bank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import Kind, Store
-from impart.video.search.query import SearchOptions
+from impart.video.names.find import smoothed, windows
+from impart.video.names.presence import Background, Detector
+from impart.video.search.cutoff import Asked
+from impart.video.search.query import Query, SearchOptions
 from impart.video.search.searcher import Searcher
 from impart.video.search.snapshot import Snapshot
 
 FILM_S, SCENE_S, FPS = 7200, 5, 4
+RETRIEVAL_DIM = 256
 
 
 def random_snapshot(hours: float, *, dim: int, seed: int) -> Snapshot:
@@ -102,6 +106,23 @@ def main() -> None:
 
             return search
 
+        def in_sequence(number: int) -> None:
+            later = Query(text="b")
+            query, pair = Query(text="a", then=later), vectors[[number, number - 1]]
+            wanted = Asked(query=query, vectors=pair, by_text=np.array([True, True]))
+            options = SearchOptions.of(SearchSettings())
+            searcher._sequences(wanted, searcher._groups(snapshot, options), bank)
+
+        rows = l2_normalise(np.random.default_rng(2).standard_normal((len(snapshot), RETRIEVAL_DIM), np.float32))
+        frames = rows.astype(np.float16)
+        del rows
+        background = Background.of(frames)
+        lengths, around = background.lengths(frames), windows(snapshot.start_s, snapshot.end_s, snapshot.scenes)
+
+        def by_name(number: int) -> None:
+            detector = Detector.of(frames[3 * number : 3 * number + 3], background)
+            detector.as_presence(smoothed(detector.z_scores(frames, lengths), *around))
+
         kinds = {
             "text, moments of videos": asked(text=True),
             "text, `--group moment`": asked(text=True, group="moment"),
@@ -109,6 +130,8 @@ def main() -> None:
             "text, `--by frame`": asked(text=True, by="frame"),
             "image, moments of videos": asked(text=False),
             "image, `--by frame`": asked(text=False, by="frame"),
+            "text, `--then`": in_sequence,
+            "presence of a name (3 images), not kept yet": by_name,
         }
         first: dict[str, float] = {}
         spent: dict[str, list[float]] = {name: [] for name in kinds}

@@ -248,11 +248,28 @@ def test_lengths_are_kept_in_the_cache_and_a_damaged_file_is_made_again(index: V
     (kept,) = (index.path / "cache").rglob("lengths-*.npy")
     lengths = np.load(kept)
     assert len(lengths) == len(index.names.prepared().snapshot)
+    (presence,) = (index.path / "cache").rglob("presence-*.npy")
+    presence.unlink()
     np.save(kept, lengths * 2)  # what is kept is taken
     assert VideoIndex.open(index.path, TinyEncoder()).find("Rex") != before
     kept.write_bytes(b"cut")
+    presence.unlink()
     assert VideoIndex.open(index.path, TinyEncoder()).find("Rex") == before
     assert np.array_equal(np.load(kept), lengths)
+
+
+def test_presence_is_kept_per_set_of_images(index: VideoIndex, tmp_path: Path) -> None:
+    index.names.add("Rex", [photo(tmp_path / "r.png")])
+    before = index.find("Rex")
+    (kept,) = (index.path / "cache").rglob("presence-*.npy")
+    values = np.load(kept)
+    np.save(kept, np.zeros_like(values))
+    assert VideoIndex.open(index.path, TinyEncoder()).find("Rex") == []  # what is kept is taken
+    kept.write_bytes(b"cut")
+    assert VideoIndex.open(index.path, TinyEncoder()).find("Rex") == before
+    index.names.add("Rex", [photo(tmp_path / "b.png", "blue")])  # other images: computed anew
+    index.find("Rex")
+    assert len(list((index.path / "cache").rglob("presence-*.npy"))) == 2
 
 
 def test_empty_index_takes_names(tmp_path: Path) -> None:

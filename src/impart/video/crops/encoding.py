@@ -43,7 +43,7 @@ class CropsMade:
 def parts_of(image: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
     """Cut out the four corners and the centre of an image (h, w, 3), each 60% of its sides.
 
-    >>> [part[0, 0, 0] for part in parts_of(np.arange(100, dtype=np.uint8).reshape(10, 10, 1))]
+    >>> [int(part[0, 0, 0]) for part in parts_of(np.arange(100, dtype=np.uint8).reshape(10, 10, 1))]
     [0, 4, 40, 44, 22]
     """
     height, width = image.shape[:2]
