@@ -71,7 +71,9 @@ def test_head_has_the_headers_and_no_body(client):
     assert head.headers == got.headers
 
 
-@pytest.mark.parametrize(("wanted", "first", "last"), [("2-9", 2, 9), ("10000-", 10_000, 10_239), ("-7", 10_233, 10_239)])
+@pytest.mark.parametrize(
+    ("wanted", "first", "last"), [("2-9", 2, 9), ("10000-", 10_000, 10_239), ("-7", 10_233, 10_239)]
+)
 def test_a_range(client, wanted, first, last):
     got = client.get("/file", headers={"range": f"bytes={wanted}"})
     assert (got.status_code, got.content) == (206, CONTENT[first : last + 1])

@@ -173,6 +173,7 @@ class FrameReader:
         tally: receives what is found.
         threads: of the decoder, see `impart.video.decode.streams.prepare`.
         skip_unshown: skip frames that no grid time shows and no other frame refers to.
+        wanted_s: time on the file's clock, in place of all grid times; None = the grid counts.
     """
 
     def __init__(
@@ -185,6 +186,7 @@ class FrameReader:
         tally: Tally,
         threads: int = 0,
         skip_unshown: bool = True,
+        wanted_s: float | None = None,
     ) -> None:
         self._path = path
         self._origin_s = origin_s
@@ -193,6 +195,7 @@ class FrameReader:
         self._tally = tally
         self._threads = threads
         self._skip_unshown = skip_unshown
+        self._wanted_s = wanted_s
         self._due: deque[int] | None = None  # decoding times of an AVI that no frame has taken yet
 
     def read(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[TimedFrame]:
@@ -218,7 +221,7 @@ class FrameReader:
         plan: Iterator[tuple[Item, bool]]
         skip = self._skip_unshown and whole.start == 0  # in other ranges the grid may lie differently
         if stream.time_base and skip and (codec.codec.intra_only or skip_safe):
-            plan = _planned(iter(packets), base=base, origin_s=self._origin_s, fps=self._fps)
+            plan = _planned(iter(packets), base=base, origin_s=self._origin_s, fps=self._fps, wanted_s=self._wanted_s)
         else:
             plan = ((item, True) for item in packets)
         skipping = False
@@ -371,8 +374,10 @@ class _Packets:
         return Range.after(last, packet.pos)
 
 
-def _planned(items: Iterator[Item], *, base: float, origin_s: float, fps: float) -> Iterator[tuple[Item, bool]]:
-    """Yield packets, each with whether a grid time may show its frame.
+def _planned(
+    items: Iterator[Item], *, base: float, origin_s: float, fps: float, wanted_s: float | None
+) -> Iterator[tuple[Item, bool]]:
+    """Yield packets, each with whether a grid time, or the one that is wanted, may show its frame.
 
     A frame is shown from its own timestamp to the next one in order of presentation. That next one is at most `WINDOW`
     packets behind or ahead in order of decoding, so the result is exact. Where a timestamp is missing or doubled, the
@@ -383,13 +388,15 @@ def _planned(items: Iterator[Item], *, base: float, origin_s: float, fps: float)
     count, jumped, last_dts = 0, False, None
 
     def shown(packet: av.Packet) -> bool:
-        if jumped or count <= WINDOW or packet.pts is None:
+        if jumped or packet.pts is None or (count <= WINDOW and wanted_s is None):
             return True
         pts = packet.pts
         near = [*past, *((other.pts, other.size) for other in window)]
         after = sorted((other, size) for other, size in near if other is not None and other > pts)
         if not after or any(other is None or other == pts for other, _ in near):
             return True
+        if wanted_s is not None:
+            return after[0][0] * base > wanted_s
         begin = first_sample(pts * base - origin_s, fps=fps)
         if begin < first_sample(after[0][0] * base - origin_s, fps=fps):
             return True
