@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from impart.files import blake2b_hex
 from impart.serve.media.conditions import ByteSpan, decide, http_date
+from impart.serve.problems import Problem, problem_response
 
 __all__ = ["FileGoneError", "OpenFile", "answer_bytes", "answer_file", "open_file", "tag_of"]
 
@@ -96,6 +97,7 @@ def answer_file(
     media_type: str,
     name: str,
     cache_control: str = "no-cache",
+    modified_ns: int | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Answer a GET or HEAD with an open file, or with the span of it that was asked for.
@@ -105,9 +107,10 @@ def answer_file(
         etag: strong tag of its content, with the quotes.
         name: proposed to a person who saves the file.
         cache_control: `no-cache` = may be kept, and is asked for again with the tag.
+        modified_ns: time of the last change to tell; None = that of the file.
         headers: further ones.
     """
-    modified_s = opened.mtime_ns / 1e9
+    modified_s = (opened.mtime_ns if modified_ns is None else modified_ns) / 1e9
     shown = {
         "accept-ranges": "bytes",
         "etag": etag,
@@ -118,9 +121,7 @@ def answer_file(
     decision = decide(request.method, _joined_values(request), etag=etag, modified_s=modified_s, size=opened.size)
     if decision.status in (304, 412, 416):
         opened.close()
-        if decision.status == 416:
-            shown["content-range"] = f"bytes */{opened.size}"
-        return Response(status_code=decision.status, headers=shown)
+        return _without_content(decision.status, shown, size=opened.size)
     shown["content-disposition"] = f"inline; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
     span = decision.span or ByteSpan(0, opened.size - 1)
     shown["content-length"] = str(span.length)
@@ -138,8 +139,19 @@ def answer_bytes(request: Request, content: bytes, *, etag: str, media_type: str
     tags = {name: value for name, value in _joined_values(request).items() if name in ("if-none-match", "if-match")}
     decision = decide(request.method, tags, etag=etag, modified_s=0, size=len(content))
     if decision.status != 200:
-        return Response(status_code=decision.status, headers=shown)
+        return _without_content(decision.status, shown, size=len(content))
     return Response(content, headers=shown, media_type=media_type)
+
+
+def _without_content(status: int, headers: dict[str, str], *, size: int) -> Response:
+    """Make an answer of 304, 412 or 416."""
+    if status == 304:
+        return Response(status_code=304, headers=headers)
+    if status == 412:
+        return problem_response(Problem(412, "changed", "the file is not the one that was asked for", headers=headers))
+    headers = {**headers, "content-range": f"bytes */{size}", "cache-control": "no-store"}
+    detail = f"the range lies behind the last of {size} bytes"
+    return problem_response(Problem(416, "range_not_satisfiable", detail, headers=headers))
 
 
 def _joined_values(request: Request) -> dict[str, str]:
