@@ -174,6 +174,7 @@ class FrameReader:
         threads: of the decoder, see `impart.video.decode.streams.prepare`.
         skip_unshown: skip frames that no grid time shows and no other frame refers to.
         wanted_s: time on the file's clock, in place of all grid times; None = the grid counts.
+        sought: whether reading begins behind a seek: a decoder drops frames there that refer to earlier ones.
     """
 
     def __init__(
@@ -187,6 +188,7 @@ class FrameReader:
         threads: int = 0,
         skip_unshown: bool = True,
         wanted_s: float | None = None,
+        sought: bool = False,
     ) -> None:
         self._path = path
         self._origin_s = origin_s
@@ -196,6 +198,7 @@ class FrameReader:
         self._threads = threads
         self._skip_unshown = skip_unshown
         self._wanted_s = wanted_s
+        self._dropped = sought  # whether frames may be missing before the next one, of an AVI
         self._due: deque[int] | None = None  # decoding times of an AVI that no frame has taken yet
 
     def read(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[TimedFrame]:
@@ -277,7 +280,8 @@ class FrameReader:
             return
         for frame in frames:
             before_s, jumps = clock.last_s, clock.jumps
-            ticks = self._ticks(frame, threads=stream.codec_context.thread_count)
+            codec = stream.codec_context
+            ticks = self._ticks(frame, threads=codec.thread_count, reorder=codec.reorder_depth)
             expected_s = before_s + usual_s if clock.started else before_s
             time_s = clock.at(expected_s - clock.shift_s if ticks is None else ticks * base, expected_s=expected_s)
             tally.jumps += clock.jumps - jumps
@@ -285,10 +289,14 @@ class FrameReader:
             duration_s = frame.duration * base if frame.duration and frame.duration > 0 else usual_s
             yield TimedFrame(time_s, min(duration_s, HOUR_S if self._limit_s is None else DAY_S), frame, stream)
 
-    def _ticks(self, frame: av.VideoFrame, *, threads: int) -> int | None:
+    def _ticks(self, frame: av.VideoFrame, *, threads: int, reorder: int) -> int | None:
         if self._due is None:
             ticks: int | None = frame.pts if frame.pts is not None else frame.dts
             return ticks
+        if self._dropped and frame.dts in self._due:
+            self._dropped = False
+            for _ in range(self._due.index(frame.dts) - reorder):
+                self._due.popleft()
         while len(self._due) > WINDOW + threads:  # frames were lost without an error
             self._due.popleft()
         return self._due.popleft() if self._due else None

@@ -198,6 +198,7 @@ def _read(path: Path, seek_s: float | None, *, wanted_s: float | None) -> Genera
             tally=Tally(),
             skip_unshown=wanted_s is not None,
             wanted_s=None if wanted_s is None else origin + wanted_s + _AFTER_S,
+            sought=seek_s is not None,
         )
         try:
             for timed in reader.read(container, stream):
