@@ -18,13 +18,6 @@ class Gone:
         return True
 
 
-def wait_for(condition) -> None:
-    until = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
-
 def test_one_key_is_computed_once():
     calls = []
 
