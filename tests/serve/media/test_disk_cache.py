@@ -60,9 +60,14 @@ def test_a_bound_below_one_file_keeps_the_newest(tmp_path):
 
 def test_a_failed_write_leaves_nothing(tmp_path):
     cache = DiskCache(tmp_path, most_bytes=100, suffix=".bin")
-    with pytest.raises(ValueError, match="stop"), cache.writing("a") as part:
-        part.write_bytes(b"half")
-        raise ValueError("stop")
+
+    def fail() -> None:
+        with cache.writing("a") as part:
+            part.write_bytes(b"half")
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -131,7 +131,7 @@ def test_small_contents_are_kept_by_their_tag(client):
 
 def test_files_are_closed(client, path):
     def opened() -> int:
-        links = (os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd"))
+        links = (os.path.realpath(link) for link in Path("/proc/self/fd").iterdir())
         return sum(link == str(path) for link in links)
 
     if not Path("/proc/self/fd").is_dir():

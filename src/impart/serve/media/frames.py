@@ -15,7 +15,6 @@ from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from impart.errors import DataError
 from impart.images import load_image
 from impart.serve.media.disk_cache import DiskCache
 from impart.serve.media.files import tag_of
