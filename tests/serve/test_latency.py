@@ -21,6 +21,8 @@ def test_a_kept_connection_waits_for_no_acknowledgement(tmp_path):
     server = uvicorn.Server(uvicorn.Config(client.app, log_level="error"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]})
     thread.start()
+    while not server.started:
+        time.sleep(0.01)
     try:
         connection = http.client.HTTPConnection(*opened.getsockname())
         times_s = []
