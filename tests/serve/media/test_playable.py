@@ -96,7 +96,7 @@ def test_sound_that_would_be_silent(tmp_path, codec, how):
 
 def test_a_start_that_browsers_do_not_take_off(tmp_path):
     write_coded_film(tmp_path / "late.mp4", times_s=[10 + n / 25 for n in range(30)], sound=False)
-    assert "begin at 10.0 s" in (playable(record_of(tmp_path / "late.mp4")).reason or "")
+    assert "begin at 10.00 s" in (playable(record_of(tmp_path / "late.mp4")).reason or "")
     write_coded_film(tmp_path / "edit.mp4", times_s=[0.5 + n / 25 for n in range(30)])  # sound from 0
     assert playable(record_of(tmp_path / "edit.mp4")).how == "direct"
 

@@ -156,6 +156,14 @@ def _mean_colour(path: Path) -> np.ndarray:
         return frame.to_ndarray(format="rgb24").mean(axis=(0, 1))
 
 
+@pytest.mark.parametrize("end_s", [2.0, 2.01, 2.5, 3.99, 4.0])
+def test_it_lasts_as_long_as_the_span(tmp_path, end_s):
+    write_coded_film(tmp_path / "film.mp4", frames=100)
+    with av.open(str(preview(tmp_path / "film.mp4", 1.0, end_s))) as container:
+        for stream in (container.streams.video[0], container.streams.audio[0]):
+            assert abs(float(stream.duration * stream.time_base) - (end_s - 1)) < 0.03
+
+
 def test_high_rates_are_thinned_out(tmp_path):
     write_clip(tmp_path / "fast.mp4", seconds_each=1, fps=240)
     with av.open(str(preview(tmp_path / "fast.mp4", 0, 1))) as container:

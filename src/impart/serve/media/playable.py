@@ -30,14 +30,14 @@ _WEBM_SOUND = frozenset({"opus", "vorbis"})
 _PIXELS = frozenset({"yuv420p", "yuvj420p"})
 _PHOTOS = frozenset({"jpeg", "mpo", "png", "gif", "webp", "bmp", "avif"})  # formats as Pillow names them
 _PROGRESSIVE = (0, 1)  # FFmpeg's numbers of unknown and progressive
-LATE_S = 0.1
-"""Browsers count from zero, the index from the start of the container: a later start than this is a wrong place."""
+LATE_S = 0.02
+"""Browsers count from zero, the index from the start of the container: half a frame is the most that may lie between."""
 
 _WORDS = {
     "hevc": "H.265 (HEVC)", "prores": "ProRes", "mpeg4": "MPEG-4 Part 2", "mpeg2video": "MPEG-2", "h264": "H.264",
     "mjpeg": "Motion JPEG", "theora": "Theora", "dnxhd": "DNxHD", "dvvideo": "DV", "wmv3": "Windows Media",
     "vc1": "VC-1", "gif": "GIF", "webp": "WebP", "ac3": "Dolby Digital (AC-3)", "eac3": "Dolby Digital Plus (E-AC-3)",
-    "alac": "Apple Lossless", "dts": "DTS",
+    "alac": "Apple Lossless", "dts": "DTS", "vp8": "VP8", "vp9": "VP9", "av1": "AV1",
 }  # fmt: skip
 _CONTAINERS = {
     WEBM: "Matroska", "avi": "AVI", "mpegts": "MPEG transport stream", "mpeg": "MPEG program stream", "flv": "FLV",
@@ -146,7 +146,7 @@ def _by_file(path: Path, state: str, iso: bool) -> str | None:
                 if name not in (_ISO_SOUND if iso else _WEBM_SOUND):
                     return f"not every browser plays its sound: {_words(name)}"
             if (container.start_time or 0) / 1e6 > LATE_S:
-                return f"its times begin at {container.start_time / 1e6:.1f} s, and browsers count from zero"
+                return f"its times begin at {container.start_time / 1e6:.2f} s, and browsers count from zero"
     except (DecodeError, av.error.FFmpegError):
         return None
     return None

@@ -74,14 +74,15 @@ def write_preview(
                 if cancelled.is_set():
                     raise CancelledWorkError
                 at = 0 if last < 0 else round((shown.time_s - start_s) / video.time_base)
-                until_s = min(max(shown.end_s, shown.time_s), end_s) - start_s
+                following = next(frames, None)
+                until_s = (end_s if following is None else min(shown.end_s, end_s)) - start_s
                 if last < 0 or at - last >= least:
                     video.put(images.frame(shown), at=at, duration=round(until_s / video.time_base) - at)
                     last = at
                 if sound is not None:
                     source, sink = sound
                     sink.put(source.take(start_s + until_s))
-                shown = next(frames, None)
+                shown = following
             video.finish()
             if sound is not None:
                 sound[1].finish()
