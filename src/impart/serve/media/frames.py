@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -79,9 +81,19 @@ class FrameImages:
         most_bytes: of the cache.
         workers: frames decoded at the same time.
         most_waiting: frames beyond these, before requests are refused.
+        on_made: called in a worker thread with the seconds that a frame took.
     """
 
-    def __init__(self, folder: Path, *, most_bytes: int, workers: int, most_waiting: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        most_bytes: int,
+        workers: int,
+        most_waiting: int,
+        on_made: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self._on_made = on_made
         self._cache = DiskCache(folder, most_bytes=most_bytes, suffix=".webp")
         self._work: Work[bytes] = Work(workers=workers, most_waiting=most_waiting, retry_s=2)
 
@@ -115,7 +127,9 @@ class FrameImages:
                 return content
             if cancelled.is_set():
                 raise CancelledWorkError
+            began = time.perf_counter()
             content = frame_webp(record, round(time_s * 1000) / 1000, width_px=width_px)
+            self._on_made(time.perf_counter() - began)
             with suppress(OSError), self._cache.writing(key) as part:
                 part.write_bytes(content)
             return content

@@ -31,7 +31,7 @@ _PIXELS = frozenset({"yuv420p", "yuvj420p"})
 _PHOTOS = frozenset({"jpeg", "mpo", "png", "gif", "webp", "bmp", "avif"})  # formats as Pillow names them
 _PROGRESSIVE = (0, 1)  # FFmpeg's numbers of unknown and progressive
 LATE_S = 0.02
-"""Browsers count from zero, the index from the start of the container: half a frame is the most that may lie between."""
+"""Browsers count from zero, the index from the start of the container: at most half a frame may lie between."""
 
 _WORDS = {
     "hevc": "H.265 (HEVC)", "prores": "ProRes", "mpeg4": "MPEG-4 Part 2", "mpeg2video": "MPEG-2", "h264": "H.264",

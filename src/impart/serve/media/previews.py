@@ -7,6 +7,8 @@ dropped. A span longer than the limit is cut.
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,9 +61,19 @@ class Previews:
         most_bytes: of the cache.
         workers: previews made at the same time.
         most_waiting: previews beyond these, before requests are refused.
+        on_made: called in a worker thread with the seconds that a preview took.
     """
 
-    def __init__(self, folder: Path, *, most_bytes: int, workers: int, most_waiting: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        most_bytes: int,
+        workers: int,
+        most_waiting: int,
+        on_made: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        self._on_made = on_made
         self._cache = DiskCache(folder, most_bytes=most_bytes, suffix=".mp4")
         self._work: Work[None] = Work(workers=workers, most_waiting=most_waiting, retry_s=5, nice=10)
 
@@ -83,10 +95,12 @@ class Previews:
 
         def make(cancelled: threading.Event) -> None:
             if self._cache.path(key) is None:
+                began = time.perf_counter()
                 with self._cache.writing(key) as part:
                     write_preview(
                         record.path, span.start_s, span.end_s, part, jumps=jumps_in(record), cancelled=cancelled
                     )
+                self._on_made(time.perf_counter() - began)
 
         for left in reversed(range(_TRIES)):
             try:

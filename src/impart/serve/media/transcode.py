@@ -99,7 +99,7 @@ class _Images:
         wide, high = max(1.0, like.frame.width * self._aspect), float(like.frame.height)
         factor = min(1.0, LONGEST_SIDE_PX / max(wide, high))
         self._scaler = scaler_of(like, short_side_px=max(2, round(min(wide, high) * factor)))
-        self._size = {"width": _even(wide * factor), "height": _even(high * factor)}
+        self._size: dict[str, Any] = {"width": _even(wide * factor), "height": _even(high * factor)}
         self._direct = VideoReformatter()
         self._to_yuv = VideoReformatter()
 

@@ -404,7 +404,7 @@ def _planned(
         if not after or any(other is None or other == pts for other, _ in near):
             return True
         if wanted_s is not None:
-            return after[0][0] * base > wanted_s
+            return bool(after[0][0] * base > wanted_s)
         begin = first_sample(pts * base - origin_s, fps=fps)
         if begin < first_sample(after[0][0] * base - origin_s, fps=fps):
             return True
