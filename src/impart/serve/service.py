@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from impart.serve.media.media import Media
 from impart.serve.problems import Problem
 from impart.serve.settings import ServeSettings
 from impart.video.index.index import VideoIndex
@@ -28,12 +29,14 @@ class Service:
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
         self.index = VideoIndex.open(settings.index)
+        self.media = Media(settings.cache_folder, cache_mb=settings.cache_mb)
         self._store = Store(self.index.path)
         self._lock = threading.Lock()
         self._records: tuple[str, dict[str, VideoRecord]] = ("", {})
 
     def close(self) -> None:
         """Release what the server holds; running jobs commit their video first."""
+        self.media.close()
 
     def records(self) -> dict[str, VideoRecord]:
         """Return the indexed videos and photos by id, in the order of their paths; read again only after a commit."""

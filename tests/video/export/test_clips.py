@@ -15,6 +15,7 @@ from helpers.coded_films import EVERY, clicks_of, coded_image, number_in, number
 from impart.errors import DataError
 from impart.video.export.clips import copy_clip, encode_clip, write_clips
 from impart.video.export.source.facts import read_facts
+from impart.video.export.source.frames import frames_of_span
 from impart.video.export.spans import ExportSpan, Handles
 from impart.video.index.files.scan import content_hash
 
@@ -301,3 +302,12 @@ def test_sound_of_six_channels_keeps_them(tmp_path: Path) -> None:
     clip = encode_clip(ExportSpan(path=film, start_s=0.4, end_s=0.8), tmp_path / "clip.mp4")
     with av.open(str(clip.file)) as container:
         assert container.streams.audio[0].codec_context.layout.name == "5.1"
+
+
+def test_a_span_of_an_avi_begins_with_its_own_frame(tmp_path):
+    path = tmp_path / "film.avi"  # without times: behind a seek, frames before the key frame are missing
+    images = [coded_image(number) for number in range(150)]
+    write_frames(path, images, times_s=[number / 25 for number in range(150)], codec="mpeg4", bf="2", g="20")
+    for start_s in (0.9, 2.1, 3.3, 4.1, 5.5):
+        shown = next(frames_of_span(path, start_s, start_s + 1))
+        assert number_in(shown.frame.to_ndarray(format="rgb24")) == pytest.approx(start_s * 25, abs=0.51)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from impart.serve.media.playable import playable
 from impart.serve.schemas.text import path_text
 from impart.video.index.store import VideoRecord
 from impart.video.scenes.scene import Scene
@@ -37,15 +38,14 @@ class VideoOut(BaseModel):
     indexed_at: float = Field(description="Unix time (s).")
     problem: str | None = Field(description="Why only a part of it could be read; null = it is whole.")
     playable: Literal["direct", "preview"] = Field(
-        "direct", description="Whether browsers are expected to play the file; otherwise use `/previews/{video_id}`."
+        description="Whether browsers are expected to play the file; otherwise use `/previews/{video_id}`."
     )
-    playable_reason: str | None = Field(None, description="Why not, in words.")
+    playable_reason: str | None = Field(description="Why not, in words; null = they are.")
 
     @classmethod
-    def of(
-        cls, record: VideoRecord, *, playable: Literal["direct", "preview"] = "direct", reason: str | None = None
-    ) -> VideoOut:
-        """Make it from the row of the index."""
+    def of(cls, record: VideoRecord) -> VideoOut:
+        """Make it from the row of the index; the file may be opened once, see `impart.serve.media.playable`."""
+        shown = playable(record)
         same = (
             "video_id", "kind", "duration_s", "width", "height", "codec", "container", "fps", "size_bytes",
             "recorded_at", "indexed_at", "problem",
@@ -54,8 +54,8 @@ class VideoOut(BaseModel):
             name=path_text(Path(record.path.name)),
             path=path_text(record.path),
             scenes=len(record.scene_starts),
-            playable=playable,
-            playable_reason=reason,
+            playable=shown.how,
+            playable_reason=shown.reason,
             **{name: getattr(record, name) for name in same},
         )
 

@@ -173,6 +173,8 @@ class FrameReader:
         tally: receives what is found.
         threads: of the decoder, see `impart.video.decode.streams.prepare`.
         skip_unshown: skip frames that no grid time shows and no other frame refers to.
+        wanted_s: time on the file's clock, in place of all grid times; None = the grid counts.
+        sought: whether reading begins behind a seek: a decoder drops frames there that refer to earlier ones.
     """
 
     def __init__(
@@ -185,6 +187,8 @@ class FrameReader:
         tally: Tally,
         threads: int = 0,
         skip_unshown: bool = True,
+        wanted_s: float | None = None,
+        sought: bool = False,
     ) -> None:
         self._path = path
         self._origin_s = origin_s
@@ -193,6 +197,8 @@ class FrameReader:
         self._tally = tally
         self._threads = threads
         self._skip_unshown = skip_unshown
+        self._wanted_s = wanted_s
+        self._dropped = sought  # whether frames may be missing before the next one, of an AVI
         self._due: deque[int] | None = None  # decoding times of an AVI that no frame has taken yet
 
     def read(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[TimedFrame]:
@@ -218,7 +224,7 @@ class FrameReader:
         plan: Iterator[tuple[Item, bool]]
         skip = self._skip_unshown and whole.start == 0  # in other ranges the grid may lie differently
         if stream.time_base and skip and (codec.codec.intra_only or skip_safe):
-            plan = _planned(iter(packets), base=base, origin_s=self._origin_s, fps=self._fps)
+            plan = _planned(iter(packets), base=base, origin_s=self._origin_s, fps=self._fps, wanted_s=self._wanted_s)
         else:
             plan = ((item, True) for item in packets)
         skipping = False
@@ -274,7 +280,8 @@ class FrameReader:
             return
         for frame in frames:
             before_s, jumps = clock.last_s, clock.jumps
-            ticks = self._ticks(frame, threads=stream.codec_context.thread_count)
+            codec = stream.codec_context
+            ticks = self._ticks(frame, threads=codec.thread_count, reorder=codec.reorder_depth)
             expected_s = before_s + usual_s if clock.started else before_s
             time_s = clock.at(expected_s - clock.shift_s if ticks is None else ticks * base, expected_s=expected_s)
             tally.jumps += clock.jumps - jumps
@@ -282,10 +289,14 @@ class FrameReader:
             duration_s = frame.duration * base if frame.duration and frame.duration > 0 else usual_s
             yield TimedFrame(time_s, min(duration_s, HOUR_S if self._limit_s is None else DAY_S), frame, stream)
 
-    def _ticks(self, frame: av.VideoFrame, *, threads: int) -> int | None:
+    def _ticks(self, frame: av.VideoFrame, *, threads: int, reorder: int) -> int | None:
         if self._due is None:
             ticks: int | None = frame.pts if frame.pts is not None else frame.dts
             return ticks
+        if self._dropped and frame.dts in self._due:
+            self._dropped = False
+            for _ in range(self._due.index(frame.dts) - reorder):
+                self._due.popleft()
         while len(self._due) > WINDOW + threads:  # frames were lost without an error
             self._due.popleft()
         return self._due.popleft() if self._due else None
@@ -371,8 +382,10 @@ class _Packets:
         return Range.after(last, packet.pos)
 
 
-def _planned(items: Iterator[Item], *, base: float, origin_s: float, fps: float) -> Iterator[tuple[Item, bool]]:
-    """Yield packets, each with whether a grid time may show its frame.
+def _planned(
+    items: Iterator[Item], *, base: float, origin_s: float, fps: float, wanted_s: float | None
+) -> Iterator[tuple[Item, bool]]:
+    """Yield packets, each with whether a grid time, or the one that is wanted, may show its frame.
 
     A frame is shown from its own timestamp to the next one in order of presentation. That next one is at most `WINDOW`
     packets behind or ahead in order of decoding, so the result is exact. Where a timestamp is missing or doubled, the
@@ -383,13 +396,15 @@ def _planned(items: Iterator[Item], *, base: float, origin_s: float, fps: float)
     count, jumped, last_dts = 0, False, None
 
     def shown(packet: av.Packet) -> bool:
-        if jumped or count <= WINDOW or packet.pts is None:
+        if jumped or packet.pts is None or (count <= WINDOW and wanted_s is None):
             return True
         pts = packet.pts
         near = [*past, *((other.pts, other.size) for other in window)]
         after = sorted((other, size) for other, size in near if other is not None and other > pts)
         if not after or any(other is None or other == pts for other, _ in near):
             return True
+        if wanted_s is not None:
+            return bool(after[0][0] * base > wanted_s)
         begin = first_sample(pts * base - origin_s, fps=fps)
         if begin < first_sample(after[0][0] * base - origin_s, fps=fps):
             return True

@@ -7,6 +7,7 @@ clock jumps (joined parts) is read from its start, since its times say nothing a
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -36,11 +37,14 @@ __all__ = [
     "frames_of_span",
     "has_jumps",
     "scaler_of",
+    "shown_frame",
 ]
 
 Samples = npt.NDArray[np.float32]
 
 SEEK_BACK_S = (1.0, 6.0, 30.0)  # before the span; longer than the distance of key frames
+_LOOSE = frozenset({TS, "mpeg", "h264", "hevc"})  # containers whose seeks may end between key frames
+_AFTER_S = 1e-3  # rounding of the clocks of files: a frame that begins this much later is shown already
 _DRIFT_S = 0.05  # sound that is further from its time is moved there
 
 
@@ -96,14 +100,27 @@ def frame_image(path: Path, time_s: float, *, short_side_px: int, jumps: bool = 
     Raises:
         DataError: the file cannot be decoded, or has no frame there.
     """
+    shown = shown_frame(path, time_s, jumps=jumps)
+    return scaler_of(shown, short_side_px=short_side_px).image(shown.frame)
+
+
+def shown_frame(path: Path, time_s: float, *, jumps: bool = False) -> ShownFrame:
+    """Decode the frame shown at a time; behind the end it is the last one.
+
+    Frames before it that no other frame refers to are not decoded. The end of the frame is not known.
+
+    Raises:
+        DataError: the file cannot be decoded, or has no frame there.
+    """
     shown: ShownFrame | None = None
-    for frame in _frames_from(path, time_s, jumps=jumps):
-        if shown is not None and frame.time_s > time_s + 1e-3:
-            break
-        shown = frame
+    with contextlib.closing(_frames_from(path, time_s, jumps=jumps, alone=True)) as frames:
+        for frame in frames:
+            if shown is not None and frame.time_s > time_s + _AFTER_S:
+                break
+            shown = frame
     if shown is None:
         raise DataError(f"{path} has no frame at {time_s:g} s")
-    return scaler_of(shown, short_side_px=short_side_px).image(shown.frame)
+    return shown
 
 
 def scaler_of(shown: ShownFrame, *, short_side_px: int) -> Scaler:
@@ -125,7 +142,7 @@ def has_jumps(path: Path) -> bool:
     return _has_jumps(path, file_state(path))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4096)
 def _has_jumps(path: Path, _state: str) -> bool:
     """Read the times of all packets; kept by the state of the file, since this reads the whole of it."""
     with _opened(path) as container:
@@ -143,16 +160,16 @@ def _has_jumps(path: Path, _state: str) -> bool:
     return False
 
 
-def _frames_from(path: Path, start_s: float, *, jumps: bool) -> Generator[ShownFrame, None, None]:
-    """Decode from a frame at or before a time on."""
-    for back_s in (*SEEK_BACK_S, math.inf):
+def _frames_from(path: Path, start_s: float, *, jumps: bool, alone: bool = False) -> Generator[ShownFrame, None, None]:
+    """Decode from a frame at or before a time on; `alone`: only the frame of this time must be among them."""
+    for back_s in (*((0.0,) if alone else ()), *SEEK_BACK_S, math.inf):
         seek_s = start_s - back_s
         if seek_s > 0 and jumps:
             continue
         early = seek_s <= 0
-        for frame in _read(path, None if early else seek_s):
-            if not early and frame.time_s > start_s:
-                break  # the seek ended behind the span
+        for frame in _read(path, None if early else seek_s, wanted_s=start_s if alone else None):
+            if not early and (frame.time_s > start_s or (alone and frame.frame.is_corrupt)):
+                break  # the seek ended behind the span, or between two frames that belong together
             early = True
             yield frame
         else:
@@ -160,18 +177,29 @@ def _frames_from(path: Path, start_s: float, *, jumps: bool) -> Generator[ShownF
                 return
 
 
-def _read(path: Path, seek_s: float | None) -> Generator[ShownFrame, None, None]:
+def _read(path: Path, seek_s: float | None, *, wanted_s: float | None) -> Generator[ShownFrame, None, None]:
     with _opened(path) as container:
         stream = choose_stream(path, container).stream
         origin = origin_s(container, stream)
         limit_s = latest_end_s(container, stream)
         if seek_s is not None:
+            if wanted_s == seek_s and container.format.name in _LOOSE:
+                return
             try:
                 container.seek(round((origin + seek_s) * 1e6), backward=True)
             except av.error.FFmpegError:
                 return
             limit_s = math.inf  # of the first time after a seek: no jump
-        reader = FrameReader(path, origin_s=origin, fps=4, limit_s=limit_s, tally=Tally(), skip_unshown=False)
+        reader = FrameReader(
+            path,
+            origin_s=origin,
+            fps=4,
+            limit_s=limit_s,
+            tally=Tally(),
+            skip_unshown=wanted_s is not None,
+            wanted_s=None if wanted_s is None else origin + wanted_s + _AFTER_S,
+            sought=seek_s is not None,
+        )
         try:
             for timed in reader.read(container, stream):
                 time_s = timed.time_s - origin

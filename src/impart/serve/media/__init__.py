@@ -1,0 +1,1 @@
+"""Media for the page: byte ranges of files, frame images, previews, and what browsers play."""
