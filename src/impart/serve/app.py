@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from impart import __version__
 from impart.serve.problems import add_handlers
-from impart.serve.routes import names, page, search, system, videos
+from impart.serve.routes import names, page, references, search, system, videos
 from impart.serve.service import Service
 from impart.serve.settings import ServeSettings
 
@@ -20,6 +20,7 @@ _ROUTERS = (
     search.router,
     videos.router,  # one per line
     names.router,
+    references.router,
 )
 
 

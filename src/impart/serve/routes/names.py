@@ -35,7 +35,7 @@ from impart.serve.schemas.paging import CursorParam, LimitParam, make_cursor, re
 from impart.serve.schemas.search import HitOut
 from impart.serve.service import Service, ServiceDep
 from impart.serve.settings import ServeSettings
-from impart.serve.thumbnails import webp_answer
+from impart.serve.thumbnails import webp_file
 from impart.video.names.find import presence_bins
 from impart.video.names.taught import NameInfo
 from impart.video.search.hits import Hit
@@ -178,7 +178,7 @@ def thumbnail(name_id: NameId, image_id: ImageId, service: ServiceDep, request: 
     file = info.thumbnails[info.hashes.index(_hash(info, image_id))]
     if file is None:
         raise Problem(404, "no_thumbnail", "only the vectors of this image are known: its file was gone")
-    return webp_answer(request, file, tag=image_id)
+    return webp_file(request, file, tag=image_id)
 
 
 @router.get("/names/{name_id}/spans", summary="Where a name is present", responses=responses(400, 404, 409, 422, 503))
