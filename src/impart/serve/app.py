@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from impart import __version__
 from impart.serve.problems import add_handlers
-from impart.serve.routes import names, page, references, search, system, videos
+from impart.serve.routes import duplicates, names, page, references, search, system, videos
 from impart.serve.service import Service
 from impart.serve.settings import ServeSettings
 
@@ -21,6 +21,7 @@ _ROUTERS = (
     videos.router,  # one per line
     names.router,
     references.router,
+    duplicates.router,
 )
 
 

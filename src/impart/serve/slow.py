@@ -52,13 +52,15 @@ class SlowResults:
 
         Args:
             name: of the result.
-            key: what it depends on; a finished result of another key is computed again.
+            key: what it depends on; a finished result of another key, or one that failed, is computed again.
             work: computes it; called in a thread.
         """
         with self._lock:
             newest = self._newest.get(name)
-            if newest is not None and (newest.key == key or not newest.finished.is_set()):
-                return newest
+            if newest is not None:
+                is_known = newest.key == key and newest.error is None
+                if is_known or not newest.finished.is_set():
+                    return newest
             begun = SlowResult(key, 0, 0, None, None, threading.Event())
             self._newest[name] = begun
         # A thread that does not hold up the end of the server: what it computes is lost then, and nothing else.
