@@ -7,10 +7,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from impart.serve.catalogue import Catalogue
+from impart.serve.library.catalogue import Catalogue
+from impart.serve.library.slow import SlowResults
 from impart.serve.problems import Problem
 from impart.serve.settings import ServeSettings
-from impart.serve.slow import SlowResults
 from impart.video.index.index import VideoIndex
 from impart.video.index.store import Store, VideoRecord
 

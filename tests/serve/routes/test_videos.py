@@ -14,7 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from helpers.tiny_server import API, client_of, code_of, write_library
-from impart.serve.catalogue import Catalogue, Filters
+from impart.serve.library.catalogue import Catalogue, Filters
 from impart.video.index.store import VideoRecord
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 
+from impart.serve.library.slow import Progress
 from impart.serve.problems import responses
 from impart.serve.schemas.duplicates import DuplicateGroupOut, DuplicatesOut
 from impart.serve.schemas.paging import CursorParam, LimitParam, make_cursor, read_cursor
 from impart.serve.service import ServiceDep
-from impart.serve.slow import Progress
 
 router = APIRouter(tags=["duplicates"])
 

@@ -16,6 +16,7 @@ from starlette.datastructures import UploadFile
 
 from impart.errors import DataError, ImpartError
 from impart.images import DRAFT_SIDES, load_image, read_header
+from impart.serve.library.thumbnails import webp_file
 from impart.serve.problems import Problem, responses
 from impart.serve.schemas.names import (
     LONGEST_NAME,
@@ -35,7 +36,6 @@ from impart.serve.schemas.paging import CursorParam, LimitParam, make_cursor, re
 from impart.serve.schemas.search import HitOut
 from impart.serve.service import Service, ServiceDep
 from impart.serve.settings import ServeSettings
-from impart.serve.thumbnails import webp_file
 from impart.video.names.find import presence_bins
 from impart.video.names.taught import NameInfo
 from impart.video.search.hits import Hit

@@ -11,14 +11,14 @@ from impart.blending.encoder import AugmentedEncoder
 from impart.errors import DataError
 from impart.images import load_image
 from impart.refset.refset import ReferenceSet
+from impart.serve.library.reference_sets import NONE, KnownSets, known_sets, pair_file
+from impart.serve.library.slow import Progress
+from impart.serve.library.thumbnails import webp_image
 from impart.serve.problems import Problem, responses
-from impart.serve.reference_sets import NONE, KnownSets, known_sets, pair_file
 from impart.serve.routes.videos import VideoId
 from impart.serve.schemas.references import PairOut, ReferencesOut, SwitchIn, WhyOut
 from impart.serve.schemas.search import ReasonOut
 from impart.serve.service import Service, ServiceDep
-from impart.serve.slow import Progress
-from impart.serve.thumbnails import webp_image
 
 router = APIRouter(tags=["references"])
 

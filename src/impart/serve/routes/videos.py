@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 
-from impart.serve.catalogue import Filters, Key, Sort
+from impart.serve.library.catalogue import Filters, Key, Sort
 from impart.serve.problems import Problem, responses
 from impart.serve.schemas.paging import CursorParam, LimitParam, make_cursor, read_cursor
 from impart.serve.schemas.video import FolderOut, FoldersOut, SceneOut, ScenesOut, VideoOut, VideosOut

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from impart.serve.reference_sets import NONE, KnownSets
+from impart.serve.library.reference_sets import NONE, KnownSets
 from impart.serve.schemas.search import ReasonOut
 
 __all__ = ["PairOut", "ReferenceSetOut", "ReferencesOut", "SwitchIn", "WhyOut"]
