@@ -6,13 +6,18 @@ with client_of(films) as client: client.get("/api/v1/videos")
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import uvicorn
 from starlette.testclient import TestClient
+from starlette.types import ASGIApp
 
 from helpers.clips import solid, write_clip
 from helpers.tiny_encoder import TinyEncoder
@@ -51,6 +56,26 @@ def client_of(index: Path, **settings: Any) -> Iterator[TestClient]:
     use_tiny_models()
     with TestClient(create_app(ServeSettings(index=index, **settings)), base_url="http://127.0.0.1:8765") as client:
         yield client
+
+
+@contextmanager
+def served(app: ASGIApp) -> Iterator[str]:
+    """Serve an application on a free port of this machine; yield its address."""
+    opened = socket.socket()
+    opened.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not server.started and thread.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert server.started
+    try:
+        yield f"http://127.0.0.1:{opened.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        opened.close()
 
 
 def code_of(answer: httpx2.Response) -> tuple[int, str]:

@@ -1,1 +1,1 @@
-"""What several routes share about the library: the catalogue of its videos, reference sets, slow results, thumbnails."""
+"""What routes share about the library: the catalogue of its videos, reference sets, slow results, thumbnails."""

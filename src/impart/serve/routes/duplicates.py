@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 
 from impart.serve.library.slow import Progress
@@ -14,7 +16,9 @@ router = APIRouter(tags=["duplicates"])
 
 _NAME = "duplicates"
 _WAIT_S = 1.0  # for a small index, before the answer tells that it is computed
-_COMPUTING = {202: {"model": DuplicatesOut, "description": "The groups are computed: ask again."}}
+_COMPUTING: dict[int | str, dict[str, Any]] = {
+    202: {"model": DuplicatesOut, "description": "The groups are computed: ask again."}
+}
 
 
 @router.get("/duplicates", summary="Videos that share content", responses={**_COMPUTING, **responses(400, 422, 503)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
@@ -24,7 +24,9 @@ router = APIRouter(tags=["references"])
 
 _SWITCH = "references"
 _WAIT_S = 10.0  # for a switch, before the answer tells that it goes on
-_SWITCHING = {202: {"model": ReferencesOut, "description": "The switch goes on: ask `/references` until it is done."}}
+_SWITCHING: dict[int | str, dict[str, Any]] = {
+    202: {"model": ReferencesOut, "description": "The switch goes on: ask `/references` until it is done."}
+}
 
 
 @router.get("/references", summary="List the reference sets", responses=responses(422, 500, 503))

@@ -49,6 +49,8 @@ def read_cursor(cursor: str, request: object, kinds: tuple[type, ...]) -> list[A
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         content = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True).decode("utf-8", "surrogatepass"))
+        digest: object
+        key: list[Any]
         digest, *key = content
         if len(key) != len(kinds) or not all(_fits(part, kind) for part, kind in zip(key, kinds, strict=True)):
             raise ValueError("another key")
