@@ -1,1 +1,1 @@
-"""What routes share about the library: the catalogue of its videos, reference sets, slow results, thumbnails."""
+"""Parts that routes share: the catalogue of the videos, reference sets, slow results, thumbnails."""

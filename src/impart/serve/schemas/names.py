@@ -191,7 +191,7 @@ class FailedImageOut(BaseModel):
 
 
 class AddedOut(BaseModel):
-    """What teaching a name did. The name is in force at once."""
+    """The result of teaching a name. The name is in force at once."""
 
     name_id: str
     name: str = Field(description="The name, as it was taught first.")
@@ -224,7 +224,7 @@ class AddedOut(BaseModel):
 
 
 class RemovedOut(BaseModel):
-    """What was removed."""
+    """The result of a removal."""
 
     removed: int = Field(description="Number of images.")
 
