@@ -12,6 +12,9 @@ import pytest
 from helpers.clips import write_clip
 from helpers.image_sets import class_folders, image
 from helpers.shades import shades
+from helpers.tiny_server import served, use_tiny_models, write_library
+from impart.serve.app import create_app
+from impart.serve.settings import ServeSettings
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 MOST_LINES = 40
@@ -34,6 +37,17 @@ def test_search_my_videos(tmp_path: Path) -> None:
     assert lines[-1].startswith("1. ")
     assert lines[-1].endswith("00:00:00.000  red.mp4")
     assert (tmp_path / "films.impart" / "manifest.json").is_file()
+
+
+def test_search_over_http(tmp_path: Path) -> None:
+    use_tiny_models()
+    with served(create_app(ServeSettings(index=write_library(tmp_path)))) as address:
+        lines = run("search_over_http.py", address, "blue").splitlines()
+    assert lines[0] == "4 videos and photos are served"
+    assert lines[1].startswith("1. ")
+    assert lines[1].endswith("00:00:04.000  a.mp4")
+    assert "a.mp4 has 4 scenes; the hit is 2.0 s long" in lines
+    assert any(line.startswith("like it: ") for line in lines)
 
 
 def test_teach_a_name(tmp_path: Path) -> None:

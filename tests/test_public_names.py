@@ -10,6 +10,7 @@ import impart
 
 PUBLIC = {
     "AugmentedEncoder",
+    "Client",
     "Encoder",
     "ImpartError",
     "ReferenceSet",

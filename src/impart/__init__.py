@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from impart.encoders.base import Encoder, load_encoder
     from impart.errors import ImpartError
     from impart.refset.refset import ReferenceSet
+    from impart.serve.client.client import Client
     from impart.video.index.index import VideoIndex
 
 for _switch in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "NO_ALBUMENTATIONS_UPDATE"):
@@ -60,6 +61,7 @@ for _switch in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "NO_ALBUMEN
 __version__ = "0.1.0"
 __all__ = [
     "AugmentedEncoder",
+    "Client",
     "Encoder",
     "ImpartError",
     "ReferenceSet",
@@ -71,6 +73,7 @@ __all__ = [
 
 _HOMES = {
     "AugmentedEncoder": "impart.blending.encoder",
+    "Client": "impart.serve.client.client",
     "Encoder": "impart.encoders",
     "ImpartError": "impart.errors",
     "ReferenceSet": "impart.refset.refset",

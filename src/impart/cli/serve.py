@@ -42,6 +42,13 @@ def serve(
             metavar="FOLDER",
         ),
     ] = None,
+    refset: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Let the page put this reference set in force, or those in this folder; may be repeated.",
+            metavar="DIR",
+        ),
+    ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Refuse indexing, names and exports.")] = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
@@ -58,6 +65,7 @@ def serve(
         token=None if token_file is None else read_token(token_file),
         hosts=tuple(allow_host or ()),
         roots=tuple(root or ()),
+        refsets=tuple(refset or ()),
         read_only=read_only,
     )
     serve_index(settings, open_page=open_page)

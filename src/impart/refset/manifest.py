@@ -15,7 +15,7 @@ from impart.files import write_json_atomic
 from impart.retrieval.nearest import IndexInfo
 from impart.validation import build, check_value
 
-__all__ = ["SCHEMA_VERSION", "ReferenceSetManifest", "artefact_in", "check_target"]
+__all__ = ["MANIFEST", "SCHEMA_VERSION", "ReferenceSetManifest", "artefact_in", "check_target"]
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

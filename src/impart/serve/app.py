@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from impart import __version__
 from impart.serve.problems import add_handlers
-from impart.serve.routes import frames, media, page, search, system, videos
+from impart.serve.routes import duplicates, frames, media, names, page, references, search, system, videos
 from impart.serve.service import Service
 from impart.serve.settings import ServeSettings
 
@@ -21,6 +21,9 @@ _ROUTERS = (
     videos.router,  # one per line
     frames.router,
     media.router,
+    names.router,
+    references.router,
+    duplicates.router,
 )
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from impart.serve.library.catalogue import Catalogue
+from impart.serve.library.slow import SlowResults
 from impart.serve.media.media import Media
 from impart.serve.problems import Problem
 from impart.serve.settings import ServeSettings
@@ -32,21 +34,35 @@ class Service:
         self.media = Media(settings.cache_folder, cache_mb=settings.cache_mb)
         self._store = Store(self.index.path)
         self._lock = threading.Lock()
-        self._records: tuple[str, dict[str, VideoRecord]] = ("", {})
+        self._catalogue = Catalogue()
+        self.slow = SlowResults()
 
     def close(self) -> None:
         """Release what the server holds; running jobs commit their video first."""
         self.media.close()
 
-    def records(self) -> dict[str, VideoRecord]:
-        """Return the indexed videos and photos by id, in the order of their paths; read again only after a commit."""
+    def catalogue(self) -> Catalogue:
+        """Return the indexed videos and photos; read again only after a commit."""
         if not self.index.exists:
-            return {}
+            return Catalogue()
         with self._lock:
             state = self._store.state()
-            if self._records[0] != state:
-                self._records = state, {record.video_id: record for record in self._store.retry(self._store.videos)}
-            return self._records[1]
+            if self._catalogue.state != state:
+                self._catalogue = Catalogue(state, self._store.retry(self._store.videos))
+            return self._catalogue
+
+    def records(self) -> dict[str, VideoRecord]:
+        """Return the indexed videos and photos by id, in the order of their paths."""
+        return self.catalogue().by_id
+
+    def check_writable(self) -> None:
+        """Refuse what changes the index where the server is read-only.
+
+        Raises:
+            Problem: 403.
+        """
+        if self.settings.read_only:
+            raise Problem(403, "read_only", "this server only reads: start it without --read-only to change the index")
 
     def record(self, video_id: str) -> VideoRecord:
         """Return one video or photo.

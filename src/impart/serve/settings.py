@@ -25,6 +25,7 @@ class ServeSettings:
         token: a secret that every request must carry; None = none is needed.
         hosts: further names under which the server may be addressed; such as that of a proxy.
         roots: folders that indexing jobs may read; empty = the folders of the videos in the index.
+        refsets: reference sets, and folders of them, that may be put in force beside the model's own.
         read_only: refuse everything that changes the index or writes files.
         cache: folder of frames, previews, query images and exports; None = `serve/` in IMPART's cache folder.
         cache_mb: most megabytes of that folder.
@@ -42,6 +43,7 @@ class ServeSettings:
     token: str | None = None
     hosts: tuple[str, ...] = ()
     roots: tuple[Path, ...] = ()
+    refsets: tuple[Path, ...] = ()
     read_only: bool = False
     cache: Path | None = None
     cache_mb: int = 2048

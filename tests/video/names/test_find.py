@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from impart.video.names.find import presence_spans, smoothed, windows
+from impart.video.names.find import presence_bins, presence_spans, smoothed, windows
 
 
 def _times(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,3 +49,17 @@ def test_nothing_present_gives_no_span() -> None:
     start_s, end_s = _times(4)
     assert presence_spans(np.zeros(4, np.float32), start_s, end_s, np.array([0, 4])) == []
     assert presence_spans(np.zeros(0, np.float32), start_s[:0], end_s[:0], np.array([0])) == []
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 200])
+def test_bins_equal_a_loop_over_times(count: int) -> None:
+    rng = np.random.default_rng(count)
+    ends = np.cumsum(rng.uniform(0.1, 2.0, 30))
+    starts = np.concatenate([[0.0], ends[:-1]])
+    presence = rng.random(30).astype(np.float32)
+    bins, step_s = presence_bins(presence, starts, ends, count=count)
+    assert step_s == pytest.approx(ends[-1] / count)
+    for number, value in enumerate(bins):
+        low, high = number * step_s + 1e-4, (number + 1) * step_s - 1e-4
+        inside = [p for p, s, e in zip(presence, starts, ends, strict=True) if s < high and e > low]
+        assert value == max(inside)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +25,9 @@ from impart.errors import (
 from impart.refset.refset import ReferenceSet
 from impart.video.index.index import VideoIndex
 from impart.video.index.writer import write_lock
-from impart.video.search.last_search import LastSearch, save_last_search
+from impart.video.names import store, taught
+from impart.video.names.store import names_lock
+from impart.video.search.last_search import LastSearch, SavedHit, save_last_search
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +183,7 @@ def test_removing_images_and_names_deletes_their_files(index: VideoIndex, tmp_pa
     assert index.names.remove("Rex") == 2
     assert [info.name for info in index.names.list()] == ["Sea"]
     assert index.names.remove("Sea") == 1
-    assert [path for path in (index.path / "names").rglob("*") if path.is_file()] == []
+    assert [path.name for path in (index.path / "names").rglob("*") if path.is_file()] == [".lock"]
     assert index.names.list() == ()
     with pytest.raises(QueryError, match="teach it with"):
         index.find("Sea")
@@ -222,11 +227,66 @@ def test_names_are_a_reference_set_with_a_gate(index: VideoIndex, tmp_path: Path
     assert references.manifest.vanilla["floor"] > 0
 
 
-def test_only_one_process_writes(index: VideoIndex, tmp_path: Path) -> None:
+def test_only_one_process_teaches_at_a_time(index: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = photo(tmp_path / "r.png")
-    with write_lock(index.path), pytest.raises(IndexLockedError):
+    monkeypatch.setattr(store, "_WAIT_S", 0.05)
+    with names_lock(index.path), pytest.raises(IndexLockedError, match="teaching names"):
         index.names.add("Rex", [image])
     assert index.names.list() == ()
+
+
+def test_names_are_taught_while_another_process_indexes(index: VideoIndex, tmp_path: Path) -> None:
+    with write_lock(index.path):
+        index.names.add("Rex", [photo(tmp_path / "r.png")])
+        index.names.add("Rex", [photo(tmp_path / "b.png", "blue")])
+        index.names.rename("Rex", "Max")
+        assert index.names.remove("Max", ["b.png"]) == 1
+        assert [info.name for info in index.names.list()] == ["Max"]
+        assert index.names.remove("Max") == 1
+    assert index.names.list() == ()
+
+
+def test_names_that_an_older_version_saves_meanwhile_are_kept(
+    index: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.names.add("Rex", [photo(tmp_path / "r.png")])
+    other = VideoIndex.open(index.path, TinyEncoder())
+    tune = store.tune
+
+    def tune_while_another_saves(*given: Any, **keywords: Any) -> Any:
+        monkeypatch.setattr(store, "tune", tune)
+        monkeypatch.setattr(taught, "names_lock", lambda _: nullcontext())  # it knows the lock of the index alone
+        other.names.add("Sea", [photo(tmp_path / "s.png", "blue")])
+        return tune(*given, **keywords)
+
+    monkeypatch.setattr(store, "tune", tune_while_another_saves)
+    with pytest.raises(IndexLockedError, match="meanwhile: try again"):
+        index.names.add("Max", [photo(tmp_path / "m.png", "green")])
+    assert [info.name for info in index.names.list()] == ["Rex", "Sea"]
+
+
+def test_images_in_memory_have_the_sources_given_and_are_removed_by_hash(index: VideoIndex) -> None:
+    images = [Image.new("RGB", (40, 40), "red"), Image.radial_gradient("L")]
+    index.names.add("Rex", images, sources=["same.png", "same.png"])
+    (info,) = index.names.list()
+    assert info.sources == ("same.png", "same.png")
+    assert index.names.remove("Rex", hashes=[info.hashes[1]]) == 1
+    (left,) = index.names.list()
+    assert left.hashes == info.hashes[:1]
+    with pytest.raises(QueryError, match="no image"):
+        index.names.remove("Rex", hashes=["0" * 64])
+
+
+def test_a_name_is_taught_by_spans_of_indexed_videos(index: VideoIndex) -> None:
+    video = index.videos()[0]
+    moment = SavedHit(
+        number=1, path=video.path, start_s=0.5, end_s=0.5, best_s=0.5, score=0.0, video_id=video.video_id,
+        kind=video.kind, label="",
+    )  # fmt: skip
+    assert index.names.add_moments("Rex", [moment]).added == {"Rex": 1}
+    assert index.find("Rex") != []
+    with pytest.raises(QueryError, match="no longer in the index"):
+        index.names.add_moments("Rex", [dataclasses.replace(moment, video_id="0" * 16)])
 
 
 def test_names_of_another_encoder_and_damaged_ones_are_refused(index: VideoIndex, tmp_path: Path) -> None:

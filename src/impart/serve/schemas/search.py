@@ -110,6 +110,7 @@ class ReasonOut(BaseModel):
     weight_img: float
     weight_txt: float
     similarity: float | None = Field(description="Cosine of the retrieval embeddings; null = no longer known.")
+    row: int = Field(description="Row of the pair in the reference set; see `/references/pairs/{row}.webp`.")
 
     @classmethod
     def of(cls, reason: Reason) -> ReasonOut:
@@ -120,6 +121,7 @@ class ReasonOut(BaseModel):
             weight_img=reason.weight_img,
             weight_txt=reason.weight_txt,
             similarity=None if reason.similarity != reason.similarity else reason.similarity,
+            row=reason.row,
         )
 
 

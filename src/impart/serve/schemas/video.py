@@ -12,7 +12,7 @@ from impart.serve.schemas.text import path_text
 from impart.video.index.store import VideoRecord
 from impart.video.scenes.scene import Scene
 
-__all__ = ["FolderOut", "SceneOut", "ScenesOut", "VideoOut", "VideosOut"]
+__all__ = ["FolderOut", "FoldersOut", "SceneOut", "ScenesOut", "VideoOut", "VideosOut"]
 
 VIDEO_ID = Field(description="Id of the video or photo: 16 hex digits.", examples=["0f3a9c5e7b1d2468"])
 
@@ -73,6 +73,13 @@ class FolderOut(BaseModel):
 
     folder: str = Field(description="A value of the filter `folder`.")
     videos: int = Field(description="Videos and photos in it and below.")
+
+
+class FoldersOut(BaseModel):
+    """Folders of the index."""
+
+    folders: list[FolderOut]
+    total: int = Field(description="How many there are, also beyond `limit`.")
 
 
 class SceneOut(BaseModel):

@@ -3,7 +3,8 @@
     videos.npz      one row per face found in a video: video, time, box, descriptor; and the videos that were searched
     examples.npz    the faces in the images of taught names, by the hash of the image
 
-Without this folder an index has no data of faces. `FaceStore.purge` deletes it.
+The first is written under the write lock of the index, the second under that of the names (`names/.lock`). Without this
+folder an index has no data of faces. `FaceStore.purge` deletes it.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ class VideoFaces:
 
 
 class FaceStore:
-    """Reads and writes the faces of one index. The caller of a method that writes holds the index's write lock.
+    """Reads and writes the faces of one index. The caller of a method that writes holds the lock of its file.
 
     Args:
         index: folder of the index.
@@ -161,7 +162,7 @@ class FaceStore:
         self._write(self._examples, dict(faces))
 
     def purge(self) -> None:
-        """Delete all data of faces.
+        """Delete all data of faces; the caller holds both locks.
 
         Raises:
             VideoIndexError: a file cannot be deleted.

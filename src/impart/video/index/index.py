@@ -31,10 +31,11 @@ from impart.video.index.stats import IndexStats
 from impart.video.index.store import FailureRecord, Kind, Store, VideoRecord
 from impart.video.index.writer import Writer, write_lock
 from impart.video.search.dates import Date, Length
+from impart.video.search.groups import reasons_of
 from impart.video.search.hits import Hit, Reason
 from impart.video.search.query import Query, SearchKeywords, SearchOptions
 from impart.video.search.searcher import Searcher
-from impart.video.search.snapshot import has_cache, save_cache
+from impart.video.search.snapshot import Snapshot, has_cache, locate_segment, save_cache
 
 if TYPE_CHECKING:
     from impart.video.copies.library import CopyLibrary, DuplicatesKeywords, FindKeywords
@@ -287,6 +288,27 @@ class VideoIndex:
         options = SearchOptions.of(self.settings.search, **keywords)
         self.manifest  # noqa: B018 - raises where there is no index
         return self._searcher.similar(path, at_s, options)
+
+    def why(self, path: str | os.PathLike[str], at_s: float) -> tuple[Reason, ...]:
+        """List the reference pairs that are blended into a moment of an indexed video, largest weight first.
+
+        Args:
+            path: of the video, as given to `add` or relative to the working folder.
+            at_s: seconds from the start of the video.
+
+        Returns:
+            Empty without a reference set, and where its gate is closed.
+
+        Raises:
+            QueryError: the video is not in the index, or is shorter.
+        """
+
+        def find(snapshot: Snapshot) -> tuple[Reason, ...]:
+            segment = locate_segment(snapshot, path, at_s, folder=self.path)
+            encoder = self._in_use.of(snapshot.manifest)
+            return reasons_of(segment, snapshot, encoder if isinstance(encoder, AugmentedEncoder) else None)
+
+        return self._searcher.ask(find)
 
     @cached_property
     def names(self) -> Names:

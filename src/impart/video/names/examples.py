@@ -17,13 +17,16 @@ from impart.images import load_image
 from impart.readers.folders import ImageFiles
 from impart.readers.names import label_text
 from impart.readers.sample import count_suffixes
+from impart.retrieval.near_duplicates import HASH_BITS, hash_signs, perceptual_hash
 from impart.video.decode.content import content_of
+from impart.video.names.report import SAME_BITS
 from impart.video.names.stills import still_at
+from impart.video.names.store import TaughtNames, fold
 from impart.video.search.hits import parse_moment
 from impart.video.search.last_search import SavedHit
 from impart.video.search.snapshot import Snapshot
 
-__all__ = ["Given", "Loaded", "given_folder", "given_hits", "given_images", "load"]
+__all__ = ["Given", "Loaded", "NewImages", "given_folder", "given_hits", "given_images", "load"]
 
 _MEGAPIXELS = 100.0
 _DRAFT_PX = 512
@@ -64,11 +67,14 @@ class Loaded:
     vectors: tuple[Float32, Float32] | None = None
 
 
-def given_images(name: str, images: Sequence[str | os.PathLike[str] | ImageInput]) -> Iterator[Given]:
+def given_images(
+    name: str, images: Sequence[str | os.PathLike[str] | ImageInput], *, sources: Sequence[str] | None = None
+) -> Iterator[Given]:
     """List the images of one name.
 
     Args:
         images: image files, folders of them, moments of videos (`clip.mp4@12.5`), or images in memory.
+        sources: a source to be shown for each image in memory; None = their numbers.
 
     Raises:
         DataError: a folder has no images.
@@ -76,7 +82,8 @@ def given_images(name: str, images: Sequence[str | os.PathLike[str] | ImageInput
     """
     for number, image in enumerate(images, 1):
         if not isinstance(image, str | os.PathLike):
-            yield Given(name=name, source=f"image {number}", image=image)
+            source = f"image {number}" if sources is None else sources[number - 1]
+            yield Given(name=name, source=source, image=image)
             continue
         path = Path(image).expanduser()
         if path.is_dir():
@@ -218,3 +225,43 @@ def _indexed(snapshot: Snapshot, path: Path) -> int | None:
             raise QueryError(f"{len(namesakes)} indexed videos are called {path}: give the path of one of them")
         number = namesakes[0] if namesakes else None
     return number
+
+
+class NewImages:
+    """Images that are to be added: (name as it is taught, image, perceptual hash), without those that are known.
+
+    Attributes:
+        known: (name, source) of images that the name already has, or that were given twice.
+    """
+
+    def __init__(self, taught: TaughtNames) -> None:
+        self.images: list[tuple[str, Loaded, str]] = []
+        self.known: list[tuple[str, str]] = []
+        self._taught = taught
+        self._spelled: dict[str, str] = {}
+        self._hashes: dict[str, tuple[list[str], list[str]]] = {}
+
+    def take(self, loaded: Loaded) -> None:
+        """Add an image, or record that it is known."""
+        given = loaded.given
+        name = self._taught.known(given.name) or self._spelled.setdefault(fold(given.name), given.name)
+        phash = perceptual_hash(loaded.image) if loaded.image is not None else ""
+        if name not in self._hashes:
+            there = name in self._taught.rows
+            columns = [self._taught.column(name, column) if there else [] for column in ("hash", "phash")]
+            self._hashes[name] = (columns[0], columns[1])
+        hashes, phashes = self._hashes[name]
+        if loaded.hash in hashes or _is_same(phash, phashes):
+            self.known.append((name, given.source))
+            return
+        hashes.append(loaded.hash)
+        phashes.append(phash)
+        self.images.append((name, loaded, phash))
+
+
+def _is_same(phash: str, others: Sequence[str]) -> bool:
+    """Whether an image with one of the other perceptual hashes is this one, resized or saved again."""
+    if not phash or not others:
+        return False
+    differ = (HASH_BITS - hash_signs([phash]) @ hash_signs(others).T) / 2
+    return bool((differ <= SAME_BITS).any())

@@ -25,7 +25,17 @@ from impart.video.search.hits import Hit
 from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot, kept_array
 
-__all__ = ["Hits", "NamesInForce", "Prepared", "Span", "hits_of", "presence_spans", "smoothed", "windows"]
+__all__ = [
+    "Hits",
+    "NamesInForce",
+    "Prepared",
+    "Span",
+    "hits_of",
+    "presence_bins",
+    "presence_spans",
+    "smoothed",
+    "windows",
+]
 
 Hits: TypeAlias = "list[Hit]"
 
@@ -302,3 +312,32 @@ def _hit(rank: int, name: str, span: Span, snapshot: Snapshot) -> Hit:
         names=(name,),
         also_at=tuple(snapshot.paths[copy] for copy in snapshot.copies.get(number, ()) if copy != number),
     )
+
+
+def presence_bins(
+    presence: Float32, start_s: npt.NDArray[np.float64], end_s: npt.NDArray[np.float64], *, count: int
+) -> tuple[Float32, float]:
+    """Divide the time of one video into bins of equal length, with the highest presence in each.
+
+    Args:
+        presence: (n,) of its segments.
+        start_s, end_s: (n,) of the segments, ascending.
+        count: number of bins.
+
+    Returns:
+        (count,) and the seconds of a bin; time 0 is the start of the first bin.
+
+    >>> times = np.arange(4.0)
+    >>> presence_bins(np.array([0, 1, 0.5, 0], np.float32), times, times + 1, count=2)
+    (array([1. , 0.5], dtype=float32), 2.0)
+    """
+    step_s = max(float(end_s[-1]), 1e-6) / count
+    bins = np.zeros(count, np.float32)
+    first = np.clip((start_s / step_s + 1e-6).astype(np.int64), 0, count - 1)
+    last = np.clip(np.ceil(end_s / step_s - 1e-6).astype(np.int64) - 1, first, count - 1)
+    np.maximum.at(bins, first, presence)
+    np.maximum.at(bins, last, presence)
+    for segment in np.flatnonzero(last > first + 1):  # longer than a bin
+        part = bins[first[segment] + 1 : last[segment]]
+        np.maximum(part, presence[segment], out=part)
+    return bins, step_s

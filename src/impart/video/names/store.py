@@ -5,14 +5,18 @@
 
 A taught name is a set of reference pairs: image and name. `text` has the name, `path` what was given (a file, or
 `clip.mp4@12.5`), `hash` and `phash` tell the same image again. Saving writes the new rows beside the old ones and then
-replaces the manifest: a process killed at any moment leaves the old names or the new ones. Who writes holds the write
-lock of the index.
+replaces the manifest: a process killed at any moment leaves the old names or the new ones.
+
+Names have a write lock of their own, `names/.lock`: nothing that an indexing run writes is changed by teaching, so
+names are taught while a run holds the write lock of the index for hours.
 """
 
 from __future__ import annotations
 
 import io
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +27,7 @@ import numpy.typing as npt
 
 from impart.blending.tune import bundled_background, tune
 from impart.encoders.base import Float32
-from impart.errors import EncoderMismatchError, ReferenceSetError, VideoIndexError
+from impart.errors import EncoderMismatchError, IndexLockedError, ReferenceSetError, VideoIndexError
 from impart.files import sha256_hex, write_atomic
 from impart.refset.refset import ReferenceSet
 from impart.video.index.manifest import IndexManifest
@@ -31,7 +35,7 @@ from impart.video.index.manifest import IndexManifest
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["FOLDER", "Example", "NameStore", "TaughtNames", "fold"]
+__all__ = ["FOLDER", "Example", "NameStore", "TaughtNames", "fold", "names_lock"]
 
 FOLDER = "names"
 _IMAGES = "images"
@@ -39,6 +43,8 @@ _SOURCE = "names"
 _MANIFEST = "manifest.json"
 _THUMB_PX = 256
 _QUALITY = 85
+_LOCK = ".lock"
+_WAIT_S = 5.0  # for another process that teaches names
 
 
 def fold(name: str) -> str:
@@ -48,6 +54,34 @@ def fold(name: str) -> str:
     'uncle joe'
     """
     return unicodedata.normalize("NFC", " ".join(name.split())).casefold()
+
+
+@contextmanager
+def names_lock(index: Path) -> Iterator[None]:
+    """Hold the write lock of an index's names; who also needs that of the index takes it first.
+
+    Args:
+        index: folder of the index.
+
+    Raises:
+        IndexLockedError: another process is teaching names for longer than a few seconds.
+        VideoIndexError: the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = index / FOLDER
+    try:
+        folder.mkdir(exist_ok=True)
+        lock = FileLock(str(folder / _LOCK), timeout=_WAIT_S)
+        lock.acquire()
+    except Timeout as error:
+        raise IndexLockedError(f"another process is teaching names to the index {index}: try again") from error
+    except (OSError, NotImplementedError) as error:
+        raise VideoIndexError(f"cannot lock {folder} for writing: {error}; names taught before are kept") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +211,7 @@ class NameStore:
         return self._last
 
     def add(self, examples: list[Example], manifest: IndexManifest) -> TaughtNames:
-        """Append images of new or known names; the caller holds the write lock of the index."""
+        """Append images of new or known names; the caller holds the lock of the names."""
         known = self.read(manifest)
         new = _as_references(examples, manifest)
         references = new if known.references is None else known.references.merge(new)
@@ -186,10 +220,10 @@ class NameStore:
             for example in examples:
                 if example.thumbnail is not None:
                     write_atomic(self.folder / _IMAGES / f"{_stem(example.hash)}.jpg", _jpeg(example.thumbnail))
-        return self._save(references, manifest)
+        return self._save(references, manifest, replaces=known)
 
     def remove(self, rows: npt.NDArray[np.int64], manifest: IndexManifest) -> TaughtNames:
-        """Delete images by row number, with their small copies; the caller holds the write lock of the index."""
+        """Delete images by row number, with their small copies; the caller holds the lock of the names."""
         known = self.read(manifest)
         assert known.references is not None
         hashes = known.references.table["hash"].to_pylist()
@@ -202,7 +236,7 @@ class NameStore:
             result = self.read(manifest)
         else:
             left = left.without(rows)
-            result = self._save(left, manifest)
+            result = self._save(left, manifest, replaces=known)
             gone -= set(left.table["hash"].to_pylist())
         with self._errors():
             for one in gone:
@@ -210,7 +244,7 @@ class NameStore:
         return result
 
     def rename(self, old: str, new: str, text_embedding: Float32, manifest: IndexManifest) -> TaughtNames:
-        """Give the images of a name another one; the caller holds the write lock of the index.
+        """Give the images of a name another one; the caller holds the lock of the names.
 
         Args:
             text_embedding: (D,) of the new name.
@@ -231,11 +265,13 @@ class NameStore:
             encoder_fingerprint=references.encoder_fingerprint,
             meta={column: references.table[column].to_pylist() for column in columns},
         )
-        return self._save(renamed, manifest)
+        return self._save(renamed, manifest, replaces=known)
 
-    def _save(self, references: ReferenceSet, manifest: IndexManifest) -> TaughtNames:
+    def _save(self, references: ReferenceSet, manifest: IndexManifest, *, replaces: TaughtNames) -> TaughtNames:
         background = bundled_background(manifest.encoder_id, fingerprint=manifest.encoder_fingerprint)
         tuned = tune(references, background=background).references  # as a reference set it is gated as well
+        if self.state() != replaces.state:  # an older version of IMPART holds the lock of the index, not this one
+            raise IndexLockedError(f"another process taught names to the index {self.index} meanwhile: try again")
         try:
             tuned.named(FOLDER).save(self.folder)
         except ReferenceSetError as error:

@@ -18,7 +18,6 @@ import numpy as np
 from impart.encoders.base import Encoder, Float32, ImageInput, l2_normalise
 from impart.encoders.preprocess import squashed
 from impart.errors import ConfigError, DataError, DecodeError, MissingExtraError, QueryError, VideoIndexError
-from impart.retrieval.near_duplicates import HASH_BITS, hash_signs, perceptual_hash
 from impart.retrieval.prompts import query_embeddings
 from impart.video.faces.examples import faces_of_examples
 from impart.video.faces.finding import FacesFound, find_in_videos
@@ -28,11 +27,11 @@ from impart.video.index.store import TableGoneError, VideoRecord
 from impart.video.index.writer import write_lock
 from impart.video.names.cluster_page import frames_of, load_clusters, save_clusters, write_page
 from impart.video.names.discover import Discovered, discover
-from impart.video.names.examples import Given, Loaded, given_folder, given_hits, given_images, load
+from impart.video.names.examples import Given, NewImages, given_folder, given_hits, given_images, load
 from impart.video.names.find import Hits, NamesInForce, Prepared, hits_of
-from impart.video.names.report import SAME_BITS, NameReport, report_on
-from impart.video.names.store import Example, NameStore, TaughtNames, fold
-from impart.video.search.last_search import load_last_search
+from impart.video.names.report import NameReport, report_on
+from impart.video.names.store import Example, NameStore, TaughtNames, names_lock
+from impart.video.search.last_search import SavedHit, load_last_search
 from impart.video.search.snapshot import Snapshot
 
 __all__ = ["Added", "Discovery", "NameInfo", "Names"]
@@ -40,7 +39,7 @@ __all__ = ["Added", "Discovery", "NameInfo", "Names"]
 _BATCH = 16
 _TRIES = 5  # of reading the index, while a writer changes it
 _LONGEST = 100  # letters of a name
-_WAIT_S = 5.0  # for another process that teaches names
+_WAIT_S = 5.0  # for another process that writes to the index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +49,7 @@ class NameInfo:
     Attributes:
         images: number of images; in_force: how many of them count, all but those that are unlike the others.
         sources: the images, as they were given.
+        hashes: of the content of the images; no name has two images of one hash.
         thumbnails: their small copies in the index; None where there is none.
         report: the check by leave-one-out; None where it was not asked for.
     """
@@ -58,6 +58,7 @@ class NameInfo:
     images: int
     in_force: int
     sources: tuple[str, ...]
+    hashes: tuple[str, ...]
     thumbnails: tuple[Path | None, ...]
     report: NameReport | None = None
 
@@ -128,19 +129,26 @@ class Names:
         self._store = NameStore(index)
         self.in_force = NamesInForce(self._store)
 
-    def add(self, name: str, images: Sequence[str | os.PathLike[str] | ImageInput]) -> Added:
+    def add(
+        self,
+        name: str,
+        images: Sequence[str | os.PathLike[str] | ImageInput],
+        *,
+        sources: Sequence[str] | None = None,
+    ) -> Added:
         """Teach a name, or add images to a known one.
 
         Args:
             name: as people write it; a known name is found whatever its case.
             images: image files, folders of them, moments of videos such as `clip.mp4@12.5`, or images in memory.
+            sources: a source to be shown for each image in memory, such as the name of an uploaded file.
 
         Raises:
             ConfigError: the name is empty, too long, or contains control characters.
             DataError: none of the images can be read.
             IndexLockedError: another process is writing to the index.
         """
-        return self._add(given_images(_checked(name), images))
+        return self._add(given_images(_checked(name), images, sources=sources))
 
     def add_folder(self, folder: str | os.PathLike[str]) -> Added:
         """Teach the names of a folder: one sub-folder per name.
@@ -164,6 +172,17 @@ class Names:
         """
         hits = load_last_search(self._index).take(numbers)
         return self._add(given_hits(_checked(name), hits, self._snapshot()))
+
+    def add_moments(self, name: str, moments: Sequence[SavedHit]) -> Added:
+        """Teach a name by spans of indexed videos: the best frames of each.
+
+        Args:
+            moments: with equal `start_s` and `end_s`, `best_s` is the one frame.
+
+        Raises:
+            QueryError: a video is no longer in the index.
+        """
+        return self._add(given_hits(_checked(name), moments, self._snapshot()))
 
     def add_cluster(self, name: str, number: int) -> Added:
         """Teach a name by a cluster that `discover` found: its frames nearest to the mean.
@@ -210,17 +229,19 @@ class Names:
                     images=len(rows),
                     in_force=int(prepared.detector(name).kept.sum()),
                     sources=tuple(taught.column(name, "path")),
+                    hashes=tuple(taught.column(name, "hash")),
                     thumbnails=tuple(taught.thumbnail(one) for one in taught.column(name, "hash")),
                     report=report_on(name, prepared) if check else None,
                 )
             )
         return tuple(infos)
 
-    def remove(self, name: str, sources: Iterable[str] = ()) -> int:
+    def remove(self, name: str, sources: Iterable[str] = (), *, hashes: Iterable[str] = ()) -> int:
         """Remove a name, or some of its images.
 
         Args:
-            sources: images as `list` has them; a file name is enough. None = the whole name.
+            sources: images as `list` has them; a file name is enough. Without sources and hashes: the whole name.
+            hashes: images by the hash of their content, as `list` has them.
 
         Returns:
             The number of images removed.
@@ -229,16 +250,17 @@ class Names:
             QueryError: there is no such name or image.
         """
         manifest = IndexManifest.load(self._index)
-        with write_lock(self._index, wait_s=_WAIT_S):
+        with names_lock(self._index):
             taught = self._store.read(manifest)
             known = self._known(taught, name)
             rows = taught.rows[known]
-            wanted = list(sources)
-            if wanted:
-                given = taught.column(known, "path")
+            wanted, by_hash = list(sources), list(hashes)
+            if wanted or by_hash:
+                given, own = taught.column(known, "path"), taught.column(known, "hash")
                 chosen = []
-                for one in wanted:
-                    found = [row for row, path in zip(rows, given, strict=True) if one in (path, Path(path).name)]
+                for one in (*wanted, *by_hash):
+                    called = [(path, Path(path).name) for path in given] if one in wanted else [(one,) for one in own]
+                    found = [row for row, names in zip(rows, called, strict=True) if one in names]
                     if not found:
                         raise QueryError(f"{known} has no image {one}: it has {', '.join(given)}")
                     chosen += found
@@ -259,7 +281,7 @@ class Names:
         new = _checked(new)
         manifest = IndexManifest.load(self._index)
         text = self._text_embedding([new], manifest)[new]
-        with write_lock(self._index, wait_s=_WAIT_S):
+        with names_lock(self._index):
             taught = self._store.read(manifest)
             known = self._known(taught, old)
             other = taught.known(new)
@@ -324,7 +346,7 @@ class Names:
         """
         manifest = IndexManifest.load(self._index)
         faces = yield from find_in_videos(self._index, records, manifest.decode)
-        with write_lock(self._index, wait_s=_WAIT_S):
+        with names_lock(self._index):
             self._match_faces(self._store.read(manifest))
         return len(faces)
 
@@ -335,11 +357,11 @@ class Names:
             IndexLockedError: another process is writing to the index.
         """
         IndexManifest.load(self._index)
-        with write_lock(self._index, wait_s=_WAIT_S):
+        with write_lock(self._index, wait_s=_WAIT_S), names_lock(self._index):
             FaceStore(self._index).purge()
 
     def _match_faces(self, taught: TaughtNames) -> tuple[str, ...]:
-        """Find the faces in the images of names, where faces are searched for; the caller holds the write lock.
+        """Find the faces in the images of names, where faces are searched for; the caller holds the lock of the names.
 
         Returns:
             A note where the extra is missing. Faces of removed images are deleted all the same.
@@ -374,7 +396,7 @@ class Names:
         manifest = IndexManifest.load(self._index)
         encoder = self._base_of(manifest)
         snapshot, taught = self._snapshot(), self._store.read(manifest)
-        new = _New(taught)
+        new = NewImages(taught)
         failed: list[tuple[str, str]] = []
         for one in given:
             try:
@@ -389,7 +411,7 @@ class Names:
                 raise DataError(f"no image was given that can be read{first}")
         else:
             examples = self._encoded(new, encoder, manifest)
-            with write_lock(self._index, wait_s=_WAIT_S):
+            with names_lock(self._index):
                 notes = [*notes, *self._match_faces(self._store.add([*examples], manifest))]
         prepared = self.prepared()
         counts: dict[str, int] = {}
@@ -404,7 +426,7 @@ class Names:
             reports=tuple(report_on(name, prepared) for name in touched if name in prepared.taught.rows),
         )
 
-    def _encoded(self, new: _New, encoder: Encoder, manifest: IndexManifest) -> Sequence[Example]:
+    def _encoded(self, new: NewImages, encoder: Encoder, manifest: IndexManifest) -> Sequence[Example]:
         texts = self._text_embedding([name for name, _, _ in new.images], manifest)
         fit, side_px = manifest.decode.fit, encoder.traits.image_size_px
         examples = []
@@ -436,46 +458,6 @@ class Names:
         unique = list(dict.fromkeys(names))
         rows = query_embeddings(unique, self._base_of(manifest).encode_texts)
         return dict(zip(unique, l2_normalise(rows), strict=True))
-
-
-class _New:
-    """Images that are to be added: (name as it is taught, image, perceptual hash), without those that are known.
-
-    Attributes:
-        known: (name, source) of images that the name already has, or that were given twice.
-    """
-
-    def __init__(self, taught: TaughtNames) -> None:
-        self.images: list[tuple[str, Loaded, str]] = []
-        self.known: list[tuple[str, str]] = []
-        self._taught = taught
-        self._spelled: dict[str, str] = {}
-        self._hashes: dict[str, tuple[list[str], list[str]]] = {}
-
-    def take(self, loaded: Loaded) -> None:
-        """Add an image, or record that it is known."""
-        given = loaded.given
-        name = self._taught.known(given.name) or self._spelled.setdefault(fold(given.name), given.name)
-        phash = perceptual_hash(loaded.image) if loaded.image is not None else ""
-        if name not in self._hashes:
-            there = name in self._taught.rows
-            columns = [self._taught.column(name, column) if there else [] for column in ("hash", "phash")]
-            self._hashes[name] = (columns[0], columns[1])
-        hashes, phashes = self._hashes[name]
-        if loaded.hash in hashes or _is_same(phash, phashes):
-            self.known.append((name, given.source))
-            return
-        hashes.append(loaded.hash)
-        phashes.append(phash)
-        self.images.append((name, loaded, phash))
-
-
-def _is_same(phash: str, others: Sequence[str]) -> bool:
-    """Whether an image with one of the other perceptual hashes is this one, resized or saved again."""
-    if not phash or not others:
-        return False
-    differ = (HASH_BITS - hash_signs([phash]) @ hash_signs(others).T) / 2
-    return bool((differ <= SAME_BITS).any())
 
 
 def _checked(name: str) -> str:

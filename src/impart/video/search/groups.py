@@ -19,7 +19,7 @@ from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.spans.moments import FoundSpan, Parts
 
-__all__ = ["Groups", "make_hit", "make_moment", "with_exact_bounds"]
+__all__ = ["Groups", "make_hit", "make_moment", "reasons_of", "with_exact_bounds"]
 
 _LEAST_WEIGHT = 0.0005  # of a reference pair that is named; the weight of the segment is 1
 _EPS_S = 1e-6
@@ -77,7 +77,7 @@ def make_hit(
         recorded_at=None if np.isnan(snapshot.recorded_at[number]) else float(snapshot.recorded_at[number]),
         moments=tuple(make_moment(span, snapshot) for span in moments),
         also_at=tuple(snapshot.paths[copy] for copy in copies if copy != number),
-        why=_reasons(best, groups) if options.why else (),
+        why=reasons_of(best, snapshot, groups.encoder) if options.why else (),
     )
 
 
@@ -141,9 +141,13 @@ def _cut(time_s: float, video: int, snapshot: Snapshot) -> float | None:
         return None
 
 
-def _reasons(segment: int, groups: Groups) -> tuple[Reason, ...]:
-    """List the reference pairs blended into a segment with at least `_LEAST_WEIGHT`, largest weight first."""
-    snapshot, encoder, blend = groups.snapshot, groups.encoder, groups.snapshot.blend
+def reasons_of(segment: int, snapshot: Snapshot, encoder: AugmentedEncoder | None) -> tuple[Reason, ...]:
+    """List the reference pairs blended into a segment with at least `_LEAST_WEIGHT`, largest weight first.
+
+    Args:
+        encoder: the augmented encoder in force; None = no reference set is.
+    """
+    blend = snapshot.blend
     if encoder is None or blend is None:
         return ()
     references = encoder.references
@@ -162,6 +166,7 @@ def _reasons(segment: int, groups: Groups) -> tuple[Reason, ...]:
             weight_img=float(blend.img[segment, k]),
             weight_txt=float(blend.txt[segment, k]),
             similarity=float(similarity),
+            row=int(row),
         )
         for row, k, similarity in zip(ids, used, similarities, strict=True)
     ]

@@ -19,6 +19,7 @@ class Reason:
         text, source: of the pair.
         weight_img, weight_txt: weights of its image and text embedding in the sum; the segment's own weight is 1.
         similarity: cosine of the retrieval embeddings of segment and pair; NaN where the video was replaced meanwhile.
+        row: of the pair in the reference set.
     """
 
     text: str
@@ -26,6 +27,7 @@ class Reason:
     weight_img: float
     weight_txt: float
     similarity: float
+    row: int = -1
 
 
 @dataclass(frozen=True, kw_only=True)

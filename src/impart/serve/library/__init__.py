@@ -1,0 +1,1 @@
+"""Parts that routes share: the catalogue of the videos, reference sets, slow results, thumbnails."""
