@@ -20,8 +20,9 @@ from impart.blending.encoder import augment
 from impart.errors import QueryError
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import VideoIndex
-from impart.video.search import searcher
-from impart.video.search.filters import allowed_videos, narrowed
+from impart.video.search import derived, searcher
+from impart.video.search.derived import Derived
+from impart.video.search.filters import allowed_videos
 from impart.video.search.query import SearchKeywords, SearchOptions
 from impart.video.search.snapshot import Snapshot
 
@@ -73,8 +74,8 @@ def test_selection(snapshot: Snapshot, given: dict[str, Any], expected: list[int
 
 def test_without_a_filter_all_are_allowed(snapshot: Snapshot) -> None:
     assert allowed_videos(snapshot, options()) is None
-    assert narrowed(snapshot, options()) is snapshot
-    assert narrowed(snapshot, options(kind="video")) is snapshot  # most of it
+    assert Derived(snapshot).narrowed(options()).snapshot is snapshot
+    assert Derived(snapshot).narrowed(options(kind="video")).snapshot is snapshot  # most of it
 
 
 def test_a_part_has_the_rows_of_its_videos(snapshot: Snapshot) -> None:
@@ -104,7 +105,7 @@ def test_a_part_has_the_rows_of_its_videos(snapshot: Snapshot) -> None:
 
 
 def test_copies_of_what_is_allowed_are_kept(snapshot: Snapshot) -> None:
-    part = narrowed(snapshot, options(path_glob="1.mp4", fold_copies=True))
+    part = Derived(snapshot).narrowed(options(path_glob="1.mp4", fold_copies=True)).snapshot
     assert [str(path) for path in part.paths] == ["/a/1.mp4", "/a/b/4.jpg"]
     mask = allowed_videos(part, options(path_glob="1.mp4", fold_copies=True))
     assert mask is not None
@@ -159,7 +160,7 @@ def test_a_search_of_a_part_has_the_hits_of_the_whole(
     library: VideoIndex, monkeypatch: pytest.MonkeyPatch, given: SearchKeywords, group: Any, by: Any
 ) -> None:
     small = library.search(text="red", group=group, by=by, top=5, **given)
-    monkeypatch.setattr(searcher, "narrowed", lambda snapshot, _options: snapshot)
+    monkeypatch.setattr(derived, "narrowed_to", lambda _snapshot, _options: None)
     assert library.search(text="red", group=group, by=by, top=5, **given) == small
     assert (not small) == (given == {"path_glob": "nothing"})
 

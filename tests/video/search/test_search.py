@@ -25,6 +25,7 @@ from impart.errors import ConfigError, DataError, EncoderMismatchError, ImpartWa
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import Query, VideoIndex
+from impart.video.search.derived import Derived
 from impart.video.search.hits import timecode
 from impart.video.search.query import SearchKeywords, SearchOptions, combine
 from impart.video.search.ranking import group_means, top_groups
@@ -483,7 +484,7 @@ def test_exact_bounds_are_decoded_where_an_index_has_none(tmp_path: Path) -> Non
     snapshot = index._searcher.current()
     last = np.append(snapshot.scenes[1:], len(snapshot)) - 1
     coarse = {"scene_start_s": snapshot.start_s[snapshot.scenes], "scene_end_s": snapshot.end_s[last]}
-    index._searcher._snapshot = dataclasses.replace(snapshot, **coarse)
+    index._searcher._derived = Derived(dataclasses.replace(snapshot, **coarse))
     (hit,) = index.search(text="red")
     assert hit.start_s == pytest.approx(1.75)
     (hit,) = index.search(text="red", exact=True)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,9 @@ from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.spans.moments import FoundSpan, Parts
 
+if TYPE_CHECKING:
+    from impart.video.search.derived import Derived
+
 __all__ = ["Groups", "make_hit", "make_moment", "with_exact_bounds"]
 
 _LEAST_WEIGHT = 0.0005  # of a reference pair that is named; the weight of the segment is 1
@@ -30,6 +34,7 @@ class Groups:
     """The G groups (videos, moments, scenes or frames) that a search ranks.
 
     Attributes:
+        derived: what is kept of the snapshot.
         encoder: the augmented encoder in force; None ranks base vectors.
         starts: (G,) first segment of each group; the groups cover all n segments.
         allowed: (G,) groups that may be returned; None = all.
@@ -37,6 +42,7 @@ class Groups:
     """
 
     snapshot: Snapshot
+    derived: Derived
     options: SearchOptions
     encoder: AugmentedEncoder | None
     starts: npt.NDArray[np.int64]

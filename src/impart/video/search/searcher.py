@@ -8,13 +8,15 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from impart.blending.encoder import AugmentedEncoder
-from impart.config import Group, SearchSettings
+from impart.config import SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import EncoderError, ImpartWarning, ReferenceSetError, VideoIndexError
 from impart.retrieval.hubness import CaptionBank, bundled_bank
@@ -24,24 +26,19 @@ from impart.video.names.find import NamesInForce, Prepared
 from impart.video.names.scores import NamedScores, context_fit, named_scores, rank_named
 from impart.video.names.sentences import NamedQuery, named_query
 from impart.video.names.store import NameStore
-from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, wide
-from impart.video.search.filters import allowed_videos, narrowed
+from impart.video.search.cutoff import Asked, fold_hits, mark_hits, wide
+from impart.video.search.derived import Derived
+from impart.video.search.filters import allowed_videos
 from impart.video.search.groups import Groups, make_hit, make_moment, with_exact_bounds
 from impart.video.search.hits import Hit
 from impart.video.search.query import Query, SearchOptions, query_vectors
-from impart.video.search.ranking import best_of, group_means, top_groups
-from impart.video.search.scoring import frame_hubness, frame_scores, frame_vectors, without_hubs
+from impart.video.search.ranking import best_of, top_groups
+from impart.video.search.scoring import FrameCosines, frame_scores, without_hubs
 from impart.video.search.snapshot import Snapshot, load_snapshot, locate_segment
-from impart.video.search.spans.moments import (
-    MOST,
-    FoundSpan,
-    Parts,
-    ScoredParts,
-    Units,
-    join_alike,
-    split_scenes,
-)
+from impart.video.search.spans.moments import MOST, FoundSpan, Parts
+from impart.video.search.spans.scored import Curve, ScoredParts
 from impart.video.search.spans.temporal import find_sequences
+from impart.video.search.texts import TextVectors
 
 __all__ = ["Searcher"]
 
@@ -67,13 +64,9 @@ class Searcher:
         self._settings = settings
         self._names = NamesInForce(NameStore(store.folder))
         self._lock = threading.Lock()
-        self._snapshot: Snapshot | None = None
-        self._means: dict[tuple[str, str, bool], Float32] = {}
-        self._hubness: dict[tuple[str, str, bool], Float32] = {}
-        self._parts: tuple[Snapshot, Parts] | None = None
-        self._copy_bound: tuple[tuple[str, bool], float] | None = None
-        self._units: dict[tuple[str, bool], Units] = {}
+        self._derived: Derived | None = None
         self._bank: CaptionBank | None = None
+        self._texts = TextVectors(settings.prompts)
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
         """Find the hits of each query."""
@@ -82,27 +75,33 @@ class Searcher:
     def _search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
         # Reading the index and loading the model take different cores.
         with ThreadPoolExecutor(1, thread_name_prefix="impart-index") as pool:
-            reading = pool.submit(self.current)
+            reading = pool.submit(self._current)
             manifest = IndexManifest.load(self._store.folder)
             encoder = self._encoder_of(manifest)
             base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
             parts = [part for query in queries for part in query.parts()]
-            prepared = self._names.of(reading.result()) if options.names and self._names.store.state() else None
+            prepared = None
+            if options.names and self._names.store.state():
+                prepared = self._names.of(reading.result().snapshot)
             named = [self._named_query(part, prepared) for part in parts]
             parts = [part if one is None else one.context or part for part, one in zip(parts, named, strict=True)]
             vectors = query_vectors(
-                parts, encoder if options.augment else base, self._settings, fit=manifest.decode.fit
+                parts,
+                encoder if options.augment else base,
+                self._settings,
+                fit=manifest.decode.fit,
+                known=self._texts,
             )
             if self._settings.hub_correction and self._bank is None:
                 self._bank = bundled_bank(base)
-            snapshot = reading.result()
+            derived = reading.result()
         if not any(query.joined for query in queries) and not any(named):  # these compare with all frames of the index
-            snapshot = self._narrowed(snapshot, options)
+            derived = derived.narrowed(options)
         by_text = np.array([not part.has_image for part in parts])
         bank = self._bank
         if options.together:
             bank = (bank or CaptionBank(vectors[:0])).with_queries(vectors[by_text])
-        groups = self._groups(snapshot, wide(options))
+        groups = self._groups(derived, wide(options))
         counts = [len(query.parts()) for query in queries]
         rows = np.cumsum([0, *counts[:-1]])  # of the first part of each query
         by_names = [
@@ -113,9 +112,9 @@ class Searcher:
         ]
         plain = rows[[not query.joined and named[row] is None for query, row in zip(queries, rows, strict=True)]]
         hubness = None
-        if bank is not None and len(snapshot) and by_text[plain].any():
-            hubness = self._hubness_of(bank, groups)
-        ranked: list[list[Hit]] = []
+        if bank is not None and len(groups.snapshot) and by_text[plain].any():
+            hubness = groups.derived.hubness(bank, groups)
+        ranked: list[_Ranked] = []
         for first in range(0, len(plain), _AT_ONCE):
             part = plain[first : first + _AT_ONCE]
             ranked += self._rank(vectors[part], groups, by_text=by_text[part], hubness=hubness)
@@ -124,10 +123,10 @@ class Searcher:
             own = slice(row, row + count)
             asked = Asked(query=query, vectors=vectors[own], by_text=by_text[own], named=tuple(by_names[own]))
             if query.joined:
-                hits = self._sequences(asked, groups, bank)
+                found = _Ranked(self._sequences(asked, groups, bank))
             else:
-                hits = next(of_plain) if by_names[row] is None else self._rank_named(by_names[row], groups)
-            answers.append(self._finished(hits, asked, groups, options))
+                found = next(of_plain) if by_names[row] is None else _Ranked(self._rank_named(by_names[row], groups))
+            answers.append(self._finished(found, asked, groups, options))
         return answers
 
     def _named_query(self, query: Query, prepared: Prepared | None) -> NamedQuery | None:
@@ -148,14 +147,14 @@ class Searcher:
         if not len(snapshot):
             return NamedScores(scores=np.zeros(0, np.float32), present={})
         if named.context is not None and groups.parts is not None:  # a segment has the context of its unit
-            units = self._units_of(groups)
+            units = groups.derived.units(groups)
             context = units.means @ vector  # (U,)
-            context = context if bank is None else context - self._hubness_of(bank, groups, kind="unit")
+            context = context if bank is None else context - groups.derived.hubness(bank, groups, kind="unit")
             unit_of = np.repeat(units.of_part, np.diff(groups.parts.bounds))  # (n,)
             fit = context_fit(context, np.bincount(unit_of, weights=snapshot.weight))[unit_of]
         elif named.context is not None:
             context = frame_scores(vector[None], snapshot, groups.encoder)[0]  # (n,)
-            context = context if bank is None else context - self._hubness_of(bank, groups, kind="frame")
+            context = context if bank is None else context - groups.derived.hubness(bank, groups, kind="frame")
             fit = context_fit(context, snapshot.weight)
         present = {name: prepared.presence(name) for name in named.present}
         absent = [prepared.presence(name) for name in named.absent]
@@ -177,7 +176,7 @@ class Searcher:
             return []
         hubness = None
         if bank is not None and asked.by_text.any():
-            hubness = self._hubness_of(bank, groups, kind="frame")
+            hubness = groups.derived.hubness(bank, groups, kind="frame")
         scores = without_hubs(frame_scores(asked.vectors, snapshot, groups.encoder), asked.by_text, hubness)
         for part, one in enumerate(asked.named):
             if one is not None:
@@ -194,30 +193,25 @@ class Searcher:
             hits.append(dataclasses.replace(hit, steps=steps))
         return hits
 
-    def _finished(self, hits: list[Hit], asked: Asked, groups: Groups, options: SearchOptions) -> list[Hit]:
+    def _finished(self, found: _Ranked, asked: Asked, groups: Groups, options: SearchOptions) -> list[Hit]:
         """Fold hits that show the same, mark the strong ones, and take those that are asked for."""
-        snapshot, encoder = groups.snapshot, groups.encoder
+        snapshot, encoder, derived, hits = groups.snapshot, groups.encoder, groups.derived, found.hits
         if options.fold_copies and options.group not in ("scene", "frame"):
-            if not self._copy_bound or self._copy_bound[0] != (snapshot.state, encoder is not None):
-                bound = copy_bound(snapshot, encoder.references if encoder is not None else None)
-                self._copy_bound = (snapshot.state, encoder is not None), bound
-            hits = fold_hits(hits, snapshot, bound=self._copy_bound[1])
+            hits = fold_hits(hits, snapshot, bound=derived.copy_bound(encoder))
         if options.min_score is not None:
             hits = [hit for hit in hits if round(hit.score, 6) >= options.min_score]  # as scores are printed
-        marked = mark_hits(hits, asked, snapshot, encoder, bank=self._bank)
-        returned = marked[options.offset : options.offset + options.top]
+        bank = self._bank
+        marked = mark_hits(
+            hits,
+            asked,
+            snapshot,
+            encoder,
+            bank=bank,
+            hubness=None if bank is None else partial(derived.hubness_of, bank, encoder),
+            returned=slice(options.offset, options.offset + options.top),
+        )
+        returned = marked if found.complete is None else found.complete(marked)
         return [with_exact_bounds(hit, snapshot) for hit in returned] if options.exact else returned
-
-    def _narrowed(self, snapshot: Snapshot, options: SearchOptions) -> Snapshot:
-        """Take the videos that the filters allow; what was computed for another filter is forgotten."""
-        part = narrowed(snapshot, options)
-        if part is not snapshot:
-            states = (snapshot.state, part.state)
-            for known in (self._means, self._hubness):
-                for key in [key for key in known if key[0] not in states]:
-                    known.pop(key, None)
-            self._units = {key: units for key, units in self._units.items() if key[0] in states}
-        return part
 
     def similar(self, path: str | os.PathLike[str], at_s: float, options: SearchOptions) -> list[Hit]:
         """Find the hits of a moment of an indexed video, without the group that contains it.
@@ -228,11 +222,12 @@ class Searcher:
         return self._as_of_one_set(lambda: self._similar(path, at_s, options))
 
     def _similar(self, path: str | os.PathLike[str], at_s: float, options: SearchOptions) -> list[Hit]:
-        snapshot = self.current()
+        derived = self._current()
+        snapshot = derived.snapshot
         moment = locate_segment(snapshot, path, at_s, folder=self._store.folder)
         one = slice(moment, moment + 1)
         vector = l2_normalise(snapshot.vectors[one])  # (1, D)
-        groups = self._groups(snapshot, wide(options), without=moment)
+        groups = self._groups(derived, wide(options), without=moment)
         if groups.encoder is not None and snapshot.blend is not None:
             vector = groups.encoder.apply(snapshot.vectors[one].astype(np.float32), snapshot.blend[one])
         asked = Asked(vectors=vector, by_text=np.zeros(1, bool))
@@ -277,31 +272,34 @@ class Searcher:
 
     def current(self) -> Snapshot:
         """Return the snapshot of the index as it is now; it is read again only after a commit."""
+        return self._current().snapshot
+
+    def _current(self) -> Derived:
+        """Return the current snapshot, with what is kept of it."""
         with self._lock:
-            if self._snapshot is None or self._snapshot.state != self._store.state():
-                self._snapshot = load_snapshot(self._store)
-                self._means.clear()
-                self._units.clear()
-                self._hubness.clear()
-            return self._snapshot
+            if self._derived is None or self._derived.snapshot.state != self._store.state():
+                self._derived = None  # so that its memory is free while the new one is read
+                self._derived = Derived(load_snapshot(self._store))
+            return self._derived
 
     def video_means(self) -> Float32:
         """Compute the unit means (V, D) of the videos' augmented vectors, for `save_cache`."""
-        return self._group_means(self._groups(self.current(), SearchOptions(top=1, group="video", by="mean")))
+        groups = self._groups(self._current(), SearchOptions(top=1, group="video", by="mean"))
+        return groups.derived.group_means(groups)
 
-    def _groups(self, snapshot: Snapshot, options: SearchOptions, *, without: int | None = None) -> Groups:
+    def _groups(self, derived: Derived, options: SearchOptions, *, without: int | None = None) -> Groups:
         """Form the groups of a search.
 
         Args:
             without: a segment whose group is left out.
         """
-        encoder = None
+        snapshot, encoder = derived.snapshot, None
         if options.augment and snapshot.blend is not None:
             in_force = self._encoder_of(snapshot.manifest)
             encoder = in_force if isinstance(in_force, AugmentedEncoder) else None
         parts = None
         if len(snapshot) and (options.group == "moment" or (options.group == "video" and options.by != "frame")):
-            parts = self._parts_of(snapshot)
+            parts = derived.parts
         starts = snapshot.scenes
         if options.group == "frame":
             starts = np.arange(len(snapshot))
@@ -319,13 +317,15 @@ class Searcher:
             allowed[int(np.searchsorted(starts, without, side="right")) - 1] = False
             if options.group == "moment" and parts is not None:
                 allowed[parts.scene_of == snapshot.scene_of[without]] = False
-        return Groups(snapshot=snapshot, options=options, encoder=encoder, starts=starts, allowed=allowed, parts=parts)
-
-    def _parts_of(self, snapshot: Snapshot) -> Parts:
-        if self._parts is None or self._parts[0] is not snapshot:
-            made = split_scenes(snapshot.scenes, snapshot.offsets, snapshot.start_s, snapshot.end_s)
-            self._parts = (snapshot, made)
-        return self._parts[1]
+        return Groups(
+            snapshot=snapshot,
+            derived=derived,
+            options=options,
+            encoder=encoder,
+            starts=starts,
+            allowed=allowed,
+            parts=parts,
+        )
 
     def _rank(
         self,
@@ -334,21 +334,21 @@ class Searcher:
         *,
         by_text: npt.NDArray[np.bool_] | None = None,
         hubness: Float32 | None = None,
-    ) -> list[list[Hit]]:
+    ) -> list[_Ranked]:
         """Find the hits of T query vectors (T, D).
 
         Args:
             by_text: (T,) queries without an image: only these are corrected for hubs.
-            hubness: what is subtracted from their scores, see `_hubness_of`; None = nothing.
+            hubness: what is subtracted from their scores, see `Derived.hubness`; None = nothing.
         """
         snapshot, options, starts, stops = groups.snapshot, groups.options, groups.starts, groups.stops
         if not len(snapshot):
-            return [[] for _ in vectors]
+            return [_Ranked([]) for _ in vectors]
         if groups.parts is not None and (options.spans or options.ranked_by == "moment"):
             return self._rank_spans(vectors, groups, groups.parts, by_text=by_text, hubness=hubness)
         frames: Float32 | None = None
         if options.ranked_by == "mean":
-            scores = without_hubs(vectors @ self._group_means(groups).T, by_text, hubness)  # (T, G)
+            scores = without_hubs(vectors @ groups.derived.group_means(groups).T, by_text, hubness)  # (T, G)
         else:
             frames = without_hubs(frame_scores(vectors, snapshot, groups.encoder), by_text, hubness)  # (T, n)
             scores = frames if options.group == "frame" else np.maximum.reduceat(frames, starts, axis=1)
@@ -369,7 +369,7 @@ class Searcher:
                 score = float(np.round(of_groups[group], 6))
                 segments = range(first, stop) if options.group == "scene" else range(best, best + 1)
                 hits.append(make_hit(rank, score, segments, best, groups))
-            answers.append(hits)
+            answers.append(_Ranked(hits))
         return answers
 
     def _rank_spans(
@@ -380,105 +380,68 @@ class Searcher:
         *,
         by_text: npt.NDArray[np.bool_] | None,
         hubness: Float32 | None,
-    ) -> list[list[Hit]]:
+    ) -> list[_Ranked]:
         """Find the hits of T query vectors as spans: one per video with its further moments, or all spans alike."""
-        snapshot, options, encoder = groups.snapshot, groups.options, groups.encoder
-        means, units = self._group_means(groups, kind="part"), self._units_of(groups)
+        snapshot, options, derived = groups.snapshot, groups.options, groups.derived
+        means, units = derived.group_means(groups, kind="part"), derived.units(groups)
         of_videos: Float32 | None = None
         if options.ranked_by == "mean":
-            of_videos = without_hubs(vectors @ self._group_means(groups).T, by_text, hubness)  # (T, V)
+            of_videos = without_hubs(vectors @ derived.group_means(groups).T, by_text, hubness)  # (T, V)
             if hubness is not None and self._bank is not None:
-                hubness = self._hubness_of(self._bank, groups, kind="unit")
+                hubness = derived.hubness(self._bank, groups, kind="unit")
         of_units = without_hubs(vectors @ units.means.T, by_text, hubness)  # (T, U)
+        of_parts = None if hubness is None else hubness[units.of_part]  # (P,)
+        cosines = FrameCosines(vectors, snapshot, groups.encoder)
         answers = []
         for number, vector in enumerate(vectors):
-
-            def frames(first: int, stop: int, vector: Float32 = vector) -> Float32:
-                return frame_vectors(snapshot, encoder, slice(first, stop)) @ vector
-
-            corrected = hubness is not None and by_text is not None and bool(by_text[number])
             scored = ScoredParts(
                 parts=parts,
                 means=means,
                 query=vector,
                 scores=of_units[number][units.of_part],
-                hubness=hubness[units.of_part] if corrected and hubness is not None else None,
-                frames=frames,
+                hubness=of_parts if by_text is not None and by_text[number] else None,
+                frames=partial(cosines.of, number),
             )
-            found: list[list[FoundSpan]]
             if options.group == "moment":
-                found = [[span] for span in scored.best(options.top, allowed=groups.allowed)]
-                values = [spans[0].score for spans in found]
+                spans = scored.best(options.top, allowed=groups.allowed)
+                answers.append(_Ranked([_span_hit(rank, one.score, one, groups) for rank, one in enumerate(spans, 1)]))
+                continue
+            if of_videos is None:
+                of_video = np.maximum.reduceat(of_units[number], units.offsets[:-1])
             else:
-                if of_videos is None:
-                    of_video = np.maximum.reduceat(of_units[number], units.offsets[:-1])
-                else:
-                    of_video = of_videos[number]
-                chosen = top_groups(of_video, top=options.top, allowed=groups.allowed)
-                found = [scored.spans_of(video, most=MOST if options.spans else 1) for video in chosen.tolist()]
-                values = np.round(of_video[chosen].astype(np.float64), 6).tolist()  # as printed
-            answers.append(
-                [
-                    make_hit(rank, value, range(span.first, span.stop), span.best, groups, moments=more)
-                    for rank, (value, (span, *more)) in enumerate(zip(values, found, strict=True), 1)
-                ]
-            )
+                of_video = of_videos[number]
+            chosen = top_groups(of_video, top=options.top, allowed=groups.allowed)
+            values = np.round(of_video[chosen].astype(np.float64), 6).tolist()  # as printed
+            curves = [scored.curve(video) for video in chosen.tolist()]
+            scored.find(curves, most=1)
+            ranked = enumerate(zip(values, curves, strict=True), 1)
+            hits = [_span_hit(rank, value, curve.spans[0], groups) for rank, (value, curve) in ranked]
+            by_video = {hit.video_id: curve for hit, curve in zip(hits, curves, strict=True)}
+            complete = partial(_with_moments, scored, by_video, snapshot)
+            answers.append(_Ranked(hits, complete if options.spans else None))
         return answers
 
-    def _group_means(self, groups: Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
-        """Compute the unit means (G, D) of groups, or take them from the snapshot.
 
-        Args:
-            kind: `part` for those of the parts; None = those of the groups.
-        """
-        snapshot, augmented = groups.snapshot, groups.encoder is not None
-        key = (snapshot.state, kind or groups.options.group, augmented)
-        means = self._means.get(key)
-        if means is None and snapshot.video_means is not None and key[1:] == ("video", snapshot.blend is not None):
-            means = snapshot.video_means
-        if means is None:
-            references = groups.encoder.references if groups.encoder else None
-            starts = groups.parts.bounds[:-1] if kind == "part" and groups.parts is not None else groups.starts
-            means = group_means(snapshot, starts, references=references)
-            self._means[key] = means
-        return means
+@dataclass(frozen=True)
+class _Ranked:
+    """The hits of one query, best first.
 
-    def _units_of(self, groups: Groups) -> Units:
-        """Join the parts of the snapshot to units, or take those that are known."""
-        assert groups.parts is not None
-        key = (groups.snapshot.state, groups.encoder is not None)
-        if key not in self._units:
-            means = self._group_means(groups, kind="part")
-            self._units[key] = join_alike(groups.parts, means, groups.snapshot.weight)
-        return self._units[key]
+    Attributes:
+        complete: adds the further moments of the videos to the hits that are returned; None = they have none.
+    """
 
-    def _hubness_of(
-        self, bank: CaptionBank, groups: Groups, *, kind: Literal["video", "scene", "frame", "unit"] | None = None
-    ) -> Float32:
-        """Compute the hubness that is subtracted from text scores.
+    hits: list[Hit]
+    complete: Callable[[list[Hit]], list[Hit]] | None = None
 
-        Args:
-            kind: of `frame`s (n,), `unit`s (U,), or means of `video`s or `scene`s (G,); None = what is ranked by.
-        """
-        by = groups.options.ranked_by
-        if kind is None:
-            kind = (
-                "unit"
-                if by == "moment"
-                else "frame"
-                if by == "frame"
-                else "scene"
-                if groups.options.group == "scene"
-                else "video"
-            )
-        key = (groups.snapshot.state, kind, groups.encoder is not None)
-        known = self._hubness.get(key) if bank is self._bank else None
-        if known is not None:
-            return known
-        if kind == "frame":
-            hubness = frame_hubness(bank, groups.snapshot, groups.encoder)
-        else:
-            hubness = bank.hubness(self._units_of(groups).means if kind == "unit" else self._group_means(groups))
-        if bank is self._bank:
-            self._hubness[key] = hubness
-        return hubness
+
+def _span_hit(rank: int, score: float, span: FoundSpan, groups: Groups) -> Hit:
+    return make_hit(rank, score, range(span.first, span.stop), span.best, groups)
+
+
+def _with_moments(scored: ScoredParts, curves: dict[str, Curve], snapshot: Snapshot, hits: list[Hit]) -> list[Hit]:
+    """Add the further moments of the videos to their hits."""
+    scored.find([curves[hit.video_id] for hit in hits], most=MOST)
+    return [
+        dataclasses.replace(hit, moments=tuple(make_moment(span, snapshot) for span in curves[hit.video_id].spans[1:]))
+        for hit in hits
+    ]

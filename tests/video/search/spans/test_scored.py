@@ -63,7 +63,9 @@ def one_after_the_other(some: ScoredParts, video: int, *, most: int, least: floa
         stop = min([stop, *(row for row in taken if row > best)])
         least_joined = middle(curve, float(curve[part - own.start]))
 
-        def joins(new: int, old: int, least_joined: float = least_joined) -> bool:
+        def joins(
+            new: int, old: int, least_joined: float = least_joined, taken: frozenset[int] = frozenset(taken)
+        ) -> bool:
             inside = range(int(parts.bounds[new]), int(parts.bounds[new + 1])) if new in own else range(0)
             return (
                 new in own

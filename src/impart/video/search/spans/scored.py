@@ -251,7 +251,8 @@ class ScoredParts:
             short = (_lengths(start_s, end_s, first, stop) < LEAST_S) & ((first > a) | (stop < b))
             if not short.any():
                 return first, stop
-            first, stop = np.where(short, np.maximum(first - 1, a), first), np.where(short, np.minimum(stop + 1, b), stop)
+            first = np.where(short, np.maximum(first - 1, a), first)
+            stop = np.where(short, np.minimum(stop + 1, b), stop)
 
     def _add_neighbours(
         self,

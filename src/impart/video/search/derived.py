@@ -1,0 +1,143 @@
+"""Derived arrays: what searches compute from one snapshot and keep as long as it is in force.
+
+All of them together are about as large as a tenth of the snapshot. `Derived.warm` computes what the first search would
+compute, so that a search after a commit does not pay for it (`Searcher.refresh`).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from impart.blending.encoder import AugmentedEncoder
+from impart.config import Group
+from impart.encoders.base import Float32
+from impart.retrieval.hubness import CaptionBank
+from impart.video.search.cutoff import copy_bound
+from impart.video.search.filters import narrowed_to
+from impart.video.search.groups import Groups
+from impart.video.search.query import SearchOptions
+from impart.video.search.ranking import group_means
+from impart.video.search.scoring import frame_hubness, frame_vectors
+from impart.video.search.snapshot import Snapshot
+from impart.video.search.spans.moments import Parts, Units, join_alike, split_scenes
+
+__all__ = ["Derived", "HubnessKind"]
+
+HubnessKind = Literal["video", "scene", "frame", "unit"]
+
+
+class Derived:
+    """Arrays that are computed from a snapshot when they are first needed. May be shared by threads.
+
+    Args:
+        snapshot: of the index.
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self._means: dict[tuple[str, bool], Float32] = {}
+        self._units: dict[bool, Units] = {}
+        self._hubness: dict[tuple[str, bool], tuple[CaptionBank, Float32]] = {}
+        self._frames: dict[bool, tuple[CaptionBank, Float32]] = {}
+        self._copy_bounds: dict[bool, float] = {}
+        self._narrowed: tuple[bytes, Derived] | None = None
+
+    def narrowed(self, options: SearchOptions) -> Derived:
+        """Take the videos that the filters allow; that of the last filter is kept."""
+        videos = narrowed_to(self.snapshot, options)
+        if videos is None:
+            return self
+        key, known = videos.tobytes(), self._narrowed
+        if known is None or known[0] != key:
+            known = self._narrowed = key, Derived(self.snapshot.part(videos))
+        return known[1]
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The parts of all videos."""
+        snapshot = self.snapshot
+        return split_scenes(snapshot.scenes, snapshot.offsets, snapshot.start_s, snapshot.end_s)
+
+    def group_means(self, groups: Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
+        """Compute the unit means (G, D) of groups, or take them from the snapshot.
+
+        Args:
+            kind: `part` for those of the parts; None = those of the groups.
+        """
+        snapshot, augmented = self.snapshot, groups.encoder is not None
+        key = (kind or groups.options.group, augmented)
+        if key not in self._means:
+            if snapshot.video_means is not None and key == ("video", snapshot.blend is not None):
+                return snapshot.video_means
+            references = groups.encoder.references if groups.encoder else None
+            starts = self.parts.bounds[:-1] if kind == "part" else groups.starts
+            self._means[key] = group_means(snapshot, starts, references=references)
+        return self._means[key]
+
+    def units(self, groups: Groups) -> Units:
+        """Join the parts to units."""
+        augmented = groups.encoder is not None
+        if augmented not in self._units:
+            means = self.group_means(groups, kind="part")
+            self._units[augmented] = join_alike(self.parts, means, self.snapshot.weight)
+        return self._units[augmented]
+
+    def hubness(
+        self, bank: CaptionBank, groups: Groups, *, kind: HubnessKind | None = None, keep: bool = True
+    ) -> Float32:
+        """Compute the hubness that is subtracted from text scores.
+
+        Args:
+            kind: of `frame`s (n,), `unit`s (U,), or means of `video`s or `scene`s (G,); None = what is ranked by.
+            keep: whether it is kept for later searches.
+        """
+        kind = kind or _ranked_kind(groups)
+        key = (kind, groups.encoder is not None)
+        known = self._hubness.get(key)
+        if known is not None and known[0] is bank:
+            return known[1]
+        if kind == "frame":
+            found = frame_hubness(bank, self.snapshot, groups.encoder)
+        else:
+            found = bank.hubness(self.units(groups).means if kind == "unit" else self.group_means(groups))
+        if keep:
+            self._hubness[key] = (bank, found)
+        return found
+
+    def hubness_of(
+        self, bank: CaptionBank, encoder: AugmentedEncoder | None, rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+    ) -> Float32:
+        """Compute the hubness (m,) of the segments `rows` (m,); what was computed before is kept."""
+        whole = self._hubness.get(("frame", encoder is not None))
+        if whole is not None and whole[0] is bank:
+            return whole[1][rows]
+        known = self._frames.get(encoder is not None)
+        if known is None or known[0] is not bank:
+            known = bank, np.full(len(self.snapshot), np.nan, np.float32)
+            self._frames[encoder is not None] = known
+        values = known[1]
+        found = values[rows]
+        new = np.isnan(found)
+        if new.any():
+            found[new] = bank.hubness(frame_vectors(self.snapshot, encoder, rows[new]))
+            values[rows[new]] = found[new]
+        return found
+
+    def copy_bound(self, encoder: AugmentedEncoder | None) -> float:
+        """Compute the cosine from which two spans show the same."""
+        augmented = encoder is not None
+        if augmented not in self._copy_bounds:
+            self._copy_bounds[augmented] = copy_bound(self.snapshot, encoder.references if encoder else None)
+        return self._copy_bounds[augmented]
+
+
+def _ranked_kind(groups: Groups) -> HubnessKind:
+    by = groups.options.ranked_by
+    if by == "moment":
+        return "unit"
+    if by == "frame":
+        return "frame"
+    return "scene" if groups.options.group == "scene" else "video"
