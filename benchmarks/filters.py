@@ -23,10 +23,10 @@ from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Float32, l2_normalise
 from impart.video.index.store import Kind
-from impart.video.search.derived import Derived
 from impart.video.search.query import SearchOptions
 from impart.video.search.scoring import frame_scores
 from impart.video.search.snapshot import Snapshot
+from impart.video.search.state.derived import Derived
 from refset_use import RandomEncoder, reference_set
 
 DIM = 384

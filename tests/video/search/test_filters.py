@@ -20,11 +20,12 @@ from impart.blending.encoder import augment
 from impart.errors import QueryError
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import VideoIndex
-from impart.video.search import derived, searcher
-from impart.video.search.derived import Derived
+from impart.video.search import searcher
 from impart.video.search.filters import allowed_videos
 from impart.video.search.query import SearchKeywords, SearchOptions
 from impart.video.search.snapshot import Snapshot
+from impart.video.search.state import derived
+from impart.video.search.state.derived import Derived
 
 PATHS = ["/a/1.mp4", "/a/2.jpg", "/a/b/3.mp4", "/a/b/4.jpg", "/c/5.mp4"]
 MAY, JUNE = 1714521600.0, 1717200000.0  # the first of the month in 2024, UTC

@@ -25,12 +25,13 @@ from impart.errors import ConfigError, DataError, EncoderMismatchError, ImpartWa
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import Query, VideoIndex
-from impart.video.search.derived import Derived
 from impart.video.search.hits import timecode
 from impart.video.search.query import SearchKeywords, SearchOptions, combine
 from impart.video.search.ranking import group_means, top_groups
 from impart.video.search.scoring import frame_scores
-from impart.video.search.snapshot import Snapshot, has_cache
+from impart.video.search.snapshot import Snapshot
+from impart.video.search.state.cache import has_cache
+from impart.video.search.state.derived import Derived
 
 
 @pytest.fixture(scope="module")

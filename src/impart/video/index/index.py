@@ -34,7 +34,7 @@ from impart.video.search.dates import Date, Length
 from impart.video.search.hits import Hit, Reason
 from impart.video.search.query import Query, SearchKeywords, SearchOptions
 from impart.video.search.searcher import Searcher
-from impart.video.search.snapshot import has_cache, save_cache
+from impart.video.search.state.cache import has_cache, save_cache
 
 if TYPE_CHECKING:
     from impart.video.copies.library import CopyLibrary, DuplicatesKeywords, FindKeywords

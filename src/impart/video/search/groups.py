@@ -21,7 +21,7 @@ from impart.video.search.snapshot import Snapshot
 from impart.video.search.spans.moments import FoundSpan, Parts
 
 if TYPE_CHECKING:
-    from impart.video.search.derived import Derived
+    from impart.video.search.state.derived import Derived
 
 __all__ = ["Groups", "make_hit", "make_moment", "with_exact_bounds"]
 

@@ -27,18 +27,19 @@ from impart.video.names.scores import NamedScores, context_fit, named_scores, ra
 from impart.video.names.sentences import NamedQuery, named_query
 from impart.video.names.store import NameStore
 from impart.video.search.cutoff import Asked, fold_hits, mark_hits, wide
-from impart.video.search.derived import Derived
 from impart.video.search.filters import allowed_videos
 from impart.video.search.groups import Groups, make_hit, make_moment, with_exact_bounds
 from impart.video.search.hits import Hit
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, top_groups
 from impart.video.search.scoring import FrameCosines, frame_scores, without_hubs
-from impart.video.search.snapshot import Snapshot, load_snapshot, locate_segment
+from impart.video.search.snapshot import Snapshot, locate_segment
 from impart.video.search.spans.moments import MOST, FoundSpan, Parts
 from impart.video.search.spans.scored import Curve, ScoredParts
 from impart.video.search.spans.temporal import find_sequences
-from impart.video.search.texts import TextVectors
+from impart.video.search.state.derived import Derived
+from impart.video.search.state.load import load_snapshot
+from impart.video.search.state.texts import TextVectors
 
 __all__ = ["Searcher"]
 
