@@ -132,6 +132,11 @@ class VideoIndex:
         """The encoder of the index: the base encoder, augmented by the reference set in force where there is one."""
         return self._in_use.of(self.manifest) if self.exists else self._in_use.for_new_index()
 
+    @property
+    def searcher(self) -> Searcher:
+        """What answers searches. A server keeps its state between commits, see `Searcher.hold` and `refresh`."""
+        return self._searcher
+
     def add(
         self,
         paths: Iterable[str | os.PathLike[str]] | str | os.PathLike[str],

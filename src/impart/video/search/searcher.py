@@ -63,9 +63,10 @@ class Searcher:
         self._store = store
         self._encoder_of = encoder_of
         self._settings = settings
-        self._names = NamesInForce(NameStore(store.folder))
         self._lock = threading.Lock()
         self._derived: Derived | None = None
+        self._held = False
+        self._refreshing = threading.Lock()
         self._bank: CaptionBank | None = None
         self._texts = TextVectors(settings.prompts)
 
@@ -77,13 +78,15 @@ class Searcher:
         # Reading the index and loading the model take different cores.
         with ThreadPoolExecutor(1, thread_name_prefix="impart-index") as pool:
             reading = pool.submit(self._current)
-            manifest = IndexManifest.load(self._store.folder)
+            known = self._derived if self._held else None
+            manifest = IndexManifest.load(self._store.folder) if known is None else known.snapshot.manifest
             encoder = self._encoder_of(manifest)
             base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
             parts = [part for query in queries for part in query.parts()]
             prepared = None
-            if options.names and self._names.store.state():
-                prepared = self._names.of(reading.result().snapshot)
+            if options.names and NameStore(self._store.folder).state():
+                derived = reading.result()
+                prepared = None if derived.names is None else derived.names.of(derived.snapshot)
             named = [self._named_query(part, prepared) for part in parts]
             parts = [part if one is None else one.context or part for part, one in zip(parts, named, strict=True)]
             vectors = query_vectors(
@@ -93,8 +96,7 @@ class Searcher:
                 fit=manifest.decode.fit,
                 known=self._texts,
             )
-            if self._settings.hub_correction and self._bank is None:
-                self._bank = bundled_bank(base)
+            self._load_bank(base)
             derived = reading.result()
         if not any(query.joined for query in queries) and not any(named):  # these compare with all frames of the index
             derived = derived.narrowed(options)
@@ -277,11 +279,63 @@ class Searcher:
 
     def _current(self) -> Derived:
         """Return the current snapshot, with what is kept of it."""
+        known = self._derived
+        if self._held and known is not None:
+            return known
         with self._lock:
             if self._derived is None or self._derived.snapshot.state != self._store.state():
                 self._derived = None  # so that its memory is free while the new one is read
-                self._derived = Derived(load_snapshot(self._store))
+                self._derived = self._new(load_snapshot(self._store))
             return self._derived
+
+    def _new(self, snapshot: Snapshot) -> Derived:
+        return Derived(snapshot, names=NamesInForce(NameStore(self._store.folder)))
+
+    def hold(self) -> None:
+        """From now on, answer from the state that was read last; only `refresh` reads the index again.
+
+        A search then never waits for a commit to be read. Until the next `refresh` it may return what was removed.
+        """
+        self._held = True
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the state that searches use is the newest one."""
+        known = self._derived
+        return known is not None and known.snapshot.state == self._store.state()
+
+    def refresh(self) -> bool:
+        """Read the newest state beside the one in force, compute what a first search would, and put it in force.
+
+        Searches go on meanwhile. Names that were taught since are prepared as well.
+
+        Returns:
+            Whether the state has changed.
+
+        Raises:
+            VideoIndexError: the index is damaged; the state in force stays.
+        """
+        with self._refreshing:
+            old = self._derived
+            changed = not self.is_current
+            derived = self._new(load_snapshot(self._store, old=old and old.snapshot)) if changed else old
+            assert derived is not None
+            in_force = self._encoder_of(derived.snapshot.manifest)
+            encoder = in_force if isinstance(in_force, AugmentedEncoder) else None
+            self._load_bank(in_force.base if encoder is not None else in_force)
+            blended = encoder if derived.snapshot.blend is not None else None
+            if old is not None and changed:
+                derived.take_over(old, encoder=blended, bank=self._bank)
+            derived.warm(encoder=blended, bank=self._bank)
+            self._derived = derived
+            del old
+            if self._bank is not None:
+                derived.warm_frames(encoder=blended, bank=self._bank)
+            return changed
+
+    def _load_bank(self, base: Encoder) -> None:
+        if self._settings.hub_correction and self._bank is None:
+            self._bank = bundled_bank(base)
 
     def video_means(self) -> Float32:
         """Compute the unit means (V, D) of the videos' augmented vectors, for `save_cache`."""

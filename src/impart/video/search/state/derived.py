@@ -10,11 +10,13 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from impart.blending.encoder import AugmentedEncoder
 from impart.config import Group
 from impart.encoders.base import Float32
 from impart.retrieval.hubness import CaptionBank
+from impart.video.names.find import NamesInForce
 from impart.video.search.cutoff import copy_bound
 from impart.video.search.filters import narrowed_to
 from impart.video.search.groups import Groups
@@ -23,6 +25,7 @@ from impart.video.search.ranking import group_means
 from impart.video.search.scoring import frame_hubness, frame_vectors
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.spans.moments import Parts, Units, join_alike, split_scenes
+from impart.video.search.state.load import Runs, Taken
 
 __all__ = ["Derived", "HubnessKind"]
 
@@ -34,10 +37,12 @@ class Derived:
 
     Args:
         snapshot: of the index.
+        names: the taught names, which are prepared for this snapshot.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, *, names: NamesInForce | None = None) -> None:
         self.snapshot = snapshot
+        self.names = names
         self._means: dict[tuple[str, bool], Float32] = {}
         self._units: dict[bool, Units] = {}
         self._hubness: dict[tuple[str, bool], tuple[CaptionBank, Float32]] = {}
@@ -60,6 +65,68 @@ class Derived:
         """The parts of all videos."""
         snapshot = self.snapshot
         return split_scenes(snapshot.scenes, snapshot.offsets, snapshot.start_s, snapshot.end_s)
+
+    def take_over(self, old: Derived, *, encoder: AugmentedEncoder | None, bank: CaptionBank | None) -> None:
+        """Take what is derived from videos that have not changed; the same of new videos is computed.
+
+        Args:
+            old: what was derived from the snapshot before.
+            encoder: the augmentation in force.
+        """
+        augmented, taken = encoder is not None, Taken.between(old.snapshot, self.snapshot)
+        if augmented not in old._units or not (taken.old >= 0).any():
+            return
+        fresh = Derived(self.snapshot.part(taken.new))
+        groups = _of_videos(fresh, encoder)
+        before, after = old._units[augmented], fresh.units(groups)
+        of_parts = Runs(taken, old.parts.offsets, fresh.parts.offsets)
+        of_units = Runs(taken, before.offsets, after.offsets)
+        within = of_parts.join(
+            _within(before.of_part, before.offsets, old.parts.offsets),
+            _within(after.of_part, after.offsets, fresh.parts.offsets),
+        )
+        self._means["part", augmented] = of_parts.join(old._means["part", augmented], fresh._means["part", augmented])
+        self._units[augmented] = Units(
+            offsets=of_units.offsets,
+            of_part=within + np.repeat(of_units.offsets[:-1], np.diff(of_parts.offsets)),
+            means=of_units.join(before.means, after.means),
+        )
+        kinds: dict[HubnessKind, Runs] = {
+            "unit": of_units,
+            "frame": Runs(taken, old.snapshot.offsets, fresh.snapshot.offsets),
+        }
+        for kind, runs in kinds.items():
+            known = old._hubness.get((kind, augmented))
+            if bank is not None and known is not None and known[0] is bank:
+                joined = runs.join(known[1], fresh.hubness(bank, groups, kind=kind))
+                self._hubness[kind, augmented] = bank, joined
+
+    def warm(self, *, encoder: AugmentedEncoder | None, bank: CaptionBank | None) -> None:
+        """Compute what the first search of moments would compute.
+
+        Args:
+            encoder: the augmentation in force.
+            bank: captions that come with the model; None = scores are not corrected for hubs.
+        """
+        snapshot = self.snapshot
+        if not len(snapshot):
+            return
+        groups = _of_videos(self, encoder)
+        self.units(groups)
+        if bank is not None:
+            self.hubness(bank, groups, kind="unit")
+        self.copy_bound(encoder)
+        for lazy in (snapshot.copies, snapshot.number_of, snapshot.scene_of, snapshot.video_of, snapshot.retrieval):
+            len(lazy)
+        if self.names is not None and self.names.store.state():
+            prepared = self.names.of(snapshot)
+            for name in prepared.taught.names:
+                prepared.presence(name)
+
+    def warm_frames(self, *, encoder: AugmentedEncoder | None, bank: CaptionBank) -> None:
+        """Compute the hubness of all frames, which marks of hits, sequences and heat need."""
+        if len(self.snapshot):
+            self.hubness(bank, _of_videos(self, encoder), kind="frame")
 
     def group_means(self, groups: Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
         """Compute the unit means (G, D) of groups, or take them from the snapshot.
@@ -85,14 +152,12 @@ class Derived:
             self._units[augmented] = join_alike(self.parts, means, self.snapshot.weight)
         return self._units[augmented]
 
-    def hubness(
-        self, bank: CaptionBank, groups: Groups, *, kind: HubnessKind | None = None, keep: bool = True
-    ) -> Float32:
+    def hubness(self, bank: CaptionBank, groups: Groups, *, kind: HubnessKind | None = None) -> Float32:
         """Compute the hubness that is subtracted from text scores.
 
         Args:
+            bank: captions. With the queries of one search among them, the result is not kept.
             kind: of `frame`s (n,), `unit`s (U,), or means of `video`s or `scene`s (G,); None = what is ranked by.
-            keep: whether it is kept for later searches.
         """
         kind = kind or _ranked_kind(groups)
         key = (kind, groups.encoder is not None)
@@ -103,12 +168,12 @@ class Derived:
             found = frame_hubness(bank, self.snapshot, groups.encoder)
         else:
             found = bank.hubness(self.units(groups).means if kind == "unit" else self.group_means(groups))
-        if keep:
+        if bank.shares is None:
             self._hubness[key] = (bank, found)
         return found
 
     def hubness_of(
-        self, bank: CaptionBank, encoder: AugmentedEncoder | None, rows: np.ndarray[tuple[int], np.dtype[np.int64]]
+        self, bank: CaptionBank, encoder: AugmentedEncoder | None, rows: npt.NDArray[np.int64]
     ) -> Float32:
         """Compute the hubness (m,) of the segments `rows` (m,); what was computed before is kept."""
         whole = self._hubness.get(("frame", encoder is not None))
@@ -132,6 +197,31 @@ class Derived:
         if augmented not in self._copy_bounds:
             self._copy_bounds[augmented] = copy_bound(self.snapshot, encoder.references if encoder else None)
         return self._copy_bounds[augmented]
+
+
+def _of_videos(derived: Derived, encoder: AugmentedEncoder | None) -> Groups:
+    """Make the groups of a search of videos by their moments."""
+    snapshot = derived.snapshot
+    return Groups(
+        snapshot=snapshot,
+        derived=derived,
+        options=SearchOptions(top=1, group="video", by="moment"),
+        encoder=encoder,
+        starts=snapshot.offsets[:-1],
+        allowed=None,
+        parts=derived.parts,
+    )
+
+
+def _within(
+    of_part: npt.NDArray[np.int64], units: npt.NDArray[np.int64], parts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Number the units (P,) of parts from 0 in each video.
+
+    Args:
+        units, parts: (V + 1,) first unit and first part of each video.
+    """
+    return of_part - np.repeat(units[:-1], np.diff(parts))
 
 
 def _ranked_kind(groups: Groups) -> HubnessKind:

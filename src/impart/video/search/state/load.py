@@ -67,21 +67,18 @@ class Runs:
     """
 
     def __init__(self, taken: Taken, old: npt.NDArray[np.int64], fresh: npt.NDArray[np.int64]) -> None:
-        from_old = taken.old >= 0
-        number = np.where(from_old, taken.old, np.cumsum(~from_old) - 1)
-        first = np.where(from_old, old[number % max(len(old) - 1, 1)], fresh[number % max(len(fresh) - 1, 1)])
-        behind = np.where(
-            from_old, old[number % max(len(old) - 1, 1) + 1], fresh[(number % max(len(fresh) - 1, 1) + 1) % len(fresh)]
-        )
-        lengths = behind - first
-        self.offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        """(V + 1,) first row of each video of the result."""
         self._pieces: list[tuple[bool, int, int]] = []  # from the old source?, first row, row behind the last
-        for is_old, begin, end in zip(from_old.tolist(), first.tolist(), behind.tolist(), strict=True):
+        lengths, new = [], 0
+        for number in taken.old.tolist():
+            is_old = number >= 0
+            begin, end = (old[number : number + 2] if is_old else fresh[new : new + 2]).tolist()
+            new += not is_old
+            lengths.append(end - begin)
             if self._pieces and self._pieces[-1][0] == is_old and self._pieces[-1][2] == begin:
-                self._pieces[-1] = (is_old, self._pieces[-1][1], end)
-            else:
-                self._pieces.append((is_old, begin, end))
+                begin = self._pieces.pop()[1]
+            self._pieces.append((is_old, begin, end))
+        self.offsets = np.cumsum([0, *lengths]).astype(np.int64)
+        """(V + 1,) first row of each video of the result."""
 
     def join(self, old: npt.NDArray[Any], fresh: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Join arrays with one row per row of a source."""
