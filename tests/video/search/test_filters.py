@@ -24,7 +24,7 @@ from impart.video.search import searcher
 from impart.video.search.filters import allowed_videos
 from impart.video.search.query import SearchKeywords, SearchOptions
 from impart.video.search.snapshot import Snapshot
-from impart.video.search.state import derived
+from impart.video.search.state import derived, in_force
 from impart.video.search.state.derived import Derived
 
 PATHS = ["/a/1.mp4", "/a/2.jpg", "/a/b/3.mp4", "/a/b/4.jpg", "/c/5.mp4"]
@@ -172,7 +172,7 @@ def test_no_file_passes_the_filters_of_a_model_with_captions(
     library: VideoIndex, monkeypatch: pytest.MonkeyPatch, group: Any, by: Any
 ) -> None:
     bank = CaptionBank(TinyEncoder().encode_texts(["red", "blue"]))
-    monkeypatch.setattr(searcher, "bundled_bank", lambda _encoder: bank)
+    monkeypatch.setattr(in_force, "bundled_bank", lambda _encoder: bank)
     index = VideoIndex.open(library.path, library.encoder)
     assert index.search(text="red", group=group, by=by, path_glob="nothing") == []
     assert index.search(text="red", group=group, by=by)

@@ -134,7 +134,7 @@ class VideoIndex:
 
     @property
     def searcher(self) -> Searcher:
-        """What answers searches. A server keeps its state between commits, see `Searcher.hold` and `refresh`."""
+        """What answers searches. A server keeps its state between commits, see `Searcher.state`."""
         return self._searcher
 
     def add(

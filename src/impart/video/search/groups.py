@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +18,13 @@ from impart.errors import DecodeError, ImpartWarning
 from impart.video.search.hits import Hit, Moment, Reason
 from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot
-from impart.video.search.spans.moments import FoundSpan, Parts
+from impart.video.search.spans.moments import MOST, FoundSpan, Parts
+from impart.video.search.spans.scored import Curve, ScoredParts
 
 if TYPE_CHECKING:
     from impart.video.search.state.derived import Derived
 
-__all__ = ["Groups", "make_hit", "make_moment", "with_exact_bounds"]
+__all__ = ["Groups", "RankedHits", "make_hit", "make_moment", "span_hit", "with_exact_bounds", "with_moments"]
 
 _LEAST_WEIGHT = 0.0005  # of a reference pair that is named; the weight of the segment is 1
 _EPS_S = 1e-6
@@ -53,6 +54,18 @@ class Groups:
     def stops(self) -> npt.NDArray[np.int64]:
         """(G,) first segment behind each group."""
         return np.append(self.starts, len(self.snapshot))[1:]
+
+
+@dataclass(frozen=True)
+class RankedHits:
+    """The hits of one query, best first.
+
+    Attributes:
+        complete: adds the further moments of the videos to the hits that are returned; None = they have none.
+    """
+
+    hits: list[Hit]
+    complete: Callable[[list[Hit]], list[Hit]] | None = None
 
 
 def make_hit(
@@ -115,6 +128,20 @@ def make_moment(span: FoundSpan, snapshot: Snapshot) -> Moment:
     """Make the moment of a span, with its times."""
     start_s, end_s = _times(range(span.first, span.stop), snapshot)
     return Moment(start_s=start_s, end_s=end_s, score=span.score, best_s=float(snapshot.start_s[span.best]))
+
+
+def span_hit(rank: int, score: float, span: FoundSpan, groups: Groups) -> Hit:
+    """Make the hit of a span."""
+    return make_hit(rank, score, range(span.first, span.stop), span.best, groups)
+
+
+def with_moments(scored: ScoredParts, curves: Mapping[str, Curve], snapshot: Snapshot, hits: list[Hit]) -> list[Hit]:
+    """Add the further moments of the videos to their hits."""
+    scored.find([curves[hit.video_id] for hit in hits], most=MOST)
+    return [
+        dataclasses.replace(hit, moments=tuple(make_moment(span, snapshot) for span in curves[hit.video_id].spans[1:]))
+        for hit in hits
+    ]
 
 
 def _times(segments: range, snapshot: Snapshot) -> tuple[float, float]:

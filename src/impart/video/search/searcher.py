@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -19,26 +17,34 @@ from impart.blending.encoder import AugmentedEncoder
 from impart.config import SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.errors import EncoderError, ImpartWarning, ReferenceSetError, VideoIndexError
-from impart.retrieval.hubness import CaptionBank, bundled_bank
+from impart.retrieval.hubness import CaptionBank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import Store, TableGoneError
-from impart.video.names.find import NamesInForce, Prepared
+from impart.video.names.find import Prepared
 from impart.video.names.scores import NamedScores, context_fit, named_scores, rank_named
 from impart.video.names.sentences import NamedQuery, named_query
 from impart.video.names.store import NameStore
 from impart.video.search.cutoff import Asked, fold_hits, mark_hits, wide
 from impart.video.search.filters import allowed_videos
-from impart.video.search.groups import Groups, make_hit, make_moment, with_exact_bounds
+from impart.video.search.groups import (
+    Groups,
+    RankedHits,
+    make_hit,
+    make_moment,
+    span_hit,
+    with_exact_bounds,
+    with_moments,
+)
 from impart.video.search.hits import Hit
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, top_groups
 from impart.video.search.scoring import FrameCosines, frame_scores, without_hubs
 from impart.video.search.snapshot import Snapshot, locate_segment
-from impart.video.search.spans.moments import MOST, FoundSpan, Parts
-from impart.video.search.spans.scored import Curve, ScoredParts
+from impart.video.search.spans.moments import Parts
+from impart.video.search.spans.scored import ScoredParts
 from impart.video.search.spans.temporal import find_sequences
 from impart.video.search.state.derived import Derived
-from impart.video.search.state.load import load_snapshot
+from impart.video.search.state.in_force import StateInForce
 from impart.video.search.state.texts import TextVectors
 
 __all__ = ["Searcher"]
@@ -55,6 +61,9 @@ class Searcher:
         store: the index, which exists.
         encoder_of: returns the encoder of a manifest, loaded at the first call.
         settings: of the search.
+
+    Attributes:
+        state: the index in memory. A server keeps it between commits (`StateInForce.hold`).
     """
 
     def __init__(
@@ -63,11 +72,7 @@ class Searcher:
         self._store = store
         self._encoder_of = encoder_of
         self._settings = settings
-        self._lock = threading.Lock()
-        self._derived: Derived | None = None
-        self._held = False
-        self._refreshing = threading.Lock()
-        self._bank: CaptionBank | None = None
+        self.state = StateInForce(store, encoder_of=encoder_of, hub_correction=settings.hub_correction)
         self._texts = TextVectors(settings.prompts)
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
@@ -77,9 +82,8 @@ class Searcher:
     def _search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
         # Reading the index and loading the model take different cores.
         with ThreadPoolExecutor(1, thread_name_prefix="impart-index") as pool:
-            reading = pool.submit(self._current)
-            known = self._derived if self._held else None
-            manifest = IndexManifest.load(self._store.folder) if known is None else known.snapshot.manifest
+            reading = pool.submit(self.state.current)
+            manifest = self.state.manifest()
             encoder = self._encoder_of(manifest)
             base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
             parts = [part for query in queries for part in query.parts()]
@@ -96,12 +100,11 @@ class Searcher:
                 fit=manifest.decode.fit,
                 known=self._texts,
             )
-            self._load_bank(base)
+            bank = self.state.bank_of(base)
             derived = reading.result()
         if not any(query.joined for query in queries) and not any(named):  # these compare with all frames of the index
             derived = derived.narrowed(options)
         by_text = np.array([not part.has_image for part in parts])
-        bank = self._bank
         if options.together:
             bank = (bank or CaptionBank(vectors[:0])).with_queries(vectors[by_text])
         groups = self._groups(derived, wide(options))
@@ -117,7 +120,7 @@ class Searcher:
         hubness = None
         if bank is not None and len(groups.snapshot) and by_text[plain].any():
             hubness = groups.derived.hubness(bank, groups)
-        ranked: list[_Ranked] = []
+        ranked: list[RankedHits] = []
         for first in range(0, len(plain), _AT_ONCE):
             part = plain[first : first + _AT_ONCE]
             ranked += self._rank(vectors[part], groups, by_text=by_text[part], hubness=hubness)
@@ -126,9 +129,9 @@ class Searcher:
             own = slice(row, row + count)
             asked = Asked(query=query, vectors=vectors[own], by_text=by_text[own], named=tuple(by_names[own]))
             if query.joined:
-                found = _Ranked(self._sequences(asked, groups, bank))
+                found = RankedHits(self._sequences(asked, groups, bank))
             else:
-                found = next(of_plain) if by_names[row] is None else _Ranked(self._rank_named(by_names[row], groups))
+                found = next(of_plain) if by_names[row] is None else RankedHits(self._rank_named(by_names[row], groups))
             answers.append(self._finished(found, asked, groups, options))
         return answers
 
@@ -196,14 +199,14 @@ class Searcher:
             hits.append(dataclasses.replace(hit, steps=steps))
         return hits
 
-    def _finished(self, found: _Ranked, asked: Asked, groups: Groups, options: SearchOptions) -> list[Hit]:
+    def _finished(self, found: RankedHits, asked: Asked, groups: Groups, options: SearchOptions) -> list[Hit]:
         """Fold hits that show the same, mark the strong ones, and take those that are asked for."""
         snapshot, encoder, derived, hits = groups.snapshot, groups.encoder, groups.derived, found.hits
         if options.fold_copies and options.group not in ("scene", "frame"):
             hits = fold_hits(hits, snapshot, bound=derived.copy_bound(encoder))
         if options.min_score is not None:
             hits = [hit for hit in hits if round(hit.score, 6) >= options.min_score]  # as scores are printed
-        bank = self._bank
+        bank = self.state.bank
         marked = mark_hits(
             hits,
             asked,
@@ -225,7 +228,7 @@ class Searcher:
         return self._as_of_one_set(lambda: self._similar(path, at_s, options))
 
     def _similar(self, path: str | os.PathLike[str], at_s: float, options: SearchOptions) -> list[Hit]:
-        derived = self._current()
+        derived = self.state.current()
         snapshot = derived.snapshot
         moment = locate_segment(snapshot, path, at_s, folder=self._store.folder)
         one = slice(moment, moment + 1)
@@ -275,71 +278,11 @@ class Searcher:
 
     def current(self) -> Snapshot:
         """Return the snapshot of the index as it is now; it is read again only after a commit."""
-        return self._current().snapshot
-
-    def _current(self) -> Derived:
-        """Return the current snapshot, with what is kept of it."""
-        known = self._derived
-        if self._held and known is not None:
-            return known
-        with self._lock:
-            if self._derived is None or self._derived.snapshot.state != self._store.state():
-                self._derived = None  # so that its memory is free while the new one is read
-                self._derived = self._new(load_snapshot(self._store))
-            return self._derived
-
-    def _new(self, snapshot: Snapshot) -> Derived:
-        return Derived(snapshot, names=NamesInForce(NameStore(self._store.folder)))
-
-    def hold(self) -> None:
-        """From now on, answer from the state that was read last; only `refresh` reads the index again.
-
-        A search then never waits for a commit to be read. Until the next `refresh` it may return what was removed.
-        """
-        self._held = True
-
-    @property
-    def is_current(self) -> bool:
-        """Whether the state that searches use is the newest one."""
-        known = self._derived
-        return known is not None and known.snapshot.state == self._store.state()
-
-    def refresh(self) -> bool:
-        """Read the newest state beside the one in force, compute what a first search would, and put it in force.
-
-        Searches go on meanwhile. Names that were taught since are prepared as well.
-
-        Returns:
-            Whether the state has changed.
-
-        Raises:
-            VideoIndexError: the index is damaged; the state in force stays.
-        """
-        with self._refreshing:
-            old = self._derived
-            changed = not self.is_current
-            derived = self._new(load_snapshot(self._store, old=old and old.snapshot)) if changed else old
-            assert derived is not None
-            in_force = self._encoder_of(derived.snapshot.manifest)
-            encoder = in_force if isinstance(in_force, AugmentedEncoder) else None
-            self._load_bank(in_force.base if encoder is not None else in_force)
-            blended = encoder if derived.snapshot.blend is not None else None
-            if old is not None and changed:
-                derived.take_over(old, encoder=blended, bank=self._bank)
-            derived.warm(encoder=blended, bank=self._bank)
-            self._derived = derived
-            del old
-            if self._bank is not None:
-                derived.warm_frames(encoder=blended, bank=self._bank)
-            return changed
-
-    def _load_bank(self, base: Encoder) -> None:
-        if self._settings.hub_correction and self._bank is None:
-            self._bank = bundled_bank(base)
+        return self.state.current().snapshot
 
     def video_means(self) -> Float32:
         """Compute the unit means (V, D) of the videos' augmented vectors, for `save_cache`."""
-        groups = self._groups(self._current(), SearchOptions(top=1, group="video", by="mean"))
+        groups = self._groups(self.state.current(), SearchOptions(top=1, group="video", by="mean"))
         return groups.derived.group_means(groups)
 
     def _groups(self, derived: Derived, options: SearchOptions, *, without: int | None = None) -> Groups:
@@ -389,7 +332,7 @@ class Searcher:
         *,
         by_text: npt.NDArray[np.bool_] | None = None,
         hubness: Float32 | None = None,
-    ) -> list[_Ranked]:
+    ) -> list[RankedHits]:
         """Find the hits of T query vectors (T, D).
 
         Args:
@@ -398,7 +341,7 @@ class Searcher:
         """
         snapshot, options, starts, stops = groups.snapshot, groups.options, groups.starts, groups.stops
         if not len(snapshot):
-            return [_Ranked([]) for _ in vectors]
+            return [RankedHits([]) for _ in vectors]
         if groups.parts is not None and (options.spans or options.ranked_by == "moment"):
             return self._rank_spans(vectors, groups, groups.parts, by_text=by_text, hubness=hubness)
         frames: Float32 | None = None
@@ -424,7 +367,7 @@ class Searcher:
                 score = float(np.round(of_groups[group], 6))
                 segments = range(first, stop) if options.group == "scene" else range(best, best + 1)
                 hits.append(make_hit(rank, score, segments, best, groups))
-            answers.append(_Ranked(hits))
+            answers.append(RankedHits(hits))
         return answers
 
     def _rank_spans(
@@ -435,15 +378,15 @@ class Searcher:
         *,
         by_text: npt.NDArray[np.bool_] | None,
         hubness: Float32 | None,
-    ) -> list[_Ranked]:
+    ) -> list[RankedHits]:
         """Find the hits of T query vectors as spans: one per video with its further moments, or all spans alike."""
         snapshot, options, derived = groups.snapshot, groups.options, groups.derived
         means, units = derived.group_means(groups, kind="part"), derived.units(groups)
         of_videos: Float32 | None = None
         if options.ranked_by == "mean":
             of_videos = without_hubs(vectors @ derived.group_means(groups).T, by_text, hubness)  # (T, V)
-            if hubness is not None and self._bank is not None:
-                hubness = derived.hubness(self._bank, groups, kind="unit")
+            if hubness is not None and self.state.bank is not None:
+                hubness = derived.hubness(self.state.bank, groups, kind="unit")
         of_units = without_hubs(vectors @ units.means.T, by_text, hubness)  # (T, U)
         of_parts = None if hubness is None else hubness[units.of_part]  # (P,)
         cosines = FrameCosines(vectors, snapshot, groups.encoder)
@@ -459,7 +402,9 @@ class Searcher:
             )
             if options.group == "moment":
                 spans = scored.best(options.top, allowed=groups.allowed)
-                answers.append(_Ranked([_span_hit(rank, one.score, one, groups) for rank, one in enumerate(spans, 1)]))
+                answers.append(
+                    RankedHits([span_hit(rank, one.score, one, groups) for rank, one in enumerate(spans, 1)])
+                )
                 continue
             if of_videos is None:
                 of_video = np.maximum.reduceat(of_units[number], units.offsets[:-1])
@@ -470,33 +415,8 @@ class Searcher:
             curves = [scored.curve(video) for video in chosen.tolist()]
             scored.find(curves, most=1)
             ranked = enumerate(zip(values, curves, strict=True), 1)
-            hits = [_span_hit(rank, value, curve.spans[0], groups) for rank, (value, curve) in ranked]
+            hits = [span_hit(rank, value, curve.spans[0], groups) for rank, (value, curve) in ranked]
             by_video = {hit.video_id: curve for hit, curve in zip(hits, curves, strict=True)}
-            complete = partial(_with_moments, scored, by_video, snapshot)
-            answers.append(_Ranked(hits, complete if options.spans else None))
+            complete = partial(with_moments, scored, by_video, snapshot)
+            answers.append(RankedHits(hits, complete if options.spans else None))
         return answers
-
-
-@dataclass(frozen=True)
-class _Ranked:
-    """The hits of one query, best first.
-
-    Attributes:
-        complete: adds the further moments of the videos to the hits that are returned; None = they have none.
-    """
-
-    hits: list[Hit]
-    complete: Callable[[list[Hit]], list[Hit]] | None = None
-
-
-def _span_hit(rank: int, score: float, span: FoundSpan, groups: Groups) -> Hit:
-    return make_hit(rank, score, range(span.first, span.stop), span.best, groups)
-
-
-def _with_moments(scored: ScoredParts, curves: dict[str, Curve], snapshot: Snapshot, hits: list[Hit]) -> list[Hit]:
-    """Add the further moments of the videos to their hits."""
-    scored.find([curves[hit.video_id] for hit in hits], most=MOST)
-    return [
-        dataclasses.replace(hit, moments=tuple(make_moment(span, snapshot) for span in curves[hit.video_id].spans[1:]))
-        for hit in hits
-    ]

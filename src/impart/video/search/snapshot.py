@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Snapshot", "locate_segment"]
 
+
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
     """V videos of n segments in S scenes, as of one commit.

@@ -29,9 +29,7 @@ def scored(parts: Parts, curve: npt.ArrayLike, means: Float32 | None = None) -> 
     means = np.eye(len(parts), DIM, dtype=np.float32) if means is None else means
     means = np.concatenate([means, scores[:, None]], axis=1)  # the last number gives the score
     query = np.append(np.zeros(means.shape[1] - 1), 1).astype(np.float32)
-    return ScoredParts(
-        parts=parts, means=means, query=query, scores=scores, hubness=None, frames=frames.__getitem__
-    )
+    return ScoredParts(parts=parts, means=means, query=query, scores=scores, hubness=None, frames=frames.__getitem__)
 
 
 def seconds(*spans: tuple[float, float]) -> Float32:

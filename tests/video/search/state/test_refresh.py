@@ -15,9 +15,8 @@ from impart.blending.encoder import augment
 from impart.config import Group
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import Hit, Query, VideoIndex
-from impart.video.search import searcher
 from impart.video.search.snapshot import Snapshot
-from impart.video.search.state import load
+from impart.video.search.state import in_force, load
 from impart.video.search.state.derived import Derived
 from impart.video.search.state.load import Taken, load_snapshot
 
@@ -33,7 +32,7 @@ def film(folder: Path, number: int) -> Path:
 def captions(monkeypatch: pytest.MonkeyPatch) -> CaptionBank:
     """A model with captions: scores of texts are corrected for hubs."""
     bank = CaptionBank(TinyEncoder().encode_texts(["red", "blue"]))
-    monkeypatch.setattr(searcher, "bundled_bank", lambda _encoder: bank)
+    monkeypatch.setattr(in_force, "bundled_bank", lambda _encoder: bank)
     return bank
 
 
@@ -77,50 +76,48 @@ def same(one: Snapshot, other: Snapshot) -> None:
 def test_a_held_state_answers_until_the_refresh(folder: Path, captions: CaptionBank) -> None:
     index = opened(folder)
     before = index.search(text="green", top=20)
-    index.searcher.hold()
+    index.searcher.state.hold()
     film(folder / "films", 1)
     add(folder)
     assert index.search(text="green", top=20) == before
-    assert not index.searcher.is_current
-    assert index.searcher.refresh()
-    assert index.searcher.is_current
+    assert not index.searcher.state.is_current
+    assert index.searcher.state.refresh()
+    assert index.searcher.state.is_current
     after = index.search(text="green", top=20)
     assert after == opened(folder).search(text="green", top=20)
     assert len(after) == len(before) + 1
-    assert not index.searcher.refresh()
+    assert not index.searcher.state.refresh()
 
 
 def test_a_removed_video_is_found_until_the_refresh(folder: Path) -> None:
     index = opened(folder)
-    index.searcher.hold()
+    index.searcher.state.hold()
     assert "2.mp4" in [hit.path.name for hit in index.search(text="blue", top=20)]
     (folder / "films" / "2.mp4").unlink()
     add(folder, prune=True)
     assert "2.mp4" in [hit.path.name for hit in index.search(text="blue", top=20)]
-    index.searcher.refresh()
+    index.searcher.state.refresh()
     assert "2.mp4" not in [hit.path.name for hit in index.search(text="blue", top=20)]
 
 
 def test_another_reference_set_is_in_force_after_the_refresh(folder: Path) -> None:
     index = VideoIndex.open(folder / "index", TinyEncoder())
     before = index.search(text="red", top=20)
-    index.searcher.hold()
+    index.searcher.state.hold()
     opened(folder).use_references(None)
     assert index.search(text="red", top=20) == before
-    index.searcher.refresh()
+    index.searcher.state.refresh()
     after = index.search(text="red", top=20)
     assert after == VideoIndex.open(folder / "index", TinyEncoder()).search(text="red", top=20)
     assert [hit.score for hit in after] != [hit.score for hit in before]
 
 
-def test_only_changed_videos_are_read(
-    folder: Path, captions: CaptionBank, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_changed_videos_are_read(folder: Path, captions: CaptionBank, monkeypatch: pytest.MonkeyPatch) -> None:
     """Added, replaced and removed at once; arrays equal those of a snapshot that is read as a whole."""
     index = opened(folder)
     index.search(text="red")
-    index.searcher.hold()
-    index.searcher.refresh()
+    index.searcher.state.hold()
+    index.searcher.state.refresh()
     for number in (1, 7):
         film(folder / "films", number)
     write_clip(folder / "films" / "4.mp4", colours=["yellow"], seconds_each=1)
@@ -135,7 +132,7 @@ def test_only_changed_videos_are_read(
 
     monkeypatch.setattr(load, "from_tables", counted)
     monkeypatch.setattr(load, "from_cache", lambda *_: None)
-    old = index.searcher._derived
+    old = index.searcher.state._derived
     assert old is not None
     joined = load_snapshot(index._store, old=old.snapshot)
     assert read == [3]
@@ -164,8 +161,8 @@ def test_a_search_after_a_refresh_computes_nothing_for_the_whole_index(
     folder: Path, captions: CaptionBank, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = opened(folder)
-    index.searcher.hold()
-    index.searcher.refresh()
+    index.searcher.state.hold()
+    index.searcher.state.refresh()
     for name in ("group_means", "join_alike", "frame_hubness", "copy_bound"):
         monkeypatch.setattr(f"impart.video.search.state.derived.{name}", lambda *_, **__: 1 / 0)
     assert index.search(text="red")

@@ -120,9 +120,7 @@ class ScoredParts:
             wanted *= 4
         return sorted(found, key=lambda span: (-span.score, span.first))[:top]
 
-    def curve(
-        self, video: int, *, least: float | None = None, allowed: npt.NDArray[np.bool_] | None = None
-    ) -> Curve:
+    def curve(self, video: int, *, least: float | None = None, allowed: npt.NDArray[np.bool_] | None = None) -> Curve:
         """Take the parts of a video, without spans.
 
         Args:

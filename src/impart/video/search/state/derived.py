@@ -1,11 +1,12 @@
 """Derived arrays: what searches compute from one snapshot and keep as long as it is in force.
 
 All of them together are about as large as a tenth of the snapshot. `Derived.warm` computes what the first search would
-compute, so that a search after a commit does not pay for it (`Searcher.refresh`).
+compute, so that a search after a commit does not pay for it (`StateInForce.refresh`).
 """
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 from typing import Literal
 
@@ -49,6 +50,7 @@ class Derived:
         self._frames: dict[bool, tuple[CaptionBank, Float32]] = {}
         self._copy_bounds: dict[bool, float] = {}
         self._narrowed: tuple[bytes, Derived] | None = None
+        self._lock = threading.RLock()  # of what takes seconds, and is not of all frames
 
     def narrowed(self, options: SearchOptions) -> Derived:
         """Take the videos that the filters allow; that of the last filter is kept."""
@@ -136,21 +138,23 @@ class Derived:
         """
         snapshot, augmented = self.snapshot, groups.encoder is not None
         key = (kind or groups.options.group, augmented)
-        if key not in self._means:
-            if snapshot.video_means is not None and key == ("video", snapshot.blend is not None):
-                return snapshot.video_means
-            references = groups.encoder.references if groups.encoder else None
-            starts = self.parts.bounds[:-1] if kind == "part" else groups.starts
-            self._means[key] = group_means(snapshot, starts, references=references)
-        return self._means[key]
+        with self._lock:
+            if key not in self._means:
+                if snapshot.video_means is not None and key == ("video", snapshot.blend is not None):
+                    return snapshot.video_means
+                references = groups.encoder.references if groups.encoder else None
+                starts = self.parts.bounds[:-1] if kind == "part" else groups.starts
+                self._means[key] = group_means(snapshot, starts, references=references)
+            return self._means[key]
 
     def units(self, groups: Groups) -> Units:
         """Join the parts to units."""
         augmented = groups.encoder is not None
-        if augmented not in self._units:
-            means = self.group_means(groups, kind="part")
-            self._units[augmented] = join_alike(self.parts, means, self.snapshot.weight)
-        return self._units[augmented]
+        with self._lock:
+            if augmented not in self._units:
+                means = self.group_means(groups, kind="part")
+                self._units[augmented] = join_alike(self.parts, means, self.snapshot.weight)
+            return self._units[augmented]
 
     def hubness(self, bank: CaptionBank, groups: Groups, *, kind: HubnessKind | None = None) -> Float32:
         """Compute the hubness that is subtracted from text scores.
@@ -166,15 +170,14 @@ class Derived:
             return known[1]
         if kind == "frame":
             found = frame_hubness(bank, self.snapshot, groups.encoder)
+            self._frames.pop(groups.encoder is not None, None)
         else:
             found = bank.hubness(self.units(groups).means if kind == "unit" else self.group_means(groups))
         if bank.shares is None:
             self._hubness[key] = (bank, found)
         return found
 
-    def hubness_of(
-        self, bank: CaptionBank, encoder: AugmentedEncoder | None, rows: npt.NDArray[np.int64]
-    ) -> Float32:
+    def hubness_of(self, bank: CaptionBank, encoder: AugmentedEncoder | None, rows: npt.NDArray[np.int64]) -> Float32:
         """Compute the hubness (m,) of the segments `rows` (m,); what was computed before is kept."""
         whole = self._hubness.get(("frame", encoder is not None))
         if whole is not None and whole[0] is bank:
