@@ -8,6 +8,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from impart.serve.problems import Problem
+from impart.serve.search.images import QueryImages
+from impart.serve.search.refresher import Refresher
+from impart.serve.search.service import SearchService
 from impart.serve.settings import ServeSettings
 from impart.video.index.index import VideoIndex
 from impart.video.index.store import Store, VideoRecord
@@ -28,12 +31,21 @@ class Service:
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
         self.index = VideoIndex.open(settings.index)
+        self.refresher = Refresher(self.index)
+        self.searches = SearchService(self.index, waiting=settings.waiting_searches)
+        self.images = QueryImages(
+            settings.cache_folder / "query-images",
+            upload_mb=settings.upload_mb,
+            upload_megapixels=settings.upload_megapixels,
+        )
         self._store = Store(self.index.path)
         self._lock = threading.Lock()
         self._records: tuple[str, dict[str, VideoRecord]] = ("", {})
 
     def close(self) -> None:
         """Release what the server holds; running jobs commit their video first."""
+        self.refresher.close()
+        self.searches.close()
 
     def records(self) -> dict[str, VideoRecord]:
         """Return the indexed videos and photos by id, in the order of their paths; read again only after a commit."""

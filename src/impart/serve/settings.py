@@ -60,6 +60,13 @@ class ServeSettings:
             )
 
     @property
+    def cache_folder(self) -> Path:
+        """Folder of what the server makes and may lose."""
+        from impart.evaluate.cache import default_cache_folder
+
+        return self.cache if self.cache is not None else default_cache_folder() / "serve"
+
+    @property
     def is_local(self) -> bool:
         """Whether the server listens on this machine alone."""
         try:

@@ -137,7 +137,7 @@ class OnnxEncoder:
         return outputs
 
     def encode_texts(self, texts: Sequence[str]) -> Float32:
-        """Embed T texts: (T, D). They are run 16 at a time, in order of their lengths: a batch is as long as its longest."""
+        """Embed T texts, 16 of about equal length at a time: (T, D)."""
         tower, tokenizer = self._text_tower
         result = np.zeros((len(texts), self.traits.dim), dtype=np.float32)
         # Pad to the longest text only where the graph has a mask and a free length; else to the length of training.

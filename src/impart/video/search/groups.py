@@ -15,6 +15,7 @@ import numpy.typing as npt
 from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import l2_normalise
 from impart.errors import DecodeError, ImpartWarning
+from impart.video.search.filters import allowed_videos
 from impart.video.search.hits import Hit, Moment, Reason
 from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot
@@ -24,7 +25,16 @@ from impart.video.search.spans.scored import Curve, ScoredParts
 if TYPE_CHECKING:
     from impart.video.search.state.derived import Derived
 
-__all__ = ["Groups", "RankedHits", "make_hit", "make_moment", "span_hit", "with_exact_bounds", "with_moments"]
+__all__ = [
+    "Groups",
+    "RankedHits",
+    "form_groups",
+    "make_hit",
+    "make_moment",
+    "span_hit",
+    "with_exact_bounds",
+    "with_moments",
+]
 
 _LEAST_WEIGHT = 0.0005  # of a reference pair that is named; the weight of the segment is 1
 _EPS_S = 1e-6
@@ -54,6 +64,47 @@ class Groups:
     def stops(self) -> npt.NDArray[np.int64]:
         """(G,) first segment behind each group."""
         return np.append(self.starts, len(self.snapshot))[1:]
+
+
+def form_groups(
+    derived: Derived, options: SearchOptions, encoder: AugmentedEncoder | None, *, without: int | None = None
+) -> Groups:
+    """Form the groups of a search.
+
+    Args:
+        encoder: the augmented encoder in force; None ranks base vectors.
+        without: a segment whose group is left out.
+    """
+    snapshot = derived.snapshot
+    parts = None
+    if len(snapshot) and (options.group == "moment" or (options.group == "video" and options.by != "frame")):
+        parts = derived.parts
+    starts = snapshot.scenes
+    if options.group == "frame":
+        starts = np.arange(len(snapshot))
+    elif options.group == "video":
+        starts = snapshot.offsets[:-1]
+    elif parts is not None:
+        starts = parts.bounds[:-1]
+    allowed = None
+    own = None if without is None else int(snapshot.video_of[without])
+    videos = allowed_videos(snapshot, options, own=own)
+    if videos is not None and len(starts):
+        allowed = videos[snapshot.video_of[starts]]
+    if without is not None:
+        allowed = np.ones(len(starts), bool) if allowed is None else allowed
+        allowed[int(np.searchsorted(starts, without, side="right")) - 1] = False
+        if options.group == "moment" and parts is not None:
+            allowed[parts.scene_of == snapshot.scene_of[without]] = False
+    return Groups(
+        snapshot=snapshot,
+        derived=derived,
+        options=options,
+        encoder=encoder,
+        starts=starts,
+        allowed=allowed,
+        parts=parts,
+    )
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from impart.blending.encoder import AugmentedEncoder
 from impart.config import SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
-from impart.errors import EncoderError, ImpartWarning, ReferenceSetError, VideoIndexError
+from impart.errors import EncoderError, ImpartWarning, QueryError, ReferenceSetError, VideoIndexError
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import Store, TableGoneError
@@ -25,10 +25,10 @@ from impart.video.names.scores import NamedScores, context_fit, named_scores, ra
 from impart.video.names.sentences import NamedQuery, named_query
 from impart.video.names.store import NameStore
 from impart.video.search.cutoff import Asked, fold_hits, mark_hits, wide
-from impart.video.search.filters import allowed_videos
 from impart.video.search.groups import (
     Groups,
     RankedHits,
+    form_groups,
     make_hit,
     make_moment,
     span_hit,
@@ -38,8 +38,9 @@ from impart.video.search.groups import (
 from impart.video.search.hits import Hit
 from impart.video.search.query import Query, SearchOptions, query_vectors
 from impart.video.search.ranking import best_of, top_groups
-from impart.video.search.scoring import FrameCosines, frame_scores, without_hubs
+from impart.video.search.scoring import FrameCosines, frame_scores, frame_vectors, without_hubs
 from impart.video.search.snapshot import Snapshot, locate_segment
+from impart.video.search.spans.heat import Heat, binned, scaled
 from impart.video.search.spans.moments import Parts
 from impart.video.search.spans.scored import ScoredParts
 from impart.video.search.spans.temporal import find_sequences
@@ -50,6 +51,7 @@ from impart.video.search.state.texts import TextVectors
 __all__ = ["Searcher"]
 
 _AT_ONCE = 64  # queries scored together
+_SAMPLED = 1000  # frames whose median score is the usual one
 _TRIES = 5  # of a search, while other sets are put in force
 _Found = TypeVar("_Found")
 
@@ -134,6 +136,26 @@ class Searcher:
                 found = next(of_plain) if by_names[row] is None else RankedHits(self._rank_named(by_names[row], groups))
             answers.append(self._finished(found, asked, groups, options))
         return answers
+
+    def encode(self, queries: Sequence[Query]) -> None:
+        """Encode the texts of queries ahead of their search, which then knows their vectors."""
+        encoder = self._encoder_of(self.state.manifest())
+        base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
+        weight = self._settings.negative_weight
+        terms = [term for query in queries for part in query.parts() for term in part.weighted(weight)]
+        self._texts.of([term.text for term in terms if term.text is not None], base)
+
+    def names_in(self, queries: Sequence[Query]) -> list[tuple[str, ...]]:
+        """List the taught names that are found in the texts of each query."""
+        derived = self.state.current()
+        if derived.names is None or not derived.names.store.state():
+            return [()] * len(queries)
+        prepared = derived.names.of(derived.snapshot)
+        found = []
+        for query in queries:
+            named = [one for part in query.parts() if (one := self._named_query(part, prepared)) is not None]
+            found.append(tuple(dict.fromkeys(name for one in named for name in (*one.present, *one.absent))))
+        return found
 
     def _named_query(self, query: Query, prepared: Prepared | None) -> NamedQuery | None:
         """Take the taught names out of a query; None where it has none."""
@@ -239,6 +261,90 @@ class Searcher:
         asked = Asked(vectors=vector, by_text=np.zeros(1, bool))
         return self._finished(self._rank(vector, groups)[0], asked, groups, options)
 
+    def heat(
+        self, query: Query | tuple[str, float], video_ids: Sequence[str], *, bins: int = 100, names: bool = True
+    ) -> list[Heat]:
+        """Find where a query lights up in some videos, see `impart.video.search.spans.heat`.
+
+        Of a query that is joined in time, the brightest of its parts counts.
+
+        Args:
+            query: a query, or a moment of a video: its id, and seconds.
+            video_ids: of the videos; those that are not in the index are left out.
+            bins: per video; a photo has one.
+            names: whether taught names are found in the texts.
+
+        Raises:
+            QueryError: the video of the moment is not in the index, or is shorter.
+        """
+        return self._as_of_one_set(lambda: self._heat(query, video_ids, bins, names))
+
+    def _heat(self, query: Query | tuple[str, float], video_ids: Sequence[str], bins: int, names: bool) -> list[Heat]:
+        derived = self.state.current()
+        snapshot = derived.snapshot
+        videos = [number for one in video_ids if (number := snapshot.number_of.get(one)) is not None]
+        if not videos:
+            return []
+        groups = self._groups(derived, SearchOptions(top=1, group="video", by="moment", fold_copies=False))
+        sample = np.linspace(0, len(snapshot) - 1, min(len(snapshot), _SAMPLED)).astype(np.int64)
+        ranges = [np.arange(*snapshot.offsets[number : number + 2]) for number in videos]
+        rows = np.concatenate([sample, *ranges])
+        parts = self._scores_at(query, rows, groups, names)  # (P, m)
+        lows = np.median(parts[:, : len(sample)], axis=1)
+        highs = parts[:, len(sample) :].max(axis=1)
+        ends = np.cumsum([len(sample), *(len(one) for one in ranges)]).tolist()
+        heats = []
+        for number, first, stop in zip(videos, ends, ends[1:], strict=False):
+            a, b = snapshot.offsets[number : number + 2].tolist()
+            times = snapshot.start_s[a:b], snapshot.end_s[a:b]
+            strips = [binned(part[first:stop], *times, bins=bins) for part in parts]
+            values = [
+                scaled([strip[0]], low=float(low), high=float(high))[0]
+                for strip, low, high in zip(strips, lows, highs, strict=True)
+            ]
+            heats.append(
+                Heat(
+                    video_id=snapshot.video_ids[number],
+                    start_s=strips[0][1],
+                    step_s=strips[0][2],
+                    bins=tuple(max(column) for column in zip(*values, strict=True)),
+                    best_s=float(times[0][int(np.argmax(parts[0][first:stop]))]),
+                )
+            )
+        return heats
+
+    def _scores_at(
+        self, query: Query | tuple[str, float], rows: npt.NDArray[np.int64], groups: Groups, names: bool
+    ) -> Float32:
+        """Compute the scores (P, m) of the P parts of a query for some segments (m,), as a ranking by frames does."""
+        snapshot, derived = groups.snapshot, groups.derived
+        if isinstance(query, tuple):
+            number = snapshot.number_of.get(query[0])
+            if number is None:
+                raise QueryError(f"the index has no video {query[0]!r}: search again")
+            moment = locate_segment(snapshot, snapshot.paths[number], query[1], folder=self._store.folder)
+            vector = frame_vectors(snapshot, groups.encoder, np.array([moment]))
+            return frame_scores(vector, snapshot, groups.encoder, rows=rows)
+        encoder = self._encoder_of(snapshot.manifest)
+        base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
+        prepared = None
+        if names and derived.names is not None and derived.names.store.state():
+            prepared = derived.names.of(snapshot)
+        parts = query.parts()
+        named = [self._named_query(part, prepared) for part in parts]
+        contexts = [part if one is None else one.context or part for part, one in zip(parts, named, strict=True)]
+        fit = snapshot.manifest.decode.fit
+        vectors = query_vectors(contexts, encoder, self._settings, fit=fit, known=self._texts)
+        by_text = np.array([not part.has_image for part in parts])
+        bank = self.state.bank_of(base)
+        hubness = derived.hubness_of(bank, groups.encoder, rows) if bank is not None and by_text.any() else None
+        scores = without_hubs(frame_scores(vectors, snapshot, groups.encoder, rows=rows), by_text, hubness)
+        for number, one in enumerate(named):
+            if one is not None and prepared is not None:
+                of_text = bank if by_text[number] else None
+                scores[number] = self._by_names(one, vectors[number], prepared, groups, of_text).scores[rows]
+        return scores
+
     def manifest(self) -> IndexManifest:
         """Read the manifest of the index.
 
@@ -286,44 +392,12 @@ class Searcher:
         return groups.derived.group_means(groups)
 
     def _groups(self, derived: Derived, options: SearchOptions, *, without: int | None = None) -> Groups:
-        """Form the groups of a search.
-
-        Args:
-            without: a segment whose group is left out.
-        """
-        snapshot, encoder = derived.snapshot, None
-        if options.augment and snapshot.blend is not None:
-            in_force = self._encoder_of(snapshot.manifest)
+        """Form the groups of a search, see `form_groups`."""
+        encoder = None
+        if options.augment and derived.snapshot.blend is not None:
+            in_force = self._encoder_of(derived.snapshot.manifest)
             encoder = in_force if isinstance(in_force, AugmentedEncoder) else None
-        parts = None
-        if len(snapshot) and (options.group == "moment" or (options.group == "video" and options.by != "frame")):
-            parts = derived.parts
-        starts = snapshot.scenes
-        if options.group == "frame":
-            starts = np.arange(len(snapshot))
-        elif options.group == "video":
-            starts = snapshot.offsets[:-1]
-        elif parts is not None:
-            starts = parts.bounds[:-1]
-        allowed = None
-        own = None if without is None else int(snapshot.video_of[without])
-        videos = allowed_videos(snapshot, options, own=own)
-        if videos is not None and len(starts):
-            allowed = videos[snapshot.video_of[starts]]
-        if without is not None:
-            allowed = np.ones(len(starts), bool) if allowed is None else allowed
-            allowed[int(np.searchsorted(starts, without, side="right")) - 1] = False
-            if options.group == "moment" and parts is not None:
-                allowed[parts.scene_of == snapshot.scene_of[without]] = False
-        return Groups(
-            snapshot=snapshot,
-            derived=derived,
-            options=options,
-            encoder=encoder,
-            starts=starts,
-            allowed=allowed,
-            parts=parts,
-        )
+        return form_groups(derived, options, encoder, without=without)
 
     def _rank(
         self,

@@ -118,6 +118,7 @@ def test_only_changed_videos_are_read(folder: Path, captions: CaptionBank, monke
     index.search(text="red")
     index.searcher.state.hold()
     index.searcher.state.refresh()
+    index.searcher.state.prepare_frames()
     for number in (1, 7):
         film(folder / "films", number)
     write_clip(folder / "films" / "4.mp4", colours=["yellow"], seconds_each=1)
@@ -163,6 +164,7 @@ def test_a_search_after_a_refresh_computes_nothing_for_the_whole_index(
     index = opened(folder)
     index.searcher.state.hold()
     index.searcher.state.refresh()
+    index.searcher.state.prepare_frames()
     for name in ("group_means", "join_alike", "frame_hubness", "copy_bound"):
         monkeypatch.setattr(f"impart.video.search.state.derived.{name}", lambda *_, **__: 1 / 0)
     assert index.search(text="red")

@@ -90,6 +90,16 @@ class StateInForce:
         """
         self._held = True
 
+    def newest(self) -> str:
+        """Return a digest of the newest state of index and names; it changes with every commit."""
+        return f"{self._store.state()} {NameStore(self._store.folder).state()}"
+
+    def in_force(self) -> str:
+        """Return a digest of what searches use now: the state in force, and the names, which are always the newest."""
+        known = self._derived
+        state = self._store.state() if known is None or not self._held else known.snapshot.state
+        return f"{state} {NameStore(self._store.folder).state()}"
+
     @property
     def is_current(self) -> bool:
         """Whether the state in force is the newest one."""
@@ -130,10 +140,16 @@ class StateInForce:
             names_state = NameStore(self._store.folder).state()
             derived.warm(encoder=encoder, bank=bank)
             self._derived, self._names_state = derived, names_state
-            del old
-            if bank is not None:
-                derived.warm_frames(encoder=encoder, bank=bank)
             return changed
+
+    def prepare_frames(self) -> None:
+        """Compute the hubness of all frames, which marks of hits, sequences and heat need; 20 s of 100 hours."""
+        derived = self.current()
+        in_force = self._encoder_of(derived.snapshot.manifest)
+        augmented = in_force if isinstance(in_force, AugmentedEncoder) else None
+        bank = self.bank_of(in_force if augmented is None else augmented.base)
+        if bank is not None:
+            derived.warm_frames(encoder=augmented if derived.snapshot.blend is not None else None, bank=bank)
 
     def _new(self, snapshot: Snapshot) -> Derived:
         return Derived(snapshot, names=NamesInForce(NameStore(self._store.folder)))
