@@ -33,7 +33,7 @@ from impart.video.copies.library import SHARED_S, indexed_frames, views_of
 from impart.video.copies.matching import COPY
 from impart.video.copies.query_clip import read_clip
 from impart.video.index.store import Store
-from impart.video.search.snapshot import load_snapshot
+from impart.video.search.state.load import load_snapshot
 from motion import photos, random_shot, render
 
 KINDS = {

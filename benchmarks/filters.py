@@ -23,10 +23,10 @@ from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings
 from impart.encoders.base import Float32, l2_normalise
 from impart.video.index.store import Kind
-from impart.video.search.filters import narrowed
 from impart.video.search.query import SearchOptions
 from impart.video.search.scoring import frame_scores
 from impart.video.search.snapshot import Snapshot
+from impart.video.search.state.derived import Derived
 from refset_use import RandomEncoder, reference_set
 
 DIM = 384
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     def search(until: float) -> Float32:
         options = SearchOptions(top=10, group="video", by="moment", until=until)
-        return frame_scores(query, narrowed(snapshot, options), augmented)
+        return frame_scores(query, Derived(snapshot).narrowed(options).snapshot, augmented)
 
     everything = partial(frame_scores, query, snapshot, augmented)
     lines = ["| of the videos | time of the search | wall | CPU |", "| --- | --- | --- | --- |"]

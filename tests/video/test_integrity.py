@@ -28,7 +28,7 @@ from impart.video.index.index import VideoIndex
 from impart.video.index.store import SEGMENTS, Store
 from impart.video.index.writer import Writer
 from impart.video.integrity import damaged_file
-from impart.video.search.snapshot import load_snapshot
+from impart.video.search.state.load import load_snapshot
 
 COLOURS = ("red", "green", "blue")
 

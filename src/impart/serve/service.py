@@ -11,6 +11,9 @@ from impart.serve.library.catalogue import Catalogue
 from impart.serve.library.slow import SlowResults
 from impart.serve.media.media import Media
 from impart.serve.problems import Problem
+from impart.serve.search.images import QueryImages
+from impart.serve.search.refresher import Refresher
+from impart.serve.search.service import SearchService
 from impart.serve.settings import ServeSettings
 from impart.video.index.index import VideoIndex
 from impart.video.index.store import Store, VideoRecord
@@ -32,6 +35,13 @@ class Service:
         self.settings = settings
         self.index = VideoIndex.open(settings.index)
         self.media = Media(settings.cache_folder, cache_mb=settings.cache_mb)
+        self.refresher = Refresher(self.index)
+        self.searches = SearchService(self.index, waiting=settings.waiting_searches)
+        self.images = QueryImages(
+            settings.cache_folder / "query-images",
+            upload_mb=settings.upload_mb,
+            upload_megapixels=settings.upload_megapixels,
+        )
         self._store = Store(self.index.path)
         self._lock = threading.Lock()
         self._catalogue = Catalogue()
@@ -40,6 +50,8 @@ class Service:
     def close(self) -> None:
         """Release what the server holds; running jobs commit their video first."""
         self.media.close()
+        self.refresher.close()
+        self.searches.close()
 
     def catalogue(self) -> Catalogue:
         """Return the indexed videos and photos; read again only after a commit."""

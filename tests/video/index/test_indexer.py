@@ -48,7 +48,7 @@ from impart.video.index.files import plan
 from impart.video.index.files.scan import absolute, as_listed, content_hash, scan
 from impart.video.index.index import Query, VideoIndex
 from impart.video.index.store import NEIGHBOURS_PREFIX, SEGMENTS, Store, is_current
-from impart.video.search.snapshot import load_snapshot
+from impart.video.search.state.load import load_snapshot
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ from impart.errors import EncoderMismatchError, VideoIndexError
 from impart.retrieval.prompts import query_embeddings
 from impart.video.index.index import VideoIndex
 from impart.video.index.store import SEGMENTS, Store
-from impart.video.search.snapshot import has_cache, load_snapshot
+from impart.video.search.state.cache import has_cache
+from impart.video.search.state.load import load_snapshot
 
 
 @pytest.fixture

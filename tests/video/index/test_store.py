@@ -23,7 +23,7 @@ from impart.video.index.index import VideoIndex
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, Store, VideoRecord, path_id
 from impart.video.index.writer import SegmentChunk, Writer, _worth_compacting
-from impart.video.search.snapshot import load_snapshot
+from impart.video.search.state.load import load_snapshot
 
 
 @pytest.fixture

@@ -21,9 +21,11 @@ from impart.errors import QueryError
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import VideoIndex
 from impart.video.search import searcher
-from impart.video.search.filters import allowed_videos, narrowed
+from impart.video.search.filters import allowed_videos
 from impart.video.search.query import SearchKeywords, SearchOptions
 from impart.video.search.snapshot import Snapshot
+from impart.video.search.state import derived, in_force
+from impart.video.search.state.derived import Derived
 
 PATHS = ["/a/1.mp4", "/a/2.jpg", "/a/b/3.mp4", "/a/b/4.jpg", "/c/5.mp4"]
 MAY, JUNE = 1714521600.0, 1717200000.0  # the first of the month in 2024, UTC
@@ -73,8 +75,8 @@ def test_selection(snapshot: Snapshot, given: dict[str, Any], expected: list[int
 
 def test_without_a_filter_all_are_allowed(snapshot: Snapshot) -> None:
     assert allowed_videos(snapshot, options()) is None
-    assert narrowed(snapshot, options()) is snapshot
-    assert narrowed(snapshot, options(kind="video")) is snapshot  # most of it
+    assert Derived(snapshot).narrowed(options()).snapshot is snapshot
+    assert Derived(snapshot).narrowed(options(kind="video")).snapshot is snapshot  # most of it
 
 
 def test_a_part_has_the_rows_of_its_videos(snapshot: Snapshot) -> None:
@@ -104,7 +106,7 @@ def test_a_part_has_the_rows_of_its_videos(snapshot: Snapshot) -> None:
 
 
 def test_copies_of_what_is_allowed_are_kept(snapshot: Snapshot) -> None:
-    part = narrowed(snapshot, options(path_glob="1.mp4", fold_copies=True))
+    part = Derived(snapshot).narrowed(options(path_glob="1.mp4", fold_copies=True)).snapshot
     assert [str(path) for path in part.paths] == ["/a/1.mp4", "/a/b/4.jpg"]
     mask = allowed_videos(part, options(path_glob="1.mp4", fold_copies=True))
     assert mask is not None
@@ -159,7 +161,7 @@ def test_a_search_of_a_part_has_the_hits_of_the_whole(
     library: VideoIndex, monkeypatch: pytest.MonkeyPatch, given: SearchKeywords, group: Any, by: Any
 ) -> None:
     small = library.search(text="red", group=group, by=by, top=5, **given)
-    monkeypatch.setattr(searcher, "narrowed", lambda snapshot, _options: snapshot)
+    monkeypatch.setattr(derived, "narrowed_to", lambda _snapshot, _options: None)
     assert library.search(text="red", group=group, by=by, top=5, **given) == small
     assert (not small) == (given == {"path_glob": "nothing"})
 
@@ -170,7 +172,7 @@ def test_no_file_passes_the_filters_of_a_model_with_captions(
     library: VideoIndex, monkeypatch: pytest.MonkeyPatch, group: Any, by: Any
 ) -> None:
     bank = CaptionBank(TinyEncoder().encode_texts(["red", "blue"]))
-    monkeypatch.setattr(searcher, "bundled_bank", lambda _encoder: bank)
+    monkeypatch.setattr(in_force, "bundled_bank", lambda _encoder: bank)
     index = VideoIndex.open(library.path, library.encoder)
     assert index.search(text="red", group=group, by=by, path_glob="nothing") == []
     assert index.search(text="red", group=group, by=by)

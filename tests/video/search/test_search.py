@@ -29,7 +29,9 @@ from impart.video.search.hits import timecode
 from impart.video.search.query import SearchKeywords, SearchOptions, combine
 from impart.video.search.ranking import group_means, top_groups
 from impart.video.search.scoring import frame_scores
-from impart.video.search.snapshot import Snapshot, has_cache
+from impart.video.search.snapshot import Snapshot
+from impart.video.search.state.cache import has_cache
+from impart.video.search.state.derived import Derived
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +320,7 @@ def test_a_text_is_corrected_for_hubs_and_an_image_is_not(
 ) -> None:
     encoder, folder = TinyEncoder(), library.path
     bank = CaptionBank(encoder.encode_texts(["red", "a red one"]))  # everything red is near to every caption
-    monkeypatch.setattr("impart.video.search.searcher.bundled_bank", lambda _: bank)
+    monkeypatch.setattr("impart.video.search.state.in_force.bundled_bank", lambda _: bank)
     corrected = VideoIndex.open(folder, encoder)
     plain = VideoIndex.open(folder, encoder, settings=Settings(search=SearchSettings(hub_correction=False)))
     red = solid("red")
@@ -483,7 +485,7 @@ def test_exact_bounds_are_decoded_where_an_index_has_none(tmp_path: Path) -> Non
     snapshot = index._searcher.current()
     last = np.append(snapshot.scenes[1:], len(snapshot)) - 1
     coarse = {"scene_start_s": snapshot.start_s[snapshot.scenes], "scene_end_s": snapshot.end_s[last]}
-    index._searcher._snapshot = dataclasses.replace(snapshot, **coarse)
+    index.searcher.state._derived = Derived(dataclasses.replace(snapshot, **coarse))
     (hit,) = index.search(text="red")
     assert hit.start_s == pytest.approx(1.75)
     (hit,) = index.search(text="red", exact=True)

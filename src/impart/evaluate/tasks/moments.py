@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -28,7 +27,8 @@ from impart.evaluate.embed_videos import EmbeddedVideo, Frames, embed_videos, fr
 from impart.evaluate.result import Result
 from impart.metrics import bootstrap
 from impart.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, top_iou
-from impart.video.search.spans.moments import ScoredParts, join_alike, split_scenes
+from impart.video.search.spans.moments import join_alike, split_scenes
+from impart.video.search.spans.scored import ScoredParts
 
 __all__ = [
     "CLIP_S",
@@ -323,15 +323,11 @@ def _spans(video: EmbeddedVideo, texts: Float32) -> list[list[Window]]:
             query=text,
             scores=(units.means @ text)[units.of_part],
             hubness=None,
-            frames=partial(_slice, curve),
+            frames=curve.__getitem__,
         )
-        found = scored.spans_of(0, most=MAX_WINDOWS, least=-math.inf)
+        (found,) = scored.spans_of([0], most=MAX_WINDOWS, least=-math.inf)
         answers.append([(float(start_s[one.first]), float(end_s[one.stop - 1]), one.score) for one in found])
     return answers
-
-
-def _slice(values: Float32, first: int, stop: int) -> Float32:
-    return values[first:stop]
 
 
 def frame_peaks(

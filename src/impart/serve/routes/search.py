@@ -1,51 +1,153 @@
-"""Searches by text, image, or a moment of a video."""
+"""Searches by text, image, or a moment of a video; where they light up in videos; and their query images."""
 
 from __future__ import annotations
 
 import time
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Path, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse
+from pydantic import ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
 
-from impart.serve.problems import responses
-from impart.serve.schemas.search import HitOut, SearchOut, SearchRequest
+from impart.serve.problems import Problem, responses
+from impart.serve.schemas.search import HeatOut, HeatRequest, HeatsOut, HitOut, SearchOut, SearchRequest
+from impart.serve.search.asked import Similar, asked_of, key_of, keywords_of
+from impart.serve.search.cursors import read_cursor, write_cursor
 from impart.serve.service import Service, ServiceDep
-from impart.video.search.hits import Hit
-from impart.video.search.query import Query
 
 router = APIRouter(tags=["search"])
 
+_REQUEST = {"$ref": "#/components/schemas/SearchRequest"}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _REQUEST},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "request": {"type": "string", "description": "A SearchRequest as JSON."},
+                        "image": {"type": "string", "format": "binary", "description": "The query image."},
+                    },
+                    "required": ["image"],
+                    "additionalProperties": False,
+                }
+            },
+        },
+    }
+}
+_JSON, _FORM = "application/json", "multipart/form-data"
 
-@router.post("/search", summary="Search", responses=responses(400, 404, 422, 429, 503))
-def search(request: SearchRequest, service: ServiceDep) -> SearchOut:
-    """Find moments by a text, an image, both, or a moment of a video; best first."""
+
+@router.post(
+    "/search",
+    summary="Search",
+    response_model=SearchOut,
+    responses=responses(400, 404, 413, 415, 422, 429, 503),
+    openapi_extra=_BODY,
+)
+async def search(http: Request, service: ServiceDep) -> Response:
+    """Find moments by a text, an image, both, or a moment of a video; best first.
+
+    With a query image, send a form with the fields `request` (JSON) and `image`. The image is kept for a while: the
+    answer names its `image_id`, which further pages and other searches use.
+    """
     began = time.perf_counter()
-    hits = _search(request, service)
+    request = await _read(http, service)
+    answer = await _search(request, service, began)
+    # Not returned as a model: FastAPI would check and copy each of its hits once more.
+    return Response(answer.model_dump_json(), media_type=_JSON)
+
+
+async def _search(request: SearchRequest, service: Service, began: float) -> SearchOut:
+    key = key_of(request)
+    offset = read_cursor(key, request.cursor)
+    image = None if request.image_id is None else service.images.file(request.image_id)
+    query, keywords = asked_of(request, image), keywords_of(request)
+    found = await service.searches.find(key, query, keywords, offset=offset, limit=request.limit)
+    stop = offset + request.limit
+    more = len(found.hits) > stop
     return SearchOut(
-        hits=[HitOut.of(hit) for hit in hits],
-        next_cursor=None,
-        strong=sum(hit.strong for hit in hits),
-        took_ms=(time.perf_counter() - began) * 1000,
+        hits=[HitOut.of(hit) for hit in found.hits[offset:stop]],
+        next_cursor=write_cursor(key, stop) if more else None,
+        strong=found.strong,
+        took_ms=round((time.perf_counter() - began) * 1000, 1),
+        image_id=request.image_id,
+        names=list(found.names),
     )
 
 
-def _search(request: SearchRequest, service: Service) -> list[Hit]:
-    if request.similar is not None:
-        path = service.record(request.similar.video_id).path
-        return service.index.similar(path, request.similar.at_s, top=request.limit, group=request.group)
-    then = Query(text=request.then) if request.then else None
-    query = Query(text=request.text, not_text=request.not_text, then=then, within_s=request.within_s)
-    return service.index.search_many(
-        [query],
-        top=request.limit,
-        group=request.group,
-        by=request.by,
-        folder=request.folder,
-        kind=request.kind,
-        since=request.since,
-        until=request.until,
-        min_length=request.min_length_s,
-        max_length=request.max_length_s,
-        min_score=request.min_score,
-        names=request.names,
-        why=request.why,
-    )[0]
+@router.post("/search/heat", summary="Where a search lights up", responses=responses(400, 404, 422, 503))
+def heats(request: HeatRequest, service: ServiceDep) -> HeatsOut:
+    """Find where a search lights up in some videos, such as those of a page of hits. All have one scale, 0 to 1."""
+    return HeatsOut(heats=_heats(request, request.video_ids, request.bins, service))
+
+
+@router.post(
+    "/videos/{video_id}/heat", summary="Where a search lights up in a video", responses=responses(400, 404, 422, 503)
+)
+def heat(
+    video_id: Annotated[str, Path(pattern="^[0-9a-f]{16}$")], request: SearchRequest, service: ServiceDep
+) -> HeatOut:
+    """Find where a search lights up in one video."""
+    found = _heats(request, [video_id], 100, service)
+    if not found:
+        raise Problem(404, "video_not_found", f"the index has no video {video_id!r}: search again, or list /videos")
+    return found[0]
+
+
+def _heats(request: SearchRequest, video_ids: list[str], bins: int, service: Service) -> list[HeatOut]:
+    image = None if request.image_id is None else service.images.file(request.image_id)
+    query = asked_of(request, image)
+    if not service.index.exists:
+        return []
+    asked = (query.video_id, query.at_s) if isinstance(query, Similar) else query
+    found = service.index.searcher.heat(asked, video_ids, bins=bins, names=request.names)
+    return [HeatOut.of(one) for one in found]
+
+
+@router.get(
+    "/images/{image_id}.webp",
+    summary="A query image",
+    response_class=FileResponse,
+    responses={200: {"content": {"image/webp": {}}, "description": "The image"}, **responses(404, 422)},
+)
+def image(
+    image_id: Annotated[str, Path(description="`image_id` of a search.", pattern="^[0-9a-f]{32}$")],
+    service: ServiceDep,
+) -> FileResponse:
+    """Show a query image that was uploaded."""
+    headers = {"Cache-Control": "private, max-age=86400, immutable"}
+    return FileResponse(service.images.file(image_id), media_type="image/webp", headers=headers)
+
+
+async def _read(http: Request, service: Service) -> SearchRequest:
+    """Read the request from JSON, or from a form with an image.
+
+    Raises:
+        RequestValidationError: it is not valid.
+        Problem: 413 and 415 of the image, or the body is of another type.
+    """
+    media_type = http.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+    if media_type == _JSON:
+        return _parsed(await http.body())
+    if media_type != _FORM:
+        raise Problem(415, "unsupported_media_type", f"send JSON, or a form with an image, not {media_type!r}")
+    async with http.form(max_files=1, max_fields=1) as form:
+        given, upload = form.get("request", "{}"), form.get("image")
+        if not isinstance(given, str) or not isinstance(upload, UploadFile) or set(form) - {"request", "image"}:
+            raise Problem(422, "invalid_request", "a form has the fields request (JSON) and image (a file)")
+        request = _parsed(given.encode("utf-8", "surrogatepass"))
+        data = await upload.read(service.settings.upload_mb * (1 << 20) + 1)
+    return request.model_copy(update={"image_id": await run_in_threadpool(service.images.add, data)})
+
+
+def _parsed(data: bytes) -> SearchRequest:
+    try:
+        return SearchRequest.model_validate_json(data)
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from error

@@ -12,11 +12,24 @@ from impart.serve.schemas.text import path_text
 from impart.video.index.store import path_id
 from impart.video.search.hits import Hit, Moment, NearCopy, Reason
 from impart.video.search.query import WITHIN_S
+from impart.video.search.spans.heat import Heat
 
-__all__ = ["HitOut", "MomentOut", "NearCopyOut", "ReasonOut", "SearchOut", "SearchRequest", "SimilarTo"]
+__all__ = [
+    "HeatOut",
+    "HeatRequest",
+    "HeatsOut",
+    "HitOut",
+    "MomentOut",
+    "NearCopyOut",
+    "ReasonOut",
+    "SearchOut",
+    "SearchRequest",
+    "SimilarTo",
+]
 
 LONGEST_TEXT = 1000
 Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+VideoId = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
 
 
 class SimilarTo(BaseModel):
@@ -174,7 +187,41 @@ class SearchOut(BaseModel):
 
     hits: list[HitOut]
     next_cursor: str | None = Field(description="Gives the next page; null = this is the last one.")
-    strong: int = Field(description="How many of the first 100 hits are good ones.")
+    strong: int = Field(description="How many of the hits so far, up to the end of this page, are good ones.")
     took_ms: float = Field(description="Time of the search in the server.")
     image_id: str | None = Field(None, description="Id of the uploaded query image, for further pages.")
     names: list[str] = Field([], description="Taught names that were found in the text.")
+
+
+class HeatRequest(SearchRequest):
+    """A search, and the videos in which it may light up."""
+
+    video_ids: list[VideoId] = Field(description="Ids of videos, such as those of a page of hits.", max_length=100)
+    bins: int = Field(100, ge=1, le=200, description="Bins per video; a photo has one.")
+
+
+class HeatOut(BaseModel):
+    """Where a search lights up in one video."""
+
+    video_id: str
+    start_s: float = Field(description="Start of the first bin.")
+    step_s: float = Field(description="Length of a bin.")
+    bins: list[float] = Field(description="The best frame of each bin: 0 = as usual in the index, 1 = the best frame.")
+    best_s: float = Field(description="Time of the best frame.")
+
+    @classmethod
+    def of(cls, heat: Heat) -> HeatOut:
+        """Make it from the heat of the library."""
+        return cls(
+            video_id=heat.video_id,
+            start_s=heat.start_s,
+            step_s=heat.step_s,
+            bins=list(heat.bins),
+            best_s=heat.best_s,
+        )
+
+
+class HeatsOut(BaseModel):
+    """Where a search lights up in some videos, in the order asked for; without those that are not in the index."""
+
+    heats: list[HeatOut]

@@ -35,7 +35,8 @@ from impart.video.search.groups import reasons_of
 from impart.video.search.hits import Hit, Reason
 from impart.video.search.query import Query, SearchKeywords, SearchOptions
 from impart.video.search.searcher import Searcher
-from impart.video.search.snapshot import Snapshot, has_cache, locate_segment, save_cache
+from impart.video.search.snapshot import Snapshot, locate_segment
+from impart.video.search.state.cache import has_cache, save_cache
 
 if TYPE_CHECKING:
     from impart.video.copies.library import CopyLibrary, DuplicatesKeywords, FindKeywords
@@ -132,6 +133,11 @@ class VideoIndex:
     def encoder(self) -> Encoder:
         """The encoder of the index: the base encoder, augmented by the reference set in force where there is one."""
         return self._in_use.of(self.manifest) if self.exists else self._in_use.for_new_index()
+
+    @property
+    def searcher(self) -> Searcher:
+        """What answers searches. A server keeps its state between commits, see `Searcher.state`."""
+        return self._searcher
 
     def add(
         self,

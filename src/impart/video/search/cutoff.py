@@ -18,7 +18,7 @@ of 20 texts without sense 95% (`benchmarks/sequences.py`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,7 @@ __all__ = [
     "LEAST_SCORE",
     "SHARE",
     "Asked",
+    "FrameHubness",
     "copy_bound",
     "fold_hits",
     "leaders",
@@ -54,6 +55,9 @@ LEAST_COSINE = 0.36
 """Least cosine of a strong hit of a text."""
 SHARE = 0.8
 """Least share of the best score that a strong hit has."""
+
+FrameHubness = Callable[[npt.NDArray[np.int64]], Float32]
+"""Returns the hubness (m,) of the segments of these numbers (m,)."""
 
 _COMPARED = 100  # best hits that are marked, and compared with each other
 _ROWS_OF_HIT = 8  # frames of a span that are compared; evenly spaced
@@ -113,7 +117,14 @@ def strong_hits(scores: npt.NDArray[np.floating], *, floor: float = 0.0) -> npt.
 
 
 def mark_hits(
-    hits: Sequence[Hit], asked: Asked, snapshot: Snapshot, encoder: AugmentedEncoder | None, *, bank: CaptionBank | None
+    hits: Sequence[Hit],
+    asked: Asked,
+    snapshot: Snapshot,
+    encoder: AugmentedEncoder | None,
+    *,
+    bank: CaptionBank | None,
+    hubness: FrameHubness | None = None,
+    returned: slice = slice(None),
 ) -> list[Hit]:
     """Number hits, best first, and mark the strong ones by the scores of up to 8 frames of each span.
 
@@ -122,39 +133,61 @@ def mark_hits(
     Args:
         encoder: the augmentation in force; None compares the base vectors.
         bank: captions that come with the model.
+        hubness: returns that of segments by `bank`; None computes it.
+        returned: the hits that are returned; the others are compared with these.
     """
-    compared = hits[:_COMPARED]
     strong = np.zeros(len(hits), bool)
+    compared = hits[:_COMPARED]
     if compared:
-        bank = bank if asked.by_text.all() else None
-        rows = [[_span_rows(snapshot, hit, span) for span in asked.spans_of(hit)] for hit in compared]
-        scores, cosines = _of_spans(rows, asked, snapshot, encoder, bank=bank)  # (k, P) each
-        floor = 0.0
-        if asked.query is not None and asked.query.joined:
-            best = strong_hits(np.array([hit.score for hit in compared]))
-        elif any(asked.named):
-            best = strong_hits(scores[:, 0])
-        else:
-            if bank is None:
-                sample = frame_vectors(snapshot, encoder, _evenly(0, len(snapshot), _SAMPLED))
-                floor = float((sample @ asked.vectors[0]).mean())
-            best = strong_hits(scores[:, 0], floor=floor)
-        strong[: len(compared)] = best & _reached(rows, scores, cosines, asked, bounded=bank is not None)
-    names = [_names_in(hit, asked, snapshot) for hit in hits]
+        strong[: len(compared)] = _strong_ones(compared, asked, snapshot, encoder, bank=bank, hubness=hubness)
+    ranks = range(1, len(hits) + 1)
+    marked = zip(hits[returned], ranks[returned], strong[returned].tolist(), strict=True)
+    if not any(asked.named):
+        return [dataclasses.replace(hit, rank=rank, strong=one) for hit, rank, one in marked]
     return [
-        dataclasses.replace(hit, rank=rank, strong=bool(one), names=of_hit)
-        for rank, (hit, one, of_hit) in enumerate(zip(hits, strong, names, strict=True), 1)
+        dataclasses.replace(hit, rank=rank, strong=one, names=_names_in(hit, asked, snapshot))
+        for hit, rank, one in marked
     ]
+
+
+def _strong_ones(
+    compared: Sequence[Hit],
+    asked: Asked,
+    snapshot: Snapshot,
+    encoder: AugmentedEncoder | None,
+    *,
+    bank: CaptionBank | None,
+    hubness: FrameHubness | None,
+) -> npt.NDArray[np.bool_]:
+    """Select the strong ones (k,) of k hits."""
+    bank = bank if asked.by_text.all() else None
+    spans = [asked.spans_of(hit) for hit in compared]
+    parts = len(spans[0])
+    numbers = [snapshot.number_of[hit.video_id] for hit in compared for _ in range(parts)]
+    flat = _span_rows(snapshot, numbers, [span for of_hit in spans for span in of_hit])
+    rows = [flat[first : first + parts] for first in range(0, len(flat), parts)]
+    scores, cosines = _of_spans(rows, asked, snapshot, encoder, bank=bank, hubness=hubness)  # (k, P) each
+    floor = 0.0
+    if asked.query is not None and asked.query.joined:
+        best = strong_hits(np.array([hit.score for hit in compared]))
+    elif any(asked.named):
+        best = strong_hits(scores[:, 0])
+    else:
+        if bank is None:
+            sample = frame_vectors(snapshot, encoder, _evenly(0, len(snapshot), _SAMPLED))
+            floor = float((sample @ asked.vectors[0]).mean())
+        best = strong_hits(scores[:, 0], floor=floor)
+    return best & _reached(rows, scores, cosines, asked, bounded=bank is not None)
 
 
 def _names_in(hit: Hit, asked: Asked, snapshot: Snapshot) -> tuple[str, ...]:
     """List the taught names of a query that are present in a hit."""
-    if not any(asked.named):
-        return hit.names
     found: list[str] = []
-    for named, span in zip(asked.named, asked.spans_of(hit), strict=True):
+    spans = asked.spans_of(hit)
+    rows = _span_rows(snapshot, [snapshot.number_of[hit.video_id]] * len(spans), spans)
+    for named, of_span in zip(asked.named, rows, strict=True):
         if named is not None:
-            found += named.names_in(_span_rows(snapshot, hit, span))
+            found += named.names_in(of_span)
     return tuple(dict.fromkeys(found))
 
 
@@ -185,6 +218,9 @@ def leaders(vectors: Float32, videos: Sequence[str], *, bound: float) -> list[in
         bound: cosine from which two spans show the same.
     """
     cosines = vectors @ vectors.T
+    own = np.unique(np.asarray(videos), return_inverse=True)[1]
+    if not ((cosines >= bound) & (own[:, None] != own[None])).any():
+        return list(range(len(vectors)))
     found: list[int] = []
     for hit in range(len(vectors)):
         same = (
@@ -205,9 +241,15 @@ def fold_hits(hits: Sequence[Hit], snapshot: Snapshot, *, bound: float) -> list[
     compared = list(hits[:_COMPARED])
     if len({hit.video_id for hit in compared}) < 2 or not snapshot.manifest.retrieval_dim:
         return list(hits)
-    rows = [_span_rows(snapshot, hit, (hit.start_s, hit.end_s)) for hit in compared]
-    means = [l2_normalise(snapshot.retrieval[one].astype(np.float32)).mean(axis=0) for one in rows]
-    leader = leaders(l2_normalise(np.stack(means)), [hit.video_id for hit in compared], bound=bound)
+    numbers = [snapshot.number_of[hit.video_id] for hit in compared]
+    rows = _span_rows(snapshot, numbers, [(hit.start_s, hit.end_s) for hit in compared])
+    vectors = l2_normalise(snapshot.retrieval[np.concatenate(rows)].astype(np.float32))
+    means = np.empty((len(rows), vectors.shape[1]), np.float32)
+    for own, places in _by_length(rows):  # (k',), (k', length)
+        means[own] = vectors[places].mean(axis=1)
+    leader = leaders(l2_normalise(means), [hit.video_id for hit in compared], bound=bound)
+    if leader == list(range(len(compared))):
+        return list(hits)
     copies: dict[int, list[NearCopy]] = {}
     for hit, first in zip(compared, leader, strict=True):
         if compared[first] is not hit:
@@ -215,7 +257,7 @@ def fold_hits(hits: Sequence[Hit], snapshot: Snapshot, *, bound: float) -> list[
                 copy = NearCopy(path=path, start_s=hit.start_s, end_s=hit.end_s, score=hit.score, kind=hit.kind)
                 copies.setdefault(first, []).append(copy)
     kept = [
-        dataclasses.replace(hit, near_copies=tuple(copies.get(number, ())))
+        dataclasses.replace(hit, near_copies=tuple(copies[number])) if number in copies else hit
         for number, hit in enumerate(compared)
         if leader[number] == number
     ]
@@ -255,41 +297,67 @@ def _of_spans(
     encoder: AugmentedEncoder | None,
     *,
     bank: CaptionBank | None,
+    hubness: FrameHubness | None,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Compute the scores and cosines (k, P) of k hits with the P parts of a query: of the better half of the frames."""
-    every = np.unique(np.concatenate([one for of_hit in rows for one in of_hit]))
+    flat = [one for of_hit in rows for one in of_hit]  # k * P
+    every, place = np.unique(np.concatenate(flat), return_inverse=True)  # (m,), and where each row is in it
     vectors = frame_vectors(snapshot, encoder, every)
     cosines = asked.vectors @ vectors.T  # (P, m)
-    scores = cosines.copy() if bank is None else cosines - bank.hubness(vectors)
+    scores = cosines.copy()
+    if bank is not None:
+        scores -= bank.hubness(vectors) if hubness is None else hubness(every)
     for part, named in enumerate(asked.named):
         if named is not None:
             scores[part] = named.scores[every]
+    parts = len(asked.vectors)
 
     def of_spans(values: Float32) -> npt.NDArray[np.float64]:
-        return np.array(
-            [
-                [_of_better_half(values[part, np.searchsorted(every, one)]) for part, one in enumerate(of_hit)]
-                for of_hit in rows
-            ]
-        )
+        found = np.empty(len(flat))
+        for numbers, places in _by_length(flat):  # (k',), (k', count)
+            taken = values[(numbers % parts)[:, None], place[places]]
+            found[numbers] = np.sort(taken, axis=1)[:, taken.shape[1] // 2 :].mean(axis=1)
+        return found.reshape(len(rows), parts)
 
     return of_spans(scores), of_spans(cosines)
 
 
-def _of_better_half(scores: Float32) -> float:
-    return float(np.sort(scores)[len(scores) // 2 :].mean())
+def _by_length(
+    rows: Sequence[npt.NDArray[np.int64]],
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    """Yield the numbers (k',) of the lists of one length, and the places (k', length) of their items in all joined."""
+    lengths = np.array([len(one) for one in rows])
+    starts = np.cumsum(lengths) - lengths
+    for length in np.unique(lengths).tolist():
+        numbers = np.flatnonzero(lengths == length)
+        yield numbers, starts[numbers][:, None] + np.arange(length)
 
 
-def _span_rows(snapshot: Snapshot, hit: Hit, span: tuple[float, float]) -> npt.NDArray[np.int64]:
-    """List up to 8 evenly spaced segments of a span (s) of the hit's video; at least one."""
-    video = snapshot.number_of[hit.video_id]
-    first, stop = int(snapshot.offsets[video]), int(snapshot.offsets[video + 1])
-    low = first + int(np.searchsorted(snapshot.end_s[first:stop], span[0] + _EPSILON_S, side="right"))
-    high = first + int(np.searchsorted(snapshot.start_s[first:stop], span[1] - _EPSILON_S, side="left"))
-    low = min(low, stop - 1)
-    return _evenly(low, max(high, low + 1), _ROWS_OF_HIT)
+def _span_rows(
+    snapshot: Snapshot, videos: Sequence[int], spans: Sequence[tuple[float, float]]
+) -> list[npt.NDArray[np.int64]]:
+    """List up to 8 evenly spaced segments of each of k spans (s); at least one.
+
+    Args:
+        videos: k numbers of their videos.
+    """
+    found = []
+    for video, (start_s, end_s) in zip(videos, spans, strict=True):
+        first, stop = int(snapshot.offsets[video]), int(snapshot.offsets[video + 1])
+        low = first + int(snapshot.end_s[first:stop].searchsorted(start_s + _EPSILON_S, side="right"))
+        high = first + int(snapshot.start_s[first:stop].searchsorted(end_s - _EPSILON_S, side="left"))
+        low = min(low, stop - 1)
+        found.append(_evenly(low, max(high, low + 1), _ROWS_OF_HIT))
+    return found
 
 
 def _evenly(first: int, stop: int, most: int) -> npt.NDArray[np.int64]:
-    """List up to `most` evenly spaced whole numbers from `first` to below `stop`."""
-    return np.unique(np.linspace(first, stop - 1, min(most, stop - first)).round().astype(np.int64))
+    """List up to `most` evenly spaced whole numbers from `first` to below `stop`.
+
+    >>> _evenly(10, 13, 8).tolist(), _evenly(10, 20, 4).tolist()
+    ([10, 11, 12], [10, 13, 16, 19])
+    """
+    if stop - first <= most:
+        return np.arange(first, stop)
+    step = (stop - 1 - first) / (most - 1)
+    return (first + step * np.arange(most)).round().astype(np.int64)

@@ -1,6 +1,6 @@
 """Filters: which videos of an index a search may return, by path, kind, date and length.
 
-A filter that leaves few videos makes a search faster: all steps see a smaller snapshot (`narrowed`).
+A filter that leaves few videos makes a search faster: all steps see a smaller snapshot (`narrowed_to`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from impart.video.search.dates import end_of, length_s, start_of
 from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot
 
-__all__ = ["allowed_videos", "first_copies", "narrowed", "path_mask"]
+__all__ = ["allowed_videos", "first_copies", "narrowed_to", "path_mask"]
 
 _LARGEST_SHARE = 0.4  # of the segments, above which taking them out costs more than it saves (benchmarks/filters.py)
 
@@ -38,23 +38,21 @@ def allowed_videos(
     return videos
 
 
-def narrowed(snapshot: Snapshot, options: SearchOptions) -> Snapshot:
-    """Take the videos that the filters allow, and their copies, out of a snapshot.
-
-    A search of the result has the same hits as one of the whole snapshot.
+def narrowed_to(snapshot: Snapshot, options: SearchOptions) -> npt.NDArray[np.int64] | None:
+    """Find the videos that the filters allow, and their copies; a search of these alone has the same hits.
 
     Returns:
-        The part; the snapshot itself where most of it is allowed.
+        Their numbers, in ascending order; None where most of the snapshot is allowed.
     """
     videos = _filtered(snapshot, options)
     if videos is None:
-        return snapshot
+        return None
     kept = videos.copy()
     for copies in set(snapshot.copies.values()):
         kept[list(copies)] = videos[list(copies)].any()
     if np.diff(snapshot.offsets)[kept].sum() > _LARGEST_SHARE * len(snapshot):
-        return snapshot
-    return snapshot.part(np.flatnonzero(kept))
+        return None
+    return np.flatnonzero(kept)
 
 
 def _filtered(snapshot: Snapshot, options: SearchOptions) -> npt.NDArray[np.bool_] | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +15,27 @@ import numpy.typing as npt
 from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import l2_normalise
 from impart.errors import DecodeError, ImpartWarning
+from impart.video.search.filters import allowed_videos
 from impart.video.search.hits import Hit, Moment, Reason
 from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot
-from impart.video.search.spans.moments import FoundSpan, Parts
+from impart.video.search.spans.moments import MOST, FoundSpan, Parts
+from impart.video.search.spans.scored import Curve, ScoredParts
 
-__all__ = ["Groups", "make_hit", "make_moment", "reasons_of", "with_exact_bounds"]
+if TYPE_CHECKING:
+    from impart.video.search.state.derived import Derived
+
+__all__ = [
+    "Groups",
+    "RankedHits",
+    "form_groups",
+    "make_hit",
+    "make_moment",
+    "reasons_of",
+    "span_hit",
+    "with_exact_bounds",
+    "with_moments",
+]
 
 _LEAST_WEIGHT = 0.0005  # of a reference pair that is named; the weight of the segment is 1
 _EPS_S = 1e-6
@@ -30,6 +46,7 @@ class Groups:
     """The G groups (videos, moments, scenes or frames) that a search ranks.
 
     Attributes:
+        derived: what is kept of the snapshot.
         encoder: the augmented encoder in force; None ranks base vectors.
         starts: (G,) first segment of each group; the groups cover all n segments.
         allowed: (G,) groups that may be returned; None = all.
@@ -37,6 +54,7 @@ class Groups:
     """
 
     snapshot: Snapshot
+    derived: Derived
     options: SearchOptions
     encoder: AugmentedEncoder | None
     starts: npt.NDArray[np.int64]
@@ -47,6 +65,59 @@ class Groups:
     def stops(self) -> npt.NDArray[np.int64]:
         """(G,) first segment behind each group."""
         return np.append(self.starts, len(self.snapshot))[1:]
+
+
+def form_groups(
+    derived: Derived, options: SearchOptions, encoder: AugmentedEncoder | None, *, without: int | None = None
+) -> Groups:
+    """Form the groups of a search.
+
+    Args:
+        encoder: the augmented encoder in force; None ranks base vectors.
+        without: a segment whose group is left out.
+    """
+    snapshot = derived.snapshot
+    parts = None
+    if len(snapshot) and (options.group == "moment" or (options.group == "video" and options.by != "frame")):
+        parts = derived.parts
+    starts = snapshot.scenes
+    if options.group == "frame":
+        starts = np.arange(len(snapshot))
+    elif options.group == "video":
+        starts = snapshot.offsets[:-1]
+    elif parts is not None:
+        starts = parts.bounds[:-1]
+    allowed = None
+    own = None if without is None else int(snapshot.video_of[without])
+    videos = allowed_videos(snapshot, options, own=own)
+    if videos is not None and len(starts):
+        allowed = videos[snapshot.video_of[starts]]
+    if without is not None:
+        allowed = np.ones(len(starts), bool) if allowed is None else allowed
+        allowed[int(np.searchsorted(starts, without, side="right")) - 1] = False
+        if options.group == "moment" and parts is not None:
+            allowed[parts.scene_of == snapshot.scene_of[without]] = False
+    return Groups(
+        snapshot=snapshot,
+        derived=derived,
+        options=options,
+        encoder=encoder,
+        starts=starts,
+        allowed=allowed,
+        parts=parts,
+    )
+
+
+@dataclass(frozen=True)
+class RankedHits:
+    """The hits of one query, best first.
+
+    Attributes:
+        complete: adds the further moments of the videos to the hits that are returned; None = they have none.
+    """
+
+    hits: list[Hit]
+    complete: Callable[[list[Hit]], list[Hit]] | None = None
 
 
 def make_hit(
@@ -109,6 +180,20 @@ def make_moment(span: FoundSpan, snapshot: Snapshot) -> Moment:
     """Make the moment of a span, with its times."""
     start_s, end_s = _times(range(span.first, span.stop), snapshot)
     return Moment(start_s=start_s, end_s=end_s, score=span.score, best_s=float(snapshot.start_s[span.best]))
+
+
+def span_hit(rank: int, score: float, span: FoundSpan, groups: Groups) -> Hit:
+    """Make the hit of a span."""
+    return make_hit(rank, score, range(span.first, span.stop), span.best, groups)
+
+
+def with_moments(scored: ScoredParts, curves: Mapping[str, Curve], snapshot: Snapshot, hits: list[Hit]) -> list[Hit]:
+    """Add the further moments of the videos to their hits."""
+    scored.find([curves[hit.video_id] for hit in hits], most=MOST)
+    return [
+        dataclasses.replace(hit, moments=tuple(make_moment(span, snapshot) for span in curves[hit.video_id].spans[1:]))
+        for hit in hits
+    ]
 
 
 def _times(segments: range, snapshot: Snapshot) -> tuple[float, float]:

@@ -31,9 +31,10 @@ from impart.encoders.preprocess import squashed
 from impart.encoders.tokens import tokenizer_of
 from impart.errors import DataError, ImpartWarning, QueryError
 from impart.images import DRAFT_SIDES, load_image
-from impart.retrieval.prompts import fill_sentence, query_embeddings
+from impart.retrieval.prompts import fill_sentence
 from impart.video.index.store import Kind
 from impart.video.search.dates import Date, Length, end_of, length_s, start_of
+from impart.video.search.state.texts import TextVectors
 
 __all__ = [
     "WITHIN_S",
@@ -283,12 +284,20 @@ def combine(vectors: Float32, weights: Sequence[float]) -> Float32:
     return vector
 
 
-def query_vectors(queries: Sequence[Query], encoder: Encoder, settings: SearchSettings, *, fit: Fit) -> Float32:
+def query_vectors(
+    queries: Sequence[Query],
+    encoder: Encoder,
+    settings: SearchSettings,
+    *,
+    fit: Fit,
+    known: TextVectors | None = None,
+) -> Float32:
     """Encode queries to unit vectors (T, D); texts in batches, images one by one. What they are joined with is not.
 
     Args:
         settings: prompts of texts, weight of negative terms.
         fit: how the frames of the index became squares; query images are treated the same.
+        known: texts that were encoded before; None encodes all.
 
     Raises:
         DataError: an image cannot be read.
@@ -297,9 +306,8 @@ def query_vectors(queries: Sequence[Query], encoder: Encoder, settings: SearchSe
     texts = list(dict.fromkeys(term.text for of_query in terms for term in of_query if term.text is not None))
     vectors: dict[str | None, Float32] = {}
     if texts:
-        embedded = query_embeddings(texts, encoder.encode_texts, prompts=settings.prompts)
+        vectors = dict((known or TextVectors(settings.prompts)).of(texts, encoder))
         _warn_of_unread(texts, encoder, settings.prompts)
-        vectors = dict(zip(texts, embedded, strict=True))
     rows = []
     for of_query in terms:
         of_terms = [

@@ -21,7 +21,7 @@ from impart.encoders.base import Float32, l2_normalise
 from impart.retrieval.hubness import CaptionBank
 from impart.video.search.snapshot import Snapshot
 
-__all__ = ["frame_hubness", "frame_scores", "frame_vectors", "without_hubs"]
+__all__ = ["FrameCosines", "frame_hubness", "frame_scores", "frame_vectors", "without_hubs"]
 
 _ROWS = 4096  # segments converted to float32 at once: 10 MB at D = 640
 _MOST_ROWS = 16_384  # of a piece where the reference set is larger than that: it is multiplied once per piece
@@ -61,6 +61,34 @@ def frame_scores(
     large = encoder is not None and len(encoder.references) > _MOST_ROWS
     _in_pieces(count, score, rows=_MOST_ROWS if large else _ROWS)
     return scores
+
+
+class FrameCosines:
+    """Cosines of T queries (T, D) with a few segments each; the products with the reference set are computed once.
+
+    Args:
+        encoder: the augmentation in force; None scores the base vectors.
+    """
+
+    def __init__(self, queries: Float32, snapshot: Snapshot, encoder: AugmentedEncoder | None) -> None:
+        self._queries, self._snapshot, self._encoder = queries, snapshot, encoder
+        self._products: tuple[Float32, Float32] | None = None
+        blend = snapshot.blend
+        if encoder is not None and blend is not None and blend.added is None:
+            references = encoder.references
+            if 0 < len(references) <= _MOST_ROWS:
+                self._products = references.image_embeddings @ queries.T, references.text_embeddings @ queries.T
+
+    def of(self, query: int, rows: npt.NDArray[np.int64]) -> Float32:
+        """Compute the cosines (m,) of one query with the segments `rows` (m,)."""
+        blend = self._snapshot.blend
+        if self._products is None or blend is None:
+            return frame_vectors(self._snapshot, self._encoder, rows) @ self._queries[query]
+        found: Float32 = self._snapshot.vectors[rows].astype(np.float32) @ self._queries[query]
+        ids = np.maximum(blend.ids[rows], 0)  # (m, K); absent ones have a weight of 0
+        for weights, products in zip((blend.img, blend.txt), self._products, strict=True):
+            found += np.einsum("mk,mk->m", weights[rows], products[ids, query])
+        return found / blend.norm[rows]
 
 
 def frame_vectors(snapshot: Snapshot, encoder: AugmentedEncoder | None, part: slice | npt.NDArray[np.int64]) -> Float32:

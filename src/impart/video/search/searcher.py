@@ -4,48 +4,54 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal, TypeVar
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from impart.blending.encoder import AugmentedEncoder
-from impart.config import Group, SearchSettings
+from impart.config import SearchSettings
 from impart.encoders.base import Encoder, Float32, l2_normalise
-from impart.errors import EncoderError, ImpartWarning, ReferenceSetError, VideoIndexError
-from impart.retrieval.hubness import CaptionBank, bundled_bank
+from impart.errors import EncoderError, ImpartWarning, QueryError, ReferenceSetError, VideoIndexError
+from impart.retrieval.hubness import CaptionBank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import Store, TableGoneError
-from impart.video.names.find import NamesInForce, Prepared
+from impart.video.names.find import Prepared
 from impart.video.names.scores import NamedScores, context_fit, named_scores, rank_named
 from impart.video.names.sentences import NamedQuery, named_query
 from impart.video.names.store import NameStore
-from impart.video.search.cutoff import Asked, copy_bound, fold_hits, mark_hits, wide
-from impart.video.search.filters import allowed_videos, narrowed
-from impart.video.search.groups import Groups, make_hit, make_moment, with_exact_bounds
+from impart.video.search.cutoff import Asked, fold_hits, mark_hits, wide
+from impart.video.search.groups import (
+    Groups,
+    RankedHits,
+    form_groups,
+    make_hit,
+    make_moment,
+    span_hit,
+    with_exact_bounds,
+    with_moments,
+)
 from impart.video.search.hits import Hit
 from impart.video.search.query import Query, SearchOptions, query_vectors
-from impart.video.search.ranking import best_of, group_means, top_groups
-from impart.video.search.scoring import frame_hubness, frame_scores, frame_vectors, without_hubs
-from impart.video.search.snapshot import Snapshot, load_snapshot, locate_segment
-from impart.video.search.spans.moments import (
-    MOST,
-    FoundSpan,
-    Parts,
-    ScoredParts,
-    Units,
-    join_alike,
-    split_scenes,
-)
+from impart.video.search.ranking import best_of, top_groups
+from impart.video.search.scoring import FrameCosines, frame_scores, frame_vectors, without_hubs
+from impart.video.search.snapshot import Snapshot, locate_segment
+from impart.video.search.spans.heat import Heat, binned, scaled
+from impart.video.search.spans.moments import Parts
+from impart.video.search.spans.scored import ScoredParts
 from impart.video.search.spans.temporal import find_sequences
+from impart.video.search.state.derived import Derived
+from impart.video.search.state.in_force import StateInForce
+from impart.video.search.state.texts import TextVectors
 
 __all__ = ["Searcher"]
 
 _AT_ONCE = 64  # queries scored together
+_SAMPLED = 1000  # frames whose median score is the usual one
 _TRIES = 5  # of a search, while other sets are put in force
 _Found = TypeVar("_Found")
 
@@ -57,6 +63,9 @@ class Searcher:
         store: the index, which exists.
         encoder_of: returns the encoder of a manifest, loaded at the first call.
         settings: of the search.
+
+    Attributes:
+        state: the index in memory. A server keeps it between commits (`StateInForce.hold`).
     """
 
     def __init__(
@@ -65,15 +74,8 @@ class Searcher:
         self._store = store
         self._encoder_of = encoder_of
         self._settings = settings
-        self._names = NamesInForce(NameStore(store.folder))
-        self._lock = threading.Lock()
-        self._snapshot: Snapshot | None = None
-        self._means: dict[tuple[str, str, bool], Float32] = {}
-        self._hubness: dict[tuple[str, str, bool], Float32] = {}
-        self._parts: tuple[Snapshot, Parts] | None = None
-        self._copy_bound: tuple[tuple[str, bool], float] | None = None
-        self._units: dict[tuple[str, bool], Units] = {}
-        self._bank: CaptionBank | None = None
+        self.state = StateInForce(store, encoder_of=encoder_of, hub_correction=settings.hub_correction)
+        self._texts = TextVectors(settings.prompts)
 
     def search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
         """Find the hits of each query."""
@@ -82,27 +84,32 @@ class Searcher:
     def _search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
         # Reading the index and loading the model take different cores.
         with ThreadPoolExecutor(1, thread_name_prefix="impart-index") as pool:
-            reading = pool.submit(self.current)
-            manifest = IndexManifest.load(self._store.folder)
+            reading = pool.submit(self.state.current)
+            manifest = self.state.manifest()
             encoder = self._encoder_of(manifest)
             base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
             parts = [part for query in queries for part in query.parts()]
-            prepared = self._names.of(reading.result()) if options.names and self._names.store.state() else None
+            prepared = None
+            if options.names and NameStore(self._store.folder).state():
+                derived = reading.result()
+                prepared = None if derived.names is None else derived.names.of(derived.snapshot)
             named = [self._named_query(part, prepared) for part in parts]
             parts = [part if one is None else one.context or part for part, one in zip(parts, named, strict=True)]
             vectors = query_vectors(
-                parts, encoder if options.augment else base, self._settings, fit=manifest.decode.fit
+                parts,
+                encoder if options.augment else base,
+                self._settings,
+                fit=manifest.decode.fit,
+                known=self._texts,
             )
-            if self._settings.hub_correction and self._bank is None:
-                self._bank = bundled_bank(base)
-            snapshot = reading.result()
+            bank = self.state.bank_of(base)
+            derived = reading.result()
         if not any(query.joined for query in queries) and not any(named):  # these compare with all frames of the index
-            snapshot = self._narrowed(snapshot, options)
+            derived = derived.narrowed(options)
         by_text = np.array([not part.has_image for part in parts])
-        bank = self._bank
         if options.together:
             bank = (bank or CaptionBank(vectors[:0])).with_queries(vectors[by_text])
-        groups = self._groups(snapshot, wide(options))
+        groups = self._groups(derived, wide(options))
         counts = [len(query.parts()) for query in queries]
         rows = np.cumsum([0, *counts[:-1]])  # of the first part of each query
         by_names = [
@@ -113,9 +120,9 @@ class Searcher:
         ]
         plain = rows[[not query.joined and named[row] is None for query, row in zip(queries, rows, strict=True)]]
         hubness = None
-        if bank is not None and len(snapshot) and by_text[plain].any():
-            hubness = self._hubness_of(bank, groups)
-        ranked: list[list[Hit]] = []
+        if bank is not None and len(groups.snapshot) and by_text[plain].any():
+            hubness = groups.derived.hubness(bank, groups)
+        ranked: list[RankedHits] = []
         for first in range(0, len(plain), _AT_ONCE):
             part = plain[first : first + _AT_ONCE]
             ranked += self._rank(vectors[part], groups, by_text=by_text[part], hubness=hubness)
@@ -124,11 +131,31 @@ class Searcher:
             own = slice(row, row + count)
             asked = Asked(query=query, vectors=vectors[own], by_text=by_text[own], named=tuple(by_names[own]))
             if query.joined:
-                hits = self._sequences(asked, groups, bank)
+                found = RankedHits(self._sequences(asked, groups, bank))
             else:
-                hits = next(of_plain) if by_names[row] is None else self._rank_named(by_names[row], groups)
-            answers.append(self._finished(hits, asked, groups, options))
+                found = next(of_plain) if by_names[row] is None else RankedHits(self._rank_named(by_names[row], groups))
+            answers.append(self._finished(found, asked, groups, options))
         return answers
+
+    def encode(self, queries: Sequence[Query]) -> None:
+        """Encode the texts of queries ahead of their search, which then knows their vectors."""
+        encoder = self._encoder_of(self.state.manifest())
+        base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
+        weight = self._settings.negative_weight
+        terms = [term for query in queries for part in query.parts() for term in part.weighted(weight)]
+        self._texts.of([term.text for term in terms if term.text is not None], base)
+
+    def names_in(self, queries: Sequence[Query]) -> list[tuple[str, ...]]:
+        """List the taught names that are found in the texts of each query."""
+        derived = self.state.current()
+        if derived.names is None or not derived.names.store.state():
+            return [()] * len(queries)
+        prepared = derived.names.of(derived.snapshot)
+        found = []
+        for query in queries:
+            named = [one for part in query.parts() if (one := self._named_query(part, prepared)) is not None]
+            found.append(tuple(dict.fromkeys(name for one in named for name in (*one.present, *one.absent))))
+        return found
 
     def _named_query(self, query: Query, prepared: Prepared | None) -> NamedQuery | None:
         """Take the taught names out of a query; None where it has none."""
@@ -148,14 +175,14 @@ class Searcher:
         if not len(snapshot):
             return NamedScores(scores=np.zeros(0, np.float32), present={})
         if named.context is not None and groups.parts is not None:  # a segment has the context of its unit
-            units = self._units_of(groups)
+            units = groups.derived.units(groups)
             context = units.means @ vector  # (U,)
-            context = context if bank is None else context - self._hubness_of(bank, groups, kind="unit")
+            context = context if bank is None else context - groups.derived.hubness(bank, groups, kind="unit")
             unit_of = np.repeat(units.of_part, np.diff(groups.parts.bounds))  # (n,)
             fit = context_fit(context, np.bincount(unit_of, weights=snapshot.weight))[unit_of]
         elif named.context is not None:
             context = frame_scores(vector[None], snapshot, groups.encoder)[0]  # (n,)
-            context = context if bank is None else context - self._hubness_of(bank, groups, kind="frame")
+            context = context if bank is None else context - groups.derived.hubness(bank, groups, kind="frame")
             fit = context_fit(context, snapshot.weight)
         present = {name: prepared.presence(name) for name in named.present}
         absent = [prepared.presence(name) for name in named.absent]
@@ -177,7 +204,7 @@ class Searcher:
             return []
         hubness = None
         if bank is not None and asked.by_text.any():
-            hubness = self._hubness_of(bank, groups, kind="frame")
+            hubness = groups.derived.hubness(bank, groups, kind="frame")
         scores = without_hubs(frame_scores(asked.vectors, snapshot, groups.encoder), asked.by_text, hubness)
         for part, one in enumerate(asked.named):
             if one is not None:
@@ -194,30 +221,25 @@ class Searcher:
             hits.append(dataclasses.replace(hit, steps=steps))
         return hits
 
-    def _finished(self, hits: list[Hit], asked: Asked, groups: Groups, options: SearchOptions) -> list[Hit]:
+    def _finished(self, found: RankedHits, asked: Asked, groups: Groups, options: SearchOptions) -> list[Hit]:
         """Fold hits that show the same, mark the strong ones, and take those that are asked for."""
-        snapshot, encoder = groups.snapshot, groups.encoder
+        snapshot, encoder, derived, hits = groups.snapshot, groups.encoder, groups.derived, found.hits
         if options.fold_copies and options.group not in ("scene", "frame"):
-            if not self._copy_bound or self._copy_bound[0] != (snapshot.state, encoder is not None):
-                bound = copy_bound(snapshot, encoder.references if encoder is not None else None)
-                self._copy_bound = (snapshot.state, encoder is not None), bound
-            hits = fold_hits(hits, snapshot, bound=self._copy_bound[1])
+            hits = fold_hits(hits, snapshot, bound=derived.copy_bound(encoder))
         if options.min_score is not None:
             hits = [hit for hit in hits if round(hit.score, 6) >= options.min_score]  # as scores are printed
-        marked = mark_hits(hits, asked, snapshot, encoder, bank=self._bank)
-        returned = marked[options.offset : options.offset + options.top]
+        bank = self.state.bank
+        marked = mark_hits(
+            hits,
+            asked,
+            snapshot,
+            encoder,
+            bank=bank,
+            hubness=None if bank is None else partial(derived.hubness_of, bank, encoder),
+            returned=slice(options.offset, options.offset + options.top),
+        )
+        returned = marked if found.complete is None else found.complete(marked)
         return [with_exact_bounds(hit, snapshot) for hit in returned] if options.exact else returned
-
-    def _narrowed(self, snapshot: Snapshot, options: SearchOptions) -> Snapshot:
-        """Take the videos that the filters allow; what was computed for another filter is forgotten."""
-        part = narrowed(snapshot, options)
-        if part is not snapshot:
-            states = (snapshot.state, part.state)
-            for known in (self._means, self._hubness):
-                for key in [key for key in known if key[0] not in states]:
-                    known.pop(key, None)
-            self._units = {key: units for key, units in self._units.items() if key[0] in states}
-        return part
 
     def similar(self, path: str | os.PathLike[str], at_s: float, options: SearchOptions) -> list[Hit]:
         """Find the hits of a moment of an indexed video, without the group that contains it.
@@ -228,15 +250,100 @@ class Searcher:
         return self._as_of_one_set(lambda: self._similar(path, at_s, options))
 
     def _similar(self, path: str | os.PathLike[str], at_s: float, options: SearchOptions) -> list[Hit]:
-        snapshot = self.current()
+        derived = self.state.current()
+        snapshot = derived.snapshot
         moment = locate_segment(snapshot, path, at_s, folder=self._store.folder)
         one = slice(moment, moment + 1)
         vector = l2_normalise(snapshot.vectors[one])  # (1, D)
-        groups = self._groups(snapshot, wide(options), without=moment)
+        groups = self._groups(derived, wide(options), without=moment)
         if groups.encoder is not None and snapshot.blend is not None:
             vector = groups.encoder.apply(snapshot.vectors[one].astype(np.float32), snapshot.blend[one])
         asked = Asked(vectors=vector, by_text=np.zeros(1, bool))
         return self._finished(self._rank(vector, groups)[0], asked, groups, options)
+
+    def heat(
+        self, query: Query | tuple[str, float], video_ids: Sequence[str], *, bins: int = 100, names: bool = True
+    ) -> list[Heat]:
+        """Find where a query lights up in some videos, see `impart.video.search.spans.heat`.
+
+        Of a query that is joined in time, the brightest of its parts counts.
+
+        Args:
+            query: a query, or a moment of a video: its id, and seconds.
+            video_ids: of the videos; those that are not in the index are left out.
+            bins: per video; a photo has one.
+            names: whether taught names are found in the texts.
+
+        Raises:
+            QueryError: the video of the moment is not in the index, or is shorter.
+        """
+        return self._as_of_one_set(lambda: self._heat(query, video_ids, bins, names))
+
+    def _heat(self, query: Query | tuple[str, float], video_ids: Sequence[str], bins: int, names: bool) -> list[Heat]:
+        derived = self.state.current()
+        snapshot = derived.snapshot
+        videos = [number for one in video_ids if (number := snapshot.number_of.get(one)) is not None]
+        if not videos:
+            return []
+        groups = self._groups(derived, SearchOptions(top=1, group="video", by="moment", fold_copies=False))
+        sample = np.linspace(0, len(snapshot) - 1, min(len(snapshot), _SAMPLED)).astype(np.int64)
+        ranges = [np.arange(*snapshot.offsets[number : number + 2]) for number in videos]
+        rows = np.concatenate([sample, *ranges])
+        parts = self._scores_at(query, rows, groups, names)  # (P, m)
+        lows = np.median(parts[:, : len(sample)], axis=1)
+        highs = parts[:, len(sample) :].max(axis=1)
+        ends = np.cumsum([len(sample), *(len(one) for one in ranges)]).tolist()
+        heats = []
+        for number, first, stop in zip(videos, ends, ends[1:], strict=False):
+            a, b = snapshot.offsets[number : number + 2].tolist()
+            times = snapshot.start_s[a:b], snapshot.end_s[a:b]
+            strips = [binned(part[first:stop], *times, bins=bins) for part in parts]
+            values = [
+                scaled([strip[0]], low=float(low), high=float(high))[0]
+                for strip, low, high in zip(strips, lows, highs, strict=True)
+            ]
+            heats.append(
+                Heat(
+                    video_id=snapshot.video_ids[number],
+                    start_s=strips[0][1],
+                    step_s=strips[0][2],
+                    bins=tuple(max(column) for column in zip(*values, strict=True)),
+                    best_s=float(times[0][int(np.argmax(parts[0][first:stop]))]),
+                )
+            )
+        return heats
+
+    def _scores_at(
+        self, query: Query | tuple[str, float], rows: npt.NDArray[np.int64], groups: Groups, names: bool
+    ) -> Float32:
+        """Compute the scores (P, m) of the P parts of a query for some segments (m,), as a ranking by frames does."""
+        snapshot, derived = groups.snapshot, groups.derived
+        if isinstance(query, tuple):
+            number = snapshot.number_of.get(query[0])
+            if number is None:
+                raise QueryError(f"the index has no video {query[0]!r}: search again")
+            moment = locate_segment(snapshot, snapshot.paths[number], query[1], folder=self._store.folder)
+            vector = frame_vectors(snapshot, groups.encoder, np.array([moment]))
+            return frame_scores(vector, snapshot, groups.encoder, rows=rows)
+        encoder = self._encoder_of(snapshot.manifest)
+        base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
+        prepared = None
+        if names and derived.names is not None and derived.names.store.state():
+            prepared = derived.names.of(snapshot)
+        parts = query.parts()
+        named = [self._named_query(part, prepared) for part in parts]
+        contexts = [part if one is None else one.context or part for part, one in zip(parts, named, strict=True)]
+        fit = snapshot.manifest.decode.fit
+        vectors = query_vectors(contexts, encoder, self._settings, fit=fit, known=self._texts)
+        by_text = np.array([not part.has_image for part in parts])
+        bank = self.state.bank_of(base)
+        hubness = derived.hubness_of(bank, groups.encoder, rows) if bank is not None and by_text.any() else None
+        scores = without_hubs(frame_scores(vectors, snapshot, groups.encoder, rows=rows), by_text, hubness)
+        for number, one in enumerate(named):
+            if one is not None and prepared is not None:
+                of_text = bank if by_text[number] else None
+                scores[number] = self._by_names(one, vectors[number], prepared, groups, of_text).scores[rows]
+        return scores
 
     def manifest(self) -> IndexManifest:
         """Read the manifest of the index.
@@ -277,55 +384,20 @@ class Searcher:
 
     def current(self) -> Snapshot:
         """Return the snapshot of the index as it is now; it is read again only after a commit."""
-        with self._lock:
-            if self._snapshot is None or self._snapshot.state != self._store.state():
-                self._snapshot = load_snapshot(self._store)
-                self._means.clear()
-                self._units.clear()
-                self._hubness.clear()
-            return self._snapshot
+        return self.state.current().snapshot
 
     def video_means(self) -> Float32:
         """Compute the unit means (V, D) of the videos' augmented vectors, for `save_cache`."""
-        return self._group_means(self._groups(self.current(), SearchOptions(top=1, group="video", by="mean")))
+        groups = self._groups(self.state.current(), SearchOptions(top=1, group="video", by="mean"))
+        return groups.derived.group_means(groups)
 
-    def _groups(self, snapshot: Snapshot, options: SearchOptions, *, without: int | None = None) -> Groups:
-        """Form the groups of a search.
-
-        Args:
-            without: a segment whose group is left out.
-        """
+    def _groups(self, derived: Derived, options: SearchOptions, *, without: int | None = None) -> Groups:
+        """Form the groups of a search, see `form_groups`."""
         encoder = None
-        if options.augment and snapshot.blend is not None:
-            in_force = self._encoder_of(snapshot.manifest)
+        if options.augment and derived.snapshot.blend is not None:
+            in_force = self._encoder_of(derived.snapshot.manifest)
             encoder = in_force if isinstance(in_force, AugmentedEncoder) else None
-        parts = None
-        if len(snapshot) and (options.group == "moment" or (options.group == "video" and options.by != "frame")):
-            parts = self._parts_of(snapshot)
-        starts = snapshot.scenes
-        if options.group == "frame":
-            starts = np.arange(len(snapshot))
-        elif options.group == "video":
-            starts = snapshot.offsets[:-1]
-        elif parts is not None:
-            starts = parts.bounds[:-1]
-        allowed = None
-        own = None if without is None else int(snapshot.video_of[without])
-        videos = allowed_videos(snapshot, options, own=own)
-        if videos is not None and len(starts):
-            allowed = videos[snapshot.video_of[starts]]
-        if without is not None:
-            allowed = np.ones(len(starts), bool) if allowed is None else allowed
-            allowed[int(np.searchsorted(starts, without, side="right")) - 1] = False
-            if options.group == "moment" and parts is not None:
-                allowed[parts.scene_of == snapshot.scene_of[without]] = False
-        return Groups(snapshot=snapshot, options=options, encoder=encoder, starts=starts, allowed=allowed, parts=parts)
-
-    def _parts_of(self, snapshot: Snapshot) -> Parts:
-        if self._parts is None or self._parts[0] is not snapshot:
-            made = split_scenes(snapshot.scenes, snapshot.offsets, snapshot.start_s, snapshot.end_s)
-            self._parts = (snapshot, made)
-        return self._parts[1]
+        return form_groups(derived, options, encoder, without=without)
 
     def _rank(
         self,
@@ -334,21 +406,21 @@ class Searcher:
         *,
         by_text: npt.NDArray[np.bool_] | None = None,
         hubness: Float32 | None = None,
-    ) -> list[list[Hit]]:
+    ) -> list[RankedHits]:
         """Find the hits of T query vectors (T, D).
 
         Args:
             by_text: (T,) queries without an image: only these are corrected for hubs.
-            hubness: what is subtracted from their scores, see `_hubness_of`; None = nothing.
+            hubness: what is subtracted from their scores, see `Derived.hubness`; None = nothing.
         """
         snapshot, options, starts, stops = groups.snapshot, groups.options, groups.starts, groups.stops
         if not len(snapshot):
-            return [[] for _ in vectors]
+            return [RankedHits([]) for _ in vectors]
         if groups.parts is not None and (options.spans or options.ranked_by == "moment"):
             return self._rank_spans(vectors, groups, groups.parts, by_text=by_text, hubness=hubness)
         frames: Float32 | None = None
         if options.ranked_by == "mean":
-            scores = without_hubs(vectors @ self._group_means(groups).T, by_text, hubness)  # (T, G)
+            scores = without_hubs(vectors @ groups.derived.group_means(groups).T, by_text, hubness)  # (T, G)
         else:
             frames = without_hubs(frame_scores(vectors, snapshot, groups.encoder), by_text, hubness)  # (T, n)
             scores = frames if options.group == "frame" else np.maximum.reduceat(frames, starts, axis=1)
@@ -369,7 +441,7 @@ class Searcher:
                 score = float(np.round(of_groups[group], 6))
                 segments = range(first, stop) if options.group == "scene" else range(best, best + 1)
                 hits.append(make_hit(rank, score, segments, best, groups))
-            answers.append(hits)
+            answers.append(RankedHits(hits))
         return answers
 
     def _rank_spans(
@@ -380,105 +452,45 @@ class Searcher:
         *,
         by_text: npt.NDArray[np.bool_] | None,
         hubness: Float32 | None,
-    ) -> list[list[Hit]]:
+    ) -> list[RankedHits]:
         """Find the hits of T query vectors as spans: one per video with its further moments, or all spans alike."""
-        snapshot, options, encoder = groups.snapshot, groups.options, groups.encoder
-        means, units = self._group_means(groups, kind="part"), self._units_of(groups)
+        snapshot, options, derived = groups.snapshot, groups.options, groups.derived
+        means, units = derived.group_means(groups, kind="part"), derived.units(groups)
         of_videos: Float32 | None = None
         if options.ranked_by == "mean":
-            of_videos = without_hubs(vectors @ self._group_means(groups).T, by_text, hubness)  # (T, V)
-            if hubness is not None and self._bank is not None:
-                hubness = self._hubness_of(self._bank, groups, kind="unit")
+            of_videos = without_hubs(vectors @ derived.group_means(groups).T, by_text, hubness)  # (T, V)
+            if hubness is not None and self.state.bank is not None:
+                hubness = derived.hubness(self.state.bank, groups, kind="unit")
         of_units = without_hubs(vectors @ units.means.T, by_text, hubness)  # (T, U)
+        of_parts = None if hubness is None else hubness[units.of_part]  # (P,)
+        cosines = FrameCosines(vectors, snapshot, groups.encoder)
         answers = []
         for number, vector in enumerate(vectors):
-
-            def frames(first: int, stop: int, vector: Float32 = vector) -> Float32:
-                return frame_vectors(snapshot, encoder, slice(first, stop)) @ vector
-
-            corrected = hubness is not None and by_text is not None and bool(by_text[number])
             scored = ScoredParts(
                 parts=parts,
                 means=means,
                 query=vector,
                 scores=of_units[number][units.of_part],
-                hubness=hubness[units.of_part] if corrected and hubness is not None else None,
-                frames=frames,
+                hubness=of_parts if by_text is not None and by_text[number] else None,
+                frames=partial(cosines.of, number),
             )
-            found: list[list[FoundSpan]]
             if options.group == "moment":
-                found = [[span] for span in scored.best(options.top, allowed=groups.allowed)]
-                values = [spans[0].score for spans in found]
+                spans = scored.best(options.top, allowed=groups.allowed)
+                answers.append(
+                    RankedHits([span_hit(rank, one.score, one, groups) for rank, one in enumerate(spans, 1)])
+                )
+                continue
+            if of_videos is None:
+                of_video = np.maximum.reduceat(of_units[number], units.offsets[:-1])
             else:
-                if of_videos is None:
-                    of_video = np.maximum.reduceat(of_units[number], units.offsets[:-1])
-                else:
-                    of_video = of_videos[number]
-                chosen = top_groups(of_video, top=options.top, allowed=groups.allowed)
-                found = [scored.spans_of(video, most=MOST if options.spans else 1) for video in chosen.tolist()]
-                values = np.round(of_video[chosen].astype(np.float64), 6).tolist()  # as printed
-            answers.append(
-                [
-                    make_hit(rank, value, range(span.first, span.stop), span.best, groups, moments=more)
-                    for rank, (value, (span, *more)) in enumerate(zip(values, found, strict=True), 1)
-                ]
-            )
+                of_video = of_videos[number]
+            chosen = top_groups(of_video, top=options.top, allowed=groups.allowed)
+            values = np.round(of_video[chosen].astype(np.float64), 6).tolist()  # as printed
+            curves = [scored.curve(video) for video in chosen.tolist()]
+            scored.find(curves, most=1)
+            ranked = enumerate(zip(values, curves, strict=True), 1)
+            hits = [span_hit(rank, value, curve.spans[0], groups) for rank, (value, curve) in ranked]
+            by_video = {hit.video_id: curve for hit, curve in zip(hits, curves, strict=True)}
+            complete = partial(with_moments, scored, by_video, snapshot)
+            answers.append(RankedHits(hits, complete if options.spans else None))
         return answers
-
-    def _group_means(self, groups: Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
-        """Compute the unit means (G, D) of groups, or take them from the snapshot.
-
-        Args:
-            kind: `part` for those of the parts; None = those of the groups.
-        """
-        snapshot, augmented = groups.snapshot, groups.encoder is not None
-        key = (snapshot.state, kind or groups.options.group, augmented)
-        means = self._means.get(key)
-        if means is None and snapshot.video_means is not None and key[1:] == ("video", snapshot.blend is not None):
-            means = snapshot.video_means
-        if means is None:
-            references = groups.encoder.references if groups.encoder else None
-            starts = groups.parts.bounds[:-1] if kind == "part" and groups.parts is not None else groups.starts
-            means = group_means(snapshot, starts, references=references)
-            self._means[key] = means
-        return means
-
-    def _units_of(self, groups: Groups) -> Units:
-        """Join the parts of the snapshot to units, or take those that are known."""
-        assert groups.parts is not None
-        key = (groups.snapshot.state, groups.encoder is not None)
-        if key not in self._units:
-            means = self._group_means(groups, kind="part")
-            self._units[key] = join_alike(groups.parts, means, groups.snapshot.weight)
-        return self._units[key]
-
-    def _hubness_of(
-        self, bank: CaptionBank, groups: Groups, *, kind: Literal["video", "scene", "frame", "unit"] | None = None
-    ) -> Float32:
-        """Compute the hubness that is subtracted from text scores.
-
-        Args:
-            kind: of `frame`s (n,), `unit`s (U,), or means of `video`s or `scene`s (G,); None = what is ranked by.
-        """
-        by = groups.options.ranked_by
-        if kind is None:
-            kind = (
-                "unit"
-                if by == "moment"
-                else "frame"
-                if by == "frame"
-                else "scene"
-                if groups.options.group == "scene"
-                else "video"
-            )
-        key = (groups.snapshot.state, kind, groups.encoder is not None)
-        known = self._hubness.get(key) if bank is self._bank else None
-        if known is not None:
-            return known
-        if kind == "frame":
-            hubness = frame_hubness(bank, groups.snapshot, groups.encoder)
-        else:
-            hubness = bank.hubness(self._units_of(groups).means if kind == "unit" else self._group_means(groups))
-        if bank is self._bank:
-            self._hubness[key] = hubness
-        return hubness

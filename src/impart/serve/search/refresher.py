@@ -1,0 +1,83 @@
+"""Refresher: keeps the state of a server's searches up to date, in a thread of low priority.
+
+While a job commits a video every few seconds, reading each commit would take more time than searching. A refresh
+therefore starts when the index rests, or after ten times the time that the last one took.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+
+from impart.errors import ImpartError
+from impart.video.index.index import VideoIndex
+from impart.video.index.store import TableGoneError
+
+__all__ = ["Refresher"]
+
+_POLL_S = 0.5
+_LEAST_S = 2.0  # between two refreshes
+_REST_S = 2.0  # without a commit: the index rests
+_SHARE = 10  # times the time of the last refresh
+_NICE = 10
+
+
+class Refresher:
+    """Refreshes the state in force of an index.
+
+    Args:
+        index: whose state is held from now on.
+
+    Attributes:
+        ready: set when the first state is complete.
+        error: of the last refresh, None where it was well. Searches then use the state before.
+        took_s: time of the last refresh.
+    """
+
+    def __init__(self, index: VideoIndex) -> None:
+        self._index = index
+        self._state = index.searcher.state
+        self._state.hold()
+        self._stop = threading.Event()
+        self._now = threading.Event()
+        self.ready = threading.Event()
+        self.error: Exception | None = None
+        self.took_s = 0.0
+        self._thread = threading.Thread(target=self._run, name="impart-refresh", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; a refresh that runs is not waited for."""
+        self._stop.set()
+        self._now.set()
+
+    def soon(self) -> None:
+        """Refresh at once, such as after a name was taught or a job ended."""
+        self._now.set()
+
+    def _run(self) -> None:
+        with suppress(OSError, AttributeError):  # of this thread and those that it starts
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        seen, changed_at, ended_at = "", 0.0, 0.0
+        while not self._stop.is_set():
+            asked = self._now.is_set()
+            self._now.clear()
+            try:
+                if self._index.exists:
+                    state, now = self._state.newest(), time.monotonic()
+                    if state != seen:
+                        seen, changed_at = state, now
+                    rests = now - changed_at >= _REST_S and now - ended_at >= max(_LEAST_S, self.took_s)
+                    due = now - ended_at >= max(_LEAST_S, _SHARE * self.took_s)
+                    if not self._state.is_warm and (asked or rests or due or not self.ready.is_set()):
+                        self._state.refresh()
+                        ended_at = time.monotonic()
+                        self.took_s = ended_at - now
+                        self.ready.set()
+                        self._state.prepare_frames()
+                    self.error = None
+            except (ImpartError, TableGoneError, OSError) as error:  # damaged, or replaced meanwhile
+                self.error, ended_at = error, time.monotonic()
+            self._now.wait(_POLL_S)
