@@ -1,7 +1,7 @@
 """Job queues on small libraries: real child processes with the tiny encoder, which may be slow or crash.
 
-    queue = make_queue(index, films, pause_s=0.05)       # every batch of frames takes that long
-    index_process(pause_s)                                # the command of such a process
+queue = make_queue(index, films, pause_s=0.05)       # every batch of frames takes that long
+index_process(pause_s)                                # the command of such a process
 """
 
 from __future__ import annotations
@@ -59,9 +59,7 @@ def index_process(pause_s: float = 0.0, *, crash: bool = False) -> list[str]:
     return [sys.executable, "-P", "-c", script]
 
 
-def make_queue(
-    index: Path, *roots: Path, pause_s: float = 0.0, crash: bool = False, **settings: Any
-) -> JobQueue:
+def make_queue(index: Path, *roots: Path, pause_s: float = 0.0, crash: bool = False, **settings: Any) -> JobQueue:
     """Make a queue whose indexing jobs use the tiny encoder."""
     opened = VideoIndex.open(index, TinyEncoder())
     return JobQueue(

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from impart import __version__
 from impart.serve.problems import add_handlers
-from impart.serve.routes import page, search, system, videos
+from impart.serve.routes import exports, jobs, page, search, system, videos
 from impart.serve.service import Service
 from impart.serve.settings import ServeSettings
 
@@ -19,6 +19,8 @@ API = "/api/v1"
 _ROUTERS = (
     search.router,
     videos.router,  # one per line
+    jobs.router,
+    exports.router,
 )
 
 

@@ -7,9 +7,13 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from impart.evaluate.cache import default_cache_folder
+from impart.serve.jobs.queue import JobQueue
+from impart.serve.jobs.streams import Streams
 from impart.serve.problems import Problem
 from impart.serve.settings import ServeSettings
 from impart.video.index.index import VideoIndex
+from impart.video.index.stats import IndexStats
 from impart.video.index.store import Store, VideoRecord
 
 __all__ = ["Service", "ServiceDep"]
@@ -31,9 +35,35 @@ class Service:
         self._store = Store(self.index.path)
         self._lock = threading.Lock()
         self._records: tuple[str, dict[str, VideoRecord]] = ("", {})
+        self._stats: tuple[str, IndexStats] | None = None
+        exports = (settings.cache or default_cache_folder() / "serve") / "exports"
+        self.jobs = JobQueue(
+            self.index.path, records=self.records, exports=exports, roots=settings.roots, settings=settings.jobs
+        )
+        self.streams = Streams(settings.jobs.streams)
 
     def close(self) -> None:
         """Release what the server holds; running jobs commit their video first."""
+        self.jobs.close()
+
+    def check_writable(self) -> None:
+        """Refuse what changes the index where the server is read-only.
+
+        Raises:
+            Problem: 403.
+        """
+        if self.settings.read_only:
+            raise Problem(403, "read_only", "this server only reads: start it without --read-only to change the index")
+
+    def stats(self) -> IndexStats | None:
+        """Count what the index contains, again only after a commit; None before it is created."""
+        if not self.index.exists:
+            return None
+        state = self._store.state()
+        known = self._stats
+        if known is None or known[0] != state:
+            known = self._stats = state, self.index.stats()
+        return known[1]
 
     def records(self) -> dict[str, VideoRecord]:
         """Return the indexed videos and photos by id, in the order of their paths; read again only after a commit."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from impart.config import DEFAULT_HOST, DEFAULT_PORT
 from impart.errors import ConfigError
+from impart.serve.jobs.settings import JobSettings
 
 __all__ = ["LOOPBACK_NAMES", "ServeSettings"]
 
@@ -31,6 +32,7 @@ class ServeSettings:
         upload_mb, upload_megapixels: largest query image or image of a name.
         requests_per_s: most requests per client and second, in the mean; bursts may have ten times as many.
         waiting_searches: searches that may wait; more are refused with 429.
+        jobs: limits of indexing jobs and exports.
 
     Raises:
         ConfigError: a value cannot work, or another host than this machine is asked for without a token.
@@ -49,6 +51,7 @@ class ServeSettings:
     upload_megapixels: float = 100.0
     requests_per_s: float = 100.0
     waiting_searches: int = 256
+    jobs: JobSettings = JobSettings()
 
     def __post_init__(self) -> None:
         if self.token is not None and len(self.token) < _LEAST_TOKEN:

@@ -101,12 +101,16 @@ def test_a_job_indexes_the_roots_and_reports_each_video(films: Path, tmp_path: P
     assert events is not None
     assert [event.number for event in events] == list(range(1, len(events) + 1))
     assert events[-1].kind == "done"
-    assert events[-1].data == view | {"index": events[-1].data["index"]}
+    assert events[-1].data == view
     videos = [event.data for event in events if event.kind == "video"]
     assert [video["action"] for video in videos] == ["added"] * 3
     ids = {record.video_id for record in VideoIndex.open(tmp_path / "index", TinyEncoder()).videos()}
     assert {video["video_id"] for video in videos} == ids
-    assert [event.data["status"] for event in events if event.kind == "status"] == ["queued", "running", "partly_failed"]
+    assert [event.data["status"] for event in events if event.kind == "status"] == [
+        "queued",
+        "running",
+        "partly_failed",
+    ]
 
 
 def test_a_retry_tries_failed_files_again(films: Path, queues) -> None:

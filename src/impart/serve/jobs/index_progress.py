@@ -59,7 +59,8 @@ class IndexProgress:
 
     def pause(self, now: float) -> None:
         """Stop the clock of speed and remaining time."""
-        self._paused_at = now
+        if self._paused_at is None:
+            self._paused_at = now
 
     def resume(self, now: float) -> None:
         """Start the clock again."""

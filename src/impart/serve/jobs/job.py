@@ -15,6 +15,7 @@ from impart.serve.jobs.process import JobProcess
 from impart.serve.jobs.refusal import JobRefusedError
 from impart.serve.jobs.requests import ExportRequest, IndexRequest
 from impart.serve.jobs.settings import JobSettings
+from impart.serve.schemas.text import path_text
 
 __all__ = ["ENDED", "Job", "JobKind", "Status"]
 
@@ -88,6 +89,9 @@ class Job:
                 "started_at": self.started_at,
                 "ended_at": self.ended_at,
                 "error": self._error,
+                "paths": [path_text(path) for path in self.request.paths]
+                if isinstance(self.request, IndexRequest)
+                else [],
                 "index": None if of_export else shown,
                 "export": shown if of_export else None,
                 "failures": [],
@@ -104,7 +108,7 @@ class Job:
         A job that has ended is shown as of the event before the last one, so that `done` follows.
         """
         with self._lock:
-            return self.log.last - self.ended, self.view()
+            return self.log.last - self._ended.is_set(), self.view()
 
     def pause(self) -> None:
         """Pause at the next event of the process.
@@ -229,6 +233,7 @@ class Job:
             if self.ended:
                 return
             self._flush_progress()
+            self.progress.pause(time.monotonic())
             self.ended_at = time.time()
             self._set(status)
             self.log.append("done", self.view())

@@ -35,9 +35,7 @@ from impart.video.index.store import VideoRecord
 
 __all__ = ["JobQueue"]
 
-_COMMANDS = {
-    kind: (sys.executable, "-P", "-m", f"impart.serve.jobs.children.{kind}") for kind in ("index", "export")
-}
+_COMMANDS = {kind: (sys.executable, "-P", "-m", f"impart.serve.jobs.children.{kind}") for kind in ("index", "export")}
 _USUAL_WAIT_S, _LONGEST_WAIT_S = 10, 600
 _FRAMES_PER_S = 25.0  # of handles in frames, before the rate of the film is known
 
@@ -80,15 +78,13 @@ class JobQueue:
         self._lanes: dict[JobKind, _Lane] = {"index": _Lane(deque()), "export": _Lane(deque())}
         self._jobs: dict[str, Job] = {}
         self._changed = threading.Condition()
-        self._closed = False
+        self._closed_at: float | None = None
 
     def roots(self) -> list[Path]:
         """Return the folders that indexing jobs may read."""
         return list(self._given_roots) or top_folders(record.path for record in self._records().values())
 
-    def index(
-        self, paths: Sequence[str] | None = None, *, retry_failed: bool = False, prune: bool = False
-    ) -> Job:
+    def index(self, paths: Sequence[str] | None = None, *, retry_failed: bool = False, prune: bool = False) -> Job:
         """Start a job that indexes folders.
 
         Args:
@@ -173,7 +169,7 @@ class JobQueue:
     def begin_close(self) -> None:
         """Refuse new jobs, and ask those that run to stop after the video in progress. Returns at once."""
         with self._changed:
-            self._closed = True
+            self._closed_at = self._closed_at or time.monotonic()
             running = [lane.running for lane in self._lanes.values() if lane.running is not None]
             waiting = [job for lane in self._lanes.values() for job in lane.waiting]
             self._changed.notify_all()
@@ -184,10 +180,11 @@ class JobQueue:
         """Stop: the video in progress is committed where that takes less than the grace, then all processes end.
 
         Args:
-            grace_s: None = the setting.
+            grace_s: counted from `begin_close`; None = the setting.
         """
         self.begin_close()
-        deadline = time.monotonic() + (self.settings.grace_s if grace_s is None else grace_s)
+        assert self._closed_at is not None
+        deadline = self._closed_at + (self.settings.grace_s if grace_s is None else grace_s)
         for lane in self._lanes.values():
             if lane.thread is not None:
                 lane.thread.join(max(0.0, deadline - time.monotonic()))
@@ -207,7 +204,7 @@ class JobQueue:
         job = Job(request, self.settings)
         lane = self._lanes[job.kind]
         with self._changed:
-            if self._closed:
+            if self._closed_at is not None:
                 raise JobRefusedError("the server stops", status=503, code="server_stops", retry_after_s=10)
             lane.waiting = deque(one for one in lane.waiting if not one.ended)
             if len(lane.waiting) >= self.settings.waiting:
@@ -244,7 +241,7 @@ class JobQueue:
         lane = self._lanes[kind]
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: lane.waiting or self._closed)
+                self._changed.wait_for(lambda: lane.waiting or self._closed_at is not None)
                 if not lane.waiting:
                     return
                 job = lane.running = lane.waiting.popleft()
@@ -272,6 +269,8 @@ class JobQueue:
         finally:
             process.close()
         if job.kind == "export":
+            if self.file_of(job) is None:
+                self.files.remove(job.id)
             self.files.keep_within_limits()
 
     def _request(self, job: Job) -> dict[str, Any]:

@@ -10,9 +10,7 @@ from impart.video.export.timelines import SUFFIXES
 
 __all__ = ["EXPORT_FORMS", "MEDIA_FORMS", "ExportForm", "ExportRequest", "IndexRequest", "SpanRequest", "file_suffix"]
 
-ExportForm: TypeAlias = Literal[
-    "clips", "reel", "sheet", "edl", "fcp7", "fcpxml", "otio", "csv", "resolve", "chapters"
-]
+ExportForm: TypeAlias = Literal["clips", "reel", "sheet", "edl", "fcp7", "fcpxml", "otio", "csv", "resolve", "chapters"]
 EXPORT_FORMS: tuple[str, ...] = get_args(ExportForm)
 MEDIA_FORMS = ("clips", "reel")
 """Forms whose cost grows with the length of the spans."""
