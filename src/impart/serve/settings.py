@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from impart.config import DEFAULT_HOST, DEFAULT_PORT
@@ -51,7 +51,7 @@ class ServeSettings:
     upload_megapixels: float = 100.0
     requests_per_s: float = 100.0
     waiting_searches: int = 256
-    jobs: JobSettings = JobSettings()
+    jobs: JobSettings = field(default_factory=JobSettings)
 
     def __post_init__(self) -> None:
         if self.token is not None and len(self.token) < _LEAST_TOKEN:

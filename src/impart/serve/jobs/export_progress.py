@@ -43,7 +43,7 @@ class ExportProgress:
     def resume(self, now: float) -> None:
         """Do nothing: an export has no clock."""
 
-    def apply(self, message: dict[str, Any], now: float) -> list[tuple[EventKind, dict[str, Any]]]:
+    def apply(self, message: dict[str, Any]) -> list[tuple[EventKind, dict[str, Any]]]:
         """Take a message of the process; return events of the job."""
         match message["type"]:
             case "span":
@@ -56,7 +56,7 @@ class ExportProgress:
                 self._file = {name: message[name] for name in ("name", "size_bytes", "media_type", "files")}
             case _:
                 return []
-        return [("progress", self.view(now))]
+        return [("progress", self.view())]
 
     def skip(self, number: int, reason: str) -> dict[str, Any]:
         """Note that a span, counted from 1, is left out."""
@@ -66,7 +66,7 @@ class ExportProgress:
             self.failures.append(failure)
         return failure
 
-    def view(self, now: float) -> dict[str, Any]:
+    def view(self, _now: float = 0.0) -> dict[str, Any]:
         """Return the progress as plain values, see `impart.serve.schemas.exports.ExportProgressOut`."""
         return {
             "form": self._request.form,
@@ -75,7 +75,3 @@ class ExportProgress:
             "notes": list(self._notes),
             "file": None if self._file is None else dict(self._file),
         }
-
-    def forget_file(self) -> None:
-        """Note that the finished file was deleted."""
-        self._file = None

@@ -241,7 +241,7 @@ class Job:
 
     def _take(self, message: dict[str, Any], now: float) -> None:
         if isinstance(self.progress, ExportProgress):
-            made = self.progress.apply(message, now)
+            made = self.progress.apply(message)
         else:
             event = event_of(message)
             made = [] if event is None else self.progress.apply(event, now)

@@ -1,8 +1,8 @@
 """Messages between the server and the process of a job: one JSON object per line.
 
 From the server: first the request, then orders: `{"order": "pause"}`, `resume`, `cancel`, `stop`. From the process: its
-events, `{"type": "VideoDone", ...}`, and `paused`, `stopped`, `finished`, `error`. Names of files that are no UTF-8 have
-surrogates, which JSON escapes.
+events, `{"type": "VideoDone", ...}`, and `paused`, `stopped`, `finished`, `error`. Names of files that are no UTF-8
+have surrogates, which JSON escapes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from impart.video.index import events
 from impart.video.index.events import Event
@@ -53,8 +53,8 @@ def event_of(message: dict[str, Any]) -> Event | None:
     kind = getattr(events, str(message.get("type")), None)
     if not dataclasses.is_dataclass(kind) or not isinstance(kind, type):
         return None
-    fields = {name: Path(value) if name in _PATHS else value for name, value in message.items() if name != "type"}
+    fields: dict[str, Any] = {name: value for name, value in message.items() if name != "type"}
+    fields |= {name: Path(fields[name]) for name in _PATHS if name in fields}
     if "notes" in fields:
         fields["notes"] = tuple(fields["notes"])
-    event: Event = kind(**fields)
-    return event
+    return cast("Event", kind(**fields))

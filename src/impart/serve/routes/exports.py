@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
 
@@ -14,7 +16,9 @@ from impart.serve.service import ServiceDep
 __all__ = ["router"]
 
 router = APIRouter(tags=["exports"])
-_FILE = {200: {"description": "The file.", "content": {"application/octet-stream": {}}}}
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file.", "content": {"application/octet-stream": {}}}
+}
 
 
 @router.post("/exports", summary="Export spans", status_code=202, responses=responses(400, 403, 422, 429, 503))

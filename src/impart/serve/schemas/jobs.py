@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -27,7 +27,7 @@ MOST_PATHS = 100
 FailureKind: TypeAlias = Literal["failed", "partial", "incomplete"]
 _NAME = Field(description="Name of the file.", examples=["a_film.mp4"])
 _PATH = Field(description="Where the file is, to be shown; no route takes it as an input.")
-_EXAMPLE = {
+_EXAMPLE: dict[str, Any] = {
     "id": "4f0c2ab19d3e5678",
     "kind": "index",
     "status": "running",

@@ -124,12 +124,10 @@ def _write(
 
 def _zipped(files: Sequence[Path], target: Path) -> Path:
     """Move files into an archive, without compression: media do not get smaller."""
-    with atomic_path(target) as part:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-            for file in files:
-                archive.write(file, file.name)
-    for file in files:
-        file.unlink()
+    with atomic_path(target) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+        for file in files:
+            archive.write(file, file.name)
+            file.unlink()
     return target
 
 
