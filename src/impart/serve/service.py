@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from impart.evaluate.cache import default_cache_folder
+from impart.serve.jobs.progress.streams import Streams
 from impart.serve.jobs.queue import JobQueue
-from impart.serve.jobs.streams import Streams
 from impart.serve.problems import Problem
 from impart.serve.settings import ServeSettings
 from impart.video.index.index import VideoIndex

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import numpy as np
 import pytest
 
@@ -40,7 +40,7 @@ def test_ctrl_c_ends_streams_and_jobs_once_the_video_is_committed(tmp_path: Path
 
         def follow() -> None:
             kind = ""
-            with httpx.Client(base_url=f"{address[0]}api/v1/", timeout=60) as client:
+            with httpx2.Client(base_url=f"{address[0]}api/v1/", timeout=60) as client:
                 job = client.post("jobs/index", json={}).json()
                 with client.stream("GET", f"jobs/{job['id']}/events") as answer:
                     for line in answer.iter_lines():

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -58,7 +58,7 @@ def client(films: Path, tmp_path: Path) -> Iterator[TestClient]:
         yield client
 
 
-def wait(client: TestClient | httpx.Client, job: dict[str, Any]) -> dict[str, Any]:
+def wait(client: TestClient | httpx2.Client, job: dict[str, Any]) -> dict[str, Any]:
     deadline = time.monotonic() + QUICK_S
     while job["ended_at"] is None:
         assert time.monotonic() < deadline, job
@@ -198,7 +198,7 @@ class Live:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}{API}/", timeout=QUICK_S)
+        self.client = httpx2.Client(base_url=f"http://127.0.0.1:{port}{API}/", timeout=QUICK_S)
 
     def stop(self) -> None:
         self.client.close()
@@ -213,7 +213,7 @@ def live(films: Path, tmp_path: Path) -> Iterator[Live]:
     live.stop()
 
 
-def read(client: httpx.Client, job_id: str, *, most: int = 10_000, last: int | None = None) -> list[dict[str, Any]]:
+def read(client: httpx2.Client, job_id: str, *, most: int = 10_000, last: int | None = None) -> list[dict[str, Any]]:
     """Read events of a stream: all, or the first ones."""
     headers = {} if last is None else {"Last-Event-ID": str(last)}
     found: list[dict[str, Any]] = []

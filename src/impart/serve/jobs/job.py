@@ -7,11 +7,11 @@ import threading
 import time
 from typing import Any, Literal, TypeAlias
 
-from impart.serve.jobs.event_log import EventLog
-from impart.serve.jobs.export_progress import ExportProgress
-from impart.serve.jobs.index_progress import IndexProgress
 from impart.serve.jobs.messages import event_of
 from impart.serve.jobs.process import JobProcess
+from impart.serve.jobs.progress.event_log import EventLog
+from impart.serve.jobs.progress.exporting import ExportProgress
+from impart.serve.jobs.progress.indexing import IndexProgress
 from impart.serve.jobs.refusal import JobRefusedError
 from impart.serve.jobs.requests import ExportRequest, IndexRequest
 from impart.serve.jobs.settings import JobSettings

@@ -22,10 +22,10 @@ from typing import Any
 
 from impart.errors import ImpartError
 from impart.serve.jobs.export_files import ExportFiles
-from impart.serve.jobs.export_progress import ExportProgress
-from impart.serve.jobs.index_progress import IndexProgress
 from impart.serve.jobs.job import Job, JobKind
 from impart.serve.jobs.process import JobProcess
+from impart.serve.jobs.progress.exporting import ExportProgress
+from impart.serve.jobs.progress.indexing import IndexProgress
 from impart.serve.jobs.refusal import JobRefusedError
 from impart.serve.jobs.requests import MEDIA_FORMS, ExportRequest, IndexRequest
 from impart.serve.jobs.roots import check_folders, top_folders

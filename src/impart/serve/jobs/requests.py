@@ -1,4 +1,4 @@
-"""What a job is asked to do."""
+"""Requests: indexing folders, and exporting spans."""
 
 from __future__ import annotations
 

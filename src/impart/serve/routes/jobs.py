@@ -13,8 +13,8 @@ from fastapi import Path as PathParam
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from impart.serve.jobs.job import Job
+from impart.serve.jobs.progress.streams import follow
 from impart.serve.jobs.refusal import JobRefusedError
-from impart.serve.jobs.streams import follow
 from impart.serve.problems import Problem, responses
 from impart.serve.schemas.jobs import FailuresOut, IndexJobRequest, IndexOut, JobOut, JobsOut, RecordedFailureOut
 from impart.serve.schemas.text import path_text

@@ -16,7 +16,7 @@ from impart.video.index.events import Event
 __all__ = ["Control", "Order", "serve_request"]
 
 Order: TypeAlias = Literal["go", "cancel", "stop"]
-"""What a process should do at an event: go on, stop at once, or stop when the video in progress is committed."""
+"""Order to a process at an event: go on, stop at once, or stop when the video in progress is committed."""
 
 
 _CODES = ((IndexLockedError, "index_locked"), (MissingExtraError, "missing_extra"))

@@ -28,7 +28,7 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class _File:
-    """What the index knows about a file."""
+    """A file as it was indexed."""
 
     size_bytes: int
     mtime_ns: int

@@ -11,7 +11,7 @@ __all__ = ["IndexedFile", "change_of"]
 
 
 class IndexedFile(Protocol):
-    """What an index knows about a file, such as a `VideoRecord`."""
+    """A file as it was indexed, such as a `VideoRecord`."""
 
     @property
     def size_bytes(self) -> int: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from impart.serve.jobs.event_log import EventKind
+from impart.serve.jobs.progress.event_log import EventKind
 from impart.serve.jobs.requests import ExportRequest
 
 __all__ = ["ExportProgress"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from impart.serve.jobs.event_log import EventKind
+from impart.serve.jobs.progress.event_log import EventKind
 from impart.serve.schemas.text import path_text
 from impart.video.index.events import (
     Event,

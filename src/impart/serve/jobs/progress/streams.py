@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 
-from impart.serve.jobs.event_log import JobEvent
 from impart.serve.jobs.job import Job
+from impart.serve.jobs.progress.event_log import JobEvent
 from impart.serve.jobs.refusal import JobRefusedError
 
 __all__ = ["Streams", "follow"]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from impart.serve.jobs.event_log import EventLog
-from impart.serve.jobs.index_progress import IndexProgress
 from impart.serve.jobs.messages import event_of, line_of, message_of
+from impart.serve.jobs.progress.event_log import EventLog
+from impart.serve.jobs.progress.indexing import IndexProgress
 from impart.video.index.events import (
     Event,
     IndexDone,
