@@ -9,7 +9,19 @@ from fastapi import FastAPI
 
 from impart import __version__
 from impart.serve.problems import add_handlers
-from impart.serve.routes import duplicates, frames, media, names, page, references, search, system, videos
+from impart.serve.routes import (
+    duplicates,
+    exports,
+    frames,
+    jobs,
+    media,
+    names,
+    page,
+    references,
+    search,
+    system,
+    videos,
+)
 from impart.serve.service import Service
 from impart.serve.settings import ServeSettings
 
@@ -24,6 +36,8 @@ _ROUTERS = (
     names.router,
     references.router,
     duplicates.router,
+    jobs.router,
+    exports.router,
 )
 
 

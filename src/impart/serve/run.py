@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -56,6 +58,12 @@ def run(settings: ServeSettings, opened: socket.socket, *, on_ready: Callable[[]
     )
 
     class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            super().handle_exit(sig, frame)
+            # Streams of events end with their jobs, and the server waits for its streams. Not in the handler itself:
+            # the thread that it interrupts may hold a lock.
+            threading.Thread(target=app.state.service.jobs.begin_close, name="impart-exit").start()
+
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if self.started and on_ready is not None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from impart.serve.jobs.progress.streams import Streams
+from impart.serve.jobs.queue import JobQueue
 from impart.serve.library.catalogue import Catalogue
 from impart.serve.library.slow import SlowResults
 from impart.serve.media.media import Media
@@ -16,6 +18,7 @@ from impart.serve.search.refresher import Refresher
 from impart.serve.search.service import SearchService
 from impart.serve.settings import ServeSettings
 from impart.video.index.index import VideoIndex
+from impart.video.index.stats import IndexStats
 from impart.video.index.store import Store, VideoRecord
 
 __all__ = ["Service", "ServiceDep"]
@@ -46,12 +49,32 @@ class Service:
         self._lock = threading.Lock()
         self._catalogue = Catalogue()
         self.slow = SlowResults()
+        self._stats: tuple[str, IndexStats] | None = None
+        self.jobs = JobQueue(
+            self.index.path,
+            records=self.records,
+            exports=settings.cache_folder / "exports",
+            roots=settings.roots,
+            settings=settings.jobs,
+        )
+        self.streams = Streams(settings.jobs.streams)
 
     def close(self) -> None:
         """Release what the server holds; running jobs commit their video first."""
+        self.jobs.close()
         self.media.close()
         self.refresher.close()
         self.searches.close()
+
+    def stats(self) -> IndexStats | None:
+        """Count what the index contains, again only after a commit; None before it is created."""
+        if not self.index.exists:
+            return None
+        state = self._store.state()
+        known = self._stats
+        if known is None or known[0] != state:
+            known = self._stats = state, self.index.stats()
+        return known[1]
 
     def catalogue(self) -> Catalogue:
         """Return the indexed videos and photos; read again only after a commit."""

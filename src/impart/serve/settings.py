@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from impart.config import DEFAULT_HOST, DEFAULT_PORT
 from impart.errors import ConfigError
+from impart.serve.jobs.settings import JobSettings
 
 __all__ = ["LOOPBACK_NAMES", "ServeSettings"]
 
@@ -32,6 +33,7 @@ class ServeSettings:
         upload_mb, upload_megapixels: largest query image or image of a name.
         requests_per_s: most requests per client and second, in the mean; bursts may have ten times as many.
         waiting_searches: searches that may wait; more are refused with 429.
+        jobs: limits of indexing jobs and exports.
 
     Raises:
         ConfigError: a value cannot work, or another host than this machine is asked for without a token.
@@ -51,6 +53,7 @@ class ServeSettings:
     upload_megapixels: float = 100.0
     requests_per_s: float = 100.0
     waiting_searches: int = 256
+    jobs: JobSettings = field(default_factory=JobSettings)
 
     def __post_init__(self) -> None:
         if self.token is not None and len(self.token) < _LEAST_TOKEN:

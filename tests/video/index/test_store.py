@@ -22,7 +22,7 @@ from impart.video.index import manifest as manifests
 from impart.video.index.index import VideoIndex
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, Store, VideoRecord, path_id
-from impart.video.index.writer import SegmentChunk, Writer, _worth_compacting
+from impart.video.index.writer import SegmentChunk, Writer, _worth_compacting, is_locked, write_lock
 from impart.video.search.state.load import load_snapshot
 
 
@@ -229,3 +229,13 @@ def test_a_disk_without_hard_links_is_refused_before_anything_is_written(
         list(old.add([tmp_path]))
     assert old.search(text="red") == []
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_lock_that_is_held_is_seen_and_the_test_for_it_stops_no_writer(tmp_path: Path) -> None:
+    assert not is_locked(tmp_path)
+    assert list(tmp_path.iterdir()) == [], "asking leaves no file"
+    with write_lock(tmp_path):
+        assert is_locked(tmp_path)
+        with pytest.raises(IndexLockedError), write_lock(tmp_path):
+            pass
+    assert not is_locked(tmp_path)

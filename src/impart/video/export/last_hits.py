@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from impart.errors import QueryError
+from impart.video.export.source.changes import change_of
 from impart.video.export.spans import ExportSpan, SpanFailure
-from impart.video.index.files.scan import content_hash
-from impart.video.index.store import Store, VideoRecord
+from impart.video.index.store import Store
 from impart.video.search.last_search import load_last_search
 
 __all__ = ["spans_of_last_search"]
@@ -33,7 +33,7 @@ def spans_of_last_search(folder: Path, numbers: Sequence[int] = ()) -> tuple[lis
     if not hits:
         raise QueryError(f"the last search ({search.query!r}) found nothing: search again, then export")
     records = {record.path: record for record in Store(folder).videos()}
-    reasons = {path: _problem(path, records.get(path)) for path in {hit.path for hit in hits}}
+    reasons = {path: change_of(path, records.get(path)) for path in {hit.path for hit in hits}}
     spans: list[ExportSpan] = []
     failures: list[SpanFailure] = []
     for hit in hits:
@@ -53,19 +53,3 @@ def spans_of_last_search(folder: Path, numbers: Sequence[int] = ()) -> tuple[lis
         else:
             failures.append(SpanFailure(span=span, reason=reason))
     return spans, failures
-
-
-def _problem(path: Path, record: VideoRecord | None) -> str | None:
-    """Name the reason why the spans of a file cannot be trusted, or None."""
-    try:
-        status = path.stat()
-        if record is None:
-            return f"{path} is no longer in the index: search again"
-        same = status.st_size == record.size_bytes and status.st_mtime_ns == record.mtime_ns
-        if same or content_hash(path) == record.content_hash:
-            return None
-    except FileNotFoundError:
-        return f"{path} is gone: bring it back, or run impart index again"
-    except OSError as error:
-        return f"{path} cannot be read: {error.strerror or error}"
-    return f"{path} has changed since it was indexed: run impart index again, then search again"

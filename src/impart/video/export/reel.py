@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -44,9 +44,18 @@ Image = npt.NDArray[np.uint8]
 
 
 def write_reel(
-    spans: Sequence[ExportSpan], file: Path, *, handles: Handles = NO_HANDLES, overwrite: bool = False
+    spans: Sequence[ExportSpan],
+    file: Path,
+    *,
+    handles: Handles = NO_HANDLES,
+    overwrite: bool = False,
+    on_span: Callable[[ExportSpan], None] | None = None,
 ) -> Written:
     """Join spans to one MP4 file, in their order. A span that fails is left out and named.
+
+    Args:
+        handles: material to add on both sides.
+        on_span: called with each span as soon as it is in the reel.
 
     Raises:
         DataError: the file exists, is no .mp4, or nothing can be written.
@@ -76,6 +85,8 @@ def write_reel(
                     continue
                 frames += added
                 written += 1
+                if on_span is not None:
+                    on_span(event.span)
             if not written:
                 raise DataError(f"nothing to export: {failures[0].reason}")
             video.finish()

@@ -149,6 +149,7 @@ class VideoIndex:
         dry_run: bool = False,
         exclude: Iterable[str] = (),
         photos: bool = True,
+        within: Iterable[str | os.PathLike[str]] | None = None,
         name_ignored: bool = False,
     ) -> Iterator[Event]:
         """Index new and changed videos and photos. A run may be stopped at any moment; the next one continues.
@@ -162,8 +163,8 @@ class VideoIndex:
             force: with `prune`, remove these as well.
             retry_failed: try files again that failed, or were read in part, before.
             dry_run: only yield what would be done; nothing is written.
-            exclude, photos: patterns of files and folders to leave out, and whether photos of given folders are taken;
-                see `impart.video.index.files.scan.scan`.
+            exclude, photos, within: patterns of files and folders to leave out, whether photos of given folders are
+                taken, and folders that are not left; see `impart.video.index.files.scan.scan`.
             name_ignored: also yield `PathIgnored` for each file and folder that is left out; they are always counted.
 
         Yields:
@@ -180,7 +181,7 @@ class VideoIndex:
         began = time.monotonic()
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         request = Request(prune=prune, force=force, retry_failed=retry_failed)
-        found = scan(given, exclude=exclude, photos=photos)
+        found = scan(given, exclude=exclude, photos=photos, within=within)
         if name_ignored:
             yield from (PathIgnored(path=Path(path), reason=reason) for path, reason in found.ignored)
         if dry_run:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from impart.blending.base import Blend
 
-__all__ = ["CHUNK_ROWS", "SegmentChunk", "Writer", "blend_columns", "write_lock"]
+__all__ = ["CHUNK_ROWS", "SegmentChunk", "Writer", "blend_columns", "is_locked", "write_lock"]
 
 CHUNK_ROWS = 4096
 """Segments written at once; it bounds the memory that a long video needs."""
@@ -78,8 +78,28 @@ class SegmentChunk:
         return len(self.start_s)
 
 
+_LOCK_WAIT_S = 0.2
+"""A test whether the lock is held (`is_locked`) holds it for a moment: a writer waits that long before it gives up."""
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process is writing to the index in `folder`."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(str(folder / ".lock"), timeout=0)
+    try:
+        if (folder / ".lock").exists():
+            lock.acquire()
+            lock.release()
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False  # nobody can hold a lock that cannot be taken here
+    return False
+
+
 @contextmanager
-def write_lock(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+def write_lock(folder: Path, *, wait_s: float = _LOCK_WAIT_S) -> Iterator[None]:
     """Hold the lock of the index in `folder`, which must exist; the system releases it when the process dies.
 
     Args:

@@ -15,7 +15,7 @@ from impart.video.decode import content
 from impart.video.decode.content import PHOTO_SUFFIXES
 from impart.video.index.events import IndexDone, PathIgnored, ScanDone
 from impart.video.index.files import scan as module
-from impart.video.index.files.scan import OTHER_SUFFIXES, VIDEO_SUFFIXES, scan
+from impart.video.index.files.scan import OTHER_SUFFIXES, OUTSIDE, VIDEO_SUFFIXES, scan
 from impart.video.index.index import VideoIndex
 
 PACKETS = np.full((8, 188), 200, np.uint8)
@@ -143,3 +143,20 @@ def test_a_folder_of_videos_that_has_a_reference_set_is_searched(tmp_path):
     (tmp_path / "films" / "a.mp4").write_bytes(b"video")
     assert names(tmp_path) == ["films/a.mp4"]
     assert scan([tmp_path]).ignored_by_reason() == {"IMPART folder": 1, ".arrow": 1, ".json": 1}
+
+
+def test_links_that_leave_the_given_folders_are_left_out_and_named(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    for folder in (inside, outside):
+        folder.mkdir()
+        (folder / f"{folder.name}.mp4").touch()
+    (inside / "folder").symlink_to(outside)
+    (inside / "file.mp4").symlink_to(outside / "outside.mp4")
+    (inside / "same.mp4").symlink_to(inside / "inside.mp4")
+    (tmp_path / "link").symlink_to(outside)
+
+    found = scan([inside, outside, tmp_path / "link"], within=[inside])
+    assert [file.path.name for file in found.files] == ["inside.mp4", "same.mp4"]
+    assert sorted(Path(path).name for path, reason in found.ignored if reason == OUTSIDE) == ["file.mp4", "folder"]
+    assert found.problems == [(outside, OUTSIDE), (tmp_path / "link", OUTSIDE)]
+    assert len(scan([inside]).files) == 4, "without the limit, links are followed"

@@ -24,6 +24,7 @@ from impart.video.decode.content import ICON, ICON_PX, PHOTO_SUFFIXES, content_o
 
 __all__ = [
     "OTHER_SUFFIXES",
+    "OUTSIDE",
     "VIDEO_SUFFIXES",
     "FoundFile",
     "Scan",
@@ -67,6 +68,9 @@ FOREIGN_FOLDERS = frozenset({
 
 THUMBNAIL_FOLDERS = frozenset({"thumbnail", "thumbnails", "thumbs"})
 """Folders whose images are small copies, in lower case; their videos are taken."""
+
+OUTSIDE = "leads out of the folders that may be indexed"
+"""Reason to leave out a symbolic link, see `scan`."""
 
 _MAY_MOVE = _suffixes("apng avif gif heic heics heif heifs hif png webp")
 _REMEDIES = {".jxl": ".jxl (cannot be read: save these as JPEG)"}
@@ -121,7 +125,13 @@ class Scan:
         return dict(Counter(reason for _, reason in self.ignored).most_common())
 
 
-def scan(paths: Iterable[str | os.PathLike[str]], *, exclude: Iterable[str] = (), photos: bool = True) -> Scan:
+def scan(
+    paths: Iterable[str | os.PathLike[str]],
+    *,
+    exclude: Iterable[str] = (),
+    photos: bool = True,
+    within: Iterable[str | os.PathLike[str]] | None = None,
+) -> Scan:
     """Walk files and folders, recursively and sorted.
 
     Hidden files and folders (`.name`), `FOREIGN_FOLDERS` and IMPART's own artefacts below a given path are left out. A
@@ -133,8 +143,11 @@ def scan(paths: Iterable[str | os.PathLike[str]], *, exclude: Iterable[str] = ()
         exclude: patterns of files and folders to leave out below given folders. A pattern is compared with the name,
             with the path below the given folder and with the whole path; `*` also matches `/`.
         photos: whether the photos of given folders are taken; a photo given by name always is.
+        within: folders that are not left: symbolic links that lead out of them are left out, given paths that do are
+            problems. None = links are followed anywhere.
     """
     excluded = _matcher(exclude)
+    inside = _inside(within)
     result = Scan()
     found: dict[Path, FoundFile] = {}
     entered: set[tuple[int, int]] = set()
@@ -147,6 +160,9 @@ def scan(paths: Iterable[str | os.PathLike[str]], *, exclude: Iterable[str] = ()
             if isinstance(error, FileNotFoundError):
                 result.missing.append(path)
             continue
+        if not inside(path):
+            result.problems.append((path, OUTSIDE))
+            continue
         if not stat.S_ISDIR(info.st_mode):
             if not stat.S_ISREG(info.st_mode):
                 kind = next((name for is_one, name in _SPECIAL if is_one(info.st_mode)), "no file")
@@ -157,7 +173,7 @@ def scan(paths: Iterable[str | os.PathLike[str]], *, exclude: Iterable[str] = ()
             continue
         root = as_listed(path.resolve())
         problems_before = len(result.problems)
-        for item in _walk(root, entered=entered, result=result, excluded=excluded, photos=photos):
+        for item in _walk(root, entered=entered, result=result, excluded=excluded, inside=inside, photos=photos):
             found[item.path] = item
         if not any(problem_path == root for problem_path, _ in result.problems[problems_before:]):
             result.roots.append(root)
@@ -233,7 +249,13 @@ def _folded(name: str) -> str:
 
 
 def _walk(
-    root: Path, *, entered: set[tuple[int, int]], result: Scan, excluded: Callable[[str, str], bool], photos: bool
+    root: Path,
+    *,
+    entered: set[tuple[int, int]],
+    result: Scan,
+    excluded: Callable[[str, str], bool],
+    inside: Callable[[Path], bool],
+    photos: bool,
 ) -> Iterator[FoundFile]:
     """Find the videos and photos below `root`.
 
@@ -256,7 +278,7 @@ def _walk(
             result.ignored.append((str(folder), "IMPART folder"))
             continue
         for entry in entries:
-            decided = _decide(entry, below=str(root), excluded=excluded, photos=photos)
+            decided = _decide(entry, below=str(root), excluded=excluded, inside=inside, photos=photos)
             if isinstance(decided, FoundFile):
                 yield decided
             elif isinstance(decided, Path):
@@ -266,7 +288,12 @@ def _walk(
 
 
 def _decide(
-    entry: os.DirEntry[str], *, below: str, excluded: Callable[[str, str], bool], photos: bool
+    entry: os.DirEntry[str],
+    *,
+    below: str,
+    excluded: Callable[[str, str], bool],
+    inside: Callable[[Path], bool],
+    photos: bool,
 ) -> FoundFile | Path | str:
     """Decide on one entry of a folder: a file to take, a folder to enter, or the reason to leave it out."""
     if entry.name.startswith("."):
@@ -276,6 +303,8 @@ def _decide(
     path = Path(entry.path)
     suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a path is slow
     try:
+        if entry.is_symlink() and not inside(path):
+            return OUTSIDE
         if entry.is_dir():
             if entry.name.lower() in FOREIGN_FOLDERS:
                 return entry.name
@@ -334,6 +363,19 @@ def _is_artefact(names: Iterable[str]) -> bool:
     marks = {"videos.lance", "ram.onnx"} & found or any(name.endswith(".arrow") for name in found)
     videos = any(os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES for name in found)  # noqa: PTH122 - a path is slow
     return "manifest.json" in found and bool(marks) and not videos
+
+
+def _inside(folders: Iterable[str | os.PathLike[str]] | None) -> Callable[[Path], bool]:
+    """Make the test whether a path, with its links followed, is in one of the folders."""
+    if folders is None:
+        return lambda _: True
+    real = [Path(os.path.realpath(folder)) for folder in folders]
+
+    def inside(path: Path) -> bool:
+        target = Path(os.path.realpath(path))
+        return any(target.is_relative_to(folder) for folder in real)
+
+    return inside
 
 
 def _matcher(patterns: Iterable[str]) -> Callable[[str, str], bool]:

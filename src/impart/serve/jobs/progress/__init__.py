@@ -1,0 +1,1 @@
+"""Progress of jobs: computed from what their processes tell, numbered, and streamed."""
