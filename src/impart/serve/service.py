@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from impart.serve.metrics import Metrics
 from impart.serve.problems import Problem
 from impart.serve.settings import ServeSettings
 from impart.video.index.index import VideoIndex
@@ -28,6 +29,8 @@ class Service:
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
         self.index = VideoIndex.open(settings.index)
+        self.metrics = Metrics()
+        self.metrics.watch(self.records)
         self._store = Store(self.index.path)
         self._lock = threading.Lock()
         self._records: tuple[str, dict[str, VideoRecord]] = ("", {})
