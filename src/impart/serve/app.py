@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,6 +11,7 @@ from fastapi import FastAPI
 from impart import __version__
 from impart.serve.problems import add_handlers
 from impart.serve.routes import page, search, system, videos
+from impart.serve.safety.stack import add_safety
 from impart.serve.service import Service
 from impart.serve.settings import ServeSettings
 
@@ -35,8 +37,9 @@ def create_app(settings: ServeSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.warm_up.start()
         yield
-        service.close()
+        await asyncio.to_thread(service.close)
 
     app = FastAPI(
         title="IMPART",
@@ -46,8 +49,11 @@ def create_app(settings: ServeSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=f"{API}/openapi.json",
+        redirect_slashes=False,
+        form_limits={"max_files": settings.upload_images, "max_fields": 20, "max_part_size": 1 << 20},
     )
     app.state.service = service
+    app.state.stopping = add_safety(app, settings, service.metrics)
     add_handlers(app)
     for router in _ROUTERS:
         app.include_router(router, prefix=API)

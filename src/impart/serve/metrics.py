@@ -7,6 +7,7 @@ for several processes.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,13 +16,15 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from impart.errors import ImpartError
+from impart.serve.problems import MEDIA_TYPE
 
 if TYPE_CHECKING:
     from impart.video.index.store import VideoRecord
 
-__all__ = ["METRICS_TYPE", "Metrics", "Stage"]
+__all__ = ["METRICS_TYPE", "Measured", "Metrics", "Stage"]
 
 METRICS_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 """Media type of `Metrics.text`."""
@@ -36,6 +39,7 @@ _STAGES: dict[Stage, str] = {
     "frames": "Seconds to make one frame image that was not cached.",
     "previews": "Seconds to make one preview that was not cached.",
 }
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a client may invent others
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # seconds
 
 
@@ -129,3 +133,42 @@ class Metrics:
     def text(self) -> str:
         """Write all metrics in Prometheus' text format."""
         return generate_latest(self._registry).decode("utf-8")
+
+
+class Measured:
+    """Records every request: a plain ASGI application around another one.
+
+    Args:
+        app: what is measured.
+        metrics: of the server.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and record its answer."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        began, status, problem = time.perf_counter(), 0, False
+
+        async def watched(message: Message) -> None:
+            nonlocal status, problem
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                problem = any(value == MEDIA_TYPE.encode() for _, value in message["headers"])
+            elif problem:
+                problem = False
+                self._metrics.problem(json.loads(message["body"])["code"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.request(method, _route(scope), status, time.perf_counter() - began)
+
+
+def _route(scope: Scope) -> str:
+    """Return the template of the path; one text for all paths that no route has."""
+    return str(getattr(scope.get("route"), "path_format", "other"))

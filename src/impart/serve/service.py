@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from impart.serve.metrics import Metrics
 from impart.serve.problems import Problem
 from impart.serve.settings import ServeSettings
+from impart.serve.warmup import WarmUp
 from impart.video.index.index import VideoIndex
 from impart.video.index.store import Store, VideoRecord
 
@@ -31,6 +32,7 @@ class Service:
         self.index = VideoIndex.open(settings.index)
         self.metrics = Metrics()
         self.metrics.watch(self.records)
+        self.warm_up = WarmUp(self.index)
         self._store = Store(self.index.path)
         self._lock = threading.Lock()
         self._records: tuple[str, dict[str, VideoRecord]] = ("", {})

@@ -29,6 +29,11 @@ class ServeSettings:
         cache: folder of frames, previews, query images and exports; None = `serve/` in IMPART's cache folder.
         cache_mb: most megabytes of that folder.
         upload_mb, upload_megapixels: largest query image or image of a name.
+        upload_images: images of a name that may be uploaded at once.
+        request_mb: largest body of a form with images; the body of a JSON request has at most 1 MiB.
+        body_s: seconds in which the headers, then the body of a request must arrive; a large body may take longer, at
+            16 KiB a second.
+        connections: connections that may be open at once.
         requests_per_s: most requests per client and second, in the mean; bursts may have ten times as many.
         waiting_searches: searches that may wait; more are refused with 429.
 
@@ -47,6 +52,10 @@ class ServeSettings:
     cache_mb: int = 2048
     upload_mb: int = 25
     upload_megapixels: float = 100.0
+    upload_images: int = 20
+    request_mb: int = 100
+    body_s: float = 20.0
+    connections: int = 512
     requests_per_s: float = 100.0
     waiting_searches: int = 256
 
