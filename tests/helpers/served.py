@@ -82,6 +82,21 @@ def read_all(connection: socket.socket) -> bytes:
     return data
 
 
+def read_answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Read one answer that states its length: status, headers with lower-case names, body."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        part = connection.recv(65536)
+        assert part, f"the connection was closed after {data!r}"
+        data += part
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    while len(body) < int(headers["content-length"]):
+        body += connection.recv(65536)
+    return int(first.split()[1]), headers, body
+
+
 def raw(port: int, request: bytes) -> bytes:
     """Send bytes, and read until the server closes the connection."""
     with connect(port) as connection:

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from impart.errors import ConfigError, VideoIndexError
 from impart.serve.app import create_app
+from impart.serve.safety.bodies import MOST_HEAD_BYTES
 from impart.serve.safety.connections import guarded
 from impart.serve.safety.work import Stopping
 from impart.serve.settings import ServeSettings
@@ -29,7 +30,6 @@ __all__ = ["check_index", "listen", "run", "server_of"]
 
 _GRACE_S: Final = 10  # for requests that are being answered; jobs have a time of their own
 _KEEP_ALIVE_S: Final = 20
-_MOST_HEAD_BYTES: Final = 32 * 1024  # of the first line and the headers
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -106,7 +106,7 @@ def server_of(app: FastAPI, settings: ServeSettings, *, on_ready: Callable[[], N
         access_log=False,
         server_header=False,
         proxy_headers=bool(settings.hosts),
-        h11_max_incomplete_event_size=_MOST_HEAD_BYTES,
+        h11_max_incomplete_event_size=MOST_HEAD_BYTES,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
     )

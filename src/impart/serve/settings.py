@@ -62,6 +62,8 @@ class ServeSettings:
     def __post_init__(self) -> None:
         if self.token is not None and len(self.token) < _LEAST_TOKEN:
             raise ConfigError(f"the token has {len(self.token)} letters: use at least {_LEAST_TOKEN}")
+        if not self.host:
+            raise ConfigError(f"the host is empty: listen on {DEFAULT_HOST}, or on every address with 0.0.0.0")
         if self.token is None and not self.is_local:
             raise ConfigError(
                 f"the host {self.host} can be reached from other machines: give a token with --token-file FILE "
@@ -79,5 +81,5 @@ class ServeSettings:
     @property
     def address(self) -> str:
         """Address of the page on this machine."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "") else "[::1]" if self.host in ("::", "::1") else self.host
-        return f"http://{host}:{self.port}/"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Final
 
 from starlette.datastructures import Headers
@@ -11,10 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from impart.serve.problems import Problem, problem_response
 from impart.serve.settings import ServeSettings
 
-__all__ = ["BodyLimits"]
+__all__ = ["MOST_HEAD_BYTES", "BodyLimits"]
 
 _MEGABYTE: Final = 1 << 20
 _LONGEST_ADDRESS: Final = 8192  # bytes of the path and the query
+MOST_HEAD_BYTES: Final = 32 * 1024
 _MOST_JSON_BYTES: Final = _MEGABYTE
 _LEAST_RATE: Final = 16_384  # bytes a second in the mean, after the first seconds
 _API: Final = "/api/"
@@ -22,7 +24,7 @@ _JSON, _FORM = "application/json", "multipart/form-data"
 
 
 class BodyLimits:
-    """Answers 413, 414, 415 or 408 to requests that are too large, of the wrong type, or too slow.
+    """Answers 408, 413, 414, 415 or 431 to requests that are too large, of the wrong type, or too slow.
 
     A form of another site can send neither JSON nor a header of its own, so JSON is taken only with its media type.
 
@@ -43,14 +45,13 @@ class BodyLimits:
         headers = Headers(scope=scope)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         most = self._most_form_bytes if kind == _FORM else _MOST_JSON_BYTES
-        problem = _address_problem(scope) or _type_problem(scope, headers, kind) or _length_problem(headers, most)
+        problem = _head_problem(scope) or _type_problem(scope, headers, kind) or _length_problem(headers, most)
         if problem is not None:
             return await problem_response(problem)(scope, receive, send)
         body = _Body(receive, send, most=most, first_s=self._first_s)
-        try:
+        with contextlib.suppress(BodyProblemError):
             await self._app(scope, body.receive, body.send)
-        except BodyProblemError:
-            await body.refuse(scope)
+        await body.refuse(scope)
 
 
 class BodyProblemError(Exception):
@@ -101,16 +102,21 @@ class _Body:
             await self._send(message)
 
     async def refuse(self, scope: Scope) -> None:
-        """Answer with the problem."""
+        """Answer with the problem, where there is one."""
         if self._problem is not None and not self._answered:
             await problem_response(self._problem)(scope, self._receive, self._send)
 
 
-def _address_problem(scope: Scope) -> Problem | None:
+def _head_problem(scope: Scope) -> Problem | None:
     length = len(scope.get("raw_path") or scope["path"].encode()) + len(scope["query_string"])
-    if length <= _LONGEST_ADDRESS:
-        return None
-    return Problem(414, "address_too_long", f"the address has {length} bytes: at most {_LONGEST_ADDRESS} are taken")
+    if length > _LONGEST_ADDRESS:
+        return Problem(414, "address_too_long", f"the address has {length} bytes: at most {_LONGEST_ADDRESS} are taken")
+    length = sum(len(name) + len(value) for name, value in scope["headers"])
+    if length > MOST_HEAD_BYTES:
+        return Problem(
+            431, "headers_too_large", f"the headers have {length} bytes: at most {MOST_HEAD_BYTES} are taken"
+        )
+    return None
 
 
 def _type_problem(scope: Scope, headers: Headers, kind: str) -> Problem | None:

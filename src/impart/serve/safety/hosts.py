@@ -17,7 +17,7 @@ from impart.serve.settings import LOOPBACK_NAMES, ServeSettings
 
 __all__ = ["HostGuard"]
 
-_ANY = ("0.0.0.0", "::", "")  # listens on every address
+_ANY = ("0.0.0.0", "::")  # listens on every address
 _OWN_SITES = ("same-origin", "none")
 _PORTS = {"http": 80, "https": 443}
 
