@@ -30,9 +30,14 @@ HERE = "http://127.0.0.1:8765"
 TOKEN = "a-token-of-some-letters"
 
 
+def register_tiny() -> None:
+    """Let indexes of the tiny encoder be opened by their id."""
+    register("tiny", lambda rest, **_: TinyEncoder(int(rest or 0)))
+
+
 def write_library(folder: Path) -> Path:
     """Write and index two films; return the folder of the index."""
-    register("tiny", lambda rest, **_: TinyEncoder(int(rest or 0)))
+    register_tiny()
     films = folder / "films"
     films.mkdir(parents=True)
     write_clip(films / "a.mp4", colours=["red", "green"], seconds_each=1)

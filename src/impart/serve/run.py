@@ -6,6 +6,7 @@ would not be those of the others.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -29,6 +30,7 @@ from impart.video.index.manifest import IndexManifest
 __all__ = ["check_index", "listen", "run", "server_of"]
 
 _GRACE_S: Final = 10  # for requests that are being answered; jobs have a time of their own
+_UNREAD_S: Final = 2
 _KEEP_ALIVE_S: Final = 20
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -128,7 +130,17 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopping.set()
+        unread = asyncio.ensure_future(self._close_unread())
         await super().shutdown(sockets)
+        unread.cancel()
+
+    async def _close_unread(self) -> None:
+        """Close connections whose client does not read the end of a stream that was ended."""
+        while True:
+            await asyncio.sleep(_UNREAD_S)
+            for connection in list(self.server_state.connections):
+                if connection.transport.is_closing():
+                    connection.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

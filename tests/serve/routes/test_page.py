@@ -31,7 +31,7 @@ def test_every_asset_is_served_compressed_and_known_again(client: TestClient) ->
     for file in sorted(path for path in WEB.rglob("*") if path.is_file()):
         path = f"/static/{file.relative_to(WEB).as_posix()}"
         plain = client.get(path, headers={"Accept-Encoding": "identity"})
-        assert plain.status_code == 200 and plain.content == file.read_bytes(), path
+        assert (plain.status_code, plain.content) == (200, file.read_bytes()), path
         small = client.get(path, headers={"Accept-Encoding": "gzip"})
         assert small.content == plain.content
         assert small.headers["content-encoding"] == "gzip"

@@ -36,6 +36,14 @@ def answer_of(data: bytes) -> tuple[int, str]:
     return int(head.split()[1]), json.loads(body)["code"]
 
 
+def send_slowly(connection: socket.socket) -> None:
+    """Send byte by byte, for at most 5 s."""
+    began = time.monotonic()
+    while time.monotonic() - began < 5:
+        connection.sendall(b"X")
+        time.sleep(0.05)
+
+
 def problem_from(connection: socket.socket) -> tuple[int, str]:
     """Read status and code of a problem from an open connection."""
     status, _, body = read_answer(connection)
@@ -131,9 +139,7 @@ def test_headers_that_arrive_byte_by_byte_end_the_connection(port: int) -> None:
     with connect(port) as connection:
         began = time.monotonic()
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            while time.monotonic() - began < 5:
-                connection.sendall(b"X")
-                time.sleep(0.05)
+            send_slowly(connection)
     assert time.monotonic() - began < 3
 
 
@@ -143,9 +149,7 @@ def test_a_refused_body_that_never_ends_ends_the_connection(port: int) -> None:
         assert problem_from(connection) == (413, "too_large")
         began = time.monotonic()
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            while time.monotonic() - began < 5:
-                connection.sendall(b"X")
-                time.sleep(0.05)
+            send_slowly(connection)
     assert time.monotonic() - began < 3
 
 

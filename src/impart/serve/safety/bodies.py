@@ -52,6 +52,7 @@ class BodyLimits:
         with contextlib.suppress(BodyProblemError):
             await self._app(scope, body.receive, body.send)
         await body.refuse(scope)
+        return None
 
 
 class BodyProblemError(Exception):
