@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from impart.serve.metrics import Metrics
     from impart.serve.settings import ServeSettings
 
-__all__ = ["add_safety"]
+__all__ = ["REFUSALS", "add_safety"]
+
+REFUSALS: Final = (400, 401, 403, 408, 413, 414, 415, 421, 422, 429, 431, 500)
+"""Statuses of the problems that any route of the API may have: those of the middlewares, and of a malformed request."""
 
 _GUARDED: Final = ("/api/", "/mcp", "/metrics", "/ready")
 """Beginnings of paths that no page of another site may read."""
