@@ -39,6 +39,7 @@ _STAGES: dict[Stage, str] = {
     "frames": "Seconds to make one frame image that was not cached.",
     "previews": "Seconds to make one preview that was not cached.",
 }
+_SEARCH = "/search"  # template of the route whose requests are queries
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})  # a client may invent others
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)  # seconds
 
@@ -96,6 +97,8 @@ class Metrics:
             route: template of the path, such as `/videos/{video_id}`, so that ids make no series of their own.
         """
         self._http.labels(method, route, f"{status // 100}xx").observe(seconds)
+        if route == _SEARCH:
+            self.observe("query", seconds)
 
     def problem(self, code: str) -> None:
         """Count a problem by its code."""

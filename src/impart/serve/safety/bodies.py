@@ -45,7 +45,7 @@ class BodyLimits:
         headers = Headers(scope=scope)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         most = self._most_form_bytes if kind == _FORM else _MOST_JSON_BYTES
-        problem = _head_problem(scope) or _type_problem(scope, headers, kind) or _length_problem(headers, most)
+        problem = _head_problem(scope) or _length_problem(headers, most) or _type_problem(scope, headers, kind)
         if problem is not None:
             return await problem_response(problem)(scope, receive, send)
         body = _Body(receive, send, most=most, first_s=self._first_s)
@@ -129,8 +129,9 @@ def _type_problem(scope: Scope, headers: Headers, kind: str) -> Problem | None:
 
 def _length_problem(headers: Headers, most: int) -> Problem | None:
     length = headers.get("content-length", "0")
-    if not length.isascii() or not length.isdigit():
-        return Problem(400, "bad_content_length", "the Content-Length of the request is no number")
+    if not length.isascii() or not length.isdigit() or ("content-length" in headers and "transfer-encoding" in headers):
+        detail = "the Content-Length of the request is no number, or contradicts its Transfer-Encoding"
+        return Problem(400, "bad_content_length", detail, headers={"Connection": "close"})
     return _too_large(most) if len(length) > 18 or int(length) > most else None
 
 
