@@ -101,6 +101,7 @@ def server_of(app: FastAPI, settings: ServeSettings, *, on_ready: Callable[[], N
         app,
         http=guarded(most=settings.connections, head_s=settings.body_s),
         ws="none",
+        workers=1,  # whatever WEB_CONCURRENCY says
         loop="asyncio",
         lifespan="on",
         log_config=None,  # that of uvicorn needs a standard output

@@ -10,9 +10,12 @@ import zlib
 from pathlib import Path
 
 import pytest
+from fastapi import UploadFile
 from PIL import Image
-from starlette.datastructures import UploadFile
+from starlette.testclient import TestClient
 
+from helpers.served import HERE, connect, read_answer, served
+from impart.serve.app import create_app
 from impart.serve.problems import Problem
 from impart.serve.safety.uploads import check_image, read_upload, read_uploads
 from impart.serve.settings import ServeSettings
@@ -89,3 +92,54 @@ def test_too_many_images_are_refused() -> None:
     with pytest.raises(Problem) as caught:
         asyncio.run(read_uploads(uploads, settings_of(upload_images=2)))
     assert (caught.value.status, caught.value.code) == (413, "too_many_images")
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> TestClient:
+    """Client of an application with a route that takes images."""
+    settings = ServeSettings(index=tmp_path / "none.impart", upload_images=3, upload_mb=1, request_mb=2)
+    app = create_app(settings)
+
+    @app.post("/api/v1/taken")
+    async def taken(images: list[UploadFile]) -> list[int]:
+        return [len(data) for data in await read_uploads(images, settings)]
+
+    return TestClient(app, base_url=HERE)
+
+
+def send(client: TestClient, *images: bytes) -> tuple[int, str]:
+    answer = client.post("/api/v1/taken", files=[("images", ("a.png", data)) for data in images])
+    return answer.status_code, "" if answer.is_success else answer.json()["code"]
+
+
+def test_a_route_takes_and_refuses_images(client: TestClient) -> None:
+    image = encoded("PNG")
+    assert send(client, image, image) == (200, "")
+    assert send(client, image, png_bomb(30_000, 30_000)) == (413, "too_many_pixels")
+    assert send(client, image + b"\0" * (1 << 20)) == (413, "too_large")
+    assert send(client, *[image] * 4) == (400, "bad_request")
+    assert send(client, *[image + b"\0" * 900_000] * 3) == (413, "too_large")  # each is small enough
+    assert send(client, b"text") == (415, "not_an_image")
+    fields = {f"field {i}": "x" for i in range(30)}
+    assert client.post("/api/v1/taken", files={"images": image}, data=fields).status_code == 400
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    for body in (b"", b"--x", b"--x\r\n\r\n", b"nothing", b"--x--"):
+        assert client.post("/api/v1/taken", content=body, headers=headers).status_code in (400, 422), body
+
+
+def test_few_uploads_at_once(tmp_path: Path) -> None:
+    settings = ServeSettings(index=tmp_path / "none.impart", port=0)
+    with served(settings) as port:
+        head = b"POST /api/v1/search HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9\r\n"
+        head += b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+        waiting = [connect(port) for _ in range(4)]
+        for connection in waiting:
+            connection.sendall(head)
+        time.sleep(0.3)
+        with connect(port) as connection:
+            connection.sendall(head)
+            assert read_answer(connection)[0] == 429
+        for connection in waiting:
+            connection.sendall(b"--x--\r\n\r\n")
+            assert read_answer(connection)[0] in (400, 422)
+            connection.close()

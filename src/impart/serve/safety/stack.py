@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
 from impart.serve.metrics import Measured
 from impart.serve.safety.bodies import BodyLimits
 from impart.serve.safety.failures import Failures
@@ -33,6 +36,7 @@ _STREAMS: Final = re.compile(r"/api/v1/(?:media|previews)/|/api/v1/exports/[^/]+
 
 _CHEAP: Final = re.compile(r"/static/|/api/v1/(?:frames|media|images|previews)/|.*\.webp$|/health$")
 _CHEAP_COST: Final = 0.1  # a page of hits asks for many thumbnails at once, and a player for many ranges
+_MOST_UPLOADS: Final = 4  # forms with images at once: their images are decoded, and large ones need disk and memory
 _BURST: Final = 10.0  # seconds of requests that may come at once
 
 
@@ -46,6 +50,7 @@ def add_safety(app: FastAPI, settings: ServeSettings, metrics: Metrics) -> Stopp
     buckets = Buckets(per_s=settings.requests_per_s, burst=settings.requests_per_s * _BURST)
     # The last one that is added sees a request first.
     app.add_middleware(StreamStop, stopping=stopping, streams=_is_stream)
+    app.add_middleware(WorkLimit, most=_MOST_UPLOADS, counts=_is_upload)
     app.add_middleware(WorkLimit, most=settings.waiting_searches, counts=_is_work)
     if settings.token is not None:
         app.add_middleware(TokenGuard, token=settings.token, port=settings.port)
@@ -62,8 +67,12 @@ def _is_stream(path: str) -> bool:
     return _STREAMS.match(path) is not None
 
 
-def _is_work(path: str) -> bool:
-    return path.startswith("/api/") and not _is_stream(path)
+def _is_work(scope: Scope) -> bool:
+    return str(scope["path"]).startswith("/api/") and not _is_stream(scope["path"])
+
+
+def _is_upload(scope: Scope) -> bool:
+    return Headers(scope=scope).get("content-type", "").lower().startswith("multipart/")
 
 
 def _cost(path: str) -> float:

@@ -21,19 +21,19 @@ class WorkLimit:
     Args:
         app: what is guarded.
         most: requests at once.
-        counts: tells whether requests to a path are counted.
+        counts: tells whether a request is counted.
     """
 
-    def __init__(self, app: ASGIApp, *, most: int, counts: Callable[[str], bool]) -> None:
+    def __init__(self, app: ASGIApp, *, most: int, counts: Callable[[Scope], bool]) -> None:
         self._app, self._most, self._counts = app, most, counts
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 429, or pass the request on."""
-        if scope["type"] != "http" or not self._counts(scope["path"]):
+        if scope["type"] != "http" or not self._counts(scope):
             await self._app(scope, receive, send)
         elif self._running >= self._most:
-            problem = too_many("busy", f"the server is answering {self._running} requests", _BUSY_S)
+            problem = too_many("busy", f"the server is already answering {self._running} such requests", _BUSY_S)
             await problem_response(problem)(scope, receive, send)
         else:
             self._running += 1
