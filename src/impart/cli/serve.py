@@ -78,14 +78,17 @@ def serve_index(settings: ServeSettings, *, open_page: bool, query: str = "") ->
         open_page: whether to open the page in the browser.
         query: of the page's address, such as `?q=a+cat`.
     """
-    from impart.serve.run import listen, run
+    from impart.serve.run import check_index, listen, run
 
+    check_index(settings)
     opened = listen(settings)
     settings = dataclasses.replace(settings, port=opened.getsockname()[1])
     address = settings.address + query
 
     def ready() -> None:
         print(f"serving {settings.index} at {address} (stop with Ctrl-C)", file=sys.stderr)
+        if settings.token is not None:
+            print("the page asks for the token once; programs send: Authorization: Bearer TOKEN", file=sys.stderr)
         if open_page:
             import webbrowser
 

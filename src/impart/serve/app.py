@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from impart import __version__
-from impart.serve.problems import add_handlers
+from impart.serve.openapi import describe, operation_id
+from impart.serve.problems import add_handlers, responses
 from impart.serve.routes import (
     duplicates,
     exports,
@@ -22,6 +24,7 @@ from impart.serve.routes import (
     system,
     videos,
 )
+from impart.serve.safety.stack import REFUSALS, add_safety
 from impart.serve.service import Service
 from impart.serve.settings import ServeSettings
 
@@ -54,8 +57,9 @@ def create_app(settings: ServeSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.warm_up.start()
         yield
-        service.close()
+        await asyncio.to_thread(service.close)
 
     app = FastAPI(
         title="IMPART",
@@ -65,12 +69,17 @@ def create_app(settings: ServeSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url=f"{API}/openapi.json",
+        redirect_slashes=False,
+        generate_unique_id_function=operation_id,
+        form_limits={"max_files": settings.upload_images, "max_fields": 20, "max_part_size": 1 << 20},
     )
     app.state.service = service
+    app.state.stopping = add_safety(app, settings, service.metrics)
     add_handlers(app)
     for router in _ROUTERS:
-        app.include_router(router, prefix=API)
-    app.include_router(system.router)
+        app.include_router(router, prefix=API, responses=responses(*REFUSALS))
+    app.include_router(system.router, responses=responses(400, 421, 431, 500))
     app.include_router(page.router)
     page.add_assets(app)
+    describe(app, with_token=settings.token is not None)
     return app

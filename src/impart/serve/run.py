@@ -1,21 +1,52 @@
-"""Run the server until it is stopped."""
+"""Run the server until it is stopped.
+
+The server is one process. Several would load the model and the index several times, and jobs, metrics and limits of one
+would not be those of the others.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Final
 
 import uvicorn
+from fastapi import FastAPI
 
-from impart.errors import ConfigError
+from impart.errors import ConfigError, VideoIndexError
 from impart.serve.app import create_app
+from impart.serve.safety.bodies import MOST_HEAD_BYTES
+from impart.serve.safety.connections import guarded
+from impart.serve.safety.work import Stopping
 from impart.serve.settings import ServeSettings
+from impart.video.index.manifest import IndexManifest
 
-__all__ = ["listen", "run"]
+__all__ = ["check_index", "listen", "run", "server_of"]
 
-_GRACE_S = 30
+_GRACE_S: Final = 10  # for requests that are being answered; jobs have a time of their own
+_UNREAD_S: Final = 2
+_KEEP_ALIVE_S: Final = 20
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def check_index(settings: ServeSettings) -> None:
+    """Check that there is an index, or a folder that the page may index.
+
+    Raises:
+        VideoIndexError: there is neither.
+    """
+    if IndexManifest.exists(settings.index) or (settings.roots and not settings.read_only):
+        return
+    raise VideoIndexError(
+        f"there is no index at {settings.index}: make one with impart index FOLDER, or let the page make it from a "
+        "folder with impart serve --root FOLDER"
+    )
 
 
 def listen(settings: ServeSettings) -> socket.socket:
@@ -24,49 +55,109 @@ def listen(settings: ServeSettings) -> socket.socket:
     Raises:
         ConfigError: the port is in use, or the host is no address of this machine.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    where = f"{settings.host}:{settings.port}"
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {where}: {error.strerror or error}; give an address with --host"
+        ) from error
+    family, _, _, _, address = found[0]
     # The protocol is named, or asyncio leaves Nagle's algorithm on: 40 ms more for each answer of a kept connection.
     opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name == "posix":  # on Windows, this lets two servers have one port
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        opened.bind((settings.host, settings.port))
+        opened.bind(address)
+        opened.listen(socket.SOMAXCONN)
     except OSError as error:
         opened.close()
         raise ConfigError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}; choose another one with "
-            "--port (0 = any that is free)"
+            f"cannot listen on {where}: {error.strerror or error}; choose another one with --port "
+            "(0 = any that is free)"
         ) from error
     return opened
 
 
 def run(settings: ServeSettings, opened: socket.socket, *, on_ready: Callable[[], None] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM; a second one ends at once.
+    """Serve until SIGINT or SIGTERM: requests are finished, streams end, and a job commits the video it is at.
+
+    A second signal ends the process at once, with the exit code 128 + the signal.
 
     Args:
         opened: of `listen`.
         on_ready: called when requests are answered.
     """
-    app = create_app(settings)
+    server_of(create_app(settings), settings, on_ready=on_ready).run(sockets=[opened])
+
+
+def server_of(app: FastAPI, settings: ServeSettings, *, on_ready: Callable[[], None] | None = None) -> uvicorn.Server:
+    """Make the server of an application, with the bounds of the settings.
+
+    Args:
+        app: of `create_app`.
+        on_ready: see `run`.
+    """
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        http=guarded(most=settings.connections, head_s=settings.body_s),
+        ws="none",
+        workers=1,  # whatever WEB_CONCURRENCY says
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,  # that of uvicorn needs a standard output
+        log_level="error",
         access_log=False,
         server_header=False,
-        timeout_keep_alive=20,
+        proxy_headers=bool(settings.hosts),
+        h11_max_incomplete_event_size=MOST_HEAD_BYTES,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
-        lifespan="on",
     )
+    return _Server(config, stopping=app.state.stopping, on_ready=on_ready)
 
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            super().handle_exit(sig, frame)
-            # Streams of events end with their jobs, and the server waits for its streams. Not in the handler itself:
-            # the thread that it interrupts may hold a lock.
-            threading.Thread(target=app.state.service.jobs.begin_close, name="impart-exit").start()
 
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started and on_ready is not None:
-                on_ready()
+class _Server(uvicorn.Server):
+    """A server that ends streams when it stops, and with exit code 0."""
 
-    Server(config).run(sockets=[opened])
+    def __init__(self, config: uvicorn.Config, *, stopping: Stopping, on_ready: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._stopping, self._on_ready = stopping, on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._on_ready is not None:
+            with contextlib.suppress(OSError):  # nobody reads what it prints
+                self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping.set()
+        unread = asyncio.ensure_future(self._close_unread())
+        await super().shutdown(sockets)
+        unread.cancel()
+
+    async def _close_unread(self) -> None:
+        """Close connections whose client does not read the end of a stream that was ended."""
+        while True:
+            await asyncio.sleep(_UNREAD_S)
+            for connection in list(self.server_state.connections):
+                if connection.transport.is_closing():
+                    connection.transport.abort()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at a signal. uvicorn raises the signal again at its end, so that the process would not end with 0."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of handlers
+        if self.should_exit:
+            os._exit(128 + sig)
+        self.should_exit = True

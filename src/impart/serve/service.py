@@ -12,11 +12,13 @@ from impart.serve.jobs.queue import JobQueue
 from impart.serve.library.catalogue import Catalogue
 from impart.serve.library.slow import SlowResults
 from impart.serve.media.media import Media
+from impart.serve.metrics import Metrics
 from impart.serve.problems import Problem
 from impart.serve.search.images import QueryImages
 from impart.serve.search.refresher import Refresher
 from impart.serve.search.service import SearchService
 from impart.serve.settings import ServeSettings
+from impart.serve.warmup import WarmUp
 from impart.video.index.index import VideoIndex
 from impart.video.index.stats import IndexStats
 from impart.video.index.store import Store, VideoRecord
@@ -45,6 +47,9 @@ class Service:
             upload_mb=settings.upload_mb,
             upload_megapixels=settings.upload_megapixels,
         )
+        self.metrics = Metrics()
+        self.metrics.watch(self.records)
+        self.warm_up = WarmUp(self.index)
         self._store = Store(self.index.path)
         self._lock = threading.Lock()
         self._catalogue = Catalogue()

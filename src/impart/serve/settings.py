@@ -31,6 +31,11 @@ class ServeSettings:
         cache: folder of frames, previews, query images and exports; None = `serve/` in IMPART's cache folder.
         cache_mb: most megabytes of that folder.
         upload_mb, upload_megapixels: largest query image or image of a name.
+        upload_images: images of a name that may be uploaded at once.
+        request_mb: largest body of a form with images; the body of a JSON request has at most 1 MiB.
+        body_s: seconds in which the headers, then the body of a request must arrive; a large body may take longer, at
+            16 KiB a second.
+        connections: connections that may be open at once.
         requests_per_s: most requests per client and second, in the mean; bursts may have ten times as many.
         waiting_searches: searches that may wait; more are refused with 429.
         jobs: limits of indexing jobs and exports.
@@ -51,6 +56,10 @@ class ServeSettings:
     cache_mb: int = 2048
     upload_mb: int = 25
     upload_megapixels: float = 100.0
+    upload_images: int = 20
+    request_mb: int = 100
+    body_s: float = 20.0
+    connections: int = 512
     requests_per_s: float = 100.0
     waiting_searches: int = 256
     jobs: JobSettings = field(default_factory=JobSettings)
@@ -58,6 +67,8 @@ class ServeSettings:
     def __post_init__(self) -> None:
         if self.token is not None and len(self.token) < _LEAST_TOKEN:
             raise ConfigError(f"the token has {len(self.token)} letters: use at least {_LEAST_TOKEN}")
+        if not self.host:
+            raise ConfigError(f"the host is empty: listen on {DEFAULT_HOST}, or on every address with 0.0.0.0")
         if self.token is None and not self.is_local:
             raise ConfigError(
                 f"the host {self.host} can be reached from other machines: give a token with --token-file FILE "
@@ -82,5 +93,5 @@ class ServeSettings:
     @property
     def address(self) -> str:
         """Address of the page on this machine."""
-        host = "127.0.0.1" if self.host in ("0.0.0.0", "") else "[::1]" if self.host in ("::", "::1") else self.host
-        return f"http://{host}:{self.port}/"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"

@@ -1,31 +1,61 @@
-"""Whether the server lives and is ready."""
+"""Whether the server lives and is ready, and its metrics."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-from pydantic import BaseModel
+from typing import Literal
 
-from impart.serve.problems import Problem, responses
+from fastapi import APIRouter
+from fastapi.responses import PlainTextResponse, Response
+from pydantic import BaseModel, ConfigDict
+
+from impart.serve.metrics import METRICS_TYPE
+from impart.serve.problems import responses
 from impart.serve.service import ServiceDep
 
 router = APIRouter(tags=["system"])
 
 
-class StatusOut(BaseModel):
-    """Status of the server."""
+class HealthOut(BaseModel):
+    """The server lives."""
 
-    status: str
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ok"}]})
 
-
-@router.get("/health", summary="Whether the server lives")
-def health() -> StatusOut:
-    """Answer at once, whatever the state of the index."""
-    return StatusOut(status="ok")
+    status: Literal["ok"] = "ok"
 
 
-@router.get("/ready", summary="Whether searches can be answered", responses=responses(503))
-def ready(service: ServiceDep) -> StatusOut:
-    """Answer 200 once the index exists."""
-    if not service.index.exists:
-        raise Problem(503, "no_index", f"there is no index at {service.index.path}: impart index FOLDER")
-    return StatusOut(status="ready")
+class ReadyOut(BaseModel):
+    """The model and the index are in memory."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"status": "ready"}]})
+
+    status: Literal["ready"] = "ready"
+
+
+@router.get("/health", summary="Whether the server lives", responses=responses(429))
+async def health() -> HealthOut:
+    """Answer at once, whatever the state of the index; it needs no token."""
+    return HealthOut()
+
+
+@router.get("/ready", summary="Whether searches are answered at once", responses=responses(401, 429, 503))
+def ready(service: ServiceDep) -> ReadyOut:
+    """Answer 200 once the model and the index are in memory; until then, the problem says what is missing."""
+    service.warm_up.check()
+    return ReadyOut()
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=PlainTextResponse,
+    responses={
+        200: {
+            "description": "Text format of Prometheus.",
+            "content": {"text/plain": {"example": "impart_query_seconds_count 12.0\n"}},
+        },
+        **responses(401, 429),
+    },
+)
+def metrics(service: ServiceDep) -> Response:
+    """Return histograms of decoding, encoding, retrieval, searches and requests, and gauges of index and jobs."""
+    return Response(service.metrics.text(), media_type=METRICS_TYPE)
