@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 from PIL import Image, ImageDraw, ImageFont
 
-from impart.demo import DEMO_IMAGE
+from impart.data.demo import DEMO_IMAGE
 from impart.video.index.index import Hit, VideoIndex
 
 QUERIES = ("a cup of coffee on a table", "a rocket on its launch pad", "an astronaut in an orange suit")

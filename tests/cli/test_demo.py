@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
+import httpx2
 import pytest
 from typer.testing import CliRunner
 
@@ -42,6 +49,31 @@ def test_the_demo_answers_three_sentences_and_an_image(tmp_path: Path) -> None:
     film = next(hit for hit in scenes if hit["path"].endswith("a_film_of_six_scenes.mp4"))
     assert film["start_s"] == pytest.approx(8.0, abs=0.3)  # the third scene of four seconds each
     assert film["end_s"] == pytest.approx(12.0, abs=0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not present, reason="the demo's images need the extra `demo`")
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands for the browser")
+def test_open_ends_on_the_page_with_a_query_that_has_hits(tmp_path: Path) -> None:
+    browser, opened = tmp_path / "browser", tmp_path / "address"
+    browser.write_text(f'#!/bin/sh\nprintf %s "$1" > {opened}.part && mv {opened}.part {opened}\n', encoding="utf-8")
+    browser.chmod(0o755)
+    command = [sys.executable, "-m", "impart", "demo", "--open", "--port", "0", "--dir", str(tmp_path / "demo")]
+    with subprocess.Popen(command, env=os.environ | {"BROWSER": f"{browser} %s"}, stdout=subprocess.DEVNULL) as demo:
+        try:
+            end_s = time.monotonic() + 180
+            while not opened.exists() and demo.poll() is None and time.monotonic() < end_s:
+                time.sleep(0.2)
+            address = urlsplit(opened.read_text(encoding="utf-8"))
+            root = f"{address.scheme}://{address.netloc}"
+            assert "<title>IMPART" in httpx2.get(root, timeout=30).text
+            asked = {"text": parse_qs(address.query)["q"][0]}
+            hits = httpx2.post(f"{root}/api/v1/search", json=asked, timeout=60).json()["hits"]
+            shown = {hits[0]["name"], *(copy["name"] for copy in hits[0]["near_copies"])}
+            assert "coffee.mp4" in shown
+        finally:
+            demo.send_signal(signal.SIGINT)
+        assert demo.wait(timeout=60) == 0
 
 
 def test_without_the_extra_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from impart.cli.output import Answer, Format, print_answers
+from impart.config import DEFAULT_PORT
 
 __all__ = ["demo"]
 
@@ -20,10 +21,14 @@ def demo(
     folder: Annotated[
         Path, typer.Option("--dir", help="Write the demo's videos and index to this folder.", metavar="DIR")
     ] = _DEFAULT_FOLDER,
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Then serve the library, and open its page in the browser.")
+    ] = False,
+    port: Annotated[int, typer.Option(help="With --open, listen on this port; 0 = any that is free.")] = DEFAULT_PORT,
 ) -> None:
     """Make a small real library, index it, and search it by three sentences and one image. Nothing is downloaded."""
     from impart.cli.video.index import show_run
-    from impart.demo import DEMO_IMAGE, DEMO_SENTENCES, make_demo_library
+    from impart.data.demo import DEMO_IMAGE, DEMO_SENTENCES, make_demo_library
     from impart.video.index.index import VideoIndex
 
     started = time.monotonic()
@@ -48,6 +53,15 @@ def demo(
     print(f"\ndone in {time.monotonic() - started:.0f} s. Try next:")
     print(f"  impart search 'a cat' --index {index_dir} --why")
     print(f"  impart search --image {image} --group scene --index {index_dir}")
+    print(f"  impart serve --open --index {index_dir}")
     print("  impart index YOUR_FOLDER && impart search 'a dog on a beach'")
-    if failed:
+    if failed and not open_page:
         raise typer.Exit(3)
+    if open_page:
+        from urllib.parse import urlencode
+
+        from impart.cli.serve import serve_index
+        from impart.serve.settings import ServeSettings
+
+        query = f"?{urlencode({'q': DEMO_SENTENCES[0]})}"
+        serve_index(ServeSettings(index=index_dir, port=port, roots=(folder,)), open_page=True, query=query)

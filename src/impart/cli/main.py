@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from impart.cli import data, demo, mcp, models, refset, train
+from impart.cli import data, demo, mcp, models, refset, serve, train
 from impart.cli.eval import commands, reproduce
 from impart.cli.video import copies, export, index, names, scenes, search
 from impart.errors import ImpartError, ImpartWarning
@@ -37,6 +37,7 @@ app.command("scenes")(scenes.scenes)
 app.command("export")(export.export)
 app.command("duplicates")(copies.duplicates)
 app.command("stats")(index.stats)
+app.command("serve")(serve.serve)
 app.command("mcp")(mcp.mcp)
 app.command("train")(train.train)
 app.add_typer(names.app, name="names")

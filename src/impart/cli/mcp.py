@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from impart.cli.options import DEFAULT_INDEX, IndexOption, ThreadsOption
+from impart.cli.serve import read_token
+from impart.config import DEFAULT_HOST, DEFAULT_PORT
 from impart.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["mcp"]
 
-PORT = 8766
+PORT = DEFAULT_PORT + 1  # beside `impart serve`
 
 
 def mcp(
@@ -27,13 +29,17 @@ def mcp(
     ] = False,
     host: Annotated[
         str, typer.Option(help="With --http, listen on this address; any but this machine's own needs --token-file.")
-    ] = "127.0.0.1",
+    ] = DEFAULT_HOST,
     port: Annotated[
         int, typer.Option(help="With --http, listen on this port; 0 = a free one.", min=0, max=65535)
     ] = PORT,
     token_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="With --http, answer only requests that have the token in this file."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="With --http, also answer requests to this host name; may be repeated."),
     ] = None,
     allow_write: Annotated[
         bool, typer.Option("--allow-write", help="Also offer the tools that teach, rename and remove names.")
@@ -80,12 +86,15 @@ def mcp(
     if not http:
         server.run("stdio")
         return
-    from impart.serve.mcp.http import bound_socket, make_http_app, read_token, serve_http
+    from impart.serve.mcp.http import make_http_app, serve_http
+    from impart.serve.run import listen
+    from impart.serve.settings import ServeSettings
 
-    app = make_http_app(server, host=host, token=read_token(token_file, host=host))
-    listening = bound_socket(host, port)
-    print(f"MCP server of {index_dir}: {_url(host, listening.getsockname()[1])} (Ctrl-C stops it)", file=sys.stderr)
-    serve_http(app, listening)
+    token = None if token_file is None else read_token(token_file)
+    settings = ServeSettings(index=index_dir, host=host, port=port, token=token, hosts=tuple(allow_host or ()))
+    opened_socket = listen(settings)
+    print(f"MCP server of {index_dir}: {_url(host, opened_socket.getsockname()[1])} (Ctrl-C stops it)", file=sys.stderr)
+    serve_http(make_http_app(server, settings), opened_socket)
 
 
 def _open(index_dir: Path, threads: int) -> VideoIndex:
@@ -115,9 +124,9 @@ def _print_config(
         values = stdio_config(index_dir, options=options)
     print(json.dumps(values, indent=2))
     print(
-        "Put it into claude_desktop_config.json (Claude Desktop), .mcp.json (Claude Code), .cursor/mcp.json (Cursor) or "
-        "the like; where that file has mcpServers already, add the entry impart to it. In .vscode/mcp.json (VS Code) "
-        "the key is servers.",
+        "Put it into claude_desktop_config.json (Claude Desktop), .mcp.json (Claude Code), .cursor/mcp.json (Cursor) "
+        "or the like; where that file has mcpServers already, add the entry impart to it. In "
+        ".vscode/mcp.json (VS Code) the key is servers.",
         file=sys.stderr,
     )
     if token_file is not None:

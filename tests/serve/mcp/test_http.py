@@ -6,19 +6,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import anyio
 import httpx2
-import pytest
 import uvicorn
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
-from impart.errors import ConfigError
-from impart.serve.mcp.http import bound_socket, make_http_app, read_token
+from impart.serve.mcp.http import make_http_app
 from impart.serve.mcp.library import Library
 from impart.serve.mcp.server import make_server
+from impart.serve.run import listen
+from impart.serve.settings import ServeSettings
 from impart.video.index.index import VideoIndex
 
 TOKEN = "a-token-of-a-test-0123456789"
@@ -28,8 +27,9 @@ ACCEPT = {"accept": "application/json, text/event-stream"}
 
 @contextmanager
 def running(index: VideoIndex, *, token: str | None) -> Iterator[str]:
-    app = make_http_app(make_server(Library(index)), host="127.0.0.1", token=token)
-    listening = bound_socket("127.0.0.1", 0)
+    settings = ServeSettings(index=index.path, port=0, token=token, hosts=("films.example",))
+    app = make_http_app(make_server(Library(index)), settings)
+    listening = listen(settings)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
@@ -81,27 +81,4 @@ def test_a_foreign_host_and_origin_are_refused(index: VideoIndex) -> None:
         assert post(url, origin="null") == 403
         port = url.rsplit(":", 1)[1].split("/")[0]
         assert post(url, origin=f"http://localhost:{port}", host=f"localhost:{port}") not in (401, 403, 421)
-
-
-def test_other_addresses_need_a_token_file(tmp_path: Path) -> None:
-    assert read_token(None, host="127.0.0.1") is None
-    assert read_token(None, host="::1") is None
-    for host in ("0.0.0.0", "192.168.0.7", "myhost"):
-        with pytest.raises(ConfigError, match="--token-file"):
-            read_token(None, host=host)
-    file = tmp_path / "token"
-    file.write_text(f"{TOKEN}\n", encoding="utf-8")
-    assert read_token(file, host="0.0.0.0") == TOKEN
-    for content in ("", "short", "with spaces in the middle of it", "ü" * 20):
-        file.write_text(content, encoding="utf-8")
-        with pytest.raises(ConfigError, match="no good token"):
-            read_token(file, host="127.0.0.1")
-    with pytest.raises(ConfigError, match="cannot read"):
-        read_token(tmp_path / "nothing", host="127.0.0.1")
-
-
-def test_a_port_in_use_is_an_error_with_the_remedy() -> None:
-    with bound_socket("127.0.0.1", 0) as used:
-        used.listen()
-        with pytest.raises(ConfigError, match="another --port"):
-            bound_socket("127.0.0.1", used.getsockname()[1])
+        assert post(url, origin="https://films.example", host="films.example") not in (401, 403, 421)

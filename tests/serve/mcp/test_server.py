@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_read_only_tools_are_listed_with_schemas_and_descriptions(library: Libra
     tools = tools_of(library)
     assert tools.keys() == READ
     for tool in tools.values():
-        assert tool.title and tool.description and tool.output_schema, tool.name
+        assert all([tool.title, tool.description, tool.output_schema]), tool.name
         assert tool.annotations.read_only_hint is True
         assert tool.annotations.open_world_hint is False
         for name, schema in tool.input_schema["properties"].items():
@@ -296,10 +297,8 @@ def test_progress_is_reported_while_a_call_runs(index: VideoIndex, monkeypatch: 
 
 
 def test_a_name_that_is_no_text_reaches_the_client(folder: Path, tmp_path: Path) -> None:
-    import os
-
     films = os.fsencode(tmp_path / "films")
-    os.mkdir(films)
+    (tmp_path / "films").mkdir()
     try:
         shutil.copy(os.fsencode(folder / "films" / "a.mp4"), films + b"/\xff.mp4")
     except OSError:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from impart.errors import ImpartError, QueryError
-from impart.serve.mcp.results import FolderEntry, LibraryContents, VideoEntry, VideoList, display
+from impart.serve.mcp.results import FolderEntry, LibraryContents, VideoEntry, VideoList
+from impart.serve.schemas.text import path_text
 from impart.video.index.index import VideoIndex
-from impart.video.index.store import Kind, VideoRecord
+from impart.video.index.store import Kind, Store, VideoRecord
 
 __all__ = ["Library"]
 
-_KEEP_S = 2.0  # for which the list of videos is taken as it was
 _MOST_FOLDERS = 100  # in one answer
 
 
@@ -38,8 +37,8 @@ class Library:
         self._loaded = False
         self._warm: threading.Thread | None = None
         self._listing = threading.Lock()
-        self._records: list[VideoRecord] = []
-        self._listed_s = float("-inf")
+        self._store = Store(index.path)
+        self._records: tuple[str, list[VideoRecord]] = ("", [])
 
     def with_encoder(self) -> VideoIndex:
         """Return the index, after its model was loaded.
@@ -64,12 +63,12 @@ class Library:
             self.with_encoder().search(text="a dog", top=1)
 
     def records(self) -> list[VideoRecord]:
-        """List the indexed videos and photos, sorted by path; at most two seconds old."""
+        """List the indexed videos and photos, sorted by path; read again only after a commit."""
         with self._listing:
-            if time.monotonic() - self._listed_s > _KEEP_S:
-                self._records = self.index.videos()
-                self._listed_s = time.monotonic()
-            return self._records
+            state = self._store.state()
+            if self._records[0] != state:
+                self._records = state, self.index.videos()
+            return self._records[1]
 
     def record(self, video_id: str) -> VideoRecord:
         """Find a video by its id.
@@ -97,7 +96,7 @@ class Library:
         if text is None:
             return None
         wanted = text.rstrip("/\\")
-        shown = {display(folder): folder for folder in self._folders()}
+        shown = {path_text(folder): folder for folder in self._folders()}
         if wanted in shown:
             return shown[wanted]
         ends = [name for name in shown if name.endswith(f"{os.sep}{wanted}")]
@@ -115,7 +114,7 @@ class Library:
         found = [
             record
             for record in self.records()
-            if part in display(record.path).casefold()
+            if part in path_text(record.path).casefold()
             and (place is None or place in record.path.parents)
             and (kind is None or record.kind == kind)
         ]
@@ -137,7 +136,7 @@ class Library:
             encoder=self.index.manifest.encoder_id,
             names=[info.name for info in self.index.names.list()],
             folders=[
-                FolderEntry(folder=display(folder), videos=folders[folder][0], photos=folders[folder][1])
+                FolderEntry(folder=path_text(folder), videos=folders[folder][0], photos=folders[folder][1])
                 for folder in order[:_MOST_FOLDERS]
             ],
             folders_left_out=max(0, len(order) - _MOST_FOLDERS),

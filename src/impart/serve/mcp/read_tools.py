@@ -30,9 +30,9 @@ from impart.serve.mcp.results import (
     TimelineText,
     VideoEntry,
     VideoList,
-    display,
 )
 from impart.serve.mcp.timelines import TextForm, TimelineSpan, timeline_text
+from impart.serve.schemas.text import path_text
 from impart.video.export.thumbnails import thumbnails
 from impart.video.index.store import Kind
 from impart.video.search.hits import Hit, timecode
@@ -298,7 +298,7 @@ class ReadTools:
         photo = record.kind == "photo"
         if not photo and at_s > record.duration_s + _AFTER_END_S:
             raise QueryError(
-                f"{at_s:g} s is outside {display(record.path)}: give a time from 0 to {record.duration_s:g} s"
+                f"{at_s:g} s is outside {path_text(record.path)}: give a time from 0 to {record.duration_s:g} s"
             )
         side_px = max(1, min(width, max(record.width, record.height)))
         image = next(thumbnails([(record.path, 0.0 if photo else at_s, record.kind)], size=(side_px, side_px)))
@@ -310,7 +310,7 @@ class ReadTools:
         shown_s = 0.0 if photo else round(float(at_s), 3)
         facts = FrameFacts(
             video_id=record.video_id,
-            name=display(type(record.path)(record.path.name)),
+            name=path_text(type(record.path)(record.path.name)),
             kind=record.kind,
             at_s=shown_s,
             timecode=timecode(shown_s),

@@ -1,4 +1,4 @@
-"""Results of the MCP tools: the typed answers, with plain numbers, and the display text of a path.
+"""Results of the MCP tools: the typed answers, with plain numbers.
 
 A client gets each of them as JSON, with its JSON schema in the list of tools. Times are seconds from the start of the
 video, with a timecode beside them.
@@ -6,7 +6,6 @@ video, with a timecode beside them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field
 
+from impart.serve.schemas.text import path_text
 from impart.video.index.store import Kind, VideoRecord
 from impart.video.names.taught import NameInfo
 from impart.video.scenes.scene import Scene
@@ -36,7 +36,6 @@ __all__ = [
     "TimelineText",
     "VideoEntry",
     "VideoList",
-    "display",
 ]
 
 VideoId = Annotated[str, Field(description="id of the video, for the other tools")]
@@ -45,11 +44,6 @@ EndS = Annotated[float, Field(description="end, in seconds from the start of the
 Timecode = Annotated[str, Field(description="start as HH:MM:SS.mmm")]
 Name = Annotated[str, Field(description="file name")]
 PathText = Annotated[str, Field(description="path, to be shown to people; no tool takes it")]
-
-
-def display(path: Path) -> str:
-    """Write a path as text; bytes of a name that are no text are written as `\\xNN`."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 class FurtherSpan(BaseModel):
@@ -101,8 +95,8 @@ class FoundMoment(BaseModel):
         return cls(
             rank=hit.rank,
             video_id=hit.video_id,
-            name=display(Path(hit.path.name)),
-            path=display(hit.path),
+            name=path_text(Path(hit.path.name)),
+            path=path_text(hit.path),
             kind=hit.kind,
             start_s=_time(hit.start_s),
             end_s=_time(hit.end_s),
@@ -118,7 +112,7 @@ class FoundMoment(BaseModel):
             steps=[_span(step.start_s, step.end_s, step.score) for step in hit.steps],
             moments=[_span(moment.start_s, moment.end_s, moment.score) for moment in hit.moments],
             duplicates=[
-                DuplicateFile(name=display(Path(path.name)), path=display(path), video_id=ids.get(path))
+                DuplicateFile(name=path_text(Path(path.name)), path=path_text(path), video_id=ids.get(path))
                 for path in others
             ],
         )
@@ -175,8 +169,8 @@ class VideoEntry(BaseModel):
     def of(cls, record: VideoRecord) -> VideoEntry:
         return cls(
             video_id=record.video_id,
-            name=display(Path(record.path.name)),
-            path=display(record.path),
+            name=path_text(Path(record.path.name)),
+            path=path_text(record.path),
             kind=record.kind,
             video_s=_time(0.0 if record.kind == "photo" else record.duration_s),
             width=int(record.width),

@@ -23,7 +23,7 @@ __all__ = ["make_server"]
 
 _INSTRUCTIONS = """\
 Searches a library of videos and photos by what is seen in them, down to the second.
-Begin with `library`, then `search_moments`. Videos are named by video_id; times are seconds from the start of the video.
+Begin with `library`, then `search_moments`. Videos are named by video_id; times are seconds from their start.
 State moments to people as file name and timecode. Check doubtful results with `get_frame`."""
 
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 
 from impart.errors import QueryError
 from impart.serve.mcp.library import Library
-from impart.serve.mcp.results import TimelineSaved, TimelineText, display
+from impart.serve.mcp.results import TimelineSaved, TimelineText
+from impart.serve.schemas.text import path_text
 from impart.video.export.spans import ExportSpan, Handles
 from impart.video.export.timelines import SUFFIXES, Written, write_timeline
 
@@ -60,7 +61,7 @@ def save_timeline(
     library.exports.mkdir(parents=True, exist_ok=True)
     file = library.exports / f"{_checked(file_name.removesuffix(suffix))}{suffix}"
     written = _write(library, spans, file, form, handles_s=handles_s)
-    return TimelineSaved(file=display(file), form=form, spans=written.spans, notes=_notes(written))
+    return TimelineSaved(file=path_text(file), form=form, spans=written.spans, notes=_notes(written))
 
 
 def _write(library: Library, spans: Sequence[TimelineSpan], file: Path, form: TextForm, *, handles_s: float) -> Written:
@@ -86,7 +87,7 @@ def _write(library: Library, spans: Sequence[TimelineSpan], file: Path, form: Te
 
 
 def _notes(written: Written) -> list[str]:
-    notes = [f"left out: {display(one.span.path)}: {one.reason}" for one in written.failures]
+    notes = [f"left out: {path_text(one.span.path)}: {one.reason}" for one in written.failures]
     notes += [f"photos left out: {written.photos}: a timeline has videos only"] if written.photos else []
     return [*notes, *written.notes]
 

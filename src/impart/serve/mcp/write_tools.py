@@ -11,8 +11,9 @@ from impart.errors import QueryError
 from impart.serve.mcp.calls import in_thread
 from impart.serve.mcp.library import Library
 from impart.serve.mcp.read_tools import HandlesArgument, SpansArgument
-from impart.serve.mcp.results import NameTaught, TimelineSaved, display
+from impart.serve.mcp.results import NameTaught, TimelineSaved
 from impart.serve.mcp.timelines import TextForm, save_timeline
+from impart.serve.schemas.text import path_text
 
 __all__ = ["TaughtMoment", "WriteTools"]
 
@@ -59,7 +60,7 @@ class WriteTools:
                     continue
                 if moment.at_s > record.duration_s:
                     raise QueryError(
-                        f"{moment.at_s:g} s is outside {display(record.path)}: it is {record.duration_s:g} s long"
+                        f"{moment.at_s:g} s is outside {path_text(record.path)}: it is {record.duration_s:g} s long"
                     )
                 images.append(f"{record.path}@{moment.at_s!r}")
             added = self._library.with_encoder().names.add(name, images)

@@ -1,0 +1,103 @@
+"""`impart serve`: the page and the API of one index."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from impart.cli.options import DEFAULT_INDEX, IndexOption
+from impart.config import DEFAULT_HOST, DEFAULT_PORT
+from impart.errors import ConfigError
+
+if TYPE_CHECKING:
+    from impart.serve.settings import ServeSettings
+
+__all__ = ["read_token", "serve", "serve_index"]
+
+
+def serve(
+    index_dir: IndexOption = DEFAULT_INDEX,
+    host: Annotated[
+        str, typer.Option(help="Listen on this address. Any but this machine's own needs --token-file.")
+    ] = DEFAULT_HOST,
+    port: Annotated[
+        int, typer.Option(help="Listen on this port; 0 = any that is free.", min=0, max=65535)
+    ] = DEFAULT_PORT,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="Ask every client for the token in this file (one line).", metavar="FILE"),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Also answer requests to this host name, such as that of a proxy; may be repeated."),
+    ] = None,
+    root: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Let the page index this folder; may be repeated. Default: the folders of the indexed videos.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse indexing, names and exports.")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Serve a page and an HTTP API to search, teach names and export, for this index.
+
+    Example: impart index ~/Videos, then: impart serve --open
+    """
+    from impart.serve.settings import ServeSettings
+
+    settings = ServeSettings(
+        index=index_dir,
+        host=host,
+        port=port,
+        token=None if token_file is None else read_token(token_file),
+        hosts=tuple(allow_host or ()),
+        roots=tuple(root or ()),
+        read_only=read_only,
+    )
+    serve_index(settings, open_page=open_page)
+
+
+def serve_index(settings: ServeSettings, *, open_page: bool, query: str = "") -> None:
+    """Serve until Ctrl-C.
+
+    Args:
+        open_page: whether to open the page in the browser.
+        query: of the page's address, such as `?q=a+cat`.
+    """
+    from impart.serve.run import listen, run
+
+    opened = listen(settings)
+    settings = dataclasses.replace(settings, port=opened.getsockname()[1])
+    address = settings.address + query
+
+    def ready() -> None:
+        print(f"serving {settings.index} at {address} (stop with Ctrl-C)", file=sys.stderr)
+        if open_page:
+            import webbrowser
+
+            webbrowser.open(address)
+
+    run(settings, opened, on_ready=ready)
+
+
+def read_token(file: Path) -> str:
+    """Read the token of a server: one line.
+
+    Raises:
+        ConfigError: the file cannot be read, or has none.
+    """
+    try:
+        token = file.expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the token file {file}: {error}") from error
+    if not token or any(letter.isspace() for letter in token):
+        raise ConfigError(
+            f"the token file {file} must have one line without spaces, such as one made by: openssl rand -hex 24"
+        )
+    return token

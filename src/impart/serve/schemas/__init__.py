@@ -1,0 +1,1 @@
+"""Requests and answers of the API, as pydantic models; their fields are the OpenAPI document."""

@@ -1,0 +1,98 @@
+"""Videos and photos of the index, and their scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from impart.serve.schemas.text import path_text
+from impart.video.index.store import VideoRecord
+from impart.video.scenes.scene import Scene
+
+__all__ = ["FolderOut", "SceneOut", "ScenesOut", "VideoOut", "VideosOut"]
+
+VIDEO_ID = Field(description="Id of the video or photo: 16 hex digits.", examples=["0f3a9c5e7b1d2468"])
+
+
+class VideoOut(BaseModel):
+    """A video or photo of the index."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    video_id: str = VIDEO_ID
+    name: str = Field(description="Name of the file.", examples=["a_film_of_six_scenes.mp4"])
+    path: str = Field(description="Where the file is, to be shown; no route takes it as an input.")
+    kind: Literal["video", "photo"]
+    duration_s: float = Field(description="Seconds; 0 for a photo.", examples=[24.0])
+    width: int
+    height: int
+    codec: str = Field(examples=["h264"])
+    container: str = Field(examples=["mov,mp4,m4a,3gp,3g2,mj2"])
+    fps: float
+    scenes: int = Field(description="Number of scenes.")
+    size_bytes: int
+    recorded_at: float | None = Field(description="Unix time (s) at which it was recorded; null = unknown.")
+    indexed_at: float = Field(description="Unix time (s).")
+    problem: str | None = Field(description="Why only a part of it could be read; null = it is whole.")
+    playable: Literal["direct", "preview"] = Field(
+        "direct", description="Whether browsers are expected to play the file; otherwise use `/previews/{video_id}`."
+    )
+    playable_reason: str | None = Field(None, description="Why not, in words.")
+
+    @classmethod
+    def of(
+        cls, record: VideoRecord, *, playable: Literal["direct", "preview"] = "direct", reason: str | None = None
+    ) -> VideoOut:
+        """Make it from the row of the index."""
+        same = (
+            "video_id", "kind", "duration_s", "width", "height", "codec", "container", "fps", "size_bytes",
+            "recorded_at", "indexed_at", "problem",
+        )  # fmt: skip
+        return cls(
+            name=path_text(Path(record.path.name)),
+            path=path_text(record.path),
+            scenes=len(record.scene_starts),
+            playable=playable,
+            playable_reason=reason,
+            **{name: getattr(record, name) for name in same},
+        )
+
+
+class VideosOut(BaseModel):
+    """One page of the videos and photos of the index."""
+
+    videos: list[VideoOut]
+    total: int = Field(description="How many there are with these filters.")
+    next_cursor: str | None = Field(description="Gives the next page; null = this is the last one.")
+
+
+class FolderOut(BaseModel):
+    """A folder of the index."""
+
+    folder: str = Field(description="A value of the filter `folder`.")
+    videos: int = Field(description="Videos and photos in it and below.")
+
+
+class SceneOut(BaseModel):
+    """A scene of a video."""
+
+    number: int = Field(description="From 1, in order of time.")
+    start_s: float
+    end_s: float
+    kind: str = Field(description="How it begins: `cut`, `dissolve` or `fade`.")
+    best_s: float = Field(description="Time of the frame that stands for it.")
+
+    @classmethod
+    def of(cls, scene: Scene) -> SceneOut:
+        """Make it from a scene of the library."""
+        names = ("number", "start_s", "end_s", "kind", "best_s")
+        return cls(**{name: getattr(scene, name) for name in names})
+
+
+class ScenesOut(BaseModel):
+    """All scenes of one video."""
+
+    video: VideoOut
+    scenes: list[SceneOut]

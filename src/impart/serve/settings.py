@@ -1,0 +1,74 @@
+"""Settings of the server: its address, the folders that it may read, and all limits with their defaults."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from impart.config import DEFAULT_HOST, DEFAULT_PORT
+from impart.errors import ConfigError
+
+__all__ = ["LOOPBACK_NAMES", "ServeSettings"]
+
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+_LEAST_TOKEN = 16  # letters
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings:
+    """Settings of one server.
+
+    Attributes:
+        index: folder of the video index.
+        host, port: where it listens. A host that is not this machine alone needs a token.
+        token: a secret that every request must carry; None = none is needed.
+        hosts: further names under which the server may be addressed; such as that of a proxy.
+        roots: folders that indexing jobs may read; empty = the folders of the videos in the index.
+        read_only: refuse everything that changes the index or writes files.
+        cache: folder of frames, previews, query images and exports; None = `serve/` in IMPART's cache folder.
+        cache_mb: most megabytes of that folder.
+        upload_mb, upload_megapixels: largest query image or image of a name.
+        requests_per_s: most requests per client and second, in the mean; bursts may have ten times as many.
+        waiting_searches: searches that may wait; more are refused with 429.
+
+    Raises:
+        ConfigError: a value cannot work, or another host than this machine is asked for without a token.
+    """
+
+    index: Path
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    token: str | None = None
+    hosts: tuple[str, ...] = ()
+    roots: tuple[Path, ...] = ()
+    read_only: bool = False
+    cache: Path | None = None
+    cache_mb: int = 2048
+    upload_mb: int = 25
+    upload_megapixels: float = 100.0
+    requests_per_s: float = 100.0
+    waiting_searches: int = 256
+
+    def __post_init__(self) -> None:
+        if self.token is not None and len(self.token) < _LEAST_TOKEN:
+            raise ConfigError(f"the token has {len(self.token)} letters: use at least {_LEAST_TOKEN}")
+        if self.token is None and not self.is_local:
+            raise ConfigError(
+                f"the host {self.host} can be reached from other machines: give a token with --token-file FILE "
+                f"(a file with one line of at least {_LEAST_TOKEN} letters), or listen on {DEFAULT_HOST}"
+            )
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server listens on this machine alone."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host in LOOPBACK_NAMES
+
+    @property
+    def address(self) -> str:
+        """Address of the page on this machine."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "") else "[::1]" if self.host in ("::", "::1") else self.host
+        return f"http://{host}:{self.port}/"

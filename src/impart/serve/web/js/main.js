@@ -1,0 +1,6 @@
+// Start of the page.
+
+import { State } from "./state.js";
+
+const state = new State();
+state.on(() => {});
