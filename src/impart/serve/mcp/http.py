@@ -45,7 +45,7 @@ def serve_http(app: App, listening: socket.socket) -> None:
     import uvicorn
 
     config = uvicorn.Config(
-        app,  # type: ignore[arg-type]
+        app,
         log_config=None,
         log_level="warning",
         access_log=False,
