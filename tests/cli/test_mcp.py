@@ -16,41 +16,22 @@ from helpers.clips import write_clip
 from impart.cli.main import app
 
 RUN = CliRunner()
-TESTS = Path(__file__).resolve().parents[1]
-NOISY = f"""
-import sys
-sys.path.insert(0, {str(TESTS)!r})
-from helpers.tiny_encoder import TinyEncoder
-from impart.cli.main import main
-from impart.encoders.base import register
-
-class Noisy(TinyEncoder):
-    def encode_texts(self, texts):
-        print("a line on standard output")
-        sys.stdout.flush()
-        return super().encode_texts(texts)
-
-print("noise before the protocol", file=sys.stderr)
-register("tiny", lambda rest, **options: Noisy())
-main()
-"""
-"""A program like `impart`, with an encoder that prints."""
+PROGRAM = str(Path(__file__).resolve().parents[1] / "helpers" / "tiny_impart.py")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mcp")
-    (folder / "noisy.py").write_text(NOISY, encoding="utf-8")
     (folder / "films").mkdir()
     write_clip(folder / "films" / "a.mp4", colours=["red", "blue"], seconds_each=2)
-    index = [sys.executable, "noisy.py", "index", "films", "-i", "library.impart", "-e", "tiny"]
+    index = [sys.executable, PROGRAM, "index", "films", "-i", "library.impart", "-e", "tiny"]
     subprocess.run(index, cwd=folder, check=True, capture_output=True, timeout=60)
     return folder
 
 
 def test_the_official_client_starts_it_and_finds_the_span(place: Path) -> None:
     parameters = StdioServerParameters(
-        command=sys.executable, args=[str(place / "noisy.py"), "mcp", "-i", str(place / "library.impart")]
+        command=sys.executable, args=[PROGRAM, "mcp", "-i", str(place / "library.impart")]
     )
 
     async def run() -> None:
@@ -79,7 +60,7 @@ def test_standard_output_has_the_protocol_alone(place: Path) -> None:
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
         {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call},
     ]
-    command = [sys.executable, "noisy.py", "mcp", "-i", "library.impart"]
+    command = [sys.executable, PROGRAM, "mcp", "-i", "library.impart"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=place, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdin is not None
@@ -95,7 +76,7 @@ def test_standard_output_has_the_protocol_alone(place: Path) -> None:
     assert rest == ""
     assert [line["id"] for line in lines] == [1, 2]
     assert lines[1]["result"]["structuredContent"]["moments"][0]["end_s"] == 2.0
-    assert "a line on standard output" in errors
+    assert "a line of the model" in errors
 
 
 def test_the_printed_configuration_starts_the_server(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
