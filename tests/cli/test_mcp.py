@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import anyio
+import httpx2
 import pytest
 from mcp import Client, StdioServerParameters
 from typer.testing import CliRunner
 
 from helpers.clips import write_clip
 from impart.cli.main import app
+from impart.errors import MissingExtraError
 
 RUN = CliRunner()
 PROGRAM = str(Path(__file__).resolve().parents[1] / "helpers" / "tiny_impart.py")
@@ -77,6 +83,69 @@ def test_standard_output_has_the_protocol_alone(place: Path) -> None:
     assert [line["id"] for line in lines] == [1, 2]
     assert lines[1]["result"]["structuredContent"]["moments"][0]["end_s"] == 2.0
     assert "a line of the model" in errors
+
+
+def test_a_call_that_is_cancelled_ends_at_once_over_the_pipe(place: Path) -> None:
+    parameters = StdioServerParameters(
+        command=sys.executable,
+        args=[PROGRAM, "mcp", "-i", str(place / "library.impart")],
+        env=os.environ | {"TINY_SLEEP_S": "4"},
+    )
+
+    async def run() -> None:
+        async with Client(parameters, read_timeout_seconds=60) as client:
+            await client.call_tool("names", {})
+            began = anyio.current_time()
+            with anyio.move_on_after(0.5) as scope:
+                await client.call_tool("search_moments", {"text": "blue"})
+            assert scope.cancelled_caught
+            assert (await client.call_tool("names", {})).structured_content == {"names": []}
+            assert anyio.current_time() - began < 3.5
+
+    anyio.run(run)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_over_http_it_names_its_address_and_ends_without_a_traceback(place: Path, number: signal.Signals) -> None:
+    token = place / "secret"
+    token.write_text("a-token-of-a-test-0123456789", encoding="utf-8")
+    command = [
+        sys.executable,
+        PROGRAM,
+        "mcp",
+        "-i",
+        "library.impart",
+        "--http",
+        "--port",
+        "0",
+        "--token-file",
+        "secret",
+    ]
+    with subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        url = re.search(r"http://127\.0\.0\.1:\d+/mcp", line)
+        assert url, line
+        answers = []
+        while not answers:
+            with contextlib.suppress(httpx2.ConnectError):
+                answers.append(httpx2.post(url[0], json={}).status_code)
+        process.send_signal(number)
+        rest = process.stderr.read()
+        code = process.wait(30)
+    assert answers == [401]
+    assert "Traceback" not in rest
+    assert code in (0, 130, -number), rest
+
+
+def test_the_missing_extra_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
+    for name in [name for name in sys.modules if name.startswith("impart.serve.mcp")]:
+        monkeypatch.delitem(sys.modules, name)
+    done = RUN.invoke(app, ["mcp", "-i", str(place / "library.impart")])
+    assert isinstance(done.exception, MissingExtraError)
+    assert "pip install 'impart-clip[mcp]'" in str(done.exception)
 
 
 def test_the_printed_configuration_starts_the_server(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

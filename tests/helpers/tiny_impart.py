@@ -1,7 +1,7 @@
 """A program like `impart` that knows the tiny encoder: `python tests/helpers/tiny_impart.py index ... -e tiny`.
 
 Its encoder prints a line for each batch of texts, since other models may print as well. TINY_SLEEP_S is the time (s)
-that each batch of images takes.
+that each batch takes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class PrintingEncoder(TinyEncoder):
     def encode_texts(self, texts):
         sys.stdout.write("a line of the model\n")
         sys.stdout.flush()
+        time.sleep(float(os.environ.get("TINY_SLEEP_S", "0")))
         return super().encode_texts(texts)
 
     def encode_images(self, images):
