@@ -290,6 +290,23 @@ def test_an_error_of_a_later_run_is_an_event_and_of_the_first_one_an_error(
         list(watch(index, [films], stop=threading.Event()))
 
 
+def test_an_index_that_goes_away_is_not_made_anew_and_is_used_when_it_is_back(
+    index: VideoIndex, films: Path, clip: Path, tmp_path: Path
+) -> None:
+    shutil.copy(clip, films / "a.mp4")
+    list(index.add([films]))
+    with watching(index, films, settings={"interval_s": 1.0}) as running:
+        first_run_done(running)
+        index.path.rename(tmp_path / "away")
+        write_clip(films / "b.mp4", colours=["blue"], seconds_each=0.5)
+        running.until(lambda: any("is gone" in event.reason for event in running.of(RunFailed)))
+        time.sleep(1.5)
+        assert not index.path.exists()
+        (tmp_path / "away").rename(index.path)
+        running.until(lambda: running.indexed() == ["b.mp4"])
+    assert len(index.videos()) == 2
+
+
 def test_a_file_is_refused_and_times_are_positive(index: VideoIndex, clip: Path) -> None:
     with pytest.raises(ConfigError, match="impart index"):
         list(watch(index, [clip], stop=threading.Event()))

@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from impart.errors import ConfigError, ImpartError, IndexLockedError
+from impart.errors import ConfigError, ImpartError, IndexLockedError, VideoIndexError
 from impart.video.index.events import Event, VideoProgress, VideoStarted
 from impart.video.index.files.scan import FoundFile, Scan, absolute, as_listed, scan
 from impart.video.index.index import VideoIndex
@@ -46,7 +46,7 @@ class WatchSettings:
     events: bool = True
     interval_s: float = 300.0
     quiet_s: float = 2.0
-    longest_s: float = 30.0
+    longest_s: float = 10.0
     busy_s: float = 5.0
     check_s: float = 2.0
 
@@ -115,6 +115,7 @@ class _Watcher:
         self._growing = GrowingFiles(quiet_s=settings.quiet_s)
         self._tried: dict[Path, tuple[int, int]] = {}  # files that a run left as they were, such as unreadable ones
         self._scanned = False
+        self._existed = index.exists
         self._runs = 0
         self._busy = False
         self.hints = Hints(folders, ignored=index.path, events=settings.events, check_s=settings.check_s, stop=stop)
@@ -140,7 +141,13 @@ class _Watcher:
             if polled and self._runs:
                 hints.begin_again()
             first_hint_s = last_hint_s = float("inf")
-            wait_s = yield from self._scan(retry=polled)
+            try:
+                wait_s = yield from self._scan(retry=polled)
+            except (ImpartError, OSError) as error:
+                if not self._runs:
+                    raise
+                yield RunFailed(reason=str(error))
+                wait_s = None
             again_at_s = float("inf") if wait_s is None else time.monotonic() + wait_s
             if polled:
                 poll_at_s = time.monotonic() + settings.interval_s
@@ -161,6 +168,8 @@ class _Watcher:
         folders = self.hints.present
         if not folders:
             return None
+        if self._existed and not self._index.exists:  # `add` would make a new one in its place
+            raise VideoIndexError(f"the index {self._index.path} is gone: is its disk connected?")
         found = scan(folders, exclude=self._exclude, photos=self._photos)
         changed = self._changed(found)
         older_than_ns = None if self._scanned else time.time_ns() - round(2 * self._settings.quiet_s * 1e9)
@@ -191,15 +200,12 @@ class _Watcher:
                 self._busy = True
                 yield IndexBusy(reason=str(error))
             return False
-        except (ImpartError, OSError) as error:
-            if not self._runs:
-                raise
-            yield RunFailed(reason=str(error))
         finally:
             if isinstance(events, Generator):
                 events.close()  # releases the lock now
         self._busy = False
         self._runs += 1
+        self._existed = self._index.exists
         return True
 
     def _changed(self, found: Scan) -> list[FoundFile]:
