@@ -17,7 +17,9 @@ SLOW_PLACES = (
     "blending/test_ram",  # torch and its export
     "cli/eval/",
     "cli/video/test_index_and_search.py",
+    "cli/video/test_watch.py",
     "cli/test_odd_settings.py",
+    "cli/test_mcp.py",
     "cli/test_models.py",
     "cli/test_ram_command.py",
     "cli/test_train.py",
@@ -38,6 +40,7 @@ SLOW_PLACES = (
     "video/index/test_indexer.py",
     "video/index/test_kill.py",
     "video/index/test_ram_index.py",
+    "video/index/watch/",
 )
 SLOW_NAMES = ("killed", "two_processes")
 """What `make test-fast` leaves out: files of more than three seconds of CPU time, and tests that start processes."""

@@ -1,4 +1,4 @@
-"""Files and digests: atomic writes, file stamps, the clock, library versions, and ordered read-ahead.
+"""Files and digests: atomic writes, file stamps, the clock, library versions, ordered read-ahead, priority.
 
 A file that exists is complete. Every write goes to a temporary file beside the target, is synced to disk, and is then
 renamed to the target; the folder is synced too. A killed process, or a power cut, leaves the old file or the new one.
@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import json
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ __all__ = [
     "file_stamp",
     "file_state",
     "library_versions",
+    "lower_priority",
     "move_synced",
     "new_blake2b",
     "new_sha256",
@@ -56,6 +58,7 @@ Result = TypeVar("Result")
 
 _NUMBERS = itertools.count()
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
+_NICE, _BELOW_NORMAL = 10, 0x4000  # of POSIX: from -20 to 19; of Windows
 _VERSIONED = ("impart", "numpy", "pillow", "pyarrow")
 
 
@@ -317,6 +320,20 @@ def now() -> str:
     from datetime import UTC, datetime
 
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def lower_priority() -> None:
+    """Give way to other programs: this process, and those that it starts, get the processor and the disk after them.
+
+    On Linux the schedulers of disks follow the priority of the process.
+    """
+    if sys.platform == "win32":
+        import ctypes
+
+        kernel = ctypes.windll.kernel32
+        kernel.SetPriorityClass(kernel.GetCurrentProcess(), _BELOW_NORMAL)
+    else:
+        os.nice(_NICE)
 
 
 def library_versions(names: Sequence[str] = _VERSIONED) -> dict[str, str]:

@@ -14,9 +14,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from impart.cli import data, demo, models, refset, serve, train
+from impart.cli import data, demo, mcp, models, refset, serve, train
 from impart.cli.eval import commands, reproduce
-from impart.cli.video import copies, export, index, names, scenes, search
+from impart.cli.video import copies, export, index, names, scenes, search, watch
 from impart.errors import ImpartError, ImpartWarning
 
 __all__ = ["app", "main"]
@@ -31,6 +31,9 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("index")(index.index)
+app.command("watch")(watch.watch)
+app.command("pause")(watch.pause)
+app.command("resume")(watch.resume)
 app.command("search")(search.search)
 app.command("similar")(search.similar)
 app.command("scenes")(scenes.scenes)
@@ -38,6 +41,7 @@ app.command("export")(export.export)
 app.command("duplicates")(copies.duplicates)
 app.command("stats")(index.stats)
 app.command("serve")(serve.serve)
+app.command("mcp")(mcp.mcp)
 app.command("train")(train.train)
 app.add_typer(names.app, name="names")
 app.add_typer(refset.app, name="refset")

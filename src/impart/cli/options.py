@@ -21,6 +21,7 @@ __all__ = [
     "EncoderOption",
     "IndexOption",
     "ListOf",
+    "NiceOption",
     "NoAugmentOption",
     "RefsetOption",
     "ThreadsOption",
@@ -59,6 +60,9 @@ NoAugmentOption: TypeAlias = Annotated[
 ]
 ThreadsOption: TypeAlias = Annotated[
     int, typer.Option(help="Run the model on this many CPU threads; 0 = one per core.", min=0)
+]
+NiceOption: TypeAlias = Annotated[
+    bool, typer.Option("--nice", help="Run in the background: other programs get the processor and the disk first.")
 ]
 ConfigOption: TypeAlias = Annotated[
     Path | None,

@@ -28,7 +28,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("torch", extra="torch", purpose="an 'hf:' or 'open_clip:' model") from error
 
-__all__ = ["Inputs", "TorchTower", "TorchEncoder", "hash_weights", "quiet", "write_graph"]
+__all__ = ["Inputs", "TorchTower", "TorchEncoder", "as_tensor", "hash_weights", "quiet", "write_graph"]
 
 Inputs: TypeAlias = Sequence[npt.NDArray[Any]]
 """Inputs of a tower, arrays of equally many rows."""
@@ -147,6 +147,11 @@ class TorchTower(nn.Module):
         # transformers 5 wraps the projected features; 4 returns them.
         features = output if isinstance(output, torch.Tensor) else output.pooler_output
         return nn.functional.normalize(features, dim=-1)
+
+
+def as_tensor(vectors: Float32) -> torch.Tensor:
+    """Make a tensor of the same memory."""
+    return torch.from_numpy(vectors)
 
 
 def hash_weights(*modules: nn.Module, settings: str) -> str:

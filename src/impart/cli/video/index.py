@@ -16,6 +16,7 @@ from impart.cli.options import (
     ConfigOption,
     EncoderOption,
     IndexOption,
+    NiceOption,
     NoAugmentOption,
     RefsetOption,
     ThreadsOption,
@@ -25,12 +26,13 @@ from impart.cli.options import (
 )
 from impart.cli.output import print_json, settings_in_words
 from impart.config import DecodeSettings, Fit
+from impart.files import lower_priority
 
 if TYPE_CHECKING:
     from impart.video.index.events import Event, IndexDone
     from impart.video.index.index import VideoIndex
 
-__all__ = ["index", "show_run", "stats"]
+__all__ = ["index", "open_to_write", "show_run", "stats"]
 
 MOST_NAMED = 8  # suffixes in the line that counts what was left out
 NO_VIDEOS = "no videos or photos found (such as .mp4 or .jpg; --verbose names the files that were left out)"
@@ -102,6 +104,7 @@ def index(
         bool, typer.Option("--verbose", help="Also name the files and folders that are left out.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
+    nice: NiceOption = False,
     threads: ThreadsOption = 0,
     config: ConfigOption = None,
 ) -> None:
@@ -115,6 +118,8 @@ def index(
     """
     if force and not prune:
         raise typer.BadParameter("--force needs --prune: it removes videos in folders that are missing or empty")
+    if nice:
+        lower_priority()
     flags = {
         "decode.fps": fps,
         "decode.reuse_threshold": reuse_threshold,
@@ -122,7 +127,7 @@ def index(
         "decode.stream": stream,
         "encoder.threads": threads or None,
     }
-    opened = _open(index_dir, encoder, refset=refset, augment=not no_augment, config=config, flags=flags)
+    opened = open_to_write(index_dir, encoder, refset=refset, augment=not no_augment, config=config, flags=flags)
     events = opened.add(
         paths,
         prune=prune,
@@ -133,7 +138,7 @@ def index(
         photos=not no_photos,
         name_ignored=verbose,
     )
-    failed = show_run(events, index_dir, name_next=True)
+    failed = show_run(events, index_dir, name_next=True, dry_run=dry_run)
     if crops and not dry_run and opened.exists:
         failed |= _make_crops(opened, index_dir)
     if failed:
@@ -160,7 +165,7 @@ def _make_crops(opened: VideoIndex, index_dir: Path) -> bool:
     return bool(problems)
 
 
-def _open(
+def open_to_write(
     index_dir: Path,
     model_id: str | None,
     *,
@@ -169,6 +174,7 @@ def _open(
     config: Path | None,
     flags: dict[str, Any],
 ) -> VideoIndex:
+    """Open an index for `add`, or a new one, with the encoder and the settings that were asked for."""
     from impart.video.index.index import VideoIndex
     from impart.video.index.manifest import IndexManifest
 
@@ -183,12 +189,13 @@ def _open(
     return VideoIndex.open(index_dir, encoder, settings=settings)
 
 
-def show_run(events: Iterable[Event], index_dir: Path, *, name_next: bool = False) -> bool:
+def show_run(events: Iterable[Event], index_dir: Path, *, name_next: bool = False, dry_run: bool = False) -> bool:
     """Print a run's events: a bar on a terminal, failures to stderr, the summary to stdout.
 
     Args:
         events, index_dir: of the run.
         name_next: name the command that follows the first run.
+        dry_run: say so where nothing would be done.
 
     Returns:
         Whether files or paths could not be indexed completely, in this run or, unchanged, in an earlier one.
@@ -211,7 +218,7 @@ def show_run(events: Iterable[Event], index_dir: Path, *, name_next: bool = Fals
         disable=not console.is_terminal,
         transient=True,
     )
-    failed, ignored = False, ""
+    failed, paused, ignored = False, False, ""
     planned = 0
     scanned = None
     with bar:
@@ -222,6 +229,11 @@ def show_run(events: Iterable[Event], index_dir: Path, *, name_next: bool = Fals
                     ignored = _ignored(event.ignored)
                     scanned = event
                     bar.update(task, total=max(event.bytes_total, 1), description="indexing")
+                case kinds.RunPaused():
+                    if not paused:
+                        place = shlex.quote(str(index_dir))
+                        console.print(f"paused; go on with: impart resume -i {place}", soft_wrap=True)
+                    paused = True
                 case kinds.PathIgnored():
                     console.print(f"left out {_plain(event.path)} ({_plain(event.reason)})", soft_wrap=True)
                 case kinds.VideoProgress():
@@ -259,10 +271,9 @@ def show_run(events: Iterable[Event], index_dir: Path, *, name_next: bool = Fals
                     if (event.added or event.updated) and FaceStore(index_dir).on:
                         note = "new videos are not searched for faces yet: impart names faces"
                         print(f"note: {note} -i {shlex.quote(str(index_dir))}", file=sys.stderr)
-                    scanned = None
                 case _:
                     pass
-    if scanned is not None and not planned:  # a dry run
+    if dry_run and scanned is not None and not planned:
         found = f"{scanned.files} files found, none of them new or changed" if scanned.files else NO_VIDEOS
         print(f"{index_dir}: nothing to do: {found}")
     if ignored:
@@ -358,6 +369,8 @@ def stats(
     print(f"  reference set {numbers.references or 'none'}")
     if numbers.blending is not None:
         print(f"  blending {settings_in_words(dataclasses.asdict(numbers.blending))}")
+    if numbers.paused:
+        print(f"  indexing is paused; go on with: impart resume -i {shlex.quote(str(index_dir))}", file=sys.stderr)
     if numbers.incomplete:
         what = f"{numbers.incomplete} lack rows, and searches leave them out"
         print(f"  {what}: impart index PATH... --index {index_dir} indexes them again", file=sys.stderr)

@@ -23,6 +23,7 @@ __all__ = [
     "PathFailed",
     "PathIgnored",
     "Planned",
+    "RunPaused",
     "VideoProgress",
     "ScanDone",
     "VideoAbsent",
@@ -87,6 +88,13 @@ class Planned:
     path: Path
     action: Action
     detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPaused:
+    """The index is paused (`impart.video.index.pause`): the run waits. One per second, at any place of a run."""
+
+    paused_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +290,7 @@ Event: TypeAlias = (
     | PathIgnored
     | ScanDone
     | Planned
+    | RunPaused
     | VideoStarted
     | VideoProgress
     | VideoDone

@@ -446,6 +446,7 @@ class VideoIndex:
         from impart.video.index.files.plan import planned
         from impart.video.index.files.prune import devices_after, read_devices, save_devices
         from impart.video.index.indexer import Indexer
+        from impart.video.index.pause import obeying
 
         videos, failures, devices = list(writer.videos.values()), writer.failures, read_devices(self.path)
         plan = yield from planned(found, videos, failures, writer.manifest, request=request, devices=devices)
@@ -453,7 +454,7 @@ class VideoIndex:
         complete(writer, encoder)
         with Decoder(writer.manifest.decode, short_side_px=encoder.traits.image_size_px) as decoder:
             indexer = Indexer(writer, encoder, decoder=decoder, batch=self.settings.encoder.batch)
-            counts = yield from indexer.run(plan)
+            counts = yield from obeying(self.path, indexer.run(plan))
         if not plan.empty:
             writer.compact(last=True)
         known, left = {video.path: video for video in videos}, [video.path for video in writer.videos.values()]

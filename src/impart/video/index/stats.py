@@ -9,6 +9,7 @@ from pathlib import Path
 from impart.config import RamSettings, VanillaSettings
 from impart.video.crops.store import CropStore, key_of
 from impart.video.index.manifest import IndexManifest
+from impart.video.index.pause import is_paused
 from impart.video.index.store import FailureRecord, VideoRecord
 from impart.video.integrity import bytes_below
 
@@ -30,6 +31,7 @@ class IndexStats:
         with_crops: videos and photos that have crops, see `VideoIndex.add_crops`.
         encoder_id, encoder_fingerprint: of the base encoder.
         references: name of the reference set in force, or None; blending: settings of its blend.
+        paused: whether indexing waits, see `impart.video.index.pause`.
     """
 
     videos: int
@@ -48,6 +50,7 @@ class IndexStats:
     encoder_fingerprint: str
     references: str | None
     blending: VanillaSettings | RamSettings | None
+    paused: bool
 
     @classmethod
     def of(
@@ -78,4 +81,5 @@ class IndexStats:
             encoder_fingerprint=manifest.encoder_fingerprint,
             references=augmentation.references_name if augmentation else None,
             blending=augmentation.settings if augmentation else None,
+            paused=is_paused(folder),
         )

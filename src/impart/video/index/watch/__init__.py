@@ -1,0 +1,1 @@
+"""Watch folders, and index what arrives in them."""
