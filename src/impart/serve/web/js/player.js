@@ -281,10 +281,11 @@ export class Player {
         SPEEDS.map((speed) => h("option", { value: String(speed), selected: speed === 1 }, `${speed}×`))),
     });
     c.volume.value = String(this.#video.volume);
-    return h("div", { class: "controls" }, c.play,
-      press("step-back", "One frame back (,)", () => this.step(-1)), press("step-on", "One frame on (.)", () => this.step(1)), c.time,
-      h("span", { class: "controls-group" }, press("in", "Begin the span here ([)", () => this.bound("start_s")), press("out", "End the span here (])", () => this.bound("end_s")), c.loop, c.playOn, c.whole),
-      h("span", { class: "controls-group" }, c.speed, c.mute, c.volume, press("full", "Full screen (f)", () => this.toggleFull())));
+    const inButton = press("in", "Begin the span here ([)", () => this.bound("start_s"));
+    const outButton = press("out", "End the span here (])", () => this.bound("end_s"));
+    return h("div", { class: "controls" }, c.play, press("step-back", "One frame back (,)", () => this.step(-1)), press("step-on", "One frame on (.)", () => this.step(1)), c.time,
+      h("span", { class: "controls-group" }, c.mute, c.volume, press("full", "Full screen (f)", () => this.toggleFull())),
+      h("span", { class: "controls-group" }, inButton, outButton, c.loop, c.playOn, c.whole, c.speed));
   }
 
   #start() {

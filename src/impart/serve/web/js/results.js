@@ -180,8 +180,10 @@ export class Results {
       first += hits.length;
     }
     const unit = { moment: "moment", scene: "scene", frame: "frame" }[state.group] ?? "result";
-    const counted = `${count}${next ? "+" : ""} ${unit}${count === 1 ? "" : "s"}`;
-    const weak = !this.#good.childElementCount;
+    const words = (number, open) => `${number}${open ? "+" : ""} ${unit}${number === 1 && !open ? "" : "s"}`;
+    const strong = count - this.#weakCount;
+    const weak = strong === 0;
+    const counted = weak || strong === count ? words(count, next) : `${words(strong)}, ${count - strong}${next ? "+" : ""} more below the cut`;
     fill(this.#head, h("p", {}, weak ? "No good match. These come nearest." : counted), h("p", { class: "soft" }, tookMs < 1000 ? `${Math.round(tookMs)} ms` : `${(tookMs / 1000).toFixed(1)} s`));
     fill(this.#element, this.#head, this.#good, this.#fold, this.#rest, h("div", { class: "more-row" }, this.#more));
     this.#good.hidden = weak;

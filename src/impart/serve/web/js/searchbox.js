@@ -44,7 +44,7 @@ export class SearchBox {
     form.append(
       h("div", { class: "box" }, icon("search"), this.#chip, this.#input, this.#file,
         iconButton("image", "Search by an image: pick a file, or drop or paste one anywhere", () => this.#file.click(), { class: "button icon plain" }),
-        h("button", { type: "submit", class: "button main" }, "Search"), this.#suggestions.element),
+        h("button", { type: "submit", class: "button main", "aria-label": "Search" }, icon("search"), h("span", {}, "Search")), this.#suggestions.element),
       this.#extra,
       h("div", { class: "chips" },
         h("button", { type: "button", class: "button chip", onclick: () => this.#addNot() }, icon("add"), "Not"),
@@ -189,31 +189,28 @@ export class SearchBox {
     const veil = h("div", { class: "drop", hidden: true }, h("p", {}, icon("image"), "Drop an image to search with it"));
     document.body.append(veil);
     const hasFile = (event) => event.dataTransfer?.types.includes("Files");
-    addEventListener("dragenter", (event) => {
-      if (hasFile(event) && !inDropZone(event)) veil.hidden = false;
-    });
-    addEventListener("dragover", (event) => {
-      if (hasFile(event) && !inDropZone(event)) event.preventDefault();
-    });
+    // In the capture phase: a panel with a drop zone of its own stops these events.
+    addEventListener("dragenter", (event) => (veil.hidden = !hasFile(event) || isTaken(event)), true);
+    addEventListener("drop", () => (veil.hidden = true), true);
     addEventListener("dragleave", (event) => {
       if (!event.relatedTarget) veil.hidden = true;
+    }, true);
+    addEventListener("dragover", (event) => {
+      if (hasFile(event)) event.preventDefault();
     });
     addEventListener("drop", (event) => {
-      veil.hidden = true;
-      if (!hasFile(event) || inDropZone(event) || event.defaultPrevented) return;
+      if (!hasFile(event)) return;
       event.preventDefault();
       this.searchImage(event.dataTransfer.files[0]);
     });
     addEventListener("paste", (event) => {
       const file = [...(event.clipboardData?.files ?? [])].find((one) => one.type.startsWith("image/"));
-      if (!file || inDropZone(event)) return;
+      if (!file) return;
       event.preventDefault();
       this.searchImage(file);
     });
   }
 }
 
-/** Whether a panel takes the file itself, such as images of a name. */
-function inDropZone(event) {
-  return event.target instanceof Element && event.target.closest("[data-drop]") !== null;
-}
+/** Whether a part of the page takes dropped files itself, such as images of a name. */
+const isTaken = (event) => event.target instanceof Element && event.target.closest(".dropzone") !== null;

@@ -9,6 +9,7 @@ const RECENT = 6;
 
 /** Show the start page in an element. */
 export async function startPage(app, element, signal) {
+  fill(element, heading("Search this library"), h("div", { class: "grid tiles", "aria-hidden": "true" }, Array.from({ length: TILES }, () => h("div", { class: "card" }, h("div", { class: "thumb waiting" })))));
   let videos;
   let photos;
   try {
@@ -27,12 +28,15 @@ export async function startPage(app, element, signal) {
   const recent = recall("recent", []).slice(0, RECENT);
   fill(
     element,
-    h("div", { class: "start" }, h("h2", {}, `Search ${counts.join(" and ")}`),
-      h("p", { class: "soft" }, "Type what is seen, in a few words. Or drop an image, paste one, or pick one with ", icon("image"), ".")),
+    heading(`Search ${counts.join(" and ")}`),
     recent.length ? h("div", { class: "start-row" }, h("h3", {}, "Recent"), recent.map((text) => h("button", { type: "button", class: "button chip", onclick: () => app.state.set({ q: text }) }, text))) : null,
     h("h3", { class: "start-title" }, "From this library"),
     h("div", { class: "grid tiles" }, tiles.map((video) => tile(app, video))),
   );
+}
+
+function heading(text) {
+  return h("div", { class: "start" }, h("h2", {}, text), h("p", { class: "soft" }, "Type what is seen, in a few words. Or drop an image, paste one, or pick one with ", icon("image"), "."));
 }
 
 function counted(total, word) {

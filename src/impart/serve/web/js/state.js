@@ -21,7 +21,7 @@ export function format(state) {
       if (one !== null && one !== undefined && one !== "") params.append(name, one);
     }
   }
-  const text = params.toString();
+  const text = params.toString().replaceAll("%40", "@");
   return text ? `?${text}` : location.pathname;
 }
 
