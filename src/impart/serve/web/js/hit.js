@@ -35,7 +35,7 @@ export function hitCard(app, hit, place) {
     { class: "card", id, "data-video": hit.video_id, "aria-labelledby": `${id}-name`, "aria-posinset": place, "aria-setsize": -1 },
     h("div", { class: "card-top" }, best, actionButtons(app, () => ({ ...hit, at_s: hit.best_s }), { compact: true })),
     strip?.element ?? (isPhoto ? null : h("div", { class: "heat" })),
-    h("div", { class: "card-line" }, h("h3", { class: "card-name", id: `${id}-name`, title: hit.path }, shortName(hit.name)),
+    h("div", { class: "card-line" }, h("h2", { class: "card-name", id: `${id}-name`, title: hit.path }, shortName(hit.name)),
       h("span", { class: "score", title: "Score: a cosine, comparable within one search" }, hit.score.toFixed(3))),
     h("p", { class: "card-meta" }, meta(hit)),
     badges(hit),

@@ -121,13 +121,13 @@ export class Player {
   toggle() {
     if (!this.#video) return;
     if (this.#video.paused) this.#start();
-    else this.#video.pause();
+    else this.#source.pause();
   }
 
   /** Go on or back by frames. */
   step(frames) {
     if (!this.#video) return;
-    this.#video.pause();
+    this.#source.pause();
     this.#seek(this.#source.time_s + frames * this.#frame_s);
   }
 
@@ -171,7 +171,7 @@ export class Player {
     this.#playOn = open && info.kind === "video";
     this.#span = open ? { ...span, end_s: Math.min(info.duration_s || OPEN_SPAN_S, span.start_s + OPEN_SPAN_S) } : span;
     this.#frame_s = 1 / (info.fps || FPS);
-    this.#element = h("div", { class: "player", role: "group", "aria-label": `Player: ${info.name}` });
+    this.#element = h("article", { class: "player", "aria-label": `Player: ${info.name}` });
     const side = this.#side(info);
     if (info.kind === "photo") {
       const { stage, buttons } = photoStage(info);
@@ -238,7 +238,7 @@ export class Player {
       heat: this.#app.results.heatOf(info.video_id),
       onseek: (at_s) => this.#seek(at_s),
       onbounds: (span, at_s) => {
-        video.pause();
+        this.#source.pause();
         this.#setSpan(span);
         this.#source.seek(at_s);
       },
@@ -277,7 +277,7 @@ export class Player {
         this.#showModes();
       }),
       time: h("output", { class: "time", "aria-live": "off" }),
-      speed: h("select", { class: "button", "aria-label": "Speed", title: "Speed", onchange: (event) => (this.#video.playbackRate = Number(event.target.value)) },
+      speed: h("select", { class: "button", "aria-label": "Speed", title: "Speed", onchange: (event) => (this.#video.playbackRate = this.#video.defaultPlaybackRate = Number(event.target.value)) },
         SPEEDS.map((speed) => h("option", { value: String(speed), selected: speed === 1 }, `${speed}×`))),
     });
     c.volume.value = String(this.#video.volume);
@@ -292,7 +292,7 @@ export class Player {
     const { start_s, end_s } = this.#span;
     if (!this.#video) return;
     if (!this.#playOn && this.#source.time_s >= end_s - this.#frame_s) this.#source.seek(start_s);
-    this.#video.play().catch(() => {}); // not allowed, or replaced by a preview: it stays paused
+    this.#source.play();
   }
 
   #seek(at_s) {
@@ -308,14 +308,14 @@ export class Player {
     this.#controls.time.textContent = `${clock(at_s, 2)} / ${clock(this.#timeline.duration_s, 1)}`;
     if (this.#playOn || this.#video.paused || at_s < this.#span.end_s - this.#frame_s / 2) return;
     if (this.#loop) this.#source.seek(this.#span.start_s);
-    else this.#video.pause();
+    else this.#source.pause();
   }
 
   #ended() {
     if (this.#playOn && this.#source.goesOn) this.#source.seek(this.#source.end_s);
     else if (this.#loop && !this.#playOn) this.#source.seek(this.#span.start_s);
     else return;
-    this.#video.play().catch(() => {});
+    this.#source.play();
   }
 
   #setSpan(span) {

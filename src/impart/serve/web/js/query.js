@@ -11,7 +11,7 @@ const PARTS = [...QUERY, "not", "then", "within", "group", ...FILTERS];
 export const asks = (state) => QUERY.some((part) => state[part]);
 
 /** Text that is equal for states with the same hits. */
-export const keyOf = (state) => JSON.stringify(PARTS.map((part) => state[part] ?? null));
+export const keyOf = (state) => JSON.stringify(PARTS.map((part) => [state[part] || []].flat()));
 
 /** Whether any filter is set. */
 export const filtered = (state) => FILTERS.some((part) => state[part]);

@@ -13,7 +13,7 @@ export async function startPage(app, element, signal) {
   let videos;
   let photos;
   try {
-    [videos, photos] = await Promise.all(["video", "photo"].map((kind) => app.api.get(`/videos?kind=${kind}&limit=${TILES}`, { signal })));
+    [videos, photos] = await Promise.all(["video", "photo"].map((kind) => app.api.get(`/videos?kind=${kind}&sort=added&limit=${TILES}`, { signal })));
   } catch (error) {
     if (error.name !== "AbortError") fill(element, problem(app, error, () => startPage(app, element, signal)));
     return;

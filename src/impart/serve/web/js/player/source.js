@@ -20,6 +20,10 @@ export class Source {
   #on;
   #wanted = null; // file time of the seek in progress
   #closed = false;
+  #span;
+  #why = "";
+  #wantsPlay = false;
+  #making = null; // the preview that is asked for
 
   /**
    * @param {HTMLVideoElement} video
@@ -38,6 +42,7 @@ export class Source {
 
   /** Load what plays the span, at a time of the file. */
   start(span, at_s) {
+    this.#span = span;
     if (this.#info.playable === "preview") this.#usePreview(span.start_s, span.end_s, at_s, this.#info.playable_reason ?? "browsers do not play this format");
     else {
       this.#wanted = at_s;
@@ -68,29 +73,64 @@ export class Source {
 
   close() {
     this.#closed = true;
+    this.#making?.abort();
     this.#video.removeAttribute("src");
     this.#video.load();
   }
 
-  #why = "";
+  /** Play as soon as there is something to play. */
+  play() {
+    this.#wantsPlay = true;
+    if (this.#video.getAttribute("src")) this.#video.play().catch(() => {}); // not allowed: it stays paused
+  }
+
+  pause() {
+    this.#wantsPlay = false;
+    this.#video.pause();
+  }
+
 
   #usePreview(start_s, end_s, at_s, why) {
-    const from = Math.max(0, start_s - BEFORE_S);
+    const from = Math.max(0, Math.min(start_s, at_s) - BEFORE_S);
     const length = Math.min(MOST_S, Math.max(LEAST_S, end_s + AFTER_S - from));
     const playing = !this.#video.paused;
+    this.#making?.abort();
     this.isPreview = true;
     this.offset_s = from;
     this.end_s = Math.min(this.#info.duration_s, from + length);
     this.#why = why;
     this.#wanted = at_s;
+    this.#load(previewUrl(this.#info.video_id, this.offset_s, this.end_s), playing);
+  }
+
+  /** Have the preview made, and then play it: so the wait can be told, and a failure has its words. */
+  async #load(url, playing) {
+    const making = (this.#making = new AbortController());
     this.#on.notice("Making a preview …", true);
-    this.#video.src = previewUrl(this.#info.video_id, this.offset_s, this.end_s);
-    if (playing) this.#video.play().catch(() => {});
+    this.#video.removeAttribute("src");
+    this.#video.load();
+    try {
+      const made = await fetch(url, { method: "HEAD", signal: making.signal });
+      if (!made.ok) throw await problemOf(url, making.signal);
+      if (making !== this.#making || this.#closed) return;
+      this.offset_s = Number(made.headers.get("Preview-Start-S") ?? this.offset_s);
+      this.end_s = Number(made.headers.get("Preview-End-S") ?? this.end_s);
+      this.#video.src = url;
+      if (playing || this.#wantsPlay) this.#video.play().catch(() => {});
+    } catch (error) {
+      if (error.name !== "AbortError") this.#fail(error instanceof Problem ? error.message : "the server does not answer");
+    }
+  }
+
+  #fail(text) {
+    this.#wanted = null;
+    this.#on.notice(null);
+    this.#on.failed(`It cannot be played: ${text}`);
   }
 
   #loaded() {
     if (this.#video.videoWidth === 0 && !this.isPreview) {
-      this.#usePreview(this.#wanted ?? 0, this.#wanted ?? 0, this.#wanted ?? 0, "this browser plays only the sound of the file");
+      this.#usePreview(this.#span.start_s, this.#span.end_s, this.#wanted ?? 0, "this browser plays only the sound of the file");
       return;
     }
     this.#on.notice(this.isPreview ? `Preview, since ${this.#why}. The file itself is unchanged.` : null);
@@ -107,17 +147,15 @@ export class Source {
     if (!this.isPreview) this.#usePreview(wanted, wanted, wanted, "this browser cannot seek in the file");
   }
 
-  async #failed() {
+  #failed() {
     if (this.#closed || !this.#video.getAttribute("src")) return;
-    const at_s = this.#wanted ?? this.#video.currentTime + this.offset_s;
-    if (!this.isPreview) {
-      this.#usePreview(at_s, at_s, at_s, "this browser does not play the file");
-      return;
-    }
-    const answer = await fetch(this.#video.src, { headers: { Range: "bytes=0-0" } }).catch(() => null);
-    const body = answer && !answer.ok ? await answer.json().catch(() => ({})) : {};
-    const text = answer ? new Problem(answer.status, body).message : "The server does not answer.";
-    this.#on.notice(null);
-    this.#on.failed(`It cannot be played: ${text}`);
+    const at_s = this.#wanted ?? this.time_s;
+    if (this.isPreview) this.#fail("this browser does not play the preview either");
+    else this.#usePreview(this.#span.start_s, this.#span.end_s, at_s, "this browser does not play the file");
   }
+}
+
+async function problemOf(url, signal) {
+  const answer = await fetch(url, { headers: { Range: "bytes=0-0" }, signal });
+  return new Problem(answer.status, await answer.json().catch(() => ({})));
 }
