@@ -36,10 +36,10 @@ export function hitCard(app, hit, place) {
     h("div", { class: "card-top" }, best, actionButtons(app, () => ({ ...hit, at_s: hit.best_s }), { compact: true })),
     strip?.element ?? (isPhoto ? null : h("div", { class: "heat" })),
     h("div", { class: "card-line" }, h("h2", { class: "card-name", id: `${id}-name`, title: hit.path }, shortName(hit.name)),
-      h("span", { class: "score", title: "Score: a cosine, comparable within one search" }, hit.score.toFixed(3))),
+      h("span", { class: "score", title: "Score, comparable within one search" }, hit.score.toFixed(3))),
     h("p", { class: "card-meta" }, meta(hit)),
-    badges(hit),
-    moments(hit, play),
+    badges(hit, play),
+    momentButtons(hit, play, MOST_MOMENTS),
   );
   element.hit = hit;
   return { element, draw: (heat) => strip?.draw(heat) };
@@ -51,9 +51,10 @@ function spanAt(hit, at_s) {
   return inside ? { start_s: inside.start_s, end_s: inside.end_s, at_s } : { start_s: at_s, end_s: at_s };
 }
 
-function moments(hit, play) {
+/** Make the thumbnails of the further moments of a hit, or of the parts of a sequence; null where it has none. */
+export function momentButtons(hit, play, most) {
   const steps = hit.steps.length > 0;
-  const listed = (steps ? hit.steps : hit.moments).slice(0, MOST_MOMENTS);
+  const listed = (steps ? hit.steps : hit.moments).slice(0, most);
   if (!listed.length) return null;
   return h("div", { class: "moments" }, listed.map((moment, number) => {
     const label = steps ? `Part ${number + 1}: ` : "";
@@ -101,13 +102,16 @@ function meta(hit) {
   ];
 }
 
-function badges(hit) {
+function badges(hit, play) {
+  const copies = hit.near_copies;
+  const places = hit.also_at;
   const list = [
-    ...hit.names.map((name) => h("li", { class: "badge name" }, icon("names"), name)),
-    hit.near_copies.length ? h("li", { class: "badge", title: hit.near_copies.map((copy) => copy.path).join("\n") }, `${hit.near_copies.length} near ${hit.near_copies.length > 1 ? "copies" : "copy"}`) : null,
-    hit.also_at.length ? h("li", { class: "badge", title: hit.also_at.join("\n") }, `also at ${hit.also_at.length} other ${hit.also_at.length > 1 ? "places" : "place"}`) : null,
+    ...hit.names.map((name) => h("span", { class: "badge name" }, icon("names"), name)),
+    copies.length ? h("details", { class: "badge" }, h("summary", {}, `${copies.length} near ${copies.length > 1 ? "copies" : "copy"}`), h("ul", {}, copies.map((copy) =>
+      h("li", {}, h("button", { type: "button", class: "button plain", title: copy.path, onclick: () => play(copy) }, icon("play"), copy.name))))) : null,
+    places.length ? h("details", { class: "badge" }, h("summary", {}, `also at ${places.length} other ${places.length > 1 ? "places" : "place"}`), h("ul", {}, places.map((path) => h("li", {}, path)))) : null,
   ].filter(Boolean);
-  return list.length ? h("ul", { class: "badges" }, list) : null;
+  return list.length ? h("div", { class: "badges" }, list) : null;
 }
 
 /** A name whose end stays visible: the middle gives way, since names often differ at the end. */

@@ -61,7 +61,10 @@ document.querySelector(".brand").addEventListener("click", (event) => {
   app.state.set({});
   searchBox.focus();
 });
-new ResizeObserver(() => document.documentElement.style.setProperty("--top", `${top.offsetHeight}px`)).observe(top);
+new ResizeObserver(() => {
+  const covers = getComputedStyle(top).position === "sticky";
+  document.documentElement.style.setProperty("--top", `${covers ? top.offsetHeight : 0}px`);
+}).observe(top);
 app.results.show(app.state.value, { moved: true });
 mountTray().catch(() => app.toast("The tray cannot be shown.", "bad"));
 if (!app.state.value.q && matchMedia("(pointer: fine)").matches) searchBox.focus();

@@ -5,6 +5,7 @@
 
 import { frameUrl } from "./api.js";
 import { clock, fill, h, icon, iconButton, recall, remember } from "./dom.js";
+import { momentButtons } from "./hit.js";
 import { actionButtons } from "./player/actions.js";
 import { photoStage } from "./player/photo.js";
 import { Source } from "./player/source.js";
@@ -172,12 +173,13 @@ export class Player {
     this.#span = open ? { ...span, end_s: Math.min(info.duration_s || OPEN_SPAN_S, span.start_s + OPEN_SPAN_S) } : span;
     this.#frame_s = 1 / (info.fps || FPS);
     this.#element = h("article", { class: "player", "aria-label": `Player: ${info.name}` });
+    this.#card = this.#app.results.cardOf(span);
     const side = this.#side(info);
     if (info.kind === "photo") {
       const { stage, buttons } = photoStage(info);
       this.#element.append(h("div", { class: "player-main" }, stage, h("div", { class: "controls" }, buttons)), side);
     } else this.#element.append(this.#main(info), side);
-    this.#place(span);
+    this.#place();
     if (info.kind === "video") {
       this.#resized.observe(this.#element);
       this.#source.start(this.#span, pending?.at_s ?? span.start_s);
@@ -189,8 +191,7 @@ export class Player {
     this.#app.announce(info.kind === "photo" ? `Shows ${info.name}` : `Plays ${info.name} from ${clock(span.start_s)}`);
   }
 
-  #place(span) {
-    this.#card = this.#app.results.cardOf(span);
+  #place() {
     this.#card?.classList.add("open");
     if (this.#card) this.#card.after(this.#element);
     else {
@@ -213,7 +214,17 @@ export class Player {
       h("p", { class: "soft player-folder" }, folderOf(info.path)),
       h("p", { class: "soft" }, facts.filter(Boolean).join(" · ")),
       info.problem ? h("p", { class: "bad" }, info.problem) : null,
-      actionButtons(this.#app, () => this.span));
+      actionButtons(this.#app, () => this.span),
+      this.#moments(info));
+  }
+
+  /** Further moments of the open hit, so that they can be compared while one plays. */
+  #moments(info) {
+    const hit = this.#card?.hit;
+    if (!hit || info.kind === "photo") return null;
+    const play = (span) => this.play({ video_id: info.video_id, name: info.name, kind: info.kind, ...span });
+    const buttons = momentButtons({ ...hit, moments: [hit, ...hit.moments] }, play);
+    return hit.moments.length || hit.steps.length ? h("div", { class: "player-moments" }, h("h4", {}, hit.steps.length ? "Parts" : "Moments"), buttons) : null;
   }
 
   #main(info) {

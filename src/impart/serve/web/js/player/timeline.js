@@ -42,7 +42,7 @@ export class Timeline {
     this.#onbounds = onbounds;
     this.#in.classList.add("in");
     this.#out.classList.add("out");
-    this.#track = h("div", { class: "track" }, this.#canvas, this.#range, this.#ticks, this.#head, this.#in, this.#out);
+    this.#track = h("div", { class: "track" }, this.#range, this.#canvas, this.#ticks, this.#head, this.#in, this.#out);
     this.#track.addEventListener("pointerdown", (event) => this.#drag(event));
     this.element = h("div", { class: "timeline" }, this.#track, h("div", { class: "track-ends soft" }, this.#first, this.#last));
     this.show(duration_s <= WHOLE_S);
