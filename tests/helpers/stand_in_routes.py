@@ -56,7 +56,7 @@ def add_missing(app: FastAPI) -> None:
             step = max(0.25, length / 200)
             bins = [max((math.exp(-(((i * step - p.best_s) / 1.5) ** 2)) for p in peaks), default=0.0) for i in range(int(length / step) + 1)]
             videos.append({"video_id": video_id, "start_s": 0.0, "step_s": step, "bins": bins})
-        return JSONResponse({"videos": videos})
+        return JSONResponse({"heats": videos})
 
     async def by_image(request: Request) -> Response | None:
         form = await request.form()

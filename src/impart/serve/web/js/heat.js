@@ -22,7 +22,7 @@ export async function fetchHeat(request, videoIds, signal) {
   for (let first = 0; first < videoIds.length; first += MOST_VIDEOS) {
     try {
       const answer = await post("/search/heat", { ...query, video_ids: videoIds.slice(first, first + MOST_VIDEOS) }, { signal });
-      for (const heat of answer.videos) found.set(heat.video_id, heat);
+      for (const heat of answer.heats) found.set(heat.video_id, heat);
     } catch (error) {
       if (error.name === "AbortError") throw error;
       unknown = error.status === 404 || error.status === 405;

@@ -97,7 +97,7 @@ function isTyping(target) {
 
 /** Left and right go through all moments in order; up and down go to the card above and below. */
 function move(card, target, key, searchBox) {
-  const all = [...document.querySelectorAll("#results [data-play]")].filter((one) => one.offsetParent !== null);
+  const all = [...document.querySelectorAll("#results .card [data-play]")].filter((one) => one.offsetParent !== null);
   if (key === "ArrowLeft" || key === "ArrowRight") {
     const here = all.indexOf(target.closest("[data-play]") ?? card.querySelector("[data-play]"));
     const next = all[here + (key === "ArrowRight" ? 1 : -1)];
