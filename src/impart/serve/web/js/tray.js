@@ -1,14 +1,15 @@
 // The tray: chosen spans in order, kept in this browser for each library, to be exported.
 
-import { get } from "./api.js";
+import { frameUrl, get } from "./api.js";
 import { clock, h, icon, iconButton, recall, remember } from "./dom.js";
 import { exporting } from "./parts/exporting.js";
-import { spanCard } from "./parts/spancard.js";
+import { WIDTH_PX, spanCard } from "./parts/spancard.js";
 import { dragToReorder } from "./parts/reorder.js";
 import { count } from "./parts/words.js";
 
 const SAME_S = 0.05;
 const MOST_UNDO = 20;
+const MOST_THUMBS = 12; // in the bar
 const FIELDS = ["video_id", "name", "start_s", "end_s", "label", "kind"];
 
 /** Chosen spans: {video_id, name, start_s, end_s, label, kind}. A photo has no length. */
@@ -36,10 +37,16 @@ export class Tray {
 
   /** Add a span at the end; one that is there already is not added again. Returns whether it was added. */
   add(span) {
-    if (this.has(span)) return false;
-    this.#items.push(this.#item(span));
-    this.#changed();
-    return true;
+    return this.addAll([span]) === 1;
+  }
+
+  /** Add spans at the end; returns how many of them were not there. */
+  addAll(spans) {
+    const before = this.#items.length;
+    for (const span of spans) if (!this.has(span)) this.#items.push(this.#item(span));
+    const added = this.#items.length - before;
+    if (added) this.#changed();
+    return added;
   }
 
   /**
@@ -153,20 +160,32 @@ class View {
     this.undo.hidden = !undoable;
     this.clear.hidden = this.export.disabled = !items.length;
     this.empty.hidden = items.length > 0 || this.list.hidden;
-    const cards = items.map((item, place) => {
+    this.#showThumbs(items.slice(0, MOST_THUMBS).map((item) => frameUrl(item.video_id, item.start_s, WIDTH_PX)));
+    this.items = items;
+    if (!this.list.hidden) this.#showCards();
+  }
+
+  #showThumbs(addresses) {
+    const shown = [...this.thumbs.children].map((image) => image.getAttribute("src"));
+    if (shown.join() === addresses.join()) return;
+    this.thumbs.replaceChildren(...addresses.map((src) => h("img", { src, alt: "", width: 64, height: 36 })));
+  }
+
+  #showCards() {
+    const ids = new Set(this.items.map((item) => item.id));
+    for (const [id, card] of this.#cards) {
+      if (ids.has(id)) continue;
+      card.element.remove();
+      this.#cards.delete(id);
+    }
+    let next = this.list.firstElementChild;
+    this.items.forEach((item, place) => {
       if (!this.#cards.has(item.id)) this.#cards.set(item.id, spanCard(item, this.app, this.#of(item.id)));
       const card = this.#cards.get(item.id);
-      card.show(item, place, items.length);
-      return card.element;
+      card.show(item, place, this.items.length);
+      if (card.element === next) next = next.nextElementSibling;
+      else this.list.insertBefore(card.element, next);
     });
-    for (const [id, card] of this.#cards) {
-      if (!items.some((item) => item.id === id)) {
-        card.element.remove();
-        this.#cards.delete(id);
-      }
-    }
-    cards.forEach((card, place) => this.list.children[place] !== card && this.list.insertBefore(card, this.list.children[place] ?? null));
-    this.thumbs.replaceChildren(...cards.slice(0, 12).map((card) => card.querySelector("img").cloneNode()));
   }
 
   /** Actions of one card. */
@@ -211,7 +230,8 @@ class View {
 
   #open(open) {
     this.list.hidden = !open;
+    if (open) this.#showCards();
     this.toggle.setAttribute("aria-expanded", String(open));
-    this.empty.hidden = !open || this.list.children.length > 0;
+    this.empty.hidden = !open || this.items.length > 0;
   }
 }

@@ -33,7 +33,7 @@ export function mount(container, app) {
     }
   });
   container.replaceChildren(
-    h("div", { class: "stack" }, figures, part("Indexing", start.element, jobs), part("Folders", folders), part("Failures", failures), part("Reference sets", sets)),
+    h("div", { class: "stack" }, figures, part("Indexing", jobs, start.element), part("Folders", folders), part("Failures", failures), part("Reference sets", sets)),
   );
   const refresh = (quiet) => {
     load(figures, "the figures of the index", () => get("/index"), (index) => (start.show(index), drawFigures(index)), { quiet });

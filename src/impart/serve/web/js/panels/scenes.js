@@ -52,7 +52,7 @@ function sheet({ video, scenes }, app, atS) {
 
   function addChosen() {
     const places = [...chosen].sort((a, b) => a - b);
-    const added = places.filter((i) => app.tray.add(spanOf(scenes[i]))).length;
+    const added = app.tray.addAll(places.map((i) => spanOf(scenes[i])));
     const known = places.length - added;
     app.toast(`${count(added, "scene")} added to the tray.${known ? ` ${known} ${known === 1 ? "was" : "were"} there already.` : ""}`, added ? "good" : "plain");
     choose(0, scenes.length - 1, false);

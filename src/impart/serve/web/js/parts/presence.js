@@ -70,7 +70,7 @@ function card(video, name, app) {
     });
     list.append(more);
   }
-  const add = h("button", { type: "button", class: "button", onclick: () => app.toast(`${count(video.spans.filter((span) => app.tray.add(spanOf(span))).length, "span")} added to the tray.`) }, "All to the tray");
+  const add = h("button", { type: "button", class: "button", onclick: () => app.toast(`${count(app.tray.addAll(video.spans.map(spanOf)), "span")} added to the tray.`) }, "All to the tray");
   if (video.kind === "photo") return h("li", {}, h("div", { class: "row between" }, h("b", { class: "path" }, video.name), h("button", { type: "button", class: "button", onclick: () => play(video.spans[0]) }, "Show")));
   return h("li", {}, h("div", { class: "row between" }, h("b", { class: "path" }, video.name), add), strip(video.spans, video.video_s, play), list);
 }

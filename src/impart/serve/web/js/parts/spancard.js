@@ -6,7 +6,7 @@ import { facts, frameS } from "./facts.js";
 import { parseClock } from "./words.js";
 
 const FRAMES_MS = 200; // after the last change of a bound
-const WIDTH_PX = 192;
+export const WIDTH_PX = 192; // of frames
 let cards = 0;
 
 /**
@@ -23,6 +23,7 @@ export function spanCard(item, app, actions) {
   let now = item;
   let video = null;
   let timer = 0;
+  let drawn = null;
 
   const images = (photo ? ["in"] : ["in", "out"]).map(() => h("img", { alt: "", width: 96, height: 54, decoding: "async" }));
   const play = h("button", { type: "button", class: "tray-frames", onclick: () => app.player?.play(now) }, images, icon("play"));
@@ -122,10 +123,12 @@ export function spanCard(item, app, actions) {
   return {
     element,
     show(span, at, of) {
+      const state = [span.start_s, span.end_s, span.label, at, of].join("|");
+      if (state === drawn) return;
+      drawn = state;
       const moved = span.start_s !== now.start_s || span.end_s !== now.end_s || !images[0].src;
       now = { ...span };
       place.textContent = String(at + 1);
-      place.setAttribute("aria-label", `${at + 1} of ${of}`);
       earlier.disabled = at === 0;
       later.disabled = at === of - 1;
       if (document.activeElement !== label) label.value = span.label;
