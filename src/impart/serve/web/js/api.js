@@ -52,5 +52,8 @@ export const mediaUrl = (videoId) => `${ROOT}/media/${videoId}`;
 export const previewUrl = (videoId, startS, endS) =>
   `${ROOT}/previews/${videoId}?start_s=${startS.toFixed(3)}&end_s=${endS.toFixed(3)}`;
 
+/** Address of an uploaded query image. */
+export const imageUrl = (imageId) => `${ROOT}/images/${imageId}.webp`;
+
 /** Address of server-sent events. */
 export const eventsUrl = (path) => ROOT + path;

@@ -39,3 +39,42 @@ export function clock(seconds, digits = 1) {
   const rest = (whole % 60).toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
 }
+
+/** Make an icon of `icons.svg`; it says nothing to screen readers. */
+export function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const use = document.createElementNS("http://www.w3.org/2000/svg", "use");
+  svg.setAttribute("class", "glyph");
+  svg.setAttribute("aria-hidden", "true");
+  use.setAttribute("href", `/static/icons.svg#${name}`);
+  svg.append(use);
+  return svg;
+}
+
+/** Make a button with an icon; `label` is its name, and shown where `text` is given. */
+export function iconButton(name, label, onclick, { text, ...props } = {}) {
+  return h(
+    "button",
+    { type: "button", class: text ? "button" : "button icon", title: label, "aria-label": text ? null : label, onclick, ...props },
+    icon(name),
+    text ? h("span", {}, text) : null,
+  );
+}
+
+/** Read what this browser keeps under a name; `fallback` where there is nothing or no storage. */
+export function recall(name, fallback) {
+  try {
+    return JSON.parse(localStorage.getItem(`impart.${name}`)) ?? fallback;
+  } catch {
+    return fallback;
+  }
+}
+
+/** Keep a value in this browser. */
+export function remember(name, value) {
+  try {
+    localStorage.setItem(`impart.${name}`, JSON.stringify(value));
+  } catch {
+    // private windows may have no storage: the page works without
+  }
+}

@@ -1,4 +1,5 @@
 // State of the page: all of it is in the URL, so that reload, back, forward and a copied address work.
+// The place of the scroll, and how many results were shown, are kept beside each entry of the browser's history.
 
 const LISTS = ["not"];
 
@@ -20,7 +21,7 @@ export function format(state) {
       if (one !== null && one !== undefined && one !== "") params.append(name, one);
     }
   }
-  const text = params.toString();
+  const text = params.toString().replaceAll("%40", "@");
   return text ? `?${text}` : location.pathname;
 }
 
@@ -30,13 +31,17 @@ export class State {
 
   constructor() {
     this.value = parse(location.search);
+    history.scrollRestoration = "manual";
     addEventListener("popstate", () => {
       this.value = parse(location.search);
-      this.#tell();
+      this.#tell({ moved: true });
     });
   }
 
-  /** Call `listener(state)` after each change. */
+  /**
+   * Call `listener(state, {moved})` after each change; `moved`: the browser went back or forward, so that the place of
+   * the scroll is to be restored.
+   */
   on(listener) {
     this.#listeners.push(listener);
   }
@@ -45,9 +50,10 @@ export class State {
   set(value, { replace = false } = {}) {
     const address = format(value);
     if (address === (location.search || location.pathname)) return;
-    history[replace ? "replaceState" : "pushState"](null, "", address);
+    if (replace) history.replaceState(history.state, "", address);
+    else history.pushState(null, "", address);
     this.value = parse(location.search);
-    this.#tell();
+    this.#tell({ moved: false });
   }
 
   /** Change some values; null removes one. */
@@ -55,7 +61,17 @@ export class State {
     this.set({ ...this.value, ...changes }, options);
   }
 
-  #tell() {
-    for (const listener of this.#listeners) listener(this.value);
+  /** Keep values beside the present entry of the history, such as the place of the scroll. */
+  keep(values) {
+    history.replaceState({ ...history.state, ...values }, "");
+  }
+
+  /** What was kept beside the present entry. */
+  get kept() {
+    return history.state ?? {};
+  }
+
+  #tell(change) {
+    for (const listener of this.#listeners) listener(this.value, change);
   }
 }
