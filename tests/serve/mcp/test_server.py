@@ -131,6 +131,17 @@ def test_filters_that_leave_nothing_and_folders_that_are_not_there(library: Libr
     assert "limit" in refused(library, "search_moments", text="red", limit=1000)
 
 
+def test_a_text_that_the_model_cannot_read_is_named(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tokenizer:
+        def remark(self, text: str) -> str:
+            return "has no word of the model" if text == "a blorb" else ""
+
+    monkeypatch.setattr("impart.serve.mcp.read_tools.tokenizer_of", lambda encoder: Tokenizer())
+    found = answer(library, "search_moments", text="a blorb", not_text=["red"])
+    assert found["note"].startswith("the text 'a blorb' has no word of the model; ")
+    assert "the text" not in answer(library, "search_moments", text="blue")["note"]
+
+
 def test_similar_moments_of_a_moment_and_of_a_photo(library: Library) -> None:
     found = answer(library, "similar", video_id=id_of(library, "a.mp4"), at_s=0.5, group="scene")
     first = found["moments"][0]
