@@ -241,15 +241,14 @@ def test_the_model_is_loaded_once_for_calls_at_the_same_time(
     index: VideoIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads = []
-    original = VideoIndex.encoder.fget
-    assert original is not None
 
-    def counted(self: VideoIndex) -> object:
-        loads.append(1)
-        threading.Event().wait(0.05)
-        return original(self)
+    def load(model_id: str, **options: object) -> TinyEncoder:
+        loads.append(model_id)
+        threading.Event().wait(0.1)
+        return TinyEncoder()
 
-    monkeypatch.setattr(VideoIndex, "encoder", property(counted))
+    monkeypatch.setattr("impart.video.index.encoder_in_use.load_encoder", load)
+    index = VideoIndex.open(index.path, create=False)
 
     async def run() -> None:
         async with Client(make_server(Library(index))) as client, anyio.create_task_group() as tasks:
@@ -257,7 +256,7 @@ def test_the_model_is_loaded_once_for_calls_at_the_same_time(
                 tasks.start_soon(client.call_tool, "search_moments", {"text": "red"})
 
     anyio.run(run)
-    assert len(loads) == 1
+    assert loads == ["tiny"]
 
 
 def test_a_cancelled_call_ends_at_once_and_the_server_goes_on(index: VideoIndex) -> None:
