@@ -131,6 +131,17 @@ def test_filters_that_leave_nothing_and_folders_that_are_not_there(library: Libr
     assert "limit" in refused(library, "search_moments", text="red", limit=1000)
 
 
+def test_a_text_that_the_model_cannot_read_is_named(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tokenizer:
+        def remark(self, text: str) -> str:
+            return "has no word of the model" if text == "a blorb" else ""
+
+    monkeypatch.setattr("impart.serve.mcp.read_tools.tokenizer_of", lambda encoder: Tokenizer())
+    found = answer(library, "search_moments", text="a blorb", not_text=["red"])
+    assert found["note"].startswith("the text 'a blorb' has no word of the model; ")
+    assert "the text" not in answer(library, "search_moments", text="blue")["note"]
+
+
 def test_similar_moments_of_a_moment_and_of_a_photo(library: Library) -> None:
     found = answer(library, "similar", video_id=id_of(library, "a.mp4"), at_s=0.5, group="scene")
     first = found["moments"][0]
@@ -230,15 +241,14 @@ def test_the_model_is_loaded_once_for_calls_at_the_same_time(
     index: VideoIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loads = []
-    original = VideoIndex.encoder.fget
-    assert original is not None
 
-    def counted(self: VideoIndex) -> object:
-        loads.append(1)
-        threading.Event().wait(0.05)
-        return original(self)
+    def load(model_id: str, **options: object) -> TinyEncoder:
+        loads.append(model_id)
+        threading.Event().wait(0.1)
+        return TinyEncoder()
 
-    monkeypatch.setattr(VideoIndex, "encoder", property(counted))
+    monkeypatch.setattr("impart.video.index.encoder_in_use.load_encoder", load)
+    index = VideoIndex.open(index.path, create=False)
 
     async def run() -> None:
         async with Client(make_server(Library(index))) as client, anyio.create_task_group() as tasks:
@@ -246,7 +256,7 @@ def test_the_model_is_loaded_once_for_calls_at_the_same_time(
                 tasks.start_soon(client.call_tool, "search_moments", {"text": "red"})
 
     anyio.run(run)
-    assert len(loads) == 1
+    assert loads == ["tiny"]
 
 
 def test_a_cancelled_call_ends_at_once_and_the_server_goes_on(index: VideoIndex) -> None:

@@ -38,7 +38,7 @@ class Library:
         self._warm: threading.Thread | None = None
         self._listing = threading.Lock()
         self._store = Store(index.path)
-        self._records: tuple[str, list[VideoRecord]] = ("", [])
+        self._records: tuple[str, dict[str, VideoRecord]] = ("", {})
 
     def with_encoder(self) -> VideoIndex:
         """Return the index, after its model was loaded.
@@ -63,12 +63,8 @@ class Library:
             self.with_encoder().search(text="a dog", top=1)
 
     def records(self) -> list[VideoRecord]:
-        """List the indexed videos and photos, sorted by path; read again only after a commit."""
-        with self._listing:
-            state = self._store.state()
-            if self._records[0] != state:
-                self._records = state, self.index.videos()
-            return self._records[1]
+        """List the indexed videos and photos, sorted by path."""
+        return list(self._by_id().values())
 
     def record(self, video_id: str) -> VideoRecord:
         """Find a video by its id.
@@ -76,12 +72,12 @@ class Library:
         Raises:
             QueryError: no video has it; names the remedy.
         """
-        for record in self.records():
-            if record.video_id == video_id:
-                return record
-        raise QueryError(
-            f"no video has the id {video_id!r}: take video_id from an answer of search_moments, similar or videos"
-        )
+        record = self._by_id().get(video_id)
+        if record is None:
+            raise QueryError(
+                f"no video has the id {video_id!r}: take video_id from an answer of search_moments, similar or videos"
+            )
+        return record
 
     def ids(self) -> dict[Path, str]:
         """Map the path of each video to its id."""
@@ -142,6 +138,14 @@ class Library:
             folders_left_out=max(0, len(order) - _MOST_FOLDERS),
             may_write=self.may_write,
         )
+
+    def _by_id(self) -> dict[str, VideoRecord]:
+        """Return the videos by id, sorted by path; read again only after a commit."""
+        with self._listing:
+            state = self._store.state()
+            if self._records[0] != state:
+                self._records = state, {record.video_id: record for record in self.index.videos()}
+            return self._records[1]
 
     def _folders(self) -> dict[Path, tuple[int, int]]:
         """Count the videos and photos below each folder, from the folder that contains all of them on."""

@@ -15,6 +15,8 @@ from PIL import Image
 from pydantic import Field
 
 from impart.config import Group
+from impart.encoders.base import Encoder
+from impart.encoders.tokens import tokenizer_of
 from impart.errors import DataError, QueryError
 from impart.serve.mcp.calls import in_thread
 from impart.serve.mcp.library import Library
@@ -118,8 +120,10 @@ class ReadTools:
                 "max_length": max_length_s,
                 "names": names,
             }
-            hits = self._library.with_encoder().search_many([query], **keywords)[0]
-            return self._found(hits, limit=limit, offset=offset)
+            index = self._library.with_encoder()
+            hits = index.search_many([query], **keywords)[0]
+            unread = _unread([text, *not_text, *([then] if then else [])], index.encoder)
+            return self._found(hits, limit=limit, offset=offset, unread=unread)
 
         return await in_thread(context, work)
 
@@ -277,7 +281,7 @@ class ReadTools:
             context, lambda: timeline_text(self._library, spans, form, title=title, handles_s=handles_s)
         )
 
-    def _found(self, hits: list[Hit], *, limit: int, offset: int) -> FoundMoments:
+    def _found(self, hits: list[Hit], *, limit: int, offset: int, unread: str = "") -> FoundMoments:
         """Convert one page of hits; one hit more than the limit tells that there are more."""
         ids = self._library.ids() if any(hit.near_copies or hit.also_at for hit in hits[:limit]) else {}
         moments = [FoundMoment.of(hit, ids) for hit in hits[:limit]]
@@ -288,9 +292,8 @@ class ReadTools:
             note = "none of these is a good hit: look at them with get_frame, or use other words"
         else:
             note = "get_frame shows a moment, similar finds more like it, export_timeline makes a list for an editor"
-        return FoundMoments(
-            moments=moments, strong=strong, next_offset=offset + limit if len(hits) > limit else None, note=note
-        )
+        following = offset + limit if len(hits) > limit else None
+        return FoundMoments(moments=moments, strong=strong, next_offset=following, note=f"{unread}{note}")
 
     def _frame(self, video_id: str, at_s: float, *, width: int) -> tuple[FrameFacts, bytes]:
         """Decode a frame, and encode it as JPEG."""
@@ -318,3 +321,10 @@ class ReadTools:
             height=image.height,
         )
         return facts, encoded.getvalue()
+
+
+def _unread(texts: list[str], encoder: Encoder) -> str:
+    """Name the texts that the model reads in part, or not at all: other words would find more."""
+    tokenizer = tokenizer_of(encoder)
+    remarks = [(text, tokenizer.remark(text)) for text in texts] if tokenizer is not None else []
+    return "".join(f"the text {text!r} {remark}; " for text, remark in remarks if remark)
