@@ -61,7 +61,7 @@ OTHER_TYPE = "application/octet-stream"
 
 @dataclass(frozen=True)
 class Playable:
-    """How a browser shows a file: itself, or by a preview; the reason of the latter in words."""
+    """Way in which a browser shows a file: directly or by a preview, with the reason of the latter in words."""
 
     how: Literal["direct", "preview"]
     reason: str | None = None
