@@ -30,6 +30,7 @@ from impart.video.index.store import VideoRecord
 __all__ = ["WIDTHS_PX", "FrameImages", "frame_webp", "width_for"]
 
 WIDTHS_PX = (160, 320, 640, 960, 1920)
+FORM = 1  # part of the keys of kept images: raised when they change
 QUALITY = 78
 METHOD = 2  # of libwebp: half the time of the default, files 3% larger
 TALLEST = 4  # height over width of the tallest image
@@ -100,7 +101,7 @@ class FrameImages:
     def key(self, record: VideoRecord, time_s: float, *, width_px: int) -> str:
         """Make the key of an image, from the present file."""
         ms = 0 if record.kind == "photo" else round(time_s * 1000)
-        return f"{content_key(record)} {ms} {width_px}"
+        return f"{content_key(record)} {FORM} {ms} {width_px}"
 
     def tag(self, key: str) -> str:
         """Make the strong entity tag of an image."""

@@ -168,8 +168,8 @@ def _frames_from(path: Path, start_s: float, *, jumps: bool, alone: bool = False
             continue
         early = seek_s <= 0
         for frame in _read(path, None if early else seek_s, wanted_s=start_s if alone else None):
-            if not early and (frame.time_s > start_s or (alone and frame.frame.is_corrupt)):
-                break  # the seek ended behind the span, or between two frames that belong together
+            if not early and (frame.time_s > start_s or (back_s == 0 and frame.frame.is_corrupt)):
+                break  # the seek ended behind the span, or at a frame that refers to earlier ones
             early = True
             yield frame
         else:
