@@ -67,7 +67,7 @@ def frame_webp(record: VideoRecord, time_s: float, *, width_px: int) -> bytes:
 
 def _frame(shown: ShownFrame, *, width_px: int) -> Image.Image:
     """Scale a frame to a width, upright and in SDR."""
-    wide, high = max(1.0, shown.frame.width * float(shown.stream.sample_aspect_ratio or 1)), float(shown.frame.height)
+    wide, high = max(1.0, shown.frame.width * float(shown.aspect)), float(shown.frame.height)
     if orientation(shown.frame)[0]:
         wide, high = high, wide
     short_px = min(wide, high) * min(1.0, width_px / min(wide, MAX_ASPECT * high))

@@ -94,7 +94,7 @@ class _Images:
     """Makes frames of H.264 from frames of a source."""
 
     def __init__(self, like: ShownFrame) -> None:
-        self._aspect = float(like.stream.sample_aspect_ratio or 1)
+        self._aspect = float(like.aspect)
         self._turned = orientation(like.frame) != (False, False, False)
         wide, high = max(1.0, like.frame.width * self._aspect), float(like.frame.height)
         factor = min(1.0, LONGEST_SIDE_PX / max(wide, high))
@@ -138,8 +138,7 @@ def _codec() -> VideoCodec:
 
 
 def _rate(first: ShownFrame) -> Fraction:
-    rate = first.stream.average_rate or first.stream.guessed_rate or Fraction(25)
-    return min(max(Fraction(rate).limit_denominator(1001), Fraction(1)), Fraction(MOST_FPS))
+    return min(max((first.rate or Fraction(25)).limit_denominator(1001), Fraction(1)), Fraction(MOST_FPS))
 
 
 def _sound(
