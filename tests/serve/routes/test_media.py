@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from helpers.coded_films import write_coded_film
 from helpers.media_server import client_of
 from helpers.photos import write_photo
+from impart.serve.media.work import CancelledWorkError
 from impart.serve.run import listen
 from impart.serve.settings import ServeSettings
 
@@ -157,7 +158,7 @@ def test_a_full_waiting_list_is_refused_with_a_time(server, monkeypatch):
 
 
 def test_a_preview_is_dropped_when_its_client_is_gone(server, monkeypatch):
-    from impart.serve.media import previews
+    from impart.serve.media.worker.process import WorkerProcesses
 
     client, ids, _ = server
     started = threading.Event()
@@ -166,8 +167,9 @@ def test_a_preview_is_dropped_when_its_client_is_gone(server, monkeypatch):
     def wait(*_: object, cancelled: threading.Event, **__: object) -> None:
         started.set()
         ended.append(cancelled.wait(10))
+        raise CancelledWorkError
 
-    monkeypatch.setattr(previews, "write_preview", wait)
+    monkeypatch.setattr(WorkerProcesses, "request", wait)
     opened = listen(ServeSettings(index=Path("unused"), port=0))
     running = uvicorn.Server(uvicorn.Config(client.app, log_level="error", lifespan="off"))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [opened]})

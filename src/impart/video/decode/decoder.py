@@ -35,7 +35,7 @@ from impart.video.decode.frames.changes import Step
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.decode.worker import read_message
 
-__all__ = ["Decoder"]
+__all__ = ["Decoder", "exit_in_words", "worker_environment"]
 
 STARTS = 3  # of a worker that is killed while it starts
 REQUESTS = 8  # files requested ahead; enough that short clips fill the look-ahead too
@@ -182,7 +182,7 @@ class _Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env=_environment(),
+                env=worker_environment(),
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         except OSError as error:
@@ -236,7 +236,7 @@ class _Worker:
             return "the decoder closed its output"
         self._threads[1].join(timeout=1)
         last_line = next((line for line in reversed(self._error_lines) if line.strip()), "")
-        how = _exit_in_words(code)
+        how = exit_in_words(code)
         return f"the decoder {how}" + (f": {last_line.strip()}" if last_line else "")
 
     @property
@@ -301,7 +301,12 @@ def _item(path: Path, header: dict[str, Any], payload: bytes) -> DecodedSegment 
     return DecodeFailed(path, header["reason"], header["lasting"])
 
 
-def _exit_in_words(code: int) -> str:
+def exit_in_words(code: int) -> str:
+    """Word how a process ended, by its exit code.
+
+    >>> exit_in_words(3)
+    'stopped with exit code 3'
+    """
     if code < 0:  # POSIX: ended by a signal
         try:
             name = signal.Signals(-code).name
@@ -314,7 +319,7 @@ def _exit_in_words(code: int) -> str:
     return f"stopped with exit code {code}"
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """Make the worker's environment, in which it imports this very package."""
     root = str(Path(impart.__file__).parent.parent)
     known = os.environ.get("PYTHONPATH")
