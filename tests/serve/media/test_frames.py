@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,10 @@ from helpers.clips import quarters, rotate, write_frames
 from helpers.coded_films import coded_image, number_in, write_coded_film
 from helpers.media_server import record_of
 from impart.errors import DataError
-from impart.serve.media import frames as module
-from impart.serve.media.frames import FrameImages, frame_webp
-from impart.serve.media.sources import content_key, jumps_in
+from impart.serve.media.frames import FrameImages
+from impart.serve.media.sources import content_key
+from impart.serve.media.worker.images import frame_webp
+from impart.serve.media.worker.source import Source
 from impart.video.export.source.frames import frames_of_span, shown_frame
 
 
@@ -77,21 +77,22 @@ def test_frames_that_no_other_refers_to_are_left_out(tmp_path, monkeypatch):
 def test_turned_and_wide_pixels(tmp_path):
     path = write_frames(tmp_path / "turned.mp4", [quarters()] * 10, times_s=[n / 10 for n in range(10)])
     rotate(path, 90)
-    upright = pixels(frame_webp(record_of(path), 0.5, width_px=160))
+    upright = pixels(frame_webp(Source.of(record_of(path)), 0.5, width_px=160))
     assert upright.shape == (160, 120, 3)
 
 
 def test_a_strip_is_not_higher_than_four_times_its_width(tmp_path):
     Image.new("RGB", (50, 20_000), "red").save(tmp_path / "strip.png")
-    record = record_of(tmp_path / "strip.png", kind="photo", codec="png")
-    assert pixels(frame_webp(record, 0, width_px=160)).shape[0] <= 640
+    source = Source.of(record_of(tmp_path / "strip.png", kind="photo", codec="png"))
+    assert pixels(frame_webp(source, 0, width_px=160)).shape[0] <= 640
 
 
-def test_one_frame_is_decoded_once_and_kept(tmp_path, monkeypatch):
+def test_one_frame_is_decoded_once_and_kept(tmp_path):
     write_coded_film(tmp_path / "film.mp4", frames=50)
-    record, calls, make = record_of(tmp_path / "film.mp4"), [], frame_webp
-    monkeypatch.setattr(module, "frame_webp", lambda *a, **kw: (calls.append(threading.get_ident()), make(*a, **kw))[1])
-    frames = FrameImages(tmp_path / "cache", most_bytes=1 << 20, workers=2, most_waiting=50)
+    record, calls = record_of(tmp_path / "film.mp4"), []
+    frames = FrameImages(
+        tmp_path / "cache", most_bytes=1 << 20, workers=2, most_waiting=50, on_made=lambda s: calls.append(s)
+    )
 
     async def ask(*times_s: float) -> list[bytes]:
         return await asyncio.gather(
@@ -154,14 +155,13 @@ def _joined(path: Path) -> Path:
 
 
 def test_a_steady_transport_stream_is_not_read_whole_for_its_clock(tmp_path, monkeypatch):
-    import impart.serve.media.sources as sources
+    import impart.serve.media.worker.source as module
 
     write_coded_film(tmp_path / "steady.ts", frames=60)
     joined = _joined(tmp_path / "joined.ts")
-    read = []
-    whole = sources.has_jumps
-    monkeypatch.setattr(sources, "has_jumps", lambda path: (read.append(path.name), whole(path))[1])
-    assert not jumps_in(record_of(tmp_path / "steady.ts", duration_s=2.4))
+    read, whole = [], module.has_jumps
+    monkeypatch.setattr(module, "has_jumps", lambda path: (read.append(path.name), whole(path))[1])
+    assert not Source.of(record_of(tmp_path / "steady.ts", duration_s=2.4)).jumps
     assert read == []
-    assert jumps_in(record_of(joined, duration_s=4.8))
+    assert Source.of(record_of(joined, duration_s=4.8)).jumps
     assert read == ["joined.ts"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
+import subprocess
 import time
 
 import pytest
@@ -12,7 +12,6 @@ import pytest
 from helpers.coded_films import numbers_of, write_coded_film
 from helpers.media_server import record_of
 from impart.errors import DataError
-from impart.serve.media import previews as module
 from impart.serve.media.previews import MOST_S, Previews, PreviewSpan
 from impart.serve.media.work import CancelledWorkError
 
@@ -42,11 +41,10 @@ def span_of(start_s: float, end_s: float) -> PreviewSpan:
     return PreviewSpan.of(start_s, end_s, duration_s=1000)
 
 
-def test_a_preview_is_made_once_and_kept(tmp_path, monkeypatch):
+def test_a_preview_is_made_once_and_kept(tmp_path):
     write_coded_film(tmp_path / "film.mkv", frames=100)
-    record, calls, write = record_of(tmp_path / "film.mkv"), [], module.write_preview
-    monkeypatch.setattr(module, "write_preview", lambda *a, **kw: (calls.append(1), write(*a, **kw))[1])
-    previews = make(tmp_path)
+    record, calls = record_of(tmp_path / "film.mkv"), []
+    previews = make(tmp_path, on_made=calls.append)
 
     async def ask() -> list[str]:
         opened = await asyncio.gather(*(previews.opened(record, span_of(1, 2)) for _ in range(5)))
@@ -109,16 +107,10 @@ def test_searches_go_first(tmp_path, monkeypatch):
     if not hasattr(os, "getpriority"):
         pytest.skip("this system has no priorities")
     write_coded_film(tmp_path / "film.mkv", frames=20)
-    found, write = [], module.write_preview
-    number = threading.get_native_id
-    monkeypatch.setattr(
-        module,
-        "write_preview",
-        lambda *a, **kw: (found.append(os.getpriority(os.PRIO_PROCESS, number())), write(*a, **kw)),
-    )
-    before = os.getpriority(os.PRIO_PROCESS, 0)
+    numbers, popen = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **kw: (numbers.append(popen(*a, **kw)), numbers[-1])[1])
     previews = make(tmp_path)
     asyncio.run(previews.opened(record_of(tmp_path / "film.mkv"), span_of(0, 0.5)))[0].close()
+    assert os.getpriority(os.PRIO_PROCESS, numbers[0].pid) > os.getpriority(os.PRIO_PROCESS, 0)
     previews.close()
-    assert found[0] > before
-    assert os.getpriority(os.PRIO_PROCESS, 0) == before
+    assert numbers[0].wait(5) is not None

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import io
+import socket
+import threading
+import time
 from pathlib import Path
 
 import av
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from helpers.coded_films import write_coded_film
 from helpers.media_server import client_of
 from helpers.photos import write_photo
+from impart.serve.media.work import CancelledWorkError
+from impart.serve.run import listen
+from impart.serve.settings import ServeSettings
 
 API = "/api/v1"
 
@@ -148,6 +155,39 @@ def test_a_full_waiting_list_is_refused_with_a_time(server, monkeypatch):
     client, ids, _ = server
     got = client.get(f"{API}/previews/{ids['film.mp4']}?start_s=0.3&end_s=0.4")
     assert (got.status_code, got.json()["code"], got.headers["retry-after"]) == (429, "busy", "5")
+
+
+def test_a_preview_is_dropped_when_its_client_is_gone(server, monkeypatch):
+    from impart.serve.media.worker.process import WorkerProcesses
+
+    client, ids, _ = server
+    started = threading.Event()
+    ended: list[bool] = []
+
+    def wait(*_: object, cancelled: threading.Event, **__: object) -> None:
+        started.set()
+        ended.append(cancelled.wait(10))
+        raise CancelledWorkError
+
+    monkeypatch.setattr(WorkerProcesses, "request", wait)
+    opened = listen(ServeSettings(index=Path("unused"), port=0))
+    running = uvicorn.Server(uvicorn.Config(client.app, log_level="error", lifespan="off"))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [opened]})
+    thread.start()
+    while not running.started:
+        time.sleep(0.01)
+    try:
+        with socket.create_connection(opened.getsockname()) as connection:
+            path = f"{API}/previews/{ids['film.mp4']}?start_s=0.7&end_s=0.9"
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:8420\r\n\r\n".encode())
+            assert started.wait(5)
+        until = time.monotonic() + 5
+        while not ended and time.monotonic() < until:
+            time.sleep(0.02)
+    finally:
+        running.should_exit = True
+        thread.join()
+    assert ended == [True]
 
 
 def test_videos_tell_how_they_are_played(server):

@@ -1,38 +1,28 @@
-"""Frame images: the frame of a video at a time, or a photo, as WebP, on a bounded disk cache.
-
-A frame is decoded from the key frame before it; on the way, frames that no other refers to are left out. It is upright,
-in square pixels and in SDR, as the index sees it. One frame is decoded once, also when several clients ask for it.
-"""
+"""Frame images on a bounded disk cache: one frame is decoded once, also when several clients ask for it."""
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from impart.images import load_image
 from impart.serve.media.disk_cache import DiskCache
 from impart.serve.media.files import tag_of
-from impart.serve.media.sources import content_key, jumps_in
+from impart.serve.media.sources import content_key
 from impart.serve.media.work import CancelledWorkError, Work
-from impart.video.decode.frames.side_data import orientation
-from impart.video.decode.scaling import MAX_ASPECT
-from impart.video.export.source.frames import ShownFrame, scaler_of, shown_frame
+from impart.serve.media.worker.images import FORM
+from impart.serve.media.worker.process import WorkerProcesses
+from impart.serve.media.worker.source import Source
 from impart.video.index.store import VideoRecord
 
-__all__ = ["WIDTHS_PX", "FrameImages", "frame_webp", "width_for"]
+__all__ = ["WIDTHS_PX", "FrameImages", "width_for"]
 
 WIDTHS_PX = (160, 320, 640, 960, 1920)
-QUALITY = 78
-METHOD = 2  # of libwebp: half the time of the default, files 3% larger
-TALLEST = 4  # height over width of the tallest image
 
 
 def width_for(wanted_px: int) -> int:
@@ -44,42 +34,13 @@ def width_for(wanted_px: int) -> int:
     return next((width for width in WIDTHS_PX if width >= wanted_px), WIDTHS_PX[-1])
 
 
-def frame_webp(record: VideoRecord, time_s: float, *, width_px: int) -> bytes:
-    """Make the WebP image of the frame that is shown at a time, or of a photo.
-
-    Args:
-        time_s: from the start of the video; behind its end, the last frame is taken.
-        width_px: of the image; smaller ones are not enlarged.
-
-    Raises:
-        DataError, DecodeError: the file is gone, or cannot be decoded.
-    """
-    if record.kind == "photo":
-        image = load_image(record.path, draft_px=width_px)[0]
-    else:
-        image = _frame(shown_frame(record.path, time_s, jumps=jumps_in(record)), width_px=width_px)
-    image.thumbnail((width_px, TALLEST * width_px), Image.Resampling.LANCZOS)
-    content = io.BytesIO()
-    image.save(content, "WEBP", quality=QUALITY, method=METHOD)
-    return content.getvalue()
-
-
-def _frame(shown: ShownFrame, *, width_px: int) -> Image.Image:
-    """Scale a frame to a width, upright and in SDR."""
-    wide, high = max(1.0, shown.frame.width * float(shown.stream.sample_aspect_ratio or 1)), float(shown.frame.height)
-    if orientation(shown.frame)[0]:
-        wide, high = high, wide
-    short_px = min(wide, high) * min(1.0, width_px / min(wide, MAX_ASPECT * high))
-    return Image.fromarray(scaler_of(shown, short_side_px=max(1, round(short_px))).image(shown.frame))
-
-
 class FrameImages:
     """Makes frame images for the server.
 
     Args:
         folder: of the cache.
         most_bytes: of the cache.
-        workers: frames decoded at the same time.
+        workers: frames decoded at the same time, each in a process.
         most_waiting: frames beyond these, before requests are refused.
         on_made: called in a worker thread with the seconds that a frame took.
     """
@@ -94,13 +55,14 @@ class FrameImages:
         on_made: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._on_made = on_made
+        self._processes = WorkerProcesses()
         self._cache = DiskCache(folder, most_bytes=most_bytes, suffix=".webp")
         self._work: Work[bytes] = Work(workers=workers, most_waiting=most_waiting, retry_s=2)
 
     def key(self, record: VideoRecord, time_s: float, *, width_px: int) -> str:
         """Make the key of an image, from the present file."""
         ms = 0 if record.kind == "photo" else round(time_s * 1000)
-        return f"{content_key(record)} {ms} {width_px}"
+        return f"{content_key(record)} {FORM} {ms} {width_px}"
 
     def tag(self, key: str) -> str:
         """Make the strong entity tag of an image."""
@@ -128,7 +90,14 @@ class FrameImages:
             if cancelled.is_set():
                 raise CancelledWorkError
             began = time.perf_counter()
-            content = frame_webp(record, round(time_s * 1000) / 1000, width_px=width_px)
+            content = self._processes.request(
+                {
+                    "task": "frame",
+                    "source": Source.of(record).to_json(),
+                    "time_s": round(time_s * 1000) / 1000,
+                    "width_px": width_px,
+                }
+            )
             self._on_made(time.perf_counter() - began)
             with suppress(OSError), self._cache.writing(key) as part:
                 part.write_bytes(content)
@@ -137,6 +106,11 @@ class FrameImages:
         kept = await run_in_threadpool(self._cache.read, key)
         return kept if kept is not None else await self._work.result(key, make, request=request)
 
+    def warm(self) -> None:
+        """Start the worker processes, so that the first frames need not wait for them."""
+        self._work.in_all_threads(self._processes.start)
+
     def close(self) -> None:
         """Stop decoding."""
+        self._processes.close()
         self._work.close()

@@ -49,6 +49,10 @@ class Media:
             on_made=lambda seconds: on_made("previews", seconds),
         )
 
+    def warm(self) -> None:
+        """Start what the first frames would wait for."""
+        self.frames.warm()
+
     def close(self) -> None:
         """Stop decoding and encoding."""
         self.frames.close()

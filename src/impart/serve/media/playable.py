@@ -36,13 +36,15 @@ LATE_S = 0.02
 _WORDS = {
     "hevc": "H.265 (HEVC)", "prores": "ProRes", "mpeg4": "MPEG-4 Part 2", "mpeg2video": "MPEG-2", "h264": "H.264",
     "mjpeg": "Motion JPEG", "theora": "Theora", "dnxhd": "DNxHD", "dvvideo": "DV", "wmv3": "Windows Media",
-    "vc1": "VC-1", "gif": "GIF", "webp": "WebP", "ac3": "Dolby Digital (AC-3)", "eac3": "Dolby Digital Plus (E-AC-3)",
+    "vc1": "VC-1", "ac3": "Dolby Digital (AC-3)", "eac3": "Dolby Digital Plus (E-AC-3)",
     "alac": "Apple Lossless", "dts": "DTS", "vp8": "VP8", "vp9": "VP9", "av1": "AV1",
 }  # fmt: skip
 _CONTAINERS = {
     WEBM: "Matroska", "avi": "AVI", "mpegts": "MPEG transport stream", "mpeg": "MPEG program stream", "flv": "FLV",
-    "asf": "Windows Media", "mxf": "MXF", "ogg": "Ogg", "gif": "GIF",
+    "asf": "Windows Media", "mxf": "MXF", "ogg": "Ogg",
 }  # fmt: skip
+_ANIMATIONS = {".gif": "GIF", ".webp": "WebP", ".png": "PNG", ".apng": "PNG"}
+_PHOTO_WORDS = {"heif": "HEIC", "jpeg2000": "JPEG 2000"}
 _TYPES = {
     ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".qt": "video/quicktime", ".3gp": "video/3gpp",
     ".3g2": "video/3gpp2", ".mkv": "video/matroska", ".webm": "video/webm",
@@ -61,7 +63,7 @@ OTHER_TYPE = "application/octet-stream"
 
 @dataclass(frozen=True)
 class Playable:
-    """How a browser shows a file: itself, or by a preview; the reason of the latter in words."""
+    """Way in which a browser shows a file: directly or by a preview, with the reason of the latter in words."""
 
     how: Literal["direct", "preview"]
     reason: str | None = None
@@ -80,7 +82,8 @@ def playable(record: VideoRecord) -> Playable:
         raw = record.path.suffix.lower() in RAW_SUFFIXES
         if record.codec in _PHOTOS and not raw:
             return _DIRECT
-        return Playable("preview", f"browsers show no {'raw files' if raw else record.codec.upper() + ' photos'}")
+        words = "raw files" if raw else f"{_PHOTO_WORDS.get(record.codec, record.codec.upper())} photos"
+        return Playable("preview", f"not every browser shows {words}")
     reason = _by_row(record) or _by_file(record.path, file_state(record.path), record.container == ISO)
     return Playable("preview", reason) if reason else _DIRECT
 
@@ -111,8 +114,10 @@ def _by_row(record: VideoRecord) -> str | None:
     webm = record.container == WEBM and record.path.suffix.lower() == ".webm"
     codecs = _ISO_CODECS if record.container == ISO else _WEBM_CODECS if webm else None
     if codecs is None:
-        animated = record.path.suffix.lower() == ".webp"
-        return f"not every browser plays {'WebP' if animated else _container(record)} files"
+        animation = _ANIMATIONS.get(record.path.suffix.lower())
+        if animation is not None:
+            return f"browsers show {animation} animations as images, without seeking"
+        return f"not every browser plays {_container(record)} files"
     if record.codec not in codecs:
         return f"not every browser plays {_words(record.codec)}"
     return None

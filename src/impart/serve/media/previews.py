@@ -1,6 +1,6 @@
 """Previews: spans of videos that browsers do not play, made on demand as MP4 files and kept on a bounded disk cache.
 
-One preview is made once, a few at a time, in threads of low priority. A preview that nobody waits for any more is
+One preview is made once, a few at a time, in processes of low priority. A preview that nobody waits for any more is
 dropped. A span longer than the limit is cut.
 """
 
@@ -17,14 +17,17 @@ from starlette.requests import Request
 
 from impart.serve.media.disk_cache import DiskCache
 from impart.serve.media.files import FileGoneError, OpenFile, open_file, tag_of
-from impart.serve.media.sources import content_key, jumps_in
-from impart.serve.media.transcode import FORM, write_preview
+from impart.serve.media.sources import content_key
 from impart.serve.media.work import Work
+from impart.serve.media.worker.process import WorkerProcesses
+from impart.serve.media.worker.source import Source
+from impart.serve.media.worker.transcode import FORM
 from impart.video.index.store import VideoRecord
 
 __all__ = ["MOST_S", "PreviewSpan", "Previews"]
 
 MOST_S = 120.0
+NICE = 10  # searches and frames go first
 _TRIES = 3  # another process may delete a preview before it is opened
 
 
@@ -74,8 +77,9 @@ class Previews:
         on_made: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._on_made = on_made
+        self._processes = WorkerProcesses(nice=NICE)
         self._cache = DiskCache(folder, most_bytes=most_bytes, suffix=".mp4")
-        self._work: Work[None] = Work(workers=workers, most_waiting=most_waiting, retry_s=5, nice=10)
+        self._work: Work[None] = Work(workers=workers, most_waiting=most_waiting, retry_s=5)
 
     async def opened(
         self, record: VideoRecord, span: PreviewSpan, *, request: Request | None = None
@@ -97,9 +101,14 @@ class Previews:
             if self._cache.path(key) is None:
                 began = time.perf_counter()
                 with self._cache.writing(key) as part:
-                    write_preview(
-                        record.path, span.start_s, span.end_s, part, jumps=jumps_in(record), cancelled=cancelled
-                    )
+                    request = {
+                        "task": "preview",
+                        "source": Source.of(record).to_json(),
+                        "start_s": span.start_s,
+                        "end_s": span.end_s,
+                        "target": str(part),
+                    }
+                    self._processes.request(request, cancelled=cancelled)
                 self._on_made(time.perf_counter() - began)
 
         for left in reversed(range(_TRIES)):
@@ -115,6 +124,7 @@ class Previews:
 
     def close(self) -> None:
         """Stop the work."""
+        self._processes.close()
         self._work.close()
 
     def _open(self, key: str) -> OpenFile:

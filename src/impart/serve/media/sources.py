@@ -1,25 +1,13 @@
-"""Source files of an index as they are now: what identifies their content, and whether their clock jumps."""
+"""Source files of an index as they are now: open them, and tell what identifies their content."""
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
-from pathlib import Path
-
-import av.error
-
-from impart.errors import DecodeError
-from impart.files import file_state
 from impart.serve.media.files import FileGoneError, OpenFile, open_file
-from impart.video.decode.container import open_video
 from impart.video.decode.content import content_of, is_photo
-from impart.video.decode.structure import TS
-from impart.video.export.source.frames import has_jumps
 from impart.video.index.store import VideoRecord
 
-__all__ = ["content_key", "is_changed", "jumps_in", "open_source"]
+__all__ = ["content_key", "is_changed", "open_source"]
 
-_NEAR_S = 1.0
 _SHOWN = frozenset({"video", "animated webp", "photo", "heif photo"})
 
 
@@ -62,26 +50,3 @@ def open_source(record: VideoRecord) -> OpenFile:
         opened.close()
         raise FileGoneError("it was replaced by a file that is neither a video nor a photo")
     return opened
-
-
-def jumps_in(record: VideoRecord) -> bool:
-    """Whether the clock of a video jumps; False for other containers than transport streams.
-
-    Only where the length in the index is not the one that FFmpeg estimates, all packets are read.
-
-    Raises:
-        DataError, DecodeError: the file cannot be read.
-    """
-    if record.kind == "photo" or record.container != TS:
-        return False
-    return not _runs_through(record.path, record.duration_s, file_state(record.path)) and has_jumps(record.path)
-
-
-@lru_cache(maxsize=4096)
-def _runs_through(path: Path, duration_s: float, _state: str) -> bool:
-    """Whether the last time of a file is as far behind the first one as the frames of the index last."""
-    try:
-        with open_video(Path(os.path.abspath(path))) as container:  # noqa: PTH100 - names of any bytes
-            return container.duration is not None and abs(container.duration / 1e6 - duration_s) < _NEAR_S
-    except (DecodeError, av.error.FFmpegError):
-        return False

@@ -8,8 +8,6 @@ while it still waits.
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,7 +52,6 @@ class Work(Generic[Result]):
         workers: largest number at the same time.
         most_waiting: largest number beyond these.
         retry_s: see `BusyError`.
-        nice: lowers the priority of the threads, where the system has one per thread (Linux).
 
     Example:
         >>> work = Work(workers=1, most_waiting=4, retry_s=1)
@@ -63,11 +60,10 @@ class Work(Generic[Result]):
         >>> work.close()
     """
 
-    def __init__(self, *, workers: int, most_waiting: int, retry_s: int, nice: int = 0) -> None:
+    def __init__(self, *, workers: int, most_waiting: int, retry_s: int) -> None:
         self._most, self._retry_s = workers + most_waiting, retry_s
-        self._pool = ThreadPoolExecutor(
-            workers, thread_name_prefix="media", initializer=_lower_priority, initargs=(nice,)
-        )
+        self._workers = workers
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="media")
         self._jobs: dict[str, _Job[Result]] = {}
         self._lock = threading.RLock()  # a job that is done at once is forgotten while it is entered
 
@@ -98,6 +94,18 @@ class Work(Generic[Result]):
                     raise CancelledWorkError("the client is gone")
         finally:
             self._leave(key, job)
+
+    def in_all_threads(self, function: Callable[[], None]) -> None:
+        """Call a function in each of the threads, before other work; its errors are ignored."""
+        together = threading.Barrier(self._workers)
+
+        def call() -> None:
+            with suppress(threading.BrokenBarrierError):
+                together.wait(timeout=1)  # so that no thread takes two
+            function()
+
+        for _ in range(self._workers):
+            self._pool.submit(call)
 
     def close(self) -> None:
         """Stop the work: nothing more starts, and what runs is told to stop and awaited."""
@@ -140,9 +148,3 @@ def _retrieve(future: asyncio.Future[Result]) -> None:
     """Take an error that nobody waits for, which asyncio would report."""
     if not future.cancelled():
         future.exception()
-
-
-def _lower_priority(nice: int) -> None:
-    if nice and sys.platform == "linux":  # elsewhere this number would be a process
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)

@@ -172,9 +172,7 @@ def _encode(
         out = stack.enter_context(av.open(str(part), "w", options={"movflags": "+faststart", "write_tmcd": "1"}))
         out.metadata["timecode"] = facts.timecode_at(facts.frame_at(first.time_s))
         rate = facts.timebase.rate
-        video = VideoSink(
-            out, first.frame, codec=codec, rate=rate, aspect=first.stream.sample_aspect_ratio, steady=facts.steady
-        )
+        video = VideoSink(out, first.frame, codec=codec, rate=rate, aspect=first.aspect, steady=facts.steady)
         video.stream.set_display_matrix(facts.matrix)
         sounds = []
         with _opened(span.path) as container:

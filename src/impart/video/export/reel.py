@@ -153,7 +153,7 @@ def _at_rate(shown: Iterator[ShownFrame], rate: Fraction, size: tuple[int, int])
 
 def _short_side(shown: ShownFrame, size: tuple[int, int]) -> int:
     """Compute the short side of a frame, upright and in its own shape, that fills the size."""
-    width: float = shown.frame.width * float(shown.stream.sample_aspect_ratio or 1)
+    width: float = shown.frame.width * float(shown.aspect)
     height = float(shown.frame.height)
     if orientation(shown.frame)[0]:
         width, height = height, width

@@ -8,9 +8,11 @@ clock jumps (joined parts) is read from its start, since its times say nothing a
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 
@@ -50,12 +52,22 @@ _DRIFT_S = 0.05  # sound that is further from its time is moved there
 
 @dataclass(frozen=True)
 class ShownFrame:
-    """A decoded frame, shown from `time_s` to `end_s` (seconds after the start of the file)."""
+    """A decoded frame, shown from `time_s` to `end_s` (seconds after the start of the file).
+
+    It has no reference to its stream, which must not be read once the file is closed.
+
+    Attributes:
+        aspect: width of a pixel / its height.
+        codec: FFmpeg's canonical name.
+        rate: usual frames per second; None = unknown.
+    """
 
     time_s: float
     end_s: float
     frame: av.VideoFrame
-    stream: av.VideoStream
+    aspect: Fraction
+    codec: str
+    rate: Fraction | None
 
 
 def frames_of_span(
@@ -77,7 +89,7 @@ def frames_of_span(
     for frame in _frames_from(path, start_s, jumps=jumps):
         if held is not None and _is_in(held, frame.time_s, start_s, end_s, count):
             count += 1
-            yield ShownFrame(held.time_s, frame.time_s, held.frame, held.stream)
+            yield dataclasses.replace(held, end_s=frame.time_s)
         elif count:
             return
         held = frame
@@ -127,9 +139,9 @@ def scaler_of(shown: ShownFrame, *, short_side_px: int) -> Scaler:
     """Make a scaler for the frames of a stream."""
     return Scaler(
         short_side_px,
-        aspect=float(shown.stream.sample_aspect_ratio or 1),
+        aspect=float(shown.aspect),
         orientation=orientation(shown.frame),
-        codec=shown.stream.codec_context.codec.canonical_name,
+        codec=shown.codec,
     )
 
 
@@ -168,8 +180,8 @@ def _frames_from(path: Path, start_s: float, *, jumps: bool, alone: bool = False
             continue
         early = seek_s <= 0
         for frame in _read(path, None if early else seek_s, wanted_s=start_s if alone else None):
-            if not early and (frame.time_s > start_s or (alone and frame.frame.is_corrupt)):
-                break  # the seek ended behind the span, or between two frames that belong together
+            if not early and (frame.time_s > start_s or (back_s == 0 and frame.frame.is_corrupt)):
+                break  # the seek ended behind the span, or at a frame that refers to earlier ones
             early = True
             yield frame
         else:
@@ -200,12 +212,20 @@ def _read(path: Path, seek_s: float | None, *, wanted_s: float | None) -> Genera
             wanted_s=None if wanted_s is None else origin + wanted_s + _AFTER_S,
             sought=seek_s is not None,
         )
+        known: tuple[av.VideoStream, Fraction, str, Fraction | None] | None = None
         try:
             for timed in reader.read(container, stream):
+                if known is None or known[0] is not timed.stream:
+                    known = (timed.stream, *_facts_of(timed.stream))
                 time_s = timed.time_s - origin
-                yield ShownFrame(time_s, time_s + timed.duration_s, timed.frame, timed.stream)
+                yield ShownFrame(time_s, time_s + timed.duration_s, timed.frame, *known[1:])
         except av.error.FFmpegError as error:
             raise DataError(f"{path} cannot be decoded: {error.strerror or error}") from error
+
+
+def _facts_of(stream: av.VideoStream) -> tuple[Fraction, str, Fraction | None]:
+    rate = stream.average_rate or stream.guessed_rate
+    return stream.sample_aspect_ratio or Fraction(1), stream.codec_context.codec.canonical_name, rate or None
 
 
 def _opened(path: Path) -> av.container.InputContainer:

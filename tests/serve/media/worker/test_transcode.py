@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -14,13 +12,12 @@ import pytest
 from helpers.clips import mirror, quarters, rotate, write_clip, write_frames
 from helpers.coded_films import clicks_of, numbers_of, write_coded_film
 from impart.errors import DataError
-from impart.serve.media.transcode import LONGEST_SIDE_PX, write_preview
-from impart.serve.media.work import CancelledWorkError
+from impart.serve.media.worker.transcode import LONGEST_SIDE_PX, write_preview
 
 
 def preview(path: Path, start_s: float, end_s: float) -> Path:
     target = path.with_name(f"{path.name}.preview.mp4")
-    write_preview(path, start_s, end_s, target, jumps=False, cancelled=threading.Event())
+    write_preview(path, start_s, end_s, target, jumps=False)
     return target
 
 
@@ -168,16 +165,6 @@ def test_high_rates_are_thinned_out(tmp_path):
     write_clip(tmp_path / "fast.mp4", seconds_each=1, fps=240)
     with av.open(str(preview(tmp_path / "fast.mp4", 0, 1))) as container:
         assert 50 <= sum(1 for _ in container.decode(video=0)) <= 61
-
-
-def test_it_stops_when_it_is_cancelled(tmp_path):
-    write_coded_film(tmp_path / "film.mp4", frames=2000)
-    cancelled = threading.Event()
-    threading.Timer(0.2, cancelled.set).start()
-    began = time.monotonic()
-    with pytest.raises(CancelledWorkError):
-        write_preview(tmp_path / "film.mp4", 0, 80, tmp_path / "part.mp4", jumps=False, cancelled=cancelled)
-    assert time.monotonic() - began < 3
 
 
 def test_what_is_no_video_is_named(tmp_path):

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
+import errno
+from collections.abc import Callable
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -21,18 +22,19 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
 from impart.errors import DataError
-from impart.serve.media.work import CancelledWorkError
 from impart.video.decode.frames.colour import has_alpha, is_converted, matrix_of
 from impart.video.decode.frames.side_data import orientation
 from impart.video.export.encoding import SoundSink, VideoCodec, VideoSink, choose_codec, sound_layout, sound_rate
 from impart.video.export.source.facts import read_facts
 from impart.video.export.source.frames import ShownFrame, SoundOfSpan, first_sound, frames_of_span, scaler_of
 
-__all__ = ["FORM", "LONGEST_SIDE_PX", "MOST_FPS", "write_preview"]
+__all__ = ["FORM", "LONGEST_SIDE_PX", "MOST_FPS", "UNWRITABLE", "write_preview"]
 
 FORM = 1  # part of the keys of kept previews: raised when the files change
 LONGEST_SIDE_PX = 960  # a player on a page is hardly wider, and 1,280 takes nearly twice the time
 MOST_FPS = 60
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""Errors of the disk that is written; others are of the source."""
 _X264 = {"preset": "veryfast", "crf": "23", "g": "48"}
 _CHANNELS = 2
 _WANTED: dict[str, Any] = {
@@ -41,17 +43,22 @@ _WANTED: dict[str, Any] = {
 
 
 def write_preview(
-    path: Path, start_s: float, end_s: float, target: Path, *, jumps: bool, cancelled: threading.Event
+    path: Path,
+    start_s: float,
+    end_s: float,
+    target: Path,
+    *,
+    jumps: bool,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> None:
     """Write a span as an MP4 file.
 
     Args:
         start_s, end_s: of the span, in seconds after the start of the video.
         jumps: see `impart.video.export.source.frames.has_jumps`.
-        cancelled: stops the work when it is set.
+        on_progress: called before each frame.
 
     Raises:
-        CancelledWorkError: it was cancelled.
         DataError: the file cannot be read, or has no frame there.
         OSError: the target cannot be written.
     """
@@ -71,8 +78,7 @@ def write_preview(
             least = round(1 / ((MOST_FPS + 1) * video.time_base))
             shown: ShownFrame | None = first
             while shown is not None:
-                if cancelled.is_set():
-                    raise CancelledWorkError
+                on_progress()
                 at = 0 if last < 0 else round((shown.time_s - start_s) / video.time_base)
                 following = next(frames, None)
                 until_s = (end_s if following is None else min(shown.end_s, end_s)) - start_s
@@ -87,6 +93,8 @@ def write_preview(
             if sound is not None:
                 sound[1].finish()
     except (av.error.FFmpegError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            raise OSError(error.errno, f"cannot write a preview: {error.strerror}") from error
         raise DataError(f"cannot make a preview of {path}: {getattr(error, 'strerror', error)}") from error
 
 
@@ -94,7 +102,7 @@ class _Images:
     """Makes frames of H.264 from frames of a source."""
 
     def __init__(self, like: ShownFrame) -> None:
-        self._aspect = float(like.stream.sample_aspect_ratio or 1)
+        self._aspect = float(like.aspect)
         self._turned = orientation(like.frame) != (False, False, False)
         wide, high = max(1.0, like.frame.width * self._aspect), float(like.frame.height)
         factor = min(1.0, LONGEST_SIDE_PX / max(wide, high))
@@ -138,8 +146,7 @@ def _codec() -> VideoCodec:
 
 
 def _rate(first: ShownFrame) -> Fraction:
-    rate = first.stream.average_rate or first.stream.guessed_rate or Fraction(25)
-    return min(max(Fraction(rate).limit_denominator(1001), Fraction(1)), Fraction(MOST_FPS))
+    return min(max((first.rate or Fraction(25)).limit_denominator(1001), Fraction(1)), Fraction(MOST_FPS))
 
 
 def _sound(

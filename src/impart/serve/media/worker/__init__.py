@@ -1,0 +1,1 @@
+"""Decoding and encoding for the page, in processes of their own."""
