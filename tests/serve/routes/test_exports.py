@@ -96,6 +96,7 @@ def test_a_video_that_is_gone_is_named_and_the_rest_is_exported(client: TestClie
         ({"spans": [{"video_id": "../../etc", "start_s": 0, "end_s": 1}]}, "video_id"),
         ({"spans": [{"path": "/etc/passwd", "start_s": 0, "end_s": 1}]}, "path"),
         ({"spans": [{"video_id": "0" * 16, "start_s": 2, "end_s": 1}]}, "before the start"),
+        ({"spans": [{"video_id": "0" * 16, "start_s": False, "end_s": 1}]}, "start_s"),
         ({"spans": [{"video_id": "0" * 16, "start_s": -1, "end_s": 1}]}, "start_s"),
         ({"spans": [{"video_id": "0" * 16, "start_s": 0, "end_s": 1e300}]}, "end_s"),
     ],
