@@ -59,13 +59,13 @@ def index_process(pause_s: float = 0.0, *, crash: bool = False) -> list[str]:
 
 
 def make_queue(index: Path, *roots: Path, pause_s: float = 0.0, crash: bool = False, **settings: Any) -> JobQueue:
-    """Make a queue whose indexing jobs use the tiny encoder."""
+    """Make a queue whose indexing jobs use the tiny encoder, by default at the usual priority: others run tests too."""
     opened = VideoIndex.open(index, TinyEncoder())
     return JobQueue(
         index,
         records=lambda: {record.video_id: record for record in opened.videos()},
         exports=index.parent / "exports",
         roots=roots,
-        settings=JobSettings(**settings),
+        settings=JobSettings(**{"nice": 0, **settings}),
         commands={"index": index_process(pause_s, crash=crash)},
     )

@@ -22,8 +22,8 @@ from impart.serve.jobs.refusal import JobRefusedError
 from impart.serve.jobs.requests import EXPORT_FORMS, ExportRequest, SpanRequest
 from impart.video.index.index import VideoIndex
 
-pytestmark = pytest.mark.timeout(90)
-QUICK_S = 30.0
+pytestmark = pytest.mark.timeout(180)
+QUICK_S = 45.0
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def films(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def queue(films: Path, tmp_path: Path) -> Iterator[JobQueue]:
-    queue = make_queue(tmp_path / "index", export_hours=0.01, export_spans=20)
+    queue = make_queue(tmp_path / "index", export_hours=0.01, export_spans=20, nice=0)
     yield queue
     queue.close(0.0)
 
@@ -153,8 +153,8 @@ def test_cancel_ends_an_export_at_once_and_leaves_no_file(queue: JobQueue, films
     assert job.wait(5)
     assert job.status == "cancelled"
     assert queue.file_of(job) is None
-    assert list((tmp_path / "exports").iterdir()) == []
     assert run(queue, "csv", span(queue, "a")).status == "done", "the queue goes on"
+    assert len(list((tmp_path / "exports").iterdir())) == 1, "nothing is left of the first"
 
 
 def test_files_end_with_the_server(queue: JobQueue, tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ from impart.serve.jobs.refusal import JobRefusedError
 from impart.video.index.index import VideoIndex
 from impart.video.index.writer import write_lock
 
-pytestmark = pytest.mark.timeout(90)
-QUICK_S = 20.0
+pytestmark = pytest.mark.timeout(180)
+QUICK_S = 45.0
 
 
 @pytest.fixture
@@ -247,7 +247,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from helpers.job_queues import make_queue
 
-queue = make_queue(Path(sys.argv[1]), Path(sys.argv[2]), pause_s={pause_s})
+queue = make_queue(Path(sys.argv[1]), Path(sys.argv[2]), pause_s={pause_s}, nice=10)
 job = queue.index()
 while not job.view()["index"]["current"]:
     time.sleep(0.01)

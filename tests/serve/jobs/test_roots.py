@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.job_queues import make_queue
 from impart.serve.jobs import roots as module
 from impart.serve.jobs.refusal import JobRefusedError
 from impart.serve.jobs.roots import check_folders, top_folders
@@ -79,6 +80,14 @@ def test_a_path_outside_is_refused_without_asking_the_disk(
             check_folders([str(tmp_path / name)], [root])
         answers.add(str(refused.value).replace(name, "NAME"))
     assert len(answers) == 1, "the answer does not tell whether a folder exists"
+
+
+def test_roots_may_be_relative_to_the_working_folder(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    queue = make_queue(tmp_path / "index", Path("root"))
+    assert queue.roots() == [root]
 
 
 def test_top_folders_of_nothing_and_of_nested_ones() -> None:

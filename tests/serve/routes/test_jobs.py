@@ -26,8 +26,8 @@ from impart.serve.settings import ServeSettings
 from impart.video.index.index import VideoIndex
 from impart.video.index.writer import write_lock
 
-pytestmark = pytest.mark.timeout(90)
-QUICK_S = 20.0
+pytestmark = pytest.mark.timeout(180)
+QUICK_S = 45.0
 
 
 @pytest.fixture
@@ -45,7 +45,9 @@ def films(tmp_path: Path) -> Path:
 
 def make_app(index: Path, *, pause_s: float = 0.0, jobs: dict[str, Any] | None = None, **settings: Any) -> FastAPI:
     app = create_app(
-        ServeSettings(index=index, cache=index.parent / "cache", jobs=JobSettings(**(jobs or {})), **settings)
+        ServeSettings(
+            index=index, cache=index.parent / "cache", jobs=JobSettings(**{"nice": 0, **(jobs or {})}), **settings
+        )
     )
     queue: JobQueue = app.state.service.jobs
     queue._commands = {**queue._commands, "index": index_process(pause_s)}

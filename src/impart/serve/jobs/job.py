@@ -146,15 +146,14 @@ class Job:
             stop: let the video in progress be committed first, since the server stops.
         """
         with self._lock:
-            if self.ended or (self.status == "cancelling" and not stop):
+            if self.ended or self.status == "cancelling":
                 return
             if self.status == "queued":
                 self.end("cancelled")
                 return
             if stop:
                 self._error = {"code": "server_stopped", "detail": "the server was stopped; start the job again"}
-            if self.status != "cancelling":
-                self._set("cancelling")
+            self._set("cancelling")
             if self.kind == "export":
                 self.kill()
                 return

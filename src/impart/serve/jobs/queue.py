@@ -1,6 +1,6 @@
 """Queue of the jobs of one server.
 
-    queue = JobQueue(folder, roots=lambda: [films], exports=cache / "exports")
+    queue = JobQueue(folder, records=records, exports=cache / "exports", roots=[films])
     job = queue.index()
     job.wait()
     queue.close()
@@ -11,6 +11,7 @@ are gone when the server ends. What an indexing job has committed stays in the i
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -54,9 +55,9 @@ class JobQueue:
 
     Args:
         index: folder of the index.
-        roots: returns the folders that indexing jobs may read, asked for each job; none = the folders of its videos.
         records: returns the videos of the index by id.
         exports: folder of finished exports.
+        roots: folders that indexing jobs may read; none = those of the indexed videos, as they are when a job starts.
         settings: limits.
         commands: start the processes, per kind; tests give others.
     """
@@ -73,7 +74,8 @@ class JobQueue:
     ) -> None:
         self.settings = settings or JobSettings()
         self.files = ExportFiles(exports, most_mb=self.settings.export_mb, age_s=self.settings.export_age_s)
-        self._index, self._given_roots, self._records = index, tuple(roots), records
+        self._index, self._records = index, records
+        self._given_roots = [Path(os.path.abspath(os.path.expanduser(root))) for root in roots]  # noqa: PTH100, PTH111
         self._commands: Mapping[JobKind, Sequence[str]] = {**_COMMANDS, **(commands or {})}  # type: ignore[dict-item]
         self._lanes: dict[JobKind, _Lane] = {"index": _Lane(deque()), "export": _Lane(deque())}
         self._jobs: dict[str, Job] = {}

@@ -46,7 +46,7 @@ def refusals() -> Iterator[None]:
         raise Problem(error.status, error.code, str(error), headers=headers) from error
 
 
-@router.post("/jobs/index", summary="Index folders", status_code=202, responses=responses(403, 422, 429, 503))
+@router.post("/jobs/index", summary="Index folders", status_code=202, responses=responses(400, 403, 422, 429, 503))
 def index(request: IndexJobRequest, service: ServiceDep) -> JobOut:
     """Start a job that indexes new and changed videos and photos. One runs at a time; others wait.
 

@@ -33,7 +33,7 @@ Seconds = Annotated[float, Field(ge=0, le=LONGEST_S, allow_inf_nan=False)]
 class SpanIn(BaseModel):
     """A span of a video of the index; a photo has equal start and end."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     video_id: str = Field(pattern="^[0-9a-f]{16}$", examples=["0f3a9c5e7b1d2468"])
     start_s: Seconds = Field(examples=[12.0])
@@ -52,6 +52,7 @@ class ExportIn(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         json_schema_extra={
             "examples": [
                 {

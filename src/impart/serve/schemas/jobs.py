@@ -79,6 +79,7 @@ class IndexJobRequest(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid",
+        strict=True,
         json_schema_extra={"examples": [{"paths": None}, {"paths": ["/films/new"], "retry_failed": True}]},
     )
 

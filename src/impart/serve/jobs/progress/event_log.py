@@ -43,7 +43,7 @@ class EventLog:
         self._events: deque[JobEvent] = deque(maxlen=most)
         self._lock = threading.Lock()
         self._last = 0
-        self._wake: list[Callable[[], object]] = []
+        self._wake: list[Callable[[], None]] = []
 
     @property
     def last(self) -> int:
@@ -70,7 +70,7 @@ class EventLog:
             return [event for event in self._events if event.number > number]
 
     @contextmanager
-    def listen(self, wake: Callable[[], object]) -> Iterator[None]:
+    def listen(self, wake: Callable[[], None]) -> Iterator[None]:
         """Call a function, in the thread that appends, after each new event."""
         with self._lock:
             self._wake.append(wake)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from impart.serve.jobs.job import Job
 from impart.serve.jobs.progress.event_log import JobEvent
@@ -57,7 +57,12 @@ async def follow(job: Job, last: int | None = None) -> AsyncIterator[JobEvent]:
         The events after it. Where the reader has none, or some are no longer kept, first a `snapshot` of the whole job.
     """
     loop, news = asyncio.get_running_loop(), asyncio.Event()
-    with job.log.listen(lambda: loop.call_soon_threadsafe(news.set)):
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the loop is closed: the server ends
+            loop.call_soon_threadsafe(news.set)
+
+    with job.log.listen(wake):
         while True:
             news.clear()
             complete = job.wait(0)  # before the log is read: `done` is then in it
