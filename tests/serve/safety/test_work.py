@@ -97,6 +97,28 @@ def test_streams_end_when_the_server_stops(tmp_path: Path) -> None:
     assert ended.is_set()
 
 
+def test_the_service_is_closed_once_requests_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(tmp_path)
+    app, order = create_app(settings), []
+
+    @app.get("/api/v1/slow")
+    def slow() -> str:
+        time.sleep(0.5)
+        order.append("answered")
+        return "done"
+
+    def close() -> None:
+        order.append("closed" if threading.current_thread() is not server else "closed in the event loop")
+
+    monkeypatch.setattr(app.state.service, "close", close)
+    with served(settings, app) as port, ThreadPoolExecutor(1) as pool:
+        server = next(thread for thread in threading.enumerate() if thread.name == "server")
+        answer = pool.submit(raw, port, GET % b"/api/v1/slow")
+        time.sleep(0.2)
+    assert answer.result().startswith(b"HTTP/1.1 200")
+    assert order == ["answered", "closed"]
+
+
 def test_a_stop_reaches_those_who_wait_later_too() -> None:
     async def run() -> None:
         stopping = Stopping()
