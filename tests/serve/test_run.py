@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
@@ -138,6 +139,18 @@ def test_a_port_in_use_is_told_with_the_remedy(tmp_path: Path) -> None:
         listen(ServeSettings(index=tmp_path, host="no-such-host.invalid", token=TOKEN))
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
         listen(ServeSettings(index=tmp_path, host="192.0.2.1", token=TOKEN))
+
+
+def test_small_answers_do_not_wait_for_an_acknowledgement(tmp_path: Path) -> None:
+    with served(ServeSettings(index=tmp_path / "none.impart", port=0)) as port:
+        connection, taken_s = http.client.HTTPConnection("127.0.0.1", port, timeout=10), []
+        for _ in range(20):
+            began = time.perf_counter()
+            connection.request("GET", "/health")
+            assert connection.getresponse().read() == b'{"status":"ok"}'
+            taken_s.append(time.perf_counter() - began)
+        connection.close()
+    assert min(taken_s[1:]) < 0.02  # 0.04 each where the second packet waits
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")

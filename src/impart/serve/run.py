@@ -62,8 +62,9 @@ def listen(settings: ServeSettings) -> socket.socket:
         raise ConfigError(
             f"cannot listen on {where}: {error.strerror or error}; give an address with --host"
         ) from error
-    family, _, _, _, address = found[0]
-    opened = socket.socket(family, socket.SOCK_STREAM)
+    family, _, protocol, _, address = found[0]
+    # Without the number of TCP, asyncio leaves small packets waiting: 40 ms per answer.
+    opened = socket.socket(family, socket.SOCK_STREAM, protocol)
     if os.name == "posix":  # on Windows, this lets two servers have one port
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
