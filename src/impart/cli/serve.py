@@ -70,9 +70,9 @@ def serve_index(settings: ServeSettings, *, open_page: bool, query: str = "") ->
         open_page: whether to open the page in the browser.
         query: of the page's address, such as `?q=a+cat`.
     """
-    from impart.serve.run import check_index, listen, run
+    from impart.serve.run import check_start, listen, run
 
-    check_index(settings)
+    check_start(settings)
     opened = listen(settings)
     settings = dataclasses.replace(settings, port=opened.getsockname()[1])
     address = settings.address + query
