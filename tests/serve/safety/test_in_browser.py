@@ -16,6 +16,7 @@ from impart.serve.app import create_app
 from impart.serve.settings import ServeSettings
 
 sync_api = pytest.importorskip("playwright.sync_api")
+Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
@@ -74,9 +75,11 @@ def test_the_form_lets_a_person_in_once(browser: sync_api.Browser, tmp_path: Pat
         context = browser.new_context()
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{port}/?q=a+cat")
+        assert Axe().run(page).violations_count == 0
         page.get_by_label("Token").fill("a-token-of-other-letters")
         page.get_by_role("button").click()
         assert "not the token" in page.get_by_role("alert").inner_text()
+        assert Axe().run(page).violations_count == 0
         page.get_by_label("Token").fill(TOKEN)
         page.get_by_role("button").click()
         page.wait_for_selector("#results", state="attached")
