@@ -60,7 +60,7 @@ def served(settings: ServeSettings, app: FastAPI | None = None) -> Iterator[int]
     port = opened.getsockname()[1]
     ready = threading.Event()
     server = server_of(app or create_app(settings), settings, on_ready=ready.set)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True, name="server")
     thread.start()
     assert ready.wait(10)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
@@ -17,7 +18,8 @@ import pytest
 
 from helpers.served import TOKEN, client_of, raw, read_answer, served, write_library
 from impart.errors import ConfigError, VideoIndexError
-from impart.serve.run import check_index, listen
+from impart.serve.app import create_app
+from impart.serve.run import check_start, listen, server_of
 from impart.serve.settings import ServeSettings
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
@@ -117,10 +119,19 @@ def test_another_host_needs_a_token(library: Path) -> None:
 def test_a_missing_index_names_the_next_command(tmp_path: Path) -> None:
     settings = ServeSettings(index=tmp_path / "none.impart")
     with pytest.raises(VideoIndexError, match=r"impart index FOLDER.*impart serve --root FOLDER"):
-        check_index(settings)
+        check_start(settings)
     with pytest.raises(VideoIndexError):
-        check_index(ServeSettings(index=tmp_path / "none.impart", roots=(tmp_path,), read_only=True))
-    check_index(ServeSettings(index=tmp_path / "none.impart", roots=(tmp_path,)))
+        check_start(ServeSettings(index=tmp_path / "none.impart", roots=(tmp_path,), read_only=True))
+    check_start(ServeSettings(index=tmp_path / "none.impart", roots=(tmp_path,)))
+
+
+def test_it_is_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ServeSettings(index=tmp_path / "none.impart", roots=(tmp_path,))
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    assert server_of(create_app(settings), settings).config.workers == 1
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    with pytest.raises(ConfigError, match="one process: unset it"):
+        check_start(settings)
 
 
 def test_a_root_starts_a_server_without_an_index(tmp_path: Path) -> None:
@@ -138,6 +149,18 @@ def test_a_port_in_use_is_told_with_the_remedy(tmp_path: Path) -> None:
         listen(ServeSettings(index=tmp_path, host="no-such-host.invalid", token=TOKEN))
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
         listen(ServeSettings(index=tmp_path, host="192.0.2.1", token=TOKEN))
+
+
+def test_small_answers_do_not_wait_for_an_acknowledgement(tmp_path: Path) -> None:
+    with served(ServeSettings(index=tmp_path / "none.impart", port=0)) as port:
+        connection, taken_s = http.client.HTTPConnection("127.0.0.1", port, timeout=10), []
+        for _ in range(20):
+            began = time.perf_counter()
+            connection.request("GET", "/health")
+            assert connection.getresponse().read() == b'{"status":"ok"}'
+            taken_s.append(time.perf_counter() - began)
+        connection.close()
+    assert min(taken_s[1:]) < 0.02  # 0.04 each where the second packet waits
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")

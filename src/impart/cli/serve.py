@@ -78,9 +78,10 @@ def serve_index(settings: ServeSettings, *, open_page: bool, query: str = "") ->
         open_page: whether to open the page in the browser.
         query: of the page's address, such as `?q=a+cat`.
     """
-    from impart.serve.run import check_index, listen, run
+    from impart.serve.run import check_start, listen, run
+    from impart.serve.settings import EVERY_ADDRESS
 
-    check_index(settings)
+    check_start(settings)
     opened = listen(settings)
     settings = dataclasses.replace(settings, port=opened.getsockname()[1])
     address = settings.address + query
@@ -89,6 +90,8 @@ def serve_index(settings: ServeSettings, *, open_page: bool, query: str = "") ->
         print(f"serving {settings.index} at {address} (stop with Ctrl-C)", file=sys.stderr)
         if settings.token is not None:
             print("the page asks for the token once; programs send: Authorization: Bearer TOKEN", file=sys.stderr)
+        if settings.host in EVERY_ADDRESS:
+            print("from other machines: this machine's address, or a name given with --allow-host", file=sys.stderr)
         if open_page:
             import webbrowser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from fastapi import FastAPI
@@ -29,7 +30,9 @@ def describe(app: FastAPI, *, with_token: bool) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = make()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Duplicate Operation ID")  # of GET and HEAD, see `_correct`
+                document = make()
             for item in document["paths"].values():
                 for method, operation in item.items():
                     _correct(method, operation)

@@ -27,26 +27,32 @@ from impart.serve.safety.work import Stopping
 from impart.serve.settings import ServeSettings
 from impart.video.index.manifest import IndexManifest
 
-__all__ = ["check_index", "listen", "run", "server_of"]
+__all__ = ["check_start", "listen", "run", "server_of"]
 
 _GRACE_S: Final = 10  # for requests that are being answered; jobs have a time of their own
 _UNREAD_S: Final = 2
 _KEEP_ALIVE_S: Final = 20
+_SEVERAL_PROCESSES: Final = "PROMETHEUS_MULTIPROC_DIR"
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-def check_index(settings: ServeSettings) -> None:
-    """Check that there is an index, or a folder that the page may index.
+def check_start(settings: ServeSettings) -> None:
+    """Check what would make the server useless or its metrics wrong.
 
     Raises:
-        VideoIndexError: there is neither.
+        VideoIndexError: there is neither an index nor a folder that the page may index.
+        ConfigError: the environment asks for metrics of several processes.
     """
-    if IndexManifest.exists(settings.index) or (settings.roots and not settings.read_only):
-        return
-    raise VideoIndexError(
-        f"there is no index at {settings.index}: make one with impart index FOLDER, or let the page make it from a "
-        "folder with impart serve --root FOLDER"
-    )
+    if os.environ.get(_SEVERAL_PROCESSES):
+        raise ConfigError(
+            f"{_SEVERAL_PROCESSES} is set: it is for servers of several processes, and mixes the metrics with those of "
+            "earlier runs. impart serve is one process: unset it"
+        )
+    if not IndexManifest.exists(settings.index) and (settings.read_only or not settings.roots):
+        raise VideoIndexError(
+            f"there is no index at {settings.index}: make one with impart index FOLDER, or let the page make it from a "
+            "folder with impart serve --root FOLDER"
+        )
 
 
 def listen(settings: ServeSettings) -> socket.socket:
@@ -62,9 +68,9 @@ def listen(settings: ServeSettings) -> socket.socket:
         raise ConfigError(
             f"cannot listen on {where}: {error.strerror or error}; give an address with --host"
         ) from error
-    family, _, _, _, address = found[0]
-    # The protocol is named, or asyncio leaves Nagle's algorithm on: 40 ms more for each answer of a kept connection.
-    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    family, _, protocol, _, address = found[0]
+    # Without the number of TCP, asyncio leaves small packets waiting: 40 ms per answer.
+    opened = socket.socket(family, socket.SOCK_STREAM, protocol)
     if os.name == "posix":  # on Windows, this lets two servers have one port
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -10,9 +10,12 @@ from impart.config import DEFAULT_HOST, DEFAULT_PORT
 from impart.errors import ConfigError
 from impart.serve.jobs.settings import JobSettings
 
-__all__ = ["LOOPBACK_NAMES", "ServeSettings"]
+__all__ = ["EVERY_ADDRESS", "LOOPBACK_NAMES", "ServeSettings"]
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Hosts that mean all addresses of a machine -> the one by which the machine reaches itself."""
+
 _LEAST_TOKEN = 16  # letters
 
 
@@ -93,5 +96,5 @@ class ServeSettings:
     @property
     def address(self) -> str:
         """Address of the page on this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        host = EVERY_ADDRESS.get(self.host, self.host)
         return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"

@@ -49,10 +49,19 @@ def test_a_given_name_is_answered_also_with_the_origin_of_its_proxy(tmp_path: Pa
     )
 
 
-def test_a_host_that_listens_everywhere_is_no_name(tmp_path: Path) -> None:
-    client = client_of(tmp_path / "none.impart", host="0.0.0.0", token=TOKEN)
-    assert client.get("/health", headers={"Host": "0.0.0.0:8765"}).status_code == 421
-    assert client.get("/health", headers={"Host": "127.0.0.1:8765"}).status_code == 200
+def test_a_server_that_listens_everywhere_is_addressed_by_numbers_and_given_names(tmp_path: Path) -> None:
+    client = client_of(tmp_path / "none.impart", host="0.0.0.0", token=TOKEN, hosts=("films.example:8443",))
+    for host in (
+        "127.0.0.1:8765",
+        "localhost",
+        "192.168.1.5:8765",
+        "[fd00::5]:8765",
+        "films.example",
+        "films.example:1",
+    ):
+        assert client.get("/health", headers={"Host": host}).status_code == 200, host
+    for host in ("0.0.0.0:8765", "[::]", "rebound.example", "192.168.1.5.rebound.example", "2130706433"):
+        assert client.get("/health", headers={"Host": host}).status_code == 421, host
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from helpers.served import HERE, TOKEN, client_of
+from helpers.served import HERE, TOKEN, client_of, raw, served
 from impart.serve.safety import tokens
+from impart.serve.settings import ServeSettings
 
 WRONG = "a-token-of-other-letters"
 
@@ -118,3 +119,22 @@ def test_another_client_is_not_slowed_down(tmp_path: Path) -> None:
     for i in range(12):
         first.get("/ready", headers=bearer(f"{WRONG}-{i}"))
     assert second.get("/api/v1/videos", headers=bearer(TOKEN)).status_code == 200
+
+
+@pytest.mark.parametrize(("hosts", "secure"), [((), False), (("films.example",), True)])
+def test_headers_of_a_proxy_are_believed_only_where_one_is_named(
+    tmp_path: Path, hosts: tuple[str, ...], secure: bool
+) -> None:
+    settings = ServeSettings(index=tmp_path / "none.impart", port=0, token=TOKEN, hosts=hosts)
+    lines = (
+        f"GET /?token={TOKEN} HTTP/1.1",
+        "Host: 127.0.0.1",
+        "X-Forwarded-Proto: https",
+        "Connection: close",
+        "",
+        "",
+    )
+    with served(settings) as port:
+        answer = raw(port, "\r\n".join(lines).encode())
+    assert answer.startswith(b"HTTP/1.1 303")
+    assert (b"; secure" in answer.lower()) == secure

@@ -19,6 +19,7 @@ from impart.serve.run import listen, server_of
 from impart.serve.safety.work import Stopping
 from impart.serve.settings import ServeSettings
 
+# The paths are none of the server, and belong to its streams.
 GET = b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 
 
@@ -76,7 +77,7 @@ def test_streams_end_when_the_server_stops(tmp_path: Path) -> None:
         finally:
             ended.set()
 
-    @app.get("/api/v1/jobs/x/events")
+    @app.get("/api/v1/test/events")
     async def stream() -> StreamingResponse:
         return StreamingResponse(events(), media_type="text/event-stream")
 
@@ -87,7 +88,7 @@ def test_streams_end_when_the_server_stops(tmp_path: Path) -> None:
     thread.start()
     assert ready.wait(10)
     with connect(opened.getsockname()[1]) as connection:
-        connection.sendall(GET % b"/api/v1/jobs/x/events")
+        connection.sendall(GET % b"/api/v1/test/events")
         assert connection.recv(100)
         began = time.monotonic()
         server.should_exit = True
@@ -95,6 +96,28 @@ def test_streams_end_when_the_server_stops(tmp_path: Path) -> None:
         assert not thread.is_alive()
         assert time.monotonic() - began < 3
     assert ended.is_set()
+
+
+def test_the_service_is_closed_once_requests_are_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(tmp_path)
+    app, order = create_app(settings), []
+
+    @app.get("/api/v1/slow")
+    def slow() -> str:
+        time.sleep(0.5)
+        order.append("answered")
+        return "done"
+
+    def close() -> None:
+        order.append("closed" if threading.current_thread() is not server else "closed in the event loop")
+
+    monkeypatch.setattr(app.state.service, "close", close)
+    with served(settings, app) as port, ThreadPoolExecutor(1) as pool:
+        server = next(thread for thread in threading.enumerate() if thread.name == "server")
+        answer = pool.submit(raw, port, GET % b"/api/v1/slow")
+        time.sleep(0.2)
+    assert answer.result().startswith(b"HTTP/1.1 200")
+    assert order == ["answered", "closed"]
 
 
 def test_a_stop_reaches_those_who_wait_later_too() -> None:
@@ -121,7 +144,7 @@ def test_slow_readers_of_a_large_file_hold_little_memory(tmp_path: Path) -> None
     settings = settings_of(tmp_path)
     app = create_app(settings)
 
-    @app.get("/api/v1/media/x")
+    @app.get("/api/v1/media/test/file")
     async def media() -> FileResponse:
         return FileResponse(large)
 
@@ -129,7 +152,7 @@ def test_slow_readers_of_a_large_file_hold_little_memory(tmp_path: Path) -> None
         readers = [connect(port) for _ in range(10)]
         before = resident_bytes()
         for reader in readers:
-            reader.sendall(GET % b"/api/v1/media/x")
+            reader.sendall(GET % b"/api/v1/media/test/file")
             assert reader.recv(100).startswith(b"HTTP/1.1 200")
         time.sleep(0.5)
         assert resident_bytes() - before < 30 << 20  # of 2 GB that they asked for
@@ -152,13 +175,13 @@ def test_an_open_download_does_not_hold_up_the_end(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     app = create_app(settings)
 
-    @app.get("/api/v1/exports/{job_id}/file")
+    @app.get("/api/v1/media/test/file")
     async def media() -> FileResponse:
         return FileResponse(large)
 
     with served(settings, app) as port:
         reader = connect(port)
-        reader.sendall(GET % b"/api/v1/exports/1/file")
+        reader.sendall(GET % b"/api/v1/media/test/file")
         assert reader.recv(100).startswith(b"HTTP/1.1 200")
         began = time.monotonic()
     assert time.monotonic() - began < 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,7 +16,7 @@ from impart.serve.problems import Problem
 __all__ = ["WEB", "Assets", "add_assets", "router"]
 
 WEB: Final = Path(__file__).parent.parent / "web"
-_TYPES: Final = {
+_TYPES: Final = {  # of files that are sent compressed
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -26,7 +25,6 @@ _TYPES: Final = {
     ".webmanifest": "application/manifest+json",
     ".txt": "text/plain; charset=utf-8",
 }
-_COMPRESSED: Final = frozenset(_TYPES)
 _PLAIN_TYPES: Final = {".png": "image/png", ".webp": "image/webp", ".woff2": "font/woff2", ".ico": "image/x-icon"}
 
 router = APIRouter(include_in_schema=False)
@@ -50,7 +48,6 @@ class Assets:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()
         self._files = {
             file.relative_to(folder).as_posix(): file
             for file in folder.rglob("*")
@@ -82,21 +79,19 @@ class Assets:
 
     def _asset(self, name: str) -> _Asset:
         file = self._files[name]
-        with self._lock:
-            changed_ns = file.stat().st_mtime_ns
-            kept = self._kept.get(name)
-            if kept is None or kept.changed_ns != changed_ns:
-                content = file.read_bytes()
-                compressed = gzip.compress(content, mtime=0) if file.suffix in _COMPRESSED else None
-                kept = _Asset(
-                    changed_ns=changed_ns,
-                    content=content,
-                    compressed=compressed,
-                    etag=sha256_hex(content)[:24],
-                    media_type=(_TYPES | _PLAIN_TYPES)[file.suffix],
-                )
-                self._kept[name] = kept
-            return kept
+        changed_ns = file.stat().st_mtime_ns
+        kept = self._kept.get(name)
+        if kept is None or kept.changed_ns != changed_ns:
+            content = file.read_bytes()
+            kept = _Asset(
+                changed_ns=changed_ns,
+                content=content,
+                compressed=gzip.compress(content, mtime=0) if file.suffix in _TYPES else None,
+                etag=sha256_hex(content)[:24],
+                media_type=(_TYPES | _PLAIN_TYPES)[file.suffix],
+            )
+            self._kept[name] = kept
+        return kept
 
 
 def add_assets(app: FastAPI) -> None:
@@ -105,13 +100,13 @@ def add_assets(app: FastAPI) -> None:
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-def page(request: Request) -> Response:
+async def page(request: Request) -> Response:
     """Return the page."""
     return _assets(request).answer("index.html", request)
 
 
 @router.api_route("/static/{name:path}", methods=["GET", "HEAD"])
-def static(name: str, request: Request) -> Response:
+async def static(name: str, request: Request) -> Response:
     """Return a file of the page."""
     return _assets(request).answer(name, request)
 

@@ -9,12 +9,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from impart.serve.problems import Problem, problem_response
 
-__all__ = ["Failures"]
+__all__ = ["FailureGuard"]
 
 _log = logging.getLogger(__name__)
 
 
-class Failures:
+class FailureGuard:
     """Answers 500 with code `internal_error` where the application raises."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -6,6 +6,7 @@ page may send a form, or name an image of this server: the browser then states `
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -13,11 +14,10 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from impart.serve.problems import Problem, problem_response
-from impart.serve.settings import LOOPBACK_NAMES, ServeSettings
+from impart.serve.settings import EVERY_ADDRESS, LOOPBACK_NAMES, ServeSettings
 
 __all__ = ["HostGuard"]
 
-_ANY = ("0.0.0.0", "::")  # listens on every address
 _OWN_SITES = ("same-origin", "none")
 _PORTS = {"http": 80, "https": 443}
 
@@ -25,7 +25,8 @@ _PORTS = {"http": 80, "https": 443}
 class HostGuard:
     """Refuses requests to another host name, and requests from pages of another origin.
 
-    The port of a loopback name is not compared: it differs behind a tunnel, and no other site can have such a name.
+    The port of a loopback name is not compared: it differs behind a tunnel, and no other site can have such a name. A
+    server that listens on every address is also addressed by a number: no name that may be made to point to it.
 
     Args:
         app: what is guarded.
@@ -37,8 +38,8 @@ class HostGuard:
         self._app = app
         self._guarded = tuple(guarded)
         self._given = frozenset(found[0] for name in settings.hosts if (found := _split(f"//{name}")) is not None)
-        own = () if settings.host in _ANY else (settings.host,)
-        self._names = frozenset((*LOOPBACK_NAMES, *own, *self._given))
+        self._names = frozenset((*LOOPBACK_NAMES, settings.host, *self._given)) - frozenset(EVERY_ADDRESS)
+        self._takes_numbers = settings.host in EVERY_ADDRESS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 421 or 403, or pass the request on."""
@@ -51,7 +52,7 @@ class HostGuard:
         address = _split(f"//{hosts[0]}") if len(hosts) == 1 else None
         if address is None:
             return Problem(400, "bad_host", "the request must have one Host header, such as 127.0.0.1:8765")
-        if address[0] not in self._names:
+        if address[0] not in self._names and not (self._takes_numbers and _is_number(address[0])):
             shown = address[0][:100]
             detail = f"this server is not {shown!r}: start it with --allow-host {shown} to answer under this name"
             return Problem(421, "foreign_host", detail)
@@ -79,6 +80,14 @@ class HostGuard:
             same = found[0] == address[0] and (found[1] or port) == (address[1] or port)
             if not same and found[0] not in self._given:
                 return True
+        return False
+
+
+def _is_number(name: str) -> bool:
+    """Tell whether a host name is an address of one machine, such as `192.168.1.5`."""
+    try:
+        return not ipaddress.ip_address(name).is_unspecified
+    except ValueError:
         return False
 
 

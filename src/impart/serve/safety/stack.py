@@ -10,7 +10,7 @@ from starlette.types import Scope
 
 from impart.serve.metrics import Measured
 from impart.serve.safety.bodies import BodyLimits
-from impart.serve.safety.failures import Failures
+from impart.serve.safety.failures import FailureGuard
 from impart.serve.safety.headers import SecurityHeaders
 from impart.serve.safety.hosts import HostGuard
 from impart.serve.safety.rates import Buckets, RateLimit
@@ -57,7 +57,7 @@ def add_safety(app: FastAPI, settings: ServeSettings, metrics: Metrics) -> Stopp
     app.add_middleware(BodyLimits, settings=settings)
     app.add_middleware(RateLimit, buckets=buckets, cost=_cost)
     app.add_middleware(HostGuard, settings=settings, guarded=_GUARDED)
-    app.add_middleware(Failures)
+    app.add_middleware(FailureGuard)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(Measured, metrics=metrics)
     return stopping
