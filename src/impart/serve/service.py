@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from impart.serve.library.catalogue import Catalogue
+from impart.serve.library.catalogue import Catalogue, CatalogueReader
 from impart.serve.library.slow import SlowResults
 from impart.serve.problems import Problem
 from impart.serve.settings import ServeSettings
@@ -31,22 +30,20 @@ class Service:
         self.settings = settings
         self.index = VideoIndex.open(settings.index)
         self._store = Store(self.index.path)
-        self._lock = threading.Lock()
-        self._catalogue = Catalogue()
+        self._catalogue = CatalogueReader(self._store)
         self.slow = SlowResults()
 
     def close(self) -> None:
         """Release what the server holds; running jobs commit their video first."""
+        self._catalogue.close()
 
-    def catalogue(self) -> Catalogue:
-        """Return the indexed videos and photos; read again only after a commit."""
-        if not self.index.exists:
-            return Catalogue()
-        with self._lock:
-            state = self._store.state()
-            if self._catalogue.state != state:
-                self._catalogue = Catalogue(state, self._store.retry(self._store.videos))
-            return self._catalogue
+    def catalogue(self, *, newest: bool = False) -> Catalogue:
+        """Return the indexed videos and photos; while a large index is read after a commit, those of before.
+
+        Args:
+            newest: wait for those of the last commit.
+        """
+        return self._catalogue.get(newest=newest) if self.index.exists else Catalogue()
 
     def records(self) -> dict[str, VideoRecord]:
         """Return the indexed videos and photos by id, in the order of their paths."""
@@ -67,7 +64,7 @@ class Service:
         Raises:
             Problem: 404, the index has none of this id.
         """
-        record = self.records().get(video_id)
+        record = self.records().get(video_id) or self.catalogue(newest=True).by_id.get(video_id)
         if record is None:
             raise Problem(404, "video_not_found", f"the index has no video {video_id!r}: search again, or list /videos")
         return record
