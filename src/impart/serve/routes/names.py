@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 
 from impart.errors import DataError, ImpartError
 from impart.images import DRAFT_SIDES, load_image, read_header
-from impart.serve.library.thumbnails import webp_file
+from impart.serve.library.thumbnails import WEBP, webp_file
 from impart.serve.problems import Problem, responses
 from impart.serve.schemas.names import (
     LONGEST_NAME,
@@ -169,7 +169,7 @@ def remove_image(name_id: NameId, image_id: ImageId, service: ServiceDep) -> Rem
 @router.get(
     "/names/{name_id}/images/{image_id}.webp",
     summary="Thumbnail of an image of a name",
-    responses={200: {"content": {"image/webp": {}}}, **responses(404, 409, 422, 503)},
+    responses={**WEBP, **responses(404, 409, 422, 503)},
     response_class=Response,
 )
 def thumbnail(name_id: NameId, image_id: ImageId, service: ServiceDep, request: Request) -> Response:
