@@ -162,8 +162,8 @@ def remove(name_id: NameId, service: ServiceDep) -> RemovedOut:
 def remove_image(name_id: NameId, image_id: ImageId, service: ServiceDep) -> RemovedOut:
     """Remove one image of a name; with its last image, the name is removed."""
     service.check_writable()
-    info = _info(service, name_id)
-    return RemovedOut(removed=service.index.names.remove(info.name, hashes=[_hash(info, image_id)]))
+    known = _known(service, name_id)
+    return RemovedOut(removed=service.index.names.remove(known, hashes=[_hash(service, known, image_id)]))
 
 
 @router.get(
@@ -174,8 +174,7 @@ def remove_image(name_id: NameId, image_id: ImageId, service: ServiceDep) -> Rem
 )
 def thumbnail(name_id: NameId, image_id: ImageId, service: ServiceDep, request: Request) -> Response:
     """Return the small copy of an image that the index keeps."""
-    info = _info(service, name_id)
-    file = info.thumbnails[info.hashes.index(_hash(info, image_id))]
+    file = service.index.names.taught().thumbnail(_hash(service, _known(service, name_id), image_id))
     if file is None:
         raise Problem(404, "no_thumbnail", "only the vectors of this image are known: its file was gone")
     return webp_file(request, file, tag=image_id)
@@ -234,7 +233,7 @@ def presence(
 
 
 def _taught(service: Service) -> tuple[str, ...]:
-    return service.index.names.prepared().taught.names if service.index.exists else ()
+    return service.index.names.taught().names if service.index.exists else ()
 
 
 def _known(service: Service, name_id: str) -> str:
@@ -254,10 +253,12 @@ def _info(service: Service, name_id: str, *, check: bool = False) -> NameInfo:
     return found
 
 
-def _hash(info: NameInfo, image_id: str) -> str:
-    found = next((one for one in info.hashes if id_of_image(one) == image_id), None)
+def _hash(service: Service, name: str, image_id: str) -> str:
+    taught = service.index.names.taught()
+    hashes = taught.column(name, "hash") if name in taught.rows else []
+    found = next((one for one in hashes if id_of_image(one) == image_id), None)
     if found is None:
-        raise Problem(404, "image_not_found", f"{info.name} has no image {image_id!r}: list /names")
+        raise Problem(404, "image_not_found", f"{name} has no image {image_id!r}: list /names")
     return found
 
 
