@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Annotated
 
@@ -10,7 +9,7 @@ from fastapi import Depends, Request
 
 from impart.serve.jobs.progress.streams import Streams
 from impart.serve.jobs.queue import JobQueue
-from impart.serve.library.catalogue import Catalogue
+from impart.serve.library.catalogue import Catalogue, CatalogueReader
 from impart.serve.library.slow import SlowResults
 from impart.serve.media.media import Media
 from impart.serve.metrics import Metrics
@@ -52,8 +51,7 @@ class Service:
         self.metrics.watch(self.records)
         self.warm_up = WarmUp(self.index)
         self._store = Store(self.index.path)
-        self._lock = threading.Lock()
-        self._catalogue = Catalogue()
+        self._catalogue = CatalogueReader(self._store)
         self.slow = SlowResults()
         self._stats: tuple[str, IndexStats] | None = None
         self._count_again_at = 0.0
@@ -72,6 +70,7 @@ class Service:
         self.media.close()
         self.refresher.close()
         self.searches.close()
+        self._catalogue.close()
 
     def stats(self) -> IndexStats | None:
         """Count what the index contains, again only after a commit; None before it is created.
@@ -88,15 +87,13 @@ class Service:
             self._count_again_at = now + 9 * (now - began)
         return known[1]
 
-    def catalogue(self) -> Catalogue:
-        """Return the indexed videos and photos; read again only after a commit."""
-        if not self.index.exists:
-            return Catalogue()
-        with self._lock:
-            state = self._store.state()
-            if self._catalogue.state != state:
-                self._catalogue = Catalogue(state, self._store.retry(self._store.videos))
-            return self._catalogue
+    def catalogue(self, *, newest: bool = False) -> Catalogue:
+        """Return the indexed videos and photos; while a large index is read after a commit, those of before.
+
+        Args:
+            newest: wait for those of the last commit.
+        """
+        return self._catalogue.get(newest=newest) if self.index.exists else Catalogue()
 
     def records(self) -> dict[str, VideoRecord]:
         """Return the indexed videos and photos by id, in the order of their paths."""
@@ -117,7 +114,7 @@ class Service:
         Raises:
             Problem: 404, the index has none of this id.
         """
-        record = self.records().get(video_id)
+        record = self.records().get(video_id) or self.catalogue(newest=True).by_id.get(video_id)
         if record is None:
             raise Problem(404, "video_not_found", f"the index has no video {video_id!r}: search again, or list /videos")
         return record

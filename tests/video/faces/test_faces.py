@@ -12,7 +12,7 @@ from PIL import Image
 from helpers.clips import write_frames
 from helpers.snapshots import make_snapshot
 from helpers.tiny_encoder import TinyEncoder
-from impart.errors import MissingExtraError, VideoIndexError
+from impart.errors import IndexLockedError, MissingExtraError, VideoIndexError
 from impart.video.faces import examples, finding
 from impart.video.faces.detector import Face
 from impart.video.faces.finding import find_in_videos
@@ -21,6 +21,7 @@ from impart.video.faces.matching import combine, example_faces, face_presence, t
 from impart.video.faces.store import FaceStore, VideoFaces
 from impart.video.index.index import VideoIndex
 from impart.video.index.writer import write_lock
+from impart.video.names import taught
 
 needs_dlib = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("dlib", "face_recognition_models", "skimage")),
@@ -242,3 +243,20 @@ def test_names_are_taught_and_removed_without_the_extra(tmp_path: Path, monkeypa
     assert "faces in the new images are not found: finding faces needs 'dlib-bin'" in added.notes[0]
     index.names.remove("Ann")
     assert FaceStore(index.path).examples() == {}
+
+
+@pytest.mark.usefixtures("one_face")
+def test_faces_of_names_are_matched_while_videos_are_indexed_but_data_is_purged_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = index_of_colours(tmp_path, (200, 0, 0))
+    list(index.names.find_faces(index.videos()))
+    monkeypatch.setattr(taught, "_WAIT_S", 0.05)
+    with write_lock(index.path):
+        index.names.add("Ann", [f"{tmp_path}/v/0.mp4@0.1"])
+        assert len(FaceStore(index.path).examples()) == 1
+        with pytest.raises(IndexLockedError):
+            index.names.purge_faces()
+    assert FaceStore(index.path).on
+    index.names.purge_faces()
+    assert not FaceStore(index.path).on

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import bisect
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from impart.serve.schemas.text import path_text
-from impart.video.index.store import Kind, VideoRecord
+from impart.video.index.store import Kind, Store, VideoRecord
 
-__all__ = ["Catalogue", "Filters", "Key", "Sort"]
+__all__ = ["Catalogue", "CatalogueReader", "Filters", "Key", "Sort"]
 
 Sort: TypeAlias = Literal["path", "date", "length", "added"]
+_PATIENCE_S = 0.2  # for the newest catalogue, before an older one is returned
 Key: TypeAlias = "tuple[str | float, str]"
 """Value that is sorted by, and the id of the video: no two are equal."""
 
@@ -69,18 +72,25 @@ class Catalogue:
         return {self._texts[video_id]: record for video_id, record in self.by_id.items()}
 
     @cached_property
-    def _folders(self) -> dict[str, tuple[Path, int]]:
-        direct = Counter(record.path.parent for record in self.by_id.values())
+    def _folders(self) -> dict[str, tuple[str, int]]:
+        """Folder and number of files, by the folder as a text."""
+        direct = Counter(os.path.dirname(record.path) for record in self.by_id.values())  # noqa: PTH120 - 20 times faster
         if not direct:
             return {}
-        shared = Path(os.path.commonpath(direct))
-        counts: Counter[Path] = Counter()
+        try:
+            shared = os.path.commonpath(direct)
+        except ValueError:  # on several drives
+            shared = ""
+        counts: Counter[str] = Counter()
         for folder, count in direct.items():
-            for place in (folder, *folder.parents):
-                if place != shared and not place.is_relative_to(shared):
-                    break
+            place = folder
+            while len(place) >= len(shared):
                 counts[place] += count
-        return {path_text(folder): (folder, count) for folder, count in sorted(counts.items())}
+                above = os.path.dirname(place)  # noqa: PTH120
+                if above == place:
+                    break
+                place = above
+        return {path_text(Path(folder)): (folder, count) for folder, count in sorted(counts.items())}
 
     @property
     def folders(self) -> dict[str, int]:
@@ -93,7 +103,7 @@ class Catalogue:
     def folder(self, text: str) -> Path | None:
         """Return the folder that is shown as a text; None where no indexed file is in or below it."""
         found = self._folders.get(text)
-        return None if found is None else found[0]
+        return None if found is None else Path(found[0])
 
     def listed(
         self, sort: Sort, filters: Filters, *, descending: bool, after: Key | None = None
@@ -148,6 +158,58 @@ class Catalogue:
             value = values[sort]
             self._orders[sort] = sorted((value(record), record.video_id) for record in self.by_id.values())
         return self._orders[sort]
+
+
+class CatalogueReader:
+    """Reads the catalogue of one index. May be shared by threads.
+
+    A large catalogue takes seconds to read, and an indexing run commits every few seconds: until the newest one is
+    read, in a thread, the one before it is returned.
+
+    Args:
+        store: of the index.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._known: Catalogue | None = None
+        self._reading: Future[Catalogue] | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="impart-catalogue")
+
+    def close(self) -> None:
+        """End the thread."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def get(self, *, newest: bool = False) -> Catalogue:
+        """Return the catalogue.
+
+        Args:
+            newest: wait for that of the last commit.
+
+        Raises:
+            VideoIndexError: the index is damaged.
+        """
+        while True:
+            with self._lock:
+                known, state = self._known, self._store.state()
+                if known is not None and known.state == state:
+                    return known
+                if self._reading is None or self._reading.done():
+                    self._reading = self._pool.submit(self._read, state)
+                reading = self._reading
+            try:
+                read = reading.result(None if newest or known is None else _PATIENCE_S)
+            except TimeoutError:
+                assert known is not None
+                return known
+            if not newest or read.state == state:  # else it was begun before the last commit
+                return read
+
+    def _read(self, state: str) -> Catalogue:
+        read = Catalogue(state, self._store.retry(self._store.videos))
+        self._known = read
+        return read
 
 
 def _date(record: VideoRecord) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -13,8 +14,13 @@ from impart.errors import DataError
 from impart.images import DRAFT_SIDES, load_image
 from impart.serve.problems import Problem
 
-__all__ = ["webp_file", "webp_image"]
+__all__ = ["WEBP", "webp_file", "webp_image"]
 
+WEBP: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/webp": {}}},
+    304: {"description": "The client has this image."},
+}
+"""Answers of routes that return a small image, for the OpenAPI document."""
 _SIDE_PX = 256
 _QUALITY = 80
 

@@ -31,13 +31,13 @@ def duplicates(
     of before are returned while they are computed again.
     """
     first = 0 if cursor is None else read_cursor(cursor, _NAME, (int,))[0]
-    catalogue = service.catalogue()
+    catalogue = service.catalogue(newest=True)
 
     def work(on_progress: Progress) -> list[DuplicateGroupOut]:
         if not len(catalogue):
             return []
         found = service.index.duplicates(on_progress=on_progress)
-        records = {record.path: record for record in service.records().values()}
+        records = {record.path: record for record in catalogue.by_id.values()}
         return [DuplicateGroupOut.of(group, records) for group in found]
 
     asked = service.slow.ask(_NAME, catalogue.state, work)

@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 
 from impart.errors import DataError, ImpartError
 from impart.images import DRAFT_SIDES, load_image, read_header
-from impart.serve.library.thumbnails import webp_file
+from impart.serve.library.thumbnails import WEBP, webp_file
 from impart.serve.problems import Problem, responses
 from impart.serve.schemas.names import (
     LONGEST_NAME,
@@ -162,20 +162,19 @@ def remove(name_id: NameId, service: ServiceDep) -> RemovedOut:
 def remove_image(name_id: NameId, image_id: ImageId, service: ServiceDep) -> RemovedOut:
     """Remove one image of a name; with its last image, the name is removed."""
     service.check_writable()
-    info = _info(service, name_id)
-    return RemovedOut(removed=service.index.names.remove(info.name, hashes=[_hash(info, image_id)]))
+    known = _known(service, name_id)
+    return RemovedOut(removed=service.index.names.remove(known, hashes=[_hash(service, known, image_id)]))
 
 
 @router.get(
     "/names/{name_id}/images/{image_id}.webp",
     summary="Thumbnail of an image of a name",
-    responses={200: {"content": {"image/webp": {}}}, **responses(404, 409, 422, 503)},
+    responses={**WEBP, **responses(404, 409, 422, 503)},
     response_class=Response,
 )
 def thumbnail(name_id: NameId, image_id: ImageId, service: ServiceDep, request: Request) -> Response:
     """Return the small copy of an image that the index keeps."""
-    info = _info(service, name_id)
-    file = info.thumbnails[info.hashes.index(_hash(info, image_id))]
+    file = service.index.names.taught().thumbnail(_hash(service, _known(service, name_id), image_id))
     if file is None:
         raise Problem(404, "no_thumbnail", "only the vectors of this image are known: its file was gone")
     return webp_file(request, file, tag=image_id)
@@ -234,7 +233,7 @@ def presence(
 
 
 def _taught(service: Service) -> tuple[str, ...]:
-    return service.index.names.prepared().taught.names if service.index.exists else ()
+    return service.index.names.taught().names if service.index.exists else ()
 
 
 def _known(service: Service, name_id: str) -> str:
@@ -254,10 +253,12 @@ def _info(service: Service, name_id: str, *, check: bool = False) -> NameInfo:
     return found
 
 
-def _hash(info: NameInfo, image_id: str) -> str:
-    found = next((one for one in info.hashes if id_of_image(one) == image_id), None)
+def _hash(service: Service, name: str, image_id: str) -> str:
+    taught = service.index.names.taught()
+    hashes = taught.column(name, "hash") if name in taught.rows else []
+    found = next((one for one in hashes if id_of_image(one) == image_id), None)
     if found is None:
-        raise Problem(404, "image_not_found", f"{info.name} has no image {image_id!r}: list /names")
+        raise Problem(404, "image_not_found", f"{name} has no image {image_id!r}: list /names")
     return found
 
 

@@ -13,7 +13,7 @@ from impart.images import load_image
 from impart.refset.refset import ReferenceSet
 from impart.serve.library.reference_sets import NONE, KnownSets, known_sets, pair_file
 from impart.serve.library.slow import Progress
-from impart.serve.library.thumbnails import webp_image
+from impart.serve.library.thumbnails import WEBP, webp_image
 from impart.serve.problems import Problem, responses
 from impart.serve.routes.videos import VideoId
 from impart.serve.schemas.references import PairOut, ReferencesOut, SwitchIn, WhyOut
@@ -99,7 +99,7 @@ def why(
 @router.get(
     "/references/pairs/{row}.webp",
     summary="Image of a reference pair",
-    responses={200: {"content": {"image/webp": {}}}, **responses(404, 422, 503)},
+    responses={**WEBP, **responses(404, 422, 503)},
     response_class=Response,
 )
 def pair_image(row: Annotated[int, Path(ge=0, le=2**31 - 1)], service: ServiceDep, request: Request) -> Response:

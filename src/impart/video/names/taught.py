@@ -236,6 +236,15 @@ class Names:
             )
         return tuple(infos)
 
+    def taught(self) -> TaughtNames:
+        """Read the names as they are now, without the videos of the index.
+
+        Raises:
+            VideoIndexError: the names are damaged, or there is no index.
+            EncoderMismatchError: the names were taught with another encoder.
+        """
+        return self._store.read(IndexManifest.load(self._index))
+
     def remove(self, name: str, sources: Iterable[str] = (), *, hashes: Iterable[str] = ()) -> int:
         """Remove a name, or some of its images.
 
