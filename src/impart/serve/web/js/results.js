@@ -107,9 +107,9 @@ export class Results {
     return Boolean(first);
   }
 
-  /** Card of a video that shows a span, or else its first card. */
+  /** Card of a video that shows a span, or else its first card; null where none is shown. */
   cardOf({ video_id, start_s }) {
-    const cards = [...this.#element.querySelectorAll(`.card[data-video="${video_id}"]`)];
+    const cards = [...this.#element.querySelectorAll(`.card[data-video="${video_id}"]`)].filter((card) => card.offsetParent !== null);
     const shows = ({ hit }) => [hit, ...hit.moments, ...hit.steps].some((moment) => Math.abs(moment.start_s - start_s) < 0.002);
     return cards.find(shows) ?? cards[0] ?? null;
   }
@@ -278,8 +278,8 @@ export class Results {
   }
 
   #arrive(state, moved, kept) {
-    this.#app.player.follow(state);
     scrollTo({ top: moved ? (kept.y ?? 0) : 0, behavior: "instant" });
+    this.#app.player.follow(state, { reveal: kept.y === undefined });
   }
 
   #showNone(state) {
