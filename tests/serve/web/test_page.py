@@ -22,7 +22,11 @@ RED_S = (SECONDS_EACH, 2 * SECONDS_EACH)  # span of red in film.mp4
 def search(page: Page, text: str) -> None:
     page.fill("#query", text)
     page.press("#query", "Enter")
-    page.wait_for_selector("[role=feed] .card")
+    page.wait_for_function(
+        "(text) => document.title.startsWith(text) && !document.querySelector('#results').ariaBusy"
+        " && document.querySelector('[role=feed] .card')",
+        arg=text,
+    )
 
 
 def state_of(page: Page) -> str:
@@ -123,6 +127,44 @@ def test_bounds_of_the_span_are_moved_by_keys_and_kept(open_page: OpenPage) -> N
     page.wait_for_function("() => Math.abs(document.querySelector('.player video').currentTime - 2.96) < 0.01")
     page.get_by_role("button", name="Begin the span here").click()
     page.wait_for_function("() => location.search.endsWith('@2.96-3')")
+
+
+def test_photo_opens_as_an_image_and_can_be_magnified(open_page: OpenPage) -> None:
+    page = open_page("?q=magenta&kind=photo")
+    page.get_by_role("button", name="Show magenta.jpg").click()
+    photo = page.locator(".player .photo")
+    page.wait_for_function("() => document.querySelector('.player .photo')?.naturalWidth > 0")
+    before = photo.bounding_box()
+    page.get_by_role("button", name="Larger").click()
+    after = photo.bounding_box()
+    assert before is not None and after is not None
+    assert after["width"] == pytest.approx(1.5 * before["width"], rel=0.02)
+    assert not page.locator(".player video, .player [data-action=scenes]").count()
+
+
+def test_text_that_is_being_typed_stays_while_a_hit_is_opened(open_page: OpenPage) -> None:
+    page = open_page("?q=red")
+    page.wait_for_selector("[role=feed] .card")
+    page.fill("#query", "red and then")
+    page.locator(".card .best:visible").first.click()
+    page.wait_for_selector(".player video")
+    assert page.input_value("#query") == "red and then"
+
+
+def test_suggestions_by_keyboard(open_page: OpenPage) -> None:
+    page = open_page()
+    for text in ("red", "green"):
+        search(page, text)
+    page.fill("#query", "re")
+    page.wait_for_selector("#suggestions [role=option]")
+    assert page.locator("#suggestions .suggestion-text").all_inner_texts() == ["green", "red"]
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    active = page.get_attribute("#query", "aria-activedescendant")
+    assert page.get_attribute(f"#{active}", "aria-selected") == "true"
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => location.search === '?q=red'")
+    assert page.locator("#suggestions").is_hidden()
 
 
 def test_hits_below_the_cut_are_folded(open_page: OpenPage) -> None:

@@ -33,7 +33,7 @@ export class Player {
   #loop = true;
   #playOn = false;
   #settling;
-  #resized = new ResizeObserver(() => this.#timeline?.draw());
+  #resized = new ResizeObserver(() => this.redraw());
 
   constructor(app) {
     this.#app = app;
@@ -162,6 +162,11 @@ export class Player {
   toggleFull() {
     if (document.fullscreenElement) document.exitFullscreen();
     else this.#element?.requestFullscreen().catch(() => {});
+  }
+
+  /** Draw the timeline again, such as in other colours. */
+  redraw() {
+    this.#timeline?.draw();
   }
 
   async #info(videoId) {

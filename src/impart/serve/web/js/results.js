@@ -272,6 +272,11 @@ export class Results {
     for (const { numbered, cards } of chunks) cards.forEach((card, number) => card.draw(this.#search.heat.get(numbered[number].hit.video_id)));
   }
 
+  /** Draw the heat again, such as in other colours. */
+  redraw() {
+    this.#drawHeat();
+  }
+
   /** Heat of a video for the present search, for the player. */
   heatOf(videoId) {
     return this.#search?.heat.get(videoId);
