@@ -3,7 +3,7 @@
     impart demo && python benchmarks/page_latency.py impart-demo
 
 A hit counts as visible once its card has been painted; the time until its thumbnail is painted too is told beside it.
-Every search is asked once before, so that the thumbnails are in the cache of the server, but not in that of the browser.
+Every search is asked once before: the thumbnails are in the cache of the server, but not in that of the browser.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["chromium", "serving"]
 SENTENCES = (
     "a cup of coffee on a table", "a rocket on its launch pad", "people on bicycles in a city street", "a cat",
     "an astronaut in an orange suit", "a motorcycle in a garage", "galaxies in the night sky", "old coins",
-    "a printed page", "a man in a car", "a cartoon rabbit on a meadow", "a flag", "a spoon", "a truck at a traffic light",
+    "a printed page", "a man in a car", "a cartoon rabbit on a meadow", "a flag", "a spoon", "a truck in a street",
     "stars", "whiskers", "green grass", "a wheel", "a smiling woman", "text in a book",
 )  # fmt: skip
 START_S = 120  # most seconds that the server takes to start
@@ -38,7 +38,12 @@ SEARCH = """
   const box = document.querySelector("#query");
   const began = performance.now();
   let shown = null;
-  const painted = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(performance.now() - began))));
+  const frame = () => new Promise((done) => requestAnimationFrame(done));
+  const painted = async () => {
+    await frame();
+    await frame();
+    return performance.now() - began;
+  };
   const watch = new MutationObserver(async () => {
     const card = document.querySelector("[role=feed] .card");
     if (shown !== null || !card || !document.title.startsWith(text)) return;

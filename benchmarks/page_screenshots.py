@@ -12,9 +12,10 @@ import io
 from pathlib import Path
 from typing import Any
 
-from page_latency import chromium, serving
 from PIL import Image
 from playwright.sync_api import Browser, Page
+
+from page_latency import chromium, serving
 
 MOST_BYTES = 300_000
 DESKTOP = {"viewport": {"width": 1280, "height": 800}}
@@ -34,7 +35,9 @@ def open_view(browser: Browser, address: str, options: dict[str, Any], *, plays:
     page.wait_for_function("() => [...document.images].every((image) => image.loading === 'lazy' || image.complete)")
     if plays:
         page.locator(".card .best").first.click()
-        page.wait_for_function("() => { const v = document.querySelector('.player video'); return v && v.currentTime > 0 && !v.paused; }")
+        page.wait_for_function(
+            "() => { const v = document.querySelector('.player video'); return v && v.currentTime > 0 && !v.paused; }"
+        )
         page.wait_for_timeout(1000)
     page.evaluate("document.activeElement.blur()")
     page.mouse.move(5, 5)

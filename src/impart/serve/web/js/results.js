@@ -19,7 +19,7 @@ export class Results {
   #element;
   #head = h("div", { class: "results-head" });
   #good = h("div", { role: "feed", "aria-label": "Hits", class: "feed" });
-  #fold = h("button", { type: "button", class: "button fold", hidden: true, onclick: () => this.#unfold() });
+  #fold = h("button", { type: "button", class: "button fold", hidden: true, onclick: () => this.#toggleFold() });
   #rest = h("div", { role: "feed", "aria-label": "Hits below the cut", class: "feed" });
   #more = h("button", { type: "button", class: "button more", hidden: true, onclick: () => this.#loadMore(true) }, "Load more");
   #key = null;
@@ -241,17 +241,16 @@ export class Results {
     if (!this.#search) return;
     const weak = this.#weakCount;
     const folded = this.#folded && weak > 0;
-    this.#fold.hidden = !folded;
+    this.#fold.hidden = !weak || !this.#good.childElementCount;
+    this.#fold.setAttribute("aria-expanded", String(!folded));
     this.#rest.hidden = folded || !weak;
     this.#more.hidden = !this.#search.next || folded;
-    fill(this.#fold, icon("more"), `${weak}${this.#search.next ? "+" : ""} more below`);
+    fill(this.#fold, icon("more"), folded ? `${weak}${this.#search.next ? "+" : ""} more below` : "Below the cut");
     if (!folded) requestAnimationFrame(() => this.#drawHeat());
   }
 
-  #unfold() {
-    const first = this.#rest.querySelector("[data-play]");
-    this.#app.state.patch({ all: "1" }, { replace: true });
-    first?.focus({ preventScroll: true });
+  #toggleFold() {
+    this.#app.state.patch({ all: this.#folded ? "1" : null }, { replace: true });
   }
 
   async #fetchHeat(hits) {
