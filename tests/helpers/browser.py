@@ -1,8 +1,8 @@
-"""A real browser on a real server: Debian's Chromium, a small index of generated clips, and a page that must stay clean.
+"""A browser on a real server: Debian's Chromium, a small index of generated clips, and a page that must stay clean.
 
-Fixtures, to be imported by a `conftest.py`: `chromium` (one per session), `site` (a server), `open_page` (makes a page in
-a context of its own). A test fails on any error of the console or of the page, and on any request to another host. All
-skip where Chromium or Playwright is missing.
+Fixtures, to be imported by a `conftest.py`: `chromium` (one per session), `site` (a server), `open_page` (makes a page
+in a context of its own). A test fails on any error of the console or of the page, and on any request to another host.
+All skip where Chromium or Playwright is missing.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """Start the browser once."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright: pip install playwright")
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="the page is tested with playwright: pip install playwright"
+    )
     if not Path(CHROMIUM).exists() and shutil.which("chromium") is None:
         pytest.skip("the page is tested with Chromium: apt install chromium")
     with sync_api.sync_playwright() as playwright:
@@ -138,7 +140,9 @@ def open_page(chromium: Browser, site: Site) -> Iterator[OpenPage]:
             page = context.new_page()
             page.on("console", lambda message: note(message.text) if message.type == "error" else None)
             page.on("pageerror", lambda error: note(str(error)))
-            page.on("request", lambda request: note(f"request to {request.url}") if is_foreign(request.url, site) else None)
+            page.on(
+                "request", lambda request: note(f"request to {request.url}") if is_foreign(request.url, site) else None
+            )
             add_missing_assets(page)
             page.goto(site.address + path)
             return page
@@ -166,7 +170,10 @@ def play_state(page: Page) -> dict[str, Any]:
 
 def wait_until_playing(page: Page) -> float:
     """Wait until frames advance; returns the time (s) of one that was shown."""
-    page.wait_for_function("() => { const v = document.querySelector('.player video'); return v && v.currentTime > 0 && !v.seeking && !v.paused; }")
+    page.wait_for_function(
+        "() => { const v = document.querySelector('.player video');"
+        " return v && v.currentTime > 0 && !v.seeking && !v.paused; }"
+    )
     before = play_state(page)["time_s"]
     page.wait_for_function("(before) => document.querySelector('.player video').currentTime !== before", arg=before)
     return float(play_state(page)["time_s"])

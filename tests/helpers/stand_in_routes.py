@@ -54,7 +54,10 @@ def add_missing(app: FastAPI) -> None:
             hit, length = hits.get(video_id), service.record(video_id).duration_s
             peaks = [hit, *hit.moments] if hit else []
             step = max(0.25, length / 200)
-            bins = [max((math.exp(-(((i * step - p.best_s) / 1.5) ** 2)) for p in peaks), default=0.0) for i in range(int(length / step) + 1)]
+            bins = [
+                max((math.exp(-(((i * step - p.best_s) / 1.5) ** 2)) for p in peaks), default=0.0)
+                for i in range(int(length / step) + 1)
+            ]
             videos.append({"video_id": video_id, "start_s": 0.0, "step_s": step, "bins": bins})
         return JSONResponse({"heats": videos})
 
@@ -65,9 +68,13 @@ def add_missing(app: FastAPI) -> None:
         image_id = f"image{len(_IMAGES)}"
         _IMAGES[image_id] = data
         asked = SearchRequest(**json.loads(str(form["request"])))
-        hits = service.index.search(image=Image.open(io.BytesIO(data)), text=asked.text, top=asked.limit, group=asked.group)
+        hits = service.index.search(
+            image=Image.open(io.BytesIO(data)), text=asked.text, top=asked.limit, group=asked.group
+        )
         listed = [HitOut.of(hit).model_dump() for hit in hits]
-        return JSONResponse({"hits": listed, "next_cursor": None, "strong": 0, "took_ms": 1.0, "image_id": image_id, "names": []})
+        return JSONResponse(
+            {"hits": listed, "next_cursor": None, "strong": 0, "took_ms": 1.0, "image_id": image_id, "names": []}
+        )
 
     if missing("/frames/{video_id}.webp"):
         app.add_api_route(f"{API}/frames/{{video_id}}.webp", frame)
@@ -91,7 +98,11 @@ class _Multipart:
         self.app, self.route = app, route
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        is_form = scope["type"] == "http" and scope["path"] == f"{API}/search" and any(b"multipart" in value for _, value in scope["headers"])
+        is_form = (
+            scope["type"] == "http"
+            and scope["path"] == f"{API}/search"
+            and any(b"multipart" in value for _, value in scope["headers"])
+        )
         if not is_form:
             await self.app(scope, receive, send)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import time
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,11 @@ RED_S = (SECONDS_EACH, 2 * SECONDS_EACH)  # span of red in film.mp4
 def search(page: Page, text: str) -> None:
     page.fill("#query", text)
     page.press("#query", "Enter")
-    page.wait_for_selector("[role=feed] .card")
+    page.wait_for_function(
+        "(text) => document.title.startsWith(text) && !document.querySelector('#results').ariaBusy"
+        " && document.querySelector('[role=feed] .card')",
+        arg=text,
+    )
 
 
 def state_of(page: Page) -> str:
@@ -39,7 +44,7 @@ def test_typed_sentence_plays_the_right_seconds(open_page: OpenPage) -> None:
         page.wait_for_timeout(400)
         times.append(play_state(page)["time_s"])
     assert all(RED_S[0] - 0.1 <= time_s <= RED_S[1] + 0.25 for time_s in times), times
-    assert any(after < before for before, after in zip(times, times[1:], strict=False)), "the span did not loop"
+    assert any(after < before for before, after in itertools.pairwise(times)), "the span did not loop"
     assert play_state(page)["width"] == 320
 
 
@@ -72,14 +77,27 @@ def test_filters_and_fields_are_in_the_address(open_page: OpenPage) -> None:
     page.on("request", lambda request: sent.append(request.post_data_json) if request.url.endswith("/search") else None)
     page.reload()
     page.wait_for_function("() => document.querySelector('[role=feed] .card, .notice')")
-    expected = {"text": "red", "not_text": ["blue"], "then": "green", "within_s": 30, "kind": "video", "min_length_s": 1}
+    expected = {
+        "text": "red",
+        "not_text": ["blue"],
+        "then": "green",
+        "within_s": 30,
+        "kind": "video",
+        "min_length_s": 1,
+    }
     expected |= {"group": "moment", "since": "2020-01-01", "limit": 24}
     assert sent == [expected]
     assert page.input_value("[name=not]") == "blue"
     assert (page.input_value("[name=then]"), page.input_value("[name=within]")) == ("green", "30")
     page.click("text=Clear filters")
     page.wait_for_function("() => !location.search.includes('kind')")
-    assert sorted(part.split("=")[0] for part in state_of(page)[1:].split("&")) == ["group", "not", "q", "then", "within"]
+    assert sorted(part.split("=")[0] for part in state_of(page)[1:].split("&")) == [
+        "group",
+        "not",
+        "q",
+        "then",
+        "within",
+    ]
 
 
 def test_keyboard_from_the_box_to_the_player_and_back(open_page: OpenPage) -> None:
@@ -123,6 +141,45 @@ def test_bounds_of_the_span_are_moved_by_keys_and_kept(open_page: OpenPage) -> N
     page.wait_for_function("() => Math.abs(document.querySelector('.player video').currentTime - 2.96) < 0.01")
     page.get_by_role("button", name="Begin the span here").click()
     page.wait_for_function("() => location.search.endsWith('@2.96-3')")
+
+
+def test_photo_opens_as_an_image_and_can_be_magnified(open_page: OpenPage) -> None:
+    page = open_page("?q=magenta&kind=photo")
+    page.get_by_role("button", name="Show magenta.jpg").click()
+    photo = page.locator(".player .photo")
+    page.wait_for_function("() => document.querySelector('.player .photo')?.naturalWidth > 0")
+    before = photo.bounding_box()
+    page.get_by_role("button", name="Larger").click()
+    after = photo.bounding_box()
+    assert before is not None
+    assert after is not None
+    assert after["width"] == pytest.approx(1.5 * before["width"], rel=0.02)
+    assert not page.locator(".player video, .player [data-action=scenes]").count()
+
+
+def test_text_that_is_being_typed_stays_while_a_hit_is_opened(open_page: OpenPage) -> None:
+    page = open_page("?q=red")
+    page.wait_for_selector("[role=feed] .card")
+    page.fill("#query", "red and then")
+    page.locator(".card .best:visible").first.click()
+    page.wait_for_selector(".player video")
+    assert page.input_value("#query") == "red and then"
+
+
+def test_suggestions_by_keyboard(open_page: OpenPage) -> None:
+    page = open_page()
+    for text in ("red", "green"):
+        search(page, text)
+    page.fill("#query", "re")
+    page.wait_for_selector("#suggestions [role=option]")
+    assert page.locator("#suggestions .suggestion-text").all_inner_texts() == ["green", "red"]
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    active = page.get_attribute("#query", "aria-activedescendant")
+    assert page.get_attribute(f"#{active}", "aria-selected") == "true"
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => location.search === '?q=red'")
+    assert page.locator("#suggestions").is_hidden()
 
 
 def test_hits_below_the_cut_are_folded(open_page: OpenPage) -> None:
@@ -170,7 +227,16 @@ def stub_many(page: Page, site: Site, *, total: int) -> None:
         last = min(total, first + asked["limit"])
         hits = [hit | {"rank": place + 1, "name": f"clip {place + 1}.mp4"} for place in range(first, last)]
         cursor = str(last) if last < total else None
-        route.fulfill(json={"hits": hits, "next_cursor": cursor, "strong": len(hits), "took_ms": 1.0, "image_id": None, "names": []})
+        route.fulfill(
+            json={
+                "hits": hits,
+                "next_cursor": cursor,
+                "strong": len(hits),
+                "took_ms": 1.0,
+                "image_id": None,
+                "names": [],
+            }
+        )
 
     page.route("**/api/v1/search", respond)
 
@@ -206,7 +272,12 @@ def test_file_that_the_browser_cannot_play_is_shown_as_a_preview(open_page: Open
         match = re.match(r"bytes=(\d+)-(\d*)", route.request.headers.get("range", ""))
         first = int(match.group(1)) if match else 0
         last = int(match.group(2)) if match and match.group(2) else len(preview) - 1
-        headers = {"Content-Type": "video/mp4", "Accept-Ranges": "bytes", "Preview-Start-S": "2.000", "Preview-End-S": "4.000"}
+        headers = {
+            "Content-Type": "video/mp4",
+            "Accept-Ranges": "bytes",
+            "Preview-Start-S": "2.000",
+            "Preview-End-S": "4.000",
+        }
         if match:
             headers["Content-Range"] = f"bytes {first}-{last}/{len(preview)}"
         body = b"" if route.request.method == "HEAD" else preview[first : last + 1]
@@ -225,7 +296,14 @@ def test_server_that_is_gone_is_told_and_tried_again(open_page: OpenPage) -> Non
     page = open_page(allowed=("503",))
     page.wait_for_selector(".start")
     down = [True]
-    page.route("**/api/v1/search", lambda route: route.fulfill(status=503, json={"title": "Busy", "detail": "too many searches", "code": "busy"}) if down[0] else route.continue_())
+    page.route(
+        "**/api/v1/search",
+        lambda route: (
+            route.fulfill(status=503, json={"title": "Busy", "detail": "too many searches", "code": "busy"})
+            if down[0]
+            else route.continue_()
+        ),
+    )
     page.fill("#query", "red")
     page.press("#query", "Enter")
     page.wait_for_selector(".notice >> text=too many searches")
@@ -266,7 +344,9 @@ def test_no_violation_of_accessibility_rules(open_page: OpenPage, options: dict[
     page.keyboard.press("?")
     page.wait_for_selector("dialog[open]")
     found.append(axe.Axe().run(page))
-    wrong = [(one["id"], node["html"]) for result in found for one in result.response["violations"] for node in one["nodes"]]
+    wrong = [
+        (one["id"], node["html"]) for result in found for one in result.response["violations"] for node in one["nodes"]
+    ]
     assert not wrong
     if "viewport" in options:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the phone"

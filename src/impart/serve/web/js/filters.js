@@ -1,7 +1,7 @@
 // Filters as chips: kind, folder, date, length, name, and how hits are grouped. Each change searches again.
 
 import { fill, h, icon } from "./dom.js";
-import { filtered, unfiltered } from "./query.js";
+import { filtered, lengthText, unfiltered } from "./query.js";
 
 const KINDS = [["", "Videos and photos"], ["video", "Videos"], ["photo", "Photos"]];
 const LENGTHS = [["", "Any length"], ["-10", "Up to 10 s"], ["10-60", "10 s to 1 min"], ["60-600", "1 to 10 min"], ["600-3600", "10 min to 1 h"], ["3600-", "Over 1 h"]];
@@ -41,7 +41,7 @@ export function filterChips(app, taught) {
     state = given;
     choose(kind, state.kind);
     choose(folder, state.folder);
-    choose(length, state.min || state.max ? `${state.min ?? ""}-${state.max ?? ""}` : "");
+    choose(length, state.min || state.max ? `${state.min ?? ""}-${state.max ?? ""}` : "", lengthLabel(state.min, state.max));
     choose(name, state.name);
     choose(group, state.group === "video" ? "" : state.group);
     date.show(state);
@@ -62,12 +62,16 @@ function options(select, choices, value) {
   select.hidden = choices.length < 2;
 }
 
-function choose(select, value) {
+function choose(select, value, label = value) {
   const wanted = value || "";
-  if (![...select.options].some((option) => option.value === wanted)) select.append(h("option", { value: wanted }, wanted));
+  if (![...select.options].some((option) => option.value === wanted)) select.append(h("option", { value: wanted }, label));
   select.value = wanted;
   select.dataset.set = String(wanted !== "");
   if (wanted) select.hidden = false;
+}
+
+function lengthLabel(min, max) {
+  return [min && `from ${lengthText(Number(min))}`, max && `up to ${lengthText(Number(max))}`].filter(Boolean).join(" ");
 }
 
 /** Two fields in a pop-over: recorded from, to. */

@@ -36,12 +36,18 @@ function themeButton() {
       // without storage the choice lasts until the page is loaded again
     }
     show(next);
+    redraw();
     app.announce(`Colours: ${next}`);
-    dispatchEvent(new Event("resize")); // what is drawn takes the new colours
   };
   const button = iconButton("theme-system", "", change, { class: "button icon plain" });
   show(current());
   return button;
+}
+
+/** Draw again what does not take the colours from the style sheets. */
+function redraw() {
+  app.results.redraw();
+  app.player.redraw();
 }
 
 async function mountTray() {
@@ -65,6 +71,7 @@ new ResizeObserver(() => {
   const covers = getComputedStyle(top).position === "sticky";
   document.documentElement.style.setProperty("--top", `${covers ? top.offsetHeight : 0}px`);
 }).observe(top);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
 app.results.show(app.state.value, { moved: true });
 mountTray().catch(() => app.toast("The tray cannot be shown.", "bad"));
 if (!app.state.value.q && matchMedia("(pointer: fine)").matches) searchBox.focus();

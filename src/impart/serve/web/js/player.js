@@ -33,7 +33,7 @@ export class Player {
   #loop = true;
   #playOn = false;
   #settling;
-  #resized = new ResizeObserver(() => this.#timeline?.draw());
+  #resized = new ResizeObserver(() => this.redraw());
 
   constructor(app) {
     this.#app = app;
@@ -46,6 +46,7 @@ export class Player {
    */
   play(span) {
     const hit = formatMoment(span);
+    if (isCovered()) this.#app.closePanel();
     if (hit === this.#key && this.#element?.isConnected) {
       this.#source?.seek(span.at_s ?? span.start_s);
       this.#start();
@@ -57,8 +58,8 @@ export class Player {
     if (this.#pending) this.follow(this.#app.state.value); // the state was the same already
   }
 
-  /** Open or close what the state says. */
-  async follow(state) {
+  /** Open or close what the state says; `reveal` scrolls to it. */
+  async follow(state, { reveal = false } = {}) {
     const moment = parseMoment(state.hit);
     if (!moment) {
       this.close();
@@ -79,6 +80,7 @@ export class Player {
       return;
     }
     if (this.#key === state.hit) this.#open({ ...moment, name: info.name, kind: info.kind }, info, pending);
+    if (pending || reveal) this.#reveal();
   }
 
   /** Close it; the state keeps its value. */
@@ -162,6 +164,11 @@ export class Player {
     else this.#element?.requestFullscreen().catch(() => {});
   }
 
+  /** Draw the timeline again, such as in other colours. */
+  redraw() {
+    this.#timeline?.draw();
+  }
+
   async #info(videoId) {
     if (!this.#infos.has(videoId)) this.#infos.set(videoId, await this.#app.api.get(`/videos/${videoId}`));
     return this.#infos.get(videoId);
@@ -187,7 +194,6 @@ export class Player {
       this.#loadScenes(info.video_id);
       this.#showModes();
     }
-    if (pending) this.#reveal();
     this.#app.announce(info.kind === "photo" ? `Shows ${info.name}` : `Plays ${info.name} from ${clock(span.start_s)}`);
   }
 
@@ -363,4 +369,10 @@ export class Player {
       // the timeline is of use without scenes
     }
   }
+}
+
+/** Whether a panel lies over the results, so that the player would not be seen. */
+function isCovered() {
+  const panel = document.querySelector("#panel");
+  return !panel.hidden && getComputedStyle(panel).position === "fixed";
 }

@@ -19,7 +19,7 @@ export class Results {
   #element;
   #head = h("div", { class: "results-head" });
   #good = h("div", { role: "feed", "aria-label": "Hits", class: "feed" });
-  #fold = h("button", { type: "button", class: "button fold", hidden: true, onclick: () => this.#unfold() });
+  #fold = h("button", { type: "button", class: "button fold", hidden: true, onclick: () => this.#toggleFold() });
   #rest = h("div", { role: "feed", "aria-label": "Hits below the cut", class: "feed" });
   #more = h("button", { type: "button", class: "button more", hidden: true, onclick: () => this.#loadMore(true) }, "Load more");
   #key = null;
@@ -107,9 +107,9 @@ export class Results {
     return Boolean(first);
   }
 
-  /** Card of a video that shows a span, or else its first card. */
+  /** Card of a video that shows a span, or else its first card; null where none is shown. */
   cardOf({ video_id, start_s }) {
-    const cards = [...this.#element.querySelectorAll(`.card[data-video="${video_id}"]`)];
+    const cards = [...this.#element.querySelectorAll(`.card[data-video="${video_id}"]`)].filter((card) => card.offsetParent !== null);
     const shows = ({ hit }) => [hit, ...hit.moments, ...hit.steps].some((moment) => Math.abs(moment.start_s - start_s) < 0.002);
     return cards.find(shows) ?? cards[0] ?? null;
   }
@@ -241,17 +241,16 @@ export class Results {
     if (!this.#search) return;
     const weak = this.#weakCount;
     const folded = this.#folded && weak > 0;
-    this.#fold.hidden = !folded;
+    this.#fold.hidden = !weak || !this.#good.childElementCount;
+    this.#fold.setAttribute("aria-expanded", String(!folded));
     this.#rest.hidden = folded || !weak;
     this.#more.hidden = !this.#search.next || folded;
-    fill(this.#fold, icon("more"), `${weak}${this.#search.next ? "+" : ""} more below`);
+    fill(this.#fold, icon("more"), folded ? `${weak}${this.#search.next ? "+" : ""} more below` : "Below the cut");
     if (!folded) requestAnimationFrame(() => this.#drawHeat());
   }
 
-  #unfold() {
-    const first = this.#rest.querySelector("[data-play]");
-    this.#app.state.patch({ all: "1" }, { replace: true });
-    first?.focus({ preventScroll: true });
+  #toggleFold() {
+    this.#app.state.patch({ all: this.#folded ? "1" : null }, { replace: true });
   }
 
   async #fetchHeat(hits) {
@@ -272,14 +271,19 @@ export class Results {
     for (const { numbered, cards } of chunks) cards.forEach((card, number) => card.draw(this.#search.heat.get(numbered[number].hit.video_id)));
   }
 
+  /** Draw the heat again, such as in other colours. */
+  redraw() {
+    this.#drawHeat();
+  }
+
   /** Heat of a video for the present search, for the player. */
   heatOf(videoId) {
     return this.#search?.heat.get(videoId);
   }
 
   #arrive(state, moved, kept) {
-    this.#app.player.follow(state);
     scrollTo({ top: moved ? (kept.y ?? 0) : 0, behavior: "instant" });
+    this.#app.player.follow(state, { reveal: kept.y === undefined });
   }
 
   #showNone(state) {

@@ -16,6 +16,7 @@ export class SearchBox {
   #extra; // "not" and "then"
   #suggestions;
   #filters;
+  #shown; // key of the state that the fields show
 
   constructor(app, form) {
     this.#app = app;
@@ -56,7 +57,7 @@ export class SearchBox {
       this.#search();
     });
     this.#acceptDrops();
-    app.state.on(() => this.show());
+    app.state.on((state) => keyOf(state) !== this.#shown && this.show()); // else what is typed would be lost
     this.show();
   }
 
@@ -69,6 +70,7 @@ export class SearchBox {
   /** Show the state of the page. */
   show() {
     const state = this.#app.state.value;
+    this.#shown = keyOf(state);
     this.#input.value = state.q ?? "";
     this.#filters.show(state);
     this.#showChip(state);
