@@ -16,6 +16,7 @@ import json
 import re
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ class StandInJob:
     log: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     asked: list[str | None] = field(default_factory=list)  # `Last-Event-ID` of each request for its events
 
-    def event(self, kind: str, **data: Any) -> None:
+    def event(self, kind: str, /, **data: Any) -> None:
         """Add an event, and bring the view up to date."""
         if kind == "progress":
             self.view[self.view["kind"]] = data
@@ -238,7 +239,8 @@ def _serve_events(parts: Parts) -> ThreadingHTTPServer:
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.end_headers()
-            self.wfile.write((f"retry: {RETRY_MS}\n\n" + "".join(events)).encode())
+            with suppress(BrokenPipeError):  # the page was left
+                self.wfile.write((f"retry: {RETRY_MS}\n\n" + "".join(events)).encode())
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

@@ -15,13 +15,24 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 HITS = "?q=red&all=1"
+PHONE_PX = 760
 
 
 def act(page: Page, action: str, name: str = "film.mp4") -> None:
     """Press an action of a hit, and wait for its panel."""
     page.wait_for_selector(".tray-bar", state="attached")
-    page.locator(f".card:has(h2:text-is('{name}')) [data-action={action}]").click()
+    card = f".card:has(h2:text-is('{name}'))"
+    assert page.viewport_size is not None
+    if page.viewport_size["width"] < PHONE_PX:  # there the actions are those of the player
+        page.click(f"{card} .best")
+        card = ".player"
+    page.click(f"{card} [data-action={action}]")
     page.wait_for_selector("#panel .panel-body:not([aria-busy])")
+
+
+def texts(found: Locator) -> list[str]:
+    """Return the texts of elements, each in one line."""
+    return [" ".join(text.split()) for text in found.all_inner_texts()]
 
 
 def image_file(name: str) -> dict[str, Any]:
@@ -96,7 +107,7 @@ def test_images_are_picked_dropped_and_pasted(open_page: OpenPage) -> None:
     page.get_by_label("Teach a name", exact=True).last.fill("Ann")
     page.click("#panel >> text=Save")
     page.wait_for_selector("text=1 image added: Ann has 1 image now.")
-    assert page.locator("#panel .failures li").all_inner_texts() == ["b.png\nno image that can be read"]
+    assert texts(page.locator("#panel .failures li")) == ["b.png no image that can be read"]
     assert [image["source"] for image in parts.names["Ann"]] == ["c.png"]
 
 
@@ -168,8 +179,8 @@ def test_the_index_panel_tells_what_runs_and_what_failed(open_page: OpenPage) ->
     page.route("**/api/v1/folders", lambda route: route.fulfill(json={"folders": [{"folder": "/films/2024", "videos": 7}]}))
     page.click("[data-panel=index]")
     page.wait_for_selector("text=70% of 1.0 GB")
-    texts = page.locator("section[aria-label=Failures] li").all_inner_texts()
-    assert texts == ["cut.mp4\nmoov atom not found\ntried 2 times", "half.mp4 read in part\nmoov atom not found"]
+    listed = texts(page.locator("section[aria-label=Failures] li"))
+    assert listed == ["cut.mp4 moov atom not found tried 2 times", "half.mp4 read in part moov atom not found"]
     page.click("summary")
     assert page.locator("details li").inner_text().startswith("partly failed")
     running.end("done")
@@ -229,7 +240,7 @@ def test_two_thousand_scenes_stay_fluid(open_page: OpenPage) -> None:
 
     def many(route: Any) -> None:
         answer = route.fetch().json()
-        answer["scenes"] = [{"number": i + 1, "start_s": i / 400, "end_s": (i + 1) / 400, "kind": "cut", "best_s": i / 400} for i in range(2000)]
+        answer["scenes"] = [{"number": i + 1, "start_s": float(i), "end_s": i + 1.0, "kind": "cut", "best_s": i / 400} for i in range(2000)]
         route.fulfill(json=answer)
 
     page.route("**/videos/*/scenes", many)
@@ -249,7 +260,7 @@ def test_reasons_are_listed_with_weights(open_page: OpenPage) -> None:
     parts.why = {"references": "things", "pairs": [pair, {**pair, "text": "red", "weight_img": 0.1, "similarity": None, "image": False}]}
     act(page, "why")
     page.wait_for_selector("#panel .pair >> nth=1")
-    assert page.locator("#panel .pair").nth(0).inner_text().split("\n") == ["a red car", "Image", "0.310", "Text", "0.077", "similarity 0.80 · cars/1.jpg"]
+    assert texts(page.locator("#panel .pair"))[0] == "a red car Image 0.310 Text 0.077 similarity 0.80 · cars/1.jpg"
     assert "similarity no longer known" in page.locator("#panel .pair").nth(1).inner_text()
     widths = [page.locator("#panel .weight-bar i").nth(i).evaluate("bar => bar.offsetWidth / bar.parentElement.offsetWidth") for i in range(3)]
     assert widths == pytest.approx([1, 0.25, 0.32], abs=0.02)
@@ -352,7 +363,7 @@ def test_answers_fit_the_api(open_page: OpenPage) -> None:
         answer = page.evaluate(f"async () => (await (await fetch('/api/v1{path}?check=true')).json())")
         schema = described["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         compared += compare(answer, schema, schemas["components"]["schemas"], path)
-    assert compared or not any(f"/api/v1{path}" in schemas["paths"] for path in ("/jobs", "/names"))
+    assert compared or not {"JobsOut", "NamesOut", "ReferencesOut"} & set(schemas["components"]["schemas"])
 
 
 def compare(value: Any, schema: dict[str, Any], known: dict[str, Any], place: str) -> int:
