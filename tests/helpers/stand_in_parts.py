@@ -2,9 +2,9 @@
 
     parts = Parts(page)
     parts.names["Rex"] = [parts.image("rex.jpg")]
-    parts.sent                                        # (method, path below /api/v1, JSON) of all that changes something
+    parts.sent                                     # (method, path below /api/v1, JSON) of all that changes something
 
-The answers have the fields of the schemas in `impart.serve.schemas`; `test_answers_fit_the_api` compares them. Events of
+    parts.sent                                    # (method, path below /api/v1, JSON) of all that changes something
 a job come in portions: all that `log` has now, and the rest when the browser asks again with `Last-Event-ID`. They come
 from a small server, since an answer made within the browser does not see that header.
 """
@@ -37,9 +37,10 @@ INDEX = {
     "size_bytes": 12_000_000, "partial": 1, "incomplete": 0, "failures": 2, "no_video": 0, "with_crops": 0,
     "encoder_id": "tiny", "encoder_fingerprint": "00", "references": "things",
 }  # fmt: skip
-COUNTS = dict.fromkeys(
-    "found unchanged added updated moved copied removed failed partial skipped no_video photos paths_failed".split(), 0
-)
+COUNTS = {
+    "found": 10, "unchanged": 0, "added": 3, "updated": 0, "moved": 0, "copied": 0, "removed": 0, "failed": 0,
+    "partial": 0, "skipped": 0, "no_video": 0, "photos": 0, "paths_failed": 0,
+}  # fmt: skip
 
 
 @dataclass
@@ -89,7 +90,10 @@ class Parts:
         self._events = _serve_events(self)
         page.on("close", lambda _: self._events.shutdown())
         page.route(re.compile(rf"{API}/(index|jobs|exports|failures|names|references|duplicates)\b"), self._answer)
-        page.route(re.compile(rf"{API}/videos/\w+/why"), lambda route: reply(route, {"video_id": "0" * 16, "at_s": 0.0, **self.why}))
+        page.route(
+            re.compile(rf"{API}/videos/\w+/why"),
+            lambda route: reply(route, {"video_id": "0" * 16, "at_s": 0.0, **self.why}),
+        )
 
     def job(self, kind: str, **fields: Any) -> StandInJob:
         """Add a job that waits."""
@@ -122,9 +126,17 @@ class Parts:
         """Return a name as the API does."""
         images = self.names[name]
         checked = [{**image, "found": True} for image in images]
-        remarks = [f"{image['source']} is unlike the other images of {name}" for image in images if not image["in_force"]]
+        remarks = [
+            f"{image['source']} is unlike the other images of {name}" for image in images if not image["in_force"]
+        ]
         shown = [
-            {"image_id": image["image_id"], "source": image["source"], "video_id": None, "at_s": None, "thumbnail": True}
+            {
+                "image_id": image["image_id"],
+                "source": image["source"],
+                "video_id": None,
+                "at_s": None,
+                "thumbnail": True,
+            }
             for image in images
         ]
         report = {"name": name, "remarks": remarks, "images": checked}
@@ -150,7 +162,6 @@ class Parts:
             reply(route, now, 202 if now["status"] == "computing" else 200)
 
     def _jobs(self, route: Route, rest: list[str]) -> None:
-        request = route.request
         if rest == ["index"]:
             reply(route, self.job("index").view, 202)
         elif not rest:
@@ -173,7 +184,13 @@ class Parts:
 
     def _exports(self, route: Route, _: list[str]) -> None:
         asked = route.request.post_data_json
-        progress = {"form": asked["form"], "spans_done": 0, "spans_total": len(asked["spans"]), "notes": [], "file": None}
+        progress = {
+            "form": asked["form"],
+            "spans_done": 0,
+            "spans_total": len(asked["spans"]),
+            "notes": [],
+            "file": None,
+        }
         reply(route, self.job("export", export=progress).view, 202)
 
     def _names(self, route: Route, rest: list[str]) -> None:
@@ -182,7 +199,10 @@ class Parts:
         if method == "POST":
             if "json" in request.headers["content-type"]:
                 asked = request.post_data_json
-                name, sources = asked["name"], [f"film.mp4@{one.get('at_s', one.get('start_s')):g}" for one in asked["moments"]]
+                name, sources = (
+                    asked["name"],
+                    [f"film.mp4@{one.get('at_s', one.get('start_s')):g}" for one in asked["moments"]],
+                )
             else:
                 form = (request.post_data_buffer or b"").decode("latin-1")
                 found = re.search(r'name="name"\r\n\r\n(.*?)\r\n', form)
@@ -251,13 +271,30 @@ def _serve_events(parts: Parts) -> ThreadingHTTPServer:
     return server
 
 
+def wait_for_time(page: Page, least_s: float, most_s: float = 1e9) -> None:
+    """Wait until the player is between two times."""
+    page.wait_for_selector(".player video")
+    page.wait_for_function(
+        "([least, most]) => { const v = document.querySelector('.player video');"
+        " return v && v.currentTime >= least && v.currentTime <= most; }",
+        arg=[least_s, most_s],
+    )
+
+
 def reply(route: Route, value: Any, status: int = 200) -> None:
     """Answer a request with JSON."""
     route.fulfill(status=status, body=json.dumps(value), content_type="application/json")
 
 
 def _set(set_id: str, name: str, pairs: int) -> dict[str, Any]:
-    return {"id": set_id, "name": name, "pairs": pairs, "origin": "index", "settings": "3 neighbours", "current": set_id == "a"}
+    return {
+        "id": set_id,
+        "name": name,
+        "pairs": pairs,
+        "origin": "index",
+        "settings": "3 neighbours",
+        "current": set_id == "a",
+    }
 
 
 def _id(name: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from helpers.browser import OpenPage
-from helpers.stand_in_parts import Parts
+from helpers.stand_in_parts import Parts, wait_for_time
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -57,7 +57,8 @@ def give(page: Page, target: Locator, event: str, *names: str) -> None:
 
 def span(page: Page, name: str, start_s: float, end_s: float, score: float) -> dict[str, Any]:
     """Make a span of a name from a hit of the site."""
-    hits = page.evaluate("async () => (await (await fetch('/api/v1/search', {method: 'POST', headers: {'Content-Type': 'application/json'}, body: '{\"text\": \"red\"}'})).json()).hits")
+    post = "{method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify({text: 'red'})}"
+    hits = page.evaluate(f"async () => (await (await fetch('/api/v1/search', {post})).json()).hits")
     hit = next(one for one in hits if one["name"] == name)
     return {**hit, "start_s": start_s, "end_s": end_s, "score": score}
 
@@ -65,14 +66,22 @@ def span(page: Page, name: str, start_s: float, end_s: float, score: float) -> d
 def test_a_name_is_taught_from_a_hit_and_found(open_page: OpenPage) -> None:
     page = open_page(HITS)
     parts = Parts(page)
-    parts.spans = [span(page, "film.mp4", 4, 5, 0.9), span(page, "film.mp4", 0.5, 1.5, 0.7), span(page, "magenta.jpg", 0, 0, 0.6)]
+    parts.spans = [
+        span(page, "film.mp4", 4, 5, 0.9),
+        span(page, "film.mp4", 0.5, 1.5, 0.7),
+        span(page, "magenta.jpg", 0, 0, 0.6),
+    ]
     act(page, "teach")
     assert page.locator("#panel .face img[alt^='Frame at']").count() == 1
     assert page.evaluate("document.activeElement.placeholder") == "Rex"
     page.keyboard.type("Rex")
     page.keyboard.press("Enter")
     page.wait_for_selector("text=1 image added: Rex has 1 image now.")
-    assert page.locator("#panel [role=status]").locator("text=2 more images recommended: 3 in all make it safer.").is_visible()
+    assert (
+        page.locator("#panel [role=status]")
+        .locator("text=2 more images recommended: 3 in all make it safer.")
+        .is_visible()
+    )
     method, path, asked = parts.sent[-1]
     assert (method, path, asked["name"], len(asked["moments"])) == ("POST", "/names", "Rex", 1)
     assert 2 <= asked["moments"][0]["at_s"] <= 4
@@ -82,13 +91,12 @@ def test_a_name_is_taught_from_a_hit_and_found(open_page: OpenPage) -> None:
     assert page.locator("#panel .strip").count() == 1, "a photo has no strip"
     assert page.locator("#panel .strip i").count() == 2
     page.get_by_role("button", name="Play film.mp4 from 0:00.5").click()
-    page.wait_for_selector(".player video")
-    page.wait_for_function("() => { const v = document.querySelector('.player video'); return v.currentTime >= 0.4 && v.currentTime <= 1.6; }")
+    wait_for_time(page, 0.4, 1.6)
     page.locator("#panel .strip").click(position={"x": 340, "y": 10})
-    page.wait_for_function("() => { const v = document.querySelector('.player video'); return v && v.currentTime >= 3.9; }")
+    wait_for_time(page, 3.9)
     page.click("#panel >> text=All to the tray")
     assert page.locator(".tray-bar .numbers").inner_text() == "2 spans · 0:02.0"
-    page.locator("#panel").get_by_role("button", name="Search", exact=True).click()
+    page.get_by_role("button", name="Search Rex").click()
     page.wait_for_function("() => location.search.includes('q=Rex')")
 
 
@@ -161,9 +169,12 @@ def test_an_indexing_job_is_watched_paused_and_cancelled(open_page: OpenPage) ->
     page.wait_for_selector("text=Indexing: being cancelled")
     job.end("cancelled")
     page.wait_for_selector("text=Indexing: cancelled")
-    assert [path for _, path, _ in parts.sent[1:]] == [f"/jobs/{job.view['id']}/{what}" for what in ("pause", "resume", "cancel")]
+    assert [path for _, path, _ in parts.sent[1:]] == [
+        f"/jobs/{job.view['id']}/{what}" for what in ("pause", "resume", "cancel")
+    ]
     numbers = [int(last or 0) for last in job.asked]
-    assert numbers[0] == 0 and numbers == sorted(set(numbers)), "each portion follows the last event of the one before"
+    assert numbers[0] == 0
+    assert numbers == sorted(set(numbers)), "each portion follows the last event of the one before"
     page.click("#panel .job >> text=Go on")
     page.wait_for_selector("text=Indexing: waiting")
     parts.jobs[1].end("done")
@@ -174,9 +185,18 @@ def test_the_index_panel_tells_what_runs_and_what_failed(open_page: OpenPage) ->
     parts = Parts(page)
     parts.job("index").end("partly_failed")
     running = parts.job("index", status="running", index=parts.progress(0.7))
-    failure = {"name": "cut.mp4", "path": "/films/cut.mp4", "kind": "failed", "reason": "moov atom not found", "attempts": 2, "failed_at": 1.0}
+    failure = {
+        "name": "cut.mp4",
+        "path": "/films/cut.mp4",
+        "kind": "failed",
+        "reason": "moov atom not found",
+        "attempts": 2,
+        "failed_at": 1.0,
+    }
     parts.failures = [failure, {**failure, "name": "half.mp4", "kind": "partial", "attempts": None}]
-    page.route("**/api/v1/folders", lambda route: route.fulfill(json={"folders": [{"folder": "/films/2024", "videos": 7}]}))
+    page.route(
+        "**/api/v1/folders", lambda route: route.fulfill(json={"folders": [{"folder": "/films/2024", "videos": 7}]})
+    )
     page.click("[data-panel=index]")
     page.wait_for_selector("text=70% of 1.0 GB")
     listed = texts(page.locator("section[aria-label=Failures] li"))
@@ -189,7 +209,12 @@ def test_the_index_panel_tells_what_runs_and_what_failed(open_page: OpenPage) ->
     page.wait_for_selector("text=Indexing: waiting")
     assert parts.sent[-1][2]["paths"] == ["/films/2024"]
     parts.jobs[-1].end("done")
-    problem = {"status": 403, "code": "outside_roots", "title": "Forbidden", "detail": "the path '/etc' is outside the folders"}
+    problem = {
+        "status": 403,
+        "code": "outside_roots",
+        "title": "Forbidden",
+        "detail": "the path '/etc' is outside the folders",
+    }
     page.route("**/api/v1/jobs/index", lambda route: route.fulfill(status=403, json=problem))
     page.get_by_label("A folder inside those of the index").fill("/etc")
     page.keyboard.press("Enter")
@@ -218,10 +243,11 @@ def test_scenes_are_played_and_put_into_the_tray(open_page: OpenPage) -> None:
     page.wait_for_selector("#panel .scene")
     bounds = page.locator("#panel .scene label .numbers:nth-child(2)").all_inner_texts()
     assert bounds == ["0:00.0 – 0:02.0", "0:02.0 – 0:04.0", "0:04.0 – 0:06.0"]
-    assert page.locator("#panel .scene").nth(1).get_attribute("aria-current") == "true", "the scene of the hit is marked"
+    assert page.locator("#panel .scene").nth(1).get_attribute("aria-current") == "true", (
+        "the scene of the hit is marked"
+    )
     page.locator("#panel .scene-play").nth(2).click()
-    page.wait_for_selector(".player video")
-    page.wait_for_function("() => document.querySelector('.player video').currentTime >= 3.9")
+    wait_for_time(page, 3.9)
     boxes = page.locator("#panel .scene input")
     boxes.nth(0).check()
     boxes.nth(2).click(modifiers=["Shift"])
@@ -240,7 +266,10 @@ def test_two_thousand_scenes_stay_fluid(open_page: OpenPage) -> None:
 
     def many(route: Any) -> None:
         answer = route.fetch().json()
-        answer["scenes"] = [{"number": i + 1, "start_s": float(i), "end_s": i + 1.0, "kind": "cut", "best_s": i / 400} for i in range(2000)]
+        answer["scenes"] = [
+            {"number": i + 1, "start_s": float(i), "end_s": i + 1.0, "kind": "cut", "best_s": i / 400}
+            for i in range(2000)
+        ]
         route.fulfill(json=answer)
 
     page.route("**/videos/*/scenes", many)
@@ -256,13 +285,27 @@ def test_two_thousand_scenes_stay_fluid(open_page: OpenPage) -> None:
 def test_reasons_are_listed_with_weights(open_page: OpenPage) -> None:
     page = open_page(HITS)
     parts = Parts(page)
-    pair = {"text": "a red car", "source": "cars/1.jpg", "weight_img": 0.31, "weight_txt": 0.0775, "similarity": 0.8, "row": 3, "image": True}
-    parts.why = {"references": "things", "pairs": [pair, {**pair, "text": "red", "weight_img": 0.1, "similarity": None, "image": False}]}
+    pair = {
+        "text": "a red car",
+        "source": "cars/1.jpg",
+        "weight_img": 0.31,
+        "weight_txt": 0.0775,
+        "similarity": 0.8,
+        "row": 3,
+        "image": True,
+    }
+    parts.why = {
+        "references": "things",
+        "pairs": [pair, {**pair, "text": "red", "weight_img": 0.1, "similarity": None, "image": False}],
+    }
     act(page, "why")
     page.wait_for_selector("#panel .pair >> nth=1")
     assert texts(page.locator("#panel .pair"))[0] == "a red car Image 0.310 Text 0.077 similarity 0.80 · cars/1.jpg"
     assert "similarity no longer known" in page.locator("#panel .pair").nth(1).inner_text()
-    widths = [page.locator("#panel .weight-bar i").nth(i).evaluate("bar => bar.offsetWidth / bar.parentElement.offsetWidth") for i in range(3)]
+    widths = [
+        page.locator("#panel .weight-bar i").nth(i).evaluate("bar => bar.offsetWidth / bar.parentElement.offsetWidth")
+        for i in range(3)
+    ]
     assert widths == pytest.approx([1, 0.25, 0.32], abs=0.02)
     assert page.locator("#panel .pair img").count() == 1
     parts.why = {"references": None, "pairs": []}
@@ -275,9 +318,27 @@ def test_duplicates_are_shown_when_they_are_ready(open_page: OpenPage) -> None:
     page = open_page(HITS)
     parts = Parts(page)
     film, red = (span(page, name, 0, 0, 0) for name in ("film.mp4", "red.mp4"))
-    videos = [{"video_id": hit["video_id"], "name": hit["name"], "path": hit["path"], "kind": "video", "duration_s": hit["video_s"], "size_bytes": 1000} for hit in (film, red)]
+    videos = [
+        {
+            "video_id": hit["video_id"],
+            "name": hit["name"],
+            "path": hit["path"],
+            "kind": "video",
+            "duration_s": hit["video_s"],
+            "size_bytes": 1000,
+        }
+        for hit in (film, red)
+    ]
     spans = [{"start_s": 2.0, "end_s": 4.0, "other_start_s": 0.0, "other_end_s": 2.0, "speed": 1.0, "score": 0.9}]
-    pair = {"video_id": film["video_id"], "other_video_id": red["video_id"], "exact": False, "share": 0.333, "other_share": 1.0, "score": 0.9, "spans": spans}
+    pair = {
+        "video_id": film["video_id"],
+        "other_video_id": red["video_id"],
+        "exact": False,
+        "share": 0.333,
+        "other_share": 1.0,
+        "score": 0.9,
+        "spans": spans,
+    }
     nothing = {"problem": None, "groups": [], "total": 0, "next_cursor": None, "done": 1, "total_steps": 4}
     ready = {**nothing, "status": "ready", "groups": [{"number": 1, "videos": videos, "pairs": [pair]}], "total": 1}
     parts.duplicates = [{**nothing, "status": "computing"}, ready]
@@ -287,18 +348,37 @@ def test_duplicates_are_shown_when_they_are_ready(open_page: OpenPage) -> None:
     page.get_by_role("button", name="Play red.mp4 from 0:00.0 to 0:02.0").last.click()
     page.wait_for_selector(".player video")
     page.get_by_role("button", name="Play film.mp4 from 0:02.0 to 0:04.0").last.click()
-    page.wait_for_function("() => { const v = document.querySelector('.player video'); return v && v.currentTime >= 1.9; }")
+    wait_for_time(page, 1.9)
 
 
 def test_a_server_without_these_parts_is_told_in_words(open_page: OpenPage) -> None:
     page = open_page(HITS, allowed=("404",))
-    page.route("**/api/v1/*", lambda route: route.fallback() if route.request.url.endswith("/search") else route.fulfill(status=404, json={"code": "not_found", "detail": "Not Found"}))
-    for panel, text in (("names", "This server does not offer names."), ("duplicates", "does not offer the duplicates."), ("index", "This server does not run jobs.")):
+    page.route(
+        "**/api/v1/*",
+        lambda route: (
+            route.fallback()
+            if route.request.url.endswith("/search")
+            else route.fulfill(status=404, json={"code": "not_found", "detail": "Not Found"})
+        ),
+    )
+    for panel, text in (
+        ("names", "This server does not offer names."),
+        ("duplicates", "does not offer the duplicates."),
+        ("index", "This server does not run jobs."),
+    ):
         page.click(f"[data-panel={panel}]")
         page.wait_for_selector(f"#panel >> text={text}")
 
 
-@pytest.mark.parametrize("options", [{"color_scheme": "light"}, {"color_scheme": "dark"}, {"viewport": {"width": 360, "height": 740}, "has_touch": True}], ids=["light", "dark", "phone"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"color_scheme": "light"},
+        {"color_scheme": "dark"},
+        {"viewport": {"width": 360, "height": 740}, "has_touch": True},
+    ],
+    ids=["light", "dark", "phone"],
+)
 def test_axe_finds_no_violation(open_page: OpenPage, options: dict[str, Any]) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
     page = open_page(HITS, **options)
@@ -307,9 +387,19 @@ def test_axe_finds_no_violation(open_page: OpenPage, options: dict[str, Any]) ->
     parts.spans = [span(page, "film.mp4", 1, 2, 0.8)]
     parts.job("index", status="running", index=parts.progress(0.4))
     parts.job("index").end("done")
-    pair = {"text": "a red car", "source": "1.jpg", "weight_img": 0.3, "weight_txt": 0.1, "similarity": 0.8, "row": 3, "image": True}
+    pair = {
+        "text": "a red car",
+        "source": "1.jpg",
+        "weight_img": 0.3,
+        "weight_txt": 0.1,
+        "similarity": 0.8,
+        "row": 3,
+        "image": True,
+    }
     parts.why = {"references": "things", "pairs": [pair, {**pair, "image": False}]}
-    parts.duplicates = [{"status": "ready", "problem": None, "groups": [], "total": 0, "next_cursor": None, "done": 0, "total_steps": 0}]
+    parts.duplicates = [
+        {"status": "ready", "problem": None, "groups": [], "total": 0, "next_cursor": None, "done": 0, "total_steps": 0}
+    ]
     found: dict[str, Any] = {}
 
     def check(name: str) -> None:
@@ -325,7 +415,12 @@ def test_axe_finds_no_violation(open_page: OpenPage, options: dict[str, Any]) ->
         page.wait_for_selector(f"#panel {ready}")
         check(action)
         leave()
-    for panel, ready in (("names", ".face img"), ("index", ".job progress"), ("duplicates", "text=No videos share content."), ("photos", ".scene")):
+    for panel, ready in (
+        ("names", ".face img"),
+        ("index", ".job progress"),
+        ("duplicates", "text=No videos share content."),
+        ("photos", ".scene"),
+    ):
         page.click(f"[data-panel={panel}]")
         page.wait_for_selector(f"#panel >> {ready}")
         if panel == "names":
@@ -344,7 +439,12 @@ def test_axe_finds_no_violation(open_page: OpenPage, options: dict[str, Any]) ->
     check("tray")
     page.click(".tray-bar >> text=Export")
     check("export")
-    wrong = [(name, one["id"], node["html"]) for name, result in found.items() for one in result.response["violations"] for node in one["nodes"]]
+    wrong = [
+        (name, one["id"], node["html"])
+        for name, result in found.items()
+        for one in result.response["violations"]
+        for node in one["nodes"]
+    ]
     assert not wrong
 
 

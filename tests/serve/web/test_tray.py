@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from helpers.browser import OpenPage
-from helpers.stand_in_parts import Parts
+from helpers.stand_in_parts import Parts, wait_for_time
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -66,7 +66,8 @@ def test_a_span_is_dragged(open_page: OpenPage) -> None:
     with_spans(page, "film.mp4", "red.mp4", "blue.mp4")
     grip = page.locator("[data-grip]").nth(0).bounding_box()
     target = page.locator(CARD).nth(2).bounding_box()
-    assert grip is not None and target is not None
+    assert grip is not None
+    assert target is not None
     page.mouse.move(grip["x"] + 5, grip["y"] + 5)
     page.mouse.down()
     page.mouse.move(target["x"] + 20, target["y"] + 20, steps=8)
@@ -92,7 +93,12 @@ def test_bounds_are_edited_and_checked(open_page: OpenPage) -> None:
     page.locator(f"{CARD} .bound input").nth(0).press("ArrowDown")
     assert bounds(page) == ["0:02.46", "0:03.29"]
     message = page.locator(f"{CARD} p.bad")
-    for which, text, part in ((0, "1:75", "no time"), (0, "5", "before out"), (1, "99", "ends at 0:06.00"), (1, "2", "before out")):
+    for which, text, part in (
+        (0, "1:75", "no time"),
+        (0, "5", "before out"),
+        (1, "99", "ends at 0:06.00"),
+        (1, "2", "before out"),
+    ):
         set_bound(page, which, text)
         assert part in message.inner_text()
         assert page.locator(f"{CARD} [aria-invalid=true]").count() == 1
@@ -112,8 +118,7 @@ def test_a_span_plays_with_its_bounds(open_page: OpenPage) -> None:
     with_spans(page, "film.mp4")
     set_bound(page, 0, "2.8")
     page.click(".tray-frames")
-    page.wait_for_selector(".player video")
-    page.wait_for_function("() => { const v = document.querySelector('.player video'); return v.currentTime >= 2.7 && v.currentTime <= 4.1; }")
+    wait_for_time(page, 2.7, 4.1)
 
 
 def test_another_tab_follows(open_page: OpenPage) -> None:
@@ -157,14 +162,23 @@ def test_the_tray_is_exported(open_page: OpenPage, events: bool) -> None:
     assert page.locator("dialog li").all_inner_texts() == ["2. red: the file has changed since it was indexed"]
     assert page.locator("text=rates differ").is_visible()
     if events:
-        assert job.asked[0] is None and job.asked[1] is not None, "the browser must go on from the last event"
+        assert job.asked[0] is None
+        assert job.asked[1] is not None, "the browser must go on from the last event"
     link = page.locator("dialog >> text=Download")
-    assert (link.get_attribute("download"), link.get_attribute("href")) == ("tray.edl", f"/api/v1/exports/{job.view['id']}/file")
+    assert (link.get_attribute("download"), link.get_attribute("href")) == (
+        "tray.edl",
+        f"/api/v1/exports/{job.view['id']}/file",
+    )
 
 
 def test_a_refused_export_says_why(open_page: OpenPage) -> None:
     page = open_page("?q=red&all=1", allowed=("429",))
-    problem: dict[str, Any] = {"status": 429, "code": "busy", "title": "Too Many Requests", "detail": "8 exports wait: try again later"}
+    problem: dict[str, Any] = {
+        "status": 429,
+        "code": "busy",
+        "title": "Too Many Requests",
+        "detail": "8 exports wait: try again later",
+    }
     page.route("**/api/v1/exports", lambda route: route.fulfill(status=429, json=problem))
     with_spans(page, "film.mp4")
     page.click(".tray-bar >> text=Export")
