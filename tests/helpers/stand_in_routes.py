@@ -87,6 +87,8 @@ def add_missing(app: FastAPI) -> None:
         app.add_api_route(f"{API}/search/heat", heat, methods=["POST"], response_model=None)
     if missing("/names"):
         app.add_api_route(f"{API}/names", lambda: {"names": []})
+    if missing("/index"):
+        app.add_api_route(f"{API}/index", lambda: {"name": service.index.path.name})
     if missing("/folders"):
         app.add_api_route(f"{API}/folders", lambda: {"folders": []})
 

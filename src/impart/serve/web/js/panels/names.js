@@ -53,9 +53,10 @@ export function mount(container, app, args) {
   function card(name) {
     const places = h("div", { class: "flow" });
     const isOpen = name.name === open;
-    const finding = h("button", { type: "button", class: "button", "aria-expanded": String(isOpen), onclick: toggle }, "Where");
+    const finding = h("button", { type: "button", class: "button", "aria-label": `Where is ${name.name}`, "aria-expanded": String(isOpen), onclick: toggle }, "Where");
     const title = h("h3", {}, name.name);
     const { images } = name;
+    const order = (text, onclick) => h("button", { type: "button", class: "button", "aria-label": `${text} ${name.name}`, onclick }, text);
     const unlike = images.filter((image) => isUnlike(name, image)).length;
     const element = h(
       "li",
@@ -68,9 +69,9 @@ export function mount(container, app, args) {
         "div",
         { class: "row" },
         finding,
-        h("button", { type: "button", class: "button", onclick: () => app.state.patch({ q: name.name }) }, "Search"),
-        h("button", { type: "button", class: "button", onclick: () => rename(name, title) }, "Rename"),
-        h("button", { type: "button", class: "button", onclick: () => remove(name) }, "Remove"),
+        order("Search", () => app.state.patch({ q: name.name })),
+        order("Rename", () => rename(name, title)),
+        order("Remove", () => remove(name)),
       ),
       places,
     );

@@ -15,7 +15,7 @@ const STATUS_WORDS = {
   failed: "failed",
 };
 const ASK_MS = 1000;
-const MOST_ERRORS = 4; // without an event between
+const MOST_ERRORS = 4; // without an event between; half as many before the first
 
 export const hasEnded = (job) => ENDED.includes(job.status);
 
@@ -44,7 +44,7 @@ export function merged(job, kind, data) {
  */
 export function watch(job, onchange) {
   let now = job;
-  let errors = 0;
+  let errors = MOST_ERRORS / 2;
   let timer = 0;
   let source = null;
   let stopped = false;
