@@ -22,6 +22,7 @@ PARTS = {
     "video": ["video_retrieval.py", "--data", "{data}", "--out", "{out}"],
     "moments": ["moments.py", "--data", "{data}", "--out", "{out}"],
     "latency": ["search_latency.py", "--out", "{out}"],
+    "load": ["serve_load.py", "--data", "{data}", "--out", "{out}"],
     "sequences": ["sequences.py", "--data", "{data}", "--out", "{out}"],
     "teaching": ["teaching.py", "--data", "{data}", "--out", "{out}"],
     "reuse": ["reuse.py", "retrieval", "{data}"],

@@ -51,6 +51,7 @@ from impart.video.search.state.texts import TextVectors
 __all__ = ["Searcher"]
 
 _AT_ONCE = 64  # queries scored together
+_MANY = 4  # queries
 _SAMPLED = 1000  # frames whose median score is the usual one
 _TRIES = 5  # of a search, while other sets are put in force
 _Found = TypeVar("_Found")
@@ -464,6 +465,8 @@ class Searcher:
         of_units = without_hubs(vectors @ units.means.T, by_text, hubness)  # (T, U)
         of_parts = None if hubness is None else hubness[units.of_part]  # (P,)
         cosines = FrameCosines(vectors, snapshot, groups.encoder)
+        # One product with all parts costs less than those of each query with the parts of its best videos.
+        with_parts = vectors @ means.T if len(vectors) >= _MANY else None  # (T, P)
         answers = []
         for number, vector in enumerate(vectors):
             scored = ScoredParts(
@@ -473,6 +476,7 @@ class Searcher:
                 scores=of_units[number][units.of_part],
                 hubness=of_parts if by_text is not None and by_text[number] else None,
                 frames=partial(cosines.of, number),
+                cosines=None if with_parts is None else with_parts[number],
             )
             if options.group == "moment":
                 spans = scored.best(options.top, allowed=groups.allowed)

@@ -58,6 +58,7 @@ class ScoredParts:
         scores: (P,) of the query with the unit of each part.
         hubness: (P,) what is subtracted from the cosine of each part; None = nothing.
         frames: see `Frames`.
+        cosines: (P,) of the query with the means, where they are known.
     """
 
     parts: Parts
@@ -66,6 +67,7 @@ class ScoredParts:
     scores: Float32
     hubness: Float32 | None
     frames: Frames
+    cosines: Float32 | None = None
 
     def spans_of(
         self,
@@ -128,7 +130,7 @@ class ScoredParts:
         """
         own = self.parts.of_video(video)
         here = slice(own.start, own.stop)
-        cosines = self.means[here] @ self.query  # (p,)
+        cosines = self.means[here] @ self.query if self.cosines is None else self.cosines[here]  # (p,)
         of_parts = cosines if self.hubness is None else cosines - self.hubness[here]
         scores = np.round(self.scores[here], _DECIMALS)
         floor = _middle(_median(scores), float(scores.max())) if least is None else least
