@@ -57,7 +57,6 @@ def create_app(settings: ServeSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.warm_up.start()
         service.media.warm()
         yield
         await asyncio.to_thread(service.close)

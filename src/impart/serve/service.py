@@ -18,7 +18,6 @@ from impart.serve.search.images import QueryImages
 from impart.serve.search.refresher import Refresher
 from impart.serve.search.service import SearchService
 from impart.serve.settings import ServeSettings
-from impart.serve.warmup import WarmUp
 from impart.video.index.index import VideoIndex
 from impart.video.index.stats import IndexStats
 from impart.video.index.store import Store, VideoRecord
@@ -39,17 +38,16 @@ class Service:
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
         self.index = VideoIndex.open(settings.index)
-        self.media = Media(settings.cache_folder, cache_mb=settings.cache_mb)
+        self.metrics = Metrics()
+        self.metrics.watch(self.records)
+        self.media = Media(settings.cache_folder, cache_mb=settings.cache_mb, on_made=self.metrics.observe)
         self.refresher = Refresher(self.index)
-        self.searches = SearchService(self.index, waiting=settings.waiting_searches)
+        self.searches = SearchService(self.index, waiting=settings.waiting_searches, observe=self.metrics.observe)
         self.images = QueryImages(
             settings.cache_folder / "query-images",
             upload_mb=settings.upload_mb,
             upload_megapixels=settings.upload_megapixels,
         )
-        self.metrics = Metrics()
-        self.metrics.watch(self.records)
-        self.warm_up = WarmUp(self.index)
         self._store = Store(self.index.path)
         self._catalogue = CatalogueReader(self._store)
         self.slow = SlowResults()

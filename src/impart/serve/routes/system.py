@@ -40,7 +40,7 @@ async def health() -> HealthOut:
 @router.get("/ready", summary="Whether searches are answered at once", responses=responses(401, 429, 503))
 def ready(service: ServiceDep) -> ReadyOut:
     """Answer 200 once the model and the index are in memory; until then, the problem says what is missing."""
-    service.warm_up.check()
+    service.refresher.check()
     return ReadyOut()
 
 

@@ -1,4 +1,4 @@
-"""Refresher: keeps the state of a server's searches up to date, in a thread of low priority.
+"""Refresher: loads the model, and keeps the state of a server's searches up to date, in a thread of low priority.
 
 While a job commits a video every few seconds, reading each commit would take more time than searching. A refresh
 therefore starts when the index rests, or after ten times the time that the last one took.
@@ -12,8 +12,10 @@ import time
 from contextlib import suppress
 
 from impart.errors import ImpartError
+from impart.serve.problems import Problem
 from impart.video.index.index import VideoIndex
 from impart.video.index.store import TableGoneError
+from impart.video.search.query import Query
 
 __all__ = ["Refresher"]
 
@@ -31,7 +33,7 @@ class Refresher:
         index: whose state is held from now on.
 
     Attributes:
-        ready: set when the first state is complete.
+        ready: set when the model is loaded and the first state is complete.
         error: of the last refresh, None where it was well. Searches then use the state before.
         took_s: time of the last refresh.
     """
@@ -57,7 +59,35 @@ class Refresher:
         """Refresh at once, such as after a name was taught or a job ended."""
         self._now.set()
 
+    def check(self) -> None:
+        """Check that a search is answered without loading anything first.
+
+        Raises:
+            Problem: 503, with the reason.
+        """
+        if not self._index.exists:
+            raise Problem(503, "no_index", f"there is no index at {self._index.path}: impart index FOLDER")
+        if self.ready.is_set():
+            return
+        later, error = {"Retry-After": "1"}, self.error
+        if error is not None:
+            shown = str(error) if isinstance(error, ImpartError) else f"{type(error).__name__}: {error}"
+            raise Problem(503, "not_ready", f"the index cannot be searched: {shown}", headers=later)
+        raise Problem(503, "warming_up", "the model and the index are being loaded", headers=later)
+
+    def _load(self) -> None:
+        """Wait for the index, and load the model."""
+        while not self._stop.is_set():
+            try:
+                if self._index.exists:
+                    self._index.searcher.encode([Query(text="a person")])
+                    return
+            except (ImpartError, TableGoneError, OSError) as error:
+                self.error = error
+            self._now.wait(_POLL_S)
+
     def _run(self) -> None:
+        self._load()  # before the priority is lowered: threads of the model would inherit it
         with suppress(OSError, AttributeError):  # of this thread and those that it starts
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         seen, changed_at, ended_at = "", 0.0, 0.0
