@@ -64,8 +64,10 @@ class Client:
         ConfigError: the address is none of HTTP.
 
     Example:
-        >>> with Client("http://127.0.0.1:8765") as client:
-        ...     hits = client.search(text="a dog on a skateboard", top=10)  # doctest: +SKIP
+        >>> with Client("http://127.0.0.1:9") as client:  # where no server is
+        ...     client.search(text="a dog on a skateboard", top=10)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        impart.errors.VideoIndexError: no server at http://127.0.0.1:9: start it with: impart serve (...)
     """
 
     def __init__(
