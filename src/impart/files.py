@@ -58,7 +58,7 @@ Result = TypeVar("Result")
 
 _NUMBERS = itertools.count()
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
-_NICE, _BELOW_NORMAL = 10, 0x4000  # of POSIX: from -20 to 19; of Windows
+NICE, _BELOW_NORMAL = 10, 0x4000  # of POSIX: from -20 to 19; of Windows
 _VERSIONED = ("impart", "numpy", "pillow", "pyarrow")
 
 
@@ -322,10 +322,13 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def lower_priority() -> None:
+def lower_priority(nice: int = NICE) -> None:
     """Give way to other programs: this process, and those that it starts, get the processor and the disk after them.
 
     On Linux the schedulers of disks follow the priority of the process.
+
+    Args:
+        nice: how much lower, as of the command `nice`. Windows knows one lower priority.
     """
     if sys.platform == "win32":
         import ctypes
@@ -333,7 +336,7 @@ def lower_priority() -> None:
         kernel = ctypes.windll.kernel32
         kernel.SetPriorityClass(kernel.GetCurrentProcess(), _BELOW_NORMAL)
     else:
-        os.nice(_NICE)
+        os.nice(nice)
 
 
 def library_versions(names: Sequence[str] = _VERSIONED) -> dict[str, str]:

@@ -45,8 +45,7 @@ class Service:
         self.searches = SearchService(self.index, waiting=settings.waiting_searches, observe=self.metrics.observe)
         self.images = QueryImages(
             settings.cache_folder / "query-images",
-            upload_mb=settings.upload_mb,
-            upload_megapixels=settings.upload_megapixels,
+            megapixels=settings.upload_megapixels,
         )
         self._store = Store(self.index.path)
         self._catalogue = CatalogueReader(self._store)

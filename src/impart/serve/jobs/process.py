@@ -39,8 +39,7 @@ class JobProcess:
             environment.update({name: str(threads) for name in _ONE_THREAD if name not in environment})
         options: dict[str, Any] = {"process_group": 0}
         if sys.platform == "win32":
-            lower = subprocess.BELOW_NORMAL_PRIORITY_CLASS if nice else 0
-            options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP | lower}
+            options = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP}
         self._process = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Header
 from fastapi import Path as PathParam
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
@@ -17,6 +17,7 @@ from impart.serve.jobs.progress.streams import follow
 from impart.serve.jobs.refusal import JobRefusedError
 from impart.serve.problems import Problem, responses
 from impart.serve.schemas.jobs import FailuresOut, IndexJobRequest, IndexOut, JobOut, JobsOut, RecordedFailureOut
+from impart.serve.schemas.paging import CursorParam, LimitParam, make_cursor, read_cursor
 from impart.serve.schemas.text import path_text
 from impart.serve.service import Service, ServiceDep
 from impart.video.index.writer import is_locked
@@ -29,7 +30,6 @@ router = APIRouter(tags=["jobs"])
 JobId = Annotated[str, PathParam(description="Id of the job.", pattern="^[0-9a-f]{16}$")]
 _RETRY_MS = 2000
 _NUMBER = re.compile("[0-9]{1,15}")
-_CURSOR = re.compile("f([0-9]{1,15})")
 
 
 @contextmanager
@@ -167,18 +167,17 @@ def state(service: ServiceDep) -> IndexOut:
 @router.get("/failures", summary="Files that could not be indexed", responses=responses(400, 422, 503))
 def failures(
     service: ServiceDep,
-    limit: Annotated[int, Query(ge=1, le=100)] = 50,
-    cursor: Annotated[str | None, Query(max_length=40, description="`next_cursor` of the page before.")] = None,
+    limit: LimitParam = 50,
+    cursor: CursorParam = None,
 ) -> FailuresOut:
     """List the files that could not be indexed completely, with reasons. `retry_failed` of a job tries them again."""
-    place = _CURSOR.fullmatch(cursor or "f0")
-    if place is None:
-        raise Problem(400, "bad_cursor", "the cursor is none of this list: leave it out to begin anew")
-    first = int(place[1])
+    first = 0 if cursor is None else read_cursor(cursor, "failures", (int,))[0]
     found = _failures(service)
     page = found[first : first + limit]
     more = first + limit < len(found)
-    return FailuresOut(failures=page, total=len(found), next_cursor=f"f{first + limit}" if more else None)
+    return FailuresOut(
+        failures=page, total=len(found), next_cursor=make_cursor("failures", first + limit) if more else None
+    )
 
 
 def _failures(service: Service) -> list[RecordedFailureOut]:

@@ -14,10 +14,11 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import UploadFile
 
-from impart.errors import DataError, ImpartError
-from impart.images import DRAFT_SIDES, load_image, read_header
+from impart.errors import ImpartError
+from impart.images import DRAFT_SIDES, load_image
 from impart.serve.library.thumbnails import WEBP, webp_file
 from impart.serve.problems import Problem, responses
+from impart.serve.safety.uploads import check_image
 from impart.serve.schemas.names import (
     LONGEST_NAME,
     AddedOut,
@@ -126,7 +127,8 @@ async def teach(request: Request, service: ServiceDep) -> AddedOut:
             uploads = [one for one in form.getlist("images") if isinstance(one, UploadFile)]
             if not isinstance(given, str) or not given or not uploads:
                 raise Problem(422, "invalid_request", "a form needs the field `name`, and one or more files `images`")
-            files = [(_source(one.filename, i), await _content(one, service.settings)) for i, one in enumerate(uploads)]
+            most = (service.settings.upload_mb << 20) + 1  # enough to see that one is too large
+            files = [(_source(one.filename, i), await one.read(most)) for i, one in enumerate(uploads)]
         return await run_in_threadpool(_teach_images, service, given, files)
     try:
         asked = NameIn.model_validate_json(await request.body())
@@ -291,19 +293,17 @@ def _moment(service: Service, number: int, given: MomentIn) -> SavedHit:
     )
 
 
-def _teach_images(service: Service, name: str, files: list[tuple[str, bytes | str]]) -> AddedOut:
+def _teach_images(service: Service, name: str, files: list[tuple[str, bytes]]) -> AddedOut:
     """Teach uploaded images.
 
     Args:
-        files: (source, content); a text in place of the content says why there is none.
+        files: (source, content).
     """
     failed, sources, images = [], [], []
     for source, content in files:
         try:
-            if isinstance(content, str):
-                raise DataError(content)
             image = _image(content, service.settings)
-        except ImpartError as error:
+        except (ImpartError, Problem) as error:
             failed.append((source, str(error)))
         else:
             sources.append(source)
@@ -315,26 +315,16 @@ def _teach_images(service: Service, name: str, files: list[tuple[str, bytes | st
 
 
 def _image(content: bytes, settings: ServeSettings) -> Image.Image:
-    """Read an uploaded image; its size is checked before pixels are decoded.
+    """Read an uploaded image, which is checked before pixels are decoded.
 
     Raises:
-        DataError: it is too large, or no image.
+        Problem: it is too large, or no image.
+        DataError: it is damaged.
     """
-    header = read_header(content)
-    if header.width * header.height > settings.upload_megapixels * 1e6:
-        raise DataError(
-            f"it has {header.width} x {header.height} px: at most {settings.upload_megapixels:g} megapixels are taken"
-        )
+    check_image(content, settings)
     image = load_image(content, max_megapixels=settings.upload_megapixels, draft_px=DRAFT_SIDES * _LARGEST_PX)[0]
     image.thumbnail((_LARGEST_PX, _LARGEST_PX))
     return image
-
-
-async def _content(upload: UploadFile, settings: ServeSettings) -> bytes | str:
-    """Read an uploaded file; the reason where it is too large."""
-    most = settings.upload_mb << 20
-    content = await upload.read(most + 1)
-    return content if len(content) <= most else f"it has more than {settings.upload_mb} MiB"
 
 
 def _source(file_name: str | None, number: int) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
+from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from pydantic import ValidationError
@@ -13,9 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from impart.serve.problems import Problem, responses
+from impart.serve.safety.uploads import read_upload
+from impart.serve.schemas.paging import make_cursor, read_cursor
 from impart.serve.schemas.search import HeatOut, HeatRequest, HeatsOut, HitOut, SearchOut, SearchRequest
 from impart.serve.search.asked import Similar, asked_of, key_of, keywords_of
-from impart.serve.search.cursors import read_cursor, write_cursor
+from impart.serve.search.service import MOST_HITS
 from impart.serve.service import Service, ServiceDep
 
 router = APIRouter(tags=["search"])
@@ -65,20 +69,37 @@ async def search(http: Request, service: ServiceDep) -> Response:
 
 async def _search(request: SearchRequest, service: Service, began: float) -> SearchOut:
     key = key_of(request)
-    offset = read_cursor(key, request.cursor)
+    offset = 0 if request.cursor is None else read_cursor(request.cursor, key, (int,))[0]
+    if not 0 <= offset <= MOST_HITS:
+        raise Problem(400, "bad_cursor", f"a search has at most {MOST_HITS} hits: begin without a cursor")
     image = None if request.image_id is None else service.images.file(request.image_id)
-    query, keywords = asked_of(request, image), keywords_of(request)
+    query, keywords = asked_of(request, image), keywords_of(request, folder=_folder(request, service))
     found = await service.searches.find(key, query, keywords, offset=offset, limit=request.limit)
     stop = offset + request.limit
     more = len(found.hits) > stop
     return SearchOut(
         hits=[HitOut.of(hit) for hit in found.hits[offset:stop]],
-        next_cursor=write_cursor(key, stop) if more else None,
+        next_cursor=make_cursor(key, stop) if more else None,
         strong=found.strong,
         took_ms=round((time.perf_counter() - began) * 1000, 1),
         image_id=request.image_id,
         names=list(found.names),
     )
+
+
+def _folder(request: SearchRequest, service: Service) -> Path | None:
+    """Find the folder that a request names.
+
+    Raises:
+        Problem: 404, no indexed file is in it.
+    """
+    if request.folder is None:
+        return None
+    folder = service.catalogue().folder(request.folder)
+    if folder is None:
+        detail = f"no indexed file is in {request.folder!r}: give a value of /folders"
+        raise Problem(404, "folder_not_found", detail)
+    return folder
 
 
 @router.post("/search/heat", summary="Where a search lights up", responses=responses(400, 404, 422, 503))
@@ -91,7 +112,7 @@ def heats(request: HeatRequest, service: ServiceDep) -> HeatsOut:
     "/videos/{video_id}/heat", summary="Where a search lights up in a video", responses=responses(400, 404, 422, 503)
 )
 def heat(
-    video_id: Annotated[str, Path(pattern="^[0-9a-f]{16}$")], request: SearchRequest, service: ServiceDep
+    video_id: Annotated[str, InPath(pattern="^[0-9a-f]{16}$")], request: SearchRequest, service: ServiceDep
 ) -> HeatOut:
     """Find where a search lights up in one video."""
     found = _heats(request, [video_id], 100, service)
@@ -117,12 +138,12 @@ def _heats(request: SearchRequest, video_ids: list[str], bins: int, service: Ser
     responses={200: {"content": {"image/webp": {}}, "description": "The image"}, **responses(404, 422)},
 )
 def image(
-    image_id: Annotated[str, Path(description="`image_id` of a search.", pattern="^[0-9a-f]{32}$")],
+    image_id: Annotated[str, InPath(description="`image_id` of a search.", pattern="^[0-9a-f]{32}$")],
     service: ServiceDep,
 ) -> FileResponse:
     """Show a query image that was uploaded."""
     headers = {"Cache-Control": "private, max-age=86400, immutable"}
-    return FileResponse(service.images.file(image_id), media_type="image/webp", headers=headers)
+    return FileResponse(service.images.shown(image_id), media_type="image/webp", headers=headers)
 
 
 async def _read(http: Request, service: Service) -> SearchRequest:
@@ -142,7 +163,7 @@ async def _read(http: Request, service: Service) -> SearchRequest:
         if not isinstance(given, str) or not isinstance(upload, UploadFile) or set(form) - {"request", "image"}:
             raise Problem(422, "invalid_request", "a form has the fields request (JSON) and image (a file)")
         request = _parsed(given.encode("utf-8", "surrogatepass"))
-        data = await upload.read(service.settings.upload_mb * (1 << 20) + 1)
+        data = await read_upload(upload, service.settings)
     return request.model_copy(update={"image_id": await run_in_threadpool(service.images.add, data)})
 
 

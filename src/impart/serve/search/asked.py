@@ -46,12 +46,16 @@ def asked_of(request: SearchRequest, image: Path | None) -> Query | Similar:
     return Query(text=request.text, image=image, not_text=tuple(request.not_text), then=then, within_s=request.within_s)
 
 
-def keywords_of(request: SearchRequest) -> SearchKeywords:
-    """Make the options of a request, without those of its page."""
+def keywords_of(request: SearchRequest, *, folder: Path | None) -> SearchKeywords:
+    """Make the options of a request, without those of its page.
+
+    Args:
+        folder: that the request names; None = all.
+    """
     return SearchKeywords(
         group=request.group,
         by=request.by,
-        folder=request.folder,
+        folder=folder,
         kind=request.kind,
         since=request.since,
         until=request.until,

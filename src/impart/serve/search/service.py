@@ -21,13 +21,12 @@ from threadpoolctl import threadpool_limits
 from impart.errors import ImpartError
 from impart.serve.problems import Problem
 from impart.serve.search.asked import Similar
-from impart.serve.search.cursors import MOST_HITS
 from impart.serve.search.results import Found, Results
 from impart.video.index.index import VideoIndex
 from impart.video.search.hits import Hit
 from impart.video.search.query import Query, SearchKeywords
 
-__all__ = ["Observe", "SearchService"]
+__all__ = ["MOST_HITS", "Observe", "SearchService"]
 
 Observe = Callable[[Literal["encode", "retrieve"], float], None]
 """Is told how many seconds a stage of a batch took."""
@@ -35,6 +34,9 @@ Observe = Callable[[Literal["encode", "retrieve"], float], None]
 _AT_ONCE = 16  # queries of a batch; more make each wait longer and are hardly faster
 _MOST_CHUNK = 1000  # hits that are computed at once for deep pages
 _RETRY_S = 1
+
+MOST_HITS = 100_000
+"""Hits of one search that can be paged through."""
 
 
 @dataclass(frozen=True, eq=False)

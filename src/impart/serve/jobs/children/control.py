@@ -6,10 +6,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Literal, TypeAlias
 
 from impart.errors import ImpartError, IndexLockedError, MissingExtraError
+from impart.files import lower_priority
 from impart.serve.jobs.messages import line_of, message_of
 from impart.video.index.events import Event
 
@@ -94,7 +94,8 @@ def serve_request(work: Callable[[dict[str, Any], Control], None]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which lets a video commit first
     control = Control()
     request = message_of(control.read_line())
-    _lower_priority(int(request.get("nice", 0)))
+    if nice := int(request.get("nice", 0)):
+        lower_priority(nice)
     control.listen()
     try:
         work(request, control)
@@ -102,11 +103,3 @@ def serve_request(work: Callable[[dict[str, Any], Control], None]) -> None:
         code = next((code for kind, code in _CODES if isinstance(error, kind)), "failed")
         detail = str(error).encode("utf-8", "backslashreplace").decode("utf-8")  # a file name may be no text
         control.send({"type": "error", "code": code, "detail": detail})
-
-
-def _lower_priority(nice: int) -> None:
-    """Lower the priority of this process and of those that it starts. On Windows the server does it."""
-    if not nice or not hasattr(os, "nice"):
-        return
-    with suppress(OSError):
-        os.nice(nice)
