@@ -108,17 +108,18 @@ def test_handles_are_in_the_timeline(queue: JobQueue) -> None:
 
 def test_spans_of_files_that_are_gone_or_changed_are_left_out_and_named(queue: JobQueue, films: Path) -> None:
     spans = [span(queue, "a"), span(queue, "b"), span(queue, "c"), span(queue, "photo", 0, 0)]
-    spans.append(SpanRequest(video_id="0" * 16, start_s=0, end_s=1))
+    spans += [SpanRequest(video_id="0" * 16, start_s=0, end_s=1), span(queue, "a", 1.0, 1.0)]
     (films / "b.mp4").unlink()
     write_clip(films / "c.mp4", colours=["black"])
     job = run(queue, "reel", *spans)
     assert job.status == "partly_failed"
     view = job.view()
-    assert [one["number"] for one in view["skipped"]] == [2, 3, 4, 5]
+    assert [one["number"] for one in view["skipped"]] == [2, 3, 4, 5, 6]
     reasons = [one["reason"] for one in view["skipped"]]
-    for reason, part in zip(reasons, ("is gone", "has changed", "is a photo", "no longer in the index"), strict=True):
+    parts = ("is gone", "has changed", "is a photo", "no longer in the index", "not after the start")
+    for reason, part in zip(reasons, parts, strict=True):
         assert part in reason
-    assert view["skipped_count"] == 4
+    assert view["skipped_count"] == 5
     with av.open(str(file_of(queue, job))) as reel:
         assert len(list(reel.decode(video=0))) == 30
 

@@ -90,6 +90,8 @@ def _spans(given: Sequence[dict[str, Any]], control: Control, *, photos: bool) -
             reason = changes[path]
             if reason is None and file["kind"] == "photo" and not photos:
                 reason = "it is a photo: only sheets show photos"
+            elif reason is None and file["kind"] == "video" and one["end_s"] <= one["start_s"]:
+                reason = f"the end {one['end_s']:g} s is not after the start {one['start_s']:g} s"
         if reason is not None:
             last = reason
             _skip(control, one["number"], reason)
