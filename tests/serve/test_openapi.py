@@ -33,16 +33,19 @@ UNCHECKED = ("positive_data_acceptance", "negative_data_rejection", "use_after_f
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> ServeSettings:
     folder = tmp_path_factory.mktemp("openapi")
     index = write_library(folder)
-    settings = ServeSettings(index=index, roots=(folder / "films",), cache=folder / "cache", requests_per_s=1e6)
-    made = create_app(settings)
-    yield made
-    made.state.service.close()
+    return ServeSettings(index=index, roots=(folder / "films",), cache=folder / "cache", requests_per_s=1e6)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
+def app(settings: ServeSettings) -> FastAPI:
+    """An application; schemathesis and `TestClient` start and end it."""
+    return create_app(settings)
+
+
+@pytest.fixture
 def document(app: FastAPI) -> dict[str, Any]:
     return app.openapi()
 
@@ -131,8 +134,8 @@ def test_requests_made_from_the_document_are_answered_as_documented(app: FastAPI
 
 def test_the_examples_of_a_search_are_answered(app: FastAPI, document: dict[str, Any]) -> None:
     examples = document["components"]["schemas"]["SearchRequest"]["examples"]
-    client = TestClient(app, base_url=HERE)
-    for example in examples:
-        answer = client.post(f"{API}/search", json=example)
-        assert answer.status_code == 200, (example, answer.text)
-        assert set(answer.json()) == set(document["components"]["schemas"]["SearchOut"]["properties"])
+    with TestClient(app, base_url=HERE) as client:
+        for example in examples:
+            answer = client.post(f"{API}/search", json=example)
+            assert answer.status_code == 200, (example, answer.text)
+            assert set(answer.json()) == set(document["components"]["schemas"]["SearchOut"]["properties"])
