@@ -27,13 +27,17 @@ export function filterChips(app, taught) {
   const date = dateChip(change);
   const clear = h("button", { type: "button", class: "button chip plain", hidden: true, onclick: () => app.state.set(unfiltered({ ...app.state.value, hit: null, all: null })) }, icon("close"), "Clear filters");
   let state = {};
+  name.hidden = true;
 
   const fillLate = async () => {
     const folders = await app.api.get("/folders").then((answer) => answer.folders, () => []);
     options(folder, [["", "All folders"], ...folders.map((one) => [one.folder, `${shorten(one.folder)} (${one.videos})`])], state.folder);
     await fillNames();
   };
-  const fillNames = async () => options(name, [["", "Any name"], ...(await taught.names()).map((one) => [one, one])], state.name);
+  const fillNames = async () => {
+    options(name, [["", "Any name"], ...(await taught.names()).map((one) => [one, one])], state.name);
+    name.hidden = name.options.length < 2; // until one is taught
+  };
   name.addEventListener("focus", fillNames);
   fillLate();
 
@@ -43,11 +47,12 @@ export function filterChips(app, taught) {
     choose(folder, state.folder);
     choose(length, state.min || state.max ? `${state.min ?? ""}-${state.max ?? ""}` : "", lengthLabel(state.min, state.max));
     choose(name, state.name);
+    if (state.name) name.hidden = false;
     choose(group, state.group === "video" ? "" : state.group);
     date.show(state);
     clear.hidden = !filtered(state);
   };
-  return { element: h("div", { class: "filters", role: "group", "aria-label": "Filters" }, kind, folder, date.element, length, name, group, clear), show };
+  return { element: h("div", { class: "filters", role: "group", "aria-label": "Filters" }, kind, folder, date.element, length, group, name, clear), show };
 }
 
 function chip(label, choices, onchange) {
@@ -59,7 +64,6 @@ function chip(label, choices, onchange) {
 function options(select, choices, value) {
   fill(select, choices.map(([key, text]) => h("option", { value: key }, text)));
   choose(select, value);
-  select.hidden = choices.length < 2;
 }
 
 function choose(select, value, label = value) {
@@ -67,7 +71,6 @@ function choose(select, value, label = value) {
   if (![...select.options].some((option) => option.value === wanted)) select.append(h("option", { value: wanted }, label));
   select.value = wanted;
   select.dataset.set = String(wanted !== "");
-  if (wanted) select.hidden = false;
 }
 
 function lengthLabel(min, max) {

@@ -23,11 +23,12 @@ export function hitCard(app, hit, place) {
   const isPhoto = hit.kind === "photo";
   const strip = !isPhoto && hit.video_s > 0 ? heatStrip(hit, (at_s) => play(spanAt(hit, at_s))) : null;
   const id = `hit-${place}`;
+  const tag = isPhoto ? "Photo" : spanText(hit);
   const best = h(
     "button",
-    { type: "button", class: "thumb best", "data-play": "", "aria-label": playLabel(hit, hit), onclick: () => play(hit) },
+    { type: "button", class: "thumb best", "data-play": "", "aria-label": playLabel(hit, tag), onclick: () => play(hit) },
     frame(hit.video_id, hit.best_s, 480, eager),
-    isPhoto ? h("span", { class: "tag" }, "Photo") : h("span", { class: "tag" }, spanText(hit)),
+    h("span", { class: "tag" }, tag),
   );
   best.moment = hit;
   const element = h(
@@ -57,12 +58,12 @@ export function momentButtons(hit, play, most) {
   const listed = (steps ? hit.steps : hit.moments).slice(0, most);
   if (!listed.length) return null;
   return h("div", { class: "moments" }, listed.map((moment, number) => {
-    const label = steps ? `Part ${number + 1}: ` : "";
+    const tag = steps ? `${number + 1} · ${clock(moment.start_s, 0)}` : clock(moment.start_s, 0);
     const button = h(
       "button",
-      { type: "button", class: "thumb", "data-play": "", "aria-label": label + playLabel(hit, moment), onclick: () => play({ start_s: moment.start_s, end_s: moment.end_s }) },
+      { type: "button", class: "thumb", "data-play": "", "aria-label": playLabel(hit, tag), onclick: () => play({ start_s: moment.start_s, end_s: moment.end_s }) },
       frame(hit.video_id, moment.best_s, 160),
-      h("span", { class: "tag" }, steps ? `${number + 1} · ${clock(moment.start_s, 0)}` : clock(moment.start_s, 0)),
+      h("span", { class: "tag" }, tag),
     );
     button.moment = moment;
     return button;
@@ -83,9 +84,9 @@ function frame(videoId, atS, width, eager = false) {
   return image;
 }
 
-function playLabel(hit, moment) {
-  if (hit.kind === "photo") return `Show ${hit.name}`;
-  return `Play ${hit.name} from ${clock(moment.start_s)} to ${clock(moment.end_s)}`;
+/** Name of a button for screen readers and voice; it contains the text that is seen. */
+function playLabel(hit, tag) {
+  return `${hit.kind === "photo" ? "Show" : "Play"} ${hit.name}, ${tag}`;
 }
 
 function spanText({ start_s, end_s }) {

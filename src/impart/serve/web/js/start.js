@@ -54,9 +54,10 @@ function tile(app, video) {
   const hit = { ...video, start_s: 0, end_s: video.duration_s, best_s: video.duration_s / 3, video_s: video.duration_s, moments: [], steps: [] };
   const image = h("img", { src: frameUrl(video.video_id, hit.best_s, 320), alt: "", width: 320, height: 180, loading: "lazy", decoding: "async",
     onerror: () => image.replaceWith(h("span", { class: "missing" }, icon("image"))) });
-  const button = h("button", { type: "button", class: "thumb best", "data-play": "", "aria-label": `${isPhoto ? "Show" : "Play"} ${video.name}`,
+  const tag = isPhoto ? "Photo" : lengthText(video.duration_s);
+  const button = h("button", { type: "button", class: "thumb best", "data-play": "", "aria-label": `${isPhoto ? "Show" : "Play"} ${video.name}, ${tag}`,
     onclick: () => app.player.play({ video_id: video.video_id, name: video.name, kind: video.kind, start_s: 0, end_s: 0 }) },
-    image, h("span", { class: "tag" }, isPhoto ? "Photo" : lengthText(video.duration_s)));
+    image, h("span", { class: "tag" }, tag));
   button.moment = hit;
   const element = h("article", { class: "card", "data-video": video.video_id, "aria-label": video.name }, button,
     h("p", { class: "card-name", title: video.path }, video.name), h("p", { class: "card-meta" }, h("span", { class: "card-folder" }, h("bdi", {}, folderOf(video.path)))));

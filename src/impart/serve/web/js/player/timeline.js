@@ -28,6 +28,7 @@ export class Timeline {
   #last = h("span");
   #track;
   #scenes = [];
+  #width = 0; // of the track, px
 
   /**
    * @param {{duration_s: number, frame_s: number, span: Object, heat: Object|undefined, onseek: Function, onbounds: Function}} options
@@ -93,6 +94,7 @@ export class Timeline {
       tick.style.left = `${this.#share(scene.start_s)}%`;
       return tick;
     }));
+    this.#width = this.#track.clientWidth;
     const from = Math.max(0, this.#share(this.#span.start_s));
     const to = Math.min(100, this.#share(this.#span.end_s));
     this.#range.style.left = `${from}%`;
@@ -111,7 +113,9 @@ export class Timeline {
   }
 
   #place(slider, at_s) {
-    slider.style.left = `${Math.max(0, Math.min(100, this.#share(at_s)))}%`;
+    const share = Math.max(0, Math.min(100, this.#share(at_s)));
+    if (slider === this.#head) slider.style.transform = `translateX(${(share / 100) * this.#width}px)`; // moves with each frame: no layout
+    else slider.style.left = `${share}%`;
     slider.setAttribute("aria-valuemin", "0");
     slider.setAttribute("aria-valuemax", this.#duration.toFixed(3));
     slider.setAttribute("aria-valuenow", Math.min(at_s, this.#duration).toFixed(3));
