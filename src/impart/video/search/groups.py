@@ -20,7 +20,7 @@ from impart.video.search.hits import Hit, Moment, Reason
 from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.spans.moments import MOST, FoundSpan, Parts
-from impart.video.search.spans.scored import VideoCurve, ScoredParts
+from impart.video.search.spans.scored import ScoredParts, VideoCurve
 
 if TYPE_CHECKING:
     from impart.video.search.state.derived import Derived
