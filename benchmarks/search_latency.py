@@ -30,6 +30,7 @@ from impart.video.search.cutoff import Asked
 from impart.video.search.query import Query, SearchOptions
 from impart.video.search.searcher import Searcher
 from impart.video.search.snapshot import Snapshot
+from impart.video.search.state.derived import Derived
 
 FILM_S, SCENE_S, FPS = 7200, 5, 4
 RETRIEVAL_DIM = 256
@@ -92,17 +93,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         searcher = Searcher(Store(Path(scratch)), encoder_of=lambda _: encoder, settings=SearchSettings())
         bank = bundled_bank(encoder)
-        searcher._bank = bank
+        searcher.state.bank = bank
+        derived = Derived(snapshot)
         texts = np.random.default_rng(1).standard_normal((options.repeat, encoder.traits.dim), np.float32)
         vectors = l2_normalise(texts)
 
         def asked(*, text: bool, **keywords: Any) -> Callable[[int], None]:
-            groups = searcher._groups(snapshot, SearchOptions.of(SearchSettings(), **keywords))
+            groups = searcher._groups(derived, SearchOptions.of(SearchSettings(), **keywords))
 
             def search(number: int) -> None:
-                hubness = searcher._hubness_of(bank, groups) if text and bank is not None else None
+                hubness = derived.hubness(bank, groups) if text and bank is not None else None
                 by_text = np.array([text])
-                searcher._rank(vectors[number : number + 1], groups, by_text=by_text, hubness=hubness)
+                (found,) = searcher._rank(vectors[number : number + 1], groups, by_text=by_text, hubness=hubness)
+                if found.complete is not None:
+                    found.complete(found.hits)
 
             return search
 
@@ -111,7 +115,7 @@ def main() -> None:
             query, pair = Query(text="a", then=later), vectors[[number, number - 1]]
             wanted = Asked(query=query, vectors=pair, by_text=np.array([True, True]))
             options = SearchOptions.of(SearchSettings())
-            searcher._sequences(wanted, searcher._groups(snapshot, options), bank)
+            searcher._sequences(wanted, searcher._groups(derived, options), bank)
 
         rows = l2_normalise(np.random.default_rng(2).standard_normal((len(snapshot), RETRIEVAL_DIM), np.float32))
         frames = rows.astype(np.float16)

@@ -14,7 +14,7 @@ from helpers.clips import write_clip
 from helpers.tiny_encoder import TinyEncoder
 from impart.errors import DataError, QueryError
 from impart.serve.problems import Problem
-from impart.serve.search.results import Found, Results
+from impart.serve.search.results import FoundHits, Results
 from impart.serve.search.service import SearchService
 from impart.video.index.index import Query, VideoIndex
 from impart.video.search.query import SearchKeywords
@@ -75,7 +75,7 @@ def test_searches_that_wait_are_answered_together_with_the_hits_of_single_ones(
     expected = {text: index.search(text=text, top=4) for text in COLOURS}
     calls = Calls(index, monkeypatch)
 
-    async def ask() -> list[Found]:
+    async def ask() -> list[FoundHits]:
         first = asyncio.ensure_future(find(service, "a first one"))
         await until(calls.begun)
         others = [asyncio.ensure_future(find(service, text)) for text in COLOURS * 2]
@@ -147,8 +147,8 @@ def test_pages_are_computed_in_growing_chunks_and_kept(
     whole = index.search_many([Query(text="red")], group="frame", top=100)[0]
     calls.sizes.clear()
 
-    async def page(offset: int) -> Found:
-        found: Found = await find(service, "red", offset=offset, limit=2, group="frame")
+    async def page(offset: int) -> FoundHits:
+        found: FoundHits = await find(service, "red", offset=offset, limit=2, group="frame")
         return found
 
     pages = [asyncio.run(page(offset)) for offset in range(0, len(whole), 2)]
@@ -165,25 +165,25 @@ def test_results_are_bounded_by_their_hits(index: VideoIndex) -> None:
     (hit, *_) = index.search(text="red")
     results = Results(most_hits=100)
     for number in range(50):
-        results.put(str(number), Found(hits=(hit,) * 9, complete=False))
+        results.put(str(number), FoundHits(hits=(hit,) * 9, complete=False))
     assert len(results) == 10
     assert results.get("49") is not None
     assert results.get("0") is None
-    results.put("49", Found(hits=(hit,) * 1000, complete=True))
+    results.put("49", FoundHits(hits=(hit,) * 1000, complete=True))
     assert len(results) == 1
 
 
 def test_a_service_that_is_closed_answers_what_waits(index: VideoIndex) -> None:
     service = SearchService(index, waiting=20)
 
-    async def ask() -> Found:
+    async def ask() -> FoundHits:
         waiting = asyncio.ensure_future(find(service, "green"))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         service.close()
         with pytest.raises(Problem):
             await find(service, "blue")
-        found: Found = await waiting
+        found: FoundHits = await waiting
         return found
 
     assert asyncio.run(ask()).hits

@@ -201,7 +201,7 @@ class HeatRequest(SearchRequest):
 
 
 class HeatOut(BaseModel):
-    """Where a search lights up in one video."""
+    """Heat of one video: where a search lights up."""
 
     video_id: str
     start_s: float = Field(description="Start of the first bin.")
@@ -222,6 +222,6 @@ class HeatOut(BaseModel):
 
 
 class HeatsOut(BaseModel):
-    """Where a search lights up in some videos, in the order asked for; without those that are not in the index."""
+    """Heat of videos, in the order asked for; without those that are not in the index."""
 
     heats: list[HeatOut]

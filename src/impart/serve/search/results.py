@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from impart.video.search.hits import Hit
 
-__all__ = ["Found", "Results"]
+__all__ = ["FoundHits", "Results"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundHits:
     """The hits of one search as far as they were computed.
 
     Attributes:
@@ -45,10 +45,10 @@ class Results:
     def __init__(self, *, most_hits: int = 20_000) -> None:
         self._most = most_hits
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, Found] = OrderedDict()
+        self._known: OrderedDict[str, FoundHits] = OrderedDict()
         self._hits = 0
 
-    def get(self, key: str) -> Found | None:
+    def get(self, key: str) -> FoundHits | None:
         """Return what is known of a search."""
         with self._lock:
             found = self._known.get(key)
@@ -56,7 +56,7 @@ class Results:
                 self._known.move_to_end(key)
             return found
 
-    def put(self, key: str, found: Found) -> None:
+    def put(self, key: str, found: FoundHits) -> None:
         """Keep a result in place of a shorter one; the oldest ones are forgotten."""
         with self._lock:
             self._hits -= _size(self._known.pop(key, None))
@@ -69,5 +69,5 @@ class Results:
         return len(self._known)
 
 
-def _size(found: Found | None) -> int:
+def _size(found: FoundHits | None) -> int:
     return 0 if found is None else 1 + len(found.hits)

@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from impart.errors import ImpartError
 from impart.serve.problems import Problem
 from impart.serve.search.asked import Similar
-from impart.serve.search.results import Found, Results
+from impart.serve.search.results import FoundHits, Results
 from impart.video.index.index import VideoIndex
 from impart.video.search.hits import Hit
 from impart.video.search.query import Query, SearchKeywords
@@ -54,7 +54,7 @@ class _Waiting:
     offset: int
     top: int
     before: tuple[Hit, ...]
-    found: Future[Found] = field(default_factory=Future)
+    found: Future[FoundHits] = field(default_factory=Future)
 
 
 class SearchService:
@@ -95,7 +95,7 @@ class SearchService:
 
     async def find(
         self, key: str, query: Query | Similar, keywords: SearchKeywords, *, offset: int, limit: int
-    ) -> Found:
+    ) -> FoundHits:
         """Find at least the hits up to the end of a page, where there are as many.
 
         Args:
@@ -107,7 +107,7 @@ class SearchService:
             QueryError: the query or an option is not valid.
         """
         if not self._index.exists:
-            return Found(hits=(), complete=True)
+            return FoundHits(hits=(), complete=True)
         key = f"{self._index.searcher.state.in_force()} {key}"
         found = self._results.get(key)
         while found is None or not found.has(offset, limit):
@@ -120,7 +120,7 @@ class SearchService:
         key: str,
         query: Query | Similar,
         keywords: SearchKeywords,
-        found: Found | None,
+        found: FoundHits | None,
         *,
         offset: int,
         limit: int,
@@ -201,7 +201,7 @@ class SearchService:
         with self._lock:
             self._in_flight.pop((one.key, one.offset, one.top), None)
 
-    def _search(self, group: Sequence[_Waiting]) -> list[Found]:
+    def _search(self, group: Sequence[_Waiting]) -> list[FoundHits]:
         first = group[0]
         keywords: Any = {**first.keywords, "top": first.top, "offset": first.offset}
         queries = [one.query for one in group if isinstance(one.query, Query)]
@@ -219,7 +219,7 @@ class SearchService:
             if first.keywords.get("names") and self._index.exists:
                 names = self._index.searcher.names_in(queries)
         return [
-            Found(hits=(*one.before, *hits), complete=len(hits) < one.top, names=of_query)
+            FoundHits(hits=(*one.before, *hits), complete=len(hits) < one.top, names=of_query)
             for one, hits, of_query in zip(group, of_queries, names, strict=True)
         ]
 

@@ -136,7 +136,7 @@ class VideoIndex:
 
     @property
     def searcher(self) -> Searcher:
-        """What answers searches. A server keeps its state between commits, see `Searcher.state`."""
+        """The searcher of the index. A server keeps its state between commits, see `Searcher.state`."""
         return self._searcher
 
     def add(

@@ -134,6 +134,11 @@ class Prepared:
         of_images = self._present[name]
         return of_images if self.faces is None else self.faces.combined(of_images, self.taught.column(name, "hash"))
 
+    @property
+    def computed(self) -> tuple[str, ...]:
+        """Names whose presence was computed, in this order."""
+        return tuple(self._present)
+
     def _presence(self, detector: Detector) -> Float32:
         """Compute the presence (n,) by whole frames and by crops."""
         z_scores = detector.z_scores(self.snapshot.retrieval, self.lengths)
@@ -155,6 +160,11 @@ class NamesInForce:
         self._crops: KnownCrops | None = None
         self._lock = threading.Lock()
         self._last: Prepared | None = None
+
+    @property
+    def last(self) -> Prepared | None:
+        """What `of` returned last."""
+        return self._last
 
     def of(self, snapshot: Snapshot) -> Prepared:
         """Return the names as they are now, for a snapshot of the index.

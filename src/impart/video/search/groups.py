@@ -20,7 +20,7 @@ from impart.video.search.hits import Hit, Moment, Reason
 from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.spans.moments import MOST, FoundSpan, Parts
-from impart.video.search.spans.scored import Curve, ScoredParts
+from impart.video.search.spans.scored import ScoredParts, VideoCurve
 
 if TYPE_CHECKING:
     from impart.video.search.state.derived import Derived
@@ -187,7 +187,9 @@ def span_hit(rank: int, score: float, span: FoundSpan, groups: Groups) -> Hit:
     return make_hit(rank, score, range(span.first, span.stop), span.best, groups)
 
 
-def with_moments(scored: ScoredParts, curves: Mapping[str, Curve], snapshot: Snapshot, hits: list[Hit]) -> list[Hit]:
+def with_moments(
+    scored: ScoredParts, curves: Mapping[str, VideoCurve], snapshot: Snapshot, hits: list[Hit]
+) -> list[Hit]:
     """Add the further moments of the videos to their hits."""
     scored.find([curves[hit.video_id] for hit in hits], most=MOST)
     return [

@@ -306,7 +306,7 @@ def query_vectors(
     texts = list(dict.fromkeys(term.text for of_query in terms for term in of_query if term.text is not None))
     vectors: dict[str | None, Float32] = {}
     if texts:
-        vectors = dict((known or TextVectors(settings.prompts)).of(texts, encoder))
+        vectors = {**(known or TextVectors(settings.prompts)).of(texts, encoder)}
         _warn_of_unread(texts, encoder, settings.prompts)
     rows = []
     for of_query in terms:

@@ -83,7 +83,8 @@ class FrameCosines:
         """Compute the cosines (m,) of one query with the segments `rows` (m,)."""
         blend = self._snapshot.blend
         if self._products is None or blend is None:
-            return frame_vectors(self._snapshot, self._encoder, rows) @ self._queries[query]
+            cosines: Float32 = frame_vectors(self._snapshot, self._encoder, rows) @ self._queries[query]
+            return cosines
         found: Float32 = self._snapshot.vectors[rows].astype(np.float32) @ self._queries[query]
         ids = np.maximum(blend.ids[rows], 0)  # (m, K); absent ones have a weight of 0
         for weights, products in zip((blend.img, blend.txt), self._products, strict=True):

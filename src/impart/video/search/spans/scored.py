@@ -16,7 +16,7 @@ import numpy.typing as npt
 from impart.encoders.base import Float32
 from impart.video.search.spans.moments import ALIKE, GAP_S, LEAST_S, MOST, REACH_S, SHARE, FoundSpan, Parts
 
-__all__ = ["Curve", "Frames", "ScoredParts"]
+__all__ = ["VideoCurve", "Frames", "ScoredParts"]
 
 _DECIMALS = 6  # scores that differ by less are ties
 
@@ -25,7 +25,7 @@ Frames = Callable[[npt.NDArray[np.int64]], Float32]
 
 
 @dataclass(kw_only=True)
-class Curve:
+class VideoCurve:
     """The parts of one video with their scores for one query, and the spans found so far.
 
     Attributes:
@@ -88,7 +88,7 @@ class ScoredParts:
         self.find(curves, most=most)
         return [curve.spans for curve in curves]
 
-    def find(self, curves: Sequence[Curve], *, most: int) -> None:
+    def find(self, curves: Sequence[VideoCurve], *, most: int) -> None:
         """Find further spans of some videos, until each has `most` of them, or all that it has."""
         growing = [curve for curve in curves if len(curve.spans) < most]
         while growing:
@@ -122,7 +122,9 @@ class ScoredParts:
             wanted *= 4
         return sorted(found, key=lambda span: (-span.score, span.first))[:top]
 
-    def curve(self, video: int, *, least: float | None = None, allowed: npt.NDArray[np.bool_] | None = None) -> Curve:
+    def curve(
+        self, video: int, *, least: float | None = None, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> VideoCurve:
         """Take the parts of a video, without spans.
 
         Args:
@@ -139,7 +141,7 @@ class ScoredParts:
             seeds = seeds[allowed[here][seeds]]
         order = np.lexsort((-np.round(of_parts[seeds], _DECIMALS), -scores[seeds]))
         origin, stop = int(self.parts.bounds[own.start]), int(self.parts.bounds[own.stop])
-        return Curve(
+        return VideoCurve(
             own=own,
             scores=of_parts,
             median_cosine=_median(cosines),
@@ -149,7 +151,7 @@ class ScoredParts:
             taken=np.zeros(stop - origin, bool),
         )
 
-    def _next_seed(self, curve: Curve) -> int | None:
+    def _next_seed(self, curve: VideoCurve) -> int | None:
         """Take the best part of which at most half belongs to a span."""
         while curve.tried < len(curve.seeds):
             part = curve.seeds[curve.tried]
@@ -159,7 +161,7 @@ class ScoredParts:
                 return part
         return None
 
-    def _grow(self, curves: Sequence[Curve], seeds: npt.NDArray[np.int64]) -> None:
+    def _grow(self, curves: Sequence[VideoCurve], seeds: npt.NDArray[np.int64]) -> None:
         """Grow one span in each of m videos from its seed (m,), and add it to the spans of the video."""
         bounds = self.parts.bounds
         a, b = self._windows(seeds)
@@ -256,7 +258,7 @@ class ScoredParts:
 
     def _add_neighbours(
         self,
-        curves: Sequence[Curve],
+        curves: Sequence[VideoCurve],
         seeds: npt.NDArray[np.int64],
         first: npt.NDArray[np.int64],
         stop: npt.NDArray[np.int64],
@@ -276,7 +278,7 @@ class ScoredParts:
                 first[one] = bounds[new]
                 new -= 1
 
-    def _joins(self, curve: Curve, new: int, old: int, least: float) -> bool:
+    def _joins(self, curve: VideoCurve, new: int, old: int, least: float) -> bool:
         """Decide whether a part joins a span that ends with its neighbour `old`."""
         if new not in curve.own or curve.scores[new - curve.own.start] < least:
             return False

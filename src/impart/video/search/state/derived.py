@@ -30,6 +30,8 @@ from impart.video.search.state.load import Runs, Taken
 
 __all__ = ["Derived", "HubnessKind"]
 
+_MOST_NAMES = 10  # whose presence is computed ahead: of 100 hours, each takes a second
+
 HubnessKind = Literal["video", "scene", "frame", "unit"]
 
 
@@ -103,12 +105,13 @@ class Derived:
                 joined = runs.join(known[1], fresh.hubness(bank, groups, kind=kind))
                 self._hubness[kind, augmented] = bank, joined
 
-    def warm(self, *, encoder: AugmentedEncoder | None, bank: CaptionBank | None) -> None:
-        """Compute what the first search of moments would compute.
+    def warm(self, *, encoder: AugmentedEncoder | None, bank: CaptionBank | None, old: Derived | None = None) -> None:
+        """Compute what the first search of moments would compute, and the presence of names.
 
         Args:
             encoder: the augmentation in force.
             bank: captions that come with the model; None = scores are not corrected for hubs.
+            old: what was in force before. Of many names, only those that it had computed are computed again.
         """
         snapshot = self.snapshot
         if not len(snapshot):
@@ -122,7 +125,12 @@ class Derived:
             len(lazy)
         if self.names is not None and self.names.store.state():
             prepared = self.names.of(snapshot)
-            for name in prepared.taught.names:
+            names = prepared.taught.names
+            if len(names) > _MOST_NAMES:
+                last = None if old is None or old.names is None else old.names.last
+                asked = () if last is None else last.computed
+                names = tuple(name for name in names if name in asked)
+            for name in names:
                 prepared.presence(name)
 
     def warm_frames(self, *, encoder: AugmentedEncoder | None, bank: CaptionBank) -> None:

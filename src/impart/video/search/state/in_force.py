@@ -138,7 +138,7 @@ class StateInForce:
             if old is not None and changed:
                 derived.take_over(old, encoder=encoder, bank=bank)
             names_state = NameStore(self._store.folder).state()
-            derived.warm(encoder=encoder, bank=bank)
+            derived.warm(encoder=encoder, bank=bank, old=old)
             self._derived, self._names_state = derived, names_state
             return changed
 

@@ -40,8 +40,7 @@ class Taken:
     @classmethod
     def between(cls, old: Snapshot, new: Snapshot) -> Taken:
         """Compare the videos of two snapshots."""
-        same_kind = old.manifest.augmentation == new.manifest.augmentation and not (old.unblended or new.unblended)
-        if not same_kind or not old.revisions or not new.revisions:
+        if not _comparable(old, new.manifest) or new.unblended or not new.revisions:
             return cls(old=np.full(len(new.video_ids), -1, np.int64))
         counts, before = np.diff(new.offsets), np.diff(old.offsets)
         numbers = np.full(len(new.video_ids), -1, np.int64)
@@ -119,7 +118,11 @@ def load_snapshot(store: Store, *, old: Snapshot | None = None) -> Snapshot:
 
 def _joined(store: Store, state: str, manifest: IndexManifest, old: Snapshot) -> Snapshot | None:
     """Join an old snapshot and the videos that changed; None where reading everything is better."""
-    if old.manifest.augmentation != manifest.augmentation or old.unblended or not old.revisions:
+    if not _comparable(old, manifest):
+        return None
+    try:
+        len(old.retrieval)
+    except TableGoneError:  # not read so far, and one of its videos was replaced
         return None
     records = store.videos()
     is_known = [_is_known(record, old) for record in records]
@@ -137,6 +140,13 @@ def _joined(store: Store, state: str, manifest: IndexManifest, old: Snapshot) ->
         )
     )
     return _join(taken, old, fresh, records)
+
+
+def _comparable(old: Snapshot, manifest: IndexManifest) -> bool:
+    """Decide whether the arrays of an old snapshot may be parts of one with this manifest."""
+    was = old.manifest
+    same = was.encoder_fingerprint == manifest.encoder_fingerprint and was.augmentation == manifest.augmentation
+    return same and was.index.precision == manifest.index.precision and bool(old.revisions) and not old.unblended
 
 
 def _is_known(record: VideoRecord, old: Snapshot) -> bool:
