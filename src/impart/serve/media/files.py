@@ -98,6 +98,7 @@ def answer_file(
     name: str,
     cache_control: str = "no-cache",
     modified_ns: int | None = None,
+    save: bool = False,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """Answer a GET or HEAD with an open file, or with the span of it that was asked for.
@@ -108,6 +109,7 @@ def answer_file(
         name: proposed to a person who saves the file.
         cache_control: `no-cache` = may be kept, and is asked for again with the tag.
         modified_ns: time of the last change to tell; None = that of the file.
+        save: whether a browser saves it, instead of showing it.
         headers: further ones.
     """
     modified_s = (opened.mtime_ns if modified_ns is None else modified_ns) / 1e9
@@ -122,7 +124,8 @@ def answer_file(
     if decision.status in (304, 412, 416):
         opened.close()
         return _without_content(decision.status, shown, size=opened.size)
-    shown["content-disposition"] = f"inline; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
+    way = "attachment" if save else "inline"
+    shown["content-disposition"] = f"{way}; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
     span = decision.span or ByteSpan(0, opened.size - 1)
     shown["content-length"] = str(span.length)
     if decision.status == 206:

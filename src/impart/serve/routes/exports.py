@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
 
-from fastapi import APIRouter
-from fastapi.responses import FileResponse
-
+from impart.serve.media.files import FileGoneError, answer_file, open_file, tag_of
 from impart.serve.problems import Problem, responses
 from impart.serve.routes.jobs import JobId, refusals
+from impart.serve.routes.media import CONDITIONS, image_of
 from impart.serve.schemas.exports import ExportIn
 from impart.serve.schemas.jobs import JobOut
 from impart.serve.service import ServiceDep
@@ -16,9 +16,7 @@ from impart.serve.service import ServiceDep
 __all__ = ["router"]
 
 router = APIRouter(tags=["exports"])
-_FILE: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The file.", "content": {"application/octet-stream": {}}}
-}
+_FILE_DOCS = {200: image_of("*/*", "The file."), **CONDITIONS, **responses(404, 409, 410, 412, 416, 422)}
 
 
 @router.post("/exports", summary="Export spans", status_code=202, responses=responses(400, 403, 422, 429, 503))
@@ -36,10 +34,10 @@ def export(request: ExportIn, service: ServiceDep) -> JobOut:
 @router.get(
     "/exports/{job_id}/file",
     summary="The file of an export",
-    response_class=FileResponse,
-    responses=_FILE | responses(404, 409, 410, 422),
+    response_class=Response,
+    responses=_FILE_DOCS,
 )
-def file(job_id: JobId, service: ServiceDep) -> FileResponse:
+def file(request: Request, job_id: JobId, service: ServiceDep) -> Response:
     """Return the finished file of an export, to be saved."""
     with refusals():
         job = service.jobs.get(job_id)
@@ -50,12 +48,20 @@ def file(job_id: JobId, service: ServiceDep) -> FileResponse:
         remedy = f"see /jobs/{job_id}" if job.ended else "wait for its end"
         raise Problem(409, "no_file", f"the export {job_id} is {job.status} and has no file: {remedy}")
     found = service.jobs.file_of(job)
+    deleted = Problem(410, "file_deleted", f"the file of the export {job_id} was deleted: start it again")
     if found is None:
-        raise Problem(410, "file_deleted", f"the file of the export {job_id} was deleted: start it again")
+        raise deleted
     path, name = found
-    return FileResponse(
-        path,
+    try:
+        opened = open_file(path)
+    except FileGoneError as error:
+        raise deleted from error
+    return answer_file(
+        request,
+        opened,
+        etag=tag_of("export", job_id, opened.size, opened.mtime_ns),
         media_type=view["export"]["file"]["media_type"],
-        filename=name,
-        headers={"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"},
+        name=name,
+        cache_control="private, no-store",
+        save=True,
     )

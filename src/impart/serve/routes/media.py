@@ -34,14 +34,14 @@ def image_of(media_type: str, description: str) -> dict[str, Any]:
     return {"description": description, "content": content}
 
 
-_CONDITIONS: dict[int | str, dict[str, Any]] = {
+CONDITIONS: dict[int | str, dict[str, Any]] = {
     206: image_of("*/*", "The range asked for; several ranges that do not join are answered with the whole file."),
     304: {"description": "The client has it: its `If-None-Match` or `If-Modified-Since` names the present file."},
 }
-_FILE_DOCS = {200: image_of("*/*", "The whole file."), **_CONDITIONS, **responses(404, 412, 416, 422, 503)}
+_FILE_DOCS = {200: image_of("*/*", "The whole file."), **CONDITIONS, **responses(404, 412, 416, 422, 503)}
 _PREVIEW_DOCS = {
     200: image_of("video/mp4", "The whole preview; headers `Preview-Start-S`, `Preview-End-S`, `Preview-Cut`."),
-    **_CONDITIONS,
+    **CONDITIONS,
     **responses(404, 412, 416, 422, 429, 503),
 }
 
