@@ -23,7 +23,7 @@ from impart.serve.schemas.text import path_text
 from impart.serve.service import ServiceDep
 from impart.video.index.store import VideoRecord
 
-__all__ = ["errors_of", "image_of", "router"]
+__all__ = ["CONDITIONS", "errors_of", "image_of", "router"]
 
 router = APIRouter(tags=["media"])
 
