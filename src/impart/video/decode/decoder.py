@@ -302,11 +302,7 @@ def _item(path: Path, header: dict[str, Any], payload: bytes) -> DecodedSegment 
 
 
 def exit_in_words(code: int) -> str:
-    """Word how a process ended, by its exit code.
-
-    >>> exit_in_words(3)
-    'stopped with exit code 3'
-    """
+    """Name how a process ended, such as `crashed with SIGSEGV`."""
     if code < 0:  # POSIX: ended by a signal
         try:
             name = signal.Signals(-code).name
@@ -320,7 +316,7 @@ def exit_in_words(code: int) -> str:
 
 
 def worker_environment() -> dict[str, str]:
-    """Make the worker's environment, in which it imports this very package."""
+    """Make the environment of a process that imports this very package."""
     root = str(Path(impart.__file__).parent.parent)
     known = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": os.pathsep.join([root, known] if known else [root])}
