@@ -17,7 +17,7 @@ from impart.errors import DataError
 from impart.serve.media.frames import FrameImages
 from impart.serve.media.sources import content_key
 from impart.serve.media.worker.images import frame_webp
-from impart.serve.media.worker.source import Source
+from impart.serve.media.worker.source import MediaSource
 from impart.video.export.source.frames import frames_of_span, shown_frame
 
 
@@ -77,13 +77,13 @@ def test_frames_that_no_other_refers_to_are_left_out(tmp_path, monkeypatch):
 def test_turned_and_wide_pixels(tmp_path):
     path = write_frames(tmp_path / "turned.mp4", [quarters()] * 10, times_s=[n / 10 for n in range(10)])
     rotate(path, 90)
-    upright = pixels(frame_webp(Source.of(record_of(path)), 0.5, width_px=160))
+    upright = pixels(frame_webp(MediaSource.of(record_of(path)), 0.5, width_px=160))
     assert upright.shape == (160, 120, 3)
 
 
 def test_a_strip_is_not_higher_than_four_times_its_width(tmp_path):
     Image.new("RGB", (50, 20_000), "red").save(tmp_path / "strip.png")
-    source = Source.of(record_of(tmp_path / "strip.png", kind="photo", codec="png"))
+    source = MediaSource.of(record_of(tmp_path / "strip.png", kind="photo", codec="png"))
     assert pixels(frame_webp(source, 0, width_px=160)).shape[0] <= 640
 
 
@@ -161,7 +161,7 @@ def test_a_steady_transport_stream_is_not_read_whole_for_its_clock(tmp_path, mon
     joined = _joined(tmp_path / "joined.ts")
     read, whole = [], module.has_jumps
     monkeypatch.setattr(module, "has_jumps", lambda path: (read.append(path.name), whole(path))[1])
-    assert not Source.of(record_of(tmp_path / "steady.ts", duration_s=2.4)).jumps
+    assert not MediaSource.of(record_of(tmp_path / "steady.ts", duration_s=2.4)).jumps
     assert read == []
-    assert Source.of(record_of(joined, duration_s=4.8)).jumps
+    assert MediaSource.of(record_of(joined, duration_s=4.8)).jumps
     assert read == ["joined.ts"]

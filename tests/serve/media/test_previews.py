@@ -82,8 +82,8 @@ def test_a_preview_that_nobody_waits_for_is_dropped(tmp_path):
     previews, started = make(tmp_path), time.monotonic()
 
     class Gone:
-        async def is_disconnected(self) -> bool:
-            return True
+        async def receive(self) -> dict[str, str]:
+            return {"type": "http.disconnect"}
 
     with pytest.raises(CancelledWorkError):
         asyncio.run(previews.opened(record_of(tmp_path / "film.mkv"), span_of(0, 100), request=Gone()))

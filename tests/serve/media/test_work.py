@@ -14,8 +14,8 @@ from impart.serve.media.work import BusyError, CancelledWorkError, Work
 class Gone:
     """Stands for a request whose client is gone."""
 
-    async def is_disconnected(self) -> bool:
-        return True
+    async def receive(self) -> dict[str, str]:
+        return {"type": "http.disconnect"}
 
 
 def test_one_key_is_computed_once():

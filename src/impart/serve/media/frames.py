@@ -17,7 +17,7 @@ from impart.serve.media.sources import content_key
 from impart.serve.media.work import CancelledWorkError, Work
 from impart.serve.media.worker.images import FORM
 from impart.serve.media.worker.process import WorkerProcesses
-from impart.serve.media.worker.source import Source
+from impart.serve.media.worker.source import MediaSource
 from impart.video.index.store import VideoRecord
 
 __all__ = ["WIDTHS_PX", "FrameImages", "width_for"]
@@ -93,7 +93,7 @@ class FrameImages:
             content = self._processes.request(
                 {
                     "task": "frame",
-                    "source": Source.of(record).to_json(),
+                    "source": MediaSource.of(record).to_json(),
                     "time_s": round(time_s * 1000) / 1000,
                     "width_px": width_px,
                 }

@@ -20,7 +20,7 @@ from impart.serve.media.files import FileGoneError, OpenFile, open_file, tag_of
 from impart.serve.media.sources import content_key
 from impart.serve.media.work import Work
 from impart.serve.media.worker.process import WorkerProcesses
-from impart.serve.media.worker.source import Source
+from impart.serve.media.worker.source import MediaSource
 from impart.serve.media.worker.transcode import FORM
 from impart.video.index.store import VideoRecord
 
@@ -103,7 +103,7 @@ class Previews:
                 with self._cache.writing(key) as part:
                     request = {
                         "task": "preview",
-                        "source": Source.of(record).to_json(),
+                        "source": MediaSource.of(record).to_json(),
                         "start_s": span.start_s,
                         "end_s": span.end_s,
                         "target": str(part),

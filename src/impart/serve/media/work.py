@@ -12,14 +12,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from starlette.requests import Request
 
 __all__ = ["BusyError", "CancelledWorkError", "Work"]
 
 Result = TypeVar("Result")
-POLL_S = 0.5  # how often a waiting request is asked whether its client is still there
 
 
 class BusyError(Exception):
@@ -83,16 +82,20 @@ class Work(Generic[Result]):
         job = self._join(key, function)
         waiting = asyncio.wrap_future(job.future)
         waiting.add_done_callback(_retrieve)
+        gone = None if request is None else asyncio.ensure_future(_gone(request))
+        if gone is not None:
+            gone.add_done_callback(_retrieve)
         try:
-            while True:
-                done, _ = await asyncio.wait([waiting], timeout=None if request is None else POLL_S)
-                if waiting.cancelled():
-                    raise BusyError(self._retry_s)  # the server stops
-                if done:
-                    return waiting.result()
-                if request is not None and await request.is_disconnected():
-                    raise CancelledWorkError("the client is gone")
+            either: list[asyncio.Future[Any]] = [waiting] if gone is None else [waiting, gone]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                raise CancelledWorkError("the client is gone")
+            if waiting.cancelled():
+                raise BusyError(self._retry_s)  # the server stops
+            return waiting.result()
         finally:
+            if gone is not None:
+                gone.cancel()
             self._leave(key, job)
 
     def in_all_threads(self, function: Callable[[], None]) -> None:
@@ -142,6 +145,12 @@ class Work(Generic[Result]):
         with self._lock:
             if self._jobs.get(key) is job:
                 del self._jobs[key]
+
+
+async def _gone(request: Request) -> None:
+    """Wait until the client of a request without a body is gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _retrieve(future: asyncio.Future[Result]) -> None:

@@ -302,11 +302,7 @@ def _item(path: Path, header: dict[str, Any], payload: bytes) -> DecodedSegment 
 
 
 def exit_in_words(code: int) -> str:
-    """Word how a process ended, by its exit code.
-
-    >>> exit_in_words(3)
-    'stopped with exit code 3'
-    """
+    """Name how a process ended, such as `crashed with SIGSEGV`."""
     if code < 0:  # POSIX: ended by a signal
         try:
             name = signal.Signals(-code).name

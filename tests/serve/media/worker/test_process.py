@@ -17,16 +17,16 @@ from helpers.media_server import record_of
 from impart.errors import DataError
 from impart.serve.media.work import CancelledWorkError
 from impart.serve.media.worker.process import WorkerProcesses
-from impart.serve.media.worker.source import Source
+from impart.serve.media.worker.source import MediaSource
 
 
 @pytest.fixture
-def film(tmp_path: Path) -> Source:
+def film(tmp_path: Path) -> MediaSource:
     write_coded_film(tmp_path / "film.mp4", frames=100)
-    return Source.of(record_of(tmp_path / "film.mp4"))
+    return MediaSource.of(record_of(tmp_path / "film.mp4"))
 
 
-def frame(source: Source, time_s: float = 1.0) -> dict[str, Any]:
+def frame(source: MediaSource, time_s: float = 1.0) -> dict[str, Any]:
     return {"task": "frame", "source": source.to_json(), "time_s": time_s, "width_px": 160}
 
 
@@ -76,7 +76,7 @@ def test_an_idle_process_ends_and_is_replaced(film):
 
 def test_a_request_is_cancelled(film, tmp_path):
     write_coded_film(tmp_path / "long.mkv", frames=2500)
-    source = Source.of(record_of(tmp_path / "long.mkv"))
+    source = MediaSource.of(record_of(tmp_path / "long.mkv"))
     processes, cancelled = WorkerProcesses(), threading.Event()
     processes.start()
     preview = {"task": "preview", "source": source.to_json(), "start_s": 0, "end_s": 100}
@@ -92,7 +92,7 @@ def test_a_request_is_cancelled(film, tmp_path):
 def test_errors_of_a_file_and_of_the_disk_are_told_apart(film, tmp_path):
     processes = WorkerProcesses()
     (tmp_path / "text.mp4").write_text("nothing " * 1000)
-    text = Source(path=tmp_path / "text.mp4", kind="video", container="", duration_s=1)
+    text = MediaSource(path=tmp_path / "text.mp4", kind="video", container="", duration_s=1)
     with pytest.raises(DataError, match=r"text\.mp4"):
         processes.request(frame(text))
     if Path("/dev/full").exists():
@@ -120,7 +120,7 @@ def test_each_thread_has_its_own(film):
 def test_closing_ends_what_runs(film, tmp_path):
     processes = WorkerProcesses(stall_s=60)
     write_coded_film(tmp_path / "long.mkv", frames=2500)
-    source = Source.of(record_of(tmp_path / "long.mkv"))
+    source = MediaSource.of(record_of(tmp_path / "long.mkv"))
     preview = {"task": "preview", "source": source.to_json(), "start_s": 0, "end_s": 100}
     threading.Timer(1.0, processes.close).start()
     with pytest.raises(CancelledWorkError):

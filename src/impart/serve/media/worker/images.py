@@ -11,7 +11,7 @@ import io
 from PIL import Image
 
 from impart.images import load_image
-from impart.serve.media.worker.source import Source
+from impart.serve.media.worker.source import MediaSource
 from impart.video.decode.frames.side_data import orientation
 from impart.video.decode.scaling import MAX_ASPECT
 from impart.video.export.source.frames import ShownFrame, scaler_of, shown_frame
@@ -24,7 +24,7 @@ METHOD = 2  # of libwebp: half the time of the default, files 3% larger
 TALLEST = 4  # height over width of the tallest image
 
 
-def frame_webp(source: Source, time_s: float, *, width_px: int) -> bytes:
+def frame_webp(source: MediaSource, time_s: float, *, width_px: int) -> bytes:
     """Make the WebP image of the frame that is shown at a time, or of a photo.
 
     Args:

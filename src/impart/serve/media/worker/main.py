@@ -26,7 +26,7 @@ from typing import IO, Any
 
 from impart.errors import ImpartError
 from impart.serve.media.worker.images import frame_webp
-from impart.serve.media.worker.source import Source
+from impart.serve.media.worker.source import MediaSource
 from impart.serve.media.worker.transcode import UNWRITABLE, write_preview
 from impart.video.decode.worker import ALIVE_S, write_message
 
@@ -72,7 +72,7 @@ def _read_requests(requests: queue.SimpleQueue[dict[str, Any]]) -> None:
 def _serve(pipe: IO[bytes], request: dict[str, Any]) -> None:
     content = b""
     try:
-        source = Source.from_json(request["source"])
+        source = MediaSource.from_json(request["source"])
         if request["task"] == "frame":
             content = frame_webp(source, request["time_s"], width_px=request["width_px"])
         else:
@@ -89,7 +89,7 @@ def _serve(pipe: IO[bytes], request: dict[str, Any]) -> None:
         write_message(pipe, {"kind": "done"}, content)
 
 
-def _preview(pipe: IO[bytes], source: Source, request: dict[str, Any]) -> None:
+def _preview(pipe: IO[bytes], source: MediaSource, request: dict[str, Any]) -> None:
     last_s = time.monotonic()
 
     def alive() -> None:

@@ -17,13 +17,13 @@ from impart.video.decode.structure import TS
 from impart.video.export.source.frames import has_jumps
 from impart.video.index.store import VideoRecord
 
-__all__ = ["Source"]
+__all__ = ["MediaSource"]
 
 _NEAR_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class MediaSource:
     """A video or photo of the index.
 
     Attributes:
@@ -37,12 +37,12 @@ class Source:
     duration_s: float
 
     @classmethod
-    def of(cls, record: VideoRecord) -> Source:
+    def of(cls, record: VideoRecord) -> MediaSource:
         """Take it from a row of the index."""
         return cls(path=record.path, kind=record.kind, container=record.container, duration_s=record.duration_s)
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Source:
+    def from_json(cls, fields: dict[str, Any]) -> MediaSource:
         """Read what `to_json` wrote."""
         return cls(**(fields | {"path": Path(fields["path"])}))
 
