@@ -147,7 +147,7 @@ def scan(
             problems. None = links are followed anywhere.
     """
     excluded = _matcher(exclude)
-    inside = _inside(within)
+    inside = None if within is None else _inside(within)
     result = Scan()
     found: dict[Path, FoundFile] = {}
     entered: set[tuple[int, int]] = set()
@@ -160,7 +160,7 @@ def scan(
             if isinstance(error, FileNotFoundError):
                 result.missing.append(path)
             continue
-        if not inside(path):
+        if inside is not None and not inside(path):
             result.problems.append((path, OUTSIDE))
             continue
         if not stat.S_ISDIR(info.st_mode):
@@ -254,7 +254,7 @@ def _walk(
     entered: set[tuple[int, int]],
     result: Scan,
     excluded: Callable[[str, str], bool],
-    inside: Callable[[Path], bool],
+    inside: Callable[[Path], bool] | None,
     photos: bool,
 ) -> Iterator[FoundFile]:
     """Find the videos and photos below `root`.
@@ -292,7 +292,7 @@ def _decide(
     *,
     below: str,
     excluded: Callable[[str, str], bool],
-    inside: Callable[[Path], bool],
+    inside: Callable[[Path], bool] | None,
     photos: bool,
 ) -> FoundFile | Path | str:
     """Decide on one entry of a folder: a file to take, a folder to enter, or the reason to leave it out."""
@@ -303,7 +303,7 @@ def _decide(
     path = Path(entry.path)
     suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a path is slow
     try:
-        if entry.is_symlink() and not inside(path):
+        if inside is not None and entry.is_symlink() and not inside(path):
             return OUTSIDE
         if entry.is_dir():
             if entry.name.lower() in FOREIGN_FOLDERS:
@@ -365,10 +365,8 @@ def _is_artefact(names: Iterable[str]) -> bool:
     return "manifest.json" in found and bool(marks) and not videos
 
 
-def _inside(folders: Iterable[str | os.PathLike[str]] | None) -> Callable[[Path], bool]:
+def _inside(folders: Iterable[str | os.PathLike[str]]) -> Callable[[Path], bool]:
     """Make the test whether a path, with its links followed, is in one of the folders."""
-    if folders is None:
-        return lambda _: True
     real = [Path(os.path.realpath(folder)) for folder in folders]
 
     def inside(path: Path) -> bool:
