@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,6 +99,17 @@ def test_operation_ids_are_unique_and_short(document: dict[str, Any]) -> None:
     ids = [operation["operationId"] for _, operation in operations(document)]
     assert len(ids) == len(set(ids)), sorted(ids)
     assert all(one.isidentifier() and "api_v1" not in one for one in ids), ids
+
+
+def test_examples_of_parameters_are_valid(document: dict[str, Any]) -> None:
+    found = 0
+    for name, operation in operations(document):
+        for parameter in operation.get("parameters", ()):
+            if "pattern" in parameter["schema"] and "example" in parameter:
+                found += 1
+                assert re.search(parameter["schema"]["pattern"], parameter["example"]), name
+            assert parameter["in"] != "path" or has_example(parameter, document), (name, parameter["name"])
+    assert found >= 2
 
 
 def test_the_document_is_complete_json(app: FastAPI, document: dict[str, Any]) -> None:

@@ -71,7 +71,7 @@ class VideosOut(BaseModel):
 class FolderOut(BaseModel):
     """A folder of the index."""
 
-    folder: str = Field(description="A value of the filter `folder`.")
+    folder: str = Field(description="A value of the filter `folder`.", examples=["/home/me/Videos/trip"])
     videos: int = Field(description="Videos and photos in it and below.")
 
 
