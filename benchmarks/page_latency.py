@@ -1,7 +1,8 @@
 """Measure the page in a browser on the library of the demo: time from Enter to the first visible hit, and its weight.
 
-    impart demo && python benchmarks/page_latency.py impart-demo
+    impart demo && python benchmarks/page_latency.py impart-demo [--scroll]
 
+With --scroll it also scrolls through 10,000 hits, which stand for those of a large index: frame times and elements.
 A hit counts as visible once its card has been painted; the time until its thumbnail is painted too is told beside it.
 Every search is asked once before: the thumbnails are in the cache of the server, but not in that of the browser.
 """
@@ -20,8 +21,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Route, sync_playwright
 
 __all__ = ["chromium", "serving"]
 
@@ -58,6 +60,22 @@ SEARCH = """
   box.value = text;
   box.form.requestSubmit();
 })
+"""
+
+SCROLL = """
+async () => {
+  const times = [];
+  let elements = 0;
+  let last = performance.now();
+  for (let frame = 0; frame < 300; frame += 1) {
+    scrollBy(0, -120);
+    await new Promise((done) => requestAnimationFrame(done));
+    times.push(performance.now() - last);
+    last = performance.now();
+    elements = Math.max(elements, document.querySelectorAll("*").length);
+  }
+  return [times, elements];
+}
 """
 
 
@@ -130,6 +148,36 @@ def measure_weight(browser: Browser, address: str) -> dict[str, int]:
     return {"files": len(assets), "bytes": sum(map(transferred, assets)), "bytes_unpacked": unpacked}
 
 
+def measure_scroll(browser: Browser, address: str, *, total: int = 10_000) -> dict[str, float]:
+    """Compute times of frames (ms) while `total` hits are scrolled back, and the most elements at any time."""
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    answer = page.request.post(f"{address}api/v1/search", data={"text": SENTENCES[0], "limit": 1}).json()
+    hit = answer["hits"][0] | {"strong": True}
+
+    def respond(route: Route) -> None:
+        asked = route.request.post_data_json
+        first = int(asked.get("cursor") or 0)
+        last = min(total, first + asked["limit"])
+        hits = [hit | {"rank": place + 1, "name": f"{place + 1}.mp4"} for place in range(first, last)]
+        route.fulfill(json=answer | {"hits": hits, "next_cursor": str(last) if last < total else None})
+
+    page.route("**/api/v1/search", respond)
+    page.goto(f"{address}?q=all")
+    page.wait_for_selector("[role=feed] .card")
+    while page.locator(".more:visible").count():
+        page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+        page.wait_for_timeout(20)
+    frames, elements = page.evaluate(SCROLL)
+    page.close()
+    return {
+        "hits": total,
+        "frames": len(frames),
+        "frame_ms": statistics.median(frames),
+        "frame_p95_ms": statistics.quantiles(frames, n=20)[-1],
+        "most_elements": elements,
+    }
+
+
 def transferred(url: str) -> int:
     """Count the bytes of an answer as a browser asks for it: compressed."""
     request = urllib.request.Request(url, headers={"Accept-Encoding": "gzip"})
@@ -140,9 +188,15 @@ def transferred(url: str) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("demo", type=Path, help="folder of `impart demo`")
-    demo = parser.parse_args().demo
-    with serving(demo / "library.impart") as address, chromium() as browser:
-        found = measure_searches(browser, address) | measure_weight(browser, address)
+    parser.add_argument("--scroll", action="store_true", help="also scroll through 10,000 hits")
+    arguments = parser.parse_args()
+    with serving(arguments.demo / "library.impart") as address, chromium() as browser:
+        found: dict[str, Any] = {
+            "search": measure_searches(browser, address),
+            "weight": measure_weight(browser, address),
+        }
+        if arguments.scroll:
+            found["scroll"] = measure_scroll(browser, address)
     print(json.dumps(found, indent=2))
 
 

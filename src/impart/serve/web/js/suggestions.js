@@ -4,7 +4,7 @@ import { fill, h, icon, recall, remember } from "./dom.js";
 
 const MOST = 8;
 const KEPT = 30;
-const NAMES_FRESH_MS = 60_000;
+const NAMES_FRESH_MS = 5_000;
 
 /** Keep a query for later. */
 export function rememberQuery(text) {
@@ -47,7 +47,7 @@ export class Suggestions {
     return !this.#list.hidden;
   }
 
-  /** Taught names; asked again after a minute, none where the server cannot tell. */
+  /** Taught names; asked again after some seconds, none where the server cannot tell. */
   async names() {
     if (performance.now() - this.#names.at > NAMES_FRESH_MS) {
       this.#names.at = performance.now();
@@ -59,11 +59,6 @@ export class Suggestions {
       }
     }
     return this.#names.values;
-  }
-
-  /** Ask for the names anew at the next use, such as after one was taught. */
-  forget() {
-    this.#names.at = -Infinity;
   }
 
   async open() {
