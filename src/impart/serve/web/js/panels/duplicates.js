@@ -75,7 +75,7 @@ function groupCard(group, app) {
     h(
       "li",
       { class: "twin" },
-      h("img", { src: frameUrl(video.video_id, video.duration_s / 2, 128), alt: "", width: 96, height: 54, loading: "lazy" }),
+      h("img", { src: frameUrl(video.video_id, video.duration_s / 2, 160), alt: "", width: 96, height: 54, loading: "lazy" }),
       h("div", {}, h("b", { class: "path" }, video.name), h("span", { class: "soft numbers" }, ` ${video.kind === "photo" ? "" : `${clock(video.duration_s)} · `}${size(video.size_bytes)}`), h("p", { class: "soft path" }, video.path)),
     ),
   );

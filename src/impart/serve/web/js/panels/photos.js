@@ -7,7 +7,7 @@ import { count } from "../parts/words.js";
 
 export const title = "Photos";
 
-const WIDTH_PX = 240;
+const WIDTH_PX = 320;
 const PAGE = 60;
 
 /** Show the photos of the index; those of a search are among its hits. */

@@ -7,7 +7,7 @@ import { count } from "../parts/words.js";
 
 export const title = "Scenes";
 
-const WIDTH_PX = 240;
+const WIDTH_PX = 320;
 const HOW = { cut: "", dissolve: "dissolve", fade: "fade" };
 
 /**

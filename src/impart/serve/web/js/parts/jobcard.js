@@ -87,6 +87,7 @@ function shareOf({ index, status }) {
 function running({ index, status }) {
   if (status === "queued") return "Waits for another job";
   if (!index || index.scanning) return "Finding new and changed files …";
+  if (!index.files_total) return "Nothing is new or changed";
   const parts = [`${percent(shareOf({ index, status }))} of ${size(index.bytes_total)}`, `${index.files_done} of ${count(index.files_total, "file")}`];
   if (index.speed > 0) parts.push(`${index.speed.toFixed(1)} × real time`);
   if (index.remaining_s !== null && index.remaining_s !== undefined && status === "running") parts.push(`${duration(index.remaining_s)} left`);

@@ -6,7 +6,7 @@ import { facts, frameS } from "./facts.js";
 import { parseClock } from "./words.js";
 
 const FRAMES_MS = 200; // after the last change of a bound
-export const WIDTH_PX = 192; // of frames
+export const WIDTH_PX = 320; // of frames
 let cards = 0;
 
 /**
