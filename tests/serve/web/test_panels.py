@@ -262,12 +262,12 @@ def test_scenes_are_played_and_put_into_the_tray(open_page: OpenPage) -> None:
 def test_two_thousand_scenes_stay_fluid(open_page: OpenPage) -> None:
     page = open_page(HITS)
     asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if "w=240" in request.url else None)
+    page.on("request", lambda request: asked.append(request.url) if "w=320" in request.url else None)
 
     def many(route: Any) -> None:
         answer = route.fetch().json()
         answer["scenes"] = [
-            {"number": i + 1, "start_s": float(i), "end_s": i + 1.0, "kind": "cut", "best_s": i / 400}
+            {"number": i + 1, "start_s": i * 0.06, "end_s": i * 0.06 + 0.06, "kind": "cut", "best_s": i / 400}
             for i in range(2000)
         ]
         route.fulfill(json=answer)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 CARD = ".tray-card"
+HITS = "?q=red&all=1"
 
 
 def with_spans(page: Page, *names: str) -> None:
@@ -26,7 +27,7 @@ def with_spans(page: Page, *names: str) -> None:
 
 
 def listed(page: Page) -> list[str]:
-    return page.locator(f"{CARD} .tray-name").all_inner_texts()
+    return page.locator(f"{CARD} .tray-name").all_text_contents()
 
 
 def bounds(page: Page, card: int = 0) -> list[str]:
@@ -40,7 +41,7 @@ def set_bound(page: Page, which: int, text: str) -> None:
 
 
 def test_spans_are_added_moved_removed_and_kept(open_page: OpenPage) -> None:
-    page = open_page("?q=red&all=1")
+    page = open_page(HITS)
     with_spans(page, "film.mp4", "red.mp4", "blue.mp4")
     assert page.locator(".tray-bar .numbers").inner_text() == "3 spans · 0:06.0"
     page.locator(f"{CARD} [data-move=later]").nth(0).click()
@@ -62,7 +63,7 @@ def test_spans_are_added_moved_removed_and_kept(open_page: OpenPage) -> None:
 
 
 def test_a_span_is_dragged(open_page: OpenPage) -> None:
-    page = open_page("?q=red&all=1")
+    page = open_page(HITS)
     with_spans(page, "film.mp4", "red.mp4", "blue.mp4")
     grip = page.locator("[data-grip]").nth(0).bounding_box()
     target = page.locator(CARD).nth(2).bounding_box()
@@ -82,7 +83,7 @@ def test_a_span_is_dragged(open_page: OpenPage) -> None:
 
 
 def test_bounds_are_edited_and_checked(open_page: OpenPage) -> None:
-    page = open_page("?q=red&all=1")
+    page = open_page(HITS)
     with_spans(page, "film.mp4")
     assert bounds(page) == ["0:02.00", "0:04.00"]
     page.wait_for_selector(f"{CARD} .tray-frames img[src*='t=3.96']")  # the last frame: the rate is known
@@ -114,15 +115,31 @@ def test_bounds_are_edited_and_checked(open_page: OpenPage) -> None:
 
 
 def test_a_span_plays_with_its_bounds(open_page: OpenPage) -> None:
-    page = open_page("?q=red&all=1")
+    page = open_page(HITS)
     with_spans(page, "film.mp4")
     set_bound(page, 0, "2.8")
     page.click(".tray-frames")
     wait_for_time(page, 2.7, 4.1)
 
 
+def test_the_open_tray_covers_no_control(open_page: OpenPage) -> None:
+    page = open_page(HITS)
+    Parts(page)
+    with_spans(page, "film.mp4")
+    page.click("[data-panel=index]")
+    page.get_by_label("no reference set").check(timeout=3000)
+    last = page.locator("[role=feed] .card:visible").last
+    last.scroll_into_view_if_needed()
+    page.mouse.wheel(0, 10_000)
+    page.wait_for_timeout(300)
+    box, tray = last.bounding_box(), page.locator("#tray").bounding_box()
+    assert box is not None
+    assert tray is not None
+    assert box["y"] + box["height"] <= tray["y"]
+
+
 def test_another_tab_follows(open_page: OpenPage) -> None:
-    page = open_page("?q=red&all=1")
+    page = open_page(HITS)
     other = page.context.new_page()
     other.goto(page.url)
     other.wait_for_selector(".tray-bar", state="attached")
@@ -136,7 +153,7 @@ def test_another_tab_follows(open_page: OpenPage) -> None:
 
 @pytest.mark.parametrize("events", [True, False], ids=["events", "polling"])
 def test_the_tray_is_exported(open_page: OpenPage, events: bool) -> None:
-    page = open_page("?q=red&all=1", allowed=() if events else ("net::ERR_FAILED",))
+    page = open_page(HITS, allowed=() if events else ("net::ERR_FAILED",))
     parts = Parts(page)
     if not events:
         page.route("**/jobs/*/events", lambda route: route.abort())
@@ -172,7 +189,7 @@ def test_the_tray_is_exported(open_page: OpenPage, events: bool) -> None:
 
 
 def test_a_refused_export_says_why(open_page: OpenPage) -> None:
-    page = open_page("?q=red&all=1", allowed=("429",))
+    page = open_page(HITS, allowed=("429",))
     problem: dict[str, Any] = {
         "status": 429,
         "code": "busy",
@@ -188,7 +205,7 @@ def test_a_refused_export_says_why(open_page: OpenPage) -> None:
 
 
 def test_photos_are_left_out_of_all_but_sheets(open_page: OpenPage) -> None:
-    page = open_page("?q=red&all=1")
+    page = open_page(HITS)
     parts = Parts(page)
     with_spans(page, "film.mp4")
     page.click("[data-panel=photos]")

@@ -31,7 +31,8 @@ export class Tray {
 
   /** Whether a span is in the tray. */
   has({ video_id, start_s, end_s, kind }) {
-    const same = (one) => one.video_id === video_id && (kind === "photo" || (Math.abs(one.start_s - start_s) < SAME_S && Math.abs(one.end_s - end_s) < SAME_S));
+    const same = (one) =>
+      one.video_id === video_id && (kind === "photo" || (Math.abs(one.start_s - start_s) < SAME_S && Math.abs(one.end_s - end_s) < SAME_S));
     return this.#items.some(same);
   }
 
@@ -73,7 +74,10 @@ export class Tray {
         this.#changed();
       },
       move: (id, place) => {
-        const [item] = this.#items.splice(this.#items.findIndex((one) => one.id === id), 1);
+        const [item] = this.#items.splice(
+          this.#items.findIndex((one) => one.id === id),
+          1,
+        );
         this.#items.splice(place, 0, item);
         this.#changed();
       },
@@ -139,18 +143,39 @@ class View {
     this.actions = actions;
     this.container = container;
     this.exporting = exporting(app, actions.spans);
-    this.toggle = h("button", { type: "button", class: "button plain tray-toggle", "aria-expanded": "false", "aria-controls": "tray-list", onclick: () => this.#open(this.list.hidden) }, icon("more"));
+    this.toggle = h(
+      "button",
+      {
+        type: "button",
+        class: "button plain tray-toggle",
+        "aria-expanded": "false",
+        "aria-controls": "tray-list",
+        onclick: () => this.#open(this.list.hidden),
+      },
+      icon("more"),
+    );
     this.summary = h("span", { class: "numbers" });
     this.toggle.append(h("span", { class: "tray-word" }, "Tray:"), this.summary);
     this.thumbs = h("div", { class: "tray-thumbs", "aria-hidden": "true" });
     this.undo = iconButton("undo", "Undo the last removal", () => this.#undo(), { text: "Undo" });
     this.clear = iconButton("trash", "Remove all", () => this.#clear(), { text: "Clear" });
-    this.export = h("button", { type: "button", class: "button main", onclick: () => this.exporting.open() }, icon("download"), h("span", {}, "Export"));
+    this.export = h(
+      "button",
+      { type: "button", class: "button main", onclick: () => this.exporting.open() },
+      icon("download"),
+      h("span", {}, "Export"),
+    );
     this.list = h("ol", { id: "tray-list", class: "tray-list", hidden: true, tabIndex: -1, "aria-label": "Spans in the tray" });
-    this.empty = h("p", { class: "soft tray-empty", hidden: true }, "The tray is empty. Add spans with the button + of a hit, or from the scenes of a video.");
+    this.empty = h(
+      "p",
+      { class: "soft tray-empty", hidden: true },
+      "The tray is empty. Add spans with the button + of a hit, or from the scenes of a video.",
+    );
     container.replaceChildren(h("div", { class: "tray-bar" }, this.toggle, this.thumbs, this.undo, this.clear, this.export), this.empty, this.list);
     dragToReorder(this.list, (element, place) => this.#move(Number(element.dataset.id), place));
-    new ResizeObserver(() => document.documentElement.style.setProperty("--tray-height", `${container.hidden ? 0 : container.offsetHeight}px`)).observe(container);
+    new ResizeObserver(() =>
+      document.documentElement.style.setProperty("--tray-height", `${container.hidden ? 0 : container.offsetHeight}px`),
+    ).observe(container);
   }
 
   show(items, undoable) {

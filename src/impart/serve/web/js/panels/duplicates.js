@@ -17,7 +17,15 @@ const pagePath = (cursor) => `/duplicates?limit=${PAGE}${cursor ? `&cursor=${enc
 export function mount(container, app) {
   const place = h("div", { class: "flow" });
   const state = h("div", { class: "flow" });
-  container.replaceChildren(h("div", { class: "flow" }, h("p", { class: "soft" }, "Videos that show the same, as a whole or in part. Nothing is deleted here."), state, place));
+  container.replaceChildren(
+    h(
+      "div",
+      { class: "flow" },
+      h("p", { class: "soft" }, "Videos that show the same, as a whole or in part. Nothing is deleted here."),
+      state,
+      place,
+    ),
+  );
   let timer = 0;
   let closed = false;
   let known = null; // groups that are shown, as a text
@@ -75,27 +83,61 @@ function groupCard(group, app) {
     h(
       "li",
       { class: "twin" },
-      h("img", { src: frameUrl(video.video_id, video.duration_s / 2, 128), alt: "", width: 96, height: 54, loading: "lazy" }),
-      h("div", {}, h("b", { class: "path" }, video.name), h("span", { class: "soft numbers" }, ` ${video.kind === "photo" ? "" : `${clock(video.duration_s)} · `}${size(video.size_bytes)}`), h("p", { class: "soft path" }, video.path)),
+      h("img", { src: frameUrl(video.video_id, video.duration_s / 2, 160), alt: "", width: 96, height: 54, loading: "lazy" }),
+      h(
+        "div",
+        {},
+        h("b", { class: "path" }, video.name),
+        h("span", { class: "soft numbers" }, ` ${video.kind === "photo" ? "" : `${clock(video.duration_s)} · `}${size(video.size_bytes)}`),
+        h("p", { class: "soft path" }, video.path),
+      ),
     ),
   );
   const copy = h("button", { type: "button", class: "button fit", onclick: () => copyPaths(group.videos, app) }, "Copy the paths");
-  return h("li", { class: "block" }, h("ul", { class: "plain-list" }, list), group.pairs.map((pair) => pairCard(pair, videos, app)), copy);
+  return h(
+    "li",
+    { class: "block" },
+    h("ul", { class: "plain-list" }, list),
+    group.pairs.map((pair) => pairCard(pair, videos, app)),
+    copy,
+  );
 }
 
 function pairCard(pair, videos, app) {
   const first = videos.get(pair.video_id);
   const second = videos.get(pair.other_video_id);
-  const words = pair.exact ? `${first.name} and ${second.name} are equal, byte by byte.` : `${percent(pair.share)} of ${first.name} and ${percent(pair.other_share)} of ${second.name} show the same.`;
+  const words = pair.exact
+    ? `${first.name} and ${second.name} are equal, byte by byte.`
+    : `${percent(pair.share)} of ${first.name} and ${percent(pair.other_share)} of ${second.name} show the same.`;
   const play = (video, start_s, end_s) =>
-    h("button", { type: "button", class: "button", "aria-label": `Play ${video.name} from ${clock(start_s)} to ${clock(end_s)}`, onclick: () => app.player.play({ video_id: video.video_id, name: video.name, kind: video.kind, start_s, end_s }) }, icon("play"), h("span", { class: "numbers" }, `${clock(start_s)} – ${clock(end_s)}`));
+    h(
+      "button",
+      {
+        type: "button",
+        class: "button",
+        "aria-label": `Play ${video.name} from ${clock(start_s)} to ${clock(end_s)}`,
+        onclick: () => app.player.play({ video_id: video.video_id, name: video.name, kind: video.kind, start_s, end_s }),
+      },
+      icon("play"),
+      h("span", { class: "numbers" }, `${clock(start_s)} – ${clock(end_s)}`),
+    );
   const spans = pair.exact ? [] : pair.spans;
   const rest = spans.length - MOST_SPANS;
   return h(
     "div",
     { class: "pair-of" },
     h("p", { class: "path" }, words),
-    spans.slice(0, MOST_SPANS).map((span) => h("div", { class: "row" }, play(first, span.start_s, span.end_s), h("span", { class: "soft" }, "is"), play(second, span.other_start_s, span.other_end_s))),
+    spans
+      .slice(0, MOST_SPANS)
+      .map((span) =>
+        h(
+          "div",
+          { class: "row" },
+          play(first, span.start_s, span.end_s),
+          h("span", { class: "soft" }, "is"),
+          play(second, span.other_start_s, span.other_end_s),
+        ),
+      ),
     rest > 0 ? h("p", { class: "soft" }, `and ${count(rest, "further span")}`) : null,
   );
 }

@@ -10,7 +10,6 @@ import * as references from "./references.js";
 
 export const title = "Index";
 
-
 const FAILURE_KINDS = { partial: "read in part", incomplete: "must be indexed again" };
 
 /** Show the index. */
@@ -24,7 +23,7 @@ export function mount(container, app) {
   const part = (name, ...children) => h("section", { class: "part", "aria-label": name }, h("h3", {}, name), children);
   const start = starter(async (request) => {
     try {
-      follow(await post("/jobs/index", { paths: null, retry_failed: false, prune: false, ...request }));
+      follow(await post("/jobs/index", { paths: null, retry_failed: false, prune: false, ...request })).scrollIntoView({ block: "nearest" });
       app.announce("Indexing started");
       return true;
     } catch (error) {
@@ -33,20 +32,47 @@ export function mount(container, app) {
     }
   });
   container.replaceChildren(
-    h("div", { class: "stack" }, figures, part("Indexing", jobs, start.element), part("Folders", folders), part("Failures", failures), part("Reference sets", sets)),
+    h(
+      "div",
+      { class: "stack" },
+      figures,
+      part("Indexing", jobs, start.element),
+      part("Folders", folders),
+      part("Failures", failures),
+      part("Reference sets", sets),
+    ),
   );
   const refresh = (quiet) => {
-    load(figures, "the figures of the index", () => get("/index"), (index) => (start.show(index), drawFigures(index)), { quiet });
-    load(folders, "the folders", () => get("/folders"), (answer) => drawFolders(answer.folders, start.run), { quiet });
-    load(failures, "the failures", () => get("/failures"), (answer) => drawFailures(answer, () => start.run({ retry_failed: true })), { quiet });
+    load(
+      figures,
+      "the figures of the index",
+      () => get("/index"),
+      (index) => (start.show(index), drawFigures(index)),
+      { quiet },
+    );
+    load(
+      folders,
+      "the folders",
+      () => get("/folders"),
+      (answer) => drawFolders(answer.folders, start.run),
+      { quiet },
+    );
+    load(
+      failures,
+      "the failures",
+      () => get("/failures"),
+      (answer) => drawFailures(answer, () => start.run({ retry_failed: true })),
+      { quiet },
+    );
   };
   const ended = () => refresh(true);
 
   function follow(job) {
-    if (cards.has(job.id)) return;
-    const card = jobCard(job, app, { onend: ended, onretry: follow });
-    cards.set(job.id, card);
-    jobs.prepend(card.element);
+    if (!cards.has(job.id)) {
+      cards.set(job.id, jobCard(job, app, { onend: ended, onretry: follow }));
+      jobs.prepend(cards.get(job.id).element);
+    }
+    return cards.get(job.id).element;
   }
 
   async function known() {
@@ -54,7 +80,8 @@ export function mount(container, app) {
       const all = (await get("/jobs")).jobs.filter((job) => job.kind === "index");
       for (const job of all.filter((one) => !hasEnded(one))) follow(job);
       const past = all.filter(hasEnded);
-      if (past.length) jobs.append(h("details", {}, h("summary", {}, `Past jobs (${past.length})`), h("ul", { class: "plain-list" }, past.map(pastJob))));
+      if (past.length)
+        jobs.append(h("details", {}, h("summary", {}, `Past jobs (${past.length})`), h("ul", { class: "plain-list" }, past.map(pastJob))));
     } catch (error) {
       if (error.status === undefined) throw error;
       fill(jobs, h("p", { class: "soft" }, isMissing(error) ? "This server does not run jobs." : error.message));
@@ -76,7 +103,13 @@ export function mount(container, app) {
 function starter(send) {
   const failed = h("input", { type: "checkbox" });
   const prune = h("input", { type: "checkbox" });
-  const folder = h("input", { class: "field", list: "index-roots", "aria-label": "A folder inside those of the index", spellcheck: false, autocomplete: "off" });
+  const folder = h("input", {
+    class: "field",
+    list: "index-roots",
+    "aria-label": "A folder inside those of the index",
+    spellcheck: false,
+    autocomplete: "off",
+  });
   const roots = h("datalist", { id: "index-roots" });
   const note = h("p", { class: "soft path" });
   const button = h("button", { type: "button", class: "button main" }, "Index all again");
@@ -95,16 +128,26 @@ function starter(send) {
     "div",
     { class: "stack" },
     h("p", { class: "soft" }, "Finds new and changed files in all folders. What is done already is not done again."),
-    h("div", {}, h("label", { class: "check" }, failed, "Try files again that failed"), h("label", { class: "check" }, prune, "Remove videos whose files are gone")),
+    h(
+      "div",
+      {},
+      h("label", { class: "check" }, failed, "Try files again that failed"),
+      h("label", { class: "check" }, prune, "Remove videos whose files are gone"),
+    ),
     h("div", { class: "row" }, button),
     h("form", { class: "row", onsubmit: one }, folder, h("button", { type: "submit", class: "button" }, "Index this folder"), roots),
     note,
   );
   const show = ({ roots: known, read_only: readOnly }) => {
     for (const control of element.querySelectorAll("button, input")) control.disabled = readOnly;
-    fill(roots, known.map((root) => h("option", { value: root })));
+    fill(
+      roots,
+      known.map((root) => h("option", { value: root })),
+    );
     folder.placeholder = known.length ? `${known[0]}/…` : "";
-    note.textContent = readOnly ? "This server is read-only: it does not index." : `Folders that may be indexed: ${known.join(", ") || "none yet"}. Others need impart serve --root FOLDER.`;
+    note.textContent = readOnly
+      ? "This server is read-only: it does not index."
+      : `Folders that may be indexed: ${known.join(", ") || "none yet"}. Others need impart serve --root FOLDER.`;
   };
   return { element, run, show };
 }
@@ -120,7 +163,13 @@ function drawFigures(index) {
     ["Encoder", index.encoder_id],
     ["Reference set", index.references ?? "none"],
   ];
-  return h("dl", { class: "figures" }, rows.filter(([, value]) => value !== null && value !== undefined).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { class: "numbers" }, value))));
+  return h(
+    "dl",
+    { class: "figures" },
+    rows
+      .filter(([, value]) => value !== null && value !== undefined)
+      .map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { class: "numbers" }, value))),
+  );
 }
 
 function drawFolders(folders, run) {
@@ -129,7 +178,17 @@ function drawFolders(folders, run) {
     "ul",
     { class: "plain-list" },
     folders.map(({ folder, videos }) =>
-      h("li", { class: "folder" }, h("span", { class: "path" }, folder), h("span", { class: "soft numbers" }, count(videos, "file")), h("button", { type: "button", class: "button", "aria-label": `Index again: ${folder}`, onclick: () => run({ paths: [folder] }) }, "Index again")),
+      h(
+        "li",
+        { class: "folder" },
+        h("span", { class: "path" }, folder),
+        h("span", { class: "soft numbers" }, count(videos, "file")),
+        h(
+          "button",
+          { type: "button", class: "button", "aria-label": `Index again: ${folder}`, onclick: () => run({ paths: [folder] }) },
+          "Index again",
+        ),
+      ),
     ),
   );
 }
@@ -137,11 +196,25 @@ function drawFolders(folders, run) {
 function drawFailures({ failures, total }, retry) {
   if (!total) return h("p", { class: "soft" }, "All files could be indexed completely.");
   return [
-    h("div", { class: "row between" }, h("span", {}, `${count(total, "file")} could not be indexed completely.`), h("button", { type: "button", class: "button", onclick: retry }, "Try them again")),
+    h(
+      "div",
+      { class: "row between" },
+      h("span", {}, `${count(total, "file")} could not be indexed completely.`),
+      h("button", { type: "button", class: "button", onclick: retry }, "Try them again"),
+    ),
     h(
       "ul",
       { class: "plain-list failures" },
-      failures.map((one) => h("li", {}, h("b", { class: "path", title: one.path }, one.name), FAILURE_KINDS[one.kind] ? h("span", { class: "soft" }, ` ${FAILURE_KINDS[one.kind]}`) : null, h("p", {}, one.reason), one.attempts > 1 ? h("p", { class: "soft" }, `tried ${count(one.attempts, "time")}`) : null)),
+      failures.map((one) =>
+        h(
+          "li",
+          {},
+          h("b", { class: "path", title: one.path }, one.name),
+          FAILURE_KINDS[one.kind] ? h("span", { class: "soft" }, ` ${FAILURE_KINDS[one.kind]}`) : null,
+          h("p", {}, one.reason),
+          one.attempts > 1 ? h("p", { class: "soft" }, `tried ${count(one.attempts, "time")}`) : null,
+        ),
+      ),
     ),
     total > failures.length ? h("p", { class: "soft" }, `and ${count(total - failures.length, "more", "more")}`) : null,
   ];
@@ -150,5 +223,11 @@ function drawFailures({ failures, total }, retry) {
 function pastJob(job) {
   const { added = 0, updated = 0, failed = 0 } = job.index?.counts ?? {};
   const parts = [`${added} added`, updated ? `${updated} updated` : null, failed ? `${failed} failed` : null].filter(Boolean).join(", ");
-  return h("li", {}, h("b", {}, job.status.replaceAll("_", " ")), h("span", { class: "soft numbers" }, ` ${when(job.ended_at ?? job.created_at)}: ${parts}`), job.error ? h("p", { class: "bad" }, job.error.detail) : null);
+  return h(
+    "li",
+    {},
+    h("b", {}, job.status.replaceAll("_", " ")),
+    h("span", { class: "soft numbers" }, ` ${when(job.ended_at ?? job.created_at)}: ${parts}`),
+    job.error ? h("p", { class: "bad" }, job.error.detail) : null,
+  );
 }

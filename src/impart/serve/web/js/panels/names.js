@@ -34,7 +34,13 @@ export function mount(container, app, args) {
   let open = args?.name ?? null; // name whose places are shown
 
   const refresh = async (quiet = true) => {
-    const answer = await load(list, "names", () => get(LIST), (found) => draw(found.names), { quiet });
+    const answer = await load(
+      list,
+      "names",
+      () => get(LIST),
+      (found) => draw(found.names),
+      { quiet },
+    );
     if (answer) names = answer.names;
     return names;
   };
@@ -47,13 +53,21 @@ export function mount(container, app, args) {
   function draw(found) {
     names = found;
     if (!found.length) return h("p", { class: "soft" }, "No names yet. Three images of one person, animal, place or thing are enough to find it.");
-    return h("ul", { class: "plain-list stack", "aria-label": "Names" }, found.map((name) => card(name)));
+    return h(
+      "ul",
+      { class: "plain-list stack", "aria-label": "Names" },
+      found.map((name) => card(name)),
+    );
   }
 
   function card(name) {
     const places = h("div", { class: "flow" });
     const isOpen = name.name === open;
-    const finding = h("button", { type: "button", class: "button", "aria-label": `Where is ${name.name}`, "aria-expanded": String(isOpen), onclick: toggle }, "Where");
+    const finding = h(
+      "button",
+      { type: "button", class: "button", "aria-label": `Where is ${name.name}`, "aria-expanded": String(isOpen), onclick: toggle },
+      "Where",
+    );
     const title = h("h3", {}, name.name);
     const { images } = name;
     const order = (text, onclick) => h("button", { type: "button", class: "button", "aria-label": `${text} ${name.name}`, onclick }, text);
@@ -61,8 +75,17 @@ export function mount(container, app, args) {
     const element = h(
       "li",
       { class: `block${isOpen ? " open" : ""}` },
-      h("div", { class: "row between" }, title, h("span", { class: "soft numbers" }, count(images.length, "image"), unlike ? `, ${unlike} not used` : "")),
-      h("ul", { class: "faces" }, images.map((image) => face(name, image))),
+      h(
+        "div",
+        { class: "row between" },
+        title,
+        h("span", { class: "soft numbers" }, count(images.length, "image"), unlike ? `, ${unlike} not used` : ""),
+      ),
+      h(
+        "ul",
+        { class: "faces" },
+        images.map((image) => face(name, image)),
+      ),
       (name.report?.remarks ?? []).map((remark) => h("p", { class: "note" }, remark)),
       images.length < ENOUGH ? h("p", { class: "soft" }, `${count(ENOUGH - images.length, "more image")} recommended.`) : null,
       h(
@@ -109,7 +132,13 @@ export function mount(container, app, args) {
       }
       return undefined;
     };
-    const form = h("form", { class: "row", onsubmit: send }, field, h("button", { type: "submit", class: "button main" }, "Save"), h("button", { type: "button", class: "button", onclick: back }, "Cancel"));
+    const form = h(
+      "form",
+      { class: "row", onsubmit: send },
+      field,
+      h("button", { type: "submit", class: "button main" }, "Save"),
+      h("button", { type: "button", class: "button", onclick: back }, "Cancel"),
+    );
     form.addEventListener("keydown", (event) => {
       if (event.key !== "Escape") return;
       event.stopPropagation();
@@ -120,7 +149,11 @@ export function mount(container, app, args) {
   }
 
   async function remove(name) {
-    const sure = await confirm({ title: `Remove ${name.name}?`, text: `The name and its ${count(name.images.length, "image")} are deleted from the index. Videos stay as they are.`, action: "Remove the name" });
+    const sure = await confirm({
+      title: `Remove ${name.name}?`,
+      text: `The name and its ${count(name.images.length, "image")} are deleted from the index. Videos stay as they are.`,
+      action: "Remove the name",
+    });
     if (sure && (await done(() => request("DELETE", `/names/${name.name_id}`), `${name.name} was removed.`))) await refresh();
   }
 

@@ -7,14 +7,19 @@ import { count } from "../parts/words.js";
 
 export const title = "Photos";
 
-const WIDTH_PX = 240;
+const WIDTH_PX = 320;
 const PAGE = 60;
 
 /** Show the photos of the index; those of a search are among its hits. */
 export function mount(container, app) {
   const place = h("div", { class: "flow" });
   container.replaceChildren(place);
-  load(place, "the photos", () => page(null), (answer) => drawn(answer, app));
+  load(
+    place,
+    "the photos",
+    () => page(null),
+    (answer) => drawn(answer, app),
+  );
   return {};
 }
 
@@ -47,6 +52,21 @@ function drawn(first, app) {
 function card(photo, app) {
   const span = { video_id: photo.video_id, name: photo.name, kind: "photo", start_s: 0, end_s: 0, label: "" };
   const image = h("img", { src: frameUrl(photo.video_id, 0, WIDTH_PX), alt: "", loading: "lazy", decoding: "async", width: 192, height: 108 });
-  const add = iconButton("add", `Add ${photo.name} to the tray`, () => app.toast(app.tray.add(span) ? `${photo.name} is in the tray.` : "It is in the tray already."), { class: "button icon small" });
-  return h("li", { class: "scene" }, h("button", { type: "button", class: "scene-play", "aria-label": `Show ${photo.name}`, onclick: () => app.player.play(span) }, image, icon("play")), h("div", { class: "row nowrap" }, h("span", { class: "tray-name", title: photo.name }, photo.name), add));
+  const add = iconButton(
+    "add",
+    `Add ${photo.name} to the tray`,
+    () => app.toast(app.tray.add(span) ? `${photo.name} is in the tray.` : "It is in the tray already."),
+    { class: "button icon small" },
+  );
+  return h(
+    "li",
+    { class: "scene" },
+    h(
+      "button",
+      { type: "button", class: "scene-play", "aria-label": `Show ${photo.name}`, onclick: () => app.player.play(span) },
+      image,
+      icon("play"),
+    ),
+    h("div", { class: "row nowrap" }, h("span", { class: "tray-name", title: photo.name }, photo.name), add),
+  );
 }

@@ -17,7 +17,13 @@ export function mount(container, app) {
   let timer = 0;
   let closed = false;
   const show = async (quiet) => {
-    const answer = await load(place, "reference sets", () => get("/references"), (found) => drawn(found, choose), { quiet });
+    const answer = await load(
+      place,
+      "reference sets",
+      () => get("/references"),
+      (found) => drawn(found, choose),
+      { quiet },
+    );
     if (answer) later(answer);
   };
   const later = (answer) => {
@@ -59,7 +65,12 @@ function drawn({ sets, current, switching_to: next, problem, left_out: leftOut }
         "label",
         { class: "choice" },
         h("input", { type: "radio", name: "references", checked: set.id === chosen, onchange: () => choose(set, field, told) }),
-        h("span", {}, h("b", {}, set.name), h("span", { class: "soft" }, [set.pairs ? count(set.pairs, "pair") : null, set.settings].filter(Boolean).join(", "))),
+        h(
+          "span",
+          {},
+          h("b", {}, set.name),
+          h("span", { class: "soft" }, [set.pairs ? count(set.pairs, "pair") : null, set.settings].filter(Boolean).join(", ")),
+        ),
       ),
     ),
   );
@@ -68,6 +79,12 @@ function drawn({ sets, current, switching_to: next, problem, left_out: leftOut }
     field,
     told,
     problem ? h("p", { class: "note bad" }, `The last switch failed: ${problem}`) : null,
-    leftOut.length ? h("ul", { class: "plain-list failures" }, leftOut.map((one) => h("li", {}, h("b", {}, one.name), h("p", {}, one.reason)))) : null,
+    leftOut.length
+      ? h(
+          "ul",
+          { class: "plain-list failures" },
+          leftOut.map((one) => h("li", {}, h("b", {}, one.name), h("p", {}, one.reason))),
+        )
+      : null,
   ];
 }

@@ -7,7 +7,7 @@ import { count } from "../parts/words.js";
 
 export const title = "Scenes";
 
-const WIDTH_PX = 240;
+const WIDTH_PX = 320;
 const HOW = { cut: "", dissolve: "dissolve", fade: "fade" };
 
 /**
@@ -20,7 +20,13 @@ const HOW = { cut: "", dissolve: "dissolve", fade: "fade" };
 export function mount(container, app, args) {
   const place = h("div", { class: "flow" });
   container.replaceChildren(place);
-  const show = (now) => load(place, "the scenes", () => get(`/videos/${now.video_id}/scenes`), (answer) => sheet(answer, app, now.at_s)).then(() => place.querySelector("[aria-current]")?.scrollIntoView({ block: "center" }));
+  const show = (now) =>
+    load(
+      place,
+      "the scenes",
+      () => get(`/videos/${now.video_id}/scenes`),
+      (answer) => sheet(answer, app, now.at_s),
+    ).then(() => place.querySelector("[aria-current]")?.scrollIntoView({ block: "center" }));
   show(args);
   return { update: (next) => next && show(next) };
 }
@@ -28,11 +34,22 @@ export function mount(container, app, args) {
 function sheet({ video, scenes }, app, atS) {
   const chosen = new Set(); // places in `scenes`
   let last = 0; // place of the last choice, where a choice with shift begins
-  const spanOf = ({ start_s, end_s, number }) => ({ video_id: video.video_id, name: video.name, kind: video.kind, start_s, end_s, label: `Scene ${number}` });
+  const spanOf = ({ start_s, end_s, number }) => ({
+    video_id: video.video_id,
+    name: video.name,
+    kind: video.kind,
+    start_s,
+    end_s,
+    label: `Scene ${number}`,
+  });
   const boxes = [];
 
   const add = h("button", { type: "button", class: "button main", onclick: addChosen }, icon("add"), h("span", {}, "Add to the tray"));
-  const all = h("button", { type: "button", class: "button", onclick: () => choose(0, scenes.length - 1, chosen.size < scenes.length) }, "Choose all");
+  const all = h(
+    "button",
+    { type: "button", class: "button", onclick: () => choose(0, scenes.length - 1, chosen.size < scenes.length) },
+    "Choose all",
+  );
   const told = h("span", { class: "soft numbers", role: "status" });
 
   function choose(from, to, on) {
@@ -54,7 +71,10 @@ function sheet({ video, scenes }, app, atS) {
     const places = [...chosen].sort((a, b) => a - b);
     const added = app.tray.addAll(places.map((i) => spanOf(scenes[i])));
     const known = places.length - added;
-    app.toast(`${count(added, "scene")} added to the tray.${known ? ` ${known} ${known === 1 ? "was" : "were"} there already.` : ""}`, added ? "good" : "plain");
+    app.toast(
+      `${count(added, "scene")} added to the tray.${known ? ` ${known} ${known === 1 ? "was" : "were"} there already.` : ""}`,
+      added ? "good" : "plain",
+    );
     choose(0, scenes.length - 1, false);
     all.focus();
   }
@@ -69,11 +89,33 @@ function sheet({ video, scenes }, app, atS) {
       last = i;
     });
     boxes.push(box);
-    const image = h("img", { src: frameUrl(video.video_id, scene.best_s, WIDTH_PX), alt: "", loading: "lazy", decoding: "async", width: 192, height: 108 });
-    const play = h("button", { type: "button", class: "scene-play", "aria-label": `Play ${name}`, onclick: () => app.player.play(spanOf(scene)) }, image, icon("play"));
+    const image = h("img", {
+      src: frameUrl(video.video_id, scene.best_s, WIDTH_PX),
+      alt: "",
+      loading: "lazy",
+      decoding: "async",
+      width: 192,
+      height: 108,
+    });
+    const play = h(
+      "button",
+      { type: "button", class: "scene-play", "aria-label": `Play ${name}`, onclick: () => app.player.play(spanOf(scene)) },
+      image,
+      icon("play"),
+    );
     const how = HOW[scene.kind] ?? scene.kind;
     const bounds = h("span", { class: "numbers" }, `${clock(scene.start_s)} – ${clock(scene.end_s)}`);
-    return h("li", { class: "scene", "aria-current": here ? "true" : null }, play, h("label", {}, box, h("span", {}, h("b", { class: "numbers" }, scene.number), " ", bounds, how ? h("span", { class: "soft" }, ` ${how}`) : null)));
+    return h(
+      "li",
+      { class: "scene", "aria-current": here ? "true" : null },
+      play,
+      h(
+        "label",
+        {},
+        box,
+        h("span", {}, h("b", { class: "numbers" }, scene.number), " ", bounds, how ? h("span", { class: "soft" }, ` ${how}`) : null),
+      ),
+    );
   });
   tell();
   return [

@@ -8,7 +8,6 @@ export const title = "Why this hit";
 
 const FRAME_PX = 320;
 
-
 /**
  * Show the reference pairs of a hit.
  *
@@ -23,15 +22,25 @@ export function mount(container, app, args) {
   const show = (hit) => {
     const atS = hit.at_s ?? hit.best_s ?? hit.start_s ?? 0;
     const frame = h("img", { src: frameUrl(hit.video_id, atS, FRAME_PX), alt: "The frame", width: 320, height: 180, class: "frame" });
-    top.replaceChildren(frame, h("p", { class: "path" }, h("b", {}, hit.name ?? ""), hit.kind === "photo" ? null : h("span", { class: "soft" }, ` at ${clock(atS)}`)));
-    load(place, "the reasons", () => get(`/videos/${hit.video_id}/why?t=${atS}`), (answer) => reasons(answer, hit));
+    top.replaceChildren(
+      frame,
+      h("p", { class: "path" }, h("b", {}, hit.name ?? ""), hit.kind === "photo" ? null : h("span", { class: "soft" }, ` at ${clock(atS)}`)),
+    );
+    load(
+      place,
+      "the reasons",
+      () => get(`/videos/${hit.video_id}/why?t=${atS}`),
+      (answer) => reasons(answer, hit),
+    );
   };
   show(args);
   return { update: (next) => next && show(next) };
 }
 
 function reasons({ pairs, references }, hit) {
-  const named = hit.names?.length ? h("p", { class: "note" }, `Its score is higher because it shows ${hit.names.join(" and ")}, which you taught.`) : null;
+  const named = hit.names?.length
+    ? h("p", { class: "note" }, `Its score is higher because it shows ${hit.names.join(" and ")}, which you taught.`)
+    : null;
   if (!pairs.length) {
     const why = references === null ? "No reference set is in force." : `No pair of the reference set ${references} is near enough to it.`;
     return [named, h("p", {}, "Nothing was blended into this frame: the query was compared with the frame alone."), h("p", { class: "soft" }, why)];
@@ -39,9 +48,17 @@ function reasons({ pairs, references }, hit) {
   const most = Math.max(...pairs.flatMap((pair) => [pair.weight_img, pair.weight_txt]), 1e-9);
   return [
     named,
-    h("p", {}, "These pairs are nearest to the frame. Their images and texts are blended into it with the weights shown; the frame itself has weight 1."),
+    h(
+      "p",
+      {},
+      "These pairs are nearest to the frame. Their images and texts are blended into it with the weights shown; the frame itself has weight 1.",
+    ),
     h("p", { class: "soft" }, `Reference set: ${references ?? "none"}`),
-    h("ol", { class: "pairs" }, pairs.map((pair) => card(pair, most))),
+    h(
+      "ol",
+      { class: "pairs" },
+      pairs.map((pair) => card(pair, most)),
+    ),
   ];
 }
 
@@ -59,7 +76,12 @@ function card(pair, most) {
       h("b", {}, pair.text),
       bar("Image", pair.weight_img, most),
       bar("Text", pair.weight_txt, most),
-      h("p", { class: "soft" }, pair.similarity === null ? "similarity no longer known" : `similarity ${pair.similarity.toFixed(2)}`, ` · ${pair.source}`),
+      h(
+        "p",
+        { class: "soft" },
+        pair.similarity === null ? "similarity no longer known" : `similarity ${pair.similarity.toFixed(2)}`,
+        ` · ${pair.source}`,
+      ),
     ),
   );
 }
@@ -67,5 +89,11 @@ function card(pair, most) {
 function bar(label, weight, most) {
   const fillOf = h("i");
   fillOf.style.setProperty("width", `${(100 * Math.max(0, weight)) / most}%`);
-  return h("div", { class: "weight" }, h("span", {}, label), h("span", { class: "weight-bar", "aria-hidden": "true" }, fillOf), h("span", { class: "numbers" }, weight.toFixed(3)));
+  return h(
+    "div",
+    { class: "weight" },
+    h("span", {}, label),
+    h("span", { class: "weight-bar", "aria-hidden": "true" }, fillOf),
+    h("span", { class: "numbers" }, weight.toFixed(3)),
+  );
 }

@@ -32,9 +32,30 @@ export function exporting(app, spansNow) {
   let chosen = "clips";
   let stop = null;
   const left = h("p", { class: "note" });
-  const amount = h("input", { class: "field short", type: "number", min: "0", max: "1000", step: "any", value: "0", required: true, "aria-label": "Handles" });
-  const unit = h("select", { class: "field", "aria-label": "Unit of the handles" }, h("option", { value: "f" }, "frames"), h("option", { value: "s" }, "seconds"));
-  const handles = h("fieldset", { class: "handles" }, h("legend", {}, "Handles"), amount, unit, h("span", { class: "soft" }, "more on both sides of each span"));
+  const amount = h("input", {
+    class: "field short",
+    type: "number",
+    min: "0",
+    max: "1000",
+    step: "any",
+    value: "0",
+    required: true,
+    "aria-label": "Handles",
+  });
+  const unit = h(
+    "select",
+    { class: "field", "aria-label": "Unit of the handles" },
+    h("option", { value: "f" }, "frames"),
+    h("option", { value: "s" }, "seconds"),
+  );
+  const handles = h(
+    "fieldset",
+    { class: "handles" },
+    h("legend", {}, "Handles"),
+    amount,
+    unit,
+    h("span", { class: "soft" }, "more on both sides of each span"),
+  );
   const start = h("button", { type: "submit", class: "button main" }, "Export");
   const result = h("div", { class: "result" });
   const radios = FORMS.map(([value, name, text]) =>
@@ -45,7 +66,14 @@ export function exporting(app, spansNow) {
       h("span", {}, h("b", {}, name), h("span", { class: "soft" }, text)),
     ),
   );
-  const form = h("form", { onsubmit: send }, h("fieldset", { class: "choices" }, h("legend", {}, "Export as"), radios), handles, left, h("div", { class: "row end" }, start));
+  const form = h(
+    "form",
+    { onsubmit: send },
+    h("fieldset", { class: "choices" }, h("legend", {}, "Export as"), radios),
+    handles,
+    left,
+    h("div", { class: "row end" }, start),
+  );
   const shown = dialog("Export the tray", form, result);
   unit.addEventListener("change", () => (amount.step = unit.value === "f" ? "1" : "any"));
 
@@ -59,7 +87,9 @@ export function exporting(app, spansNow) {
     const photos = spansNow().length - spans.length;
     handles.disabled = !FORMS.find(([value]) => value === chosen)[4];
     start.disabled = stop !== null || !spans.length;
-    start.textContent = spans.length ? `Export ${count(spans.length, chosen === "sheet" ? "entry" : "span", chosen === "sheet" ? "entries" : "spans")}` : "Export";
+    start.textContent = spans.length
+      ? `Export ${count(spans.length, chosen === "sheet" ? "entry" : "span", chosen === "sheet" ? "entries" : "spans")}`
+      : "Export";
     left.hidden = !photos;
     left.textContent = `${count(photos, "photo is", "photos are")} left out: photos have no length. The contact sheet shows ${photos === 1 ? "it" : "them"}.`;
   }
@@ -81,12 +111,20 @@ export function exporting(app, spansNow) {
 
   function follow(job, sent) {
     const bar = progress("Export", app.announce.bind(app));
-    const cancel = h("button", { type: "button", class: "button", onclick: () => order(job, "cancel").catch((error) => app.toast(error.message, "bad")) }, "Cancel the export");
+    const cancel = h(
+      "button",
+      { type: "button", class: "button", onclick: () => order(job, "cancel").catch((error) => app.toast(error.message, "bad")) },
+      "Cancel the export",
+    );
     const place = h("div", {}, bar.element, cancel);
     fill(result, place);
     stop = watch(job, (now) => {
       const { spans_done: done = 0, spans_total: total = sent.length } = now.export ?? {};
-      if (!hasEnded(now)) return bar.show(now.status === "queued" ? null : done / Math.max(1, total), now.status === "queued" ? "Waits for another export" : `${done} of ${count(total, "span")}`);
+      if (!hasEnded(now))
+        return bar.show(
+          now.status === "queued" ? null : done / Math.max(1, total),
+          now.status === "queued" ? "Waits for another export" : `${done} of ${count(total, "span")}`,
+        );
       stop = null;
       show();
       fill(result, ended(now, sent));
@@ -109,10 +147,22 @@ export function exporting(app, spansNow) {
       file ? h("a", { class: "button main", href: eventsUrl(`/exports/${job.id}/file`), download: file.name }, "Download") : null,
       (job.export?.notes ?? []).map((note) => h("p", { class: "soft" }, note)),
       job.skipped_count
-        ? h("div", { class: "note" }, h("p", {}, `${count(job.skipped_count, "span was", "spans were")} left out:`), h("ul", {}, skipped.map((one) => h("li", {}, `${label(one)}: ${one.reason}`))), job.skipped_count > skipped.length ? h("p", {}, `and ${job.skipped_count - skipped.length} more`) : null)
+        ? h(
+            "div",
+            { class: "note" },
+            h("p", {}, `${count(job.skipped_count, "span was", "spans were")} left out:`),
+            h(
+              "ul",
+              {},
+              skipped.map((one) => h("li", {}, `${label(one)}: ${one.reason}`)),
+            ),
+            job.skipped_count > skipped.length ? h("p", {}, `and ${job.skipped_count - skipped.length} more`) : null,
+          )
         : null,
       !file && job.status === "done" ? h("p", {}, "The export made no file.") : null,
-    ].flat().filter(Boolean);
+    ]
+      .flat()
+      .filter(Boolean);
   }
 
   return {

@@ -9,9 +9,18 @@ const MOST_FAILURES = 20;
 const ORDERS = {
   // status -> [order, text]
   queued: [["cancel", "Cancel"]],
-  running: [["pause", "Pause"], ["cancel", "Cancel"]],
-  pausing: [["resume", "Resume"], ["cancel", "Cancel"]],
-  paused: [["resume", "Resume"], ["cancel", "Cancel"]],
+  running: [
+    ["pause", "Pause"],
+    ["cancel", "Cancel"],
+  ],
+  pausing: [
+    ["resume", "Resume"],
+    ["cancel", "Cancel"],
+  ],
+  paused: [
+    ["resume", "Resume"],
+    ["cancel", "Cancel"],
+  ],
   cancelling: [],
 };
 
@@ -45,9 +54,16 @@ export function jobCard(job, app, { onend, onretry }) {
   }
 
   function orders(now) {
-    const wanted = hasEnded(now) ? (now.status === "done" ? [] : [["retry", now.status === "cancelled" ? "Go on" : "Try again"]]) : (ORDERS[now.status] ?? []);
+    const wanted = hasEnded(now)
+      ? now.status === "done"
+        ? []
+        : [["retry", now.status === "cancelled" ? "Go on" : "Try again"]]
+      : (ORDERS[now.status] ?? []);
     const focused = buttons.contains(document.activeElement);
-    fill(buttons, wanted.map(([what, text]) => h("button", { type: "button", class: "button", onclick: (event) => give(what, event.currentTarget) }, text)));
+    fill(
+      buttons,
+      wanted.map(([what, text]) => h("button", { type: "button", class: "button", onclick: (event) => give(what, event.currentTarget) }, text)),
+    );
     if (focused) (buttons.querySelector("button") ?? status).focus();
   }
 
@@ -68,7 +84,11 @@ export function jobCard(job, app, { onend, onretry }) {
     if (now.failures.length !== listed) {
       listed = now.failures.length;
       const shown = now.failures.slice(-MOST_FAILURES);
-      fill(failures, shown.map((one) => h("li", {}, h("b", { class: "path", title: one.path }, one.name), h("p", {}, one.reason))), now.failures_count > shown.length ? h("li", { class: "soft" }, `and ${now.failures_count - shown.length} more`) : null);
+      fill(
+        failures,
+        shown.map((one) => h("li", {}, h("b", { class: "path", title: one.path }, one.name), h("p", {}, one.reason))),
+        now.failures_count > shown.length ? h("li", { class: "soft" }, `and ${now.failures_count - shown.length} more`) : null,
+      );
     }
     if (done) onend(now);
   }
@@ -87,7 +107,11 @@ function shareOf({ index, status }) {
 function running({ index, status }) {
   if (status === "queued") return "Waits for another job";
   if (!index || index.scanning) return "Finding new and changed files …";
-  const parts = [`${percent(shareOf({ index, status }))} of ${size(index.bytes_total)}`, `${index.files_done} of ${count(index.files_total, "file")}`];
+  if (!index.files_total) return "Nothing is new or changed";
+  const parts = [
+    `${percent(shareOf({ index, status }))} of ${size(index.bytes_total)}`,
+    `${index.files_done} of ${count(index.files_total, "file")}`,
+  ];
   if (index.speed > 0) parts.push(`${index.speed.toFixed(1)} × real time`);
   if (index.remaining_s !== null && index.remaining_s !== undefined && status === "running") parts.push(`${duration(index.remaining_s)} left`);
   return parts.join(" · ");
@@ -96,6 +120,14 @@ function running({ index, status }) {
 function summary({ index, failures_count: failures }) {
   const { added = 0, updated = 0, moved = 0, copied = 0, removed = 0, unchanged = 0 } = index?.counts ?? {};
   const parts = [`${added} added`];
-  for (const [number, word] of [[updated, "updated"], [moved, "moved"], [copied, "copied"], [removed, "removed"], [unchanged, "unchanged"], [failures, "failed"]]) if (number) parts.push(`${number} ${word}`);
+  for (const [number, word] of [
+    [updated, "updated"],
+    [moved, "moved"],
+    [copied, "copied"],
+    [removed, "removed"],
+    [unchanged, "unchanged"],
+    [failures, "failed"],
+  ])
+    if (number) parts.push(`${number} ${word}`);
   return parts.join(", ");
 }

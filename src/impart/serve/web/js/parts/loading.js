@@ -26,7 +26,10 @@ export async function load(place, what, ask, draw, { quiet = false } = {}) {
   } catch (error) {
     if (error.name === "AbortError" || place.run !== run) return null;
     if (error.status === undefined) console.error(error);
-    fill(place, failed(error, what, () => load(place, what, ask, draw)));
+    fill(
+      place,
+      failed(error, what, () => load(place, what, ask, draw)),
+    );
     answer = null;
   } finally {
     if (place.run === run) place.removeAttribute("aria-busy");
@@ -37,5 +40,10 @@ export async function load(place, what, ask, draw, { quiet = false } = {}) {
 /** Say what failed, with a button to try again. */
 export function failed(error, what, again) {
   if (isMissing(error)) return h("p", { class: "note" }, `This server does not offer ${what}.`);
-  return h("div", { class: "note bad", role: "alert" }, h("p", {}, `Cannot load ${what}: ${error.message}`), h("button", { type: "button", class: "button", onclick: again }, "Try again"));
+  return h(
+    "div",
+    { class: "note bad", role: "alert" },
+    h("p", {}, `Cannot load ${what}: ${error.message}`),
+    h("button", { type: "button", class: "button", onclick: again }, "Try again"),
+  );
 }

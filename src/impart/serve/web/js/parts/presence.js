@@ -13,7 +13,12 @@ const pagePath = (name, cursor) => `/names/${name.name_id}/spans?limit=100${curs
 
 /** Fill an element with the spans of a name. */
 export function presence(place, name, app) {
-  return load(place, `where ${name.name} is`, () => get(pagePath(name)), (answer) => drawn(answer, name, app));
+  return load(
+    place,
+    `where ${name.name} is`,
+    () => get(pagePath(name)),
+    (answer) => drawn(answer, name, app),
+  );
 }
 
 /** Group hits by video, in the order of the first of each; the spans of a video in order of time. */
@@ -28,7 +33,8 @@ function byVideo(hits) {
 }
 
 function drawn(first, name, app) {
-  if (!first.hits.length) return h("p", { class: "note" }, `${name.name} was not found in the index. More images, from other sides and in other light, help.`);
+  if (!first.hits.length)
+    return h("p", { class: "note" }, `${name.name} was not found in the index. More images, from other sides and in other light, help.`);
   const list = h("ol", { class: "plain-list stack" });
   const told = h("p", { class: "soft" });
   const more = h("button", { type: "button", class: "button", onclick: grow }, "Show more");
@@ -37,7 +43,10 @@ function drawn(first, name, app) {
     const videos = byVideo(hits);
     const spans = cursor ? `the first ${hits.length} of ${count(first.total, "span")}` : count(first.total, "span");
     told.textContent = `${name.name} is in ${count(videos.length, "file")}: ${spans}.`;
-    fill(list, videos.map((video) => card(video, name, app)));
+    fill(
+      list,
+      videos.map((video) => card(video, name, app)),
+    );
     more.hidden = !cursor;
   };
   async function grow() {
@@ -57,9 +66,22 @@ function drawn(first, name, app) {
 }
 
 function card(video, name, app) {
-  const spanOf = (span) => ({ video_id: video.video_id, name: video.name, kind: video.kind, start_s: span.start_s, end_s: span.end_s, label: name.name });
+  const spanOf = (span) => ({
+    video_id: video.video_id,
+    name: video.name,
+    kind: video.kind,
+    start_s: span.start_s,
+    end_s: span.end_s,
+    label: name.name,
+  });
   const play = (span) => app.player.play(spanOf(span));
-  const button = (span) => h("button", { type: "button", class: "button", "aria-label": `Play ${video.name} from ${clock(span.start_s)}`, onclick: () => play(span) }, icon("play"), h("span", { class: "numbers" }, clock(span.start_s)));
+  const button = (span) =>
+    h(
+      "button",
+      { type: "button", class: "button", "aria-label": `Play ${video.name} from ${clock(span.start_s)}`, onclick: () => play(span) },
+      icon("play"),
+      h("span", { class: "numbers" }, clock(span.start_s)),
+    );
   const list = h("div", { class: "row wrap" }, video.spans.slice(0, MOST_SPANS).map(button));
   const rest = video.spans.slice(MOST_SPANS);
   if (rest.length) {
@@ -70,7 +92,21 @@ function card(video, name, app) {
     });
     list.append(more);
   }
-  const add = h("button", { type: "button", class: "button", onclick: () => app.toast(`${count(app.tray.addAll(video.spans.map(spanOf)), "span")} added to the tray.`) }, "All to the tray");
-  if (video.kind === "photo") return h("li", {}, h("div", { class: "row between" }, h("b", { class: "path" }, video.name), h("button", { type: "button", class: "button", onclick: () => play(video.spans[0]) }, "Show")));
+  const add = h(
+    "button",
+    { type: "button", class: "button", onclick: () => app.toast(`${count(app.tray.addAll(video.spans.map(spanOf)), "span")} added to the tray.`) },
+    "All to the tray",
+  );
+  if (video.kind === "photo")
+    return h(
+      "li",
+      {},
+      h(
+        "div",
+        { class: "row between" },
+        h("b", { class: "path" }, video.name),
+        h("button", { type: "button", class: "button", onclick: () => play(video.spans[0]) }, "Show"),
+      ),
+    );
   return h("li", {}, h("div", { class: "row between" }, h("b", { class: "path" }, video.name), add), strip(video.spans, video.video_s, play), list);
 }

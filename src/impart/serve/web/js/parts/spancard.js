@@ -6,7 +6,7 @@ import { facts, frameS } from "./facts.js";
 import { parseClock } from "./words.js";
 
 const FRAMES_MS = 200; // after the last change of a bound
-export const WIDTH_PX = 192; // of frames
+export const WIDTH_PX = 320; // of frames
 let cards = 0;
 
 /**
@@ -28,7 +28,14 @@ export function spanCard(item, app, actions) {
   const images = (photo ? ["in"] : ["in", "out"]).map(() => h("img", { alt: "", width: 96, height: 54, decoding: "async" }));
   const play = h("button", { type: "button", class: "tray-frames", onclick: () => app.player?.play(now) }, images, icon("play"));
   const place = h("span", { class: "tray-place numbers" });
-  const label = h("input", { class: "field", value: item.label, placeholder: "Label", maxLength: 200, "aria-label": "Label", onchange: () => actions.edit({ label: label.value.trim() }) });
+  const label = h("input", {
+    class: "field",
+    value: item.label,
+    placeholder: "Label",
+    maxLength: 200,
+    "aria-label": "Label",
+    onchange: () => actions.edit({ label: label.value.trim() }),
+  });
   const message = h("p", { class: "bad", id: `span-${number}-message`, role: "alert", hidden: true });
   const length = h("span", { class: "soft numbers" });
   const earlier = iconButton("earlier", "Move earlier", () => actions.move(-1), { class: "button icon plain", "data-move": "earlier" });
@@ -43,7 +50,14 @@ export function spanCard(item, app, actions) {
     h("div", { class: "tray-head" }, grip, place, name, earlier, later, remove),
     play,
     label,
-    photo ? h("p", { class: "soft" }, "Photo: for contact sheets only.") : h("div", { class: "bounds" }, bounds.map(({ row }) => row), length),
+    photo
+      ? h("p", { class: "soft" }, "Photo: for contact sheets only.")
+      : h(
+          "div",
+          { class: "bounds" },
+          bounds.map(({ row }) => row),
+          length,
+        ),
     message,
   );
 
@@ -57,7 +71,13 @@ export function spanCard(item, app, actions) {
   );
 
   function bound(text, field) {
-    const input = h("input", { class: "field numbers", "aria-label": `${text}, in seconds or minutes:seconds`, "aria-describedby": message.id, autocomplete: "off", spellcheck: false });
+    const input = h("input", {
+      class: "field numbers",
+      "aria-label": `${text}, in seconds or minutes:seconds`,
+      "aria-describedby": message.id,
+      autocomplete: "off",
+      spellcheck: false,
+    });
     const nudge = (by) => set(field, now[field] + by * frameS(video));
     input.addEventListener("change", () => read(field, input));
     input.addEventListener("keydown", (event) => {
@@ -85,7 +105,8 @@ export function spanCard(item, app, actions) {
   function read(field, input) {
     if (input.value === clock(now[field], 2)) return say("");
     const seconds = parseClock(input.value);
-    if (seconds === null) return say(`${input.value || "An empty field"} is no time: write seconds or minutes:seconds, such as 12.5 or 1:02.5.`, input);
+    if (seconds === null)
+      return say(`${input.value || "An empty field"} is no time: write seconds or minutes:seconds, such as 12.5 or 1:02.5.`, input);
     return set(field, seconds, input);
   }
 
@@ -93,7 +114,8 @@ export function spanCard(item, app, actions) {
     const next = { ...now, [field]: Math.max(0, Math.round(seconds * 1000) / 1000) };
     const end = video?.duration_s ?? Infinity;
     const given = input ?? bounds.find((one) => one.field === field).input;
-    if (next.end_s - next.start_s < 0.5 * frameS(video)) return say(`In must be before out: ${clock(next.start_s, 2)} is not before ${clock(next.end_s, 2)}.`, given);
+    if (next.end_s - next.start_s < 0.5 * frameS(video))
+      return say(`In must be before out: ${clock(next.start_s, 2)} is not before ${clock(next.end_s, 2)}.`, given);
     if (next[field] > end + 0.001) return say(`The video ends at ${clock(end, 2)}.`, given);
     say("");
     actions.edit({ [field]: next[field] });

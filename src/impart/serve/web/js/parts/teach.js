@@ -34,8 +34,21 @@ export function teachForm(app, { moment, names, onsaved, onfind, enough }) {
   let files = [];
   let moments = moment ? [moment] : [];
   const known = h("datalist", { id: `names-${number}` });
-  const field = h("input", { class: "field", id: `name-${number}`, list: `names-${number}`, maxLength: 100, required: true, autocomplete: "off", placeholder: "Rex" });
-  field.addEventListener("focus", () => fill(known, names().map((one) => h("option", { value: one.name }))));
+  const field = h("input", {
+    class: "field",
+    id: `name-${number}`,
+    list: `names-${number}`,
+    maxLength: 100,
+    required: true,
+    autocomplete: "off",
+    placeholder: "Rex",
+  });
+  field.addEventListener("focus", () =>
+    fill(
+      known,
+      names().map((one) => h("option", { value: one.name })),
+    ),
+  );
   const chosen = h("ul", { class: "faces", "aria-label": "Chosen images" });
   const title = h("label", { for: field.id }, h("b", {}, moment ? "This is" : "Teach a name"));
   const save = h("button", { type: "submit", class: "button main" }, "Save");
@@ -73,11 +86,26 @@ export function teachForm(app, { moment, names, onsaved, onfind, enough }) {
   function show() {
     save.disabled = !files.length && !moments.length;
     chosen.hidden = save.disabled;
-    const drop = (label, act) => iconButton("close", label, () => (act(), show(), (chosen.querySelector("button") ?? field).focus()), { class: "button icon small" });
+    const drop = (label, act) =>
+      iconButton("close", label, () => (act(), show(), (chosen.querySelector("button") ?? field).focus()), { class: "button icon small" });
     fill(
       chosen,
-      moments.map((one) => h("li", { class: "face" }, h("img", { src: frameUrl(one.video_id, timeOf(one), 160), alt: `Frame at ${clock(timeOf(one))}`, width: SIDE_PX, height: SIDE_PX }), drop(`Leave out the frame at ${clock(timeOf(one))}`, () => (moments = moments.filter((other) => other !== one))))),
-      files.map((file) => h("li", { class: "face" }, preview(file), drop(`Leave out ${file.name}`, () => (files = files.filter((other) => other !== file))))),
+      moments.map((one) =>
+        h(
+          "li",
+          { class: "face" },
+          h("img", { src: frameUrl(one.video_id, timeOf(one), 160), alt: `Frame at ${clock(timeOf(one))}`, width: SIDE_PX, height: SIDE_PX }),
+          drop(`Leave out the frame at ${clock(timeOf(one))}`, () => (moments = moments.filter((other) => other !== one))),
+        ),
+      ),
+      files.map((file) =>
+        h(
+          "li",
+          { class: "face" },
+          preview(file),
+          drop(`Leave out ${file.name}`, () => (files = files.filter((other) => other !== file))),
+        ),
+      ),
     );
   }
 
@@ -111,7 +139,13 @@ export function teachForm(app, { moment, names, onsaved, onfind, enough }) {
     return [
       h("p", { class: added ? "good" : "" }, added ? `${count(added, "image")} added${has}.` : `No new image${has}.`),
       before.length ? h("p", { class: "soft" }, `${count(before.length, "image was", "images were")} there already.`) : null,
-      failed.length ? h("ul", { class: "failures plain-list" }, failed.map((one) => h("li", {}, h("b", {}, one.source), h("p", {}, one.reason)))) : null,
+      failed.length
+        ? h(
+            "ul",
+            { class: "failures plain-list" },
+            failed.map((one) => h("li", {}, h("b", {}, one.source), h("p", {}, one.reason))),
+          )
+        : null,
       notes.map((note) => h("p", { class: "soft" }, note)),
       lack > 0 ? h("p", { class: "soft" }, `${count(lack, "more image")} recommended: ${enough} in all make it safer.`) : null,
       h("button", { type: "button", class: "button fit", onclick: () => onfind(name) }, `Find ${name}`),
