@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.clips import write_clip
 from helpers.colour_references import colour_set
@@ -15,6 +17,8 @@ from impart.blending.encoder import augment
 from impart.config import Group
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import Hit, Query, VideoIndex
+from impart.video.index.store import TableGoneError
+from impart.video.names.presence import Detector
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.state import in_force, load
 from impart.video.search.state.derived import Derived
@@ -189,3 +193,30 @@ def spans(hits: list[Hit]) -> list[Any]:
         (hit.path, hit.start_s, hit.end_s, hit.strong, [(one.start_s, one.end_s) for one in hit.moments])
         for hit in hits
     ]
+
+
+def test_names_are_prepared_by_the_refresh(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = opened(folder)
+    index.names.add("Carmine", [Image.new("RGB", (64, 64), "red")])
+    index.searcher.state.hold()
+    index.searcher.state.refresh()
+    film(folder / "films", 1)
+    add(folder)
+    index.searcher.state.refresh()
+    monkeypatch.setattr(Detector, "z_scores", lambda *_: 1 / 0)
+    (hit, *_) = index.search(text="Carmine")
+    assert hit.names == ("Carmine",)
+    assert index.searcher.names_in([Query(text="Carmine in the rain"), Query(text="rain")]) == [("Carmine",), ()]
+
+
+def test_everything_is_read_where_the_old_vectors_are_gone(folder: Path) -> None:
+    """The retrieval embeddings of a snapshot are read when they are first used: a video was replaced before."""
+    index = opened(folder)
+    shutil.rmtree(folder / "index" / "cache")
+    index.searcher.state.hold()
+    old = index.searcher.state.current().snapshot
+    write_clip(folder / "films" / "4.mp4", colours=["yellow"], seconds_each=1)
+    add(folder)
+    with pytest.raises(TableGoneError):
+        len(old.retrieval)
+    same(load_snapshot(index._store, old=old), load_snapshot(index._store))
