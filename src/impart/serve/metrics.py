@@ -29,14 +29,13 @@ __all__ = ["METRICS_TYPE", "Measured", "Metrics", "Stage"]
 METRICS_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 """Media type of `Metrics.text`."""
 
-Stage: TypeAlias = Literal["decode", "encode", "retrieve", "query", "frames", "previews"]
+Stage: TypeAlias = Literal["decode", "encode", "retrieve", "query", "previews"]
 
 _STAGES: dict[Stage, str] = {
-    "decode": "Seconds to decode one file while it is indexed.",
-    "encode": "Seconds to encode what one request or one file needs.",
+    "decode": "Seconds to decode one frame image that was not cached.",
+    "encode": "Seconds to encode the texts of one batch of searches.",
     "retrieve": "Seconds to score and rank the index for one batch of searches.",
     "query": "Seconds of one search, from request to answer.",
-    "frames": "Seconds to make one frame image that was not cached.",
     "previews": "Seconds to make one preview that was not cached.",
 }
 _SEARCH = "/search"  # template of the route whose requests are queries

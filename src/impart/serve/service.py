@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Depends, Request
 
@@ -40,7 +40,7 @@ class Service:
         self.index = VideoIndex.open(settings.index)
         self.metrics = Metrics()
         self.metrics.watch(self.records)
-        self.media = Media(settings.cache_folder, cache_mb=settings.cache_mb, on_made=self.metrics.observe)
+        self.media = Media(settings.cache_folder, cache_mb=settings.cache_mb, on_made=self._made)
         self.refresher = Refresher(self.index)
         self.searches = SearchService(self.index, waiting=settings.waiting_searches, observe=self.metrics.observe)
         self.images = QueryImages(
@@ -60,6 +60,11 @@ class Service:
             settings=settings.jobs,
         )
         self.streams = Streams(settings.jobs.streams)
+
+        self.metrics.gauge("jobs_running", "Jobs that run now.", self.jobs.count_running)
+
+    def _made(self, what: Literal["frames", "previews"], seconds: float) -> None:
+        self.metrics.observe("decode" if what == "frames" else "previews", seconds)
 
     def close(self) -> None:
         """Release what the server holds; running jobs commit their video first."""

@@ -162,6 +162,10 @@ class JobQueue:
         """Return the job of a kind that runs now."""
         return self._lanes[kind].running
 
+    def count_running(self) -> int:
+        """Count the jobs that run now."""
+        return sum(lane.running is not None for lane in self._lanes.values())
+
     def file_of(self, job: Job) -> tuple[Path, str] | None:
         """Return the finished file of an export, with its name; None where it was deleted meanwhile."""
         name = job.progress.file_name if isinstance(job.progress, ExportProgress) else None
