@@ -14,7 +14,7 @@ from helpers.served import HERE, client_of, within, write_library
 from impart.errors import EncoderError
 from impart.serve.app import create_app
 from impart.serve.settings import ServeSettings
-from impart.video.index.index import VideoIndex
+from impart.video.search.searcher import Searcher
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def test_a_server_gets_ready_without_a_search(client: TestClient) -> None:
 
 
 def test_until_then_it_says_why(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    client, go = client_of(library), threading.Event()
-    real = VideoIndex.search
-    monkeypatch.setattr(VideoIndex, "search", lambda *_, **keywords: go.wait(10) and real(*_, **keywords))
+    go, real = threading.Event(), Searcher.encode
+    monkeypatch.setattr(Searcher, "encode", lambda *given: go.wait(10) and real(*given))
+    client = client_of(library)
     answer = client.get("/ready")
     assert (answer.status_code, answer.json()["code"], answer.headers["Retry-After"]) == (503, "warming_up", "1")
     assert client.get("/health").status_code == 200
@@ -59,14 +59,13 @@ def test_until_then_it_says_why(library: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_model_that_cannot_be_loaded_is_named_and_tried_again(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = client_of(library)
-
-    def fails(*_: object, **__: object) -> None:
+    def fails(*_: object) -> None:
         raise EncoderError("the model mini is damaged")
 
     with monkeypatch.context() as patched:
-        patched.setattr(VideoIndex, "search", fails)
-        assert within(5, lambda: client.get("/ready").json()["code"] == "not_ready")
+        patched.setattr(Searcher, "encode", fails)
+        client = client_of(library)
+        assert within(5, lambda: client.get("/ready").json().get("code") == "not_ready")
         assert "the model mini is damaged" in client.get("/ready").json()["detail"]
     assert within(20, lambda: is_ready(client))
 
