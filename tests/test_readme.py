@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +27,9 @@ SMALL = (
     " --set loop.epochs=1 --set loop.batch=16 --set data.validation_images=8 --set ram.k=2 --set log.tensorboard=false"
 )
 """Added to the training command: the README trains on a person's own pairs, for longer."""
+
+LASTING = {"impart serve": "serving", "impart watch": "watching"}
+"""Commands that run until Ctrl-C, and a word that they print when they are ready."""
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -91,7 +96,24 @@ def environment(place: Path) -> dict[str, str]:
         "HOME": str(place / "home"),
         "HF_HUB_CACHE": str(place / "hub"),
         "HF_HUB_OFFLINE": "1",
+        "BROWSER": "true",
     }
+
+
+def run_until(word: str, command: str, place: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command until it prints a word, then press Ctrl-C."""
+    output = place / "output"
+    with output.open("w") as file:
+        running = subprocess.Popen(
+            ["bash", "-c", f"exec {command}"], cwd=place, env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
+        end_s = time.monotonic() + 120
+        while word not in output.read_text() and running.poll() is None and time.monotonic() < end_s:
+            time.sleep(0.2)
+        running.send_signal(signal.SIGINT)
+        code = running.wait(timeout=60)
+    text = output.read_text()
+    return subprocess.CompletedProcess(command, code if word in text else 1, text, "")
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +124,13 @@ def printed(place: Path, environment: dict[str, str]) -> dict[str, subprocess.Co
     results = {}
     for command in commands():
         small = SMALL if command.startswith("impart train") else ""
-        results[command] = subprocess.run(
-            ["bash", "-c", command + small], cwd=place, env=environment, capture_output=True, text=True, check=False
+        word = next((word for start, word in LASTING.items() if command.startswith(start)), None)
+        results[command] = (
+            run_until(word, command, place, environment)
+            if word is not None
+            else subprocess.run(
+                ["bash", "-c", command + small], cwd=place, env=environment, capture_output=True, text=True, check=False
+            )
         )
     return results
 
