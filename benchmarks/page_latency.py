@@ -155,7 +155,7 @@ def measure_scroll(browser: Browser, address: str, *, total: int = 10_000) -> di
     hit = answer["hits"][0] | {"strong": True}
 
     def respond(route: Route) -> None:
-        asked = route.request.post_data_json
+        asked: dict[str, Any] = route.request.post_data_json or {}
         first = int(asked.get("cursor") or 0)
         last = min(total, first + asked["limit"])
         hits = [hit | {"rank": place + 1, "name": f"{place + 1}.mp4"} for place in range(first, last)]
