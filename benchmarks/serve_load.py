@@ -208,14 +208,14 @@ def cpu_s(pid: int) -> float:
 
 
 async def search(client: httpx2.AsyncClient, text: str, measured: Measured) -> None:
-    """Send one search, and record its time."""
+    """Send one search, and record its time and what is wrong with its answer."""
     began = time.perf_counter()
     try:
         answer = await client.post("/api/v1/search", json={"text": text, "limit": LIMIT})
         if answer.status_code != 200:
             measured.errors.append(f"{answer.status_code}: {answer.text[:200]}")
-        elif len(answer.json()["hits"]) != LIMIT:
-            measured.errors.append(f"{len(answer.json()['hits'])} hits")
+        elif not answer.json()["hits"]:
+            measured.errors.append("no hits")
     except httpx2.HTTPError as error:
         measured.errors.append(f"{type(error).__name__}: {error}")
     ended = time.perf_counter()
@@ -300,6 +300,7 @@ def main() -> None:
         measured, alone, stop = Measured(), Measured(), threading.Event()
         with server(index, clips, Path(scratch)) as (address, pid):
             asyncio.run(load(address, texts[:1], searchers=1, most_s=300, measured=Measured()))  # loads the index
+            urllib.request.urlopen(f"{address}/api/v1/videos").close()  # as the page does; it loads the database
             time.sleep(60)  # what the server prepares in the background
             asyncio.run(load(address, texts[:ALONE], searchers=1, most_s=60, measured=alone))
             watcher = threading.Thread(target=watch_memory, args=(pid, measured, stop))

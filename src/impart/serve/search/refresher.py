@@ -6,6 +6,7 @@ therefore starts when the index rests, or after ten times the time that the last
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
@@ -107,7 +108,14 @@ class Refresher:
                         self.took_s = ended_at - now
                         self.ready.set()
                         self._state.prepare_frames()
+                        _give_back()
                     self.error = None
             except (ImpartError, TableGoneError, OSError) as error:  # damaged, or replaced meanwhile
                 self.error, ended_at = error, time.monotonic()
             self._now.wait(_POLL_S)
+
+
+def _give_back() -> None:
+    """Give memory that is free back to the system; the allocator of glibc keeps what a refresh needed in between."""
+    with suppress(OSError, AttributeError, TypeError):  # of other systems
+        ctypes.CDLL(None).malloc_trim(0)

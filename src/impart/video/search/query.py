@@ -304,14 +304,15 @@ def query_vectors(
     """
     terms = [query.weighted(settings.negative_weight) for query in queries]
     texts = list(dict.fromkeys(term.text for of_query in terms for term in of_query if term.text is not None))
-    vectors: dict[str | None, Float32] = {}
+    vectors: dict[str, Float32] = {}
     if texts:
-        vectors = {**(known or TextVectors(settings.prompts)).of(texts, encoder)}
+        vectors = (known or TextVectors(settings.prompts)).of(texts, encoder)
         _warn_of_unread(texts, encoder, settings.prompts)
     rows = []
     for of_query in terms:
         of_terms = [
-            vectors[term.text] if term.image is None else _image_vector(term.image, encoder, fit) for term in of_query
+            vectors[term.text or ""] if term.image is None else _image_vector(term.image, encoder, fit)
+            for term in of_query
         ]
         rows.append(combine(np.stack(of_terms), [term.weight for term in of_query]))
     return np.stack(rows)
