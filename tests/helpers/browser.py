@@ -21,7 +21,6 @@ import pytest
 from helpers.clips import write_clip
 from helpers.photos import write_photo
 from helpers.shades import register_tiny
-from helpers.stand_in_routes import add_missing, add_missing_assets
 from helpers.tiny_encoder import TinyEncoder
 
 if TYPE_CHECKING:
@@ -98,7 +97,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     for _ in VideoIndex.open(folder / "library.impart", TinyEncoder()).add([library]):
         pass
     app = create_app(ServeSettings(index=folder / "library.impart", cache=folder / "cache", requests_per_s=10_000))
-    add_missing(app)
     with serving(app) as address:
         yield Site(address, library)
 
@@ -143,7 +141,6 @@ def open_page(chromium: Browser, site: Site) -> Iterator[OpenPage]:
             page.on(
                 "request", lambda request: note(f"request to {request.url}") if is_foreign(request.url, site) else None
             )
-            add_missing_assets(page)
             page.goto(site.address + path)
             return page
 
