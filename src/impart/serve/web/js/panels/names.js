@@ -87,6 +87,9 @@ export function mount(container, app, args) {
         images.map((image) => face(name, image)),
       ),
       (name.report?.remarks ?? []).map((remark) => h("p", { class: "note" }, remark)),
+      images.length < ENOUGH && !name.report?.remarks.length
+        ? h("p", { class: "soft" }, `${count(ENOUGH - images.length, "more image")} recommended.`)
+        : null,
       h(
         "div",
         { class: "row" },
