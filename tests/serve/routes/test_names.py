@@ -217,7 +217,7 @@ def test_uploads_over_the_limits_fail_with_a_reason(index: Path) -> None:
         assert "megapixels" in answer.json()["failed"][0]["reason"]
         answer = upload(client, "Rex", ("huge.png", b"\x89PNG" + b"0" * (1 << 20)))
         assert code_of(answer) == (422, "bad_data")
-        assert "more than 1 MiB" in answer.json()["detail"]
+        assert "over the limit of 1 MiB" in answer.json()["detail"]
 
 
 def test_names_are_taught_while_an_indexing_job_holds_the_index(client: TestClient, index: Path) -> None:

@@ -227,6 +227,7 @@ class IndexOut(BaseModel):
     roots: list[str] = Field(description="Folders that jobs may index.")
     writer_active: bool = Field(description="Whether a process is writing to the index now, this server's or another.")
     job_id: str | None = Field(description="The indexing job that runs now.")
+    paused: bool = Field(False, description="Whether indexing waits since `impart pause`.")
     videos: int = 0
     photos: int = 0
     video_s: float = Field(0.0, description="Seconds of video.")
