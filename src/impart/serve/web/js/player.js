@@ -216,7 +216,7 @@ export class Player {
     const close = iconButton("close", "Close the player (Escape)", () => this.dismiss(), { class: "button icon plain" });
     const facts = [info.kind === "video" ? lengthText(info.duration_s) : null, `${info.width} × ${info.height}`, info.codec, info.fps && info.kind === "video" ? `${Math.round(info.fps * 100) / 100} fps` : null];
     return h("div", { class: "player-side" },
-      h("div", { class: "player-title" }, h("h3", { title: info.path }, info.name), close),
+      h("div", { class: "player-title" }, h("h3", { title: info.path }, breakable(info.name)), close),
       h("p", { class: "soft player-folder" }, folderOf(info.path)),
       h("p", { class: "soft" }, facts.filter(Boolean).join(" · ")),
       info.problem ? h("p", { class: "bad" }, info.problem) : null,
@@ -370,6 +370,9 @@ export class Player {
     }
   }
 }
+
+/** A name that is broken after signs rather than within words. */
+const breakable = (name) => name.split(/(?<=[_.-])/).map((part) => [part, h("wbr")]);
 
 /** Whether a panel lies over the results, so that the player would not be seen. */
 function isCovered() {
