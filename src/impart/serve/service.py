@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from fastapi import Depends, Request
 
+from impart.serve.jobs.job import Job
 from impart.serve.jobs.progress.streams import Streams
 from impart.serve.jobs.queue import JobQueue
 from impart.serve.library.catalogue import Catalogue, CatalogueReader
@@ -58,6 +59,7 @@ class Service:
             exports=settings.cache_folder / "exports",
             roots=settings.roots,
             settings=settings.jobs,
+            on_end=self._job_ended,
         )
         self.streams = Streams(settings.jobs.streams)
 
@@ -65,6 +67,10 @@ class Service:
 
     def _made(self, what: Literal["frames", "previews"], seconds: float) -> None:
         self.metrics.observe("decode" if what == "frames" else "previews", seconds)
+
+    def _job_ended(self, job: Job) -> None:
+        if job.kind == "index":  # what it has added is found without a wait
+            self.refresher.soon()
 
     def close(self) -> None:
         """Release what the server holds; running jobs commit their video first."""

@@ -322,3 +322,11 @@ def test_only_the_last_finished_jobs_are_kept(films: Path, queues) -> None:
     assert queue.get(second.id) is second
     with pytest.raises(JobRefusedError, match="there is no job"):
         queue.get(first.id)
+
+
+def test_the_end_of_a_job_is_told(queues: Callable[..., JobQueue], films: Path) -> None:
+    told: list[tuple[str, str]] = []
+    queue = queues(films, on_end=lambda job: told.append((job.id, job.status)))
+    job = queue.index()
+    until(lambda: told)
+    assert told == [(job.id, "done")]

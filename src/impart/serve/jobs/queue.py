@@ -60,6 +60,7 @@ class JobQueue:
         roots: folders that indexing jobs may read; none = those of the indexed videos, as they are when a job starts.
         settings: limits.
         commands: start the processes, per kind; tests give others.
+        on_end: called at the end of each job, in a thread of the queue.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class JobQueue:
         roots: Sequence[Path] = (),
         settings: JobSettings | None = None,
         commands: Mapping[JobKind, Sequence[str]] | None = None,
+        on_end: Callable[[Job], None] | None = None,
     ) -> None:
         self.settings = settings or JobSettings()
         self.files = ExportFiles(exports, most_mb=self.settings.export_mb, age_s=self.settings.export_age_s)
@@ -78,6 +80,7 @@ class JobQueue:
         self._given_roots = [Path(os.path.abspath(os.path.expanduser(root))) for root in roots]  # noqa: PTH100, PTH111
         self._commands: Mapping[JobKind, Sequence[str]] = {**_COMMANDS, **(commands or {})}  # type: ignore[dict-item]
         self._lanes: dict[JobKind, _Lane] = {"index": _Lane(deque()), "export": _Lane(deque())}
+        self._on_end = on_end
         self._jobs: dict[str, Job] = {}
         self._changed = threading.Condition()
         self._closed_at: float | None = None
@@ -258,6 +261,8 @@ class JobQueue:
                 job.fail("failed", str(error))
             finally:
                 job.end("failed")  # where it has not ended
+                if self._on_end is not None:
+                    self._on_end(job)
                 with self._changed:
                     lane.running = None
                     self._forget()

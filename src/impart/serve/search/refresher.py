@@ -57,7 +57,7 @@ class Refresher:
         self._now.set()
 
     def soon(self) -> None:
-        """Refresh at once, such as after a name was taught or a job ended."""
+        """Refresh at once, such as after the end of a job."""
         self._now.set()
 
     def check(self) -> None:
