@@ -104,7 +104,7 @@ def test_traversal_in_an_id(port: int) -> None:
             path = re.sub(r"\{\w+\}", lambda _, attempt=attempt: attempt, route)  # type: ignore[misc]
             data = send(port, method, path + FINDS_NOTHING, {"name": "Rex"} if method == "PATCH" else {"text": "red"})
             check_refused(port, data, 400, 404, 405, 414, 415, 422)
-            assert b"x-injected" not in data.lower()
+            assert b"x-injected" not in data.partition(b"\r\n\r\n")[0].lower()
 
 
 def bodies(given: str) -> list[tuple[str, str, Any]]:
