@@ -166,6 +166,15 @@ def test_the_printed_configuration_starts_the_server(place: Path, monkeypatch: p
     assert "a" * 20 not in done.output
 
 
+def test_the_configuration_of_a_server_on_every_address_has_one_that_can_be_reached(place: Path) -> None:
+    (place / "token").write_text("a" * 20, encoding="utf-8")
+    listen = ["--http", "--host", "0.0.0.0", "--token-file", str(place / "token")]
+    done = RUN.invoke(app, ["mcp", "--config", "-i", str(place / "library.impart"), *listen])
+    assert json.loads(done.stdout)["mcpServers"]["impart"]["url"] == "http://127.0.0.1:8766/mcp"
+    assert "On other machines" in done.stderr
+    assert "without --config" in done.stderr
+
+
 def test_a_missing_index_names_the_next_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "impart", "mcp", "-i", str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
@@ -180,6 +189,12 @@ def test_a_missing_index_names_the_next_command(tmp_path: Path) -> None:
         (["--token-file", "x"], "needs --http"),
         (["--exports", "x"], "needs --allow-write"),
         (["--http", "--token-file", "no such file"], "cannot read the token file"),
+        (["--http", "--config", "--token-file", "no such file"], "cannot read the token file"),
+        (["--http", "--config", "--host", "0.0.0.0"], "--token-file"),
+        (["--http", "--config", "--port", "0"], "--port"),
+        (["--http", "--allow-host", "http://films.example/"], "is no host name"),
+        (["--allow-host", "films.example"], "need --http"),
+        (["--port", "9000"], "need --http"),
     ],
 )
 def test_options_that_cannot_work_are_refused(place: Path, arguments: list[str], message: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from impart.errors import ConfigError, VideoIndexError
 from impart.serve.app import create_app
 from impart.serve.safety.bodies import MOST_HEAD_BYTES
 from impart.serve.safety.connections import guarded
+from impart.serve.safety.hosts import check_names
 from impart.serve.safety.work import Stopping
 from impart.serve.settings import ServeSettings
 from impart.video.index.manifest import IndexManifest
@@ -41,7 +43,8 @@ def check_start(settings: ServeSettings) -> None:
 
     Raises:
         VideoIndexError: there is neither an index nor a folder that the page may index.
-        ConfigError: the environment asks for metrics of several processes.
+        ConfigError: the environment asks for metrics of several processes; a folder of reference sets is missing; a
+            further name of the server is none.
     """
     if os.environ.get(_SEVERAL_PROCESSES):
         raise ConfigError(
@@ -49,10 +52,11 @@ def check_start(settings: ServeSettings) -> None:
             "earlier runs. impart serve is one process: unset it"
         )
     if not IndexManifest.exists(settings.index) and (settings.read_only or not settings.roots):
-        raise VideoIndexError(
-            f"there is no index at {settings.index}: make one with impart index FOLDER, or let the page make it from a "
-            "folder with impart serve --root FOLDER"
-        )
+        remedy = "" if settings.read_only else ", or let the page make it from a folder with impart serve --root FOLDER"
+        raise VideoIndexError(f"there is no index at {settings.index}: make one with impart index FOLDER{remedy}")
+    if (missing := next((folder for folder in settings.refsets if not folder.expanduser().is_dir()), None)) is not None:
+        raise ConfigError(f"there is no folder {missing}: --refset takes a reference set, or a folder of them")
+    check_names(settings.hosts)
 
 
 def listen(settings: ServeSettings) -> socket.socket:
@@ -78,10 +82,10 @@ def listen(settings: ServeSettings) -> socket.socket:
         opened.listen(socket.SOMAXCONN)
     except OSError as error:
         opened.close()
-        raise ConfigError(
-            f"cannot listen on {where}: {error.strerror or error}; choose another one with --port "
-            "(0 = any that is free)"
-        ) from error
+        remedy = "choose another one with --port (0 = any that is free)"
+        if error.errno == errno.EADDRNOTAVAIL:
+            remedy = "give an address of this machine with --host (0.0.0.0 = all of them)"
+        raise ConfigError(f"cannot listen on {where}: {error.strerror or error}; {remedy}") from error
     return opened
 
 
