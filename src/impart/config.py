@@ -30,6 +30,7 @@ from impart.validation import check_names, check_value, closest, read_toml, type
 __all__ = [
     "DEFAULT_HOST",
     "DEFAULT_PORT",
+    "REQUESTS_PER_S",
     "Around",
     "By",
     "CaptionField",
@@ -70,6 +71,8 @@ RETIRED = {"search.phrasings": "search.prompts"}
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8765
 """Address and port of `impart serve`."""
+REQUESTS_PER_S = 500.0
+"""Requests that `impart serve` answers per client and second, in the mean."""
 
 VARIABLES = ("IMPART_INDEX", "IMPART_CONFIG", "IMPART_CACHE", "IMPART_DATA", "IMPART_FETCH_LIMITS")
 """Environment variables that are no setting: default of --index and --config, folders, and one for a worker."""

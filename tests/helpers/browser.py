@@ -1,17 +1,16 @@
 """A browser on a real server: Debian's Chromium, a small index of generated clips, and a page that must stay clean.
 
-Fixtures, to be imported by a `conftest.py`: `chromium` (one per session), `site` (a server), `open_page` (makes a page
-in a context of its own). A test fails on any error of the console or of the page, and on any request to another host.
-All skip where Chromium or Playwright is missing.
+Fixtures, to be imported by a `conftest.py`: `chromium` (one per session), `site` (a server; a module may have its own),
+`open_page` (makes a page in a context of its own). A test fails on any error of the console or of the page, and on any
+request to another host. All skip where Chromium or Playwright is missing.
 """
 
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -20,11 +19,14 @@ import pytest
 
 from helpers.clips import write_clip
 from helpers.photos import write_photo
+from helpers.served import served
 from helpers.shades import register_tiny
 from helpers.tiny_encoder import TinyEncoder
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+
+    from impart.serve.settings import ServeSettings
 
 CHROMIUM = "/usr/bin/chromium"
 SIZE = (320, 180)
@@ -65,29 +67,15 @@ def write_library(folder: Path) -> Path:
 
 
 @contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """Serve an application on a free port of this machine, in a thread; gives its address."""
-    import socket
-
-    import uvicorn
-
-    opened = socket.socket()
-    opened.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{opened.getsockname()[1]}/"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        opened.close()
+def serving(settings: ServeSettings) -> Iterator[str]:
+    """Serve an index on a free port of this machine, in a thread; gives its address."""
+    with served(replace(settings, port=0)) as port:
+        yield f"http://127.0.0.1:{port}/"
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Serve an index of `write_library`, made with the tiny encoder."""
-    from impart.serve.app import create_app
     from impart.serve.settings import ServeSettings
     from impart.video.index.index import VideoIndex
 
@@ -96,8 +84,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     library = write_library(folder / "library")
     for _ in VideoIndex.open(folder / "library.impart", TinyEncoder()).add([library]):
         pass
-    app = create_app(ServeSettings(index=folder / "library.impart", cache=folder / "cache", requests_per_s=10_000))
-    with serving(app) as address:
+    settings = ServeSettings(index=folder / "library.impart", cache=folder / "cache", requests_per_s=10_000)
+    with serving(settings) as address:
         yield Site(address, library)
 
 
@@ -120,7 +108,14 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def open_page(chromium: Browser, site: Site) -> Iterator[OpenPage]:
-    """Open pages of the site: `open_page("?q=red", color_scheme="dark")`; at the end each must have stayed clean.
+    """Open pages of the site: `open_page("?q=red", color_scheme="dark")`; at the end each must have stayed clean."""
+    with opening(chromium, site) as make:
+        yield make
+
+
+@contextmanager
+def opening(chromium: Browser, site: Site) -> Iterator[OpenPage]:
+    """Open pages of a site; at the end each must have stayed clean.
 
     `allowed` has parts of errors that the test itself causes.
     """
@@ -146,6 +141,38 @@ def open_page(chromium: Browser, site: Site) -> Iterator[OpenPage]:
 
         yield make
     assert not wrong, wrong
+
+
+def search(page: Page, text: str) -> None:
+    """Type a text, and wait for its hits."""
+    page.fill("#query", text)
+    page.press("#query", "Enter")
+    page.wait_for_function(
+        "(text) => document.title.startsWith(text) && !document.querySelector('#results').ariaBusy"
+        " && document.querySelector('[role=feed] .card')",
+        arg=text,
+    )
+
+
+def drop(page: Page, content: bytes, name: str = "image.png", media_type: str = "image/png") -> None:
+    """Drop an image file on the page."""
+    page.evaluate(
+        """([bytes, name, type]) => {
+          const data = new DataTransfer();
+          data.items.add(new File([new Uint8Array(bytes)], name, {type}));
+          for (const type of ["dragenter", "dragover", "drop"])
+            document.body.dispatchEvent(new DragEvent(type, {bubbles: true, cancelable: true, dataTransfer: data}));
+        }""",
+        [list(content), name, media_type],
+    )
+
+
+def violations(page: Page) -> list[tuple[str, str]]:
+    """Check the page, as it is shown, with axe-core: (rule, element) of each violation."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
+    rules = {name: {"enabled": True} for name in ("target-size", "label-content-name-mismatch")}  # off by default
+    found = axe.Axe().run(page, options={"rules": rules}).response["violations"]
+    return [(one["id"], node["html"]) for one in found for node in one["nodes"]]
 
 
 def is_foreign(url: str, site: Site) -> bool:

@@ -1,12 +1,13 @@
-"""Answers of the API to the tray and the panels, given within the browser: what a test needs, and at its pace.
+"""Answers of the API to the tray and the panels that a real server cannot give at the pace of a test.
 
     parts = Parts(page)
-    parts.names["Rex"] = [parts.image("rex.jpg")]
+    job = parts.job("index"); job.event("progress", **parts.progress(0.4)); job.end("done")
+    parts.why = {"references": "things", "pairs": [...]}
     parts.sent                                     # (method, path below /api/v1, JSON) of all that changes something
 
-    parts.sent                                    # (method, path below /api/v1, JSON) of all that changes something
-a job come in portions: all that `log` has now, and the rest when the browser asks again with `Last-Event-ID`. They come
-from a small server, since an answer made within the browser does not see that header.
+Jobs and exports, failures, reference sets and reasons are given within the browser; all else is answered by the server
+of the test. Events of a job come in portions: all that `log` has now, and the rest when the browser asks again with
+`Last-Event-ID`. They come from a small server, since an answer made within the browser does not see that header.
 """
 
 from __future__ import annotations
@@ -71,25 +72,21 @@ class StandInJob:
 
 
 class Parts:
-    """Stand-ins of jobs, exports, names, reference sets and duplicates, for one page."""
+    """Stand-ins of jobs, exports, reference sets and reasons, for one page."""
 
     def __init__(self, page: Page) -> None:
         self.sent: list[tuple[str, str, Any]] = []
         self.jobs: list[StandInJob] = []
-        self.names: dict[str, list[dict[str, Any]]] = {}
-        self.spans: list[dict[str, Any]] = []
         self.failures: list[dict[str, Any]] = []
-        self.failed_images: list[dict[str, str]] = []
         self.why: dict[str, Any] = {"references": None, "pairs": []}
         self.references: dict[str, Any] = {
             "sets": [_set("a", "things", 12), _set("none", "no reference set", 0)],
             "current": "a", "switching_to": None, "problem": None, "left_out": [],
         }  # fmt: skip
         self.refuse_switch = False
-        self.duplicates: list[dict[str, Any]] = []  # one answer per request; the last one stays
         self._events = _serve_events(self)
         page.on("close", lambda _: self._events.shutdown())
-        page.route(re.compile(rf"{API}/(index|jobs|exports|failures|names|references|duplicates)\b"), self._answer)
+        page.route(re.compile(rf"{API}/(index|jobs|exports|failures|references)\b"), self._answer)
         page.route(
             re.compile(rf"{API}/videos/\w+/why"),
             lambda route: reply(route, {"video_id": "0" * 16, "at_s": 0.0, **self.why}),
@@ -117,32 +114,6 @@ class Parts:
             "remaining_s": 125.0, "counts": COUNTS,
         } | fields  # fmt: skip
 
-    @staticmethod
-    def image(source: str, *, in_force: bool = True) -> dict[str, Any]:
-        """Make an image of a name."""
-        return {"image_id": f"{abs(hash(source)) % 16**16:016x}", "source": source, "in_force": in_force}
-
-    def name(self, name: str) -> dict[str, Any]:
-        """Return a name as the API does."""
-        images = self.names[name]
-        checked = [{**image, "found": True} for image in images]
-        remarks = [
-            f"{image['source']} is unlike the other images of {name}" for image in images if not image["in_force"]
-        ]
-        shown = [
-            {
-                "image_id": image["image_id"],
-                "source": image["source"],
-                "video_id": None,
-                "at_s": None,
-                "thumbnail": True,
-            }
-            for image in images
-        ]
-        report = {"name": name, "remarks": remarks, "images": checked}
-        in_force = sum(image["in_force"] for image in images)
-        return {"name_id": _id(name), "name": name, "in_force": in_force, "images": shown, "report": report}
-
     def _answer(self, route: Route) -> None:
         request = route.request
         path = urlsplit(request.url).path.removeprefix(API)
@@ -150,16 +121,13 @@ class Parts:
         if request.method != "GET":
             text = request.post_data if "json" in request.headers.get("content-type", "") else None
             self.sent.append((request.method, path, json.loads(text) if text else None))
-        answers = {"jobs": self._jobs, "exports": self._exports, "names": self._names, "references": self._references}
+        answers = {"jobs": self._jobs, "exports": self._exports, "references": self._references}
         if first in answers:
             answers[first](route, rest)
         elif first == "index":
             reply(route, INDEX)
-        elif first == "failures":
-            reply(route, {"failures": self.failures, "total": len(self.failures), "next_cursor": None})
         else:
-            now = self.duplicates.pop(0) if len(self.duplicates) > 1 else self.duplicates[0]
-            reply(route, now, 202 if now["status"] == "computing" else 200)
+            reply(route, {"failures": self.failures, "total": len(self.failures), "next_cursor": None})
 
     def _jobs(self, route: Route, rest: list[str]) -> None:
         if rest == ["index"]:
@@ -192,45 +160,6 @@ class Parts:
             "file": None,
         }
         reply(route, self.job("export", export=progress).view, 202)
-
-    def _names(self, route: Route, rest: list[str]) -> None:
-        method, request = route.request.method, route.request
-        named = next((name for name in self.names if rest and _id(name) == rest[0]), "")
-        if method == "POST":
-            if "json" in request.headers["content-type"]:
-                asked = request.post_data_json
-                name, sources = (
-                    asked["name"],
-                    [f"film.mp4@{one.get('at_s', one.get('start_s')):g}" for one in asked["moments"]],
-                )
-            else:
-                form = (request.post_data_buffer or b"").decode("latin-1")
-                found = re.search(r'name="name"\r\n\r\n(.*?)\r\n', form)
-                assert found is not None
-                name, sources = found[1], re.findall(r'name="images"; filename="(.*?)"', form)
-            failed = [one for one in self.failed_images if one["source"] in sources]
-            new = [source for source in sources if source not in {one["source"] for one in failed}]
-            self.names.setdefault(name, []).extend(self.image(source) for source in new)
-            reply(route, {
-                "name_id": _id(name), "name": name, "added": len(new), "known": [], "failed": failed, "notes": [],
-                "reports": [self.name(name)["report"]],
-            })  # fmt: skip
-        elif method == "PATCH":
-            new_name = request.post_data_json["name"]
-            self.names[new_name] = self.names.pop(named)
-            reply(route, self.name(new_name))
-        elif method == "DELETE":
-            if len(rest) == 3:
-                self.names[named] = [image for image in self.names[named] if image["image_id"] != rest[2]]
-            else:
-                del self.names[named]
-            reply(route, {"removed": 1})
-        elif rest[1:] == ["spans"]:
-            reply(route, {"hits": self.spans, "total": len(self.spans), "next_cursor": None})
-        elif rest:
-            route.fulfill(body=_webp(), content_type="image/webp")
-        else:
-            reply(route, {"names": [self.name(name) for name in sorted(self.names)]})
 
     def _references(self, route: Route, rest: list[str]) -> None:
         if rest[:1] == ["pairs"]:
@@ -295,10 +224,6 @@ def _set(set_id: str, name: str, pairs: int) -> dict[str, Any]:
         "settings": "3 neighbours",
         "current": set_id == "a",
     }
-
-
-def _id(name: str) -> str:
-    return f"{abs(hash(name)) % 16**16:016x}"
 
 
 def _webp() -> bytes:

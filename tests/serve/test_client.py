@@ -123,6 +123,9 @@ def test_names_are_taught_found_and_removed(changing: tuple[impart.Client, Video
     assert there.report.remarks == here.report.remarks
     assert there.report.found.tolist() == here.report.found.tolist()
     assert client.search(text="rex") == index.search(text="rex")
+    many = [solid("orange", size=(40 + size, 40)) for size in range(21)]  # more than the server takes at once
+    assert client.names.add("Many", many).added == {"Many": 21}
+    assert client.names.remove("Many") == 21
     assert client.names.rename("REX", "Max") == "Max"
     assert client.names.remove("max", ["red.png"]) == 1
     with pytest.raises(QueryError, match="has no image"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from impart.cli.options import DEFAULT_INDEX, IndexOption
-from impart.config import DEFAULT_HOST, DEFAULT_PORT
+from impart.config import DEFAULT_HOST, DEFAULT_PORT, REQUESTS_PER_S
 from impart.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ def serve(
             metavar="DIR",
         ),
     ] = None,
+    rate: Annotated[
+        float,
+        typer.Option(help="Answer this many requests per client and second; more are refused for a while.", min=0.1),
+    ] = REQUESTS_PER_S,
     read_only: Annotated[bool, typer.Option("--read-only", help="Refuse indexing, names and exports.")] = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
@@ -66,6 +70,7 @@ def serve(
         hosts=tuple(allow_host or ()),
         roots=tuple(root or ()),
         refsets=tuple(refset or ()),
+        requests_per_s=rate,
         read_only=read_only,
     )
     serve_index(settings, open_page=open_page)

@@ -75,6 +75,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
     )
     app.state.service = service
     app.state.stopping = add_safety(app, settings, service.metrics)
+    app.state.stopping.first(service.jobs.begin_close)
     add_handlers(app)
     for router in _ROUTERS:
         app.include_router(router, prefix=API, responses=responses(*REFUSALS))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import signal
 import socket
@@ -142,6 +143,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._stopping.set()
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # downloads that are cut now are no errors
         unread = asyncio.ensure_future(self._close_unread())
         await super().shutdown(sockets)
         unread.cancel()

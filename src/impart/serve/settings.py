@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from impart.config import DEFAULT_HOST, DEFAULT_PORT
+from impart.config import DEFAULT_HOST, DEFAULT_PORT, REQUESTS_PER_S
 from impart.errors import ConfigError
 from impart.serve.jobs.settings import JobSettings
 
@@ -63,7 +63,7 @@ class ServeSettings:
     request_mb: int = 100
     body_s: float = 20.0
     connections: int = 512
-    requests_per_s: float = 100.0
+    requests_per_s: float = REQUESTS_PER_S
     waiting_searches: int = 256
     jobs: JobSettings = field(default_factory=JobSettings)
 

@@ -19,6 +19,7 @@ from impart.serve.jobs.job import Job
 from impart.serve.jobs.queue import JobQueue
 from impart.serve.jobs.refusal import JobRefusedError
 from impart.video.index.index import VideoIndex
+from impart.video.index.pause import pause
 from impart.video.index.writer import write_lock
 
 pytestmark = pytest.mark.timeout(180)
@@ -157,6 +158,20 @@ def test_a_pause_stops_decoding_and_encoding_until_it_is_resumed(films: Path, qu
     assert job.status == "done"
     with pytest.raises(JobRefusedError, match="is done: only a job that runs can be paused"):
         job.pause()
+
+
+def test_the_end_of_the_server_does_not_wait_for_a_paused_index(films: Path, tmp_path: Path, queues) -> None:
+    queue = queues(films, pause_s=0.1, progress_s=0.0)
+    job = queue.index()
+    until(lambda: job.view()["index"]["current"])
+    pause(tmp_path / "index")
+    until(lambda: job.view()["index"]["index_paused"])
+    assert job.status == "running"
+    began = time.monotonic()
+    queue.close(20.0)
+    assert time.monotonic() - began < 10
+    assert job.status == "cancelled"
+    assert job.view()["error"]["code"] == "server_stopped"
 
 
 def test_cancel_keeps_the_finished_videos_and_ends_the_process(films: Path, tmp_path: Path, queues) -> None:

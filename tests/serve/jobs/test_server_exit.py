@@ -60,6 +60,7 @@ def test_ctrl_c_ends_streams_and_jobs_once_the_video_is_committed(tmp_path: Path
         server.wait(60)
         assert time.monotonic() - began < 25, "it did not wait for a stream that would not end"
         client.join(10)
+        assert server.stderr.read() == ""
     finally:
         server.kill()
         server.wait()

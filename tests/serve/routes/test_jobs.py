@@ -24,6 +24,7 @@ from impart.serve.jobs.queue import JobQueue
 from impart.serve.jobs.settings import JobSettings
 from impart.serve.settings import ServeSettings
 from impart.video.index.index import VideoIndex
+from impart.video.index.pause import pause, resume
 from impart.video.index.writer import write_lock
 
 pytestmark = pytest.mark.timeout(180)
@@ -89,6 +90,14 @@ def test_a_job_indexes_the_folders_of_the_indexed_videos(client: TestClient, fil
     assert again.status_code == 202
     assert again.json()["id"] != job["id"]
     assert wait(client, again.json())["failures"][0]["attempts"] == 2
+
+
+def test_a_pause_of_the_index_is_told_at_once(client: TestClient, tmp_path: Path) -> None:
+    assert not client.get("index").json()["paused"]
+    pause(tmp_path / "index")
+    assert client.get("index").json()["paused"], "no commit has happened since the counts were made"
+    resume(tmp_path / "index")
+    assert not client.get("index").json()["paused"]
 
 
 def test_failures_come_in_pages(client: TestClient, films: Path, tmp_path: Path) -> None:

@@ -80,11 +80,13 @@ def test_only_ids_of_the_index_are_served(server, video_id):
 def test_a_changed_file_is_served_with_another_tag(server):
     client, ids, folder = server
     before = client.head(f"{API}/media/{ids['changed.mp4']}").headers["etag"]
+    assert client.get(f"{API}/videos/{ids['changed.mp4']}").json()["file"] == "same"
     write_coded_film(folder / "changed.mp4", frames=30)
     got = client.get(f"{API}/media/{ids['changed.mp4']}", headers={"range": "bytes=0-9", "if-range": before})
     assert got.status_code == 200
     assert got.headers["etag"] != before
     assert got.headers["file-changed"] == "true"
+    assert client.get(f"{API}/videos/{ids['changed.mp4']}").json()["file"] == "changed"
     assert got.content == (folder / "changed.mp4").read_bytes()
 
 

@@ -193,11 +193,12 @@ def test_bad_requests_are_told(client: TestClient) -> None:
         return client.post(f"{API}/names", json={"name": "Rex", "moments": list(given)})
 
     assert code_of(moments()) == (422, "invalid_request")
+    assert moments().json()["errors"][0]["at"] == ["body", "moments"]
     assert code_of(moments({"video_id": "../../../etc/pa"})) == (422, "invalid_request")
     assert code_of(moments({"video_id": "0" * 16, "at_s": 1})) == (404, "video_not_found")
     assert code_of(moments({"video_id": videos["a.mp4"]})) == (422, "invalid_request")
     assert code_of(moments({"video_id": videos["a.mp4"], "start_s": 2, "end_s": 1})) == (422, "invalid_request")
-    assert code_of(moments({"video_id": videos["a.mp4"], "at_s": 60})) == (422, "outside_video")
+    assert code_of(moments({"video_id": videos["a.mp4"], "at_s": 60})) == (422, "time_outside")
     assert code_of(client.post(f"{API}/names", content=b"{", headers={"content-type": "application/json"})) == (
         422,
         "invalid_request",
@@ -217,7 +218,14 @@ def test_uploads_over_the_limits_fail_with_a_reason(index: Path) -> None:
         assert "megapixels" in answer.json()["failed"][0]["reason"]
         answer = upload(client, "Rex", ("huge.png", b"\x89PNG" + b"0" * (1 << 20)))
         assert code_of(answer) == (422, "bad_data")
-        assert "more than 1 MiB" in answer.json()["detail"]
+        assert "over the limit of 1 MiB" in answer.json()["detail"]
+
+
+def test_more_images_than_are_taken_at_once_are_refused(index: Path) -> None:
+    with client_of(index, upload_images=2) as client:
+        several = [(f"{seed}.png", png(seed=seed)) for seed in range(3)]
+        assert upload(client, "Rex", *several[:2]).json()["added"] == 2
+        assert code_of(upload(client, "Max", *several)) == (400, "bad_request")
 
 
 def test_names_are_taught_while_an_indexing_job_holds_the_index(client: TestClient, index: Path) -> None:

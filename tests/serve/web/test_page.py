@@ -11,23 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from helpers.browser import SECONDS_EACH, OpenPage, Site, play_state, wait_until_playing
+from helpers.browser import SECONDS_EACH, OpenPage, Site, drop, play_state, search, violations, wait_until_playing
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Route
 
 FILM = ".card[aria-labelledby]:has-text('film.mp4')"
 RED_S = (SECONDS_EACH, 2 * SECONDS_EACH)  # span of red in film.mp4
-
-
-def search(page: Page, text: str) -> None:
-    page.fill("#query", text)
-    page.press("#query", "Enter")
-    page.wait_for_function(
-        "(text) => document.title.startsWith(text) && !document.querySelector('#results').ariaBusy"
-        " && document.querySelector('[role=feed] .card')",
-        arg=text,
-    )
 
 
 def state_of(page: Page) -> str:
@@ -245,15 +235,7 @@ def test_dropped_image_searches(open_page: OpenPage) -> None:
     page = open_page()
     content = io.BytesIO()
     Image.new("RGB", (64, 48), (0, 0, 255)).save(content, "PNG")
-    page.evaluate(
-        """(bytes) => {
-          const data = new DataTransfer();
-          data.items.add(new File([new Uint8Array(bytes)], "sky.png", {type: "image/png"}));
-          for (const type of ["dragenter", "dragover", "drop"])
-            document.body.dispatchEvent(new DragEvent(type, {bubbles: true, cancelable: true, dataTransfer: data}));
-        }""",
-        list(content.getvalue()),
-    )
+    drop(page, content.getvalue())
     page.wait_for_selector("[role=feed] .card")
     assert "image=" in state_of(page)
     assert "blue.mp4" in page.locator(".card h2").all_inner_texts()[:2]
@@ -345,23 +327,18 @@ def test_first_hit_is_visible_soon_after_enter(open_page: OpenPage) -> None:
     ],
 )
 def test_no_violation_of_accessibility_rules(open_page: OpenPage, options: dict[str, Any]) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install axe-playwright-python")
     page = open_page(**options)
     page.wait_for_selector(".start-title")
-    rules = {name: {"enabled": True} for name in ("target-size", "label-content-name-mismatch")}  # off by default
-    found = [axe.Axe().run(page, options={"rules": rules})]
+    wrong = violations(page)
     page.goto(f"{page.url}?q=red&not=blue&then=green&all=1")
     page.wait_for_selector("[role=feed] .card")
-    found.append(axe.Axe().run(page, options={"rules": rules}))
+    wrong += violations(page)
     page.locator(".card .best:visible").first.click()
     page.wait_for_selector(".player video")
-    found.append(axe.Axe().run(page, options={"rules": rules}))
+    wrong += violations(page)
     page.keyboard.press("?")
     page.wait_for_selector("dialog[open]")
-    found.append(axe.Axe().run(page, options={"rules": rules}))
-    wrong = [
-        (one["id"], node["html"]) for result in found for one in result.response["violations"] for node in one["nodes"]
-    ]
+    wrong += violations(page)
     assert not wrong
     if "viewport" in options:
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the phone"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from helpers.browser import OpenPage
 from helpers.stand_in_parts import Parts, wait_for_time
@@ -124,7 +123,6 @@ def test_a_span_plays_with_its_bounds(open_page: OpenPage) -> None:
 
 def test_the_open_tray_covers_no_control(open_page: OpenPage) -> None:
     page = open_page(HITS)
-    Parts(page)
     with_spans(page, "film.mp4")
     page.click("[data-panel=index]")
     page.get_by_label("no reference set").check(timeout=3000)
@@ -151,12 +149,9 @@ def test_another_tab_follows(open_page: OpenPage) -> None:
     other.wait_for_function("() => document.querySelectorAll('.tray-card').length === 1")
 
 
-@pytest.mark.parametrize("events", [True, False], ids=["events", "polling"])
-def test_the_tray_is_exported(open_page: OpenPage, events: bool) -> None:
-    page = open_page(HITS, allowed=() if events else ("net::ERR_FAILED",))
+def test_an_export_is_watched(open_page: OpenPage) -> None:
+    page = open_page(HITS)
     parts = Parts(page)
-    if not events:
-        page.route("**/jobs/*/events", lambda route: route.abort())
     with_spans(page, "film.mp4", "red.mp4")
     page.click(".tray-bar >> text=Export")
     page.click("label:has-text('EDL')")
@@ -178,14 +173,30 @@ def test_the_tray_is_exported(open_page: OpenPage, events: bool) -> None:
     page.wait_for_selector("text=tray.edl is ready, 1.2 kB.")
     assert page.locator("dialog li").all_inner_texts() == ["2. red: the file has changed since it was indexed"]
     assert page.locator("text=rates differ").is_visible()
-    if events:
-        assert job.asked[0] is None
-        assert job.asked[1] is not None, "the browser must go on from the last event"
+    assert job.asked[0] is None
+    assert job.asked[1] is not None, "the browser must go on from the last event"
     link = page.locator("dialog >> text=Download")
     assert (link.get_attribute("download"), link.get_attribute("href")) == (
         "tray.edl",
         f"/api/v1/exports/{job.view['id']}/file",
     )
+
+
+def test_the_tray_is_exported_where_no_events_come(open_page: OpenPage) -> None:
+    page = open_page(HITS, allowed=("net::ERR_FAILED",))
+    page.route("**/jobs/*/events", lambda route: route.abort())
+    with_spans(page, "film.mp4", "red.mp4")
+    page.click(".tray-bar >> text=Export")
+    page.click("label:has-text('CSV')")
+    page.click("dialog >> text=Export 2 spans")
+    assert downloaded(page)[1].decode().splitlines()[2].count("red") >= 1
+
+
+def downloaded(page: Page) -> tuple[str, bytes]:
+    """Wait for the end of an export, and download its file."""
+    with page.expect_download() as started:
+        page.click("dialog >> text=Download")
+    return started.value.suggested_filename, Path(started.value.path()).read_bytes()
 
 
 def test_a_refused_export_says_why(open_page: OpenPage) -> None:
@@ -206,17 +217,15 @@ def test_a_refused_export_says_why(open_page: OpenPage) -> None:
 
 def test_photos_are_left_out_of_all_but_sheets(open_page: OpenPage) -> None:
     page = open_page(HITS)
-    parts = Parts(page)
     with_spans(page, "film.mp4")
     page.click("[data-panel=photos]")
     page.get_by_role("button", name="Add magenta.jpg to the tray").click()
     page.click(".tray-bar >> text=Export")
     page.wait_for_selector("text=1 photo is left out: photos have no length.")
     page.click("dialog >> text=Export 1 span")
-    assert len(parts.sent[-1][2]["spans"]) == 1
-    parts.jobs[0].end("cancelled")
-    page.wait_for_selector("text=The export was cancelled.")
+    name, content = downloaded(page)
+    assert (name.endswith(".mp4"), content[4:8]) == (True, b"ftyp")
     page.click("label:has-text('Contact sheet')")
     page.click("dialog >> text=Export 2 entries")
-    page.wait_for_selector("dialog progress")
-    assert (parts.sent[-1][2]["form"], len(parts.sent[-1][2]["spans"])) == ("sheet", 2)
+    page.wait_for_selector("text=/png is ready/")
+    assert downloaded(page)[1].startswith(b"\x89PNG")

@@ -22,6 +22,7 @@ __all__ = ["ClientNames"]
 
 _PAGE = 100
 _SHOWN = 20  # names in a message
+_AT_ONCE = 20  # images that a server takes in one form
 
 
 class ClientNames:
@@ -57,8 +58,9 @@ class ClientNames:
         if not moments and not files:
             raise DataError(f"no image of {name} was given")
         results = []
-        if files:
-            results.append(added_of(self._transport.json("POST", "/names", data={"name": name}, files=files)))
+        for first in range(0, len(files), _AT_ONCE):
+            some = files[first : first + _AT_ONCE]
+            results.append(added_of(self._transport.json("POST", "/names", data={"name": name}, files=some)))
         if moments:
             results.append(added_of(self._transport.json("POST", "/names", json={"name": name, "moments": moments})))
         return _joined(results)

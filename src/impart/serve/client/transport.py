@@ -43,7 +43,7 @@ _KINDS: dict[str, type[ImpartError]] = {
     "name_taken": QueryError,
     "image_not_found": QueryError,
     "folder_not_found": QueryError,
-    "outside_video": QueryError,
+    "time_outside": QueryError,
     "bad_value": ConfigError,
     "read_only": ConfigError,
     "cannot_decode": DecodeError,

@@ -20,6 +20,7 @@ from impart.serve.schemas.jobs import FailuresOut, IndexJobRequest, IndexOut, Jo
 from impart.serve.schemas.paging import CursorParam, LimitParam, make_cursor, read_cursor
 from impart.serve.schemas.text import path_text
 from impart.serve.service import Service, ServiceDep
+from impart.video.index.pause import is_paused
 from impart.video.index.writer import is_locked
 from impart.video.integrity import ROWS_MISSING
 
@@ -152,13 +153,14 @@ def state(service: ServiceDep) -> IndexOut:
     """Return counts, the encoder and reference set in force, the roots, and whether a process writes now."""
     running = service.jobs.running("index")
     stats = service.stats()
-    known = set(IndexOut.model_fields) & set(vars(stats)) if stats is not None else set()
+    known = set(IndexOut.model_fields) & set(vars(stats)) - {"paused"} if stats is not None else set()
     return IndexOut(
         name=path_text(Path(service.index.path.name)),
         exists=stats is not None,
         read_only=service.settings.read_only,
         roots=[path_text(root) for root in service.jobs.roots()],
         writer_active=is_locked(service.index.path),
+        paused=is_paused(service.index.path),  # the counts may be those of the last commit
         job_id=None if running is None else running.id,
         **{name: getattr(stats, name) for name in known},
     )

@@ -48,7 +48,6 @@ NameId = Annotated[str, Path(description="Id of the name, of `/names`.", pattern
 ImageId = Annotated[str, Path(description="Id of the image, of `/names`.", pattern="^[0-9a-f]{16}$")]
 Order = Literal["score", "time"]
 
-_MOST_IMAGES = 100
 _LARGEST_PX = 2048  # of an uploaded image that is kept in memory
 _LONGEST_SOURCE = 120
 _LATE_S = 0.5  # a moment this long behind the end is one of the last frame: players round
@@ -78,7 +77,7 @@ _FORM = {
         "images": {
             "type": "array",
             "minItems": 1,
-            "maxItems": _MOST_IMAGES,
+            "description": "At most 20 at once, and 100 MiB in all.",
             "items": {"type": "string", "format": "binary"},
         },
     },
@@ -122,7 +121,7 @@ async def teach(request: Request, service: ServiceDep) -> AddedOut:
     """
     service.check_writable()
     if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        async with request.form(max_files=_MOST_IMAGES, max_fields=4) as form:
+        async with request.form(max_files=service.settings.upload_images, max_fields=4) as form:
             given = form.get("name")
             uploads = [one for one in form.getlist("images") if isinstance(one, UploadFile)]
             if not isinstance(given, str) or not given or not uploads:
@@ -133,7 +132,8 @@ async def teach(request: Request, service: ServiceDep) -> AddedOut:
     try:
         asked = NameIn.model_validate_json(await request.body())
     except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False, include_context=False)) from error
+        errors = error.errors(include_url=False, include_context=False)
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in errors]) from error
     return await run_in_threadpool(_teach_moments, service, asked)
 
 
@@ -279,7 +279,7 @@ def _moment(service: Service, number: int, given: MomentIn) -> SavedHit:
     start_s, end_s, best_s = given.span
     if record.kind == "video" and max(start_s, best_s) > record.duration_s + _LATE_S:
         detail = f"{max(start_s, best_s):g} s is outside {record.path.name}: it ends at {record.duration_s:g} s"
-        raise Problem(422, "outside_video", detail)
+        raise Problem(422, "time_outside", detail)
     return SavedHit(
         number=number,
         path=record.path,

@@ -69,6 +69,7 @@ def switch(body: SwitchIn, service: ServiceDep, response: Response) -> Reference
     def work(_: Progress) -> None:
         chosen = None if body.id == NONE else ReferenceSet.open(known.sets[body.id].folder)
         service.index.use_references(chosen)
+        service.index.searcher.state.refresh()  # so that the next search already uses it
 
     begun = service.slow.ask(_SWITCH, f"{body.id} {time.monotonic_ns()}", work)
     if not begun.finished.wait(_WAIT_S):

@@ -138,7 +138,9 @@ def _heats(request: SearchRequest, video_ids: list[str], bins: int, service: Ser
     responses={200: {"content": {"image/webp": {}}, "description": "The image"}, **responses(404, 422)},
 )
 def image(
-    image_id: Annotated[str, InPath(description="`image_id` of a search.", pattern="^[0-9a-f]{32}$")],
+    image_id: Annotated[
+        str, InPath(description="`image_id` of a search.", pattern="^[0-9a-f]{32}$", examples=["0f" * 16])
+    ],
     service: ServiceDep,
 ) -> FileResponse:
     """Show a query image that was uploaded."""

@@ -48,11 +48,18 @@ class Stopping:
 
     def __init__(self) -> None:
         self._waiting: set[asyncio.Event] = set()
+        self._first: list[Callable[[], None]] = []
         self.is_set = False
+
+    def first(self, function: Callable[[], None]) -> None:
+        """Call a function as soon as the server stops, before those that wait are woken."""
+        self._first.append(function)
 
     def set(self) -> None:
         """Wake all that wait; called in the thread of the event loop."""
         self.is_set = True
+        for function in self._first:
+            function()
         for event in self._waiting:
             event.set()
 
@@ -76,24 +83,41 @@ class StreamStop:
     Args:
         app: what is guarded.
         stopping: set when the server stops.
-        streams: tells whether answers to a path may go on without end.
+        lasts_s: returns how many seconds an answer to a path may go on after that; None = as long as it takes.
     """
 
-    def __init__(self, app: ASGIApp, *, stopping: Stopping, streams: Callable[[str], bool]) -> None:
-        self._app, self._stopping, self._streams = app, stopping, streams
+    def __init__(self, app: ASGIApp, *, stopping: Stopping, lasts_s: Callable[[str], float | None]) -> None:
+        self._app, self._stopping, self._lasts_s = app, stopping, lasts_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on."""
+        lasts_s = self._lasts_s(scope["path"]) if scope["type"] == "http" else None
+        if lasts_s is None:
+            await self._app(scope, receive, send)
+            return
+        open_end = False  # whether the answer has begun, has no length, and has not ended
+
+        async def stopped() -> None:
+            await self._stopping.wait()
+            await asyncio.sleep(lasts_s)
 
         async def until_stopped() -> Message:
-            received = asyncio.ensure_future(receive())
-            stopped = asyncio.ensure_future(self._stopping.wait())
+            received, stop = asyncio.ensure_future(receive()), asyncio.ensure_future(stopped())
             try:
-                await asyncio.wait((received, stopped), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((received, stop), return_when=asyncio.FIRST_COMPLETED)
                 return received.result() if received.done() else {"type": "http.disconnect"}
             finally:
-                stopped.cancel()
+                stop.cancel()
                 received.cancel()
 
-        streams = scope["type"] == "http" and self._streams(scope["path"])
-        await self._app(scope, until_stopped if streams else receive, send)
+        async def watched(message: Message) -> None:
+            nonlocal open_end
+            if message["type"] == "http.response.start":
+                open_end = all(name.lower() != b"content-length" for name, _ in message["headers"])
+            elif message["type"] == "http.response.body" and not message.get("more_body", False):
+                open_end = False
+            await send(message)
+
+        await self._app(scope, until_stopped, watched)
+        if open_end and self._stopping.is_set:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})

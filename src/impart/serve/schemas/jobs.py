@@ -38,6 +38,7 @@ _EXAMPLE: dict[str, Any] = {
     "paths": [],
     "index": {
         "scanning": False,
+        "index_paused": False,
         "files_done": 12,
         "files_total": 80,
         "bytes_done": 734003200,
@@ -127,6 +128,7 @@ class IndexProgressOut(BaseModel):
     """Progress of an indexing job."""
 
     scanning: bool = Field(description="Whether folders are still being walked; counts come after that.")
+    index_paused: bool = Field(description="Whether it waits since `impart pause`, until `impart resume`.")
     files_done: int
     files_total: int = Field(description="Files to decode: new and changed ones.")
     bytes_done: int
@@ -227,6 +229,7 @@ class IndexOut(BaseModel):
     roots: list[str] = Field(description="Folders that jobs may index.")
     writer_active: bool = Field(description="Whether a process is writing to the index now, this server's or another.")
     job_id: str | None = Field(description="The indexing job that runs now.")
+    paused: bool = Field(False, description="Whether indexing waits since `impart pause`.")
     videos: int = 0
     photos: int = 0
     video_s: float = Field(0.0, description="Seconds of video.")

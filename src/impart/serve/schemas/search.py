@@ -196,6 +196,11 @@ class SearchOut(BaseModel):
 class HeatRequest(SearchRequest):
     """A search, and the videos in which it may light up."""
 
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"text": "a red car", "video_ids": ["00c0ffee00c0ffee"], "bins": 50}]},
+    )
+
     video_ids: list[VideoId] = Field(description="Ids of videos, such as those of a page of hits.", max_length=100)
     bins: int = Field(100, ge=1, le=200, description="Bins per video; a photo has one.")
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from impart.files import file_state
 from impart.serve.media.playable import playable
 from impart.serve.schemas.text import path_text
-from impart.video.index.store import VideoRecord
+from impart.video.index.store import UNREAD, VideoRecord
 from impart.video.scenes.scene import Scene
 
 __all__ = ["FolderOut", "FoldersOut", "SceneOut", "ScenesOut", "VideoOut", "VideosOut"]
 
+FileState: TypeAlias = Literal["same", "changed", "missing"]
 VIDEO_ID = Field(description="Id of the video or photo: 16 hex digits.", examples=["0f3a9c5e7b1d2468"])
 
 
@@ -37,6 +39,9 @@ class VideoOut(BaseModel):
     recorded_at: float | None = Field(description="Unix time (s) at which it was recorded; null = unknown.")
     indexed_at: float = Field(description="Unix time (s).")
     problem: str | None = Field(description="Why only a part of it could be read; null = it is whole.")
+    file: FileState = Field(
+        description="`same` as indexed; `changed` since: spans may be elsewhere, index it again; `missing` or unreadable."
+    )
     playable: Literal["direct", "preview"] = Field(
         description="Whether browsers are expected to play the file; otherwise use `/previews/{video_id}`."
     )
@@ -54,10 +59,18 @@ class VideoOut(BaseModel):
             name=path_text(Path(record.path.name)),
             path=path_text(record.path),
             scenes=len(record.scene_starts),
+            file=_state_of(record),
             playable=shown.how,
             playable_reason=shown.reason,
             **{name: getattr(record, name) for name in same},
         )
+
+
+def _state_of(record: VideoRecord) -> FileState:
+    state = file_state(record.path)
+    if not state:
+        return "missing"
+    return "changed" if record.mtime_ns != UNREAD and state != f"{record.size_bytes} {record.mtime_ns}" else "same"
 
 
 class VideosOut(BaseModel):

@@ -67,7 +67,9 @@ class Refresher:
             Problem: 503, with the reason.
         """
         if not self._index.exists:
-            raise Problem(503, "no_index", f"there is no index at {self._index.path}: impart index FOLDER")
+            raise Problem(
+                503, "no_index", f"there is no index at {self._index.path} yet: make one with impart index FOLDER"
+            )
         if self.ready.is_set():
             return
         later, error = {"Retry-After": "1"}, self.error

@@ -163,7 +163,7 @@ class NamesInForce:
 
     @property
     def last(self) -> Prepared | None:
-        """What `of` returned last."""
+        """The result of the last call of `of`; None before the first."""
         return self._last
 
     def of(self, snapshot: Snapshot) -> Prepared:

@@ -13,6 +13,7 @@ from impart.video.index.events import (
     Event,
     IndexDone,
     PathFailed,
+    RunPaused,
     ScanDone,
     VideoAbsent,
     VideoDone,
@@ -38,6 +39,21 @@ def at(path: Path, *, files: int, size: int, position_s: float, video_s: float) 
         path=path, files_done=files, files_total=3, bytes_done=size, bytes_total=4000, position_s=position_s,
         video_s=video_s, samples=0, encoded=0, elapsed_s=0.0,
     )  # fmt: skip
+
+
+def test_a_job_tells_that_the_index_is_paused_and_does_not_count_that_time() -> None:
+    progress = IndexProgress(10)
+    progress.apply(SCAN, 100.0)
+    progress.apply(VideoStarted(path=A, number=1, of=3, size_bytes=1000), 100.0)
+    made = progress.apply(RunPaused(paused_s=0.0), 102.0)
+    assert [kind for kind, _ in made] == ["progress"]
+    assert made[0][1]["index_paused"]
+    assert progress.apply(RunPaused(paused_s=1.0), 103.0) == [], "told once"
+    assert progress.view(150.0)["active_s"] == pytest.approx(2.0)
+    progress.apply(at(A, files=0, size=0, position_s=5.0, video_s=5.0), 151.0)
+    view = progress.view(152.0)
+    assert not view["index_paused"]
+    assert view["active_s"] == pytest.approx(3.0)
 
 
 def test_the_remaining_time_counts_bytes_and_the_part_of_the_current_file() -> None:

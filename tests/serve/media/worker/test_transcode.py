@@ -74,6 +74,11 @@ def test_variable_rates_keep_their_times(tmp_path):
     ]
 
 
+def test_all_frames_at_60_fps_though_matroska_rounds_their_times(tmp_path):
+    write_coded_film(tmp_path / "film.mkv", times_s=[n / 60 for n in range(60)])
+    assert [number for _, number in numbers_of(preview(tmp_path / "film.mkv", 0, 0.8))] == list(range(48))
+
+
 @pytest.mark.parametrize("change", ["turned", "mirrored", "plain"])
 def test_upright_without_a_display_matrix(tmp_path, change):
     path = write_frames(tmp_path / "film.mp4", [quarters()] * 25, times_s=[n / 25 for n in range(25)])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from impart.serve.jobs.children.control import Control, serve_request
-from impart.video.index.events import VideoAbsent, VideoDone, VideoFailed, VideoStarted
+from impart.video.index.events import RunPaused, VideoAbsent, VideoDone, VideoFailed, VideoStarted
 from impart.video.index.index import VideoIndex
 
 __all__ = ["main", "open_index"]
@@ -53,7 +53,7 @@ def _index(index: VideoIndex, request: dict[str, Any], control: Control) -> None
             elif isinstance(event, VideoDone | VideoFailed | VideoAbsent):
                 in_progress = False
             order = control.checkpoint()
-            if order == "cancel" or (order == "stop" and not in_progress):
+            if order == "cancel" or (order == "stop" and (not in_progress or isinstance(event, RunPaused))):
                 control.send({"type": "stopped"})
                 return
     control.send({"type": "finished"})

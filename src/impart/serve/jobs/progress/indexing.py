@@ -11,6 +11,7 @@ from impart.video.index.events import (
     Event,
     IndexDone,
     PathFailed,
+    RunPaused,
     ScanDone,
     VideoAbsent,
     VideoCopied,
@@ -51,6 +52,7 @@ class IndexProgress:
         self._began: float | None = None
         self._paused_at: float | None = None
         self._paused_s = 0.0
+        self._index_paused = False
 
     @property
     def failed(self) -> bool:
@@ -78,6 +80,13 @@ class IndexProgress:
             Events of the job.
         """
         counts = self.counts
+        if isinstance(event, RunPaused):
+            told, self._index_paused = self._index_paused, True
+            self.pause(now)
+            return [] if told else [("progress", self.view(now))]
+        if self._index_paused:
+            self._index_paused = False
+            self.resume(now)
         match event:
             case ScanDone():
                 counts["found"], counts["unchanged"] = event.files, event.unchanged
@@ -137,6 +146,7 @@ class IndexProgress:
         active_s = self._active_s(now)
         return {
             "scanning": not self._scanned,
+            "index_paused": self._index_paused,
             "files_done": self._files[0],
             "files_total": self._files[1],
             "bytes_done": self._bytes[0],

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from fractions import Fraction
@@ -30,9 +31,10 @@ from impart.video.export.source.frames import ShownFrame, SoundOfSpan, first_sou
 
 __all__ = ["FORM", "LONGEST_SIDE_PX", "MOST_FPS", "UNWRITABLE", "write_preview"]
 
-FORM = 1  # part of the keys of kept previews: raised when the files change
+FORM = 2  # part of the keys of kept previews: raised when the files change
 LONGEST_SIDE_PX = 960  # a player on a page is hardly wider, and 1,280 takes nearly twice the time
 MOST_FPS = 60
+_ROUNDING_S = 0.001  # of times in Matroska: frames at 60 fps are 16 or 17 ms apart there
 UNWRITABLE = frozenset({errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)})
 """Errors of the disk that is written; others are of the source."""
 _X264 = {"preset": "veryfast", "crf": "23", "g": "48"}
@@ -75,7 +77,7 @@ def write_preview(
             )
             sound = _sound(path, out, stack, start_s=start_s, jumps=jumps)
             last = -1
-            least = round(1 / ((MOST_FPS + 1) * video.time_base))
+            least = math.floor((1 / (MOST_FPS + 1) - _ROUNDING_S) / video.time_base)
             shown: ShownFrame | None = first
             while shown is not None:
                 on_progress()

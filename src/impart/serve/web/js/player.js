@@ -22,7 +22,6 @@ export class Player {
   #key = null; // `hit` of the state that is open
   #span = null; // {video_id, name, kind, start_s, end_s}
   #pending = null; // given to `play`, on its way through the state
-  #infos = new Map();
   #element = null;
   #card = null;
   #video = null;
@@ -72,7 +71,7 @@ export class Player {
     this.#key = state.hit;
     let info;
     try {
-      info = await this.#info(moment.video_id);
+      info = await this.#app.api.get(`/videos/${moment.video_id}`);
     } catch (error) {
       if (this.#key !== state.hit) return;
       this.#key = null;
@@ -169,11 +168,6 @@ export class Player {
     this.#timeline?.draw();
   }
 
-  async #info(videoId) {
-    if (!this.#infos.has(videoId)) this.#infos.set(videoId, await this.#app.api.get(`/videos/${videoId}`));
-    return this.#infos.get(videoId);
-  }
-
   #open(span, info, pending) {
     const open = span.end_s <= span.start_s;
     this.#playOn = open && info.kind === "video";
@@ -216,9 +210,10 @@ export class Player {
     const close = iconButton("close", "Close the player (Escape)", () => this.dismiss(), { class: "button icon plain" });
     const facts = [info.kind === "video" ? lengthText(info.duration_s) : null, `${info.width} × ${info.height}`, info.codec, info.fps && info.kind === "video" ? `${Math.round(info.fps * 100) / 100} fps` : null];
     return h("div", { class: "player-side" },
-      h("div", { class: "player-title" }, h("h3", { title: info.path }, info.name), close),
+      h("div", { class: "player-title" }, h("h3", { title: info.path }, breakable(info.name)), close),
       h("p", { class: "soft player-folder" }, folderOf(info.path)),
       h("p", { class: "soft" }, facts.filter(Boolean).join(" · ")),
+      info.file === "changed" ? h("p", { class: "bad" }, "The file has changed since it was indexed, so that moments may be elsewhere. Index its folder again.") : null,
       info.problem ? h("p", { class: "bad" }, info.problem) : null,
       actionButtons(this.#app, () => this.span),
       this.#moments(info));
@@ -370,6 +365,9 @@ export class Player {
     }
   }
 }
+
+/** A name that is broken after signs rather than within words. */
+const breakable = (name) => name.split(/(?<=[_.-])/).map((part) => [part, h("wbr")]);
 
 /** Whether a panel lies over the results, so that the player would not be seen. */
 function isCovered() {

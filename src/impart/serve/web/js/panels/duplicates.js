@@ -115,7 +115,7 @@ function pairCard(pair, videos, app) {
       {
         type: "button",
         class: "button",
-        "aria-label": `Play ${video.name} from ${clock(start_s)} to ${clock(end_s)}`,
+        "aria-label": `Play ${video.name}, ${clock(start_s)} – ${clock(end_s)}`,
         onclick: () => app.player.play({ video_id: video.video_id, name: video.name, kind: video.kind, start_s, end_s }),
       },
       icon("play"),

@@ -87,7 +87,9 @@ export function mount(container, app, args) {
         images.map((image) => face(name, image)),
       ),
       (name.report?.remarks ?? []).map((remark) => h("p", { class: "note" }, remark)),
-      images.length < ENOUGH ? h("p", { class: "soft" }, `${count(ENOUGH - images.length, "more image")} recommended.`) : null,
+      images.length < ENOUGH && !name.report?.remarks.length
+        ? h("p", { class: "soft" }, `${count(ENOUGH - images.length, "more image")} recommended.`)
+        : null,
       h(
         "div",
         { class: "row" },
@@ -112,10 +114,11 @@ export function mount(container, app, args) {
 
   function face(name, image) {
     const unused = isUnlike(name, image);
-    const shown = h("img", { alt: image.source, width: 72, height: 72, loading: "lazy", title: image.source });
+    const source = image.source.split(/[/\\]/).at(-1); // without the folders of a moment
+    const shown = h("img", { alt: source, width: 72, height: 72, loading: "lazy", title: image.source });
     if (image.thumbnail) shown.src = eventsUrl(`${imagePath(name, image)}.webp`);
     else shown.classList.add("blank");
-    const drop = iconButton("close", `Remove the image ${image.source}`, () => removeImage(name, image), { class: "button icon small" });
+    const drop = iconButton("close", `Remove the image ${source}`, () => removeImage(name, image), { class: "button icon small" });
     return h("li", { class: unused ? "face unused" : "face" }, shown, drop, unused ? h("span", { class: "unlike" }, "unlike") : null);
   }
 

@@ -106,6 +106,7 @@ function shareOf({ index, status }) {
 
 function running({ index, status }) {
   if (status === "queued") return "Waits for another job";
+  if (index?.index_paused) return "Waits: indexing was paused by “impart pause”; “impart resume” lets it go on";
   if (!index || index.scanning) return "Finding new and changed files …";
   if (!index.files_total) return "Nothing is new or changed";
   const parts = [

@@ -7,6 +7,7 @@ import { isMissing } from "./loading.js";
 import { count } from "./words.js";
 
 const SIDE_PX = 72;
+const MOST_AT_ONCE = 20; // images in one form
 let forms = 0;
 
 const timeOf = (moment) => moment.at_s ?? (moment.start_s + moment.end_s) / 2;
@@ -119,8 +120,8 @@ export function teachForm(app, { moment, names, onsaved, onfind, enough }) {
     try {
       if (moments.length) results.push(await post("/names", { name, moments }));
       moments = [];
-      if (files.length) results.push(await request("POST", "/names", { form: formData(name, files) }));
-      files = [];
+      for (; files.length; files = files.slice(MOST_AT_ONCE))
+        results.push(await request("POST", "/names", { form: formData(name, files.slice(0, MOST_AT_ONCE)) }));
       const all = joined(results);
       fill(result, told(all));
       field.value = "";
