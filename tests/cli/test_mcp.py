@@ -135,8 +135,7 @@ def test_over_http_it_names_its_address_and_ends_without_a_traceback(place: Path
         rest = process.stderr.read()
         code = process.wait(30)
     assert answers == [401]
-    assert "Traceback" not in rest
-    assert code in (0, 130, -number), rest
+    assert (code, rest) == (0, "")
 
 
 def test_the_missing_extra_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,8 @@ def mcp(
     library = Library(opened, may_write=allow_write, exports=exports.expanduser().absolute() if exports else None)
     server = make_server(library)
     if not http:
+        if sys.stdin is not None and sys.stdin.isatty():
+            print("waiting for a client; 'impart mcp --config' prints what it needs (Ctrl-C stops)", file=sys.stderr)
         server.run("stdio")
         return
     from impart.serve.mcp.http import make_http_app, serve_http

@@ -30,7 +30,7 @@ from impart.serve.safety.work import Stopping
 from impart.serve.settings import ServeSettings
 from impart.video.index.manifest import IndexManifest
 
-__all__ = ["check_start", "listen", "run", "server_of"]
+__all__ = ["SignalledServer", "check_start", "listen", "run", "server_of"]
 
 _GRACE_S: Final = 10  # for requests that are being answered; jobs have a time of their own
 _UNREAD_S: Final = 2
@@ -128,8 +128,30 @@ def server_of(app: FastAPI, settings: ServeSettings, *, on_ready: Callable[[], N
     return _Server(config, stopping=app.state.stopping, on_ready=on_ready)
 
 
-class _Server(uvicorn.Server):
-    """A server that ends streams when it stops, and with exit code 0."""
+class SignalledServer(uvicorn.Server):
+    """A server that stops at a signal with exit code 0, and at a second one at once."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at a signal. uvicorn raises the signal again at its end, so that the process would not end with 0."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of handlers
+        if self.should_exit:
+            os._exit(128 + sig)
+        self.should_exit = True
+
+
+class _Server(SignalledServer):
+    """A server that ends streams when it stops."""
 
     def __init__(self, config: uvicorn.Config, *, stopping: Stopping, on_ready: Callable[[], None] | None) -> None:
         super().__init__(config)
@@ -155,21 +177,3 @@ class _Server(uvicorn.Server):
             for connection in list(self.server_state.connections):
                 if connection.transport.is_closing():
                     connection.transport.abort()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop at a signal. uvicorn raises the signal again at its end, so that the process would not end with 0."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of handlers
-        if self.should_exit:
-            os._exit(128 + sig)
-        self.should_exit = True
