@@ -59,7 +59,12 @@ def index_process(pause_s: float = 0.0, *, crash: bool = False) -> list[str]:
 
 
 def make_queue(
-    index: Path, *roots: Path, pause_s: float = 0.0, crash: bool = False, on_end: Any = None, **settings: Any
+    index: Path,
+    *roots: Path,
+    pause_s: float = 0.0,
+    crash: bool = False,
+    on_indexed: Any = lambda: None,
+    **settings: Any,
 ) -> JobQueue:
     """Make a queue whose indexing jobs use the tiny encoder, by default at the usual priority: others run tests too."""
     opened = VideoIndex.open(index, TinyEncoder())
@@ -70,5 +75,5 @@ def make_queue(
         roots=roots,
         settings=JobSettings(**{"nice": 0, **settings}),
         commands={"index": index_process(pause_s, crash=crash)},
-        on_end=on_end,
+        on_indexed=on_indexed or (lambda: None),
     )

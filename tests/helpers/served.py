@@ -8,8 +8,10 @@ raw(port, b"GET /health HTTP/1.1...")                     # bytes in, bytes out
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,3 +119,18 @@ def within(seconds: float, condition: Any) -> bool:
             return True
         time.sleep(0.02)
     return bool(condition())
+
+
+def png_bomb(width: int, height: int) -> bytes:
+    """A PNG of a few bytes that states many pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + chunk(b"IEND", b"")
+    )

@@ -151,3 +151,21 @@ def test_the_examples_of_a_search_are_answered(app: FastAPI, document: dict[str,
             answer = client.post(f"{API}/search", json=example)
             assert answer.status_code == 200, (example, answer.text)
             assert set(answer.json()) == set(document["components"]["schemas"]["SearchOut"]["properties"])
+
+
+def test_examples_of_bodies_are_valid(app: FastAPI, document: dict[str, Any]) -> None:
+    known = next(iter(app.state.service.records()))
+    found = 0
+    with TestClient(app, base_url=HERE) as client:
+        for name, operation in operations(document):
+            schema = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+            if "$ref" in schema:
+                schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+            method, path = name.split(" ")
+            path = re.sub(r"\{\w+\}", known, path)
+            for example in schema.get("examples", ()):
+                body = json.loads(re.sub(r'"[0-9a-f]{16}"', f'"{known}"', json.dumps(example)))
+                answer = client.request(method, path, json=body)
+                found += 1
+                assert answer.is_success or answer.json()["code"] != "invalid_request", (name, answer.text)
+    assert found >= 10

@@ -10,10 +10,11 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from helpers.served import TOKEN, connect, raw, read_all, served, write_library
+from helpers.served import TOKEN, connect, png_bomb, raw, read_all, served, write_library
 from impart.serve.settings import ServeSettings
 
 SECRET = "the content of a file that nobody indexed"
@@ -77,28 +78,73 @@ TRAVERSALS = (
     "0000000000000000%00", "0000000000000000%2f..%2f..%2fsecret.txt", "0000000000000000.webp%2f..%2fsecret.txt",
     "C:%5cWindows%5cwin.ini", "0000000000000000%0d%0aX-Injected:%20yes", "ＦＦＦＦ".encode().hex(), "0" * 4000,
 )  # fmt: skip
-ROUTES = (
-    "/api/v1/videos/{}", "/api/v1/videos/{}/scenes", "/api/v1/media/{}", "/api/v1/previews/{}?start_s=0&end_s=1",
-    "/api/v1/frames/{}.webp?t=0", "/api/v1/images/{}.webp", "/api/v1/jobs/{}", "/api/v1/exports/{}/file",
-    "/api/v1/names/{}/images/0.webp", "/api/v1/references/pairs/{}.webp", "/static/{}", "/static/js/{}",
-)  # fmt: skip
+ASSETS = (("GET", "/static/{name}"), ("GET", "/static/js/{name}"))
+FINDS_NOTHING = "?start_s=0&end_s=1&t=0&video_id=0000000000000000"
 
 
-@pytest.mark.parametrize("route", ROUTES)
-def test_traversal_in_an_id(port: int, route: str) -> None:
-    for attempt in TRAVERSALS:
-        data = ask(port, route.format(attempt))
-        check_refused(port, data, 400, 404, 405, 414, 422)
-        assert b"x-injected" not in data.lower()
+def operations(port: int) -> list[tuple[str, str]]:
+    """List the methods and paths of all routes, without HEAD, whose answers have no problem to read."""
+    document = json.loads(ask(port, "/api/v1/openapi.json").partition(b"\r\n\r\n")[2])
+    found = [(method.upper(), path) for path, item in document["paths"].items() for method in item if method != "head"]
+    assert len(found) > 35
+    return found
+
+
+def send(port: int, method: str, path: str, body: Any) -> bytes:
+    headers = "Host: 127.0.0.1" + ("" if method in ("GET", "DELETE") else "|Content-Type: application/json")
+    return ask(port, path, method=method, headers=headers, body=b"" if method == "GET" else json.dumps(body).encode())
+
+
+@pytest.mark.timeout(300)
+def test_traversal_in_an_id(port: int) -> None:
+    for method, route in (*operations(port), *ASSETS):
+        if "{" not in route:
+            continue
+        for attempt in TRAVERSALS:
+            path = re.sub(r"\{\w+\}", lambda _, attempt=attempt: attempt, route)  # type: ignore[misc]
+            data = send(port, method, path + FINDS_NOTHING, {"name": "Rex"} if method == "PATCH" else {"text": "red"})
+            check_refused(port, data, 400, 404, 405, 414, 415, 422)
+            assert b"x-injected" not in data.partition(b"\r\n\r\n")[0].lower()
+
+
+def bodies(given: str) -> list[tuple[str, str, Any]]:
+    """List the requests that name something in their body: method, path, body."""
+    api, span = "/api/v1", {"start_s": 0, "end_s": 1}
+    return [
+        ("POST", f"{api}/search", {"similar": {"video_id": given, "at_s": 0}}),
+        ("POST", f"{api}/search", {"image_id": given}),
+        ("POST", f"{api}/search", {"text": "red", "folder": given}),
+        ("POST", f"{api}/search", {"text": "red", "cursor": given}),
+        ("POST", f"{api}/search/heat", {"text": "red", "video_ids": [given]}),
+        ("POST", f"{api}/names", {"name": "Rex", "moments": [{"video_id": given, "at_s": 0}]}),
+        ("POST", f"{api}/exports", {"form": "sheet", "spans": [{"video_id": given, **span}]}),
+        ("PUT", f"{api}/references/current", {"id": given}),
+        ("POST", f"{api}/jobs/index", {"paths": [given]}),
+    ]
 
 
 def test_a_path_is_no_input(port: int, folder: Path) -> None:
-    for path in (folder / "secret.txt", folder / "films" / "secret.mp4", folder / "films" / "a.mp4"):
-        body = json.dumps({"similar": {"video_id": str(path), "at_s": 0}}).encode()
-        data = ask(
-            port, "/api/v1/search", method="POST", headers="Host: 127.0.0.1|Content-Type: application/json", body=body
-        )
-        check_refused(port, data, 404, 422)
+    paths = [folder / "secret.txt", folder / "films" / "secret.mp4", folder / "films" / "a.mp4"]
+    for given in ("../secret.txt", "..\\secret.txt", "file:///etc/passwd", "http://127.0.0.1:1/", *map(str, paths)):
+        for method, path, body in bodies(given):
+            check_refused(port, send(port, method, path, body), 400, 403, 404, 422)
+
+
+def test_a_job_that_leaves_the_roots(port: int, folder: Path) -> None:
+    films, link = folder / "films", folder / "films" / "link"
+    if not link.exists():
+        link.symlink_to(folder)
+    outside = [
+        "/", "/etc", str(folder), f"{films}/..", f"{films}/../films/..", f"{films}/link", f"{films}/link/cache",
+        str(films).upper(), f"{films}-2", f"{films}/none", "films", ".", "..", "~", "~root", f"file://{films}",
+        f"{films}\0/..", f"{films}/%2e%2e", f"{films}/..\\..", f"/proc/self/root{films}", f"/proc/self/cwd/{films}",
+    ]  # fmt: skip
+    for given in outside:
+        for paths in ([given], [str(films), given]):
+            data = send(port, "POST", "/api/v1/jobs/index", {"paths": paths})
+            assert check_refused(port, data, 403) == "outside_roots", given
+    link.unlink()
+    assert json.loads(ask(port, "/api/v1/jobs").partition(b"\r\n\r\n")[2]) == {"jobs": []}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +157,23 @@ def test_a_wrong_or_missing_token(guarded_port: int, header: str) -> None:
     assert check_refused(guarded_port, ask(guarded_port, "/metrics"), 401) == "missing_token"
     right = f"Host: 127.0.0.1|Authorization: Bearer {TOKEN}"
     assert ask(guarded_port, "/api/v1/videos", headers=right).startswith(b"HTTP/1.1 200")
+
+
+def test_no_route_is_open_without_the_token(guarded_port: int) -> None:
+    right = f"Host: 127.0.0.1|Authorization: Bearer {TOKEN}"
+    document = json.loads(ask(guarded_port, "/api/v1/openapi.json", headers=right).partition(b"\r\n\r\n")[2])
+    routes = [(method.upper(), path) for path, item in document["paths"].items() for method in item if method != "head"]
+    guarded = [*routes, *ASSETS, ("GET", "/api/v1/openapi.json"), ("GET", "/api/v1/none")]
+    cookie = f"impart_token_0={'0' * 64}"
+    for method, path in guarded:
+        if path == "/health":
+            continue
+        place = re.sub(r"\{\w+\}", "0000000000000000", path) + FINDS_NOTHING
+        for header, code in (("X-None: 1", "missing_token"), (f"Cookie: {cookie}", "wrong_token")):
+            data = ask(guarded_port, place, method=method, headers=f"Host: 127.0.0.1|{header}")
+            assert check_refused(guarded_port, data, 401) == code, (method, path)
+        data = ask(guarded_port, f"{place}&token={TOKEN}", method=method)
+        assert check_refused(guarded_port, data, 401) == "missing_token", "only the page takes it from its address"
 
 
 @pytest.mark.parametrize("host", ["rebound.example", "rebound.example:80", "192.0.2.1", "127.0.0.1.example"])
@@ -147,6 +210,55 @@ def test_an_upload_over_the_limit(port: int) -> None:
         head = "\r\n".join(["POST /api/v1/search HTTP/1.1", *headers.split("|"), "Content-Length: 999999999"])
         connection.sendall(head.encode() + b"\r\n\r\n" + part)
         assert check_refused(port, read_all(connection), 413) == "too_large"
+
+
+def form(field: str, *contents: bytes) -> tuple[str, bytes]:
+    """Make the headers and the body of a form with files."""
+    parts = [b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\nRex\r\n'] if field == "images" else []
+    head = f'--x\r\nContent-Disposition: form-data; name="{field}"; filename="a.png"\r\n\r\n'.encode()
+    parts += [head + content + b"\r\n" for content in contents]
+    return "Host: 127.0.0.1|Content-Type: multipart/form-data; boundary=x", b"".join(parts) + b"--x--\r\n"
+
+
+@pytest.mark.parametrize(("path", "field"), [("/api/v1/search", "image"), ("/api/v1/names", "images")])
+def test_an_image_that_is_a_bomb_or_none(port: int, path: str, field: str) -> None:
+    for content in (
+        png_bomb(30_000, 30_000),
+        png_bomb(2**31 - 1, 2**31 - 1),
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+        b"<svg/>",
+        b"",
+    ):
+        headers, body = form(field, content)
+        began = time.monotonic()
+        check_refused(port, ask(port, path, method="POST", headers=headers, body=body), 413, 415, 422)
+        assert time.monotonic() - began < 5
+    headers, body = form(field, png_bomb(10, 10) + b"\0" * (1 << 20))
+    check_refused(port, ask(port, path, method="POST", headers=headers, body=body), 413, 422)
+    headers, body = form(field, *[png_bomb(10, 10)] * 21)
+    check_refused(port, ask(port, path, method="POST", headers=headers, body=body), 400, 413)
+
+
+def test_range_abuse(port: int, folder: Path) -> None:
+    videos = json.loads(ask(port, "/api/v1/videos").partition(b"\r\n\r\n")[2])["videos"]
+    path, whole = f"/api/v1/media/{videos[0]['video_id']}", (folder / "films" / "a.mp4").read_bytes()
+    ignored = (
+        "bytes=" + ",".join(["0-"] * 2000), "bytes=" + ",".join(f"{i}-{i}" for i in range(0, 3000, 2)),
+        "bytes=9-1", "bytes=-", "bytes=" + "9" * 4000 + "-", "bytes=0x1-", "bytes=-1-5", "chars=0-1", "bytes=0-1;2-3",
+        "bytes=\u00b2-",
+    )  # fmt: skip
+    for value in ignored:
+        began = time.monotonic()
+        head, _, body = ask(port, path, headers=f"Host: 127.0.0.1|Range: {value}").partition(b"\r\n\r\n")
+        assert (head.split()[1], body) == (b"200", whole), value
+        assert time.monotonic() - began < 2
+    for value in (f"bytes={len(whole)}-", "bytes=-0", f"bytes={10**17}-{10**17 + 1}"):
+        data = ask(port, path, headers=f"Host: 127.0.0.1|Range: {value}")
+        assert check_refused(port, data, 416) == "range_not_satisfiable"
+        assert f"content-range: bytes */{len(whole)}".encode() in data.lower()
+    data = ask(port, path, headers="Host: 127.0.0.1|Range: bytes=0-0,0-0,0-3,-1,0-,1-1")
+    assert data.startswith(b"HTTP/1.1 206")
+    assert data.endswith(whole), "ranges that overlap are sent once"
 
 
 def test_a_slow_client_does_not_hold_up_others(port: int) -> None:

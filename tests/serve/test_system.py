@@ -94,3 +94,12 @@ def test_metrics_of_requests_by_route(client: TestClient) -> None:
     assert found["impart_index_videos"] == 2
     assert found["impart_index_hours"] == pytest.approx(4 / 3600, rel=0.1)
     assert not any("BREW" in name or video_id in name for name in found)
+
+
+def test_an_unknown_route_and_a_wrong_method_say_what_helps(tmp_path: Path) -> None:
+    client = client_of(tmp_path / "none.impart")
+    unknown, wrong = client.get("/api/v1/nothing"), client.delete("/api/v1/search")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+    assert unknown.json()["detail"] == "there is nothing at '/api/v1/nothing': /api/v1/openapi.json lists the routes"
+    assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "POST")
+    assert wrong.json()["detail"] == "'/api/v1/search' takes POST, not DELETE"

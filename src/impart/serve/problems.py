@@ -117,9 +117,15 @@ def add_handlers(app: FastAPI) -> None:
         return problem_response(Problem(422, "invalid_request", detail, errors=errors))
 
     @app.exception_handler(HTTPException)
-    async def _of_starlette(_: Request, error: HTTPException) -> JSONResponse:
-        code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_").replace("-", "_")
-        return problem_response(Problem(error.status_code, code, str(error.detail), headers=error.headers))
+    async def _of_starlette(request: Request, error: HTTPException) -> JSONResponse:
+        phrase, detail, path = HTTPStatus(error.status_code).phrase, str(error.detail), request.url.path[:200]
+        if detail == phrase and error.status_code == 404:
+            detail = f"there is nothing at {path!r}: {app.openapi_url} lists the routes"
+        elif detail == phrase and error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "")
+            detail = f"{path!r} takes {allowed or 'other methods'}, not {request.method[:20]}"
+        code = phrase.lower().replace(" ", "_").replace("-", "_")
+        return problem_response(Problem(error.status_code, code, detail, headers=error.headers))
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from fastapi import Depends, Request
 
-from impart.serve.jobs.job import Job
 from impart.serve.jobs.progress.streams import Streams
 from impart.serve.jobs.queue import JobQueue
 from impart.serve.library.catalogue import Catalogue, CatalogueReader
@@ -59,7 +58,7 @@ class Service:
             exports=settings.cache_folder / "exports",
             roots=settings.roots,
             settings=settings.jobs,
-            on_end=self._job_ended,
+            on_indexed=self.refresher.catch_up,
         )
         self.streams = Streams(settings.jobs.streams)
 
@@ -67,10 +66,6 @@ class Service:
 
     def _made(self, what: Literal["frames", "previews"], seconds: float) -> None:
         self.metrics.observe("decode" if what == "frames" else "previews", seconds)
-
-    def _job_ended(self, job: Job) -> None:
-        if job.kind == "index":  # what it has added is found without a wait
-            self.refresher.soon()
 
     def close(self) -> None:
         """Release what the server holds; running jobs commit their video first."""

@@ -324,9 +324,9 @@ def test_only_the_last_finished_jobs_are_kept(films: Path, queues) -> None:
         queue.get(first.id)
 
 
-def test_the_end_of_a_job_is_told(queues: Callable[..., JobQueue], films: Path) -> None:
-    told: list[tuple[str, str]] = []
-    queue = queues(films, on_end=lambda job: told.append((job.id, job.status)))
+def test_what_a_job_has_indexed_is_told_before_its_end(queues: Callable[..., JobQueue], films: Path) -> None:
+    told: list[str] = []
+    queue = queues(films, on_indexed=lambda: told.append(queue.list()[0].status))
     job = queue.index()
-    until(lambda: told)
-    assert told == [(job.id, "done")]
+    assert job.wait(QUICK_S)
+    assert told == ["running"]

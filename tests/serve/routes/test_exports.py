@@ -59,7 +59,8 @@ def test_a_file_is_saved_under_its_title(client: TestClient, tmp_path: Path) -> 
     answer = client.get(f"exports/{job['id']}/file")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/csv")
-    assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''%C3%89t%C3%A9%20_1_x.csv"
+    told = "attachment; filename=\"_t_ _1_x.csv\"; filename*=UTF-8''%C3%89t%C3%A9%20_1_x.csv"
+    assert answer.headers["content-disposition"] == told
     rows = list(csv.DictReader(io.StringIO(answer.text)))
     assert [row["label"] for row in rows] == ["a.mp4", "b.mp4"]
     assert int(answer.headers["content-length"]) == job["export"]["file"]["size_bytes"]

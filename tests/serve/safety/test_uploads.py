@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-import struct
 import time
-import zlib
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from fastapi import UploadFile
 from PIL import Image
 from starlette.testclient import TestClient
 
-from helpers.served import HERE, connect, read_answer, served
+from helpers.served import HERE, connect, png_bomb, read_answer, served
 from impart.serve.app import create_app
 from impart.serve.problems import Problem
 from impart.serve.safety.uploads import check_image, read_upload, read_uploads
@@ -29,21 +27,6 @@ def encoded(form: str, size: tuple[int, int] = (40, 30)) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", size, (200, 10, 10)).save(file, form)
     return file.getvalue()
-
-
-def png_bomb(width: int, height: int) -> bytes:
-    """A PNG of a few bytes that states many pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
-        + chunk(b"IEND", b"")
-    )
 
 
 def refused(data: bytes, **values: float) -> tuple[int, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 import threading
 from collections.abc import AsyncIterator, Mapping
@@ -124,8 +125,7 @@ def answer_file(
     if decision.status in (304, 412, 416):
         opened.close()
         return _without_content(decision.status, shown, size=opened.size)
-    way = "attachment" if save else "inline"
-    shown["content-disposition"] = f"{way}; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
+    shown["content-disposition"] = f"{'attachment' if save else 'inline'}; {_file_name(name)}"
     span = decision.span or ByteSpan(0, opened.size - 1)
     shown["content-length"] = str(span.length)
     if decision.status == 206:
@@ -144,6 +144,16 @@ def answer_bytes(request: Request, content: bytes, *, etag: str, media_type: str
     if decision.status != 200:
         return _without_content(decision.status, shown, size=len(content))
     return Response(content, headers=shown, media_type=media_type)
+
+
+def _file_name(name: str) -> str:
+    """Write a name as parameters of a header: in ASCII for programs such as curl, and whole for browsers.
+
+    >>> print(_file_name('Été "1".edl'))
+    filename="_t_ _1_.edl"; filename*=UTF-8''%C3%89t%C3%A9%20%221%22.edl
+    """
+    plain = re.sub(r'[^ -~]|["\\\\%]', "_", name)
+    return f"filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
 
 
 def _without_content(status: int, headers: dict[str, str], *, size: int) -> Response:

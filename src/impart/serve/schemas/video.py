@@ -40,7 +40,7 @@ class VideoOut(BaseModel):
     indexed_at: float = Field(description="Unix time (s).")
     problem: str | None = Field(description="Why only a part of it could be read; null = it is whole.")
     file: FileState = Field(
-        description="`same` as indexed; `changed` since: spans may be elsewhere, index it again; `missing` or unreadable."
+        description="`same` as indexed; `changed`: spans may be elsewhere, index it again; `missing` or unreadable."
     )
     playable: Literal["direct", "preview"] = Field(
         description="Whether browsers are expected to play the file; otherwise use `/previews/{video_id}`."
