@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,14 @@ def index_process(pause_s: float = 0.0, *, crash: bool = False) -> list[str]:
     return [sys.executable, "-P", "-c", script]
 
 
-def make_queue(index: Path, *roots: Path, pause_s: float = 0.0, crash: bool = False, **settings: Any) -> JobQueue:
+def make_queue(
+    index: Path,
+    *roots: Path,
+    pause_s: float = 0.0,
+    crash: bool = False,
+    on_indexed: Callable[[], None] = lambda: None,
+    **settings: Any,
+) -> JobQueue:
     """Make a queue whose indexing jobs use the tiny encoder, by default at the usual priority: others run tests too."""
     opened = VideoIndex.open(index, TinyEncoder())
     return JobQueue(
@@ -68,4 +76,5 @@ def make_queue(index: Path, *roots: Path, pause_s: float = 0.0, crash: bool = Fa
         roots=roots,
         settings=JobSettings(**{"nice": 0, **settings}),
         commands={"index": index_process(pause_s, crash=crash)},
+        on_indexed=on_indexed,
     )
