@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def make_queue(
     *roots: Path,
     pause_s: float = 0.0,
     crash: bool = False,
-    on_indexed: Any = lambda: None,
+    on_indexed: Callable[[], None] = lambda: None,
     **settings: Any,
 ) -> JobQueue:
     """Make a queue whose indexing jobs use the tiny encoder, by default at the usual priority: others run tests too."""
@@ -75,5 +76,5 @@ def make_queue(
         roots=roots,
         settings=JobSettings(**{"nice": 0, **settings}),
         commands={"index": index_process(pause_s, crash=crash)},
-        on_indexed=on_indexed or (lambda: None),
+        on_indexed=on_indexed,
     )

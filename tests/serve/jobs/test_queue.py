@@ -125,6 +125,14 @@ def test_a_job_indexes_the_roots_and_reports_each_video(films: Path, tmp_path: P
     ]
 
 
+def test_a_job_ends_after_what_follows_indexing(films: Path, tmp_path: Path, queues) -> None:
+    seen: list[tuple[str, int]] = []
+    queue = queues(films, on_indexed=lambda: seen.append((job.status, len(committed(tmp_path / "index")))))
+    job = queue.index()
+    until(lambda: job.ended)
+    assert (job.status, seen) == ("done", [("running", 3)])
+
+
 def test_a_retry_tries_failed_files_again(films: Path, queues) -> None:
     (films / "broken.mp4").write_bytes(b"\0" * 5000)
     queue = queues(films)

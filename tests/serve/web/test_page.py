@@ -90,6 +90,17 @@ def test_filters_and_fields_are_in_the_address(open_page: OpenPage) -> None:
     ]
 
 
+def test_the_start_page_says_that_filters_wait_for_a_search(open_page: OpenPage) -> None:
+    page = open_page()
+    page.wait_for_selector("#results .card [data-play]")
+    hint = page.locator("text=The filters apply to what you search for.")
+    assert not hint.is_visible()
+    page.get_by_label("Kind").select_option("photo")
+    hint.wait_for()
+    page.click("text=Clear filters")
+    hint.wait_for(state="hidden")
+
+
 def test_keyboard_from_the_box_to_the_player_and_back(open_page: OpenPage) -> None:
     page = open_page()
     page.click("main h2")

@@ -55,6 +55,7 @@ export class Results {
     document.title = key ? `${describe(state)} – IMPART` : "IMPART";
     if (key === this.#key && !again) {
       this.#showFold();
+      this.#element.querySelector(".start-filters")?.toggleAttribute("hidden", !filtered(state));
       this.#app.player.follow(state);
       return;
     }

@@ -2,7 +2,7 @@
 
 import { frameUrl } from "./api.js";
 import { fill, h, icon, recall } from "./dom.js";
-import { folderOf, lengthText } from "./query.js";
+import { filtered, folderOf, lengthText } from "./query.js";
 
 const TILES = 12;
 const RECENT = 6;
@@ -29,6 +29,7 @@ export async function startPage(app, element, signal) {
   fill(
     element,
     heading(`Search ${counts.join(" and ")}`),
+    h("p", { class: "soft start-filters", hidden: !filtered(app.state.value) }, "The filters apply to what you search for."),
     recent.length ? h("div", { class: "start-row" }, h("h3", {}, "Recent"), recent.map((text) => h("button", { type: "button", class: "button chip", onclick: () => app.state.set({ q: text }) }, text))) : null,
     h("h3", { class: "start-title" }, "From this library"),
     h("div", { class: "grid tiles" }, tiles.map((video) => tile(app, video))),
