@@ -28,6 +28,9 @@ SMALL = (
 )
 """Added to the training command: the README trains on a person's own pairs, for longer."""
 
+GROUPS = ("impart data",)
+"""Commands that do nothing alone."""
+
 LASTING = {"impart serve": "serving", "impart watch": "watching"}
 """Commands that run until Ctrl-C, and a word that they print when they are ready."""
 
@@ -49,7 +52,7 @@ def commands() -> Iterator[str]:
                     if one and not INSTALLS.match(one) and one != "impart demo":
                         yield one
         else:
-            yield from (one for one in re.findall(r"`(impart \S+ [^`]+)`", found["cell"]))
+            yield from (one for one in re.findall(r"`(impart [^`]+)`", found["cell"]) if one not in GROUPS)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 
 from helpers.clips import write_clip
 from impart.cli.main import app
-from impart.errors import MissingExtraError
 
 RUN = CliRunner()
 PROGRAM = str(Path(__file__).resolve().parents[1] / "helpers" / "tiny_impart.py")
@@ -135,17 +134,19 @@ def test_over_http_it_names_its_address_and_ends_without_a_traceback(place: Path
         rest = process.stderr.read()
         code = process.wait(30)
     assert answers == [401]
-    assert "Traceback" not in rest
-    assert code in (0, 130, -number), rest
+    assert (code, rest) == (0, "")
 
 
-def test_the_missing_extra_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mcp.server.mcpserver", None)
-    for name in [name for name in sys.modules if name.startswith("impart.serve.mcp")]:
-        monkeypatch.delitem(sys.modules, name)
-    done = RUN.invoke(app, ["mcp", "-i", str(place / "library.impart")])
-    assert isinstance(done.exception, MissingExtraError)
-    assert "pip install 'impart-clip[mcp]'" in str(done.exception)
+def test_the_missing_extra_is_named(place: Path) -> None:
+    """In a process of its own: modules that are imported anew here would not be those that other tests change."""
+    without = "import sys; sys.modules['mcp'] = None; from impart.cli.main import main; main()"
+    command = [sys.executable, "-c", without, "mcp", "-i", "library.impart"]
+    done = subprocess.run(
+        command, cwd=place, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "pip install 'impart-clip[mcp]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_printed_configuration_starts_the_server(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +167,15 @@ def test_the_printed_configuration_starts_the_server(place: Path, monkeypatch: p
     assert "a" * 20 not in done.output
 
 
+def test_the_configuration_of_a_server_on_every_address_has_one_that_can_be_reached(place: Path) -> None:
+    (place / "token").write_text("a" * 20, encoding="utf-8")
+    listen = ["--http", "--host", "0.0.0.0", "--token-file", str(place / "token")]
+    done = RUN.invoke(app, ["mcp", "--config", "-i", str(place / "library.impart"), *listen])
+    assert json.loads(done.stdout)["mcpServers"]["impart"]["url"] == "http://127.0.0.1:8766/mcp"
+    assert "On other machines" in done.stderr
+    assert "without --config" in done.stderr
+
+
 def test_a_missing_index_names_the_next_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "impart", "mcp", "-i", str(tmp_path / "none")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
@@ -180,6 +190,12 @@ def test_a_missing_index_names_the_next_command(tmp_path: Path) -> None:
         (["--token-file", "x"], "needs --http"),
         (["--exports", "x"], "needs --allow-write"),
         (["--http", "--token-file", "no such file"], "cannot read the token file"),
+        (["--http", "--config", "--token-file", "no such file"], "cannot read the token file"),
+        (["--http", "--config", "--host", "0.0.0.0"], "--token-file"),
+        (["--http", "--config", "--port", "0"], "--port"),
+        (["--http", "--allow-host", "http://films.example/"], "is no host name"),
+        (["--allow-host", "films.example"], "need --http"),
+        (["--port", "9000"], "need --http"),
     ],
 )
 def test_options_that_cannot_work_are_refused(place: Path, arguments: list[str], message: str) -> None:

@@ -58,7 +58,14 @@ def index_process(pause_s: float = 0.0, *, crash: bool = False) -> list[str]:
     return [sys.executable, "-P", "-c", script]
 
 
-def make_queue(index: Path, *roots: Path, pause_s: float = 0.0, crash: bool = False, **settings: Any) -> JobQueue:
+def make_queue(
+    index: Path,
+    *roots: Path,
+    pause_s: float = 0.0,
+    crash: bool = False,
+    on_indexed: Any = lambda: None,
+    **settings: Any,
+) -> JobQueue:
     """Make a queue whose indexing jobs use the tiny encoder, by default at the usual priority: others run tests too."""
     opened = VideoIndex.open(index, TinyEncoder())
     return JobQueue(
@@ -68,4 +75,5 @@ def make_queue(index: Path, *roots: Path, pause_s: float = 0.0, crash: bool = Fa
         roots=roots,
         settings=JobSettings(**{"nice": 0, **settings}),
         commands={"index": index_process(pause_s, crash=crash)},
+        on_indexed=on_indexed or (lambda: None),
     )

@@ -34,7 +34,7 @@ RETRY_MS = 200
 LONGEST_S = 20.0  # that an answer waits for the next event
 INDEX = {
     "name": "library.impart", "exists": True, "read_only": False, "roots": ["/films"], "writer_active": False,
-    "job_id": None, "videos": 7, "photos": 1, "video_s": 4000.0, "scenes": 9, "segments": 40, "samples": 80,
+    "job_id": None, "paused": False, "videos": 7, "photos": 1, "video_s": 4000.0, "scenes": 9, "segments": 40, "samples": 80,  # noqa: E501
     "size_bytes": 12_000_000, "partial": 1, "incomplete": 0, "failures": 2, "no_video": 0, "with_crops": 0,
     "encoder_id": "tiny", "encoder_fingerprint": "00", "references": "things",
 }  # fmt: skip
@@ -109,7 +109,7 @@ class Parts:
         """Make the progress of an indexing job: a part of 1 GB in ten files."""
         current = {"name": "beach.mp4", "path": "/films/beach.mp4", "number": 4, "size_bytes": 10**8, "position_s": 1.0}
         return {
-            "scanning": False, "files_done": int(10 * done), "files_total": 10, "bytes_done": int(1e9 * done),
+            "scanning": False, "index_paused": False, "files_done": int(10 * done), "files_total": 10, "bytes_done": int(1e9 * done),  # noqa: E501
             "bytes_total": 10**9, "current": current, "video_s": 100.0, "active_s": 10.0, "speed": 10.0,
             "remaining_s": 125.0, "counts": COUNTS,
         } | fields  # fmt: skip

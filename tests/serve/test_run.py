@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from helpers.served import TOKEN, client_of, raw, read_answer, served, write_library
+from impart.cli.serve import read_token
 from impart.errors import ConfigError, VideoIndexError
 from impart.serve.app import create_app
 from impart.serve.run import check_start, listen, server_of
@@ -120,9 +121,35 @@ def test_a_missing_index_names_the_next_command(tmp_path: Path) -> None:
     settings = ServeSettings(index=tmp_path / "none.impart")
     with pytest.raises(VideoIndexError, match=r"impart index FOLDER.*impart serve --root FOLDER"):
         check_start(settings)
-    with pytest.raises(VideoIndexError):
+    with pytest.raises(VideoIndexError, match=r"impart index FOLDER$"):
         check_start(ServeSettings(index=tmp_path / "none.impart", roots=(tmp_path,), read_only=True))
     check_start(ServeSettings(index=tmp_path / "none.impart", roots=(tmp_path,)))
+
+
+def test_options_that_cannot_work_are_told_at_once(library: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--refset takes a reference set"):
+        check_start(ServeSettings(index=library, refsets=(tmp_path / "missing.refset",)))
+    for name in ("http://films.example/", "films.example/page", "::1", ""):
+        with pytest.raises(ConfigError, match="give the name alone"):
+            check_start(ServeSettings(index=library, hosts=(name,)))
+    check_start(
+        ServeSettings(index=library, hosts=("films.example", "films.example:8080", "[::1]"), refsets=(tmp_path,))
+    )
+
+
+@pytest.mark.parametrize("content", ["", "two words of a token", "aaaaaaaaaaaaaaaa\nbbbb", "ä" * 20, "\x7f" * 20])
+def test_a_token_that_no_header_can_carry_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "token"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match="one line of ASCII letters"):
+        read_token(file)
+    file.write_text(f"{TOKEN}\n", encoding="utf-8")
+    assert read_token(file) == TOKEN
+
+
+def test_a_root_that_is_missing_is_named(library: Path, tmp_path: Path) -> None:
+    with running("--index", str(library), "--port", "0", "--root", str(tmp_path / "disk")) as (process, _):
+        assert f"there is no folder {tmp_path / 'disk'}" in process.stderr.readline()
 
 
 def test_it_is_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +174,7 @@ def test_a_port_in_use_is_told_with_the_remedy(tmp_path: Path) -> None:
         listen(ServeSettings(index=tmp_path, port=opened.getsockname()[1]))
     with pytest.raises(ConfigError, match="no-such-host"):
         listen(ServeSettings(index=tmp_path, host="no-such-host.invalid", token=TOKEN))
-    with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1.*--host"):
         listen(ServeSettings(index=tmp_path, host="192.0.2.1", token=TOKEN))
 
 

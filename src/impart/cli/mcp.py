@@ -15,6 +15,7 @@ from impart.config import DEFAULT_HOST, DEFAULT_PORT
 from impart.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from impart.serve.settings import ServeSettings
     from impart.video.index.index import VideoIndex
 
 __all__ = ["mcp"]
@@ -64,16 +65,15 @@ def mcp(
         raise typer.BadParameter("--exports needs --allow-write: saving a timeline writes a file")
     if not http and token_file is not None:
         raise typer.BadParameter("--token-file needs --http: standard input and output belong to one client alone")
+    if not http and (host != DEFAULT_HOST or port != PORT or allow_host):
+        raise typer.BadParameter("--host, --port and --allow-host need --http")
+    if config and http and port == 0:
+        raise typer.BadParameter("--config needs a --port that stays the same: not 0")
     opened = _open(index_dir, threads)
+    settings = _settings(index_dir, host=host, port=port, token_file=token_file, names=allow_host or [])
     if config:
-        _print_config(
-            index_dir,
-            http=http,
-            host=host,
-            port=port,
-            token_file=token_file,
-            options=_options(allow_write=allow_write, exports=exports, threads=threads),
-        )
+        options = _options(allow_write=allow_write, exports=exports, threads=threads)
+        _print_config(settings, http=http, token_file=token_file, options=options)
         return
     try:
         from impart.serve.mcp.server import make_server
@@ -84,14 +84,13 @@ def mcp(
     library = Library(opened, may_write=allow_write, exports=exports.expanduser().absolute() if exports else None)
     server = make_server(library)
     if not http:
+        if sys.stdin is not None and sys.stdin.isatty():
+            print("waiting for a client; 'impart mcp --config' prints what it needs (Ctrl-C stops)", file=sys.stderr)
         server.run("stdio")
         return
     from impart.serve.mcp.http import make_http_app, serve_http
     from impart.serve.run import listen
-    from impart.serve.settings import ServeSettings
 
-    token = None if token_file is None else read_token(token_file)
-    settings = ServeSettings(index=index_dir, host=host, port=port, token=token, hosts=tuple(allow_host or ()))
     opened_socket = listen(settings)
     print(f"MCP server of {index_dir}: {_url(host, opened_socket.getsockname()[1])} (Ctrl-C stops it)", file=sys.stderr)
     serve_http(make_http_app(server, settings), opened_socket)
@@ -106,6 +105,15 @@ def _open(index_dir: Path, threads: int) -> VideoIndex:
     return VideoIndex.open(index_dir, create=False, settings=settings)
 
 
+def _settings(index_dir: Path, *, host: str, port: int, token_file: Path | None, names: list[str]) -> ServeSettings:
+    from impart.serve.safety.hosts import check_names
+    from impart.serve.settings import ServeSettings
+
+    check_names(names)
+    token = None if token_file is None else read_token(token_file)
+    return ServeSettings(index=index_dir, host=host, port=port, token=token, hosts=tuple(names))
+
+
 def _options(*, allow_write: bool, exports: Path | None, threads: int) -> list[str]:
     """List the options of a configured server."""
     options = ["--allow-write"] if allow_write else []
@@ -113,15 +121,15 @@ def _options(*, allow_write: bool, exports: Path | None, threads: int) -> list[s
     return [*options, *(["--threads", str(threads)] if threads else [])]
 
 
-def _print_config(
-    index_dir: Path, *, http: bool, host: str, port: int, token_file: Path | None, options: list[str]
-) -> None:
+def _print_config(settings: ServeSettings, *, http: bool, token_file: Path | None, options: list[str]) -> None:
     from impart.serve.mcp.client_config import http_config, stdio_config
+    from impart.serve.settings import EVERY_ADDRESS
 
     if http:
-        values = http_config(_url(host, port), token=token_file is not None)
+        host = EVERY_ADDRESS.get(settings.host, settings.host)
+        values = http_config(_url(host, settings.port), token=token_file is not None)
     else:
-        values = stdio_config(index_dir, options=options)
+        values = stdio_config(settings.index, options=options)
     print(json.dumps(values, indent=2))
     print(
         "Put it into claude_desktop_config.json (Claude Desktop), .mcp.json (Claude Code), .cursor/mcp.json (Cursor) "
@@ -131,6 +139,10 @@ def _print_config(
     )
     if token_file is not None:
         print(f"Replace TOKEN with the content of {token_file}.", file=sys.stderr)
+    if http:
+        if settings.host in EVERY_ADDRESS:
+            print("On other machines, replace the host by this machine's address or name.", file=sys.stderr)
+        print("The server must run: the same command without --config starts it.", file=sys.stderr)
 
 
 def _url(host: str, port: int) -> str:

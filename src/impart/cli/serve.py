@@ -97,6 +97,9 @@ def serve_index(settings: ServeSettings, *, open_page: bool, query: str = "") ->
             print("the page asks for the token once; programs send: Authorization: Bearer TOKEN", file=sys.stderr)
         if settings.host in EVERY_ADDRESS:
             print("from other machines: this machine's address, or a name given with --allow-host", file=sys.stderr)
+        for root in settings.roots:
+            if not root.is_dir():
+                print(f"note: there is no folder {root}: it can be indexed when it is there", file=sys.stderr)
         if open_page:
             import webbrowser
 
@@ -115,8 +118,9 @@ def read_token(file: Path) -> str:
         token = file.expanduser().read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the token file {file}: {error}") from error
-    if not token or any(letter.isspace() for letter in token):
+    if not token or not all("!" <= letter <= "~" for letter in token):  # other letters cannot be sent in a header
         raise ConfigError(
-            f"the token file {file} must have one line without spaces, such as one made by: openssl rand -hex 24"
+            f"the token file {file} must have one line of ASCII letters without spaces, such as one made by: "
+            "openssl rand -hex 24"
         )
     return token

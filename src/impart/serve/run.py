@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -24,11 +25,12 @@ from impart.errors import ConfigError, VideoIndexError
 from impart.serve.app import create_app
 from impart.serve.safety.bodies import MOST_HEAD_BYTES
 from impart.serve.safety.connections import guarded
+from impart.serve.safety.hosts import check_names
 from impart.serve.safety.work import Stopping
 from impart.serve.settings import ServeSettings
 from impart.video.index.manifest import IndexManifest
 
-__all__ = ["check_start", "listen", "run", "server_of"]
+__all__ = ["SignalledServer", "check_start", "listen", "run", "server_of"]
 
 _GRACE_S: Final = 10  # for requests that are being answered; jobs have a time of their own
 _UNREAD_S: Final = 2
@@ -42,7 +44,8 @@ def check_start(settings: ServeSettings) -> None:
 
     Raises:
         VideoIndexError: there is neither an index nor a folder that the page may index.
-        ConfigError: the environment asks for metrics of several processes.
+        ConfigError: the environment asks for metrics of several processes; a folder of reference sets is missing; a
+            further name of the server is none.
     """
     if os.environ.get(_SEVERAL_PROCESSES):
         raise ConfigError(
@@ -50,10 +53,11 @@ def check_start(settings: ServeSettings) -> None:
             "earlier runs. impart serve is one process: unset it"
         )
     if not IndexManifest.exists(settings.index) and (settings.read_only or not settings.roots):
-        raise VideoIndexError(
-            f"there is no index at {settings.index}: make one with impart index FOLDER, or let the page make it from a "
-            "folder with impart serve --root FOLDER"
-        )
+        remedy = "" if settings.read_only else ", or let the page make it from a folder with impart serve --root FOLDER"
+        raise VideoIndexError(f"there is no index at {settings.index}: make one with impart index FOLDER{remedy}")
+    if (missing := next((folder for folder in settings.refsets if not folder.expanduser().is_dir()), None)) is not None:
+        raise ConfigError(f"there is no folder {missing}: --refset takes a reference set, or a folder of them")
+    check_names(settings.hosts)
 
 
 def listen(settings: ServeSettings) -> socket.socket:
@@ -79,10 +83,10 @@ def listen(settings: ServeSettings) -> socket.socket:
         opened.listen(socket.SOMAXCONN)
     except OSError as error:
         opened.close()
-        raise ConfigError(
-            f"cannot listen on {where}: {error.strerror or error}; choose another one with --port "
-            "(0 = any that is free)"
-        ) from error
+        remedy = "choose another one with --port (0 = any that is free)"
+        if error.errno == errno.EADDRNOTAVAIL:
+            remedy = "give an address of this machine with --host (0.0.0.0 = all of them)"
+        raise ConfigError(f"cannot listen on {where}: {error.strerror or error}; {remedy}") from error
     return opened
 
 
@@ -124,8 +128,30 @@ def server_of(app: FastAPI, settings: ServeSettings, *, on_ready: Callable[[], N
     return _Server(config, stopping=app.state.stopping, on_ready=on_ready)
 
 
-class _Server(uvicorn.Server):
-    """A server that ends streams when it stops, and with exit code 0."""
+class SignalledServer(uvicorn.Server):
+    """A server that stops at a signal with exit code 0, and at a second one at once."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at a signal. uvicorn raises the signal again at its end, so that the process would not end with 0."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of handlers
+        if self.should_exit:
+            os._exit(128 + sig)
+        self.should_exit = True
+
+
+class _Server(SignalledServer):
+    """A server that ends streams when it stops."""
 
     def __init__(self, config: uvicorn.Config, *, stopping: Stopping, on_ready: Callable[[], None] | None) -> None:
         super().__init__(config)
@@ -151,21 +177,3 @@ class _Server(uvicorn.Server):
             for connection in list(self.server_state.connections):
                 if connection.transport.is_closing():
                     connection.transport.abort()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Stop at a signal. uvicorn raises the signal again at its end, so that the process would not end with 0."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of handlers
-        if self.should_exit:
-            os._exit(128 + sig)
-        self.should_exit = True

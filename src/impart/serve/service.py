@@ -58,6 +58,7 @@ class Service:
             exports=settings.cache_folder / "exports",
             roots=settings.roots,
             settings=settings.jobs,
+            on_indexed=self.refresher.catch_up,
         )
         self.streams = Streams(settings.jobs.streams)
 

@@ -322,3 +322,11 @@ def test_only_the_last_finished_jobs_are_kept(films: Path, queues) -> None:
     assert queue.get(second.id) is second
     with pytest.raises(JobRefusedError, match="there is no job"):
         queue.get(first.id)
+
+
+def test_what_a_job_has_indexed_is_told_before_its_end(queues: Callable[..., JobQueue], films: Path) -> None:
+    told: list[str] = []
+    queue = queues(films, on_indexed=lambda: told.append(queue.list()[0].status))
+    job = queue.index()
+    assert job.wait(QUICK_S)
+    assert told == ["running"]

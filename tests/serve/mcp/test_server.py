@@ -216,7 +216,7 @@ def test_a_timeline_is_saved_below_the_folder_alone_and_replaces_nothing(own: Li
     saved = answer(own, "save_timeline", spans=spans, file_name="cut", form="edl")
     assert Path(saved["file"]) == tmp_path / "exports" / "cut.edl"
     assert "00:00:02:00" in (tmp_path / "exports" / "cut.edl").read_text(encoding="utf-8")
-    assert "exists" in refused(own, "save_timeline", spans=spans, file_name="cut.edl", form="edl")
+    assert "choose another file_name" in refused(own, "save_timeline", spans=spans, file_name="cut.edl", form="edl")
     for name in ("../cut", "/tmp/cut", "..", ".hidden", "a\\b", "a\nb", " "):
         assert "no file name" in refused(own, "save_timeline", spans=spans, file_name=name, form="csv")
     assert {path.name for path in tmp_path.rglob("cut*")} == {"cut.edl"}

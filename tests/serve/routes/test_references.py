@@ -93,6 +93,9 @@ def test_why_names_pairs_with_their_images(library: Path, place: Path) -> None:
         assert code_of(client.get(f"{API}/references/pairs/10.webp")) == (404, "pair_not_found")
         assert code_of(client.get(f"{API}/videos/{video}/why", params={"t": 100})) == (400, "bad_query")
         assert code_of(client.get(f"{API}/videos/{'0' * 16}/why", params={"t": 1})) == (404, "video_not_found")
+        switch(client, "none")
+        why = client.get(f"{API}/videos/{video}/why", params={"t": 0.5}).json()
+        assert (why["references"], why["pairs"]) == (None, [])
 
 
 def test_an_image_that_changed_or_is_gone_is_not_shown(library: Path, place: Path, tmp_path: Path) -> None:

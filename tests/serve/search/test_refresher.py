@@ -38,6 +38,22 @@ def index(folder: Path) -> Iterator[VideoIndex]:
     refresher.close()
 
 
+def test_a_video_is_found_at_once_after_catching_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_refresher, "_REST_S", 60)
+    monkeypatch.setattr(of_refresher, "_LEAST_S", 60)
+    index = VideoIndex.open(folder / "index", TinyEncoder())
+    refresher = Refresher(index)
+    try:
+        assert refresher.ready.wait(10)
+        write_clip(folder / "films" / "blue.mp4", colours=["blue"], seconds_each=1)
+        add(folder)
+        assert index.search(text="blue")[0].path.name != "blue.mp4"
+        refresher.catch_up()
+        assert index.search(text="blue")[0].path.name == "blue.mp4"
+    finally:
+        refresher.close()
+
+
 def add(folder: Path) -> None:
     for _ in VideoIndex.open(folder / "index", TinyEncoder()).add([folder / "films"]):
         pass

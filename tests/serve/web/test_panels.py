@@ -185,6 +185,21 @@ def test_an_indexing_job_is_watched_paused_and_cancelled(open_page: OpenPage) ->
     parts.jobs[1].end("done")
 
 
+def test_a_page_without_hits_shows_what_a_job_has_added(open_page: OpenPage) -> None:
+    page = open_page()
+    parts = Parts(page)
+    nothing = {"videos": [], "total": 0, "next_cursor": None}
+    page.route("**/api/v1/videos?*", lambda route: route.fulfill(json=nothing))
+    page.reload()
+    page.wait_for_selector("text=The index is empty")
+    page.get_by_role("button", name="Add folders").click()
+    page.click("#panel >> text=Index all again")
+    page.wait_for_selector("text=Indexing: waiting")
+    page.unroute("**/api/v1/videos?*")
+    parts.jobs[0].end("done")
+    page.wait_for_selector("#results >> text=film.mp4")
+
+
 def test_the_index_panel_tells_what_runs_and_what_failed(open_page: OpenPage) -> None:
     page = open_page(allowed=("403",))
     parts = Parts(page)

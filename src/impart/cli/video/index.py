@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["index", "open_to_write", "show_run", "stats"]
 
 MOST_NAMED = 8  # suffixes in the line that counts what was left out
-NO_VIDEOS = "no videos or photos found (such as .mp4 or .jpg; --verbose names the files that were left out)"
+NO_VIDEOS = "no videos or photos found (such as .mp4 or .jpg; {verbose} names the files that were left out)"
 
 
 def index(
@@ -189,13 +189,21 @@ def open_to_write(
     return VideoIndex.open(index_dir, encoder, settings=settings)
 
 
-def show_run(events: Iterable[Event], index_dir: Path, *, name_next: bool = False, dry_run: bool = False) -> bool:
+def show_run(
+    events: Iterable[Event],
+    index_dir: Path,
+    *,
+    name_next: bool = False,
+    dry_run: bool = False,
+    verbose: str = "--verbose",
+) -> bool:
     """Print a run's events: a bar on a terminal, failures to stderr, the summary to stdout.
 
     Args:
         events, index_dir: of the run.
         name_next: name the command that follows the first run.
         dry_run: say so where nothing would be done.
+        verbose: how to have the files named that were left out.
 
     Returns:
         Whether files or paths could not be indexed completely, in this run or, unchanged, in an earlier one.
@@ -226,7 +234,7 @@ def show_run(events: Iterable[Event], index_dir: Path, *, name_next: bool = Fals
         for event in events:
             match event:
                 case kinds.ScanDone():
-                    ignored = _ignored(event.ignored)
+                    ignored = _ignored(event.ignored, verbose)
                     scanned = event
                     bar.update(task, total=max(event.bytes_total, 1), description="indexing")
                 case kinds.RunPaused():
@@ -264,7 +272,7 @@ def show_run(events: Iterable[Event], index_dir: Path, *, name_next: bool = Fals
                     detail = f"  ({event.detail})" if event.detail else ""
                     print(f"{event.action:7} {event.path}{detail}")
                 case kinds.IndexDone():
-                    print(_summary(event, index_dir))
+                    print(_summary(event, index_dir, verbose))
                     if name_next and event.added and not event.unchanged:
                         place = "" if index_dir == DEFAULT_INDEX else f" -i {shlex.quote(str(index_dir))}"
                         print(f'next: impart search "a dog on a skateboard"{place}', file=sys.stderr)
@@ -274,21 +282,22 @@ def show_run(events: Iterable[Event], index_dir: Path, *, name_next: bool = Fals
                 case _:
                     pass
     if dry_run and scanned is not None and not planned:
-        found = f"{scanned.files} files found, none of them new or changed" if scanned.files else NO_VIDEOS
+        nothing = NO_VIDEOS.format(verbose=verbose)
+        found = f"{scanned.files} files found, none of them new or changed" if scanned.files else nothing
         print(f"{index_dir}: nothing to do: {found}")
     if ignored:
         print(ignored, file=sys.stderr)
     return failed
 
 
-def _ignored(counts: Mapping[str, int]) -> str:
+def _ignored(counts: Mapping[str, int], verbose: str) -> str:
     """Count in words what a scan left out, the most frequent suffixes first; "" = nothing."""
     if not counts:
         return ""
     named = [f"{count:,} {reason}" for reason, count in list(counts.items())[:MOST_NAMED]]
     rest = sum(counts.values()) - sum(list(counts.values())[:MOST_NAMED])
     named += [f"{rest:,} others"] if rest else []
-    return f"left out, no videos or photos: {', '.join(named)} (--verbose names them)"
+    return f"left out, no videos or photos: {', '.join(named)} ({verbose} names them)"
 
 
 def _plain(value: object) -> str:
@@ -297,7 +306,7 @@ def _plain(value: object) -> str:
     return escape(str(value))
 
 
-def _summary(done: IndexDone, index_dir: Path) -> str:
+def _summary(done: IndexDone, index_dir: Path, verbose: str) -> str:
     counts = {
         "added": done.added,
         "updated": done.updated,
@@ -310,7 +319,7 @@ def _summary(done: IndexDone, index_dir: Path) -> str:
         "skipped (failed before)": done.skipped,
         "without a video or photo": done.no_video,
     }
-    what = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or NO_VIDEOS
+    what = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or NO_VIDEOS.format(verbose=verbose)
     line = f"{index_dir}: {what}; {done.elapsed_s:.1f} s"
     if done.samples:
         videos = done.added + done.updated - done.photos

@@ -158,7 +158,8 @@ def _show(events: Iterator[WatchEvent | Event], index_dir: Path) -> None:
         if isinstance(event, kinds.Watching | kinds.FileGrows | kinds.IndexBusy | kinds.RunFailed):
             _say(event)
             continue
-        show_run(_one_run(event, events, waiting), index_dir, name_next=True)
+        run = _one_run(event, events, waiting)
+        show_run(run, index_dir, name_next=True, verbose="impart index --verbose")
         while waiting:
             _say(waiting.pop())
 

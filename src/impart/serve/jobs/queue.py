@@ -60,6 +60,7 @@ class JobQueue:
         roots: folders that indexing jobs may read; none = those of the indexed videos, as they are when a job starts.
         settings: limits.
         commands: start the processes, per kind; tests give others.
+        on_indexed: called when a job has indexed, before it ends, so that clients then find what it added.
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class JobQueue:
         roots: Sequence[Path] = (),
         settings: JobSettings | None = None,
         commands: Mapping[JobKind, Sequence[str]] | None = None,
+        on_indexed: Callable[[], None] = lambda: None,
     ) -> None:
         self.settings = settings or JobSettings()
         self.files = ExportFiles(exports, most_mb=self.settings.export_mb, age_s=self.settings.export_age_s)
-        self._index, self._records = index, records
+        self._index, self._records, self._on_indexed = index, records, on_indexed
         self._given_roots = [Path(os.path.abspath(os.path.expanduser(root))) for root in roots]  # noqa: PTH100, PTH111
         self._commands: Mapping[JobKind, Sequence[str]] = {**_COMMANDS, **(commands or {})}  # type: ignore[dict-item]
         self._lanes: dict[JobKind, _Lane] = {"index": _Lane(deque()), "export": _Lane(deque())}
@@ -271,6 +273,8 @@ class JobQueue:
             job.attach(process)
             for message in process.messages():
                 job.handle(message)
+            if job.kind == "index" and self._closed_at is None:
+                self._on_indexed()
             job.detach()
         finally:
             process.close()

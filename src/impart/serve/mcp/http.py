@@ -41,8 +41,10 @@ def make_http_app(server: MCPServer[Any], settings: ServeSettings) -> App:
 
 
 def serve_http(app: App, listening: socket.socket) -> None:
-    """Answer requests until the process is told to stop."""
+    """Answer requests until the process is told to stop, by SIGINT or SIGTERM."""
     import uvicorn
+
+    from impart.serve.run import SignalledServer
 
     config = uvicorn.Config(
         app,
@@ -51,7 +53,7 @@ def serve_http(app: App, listening: socket.socket) -> None:
         access_log=False,
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
-    uvicorn.Server(config).run(sockets=[listening])
+    SignalledServer(config).run(sockets=[listening])
 
 
 def _security(settings: ServeSettings) -> TransportSecuritySettings:

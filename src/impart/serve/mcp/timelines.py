@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from impart.errors import QueryError
+from impart.errors import DataError, QueryError
 from impart.serve.mcp.library import Library
 from impart.serve.mcp.results import TimelineSaved, TimelineText
 from impart.serve.schemas.text import path_text
@@ -60,6 +60,8 @@ def save_timeline(
     suffix = SUFFIXES[form]
     library.exports.mkdir(parents=True, exist_ok=True)
     file = library.exports / f"{_checked(file_name.removesuffix(suffix))}{suffix}"
+    if file.exists():
+        raise DataError(f"{file.name} exists in the folder for exports: choose another file_name")
     written = _write(library, spans, file, form, handles_s=handles_s)
     return TimelineSaved(file=path_text(file), form=form, spans=written.spans, notes=_notes(written))
 

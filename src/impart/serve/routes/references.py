@@ -69,7 +69,7 @@ def switch(body: SwitchIn, service: ServiceDep, response: Response) -> Reference
     def work(_: Progress) -> None:
         chosen = None if body.id == NONE else ReferenceSet.open(known.sets[body.id].folder)
         service.index.use_references(chosen)
-        service.index.searcher.state.refresh()  # so that the next search already uses it
+        service.index.searcher.state.refresh()  # searches and reasons are those of this set once it is done
 
     begun = service.slow.ask(_SWITCH, f"{body.id} {time.monotonic_ns()}", work)
     if not begun.finished.wait(_WAIT_S):

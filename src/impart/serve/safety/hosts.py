@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from impart.errors import ConfigError
 from impart.serve.problems import Problem, problem_response
 from impart.serve.settings import EVERY_ADDRESS, LOOPBACK_NAMES, ServeSettings
 
-__all__ = ["HostGuard"]
+__all__ = ["HostGuard", "check_names"]
 
 _OWN_SITES = ("same-origin", "none")
 _PORTS = {"http": 80, "https": 443}
@@ -81,6 +82,19 @@ class HostGuard:
             if not same and found[0] not in self._given:
                 return True
         return False
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Check that further names of a server are host names.
+
+    Raises:
+        ConfigError: one is not, such as an address with a scheme; no request would have it.
+    """
+    for name in names:
+        if _split(f"//{name}") is None:
+            raise ConfigError(
+                f"--allow-host {name!r} is no host name: give the name alone, such as films.example (IPv6: [::1])"
+            )
 
 
 def _is_number(name: str) -> bool:

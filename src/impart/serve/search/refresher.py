@@ -23,6 +23,8 @@ __all__ = ["Refresher"]
 _POLL_S = 0.5
 _LEAST_S = 2.0  # between two refreshes
 _REST_S = 2.0  # without a commit: the index rests
+_CATCH_UP_POLL_S = 0.05
+_CATCH_UP_S = 10.0  # longest wait for the newest state
 _SHARE = 10  # times the time of the last refresh
 _NICE = 10
 
@@ -56,9 +58,15 @@ class Refresher:
         self._stop.set()
         self._now.set()
 
-    def soon(self) -> None:
-        """Refresh at once, such as after a name was taught or a job ended."""
-        self._now.set()
+    def catch_up(self) -> None:
+        """Refresh at once, such as after a job, and wait until searches see the newest state, at most 10 s."""
+        until = time.monotonic() + _CATCH_UP_S
+        while time.monotonic() < until and not self._stop.is_set() and self._index.exists and not self._is_newest():
+            self._now.set()
+            time.sleep(_CATCH_UP_POLL_S)
+
+    def _is_newest(self) -> bool:
+        return self.error is not None or (self.ready.is_set() and self._state.is_warm)
 
     def check(self) -> None:
         """Check that a search is answered without loading anything first.
@@ -87,6 +95,7 @@ class Refresher:
                     return
             except (ImpartError, TableGoneError, OSError) as error:
                 self.error = error
+            self._now.clear()
             self._now.wait(_POLL_S)
 
     def _run(self) -> None:

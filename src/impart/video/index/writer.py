@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from impart.errors import IndexLockedError, VideoIndexError
 from impart.video.index.manifest import IndexManifest
+from impart.video.index.pause import is_paused
 from impart.video.index.store import (
     FAILURES,
     NEIGHBOURS_PREFIX,
@@ -116,10 +117,10 @@ def write_lock(folder: Path, *, wait_s: float = _LOCK_WAIT_S) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise IndexLockedError(
-            f"another process is writing to the index {folder}: wait until it is done (searching works meanwhile), "
-            "or stop it and try again"
-        ) from error
+        remedy = "wait until it is done (searching works meanwhile), or stop it and try again"
+        if is_paused(folder):
+            remedy = "it is paused, until impart resume. Let it go on, or stop it and try again"
+        raise IndexLockedError(f"another process is writing to the index {folder}: {remedy}") from error
     except (OSError, NotImplementedError) as error:
         raise VideoIndexError(f"cannot lock the index {folder} for writing: {error}") from error
     try:

@@ -15,7 +15,16 @@ import pytest
 from helpers.clips import write_clip
 from helpers.tiny_encoder import TinyEncoder
 from impart.errors import ConfigError, EncoderError
-from impart.video.index.events import IndexDone, RunPaused, VideoDone, VideoFailed, VideoRemoved, VideoStarted
+from impart.video.index.events import (
+    IndexDone,
+    RunPaused,
+    ScanDone,
+    VideoDone,
+    VideoFailed,
+    VideoMoved,
+    VideoRemoved,
+    VideoStarted,
+)
 from impart.video.index.index import VideoIndex
 from impart.video.index.pause import is_paused, pause, resume
 from impart.video.index.watch.events import FileGrows, IndexBusy, RunFailed, Watching
@@ -171,6 +180,20 @@ def test_a_file_that_grows_waits_until_it_is_complete(index: VideoIndex, films: 
         assert not running.of(VideoFailed)
         assert [event.path.name for event in running.of(FileGrows)] == ["grows.mp4"]
     assert all(record.problem is None for record in index.videos())
+
+
+def test_a_file_that_is_renamed_is_moved_also_when_pruning(index: VideoIndex, films: Path, clip: Path) -> None:
+    shutil.copy(clip, films / "old.mp4")
+    write_clip(films / "stays.mp4", colours=["blue"], seconds_each=0.5)
+    with watching(index, films, prune=True) as running:
+        running.until(lambda: sorted(running.indexed()) == ["old.mp4", "stays.mp4"])
+        (films / "old.mp4").rename(films / "new.mp4")
+        running.until(lambda: running.of(VideoMoved))
+        assert not running.of(VideoRemoved)
+        assert len(running.indexed()) == 2, "nothing is decoded again"
+        (films / "new.mp4").unlink()
+        running.until(lambda: running.of(VideoRemoved))
+    assert not any(event.ignored for event in running.of(ScanDone)), "a file that waits is not left out"
 
 
 def test_another_writer_is_waited_for_and_named_once(index: VideoIndex, films: Path, clip: Path) -> None:

@@ -14,6 +14,14 @@ export class App {
     this.state = new State();
     this.player = null; // js/player.js; play({video_id, name, kind, start_s, end_s})
     this.tray = null; // js/tray.js
+    this.results = null; // js/results.js
+    this.searchBox = null; // js/searchbox.js
+  }
+
+  /** Show what an indexing job has added, where nothing was found before it. */
+  libraryChanged() {
+    this.results.renew();
+    this.searchBox.renew();
   }
 
   /** Tell a screen reader. */

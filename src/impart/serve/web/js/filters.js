@@ -12,7 +12,7 @@ const GROUPS = [["", "By video"], ["moment", "By moment"], ["scene", "By scene"]
  *
  * @param {Object} app
  * @param {{names: () => Promise<string[]>}} taught
- * @returns {{element: HTMLElement, show: (state: Object) => void}}
+ * @returns {{element: HTMLElement, show: (state: Object) => void, renew: () => Promise<void>}}
  */
 export function filterChips(app, taught) {
   const change = (values) => app.state.patch({ ...values, hit: null, all: null });
@@ -52,7 +52,7 @@ export function filterChips(app, taught) {
     date.show(state);
     clear.hidden = !filtered(state);
   };
-  return { element: h("div", { class: "filters", role: "group", "aria-label": "Filters" }, kind, folder, date.element, length, group, name, clear), show };
+  return { element: h("div", { class: "filters", role: "group", "aria-label": "Filters" }, kind, folder, date.element, length, group, name, clear), show, renew: fillLate };
 }
 
 function chip(label, choices, onchange) {

@@ -58,7 +58,7 @@ async function mountTray() {
 
 app.player = new Player(app);
 app.results = new Results(app, document.querySelector("#results"));
-const searchBox = new SearchBox(app, document.querySelector("#search"));
+const searchBox = (app.searchBox = new SearchBox(app, document.querySelector("#search")));
 const showKeys = listenToKeys(app, searchBox);
 document.querySelector("#panels").append(...Object.entries(PANELS).map(panelButton), themeButton(), iconButton("keys", "Keys (?)", showKeys, { class: "button icon plain" }));
 document.querySelector(".brand").addEventListener("click", (event) => {

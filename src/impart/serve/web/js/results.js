@@ -90,6 +90,12 @@ export class Results {
     }
   }
 
+  /** Search anew after the library has changed; hits that are shown stay. */
+  renew() {
+    this.#searches.clear();
+    if (!this.#element.querySelector(".card")) this.show(this.#app.state.value, { moved: true, again: true });
+  }
+
   /** Mark the results as about to change. */
   wait() {
     this.#element.setAttribute("aria-busy", "true");

@@ -79,6 +79,11 @@ export class SearchBox {
     this.#form.querySelector("#add-then").hidden = Boolean(state.then);
   }
 
+  /** Ask for the folders and names again. */
+  renew() {
+    this.#filters.renew();
+  }
+
   /** Search by an image file. */
   async searchImage(file) {
     if (!file.type.startsWith("image/")) {

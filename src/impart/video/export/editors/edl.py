@@ -83,7 +83,7 @@ def _check(timeline: Timeline) -> None:
         rates = {source.timebase.rate: source.path.name for source in reversed(timeline.sources)}
         listed = ", ".join(f"{rate_in_words(rate)} ({name})" for rate, name in sorted(rates.items()))
         raise DataError(
-            f"an EDL has one frame rate, and these videos have {listed}: export each rate alone, or use --to fcp7, "
+            f"an EDL has one frame rate, and these videos have {listed}: export each rate alone, or use fcp7, "
             "fcpxml or otio, which keep the rate of each video"
         )
     if len(timeline.events) > MOST_EVENTS:

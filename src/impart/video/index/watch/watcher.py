@@ -13,11 +13,11 @@ import glob
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from impart.errors import ConfigError, ImpartError, IndexLockedError, VideoIndexError
-from impart.video.index.events import Event, VideoProgress, VideoStarted
+from impart.video.index.events import Event, ScanDone, VideoProgress, VideoStarted
 from impart.video.index.files.scan import FoundFile, Scan, absolute, as_listed, scan
 from impart.video.index.index import VideoIndex
 from impart.video.index.watch.events import FileGrows, IndexBusy, RunFailed, WatchEvent, Watching
@@ -178,20 +178,23 @@ class _Watcher:
         yield from (FileGrows(path=path) for path in self._growing.take_long_ones())
         ready = [file for file in changed if file.path not in growing and (retry or not self._was_tried(file))]
         first = not self._runs and not growing
-        if ready or first or (self._prune and self._some_gone(found)):
-            done = yield from self._add(folders, growing)
+        prune = self._prune and not growing  # a file that is gone may be one of those that wait, under its new name
+        if ready or first or (prune and self._some_gone(found)):
+            done = yield from self._add(folders, growing, prune=prune)
             if not done:
                 return self._settings.busy_s
             self._tried = {file.path: (file.size_bytes, file.mtime_ns) for file in changed if file.path not in growing}
         return self._settings.quiet_s if growing else None
 
-    def _add(self, folders: Sequence[Path], growing: set[Path]) -> Generator[WatchEvent | Event, None, bool]:
+    def _add(
+        self, folders: Sequence[Path], growing: set[Path], *, prune: bool
+    ) -> Generator[WatchEvent | Event, None, bool]:
         """Run `VideoIndex.add`. Returns whether it could begin."""
         exclude = [*self._exclude, *(glob.escape(str(path)) for path in sorted(growing))]
-        events = self._index.add(folders, prune=self._prune, exclude=exclude, photos=self._photos)
+        events = self._index.add(folders, prune=prune, exclude=exclude, photos=self._photos)
         try:
             for event in events:
-                yield event
+                yield _without_waiting(event, len(growing)) if isinstance(event, ScanDone) else event
                 in_progress = isinstance(event, VideoStarted | VideoProgress)
                 if self._stop.is_set() and not in_progress:
                     break
@@ -222,3 +225,10 @@ class _Watcher:
         present = {file.path for file in found.files}
         paths = [record.path for record in self._index.videos() if record.path not in present]
         return any(path.is_relative_to(root) and not path.exists() for path in paths for root in found.roots)
+
+
+def _without_waiting(event: ScanDone, waiting: int) -> ScanDone:
+    """Take the files that wait out of the count of those that were left out."""
+    counts = dict(event.ignored)
+    counts["excluded"] = counts.get("excluded", 0) - waiting
+    return replace(event, ignored={reason: count for reason, count in counts.items() if count > 0})

@@ -43,8 +43,8 @@ class StateInForce:
         [...]
         >>> state = index.searcher.state
         >>> state.hold()  # searches no longer read the index
-        >>> state.refresh()  # ... this does, in any thread
-        True
+        >>> state.refresh()  # ... this does, in any thread; nothing has changed since `add`
+        False
         >>> folder.cleanup()
     """
 

@@ -65,7 +65,11 @@ export function mount(container, app) {
       { quiet },
     );
   };
-  const ended = () => refresh(true);
+  const ended = () => {
+    refresh(true);
+    below.refresh();
+    app.libraryChanged();
+  };
 
   function follow(job) {
     if (!cards.has(job.id)) {
@@ -138,7 +142,8 @@ function starter(send) {
     h("form", { class: "row", onsubmit: one }, folder, h("button", { type: "submit", class: "button" }, "Index this folder"), roots),
     note,
   );
-  const show = ({ roots: known, read_only: readOnly }) => {
+  const show = ({ roots: known, read_only: readOnly, exists }) => {
+    button.textContent = exists ? "Index all again" : "Index all";
     for (const control of element.querySelectorAll("button, input")) control.disabled = readOnly;
     fill(
       roots,

@@ -20,8 +20,8 @@ export function mount(container, app) {
     const answer = await load(
       place,
       "reference sets",
-      () => get("/references"),
-      (found) => drawn(found, choose),
+      async () => ((await get("/index")).exists ? get("/references") : null),
+      (found) => (found ? drawn(found, choose) : h("p", { class: "soft" }, "There are none until a file is indexed.")),
       { quiet },
     );
     if (answer) later(answer);
@@ -48,6 +48,7 @@ export function mount(container, app) {
 
   show(false);
   return {
+    refresh: () => show(true),
     unmount: () => {
       closed = true;
       clearTimeout(timer);
