@@ -200,25 +200,15 @@ def test_no_server_and_no_server_of_impart_are_told() -> None:
             impart.Client(wrong)
 
 
-def needs(client: impart.Client, path: str, *, media: str = "") -> None:
-    """Skip the test where the server has no such route, or it does not take such a body."""
-    paths = client._transport.json("GET", "/openapi.json")["paths"]
-    of_path = paths.get(f"/api/v1{path}", {})
-    if not of_path or (media and media not in of_path["post"]["requestBody"]["content"]):
-        pytest.skip(f"the server has no {path} {media}")
-
-
 def test_pages_of_the_server_are_the_hits_of_the_index(
     client: impart.Client, index: VideoIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needs(client, "/search", media="multipart/form-data")
     monkeypatch.setattr("impart.serve.client.client._PAGE", 2)
     for group in ("video", "scene", "frame"):
         assert client.search(text="red", group=group, top=9) == index.search(text="red", group=group, top=9)  # type: ignore[arg-type]
 
 
 def test_an_image_finds_what_it_finds_in_the_index(client: impart.Client, index: VideoIndex, tmp_path: Path) -> None:
-    needs(client, "/search", media="multipart/form-data")
     Image.fromarray(solid("blue")).save(tmp_path / "blue.png")
     here = index.search(image=tmp_path / "blue.png", top=3)
     for image in (tmp_path / "blue.png", solid("blue"), Image.fromarray(solid("blue"))):
@@ -226,7 +216,6 @@ def test_an_image_finds_what_it_finds_in_the_index(client: impart.Client, index:
 
 
 def test_counts_and_failures_are_those_of_the_index(client: impart.Client, index: VideoIndex) -> None:
-    needs(client, "/index")
     assert client.stats() == dataclasses.replace(index.stats(), blending=None)
     assert client.failures() == []
 
