@@ -20,6 +20,7 @@ from helpers.image_sets import class_folders, image
 from helpers.shades import shades
 from helpers.tiny_hf import write_clip as write_clip_model
 
+pytestmark = pytest.mark.timeout(1200)  # the first test waits for all commands, training among them
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 INSTALLS = re.compile(r"^(python3 -m venv|\. \.venv|pip install|ruff |mypy|pytest)")
