@@ -187,6 +187,18 @@ def test_many_queries_in_one_call_have_the_hits_of_single_ones(folder: Path, cap
             assert sorted(spans(of_query)) == sorted(spans(alone))  # equal scores may change places
 
 
+def test_a_text_that_is_encoded_ahead_is_not_encoded_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, calls = opened(folder), []
+    real = TinyEncoder.encode_texts
+    index.search(text="blue")
+    monkeypatch.setattr(TinyEncoder, "encode_texts", lambda self, texts: calls.append(texts) or real(self, texts))
+    index.searcher.encode([Query(text="red")])
+    assert len(calls) == 1
+    assert index.search(text="red")  # with a reference set in force
+    assert index.search(text="red", augment=False)
+    assert len(calls) == 1
+
+
 def spans(hits: list[Hit]) -> list[Any]:
     """All of the hits but scores, whose last digit depends on how a product is split."""
     return [

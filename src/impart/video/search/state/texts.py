@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
+from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder, Float32
 from impart.retrieval.prompts import query_embeddings
 
@@ -31,8 +32,10 @@ class TextVectors:
         """Return the unit vector (D,) of each text; those that are not known are encoded in one batch.
 
         Args:
-            encoder: the base encoder.
+            encoder: with or without its reference set, which changes no text.
         """
+        if isinstance(encoder, AugmentedEncoder):
+            encoder = encoder.base
         wanted = list(dict.fromkeys(texts))
         with self._lock:
             if encoder.fingerprint != self._owner:
