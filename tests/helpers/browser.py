@@ -1,6 +1,6 @@
 """A browser on a real server: Debian's Chromium, a small index of generated clips, and a page that must stay clean.
 
-Fixtures, to be imported by a `conftest.py`: `chromium` (one per session), `site` (a server; a module may have its own),
+Fixtures, to be imported by a `conftest.py`: `chromium` (one per module), `site` (a server; a module may have its own),
 `open_page` (makes a page in a context of its own). A test fails on any error of the console or of the page, and on any
 request to another host. All skip where Chromium or Playwright is missing.
 """
@@ -89,9 +89,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(address, library)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """Start the browser once."""
+    """Start the browser once per module: Playwright's event loop is the thread's own until it stops."""
     sync_api = pytest.importorskip(
         "playwright.sync_api", reason="the page is tested with playwright: pip install playwright"
     )
