@@ -53,7 +53,7 @@ ALONE = 50
 
 @dataclass
 class Measured:
-    """What was measured.
+    """Times, errors and memory of one run.
 
     Attributes:
         times_ms: of each request, in the order of their answers; ended_s: when it came; errors: what went wrong.
