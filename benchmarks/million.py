@@ -97,14 +97,18 @@ def videos(frames: Frames, segments: int) -> Iterator[tuple[Path, np.ndarray]]:
         left, number = left - count, number + 1
 
 
-def make_index(folder: Path, data: Path, segments: int) -> None:
-    """Write the index; the time of each step is printed."""
+def make_index(folder: Path, data: Path, segments: int, *, kept: Path | None = None) -> None:
+    """Write the index.
+
+    Args:
+        kept: folder with the encoded photographs of an earlier run; None = beside the index.
+    """
     index = VideoIndex.open(folder)
     for _ in index.add([]):
         pass
     encoder = index.encoder
     assert isinstance(encoder, AugmentedEncoder)
-    frames = Frames(encoded(encoder, data, folder.parent / "photos.npz", PHOTOS), seed=2)
+    frames = Frames(encoded(encoder, data, (kept or folder.parent) / "photos.npz", PHOTOS), seed=2)
     number = np.float16 if index.manifest.index.precision == "float16" else np.float32
     with Writer(index._store) as writer:
         waiting: list[tuple[Path, np.ndarray]] = []
