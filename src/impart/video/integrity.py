@@ -29,10 +29,13 @@ __all__ = [
     "ROWS_MISSING",
     "Placed",
     "bytes_below",
+    "damaged_data",
     "damaged_file",
     "damaged_version",
+    "ends_well",
     "place_rows",
     "remove_temporary",
+    "versions_of",
 ]
 
 KEYS = ("video_id", "revision", "number")
@@ -102,10 +105,19 @@ def damaged_file(table: Path) -> Path | None:
         return broken
     newest = _newest_version(table)
     assert newest is not None
-    names: set[bytes] = set(_DATA_FILE.findall(newest.read_bytes()))
+    return damaged_data(table, newest)
+
+
+def damaged_data(table: Path, manifest: Path) -> Path | None:
+    """Find a data file of one version of a table that is missing or damaged; None where there is none.
+
+    Args:
+        manifest: of the version, which is not damaged.
+    """
+    names: set[bytes] = set(_DATA_FILE.findall(manifest.read_bytes()))
     for name in sorted(names):
         file = table / "data" / name.decode("ascii")
-        if not _ends_well(file):
+        if not ends_well(file):
             return file
     return None
 
@@ -119,7 +131,13 @@ def damaged_version(table: Path) -> Path | None:
     newest = _newest_version(table)
     if newest is None:
         return table
-    return None if _ends_well(newest) else newest
+    return None if ends_well(newest) else newest
+
+
+def versions_of(table: Path) -> dict[int, Path]:
+    """List the files of the versions of a table, newest first."""
+    found = {_version_number(file): file for file in (table / "_versions").glob("*.manifest")}
+    return dict(sorted(found.items(), reverse=True))
 
 
 def remove_temporary(folder: Path) -> None:
@@ -146,7 +164,7 @@ def _codes(indices: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def _newest_version(table: Path) -> Path | None:
-    return max((table / "_versions").glob("*.manifest"), key=_version_number, default=None)
+    return next(iter(versions_of(table).values()), None)
 
 
 def _version_number(manifest: Path) -> int:
@@ -154,7 +172,8 @@ def _version_number(manifest: Path) -> int:
     return _NEWEST - number if len(manifest.stem) == 20 else number
 
 
-def _ends_well(file: Path) -> bool:
+def ends_well(file: Path) -> bool:
+    """Whether a data file, or the file of a version, is there and has its last bytes."""
     try:
         with file.open("rb") as opened:
             opened.seek(-len(_MAGIC), 2)
