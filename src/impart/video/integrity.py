@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import stat
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ COPY_REMEDY = "restore the file from a copy of the index, or index your videos a
 
 _MAGIC = b"LANC"  # last bytes of each data file and of each version of a table
 _DATA_FILE = re.compile(rb"[01]{24}[0-9a-f]{26}\.lance|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.lance")
+_PLACE = struct.Struct("<Q")  # of the list of files in a version; then two numbers of two bytes, and the last bytes
 _NEWEST = 2**64 - 1  # a version is named by its distance from this number
 
 
@@ -114,7 +116,10 @@ def damaged_data(table: Path, manifest: Path) -> Path | None:
     Args:
         manifest: of the version, which is not damaged.
     """
-    names: set[bytes] = set(_DATA_FILE.findall(manifest.read_bytes()))
+    content = manifest.read_bytes()
+    # Before this place is the transaction that made the version: it names merged files, which may be deleted by now.
+    (place,) = _PLACE.unpack(content[-len(_MAGIC) - 4 - _PLACE.size : -len(_MAGIC) - 4])
+    names: set[bytes] = set(_DATA_FILE.findall(content, min(place, len(content))))
     for name in sorted(names):
         file = table / "data" / name.decode("ascii")
         if not ends_well(file):
