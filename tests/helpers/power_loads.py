@@ -118,7 +118,9 @@ class IndexLoad:
         with in_process():
             reported = {key: values for key, values in known.items() if None not in values}
             if not VideoIndex.open(folder, TinyEncoder()).exists:
-                return [f"there is no index, of {len(reported)} acknowledged"] if reported else self._next(folder, moment)
+                return (
+                    [f"there is no index, of {len(reported)} acknowledged"] if reported else self._next(folder, moment)
+                )
             index = VideoIndex.open(folder, TinyEncoder())
             videos = {str(record.path): record.revision for record in index.videos()}
             lacking = {str(record.path) for record in index.incomplete()}

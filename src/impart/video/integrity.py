@@ -28,11 +28,13 @@ __all__ = [
     "COPY_REMEDY",
     "KEYS",
     "ROWS_MISSING",
+    "TEMPORARY",
     "Placed",
     "bytes_below",
     "damaged_data",
     "damaged_file",
     "damaged_version",
+    "data_names",
     "ends_well",
     "place_rows",
     "remove_temporary",
@@ -48,6 +50,10 @@ ROWS_MISSING = (
 )
 COPY_REMEDY = "restore the file from a copy of the index, or index your videos again into a new folder (--index DIR)"
 
+TEMPORARY = ".tmp"
+"""Begin of the names of the database's temporary files."""
+
+_WRITTEN = ("manifest.json", "manifest.copy.json", "folders.json", "writing.json")  # by a writer alone
 _MAGIC = b"LANC"  # last bytes of each data file and of each version of a table
 _DATA_FILE = re.compile(rb"[01]{24}[0-9a-f]{26}\.lance|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.lance")
 _PLACE = struct.Struct("<Q")  # of the list of files in a version; then two numbers of two bytes, and the last bytes
@@ -116,15 +122,16 @@ def damaged_data(table: Path, manifest: Path) -> Path | None:
     Args:
         manifest: of the version, which is not damaged.
     """
+    files = (table / "data" / name for name in sorted(data_names(manifest)))
+    return next((file for file in files if not ends_well(file)), None)
+
+
+def data_names(manifest: Path) -> set[str]:
+    """Read the names of the data files of one version of a table, which is not damaged."""
     content = manifest.read_bytes()
     # Before this place is the transaction that made the version: it names merged files, which may be deleted by now.
     (place,) = _PLACE.unpack(content[-len(_MAGIC) - 4 - _PLACE.size : -len(_MAGIC) - 4])
-    names: set[bytes] = set(_DATA_FILE.findall(content, min(place, len(content))))
-    for name in sorted(names):
-        file = table / "data" / name.decode("ascii")
-        if not ends_well(file):
-            return file
-    return None
+    return {name.decode("ascii") for name in _DATA_FILE.findall(content, min(place, len(content)))}
 
 
 def damaged_version(table: Path) -> Path | None:
@@ -146,9 +153,12 @@ def versions_of(table: Path) -> dict[int, Path]:
 
 
 def remove_temporary(folder: Path) -> None:
-    """Delete the temporary files of killed runs below the tables of an index; the caller holds the write lock."""
+    """Delete the temporary files of killed runs in an index and its tables; the caller holds the write lock."""
+    for name in _WRITTEN:
+        for file in folder.glob(f".{name}.*.part"):
+            file.unlink(missing_ok=True)
     for table in folder.glob("*.lance"):
-        for file in [*table.rglob(".tmp*"), *table.rglob("*#[0-9]*")]:
+        for file in [*table.rglob(f"{TEMPORARY}*"), *table.rglob("*#[0-9]*")]:
             if file.is_file():
                 file.unlink(missing_ok=True)
 

@@ -269,10 +269,10 @@ class Store:
                 return read()
             except TableGoneError as error:
                 last = error
-                if attempt > 1 and self._damage() is not None:
-                    if not try_roll_back(self.folder):
-                        break
+                if attempt == 2 and try_roll_back(self.folder):
                     self._tables.clear()
+                elif attempt > 1 and self._damage() is not None:
+                    break
                 time.sleep(0.02 * 2**attempt)
         raise VideoIndexError(f"the index {self.folder} cannot be read: {self._why(last)}") from last
 

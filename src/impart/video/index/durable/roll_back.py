@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from impart.errors import ImpartError
+from impart.files import move_synced
 from impart.video.index.durable.lock import write_lock
 from impart.video.index.durable.sync import read_mark
-from impart.video.integrity import damaged_data, ends_well, versions_of
+from impart.video.integrity import TEMPORARY, damaged_data, data_names, ends_well, versions_of
 
 __all__ = ["roll_back", "try_roll_back"]
 
@@ -33,10 +34,12 @@ def try_roll_back(folder: Path) -> bool:
 
 
 def roll_back(folder: Path) -> list[Path]:
-    """Delete the damaged versions that a writer had not synced when it ended; the caller holds the lock.
+    """Delete what a killed writer left: damaged versions that it had not synced, and files of no version.
+
+    The caller holds the lock. Nothing is done where the last writer ended.
 
     Returns:
-        Their files.
+        The files of the versions that are undone.
 
     Raises:
         OSError: a file cannot be deleted.
@@ -45,38 +48,58 @@ def roll_back(folder: Path) -> list[Path]:
     undone: list[Path] = []
     for table in folder.glob("*.lance") if synced is not None else ():
         undone += _roll_back(table, synced.get(table.stem, 0))
+        _remove_unnamed(table)
     return undone
 
 
 def _roll_back(table: Path, synced: int) -> list[Path]:
-    """Delete the damaged versions of a table above the synced one; none where no version is whole."""
-    damaged: list[Path] = []
+    """Go back to the newest whole version of a table that is not below the synced one; stay where there is none."""
     versions = versions_of(table)
-    for number, manifest in versions.items():
-        if number <= synced or _is_whole(table, number, manifest):
-            # Older versions serve readers no more, but a damaged one would stop the clean-up of the database.
-            older = (file for one, file in versions.items() if synced < one < number and not ends_well(file))
-            damaged += older
-            break
-        damaged.append(manifest)
-    else:
+    if max(versions, default=0) <= synced:
         return []
-    for manifest in damaged:
-        manifest.unlink()
-    return damaged
+    aside: list[Path] = []
+    for number, manifest in versions.items():
+        if _is_whole(table, manifest):
+            # Older versions serve readers no more, but a damaged one would stop the clean-up of the database.
+            older = [file for one, file in versions.items() if synced < one < number and not ends_well(file)]
+            for file in (*older, *map(_aside, aside)):
+                file.unlink()
+            return [*aside, *older]
+        if number <= synced:
+            break
+        move_synced(manifest, _aside(manifest))  # so that the database opens the version before it
+        aside.append(manifest)
+    for manifest in aside:
+        move_synced(_aside(manifest), manifest)
+    return []
 
 
-def _is_whole(table: Path, number: int, manifest: Path) -> bool:
-    """Whether a version and its files are undamaged: by their ends, and by reading all but the vectors."""
+def _aside(manifest: Path) -> Path:
+    return manifest.with_name(f"{TEMPORARY}{manifest.name}")
+
+
+def _is_whole(table: Path, manifest: Path) -> bool:
+    """Whether the newest version and its files are undamaged: by their ends, and by reading all but the vectors."""
     if not ends_well(manifest) or damaged_data(table, manifest) is not None:
         return False
     import lancedb
     import pyarrow as pa
 
     try:
-        opened: Any = lancedb.connect(str(table.parent)).open_table(table.stem, version=number)
+        opened: Any = lancedb.connect(str(table.parent)).open_table(table.stem)
         plain = [field.name for field in opened.schema if not pa.types.is_fixed_size_list(field.type)]
         opened.search().select(plain).to_arrow()
     except (OSError, RuntimeError, ValueError):
         return False
     return True
+
+
+def _remove_unnamed(table: Path) -> None:
+    """Delete the data files that no version names."""
+    versions = versions_of(table).values()
+    if not all(map(ends_well, versions)):
+        return
+    named = {name for manifest in versions for name in data_names(manifest)}
+    for file in (table / "data").glob("*.lance") if named else ():
+        if file.name not in named:
+            file.unlink()
