@@ -38,6 +38,7 @@ __all__ = [
     "file_state",
     "library_versions",
     "lower_priority",
+    "make_folder",
     "move_synced",
     "new_blake2b",
     "new_sha256",
@@ -48,6 +49,7 @@ __all__ = [
     "sha256_int",
     "sha256_of_file",
     "sync",
+    "sync_together",
     "write_atomic",
     "write_csv_atomic",
     "write_json_atomic",
@@ -57,6 +59,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _NUMBERS = itertools.count()
+_SYNCS = 8  # at the same time
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM}
 NICE, _BELOW_NORMAL = 10, 0x4000  # of POSIX: from -20 to 19; of Windows
 _VERSIONED = ("impart", "numpy", "pillow", "pyarrow")
@@ -144,6 +147,46 @@ def sync(path: Path) -> None:
         for name in names:
             sync(Path(folder) / name)
         _sync_folder(Path(folder))
+
+
+def sync_together(paths: Collection[Path]) -> None:
+    """Sync many files, and entries of folders, at the same time: a disk takes them in one step.
+
+    Args:
+        paths: of a folder its entries alone are synced, not its files. A path that is gone is left out.
+
+    Raises:
+        OSError: one cannot be synced.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    def sync_one(path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_dir():
+                _sync_folder(path)
+            else:
+                sync(path)
+
+    if paths:
+        with ThreadPoolExecutor(min(len(paths), _SYNCS)) as pool:
+            list(pool.map(sync_one, paths))
+
+
+def make_folder(folder: Path, *, parents: bool = True) -> None:
+    """Make a folder where it is missing, and sync the folder that lists it.
+
+    Args:
+        parents: also make the folders above.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    made = [folder]
+    while parents and not made[-1].parent.exists():
+        made.append(made[-1].parent)
+    folder.mkdir(parents=parents, exist_ok=True)
+    for one in reversed(made):
+        _sync_folder(one.parent)
 
 
 def move_synced(source: Path, target: Path) -> None:

@@ -26,8 +26,8 @@ from impart.errors import ConfigError, DataError, ImpartError, IndexLockedError,
 from impart.serve.app import create_app
 from impart.serve.client.transport import error_of
 from impart.serve.settings import ServeSettings
+from impart.video.index.durable.lock import write_lock
 from impart.video.index.index import VideoIndex
-from impart.video.index.writer import write_lock
 from impart.video.names import store
 from impart.video.search.hits import Hit
 from impart.video.search.query import Query

@@ -24,7 +24,7 @@ from impart.config import RamSettings
 from impart.encoders.base import Encoder, load_encoder
 from impart.encoders.onnx.session import RuntimeOptions
 from impart.errors import ConfigError, EncoderError, EncoderMismatchError, EncoderNotFoundError
-from impart.files import library_versions, now, sha256_of_file, sync, write_json_atomic
+from impart.files import library_versions, make_folder, now, sha256_of_file, sync, write_json_atomic
 from impart.refset.refset import ReferenceSet
 from impart.validation import build
 
@@ -129,7 +129,7 @@ def write_checkpoint(
     folder = Path(folder).expanduser()
     traits = base.traits
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         (folder / _NAME).unlink(missing_ok=True)  # from here until the end there is no checkpoint
         export_ram(ram, folder / _GRAPH, dim=traits.dim, retrieval_dim=traits.retrieval_dim)
         write_weights(ram, folder / _WEIGHTS)

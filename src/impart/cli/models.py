@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from impart.cli.output import Format
+from impart.files import make_folder
 
 __all__ = ["app"]
 
@@ -102,7 +103,7 @@ def pair(
 
     base, retrieval = load_encoder(model_id), load_encoder(retrieval_id)
     base.encode_texts([""])  # an image model is refused here
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     print(write_paired(folder.resolve(), retrieval, base=base))
 
 

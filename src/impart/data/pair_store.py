@@ -30,7 +30,7 @@ import numpy.typing as npt
 from impart import __version__
 from impart.data.shards import SPLITS
 from impart.errors import DataError
-from impart.files import move_synced, now, sha256_int, sync, write_csv_atomic, write_json_atomic
+from impart.files import make_folder, move_synced, now, sha256_int, sync, write_csv_atomic, write_json_atomic
 
 __all__ = ["LeftOut", "PartSummary", "PairStore"]
 
@@ -100,7 +100,7 @@ class PairStore:
                 f"{self.folder} contains files of another program: give --out a new folder, or one of `impart data`"
             )
         for path in (self._parts, self._state / "work", *(self.folder / split for split in SPLITS)):
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
         try:
             self._lock.acquire()
         except filelock.Timeout as error:
@@ -142,7 +142,7 @@ class PairStore:
     def work(self, key: str) -> Path:
         """Return the working folder of a part; it is kept until the part is committed."""
         path = self._state / "work" / key
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
         return path
 
     def staging(self, key: str) -> Path:

@@ -25,7 +25,7 @@ from impart.encoders.base import (
 )
 from impart.encoders.tokens import TextTokenizer, read_json, tokenizer_of
 from impart.errors import EncoderError, EncoderMismatchError
-from impart.files import atomic_path, blake2b_hex, write_json_atomic
+from impart.files import atomic_path, blake2b_hex, make_folder, write_json_atomic
 
 __all__ = ["ProjectedEncoder", "load_projected", "write_projected"]
 
@@ -79,7 +79,7 @@ class ProjectedEncoder:
 
 def write_projected(folder: Path, base: Encoder, image: Float32, text: Float32) -> ProjectedEncoder:
     """Write the matrices (D, D) of an encoder; return the encoder that `projected:FOLDER` loads."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with atomic_path(folder / _MATRICES) as part, part.open("wb") as file:
         np.savez(file, image=image.astype(np.float32), text=text.astype(np.float32))
     content = {"encoder": base.traits.id, "fingerprint": base.fingerprint}

@@ -20,7 +20,7 @@ from impart.encoders.base import EncoderTraits, Float32, ImageEmbeddings, ImageI
 from impart.encoders.preprocess import PreprocessConfig
 from impart.encoders.tokens import TextTokenizer
 from impart.errors import ConfigError, EncoderError, MissingExtraError
-from impart.files import new_blake2b
+from impart.files import make_folder, new_blake2b
 
 try:
     import torch
@@ -193,7 +193,7 @@ def write_graph(encoder: TorchEncoder, path: Path, *, side: str) -> None:
             names, shapes = [side, "attention_mask"], [{0: batch, 1: length}] * 2
             samples = [torch.from_numpy(array).int() for array in arrays]
     weights = sum(parameter.numel() * parameter.element_size() for parameter in tower.parameters())
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with quiet():
         try:
             program = torch.onnx.export(

@@ -22,7 +22,7 @@ import numpy as np
 
 from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError, ReferenceSetError
-from impart.files import library_versions, move_synced, now, read_ahead, write_csv_atomic
+from impart.files import library_versions, make_folder, move_synced, now, read_ahead, write_csv_atomic
 from impart.images import DRAFT_SIDES, ImageSource, load_image
 from impart.refset.manifest import ReferenceSetManifest
 from impart.refset.pairs import Columns, Pair, read_pairs
@@ -215,7 +215,7 @@ def build(
     traits = encoder.traits
     if folder is not None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
         except OSError as error:
             raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror}") from error
     run = _Run(encoder=encoder, prompts=tuple(prompts), max_megapixels=max_megapixels)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Encoder, Float32
 from impart.errors import EncoderMismatchError, ReferenceSetError
-from impart.files import library_versions, now, remove_stale
+from impart.files import library_versions, make_folder, now, remove_stale
 from impart.refset import combine
 from impart.refset.build import PairsInput, build
 from impart.refset.manifest import ReferenceSetManifest
@@ -319,7 +319,7 @@ class ReferenceSet:
         name = self.name or folder.resolve().name
         data = file_name(self.fingerprint)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             if not _has_rows(folder, dataclasses.replace(self.manifest, data=data)):
                 write_rows(self._data, folder / data)
             if self._index_kind != "exact" and not (folder / self._index_name).is_file():

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from impart.errors import TrainingError
-from impart.files import atomic_path
+from impart.files import atomic_path, make_folder
 
 __all__ = ["Checkpoints"]
 
@@ -49,7 +49,7 @@ class Checkpoints:
         """
         target = self.path(step)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             with atomic_path(target) as part, part.open("wb") as file:
                 torch.save(state, file)
             for old in self.steps()[self._keep :]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from impart.errors import ConfigError, MissingExtraError, TrainingError
-from impart.files import write_json_atomic
+from impart.files import make_folder, write_json_atomic
 from impart.train.events import Finished, Note, TrainEvent, Validated
 from impart.train.retired import retired_names
 from impart.train.settings import TrainConfig
@@ -144,7 +144,7 @@ def _take(path: Path, settings: Mapping[str, Any], out: Path, *, resume: bool) -
             raise TrainingError(f"{out} contains a run already: continue it with --resume, or name another folder")
         _check_same(_read(path), settings, out)
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         write_json_atomic(path, settings, ascii_only=True)
     except OSError as error:
         raise TrainingError(f"cannot write to {out}: {error.strerror}") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from impart.errors import TrainingError, install_command
-from impart.files import write_atomic
+from impart.files import make_folder, write_atomic
 
 __all__ = ["RunLog", "read_log"]
 
@@ -32,7 +32,7 @@ class RunLog:
         self._path = folder / "log.jsonl"
         self._writer: Any = None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             kept = [line for line in read_log(folder) if line["step"] <= start] if start else []
             write_atomic(self._path, "".join(json.dumps(line) + "\n" for line in kept))
             self._file = self._path.open("a", encoding="utf-8")

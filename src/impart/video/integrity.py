@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import re
 import stat
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +28,17 @@ __all__ = [
     "COPY_REMEDY",
     "KEYS",
     "ROWS_MISSING",
+    "TEMPORARY",
     "Placed",
     "bytes_below",
+    "damaged_data",
     "damaged_file",
     "damaged_version",
+    "data_names",
+    "ends_well",
     "place_rows",
     "remove_temporary",
+    "versions_of",
 ]
 
 KEYS = ("video_id", "revision", "number")
@@ -44,8 +50,13 @@ ROWS_MISSING = (
 )
 COPY_REMEDY = "restore the file from a copy of the index, or index your videos again into a new folder (--index DIR)"
 
+TEMPORARY = ".tmp"
+"""Begin of the names of the database's temporary files."""
+
+_WRITTEN = ("manifest.json", "manifest.copy.json", "folders.json", "writing.json")  # by a writer alone
 _MAGIC = b"LANC"  # last bytes of each data file and of each version of a table
 _DATA_FILE = re.compile(rb"[01]{24}[0-9a-f]{26}\.lance|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.lance")
+_PLACE = struct.Struct("<Q")  # of the list of files in a version; then two numbers of two bytes, and the last bytes
 _NEWEST = 2**64 - 1  # a version is named by its distance from this number
 
 
@@ -102,12 +113,25 @@ def damaged_file(table: Path) -> Path | None:
         return broken
     newest = _newest_version(table)
     assert newest is not None
-    names: set[bytes] = set(_DATA_FILE.findall(newest.read_bytes()))
-    for name in sorted(names):
-        file = table / "data" / name.decode("ascii")
-        if not _ends_well(file):
-            return file
-    return None
+    return damaged_data(table, newest)
+
+
+def damaged_data(table: Path, manifest: Path) -> Path | None:
+    """Find a data file of one version of a table that is missing or damaged; None where there is none.
+
+    Args:
+        manifest: of the version, which is not damaged.
+    """
+    files = (table / "data" / name for name in sorted(data_names(manifest)))
+    return next((file for file in files if not ends_well(file)), None)
+
+
+def data_names(manifest: Path) -> set[str]:
+    """Read the names of the data files of one version of a table, which is not damaged."""
+    content = manifest.read_bytes()
+    # Before this place is the transaction that made the version: it names merged files, which may be deleted by now.
+    (place,) = _PLACE.unpack(content[-len(_MAGIC) - 4 - _PLACE.size : -len(_MAGIC) - 4])
+    return {name.decode("ascii") for name in _DATA_FILE.findall(content, min(place, len(content)))}
 
 
 def damaged_version(table: Path) -> Path | None:
@@ -119,13 +143,22 @@ def damaged_version(table: Path) -> Path | None:
     newest = _newest_version(table)
     if newest is None:
         return table
-    return None if _ends_well(newest) else newest
+    return None if ends_well(newest) else newest
+
+
+def versions_of(table: Path) -> dict[int, Path]:
+    """List the files of the versions of a table, newest first."""
+    found = {_version_number(file): file for file in (table / "_versions").glob("*.manifest")}
+    return dict(sorted(found.items(), reverse=True))
 
 
 def remove_temporary(folder: Path) -> None:
-    """Delete the temporary files of killed runs below the tables of an index; the caller holds the write lock."""
+    """Delete the temporary files of killed runs in an index and its tables; the caller holds the write lock."""
+    for name in _WRITTEN:
+        for file in folder.glob(f".{name}.*.part"):
+            file.unlink(missing_ok=True)
     for table in folder.glob("*.lance"):
-        for file in [*table.rglob(".tmp*"), *table.rglob("*#[0-9]*")]:
+        for file in [*table.rglob(f"{TEMPORARY}*"), *table.rglob("*#[0-9]*")]:
             if file.is_file():
                 file.unlink(missing_ok=True)
 
@@ -146,7 +179,7 @@ def _codes(indices: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 
 def _newest_version(table: Path) -> Path | None:
-    return max((table / "_versions").glob("*.manifest"), key=_version_number, default=None)
+    return next(iter(versions_of(table).values()), None)
 
 
 def _version_number(manifest: Path) -> int:
@@ -154,7 +187,8 @@ def _version_number(manifest: Path) -> int:
     return _NEWEST - number if len(manifest.stem) == 20 else number
 
 
-def _ends_well(file: Path) -> bool:
+def ends_well(file: Path) -> bool:
+    """Whether a data file, or the file of a version, is there and has its last bytes."""
     try:
         with file.open("rb") as opened:
             opened.seek(-len(_MAGIC), 2)

@@ -18,9 +18,9 @@ from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.serve.jobs.job import Job
 from impart.serve.jobs.queue import JobQueue
 from impart.serve.jobs.refusal import JobRefusedError
+from impart.video.index.durable.lock import write_lock
 from impart.video.index.index import VideoIndex
 from impart.video.index.pause import pause
-from impart.video.index.writer import write_lock
 
 pytestmark = pytest.mark.timeout(180)
 QUICK_S = 45.0

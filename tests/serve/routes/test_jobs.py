@@ -23,9 +23,9 @@ from impart.serve.app import API, create_app
 from impart.serve.jobs.queue import JobQueue
 from impart.serve.jobs.settings import JobSettings
 from impart.serve.settings import ServeSettings
+from impart.video.index.durable.lock import write_lock
 from impart.video.index.index import VideoIndex
 from impart.video.index.pause import pause, resume
-from impart.video.index.writer import write_lock
 
 pytestmark = pytest.mark.timeout(180)
 QUICK_S = 45.0

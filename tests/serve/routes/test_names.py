@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from helpers.tiny_encoder import COLOURS
 from helpers.tiny_server import API, client_of, code_of, write_library
-from impart.video.index.writer import write_lock
+from impart.video.index.durable.lock import write_lock
 from impart.video.names import store
 
 ODD_NAMES = ["Rex", "a/b?c#d", "Zoë 🐕", "..", "%2e%2e%2f", "<script>", "名前", "x" * 100]

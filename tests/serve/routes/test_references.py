@@ -16,8 +16,8 @@ from helpers.tiny_encoder import COLOURS, TinyEncoder
 from helpers.tiny_server import API, client_of, code_of, write_library
 from impart.refset.refset import ReferenceSet
 from impart.serve.routes import references as route
+from impart.video.index.durable.lock import write_lock
 from impart.video.index.index import VideoIndex
-from impart.video.index.writer import write_lock
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from impart.video.faces.finding import find_in_videos
 from impart.video.faces.in_index import FaceTracks
 from impart.video.faces.matching import combine, example_faces, face_presence, tracks
 from impart.video.faces.store import FaceStore, VideoFaces
+from impart.video.index.durable.lock import write_lock
 from impart.video.index.index import VideoIndex
-from impart.video.index.writer import write_lock
 from impart.video.names import taught
 
 needs_dlib = pytest.mark.skipif(

@@ -19,10 +19,11 @@ from impart.blending.vanilla import Vanilla
 from impart.config import IndexSettings, Settings, VanillaSettings
 from impart.errors import IndexLockedError, VideoIndexError
 from impart.video.index import manifest as manifests
+from impart.video.index.durable.lock import is_locked, write_lock
 from impart.video.index.index import VideoIndex
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, Store, VideoRecord, path_id
-from impart.video.index.writer import SegmentChunk, Writer, _worth_compacting, is_locked, write_lock
+from impart.video.index.writer import SegmentChunk, Writer, _worth_compacting
 from impart.video.search.state.load import load_snapshot
 
 

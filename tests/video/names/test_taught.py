@@ -23,8 +23,8 @@ from impart.errors import (
     VideoIndexError,
 )
 from impart.refset.refset import ReferenceSet
+from impart.video.index.durable.lock import write_lock
 from impart.video.index.index import VideoIndex
-from impart.video.index.writer import write_lock
 from impart.video.names import store, taught
 from impart.video.names.store import names_lock
 from impart.video.search.last_search import LastSearch, SavedHit, save_last_search

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from impart.encoders.base import Encoder
 from impart.encoders.onnx.encoder import load_onnx
 from impart.errors import EncoderError, MissingExtraError
-from impart.files import write_json_atomic
+from impart.files import make_folder, write_json_atomic
 
 __all__ = ["FP32", "INT8", "Bounds", "Parity", "export_hf", "parity"]
 
@@ -149,8 +149,8 @@ def _checked(encoder: Encoder, folder: Path, *, bounds: Bounds, report: Callable
 
 def _write_descriptions(encoder: Any, folder: Path) -> None:
     traits, tokenizer = encoder.traits, encoder.tokenizer
-    (folder / "textual").mkdir(parents=True, exist_ok=True)
-    (folder / "visual").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "textual")
+    make_folder(folder / "visual")
     tokenizer.tokenizer.save(str(folder / "textual" / "tokenizer.json"))
     pad_token = tokenizer.tokenizer.id_to_token(tokenizer.pad_id)
     side = "left" if tokenizer.pad_left else "right"
@@ -175,7 +175,7 @@ def _quantise(source: Path, target: Path) -> None:
 
     from impart.encoders.torch_towers import quiet
 
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     external = source.with_name(source.name + ".data").is_file()
     try:
         with quiet():

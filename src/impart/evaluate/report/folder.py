@@ -25,7 +25,7 @@ from impart.errors import DataError, MissingExtraError
 from impart.evaluate.report.compare import Comparison, against_first, intervals
 from impart.evaluate.report.tables import Table, difference_tables, legend, markdown, result_tables
 from impart.evaluate.result import Result
-from impart.files import atomic_path, library_versions, now, write_atomic, write_json_atomic
+from impart.files import atomic_path, library_versions, make_folder, now, write_atomic, write_json_atomic
 from impart.metrics import bootstrap
 
 __all__ = [
@@ -138,7 +138,7 @@ def write_report(
     folder = Path(folder).expanduser()
     summary = summary or summarise(report.results)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         drawn, problem = _draw(folder / _PLOTS, report.results, summary, more_plots) if plots else ([], "")
         if problem:
             report = replace(report, notes=(*report.notes, problem))

@@ -15,6 +15,7 @@ import numpy as np
 
 from impart.errors import MissingExtraError
 from impart.evaluate.result import Result, is_share
+from impart.files import make_folder
 
 __all__ = ["COLOURS", "bars", "draw", "new_figure", "save_figure"]
 
@@ -54,7 +55,7 @@ def draw(folder: Path, results: Sequence[Result], bounds: Sequence[Intervals]) -
     if not results:
         return []
     new_figure(1, 1)  # raises before anything is written
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     files: list[Path] = []
     for task, dataset in dict.fromkeys((result.task, result.dataset) for result in results):
         chosen = [n for n, one in enumerate(results) if (one.task, one.dataset) == (task, dataset)]

@@ -34,7 +34,7 @@ from impart.evaluate.sweep.tables import (
     panel,
     sweep_tables,
 )
-from impart.files import library_versions, now, write_atomic, write_csv_atomic, write_json_atomic
+from impart.files import library_versions, make_folder, now, write_atomic, write_csv_atomic, write_json_atomic
 
 __all__ = ["SweepFolder", "best_in_words"]
 
@@ -73,7 +73,7 @@ class SweepFolder:
         if (folder / _CSV).exists() or (folder / _JSON).exists():
             self._check()
             self._rows = {(row.dataset, row.point): row for row in _read(folder / _CSV)}
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_json_atomic(folder / _JSON, self._content, indent=1)
         write_csv_atomic(folder / _CSV, _COLUMNS, (_cells(row) for row in self._rows.values()))
 
@@ -187,7 +187,7 @@ class SweepFolder:
         folder = self.folder / _PLOTS
         for stale in folder.glob("*.png"):
             stale.unlink()
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         about = f"{self.data.references.name}, {len(self.data.references)} pairs, {self.data.encoder.get('id')}"
         found: list[str] = []
         try:

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from impart.encoders.onnx.encoder import load_mini
 from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import ConfigError
-from impart.files import atomic_path, library_versions, sha256_hex, write_json_atomic
+from impart.files import atomic_path, library_versions, make_folder, sha256_hex, write_json_atomic
 from impart.recipes.mini.bundle import write_bundle
 from impart.recipes.mini.collect.guard import Guard, copies_among, evaluation_images
 from impart.recipes.mini.collect.source_list import read_source_list
@@ -77,7 +77,7 @@ def train_mini(
     Raises:
         ConfigError: the config names a source that is not there.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     loop = dataclasses.replace(config.train.loop, device="cpu" if device == "cpu" else "auto")
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, loop=loop, seed=config.seeds[0]))
     with _logged(out / "training.log"):

@@ -20,8 +20,8 @@ from impart.serve.schemas.jobs import FailuresOut, IndexJobRequest, IndexOut, Jo
 from impart.serve.schemas.paging import CursorParam, LimitParam, make_cursor, read_cursor
 from impart.serve.schemas.text import path_text
 from impart.serve.service import Service, ServiceDep
+from impart.video.index.durable.lock import is_locked
 from impart.video.index.pause import is_paused
-from impart.video.index.writer import is_locked
 from impart.video.integrity import ROWS_MISSING
 
 __all__ = ["JobId", "refusals", "router"]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from impart.blending.ram import build_ram
 from impart.errors import TrainingError
-from impart.files import library_versions, now, sync, write_atomic, write_json_atomic
+from impart.files import library_versions, make_folder, now, sync, write_atomic, write_json_atomic
 from impart.train.config_file import config_of
 from impart.train.heads.heads import CellAttention, Correction, ImageHead, TextHead
 from impart.train.heads.model import EmbeddedReferences, HeadsModel
@@ -107,7 +107,7 @@ def save_heads(
         "versions": {**library_versions(), "torch": torch.__version__},
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         (folder / "manifest.json").unlink(missing_ok=True)
         weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
         save_file(weights, folder / "model.safetensors")

@@ -11,7 +11,7 @@ from impart.blending.ram_checkpoint import write_checkpoint
 from impart.encoders.onnx.encoder import load_mini
 from impart.encoders.preprocess import PreprocessConfig
 from impart.errors import TrainingError
-from impart.files import write_json_atomic
+from impart.files import make_folder, write_json_atomic
 from impart.refset.refset import ReferenceSet
 from impart.train.heads.checkpoint import ReferenceRow
 from impart.train.heads.model import HeadsModel
@@ -55,7 +55,7 @@ def export_heads(
     """
     towers = folder / "encoder"
     try:
-        towers.mkdir(parents=True, exist_ok=True)
+        make_folder(towers)
         export_model(
             towers,
             ImageTower(model.image, model.components),

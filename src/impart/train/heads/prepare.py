@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from impart.errors import DataError, TrainingError
-from impart.files import sha256_hex, sha256_of_file, write_atomic
+from impart.files import make_folder, sha256_hex, sha256_of_file, write_atomic
 from impart.images import ImageSource, load_image
 from impart.train.events import Note, Preparing, TrainEvent
 from impart.train.heads.checkpoint import ReferenceRow
@@ -265,7 +265,7 @@ def _unpacked(image: ImageSource, folder: Path) -> Path:
         content = buffer.getvalue()
     path = folder / sha256_hex(content)
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_atomic(path, content)
     return path
 

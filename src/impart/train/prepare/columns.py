@@ -49,7 +49,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import TrainingError
-from impart.files import sha256_hex
+from impart.files import make_folder, sha256_hex, sync
 
 __all__ = ["Column", "ColumnStore", "column_key"]
 
@@ -107,7 +107,7 @@ class ColumnStore:
         self._read = 0  # rows whose keys are in `_row_of`
         self.count = 0
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             for path in (self._keys, *self._paths.values(), *self._ends.values()):
                 path.touch()
             with self._lock:
@@ -215,3 +215,4 @@ def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDA
 def _write(path: Path, content: bytes) -> None:
     with path.open("ab") as file:
         file.write(content)
+    sync(path)  # values before the keys, so that a power cut leaves no key without its values

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Float32
 from impart.errors import TrainingError
-from impart.files import arrays_fit, atomic_path, new_sha256, write_json_atomic
+from impart.files import arrays_fit, atomic_path, make_folder, new_sha256, write_json_atomic
 from impart.retrieval.nearest import PairIndex
 from impart.train.events import Note, Preparing, TrainEvent
 from impart.train.settings import TrainConfig
@@ -125,7 +125,7 @@ def find_neighbours(
         table = _open(paths, known, shape=(len(queries), k))
         if table is not None:
             return table
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     numbers: dict[str, int] = {}
     groups = np.array([numbers.setdefault(key, len(numbers)) for key in reference_hashes], dtype=np.int64)
     own = np.array([numbers.get(key, -1) for key in query_hashes], dtype=np.int64)

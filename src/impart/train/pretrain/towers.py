@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from impart.encoders.preprocess import PreprocessConfig
 from impart.encoders.tokens import TextTokenizer
 from impart.errors import ConfigError, MissingExtraError
-from impart.files import write_json_atomic
+from impart.files import make_folder, write_json_atomic
 from impart.train.pretrain.settings import PretrainSettings
 
 __all__ = ["PRESETS", "Preset", "Towers", "build_towers", "learn_tokenizer"]
@@ -103,7 +103,7 @@ class Towers(nn.Module):
 
         if not sys.stderr.isatty():
             logging.disable_progress_bar()
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with torch.no_grad():
             self.model.logit_scale.fill_(math.log(scale))
         self.model.save_pretrained(folder)
@@ -216,7 +216,7 @@ def learn_tokenizer(texts: Iterable[str], settings: PretrainSettings) -> TextTok
 
 def save_tokenizer(tokenizer: TextTokenizer, folder: Path) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     tokenizer.tokenizer.save(str(folder / "tokenizer.json"))
     pad = tokenizer.tokenizer.id_to_token(tokenizer.pad_id)
     kind = {"whitespace": "TokenizersBackend", "lower": "Siglip2Tokenizer", "canonicalize": "SiglipTokenizer"}

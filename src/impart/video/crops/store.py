@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import VideoIndexError
-from impart.files import atomic_path, file_stamp, remove_stale
+from impart.files import atomic_path, file_stamp, make_folder, remove_stale
 from impart.video.index.store import VideoRecord
 from impart.video.integrity import bytes_below
 
@@ -76,7 +76,7 @@ class CropStore:
         """
         file = self.folder / f"{key}.npy"
         try:
-            self.folder.mkdir(exist_ok=True)
+            make_folder(self.folder, parents=False)
             with atomic_path(file) as part, part.open("wb") as stream:
                 np.save(stream, rows)
         except OSError as error:

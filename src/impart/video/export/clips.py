@@ -20,7 +20,7 @@ import av
 import av.error
 
 from impart.errors import DataError, DecodeError
-from impart.files import atomic_path
+from impart.files import atomic_path, make_folder
 from impart.video.decode.container import open_video
 from impart.video.decode.streams import choose_stream, origin_s
 from impart.video.decode.structure import AVI
@@ -103,7 +103,7 @@ def write_clips(
         suffix = _COPY_CONTAINERS.get(span.path.suffix.lower(), ".mkv") if copy else ".mp4"
         names[number] = folder / clip_name(span, number=number, suffix=suffix)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise DataError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     check_free(names.values(), overwrite=overwrite, sources=(span.path for _, span in films))

@@ -19,8 +19,8 @@ from impart.video.decode.decoder import Decoder
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed
 from impart.video.faces.detector import Face, find_faces
 from impart.video.faces.store import FaceStore, VideoFaces
+from impart.video.index.durable.lock import write_lock
 from impart.video.index.store import VideoRecord
-from impart.video.index.writer import write_lock
 
 __all__ = ["FacesFound", "find_in_videos"]
 

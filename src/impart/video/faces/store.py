@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Float32
 from impart.errors import VideoIndexError
-from impart.files import atomic_path, file_stamp
+from impart.files import atomic_path, file_stamp, make_folder
 
 __all__ = ["FOLDER", "FaceStore", "VideoFaces"]
 
@@ -184,7 +184,7 @@ class FaceStore:
 
     def _write(self, file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         try:
-            self.folder.mkdir(exist_ok=True)
+            make_folder(self.folder, parents=False)
             named: dict[str, Any] = dict(arrays)
             with atomic_path(file) as part, part.open("wb") as stream:
                 np.savez(stream, **named)

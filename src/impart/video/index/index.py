@@ -24,12 +24,14 @@ from impart.errors import VideoIndexError
 from impart.files import library_versions, now
 from impart.refset.refset import ReferenceSet
 from impart.video.faces.store import FaceStore
+from impart.video.index.durable.lock import write_lock
+from impart.video.index.durable.sync import sync_tables
 from impart.video.index.encoder_in_use import EncoderInUse
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.refset_switch import complete, install, switch
 from impart.video.index.stats import IndexStats
 from impart.video.index.store import FailureRecord, Kind, Store, VideoRecord
-from impart.video.index.writer import Writer, write_lock
+from impart.video.index.writer import Writer
 from impart.video.search.dates import Date, Length
 from impart.video.search.groups import reasons_of
 from impart.video.search.hits import Hit, Reason
@@ -510,6 +512,8 @@ class VideoIndex:
                 augmentation = install(self._store, encoder)
                 self._store.make_neighbours(augmentation, manifest)
                 manifest = dataclasses.replace(manifest, augmentation=augmentation)
+            with self._store.errors("make"):
+                sync_tables(self.path)
             manifest.save(self.path)
 
     def _adopt(self, writer: Writer) -> None:

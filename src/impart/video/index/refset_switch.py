@@ -22,7 +22,7 @@ from impart.blending.vanilla import Vanilla
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.errors import EncoderError, EncoderMismatchError, ReferenceSetError, VideoIndexError
-from impart.files import atomic_path, sha256_of_file
+from impart.files import atomic_path, make_folder, sha256_of_file
 from impart.refset.refset import ReferenceSet
 from impart.video.index.manifest import Augmentation, IndexManifest
 from impart.video.index.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
@@ -140,7 +140,7 @@ def _copy_graph(ram: LearnedRam, graph: Path) -> None:
     """Copy the graph of a RAM to a file, unless it is there and whole."""
     if graph.is_file() and sha256_of_file(graph) == sha256_of_file(ram.path):
         return
-    graph.parent.mkdir(exist_ok=True)
+    make_folder(graph.parent, parents=False)
     with atomic_path(graph) as part:
         shutil.copyfile(ram.path, part)
 

@@ -8,6 +8,7 @@
     failures.lance           files that could not be indexed, with reasons
     references/<fp>/         a copy of the reference set in force
     rams/<digest>.onnx       a copy of the trained RAM in force, if there is one
+    writing.json             while a writer is at work: what was synced before; see `durable/sync.py`
 
 Rows of `segments` and `neighbours_*` belong to a (video_id, revision) and count only while `videos` contains that pair.
 A video's row is written last, in one atomic step. An interrupted run leaves orphan rows: readers ignore them, and the
@@ -20,7 +21,6 @@ import dataclasses
 import itertools
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -29,8 +29,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from impart.errors import VideoIndexError
-from impart.files import blake2b_hex, new_blake2b
+from impart.files import blake2b_hex, make_folder, new_blake2b
 from impart.video.decode.content import ICON
+from impart.video.index.durable.lock import PROBE, check_hard_links
+from impart.video.index.durable.roll_back import try_roll_back
+from impart.video.index.durable.sync import MARK
 from impart.video.index.manifest import MANIFESTS, Augmentation, IndexManifest, manifest_bytes
 from impart.video.integrity import COPY_REMEDY, KEYS, damaged_file, damaged_version, place_rows
 
@@ -44,7 +47,6 @@ __all__ = [
     "Store",
     "TableGoneError",
     "VideoRecord",
-    "check_hard_links",
     "is_current",
     "path_id",
     "revision_of",
@@ -53,10 +55,9 @@ __all__ = [
 VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
 NEIGHBOURS_PREFIX = "neighbours_"
 UNREAD = -(2**63)
-_PROBE = ".impart-"
 LAST_SEARCH, CLUSTERS = "last-search.json", "names-clusters.json"
 _FOLDERS = ("references", "rams", "names", "faces", "crops", "cache")
-_OURS = (*_FOLDERS, *MANIFESTS, "folders.json", LAST_SEARCH, CLUSTERS, ".lock")
+_OURS = (*_FOLDERS, *MANIFESTS, "folders.json", LAST_SEARCH, CLUSTERS, MARK, ".lock")
 NO_VIDEO = frozenset({"has sound but no image", "has no video stream", ICON})
 """Reasons, as the decoder words them, of files that contain neither a video nor a photo."""
 
@@ -173,33 +174,6 @@ def _revision(content_hash: str, manifest: IndexManifest, numbers: tuple[float, 
     return blake2b_hex(text, size_bytes=8)
 
 
-def check_hard_links(folder: Path) -> None:
-    """Refuse a folder, which need not exist yet, on a file system without hard links; Lance commits with them.
-
-    Raises:
-        VideoIndexError: names the remedy.
-    """
-    try:
-        while not folder.exists():
-            folder = folder.parent
-        number, made = tempfile.mkstemp(prefix=_PROBE, dir=folder)
-        os.close(number)
-    except OSError:  # it cannot be written: this is told where it is
-        return
-    linked = Path(f"{made}.link")
-    try:
-        os.link(made, linked)
-    except OSError as error:
-        raise VideoIndexError(
-            f"{folder} is on a file system without hard links (exFAT, FAT, some network and FUSE disks), which a video "
-            "index needs: choose a folder on another disk, such as --index ~/library.impart; the videos may stay where "
-            "they are. An index that was copied here can be searched, but not changed"
-        ) from error
-    finally:
-        linked.unlink(missing_ok=True)
-        Path(made).unlink(missing_ok=True)
-
-
 class TableGoneError(RuntimeError):
     """A table cannot be read: a writer replaced it or deleted old files, and reading again helps; or it is damaged."""
 
@@ -221,7 +195,7 @@ class Store:
         """
         check_hard_links(folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             foreign = [entry.name for entry in folder.iterdir() if not _is_ours(entry.name)]
         except OSError as error:
             raise VideoIndexError(f"cannot make an index in {folder}: {error.strerror or error}") from error
@@ -295,7 +269,9 @@ class Store:
                 return read()
             except TableGoneError as error:
                 last = error
-                if attempt > 1 and self._damage() is not None:
+                if attempt == 2 and try_roll_back(self.folder):
+                    self._tables.clear()
+                elif attempt > 1 and self._damage() is not None:
                     break
                 time.sleep(0.02 * 2**attempt)
         raise VideoIndexError(f"the index {self.folder} cannot be read: {self._why(last)}") from last
@@ -384,7 +360,7 @@ class Store:
 
 
 def _is_ours(name: str) -> bool:
-    return name.endswith((".lance", ".part")) or name.startswith(_PROBE) or name in _OURS
+    return name.endswith((".lance", ".part")) or name.startswith(PROBE) or name in _OURS
 
 
 def _schemas(manifest: IndexManifest) -> dict[str, pa.Schema]:

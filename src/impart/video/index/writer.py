@@ -1,7 +1,7 @@
 """Writer of a video index: atomic commits, clean-up after an interrupted run, compaction.
 
 `with Writer(store) as writer:` holds the index's lock. A video is written by any number of `add_segments` and one
-`commit`; nothing is visible before the commit.
+`commit`; nothing is visible before the commit, and what is committed is synced to disk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from impart.errors import IndexLockedError, VideoIndexError
+from impart.video.index.durable.lock import write_lock
+from impart.video.index.durable.roll_back import roll_back
+from impart.video.index.durable.sync import TableSync
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.pause import is_paused
 from impart.video.index.store import (
     FAILURES,
     NEIGHBOURS_PREFIX,
@@ -34,7 +35,6 @@ from impart.video.index.store import (
     Store,
     TableGoneError,
     VideoRecord,
-    check_hard_links,
     path_id,
 )
 from impart.video.integrity import KEYS, ROWS_MISSING, bytes_below, damaged_file, place_rows, remove_temporary
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from impart.blending.base import Blend
 
-__all__ = ["CHUNK_ROWS", "SegmentChunk", "Writer", "blend_columns", "is_locked", "write_lock"]
+__all__ = ["CHUNK_ROWS", "SegmentChunk", "Writer", "blend_columns"]
 
 CHUNK_ROWS = 4096
 """Segments written at once; it bounds the memory that a long video needs."""
@@ -52,6 +52,7 @@ CHUNK_ROWS = 4096
 _KEEP_VERSIONS = timedelta(minutes=2)
 """Readers use a version for about a second; a slower reader reads again."""
 
+_KEEP_ALL = timedelta(days=36_500)
 _DELETE_AT_ONCE = 200
 _SPARE_BYTES = 8_000_000  # replaced files that a table may have without being rewritten
 
@@ -79,56 +80,6 @@ class SegmentChunk:
         return len(self.start_s)
 
 
-_LOCK_WAIT_S = 0.2
-"""A test whether the lock is held (`is_locked`) holds it for a moment: a writer waits that long before it gives up."""
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process is writing to the index in `folder`."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(str(folder / ".lock"), timeout=0)
-    try:
-        if (folder / ".lock").exists():
-            lock.acquire()
-            lock.release()
-    except Timeout:
-        return True
-    except (OSError, NotImplementedError):
-        return False  # nobody can hold a lock that cannot be taken here
-    return False
-
-
-@contextmanager
-def write_lock(folder: Path, *, wait_s: float = _LOCK_WAIT_S) -> Iterator[None]:
-    """Hold the lock of the index in `folder`, which must exist; the system releases it when the process dies.
-
-    Args:
-        wait_s: for another process that holds it.
-
-    Raises:
-        IndexLockedError: another process, or another object of this one, holds it.
-        VideoIndexError: the folder cannot be written, or its file system has no hard links.
-    """
-    from filelock import FileLock, Timeout
-
-    check_hard_links(folder)
-    lock = FileLock(str(folder / ".lock"), timeout=wait_s)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        remedy = "wait until it is done (searching works meanwhile), or stop it and try again"
-        if is_paused(folder):
-            remedy = "it is paused, until impart resume. Let it go on, or stop it and try again"
-        raise IndexLockedError(f"another process is writing to the index {folder}: {remedy}") from error
-    except (OSError, NotImplementedError) as error:
-        raise VideoIndexError(f"cannot lock the index {folder} for writing: {error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 class Writer:
     """Writes one index; holds its lock from `__enter__` to `__exit__`.
 
@@ -147,15 +98,19 @@ class Writer:
         self.failures: dict[Path, FailureRecord] = {}
         self.unblended: list[VideoRecord] = []
         self._tables: dict[str, Any] = {}
+        self._sync = TableSync(store.folder)
 
     def __enter__(self) -> Self:
         self._lock.enter_context(write_lock(self.store.folder))
         try:
             self.manifest = IndexManifest.load(self.store.folder, migrate=True)
             with self.store.errors("open"):
+                roll_back(self.store.folder)
+                self._sync.begin()
                 self.store.add_columns(self.manifest)
                 self.videos = {record.video_id: record for record in self.store.videos()}
                 if damaged_file(self.store.folder / f"{FAILURES}.lance") is not None:
+                    self._forget(FAILURES)
                     self.store.make_failures(self.manifest)
                 self.failures = {record.path: record for record in self.store.failures()}
                 self._clean_up()
@@ -164,8 +119,12 @@ class Writer:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._lock.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        try:
+            with self.store.errors("write to") if error is None else contextlib.suppress(OSError):
+                self._sync.end()
+        finally:
+            self._lock.close()
 
     def add_segments(self, video_id: str, revision: str, chunk: SegmentChunk) -> None:
         """Append segments of a video that is not committed yet."""
@@ -211,11 +170,14 @@ class Writer:
         """Replace the rows of videos whose segments stay, in one step: they moved, or only their times changed."""
         with self.store.errors("write to"):
             self._put(*records)
+            self._sync.sync(VIDEOS)
 
     def blended(self) -> None:
         """Record that the neighbours table is whole; this is a commit, so that readers read the index again."""
         with self.store.errors("write to"):
+            self._sync.sync(*self._row_tables())
             self._put(self.unblended[0])
+            self._sync.sync(VIDEOS)
         self.unblended = []
 
     def copy(self, pairs: Sequence[tuple[VideoRecord, VideoRecord]]) -> None:
@@ -253,6 +215,7 @@ class Writer:
             for group in _groups(records):
                 ids = ", ".join(f"'{record.video_id}'" for record in group)
                 self._table(VIDEOS).delete(f"video_id IN ({ids})")
+                self._sync.sync(VIDEOS, FAILURES)
                 for record in group:
                     del self.videos[record.video_id]
                 self.discard([(record.video_id, record.revision) for record in group])
@@ -293,6 +256,8 @@ class Writer:
 
     def save_manifest(self, manifest: IndexManifest) -> None:
         """Replace the manifest, and delete the tables and folders that only the old one named."""
+        with self.store.errors("write to"):
+            self._sync.sync(*self.store.table_names())
         manifest.save(self.store.folder)
         self.manifest = manifest
         with self.store.errors("clean"):
@@ -325,15 +290,19 @@ class Writer:
             yield name, stats, bytes_below(self.store.folder / f"{name}.lance") - stats["total_bytes"]
 
     def _optimize(self, name: str) -> None:
+        self._table(name).optimize(cleanup_older_than=_KEEP_ALL)
+        self._sync.sync(name)  # before the merged files are deleted
         # Files of no version are from an interrupted run: this process alone holds the lock.
         self._table(name).optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
 
     def _commit(self, records: Sequence[VideoRecord]) -> None:
         old = [self.videos[record.video_id] for record in records if record.video_id in self.videos]
         new = {record.video_id: record for record in records}
+        self._sync.sync(*self._row_tables())
         self._put(*(record for record in records if record.video_id in self.videos))
         self._put(*(record for record in records if record.video_id not in self.videos))
         self.forget_failures([record.path for record in records])
+        self._sync.sync(VIDEOS, FAILURES)
         replaced = [one for one in old if one.revision != new[one.video_id].revision]
         self.discard([(one.video_id, one.revision) for one in replaced])
 
@@ -358,6 +327,11 @@ class Writer:
         if name not in self._tables:
             self._tables[name] = self.store.table(name)
         return self._tables[name]
+
+    def _forget(self, name: str) -> None:
+        """Close a table that is deleted, or made anew."""
+        self._tables.pop(name, None)
+        self._sync.forget(name)
 
     def _row_tables(self) -> list[str]:
         augmentation = self.manifest.augmentation
@@ -410,7 +384,7 @@ class Writer:
                 return
         except TableGoneError:
             pass
-        self._tables.pop(augmentation.table, None)
+        self._forget(augmentation.table)
         self.store.make_neighbours(augmentation, self.manifest)
 
     def _drop_unnamed(self) -> None:
@@ -418,7 +392,7 @@ class Writer:
         augmentation = self.manifest.augmentation
         for name in self.store.table_names():
             if name.startswith(NEIGHBOURS_PREFIX) and (augmentation is None or name != augmentation.table):
-                self._tables.pop(name, None)
+                self._forget(name)
                 self.store.drop(name)
         references = self.store.folder / "references"
         for folder in references.iterdir() if references.is_dir() else ():

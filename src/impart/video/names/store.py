@@ -28,7 +28,7 @@ import numpy.typing as npt
 from impart.blending.tune import bundled_background, tune
 from impart.encoders.base import Float32
 from impart.errors import EncoderMismatchError, IndexLockedError, ReferenceSetError, VideoIndexError
-from impart.files import sha256_hex, write_atomic
+from impart.files import make_folder, sha256_hex, write_atomic
 from impart.refset.refset import ReferenceSet
 from impart.video.index.manifest import IndexManifest
 
@@ -71,7 +71,7 @@ def names_lock(index: Path) -> Iterator[None]:
 
     folder = index / FOLDER
     try:
-        folder.mkdir(exist_ok=True)
+        make_folder(folder, parents=False)
         lock = FileLock(str(folder / _LOCK), timeout=_WAIT_S)
         lock.acquire()
     except Timeout as error:
@@ -216,7 +216,7 @@ class NameStore:
         new = _as_references(examples, manifest)
         references = new if known.references is None else known.references.merge(new)
         with self._errors():
-            (self.folder / _IMAGES).mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder / _IMAGES)
             for example in examples:
                 if example.thumbnail is not None:
                     write_atomic(self.folder / _IMAGES / f"{_stem(example.hash)}.jpg", _jpeg(example.thumbnail))

@@ -22,9 +22,9 @@ from impart.retrieval.prompts import query_embeddings
 from impart.video.faces.examples import faces_of_examples
 from impart.video.faces.finding import FacesFound, find_in_videos
 from impart.video.faces.store import FaceStore
+from impart.video.index.durable.lock import write_lock
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import TableGoneError, VideoRecord
-from impart.video.index.writer import write_lock
 from impart.video.names.cluster_page import frames_of, load_clusters, save_clusters, write_page
 from impart.video.names.discover import Discovered, discover
 from impart.video.names.examples import Given, NewImages, given_folder, given_hits, given_images, load

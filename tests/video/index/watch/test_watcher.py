@@ -15,6 +15,7 @@ import pytest
 from helpers.clips import write_clip
 from helpers.tiny_encoder import TinyEncoder
 from impart.errors import ConfigError, EncoderError
+from impart.video.index.durable.lock import write_lock
 from impart.video.index.events import (
     IndexDone,
     RunPaused,
@@ -29,7 +30,6 @@ from impart.video.index.index import VideoIndex
 from impart.video.index.pause import is_paused, pause, resume
 from impart.video.index.watch.events import FileGrows, IndexBusy, RunFailed, Watching
 from impart.video.index.watch.watcher import WatchSettings, watch
-from impart.video.index.writer import write_lock
 
 FAST: dict[str, Any] = {"quiet_s": 0.4, "longest_s": 5.0, "busy_s": 0.3, "check_s": 0.2, "interval_s": 600.0}
 """No scan is due while a test runs: only events, and the check of the folders, can find something."""

@@ -22,7 +22,7 @@ from torch import nn
 
 from impart.encoders.onnx.session import OnnxSession, RuntimeOptions
 from impart.encoders.preprocess import PreprocessConfig, preprocess
-from impart.files import atomic_path, sha256_hex
+from impart.files import atomic_path, make_folder, sha256_hex
 from impart.train.heads.onnx_export import export_graph
 from impart.train.heads.towers.backbone import MEAN, STD
 from impart.train.prepare.views import try_open_view
@@ -79,7 +79,7 @@ def quantise_backbone(
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     plain, prepared, quantised = (path.with_suffix(f".{step}.onnx") for step in ("fp32", "prepared", "quantised"))
     size_px = preprocessing.size_px
     export_graph(

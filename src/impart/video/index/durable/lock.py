@@ -1,0 +1,91 @@
+"""Lock of a video index: one process writes at a time. The system releases it when the process dies."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from impart.errors import IndexLockedError, VideoIndexError
+from impart.video.index.pause import is_paused
+
+__all__ = ["check_hard_links", "is_locked", "write_lock"]
+
+PROBE = ".impart-"
+_LOCK_WAIT_S = 0.2
+"""A test whether the lock is held (`is_locked`) holds it for a moment: a writer waits that long before it gives up."""
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process is writing to the index in `folder`."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(str(folder / ".lock"), timeout=0)
+    try:
+        if (folder / ".lock").exists():
+            lock.acquire()
+            lock.release()
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False  # nobody can hold a lock that cannot be taken here
+    return False
+
+
+@contextmanager
+def write_lock(folder: Path, *, wait_s: float = _LOCK_WAIT_S) -> Iterator[None]:
+    """Hold the lock of the index in `folder`, which must exist; the system releases it when the process dies.
+
+    Args:
+        wait_s: for another process that holds it.
+
+    Raises:
+        IndexLockedError: another process, or another object of this one, holds it.
+        VideoIndexError: the folder cannot be written, or its file system has no hard links.
+    """
+    from filelock import FileLock, Timeout
+
+    check_hard_links(folder)
+    lock = FileLock(str(folder / ".lock"), timeout=wait_s)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        remedy = "wait until it is done (searching works meanwhile), or stop it and try again"
+        if is_paused(folder):
+            remedy = "it is paused, until impart resume. Let it go on, or stop it and try again"
+        raise IndexLockedError(f"another process is writing to the index {folder}: {remedy}") from error
+    except (OSError, NotImplementedError) as error:
+        raise VideoIndexError(f"cannot lock the index {folder} for writing: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_hard_links(folder: Path) -> None:
+    """Refuse a folder, which need not exist yet, on a file system without hard links; Lance commits with them.
+
+    Raises:
+        VideoIndexError: names the remedy.
+    """
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        number, made = tempfile.mkstemp(prefix=PROBE, dir=folder)
+        os.close(number)
+    except OSError:  # it cannot be written: this is told where it is
+        return
+    linked = Path(f"{made}.link")
+    try:
+        os.link(made, linked)
+    except OSError as error:
+        raise VideoIndexError(
+            f"{folder} is on a file system without hard links (exFAT, FAT, some network and FUSE disks), which a video "
+            "index needs: choose a folder on another disk, such as --index ~/library.impart; the videos may stay where "
+            "they are. An index that was copied here can be searched, but not changed"
+        ) from error
+    finally:
+        linked.unlink(missing_ok=True)
+        Path(made).unlink(missing_ok=True)
