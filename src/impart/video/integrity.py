@@ -31,8 +31,11 @@ __all__ = [
     "bytes_below",
     "damaged_file",
     "damaged_version",
+    "ends_well",
+    "newest_version",
     "place_rows",
     "remove_temporary",
+    "version_number",
 ]
 
 KEYS = ("video_id", "revision", "number")
@@ -42,7 +45,10 @@ ROWS_MISSING = (
     "rows of it are missing (was the index copied while it was written, or a file of it lost?): "
     "impart index PATH indexes it again"
 )
-COPY_REMEDY = "restore the file from a copy of the index, or index your videos again into a new folder (--index DIR)"
+COPY_REMEDY = (
+    "impart doctor --repair, with the same --index, saves what is whole and indexes the rest again; or restore the "
+    "file from a copy of the index, or index your videos again into a new folder (--index DIR)"
+)
 
 _MAGIC = b"LANC"  # last bytes of each data file and of each version of a table
 _DATA_FILE = re.compile(rb"[01]{24}[0-9a-f]{26}\.lance|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.lance")
@@ -100,12 +106,12 @@ def damaged_file(table: Path) -> Path | None:
     broken = damaged_version(table)
     if broken is not None:
         return broken
-    newest = _newest_version(table)
+    newest = newest_version(table)
     assert newest is not None
     names: set[bytes] = set(_DATA_FILE.findall(newest.read_bytes()))
     for name in sorted(names):
         file = table / "data" / name.decode("ascii")
-        if not _ends_well(file):
+        if not ends_well(file):
             return file
     return None
 
@@ -116,10 +122,10 @@ def damaged_version(table: Path) -> Path | None:
     Returns:
         The file, or the table's folder where it has no version; None where all is well.
     """
-    newest = _newest_version(table)
+    newest = newest_version(table)
     if newest is None:
         return table
-    return None if _ends_well(newest) else newest
+    return None if ends_well(newest) else newest
 
 
 def remove_temporary(folder: Path) -> None:
@@ -145,16 +151,19 @@ def _codes(indices: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return codes
 
 
-def _newest_version(table: Path) -> Path | None:
-    return max((table / "_versions").glob("*.manifest"), key=_version_number, default=None)
+def newest_version(table: Path) -> Path | None:
+    """Return the file of the newest version of a table; None where there is none."""
+    return max((table / "_versions").glob("*.manifest"), key=version_number, default=None)
 
 
-def _version_number(manifest: Path) -> int:
+def version_number(manifest: Path) -> int:
+    """Read the number of a version from the name of its file."""
     number = int(manifest.stem) if manifest.stem.isdigit() else 0
     return _NEWEST - number if len(manifest.stem) == 20 else number
 
 
-def _ends_well(file: Path) -> bool:
+def ends_well(file: Path) -> bool:
+    """Whether a data file, or the file of a version, ends as it should."""
     try:
         with file.open("rb") as opened:
             opened.seek(-len(_MAGIC), 2)

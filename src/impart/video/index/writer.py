@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import IndexLockedError, VideoIndexError
+from impart.video.index.doctor.checksums import Recorder
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.pause import is_paused
 from impart.video.index.store import (
@@ -37,7 +38,15 @@ from impart.video.index.store import (
     check_hard_links,
     path_id,
 )
-from impart.video.integrity import KEYS, ROWS_MISSING, bytes_below, damaged_file, place_rows, remove_temporary
+from impart.video.integrity import (
+    COPY_REMEDY,
+    KEYS,
+    ROWS_MISSING,
+    bytes_below,
+    damaged_file,
+    place_rows,
+    remove_temporary,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -151,6 +160,7 @@ class Writer:
     def __enter__(self) -> Self:
         self._lock.enter_context(write_lock(self.store.folder))
         try:
+            self._recorder = Recorder(self.store.folder)
             self.manifest = IndexManifest.load(self.store.folder, migrate=True)
             with self.store.errors("open"):
                 self.store.add_columns(self.manifest)
@@ -165,7 +175,8 @@ class Writer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.close()
+        with self._lock:
+            self._recorder.record()
 
     def add_segments(self, video_id: str, revision: str, chunk: SegmentChunk) -> None:
         """Append segments of a video that is not committed yet."""
@@ -309,6 +320,7 @@ class Writer:
             for name, stats, replaced in self._sizes():
                 if _worth_compacting(stats) or (last and replaced > _SPARE_BYTES + stats["total_bytes"] / 4):
                     self._optimize(name)
+        self._recorder.record()
 
     def _delete_replaced(self) -> None:
         """Delete replaced files where there is nothing to merge, or where they are larger than the table itself."""
@@ -325,6 +337,9 @@ class Writer:
             yield name, stats, bytes_below(self.store.folder / f"{name}.lance") - stats["total_bytes"]
 
     def _optimize(self, name: str) -> None:
+        changed = self.store.changed_file(name)
+        if changed is not None:  # its rows would get into a new file, with a checksum of their own
+            raise VideoIndexError(f"{changed} has other content than its checksum: {COPY_REMEDY}")
         # Files of no version are from an interrupted run: this process alone holds the lock.
         self._table(name).optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
 
