@@ -326,10 +326,6 @@ class Store:
             self._tables[name] = self.database().open_table(name)
         return self._tables[name]
 
-    def changed_file(self, *tables: str) -> Path | None:
-        """Find a file of the newest versions of tables that differs from its checksum."""
-        return self._newest.changed(tables)
-
     def database(self) -> Any:
         if self._database is None:
             import lancedb
@@ -357,13 +353,14 @@ class Store:
 
     def drop(self, name: str) -> None:
         """Delete a table, also a damaged one."""
-        self._tables.pop(name, None)
         self._newest.forget(name)
+        self._tables.pop(name, None)
         with suppress(ValueError):  # of a folder that is no table
             self.database().drop_table(name)
         shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
 
     def _make(self, name: str, schema: pa.Schema) -> None:
+        self._newest.forget(name)  # of a lost one
         if name in self.table_names():  # from an interrupted run
             self.drop(name)
         self.database().create_table(name, schema=schema)
@@ -388,7 +385,7 @@ class Store:
         file = self._damage()
         if file is not None:
             own = file.is_relative_to(self.folder / f"{FAILURES}.lance")
-            remedy = "impart index PATH... makes it again, and tries the failed files again" if own else COPY_REMEDY
+            remedy = "impart index PATH..., or impart doctor --repair, makes it again" if own else COPY_REMEDY
             return f"{file} is missing or damaged: {remedy}"
         if isinstance(error, TableGoneError):
             return f"{error}. A file of this table may be damaged: {COPY_REMEDY}"
@@ -397,7 +394,7 @@ class Store:
     def _damage(self) -> Path | None:
         tables = (VIDEOS, SEGMENTS, FAILURES)
         found = (damaged_file(self.folder / f"{name}.lance") for name in tables)
-        return next((file for file in found if file is not None), None) or self.changed_file(*tables)
+        return next((file for file in found if file is not None), None) or self._newest.changed(tables)
 
 
 def _of_database(error: Exception) -> bool:

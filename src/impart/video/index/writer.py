@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from impart.errors import IndexLockedError, VideoIndexError
 from impart.video.index.doctor.checksums import Recorder
+from impart.video.index.doctor.newest import check_unchanged
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.pause import is_paused
 from impart.video.index.store import (
@@ -38,15 +39,7 @@ from impart.video.index.store import (
     check_hard_links,
     path_id,
 )
-from impart.video.integrity import (
-    COPY_REMEDY,
-    KEYS,
-    ROWS_MISSING,
-    bytes_below,
-    damaged_file,
-    place_rows,
-    remove_temporary,
-)
+from impart.video.integrity import KEYS, ROWS_MISSING, bytes_below, damaged_file, place_rows, remove_temporary
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -165,9 +158,7 @@ class Writer:
             with self.store.errors("open"):
                 self.store.add_columns(self.manifest)
                 self.videos = {record.video_id: record for record in self.store.videos()}
-                if damaged_file(self.store.folder / f"{FAILURES}.lance") is not None:
-                    self.store.make_failures(self.manifest)
-                self.failures = {record.path: record for record in self.store.failures()}
+                self.failures = {record.path: record for record in self._read_failures()}
                 self._clean_up()
         except BaseException:
             self._lock.close()
@@ -337,9 +328,7 @@ class Writer:
             yield name, stats, bytes_below(self.store.folder / f"{name}.lance") - stats["total_bytes"]
 
     def _optimize(self, name: str) -> None:
-        changed = self.store.changed_file(name)
-        if changed is not None:  # its rows would get into a new file, with a checksum of their own
-            raise VideoIndexError(f"{changed} has other content than its checksum: {COPY_REMEDY}")
+        check_unchanged(self.store.folder, name)  # a damaged row would get into a file with a checksum of its own
         # Files of no version are from an interrupted run: this process alone holds the lock.
         self._table(name).optimize(cleanup_older_than=_KEEP_VERSIONS, delete_unverified=True)
 
@@ -383,6 +372,16 @@ class Writer:
             for group in _groups(pairs):
                 for name in names:
                     self._table(name).delete(_where(group))
+
+    def _read_failures(self) -> list[FailureRecord]:
+        """Read the failures; a lost or damaged table is made again, and its files are tried again."""
+        try:
+            if damaged_file(self.store.folder / f"{FAILURES}.lance") is None:
+                return self.store.failures()
+        except TableGoneError:
+            pass
+        self.store.make_failures(self.manifest)
+        return []
 
     def _clean_up(self) -> None:
         """Delete what an interrupted run left, and take out the videos that lack rows.

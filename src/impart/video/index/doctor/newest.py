@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from impart.errors import VideoIndexError
 from impart.video.index.doctor.checksums import changed_file, forget
 from impart.video.index.doctor.tables import checked_version, named_files
 from impart.video.index.doctor.versions import read_version
-from impart.video.integrity import damaged_version, newest_version
+from impart.video.integrity import COPY_REMEDY, damaged_version, newest_version
 
-__all__ = ["NewestVersions", "newest_names"]
+__all__ = ["NewestVersions", "check_unchanged", "newest_names"]
 
 
 class NewestVersions:
@@ -57,6 +58,17 @@ class NewestVersions:
         """Forget a table that is about to be deleted: a new one may have files of the same names."""
         self._compared.clear()
         forget(self._index, table)
+
+
+def check_unchanged(index: Path, table: str) -> None:
+    """Compare all files of the newest version of a table with their checksums.
+
+    Raises:
+        VideoIndexError: one differs; names it, and the remedy.
+    """
+    changed = changed_file(index, newest_names(index, table))
+    if changed is not None:
+        raise VideoIndexError(f"{changed} has other content than its checksum: {COPY_REMEDY}")
 
 
 def newest_names(index: Path, table: str) -> list[str]:

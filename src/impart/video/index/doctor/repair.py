@@ -97,8 +97,8 @@ def repair_files(folder: Path) -> Restored:
             return _repair(work, found.manifest)
         except OSError as error:
             raise VideoIndexError(
-                f"cannot repair the index {folder}: {error.filename or ''} {error.strerror or error}; damaged files are "
-                f"in {folder / ASIDE}, and the same command continues"
+                f"cannot repair the index {folder}: {error.filename or ''} {error.strerror or error}; damaged files "
+                f"are in {folder / ASIDE}, and the same command continues"
             ) from error
 
 
