@@ -16,7 +16,7 @@ import typer
 
 from impart.cli import data, demo, mcp, models, refset, serve, train
 from impart.cli.eval import commands, reproduce
-from impart.cli.video import copies, export, index, names, scenes, search, watch
+from impart.cli.video import copies, doctor, export, index, names, scenes, search, watch
 from impart.errors import ImpartError, ImpartWarning
 
 __all__ = ["app", "main"]
@@ -40,6 +40,7 @@ app.command("scenes")(scenes.scenes)
 app.command("export")(export.export)
 app.command("duplicates")(copies.duplicates)
 app.command("stats")(index.stats)
+app.command("doctor")(doctor.doctor)
 app.command("serve")(serve.serve)
 app.command("mcp")(mcp.mcp)
 app.command("train")(train.train)

@@ -36,8 +36,10 @@ __all__ = [
     "damaged_version",
     "data_names",
     "ends_well",
+    "newest_version",
     "place_rows",
     "remove_temporary",
+    "version_number",
     "versions_of",
 ]
 
@@ -48,7 +50,10 @@ ROWS_MISSING = (
     "rows of it are missing (was the index copied while it was written, or a file of it lost?): "
     "impart index PATH indexes it again"
 )
-COPY_REMEDY = "restore the file from a copy of the index, or index your videos again into a new folder (--index DIR)"
+COPY_REMEDY = (
+    "impart doctor --repair, with the same --index, saves what is whole and indexes the rest again; or restore the "
+    "file from a copy of the index, or index your videos again into a new folder (--index DIR)"
+)
 
 TEMPORARY = ".tmp"
 """Begin of the names of the database's temporary files."""
@@ -111,7 +116,7 @@ def damaged_file(table: Path) -> Path | None:
     broken = damaged_version(table)
     if broken is not None:
         return broken
-    newest = _newest_version(table)
+    newest = newest_version(table)
     assert newest is not None
     return damaged_data(table, newest)
 
@@ -140,7 +145,7 @@ def damaged_version(table: Path) -> Path | None:
     Returns:
         The file, or the table's folder where it has no version; None where all is well.
     """
-    newest = _newest_version(table)
+    newest = newest_version(table)
     if newest is None:
         return table
     return None if ends_well(newest) else newest
@@ -148,7 +153,7 @@ def damaged_version(table: Path) -> Path | None:
 
 def versions_of(table: Path) -> dict[int, Path]:
     """List the files of the versions of a table, newest first."""
-    found = {_version_number(file): file for file in (table / "_versions").glob("*.manifest")}
+    found = {version_number(file): file for file in (table / "_versions").glob("*.manifest")}
     return dict(sorted(found.items(), reverse=True))
 
 
@@ -178,11 +183,13 @@ def _codes(indices: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return codes
 
 
-def _newest_version(table: Path) -> Path | None:
+def newest_version(table: Path) -> Path | None:
+    """Return the file of the newest version of a table; None where there is none."""
     return next(iter(versions_of(table).values()), None)
 
 
-def _version_number(manifest: Path) -> int:
+def version_number(manifest: Path) -> int:
+    """Read the number of a version from the name of its file."""
     number = int(manifest.stem) if manifest.stem.isdigit() else 0
     return _NEWEST - number if len(manifest.stem) == 20 else number
 

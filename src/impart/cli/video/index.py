@@ -196,6 +196,7 @@ def show_run(
     name_next: bool = False,
     dry_run: bool = False,
     verbose: str = "--verbose",
+    summary: bool = True,
 ) -> bool:
     """Print a run's events: a bar on a terminal, failures to stderr, the summary to stdout.
 
@@ -204,6 +205,7 @@ def show_run(
         name_next: name the command that follows the first run.
         dry_run: say so where nothing would be done.
         verbose: how to have the files named that were left out.
+        summary: print what was done.
 
     Returns:
         Whether files or paths could not be indexed completely, in this run or, unchanged, in an earlier one.
@@ -271,7 +273,7 @@ def show_run(
                     planned += 1
                     detail = f"  ({event.detail})" if event.detail else ""
                     print(f"{event.action:7} {event.path}{detail}")
-                case kinds.IndexDone():
+                case kinds.IndexDone() if summary:
                     print(_summary(event, index_dir, verbose))
                     if name_next and event.added and not event.unchanged:
                         place = "" if index_dir == DEFAULT_INDEX else f" -i {shlex.quote(str(index_dir))}"

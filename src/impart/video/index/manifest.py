@@ -176,6 +176,24 @@ class IndexManifest:
             _restore(folder, content if schema == SCHEMA else manifest_bytes(folder))
         return manifest
 
+    @classmethod
+    def parse(cls, content: bytes, *, where: Path) -> IndexManifest:
+        """Read the content of a manifest of this schema.
+
+        Args:
+            where: its file, for messages.
+
+        Raises:
+            VideoIndexError: it is damaged, or of another schema.
+        """
+        try:
+            values = json.loads(content)
+            if not isinstance(values, dict) or values.get("kind") != _KIND or values.get("schema") != SCHEMA:
+                raise ConfigError(f"{where} is no manifest of a video index of schema {SCHEMA}")
+            return cls._from_dict(values, where=str(where))
+        except (ConfigError, ValueError, RecursionError) as error:
+            raise VideoIndexError(str(error)) from error
+
     def save(self, folder: Path) -> None:
         """Replace the manifest in one step, then its copy: a reader gets the old one or the new one."""
         _write(folder, {"kind": _KIND, **dataclasses.asdict(self)})
@@ -227,5 +245,5 @@ def _restore(folder: Path, content: bytes) -> None:
 
 def _remedy(folder: Path) -> str:
     if (folder / _NAME).is_file() and (folder / _COPY).is_file():
-        return f"Remove it: its copy {_COPY} is taken then"
+        return f"impart doctor --repair --index {folder} restores it from its copy {_COPY}"
     return "Restore it from a copy of the index, or index your videos into a new folder (--index DIR)"

@@ -31,11 +31,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from impart.errors import VideoIndexError
 from impart.files import blake2b_hex, make_folder, new_blake2b
 from impart.video.decode.content import ICON
+from impart.video.index.doctor.checksums import CHECKSUMS
+from impart.video.index.doctor.newest import NewestVersions
 from impart.video.index.durable.lock import PROBE, check_hard_links
 from impart.video.index.durable.roll_back import try_roll_back
 from impart.video.index.durable.sync import MARK
 from impart.video.index.manifest import MANIFESTS, Augmentation, IndexManifest, manifest_bytes
-from impart.video.integrity import COPY_REMEDY, KEYS, damaged_file, damaged_version, place_rows
+from impart.video.integrity import COPY_REMEDY, KEYS, damaged_file, place_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,14 +52,15 @@ __all__ = [
     "is_current",
     "path_id",
     "revision_of",
+    "schemas",
 ]
 
 VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
 NEIGHBOURS_PREFIX = "neighbours_"
 UNREAD = -(2**63)
 LAST_SEARCH, CLUSTERS = "last-search.json", "names-clusters.json"
-_FOLDERS = ("references", "rams", "names", "faces", "crops", "cache")
-_OURS = (*_FOLDERS, *MANIFESTS, "folders.json", LAST_SEARCH, CLUSTERS, MARK, ".lock")
+_FOLDERS = ("references", "rams", "names", "faces", "crops", "cache", "damaged", ".doctor")
+_OURS = (*_FOLDERS, *MANIFESTS, "folders.json", LAST_SEARCH, CLUSTERS, MARK, ".lock", CHECKSUMS)
 NO_VIDEO = frozenset({"has sound but no image", "has no video stream", ICON})
 """Reasons, as the decoder words them, of files that contain neither a video nor a photo."""
 
@@ -185,6 +188,7 @@ class Store:
         self.folder = folder
         self._database: Any = None
         self._tables: dict[str, Any] = {}
+        self._newest = NewestVersions(folder)
 
     @staticmethod
     def make_folder(folder: Path) -> None:
@@ -207,7 +211,7 @@ class Store:
     def create_tables(self, manifest: IndexManifest) -> None:
         """Create the empty tables. The caller saves the manifest last: without it there is no index."""
         with self.errors("make"):
-            for name, schema in _schemas(manifest).items():
+            for name, schema in schemas(manifest).items():
                 self._make(name, schema)
 
     def state(self) -> str:
@@ -223,22 +227,20 @@ class Store:
 
     def videos(self) -> list[VideoRecord]:
         """Read all committed videos, sorted by path."""
-        columns = self.read(VIDEOS).to_pydict()
-        columns["path"] = [Path(os.fsdecode(path)) for path in columns["path"]]
-        names = [item.name for item in dataclasses.fields(VideoRecord) if item.name in columns]
-        for name in names:
-            if name.startswith("scene_"):
-                columns[name] = [tuple(values or ()) for values in columns[name]]
-        columns = {name: columns[name] for name in names}
-        if "kind" in columns:
-            columns["kind"] = [kind or "video" for kind in columns["kind"]]
-        records = [VideoRecord(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
-        return sorted(records, key=lambda record: os.fsencode(record.path))
+        rows = self.read(VIDEOS)
+        try:
+            return _records(rows)
+        except (ValueError, TypeError, LookupError) as error:
+            raise TableGoneError(f"table {VIDEOS} of {self.folder} has damaged rows: {error}") from error
 
     def failures(self) -> list[FailureRecord]:
         """Read all failures, sorted by path."""
-        rows = self.read(FAILURES).drop_columns(["path_id"]).to_pylist()
-        records = [FailureRecord(**(row | {"path": Path(os.fsdecode(row["path"]))})) for row in rows]
+        rows = self.read(FAILURES)
+        try:
+            found = rows.drop_columns(["path_id"]).to_pylist()
+            records = [FailureRecord(**(row | {"path": Path(os.fsdecode(row["path"]))})) for row in found]
+        except (ValueError, TypeError, LookupError) as error:
+            raise TableGoneError(f"table {FAILURES} of {self.folder} has damaged rows: {error}") from error
         return sorted(records, key=lambda record: os.fsencode(record.path))
 
     def read(self, name: str, *, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
@@ -248,14 +250,14 @@ class Store:
             TableGoneError: the table changed meanwhile; read again (`retry`).
         """
         try:
-            if damaged_version(self.folder / f"{name}.lance") is not None:
-                raise ValueError("its newest version is damaged, or there is none")
             query = self.table(name).search()
             query = query.where(where) if where else query
             query = query.select(list(columns)) if columns else query
             return query.to_arrow()
-        except (RuntimeError, ValueError, OSError) as error:
+        except Exception as error:
             self._tables.pop(name, None)
+            if not _of_database(error):
+                raise
             raise TableGoneError(f"table {name} of {self.folder}: {error}") from error
 
     def retry(self, read: Callable[[], _Read]) -> _Read:
@@ -286,7 +288,14 @@ class Store:
         return [record for record, complete in zip(records, whole, strict=True) if not complete]
 
     def table(self, name: str) -> Any:
-        """Open a table at its newest version."""
+        """Open a table at its newest version.
+
+        Raises:
+            TableGoneError: that version is damaged; the database would read some as an empty table.
+        """
+        wrong = self._newest.wrong(name, rows=name == VIDEOS)
+        if wrong:
+            raise TableGoneError(wrong)
         if name in self._tables:
             self._tables[name].checkout_latest()
         else:
@@ -306,26 +315,28 @@ class Store:
 
     def make_failures(self, manifest: IndexManifest) -> None:
         """Create an empty table of failures, in place of a lost or damaged one: its files are tried again."""
-        self._make(FAILURES, _schemas(manifest)[FAILURES])
+        self._make(FAILURES, schemas(manifest)[FAILURES])
 
     def add_columns(self, manifest: IndexManifest) -> None:
         """Add the columns of `videos` that an older version did not have; their values are null."""
         import pyarrow as pa
 
         table = self.table(VIDEOS)
-        lacking = [field for field in _schemas(manifest)[VIDEOS] if field.name not in table.schema.names]
+        lacking = [field for field in schemas(manifest)[VIDEOS] if field.name not in table.schema.names]
         if lacking:
             table.add_columns(pa.schema(lacking))
             self._tables.pop(VIDEOS)
 
     def drop(self, name: str) -> None:
         """Delete a table, also a damaged one."""
+        self._newest.forget(name)
         self._tables.pop(name, None)
         with suppress(ValueError):  # of a folder that is no table
             self.database().drop_table(name)
         shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
 
     def _make(self, name: str, schema: pa.Schema) -> None:
+        self._newest.forget(name)  # of a lost one
         if name in self.table_names():  # from an interrupted run
             self.drop(name)
         self.database().create_table(name, schema=schema)
@@ -338,7 +349,9 @@ class Store:
         """Convert errors of the database (a full disk, a lost mount) to `VideoIndexError`."""
         try:
             yield
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:
+            if not _of_database(error):
+                raise
             raise VideoIndexError(
                 f"cannot {doing} the index {self.folder}: {self._why(error)}; what was committed before is kept"
             ) from error
@@ -348,22 +361,44 @@ class Store:
         file = self._damage()
         if file is not None:
             own = file.is_relative_to(self.folder / f"{FAILURES}.lance")
-            remedy = "impart index PATH... makes it again, and tries the failed files again" if own else COPY_REMEDY
+            remedy = "impart index PATH..., or impart doctor --repair, makes it again" if own else COPY_REMEDY
             return f"{file} is missing or damaged: {remedy}"
         if isinstance(error, TableGoneError):
             return f"{error}. A file of this table may be damaged: {COPY_REMEDY}"
         return str(error)
 
     def _damage(self) -> Path | None:
-        found = (damaged_file(self.folder / f"{name}.lance") for name in (VIDEOS, SEGMENTS, FAILURES))
-        return next((file for file in found if file is not None), None)
+        tables = (VIDEOS, SEGMENTS, FAILURES)
+        found = (damaged_file(self.folder / f"{name}.lance") for name in tables)
+        return next((file for file in found if file is not None), None) or self._newest.changed(tables)
+
+
+def _of_database(error: Exception) -> bool:
+    """Whether an error is the database's: one that it states, or a panic, whose class cannot be imported."""
+    return isinstance(error, OSError | RuntimeError | ValueError) or type(error).__name__ == "RustPanic"
 
 
 def _is_ours(name: str) -> bool:
     return name.endswith((".lance", ".part")) or name.startswith(PROBE) or name in _OURS
 
 
-def _schemas(manifest: IndexManifest) -> dict[str, pa.Schema]:
+def _records(rows: pa.Table) -> list[VideoRecord]:
+    """Convert the rows of `videos`, and sort them by path."""
+    columns = rows.to_pydict()
+    columns["path"] = [Path(os.fsdecode(path)) for path in columns["path"]]
+    names = [item.name for item in dataclasses.fields(VideoRecord) if item.name in columns]
+    for name in names:
+        if name.startswith("scene_"):
+            columns[name] = [tuple(values or ()) for values in columns[name]]
+    columns = {name: columns[name] for name in names}
+    if "kind" in columns:
+        columns["kind"] = [kind or "video" for kind in columns["kind"]]
+    records = [VideoRecord(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
+    return sorted(records, key=lambda record: os.fsencode(record.path))
+
+
+def schemas(manifest: IndexManifest) -> dict[str, pa.Schema]:
+    """Make the schemas of the tables that every index has, by name."""
     import pyarrow as pa
 
     number = _number(manifest)

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from impart.video.index.doctor.checksums import Recorder
+from impart.video.index.doctor.newest import check_unchanged
 from impart.video.index.durable.lock import write_lock
 from impart.video.index.durable.roll_back import roll_back
 from impart.video.index.durable.sync import TableSync
@@ -103,16 +105,14 @@ class Writer:
     def __enter__(self) -> Self:
         self._lock.enter_context(write_lock(self.store.folder))
         try:
+            self._recorder = Recorder(self.store.folder)
             self.manifest = IndexManifest.load(self.store.folder, migrate=True)
             with self.store.errors("open"):
                 roll_back(self.store.folder)
                 self._sync.begin()
                 self.store.add_columns(self.manifest)
                 self.videos = {record.video_id: record for record in self.store.videos()}
-                if damaged_file(self.store.folder / f"{FAILURES}.lance") is not None:
-                    self._forget(FAILURES)
-                    self.store.make_failures(self.manifest)
-                self.failures = {record.path: record for record in self.store.failures()}
+                self.failures = {record.path: record for record in self._read_failures()}
                 self._clean_up()
         except BaseException:
             self._lock.close()
@@ -123,6 +123,7 @@ class Writer:
         try:
             with self.store.errors("write to") if error is None else contextlib.suppress(OSError):
                 self._sync.end()
+            self._recorder.record()
         finally:
             self._lock.close()
 
@@ -274,6 +275,7 @@ class Writer:
             for name, stats, replaced in self._sizes():
                 if _worth_compacting(stats) or (last and replaced > _SPARE_BYTES + stats["total_bytes"] / 4):
                     self._optimize(name)
+        self._recorder.record()
 
     def _delete_replaced(self) -> None:
         """Delete replaced files where there is nothing to merge, or where they are larger than the table itself."""
@@ -290,6 +292,7 @@ class Writer:
             yield name, stats, bytes_below(self.store.folder / f"{name}.lance") - stats["total_bytes"]
 
     def _optimize(self, name: str) -> None:
+        check_unchanged(self.store.folder, name)  # a damaged row would get into a file with a checksum of its own
         self._table(name).optimize(cleanup_older_than=_KEEP_ALL)
         self._sync.sync(name)  # before the merged files are deleted
         # Files of no version are from an interrupted run: this process alone holds the lock.
@@ -342,6 +345,17 @@ class Writer:
             for group in _groups(pairs):
                 for name in names:
                     self._table(name).delete(_where(group))
+
+    def _read_failures(self) -> list[FailureRecord]:
+        """Read the failures; a lost or damaged table is made again, and its files are tried again."""
+        try:
+            if damaged_file(self.store.folder / f"{FAILURES}.lance") is None:
+                return self.store.failures()
+        except TableGoneError:
+            pass
+        self._forget(FAILURES)
+        self.store.make_failures(self.manifest)
+        return []
 
     def _clean_up(self) -> None:
         """Delete what an interrupted run left, and take out the videos that lack rows.
