@@ -54,7 +54,7 @@ def expected(index: VideoIndex, checkpoint: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_scores_are_those_of_v_prime(index: VideoIndex, checkpoint: Path, cached: bool) -> None:
-    assert has_cache(index._store)
+    assert has_cache(index._store, None)
     if not cached:
         shutil.rmtree(index.path / "cache")
     fresh = VideoIndex.open(index.path, create=False)
