@@ -30,6 +30,7 @@ __all__ = [
     "bytes_below",
     "damaged_file",
     "damaged_version",
+    "newest_version",
     "place_rows",
     "remove_temporary",
 ]
@@ -112,7 +113,7 @@ def damaged_file(table: Path) -> Path | None:
     broken = damaged_version(table)
     if broken is not None:
         return broken
-    newest = _newest_version(table)
+    newest = newest_version(table)
     assert newest is not None
     names: set[bytes] = set(_DATA_FILE.findall(newest.read_bytes()))
     for name in sorted(names):
@@ -128,7 +129,7 @@ def damaged_version(table: Path) -> Path | None:
     Returns:
         The file, or the table's folder where it has no version; None where all is well.
     """
-    newest = _newest_version(table)
+    newest = newest_version(table)
     if newest is None:
         return table
     return None if _ends_well(newest) else newest
@@ -157,7 +158,8 @@ def _codes(indices: pa.ChunkedArray) -> npt.NDArray[np.int64]:
     return codes
 
 
-def _newest_version(table: Path) -> Path | None:
+def newest_version(table: Path) -> Path | None:
+    """Find the file of the newest version of a table; None where it has none."""
     return max((table / "_versions").glob("*.manifest"), key=_version_number, default=None)
 
 

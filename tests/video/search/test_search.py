@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.caches import is_cached
 from helpers.clips import solid, write_clip
 from helpers.colour_references import colour_set
 from helpers.snapshots import make_snapshot
@@ -30,7 +31,6 @@ from impart.video.search.query import SearchKeywords, SearchOptions, combine
 from impart.video.search.ranking import group_means, top_groups
 from impart.video.search.scoring import frame_scores
 from impart.video.search.snapshot import Snapshot
-from impart.video.search.state.cache import has_cache
 from impart.video.search.state.derived import Derived
 from impart.video.search.state.shard_files import map_arrays, write_arrays
 
@@ -434,10 +434,10 @@ def test_a_damaged_cache_is_ignored_and_written_again(library: VideoIndex, damag
     else:
         layout.write_text(layout.read_text().replace('"dead": []', '"dead": [99]'))
     index = VideoIndex.open(copy, TinyEncoder())
-    assert not has_cache(index._store, None)
+    assert not is_cached(index)
     assert index.search(text="red blue") == whole
     list(index.add([library.path.parent / "films"]))  # nothing new
-    assert has_cache(index._store, None)
+    assert is_cached(index)
     assert VideoIndex.open(copy, TinyEncoder()).search(text="red blue") == whole
 
 

@@ -36,7 +36,7 @@ from impart.video.search.hits import Hit, Reason
 from impart.video.search.query import Query, SearchKeywords, SearchOptions
 from impart.video.search.searcher import Searcher
 from impart.video.search.snapshot import Snapshot, locate_segment
-from impart.video.search.state.cache import has_cache, save_cache
+from impart.video.search.state.cache import save_cache
 
 if TYPE_CHECKING:
     from impart.video.copies.library import CopyLibrary, DuplicatesKeywords, FindKeywords
@@ -499,9 +499,8 @@ class VideoIndex:
         """
         encoder = self._in_use.of(self.manifest)
         bank = self._searcher.state.bank_of(encoder.base if isinstance(encoder, AugmentedEncoder) else encoder)
-        if not has_cache(self._store, bank):
-            records = self._store.videos() if videos is None else list(videos)
-            save_cache(self._store, records, encoder=encoder, bank=bank)
+        records = self._store.videos() if videos is None else list(videos)
+        save_cache(self._store, records, encoder=encoder, bank=bank)
 
     def _create(self) -> None:
         """Create the index, with the encoder's reference set in force."""

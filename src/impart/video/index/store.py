@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from impart.errors import VideoIndexError
 from impart.files import blake2b_hex, new_blake2b
 from impart.video.decode.content import ICON
+from impart.video.index.closed import MARK
 from impart.video.index.manifest import MANIFESTS, Augmentation, IndexManifest, manifest_bytes
 from impart.video.integrity import COPY_REMEDY, KEYS, damaged_file, damaged_version, place_rows
 
@@ -56,7 +57,7 @@ UNREAD = -(2**63)
 _PROBE = ".impart-"
 LAST_SEARCH, CLUSTERS = "last-search.json", "names-clusters.json"
 _FOLDERS = ("references", "rams", "names", "faces", "crops", "cache")
-_OURS = (*_FOLDERS, *MANIFESTS, "folders.json", LAST_SEARCH, CLUSTERS, ".lock")
+_OURS = (*_FOLDERS, *MANIFESTS, MARK, "folders.json", LAST_SEARCH, CLUSTERS, ".lock")
 NO_VIDEO = frozenset({"has sound but no image", "has no video stream", ICON})
 """Reasons, as the decoder words them, of files that contain neither a video nor a photo."""
 

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import IndexLockedError, VideoIndexError
+from impart.video.index.closed import is_marked, mark_closed
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.pause import is_paused
 from impart.video.index.store import (
@@ -164,7 +165,9 @@ class Writer:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and not self.unblended:
+            mark_closed(self.store.folder, [VIDEOS, *self._row_tables()])
         self._lock.close()
 
     def add_segments(self, video_id: str, revision: str, chunk: SegmentChunk) -> None:
@@ -370,12 +373,19 @@ class Writer:
                     self._table(name).delete(_where(group))
 
     def _clean_up(self) -> None:
-        """Delete what an interrupted run left, and take out the videos that lack rows.
+        """Delete what an interrupted run left: temporary files, orphan rows, and tables and folders without a name.
 
-        An interrupted run leaves temporary files, orphan rows, and tables and folders that the manifest does not name.
+        Rows are not read where the last writer ended as it should, see `impart.video.index.closed`.
         """
         remove_temporary(self.store.folder)
         self._drop_unnamed()
+        if not is_marked(self.store.folder, [VIDEOS, *self._row_tables()]):
+            self._check_rows()
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # on a full disk, a run may still remove videos
+            self._delete_replaced()
+
+    def _check_rows(self) -> None:
+        """Delete orphan rows, and take out the videos that lack rows; this reads the keys of all rows."""
         if self.manifest.augmentation is not None:
             self._check_neighbours()
         incomplete = self._sort_rows(SEGMENTS)
@@ -384,8 +394,6 @@ class Writer:
         self.remove(incomplete)
         if self.manifest.augmentation is not None:
             self.unblended = self._sort_rows(self.manifest.augmentation.table)
-        with contextlib.suppress(OSError, RuntimeError, ValueError):  # on a full disk, a run may still remove videos
-            self._delete_replaced()
 
     def _sort_rows(self, name: str) -> list[VideoRecord]:
         """Delete the orphan rows of a table, and find the videos that lack rows in it."""

@@ -12,7 +12,7 @@ import dataclasses
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +41,13 @@ from impart.video.search.state.shard_files import (
 )
 from impart.video.search.state.tables import blends_of, from_tables, key_of, modified_at, where_of
 
-__all__ = ["Cached", "from_cache", "has_cache", "save_cache"]
+__all__ = ["Cached", "from_cache", "save_cache"]
 
 MOST_SEGMENTS = 131_072
 """Segments of a shard: reading it from the tables takes 0.5 GB, and merging it writes as much."""
 _DEAD = 1 / 3  # of the segments of a shard, above which it is written again
 _TRIES = 3  # of a reader, while a writer replaces files
+_FEW = 500  # videos that are read one by one; of more, the whole table is read
 _READ_AT_ONCE = 1_000_000  # segments whose blends are read; 0.3 GB
 
 
@@ -86,19 +87,6 @@ def from_cache(store: Store, manifest: IndexManifest, known: Sequence[Shard] = (
         if len(found) == len(shards):
             return _placed(layout, found)
     return None
-
-
-def has_cache(store: Store, bank: CaptionBank | None) -> bool:
-    """Whether the cache is complete and belongs to the newest commit.
-
-    Args:
-        bank: captions that come with the model.
-    """
-    manifest, cache = IndexManifest.load(store.folder), store.folder / "cache"
-    found = from_cache(store, manifest)
-    if found is None or found.state != store.state():
-        return False
-    return all(has_set_file(cache, shard.name, manifest, bank) for shard in found.choice.shards)
 
 
 def _placed(layout: Layout, shards: Sequence[Shard]) -> Cached | None:
@@ -206,52 +194,61 @@ class _Update:
                 return
             kept.append((self._written(fresh), PlacedShard(fresh.name)))
         placed = self._merged(kept)
-        Layout(self._store.state(), self._manifest.encoder_fingerprint, tuple(placed)).write(self.cache)
+        layout = Layout(self._store.state(), self._manifest.encoder_fingerprint, tuple(placed))
+        if layout != Layout.read(self.cache):
+            layout.write(self.cache)
 
     def _known(self, wanted: dict[str, VideoRecord]) -> Iterator[tuple[Shard, list[int]]]:
         """Yield the shards on disk, with files for the set in force, and the numbers of their videos in force."""
         layout = Layout.read(self.cache)
         if layout is None or layout.encoder != self._manifest.encoder_fingerprint:
             return
-        names = [one.name for one in layout.shards]
-        lacking = [one for one in names if not has_set_file(self.cache, one, self._manifest, self._bank)]
-        self._write_sets(lacking)
-        seen: set[str] = set()
-        for name in names:
-            shard = open_shard(self.cache, name, self._manifest)
+        bank = self._bank
+        lacking = [one for one in layout.shards if not has_set_file(self.cache, one.name, self._manifest, bank)]
+        self._write_sets(lacking, wanted)
+        for one in layout.shards:
+            shard = open_shard(self.cache, one.name, self._manifest)
             if shard is None:
                 continue
-            numbers = []
-            for number, (video_id, key) in enumerate(zip(shard.snapshot.video_ids, shard.keys, strict=True)):
-                record = wanted.get(video_id)
-                count = int(shard.snapshot.offsets[number + 1] - shard.snapshot.offsets[number])
-                if record is None or video_id in seen or key_of(record) != key or record.segments != count:
-                    continue
-                seen.add(video_id)
-                numbers.append(number)
+            lengths, numbers = np.diff(shard.snapshot.offsets).tolist(), []
+            for number, row in enumerate(zip(shard.snapshot.video_ids, shard.keys, lengths, strict=True)):
+                record = wanted.get(row[0])  # it is taken out once it has its place
+                if record is not None and row[1:] == (key_of(record), record.segments):
+                    numbers.append(number)
             yield shard, numbers
 
-    def _write_sets(self, names: Sequence[str]) -> None:
+    def _write_sets(self, placed: Sequence[PlacedShard], wanted: Mapping[str, VideoRecord]) -> None:
         """Write the files of shards that have none for the set in force."""
         without = dataclasses.replace(self._manifest, augmentation=None)
-        waiting: list[Shard] = []
-        for name in names:
-            shard = open_shard(self.cache, name, without, with_set=False)
+        waiting: list[tuple[Shard, PlacedShard]] = []
+        for one in placed:
+            shard = open_shard(self.cache, one.name, without, with_set=False)
             if shard is not None:
-                waiting.append(shard)
-            if waiting and (name == names[-1] or sum(len(one.snapshot) for one in waiting) >= _READ_AT_ONCE):
-                for shard, blend in zip(waiting, self._blends(waiting), strict=True):
+                waiting.append((shard, one))
+            if waiting and (one is placed[-1] or sum(len(of.snapshot) for of, _ in waiting) >= _READ_AT_ONCE):
+                for (shard, _), blend in zip(waiting, self._blends(waiting, wanted), strict=True):
                     snapshot = dataclasses.replace(shard.snapshot, manifest=self._manifest, blend=blend)
                     made = Shard(snapshot, shard.keys, name=shard.name, parts=shard.parts)
                     write_set(set_file(self.cache, shard.name, self._manifest), made, self._encoder, self._bank)
                 waiting = []
 
-    def _blends(self, shards: Sequence[Shard]) -> list[Blend | None]:
-        """Read the blends of the segments of some shards; those of videos that are gone add nothing."""
-        rows = [row for shard in shards for row in _rows_of(shard)]
+    def _blends(
+        self, shards: Sequence[tuple[Shard, PlacedShard]], wanted: Mapping[str, VideoRecord]
+    ) -> list[Blend | None]:
+        """Read the blends of the segments of some shards; those of videos that are gone add nothing.
+
+        Raises:
+            TableGoneError: a video that is in force lacks rows.
+        """
+        rows = [row for shard, placed in shards for row in _rows_of(shard, placed)]
         few = len(rows) <= _FEW
-        blend, _ = blends_of(self._store, self._manifest, rows, where_of(rows) if few else None)
-        ends = np.cumsum([0, *(len(shard.snapshot) for shard in shards)]).tolist()
+        blend, lacking = blends_of(self._store, self._manifest, rows, where_of(rows) if few else None)
+        keys = {row.video_id: row.revision for row in rows}
+        for path in lacking:
+            record = wanted.get(path.name)
+            if record is not None and record.revision == keys[path.name]:
+                raise TableGoneError(f"{record.path} lacks rows of the neighbours table")
+        ends = np.cumsum([0, *(len(shard.snapshot) for shard, _ in shards)]).tolist()
         return [None if blend is None else blend[slice(*ends[one : one + 2])] for one in range(len(shards))]
 
     def _read(self, records: list[VideoRecord], *, whole: bool) -> Shard | None:
@@ -324,7 +321,7 @@ class _Update:
 
 @dataclass(frozen=True)
 class _Row:
-    """The rows of a video of a shard."""
+    """The rows of a video of a shard; the path has its id alone."""
 
     video_id: str
     revision: str
@@ -332,14 +329,12 @@ class _Row:
     path: Path
 
 
-_FEW = 500  # videos that are read one by one; of more, the whole table is read
-
-
-def _rows_of(shard: Shard) -> list[_Row]:
-    snapshot = shard.snapshot
-    counts = np.diff(snapshot.offsets).tolist()
-    videos = zip(snapshot.video_ids, shard.keys, counts, snapshot.paths, strict=True)
-    return [_Row(video_id, key.partition(" ")[0], count, path) for video_id, key, count, path in videos]
+def _rows_of(shard: Shard, placed: PlacedShard) -> list[_Row]:
+    """List the videos of a shard; those that are gone have no id, since another shard may have their new content."""
+    counts, dead = np.diff(shard.snapshot.offsets).tolist(), set(placed.dead)
+    ids = ["" if number in dead else video_id for number, video_id in enumerate(shard.snapshot.video_ids)]
+    rows = zip(ids, shard.keys, counts, strict=True)
+    return [_Row(video_id, key.partition(" ")[0], count, Path(video_id)) for video_id, key, count in rows]
 
 
 def _place(shard: Shard, number: int, record: VideoRecord) -> tuple[int, tuple[str, float] | None]:
