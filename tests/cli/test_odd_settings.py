@@ -19,6 +19,7 @@ from impart.cli.main import app
 from impart.encoders.base import register
 from impart.encoders.onnx.encoder import MINI_FOLDER
 from impart.errors import ImpartError
+from impart.video.search.state.shard_files import map_arrays, write_arrays
 
 RUN = CliRunner()
 
@@ -306,13 +307,14 @@ def test_the_description_of_a_model(made: Path, tmp_path: Path, name: str, value
 def test_a_cache_of_an_index_that_does_not_fit_is_made_anew(place: Path) -> None:
     arguments = ["search", "red", "-i", str(place / "library"), "-f", "json"]
     want = RUN.invoke(app, arguments).stdout
-    (cache,) = [path for path in (place / "library" / "cache").iterdir() if path.is_dir()]
-    for path in sorted(cache.glob("*.npy")):
+    for path in sorted((place / "library" / "cache").glob("*.*")):
         kept = path.read_bytes()
-        whole = np.load(path)
-        for odd in (whole[..., :-1], np.array(5)):
-            np.save(path, odd)
-            result = RUN.invoke(app, arguments)
-            assert result.exit_code == 0, (path.name, odd.shape, result.exception)
-            assert result.stdout == want
+        arrays = map_arrays(path) or {}
+        for name, whole in arrays.items():
+            for odd in (whole[..., :-1], np.array(5)):
+                path.unlink()
+                write_arrays(path, arrays | {name: odd})
+                result = RUN.invoke(app, arguments)
+                assert result.exit_code == 0, (path.name, name, odd.shape, result.exception)
+                assert result.stdout == want
         path.write_bytes(kept)

@@ -21,6 +21,7 @@ the figure is transductive (every query is answered with the others given) and i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ import numpy.typing as npt
 from impart.encoders.base import Encoder, Float32, l2_normalise
 from impart.encoders.bundled import model_home
 from impart.errors import EncoderError
-from impart.files import atomic_path
+from impart.files import atomic_path, sha256_hex
 
 __all__ = ["BETA", "FILE", "CaptionBank", "bundled_bank", "dynamic_inverted_softmax"]
 
@@ -57,6 +58,11 @@ class CaptionBank:
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the captions: equal ones give equal hubness, where all have equal weights."""
+        return sha256_hex(np.ascontiguousarray(self.captions).tobytes())[:16]
 
     def with_queries(self, queries: Float32) -> CaptionBank:
         """Return a bank with the queries (T, D) added; their total weight is 0.5, less for fewer than `MANY`."""

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +22,13 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from impart.video.index.store import VideoRecord
-
 __all__ = [
     "COPY_REMEDY",
     "KEYS",
     "ROWS_MISSING",
     "TEMPORARY",
     "Placed",
+    "Rows",
     "bytes_below",
     "damaged_data",
     "damaged_file",
@@ -65,6 +64,19 @@ _PLACE = struct.Struct("<Q")  # of the list of files in a version; then two numb
 _NEWEST = 2**64 - 1  # a version is named by its distance from this number
 
 
+class Rows(Protocol):
+    """What is known of the rows of a video, such as a `VideoRecord`."""
+
+    @property
+    def video_id(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def segments(self) -> int: ...
+    @property
+    def path(self) -> Path: ...
+
+
 @dataclass(frozen=True)
 class Placed:
     """The m rows of a table among the n segments of V videos.
@@ -78,7 +90,7 @@ class Placed:
     whole: npt.NDArray[np.bool_]
 
 
-def place_rows(rows: pa.Table, records: Sequence[VideoRecord]) -> Placed:
+def place_rows(rows: pa.Table, records: Sequence[Rows]) -> Placed:
     """Find the segments of the rows of a table, and the videos that lack rows.
 
     Args:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.caches import is_cached
 from helpers.clips import solid, write_clip
 from helpers.tiny_encoder import TinyEncoder
 from helpers.tiny_ram import onnx_colours
@@ -20,7 +21,6 @@ from impart.errors import EncoderMismatchError, VideoIndexError
 from impart.retrieval.prompts import query_embeddings
 from impart.video.index.index import VideoIndex
 from impart.video.index.store import SEGMENTS, Store
-from impart.video.search.state.cache import has_cache
 from impart.video.search.state.load import load_snapshot
 
 
@@ -54,7 +54,7 @@ def expected(index: VideoIndex, checkpoint: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_scores_are_those_of_v_prime(index: VideoIndex, checkpoint: Path, cached: bool) -> None:
-    assert has_cache(index._store)
+    assert is_cached(index)
     if not cached:
         shutil.rmtree(index.path / "cache")
     fresh = VideoIndex.open(index.path, create=False)

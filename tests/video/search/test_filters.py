@@ -25,6 +25,7 @@ from impart.video.search.filters import allowed_videos
 from impart.video.search.query import SearchKeywords, SearchOptions
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.state import derived, in_force
+from impart.video.search.state.choice import choice_of, part_of
 from impart.video.search.state.derived import Derived
 
 PATHS = ["/a/1.mp4", "/a/2.jpg", "/a/b/3.mp4", "/a/b/4.jpg", "/c/5.mp4"]
@@ -84,10 +85,8 @@ def test_a_part_has_the_rows_of_its_videos(snapshot: Snapshot) -> None:
     numbers = np.arange(count, dtype=np.float32)[:, None]
     blend = Blend(numbers.astype(np.int32), numbers, numbers, numbers[:, 0], None)
     retrieval = numbers.astype(np.float16)
-    whole = dataclasses.replace(
-        snapshot, blend=blend, video_means=np.arange(5, dtype=np.float32)[:, None], read_retrieval=lambda: retrieval
-    )
-    part = whole.part(np.array([1, 2]))
+    whole = dataclasses.replace(snapshot, blend=blend, read_retrieval=lambda: retrieval)
+    part = part_of(whole, choice_of(whole), np.array([1, 2]))
     rows = np.arange(4, 13)
     assert part.offsets.tolist() == [0, 1, 9]
     assert part.scenes.tolist() == [0, 1, 5]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.caches import is_cached
 from helpers.clips import solid, write_clip
 from helpers.colour_references import colour_set
 from helpers.snapshots import make_snapshot
@@ -30,8 +31,8 @@ from impart.video.search.query import SearchKeywords, SearchOptions, combine
 from impart.video.search.ranking import group_means, top_groups
 from impart.video.search.scoring import frame_scores
 from impart.video.search.snapshot import Snapshot
-from impart.video.search.state.cache import has_cache
 from impart.video.search.state.derived import Derived
+from impart.video.search.state.shard_files import map_arrays, write_arrays
 
 
 @pytest.fixture(scope="module")
@@ -409,23 +410,35 @@ def test_settings_that_do_not_exist_are_refused() -> None:
         SearchSettings(prompts=("a photo",))
 
 
-@pytest.mark.parametrize("damage", ["empty", "short", "names"])
+@pytest.mark.parametrize("damage", ["empty", "short", "foreign", "names", "lost", "layout", "twice"])
 def test_a_damaged_cache_is_ignored_and_written_again(library: VideoIndex, damage: str) -> None:
     whole = VideoIndex.open(library.path, TinyEncoder()).search(text="red blue")
     copy = library.path.parent / damage
     shutil.copytree(library.path, copy)
-    (cache,) = (copy / "cache").iterdir()
+    (base,) = (copy / "cache").glob("*.base")
+    content, layout = base.read_bytes(), copy / "cache" / "layout.json"
     if damage == "empty":
-        (cache / "start_s.npy").write_bytes(b"")
+        base.write_bytes(b"")
     elif damage == "short":
-        np.save(cache / "start_s.npy", np.zeros(2))
+        base.write_bytes(content[:-64])
+    elif damage == "foreign":
+        arrays = dict(map_arrays(base) or {})
+        base.unlink()
+        write_arrays(base, arrays | {"start_s": np.zeros(2)})
+    elif damage == "names":
+        base.write_bytes(content.replace(b'"video_ids"', b'"video_idx"'))
+    elif damage == "lost":
+        next((copy / "cache").glob("*.plain")).unlink()
+    elif damage == "layout":
+        layout.write_text("{")
     else:
-        (cache / "videos.json").write_text("{}")
+        layout.write_text(layout.read_text().replace('"dead": []', '"dead": [99]'))
     index = VideoIndex.open(copy, TinyEncoder())
-    assert not has_cache(index._store)
+    assert not is_cached(index)
     assert index.search(text="red blue") == whole
     list(index.add([library.path.parent / "films"]))  # nothing new
-    assert has_cache(index._store)
+    assert is_cached(index)
+    assert VideoIndex.open(copy, TinyEncoder()).search(text="red blue") == whole
 
 
 def test_query_images_are_read_like_all_images(library: VideoIndex, tmp_path: Path) -> None:

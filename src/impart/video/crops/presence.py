@@ -16,7 +16,7 @@ from impart.files import blake2b_hex
 from impart.video.crops.store import PARTS, CropStore
 from impart.video.names.presence import Background, Detector
 from impart.video.search.snapshot import Snapshot
-from impart.video.search.state.cache import kept_array
+from impart.video.search.state.kept import kept_array
 
 __all__ = ["KnownCrops"]
 

@@ -38,7 +38,7 @@ from impart.video.search.hits import Hit, Reason
 from impart.video.search.query import Query, SearchKeywords, SearchOptions
 from impart.video.search.searcher import Searcher
 from impart.video.search.snapshot import Snapshot, locate_segment
-from impart.video.search.state.cache import has_cache, save_cache
+from impart.video.search.state.cache import save_cache
 
 if TYPE_CHECKING:
     from impart.video.copies.library import CopyLibrary, DuplicatesKeywords, FindKeywords
@@ -386,7 +386,7 @@ class VideoIndex:
         with Writer(self._store) as writer:
             switch(writer, encoder)
             self._in_use.given = base  # the set in force is now that of the manifest
-            self._save_cache()
+            self._save_cache(writer.videos.values())
 
     def scenes(self, path: str | os.PathLike[str]) -> list[Scene]:
         """List the scenes of an indexed video; its file is not needed.
@@ -464,7 +464,7 @@ class VideoIndex:
             save_devices(self.path, devices_after(devices, found, known=known, left=left))
         with suppress(VideoIndexError):  # damaged: the commands that read faces say so
             FaceStore(self.path).keep(frozenset((video.video_id, video.revision) for video in writer.videos.values()))
-        self._save_cache()
+        self._save_cache(writer.videos.values())
         CropStore(self.path).keep(writer.videos.values())
         yield IndexDone(
             **dataclasses.asdict(counts),
@@ -493,10 +493,16 @@ class VideoIndex:
         yield dataclasses.replace(IndexPlan().summary(), ignored=found.ignored_by_reason())
         yield IndexDone(path_failures=len(found.problems), unchanged=0, elapsed_s=time.monotonic() - began)
 
-    def _save_cache(self) -> None:
-        """Write the cache of the next cold search; the caller holds the write lock."""
-        if not has_cache(self._store):
-            save_cache(self._store, self._searcher.current(), video_means=self._searcher.video_means())
+    def _save_cache(self, videos: Iterable[VideoRecord] | None = None) -> None:
+        """Bring the cache of cold searches up to date; the caller holds the write lock.
+
+        Args:
+            videos: all that are committed; None reads them.
+        """
+        encoder = self._in_use.of(self.manifest)
+        bank = self._searcher.state.bank_of(encoder.base if isinstance(encoder, AugmentedEncoder) else encoder)
+        records = self._store.videos() if videos is None else list(videos)
+        save_cache(self._store, records, encoder=encoder, bank=bank)
 
     def _create(self) -> None:
         """Create the index, with the encoder's reference set in force."""

@@ -140,10 +140,11 @@ class Indexer:
         decoded = plan.of("add", "update")
         yield from self._decode(decoded)
         # Copies come last: their original may have been new itself.
+        wanted = {task.content_hash for task in plan.of("copy")}
         originals = {
             record.content_hash: record
             for record in reversed(list(writer.videos.values()))
-            if record.problem is None and is_current(record, writer.manifest)
+            if record.content_hash in wanted and record.problem is None and is_current(record, writer.manifest)
         }
         orphans: list[IndexTask] = []
         copies: list[tuple[VideoRecord, VideoRecord]] = []

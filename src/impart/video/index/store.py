@@ -31,11 +31,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from impart.errors import VideoIndexError
 from impart.files import blake2b_hex, make_folder, new_blake2b
 from impart.video.decode.content import ICON
+from impart.video.index.closed import MARK as CLOSED
 from impart.video.index.doctor.checksums import CHECKSUMS
 from impart.video.index.doctor.newest import NewestVersions
 from impart.video.index.durable.lock import PROBE, check_hard_links
 from impart.video.index.durable.roll_back import try_roll_back
-from impart.video.index.durable.sync import MARK
+from impart.video.index.durable.sync import MARK as WRITING
 from impart.video.index.manifest import MANIFESTS, Augmentation, IndexManifest, manifest_bytes
 from impart.video.integrity import COPY_REMEDY, KEYS, damaged_file, place_rows
 
@@ -60,7 +61,7 @@ NEIGHBOURS_PREFIX = "neighbours_"
 UNREAD = -(2**63)
 LAST_SEARCH, CLUSTERS = "last-search.json", "names-clusters.json"
 _FOLDERS = ("references", "rams", "names", "faces", "crops", "cache", "damaged", ".doctor")
-_OURS = (*_FOLDERS, *MANIFESTS, "folders.json", LAST_SEARCH, CLUSTERS, MARK, ".lock", CHECKSUMS)
+_OURS = (*_FOLDERS, *MANIFESTS, "folders.json", LAST_SEARCH, CLUSTERS, CLOSED, WRITING, ".lock", CHECKSUMS)
 NO_VIDEO = frozenset({"has sound but no image", "has no video stream", ICON})
 """Reasons, as the decoder words them, of files that contain neither a video nor a photo."""
 

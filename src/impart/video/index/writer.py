@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from impart.video.index.closed import is_marked, mark_closed
 from impart.video.index.doctor.checksums import Recorder
 from impart.video.index.doctor.newest import check_unchanged
 from impart.video.index.durable.lock import write_lock
@@ -124,6 +125,8 @@ class Writer:
             with self.store.errors("write to") if error is None else contextlib.suppress(OSError):
                 self._sync.end()
             self._recorder.record()
+            if error is None and not self.unblended:
+                mark_closed(self.store.folder, [VIDEOS, *self._row_tables()])
         finally:
             self._lock.close()
 
@@ -358,12 +361,19 @@ class Writer:
         return []
 
     def _clean_up(self) -> None:
-        """Delete what an interrupted run left, and take out the videos that lack rows.
+        """Delete what an interrupted run left: temporary files, orphan rows, and tables and folders without a name.
 
-        An interrupted run leaves temporary files, orphan rows, and tables and folders that the manifest does not name.
+        Rows are not read where the last writer ended as it should, see `impart.video.index.closed`.
         """
         remove_temporary(self.store.folder)
         self._drop_unnamed()
+        if not is_marked(self.store.folder, [VIDEOS, *self._row_tables()]):
+            self._check_rows()
+        with contextlib.suppress(OSError, RuntimeError, ValueError):  # on a full disk, a run may still remove videos
+            self._delete_replaced()
+
+    def _check_rows(self) -> None:
+        """Delete orphan rows, and take out the videos that lack rows; this reads the keys of all rows."""
         if self.manifest.augmentation is not None:
             self._check_neighbours()
         incomplete = self._sort_rows(SEGMENTS)
@@ -372,8 +382,6 @@ class Writer:
         self.remove(incomplete)
         if self.manifest.augmentation is not None:
             self.unblended = self._sort_rows(self.manifest.augmentation.table)
-        with contextlib.suppress(OSError, RuntimeError, ValueError):  # on a full disk, a run may still remove videos
-            self._delete_replaced()
 
     def _sort_rows(self, name: str) -> list[VideoRecord]:
         """Delete the orphan rows of a table, and find the videos that lack rows in it."""

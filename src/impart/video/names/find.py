@@ -24,7 +24,7 @@ from impart.video.search.filters import allowed_videos
 from impart.video.search.hits import Hit
 from impart.video.search.query import SearchOptions
 from impart.video.search.snapshot import Snapshot
-from impart.video.search.state.cache import kept_array
+from impart.video.search.state.kept import kept_array
 
 __all__ = [
     "Hits",

@@ -16,14 +16,19 @@ from impart.encoders.base import Float32, l2_normalise
 from impart.refset.refset import ReferenceSet
 from impart.video.search.snapshot import Snapshot
 
-__all__ = ["best_of", "group_means", "top_groups"]
+__all__ = ["best_of", "group_means", "group_sums", "top_groups"]
 
 _COEFFICIENTS = 4_000_000  # (groups x pairs) at once: 32 MB
 _DECIMALS = 6  # scores that differ by less are ties: the last bits depend on how a product was split
 
 
 def group_means(snapshot: Snapshot, starts: npt.NDArray[np.int64], *, references: ReferenceSet | None) -> Float32:
-    """Compute the unit means (G, D) of the vectors v' of consecutive groups of segments.
+    """Compute the unit means (G, D) of the vectors v' of consecutive groups of segments; see `group_sums`."""
+    return l2_normalise(group_sums(snapshot, starts, references=references))
+
+
+def group_sums(snapshot: Snapshot, starts: npt.NDArray[np.int64], *, references: ReferenceSet | None) -> Float32:
+    """Compute the sums (G, D) of the vectors v' of consecutive groups of segments; a segment counts `weight` times.
 
     The mean of v' is linear in the base vectors and in the reference pairs, so v' itself is never formed: base vectors
     are summed with weight / norm, and pairs with the sum of their coefficients over the group.
@@ -49,7 +54,7 @@ def group_means(snapshot: Snapshot, starts: npt.NDArray[np.int64], *, references
             (references.text_embeddings, blend.txt),
         ):
             _add_pairs(sums, vectors, blend.ids, share[:, None] * weights, group=group)
-    return l2_normalise(sums)
+    return sums
 
 
 def top_groups(scores: Float32, *, top: int, allowed: npt.NDArray[np.bool_] | None = None) -> npt.NDArray[np.int64]:

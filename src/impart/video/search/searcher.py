@@ -46,6 +46,7 @@ from impart.video.search.spans.scored import ScoredParts
 from impart.video.search.spans.temporal import find_sequences
 from impart.video.search.state.derived import Derived
 from impart.video.search.state.in_force import StateInForce
+from impart.video.search.state.pieces import products
 from impart.video.search.state.texts import TextVectors
 
 __all__ = ["Searcher"]
@@ -177,7 +178,7 @@ class Searcher:
             return NamedScores(scores=np.zeros(0, np.float32), present={})
         if named.context is not None and groups.parts is not None:  # a segment has the context of its unit
             units = groups.derived.units(groups)
-            context = units.means @ vector  # (U,)
+            context = products(vector[None], units.means)[0]  # (U,)
             context = context if bank is None else context - groups.derived.hubness(bank, groups, kind="unit")
             unit_of = np.repeat(units.of_part, np.diff(groups.parts.bounds))  # (n,)
             fit = context_fit(context, np.bincount(unit_of, weights=snapshot.weight))[unit_of]
@@ -387,11 +388,6 @@ class Searcher:
         """Return the snapshot of the index as it is now; it is read again only after a commit."""
         return self.state.current().snapshot
 
-    def video_means(self) -> Float32:
-        """Compute the unit means (V, D) of the videos' augmented vectors, for `save_cache`."""
-        groups = self._groups(self.state.current(), SearchOptions(top=1, group="video", by="mean"))
-        return groups.derived.group_means(groups)
-
     def _groups(self, derived: Derived, options: SearchOptions, *, without: int | None = None) -> Groups:
         """Form the groups of a search, see `form_groups`."""
         encoder = None
@@ -421,7 +417,7 @@ class Searcher:
             return self._rank_spans(vectors, groups, groups.parts, by_text=by_text, hubness=hubness)
         frames: Float32 | None = None
         if options.ranked_by == "mean":
-            scores = without_hubs(vectors @ groups.derived.group_means(groups).T, by_text, hubness)  # (T, G)
+            scores = without_hubs(products(vectors, groups.derived.group_means(groups)), by_text, hubness)  # (T, G)
         else:
             frames = without_hubs(frame_scores(vectors, snapshot, groups.encoder), by_text, hubness)  # (T, n)
             scores = frames if options.group == "frame" else np.maximum.reduceat(frames, starts, axis=1)
@@ -459,14 +455,14 @@ class Searcher:
         means, units = derived.group_means(groups, kind="part"), derived.units(groups)
         of_videos: Float32 | None = None
         if options.ranked_by == "mean":
-            of_videos = without_hubs(vectors @ derived.group_means(groups).T, by_text, hubness)  # (T, V)
+            of_videos = without_hubs(products(vectors, derived.group_means(groups)), by_text, hubness)  # (T, V)
             if hubness is not None and self.state.bank is not None:
                 hubness = derived.hubness(self.state.bank, groups, kind="unit")
-        of_units = without_hubs(vectors @ units.means.T, by_text, hubness)  # (T, U)
+        of_units = without_hubs(products(vectors, units.means), by_text, hubness)  # (T, U)
         of_parts = None if hubness is None else hubness[units.of_part]  # (P,)
         cosines = FrameCosines(vectors, snapshot, groups.encoder)
         # One product with all parts costs less than those of each query with the parts of its best videos.
-        with_parts = vectors @ means.T if len(vectors) >= _MANY else None  # (T, P)
+        with_parts = products(vectors, means) if len(vectors) >= _MANY else None  # (T, P)
         answers = []
         for number, vector in enumerate(vectors):
             scored = ScoredParts(

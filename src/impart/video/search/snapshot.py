@@ -1,11 +1,11 @@
 """Snapshot: a video index in memory, as of one commit. NumPy columns, sorted by path and time.
 
-`impart.video.search.state` reads it.
+`impart.video.search.state` reads it. Its large arrays (vectors, retrieval embeddings, blends) may be `Pieces` of
+memory-mapped files.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,14 +18,13 @@ import numpy.typing as npt
 
 from impart.blending.base import Blend
 from impart.errors import QueryError
-from impart.files import blake2b_hex
 from impart.video.index.files.scan import absolute
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import Kind
 from impart.video.search.hits import timecode
 
 if TYPE_CHECKING:
-    pass
+    from impart.video.search.state.choice import Choice
 
 __all__ = ["Snapshot", "locate_segment"]
 
@@ -50,8 +49,8 @@ class Snapshot:
         blend: of all n segments, or None without a reference set.
         left_out: paths of the videos that lack rows; they are not among the V.
         unblended: paths of the videos that lack rows of their blends; they have their base vectors alone.
-        video_means: (V, D) unit means of the vectors v', where the cache contains them.
         revisions: V; those of videos with the same content are equal. Empty: no two have the same.
+        origin: the places of the videos in shards; None for a snapshot that owns its arrays.
     """
 
     state: str
@@ -74,8 +73,8 @@ class Snapshot:
     read_retrieval: Callable[[], npt.NDArray[Any]]
     left_out: tuple[Path, ...] = ()
     unblended: tuple[Path, ...] = ()
-    video_means: npt.NDArray[np.float32] | None = None
     revisions: tuple[str, ...] = ()
+    origin: Choice | None = None
 
     def __len__(self) -> int:
         return len(self.start_s)
@@ -112,42 +111,6 @@ class Snapshot:
         """Number (n,) of the video of each segment."""
         return np.repeat(np.arange(len(self.paths)), np.diff(self.offsets))
 
-    def part(self, videos: npt.NDArray[np.int64]) -> Snapshot:
-        """Copy some of the videos.
-
-        Args:
-            videos: numbers of the videos, in ascending order.
-        """
-        segments = _ranges(self.offsets[videos], self.offsets[videos + 1])  # (m,)
-        scene_bounds = np.searchsorted(self.scenes, self.offsets)  # (V + 1,) first scene of each video
-        scenes = _ranges(scene_bounds[videos], scene_bounds[videos + 1])
-        lengths = np.diff(self.offsets)[videos]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        shift = np.repeat(self.offsets[videos] - offsets[:-1], np.diff(scene_bounds)[videos])  # of each scene
-        chosen = videos.tolist()
-        return dataclasses.replace(
-            self,
-            state=f"{self.state}/{blake2b_hex(videos.tobytes(), size_bytes=8)}",
-            video_ids=tuple(self.video_ids[video] for video in chosen),
-            paths=tuple(self.paths[video] for video in chosen),
-            revisions=tuple(self.revisions[video] for video in chosen) if self.revisions else (),
-            kinds=tuple(self.kinds[video] for video in chosen),
-            offsets=offsets,
-            scenes=self.scenes[scenes] - shift,
-            scene_start_s=self.scene_start_s[scenes],
-            scene_end_s=self.scene_end_s[scenes],
-            start_s=self.start_s[segments],
-            end_s=self.end_s[segments],
-            weight=self.weight[segments],
-            vectors=self.vectors[segments],
-            blend=None if self.blend is None else self.blend[segments],
-            durations_s=self.durations_s[videos],
-            recorded_at=self.recorded_at[videos],
-            modified_at=self.modified_at[videos],
-            video_means=None if self.video_means is None else self.video_means[videos],
-            read_retrieval=lambda: self.retrieval[segments],
-        )
-
     def warnings(self) -> Iterator[str]:
         """Name what a search lacks, with the remedy."""
         if self.left_out:
@@ -160,14 +123,6 @@ class Snapshot:
                 f"{_in_words(self.unblended)} searched without the reference set, since rows of the neighbours table "
                 "are missing: impart index PATH... computes them again, without decoding"
             )
-
-
-def _ranges(starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Join the numbers of ranges [start, stop)."""
-    lengths = stops - starts
-    firsts = np.cumsum(lengths) - lengths  # place of each range in the result
-    joined: npt.NDArray[np.int64] = np.arange(int(lengths.sum())) + np.repeat(starts - firsts, lengths)
-    return joined
 
 
 def locate_segment(snapshot: Snapshot, path: str | os.PathLike[str], at_s: float, *, folder: Path) -> int:

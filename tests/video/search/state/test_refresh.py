@@ -20,9 +20,10 @@ from impart.video.index.index import Hit, Query, VideoIndex
 from impart.video.index.store import TableGoneError
 from impart.video.names.presence import Detector
 from impart.video.search.snapshot import Snapshot
-from impart.video.search.state import in_force, load
+from impart.video.search.state import in_force, load, shard
+from impart.video.search.state.choice import choice_of
 from impart.video.search.state.derived import Derived
-from impart.video.search.state.load import Taken, load_snapshot
+from impart.video.search.state.load import load_snapshot
 
 COLOURS = ("red", "green", "blue", "white", "black", "yellow")
 
@@ -144,22 +145,41 @@ def test_only_changed_videos_are_read(folder: Path, captions: CaptionBank, monke
     whole = load_snapshot(index._store)
     assert read == [3, -1]
     same(joined, whole)
-    assert Taken.between(old.snapshot, joined).new.tolist() == [0, 2, 4]
+    assert [shard.name for shard in choice_of(joined).shards[:-1]] == [one.name for one in old.choice.shards]
+    assert np.flatnonzero(choice_of(joined).shard_of == len(old.choice.shards)).tolist() == [0, 2, 4]
 
     encoder = index.encoder
     taken, made = Derived(joined), Derived(whole)
-    taken.take_over(old, encoder=encoder, bank=captions)  # type: ignore[arg-type]
-    assert set(taken._hubness) == {("unit", True), ("frame", True)}
-    assert not made._hubness
+    computed = counting(monkeypatch, "group_sums", "frame_hubness")
     for one in (taken, made):
         one.warm(encoder=encoder, bank=captions)  # type: ignore[arg-type]
         one.warm_frames(encoder=encoder, bank=captions)  # type: ignore[arg-type]
-    np.testing.assert_array_equal(taken._units[True].offsets, made._units[True].offsets)
-    np.testing.assert_array_equal(taken._units[True].of_part, made._units[True].of_part)
-    np.testing.assert_allclose(taken._units[True].means, made._units[True].means, atol=1e-6)
-    np.testing.assert_allclose(taken._means["part", True], made._means["part", True], atol=1e-6)
+    new, every = len(choice_of(joined).shards[-1].snapshot), len(whole)
+    assert computed == {"group_sums": [new, every], "frame_hubness": [new, every]}
+    for name in ("bounds", "offsets", "scene_of", "scenes", "start_s", "end_s"):
+        np.testing.assert_array_equal(getattr(taken.parts, name), getattr(made.parts, name), err_msg=name)
+    one, other = taken.means(encoder), made.means(encoder)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(one.units.offsets, other.units.offsets)
+    np.testing.assert_array_equal(one.units.of_part, other.units.of_part)
+    np.testing.assert_allclose(one.units.means, other.units.means, atol=1e-6)
+    np.testing.assert_allclose(one.parts, other.parts, atol=1e-6)
+    np.testing.assert_allclose(one.videos, other.videos, atol=1e-6)
     for kind in ("unit", "frame"):
         np.testing.assert_allclose(taken._hubness[kind, True][1], made._hubness[kind, True][1], atol=1e-6)
+
+
+def counting(monkeypatch: pytest.MonkeyPatch, *names: str) -> dict[str, list[int]]:
+    """Record of how many segments shards compute what."""
+    found: dict[str, list[int]] = {name: [] for name in names}
+    for name in names:
+        real = getattr(shard, name)
+
+        def counted(*given: Any, _real: Any = real, _name: str = name, **keywords: Any) -> Any:
+            found[_name].append(len(next(one for one in given if isinstance(one, Snapshot))))
+            return _real(*given, **keywords)
+
+        monkeypatch.setattr(shard, name, counted)
+    return found
 
 
 def test_a_search_after_a_refresh_computes_nothing_for_the_whole_index(
@@ -169,8 +189,8 @@ def test_a_search_after_a_refresh_computes_nothing_for_the_whole_index(
     index.searcher.state.hold()
     index.searcher.state.refresh()
     index.searcher.state.prepare_frames()
-    for name in ("group_means", "join_alike", "frame_hubness", "copy_bound"):
-        monkeypatch.setattr(f"impart.video.search.state.derived.{name}", lambda *_, **__: 1 / 0)
+    for name in ("derived.group_means", "derived.copy_bound", "shard.group_sums", "shard.frame_hubness"):
+        monkeypatch.setattr(f"impart.video.search.state.{name}", lambda *_, **__: 1 / 0)
     assert index.search(text="red")
     assert index.search(text="red") == index.search(text="red")
 

@@ -187,12 +187,12 @@ def _decide(
     """Decide for files that are new, or differ from the video at their path: touched, moved, copied, changed or new."""
     sizes = Counter(record.size_bytes for record in known.values())
     sizes.update(file.size_bytes for file in files if file.path not in known)
+    digests = {file.path: hash_of(file) for file in files if file.size_bytes and _may_be_known(file, known, sizes)}
+    wanted = set(digests.values())
     twins_of: dict[str, list[VideoRecord]] = {}
     for record in known.values():
-        if is_current(record, manifest):
+        if record.content_hash in wanted and is_current(record, manifest):
             twins_of.setdefault(record.content_hash, []).append(record)
-    digests = {file.path: hash_of(file) for file in files if file.size_bytes and _may_be_known(file, known, sizes)}
-
     resized = {file.path for file in files if file.path in known and file.size_bytes != known[file.path].size_bytes}
 
     def vacated(record: VideoRecord) -> bool:

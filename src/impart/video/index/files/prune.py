@@ -98,7 +98,8 @@ def devices_after(
     current = _devices_of(present)
     after: dict[str, int] = {}
     for path in left:
-        folder, number = str(path.parent), _number(path, devices)
+        folder = str(path.parent)
+        number = devices.get(str(path), devices.get(folder))  # as `_number` does
         here = current.get(folder, devices.get(folder))
         if here is not None:
             after[folder] = here

@@ -1,163 +1,383 @@
-"""Cache of a snapshot: plain arrays in the index's `cache` folder, valid until the next commit.
+"""Cache of an index: its arrays in shards that are written once, and a layout that names what is in force.
 
 The arrays are memory-mapped, which makes a cold search fast: importing the database alone takes longer than the search.
+A commit writes one small shard with the videos that are new, and the layout. Small shards are merged when they are
+many: all that are at most twice as large as those below them together, so that a row is written again few times
+(a log-structured merge). A shard of which a third is gone is written again without it.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
+import os
+import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from impart.blending.base import Blend
-from impart.files import arrays_fit, atomic_path, move_synced
+from impart.blending.encoder import AugmentedEncoder
+from impart.encoders.base import Encoder
+from impart.retrieval.hubness import CaptionBank
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.store import Store, TableGoneError
+from impart.video.index.store import Store, TableGoneError, VideoRecord
 from impart.video.search.snapshot import Snapshot
-from impart.video.search.state.tables import blend_names
-
-__all__ = ["from_cache", "has_cache", "kept_array", "save_cache"]
-
-_ARRAYS = (
-    "offsets",
-    "scenes",
-    "start_s",
-    "end_s",
-    "weight",
-    "vectors",
-    "scene_start_s",
-    "scene_end_s",
-    "durations_s",
-    "recorded_at",
-    "modified_at",
+from impart.video.search.state.choice import Choice, VideoColumns, compose
+from impart.video.search.state.derived import Derived
+from impart.video.search.state.kept import kept_folder
+from impart.video.search.state.layout import FILE, Layout, PlacedShard
+from impart.video.search.state.shard import Shard
+from impart.video.search.state.shard_files import (
+    base_file,
+    has_set_file,
+    open_shard,
+    set_file,
+    write_base,
+    write_set,
 )
-_RETRIEVAL = "retrieval.npy"
+from impart.video.search.state.tables import blends_of, from_tables, key_of, modified_at, where_of
+
+__all__ = ["Cached", "from_cache", "save_cache"]
+
+MOST_SEGMENTS = 131_072
+"""Segments of a shard: reading it from the tables takes 0.5 GB, and merging it writes as much."""
+_DEAD = 1 / 3  # of the segments of a shard, above which it is written again
+_TRIES = 3  # of a reader, while a writer replaces files
+_FEW = 500  # videos that are read one by one; of more, the whole table is read
+_READ_AT_ONCE = 1_000_000  # segments whose blends are read; 0.3 GB
 
 
-def save_cache(store: Store, snapshot: Snapshot, *, video_means: npt.NDArray[np.float32]) -> None:
-    """Write the arrays of the next cold search; the caller holds the write lock.
+@dataclass(frozen=True)
+class Cached:
+    """The videos of a layout.
 
-    The cache is optional: a disk that is too full for it is no error. There is none of an index that lacks rows.
+    Attributes:
+        state: of the commit that it belongs to.
+        choice: the places of the videos, sorted by path.
+        columns: what describes them.
     """
-    if snapshot.left_out or snapshot.unblended:
-        return
-    cache = store.folder / "cache"
-    target, part = cache / snapshot.state, cache / f"{snapshot.state}.part"
-    try:
-        for old in cache.iterdir() if cache.is_dir() else ():
-            shutil.rmtree(old, ignore_errors=True)
-        part.mkdir(parents=True)
-        for name in _ARRAYS:
-            np.save(part / f"{name}.npy", getattr(snapshot, name))
-        np.save(part / "video_means.npy", video_means)
-        np.save(part / _RETRIEVAL, snapshot.retrieval)
-        if snapshot.blend is not None:
-            for name in blend_names(snapshot.manifest):
-                np.save(part / f"{name}.npy", getattr(snapshot.blend, name))
-        meta = {
-            "video_ids": snapshot.video_ids,
-            "paths": [str(path) for path in snapshot.paths],
-            "revisions": snapshot.revisions,
-            "kinds": snapshot.kinds,
-        }
-        (part / "videos.json").write_text(json.dumps(meta), encoding="ascii")
-        move_synced(part, target)
-    except (OSError, TableGoneError):
-        shutil.rmtree(part, ignore_errors=True)
+
+    state: str
+    choice: Choice
+    columns: VideoColumns
+
+    def snapshot(self, manifest: IndexManifest) -> Snapshot:
+        """Compose the snapshot of the layout."""
+        return compose(self.choice, self.columns, state=self.state, manifest=manifest)
 
 
-def kept_array(
-    index: Path, snapshot: Snapshot, name: str, shape: tuple[int, ...], make: Callable[[], npt.NDArray[np.float32]]
-) -> npt.NDArray[np.float32]:
-    """Read an array from the cache of the index, or make it and keep it there. The next commit deletes it.
+def from_cache(store: Store, manifest: IndexManifest, known: Sequence[Shard] = ()) -> Cached | None:
+    """Map the shards of the newest layout; None where there is none for this manifest, or a file is damaged.
 
     Args:
-        index: folder of the index.
-        name: of the file, without suffix; unique for what the array depends on besides the snapshot.
+        known: shards of an earlier snapshot, with what was derived from them.
     """
-    folder = index / "cache" / snapshot.state
-    file = folder / f"{name}.npy"
-    try:
-        known: npt.NDArray[np.float32] = np.load(file)
-        if known.shape == shape and known.dtype == np.float32:
-            return known
-    except (OSError, ValueError, EOFError):
-        pass
-    made = make()
-    if snapshot.state and folder.is_dir():
-        with suppress(OSError), atomic_path(file) as part, part.open("wb") as open_file:
-            np.save(open_file, made)
-    return made
-
-
-def has_cache(store: Store) -> bool:
-    """Whether the cache is complete and belongs to the newest commit."""
-    return from_cache(store, store.state(), IndexManifest.load(store.folder)) is not None
-
-
-def from_cache(store: Store, state: str, manifest: IndexManifest) -> Snapshot | None:
-    """Map the arrays of the cache; None where there are none of this state, or they are damaged."""
-    folder = store.folder / "cache" / state
-    try:
-        meta = json.loads((folder / "videos.json").read_text(encoding="ascii"))
-        names = (*_ARRAYS, "video_means", *(blend_names(manifest) if manifest.augmentation is not None else ()))
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
-        if not arrays_fit(arrays, _layout(names, manifest.dim)):
+    cache = store.folder / "cache"
+    by_name = {shard.name: shard for shard in known if shard.name}
+    for _ in range(_TRIES):
+        layout = Layout.read(cache)
+        if layout is None or layout.encoder != manifest.encoder_fingerprint:
             return None
-        arrays = {name: array.view(np.ndarray) for name, array in arrays.items()}  # slices of these are much faster
-        means = arrays.pop("video_means")
-        blend = None
-        if manifest.augmentation is not None:
-            blend = Blend(**{name: arrays.pop(name) for name in blend_names(manifest)})
-        paths = tuple(Path(path) for path in meta["paths"])
-        ids, revisions, kinds = (tuple(meta[name]) for name in ("video_ids", "revisions", "kinds"))
-        retrieval = np.load(folder / _RETRIEVAL, mmap_mode="r").view(np.ndarray)
-        total = int(arrays["offsets"][-1])
-    except (OSError, EOFError, ValueError, LookupError, TypeError):
-        return None
-    per_video = (means, ids, revisions, kinds, arrays["durations_s"], arrays["recorded_at"])
-    if len(arrays["vectors"]) != total or any(len(values) != len(paths) for values in per_video):
-        return None
-    if retrieval.shape != (total, manifest.retrieval_dim):
-        return None
-    return Snapshot(
-        state=state,
-        manifest=manifest,
-        video_ids=ids,
-        paths=paths,
-        revisions=revisions,
-        kinds=kinds,
-        blend=blend,
-        video_means=means,
-        read_retrieval=lambda: retrieval,
-        **arrays,
+        shards = [by_name.get(one.name) or open_shard(cache, one.name, manifest) for one in layout.shards]
+        found = [shard for shard in shards if shard is not None]
+        if len(found) == len(shards):
+            return _placed(layout, found)
+    return None
+
+
+def _placed(layout: Layout, shards: Sequence[Shard]) -> Cached | None:
+    """Place the videos of a layout that are in force, sorted by path."""
+    shard_of, numbers, columns = [], [], []
+    for place, (one, shard) in enumerate(zip(layout.shards, shards, strict=True)):
+        count = len(shard.snapshot.video_ids)
+        if any(not 0 <= number < count for number in (*one.dead, *one.changed)):
+            return None
+        alive = np.delete(np.arange(count), one.dead)
+        shard_of.append(np.full(len(alive), place))
+        numbers.append(alive)
+        columns.append(_changed(VideoColumns.of(shard.snapshot), one).take(alive))
+    if not shards:
+        return Cached(layout.state, Choice((), np.zeros(0, np.int64), np.zeros(0, np.int64)), _no_videos())
+    joined = VideoColumns.joined(columns) if len(columns) > 1 else columns[0]
+    choice = Choice(tuple(shards), np.concatenate(shard_of), np.concatenate(numbers))
+    order = joined.order()
+    return Cached(
+        layout.state,
+        dataclasses.replace(choice, shard_of=choice.shard_of[order], number=choice.number[order]),
+        joined.take(order),
     )
 
 
-def _layout(names: Sequence[str], dim: int) -> dict[str, tuple[str, tuple[int | str, ...]]]:
-    """Kinds and shapes of the arrays of the cache: n segments, D numbers, K neighbours."""
-    layout: dict[str, tuple[str, tuple[int | str, ...]]] = {
-        "offsets": ("i", ("offsets",)),
-        "scenes": ("i", ("scenes",)),
-        "start_s": ("f", ("n",)),
-        "end_s": ("f", ("n",)),
-        "weight": ("i", ("n",)),
-        "vectors": ("f", ("n", dim)),
-        "scene_start_s": ("f", ("scenes",)),
-        "scene_end_s": ("f", ("scenes",)),
-        "durations_s": ("f", ("videos",)),
-        "recorded_at": ("f", ("videos",)),
-        "modified_at": ("f", ("videos",)),
-        "video_means": ("f", ("videos", dim)),
-        "ids": ("i", ("n", "k")),
-        "img": ("f", ("n", "k")),
-        "txt": ("f", ("n", "k")),
-        "norm": ("f", ("n",)),
-        "added": ("f", ("n", dim)),
-    }
-    return {name: layout[name] for name in names}
+def _no_videos() -> VideoColumns:
+    return VideoColumns(
+        video_ids=(),
+        paths=(),
+        revisions=(),
+        kinds=(),
+        durations_s=np.zeros(0),
+        recorded_at=np.zeros(0),
+        modified_at=np.zeros(0),
+    )
+
+
+def _changed(columns: VideoColumns, shard: PlacedShard) -> VideoColumns:
+    """Put the paths and times of files that moved or were touched in place."""
+    if not shard.changed:
+        return columns
+    paths, times = list(columns.paths), columns.modified_at.copy()
+    for number, (path, time) in shard.changed.items():
+        paths[number], times[number] = Path(path), time
+    return dataclasses.replace(columns, paths=tuple(paths), modified_at=times)
+
+
+def save_cache(store: Store, records: Sequence[VideoRecord], *, encoder: Encoder, bank: CaptionBank | None) -> None:
+    """Bring the cache up to date with the newest commit; the caller holds the write lock.
+
+    The cache is optional: a disk that is too full for it is no error. There is none of an index that lacks rows.
+
+    Args:
+        records: all committed videos.
+        encoder: of the index, augmented where a reference set is in force.
+        bank: captions that come with the model.
+    """
+    manifest = IndexManifest.load(store.folder)
+    augmented = encoder if isinstance(encoder, AugmentedEncoder) and manifest.augmentation is not None else None
+    update = _Update(store, manifest, augmented, bank)
+    try:
+        update.cache.mkdir(exist_ok=True)
+        update.save(sorted(records, key=lambda record: os.fsencode(record.path)))
+    except (OSError, TableGoneError):
+        return
+    finally:
+        update.clean()
+
+
+class _Update:
+    """Writes what the cache lacks.
+
+    Args:
+        encoder: the augmentation in force.
+        bank: captions that come with the model.
+    """
+
+    def __init__(
+        self, store: Store, manifest: IndexManifest, encoder: AugmentedEncoder | None, bank: CaptionBank | None
+    ) -> None:
+        self.cache = store.folder / "cache"
+        self._store = store
+        self._manifest = manifest
+        self._encoder = encoder
+        self._bank = bank
+
+    def save(self, records: Sequence[VideoRecord]) -> None:
+        """Write shards and layout.
+
+        Raises:
+            OSError: a file cannot be written.
+            TableGoneError: the tables cannot be read.
+        """
+        wanted = {record.video_id: record for record in records}
+        kept: list[tuple[Shard, PlacedShard]] = []
+        for shard, numbers in self._known(wanted):
+            places = [_place(shard, number, wanted.pop(shard.snapshot.video_ids[number])) for number in numbers]
+            dead = np.delete(np.arange(len(shard.keys)), numbers)
+            changed = {number: of for number, of in places if of is not None}
+            if numbers:
+                kept.append((shard, PlacedShard(shard.name, tuple(dead.tolist()), changed)))
+        for group in _in_groups([record for record in records if record.video_id in wanted]):
+            fresh = self._read(group, whole=len(group) == len(records))
+            if fresh is None:
+                return
+            kept.append((self._written(fresh), PlacedShard(fresh.name)))
+        placed = self._merged(kept)
+        layout = Layout(self._store.state(), self._manifest.encoder_fingerprint, tuple(placed))
+        if layout != Layout.read(self.cache):
+            layout.write(self.cache)
+
+    def _known(self, wanted: dict[str, VideoRecord]) -> Iterator[tuple[Shard, list[int]]]:
+        """Yield the shards on disk, with files for the set in force, and the numbers of their videos in force."""
+        layout = Layout.read(self.cache)
+        if layout is None or layout.encoder != self._manifest.encoder_fingerprint:
+            return
+        bank = self._bank
+        lacking = [one for one in layout.shards if not has_set_file(self.cache, one.name, self._manifest, bank)]
+        self._write_sets(lacking, wanted)
+        for one in layout.shards:
+            shard = open_shard(self.cache, one.name, self._manifest)
+            if shard is None:
+                continue
+            lengths, numbers = np.diff(shard.snapshot.offsets).tolist(), []
+            for number, row in enumerate(zip(shard.snapshot.video_ids, shard.keys, lengths, strict=True)):
+                record = wanted.get(row[0])  # it is taken out once it has its place
+                if record is not None and row[1:] == (key_of(record), record.segments):
+                    numbers.append(number)
+            yield shard, numbers
+
+    def _write_sets(self, placed: Sequence[PlacedShard], wanted: Mapping[str, VideoRecord]) -> None:
+        """Write the files of shards that have none for the set in force."""
+        without = dataclasses.replace(self._manifest, augmentation=None)
+        waiting: list[tuple[Shard, PlacedShard]] = []
+        for one in placed:
+            shard = open_shard(self.cache, one.name, without, with_set=False)
+            if shard is not None:
+                waiting.append((shard, one))
+            if waiting and (one is placed[-1] or sum(len(of.snapshot) for of, _ in waiting) >= _READ_AT_ONCE):
+                for (shard, _), blend in zip(waiting, self._blends(waiting, wanted), strict=True):
+                    snapshot = dataclasses.replace(shard.snapshot, manifest=self._manifest, blend=blend)
+                    made = Shard(snapshot, shard.keys, name=shard.name, parts=shard.parts)
+                    write_set(set_file(self.cache, shard.name, self._manifest), made, self._encoder, self._bank)
+                waiting = []
+
+    def _blends(
+        self, shards: Sequence[tuple[Shard, PlacedShard]], wanted: Mapping[str, VideoRecord]
+    ) -> list[Blend | None]:
+        """Read the blends of the segments of some shards; those of videos that are gone add nothing.
+
+        Raises:
+            TableGoneError: a video that is in force lacks rows.
+        """
+        rows = [row for shard, placed in shards for row in _rows_of(shard, placed)]
+        few = len(rows) <= _FEW
+        blend, lacking = blends_of(self._store, self._manifest, rows, where_of(rows) if few else None)
+        keys = {row.video_id: row.revision for row in rows}
+        for path in lacking:
+            record = wanted.get(path.name)
+            if record is not None and record.revision == keys[path.name]:
+                raise TableGoneError(f"{record.path} lacks rows of the neighbours table")
+        ends = np.cumsum([0, *(len(shard.snapshot) for shard, _ in shards)]).tolist()
+        return [None if blend is None else blend[slice(*ends[one : one + 2])] for one in range(len(shards))]
+
+    def _read(self, records: list[VideoRecord], *, whole: bool) -> Shard | None:
+        """Read videos from the tables; None where some lack rows."""
+        state = self._store.state()
+        snapshot = from_tables(self._store, state, self._manifest, only=None if whole else records)
+        if snapshot.left_out or snapshot.unblended:
+            return None
+        keys = {record.video_id: key_of(record) for record in records}
+        return Shard(snapshot, tuple(keys[one] for one in snapshot.video_ids), name=secrets.token_hex(8))
+
+    def _written(self, shard: Shard) -> Shard:
+        """Write a shard, and map its files."""
+        write_base(base_file(self.cache, shard.name), shard)
+        write_set(set_file(self.cache, shard.name, self._manifest), shard, self._encoder, self._bank)
+        written = open_shard(self.cache, shard.name, self._manifest)
+        if written is None:
+            raise OSError(f"the files of {self.cache / shard.name} cannot be read back")
+        return written
+
+    def _merged(self, shards: Sequence[tuple[Shard, PlacedShard]]) -> list[PlacedShard]:
+        """Merge small shards, and write those without much of what is gone."""
+        sizes = [_alive(shard, placed) for shard, placed in shards]
+        left = {number: placed for number, (_, placed) in enumerate(shards)}
+        groups = [_to_merge(sizes)]
+        for number, (shard, _) in enumerate(shards):
+            if number not in groups[0] and sizes[number] < (1 - _DEAD) * len(shard.snapshot):
+                groups.append([number])
+        made = []
+        for group in groups:
+            if group:
+                made.append(PlacedShard(self._merge([shards[number] for number in group]).name))
+                left = {number: placed for number, placed in left.items() if number not in group}
+        return [*left.values(), *made]
+
+    def _merge(self, shards: Sequence[tuple[Shard, PlacedShard]]) -> Shard:
+        layout = Layout("", "", tuple(placed for _, placed in shards))
+        cached = _placed(layout, [shard for shard, _ in shards])
+        assert cached is not None
+        snapshot, choice = cached.snapshot(self._manifest), cached.choice
+        derived = Derived(snapshot)
+        hubness = {}
+        if self._bank is not None:
+            hubness[self._bank.digest] = derived.hubness_of_shards(self._bank, self._encoder, "unit")
+        places = zip(choice.shard_of.tolist(), choice.number.tolist(), strict=True)
+        merged = Shard(
+            snapshot,
+            tuple(choice.shards[place].keys[number] for place, number in places),
+            name=secrets.token_hex(8),
+            parts=derived.parts,
+            means=derived.means(self._encoder),
+            hubness=hubness,
+        )
+        return self._written(merged)
+
+    def clean(self) -> None:
+        """Delete the files that the layout does not name, and caches of older versions."""
+        layout = Layout.read(self.cache)
+        names = [] if layout is None else [one.name for one in layout.shards]
+        files = {base_file(self.cache, name) for name in names}
+        files |= {set_file(self.cache, name, self._manifest) for name in names}
+        files |= {self.cache / FILE, kept_folder(self.cache, self._store.state())}
+        with suppress(OSError):
+            for path in set(self.cache.iterdir()) - files:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """The rows of a video of a shard; the path has its id alone."""
+
+    video_id: str
+    revision: str
+    segments: int
+    path: Path
+
+
+def _rows_of(shard: Shard, placed: PlacedShard) -> list[_Row]:
+    """List the videos of a shard; those that are gone have no id, since another shard may have their new content."""
+    counts, dead = np.diff(shard.snapshot.offsets).tolist(), set(placed.dead)
+    ids = ["" if number in dead else video_id for number, video_id in enumerate(shard.snapshot.video_ids)]
+    rows = zip(ids, shard.keys, counts, strict=True)
+    return [_Row(video_id, key.partition(" ")[0], count, Path(video_id)) for video_id, key, count in rows]
+
+
+def _place(shard: Shard, number: int, record: VideoRecord) -> tuple[int, tuple[str, float] | None]:
+    """Return the number of a video, with its path and time where they differ from those in the shard."""
+    time, known = modified_at(record), float(shard.snapshot.modified_at[number])
+    same = time == known or (np.isnan(time) and np.isnan(known))
+    return number, None if same and shard.snapshot.paths[number] == record.path else (str(record.path), time)
+
+
+def _in_groups(records: Sequence[VideoRecord]) -> Iterator[list[VideoRecord]]:
+    """Yield the videos of each new shard."""
+    group: list[VideoRecord] = []
+    count = 0
+    for record in records:
+        if group and count + record.segments > MOST_SEGMENTS:
+            yield group
+            group, count = [], 0
+        group.append(record)
+        count += record.segments
+    if group:
+        yield group
+
+
+def _alive(shard: Shard, placed: PlacedShard) -> int:
+    """Count the segments of a shard that are in force."""
+    lengths = np.diff(shard.snapshot.offsets)
+    return int(lengths.sum() - lengths[list(placed.dead)].sum())
+
+
+def _to_merge(sizes: Sequence[int]) -> list[int]:
+    """Choose the shards that become one: those below the largest one that is at most twice as large as they together.
+
+    >>> _to_merge([1000, 8, 1, 1000])  # 1000 is at most twice 1009
+    [2, 1, 0, 3]
+    >>> _to_merge([1000, 8, 1])
+    []
+    """
+    order = sorted(range(len(sizes)), key=lambda number: sizes[number])
+    below, chosen = 0, 0
+    for rank, number in enumerate(order):
+        if below + sizes[number] > MOST_SEGMENTS:
+            break
+        if rank and sizes[number] <= 2 * below:
+            chosen = rank + 1
+        below += sizes[number]
+    return order[:chosen]

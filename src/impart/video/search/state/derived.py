@@ -1,12 +1,13 @@
 """Derived arrays: what searches compute from one snapshot and keep as long as it is in force.
 
-All of them together are about as large as a tenth of the snapshot. `Derived.warm` computes what the first search would
-compute, so that a search after a commit does not pay for it (`StateInForce.refresh`).
+Most of it is kept by the shards of the snapshot, so that a commit changes little of it. `Derived.warm` computes what
+the first search would compute, so that a search after a commit does not pay for it (`StateInForce.refresh`).
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -25,12 +26,14 @@ from impart.video.search.query import SearchOptions
 from impart.video.search.ranking import group_means
 from impart.video.search.scoring import frame_hubness, frame_vectors
 from impart.video.search.snapshot import Snapshot
-from impart.video.search.spans.moments import Parts, Units, join_alike, split_scenes
-from impart.video.search.state.load import Runs, Taken
+from impart.video.search.spans.moments import Parts, Units
+from impart.video.search.state.choice import Choice, choice_of, part_of
+from impart.video.search.state.shard import Means, Shard, within
 
 __all__ = ["Derived", "HubnessKind"]
 
 _MOST_NAMES = 10  # whose presence is computed ahead: of 100 hours, each takes a second
+_MOST_FRAMES = 65_536  # whose hubness is computed after a commit; about a second
 
 HubnessKind = Literal["video", "scene", "frame", "unit"]
 
@@ -41,13 +44,24 @@ class Derived:
     Args:
         snapshot: of the index.
         names: the taught names, which are prepared for this snapshot.
+        choice: the places of its videos; None = those of the snapshot.
+        is_part: whether the shards have many more videos than the snapshot: what they lack is computed for it alone.
     """
 
-    def __init__(self, snapshot: Snapshot, *, names: NamesInForce | None = None) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        names: NamesInForce | None = None,
+        choice: Choice | None = None,
+        is_part: bool = False,
+    ) -> None:
         self.snapshot = snapshot
         self.names = names
-        self._means: dict[tuple[str, bool], Float32] = {}
-        self._units: dict[bool, Units] = {}
+        self.choice = choice or choice_of(snapshot)
+        self._is_part = is_part
+        self._group_means: dict[tuple[str, bool], Float32] = {}
+        self._means: dict[bool, Means] = {}
         self._hubness: dict[tuple[str, bool], tuple[CaptionBank, Float32]] = {}
         self._frames: dict[bool, tuple[CaptionBank, Float32]] = {}
         self._copy_bounds: dict[bool, float] = {}
@@ -61,49 +75,31 @@ class Derived:
             return self
         key, known = videos.tobytes(), self._narrowed
         if known is None or known[0] != key:
-            known = self._narrowed = key, Derived(self.snapshot.part(videos))
+            part = part_of(self.snapshot, self.choice, videos)
+            known = self._narrowed = key, Derived(part, is_part=True)
         return known[1]
 
     @cached_property
     def parts(self) -> Parts:
         """The parts of all videos."""
-        snapshot = self.snapshot
-        return split_scenes(snapshot.scenes, snapshot.offsets, snapshot.start_s, snapshot.end_s)
-
-    def take_over(self, old: Derived, *, encoder: AugmentedEncoder | None, bank: CaptionBank | None) -> None:
-        """Take what is derived from videos that have not changed; the same of new videos is computed.
-
-        Args:
-            old: what was derived from the snapshot before.
-            encoder: the augmentation in force.
-        """
-        augmented, taken = encoder is not None, Taken.between(old.snapshot, self.snapshot)
-        if augmented not in old._units or not (taken.old >= 0).any():
-            return
-        fresh = Derived(self.snapshot.part(taken.new))
-        groups = _of_videos(fresh, encoder)
-        before, after = old._units[augmented], fresh.units(groups)
-        of_parts = Runs(taken, old.parts.offsets, fresh.parts.offsets)
-        of_units = Runs(taken, before.offsets, after.offsets)
-        within = of_parts.join(
-            _within(before.of_part, before.offsets, old.parts.offsets),
-            _within(after.of_part, after.offsets, fresh.parts.offsets),
+        single = self.choice.single
+        if single is not None:
+            return single.parts
+        snapshot, shards = self.snapshot, self.choice.shards
+        sources = [shard.parts for shard in shards]
+        runs = self.choice.runs([one.offsets for one in sources])
+        counts = np.diff(runs.offsets)
+        pairs = list(zip(shards, sources, strict=True))
+        first = runs.join([within(one.bounds[:-1], shard.snapshot.offsets, one.offsets) for shard, one in pairs])
+        scene = runs.join([within(one.scene_of, _scenes(shard.snapshot), one.offsets) for shard, one in pairs])
+        return Parts(
+            bounds=np.append(first + np.repeat(snapshot.offsets[:-1], counts), len(snapshot)),
+            offsets=runs.offsets,
+            scene_of=scene + np.repeat(_scenes(snapshot)[:-1], counts),
+            scenes=np.append(snapshot.scenes, len(snapshot)),
+            start_s=snapshot.start_s,
+            end_s=snapshot.end_s,
         )
-        self._means["part", augmented] = of_parts.join(old._means["part", augmented], fresh._means["part", augmented])
-        self._units[augmented] = Units(
-            offsets=of_units.offsets,
-            of_part=within + np.repeat(of_units.offsets[:-1], np.diff(of_parts.offsets)),
-            means=of_units.join(before.means, after.means),
-        )
-        kinds: dict[HubnessKind, Runs] = {
-            "unit": of_units,
-            "frame": Runs(taken, old.snapshot.offsets, fresh.snapshot.offsets),
-        }
-        for kind, runs in kinds.items():
-            known = old._hubness.get((kind, augmented))
-            if bank is not None and known is not None and known[0] is bank:
-                joined = runs.join(known[1], fresh.hubness(bank, groups, kind=kind))
-                self._hubness[kind, augmented] = bank, joined
 
     def warm(self, *, encoder: AugmentedEncoder | None, bank: CaptionBank | None, old: Derived | None = None) -> None:
         """Compute what the first search of moments would compute, and the presence of names.
@@ -123,6 +119,8 @@ class Derived:
         self.copy_bound(encoder)
         for lazy in (snapshot.copies, snapshot.number_of, snapshot.scene_of, snapshot.video_of, snapshot.retrieval):
             len(lazy)
+        if bank is not None:
+            self._frames_after_commit(encoder, bank)
         if self.names is not None and self.names.store.state():
             prepared = self.names.of(snapshot)
             names = prepared.taught.names
@@ -138,31 +136,58 @@ class Derived:
         if len(self.snapshot):
             self.hubness(bank, _of_videos(self, encoder), kind="frame")
 
+    def _frames_after_commit(self, encoder: AugmentedEncoder | None, bank: CaptionBank) -> None:
+        """Compute the hubness of the segments of new shards, where that of the others is known."""
+        known = [shard.has_hubness("frame", bank, augmented=encoder is not None) for shard in self.choice.shards]
+        lacking = [len(shard.snapshot) for shard, one in zip(self.choice.shards, known, strict=True) if not one]
+        if any(known) and sum(lacking) <= _MOST_FRAMES:
+            self.warm_frames(encoder=encoder, bank=bank)
+
     def group_means(self, groups: Groups, *, kind: Group | Literal["part"] | None = None) -> Float32:
-        """Compute the unit means (G, D) of groups, or take them from the snapshot.
+        """Compute the unit means (G, D) of groups; those of parts and videos may be `Pieces`.
 
         Args:
             kind: `part` for those of the parts; None = those of the groups.
         """
-        snapshot, augmented = self.snapshot, groups.encoder is not None
-        key = (kind or groups.options.group, augmented)
+        kind, encoder = kind or groups.options.group, groups.encoder
+        if kind == "part" or kind == "video":
+            means = self.means(encoder)
+            return means.parts if kind == "part" else means.videos
+        key = (kind, encoder is not None)
         with self._lock:
-            if key not in self._means:
-                if snapshot.video_means is not None and key == ("video", snapshot.blend is not None):
-                    return snapshot.video_means
-                references = groups.encoder.references if groups.encoder else None
-                starts = self.parts.bounds[:-1] if kind == "part" else groups.starts
-                self._means[key] = group_means(snapshot, starts, references=references)
-            return self._means[key]
+            if key not in self._group_means:
+                references = encoder.references if encoder else None
+                self._group_means[key] = group_means(self.snapshot, groups.starts, references=references)
+            return self._group_means[key]
 
     def units(self, groups: Groups) -> Units:
-        """Join the parts to units."""
-        augmented = groups.encoder is not None
+        """Return the units of all videos; their means may be `Pieces`."""
+        return self.means(groups.encoder).units
+
+    def means(self, encoder: AugmentedEncoder | None) -> Means:
+        """Return the unit means of all videos, parts and units; they may be `Pieces`.
+
+        Args:
+            encoder: the augmentation in force; None takes those of the base vectors.
+        """
+        augmented = encoder is not None
         with self._lock:
-            if augmented not in self._units:
-                means = self.group_means(groups, kind="part")
-                self._units[augmented] = join_alike(self.parts, means, self.snapshot.weight)
-            return self._units[augmented]
+            if augmented not in self._means:
+                choice = self._with_means(encoder)
+                sources = [shard.means(encoder) for shard in choice.shards]
+                self._means[augmented] = sources[0] if choice.single is not None else _joined(choice, sources)
+            return self._means[augmented]
+
+    def _with_means(self, encoder: AugmentedEncoder | None) -> Choice:
+        return self._of(lambda shard: shard.has_means(augmented=encoder is not None))
+
+    def _of(self, known: Callable[[Shard], bool]) -> Choice:
+        """Choose a source: the shards, or the snapshot alone where it is a part, and the shards do not know it."""
+        return self._own if self._is_part and not all(map(known, self.choice.shards)) else self.choice
+
+    @cached_property
+    def _own(self) -> Choice:
+        return Choice.whole(Shard(self.snapshot))
 
     def hubness(self, bank: CaptionBank, groups: Groups, *, kind: HubnessKind | None = None) -> Float32:
         """Compute the hubness that is subtracted from text scores.
@@ -176,14 +201,30 @@ class Derived:
         known = self._hubness.get(key)
         if known is not None and known[0] is bank:
             return known[1]
-        if kind == "frame":
-            found = frame_hubness(bank, self.snapshot, groups.encoder)
-            self._frames.pop(groups.encoder is not None, None)
+        if bank.shares is not None:
+            if kind == "frame":
+                return frame_hubness(bank, self.snapshot, groups.encoder)
+            return bank.hubness(self.units(groups).means if kind == "unit" else self.group_means(groups))
+        if kind == "frame" or kind == "unit":
+            found = self.hubness_of_shards(bank, groups.encoder, kind)
         else:
-            found = bank.hubness(self.units(groups).means if kind == "unit" else self.group_means(groups))
-        if bank.shares is None:
-            self._hubness[key] = (bank, found)
+            found = bank.hubness(self.group_means(groups))
+        if kind == "frame":
+            self._frames.pop(groups.encoder is not None, None)
+        self._hubness[key] = (bank, found)
         return found
+
+    def hubness_of_shards(
+        self, bank: CaptionBank, encoder: AugmentedEncoder | None, kind: Literal["frame", "unit"]
+    ) -> Float32:
+        """Join the hubness of all units (U,) or segments (n,); that of shards which lack it is computed."""
+        augmented = encoder is not None
+        if kind == "unit":
+            choice = self._with_means(encoder)
+            runs = choice.runs([shard.means(encoder).units.offsets for shard in choice.shards])
+            return runs.join([shard.unit_hubness(bank, encoder) for shard in choice.shards])
+        choice = self._of(lambda shard: shard.has_hubness("frame", bank, augmented=augmented))
+        return choice.segments.join([shard.frame_hubness(bank, encoder) for shard in choice.shards])
 
     def hubness_of(self, bank: CaptionBank, encoder: AugmentedEncoder | None, rows: npt.NDArray[np.int64]) -> Float32:
         """Compute the hubness (m,) of the segments `rows` (m,); what was computed before is kept."""
@@ -224,15 +265,27 @@ def _of_videos(derived: Derived, encoder: AugmentedEncoder | None) -> Groups:
     )
 
 
-def _within(
-    of_part: npt.NDArray[np.int64], units: npt.NDArray[np.int64], parts: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """Number the units (P,) of parts from 0 in each video.
+def _joined(choice: Choice, sources: Sequence[Means]) -> Means:
+    """Join the unit means of the videos of a choice."""
+    parts = [shard.parts.offsets for shard in choice.shards]
+    of_parts, of_units = choice.runs(parts), choice.runs([one.units.offsets for one in sources])
+    of_videos = choice.runs([np.arange(len(one.videos) + 1) for one in sources])
+    pairs = [(one.units, offsets) for one, offsets in zip(sources, parts, strict=True)]
+    numbers = of_parts.join([within(units.of_part, units.offsets, offsets) for units, offsets in pairs])
+    return Means(
+        videos=of_videos.choose([one.videos for one in sources]),
+        parts=of_parts.choose([one.parts for one in sources]),
+        units=Units(
+            offsets=of_units.offsets,
+            of_part=numbers + np.repeat(of_units.offsets[:-1], np.diff(of_parts.offsets)),
+            means=of_units.choose([one.units.means for one in sources]),
+        ),
+    )
 
-    Args:
-        units, parts: (V + 1,) first unit and first part of each video.
-    """
-    return of_part - np.repeat(units[:-1], np.diff(parts))
+
+def _scenes(snapshot: Snapshot) -> npt.NDArray[np.int64]:
+    """Find the first scene (V + 1,) of each video."""
+    return np.searchsorted(snapshot.scenes, snapshot.offsets)
 
 
 def _ranked_kind(groups: Groups) -> HubnessKind:

@@ -135,8 +135,6 @@ class StateInForce:
             augmented = in_force if isinstance(in_force, AugmentedEncoder) else None
             bank = self.bank_of(in_force if augmented is None else augmented.base)
             encoder = augmented if derived.snapshot.blend is not None else None
-            if old is not None and changed:
-                derived.take_over(old, encoder=encoder, bank=bank)
             names_state = NameStore(self._store.folder).state()
             derived.warm(encoder=encoder, bank=bank, old=old)
             self._derived, self._names_state = derived, names_state

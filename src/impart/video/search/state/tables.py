@@ -13,14 +13,15 @@ import numpy.typing as npt
 from impart.blending.base import Blend
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, UNREAD, Store, TableGoneError, VideoRecord
-from impart.video.integrity import KEYS, Placed, damaged_file, place_rows
+from impart.video.integrity import KEYS, Placed, Rows, damaged_file, place_rows
 from impart.video.scenes.stored import stored_bounds
 from impart.video.search.snapshot import Snapshot
+from impart.video.search.state.choice import VideoColumns
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["blend_names", "from_tables", "modified_at"]
+__all__ = ["blend_names", "blends_of", "columns_of", "from_tables", "key_of", "modified_at", "where_of"]
 
 _BLEND = ("ids", "img", "txt", "norm")
 
@@ -37,7 +38,7 @@ def from_tables(
         TableGoneError: a writer changed them meanwhile.
     """
     everything = store.videos() if only is None else only
-    where = None if only is None else _where(only)
+    where = None if only is None else where_of(only)
     rows = store.read(SEGMENTS, columns=[*KEYS, "start_s", "end_s", "weight", "vector"], where=where)
     found = place_rows(rows, everything)
     records = [record for record, whole in zip(everything, found.whole, strict=True) if whole]
@@ -46,7 +47,7 @@ def from_tables(
     scenes = [np.array(record.scene_starts, np.int64) + first for record, first in zip(records, offsets, strict=False)]
     total = int(offsets[-1])
     number = np.float16 if manifest.index.precision == "float16" else np.float32
-    blend, unblended = _blend_from_table(store, manifest, records, where)
+    blend, unblended = blends_of(store, manifest, records, where)
     start_s = _spread(rows["start_s"], place, np.empty(total, np.float64))
     end_s = _spread(rows["end_s"], place, np.empty(total, np.float64))
     bounds = [
@@ -56,20 +57,13 @@ def from_tables(
     return Snapshot(
         state=state,
         manifest=manifest,
-        video_ids=tuple(record.video_id for record in records),
-        paths=tuple(record.path for record in records),
-        # A video read in part stands for no other one, whose whole content was found.
-        revisions=tuple(record.revision if record.problem is None else record.video_id for record in records),
+        **vars(columns_of(records)),
         offsets=offsets,
         scenes=np.concatenate([np.zeros(0, np.int64), *scenes]),
         start_s=start_s,
         end_s=end_s,
         scene_start_s=np.concatenate([np.zeros(0), *(scenes.start_s for scenes in bounds)]),
         scene_end_s=np.concatenate([np.zeros(0), *(scenes.end_s for scenes in bounds)]),
-        durations_s=np.array([record.duration_s for record in records], np.float64),
-        recorded_at=np.array([record.recorded_at for record in records], np.float64),  # None becomes NaN
-        modified_at=np.array([modified_at(record) for record in records], np.float64),
-        kinds=tuple(record.kind for record in records),
         read_retrieval=partial(_read_retrieval, store, manifest, records, where),
         weight=_spread(rows["weight"], place, np.empty(total, np.int32)),
         vectors=_spread(rows["vector"], place, np.empty((total, manifest.dim), number)),
@@ -79,10 +73,32 @@ def from_tables(
     )
 
 
-def _where(records: Sequence[VideoRecord]) -> str:
+def where_of(records: Sequence[Rows]) -> str:
     """Make the filter of the rows of some videos."""
     ids = ", ".join(f"'{record.video_id}'" for record in records)
     return f"video_id IN ({ids})" if ids else "false"
+
+
+def columns_of(records: Sequence[VideoRecord]) -> VideoColumns:
+    """Describe videos by their records."""
+    return VideoColumns(
+        video_ids=tuple(record.video_id for record in records),
+        paths=tuple(record.path for record in records),
+        # A video read in part stands for no other one, whose whole content was found.
+        revisions=tuple(record.revision if record.problem is None else record.video_id for record in records),
+        kinds=tuple(record.kind for record in records),
+        durations_s=np.array([record.duration_s for record in records], np.float64),
+        recorded_at=np.array([record.recorded_at for record in records], np.float64),  # None becomes NaN
+        modified_at=np.array([modified_at(record) for record in records], np.float64),
+    )
+
+
+def key_of(record: VideoRecord) -> str:
+    """Return what tells whether the rows of a video have changed: equal keys of one id are equal rows.
+
+    A video that was read in part may be read again with the same revision.
+    """
+    return record.revision if record.problem is None else f"{record.revision} {record.indexed_at!r}"
 
 
 def modified_at(record: VideoRecord) -> float:
@@ -107,10 +123,13 @@ def _read_retrieval(
     return _spread(rows["retrieval"], found.place, np.empty((total, manifest.retrieval_dim), number))
 
 
-def _blend_from_table(
-    store: Store, manifest: IndexManifest, records: list[VideoRecord], where: str | None
+def blends_of(
+    store: Store, manifest: IndexManifest, records: Sequence[Rows], where: str | None = None
 ) -> tuple[Blend | None, tuple[Path, ...]]:
-    """Read the blends of all segments; those of which rows are missing add nothing.
+    """Read the blends of all segments of some videos; those of which rows are missing add nothing.
+
+    Args:
+        where: filter of the rows that are read; None = all.
 
     Returns:
         The blend, None without a reference set; paths of the videos that lack rows.
@@ -135,7 +154,7 @@ def _blend_from_table(
     return blend, _lacking(records, found)
 
 
-def _lacking(records: list[VideoRecord], found: Placed) -> tuple[Path, ...]:
+def _lacking(records: Sequence[Rows], found: Placed) -> tuple[Path, ...]:
     return tuple(record.path for record, whole in zip(records, found.whole, strict=True) if not whole)
 
 
