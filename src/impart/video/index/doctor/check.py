@@ -175,7 +175,7 @@ def _manifest(
     """
     contents: dict[str, bytes] = {}
     wrong: dict[str, str] = {}
-    if not IndexManifest.exists(folder):
+    if not IndexManifest.exists(folder) or not IndexManifest.is_of_this_schema(folder):
         IndexManifest.load(folder)  # raises, with the remedy
     for name in MANIFESTS:
         try:
