@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from helpers.damage import damage, found_videos
+from helpers.damage import damage, data_in_force, found_videos
 from helpers.shades import register_tiny
 from impart.refset.check import check_set
 from impart.video.index.doctor.check import check_index
@@ -77,7 +77,7 @@ def test_it_is_checked_and_repaired(own: Path) -> None:
     assert check_index(index).whole
     assert check_set(own / "colours.refset") == []
     list(VideoIndex.open(index, create=False).add([own / "films"]))
-    data = sorted((index / "segments.lance" / "data").glob("*.lance"))[0]
+    data = data_in_force(index, "segments")
     damage(data, "bit")
     assert [one.file for one in check_index(index).damage] == [data]
     list(repair_index(index))
