@@ -199,6 +199,7 @@ TRIALS: dict[tuple[str, str], Callable[[Path, Path], list[object]]] = {
     ("similar", "--by"): lambda place, _: ["similar", f"{place / 'clips' / 'a.mp4'}@1", "-i", place / "index"],
     ("similar", "--kind"): lambda place, _: ["similar", f"{place / 'clips' / 'a.mp4'}@1", "-i", place / "index"],
     ("similar", "--format"): lambda place, _: ["similar", f"{place / 'clips' / 'a.mp4'}@1", "-i", place / "index"],
+    ("doctor", "--format"): lambda place, _: ["doctor", "-i", place / "index"],
     ("duplicates", "--format"): lambda place, _: ["duplicates", "-i", place / "index"],
     ("refset build", "--storage"): lambda place, out: ["refset", "build", place / "pairs", "-o", out, "-e", "tiny"],
     ("refset build", "--index"): lambda place, out: ["refset", "build", place / "pairs", "-o", out, "-e", "tiny"],

@@ -77,6 +77,13 @@ def files_of_index(index: Path) -> list[str]:
     return [path.relative_to(index).as_posix() for path in files if path.name not in (".lock", "checksums.txt")]
 
 
+def data_in_force(index: Path, table: str) -> Path:
+    """Return the data file of the first fragment of a table, in its newest version; names of files are random."""
+    (folder,) = index.glob(f"{table}.lance")
+    newest = min((folder / "_versions").glob("*.manifest"))
+    return folder / "data" / read_version(newest.read_bytes()).fragments[0].files[0][0]
+
+
 def may_be_deleted(index: Path, file: str) -> bool:
     """Whether nothing tells that a file is missing: versions before the newest are deleted when they are not needed."""
     table = (index / file).parent.parent

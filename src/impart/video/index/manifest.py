@@ -113,6 +113,16 @@ class IndexManifest:
         return any((folder / name).is_file() for name in MANIFESTS)
 
     @staticmethod
+    def is_of_this_schema(folder: Path) -> bool:
+        """Whether the index in `folder` need not be migrated, as far as its manifest can be read."""
+        try:
+            values = json.loads(manifest_bytes(folder))
+        except (OSError, ValueError, RecursionError):
+            return True
+        schema = values.get("schema") if isinstance(values, dict) and values.get("kind") == _KIND else None
+        return not isinstance(schema, int) or schema == SCHEMA
+
+    @staticmethod
     def check_absent(folder: Path) -> None:
         """Refuse a folder without a manifest whose tables have rows: its manifest was lost.
 

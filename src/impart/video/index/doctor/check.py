@@ -84,7 +84,10 @@ def held(folder: Path) -> Iterator[bool]:
 
     Raises:
         IndexLockedError: another process is writing.
+        VideoIndexError: there is no index.
     """
+    if not IndexManifest.exists(folder):
+        IndexManifest.load(folder)  # raises, with the remedy; a lock would make the folder
     with ExitStack() as stack:
         try:
             stack.enter_context(write_lock(folder))
@@ -175,7 +178,7 @@ def _manifest(
     """
     contents: dict[str, bytes] = {}
     wrong: dict[str, str] = {}
-    if not IndexManifest.exists(folder):
+    if not IndexManifest.is_of_this_schema(folder):
         IndexManifest.load(folder)  # raises, with the remedy
     for name in MANIFESTS:
         try:

@@ -82,6 +82,8 @@ def repair_files(folder: Path) -> Restored:
         IndexLockedError: another process is writing to the index.
         VideoIndexError: there is no index, both manifests are lost, or the folder cannot be written.
     """
+    if not IndexManifest.exists(folder):
+        IndexManifest.load(folder)  # raises, with the remedy
     with write_lock(folder):
         try:
             put_back(folder)
