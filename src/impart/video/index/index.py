@@ -20,7 +20,7 @@ from impart.blending.tune import gated_if_single
 from impart.blending.vanilla import Vanilla
 from impart.config import By, Group, Settings, VanillaSettings
 from impart.encoders.base import Encoder, ImageInput
-from impart.errors import VideoIndexError
+from impart.errors import EncoderError, VideoIndexError
 from impart.files import library_versions, now
 from impart.refset.refset import ReferenceSet
 from impart.video.faces.store import FaceStore
@@ -500,7 +500,9 @@ class VideoIndex:
             videos: all that are committed; None reads them.
         """
         encoder = self._in_use.of(self.manifest)
-        bank = self._searcher.state.bank_of(encoder.base if isinstance(encoder, AugmentedEncoder) else encoder)
+        bank = None
+        with suppress(EncoderError):  # damaged captions: searches say so
+            bank = self._searcher.state.bank_of(encoder.base if isinstance(encoder, AugmentedEncoder) else encoder)
         records = self._store.videos() if videos is None else list(videos)
         save_cache(self._store, records, encoder=encoder, bank=bank)
 

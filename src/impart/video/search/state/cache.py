@@ -30,7 +30,7 @@ from impart.video.search.state.choice import Choice, VideoColumns, compose
 from impart.video.search.state.derived import Derived
 from impart.video.search.state.kept import kept_folder
 from impart.video.search.state.layout import FILE, Layout, PlacedShard
-from impart.video.search.state.shard import Shard
+from impart.video.search.state.shard import Shard, hubness_name
 from impart.video.search.state.shard_files import (
     base_file,
     has_set_file,
@@ -203,8 +203,8 @@ class _Update:
         layout = Layout.read(self.cache)
         if layout is None or layout.encoder != self._manifest.encoder_fingerprint:
             return
-        bank = self._bank
-        lacking = [one for one in layout.shards if not has_set_file(self.cache, one.name, self._manifest, bank)]
+        kept = [] if self._bank is None else [hubness_name("unit", self._bank)]
+        lacking = [one for one in layout.shards if not has_set_file(self.cache, one.name, self._manifest, kept)]
         self._write_sets(lacking, wanted)
         for one in layout.shards:
             shard = open_shard(self.cache, one.name, self._manifest)
@@ -229,7 +229,7 @@ class _Update:
                 for (shard, _), blend in zip(waiting, self._blends(waiting, wanted), strict=True):
                     snapshot = dataclasses.replace(shard.snapshot, manifest=self._manifest, blend=blend)
                     made = Shard(snapshot, shard.keys, name=shard.name, parts=shard.parts)
-                    write_set(set_file(self.cache, shard.name, self._manifest), made, self._encoder, self._bank)
+                    self._write_set(made)
                 waiting = []
 
     def _blends(
@@ -263,11 +263,17 @@ class _Update:
     def _written(self, shard: Shard) -> Shard:
         """Write a shard, and map its files."""
         write_base(base_file(self.cache, shard.name), shard)
-        write_set(set_file(self.cache, shard.name, self._manifest), shard, self._encoder, self._bank)
+        self._write_set(shard)
         written = open_shard(self.cache, shard.name, self._manifest)
         if written is None:
             raise OSError(f"the files of {self.cache / shard.name} cannot be read back")
         return written
+
+    def _write_set(self, shard: Shard) -> None:
+        """Write what depends on the reference set in force; here is the place for what else searches derive from it."""
+        if self._bank is not None:
+            shard.unit_hubness(self._bank, self._encoder)
+        write_set(set_file(self.cache, shard.name, self._manifest), shard, self._encoder)
 
     def _merged(self, shards: Sequence[tuple[Shard, PlacedShard]]) -> list[PlacedShard]:
         """Merge small shards, and write those without much of what is gone."""
@@ -290,9 +296,6 @@ class _Update:
         assert cached is not None
         snapshot, choice = cached.snapshot(self._manifest), cached.choice
         derived = Derived(snapshot)
-        hubness = {}
-        if self._bank is not None:
-            hubness[self._bank.digest] = derived.hubness_of_shards(self._bank, self._encoder, "unit")
         places = zip(choice.shard_of.tolist(), choice.number.tolist(), strict=True)
         merged = Shard(
             snapshot,
@@ -300,7 +303,7 @@ class _Update:
             name=secrets.token_hex(8),
             parts=derived.parts,
             means=derived.means(self._encoder),
-            hubness=hubness,
+            kept=derived.kept(self._encoder),
         )
         return self._written(merged)
 

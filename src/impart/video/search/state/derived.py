@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -206,7 +206,7 @@ class Derived:
                 return frame_hubness(bank, self.snapshot, groups.encoder)
             return bank.hubness(self.units(groups).means if kind == "unit" else self.group_means(groups))
         if kind == "frame" or kind == "unit":
-            found = self.hubness_of_shards(bank, groups.encoder, kind)
+            found = self._hubness_of_shards(bank, groups.encoder, kind)
         else:
             found = bank.hubness(self.group_means(groups))
         if kind == "frame":
@@ -214,7 +214,21 @@ class Derived:
         self._hubness[key] = (bank, found)
         return found
 
-    def hubness_of_shards(
+    def kept(self, encoder: AugmentedEncoder | None) -> dict[str, npt.NDArray[Any]]:
+        """Join what all shards keep of the vectors in force, by name, see `Shard.keep`.
+
+        Args:
+            encoder: the augmentation in force.
+        """
+        sources = [shard.kept() for shard in self.choice.shards]
+        units = self.choice.runs([shard.means(encoder).units.offsets for shard in self.choice.shards])
+        common = set.intersection(*(set(one) for one in sources))
+        return {
+            name: (units if name.startswith("unit_") else self.choice.segments).choose([one[name] for one in sources])
+            for name in sorted(common)
+        }
+
+    def _hubness_of_shards(
         self, bank: CaptionBank, encoder: AugmentedEncoder | None, kind: Literal["frame", "unit"]
     ) -> Float32:
         """Join the hubness of all units (U,) or segments (n,); that of shards which lack it is computed."""

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from impart.video.search.scoring import frame_hubness
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.spans.moments import Parts, Units, join_alike, split_scenes
 
-__all__ = ["Means", "Shard", "within"]
+__all__ = ["Means", "Shard", "hubness_name", "within"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class Shard:
         name: of the file in the cache; empty where there is none.
         parts: of the videos; None computes them.
         means: of the vectors that are in force; None computes them.
-        hubness: of the units, by the digest of the captions.
+        kept: what else is known of the vectors in force, see `Shard.keep`.
     """
 
     def __init__(
@@ -62,15 +63,15 @@ class Shard:
         name: str = "",
         parts: Parts | None = None,
         means: Means | None = None,
-        hubness: Mapping[str, Float32] | None = None,
+        kept: Mapping[str, npt.NDArray[Any]] | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.keys = keys
         self.name = name
         self._parts = parts
-        self._means: dict[bool, Means] = {} if means is None else {snapshot.blend is not None: means}
         augmented = snapshot.blend is not None
-        self._hubness = {("unit", augmented, digest): of for digest, of in (hubness or {}).items()}
+        self._means: dict[bool, Means] = {} if means is None else {augmented: means}
+        self._kept = {(augmented, one): of for one, of in (kept or {}).items()}
         self._lock = threading.RLock()  # of what takes seconds
 
     @cached_property
@@ -100,24 +101,42 @@ class Shard:
 
     def has_hubness(self, kind: str, bank: CaptionBank, *, augmented: bool) -> bool:
         """Whether the hubness of `unit`s or `frame`s is known."""
-        return (kind, augmented, bank.digest) in self._hubness
+        return (augmented, hubness_name(kind, bank)) in self._kept
 
     def unit_hubness(self, bank: CaptionBank, encoder: AugmentedEncoder | None) -> Float32:
         """Return the hubness (U,) of the units."""
-        return self._kept("unit", bank, encoder, lambda: bank.hubness(self.means(encoder).units.means))
+        name = hubness_name("unit", bank)
+        return self.keep(name, encoder, lambda: bank.hubness(self.means(encoder).units.means))
 
     def frame_hubness(self, bank: CaptionBank, encoder: AugmentedEncoder | None) -> Float32:
         """Return the hubness (n,) of the segments."""
-        return self._kept("frame", bank, encoder, lambda: frame_hubness(bank, self.snapshot, encoder))
+        return self.keep(hubness_name("frame", bank), encoder, lambda: frame_hubness(bank, self.snapshot, encoder))
 
-    def _kept(
-        self, kind: str, bank: CaptionBank, encoder: AugmentedEncoder | None, make: Callable[[], Float32]
-    ) -> Float32:
-        key = (kind, encoder is not None, bank.digest)
+    def keep(
+        self, name: str, encoder: AugmentedEncoder | None, make: Callable[[], npt.NDArray[Any]]
+    ) -> npt.NDArray[Any]:
+        """Return an array of all units or segments, or make it and keep it.
+
+        Args:
+            name: begins with `unit_` or `frame_`, and is unique for what the array depends on besides the vectors.
+            encoder: the augmentation in force; None for what depends on the base vectors.
+        """
+        key = (encoder is not None, name)
         with self._lock:
-            if key not in self._hubness:
-                self._hubness[key] = make()
-            return self._hubness[key]
+            if key not in self._kept:
+                self._kept[key] = make()
+            return self._kept[key]
+
+    def kept(self) -> dict[str, npt.NDArray[Any]]:
+        """Return what is kept of the vectors in force, by name."""
+        augmented = self.snapshot.blend is not None
+        with self._lock:
+            return {name: of for (own, name), of in self._kept.items() if own == augmented}
+
+
+def hubness_name(kind: str, bank: CaptionBank) -> str:
+    """Name the hubness of `unit`s or `frame`s by these captions."""
+    return f"{kind}_hubness_{bank.digest}"
 
 
 def _means(snapshot: Snapshot, parts: Parts, references: ReferenceSet | None) -> Means:

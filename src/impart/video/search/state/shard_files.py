@@ -9,7 +9,7 @@ the second file alone. One file in place of one per array: opening and syncing f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,6 @@ from impart.video.search.state.tables import blend_names
 
 if TYPE_CHECKING:
     from impart.blending.encoder import AugmentedEncoder
-    from impart.retrieval.hubness import CaptionBank
 
 __all__ = [
     "base_file",
@@ -42,7 +41,7 @@ __all__ = [
 _MAGIC = b"IMPARTS1"
 _ALIGNED = 64  # bytes
 _ROWS = 4096  # written at once
-_HUBNESS = "unit_hubness_"
+_KEPT = "kept_"
 
 _BASE: dict[str, tuple[str, tuple[int | str, ...]]] = {
     "offsets": ("i", ("videos+1",)),
@@ -96,12 +95,11 @@ def write_base(file: Path, shard: Shard) -> None:
     write_arrays(file, arrays)
 
 
-def write_set(file: Path, shard: Shard, encoder: AugmentedEncoder | None, bank: CaptionBank | None) -> None:
-    """Write the file of what depends on the reference set in force.
+def write_set(file: Path, shard: Shard, encoder: AugmentedEncoder | None) -> None:
+    """Write the file of what depends on the reference set in force: blends, unit means, and what the shard keeps.
 
     Args:
         encoder: the augmentation in force.
-        bank: captions that come with the model.
 
     Raises:
         OSError: it cannot be written.
@@ -112,15 +110,13 @@ def write_set(file: Path, shard: Shard, encoder: AugmentedEncoder | None, bank: 
         arrays = {name: getattr(blend, name) for name in blend_names(shard.snapshot.manifest)}
     arrays |= {"video_means": means.videos, "part_means": means.parts, "unit_means": means.units.means}
     arrays |= {"unit_offsets": means.units.offsets, "unit_of_part": means.units.of_part}
-    if bank is not None:
-        arrays[f"{_HUBNESS}{bank.digest}"] = shard.unit_hubness(bank, encoder)
-    write_arrays(file, arrays)
+    write_arrays(file, arrays | {f"{_KEPT}{name}": of for name, of in shard.kept().items()})
 
 
-def has_set_file(cache: Path, name: str, manifest: IndexManifest, bank: CaptionBank | None) -> bool:
-    """Whether a shard has a whole file for the reference set in force, with the hubness by these captions."""
+def has_set_file(cache: Path, name: str, manifest: IndexManifest, kept: Iterable[str]) -> bool:
+    """Whether a shard has a whole file for the reference set in force, with the kept arrays of these names."""
     arrays = map_arrays(set_file(cache, name, manifest))
-    return arrays is not None and (bank is None or f"{_HUBNESS}{bank.digest}" in arrays)
+    return arrays is not None and all(f"{_KEPT}{one}" in arrays for one in kept)
 
 
 def open_shard(cache: Path, name: str, manifest: IndexManifest, *, with_set: bool = True) -> Shard | None:
@@ -167,7 +163,7 @@ def open_shard(cache: Path, name: str, manifest: IndexManifest, *, with_set: boo
             end_s=snapshot.end_s,
         ),
         means=_means(own) if with_set else None,
-        hubness={one.removeprefix(_HUBNESS): of for one, of in own.items() if one.startswith(_HUBNESS)},
+        kept={one.removeprefix(_KEPT): of for one, of in own.items() if one.startswith(_KEPT)},
     )
 
 
@@ -207,8 +203,13 @@ def _fit(own: Mapping[str, Any], base: Mapping[str, Any], blends: Sequence[str],
         "unit_means": ("f", (units, dim)),
     }
     layout |= {"unit_of_part": ("i", (parts,)), "unit_offsets": ("i", (videos + 1,))}
-    layout |= {name: ("f", (units,)) for name in own if name.startswith(_HUBNESS)}
-    return arrays_fit(own, layout)
+    rows = {f"{_KEPT}unit_": units, f"{_KEPT}frame_": total}
+    kept = all(of.shape[:1] == (rows.get(_kind(name)),) for name, of in own.items() if name.startswith(_KEPT))
+    return arrays_fit(own, layout) and kept
+
+
+def _kind(name: str) -> str:
+    return name[: name.find("_", len(_KEPT)) + 1]
 
 
 def write_arrays(file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
