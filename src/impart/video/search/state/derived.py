@@ -16,6 +16,7 @@ import numpy.typing as npt
 from impart.blending.encoder import AugmentedEncoder
 from impart.config import Group
 from impart.encoders.base import Float32
+from impart.retrieval.coarse import Basis, Codes
 from impart.retrieval.hubness import CaptionBank
 from impart.video.names.find import NamesInForce
 from impart.video.search.cutoff import copy_bound
@@ -30,6 +31,9 @@ from impart.video.search.state.load import Runs, Taken
 
 __all__ = ["Derived", "HubnessKind"]
 
+LEAST = 20_000
+"""Units or frames from which on they have coarse codes; all of fewer are compared."""
+_FITTED = 20_000  # frames that the basis of the codes is fitted on
 _MOST_NAMES = 10  # whose presence is computed ahead: of 100 hours, each takes a second
 
 HubnessKind = Literal["video", "scene", "frame", "unit"]
@@ -50,6 +54,8 @@ class Derived:
         self._units: dict[bool, Units] = {}
         self._hubness: dict[tuple[str, bool], tuple[CaptionBank, Float32]] = {}
         self._frames: dict[bool, tuple[CaptionBank, Float32]] = {}
+        self._bases: dict[bool, Basis] = {}
+        self._codes: dict[tuple[str, bool], Codes] = {}
         self._copy_bounds: dict[bool, float] = {}
         self._narrowed: tuple[bytes, Derived] | None = None
         self._lock = threading.RLock()  # of what takes seconds, and is not of all frames
@@ -62,6 +68,7 @@ class Derived:
         key, known = videos.tobytes(), self._narrowed
         if known is None or known[0] != key:
             known = self._narrowed = key, Derived(self.snapshot.part(videos))
+            known[1]._bases = self._bases
         return known[1]
 
     @cached_property
@@ -78,6 +85,8 @@ class Derived:
             encoder: the augmentation in force.
         """
         augmented, taken = encoder is not None, Taken.between(old.snapshot, self.snapshot)
+        if old.snapshot.manifest.augmentation == self.snapshot.manifest.augmentation:
+            self._bases = old._bases
         if augmented not in old._units or not (taken.old >= 0).any():
             return
         fresh = Derived(self.snapshot.part(taken.new))
@@ -120,6 +129,7 @@ class Derived:
         self.units(groups)
         if bank is not None:
             self.hubness(bank, groups, kind="unit")
+        self.coarse(groups, bank, kind="unit")
         self.copy_bound(encoder)
         for lazy in (snapshot.copies, snapshot.number_of, snapshot.scene_of, snapshot.video_of, snapshot.retrieval):
             len(lazy)
@@ -163,6 +173,43 @@ class Derived:
                 means = self.group_means(groups, kind="part")
                 self._units[augmented] = join_alike(self.parts, means, self.snapshot.weight)
             return self._units[augmented]
+
+    def coarse(self, groups: Groups, bank: CaptionBank | None, *, kind: Literal["unit", "frame"]) -> Codes | None:
+        """Return the coarse codes of all units or frames; None where all are compared exactly.
+
+        They are those of v', so that taught pairs and the reference set in force move the candidates as well. Base
+        vectors have codes only in an index without a reference set.
+
+        Args:
+            bank: captions that come with the model, as examples of texts.
+        """
+        augmented = groups.encoder is not None
+        if groups.options.exact or augmented != (self.snapshot.blend is not None):
+            return None
+        count = len(self.units(groups).means) if kind == "unit" else len(self.snapshot)
+        if count < LEAST:
+            return None
+        key = (kind, augmented)
+        with self._lock:
+            if key not in self._codes:
+                basis = self._basis(groups.encoder, bank)
+                if kind == "unit":
+                    blocks = [basis.encode(self.units(groups).means)]
+                else:
+                    rows = range(0, count, _FITTED)
+                    pieces = (slice(first, min(first + _FITTED, count)) for first in rows)
+                    blocks = [basis.encode(frame_vectors(self.snapshot, groups.encoder, one)) for one in pieces]
+                self._codes[key] = Codes(basis=basis, blocks=tuple(blocks))
+            return self._codes[key]
+
+    def _basis(self, encoder: AugmentedEncoder | None, bank: CaptionBank | None) -> Basis:
+        """Fit the basis of the codes on evenly spaced frames."""
+        augmented = encoder is not None
+        if augmented not in self._bases:
+            rows = np.linspace(0, len(self.snapshot) - 1, min(len(self.snapshot), _FITTED)).astype(np.int64)
+            sample = frame_vectors(self.snapshot, encoder, rows)
+            self._bases[augmented] = Basis.fit(sample, None if bank is None else bank.captions)
+        return self._bases[augmented]
 
     def hubness(self, bank: CaptionBank, groups: Groups, *, kind: HubnessKind | None = None) -> Float32:
         """Compute the hubness that is subtracted from text scores.

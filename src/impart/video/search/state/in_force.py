@@ -61,14 +61,19 @@ class StateInForce:
 
     def current(self) -> Derived:
         """Return the snapshot in force; unless it is held, it is read again after a commit."""
-        known = self._derived
-        if self._held and known is not None:
+        known = self.known()
+        if known is not None:
             return known
         with self._lock:
             if self._derived is None or (not self._held and not self.is_current):
                 self._derived = None  # so that its memory is free while the new one is read
                 self._derived = self._new(load_snapshot(self._store))
             return self._derived
+
+    def known(self) -> Derived | None:
+        """Return the snapshot in force where it is up to date, or held; None where it has to be read."""
+        known = self._derived
+        return known if known is not None and (self._held or self.is_current) else None
 
     def manifest(self) -> IndexManifest:
         """Return the manifest that belongs to the state in force."""
