@@ -16,6 +16,7 @@ Measured beside other codes in `benchmarks/coarse_codes.py`.
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -153,10 +154,13 @@ class Basis:
         """Read what `save` wrote.
 
         Raises:
-            OSError, ValueError, KeyError: the file is missing or damaged.
+            OSError, ValueError: the file is missing or damaged.
         """
-        with np.load(path, allow_pickle=False) as stored:
-            basis = cls(**{name: stored[name] for name in ("mean", "of_query", "of_item", "probes")})
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                basis = cls(**{name: stored[name] for name in ("mean", "of_query", "of_item", "probes")})
+        except (zipfile.BadZipFile, KeyError, EOFError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
         dim, width = basis.of_item.shape
         if basis.mean.shape != (dim,) or basis.of_query.shape != (dim, width) or basis.probes.shape[1:] != (dim,):
             raise ValueError(f"{path} contains arrays that do not belong together")

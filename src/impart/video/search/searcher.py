@@ -378,7 +378,7 @@ class Searcher:
             except TableGoneError as error:  # a column that is read when it is first used
                 if attempt == _TRIES - 1:
                     raise VideoIndexError(f"{error}; try again") from error
-        for text in self.current().warnings():
+        for text in self.state.last().snapshot.warnings():
             warnings.warn(text, ImpartWarning, stacklevel=4)
         return found
 

@@ -75,6 +75,10 @@ class StateInForce:
         known = self._derived
         return known if known is not None and (self._held or self.is_current) else None
 
+    def last(self) -> Derived:
+        """Return what was read last, without a check whether it is up to date."""
+        return self._derived or self.current()
+
     def manifest(self) -> IndexManifest:
         """Return the manifest that belongs to the state in force."""
         known = self._derived
