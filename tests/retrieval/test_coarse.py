@@ -35,7 +35,7 @@ def test_the_product_is_exact() -> None:
     np.testing.assert_array_equal(integer_product(rows, columns), expected)
 
 
-@pytest.mark.parametrize("dim", [8, 64, 384, 640, 1024])
+@pytest.mark.parametrize("dim", [8, 64, 384])
 def test_estimates_are_near_for_texts_and_images(dim: int) -> None:
     """The error is a small share of the spread of the scores, and `errors` measures it."""
     everything, asked = items(5000, dim), texts(300, dim)

@@ -163,7 +163,10 @@ class ScoredParts:
         units = self.units.of_part[here]
         of_parts = cosines if self.hubness is None else cosines - self.hubness[units]
         first = int(units[0])
-        of_units = self.scores.of(slice(first, int(units[-1]) + 1))
+        here_units = slice(first, int(units[-1]) + 1)
+        if here_units.stop - first == len(units):  # each unit is one part, and has its mean
+            self.scores.learn(here_units, of_parts)
+        of_units = self.scores.of(here_units)
         scores = np.round(of_units[units - first], _DECIMALS)  # (p,)
         floor = _middle(_median(scores), float(scores.max())) if least is None else least
         seeds = np.flatnonzero(scores >= floor)
@@ -175,8 +178,8 @@ class ScoredParts:
             own=own,
             scores=of_parts,
             unit_scores=scores,
-            median_cosine=_median(cosines),
-            median_score=_median(of_parts),
+            median_cosine=(median := _median(cosines)),
+            median_score=median if self.hubness is None else _median(of_parts),
             seeds=(own.start + seeds[order]).tolist(),
             origin=origin,
             taken=np.zeros(stop - origin, bool),
