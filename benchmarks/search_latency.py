@@ -28,6 +28,7 @@ from impart.video.names.find import smoothed, windows
 from impart.video.names.presence import Background, Detector
 from impart.video.search.cutoff import Asked
 from impart.video.search.query import Query, SearchOptions
+from impart.video.search.rank.hits import rank_vectors
 from impart.video.search.searcher import Searcher
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.state.derived import Derived
@@ -104,7 +105,8 @@ def main() -> None:
             def search(number: int) -> None:
                 hubness = derived.hubness(bank, groups) if text and bank is not None else None
                 by_text = np.array([text])
-                (found,) = searcher._rank(vectors[number : number + 1], groups, by_text=by_text, hubness=hubness)
+                one = vectors[number : number + 1]
+                (found,) = rank_vectors(one, groups, by_text=by_text, hubness=hubness, bank=bank)
                 if found.complete is not None:
                     found.complete(found.hits)
 

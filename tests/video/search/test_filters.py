@@ -20,9 +20,9 @@ from impart.blending.encoder import augment
 from impart.errors import QueryError
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import VideoIndex
-from impart.video.search import searcher
 from impart.video.search.filters import allowed_videos
 from impart.video.search.query import SearchKeywords, SearchOptions
+from impart.video.search.rank import hits as rank_hits
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.state import derived, in_force
 from impart.video.search.state.choice import choice_of, part_of
@@ -179,14 +179,14 @@ def test_no_file_passes_the_filters_of_a_model_with_captions(
 
 def test_only_allowed_frames_are_scored(library: VideoIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    score = searcher.frame_scores
+    score = rank_hits.frame_scores
 
     def counted(vectors: Any, snapshot: Snapshot, *args: Any, **keywords: Any) -> Any:
         scores = score(vectors, snapshot, *args, **keywords)
         seen.append(scores.shape[1])
         return scores
 
-    monkeypatch.setattr(searcher, "frame_scores", counted)
+    monkeypatch.setattr(rank_hits, "frame_scores", counted)
     library.search(text="red", by="frame", path_glob="green.*")
     green = sum(record.segments for record in library.videos() if record.path.stem == "green")
     assert max(seen) == green

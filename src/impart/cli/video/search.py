@@ -139,7 +139,8 @@ ExactOption = Annotated[
     bool,
     typer.Option(
         "--exact",
-        help="Refine bounds at cuts to the exact frame, by decoding the frames around them. Takes longer.",
+        help="Compare the query with every vector, also in a large index, and refine bounds at cuts to the exact "
+        "frame, by decoding the frames around them. Takes longer.",
         rich_help_panel=_HITS,
     ),
 ]

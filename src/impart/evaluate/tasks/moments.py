@@ -27,6 +27,7 @@ from impart.evaluate.embed_videos import EmbeddedVideo, Frames, embed_videos, fr
 from impart.evaluate.result import Result
 from impart.metrics import bootstrap
 from impart.metrics.spans import IOUS, VERY_GOOD, average_precisions, hit_at_1, top_iou
+from impart.video.search.rank.candidates import Scores
 from impart.video.search.spans.moments import join_alike, split_scenes
 from impart.video.search.spans.scored import ScoredParts
 
@@ -321,7 +322,8 @@ def _spans(video: EmbeddedVideo, texts: Float32) -> list[list[Window]]:
             parts=parts,
             means=means,
             query=text,
-            scores=(units.means @ text)[units.of_part],
+            scores=Scores(units.means @ text),
+            units=units,
             hubness=None,
             frames=curve.__getitem__,
         )

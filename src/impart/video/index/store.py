@@ -220,7 +220,7 @@ class Store:
         digest = new_blake2b()
         try:
             digest.update(manifest_bytes(self.folder))
-            names = [entry.name for entry in (self.folder / f"{VIDEOS}.lance" / "_versions").iterdir()]
+            names = os.listdir(self.folder / f"{VIDEOS}.lance" / "_versions")  # noqa: PTH208  ten times faster than Path
         except OSError as error:
             raise VideoIndexError(f"the index {self.folder} cannot be read: {error}; {COPY_REMEDY}") from error
         digest.update("\n".join(sorted(names)).encode())

@@ -204,7 +204,8 @@ class SearchOptions:
             query has a video of its own. False answers each query as if it were alone.
         spans: the hit of a video is a span, and further spans of the video are added. False gives the best segment
             alone, which is faster for long lists.
-        exact: refine bounds at cuts to the exact frame, by decoding the frames around them.
+        exact: compare the query with every vector, also of a large index, where the candidates come from coarse codes;
+            and refine bounds at cuts to the exact frame, by decoding the frames around them.
 
     Raises:
         QueryError: a value is not one of these.

@@ -72,23 +72,25 @@ class FrameCosines:
 
     def __init__(self, queries: Float32, snapshot: Snapshot, encoder: AugmentedEncoder | None) -> None:
         self._queries, self._snapshot, self._encoder = queries, snapshot, encoder
-        self._products: tuple[Float32, Float32] | None = None
+        self._products: dict[str, Float32] = {}  # (N, T), when they are first used
         blend = snapshot.blend
+        self._sparse = False
         if encoder is not None and blend is not None and blend.added is None:
-            references = encoder.references
-            if 0 < len(references) <= _MOST_ROWS:
-                self._products = references.image_embeddings @ queries.T, references.text_embeddings @ queries.T
+            self._sparse = 0 < len(encoder.references) <= _MOST_ROWS
 
     def of(self, query: int, rows: npt.NDArray[np.int64]) -> Float32:
         """Compute the cosines (m,) of one query with the segments `rows` (m,)."""
         blend = self._snapshot.blend
-        if self._products is None or blend is None:
+        if not self._sparse or blend is None or self._encoder is None:
             cosines: Float32 = frame_vectors(self._snapshot, self._encoder, rows) @ self._queries[query]
             return cosines
         found: Float32 = self._snapshot.vectors[rows].astype(np.float32) @ self._queries[query]
         ids = np.maximum(blend.ids[rows], 0)  # (m, K); absent ones have a weight of 0
-        for weights, products in zip((blend.img, blend.txt), self._products, strict=True):
-            found += np.einsum("mk,mk->m", weights[rows], products[ids, query])
+        for side, weights in (("image_embeddings", blend.img[rows]), ("text_embeddings", blend.txt[rows])):
+            if weights.any():
+                if side not in self._products:
+                    self._products[side] = getattr(self._encoder.references, side) @ self._queries.T
+                found += np.einsum("mk,mk->m", weights, self._products[side][ids, query])
         return found / blend.norm[rows]
 
 

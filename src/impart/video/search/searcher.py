@@ -31,18 +31,14 @@ from impart.video.search.groups import (
     form_groups,
     make_hit,
     make_moment,
-    span_hit,
     with_exact_bounds,
-    with_moments,
 )
 from impart.video.search.hits import Hit
 from impart.video.search.query import Query, SearchOptions, query_vectors
-from impart.video.search.ranking import best_of, top_groups
-from impart.video.search.scoring import FrameCosines, frame_scores, frame_vectors, without_hubs
+from impart.video.search.rank.hits import rank_vectors
+from impart.video.search.scoring import frame_scores, frame_vectors, without_hubs
 from impart.video.search.snapshot import Snapshot, locate_segment
 from impart.video.search.spans.heat import Heat, binned, scaled
-from impart.video.search.spans.moments import Parts
-from impart.video.search.spans.scored import ScoredParts
 from impart.video.search.spans.temporal import find_sequences
 from impart.video.search.state.derived import Derived
 from impart.video.search.state.in_force import StateInForce
@@ -52,7 +48,6 @@ from impart.video.search.state.texts import TextVectors
 __all__ = ["Searcher"]
 
 _AT_ONCE = 64  # queries scored together
-_MANY = 4  # queries
 _SAMPLED = 1000  # frames whose median score is the usual one
 _TRIES = 5  # of a search, while other sets are put in force
 _Found = TypeVar("_Found")
@@ -84,28 +79,32 @@ class Searcher:
         return self._as_of_one_set(lambda: self._search(queries, options))
 
     def _search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
-        # Reading the index and loading the model take different cores.
-        with ThreadPoolExecutor(1, thread_name_prefix="impart-index") as pool:
+        known = self.state.known()
+        if known is not None:
+            manifest, read = known.snapshot.manifest, lambda: known
+        else:  # reading the index and loading the model take different cores
+            pool = ThreadPoolExecutor(1, thread_name_prefix="impart-index")
             reading = pool.submit(self.state.current)
-            manifest = self.state.manifest()
-            encoder = self._encoder_of(manifest)
-            base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
-            parts = [part for query in queries for part in query.parts()]
-            prepared = None
-            if options.names and NameStore(self._store.folder).state():
-                derived = reading.result()
-                prepared = None if derived.names is None else derived.names.of(derived.snapshot)
-            named = [self._named_query(part, prepared) for part in parts]
-            parts = [part if one is None else one.context or part for part, one in zip(parts, named, strict=True)]
-            vectors = query_vectors(
-                parts,
-                encoder if options.augment else base,
-                self._settings,
-                fit=manifest.decode.fit,
-                known=self._texts,
-            )
-            bank = self.state.bank_of(base)
-            derived = reading.result()
+            pool.shutdown(wait=False)
+            manifest, read = self.state.manifest(), reading.result
+        encoder = self._encoder_of(manifest)
+        base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
+        parts = [part for query in queries for part in query.parts()]
+        prepared = None
+        if options.names and NameStore(self._store.folder).state():
+            derived = read()
+            prepared = None if derived.names is None else derived.names.of(derived.snapshot)
+        named = [self._named_query(part, prepared) for part in parts]
+        parts = [part if one is None else one.context or part for part, one in zip(parts, named, strict=True)]
+        vectors = query_vectors(
+            parts,
+            encoder if options.augment else base,
+            self._settings,
+            fit=manifest.decode.fit,
+            known=self._texts,
+        )
+        bank = self.state.bank_of(base)
+        derived = read()
         if not any(query.joined for query in queries) and not any(named):  # these compare with all frames of the index
             derived = derived.narrowed(options)
         by_text = np.array([not part.has_image for part in parts])
@@ -127,7 +126,7 @@ class Searcher:
         ranked: list[RankedHits] = []
         for first in range(0, len(plain), _AT_ONCE):
             part = plain[first : first + _AT_ONCE]
-            ranked += self._rank(vectors[part], groups, by_text=by_text[part], hubness=hubness)
+            ranked += rank_vectors(vectors[part], groups, by_text=by_text[part], hubness=hubness, bank=self.state.bank)
         of_plain, answers = iter(ranked), []
         for query, row, count in zip(queries, rows, counts, strict=True):
             own = slice(row, row + count)
@@ -261,7 +260,7 @@ class Searcher:
         if groups.encoder is not None and snapshot.blend is not None:
             vector = groups.encoder.apply(snapshot.vectors[one].astype(np.float32), snapshot.blend[one])
         asked = Asked(vectors=vector, by_text=np.zeros(1, bool))
-        return self._finished(self._rank(vector, groups)[0], asked, groups, options)
+        return self._finished(rank_vectors(vector, groups, bank=self.state.bank)[0], asked, groups, options)
 
     def heat(
         self, query: Query | tuple[str, float], video_ids: Sequence[str], *, bins: int = 100, names: bool = True
@@ -380,7 +379,7 @@ class Searcher:
             except TableGoneError as error:  # a column that is read when it is first used
                 if attempt == _TRIES - 1:
                     raise VideoIndexError(f"{error}; try again") from error
-        for text in self.current().warnings():
+        for text in self.state.last().snapshot.warnings():
             warnings.warn(text, ImpartWarning, stacklevel=4)
         return found
 
@@ -395,102 +394,3 @@ class Searcher:
             in_force = self._encoder_of(derived.snapshot.manifest)
             encoder = in_force if isinstance(in_force, AugmentedEncoder) else None
         return form_groups(derived, options, encoder, without=without)
-
-    def _rank(
-        self,
-        vectors: Float32,
-        groups: Groups,
-        *,
-        by_text: npt.NDArray[np.bool_] | None = None,
-        hubness: Float32 | None = None,
-    ) -> list[RankedHits]:
-        """Find the hits of T query vectors (T, D).
-
-        Args:
-            by_text: (T,) queries without an image: only these are corrected for hubs.
-            hubness: what is subtracted from their scores, see `Derived.hubness`; None = nothing.
-        """
-        snapshot, options, starts, stops = groups.snapshot, groups.options, groups.starts, groups.stops
-        if not len(snapshot):
-            return [RankedHits([]) for _ in vectors]
-        if groups.parts is not None and (options.spans or options.ranked_by == "moment"):
-            return self._rank_spans(vectors, groups, groups.parts, by_text=by_text, hubness=hubness)
-        frames: Float32 | None = None
-        if options.ranked_by == "mean":
-            scores = without_hubs(products(vectors, groups.derived.group_means(groups)), by_text, hubness)  # (T, G)
-        else:
-            frames = without_hubs(frame_scores(vectors, snapshot, groups.encoder), by_text, hubness)  # (T, n)
-            scores = frames if options.group == "frame" else np.maximum.reduceat(frames, starts, axis=1)
-        chosen = [top_groups(row, top=options.top, allowed=groups.allowed) for row in scores]
-        at = starts  # where a group's frames begin in `frames`
-        if frames is None:  # ranked by means: only the frames of the chosen groups are scored
-            union = np.unique(np.concatenate(chosen))
-            rows = np.concatenate([np.zeros(0, np.int64), *(np.arange(starts[g], stops[g]) for g in union)])
-            frames = frame_scores(vectors, snapshot, groups.encoder, rows=rows)  # (T, m)
-            at = np.zeros(len(starts), np.int64)
-            at[union] = np.cumsum(stops[union] - starts[union]) - (stops[union] - starts[union])
-        answers = []
-        for of_groups, of_frames, best_groups in zip(scores, frames, chosen, strict=True):
-            hits = []
-            for rank, group in enumerate(best_groups, 1):
-                first, stop = int(starts[group]), int(stops[group])
-                best = first + best_of(of_frames[at[group] : at[group] + stop - first])
-                score = float(np.round(of_groups[group], 6))
-                segments = range(first, stop) if options.group == "scene" else range(best, best + 1)
-                hits.append(make_hit(rank, score, segments, best, groups))
-            answers.append(RankedHits(hits))
-        return answers
-
-    def _rank_spans(
-        self,
-        vectors: Float32,
-        groups: Groups,
-        parts: Parts,
-        *,
-        by_text: npt.NDArray[np.bool_] | None,
-        hubness: Float32 | None,
-    ) -> list[RankedHits]:
-        """Find the hits of T query vectors as spans: one per video with its further moments, or all spans alike."""
-        snapshot, options, derived = groups.snapshot, groups.options, groups.derived
-        means, units = derived.group_means(groups, kind="part"), derived.units(groups)
-        of_videos: Float32 | None = None
-        if options.ranked_by == "mean":
-            of_videos = without_hubs(products(vectors, derived.group_means(groups)), by_text, hubness)  # (T, V)
-            if hubness is not None and self.state.bank is not None:
-                hubness = derived.hubness(self.state.bank, groups, kind="unit")
-        of_units = without_hubs(products(vectors, units.means), by_text, hubness)  # (T, U)
-        of_parts = None if hubness is None else hubness[units.of_part]  # (P,)
-        cosines = FrameCosines(vectors, snapshot, groups.encoder)
-        # One product with all parts costs less than those of each query with the parts of its best videos.
-        with_parts = products(vectors, means) if len(vectors) >= _MANY else None  # (T, P)
-        answers = []
-        for number, vector in enumerate(vectors):
-            scored = ScoredParts(
-                parts=parts,
-                means=means,
-                query=vector,
-                scores=of_units[number][units.of_part],
-                hubness=of_parts if by_text is not None and by_text[number] else None,
-                frames=partial(cosines.of, number),
-                cosines=None if with_parts is None else with_parts[number],
-            )
-            if options.group == "moment":
-                spans = scored.best(options.top, allowed=groups.allowed)
-                answers.append(
-                    RankedHits([span_hit(rank, one.score, one, groups) for rank, one in enumerate(spans, 1)])
-                )
-                continue
-            if of_videos is None:
-                of_video = np.maximum.reduceat(of_units[number], units.offsets[:-1])
-            else:
-                of_video = of_videos[number]
-            chosen = top_groups(of_video, top=options.top, allowed=groups.allowed)
-            values = np.round(of_video[chosen].astype(np.float64), 6).tolist()  # as printed
-            curves = [scored.curve(video) for video in chosen.tolist()]
-            scored.find(curves, most=1)
-            ranked = enumerate(zip(values, curves, strict=True), 1)
-            hits = [span_hit(rank, value, curve.spans[0], groups) for rank, (value, curve) in ranked]
-            by_video = {hit.video_id: curve for hit, curve in zip(hits, curves, strict=True)}
-            complete = partial(with_moments, scored, by_video, snapshot)
-            answers.append(RankedHits(hits, complete if options.spans else None))
-        return answers

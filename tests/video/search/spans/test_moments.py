@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from impart.encoders.base import Float32, l2_normalise
-from impart.video.search.spans.moments import LEAST_S, LONG_S, PART_S, Parts, split_scenes
+from impart.video.search.rank.candidates import Scores
+from impart.video.search.spans.moments import LEAST_S, LONG_S, PART_S, Parts, Units, split_scenes
 from impart.video.search.spans.scored import ScoredParts
 
 DIM = 16
@@ -29,7 +30,15 @@ def scored(parts: Parts, curve: npt.ArrayLike, means: Float32 | None = None) -> 
     means = np.eye(len(parts), DIM, dtype=np.float32) if means is None else means
     means = np.concatenate([means, scores[:, None]], axis=1)  # the last number gives the score
     query = np.append(np.zeros(means.shape[1] - 1), 1).astype(np.float32)
-    return ScoredParts(parts=parts, means=means, query=query, scores=scores, hubness=None, frames=frames.__getitem__)
+    return ScoredParts(
+        parts=parts,
+        means=means,
+        query=query,
+        scores=Scores(scores),
+        units=Units(offsets=parts.offsets, of_part=np.arange(len(parts)), means=means),
+        hubness=None,
+        frames=frames.__getitem__,
+    )
 
 
 def seconds(*spans: tuple[float, float]) -> Float32:

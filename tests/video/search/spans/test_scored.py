@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from impart.encoders.base import l2_normalise
-from impart.video.search.spans.moments import ALIKE, GAP_S, LEAST_S, REACH_S, SHARE, FoundSpan, Parts, split_scenes
+from impart.video.search.rank.candidates import Scores
+from impart.video.search.spans.moments import (
+    ALIKE,
+    GAP_S,
+    LEAST_S,
+    REACH_S,
+    SHARE,
+    FoundSpan,
+    Parts,
+    Units,
+    split_scenes,
+)
 from impart.video.search.spans.scored import ScoredParts
 
 DIM = 6
@@ -25,7 +36,7 @@ def one_after_the_other(some: ScoredParts, video: int, *, most: int, least: floa
     here = slice(own.start, own.stop)
     cosines = some.means[here] @ some.query
     curve = cosines if some.hubness is None else cosines - some.hubness[here]
-    scores = np.round(some.scores[here], 6)
+    scores = np.round(some.scores.of(here), 6)
     floor = middle(scores, float(scores.max())) if least is None else least
     taken: set[int] = set()
     found: list[FoundSpan] = []
@@ -107,7 +118,8 @@ def test_spans_of_many_videos_equal_those_of_a_loop(seed: int) -> None:
         parts=parts,
         means=means.astype(np.float32),
         query=l2_normalise(rng.standard_normal((1, DIM)).astype(np.float32))[0],
-        scores=np.round(rng.standard_normal(len(parts)), 1).astype(np.float32),
+        scores=Scores(np.round(rng.standard_normal(len(parts)), 1).astype(np.float32)),
+        units=Units(offsets=parts.offsets, of_part=np.arange(len(parts)), means=means.astype(np.float32)),
         hubness=None if seed % 2 else rng.uniform(0, 0.2, len(parts)).astype(np.float32),
         frames=curve.__getitem__,
     )

@@ -20,10 +20,10 @@ from impart.video.index.doctor.report import Damage, Needs, Report
 from impart.video.index.doctor.rows import read_unrecorded
 from impart.video.index.doctor.salvage import salvage
 from impart.video.index.doctor.tables import TableState, inspect_table
+from impart.video.index.durable.lock import write_lock
 from impart.video.index.files.prune import read_devices
 from impart.video.index.manifest import MANIFESTS, IndexManifest
 from impart.video.index.store import FAILURES, SEGMENTS, VIDEOS, Store, VideoRecord, path_id, schemas
-from impart.video.index.durable.lock import write_lock
 from impart.video.integrity import KEYS, place_rows
 
 __all__ = ["Examination", "check_index", "check_references", "examine", "held"]

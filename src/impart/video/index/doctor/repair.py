@@ -25,9 +25,9 @@ from impart.video.index.doctor.checksums import CHECKSUMS, forget, record
 from impart.video.index.doctor.report import Damage, Report
 from impart.video.index.doctor.salvage import salvage
 from impart.video.index.doctor.tables import TableState
+from impart.video.index.durable.lock import write_lock
 from impart.video.index.manifest import MANIFESTS, IndexManifest
 from impart.video.index.store import FAILURES, SEGMENTS, VIDEOS, schemas
-from impart.video.index.durable.lock import write_lock
 
 __all__ = ["ASIDE", "Restored", "put_back", "repair_files", "repair_references"]
 

@@ -21,6 +21,7 @@ photographs of Flickr8k (`benchmarks/moments.py --tune`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -152,6 +153,11 @@ class Units:
     offsets: npt.NDArray[np.int64]
     of_part: npt.NDArray[np.int64]
     means: Float32
+
+    @cached_property
+    def first_parts(self) -> npt.NDArray[np.int64]:
+        """(U + 1,) unit u has the parts from first_parts[u] up to first_parts[u + 1]."""
+        return np.flatnonzero(np.diff(self.of_part, prepend=-1, append=self.of_part[-1:] + 1))
 
 
 def join_alike(parts: Parts, means: Float32, weight: npt.NDArray[np.int32]) -> Units:

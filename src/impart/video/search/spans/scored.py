@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Float32
-from impart.video.search.spans.moments import ALIKE, GAP_S, LEAST_S, MOST, REACH_S, SHARE, FoundSpan, Parts
+from impart.video.search.rank.candidates import Scores
+from impart.video.search.spans.moments import ALIKE, GAP_S, LEAST_S, MOST, REACH_S, SHARE, FoundSpan, Parts, Units
 
 __all__ = ["VideoCurve", "Frames", "ScoredParts"]
 
@@ -31,6 +32,7 @@ class VideoCurve:
     Attributes:
         own: numbers of the parts.
         scores: (p,) cosines of the parts, less the hubness.
+        unit_scores: (p,) scores of the units of the parts, rounded.
         median_cosine, median_score: of the parts.
         seeds: parts in the order in which they become spans; only those with enough score.
         taken: (m,) segments that belong to spans.
@@ -38,6 +40,7 @@ class VideoCurve:
 
     own: range
     scores: Float32
+    unit_scores: Float32
     median_cosine: float
     median_score: float
     seeds: list[int]
@@ -55,8 +58,9 @@ class ScoredParts:
         parts: of all videos.
         means: (P, D) unit means of the parts.
         query: (D,) unit vector.
-        scores: (P,) of the query with the unit of each part.
-        hubness: (P,) what is subtracted from the cosine of each part; None = nothing.
+        scores: (U,) of the query with the units.
+        units: U units of the parts.
+        hubness: (U,) of the units, which is subtracted from the cosines of their parts; None = nothing is.
         frames: see `Frames`.
         cosines: (P,) of the query with the means, where they are known.
     """
@@ -64,7 +68,8 @@ class ScoredParts:
     parts: Parts
     means: Float32
     query: Float32
-    scores: Float32
+    scores: Scores
+    units: Units
     hubness: Float32 | None
     frames: Frames
     cosines: Float32 | None = None
@@ -106,21 +111,43 @@ class ScoredParts:
             top: number of spans.
             allowed: (P,) parts that spans may be made of; None = all.
         """
-        scores = np.round(self.scores, _DECIMALS)
-        seeds = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
-        seeds = seeds[np.argsort(-scores[seeds], kind="stable")]
+        count = len(self.parts) if allowed is None else int(np.count_nonzero(allowed))
+        of_units = None if allowed is None else np.maximum.reduceat(allowed, self.units.first_parts[:-1])  # (U,)
         wanted = 2 * top  # neighbours join, so there are fewer spans than parts
         found: list[FoundSpan] = []
-        while len(seeds):
-            chosen = seeds[:wanted]
+        while count:
+            units, scores = self.scores.best(wanted, allowed=of_units)
+            chosen, scores = self._parts_of(units, np.round(scores, _DECIMALS), allowed, most=wanted)
             videos = np.unique(np.searchsorted(self.parts.offsets, chosen, side="right") - 1)
-            least = float(scores[chosen[-1]])
-            of_videos = self.spans_of(videos.tolist(), most=top, least=least, allowed=allowed)
+            of_videos = self.spans_of(videos.tolist(), most=top, least=float(scores[-1]), allowed=allowed)
             found = [span for spans in of_videos for span in spans]
-            if len(found) >= top or wanted >= len(seeds):
+            if len(found) >= top or wanted >= count:
                 break
             wanted *= 4
         return sorted(found, key=lambda span: (-span.score, span.first))[:top]
+
+    def _parts_of(
+        self,
+        units: npt.NDArray[np.int64],
+        scores: Float32,
+        allowed: npt.NDArray[np.bool_] | None,
+        *,
+        most: int,
+    ) -> tuple[npt.NDArray[np.int64], Float32]:
+        """List the parts of units and their scores, best first; of equal scores the lower number.
+
+        Args:
+            units, scores: (k,) numbers of the units, and their scores.
+            allowed: (P,) parts that are listed; None = all.
+            most: number of parts.
+        """
+        first, stop = self.units.first_parts[units], self.units.first_parts[units + 1]
+        parts, _ = _joined(first, stop)
+        of_parts = np.repeat(scores, stop - first)
+        if allowed is not None:
+            parts, of_parts = parts[allowed[parts]], of_parts[allowed[parts]]
+        order = np.lexsort((parts, -of_parts))[:most]
+        return parts[order], of_parts[order]
 
     def curve(
         self, video: int, *, least: float | None = None, allowed: npt.NDArray[np.bool_] | None = None
@@ -133,8 +160,14 @@ class ScoredParts:
         own = self.parts.of_video(video)
         here = slice(own.start, own.stop)
         cosines = self.means[here] @ self.query if self.cosines is None else self.cosines[here]  # (p,)
-        of_parts = cosines if self.hubness is None else cosines - self.hubness[here]
-        scores = np.round(self.scores[here], _DECIMALS)
+        units = self.units.of_part[here]
+        of_parts = cosines if self.hubness is None else cosines - self.hubness[units]
+        first = int(units[0])
+        here_units = slice(first, int(units[-1]) + 1)
+        if here_units.stop - first == len(units):  # each unit is one part, and has its mean
+            self.scores.learn(here_units, of_parts)
+        of_units = self.scores.of(here_units)
+        scores = np.round(of_units[units - first], _DECIMALS)  # (p,)
         floor = _middle(_median(scores), float(scores.max())) if least is None else least
         seeds = np.flatnonzero(scores >= floor)
         if allowed is not None:
@@ -144,8 +177,9 @@ class ScoredParts:
         return VideoCurve(
             own=own,
             scores=of_parts,
-            median_cosine=_median(cosines),
-            median_score=_median(of_parts),
+            unit_scores=scores,
+            median_cosine=(median := _median(cosines)),
+            median_score=median if self.hubness is None else _median(of_parts),
             seeds=(own.start + seeds[order]).tolist(),
             origin=origin,
             taken=np.zeros(stop - origin, bool),
@@ -186,9 +220,11 @@ class ScoredParts:
         before = np.maximum.reduceat(np.where(taken & (rows < best[pair]), rows + 1, -1), starts)
         behind = np.minimum.reduceat(np.where(taken & (rows > best[pair]), rows, len(self.parts.start_s)), starts)
         first, stop = np.maximum(first, before), np.minimum(stop, behind)
-        scores = np.round(self.scores[seeds], _DECIMALS)
+        scores = [
+            float(curve.unit_scores[seed - curve.own.start]) for curve, seed in zip(curves, seeds.tolist(), strict=True)
+        ]
         self._add_neighbours(curves, seeds, first, stop)
-        found = zip(curves, first.tolist(), stop.tolist(), best.tolist(), scores.tolist(), strict=True)
+        found = zip(curves, first.tolist(), stop.tolist(), best.tolist(), scores, strict=True)
         for curve, begin, end, peak, score in found:
             curve.spans.append(FoundSpan(first=begin, stop=end, best=peak, score=score))
             curve.taken[begin - curve.origin : end - curve.origin] = True

@@ -27,16 +27,19 @@ from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import Store, TableGoneError, VideoRecord
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.state.choice import Choice, VideoColumns, compose
+from impart.video.search.state.codes import LEAST, basis_file, fit_basis, read_basis, write_basis
 from impart.video.search.state.derived import Derived
 from impart.video.search.state.kept import kept_folder
 from impart.video.search.state.layout import FILE, Layout, PlacedShard
-from impart.video.search.state.shard import Shard, hubness_name
+from impart.video.search.state.shard import Shard, codes_name, hubness_name
 from impart.video.search.state.shard_files import (
     base_file,
+    codes_file,
     has_set_file,
     open_shard,
     set_file,
     write_base,
+    write_codes,
     write_set,
 )
 from impart.video.search.state.tables import blends_of, from_tables, key_of, modified_at, where_of
@@ -194,6 +197,7 @@ class _Update:
                 return
             kept.append((self._written(fresh), PlacedShard(fresh.name)))
         placed = self._merged(kept)
+        self._write_codes(placed, count=sum(record.segments for record in records))
         layout = Layout(self._store.state(), self._manifest.encoder_fingerprint, tuple(placed))
         if layout != Layout.read(self.cache):
             layout.write(self.cache)
@@ -275,6 +279,29 @@ class _Update:
             shard.unit_hubness(self._bank, self._encoder)
         write_set(set_file(self.cache, shard.name, self._manifest), shard, self._encoder)
 
+    def _write_codes(self, placed: Sequence[PlacedShard], *, count: int) -> None:
+        """Write the coarse codes of the shards that have none, and the basis where it is new.
+
+        Args:
+            count: segments of the index; few of them have no codes.
+        """
+        shards = [open_shard(self.cache, one.name, self._manifest) for one in placed] if count >= LEAST else []
+        found = [shard for shard in shards if shard is not None]
+        cached = _placed(Layout("", "", tuple(placed)), found) if found and len(found) == len(placed) else None
+        if cached is None:
+            return
+        basis = read_basis(self.cache, self._manifest, count=count)
+        if basis is None:
+            basis = fit_basis(cached.snapshot(self._manifest), self._encoder, self._bank)
+            write_basis(self.cache, self._manifest, basis, count=count)
+        names = {codes_name(kind, basis) for kind in ("unit", "frame")}
+        for shard in found:
+            if not names <= set(shard.kept()):
+                shard.forget_codes()
+                shard.codes(basis, self._encoder, "unit")
+                shard.codes(basis, self._encoder, "frame")
+                write_codes(codes_file(self.cache, shard.name, self._manifest), shard)
+
     def _merged(self, shards: Sequence[tuple[Shard, PlacedShard]]) -> list[PlacedShard]:
         """Merge small shards, and write those without much of what is gone."""
         sizes = [_alive(shard, placed) for shard, placed in shards]
@@ -312,7 +339,9 @@ class _Update:
         layout = Layout.read(self.cache)
         names = [] if layout is None else [one.name for one in layout.shards]
         files = {base_file(self.cache, name) for name in names}
-        files |= {set_file(self.cache, name, self._manifest) for name in names}
+        files |= {file(self.cache, name, self._manifest) for name in names for file in (set_file, codes_file)}
+        basis = basis_file(self.cache, self._manifest)
+        files |= set() if basis is None else {basis}
         files |= {self.cache / FILE, kept_folder(self.cache, self._store.state())}
         with suppress(OSError):
             for path in set(self.cache.iterdir()) - files:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from impart.blending.encoder import AugmentedEncoder
 from impart.config import Group
 from impart.encoders.base import Float32
+from impart.retrieval.coarse import Basis, Codes
 from impart.retrieval.hubness import CaptionBank
 from impart.video.names.find import NamesInForce
 from impart.video.search.cutoff import copy_bound
@@ -28,6 +29,7 @@ from impart.video.search.scoring import frame_hubness, frame_vectors
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.spans.moments import Parts, Units
 from impart.video.search.state.choice import Choice, choice_of, part_of
+from impart.video.search.state.codes import LEAST, fit_basis
 from impart.video.search.state.shard import Means, Shard, within
 
 __all__ = ["Derived", "HubnessKind"]
@@ -46,6 +48,7 @@ class Derived:
         names: the taught names, which are prepared for this snapshot.
         choice: the places of its videos; None = those of the snapshot.
         is_part: whether the shards have many more videos than the snapshot: what they lack is computed for it alone.
+        basis: reads the basis of the coarse codes from the cache, given the number of segments; None = there is none.
     """
 
     def __init__(
@@ -55,15 +58,19 @@ class Derived:
         names: NamesInForce | None = None,
         choice: Choice | None = None,
         is_part: bool = False,
+        basis: Callable[[int], Basis | None] | None = None,
     ) -> None:
         self.snapshot = snapshot
         self.names = names
         self.choice = choice or choice_of(snapshot)
         self._is_part = is_part
+        self._cached_basis = basis
         self._group_means: dict[tuple[str, bool], Float32] = {}
         self._means: dict[bool, Means] = {}
         self._hubness: dict[tuple[str, bool], tuple[CaptionBank, Float32]] = {}
         self._frames: dict[bool, tuple[CaptionBank, Float32]] = {}
+        self._bases: dict[bool, Basis] = {}
+        self._codes: dict[tuple[str, bool], Codes] = {}
         self._copy_bounds: dict[bool, float] = {}
         self._narrowed: tuple[bytes, Derived] | None = None
         self._lock = threading.RLock()  # of what takes seconds, and is not of all frames
@@ -77,6 +84,7 @@ class Derived:
         if known is None or known[0] != key:
             part = part_of(self.snapshot, self.choice, videos)
             known = self._narrowed = key, Derived(part, is_part=True)
+            known[1]._bases = self._bases
         return known[1]
 
     @cached_property
@@ -116,6 +124,7 @@ class Derived:
         self.units(groups)
         if bank is not None:
             self.hubness(bank, groups, kind="unit")
+        self.coarse(groups, bank, kind="unit")
         self.copy_bound(encoder)
         for lazy in (snapshot.copies, snapshot.number_of, snapshot.scene_of, snapshot.video_of, snapshot.retrieval):
             len(lazy)
@@ -188,6 +197,43 @@ class Derived:
     @cached_property
     def _own(self) -> Choice:
         return Choice.whole(Shard(self.snapshot))
+
+    def coarse(self, groups: Groups, bank: CaptionBank | None, *, kind: Literal["unit", "frame"]) -> Codes | None:
+        """Return the coarse codes of all units or frames; None where all are compared exactly.
+
+        They are those of v', so that taught pairs and the reference set in force move the candidates as well. Base
+        vectors have codes only in an index without a reference set.
+
+        Args:
+            bank: captions that come with the model, as examples of texts.
+        """
+        augmented = groups.encoder is not None
+        if groups.options.exact or augmented != (self.snapshot.blend is not None):
+            return None
+        count = len(self.units(groups).means) if kind == "unit" else len(self.snapshot)
+        if count < LEAST:
+            return None
+        key = (kind, augmented)
+        with self._lock:
+            if key not in self._codes:
+                basis = self._basis(groups.encoder, bank)
+                if kind == "unit":
+                    choice = self._with_means(groups.encoder)
+                    runs = choice.runs([shard.means(groups.encoder).units.offsets for shard in choice.shards])
+                else:
+                    choice = self.choice
+                    runs = choice.segments
+                arrays = [shard.codes(basis, groups.encoder, kind) for shard in choice.shards]
+                self._codes[key] = Codes(basis=basis, blocks=tuple(block for _, block in runs.pieces(arrays)))
+            return self._codes[key]
+
+    def _basis(self, encoder: AugmentedEncoder | None, bank: CaptionBank | None) -> Basis:
+        """Return the basis of the codes: that of the cache, or one that is fitted now."""
+        augmented = encoder is not None
+        if augmented not in self._bases:
+            known = self._cached_basis(len(self.snapshot)) if self._cached_basis is not None else None
+            self._bases[augmented] = known or fit_basis(self.snapshot, encoder, bank)
+        return self._bases[augmented]
 
     def hubness(self, bank: CaptionBank, groups: Groups, *, kind: HubnessKind | None = None) -> Float32:
         """Compute the hubness that is subtracted from text scores.

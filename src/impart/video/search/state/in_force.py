@@ -17,6 +17,7 @@ from impart.video.index.store import Store
 from impart.video.names.find import NamesInForce
 from impart.video.names.store import NameStore
 from impart.video.search.snapshot import Snapshot
+from impart.video.search.state.codes import read_basis
 from impart.video.search.state.derived import Derived
 from impart.video.search.state.load import load_snapshot
 
@@ -61,14 +62,23 @@ class StateInForce:
 
     def current(self) -> Derived:
         """Return the snapshot in force; unless it is held, it is read again after a commit."""
-        known = self._derived
-        if self._held and known is not None:
+        known = self.known()
+        if known is not None:
             return known
         with self._lock:
             if self._derived is None or (not self._held and not self.is_current):
                 self._derived = None  # so that its memory is free while the new one is read
                 self._derived = self._new(load_snapshot(self._store))
             return self._derived
+
+    def known(self) -> Derived | None:
+        """Return the snapshot in force where it is up to date, or held; None where it has to be read."""
+        known = self._derived
+        return known if known is not None and (self._held or self.is_current) else None
+
+    def last(self) -> Derived:
+        """Return what was read last, without a check whether it is up to date."""
+        return self._derived or self.current()
 
     def manifest(self) -> IndexManifest:
         """Return the manifest that belongs to the state in force."""
@@ -150,4 +160,9 @@ class StateInForce:
             derived.warm_frames(encoder=augmented if derived.snapshot.blend is not None else None, bank=bank)
 
     def _new(self, snapshot: Snapshot) -> Derived:
-        return Derived(snapshot, names=NamesInForce(NameStore(self._store.folder)))
+        cache, manifest = self._store.folder / "cache", snapshot.manifest
+        return Derived(
+            snapshot,
+            names=NamesInForce(NameStore(self._store.folder)),
+            basis=lambda count: read_basis(cache, manifest, count=count),
+        )

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,16 @@ import numpy.typing as npt
 from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Float32, l2_normalise
 from impart.refset.refset import ReferenceSet
+from impart.retrieval.coarse import Basis
 from impart.retrieval.hubness import CaptionBank
 from impart.video.search.ranking import group_sums
-from impart.video.search.scoring import frame_hubness
+from impart.video.search.scoring import frame_hubness, frame_vectors
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.spans.moments import Parts, Units, join_alike, split_scenes
 
-__all__ = ["Means", "Shard", "hubness_name", "within"]
+__all__ = ["Means", "Shard", "codes_name", "hubness_name", "within"]
+
+_ROWS = 16_384  # segments encoded at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +115,26 @@ class Shard:
         """Return the hubness (n,) of the segments."""
         return self.keep(hubness_name("frame", bank), encoder, lambda: frame_hubness(bank, self.snapshot, encoder))
 
+    def codes(
+        self, basis: Basis, encoder: AugmentedEncoder | None, kind: Literal["unit", "frame"]
+    ) -> npt.NDArray[np.uint8]:
+        """Return the coarse codes (U, W) of the units, or (n, W) of the segments.
+
+        Args:
+            encoder: the augmentation in force.
+        """
+        return self.keep(codes_name(kind, basis), encoder, lambda: self._encoded(basis, encoder, kind))
+
+    def _encoded(
+        self, basis: Basis, encoder: AugmentedEncoder | None, kind: Literal["unit", "frame"]
+    ) -> npt.NDArray[np.uint8]:
+        if kind == "unit":
+            return basis.encode(self.means(encoder).units.means)
+        count = len(self.snapshot)
+        pieces = (slice(first, min(first + _ROWS, count)) for first in range(0, count, _ROWS))
+        blocks = [basis.encode(frame_vectors(self.snapshot, encoder, one)) for one in pieces]
+        return np.concatenate([np.zeros((0, basis.width), np.uint8), *blocks])
+
     def keep(
         self, name: str, encoder: AugmentedEncoder | None, make: Callable[[], npt.NDArray[Any]]
     ) -> npt.NDArray[Any]:
@@ -127,11 +150,21 @@ class Shard:
                 self._kept[key] = make()
             return self._kept[key]
 
+    def forget_codes(self) -> None:
+        """Forget the coarse codes, such as those of an older basis."""
+        with self._lock:
+            self._kept = {key: of for key, of in self._kept.items() if "_codes_" not in key[1]}
+
     def kept(self) -> dict[str, npt.NDArray[Any]]:
         """Return what is kept of the vectors in force, by name."""
         augmented = self.snapshot.blend is not None
         with self._lock:
             return {name: of for (own, name), of in self._kept.items() if own == augmented}
+
+
+def codes_name(kind: str, basis: Basis) -> str:
+    """Name the coarse codes of `unit`s or `frame`s by this basis."""
+    return f"{kind}_codes_{basis.digest}"
 
 
 def hubness_name(kind: str, bank: CaptionBank) -> str:

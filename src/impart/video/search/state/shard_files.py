@@ -73,6 +73,25 @@ def set_file(cache: Path, name: str, manifest: IndexManifest) -> Path:
     return cache / f"{name}.{'plain' if augmentation is None else augmentation.fingerprint[:16]}"
 
 
+def codes_file(cache: Path, name: str, manifest: IndexManifest) -> Path:
+    """Return the file of a shard with the coarse codes for the reference set in force."""
+    own = set_file(cache, name, manifest)
+    return own.with_name(f"{own.name}.codes")
+
+
+def write_codes(file: Path, shard: Shard) -> None:
+    """Write the file of the coarse codes that a shard keeps.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_arrays(file, {f"{_KEPT}{name}": of for name, of in shard.kept().items() if _is_code(name)})
+
+
+def _is_code(name: str) -> bool:
+    return "_codes_" in name
+
+
 def write_base(file: Path, shard: Shard) -> None:
     """Write the file of what is read from the videos of a shard.
 
@@ -110,7 +129,7 @@ def write_set(file: Path, shard: Shard, encoder: AugmentedEncoder | None) -> Non
         arrays = {name: getattr(blend, name) for name in blend_names(shard.snapshot.manifest)}
     arrays |= {"video_means": means.videos, "part_means": means.parts, "unit_means": means.units.means}
     arrays |= {"unit_offsets": means.units.offsets, "unit_of_part": means.units.of_part}
-    write_arrays(file, arrays | {f"{_KEPT}{name}": of for name, of in shard.kept().items()})
+    write_arrays(file, arrays | {f"{_KEPT}{name}": of for name, of in shard.kept().items() if not _is_code(name)})
 
 
 def has_set_file(cache: Path, name: str, manifest: IndexManifest, kept: Iterable[str]) -> bool:
@@ -127,6 +146,7 @@ def open_shard(cache: Path, name: str, manifest: IndexManifest, *, with_set: boo
     """
     base = map_arrays(base_file(cache, name))
     own = map_arrays(set_file(cache, name, manifest)) if with_set else {}
+    codes = map_arrays(codes_file(cache, name, manifest)) if with_set else None
     if base is None or own is None:
         return None
     try:
@@ -148,6 +168,8 @@ def open_shard(cache: Path, name: str, manifest: IndexManifest, *, with_set: boo
             **plain,
         )
         keys = tuple(text["keys"])
+        if codes is None or not _kept_fit(codes, base, own):
+            codes = {}
     except (LookupError, TypeError, ValueError):
         return None
     return Shard(
@@ -163,7 +185,7 @@ def open_shard(cache: Path, name: str, manifest: IndexManifest, *, with_set: boo
             end_s=snapshot.end_s,
         ),
         means=_means(own) if with_set else None,
-        kept={one.removeprefix(_KEPT): of for one, of in own.items() if one.startswith(_KEPT)},
+        kept={one.removeprefix(_KEPT): of for one, of in (own | codes).items() if one.startswith(_KEPT)},
     )
 
 
@@ -203,9 +225,13 @@ def _fit(own: Mapping[str, Any], base: Mapping[str, Any], blends: Sequence[str],
         "unit_means": ("f", (units, dim)),
     }
     layout |= {"unit_of_part": ("i", (parts,)), "unit_offsets": ("i", (videos + 1,))}
-    rows = {f"{_KEPT}unit_": units, f"{_KEPT}frame_": total}
-    kept = all(of.shape[:1] == (rows.get(_kind(name)),) for name, of in own.items() if name.startswith(_KEPT))
-    return arrays_fit(own, layout) and kept
+    return arrays_fit(own, layout) and _kept_fit(own, base, own)
+
+
+def _kept_fit(arrays: Mapping[str, Any], base: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Whether kept arrays have a row per unit or per segment of the shard."""
+    rows = {f"{_KEPT}unit_": int(own["unit_offsets"][-1]), f"{_KEPT}frame_": len(base["start_s"])}
+    return all(of.shape[:1] == (rows.get(_kind(name)),) for name, of in arrays.items() if name.startswith(_KEPT))
 
 
 def _kind(name: str) -> str:

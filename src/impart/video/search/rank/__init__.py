@@ -1,0 +1,1 @@
+"""Rank the groups and spans of an index for query vectors."""
