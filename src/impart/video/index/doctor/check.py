@@ -125,7 +125,7 @@ def examine(folder: Path) -> Examination:
         not_recorded=sum(name not in recorded for name in names),
     )
     tables: dict[str, TableState] = {}
-    videos: list[VideoRecord] = []
+    videos: Sequence[VideoRecord] = ()
     found = _Rows()
     if manifest is not None:
         with tempfile.TemporaryDirectory(prefix="impart-doctor-") as place:
@@ -157,7 +157,7 @@ def examine(folder: Path) -> Examination:
 class _Rows:
     """Videos with whole rows in `videos`, those that lack segments, and what is known of the others."""
 
-    videos: Sequence[VideoRecord] = ()  # type: ignore[assignment]
+    videos: Sequence[VideoRecord] = ()
     lacking: Sequence[VideoRecord] = ()
     lost: int = 0
     lost_paths: tuple[Path, ...] = ()
