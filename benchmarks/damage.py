@@ -164,9 +164,8 @@ def speed(segments: int, films: Path | None) -> None:
             spent[0], began = 0.0, time.perf_counter()
             list(index.add([films]))
             wall_s = time.perf_counter() - began
-            print(
-                f"indexing {len(index.videos())} files: {wall_s:.1f} s, checksums {spent[0]:.3f} s ({spent[0] / wall_s:.2%})"
-            )
+            share = f"{spent[0]:.3f} s ({spent[0] / wall_s:.2%})"
+            print(f"indexing {len(index.videos())} files: {wall_s:.1f} s, checksums {share}")
 
 
 def _timed(function, spent):  # type: ignore[no-untyped-def]
