@@ -86,7 +86,7 @@ def kept_array(
         known: npt.NDArray[np.float32] = np.load(file)
         if known.shape == shape and known.dtype == np.float32:
             return known
-    except (OSError, ValueError, EOFError):
+    except Exception:  # noqa: BLE001 - as in `from_cache`
         pass
     made = make()
     if snapshot.state and folder.is_dir():
@@ -118,7 +118,7 @@ def from_cache(store: Store, state: str, manifest: IndexManifest) -> Snapshot | 
         ids, revisions, kinds = (tuple(meta[name]) for name in ("video_ids", "revisions", "kinds"))
         retrieval = np.load(folder / _RETRIEVAL, mmap_mode="r").view(np.ndarray)
         total = int(arrays["offsets"][-1])
-    except (OSError, EOFError, ValueError, LookupError, TypeError):
+    except Exception:  # noqa: BLE001 - NumPy raises errors of Python's tokenizer for a damaged header
         return None
     per_video = (means, ids, revisions, kinds, arrays["durations_s"], arrays["recorded_at"])
     if len(arrays["vectors"]) != total or any(len(values) != len(paths) for values in per_video):
