@@ -49,7 +49,7 @@ def main() -> None:
                 archive.add(part, part.name, filter=_anonymous)
         (GOLDEN / f"{name}.json").write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
     size = (GOLDEN / f"{name}.tar.gz").stat().st_size
-    print(f"{GOLDEN / name}.tar.gz: {size / 1000:.0f} kB")
+    sys.stdout.write(f"{GOLDEN / name}.tar.gz: {size / 1000:.0f} kB\n")
 
 
 def describe(folder: Path, *, made_by: str) -> dict[str, Any]:

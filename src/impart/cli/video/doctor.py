@@ -17,7 +17,7 @@ from impart.files import lower_priority
 
 if TYPE_CHECKING:
     from impart.video.index.doctor.doctor import Repaired
-    from impart.video.index.doctor.report import Report
+    from impart.video.index.doctor.report import CheckReport
     from impart.video.index.events import Event
 
 __all__ = ["doctor"]
@@ -162,7 +162,7 @@ def _print_lines(done: tuple[str, ...], left: tuple[str, ...]) -> None:
         print(f"left     {line}")
 
 
-def _print_report(report: Report, form: str) -> None:
+def _print_report(report: CheckReport, form: str) -> None:
     if form == "json":
         print_json(report.as_dict(), indent=2)
         return

@@ -9,6 +9,7 @@
     references/<fp>/         a copy of the reference set in force
     rams/<digest>.onnx       a copy of the trained RAM in force, if there is one
     writing.json             while a writer is at work: what was synced before; see `durable/sync.py`
+    checksums.txt            digests of all files; damaged/ has files that a repair moved away
 
 Rows of `segments` and `neighbours_*` belong to a (video_id, revision) and count only while `videos` contains that pair.
 A video's row is written last, in one atomic step. An interrupted run leaves orphan rows: readers ignore them, and the

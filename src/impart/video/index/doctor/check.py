@@ -16,7 +16,7 @@ from impart.files import sha256_hex
 from impart.refset.check import check_set
 from impart.video.index.doctor.checksums import CHECKSUMS, Recorded, files_of, read_checksums, record
 from impart.video.index.doctor.others import check_others
-from impart.video.index.doctor.report import Damage, Needs, Report
+from impart.video.index.doctor.report import CheckReport, Damage, Needs
 from impart.video.index.doctor.rows import read_unrecorded
 from impart.video.index.doctor.salvage import salvage
 from impart.video.index.doctor.tables import TableState, inspect_table
@@ -31,7 +31,7 @@ __all__ = ["Examination", "check_index", "check_references", "examine", "held"]
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What a check found, with what a repair needs.
+    """Result of an examination: the report, with what a repair needs.
 
     Attributes:
         manifest: None where neither it nor its copy can be read.
@@ -43,10 +43,10 @@ class Examination:
     manifest: IndexManifest | None
     content: bytes | None
     tables: Mapping[str, TableState]
-    report: Report
+    report: CheckReport
 
 
-def check_index(folder: Path) -> Report:
+def check_index(folder: Path) -> CheckReport:
     """Check every file of an index. Nothing is changed, but new files get a checksum where all are whole.
 
     Raises:
@@ -57,7 +57,7 @@ def check_index(folder: Path) -> Report:
         return examine(folder).report
 
 
-def check_references(folder: Path) -> Report:
+def check_references(folder: Path) -> CheckReport:
     """Check every file of a reference set."""
     began = time.monotonic()
     damage = tuple(
@@ -70,7 +70,7 @@ def check_references(folder: Path) -> Report:
         for fault in check_set(folder)
     )
     sizes = [file.stat().st_size for file in folder.iterdir() if file.is_file()] if folder.is_dir() else []
-    return Report(
+    return CheckReport(
         folder=folder, damage=damage, files=len(sizes), size_bytes=sum(sizes), elapsed_s=time.monotonic() - began
     )
 
@@ -118,14 +118,14 @@ def examine(folder: Path) -> Examination:
     manifest, content, wrong = _manifest(folder, recorded)
     damage += wrong
     names = list(files_of(folder))
-    report = Report(
+    report = CheckReport(
         folder=folder,
         files=len(names),
         size_bytes=sum((folder / name).stat().st_size for name in names),
         not_recorded=sum(name not in recorded for name in names),
     )
     tables: dict[str, TableState] = {}
-    videos: list[VideoRecord] = []
+    videos: Sequence[VideoRecord] = ()
     found = _Rows()
     if manifest is not None:
         with tempfile.TemporaryDirectory(prefix="impart-doctor-") as place:
@@ -138,7 +138,7 @@ def examine(folder: Path) -> Examination:
         damage += check_others(folder, manifest, recorded, videos)
     if manifest is not None and not damage:
         record(folder)
-    report = Report(
+    report = CheckReport(
         folder=folder,
         damage=tuple(sorted(damage, key=lambda one: str(one.file))),
         lacking=tuple(video.path for video in found.lacking),
@@ -157,7 +157,7 @@ def examine(folder: Path) -> Examination:
 class _Rows:
     """Videos with whole rows in `videos`, those that lack segments, and what is known of the others."""
 
-    videos: Sequence[VideoRecord] = ()  # type: ignore[assignment]
+    videos: Sequence[VideoRecord] = ()
     lacking: Sequence[VideoRecord] = ()
     lost: int = 0
     lost_paths: tuple[Path, ...] = ()

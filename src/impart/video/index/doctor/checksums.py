@@ -39,7 +39,7 @@ _NOT = (".lock", ".checked")
 
 
 class Recorded(NamedTuple):
-    """What is recorded of a file: digest in hex digits, size in bytes, modification time in ns."""
+    """Record of a file: digest in hex digits, size in bytes, modification time in ns."""
 
     sha256: str
     size_bytes: int

@@ -12,7 +12,7 @@ from impart.encoders.base import Encoder
 from impart.errors import ImpartError
 from impart.video.index.doctor.check import check_index
 from impart.video.index.doctor.repair import ASIDE, Restored, repair_files
-from impart.video.index.doctor.report import Report
+from impart.video.index.doctor.report import CheckReport
 from impart.video.index.index import VideoIndex
 from impart.video.integrity import ROWS_MISSING
 
@@ -41,7 +41,7 @@ class Repaired:
     """
 
     restored: Restored
-    after: Report
+    after: CheckReport
     left: tuple[str, ...]
     aside: Path | None
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from impart.blending.ram_onnx import LearnedRam
 from impart.config import RamSettings
 from impart.errors import EncoderError, VideoIndexError
+from impart.images import load_image
 from impart.refset.check import check_set
 from impart.refset.manifest import MANIFEST
 from impart.video.crops.store import FOLDER as CROPS
@@ -186,7 +186,7 @@ def _wrong(file: Path, read: Callable[[Path], object]) -> str:
     """Describe why a file cannot be read; "" = it can."""
     try:
         read(file)
-    except (OSError, ValueError, EOFError, SyntaxError, RecursionError) as error:
+    except Exception as error:  # noqa: BLE001 - readers of damaged files raise many classes
         return f"cannot be read: {error}"
     return ""
 
@@ -200,6 +200,4 @@ def _map_array(file: Path) -> object:
 
 
 def _open_image(file: Path) -> object:
-    with Image.open(file) as image:
-        image.load()
-    return None
+    return load_image(file)

@@ -22,7 +22,7 @@ from impart.refset.manifest import MANIFEST
 from impart.refset.refset import ReferenceSet
 from impart.video.index.doctor.check import Examination, examine
 from impart.video.index.doctor.checksums import CHECKSUMS, forget, record
-from impart.video.index.doctor.report import Damage, Report
+from impart.video.index.doctor.report import CheckReport, Damage
 from impart.video.index.doctor.salvage import salvage
 from impart.video.index.doctor.tables import TableState
 from impart.video.index.durable.lock import write_lock
@@ -38,7 +38,7 @@ _CLOSED = "closed.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """What was done about damaged files.
+    """Result of the repair of files.
 
     Attributes:
         before: the check before the repair.
@@ -48,7 +48,7 @@ class Restored:
         rows: whether tables, neighbours or the cache are to be made complete by a run of `impart index`.
     """
 
-    before: Report
+    before: CheckReport
     done: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
     wanted: tuple[Path, ...] = ()
@@ -115,7 +115,7 @@ def put_back(folder: Path) -> None:
             move_synced(moved[-1].parent, place)
 
 
-def repair_references(folder: Path, report: Report) -> Restored:
+def repair_references(folder: Path, report: CheckReport) -> Restored:
     """Make again what of a reference set can be: its nearest-neighbour index.
 
     Args:

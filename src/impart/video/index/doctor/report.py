@@ -1,4 +1,4 @@
-"""What a check of an index or a reference set found."""
+"""Reports of checks of an index or of a reference set."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-__all__ = ["Damage", "Needs", "Report"]
+__all__ = ["Damage", "Needs", "CheckReport"]
 
 Needs: TypeAlias = Literal["nothing", "index", "videos", "person"]
-"""What the repair of a file needs: nothing, since nothing in force is lost; what the index has; the video files; or
+"""Needs of the repair of a file: nothing, since nothing in force is lost; what the index has; the video files; or
 something that a person gives again, such as a reference set."""
 
 
@@ -37,7 +37,7 @@ class Damage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class CheckReport:
     """Result of a check.
 
     Attributes:

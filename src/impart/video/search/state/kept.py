@@ -35,7 +35,7 @@ def kept_array(
         known: npt.NDArray[np.float32] = np.load(file)
         if known.shape == shape and known.dtype == np.float32:
             return known
-    except (OSError, ValueError, EOFError):
+    except Exception:  # noqa: BLE001 - NumPy raises errors of Python's tokenizer for a damaged header
         pass
     made = make()
     if snapshot.state and "/" not in snapshot.state:  # that of a part
