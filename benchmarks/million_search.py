@@ -84,7 +84,7 @@ class Made(Derived):
     def units(self, groups: Any) -> Any:  # noqa: ARG002
         return self._own_units
 
-    def hubness(self, bank: Any, groups: Any, *, kind: Any = None) -> Any:
+    def hubness(self, bank: Any, groups: Any, *, kind: Any = None) -> Any:  # noqa: ARG002
         if kind == "unit" or (kind is None and groups.options.ranked_by == "moment"):
             return self._own_hubness
         if "frames" not in self.__dict__:
