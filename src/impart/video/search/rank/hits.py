@@ -102,7 +102,9 @@ def _rank_by_frames(
             found = frame_scores(vectors[number][None], snapshot, groups.encoder)[0]
         else:
             found = cosines.of(number, rows)
-        return found if own is None else found - own[items]
+        if own is not None:
+            found = found - own[items]
+        return found
 
     answers = []
     for _, scores in _estimated(vectors, codes, exact, by_text=by_text, hubness=hubness):
