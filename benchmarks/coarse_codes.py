@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def codes(items: Items, folder: Path) -> Iterator[tuple[str, Callable[[], tuple[
     few = len(items.vectors) < 100_000
     yield "all numbers, float32", lambda: plain(items)
     for width in (32, 64, 96, 128, 192):
-        yield f"basis of texts and items, {width} bytes", lambda width=width: projected(items, width)
+        yield f"basis of texts and items, {width} bytes", partial(projected, items, width)
     yield "principal components, 64 bytes", lambda: projected(items, 64, texts=False)
     yield "principal components, 128 bytes", lambda: projected(items, 128, texts=False)
     yield "basis of texts and items, 64 float32", lambda: projected(items, 64, float32=True)

@@ -37,7 +37,7 @@ import numpy as np
 from impart.encoders.base import l2_normalise
 from impart.video.index.index import VideoIndex
 from impart.video.search import searcher as searcher_module
-from impart.video.search.query import Query
+from impart.video.search.query import Query, SearchOptions
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.spans.moments import Parts, Units
 from impart.video.search.state.derived import Derived
@@ -62,7 +62,7 @@ class Tiled:
         self._array, self.shape, self.dtype = array, (len(array) * times, *array.shape[1:]), array.dtype
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return int(self.shape[0])
 
     def __getitem__(self, rows: Any) -> Any:
         if isinstance(rows, slice):
@@ -84,7 +84,7 @@ class Made(Derived):
     def units(self, groups: Any) -> Any:  # noqa: ARG002
         return self._own_units
 
-    def hubness(self, bank: Any, groups: Any, *, kind: Any = None) -> Any:
+    def hubness(self, bank: Any, groups: Any, *, kind: Any = None) -> Any:  # noqa: ARG002
         if kind == "unit" or (kind is None and groups.options.ranked_by == "moment"):
             return self._own_hubness
         if "frames" not in self.__dict__:
@@ -97,7 +97,7 @@ def made(index: VideoIndex, form: str, work: Path) -> Made:
     """Make the index in memory that a form describes."""
     derived = index.searcher.state.current()
     bank = index.searcher.state.bank_of(index.encoder.base)  # type: ignore[attr-defined]
-    groups = index.searcher._groups(derived, searcher_module.SearchOptions(top=1, group="video", by="moment"))
+    groups = index.searcher._groups(derived, SearchOptions(top=1, group="video", by="moment"))
     means, units = np.asarray(derived.group_means(groups, kind="part")), derived.units(groups)
     hubness = np.asarray(derived.hubness(bank, groups, kind="unit"))  # type: ignore[arg-type]
     units = Units(offsets=units.offsets, of_part=units.of_part, means=np.asarray(units.means))
@@ -120,16 +120,20 @@ def ten(derived: Derived, means: Any, units: Units, hubness: Any) -> Made:
             result[copy] = l2_normalise(vectors + length * noise.standard_normal(vectors.shape, np.float32))
         return result.reshape(-1, vectors.shape[1])
 
+    def tile(array: Any) -> Any:
+        return Tiled(array, COPIES)
+
     def shifted(starts: Any, count: int) -> Any:
         return np.concatenate([starts + copy * count for copy in range(COPIES)])
 
     n, times = len(snapshot), np.tile
-    blend, tiled = snapshot.blend, None
+    blend: Any = snapshot.blend
+    tiled = None
     if blend is not None:
         tiled = dataclasses.replace(
-            blend, **{name: Tiled(getattr(blend, name), COPIES) for name in ("ids", "img", "txt", "norm")}
+            blend, **{name: tile(getattr(blend, name)) for name in ("ids", "img", "txt", "norm")}
         )
-    retrieval = Tiled(snapshot.retrieval, COPIES)
+    retrieval = tile(snapshot.retrieval)
     start_s, end_s = times(snapshot.start_s, COPIES), times(snapshot.end_s, COPIES)
     large = dataclasses.replace(
         snapshot,
@@ -141,8 +145,8 @@ def ten(derived: Derived, means: Any, units: Units, hubness: Any) -> Made:
         scenes=shifted(snapshot.scenes, n),
         start_s=start_s,
         end_s=end_s,
-        weight=Tiled(snapshot.weight, COPIES),
-        vectors=Tiled(snapshot.vectors, COPIES),
+        weight=tile(snapshot.weight),
+        vectors=tile(snapshot.vectors),
         blend=tiled,
         scene_start_s=times(snapshot.scene_start_s, COPIES),
         scene_end_s=times(snapshot.scene_end_s, COPIES),
@@ -207,10 +211,11 @@ def work_as_worker(index_path: Path, queries: Path, form: str, work: Path) -> No
     """Answer commands: one line of JSON each."""
     with np.load(queries) as stored:
         vectors = {name: stored[name] for name in ("text", "image")}
-    searcher_module.query_vectors = lambda parts, *_, **__: np.stack(  # type: ignore[assignment]
+    searcher: Any = searcher_module
+    searcher.query_vectors = lambda parts, *_, **__: np.stack(
         [vectors["image" if part.image is not None else "text"][int(str(part.image or part.text))] for part in parts]
     )
-    searcher_module.with_exact_bounds = lambda hit, _: hit  # no file of the index exists
+    searcher.with_exact_bounds = lambda hit, _: hit  # no file of the index exists
     index = VideoIndex.open(index_path)
     index.encoder.encode_texts(["a dog"])
     before = highest = heap_mb()
@@ -240,7 +245,8 @@ def work_as_worker(index_path: Path, queries: Path, form: str, work: Path) -> No
     print(json.dumps({"first": first, "heap_mb": heap_mb() - before, "peak_mb": highest - before}), flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
-        made_queries = [Query(**{asked["of"]: str(number)}) for number in asked["numbers"]]
+        names = [str(number) for number in asked["numbers"]]
+        made_queries = [Query(text=name) if asked["of"] == "text" else Query(image=name) for name in names]
         began = time.perf_counter(), time.process_time()
         found = index.search_many(made_queries, **asked["options"])
         took = time.perf_counter() - began[0], time.process_time() - began[1]

@@ -32,7 +32,7 @@ __all__ = ["Basis", "Codes"]
 
 _WIDTHS = (64, 256)
 _STEP = 32  # widths are multiples of it
-_LOST = 0.04
+_LOST = 0.06
 """Share of the spread of scores that the numbers left out may have."""
 _RANGE = 1.1  # of the largest number of the sample, which the largest byte stands for
 _LEVELS = 63  # of a column of a query: see `integer_product`
@@ -102,7 +102,7 @@ class Basis:
     @property
     def width(self) -> int:
         """W, bytes of a code."""
-        return self.of_item.shape[1]
+        return int(self.of_item.shape[1])
 
     @cached_property
     def digest(self) -> str:

@@ -47,6 +47,7 @@ def _session() -> Any:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     settings.log_severity_level = 3
+    settings.enable_cpu_mem_arena = False
     return onnxruntime.InferenceSession(_graph(), settings, providers=["CPUExecutionProvider"])
 
 

@@ -80,8 +80,9 @@ class Searcher:
 
     def _search(self, queries: Sequence[Query], options: SearchOptions) -> list[list[Hit]]:
         known = self.state.known()
+        read: Callable[[], Derived]
         if known is not None:
-            manifest, read = known.snapshot.manifest, lambda: known
+            manifest, read = known.snapshot.manifest, partial(_same, known)
         else:  # reading the index and loading the model take different cores
             pool = ThreadPoolExecutor(1, thread_name_prefix="impart-index")
             reading = pool.submit(self.state.current)
@@ -394,3 +395,7 @@ class Searcher:
             in_force = self._encoder_of(derived.snapshot.manifest)
             encoder = in_force if isinstance(in_force, AugmentedEncoder) else None
         return form_groups(derived, options, encoder, without=without)
+
+
+def _same(derived: Derived) -> Derived:
+    return derived

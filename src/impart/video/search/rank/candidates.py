@@ -18,7 +18,7 @@ from impart.video.search.ranking import top_groups
 
 __all__ = ["Scores"]
 
-_MARGIN = 6.0
+_MARGIN = 8.0
 """Usual errors that an estimate of one of the best may be too low."""
 _SPARE = 64  # groups beside twice those asked for, whose items are always scored exactly
 _LARGEST_SHARE = 0.3  # of the items, above which a product with all costs less than taking them out

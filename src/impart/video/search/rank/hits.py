@@ -103,7 +103,8 @@ def _rank_by_frames(
             found = frame_scores(vectors[number][None], snapshot, groups.encoder)[0]
         else:
             found = cosines.of(number, rows)
-        return found if own is None else found - own[items]
+        scores: Float32 = found if own is None else found - own[items]
+        return scores
 
     answers = []
     for _, scores in _estimated(vectors, codes, exact, by_text=by_text, hubness=hubness):
