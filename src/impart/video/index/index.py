@@ -27,6 +27,7 @@ from impart.video.faces.store import FaceStore
 from impart.video.index.encoder_in_use import EncoderInUse
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.refset_switch import complete, install, switch
+from impart.video.index.remote.location import place_of
 from impart.video.index.stats import IndexStats
 from impart.video.index.store import FailureRecord, Kind, Store, VideoRecord
 from impart.video.index.writer import Writer, write_lock
@@ -90,7 +91,7 @@ class VideoIndex:
         """Open an index. A new one is created by the first `add`.
 
         Args:
-            path: folder of the index.
+            path: folder of the index, or a URL such as `s3://bucket/library.impart` (docs/object-storage.md).
             encoder: must be the one that made the index, with or without its reference set. None takes that one, or for
                 a new index `settings.encoder.model` with its bundled reference set. It is loaded when first needed.
             create: whether the index may be new.
@@ -101,7 +102,7 @@ class VideoIndex:
             VideoIndexError: there is no index and `create` is False, or it is damaged or of another version.
             EncoderMismatchError: the encoder or its reference set is not the index's; names the remedy.
         """
-        store = Store(Path(os.path.abspath(os.path.expanduser(path))))  # noqa: PTH100, PTH111
+        store = Store(place_of(path))
         index = cls(store, encoder=encoder, settings=settings)
         if IndexManifest.exists(store.folder):
             index._in_use.check_given(IndexManifest.load(store.folder), is_empty=lambda: not index.videos())
@@ -113,6 +114,7 @@ class VideoIndex:
 
     @property
     def path(self) -> Path:
+        """Folder of the index; of one at a URL, its local folder, which an f-string shows as the URL."""
         return self._store.folder
 
     @property

@@ -32,7 +32,11 @@ from impart.errors import VideoIndexError
 from impart.files import blake2b_hex, new_blake2b
 from impart.video.decode.content import ICON
 from impart.video.index.manifest import MANIFESTS, Augmentation, IndexManifest, manifest_bytes
-from impart.video.integrity import COPY_REMEDY, KEYS, damaged_file, damaged_version, place_rows
+from impart.video.index.remote.bucket import storage_options
+from impart.video.index.remote.claim import check_claim
+from impart.video.index.remote.mirror import mirror_of
+from impart.video.index.remote.problems import problem_of
+from impart.video.integrity import COPY_REMEDY, KEYS, bytes_below, damaged_file, damaged_version, place_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -176,9 +180,13 @@ def _revision(content_hash: str, manifest: IndexManifest, numbers: tuple[float, 
 def check_hard_links(folder: Path) -> None:
     """Refuse a folder, which need not exist yet, on a file system without hard links; Lance commits with them.
 
+    An index on object storage needs none.
+
     Raises:
         VideoIndexError: names the remedy.
     """
+    if mirror_of(folder) is not None:
+        return
     try:
         while not folder.exists():
             folder = folder.parent
@@ -209,6 +217,8 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.mirror = mirror_of(folder)
+        """Local copy of what is no table; None where all of the index is in the folder."""
         self._database: Any = None
         self._tables: dict[str, Any] = {}
 
@@ -220,9 +230,11 @@ class Store:
             VideoIndexError: it contains other files, or cannot be made, or its file system has no hard links.
         """
         check_hard_links(folder)
+        mirror = mirror_of(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            foreign = [entry.name for entry in folder.iterdir() if not _is_ours(entry.name)]
+            names = [one.name for one in folder.iterdir()] if mirror is None else mirror.names()
+            foreign = [name for name in names if not _is_ours(name)]
         except OSError as error:
             raise VideoIndexError(f"cannot make an index in {folder}: {error.strerror or error}") from error
         if foreign:
@@ -240,8 +252,10 @@ class Store:
         """Compute a digest that changes with every commit, without the database, in about a millisecond."""
         digest = new_blake2b()
         try:
+            if self.mirror is not None:
+                self.mirror.refresh()
             digest.update(manifest_bytes(self.folder))
-            names = [entry.name for entry in (self.folder / f"{VIDEOS}.lance" / "_versions").iterdir()]
+            names = self._versions_of_videos()
         except OSError as error:
             raise VideoIndexError(f"the index {self.folder} cannot be read: {error}; {COPY_REMEDY}") from error
         digest.update("\n".join(sorted(names)).encode())
@@ -274,7 +288,7 @@ class Store:
             TableGoneError: the table changed meanwhile; read again (`retry`).
         """
         try:
-            if damaged_version(self.folder / f"{name}.lance") is not None:
+            if self.mirror is None and damaged_version(self.folder / f"{name}.lance") is not None:
                 raise ValueError("its newest version is damaged, or there is none")
             query = self.table(name).search()
             query = query.where(where) if where else query
@@ -282,6 +296,8 @@ class Store:
             return query.to_arrow()
         except (RuntimeError, ValueError, OSError) as error:
             self._tables.pop(name, None)
+            if self.mirror is not None and (why := problem_of(error, self.mirror.location)) is not None:
+                raise VideoIndexError(f"the index {self.folder} cannot be read: {why}") from error
             raise TableGoneError(f"table {name} of {self.folder}: {error}") from error
 
     def retry(self, read: Callable[[], _Read]) -> _Read:
@@ -321,7 +337,11 @@ class Store:
         if self._database is None:
             import lancedb
 
-            self._database = lancedb.connect(str(self.folder))
+            if self.mirror is None:
+                self._database = lancedb.connect(str(self.folder))
+            else:
+                place = self.mirror.location
+                self._database = lancedb.connect(place.url, storage_options=storage_options(place))
         return self._database
 
     def make_neighbours(self, augmentation: Augmentation, manifest: IndexManifest) -> None:
@@ -347,7 +367,10 @@ class Store:
         self._tables.pop(name, None)
         with suppress(ValueError):  # of a folder that is no table
             self.database().drop_table(name)
-        shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
+        if self.mirror is None:
+            shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
+        else:
+            self.mirror.bucket.delete_folder(f"{name}.lance")
 
     def _make(self, name: str, schema: pa.Schema) -> None:
         if name in self.table_names():  # from an interrupted run
@@ -355,11 +378,39 @@ class Store:
         self.database().create_table(name, schema=schema)
 
     def table_names(self) -> list[str]:
+        if self.mirror is not None:
+            return self.mirror.tables()
         return [entry.stem for entry in self.folder.iterdir() if entry.suffix == ".lance"]
+
+    def damaged(self, name: str) -> Path | None:
+        """Find a file of a table that is missing or damaged, by its name and its last bytes; on object storage,
+        whether the table is there."""
+        if self.mirror is None:
+            return damaged_file(self.folder / f"{name}.lance")
+        return None if name in self.table_names() else self.folder / f"{name}.lance"
+
+    def size_of(self, name: str) -> tuple[int, int]:
+        """Return the bytes of a table with its replaced files, and the number of its versions."""
+        table = self.folder / f"{name}.lance"
+        if self.mirror is None:
+            return bytes_below(table), len(list((table / "_versions").iterdir()))
+        sizes = self.mirror.sizes(table.name)
+        return sum(sizes.values()), sum("/_versions/" in file for file in sizes)
+
+    def _versions_of_videos(self) -> Sequence[str]:
+        if self.mirror is not None:
+            return self.mirror.versions
+        return [entry.name for entry in (self.folder / f"{VIDEOS}.lance" / "_versions").iterdir()]
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
-        """Convert errors of the database (a full disk, a lost mount) to `VideoIndexError`."""
+        """Convert errors of the database (a full disk, a lost mount) to `VideoIndexError`.
+
+        Raises:
+            VideoIndexError: there was one.
+            IndexLockedError: on object storage, another machine has taken the lock of this writer.
+        """
+        check_claim(self.folder)
         try:
             yield
         except (OSError, RuntimeError, ValueError) as error:
@@ -369,6 +420,9 @@ class Store:
 
     def _why(self, error: Exception) -> str:
         """Name the damaged file behind an error of the database, with the remedy; the error itself where none is."""
+        why = None if self.mirror is None else problem_of(error, self.mirror.location)
+        if why is not None:
+            return why
         file = self._damage()
         if file is not None:
             own = file.is_relative_to(self.folder / f"{FAILURES}.lance")
@@ -379,6 +433,8 @@ class Store:
         return str(error)
 
     def _damage(self) -> Path | None:
+        if self.mirror is not None:
+            return None
         found = (damaged_file(self.folder / f"{name}.lance") for name in (VIDEOS, SEGMENTS, FAILURES))
         return next((file for file in found if file is not None), None)
 

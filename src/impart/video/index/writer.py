@@ -22,8 +22,10 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.errors import IndexLockedError, VideoIndexError
-from impart.video.index.manifest import IndexManifest
+from impart.video.index.manifest import Augmentation, IndexManifest
 from impart.video.index.pause import is_paused
+from impart.video.index.remote.claim import claimed, is_claimed
+from impart.video.index.remote.mirror import publishing
 from impart.video.index.store import (
     FAILURES,
     NEIGHBOURS_PREFIX,
@@ -37,7 +39,7 @@ from impart.video.index.store import (
     check_hard_links,
     path_id,
 )
-from impart.video.integrity import KEYS, ROWS_MISSING, bytes_below, damaged_file, place_rows, remove_temporary
+from impart.video.integrity import KEYS, ROWS_MISSING, place_rows, remove_temporary
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -96,7 +98,7 @@ def is_locked(folder: Path) -> bool:
         return True
     except (OSError, NotImplementedError):
         return False  # nobody can hold a lock that cannot be taken here
-    return False
+    return is_claimed(folder)
 
 
 @contextmanager
@@ -124,7 +126,8 @@ def write_lock(folder: Path, *, wait_s: float = _LOCK_WAIT_S) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         raise VideoIndexError(f"cannot lock the index {folder} for writing: {error}") from error
     try:
-        yield
+        with claimed(folder, "writer", wait_s=wait_s):
+            yield
     finally:
         lock.release()
 
@@ -155,7 +158,7 @@ class Writer:
             with self.store.errors("open"):
                 self.store.add_columns(self.manifest)
                 self.videos = {record.video_id: record for record in self.store.videos()}
-                if damaged_file(self.store.folder / f"{FAILURES}.lance") is not None:
+                if self.store.damaged(FAILURES) is not None:
                     self.store.make_failures(self.manifest)
                 self.failures = {record.path: record for record in self.store.failures()}
                 self._clean_up()
@@ -314,15 +317,14 @@ class Writer:
         """Delete replaced files where there is nothing to merge, or where they are larger than the table itself."""
         for name, stats, replaced in self._sizes():
             one_piece = stats["fragment_stats"]["num_fragments"] <= 1
-            versions = self.store.folder / f"{name}.lance" / "_versions"
-            if (one_piece and len(list(versions.iterdir())) > 2) or replaced > _SPARE_BYTES + stats["total_bytes"]:
+            if (one_piece and self.store.size_of(name)[1] > 2) or replaced > _SPARE_BYTES + stats["total_bytes"]:
                 self._optimize(name)
 
     def _sizes(self) -> Iterator[tuple[str, Mapping[str, Any], int]]:
         """Yield name, statistics and bytes of replaced files of each table."""
         for name in [VIDEOS, FAILURES, *self._row_tables()]:
             stats = self._table(name).stats()
-            yield name, stats, bytes_below(self.store.folder / f"{name}.lance") - stats["total_bytes"]
+            yield name, stats, self.store.size_of(name)[0] - stats["total_bytes"]
 
     def _optimize(self, name: str) -> None:
         # Files of no version are from an interrupted run: this process alone holds the lock.
@@ -405,7 +407,7 @@ class Writer:
         augmentation = self.manifest.augmentation
         assert augmentation is not None
         try:
-            if damaged_file(self.store.folder / f"{augmentation.table}.lance") is None:
+            if self.store.damaged(augmentation.table) is None:
                 self.store.read(augmentation.table, columns=KEYS)
                 return
         except TableGoneError:
@@ -420,6 +422,11 @@ class Writer:
             if name.startswith(NEIGHBOURS_PREFIX) and (augmentation is None or name != augmentation.table):
                 self._tables.pop(name, None)
                 self.store.drop(name)
+        with publishing(self.store.folder, "references", "rams"):
+            self._drop_copies(augmentation)
+
+    def _drop_copies(self, augmentation: Augmentation | None) -> None:
+        """Delete the copies of reference sets and RAMs that are not in force."""
         references = self.store.folder / "references"
         for folder in references.iterdir() if references.is_dir() else ():
             if augmentation is None or folder != self.store.folder / augmentation.folder:
