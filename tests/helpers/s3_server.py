@@ -1,7 +1,8 @@
 """A server of object storage (moto) in a process of its own, which can be killed and started again with its content.
 
 Moto keeps objects in memory alone. So each request that changes something is appended to a log before it is carried
-out, and a new process carries out the log before it answers. Objects above 5 MB, which are sent in parts, must not be in it.
+out, and a new process carries out the log before it answers. The log must not contain objects above 5 MB, which are
+sent in parts.
 
 with S3Server(folder) as server: ...          # server.url, server.kill(), server.start()
 """

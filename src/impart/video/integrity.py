@@ -8,8 +8,10 @@ indexed again. Rows of a neighbours table are computed again from the stored vec
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import stat
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from impart.errors import VideoIndexError
+from impart.video.index.remote.location import location_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,9 +31,11 @@ if TYPE_CHECKING:
 __all__ = [
     "COPY_REMEDY",
     "KEYS",
+    "PROBE",
     "ROWS_MISSING",
     "Placed",
     "bytes_below",
+    "check_hard_links",
     "damaged_file",
     "damaged_version",
     "place_rows",
@@ -44,6 +51,8 @@ ROWS_MISSING = (
 )
 COPY_REMEDY = "restore the file from a copy of the index, or index your videos again into a new folder (--index DIR)"
 
+PROBE = ".impart-"
+"""How the names of files begin that test a file system."""
 _MAGIC = b"LANC"  # last bytes of each data file and of each version of a table
 _DATA_FILE = re.compile(rb"[01]{24}[0-9a-f]{26}\.lance|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.lance")
 _NEWEST = 2**64 - 1  # a version is named by its distance from this number
@@ -120,6 +129,37 @@ def damaged_version(table: Path) -> Path | None:
     if newest is None:
         return table
     return None if _ends_well(newest) else newest
+
+
+def check_hard_links(folder: Path) -> None:
+    """Refuse a folder, which need not exist yet, on a file system without hard links; Lance commits with them.
+
+    An index on object storage needs none.
+
+    Raises:
+        VideoIndexError: names the remedy.
+    """
+    if location_of(folder) is not None:
+        return
+    try:
+        while not folder.exists():
+            folder = folder.parent
+        number, made = tempfile.mkstemp(prefix=PROBE, dir=folder)
+        os.close(number)
+    except OSError:  # it cannot be written: this is told where it is
+        return
+    linked = Path(f"{made}.link")
+    try:
+        os.link(made, linked)
+    except OSError as error:
+        raise VideoIndexError(
+            f"{folder} is on a file system without hard links (exFAT, FAT, some network and FUSE disks), which a video "
+            "index needs: choose a folder on another disk, such as --index ~/library.impart; the videos may stay where "
+            "they are. An index that was copied here can be searched, but not changed"
+        ) from error
+    finally:
+        linked.unlink(missing_ok=True)
+        Path(made).unlink(missing_ok=True)
 
 
 def remove_temporary(folder: Path) -> None:

@@ -27,6 +27,7 @@ from impart.video.faces.store import FaceStore
 from impart.video.index.encoder_in_use import EncoderInUse
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.refset_switch import complete, install, switch
+from impart.video.index.remote.claim import held_here
 from impart.video.index.remote.location import place_of
 from impart.video.index.stats import IndexStats
 from impart.video.index.store import FailureRecord, Kind, Store, VideoRecord
@@ -77,6 +78,7 @@ class VideoIndex:
         self._asked = settings
         self._in_use = EncoderInUse(store.folder, encoder, self.settings.encoder)
         self._reading = Store(store.folder)  # with its own handles: a thread may search while another adds
+        self._cached = ""  # state whose cache this object wrote, or found
         self._searcher = Searcher(self._reading, encoder_of=self._in_use.of, settings=self.settings.search)
 
     @classmethod
@@ -279,7 +281,12 @@ class VideoIndex:
             together, keywords: see `SearchOptions`; None = the setting.
         """
         options = SearchOptions.of(self.settings.search, together=together, **keywords)
-        return self._searcher.search(queries, options) if queries and self.exists else [[] for _ in queries]
+        if not queries or not self.exists:
+            return [[] for _ in queries]
+        hits = self._searcher.search(queries, options)
+        if self._store.mirror is not None:
+            self._cache_here()
+        return hits
 
     def similar(self, path: str | os.PathLike[str], at_s: float, **keywords: Unpack[SearchKeywords]) -> list[Hit]:
         """Find moments that look like a moment of an indexed video; its file is not needed.
@@ -497,6 +504,15 @@ class VideoIndex:
         """Write the cache of the next cold search; the caller holds the write lock."""
         if not has_cache(self._store):
             save_cache(self._store, self._searcher.current(), video_means=self._searcher.video_means())
+
+    def _cache_here(self) -> None:
+        """Write the cache of an index on object storage, which is this machine's own: another one may have the lock."""
+        state = self._searcher.current().state
+        if state != self._cached:
+            with held_here(self.path) as held:
+                if held:
+                    self._save_cache()
+            self._cached = state
 
     def _create(self) -> None:
         """Create the index, with the encoder's reference set in force."""

@@ -20,7 +20,6 @@ import dataclasses
 import itertools
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -36,7 +35,16 @@ from impart.video.index.remote.bucket import storage_options
 from impart.video.index.remote.claim import check_claim
 from impart.video.index.remote.mirror import mirror_of
 from impart.video.index.remote.problems import problem_of
-from impart.video.integrity import COPY_REMEDY, KEYS, bytes_below, damaged_file, damaged_version, place_rows
+from impart.video.integrity import (
+    COPY_REMEDY,
+    KEYS,
+    PROBE,
+    bytes_below,
+    check_hard_links,
+    damaged_file,
+    damaged_version,
+    place_rows,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +56,6 @@ __all__ = [
     "Store",
     "TableGoneError",
     "VideoRecord",
-    "check_hard_links",
     "is_current",
     "path_id",
     "revision_of",
@@ -57,7 +64,6 @@ __all__ = [
 VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
 NEIGHBOURS_PREFIX = "neighbours_"
 UNREAD = -(2**63)
-_PROBE = ".impart-"
 LAST_SEARCH, CLUSTERS = "last-search.json", "names-clusters.json"
 _FOLDERS = ("references", "rams", "names", "faces", "crops", "cache")
 _OURS = (*_FOLDERS, *MANIFESTS, "folders.json", LAST_SEARCH, CLUSTERS, ".lock")
@@ -177,37 +183,6 @@ def _revision(content_hash: str, manifest: IndexManifest, numbers: tuple[float, 
     return blake2b_hex(text, size_bytes=8)
 
 
-def check_hard_links(folder: Path) -> None:
-    """Refuse a folder, which need not exist yet, on a file system without hard links; Lance commits with them.
-
-    An index on object storage needs none.
-
-    Raises:
-        VideoIndexError: names the remedy.
-    """
-    if mirror_of(folder) is not None:
-        return
-    try:
-        while not folder.exists():
-            folder = folder.parent
-        number, made = tempfile.mkstemp(prefix=_PROBE, dir=folder)
-        os.close(number)
-    except OSError:  # it cannot be written: this is told where it is
-        return
-    linked = Path(f"{made}.link")
-    try:
-        os.link(made, linked)
-    except OSError as error:
-        raise VideoIndexError(
-            f"{folder} is on a file system without hard links (exFAT, FAT, some network and FUSE disks), which a video "
-            "index needs: choose a folder on another disk, such as --index ~/library.impart; the videos may stay where "
-            "they are. An index that was copied here can be searched, but not changed"
-        ) from error
-    finally:
-        linked.unlink(missing_ok=True)
-        Path(made).unlink(missing_ok=True)
-
-
 class TableGoneError(RuntimeError):
     """A table cannot be read: a writer replaced it or deleted old files, and reading again helps; or it is damaged."""
 
@@ -248,12 +223,16 @@ class Store:
             for name, schema in _schemas(manifest).items():
                 self._make(name, schema)
 
-    def state(self) -> str:
-        """Compute a digest that changes with every commit, without the database, in about a millisecond."""
+    def state(self, *, max_age_s: float = 0.0) -> str:
+        """Compute a digest that changes with every commit, without the database, in about a millisecond.
+
+        Args:
+            max_age_s: of the answer of object storage; a commit of this object counts at once.
+        """
         digest = new_blake2b()
         try:
             if self.mirror is not None:
-                self.mirror.refresh()
+                self.mirror.refresh(max_age_s=max_age_s)
             digest.update(manifest_bytes(self.folder))
             names = self._versions_of_videos()
         except OSError as error:
@@ -417,6 +396,9 @@ class Store:
             raise VideoIndexError(
                 f"cannot {doing} the index {self.folder}: {self._why(error)}; what was committed before is kept"
             ) from error
+        finally:
+            if self.mirror is not None:
+                self.mirror.forget()
 
     def _why(self, error: Exception) -> str:
         """Name the damaged file behind an error of the database, with the remedy; the error itself where none is."""
@@ -440,7 +422,7 @@ class Store:
 
 
 def _is_ours(name: str) -> bool:
-    return name.endswith((".lance", ".part")) or name.startswith(_PROBE) or name in _OURS
+    return name.endswith((".lance", ".part")) or name.startswith(PROBE) or name in _OURS
 
 
 def _schemas(manifest: IndexManifest) -> dict[str, pa.Schema]:

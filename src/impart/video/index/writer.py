@@ -36,10 +36,9 @@ from impart.video.index.store import (
     Store,
     TableGoneError,
     VideoRecord,
-    check_hard_links,
     path_id,
 )
-from impart.video.integrity import KEYS, ROWS_MISSING, place_rows, remove_temporary
+from impart.video.integrity import KEYS, ROWS_MISSING, check_hard_links, place_rows, remove_temporary
 
 if TYPE_CHECKING:
     import pyarrow as pa

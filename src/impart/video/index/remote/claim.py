@@ -28,7 +28,7 @@ from impart.files import now, sha256_hex, write_atomic
 from impart.video.index.remote.bucket import Bucket, Entry
 from impart.video.index.remote.mirror import Mirror, mirror_of
 
-__all__ = ["RENEW_S", "STALE_S", "Claim", "check_claim", "claimed", "is_claimed"]
+__all__ = ["RENEW_S", "STALE_S", "Claim", "check_claim", "claimed", "held_here", "is_claimed"]
 
 RENEW_S, STALE_S = 15.0, 60.0
 _FOLDER, _MACHINE = "locks", ".machine"
@@ -170,6 +170,23 @@ def claimed(folder: Path, what: str, *, wait_s: float) -> Iterator[None]:
     finally:
         del _HELD[key]
         claim.release()
+
+
+@contextmanager
+def held_here(folder: Path) -> Iterator[bool]:
+    """Hold the lock of the mirror, if no other process of this machine has it, for what concerns this machine alone."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(str(folder / ".lock"), timeout=0)
+    try:
+        lock.acquire()
+    except (Timeout, OSError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def is_claimed(folder: Path) -> bool:

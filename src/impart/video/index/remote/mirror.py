@@ -26,10 +26,10 @@ from impart.files import write_atomic, write_json_atomic
 from impart.video.index.remote.bucket import Bucket, Entry
 from impart.video.index.remote.location import Location, location_of
 
-__all__ = ["Mirror", "mirror_of", "publishing", "refreshed"]
+__all__ = ["FRESH_S", "Mirror", "mirror_of", "publishing", "refreshed"]
 
 FRESH_S = 0.25
-"""The manifest of a search and of what follows in it are asked for once."""
+"""Age up to which an answer of the server is taken again: one search asks once."""
 LISTED_S = 10.0
 """Changes of other files (faces, crops, a pause) are seen after this time at the latest."""
 
@@ -42,6 +42,7 @@ _ROWS = "videos.lance"
 _RECORD, _LOCK = ".mirror.json", ".mirror.lock"
 _WAIT_S, _FIRST_WAIT_S = 0.2, 60.0
 _TRIES = 5
+_LONG_AGO = -1e9
 _MIRRORS: dict[str, Mirror] = {}
 _MAKING = threading.Lock()
 
@@ -78,7 +79,7 @@ class Mirror:
         self._file_lock = FileLock(str(folder / _LOCK), thread_local=False)
         self._publishing = 0
         self._known: dict[str, _Known] = {}
-        self._asked_at = self._listed_at = -1e9
+        self._asked_at = self._listed_at = _LONG_AGO
 
     def refresh(self, *, max_age_s: float = 0.0, whole: bool = False) -> None:
         """Copy what has changed in the bucket.
@@ -102,6 +103,10 @@ class Mirror:
                         self._pull()
             self._asked_at = time.monotonic()
 
+    def forget(self) -> None:
+        """Ask again at the next `refresh`: a table was changed."""
+        self._asked_at = _LONG_AGO
+
     @contextmanager
     def publishing(self, *names: str) -> Iterator[None]:
         """Upload files that the block changes; where it raises, they are taken back by the next `refresh`.
@@ -122,7 +127,7 @@ class Mirror:
                 self._push(names)
             finally:
                 self._publishing -= 1
-                self._asked_at = -1e9
+                self.forget()
 
     def tables(self) -> list[str]:
         """List the names of the tables."""
@@ -211,7 +216,7 @@ class Mirror:
         order = {name: number for number, name in enumerate(_MANIFESTS, 1)}
         gone = [name for name in self._known if _within(name, scopes) and name not in local]
         try:
-            for name in sorted(new, key=lambda name: (order.get(name, 0), name)):
+            for name in sorted(new, key=lambda name: (order.get(name, 0), name.endswith("manifest.json"), name)):
                 self.bucket.upload(self.folder / name, name)
                 tag = self.bucket.tag(name) if name in _CHANGING or name in _MANIFESTS else ""
                 self._known[name] = _Known(tag or "", local[name][0], 0.0, local[name])

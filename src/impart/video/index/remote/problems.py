@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from impart.video.index.remote.location import Location
 
@@ -35,19 +36,31 @@ def problem_of(error: BaseException | str, location: Location) -> str | None:
     variables = _VARIABLES[location.scheme]
     if _NO_BUCKET.search(text):
         return f"there is no bucket {location.bucket!r}{_server(location)}: create it, or check its name"
+    if _NO_CREDENTIALS.search(text) or (_DENIED.search(text) and not _has_credentials(location)):
+        return f"there are no credentials for the bucket {location.bucket!r}: set {variables}"
     if _DENIED.search(text):
         return (
             f"access to the bucket {location.bucket!r} is denied{_server(location)}: check the credentials "
             f"({variables}) and that they may list, read, write and delete there"
         )
-    if _NO_CREDENTIALS.search(text):
-        return f"there are no credentials for the bucket {location.bucket!r}: set {variables}"
     if _NO_ANSWER.search(text):
         return (
             f"the server of the bucket {location.bucket!r} does not answer{_server(location)}: check the network"
             f"{' and AWS_ENDPOINT_URL' if location.scheme == 's3' else ''}, then give the same command again"
         )
     return None
+
+
+def _has_credentials(location: Location) -> bool:
+    """Whether a usual variable or file with credentials of S3 is there; assumed for the others."""
+    names = (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_PROFILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    )
+    files = (Path.home() / ".aws" / name for name in ("credentials", "config"))
+    return location.scheme != "s3" or any(map(os.environ.get, names)) or any(file.is_file() for file in files)
 
 
 def _server(location: Location) -> str:
