@@ -507,7 +507,7 @@ class VideoIndex:
 
     def _cache_here(self) -> None:
         """Write the cache of an index on object storage, which is this machine's own: another one may have the lock."""
-        state = self._searcher.current().state
+        state = self._searcher.state.known
         if state != self._cached:
             with held_here(self.path) as held:
                 if held:

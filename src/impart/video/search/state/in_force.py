@@ -102,6 +102,12 @@ class StateInForce:
         return f"{state} {NameStore(self._store.folder).state()}"
 
     @property
+    def known(self) -> str:
+        """State of the snapshot in force, without asking the index; empty where none was read."""
+        known = self._derived
+        return "" if known is None else known.snapshot.state
+
+    @property
     def is_current(self) -> bool:
         """Whether the state in force is the newest one."""
         known = self._derived
