@@ -65,7 +65,7 @@ VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
 NEIGHBOURS_PREFIX = "neighbours_"
 UNREAD = -(2**63)
 LAST_SEARCH, CLUSTERS = "last-search.json", "names-clusters.json"
-_FOLDERS = ("references", "rams", "names", "faces", "crops", "cache")
+_FOLDERS = ("references", "rams", "names", "faces", "crops", "cache", "locks")
 _OURS = (*_FOLDERS, *MANIFESTS, "folders.json", LAST_SEARCH, CLUSTERS, ".lock")
 NO_VIDEO = frozenset({"has sound but no image", "has no video stream", ICON})
 """Reasons, as the decoder words them, of files that contain neither a video nor a photo."""

@@ -188,12 +188,12 @@ def test_the_commands_take_a_url(url: str, films: Path, tmp_path: Path) -> None:
     run("names", "add", "leaf", films / "green.mp4@0.2", "-i", url)
     assert "leaf" in run("names", "list", "-i", url).stdout
     assert "green.mp4" in run("names", "find", "leaf", "-i", url).stdout
-    run("names", "discover", "-i", url, "--out", tmp_path / "page.html")
+    run("names", "discover", "-i", url, "--page", tmp_path / "page.html")
     assert "red.mp4" in run("scenes", "-i", url).stdout
     run("duplicates", "-i", url)
     assert run("pause", "-i", url).stderr.strip().endswith(f"impart resume -i {url}")
     run("resume", "-i", url)
     (films / "blue.mp4").unlink()
     assert "1 removed" in run("index", films, "-i", url, "--prune").stdout
-    config = json.loads(run("mcp", "-i", url, "--print-config").stdout)
+    config = json.loads(run("mcp", "-i", url, "--config").stdout)
     assert url in config["mcpServers"]["impart"]["args"]
