@@ -33,7 +33,7 @@ from impart.video.decode.content import ICON
 from impart.video.index.manifest import MANIFESTS, Augmentation, IndexManifest, manifest_bytes
 from impart.video.index.remote.bucket import storage_options
 from impart.video.index.remote.claim import check_claim
-from impart.video.index.remote.mirror import mirror_of
+from impart.video.index.remote.mirror import FRESH_S, mirror_of
 from impart.video.index.remote.problems import problem_of
 from impart.video.integrity import (
     COPY_REMEDY,
@@ -222,6 +222,10 @@ class Store:
         with self.errors("make"):
             for name, schema in _schemas(manifest).items():
                 self._make(name, schema)
+
+    def recent_state(self) -> str:
+        """Compute `state`; on object storage, that of up to a quarter of a second ago, so that a search asks once."""
+        return self.state(max_age_s=FRESH_S)
 
     def state(self, *, max_age_s: float = 0.0) -> str:
         """Compute a digest that changes with every commit, without the database, in about a millisecond.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,19 @@ from helpers.s3_server import S3Server
 from helpers.tiny_encoder import TinyEncoder
 from impart.cli.main import app
 from impart.encoders.base import register
+from impart.serve.mcp.client_config import stdio_config
 from impart.video.index.index import VideoIndex
 from impart.video.index.pause import is_paused, pause, resume
-from impart.video.index.remote.mirror import FRESH_S, mirror_of
+from impart.video.index.remote.location import place_of
+from impart.video.index.remote.mirror import mirror_of
 
 
-def settle() -> None:
-    """Wait until an answer of the server is asked for again."""
-    time.sleep(1.1 * FRESH_S)
+def settle(*indexes: VideoIndex) -> None:
+    """Ask the server again now, and not only after a quarter of a second."""
+    for index in indexes:
+        mirror = mirror_of(index.path)
+        assert mirror is not None
+        mirror.forget()
 
 
 def paths_of(hits: list[Any]) -> list[str]:
@@ -60,33 +64,33 @@ def test_another_machine_sees_what_the_first_one_commits(
     assert second.path != first.path
     assert paths_of(second.search(text="green")) == ["red.mp4"]
     list(first.add([films]))
-    settle()
+    settle(first, second)
     assert paths_of(second.search(text="green"))[0] == "green.mp4"
 
     first.names.add("our colour", [solid("blue")])
-    settle()
+    settle(first, second)
     assert [info.name for info in second.names.list()] == ["our colour"]
     assert second.names.list()[0].thumbnails[0] is not None
     second.names.rename("our colour", "their colour")
-    settle()
+    settle(first, second)
     assert [info.name for info in first.names.list()] == ["their colour"]
     second.names.remove("their colour")
-    settle()
+    settle(first, second)
     assert first.names.list() == ()
 
     second.use_references(None)
-    settle()
+    settle(first, second)
     assert first.manifest.augmentation is None
     assert first.search(text="green", why=True)[0].why == ()
     first.use_references(colour_set())
-    settle()
+    settle(first, second)
     assert second.manifest.augmentation is not None
     assert second.search(image=solid("green"), why=True)[0].why[0].text == "green"
     assert (second.path / second.manifest.augmentation.folder / "manifest.json").is_file()
 
     (films / "green.mp4").unlink()
     assert [type(event).__name__ for event in second.add([films], prune=True)].count("VideoRemoved") == 1
-    settle()
+    settle(first, second)
     assert "green.mp4" not in paths_of(first.search(text="green"))
 
     pause(first.path)
@@ -111,7 +115,7 @@ def test_a_second_search_reads_no_table(url: str, films: Path, server: S3Server,
     assert not tables[1], "the second search reads the local cache"
     index = VideoIndex.open(url, TinyEncoder())
     index.search(text="red")
-    settle()
+    settle(index)
     before = len(server.requests())
     index.search(text="green")
     assert len(server.requests()) - before <= 6, "two manifests and the versions of a table, twice if it is slow"
@@ -195,5 +199,4 @@ def test_the_commands_take_a_url(url: str, films: Path, tmp_path: Path) -> None:
     run("resume", "-i", url)
     (films / "blue.mp4").unlink()
     assert "1 removed" in run("index", films, "-i", url, "--prune").stdout
-    config = json.loads(run("mcp", "-i", url, "--config").stdout)
-    assert url in config["mcpServers"]["impart"]["args"]
+    assert url in stdio_config(place_of(url))["mcpServers"]["impart"]["args"]

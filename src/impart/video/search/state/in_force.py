@@ -13,7 +13,6 @@ from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Encoder
 from impart.retrieval.hubness import CaptionBank, bundled_bank
 from impart.video.index.manifest import IndexManifest
-from impart.video.index.remote.mirror import FRESH_S
 from impart.video.index.store import Store
 from impart.video.names.find import NamesInForce
 from impart.video.names.store import NameStore
@@ -93,12 +92,12 @@ class StateInForce:
 
     def newest(self) -> str:
         """Return a digest of the newest state of index and names; it changes with every commit."""
-        return f"{self._store.state(max_age_s=FRESH_S)} {NameStore(self._store.folder).state()}"
+        return f"{self._store.recent_state()} {NameStore(self._store.folder).state()}"
 
     def in_force(self) -> str:
         """Return a digest of what searches use now: the state in force, and the names, which are always the newest."""
         known = self._derived
-        state = self._store.state(max_age_s=FRESH_S) if known is None or not self._held else known.snapshot.state
+        state = self._store.recent_state() if known is None or not self._held else known.snapshot.state
         return f"{state} {NameStore(self._store.folder).state()}"
 
     @property
@@ -111,7 +110,7 @@ class StateInForce:
     def is_current(self) -> bool:
         """Whether the state in force is the newest one."""
         known = self._derived
-        return known is not None and known.snapshot.state == self._store.state(max_age_s=FRESH_S)
+        return known is not None and known.snapshot.state == self._store.recent_state()
 
     @property
     def is_warm(self) -> bool:
