@@ -52,7 +52,7 @@ ROWS_MISSING = (
 COPY_REMEDY = "restore the file from a copy of the index, or index your videos again into a new folder (--index DIR)"
 
 PROBE = ".impart-"
-"""How the names of files begin that test a file system."""
+"""Beginning of the names of files that test a file system."""
 _MAGIC = b"LANC"  # last bytes of each data file and of each version of a table
 _DATA_FILE = re.compile(rb"[01]{24}[0-9a-f]{26}\.lance|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.lance")
 _NEWEST = 2**64 - 1  # a version is named by its distance from this number

@@ -238,7 +238,8 @@ class Store:
             if self.mirror is not None:
                 self.mirror.refresh(max_age_s=max_age_s)
             digest.update(manifest_bytes(self.folder))
-            names = self._versions_of_videos()
+            versions = self.folder / f"{VIDEOS}.lance" / "_versions"
+            names = self.mirror.versions if self.mirror is not None else [entry.name for entry in versions.iterdir()]
         except OSError as error:
             raise VideoIndexError(f"the index {self.folder} cannot be read: {error}; {COPY_REMEDY}") from error
         digest.update("\n".join(sorted(names)).encode())
@@ -379,11 +380,6 @@ class Store:
             return bytes_below(table), len(list((table / "_versions").iterdir()))
         sizes = self.mirror.sizes(table.name)
         return sum(sizes.values()), sum("/_versions/" in file for file in sizes)
-
-    def _versions_of_videos(self) -> Sequence[str]:
-        if self.mirror is not None:
-            return self.mirror.versions
-        return [entry.name for entry in (self.folder / f"{VIDEOS}.lance" / "_versions").iterdir()]
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
