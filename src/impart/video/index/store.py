@@ -192,8 +192,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.mirror = mirror_of(folder)
-        """Local copy of what is no table; None where all of the index is in the folder."""
+        self.mirror = mirror_of(folder)  # None where all of the index is in the folder
         self._database: Any = None
         self._tables: dict[str, Any] = {}
 

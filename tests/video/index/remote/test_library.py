@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from helpers.colour_references import colour_set
 from helpers.index_rows import encoder, rows_of
 from helpers.s3_server import S3Server
 from helpers.tiny_encoder import TinyEncoder
+from helpers.tiny_server import API, client_of
 from impart.cli.main import app
 from impart.encoders.base import register
 from impart.serve.mcp.client_config import stdio_config
@@ -200,3 +202,15 @@ def test_the_commands_take_a_url(url: str, films: Path, tmp_path: Path) -> None:
     (films / "blue.mp4").unlink()
     assert "1 removed" in run("index", films, "-i", url, "--prune").stdout
     assert url in stdio_config(place_of(url))["mcpServers"]["impart"]["args"]
+
+
+def test_a_server_answers_from_a_url(url: str, films: Path) -> None:
+    index = VideoIndex.open(url, encoder())
+    list(index.add([films / "red.mp4"]))
+    with client_of(index.path) as client:
+        assert client.post(f"{API}/search", json={"text": "red"}).json()["hits"][0]["name"] == "red.mp4"
+        list(index.add([films]))
+        until = time.monotonic() + 20
+        while client.get(f"{API}/index").json()["videos"] < 3 and time.monotonic() < until:
+            time.sleep(0.1)
+        assert client.get(f"{API}/index").json()["videos"] == 3
