@@ -3,7 +3,7 @@
     python benchmarks/object_storage.py [--segments 20000] [--dim 640] [--delay-ms 0 30]
 
 The server is moto on this machine, in a process of its own. `--delay-ms` lets it wait before each answer, as a network
-does. The vectors are random, without videos and model. The output is the table of docs/scale.md.
+does. The vectors are random, without videos and model. The output is a table in Markdown.
 """
 
 from __future__ import annotations

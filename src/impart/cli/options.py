@@ -34,13 +34,13 @@ __all__ = [
 ]
 
 
-def index_place(text: str) -> Path:
-    """Read the value of `--index`: a folder, or the URL of object storage, whose local folder is returned."""
-    if "://" in text:
+def index_place(given: str | Path) -> Path:
+    """Read the value of `--index`, or its default: a folder, or a URL, whose local folder is returned."""
+    if isinstance(given, str) and "://" in given:
         from impart.video.index.remote.location import place_of
 
-        return place_of(text)
-    return Path(text).expanduser()  # the shell does not expand ~ after = or in a variable
+        return place_of(given)
+    return Path(given).expanduser()  # the shell does not expand ~ after = or in a variable
 
 
 def in_shell(index_dir: Path) -> str:
