@@ -43,6 +43,8 @@ SLOW_PLACES = (
     "video/index/test_indexer.py",
     "video/index/test_kill.py",
     "video/index/test_ram_index.py",
+    "video/index/remote/test_library.py",
+    "video/index/remote/test_restart.py",
     "video/index/watch/",
 )
 SLOW_NAMES = ("killed", "two_processes")

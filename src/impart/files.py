@@ -32,6 +32,7 @@ __all__ = [
     "atomic_path",
     "blake2b_hex",
     "blake2b_of_file",
+    "cache_folder",
     "digest_of",
     "file_key",
     "file_stamp",
@@ -356,6 +357,14 @@ def file_stamp(path: Path) -> str:
 def file_key(path: Path) -> str:
     """Compute a key of a file from path, size and modification time, in 32 hex digits."""
     return sha256_hex(f"{path.absolute()}|{file_state(path)}")[:32]
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: `IMPART_CACHE`, else `impart` in the user's cache folder."""
+    if chosen := os.environ.get("IMPART_CACHE"):
+        return Path(chosen)
+    home = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "impart"
 
 
 def now() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -26,9 +27,26 @@ __all__ = [
     "RefsetOption",
     "ThreadsOption",
     "check_augmentation",
+    "in_shell",
+    "index_place",
     "load",
     "settings_for",
 ]
+
+
+def index_place(given: str | Path) -> Path:
+    """Read the value of `--index`, or its default: a folder, or a URL, whose local folder is returned."""
+    if isinstance(given, str) and "://" in given:
+        from impart.video.index.remote.location import place_of
+
+        return place_of(given)
+    return Path(given).expanduser()  # the shell does not expand ~ after = or in a variable
+
+
+def in_shell(index_dir: Path) -> str:
+    """Quote an index for a command line: its folder, or its URL."""
+    return shlex.quote(f"{index_dir}")
+
 
 IndexOption: TypeAlias = Annotated[
     Path,
@@ -36,9 +54,9 @@ IndexOption: TypeAlias = Annotated[
         "--index",
         "-i",
         envvar="IMPART_INDEX",
-        help="Use the video index in this folder.",
+        help="Use the video index in this folder, or at a URL such as s3://bucket/library.impart.",
         metavar="DIR",
-        parser=lambda text: Path(text).expanduser(),  # the shell does not expand ~ after = or in a variable
+        parser=index_place,
     ),
 ]
 EncoderOption: TypeAlias = Annotated[

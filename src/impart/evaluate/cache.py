@@ -12,7 +12,6 @@ file. The folder may be deleted at any time.
 from __future__ import annotations
 
 import contextlib
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Encoder
-from impart.files import arrays_fit, atomic_path, digest_of
+from impart.files import arrays_fit, atomic_path, cache_folder, digest_of
 
-__all__ = ["KEY_DIGITS", "Arrays", "EmbeddingCache", "Layout", "default_cache_folder", "key_of"]
+__all__ = ["KEY_DIGITS", "Arrays", "EmbeddingCache", "Layout", "key_of"]
 
 Arrays: TypeAlias = dict[str, npt.NDArray[Any]]
 Layout: TypeAlias = Mapping[str, tuple[str, tuple[int | str, ...]]]
@@ -35,23 +34,15 @@ KEY_DIGITS = 24
 _FINGERPRINT_DIGITS = 16
 
 
-def default_cache_folder() -> Path:
-    """Return `IMPART_CACHE`, else `impart` in the user's cache folder."""
-    if chosen := os.environ.get("IMPART_CACHE"):
-        return Path(chosen)
-    home = os.environ.get("LOCALAPPDATA") or os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "impart"
-
-
 class EmbeddingCache:
     """Embeddings of base encoders in a folder.
 
     Args:
-        folder: made at the first write; None = `default_cache_folder()`.
+        folder: made at the first write; None = `impart.files.cache_folder()`.
     """
 
     def __init__(self, folder: Path | str | None = None) -> None:
-        self.folder = Path(folder) if folder is not None else default_cache_folder()
+        self.folder = Path(folder) if folder is not None else cache_folder()
 
     def load(self, encoder: Encoder, *key: str, layout: Layout) -> Arrays | None:
         """Load the arrays of a key; None where the file is missing or damaged, or has other arrays: they are made anew.

@@ -81,9 +81,9 @@ class ServeSettings:
     @property
     def cache_folder(self) -> Path:
         """Folder of what the server makes and may lose."""
-        from impart.evaluate.cache import default_cache_folder
+        from impart.files import cache_folder
 
-        return self.cache if self.cache is not None else default_cache_folder() / "serve"
+        return self.cache if self.cache is not None else cache_folder() / "serve"
 
     @property
     def is_local(self) -> bool:

@@ -28,7 +28,7 @@ from impart.cli.eval.options import (
     ReportOption,
 )
 from impart.cli.eval.runs import evaluation, open_models, print_figures, print_tables
-from impart.cli.options import ThreadsOption
+from impart.cli.options import ThreadsOption, index_place
 from impart.config import By, DecodeSettings, EvaluateSettings, Features, Fit, FixedPrompts, Prompts
 
 if TYPE_CHECKING:
@@ -239,6 +239,7 @@ def retrieval(
             "--index",
             "-i",
             metavar="DIR",
+            parser=index_place,
             help="Search this video index; the data is a csv with the columns file and caption. The index's own "
             "encoder is measured, plain and with the reference set in use, if there is one.",
         ),

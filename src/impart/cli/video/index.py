@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from impart.cli.options import (
     RefsetOption,
     ThreadsOption,
     check_augmentation,
+    in_shell,
     load,
     settings_for,
 )
@@ -241,7 +241,7 @@ def show_run(
                     bar.update(task, total=max(event.bytes_total, 1), description="indexing")
                 case kinds.RunPaused():
                     if not paused:
-                        place = shlex.quote(str(index_dir))
+                        place = in_shell(index_dir)
                         console.print(f"paused; go on with: impart resume -i {place}", soft_wrap=True)
                     paused = True
                 case kinds.PathIgnored():
@@ -276,11 +276,11 @@ def show_run(
                 case kinds.IndexDone() if summary:
                     print(_summary(event, index_dir, verbose))
                     if name_next and event.added and not event.unchanged:
-                        place = "" if index_dir == DEFAULT_INDEX else f" -i {shlex.quote(str(index_dir))}"
+                        place = "" if index_dir == DEFAULT_INDEX else f" -i {in_shell(index_dir)}"
                         print(f'next: impart search "a dog on a skateboard"{place}', file=sys.stderr)
                     if (event.added or event.updated) and FaceStore(index_dir).on:
                         note = "new videos are not searched for faces yet: impart names faces"
-                        print(f"note: {note} -i {shlex.quote(str(index_dir))}", file=sys.stderr)
+                        print(f"note: {note} -i {in_shell(index_dir)}", file=sys.stderr)
                 case _:
                     pass
     if dry_run and scanned is not None and not planned:
@@ -381,7 +381,7 @@ def stats(
     if numbers.blending is not None:
         print(f"  blending {settings_in_words(dataclasses.asdict(numbers.blending))}")
     if numbers.paused:
-        print(f"  indexing is paused; go on with: impart resume -i {shlex.quote(str(index_dir))}", file=sys.stderr)
+        print(f"  indexing is paused; go on with: impart resume -i {in_shell(index_dir)}", file=sys.stderr)
     if numbers.incomplete:
         what = f"{numbers.incomplete} lack rows, and searches leave them out"
         print(f"  {what}: impart index PATH... --index {index_dir} indexes them again", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from impart.cli.options import DEFAULT_INDEX, IndexOption
+from impart.cli.options import DEFAULT_INDEX, IndexOption, in_shell
 from impart.cli.output import Answer, Format, print_answers, print_json
 
 if TYPE_CHECKING:
@@ -289,4 +289,4 @@ def _count(number: int, noun: str) -> str:
 
 
 def _place(index_dir: Path) -> str:
-    return "" if index_dir == DEFAULT_INDEX else f" -i {shlex.quote(str(index_dir))}"
+    return "" if index_dir == DEFAULT_INDEX else f" -i {in_shell(index_dir)}"

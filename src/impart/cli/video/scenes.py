@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from impart.cli.options import EncoderOption, ThreadsOption
+from impart.cli.options import EncoderOption, ThreadsOption, in_shell, index_place
 from impart.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def scenes(
             "-i",
             help="List the scenes stored in this index; nothing is decoded.",
             metavar="DIR",
-            parser=lambda text: Path(text).expanduser(),
+            parser=index_place,
         ),
     ] = None,
     form: Annotated[
@@ -96,7 +96,7 @@ def scenes(
     elif timeline and read:
         _write_timeline(read, out or Path(f"scenes.{form}"), form, overwrite=overwrite)
     if form is SceneFormat.table and read:
-        place = f" --index {shlex.quote(str(index_dir))}" if index_dir is not None else ""
+        place = f" --index {in_shell(index_dir)}" if index_dir is not None else ""
         print(f"next: impart scenes {shlex.quote(str(read[0].path))}{place} --format edl", file=sys.stderr)
     if any(item.problem for item in listed):
         raise typer.Exit(_PARTLY if read else 1)

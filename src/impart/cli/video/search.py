@@ -19,6 +19,7 @@ from impart.cli.options import (
     EncoderOption,
     IndexOption,
     NoAugmentOption,
+    in_shell,
     load,
     settings_for,
 )
@@ -476,7 +477,7 @@ def _print_one(answer: Answer, form: Format, index_dir: Path, *, command: str, w
     if answer.hits and answer.hits[0].rank == 1 and not any(hit.strong for hit in answer.hits):
         print(f"nothing matches {answer.title!r} well: these are the best hits", file=sys.stderr)
     if printed and form is Format.table and sys.stderr.isatty():
-        own = f" -i {shlex.quote(str(index_dir))}" if index_dir != DEFAULT_INDEX else ""
+        own = f" -i {in_shell(index_dir)}" if index_dir != DEFAULT_INDEX else ""
         more = f"; more hits: --offset {answer.hits[-1].rank}" if len(printed) == len(answer.hits) else ""
         print(f"next: impart export {printed[0].rank}{own} cuts out the first hit{more}", file=sys.stderr)
     return count

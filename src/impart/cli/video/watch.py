@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -23,6 +22,7 @@ from impart.cli.options import (
     NoAugmentOption,
     RefsetOption,
     ThreadsOption,
+    in_shell,
 )
 from impart.cli.video.index import open_to_write, show_run
 from impart.files import lower_priority
@@ -119,7 +119,7 @@ def pause(index_dir: IndexOption = DEFAULT_INDEX) -> None:
     IndexManifest.load(index_dir)
     marker.pause(index_dir)
     print(f"{index_dir}: indexing is paused, from the next frames on")
-    print(f"next: impart resume -i {shlex.quote(str(index_dir))}", file=sys.stderr)
+    print(f"next: impart resume -i {in_shell(index_dir)}", file=sys.stderr)
 
 
 def resume(index_dir: IndexOption = DEFAULT_INDEX) -> None:

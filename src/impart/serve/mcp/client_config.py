@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from impart.video.index.remote.location import place_of
+
 __all__ = ["http_config", "stdio_config"]
 
 
@@ -23,7 +25,7 @@ def stdio_config(index: Path, *, options: Sequence[str] = ()) -> dict[str, Any]:
     """
     # Of a virtual environment it is a link, and must stay one: the target does not know the environment.
     python = os.path.abspath(sys.executable)  # noqa: PTH100
-    arguments = ["-m", "impart", "mcp", "--index", os.path.abspath(index), *options]  # noqa: PTH100
+    arguments = ["-m", "impart", "mcp", "--index", f"{place_of(index)}", *options]
     return {"mcpServers": {"impart": {"command": python, "args": arguments}}}
 
 

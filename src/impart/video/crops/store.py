@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from impart.errors import VideoIndexError
 from impart.files import atomic_path, file_stamp, make_folder, remove_stale
+from impart.video.index.remote.mirror import publishing
 from impart.video.index.store import VideoRecord
 from impart.video.integrity import bytes_below
 
@@ -76,16 +77,18 @@ class CropStore:
         """
         file = self.folder / f"{key}.npy"
         try:
-            make_folder(self.folder, parents=False)
-            with atomic_path(file) as part, part.open("wb") as stream:
-                np.save(stream, rows)
+            with publishing(self.index, f"{FOLDER}/{file.name}"):
+                make_folder(self.folder, parents=False)
+                with atomic_path(file) as part, part.open("wb") as stream:
+                    np.save(stream, rows)
         except OSError as error:
             raise VideoIndexError(f"cannot write {file}: {error.strerror or error}; the next run goes on") from error
 
     def keep(self, records: Iterable[VideoRecord]) -> None:
         """Remove the crops of all other videos, such as those that were removed or changed."""
         if self.folder.is_dir():
-            remove_stale(self.folder, ("*.npy", "*.part"), keep={key_of(record) for record in records})
+            with publishing(self.index, FOLDER):
+                remove_stale(self.folder, ("*.npy", "*.part"), keep={key_of(record) for record in records})
 
 
 def key_of(record: VideoRecord) -> str:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from impart.encoders.base import Float32
 from impart.errors import VideoIndexError
 from impart.files import atomic_path, file_stamp, make_folder
+from impart.video.index.remote.mirror import publishing
 
 __all__ = ["FOLDER", "FaceStore", "VideoFaces"]
 
@@ -168,8 +169,9 @@ class FaceStore:
             VideoIndexError: a file cannot be deleted.
         """
         try:
-            if self.folder.is_dir():
-                shutil.rmtree(self.folder)
+            with publishing(self.folder.parent, FOLDER):
+                if self.folder.is_dir():
+                    shutil.rmtree(self.folder)
         except OSError as error:
             raise VideoIndexError(
                 f"{error.filename} cannot be deleted: {error.strerror}; data of faces may be left in {self.folder}"
@@ -184,10 +186,11 @@ class FaceStore:
 
     def _write(self, file: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         try:
-            make_folder(self.folder, parents=False)
             named: dict[str, Any] = dict(arrays)
-            with atomic_path(file) as part, part.open("wb") as stream:
-                np.savez(stream, **named)
+            with publishing(self.folder.parent, f"{FOLDER}/{file.name}"):
+                make_folder(self.folder, parents=False)
+                with atomic_path(file) as part, part.open("wb") as stream:
+                    np.savez(stream, **named)
         except OSError as error:
             raise VideoIndexError(f"cannot write {file}: {error.strerror or error}; the old one is kept") from error
 

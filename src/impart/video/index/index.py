@@ -29,6 +29,8 @@ from impart.video.index.durable.sync import sync_tables
 from impart.video.index.encoder_in_use import EncoderInUse
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.refset_switch import complete, install, switch
+from impart.video.index.remote.claim import held_here
+from impart.video.index.remote.location import place_of
 from impart.video.index.stats import IndexStats
 from impart.video.index.store import FailureRecord, Kind, Store, VideoRecord
 from impart.video.index.writer import Writer
@@ -78,6 +80,7 @@ class VideoIndex:
         self._asked = settings
         self._in_use = EncoderInUse(store.folder, encoder, self.settings.encoder)
         self._reading = Store(store.folder)  # with its own handles: a thread may search while another adds
+        self._cached = ""  # state whose cache this object wrote, or found
         self._searcher = Searcher(self._reading, encoder_of=self._in_use.of, settings=self.settings.search)
 
     @classmethod
@@ -92,7 +95,7 @@ class VideoIndex:
         """Open an index. A new one is created by the first `add`.
 
         Args:
-            path: folder of the index.
+            path: folder of the index, or a URL such as `s3://bucket/library.impart` (docs/object-storage.md).
             encoder: must be the one that made the index, with or without its reference set. None takes that one, or for
                 a new index `settings.encoder.model` with its bundled reference set. It is loaded when first needed.
             create: whether the index may be new.
@@ -103,7 +106,7 @@ class VideoIndex:
             VideoIndexError: there is no index and `create` is False, or it is damaged or of another version.
             EncoderMismatchError: the encoder or its reference set is not the index's; names the remedy.
         """
-        store = Store(Path(os.path.abspath(os.path.expanduser(path))))  # noqa: PTH100, PTH111
+        store = Store(place_of(path))
         index = cls(store, encoder=encoder, settings=settings)
         if IndexManifest.exists(store.folder):
             index._in_use.check_given(IndexManifest.load(store.folder), is_empty=lambda: not index.videos())
@@ -115,6 +118,7 @@ class VideoIndex:
 
     @property
     def path(self) -> Path:
+        """Folder of the index; of one at a URL, its local folder, which an f-string shows as the URL."""
         return self._store.folder
 
     @property
@@ -279,7 +283,12 @@ class VideoIndex:
             together, keywords: see `SearchOptions`; None = the setting.
         """
         options = SearchOptions.of(self.settings.search, together=together, **keywords)
-        return self._searcher.search(queries, options) if queries and self.exists else [[] for _ in queries]
+        if not queries or not self.exists:
+            return [[] for _ in queries]
+        hits = self._searcher.search(queries, options)
+        if self._store.mirror is not None:
+            self._cache_here()
+        return hits
 
     def similar(self, path: str | os.PathLike[str], at_s: float, **keywords: Unpack[SearchKeywords]) -> list[Hit]:
         """Find moments that look like a moment of an indexed video; its file is not needed.
@@ -505,6 +514,15 @@ class VideoIndex:
             bank = self._searcher.state.bank_of(encoder.base if isinstance(encoder, AugmentedEncoder) else encoder)
         records = self._store.videos() if videos is None else list(videos)
         save_cache(self._store, records, encoder=encoder, bank=bank)
+
+    def _cache_here(self) -> None:
+        """Write the cache of an index on object storage, which is this machine's own: another one may have the lock."""
+        state = self._searcher.state.known_state
+        if state != self._cached:
+            with held_here(self.path) as held:
+                if held:
+                    self._save_cache()
+            self._cached = state
 
     def _create(self) -> None:
         """Create the index, with the encoder's reference set in force."""

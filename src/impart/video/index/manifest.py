@@ -19,6 +19,7 @@ from impart.config import DecodeSettings, IndexSettings, RamSettings, VanillaSet
 from impart.errors import ConfigError, VideoIndexError
 from impart.files import write_atomic, write_json_atomic
 from impart.validation import build
+from impart.video.index.remote.mirror import mirror_of, publishing, refreshed
 
 __all__ = ["MANIFESTS", "MIGRATIONS", "SCHEMA", "Augmentation", "IndexManifest", "manifest_bytes"]
 
@@ -110,6 +111,7 @@ class IndexManifest:
     @staticmethod
     def exists(folder: Path) -> bool:
         """Whether there is an index in `folder`: its manifest, or the copy of it."""
+        refreshed(folder)
         return any((folder / name).is_file() for name in MANIFESTS)
 
     @staticmethod
@@ -131,7 +133,10 @@ class IndexManifest:
         Raises:
             VideoIndexError: names the remedy.
         """
-        if not IndexManifest.exists(folder) and any((folder / "videos.lance" / "data").glob("*")):
+        if IndexManifest.exists(folder):
+            return
+        mirror = mirror_of(folder)
+        if any((folder / "videos.lance" / "data").glob("*")) if mirror is None else mirror.has_rows():
             raise VideoIndexError(
                 f"{folder / _NAME} is missing, but the folder has the tables of an index with videos: restore that "
                 "file from a copy of the index, or index your videos into a new folder (--index DIR). Nothing was "
@@ -226,6 +231,7 @@ def manifest_bytes(folder: Path) -> bytes:
     Raises:
         OSError: there is neither, or it cannot be read.
     """
+    refreshed(folder)
     try:
         return (folder / _NAME).read_bytes()
     except FileNotFoundError:
@@ -237,7 +243,8 @@ def manifest_bytes(folder: Path) -> bytes:
 def _write(folder: Path, values: Mapping[str, Any]) -> None:
     for name in MANIFESTS:  # the copy last: it never names what is not yet in force
         try:
-            write_json_atomic(folder / name, values, ascii_only=True)
+            with publishing(folder, name):
+                write_json_atomic(folder / name, values, ascii_only=True)
         except OSError as error:
             raise VideoIndexError(f"cannot write {folder / name}: {error.strerror or error}") from error
 
@@ -248,7 +255,8 @@ def _restore(folder: Path, content: bytes) -> None:
         path = folder / name
         try:
             if not path.is_file() or path.read_bytes() != content:
-                write_atomic(path, content)
+                with publishing(folder, name):
+                    write_atomic(path, content)
         except OSError as error:
             raise VideoIndexError(f"cannot write {path}: {error.strerror or error}") from error
 

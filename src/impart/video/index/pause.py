@@ -13,11 +13,13 @@ from typing import TypeVar
 from impart.errors import VideoIndexError
 from impart.files import now, write_json_atomic
 from impart.video.index.events import Event, RunPaused
+from impart.video.index.remote.mirror import publishing, refreshed
 
 __all__ = ["is_paused", "obeying", "pause", "resume"]
 
 _NAME = "paused.json"
 _CHECK_S = 1.0
+_ASK_S = 5.0  # of an index on object storage
 _Result = TypeVar("_Result")
 
 
@@ -28,7 +30,8 @@ def pause(index: Path) -> None:
         VideoIndexError: the folder cannot be written.
     """
     try:
-        write_json_atomic(index / _NAME, {"since": now()})
+        with publishing(index, _NAME):
+            write_json_atomic(index / _NAME, {"since": now()})
     except OSError as error:
         raise VideoIndexError(f"cannot write {index / _NAME}: {error.strerror or error}") from error
 
@@ -40,7 +43,9 @@ def resume(index: Path) -> bool:
         VideoIndexError: the folder cannot be written.
     """
     try:
-        (index / _NAME).unlink()
+        refreshed(index, whole=True)
+        with publishing(index, _NAME):
+            (index / _NAME).unlink()
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -50,6 +55,7 @@ def resume(index: Path) -> bool:
 
 def is_paused(index: Path) -> bool:
     """Whether the runs of an index wait."""
+    refreshed(index, max_age_s=_ASK_S)
     return (index / _NAME).exists()
 
 

@@ -25,6 +25,7 @@ from impart.errors import EncoderError, EncoderMismatchError, ReferenceSetError,
 from impart.files import atomic_path, make_folder, sha256_of_file
 from impart.refset.refset import ReferenceSet
 from impart.video.index.manifest import Augmentation, IndexManifest
+from impart.video.index.remote.mirror import publishing
 from impart.video.index.store import NEIGHBOURS_PREFIX, SEGMENTS, Store
 from impart.video.index.writer import Writer, blend_columns
 
@@ -115,7 +116,7 @@ def install(store: Store, encoder: AugmentedEncoder) -> Augmentation:
         VideoIndexError: the index cannot be written.
     """
     augmentation = describe(encoder)
-    with store.errors("write to"):
+    with store.errors("write to"), publishing(store.folder, "references", "rams"):
         folder = store.folder / augmentation.folder
         if not _is_copy(folder, encoder.references):
             shutil.rmtree(folder, ignore_errors=True)  # damaged, or of an interrupted run

@@ -10,6 +10,7 @@ from impart.config import RamSettings, VanillaSettings
 from impart.video.crops.store import CropStore, key_of
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.pause import is_paused
+from impart.video.index.remote.mirror import mirror_of
 from impart.video.index.store import FailureRecord, VideoRecord
 from impart.video.integrity import bytes_below
 
@@ -27,7 +28,7 @@ class IndexStats:
         samples: frames sampled.
         failures: files that could not be indexed; no_video: files without a video or photo.
         video_s: seconds of video.
-        size_bytes: on disk.
+        size_bytes: on disk, or in the bucket.
         with_crops: videos and photos that have crops, see `VideoIndex.add_crops`.
         encoder_id, encoder_fingerprint: of the base encoder.
         references: name of the reference set in force, or None; blending: settings of its blend.
@@ -63,6 +64,7 @@ class IndexStats:
         incomplete: int,
     ) -> IndexStats:
         """Count the contents of the index in `folder`."""
+        mirror = mirror_of(folder)
         crops, augmentation = CropStore(folder).known(), manifest.augmentation
         return cls(
             videos=sum(video.kind == "video" for video in videos),
@@ -75,7 +77,7 @@ class IndexStats:
             failures=sum(not failure.no_video for failure in failures),
             no_video=sum(failure.no_video for failure in failures),
             video_s=sum(video.duration_s for video in videos),
-            size_bytes=bytes_below(folder),
+            size_bytes=bytes_below(folder) if mirror is None else sum(mirror.sizes("").values()),
             with_crops=sum(key_of(video) in crops for video in videos),
             encoder_id=manifest.encoder_id,
             encoder_fingerprint=manifest.encoder_fingerprint,

@@ -39,7 +39,11 @@ from impart.video.index.durable.lock import PROBE, check_hard_links
 from impart.video.index.durable.roll_back import try_roll_back
 from impart.video.index.durable.sync import MARK as WRITING
 from impart.video.index.manifest import MANIFESTS, Augmentation, IndexManifest, manifest_bytes
-from impart.video.integrity import COPY_REMEDY, KEYS, damaged_file, place_rows
+from impart.video.index.remote.bucket import storage_options
+from impart.video.index.remote.claim import check_claim
+from impart.video.index.remote.mirror import FRESH_S, mirror_of
+from impart.video.index.remote.problems import problem_of
+from impart.video.integrity import COPY_REMEDY, KEYS, bytes_below, damaged_file, place_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,7 +65,7 @@ VIDEOS, SEGMENTS, FAILURES = "videos", "segments", "failures"
 NEIGHBOURS_PREFIX = "neighbours_"
 UNREAD = -(2**63)
 LAST_SEARCH, CLUSTERS = "last-search.json", "names-clusters.json"
-_FOLDERS = ("references", "rams", "names", "faces", "crops", "cache", "damaged", ".doctor")
+_FOLDERS = ("references", "rams", "names", "faces", "crops", "cache", "damaged", ".doctor", "locks")
 _OURS = (*_FOLDERS, *MANIFESTS, "folders.json", LAST_SEARCH, CLUSTERS, CLOSED, WRITING, ".lock", CHECKSUMS)
 NO_VIDEO = frozenset({"has sound but no image", "has no video stream", ICON})
 """Reasons, as the decoder words them, of files that contain neither a video nor a photo."""
@@ -188,6 +192,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.mirror = mirror_of(folder)  # None where all of the index is in the folder
         self._database: Any = None
         self._tables: dict[str, Any] = {}
         self._newest = NewestVersions(folder)
@@ -200,9 +205,11 @@ class Store:
             VideoIndexError: it contains other files, or cannot be made, or its file system has no hard links.
         """
         check_hard_links(folder)
+        mirror = mirror_of(folder)
         try:
             make_folder(folder)
-            foreign = [entry.name for entry in folder.iterdir() if not _is_ours(entry.name)]
+            names = [one.name for one in folder.iterdir()] if mirror is None else mirror.names()
+            foreign = [name for name in names if not _is_ours(name)]
         except OSError as error:
             raise VideoIndexError(f"cannot make an index in {folder}: {error.strerror or error}") from error
         if foreign:
@@ -216,12 +223,23 @@ class Store:
             for name, schema in schemas(manifest).items():
                 self._make(name, schema)
 
-    def state(self) -> str:
-        """Compute a digest that changes with every commit, without the database, in about a millisecond."""
+    def recent_state(self) -> str:
+        """Compute `state`; on object storage, that of up to a quarter of a second ago, so that a search asks once."""
+        return self.state(max_age_s=FRESH_S)
+
+    def state(self, *, max_age_s: float = 0.0) -> str:
+        """Compute a digest that changes with every commit, without the database, in about a millisecond.
+
+        Args:
+            max_age_s: of the answer of object storage; a commit of this object counts at once.
+        """
         digest = new_blake2b()
         try:
+            if self.mirror is not None:
+                self.mirror.refresh(max_age_s=max_age_s)
             digest.update(manifest_bytes(self.folder))
-            names = os.listdir(self.folder / f"{VIDEOS}.lance" / "_versions")  # noqa: PTH208  ten times faster than Path
+            versions = self.folder / f"{VIDEOS}.lance" / "_versions"
+            names = self.mirror.versions if self.mirror is not None else os.listdir(versions)  # noqa: PTH208  fast
         except OSError as error:
             raise VideoIndexError(f"the index {self.folder} cannot be read: {error}; {COPY_REMEDY}") from error
         digest.update("\n".join(sorted(names)).encode())
@@ -260,6 +278,8 @@ class Store:
             self._tables.pop(name, None)
             if not _of_database(error):
                 raise
+            if self.mirror is not None and (why := problem_of(error, self.mirror.location)) is not None:
+                raise VideoIndexError(f"the index {self.folder} cannot be read: {why}") from error
             raise TableGoneError(f"table {name} of {self.folder}: {error}") from error
 
     def retry(self, read: Callable[[], _Read]) -> _Read:
@@ -295,7 +315,7 @@ class Store:
         Raises:
             TableGoneError: that version is damaged; the database would read some as an empty table.
         """
-        wrong = self._newest.wrong(name, rows=name == VIDEOS)
+        wrong = self._newest.wrong(name, rows=name == VIDEOS) if self.mirror is None else ""
         if wrong:
             raise TableGoneError(wrong)
         if name in self._tables:
@@ -308,7 +328,11 @@ class Store:
         if self._database is None:
             import lancedb
 
-            self._database = lancedb.connect(str(self.folder))
+            if self.mirror is None:
+                self._database = lancedb.connect(str(self.folder))
+            else:
+                place = self.mirror.location
+                self._database = lancedb.connect(place.url, storage_options=storage_options(place))
         return self._database
 
     def make_neighbours(self, augmentation: Augmentation, manifest: IndexManifest) -> None:
@@ -335,7 +359,10 @@ class Store:
         self._tables.pop(name, None)
         with suppress(ValueError):  # of a folder that is no table
             self.database().drop_table(name)
-        shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
+        if self.mirror is None:
+            shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)
+        else:
+            self.mirror.bucket.delete_folder(f"{name}.lance")
 
     def _make(self, name: str, schema: pa.Schema) -> None:
         self._newest.forget(name)  # of a lost one
@@ -344,11 +371,34 @@ class Store:
         self.database().create_table(name, schema=schema)
 
     def table_names(self) -> list[str]:
+        if self.mirror is not None:
+            return self.mirror.tables()
         return [entry.stem for entry in self.folder.iterdir() if entry.suffix == ".lance"]
+
+    def damaged(self, name: str) -> Path | None:
+        """Find a file of a table that is missing or damaged, by its name and its last bytes; on object storage,
+        whether the table is there."""
+        if self.mirror is None:
+            return damaged_file(self.folder / f"{name}.lance")
+        return None if name in self.table_names() else self.folder / f"{name}.lance"
+
+    def size_of(self, name: str) -> tuple[int, int]:
+        """Return the bytes of a table with its replaced files, and the number of its versions."""
+        table = self.folder / f"{name}.lance"
+        if self.mirror is None:
+            return bytes_below(table), len(list((table / "_versions").iterdir()))
+        sizes = self.mirror.sizes(table.name)
+        return sum(sizes.values()), sum("/_versions/" in file for file in sizes)
 
     @contextmanager
     def errors(self, doing: str) -> Iterator[None]:
-        """Convert errors of the database (a full disk, a lost mount) to `VideoIndexError`."""
+        """Convert errors of the database (a full disk, a lost mount) to `VideoIndexError`.
+
+        Raises:
+            VideoIndexError: there was one.
+            IndexLockedError: on object storage, another machine has taken the lock of this writer.
+        """
+        check_claim(self.folder)
         try:
             yield
         except Exception as error:
@@ -357,9 +407,15 @@ class Store:
             raise VideoIndexError(
                 f"cannot {doing} the index {self.folder}: {self._why(error)}; what was committed before is kept"
             ) from error
+        finally:
+            if self.mirror is not None:
+                self.mirror.forget()
 
     def _why(self, error: Exception) -> str:
         """Name the damaged file behind an error of the database, with the remedy; the error itself where none is."""
+        why = None if self.mirror is None else problem_of(error, self.mirror.location)
+        if why is not None:
+            return why
         file = self._damage()
         if file is not None:
             own = file.is_relative_to(self.folder / f"{FAILURES}.lance")
@@ -370,6 +426,8 @@ class Store:
         return str(error)
 
     def _damage(self) -> Path | None:
+        if self.mirror is not None:
+            return None
         tables = (VIDEOS, SEGMENTS, FAILURES)
         found = (damaged_file(self.folder / f"{name}.lance") for name in tables)
         return next((file for file in found if file is not None), None) or self._newest.changed(tables)

@@ -27,7 +27,8 @@ from impart.video.index.doctor.newest import check_unchanged
 from impart.video.index.durable.lock import write_lock
 from impart.video.index.durable.roll_back import roll_back
 from impart.video.index.durable.sync import TableSync
-from impart.video.index.manifest import IndexManifest
+from impart.video.index.manifest import Augmentation, IndexManifest
+from impart.video.index.remote.mirror import publishing
 from impart.video.index.store import (
     FAILURES,
     NEIGHBOURS_PREFIX,
@@ -40,7 +41,7 @@ from impart.video.index.store import (
     VideoRecord,
     path_id,
 )
-from impart.video.integrity import KEYS, ROWS_MISSING, bytes_below, damaged_file, place_rows, remove_temporary
+from impart.video.integrity import KEYS, ROWS_MISSING, place_rows, remove_temporary
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,12 +102,12 @@ class Writer:
         self.failures: dict[Path, FailureRecord] = {}
         self.unblended: list[VideoRecord] = []
         self._tables: dict[str, Any] = {}
-        self._sync = TableSync(store.folder)
+        self._sync = TableSync(store.folder if store.mirror is None else None)
 
     def __enter__(self) -> Self:
         self._lock.enter_context(write_lock(self.store.folder))
         try:
-            self._recorder = Recorder(self.store.folder)
+            self._recorder = Recorder(self.store.folder) if self.store.mirror is None else None
             self.manifest = IndexManifest.load(self.store.folder, migrate=True)
             with self.store.errors("open"):
                 roll_back(self.store.folder)
@@ -124,7 +125,8 @@ class Writer:
         try:
             with self.store.errors("write to") if error is None else contextlib.suppress(OSError):
                 self._sync.end()
-            self._recorder.record()
+            if self._recorder is not None:
+                self._recorder.record()
             if error is None and not self.unblended:
                 mark_closed(self.store.folder, [VIDEOS, *self._row_tables()])
         finally:
@@ -278,24 +280,25 @@ class Writer:
             for name, stats, replaced in self._sizes():
                 if _worth_compacting(stats) or (last and replaced > _SPARE_BYTES + stats["total_bytes"] / 4):
                     self._optimize(name)
-        self._recorder.record()
+        if self._recorder is not None:
+            self._recorder.record()
 
     def _delete_replaced(self) -> None:
         """Delete replaced files where there is nothing to merge, or where they are larger than the table itself."""
         for name, stats, replaced in self._sizes():
             one_piece = stats["fragment_stats"]["num_fragments"] <= 1
-            versions = self.store.folder / f"{name}.lance" / "_versions"
-            if (one_piece and len(list(versions.iterdir())) > 2) or replaced > _SPARE_BYTES + stats["total_bytes"]:
+            if (one_piece and self.store.size_of(name)[1] > 2) or replaced > _SPARE_BYTES + stats["total_bytes"]:
                 self._optimize(name)
 
     def _sizes(self) -> Iterator[tuple[str, Mapping[str, Any], int]]:
         """Yield name, statistics and bytes of replaced files of each table."""
         for name in [VIDEOS, FAILURES, *self._row_tables()]:
             stats = self._table(name).stats()
-            yield name, stats, bytes_below(self.store.folder / f"{name}.lance") - stats["total_bytes"]
+            yield name, stats, self.store.size_of(name)[0] - stats["total_bytes"]
 
     def _optimize(self, name: str) -> None:
-        check_unchanged(self.store.folder, name)  # a damaged row would get into a file with a checksum of its own
+        if self.store.mirror is None:
+            check_unchanged(self.store.folder, name)  # a damaged row would get into a file with a checksum of its own
         self._table(name).optimize(cleanup_older_than=_KEEP_ALL)
         self._sync.sync(name)  # before the merged files are deleted
         # Files of no version are from an interrupted run: this process alone holds the lock.
@@ -352,7 +355,7 @@ class Writer:
     def _read_failures(self) -> list[FailureRecord]:
         """Read the failures; a lost or damaged table is made again, and its files are tried again."""
         try:
-            if damaged_file(self.store.folder / f"{FAILURES}.lance") is None:
+            if self.store.damaged(FAILURES) is None:
                 return self.store.failures()
         except TableGoneError:
             pass
@@ -401,7 +404,7 @@ class Writer:
         augmentation = self.manifest.augmentation
         assert augmentation is not None
         try:
-            if damaged_file(self.store.folder / f"{augmentation.table}.lance") is None:
+            if self.store.damaged(augmentation.table) is None:
                 self.store.read(augmentation.table, columns=KEYS)
                 return
         except TableGoneError:
@@ -416,6 +419,11 @@ class Writer:
             if name.startswith(NEIGHBOURS_PREFIX) and (augmentation is None or name != augmentation.table):
                 self._forget(name)
                 self.store.drop(name)
+        with publishing(self.store.folder, "references", "rams"):
+            self._drop_copies(augmentation)
+
+    def _drop_copies(self, augmentation: Augmentation | None) -> None:
+        """Delete the copies of reference sets and RAMs that are not in force."""
         references = self.store.folder / "references"
         for folder in references.iterdir() if references.is_dir() else ():
             if augmentation is None or folder != self.store.folder / augmentation.folder:

@@ -20,6 +20,7 @@ from PIL import Image
 from impart.errors import DataError, DecodeError, QueryError, VideoIndexError
 from impart.files import atomic_path, write_atomic
 from impart.images import to_rgb
+from impart.video.index.remote.mirror import publishing
 from impart.video.index.store import CLUSTERS
 from impart.video.names.discover import Cluster
 from impart.video.names.examples import Given, load
@@ -75,7 +76,7 @@ def save_clusters(index: Path, frames: Sequence[ClusterFrame]) -> None:
     """
     rows = [{"number": one.number, "path": os.fsencode(one.path).hex(), "at_s": one.at_s} for one in frames]
     try:
-        with atomic_path(index / CLUSTERS) as part:
+        with publishing(index, CLUSTERS), atomic_path(index / CLUSTERS) as part:
             part.write_text(json.dumps(rows), encoding="ascii")
     except OSError as error:
         raise VideoIndexError(f"cannot write {index / CLUSTERS}: {error.strerror or error}") from error

@@ -31,6 +31,8 @@ from impart.errors import EncoderMismatchError, IndexLockedError, ReferenceSetEr
 from impart.files import make_folder, sha256_hex, write_atomic
 from impart.refset.refset import ReferenceSet
 from impart.video.index.manifest import IndexManifest
+from impart.video.index.remote.claim import claimed
+from impart.video.index.remote.mirror import publishing, refreshed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -79,7 +81,8 @@ def names_lock(index: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         raise VideoIndexError(f"cannot lock {folder} for writing: {error}; names taught before are kept") from error
     try:
-        yield
+        with claimed(index, FOLDER, wait_s=_WAIT_S):
+            yield
     finally:
         lock.release()
 
@@ -171,6 +174,7 @@ class NameStore:
 
     def state(self) -> str:
         """Compute a digest that changes with every commit; "" = there are no names."""
+        refreshed(self.index)
         try:
             return sha256_hex((self.folder / _MANIFEST).read_bytes())[:16]
         except (FileNotFoundError, NotADirectoryError):
@@ -212,6 +216,10 @@ class NameStore:
 
     def add(self, examples: list[Example], manifest: IndexManifest) -> TaughtNames:
         """Append images of new or known names; the caller holds the lock of the names."""
+        with publishing(self.index, FOLDER):
+            return self._add(examples, manifest)
+
+    def _add(self, examples: list[Example], manifest: IndexManifest) -> TaughtNames:
         known = self.read(manifest)
         new = _as_references(examples, manifest)
         references = new if known.references is None else known.references.merge(new)
@@ -224,6 +232,10 @@ class NameStore:
 
     def remove(self, rows: npt.NDArray[np.int64], manifest: IndexManifest) -> TaughtNames:
         """Delete images by row number, with their small copies; the caller holds the lock of the names."""
+        with publishing(self.index, FOLDER):
+            return self._remove(rows, manifest)
+
+    def _remove(self, rows: npt.NDArray[np.int64], manifest: IndexManifest) -> TaughtNames:
         known = self.read(manifest)
         assert known.references is not None
         hashes = known.references.table["hash"].to_pylist()
@@ -273,7 +285,8 @@ class NameStore:
         if self.state() != replaces.state:  # an older version of IMPART holds the lock of the index, not this one
             raise IndexLockedError(f"another process taught names to the index {self.index} meanwhile: try again")
         try:
-            tuned.named(FOLDER).save(self.folder)
+            with publishing(self.index, FOLDER):
+                tuned.named(FOLDER).save(self.folder)
         except ReferenceSetError as error:
             raise VideoIndexError(f"the names cannot be saved: {error}; those taught before are kept") from error
         return self.read(manifest)

@@ -370,7 +370,7 @@ class Searcher:
             ImpartError: it failed although nothing was changed, or each time.
         """
         for attempt in range(_TRIES):
-            state = self._store.state()
+            state = self._store.recent_state()
             try:
                 found = find()
                 break

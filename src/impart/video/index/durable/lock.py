@@ -10,6 +10,8 @@ from pathlib import Path
 
 from impart.errors import IndexLockedError, VideoIndexError
 from impart.video.index.pause import is_paused
+from impart.video.index.remote.claim import claimed, is_claimed
+from impart.video.index.remote.location import location_of
 
 __all__ = ["check_hard_links", "is_locked", "write_lock"]
 
@@ -31,7 +33,7 @@ def is_locked(folder: Path) -> bool:
         return True
     except (OSError, NotImplementedError):
         return False  # nobody can hold a lock that cannot be taken here
-    return False
+    return is_claimed(folder)
 
 
 @contextmanager
@@ -59,7 +61,8 @@ def write_lock(folder: Path, *, wait_s: float = _LOCK_WAIT_S) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         raise VideoIndexError(f"cannot lock the index {folder} for writing: {error}") from error
     try:
-        yield
+        with claimed(folder, "writer", wait_s=wait_s):
+            yield
     finally:
         lock.release()
 
@@ -70,6 +73,8 @@ def check_hard_links(folder: Path) -> None:
     Raises:
         VideoIndexError: names the remedy.
     """
+    if location_of(folder) is not None:  # object storage needs none
+        return
     try:
         while not folder.exists():
             folder = folder.parent

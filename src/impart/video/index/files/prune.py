@@ -16,6 +16,7 @@ from pathlib import Path
 
 from impart.files import write_json_atomic
 from impart.video.index.files.scan import Scan, as_listed
+from impart.video.index.remote.mirror import publishing
 from impart.video.index.store import FailureRecord, VideoRecord
 
 __all__ = ["DEVICES_NAME", "Gone", "devices_after", "find_gone", "read_devices", "save_devices"]
@@ -125,7 +126,8 @@ def save_devices(index: Path, devices: Mapping[str, int]) -> None:
         OSError: the file cannot be written.
     """
     if read_devices(index) != devices:
-        write_json_atomic(index / DEVICES_NAME, {"devices": dict(sorted(devices.items()))}, ascii_only=True)
+        with publishing(index, DEVICES_NAME):
+            write_json_atomic(index / DEVICES_NAME, {"devices": dict(sorted(devices.items()))}, ascii_only=True)
 
 
 def _devices_of(files: Iterable[Path]) -> dict[str, int]:

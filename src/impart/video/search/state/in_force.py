@@ -102,19 +102,25 @@ class StateInForce:
 
     def newest(self) -> str:
         """Return a digest of the newest state of index and names; it changes with every commit."""
-        return f"{self._store.state()} {NameStore(self._store.folder).state()}"
+        return f"{self._store.recent_state()} {NameStore(self._store.folder).state()}"
 
     def in_force(self) -> str:
         """Return a digest of what searches use now: the state in force, and the names, which are always the newest."""
         known = self._derived
-        state = self._store.state() if known is None or not self._held else known.snapshot.state
+        state = self._store.recent_state() if known is None or not self._held else known.snapshot.state
         return f"{state} {NameStore(self._store.folder).state()}"
+
+    @property
+    def known_state(self) -> str:
+        """State of the snapshot in force, without asking the index; empty where none was read."""
+        known = self._derived
+        return "" if known is None else known.snapshot.state
 
     @property
     def is_current(self) -> bool:
         """Whether the state in force is the newest one."""
         known = self._derived
-        return known is not None and known.snapshot.state == self._store.state()
+        return known is not None and known.snapshot.state == self._store.recent_state()
 
     @property
     def is_warm(self) -> bool:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from impart.blending.base import Blend
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import SEGMENTS, UNREAD, Store, TableGoneError, VideoRecord
-from impart.video.integrity import KEYS, Placed, Rows, damaged_file, place_rows
+from impart.video.integrity import KEYS, Placed, Rows, place_rows
 from impart.video.scenes.stored import stored_bounds
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.state.choice import VideoColumns
@@ -160,11 +160,10 @@ def _lacking(records: Sequence[Rows], found: Placed) -> tuple[Path, ...]:
 
 def _neighbours(store: Store, name: str, columns: list[str], where: str | None) -> pa.Table | None:
     """Read a neighbours table; None where it is lost or damaged, since its rows can be computed again."""
-    folder = store.folder / f"{name}.lance"
     try:
         return store.read(name, columns=columns, where=where)
     except TableGoneError:
-        if folder.is_dir() and damaged_file(folder) is None:
+        if store.damaged(name) is None:
             raise
         return None
 
