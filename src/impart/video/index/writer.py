@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from impart.errors import VideoIndexError
 from impart.video.index.closed import is_marked, mark_closed
 from impart.video.index.doctor.checksums import Recorder
 from impart.video.index.doctor.newest import check_unchanged
@@ -123,7 +124,7 @@ class Writer:
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         try:
-            with self.store.errors("write to") if error is None else contextlib.suppress(OSError):
+            with self.store.errors("write to") if error is None else contextlib.suppress(OSError, VideoIndexError):
                 self._sync.end()
             if self._recorder is not None:
                 self._recorder.record()
@@ -307,7 +308,7 @@ class Writer:
     def _commit(self, records: Sequence[VideoRecord]) -> None:
         old = [self.videos[record.video_id] for record in records if record.video_id in self.videos]
         new = {record.video_id: record for record in records}
-        self._sync.sync(*self._row_tables())
+        self._sync.sync(SEGMENTS)
         self._put(*(record for record in records if record.video_id in self.videos))
         self._put(*(record for record in records if record.video_id not in self.videos))
         self.forget_failures([record.path for record in records])
