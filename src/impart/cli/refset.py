@@ -86,7 +86,7 @@ def build(
     index: Annotated[
         IndexKind,
         typer.Option(
-            help="Index of nearest neighbours; auto is exact up to 100,000 pairs, hnsw above. Fewer than 20,000 pairs "
+            help="Index of nearest neighbours; auto is exact up to 100,000 pairs, ivfpq above. Fewer than 20,000 pairs "
             "are always searched exactly."
         ),
     ] = "auto",

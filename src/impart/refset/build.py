@@ -26,12 +26,11 @@ from impart.files import library_versions, move_synced, now, read_ahead, write_c
 from impart.images import DRAFT_SIDES, ImageSource, load_image
 from impart.refset.manifest import ReferenceSetManifest
 from impart.refset.pairs import Columns, Pair, read_pairs
-from impart.refset.storage import STORAGES, RowWriter, file_name, read_rows, sources_of
+from impart.refset.storage import STORAGES, RowWriter, StoredTable, file_name, read_rows
 from impart.retrieval.near_duplicates import perceptual_hash
 from impart.retrieval.prompts import prompt_ensemble
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from PIL import Image
 
 __all__ = ["BuildProgress", "BuiltRows", "Failure", "PairsInput", "Selection", "build", "select"]
@@ -144,13 +143,13 @@ class BuiltRows:
     """Rows of a new reference set, not yet saved as one.
 
     Attributes:
-        data: the table of rows.
+        rows: the table of rows.
         manifest: without the index, which `ReferenceSet.build` chooses.
         failures: pairs that could not be used.
         rest: list of the pairs that are not held out.
     """
 
-    data: pa.Table
+    rows: StoredTable
     manifest: ReferenceSetManifest
     failures: tuple[Failure, ...]
     rest: RestList
@@ -261,9 +260,9 @@ def build(
         # Only now that the rows are complete: a build that fails leaves the set that was there unchanged.
         target = folder / file_name(writer.fingerprint)
         move_synced(temporary, target)
-        data = read_rows(target, count=writer.count, fingerprint=writer.fingerprint, storage=storage)
+        rows = read_rows(target, count=writer.count, fingerprint=writer.fingerprint, storage=storage)
     else:
-        data = writer.table()
+        rows = StoredTable(writer.table())
     manifest = ReferenceSetManifest(
         encoder_id=traits.id,
         encoder_fingerprint=encoder.fingerprint,
@@ -275,7 +274,7 @@ def build(
         data=file_name(writer.fingerprint) if folder is not None else "",
         name=(folder.resolve().name if folder is not None else "") or name,
         created=now(),
-        sources=sources_of(data),
+        sources=writer.sources,
         settings={
             "input": str(pairs) if isinstance(pairs, (str, Path)) else "pairs in memory",
             "prompts": list(prompts),
@@ -287,7 +286,7 @@ def build(
         notes=tuple(run.notes),
         versions=library_versions(),
     )
-    return BuiltRows(data, manifest, tuple(run.failures), rest)
+    return BuiltRows(rows, manifest, tuple(run.failures), rest)
 
 
 class RestList:

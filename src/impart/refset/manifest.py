@@ -17,8 +17,10 @@ from impart.validation import build, check_value
 
 __all__ = ["MANIFEST", "SCHEMA_VERSION", "ReferenceSetManifest", "artefact_in", "check_target"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Newest version of the layout. A set whose index is of a kind of version 1 is written as version 1."""
 MANIFEST = "manifest.json"
+_KINDS_OF_SCHEMA_2 = ("ivfpq",)
 
 _DIGEST = "[0-9a-f]{16}"
 _FORMS = {
@@ -99,9 +101,10 @@ class ReferenceSetManifest:
         notes: what the reader left out or merged.
         index: kind of the nearest-neighbour index, with its recall.
         znorm: file with the statistics of the background set; empty = computed from the set's own images.
+        own_znorm: the statistics in that file are those of the set's own images: a large set keeps them.
         vanilla: settings that `refset tune` or the model's recipe chose for this set; None = not tuned.
         versions: of the libraries that wrote it.
-        schema: version of the layout.
+        schema: version of the layout that was read.
     """
 
     encoder_id: str
@@ -121,6 +124,7 @@ class ReferenceSetManifest:
     notes: tuple[str, ...] = ()
     index: dict[str, Any] = field(default_factory=lambda: IndexInfo().as_dict())
     znorm: str = ""
+    own_znorm: bool = False
     vanilla: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
@@ -144,8 +148,10 @@ class ReferenceSetManifest:
         if isinstance(content, dict) and "kind" in content:
             raise ReferenceSetError(f"{folder} is {artefact_in(folder)}, not a reference set: name the folder of a set")
         schema = content.get("schema") if isinstance(content, dict) else None
-        if schema != SCHEMA_VERSION:
-            raise ReferenceSetError(f"{path} has schema {schema}, this version reads {SCHEMA_VERSION}: update impart")
+        if schema not in range(1, SCHEMA_VERSION + 1):
+            raise ReferenceSetError(
+                f"{path} has schema {schema}, this version reads 1 to {SCHEMA_VERSION}: update impart"
+            )
         content = {_FIELD_OF_KEY.get(key, key): value for key, value in content.items()}
         known = {item.name for item in dataclasses.fields(cls)}
         try:
@@ -177,4 +183,6 @@ class ReferenceSetManifest:
 
     def as_dict(self) -> dict[str, Any]:
         """Fields under their keys in `manifest.json`."""
-        return {_KEY_OF_FIELD.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+        needed = SCHEMA_VERSION if self.index["kind"] in _KINDS_OF_SCHEMA_2 else 1
+        fields = dataclasses.asdict(self) | {"schema": needed}
+        return {_KEY_OF_FIELD.get(name, name): value for name, value in fields.items()}
