@@ -22,6 +22,7 @@ SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 _KINDS_OF_SCHEMA_2 = ("ivfpq",)
 
+_UNFINISHED = (".pairs-building.", ".pairs-resume", ".rest.")
 _DIGEST = "[0-9a-f]{16}"
 _FORMS = {
     "fingerprint": re.compile("[0-9a-f]{64}"),
@@ -68,7 +69,7 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
     if there not in ("", "a reference set"):
         raise ReferenceSetError(f"{folder} is {there}: write the reference set to another folder (--out)")
     try:
-        used = bool(there) or (folder.exists() and (not folder.is_dir() or any(folder.iterdir())))
+        used = bool(there) or (folder.exists() and (not folder.is_dir() or any(map(_is_other, folder.iterdir()))))
     except OSError as error:
         raise ReferenceSetError(f"cannot read {folder}: {error.strerror}") from error
     if used and not folder.is_dir():
@@ -77,6 +78,11 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
         what = "contains a reference set already" if there else "contains other files"
         remedy = "--overwrite replaces it" if there else "--overwrite writes the set beside them"
         raise ReferenceSetError(f"{folder} {what}: name another folder (--out), or {remedy}")
+
+
+def _is_other(path: Path) -> bool:
+    """Whether a file is none that a build leaves which was stopped."""
+    return not path.name.startswith(_UNFINISHED)
 
 
 @dataclass(frozen=True, kw_only=True)

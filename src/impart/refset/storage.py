@@ -107,8 +107,8 @@ class RowWriter:
         """Collections of the rows so far with their licences and counts, sorted by name."""
         return tuple({"source": s, "licence": lic, "pairs": n} for (s, lic), n in sorted(self._sources.items()))
 
-    def write(self, meta: dict[str, list[str]], **columns: npt.NDArray[Any]) -> None:
-        """Append n rows.
+    def write(self, meta: dict[str, list[str]], **columns: npt.NDArray[Any]) -> pa.RecordBatch | None:
+        """Append n rows, and return them as they are stored; None for no rows.
 
         Args:
             meta: n strings for each of text, source, licence, hash, path and, if known, phash; ids are row numbers.
@@ -118,7 +118,7 @@ class RowWriter:
 
         count = len(meta["text"])
         if not count:
-            return
+            return None
         meta = {"id": [str(self.count + i) for i in range(count)], "phash": [""] * count, **meta}
         arrays: list[Any] = []
         for column in META_COLUMNS:
@@ -130,10 +130,12 @@ class RowWriter:
             self._digests[column].update(values.tobytes())
             arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width))
         self._sources.update(zip(meta["source"], meta["licence"], strict=True))
-        self._waiting.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        rows = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        self._waiting.append(rows)
         self.count += count
         if sum(batch.num_rows for batch in self._waiting) >= BATCH:
             self._flush()
+        return rows
 
     def _flush(self) -> None:
         """Write the waiting rows as batches."""
