@@ -29,12 +29,13 @@ from impart.errors import ConfigError, ReferenceSetError
 from impart.files import sha256_hex
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.rows import StoredRows
-from impart.retrieval.threads import one_blas_thread
+from impart.retrieval.threads import in_pieces
 from impart.validation import build
 
 __all__ = ["AugmentedEncoder", "augment", "default_augmented", "settings_of"]
 
-_CHUNK = 2048  # images at a time, so that their (chunk, D) sums fit the CPU cache
+_PIECE = 1024  # images that one thread blends
+_CHUNK = 512  # images at a time, so that their (chunk, D) sums fit the CPU cache
 _PRODUCT = 32_000_000  # numbers of one texts x references product, 128 MB
 
 
@@ -95,16 +96,27 @@ class AugmentedEncoder:
         return self.base.encode_texts(texts)
 
     def blend(self, embeddings: ImageEmbeddings) -> Blend:
-        """Search the neighbours of B images and compute their weights."""
-        with one_blas_thread():
-            neighbours = self.references.search(embeddings.retrieval, self.blender.k)
-            z_scores = self.references.znorm.z_scores(embeddings.retrieval, neighbours.sims)
-            found = self.blender.amounts(embeddings, neighbours, z_scores, self.references)
-            norm = np.ones(len(neighbours), dtype=np.float32)
-            blend = Blend(neighbours.ids, found.img, found.txt, norm, found.added)
-            for part in _parts(len(neighbours)):
-                total = self._sum(embeddings.embeddings[part], blend[part])
-                norm[part] = np.sqrt(np.einsum("bd,bd->b", total, total))
+        """Search the neighbours of B images and compute their weights; of many images, some at a time in threads."""
+        count = len(embeddings.embeddings)
+        made: dict[int, Blend] = {}
+
+        def work(part: slice) -> None:
+            some = ImageEmbeddings(embeddings.embeddings[part], embeddings.retrieval[part])
+            made[part.start] = self._blend(some)
+
+        in_pieces(count, work, rows=_PIECE)
+        blends = [made[first] for first in sorted(made)]
+        return Blend.joined(blends) if blends else self._blend(embeddings)
+
+    def _blend(self, embeddings: ImageEmbeddings) -> Blend:
+        neighbours = self.references.search(embeddings.retrieval, self.blender.k)
+        z_scores = self.references.znorm.z_scores(embeddings.retrieval, neighbours.sims)
+        found = self.blender.amounts(embeddings, neighbours, z_scores, self.references)
+        norm = np.ones(len(neighbours), dtype=np.float32)
+        blend = Blend(neighbours.ids, found.img, found.txt, norm, found.added)
+        for part in _parts(len(neighbours)):
+            total = self._sum(embeddings.embeddings[part], blend[part])
+            norm[part] = np.sqrt(np.einsum("bd,bd->b", total, total))
         # A sum of zero has no direction: division by one keeps it zero.
         norm[norm <= 0] = 1
         return blend

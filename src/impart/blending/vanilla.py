@@ -34,7 +34,7 @@ from impart.retrieval.rows import StoredRows
 
 __all__ = ["Vanilla", "gate", "mixture", "neighbour_shares", "within_target"]
 
-_PART = 2048  # images at a time
+_PART = 512  # images at a time
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,12 @@ def mixture(weights: Float32, ids: npt.NDArray[np.int32], vectors: Float32 | Sto
         for k in range(rows.shape[1]):
             total[images[places == k]] += gathered[places == k]
         return total
+    taken = np.empty_like(total)
     for k in range(rows.shape[1]):
         if weights[:, k].any():
-            total += weights[:, k, None] * vectors[rows[:, k]]
+            np.take(vectors, rows[:, k], axis=0, out=taken, mode="clip")  # checking each number costs as much
+            taken *= weights[:, k, None]
+            total += taken
     return total
 
 

@@ -214,8 +214,10 @@ class PairIndex:
                 part = slice(first, first + _GATHERED)
                 exact[part] = np.einsum("br,bcr->bc", rows[part], self._vectors[numbers[part]])
         else:
+            taken = np.empty_like(rows)
             for column in range(found.shape[1]):  # one gather of (b, R) at a time
-                exact[:, column] = np.einsum("br,br->b", rows, self._vectors[numbers[:, column]])
+                np.take(self._vectors, numbers[:, column], axis=0, out=taken, mode="clip")
+                exact[:, column] = np.einsum("br,br->b", rows, taken)
         return np.clip(exact, _LOWEST, 1.0)
 
     def _nearest(self, queries: Float32, count: int) -> npt.NDArray[np.int64]:
