@@ -162,7 +162,7 @@ def write_set(folder: Path, pairs: Pairs, encoder: Wide, count: int) -> None:
     print(f"rows written in {time.perf_counter() - began:.0f} s, peak {peak_mb():.0f} MB", flush=True)
     began = time.perf_counter()
     built = BuiltRows(rows, manifest, (), RestList(None))
-    made = ReferenceSet(built.rows.data, built.manifest, release=built.rows.release)._indexed("auto")
+    made = ReferenceSet(built.rows.data, built.manifest, file=built.rows.file)._indexed("auto")
     print(f"index built and measured in {time.perf_counter() - began:.0f} s: {json.dumps(made.manifest.index)}")
     made.save(folder)
     print(f"saved after {time.perf_counter() - began:.0f} s, peak {peak_mb():.0f} MB", flush=True)

@@ -14,7 +14,7 @@ A set of more than `ANN_ABOVE` pairs is never whole in memory for looking up and
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ from impart.refset.storage import (
 from impart.refset.texts import StoredTexts
 from impart.retrieval.near_duplicates import CopyBounds
 from impart.retrieval.nearest import ANN_ABOVE, IndexInfo, Neighbours, PairIndex, kind_of
-from impart.retrieval.rows import StoredRows
+from impart.retrieval.rows import MappedFile, StoredRows
 from impart.retrieval.znorm import ZNorm
 
 if TYPE_CHECKING:
@@ -84,12 +84,12 @@ class ReferenceSet:
         *,
         folder: Path | None = None,
         znorm: ZNorm | None = None,
-        release: Callable[[], None] | None = None,
+        file: MappedFile | None = None,
     ) -> None:
         self._data = data
         self._folder = folder
         self._znorm = znorm
-        self._release = release
+        self._file = file
         self.manifest = manifest
 
     @classmethod
@@ -104,7 +104,7 @@ class ReferenceSet:
         if kind_of(manifest.index["kind"], manifest.count) == "exact":  # earlier versions searched few pairs otherwise
             manifest = dataclasses.replace(manifest, index=IndexInfo().as_dict())
         rows = _rows_of(folder, manifest)
-        return cls(rows.data, manifest, folder=folder, release=rows.release)
+        return cls(rows.data, manifest, folder=folder, file=rows.file)
 
     @classmethod
     def build(
@@ -124,7 +124,7 @@ class ReferenceSet:
             ReferenceSetError: the source cannot be read, or no pair of it could be used.
         """
         built = build(pairs, encoder, path=path, **options)
-        references = cls(built.rows.data, built.manifest, release=built.rows.release)._indexed(index)
+        references = cls(built.rows.data, built.manifest, file=built.rows.file)._indexed(index)
         if path is None:
             return references
         folder = references.save(path)
@@ -366,7 +366,7 @@ class ReferenceSet:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not _has_rows(folder, dataclasses.replace(self.manifest, data=data)):
-                write_rows(self._data, folder / data, release=self._release)
+                write_rows(self._data, folder / data, release=self._file.release if self._file else None)
             if self._index_kind != "exact" and not (folder / self._index_name).is_file():
                 self.index.write(folder / self._index_name)
             znorm, own = self._save_znorm(folder)
@@ -394,7 +394,7 @@ class ReferenceSet:
     def with_znorm(self, znorm: ZNorm | None) -> ReferenceSet:
         """Return the set with other background statistics; None = those of its own images."""
         manifest = dataclasses.replace(self.manifest, znorm="", own_znorm=False)
-        return ReferenceSet(self._data, manifest, folder=self._folder, znorm=znorm, release=self._release)
+        return ReferenceSet(self._data, manifest, folder=self._folder, znorm=znorm, file=self._file)
 
     def named(self, name: str) -> ReferenceSet:
         """Return the set under another name."""
@@ -452,7 +452,7 @@ class ReferenceSet:
 
     def _replaced(self, **changes: Any) -> ReferenceSet:
         manifest = dataclasses.replace(self.manifest, **changes)
-        return ReferenceSet(self._data, manifest, folder=self._folder, znorm=self._znorm, release=self._release)
+        return ReferenceSet(self._data, manifest, folder=self._folder, znorm=self._znorm, file=self._file)
 
     def _indexed(self, kind: str) -> ReferenceSet:
         """Return the set with this kind of index; the recall of an approximate one is measured."""
@@ -471,7 +471,7 @@ class ReferenceSet:
 
     def _rows(self, column: str) -> StoredRows:
         width = self._data.schema.field(column).type.list_size
-        return StoredRows(pieces(self._data, column), width=width, release=self._release)
+        return StoredRows(pieces(self._data, column), width=width, file=self._file)
 
 
 def _rows_of(folder: Path, manifest: ReferenceSetManifest) -> StoredTable:

@@ -3,14 +3,13 @@
 `RowWriter` writes rows in batches and keeps their digest; `read_rows` memory-maps a finished file and compares it with
 its digest. That of a large file is computed once: `<name>.checked` beside it then has the file's size, time and number.
 
-Pages of a mapped file that were read count as memory of the process until they are given back. `StoredTable.release`
-does that, so that reading a file of 5 GB once does not take 5 GB.
+Pages of a mapped file that were read count as memory of the process until they are given back, which happens while a
+whole file is read: a file of 5 GB does not take 5 GB.
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy.typing as npt
 
 from impart.errors import ReferenceSetError
 from impart.files import Digest, atomic_path, file_state, new_sha256, sha256_hex, write_atomic
+from impart.retrieval.rows import MappedFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,12 +60,11 @@ class StoredTable:
 
     Attributes:
         data: the rows.
-        release: gives the pages that were read back to the system, which reads them again where they are needed; None
-            for rows in memory.
+        file: that is mapped; None for rows in memory.
     """
 
     data: pa.Table
-    release: Callable[[], None] | None = None
+    file: MappedFile | None = None
 
 
 class RowWriter:
@@ -180,7 +179,7 @@ def write_rows(data: pa.Table, path: Path, *, release: Callable[[], None] | None
     Args:
         data: the rows.
         path: of the file.
-        release: of the mapped file that the rows are read from.
+        release: gives the memory of the mapped file back that the rows are read from.
     """
     import pyarrow as pa
 
@@ -208,16 +207,14 @@ def read_rows(path: Path, *, count: int, fingerprint: str, storage: str) -> Stor
     import pyarrow as pa
 
     try:
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        release = _releaser(mapped)
-        data = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(mapped))).read_all()
+        file = MappedFile(path)
+        data = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(file.pages))).read_all()
         for column in _LATER_COLUMNS:
             if column not in data.column_names:
                 data = data.append_column(column, pa.array([""] * data.num_rows, pa.string()))
         wrong = _difference(data, count=count, storage=storage)
         if not wrong and not _is_known(path, fingerprint):
-            if fingerprint_of(data, storage=storage, release=release) != fingerprint:
+            if fingerprint_of(data, storage=storage, release=file.release) != fingerprint:
                 wrong = "has other rows than the manifest states (was it damaged, or copied in part?)"
             else:
                 _remember(path, fingerprint)
@@ -225,18 +222,7 @@ def read_rows(path: Path, *, count: int, fingerprint: str, storage: str) -> Stor
         raise ReferenceSetError(f"{path} cannot be read: {error}. {_REMEDY}") from error
     if wrong:
         raise ReferenceSetError(f"{path} {wrong}. {_REMEDY}")
-    return StoredTable(data, release)
-
-
-def _releaser(mapped: mmap.mmap) -> Callable[[], None]:
-    """Make the function that gives the pages of a mapped file back; systems without the call keep what they want."""
-    advice = getattr(mmap, "MADV_DONTNEED", None)
-
-    def release() -> None:
-        if advice is not None:
-            mapped.madvise(advice)
-
-    return release
+    return StoredTable(data, file)
 
 
 def fingerprint_of(data: pa.Table, *, storage: str, release: Callable[[], None] | None = None) -> str:
@@ -245,7 +231,7 @@ def fingerprint_of(data: pa.Table, *, storage: str, release: Callable[[], None] 
     Args:
         data: the rows.
         storage: `float16` or `float32`.
-        release: called after each piece of vectors, see `StoredTable`.
+        release: gives the memory of a mapped file back, see `MappedFile`.
     """
     import pyarrow.compute as pc
 

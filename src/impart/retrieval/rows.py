@@ -6,37 +6,22 @@ A reference set of 1.6 million pairs has 10 GB of vectors in float32. Looking up
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, overload
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Float32
 
-__all__ = ["Rows", "StoredRows", "blocks"]
+__all__ = ["MappedFile", "StoredRows", "blocks"]
 
 BLOCK = 16_384
 """Rows that are float32 at a time."""
-_TOUCHED = 65_536  # bytes that the system maps for one row read at random: 16 pages
-_RELEASE = 256_000_000  # bytes that may be mapped before they are given back
-
-
-class Rows(Protocol):
-    """N vectors of one width: an array (N, width), or `StoredRows`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: Any, /) -> Any:
-        """Return float32 vectors (..., width) of row numbers (...)."""
-        ...
-
-    def __matmul__(self, other: Any, /) -> Any:
-        """Multiply all vectors (N, width) with (width, T)."""
-        ...
+_RELEASE = 64_000_000  # bytes of a mapped file that are read before they are given back
 
 
 class StoredRows:
@@ -45,7 +30,7 @@ class StoredRows:
     Args:
         pieces: arrays (n, width), such as views of a memory-mapped file.
         width: of the vectors.
-        release: gives the memory that reading has mapped back to the system; None = nothing is mapped.
+        file: that is mapped and has the pieces; None = they are in memory.
 
     Example:
         >>> halves = np.eye(4, dtype=np.float16)
@@ -55,13 +40,13 @@ class StoredRows:
     """
 
     def __init__(
-        self, pieces: Sequence[npt.NDArray[Any]], *, width: int, release: Callable[[], None] | None = None
+        self, pieces: Sequence[npt.NDArray[Any]], *, width: int, file: MappedFile | None = None
     ) -> None:
         self._pieces = [piece for piece in pieces if len(piece)]
+        self._file = file
         self._ends = np.cumsum([len(piece) for piece in self._pieces], dtype=np.int64)
         self._width = width
-        self._release = release
-        self._touched = 0
+        self._unreleased = 0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -79,12 +64,11 @@ class StoredRows:
         assert not len(ordered) or 0 <= ordered[0] <= ordered[-1] < len(self), (ordered[0], ordered[-1], len(self))
         result = np.empty((len(flat), self._width), np.float32)
         cuts = np.searchsorted(ordered, self._ends)  # (pieces,) rows of the pieces up to this one
-        begin = 0
         for piece in np.flatnonzero(np.diff(cuts, prepend=0)).tolist():
             begin, end = int(cuts[piece - 1]) if piece else 0, int(cuts[piece])
             stored = self._pieces[piece]
-            result[order[begin:end]] = stored[ordered[begin:end] - (int(self._ends[piece]) - len(stored))]
-        self._read(len(flat) * _TOUCHED)
+            numbers_in = ordered[begin:end] - (int(self._ends[piece]) - len(stored))
+            result[order[begin:end]] = stored[numbers_in] if self._file is None else self._file.rows(stored, numbers_in)
         return result.reshape(*numbers.shape, self._width)
 
     def __matmul__(self, other: npt.NDArray[Any]) -> Float32:
@@ -104,14 +88,49 @@ class StoredRows:
                 self._read(part.nbytes)
             first += len(piece)
 
-    def _read(self, touched: int) -> None:
-        """Count what was read, and give mapped memory back before it is much."""
-        if self._release is None:
-            return
-        self._touched += touched
-        if self._touched > _RELEASE:
-            self._touched = 0
-            self._release()
+    def _read(self, size: int) -> None:
+        """Count what was read of a mapped file, and give the memory back before it is much."""
+        self._unreleased += size
+        if self._file is not None and self._unreleased > _RELEASE:
+            self._unreleased = 0
+            self._file.release()
+
+
+class MappedFile:
+    """A file in memory pages of the system: whole pieces are read through them, single rows by calls.
+
+    Pages that were read count as memory of the process until they are given back. A row at random maps 16 of them, so
+    that reading the row by a call takes less time, and no memory.
+
+    Args:
+        path: of the file.
+
+    Attributes:
+        pages: of the whole file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is empty.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self.pages = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._start = np.frombuffer(self.pages, np.uint8).__array_interface__["data"][0]
+
+    def release(self) -> None:
+        """Give the pages back; they are read again where they are needed. Without an effect where there is no call."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.pages.madvise(mmap.MADV_DONTNEED)
+
+    def rows(self, piece: npt.NDArray[Any], numbers: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Read rows (n, width) of a view of the file."""
+        if not hasattr(os, "pread") or len(numbers) > len(piece) // 4:
+            return piece[numbers]
+        size, number = piece.strides[0], self._file.fileno()
+        offsets = numbers * size + (piece.__array_interface__["data"][0] - self._start)
+        read = b"".join([os.pread(number, size, offset) for offset in offsets.tolist()])
+        return np.frombuffer(read, piece.dtype).reshape(len(numbers), -1)
 
 
 @overload

@@ -7,6 +7,7 @@ the blend of a batch of 64 images took 9.9% of the time of encoding with two thr
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ _LIMITS: list[Any] = []
 def one_blas_thread() -> Iterator[None]:
     """Compute NumPy's products on the calling thread alone, in this block and in other threads meanwhile."""
     with _LOCK:
-        _LIMITS.append(_LIMITS[0] if _LIMITS else _blas().limit(limits=1, user_api="blas"))
+        _LIMITS.append(_LIMITS[0] if _LIMITS else _blas("faiss" in sys.modules).limit(limits=1, user_api="blas"))
     try:
         yield
     finally:
@@ -71,5 +72,6 @@ def in_pieces(count: int, work: Callable[[slice], None], *, rows: int) -> None:
 
 
 @cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()  # finding the libraries takes milliseconds
+def _blas(_with_faiss: bool) -> ThreadpoolController:
+    """Find the libraries, which takes milliseconds; FAISS brings its own BLAS when it is imported."""
+    return ThreadpoolController()
