@@ -1,8 +1,7 @@
-"""Measure a large reference set: blending beside encoding, memory, recall; and which index of FAISS finds how much.
+"""Measure a large reference set: blending beside encoding, memory, and what its index finds.
 
     python benchmarks/large_refset.py /tmp/sets/1600k --data ../shared/data --pairs 1600000       # 5 GB, D 640, R 256
     python benchmarks/large_refset.py /tmp/sets/15M --data ../shared/data --pairs 15000000 --dim 64
-    python benchmarks/large_refset.py /tmp/sets/kinds --data ../shared/data --pairs 400000 --kinds
 
 Photographs and captions are encoded once by `mini` (`real.npz` in the parent folder). Every pair is a mixture of two of
 them with noise, so that all differ. An embedding of width 640 is embedding and retrieval embedding side by side; smaller
@@ -23,8 +22,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -123,7 +124,7 @@ class Pairs:
 
 def write_set(folder: Path, pairs: Pairs, encoder: Wide, count: int) -> None:
     """Write a set of `count` pairs row by row, then its index, as a build does."""
-    from impart.refset.build import RestList, BuiltRows
+    from impart.refset.build import BuiltRows, RestList
     from impart.refset.manifest import ReferenceSetManifest
     from impart.refset.refset import ReferenceSet
     from impart.refset.storage import RowWriter, file_name, read_rows
@@ -174,11 +175,11 @@ def peak_mb() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1000
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Return wall-clock and CPU seconds of a call."""
+def timed(work: Callable[[], Any]) -> tuple[Any, tuple[float, float]]:
+    """Return the result of a call, and its wall-clock and CPU seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - wall, time.process_time() - cpu
+    result = work()
+    return result, (time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def measure(folder: Path, data: Path, rounds: int) -> dict[str, object]:
@@ -191,17 +192,16 @@ def measure(folder: Path, data: Path, rounds: int) -> dict[str, object]:
     encoder = Wide(load_encoder("mini"), references.manifest.dim)
     augmented = AugmentedEncoder(encoder, references, Vanilla(SETTINGS))
     queries = [load_image(file)[0] for file in files_of(data)[-QUERIES:][: BATCH * rounds]]
-    first = timed(lambda: augmented.encode_images(queries[:BATCH]))[0]
+    first = timed(partial(augmented.encode_images, queries[:BATCH]))[1][0]
     encoding, blending = [], []
     for turn in range(rounds):
         batch = queries[turn * BATCH % len(queries) :][:BATCH]
-        kept: list[ImageEmbeddings] = []
-        encoding.append(timed(lambda: kept.append(encoder.encode_images(batch))))
-
-        def blend() -> None:
-            augmented.apply(kept[0].embeddings, augmented.blend(kept[0]))
-
-        blending.append(timed(blend))
+        found, spent = timed(partial(encoder.encode_images, batch))
+        encoding.append(spent)
+        blend, spent = timed(partial(augmented.blend, found))
+        blending.append(spent)
+        spent = timed(partial(augmented.apply, found.embeddings, blend))[1]
+        blending[-1] = (blending[-1][0] + spent[0], blending[-1][1] + spent[1])
     shares = [[b[i] / e[i] for e, b in zip(encoding, blending, strict=True)] for i in (0, 1)]
     return {
         "pairs": len(references),

@@ -73,9 +73,7 @@ def test_a_large_set_on_disk_blends_as_a_small_one_in_memory(tiny: TinyEncoder, 
     assert (again.ids == blend.ids).mean() > 0.95
     same = (again.ids == blend.ids).all(axis=1)
     np.testing.assert_allclose(again.norm[same], blend.norm[same], atol=1e-5)
-    np.testing.assert_allclose(
-        found.apply(asked.embeddings, blend), want.apply(asked.embeddings, blend), atol=1e-6
-    )
+    np.testing.assert_allclose(found.apply(asked.embeddings, blend), want.apply(asked.embeddings, blend), atol=1e-6)
     texts = l2_normalise(np.random.default_rng(2).standard_normal((3, tiny.traits.dim)))
     np.testing.assert_allclose(
         found.scores(texts, asked.embeddings, blend), want.scores(texts, asked.embeddings, blend), atol=1e-6

@@ -115,7 +115,9 @@ class Journal:
             self._number += 1
             self._part = Part(digest=part.digest)
 
-    def add(self, pairs: list[Pair], rows: pa.RecordBatch | None, *, failures: list[tuple[str, str]], dropped: int) -> None:
+    def add(
+        self, pairs: list[Pair], rows: pa.RecordBatch | None, *, failures: list[tuple[str, str]], dropped: int
+    ) -> None:
         """Record a batch; a full part is written.
 
         Args:

@@ -24,7 +24,7 @@ _BITS = 4  # fast scan knows no other
 _PROBES = 64
 _PER_LIST = 48  # rows per list that the centres are computed from
 _ROUNDS = 10  # of k-means
-_FEWEST, _PER_RESULT = 192, 8
+_FEWEST, _PER_RESULT = 256, 8
 
 
 def candidates(count: int) -> int:

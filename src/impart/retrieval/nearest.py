@@ -113,7 +113,7 @@ class PairIndex:
         vectors: (N, R) float32, L2-normalised, or such rows on disk.
         kind: `auto` (exact up to `ANN_ABOVE` rows, IVF-PQ above), `exact`, `ivfpq`, `hnsw` or `ivf`; exact
             below `EXACT_BELOW`.
-        images: (N,) int32 image number of each row, or a function that returns them; None = every row has its own image.
+        images: (N,) int32 image number of each row, or a function that returns them; None = each row has its own image.
         file: written by `write` over the same vectors; read instead of building the index again.
 
     Raises:
@@ -230,7 +230,7 @@ class PairIndex:
         return np.take_along_axis(found, order, axis=1)
 
     def _candidates(self, queries: Float32, count: int) -> npt.NDArray[np.int64]:
-        """Find row numbers (B, C), roughly ordered by similarity; -1 = none. C is `count`, more where codes are searched."""
+        """Find row numbers (B, C), roughly ordered by similarity; -1 = none. C is `count`, more for codes."""
         count = min(count, len(self._vectors))
         if self._index is None:
             return self._of_all(queries, count)
@@ -262,6 +262,8 @@ class PairIndex:
         with self._lock:
             if self._index is None:
                 self._index = self._stored() or self._build()
+                if isinstance(self._vectors, StoredRows):
+                    self._vectors.prefetch()
 
     def _stored(self) -> Any:
         """Read the index from its file; None where it is missing, damaged or another one."""
