@@ -3,9 +3,9 @@
     python benchmarks/large_refset.py /tmp/sets/1600k --data ../shared/data --pairs 1600000       # 5 GB, D 640, R 256
     python benchmarks/large_refset.py /tmp/sets/15M --data ../shared/data --pairs 15000000 --dim 64
 
-Photographs and captions are encoded once by `mini` (`real.npz` in the parent folder). Every pair is a mixture of two of
-them with noise, so that all differ. An embedding of width 640 is embedding and retrieval embedding side by side; smaller
-widths are its first numbers. Queries are photographs that no pair was made of.
+Photographs and captions are encoded once by `mini` (`real.npz` in the parent folder). Every pair is a mixture of two
+of them with noise, so that all differ. An embedding of width 640 is embedding and retrieval embedding side by side;
+smaller widths are its first numbers. Queries are photographs that no pair was made of.
 
 The set is written as `impart refset build` writes it, without encoding. Blending and encoding of batches of 64 images
 are timed in turns, after one of each, in a process that has opened the set and nothing else.

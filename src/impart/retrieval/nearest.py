@@ -251,7 +251,8 @@ class PairIndex:
             best = np.concatenate([best, np.take_along_axis(sims, columns, axis=1)], axis=1)
             found = np.concatenate([found, columns + first], axis=1)
             order = np.argsort(-best, axis=1, kind="stable")[:, :count]
-            best, found = (np.take_along_axis(array, order, axis=1) for array in (best, found))
+            best = np.take_along_axis(best, order, axis=1)
+            found = np.take_along_axis(found, order, axis=1)
         return found
 
     def _ready(self) -> None:

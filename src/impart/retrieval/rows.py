@@ -88,8 +88,9 @@ class StoredRows:
 
     def prefetch(self) -> None:
         """Ask the system to read the rows into its cache of files, which takes no memory of the process."""
-        for piece in self._pieces if self._file is not None else ():
-            self._file.prefetch(piece)
+        if self._file is not None:
+            for piece in self._pieces:
+                self._file.prefetch(piece)
 
     def _read(self, size: int) -> None:
         """Count what was read of a mapped file, and give the memory back before it is much."""
