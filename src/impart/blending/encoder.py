@@ -140,7 +140,8 @@ class AugmentedEncoder:
         ids = blend.ids
         if isinstance(images, StoredRows) or isinstance(pairs, StoredRows):  # of a large set, what these images use
             used, places = np.unique(np.maximum(ids, 0), return_inverse=True)
-            images, pairs, ids = images[used], pairs[used], places.reshape(ids.shape)
+            images, pairs = images[used], pairs[used]
+            ids = places.reshape(ids.shape).astype(np.int32)
         step = max(1, _PRODUCT // max(1, len(images)))
         if len(texts) > step:
             rows = [self.scores(texts[first : first + step], base, blend) for first in range(0, len(texts), step)]
