@@ -19,6 +19,7 @@ from impart.encoders.base import Float32
 
 __all__ = ["MappedFile", "StoredRows", "blocks"]
 
+_AHEAD = 131_072
 BLOCK = 16_384
 """Rows that are float32 at a time."""
 _RELEASE = 64_000_000  # bytes of a mapped file that are read before they are given back
@@ -130,7 +131,9 @@ class MappedFile:
     def prefetch(self, piece: npt.NDArray[Any]) -> None:
         """Ask the system to read a view of the file ahead. Rows at random cost a disk access each otherwise."""
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._file.fileno(), self._offset(piece), piece.nbytes, os.POSIX_FADV_WILLNEED)
+            first, number = self._offset(piece), self._file.fileno()
+            for start in range(first, first + piece.nbytes, _AHEAD):  # Linux reads no more per call
+                os.posix_fadvise(number, start, _AHEAD, os.POSIX_FADV_WILLNEED)
 
     def rows(self, piece: npt.NDArray[Any], numbers: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Read rows (n, width) of a view of the file."""
