@@ -82,7 +82,7 @@ def test_approximate_search_measures_its_recall(kind: str, monkeypatch: pytest.M
 
 
 def test_unknown_kind() -> None:
-    with pytest.raises(ConfigError, match="exact, hnsw, ivf"):
+    with pytest.raises(ConfigError, match="exact, ivfpq, hnsw, ivf"):
         PairIndex(vectors(3), kind="annoy")
 
 

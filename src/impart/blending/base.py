@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +45,17 @@ class Blend:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @classmethod
+    def joined(cls, blends: Sequence[Blend]) -> Blend:
+        """Join the blends of consecutive images of one set; one at least."""
+        if len(blends) == 1:
+            return blends[0]
+        ids, img, txt, norm = (
+            np.concatenate([getattr(blend, name) for blend in blends]) for name in ("ids", "img", "txt", "norm")
+        )
+        added = None if blends[0].added is None else np.concatenate([blend.added for blend in blends])
+        return cls(ids, img, txt, norm, added)
 
     def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> Blend:
         """Select the blends of some images."""

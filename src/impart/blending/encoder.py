@@ -28,11 +28,14 @@ from impart.encoders.bundled import bundled
 from impart.errors import ConfigError, ReferenceSetError
 from impart.files import sha256_hex
 from impart.refset.refset import ReferenceSet
+from impart.retrieval.rows import StoredRows
+from impart.retrieval.threads import in_pieces
 from impart.validation import build
 
 __all__ = ["AugmentedEncoder", "augment", "default_augmented", "settings_of"]
 
-_CHUNK = 2048  # images at a time, so that their (chunk, D) sums fit the CPU cache
+_PIECE = 1024  # images that one thread blends
+_CHUNK = 512  # images at a time, so that their (chunk, D) sums fit the CPU cache
 _PRODUCT = 32_000_000  # numbers of one texts x references product, 128 MB
 
 
@@ -93,7 +96,19 @@ class AugmentedEncoder:
         return self.base.encode_texts(texts)
 
     def blend(self, embeddings: ImageEmbeddings) -> Blend:
-        """Search the neighbours of B images and compute their weights."""
+        """Search the neighbours of B images and compute their weights; of many images, some at a time in threads."""
+        count = len(embeddings.embeddings)
+        made: dict[int, Blend] = {}
+
+        def work(part: slice) -> None:
+            some = ImageEmbeddings(embeddings.embeddings[part], embeddings.retrieval[part])
+            made[part.start] = self._blend(some)
+
+        in_pieces(count, work, rows=_PIECE)
+        blends = [made[first] for first in sorted(made)]
+        return Blend.joined(blends) if blends else self._blend(embeddings)
+
+    def _blend(self, embeddings: ImageEmbeddings) -> Blend:
         neighbours = self.references.search(embeddings.retrieval, self.blender.k)
         z_scores = self.references.znorm.z_scores(embeddings.retrieval, neighbours.sims)
         found = self.blender.amounts(embeddings, neighbours, z_scores, self.references)
@@ -121,16 +136,22 @@ class AugmentedEncoder:
             return texts @ base.T / blend.norm
         if blend.added is not None or len(texts) > texts.shape[1]:  # gathering T numbers per neighbour costs more
             return texts @ self.apply(base, blend).T
-        step = max(1, _PRODUCT // len(self.references))
+        images, pairs = self.references.image_rows, self.references.text_rows
+        ids = blend.ids
+        if isinstance(images, StoredRows) or isinstance(pairs, StoredRows):  # of a large set, what these images use
+            used, places = np.unique(np.maximum(ids, 0), return_inverse=True)
+            images, pairs = images[used], pairs[used]
+            ids = places.reshape(ids.shape).astype(np.int32)
+        step = max(1, _PRODUCT // max(1, len(images)))
         if len(texts) > step:
             rows = [self.scores(texts[first : first + step], base, blend) for first in range(0, len(texts), step)]
             return np.concatenate(rows)
-        by_image = np.ascontiguousarray(self.references.image_embeddings @ texts.T)  # (N, T)
-        by_text = np.ascontiguousarray(self.references.text_embeddings @ texts.T)
+        by_image = np.ascontiguousarray(images @ texts.T)  # (N, T)
+        by_text = np.ascontiguousarray(pairs @ texts.T)
         result = np.empty((len(texts), len(base)), dtype=np.float32)
         for part in _parts(len(base)):
             total = base[part] @ texts.T  # (b, T)
-            rows_of = np.maximum(blend.ids[part], 0)
+            rows_of = np.maximum(ids[part], 0)
             for k in range(rows_of.shape[1]):
                 total += blend.img[part, k, None] * by_image[rows_of[:, k]]
                 total += blend.txt[part, k, None] * by_text[rows_of[:, k]]
@@ -145,8 +166,8 @@ class AugmentedEncoder:
         if blend.added is not None:
             total += blend.added
             return total
-        total += mixture(blend.img, blend.ids, self.references.image_embeddings)
-        total += mixture(blend.txt, blend.ids, self.references.text_embeddings)
+        total += mixture(blend.img, blend.ids, self.references.image_rows)
+        total += mixture(blend.txt, blend.ids, self.references.text_rows)
         return total
 
 

@@ -82,8 +82,8 @@ class LeaveOneOut:
         neighbours = Neighbours(self.neighbours.ids[:, :k], self.neighbours.sims[:, :k])
         images = ImageEmbeddings(self.embeddings, self.embeddings)  # retrieval is done: its embeddings are not read
         amounts = Vanilla(settings).amounts(images, neighbours, self.z_scores[:, :k], references)
-        total = self.embeddings + mixture(amounts.img, neighbours.ids, references.image_embeddings)
-        total += mixture(amounts.txt, neighbours.ids, references.text_embeddings)
+        total = self.embeddings + mixture(amounts.img, neighbours.ids, references.image_rows)
+        total += mixture(amounts.txt, neighbours.ids, references.text_rows)
         found: npt.NDArray[np.float64] = ((total @ self.texts.T).argmax(axis=1) == self.right).astype(np.float64)
         return found
 
@@ -97,14 +97,14 @@ def leave_one_out(references: ReferenceSet, k: int, *, seed: int = 0) -> LeaveOn
         seed: of the sample taken from a large set.
     """
     own = own_questions(references, seed=seed)
-    retrieval = references.retrieval_embeddings[own.rows]
+    retrieval = references.retrieval_rows[own.rows]
     neighbours = references.search(retrieval, k, exclude=references.images[own.rows])
     return LeaveOneOut(
         references,
-        embeddings=l2_normalise(references.image_embeddings[own.rows]),
+        embeddings=l2_normalise(references.image_rows[own.rows]),
         neighbours=neighbours,
         z_scores=references.znorm.z_scores(retrieval, neighbours.sims),
-        texts=l2_normalise(references.text_embeddings[own.texts]),
+        texts=l2_normalise(references.text_rows[own.texts]),
         right=own.right,
         checks_itself=own.checks_itself,
     )

@@ -103,9 +103,9 @@ class RamBlender(ABC):
             feeds = {
                 "v": images.embeddings[part],
                 "q": images.retrieval[part],
-                "r_img": references.image_embeddings[rows],
-                "r_txt": references.text_embeddings[rows],
-                "r_ret": references.retrieval_embeddings[rows],
+                "r_img": references.image_rows[rows],
+                "r_txt": references.text_rows[rows],
+                "r_ret": references.retrieval_rows[rows],
                 "sims": neighbours.sims[part],
                 "z_scores": z_scores[part],
             }

@@ -30,10 +30,11 @@ from impart.config import VanillaSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.nearest import Neighbours
+from impart.retrieval.rows import StoredRows
 
 __all__ = ["Vanilla", "gate", "mixture", "neighbour_shares", "within_target"]
 
-_PART = 2048  # images at a time
+_PART = 512  # images at a time
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Vanilla:
             opened = gate(z_scores, floor=self.settings.floor, ramp=self.settings.ramp)
             for first in range(0, len(txt), _PART):
                 part = slice(first, first + _PART)
-                texts = mixture(txt[part], neighbours.ids[part], references.text_embeddings)
+                texts = mixture(txt[part], neighbours.ids[part], references.text_rows)
                 left = within_target(images.embeddings[part], texts, opened[part], target=self.settings.target)
                 txt[part] *= left[:, None]
         return Amounts(img, txt)
@@ -122,13 +123,26 @@ def gate(z_scores: Float32, *, floor: float, ramp: float) -> Float32:
     return rising
 
 
-def mixture(weights: Float32, ids: npt.NDArray[np.int32], vectors: Float32) -> Float32:
-    """Compute weighted sums (B, D) of vectors (N, D) with row numbers (B, K); weights of absent rows (-1) are 0."""
+def mixture(weights: Float32, ids: npt.NDArray[np.int32], vectors: Float32 | StoredRows) -> Float32:
+    """Compute weighted sums (B, D) of vectors (N, D) with row numbers (B, K); weights of absent rows (-1) are 0.
+
+    Of stored rows, those with a weight are gathered at once. The order of the sums is the same.
+    """
     rows = np.maximum(ids, 0)
     total = np.zeros((len(rows), vectors.shape[1]), dtype=np.float32)
+    if isinstance(vectors, StoredRows):
+        images, places = np.nonzero(weights)
+        gathered = vectors[rows[images, places]]
+        gathered *= weights[images, places, None]
+        for k in range(rows.shape[1]):
+            total[images[places == k]] += gathered[places == k]
+        return total
+    taken = np.empty_like(total)
     for k in range(rows.shape[1]):
         if weights[:, k].any():
-            total += weights[:, k, None] * vectors[rows[:, k]]
+            np.take(vectors, rows[:, k], axis=0, out=taken, mode="clip")  # checking each number costs as much
+            taken *= weights[:, k, None]
+            total += taken
     return total
 
 

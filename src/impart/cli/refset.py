@@ -86,7 +86,7 @@ def build(
     index: Annotated[
         IndexKind,
         typer.Option(
-            help="Index of nearest neighbours; auto is exact up to 100,000 pairs, hnsw above. Fewer than 20,000 pairs "
+            help="Index of nearest neighbours; auto is exact up to 100,000 pairs, ivfpq above. Fewer than 20,000 pairs "
             "are always searched exactly."
         ),
     ] = "auto",
@@ -94,7 +94,7 @@ def build(
     overwrite: OverwriteOption = False,
     threads: ThreadsOption = 0,
 ) -> None:
-    """Encode image-text pairs into a new reference set."""
+    """Encode image-text pairs into a new reference set; a build that was stopped continues with the same command."""
     from impart.encoders import load_encoder
     from impart.refset.build import Selection
     from impart.refset.manifest import check_target
@@ -120,6 +120,8 @@ def build(
         licence=licence,
         storage=storage,
         index=index,
+        replace=overwrite,
+        on_resume=_show_resume,
         on_progress=_show_progress,
         on_failure=_show_failure,
     )
@@ -409,6 +411,10 @@ def _report_same_images(references: ReferenceSet) -> None:
 
 def _remind_of_copies(path: Path) -> None:
     print(f"an index that uses this set has a copy of it: run 'impart refset use {path} --index DIR' again")
+
+
+def _show_resume(read: int) -> None:
+    print(f"continuing a build that was stopped: {read} pairs were read before", file=sys.stderr)
 
 
 def _show_progress(event: BuildProgress) -> None:

@@ -24,9 +24,11 @@ from impart.encoders.base import Encoder, Float32
 from impart.errors import ConfigError, DataError, ReferenceSetError
 from impart.files import library_versions, make_folder, move_synced, now, read_ahead, write_csv_atomic
 from impart.images import DRAFT_SIDES, ImageSource, load_image
+from impart.refset.journal import Journal
 from impart.refset.manifest import ReferenceSetManifest
 from impart.refset.pairs import Columns, Pair, read_pairs
-from impart.refset.storage import STORAGES, RowWriter, file_name, read_rows, sources_of
+from impart.refset.seen import SeenPairs
+from impart.refset.storage import STORAGES, RowWriter, StoredTable, file_name, read_rows
 from impart.retrieval.near_duplicates import perceptual_hash
 from impart.retrieval.prompts import prompt_ensemble
 
@@ -144,16 +146,18 @@ class BuiltRows:
     """Rows of a new reference set, not yet saved as one.
 
     Attributes:
-        data: the table of rows.
+        rows: the table of rows.
         manifest: without the index, which `ReferenceSet.build` chooses.
         failures: pairs that could not be used.
         rest: list of the pairs that are not held out.
+        journal: of the build, for a set in a folder.
     """
 
-    data: pa.Table
+    rows: StoredTable
     manifest: ReferenceSetManifest
     failures: tuple[Failure, ...]
     rest: RestList
+    journal: Journal | None = None
 
     def write_lists(self, folder: Path) -> None:
         """Write `failures.csv` and, for a hold-out, `rest.csv`: call it once the manifest names the rows."""
@@ -164,6 +168,8 @@ class BuiltRows:
         else:
             path.unlink(missing_ok=True)
         self.rest.commit()
+        if self.journal is not None:
+            self.journal.remove()
 
 
 def build(
@@ -181,10 +187,14 @@ def build(
     storage: str = "float16",
     batch: int = 32,
     max_megapixels: float = _MAX_MEGAPIXELS,
+    replace: bool = False,
+    on_resume: Callable[[int], None] | None = None,
     on_progress: Callable[[BuildProgress], None] | None = None,
     on_failure: Callable[[Failure], None] | None = None,
 ) -> BuiltRows:
     """Encode pairs into rows.
+
+    A build of a file or folder into `path` that was stopped is continued by a build with the same settings (`journal`).
 
     Args:
         pairs: a file or folder (see `pairs.read_pairs`), or pairs: `Pair`, or (image, text).
@@ -201,6 +211,8 @@ def build(
         storage: `float16` or `float32`.
         batch: images per forward pass.
         max_megapixels: larger images are refused.
+        replace: start anew where `path` contains a build that was stopped and had other settings.
+        on_resume: called with the number of pairs read before, where such a build is continued.
         on_progress: called after each batch.
         on_failure: called for each pair that could not be used.
 
@@ -219,6 +231,22 @@ def build(
         except OSError as error:
             raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror}") from error
     run = _Run(encoder=encoder, prompts=tuple(prompts), max_megapixels=max_megapixels)
+    settings = {
+        "input": str(pairs) if isinstance(pairs, (str, Path)) else "pairs in memory",
+        "prompts": list(prompts),
+        "max_megapixels": max_megapixels,
+        **dataclasses.asdict(selection),
+    }
+    if folder is not None and isinstance(pairs, (str, Path)):
+        given = {
+            "columns": dataclasses.asdict(columns) if columns is not None else None,
+            "class_names": str(class_names),
+            "source": source,
+            "licence": licence,
+            "storage": storage,
+            "encoder": encoder.fingerprint,
+        }
+        run.journal = Journal(folder, {**settings, "input": str(Path(pairs).resolve()), **given}, replace=replace)
     if isinstance(pairs, (str, Path)):
         listed: Iterable[Pair] = read_pairs(
             Path(pairs),
@@ -237,6 +265,9 @@ def build(
     rest = RestList(folder if selection.fraction < 1 else None)
     try:
         chosen = rest.divert(select(listed, selection))
+        run.restore(chosen, writer)
+        if run.read and on_resume is not None:
+            on_resume(run.read)
         with closing(read_ahead(chosen, run.load, workers=_READERS, ahead=2 * batch)) as loaded:
             while items := list(itertools.islice(loaded, batch)):
                 run.encode(items, writer)
@@ -253,6 +284,8 @@ def build(
     except BaseException:
         writer.discard()
         rest.discard()
+        if run.journal is not None:
+            run.journal.discard_empty()
         if folder is not None:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # only an empty one: a build that fails leaves nothing behind
@@ -261,9 +294,9 @@ def build(
         # Only now that the rows are complete: a build that fails leaves the set that was there unchanged.
         target = folder / file_name(writer.fingerprint)
         move_synced(temporary, target)
-        data = read_rows(target, count=writer.count, fingerprint=writer.fingerprint, storage=storage)
+        rows = read_rows(target, count=writer.count, fingerprint=writer.fingerprint, storage=storage)
     else:
-        data = writer.table()
+        rows = StoredTable(writer.table())
     manifest = ReferenceSetManifest(
         encoder_id=traits.id,
         encoder_fingerprint=encoder.fingerprint,
@@ -275,19 +308,14 @@ def build(
         data=file_name(writer.fingerprint) if folder is not None else "",
         name=(folder.resolve().name if folder is not None else "") or name,
         created=now(),
-        sources=sources_of(data),
-        settings={
-            "input": str(pairs) if isinstance(pairs, (str, Path)) else "pairs in memory",
-            "prompts": list(prompts),
-            "max_megapixels": max_megapixels,
-            **dataclasses.asdict(selection),
-        },
+        sources=writer.sources,
+        settings=settings,
         failed=len(run.failures),
         duplicates=run.duplicates,
         notes=tuple(run.notes),
         versions=library_versions(),
     )
-    return BuiltRows(data, manifest, tuple(run.failures), rest)
+    return BuiltRows(rows, manifest, tuple(run.failures), rest, run.journal)
 
 
 class RestList:
@@ -338,7 +366,8 @@ class _Run:
     failures: list[Failure] = field(default_factory=list)
     fresh: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    _seen: set[tuple[str, str]] = field(default_factory=set)
+    journal: Journal | None = None
+    _seen: SeenPairs = field(default_factory=SeenPairs)
     _texts: dict[str, Float32] = field(default_factory=dict)
 
     def load(self, pair: Pair) -> _Loaded:
@@ -365,25 +394,45 @@ class _Run:
             for failure in fresh:
                 listener(failure)
 
+    def restore(self, pairs: Iterator[Pair], writer: RowWriter) -> None:
+        """Take over the rows of a build that was stopped; their pairs are taken off the source, and not read."""
+        for part in self.journal.replay(pairs) if self.journal is not None else ():
+            for meta, embeddings in part.rows():
+                writer.write(meta, **embeddings)
+                for digest, text in zip(meta["hash"], meta["text"], strict=True):
+                    self._seen.add(digest, text)
+            self.read += part.read
+            self.duplicates += part.duplicates
+            for path, reason in part.failures:
+                self.fail(path, reason)
+
     def encode(self, items: Sequence[_Loaded], writer: RowWriter) -> None:
-        """Encode one batch and write its rows."""
+        """Encode one batch, write its rows, and record it in the journal."""
         self.read += len(items)
+        failed, duplicates = len(self.failures), self.duplicates
+        rows = self._write(items, writer)
+        if self.journal is not None:
+            failures = [(failure.path, failure.reason) for failure in self.failures[failed:]]
+            dropped = self.duplicates - duplicates
+            self.journal.add([pair for pair, *_ in items], rows, failures=failures, dropped=dropped)
+
+    def _write(self, items: Sequence[_Loaded], writer: RowWriter) -> pa.RecordBatch | None:
+        """Write the rows of one batch: the rows, None where no pair of it can be used."""
         good: list[tuple[Pair, Image.Image, str, str]] = []
         for pair, image, digest_or_reason, phash in items:
             if image is None:
                 self.fail(pair.path or pair.image_key, digest_or_reason)
-            elif (digest_or_reason, pair.text) in self._seen:
-                self.duplicates += 1
-            else:
-                self._seen.add((digest_or_reason, pair.text))
+            elif self._seen.add(digest_or_reason, pair.text):
                 good.append((pair, image, digest_or_reason, phash))
+            else:
+                self.duplicates += 1
         if not good:
-            return
+            return None
         unique = {digest: image for _, image, digest, _ in good}  # captions of one image share a forward pass
         images = self.encoder.encode_images(list(unique.values()))
         row = {digest: i for i, digest in enumerate(unique)}
         rows = [row[digest] for _, _, digest, _ in good]
-        writer.write(
+        return writer.write(
             {
                 "text": [pair.text for pair, *_ in good],
                 "source": [pair.source for pair, *_ in good],

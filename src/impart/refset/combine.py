@@ -16,7 +16,7 @@ import numpy.typing as npt
 from impart.errors import EncoderMismatchError
 from impart.files import library_versions, now, sha256_hex
 from impart.refset.manifest import ReferenceSetManifest
-from impart.refset.storage import META_COLUMNS, VECTOR_COLUMNS, RowWriter, sources_of, vectors
+from impart.refset.storage import META_COLUMNS, VECTOR_COLUMNS, RowWriter, vectors
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -123,8 +123,9 @@ def _finished(writer: RowWriter, origin: ReferenceSetManifest, **changes: Any) -
         count=writer.count,
         data="",
         created=now(),
-        sources=sources_of(data),
+        sources=writer.sources,
         znorm="",
+        own_znorm=False,
         versions=library_versions(),
         **changes,
     )

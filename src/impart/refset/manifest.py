@@ -17,9 +17,12 @@ from impart.validation import build, check_value
 
 __all__ = ["MANIFEST", "SCHEMA_VERSION", "ReferenceSetManifest", "artefact_in", "check_target"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Newest version of the layout. A set whose index is of a kind of version 1 is written as version 1."""
 MANIFEST = "manifest.json"
+_KINDS_OF_SCHEMA_2 = ("ivfpq",)
 
+_UNFINISHED = (".pairs-building.", ".pairs-resume", ".rest.")
 _DIGEST = "[0-9a-f]{16}"
 _FORMS = {
     "fingerprint": re.compile("[0-9a-f]{64}"),
@@ -66,7 +69,7 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
     if there not in ("", "a reference set"):
         raise ReferenceSetError(f"{folder} is {there}: write the reference set to another folder (--out)")
     try:
-        used = bool(there) or (folder.exists() and (not folder.is_dir() or any(folder.iterdir())))
+        used = bool(there) or (folder.exists() and (not folder.is_dir() or any(map(_is_other, folder.iterdir()))))
     except OSError as error:
         raise ReferenceSetError(f"cannot read {folder}: {error.strerror}") from error
     if used and not folder.is_dir():
@@ -75,6 +78,11 @@ def check_target(folder: Path, *, overwrite: bool) -> None:
         what = "contains a reference set already" if there else "contains other files"
         remedy = "--overwrite replaces it" if there else "--overwrite writes the set beside them"
         raise ReferenceSetError(f"{folder} {what}: name another folder (--out), or {remedy}")
+
+
+def _is_other(path: Path) -> bool:
+    """Whether a file is none that a build leaves which was stopped."""
+    return not path.name.startswith(_UNFINISHED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,9 +107,10 @@ class ReferenceSetManifest:
         notes: what the reader left out or merged.
         index: kind of the nearest-neighbour index, with its recall.
         znorm: file with the statistics of the background set; empty = computed from the set's own images.
+        own_znorm: the statistics in that file are those of the set's own images: a large set keeps them.
         vanilla: settings that `refset tune` or the model's recipe chose for this set; None = not tuned.
         versions: of the libraries that wrote it.
-        schema: version of the layout.
+        schema: version of the layout that was read.
     """
 
     encoder_id: str
@@ -121,6 +130,7 @@ class ReferenceSetManifest:
     notes: tuple[str, ...] = ()
     index: dict[str, Any] = field(default_factory=lambda: IndexInfo().as_dict())
     znorm: str = ""
+    own_znorm: bool = False
     vanilla: dict[str, Any] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA_VERSION
@@ -144,8 +154,10 @@ class ReferenceSetManifest:
         if isinstance(content, dict) and "kind" in content:
             raise ReferenceSetError(f"{folder} is {artefact_in(folder)}, not a reference set: name the folder of a set")
         schema = content.get("schema") if isinstance(content, dict) else None
-        if schema != SCHEMA_VERSION:
-            raise ReferenceSetError(f"{path} has schema {schema}, this version reads {SCHEMA_VERSION}: update impart")
+        if schema not in range(1, SCHEMA_VERSION + 1):
+            raise ReferenceSetError(
+                f"{path} has schema {schema}, this version reads 1 to {SCHEMA_VERSION}: update impart"
+            )
         content = {_FIELD_OF_KEY.get(key, key): value for key, value in content.items()}
         known = {item.name for item in dataclasses.fields(cls)}
         try:
@@ -177,4 +189,6 @@ class ReferenceSetManifest:
 
     def as_dict(self) -> dict[str, Any]:
         """Fields under their keys in `manifest.json`."""
-        return {_KEY_OF_FIELD.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+        needed = SCHEMA_VERSION if self.index["kind"] in _KINDS_OF_SCHEMA_2 else 1
+        fields = dataclasses.asdict(self) | {"schema": needed}
+        return {_KEY_OF_FIELD.get(name, name): value for name, value in fields.items()}

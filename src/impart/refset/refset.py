@@ -6,6 +6,9 @@ manifest, which names the table. A process killed at any moment leaves the old s
 
 Embeddings are stored as float16: half the size, and neighbours and scores differ by less than 0.001 (measured in
 docs/reference-sets.md). A set gives the same results before it is saved and after it is opened.
+
+A set of more than `ANN_ABOVE` pairs is never whole in memory for looking up and blending: `image_rows`, `text_rows` and
+`retrieval_rows` gather the rows that are needed. The properties `*_embeddings` are whole arrays, at any size.
 """
 
 from __future__ import annotations
@@ -29,14 +32,17 @@ from impart.refset.storage import (
     META_COLUMNS,
     VECTOR_COLUMNS,
     RowWriter,
+    StoredTable,
     file_name,
+    pieces,
     read_rows,
-    sources_of,
     vectors,
     write_rows,
 )
+from impart.refset.texts import StoredTexts
 from impart.retrieval.near_duplicates import CopyBounds
-from impart.retrieval.nearest import IndexInfo, Neighbours, PairIndex, kind_of
+from impart.retrieval.nearest import ANN_ABOVE, IndexInfo, Neighbours, PairIndex, kind_of
+from impart.retrieval.rows import MappedFile, StoredRows
 from impart.retrieval.znorm import ZNorm
 
 if TYPE_CHECKING:
@@ -78,10 +84,12 @@ class ReferenceSet:
         *,
         folder: Path | None = None,
         znorm: ZNorm | None = None,
+        file: MappedFile | None = None,
     ) -> None:
         self._data = data
         self._folder = folder
         self._znorm = znorm
+        self._file = file
         self.manifest = manifest
 
     @classmethod
@@ -95,7 +103,8 @@ class ReferenceSet:
         manifest = ReferenceSetManifest.read(folder)
         if kind_of(manifest.index["kind"], manifest.count) == "exact":  # earlier versions searched few pairs otherwise
             manifest = dataclasses.replace(manifest, index=IndexInfo().as_dict())
-        return cls(_rows_of(folder, manifest), manifest, folder=folder)
+        rows = _rows_of(folder, manifest)
+        return cls(rows.data, manifest, folder=folder, file=rows.file)
 
     @classmethod
     def build(
@@ -115,7 +124,7 @@ class ReferenceSet:
             ReferenceSetError: the source cannot be read, or no pair of it could be used.
         """
         built = build(pairs, encoder, path=path, **options)
-        references = cls(built.data, built.manifest)._indexed(index)
+        references = cls(built.rows.data, built.manifest, file=built.rows.file)._indexed(index)
         if path is None:
             return references
         folder = references.save(path)
@@ -173,7 +182,7 @@ class ReferenceSet:
             storage=storage,
             name=name,
             created=now(),
-            sources=sources_of(data),
+            sources=writer.sources,
             vanilla=vanilla,
             versions=library_versions(),
         )
@@ -218,8 +227,9 @@ class ReferenceSet:
         return self._data
 
     @cached_property
-    def texts(self) -> tuple[str, ...]:
-        return tuple(self._data["text"].to_pylist())
+    def texts(self) -> Sequence[str]:
+        """The N texts; of a large set they are read from disk one by one."""
+        return StoredTexts(self._data["text"]) if self._is_large else tuple(self._data["text"].to_pylist())
 
     @cached_property
     def image_embeddings(self) -> Float32:
@@ -237,41 +247,71 @@ class ReferenceSet:
         return self._float32("retrieval")
 
     @cached_property
+    def image_rows(self) -> Float32 | StoredRows:
+        """Image embeddings (N, D) to gather from, or to multiply with."""
+        return self._rows("image") if self._is_large else self.image_embeddings
+
+    @cached_property
+    def text_rows(self) -> Float32 | StoredRows:
+        """Text embeddings (N, D), as `image_rows`."""
+        return self._rows("text_embedding") if self._is_large else self.text_embeddings
+
+    @cached_property
+    def retrieval_rows(self) -> Float32 | StoredRows:
+        """Retrieval embeddings (N, R), as `image_rows`."""
+        return self._rows("retrieval") if self._is_large else self.retrieval_embeddings
+
+    @cached_property
     def images(self) -> npt.NDArray[np.int32]:
         """Image number of each row, (N,): captions of one image (one hash) share it; rows without a hash differ."""
-        numbers: dict[str, int] = {}
-        hashes = self._data["hash"].to_pylist()
-        return np.array([numbers.setdefault(key or f"row {i}", len(numbers)) for i, key in enumerate(hashes)], np.int32)
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        hashes = self._data["hash"]
+        names = pc.binary_join_element_wise("row", pa.array(np.arange(len(hashes))).cast(pa.string()), " ")
+        numbered = pc.if_else(pc.equal(hashes, ""), names, hashes).dictionary_encode()
+        chunks = [chunk.indices.to_numpy() for chunk in numbered.chunks]  # in the order of the first rows
+        return np.concatenate([np.empty(0, np.int32), *chunks]).astype(np.int32, copy=False)
 
     @cached_property
     def znorm(self) -> ZNorm:
         """Background statistics: those given by `with_znorm`, or else those of the set's own images."""
-        return self.given_znorm or ZNorm.of(self.retrieval_embeddings)
+        return self._znorm or self._stored_znorm or ZNorm.of(self.retrieval_rows)
 
     @property
     def given_znorm(self) -> ZNorm | None:
         """Background statistics given to the set; None = it has none but its own."""
-        if self._znorm is None and self.manifest.znorm and self._folder is not None:
-            path = self._folder / self.manifest.znorm
-            self._znorm = ZNorm.load(path, width=self.manifest.retrieval_dim)
-            if self._znorm.digest not in path.name:
-                raise ReferenceSetError(f"{path} is damaged. Build the set again, or restore it from a copy")
-        return self._znorm
+        return self._znorm or (None if self.manifest.own_znorm else self._stored_znorm)
+
+    @cached_property
+    def _stored_znorm(self) -> ZNorm | None:
+        """Background statistics in the folder: given ones, or those of the set's own images where it is large."""
+        if not self.manifest.znorm or self._folder is None:
+            return None
+        path = self._folder / self.manifest.znorm
+        stored = ZNorm.load(path, width=self.manifest.retrieval_dim)
+        if stored.digest not in path.name:
+            raise ReferenceSetError(f"{path} is damaged. Build the set again, or restore it from a copy")
+        return stored
 
     @cached_property
     def index(self) -> PairIndex:
         """Nearest-neighbour index over the retrieval embeddings; an approximate one is stored beside the table."""
         return PairIndex(
-            self.retrieval_embeddings,
+            self.retrieval_rows,
             kind=self._index_kind,
-            images=self.images,
+            images=lambda: self.images,
             file=self._folder / self._index_name if self._folder is not None else None,
         )
 
     @cached_property
     def copy_bounds(self) -> CopyBounds:
         """Bounds of the cosine of copies, by the set's own unrelated images."""
-        return CopyBounds.of(self.retrieval_embeddings, self.texts, self.images)
+        return CopyBounds.of(self.retrieval_rows, self.texts, self.images)
+
+    @property
+    def _is_large(self) -> bool:
+        return len(self) > ANN_ABOVE
 
     @property
     def _index_kind(self) -> str:
@@ -293,8 +333,13 @@ class ReferenceSet:
 
     def image_numbers(self, hashes: Iterable[str]) -> npt.NDArray[np.int32]:
         """Map content hashes to image numbers, for `search(exclude=...)`; -1 where the set lacks the image."""
-        known = {key: int(number) for key, number in zip(self._data["hash"].to_pylist(), self.images, strict=True)}
-        return np.array([known.get(key, -1) if key else -1 for key in hashes], dtype=np.int32)
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        wanted = pa.array(hashes, pa.string())
+        rows = pc.index_in(wanted, value_set=self._data["hash"]).fill_null(-1).to_numpy()
+        rows = np.where(pc.equal(wanted, "").to_numpy(zero_copy_only=False), -1, rows)
+        return np.append(self.images, np.int32(-1))[rows].astype(np.int32, copy=False)
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Check that an encoder is the one that made the set.
@@ -321,11 +366,11 @@ class ReferenceSet:
         try:
             make_folder(folder)
             if not _has_rows(folder, dataclasses.replace(self.manifest, data=data)):
-                write_rows(self._data, folder / data)
+                write_rows(self._data, folder / data, release=self._file.release if self._file else None)
             if self._index_kind != "exact" and not (folder / self._index_name).is_file():
                 self.index.write(folder / self._index_name)
-            znorm = self._save_znorm(folder)
-            dataclasses.replace(self.manifest, data=data, name=name, znorm=znorm).write(folder)
+            znorm, own = self._save_znorm(folder)
+            dataclasses.replace(self.manifest, data=data, name=name, znorm=znorm, own_znorm=own).write(folder)
         except OSError as error:
             raise ReferenceSetError(f"cannot write reference set {folder}: {error.strerror or error}") from error
         # Files of earlier sets and of killed writers; one that another process still maps may remain.
@@ -333,12 +378,14 @@ class ReferenceSet:
         remove_stale(folder, _OWN_FILES, keep=keep)
         return folder
 
-    def _save_znorm(self, folder: Path) -> str:
-        if self.given_znorm is None:
-            return ""
-        name = f"cohort-{self.given_znorm.digest}.npy"
-        self.given_znorm.save(folder / name)
-        return name
+    def _save_znorm(self, folder: Path) -> tuple[str, bool]:
+        """Write the background statistics: (name of the file, whether they are those of the set's own images)."""
+        own = self.given_znorm is None
+        if own and not self._is_large:  # computed again in no time
+            return "", False
+        name = f"cohort-{self.znorm.digest}.npy"
+        self.znorm.save(folder / name)
+        return name, own
 
     def with_vanilla(self, settings: dict[str, Any] | None) -> ReferenceSet:
         """Return the set with other blending settings in the manifest."""
@@ -346,7 +393,8 @@ class ReferenceSet:
 
     def with_znorm(self, znorm: ZNorm | None) -> ReferenceSet:
         """Return the set with other background statistics; None = those of its own images."""
-        return ReferenceSet(self._data, dataclasses.replace(self.manifest, znorm=""), folder=self._folder, znorm=znorm)
+        manifest = dataclasses.replace(self.manifest, znorm="", own_znorm=False)
+        return ReferenceSet(self._data, manifest, folder=self._folder, znorm=znorm, file=self._file)
 
     def named(self, name: str) -> ReferenceSet:
         """Return the set under another name."""
@@ -404,14 +452,14 @@ class ReferenceSet:
 
     def _replaced(self, **changes: Any) -> ReferenceSet:
         manifest = dataclasses.replace(self.manifest, **changes)
-        return ReferenceSet(self._data, manifest, folder=self._folder, znorm=self._znorm)
+        return ReferenceSet(self._data, manifest, folder=self._folder, znorm=self._znorm, file=self._file)
 
     def _indexed(self, kind: str) -> ReferenceSet:
         """Return the set with this kind of index; the recall of an approximate one is measured."""
         index: PairIndex | None = None
         info = IndexInfo()
         if kind_of(kind, len(self)) != "exact":
-            index = PairIndex(self.retrieval_embeddings, kind=kind, images=self.images)
+            index = PairIndex(self.retrieval_rows, kind=kind, images=lambda: self.images)
             info = index.measure()
         chosen = self._replaced(index=info.as_dict())
         if index is not None:
@@ -421,11 +469,15 @@ class ReferenceSet:
     def _float32(self, column: str) -> Float32:
         return vectors(self._data, column).astype(np.float32, copy=False)
 
+    def _rows(self, column: str) -> StoredRows:
+        width = self._data.schema.field(column).type.list_size
+        return StoredRows(pieces(self._data, column), width=width, file=self._file)
 
-def _rows_of(folder: Path, manifest: ReferenceSetManifest) -> pa.Table:
+
+def _rows_of(folder: Path, manifest: ReferenceSetManifest) -> StoredTable:
     path = folder / manifest.data
     rows = read_rows(path, count=manifest.count, fingerprint=manifest.fingerprint, storage=manifest.storage)
-    widths = tuple(rows.schema.field(column).type.list_size for column in VECTOR_COLUMNS)
+    widths = tuple(rows.data.schema.field(column).type.list_size for column in VECTOR_COLUMNS)
     if widths != (manifest.dim, manifest.dim, manifest.retrieval_dim):
         raise ReferenceSetError(
             f"{path} has vectors of width {widths}, the manifest states {manifest.dim} and {manifest.retrieval_dim}. "

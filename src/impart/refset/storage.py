@@ -2,13 +2,17 @@
 
 `RowWriter` writes rows in batches and keeps their digest; `read_rows` memory-maps a finished file and compares it with
 its digest. That of a large file is computed once: `<name>.checked` beside it then has the file's size, time and number.
+
+Pages of a mapped file that were read count as memory of the process until they are given back, which happens while a
+whole file is read: a file of 5 GB does not take 5 GB.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +21,7 @@ import numpy.typing as npt
 
 from impart.errors import ReferenceSetError
 from impart.files import Digest, atomic_path, file_state, new_sha256, sha256_hex, write_atomic
+from impart.retrieval.rows import MappedFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,10 +32,11 @@ __all__ = [
     "STORAGES",
     "VECTOR_COLUMNS",
     "RowWriter",
+    "StoredTable",
     "file_name",
     "fingerprint_of",
+    "pieces",
     "read_rows",
-    "sources_of",
     "vectors",
     "write_rows",
 ]
@@ -43,10 +49,28 @@ STORAGES = {"float16": np.float16, "float32": np.float32}
 _REMEDY = "Build the set again, or restore it from a copy"
 CHECKED_EACH_TIME = 16_000_000
 """Bytes up to which the digest of a file is computed each time it is opened."""
+_RELEASED_AFTER = 64_000_000  # bytes read
+BATCH = 8192
+"""Rows of a batch of the file: enough that a set of millions has few, and little to keep until it is full."""
+
+
+@dataclass(frozen=True)
+class StoredTable:
+    """Rows of a memory-mapped file, or in memory.
+
+    Attributes:
+        data: the rows.
+        file: that is mapped; None for rows in memory.
+    """
+
+    data: pa.Table
+    file: MappedFile | None = None
 
 
 class RowWriter:
     """Writer of rows to an Arrow IPC file or to memory, with a digest over all of them.
+
+    Rows are written in batches of `BATCH`, however they come.
 
     Args:
         dim: D.
@@ -67,6 +91,8 @@ class RowWriter:
         fields += [(column, pa.list_(number, width)) for column, width in self._widths.items()]
         self._schema = pa.schema(fields)
         self._digests = {column: new_sha256() for column in self._schema.names}
+        self._sources: Counter[tuple[str, str]] = Counter()
+        self._waiting: list[pa.RecordBatch] = []
         self._sink = pa.OSFile(str(path), "wb") if path is not None else pa.BufferOutputStream()
         self._file = pa.ipc.new_file(self._sink, self._schema)
 
@@ -75,8 +101,13 @@ class RowWriter:
         """Hex digest over the rows so far; it does not depend on how they were cut into batches."""
         return _fingerprint(self._digests, self._dtype.__name__, self.count)
 
-    def write(self, meta: dict[str, list[str]], **columns: npt.NDArray[Any]) -> None:
-        """Append n rows.
+    @property
+    def sources(self) -> tuple[dict[str, Any], ...]:
+        """Collections of the rows so far with their licences and counts, sorted by name."""
+        return tuple({"source": s, "licence": lic, "pairs": n} for (s, lic), n in sorted(self._sources.items()))
+
+    def write(self, meta: dict[str, list[str]], **columns: npt.NDArray[Any]) -> pa.RecordBatch | None:
+        """Append n rows, and return them as they are stored; None for no rows.
 
         Args:
             meta: n strings for each of text, source, licence, hash, path and, if known, phash; ids are row numbers.
@@ -86,7 +117,7 @@ class RowWriter:
 
         count = len(meta["text"])
         if not count:
-            return
+            return None
         meta = {"id": [str(self.count + i) for i in range(count)], "phash": [""] * count, **meta}
         arrays: list[Any] = []
         for column in META_COLUMNS:
@@ -97,11 +128,27 @@ class RowWriter:
             assert values.shape == (count, width), (column, values.shape, (count, width))
             self._digests[column].update(values.tobytes())
             arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), width))
-        self._file.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._sources.update(zip(meta["source"], meta["licence"], strict=True))
+        rows = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        self._waiting.append(rows)
         self.count += count
+        if sum(batch.num_rows for batch in self._waiting) >= BATCH:
+            self._flush()
+        return rows
+
+    def _flush(self) -> None:
+        """Write the waiting rows as batches."""
+        import pyarrow as pa
+
+        if self._waiting:
+            joined = pa.concat_batches(self._waiting)
+            self._waiting = []
+            for first in range(0, joined.num_rows, BATCH):
+                self._file.write_batch(joined.slice(first, BATCH))
 
     def close(self) -> None:
         """Finish the file."""
+        self._flush()
         self._file.close()
         if self._path is not None:
             self._sink.close()
@@ -126,8 +173,14 @@ def file_name(fingerprint: str) -> str:
     return f"pairs-{fingerprint[:16]}.arrow"
 
 
-def write_rows(data: pa.Table, path: Path) -> None:
-    """Write a table as an Arrow IPC file in one step."""
+def write_rows(data: pa.Table, path: Path, *, release: Callable[[], None] | None = None) -> None:
+    """Write a table as an Arrow IPC file in one step.
+
+    Args:
+        data: the rows.
+        path: of the file.
+        release: gives the memory of the mapped file back that the rows are read from.
+    """
     import pyarrow as pa
 
     with (
@@ -135,10 +188,13 @@ def write_rows(data: pa.Table, path: Path) -> None:
         pa.OSFile(str(part), "wb") as sink,
         pa.ipc.new_file(sink, data.schema) as file,
     ):
-        file.write_table(data)
+        for batch in data.to_batches():
+            file.write_batch(batch)
+            if release is not None:
+                release()
 
 
-def read_rows(path: Path, *, count: int, fingerprint: str, storage: str, again: bool = False) -> pa.Table:
+def read_rows(path: Path, *, count: int, fingerprint: str, storage: str, again: bool = False) -> StoredTable:
     """Memory-map a file of rows and compare it with its digest.
 
     Args:
@@ -152,14 +208,15 @@ def read_rows(path: Path, *, count: int, fingerprint: str, storage: str, again: 
     import pyarrow as pa
 
     try:
-        data = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        file = MappedFile(path)
+        data = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(file.pages))).read_all()
         for column in _LATER_COLUMNS:
             if column not in data.column_names:
                 data = data.append_column(column, pa.array([""] * data.num_rows, pa.string()))
         wrong = _difference(data, count=count, storage=storage)
         if not wrong and (again or not _is_known(path, fingerprint)):
             data.validate(full=True)  # texts of damaged lengths would be read from elsewhere in memory
-            if fingerprint_of(data, storage=storage) != fingerprint:
+            if fingerprint_of(data, storage=storage, release=file.release) != fingerprint:
                 wrong = "has other rows than the manifest states (was it damaged, or copied in part?)"
             else:
                 _remember(path, fingerprint)
@@ -167,14 +224,21 @@ def read_rows(path: Path, *, count: int, fingerprint: str, storage: str, again: 
         raise ReferenceSetError(f"{path} cannot be read: {error}. {_REMEDY}") from error
     if wrong:
         raise ReferenceSetError(f"{path} {wrong}. {_REMEDY}")
-    return data
+    return StoredTable(data, file)
 
 
-def fingerprint_of(data: pa.Table, *, storage: str) -> str:
-    """Compute the digest over all rows of a table, as `RowWriter` does."""
+def fingerprint_of(data: pa.Table, *, storage: str, release: Callable[[], None] | None = None) -> str:
+    """Compute the digest over all rows of a table, as `RowWriter` does.
+
+    Args:
+        data: the rows.
+        storage: `float16` or `float32`.
+        release: gives the memory of a mapped file back, see `MappedFile`.
+    """
     import pyarrow.compute as pc
 
     digests = {column: new_sha256() for column in (*META_COLUMNS, *VECTOR_COLUMNS)}
+    read = 0
     for column in META_COLUMNS:
         for chunk in data[column].chunks:
             ended = pc.binary_join_element_wise(chunk, "", "\0")  # each text and a zero byte
@@ -183,6 +247,10 @@ def fingerprint_of(data: pa.Table, *, storage: str) -> str:
     for column in VECTOR_COLUMNS:
         for chunk in data[column].chunks:
             digests[column].update(chunk.flatten().to_numpy(zero_copy_only=True).view(np.uint8).data)
+            read += chunk.nbytes
+            if release is not None and read > _RELEASED_AFTER:
+                read = 0
+                release()
     return _fingerprint(digests, storage, data.num_rows)
 
 
@@ -230,14 +298,15 @@ def _state(path: Path, fingerprint: str) -> str:
     return f"{fingerprint} {file_state(path)} {path.stat().st_ino}"
 
 
+def pieces(data: pa.Table, column: str) -> list[npt.NDArray[Any]]:
+    """Return the vectors of a column in the pieces (n, width) of the table, in their stored precision, not copied."""
+    width = data.schema.field(column).type.list_size
+    return [chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, width) for chunk in data[column].chunks]
+
+
 def vectors(data: pa.Table, column: str) -> npt.NDArray[Any]:
     """Return the vectors of a column, (N, width), in their stored precision; without a copy where that is possible."""
-    chunks = [chunk.flatten().to_numpy(zero_copy_only=True) for chunk in data[column].chunks]
-    flat = chunks[0] if len(chunks) == 1 else np.concatenate(chunks) if chunks else np.empty(0, np.float32)
-    return flat.reshape(-1, data.schema.field(column).type.list_size)
-
-
-def sources_of(data: pa.Table) -> tuple[dict[str, Any], ...]:
-    """Collections in a table with their licences and counts, sorted by name."""
-    counts = Counter(zip(data["source"].to_pylist(), data["licence"].to_pylist(), strict=True))
-    return tuple({"source": s, "licence": lic, "pairs": n} for (s, lic), n in sorted(counts.items()))
+    parts = pieces(data, column)
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.empty((0, data.schema.field(column).type.list_size), np.float32)

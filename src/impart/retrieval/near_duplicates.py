@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Float32
+from impart.retrieval.rows import StoredRows
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -87,7 +88,7 @@ class CopyBounds:
     copy: float = 2.0
 
     @classmethod
-    def of(cls, retrieval: Float32, texts: Sequence[str], images: npt.NDArray[np.int32]) -> CopyBounds:
+    def of(cls, retrieval: Float32 | StoredRows, texts: Sequence[str], images: npt.NDArray[np.int32]) -> CopyBounds:
         """Compute the bounds from pairs of different images with different texts.
 
         The distance 1 - cosine of a copy is at most a quarter of the distance that one of 10,000 pairs of unrelated
@@ -110,7 +111,8 @@ class CopyBounds:
             rows = np.sort(np.random.default_rng(0).permutation(rows)[:_MOST])
         _, names = np.unique(np.asarray([texts[row] for row in rows], dtype=np.str_), return_inverse=True)
         pairs = np.triu(names[:, None] != names[None], k=1)
-        cosines = (retrieval[rows] @ retrieval[rows].T)[pairs]
+        vectors = retrieval[rows]
+        cosines = (vectors @ vectors.T)[pairs]
         if not len(cosines):
             return cls()
         rare = float(np.quantile(cosines, 1 - _RARE))

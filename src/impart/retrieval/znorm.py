@@ -21,6 +21,7 @@ import numpy.typing as npt
 from impart.encoders.base import Float32
 from impart.errors import ReferenceSetError
 from impart.files import atomic_path, sha256_hex
+from impart.retrieval.rows import StoredRows
 
 __all__ = ["ZNorm"]
 
@@ -38,14 +39,29 @@ class ZNorm:
     covariance: Float32
 
     @classmethod
-    def of(cls, retrieval: npt.NDArray[np.float32]) -> ZNorm:
+    def of(cls, retrieval: npt.NDArray[np.float32] | StoredRows) -> ZNorm:
         """Compute the statistics of the retrieval embeddings (M, R) of M background images."""
+        if isinstance(retrieval, StoredRows):
+            return cls._of_blocks(retrieval)
         rows = retrieval.astype(np.float64)
         if not len(rows):  # no background: z-scores are cosines divided by a tiny constant
             rows = np.zeros((1, retrieval.shape[1]))
         centred = rows - rows.mean(axis=0)
         covariance = centred.T @ centred / max(len(rows), 1)
         return cls(rows.mean(axis=0).astype(np.float32), covariance.astype(np.float32))
+
+    @classmethod
+    def _of_blocks(cls, retrieval: StoredRows) -> ZNorm:
+        """Compute the statistics of rows on disk, read once: C = mean of c c' - m m'."""
+        width = retrieval.shape[1]
+        total, products = np.zeros(width), np.zeros((width, width))
+        for _, part in retrieval.blocks():
+            rows = part.astype(np.float64)
+            total += rows.sum(axis=0)
+            products += rows.T @ rows
+        mean = total / len(retrieval)
+        covariance = products / len(retrieval) - np.outer(mean, mean)
+        return cls(mean.astype(np.float32), covariance.astype(np.float32))
 
     @classmethod
     def load(cls, path: Path, *, width: int) -> ZNorm:

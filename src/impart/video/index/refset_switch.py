@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from impart.blending.vanilla import Vanilla
 from impart.config import RamSettings
 from impart.encoders.base import Encoder, ImageEmbeddings
 from impart.errors import EncoderError, EncoderMismatchError, ReferenceSetError, VideoIndexError
-from impart.files import atomic_path, make_folder, sha256_of_file
+from impart.files import atomic_path, make_folder, read_ahead, sha256_of_file
 from impart.refset.refset import ReferenceSet
 from impart.video.index.manifest import Augmentation, IndexManifest
 from impart.video.index.remote.mirror import publishing
@@ -163,8 +165,11 @@ def switch(writer: Writer, encoder: Encoder) -> None:
         return
     with store.errors("write to"):
         store.make_neighbours(augmentation, manifest)
-        for rows in _batches(store):
-            store.table(augmentation.table).add(_neighbours(rows, encoder, manifest))
+        # One block is blended while the next is read and the one before is written.
+        compute = partial(_neighbours, encoder=encoder, manifest=manifest)
+        with closing(read_ahead(_batches(store), compute, workers=1, ahead=2)) as blended:
+            for rows in blended:
+                store.table(augmentation.table).add(rows)
     writer.save_manifest(dataclasses.replace(manifest, augmentation=augmentation))
 
 

@@ -50,8 +50,8 @@ def group_sums(snapshot: Snapshot, starts: npt.NDArray[np.int64], *, references:
     if blend is not None and blend.added is None and references is not None and len(references):
         group = np.repeat(np.arange(len(starts)), stops - starts)  # (n,)
         for vectors, weights in (
-            (references.image_embeddings, blend.img),
-            (references.text_embeddings, blend.txt),
+            (references.image_rows, blend.img),
+            (references.text_rows, blend.txt),
         ):
             _add_pairs(sums, vectors, blend.ids, share[:, None] * weights, group=group)
     return sums

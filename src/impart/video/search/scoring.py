@@ -9,23 +9,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
-from threadpoolctl import ThreadpoolController
 
 from impart.blending.encoder import AugmentedEncoder
 from impart.encoders.base import Float32, l2_normalise
 from impart.retrieval.hubness import CaptionBank
+from impart.retrieval.threads import one_blas_thread
 from impart.video.search.snapshot import Snapshot
 
 __all__ = ["FrameCosines", "frame_hubness", "frame_scores", "frame_vectors", "without_hubs"]
 
 _ROWS = 4096  # segments converted to float32 at once: 10 MB at D = 640
 _MOST_ROWS = 16_384  # of a piece where the reference set is larger than that: it is multiplied once per piece
-_LIMITED = Lock()
 _SHORTEST = np.float32(1e-12)  # a vector of zeros stays one
 
 
@@ -125,15 +122,9 @@ def _in_pieces(count: int, work: Callable[[slice], None], *, rows: int) -> None:
             work(piece)
         return
     workers = min(len(pieces), os.cpu_count() or 1)
-    # Of two searches at once, the second would take the limit of the first for the state to return to.
-    with _LIMITED, _blas().limit(limits=1, user_api="blas"), ThreadPoolExecutor(workers, "impart-rank") as pool:
+    with one_blas_thread(), ThreadPoolExecutor(workers, "impart-rank") as pool:
         for _ in pool.map(work, pieces):
             pass
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()  # finding the libraries takes milliseconds
 
 
 def without_hubs(scores: Float32, by_text: npt.NDArray[np.bool_] | None, hubness: Float32 | None) -> Float32:
