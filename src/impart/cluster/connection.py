@@ -6,20 +6,25 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from impart.config import EngineName
 from impart.errors import ClusterError, ConfigError, MissingExtraError
 
-__all__ = ["RayEngine", "connected", "cpus_per_worker", "import_ray"]
+__all__ = ["EngineInput", "RayEngine", "check_engine", "connected", "cpus_per_worker", "import_ray"]
 
-LONGEST_FOLDER = 36  # characters; Ray puts sockets below it, whose paths have at most 107
+LONGEST_FOLDER = 24  # characters; Ray puts sockets far below it, whose paths have at most 107
+FOLDER = "impart-ray-"  # start of its name; the process id follows
 STORE_BYTES = 256 * 2**20  # of a local Ray; messages are small
+REACHED_S = 10.0
 USUAL_CPUS = 2  # of a worker: one for decoding, one for encoding
 
 
@@ -52,6 +57,27 @@ class RayEngine:
             raise ConfigError(f"address is {self.address!r}: use auto, or HOST:PORT such as 10.0.0.5:6379")
 
 
+EngineInput: TypeAlias = EngineName | RayEngine
+"""Argument `engine`: this process, Ray with its defaults, or Ray with settings."""
+
+
+def check_engine(engine: EngineInput) -> RayEngine | None:
+    """Convert the argument `engine`: None for this process.
+
+    Raises:
+        ConfigError: there is no such engine.
+        MissingExtraError: it is Ray, which is not installed.
+
+    >>> check_engine("local")
+    """
+    if engine == "local":
+        return None
+    if engine != "ray" and not isinstance(engine, RayEngine):
+        raise ConfigError(f"engine is {engine!r}: use 'local', 'ray' or a RayEngine")
+    import_ray()
+    return engine if isinstance(engine, RayEngine) else RayEngine()
+
+
 def import_ray() -> Any:
     """Import Ray, without usage statistics.
 
@@ -81,6 +107,8 @@ def connected(engine: RayEngine) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
+    if engine.address and engine.address != "auto":
+        _check_reachable(engine.address)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     folder: Path | None = None
     try:
@@ -88,23 +116,22 @@ def connected(engine: RayEngine) -> Iterator[Any]:
             ray.init(address=engine.address, **quiet)
         else:
             folder = _short_folder()
-            ray.init(
-                address="local",
-                num_cpus=os.cpu_count() or 1,
-                include_dashboard=False,
-                object_store_memory=STORE_BYTES,
-                _temp_dir=str(folder),
-                _node_ip_address="127.0.0.1",
-                **quiet,
-            )
+            with warnings.catch_warnings():  # Ray's processes start at once: what LanceDB warns of cannot happen
+                warnings.filterwarnings("ignore", message="lancedb fork support")
+                ray.init(
+                    address="local",
+                    num_cpus=os.cpu_count() or 1,
+                    include_dashboard=False,
+                    object_store_memory=STORE_BYTES,
+                    _temp_dir=str(folder),
+                    _node_ip_address="127.0.0.1",
+                    **quiet,
+                )
     except Exception as error:  # it raises ConnectionError, RuntimeError, ValueError, OSError and others
         _stop(ray, folder)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         if engine.address:
-            raise ClusterError(
-                f"no Ray cluster at {engine.address} ({reason}): start one with 'ray start --head', and this command "
-                "on a machine of it"
-            ) from error
+            raise _no_cluster(engine.address, reason) from error
         raise ClusterError(f"Ray cannot be started on this machine: {reason}") from error
     except BaseException:
         _stop(ray, folder)
@@ -140,11 +167,51 @@ def cpus_per_worker(machines: Sequence[int], workers: int) -> tuple[int, int]:
     raise ConfigError(f"workers is {workers}, but the Ray cluster has {sum(machines)} CPUs: use at most as many")
 
 
+def _check_reachable(address: str) -> None:
+    """Open a connection for a moment: Ray itself tries for minutes.
+
+    Raises:
+        ClusterError: nothing answers.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHED_S).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, str(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> ClusterError:
+    return ClusterError(
+        f"no Ray cluster at {address} ({reason}): start one with 'ray start --head', and this command on one of its "
+        "machines"
+    )
+
+
 def _short_folder() -> Path:
-    """Make a folder for the files of a local Ray, with a path that is short enough for its sockets."""
+    """Make a folder for the files of a local Ray, with a path that is short enough for its sockets.
+
+    Folders of processes that were killed are removed.
+    """
     usual = tempfile.gettempdir()
-    parent = usual if len(usual) + 16 <= LONGEST_FOLDER or sys.platform == "win32" else "/tmp"
-    return Path(tempfile.mkdtemp(prefix="impart-", dir=parent))
+    parent = Path(usual if len(usual) <= LONGEST_FOLDER or sys.platform == "win32" else "/tmp")
+    for left in parent.glob(f"{FOLDER}*-*"):
+        number = left.name.removeprefix(FOLDER).partition("-")[0]
+        if number.isdecimal() and not _is_alive(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-", dir=parent))
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process runs, as far as this system tells."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # of another person
+    return True
 
 
 def _stop(ray: Any, folder: Path | None) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from impart.cluster.connection import import_ray
 from impart.encoders.base import Encoder, load_encoder
 from impart.encoders.onnx.encoder import OnnxEncoder
 from impart.errors import EncoderError, EncoderMismatchError
@@ -48,24 +49,23 @@ class EncoderSource:
         Raises:
             EncoderError: it is of the caller's own class, and cannot be pickled.
         """
-        known = {"id": encoder.traits.id, "fingerprint": encoder.fingerprint}
+        by_id = cls(id=encoder.traits.id, fingerprint=encoder.fingerprint, options={})
         if isinstance(encoder, OnnxEncoder):
             # Batches are cut as here, whatever threads a worker has: other pieces change the last bits of a vector.
             given = encoder.options
             options = dataclasses.asdict(given) | {"split": given.split or given.threads or os.cpu_count() or 1}
             del options["threads"]
-            return cls(**known, options=options)
+            return dataclasses.replace(by_id, options=options)
         if type(encoder).__module__.startswith("impart."):
-            return cls(**known, options={})
+            return by_id
         try:
-            from ray import cloudpickle
-
-            return cls(**known, options={}, value=cloudpickle.dumps(encoder))
+            value: bytes = import_ray().cloudpickle.dumps(encoder)
         except Exception as error:  # whatever an object of the caller raises
             raise EncoderError(
                 f"encoder {encoder.traits.id!r} cannot be sent to workers ({type(error).__name__}: {error}): make its "
                 "class picklable, or index without --engine ray"
             ) from error
+        return dataclasses.replace(by_id, value=value)
 
     def load(self, *, threads: int) -> Encoder:
         """Load the encoder.

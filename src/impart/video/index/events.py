@@ -124,6 +124,7 @@ class VideoProgress:
         video_s: seconds of video finished in this run, including the current file.
         samples: frames sampled (at `decode.fps`); encoded: frames that went through the encoder.
         elapsed_s: seconds since decoding began.
+        worker: number of the worker that the file is with; 0 = this process.
     """
 
     path: Path
@@ -136,11 +137,17 @@ class VideoProgress:
     samples: int
     encoded: int
     elapsed_s: float
+    worker: int = 0
 
     @property
     def speed(self) -> float:
         """Seconds of video per second."""
         return _speed(self.video_s, self.elapsed_s)
+
+    @property
+    def per_minute(self) -> float:
+        """Files per minute."""
+        return 60 * _speed(self.files_done, self.elapsed_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +160,7 @@ class VideoDone:
         notes: what was left out on purpose, such as a second video stream.
         replaced: whether it replaced an older version.
         kind: `video` or `photo`.
-        worker: number of the worker that decoded it; 0 = this process, and for photos.
+        worker: number of the worker that decoded it; 0 = this process.
     """
 
     path: Path
@@ -251,7 +258,7 @@ class WorkerDone:
     @property
     def per_minute(self) -> float:
         """Files per minute."""
-        return 60 * self.files / max(self.elapsed_s, 1e-6)
+        return 60 * _speed(self.files, self.elapsed_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -320,8 +327,8 @@ class IndexDone(Counts):
         return _speed(self.video_s, self.elapsed_s)
 
 
-def _speed(video_s: float, elapsed_s: float) -> float:
-    return video_s / max(elapsed_s, 1e-6)
+def _speed(amount: float, elapsed_s: float) -> float:
+    return amount / max(elapsed_s, 1e-6)
 
 
 Event: TypeAlias = (

@@ -39,11 +39,10 @@ from impart.video.search.snapshot import Snapshot, locate_segment
 from impart.video.search.state.cache import has_cache, save_cache
 
 if TYPE_CHECKING:
-    from impart.cluster.connection import RayEngine
+    from impart.cluster.connection import EngineInput, RayEngine
     from impart.video.copies.library import CopyLibrary, DuplicatesKeywords, FindKeywords
     from impart.video.copies.spans import Copy, DuplicateGroup
     from impart.video.crops.encoding import CropsMade
-    from impart.video.index.engines.choice import EngineInput
     from impart.video.index.events import Event
     from impart.video.index.files.plan import Request
     from impart.video.index.files.scan import Scan
@@ -180,7 +179,7 @@ class VideoIndex:
             VideoIndexError: the index cannot be written; committed videos stay.
             MissingExtraError, ClusterError: of `ray`.
         """
-        from impart.video.index.engines.choice import check_engine
+        from impart.cluster.connection import check_engine
         from impart.video.index.events import PathIgnored
         from impart.video.index.files.plan import Request
         from impart.video.index.files.scan import scan

@@ -5,35 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal, TypeAlias
 
 from impart.blending.encoder import AugmentedEncoder
-from impart.cluster.connection import RayEngine, import_ray
+from impart.cluster.connection import RayEngine
 from impart.encoders.base import Encoder
-from impart.errors import ConfigError
 from impart.video.index.indexer import Indexer
 from impart.video.index.writer import Writer
 
-__all__ = ["EngineInput", "check_engine", "open_indexer"]
-
-EngineInput: TypeAlias = "Literal['local', 'ray'] | RayEngine"
-
-
-def check_engine(engine: EngineInput) -> RayEngine | None:
-    """Convert the argument `engine`: None for this process.
-
-    Raises:
-        ConfigError: there is no such engine.
-        MissingExtraError: it is Ray, which is not installed.
-
-    >>> check_engine("local")
-    """
-    if engine == "local":
-        return None
-    if engine != "ray" and not isinstance(engine, RayEngine):
-        raise ConfigError(f"engine is {engine!r}: use 'local', 'ray' or a RayEngine")
-    import_ray()
-    return engine if isinstance(engine, RayEngine) else RayEngine()
+__all__ = ["open_indexer"]
 
 
 @contextmanager

@@ -105,7 +105,7 @@ class IndexJob:
         waiting: deque[tuple[Callable[[], Message], Future[ImageEmbeddings] | None]] = deque()
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="impart-encoder")
         video: _Video | None = None
-        still = False
+        digest, still = "", False
         try:
             for item in self._decoder.decode(paths()):
                 if video is None:

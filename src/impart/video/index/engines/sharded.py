@@ -37,6 +37,7 @@ from impart.video.index.events import (
     Counts,
     Event,
     VideoDone,
+    VideoProgress,
     WorkerDone,
     WorkerLost,
     WorkerReady,
@@ -92,7 +93,11 @@ class ShardedIndexer(Indexer):
             for event in workers.run(run.next_unit):
                 match event:
                     case Answer():
-                        yield from self._answer(run, event)
+                        for told in self._answer(run, event):
+                            if isinstance(told, VideoDone | VideoProgress):
+                                yield dataclasses.replace(told, worker=event.worker)
+                            else:
+                                yield told
                     case Ready():
                         run.hosts[event.worker] = event.host
                         yield WorkerReady(worker=event.worker, host=event.host, pid=event.pid)
@@ -124,9 +129,7 @@ class ShardedIndexer(Indexer):
                 if message.unseen:
                     assert isinstance(item, DecodeFailed)
                     item = dataclasses.replace(item, reason=_unseen(video.task, item.reason, host=answer.host))
-                for event in self._end(video, item):
-                    is_done = isinstance(event, VideoDone)
-                    yield dataclasses.replace(event, worker=answer.worker) if is_done else event
+                yield from self._end(video, item)
             case PhotoDecoded():
                 video = self._buffer(run.tasks[message.path], message.digest)
                 video.add_thumbs([grey_thumbnail(message.image)])
