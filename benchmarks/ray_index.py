@@ -102,7 +102,8 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--out", type=Path, help="markdown file to write as well")
     arguments = parser.parse_args()
-    clips = sorted(path for folder in arguments.folders for path in folder.glob("*.mp4"))[: arguments.clips]
+    files = sorted(path for folder in arguments.folders for path in folder.iterdir())
+    clips = [path for path in files if path.suffix in (".mp4", ".avi", ".gif")][: arguments.clips]
     runs: list[Run] = []
     loads = []
     for turn in range(arguments.repeat):
