@@ -29,6 +29,7 @@ FLOORS = (
     ("metrics",),
     ("readers",),
     ("encoders",),
+    ("cluster",),
     ("retrieval",),
     ("refset",),
     ("blending",),
