@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from impart.cluster.connection import RayEngine
+from impart.encoders.cluster.connection import RayEngine
 from impart.video.index.events import IndexDone, VideoDone, VideoFailed, WorkerLost, WorkerReady
 from impart.video.index.index import VideoIndex
 from impart.video.index.store import SEGMENTS, VIDEOS, Store

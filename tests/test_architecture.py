@@ -29,7 +29,6 @@ FLOORS = (
     ("metrics",),
     ("readers",),
     ("encoders",),
-    ("cluster",),
     ("retrieval",),
     ("refset",),
     ("blending",),

@@ -12,8 +12,8 @@ from impart.config import EngineName, Settings
 from impart.errors import ConfigError
 
 if TYPE_CHECKING:
-    from impart.cluster.connection import RayEngine
     from impart.encoders.base import Encoder
+    from impart.encoders.cluster.connection import RayEngine
     from impart.video.index.manifest import IndexManifest
 
 __all__ = [
@@ -173,7 +173,7 @@ def engine_of(engine: EngineName, address: str, workers: int) -> Literal["local"
         ConfigError: an option of Ray is given without it, or the address is none.
         MissingExtraError: Ray is not installed.
     """
-    from impart.cluster.connection import RayEngine, check_engine
+    from impart.encoders.cluster.connection import RayEngine, check_engine
 
     if engine == "local":
         if address or workers:

@@ -26,7 +26,7 @@ from impart.config import IndexKind, Storage
 from impart.errors import ReferenceSetError, VideoIndexError
 
 if TYPE_CHECKING:
-    from impart.cluster.pool import Lost, Ready
+    from impart.encoders.cluster.pool import Lost, Ready
     from impart.refset.build import BuildProgress, Failure
     from impart.refset.refset import ReferenceSet
     from impart.video.index.index import VideoIndex
@@ -432,7 +432,7 @@ def _show_progress(event: BuildProgress) -> None:
 
 
 def _show_worker(event: Ready | Lost) -> None:
-    from impart.cluster.pool import Ready
+    from impart.encoders.cluster.pool import Ready
 
     what = "is ready" if isinstance(event, Ready) else "was lost; others get its pairs"
     print(f"worker {event.worker} on {event.host} {what}", file=sys.stderr)

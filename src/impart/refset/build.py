@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from impart.cluster.connection import EngineInput, RayEngine, check_engine
 from impart.encoders.base import Encoder, Float32
+from impart.encoders.cluster.connection import EngineInput, RayEngine, check_engine
 from impart.errors import ConfigError, ReferenceSetError
 from impart.files import library_versions, move_synced, now, read_ahead, write_csv_atomic
 from impart.images import ImageSource
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from PIL import Image
 
-    from impart.cluster.pool import Lost, Ready
+    from impart.encoders.cluster.pool import Lost, Ready
 
 __all__ = ["BuildProgress", "BuiltRows", "Failure", "PairsInput", "Selection", "build", "select"]
 

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from impart.cluster.encoder_source import EncoderSource
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings
+from impart.encoders.cluster.encoder_source import EncoderSource
 from impart.files import read_ahead
 from impart.refset.engines.reading import READERS, load_pair
 from impart.refset.pairs import Pair

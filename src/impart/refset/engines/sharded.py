@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from impart.cluster.connection import RayEngine
-from impart.cluster.encoder_source import EncoderSource
-from impart.cluster.pool import Answer, Lost, Pool, PoolEvent, Ready
 from impart.encoders.base import Encoder, EncoderTraits, Float32, ImageEmbeddings
+from impart.encoders.cluster.connection import RayEngine
+from impart.encoders.cluster.encoder_source import EncoderSource
+from impart.encoders.cluster.pool import Lost, Pool, PoolAnswer, PoolEvent, Ready
 from impart.errors import ReferenceSetError
 from impart.refset.engines.job import EncodedPairs, PairBatch, RefsetJob, make_refset_job
 from impart.refset.engines.reading import KEPT_TEXTS, load_pair
@@ -179,7 +179,7 @@ class ShardedPairs:
             case None:
                 self._events = self._pool.run(self._next_unit)
                 return False
-            case Answer():
+            case PoolAnswer():
                 self._results[event.message.number] = event.message, event.host
             case Ready() | Lost():
                 if isinstance(event, Lost) and event.unit is not None:

@@ -39,7 +39,7 @@ from impart.video.search.snapshot import Snapshot, locate_segment
 from impart.video.search.state.cache import has_cache, save_cache
 
 if TYPE_CHECKING:
-    from impart.cluster.connection import EngineInput, RayEngine
+    from impart.encoders.cluster.connection import EngineInput, RayEngine
     from impart.video.copies.library import CopyLibrary, DuplicatesKeywords, FindKeywords
     from impart.video.copies.spans import Copy, DuplicateGroup
     from impart.video.crops.encoding import CropsMade
@@ -179,7 +179,7 @@ class VideoIndex:
             VideoIndexError: the index cannot be written; committed videos stay.
             MissingExtraError, ClusterError: of `ray`.
         """
-        from impart.cluster.connection import check_engine
+        from impart.encoders.cluster.connection import check_engine
         from impart.video.index.events import PathIgnored
         from impart.video.index.files.plan import Request
         from impart.video.index.files.scan import scan

@@ -23,7 +23,7 @@ from helpers.photos import write_photo
 from helpers.tiny_encoder import TinyEncoder
 from impart.blending.encoder import AugmentedEncoder
 from impart.blending.vanilla import Vanilla
-from impart.cluster.connection import RayEngine
+from impart.encoders.cluster.connection import RayEngine
 from impart.config import Settings, VanillaSettings
 from impart.encoders.base import Encoder
 from impart.video.index.events import (
@@ -50,7 +50,7 @@ TWO = RayEngine(workers=2)
 @pytest.fixture(scope="module", autouse=True)
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Start Ray once, as the product does."""
-    from impart.cluster import connection
+    from impart.encoders.cluster import connection
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     folder = connection._short_folder()

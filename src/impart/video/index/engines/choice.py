@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 
 from impart.blending.encoder import AugmentedEncoder
-from impart.cluster.connection import RayEngine
 from impart.encoders.base import Encoder
+from impart.encoders.cluster.connection import RayEngine
 from impart.video.index.indexer import Indexer
 from impart.video.index.writer import Writer
 
@@ -29,8 +29,8 @@ def open_indexer(writer: Writer, encoder: Encoder, *, batch: int, ray: RayEngine
         with Decoder(writer.manifest.decode, short_side_px=encoder.traits.image_size_px) as decoder:
             yield Indexer(writer, encoder, decoder=decoder, batch=batch)
         return
-    from impart.cluster.encoder_source import EncoderSource
-    from impart.cluster.pool import Pool
+    from impart.encoders.cluster.encoder_source import EncoderSource
+    from impart.encoders.cluster.pool import Pool
     from impart.video.index.engines.job import IndexJob, make_index_job
     from impart.video.index.engines.sharded import ShardedIndexer
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from impart.cluster.encoder_source import EncoderSource
 from impart.config import DecodeSettings
 from impart.encoders.base import Encoder, ImageEmbeddings
+from impart.encoders.cluster.encoder_source import EncoderSource
 from impart.video.decode.decoder import Decoder
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
 from impart.video.index.engines.messages import (

@@ -18,8 +18,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from impart.cluster.pool import Answer, Lost, PoolEvent, Ready, UnitDone
 from impart.encoders.base import Encoder, ImageEmbeddings
+from impart.encoders.cluster.pool import Lost, PoolAnswer, PoolEvent, Ready, UnitDone
 from impart.errors import EncoderError
 from impart.video.decode.sampler import DecodeFailed
 from impart.video.index.engines.messages import (
@@ -55,7 +55,7 @@ REMEDY = "mount its folder at the same path on every machine (docs/many-machines
 
 
 class Workers(Protocol):
-    """Workers that compute units, such as `impart.cluster.pool.Pool`."""
+    """Workers that compute units, such as `impart.encoders.cluster.pool.Pool`."""
 
     @property
     def workers(self) -> int: ...
@@ -92,7 +92,7 @@ class ShardedIndexer(Indexer):
             run = _Run(tasks, batch=self._batch, workers=workers.workers)
             for event in workers.run(run.next_unit):
                 match event:
-                    case Answer():
+                    case PoolAnswer():
                         for told in self._answer(run, event):
                             if isinstance(told, VideoDone | VideoProgress):
                                 yield dataclasses.replace(told, worker=event.worker)
@@ -111,7 +111,7 @@ class ShardedIndexer(Indexer):
                 for worker, host in sorted(run.hosts.items())
             )
 
-    def _answer(self, run: _Run, answer: Answer) -> Iterator[Event]:
+    def _answer(self, run: _Run, answer: PoolAnswer) -> Iterator[Event]:
         """Take one message of a worker."""
         message: Message = answer.message
         match message:

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from impart.cluster.connection import RayEngine, connected, cpus_per_worker
-from impart.cluster.worker import VERSIONED, Greeting, Job, Worker, version_problem
+from impart.encoders.cluster.connection import RayEngine, connected, cpus_per_worker
+from impart.encoders.cluster.worker import VERSIONED, Greeting, Worker, WorkerJob, version_problem
 from impart.errors import ClusterError, ImpartError
 from impart.files import library_versions
 
-__all__ = ["Answer", "Lost", "Pool", "PoolEvent", "Ready", "UnitDone"]
+__all__ = ["PoolAnswer", "Lost", "Pool", "PoolEvent", "Ready", "UnitDone"]
 
 IN_FLIGHT = 2  # messages asked of a worker ahead: it computes one while another travels
 START_S = 180.0  # that the first worker may take
@@ -32,7 +32,7 @@ class Ready:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class PoolAnswer:
     """A message of a worker about a unit."""
 
     worker: int
@@ -58,7 +58,7 @@ class Lost:
     unit: Any
 
 
-PoolEvent = Ready | Answer | UnitDone | Lost
+PoolEvent = Ready | PoolAnswer | UnitDone | Lost
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Pool:
         make: makes the job of a worker with this many CPU threads; it travels to the workers.
     """
 
-    def __init__(self, engine: RayEngine, make: Callable[[int], Callable[[], Job]]) -> None:
+    def __init__(self, engine: RayEngine, make: Callable[[int], Callable[[], WorkerJob]]) -> None:
         self._engine = engine
         self._make = make
         self._stack = ExitStack()
@@ -200,7 +200,7 @@ class Pool:
             self._lost_in_a_row = 0
             return UnitDone(worker=member.number, unit=unit)
         member.refs.append(member.actor.next.remote())
-        return Answer(worker=member.number, host=member.host, unit=member.unit, message=message)
+        return PoolAnswer(worker=member.number, host=member.host, unit=member.unit, message=message)
 
     def _welcome(self, member: _Member, greeting: Greeting) -> Ready:
         problem = version_problem(library_versions(VERSIONED), greeting.versions)

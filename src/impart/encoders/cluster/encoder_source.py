@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from impart.cluster.connection import import_ray
 from impart.encoders.base import Encoder, load_encoder
+from impart.encoders.cluster.connection import import_ray
 from impart.encoders.onnx.encoder import OnnxEncoder
 from impart.errors import EncoderError, EncoderMismatchError
 

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 from impart.files import library_versions
 
-__all__ = ["VERSIONED", "Greeting", "Job", "Worker", "version_problem"]
+__all__ = ["VERSIONED", "Greeting", "WorkerJob", "Worker", "version_problem"]
 
 VERSIONED = ("impart", "av", "numpy", "onnxruntime", "pillow")
 """Libraries that determine vectors: a worker has the same versions as the driver."""
 
 
-class Job(Protocol):
+class WorkerJob(Protocol):
     """What a worker does: it loads its models once, and then works on units."""
 
     def run(self, unit: Any) -> Iterator[Any]:
@@ -43,9 +43,9 @@ class Worker:
         make: makes the job, on the worker.
     """
 
-    def __init__(self, make: Callable[[], Job]) -> None:
+    def __init__(self, make: Callable[[], WorkerJob]) -> None:
         self._make = make
-        self._job: Job
+        self._job: WorkerJob
         self._unit = -1
         self._messages: Iterator[Any] = iter(())
 
