@@ -312,8 +312,14 @@ def _batches(
         return
     from impart.refset.engines.sharded import open_sharded
 
-    options = {"prompts": run.prompts, "max_megapixels": run.max_megapixels}
-    with open_sharded(run.encoder, engine=ray, batch=batch, on_worker=on_worker, **options) as sharded:
+    with open_sharded(
+        run.encoder,
+        engine=ray,
+        batch=batch,
+        prompts=run.prompts,
+        max_megapixels=run.max_megapixels,
+        on_worker=on_worker,
+    ) as sharded:
         run.encoder = sharded
         yield sharded.batches(pairs)
 
