@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.clips import write_clip, write_frames
 from helpers.index_rows import rows_of
@@ -163,8 +164,8 @@ def test_photos_are_batched_as_in_a_local_run(workers: type[Workers], tmp_path: 
     folder = tmp_path / "photos"
     folder.mkdir()
     for number in range(11):
-        write_photo(folder / f"{number:02d}.jpg", ["red", "green", "blue"][number % 3], size=(40 + number, 40))
-    (folder / "03.jpg").write_bytes((folder / "02.jpg").read_bytes()[:100])
+        write_photo(folder / f"{number:02d}.png", Image.new("RGB", (64, 48), (number * 20, 90, 30)))
+    (folder / "03.png").write_bytes((folder / "02.png").read_bytes()[:60])
     write_clip(folder / "05b.mp4", size=(64, 48))
     settings = Settings(encoder=EncoderSettings(batch=4))
     local, index = (VideoIndex.open(tmp_path / name, TinyEncoder(), settings=settings) for name in ("local", "index"))
@@ -173,22 +174,23 @@ def test_photos_are_batched_as_in_a_local_run(workers: type[Workers], tmp_path: 
     with pytest.MonkeyPatch.context() as patch:
 
         def recorded(self: TinyEncoder, images: Any) -> Any:
-            batches.append([image.shape[1] for image in images])
+            batches.append([int(image[0, 0, 0]) for image in images])
             return original(self, images)
 
         patch.setattr(TinyEncoder, "encode_images", recorded)
         list(local.add([folder]))
     list(index.add([folder], engine="ray"))
     photos = [batch for batch in batches if len(batch) > 1]
-    assert [[image.shape[1] for image in unit.images] for unit in workers.units if isinstance(unit, Photos)] == photos
-    assert [len(batch) for batch in photos] == [4, 4, 2]
+    assert photos == [[0, 20, 40, 80], [100, 120, 140, 160], [180, 200]]
+    units = [unit for unit in workers.units if isinstance(unit, Photos)]
+    assert [[int(image[0, 0, 0]) for image in unit.images] for unit in units] == photos
     assert rows_of(index) == rows_of(local)
 
 
 def test_photos_that_cost_workers_are_failures(workers: type[Workers], tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    write_photo(folder / "a.jpg", "red", size=(64, 48))
+    write_photo(folder / "a.jpg")
     write_clip(folder / "b.mp4", size=(64, 48))
     workers.deadly = ("photos",)
     index = VideoIndex.open(tmp_path / "index", TinyEncoder())
