@@ -36,6 +36,7 @@ __all__ = [
     "CaptionField",
     "DecodeSettings",
     "EncoderSettings",
+    "EngineName",
     "EvaluateSettings",
     "Features",
     "Fit",
@@ -56,6 +57,7 @@ __all__ = [
 # Values of command-line options. They are defined here so that `--help` imports nothing heavy.
 Around: TypeAlias = Literal["set", "usual", "paper"]
 By: TypeAlias = Literal["moment", "mean", "frame"]
+EngineName: TypeAlias = Literal["local", "ray"]
 CaptionField: TypeAlias = Literal["title", "description", "usertags"]
 Features: TypeAlias = Literal["embedding", "retrieval", "both"]
 Fit: TypeAlias = Literal["squash", "crop"]

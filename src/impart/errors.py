@@ -11,6 +11,7 @@
     ├── VideoIndexError
     │   └── IndexLockedError
     ├── DecodeError
+    ├── ClusterError
     ├── TrainingError
     └── QueryError
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 __all__ = [
     "DISTRIBUTION",
+    "ClusterError",
     "ConfigError",
     "DataError",
     "DecodeError",
@@ -121,6 +123,10 @@ class DecodeError(ImpartError):
         super().__init__(message)
         self.reason = message if reason is None else reason
         self.lasting = lasting
+
+
+class ClusterError(ImpartError):
+    """Raised when workers on Ray cannot be started, or do not fit this machine."""
 
 
 class TrainingError(ImpartError):

@@ -27,7 +27,7 @@ from helpers.clips import write_clip
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart import config
 from impart.cli.main import app
-from impart.cli.options import ListOf
+from impart.cli.options import ListOf, engine_of
 from impart.encoders import load_encoder
 from impart.encoders.base import register
 from impart.errors import EncoderNotFoundError, ImpartError
@@ -234,8 +234,11 @@ TRIALS: dict[tuple[str, str], Callable[[Path, Path], list[object]]] = {
 ELSEWHERE = {
     ("data yfcc", "--caption"): "test_every_caption_field_is_accepted",
     ("scenes", "--format"): "test_every_format_of_scenes_is_accepted",
+    ("index", "--engine"): "test_every_engine_is_accepted",
+    ("refset build", "--engine"): "test_every_engine_is_accepted",
 }
-"""Options whose values are tried by another test: one command fetches images, one writes into the working folder."""
+"""Options whose values are tried by another test: one command fetches images, one writes into the working folder, and
+Ray takes seconds to start."""
 
 
 def test_every_choice_is_tried() -> None:
@@ -261,6 +264,13 @@ def test_every_format_of_scenes_is_accepted(place: Path, tmp_path: Path, monkeyp
         if form in ("edl", "otio"):
             pytest.importorskip("impart.video.export.timelines")
         _run("scenes", "-i", place / "index", "--format", form)
+
+
+def test_every_engine_is_accepted() -> None:
+    pytest.importorskip("ray", reason="ray is not installed: pip install 'impart-clip[ray]'")
+    for parameter in (one for one in WITH_CHOICES if one.name == "--engine"):
+        for name in parameter.choices:
+            assert (engine_of(name, "", 0) == "local") == (name == "local")
 
 
 def test_every_caption_field_is_accepted() -> None:

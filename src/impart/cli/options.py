@@ -5,30 +5,35 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from impart.config import Settings
+from impart.config import EngineName, Settings
 from impart.errors import ConfigError
 
 if TYPE_CHECKING:
     from impart.encoders.base import Encoder
+    from impart.encoders.cluster.connection import RayEngine
     from impart.video.index.manifest import IndexManifest
 
 __all__ = [
     "DEFAULT_INDEX",
+    "AddressOption",
     "ConfigOption",
     "EncoderOption",
+    "EngineOption",
     "IndexOption",
     "ListOf",
     "NiceOption",
     "NoAugmentOption",
     "RefsetOption",
     "ThreadsOption",
+    "WorkersOption",
     "check_augmentation",
     "in_shell",
     "index_place",
+    "engine_of",
     "load",
     "settings_for",
 ]
@@ -85,6 +90,26 @@ NiceOption: TypeAlias = Annotated[
 ConfigOption: TypeAlias = Annotated[
     Path | None,
     typer.Option("--config", envvar="IMPART_CONFIG", help="Read settings from this TOML file.", metavar="FILE"),
+]
+
+EngineOption: TypeAlias = Annotated[
+    EngineName,
+    typer.Option(
+        help="Decode and encode here (local), or with workers on this machine or on a cluster (ray; needs the extra "
+        "ray). Every machine must see the files at the same paths, and have the same versions and models."
+    ),
+]
+AddressOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="With --engine ray: HOST:PORT of a Ray cluster, or auto for that of this machine. Default: Ray is started "
+        "here, and stopped afterwards.",
+        show_default=False,
+        metavar="ADDR",
+    ),
+]
+WorkersOption: TypeAlias = Annotated[
+    int, typer.Option(help="With --engine ray: number of workers; 0 = one per two CPUs of the cluster.", min=0)
 ]
 
 DEFAULT_INDEX = Path("library.impart")
@@ -157,3 +182,20 @@ def load(model_id: str, *, refset: Path | None, augment: bool, threads: int = 0,
     if augment and refset is not None:
         return augment_with(encoder, ReferenceSet.open(refset))
     return default_augmented(encoder) if augment and bundled else encoder
+
+
+def engine_of(engine: EngineName, address: str, workers: int) -> Literal["local"] | RayEngine:
+    """Join the three options of an engine.
+
+    Raises:
+        ConfigError: an option of Ray is given without it, or the address is none.
+        MissingExtraError: Ray is not installed.
+    """
+    from impart.encoders.cluster.connection import RayEngine, check_engine
+
+    if engine == "local":
+        if address or workers:
+            raise ConfigError("--address and --workers belong to --engine ray")
+        return "local"
+    check_engine(engine)
+    return RayEngine(address=address, workers=workers)

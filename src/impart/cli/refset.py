@@ -12,12 +12,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from impart.cli.eval.sweep import sweep
-from impart.cli.options import DEFAULT_INDEX, IndexOption, ThreadsOption
+from impart.cli.options import (
+    DEFAULT_INDEX,
+    AddressOption,
+    EngineOption,
+    IndexOption,
+    ThreadsOption,
+    WorkersOption,
+    engine_of,
+)
 from impart.cli.output import settings_in_words
 from impart.config import IndexKind, Storage
 from impart.errors import ReferenceSetError, VideoIndexError
 
 if TYPE_CHECKING:
+    from impart.encoders.cluster.pool import Lost, Ready
     from impart.refset.build import BuildProgress, Failure
     from impart.refset.refset import ReferenceSet
     from impart.video.index.index import VideoIndex
@@ -93,6 +102,9 @@ def build(
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings afterwards.")] = True,
     overwrite: OverwriteOption = False,
     threads: ThreadsOption = 0,
+    engine: EngineOption = "local",
+    address: AddressOption = "",
+    workers: WorkersOption = 0,
 ) -> None:
     """Encode image-text pairs into a new reference set; a build that was stopped continues with the same command."""
     from impart.encoders import load_encoder
@@ -102,6 +114,7 @@ def build(
     from impart.refset.refset import ReferenceSet
     from impart.retrieval.prompts import CLASS_PROMPTS
 
+    engine_used = engine_of(engine, address, workers)
     check_target(out.expanduser(), overwrite=overwrite)
     # With `--fraction` the seed draws the hold-out; without it, the pairs of `--limit` and `--per-class`.
     selection = Selection(
@@ -124,6 +137,8 @@ def build(
         on_resume=_show_resume,
         on_progress=_show_progress,
         on_failure=_show_failure,
+        engine=engine_used,
+        on_worker=_show_worker,
     )
     _end_progress()
     if tune:
@@ -420,6 +435,13 @@ def _show_resume(read: int) -> None:
 def _show_progress(event: BuildProgress) -> None:
     if sys.stderr.isatty():
         print(f"\r{event.read} read, {event.written} written, {event.failed} failed", end="", file=sys.stderr)
+
+
+def _show_worker(event: Ready | Lost) -> None:
+    from impart.encoders.cluster.pool import Ready
+
+    what = "is ready" if isinstance(event, Ready) else "was lost; others get its pairs"
+    print(f"worker {event.worker} on {event.host} {what}", file=sys.stderr)
 
 
 def _end_progress() -> None:

@@ -13,7 +13,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -21,28 +21,28 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from impart.encoders.base import Encoder, Float32
-from impart.errors import ConfigError, DataError, ReferenceSetError
+from impart.encoders.cluster.connection import EngineInput, RayEngine, check_engine
+from impart.errors import ConfigError, ReferenceSetError
 from impart.files import library_versions, make_folder, move_synced, now, read_ahead, write_csv_atomic
-from impart.images import DRAFT_SIDES, ImageSource, load_image
+from impart.images import ImageSource
+from impart.refset.engines.reading import KEPT_TEXTS, READERS, LoadedPair, load_pair
 from impart.refset.journal import Journal
 from impart.refset.manifest import ReferenceSetManifest
 from impart.refset.pairs import Columns, Pair, read_pairs
 from impart.refset.seen import SeenPairs
 from impart.refset.storage import STORAGES, RowWriter, StoredTable, file_name, read_rows
-from impart.retrieval.near_duplicates import perceptual_hash
 from impart.retrieval.prompts import prompt_ensemble
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from PIL import Image
 
+    from impart.encoders.cluster.pool import Lost, Ready
+
 __all__ = ["BuildProgress", "BuiltRows", "Failure", "PairsInput", "Selection", "build", "select"]
 
 PairsInput: TypeAlias = "str | Path | Iterable[Pair | tuple[ImageSource, str]]"
-_Loaded: TypeAlias = "tuple[Pair, Image.Image | None, str, str]"
 _MAX_MEGAPIXELS = 100.0
-_READERS = 2
-_KEPT_TEXTS = 4096  # embeddings of texts kept during a build
 
 
 @dataclass(frozen=True)
@@ -191,6 +191,8 @@ def build(
     on_resume: Callable[[int], None] | None = None,
     on_progress: Callable[[BuildProgress], None] | None = None,
     on_failure: Callable[[Failure], None] | None = None,
+    engine: EngineInput = "local",
+    on_worker: Callable[[Ready | Lost], None] | None = None,
 ) -> BuiltRows:
     """Encode pairs into rows.
 
@@ -215,13 +217,17 @@ def build(
         on_resume: called with the number of pairs read before, where such a build is continued.
         on_progress: called after each batch.
         on_failure: called for each pair that could not be used.
+        engine: `local`, or `ray` (or a `RayEngine`): workers read and encode, this process writes. The set is the same.
+        on_worker: called for each worker of `ray` that is ready, or lost.
 
     Raises:
-        ConfigError: there is no such storage.
+        ConfigError: there is no such storage, or no such engine.
+        MissingExtraError, ClusterError: of `ray`.
         ReferenceSetError: the source cannot be read, or no pair of it could be used.
     """
     if storage not in STORAGES:
         raise ConfigError(f"storage is {storage!r}: use {' or '.join(STORAGES)}")
+    ray = check_engine(engine)
     selection = selection or Selection()
     folder = Path(path).expanduser() if path is not None else None
     traits = encoder.traits
@@ -268,8 +274,8 @@ def build(
         run.restore(chosen, writer)
         if run.read and on_resume is not None:
             on_resume(run.read)
-        with closing(read_ahead(chosen, run.load, workers=_READERS, ahead=2 * batch)) as loaded:
-            while items := list(itertools.islice(loaded, batch)):
+        with _batches(chosen, run, batch=batch, ray=ray, on_worker=on_worker) as batches:
+            for items in batches:
                 run.encode(items, writer)
                 run.report_failures(on_failure)
                 if on_progress is not None:
@@ -316,6 +322,34 @@ def build(
         versions=library_versions(),
     )
     return BuiltRows(rows, manifest, tuple(run.failures), rest, run.journal)
+
+
+@contextmanager
+def _batches(
+    pairs: Iterable[Pair],
+    run: _Run,
+    *,
+    batch: int,
+    ray: RayEngine | None,
+    on_worker: Callable[[Ready | Lost], None] | None,
+) -> Iterator[Iterator[list[LoadedPair]]]:
+    """Read pairs in batches; with workers, their images are encoded already, and `run` gets the results."""
+    if ray is None:
+        with closing(read_ahead(pairs, run.load, workers=READERS, ahead=2 * batch)) as loaded:
+            yield iter(lambda: list(itertools.islice(loaded, batch)), [])
+        return
+    from impart.refset.engines.sharded import open_sharded
+
+    with open_sharded(
+        run.encoder,
+        engine=ray,
+        batch=batch,
+        prompts=run.prompts,
+        max_megapixels=run.max_megapixels,
+        on_worker=on_worker,
+    ) as sharded:
+        run.encoder = sharded
+        yield sharded.batches(pairs)
 
 
 class RestList:
@@ -370,16 +404,10 @@ class _Run:
     _seen: SeenPairs = field(default_factory=SeenPairs)
     _texts: dict[str, Float32] = field(default_factory=dict)
 
-    def load(self, pair: Pair) -> _Loaded:
+    def load(self, pair: Pair) -> LoadedPair:
         """Read an image: (pair, image, hash, perceptual hash), or (pair, None, reason, ""). Runs in a reader thread."""
-        if pair.problem or not pair.text.strip():
-            return pair, None, pair.problem or "the text is empty", ""
-        try:
-            side_px = self.encoder.traits.image_size_px
-            image, digest = load_image(pair.image, max_megapixels=self.max_megapixels, draft_px=DRAFT_SIDES * side_px)
-        except DataError as error:
-            return pair, None, str(error), ""
-        return pair, image, digest, perceptual_hash(image)
+        side_px = self.encoder.traits.image_size_px
+        return load_pair(pair, side_px=side_px, max_megapixels=self.max_megapixels)
 
     def fail(self, path: str, reason: str) -> None:
         """Record a pair that could not be used."""
@@ -406,7 +434,7 @@ class _Run:
             for path, reason in part.failures:
                 self.fail(path, reason)
 
-    def encode(self, items: Sequence[_Loaded], writer: RowWriter) -> None:
+    def encode(self, items: Sequence[LoadedPair], writer: RowWriter) -> None:
         """Encode one batch, write its rows, and record it in the journal."""
         self.read += len(items)
         failed, duplicates = len(self.failures), self.duplicates
@@ -416,7 +444,7 @@ class _Run:
             dropped = self.duplicates - duplicates
             self.journal.add([pair for pair, *_ in items], rows, failures=failures, dropped=dropped)
 
-    def _write(self, items: Sequence[_Loaded], writer: RowWriter) -> pa.RecordBatch | None:
+    def _write(self, items: Sequence[LoadedPair], writer: RowWriter) -> pa.RecordBatch | None:
         """Write the rows of one batch: the rows, None where no pair of it can be used."""
         good: list[tuple[Pair, Image.Image, str, str]] = []
         for pair, image, digest_or_reason, phash in items:
@@ -449,7 +477,7 @@ class _Run:
     def _encode_texts(self, texts: Sequence[str]) -> Float32:
         """Encode n texts to (n, D). Class names repeat, so embeddings of the last texts are kept."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
-        if len(self._texts) + len(missing) > _KEPT_TEXTS:
+        if len(self._texts) + len(missing) > KEPT_TEXTS:
             self._texts.clear()
             missing = list(dict.fromkeys(texts))
         if missing:

@@ -7,15 +7,20 @@ the set, but no row.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from impart.errors import ReferenceSetError
 from impart.files import library_versions, now
 from impart.refset.manifest import MANIFEST, ReferenceSetManifest
 from impart.refset.refset import ReferenceSet
-from impart.refset.storage import fingerprint_of, read_rows, sources_of
+from impart.refset.storage import fingerprint_of, read_rows
 from impart.retrieval.nearest import kind_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["SetFault", "check_set", "made_again"]
 
@@ -98,11 +103,17 @@ def made_again(folder: Path, *, encoder_id: str = "", encoder_fingerprint: str =
             data=path.name,
             name=folder.name,
             created=now(),
-            sources=sources_of(data),
+            sources=_sources_of(data),
             znorm=znorm,
             versions=library_versions(),
         )
     return None
+
+
+def _sources_of(data: pa.Table) -> tuple[dict[str, Any], ...]:
+    """Count the pairs of each collection and licence of a table, sorted by name."""
+    counts = Counter(zip(data["source"].to_pylist(), data["licence"].to_pylist(), strict=True))
+    return tuple({"source": s, "licence": lic, "pairs": n} for (s, lic), n in sorted(counts.items()))
 
 
 def _wrong_index(file: Path, manifest: ReferenceSetManifest) -> str:

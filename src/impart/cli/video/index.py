@@ -12,14 +12,18 @@ import typer
 
 from impart.cli.options import (
     DEFAULT_INDEX,
+    AddressOption,
     ConfigOption,
     EncoderOption,
+    EngineOption,
     IndexOption,
     NiceOption,
     NoAugmentOption,
     RefsetOption,
     ThreadsOption,
+    WorkersOption,
     check_augmentation,
+    engine_of,
     in_shell,
     load,
     settings_for,
@@ -29,7 +33,7 @@ from impart.config import DecodeSettings, Fit
 from impart.files import lower_priority
 
 if TYPE_CHECKING:
-    from impart.video.index.events import Event, IndexDone
+    from impart.video.index.events import Event, IndexDone, WorkerDone, WorkerLost, WorkerReady
     from impart.video.index.index import VideoIndex
 
 __all__ = ["index", "open_to_write", "show_run", "stats"]
@@ -106,6 +110,9 @@ def index(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     nice: NiceOption = False,
     threads: ThreadsOption = 0,
+    engine: EngineOption = "local",
+    address: AddressOption = "",
+    workers: WorkersOption = 0,
     config: ConfigOption = None,
 ) -> None:
     """Index new and changed videos and photos. You may stop it at any moment: the same command continues.
@@ -118,6 +125,7 @@ def index(
     """
     if force and not prune:
         raise typer.BadParameter("--force needs --prune: it removes videos in folders that are missing or empty")
+    engine_used = engine_of(engine, address, workers)
     if nice:
         lower_priority()
     flags = {
@@ -137,6 +145,7 @@ def index(
         exclude=exclude or (),
         photos=not no_photos,
         name_ignored=verbose,
+        engine=engine_used,
     )
     failed = show_run(events, index_dir, name_next=True, dry_run=dry_run)
     if crops and not dry_run and opened.exists:
@@ -249,6 +258,8 @@ def show_run(
                 case kinds.VideoProgress():
                     name = event.path.name if len(event.path.name) <= 32 else event.path.name[:29] + "..."
                     text = f"{event.files_done}/{event.files_total} {name}  {event.speed:.0f} s of video per second"
+                    if event.worker:
+                        text += f", {event.per_minute:.0f} files per minute  worker {event.worker}"
                     bar.update(task, completed=event.bytes_done, description=text)
                 case kinds.PathFailed() | kinds.VideoFailed():
                     failed = True
@@ -269,6 +280,8 @@ def show_run(
                         failed = True
                         problem = _plain(event.problem)
                         console.print(f"[yellow]partial[/yellow] {_plain(event.path)}: {problem}", soft_wrap=True)
+                case kinds.WorkerReady() | kinds.WorkerLost() | kinds.WorkerDone():
+                    console.print(_of_worker(event), soft_wrap=True)
                 case kinds.Planned():
                     planned += 1
                     detail = f"  ({event.detail})" if event.detail else ""
@@ -290,6 +303,20 @@ def show_run(
     if ignored:
         print(ignored, file=sys.stderr)
     return failed
+
+
+def _of_worker(event: WorkerReady | WorkerLost | WorkerDone) -> str:
+    """Tell what happened to a worker."""
+    from impart.video.index import events as kinds
+
+    name = f"worker {event.worker} on {_plain(event.host)}"
+    match event:
+        case kinds.WorkerReady():
+            return f"{name} is ready"
+        case kinds.WorkerLost():
+            return f"[yellow]{name} was lost[/yellow]; others get its {_counted(event.files, 'file')}"
+        case kinds.WorkerDone():
+            return f"{name}: {_counted(event.files, 'file')}, {event.per_minute:.0f} per minute"
 
 
 def _ignored(counts: Mapping[str, int], verbose: str) -> str:

@@ -64,7 +64,7 @@ class OnnxEncoder:
         preprocess_config: of images.
         small: of small images, where the image tower has separate weights for them.
         fingerprint_of: further files and settings that the vectors depend on, such as the tokenizer.
-        options: threads and devices.
+        options: threads and devices; also an attribute.
 
     Raises:
         EncoderError: a tower is missing.
@@ -88,7 +88,7 @@ class OnnxEncoder:
         self._paths = (image_model, text_model)
         self._make_tokenizer = tokenizer
         self._fingerprint_of = fingerprint_of
-        self._options = options or RuntimeOptions()
+        self.options = options or RuntimeOptions()
         self._lock = threading.Lock()
         self._images: OnnxTower | None = None
         self._texts: tuple[OnnxTower, TextTokenizer] | None = None
@@ -162,7 +162,7 @@ class OnnxEncoder:
     def _image_tower(self) -> OnnxTower:
         with self._lock:
             if self._images is None:
-                tower = OnnxTower(self._paths[0], self._options)
+                tower = OnnxTower(self._paths[0], self.options)
                 for config in (self.preprocess_config, *([self._small.config] if self._small else [])):
                     tower.check_image(config.size_px)
                 if ("retrieval" in tower.outputs) != self.traits.own_retrieval:
@@ -177,7 +177,7 @@ class OnnxEncoder:
     def _text_tower(self) -> tuple[OnnxTower, TextTokenizer]:
         with self._lock:
             if self._texts is None:
-                self._texts = OnnxTower(self._paths[1], self._options), self._make_tokenizer()
+                self._texts = OnnxTower(self._paths[1], self.options), self._make_tokenizer()
             return self._texts
 
     def _check_width(self, vectors: Float32, what: str, width: int) -> None:

@@ -4,7 +4,8 @@ A run yields, in this order: `PathFailed` for paths that cannot be walked, where
 out; one `ScanDone`; for each file of the plan one of `VideoDone`, `VideoFailed`, `VideoAbsent`, `VideoMoved`,
 `VideoCopied`, `VideoRemoved`, `VideoSkipped` (with `VideoStarted` and `VideoProgress` before the first two); and
 `IndexDone`. A dry run yields `PathFailed`, `ScanDone` and `Planned`. Unchanged files have no event; `ScanDone` counts
-them. Files in which an earlier run found no video have none either; `IndexDone` counts them.
+them. Files in which an earlier run found no video have none either; `IndexDone` counts them. With `engine="ray"`
+several files are in work at once, and `WorkerReady`, `WorkerLost` and `WorkerDone` come between.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ __all__ = [
     "VideoRemoved",
     "VideoSkipped",
     "VideoStarted",
+    "WorkerDone",
+    "WorkerLost",
+    "WorkerReady",
 ]
 
 Action: TypeAlias = Literal["add", "update", "move", "copy", "touch", "skip", "remove"]
@@ -120,6 +124,7 @@ class VideoProgress:
         video_s: seconds of video finished in this run, including the current file.
         samples: frames sampled (at `decode.fps`); encoded: frames that went through the encoder.
         elapsed_s: seconds since decoding began.
+        worker: number of the worker that the file is with; 0 = this process.
     """
 
     path: Path
@@ -132,11 +137,17 @@ class VideoProgress:
     samples: int
     encoded: int
     elapsed_s: float
+    worker: int = 0
 
     @property
     def speed(self) -> float:
         """Seconds of video per second."""
         return _speed(self.video_s, self.elapsed_s)
+
+    @property
+    def per_minute(self) -> float:
+        """Files per minute."""
+        return 60 * _speed(self.files_done, self.elapsed_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +160,7 @@ class VideoDone:
         notes: what was left out on purpose, such as a second video stream.
         replaced: whether it replaced an older version.
         kind: `video` or `photo`.
+        worker: number of the worker that decoded it; 0 = this process.
     """
 
     path: Path
@@ -161,6 +173,7 @@ class VideoDone:
     replaced: bool
     notes: tuple[str, ...] = ()
     kind: Literal["video", "photo"] = "video"
+    worker: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +226,39 @@ class VideoRemoved:
     """A video whose file is gone was removed from the index (`prune`)."""
 
     path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerReady:
+    """A worker of `engine="ray"` has loaded the encoder. `worker` counts from 1; host: name of its machine."""
+
+    worker: int
+    host: str
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLost:
+    """A worker's process or machine is gone. `files` are given to other workers, and another one is started."""
+
+    worker: int
+    host: str
+    files: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerDone:
+    """The end of the work of a worker: the files that it decoded, and the seconds from the start of the workers."""
+
+    worker: int
+    host: str
+    files: int
+    elapsed_s: float
+
+    @property
+    def per_minute(self) -> float:
+        """Files per minute."""
+        return 60 * _speed(self.files, self.elapsed_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,8 +327,8 @@ class IndexDone(Counts):
         return _speed(self.video_s, self.elapsed_s)
 
 
-def _speed(video_s: float, elapsed_s: float) -> float:
-    return video_s / max(elapsed_s, 1e-6)
+def _speed(amount: float, elapsed_s: float) -> float:
+    return amount / max(elapsed_s, 1e-6)
 
 
 Event: TypeAlias = (
@@ -300,5 +346,8 @@ Event: TypeAlias = (
     | VideoMoved
     | VideoCopied
     | VideoRemoved
+    | WorkerReady
+    | WorkerLost
+    | WorkerDone
     | IndexDone
 )

@@ -43,6 +43,7 @@ from impart.video.search.snapshot import Snapshot, locate_segment
 from impart.video.search.state.cache import save_cache
 
 if TYPE_CHECKING:
+    from impart.encoders.cluster.connection import EngineInput, RayEngine
     from impart.video.copies.library import CopyLibrary, DuplicatesKeywords, FindKeywords
     from impart.video.copies.spans import Copy, DuplicateGroup
     from impart.video.crops.encoding import CropsMade
@@ -157,6 +158,7 @@ class VideoIndex:
         photos: bool = True,
         within: Iterable[str | os.PathLike[str]] | None = None,
         name_ignored: bool = False,
+        engine: EngineInput = "local",
     ) -> Iterator[Event]:
         """Index new and changed videos and photos. A run may be stopped at any moment; the next one continues.
 
@@ -172,6 +174,8 @@ class VideoIndex:
             exclude, photos, within: patterns of files and folders to leave out, whether photos of given folders are
                 taken, and folders that are not left; see `impart.video.index.files.scan.scan`.
             name_ignored: also yield `PathIgnored` for each file and folder that is left out; they are always counted.
+            engine: `local`, or `ray`: workers decode and encode, on this machine or on a cluster (`RayEngine`), and
+                this process commits. The index is the same but for `indexed_at` and the order of rows.
 
         Yields:
             Events, see `impart.video.index.events`. The work is done while they are consumed.
@@ -179,12 +183,15 @@ class VideoIndex:
         Raises:
             IndexLockedError: another process is writing to the index.
             VideoIndexError: the index cannot be written; committed videos stay.
+            MissingExtraError, ClusterError: of `ray`.
         """
+        from impart.encoders.cluster.connection import check_engine
         from impart.video.index.events import PathIgnored
         from impart.video.index.files.plan import Request
         from impart.video.index.files.scan import scan
 
         began = time.monotonic()
+        ray = check_engine(engine)
         given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
         request = Request(prune=prune, force=force, retry_failed=retry_failed)
         found = scan(given, exclude=exclude, photos=photos, within=within)
@@ -197,7 +204,7 @@ class VideoIndex:
                 self._create()
             with Writer(self._store) as writer:
                 self._adopt(writer)
-                yield from self._add(writer, found, request, began=began)
+                yield from self._add(writer, found, request, ray, began=began)
         else:
             yield from self._nothing(found, began=began)
 
@@ -450,21 +457,21 @@ class VideoIndex:
         manifest, videos, failures = self.manifest, self.videos(), self.failures()
         return IndexStats.of(self.path, manifest, videos, failures, incomplete=len(self.incomplete()))
 
-    def _add(self, writer: Writer, found: Scan, request: Request, *, began: float) -> Iterator[Event]:
+    def _add(
+        self, writer: Writer, found: Scan, request: Request, ray: RayEngine | None, *, began: float
+    ) -> Iterator[Event]:
         from impart.video.crops.store import CropStore
-        from impart.video.decode.decoder import Decoder
+        from impart.video.index.engines.choice import open_indexer
         from impart.video.index.events import IndexDone
         from impart.video.index.files.plan import planned
         from impart.video.index.files.prune import devices_after, read_devices, save_devices
-        from impart.video.index.indexer import Indexer
         from impart.video.index.pause import obeying
 
         videos, failures, devices = list(writer.videos.values()), writer.failures, read_devices(self.path)
         plan = yield from planned(found, videos, failures, writer.manifest, request=request, devices=devices)
         encoder = self._in_use.of(writer.manifest)
         complete(writer, encoder)
-        with Decoder(writer.manifest.decode, short_side_px=encoder.traits.image_size_px) as decoder:
-            indexer = Indexer(writer, encoder, decoder=decoder, batch=self.settings.encoder.batch)
+        with open_indexer(writer, encoder, batch=self.settings.encoder.batch, ray=ray) as indexer:
             counts = yield from obeying(self.path, indexer.run(plan))
         if not plan.empty:
             writer.compact(last=True)

@@ -96,11 +96,11 @@ class Indexer:
     Args:
         writer: of the index, entered.
         encoder: base or augmented, as in the index's manifest.
-        decoder: decodes the files.
+        decoder: decodes the files; None in a subclass that has them decoded elsewhere.
         batch: images per forward pass.
     """
 
-    def __init__(self, writer: Writer, encoder: Encoder, *, decoder: VideoSource, batch: int) -> None:
+    def __init__(self, writer: Writer, encoder: Encoder, *, decoder: VideoSource | None, batch: int) -> None:
         self._writer = writer
         self._encoder = encoder
         self._base = encoder.base if isinstance(encoder, AugmentedEncoder) else encoder
@@ -199,15 +199,19 @@ class Indexer:
         """Decode, encode and commit files."""
         self._files_total += len(tasks)
         self._bytes_total += sum(task.file.size_bytes for task in tasks)
-        hashes: dict[Path, str | None] = {}
-        by_path = {task.file.path: task for task in tasks}
-        readable = [task for task in tasks if task.file.problem is None]
         for task in tasks:
             if task.file.problem is not None:
                 yield self._fail(task, task.file.problem, lasting=task.file.lasting)
+        yield from self._decode_readable([task for task in tasks if task.file.problem is None])
+
+    def _decode_readable(self, tasks: Sequence[IndexTask]) -> Iterator[Event]:
+        """Decode, encode and commit files that can be opened."""
+        assert self._decoder is not None
+        hashes: dict[Path, str | None] = {}
+        by_path = {task.file.path: task for task in tasks}
 
         def paths() -> Iterator[Path]:
-            for task in readable:
+            for task in tasks:
                 hashes[task.file.path] = task.content_hash or hash_of(task.file)
                 yield task.file.path
 
@@ -217,10 +221,8 @@ class Indexer:
         try:
             for item in self._decoder.decode(paths()):
                 if video is None:
-                    video = self._buffer(by_path[item.path], hashes.pop(item.path))
                     failed_at_once = isinstance(item, DecodeFailed)
-                    if not video.content_hash and not failed_at_once:
-                        video.failure, video.lasting = "could not be read a second time", False
+                    video = self._buffer(by_path[item.path], hashes.pop(item.path), failed=failed_at_once)
                     still = isinstance(item, DecodedSegment) and item.still
                     if not still:
                         self._steps.append(_Step(partial(self._begin, video, announce=not failed_at_once)))
@@ -248,11 +250,14 @@ class Indexer:
             self._steps.clear()
             executor.shutdown(cancel_futures=True)
 
-    def _buffer(self, task: IndexTask, digest: str | None) -> VideoBuffer:
+    def _buffer(self, task: IndexTask, digest: str | None, *, failed: bool = False) -> VideoBuffer:
         revision = revision_of(digest or "", self._writer.manifest)
         if task.record is not None and task.record.revision == revision:  # its rows stay until the commit
             revision = revision_of(digest or "", self._writer.manifest, again=True)
-        return VideoBuffer(task, revision=revision, content_hash=digest or "", precision=self._precision)
+        video = VideoBuffer(task, revision=revision, content_hash=digest or "", precision=self._precision)
+        if not digest and not failed:
+            video.failure, video.lasting = "could not be read a second time", False
+        return video
 
     def _carry_out(self, *, ahead: int) -> Iterator[Event]:
         """Carry out the steps whose turn has come; wait where the encoder is more than `ahead` batches behind."""

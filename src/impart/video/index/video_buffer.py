@@ -86,6 +86,10 @@ class VideoBuffer:
         self._thumbs.append(grey_thumbnail(segment.image))
         self._image_times.append((segment.start_s, segment.end_s, segment.weight))
 
+    def add_thumbs(self, thumbs: Sequence[npt.NDArray[np.uint8]]) -> None:
+        """Append the grey thumbnails of frames that were encoded elsewhere."""
+        self._thumbs += thumbs
+
     def take_frames(self) -> tuple[list[npt.NDArray[np.uint8]], Times]:
         """Remove the frames that wait for the encoder, and return them with their times."""
         taken = self._images, self._image_times

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from impart.encoders.base import Float32, l2_normalise
 from impart.refset.refset import ReferenceSet
+from impart.retrieval.rows import StoredRows
 from impart.video.search.snapshot import Snapshot
 
 __all__ = ["best_of", "group_means", "group_sums", "top_groups"]
@@ -85,7 +86,12 @@ def best_of(frames: Float32) -> int:
 
 
 def _add_pairs(
-    sums: Float32, vectors: Float32, ids: npt.NDArray[np.int32], weights: Float32, *, group: npt.NDArray[np.int64]
+    sums: Float32,
+    vectors: Float32 | StoredRows,
+    ids: npt.NDArray[np.int32],
+    weights: Float32,
+    *,
+    group: npt.NDArray[np.int64],
 ) -> None:
     """Add the sum of weight * vectors[id] to each group.
 
