@@ -223,7 +223,8 @@ class DecodeSettings:
             fewer streams are decoded at the best one.
         stall_s: a decoder without output for this long is stopped, and its file is reported.
         look_ahead: decoded frames kept in memory while the encoder is busy.
-        threads: CPU threads of the decoder; 0 = half the cores (the others are for the encoder).
+        threads: CPU threads of the decoder; 0 = half the cores (the others are for the encoder), and twice the cores
+            for frames from 1280 x 720 on; at most 8.
     """
 
     fps: float = 4.0
@@ -247,7 +248,7 @@ class DecodeSettings:
         if self.look_ahead < 1:
             raise ConfigError(f"decode.look_ahead is {self.look_ahead}: it must be at least 1 frame")
         if self.threads < 0:
-            raise ConfigError(f"decode.threads is {self.threads}: use 0 for half the cores, or a number of threads")
+            raise ConfigError(f"decode.threads is {self.threads}: use 0 for the default, or a number of threads")
         if self.stall_s <= 0:
             raise ConfigError(f"decode.stall_s is {self.stall_s}: use a positive number of seconds")
 
