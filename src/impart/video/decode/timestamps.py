@@ -344,6 +344,8 @@ class _Packets:
                                 yield gap
                             last = packet
                         yield packet
+            except av.error.MemoryError:
+                raise
             except av.error.FFmpegError as error:
                 tally.gave_up = error.strerror or str(error)
                 if is_read_error(error):
