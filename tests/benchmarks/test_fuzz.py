@@ -50,7 +50,9 @@ def test_a_decoder_that_ends_on_a_file_is_found(fuzz, tmp_path, monkeypatch):
     script = tmp_path / "worker.py"
     script.write_text(
         "import os\nfrom impart.video.decode import worker\nreal = worker.sample_video\n"
-        "def sample(path, **options):\n    os.abort() if path.stem == '1' else None\n    yield from real(path, **options)\n"
+        "def sample(path, **options):\n"
+        "    os.abort() if path.stem == '1' else None\n"
+        "    yield from real(path, **options)\n"
         "worker.sample_video = sample\nworker.main()\n"
     )
     real = fuzz.Decoder

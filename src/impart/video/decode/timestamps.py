@@ -39,6 +39,7 @@ HOUR_S, DAY_S = 3600.0, 86_400.0
 GAP_S = 1.0
 READ_TRIES = 16
 LARGE = 2.0  # size of a packet with much new content, as a multiple of that of one in five around it
+LARGE_IN_TURN = 1.25  # as a multiple of the median of the frames around it that are shown in the order of decoding
 BEFORE_LARGE = 4  # frames in order of presentation, more than encoders mostly put between two references
 
 Item: TypeAlias = "av.Packet | Range | None"
@@ -413,7 +414,7 @@ def _planned(
         begin = first_sample(pts * base - origin_s, fps=fps)
         if begin < first_sample(after[0][0] * base - origin_s, fps=fps):
             return True
-        large = LARGE * _usual_size(near)
+        large = _large_size(near)
         return any(size > large for _, size in after[:BEFORE_LARGE])
 
     for item in items:
@@ -432,15 +433,16 @@ def _planned(
             count = 0
 
 
-def _usual_size(packets: Sequence[av.Packet]) -> int:
-    """Compute the size of an ordinary large packet: that of one in five, or of a usual frame that is shown in turn.
+def _large_size(packets: Sequence[av.Packet]) -> float:
+    """Compute the size above which a packet has much new content, from the packets around it.
 
-    The frames between these, mostly B frames, are several times smaller, and in some files nine in ten.
+    In a file of many B frames fewer than one in five are frames shown in the order of decoding. Each of these is much
+    larger than the others, so it must also be larger than is usual among them.
     """
-    in_turn, last = [], -math.inf
+    in_turn, last = [0], -math.inf
     for packet in packets:
         if packet.pts is not None and packet.pts > last:
             last = packet.pts
             in_turn.append(packet.size)
     sizes = sorted(packet.size for packet in packets)
-    return max(sizes[-(len(sizes) // 5) - 1], sorted(in_turn)[len(in_turn) // 2])
+    return max(LARGE * sizes[-(len(sizes) // 5) - 1], LARGE_IN_TURN * sorted(in_turn)[len(in_turn) // 2])
