@@ -439,10 +439,11 @@ def _large_size(packets: Sequence[av.Packet]) -> float:
     In a file of many B frames fewer than one in five are frames shown in the order of decoding. Each of these is much
     larger than the others, so it must also be larger than is usual among them.
     """
-    in_turn, last = [0], -math.inf
+    in_turn: list[int] = [0]
+    last = -math.inf
     for packet in packets:
         if packet.pts is not None and packet.pts > last:
             last = packet.pts
             in_turn.append(packet.size)
-    sizes = sorted(packet.size for packet in packets)
+    sizes: list[int] = sorted(packet.size for packet in packets)
     return max(LARGE * sizes[-(len(sizes) // 5) - 1], LARGE_IN_TURN * sorted(in_turn)[len(in_turn) // 2])
