@@ -33,10 +33,8 @@ from impart.errors import DecodeError
 from impart.video.decode.content import is_photo
 from impart.video.decode.sampler import DecodedSegment, DecodeFinished, sample_video
 
-try:
+if sys.platform == "linux":  # Windows has no such module; macOS ignores the limit
     import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
 
 __all__ = ["limit_memory", "main", "memory_reason", "read_message", "write_message"]
 
@@ -76,7 +74,7 @@ def limit_memory(memory_gb: float) -> None:
     Args:
         memory_gb: in GiB; 0 = no limit.
     """
-    if resource is None or sys.platform != "linux":
+    if sys.platform != "linux":
         return
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = resource.RLIM_INFINITY
