@@ -236,10 +236,15 @@ RUNS: dict[str, Callable[[list[Path], str], Run]] = {
 }
 
 
-def measure(way: str, folder: Path, encoder_id: str) -> Run:
-    """Run one way in a new process, and measure the memory of this process and its worker."""
+def measure(way: str, folder: Path, encoder_id: str, *, checkout: Path | None = None) -> Run:
+    """Run one way in a new process, and measure the memory of this process and its worker.
+
+    Args:
+        checkout: of the build to measure; None = the one that is imported here.
+    """
     command = [sys.executable, __file__, str(folder), "--encoder", encoder_id, "--way", way]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    environment = dict(os.environ) if checkout is None else {**os.environ, "PYTHONPATH": str(checkout / "src")}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     own_mb = worker_mb = 0.0
     while process.poll() is None:
         own_mb = max(own_mb, _peak_mb(process.pid))

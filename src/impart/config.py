@@ -225,7 +225,10 @@ class DecodeSettings:
             fewer streams are decoded at the best one.
         stall_s: a decoder without output for this long is stopped, and its file is reported.
         look_ahead: decoded frames kept in memory while the encoder is busy.
-        threads: CPU threads of the decoder; 0 = half the cores (the others are for the encoder).
+        threads: CPU threads of the decoder; 0 = half the cores (the others are for the encoder), and twice the cores
+            for frames from 1280 x 720 on; at most 8.
+        memory_gb: memory that one file may take in the decoder's process; a file that needs more is reported. 8K video
+            of 10 bits takes up to 2. 0 = no limit. Linux alone enforces it.
     """
 
     fps: float = 4.0
@@ -235,6 +238,7 @@ class DecodeSettings:
     stall_s: float = 60.0
     look_ahead: int = 128
     threads: int = 0
+    memory_gb: float = 4.0
 
     def __post_init__(self) -> None:
         _check_finite(self, "decode")
@@ -249,7 +253,9 @@ class DecodeSettings:
         if self.look_ahead < 1:
             raise ConfigError(f"decode.look_ahead is {self.look_ahead}: it must be at least 1 frame")
         if self.threads < 0:
-            raise ConfigError(f"decode.threads is {self.threads}: use 0 for half the cores, or a number of threads")
+            raise ConfigError(f"decode.threads is {self.threads}: use 0 for the default, or a number of threads")
+        if self.memory_gb < 0:
+            raise ConfigError(f"decode.memory_gb is {self.memory_gb}: use 0 for no limit, or a number of gigabytes")
         if self.stall_s <= 0:
             raise ConfigError(f"decode.stall_s is {self.stall_s}: use a positive number of seconds")
 

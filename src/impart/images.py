@@ -62,6 +62,7 @@ _DAMAGE = (
     ArithmeticError,
     TypeError,
     AttributeError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
@@ -185,7 +186,7 @@ def load_photo(path: Path, *, draft_px: int = 0) -> Photo:
 
 
 def is_animation(path: Path) -> bool:
-    """Tell whether an image file has several frames; True where this cannot be read.
+    """Tell whether an image file has several frames; True where this cannot be read, False where it is too large.
 
     Raises:
         OSError: the file cannot be read.
@@ -194,6 +195,8 @@ def is_animation(path: Path) -> bool:
         try:
             with Image.open(file) as image:
                 return bool(getattr(image, "is_animated", False))
+        except Image.DecompressionBombError:
+            return False
         except _DAMAGE:
             return True
 
@@ -232,11 +235,15 @@ def animation_frames(path: Path, *, most_px: int) -> Iterator[tuple[Image.Image,
         OSError, SyntaxError: the file is damaged.
         ValueError: the animation is too large.
     """
-    with Image.open(path) as image:
-        if image.width * image.height * getattr(image, "n_frames", 1) > most_px:
-            raise ValueError(f"an animation of more than {most_px:,} pixels")
-        for shown in ImageSequence.Iterator(image):
-            yield to_rgb(shown), round(shown.info.get("duration", 0))
+    too_large = f"an animation of more than {most_px:,} pixels"
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height * getattr(image, "n_frames", 1) > most_px:
+                raise ValueError(too_large)
+            for shown in ImageSequence.Iterator(image):
+                yield to_rgb(shown), round(shown.info.get("duration", 0))
+    except Image.DecompressionBombError as error:
+        raise ValueError(too_large) from error
 
 
 def _content(image: Path | bytes | Callable[[], bytes]) -> bytes:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers import clips
 from impart.config import DecodeSettings
@@ -292,3 +293,33 @@ def _runs(pid: int) -> bool:
         return False
     status = Path(f"/proc/{pid}/stat")
     return not (status.exists() and status.read_text().split(")")[-1].split()[0] == "Z")
+
+
+# Memory
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is enforced there alone")
+def test_a_file_that_needs_more_memory_than_the_limit_is_named_and_costs_only_itself(tmp_path, three):
+    images = [np.zeros((1440, 2560, 3), np.uint8)] * 3
+    large = clips.write_frames(tmp_path / "large.mp4", images, times_s=[0.0, 0.1, 0.2], preset="ultrafast")
+    photo = tmp_path / "large.png"
+    Image.new("RGB", (4500, 4500)).save(photo)
+    paths = [three[0], large, photo, three[2]]
+    with Decoder(DecodeSettings(memory_gb=0.04), short_side_px=64) as decoder:
+        items = list(decoder.decode(paths))
+    assert [kind for _, kind in kinds(items)] == ["DecodeFinished", "DecodeFailed", "DecodeFailed", "DecodeFinished"]
+    for item in items:
+        if isinstance(item, DecodeFailed):
+            assert item.reason == "needs more than 0.04 GB of memory to decode (decode.memory_gb sets the limit)"
+            assert item.lasting
+    with Decoder(DecodeSettings(), short_side_px=64) as decoder:
+        assert all(kind == "DecodeFinished" for _, kind in kinds(list(decoder.decode(paths))))
+
+
+def test_a_library_that_ends_the_process_for_lack_of_memory_is_named_as_such(tmp_path, three):
+    trouble = "sys.stderr.write('terminate called after throwing\\n  what():  std::bad_alloc\\n'); os.abort()"
+    with Decoder(DecodeSettings(memory_gb=2), short_side_px=64, command=troubled(tmp_path, trouble)) as decoder:
+        failed = [item for item in decoder.decode(three) if isinstance(item, DecodeFailed)]
+    assert [item.reason for item in failed] == [
+        "needs more than 2 GB of memory to decode (decode.memory_gb sets the limit)"
+    ]

@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from av.video.frame import PictureType
 
 from helpers import clips
 from helpers.tiny_encoder import COLOURS
@@ -171,8 +172,17 @@ def test_a_stream_without_timestamps_goes_by_its_frame_rate(tmp_path):
     assert finished.info.duration_s == pytest.approx(2.0, abs=1e-3)
 
 
-def test_fewer_frames_are_decoded_than_the_file_holds(tmp_path):
-    path = clips.write_clip(tmp_path / "b.mp4", colours=["red"] * 8, bf="3", preset="medium", g="250")
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("b.mp4", "libx264", {"bf": "3", "preset": "medium", "g": "250"}),
+        ("b.ts", "libx264", {"bf": "3", "preset": "medium", "g": "250"}),
+        ("b.mp4", "libx265", {"preset": "ultrafast", "x265-params": "log-level=none:bframes=4"}),
+        ("b.ts", "libx265", {"preset": "ultrafast", "x265-params": "log-level=none:bframes=4"}),
+    ],
+)
+def test_fewer_frames_are_decoded_than_the_file_holds(tmp_path, name, codec, options):
+    path = clips.write_clip(tmp_path / name, colours=["red"] * 8, codec=codec, **options)
 
     def decoded(*, skip_unshown: bool) -> int:
         tally = Tally()
@@ -191,25 +201,52 @@ def test_first_sample_tolerates_clock_rounding():
 
 
 @pytest.mark.parametrize(
-    ("codec", "options"),
+    ("suffix", "codec", "options"),
     [
-        ("libx264", {"bf": "3", "preset": "medium", "b-pyramid": "normal"}),
-        ("libx264", {"bf": "8", "preset": "medium", "b-adapt": "0"}),
-        ("mpeg4", {"bf": "2"}),
-        ("mjpeg", {}),
+        ("mkv", "libx264", {"bf": "3", "preset": "medium", "b-pyramid": "normal"}),
+        ("ts", "libx264", {"bf": "8", "preset": "medium", "b-adapt": "0"}),
+        ("mkv", "libx265", {"preset": "ultrafast", "x265-params": "log-level=none:bframes=4"}),
+        ("ts", "libx265", {"preset": "ultrafast", "x265-params": "log-level=none:bframes=4"}),
+        ("mkv", "libx265", {"preset": "ultrafast", "x265-params": "log-level=none:bframes=4:temporal-layers=2"}),
+        ("mkv", "mpeg4", {"bf": "2"}),
+        ("mkv", "mjpeg", {}),
     ],
 )
-def test_leaving_out_unshown_frames_changes_nothing(tmp_path, codec, options):
+def test_leaving_out_unshown_frames_changes_nothing(tmp_path, suffix, codec, options):
     rng = np.random.default_rng(1)
     big = rng.integers(0, 255, (12, 200, 3), dtype=np.uint8).repeat(12, axis=0)
     images = [np.ascontiguousarray(big[:120, i : i + 160]) for i in range(40)]
     times = np.cumsum(np.r_[0.0, rng.uniform(0.02, 0.09, 39)]).tolist()
     pix_fmt = "yuvj420p" if codec == "mjpeg" else None
-    path = clips.write_frames(tmp_path / "b.mkv", images, times_s=times, codec=codec, pix_fmt=pix_fmt, **options)
+    path = tmp_path / f"b.{suffix}"
+    clips.write_frames(path, images, times_s=times, codec=codec, pix_fmt=pix_fmt, **options)
     fast, _ = sample(path)
     full, _ = sample(path, skip_unshown=False)
     assert [(s.start_s, s.end_s, s.weight) for s in fast] == [(s.start_s, s.end_s, s.weight) for s in full]
     assert all(np.array_equal(a.image, b.image) for a, b in zip(fast, full, strict=True))
+
+
+def test_the_loop_filter_is_left_out_of_b_frames_alone_and_only_where_images_shrink_much(tmp_path):
+    rng = np.random.default_rng(2)
+    big = rng.integers(0, 255, (40, 60, 3), dtype=np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+    images = [np.ascontiguousarray(big[:512, 3 * i : 3 * i + 512]) for i in range(30)]
+    path = clips.write_frames(
+        tmp_path / "b.mp4", images, times_s=[i / 25 for i in range(30)], bf="3", preset="medium", crf="38"
+    )
+
+    def decoded(shrunk_px: int | None) -> list[tuple[str, np.ndarray]]:
+        options = {"origin_s": 0.0, "fps": 25.0, "limit_s": None, "tally": Tally(), "shrunk_px": shrunk_px}
+        with av.open(str(path)) as container:
+            read = FrameReader(path, **options).read(container, container.streams.video[0])
+            return [(PictureType(one.frame.pict_type).name, one.frame.to_ndarray()) for one in read]
+
+    exact, little, much = decoded(None), decoded(129), decoded(128)
+    assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(exact, little, strict=True))
+    changed = {kind for (kind, a), (_, b) in zip(exact, much, strict=True) if not np.array_equal(a, b)}
+    assert "B" in changed
+    assert "I" not in changed
+    apart = [np.abs(a.astype(int) - b).mean() for (_, a), (_, b) in zip(exact, much, strict=True)]
+    assert max(apart) < 3
 
 
 # Images

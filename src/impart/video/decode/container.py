@@ -12,7 +12,7 @@ from typing import Literal
 import av
 import av.error
 
-from impart.errors import DecodeError
+from impart.errors import DataError, DecodeError
 from impart.video.decode.content import content_of
 from impart.video.decode.structure import lacks_index
 
@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _TIMES = ("com.apple.quicktime.creationdate", "creation_time", "date")  # the first has the offset from UTC
+_PIECE_BYTES, _TESTED_BYTES = 1 << 20, 1 << 28
 _ZEROS_END = datetime(1970, 1, 3)  # clocks count from 1904 or 1970
 
 OPTIONS = {"protocol_whitelist": "file"}  # a playlist named .mp4 opens no network connection
@@ -36,6 +37,9 @@ _READ_ERROR_NAMES = """
     ENOENT ENOMEDIUM ENOTCONN ENXIO EPERM EREMOTEIO ESTALE ETIMEDOUT
 """
 _READ_ERRORS = {getattr(errno, name, None) for name in _READ_ERROR_NAMES.split()}  # no system has all of them
+
+
+_OF_DAMAGE = (errno.EIO, errno.EPERM)  # where the disk can be read
 
 
 @dataclass(frozen=True)
@@ -82,11 +86,10 @@ def open_video(path: Path) -> av.container.InputContainer:
     if content == "animated webp":
         return _open_webp(path)
     try:
-        # An absolute path: "a:b.mp4" is a file, not a protocol.
-        return av.open(os.path.abspath(path), metadata_errors="replace", options=OPTIONS)  # noqa: PTH100
+        return _open(path)
     except av.error.FFmpegError as error:
         try:
-            if is_read_error(error):
+            if is_read_error(error) and error.errno not in _OF_DAMAGE:
                 raise error
             without_index = lacks_index(path)
         except OSError as read_error:
@@ -94,11 +97,33 @@ def open_video(path: Path) -> av.container.InputContainer:
             raise failure(path, reason, lasting=False) from read_error
         if without_index:
             reason = "truncated: the file ends before its index (moov atom); copy or download it again"
-        elif isinstance(error, av.error.InvalidDataError | av.error.EOFError):
+        elif isinstance(error, av.error.InvalidDataError | av.error.EOFError) or error.errno in _OF_DAMAGE:
             reason = "not a video, or damaged from its first bytes on"
         else:
             reason = f"cannot be opened: {error.strerror or error}"
         raise failure(path, reason) from error
+    except OSError as error:
+        raise failure(path, f"cannot be read: {error.strerror or error}", lasting=False) from error
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    """Open a file with FFmpeg, which reports some damage as an error of the disk: then the disk is tested.
+
+    Raises:
+        FFmpegError: it is not a video, or damaged.
+        OSError: it cannot be read.
+    """
+    # An absolute path: "a:b.mp4" is a file, not a protocol.
+    absolute = os.path.abspath(path)  # noqa: PTH100
+    try:
+        return av.open(absolute, metadata_errors="replace", options=OPTIONS)
+    except av.error.FFmpegError as error:
+        if error.errno not in _OF_DAMAGE:
+            raise
+    with path.open("rb") as file:
+        while file.tell() < _TESTED_BYTES and file.read(_PIECE_BYTES):
+            pass
+    return av.open(absolute, metadata_errors="replace", options=OPTIONS)
 
 
 def _open_webp(path: Path) -> av.container.InputContainer:
@@ -106,7 +131,9 @@ def _open_webp(path: Path) -> av.container.InputContainer:
 
     try:
         return av.open(as_video(path))
-    except (OSError, SyntaxError, ValueError) as error:  # as Pillow and FFmpeg raise them
+    except DataError as error:
+        raise failure(path, f"cannot be decoded: {error.__cause__ or error}") from error
+    except (OSError, SyntaxError, ValueError, RuntimeError) as error:  # as Pillow and FFmpeg raise them
         raise failure(path, f"cannot be decoded: {error}") from error
 
 

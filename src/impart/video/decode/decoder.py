@@ -33,13 +33,14 @@ from impart.errors import DecodeError
 from impart.video.decode.container import VideoInfo
 from impart.video.decode.frames.changes import Step
 from impart.video.decode.sampler import DecodedSegment, DecodeFailed, DecodeFinished
-from impart.video.decode.worker import read_message
+from impart.video.decode.worker import memory_reason, read_message
 
 __all__ = ["Decoder", "exit_in_words", "worker_environment"]
 
 STARTS = 3  # of a worker that is killed while it starts
 REQUESTS = 8  # files requested ahead; enough that short clips fill the look-ahead too
 KILLED = tuple(-getattr(signal, name) for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT") if hasattr(signal, name))
+NO_MEMORY = ("bad_alloc", "memoryerror", "memory allocation of", "cannot allocate memory", "out of memory")
 END: tuple[dict[str, Any], bytes] = ({"kind": "end"}, b"")
 
 
@@ -137,6 +138,8 @@ class Decoder:
                 return DecodeFailed(path, f"no frame for {self._settings.stall_s:g} s; decoding was stopped")
             if header["kind"] == "end":
                 reason, killed = worker.how_it_ended(), worker.was_killed
+                if worker.lacked_memory and not killed:
+                    reason = memory_reason(self._settings.memory_gb)
                 self.close()
                 return DecodeFailed(path, reason, lasting=not killed)
             if header.get("id") == number:
@@ -243,6 +246,12 @@ class _Worker:
     def was_killed(self) -> bool:
         """Whether the process was ended from outside: by the system when memory is short, or by a person."""
         return self._process.poll() in KILLED
+
+    @property
+    def lacked_memory(self) -> bool:
+        """Whether the last lines of the process name a lack of memory, as libraries do before they end it."""
+        self._threads[1].join(timeout=1)
+        return any(words in line.lower() for line in list(self._error_lines)[-3:] for words in NO_MEMORY)
 
     def close(self) -> None:
         """Kill the process and end the threads."""

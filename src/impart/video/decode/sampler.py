@@ -190,6 +190,7 @@ def _segments(
         limit_s=latest_end_s(container, stream),
         tally=tally,
         threads=settings.threads,
+        shrunk_px=short_side_px,
         skip_unshown=skip_unshown,
     )
     run: _Run | None = None

@@ -25,7 +25,9 @@ __all__ = [
     "why_undecodable",
 ]
 
+LARGE_PX = 1280 * 720  # frames from here on take longer to decode than to encode
 HUGE_PX = 4096 * 2304  # frames above this are decoded by two threads at most: each holds several frames
+UNFILTERED = 4  # frames so many times as large as the image are decoded without the loop filter of B frames
 NO_VIDEO = frozenset({"has sound but no image", "has no video stream"})
 """Reasons of files that are no failures: they contain no video."""
 ENCRYPTED = "encrypted (DRM or a pay channel): it cannot be decoded without its key"
@@ -36,6 +38,7 @@ _ESTIMATED = frozenset(
     {"mpegts", "mpeg", "nut", "ogg", "gif"}
 )  # FFmpeg reads the last timestamp there: nothing is declared
 _ENDS = frozenset({"matroska,webm", "flv", "asf"})  # their duration is the time of the end, not the length
+_LOOP_FILTERED = frozenset({"h264", "hevc"})
 _ASF_KEYS = frozenset({"ASF_Protection_Type", "ASF_Key_ID"})
 
 
@@ -101,16 +104,25 @@ def why_undecodable(path: Path, container: av.container.InputContainer, stream: 
     return None
 
 
-def prepare(container: av.container.InputContainer, stream: av.VideoStream, *, threads: int) -> None:
+def prepare(
+    container: av.container.InputContainer, stream: av.VideoStream, *, threads: int, shrunk_px: int | None = None
+) -> None:
     """Set the decoder's threads, and leave out the streams that are not read.
 
     Args:
-        threads: 0 = half the cores, since the encoder works at the same time.
+        threads: 0 = half the cores, since the encoder works at the same time; twice the cores for large frames, which
+            take longer to decode than to encode. A thread often waits for rows of the frame that its own refers to.
+        shrunk_px: short side to which frames are made smaller. Where they are much larger, the loop filter of B frames
+            is left out; None = never.
     """
+    codec = stream.codec_context
+    size_px, cores = codec.width * codec.height, os.cpu_count() or 2
+    wanted = threads or max(1, min(8, 2 * cores if size_px >= LARGE_PX else cores // 2))
     stream.thread_type = "AUTO"
-    wanted = threads or max(1, min(8, (os.cpu_count() or 2) // 2))
-    huge = stream.codec_context.width * stream.codec_context.height > HUGE_PX
-    stream.codec_context.thread_count = min(wanted, 2) if huge else wanted
+    codec.thread_count = min(wanted, 2) if size_px > HUGE_PX else wanted
+    shrinks = shrunk_px is not None and min(codec.width, codec.height) >= UNFILTERED * shrunk_px
+    if shrinks and codec.name in _LOOP_FILTERED and not codec.is_open:
+        codec.options = {**codec.options, "skip_loop_filter": "bidir"}
     kept = {stream.index, *(other.index for other in beside(container))}
     for other in container.streams:
         if other.index not in kept:

@@ -4,8 +4,8 @@
   AVI has none: there the n-th frame shown takes the n-th decoding time. A clock that jumps is joined at the jump
   (`Clock`); a gap stays a gap. FFmpeg applies edit lists.
 - **Skipping**: at 4 samples per second most frames are not needed. A frame is not decoded where no other frame refers
-  to it (mostly B frames) and no grid time shows it. This is read from the timestamps of the packets, so the frames that
-  are shown are the same to the last bit. Frames just before an unusually large packet are decoded too: a cut may be
+  to it (mostly B frames) and no grid time shows it. This is read from the packets and their timestamps, and changes no
+  bit of the frames that are shown. Frames just before an unusually large packet are decoded too: a cut may be
   between them, and its time is then known to the frame.
 - **Other streams**: an MPEG transport stream may continue its video under another identifier. Where the decoded
   stream has a gap in the file, the bytes between are searched for it (`impart.video.decode.transport`).
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -24,6 +24,7 @@ import av
 import av.error
 
 from impart.video.decode.container import is_read_error
+from impart.video.decode.frames.references import References
 from impart.video.decode.streams import beside, prepare
 from impart.video.decode.structure import AVI, TS
 from impart.video.decode.transport import Range, open_range
@@ -32,13 +33,13 @@ __all__ = ["Clock", "FrameReader", "Tally", "TimedFrame", "first_sample"]
 
 EPS_S = 1e-5  # rounding of 90 kHz and microsecond clocks
 WINDOW = 20  # packets read ahead; H.264 reorders at most 16
-SKIP_SAFE = frozenset({"h264", "mpeg4", "mpeg2video", "mpeg1video"})  # "not a reference" is exact there
 BACK_S = 1.0
 JUMP_S = 10.0
 HOUR_S, DAY_S = 3600.0, 86_400.0
 GAP_S = 1.0
 READ_TRIES = 16
 LARGE = 2.0  # size of a packet with much new content, as a multiple of that of one in five around it
+LARGE_IN_TURN = 1.25  # as a multiple of the median of the frames around it that are shown in the order of decoding
 BEFORE_LARGE = 4  # frames in order of presentation, more than encoders mostly put between two references
 
 Item: TypeAlias = "av.Packet | Range | None"
@@ -172,6 +173,7 @@ class FrameReader:
         limit_s: the declared end of the container, on the file's clock; None = not declared.
         tally: receives what is found.
         threads: of the decoder, see `impart.video.decode.streams.prepare`.
+        shrunk_px: short side to which frames are made smaller, see there.
         skip_unshown: skip frames that no grid time shows and no other frame refers to.
         wanted_s: time on the file's clock, in place of all grid times; None = the grid counts.
         sought: whether reading begins behind a seek: a decoder drops frames there that refer to earlier ones.
@@ -186,6 +188,7 @@ class FrameReader:
         limit_s: float | None,
         tally: Tally,
         threads: int = 0,
+        shrunk_px: int | None = None,
         skip_unshown: bool = True,
         wanted_s: float | None = None,
         sought: bool = False,
@@ -196,6 +199,7 @@ class FrameReader:
         self._limit_s = limit_s
         self._tally = tally
         self._threads = threads
+        self._shrunk_px = shrunk_px
         self._skip_unshown = skip_unshown
         self._wanted_s = wanted_s
         self._dropped = sought  # whether frames may be missing before the next one, of an AVI
@@ -216,11 +220,12 @@ class FrameReader:
         self, container: av.container.InputContainer, stream: av.VideoStream, clock: Clock, *, whole: Range
     ) -> Generator[TimedFrame, None, Range | None]:
         """Decode one stream of a range; return the range behind its last packet."""
-        prepare(container, stream, threads=self._threads)
+        prepare(container, stream, threads=self._threads, shrunk_px=self._shrunk_px)
         codec, tally = stream.codec_context, self._tally
         base = float(stream.time_base or 0) or 1e-3
         packets = _Packets(container, stream, tally=tally, clock=clock)
-        skip_safe = codec.name in SKIP_SAFE and self._due is None
+        references = References(codec.name, codec.extradata)
+        skip_safe = references.known and self._due is None
         plan: Iterator[tuple[Item, bool]]
         skip = self._skip_unshown and whole.start == 0  # in other ranges the grid may lie differently
         if stream.time_base and skip and (codec.codec.intra_only or skip_safe):
@@ -232,9 +237,9 @@ class FrameReader:
             if isinstance(item, Range):
                 yield from self._elsewhere(item.within(whole), clock, interrupted=stream)
                 continue
-            if not shown and codec.codec.intra_only:
+            if not shown and isinstance(item, av.Packet) and (codec.codec.intra_only or references.unreferenced(item)):
                 continue
-            if skipping == shown:
+            if references.by_ffmpeg and skipping == shown:
                 skipping = not shown
                 codec.skip_frame = "NONREF" if skipping else "DEFAULT"
             yield from self._decode(stream, item, clock)
@@ -340,6 +345,8 @@ class _Packets:
                                 yield gap
                             last = packet
                         yield packet
+            except av.error.MemoryError:
+                raise
             except av.error.FFmpegError as error:
                 tally.gave_up = error.strerror or str(error)
                 if is_read_error(error):
@@ -392,24 +399,23 @@ def _planned(
     frame is taken as shown. Behind a jump of the clock all are: the grid may lie differently there.
     """
     window: deque[av.Packet] = deque()
-    past: deque[tuple[int | None, int]] = deque(maxlen=WINDOW)  # timestamps and sizes
+    past: deque[av.Packet] = deque(maxlen=WINDOW)
     count, jumped, last_dts = 0, False, None
 
     def shown(packet: av.Packet) -> bool:
         if jumped or packet.pts is None or (count <= WINDOW and wanted_s is None):
             return True
-        pts = packet.pts
-        near = [*past, *((other.pts, other.size) for other in window)]
-        after = sorted((other, size) for other, size in near if other is not None and other > pts)
-        if not after or any(other is None or other == pts for other, _ in near):
+        pts, near = packet.pts, [*past, *window]
+        after = sorted((other.pts, other.size) for other in near if other.pts is not None and other.pts > pts)
+        if not after or any(other.pts is None or other.pts == pts for other in near):
             return True
         if wanted_s is not None:
             return bool(after[0][0] * base > wanted_s)
         begin = first_sample(pts * base - origin_s, fps=fps)
         if begin < first_sample(after[0][0] * base - origin_s, fps=fps):
             return True
-        usual = sorted(size for _, size in near)[-(len(near) // 5) - 1]
-        return any(size > LARGE * usual for _, size in after[:BEFORE_LARGE])
+        large = _large_size(near)
+        return any(size > large for _, size in after[:BEFORE_LARGE])
 
     for item in items:
         if isinstance(item, av.Packet):
@@ -421,7 +427,23 @@ def _planned(
             head = window.popleft()
             count += 1
             yield head, shown(head) if isinstance(item, av.Packet) else True
-            past.append((head.pts, head.size))
+            past.append(head)
         if not isinstance(item, av.Packet):
             yield item, True
             count = 0
+
+
+def _large_size(packets: Sequence[av.Packet]) -> float:
+    """Compute the size above which a packet has much new content, from the packets around it.
+
+    In a file of many B frames fewer than one in five are frames shown in the order of decoding. Each of these is much
+    larger than the others, so it must also be larger than is usual among them.
+    """
+    in_turn: list[int] = [0]
+    last = -math.inf
+    for packet in packets:
+        if packet.pts is not None and packet.pts > last:
+            last = packet.pts
+            in_turn.append(packet.size)
+    sizes: list[int] = sorted(packet.size for packet in packets)
+    return max(LARGE * sizes[-(len(sizes) // 5) - 1], LARGE_IN_TURN * sorted(in_turn)[len(in_turn) // 2])

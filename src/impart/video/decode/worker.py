@@ -1,6 +1,7 @@
 """Worker process of the decoder: `python -m impart.video.decode.worker`.
 
-A damaged file may crash FFmpeg or make it hang. In a process of its own this costs one process and one file.
+A damaged file may crash FFmpeg or make it hang. In a process of its own this costs one process and one file. It may
+also declare images of any size: on Linux, the process limits its own memory (`DecodeSettings.memory_gb`).
 
 Requests are read from standard input, one JSON object per line. Messages are written to standard output, each a length,
 a JSON header and the bytes of the image:
@@ -32,10 +33,14 @@ from impart.errors import DecodeError
 from impart.video.decode.content import is_photo
 from impart.video.decode.sampler import DecodedSegment, DecodeFinished, sample_video
 
-__all__ = ["main", "read_message", "write_message"]
+if sys.platform == "linux":  # Windows has no such module; macOS ignores the limit
+    import resource
+
+__all__ = ["limit_memory", "main", "memory_reason", "read_message", "write_message"]
 
 ALIVE_S = 1.0  # pause after which an `alive` message is sent
 LENGTH = struct.Struct("<I")
+GB = 2**30
 
 
 def write_message(pipe: IO[bytes], header: dict[str, Any], payload: bytes | memoryview = b"") -> None:
@@ -58,6 +63,34 @@ def read_message(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
     header: dict[str, Any] = json.loads(head)
     payload = pipe.read(header["size"])
     return None if len(payload) < header["size"] else (header, payload)
+
+
+def limit_memory(memory_gb: float) -> None:
+    """Limit the memory that this process takes from now on; does nothing but on Linux.
+
+    What it has taken already, such as what a library did not free after an earlier file, does not count. Mapped files
+    and the code of libraries do not count either. macOS accepts the limit and ignores it; Windows has none.
+
+    Args:
+        memory_gb: in GiB; 0 = no limit.
+    """
+    if sys.platform != "linux":
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = resource.RLIM_INFINITY
+    if memory_gb:
+        taken = int(Path("/proc/self/statm").read_text("ascii").split()[5]) * resource.getpagesize()
+        wanted = taken + int(memory_gb * GB)
+    if hard != resource.RLIM_INFINITY:
+        wanted = hard if wanted == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+
+
+def memory_reason(memory_gb: float) -> str:
+    """Name the reason of a file that exceeds the limit."""
+    if not memory_gb:
+        return "needs more memory to decode than there is"
+    return f"needs more than {memory_gb:g} GB of memory to decode (decode.memory_gb sets the limit)"
 
 
 def main() -> None:
@@ -94,14 +127,19 @@ def _serve(pipe: IO[bytes], request: dict[str, Any]) -> None:
             last_message_s = now_s
             write_message(pipe, {"kind": "alive", "id": request["id"], "time_s": time_s})
 
-    found = _sample(request, on_progress=alive)
+    settings = DecodeSettings(**request["settings"])
+    limit_memory(settings.memory_gb)
+    found = _sample(request, settings, on_progress=alive)
     while True:
         try:
             item = next(found)
         except StopIteration:
             return
-        except DecodeError as error:
-            failed = {"reason": error.reason, "lasting": error.lasting}
+        except (DecodeError, MemoryError) as error:
+            if isinstance(error, DecodeError) and not isinstance(error.__cause__, MemoryError):
+                failed = {"reason": error.reason, "lasting": error.lasting}
+            else:
+                failed = {"reason": memory_reason(settings.memory_gb), "lasting": True}
         except Exception as error:  # noqa: BLE001 - whatever one file raises is that file's failure
             failed = {"reason": f"cannot be decoded: {type(error).__name__}: {error}", "lasting": True}
         else:
@@ -113,10 +151,10 @@ def _serve(pipe: IO[bytes], request: dict[str, Any]) -> None:
 
 
 def _sample(
-    request: dict[str, Any], *, on_progress: Callable[[float], None]
+    request: dict[str, Any], settings: DecodeSettings, *, on_progress: Callable[[float], None]
 ) -> Iterator[DecodedSegment | DecodeFinished]:
-    """Decode a photo or a video."""
-    path, settings = Path(request["path"]), DecodeSettings(**request["settings"])
+    """Decode a photo or a video; whatever is raised, it is from the first item on."""
+    path = Path(request["path"])
     try:
         photo = path.is_file() and is_photo(path)
     except OSError:
@@ -124,8 +162,9 @@ def _sample(
     if photo:
         from impart.video.decode.photo import sample_photo  # Pillow: not needed for videos, and it takes time
 
-        return sample_photo(path, settings=settings, short_side_px=request["short_side_px"])
-    return sample_video(path, settings=settings, short_side_px=request["short_side_px"], on_progress=on_progress)
+        yield from sample_photo(path, settings=settings, short_side_px=request["short_side_px"])
+        return
+    yield from sample_video(path, settings=settings, short_side_px=request["short_side_px"], on_progress=on_progress)
 
 
 def _write_item(pipe: IO[bytes], number: int, item: DecodedSegment | DecodeFinished) -> None:
