@@ -148,6 +148,7 @@ class Writer:
         self.failures: dict[Path, FailureRecord] = {}
         self.unblended: list[VideoRecord] = []
         self._tables: dict[str, Any] = {}
+        self._uncommitted: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Self:
         self._lock.enter_context(write_lock(self.store.folder))
@@ -166,7 +167,7 @@ class Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and not self.unblended:
+        if kind is None and not self.unblended and not self._uncommitted:
             mark_closed(self.store.folder, [VIDEOS, *self._row_tables()])
         self._lock.close()
 
@@ -198,6 +199,7 @@ class Writer:
             "vector": _lists(chunk.vectors),
             "retrieval": _lists(chunk.retrieval),
         }
+        self._uncommitted |= set(pairs)
         with self.store.errors("write to"):
             self._table(SEGMENTS).add(pa.table(rows))
             augmentation = self.manifest.augmentation
@@ -262,7 +264,9 @@ class Writer:
 
     def discard(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Delete the segments of (video_id, revision) pairs that are not committed."""
-        self._delete(list(pairs), self._row_tables())
+        given = list(pairs)
+        self._delete(given, self._row_tables())
+        self._uncommitted -= set(given)
 
     def remember_failure(self, path: Path, *, size_bytes: int, mtime_ns: int, reason: str) -> FailureRecord:
         """Record that a file could not be indexed."""
@@ -336,6 +340,7 @@ class Writer:
         new = {record.video_id: record for record in records}
         self._put(*(record for record in records if record.video_id in self.videos))
         self._put(*(record for record in records if record.video_id not in self.videos))
+        self._uncommitted -= {_key(record) for record in records}
         self.forget_failures([record.path for record in records])
         replaced = [one for one in old if one.revision != new[one.video_id].revision]
         self.discard([(one.video_id, one.revision) for one in replaced])

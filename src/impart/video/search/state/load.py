@@ -91,6 +91,8 @@ def _comparable(old: Snapshot, manifest: IndexManifest) -> Cached | None:
 def _joined(store: Store, state: str, manifest: IndexManifest, before: Cached) -> Snapshot | None:
     """Join earlier shards and the videos that changed; None where reading everything is better."""
     choice = before.choice
+    if not len(choice.number):
+        return None
     try:
         for shard in choice.shards:
             len(shard.snapshot.retrieval)  # now: it may not be read so far, and is read from the tables
