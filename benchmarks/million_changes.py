@@ -3,8 +3,8 @@
     python benchmarks/million_changes.py /tmp/million/index --baseline ../parent [--repeats 5]
 
 The index is one with the bundled model, such as a million segments with noise; it is not changed. Each build has a copy
-of its own with hard links to the tables. Each measurement is a process of its own, and the builds take turns. Of a clip,
-two times are reported: of the whole process, and of `VideoIndex.add` after the libraries and the model are loaded. Of a
+of its own with hard links to the tables. Each measurement is a process of its own, and the builds take turns. Of a
+clip, two times are reported: of the whole process, and of `VideoIndex.add` after libraries and model are loaded. Of a
 search by moment, the time begins when the text model is loaded. CPU seconds tell more than others on a shared machine.
 
 Memory is the highest resident size (files that are mapped included), and the highest size without such files.
