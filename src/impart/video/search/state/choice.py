@@ -31,7 +31,7 @@ __all__ = ["Choice", "VideoColumns", "choice_of", "compose", "part_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class VideoColumns:
-    """What describes V videos; the attributes are those of `Snapshot`."""
+    """Description of V videos; the attributes are those of `Snapshot`."""
 
     video_ids: tuple[str, ...]
     paths: tuple[Path, ...]
