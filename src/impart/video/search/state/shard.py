@@ -25,7 +25,7 @@ from impart.video.search.scoring import frame_hubness
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.spans.moments import Parts, Units, join_alike, split_scenes
 
-__all__ = ["Means", "Shard", "hubness_name", "within"]
+__all__ = ["Means", "VideoShard", "hubness_name", "within"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Means:
     units: Units
 
 
-class Shard:
+class VideoShard:
     """The arrays of some videos. May be shared by threads.
 
     Args:
@@ -52,7 +52,7 @@ class Shard:
         name: of the file in the cache; empty where there is none.
         parts: of the videos; None computes them.
         means: of the vectors that are in force; None computes them.
-        kept: what else is known of the vectors in force, see `Shard.keep`.
+        kept: what else is known of the vectors in force, see `VideoShard.keep`.
     """
 
     def __init__(
