@@ -65,7 +65,7 @@ _NEWEST = 2**64 - 1  # a version is named by its distance from this number
 
 
 class Rows(Protocol):
-    """What is known of the rows of a video, such as a `VideoRecord`."""
+    """The known facts about the rows of a video, such as a `VideoRecord`."""
 
     @property
     def video_id(self) -> str: ...

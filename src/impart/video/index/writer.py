@@ -104,6 +104,7 @@ class Writer:
         self.unblended: list[VideoRecord] = []
         self._tables: dict[str, Any] = {}
         self._sync = TableSync(store.folder if store.mirror is None else None)
+        self._uncommitted: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Self:
         self._lock.enter_context(write_lock(self.store.folder))
@@ -128,7 +129,7 @@ class Writer:
                 self._sync.end()
             if self._recorder is not None:
                 self._recorder.record()
-            if error is None and not self.unblended:
+            if error is None and not self.unblended and not self._uncommitted:
                 mark_closed(self.store.folder, [VIDEOS, *self._row_tables()])
         finally:
             self._lock.close()
@@ -161,6 +162,7 @@ class Writer:
             "vector": _lists(chunk.vectors),
             "retrieval": _lists(chunk.retrieval),
         }
+        self._uncommitted |= set(pairs)
         with self.store.errors("write to"):
             self._table(SEGMENTS).add(pa.table(rows))
             augmentation = self.manifest.augmentation
@@ -229,7 +231,9 @@ class Writer:
 
     def discard(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Delete the segments of (video_id, revision) pairs that are not committed."""
-        self._delete(list(pairs), self._row_tables())
+        given = list(pairs)
+        self._delete(given, self._row_tables())
+        self._uncommitted -= set(given)
 
     def remember_failure(self, path: Path, *, size_bytes: int, mtime_ns: int, reason: str) -> FailureRecord:
         """Record that a file could not be indexed."""
@@ -311,6 +315,7 @@ class Writer:
         self._sync.sync(SEGMENTS)
         self._put(*(record for record in records if record.video_id in self.videos))
         self._put(*(record for record in records if record.video_id not in self.videos))
+        self._uncommitted -= {_key(record) for record in records}
         self.forget_failures([record.path for record in records])
         self._sync.sync(VIDEOS, FAILURES)
         replaced = [one for one in old if one.revision != new[one.video_id].revision]

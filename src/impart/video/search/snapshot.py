@@ -24,7 +24,7 @@ from impart.video.index.store import Kind
 from impart.video.search.hits import timecode
 
 if TYPE_CHECKING:
-    from impart.video.search.state.choice import Choice
+    from impart.video.search.state.choice import VideoChoice
 
 __all__ = ["Snapshot", "locate_segment"]
 
@@ -74,7 +74,7 @@ class Snapshot:
     left_out: tuple[Path, ...] = ()
     unblended: tuple[Path, ...] = ()
     revisions: tuple[str, ...] = ()
-    origin: Choice | None = None
+    origin: VideoChoice | None = None
 
     def __len__(self) -> int:
         return len(self.start_s)

@@ -26,12 +26,12 @@ from impart.retrieval.hubness import CaptionBank
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import Store, TableGoneError, VideoRecord
 from impart.video.search.snapshot import Snapshot
-from impart.video.search.state.choice import Choice, VideoColumns, compose
+from impart.video.search.state.choice import VideoChoice, VideoColumns, compose
 from impart.video.search.state.codes import LEAST, basis_file, fit_basis, read_basis, write_basis
 from impart.video.search.state.derived import Derived
 from impart.video.search.state.kept import kept_folder
 from impart.video.search.state.layout import FILE, Layout, PlacedShard
-from impart.video.search.state.shard import Shard, codes_name, hubness_name
+from impart.video.search.state.shard import VideoShard, codes_name, hubness_name
 from impart.video.search.state.shard_files import (
     base_file,
     codes_file,
@@ -65,7 +65,7 @@ class Cached:
     """
 
     state: str
-    choice: Choice
+    choice: VideoChoice
     columns: VideoColumns
 
     def snapshot(self, manifest: IndexManifest) -> Snapshot:
@@ -73,7 +73,7 @@ class Cached:
         return compose(self.choice, self.columns, state=self.state, manifest=manifest)
 
 
-def from_cache(store: Store, manifest: IndexManifest, known: Sequence[Shard] = ()) -> Cached | None:
+def from_cache(store: Store, manifest: IndexManifest, known: Sequence[VideoShard] = ()) -> Cached | None:
     """Map the shards of the newest layout; None where there is none for this manifest, or a file is damaged.
 
     Args:
@@ -92,7 +92,7 @@ def from_cache(store: Store, manifest: IndexManifest, known: Sequence[Shard] = (
     return None
 
 
-def _placed(layout: Layout, shards: Sequence[Shard]) -> Cached | None:
+def _placed(layout: Layout, shards: Sequence[VideoShard]) -> Cached | None:
     """Place the videos of a layout that are in force, sorted by path."""
     shard_of, numbers, columns = [], [], []
     for place, (one, shard) in enumerate(zip(layout.shards, shards, strict=True)):
@@ -104,9 +104,9 @@ def _placed(layout: Layout, shards: Sequence[Shard]) -> Cached | None:
         numbers.append(alive)
         columns.append(_changed(VideoColumns.of(shard.snapshot), one).take(alive))
     if not shards:
-        return Cached(layout.state, Choice((), np.zeros(0, np.int64), np.zeros(0, np.int64)), _no_videos())
+        return Cached(layout.state, VideoChoice((), np.zeros(0, np.int64), np.zeros(0, np.int64)), _no_videos())
     joined = VideoColumns.joined(columns) if len(columns) > 1 else columns[0]
-    choice = Choice(tuple(shards), np.concatenate(shard_of), np.concatenate(numbers))
+    choice = VideoChoice(tuple(shards), np.concatenate(shard_of), np.concatenate(numbers))
     order = joined.order()
     return Cached(
         layout.state,
@@ -184,7 +184,7 @@ class _Update:
             TableGoneError: the tables cannot be read.
         """
         wanted = {record.video_id: record for record in records}
-        kept: list[tuple[Shard, PlacedShard]] = []
+        kept: list[tuple[VideoShard, PlacedShard]] = []
         for shard, numbers in self._known(wanted):
             places = [_place(shard, number, wanted.pop(shard.snapshot.video_ids[number])) for number in numbers]
             dead = np.delete(np.arange(len(shard.keys)), numbers)
@@ -202,7 +202,7 @@ class _Update:
         if layout != Layout.read(self.cache):
             layout.write(self.cache)
 
-    def _known(self, wanted: dict[str, VideoRecord]) -> Iterator[tuple[Shard, list[int]]]:
+    def _known(self, wanted: dict[str, VideoRecord]) -> Iterator[tuple[VideoShard, list[int]]]:
         """Yield the shards on disk, with files for the set in force, and the numbers of their videos in force."""
         layout = Layout.read(self.cache)
         if layout is None or layout.encoder != self._manifest.encoder_fingerprint:
@@ -224,7 +224,7 @@ class _Update:
     def _write_sets(self, placed: Sequence[PlacedShard], wanted: Mapping[str, VideoRecord]) -> None:
         """Write the files of shards that have none for the set in force."""
         without = dataclasses.replace(self._manifest, augmentation=None)
-        waiting: list[tuple[Shard, PlacedShard]] = []
+        waiting: list[tuple[VideoShard, PlacedShard]] = []
         for one in placed:
             shard = open_shard(self.cache, one.name, without, with_set=False)
             if shard is not None:
@@ -232,12 +232,12 @@ class _Update:
             if waiting and (one is placed[-1] or sum(len(of.snapshot) for of, _ in waiting) >= _READ_AT_ONCE):
                 for (shard, _), blend in zip(waiting, self._blends(waiting, wanted), strict=True):
                     snapshot = dataclasses.replace(shard.snapshot, manifest=self._manifest, blend=blend)
-                    made = Shard(snapshot, shard.keys, name=shard.name, parts=shard.parts)
+                    made = VideoShard(snapshot, shard.keys, name=shard.name, parts=shard.parts)
                     self._write_set(made)
                 waiting = []
 
     def _blends(
-        self, shards: Sequence[tuple[Shard, PlacedShard]], wanted: Mapping[str, VideoRecord]
+        self, shards: Sequence[tuple[VideoShard, PlacedShard]], wanted: Mapping[str, VideoRecord]
     ) -> list[Blend | None]:
         """Read the blends of the segments of some shards; those of videos that are gone add nothing.
 
@@ -255,16 +255,16 @@ class _Update:
         ends = np.cumsum([0, *(len(shard.snapshot) for shard, _ in shards)]).tolist()
         return [None if blend is None else blend[slice(*ends[one : one + 2])] for one in range(len(shards))]
 
-    def _read(self, records: list[VideoRecord], *, whole: bool) -> Shard | None:
+    def _read(self, records: list[VideoRecord], *, whole: bool) -> VideoShard | None:
         """Read videos from the tables; None where some lack rows."""
         state = self._store.state()
         snapshot = from_tables(self._store, state, self._manifest, only=None if whole else records)
         if snapshot.left_out or snapshot.unblended:
             return None
         keys = {record.video_id: key_of(record) for record in records}
-        return Shard(snapshot, tuple(keys[one] for one in snapshot.video_ids), name=secrets.token_hex(8))
+        return VideoShard(snapshot, tuple(keys[one] for one in snapshot.video_ids), name=secrets.token_hex(8))
 
-    def _written(self, shard: Shard) -> Shard:
+    def _written(self, shard: VideoShard) -> VideoShard:
         """Write a shard, and map its files."""
         write_base(base_file(self.cache, shard.name), shard)
         self._write_set(shard)
@@ -273,7 +273,7 @@ class _Update:
             raise OSError(f"the files of {self.cache / shard.name} cannot be read back")
         return written
 
-    def _write_set(self, shard: Shard) -> None:
+    def _write_set(self, shard: VideoShard) -> None:
         """Write what depends on the reference set in force; here is the place for what else searches derive from it."""
         if self._bank is not None:
             shard.unit_hubness(self._bank, self._encoder)
@@ -302,7 +302,7 @@ class _Update:
                 shard.codes(basis, self._encoder, "frame")
                 write_codes(codes_file(self.cache, shard.name, self._manifest), shard)
 
-    def _merged(self, shards: Sequence[tuple[Shard, PlacedShard]]) -> list[PlacedShard]:
+    def _merged(self, shards: Sequence[tuple[VideoShard, PlacedShard]]) -> list[PlacedShard]:
         """Merge small shards, and write those without much of what is gone."""
         sizes = [_alive(shard, placed) for shard, placed in shards]
         left = {number: placed for number, (_, placed) in enumerate(shards)}
@@ -317,14 +317,14 @@ class _Update:
                 left = {number: placed for number, placed in left.items() if number not in group}
         return [*left.values(), *made]
 
-    def _merge(self, shards: Sequence[tuple[Shard, PlacedShard]]) -> Shard:
+    def _merge(self, shards: Sequence[tuple[VideoShard, PlacedShard]]) -> VideoShard:
         layout = Layout("", "", tuple(placed for _, placed in shards))
         cached = _placed(layout, [shard for shard, _ in shards])
         assert cached is not None
         snapshot, choice = cached.snapshot(self._manifest), cached.choice
         derived = Derived(snapshot)
         places = zip(choice.shard_of.tolist(), choice.number.tolist(), strict=True)
-        merged = Shard(
+        merged = VideoShard(
             snapshot,
             tuple(choice.shards[place].keys[number] for place, number in places),
             name=secrets.token_hex(8),
@@ -361,7 +361,7 @@ class _Row:
     path: Path
 
 
-def _rows_of(shard: Shard, placed: PlacedShard) -> list[_Row]:
+def _rows_of(shard: VideoShard, placed: PlacedShard) -> list[_Row]:
     """List the videos of a shard; those that are gone have no id, since another shard may have their new content."""
     counts, dead = np.diff(shard.snapshot.offsets).tolist(), set(placed.dead)
     ids = ["" if number in dead else video_id for number, video_id in enumerate(shard.snapshot.video_ids)]
@@ -369,7 +369,7 @@ def _rows_of(shard: Shard, placed: PlacedShard) -> list[_Row]:
     return [_Row(video_id, key.partition(" ")[0], count, Path(video_id)) for video_id, key, count in rows]
 
 
-def _place(shard: Shard, number: int, record: VideoRecord) -> tuple[int, tuple[str, float] | None]:
+def _place(shard: VideoShard, number: int, record: VideoRecord) -> tuple[int, tuple[str, float] | None]:
     """Return the number of a video, with its path and time where they differ from those in the shard."""
     time, known = modified_at(record), float(shard.snapshot.modified_at[number])
     same = time == known or (np.isnan(time) and np.isnan(known))
@@ -390,7 +390,7 @@ def _in_groups(records: Sequence[VideoRecord]) -> Iterator[list[VideoRecord]]:
         yield group
 
 
-def _alive(shard: Shard, placed: PlacedShard) -> int:
+def _alive(shard: VideoShard, placed: PlacedShard) -> int:
     """Count the segments of a shard that are in force."""
     lengths = np.diff(shard.snapshot.offsets)
     return int(lengths.sum() - lengths[list(placed.dead)].sum())

@@ -1,4 +1,4 @@
-"""Choice: the videos of a snapshot, each with its place in a shard. A snapshot is composed of it without copies.
+"""VideoChoice: the videos of a snapshot, each with its place in a shard. A snapshot is composed of it without copies.
 
 Two commits have most videos in common, so their snapshots share most shards, with all that was derived from them.
 """
@@ -24,14 +24,14 @@ from impart.video.search.snapshot import Snapshot
 from impart.video.search.state.pieces import Runs
 
 if TYPE_CHECKING:
-    from impart.video.search.state.shard import Shard
+    from impart.video.search.state.shard import VideoShard
 
-__all__ = ["Choice", "VideoColumns", "choice_of", "compose", "part_of"]
+__all__ = ["VideoChoice", "VideoColumns", "choice_of", "compose", "part_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoColumns:
-    """What describes V videos; the attributes are those of `Snapshot`."""
+    """Description of V videos; the attributes are those of `Snapshot`."""
 
     video_ids: tuple[str, ...]
     paths: tuple[Path, ...]
@@ -75,7 +75,7 @@ class VideoColumns:
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class VideoChoice:
     """The places of V videos.
 
     Attributes:
@@ -84,18 +84,18 @@ class Choice:
         number: (V,) number of each video in its shard.
     """
 
-    shards: tuple[Shard, ...]
+    shards: tuple[VideoShard, ...]
     shard_of: npt.NDArray[np.int64]
     number: npt.NDArray[np.int64]
 
     @classmethod
-    def whole(cls, shard: Shard) -> Choice:
+    def whole(cls, shard: VideoShard) -> VideoChoice:
         """Choose all videos of one shard."""
         count = len(shard.snapshot.video_ids)
         return cls((shard,), np.zeros(count, np.int64), np.arange(count))
 
     @property
-    def single(self) -> Shard | None:
+    def single(self) -> VideoShard | None:
         """The shard of which these are all videos in order; None where there is no such shard."""
         if not len(self.number):
             return None
@@ -104,10 +104,10 @@ class Choice:
         same = len(self.number) == count and (self.shard_of == self.shard_of[0]).all()
         return shard if same and np.array_equal(self.number, np.arange(count)) else None
 
-    def take(self, videos: npt.NDArray[np.int64]) -> Choice:
+    def take(self, videos: npt.NDArray[np.int64]) -> VideoChoice:
         """Take some of the videos, in this order; shards that have none of them are left out."""
         used, shard_of = np.unique(self.shard_of[videos], return_inverse=True)
-        return Choice(tuple(self.shards[one] for one in used.tolist()), shard_of.reshape(-1), self.number[videos])
+        return VideoChoice(tuple(self.shards[one] for one in used.tolist()), shard_of.reshape(-1), self.number[videos])
 
     def runs(self, offsets: Sequence[npt.NDArray[np.int64]]) -> Runs:
         """Find the rows of the videos.
@@ -128,16 +128,16 @@ class Choice:
         return self.runs([shard.snapshot.offsets for shard in self.shards])
 
 
-def choice_of(snapshot: Snapshot) -> Choice:
+def choice_of(snapshot: Snapshot) -> VideoChoice:
     """Return the places of the videos of a snapshot; of one from the tables, they are in a shard of their own."""
     if snapshot.origin is not None:
         return snapshot.origin
-    from impart.video.search.state.shard import Shard
+    from impart.video.search.state.shard import VideoShard
 
-    return Choice.whole(Shard(snapshot))
+    return VideoChoice.whole(VideoShard(snapshot))
 
 
-def part_of(snapshot: Snapshot, choice: Choice, videos: npt.NDArray[np.int64]) -> Snapshot:
+def part_of(snapshot: Snapshot, choice: VideoChoice, videos: npt.NDArray[np.int64]) -> Snapshot:
     """Take some of the videos of a snapshot; large arrays are not copied.
 
     Args:
@@ -155,7 +155,7 @@ def part_of(snapshot: Snapshot, choice: Choice, videos: npt.NDArray[np.int64]) -
 
 
 def compose(
-    choice: Choice,
+    choice: VideoChoice,
     columns: VideoColumns,
     *,
     state: str,

@@ -28,9 +28,9 @@ from impart.video.search.ranking import group_means
 from impart.video.search.scoring import frame_hubness, frame_vectors
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.spans.moments import Parts, Units
-from impart.video.search.state.choice import Choice, choice_of, part_of
+from impart.video.search.state.choice import VideoChoice, choice_of, part_of
 from impart.video.search.state.codes import LEAST, fit_basis
-from impart.video.search.state.shard import Means, Shard, within
+from impart.video.search.state.shard import Means, VideoShard, within
 
 __all__ = ["Derived", "HubnessKind"]
 
@@ -56,7 +56,7 @@ class Derived:
         snapshot: Snapshot,
         *,
         names: NamesInForce | None = None,
-        choice: Choice | None = None,
+        choice: VideoChoice | None = None,
         is_part: bool = False,
         basis: Callable[[int], Basis | None] | None = None,
     ) -> None:
@@ -187,16 +187,16 @@ class Derived:
                 self._means[augmented] = sources[0] if choice.single is not None else _joined(choice, sources)
             return self._means[augmented]
 
-    def _with_means(self, encoder: AugmentedEncoder | None) -> Choice:
+    def _with_means(self, encoder: AugmentedEncoder | None) -> VideoChoice:
         return self._of(lambda shard: shard.has_means(augmented=encoder is not None))
 
-    def _of(self, known: Callable[[Shard], bool]) -> Choice:
+    def _of(self, known: Callable[[VideoShard], bool]) -> VideoChoice:
         """Choose a source: the shards, or the snapshot alone where it is a part, and the shards do not know it."""
         return self._own if self._is_part and not all(map(known, self.choice.shards)) else self.choice
 
     @cached_property
-    def _own(self) -> Choice:
-        return Choice.whole(Shard(self.snapshot))
+    def _own(self) -> VideoChoice:
+        return VideoChoice.whole(VideoShard(self.snapshot))
 
     def coarse(self, groups: Groups, bank: CaptionBank | None, *, kind: Literal["unit", "frame"]) -> Codes | None:
         """Return the coarse codes of all units or frames; None where all are compared exactly.
@@ -261,7 +261,7 @@ class Derived:
         return found
 
     def kept(self, encoder: AugmentedEncoder | None) -> dict[str, npt.NDArray[Any]]:
-        """Join what all shards keep of the vectors in force, by name, see `Shard.keep`.
+        """Join what all shards keep of the vectors in force, by name, see `VideoShard.keep`.
 
         Args:
             encoder: the augmentation in force.
@@ -325,7 +325,7 @@ def _of_videos(derived: Derived, encoder: AugmentedEncoder | None) -> Groups:
     )
 
 
-def _joined(choice: Choice, sources: Sequence[Means]) -> Means:
+def _joined(choice: VideoChoice, sources: Sequence[Means]) -> Means:
     """Join the unit means of the videos of a choice."""
     parts = [shard.parts.offsets for shard in choice.shards]
     of_parts, of_units = choice.runs(parts), choice.runs([one.units.offsets for one in sources])

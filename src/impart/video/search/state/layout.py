@@ -41,7 +41,7 @@ class PlacedShard:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the cache contains.
+    """Content of the cache.
 
     Attributes:
         state: `Store.state` of the commit that it belongs to.

@@ -15,8 +15,8 @@ from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import Store, TableGoneError, VideoRecord
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.state.cache import Cached, from_cache
-from impart.video.search.state.choice import Choice, VideoColumns, compose
-from impart.video.search.state.shard import Shard
+from impart.video.search.state.choice import VideoChoice, VideoColumns, compose
+from impart.video.search.state.shard import VideoShard
 from impart.video.search.state.tables import columns_of, from_tables, key_of
 
 __all__ = ["load_snapshot"]
@@ -62,20 +62,20 @@ def _whole(store: Store, state: str, manifest: IndexManifest) -> Snapshot:
 
 def _shard(
     store: Store, state: str, manifest: IndexManifest, records: list[VideoRecord], *, whole: bool = False
-) -> Shard:
+) -> VideoShard:
     """Read some videos, or all, from the tables."""
     snapshot = from_tables(store, state, manifest, only=None if whole else records)
     keys = {record.video_id: key_of(record) for record in records}
     try:
-        return Shard(snapshot, tuple(keys[video_id] for video_id in snapshot.video_ids))
+        return VideoShard(snapshot, tuple(keys[video_id] for video_id in snapshot.video_ids))
     except KeyError as error:
         raise TableGoneError("a video was added meanwhile") from error
 
 
-def _snapshot_of(shard: Shard) -> Snapshot:
+def _snapshot_of(shard: VideoShard) -> Snapshot:
     """Compose a snapshot of one shard."""
     snapshot = shard.snapshot
-    return dataclasses.replace(snapshot, origin=Choice.whole(shard))
+    return dataclasses.replace(snapshot, origin=VideoChoice.whole(shard))
 
 
 def _comparable(old: Snapshot, manifest: IndexManifest) -> Cached | None:
@@ -91,6 +91,8 @@ def _comparable(old: Snapshot, manifest: IndexManifest) -> Cached | None:
 def _joined(store: Store, state: str, manifest: IndexManifest, before: Cached) -> Snapshot | None:
     """Join earlier shards and the videos that changed; None where reading everything is better."""
     choice = before.choice
+    if not len(choice.number):
+        return None
     try:
         for shard in choice.shards:
             len(shard.snapshot.retrieval)  # now: it may not be read so far, and is read from the tables
@@ -112,7 +114,7 @@ def _joined(store: Store, state: str, manifest: IndexManifest, before: Cached) -
     numbers = [of_fresh.get(record.video_id, -1) for record in records]
     old, own = np.array(places, np.int64), np.array(numbers, np.int64)
     is_new = own >= 0
-    joined = Choice(
+    joined = VideoChoice(
         (*choice.shards, fresh),
         np.where(is_new, len(choice.shards), choice.shard_of[old]),
         np.where(is_new, own, choice.number[old]),
@@ -127,7 +129,7 @@ def _joined(store: Store, state: str, manifest: IndexManifest, before: Cached) -
     )
 
 
-def _known(record: VideoRecord, number: int | None, choice: Choice) -> int | None:
+def _known(record: VideoRecord, number: int | None, choice: VideoChoice) -> int | None:
     """Return the number of a video in a choice; None where it is new or has changed."""
     if number is None:
         return None

@@ -1,4 +1,4 @@
-"""Shard: the arrays of some videos, and what searches derive from them. It is part of many snapshots.
+"""VideoShard: the arrays of some videos, and what searches derive from them. It is part of many snapshots.
 
 Derived arrays of a video depend on that video alone, so they are computed once per shard: the parts of the videos,
 their units, unit means, and hubness. A shard of the cache (`impart.video.search.state.shard_files`) has them on disk.
@@ -26,7 +26,7 @@ from impart.video.search.scoring import frame_hubness, frame_vectors
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.spans.moments import Parts, Units, join_alike, split_scenes
 
-__all__ = ["Means", "Shard", "codes_name", "hubness_name", "within"]
+__all__ = ["Means", "VideoShard", "codes_name", "hubness_name", "within"]
 
 _ROWS = 16_384  # segments encoded at once
 
@@ -46,7 +46,7 @@ class Means:
     units: Units
 
 
-class Shard:
+class VideoShard:
     """The arrays of some videos. May be shared by threads.
 
     Args:
@@ -55,7 +55,7 @@ class Shard:
         name: of the file in the cache; empty where there is none.
         parts: of the videos; None computes them.
         means: of the vectors that are in force; None computes them.
-        kept: what else is known of the vectors in force, see `Shard.keep`.
+        kept: what else is known of the vectors in force, see `VideoShard.keep`.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ from impart.files import arrays_fit, atomic_path
 from impart.video.index.manifest import IndexManifest
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.spans.moments import Parts, Units
-from impart.video.search.state.shard import Means, Shard
+from impart.video.search.state.shard import Means, VideoShard
 from impart.video.search.state.tables import blend_names
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def codes_file(cache: Path, name: str, manifest: IndexManifest) -> Path:
     return own.with_name(f"{own.name}.codes")
 
 
-def write_codes(file: Path, shard: Shard) -> None:
+def write_codes(file: Path, shard: VideoShard) -> None:
     """Write the file of the coarse codes that a shard keeps.
 
     Raises:
@@ -92,7 +92,7 @@ def _is_code(name: str) -> bool:
     return "_codes_" in name
 
 
-def write_base(file: Path, shard: Shard) -> None:
+def write_base(file: Path, shard: VideoShard) -> None:
     """Write the file of what is read from the videos of a shard.
 
     Raises:
@@ -114,7 +114,7 @@ def write_base(file: Path, shard: Shard) -> None:
     write_arrays(file, arrays)
 
 
-def write_set(file: Path, shard: Shard, encoder: AugmentedEncoder | None) -> None:
+def write_set(file: Path, shard: VideoShard, encoder: AugmentedEncoder | None) -> None:
     """Write the file of what depends on the reference set in force: blends, unit means, and what the shard keeps.
 
     Args:
@@ -138,7 +138,7 @@ def has_set_file(cache: Path, name: str, manifest: IndexManifest, kept: Iterable
     return arrays is not None and all(f"{_KEPT}{one}" in arrays for one in kept)
 
 
-def open_shard(cache: Path, name: str, manifest: IndexManifest, *, with_set: bool = True) -> Shard | None:
+def open_shard(cache: Path, name: str, manifest: IndexManifest, *, with_set: bool = True) -> VideoShard | None:
     """Map the files of a shard; None where one is missing or damaged, or belongs to another index.
 
     Args:
@@ -172,7 +172,7 @@ def open_shard(cache: Path, name: str, manifest: IndexManifest, *, with_set: boo
             codes = {}
     except (LookupError, TypeError, ValueError):
         return None
-    return Shard(
+    return VideoShard(
         snapshot,
         keys,
         name=name,
