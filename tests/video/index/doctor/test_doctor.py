@@ -20,9 +20,10 @@ from impart.video.index.doctor.check import check_index
 from impart.video.index.doctor.checksums import CHECKSUMS
 from impart.video.index.doctor.doctor import Repaired, repair_index
 from impart.video.index.doctor.repair import put_back
+from impart.video.index.durable.lock import write_lock
 from impart.video.index.index import VideoIndex
 from impart.video.index.store import SEGMENTS, VIDEOS, Store
-from impart.video.index.writer import Writer, write_lock
+from impart.video.index.writer import Writer
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from impart.errors import IndexLockedError
+from impart.video.index.durable.lock import is_locked, write_lock
 from impart.video.index.remote import claim as claims
 from impart.video.index.remote.claim import Claim
 from impart.video.index.remote.location import place_of
 from impart.video.index.remote.mirror import Mirror, mirror_of
 from impart.video.index.store import Store
-from impart.video.index.writer import is_locked, write_lock
 
 
 def mirror_at(folder: Path) -> Mirror:
