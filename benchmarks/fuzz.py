@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
@@ -175,10 +176,9 @@ def animated_webp() -> bytes:
 def originals(kinds: list[str] | None = None) -> dict[str, tuple[str, bytes]]:
     """Write a file of each kind; kind -> suffix, bytes. What cannot be written on this system is named on stderr."""
     makers: dict[str, tuple[str, Callable[[], bytes]]] = {
-        kind: (suffix, lambda suffix=suffix, codec=codec, options=options: video(suffix, codec, options))
-        for kind, (suffix, codec, options) in VIDEOS.items()
+        kind: (suffix, partial(video, suffix, codec, options)) for kind, (suffix, codec, options) in VIDEOS.items()
     }
-    makers |= {f"{suffix} photo": (suffix, lambda suffix=suffix: photo(suffix)) for suffix in PHOTOS}
+    makers |= {f"{suffix} photo": (suffix, partial(photo, suffix)) for suffix in PHOTOS}
     makers["webp animation"] = ("webp", animated_webp)
     found: dict[str, tuple[str, bytes]] = {}
     for kind, (suffix, make) in makers.items():

@@ -96,7 +96,7 @@ def encoded(data: Path, kept: Path) -> dict[str, Float32]:
         "retrieval": np.concatenate([one.retrieval for one in rows]),
         "texts": np.concatenate(texts),
     }
-    np.savez(kept, **made)
+    np.savez(kept, embeddings=made["embeddings"], retrieval=made["retrieval"], texts=made["texts"])
     return made
 
 
