@@ -36,7 +36,7 @@ from impart.video.index.events import VideoCopied, VideoDone, VideoFailed, Video
 from impart.video.index.index import VideoIndex
 from impart.video.index.store import Store
 
-__all__ = ["FilesLoad", "IndexLoad", "in_process"]
+__all__ = ["FilesLoad", "IndexLoad", "in_process", "left_behind", "rows_of"]
 
 SETTINGS = Settings(index=IndexSettings(compact_every=2), encoder=EncoderSettings(batch=2))
 REFERENCES, NAME = ("references",), ("name", "red")
@@ -161,17 +161,17 @@ class IndexLoad:
             if moment.stage not in self.whole:
                 whole = folder.parent / "whole"
                 list(VideoIndex.open(whole, TinyEncoder(), settings=SETTINGS).add([self.films]))
-                self.whole[moment.stage] = _rows(whole)
+                self.whole[moment.stage] = rows_of(whole)
                 shutil.rmtree(whole)
             wrong = [f"{failed} failed"] if failed else []
-            rows = _rows(folder)
+            rows = rows_of(folder)
             wrong += [f"rows of {name} differ" for name, one in self.whole[moment.stage].items() if rows[name] != one]
             index = VideoIndex.open(folder, TinyEncoder())
             augmentation, store = index.manifest.augmentation, Store(folder)
             if augmentation is not None:
                 blended, segments = (store.read(name).num_rows for name in (augmentation.table, "segments"))
                 wrong += [] if blended == segments else [f"{blended} of {segments} segments are blended"]
-        return wrong + _left(folder)
+        return wrong + left_behind(folder)
 
     def _add(self, index: VideoIndex, recorder: Recorder, *, prune: bool = False) -> None:
         self._begin(recorder)
@@ -252,7 +252,7 @@ class FilesLoad:
         colour_set().save(root / "sets" / "colours")
         newest.save(9, {})
         write_report(root / "reports" / "one", _report(9), plots=False)
-        left = [str(path) for path in root.rglob("*.part") if "reports" not in path.parts]
+        left = [str(path) for path in root.rglob("*.part")]
         return wrong + ([f"left: {left}"] if left else [])
 
 
@@ -264,7 +264,7 @@ def _report(turn: int) -> Report:
     return Report(results=(classified("mini", [1, 0, 1, 1]),), settings={"turn": str(turn)})
 
 
-def _rows(folder: Path) -> dict[str, Counter[str]]:
+def rows_of(folder: Path) -> dict[str, Counter[str]]:
     """Rows of the tables that do not depend on when they were written."""
     store, rows = Store(folder), {}
     for name in ("videos", "segments", "failures"):
@@ -274,7 +274,7 @@ def _rows(folder: Path) -> dict[str, Counter[str]]:
     return rows
 
 
-def _left(folder: Path) -> list[str]:
+def left_behind(folder: Path) -> list[str]:
     """List what the next run should have cleaned: damaged and temporary files, tables and sets that nothing names."""
     from impart.video.integrity import damaged_file
 

@@ -46,7 +46,7 @@ __all__ = ["ReferenceSet"]
 
 _HEX = "[0-9a-f]" * 16
 _KINDS = ("pairs", ".pairs", "cohort", ".cohort")
-_OWN_FILES = (*(f"{kind}-{_HEX}.*" for kind in _KINDS), ".pairs-building.*")
+_OWN_FILES = (*(f"{kind}-{_HEX}.*" for kind in _KINDS), ".pairs-building.*", ".manifest.json.*.part")
 """Patterns of the files of a set; other files of its folder belong to others."""
 
 

@@ -25,7 +25,7 @@ from impart.errors import DataError, MissingExtraError
 from impart.evaluate.report.compare import Comparison, against_first, intervals
 from impart.evaluate.report.tables import Table, difference_tables, legend, markdown, result_tables
 from impart.evaluate.result import Result
-from impart.files import atomic_path, library_versions, make_folder, now, write_atomic, write_json_atomic
+from impart.files import atomic_path, library_versions, make_folder, now, remove_stale, write_atomic, write_json_atomic
 from impart.metrics import bootstrap
 
 __all__ = [
@@ -146,6 +146,7 @@ def write_report(
             _savez(file, _pack(report.results))
         write_atomic(folder / _TEXT, _text(report, summary, tables, [path.name for path in drawn]))
         write_json_atomic(folder / _JSON, report_content(report, summary), indent=1)
+        remove_stale(folder, [f".{name}.*.part" for name in (_ARRAYS, _TEXT, _JSON)], keep=())  # of a killed run
     except OSError as error:
         raise DataError(f"cannot write the report {folder}: {error.strerror}; choose another --out") from error
     return WrittenReport(folder=folder, plots=tuple(drawn), problem=problem)
