@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from impart.errors import VideoIndexError
 from impart.video.index.durable.lock import write_lock
 from impart.video.index.durable.roll_back import roll_back
 from impart.video.index.durable.sync import TableSync
@@ -121,7 +122,7 @@ class Writer:
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         try:
-            with self.store.errors("write to") if error is None else contextlib.suppress(OSError):
+            with self.store.errors("write to") if error is None else contextlib.suppress(OSError, VideoIndexError):
                 self._sync.end()
         finally:
             self._lock.close()

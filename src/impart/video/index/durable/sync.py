@@ -16,12 +16,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from impart.errors import VideoIndexError
 from impart.files import sync_together, write_json_atomic
-from impart.video.integrity import versions_of
+from impart.video.index.manifest import IndexManifest
+from impart.video.integrity import ends_well, versions_of
 
 __all__ = ["MARK", "TableSync", "read_mark", "sync_tables"]
 
@@ -31,6 +34,7 @@ MARK = "writing.json"
 _LISTED = ("_versions", "data", "_deletions")
 """Folders of a table that a reader needs. Transactions serve concurrent writers alone, and may be lost."""
 
+_WITH_END = (".lance", ".manifest")
 _NOT_NEEDED = "latest_version_hint.json"  # read as a hint: a wrong, empty or lost one changes nothing
 
 
@@ -43,16 +47,19 @@ class TableSync:
 
     Raises:
         OSError: a file cannot be synced.
+        VideoIndexError: a file was not written whole, or the index was moved meanwhile: nothing may be reported.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
         self._synced: set[str] = set()
+        self._place: tuple[int, int] | None = None
 
     def begin(self) -> None:
         """Mark the index as being written. What is there counts as synced; what a killed run left is synced now."""
         if self._folder is None:
             return
+        self._place = _identity(self._folder)
         there = [path for table in _tables(self._folder) for path in _parts_of(table)]
         if read_mark(self._folder) is None:
             self._synced.update(there)
@@ -75,13 +82,33 @@ class TableSync:
     def end(self) -> None:
         """Sync what is new in all tables, and remove the mark."""
         if self._folder is not None:
+            self._check_place()
             self.sync(*(table.stem for table in _tables(self._folder)))
             (self._folder / MARK).unlink(missing_ok=True)
 
     def _sync(self, paths: Iterable[str]) -> None:
         new = {path for path in paths if path not in self._synced}
+        cut = next((path for path in sorted(new) if path.endswith(_WITH_END) and not _is_whole(Path(path))), None)
+        if cut is not None:  # the database does not report each error of its last write
+            raise VideoIndexError(
+                f"{cut} was not written whole: is the disk full? Free some space, and run the same command again; what "
+                "was committed before is kept"
+            )
         _sync_new(new)
+        self._check_place()
         self._synced |= new
+
+    def _check_place(self) -> None:
+        """Refuse to go on where the index was moved: the database writes to its old place without an error."""
+        assert self._folder is not None
+        if self._place in (None, _identity(self._folder)):
+            return
+        if not IndexManifest.exists(self._folder):
+            _remove_strays(self._folder)
+        raise VideoIndexError(
+            f"the index {self._folder} was moved while it was written: what was committed before is in the moved "
+            "folder. Run the same command again with its new place (--index DIR)"
+        )
 
 
 def sync_tables(folder: Path) -> None:
@@ -102,6 +129,29 @@ def read_mark(folder: Path) -> dict[str, int] | None:
         return None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file has its last bytes; a table, which is a folder, is no file."""
+    return path.is_dir() or not path.exists() or ends_well(path)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _remove_strays(folder: Path) -> None:
+    """Remove what was written to the place of an index after it was moved away."""
+    for path in (*_tables(folder), folder / "cache"):
+        shutil.rmtree(path, ignore_errors=True)
+    for name in (MARK, "folders.json"):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # it contains something else
+        folder.rmdir()
 
 
 def _sync_new(new: set[str]) -> None:
