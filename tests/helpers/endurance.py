@@ -20,6 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -177,12 +178,14 @@ class Trials:
                 folder.chmod(0o755)
             return
         bound = subprocess.run(["mount", "--bind", index, index], capture_output=True, check=False).returncode == 0
-        if bound:
-            subprocess.run(["mount", "-o", "remount,ro,bind", index], capture_output=True, check=False)
-        for child in children:
-            _finished(child)
-        if bound:
-            subprocess.run(["umount", "-l", index], check=True)
+        try:
+            if bound:
+                subprocess.run(["mount", "-o", "remount,ro,bind", index], capture_output=True, check=False)
+            for child in children:
+                _finished(child)
+        finally:
+            if bound:
+                subprocess.run(["umount", "-l", index], check=True)
 
 
 def _disturb(place: Path, children: list[int], fault: str) -> None:
@@ -213,7 +216,11 @@ def _operate(place: Path, operation: str, pipe: int, *, shift_s: float, limit: i
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     real = time.time
-    patches: list[Any] = [mock.patch("time.time", lambda: real() + shift_s)] if shift_s else []
+
+    def shifted() -> float:
+        return real() + shift_s
+
+    patches: list[Any] = [mock.patch("time.time", new=shifted)] if shift_s else []
     if operation == "optimise":
         patches.append(mock.patch.multiple(writer, _worth_compacting=lambda _: True, _KEEP_VERSIONS=timedelta(0)))
     for patch in patches:
@@ -325,10 +332,8 @@ def _running(process: int) -> bool:
 
 
 def _kill(process: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(process, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _descendants(process: int) -> list[int]:

@@ -1,8 +1,8 @@
 """Record what a program writes and syncs, and make the files as they may be after a power cut.
 
-The model: what was synced is there. Of what was not synced since, each part may be there or not: a file's content may be
-new, that of its last sync, empty, cut, or partly zeros; an entry of a folder (a new name, a rename, a deletion) may be
-there or not. Files and folders are told apart by their inode, which the recorder keeps from being used again.
+The model: what was synced is there. Of what was not synced since, each part may be there or not. A file's content may
+be new, that of its last sync, empty, cut, or partly zeros. An entry of a folder (a new name, a rename, a deletion) may
+be there or not. Files and folders are told apart by their inode, which the recorder keeps from being used again.
 
 Syncs are seen at `os.fsync`. LanceDB makes none, so what one of its calls may leave behind is a part of what it has
 written when it returns: the tree is recorded after each call, and between all operations of Python on files.
@@ -168,7 +168,7 @@ class Recorder:
         )
 
     def _read(self, folder: Path) -> int:
-        node = self._node(folder, os.stat(folder))
+        node = self._node(folder, folder.stat())
         entries: dict[str, int] = {}
         for entry in os.scandir(folder):
             try:
@@ -212,7 +212,7 @@ def allowed(recorder: Recorder, moment: Moment) -> dict[Hashable, set[Any]]:
 def tree_after_cut(moment: Moment, target: Path, rng: random.Random) -> None:
     """Write the files as they may be after a power cut at a moment to an empty folder."""
     lost = rng.choice((0.15, 0.5, 0.85, 1.0))  # probability that what was not synced is lost
-    made: dict[int, Path] = {}
+    made: set[int] = set()
 
     def write_folder(node: int, path: Path) -> None:
         live, synced = moment.folders.get(node, {}), moment.synced_folders.get(node, {})
@@ -223,11 +223,10 @@ def tree_after_cut(moment: Moment, target: Path, rng: random.Random) -> None:
                 continue
             if chosen in moment.contents:
                 write_file(chosen, path / name)
-            elif chosen in moment.folders or chosen in moment.synced_folders:
-                if chosen not in made:  # a folder that was moved is in one place
-                    made[chosen] = path / name
-                    (path / name).mkdir()
-                    write_folder(chosen, path / name)
+            elif chosen not in made:  # a folder that was moved is in one place
+                made.add(chosen)
+                (path / name).mkdir()
+                write_folder(chosen, path / name)
 
     def write_file(node: int, path: Path) -> None:
         content, synced = moment.contents[node], moment.synced_contents.get(node)

@@ -279,7 +279,8 @@ def left_behind(folder: Path) -> list[str]:
     from impart.video.integrity import damaged_file
 
     wrong = [f"{damaged_file(table)} is damaged" for table in folder.glob("*.lance") if damaged_file(table)]
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    # Those of names are removed when a name is taught: their lock is another one.
+    files = [path for path in folder.rglob("*") if path.is_file() and folder / "names" not in path.parents]
     temporary = [path for path in files if path.name.startswith(".tmp") or "#" in path.name or ".part" in path.name]
     short = [path for path in files if path.suffix == ".lance" and not path.read_bytes().endswith(b"LANC")]
     more = [path for path in (folder / "writing.json",) if path.exists()]

@@ -299,7 +299,7 @@ class Writer:
     def _commit(self, records: Sequence[VideoRecord]) -> None:
         old = [self.videos[record.video_id] for record in records if record.video_id in self.videos]
         new = {record.video_id: record for record in records}
-        self._sync.sync(*self._row_tables())
+        self._sync.sync(SEGMENTS)
         self._put(*(record for record in records if record.video_id in self.videos))
         self._put(*(record for record in records if record.video_id not in self.videos))
         self.forget_failures([record.path for record in records])

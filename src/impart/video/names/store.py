@@ -28,7 +28,7 @@ import numpy.typing as npt
 from impart.blending.tune import bundled_background, tune
 from impart.encoders.base import Float32
 from impart.errors import EncoderMismatchError, IndexLockedError, ReferenceSetError, VideoIndexError
-from impart.files import make_folder, sha256_hex, write_atomic
+from impart.files import make_folder, remove_stale, sha256_hex, write_atomic
 from impart.refset.refset import ReferenceSet
 from impart.video.index.manifest import IndexManifest
 
@@ -217,6 +217,8 @@ class NameStore:
         references = new if known.references is None else known.references.merge(new)
         with self._errors():
             make_folder(self.folder / _IMAGES)
+            for folder in (self.folder, self.folder / _IMAGES):
+                remove_stale(folder, [".*.part"], keep=())  # of a killed process
             for example in examples:
                 if example.thumbnail is not None:
                     write_atomic(self.folder / _IMAGES / f"{_stem(example.hash)}.jpg", _jpeg(example.thumbnail))

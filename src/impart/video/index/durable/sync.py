@@ -4,7 +4,7 @@ LanceDB writes files without syncing them. After a power cut a file of the last 
 absent. So a writer syncs new files, and the folders that list them, in this order:
 
 1. the mark `writing.json`: from here on newer versions of a table may be damaged;
-2. rows of segments and neighbours, before the row of their video is written;
+2. rows of segments, before the row of their video is written; neighbours are not, since they are computed from these;
 3. rows of videos, before the video is reported, and before rows that it no longer needs are deleted;
 4. merged files, before the files that they replace are deleted;
 5. at the end all the rest; then the mark is removed.
@@ -61,10 +61,9 @@ class TableSync:
             return
         self._place = _identity(self._folder)
         there = [path for table in _tables(self._folder) for path in _parts_of(table)]
-        if read_mark(self._folder) is None:
-            self._synced.update(there)
-        else:
-            self._sync(there)
+        if read_mark(self._folder) is not None:
+            _sync_new(set(there))
+        self._synced.update(there)
         versions = {table.stem: max(versions_of(table), default=0) for table in _tables(self._folder)}
         write_json_atomic(self._folder / MARK, {"versions": versions}, ascii_only=True)
 
