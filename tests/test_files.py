@@ -228,3 +228,29 @@ def test_the_clock_and_versions_are_as_manifests_have_them() -> None:
     assert files.now().endswith("+00:00")
     assert list(files.library_versions()) == ["impart", "numpy", "pillow", "pyarrow"]
     assert list(files.library_versions(("av",))) == ["av"]
+
+
+def test_a_new_folder_is_synced_in_each_folder_that_lists_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("impart.files._sync_folder", synced.append)
+    files.make_folder(tmp_path / "a" / "b" / "c")
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+    synced.clear()
+    files.make_folder(tmp_path / "a")
+    assert synced == [tmp_path], "a killed process may have made it without the sync"
+    with pytest.raises(FileNotFoundError):
+        files.make_folder(tmp_path / "gone" / "new", parents=False)
+
+
+def test_many_files_are_synced_and_those_that_are_gone_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"{number}" for number in range(20)]
+    for file in paths[1:]:
+        file.touch()
+    count = []
+    monkeypatch.setattr("os.fsync", lambda number: count.append(number))
+    files.sync_together([*paths, tmp_path])
+    assert len(count) == 20
+    files.sync_together([])

@@ -156,7 +156,9 @@ class Trials:
 
     def _move_back(self, what: str) -> None:
         moved, index = self._place / "moved", self._place / "index"
-        if moved.exists():
+        if (index / "manifest.json").exists():  # moved before it was opened: a new one was made
+            shutil.rmtree(moved, ignore_errors=True)
+        elif moved.exists():
             if index.exists():
                 self.wrong.append(f"{what}: left at the old place: {sorted(entry.name for entry in index.iterdir())}")
                 shutil.rmtree(index)
