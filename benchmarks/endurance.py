@@ -35,7 +35,7 @@ def main() -> None:
         command = [sys.executable, __file__, "--inner", *sys.argv[1:]]
         raise SystemExit(subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode)
 
-    from helpers.endurance import FAULTS, OPERATIONS, Trials
+    from helpers.endurance import FAULTS, OPERATIONS, Trials  # type: ignore[import-not-found]
 
     with tempfile.TemporaryDirectory() as work:
         (Path(work) / "prepared").mkdir()

@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def measure(load_name: str, seeds: int, work: Path) -> None:
-    from helpers.power_cut import Recorder, tree_after_cut
-    from helpers.power_loads import FilesLoad, IndexLoad
+    from helpers.power_cut import Recorder, tree_after_cut  # type: ignore[import-not-found]
+    from helpers.power_loads import FilesLoad, IndexLoad  # type: ignore[import-not-found]
 
     load = IndexLoad(work / "films") if load_name == "index" else FilesLoad()
     root = work / "disk"
