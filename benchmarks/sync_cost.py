@@ -41,7 +41,7 @@ def index_once(index: Path, files: list[Path]) -> None:
             sync(self, paths)  # type: ignore[arg-type]
             spent, calls = spent + time.perf_counter() - began, calls + 1
 
-        TableSync._sync = timed  # type: ignore[method-assign, assignment]
+        TableSync._sync = timed  # type: ignore[method-assign]
     opened = VideoIndex.open(index)
     opened.encoder  # noqa: B018 - loaded before the clock starts
     began = time.perf_counter()

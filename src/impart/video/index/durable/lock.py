@@ -48,6 +48,8 @@ def write_lock(folder: Path, *, wait_s: float = _LOCK_WAIT_S) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     check_hard_links(folder)
+    if not folder.is_dir():  # the lock would make it
+        raise VideoIndexError(f"there is no folder {folder}: was the index moved? Give its new place (--index DIR)")
     lock = FileLock(str(folder / ".lock"), timeout=wait_s)
     try:
         lock.acquire()

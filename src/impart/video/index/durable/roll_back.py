@@ -46,7 +46,9 @@ def roll_back(folder: Path) -> list[Path]:
     """
     synced = read_mark(folder)
     undone: list[Path] = []
-    for table in folder.glob("*.lance") if synced is not None else ():
+    if synced is None:
+        return undone
+    for table in folder.glob("*.lance"):
         undone += _roll_back(table, synced.get(table.stem, 0))
         _remove_unnamed(table)
     return undone
