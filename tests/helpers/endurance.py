@@ -159,9 +159,9 @@ class Trials:
         if (index / "manifest.json").exists():  # moved before it was opened: a new one was made
             shutil.rmtree(moved, ignore_errors=True)
         elif moved.exists():
-            if index.exists():
+            if index.exists() and any(index.iterdir()):  # an empty folder may become an index
                 self.wrong.append(f"{what}: left at the old place: {sorted(entry.name for entry in index.iterdir())}")
-                shutil.rmtree(index)
+            shutil.rmtree(index, ignore_errors=True)
             moved.rename(index)
 
     def _read_only(self, after_s: float, children: list[int]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import re
 import stat
-import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +59,6 @@ TEMPORARY = ".tmp"
 _WRITTEN = ("manifest.json", "manifest.copy.json", "folders.json", "writing.json")  # by a writer alone
 _MAGIC = b"LANC"  # last bytes of each data file and of each version of a table
 _DATA_FILE = re.compile(rb"[01]{24}[0-9a-f]{26}\.lance|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.lance")
-_PLACE = struct.Struct("<Q")  # of the list of files in a version; then two numbers of two bytes, and the last bytes
 _NEWEST = 2**64 - 1  # a version is named by its distance from this number
 
 
@@ -147,7 +145,7 @@ def data_names(manifest: Path) -> set[str]:
     """Read the names of the data files of one version of a table, which is not damaged."""
     content = manifest.read_bytes()
     # Before this place is the transaction that made the version: it names merged files, which may be deleted by now.
-    (place,) = _PLACE.unpack(content[-len(_MAGIC) - 4 - _PLACE.size : -len(_MAGIC) - 4])
+    place = int.from_bytes(content[-16:-8], "little")
     return {name.decode("ascii") for name in _DATA_FILE.findall(content, min(place, len(content)))}
 
 

@@ -113,9 +113,9 @@ class Writer:
             self.manifest = IndexManifest.load(self.store.folder, migrate=True)
             with self.store.errors("open"):
                 roll_back(self.store.folder)
-                self._sync.begin()
-                self.store.add_columns(self.manifest)
                 self.videos = {record.video_id: record for record in self.store.videos()}
+                self._sync.begin()  # from here on something is written
+                self.store.add_columns(self.manifest)
                 self.failures = {record.path: record for record in self._read_failures()}
                 self._clean_up()
         except BaseException:

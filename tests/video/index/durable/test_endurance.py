@@ -13,6 +13,7 @@ FAULTS = ("kill process", "kill worker", "kill parent alone", "full disk", "two 
 """Without those that need rights of root, or take long."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
 def test_one_fault_of_each_kind() -> None:
     given = [word for fault in FAULTS for word in ("--fault", fault)]

@@ -36,7 +36,7 @@ def losses(load: Any, tmp_path: Path, *, cuts: int) -> dict[int, list[str]]:
 
 def test_an_index_keeps_all_reported_videos_and_the_next_run_goes_on(tmp_path: Path) -> None:
     load = IndexLoad(tmp_path / "films")
-    assert losses(load, tmp_path, cuts=20) == {}
+    assert losses(load, tmp_path, cuts=12) == {}
 
 
 def test_reference_sets_checkpoints_and_reports_are_kept(tmp_path: Path) -> None:

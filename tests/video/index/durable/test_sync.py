@@ -12,6 +12,7 @@ from helpers.clips import write_clip
 from helpers.tiny_encoder import TinyEncoder
 from impart.errors import VideoIndexError
 from impart.video.index import writer
+from impart.video.index.durable.lock import write_lock
 from impart.video.index.durable.sync import MARK, TableSync, read_mark
 from impart.video.index.events import VideoDone
 from impart.video.index.index import VideoIndex
@@ -117,6 +118,12 @@ def test_an_index_that_is_moved_while_it_is_written_reports_nothing_more(made: P
     assert not folder.exists(), "what the database wrote to the old place is removed"
     list(VideoIndex.open(moved, TinyEncoder()).add([made / "films"]))
     assert found(moved) == {"a.mp4", "b.mp4"}
+
+
+def test_the_lock_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(VideoIndexError, match="was the index moved"), write_lock(tmp_path / "gone"):
+        pass
+    assert not (tmp_path / "gone").exists()
 
 
 def test_a_merged_table_whose_old_files_are_deleted_is_not_damaged(

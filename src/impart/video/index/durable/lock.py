@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from impart.errors import IndexLockedError, VideoIndexError
@@ -50,6 +50,10 @@ def write_lock(folder: Path, *, wait_s: float = _LOCK_WAIT_S) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     check_hard_links(folder)
+    moved = f"there is no folder {folder}: was the index moved? Give its new place (--index DIR)"
+    place = _inode(folder)
+    if place is None:  # the lock would make it
+        raise VideoIndexError(moved)
     lock = FileLock(str(folder / ".lock"), timeout=wait_s)
     try:
         lock.acquire()
@@ -61,10 +65,23 @@ def write_lock(folder: Path, *, wait_s: float = _LOCK_WAIT_S) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         raise VideoIndexError(f"cannot lock the index {folder} for writing: {error}") from error
     try:
+        if _inode(folder) != place:  # it was moved at this moment, and the lock has made another one
+            lock.release()
+            with suppress(OSError):
+                (folder / ".lock").unlink(missing_ok=True)
+                folder.rmdir()
+            raise VideoIndexError(moved)
         with claimed(folder, "writer", wait_s=wait_s):
             yield
     finally:
         lock.release()
+
+
+def _inode(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_ino
+    except OSError:
+        return None
 
 
 def check_hard_links(folder: Path) -> None:
