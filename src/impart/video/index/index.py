@@ -40,7 +40,7 @@ from impart.video.search.hits import Hit, Reason
 from impart.video.search.query import Query, SearchKeywords, SearchOptions
 from impart.video.search.searcher import Searcher
 from impart.video.search.snapshot import Snapshot, locate_segment
-from impart.video.search.state.cache import save_cache
+from impart.video.search.state.cache import cached_state, save_cache
 
 if TYPE_CHECKING:
     from impart.encoders.cluster.connection import EngineInput, RayEngine
@@ -525,7 +525,7 @@ class VideoIndex:
     def _cache_here(self) -> None:
         """Write the cache of an index on object storage, which is this machine's own: another one may have the lock."""
         state = self._searcher.state.known_state
-        if state != self._cached:
+        if state not in (self._cached, cached_state(self._store)):
             with held_here(self.path) as held:
                 if held:
                     self._save_cache()

@@ -44,7 +44,7 @@ from impart.video.search.state.shard_files import (
 )
 from impart.video.search.state.tables import blends_of, from_tables, key_of, modified_at, where_of
 
-__all__ = ["Cached", "from_cache", "save_cache"]
+__all__ = ["Cached", "cached_state", "from_cache", "save_cache"]
 
 MOST_SEGMENTS = 131_072
 """Segments of a shard: reading it from the tables takes 0.5 GB, and merging it writes as much."""
@@ -90,6 +90,12 @@ def from_cache(store: Store, manifest: IndexManifest, known: Sequence[VideoShard
         if len(found) == len(shards):
             return _placed(layout, found)
     return None
+
+
+def cached_state(store: Store) -> str:
+    """Return the state of the commit that the cache belongs to; empty where there is no cache."""
+    layout = Layout.read(store.folder / "cache")
+    return "" if layout is None else layout.state
 
 
 def _placed(layout: Layout, shards: Sequence[VideoShard]) -> Cached | None:
