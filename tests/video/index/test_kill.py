@@ -204,7 +204,7 @@ def test_a_change_of_references_killed_half_way_leaves_the_old_ones(
     class Killed(BaseException):
         pass
 
-    def dies(*_: object) -> None:
+    def dies(*_: object, **__: object) -> None:
         raise Killed
 
     other = colour_set().merge()
