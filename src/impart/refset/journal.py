@@ -37,7 +37,7 @@ _STRINGS = [column for column in META_COLUMNS if column != "id"]
 
 @dataclass
 class Part:
-    """What a build has done since its last part.
+    """Work of a build since its last part.
 
     Attributes:
         batches: rows, as `RowWriter.write` stored them.

@@ -130,10 +130,11 @@ class MappedFile:
 
     def prefetch(self, piece: npt.NDArray[Any]) -> None:
         """Ask the system to read a view of the file ahead. Rows at random cost a disk access each otherwise."""
-        if hasattr(os, "posix_fadvise"):
+        advise = getattr(os, "posix_fadvise", None)  # Linux
+        if advise is not None:
             first, number = self._offset(piece), self._file.fileno()
             for start in range(first, first + piece.nbytes, _AHEAD):  # Linux reads no more per call
-                os.posix_fadvise(number, start, _AHEAD, os.POSIX_FADV_WILLNEED)
+                advise(number, start, _AHEAD, os.POSIX_FADV_WILLNEED)
 
     def rows(self, piece: npt.NDArray[Any], numbers: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Read rows (n, width) of a view of the file."""

@@ -1,4 +1,4 @@
-"""How an encoder travels to workers: by id where this package can load it there, else by value."""
+"""Way of an encoder to workers: by id where this package can load it there, else by value."""
 
 from __future__ import annotations
 

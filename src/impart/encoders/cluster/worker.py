@@ -20,7 +20,7 @@ VERSIONED = ("impart", "av", "numpy", "onnxruntime", "pillow")
 
 
 class WorkerJob(Protocol):
-    """What a worker does: it loads its models once, and then works on units."""
+    """Job of a worker: it loads its models once, and then works on units."""
 
     def run(self, unit: Any) -> Iterator[Any]:
         """Compute the messages of a unit, small enough that a few are in memory at once."""

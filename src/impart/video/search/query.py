@@ -34,7 +34,7 @@ from impart.images import DRAFT_SIDES, load_image
 from impart.retrieval.prompts import fill_sentence
 from impart.video.index.store import Kind
 from impart.video.search.dates import Date, Length, end_of, length_s, start_of
-from impart.video.search.state.texts import TextVectors
+from impart.video.search.texts import TextVectors
 
 __all__ = [
     "WITHIN_S",

@@ -43,7 +43,7 @@ from impart.video.search.spans.temporal import find_sequences
 from impart.video.search.state.derived import Derived
 from impart.video.search.state.in_force import StateInForce
 from impart.video.search.state.pieces import products
-from impart.video.search.state.texts import TextVectors
+from impart.video.search.texts import TextVectors
 
 __all__ = ["Searcher"]
 
