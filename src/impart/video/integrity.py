@@ -61,6 +61,7 @@ _WRITTEN = ("manifest.json", "manifest.copy.json", "folders.json", "writing.json
 _MAGIC = b"LANC"  # last bytes of each data file and of each version of a table
 _DATA_FILE = re.compile(rb"[01]{24}[0-9a-f]{26}\.lance|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.lance")
 _PLACE = struct.Struct("<Q")  # of the list of files in a version; then two numbers of two bytes, and the last bytes
+_SHORTEST = _PLACE.size + 4 + len(_MAGIC)  # bytes
 _NEWEST = 2**64 - 1  # a version is named by its distance from this number
 
 
@@ -210,6 +211,8 @@ def ends_well(file: Path) -> bool:
     """Whether a data file, or the file of a version, is there and has its last bytes."""
     try:
         with file.open("rb") as opened:
+            if opened.seek(0, 2) < _SHORTEST:
+                return False
             opened.seek(-len(_MAGIC), 2)
             return opened.read() == _MAGIC
     except OSError:
