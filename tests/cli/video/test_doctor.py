@@ -112,6 +112,15 @@ def test_a_reference_set_is_checked(tmp_path: Path) -> None:
     assert f"damaged  {rows}" in result.stdout
 
 
+@pytest.mark.parametrize("arguments", [["s3://films/library.impart"], ["-i", "s3://films/library.impart", "--repair"]])
+def test_object_storage_is_not_checked(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    result = run("doctor", *arguments)
+    assert str(result.exception).startswith(
+        "impart doctor checks local folders only: s3://films/library.impart is on object storage"
+    )
+
+
 @pytest.mark.parametrize(("arguments", "code"), [(["-i", "nowhere"], 1), (["--no-index"], 2)])
 def test_what_cannot_be_checked(
     arguments: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

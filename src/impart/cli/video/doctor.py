@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from impart.cli.options import DEFAULT_INDEX, EncoderOption, IndexOption, NiceOption, load
+from impart.cli.options import DEFAULT_INDEX, EncoderOption, IndexOption, NiceOption, index_place, load
 from impart.cli.output import print_json
 from impart.cli.video.index import show_run
+from impart.errors import ConfigError
 from impart.files import lower_priority
 
 if TYPE_CHECKING:
@@ -34,7 +35,11 @@ _NEEDS = {
 def doctor(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="[DIR]", help="Check this index, or this reference set. Default: that of --index."),
+        typer.Argument(
+            metavar="[DIR]",
+            help="Check this index, or this reference set, in a local folder. Default: that of --index.",
+            parser=index_place,
+        ),
     ] = None,
     index_dir: IndexOption = DEFAULT_INDEX,
     repair: Annotated[
@@ -60,8 +65,15 @@ def doctor(
     Exit codes: 0 all is whole, 3 damage was found (with --repair: something is left to do), 1 the check cannot be made.
     """
     from impart.refset.manifest import artefact_in
+    from impart.video.index.remote.location import location_of
 
-    place = folder.expanduser() if folder is not None else index_dir
+    place = folder if folder is not None else index_dir
+    if location_of(place) is not None:
+        raise ConfigError(
+            f"impart doctor checks local folders only: {place} is on object storage, whose files have no checksums in "
+            f"the index. impart stats --index {place} says whether the index can be read, and impart index PATH... "
+            f"--index {place} adds the rows that videos lack"
+        )
     if no_index and not repair:
         raise typer.BadParameter("--no-index needs --repair: a check indexes nothing")
     if nice:

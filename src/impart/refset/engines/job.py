@@ -32,7 +32,7 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class ReadPair:
-    """Outcome of a pair.
+    """Result of reading a pair.
 
     Attributes:
         content: hash of its image, or the reason why it cannot be used.

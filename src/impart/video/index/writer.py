@@ -119,6 +119,8 @@ class Writer:
                 self.failures = {record.path: record for record in self._read_failures()}
                 self._clean_up()
         except BaseException:
+            with contextlib.suppress(OSError, VideoIndexError):
+                self._sync.end()
             self._lock.close()
             raise
         return self

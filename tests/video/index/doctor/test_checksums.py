@@ -19,7 +19,7 @@ from impart.video.index.doctor.checksums import (
 
 @pytest.fixture
 def index(tmp_path: Path) -> Path:
-    for name in ("videos.lance/data/a.lance", "videos.lance/_versions/1.manifest", "cache/x/vectors.npy"):
+    for name in ("videos.lance/data/a.lance", "videos.lance/_versions/1.manifest", "cache/x.base"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(name.encode())
     (tmp_path / "manifest.json").write_text("{}")
@@ -30,7 +30,7 @@ def test_files_are_recorded_once_and_forgotten_when_gone(index: Path) -> None:
     (index / "cache" / ".part").write_bytes(b"")
     record(index)
     assert sorted(read_checksums(index)) == [
-        "cache/x/vectors.npy",
+        "cache/x.base",
         "manifest.json",
         "videos.lance/_versions/1.manifest",
         "videos.lance/data/a.lance",
@@ -38,9 +38,9 @@ def test_files_are_recorded_once_and_forgotten_when_gone(index: Path) -> None:
     written = (index / CHECKSUMS).stat().st_mtime_ns
     record(index)
     assert (index / CHECKSUMS).stat().st_mtime_ns == written
-    (index / "cache" / "x" / "vectors.npy").unlink()
+    (index / "cache" / "x.base").unlink()
     record(index)
-    assert "cache/x/vectors.npy" not in read_checksums(index)
+    assert "cache/x.base" not in read_checksums(index)
 
 
 def test_a_file_of_a_table_must_stay_as_it_was(index: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_writer_records_only_what_it_made(index: Path) -> None:
 def test_a_table_that_is_made_anew_has_no_old_checksums(index: Path) -> None:
     record(index)
     forget(index, "videos")
-    assert sorted(read_checksums(index)) == ["cache/x/vectors.npy", "manifest.json"]
+    assert sorted(read_checksums(index)) == ["cache/x.base", "manifest.json"]
 
 
 def test_damaged_checksums_are_found(index: Path) -> None:

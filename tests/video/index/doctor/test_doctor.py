@@ -24,6 +24,7 @@ from impart.video.index.durable.lock import write_lock
 from impart.video.index.index import VideoIndex
 from impart.video.index.store import SEGMENTS, VIDEOS, Store
 from impart.video.index.writer import Writer
+from impart.video.search.state.shard_files import map_arrays, write_arrays
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,9 @@ def repaired(library: Library, **options: Any) -> Repaired:
         ("failures.lance/_versions/*.manifest", "bit"),
         ("manifest.json", "cut"),
         ("references/*/manifest.json", "zeroed"),
-        ("cache/*/vectors.npy", "bit"),
+        ("cache/*.base", "bit"),
+        ("cache/*.base", "deleted"),
+        ("cache/layout.json", "zeroed"),
     ],
 )
 def test_a_damaged_file_is_named_and_repaired(library: Library, pattern: str, kind: Kind) -> None:
@@ -116,7 +119,63 @@ def test_a_table_without_any_version_is_made_of_its_data_files(library: Library,
     assert videos == {video.path: video for video in VideoIndex.open(made.index).videos()}, "nothing was decoded again"
 
 
-def test_lost_videos_are_known_by_the_ids_of_their_paths(library: Library) -> None:
+def set_file_of(index: Path) -> Path:
+    """The file of a shard with the neighbours that are in force."""
+    (base,) = (index / "cache").glob("*.base")
+    (file,) = (file for file in base.parent.glob(f"{base.stem}.*") if file != base)
+    return file
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_damaged_file_of_the_cache_alone_is_made_again(library: Library, recorded: bool) -> None:
+    (base,) = (library.index / "cache").glob("*.base")
+    before = base.stat().st_mtime_ns
+    file = set_file_of(library.index)
+    content = file.read_bytes()
+    if not recorded:
+        (library.index / CHECKSUMS).unlink()
+    damage(file, "cut")
+    (found,) = check_index(library.index).damage
+    assert (found.file, found.needs) == (file, "index")
+    assert repaired(library).after.whole
+    assert file.read_bytes() == content
+    assert base.stat().st_mtime_ns == before, "the vectors were not read from the tables again"
+
+
+@pytest.mark.parametrize("place", ["table", "cache"])
+def test_a_reference_id_that_the_set_does_not_have_is_named_and_repaired(library: Library, place: str) -> None:
+    found = VideoIndex.open(library.index).search(text="red", top=3)
+    if place == "cache":
+        file = set_file_of(library.index)
+        arrays = {name: np.array(array) for name, array in (map_arrays(file) or {}).items()}
+        arrays["ids"][-1, -1] = 1000
+        write_arrays(file, arrays)
+    else:
+        shutil.rmtree(library.index / "cache")
+        (file,) = library.index.glob("neighbours_*.lance")
+        table = Store(library.index).table(file.stem)
+        row = table.search().limit(1).to_arrow().to_pylist()[0]
+        where = f"video_id = '{row['video_id']}' AND number = {row['number']}"
+        table.update(where=where, values={"ids": [1000, *row["ids"][1:]]})
+    with pytest.raises(
+        VideoIndexError, match=r"names reference pair 1000, and the set has \d+\. impart doctor --repair"
+    ):
+        VideoIndex.open(library.index).search(text="red", top=3)
+    (wrong,) = check_index(library.index).damage
+    assert (wrong.file, wrong.needs) == (file, "index")
+    result = repaired(library)
+    assert (result.left, result.restored.wanted, result.after.whole) == ((), (), True)
+    assert VideoIndex.open(library.index).search(text="red", top=3) == found
+
+
+def test_lost_videos_are_known_from_the_cache(library: Library) -> None:
+    shutil.rmtree(library.index / "videos.lance")
+    (library.index / "folders.json").unlink(missing_ok=True)
+    report = check_index(library.index)
+    assert sorted(path.name for path in report.lost_paths) == library.names
+
+
+def test_lost_videos_are_known_by_by_the_ids_of_their_paths(library: Library) -> None:
     shutil.rmtree(library.index / "cache")
     shutil.rmtree(library.index / "videos.lance")
     report = check_index(library.index)

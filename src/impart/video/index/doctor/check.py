@@ -14,10 +14,17 @@ from pathlib import Path
 from impart.errors import IndexLockedError, VideoIndexError
 from impart.files import sha256_hex
 from impart.refset.check import check_set
-from impart.video.index.doctor.checksums import CHECKSUMS, Recorded, files_of, read_checksums, record
+from impart.video.index.doctor.checksums import (
+    CHECKSUMS,
+    Recorded,
+    differences_of,
+    files_of,
+    read_checksums,
+    record,
+)
 from impart.video.index.doctor.others import check_others
 from impart.video.index.doctor.report import CheckReport, Damage, Needs
-from impart.video.index.doctor.rows import read_unrecorded
+from impart.video.index.doctor.rows import read_ids, read_unrecorded
 from impart.video.index.doctor.salvage import salvage
 from impart.video.index.doctor.tables import TableState, inspect_table
 from impart.video.index.durable.lock import write_lock
@@ -25,6 +32,8 @@ from impart.video.index.files.prune import read_devices
 from impart.video.index.manifest import MANIFESTS, IndexManifest
 from impart.video.index.store import FAILURES, SEGMENTS, VIDEOS, Store, VideoRecord, path_id, schemas
 from impart.video.integrity import KEYS, place_rows
+from impart.video.search.pairs import pairs_in_force
+from impart.video.search.state.shard_files import map_arrays
 
 __all__ = ["Examination", "check_index", "check_references", "examine", "held"]
 
@@ -115,6 +124,7 @@ def examine(folder: Path) -> Examination:
     except (OSError, ValueError) as error:
         remedy = "all files were read instead; it is written again"
         damage.append(Damage(file=folder / CHECKSUMS, wrong=f"is damaged: {error}", needs="nothing", remedy=remedy))
+    differences = differences_of(folder, recorded)
     manifest, content, wrong = _manifest(folder, recorded)
     damage += wrong
     names = list(files_of(folder))
@@ -131,11 +141,14 @@ def examine(folder: Path) -> Examination:
         with tempfile.TemporaryDirectory(prefix="impart-doctor-") as place:
             for name in _tables(manifest):
                 (Path(place) / "rows").mkdir(exist_ok=True)
-                tables[name] = read_unrecorded(inspect_table(folder, name, recorded), Path(place) / "rows")
+                tables[name] = read_unrecorded(inspect_table(folder, name, recorded, differences), Path(place) / "rows")
+            if manifest.augmentation is not None and not manifest.augmentation.dense:
+                name = manifest.augmentation.table
+                tables[name] = read_ids(tables[name], pairs_in_force(folder, manifest))
             found = _rows(folder, manifest, tables, Path(place))
         videos = found.videos
         damage += [one for name in tables for one in _of_table(name, tables[name], found)]
-        damage += check_others(folder, manifest, recorded, videos)
+        damage += check_others(folder, manifest, recorded, differences, videos)
     if manifest is not None and not damage:
         record(folder)
     report = CheckReport(
@@ -236,11 +249,11 @@ def _rows(folder: Path, manifest: IndexManifest, tables: Mapping[str, TableState
 def _paths_of(folder: Path, lost: set[str]) -> tuple[Path, ...]:
     """Find the paths of videos by their ids: in the cache, and among the files of the folders with indexed videos."""
     found: dict[str, Path] = {}
-    for file in (folder / "cache").rglob("videos.json"):
+    for file in (folder / "cache").glob("*.base"):
         try:
-            values = json.loads(file.read_bytes())
+            values = json.loads(bytes((map_arrays(file) or {})["videos"]))
             found |= {str(key): Path(path) for key, path in zip(values["video_ids"], values["paths"], strict=True)}
-        except (OSError, ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError):
             continue
     for known in sorted(read_devices(folder)) if lost - set(found) else ():
         try:

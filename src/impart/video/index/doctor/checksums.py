@@ -16,22 +16,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from impart.files import sha256_hex, sha256_of_file, write_atomic
+from impart.files import read_ahead, sha256_hex, sha256_of_file, write_atomic
 
 __all__ = [
+    "CHANGED",
     "CHECKSUMS",
+    "MISSING",
     "Recorded",
     "Recorder",
     "changed_file",
+    "differences_of",
     "differs",
     "files_of",
     "forget",
+    "forget_files",
     "is_fixed",
     "read_checksums",
     "record",
 ]
 
 CHECKSUMS = "checksums.txt"
+CHANGED = "has other content than its checksum"
+MISSING = "is missing"
+_THREADS = 2  # that read files; a disk and a core are seldom busy at the same time
+_AHEAD = 64  # files
 _TABLE_PARTS = ("data", "_versions", "_deletions", "_transactions")
 _FOLDERS = ("references", "rams", "crops", "cache", "names", "faces")
 _FILES = ("manifest.json", "manifest.copy.json", "folders.json")
@@ -141,6 +149,15 @@ def forget(folder: Path, table: str) -> None:
             _write(folder, kept)
 
 
+def forget_files(folder: Path, files: Iterable[Path]) -> None:
+    """Forget files of an index that are deleted: a table that goes back to an older version uses their names again."""
+    with suppress(OSError, ValueError):
+        known = read_checksums(folder)
+        gone = {file.relative_to(folder).as_posix() for file in files} & set(known)
+        if gone:
+            _write(folder, {name: line for name, line in known.items() if name not in gone})
+
+
 def files_of(folder: Path) -> Iterator[str]:
     """List the files of an index that have a checksum, as paths below its folder, sorted."""
     yield from (name for name in _FILES if (folder / name).is_file())
@@ -157,6 +174,29 @@ def files_of(folder: Path) -> Iterator[str]:
 def is_fixed(name: str) -> bool:
     """Whether a file never changes: one of a table, but for the hint at its newest version."""
     return ".lance/" in name and not name.endswith(".json")
+
+
+def differences_of(folder: Path, recorded: Mapping[str, Recorded]) -> dict[str, str]:
+    """Compare all recorded files with their checksums, each read once, in two threads.
+
+    Args:
+        folder: of the index.
+        recorded: checksums, by path below it.
+
+    Returns:
+        What is wrong with the files that are not as recorded, by path. One that may be replaced, and was, is none.
+    """
+
+    def compare(name: str) -> str:
+        try:
+            return CHANGED if differs(folder / name, recorded[name], fixed=is_fixed(name)) else ""
+        except FileNotFoundError:
+            return MISSING
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
+
+    found = read_ahead(recorded, compare, workers=_THREADS, ahead=_AHEAD)
+    return {name: wrong for name, wrong in zip(recorded, found, strict=True) if wrong}
 
 
 def changed_file(folder: Path, names: Iterable[str]) -> Path | None:

@@ -82,7 +82,7 @@ def newest_names(index: Path, table: str) -> list[str]:
     if newest is None:
         return []
     try:
-        others = sorted(named_files(folder, checked_version(read_version(newest.read_bytes()), newest)))
+        others = named_files(checked_version(read_version(newest.read_bytes()), newest))
     except (OSError, ValueError):
-        others = []
-    return [file.relative_to(index).as_posix() for file in (newest, *others)]
+        others = frozenset[str]()
+    return [f"{folder.name}/{name}" for name in (f"_versions/{newest.name}", *sorted(others))]

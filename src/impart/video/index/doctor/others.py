@@ -14,58 +14,52 @@ from impart.errors import EncoderError, VideoIndexError
 from impart.images import load_image
 from impart.refset.check import check_set
 from impart.refset.manifest import MANIFEST
+from impart.retrieval.coarse import Basis
 from impart.video.crops.store import FOLDER as CROPS
 from impart.video.crops.store import CropStore, key_of
 from impart.video.faces.store import FOLDER as FACES
 from impart.video.faces.store import FaceStore
-from impart.video.index.doctor.checksums import Recorded, differs
+from impart.video.index.doctor.checksums import MISSING, Recorded
 from impart.video.index.doctor.report import Damage, Needs
 from impart.video.index.files.prune import DEVICES_NAME
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import CLUSTERS, LAST_SEARCH, VideoRecord
+from impart.video.search.pairs import pairs_in_force, wrong_ids
+from impart.video.search.state.shard_files import map_arrays
 
-__all__ = ["check_others"]
+__all__ = ["CACHE", "check_others"]
 
 NAMES, CACHE = "names", "cache"
-_CHANGED = "has other content than its checksum"
-_MISSING = "is missing"
 
 
 def check_others(
-    index: Path, manifest: IndexManifest, recorded: Mapping[str, Recorded], videos: Sequence[VideoRecord]
+    index: Path,
+    manifest: IndexManifest,
+    recorded: Mapping[str, Recorded],
+    differences: Mapping[str, str],
+    videos: Sequence[VideoRecord],
 ) -> Iterator[Damage]:
     """Check what is neither a table nor a manifest.
 
     Args:
         index: folder of the index.
         recorded: checksums, by path below the index.
+        differences: files that are not as recorded, see `differences_of`.
         videos: of the index, as far as they could be read.
     """
-    changed = {name: wrong for name in recorded if (wrong := _changed(index, name, recorded[name]))}
+    changed = {name: wrong for name, wrong in differences.items() if ".lance/" not in name and wrong != MISSING}
     yield from _references(index, manifest, changed)
     yield from _ram(index, manifest, changed)
     yield from _names(index, changed)
     yield from _faces(index, changed)
     yield from _crops(index, recorded, changed, videos)
-    yield from _cache(index, recorded, changed)
+    yield from _cache(index, recorded, changed, pairs=pairs_in_force(index, manifest))
     for name in (DEVICES_NAME, LAST_SEARCH, CLUSTERS):
         gone = name in recorded and not (index / name).exists()
-        wrong = changed.get(name) or (_MISSING if gone else _wrong_json(index / name))
+        wrong = changed.get(name) or (MISSING if gone else _wrong_json(index / name))
         if wrong:
             remedy = "the next impart index writes it again" if name == DEVICES_NAME else "it is written again"
             yield Damage(file=index / name, wrong=wrong, needs="nothing", remedy=remedy)
-
-
-def _changed(index: Path, name: str, line: Recorded) -> str:
-    """Describe how a file that may be replaced differs from its checksum; "" = not at all, or it was replaced."""
-    if ".lance/" in name:
-        return ""
-    try:
-        return _CHANGED if differs(index / name, line, fixed=False) else ""
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
 
 
 def _below(changed: Mapping[str, str], folder: str) -> dict[str, str]:
@@ -107,7 +101,7 @@ def _ram(index: Path, manifest: IndexManifest, changed: Mapping[str, str]) -> It
         if ram.digest[:16] != graph.stem:
             found.setdefault(augmentation.graph, "has other content than its name states")
     except EncoderError as error:
-        found.setdefault(augmentation.graph, _MISSING if not graph.exists() else str(error))
+        found.setdefault(augmentation.graph, MISSING if not graph.exists() else str(error))
     remedy = f"impart refset use CHECKPOINT --index {index} copies it again"
     yield from _damage(index, found, needs="person", remedy=remedy)
 
@@ -150,7 +144,7 @@ def _crops(
     for name in paths if store.folder.is_dir() else ():
         if not (index / name).exists():
             if name in recorded:
-                found.setdefault(name, _MISSING)
+                found.setdefault(name, MISSING)
             continue
         try:
             rows = store.load(Path(name).stem)
@@ -164,18 +158,34 @@ def _crops(
         yield Damage(file=damage.file, wrong=damage.wrong, needs="videos", remedy=damage.remedy, videos=concerned)
 
 
-def _cache(index: Path, recorded: Mapping[str, Recorded], changed: Mapping[str, str]) -> Iterator[Damage]:
+def _cache(
+    index: Path, recorded: Mapping[str, Recorded], changed: Mapping[str, str], *, pairs: int
+) -> Iterator[Damage]:
     found = _below(changed, CACHE)
     for name in recorded:
         if name.startswith(f"{CACHE}/") and not (index / name).exists() and (index / name).parent.is_dir():
-            found.setdefault(name, _MISSING)
+            found.setdefault(name, MISSING)
     for file in sorted((index / CACHE).rglob("*")):
         if file.is_file() and ".part" not in file.name:
-            check = {".json": _read_json, ".npy": _map_array}.get(file.suffix)
+            check = {".json": _read_json, ".npy": _map_array, ".basis": Basis.load}.get(file.suffix)
             wrong = _wrong(file, check) if check else ""
+            if check is None and file.parent == index / CACHE:
+                wrong = _wrong_shard(file, pairs)
             if wrong:
                 found.setdefault(file.relative_to(index).as_posix(), wrong)
     yield from _damage(index, found, needs="index", remedy="computed again from the tables")
+
+
+def _wrong_shard(file: Path, pairs: int) -> str:
+    """Describe what is wrong with a file of a shard; "" = nothing.
+
+    Args:
+        pairs: of the reference set in force.
+    """
+    arrays = map_arrays(file)
+    if arrays is None:
+        return "cannot be read: it is cut short or overwritten"
+    return wrong_ids(arrays["ids"], pairs) if "ids" in arrays and "added" not in arrays else ""
 
 
 def _wrong_json(file: Path) -> str:

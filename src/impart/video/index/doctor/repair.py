@@ -22,6 +22,7 @@ from impart.refset.manifest import MANIFEST
 from impart.refset.refset import ReferenceSet
 from impart.video.index.doctor.check import Examination, examine
 from impart.video.index.doctor.checksums import CHECKSUMS, forget, record
+from impart.video.index.doctor.others import CACHE
 from impart.video.index.doctor.report import CheckReport, Damage
 from impart.video.index.doctor.salvage import salvage
 from impart.video.index.doctor.tables import TableState
@@ -152,8 +153,12 @@ def _repair(work: _Work, manifest: IndexManifest) -> Restored:
     others = [damage for damage in report.damage if not tables & {damage.file, *damage.file.parents}]
     _repair_others(work, others, manifest)
     rows = any(damage.needs != "nothing" for damage in report.damage) or bool(report.lacking)
-    if rows:
-        work.move(folder / "cache")
+    cached = [damage.file for damage in report.damage if folder / CACHE in damage.file.parents]
+    if all(damage.needs == "nothing" or damage.file in cached for damage in report.damage) and not report.lacking:
+        for file in cached:
+            work.move(file)  # the other shards stay
+    elif rows:
+        work.move(folder / CACHE)
     (folder / CHECKSUMS).unlink(missing_ok=True) if any(one.file.name == CHECKSUMS for one in report.damage) else None
     record(folder)
     if report.lost_records > len(report.lost_paths):
@@ -206,7 +211,7 @@ def _repair_others(work: _Work, others: Iterable[Damage], manifest: IndexManifes
     for damage in others:
         by_place.setdefault(damage.file.relative_to(folder).parts[0], []).append(damage)
     for place, damages in by_place.items():
-        if place in (*MANIFESTS, CHECKSUMS, "cache"):
+        if place in (*MANIFESTS, CHECKSUMS, CACHE):
             continue
         if place == "names":
             _repair_names(work, damages, manifest)

@@ -11,8 +11,10 @@ import numpy as np
 
 from impart.video.index.doctor.salvage import only_fragments
 from impart.video.index.doctor.tables import Fault, TableState
+from impart.video.index.store import Store
+from impart.video.search.pairs import wrong_ids
 
-__all__ = ["read_unrecorded"]
+__all__ = ["read_ids", "read_unrecorded"]
 
 _AT_ONCE = 16_384
 _UNIT = ("vector", "retrieval")
@@ -40,6 +42,29 @@ def read_unrecorded(state: TableState, into: Path) -> TableState:
         for name, _ in fragment.files
     )
     return state.with_lost(faults, frozenset(bad))
+
+
+def read_ids(state: TableState, pairs: int) -> TableState:
+    """Read the reference ids of a whole neighbours table, and count it as damaged where the set lacks one.
+
+    Args:
+        state: of the table.
+        pairs: of the reference set in force.
+    """
+    if not state.whole:
+        return state
+    wrong, rows = "", 0
+    try:
+        for batch in Store(state.folder.parent).table(state.folder.stem).search().select(["ids"]).to_batches(_AT_ONCE):
+            found = wrong_ids(batch["ids"].flatten().to_numpy(zero_copy_only=False), pairs)
+            wrong, rows = wrong or found, rows + (batch.num_rows if found else 0)
+    except Exception:  # noqa: BLE001 - a panic of the database has a class of its own that cannot be imported
+        wrong, rows = "has rows that cannot be read", 0
+    return (
+        state.with_lost((Fault(file=state.folder, wrong=wrong, in_force=True, rows=rows),), frozenset())
+        if wrong
+        else state
+    )
 
 
 def _read(state: TableState, ids: Collection[int], into: Path) -> dict[int, str] | None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from impart.video.index.doctor.checksums import Recorded, differs
+from impart.video.index.doctor.checksums import Recorded
 from impart.video.index.doctor.versions import Fragment, Version, count_rows, read_version
 from impart.video.integrity import ends_well, version_number
 
 __all__ = ["Fault", "TableState", "checked_version", "inspect_table", "named_files"]
 
-_PLAIN = re.compile(r"[0-9A-Za-z_.-]+")
 _HINT = "_versions/latest_version_hint.json"
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,26 +74,28 @@ class TableState:
         return replace(self, faults=self.faults + faults, lost=self.lost | lost, unrecorded=self.unrecorded - lost)
 
 
-def inspect_table(index: Path, name: str, recorded: Mapping[str, Recorded]) -> TableState:
+def inspect_table(
+    index: Path, name: str, recorded: Mapping[str, Recorded], differences: Mapping[str, str]
+) -> TableState:
     """Compare the files of a table with its versions and with the recorded checksums. The database is not needed.
 
     Args:
         index: folder of the index.
         name: of the table.
         recorded: checksums, by path below the index.
+        differences: files that are not as recorded, see `differences_of`.
     """
     table = index / f"{name}.lance"
-    known = {
-        path.removeprefix(f"{table.name}/"): line for path, line in recorded.items() if path.startswith(table.name)
-    }
-    files = _Files(table, known)
+    known, changed = _below(recorded, table.name), _below(differences, table.name)
+    files = _Files(table, known, changed)
     contents: dict[Path, Version] = {}
+    read: dict[bytes, Fragment] = {}
     faults = []
     for file in sorted((table / "_versions").glob("*.manifest"), key=version_number, reverse=True):
         wrong = files.wrong(f"_versions/{file.name}")
         try:
             if not wrong:
-                contents[file] = checked_version(read_version(file.read_bytes()), file)
+                contents[file] = checked_version(read_version(file.read_bytes(), read), file)
         except (ValueError, OSError) as error:
             wrong = f"cannot be read: {error}"
         if wrong:
@@ -123,11 +125,12 @@ def inspect_table(index: Path, name: str, recorded: Mapping[str, Recorded]) -> T
         if wrong:
             faults.append(Fault(file=table / "_deletions" / fragment.deletions, wrong=wrong, in_force=True))
             undeleted.add(fragment.id)
-    damaged_now = {fault.file for fault in faults}
-    needed = {table / "data" / name for one in contents.values() for part in one.fragments for name, _ in part.files}
-    faults += _older(table, files, known, contents, but=damaged_now)
-    bad = {fault.file for fault in faults}
-    stale = [file for file, version in list(contents.items())[1:] if named_files(table, version) & bad]
+    parts = {id(part): part for version in contents.values() for part in version.fragments}  # most are in all versions
+    needed = frozenset[str]().union(*(part.names for part in parts.values()))
+    faults += _older(table, files, contents, needed, but={fault.file for fault in faults})
+    bad = {fault.file.relative_to(table).as_posix() for fault in faults if fault.file != table}
+    hit = {number for number, part in parts.items() if part.names & bad} if bad else set()
+    whole = {file: not any(id(part) in hit for part in version.fragments) for file, version in contents.items()}
     back = any(fault.in_force and fault.file.parent.name == "_versions" for fault in faults) or base is None
     return TableState(
         folder=table,
@@ -138,18 +141,24 @@ def inspect_table(index: Path, name: str, recorded: Mapping[str, Recorded]) -> T
         undeleted=frozenset(undeleted),
         spare=tuple(_spare(table, but=needed | bad)) if back else (),
         unrecorded=frozenset(unrecorded - lost),
-        versions=tuple(version.number for version in contents.values() if not named_files(table, version) & bad),
+        versions=tuple(version.number for file, version in contents.items() if whole[file]),
         back=back,
-        stale=tuple(stale),
+        stale=tuple(file for file in contents if file != base and not whole[file]),
     )
 
 
 class _Files:
-    """Finds what is wrong with files of a table."""
+    """Finds what is wrong with files of a table.
 
-    def __init__(self, table: Path, known: Mapping[str, Recorded]) -> None:
+    Args:
+        known: recorded files, by path below the table.
+        changed: what is wrong with those that are not as recorded.
+    """
+
+    def __init__(self, table: Path, known: Mapping[str, Recorded], changed: Mapping[str, str]) -> None:
         self._table = table
-        self._known = known
+        self.known = known
+        self.changed = changed
 
     def wrong(self, name: str, *, size: int = 0) -> str:
         """Describe what is wrong with a file; "" = nothing.
@@ -157,45 +166,51 @@ class _Files:
         Args:
             size: that the version states; 0 = none.
         """
-        file, line = self._table / name, self._known.get(name)
+        file = self._table / name
         try:
             actual = file.stat().st_size
             if size and actual != size:
                 return f"has {actual} bytes in place of {size}"
-            if line is not None:
-                return "has other content than its checksum" if differs(file, line, fixed=True) else ""
         except FileNotFoundError:
             return "is missing"
         except OSError as error:
             return f"cannot be read: {error.strerror or error}"
+        if name in self.known:
+            return self.changed.get(name, "")
         return "" if name.startswith("_deletions") or ends_well(file) else "is cut short or overwritten"
 
 
+def _below(found: Mapping[str, _Value], folder: str) -> dict[str, _Value]:
+    """Select what is below a folder, by path below it."""
+    prefix = f"{folder}/"
+    return {name.removeprefix(prefix): value for name, value in found.items() if name.startswith(prefix)}
+
+
 def checked_version(version: Version, file: Path) -> Version:
-    """Check that a version has the number of its file, and names no file elsewhere."""
+    """Check that a version has the number of its file."""
     if version.number != version_number(file):
         raise ValueError(f"it states that it is version {version.number}")
-    names = [name for fragment in version.fragments for name, _ in fragment.files]
-    if not all(_PLAIN.fullmatch(name) for name in names):
-        raise ValueError("it has a name that no file of a table has")
     return version
 
 
-def named_files(table: Path, version: Version) -> set[Path]:
-    """List the data files and deletion files that a version of a table names."""
-    data = {table / "data" / name for fragment in version.fragments for name, _ in fragment.files}
-    return data | {table / "_deletions" / fragment.deletions for fragment in version.fragments if fragment.deletions}
+def named_files(version: Version) -> frozenset[str]:
+    """List the data files and deletion files that a version names, as paths below the folder of its table."""
+    return frozenset[str]().union(*(fragment.names for fragment in version.fragments))
 
 
 def _older(
-    table: Path, files: _Files, known: Mapping[str, Recorded], contents: Mapping[Path, Version], *, but: set[Path]
+    table: Path, files: _Files, contents: Mapping[Path, Version], needed: Collection[str], *, but: set[Path]
 ) -> list[Fault]:
-    """Find the damaged files that the newest version does not need."""
-    names = {name for name in known if not name.endswith(".json") and (table / name).is_file()}
-    for version in contents.values():
-        names |= {file.relative_to(table).as_posix() for file in named_files(table, version)}
+    """Find the damaged files that the newest version does not need.
+
+    Args:
+        needed: paths below the table that its whole versions name.
+        but: files that are known to be damaged.
+    """
+    names = {name for name in files.changed if not name.endswith(".json") and (table / name).is_file()}
+    names |= {name for name in needed if name not in files.known or name in files.changed}
     newest = next(iter(contents.values()), None)
-    if newest is not None and f"_transactions/{newest.transaction}" in known:
+    if newest is not None and f"_transactions/{newest.transaction}" in files.known:
         names.add(f"_transactions/{newest.transaction}")
     faults = []
     for name in sorted(names):
@@ -203,31 +218,29 @@ def _older(
             wrong = files.wrong(name)
             if wrong:
                 faults.append(Fault(file=table / name, wrong=wrong, in_force=False))
-    wrong = _wrong_hint(table / _HINT, known.get(_HINT))
+    wrong = _wrong_hint(table / _HINT, is_known=_HINT in files.known, changed=files.changed.get(_HINT, ""))
     if wrong:
         faults.append(Fault(file=table / _HINT, wrong=wrong, in_force=False))
     return faults
 
 
-def _wrong_hint(hint: Path, line: Recorded | None) -> str:
+def _wrong_hint(hint: Path, *, is_known: bool, changed: str) -> str:
     """Describe what is wrong with the hint at the newest version, which readers can do without; "" = nothing."""
     try:
-        if line is not None and differs(hint, line, fixed=False):
-            return "has other content than its checksum"
-        if line is not None or hint.exists():
+        if changed or is_known or hint.exists():
             int(json.loads(hint.read_bytes())["version"])
     except FileNotFoundError:
         return "is missing"
     except (ValueError, TypeError, LookupError, OSError) as error:
         return f"cannot be read: {error}"
-    return ""
+    return changed
 
 
-def _spare(table: Path, *, but: set[Path]) -> list[tuple[str, int, int]]:
+def _spare(table: Path, *, but: Collection[str]) -> list[tuple[str, int, int]]:
     """List the whole data files that no whole version has."""
     found = []
     for file in sorted((table / "data").glob("*.lance")):
-        if file in but or not ends_well(file):
+        if f"data/{file.name}" in but or not ends_well(file):
             continue
         try:
             content = file.read_bytes()

@@ -9,9 +9,11 @@ Source: the table format of Lance, https://lance.org/format/table/ (messages Man
 from __future__ import annotations
 
 import dataclasses
+import re
 import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 __all__ = ["Fragment", "Version", "count_rows", "read_version", "with_files", "without"]
 
@@ -22,6 +24,7 @@ _FRAGMENTS, _NUMBER, _TRANSACTION = 2, 3, 12
 _ID, _FILES, _DELETIONS, _ROWS = 1, 2, 3, 4
 _PATH, _SIZE = 1, 6
 _ENDINGS = ("arrow", "bin")
+_PLAIN = re.compile(r"[0-9A-Za-z_.-]+")  # name of a file of a table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,12 @@ class Fragment:
     rows: int
     message: bytes
 
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Paths of its files below the folder of the table."""
+        data = frozenset(f"data/{name}" for name, _ in self.files)
+        return data | {f"_deletions/{self.deletions}"} if self.deletions else data
+
 
 @dataclass(frozen=True, kw_only=True)
 class Version:
@@ -58,16 +67,24 @@ class Version:
     transaction: str
 
 
-def read_version(content: bytes) -> Version:
+def read_version(content: bytes, known: dict[bytes, Fragment] | None = None) -> Version:
     """Read the file of a version.
+
+    Args:
+        known: fragments of other versions of the table, by their messages; new ones are added. Neighbouring versions
+            share nearly all, so each is read once.
 
     Raises:
         ValueError: it is damaged.
     """
     number, transaction, fragments = 0, "", []
+    known = {} if known is None else known
     for field, value, _ in _fields(_message(content)[0]):
         if field == _FRAGMENTS:
-            fragments.append(_fragment(_bytes(value)))
+            message = _bytes(value)
+            if message not in known:
+                known[message] = _fragment(message)
+            fragments.append(known[message])
         elif field == _NUMBER:
             number = _number(value)
         elif field == _TRANSACTION:
@@ -160,6 +177,8 @@ def _fragment(message: bytes) -> Fragment:
             deletions = {name: _number(inner) for name, inner, _ in _fields(_bytes(value)) if isinstance(inner, int)}
         elif field == _ROWS:
             made = dataclasses.replace(made, rows=_number(value))
+    if not all(_PLAIN.fullmatch(name) for name, _ in made.files):
+        raise ValueError("it has a name that no file of a table has")
     if deletions is None:
         return made
     kind = deletions.get(1, 0)

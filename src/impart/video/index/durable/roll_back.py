@@ -13,6 +13,7 @@ from typing import Any
 
 from impart.errors import ImpartError
 from impart.files import move_synced
+from impart.video.index.doctor.checksums import forget_files
 from impart.video.index.durable.lock import write_lock
 from impart.video.index.durable.sync import read_mark
 from impart.video.integrity import TEMPORARY, damaged_data, data_names, ends_well, versions_of
@@ -51,6 +52,8 @@ def roll_back(folder: Path) -> list[Path]:
     for table in folder.glob("*.lance"):
         undone += _roll_back(table, synced.get(table.stem, 0))
         _remove_unnamed(table)
+    if undone:
+        forget_files(folder, undone)
     return undone
 
 

@@ -79,8 +79,8 @@ class TableSync:
             self._synced = {path for path in self._synced if path != table and not path.startswith(table + os.sep)}
 
     def end(self) -> None:
-        """Sync what is new in all tables, and remove the mark."""
-        if self._folder is not None:
+        """Sync what is new in all tables, and remove the mark; nothing happens before `begin`."""
+        if self._folder is not None and self._place is not None:
             self._check_place()
             self.sync(*(table.stem for table in _tables(self._folder)))
             (self._folder / MARK).unlink(missing_ok=True)

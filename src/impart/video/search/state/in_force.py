@@ -16,7 +16,9 @@ from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import Store
 from impart.video.names.find import NamesInForce
 from impart.video.names.store import NameStore
+from impart.video.search.pairs import check_pairs
 from impart.video.search.snapshot import Snapshot
+from impart.video.search.state.choice import choice_of
 from impart.video.search.state.codes import read_basis
 from impart.video.search.state.derived import Derived
 from impart.video.search.state.load import load_snapshot
@@ -167,6 +169,7 @@ class StateInForce:
 
     def _new(self, snapshot: Snapshot) -> Derived:
         cache, manifest = self._store.folder / "cache", snapshot.manifest
+        check_pairs(self._store.folder, manifest, choice_of(snapshot).shards)
         return Derived(
             snapshot,
             names=NamesInForce(NameStore(self._store.folder)),

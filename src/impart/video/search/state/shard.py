@@ -85,6 +85,15 @@ class VideoShard:
             return self._parts
         return split_scenes(snapshot.scenes, snapshot.offsets, snapshot.start_s, snapshot.end_s)
 
+    @cached_property
+    def id_range(self) -> tuple[int, int]:
+        """Smallest and largest id of a reference pair among the neighbours; (-1, -1) where there are none."""
+        blend = self.snapshot.blend
+        if blend is None or blend.added is not None or not len(self.snapshot):
+            return -1, -1
+        ids = np.asarray(blend.ids)
+        return int(ids.min()), int(ids.max())
+
     def has_means(self, *, augmented: bool) -> bool:
         """Whether the unit means are known."""
         return augmented in self._means

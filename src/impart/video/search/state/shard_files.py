@@ -203,7 +203,25 @@ def _fits(base: Mapping[str, Any], text: Any, manifest: IndexManifest) -> bool:
     }
     layout |= {"vectors": ("f", (total, manifest.dim)), "retrieval": ("f", (total, manifest.retrieval_dim))}
     lists = all(len(text[name]) == videos for name in _TEXT)
-    return lists and base["vectors"].dtype == np.dtype(manifest.index.precision) and arrays_fit(base, layout)
+    if not (lists and base["vectors"].dtype == np.dtype(manifest.index.precision) and arrays_fit(base, layout)):
+        return False
+    bounds = {"offsets": total, "part_offsets": parts, "part_bounds": total}
+    scenes = len(base["scenes"])
+    return (
+        all(_ascends(base[name], last) for name, last in bounds.items())
+        and _ascends(np.append(base["scenes"], total), total)
+        and _within(base["part_scenes"], scenes)
+    )
+
+
+def _ascends(bounds: npt.NDArray[Any], last: int) -> bool:
+    """Whether bounds go from 0 to `last` and never back: a changed bit of one would end a search in an error."""
+    return bool(bounds[0] == 0 and bounds[-1] == last and (bounds[1:] >= bounds[:-1]).all())
+
+
+def _within(numbers: npt.NDArray[Any], count: int) -> bool:
+    """Whether all numbers are those of one of `count` things."""
+    return not len(numbers) or bool(numbers.min() >= 0 and numbers.max() < count)
 
 
 def _fit(own: Mapping[str, Any], base: Mapping[str, Any], blends: Sequence[str], manifest: IndexManifest) -> bool:
@@ -225,7 +243,10 @@ def _fit(own: Mapping[str, Any], base: Mapping[str, Any], blends: Sequence[str],
         "unit_means": ("f", (units, dim)),
     }
     layout |= {"unit_of_part": ("i", (parts,)), "unit_offsets": ("i", (videos + 1,))}
-    return arrays_fit(own, layout) and _kept_fit(own, base, own)
+    if not arrays_fit(own, layout):
+        return False
+    whole = _ascends(own["unit_offsets"], units) and _within(own["unit_of_part"], units)
+    return whole and _kept_fit(own, base, own)
 
 
 def _kept_fit(arrays: Mapping[str, Any], base: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
