@@ -49,7 +49,9 @@ if what == "cold":
     work = lambda: opened.search(text="a dog on a skateboard")
 elif what == "add":
     import av, lancedb, pyarrow.dataset
+    import numpy as np
     import impart.video.decode.decoder, impart.video.index.indexer
+    getattr(encoder, "base", encoder).encode_images([np.zeros((224, 224, 3), np.uint8)])  # loads the model
     work = lambda: list(opened.add(rest))
 elif what == "none":
     work = lambda: opened.use_references(None)

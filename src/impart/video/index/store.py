@@ -263,15 +263,23 @@ class Store:
             raise TableGoneError(f"table {FAILURES} of {self.folder} has damaged rows: {error}") from error
         return sorted(records, key=lambda record: os.fsencode(record.path))
 
-    def read(self, name: str, *, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+    def read(
+        self, name: str, *, columns: Sequence[str] | None = None, where: str | None = None, last: int | None = None
+    ) -> pa.Table:
         """Read rows of the newest version of a table.
+
+        Args:
+            where: filter of the rows; it reads the columns that it names of all rows.
+            last: number of rows that are read from the end, where the newest ones are; None = all.
 
         Raises:
             TableGoneError: the table changed meanwhile; read again (`retry`).
         """
         try:
-            query = self.table(name).search()
+            table = self.table(name)
+            query = table.search()
             query = query.where(where) if where else query
+            query = query.offset(max(0, table.count_rows() - last)).limit(last) if last is not None else query
             query = query.select(list(columns)) if columns else query
             return query.to_arrow()
         except Exception as error:
@@ -444,7 +452,7 @@ def _is_ours(name: str) -> bool:
 
 def _records(rows: pa.Table) -> list[VideoRecord]:
     """Convert the rows of `videos`, and sort them by path."""
-    columns = rows.to_pydict()
+    columns = rows.sort_by("path").to_pydict()
     columns["path"] = [Path(os.fsdecode(path)) for path in columns["path"]]
     names = [item.name for item in dataclasses.fields(VideoRecord) if item.name in columns]
     for name in names:
@@ -453,8 +461,7 @@ def _records(rows: pa.Table) -> list[VideoRecord]:
     columns = {name: columns[name] for name in names}
     if "kind" in columns:
         columns["kind"] = [kind or "video" for kind in columns["kind"]]
-    records = [VideoRecord(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
-    return sorted(records, key=lambda record: os.fsencode(record.path))
+    return [VideoRecord(**dict(zip(names, row, strict=True))) for row in zip(*columns.values(), strict=True)]
 
 
 def schemas(manifest: IndexManifest) -> dict[str, pa.Schema]:

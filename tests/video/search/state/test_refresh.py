@@ -17,10 +17,11 @@ from impart.blending.encoder import augment
 from impart.config import Group
 from impart.retrieval.hubness import CaptionBank
 from impart.video.index.index import Hit, Query, VideoIndex
+from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import TableGoneError
 from impart.video.names.presence import Detector
 from impart.video.search.snapshot import Snapshot
-from impart.video.search.state import in_force, load, shard
+from impart.video.search.state import in_force, load, shard, tables
 from impart.video.search.state.choice import choice_of
 from impart.video.search.state.derived import Derived
 from impart.video.search.state.load import load_snapshot
@@ -252,3 +253,32 @@ def test_everything_is_read_where_the_old_vectors_are_gone(folder: Path) -> None
     with pytest.raises(TableGoneError):
         len(old.retrieval)
     same(load_snapshot(index._store, old=old), load_snapshot(index._store))
+
+
+def test_rows_of_a_new_video_are_read_from_the_end_of_a_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter reads the ids of all rows: only videos whose rows are elsewhere are found by one."""
+    monkeypatch.setattr(tables, "_SPARE_ROWS", 0)
+    film(folder / "films", 1)
+    add(folder)
+    store = opened(folder)._store
+    wheres: list[str | None] = []
+    read = store.read
+
+    def counted(name: str, *, where: str | None = None, **given: Any) -> Any:
+        wheres.append(where)
+        return read(name, where=where, **given)
+
+    monkeypatch.setattr(store, "read", counted)
+    manifest, records = IndexManifest.load(store.folder), store.videos()
+    assert [record.path.stem for record in records] == ["0", "1", "2", "4", "6"]
+    whole = tables.from_tables(store, "", manifest)
+    for number, elsewhere in ((1, False), (0, True)):  # 0 was written first, and 1 last
+        wheres.clear()
+        snapshot = tables.from_tables(store, "", manifest, only=[records[number]])
+        rows = slice(*whole.offsets[number : number + 2].tolist())
+        np.testing.assert_array_equal(snapshot.vectors, whole.vectors[rows])
+        np.testing.assert_array_equal(snapshot.retrieval, whole.retrieval[rows])
+        assert snapshot.blend is not None
+        assert whole.blend is not None
+        np.testing.assert_array_equal(snapshot.blend.ids, whole.blend.ids[rows])
+        assert any(wheres) == elsewhere

@@ -104,8 +104,9 @@ def devices_after(
         here = current.get(folder, devices.get(folder))
         if here is not None:
             after[folder] = here
-        away = path not in present and (path.parent, number) not in alive
-        if away and number is not None and number != here:
+        if number in (None, here) or path in present:
+            continue
+        if (path.parent, number) not in alive:  # last: it takes the longest
             after[str(path)] = number
     return after
 

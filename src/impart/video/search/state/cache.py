@@ -181,6 +181,7 @@ class _Update:
         self._manifest = manifest
         self._encoder = encoder
         self._bank = bank
+        self._opened: dict[str, VideoShard] = {}
 
     def save(self, records: Sequence[VideoRecord]) -> None:
         """Write shards and layout.
@@ -217,7 +218,7 @@ class _Update:
         lacking = [one for one in layout.shards if not has_set_file(self.cache, one.name, self._manifest, kept)]
         self._write_sets(lacking, wanted)
         for one in layout.shards:
-            shard = open_shard(self.cache, one.name, self._manifest)
+            shard = self._open(one.name)
             if shard is None:
                 continue
             lengths, numbers = np.diff(shard.snapshot.offsets).tolist(), []
@@ -274,10 +275,19 @@ class _Update:
         """Write a shard, and map its files."""
         write_base(base_file(self.cache, shard.name), shard)
         self._write_set(shard)
-        written = open_shard(self.cache, shard.name, self._manifest)
+        written = self._open(shard.name)
         if written is None:
             raise OSError(f"the files of {self.cache / shard.name} cannot be read back")
         return written
+
+    def _open(self, name: str) -> VideoShard | None:
+        """Map the files of a shard once, when they are written; None where one is missing or damaged."""
+        if name not in self._opened:
+            shard = open_shard(self.cache, name, self._manifest)
+            if shard is None:
+                return None
+            self._opened[name] = shard
+        return self._opened[name]
 
     def _write_set(self, shard: VideoShard) -> None:
         """Write what depends on the reference set in force; here is the place for what else searches derive from it."""
@@ -291,13 +301,15 @@ class _Update:
         Args:
             count: segments of the index; few of them have no codes.
         """
-        shards = [open_shard(self.cache, one.name, self._manifest) for one in placed] if count >= LEAST else []
+        shards = [self._open(one.name) for one in placed] if count >= LEAST else []
         found = [shard for shard in shards if shard is not None]
-        cached = _placed(Layout("", "", tuple(placed)), found) if found and len(found) == len(placed) else None
-        if cached is None:
+        if not found or len(found) < len(placed):
             return
         basis = read_basis(self.cache, self._manifest, count=count)
         if basis is None:
+            cached = _placed(Layout("", "", tuple(placed)), found)
+            if cached is None:
+                return
             basis = fit_basis(cached.snapshot(self._manifest), self._encoder, self._bank)
             write_basis(self.cache, self._manifest, basis, count=count)
         names = {codes_name(kind, basis) for kind in ("unit", "frame")}
@@ -342,6 +354,7 @@ class _Update:
 
     def clean(self) -> None:
         """Delete the files that the layout does not name, and caches of older versions."""
+        self._opened.clear()  # some systems delete no mapped file
         layout = Layout.read(self.cache)
         names = [] if layout is None else [one.name for one in layout.shards]
         files = {base_file(self.cache, name) for name in names}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["blend_names", "blends_of", "columns_of", "from_tables", "key_of", "modified_at", "where_of"]
 
 _BLEND = ("ids", "img", "txt", "norm")
+_FEW_ROWS, _SPARE_ROWS = 4096, 256  # of a small commit, and of others written after it
 
 
 def from_tables(
@@ -39,7 +40,7 @@ def from_tables(
     """
     everything = store.videos() if only is None else only
     where = None if only is None else where_of(only)
-    rows = store.read(SEGMENTS, columns=[*KEYS, "start_s", "end_s", "weight", "vector"], where=where)
+    rows = _rows_of(store, SEGMENTS, [*KEYS, "start_s", "end_s", "weight", "vector"], everything, where)
     found = place_rows(rows, everything)
     records = [record for record, whole in zip(everything, found.whole, strict=True) if whole]
     place = found.place if found.whole.all() else place_rows(rows, records).place
@@ -114,7 +115,7 @@ def _read_retrieval(
     Raises:
         TableGoneError: a video was replaced meanwhile.
     """
-    rows = store.read(SEGMENTS, columns=[*KEYS, "retrieval"], where=where)
+    rows = _rows_of(store, SEGMENTS, [*KEYS, "retrieval"], records, where)
     found = place_rows(rows, records)
     if not found.whole.all():
         raise TableGoneError("a video was replaced meanwhile")
@@ -145,7 +146,7 @@ def blends_of(
         norm=np.ones(total, np.float32),
         added=np.zeros((total, manifest.dim), number) if manifest.augmentation.dense else None,
     )
-    rows = _neighbours(store, manifest.augmentation.table, [*KEYS, *blend_names(manifest)], where)
+    rows = _neighbours(store, manifest.augmentation.table, [*KEYS, *blend_names(manifest)], records, where)
     if rows is None:
         return blend, tuple(record.path for record in records)
     found = place_rows(rows, records)
@@ -158,10 +159,29 @@ def _lacking(records: Sequence[Rows], found: Placed) -> tuple[Path, ...]:
     return tuple(record.path for record, whole in zip(records, found.whole, strict=True) if not whole)
 
 
-def _neighbours(store: Store, name: str, columns: list[str], where: str | None) -> pa.Table | None:
+def _rows_of(store: Store, name: str, columns: Sequence[str], records: Sequence[Rows], where: str | None) -> pa.Table:
+    """Read the rows of some videos, and perhaps others.
+
+    Few rows are looked for at the end of the table first, where the last commit wrote: the filter reads the ids of all
+    rows, which takes longer than all else that a small commit needs.
+
+    Args:
+        where: filter of the rows; None = all.
+    """
+    count = sum(record.segments for record in records)
+    if where is not None and 0 < count <= _FEW_ROWS:
+        rows = store.read(name, columns=columns, last=2 * count + _SPARE_ROWS)
+        if place_rows(rows, records).whole.all():
+            return rows
+    return store.read(name, columns=columns, where=where)
+
+
+def _neighbours(
+    store: Store, name: str, columns: list[str], records: Sequence[Rows], where: str | None
+) -> pa.Table | None:
     """Read a neighbours table; None where it is lost or damaged, since its rows can be computed again."""
     try:
-        return store.read(name, columns=columns, where=where)
+        return _rows_of(store, name, columns, records, where)
     except TableGoneError:
         if store.damaged(name) is None:
             raise
