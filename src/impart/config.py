@@ -35,6 +35,7 @@ __all__ = [
     "By",
     "CaptionField",
     "DecodeSettings",
+    "Device",
     "EncoderSettings",
     "EngineName",
     "EvaluateSettings",
@@ -59,6 +60,7 @@ Around: TypeAlias = Literal["set", "usual", "paper"]
 By: TypeAlias = Literal["moment", "mean", "frame"]
 EngineName: TypeAlias = Literal["local", "ray"]
 CaptionField: TypeAlias = Literal["title", "description", "usertags"]
+Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 Features: TypeAlias = Literal["embedding", "retrieval", "both"]
 Fit: TypeAlias = Literal["squash", "crop"]
 FixedPrompts: TypeAlias = Literal["ensemble", "single"]
@@ -82,23 +84,37 @@ VARIABLES = ("IMPART_INDEX", "IMPART_CONFIG", "IMPART_CACHE", "IMPART_DATA", "IM
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
-    """Model, threads and batch size.
+    """Model, device, threads and batch size.
 
     Attributes:
         model: id for `load_encoder`.
+        device: `auto` (CUDA where it is there, else the CPU), `cpu` or `cuda`.
         threads: CPU threads of ONNX Runtime; 0 = one per core.
-        batch: images per forward pass.
+        batch: images per forward pass, on every device.
     """
 
     model: str = "mini"
+    device: Device = "auto"
     threads: int = 0
     batch: int = 16
 
     def __post_init__(self) -> None:
+        if self.device not in get_args(Device):
+            raise ConfigError(f"encoder.device is {self.device!r}: use {_either(Device)}")
         if self.threads < 0:
             raise ConfigError(f"encoder.threads is {self.threads}: use 0 for one per core, or a number of threads")
         if self.batch < 1:
             raise ConfigError(f"encoder.batch is {self.batch}: it must be at least 1 image")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of `load_encoder` that differ from its defaults.
+
+        >>> EncoderSettings(threads=2).options, EncoderSettings(device="cuda").options
+        ({'threads': 2}, {'device': 'cuda'})
+        """
+        threads = {"threads": self.threads} if self.threads else {}
+        return threads if self.device == "auto" else {**threads, "device": self.device}
 
 
 @dataclass(frozen=True, kw_only=True)

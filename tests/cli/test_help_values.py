@@ -27,7 +27,7 @@ from helpers.clips import write_clip
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart import config
 from impart.cli.main import app
-from impart.cli.options import ListOf, engine_of
+from impart.cli.options import ListOf, encoder_options, engine_of
 from impart.encoders import load_encoder
 from impart.encoders.base import register
 from impart.errors import EncoderNotFoundError, ImpartError
@@ -235,10 +235,11 @@ ELSEWHERE = {
     ("data yfcc", "--caption"): "test_every_caption_field_is_accepted",
     ("scenes", "--format"): "test_every_format_of_scenes_is_accepted",
     ("index", "--engine"): "test_every_engine_is_accepted",
+    **{(one.command, one.name): "test_every_device_is_accepted" for one in WITH_CHOICES if one.name == "--device"},
     ("refset build", "--engine"): "test_every_engine_is_accepted",
 }
-"""Options whose values are tried by another test: one command fetches images, one writes into the working folder, and
-Ray takes seconds to start."""
+"""Options whose values are tried by another test: one command fetches images, one writes into the working folder, Ray
+takes seconds to start, and most machines lack a GPU."""
 
 
 def test_every_choice_is_tried() -> None:
@@ -271,6 +272,13 @@ def test_every_engine_is_accepted() -> None:
     for parameter in (one for one in WITH_CHOICES if one.name == "--engine"):
         for name in parameter.choices:
             assert (engine_of(name, "", 0) == "local") == (name == "local")
+
+
+def test_every_device_is_accepted() -> None:
+    """Each command hands the value to the settings; `cuda` itself is tried in tests/encoders/test_device.py."""
+    for parameter in (one for one in WITH_CHOICES if one.name == "--device"):
+        for name in parameter.choices:
+            assert encoder_options(0, name) == ({} if name == "auto" else {"device": name})
 
 
 def test_every_caption_field_is_accepted() -> None:

@@ -43,7 +43,7 @@ class SlowEncoder(TinyEncoder):
 def run_index_process(pause_s: float, crash: bool) -> None:
     """Serve one indexing request with a slow encoder."""
 
-    def opens(folder: Path, *, threads: int) -> VideoIndex:
+    def opens(folder: Path, *, device: str, threads: int) -> VideoIndex:
         settings = Settings(encoder=EncoderSettings(batch=4))
         return VideoIndex.open(folder, SlowEncoder(pause_s, crash=crash), settings=settings)
 

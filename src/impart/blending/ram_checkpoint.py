@@ -195,7 +195,7 @@ def open_checkpoint(
         folder: of the checkpoint.
         references: another set of the same encoder; None = the checkpoint's own.
         base: the base encoder, if it is already loaded.
-        options: for `load_encoder`, such as `threads=2`.
+        options: for `load_encoder`, such as `threads=2`. The RAM itself runs on the CPU.
 
     Raises:
         EncoderNotFoundError: there is no checkpoint in the folder, or its base encoder is missing.
@@ -205,7 +205,7 @@ def open_checkpoint(
     """
     folder = Path(folder).expanduser()
     manifest = RamManifest.read(folder)
-    ram = _learned(folder, manifest, RuntimeOptions(threads=int(options.get("threads", 0))))
+    ram = _learned(folder, manifest, RuntimeOptions(threads=int(options.get("threads", 0)), device="cpu"))
     if base is None:
         base = load_encoder(_encoder_id(folder, manifest), **options)
         if base.fingerprint != manifest.encoder_fingerprint:

@@ -136,7 +136,7 @@ class LearnedRam(RamBlender):
     ) -> None:
         super().__init__(settings, encoder_id=encoder_id, encoder_fingerprint=encoder_fingerprint)
         self.path = path
-        self._options = options or RuntimeOptions()
+        self._options = options or RuntimeOptions(device="cpu")
 
     def __repr__(self) -> str:
         return f"LearnedRam({str(self.path)!r}, {self._settings})"

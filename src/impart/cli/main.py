@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sys
 import warnings
@@ -81,8 +82,19 @@ def _show_warning(message: Warning | str, category: type[Warning], *place: Any, 
         _PYTHONS_OWN(message, category, *place, **keywords)
 
 
+def _show_device() -> None:
+    """Print to stderr that a model runs on CUDA, as `impart.encoders.device` reports it."""
+    log = logging.getLogger("impart.encoders.device")
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(shown)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
 def main() -> None:
     """Run the command line; the entry point of the console script."""
+    _show_device()
     warnings.simplefilter("always", ImpartWarning)
     warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):

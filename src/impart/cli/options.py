@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from impart.config import EngineName, Settings
+from impart.config import Device, EncoderSettings, EngineName, Settings
 from impart.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = [
     "DEFAULT_INDEX",
     "AddressOption",
     "ConfigOption",
+    "DeviceOption",
     "EncoderOption",
     "EngineOption",
     "IndexOption",
@@ -31,6 +32,7 @@ __all__ = [
     "ThreadsOption",
     "WorkersOption",
     "check_augmentation",
+    "encoder_options",
     "in_shell",
     "index_place",
     "engine_of",
@@ -83,6 +85,14 @@ NoAugmentOption: TypeAlias = Annotated[
 ]
 ThreadsOption: TypeAlias = Annotated[
     int, typer.Option(help="Run the model on this many CPU threads; 0 = one per core.", min=0)
+]
+DeviceOption: TypeAlias = Annotated[
+    Device | None,
+    typer.Option(
+        help="Run the model on this device: auto (cuda where it is there, else cpu), cpu or cuda. For mini and onnx: "
+        "cuda needs the package onnxruntime-gpu in place of onnxruntime; for hf: and open_clip: a CUDA build of torch.",
+        show_default="auto",
+    ),
 ]
 NiceOption: TypeAlias = Annotated[
     bool, typer.Option("--nice", help="Run in the background: other programs get the processor and the disk first.")
@@ -157,14 +167,30 @@ def check_augmentation(
         )
 
 
-def load(model_id: str, *, refset: Path | None, augment: bool, threads: int = 0, bundled: bool = True) -> Encoder:
+def encoder_options(threads: int, device: Device | None) -> dict[str, Any]:
+    """Join the values of --threads and --device to options of `load_encoder`.
+
+    >>> encoder_options(2, None), encoder_options(0, "cuda")
+    ({'threads': 2}, {'device': 'cuda'})
+    """
+    return EncoderSettings(threads=threads, device=device or EncoderSettings.device).options
+
+
+def load(
+    model_id: str,
+    *,
+    refset: Path | None,
+    augment: bool,
+    options: Mapping[str, Any] | None = None,
+    bundled: bool = True,
+) -> Encoder:
     """Load the encoder of a command.
 
     Args:
         model_id: for `load_encoder`, or the folder of a trained RAM.
         refset: reference set to blend in; None = the RAM's own, or the model's bundled one if `bundled`.
         augment: whether to blend in a reference set.
-        threads: CPU threads; 0 = one per core.
+        options: for `load_encoder`.
         bundled: whether to use the bundled set by default; False for an existing index, which has its own in force.
     """
     from impart.blending.encoder import augment as augment_with
@@ -173,7 +199,7 @@ def load(model_id: str, *, refset: Path | None, augment: bool, threads: int = 0,
     from impart.encoders import load_encoder
     from impart.refset.refset import ReferenceSet
 
-    options: dict[str, Any] = {"threads": threads} if threads else {}
+    options = options or {}
     if is_checkpoint(model_id):
         references = ReferenceSet.open(refset) if refset is not None else None
         trained = open_checkpoint(model_id, references=references, **options)

@@ -15,10 +15,12 @@ from impart.cli.eval.sweep import sweep
 from impart.cli.options import (
     DEFAULT_INDEX,
     AddressOption,
+    DeviceOption,
     EngineOption,
     IndexOption,
     ThreadsOption,
     WorkersOption,
+    encoder_options,
     engine_of,
 )
 from impart.cli.output import settings_in_words
@@ -101,6 +103,7 @@ def build(
     ] = "auto",
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings afterwards.")] = True,
     overwrite: OverwriteOption = False,
+    device: DeviceOption = None,
     threads: ThreadsOption = 0,
     engine: EngineOption = "local",
     address: AddressOption = "",
@@ -120,7 +123,7 @@ def build(
     selection = Selection(
         fraction=fraction, limit=limit, per_class=per_class, seed=seed or 0, shuffle=seed is not None and fraction == 1
     )
-    model = load_encoder(encoder, **({"threads": threads} if threads else {}))
+    model = load_encoder(encoder, **encoder_options(threads, device))
     made = ReferenceSet.build(
         source,
         model,
@@ -180,6 +183,7 @@ def add(
     source_name: SourceOption = "",
     licence: LicenceOption = "",
     tune: Annotated[bool, typer.Option("--tune/--no-tune", help="Choose the blending settings again.")] = True,
+    device: DeviceOption = None,
     threads: ThreadsOption = 0,
 ) -> None:
     """Encode more pairs into a set; pairs that it already has are left out."""
@@ -190,7 +194,7 @@ def add(
     from impart.retrieval.prompts import CLASS_PROMPTS
 
     references = ReferenceSet.open(path)
-    model = load_encoder(references.encoder_id, **({"threads": threads} if threads else {}))
+    model = load_encoder(references.encoder_id, **encoder_options(threads, device))
     failures: list[Failure] = []
     grown = references.add(
         source,

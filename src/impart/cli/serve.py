@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from impart.cli.options import DEFAULT_INDEX, IndexOption
-from impart.config import DEFAULT_HOST, DEFAULT_PORT, REQUESTS_PER_S
+from impart.cli.options import DEFAULT_INDEX, DeviceOption, IndexOption
+from impart.config import DEFAULT_HOST, DEFAULT_PORT, REQUESTS_PER_S, EncoderSettings
 from impart.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def serve(
         float,
         typer.Option(help="Answer this many requests per client and second; more are refused for a while.", min=0.1),
     ] = REQUESTS_PER_S,
+    device: DeviceOption = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Refuse indexing, names and exports.")] = False,
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
@@ -71,6 +72,7 @@ def serve(
         roots=tuple(root or ()),
         refsets=tuple(refset or ()),
         requests_per_s=rate,
+        device=device or EncoderSettings.device,
         read_only=read_only,
     )
     serve_index(settings, open_page=open_page)

@@ -150,11 +150,13 @@ def load_encoder(model_id: str = "mini", **options: Any) -> Encoder:
     Args:
         model_id: `mini` (bundled), `onnx:<folder or hub repo>`, `hf:<folder or hub repo>`,
             `open_clip:<model>/<tag>`, or a scheme added with `register`.
-        options: of the backend, such as `threads=2` on ONNX Runtime or `device="cuda"` on torch.
+        options: of the backend: `threads=2`; `device`, which is `auto` (CUDA where it is there, else the CPU), `cpu`
+            or `cuda`; and further ones, such as `dtype="float16"` on torch.
 
     Raises:
         EncoderNotFoundError: the scheme is unknown, or there is no such model.
         EncoderError: a file of the model is missing or damaged.
+        ConfigError: an option is unknown, or the device is `cuda` and CUDA is missing.
         MissingExtraError: the backend is not installed.
 
     Example:

@@ -25,6 +25,7 @@ def load_open_clip(rest: str, *, device: str = "auto", dtype: str = "float32", t
         threads: CPU threads; 0 = the default of torch.
 
     Raises:
+        ConfigError: there is no such device.
         MissingExtraError: open_clip is not installed.
         EncoderNotFoundError: the id has no tag.
         EncoderError: the model cannot be loaded, or its activation does not match the weights.

@@ -43,6 +43,11 @@ class PairedEncoder:
         return blake2b_hex(both)
 
     @property
+    def options(self) -> Any:
+        """Options of `load_encoder` with which the first encoder was loaded; empty where it does not tell."""
+        return getattr(self._base, "options", {})
+
+    @property
     def tokenizer(self) -> TextTokenizer | None:
         """The tokenizer of the encoder that embeds texts."""
         return tokenizer_of(self._base)
@@ -78,7 +83,7 @@ def load_paired(rest: str, **options: Any) -> PairedEncoder:
 
     Args:
         rest: the folder.
-        options: for the first encoder; `threads` is for both.
+        options: for the first encoder; `threads` and `device` are for both.
 
     Raises:
         EncoderError: the folder does not name a retrieval encoder.
@@ -88,7 +93,7 @@ def load_paired(rest: str, **options: Any) -> PairedEncoder:
     named = read_json(folder / _NAME)
     if not {"encoder", "fingerprint"} <= named.keys() or ("base" in named) != ("base_fingerprint" in named):
         raise EncoderError(f"{folder / _NAME} does not name a retrieval encoder: copy or train the model again")
-    shared = {name: value for name, value in options.items() if name == "threads"}
+    shared = {name: value for name, value in options.items() if name in ("threads", "device")}
     retrieval = load_encoder(str(named["encoder"]), **shared)
     _check(retrieval, named["fingerprint"], f"{folder} was made with retrieval encoder {named['encoder']!r}")
     base = load_encoder(str(named.get("base", f"hf:{folder}")), **options)

@@ -55,6 +55,11 @@ class ProjectedEncoder:
         return blake2b_hex(self._base.fingerprint, matrices)
 
     @property
+    def options(self) -> Any:
+        """Options of `load_encoder` with which the encoder was loaded; empty where it does not tell."""
+        return getattr(self._base, "options", {})
+
+    @property
     def tokenizer(self) -> TextTokenizer | None:
         """The tokenizer of the encoder that embeds texts."""
         return tokenizer_of(self._base)

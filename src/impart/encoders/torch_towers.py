@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import EncoderTraits, Float32, ImageEmbeddings, ImageInput, l2_normalise
+from impart.encoders.device import torch_device_name
 from impart.encoders.preprocess import PreprocessConfig
 from impart.encoders.tokens import TextTokenizer
 from impart.errors import ConfigError, EncoderError, MissingExtraError
@@ -50,12 +51,15 @@ class TorchEncoder:
         fingerprint: computes the digest, called at most once.
         preprocess_config: of the images, for the export; None where they are not preprocessed to squares.
         tokenizer: that `tokenize` uses, for the export; None where it is not a `TextTokenizer`.
-        device: of the towers.
+        device: of the towers, as in `torch_device_name`.
         dtype: number type of the towers.
         threads: CPU threads of torch, for the whole process; 0 = unchanged.
 
+    Attributes:
+        options: of `load_encoder`, but for the threads.
+
     Raises:
-        ConfigError: the number type or the device is unknown.
+        ConfigError: the number type or the device is unknown, or there is no CUDA device.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class TorchEncoder:
             torch.set_num_threads(threads)
         self.traits = traits
         self.preprocess_config = preprocess_config
+        self.options: dict[str, Any] = {"device": device, "dtype": dtype}
         self.device = _device(device)
         self.image_tower = image_tower.eval().requires_grad_(False).to(self.device, _DTYPES[dtype])
         self.text_tower = text_tower and text_tower.eval().requires_grad_(False).to(self.device, _DTYPES[dtype])
@@ -230,11 +235,8 @@ def quiet() -> Iterator[None]:
 
 
 def _device(name: str) -> torch.device:
-    if name != "auto":
-        try:
-            return torch.device(name)
-        except RuntimeError as error:
-            raise ConfigError(f"device is {name!r}: use auto, cpu, cuda, cuda:1 or mps") from error
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    try:
+        return torch.device(torch_device_name(name, cuda=cuda, mps=mps, version=torch.__version__))
+    except RuntimeError as error:
+        raise ConfigError(f"device is {name!r}: use auto, cpu, cuda, cuda:1 or mps") from error

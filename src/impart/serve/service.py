@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Annotated, Literal
 
 from fastapi import Depends, Request
 
+from impart.config import EncoderSettings, Settings
 from impart.serve.jobs.progress.streams import Streams
 from impart.serve.jobs.queue import JobQueue
 from impart.serve.library.catalogue import Catalogue, CatalogueReader
@@ -19,6 +21,7 @@ from impart.serve.search.refresher import Refresher
 from impart.serve.search.service import SearchService
 from impart.serve.settings import ServeSettings
 from impart.video.index.index import VideoIndex
+from impart.video.index.manifest import IndexManifest
 from impart.video.index.stats import IndexStats
 from impart.video.index.store import Store, VideoRecord
 
@@ -37,7 +40,7 @@ class Service:
 
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
-        self.index = VideoIndex.open(settings.index)
+        self.index = VideoIndex.open(settings.index, settings=_settings_of_index(settings))
         self.metrics = Metrics()
         self.metrics.watch(self.records)
         self.media = Media(settings.cache_folder, cache_mb=settings.cache_mb, on_made=self._made)
@@ -57,7 +60,7 @@ class Service:
             records=self.records,
             exports=settings.cache_folder / "exports",
             roots=settings.roots,
-            settings=settings.jobs,
+            settings=dataclasses.replace(settings.jobs, device=settings.device),
             on_indexed=self.refresher.catch_up,
         )
         self.streams = Streams(settings.jobs.streams)
@@ -121,6 +124,17 @@ class Service:
         if record is None:
             raise Problem(404, "video_not_found", f"the index has no video {video_id!r}: search again, or list /videos")
         return record
+
+
+def _settings_of_index(settings: ServeSettings) -> Settings | None:
+    """Settings of the index with the device of the server; None where the device is left to the rule."""
+    if settings.device == "auto":
+        return None
+    encoder = EncoderSettings(device=settings.device)
+    if not IndexManifest.exists(settings.index):
+        return Settings(encoder=encoder)
+    manifest = IndexManifest.load(settings.index)
+    return Settings(encoder=encoder, decode=manifest.decode, index=manifest.index)
 
 
 def _service(request: Request) -> Service:

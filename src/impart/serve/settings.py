@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from impart.config import DEFAULT_HOST, DEFAULT_PORT, REQUESTS_PER_S
+from impart.config import DEFAULT_HOST, DEFAULT_PORT, REQUESTS_PER_S, Device
 from impart.errors import ConfigError
 from impart.serve.jobs.settings import JobSettings
 
@@ -30,6 +30,7 @@ class ServeSettings:
         hosts: further names under which the server may be addressed; such as that of a proxy.
         roots: folders that indexing jobs may read; empty = the folders of the videos in the index.
         refsets: reference sets, and folders of them, that may be put in force beside the model's own.
+        device: of the model, in searches and in indexing jobs.
         read_only: refuse everything that changes the index or writes files.
         cache: folder of frames, previews, query images and exports; None = `serve/` in IMPART's cache folder.
         cache_mb: most megabytes of that folder.
@@ -54,6 +55,7 @@ class ServeSettings:
     hosts: tuple[str, ...] = ()
     roots: tuple[Path, ...] = ()
     refsets: tuple[Path, ...] = ()
+    device: Device = "auto"
     read_only: bool = False
     cache: Path | None = None
     cache_mb: int = 2048

@@ -201,8 +201,8 @@ def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
 
 def test_swapped_towers_and_unknown_options_are_named(tmp_path: Path) -> None:
     folder = tiny_onnx.write_layout(tmp_path)
-    with pytest.raises(ConfigError, match="no option 'device'"):
-        load_onnx(str(folder), device="cpu")
+    with pytest.raises(ConfigError, match="no option 'dtype'"):
+        load_onnx(str(folder), dtype="float16")
     (folder / "textual" / "model.onnx").write_bytes((folder / "visual" / "model.onnx").read_bytes())
     with pytest.raises(EncoderError, match="the other tower"):
         load_onnx(str(folder)).encode_texts(["a dog"])

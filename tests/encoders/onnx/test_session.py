@@ -57,5 +57,5 @@ def test_errors_name_the_file_and_the_remedy(graph: Path, tmp_path: Path) -> Non
         OnnxSession(broken, remedy="train it again")
     with pytest.raises(EncoderError, match=r"image\.onnx failed .*; fetch or export the model again$"):
         OnnxSession(graph).run(["embedding"], {"pixels": np.zeros((1, 1, 1, 1), np.float32)})
-    with pytest.raises(ConfigError, match="no option 'device'"):
-        RuntimeOptions.of({"device": "cpu"})
+    with pytest.raises(ConfigError, match="no option 'dtype'"):
+        RuntimeOptions.of({"dtype": "float16"})

@@ -28,7 +28,7 @@ from impart.cli.eval.options import (
     ReportOption,
 )
 from impart.cli.eval.runs import evaluation, open_models, print_figures, print_tables
-from impart.cli.options import ThreadsOption, index_place
+from impart.cli.options import DeviceOption, ThreadsOption, index_place
 from impart.config import By, DecodeSettings, EvaluateSettings, Features, Fit, FixedPrompts, Prompts
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def zeroshot(
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
     batch: BatchOption = EvaluateSettings.batch,
+    device: DeviceOption = None,
     threads: ThreadsOption = 0,
     bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
     out: ReportOption = None,
@@ -149,6 +150,7 @@ def probe(
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
     batch: BatchOption = EvaluateSettings.batch,
+    device: DeviceOption = None,
     threads: ThreadsOption = 0,
     bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
     out: ReportOption = None,
@@ -191,6 +193,7 @@ def regions(
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
     batch: BatchOption = EvaluateSettings.batch,
+    device: DeviceOption = None,
     threads: ThreadsOption = 0,
     bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
     out: ReportOption = None,
@@ -254,6 +257,7 @@ def retrieval(
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
     batch: BatchOption = EvaluateSettings.batch,
+    device: DeviceOption = None,
     threads: ThreadsOption = 0,
     bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
     out: ReportOption = None,
@@ -341,6 +345,7 @@ def moments(
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
     batch: BatchOption = EvaluateSettings.batch,
+    device: DeviceOption = None,
     threads: ThreadsOption = 0,
     bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
     out: ReportOption = None,

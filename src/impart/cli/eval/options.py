@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
 
+from impart.cli.options import encoder_options
+from impart.config import Device
+
 __all__ = [
     "BatchOption",
     "BootstrapOption",
@@ -92,6 +95,7 @@ class EvalOptions:
     cache: Path | None
     no_cache: bool
     batch: int
+    device: Device | None
     threads: int
     bootstrap: int
     out: Path | None
@@ -105,6 +109,6 @@ class EvalOptions:
         return cls(**{item.name: parameters[item.name] for item in dataclasses.fields(cls)})
 
     @property
-    def encoder_options(self) -> dict[str, int]:
+    def encoder_options(self) -> dict[str, Any]:
         """Options of `load_encoder`."""
-        return {"threads": self.threads} if self.threads else {}
+        return encoder_options(self.threads, self.device)

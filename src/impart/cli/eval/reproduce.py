@@ -23,7 +23,7 @@ from impart.cli.eval.options import (
     ReportOption,
 )
 from impart.cli.eval.runs import evaluation
-from impart.cli.options import ThreadsOption
+from impart.cli.options import DeviceOption, ThreadsOption
 from impart.config import EncoderSettings, EvaluateSettings, Prompts
 
 __all__ = ["app"]
@@ -61,6 +61,7 @@ def table1(
     cache: CacheOption = None,
     no_cache: NoCacheOption = False,
     batch: BatchOption = EvaluateSettings.batch,
+    device: DeviceOption = None,
     threads: ThreadsOption = 0,
     bootstrap: BootstrapOption = EvaluateSettings.bootstrap,
     out: ReportOption = None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 import typer
 
 from impart.cli.eval.runs import print_tables
-from impart.cli.options import ListOf, ThreadsOption
+from impart.cli.options import DeviceOption, ListOf, ThreadsOption, encoder_options
 from impart.cli.progress import progress
 from impart.config import Around, EvaluateSettings, Prompts, SelectionWay, SweepSettings
 
@@ -91,6 +91,7 @@ def sweep(
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of cached embeddings; default: as in 'impart eval'.")
     ] = None,
+    device: DeviceOption = None,
     threads: ThreadsOption = 0,
 ) -> None:
     """Vary size, selection, captions, K and weights of a reference set: tables, plots and the best setting."""
@@ -116,7 +117,7 @@ def sweep(
     references = ReferenceSet.open(path)
     sets = _open(data or [], split)
     choose_by = _chosen(choose_by, sets)
-    encoder = load_encoder(references.encoder_id, **({"threads": threads} if threads else {}))
+    encoder = load_encoder(references.encoder_id, **encoder_options(threads, device))
     with progress("images") as show:
         prepared = prepare(
             references,

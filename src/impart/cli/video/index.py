@@ -14,6 +14,7 @@ from impart.cli.options import (
     DEFAULT_INDEX,
     AddressOption,
     ConfigOption,
+    DeviceOption,
     EncoderOption,
     EngineOption,
     IndexOption,
@@ -109,6 +110,7 @@ def index(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     nice: NiceOption = False,
+    device: DeviceOption = None,
     threads: ThreadsOption = 0,
     engine: EngineOption = "local",
     address: AddressOption = "",
@@ -133,6 +135,7 @@ def index(
         "decode.reuse_threshold": reuse_threshold,
         "decode.fit": fit,
         "decode.stream": stream,
+        "encoder.device": device,
         "encoder.threads": threads or None,
     }
     opened = open_to_write(index_dir, encoder, refset=refset, augment=not no_augment, config=config, flags=flags)
@@ -193,8 +196,8 @@ def open_to_write(
     encoder = None
     if model_id or refset or (not augment and manifest is None):
         known = manifest.encoder_id if manifest else settings.encoder.model
-        threads = settings.encoder.threads
-        encoder = load(model_id or known, refset=refset, augment=augment, threads=threads, bundled=manifest is None)
+        options = settings.encoder.options
+        encoder = load(model_id or known, refset=refset, augment=augment, options=options, bundled=manifest is None)
     return VideoIndex.open(index_dir, encoder, settings=settings)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from impart.cli.options import EncoderOption, ThreadsOption, in_shell, index_place
+from impart.cli.options import EncoderOption, ThreadsOption, encoder_options, in_shell, index_place
 from impart.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _of_files(paths: Sequence[Path], encoder: str | None, threads: int) -> Itera
     from impart.video.scenes.files import scenes_of_files
 
     settings = Settings()
-    model = load(encoder or settings.encoder.model, refset=None, augment=False, threads=threads)
+    model = load(encoder or settings.encoder.model, refset=None, augment=False, options=encoder_options(threads, None))
     yield from scenes_of_files(paths, model, settings=settings)
 
 

@@ -16,6 +16,7 @@ import typer
 from impart.cli.options import (
     DEFAULT_INDEX,
     ConfigOption,
+    DeviceOption,
     EncoderOption,
     IndexOption,
     NoAugmentOption,
@@ -26,7 +27,7 @@ from impart.cli.options import (
 from impart.cli.output import Answer, Format, print_answers
 from impart.cli.video.copies import CopyFormat, print_copies
 from impart.cli.video.export import OpenOption, PageOption, show_hits
-from impart.config import By, Group, SearchSettings
+from impart.config import By, Device, Group, SearchSettings
 from impart.errors import DataError, QueryError
 
 if TYPE_CHECKING:
@@ -281,6 +282,7 @@ def search(
     page: PageOption = None,
     open_first: OpenOption = False,
     encoder: EncoderOption = None,
+    device: DeviceOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Find moments by a text, an image, or both. Works while indexing runs.
@@ -311,7 +313,7 @@ def search(
         raise typer.BadParameter("--expression needs a text, such as: impart search --expression '2*dog - 0.5*snow'")
     within_s = length_s(within) if within is not None else WITHIN_S
     negatives = tuple(not_text or ())
-    opened = _open(index_dir, encoder, config, top=top, group=group, by=by)
+    opened = _open(index_dir, encoder, config, device=device, top=top, group=group, by=by)
     keywords: SearchKeywords = {
         "augment": not no_augment,
         "path_glob": path,
@@ -484,15 +486,22 @@ def _print_one(answer: Answer, form: Format, index_dir: Path, *, command: str, w
 
 
 def _open(
-    index_dir: Path, encoder_id: str | None, config: Path | None, *, top: int | None, group: Group | None, by: By | None
+    index_dir: Path,
+    encoder_id: str | None,
+    config: Path | None,
+    *,
+    device: Device | None = None,
+    top: int | None,
+    group: Group | None,
+    by: By | None,
 ) -> VideoIndex:
     from impart.video.index.index import VideoIndex
     from impart.video.index.manifest import IndexManifest
 
-    flags = {"search.top": top, "search.group": group, "search.by": by}
+    flags = {"encoder.device": device, "search.top": top, "search.group": group, "search.by": by}
     settings = settings_for(IndexManifest.load(index_dir), config, flags)
-    threads = settings.encoder.threads
-    encoder = load(encoder_id, refset=None, augment=False, threads=threads) if encoder_id else None
+    options = settings.encoder.options
+    encoder = load(encoder_id, refset=None, augment=False, options=options) if encoder_id else None
     return VideoIndex.open(index_dir, encoder, create=False, settings=settings)
 
 

@@ -16,6 +16,7 @@ import typer
 from impart.cli.options import (
     DEFAULT_INDEX,
     ConfigOption,
+    DeviceOption,
     EncoderOption,
     IndexOption,
     NiceOption,
@@ -72,6 +73,7 @@ def watch(
     ] = None,
     no_photos: Annotated[bool, typer.Option("--no-photos", help="Leave out the photos.")] = False,
     nice: NiceOption = False,
+    device: DeviceOption = None,
     threads: ThreadsOption = 0,
     config: ConfigOption = None,
 ) -> None:
@@ -90,7 +92,7 @@ def watch(
     settings = WatchSettings(events=not poll, interval_s=interval)
     if nice:
         lower_priority()
-    flags = {"encoder.threads": threads or None}
+    flags = {"encoder.device": device, "encoder.threads": threads or None}
     opened = open_to_write(index_dir, encoder, refset=refset, augment=not no_augment, config=config, flags=flags)
     stop = threading.Event()
     with _stopped_by_signals(stop):

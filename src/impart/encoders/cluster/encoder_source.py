@@ -11,7 +11,7 @@ from typing import Any
 
 from impart.encoders.base import Encoder, load_encoder
 from impart.encoders.cluster.connection import import_ray
-from impart.encoders.onnx.encoder import OnnxEncoder
+from impart.encoders.onnx.session import RuntimeOptions
 from impart.errors import EncoderError, EncoderMismatchError
 
 __all__ = ["EncoderSource"]
@@ -50,14 +50,11 @@ class EncoderSource:
             EncoderError: it is of the caller's own class, and cannot be pickled.
         """
         by_id = cls(id=encoder.traits.id, fingerprint=encoder.fingerprint, options={})
-        if isinstance(encoder, OnnxEncoder):
-            # Batches are cut as here, whatever threads a worker has: other pieces change the last bits of a vector.
-            given = encoder.options
-            options = dataclasses.asdict(given) | {"split": given.split or given.threads or os.cpu_count() or 1}
-            del options["threads"]
-            return dataclasses.replace(by_id, options=options)
         if type(encoder).__module__.startswith("impart."):
-            return by_id
+            given = getattr(encoder, "options", {})
+            return dataclasses.replace(
+                by_id, options=_of_runtime(given) if isinstance(given, RuntimeOptions) else given
+            )
         try:
             value: bytes = import_ray().cloudpickle.dumps(encoder)
         except Exception as error:  # whatever an object of the caller raises
@@ -87,3 +84,10 @@ class EncoderSource:
                 "where the command was started: copy the same model files to every machine"
             )
         return encoder
+
+
+def _of_runtime(given: RuntimeOptions) -> dict[str, Any]:
+    """Options of a model on ONNX Runtime, which cuts batches as here: other pieces change the last bits of a vector."""
+    options = dataclasses.asdict(given) | {"split": given.split or given.threads or os.cpu_count() or 1}
+    del options["threads"]
+    return options

@@ -42,6 +42,7 @@ def load_hf(rest: str, *, device: str = "auto", dtype: str = "float32", threads:
         threads: CPU threads; 0 = the default of torch.
 
     Raises:
+        ConfigError: there is no such device.
         MissingExtraError: torch or transformers is not installed.
         EncoderNotFoundError: no folder and no repository has this name.
         EncoderError: files are missing or damaged, or it is another kind of model.

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.encoders.base import Float32
+from impart.encoders.device import CPU, CUDA, check_onnx_cuda, onnx_providers, report_cuda, warn_of_cpu
 from impart.errors import EncoderError
 from impart.validation import check_names
 
@@ -41,13 +42,22 @@ class RuntimeOptions:
         split: cut a batch into pieces as for this many threads; 0 = for those of this process. Equal pieces give equal
             bits, whatever the number of threads.
         spin: waiting threads spin. Off, because beside a busy decoder it cost a third of the speed.
-        providers: execution providers in order of preference.
+        device: `auto` (CUDA where it is there, else the CPU), `cpu` or `cuda`.
+        providers: execution providers in order of preference, in place of a device; empty = those of the device.
+
+    Raises:
+        ConfigError: the device is unknown, or is `cuda` and ONNX Runtime has no CUDA provider.
     """
 
     threads: int = 0
     split: int = 0
     spin: bool = False
-    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    device: str = "auto"
+    providers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.device != "auto" and not self.providers:
+            onnx_providers(self.device)  # checks it
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> RuntimeOptions:
@@ -66,13 +76,15 @@ class OnnxSession:
 
     Args:
         path: of the graph.
-        options: threads and devices.
+        options: threads and devices; None = all cores, on the CPU.
         remedy: end of the error messages, for a graph that cannot be opened or run.
 
     Attributes:
         inputs, outputs: of the graph, each with `name`, `type` and `shape`.
+        on_cpu: whether the CPU computes it.
 
     Raises:
+        ConfigError: the device is `cuda`, and CUDA cannot be used.
         EncoderError: the graph cannot be opened.
     """
 
@@ -81,7 +93,7 @@ class OnnxSession:
     ) -> None:
         import onnxruntime
 
-        options = options or RuntimeOptions()
+        options = options or RuntimeOptions(device="cpu")
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if options.spin else "0")
@@ -90,12 +102,44 @@ class OnnxSession:
         settings.log_severity_level = 3
         self._path = path
         self._remedy = remedy
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), settings, providers=list(options.providers))
-        except Exception as error:  # the runtime's exceptions have no public base class
-            raise self._failure("cannot be opened", error) from error
+        self._settings = settings
+        wanted = options.providers or onnx_providers(options.device)
+        if options.providers or CUDA not in wanted:
+            self._session = self._open(wanted)
+        else:
+            self._session = self._open_on_cuda(wanted, required=options.device == "cuda")
+        used: list[str] = self._session.get_providers()
+        self.on_cpu = used[0] == CPU
+        if CUDA in used:
+            report_cuda(f"ONNX Runtime {onnxruntime.__version__}")
         self.inputs: list[Any] = self._session.get_inputs()
         self.outputs: list[Any] = self._session.get_outputs()
+
+    def _open(self, providers: Sequence[str], **options: Any) -> Any:
+        import onnxruntime
+
+        try:
+            return onnxruntime.InferenceSession(str(self._path), self._settings, providers=list(providers), **options)
+        except Exception as error:  # the runtime's exceptions have no public base class
+            raise self._failure("cannot be opened", error) from error
+
+    def _open_on_cuda(self, providers: Sequence[str], *, required: bool) -> Any:
+        """Open the graph on CUDA; on the CPU where that fails and is not required.
+
+        The runtime would change to the CPU by itself: without an error, or with a text on standard output.
+        """
+        reason = "its libraries cannot be loaded, or there is no GPU"
+        try:
+            session = self._open(providers, enable_fallback=0)
+            if CUDA in session.get_providers():
+                return session
+        except EncoderError as error:
+            session = self._open([CPU])  # raises the error of a graph that no device can open
+            reason = _first_line(error.__cause__ or error)
+        if required:
+            check_onnx_cuda(reason)
+        warn_of_cpu(reason)
+        return session
 
     def run(self, outputs: Sequence[str], feeds: Mapping[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         """Run the graph.
@@ -114,8 +158,11 @@ class OnnxSession:
         return results
 
     def _failure(self, verb: str, error: Exception) -> EncoderError:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return EncoderError(f"{self._path} {verb} ({reason}); {self._remedy}")
+        return EncoderError(f"{self._path} {verb} ({_first_line(error)}); {self._remedy}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class OnnxTower:
@@ -138,6 +185,7 @@ class OnnxTower:
         self._path = path
         self._options = options
         self._session = OnnxSession(path, options)
+        self._on_cpu = self._session.on_cpu
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         graph_inputs = self._session.inputs
@@ -222,7 +270,7 @@ class OnnxTower:
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="impart-onnx")
-                self._session = OnnxSession(self._path, dataclasses.replace(self._options, threads=1))
+                self._session = OnnxSession(self._path, dataclasses.replace(self._options, threads=1, device="cpu"))
             session = self._session
         return self._pool.map(one, pieces)
 
@@ -254,4 +302,4 @@ class OnnxTower:
 
     @property
     def _in_pieces(self) -> bool:
-        return "pixels" in self.inputs and self._options.providers[0] == "CPUExecutionProvider"
+        return "pixels" in self.inputs and self._on_cpu

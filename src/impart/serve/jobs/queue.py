@@ -293,6 +293,7 @@ class JobQueue:
                 "roots": [str(root) for root in roots],
                 "retry_failed": job.request.retry_failed,
                 "prune": job.request.prune,
+                "device": self.settings.device,
                 "threads": self.settings.threads,
             }
         records = self._records()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from impart.config import Device
+
 __all__ = ["JobSettings"]
 
 
@@ -19,6 +21,7 @@ class JobSettings:
         progress_s: least seconds between two progress events.
         streams: streams of events that may be open at once.
         nice: how much lower the priority of jobs is, as of `nice`; 0 = not at all.
+        device: of the encoder in an indexing job.
         threads: CPU threads of the encoder in an indexing job; 0 = one per core.
         cancel_s: seconds after which a cancelled job that does not stop is ended.
         grace_s: seconds that a job has to commit the video in progress when the server stops.
@@ -35,6 +38,7 @@ class JobSettings:
     progress_s: float = 0.25
     streams: int = 32
     nice: int = 10
+    device: Device = "auto"
     threads: int = 1
     cancel_s: float = 10.0
     grace_s: float = 25.0

@@ -23,7 +23,7 @@ class EncoderInUse:
     Args:
         folder: of the index.
         given: the caller's encoder, or None for the index's own.
-        settings: model of a new index, and threads.
+        settings: model of a new index, device and threads.
     """
 
     def __init__(self, folder: Path, given: Encoder | None, settings: EncoderSettings) -> None:
@@ -36,7 +36,7 @@ class EncoderInUse:
     def for_new_index(self) -> Encoder:
         """Return the given encoder, or load that of the settings with its bundled reference set."""
         if self.given is None:
-            self.given = open_encoder(self._settings.model, **self._options)
+            self.given = open_encoder(self._settings.model, **self._settings.options)
         return self.given
 
     def of(self, manifest: IndexManifest) -> Encoder:
@@ -58,7 +58,7 @@ class EncoderInUse:
         if self._base is None:
             given = self.given
             base = given.base if isinstance(given, AugmentedEncoder) else given
-            base = base or load_encoder(manifest.encoder_id, **self._options)
+            base = base or load_encoder(manifest.encoder_id, **self._settings.options)
             check_encoder(base, self._folder, manifest)
             self._base = base
         return self._base
@@ -81,10 +81,6 @@ class EncoderInUse:
                 f"the index {self._folder} has {_in_words(in_force)} in force, not {_in_words(asked)}: switch with "
                 f"impart refset use {what} --index {self._folder}, or open it without a reference set of your own"
             )
-
-    @property
-    def _options(self) -> dict[str, int]:
-        return {"threads": self._settings.threads} if self._settings.threads else {}
 
 
 def _in_words(augmentation: Augmentation | None) -> str:

@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from impart.config import Device
 from impart.serve.jobs.children.control import Control, serve_request
 from impart.video.index.events import RunPaused, VideoAbsent, VideoDone, VideoFailed, VideoStarted
 from impart.video.index.index import VideoIndex
@@ -14,8 +15,8 @@ from impart.video.index.index import VideoIndex
 __all__ = ["main", "open_index"]
 
 
-def open_index(folder: Path, *, threads: int) -> VideoIndex:
-    """Open the index with its own settings, those of the environment, and a number of threads for its encoder."""
+def open_index(folder: Path, *, device: Device, threads: int) -> VideoIndex:
+    """Open the index with its own settings, those of the environment, and a device and threads for its encoder."""
     from impart.config import Settings
     from impart.video.index.manifest import IndexManifest
 
@@ -23,7 +24,7 @@ def open_index(folder: Path, *, threads: int) -> VideoIndex:
     if IndexManifest.exists(folder):
         manifest = IndexManifest.load(folder)
         start = Settings(decode=manifest.decode, index=manifest.index)
-    flags = {"encoder.threads": threads} if threads else {}
+    flags = {"encoder.device": device if device != "auto" else None, "encoder.threads": threads or None}
     return VideoIndex.open(folder, settings=Settings.load(None, flags=flags, start=start))
 
 
@@ -35,7 +36,7 @@ def main(opens: Callable[..., VideoIndex] = open_index) -> None:
     """
 
     def work(request: dict[str, Any], control: Control) -> None:
-        _index(opens(Path(request["index"]), threads=request["threads"]), request, control)
+        _index(opens(Path(request["index"]), device=request["device"], threads=request["threads"]), request, control)
 
     serve_request(work)
 

@@ -155,7 +155,7 @@ class BackboneSession:
         self.key = sha256_hex(path.read_bytes(), repr(preprocessing))[:16]
         self.preprocessing = preprocessing
         # One piece per thread: threads that work on one piece wait for each other.
-        self._session = OnnxSession(path, RuntimeOptions(threads=1))
+        self._session = OnnxSession(path, RuntimeOptions(threads=1, device="cpu"))
         self.width: int = self._session.outputs[0].shape[1]
         self._pool = ThreadPoolExecutor(os.cpu_count() or 1)
 
