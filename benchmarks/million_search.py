@@ -53,6 +53,7 @@ KINDS = {
 COPIES, NOISE = 10, 0.3
 IN_INDEX = 4000  # photographs
 BATCH = 16
+BLOCK = 20_000  # rows encoded at once
 
 
 class Tiled:
@@ -83,6 +84,27 @@ class Made(Derived):
 
     def units(self, groups: Any) -> Any:  # noqa: ARG002
         return self._own_units
+
+    def coarse(self, groups: Any, bank: Any, *, kind: Any) -> Any:
+        if groups.options.exact or (groups.encoder is None) != (self.snapshot.blend is None):
+            return None
+        if kind not in self.__dict__:
+            from impart.retrieval.coarse import Codes  # an older build has no codes
+            from impart.video.search.scoring import frame_vectors
+            from impart.video.search.state.codes import fit_basis
+
+            if "basis" not in self.__dict__:
+                self.__dict__["basis"] = fit_basis(self.snapshot, groups.encoder, bank)
+            basis = self.__dict__["basis"]
+            count = len(self._own_units.means) if kind == "unit" else len(self.snapshot)
+            blocks = []
+            for first in range(0, count, BLOCK):
+                rows = slice(first, min(first + BLOCK, count))
+                own = kind == "unit"
+                vectors = self._own_units.means[rows] if own else frame_vectors(self.snapshot, groups.encoder, rows)
+                blocks.append(basis.encode(vectors))
+            self.__dict__[kind] = Codes(basis=basis, blocks=(np.concatenate(blocks),))
+        return self.__dict__[kind]
 
     def hubness(self, bank: Any, groups: Any, *, kind: Any = None) -> Any:  # noqa: ARG002
         if kind == "unit" or (kind is None and groups.options.ranked_by == "moment"):
@@ -134,6 +156,7 @@ def ten(derived: Derived, means: Any, units: Units, hubness: Any) -> Made:
             blend, **{name: tile(getattr(blend, name)) for name in ("ids", "img", "txt", "norm")}
         )
     retrieval = tile(snapshot.retrieval)
+    nowhere: dict[str, Any] = {"origin": None} if hasattr(snapshot, "origin") else {}  # an older build has no shards
     start_s, end_s = times(snapshot.start_s, COPIES), times(snapshot.end_s, COPIES)
     large = dataclasses.replace(
         snapshot,
@@ -154,6 +177,7 @@ def ten(derived: Derived, means: Any, units: Units, hubness: Any) -> Made:
         recorded_at=times(snapshot.recorded_at, COPIES),
         modified_at=times(snapshot.modified_at, COPIES),
         read_retrieval=lambda: retrieval,
+        **nowhere,
     )
     count, of_units = len(parts), len(units.means)
     large_parts = Parts(
@@ -189,7 +213,10 @@ def single(derived: Derived, groups: Any, bank: Any, work: Path) -> Made:
         np.save(work / "hubness.npy", hubness)
     vectors, hubness = np.load(file, mmap_mode="r").view(np.ndarray), np.load(work / "hubness.npy")
     every = np.arange(n)
-    large = dataclasses.replace(snapshot, scenes=every, scene_start_s=snapshot.start_s, scene_end_s=snapshot.end_s)
+    nowhere: dict[str, Any] = {"origin": None} if hasattr(snapshot, "origin") else {}
+    large = dataclasses.replace(
+        snapshot, scenes=every, scene_start_s=snapshot.start_s, scene_end_s=snapshot.end_s, **nowhere
+    )
     parts = Parts(
         bounds=np.arange(n + 1),
         offsets=snapshot.offsets,
@@ -257,9 +284,9 @@ def work_as_worker(index_path: Path, queries: Path, form: str, work: Path) -> No
 class Worker:
     """A process that searches with one build."""
 
-    def __init__(self, checkout: Path, arguments: argparse.Namespace, queries: Path, work: Path) -> None:
+    def __init__(self, checkout: Path, index: Path, arguments: argparse.Namespace, queries: Path, work: Path) -> None:
         environment = {**os.environ, "PYTHONPATH": str(checkout / "src"), "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, str(arguments.index), "--worker", str(queries), "--form", arguments.form]
+        command = [sys.executable, __file__, str(index), "--worker", str(queries), "--form", arguments.form]
         self._process = subprocess.Popen(
             [*command, "--work", str(work)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -305,8 +332,10 @@ def recall(found: list[Any], exact: list[Any], group: str) -> float:
 
 def rows(arguments: argparse.Namespace, queries: Path, work: Path) -> Iterator[str]:
     """Measure, and yield the lines of the tables."""
-    new = Worker(Path(__file__).parent.parent, arguments, queries, work)
-    old = Worker(arguments.baseline, arguments, queries, work) if arguments.baseline else None
+    new = Worker(Path(__file__).parent.parent, arguments.index, arguments, queries, work)
+    old = None
+    if arguments.baseline:
+        old = Worker(arguments.baseline, arguments.baseline_index or arguments.index, arguments, queries, work)
     for name, worker in (("this build", new), ("baseline", old)):
         if worker is not None:
             one = worker.first
@@ -354,6 +383,7 @@ def main() -> None:
     parser.add_argument("index", type=Path, help="made by benchmarks/million.py; it is only read")
     parser.add_argument("--data", type=Path, help="folder of the development data")
     parser.add_argument("--baseline", type=Path, help="checkout of the build to compare with")
+    parser.add_argument("--baseline-index", type=Path, help="the same index, with the cache of that build")
     parser.add_argument(
         "--form", choices=["real", "index", "ten", "single"], default="index", help="real: its own state"
     )

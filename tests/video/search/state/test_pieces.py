@@ -87,3 +87,19 @@ def test_products_are_those_of_one_array(runs: Runs, plain: npt.NDArray[Any]) ->
 def test_no_videos_have_no_rows() -> None:
     none = np.zeros(0, np.int64)
     assert Runs.of(none, none, none).choose(SOURCES).shape == (0, 4)
+
+
+@pytest.mark.parametrize("order", ["ascending", "mixed"])
+def test_rows_are_the_same_in_few_and_in_many_stretches_of_a_source(order: str) -> None:
+    rng = np.random.default_rng(5)
+    arrays = [rng.standard_normal((50, 3)).astype(np.float16) for _ in range(4)]
+    source, begin = np.tile(np.arange(4), 10), np.repeat(np.arange(10) * 5, 4)
+    pieces = Pieces(Runs.of(source, begin, begin + 5), arrays)
+    whole = np.asarray(pieces)
+    rows = rng.integers(-len(whole), len(whole), 150)
+    rows = np.sort(rows) if order == "ascending" else rows
+    assert np.array_equal(pieces[rows], whole[rows])
+    assert np.array_equal(pieces[np.int64(7)], whole[7])
+    assert np.array_equal(pieces[-1], whole[-1])
+    with pytest.raises(IndexError):
+        pieces[len(whole)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from impart.encoders.base import Float32
 
 __all__ = ["Pieces", "Runs", "products"]
+
+_STRETCHES = 64  # of rows of one source, which are copied one after the other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,7 @@ class Pieces:
         self._shift = runs.begin - runs.starts[:-1]  # from a row of the result to that of the source
         self.shape: tuple[int, ...] = (int(runs.starts[-1]), *arrays[0].shape[1:])
         self.dtype = arrays[0].dtype
+        self._plain = all(isinstance(one, np.ndarray) and one.dtype == self.dtype for one in arrays)
         self.ndim = len(self.shape)
 
     def __len__(self) -> int:
@@ -106,6 +110,9 @@ class Pieces:
         if isinstance(index, slice):
             begin, stop, step = index.indices(len(self))
             return self._range(begin, max(begin, stop)) if step == 1 else self._gather(np.arange(begin, stop, step))
+        if isinstance(index, int | np.integer) and 0 <= index < len(self):
+            run = int(self._runs.starts.searchsorted(index, side="right")) - 1
+            return self._arrays[self._runs.source[run]][index + self._shift[run]]
         rows = np.asarray(index)
         if rows.dtype == bool:
             rows = np.flatnonzero(rows)
@@ -146,8 +153,17 @@ class Pieces:
         if len(rows) and not -len(self) <= int(rows.min()) <= int(rows.max()) < len(self):
             raise IndexError(f"there are {len(self)} rows")
         rows = np.where(rows < 0, rows + len(self), rows).astype(np.int64)
-        run = np.searchsorted(self._runs.starts, rows, side="right") - 1
+        run = self._runs.starts.searchsorted(rows, side="right") - 1
         source, local = self._runs.source[run], rows + self._shift[run]
+        changes = np.flatnonzero(source[1:] != source[:-1]) + 1  # rows that are asked for are mostly in order
+        if self._plain and len(changes) <= _STRETCHES:
+            result = np.empty((len(rows), *self.shape[1:]), self.dtype)
+            ends = [0, *changes.tolist(), len(rows)]
+            for first, stop in pairwise(ends):
+                if stop > first:
+                    array = np.asarray(self._arrays[source[first]])
+                    array.take(local[first:stop], axis=0, out=result[first:stop], mode="clip")
+            return result
         result = np.empty((len(rows), *self.shape[1:]), self.dtype)
         for number in np.unique(source).tolist():
             here = source == number
