@@ -28,14 +28,14 @@ _LIMITS: list[Any] = []
 def one_blas_thread() -> Iterator[None]:
     """Compute NumPy's products on the calling thread alone, in this block and in other threads meanwhile."""
     with _LOCK:
-        _LIMITS.append(_LIMITS[0] if _LIMITS else _blas("faiss" in sys.modules).limit(limits=1, user_api="blas"))
+        _LIMITS.append(_LIMITS[0] if _LIMITS else _setter().submit(_limited).result())
     try:
         yield
     finally:
         with _LOCK:
             limit = _LIMITS.pop()
             if not _LIMITS:
-                limit.restore_original_limits()
+                _setter().submit(limit.restore_original_limits).result()
 
 
 @contextmanager
@@ -69,6 +69,16 @@ def in_pieces(count: int, work: Callable[[slice], None], *, rows: int) -> None:
         with ThreadPoolExecutor(min(len(pieces), os.cpu_count() or 1), "impart-piece") as pool:
             for _ in pool.map(work, pieces):
                 pass
+
+
+@cache
+def _setter() -> ThreadPoolExecutor:
+    """Make the thread that sets the limits: threadpoolctl 3.8 obeys the first one that did, while it lives."""
+    return ThreadPoolExecutor(1, "impart-blas")
+
+
+def _limited() -> Any:
+    return _blas("faiss" in sys.modules).limit(limits=1, user_api="blas")
 
 
 @cache
