@@ -42,7 +42,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(library: Path) -> Iterator[TestClient]:
     """The server of the library, with the encoder of the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        tiny = SimpleNamespace(open=lambda path: VideoIndex.open(path, TinyEncoder()))
+        tiny = SimpleNamespace(open=lambda path, **_: VideoIndex.open(path, TinyEncoder()))
         patch.setattr(of_service, "VideoIndex", tiny)
         app = create_app(ServeSettings(index=library / "index", cache=library / "cache", upload_megapixels=1))
         with TestClient(app, base_url="http://127.0.0.1:8765") as client:

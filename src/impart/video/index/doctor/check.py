@@ -32,7 +32,7 @@ from impart.video.index.files.prune import read_devices
 from impart.video.index.manifest import MANIFESTS, IndexManifest
 from impart.video.index.store import FAILURES, SEGMENTS, VIDEOS, Store, VideoRecord, path_id, schemas
 from impart.video.integrity import KEYS, place_rows
-from impart.video.search.pairs import pairs_in_force
+from impart.video.search.rank.pairs import pairs_in_force
 from impart.video.search.state.shard_files import map_arrays
 
 __all__ = ["Examination", "check_index", "check_references", "examine", "held"]

@@ -24,7 +24,7 @@ from impart.video.index.doctor.report import Damage, Needs
 from impart.video.index.files.prune import DEVICES_NAME
 from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import CLUSTERS, LAST_SEARCH, VideoRecord
-from impart.video.search.pairs import pairs_in_force, wrong_ids
+from impart.video.search.rank.pairs import pairs_in_force, wrong_ids
 from impart.video.search.state.shard_files import map_arrays
 
 __all__ = ["CACHE", "check_others"]

@@ -12,7 +12,7 @@ import numpy as np
 from impart.video.index.doctor.salvage import only_fragments
 from impart.video.index.doctor.tables import Fault, TableState
 from impart.video.index.store import Store
-from impart.video.search.pairs import wrong_ids
+from impart.video.search.rank.pairs import wrong_ids
 
 __all__ = ["read_ids", "read_unrecorded"]
 

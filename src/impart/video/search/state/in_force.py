@@ -16,7 +16,7 @@ from impart.video.index.manifest import IndexManifest
 from impart.video.index.store import Store
 from impart.video.names.find import NamesInForce
 from impart.video.names.store import NameStore
-from impart.video.search.pairs import check_pairs
+from impart.video.search.rank.pairs import check_pairs
 from impart.video.search.snapshot import Snapshot
 from impart.video.search.state.choice import choice_of
 from impart.video.search.state.codes import read_basis
@@ -45,6 +45,7 @@ class StateInForce:
         >>> list(index.add([]))  # doctest: +ELLIPSIS
         [...]
         >>> state = index.searcher.state
+        >>> _ = state.current()  # reads it
         >>> state.hold()  # searches no longer read the index
         >>> state.refresh()  # ... this does, in any thread; nothing has changed since `add`
         False

@@ -86,7 +86,7 @@ class Pieces:
     Example:
         >>> runs = Runs.of(np.array([1, 0]), np.array([0, 1]), np.array([1, 3]))
         >>> pieces = Pieces(runs, [np.array([10, 11, 12]), np.array([20])])
-        >>> len(pieces), pieces[2], pieces[:2].tolist(), np.asarray(pieces).tolist()
+        >>> len(pieces), int(pieces[2]), pieces[:2].tolist(), np.asarray(pieces).tolist()
         (3, 12, [20, 11], [20, 11, 12])
     """
 
