@@ -87,7 +87,7 @@ PHOTOS = ("jpg", "png", "heic", "avif", "webp", "tiff", "bmp", "gif", "jp2", "tg
 
 @dataclass
 class Outcome:
-    """What became of the files.
+    """Results of the files.
 
     Attributes:
         ends: counts by `ENDS`.

@@ -72,7 +72,7 @@ class Tiled:
 
 
 class Made(Derived):
-    """What is derived from a snapshot that was made here; means and hubness are given."""
+    """Arrays derived from a snapshot that was made here; means and hubness are given."""
 
     def __init__(self, snapshot: Snapshot, parts: Parts, means: Any, units: Units, hubness: Any) -> None:
         super().__init__(snapshot)

@@ -24,7 +24,6 @@ from typing import Any
 from impart.encoders.cluster.connection import RayEngine
 from impart.video.index.events import IndexDone, VideoDone, VideoFailed, WorkerLost, WorkerReady
 from impart.video.index.index import VideoIndex
-from impart.video.index.store import SEGMENTS, VIDEOS, Store
 
 WAYS = {"local": (0, False), "1 worker": (1, False), "2 workers": (2, False), "2 workers, one killed": (2, True)}
 
@@ -69,21 +68,11 @@ def measure(way: str, clips: list[Path], folder: Path) -> Run:
                     kill = False
             case IndexDone():
                 run.failed = event.failed
-    run.wall_s, run.own_mb, run.rows = time.perf_counter() - began, peak_mb(os.getpid()), rows_of(index)
+    sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+    from helpers.index_rows import rows_of  # type: ignore[import-not-found]
+
+    run.wall_s, run.own_mb, run.rows = time.perf_counter() - began, peak_mb(os.getpid()), rows_of(index.path)
     return run
-
-
-def rows_of(index: VideoIndex) -> dict[str, list[dict[str, Any]]]:
-    """Read all rows by table, without the time of indexing, in an order that does not depend on that of commits."""
-    store, augmentation = Store(index.path), index.manifest.augmentation
-    names = {"videos": VIDEOS, "segments": SEGMENTS, **({"neighbours": augmentation.table} if augmentation else {})}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for name, table in names.items():
-        rows = [
-            {key: value for key, value in row.items() if key != "indexed_at"} for row in store.read(table).to_pylist()
-        ]
-        found[name] = sorted(rows, key=lambda row: (row["video_id"], row["revision"], row.get("number", 0)))
-    return found
 
 
 def peak_mb(pid: int) -> float:

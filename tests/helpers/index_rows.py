@@ -12,7 +12,7 @@ from impart.video.index.store import Store
 
 
 def rows_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """All rows of all tables, sorted, without the time of writing."""
+    """Read all rows of all tables, in an order that does not depend on that of commits, without times of writing."""
     store, found = Store(folder), {}
     for name in sorted(store.table_names()):
         rows = store.read(name).to_pylist()

@@ -16,6 +16,7 @@ import pytest
 
 from helpers.clips import truncate, write_clip
 from helpers.colour_references import colour_set
+from helpers.index_rows import rows_of
 from helpers.tiny_encoder import COLOURS, TinyEncoder
 from impart.config import VanillaSettings
 from impart.video.index import refset_switch as references
@@ -84,20 +85,6 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def tables(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """All rows of all tables, sorted, without the time of writing."""
-    store, found = Store(folder), {}
-    for name in sorted(store.table_names()):
-        rows = store.read(name).to_pylist()
-        for row in rows:
-            row.pop("indexed_at", None)
-            row.pop("failed_at", None)
-        found[name] = sorted(
-            rows, key=lambda row: (row.get("video_id", ""), row.get("number", 0), row.get("path", b""))
-        )
-    return found
-
-
 def start(folder: Path, films: Path, *, slow_s: float = 0.0, most: int = 1000) -> subprocess.Popen[str]:
     """Start a run in a process of its own.
 
@@ -138,7 +125,7 @@ def test_ten_kills_leave_the_index_of_an_undisturbed_run(films: Path, tmp_path: 
     assert counts[-1] < FILMS, f"the index was complete before the last kill: {counts}"
     assert start(killed, films).wait() == 0
 
-    expected, got = tables(whole), tables(killed)
+    expected, got = rows_of(whole), rows_of(killed)
     assert expected.keys() == got.keys()
     for name in expected:
         assert got[name] == expected[name], name
@@ -199,7 +186,7 @@ def test_a_change_of_references_killed_half_way_leaves_the_old_ones(
     index = VideoIndex.open(tmp_path / "index", TinyEncoder())
     list(index.add([films]))
     index.use_references(colour_set())
-    before, manifest = tables(index.path), index.manifest
+    before, manifest = rows_of(index.path), index.manifest
 
     class Killed(BaseException):
         pass
@@ -221,4 +208,4 @@ def test_a_change_of_references_killed_half_way_leaves_the_old_ones(
         assert files_of(hits) == FILMS
         assert np.isfinite([hit.score for hit in hits]).all()
     list(index.add([films]))  # the next writer cleans up
-    assert tables(index.path) == before
+    assert rows_of(index.path) == before

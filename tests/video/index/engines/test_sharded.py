@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from helpers.clips import write_clip, write_frames
+from helpers.index_rows import rows_of
 from helpers.photos import write_photo
-from helpers.table_rows import rows_of
 from helpers.tiny_encoder import TinyEncoder
 from impart.config import EncoderSettings, Settings
 from impart.encoders.cluster import connection, encoder_source, pool
@@ -132,7 +132,7 @@ def test_a_file_that_costs_workers_is_a_failure_and_the_others_are_indexed(
     assert names(of(VideoDone, events)) == ["b.mp4"]
     local = VideoIndex.open(tmp_path / "local", TinyEncoder())
     list(local.add([films]))
-    assert rows_of(index) == rows_of(local)
+    assert rows_of(index.path) == rows_of(local.path)
 
 
 def test_what_a_lost_worker_has_sent_is_not_stored_twice(
@@ -155,7 +155,7 @@ def test_what_a_lost_worker_has_sent_is_not_stored_twice(
     monkeypatch.setattr(workers, "dies", staticmethod(dies))
     events = list(index.add([films], engine="ray"))
     assert len(of(WorkerLost, events)) == 1
-    assert rows_of(index) == rows_of(local)
+    assert rows_of(index.path) == rows_of(local.path)
     assert Store(index.path).read(SEGMENTS).num_rows == sum(video.segments for video in index.videos())
     assert names(of(VideoStarted, events)) == ["0.mp4", "a.mp4", "b.mp4", "c.mp4", "d.mp4"]  # each once
 
@@ -184,7 +184,7 @@ def test_photos_are_batched_as_in_a_local_run(workers: type[Workers], tmp_path: 
     assert photos == [[0, 20, 40, 80], [100, 120, 140, 160], [180, 200]]
     units = [unit for unit in workers.units if isinstance(unit, Photos)]
     assert [[int(image[0, 0, 0]) for image in unit.images] for unit in units] == photos
-    assert rows_of(index) == rows_of(local)
+    assert rows_of(index.path) == rows_of(local.path)
 
 
 def test_photos_that_cost_workers_are_failures(workers: type[Workers], tmp_path: Path) -> None:
