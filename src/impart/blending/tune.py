@@ -35,7 +35,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from impart.blending.few_shot import ENOUGH, LeaveOneOut, leave_one_out
+from impart.blending.questions import ENOUGH, LeaveOneOut, leave_one_out
 from impart.blending.vanilla import gate
 from impart.config import VanillaSettings
 from impart.encoders.base import Float32, l2_normalise

@@ -13,7 +13,7 @@ import pytest
 from helpers.sets_of_colours import class_set
 from helpers.tiny_encoder import COLOURS, DIM, RETRIEVAL_DIM, TinyEncoder
 from impart.blending.encoder import AugmentedEncoder
-from impart.blending.few_shot import own_questions
+from impart.blending.questions import own_questions
 from impart.blending.tune import tune
 from impart.blending.vanilla import Vanilla
 from impart.config import SweepSettings, VanillaSettings

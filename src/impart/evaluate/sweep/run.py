@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from impart.blending.encoder import settings_of
-from impart.blending.few_shot import own_questions
+from impart.blending.questions import own_questions
 from impart.blending.tune import USUAL
 from impart.blending.vanilla import Vanilla, mixture, within_target
 from impart.config import Around, EvaluateSettings, VanillaSettings

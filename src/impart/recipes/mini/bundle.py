@@ -24,7 +24,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from impart.blending.encoder import AugmentedEncoder
-from impart.blending.few_shot import anonymous
+from impart.blending.questions import anonymous
 from impart.blending.tune import OFF
 from impart.blending.vanilla import Vanilla
 from impart.config import VanillaSettings

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from helpers.tiny_encoder import TinyEncoder
-from impart.blending.few_shot import ENOUGH, leave_one_out, own_questions
+from impart.blending.questions import ENOUGH, leave_one_out, own_questions
 from impart.config import VanillaSettings
 from impart.encoders.base import l2_normalise
 from impart.refset.refset import ReferenceSet
@@ -57,7 +57,7 @@ def test_captions_of_one_image_are_one_question() -> None:
 
 
 def test_large_sets_are_sampled_by_whole_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impart.blending.few_shot._MAX_QUESTIONS", 12)
+    monkeypatch.setattr("impart.blending.questions._MAX_QUESTIONS", 12)
     references = make([f"name {i // 4}" for i in range(80)])
     own = own_questions(references, seed=3)
     assert len(own.rows) == 12
