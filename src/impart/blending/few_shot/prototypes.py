@@ -34,7 +34,7 @@ class Prototypes:
 
     def offsets(self, images: ImageEmbeddings) -> Float32:
         """Compute the offsets g (B, C) of the zero-shot logits of B images."""
-        offsets: Float32 = self.alpha * images.retrieval @ l2_normalise(self._sums).T
+        offsets: Float32 = self.alpha * (images.retrieval @ l2_normalise(self._sums).T)
         return offsets
 
     def left_out(self) -> Float32:

@@ -88,10 +88,10 @@ class KernelRidge:
     def offsets(self, images: ImageEmbeddings) -> Float32:
         """Compute the offsets g (B, C) of the zero-shot logits of B images."""
         found = kernel(images.retrieval, self.spectrum.support.retrieval, beta=self.spectrum.beta)
-        offsets: Float32 = self.alpha * found @ self._weights
+        offsets: Float32 = (self.alpha * found @ self._weights).astype(np.float32)
         return offsets
 
     def left_out(self) -> Float32:
         """Compute the offsets (R, C) of the references, each without itself."""
-        offsets: Float32 = self.alpha * self.spectrum.left_out(self.lam)
+        offsets: Float32 = (self.alpha * self.spectrum.left_out(self.lam)).astype(np.float32)
         return offsets
