@@ -56,6 +56,12 @@ class Spectrum:
         weights: Float32 = solved.astype(np.float32)
         return weights
 
+    def hat(self, lam: float) -> npt.NDArray[np.float64]:
+        """Compute H = K (K + lambda I)^-1 (R, R)."""
+        values, vectors = self._decomposed
+        found: npt.NDArray[np.float64] = (vectors * (values / (values + lam))) @ vectors.T
+        return found
+
     def left_out(self, lam: float) -> Float32:
         """Predict the label (R, C) of each reference from the others, exactly."""
         values, vectors = self._decomposed
