@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -37,6 +38,7 @@ from impart.blending.questions import plain_text
 from impart.blending.vanilla import gate
 from impart.config import SolvedSettings
 from impart.encoders.base import Encoder, Float32, ImageEmbeddings, l2_normalise
+from impart.errors import ImpartWarning, ReferenceSetError
 from impart.refset.refset import ReferenceSet
 from impart.retrieval.nearest import Neighbours
 from impart.retrieval.znorm import ZNorm
@@ -179,8 +181,12 @@ class Fitted:
 
     @cached_property
     def weights(self) -> Float32:
-        """(R, C)."""
-        stored = self.references.solved_weights
+        """(R, C); a damaged file costs a warning, since the rows have all that it is made from."""
+        try:
+            stored = self.references.solved_weights
+        except ReferenceSetError as error:
+            warnings.warn(f"solved again from the rows of the set: {error}", ImpartWarning, stacklevel=2)
+            stored = None
         fits = self.references.manifest.solved == dataclasses.asdict(self.settings)
         return stored if stored is not None and fits else solve(self.references, self.settings)
 

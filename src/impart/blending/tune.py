@@ -107,7 +107,12 @@ class Tuned:
 
 
 def tune(
-    references: ReferenceSet, *, background: ReferenceSet | None = None, closed: bool = False, seed: int = 0
+    references: ReferenceSet,
+    *,
+    background: ReferenceSet | None = None,
+    closed: bool = False,
+    solve: bool = True,
+    seed: int = 0,
 ) -> Tuned:
     """Choose the settings of a reference set, solve it where that is better, and give it its background statistics.
 
@@ -116,6 +121,7 @@ def tune(
         background: unrelated images, embedded by the same encoder; they calibrate similarities and give the target.
             None = the set's own images, which gate well only where they show many different things.
         closed: every image to come shows one of the things that the set names: no gate and no target.
+        solve: solve the set where that is better; else it is blended by Vanilla, which versions before can read.
         seed: of the samples taken from large sets.
 
     Raises:
@@ -145,7 +151,7 @@ def tune(
     elif _known_already(own, background):
         chosen, rule = OFF, "known already"
     references = references.with_vanilla(dataclasses.asdict(chosen))
-    solved = _solved(references, background, closed, target=usual.target)
+    solved = _solved(references, background, closed, target=usual.target) if solve else None
     if solved is not None and _is_better(solved, own.hits(chosen) if rule == "leave-one-out" else None):
         return Tuned(
             references=with_solved_weights(references, solved.settings),

@@ -39,7 +39,7 @@ _FEW_KNOWN = 24.0  # ... that the plain model knows
 _KNOWN = 0.7  # accuracy from which it does
 _MOST_TRIED = 1500  # references of one cross-validation
 _OPEN_TO_BACKGROUND = 0.05  # largest mean of the gates
-_OPEN = SolvedSettings(alpha=512.0, text_ridge=0.3, floor=3.0, ramp=3.0)
+_OPEN = SolvedSettings(alpha=512.0, text_ridge=0.3, floor=3.5, ramp=3.0)
 _QUANTILES = (0.5, 0.95)
 _STEP = 0.05
 _HARM = 0.8

@@ -405,12 +405,12 @@ class ReferenceSet:
         return self._replaced(vanilla=settings, solved=None, weights="")
 
     def with_solved(self, settings: dict[str, Any], weights: Float32) -> ReferenceSet:
-        """Return the set with solved weights (N, C) and their settings, in place of those of Vanilla.
+        """Return the set with solved weights (N, C) and their settings; those of Vanilla stay beside them.
 
         `impart.blending.solved` computes them. They belong to these rows: `take` and `without` keep the settings alone.
         """
         assert len(weights) == len(self), (weights.shape, len(self))
-        chosen = self._replaced(vanilla=None, solved=settings, weights="")
+        chosen = self._replaced(solved=settings, weights="")
         chosen._weights = np.ascontiguousarray(weights, dtype=np.float32)
         return chosen
 
